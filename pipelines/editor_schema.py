@@ -1,8 +1,8 @@
 """JSON Schema of the pipeline language, for editors.
 
 Built from the tables of keys and the parameter types of the steps. Draft 7, with `if`/`then` on
-`uses` for `with`, as yaml-language-server expects. The steps' types are an argument, since this
-package knows no steps.
+`uses` for `with`, as yaml-language-server expects. The types of steps and of packages' triggers are
+arguments, since this package knows none.
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ JSON_SCHEMA: Schema = {
 }
 
 
-def pipeline_schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
+def pipeline_schema(
+    step_params: Mapping[str, type[BaseModel]],
+    trigger_keys: Mapping[str, type[BaseModel]] | None = None,
+) -> Schema:
+    """Return the schema; `trigger_keys` are those of the triggers that packages bring."""
     definitions: Schema = {}
     top = _table(FileKeys, definitions)
     properties = top["properties"]
@@ -83,6 +87,10 @@ def pipeline_schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
     tables["compare"] = CompareKeys
     for name, table in tables.items():
         properties[name] = {**_description_of(properties[name]), **_table(table, definitions)}
+    properties["on"]["additionalProperties"] = False
+    for name, table in (trigger_keys or {}).items():
+        entry = _table(table, definitions)
+        properties["on"]["properties"][name] = _either(entry, {"type": "array", "items": entry})
     servers = {"type": "object", "additionalProperties": _table(McpServerKeys, definitions)}
     servers["patternProperties"] = X_KEYS
     properties["mcpServers"] = {

@@ -572,7 +572,8 @@ class _PipelineParser:
     def _part(self, table: type[K], data: Any, name: str) -> K | None:
         written = without_x_keys_nested(data)
         for key, value in written.items() if isinstance(written, dict) else ():
-            self._text(value, (name, key), NAMES_OUTSIDE_STEPS.get((name, key), {"inputs"}))
+            names = {"inputs"} if key in table.model_fields else {"inputs", "secrets"}
+            self._text(value, (name, key), NAMES_OUTSIDE_STEPS.get((name, key), names))
         return self._checks.table(table, data, (name,))
 
     def _text(self, data: Any, at: Path, names: Set[str], *, bare: bool = False) -> None:

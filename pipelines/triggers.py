@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from .errors import MustBe
 from .keys import Keys, TextList
@@ -151,6 +159,13 @@ class WebhookKeys(Keys):
     inputs: dict[str, Any] = Field({}, description="Inputs, as expressions over `payload`.")
 
 
+BUILT_IN_TRIGGERS: Mapping[str, type[Keys]] = {
+    "schedule": ScheduleKeys,
+    "watch": WatchKeys,
+    "webhook": WebhookKeys,
+}
+
+
 class NotifyKeys(Keys):
     """A notification about the end of a run."""
 
@@ -196,7 +211,9 @@ class NotifyKeys(Keys):
 
 
 class OnKeys(Keys):
-    """What starts runs automatically."""
+    """What starts runs automatically. Keys that are not built in are triggers of packages."""
+
+    model_config = ConfigDict(extra="allow")
 
     schedule: Annotated[list[ScheduleKeys], BeforeValidator(_as_list)] = Field(
         [], description="When it runs."
@@ -216,6 +233,15 @@ class OnKeys(Keys):
     notify: Annotated[list[NotifyKeys], BeforeValidator(_as_list)] = Field(
         [], description="Notifications about the end of a run."
     )
+
+    @property
+    def plugins(self) -> dict[str, Any]:
+        """What stands under other keys: one entry, or a list of them."""
+        return self.model_extra or {}
+
+    @property
+    def starts_runs(self) -> bool:
+        return any((self.schedule, self.watch, self.webhook, *self.plugins.values()))
 
 
 class ConcurrencyKeys(Keys):

@@ -1,4 +1,4 @@
-"""Plug-ins: entry points of steps, check functions, document readers and tools.
+"""Plug-ins: entry points of steps, check functions, document readers, tools and triggers.
 
 Listing a group reads the metadata of every package (10 ms with 200 packages). A plug-in is imported
 when it is loaded. Reader processes import this module, so it imports next to nothing.
@@ -17,6 +17,7 @@ STEP_GROUP = "paddock.steps"
 CHECK_GROUP = "paddock.checks"
 READER_GROUP = "paddock.readers"
 TOOL_GROUP = "paddock.tools"
+TRIGGER_GROUP = "paddock.triggers"
 
 
 class BrokenPlugin(Exception):

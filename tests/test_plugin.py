@@ -18,16 +18,47 @@ pytestmark = pytest.mark.skipif(
     UV is None, reason="the plug-in was NOT tested: uv, which installs it, is not on the PATH"
 )
 
-USE = """
-import json, sys
+USE = r'''
+import asyncio, json, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 from paddock.runner import RunEnvironment, RunOptions, run, validate
 from paddock.runner.cli.step_catalogue import list_installed, llm_template
 from paddock.runner.cli.installed_schema import installed_schema
+from paddock.runner.schedule.order_queue import OrderQueue
+from paddock.runner.schedule.plugin_triggers import plugin_triggers
+from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
+from paddock.runner.schedule.triggers import TriggerDesk
 from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
 from dataclasses import replace
+
+LINES = """
+on: {lines: {file: todo.txt, input: task}}
+inputs: {task: {type: str, required: true}}
+steps: [{uses: files.write, with: {path: out.txt, text: "{{ inputs.task }}"}}]
+"""
+
+async def orders(file, todo):
+    """Append lines, one of them by half, and start the trigger again after each."""
+    triggered = read_triggered_pipeline(file, file.read_text(), settings(folder))
+    queue = OrderQueue(folder / "state")
+    await queue.serve([triggered.key])
+    for text in ("first\n", "second\nhal", "f\n"):
+        with todo.open("a") as lines:
+            lines.write(text)
+        (trigger,) = plugin_triggers(triggered)
+        desk = TriggerDesk(trigger.key, lambda: triggered, queue, None, None, print)
+        running = asyncio.create_task(trigger.run(desk))
+        n_lines = todo.read_text().count("\n")
+        while len(queue.orders) < n_lines or (await desk.remembered())["at"] < last(todo):
+            await asyncio.sleep(0.01)
+        running.cancel()
+    await queue.close()
+    return [[order.trigger, order.inputs] for order in queue.orders.values()]
+
+def last(todo):
+    return todo.read_bytes().rindex(b"\n") + 1
 
 folder = Path(sys.argv[1])
 found = list_installed()
@@ -54,8 +85,12 @@ told = {
     "asked": [request.messages[-1].content for request in pool.chats],
     "again": again.as_json(),
 }
+lines = folder / "lines.yaml"
+lines.write_text(LINES)
+told["line faults"] = [fault.message for fault in validate(lines).faults]
+told["orders"] = asyncio.run(orders(lines, folder / "todo.txt"))
 print(json.dumps(told))
-"""
+'''
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +124,7 @@ def test_it_is_listed_next_to_what_is_built_in(told: dict[str, Any]) -> None:
         ["tools", "days_between", "The function example_plugin.tool:days_between."],
         ["checks", "calm", "Nobody shouts in it: no exclamation marks, no words in capitals."],
         ["readers", "srt", "application/x-subrip"],
+        ["triggers", "lines", "Start a run for each line that is appended to a file."],
     ]
     assert (told["broken"], told["schema"], told["llm"]) == ([], True, True)
 
@@ -109,3 +145,9 @@ def test_a_pipeline_uses_all_of_it(told: dict[str, Any]) -> None:
     assert "-->" not in told["asked"][0]
     assert "exclamation marks" in told["asked"][1], "the check's sentence went back to the model"
     assert told["again"]["calls"] == 0 and told["again"]["returns"] == run["returns"]
+
+
+def test_its_trigger_orders_a_run_for_each_whole_line_and_none_twice(told: dict[str, Any]) -> None:
+    assert told["line faults"] == []
+    tasks = ["first", "second", "half"]
+    assert told["orders"] == [["lines todo.txt", {"task": task}] for task in tasks]

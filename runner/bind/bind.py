@@ -23,7 +23,7 @@ from paddock.steps import python_step, registry
 from paddock.steps.base import Step
 from paddock.steps.tools.python_files import FunctionNotFound
 
-from . import specs, unused_answers
+from . import specs, trigger_plugins, unused_answers
 from .bound import NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
 from .checks import plan_faults, reply_faults, tool_faults
 from .checks.known_values import KnownValues
@@ -176,6 +176,8 @@ def bind_with_faults(
     watches: tuple[BoundWatch, ...] = ()
     if pipeline.on is not None:
         plan_faults.check_schedules(pipeline, checks)
+        if pipeline.on.plugins:
+            trigger_plugins.check_triggers(pipeline, checks)
         if context.is_outermost:
             watches = WatchBinder(pipeline, paths, checks).bind()
     # 6

@@ -9,6 +9,7 @@ from typing import Any
 
 from paddock.engine.system import private_files
 from paddock.pipelines.editor_schema import pipeline_schema
+from paddock.runner.bind.trigger_plugins import load_all_triggers
 from paddock.runner.ledger.own_state import make_state
 from paddock.runner.progress import printing
 from paddock.steps import registry
@@ -17,11 +18,15 @@ SCHEMA_FILE = Path(".paddock") / "pipeline.schema.json"
 
 
 def installed_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the language with the parameters of every usable step."""
+    """Return the JSON Schema of the language with every usable step and trigger."""
     kinds, broken = registry.load_all_steps()
-    for error in broken:
+    triggers, broken_triggers = load_all_triggers()
+    for error in (*broken, *broken_triggers):
         printing.print_err(str(error))
-    return pipeline_schema({name: kind.params for name, kind in kinds.items()})
+    return pipeline_schema(
+        {name: kind.params for name, kind in kinds.items()},
+        {name: kind.Keys for name, kind in triggers.items()},
+    )
 
 
 def write_schema(folder: Path, schema: Mapping[str, Any]) -> Path:

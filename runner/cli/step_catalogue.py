@@ -1,4 +1,4 @@
-"""Catalogue of installed steps, tools, check functions and document readers, as text and JSON.
+"""Catalogue of installed steps, tools, checks, readers and triggers, as text and JSON.
 
 A part that cannot be imported is listed with its package; the others are still shown.
 `step_description` describes one step, or a function of a Python file without running that file.
@@ -14,11 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.filters import FILTERS
+from paddock.pipelines.triggers import BUILT_IN_TRIGGERS
+from paddock.runner.bind.trigger_plugins import load_all_triggers
 from paddock.steps import python_step, registry
-from paddock.steps.plugins import TOOL_GROUP, package_of, plugins
+from paddock.steps.plugins import TOOL_GROUP, TRIGGER_GROUP, package_of, plugins
 from paddock.steps.readers import document_kinds, reader
 from paddock.steps.tools import builtin_tools
 from paddock.steps.tools.python_files import FunctionNotFound
@@ -80,7 +84,7 @@ class StepRow:
 
 @dataclass(frozen=True, slots=True)
 class PartRow:
-    """A tool, a check function or a reader."""
+    """A tool, a check function, a reader or a trigger."""
 
     kind: str
     name: str
@@ -118,11 +122,12 @@ _SECTION_TITLES = {
     "tool": "Tools, for `tool` and `agent`",
     "check": "Functions of `reply.check` and of tests",
     "reader": "Kinds of documents, for `files.read`",
+    "trigger": "Triggers, under `on`",
 }
 
 
 def list_installed() -> InstalledParts:
-    """Return the catalogue; imports steps, checks and readers of other packages, not tools."""
+    """Return the catalogue; imports all of other packages but tools."""
     kinds, broken_steps = registry.load_all_steps()
     steps = tuple(step_row(name, kind, registry.step_package(name)) for name, kind in kinds.items())
     broken = [str(error) for error in broken_steps]
@@ -153,6 +158,13 @@ def list_installed() -> InstalledParts:
             continue
         package, suffixes = reader.reader_package(name), ", ".join(kind.suffixes)
         parts.append(PartRow("reader", name, package, kind.media_type, suffixes))
+    for name, table in BUILT_IN_TRIGGERS.items():
+        parts.append(PartRow("trigger", name, DISTRIBUTION, _first_sentence(table), _keys(table)))
+    triggers, broken_triggers = load_all_triggers()
+    broken += map(str, broken_triggers)
+    for name, kind in triggers.items():
+        package = package_of(plugins(TRIGGER_GROUP)[name][0])
+        parts.append(PartRow("trigger", name, package, _first_sentence(kind), _keys(kind.Keys)))
     return InstalledParts(steps, tuple(parts), tuple(broken))
 
 
@@ -176,6 +188,10 @@ def step_row(name: str, kind: type[Any], package: str) -> StepRow:
 
 def _first_sentence(thing: object) -> str:
     return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def _keys(table: type[BaseModel]) -> str:
+    return ", ".join(part.alias or name for name, part in table.model_fields.items())
 
 
 def _parameter_list(function: Any) -> str:

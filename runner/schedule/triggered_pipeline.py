@@ -49,7 +49,7 @@ class TriggeredPipeline:
     pipeline: Pipeline
     schedules: tuple[CronSchedule, ...] = ()
     bound: BoundPlan | None = field(default=None, repr=False, compare=False)
-    """With every input's default; None when only webhooks start it, and must provide some."""
+    """With every input's default; None when only callers start it, and must provide some."""
 
     @property
     def key(self) -> str:
@@ -173,7 +173,7 @@ def read_triggered_pipeline(
         return None
     plan = plans.plan_with_faults(model.parse_pipeline(document))
     on = plan.pipeline.on
-    if on is None or not (on.schedule or on.watch or on.webhook):
+    if on is None or not on.starts_runs:
         bind_without_inputs(plan)
         return None
     stored = [  # a webhook would write secret inputs into the queue

@@ -8,6 +8,7 @@ documented knows them by this protocol alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
@@ -62,6 +63,24 @@ class Trigger(Protocol):
 
         `next` is the next time at which it gives an order, as ISO 8601, where there is one.
         """
+
+
+@dataclass(frozen=True)
+class UnservedTrigger:
+    """A trigger that cannot run as its file is now, and says why."""
+
+    kind: ClassVar[str] = "unserved"
+    key: str
+    why: str
+
+    async def run(self, desk: TriggerDesk) -> None:
+        desk.warn(self.why)
+        await asyncio.Event().wait()
+
+    async def done(self, order: Order) -> None: ...
+
+    def status(self, now: datetime) -> Mapping[str, Any]:
+        return {"text": f"not served: {self.why}"}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from paddock.runner.workers.order import Order
 
 from .order_queue import MOST_WAITING, QueueBroken
 from .triggered_pipeline import TriggeredPipeline
-from .triggers import PathTaken, TriggerDesk
+from .triggers import PathTaken, Trigger, TriggerDesk, UnservedTrigger
 from .webhook_signatures import BadSignature, check_signature
 
 MOST_BODY_BYTES = 1 << 19
@@ -43,14 +43,14 @@ _AGAIN = {"Retry-After": "60"}
 _KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
 
 
-def webhook_triggers(triggered: TriggeredPipeline, *, is_open: bool) -> list[WebhookTrigger]:
+def webhook_triggers(triggered: TriggeredPipeline, *, is_open: bool) -> list[Trigger]:
     """Return a pipeline's webhooks; `is_open`: other machines can reach their address."""
-    made = []
+    made: list[Trigger] = []
     for index, webhook in enumerate(triggered.webhooks):
         try:
             made.append(WebhookTrigger(webhook.path, _secret(triggered, index, is_open=is_open)))
         except PipelineError as error:
-            made.append(WebhookTrigger(webhook.path, fault=str(error)))
+            made.append(UnservedTrigger(WebhookTrigger(webhook.path).key, str(error)))
     return made
 
 
@@ -75,8 +75,6 @@ class WebhookTrigger:
     kind: ClassVar[str] = "webhook"
     path: str
     secret: str | None = field(default=None, repr=False)
-    fault: str = ""
-    """Why it is not served."""
 
     @property
     def key(self) -> str:
@@ -84,10 +82,8 @@ class WebhookTrigger:
 
     async def run(self, desk: TriggerDesk) -> None:
         """Answer calls until cancelled. A path that is taken is tried again."""
-        if self.fault:
-            desk.warn(self.fault)
         is_served = False
-        while not (is_served or self.fault):
+        while not is_served:
             try:
                 desk.serve(self.path, partial(self.answer, desk))
                 is_served = True
@@ -106,9 +102,7 @@ class WebhookTrigger:
         """Do nothing: a caller that asks again is told the end."""
 
     def status(self, now: datetime) -> Mapping[str, Any]:
-        return {
-            "text": f"calls of '{self.path}'" + f", not served: {self.fault}" * bool(self.fault)
-        }
+        return {"text": f"calls of '{self.path}'"}
 
     async def answer(self, desk: TriggerDesk, request: Request) -> Response:
         """Answer a call: 202 when its order is on the disk, 200 if it was before, or why not."""

@@ -27,9 +27,12 @@ def mark_tainted(nodes: Iterable[BoundNode], inputs: Iterable[str] = ()) -> tupl
 
 
 def tainted_inputs(pipeline: Pipeline) -> frozenset[str]:
-    """Return the inputs that a webhook's caller may set."""
-    hooks = pipeline.on.webhook if pipeline.on is not None else ()
-    return frozenset(name for hook in hooks for name in hook.inputs)
+    """Return the inputs that a webhook's caller may set, or a package's trigger."""
+    if pipeline.on is None:
+        return frozenset()
+    if pipeline.on.plugins:
+        return frozenset(pipeline.inputs)
+    return frozenset(name for hook in pipeline.on.webhook for name in hook.inputs)
 
 
 class _TaintMarker:

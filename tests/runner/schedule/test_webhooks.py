@@ -26,13 +26,15 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.schedule import webhook_trigger
 from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
-from paddock.runner.schedule.triggers import RESERVED, AnswerRequest, PathTaken, TriggerDesk
-from paddock.runner.schedule.webhook_signatures import OWN_HEADER
-from paddock.runner.schedule.webhook_trigger import (
-    MOST_BODY_BYTES,
-    WebhookTrigger,
-    webhook_triggers,
+from paddock.runner.schedule.triggers import (
+    RESERVED,
+    AnswerRequest,
+    PathTaken,
+    Trigger,
+    TriggerDesk,
 )
+from paddock.runner.schedule.webhook_signatures import OWN_HEADER
+from paddock.runner.schedule.webhook_trigger import MOST_BODY_BYTES, webhook_triggers
 from paddock.runner.settings import Settings
 from paddock.runner.workers.order import FROM_PREFECT, Order
 from tests.runner.schedule.signed_calls import sign_body
@@ -346,13 +348,13 @@ async def test_a_webhook_without_its_secret_is_told_and_not_served(tmp_path: Pat
         "webhook '/open' has no secret, and other machines may call it.",
     ]
     first, _ = webhook_triggers(address.pipelines[str(file)], is_open=True)
-    text = f"calls of '/digest', not served: {address.messages[0]}"
+    text = f"not served: {address.messages[0]}"
     assert first.status(datetime.now(UTC)) == {"text": text}
     await address.queue.close()
 
 
 def test_a_webhook_stays_the_same_while_its_path_and_secret_do(tmp_path: Path) -> None:
-    def triggers(text: str) -> list[WebhookTrigger]:
+    def triggers(text: str) -> list[Trigger]:
         return webhook_triggers(read(tmp_path / "digest.yaml", text), is_open=False)
 
     first = triggers(PIPELINE)

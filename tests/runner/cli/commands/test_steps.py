@@ -68,12 +68,13 @@ def test_all_that_checks_and_tools_may_call_is_listed() -> None:
     assert rows["check", "words"].takes == "value, least, most"
     assert rows["check", "located"].takes == "value"
     assert rows["reader", "pdf"].about == "application/pdf"
+    assert rows["trigger", "webhook"].takes == "path, secret, inputs"
     assert all(row.about for row in rows.values())
     assert found.broken == ()
     text = step_catalogue.catalogue_text(found)
     assert re.search(r"\n  words\(value, least, most\) +Return the number of words", text)
     listing = found.as_json()
-    assert listing.keys() == {"steps", "tools", "checks", "readers", "broken"}
+    assert listing.keys() == {"steps", "tools", "checks", "readers", "triggers", "broken"}
     assert {row["name"] for row in listing["steps"]} >= {"chat", "pipeline", "files.scan"}
 
 

@@ -1,0 +1,104 @@
+"""Triggers of other packages: entry points of the group `paddock.triggers`.
+
+The entry point's name is the key under `on`. It is a class with `Keys`, a model of one entry there,
+and is made as `Class(keys, triggered)`; the contract of what is made is
+`paddock.runner.schedule.triggers.Trigger`. It is imported when a file names it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from paddock.pipelines.errors import did_you_mean
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.model import Pipeline
+from paddock.pipelines.triggers import OnKeys
+from paddock.pipelines.validation import FaultCollector
+from paddock.steps.plugins import (
+    TRIGGER_GROUP,
+    BrokenPlugin,
+    PluginImportError,
+    lacking,
+    load_plugin,
+    package_of,
+    plugins,
+)
+
+
+class BrokenTrigger(BrokenPlugin):
+    """An installed trigger that cannot be used."""
+
+    kind = "trigger"
+
+
+@cache
+def load_trigger(name: str) -> Any:
+    """Import the class of a trigger.
+
+    Raises:
+        KeyError: none of this name is installed.
+        BrokenTrigger: with the package and the reason.
+    """
+    points = plugins(TRIGGER_GROUP)[name]
+    package = " and ".join(map(package_of, points))
+    if len(points) > 1:
+        raise BrokenTrigger(name, package, "more than one package brings it")
+    try:
+        kind = load_plugin(points[0])
+    except PluginImportError as error:
+        raise BrokenTrigger(name, package, str(error)) from error
+    keys = getattr(kind, "Keys", None)
+    if not inspect.isclass(kind):
+        fault = "is not a class"
+    elif not (inspect.isclass(keys) and issubclass(keys, BaseModel)):
+        fault = "has no `Keys` that is a Pydantic model"
+    else:
+        fault = lacking(kind, ("kind",), ("run", "done", "status"))
+    if fault:
+        raise BrokenTrigger(name, package, f"{points[0].value} {fault}")
+    return kind
+
+
+def load_all_triggers() -> tuple[dict[str, Any], list[BrokenTrigger]]:
+    """Import every trigger; return those that can be used, by name, and those that cannot."""
+    kinds, broken = dict[str, Any](), list[BrokenTrigger]()
+    for name in plugins(TRIGGER_GROUP):
+        try:
+            load_trigger(name).Keys.model_json_schema()
+            kinds[name] = load_trigger(name)
+        except BrokenTrigger as error:
+            broken.append(error)
+        except Exception as error:  # Pydantic says so in many ways
+            package = package_of(plugins(TRIGGER_GROUP)[name][0])
+            what = f"its `Keys` have no JSON Schema: {PluginImportError(error)}"
+            broken.append(BrokenTrigger(name, package, what))
+    return kinds, broken
+
+
+def written_triggers(pipeline: Pipeline) -> Iterator[tuple[str, Place, Any]]:
+    """Yield the name, place and entry of each trigger that is not built in."""
+    for name, written in (pipeline.on.plugins if pipeline.on else {}).items():
+        if isinstance(written, list):
+            yield from ((name, ("on", name, index), entry) for index, entry in enumerate(written))
+        else:
+            yield name, ("on", name), written
+
+
+def check_triggers(pipeline: Pipeline, checks: FaultCollector) -> None:
+    """Check what stands under `on` and is not built in."""
+    for name in pipeline.on.plugins if pipeline.on else ():
+        try:
+            table = load_trigger(name).Keys
+            for _, at, entry in (found for found in written_triggers(pipeline) if found[0] == name):
+                checks.table(table, entry, at)
+        except KeyError:
+            known = [*OnKeys.model_fields, *plugins(TRIGGER_GROUP)]
+            remedy = did_you_mean(name, known)
+            checks.add(("on", name), f"unknown key '{name}'", remedy, is_key=True)
+        except BrokenTrigger as error:
+            checks.add(("on", name), error.message, error.remedy, is_key=True)
