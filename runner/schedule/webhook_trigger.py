@@ -99,7 +99,7 @@ class WebhookTrigger:
         await asyncio.Event().wait()
 
     async def done(self, order: Order) -> None:
-        """Do nothing: a caller that asks again is told the end."""
+        """Do nothing: the answer to a repeated call has the end."""
 
     def status(self, now: datetime) -> Mapping[str, Any]:
         return {"text": f"calls of '{self.path}'"}
