@@ -88,8 +88,8 @@ def pipeline_schema(
     for name, table in tables.items():
         properties[name] = {**_description_of(properties[name]), **_table(table, definitions)}
     properties["on"]["additionalProperties"] = False
-    for name, table in (trigger_keys or {}).items():
-        entry = _table(table, definitions)
+    for name, keys in (trigger_keys or {}).items():
+        entry = _table(keys, definitions)
         properties["on"]["properties"][name] = _either(entry, {"type": "array", "items": entry})
     servers = {"type": "object", "additionalProperties": _table(McpServerKeys, definitions)}
     servers["patternProperties"] = X_KEYS

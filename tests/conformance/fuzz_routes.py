@@ -315,11 +315,12 @@ def fuzz_serve(live: Live, tally: Tally, seed: int, ends_at: float, most: int) -
 
 def fuzz_up(folder: Path, tally: Tally, seed: int, most: int) -> None:
     """Send requests to the address of `paddock up`, with webhooks of one pipeline."""
-    from tests.runner.schedule.test_webhooks import WebhookServer
+    from tests.runner.schedule.test_webhooks import Address, read
 
-    maker, door = Maker(seed), WebhookServer(folder)
+    maker, door = Maker(seed), Address(folder, read(folder / "digest.yaml"))
 
     async def send() -> None:
+        await door.put_first()
         transport = httpx.ASGITransport(door.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             for number in range(most):
@@ -329,6 +330,7 @@ def fuzz_up(folder: Path, tally: Tally, seed: int, most: int) -> None:
                 answer = await client.request(method, path, content=content, headers=headers)
                 tally.by_route[f"up {method}"] += 1
                 judge(tally, what, answer)
+        await door.queue.close()
 
     asyncio.run(send())
 

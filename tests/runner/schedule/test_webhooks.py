@@ -14,10 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import socket_owners
@@ -33,6 +31,7 @@ from paddock.runner.schedule.triggers import (
     Trigger,
     TriggerDesk,
 )
+from paddock.runner.schedule.up_status import make_status_app
 from paddock.runner.schedule.webhook_signatures import OWN_HEADER
 from paddock.runner.schedule.webhook_trigger import MOST_BODY_BYTES, webhook_triggers
 from paddock.runner.settings import Settings
@@ -72,7 +71,7 @@ class Address:
         self.pipelines: dict[str, TriggeredPipeline] = {}
         self.has_served = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
-        self.app = Starlette(routes=[Route("/{rest:path}", self._answer, methods=["GET", "POST"])])
+        self.app = make_status_app(lambda: {"prefect": True}, lambda: {"pid": 1}, self._answer)
 
     async def _answer(self, request: Request) -> Response:
         served = self.paths.get(request.url.path)
