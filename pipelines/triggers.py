@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,7 @@ from pydantic import (
 )
 
 from .errors import MustBe
+from .expressions import Value
 from .keys import Keys, TextList
 from .quantities import Percentage, Seconds, Tokens
 
@@ -238,6 +240,17 @@ class OnKeys(Keys):
     def plugins(self) -> dict[str, Any]:
         """What stands under other keys: one entry, or a list of them."""
         return self.model_extra or {}
+
+    @property
+    def written_inputs(self) -> list[dict[str, Any]]:
+        """The inputs that each trigger gives, as far as the file has their values."""
+        of_callers = (webhook.inputs.items() for webhook in self.webhook)
+        known = ({n: v for n, v in some if not Value.scan(v)[0].expressions} for some in of_callers)
+        return [*(timing.inputs for timing in self.schedule), *known]
+
+    def inputs_of_callers(self, inputs: Iterable[str]) -> frozenset[str]:
+        """Return which of a pipeline's inputs have values from elsewhere: of calls, of packages."""
+        return frozenset(inputs if self.plugins else chain(*(w.inputs for w in self.webhook)))
 
     @property
     def starts_runs(self) -> bool:

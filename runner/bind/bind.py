@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.expressions import Value
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
 from paddock.pipelines.model import Block, Node, Pipeline, StepNode
 from paddock.pipelines.plan import Plan, read_plan
@@ -80,19 +79,15 @@ def bind_without_inputs(plan: Plan, shared: SharedPlans | None = None) -> BoundP
 def bind_written_starts(plan: Plan, shared: SharedPlans | None = None) -> list[BoundPlan]:
     """Bind a plan as its file starts it: with its defaults, and with each trigger's inputs.
 
-    This is what a person can consent to. Inputs that a webhook's payload gives are not the file's.
+    This is what a person can consent to. Inputs that a caller gives are not the file's.
     The pipelines that its steps run are put into `shared`.
 
     Raises:
         PipelineError: with every fault of the plan.
     """
     bind_without_inputs(plan, shared)
-    given: list[Mapping[str, Any]] = [{}]
-    if plan.pipeline.on is not None:
-        given += [timing.inputs for timing in plan.pipeline.on.schedule]
-        for hook in plan.pipeline.on.webhook:
-            values = hook.inputs.items()
-            given.append({n: v for n, v in values if not Value.scan(v)[0].expressions})
+    on = plan.pipeline.on
+    given: list[Mapping[str, Any]] = [{}, *(on.written_inputs if on is not None else ())]
     starts = [inputs for n, inputs in enumerate(given) if inputs not in given[:n]]
     return [bind_with_faults(plan, inputs)[0] for inputs in starts]  # an input may have no value
 
@@ -176,8 +171,8 @@ def bind_with_faults(
     watches: tuple[BoundWatch, ...] = ()
     if pipeline.on is not None:
         plan_faults.check_schedules(pipeline, checks)
-        if pipeline.on.plugins:
-            trigger_plugins.check_triggers(pipeline, checks)
+        plan_faults.check_webhooks(pipeline, checks)
+        trigger_plugins.check_triggers(pipeline, checks)
         if context.is_outermost:
             watches = WatchBinder(pipeline, paths, checks).bind()
     # 6

@@ -213,7 +213,7 @@ class BoundPlan:
     later_inputs: frozenset[str] = frozenset()
     """Those whose values are known later; they are null until then."""
     tainted_inputs: frozenset[str] = frozenset()
-    """Those that a webhook's caller may set, or that a step fills with untrusted text."""
+    """Those that a caller may set, or that a step fills with untrusted text."""
     priority: Priority = "batch"
     """Whose requests the pool takes first."""
     moment: float = 0.0

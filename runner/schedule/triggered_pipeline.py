@@ -15,7 +15,7 @@ from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import Plan
-from paddock.pipelines.triggers import ConcurrencyKeys, WebhookKeys
+from paddock.pipelines.triggers import ConcurrencyKeys
 from paddock.runner.bind import inputs
 from paddock.runner.bind.bind import (
     bind,
@@ -59,10 +59,6 @@ class TriggeredPipeline:
     @property
     def version(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
-
-    @property
-    def webhooks(self) -> tuple[WebhookKeys, ...]:
-        return tuple(self.pipeline.on.webhook) if self.pipeline.on else ()
 
     @property
     def concurrency(self) -> ConcurrencyKeys:
@@ -176,28 +172,6 @@ def read_triggered_pipeline(
     if on is None or not on.starts_runs:
         bind_without_inputs(plan)
         return None
-    stored = [  # a webhook would write secret inputs into the queue
-        Fault(
-            f"input '{name}' is secret, and inputs of a webhook are stored in the queue.",
-            "Read it from `secrets` instead.",
-            plan.pipeline.mark(("on", "webhook", index, "inputs", name)),
-        )
-        for index, webhook in enumerate(on.webhook)
-        for name in webhook.inputs
-        if name in plan.pipeline.inputs and plan.pipeline.inputs[name].is_secret
-    ]
-    paths = [webhook.path for webhook in on.webhook]
-    stored += [
-        Fault(
-            f"two webhooks have the path '{path}'.",
-            "Choose another path.",
-            plan.pipeline.mark(("on", "webhook", index, "path")),
-        )
-        for index, path in enumerate(paths)
-        if path in paths[:index]
-    ]
-    if stored:
-        raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
     if not (on.schedule or on.watch) and any(_missing_inputs(plan.pipeline)):
         starts = bind_written_starts(plan)
         bound, whole = None, starts[0]

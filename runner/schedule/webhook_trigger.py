@@ -14,7 +14,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar
@@ -26,6 +26,7 @@ from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.system import socket_owners
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
 from paddock.runner.core.other_runs.group_names import rendered_value
 from paddock.runner.workers.order import Order
@@ -46,7 +47,7 @@ _KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
 def webhook_triggers(triggered: TriggeredPipeline, *, is_open: bool) -> list[Trigger]:
     """Return a pipeline's webhooks; `is_open`: other machines can reach their address."""
     made: list[Trigger] = []
-    for index, webhook in enumerate(triggered.webhooks):
+    for index, webhook in enumerate(_webhooks(triggered)):
         try:
             made.append(WebhookTrigger(webhook.path, _secret(triggered, index, is_open=is_open)))
         except PipelineError as error:
@@ -54,8 +55,12 @@ def webhook_triggers(triggered: TriggeredPipeline, *, is_open: bool) -> list[Tri
     return made
 
 
+def _webhooks(triggered: TriggeredPipeline) -> Sequence[WebhookKeys]:
+    return triggered.pipeline.on.webhook if triggered.pipeline.on else ()
+
+
 def _secret(triggered: TriggeredPipeline, index: int, *, is_open: bool) -> str | None:
-    pipeline, webhook = triggered.pipeline, triggered.webhooks[index]
+    pipeline, webhook = triggered.pipeline, _webhooks(triggered)[index]
     at = ("on", "webhook", index, "secret")
     if webhook.secret is None:
         if not is_open:
@@ -141,7 +146,7 @@ class WebhookTrigger:
 
     def _at(self, triggered: TriggeredPipeline) -> tuple[str, str, int]:
         """Return its place in the file; past the end where the file has just changed."""
-        paths = [webhook.path for webhook in triggered.webhooks]
+        paths = [webhook.path for webhook in _webhooks(triggered)]
         return "on", "webhook", [*paths, self.path].index(self.path)
 
     def _refuse_request(self, request: Request) -> None:
@@ -174,9 +179,9 @@ class WebhookTrigger:
             _BadCall: they are too large.
         """
         at, scope = self._at(triggered), {"payload": payload, "inputs": {}}
-        if at[2] == len(triggered.webhooks):
+        if at[2] == len(_webhooks(triggered)):
             raise _BadCall(404, "there is no webhook at this path.")
-        written = triggered.webhooks[at[2]].inputs
+        written = _webhooks(triggered)[at[2]].inputs
         inputs = triggered.inputs_from_elsewhere(
             rendered_value(triggered.pipeline, written, scope, (*at, "inputs"))
         )

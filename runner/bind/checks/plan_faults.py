@@ -68,7 +68,7 @@ def _stores(node: Node, fact: Literal["fills", "searches"]) -> Iterator[tuple[St
             yield node, store
 
 
-# --- schedules
+# --- triggers
 
 
 def check_schedules(pipeline: Pipeline, checks: FaultCollector) -> None:
@@ -85,6 +85,20 @@ def check_schedules(pipeline: Pipeline, checks: FaultCollector) -> None:
         )
         for fault in (*given.wrong_values, *outside):
             checks.add((*at, "inputs"), fault.message, fault.remedy)
+
+
+def check_webhooks(pipeline: Pipeline, checks: FaultCollector) -> None:
+    paths = set[str]()
+    for index, webhook in enumerate(pipeline.on.webhook if pipeline.on else ()):
+        at = ("on", "webhook", index)
+        if webhook.path in paths:
+            what = f"two webhooks have the path '{webhook.path}'"
+            checks.add((*at, "path"), what, "Choose another path.")
+        paths.add(webhook.path)
+        for name in webhook.inputs:
+            if name in pipeline.inputs and pipeline.inputs[name].is_secret:
+                what = f"input '{name}' is secret, and inputs of a webhook are stored in the queue"
+                checks.add((*at, "inputs", name), what, "Read it from `secrets` instead.")
 
 
 def never_due(cron: str) -> str | None:

@@ -1,7 +1,7 @@
 """Taint analysis: which step parameters contain untrusted text, by the YAML alone, before a run.
 
-Untrusted are documents and their names, the output of commands, tools and searches, the body of a
-webhook, and all that is made of them. What a run does about it: `tainted_paths`.
+Untrusted are documents and their names, the output of commands, tools and searches, what a caller
+sends, and all that is made of them. What a run does about it: `tainted_paths`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ _TRUSTED_FILE_ATTRIBUTES = ("sha256", "size", "modified")
 def mark_tainted(nodes: Iterable[BoundNode], inputs: Iterable[str] = ()) -> tuple[BoundNode, ...]:
     """Return the nodes, each step with the untrusted references of its parameters.
 
-    `inputs` are those that a webhook's caller may set, or that are filled with untrusted text.
+    `inputs` are those that a caller may set, or that are filled with untrusted text.
     """
     tainted = {("inputs", name): True for name in inputs}
     return tuple(_TaintMarker(tainted | {("inputs",): bool(tainted)}).all(nodes))
 
 
 def tainted_inputs(pipeline: Pipeline) -> frozenset[str]:
-    """Return the inputs that a webhook's caller may set, or a package's trigger."""
-    if pipeline.on is None:
-        return frozenset()
-    if pipeline.on.plugins:
-        return frozenset(pipeline.inputs)
-    return frozenset(name for hook in pipeline.on.webhook for name in hook.inputs)
+    """Return the inputs that a caller may set."""
+    on = pipeline.on
+    return on.inputs_of_callers(pipeline.inputs) if on is not None else frozenset()
 
 
 class _TaintMarker:
