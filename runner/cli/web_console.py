@@ -39,14 +39,13 @@ from paddock.engine.api.streaming import SSE, sse_event, sse_response
 from paddock.engine.system import units
 from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.tasks import in_left_thread, wait_for_event
-from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner import api
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.trust.permissions import permission_names, permission_needs
 from paddock.runner.config.setting_specs import SettingsError
-from paddock.runner.daemon.service_client import ServiceError
+from paddock.runner.daemon.service_client import ServiceError, trigger_text
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
 from paddock.runner.render.console_page import CONSOLE_PAGES, PAGE_HEADERS, style_and_script
@@ -100,7 +99,6 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_WATCHED = {"settling": "being written", "out": "in a run", "held_back": "held back"}
 
 
 class _Busy(Exception):
@@ -474,24 +472,10 @@ def _pipeline_head(file: Path, own: str) -> _PipelineHead:
 
 def _next_texts(pipeline: Mapping[str, Any]) -> Iterator[str]:
     """Yield when a pipeline runs next, what starts it, and what holds it back."""
-    yield from map(_moment, pipeline.get("next", ()))
-    yield from (f"webhook {path}" for path in pipeline.get("webhooks", ()))
-    yield from map(_watch_text, pipeline.get("watches", ()))
+    yield from map(trigger_text, pipeline.get("triggers", ()))
     if not pipeline.get("is_open", True):
         yield f"waits for its window {pipeline['window']}"
     yield from pipeline.get("missing", ())
-
-
-def _watch_text(watch: Mapping[str, Any]) -> str:
-    """Return how a folder is watched, and what is known of its files.
-
-    >>> _watch_text({"path": "/in", "state": "watching", "files": 2, "settling": 1})
-    'folder /in: watching, 2 files, 1 being written'
-    """
-    parts = [watch["state"], counted(watch.get("files") or 0, "file")]
-    parts += [f"{watch[name]:,} {words}" for name, words in _WATCHED.items() if watch.get(name)]
-    why = f" ({watch['why']})" if watch.get("why") else ""
-    return f"folder {watch['path']}: {', '.join(parts)}{why}"
 
 
 def _moment(written: str) -> str:

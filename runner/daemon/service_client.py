@@ -48,11 +48,16 @@ def ask_up(settings: Settings) -> tuple[Mapping[str, Any] | None, str]:
         return None, f"{address.url}: the program of another user listens there."
     code, body = light_http.get(f"{address.url}/status", timeout_s=UP_TIMEOUT_S)
     facts = (http.json_object(body.encode()) if code else None) or {}
-    if code == 200 and "calls_waiting" in facts:
+    if code == 200 and "pipelines" in facts:
         return facts, ""
     if code in (401, 403) and facts.get("error"):
         return None, f"{address.url}: {facts['error']}"
     return None, f"{address.url}: no `paddock up` answers."
+
+
+def trigger_text(trigger: Mapping[str, Any]) -> str:
+    """Return the state of a trigger of `paddock up`, for people."""
+    return f"{trigger['text']}{', paused' if trigger['is_paused'] else ''}"
 
 
 class ServiceError(Exception):

@@ -49,18 +49,14 @@ def status(as_json: JsonOption = False) -> int:
 
 
 def _up_lines(up: Mapping[str, Any], where: str) -> Iterator[str]:
-    calls, running = up["calls_waiting"], len(up["running"])
+    running = counted(len(up["running"]), "run")
     yield (
-        f"`paddock up` at {where}, process {up['pid']}: {counted(running, 'run')} at work, "
-        f"{up['waiting']:,} in the queue, {counted(calls, 'accepted call')} waiting"
-        f" and {up.get('calls_running', 0):,} in runs at work."
+        f"`paddock up` at {where}, process {up['pid']}: {running} at work, "
+        f"{counted(up['waiting'], 'order')} waiting."
     )
     for made in up["pipelines"]:
-        watches = [f"{watch['state']} '{watch['path']}'" for watch in made["watches"]]
-        hooks = [f"webhook {path}" for path in made["webhooks"]]
-        parts = ", ".join([*(f"next {at}" for at in made["next"][:1]), *watches, *hooks])
-        yield f"{made['name']}: {parts}"
+        yield f"{made['name']}: {', '.join(map(service_client.trigger_text, made['triggers']))}"
     if not up["is_prefect_there"]:
-        yield "Prefect's server is away: no run starts until it is back."
+        yield "Prefect's server does not answer: runs go on without, and are shown there later."
     for place, words in up["faults"].items():
         yield words if place in words else f"{place}: {words}"

@@ -14,11 +14,14 @@ from tests.fakes.http_server import Answer, serving
 from tests.runner.cli.commands.shell import invoke
 
 UP: dict[str, Any] = {
-    "pid": 77, "running": [{}], "waiting": 4, "calls_waiting": 150, "calls_running": 50,
-    "is_prefect_there": True, "faults": {"bills.yaml": "no step", "tea.yaml": "tea.yaml:3:1: odd"},
+    "pid": 77, "running": [{}], "waiting": 1_050, "is_prefect_there": True,
+    "faults": {"bills.yaml": "no step", "tea.yaml": "tea.yaml:3:1: odd"},
     "pipelines": [{
-        "name": "bills", "next": ["2026-11-27T06:00:00+01:00"], "webhooks": ["/bill"],
-        "watches": [{"state": "watching", "path": "/srv/in"}],
+        "name": "bills",
+        "triggers": [
+            {"kind": "schedule", "text": "next 2026-11-27 06:00 CET", "is_paused": False},
+            {"kind": "webhook", "text": "calls of '/bill'", "is_paused": True},
+        ],
     }],
 }  # fmt: skip
 
@@ -36,7 +39,7 @@ def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_up_is_shown_with_its_queue_and_its_accepted_calls(
+def test_up_is_shown_with_its_queue_and_its_triggers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with up_answers(200, UP) as address:
@@ -46,9 +49,8 @@ def test_up_is_shown_with_its_queue_and_its_accepted_calls(
         findings = doctor.examine(read_settings(tmp_path))
     assert shown.exit_code == 0
     assert shown.stdout.splitlines() == [
-        f"`paddock up` at http://{address}, process 77: 1 run at work, 4 in the queue, 150 "
-        "accepted calls waiting and 50 in runs at work.",
-        "bills: next 2026-11-27T06:00:00+01:00, watching '/srv/in', webhook /bill",
+        f"`paddock up` at http://{address}, process 77: 1 run at work, 1,050 orders waiting.",
+        "bills: next 2026-11-27 06:00 CET, calls of '/bill', paused",
         "bills.yaml: no step",
         "tea.yaml:3:1: odd",
         "http://127.0.0.1:1: nothing answers.",
