@@ -122,8 +122,7 @@ WITH_PREFECT = {
     "flows": (
         "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
         "runner/prefect/test_pipeline_flow.py", "runner/schedule/test_prefect_link.py",
-        "runner/schedule/test_reconciler.py", "runner/schedule/test_schedule_planner.py",
-        "runner/daemon/test_prefect_retention.py",
+        "runner/workers/test_ordered_run.py", "runner/daemon/test_prefect_retention.py",
     ),
 }  # fmt: skip
 

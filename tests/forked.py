@@ -31,7 +31,7 @@ PRELOAD = (
     "paddock.steps.llm.chat", "tests.runner.world",
 )  # fmt: skip
 
-FLOWS = ("paddock.runner.workers.queued_run", "paddock.runner.workers.pipeline_flow")
+FLOWS = ("paddock.runner.workers.ordered_run", "paddock.runner.workers.pipeline_flow")
 
 
 class Forked:

@@ -27,7 +27,6 @@ ONLY_IN = {
     "llguidance": {"engine/sampling/", "engine/system/ecma_patterns.py"},
     "yaml": {"pipelines/yaml_source.py"},
     "prefect": {
-        "runner/workers/queued_run.py",
         "runner/daemon/prefect_process.py",
         "runner/workers/",
     },
@@ -220,7 +219,6 @@ READS_TEXTS_OF_OTHERS = {
     "runner/bind/checks/plan_faults.py": "the parser of cron",
     "runner/core/traces/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "what a browser is shown, also by Ollama",
-    "runner/schedule/schedule_planner.py": "the key of a trigger",
 }
 
 

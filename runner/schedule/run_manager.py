@@ -70,7 +70,7 @@ class ManagedRun:
     @property
     def name(self) -> str:
         """Its name in the ledger; until that is known, its order's."""
-        return self.run or f"of order {self.order[:8]}"
+        return self.run or "-"
 
     def active(self) -> ActiveRun:
         is_stopping = self.stopped is not None
@@ -431,13 +431,14 @@ class RunManager:
             self._telling.start(options.given_up(pipeline, job.name, died or ""))
         end: OrderEnd = "crashed" if died else status  # type: ignore[assignment]
         message = died or (report.message or "" if report else outcome.words if outcome else "")
-        self._end(order, end, message)
+        self._end(order, end, message, is_shown=outcome is not None and outcome.is_shown)
 
-    def _end(self, order: Order, end: OrderEnd, words: str) -> None:
+    def _end(self, order: Order, end: OrderEnd, words: str, *, is_shown: bool = False) -> None:
+        """Note the end of an order. One that never began is not shown in Prefect."""
         self._kinds.pop(order.id, None)
         never_began = not (order.run or order.flow_run)
         over = self._queue.note(order.id, state="ended", end=end, words=words,
-                                ended_at=time.time(), is_told=never_began)  # fmt: skip
+                                ended_at=time.time(), is_told=is_shown or never_began)  # fmt: skip
         self._options.ended(over)
 
     async def stop(self, within_s: float) -> None:

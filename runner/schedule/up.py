@@ -238,7 +238,8 @@ class Up:
 
     def _ended(self, order: Any) -> None:
         self._keeper.ended(order)
-        self._link.wake.set()
+        if not order.is_told:
+            self._link.wake.set()
 
     def _place(self, pipeline: TriggeredPipeline) -> PrefectPlace:
         deployment = self._link.deployment_of(pipeline.key) if self._link.is_there else ""
@@ -383,8 +384,8 @@ class Up:
                 elif status.state != "ready":
                     why = status.why or "it takes long"
                     words = (
-                        "Prefect's server does not answer (%s; %s may say why). Runs go on without, "
-                        "and are shown there later."
+                        "Prefect's server does not answer (%s; %s may say why). Runs go on "
+                        "without, and are shown there later."
                     )
                     log.warning(words, why, server.log_file)
                 await asyncio.sleep(AWAY_S)

@@ -60,6 +60,8 @@ class OrderOutcome:
     report: Report | None = None
     words: str = ""
     """The error that ended the run, if there is no report."""
+    is_shown: bool = False
+    """Prefect shows its end."""
 
 
 @dataclass
@@ -91,22 +93,24 @@ class RunControl:
 
 async def run_order(order: Order, deployment: str, control: RunControl) -> OrderOutcome:
     """Carry out an order; `deployment` is Prefect's, empty where no server answers."""
-    words = ""
+    words, is_shown = "", False
     try:
         flow_run = await _flow_run_of(order, deployment) if deployment else None
         if flow_run is not None and flow_run.state is not None and flow_run.state.is_final():
-            return OrderOutcome(_ended_there(order, f"it is {flow_run.state.name} in Prefect"))
+            why = f"it is {flow_run.state.name} in Prefect"
+            return OrderOutcome(_ended_there(order, why), is_shown=True)
         if flow_run is not None:
             control.shown_as(str(flow_run.id))
-            words = await _run_as_flow(order, flow_run, control)
+            words, is_shown = await _run_as_flow(order, flow_run, control)
         if not control.has_begun and not words:
             with _without_server():
                 await _carry_out(order, dict(order.inputs), control)
     except ObjectNotFound:
-        return OrderOutcome(_ended_there(order, "it was deleted in Prefect"))
+        why = "it was deleted in Prefect"
+        return OrderOutcome(_ended_there(order, why), is_shown=True)
     except Exception as error:  # whatever ends a run is reported, and ends no other
         words = str(error) or type(error).__name__
-    return OrderOutcome(control.report and _small(control.report), words)
+    return OrderOutcome(control.report and _small(control.report), words, is_shown)
 
 
 def _ended_there(order: Order, words: str) -> Report:
@@ -148,8 +152,8 @@ async def _flow_run_of(order: Order, deployment: str) -> FlowRun | None:
         return None
 
 
-async def _run_as_flow(order: Order, found: FlowRun, control: RunControl) -> str:
-    """Run an order in Prefect's engine; return its final state's message.
+async def _run_as_flow(order: Order, found: FlowRun, control: RunControl) -> tuple[str, bool]:
+    """Run an order in Prefect's engine; return its final state's message, and if that is shown.
 
     It returns when the run is over, at most some seconds later: the server may be gone.
     """
@@ -174,19 +178,19 @@ async def _run_as_flow(order: Order, found: FlowRun, control: RunControl) -> str
         await asyncio.wait({running, over}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({running}, timeout=SHOW_S)
         if not running.done():
-            return ""
+            return "", False
         state: State[Any] = running.result()
     except Pause as pause:
-        return f"{pause}."
+        return f"{pause}.", False
     except (PrefectException, httpx.HTTPError, RuntimeError):
         # A server that went away: before the run has begun it goes on without, and `up` tells it.
         if control.has_begun and control.report is None:
             raise
-        return ""
+        return "", False
     finally:
         for task in (running, over):
             task.cancel()
-    return _PREFIX.sub("", str(state.message or ""))
+    return _PREFIX.sub("", str(state.message or "")), state.is_final()
 
 
 def _options(order: Order, control: RunControl) -> RunOptions:

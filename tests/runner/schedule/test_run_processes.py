@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from paddock.engine.system.process_marks import is_process_alive, process_mark
-from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess
+from paddock.runner.schedule.run_processes import RunProcess
 from tests.fakes.foreign_modules import add_foreign_modules
 
 STARTS = """
@@ -51,57 +50,18 @@ def is_there(process: psutil.Process) -> bool:
         return False
 
 
-def test_a_run_that_could_not_reach_prefect_is_started_again_and_one_that_failed_is_not() -> None:
-    words = "All connection attempts failed"
-    assert ProcessEnd(words=words, has_spoken=True).crash is None
-    unreachable = ProcessEnd(words=words, has_spoken=True, is_unreachable=True)
-    assert unreachable.crash == f"its process could not reach Prefect ({words})"
-
-
-ORPHAN = """
-import asyncio, socket
-from paddock.engine.system.tasks import running
-from paddock.runner.schedule import run_processes
-from paddock.runner.workers.queued_run import RunControl
-
-async def work(ours, theirs):
-    run_processes._AWAY_S = 0.5
-    control = RunControl()
-    requests, _ = await asyncio.open_connection(sock=ours)
-    where = "http://127.0.0.1:{port}/api"
-    async with running(run_processes._take_stop_requests(requests, control, where)):
-        theirs.close()
-        while not control.stop_gate.is_closed:
-            await asyncio.sleep(0.02)
-        print(control.stop_gate.words, flush=True)
-        control.report = "done"
-        await asyncio.sleep(60)
-
-asyncio.run(work(*socket.socketpair()))
-"""
-
-
-def test_a_run_whose_up_is_gone_ends_where_prefects_server_does_not_come_back() -> None:
-    """A program took the port and never answers: the next `up` has its server elsewhere."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        ended = subprocess.run(
-            [sys.executable, "-c", ORPHAN.format(port=taken.getsockname()[1])],
-            stdout=subprocess.PIPE, text=True, timeout=120, check=False,
-        )  # fmt: skip
-    assert (ended.returncode, ended.stdout) == (1, "Prefect's server is gone\n")
-
-
 HOSTILE = """
 import asyncio, json, os, signal, subprocess, time
 from paddock.engine.system.frames import pack_frame
-from paddock.engine.wire import to_plain
+from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.progress.item_states import ItemState
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.progress.report_table import ReportTable
 from paddock.runner.schedule import run_processes
 from paddock.runner.schedule.run_processes import RunExecutor, StopRequest
-from paddock.runner.workers.queued_run import RunControl, start_fork_server
+from paddock.runner.workers.fork_server import start_fork_server
+from paddock.runner.workers.ordered_run import OrderOutcome, _small
 
 GONE = ItemState.MISSING
 MISSING = tuple(ItemReport("each", f"{n}.md", GONE, error="gone" * 20) for n in range(50_000))
@@ -117,7 +77,7 @@ def act(do, link):
         case "outlives what forked it":
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(3)
-            end = run_processes._process_end(RunControl(report=REPORT), "", False)
+            end = OrderOutcome(_small(REPORT))
             link.sendall(pack_frame({"ended": to_plain(end)}, errors="surrogatepass"))
             os._exit(0)
         case "leaves a child with its pipe":
@@ -125,35 +85,46 @@ def act(do, link):
             subprocess.Popen(["sleep", "60"], pass_fds=[link.fileno()], stdout=no, stderr=no)
             os._exit(3)
         case "reports":
-            end = run_processes._process_end(RunControl(report=REPORT), "", False)
+            end = OrderOutcome(_small(REPORT))
             link.sendall(pack_frame({"ended": to_plain(end)}, errors="surrogatepass"))
             os._exit(0)
     link.sendall({"stops within a frame": half, "sends garbage": b"\\xff" * 64,
                   "sends another object": pack_frame({"odd": 1})}.get(do, b""))
     time.sleep(600)
 
-async def follow(executor, do):
+class Events:
+    def __init__(self):
+        self.ends, self.over_at = {}, {}
+    def began(self, process, run): ...
+    def shown_as(self, process, flow_run): ...
+    def ended(self, process, outcome):
+        self.ends[process.pid] = from_plain(OrderOutcome, outcome).report
+    def over(self, process, crash):
+        self.over_at.setdefault(process.pid, asyncio.Future()).set_result(crash)
+
+async def follow(events, executor, do):
     running = await executor.start(do)
     if do in ("stops within a frame", "reads nothing"):
         for _ in range(10_000):  # more than a pipe holds
             running.halt(StopRequest("x" * 1000, True))
         await asyncio.sleep(0.2)
         running.kill()
-    end = await running.ended
-    if end.report is not None:
-        report = end.report
+    crash = await events.over_at.setdefault(running.pid, asyncio.Future())
+    if report := events.ends.get(running.pid):
         return [report.message, len(report.items), report.done_in_words(), report.exit_status()]
-    return end.crash
+    return crash
 
 async def main():
     run_processes.run_in_process = act
-    executor = RunExecutor(lambda running: None)
+    events = Events()
+    executor = RunExecutor(events)
     deeds = ["dies within a frame", "stops within a frame", "sends garbage", "reports",
              "sends another object", "leaves a child with its pipe", "reads nothing"]
     async with asyncio.timeout(200):
-        ends = await asyncio.gather(*(follow(executor, do) for do in deeds))
+        ends = await asyncio.gather(*(follow(events, executor, do) for do in deeds))
         last = "outlives what forked it"  # nothing is forked after it
-        print(json.dumps({**dict(zip(deeds, ends)), last: await follow(executor, last)}))
+        done = {**dict(zip(deeds, ends)), last: await follow(events, executor, last)}
+        print(json.dumps(done))
 
 start_fork_server()
 asyncio.run(main())
@@ -193,7 +164,7 @@ def test_a_process_is_known_again_after_the_machines_clock_was_set(
 
 FORKS = """
 import multiprocessing
-from paddock.runner.workers.queued_run import start_fork_server
+from paddock.runner.workers.fork_server import start_fork_server
 start_fork_server()
 process = multiprocessing.get_context("forkserver").Process(target=print, args=("forked",))
 process.start()
@@ -233,7 +204,7 @@ def test_the_process_that_runs_are_forked_from_outlives_ctrl_c_and_imports_nothi
 
 UP = """
 import importlib, sys
-from paddock.runner.workers.queued_run import PRELOAD
+from paddock.runner.workers.fork_server import PRELOAD
 for module in (*PRELOAD, "paddock.runner.cli.console_serving", "paddock.runner.schedule.up"):
     importlib.import_module(module)
 print({"numpy", "llama_cpp", "duckdb", "pyarrow"} & {*sys.modules})

@@ -47,7 +47,10 @@ def hours(queue: OrderQueue) -> list[int]:
 
 @pytest.mark.parametrize(
     ("catch_up", "after_sleep", "after_restart"),
-    [("none", [13], []), ("latest", [13, 18], [23]), ("all", [13, 14, 15, 16, 17, 18], [19, 20, 21, 22, 23])],
+    [
+        ("none", [13], []), ("latest", [13, 18], [23]),
+        ("all", [13, 14, 15, 16, 17, 18], [19, 20, 21, 22, 23]),
+    ],
 )  # fmt: skip
 async def test_a_time_gives_one_order_and_what_was_missed_is_made_up_for(
     tmp_path: Path, catch_up: str, after_sleep: list[int], after_restart: list[int]

@@ -120,7 +120,7 @@ steps:
 """
 ANSWER_S = 60.0
 # What `up` imports.
-IMPORTS = ("paddock.runner.schedule.up", "paddock.runner.workers.queued_run")
+IMPORTS = ("paddock.runner.schedule.up", "paddock.runner.workers.ordered_run")
 Answer = TypeVar("Answer")
 
 
