@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.retry import Backoff, Pauses
-from paddock.engine.system.tasks import TaskSet
+from paddock.engine.system.tasks import TaskSet, wait_for_event
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.workers.order import Order
 
@@ -41,6 +41,7 @@ log = logging.getLogger("paddock.up")
 class _Running:
     trigger: Trigger
     desk: TriggerDesk
+    has_begun: asyncio.Event
     task: asyncio.Task[None]
 
 
@@ -78,6 +79,8 @@ class TriggerKeeper:
         for key, trigger in wanted.items():
             if key not in kept:
                 kept[key] = self._start(pipeline.key, trigger)
+        for each in [*kept.values()]:  # who calls from now on is answered
+            await wait_for_event(each.has_begun, END_S)
 
     async def drop(self, pipeline: str) -> None:
         stopped = list(self._running.pop(pipeline, {}).values())
@@ -131,14 +134,18 @@ class TriggerKeeper:
             partial(self._serve, pipeline, trigger.key),
             self.warn,
         )
-        return _Running(trigger, desk, asyncio.create_task(self._run(trigger, desk)))
+        has_begun = asyncio.Event()
+        task = asyncio.create_task(self._run(trigger, desk, has_begun))
+        return _Running(trigger, desk, has_begun, task)
 
-    async def _run(self, trigger: Trigger, desk: TriggerDesk) -> None:
+    async def _run(self, trigger: Trigger, desk: TriggerDesk, has_begun: asyncio.Event) -> None:
         pauses, reported = Pauses(AGAIN), ""
         while True:
             try:
-                for order in await self._queue.unhandled(desk.pipeline().key, trigger.key):
-                    await self._tell(order, trigger)
+                with contextlib.suppress(QueueBroken):  # a trigger may have other answers
+                    for order in await self._queue.unhandled(desk.pipeline().key, trigger.key):
+                        await self._tell(order, trigger)
+                has_begun.set()
                 await trigger.run(desk)
             except QueueBroken:  # its keeper says so
                 pass

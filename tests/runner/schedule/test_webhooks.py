@@ -23,6 +23,7 @@ from paddock.engine.system.light_dataclasses import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.schedule import webhook_trigger
 from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken
+from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.schedule.triggers import (
     RESERVED,
@@ -405,3 +406,27 @@ def test_an_order_that_its_pipeline_no_longer_takes_is_refused_with_the_reason(
     )
     found = triggered.refusal(replace(order, **changes), ["webhook /digest"])
     assert (found or "").startswith(words or "") and (found is None) == (words is None)
+
+
+async def test_a_webhook_answers_as_soon_as_its_pipeline_is_served_also_with_a_full_disk(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "state").write_text("a file where the folder should be")
+    address, triggered = Address(tmp_path), read(tmp_path / "digest.yaml")
+    nothing: Any = None
+    keeper = TriggerKeeper(
+        address.queue, nothing, lambda pipeline: webhook_triggers(pipeline, is_open=False)
+    )
+    address.app = make_status_app(lambda: {}, lambda: {}, keeper.answer)
+    assert (await address.post_signed(GOOD))[0] == 404
+    await keeper.put(triggered)
+    assert (await address.post_signed(GOOD))[0] == 503
+    (tmp_path / "state").unlink()
+    assert (await address.post_signed(GOOD))[0] == 202
+    await keeper.put(read(tmp_path / "digest.yaml", PIPELINE.replace("hush", "hush!")))
+    assert (await address.post_signed(GOOD))[0] == 401
+    await keeper.drop(triggered.key)
+    assert (await address.post_signed(GOOD))[0] == 404
+    await keeper.stop()
+    await address.queue.close()
