@@ -167,8 +167,9 @@ def get(
     timeout_s: float,
     headers: Mapping[str, str] | None = None,
     query: Callable[[str, int], str] | None = None,
+    most_bytes: int = 10_000,
 ) -> tuple[int, str]:
-    """Return status and first 10,000 bytes of an answer; status 0 and the reason if none comes.
+    """Return status and first bytes of an answer; status 0 and the reason if none comes.
 
     `query` makes the query of the IP address and port that were reached.
     """
@@ -181,7 +182,7 @@ def get(
             end = f"?{query(*connection.sock.getpeername()[:2])}" if query is not None else ""
             connection.request("GET", (parts.path or "/") + end, headers=dict(headers or {}))
             answer = connection.getresponse()
-            return answer.status, answer.read(10_000).decode("utf-8", "replace")
+            return answer.status, answer.read(most_bytes).decode("utf-8", "replace")
     except (ConnectionBroken, ValueError) as error:
         return 0, str(error)
 

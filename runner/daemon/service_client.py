@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ANSWER_TIMEOUT_S = 60.0
 UP_TIMEOUT_S = 3.0
+MOST_STATUS_BYTES = 1 << 24
 READ_TIMEOUT_S = 900.0
 """Between two lines of a stream: a large model may load, or a long queue be ahead."""
 _CHUNK_BYTES = 1 << 20
@@ -46,7 +47,9 @@ def ask_up(settings: Settings) -> tuple[Mapping[str, Any] | None, str]:
     address = settings.unattended.address
     if socket_owners.is_own_listener(address.host, address.port) is False:
         return None, f"{address.url}: the program of another user listens there."
-    code, body = light_http.get(f"{address.url}/status", timeout_s=UP_TIMEOUT_S)
+    code, body = light_http.get(
+        f"{address.url}/status", timeout_s=UP_TIMEOUT_S, most_bytes=MOST_STATUS_BYTES
+    )
     facts = (http.json_object(body.encode()) if code else None) or {}
     if code == 200 and "pipelines" in facts:
         return facts, ""

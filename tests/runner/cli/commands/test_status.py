@@ -60,6 +60,12 @@ def test_up_is_shown_with_its_queue_and_its_triggers(
     assert f"http://{address}: process 77" in finding.text and "no step" in finding.text
 
 
+def test_up_is_shown_with_all_its_pipelines_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    with up_answers(200, UP | {"pipelines": UP["pipelines"] * 500}) as address:
+        monkeypatch.setenv("PADDOCK_UP_HOST", address)
+        assert len(invoke("status").stdout.splitlines()) == 504
+
+
 @pytest.mark.parametrize(
     ("code", "answer", "why"),
     [
