@@ -29,7 +29,7 @@ from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, read_secrets, trigger_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
-from paddock.runner.daemon.run_signatures import Signer, signer_for
+from paddock.runner.daemon.secret_digests import digest_key, secret_digest
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.progress.run_display import script_observer
@@ -275,11 +275,11 @@ def prepare(
     if not isinstance(environ, PlaceholderSecrets):
 
         @functools.cache
-        def signer() -> Signer:
+        def key() -> bytes:
             try:
-                return signer_for(settings.state_dir)
+                return digest_key(settings.state_dir)
             except OSError:  # no home to write to: what this run records, no other compares
-                return Signer(os.urandom(32))
+                return os.urandom(32)
 
-        secrets = replace(secrets, digest=lambda text: signer().secret_digest(text))
+        secrets = replace(secrets, digest=lambda text: secret_digest(key(), text))
     return PreparedRun(bound, settings, secrets, lacking)

@@ -143,7 +143,7 @@ class Secrets:
     within: Mapping[Path, Mapping[str, str]] = field(default_factory=dict, repr=False)
     """Those of the pipelines that its steps run, by their files."""
     digest: Callable[[str], str] | None = field(default=None, repr=False)
-    """`Signer.secret_digest`; None: what is read now is compared with nothing."""
+    """`secret_digest` with a key; None: what is read now is compared with nothing."""
 
     def of(self, file: Path) -> Mapping[str, str]:
         """Return those that the pipeline in this file may read."""

@@ -50,7 +50,7 @@ from paddock.runner.progress.prefect_view import (
 )
 from paddock.runner.progress.report import Report
 
-from .flow_order import ORDER, quoted_path
+from .flow_names import ORDER, quoted_path
 from .run_in_flow import current_flow_run, send_what_is_shown
 
 BY_PATH = {"entrypoint_type": EntrypointType.MODULE_PATH}
