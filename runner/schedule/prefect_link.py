@@ -45,8 +45,7 @@ ROUND_S, PAUSE_S = 10.0, 1.0
 What it has not been asked for within 60 s Prefect shows as not ready."""
 ANSWER_S = 30.0  # a server on a busy machine took up to 8 s
 PAGE = 200
-MOST_WRITTEN = 50
-"""Ends in a round, and changes of why something waits: each costs Prefect 30 ms."""
+MOST_TOLD = 50  # in a round: each costs Prefect 30 ms
 _OF_SCHEDULE = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
 _OURS = {"tags": {"all_": [RUN_TAG]}}
 _OF_OBJECT, _GONE = {400, 409, 413, 422}, {NOT_FOUND}
@@ -98,8 +97,6 @@ class PrefectLink:
         self._asked_url = ""
         self._deployed: dict[str, tuple[TriggeredPipeline, str]] = {}
         """By pipeline: its form when it was deployed, and the deployment's id."""
-        self._seen: dict[str, Mapping[str, Any]] = {}
-        """By pipeline: its deployment, and whether it was paused, when last looked at."""
         self._new: set[str] = set()
         """Pipelines whose deployment is new: flow runs that are missing are of another server."""
         self._shown: dict[str, tuple[tuple[str, int], str]] = {}
@@ -179,7 +176,9 @@ class PrefectLink:
                 is_ours = any(
                     Path(file).is_relative_to(place.absolute()) for place in self._folders
                 )
-                is_gone = is_ours and await asyncio.to_thread(_is_gone, Path(file))
+                is_gone = is_ours and await asyncio.to_thread(
+                    lambda path: path.parent.exists() and not path.exists(), Path(file)
+                )
             if is_gone:
                 await self._delete_deployment(id_)
 
@@ -240,7 +239,7 @@ class PrefectLink:
         await self._queue.read_pauses()
         for key, is_paused in there.items():
             id_, is_here = self.deployment_of(key), (key, "") in self._queue.pauses
-            seen = self._seen.get(key) or await self._queue.remembered(key, FROM_PREFECT)
+            seen = await self._queue.remembered(key, FROM_PREFECT)
             if seen.get("deployment") != id_:
                 self._new.add(key)
                 is_wanted = is_paused or is_here
@@ -250,9 +249,9 @@ class PrefectLink:
                 await self._queue.pause(key, is_paused=is_wanted)
             if is_wanted != is_paused:
                 await self._ask("PATCH", f"/deployments/{id_}", {"paused": is_wanted})
-            self._seen[key] = {"deployment": id_, "paused": is_wanted}
-            if self._seen[key] != seen:
-                await self._queue.remember(key, FROM_PREFECT, self._seen[key])
+            now = {"deployment": id_, "paused": is_wanted}
+            if now != seen:
+                await self._queue.remember(key, FROM_PREFECT, now)
 
     # --- what people do with runs
 
@@ -266,7 +265,6 @@ class PrefectLink:
         rows = await self._flow_runs(order.flow_run for order in waiting)
         ids = {order.flow_run for order in waiting}
         self._shown = {id_: shown for id_, shown in self._shown.items() if id_ in ids}
-        n_left = MOST_WRITTEN
         for old in waiting:
             order, row = self._queue.orders.get(old.id), rows.get(old.flow_run)
             if order is None or order.state != old.state or order.pipeline not in self._deployed:
@@ -291,8 +289,7 @@ class PrefectLink:
                     self._queue.changed.set()
             elif kind == "PAUSED" and not is_left:
                 self._queue.note(order.id, state="suspended")
-            elif is_new or kind != "PENDING" or (words != order.words and n_left):
-                n_left -= not is_new
+            elif is_new or kind != "PENDING" or words != order.words:
                 if is_left:
                     await self._end_tasks(order)
                 await self._show_waiting(order)
@@ -312,7 +309,7 @@ class PrefectLink:
         self._shown[order.flow_run] = (order.mark, order.attempt), order.words
 
     async def _take_due(self) -> None:
-        """Give orders for runs that people, automations and schedules of theirs have started."""
+        """Put orders for runs that people, automations and schedules of theirs have started."""
         pipelines = {id_: triggered for triggered, id_ in self._deployed.values()}
         while pipelines:
             now = datetime.now(UTC).isoformat()
@@ -370,7 +367,7 @@ class PrefectLink:
 
     async def _tell(self) -> bool:
         """Show ends that Prefect lacks; return whether there may be more."""
-        orders = await self._queue.untold(MOST_WRITTEN)
+        orders = await self._queue.untold(MOST_TOLD)
         rows = await self._flow_runs(order.flow_run for order in orders if order.flow_run)
         n_told = 0
         for order in orders:
@@ -388,7 +385,7 @@ class PrefectLink:
             self._queue.note_ended(order.id, is_told=True, flow_run=order.flow_run)
             n_told += 1
         await self._queue.flush()
-        return n_told == MOST_WRITTEN and not self._queue.fault
+        return n_told == MOST_TOLD and not self._queue.fault
 
     async def _make_flow_run(
         self, order: Order, triggered: TriggeredPipeline, deployment: str
@@ -489,11 +486,6 @@ class PrefectLink:
         if words not in self._warned:
             self._warned.add(words)
             log.warning("%s", words)
-
-
-def _is_gone(file: Path) -> bool:
-    """Return whether a file is gone from a folder that is there. Blocks."""
-    return file.parent.exists() and not file.exists()
 
 
 def _form_of(triggered: TriggeredPipeline) -> dict[str, Any]:

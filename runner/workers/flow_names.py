@@ -25,10 +25,10 @@ def form_values(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     (({'n': 1}, True), ({}, False))
     """
     inputs = dict(parameters)
-    asked = inputs.pop(ORDER, None) or {}
-    if not isinstance(asked, Mapping):  # the pipeline has no such input
+    options = inputs.pop(ORDER, None) or {}
+    if not isinstance(options, Mapping):  # the pipeline has no such input
         return dict(parameters), False
-    return inputs, asked.get("retry_failed") is True
+    return inputs, options.get("retry_failed") is True
 
 
 def quoted_path(file: str) -> str:
