@@ -135,6 +135,11 @@ async def _flow_run_of(order: Order, deployment: str) -> FlowRun | None:
         async with asyncio.timeout(ANSWER_S), get_client() as client:
             if order.flow_run:
                 found: FlowRun = await client.read_flow_run(order.flow_run)  # type: ignore[arg-type]
+                state = found.state
+                if order.mark and state and state.is_final() and not state.is_cancelled():
+                    # The start before has left it, and it is not shown as waiting yet.
+                    await client.set_flow_run_state(found.id, Pending(), force=True)
+                    found = await client.read_flow_run(found.id)
                 return found
             made: FlowRun = await client.create_flow_run_from_deployment(
                 deployment,  # type: ignore[arg-type]

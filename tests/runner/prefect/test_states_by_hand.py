@@ -11,7 +11,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
 from paddock.runner.settings import STATE_FOLDER
-from paddock.runner.workers.flow_order import entrypoint, order_of
+from paddock.runner.workers.flow_names import deployment_name
 from tests.forked import ForkServer
 from tests.prefect_server import prefect_client
 from tests.runner.prefect.test_flow import SLOW
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.may_take(600, "Prefect's server and worker take their t
 
 
 def runs_of(api: str, key: str, path: Path) -> list[dict[str, Any]]:
-    """Return the flow runs that `up` ordered of a file, sorted by `key`."""
-    found = posted(api, "/flow_runs/filter", {"sort": "START_TIME_DESC"})
-    own = (run for run in found if order_of(run["parameters"]).get("path") == str(path))
-    return sorted(own, key=lambda flow_run: str(flow_run[key]))
+    """Return the flow runs of a file's deployment, sorted by `key`."""
+    own = {"deployments": {"name": {"any_": [deployment_name(str(path))]}}}
+    found = posted(api, "/flow_runs/filter", own)
+    return sorted(found, key=lambda flow_run: str(flow_run[key]))
 
 
 def posted(api: str, path: str, body: Any = None) -> Any:
@@ -129,24 +129,12 @@ def test_runs_of_a_paused_deployment_wait_until_it_is_resumed(
     up.write("beta/inbox/a.txt", "A")
     up.start()
 
-    def deployment() -> str:
-        found = posted(prefect_api, "/deployments/filter", {"limit": 200})
-        own = (
-            deployment["id"]
-            for deployment in found
-            if deployment["entrypoint"] == entrypoint(str(file))
-        )
-        return next(own, "")
-
-    id_ = up.until(deployment)
+    own = {"deployments": {"name": {"any_": [deployment_name(str(file))]}}}
+    (found,) = up.until(lambda: posted(prefect_api, "/deployments/filter", own))
+    id_ = found["id"]
     posted(prefect_api, f"/deployments/{id_}/pause_deployment")
+    up.until(lambda: up.get("/status")["pipelines"][0]["is_paused"])
     assert up.post("/beta", b"{}", {})[0] == 202
-
-    def state() -> str:
-        runs = runs_of(prefect_api, "created", file)
-        return str(runs[0]["state"]["message"]) if runs else ""
-
-    up.until(lambda: state() == "waits: its deployment is paused in Prefect")
     time.sleep(2)  # some rounds
     assert up.output("beta", "a.txt") is None
     posted(prefect_api, f"/deployments/{id_}/resume_deployment")
