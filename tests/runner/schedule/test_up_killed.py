@@ -128,7 +128,7 @@ def test_it_works_and_ends_in_order_while_its_own_prefect_server_does_not_come_u
     up.until(lambda: up.output("slow", "a.txt") == "Seen: ferry")
     assert not up.get()["is_prefect_there"]
     assert up.signal(signal.SIGTERM) == 0
-    assert up.log_text().endswith("Stopping; once more stops at once.\nStopped.\n")
+    assert up.log_text().endswith("Stopped.\n")
 
 
 EACH = """\
