@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 
 _INTERRUPTED_STATUS = 130
 
@@ -20,6 +21,8 @@ def main() -> None:
     # During imports garbage collection took 7 % of `validate`. A command keeps 200,000
     # objects; each collection of 50,000 costs 10 ms.
     gc.set_threshold(400_000, 10, 10)
+    # Its command line, which needs Rich and Pygments: 4 MB, and a tenth of the imports of `up`.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
     from paddock.runner.cli import application
 
     application.main(command_began)

@@ -6,13 +6,16 @@ import asyncio
 import gc
 import inspect
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -23,6 +26,9 @@ from tests.forked import ForkServer
 
 if TYPE_CHECKING:
     from tests.live import Live
+
+WAIT = re.compile(r"(?:(?:within|timeout)(?:_s)?(?:: float )? ?= ?|monotonic\(\) \+ )(\d+)")
+"""A wait in the code of a test, whose end is written out in seconds."""
 
 # A model that is new to a machine is measured for some seconds when it is loaded; tests, whose
 # caches are new each time, must not wait for it. Those of the profile ask for it themselves.
@@ -207,12 +213,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def time_limit(item: pytest.Item) -> pytest.MarkDecorator:
-    """Return the limit of a test: a minute, or what it may take."""
-    seconds = item.config.getoption("--timeout")
+    """Return the limit of a test: a minute, a minute more than it waits, or what it may take."""
+    module = getattr(item, "module", None)
+    seconds = max(item.config.getoption("--timeout"), limit_of_waits(module) if module else 0)
     if mark := item.get_closest_marker("may_take"):
         seconds, _why = mark.args
     is_first_to_start = not STARTED_ONCE.isdisjoint(getattr(item, "fixturenames", ()))
     return pytest.mark.timeout(seconds, func_only=is_first_to_start)
+
+
+@cache
+def limit_of_waits(module: ModuleType) -> int:
+    """Return how long the waits in a test module, and in the helpers it names, let a test take.
+
+    A test that ends before its own wait does would not say what it waited for.
+    """
+    names = {getattr(value, "__module__", None) or "" for value in vars(module).values()}
+    helpers = (sys.modules.get(name) for name in names if name.startswith("tests."))
+    files = {found.__file__ for found in (module, *helpers) if found and found.__file__}
+    waits = (WAIT.findall(Path(file).read_text("utf-8")) for file in files)
+    longest_s = max((int(seconds) for found in waits for seconds in found), default=0)
+    return min(longest_s + 60, 300) if longest_s >= 60 else 0
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -339,7 +339,7 @@ def process(root: Path) -> Iterator[tuple[subprocess.Popen[str], OpenAI]]:
 
 def test_a_batch_goes_on_after_kill_9_and_repeats_nothing(tmp_path: Path) -> None:
     with process(tmp_path) as (running, client):
-        batch = begun(client, [chat_line(number, max_tokens=40) for number in range(24)])
+        batch = begun(client, [chat_line(number, max_tokens=12) for number in range(24)])
         found = tmp_path / "service" / "batches" / f"{batch.id}.results"
         while not found.exists() or found.read_bytes().count(b"\n") < 3:
             time.sleep(0.02)
