@@ -110,6 +110,20 @@ def test_what_a_person_ended_before_it_began_is_not_run(file: Path, api: str, wh
     assert not (file.parent / "out").exists()
 
 
+def test_a_start_goes_on_in_the_flow_run_that_the_failed_start_before_has_ended(
+    file: Path, api: str
+) -> None:
+    deployment, state = deployed(api, file), {"type": "FAILED", "name": "Failed"}
+    with prefect_client(api) as client:
+        made = client.post(f"/deployments/{deployment}/create_flow_run", json={}).json()["id"]
+        body = {"state": state, "force": True}
+        client.post(f"/flow_runs/{made}/set_state", json=body).raise_for_status()
+        order = Order(f"order {file}", "k", str(file), "Prefect", flow_run=made, mark="1 2 3")
+        outcome, _ = carried_out(order, deployment)
+        assert outcome.report is not None and outcome.report.status == "completed"
+        assert client.get(f"/flow_runs/{made}").json()["state_name"] == "Completed"
+
+
 def test_a_server_that_goes_away_takes_no_run_with_it(
     file: Path, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
