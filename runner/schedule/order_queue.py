@@ -57,6 +57,7 @@ CREATE TABLE IF NOT EXISTS orders (
 CREATE INDEX IF NOT EXISTS open_orders ON orders (pipeline) WHERE state != 'ended';
 CREATE INDEX IF NOT EXISTS signed_orders ON orders (pipeline, signature);
 CREATE INDEX IF NOT EXISTS ended_orders ON orders (ended_at) WHERE state = 'ended';
+CREATE INDEX IF NOT EXISTS untold_orders ON orders (n) WHERE state = 'ended' AND NOT is_told;
 CREATE TABLE IF NOT EXISTS memories (
     pipeline TEXT NOT NULL, trigger TEXT NOT NULL, state TEXT NOT NULL,
     PRIMARY KEY (pipeline, trigger)
@@ -187,9 +188,12 @@ class OrderQueue:
 
     async def untold(self, n: int) -> list[Order]:
         """Return ended orders of the served pipelines that Prefect does not show, oldest first."""
-        where = "state = 'ended' AND NOT is_told ORDER BY n LIMIT ?"
-        found = await self._do(lambda db: _orders(db, where, n))
-        return [order for order in found if order.pipeline in self._pipelines]
+        where = (
+            "state = 'ended' AND NOT is_told AND +pipeline IN (SELECT value FROM json_each(?)) "
+            "ORDER BY n LIMIT ?"
+        )
+        served = json.dumps([*self._pipelines])
+        return await self._do(lambda db: _orders(db, where, served, n))
 
     async def by_flow_run(self, flow_run: str) -> Order | None:
         found = await self._do(lambda db: _orders(db, "flow_run = ?", flow_run))

@@ -21,10 +21,14 @@ Only `retry_failed` is, today."""
 def form_values(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """Return the inputs in a flow run's parameters, and whether quarantined items are tried again.
 
-    >>> form_values({"n": 1, "Paddock": {"retry_failed": True}}), form_values({"Paddock": None})
-    (({'n': 1}, True), ({}, False))
+    An empty field of a form is null.
+
+    >>> form_values({"n": 1, "Paddock": {"retry_failed": True}})
+    ({'n': 1}, True)
+    >>> form_values({"n": None, "Paddock": None})
+    ({}, False)
     """
-    inputs = dict(parameters)
+    inputs = {name: value for name, value in parameters.items() if value is not None}
     options = inputs.pop(ORDER, None) or {}
     if not isinstance(options, Mapping):  # the pipeline has no such input
         return dict(parameters), False

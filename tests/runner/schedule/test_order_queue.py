@@ -176,3 +176,14 @@ async def test_the_file_is_this_users_alone(tmp_path: Path) -> None:
     modes = {oct(os.stat(queue.file).st_mode & 0o077)}  # noqa: PTH116
     assert modes == {"0o0"}
     await queue.close()
+
+
+async def test_what_prefect_lacks_of_pipelines_elsewhere_hides_nothing(tmp_path: Path) -> None:
+    queue = await opened(tmp_path, PIPELINE, "/srv/gone.yaml")
+    for n, pipeline in enumerate(("/srv/gone.yaml", "/srv/gone.yaml", PIPELINE)):
+        made = await queue.put(Order("", f"call {n}", pipeline, "webhook /x"))
+        queue.note(made.order.id, state="ended", end="failed", run="r", ended_at=time.time())
+    await queue.flush()
+    await queue.serve([PIPELINE])
+    assert [order.pipeline for order in await queue.untold(2)] == [PIPELINE]
+    await queue.close()

@@ -151,7 +151,7 @@ async def test_a_run_that_is_started_in_prefect_is_one_order_however_often_up_is
 ) -> None:
     async with up.started():
         flow_run = await up.start_there(
-            parameters={"style": "long", "Paddock": {"retry_failed": True}}
+            parameters={"style": "long", "key": None, "Paddock": {"retry_failed": True}}
         )
         await up.is_there(flow_run, "PENDING")
         order = await up.ordered(flow_run)
