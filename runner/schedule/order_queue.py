@@ -152,10 +152,14 @@ class OrderQueue:
 
         Raises:
             QueueBroken: it is not on the disk.
+            TypeError, ValueError: it has what cannot be written; no other order is held up.
         """
         now = time.time()
         order = replace(order, id=order.id or uuid.uuid4().hex,
                         created_at=order.created_at or now, due_at=order.due_at or now)  # fmt: skip
+        for value in _row({name: getattr(order, name) for name in _NAMES}):
+            if not isinstance(value, str | int | float | None):
+                raise TypeError(f"an order has no {type(value).__name__}: {value!r}")
         future: asyncio.Future[OrderReceipt] = asyncio.get_running_loop().create_future()
         self._arriving.append((order, future))
         self._write_soon()
@@ -373,11 +377,37 @@ _PASSING = {
 """SQLite's errors that are of the disk or of another program, not of the file."""
 
 
+class _Connection(sqlite3.Connection):
+    """Takes and returns every text: one that is not Unicode, as of a file's name, is a blob."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> sqlite3.Cursor:  # type: ignore[override]
+        return super().execute(sql, [_stored(value) for value in parameters])
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-8", "surrogatepass")
+    return value
+
+
+def _read_row(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        str(value, "utf-8", "surrogatepass") if isinstance(value, bytes) else value for value in row
+    )
+
+
 def open_queue_file(file: Path) -> sqlite3.Connection:
     private_files.private_folder(file.parent)
     db = sqlite3.connect(
-        private_files.private_database(file), timeout=LOCK_S, check_same_thread=False
+        private_files.private_database(file),
+        timeout=LOCK_S,
+        check_same_thread=False,
+        factory=_Connection,
     )
+    db.row_factory = _read_row
     db.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         db.execute("PRAGMA journal_mode = WAL")

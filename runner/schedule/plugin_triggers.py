@@ -28,7 +28,10 @@ def plugin_triggers(triggered: TriggeredPipeline) -> list[Trigger]:
         place = ".".join(map(str, at))
         try:
             trigger = load_trigger(name)(_keys(triggered, name, at, entry), triggered)
-            if trigger.key in made:
+            if not (isinstance(trigger.key, str) and trigger.key.startswith(name)):
+                words = f"`{place}`: its `key` {trigger.key!r} does not begin with '{name}'."
+                trigger = UnservedTrigger(place, words)
+            elif trigger.key in made:
                 words = f"`{place}`: another entry has the key '{trigger.key}'."
                 trigger = UnservedTrigger(place, words)
         except (PipelineError, BrokenTrigger) as error:

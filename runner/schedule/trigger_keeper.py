@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -35,6 +36,15 @@ OpenLedger = Callable[[Path, bool], Ledger]
 """Opens the ledger of a pipeline's folder; True: read-only."""
 
 log = logging.getLogger("paddock.up")
+
+
+def _status_of(trigger: Trigger, now: datetime) -> dict[str, Any]:
+    try:
+        state = {"text": trigger.kind, **trigger.status(now)}
+        json.dumps(state)
+    except Exception as error:  # of a package's code
+        return {"text": f"its state cannot be shown: {type(error).__name__}: {error}"}
+    return state
 
 
 @dataclass
@@ -111,7 +121,7 @@ class TriggerKeeper:
                 "kind": each.trigger.kind,
                 "trigger": key,
                 "is_paused": (pipeline, key) in self._queue.pauses,
-                **each.trigger.status(now),
+                **_status_of(each.trigger, now),
             }
             for key, each in self._running.get(pipeline, {}).items()
         ]

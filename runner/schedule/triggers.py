@@ -50,7 +50,10 @@ class Trigger(Protocol):
 
     @property
     def key(self) -> str:
-        """Name it among those of its pipeline; the same as long as it waits for the same."""
+        """Name it among those of its pipeline; the same as long as it waits for the same.
+
+        A package's begins with the name of its entry point.
+        """
 
     async def run(self, desk: TriggerDesk) -> None:
         """Give orders until cancelled. What it raises is logged, and it is run again."""

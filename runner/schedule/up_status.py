@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.host_check import has_own_host_name
+from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
 from paddock.runner.review.page_access import CONSOLE_PATH
 from paddock.runner.workers.order import Order
@@ -136,7 +137,7 @@ def make_status_app(
         is_browser = "text/html" in request.headers.get("accept", "")
         if is_browser and (refusal is None or refusal.status_code == 401):
             return RedirectResponse(CONSOLE_PATH)  # where people sign in
-        return JSONResponse(dict(status())) if refusal is None else refusal
+        return json_response(dict(status())) if refusal is None else refusal
 
     get = ["GET", "HEAD"]
     return Starlette(

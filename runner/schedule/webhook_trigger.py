@@ -20,9 +20,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from paddock.engine.api.host_check import has_own_host_name
+from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.pipelines.errors import PipelineError
@@ -142,7 +143,7 @@ class WebhookTrigger:
             "is_known": receipt.is_known,
             "end": receipt.order.end or None,
         }
-        return JSONResponse(facts, 200 if receipt.is_known else 202)
+        return json_response(facts, 200 if receipt.is_known else 202)
 
     def _at(self, triggered: TriggeredPipeline) -> tuple[str, str, int]:
         """Return its place in the file; past the end where the file has just changed."""
@@ -226,4 +227,4 @@ def _payload(body: bytes) -> Any:
 
 
 def _error_response(status: int, words: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"error": words}, status, headers)
+    return json_response({"error": words}, status, headers)

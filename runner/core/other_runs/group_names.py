@@ -36,7 +36,7 @@ def group_name(pipeline: Pipeline, file: Path, inputs: Mapping[str, Any]) -> str
         of_folders = {name for name, spec in pipeline.inputs.items() if spec.type in FOLDER_TYPES}
         folders = {name: str(inputs[name]) for name in inputs if name in of_folders}
         written = canonical_json([str(file), folders])
-    return hashlib.sha256(written.encode()).hexdigest()[:32]
+    return hashlib.sha256(written.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def rendered_value(

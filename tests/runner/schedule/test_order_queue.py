@@ -5,10 +5,13 @@ import os
 import sqlite3
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from paddock.engine.system.light_dataclasses import replace
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.schedule import order_queue
 from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken
@@ -39,6 +42,38 @@ async def test_an_order_is_there_with_all_it_carries_after_a_kill(tmp_path: Path
     assert (found.files[0].inode, found.files[0].ctime_ns, found.gone) == (7, 9, ("gone.txt",))
     for each in (queue, again):
         await each.close()
+
+
+async def test_names_of_files_that_are_no_text_stop_no_order(tmp_path: Path) -> None:
+    odd = "/srv/caf\udce9/pipeline.yaml"
+    queue = await opened(tmp_path, odd, PIPELINE)
+    order = Order("", "a \udcff.txt", odd, "watch \udcff", {"text": "\ud83d"}, "\udcff")
+    made, _ = await asyncio.gather(queue.put(order), queue.put(Order("", "k", PIPELINE, "w")))
+    assert (await queue.put(order)).is_known
+    queue.note(made.order.id, words="waits for \udcff")
+    await queue.remember(odd, "watch \udcff", {"seen": "\udcff"})
+    await queue.flush()
+    again = await opened(tmp_path, odd, PIPELINE)
+    assert again.orders == queue.orders and len(again.orders) == 2
+    assert await again.remembered(odd, "watch \udcff") == {"seen": "\udcff"}
+    await again.pause(odd, is_paused=True)
+    assert again.is_paused(again.orders[made.order.id]) and again.fault == queue.fault == ""
+    for each in (queue, again):
+        await each.close()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"inputs": {"at": datetime.now(UTC)}}, {"key": b"k"}, {"inputs": {"in": {1, 2}}}]
+)
+async def test_an_order_that_cannot_be_written_is_its_givers_error_and_holds_up_no_other(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    queue = await opened(tmp_path)
+    good = asyncio.create_task(queue.put(Order("", "k", PIPELINE, "w")))
+    with pytest.raises(TypeError):
+        await queue.put(replace(Order("", "bad", PIPELINE, "w"), **wrong))
+    assert not (await good).is_known and queue.fault == ""
+    await queue.close()
 
 
 async def test_the_same_demand_is_one_order_however_often_and_however_signed(

@@ -18,6 +18,7 @@ from paddock.runner.cli.installed_schema import installed_schema
 from paddock.runner.cli.step_catalogue import catalogue_text, list_installed
 from paddock.runner.schedule.order_queue import OrderQueue
 from paddock.runner.schedule.plugin_triggers import plugin_triggers
+from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.schedule.triggers import Trigger, TriggerDesk
 from paddock.runner.settings import Settings
@@ -45,6 +46,8 @@ class Tick:
     def key(self):
         if self.keys.text == "raise":
             raise RuntimeError("no such thing")
+        if self.keys.text == "webhook":
+            return "webhook /x"
         return f"tick {self.keys.text}"
 
     async def run(self, desk):
@@ -54,6 +57,8 @@ class Tick:
     async def done(self, order): ...
 
     def status(self, now):
+        if self.keys.text == "mute":
+            raise RuntimeError("nothing to say")
         return {"text": f"ticks '{self.keys.text}'"}
 
 class NoKeys:
@@ -178,7 +183,8 @@ async def test_its_orders_are_in_the_queue_as_all_others(tmp_path: Path) -> None
 def test_what_cannot_be_made_says_why_and_keeps_nothing_else_from_its_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entries = "[{text: a}, {text: raise}, {text: a}, {text: '{{ secrets.word }}'}, {text: b}]"
+    entries = "[{text: a}, {text: raise}, {text: a}, {text: '{{ secrets.word }}'}, {text: b}, "
+    entries += "{text: webhook}]"
     secrets = "secrets: {word: {env: A_WORD}}\n"
     monkeypatch.delenv("A_WORD", raising=False)
     _, made = served(tmp_path, f"{{tick: {entries}}}", secrets)
@@ -190,11 +196,25 @@ def test_what_cannot_be_made_says_why_and_keeps_nothing_else_from_its_service(
         "not served: `on.tick.2`: another entry has the key 'tick a'.",
         f"not served: {place}:2:.*: the environment variable A_WORD is not set.",
         "ticks 'b'",
+        "not served: `on.tick.5`: its `key` 'webhook /x' does not begin with 'tick'.",
     ], strict=True):  # fmt: skip
         assert re.fullmatch(expected, text), text
     monkeypatch.setenv("A_WORD", "cast")
     _, made = served(tmp_path, f"{{tick: {entries}}}", secrets)
     assert made[3].key == "tick cast"
+
+
+async def test_one_that_cannot_say_how_it_is_hides_no_other(tmp_path: Path) -> None:
+    triggered, made = served(tmp_path, "{tick: [{text: mute, times: 0}, {text: a, times: 0}]}")
+    queue = OrderQueue(tmp_path / "state")
+    nothing: Any = None
+    keeper = TriggerKeeper(queue, nothing, lambda pipeline: made)
+    await keeper.put(triggered)
+    assert [state["text"] for state in keeper.status(triggered.key, datetime.now(UTC))] == [
+        "its state cannot be shown: RuntimeError: nothing to say", "ticks 'a'"
+    ]  # fmt: skip
+    await keeper.stop()
+    await queue.close()
 
 
 async def test_what_is_not_served_is_logged_and_waits(tmp_path: Path) -> None:
