@@ -26,10 +26,7 @@ ONLY_IN = {
     # Validation (`pipelines/`) asks the decoder's engine for patterns
     "llguidance": {"engine/sampling/", "engine/system/ecma_patterns.py"},
     "yaml": {"pipelines/yaml_source.py"},
-    "prefect": {
-        "runner/daemon/prefect_process.py",
-        "runner/workers/",
-    },
+    "prefect": {"runner/daemon/prefect_process.py", "runner/workers/"},
     "watchdog": {"runner/watch/change_source.py"},
     "lancedb": {"steps/vectors/"},
     "pyarrow": {"steps/vectors/", "steps/tables/"},

@@ -198,12 +198,12 @@ class RunProcess:
         self._requests = requests
 
     def give(self, order: Order, place: PrefectPlace) -> None:
-        """Give it another order; it must be idle."""
+        """Hand another order to it; it must be idle."""
         self.waits_for = ""
         self._send({"order": to_plain(order), "place": to_plain(place)})
 
     def finish(self) -> None:
-        """Give it no more orders: it ends."""
+        """Let it end: it gets no more orders."""
         if self._requests is not None:
             self._requests.close()
 

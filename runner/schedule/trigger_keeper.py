@@ -1,7 +1,7 @@
 """Keep the triggers of the served pipelines running, as their files change.
 
 Each runs in a task of its own: what one raises is logged, and it is run again. An order's end is
-told to its trigger once, also after a restart.
+handed to its trigger once, also after a restart.
 """
 
 from __future__ import annotations
@@ -79,14 +79,14 @@ class TriggerKeeper:
     async def put(self, pipeline: TriggeredPipeline) -> None:
         """Start the triggers of a pipeline, and stop those that it no longer has."""
         self._pipelines[pipeline.key] = pipeline
-        wanted = {trigger.key: trigger for trigger in self._make(pipeline)}
+        triggers = {trigger.key: trigger for trigger in self._make(pipeline)}
         kept = self._running.setdefault(pipeline.key, {})
-        gone = [key for key, each in kept.items() if wanted.get(key) != each.trigger]
+        gone = [key for key, each in kept.items() if triggers.get(key) != each.trigger]
         await self._stop([kept.pop(key) for key in gone])
         for key in gone:
-            if key not in wanted:  # it would catch up on the time in which it was not there
+            if key not in triggers:  # it would catch up on the time in which it was not there
                 await self._forget(pipeline.key, key)
-        for key, trigger in wanted.items():
+        for key, trigger in triggers.items():
             if key not in kept:
                 kept[key] = self._start(pipeline.key, trigger)
         for each in [*kept.values()]:  # who calls from now on is answered
@@ -111,7 +111,7 @@ class TriggerKeeper:
         return [*self._running.get(pipeline, {})]
 
     def ended(self, order: Order) -> None:
-        """Tell the trigger of an order that it has ended."""
+        """Start to hand an order that has ended to its trigger."""
         self._telling.start(self._tell(order))
 
     def status(self, pipeline: str, now: datetime) -> list[dict[str, Any]]:
@@ -189,7 +189,7 @@ class TriggerKeeper:
         if trigger is not None:
             try:
                 await trigger.done(order)
-            except Exception:  # it is told again at the next start
+            except Exception:  # it is handed over again at the next start
                 log.exception("the end of order %s is not taken by '%s'", order.id, trigger.key)
                 return
         self._queue.note_ended(order.id, is_handled=True)

@@ -9,7 +9,7 @@ documented knows them by this protocol alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.system.light_dataclasses import dataclass
-from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.workers.order import Order
 
@@ -56,7 +55,7 @@ class Trigger(Protocol):
         """
 
     async def run(self, desk: TriggerDesk) -> None:
-        """Give orders until cancelled. What it raises is logged, and it is run again."""
+        """Put orders into the queue until cancelled; an error is logged, and it is run again."""
 
     async def done(self, order: Order) -> None:
         """Take the end of an order of it. Called once for each, and again if this raises."""
@@ -102,42 +101,16 @@ class TriggerDesk:
     warn: Callable[[str], None]
     """Logs a line, once."""
 
-    async def order(
-        self,
-        key: str,
-        *,
-        inputs: Mapping[str, Any] | None = None,
-        reason: str = "",
-        files: Sequence[FileVersion] = (),
-        gone: Sequence[str] = (),
-        due_at: float = 0.0,
-        retry_failed: bool = False,
-        is_promised: bool = False,
-        signature: str | None = None,
-    ) -> OrderReceipt:
+    async def order(self, key: str, **facts: Any) -> OrderReceipt:
         """Put an order into the queue; it is on the disk when this returns.
 
-        `key` names the demand: another order with it is the same one.
+        `key` names the demand: another order with it is the same one. `facts` are fields of
+        `Order`, such as `inputs`, `reason`, `files`.
 
         Raises:
             QueueBroken: it is not on the disk.
         """
-        return await self.queue.put(
-            Order(
-                "",
-                key,
-                self.pipeline().key,
-                self.key,
-                dict(inputs or {}),
-                reason,
-                tuple(files),
-                tuple(gone),
-                retry_failed,
-                is_promised,
-                signature,
-                due_at=due_at,
-            )
-        )
+        return await self.queue.put(Order("", key, self.pipeline().key, self.key, **facts))
 
     def open_orders(self) -> list[Order]:
         """Return its orders that have not ended, the oldest first."""

@@ -1,7 +1,7 @@
 """`paddock up`: serve folders of pipelines until stopped.
 
 Connects the parts; each knows little of the others. Triggers put orders into the queue, one loop
-starts their runs, another scans the files. Prefect is told, and nothing waits for it.
+starts their runs, another scans the files. Nothing waits for Prefect, which shows what ran.
 """
 
 from __future__ import annotations
@@ -346,7 +346,7 @@ class Up:
         self._queue.changed.set()
 
     async def _hand_over(self) -> None:
-        """Give promised orders of a file that was renamed to who has their trigger now.
+        """Hand promised orders of a file that was renamed to who has their trigger now.
 
         Those of a file that is not served are kept, and reported.
         """

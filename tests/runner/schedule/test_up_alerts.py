@@ -5,8 +5,7 @@ from pathlib import Path
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.schedule.run_manager import Deployment
-from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
+from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.schedule.up_alerts import LedgerHealth
 from paddock.runner.settings import STATE_FOLDER, Settings
 
@@ -20,13 +19,13 @@ def opens(folder: Path, is_readonly: bool) -> Ledger:
     return Ledger(folder / STATE_FOLDER, is_readonly=is_readonly)
 
 
-def post_of(folder: Path) -> Deployment:
+def post_of(folder: Path) -> TriggeredPipeline:
     folder.mkdir()
     triggered = read_triggered_pipeline(
         folder / "p.yaml", PIPELINE, Settings(PoolSettings(), folder)
     )
     assert triggered is not None
-    return Deployment(triggered, "deployment")
+    return triggered
 
 
 async def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_path: Path) -> None:
@@ -35,8 +34,8 @@ async def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_
         pass
     alerts: list[tuple[str, str]] = []
 
-    async def tell(deployment: Deployment, words: str) -> None:
-        alerts.append((deployment.triggered.file.parent.name, words))
+    async def tell(pipeline: TriggeredPipeline, words: str) -> None:
+        alerts.append((pipeline.file.parent.name, words))
 
     health = LedgerHealth(opens, tell)
     await health.look([sound, broken])
