@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from paddock.engine.system.item_samples import ItemSample
     from paddock.runner.bind.bound import BoundPlan
     from paddock.runner.config.pipeline_secrets import Secrets
+    from paddock.runner.folders.file_versions import FileVersion
     from paddock.runner.progress.report import ReviewMode
     from paddock.runner.settings import Settings
     from paddock.steps.base import CallCache, Toolset
@@ -61,6 +62,9 @@ class RunOptions:
     """The name of the file of which `text` is a variant: what that file wrote is no document."""
     trigger: str = "hand"
     """What started the run: `hand`, `schedule`, `watch`, `webhook`, `compare` with the variant."""
+    settled: tuple[FileVersion, ...] | None = None
+    """Of a watch's order: the versions of files that the run takes, besides those that were handled
+    before; other files below a watch are left. None: it takes all files as they are."""
     job: str = ""
     """Names what runs do one after the other, after crashes; empty: alone."""
 

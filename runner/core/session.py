@@ -24,7 +24,7 @@ from paddock.runner.bind.plan_walks import all_plans, progress_line_names
 from paddock.runner.bind.trust.permissions import forbidden_pools
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
-from paddock.runner.folders.unfinished_files import WATCH_TRIGGER, SettledFiles
+from paddock.runner.folders.unfinished_files import SettledFiles
 from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
@@ -228,7 +228,7 @@ async def open_session(
         job_runs = None
         if options.job:  # a run of it may have crashed
             job_runs = partial(ledger.ask, RunStore(ledger).runs_of, options.job)
-        is_of_watch = options.trigger.split(maxsplit=1)[:1] == [WATCH_TRIGGER]
+        settled = options.settled
         judge = Judge(
             world=world,
             reviews=reviews,
@@ -236,7 +236,7 @@ async def open_session(
             options=options,
             scopes=PipelineScopes.of(bound, index),
             job_runs=job_runs,
-            settled_files=SettledFiles(bound, ledger) if is_of_watch else None,
+            settled_files=None if settled is None else SettledFiles(bound, ledger, settled),
         )
         context = RunContext(
             documents=DocumentsInUse(index, stats.run),

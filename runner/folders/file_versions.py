@@ -19,7 +19,7 @@ FileIdentity: TypeAlias = tuple[int, int]
 _MOST_NS = (1 << 63) - 1  # of a database's integer
 
 UNKNOWN_FILE: FileIdentity = (-1, -1)
-"""The version in the ledger of a file that a run has taken and not finished."""
+"""The version of a file that is in an order; in the ledger an older Paddock wrote it."""
 
 
 @dataclass(frozen=True, slots=True)

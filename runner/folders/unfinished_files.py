@@ -1,8 +1,8 @@
 """Whether a file is finished, or still being written.
 
 A watch looks twice, a settle time apart, and asks the system whether a program has the file open;
-one that is open settles again. A run that a watch started takes only versions that the watch has
-found settled: the others are left for the next run.
+one that is open settles again. A run that a watch started takes only versions that have settled,
+which its order carries: the others are left for the next run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.files.folder_walk import is_temporary_path
 
 from .file_filter import WatchFilter, WatchSpec, watch_specs
-from .file_versions import UNKNOWN_FILE, FileIdentity, FileVersion, file_version_at
+from .file_versions import FileIdentity, FileVersion, file_version_at
 
 if sys.platform == "linux":
     import fcntl
@@ -128,22 +128,24 @@ def open_files(root: Path, relpaths: Iterable[str], written: Collection[str]) ->
     return [path for path in relpaths if path in written or is_open_for_writing(root / path)]
 
 
-WATCH_TRIGGER = "watch"
-
-
 class SettledFiles:
-    """Decides of each file whether it has settled. Reads the ledger once for each watch."""
+    """Decides of each file below a watch whether a run may take it.
 
-    def __init__(self, bound: BoundPlan, ledger: Ledger) -> None:
+    It may take the versions of its order, and those that were handled before. Reads the ledger once
+    for each watch.
+    """
+
+    def __init__(self, bound: BoundPlan, ledger: Ledger, ordered: Iterable[FileVersion]) -> None:
         self._specs = watch_specs(bound)
         self._ledger = ledger
-        self._rows: dict[str, Mapping[str, FileIdentity]] = {}
+        self._ordered = {seen.relpath: seen for seen in ordered}
+        self._handled: dict[str, Mapping[str, FileIdentity]] = {}
         self._filters: dict[str, WatchFilter] = {}
 
     async def read(self) -> None:
-        """Read which versions the watches have submitted so far."""
+        """Read which versions were handled so far."""
         for spec in self._specs:
-            self._rows[spec.name] = await self._ledger.ask(self._ledger.watched, spec.name)
+            self._handled[spec.name] = await self._ledger.ask(self._ledger.watched, spec.name)
             self._filters[spec.name] = WatchFilter(spec)
 
     def is_unsettled(self, item: Any) -> bool:
@@ -162,8 +164,9 @@ class SettledFiles:
             return True
         if not self._filters[spec.name].wants(relpath):
             return False  # not a file of this watch
-        row = self._rows[spec.name].get(relpath)
-        if row == UNKNOWN_FILE:
-            return False
-        seen = file_version_at(path, relpath)  # None: its reader reports that it is gone
-        return row is not None if seen is None else not seen.is_known_as(row)
+        ordered, handled = self._ordered.get(relpath), self._handled[spec.name].get(relpath)
+        seen = file_version_at(path, relpath)
+        if seen is None:  # of one that no watch has seen, its reader reports that it is gone
+            return ordered is not None or handled is not None
+        is_ordered = ordered is not None and ordered.identity == seen.identity
+        return not is_ordered and not seen.is_known_as(handled)

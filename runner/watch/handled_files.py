@@ -16,9 +16,12 @@ from paddock.runner.folders.folder_identity import FolderIdentity
 from paddock.runner.ledger.entries import HANDED_OVER, LedgerError
 from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledStore, MoveRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.workers.order import Order
 
-_EPOCH = ""
-"""Path of the row with the count: no file below a root has an empty path."""
+from .batches import BatchOutcome, batch_outcome
+
+_COUNT = ""
+"""Path of a row in which an older Paddock counted: no file below a root has an empty path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,6 @@ class HandledFiles:
     """What the ledger holds of a watch."""
 
     done: Mapping[str, FileIdentity] = field(default_factory=dict)
-    epoch: int = 0
     roots: Sequence[FolderIdentity] = ()
     """Which folder lay at the root, as each machine saw it last; this machine's first."""
 
@@ -51,8 +53,15 @@ class WatchLedger:
         with self._open(is_readonly=True) as ledger:
             rows = ledger.watched(self._watch)
             roots = tuple(map(FolderIdentity.of_text, ledger.roots(self._watch, "")))
-        epoch, _ = rows.pop(_EPOCH, (0, 0))
-        return HandledFiles(rows, epoch, roots)
+        rows.pop(_COUNT, None)
+        return HandledFiles(rows, roots)
+
+    def outcome(self, order: Order) -> BatchOutcome:
+        """Return how an order's run ended, with each item's outcome."""
+        if not order.run:
+            return BatchOutcome("", order.end, message=order.words)
+        with self._open(is_readonly=True) as ledger:
+            return batch_outcome(ledger, order.run, order.end, order.words)
 
     def owned(self) -> frozenset[str]:
         """Return the absolute paths below the root that the pipeline itself wrote."""
@@ -66,11 +75,9 @@ class WatchLedger:
             )
             return frozenset(path for path in paths if path.startswith(self._prefix))
 
-    def record(
-        self, run: str, files: Mapping[str, FileIdentity], gone: Iterable[str], epoch: int
-    ) -> None:
+    def record(self, run: str, files: Mapping[str, FileIdentity], gone: Iterable[str]) -> None:
         with self._open(is_readonly=False) as ledger:
-            ledger.record_watched(self._watch, run, {**files, _EPOCH: (epoch, 0)}, gone)
+            ledger.record_watched(self._watch, run, files, gone)
 
     def record_filed(self, places: Mapping[Path, Path]) -> None:
         """Write where documents lie, and where they are about to go when they are done."""

@@ -12,9 +12,9 @@ import queue
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from paddock.engine.system.tasks import end, resolve_future, wait_for_event
+from paddock.engine.system.tasks import resolve_future
 
 Answer = TypeVar("Answer")
 Values = ParamSpec("Values")
@@ -22,10 +22,6 @@ Values = ParamSpec("Values")
 _MOST_WAITING = 16
 SLOW_S = 30.0
 """After this time a slow folder is reported; the call stays open."""
-
-
-class WatchStopped(Exception):
-    """The watch must end while a call is open."""
 
 
 class IoThread:
@@ -36,28 +32,11 @@ class IoThread:
         self._name = name
         self._slow = slow
         self._queue: queue.Queue[Callable[[], None] | None] | None = None
-        self.stop: asyncio.Event | None = None
-        """Ends each call early when it is set; None: calls take the time that they need."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait.
-
-        Raises:
-            WatchStopped: the watch must end.
-        """
-        if self.stop is None:
-            await asyncio.sleep(seconds)
-        elif await wait_for_event(self.stop, seconds):
-            raise WatchStopped
 
     async def ask(
         self, what: Callable[Values, Answer], *values: Values.args, **named: Values.kwargs
     ) -> Answer:
-        """Run a call in the thread; return its result or raise its error.
-
-        Raises:
-            WatchStopped: the watch must end.
-        """
+        """Run a call in the thread; return its result or raise its error."""
         question: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def work() -> None:
@@ -68,20 +47,15 @@ class IoThread:
             resolve_future(question, answer)
 
         self._waiting().put_nowait(work)
-        waits: list[asyncio.Future[Any]] = [question]
-        if self.stop is not None:
-            waits.append(asyncio.ensure_future(self.stop.wait()))
         try:
-            done, _ = await asyncio.wait(waits, timeout=SLOW_S, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({question}, timeout=SLOW_S)
             if not done:
                 self._slow(True)
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if not question.done():
-                raise WatchStopped
+                await asyncio.wait({question})
             self._slow(False)
             return question.result()
         finally:
-            await end(*waits)
+            question.cancel()
 
     def leave(self, what: Callable[[], None]) -> None:
         """Run a call in the thread without waiting; skip it when the thread hangs."""

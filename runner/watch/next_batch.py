@@ -1,43 +1,42 @@
-"""Which files the next run of a watch takes.
+"""Which files the next order of a watch takes.
 
-Which file versions are done, settling, ready, in a run, or waiting for a retry. No clock, no file,
-no ledger. While a batch is out nothing is known of its files: the run may read another version
-than the one that was seen.
+Which file versions are done, settling, ready, in an order, or waiting for a retry. No clock, no
+file, no ledger, no queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
 from paddock.runner.folders.folder_identity import FolderIdentity, known_folder
 from paddock.runner.folders.folder_listing import FolderListing
 from paddock.runner.folders.missing_files import MissingFiles, is_other_folder
 from paddock.runner.folders.unfinished_files import SettlingFiles
+from paddock.runner.workers.order import Order
 
-from .batches import BatchOutcome, WatchBatch, batch_key
-from .watch_retries import RetryVerdict, WatchRetries
+from .batches import BatchOutcome
+from .watch_retries import HeldFiles
 
 REFUSED_S = 5.0
-"""Pause before a batch is submitted again, such as while Prefect restarts."""
-MOST_BATCHES_OUT = 2
-"""Batches out at a time: one that runs and one that waits; later files gather."""
+"""Pause before something is tried again that failed, such as while a disk is full."""
+MOST_ORDERS_OUT = 2
+"""Orders out at a time: one that runs and one that waits; later files gather."""
 MOST_CHANGES = 5
 """Runs in which a file of a hot folder may change before it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchUpdate:
-    """What to write into the ledger, and what to report."""
+    """What follows from an order's end."""
 
-    files: Mapping[str, FileIdentity] = field(default_factory=dict)
-    gone: tuple[str, ...] = ()
-    given_up: Mapping[str, str] = field(default_factory=dict)
-    """Files that are not retried until they change, with the reason."""
-    held: tuple[str, ...] = ()
-    """Files that are retried later."""
+    files: Mapping[str, FileIdentity]
+    """Versions that were handled; the ledger keeps those of a watch that is no hot folder."""
+    gone: tuple[str, ...]
+    held: frozenset[str]
+    """Files that are tried again."""
 
 
 class WatchState:
@@ -48,15 +47,14 @@ class WatchState:
         spec: WatchSpec,
         done: Mapping[str, FileIdentity],
         *,
-        epoch: int = 0,
+        orders: Iterable[Order] = (),
         roots: Sequence[FolderIdentity] = (),
         wants: Callable[[str], bool] = lambda relpath: True,
         max_attempts: int = 3,
     ) -> None:
+        """`orders` are those that were given before and whose end was not taken, oldest first."""
         self._spec = spec
         self.done: dict[str, FileIdentity] = dict(done)
-        self.epoch = epoch
-        """How often something was recorded; stored, so that a retry is a change of its own."""
         self.roots = list(roots)
         """Which folder lay at the root when files were seen in it, as each machine saw it."""
         self.is_root_new = False
@@ -66,17 +64,20 @@ class WatchState:
         self._wants = wants
         self.settling = SettlingFiles(spec.settle_s)
         self._deletions = MissingFiles(spec.settle_s)
-        self._retries = WatchRetries(max_attempts, spec.batch_s, spec.reconcile_s)
+        self._held = HeldFiles(max_attempts, spec.batch_s, spec.reconcile_s)
+        self.claimed: dict[str, FileVersion] = {}
+        """Files in a hot folder's `processing/`, as they were claimed."""
         self._ready: dict[str, FileVersion] = {}
         self._gone: set[str] = set()
         self._due_at: float | None = None
-        self._out: dict[str, WatchBatch] = {}
+        self._out: dict[str, Order] = {}
         self._latest: dict[str, FileVersion] = {}
-        """The version of each file that was last submitted."""
-        self._disturbed: set[str] = set()
+        """The version of each file in the latest order that is out."""
         self._gone_not_before = 0.0
         self._n_changes: dict[str, int] = {}
         """How often each file of a hot folder changed while a run had it."""
+        for order in orders:
+            self.sent(order)
 
     # --- seen files
 
@@ -85,13 +86,13 @@ class WatchState:
         self.release(now)
         # Nearly all of 100,000 files are unchanged: they must cost next to nothing.
         done, busy = self.done, {*self._latest, *self._ready, *self._gone, *self.settling,
-                                 *self._retries}  # fmt: skip
+                                 *self._held, *self.claimed}  # fmt: skip
         for relpath, seen in listing.files.items():
             if relpath in busy or done.get(relpath) != seen.identity:
                 self._see(seen, now)
         self.settling.keep(listing.files)
         for relpath in [path for path in self._ready if path not in listing.files]:
-            if not self._is_claimed(relpath):
+            if relpath not in self.claimed:
                 del self._ready[relpath]
         if self._spec.is_hot:
             return 0
@@ -104,7 +105,7 @@ class WatchState:
                 return n_absent
         missed: list[str] = []
         if now >= self._gone_not_before:
-            gone = {relpath for batch in self._out.values() for relpath in batch.gone}
+            gone = {relpath for order in self._out.values() for relpath in order.gone}
             missed = [
                 relpath
                 for relpath in self.done
@@ -134,13 +135,10 @@ class WatchState:
     def hint(self, found: Mapping[str, FileVersion | None], now: float) -> None:
         self.release(now)
         for relpath, seen in found.items():
-            if relpath in self._latest:
-                self._disturbed.add(relpath)
             if seen is not None:
                 self._see(seen, now)
-            elif not self._is_claimed(relpath):
-                self.settling.drop(relpath)
-                self._ready.pop(relpath, None)
+            elif relpath not in self.claimed:
+                self.forget(relpath)
 
     def check(self, found: Mapping[str, FileVersion | None], now: float) -> None:
         for seen in self.settling.stable(found, now):
@@ -150,41 +148,31 @@ class WatchState:
     def found_claimed(self, files: Mapping[str, FileVersion], now: float) -> None:
         """Take the files that were in a hot folder's `processing/` at the start."""
         for relpath, seen in files.items():
-            self._ready[relpath] = self._retries.claimed[relpath] = seen
+            self._ready[relpath] = self.claimed[relpath] = seen
             self._gather(now)
 
     def _see(self, seen: FileVersion, now: float) -> None:
         relpath = seen.relpath
-        if self._is_claimed(relpath):
+        if relpath in self.claimed:
             return  # a file of this name is in a run: wait for that
         self._gone.discard(relpath)
         out = self._latest.get(relpath)
-        if out is not None and out.identity != seen.identity:
-            self._disturbed.add(relpath)
         known = out.identity if out is not None else self.done.get(relpath)
         if out is None and known != seen.identity and seen.is_known_as(known):
             known = self.done[relpath] = self._renewed[relpath] = seen.identity
-        if known == seen.identity or self._retries.holds(seen):
-            self.settling.drop(relpath)
-            self._ready.pop(relpath, None)
+        if known == seen.identity or self._held.holds(seen):
+            self.forget(relpath)
         elif not (relpath in self._ready and self._ready[relpath].is_same(seen)):
             self._ready.pop(relpath, None)
             self.settling.see(seen, now)
-
-    def _is_claimed(self, relpath: str) -> bool:
-        return relpath in self._retries.claimed
-
-    def disturb(self) -> None:
-        """Note that anything may have happened to the files that are out."""
-        self._disturbed.update(self._latest)
 
     def postpone(self, now: float) -> None:
         self._due_at = now + REFUSED_S
 
     def release(self, now: float) -> None:
         """Make files ready that have waited long enough for their retry."""
-        for seen in self._retries.released(now):
-            if self._is_claimed(seen.relpath):
+        for seen in self._held.released(now):
+            if seen.relpath in self.claimed:
                 self._ready[seen.relpath] = seen
                 self._gather(now)
             else:
@@ -194,80 +182,79 @@ class WatchState:
         if self._due_at is None:
             self._due_at = now + self._spec.batch_s
 
-    # --- outgoing batches
+    # --- orders
 
     def is_due(self, now: float) -> bool:
         if not self._ready and not self._gone:
             self._due_at = None
-        return (
-            self._due_at is not None and now >= self._due_at and len(self._out) < MOST_BATCHES_OUT
-        )
+        return self._due_at is not None and now >= self._due_at and len(self._out) < MOST_ORDERS_OUT
 
-    def stable(self) -> dict[str, FileVersion]:
-        return dict(self._ready)
+    def ready(self) -> dict[str, FileVersion]:
+        """Return the files for the next order, by path."""
+        return {relpath: self._ready[relpath] for relpath in sorted(self._ready)}
 
-    def claimed(self) -> Mapping[str, FileVersion]:
-        """Return the claimed versions of a hot folder's files."""
-        return dict(self._retries.claimed)
+    def gone(self) -> list[str]:
+        """Return the deleted files for the next order."""
+        return sorted(self._gone)
 
     def forget(self, relpath: str) -> None:
         """Drop a file that does not count, such as an output."""
         self.settling.drop(relpath)
         self._ready.pop(relpath, None)
 
-    def take(self, claimed: Mapping[str, FileVersion] | None = None) -> WatchBatch | None:
-        """Take the settled files as a batch; of a hot folder only claimed ones. None: no files."""
-        self._retries.claimed.update(claimed or {})
-        taken = (self._ready if claimed is None else claimed).values()
-        files = tuple(sorted(taken, key=lambda seen: seen.relpath))
-        gone = tuple(sorted(self._gone))
-        self._ready, self._due_at = {}, None
-        self._gone = set()
-        if not files and not gone:
-            return None
-        key = batch_key(self._spec.name, self.epoch, files, gone)
-        batch = WatchBatch(self._spec.name, files, gone, key, self._spec.is_hot)
-        self._out[key] = batch
-        for seen in files:
+    def sent(self, order: Order) -> None:
+        """Note an order of what was ready."""
+        self._out[order.id] = order
+        for seen in order.files:
             self._latest[seen.relpath] = seen
-        self._disturbed.difference_update(seen.relpath for seen in files)
-        for relpath in (*(seen.relpath for seen in files), *gone):
-            if not self._spec.is_hot:
-                self.done[relpath] = UNKNOWN_FILE
-        return batch
+            self._ready.pop(seen.relpath, None)
+        self._gone.difference_update(order.gone)
+        self._due_at = None
+        if self._spec.is_hot:
+            self.claimed |= {seen.relpath: seen for seen in order.files}
+            return
+        for relpath in (*(seen.relpath for seen in order.files), *order.gone):
+            self.done[relpath] = UNKNOWN_FILE
 
-    # --- ended batches
-
-    def ended(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> WatchUpdate | None:
-        """Take the outcome of a batch; return None when the batch is not out."""
-        if self._out.pop(batch.idempotency_key, None) is None:
+    def judge(self, id_: str, outcome: BatchOutcome) -> WatchUpdate | None:
+        """Return what follows from an order's end; None: it is not out."""
+        order = self._out.get(id_)
+        if order is None:
             return None
-        verdict = self._retries.judge(batch, outcome, now)
-        latest = [seen for seen in batch.files if self._latest.get(seen.relpath) is seen]
-        files = {seen.relpath: seen.identity for seen in latest if not self._is_open(seen, verdict)}
-        files |= {path: seen for path, seen in self._renewed.items() if self.done.get(path) == seen}
+        later = {
+            seen.relpath for key, other in self._out.items() if key != id_ for seen in other.files
+        }
+        held = self._held.tried_again(order.files, outcome, self.claimed)
+        files = {
+            seen.relpath: seen.identity
+            for seen in order.files
+            if seen.relpath not in held and seen.relpath not in later
+        }
+        gone = tuple(path for path in order.gone if outcome.is_through and path not in later)
+        return WatchUpdate(files, gone, held)
+
+    def renewed(self) -> dict[str, FileIdentity]:
+        """Return handled versions that the ledger does not have as they are known now."""
+        return {path: seen for path, seen in self._renewed.items() if self.done.get(path) == seen}
+
+    def ended(self, id_: str, outcome: BatchOutcome, update: WatchUpdate, now: float) -> None:
+        """Take an order's end, and what `judge` made of it."""
+        order = self._out.pop(id_)
+        self._latest = {seen.relpath: seen for other in self._out.values() for seen in other.files}
+        held = [seen for seen in order.files if seen.relpath in update.held]
+        held_until = self._held.hold(held, outcome, now)
+        if not outcome.is_through:
+            self._gone_not_before = held_until
+        if not self._spec.is_hot:
+            self.done.update(update.files)
         self._renewed = {}
-        self.done.update(files)
-        for seen in latest:
-            del self._latest[seen.relpath]
-        gone = tuple(path for path in batch.gone if verdict.is_through and path not in self._latest)
-        for relpath in gone:
+        for relpath in update.gone:
             self.done.pop(relpath, None)
-        if not verdict.is_through:
-            self._gone_not_before = verdict.not_before
-        self._disturbed.intersection_update(self._latest)
-        self.epoch += 1
-        return WatchUpdate(files, gone, verdict.given_up, tuple(sorted(verdict.held)))
 
-    def _is_open(self, seen: FileVersion, verdict: RetryVerdict) -> bool:
-        """Return whether a file is not done by its run: it is tried again, or it was changed."""
-        relpath = seen.relpath
-        return self._spec.is_hot or relpath in verdict.held or relpath in self._disturbed
-
-    def left(self, relpaths: Mapping[str, object]) -> None:
+    def left(self, relpaths: Iterable[str]) -> None:
         """Note that files of a hot folder have left `processing/`."""
         for relpath in relpaths:
-            self._retries.claimed.pop(relpath, None)
+            self.claimed.pop(relpath, None)
             self._n_changes.pop(relpath, None)
 
     def changed(self, files: Mapping[str, FileVersion], now: float) -> None:
@@ -275,8 +262,9 @@ class WatchState:
 
         They go out again when they have settled.
         """
-        for seen in files.values():
-            self._retries.changed(seen, now + self._spec.settle_s)
+        for relpath, seen in files.items():
+            self.claimed[relpath] = seen
+            self._held.put(seen, now + self._spec.settle_s)
 
     def changed_in_run(self, files: Mapping[str, FileVersion], now: float) -> dict[str, str]:
         """Take files that changed while a run had them; return those given up, with the reason."""
@@ -286,31 +274,19 @@ class WatchState:
             if n < MOST_CHANGES:
                 self.changed({relpath: seen}, now)
             else:
-                self._retries.claimed[relpath] = seen
+                self.claimed[relpath] = seen
                 given_up[relpath] = f"it changed in each of {n} runs that had it"
         return given_up
-
-    def refused(self, batch: WatchBatch, now: float) -> None:
-        """Take a batch back that could not be submitted; it goes out again a little later."""
-        del self._out[batch.idempotency_key]
-        for seen in batch.files:
-            if self._latest.get(seen.relpath) is seen:
-                del self._latest[seen.relpath]
-                if seen.relpath not in self._disturbed:
-                    self._ready[seen.relpath] = seen
-        self._disturbed.intersection_update(self._latest)
-        self._gone.update(batch.gone)
-        self._due_at = now + REFUSED_S
 
     # --- times
 
     def next_at(self) -> float | None:
-        due = self._due_at if len(self._out) < MOST_BATCHES_OUT else None
+        due = self._due_at if len(self._out) < MOST_ORDERS_OUT else None
         times = (
             due,
             self.settling.next_at(),
             self._deletions.next_at(),
-            self._retries.next_at(),
+            self._held.next_at(),
             self._gone_not_before or None,
         )
         return min((time for time in times if time is not None), default=None)
@@ -328,7 +304,7 @@ class WatchState:
             "done": sum(identity != UNKNOWN_FILE for identity in self.done.values()),
             "settling": len(self.settling),
             "settled": len(self._ready) + len(self._gone),
-            "out": sum(len(batch.files) + len(batch.gone) for batch in self._out.values()),
-            "batches_out": len(self._out),
-            "held_back": len(self._retries),
+            "out": sum(len(order.files) + len(order.gone) for order in self._out.values()),
+            "orders_out": len(self._out),
+            "held_back": len(self._held),
         }

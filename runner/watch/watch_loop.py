@@ -1,8 +1,8 @@
 """Watch one folder for years.
 
-List, let files settle, collect a batch, submit it, record the outcome. Events are hints and a full
-listing is the truth; `next_batch` decides. No error of the folder ends the watch. Knows no
-Prefect and starts no run: `submit` does, and its caller calls `done` once for each batch.
+List, let files settle, give an order for them, take its end. Events are hints and a full listing
+is the truth; `next_batch` decides. No error of the folder ends the watch. The queue of orders is
+the memory of what is out, the ledger of what was handled.
 """
 
 from __future__ import annotations
@@ -10,23 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field
-from paddock.engine.system.tasks import call_in, end, wait_for_event
+from paddock.engine.system.tasks import call_in, wait_for_event
 from paddock.engine.system.text import listed
 from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
-from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
+from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.folders.folder_listing import list_folder, look_at_paths, root_identity
 from paddock.runner.folders.unfinished_files import open_files
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.workers.order import Order
 
-from .batches import BatchOutcome, WatchBatch
 from .change_source import POLL_S, POLL_SHARE, ChangeSource
 from .handled_files import WatchLedger
 from .hot_folder import OPEN_REASON, claim_files, claimed_files, finish_files, make_hot_folders
-from .io_thread import SLOW_S, IoThread, WatchStopped
+from .io_thread import SLOW_S, IoThread
 from .next_batch import REFUSED_S, WatchState
 from .watch_messages import WatchMessages, away_message, other_folder_message
 
@@ -37,20 +36,8 @@ BETWEEN_LOOKS_S = 1.0
 """Between two full listings that hints ask for."""
 SOON_SHARE = 0.2
 """The largest part of its time that a watch spends on listings, however large the folder."""
-FLUSH_S = 5.0
-"""The longest that the end waits for the ledger."""
-
-
-@dataclass(frozen=True, slots=True)
-class _EndedBatch:
-    """A batch whose run has ended, and what is left to do for it."""
-
-    run: str
-    files: Mapping[str, FileIdentity]
-    gone: tuple[str, ...]
-    epoch: int
-    moves: Mapping[str, str | None] = field(default_factory=dict)
-    """Of a hot folder: path → why it failed."""
+END_S = 5.0
+"""The longest that the end waits for the folder."""
 
 
 class FolderWatch:
@@ -60,27 +47,35 @@ class FolderWatch:
         self,
         spec: WatchSpec,
         ledger: WatchLedger,
-        submit: Callable[[WatchBatch], Awaitable[None]],
         *,
+        known_orders: Callable[[], Awaitable[Sequence[Order]]],
+        submit: Callable[[Sequence[FileVersion], Sequence[str]], Awaitable[Order]],
         note: Callable[[str], None],
         max_attempts: int = 3,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`note` takes messages for people. `clock` must never jump."""
+        """`note` takes messages for people. `clock` must never jump.
+
+        `known_orders` returns those whose end the watch has not taken, the oldest first; `submit`
+        gives an order for settled and deleted files.
+        """
         self.spec = spec
+        self._known_orders = known_orders
         self._submit = submit
         self._max_attempts = max_attempts
         self._clock = clock
         self._notices = WatchMessages(spec.root, note)
         self._wake = asyncio.Event()
+        self._lock = asyncio.Lock()
+        """Held while files, ledger and state change together."""
         self._ledger = ledger
         self._filter = WatchFilter(spec)
         self._io = IoThread(f"watch {spec.root}", self._slow)
         self._change_source = ChangeSource(spec, self._io, self._notices, self._awake)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: WatchState | None = None
-        self._ended: list[_EndedBatch] = []
-        self._stuck: dict[str, str | None] = {}
+        self._unfiled: dict[str, str | None] = {}
+        """Done files of a hot folder that lie in `processing/` still; and why they failed."""
         self._root: tuple[int, int] | None = None
         self._why_away = "not looked at yet"
         self._doubt = ""
@@ -91,63 +86,62 @@ class FolderWatch:
 
     # --- called from outside
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self) -> None:
+        """Watch until cancelled. A move of files that is under way is finished first."""
         self._loop = asyncio.get_running_loop()
-        self._io.stop = stop
-        stopped = asyncio.create_task(self._wake_at(stop))
         try:
-            while not stop.is_set():
+            while True:
                 try:
-                    await self._begin()
-                    await self._round()
+                    async with self._lock:
+                        await self._round(await self._begun())
                     self._notices.over("broken")
-                except WatchStopped:
-                    break
                 except Exception as error:
                     # A watch must last for years: report unexpected errors, and list everything
                     # again.
                     words = f"{type(error).__name__}: {error}. The whole folder is listed again."
                     self._notices.tell("broken", words)
-                    await self._io.sleep(REFUSED_S)
+                    await asyncio.sleep(REFUSED_S)
                     self._look_at = 0.0
                 now = self._clock()
                 times = [self._root_at]
                 if self._root is not None and self._state is not None:
                     times += [self._look_at, self._state.next_at() or self._look_at]
-                if self._ended or self._stuck:
+                if self._unfiled:
                     times.append(now + REFUSED_S)
                 wait_s = max(min(times) - now, GATHER_S)
-                if await wait_for_event(self._wake, wait_s) and not stop.is_set():
+                if await wait_for_event(self._wake, wait_s):
                     await asyncio.sleep(GATHER_S)
                 self._wake.clear()
-        except WatchStopped:
-            pass
         finally:
-            await end(stopped)
             self._change_source.drop()
-            # Write what is left at the end, in bounded time; the rest is done again.
-            self._io.stop = None
-            with contextlib.suppress(TimeoutError, Exception):
-                await asyncio.wait_for(self._settle_ended(), FLUSH_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await self._io.ask(lambda: None)
             self._io.close()
 
-    async def done(self, batch: WatchBatch, outcome: BatchOutcome) -> None:
-        """Take the outcome of a batch's run. Does not wait for the ledger."""
-        state = self._state
-        record = state.ended(batch, outcome, self._clock()) if state is not None else None
-        if state is None or record is None:
-            return
-        for relpath, why in record.given_up.items():
-            words = f"'{relpath}' is not retried until it changes: {why}"
-            self._notices.tell("given up", words)
-        moves: dict[str, str | None] = {}
-        if self.spec.is_hot:
-            held = frozenset(record.held)
-            reasons = {**outcome.failed, **record.given_up}
-            names = [seen.relpath for seen in batch.files if seen.relpath not in held]
-            moves = {relpath: reasons.get(relpath) for relpath in names}
-        ended = _EndedBatch(outcome.run, record.files, record.gone, state.epoch, moves)
-        self._ended.append(ended)
+    async def done(self, order: Order) -> None:
+        """Take the end of an order.
+
+        Raises:
+            LedgerError: nothing has changed, and it must be called again.
+        """
+        async with self._lock:
+            state = await self._begun()
+            outcome = await self._io.ask(self._ledger.outcome, order)
+            update = state.judge(order.id, outcome)
+            if update is None:
+                return
+            handled = {} if self.spec.is_hot else {**update.files, **state.renewed()}
+            if handled or update.gone:
+                await self._io.ask(self._ledger.record, outcome.run, handled, update.gone)
+            state.ended(order.id, outcome, update, self._clock())
+            given_up = {} if outcome.is_through else outcome.failed
+            for relpath in given_up.keys() & update.files.keys():
+                words = f"'{relpath}' is not retried until it changes: {given_up[relpath]}"
+                self._notices.tell("given up", words)
+            if self.spec.is_hot:
+                self._unfiled |= {path: outcome.failed.get(path) for path in update.files}
+                await self._file_done(state)
         self._look_soon()
         self._wake.set()
 
@@ -169,10 +163,6 @@ class FolderWatch:
         if self._loop is not None:
             call_in(self._loop, self._wake.set)
 
-    async def _wake_at(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        self._wake.set()
-
     def _slow(self, is_slow: bool) -> None:
         self._is_slow = is_slow
         if is_slow:
@@ -182,36 +172,35 @@ class FolderWatch:
 
     # --- rounds
 
-    async def _begin(self) -> None:
-        """Read the ledger; wait while it cannot be read."""
+    async def _begun(self) -> WatchState:
+        """Return the state, which is read first; wait while it cannot be."""
         while self._state is None:
             try:
+                orders = await self._known_orders()  # first: an end may be taken meanwhile
                 known = await self._io.ask(self._ledger.read)
             except LedgerError as error:
                 self._notices.tell("ledger", str(error))
-                await self._io.sleep(REFUSED_S)
+                await asyncio.sleep(REFUSED_S)
                 continue
             self._notices.over("ledger")
             self._state = WatchState(
                 self.spec,
                 known.done,
-                epoch=known.epoch,
+                orders=orders,
                 roots=known.roots,
                 wants=self._filter.wants,
                 max_attempts=self._max_attempts,
             )
+        return self._state
 
-    async def _round(self) -> None:
-        """Take new hints, and submit what is due."""
-        state, now = self._state, self._clock()
-        assert state is not None  # `_begin` made it
+    async def _round(self, state: WatchState) -> None:
+        """Take new hints, and give an order for what is due."""
         try:
-            await self._settle_ended()
-            if not await self._is_there(now):
+            await self._file_done(state)
+            if not await self._is_there(state, self._clock()):
                 return
             hints = self._change_source.take()
             if hints.is_overflow:
-                state.disturb()
                 self._look_soon()
             if hints.relpaths:
                 paths = hints.relpaths
@@ -245,7 +234,7 @@ class FolderWatch:
         if state.is_due(self._clock()):
             await self._hand_on(state)
 
-    async def _is_there(self, now: float) -> bool:
+    async def _is_there(self, state: WatchState, now: float) -> bool:
         """Return whether the root is there and the same; restart events that have stopped."""
         if now < self._root_at:
             return self._root is not None
@@ -256,13 +245,11 @@ class FolderWatch:
             await self._change_source.start(now)
             self._look_at = 0.0
             if self.spec.is_hot:
-                # Take files left in a hot folder's `processing/` that no batch knows
-                assert self._state is not None  # `_begin` made it
-                known = self._state.claimed()
+                # Take files left in a hot folder's `processing/` that no order has
                 await self._io.ask(make_hot_folders, self.spec)
                 found = await self._io.ask(claimed_files, self.spec, self._filter)
-                new = {relpath: seen for relpath, seen in found.items() if relpath not in known}
-                self._state.found_claimed(new, self._clock())
+                new = {path: seen for path, seen in found.items() if path not in state.claimed}
+                state.found_claimed(new, self._clock())
         self._root = root
         if is_back:
             self._notices.over("away", "the folder is there again.")
@@ -319,7 +306,7 @@ class FolderWatch:
             else:
                 state.is_root_new = False
 
-    # --- batches
+    # --- orders
 
     async def _hand_on(self, state: WatchState) -> None:
         try:
@@ -328,77 +315,55 @@ class FolderWatch:
             self._notices.tell("ledger", str(error))
             state.postpone(self._clock())
             return
-        for relpath in state.stable():
+        for relpath in state.ready():
             if not self._filter.wants_file(relpath):
                 state.forget(relpath)
-        claimed = None
         if self.spec.is_hot:
-            stable, written = state.stable(), self._change_source.written()
-            known = state.claimed().keys()
-            moved = await self._io.ask(claim_files, self.spec, stable, known, written)
+            ready, written = state.ready(), self._change_source.written()
+            moved = await self._io.ask(claim_files, self.spec, ready, state.claimed.keys(), written)
+            state.claimed |= moved.files
+            for relpath in ready.keys() - moved.files.keys():
+                state.forget(relpath)
+                self._look_at = self._clock() + BETWEEN_LOOKS_S  # files that are left settle again
             state.changed(moved.changed, self._clock())
-            self._tell_stuck(moved.refused)
+            self._tell_refused(moved.refused)
             for relpath in moved.files:
                 self._notices.over(relpath)
-            if len(moved.files) < len(stable):
-                self._look_at = self._clock() + BETWEEN_LOOKS_S  # files that are left settle again
-            claimed = moved.files
-        batch = state.take(claimed)
-        if batch is None:
+        files, gone = [*state.ready().values()], state.gone()
+        if not files and not gone:
             return
         try:
-            if not self.spec.is_hot:
-                names = (*(seen.relpath for seen in batch.files), *batch.gone)
-                taken = dict.fromkeys(names, UNKNOWN_FILE)
-                await self._io.ask(self._ledger.record, "", taken, (), state.epoch)
-            await self._submit(batch)
-        except WatchStopped:
-            raise
-        except Exception as error:  # whatever keeps a run from starting must not end the watch
-            self._notices.tell("submit", f"no run could be submitted ({error}). Retrying.")
-            state.refused(batch, self._clock())
+            order = await self._submit(files, gone)
+        except Exception as error:  # whatever keeps an order from the disk must not end the watch
+            self._notices.tell("submit", f"no order could be given ({error}). Retrying.")
+            state.postpone(self._clock())
             return
+        state.sent(order)
         self._notices.over("submit")
         self._notices.over("ledger")
 
-    # --- ended batches
-
-    async def _settle_ended(self) -> None:
-        while self._ended:
-            ended = self._ended[0]
-            try:
-                await self._io.ask(
-                    self._ledger.record, ended.run, ended.files, ended.gone, ended.epoch
-                )
-            except LedgerError as error:
-                self._notices.tell("ledger", str(error))
-                return
-            self._stuck.update(ended.moves)
-            self._ended.pop(0)
-            self._notices.over("ledger")
-        if not self._stuck or self._state is None:
+    async def _file_done(self, state: WatchState) -> None:
+        """Move done files of a hot folder out of `processing/`."""
+        if not self._unfiled:
             return
-        failed = {relpath: why for relpath, why in self._stuck.items() if why is not None}
-        claimed, note = self._state.claimed(), self._ledger.record_filed
+        failed = {relpath: why for relpath, why in self._unfiled.items() if why is not None}
         try:
             moved = await self._io.ask(
-                finish_files, self.spec, list(self._stuck), failed, claimed, note
-            )
+                finish_files, self.spec, list(self._unfiled), failed, state.claimed,
+                self._ledger.record_filed,
+            )  # fmt: skip
         except LedgerError as error:
             self._notices.tell("ledger", str(error))
             return
-        self._state.left(moved.files)
-        given_up = self._state.changed_in_run(moved.changed, self._clock())
-        for relpath in moved.changed:
-            if relpath in given_up:
-                self._stuck[relpath] = given_up[relpath]
-            else:
-                del self._stuck[relpath]
+        state.left(moved.files)
+        given_up = state.changed_in_run(moved.changed, self._clock())
+        for relpath in (*moved.files, *moved.changed):
+            del self._unfiled[relpath]
+        self._unfiled |= given_up
         for relpath in moved.files:
-            self._stuck.pop(relpath, None)
             self._notices.over(relpath)
-        self._tell_stuck(moved.refused)
+        self._tell_refused(moved.refused)
 
-    def _tell_stuck(self, refused: Mapping[str, str]) -> None:
+    def _tell_refused(self, refused: Mapping[str, str]) -> None:
         for relpath, why in refused.items():
             self._notices.tell(relpath, f"'{relpath}' cannot be moved ({why}). Retrying.")

@@ -1,78 +1,59 @@
-"""When files of a watch that failed are tried again.
+"""When files of a watch whose order has ended are tried again.
 
-A file that fails is retried a bounded number of times; the ledger counts too, and does not retry
-what it quarantined. A run that fails as a whole (a missing share, a full disk) proves nothing about
-the files: it is retried with growing pauses for as long as it takes. Neither does a crashed
-process: the ledger knows which files it worked on, and how often.
+How often is the ledger's to count: it quarantines a file that fails too often, or of which too
+many runs die. A run that fails as a whole (a missing share, a full disk) proves nothing about the
+files: it is retried with growing pauses for as long as it takes, at the latest when another run
+has succeeded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 
-from paddock.engine.system.light_dataclasses import dataclass, field
-from paddock.engine.system.retry import Backoff
-from paddock.runner.folders.file_versions import FileIdentity, FileVersion
+from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.retry import Backoff, Pauses
+from paddock.runner.folders.file_versions import FileVersion
 
-from .batches import BatchOutcome, WatchBatch
+from .batches import BatchOutcome
 
-_FIRST_BACKOFF_S = 10.0
-MOST_BACKOFF_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class RetryVerdict:
-    """What happens to a batch's files."""
-
-    is_through: bool
-    """The run looked at every file."""
-    held: frozenset[str] = frozenset()
-    given_up: Mapping[str, str] = field(default_factory=dict)
-    not_before: float = 0.0
-    """When to retry the run, if it did not finish."""
+_FIRST_PAUSE_S = 10.0
+MOST_PAUSE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class _WaitingFile:
+class _HeldFile:
     seen: FileVersion
     until: float
+    is_of_failed_run: bool = False
 
 
-class WatchRetries:
-    """Failed files, and when each is retried."""
+class HeldFiles:
+    """Files that are tried again, and when."""
 
     def __init__(self, max_attempts: int, batch_s: float, reconcile_s: float) -> None:
         self._max_attempts = max_attempts
-        self._first_s = max(batch_s, _FIRST_BACKOFF_S)
-        self._backoff = Backoff(self._first_s, max(MOST_BACKOFF_S, reconcile_s))
+        self._first_s = max(batch_s, _FIRST_PAUSE_S)
         self._reconcile_s = reconcile_s
-        self._held: dict[str, _WaitingFile] = {}
-        self._attempts: dict[str, tuple[FileIdentity, int]] = {}
-        self._n_failed_runs = 0
-        self.claimed: dict[str, FileVersion] = {}
-        """Files in a hot folder's `processing/`."""
+        self._backoff = Backoff(self._first_s, max(MOST_PAUSE_S, reconcile_s))
+        self._failed_runs = Pauses(self._backoff)
+        self._held: dict[str, _HeldFile] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over these files, and those in a hot folder's `processing/`."""
-        yield from self._held
-        yield from self.claimed
+        return iter(self._held)
 
-    def changed(self, seen: FileVersion, until: float) -> None:
-        """Note that a file in `processing/` has changed; submit it again later."""
-        self.claimed[seen.relpath] = seen
-        self._held[seen.relpath] = _WaitingFile(seen, until)
+    def put(self, seen: FileVersion, until: float) -> None:
+        self._held[seen.relpath] = _HeldFile(seen, until)
 
     def holds(self, seen: FileVersion) -> bool:
+        """Return whether this version waits; another one does not."""
         held = self._held.get(seen.relpath)
-        if held is None:
-            return False
-        if held.seen.identity != seen.identity:
+        if held is not None and held.seen.identity != seen.identity:
             del self._held[seen.relpath]
             return False
-        return True
+        return held is not None
 
     def released(self, now: float) -> Iterator[FileVersion]:
         for relpath in [path for path, held in self._held.items() if now >= held.until]:
@@ -81,69 +62,45 @@ class WatchRetries:
     def next_at(self) -> float | None:
         return min((held.until for held in self._held.values()), default=None)
 
-    def judge(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
-        """Decide what happens to the files of a batch whose run has ended."""
-        if outcome.status in ("completed", "quarantined"):
-            return self._after_success(batch, outcome, now)
-        if outcome.status in ("budget", "suspended", "interrupted", "skipped"):
-            wait = self._reconcile_s if outcome.status in ("budget", "suspended") else self._first_s
-            return self._wait(batch.files, now + wait)
-        self._n_failed_runs += 1
-        again, given_up = [], {}
-        for seen in batch.files:
-            # Whether to retry a file of an ended batch; count its failure. A run that died proves
-            # nothing about files that did not fail. The ledger counts the deaths for each file, and
-            # quarantines it then.
-            if seen.relpath not in outcome.failed:
-                is_tried_again = True
-            elif outcome.status == "crashed" and seen.relpath not in outcome.again:
-                is_tried_again = False
-            else:
-                is_tried_again = self._counted(seen)
-            if is_tried_again:
-                again.append(seen)
-            else:
-                given_up[seen.relpath] = self._why(outcome, seen)
-        held = self._wait(again, now + self._backoff.pause_s(self._n_failed_runs))
-        return RetryVerdict(False, held.held, given_up, held.not_before)
+    def tried_again(
+        self, files: Iterable[FileVersion], outcome: BatchOutcome, claimed: Collection[str]
+    ) -> frozenset[str]:
+        """Return which files of an ended order are tried again, decided by the first that fits.
 
-    def _after_success(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
-        self._n_failed_runs = 0
-        again, given_up = [], {}
-        for seen in batch.files:
-            if seen.relpath not in outcome.again:
-                self._attempts.pop(seen.relpath, None)
-            elif self._counted(seen):
-                again.append(seen)
-            else:
-                given_up[seen.relpath] = self._why(outcome, seen)
-        n_failures = max(map(self._n_of, again), default=1)
-        held = self._wait(again, now + self._backoff.pause_s(max(n_failures, 1))).held
-        # A hot folder's document stays in `processing/` until a person has decided.
-        waiting = [file for file in batch.files if file.relpath in outcome.waiting]
-        reviewed = [file for file in waiting if file.relpath in self.claimed]
-        held |= self._wait(reviewed, now + self._reconcile_s).held
-        return RetryVerdict(True, held, given_up)
+        1. The run was stopped before its end: all of them.
+        2. The next run tries it again: as long as the ledger does not count too many failures.
+        3. The run looked at all of them: of a hot folder those that wait for a person (`claimed`
+           are its files); they stay in `processing/`.
+        4. The run failed, or died: those that did not fail themselves.
+        """
 
-    def _wait(self, files: Sequence[FileVersion], until: float) -> RetryVerdict:
+        def is_tried_again(relpath: str) -> bool:
+            if outcome.status in ("budget", "suspended", "interrupted", "skipped"):  # 1
+                return True
+            if relpath in outcome.again:  # 2
+                return outcome.again[relpath] < self._max_attempts
+            if outcome.is_through:  # 3
+                return relpath in outcome.waiting and relpath in claimed
+            return relpath not in outcome.failed  # 4
+
+        return frozenset(seen.relpath for seen in files if is_tried_again(seen.relpath))
+
+    def hold(self, files: Iterable[FileVersion], outcome: BatchOutcome, now: float) -> float:
+        """Hold these files of an ended order; return until when, if its run did not finish."""
+        is_failed = False
+        pause_s = self._first_s
+        if outcome.is_through:
+            self._failed_runs.succeeded()
+            for relpath, held in self._held.items():
+                if held.is_of_failed_run:
+                    self._held[relpath] = replace(held, until=now)
+        elif outcome.status in ("budget", "suspended"):
+            pause_s = self._reconcile_s
+        elif outcome.status not in ("interrupted", "skipped"):
+            is_failed, pause_s = True, self._failed_runs.failed()
         for seen in files:
-            self._held[seen.relpath] = _WaitingFile(seen, until)
-        held = frozenset(seen.relpath for seen in files)
-        return RetryVerdict(False, held, not_before=until)
-
-    def _counted(self, seen: FileVersion) -> bool:
-        """Count a failure of this version; return whether it may be retried."""
-        n = self._n_of(seen) + 1
-        if n >= self._max_attempts:
-            self._attempts.pop(seen.relpath, None)
-            return False
-        self._attempts[seen.relpath] = (seen.identity, n)
-        return True
-
-    def _n_of(self, seen: FileVersion) -> int:
-        identity, n = self._attempts.get(seen.relpath, (seen.identity, 0))
-        return n if identity == seen.identity else 0
-
-    def _why(self, outcome: BatchOutcome, seen: FileVersion) -> str:
-        why = outcome.failed.get(seen.relpath) or outcome.message
-        return why or f"the run that took it ended as '{outcome.status}'"
+            if outcome.is_through:  # what is not counted waits for something else
+                counted_s = self._backoff.pause_s(outcome.again.get(seen.relpath, 0))
+                pause_s = counted_s or self._reconcile_s
+            self._held[seen.relpath] = _HeldFile(seen, now + pause_s, is_failed)
+        return now + pause_s

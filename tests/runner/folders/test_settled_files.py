@@ -1,6 +1,7 @@
 """A run that a watch began takes what has settled, and leaves what is still being written."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.folders.file_versions import UNKNOWN_FILE
+from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileVersion, file_version_at
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
@@ -30,18 +31,18 @@ def world(tmp_path: Path) -> World:
 
 
 def note(world: World, **rows: tuple[int, int]) -> None:
-    """Note what the watch has handed on."""
+    """Note what the watch has handled."""
     files = {f"{name}.txt": row for name, row in rows.items()}
     with Ledger(world.folder / ".paddock") as ledger:
         ledger.record_watched("pipeline.yaml:inbox", "", files)
 
 
-def run_by(world: World, trigger: str) -> Report:
+def run_by(world: World, trigger: str, settled: tuple[FileVersion, ...] | None = None) -> Report:
     return asyncio.run(
         run_async(
             world.file,
             {},
-            options=RunOptions(local=True, trigger=trigger),
+            options=RunOptions(local=True, trigger=trigger, settled=settled),
             environment=RunEnvironment(settings=settings(world), pool=FakePool()),
         )
     )
@@ -51,8 +52,11 @@ def settings(world: World) -> Settings:
     return Settings(PoolSettings(), state_dir=world.folder / "state")
 
 
-def watched_run(world: World) -> Report:
-    return run_by(world, "watch inbox")
+def watched_run(world: World, *names: str) -> Report:
+    """Run an order of these files as they are now."""
+    root = world.folder / "inbox"
+    found = [file_version_at(str(root / name), name) for name in names]
+    return run_by(world, "watch inbox", tuple(seen for seen in found if seen is not None))
 
 
 def outputs(world: World) -> dict[str, str]:
@@ -62,32 +66,50 @@ def outputs(world: World) -> dict[str, str]:
 def test_what_has_not_settled_is_left_for_the_next_run(world: World) -> None:
     world.write("inbox/a.txt", "whole")
     world.write("inbox/b.txt", "half")
-    note(world, a=UNKNOWN_FILE)
-    watched_run(world)
+    watched_run(world, "a.txt")
     assert outputs(world) == {"a.txt": "whole"}
-    note(world, b=UNKNOWN_FILE)
-    report = watched_run(world)
+    report = watched_run(world, "b.txt")
     assert outputs(world) == {"a.txt": "whole", "b.txt": "half"}
     assert dict(report.counts) == {"fresh": 1, "new": 1}
 
 
+@pytest.mark.parametrize("change", ["longer", "as long", "touched", "replaced", "older row"])
+def test_another_version_than_that_of_the_order_is_left(world: World, change: str) -> None:
+    path = world.write("inbox/a.txt", "first")
+    ordered = file_version_at(str(path), "a.txt")
+    assert ordered is not None
+    if change == "longer":
+        path.write_text("first, and more")
+    elif change == "older row":  # an older Paddock wrote what it had handed on, and not the version
+        note(world, a=UNKNOWN_FILE)
+        path.write_text("first, and more")
+    elif change == "as long":
+        path.write_text("other")
+    elif change == "replaced":
+        path.with_suffix(".tmp").write_text("other")
+        path.with_suffix(".tmp").rename(path)
+    os.utime(path, ns=(ordered.mtime_ns, ordered.mtime_ns))
+    run_by(world, "watch inbox", (ordered,))
+    assert not (world.folder / "out").exists()
+    watched_run(world, "a.txt")
+    assert outputs(world) == {"a.txt": path.read_text()}
+
+
 def test_what_is_being_rewritten_is_not_taken_for_deleted(world: World) -> None:
     facts = world.write("inbox/a.txt", "first").stat()
-    note(world, a=UNKNOWN_FILE)
-    watched_run(world)
+    watched_run(world, "a.txt")
     note(world, a=(facts.st_size, facts.st_mtime_ns))
     world.write("inbox/a.txt", "second, not who")
     world.write("inbox/b.txt", "another")
-    note(world, b=UNKNOWN_FILE)
-    report = watched_run(world)
+    report = watched_run(world, "b.txt")
     assert outputs(world) == {"a.txt": "first", "b.txt": "another"}
     assert dict(report.counts) == {"new": 1}
 
 
 def test_what_was_seen_through_is_done_again_where_the_prompt_changed(world: World) -> None:
     facts = world.write("inbox/a.txt", "first").stat()
+    watched_run(world, "a.txt")
     note(world, a=(facts.st_size, facts.st_mtime_ns))
-    watched_run(world)
     world.edit('text: "{{ steps', 'text: "again: {{ steps')
     watched_run(world)
     assert outputs(world) == {"a.txt": "again: first"}

@@ -7,6 +7,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.watch.batches import BatchOutcome, batch_outcome
 from paddock.runner.watch.handled_files import HandledFiles, WatchLedger
+from paddock.runner.workers.order import Order
 from tests.runner.world import World, each_document
 
 BAD = """\
@@ -31,10 +32,23 @@ def test_a_book_that_no_one_has_written_is_empty(tmp_path: Path) -> None:
 
 def test_what_is_recorded_is_read_again_and_what_is_gone_is_forgotten(tmp_path: Path) -> None:
     book = book_of(World(tmp_path))
-    book.record("", dict.fromkeys(("a", "b"), UNKNOWN_FILE), (), 0)
-    assert book.read() == HandledFiles({"a": UNKNOWN_FILE, "b": UNKNOWN_FILE}, 0)
-    book.record("r", {"a": (3_000_000_000, 1_700_000_000_000_000_001)}, ("b",), 7)
-    assert book.read() == HandledFiles({"a": (3_000_000_000, 1_700_000_000_000_000_001)}, 7)
+    book.record("r", {"a": (1, 1), "b": (2, 2)}, ())
+    assert book.read() == HandledFiles({"a": (1, 1), "b": (2, 2)})
+    book.record("r", {"a": (3_000_000_000, 1_700_000_000_000_000_001)}, ("b",))
+    assert book.read() == HandledFiles({"a": (3_000_000_000, 1_700_000_000_000_000_001)})
+
+
+def test_what_an_older_paddock_counted_is_no_file(tmp_path: Path) -> None:
+    book = book_of(World(tmp_path))
+    book.record("r", {"": (7, 0), "a": UNKNOWN_FILE}, ())
+    assert book.read() == HandledFiles({"a": UNKNOWN_FILE})
+
+
+def test_an_order_that_never_became_a_run_ended_as_the_queue_says(tmp_path: Path) -> None:
+    order = Order("1", "k", "p", "watch inbox", state="ended", end="skipped", words="it is late")
+    assert book_of(World(tmp_path)).outcome(order) == BatchOutcome(
+        "", "skipped", message="it is late"
+    )
 
 
 def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorded(
@@ -51,9 +65,9 @@ def test_what_several_machines_did_together_is_told_by_what_each_of_them_recorde
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
         outcome = batch_outcome(ledger, "inbox-0123", "completed", "1 new, 1 quarantined")
         words = "1 new, 1 quarantined"
-        assert outcome == BatchOutcome("inbox-0123", "completed", of_one.failed, frozenset(), words)
+        assert outcome == BatchOutcome("inbox-0123", "completed", of_one.failed, {}, words, set())
         crashed = batch_outcome(ledger, "inbox-0123")
-        assert crashed == BatchOutcome("inbox-0123", "crashed", of_one.failed, frozenset())
+        assert crashed == BatchOutcome("inbox-0123", "crashed", of_one.failed, waiting=set())
 
 
 def test_what_a_run_wrote_below_the_root_and_how_it_ended(tmp_path: Path) -> None:
@@ -62,8 +76,10 @@ def test_what_a_run_wrote_below_the_root_and_how_it_ended(tmp_path: Path) -> Non
     assert book_of(world).owned() == frozenset((str(tmp_path / "inbox/good.md"),))
     with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
         outcome = batch_outcome(ledger, report.run)
-        assert batch_outcome(ledger, "never-was") == BatchOutcome("never-was", "crashed")
+        assert batch_outcome(ledger, "never-was") == BatchOutcome(
+            "never-was", "crashed", waiting=set()
+        )
     assert outcome.status == "quarantined"
     assert list(outcome.failed) == ["empty.txt"]
     assert outcome.failed["empty.txt"] != ""
-    assert outcome.again == frozenset()
+    assert outcome.again == {}

@@ -1,7 +1,8 @@
 """A watch over a real folder, with a clock of its own: each version is done once in effect.
 
-What a run does is played: it reads every file that is there at the moment, does what its ledger
-does not know yet, and removes what was made of files that are gone.
+What a run does is played: it reads the files that are there at the moment, does those of the
+versions of its order that its ledger does not know yet, and removes what was made of files that are
+gone. Orders outlast the watch.
 """
 
 import itertools
@@ -18,11 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
-from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
+from paddock.runner.folders.file_versions import FileIdentity, FileVersion
 from paddock.runner.folders.folder_listing import list_folder, look_at_paths
 from paddock.runner.watch import hot_folder
-from paddock.runner.watch.batches import BatchOutcome, WatchBatch
-from paddock.runner.watch.next_batch import MOST_BATCHES_OUT, WatchState
+from paddock.runner.watch.batches import BatchOutcome
+from paddock.runner.watch.next_batch import MOST_ORDERS_OUT, WatchState
+from paddock.runner.workers.order import Order
 
 NAMES = ("a.txt", "sub/b.txt")
 names = st.sampled_from(NAMES)
@@ -50,19 +52,20 @@ class World:
         self.filter = WatchFilter(self.spec)
         self.now = 0.0
         self.book: dict[str, FileIdentity] = {}
-        self.epoch = 0
         self.made: dict[str, str] = {}
         """What the runs have made: path → the content that it was made of."""
         self.done: list[tuple[str, str | None]] = []
         """Every (path, content) that a run has done, in order; no content: it was removed."""
-        self.queue: list[WatchBatch] = []
-        self.running: WatchBatch | None = None
-        self.ended: dict[str, str] = {}
-        """Idempotency key → how that run ended; asking for it again gives the same run."""
+        self.n_orders = 0
+        self.queue: list[Order] = []
+        self.running: Order | None = None
+        self.untold: list[Order] = []
+        """Orders that ended while no watch took it."""
         self.state = self.opened()
 
     def opened(self) -> WatchState:
-        return WatchState(self.spec, dict(self.book), epoch=self.epoch)
+        orders = [*self.untold, *([self.running] if self.running else ()), *self.queue]
+        return WatchState(self.spec, dict(self.book), orders=orders)
 
     def contents(self, root: Path | None = None) -> dict[str, str]:
         root = root or self.root
@@ -93,21 +96,18 @@ class World:
     def hand_on(self) -> None:
         if not self.state.is_due(self.now):
             return
-        claimed = None
         if self.spec.is_hot:
-            claimed = hot_folder.claim_files(
-                self.spec, self.state.stable(), self.state.claimed()
-            ).files
-        batch = self.state.take(claimed)
-        if batch is None:
-            return
-        if not self.spec.is_hot:
-            relpaths = (*(seen.relpath for seen in batch.files), *batch.gone)
-            self.book.update(dict.fromkeys(relpaths, UNKNOWN_FILE))
-        if batch.idempotency_key in self.ended:
-            self.tell(batch, self.ended[batch.idempotency_key])
-        else:
-            self.queue.append(batch)
+            ready = self.state.ready()
+            moved = hot_folder.claim_files(self.spec, ready, self.state.claimed).files
+            self.state.claimed |= moved
+            for relpath in ready.keys() - moved.keys():
+                self.state.forget(relpath)
+        files, gone = tuple(self.state.ready().values()), tuple(self.state.gone())
+        if files or gone:
+            self.n_orders += 1
+            order = Order(str(self.n_orders), "", "p", "watch", files=files, gone=gone)
+            self.queue.append(order)
+            self.state.sent(order)
 
     def round(self) -> None:
         self.look()
@@ -133,9 +133,13 @@ class World:
         self.work()
 
     def work(self) -> None:
+        assert self.running is not None
         there = self.contents(self.spec.processing if self.spec.is_hot else None)
+        now = {} if self.spec.is_hot else list_folder(self.root, self.filter).files
+        ordered = {seen.relpath: seen.identity for seen in self.running.files}
         for relpath, text in there.items():
-            if self.made.get(relpath) != text:
+            is_settled = self.spec.is_hot or ordered.get(relpath) == now[relpath].identity
+            if is_settled and self.made.get(relpath) != text:
                 self.made[relpath] = text
                 self.done.append((relpath, text))
         if not self.spec.is_hot:
@@ -146,33 +150,36 @@ class World:
     def end(self, status: str = "completed") -> None:
         if self.running is None:
             return
-        batch, self.running = self.running, None
-        self.ended[batch.idempotency_key] = status
-        self.tell(batch, status)
+        order, self.running = self.running, None
+        self.tell(order, status)
 
-    def tell(self, batch: WatchBatch, status: str) -> None:
+    def tell(self, order: Order, status: str) -> None:
         outcome = BatchOutcome("run", status)  # type: ignore[arg-type]
-        record = self.state.ended(batch, outcome, self.now)
-        if record is None:
-            return  # of a watch that was killed meanwhile
-        self.book.update(record.files)
-        for relpath in record.gone:
+        update = self.state.judge(order.id, outcome)
+        assert update is not None
+        if not self.spec.is_hot:
+            self.book |= {**update.files, **self.state.renewed()}
+        for relpath in update.gone:
             self.book.pop(relpath, None)
-        self.epoch = self.state.epoch
+        self.state.ended(order.id, outcome, update, self.now)
         if self.spec.is_hot:
-            held = set(record.held)
-            relpaths = [seen.relpath for seen in batch.files if seen.relpath not in held]
-            self.state.left(hot_folder.finish_files(self.spec, relpaths, {}).files)
+            moved = hot_folder.finish_files(self.spec, list(update.files), {}, self.state.claimed)
+            self.state.left(moved.files)
+            self.state.changed(moved.changed, self.now)
 
     def kill(self) -> None:
-        """The watch is killed and starts again; runs go on by themselves, and end unheard."""
+        """The watch is killed and starts again; a run goes on by itself, and its end is taken."""
+        if self.running is not None:
+            self.untold.append(self.running)
+            self.running = None
         self.state = self.opened()
         if self.spec.is_hot:
-            self.state.found_claimed(hot_folder.claimed_files(self.spec, self.filter), self.now)
-        if self.running is not None:
-            self.ended[self.running.idempotency_key] = "completed"
-            self.running = None
-        self.queue.clear()
+            found = hot_folder.claimed_files(self.spec, self.filter)
+            new = {path: seen for path, seen in found.items() if path not in self.state.claimed}
+            self.state.found_claimed(new, self.now)
+        for order in self.untold:
+            self.tell(order, "completed")
+        self.untold.clear()
 
     def calm(self) -> None:
         """Nothing happens in the folder any more; time passes, rounds and runs go on."""
@@ -248,17 +255,15 @@ def test_a_version_that_comes_back_while_the_run_has_another_one_is_done_again()
         come_to_rest(world)
 
 
-def test_a_version_that_the_run_met_by_chance_does_not_stand_for_the_one_it_was_sent_for() -> None:
+def test_a_version_that_the_run_met_by_chance_is_left_for_the_next() -> None:
     with closing(played()) as world:
         put(world.root / "a.txt", 2)
         world.go_out()
         put(world.root / "a.txt", 3)
-        world.hint(["a.txt"])
         world.begin()
         put(world.root / "a.txt", 2)
-        world.hint(["a.txt"])
         world.end()
-        assert world.made == {"a.txt": "version 3"}
+        assert world.made == {"a.txt": "version 1"}
         come_to_rest(world)
 
 
@@ -305,7 +310,7 @@ def test_a_deletion_whose_run_fails_is_tried_again_but_not_at_once() -> None:
         world.now += 10
         world.go_out()
         world.go_out()
-        assert [batch.gone for batch in world.queue] == [("a.txt",)]
+        assert [order.gone for order in world.queue] == [("a.txt",)]
         come_to_rest(world)
 
 
@@ -317,8 +322,7 @@ def test_a_try_after_a_failure_asks_for_another_run() -> None:
         world.end("failed")
         world.now += 10
         world.go_out()
-        assert len(world.queue) == 1
-        assert world.queue[0].idempotency_key not in world.ended
+        assert [order.id for order in world.queue] == ["2"]
 
 
 class _Watched(RuleBasedStateMachine):
@@ -385,8 +389,8 @@ class Folder(_Watched):
         self.world.root.mkdir()
 
     @invariant()
-    def few_batches_are_out(self) -> None:
-        assert self.world.state.counts()["batches_out"] <= MOST_BATCHES_OUT
+    def few_orders_are_out(self) -> None:
+        assert self.world.state.counts()["orders_out"] <= MOST_ORDERS_OUT
 
     def heard(self, name: str, is_heard: bool) -> None:
         if is_heard:
@@ -404,9 +408,9 @@ def come_to_rest(world: World) -> None:
     # Of an empty folder that a new watch finds nothing is believed, until it sees a file.
     if there or world.state.done.keys() <= there.keys():
         assert world.made.keys() == there.keys()
-    n_done, n_runs = len(world.done), len(world.ended)
+    n_done, n_runs = len(world.done), world.n_orders
     world.calm()
-    assert (len(world.done), len(world.ended)) == (n_done, n_runs), "it does not come to rest"
+    assert (len(world.done), world.n_orders) == (n_done, n_runs), "it does not come to rest"
     for name in NAMES:
         of_it = [text for other, text in world.done if other == name]
         assert all(earlier != two for earlier, two in itertools.pairwise(of_it))
@@ -433,8 +437,7 @@ class HotFolder(_Watched):
 
     @rule()
     def killed_in_the_middle_of_claiming(self) -> None:
-        stable = self.world.state.stable()
-        hot_folder.claim_files(self.world.spec, stable, self.world.state.claimed())
+        hot_folder.claim_files(self.world.spec, self.world.state.ready(), self.world.state.claimed)
         self.world.kill()
 
     def come_to_rest(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,15 @@ from typing import Any, cast
 import pytest
 
 from paddock.runner.folders.file_filter import WatchSpec
-from paddock.runner.folders.file_versions import FileIdentity
+from paddock.runner.folders.file_versions import FileIdentity, FileVersion
 from paddock.runner.folders.folder_identity import FolderIdentity, Mount, folder_identity_at
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.watch import hot_folder
-from paddock.runner.watch.batches import BatchOutcome, BatchStatus, WatchBatch
+from paddock.runner.watch.batches import BatchOutcome
 from paddock.runner.watch.handled_files import HandledFiles, WatchLedger
 from paddock.runner.watch.next_batch import MOST_CHANGES
 from paddock.runner.watch.watch_loop import FolderWatch
+from paddock.runner.workers.order import Order, OrderEnd
 from tests.waiting import soon
 
 DEADLINE_S = 120.0
@@ -37,25 +38,28 @@ class MemoryBook:
     """A book without a ledger; `error` is raised instead of an answer."""
 
     done: dict[str, FileIdentity] = field(default_factory=dict)
-    epoch: int = 0
+    outcomes: dict[str, BatchOutcome] = field(default_factory=dict)
     roots: list[FolderIdentity] = field(default_factory=list)
     own: frozenset[str] = frozenset()
     error: LedgerError | None = None
 
     def read(self) -> HandledFiles:
         self._fail()
-        return HandledFiles(dict(self.done), self.epoch, tuple(self.roots))
+        return HandledFiles(dict(self.done), tuple(self.roots))
 
     def owned(self) -> frozenset[str]:
         self._fail()
         return self.own
 
-    def record(self, run: str, files: Any, gone: Any, epoch: int) -> None:
+    def outcome(self, order: Order) -> BatchOutcome:
+        self._fail()
+        return self.outcomes[order.id]
+
+    def record(self, run: str, files: Any, gone: Any) -> None:
         self._fail()
         self.done.update(files)
         for relpath in gone:
             self.done.pop(relpath, None)
-        self.epoch = epoch
 
     def record_filed(self, places: Any) -> None:
         self._fail()
@@ -71,43 +75,60 @@ class MemoryBook:
 
 @dataclass
 class Watched:
-    """A watch that runs, and what it has handed on and said."""
+    """A watch that runs, and its orders and messages."""
 
     spec: WatchSpec
     book: MemoryBook = field(default_factory=MemoryBook)
-    status: BatchStatus = "completed"
+    status: OrderEnd = "completed"
     ends: bool = True
     """Whether runs end at once."""
     failed: dict[str, str] = field(default_factory=dict)
     refuses: Exception | None = None
-    batches: list[WatchBatch] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     watch: FolderWatch = field(init=False)
+    ending: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.watch = FolderWatch(
             self.spec,
             cast(WatchLedger, self.book),
-            self._submit,
+            known_orders=self._known_orders,
+            submit=self._submit,
             note=self.notes.append,
             max_attempts=2,
         )
 
-    async def _submit(self, batch: WatchBatch) -> None:
+    async def _known_orders(self) -> list[Order]:
+        return [order for order in self.orders if order.id not in self.book.outcomes]
+
+    async def _submit(self, files: Sequence[FileVersion], gone: Sequence[str]) -> Order:
         if self.refuses is not None:
             raise self.refuses
-        self.batches.append(batch)
+        id_ = f"{len(self.orders)}"
+        order = Order(id_, id_, "p", "watch", files=tuple(files), gone=tuple(gone))
+        self.orders.append(order)
         if self.ends:
-            outcome = BatchOutcome(f"run-{len(self.batches)}", self.status, self.failed)
-            await self.watch.done(batch, outcome)
+            self.ending.add(asyncio.create_task(self.done(order)))
+        return order
+
+    async def done(self, order: Order) -> None:
+        """End an order, and have the watch take its end until it does."""
+        outcome = BatchOutcome(f"run-{order.id}", self.status, self.failed)
+        self.book.outcomes[order.id] = outcome
+        while True:
+            try:
+                return await self.watch.done(order)
+            except LedgerError:
+                await asyncio.sleep(0.05)
 
     @property
     def names(self) -> list[str]:
-        return [seen.relpath for batch in self.batches for seen in batch.files]
+        return [seen.relpath for order in self.orders for seen in order.files]
 
     @property
     def gone(self) -> list[str]:
-        return [relpath for batch in self.batches for relpath in batch.gone]
+        return [relpath for order in self.orders for relpath in order.gone]
 
     async def rest(self) -> None:
         """Wait until everything that is there has been seen through."""
@@ -120,14 +141,13 @@ class Watched:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Watched]:
-        stop = asyncio.Event()
-        task = asyncio.create_task(self.watch.run(stop))
+        task = asyncio.create_task(self.watch.run())
         try:
             yield self
         finally:
-            stop.set()
+            task.cancel()
             async with asyncio.timeout(DEADLINE_S):
-                await task
+                await asyncio.wait({task})
 
 
 def spec(root: Path, **options: Any) -> WatchSpec:
@@ -170,18 +190,18 @@ async def test_a_file_that_grows_is_taken_when_it_has_come_to_rest(root: Path) -
                 file.write("line\n")
                 file.flush()
                 await asyncio.sleep(0.1)
-            assert watched.batches == []
-        await soon(lambda: watched.batches)
-        assert [seen.size for batch in watched.batches for seen in batch.files] == [75]
+            assert watched.orders == []
+        await soon(lambda: watched.orders)
+        assert [seen.size for order in watched.orders for seen in order.files] == [75]
 
 
 async def test_files_that_settle_together_go_into_one_run(root: Path) -> None:
     async with Watched(spec(root, batch_s=2.0)).running() as watched:
         for number in range(50):
             (root / f"{number}.txt").write_text("x")
-        await soon(lambda: watched.batches)
+        await soon(lambda: watched.orders)
         assert len(watched.names) == 50
-        assert len(watched.batches) == 1
+        assert len(watched.orders) == 1
 
 
 async def test_a_change_is_another_version_and_a_deletion_is_told_after_two_looks(
@@ -206,22 +226,23 @@ async def test_what_was_seen_through_is_not_taken_again_by_the_next_watch(root: 
         await watched.rest()
     (root / "b.txt").write_text("x")
     async with Watched(spec(root), book).running() as watched:
-        await soon(lambda: watched.batches)
+        await soon(lambda: watched.orders)
         await watched.rest()
         assert watched.names == ["b.txt"]
 
 
-async def test_a_run_that_no_one_heard_the_end_of_is_asked_for_again_under_the_same_key(
-    root: Path,
-) -> None:
+async def test_an_order_outlasts_its_watch_and_is_not_given_twice(root: Path) -> None:
     (root / "a.txt").write_text("x")
-    book = MemoryBook()
-    keys: list[str] = []
-    for _ in range(2):
-        async with Watched(spec(root), book, ends=False).running() as watched:
-            await soon(lambda: watched.batches)
-            keys.extend(batch.idempotency_key for batch in watched.batches)
-    assert keys[0] == keys[1]
+    before = Watched(spec(root), ends=False)
+    async with before.running():
+        await soon(lambda: before.orders)
+    (root / "b.txt").write_text("x")
+    watched = Watched(spec(root), before.book, orders=before.orders, ends=False)
+    async with watched.running():
+        await soon(lambda: len(watched.orders) == 2)
+        assert watched.names == ["a.txt", "b.txt"]
+        await watched.done(watched.orders[0])
+        await soon(lambda: "a.txt" in watched.book.done)
 
 
 async def test_the_root_may_come_late_go_and_come_again(tmp_path: Path) -> None:
@@ -327,12 +348,12 @@ async def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Pa
     async with watched.running():
         (root / "a.txt").write_text("begin")
         for n, part in enumerate((" middle", " end", "")):
-            await soon(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
+            await soon(lambda n=n: len(watched.orders) == n + 1)  # type: ignore[misc]
             claimed = root / "processing/a.txt"
             read.append(claimed.read_text())
             with claimed.open("a") as writer:
                 writer.write(part)
-            await watched.watch.done(watched.batches[n], BatchOutcome(f"run-{n}", "completed"))
+            await watched.done(watched.orders[n])
         await soon((root / "done/a.txt").exists)
     assert read == ["begin", "begin middle", "begin middle end"]
     assert (root / "done/a.txt").read_text() == "begin middle end"
@@ -345,11 +366,11 @@ async def test_a_document_that_a_program_keeps_open_waits_for_its_end(root: Path
             writer.flush()
             why = f"watch '{root}': 'a.txt' waits: {hot_folder.OPEN_REASON}."
             await soon(lambda: why in watched.notes)
-            assert watched.batches == []
+            assert watched.orders == []
             writer.write(" end")
         await soon((root / "done/a.txt").exists)
         assert (root / "done/a.txt").read_text() == "begin end"
-        assert len(watched.batches) == 1
+        assert len(watched.orders) == 1
 
 
 async def test_a_document_that_changes_in_every_run_is_given_up_and_kept(root: Path) -> None:
@@ -357,34 +378,34 @@ async def test_a_document_that_changes_in_every_run_is_given_up_and_kept(root: P
     async with watched.running():
         (root / "a.txt").write_text("0")
         for n in range(MOST_CHANGES):
-            await soon(lambda n=n: len(watched.batches) == n + 1)  # type: ignore[misc]
+            await soon(lambda n=n: len(watched.orders) == n + 1)  # type: ignore[misc]
             with (root / "processing/a.txt").open("a") as writer:
                 writer.write(str(n + 1))
-            await watched.watch.done(watched.batches[n], BatchOutcome(f"run-{n}", "completed"))
+            await watched.done(watched.orders[n])
         await soon((root / "failed/a.txt").exists)
-        assert len(watched.batches) == MOST_CHANGES
+        assert len(watched.orders) == MOST_CHANGES
     assert (root / "failed/a.txt").read_text() == "012345"
     why = (root / "failed/a.txt.reason.txt").read_text()
     assert why == "it changed in each of 5 runs that had it\n"
 
 
-async def test_at_most_two_batches_are_out_and_what_comes_later_gathers(root: Path) -> None:
+async def test_at_most_two_orders_are_out_and_what_comes_later_gathers(root: Path) -> None:
     async with Watched(spec(root), ends=False).running() as watched:
         for number in range(2):
             (root / f"{number}.txt").write_text("x")
-            await soon(lambda n=number: len(watched.batches) == n + 1)  # type: ignore[misc]
+            await soon(lambda n=number: len(watched.orders) == n + 1)  # type: ignore[misc]
         for number in range(2, 9):
             (root / f"{number}.txt").write_text("x")
         await soon(lambda: watched.watch.status()["settled"] == 7)
         await asyncio.sleep(0.3)
-        assert len(watched.batches) == 2
+        assert len(watched.orders) == 2
         watched.ends = True
-        await watched.watch.done(watched.batches[0], BatchOutcome("r", "completed"))
-        await soon(lambda: len(watched.batches) == 3)
-        assert len(watched.batches[2].files) == 7
+        await watched.done(watched.orders[0])
+        await soon(lambda: len(watched.orders) == 3)
+        assert len(watched.orders[2].files) == 7
 
 
-async def test_where_no_one_takes_a_batch_it_is_told_once_and_tried_again(
+async def test_where_no_one_takes_an_order_it_is_told_once_and_tried_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.runner.watch.next_batch.REFUSED_S", 0.1)
@@ -394,7 +415,7 @@ async def test_where_no_one_takes_a_batch_it_is_told_once_and_tried_again(
         await soon(lambda: watched.notes)
         await asyncio.sleep(0.5)
         assert watched.notes == [
-            f"watch '{root}': no run could be submitted (the server is away). Retrying."
+            f"watch '{root}': no order could be given (the server is away). Retrying."
         ]
         watched.refuses = None
         await soon(lambda: watched.names == ["a.txt"])
@@ -427,7 +448,6 @@ async def test_a_hot_folder_from_drop_to_done_and_failed(root: Path) -> None:
         assert (root / "failed/bad.txt.reason.txt").read_text() == "it is empty\n"
         (root / "good.txt").write_text("another of that name")
         await soon(lambda: (root / "done/good.2.txt").exists())
-        assert all(batch.retries_failed for batch in watched.batches)
 
 
 async def test_a_hot_folder_takes_up_what_a_killed_one_was_working_on(root: Path) -> None:

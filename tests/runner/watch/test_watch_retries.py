@@ -1,95 +1,83 @@
-"""What is tried again, how often, and when: files a bounded number of times, runs for ever."""
+"""Which files of an ended order are tried again, and when: the ledger counts, runs for ever."""
 
 import pytest
 
 from paddock.runner.folders.file_versions import FileVersion
-from paddock.runner.watch.batches import BatchOutcome, WatchBatch
-from paddock.runner.watch.watch_retries import MOST_BACKOFF_S, WatchRetries
+from paddock.runner.watch.batches import BatchOutcome
+from paddock.runner.watch.watch_retries import MOST_PAUSE_S, HeldFiles
 
 A, B = FileVersion("a", 1, 1), FileVersion("b", 2, 2)
-BATCH = WatchBatch("w", (A, B))
+FAILED = {"a": "empty", "b": "busy"}
 
 
-def retries() -> WatchRetries:
-    return WatchRetries(max_attempts=3, batch_s=10, reconcile_s=600)
+def held_files() -> HeldFiles:
+    return HeldFiles(max_attempts=3, batch_s=10, reconcile_s=600)
 
 
-def test_what_was_done_is_not_tried_again() -> None:
-    verdict = retries().judge(BATCH, BatchOutcome("r", "completed"), 0)
-    assert (verdict.is_through, verdict.held, verdict.given_up) == (True, frozenset(), {})
-
-
-def test_a_quarantined_document_is_seen_through_but_one_that_failed_in_passing_is_not() -> None:
-    outcome = BatchOutcome("r", "quarantined", {"a": "empty", "b": "busy"}, again=("b",))
-    waiting = retries()
-    verdict = waiting.judge(BATCH, outcome, 100)
-    assert (verdict.held, verdict.given_up) == (frozenset("b"), {})
-    assert waiting.next_at() == 110
-    assert list(waiting.released(109)) == []
-    assert list(waiting.released(110)) == [B]
-
-
-def test_a_document_that_fails_in_passing_is_given_up_after_a_number_of_runs() -> None:
-    outcome = BatchOutcome("r", "quarantined", {"b": "busy"}, again=("b",))
-    waiting, waits = retries(), []
-    for _ in range(2):
-        assert waiting.judge(BATCH, outcome, 0).held == frozenset("b")
-        waits.append(waiting.next_at())
-        list(waiting.released(1e9))
-    assert waits == [10, 20]
-    verdict = waiting.judge(BATCH, outcome, 0)
-    assert (verdict.held, verdict.given_up) == (frozenset(), {"b": "busy"})
-
-
-def test_a_document_of_a_hot_folder_stays_while_it_waits_for_a_person() -> None:
-    outcome = BatchOutcome("r", "completed", waiting=frozenset("ab"))
-    waiting = retries()
-    assert waiting.judge(BATCH, outcome, 0).held == frozenset()  # no hot folder: it stays anyway
-    waiting.claimed["b"] = B
-    for at in (0, 1000, 2000, 3000):  # as long as it takes
-        assert waiting.judge(BATCH, outcome, at).held == frozenset("b")
-        assert list(waiting.released(at + 600)) == [B]
-    assert waiting.judge(BATCH, BatchOutcome("r", "completed"), 4000).held == frozenset()
-
-
-def test_another_version_of_a_file_is_tried_as_often_again() -> None:
-    outcome = BatchOutcome("r", "quarantined", {"b": "busy"}, again=("b",))
-    waiting = retries()
-    for _ in range(2):
-        waiting.judge(BATCH, outcome, 0)
-    assert not waiting.holds(FileVersion("b", 3, 3))
-    assert waiting.judge(WatchBatch("w", (FileVersion("b", 3, 3),)), outcome, 0).held == frozenset(
-        "b"
-    )
-
-
-def test_a_run_that_fails_as_a_whole_is_tried_again_for_ever_and_ever_more_seldom() -> None:
-    waiting, waits = retries(), []
-    for _ in range(12):
-        verdict = waiting.judge(BATCH, BatchOutcome("r", "failed", message="the share is away"), 0)
-        assert (verdict.held, verdict.given_up) == (frozenset("ab"), {})
-        waits.append(verdict.not_before)
-        list(waiting.released(1e9))
-    assert waits[:4] == [10, 20, 40, 80]
-    assert waits[-1] == MOST_BACKOFF_S
-
-
-def test_a_run_that_died_counts_against_no_document_but_those_that_the_ledger_quarantined() -> None:
-    waiting = retries()
-    for _ in range(10):
-        assert waiting.judge(BATCH, BatchOutcome("r", "crashed"), 0).held == frozenset("ab")
-    verdict = waiting.judge(BATCH, BatchOutcome("r", "crashed", {"a": "it died of it"}), 0)
-    assert (verdict.held, verdict.given_up) == (frozenset("b"), {"a": "it died of it"})
+def take(held: HeldFiles, outcome: BatchOutcome, *, claimed: str = "") -> dict[str, float]:
+    """Take the end of an order of both files; return until when each is held."""
+    again = held.tried_again((A, B), outcome, claimed)
+    held.hold([seen for seen in (A, B) if seen.relpath in again], outcome, 0)
+    untils = {}
+    while len(held):
+        at = held.next_at()
+        assert at is not None
+        untils |= {seen.relpath: at for seen in held.released(at)}
+    return untils
 
 
 @pytest.mark.parametrize(
-    ("status", "wait"), [("budget", 600), ("suspended", 600), ("interrupted", 10), ("skipped", 10)]
+    ("outcome", "claimed", "untils"),
+    [
+        (BatchOutcome("r", "completed"), "", {}),
+        (BatchOutcome("r", "quarantined", FAILED), "", {}),
+        (BatchOutcome("r", "quarantined", FAILED, {"b": 1}), "", {"b": 10}),
+        (BatchOutcome("r", "quarantined", FAILED, {"b": 2}), "", {"b": 20}),
+        (BatchOutcome("r", "quarantined", FAILED, {"b": 3}), "", {}),
+        # It lacks a program, say, which the ledger does not count
+        (BatchOutcome("r", "quarantined", FAILED, {"b": 0}), "", {"b": 600}),
+        # A document waits for a person, in a hot folder and elsewhere
+        (BatchOutcome("r", "completed", waiting="ab"), "b", {"b": 600}),
+        # The run failed, or died: of the files only those count that failed themselves
+        (BatchOutcome("r", "failed"), "", {"a": 10, "b": 10}),
+        (BatchOutcome("r", "failed", {"a": "empty"}), "", {"b": 10}),
+        (BatchOutcome("r", "failed", {"a": "empty"}, {"a": 2}), "", {"a": 10, "b": 10}),
+        (BatchOutcome("r", "failed", {"a": "empty"}, {"a": 3}), "", {"b": 10}),
+        (BatchOutcome("r", "crashed"), "", {"a": 10, "b": 10}),
+        (BatchOutcome("r", "crashed", {"a": "it died of it"}), "", {"b": 10}),
+        # It was stopped before its end
+        (BatchOutcome("r", "budget"), "", {"a": 600, "b": 600}),
+        (BatchOutcome("r", "suspended"), "", {"a": 600, "b": 600}),
+        (BatchOutcome("r", "interrupted", FAILED), "", {"a": 10, "b": 10}),
+        (BatchOutcome("r", "skipped"), "", {"a": 10, "b": 10}),
+    ],
 )
-def test_a_run_that_stopped_before_its_end_counts_against_no_document(
-    status: str, wait: float
+def test_an_end_tells_which_files_are_tried_again_and_when(
+    outcome: BatchOutcome, claimed: str, untils: dict[str, float]
 ) -> None:
-    waiting = retries()
-    for _ in range(10):
-        verdict = waiting.judge(BATCH, BatchOutcome("r", status), 0)  # type: ignore[arg-type]
-        assert (verdict.held, verdict.given_up) == (frozenset("ab"), {})
-        assert waiting.next_at() == wait
+    assert take(held_files(), outcome, claimed=claimed) == untils
+
+
+def test_another_version_of_a_file_does_not_wait() -> None:
+    held = held_files()
+    held.hold([B], BatchOutcome("r", "failed"), 0)
+    assert held.holds(B)
+    assert not held.holds(FileVersion("b", 3, 3))
+    assert held.next_at() is None
+
+
+def test_a_run_that_fails_as_a_whole_is_tried_again_for_ever_and_ever_more_seldom() -> None:
+    held, failed = held_files(), BatchOutcome("r", "failed", message="the share is away")
+    waits = [take(held, failed)["a"] for _ in range(12)]
+    assert waits[:4] == [10, 20, 40, 80]
+    assert waits[-1] == MOST_PAUSE_S
+
+
+def test_a_run_that_succeeds_ends_the_pause_of_those_that_failed() -> None:
+    held = held_files()
+    for _ in range(9):
+        held.hold([A], BatchOutcome("r", "failed"), 0)
+    held.hold([B], BatchOutcome("r", "quarantined", again={"b": 1}), 100)
+    assert list(held.released(100)) == [A]
+    assert held.next_at() == 110
+    assert take(held, BatchOutcome("r", "failed"))["a"] == 10
