@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,12 +21,6 @@ from .triggers import TriggerDesk
 
 
 @dataclass
-class _Began:
-    watch: FolderWatch | None = None
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(frozen=True)
 class FolderTrigger:
     """An entry of `on.watch`: its orders carry the files as they have settled."""
 
@@ -35,7 +28,19 @@ class FolderTrigger:
 
     spec: WatchSpec
     max_attempts: int
-    _began: _Began = field(default_factory=_Began, repr=False, compare=False)
+    _watch: FolderWatch = field(init=False, repr=False, compare=False)
+    _desk: TriggerDesk = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        spec, file = self.spec, Path(self.spec.file)
+        self._watch = FolderWatch(
+            spec,
+            WatchLedger(spec.name, spec.root, file, lambda only: self._desk.open_ledger(only)),
+            known_orders=self._known_orders,
+            submit=self._submit,
+            note=lambda words: self._desk.warn(words),
+            max_attempts=self.max_attempts,
+        )
 
     @property
     def key(self) -> str:
@@ -44,49 +49,36 @@ class FolderTrigger:
 
     async def run(self, desk: TriggerDesk) -> None:
         """Watch until cancelled, and end within seconds also where the folder does not answer."""
-        pipeline, spec = desk.pipeline(), self.spec
-
-        async def known_orders() -> list[Order]:
-            await desk.queue.flush()  # of a watch before this one
-            found = {order.id: order for order in desk.open_orders()}
-            found |= {o.id: o for o in await desk.queue.unhandled(pipeline.key, desk.key)}
-            return sorted(found.values(), key=lambda order: order.created_at)
-
-        async def submit(files: Sequence[FileVersion], gone: Sequence[str]) -> Order:
-            names = [*(seen.relpath for seen in files), *gone]
-            reason = names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
-            # Each demand is a new one, also of a version that was handled before: the watch knows
-            # its orders that are not handled.
-            receipt = await desk.order(
-                uuid.uuid4().hex, files=files, gone=gone, reason=reason, retry_failed=spec.is_hot
-            )
-            return receipt.order
-
-        self._began.watch = watch = FolderWatch(
-            spec,
-            WatchLedger(spec.name, spec.root, pipeline.file, desk.open_ledger),
-            known_orders=known_orders,
-            submit=submit,
-            note=desk.warn,
-            max_attempts=self.max_attempts,
-        )
-        self._began.event.set()
-        await watch.run()
+        self._desk = desk
+        await self._watch.run()
 
     async def done(self, order: Order) -> None:
-        """Write what an order's run has handled; wait for the watch to begin.
-
-        Raises:
-            LedgerError: nothing is written.
-        """
-        await self._began.event.wait()
-        assert self._began.watch is not None
-        await self._began.watch.done(order)
+        """Write what an order's run has handled, as soon as the trigger runs and the ledger can."""
+        await self._watch.done(order)
 
     def status(self, now: datetime) -> Mapping[str, Any]:
-        if self._began.watch is None:
-            return {"path": str(self.spec.root), "state": "away", "why": "not looked at yet"}
-        return self._began.watch.status()
+        return self._watch.status()
+
+    async def _known_orders(self) -> list[Order]:
+        desk = self._desk
+        await desk.queue.flush()  # what a trigger before this one knows
+        found = {order.id: order for order in desk.open_orders()}
+        ended = await desk.queue.unhandled(desk.pipeline().key, desk.key)
+        found |= {order.id: order for order in ended}
+        return sorted(found.values(), key=lambda order: order.created_at)
+
+    async def _submit(self, files: Sequence[FileVersion], gone: Sequence[str]) -> Order:
+        names = [*(seen.relpath for seen in files), *gone]
+        receipt = await self._desk.order(
+            # Each demand is a new one, also of a version that was handled before: the watch knows
+            # its orders whose end was not taken.
+            uuid.uuid4().hex,
+            reason=names[0] + (f" and {len(names) - 1} more" if names[1:] else ""),
+            files=files,
+            gone=gone,
+            retry_failed=self.spec.is_hot,
+        )
+        return receipt.order
 
 
 class HotFolderTrigger(FolderTrigger):

@@ -23,7 +23,7 @@ from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import TaskSet, wait_for_event
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.workers.order import Order
+from paddock.runner.workers.order import FROM_PREFECT, Order
 
 from .order_queue import OrderQueue, QueueBroken
 from .triggered_pipeline import TriggeredPipeline
@@ -154,7 +154,7 @@ class TriggerKeeper:
             try:
                 with contextlib.suppress(QueueBroken):  # a trigger may have other answers
                     for order in await self._queue.unhandled(desk.pipeline().key, trigger.key):
-                        await self._tell(order, trigger)
+                        self._telling.start(self._tell(order, trigger))  # it takes them as it runs
                 has_begun.set()
                 await trigger.run(desk)
             except QueueBroken:  # its keeper says so
@@ -186,6 +186,8 @@ class TriggerKeeper:
         found = self._running.get(order.pipeline, {}).get(order.trigger)
         if trigger is None and found is not None:
             trigger = found.trigger
+        if trigger is None and order.trigger != FROM_PREFECT:
+            return  # it is handed over when its pipeline is served again
         if trigger is not None:
             try:
                 await trigger.done(order)

@@ -66,8 +66,8 @@ class FolderWatch:
         self._clock = clock
         self._notices = WatchMessages(spec.root, note)
         self._wake = asyncio.Event()
-        self._lock = asyncio.Lock()
-        """Held while files, ledger and state change together."""
+        self._ended: list[tuple[Order, asyncio.Future[None]]] = []
+        """Orders whose end is to be taken, and what resolves when it is written."""
         self._ledger = ledger
         self._filter = WatchFilter(spec)
         self._io = IoThread(f"watch {spec.root}", self._slow)
@@ -92,8 +92,7 @@ class FolderWatch:
         try:
             while True:
                 try:
-                    async with self._lock:
-                        await self._round(await self._begun())
+                    await self._round(await self._begun())
                     self._notices.over("broken")
                 except Exception as error:
                     # A watch must last for years: report unexpected errors, and list everything
@@ -106,13 +105,15 @@ class FolderWatch:
                 times = [self._root_at]
                 if self._root is not None and self._state is not None:
                     times += [self._look_at, self._state.next_at() or self._look_at]
-                if self._unfiled:
+                if self._unfiled or self._ended:
                     times.append(now + REFUSED_S)
                 wait_s = max(min(times) - now, GATHER_S)
                 if await wait_for_event(self._wake, wait_s):
                     await asyncio.sleep(GATHER_S)
                 self._wake.clear()
         finally:
+            for _, taken in self._ended:
+                taken.cancel()
             self._change_source.drop()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(END_S):
@@ -120,38 +121,25 @@ class FolderWatch:
             self._io.close()
 
     async def done(self, order: Order) -> None:
-        """Take the end of an order.
+        """Take the end of an order; return when it is written.
 
         Raises:
-            LedgerError: nothing has changed, and it must be called again.
+            CancelledError: the watch ended before.
         """
-        async with self._lock:
-            state = await self._begun()
-            outcome = await self._io.ask(self._ledger.outcome, order)
-            update = state.judge(order.id, outcome)
-            if update is None:
-                return
-            handled = {} if self.spec.is_hot else {**update.files, **state.renewed()}
-            if handled or update.gone:
-                await self._io.ask(self._ledger.record, outcome.run, handled, update.gone)
-            state.ended(order.id, outcome, update, self._clock())
-            given_up = {} if outcome.is_through else outcome.failed
-            for relpath in given_up.keys() & update.files.keys():
-                words = f"'{relpath}' is not retried until it changes: {given_up[relpath]}"
-                self._notices.tell("given up", words)
-            if self.spec.is_hot:
-                self._unfiled |= {path: outcome.failed.get(path) for path in update.files}
-                await self._file_done(state)
-        self._look_soon()
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended.append((order, taken))
         self._wake.set()
+        await taken
 
     def status(self) -> dict[str, Any]:
         how = "polling" if self._change_source.polls else "watching"
         how = "away" if self._root is None else how
         since_s = round(self._clock() - self._looked_at, 1)
+        how = "not answering" if self._is_slow else how
         return {
+            "text": f"{how} '{self.spec.root}'",
             "path": str(self.spec.root),
-            "state": "not answering" if self._is_slow else how,
+            "state": how,
             "why": self._why_away if self._root is None else self._doubt or None,
             "files": self._n_files,
             "is_hot": self.spec.is_hot,
@@ -196,6 +184,7 @@ class FolderWatch:
     async def _round(self, state: WatchState) -> None:
         """Take new hints, and give an order for what is due."""
         try:
+            await self._take_ends(state)
             await self._file_done(state)
             if not await self._is_there(state, self._clock()):
                 return
@@ -341,6 +330,44 @@ class FolderWatch:
         state.sent(order)
         self._notices.over("submit")
         self._notices.over("ledger")
+
+    # --- ended orders
+
+    async def _take_ends(self, state: WatchState) -> None:
+        while self._ended:
+            order, taken = self._ended[0]
+            try:
+                await self._take_end(state, order)
+            except LedgerError as error:
+                self._notices.tell("ledger", str(error))
+                return
+            self._notices.over("ledger")
+            del self._ended[0]
+            if not taken.done():
+                taken.set_result(None)
+            self._look_soon()
+
+    async def _take_end(self, state: WatchState, order: Order) -> None:
+        """Write what an order's run has handled.
+
+        Raises:
+            LedgerError: nothing has changed.
+        """
+        outcome = await self._io.ask(self._ledger.outcome, order)
+        update = state.judge(order.id, outcome)
+        if update is None:
+            return
+        handled = {} if self.spec.is_hot else {**update.files, **state.renewed()}
+        if handled or update.gone:
+            await self._io.ask(self._ledger.record, outcome.run, handled, update.gone)
+        state.ended(order.id, outcome, update, self._clock())
+        given_up = {} if outcome.is_through else outcome.failed
+        for relpath in given_up.keys() & update.files.keys():
+            words = f"'{relpath}' is not retried until it changes: {given_up[relpath]}"
+            self._notices.tell("given up", words)
+        if self.spec.is_hot:
+            self._unfiled |= {path: outcome.failed.get(path) for path in update.files}
+            await self._file_done(state)
 
     async def _file_done(self, state: WatchState) -> None:
         """Move done files of a hot folder out of `processing/`."""
