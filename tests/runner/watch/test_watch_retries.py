@@ -18,7 +18,7 @@ def take(held: HeldFiles, outcome: BatchOutcome, *, claimed: str = "") -> dict[s
     """Take the end of an order of both files; return until when each is held."""
     again = held.tried_again((A, B), outcome, claimed)
     held.hold([seen for seen in (A, B) if seen.relpath in again], outcome, 0)
-    untils = {}
+    untils: dict[str, float] = {}
     while len(held):
         at = held.next_at()
         assert at is not None
