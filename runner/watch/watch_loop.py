@@ -318,7 +318,7 @@ class FolderWatch:
             self._tell_refused(moved.refused)
             for relpath in moved.files:
                 self._notices.over(relpath)
-        files, gone = [*state.ready().values()], state.gone()
+        files, gone = tuple(state.ready().values()), tuple(state.gone())
         if not files and not gone:
             return
         try:
