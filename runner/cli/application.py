@@ -50,6 +50,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.tune": ("tune",),
     "commands.serve_service": ("serve", "service"),
     "commands.up_allow": ("up", "allow"),
+    "commands.pause_resume": ("pause", "resume"),
     "commands.setup": ("setup",),
     "commands.status": ("status",),
     "commands.runs_logs": ("runs", "logs"),
@@ -93,7 +94,9 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "Unattended": {
         "up": "Run the schedules, watches and webhooks of the pipelines below DIR.",
-        "status": "Show `paddock up` with its queue and calls, the services, and the last runs.",
+        "status": "Show `paddock up` with its triggers and orders, the services, the last runs.",
+        "pause": "Hold back the runs of a pipeline under `paddock up`, or those of one trigger.",
+        "resume": "Resume the runs that `paddock pause` holds back.",
         "allow": "Allow pipeline files what they ask for, for `paddock up`.",
         "setup": "Print the unit that keeps `paddock up` running, and how to install it.",
         "mcp": "Serve the pipelines of FOLDER to agents as tools (Model Context Protocol).",

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,8 @@ class ConsoleSources:
     settings: Settings
     up_status: Callable[[], Mapping[str, Any]] | None = None
     """Of `paddock up`, a copy that does not change; called in the event loop."""
-    paused: Callable[..., bool | None] | None = None
-    """Of `paddock up`: whether a pipeline's runs are held back, after a change; in a thread."""
-    paused_files: Callable[[], Awaitable[Collection[Path]]] | None = None
-    """Of `paddock up`: the pipelines that are held back; called in its loop, and soon ends."""
+    pause: Callable[[Path, str, bool], bool] | None = None
+    """Of `paddock up`: hold back a pipeline, or a trigger of it, or no longer; in a thread."""
     own_state: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
     """The state of the service that serves the pages, which alone is shown; called in its loop."""
     flags: Mapping[str, object] = field(default_factory=dict)
@@ -167,26 +165,18 @@ class ConsoleActions:
         return pipeline_address(file)
 
     def pause(self, by: str, form: Form, file: Path) -> str:
-        """Hold back the runs that `paddock up` would start, or, with `resume`, no longer."""
-        is_paused = "resume" not in form
-        if self.paused(file, is_paused) is None:
-            raise CommandError("`paddock up` does not serve this pipeline: it has no triggers.")
-        log.info("%s: %s by %s", file, "paused" if is_paused else "resumed", by)
-        return pipeline_address(file)
-
-    def paused(self, file: Path, change: bool | None = None) -> bool | None:
-        """Return whether a pipeline is paused, after a change; None: nothing triggers it.
-
-        Raises:
-            CommandError: Prefect does not say.
-        """
-        if self._sources.paused is None:
-            return None
+        """Hold back the runs of a pipeline or a trigger, or, with `resume`, no longer."""
+        is_paused, trigger = "resume" not in form, form.get("trigger", "")
         try:
-            return self._sources.paused(file, change)
-        except Exception as error:  # of Prefect's client, or it is late
-            words = str(error) or "no answer"
-            raise CommandError(f"Prefect, which keeps the pauses, is away: {words}.") from error
+            pause = self._sources.pause
+            is_served = pause is not None and pause(file, trigger, is_paused)
+        except Exception as error:  # of the queue's file, or it is late
+            raise CommandError(str(error) or "The queue of `paddock up` is busy.") from error
+        if not is_served:
+            raise CommandError("`paddock up` serves no such trigger of this pipeline.")
+        what = f"{trigger} of {file}" if trigger else file
+        log.info("%s: %s by %s", what, "paused" if is_paused else "resumed", by)
+        return pipeline_address(file)
 
     # --- runs
 
@@ -243,17 +233,15 @@ class ConsoleActions:
         raise NotHere(f"'{file}' is outside of the folders that are shown.")
 
 
-def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> PageParts:
+def pipeline_page(
+    actions: ConsoleActions, file: Path, last: PastRun | None, served: Mapping[str, Any] | None
+) -> PageParts:
+    """Return the page of a pipeline; `served`: its state under `paddock up`."""
     try:
         state = actions.state_of(file)
     except PipelineError as error:
         return PageParts(file.name, render("console_faults.html", file=file, error=str(error)))
     own, refusal = state.settings.address.url, state.refusal()
-    is_paused, paused_error = None, ""
-    try:
-        is_paused = actions.paused(file)
-    except CommandError as error:
-        paused_error = str(error)
     required = [need for bound in state.starts for need in permission_needs(bound, own)]
     body = render(
         "console_pipeline.html",
@@ -267,8 +255,7 @@ def pipeline_page(actions: ConsoleActions, file: Path, last: PastRun | None) -> 
         not_permitted=refusal if isinstance(refusal, NotPermitted) else None,
         consents_id=state.needed_consents_id,
         has_consent=state.needed_consents <= state.consents.agreed(file),
-        paused_error=paused_error,
-        is_paused=is_paused,
+        served=served,
         why_not="" if refusal is None else "It is not allowed what it wants: see above.",
         fields=[
             (f"{_INPUT}{declared.name}", declared, *_input_words(declared, actions, file))

@@ -27,7 +27,7 @@ from .web_console import SIGN_IN, WebConsole
 if TYPE_CHECKING:
     from paddock.runner.schedule.up import Up
 
-_PREFECT_S = 20.0
+_QUEUE_S = 20.0  # another program may have locked its file
 _REMEDY = "`paddock console` printed it when it started last."
 
 
@@ -44,12 +44,11 @@ def pages_of_up(
     def pages(access: PageAccess, up: Up) -> Sequence[BaseRoute]:
         loop = asyncio.get_running_loop()
 
-        def paused(file: Path, change: bool | None = None) -> bool | None:
-            future = asyncio.run_coroutine_threadsafe(up.paused(file.resolve(), change), loop)
-            return future.result(_PREFECT_S)
+        def pause(file: Path, trigger: str, is_paused: bool) -> bool:
+            change = up.pause(file.resolve(), trigger, is_paused=is_paused)
+            return asyncio.run_coroutine_threadsafe(change, loop).result(_QUEUE_S)
 
-        own = replace(sources, up_status=up.status, paused=paused, paused_files=up.paused_files)
-        return _routes_behind(own, access)
+        return _routes_behind(replace(sources, up_status=up.status, pause=pause), access)
 
     return pages
 

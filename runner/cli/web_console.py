@@ -15,7 +15,6 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Collection,
     Iterable,
     Iterator,
     Mapping,
@@ -149,7 +148,6 @@ class WebConsole:
         """Held while what is kept between calls is read and changed, never over the network."""
         self._up_status: Mapping[str, Any] = {}
         self._own_state: Mapping[str, Any] = {}
-        self._paused: Collection[Path] = ()
         self._speeds: dict[str, SpeedHistory] = {}
         self._finder = PipelineFinder(())
         self._heads: _Heads = {}
@@ -204,8 +202,6 @@ class WebConsole:
             self._access.reviewer(request)
             if self._sources.up_status is not None:  # the loop's own, not the thread's
                 self._up_status = self._sources.up_status()
-            if self._sources.paused_files is not None and name == "Pipelines":
-                self._paused = await self._sources.paused_files()
             if self._sources.own_state is not None and name in ("Models", "Requests"):
                 self._own_state = await self._sources.own_state()
             return await (threads or self._reading).run(built, request)
@@ -288,7 +284,7 @@ class WebConsole:
         for past in found.runs:
             last.setdefault(past.file.resolve(), past)
         status = self._up_status
-        triggered = {Path(entry["file"]).resolve(): entry for entry in status.get("pipelines", ())}
+        served = self._served()
         heads, own_faults = self._pipelines_found.get()
         faults = {**own_faults, **status.get("faults", {})}
         texts = (text if at in text else f"{at}: {text}" for at, text in faults.items())
@@ -300,8 +296,8 @@ class WebConsole:
                 "address": pipeline_address(file),
                 "place": os.path.relpath(file, root),
                 "last": last.get(file),
-                "is_paused": file in self._paused,
-                "next": "; ".join(_next_texts(triggered.get(file, {}))),
+                "is_paused": served.get(file, {}).get("is_paused", False),
+                "triggers": "; ".join(_trigger_texts(served.get(file, {}))),
             }
             for file, (_, head) in sorted(heads.items())
         ]
@@ -347,7 +343,13 @@ class WebConsole:
     def _pipeline(self, id_: str, query: Query) -> PageParts:
         file = self._file(id_)
         past = recent_runs([LedgerFolder(file.parent / STATE_FOLDER, file.name)], limit=1).runs
-        return pipeline_page(self._actions, file, past[0] if past else None)
+        served = self._served().get(file)
+        return pipeline_page(self._actions, file, past[0] if past else None, served)
+
+    def _served(self) -> Mapping[Path, Mapping[str, Any]]:
+        """Return the state of the pipelines of `paddock up`, by file."""
+        found = self._up_status.get("pipelines", ())
+        return {Path(entry["file"]).resolve(): entry for entry in found}
 
     def _models(self, query: Query) -> PageParts:
         states, notes = self._service_states()
@@ -470,8 +472,8 @@ def _pipeline_head(file: Path, own: str) -> _PipelineHead:
     return _PipelineHead(pipeline.name, pipeline.description or "", n_faults, wants)
 
 
-def _next_texts(pipeline: Mapping[str, Any]) -> Iterator[str]:
-    """Yield when a pipeline runs next, what starts it, and what holds it back."""
+def _trigger_texts(pipeline: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what starts a pipeline, and what holds it back."""
     yield from map(trigger_text, pipeline.get("triggers", ()))
     if not pipeline.get("is_open", True):
         yield f"waits for its window {pipeline['window']}"

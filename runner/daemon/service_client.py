@@ -51,7 +51,7 @@ def ask_up(settings: Settings) -> tuple[Mapping[str, Any] | None, str]:
         f"{address.url}/status", timeout_s=UP_TIMEOUT_S, most_bytes=MOST_STATUS_BYTES
     )
     facts = (http.json_object(body.encode()) if code else None) or {}
-    if code == 200 and "pipelines" in facts:
+    if code == 200 and {"pid", "pipelines", "queue"} <= facts.keys():
         return facts, ""
     if code in (401, 403) and facts.get("error"):
         return None, f"{address.url}: {facts['error']}"

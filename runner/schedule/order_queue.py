@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sqlite3
 import time
 import uuid
@@ -66,6 +67,15 @@ CREATE TABLE IF NOT EXISTS pauses (
     pipeline TEXT NOT NULL, trigger TEXT NOT NULL, since REAL NOT NULL,
     PRIMARY KEY (pipeline, trigger)
 );
+CREATE TABLE IF NOT EXISTS totals (
+    pipeline TEXT NOT NULL, end TEXT NOT NULL, n INTEGER NOT NULL, last REAL NOT NULL,
+    PRIMARY KEY (pipeline, end)
+);
+CREATE TRIGGER IF NOT EXISTS count_ends AFTER UPDATE OF state ON orders
+WHEN NEW.state = 'ended' AND OLD.state != 'ended' BEGIN
+    INSERT INTO totals VALUES (NEW.pipeline, NEW.end, 1, NEW.ended_at)
+    ON CONFLICT DO UPDATE SET n = n + 1, last = excluded.last;
+END;
 """
 _NAMES = tuple(part.name for part in fields(Order))
 _ORDER = f"SELECT {', '.join(_NAMES)} FROM orders"
@@ -143,6 +153,7 @@ class OrderQueue:
         self._pipelines = set(pipelines)
         for id_ in [id_ for id_, order in self.orders.items() if order.pipeline not in pipelines]:
             del self.orders[id_]
+        await self.read_pauses()
         self.changed.set()
 
     # --- orders
@@ -229,11 +240,11 @@ class OrderQueue:
         return int(n)
 
     async def facts(self) -> dict[str, dict[str, Any]]:
-        """Return the numbers of ended orders and the time of the last success, by pipeline."""
-        query = (
-            "SELECT pipeline, end, count(*), max(ended_at) FROM orders WHERE state = 'ended' "
-            "GROUP BY pipeline, end"
-        )
+        """Return the numbers of ended orders and the time of the last success, by pipeline.
+
+        Orders that were deleted since count, too.
+        """
+        query = "SELECT pipeline, end, n, last FROM totals"
         found: dict[str, dict[str, Any]] = {}
         for key, end, n, at in await self._do(lambda db: db.execute(query).fetchall()):
             facts = found.setdefault(key, {"ends": Counter(), "last_success": 0.0})
@@ -264,8 +275,8 @@ class OrderQueue:
 
     async def read_pauses(self) -> None:
         """Read what people hold back: `paddock pause` writes the file as well."""
-        query = "SELECT pipeline, trigger FROM pauses"
-        found = frozenset(await self._do(lambda db: db.execute(query).fetchall()))
+        pipelines = tuple(self._pipelines)
+        found = await self._do(lambda db: read_pauses(db, pipelines))
         if found != self.pauses:
             self.pauses = found
             self.changed.set()
@@ -419,12 +430,36 @@ def open_queue_file(file: Path) -> sqlite3.Connection:
     return db
 
 
-def write_pause(db: sqlite3.Connection, pipeline: str, trigger: str, *, is_paused: bool) -> None:
+def write_pause(db: sqlite3.Connection, pipeline: str, trigger: str, *, is_paused: bool) -> bool:
+    """Hold back a pipeline, or one trigger of it, or no longer; return whether that is new."""
+    file = os.path.realpath(pipeline)  # also where `paddock up` goes by a link
     if is_paused:
-        row = (pipeline, trigger, time.time())
-        db.execute("INSERT OR IGNORE INTO pauses VALUES (?, ?, ?)", row)
-    else:
-        db.execute("DELETE FROM pauses WHERE pipeline = ? AND trigger = ?", (pipeline, trigger))
+        query, row = "INSERT OR IGNORE INTO pauses VALUES (?, ?, ?)", (file, trigger, time.time())
+        return db.execute(query, row).rowcount > 0
+    query = "DELETE FROM pauses WHERE pipeline = ? AND trigger = ?"
+    return db.execute(query, (file, trigger)).rowcount > 0
+
+
+def read_pauses(db: sqlite3.Connection, pipelines: Collection[str]) -> frozenset[tuple[str, str]]:
+    """Return what is held back of these pipelines: they, and triggers of theirs."""
+    triggers: dict[str, list[str]] = {}
+    for file, trigger in db.execute("SELECT pipeline, trigger FROM pauses"):
+        triggers.setdefault(file, []).append(trigger)
+    return frozenset(
+        (key, trigger)
+        for key in (pipelines if triggers else ())
+        for trigger in triggers.get(os.path.realpath(key), ())
+    )
+
+
+def count_open_orders(
+    db: sqlite3.Connection, pipelines: Collection[str], trigger: str
+) -> Counter[str]:
+    """Return the states of a pipeline's orders, under any of its paths; of a trigger if named."""
+    places = ", ".join("?" * len(pipelines))
+    where = f"pipeline IN ({places}) AND (? IN ('', trigger)) AND {_IS_OPEN}"
+    rows = db.execute(f"SELECT state FROM orders WHERE {where}", (*pipelines, trigger))
+    return Counter(state for (state,) in rows)
 
 
 def _insert(db: sqlite3.Connection, order: Order) -> OrderReceipt:

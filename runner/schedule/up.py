@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +23,6 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 from paddock.engine.api.server import PortTaken, listen, serving
-from paddock.engine.system import files
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
@@ -48,24 +47,19 @@ from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.workers.fork_server import start_fork_server
 from paddock.runner.workers.ordered_run import known_end
 
-from .decision_trigger import DecisionTrigger
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
-from .folder_trigger import folder_triggers
 from .order_queue import OrderQueue, QueueBroken
-from .plugin_triggers import plugin_triggers
+from .pipeline_triggers import triggers_of
 from .prefect_link import PrefectLink
 from .run_manager import ManagerOptions, RunManager
 from .run_processes import PrefectPlace
-from .schedule_trigger import ScheduleTrigger
 from .systemd_notify import notify_reloaded, notify_systemd, watchdog_interval_s
 from .trigger_keeper import TriggerKeeper
 from .triggered_pipeline import TriggeredPipeline
-from .triggers import Trigger
 from .up_alerts import LedgerHealth, alert_given_up, alert_trouble
 from .up_status import StatusAccess, make_status_app, named_pipelines, status_of
 from .webhook_migration import take_over_calls
-from .webhook_trigger import webhook_triggers
 
 
 class UpError(Exception):
@@ -193,9 +187,8 @@ class Up:
                 await self._link.move(url)
             self._ledgers = LedgerHealth(self._open_ledger, partial(alert_trouble, flags))
             is_open = not is_loopback(listener.getsockname()[0])
-            self._keeper = TriggerKeeper(
-                self._queue, self._open_ledger, partial(self._triggers_of, is_open=is_open)
-            )
+            triggers = partial(triggers_of, max_attempts=unattended.max_attempts, is_open=is_open)
+            self._keeper = TriggerKeeper(self._queue, self._open_ledger, triggers)
             options = ManagerOptions(
                 unattended.max_runs,
                 unattended.max_restarts,
@@ -222,19 +215,12 @@ class Up:
                 mounted_page(all_reviews, settings.state_dir, keys=keys, is_open=is_open)
             )
             routes = [*page.routes(), *self._wishes.pages(page.access, self)]
-            app = make_status_app(self._ready, self.status, self._keeper.answer, reader, routes)
+            app = make_status_app(
+                self._ready, self.status, self._keeper.answer, reader, routes, self._queue.facts
+            )
             stack.push_async_callback(self._closed)
             await stack.enter_async_context(serving(app, listener, settings.service))
             yield
-
-    def _triggers_of(self, pipeline: TriggeredPipeline, *, is_open: bool) -> list[Trigger]:
-        """Return the triggers of a pipeline, as its file is now."""
-        found: list[Trigger] = [*map(ScheduleTrigger, pipeline.schedules)]
-        found += folder_triggers(pipeline, self._settings.unattended.max_attempts)
-        found += webhook_triggers(pipeline, is_open=is_open)
-        found += plugin_triggers(pipeline)
-        found += [DecisionTrigger()] if asks_people(pipeline.pipeline) else []
-        return found
 
     def _ended(self, order: Any) -> None:
         self._keeper.ended(order)
@@ -474,26 +460,21 @@ class Up:
             "queue": not self._queue.fault,
         }
 
-    async def paused(self, file: Path, change: bool | None = None) -> bool | None:
-        """Return whether a person holds back the runs of a pipeline, after a change, if any.
+    async def pause(self, file: Path, trigger: str, *, is_paused: bool) -> bool:
+        """Hold back the runs of a pipeline, or of one trigger of it; or no longer.
 
-        None: it is not served.
+        Return False if it is not served.
 
         Raises:
             QueueBroken: the change cannot be stored.
         """
         found = (key for key, made in self._served.items() if made.file.resolve() == file)
-        if (key := next(found, None)) is None:
-            return None
-        if change is not None:
-            await self._queue.pause(key, is_paused=change)
-            self._link.wake.set()
-        return (key, "") in self._queue.pauses
-
-    async def paused_files(self) -> Collection[Path]:
-        """Return the pipelines whose runs a person holds back."""
-        paused = {key for key, trigger in self._queue.pauses if not trigger}
-        return [files.resolved(Path(key)) or Path(key) for key in paused]
+        key = next(found, None)
+        if key is None or (trigger and not self._keeper.has(key, trigger)):
+            return False
+        await self._queue.pause(key, trigger, is_paused=is_paused)
+        self._link.wake.set()
+        return True
 
     def status(self) -> dict[str, Any]:
         facts = status_of(self._run_manager, self._keeper, self._queue, datetime.now(UTC))

@@ -1,16 +1,22 @@
-"""Status of `paddock up`: `/healthz`, `/readyz`, `/status`.
+"""Status of `paddock up`: `/healthz`, `/readyz`, `/status`, `/metrics`.
 
 `/healthz` answers while the process lives, `/readyz` whether it can take work, `/status` shows
-everything to permitted clients, and sends browsers to the console.
+everything to permitted clients, and sends browsers to the console. `/metrics` is for Prometheus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -20,10 +26,11 @@ from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.runner.review.page_access import CONSOLE_PATH
-from paddock.runner.workers.order import Order
+from paddock.runner.workers.order import Order, OrderEnd
 
-from .order_queue import OrderQueue
+from .order_queue import OrderQueue, QueueBroken
 from .run_manager import ManagedRun, RunManager
 from .trigger_keeper import TriggerKeeper
 
@@ -54,18 +61,24 @@ def status_of(
     names = {key: pipeline.pipeline.name for key, pipeline in manager.pipelines.items()}
     not_let_in = [job for job in manager.jobs.values() if job.process.waits_for]
     at_work = [job for job in manager.jobs.values() if job not in not_let_in]
-    orders = [order for order in queue.orders.values() if order.id not in manager.jobs]
-    held = (
-        {**_order_json(queue.orders[job.order], names), "state": job.process.waits_for}
+    n_running = Counter(job.pipeline.key for job in at_work)
+    held = [
+        replace(queue.orders[job.order], words=job.process.waits_for)
         for job in not_let_in
         if job.order in queue.orders
-    )
+    ]
+    waiting = [*held, *(each for each in queue.orders.values() if each.id not in manager.jobs)]
+    n_waiting = Counter(order.pipeline for order in waiting)
+    since = {order.pipeline: order.created_at for order in sorted(waiting, key=_newest_first)}
     return {
         "pipelines": [
             {
                 "name": pipeline.pipeline.name,
                 "file": key,
                 "is_paused": (key, "") in queue.pauses,
+                "running": n_running[key],
+                "waiting": n_waiting[key],
+                "waiting_since": _moment(since[key]) if key in since else None,
                 "window": str(pipeline.window) if pipeline.window else None,
                 "is_open": pipeline.window.is_open(now) if pipeline.window else True,
                 "missing": manager.missing.get(key, ()),
@@ -74,8 +87,8 @@ def status_of(
             for key, pipeline in manager.pipelines.items()
         ],
         "running": [_run_json(job, queue.orders.get(job.order)) for job in at_work],
-        "waiting": len(not_let_in) + len(orders),
-        "queue": [*held, *(_order_json(order, names) for order in orders[:MOST_SHOWN])],
+        "waiting": len(waiting),
+        "queue": [_order_json(order, names) for order in waiting[:MOST_SHOWN]],
     }
 
 
@@ -92,20 +105,73 @@ def _run_json(job: ManagedRun, order: Order | None) -> dict[str, Any]:
     }
 
 
+def _newest_first(order: Order) -> float:
+    return -order.created_at
+
+
 def _order_json(order: Order, names: Mapping[str, str]) -> dict[str, Any]:
-    due_at, not_before = (
-        datetime.fromtimestamp(at, UTC).astimezone().isoformat()
-        for at in (order.due_at, max(order.not_before, order.due_at))
-    )
     return {
         "order": order.id,
         "pipeline": names.get(order.pipeline),
         "trigger": order.trigger,
         "reason": order.reason,
-        "at": due_at,
-        "not_before": not_before,
+        "at": _moment(order.due_at),
+        "not_before": _moment(max(order.not_before, order.due_at)),
         "state": order.words,
     }
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().isoformat()
+
+
+@dataclass
+class UpMetrics(Collector):
+    """Numbers of `paddock up` for Prometheus, by pipeline."""
+
+    is_ready: bool
+    pipelines: Sequence[Mapping[str, Any]]
+    """As in the status."""
+    totals: Mapping[str, Mapping[str, Any]] | None
+    """Of ended orders, by the pipeline's file; None: the queue cannot be read."""
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ("pipeline", "file")
+        yield GaugeMetricFamily(
+            "paddock_up_ready", "Whether it can take work, as in /readyz.", self.is_ready
+        )
+        waiting = GaugeMetricFamily("paddock_orders_waiting", "Orders that wait.", labels=labels)
+        running = GaugeMetricFamily("paddock_orders_running", "Orders at work.", labels=labels)
+        oldest = GaugeMetricFamily(
+            "paddock_oldest_order_seconds", "How long the oldest one waits.", labels=labels
+        )
+        paused = GaugeMetricFamily(
+            "paddock_trigger_paused", "Whether a person holds its runs back.",
+            labels=(*labels, "trigger"),
+        )  # fmt: skip
+        ended = CounterMetricFamily(
+            "paddock_orders_ended", "Orders by their end.", labels=(*labels, "end")
+        )
+        success = GaugeMetricFamily(
+            "paddock_last_success_timestamp_seconds", "When a run was completed.", labels=labels
+        )
+        for made in self.pipelines:
+            own = made["name"], made["file"]
+            waiting.add_metric(own, made["waiting"])
+            running.add_metric(own, made["running"])
+            since = made["waiting_since"]
+            age_s = time.time() - datetime.fromisoformat(since).timestamp() if since else 0.0
+            oldest.add_metric(own, max(age_s, 0.0))
+            for trigger in made["triggers"]:
+                is_paused = made["is_paused"] or trigger["is_paused"]
+                paused.add_metric((*own, trigger["trigger"]), is_paused)
+            if self.totals is not None:
+                facts = self.totals.get(made["file"], {"ends": {}, "last_success": 0.0})
+                for end in get_args(OrderEnd)[1:]:
+                    ended.add_metric((*own, end), facts["ends"].get(end, 0))
+                if facts["last_success"]:
+                    success.add_metric(own, facts["last_success"])
+        yield from (waiting, running, oldest, paused, ended, success)
 
 
 RequestHandler = Callable[[Request], Awaitable[Response]]
@@ -117,10 +183,12 @@ def make_status_app(
     hooks: RequestHandler,
     reader: StatusAccess | None = None,
     extra_routes: Sequence[BaseRoute] = (),
+    totals: Callable[[], Awaitable[Mapping[str, Any]]] | None = None,
 ) -> Starlette:
     """Return the application; paths that are not its own or `more` may be webhooks.
 
-    `reader` decides who may read `/status`, which names folders, documents and faults.
+    `reader` decides who may read `/status`, which names folders, documents and faults, and
+    `/metrics`. `totals` returns the numbers of ended orders.
     """
     reader = reader or StatusAccess()
 
@@ -139,12 +207,23 @@ def make_status_app(
             return RedirectResponse(CONSOLE_PATH)  # where people sign in
         return json_response(dict(status())) if refusal is None else refusal
 
+    async def answer_metrics(request: Request) -> Response:
+        if (refusal := reader.refusal(request)) is not None:
+            return refusal
+        ended: Mapping[str, Any] | None = None
+        if totals is not None:
+            with contextlib.suppress(QueueBroken):  # `paddock_up_ready` says so
+                ended = await totals()
+        numbers = UpMetrics(all(ready().values()), status()["pipelines"], ended)
+        return Response(generate_latest(numbers), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
     get = ["GET", "HEAD"]
     return Starlette(
         routes=[
             Route("/healthz", healthz, methods=get),
             Route("/readyz", readyz, methods=get),
             Route("/status", answer_status, methods=get),
+            Route("/metrics", answer_metrics, methods=get),
             *extra_routes,
             Route("/{rest:path}", hooks, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
         ]

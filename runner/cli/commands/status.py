@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.cli import history_text
 from paddock.runner.cli.arguments import JsonOption
@@ -20,7 +22,7 @@ from paddock.runner.settings import read_settings
 
 
 def status(as_json: JsonOption = False) -> int:
-    """Show `paddock up` with its queue and calls, the services, and the last runs.
+    """Show `paddock up` with its triggers and orders, the services, the last runs.
 
     Exit with 1 if no `paddock up` answers.
     """
@@ -49,13 +51,22 @@ def status(as_json: JsonOption = False) -> int:
 
 
 def _up_lines(up: Mapping[str, Any], where: str) -> Iterator[str]:
-    running = counted(len(up["running"]), "run")
     yield (
-        f"`paddock up` at {where}, process {up['pid']}: {running} at work, "
-        f"{counted(up['waiting'], 'order')} waiting."
+        f"`paddock up` at {where}, process {up['pid']}: {counted(len(up['running']), 'run')} at "
+        f"work, {counted(up['waiting'], 'order')} waiting."
     )
     for made in up["pipelines"]:
-        yield f"{made['name']}: {', '.join(map(service_client.trigger_text, made['triggers']))}"
+        facts = ["paused"] if made["is_paused"] else []
+        if made.get("running"):
+            facts.append(f"{counted(made['running'], 'run')} at work")
+        if made.get("waiting"):
+            at = datetime.fromisoformat(made["waiting_since"]).timestamp()
+            since = units.local_time(at, "%Y-%m-%d %H:%M")
+            facts.append(f"{counted(made['waiting'], 'order')} waiting since {since}")
+        facts += [] if made["is_open"] else [f"waits for its window {made['window']}"]
+        yield f"{made['name']}: {', '.join((*facts, *made['missing']))}".removesuffix(": ")
+        for trigger in made["triggers"]:
+            yield f"- {trigger['trigger']}: {service_client.trigger_text(trigger)}"
     if not up["is_prefect_there"]:
         yield "Prefect's server does not answer: runs go on without, and are shown there later."
     for place, words in up["faults"].items():

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -367,10 +368,46 @@ def test_pipelines_of_up_show_what_is_at_work_what_waits_and_why(tmp_path: Path)
         assert words in page
 
 
+def test_a_pipeline_and_each_trigger_is_paused_on_its_page_where_up_serves_it(
+    tmp_path: Path,
+) -> None:
+    file = World(tmp_path).file
+    keys, paused = ("schedule 0 6 * * *", "webhook /a"), set[str]()
+
+    def status() -> dict[str, Any]:
+        triggers = [{"trigger": key, "text": "t", "is_paused": key in paused} for key in keys]
+        entry = {"file": str(file), "is_paused": "" in paused, "triggers": triggers}
+        return {"pipelines": [entry], "waiting": 0, "queue": []}
+
+    def pause(named: Path, trigger: str, is_paused: bool) -> bool:
+        (paused.add if is_paused else paused.discard)(trigger)
+        return named.resolve() == file.resolve() and trigger in ("", *keys)
+
+    page = pipeline_address(file.resolve())
+    sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path), status, pause)
+    app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
+    headers = {"Authorization": "Bearer tok"}
+    with TestClient(app, base_url="http://localhost", headers=headers) as client:
+        for trigger in ("", keys[1]):
+            name = trigger or "all triggers"
+            assert f"<button>Pause {name}</button>" in client.get(page).text
+            shown = client.post(f"{page}/pause", data={"trigger": trigger}).text
+            assert f"<button>Resume {name}</button>" in shown and paused == {trigger}
+            client.post(f"{page}/pause", data={"trigger": trigger, "resume": "1"})
+            assert not paused
+        refused = client.post(f"{page}/pause", data={"trigger": "webhook /b"})
+        assert (refused.status_code, "serves no such trigger" in refused.text) == (409, True)
+    unserved = Starlette(
+        routes=WebConsole(PageAccess("tok", "ann", ""), replace(sources, up_status=None)).routes()
+    )
+    with TestClient(unserved, base_url="http://localhost", headers=headers) as client:
+        assert "Pause" not in client.get(page).text
+
+
 def test_what_does_not_answer_holds_no_other_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = World(tmp_path).file.resolve()
+    World(tmp_path)
     is_waiting, go = threading.Event(), threading.Event()
 
     def hang(*given: object) -> Any:
@@ -380,12 +417,12 @@ def test_what_does_not_answer_holds_no_other_page(
 
     monkeypatch.setattr("paddock.runner.cli.web_console.service_answers", hang)
     monkeypatch.setattr("paddock.runner.cli.console_actions.loaded_models", hang)
-    sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path), paused=hang)
+    sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path))
     app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
     headers = {"Authorization": "Bearer tok"}
     client = TestClient(app, base_url="http://localhost", headers=headers)
     with client as opened, ThreadPoolExecutor() as threads:
-        for path in (pipeline_address(file), "/ui/models", "/ui/models/use"):
+        for path in ("/ui/models", "/ui/models/use"):
             is_waiting.clear()
             go.clear()
             late = threads.submit(opened.get, path)

@@ -191,6 +191,19 @@ async def test_a_pause_is_seen_by_who_runs_and_over_restarts_whoever_wrote_it(
         await each.close()
 
 
+async def test_a_pause_holds_by_whichever_path_the_file_is_named(tmp_path: Path) -> None:
+    file, link = tmp_path / "real" / "p.yaml", tmp_path / "link"
+    file.parent.mkdir()
+    link.symlink_to(file.parent)
+    queue = await opened(tmp_path, str(link / "p.yaml"))
+    for path in (link / "p.yaml", file):
+        await queue.pause(str(path), is_paused=True)
+        assert queue.pauses == {(str(link / "p.yaml"), "")}
+        await queue.pause(str(path), is_paused=False)
+        assert not queue.pauses
+    await queue.close()
+
+
 async def test_promised_orders_of_a_file_that_was_renamed_go_to_its_heir(tmp_path: Path) -> None:
     queue = await opened(tmp_path)
     for key, is_promised in (("1", True), ("2", False)):

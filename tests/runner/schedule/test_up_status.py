@@ -1,48 +1,179 @@
-"""What `/status` counts as running and as waiting."""
+"""What `/status` counts as running and as waiting, and the same for Prometheus."""
 
+import asyncio
 import os
-from dataclasses import replace
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-from paddock.runner.schedule.prefect_queue import QueuedRun
-from paddock.runner.schedule.run_manager import Deployment, ManagedRun
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paddock.engine.system import socket_owners
+from paddock.runner.schedule.order_queue import OrderQueue
+from paddock.runner.schedule.run_manager import ManagedRun, ManagerOptions, RunManager
 from paddock.runner.schedule.run_processes import RunProcess
-from paddock.runner.schedule.up_status import status_of
-from tests.runner.schedule.test_reconciler import triggered
+from paddock.runner.schedule.schedule_trigger import ScheduleTrigger
+from paddock.runner.schedule.trigger_keeper import TriggerKeeper
+from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
+from paddock.runner.schedule.up_status import make_status_app, status_of
+from paddock.runner.schedule.webhook_trigger import webhook_triggers
+from paddock.runner.workers.order import Order
+from tests.runner.schedule.desks import open_queue, triggered
+from tests.waiting import soon
 
-AT = datetime(2026, 11, 21, 6, tzinfo=UTC)
+ON = '{schedule: [{cron: "0 6 * * *"}], webhook: [{path: /x}]}'
+HOOK, SCHEDULE = "webhook /x", "schedule 0 6 * * *"
 
 
-def test_what_a_person_has_to_confirm_stands_with_the_pipeline(tmp_path: Path) -> None:
-    deployment = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
-    missing = {deployment.triggered.key: ("'inbox' is not the folder …",)}
-    manager = SimpleNamespace(deployments={"p": deployment}, jobs={}, queue=[], missing=missing)
-    others = SimpleNamespace(next_times=lambda key, now: [], status=lambda key: [])
-    reconciler = SimpleNamespace(planner=others, watching=others)
-    status = status_of(cast(Any, manager), cast(Any, reconciler))
-    assert status["pipelines"][0]["missing"] == ("'inbox' is not the folder …",)
+@dataclass
+class World:
+    queue: OrderQueue
+    pipeline: TriggeredPipeline
+    manager: RunManager
+    keeper: TriggerKeeper
+
+    async def put(self, key: str, trigger: str = HOOK, **facts: Any) -> Order:
+        return (await self.queue.put(Order("", key, self.pipeline.key, trigger, **facts))).order
+
+    def start(self, order: Order, waits_for: str = "") -> None:
+        process = RunProcess(os.getpid())
+        process.waits_for = waits_for
+        self.queue.note(order.id, state="running")
+        self.manager.jobs[order.id] = ManagedRun(order.id, self.pipeline, "", process, "calm-owl")
+
+    def status(self) -> dict[str, Any]:
+        return status_of(self.manager, self.keeper, self.queue, datetime.now(UTC))
+
+    async def scraped(self, *, is_ready: bool = True) -> dict[str, float]:
+        """Return the samples of `/metrics`, by name and the labels that tell them apart."""
+
+        async def nothing(request: Request) -> Response:
+            return Response(status_code=404)
+
+        app = make_status_app(lambda: {"queue": is_ready}, self.status, nothing,
+                              totals=self.queue.facts)  # fmt: skip
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:1") as client:
+            answer = await client.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain")
+        found = {}
+        for family in text_string_to_metric_families(answer.text):
+            for sample in family.samples:
+                labels = sample.labels
+                assert labels.pop("file", self.pipeline.key) == self.pipeline.key
+                assert labels.pop("pipeline", self.pipeline.pipeline.name)
+                found[" ".join((sample.name, *labels.values()))] = sample.value
+        return found
+
+
+@asynccontextmanager
+async def world_of(folder: Path) -> AsyncIterator[World]:
+    async def given_up(*words: object) -> None: ...
+
+    pipeline = triggered(folder, ON)
+    async with open_queue(folder, pipeline) as queue:
+        keeper = TriggerKeeper(
+            queue,
+            lambda folder, is_readonly: None,  # type: ignore[arg-type,return-value]
+            lambda made: [*map(ScheduleTrigger, made.schedules),
+                          *webhook_triggers(made, is_open=False)],
+        )  # fmt: skip
+        manager = RunManager(queue, ManagerOptions(2, 1, given_up))
+        manager.pipelines[pipeline.key] = pipeline
+        await keeper.put(pipeline)
+        yield World(queue, pipeline, manager, keeper)
+        await keeper.stop()
+
+
+@pytest.fixture(autouse=True)
+def _is_own_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_owners, "client_owner", lambda client, server: os.getuid())
+
+
+async def test_a_pipeline_is_shown_with_its_triggers_and_what_a_person_has_to_confirm(
+    tmp_path: Path,
+) -> None:
+    async with world_of(tmp_path) as world:
+        world.manager.missing[world.pipeline.key] = ("'inbox' is not the folder …",)
+        await world.queue.pause(world.pipeline.key, HOOK, is_paused=True)
+        (shown,) = world.status()["pipelines"]
+    assert (shown["missing"], shown["is_paused"]) == (("'inbox' is not the folder …",), False)
+    assert {each["trigger"]: (each["kind"], each["is_paused"]) for each in shown["triggers"]} == {
+        SCHEDULE: ("schedule", False), HOOK: ("webhook", True),
+    }  # fmt: skip
+    (next_,) = (each["next"] for each in shown["triggers"] if "next" in each)
+    at = datetime.fromisoformat(next_)
+    assert at.utcoffset() == at.astimezone().utcoffset(), "in this machine's zone"
 
 
 async def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -> None:
-    deployment = Deployment(triggered(tmp_path, '{cron: "0 6 * * *"}'), "deployment")
-
-    def tracked(name: str) -> QueuedRun:
-        return QueuedRun(name, name, "deployment", "running", AT, AT, words="at six")
-
-    runs = ManagedRun(tracked("runs"), deployment, "", RunProcess(os.getpid()))
-    held = ManagedRun(tracked("held"), deployment, "", RunProcess(os.getpid()))
-    held.running.waits_for = "Waiting for another run of group 'nightly'."
-    jobs = {"runs": runs, "held": held}
-    later = replace(tracked("planned"), at=datetime(9999, 1, 1, tzinfo=UTC))
-    manager = SimpleNamespace(deployments={}, jobs=jobs, queue=[tracked("queued"), later])
-    status = status_of(cast(Any, manager), cast(Any, None))
-    assert [run["flow_run"] for run in status["running"]] == ["runs"]
-    assert (status["waiting"], status["planned"]) == (2, 1), "its schedule is not due yet"
-    assert [(run["flow_run"], run["state"]) for run in status["queue"]] == [
-        ("held", "Waiting for another run of group 'nightly'."),
-        ("queued", "at six"),
-        ("planned", "at six"),
+    async with world_of(tmp_path) as world:
+        runs, held = await world.put("1"), await world.put("2")
+        queued = await world.put("3", words="waits for its group", created_at=time.time() - 60)
+        world.start(runs)
+        world.start(held, "Waiting for another run of group 'nightly'.")
+        status = world.status()
+    assert [run["order"] for run in status["running"]] == [runs.id]
+    assert [(run["order"], run["state"]) for run in status["queue"]] == [
+        (held.id, "Waiting for another run of group 'nightly'."),
+        (queued.id, "waits for its group"),
     ]
+    (shown,) = status["pipelines"]
+    assert (status["waiting"], shown["waiting"], shown["running"]) == (2, 2, 1)
+    since = datetime.fromisoformat(shown["waiting_since"]).timestamp()
+    assert since == pytest.approx(queued.created_at, abs=1), "of the oldest one"
+
+
+async def test_prometheus_reads_what_waits_how_orders_ended_and_what_is_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.runner.schedule.order_queue.KEPT_S", 0.0)  # pruned at once
+    async with world_of(tmp_path) as world:
+        await world.put("old", created_at=time.time() - 7_200)
+        world.start(await world.put("at work"))
+        for n, end in enumerate(("completed", "completed", "crashed")):
+            order = await world.put(f"ended {n}", SCHEDULE)
+            world.queue.note(order.id, state="ended", end=end, ended_at=1_000.5 + n, is_told=True)
+            world.queue.note_ended(order.id, is_handled=True)
+        await world.queue.pause(world.pipeline.key, SCHEDULE, is_paused=True)
+        await world.queue.flush()
+        first = await world.scraped()
+        again = OrderQueue(world.queue.file.parent)
+        await again.open()  # prunes
+        await again.close()
+        assert await world.scraped() | {"paddock_oldest_order_seconds": 0} == first | {
+            "paddock_oldest_order_seconds": 0
+        }, "a counter never falls"
+        await world.queue.pause(world.pipeline.key, is_paused=True)
+        paused = await world.scraped(is_ready=False)
+    assert 7_200 <= first.pop("paddock_oldest_order_seconds") < 7_500
+    ends = {name.split()[1]: n for name, n in first.items() if "ended_total" in name and n}
+    assert ends == {"completed": 2, "crashed": 1}
+    assert {name: n for name, n in first.items() if "ended_total" not in name} == {
+        "paddock_up_ready": 1, "paddock_orders_waiting": 1, "paddock_orders_running": 1,
+        "paddock_last_success_timestamp_seconds": 1_001.5,
+        f"paddock_trigger_paused {SCHEDULE}": 1, f"paddock_trigger_paused {HOOK}": 0,
+    }  # fmt: skip
+    assert (paused["paddock_up_ready"], paused[f"paddock_trigger_paused {HOOK}"]) == (0, 1)
+
+
+async def test_prometheus_is_answered_while_the_queue_cannot_be_read(tmp_path: Path) -> None:
+    async with world_of(tmp_path) as world:
+        await world.put("1")
+        hold: Callable[[], Any] = world.queue.file.unlink
+        await asyncio.to_thread(hold)
+        world.queue.file.mkdir()
+        world.queue._close()
+        found = await world.scraped(is_ready=False)
+        await soon(lambda: world.queue.fault)
+        world.queue.file.rmdir()
+    assert (found["paddock_up_ready"], found["paddock_orders_waiting"]) == (0, 1)
+    assert not [name for name in found if "ended_total" in name]

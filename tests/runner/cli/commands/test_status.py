@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,25 @@ from paddock.runner.settings import read_settings
 from tests.fakes.http_server import Answer, serving
 from tests.runner.cli.commands.shell import invoke
 
+
+def local(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().isoformat()
+
+
 UP: dict[str, Any] = {
-    "pid": 77, "running": [{}], "waiting": 1_050, "is_prefect_there": True,
+    "pid": 77, "running": [{}], "waiting": 1_050, "queue": [], "is_prefect_there": True,
     "faults": {"bills.yaml": "no step", "tea.yaml": "tea.yaml:3:1: odd"},
     "pipelines": [{
-        "name": "bills",
+        "name": "bills", "is_paused": False, "is_open": False, "window": "22:00-07:00",
+        "running": 1, "waiting": 1_049, "waiting_since": local(1_800_000_000), "missing": [],
         "triggers": [
-            {"kind": "schedule", "text": "next 2026-11-27 06:00 CET", "is_paused": False},
-            {"kind": "webhook", "text": "calls of '/bill'", "is_paused": True},
+            {"trigger": "schedule 0 6 * * *", "text": "next 2026-11-27 06:00 CET",
+             "is_paused": False},
+            {"trigger": "webhook /bill", "text": "calls of '/bill'", "is_paused": True},
         ],
+    }, {
+        "name": "tea", "is_paused": True, "is_open": True, "window": None, "running": 0,
+        "waiting": 0, "waiting_since": None, "missing": [], "triggers": [],
     }],
 }  # fmt: skip
 
@@ -50,7 +61,11 @@ def test_up_is_shown_with_its_queue_and_its_triggers(
     assert shown.exit_code == 0
     assert shown.stdout.splitlines() == [
         f"`paddock up` at http://{address}, process 77: 1 run at work, 1,050 orders waiting.",
-        "bills: next 2026-11-27 06:00 CET, calls of '/bill', paused",
+        f"bills: 1 run at work, 1,049 orders waiting since {local(1_800_000_000)[:16]}, waits for "
+        "its window 22:00-07:00".replace("T", " "),
+        "- schedule 0 6 * * *: next 2026-11-27 06:00 CET",
+        "- webhook /bill: calls of '/bill', paused",
+        "tea: paused",
         "bills.yaml: no step",
         "tea.yaml:3:1: odd",
         "http://127.0.0.1:1: nothing answers.",
@@ -63,7 +78,7 @@ def test_up_is_shown_with_its_queue_and_its_triggers(
 def test_up_is_shown_with_all_its_pipelines_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
     with up_answers(200, UP | {"pipelines": UP["pipelines"] * 500}) as address:
         monkeypatch.setenv("PADDOCK_UP_HOST", address)
-        assert len(invoke("status").stdout.splitlines()) == 504
+        assert len(invoke("status").stdout.splitlines()) == 4 + 500 * 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""Commands `paddock pause` and `paddock resume`: hold back the runs of `paddock up`.
+
+They write the queue's file, so that they work while no `paddock up` runs, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from paddock.engine.system.text import counted
+from paddock.runner.cli.arguments import pipeline_file
+from paddock.runner.cli.exit_status import DONE, CommandError
+from paddock.runner.cli.pipeline_or_model import named_file
+from paddock.runner.daemon.service_client import ask_up
+from paddock.runner.progress import printing
+from paddock.runner.schedule.order_queue import (
+    QUEUE_FILE,
+    count_open_orders,
+    open_queue_file,
+    read_pauses,
+    write_pause,
+)
+from paddock.runner.settings import Settings, read_settings
+
+_Pipeline = Annotated[
+    str,
+    typer.Argument(
+        metavar="PIPELINE", help="Its file, or the name of one that `paddock up` serves."
+    ),
+]
+_Trigger = Annotated[
+    str,
+    typer.Option("--trigger", metavar="KEY", help="Only this one; `paddock status` shows them."),
+]
+
+
+def pause(pipeline: _Pipeline, trigger: _Trigger = "") -> int:
+    """Hold back the runs of a pipeline under `paddock up`, or those of one trigger.
+
+    What is at work goes on. Orders wait until `paddock resume`, also over a restart.
+    """
+    return _change(pipeline, trigger, is_paused=True)
+
+
+def resume(pipeline: _Pipeline, trigger: _Trigger = "") -> int:
+    """Resume the runs that `paddock pause` holds back."""
+    return _change(pipeline, trigger, is_paused=False)
+
+
+def _change(text: str, trigger: str, *, is_paused: bool) -> int:
+    settings = read_settings(Path.cwd())
+    up, _ = ask_up(settings)
+    served = up["pipelines"] if up is not None else ()
+    fault, file = None, Path(text).absolute()
+    try:
+        file = _file(text, served)
+    except CommandError as error:  # a pause of a file that is gone can be taken back
+        fault = error
+    entry = next((each for each in served if Path(each["file"]).resolve() == file.resolve()), None)
+    queue_file = settings.state_dir / QUEUE_FILE
+    try:
+        with contextlib.closing(open_queue_file(queue_file)) as db, db:
+            is_new = not is_paused and write_pause(db, str(file), trigger, is_paused=False)
+            if not is_new:
+                if fault is not None:
+                    raise fault
+                _check_trigger(file, entry, settings, trigger)
+            if is_paused:
+                is_new = write_pause(db, str(file), trigger, is_paused=True)
+            left = {each for _, each in read_pauses(db, [str(file)])}
+            places = {str(file), str(file.resolve()), entry["file"] if entry else str(file)}
+            states = count_open_orders(db, places, trigger)
+    except sqlite3.Error as error:
+        raise CommandError(
+            f"{queue_file}: {error}.", "Is its disk full, or the file damaged?"
+        ) from error
+    what = f"`{trigger}` of {text}" if trigger else text
+    waiting, running = counted(states["waiting"], "order"), states["running"]
+    if is_paused:
+        lines = [
+            f"{what} {'is' if is_new else 'was already'} paused: {waiting} waiting, and what comes "
+            "waits, too."
+        ]
+        lines += ["Its running run goes on."] if running else []
+        lines += (
+            [] if entry else ["No `paddock up` serves it now: the pause holds from its start on."]
+        )
+    else:
+        lines = [f"{what} {'is resumed' if is_new else 'was not paused'}: {waiting} waiting."]
+        lines += [f"Still paused: {text}." for each in left if not each]
+        lines += [f"Still paused: `{each}`." for each in sorted(left) if each]
+    printing.print_out("\n".join(map(printing.printable_message, lines)))
+    return DONE
+
+
+def _file(text: str, served: Sequence[Mapping[str, Any]]) -> Path:
+    """Return the file of a pipeline that a file, a folder or a name stands for.
+
+    Raises:
+        CommandError: there is none, or there are several.
+    """
+    found = [each["file"] for each in served if each["name"] == text]
+    if not found or named_file(text) is not None:
+        try:
+            return pipeline_file(text, "pause").absolute()
+        except CommandError as error:
+            names = ", ".join(sorted(f"'{each['name']}'" for each in served))
+            known = f"`paddock up` serves {names}." if names else error.remedy
+            raise CommandError(error.message, known) from None
+    if len(found) > 1:
+        raise CommandError(f"'{text}' is the name of several.", f"Name one: {', '.join(found)}.")
+    return Path(found[0])
+
+
+def _check_trigger(
+    file: Path, entry: Mapping[str, Any] | None, settings: Settings, trigger: str
+) -> None:
+    """Check that a pipeline has triggers, and this one.
+
+    Raises:
+        CommandError: it does not.
+        PipelineError: the file is no pipeline.
+    """
+    if entry is not None:
+        known = [each["trigger"] for each in entry["triggers"]]
+    else:  # what triggers are made of takes as long to import as all else here
+        from paddock.runner.schedule.pipeline_triggers import trigger_keys
+
+        known = trigger_keys(file, settings)
+    if not known:
+        raise CommandError(
+            f"{file} has no triggers: nothing starts it by itself.",
+            "Runs that are started by hand are not held back.",
+        )
+    if trigger and trigger not in known:
+        names = ", ".join(f"'{key}'" for key in known)
+        raise CommandError(f"{file} has no trigger '{trigger}'.", f"Known: {names}.")
