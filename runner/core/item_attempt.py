@@ -311,7 +311,7 @@ def failed_end(
         phase = Phase.SKIPPED
         state = ItemState.SKIPPED if state is ItemState.QUARANTINED else state
     elif on_error == "fail":  # 2
-        if state is ItemState.QUARANTINED:  # counted for whoever starts the next run by itself
+        if state is ItemState.QUARANTINED:  # counted for a watch, which retries it
             n_failures = item.n_failures + 1
         state, stops_run = ItemState.FAILED, error
         report = replace(report, state=state, is_known=False)

@@ -62,7 +62,7 @@ class RunOptions:
     """The name of the file of which `text` is a variant: what that file wrote is no document."""
     trigger: str = "hand"
     """What started the run: `hand`, `schedule`, `watch`, `webhook`, `compare` with the variant."""
-    settled: tuple[FileVersion, ...] | None = None
+    ordered_files: tuple[FileVersion, ...] | None = None
     """Of a watch's order: the versions of files that the run takes, besides those that were handled
     before; other files below a watch are left. None: it takes all files as they are."""
     job: str = ""

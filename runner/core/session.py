@@ -228,7 +228,7 @@ async def open_session(
         job_runs = None
         if options.job:  # a run of it may have crashed
             job_runs = partial(ledger.ask, RunStore(ledger).runs_of, options.job)
-        settled = options.settled
+        ordered = options.ordered_files
         judge = Judge(
             world=world,
             reviews=reviews,
@@ -236,7 +236,7 @@ async def open_session(
             options=options,
             scopes=PipelineScopes.of(bound, index),
             job_runs=job_runs,
-            settled_files=None if settled is None else SettledFiles(bound, ledger, settled),
+            settled_files=None if ordered is None else SettledFiles(bound, ledger, ordered),
         )
         context = RunContext(
             documents=DocumentsInUse(index, stats.run),

@@ -52,9 +52,8 @@ class FolderWatch:
         submit: Callable[[Sequence[FileVersion], Sequence[str]], Awaitable[Order]],
         note: Callable[[str], None],
         max_attempts: int = 3,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`note` takes messages for people. `clock` must never jump.
+        """`note` takes messages for people.
 
         `known_orders` returns those whose end the watch has not taken, the oldest first; `submit`
         gives an order for settled and deleted files.
@@ -63,7 +62,7 @@ class FolderWatch:
         self._known_orders = known_orders
         self._submit = submit
         self._max_attempts = max_attempts
-        self._clock = clock
+        self._clock = time.monotonic  # which never jumps
         self._notices = WatchMessages(spec.root, note)
         self._wake = asyncio.Event()
         self._ended: list[tuple[Order, asyncio.Future[None]]] = []

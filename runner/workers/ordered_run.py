@@ -202,7 +202,7 @@ def _options(order: Order, control: RunControl) -> RunOptions:
     return RunOptions(
         retry_failed=order.retry_failed, trigger=order.trigger, job=order.id, text=control.text,
         needs_consent=control.needs_consent,
-        settled=order.files if order.files or order.gone else None,
+        ordered_files=order.files if order.files or order.gone else None,
     )  # fmt: skip
 
 

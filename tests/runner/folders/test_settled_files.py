@@ -37,12 +37,12 @@ def note(world: World, **rows: tuple[int, int]) -> None:
         ledger.record_watched("pipeline.yaml:inbox", "", files)
 
 
-def run_by(world: World, trigger: str, settled: tuple[FileVersion, ...] | None = None) -> Report:
+def run_by(world: World, trigger: str, ordered: tuple[FileVersion, ...] | None = None) -> Report:
     return asyncio.run(
         run_async(
             world.file,
             {},
-            options=RunOptions(local=True, trigger=trigger, settled=settled),
+            options=RunOptions(local=True, trigger=trigger, ordered_files=ordered),
             environment=RunEnvironment(settings=settings(world), pool=FakePool()),
         )
     )

@@ -86,7 +86,7 @@ class Folder:
             self.pipeline.file,
             options=RunOptions(
                 local=True, trigger=order.trigger, job=order.id, retry_failed=order.retry_failed,
-                settled=order.files,
+                ordered_files=order.files,
             ),
             environment=RunEnvironment(
                 settings=Settings(
@@ -229,7 +229,7 @@ async def test_the_ledger_bounds_how_often_a_file_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str, on_error: str, error: Exception,
     n_orders: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("paddock.runner.watch.watch_retries._FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr("paddock.runner.watch.next_batch._FIRST_PAUSE_S", 0.1)
     steps = STEPS.replace("    do:\n", f"    on_error: {on_error}\n    do:\n")
     async with watched(tmp_path, keys, steps) as folder, folder.served():
         folder.write("a.txt", "bad" if error else "")  # an empty document fails for good

@@ -4,7 +4,7 @@ import pytest
 
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.watch.batches import BatchOutcome
-from paddock.runner.watch.watch_retries import MOST_PAUSE_S, HeldFiles
+from paddock.runner.watch.next_batch import MOST_PAUSE_S, HeldFiles
 
 A, B = FileVersion("a", 1, 1), FileVersion("b", 2, 2)
 FAILED = {"a": "empty", "b": "busy"}
