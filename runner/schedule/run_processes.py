@@ -203,7 +203,7 @@ class RunProcess:
         self._send({"order": to_plain(order), "place": to_plain(place)})
 
     def finish(self) -> None:
-        """Let it end: it gets no more orders."""
+        """End it once it is idle: it gets no more orders."""
         if self._requests is not None:
             self._requests.close()
 
