@@ -253,6 +253,11 @@ def nested_values(
         yield from nested_values(inner, (*path, name))
 
 
+def encodable(text: str) -> str:
+    """Return a text with lone surrogates, as of a file's name, written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     """Return plain data with every text changed, names of members too."""
     if isinstance(value, str):

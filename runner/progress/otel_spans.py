@@ -33,7 +33,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from paddock.engine.request import Usage
-from paddock.engine.system.text import counted, shorten
+from paddock.engine.system.text import counted, encodable, shorten
 from paddock.runner.config.pipeline_secrets import Redact
 
 from .events import LONGEST_TEXT, ModelCall, Observer
@@ -100,12 +100,12 @@ def _send_exchange(tracer: Tracer, exchange: Exchange) -> None:
             "paddock.usage.reused_tokens": exchange.n_reused_tokens,
         }
     attributes = {
-        name: _encodable(value) if isinstance(value, str) else value
+        name: encodable(value) if isinstance(value, str) else value
         for name, value in attributes.items()
     }
     began = int(exchange.at * 1e9)
     span = tracer.start_span(
-        _encodable(f"{exchange.method} {exchange.path}"), _parent(exchange.traceparent),
+        encodable(f"{exchange.method} {exchange.path}"), _parent(exchange.traceparent),
         SpanKind.SERVER, attributes, start_time=began,
     )  # fmt: skip
     if exchange.status >= 500 or exchange.fate == "failed":
@@ -273,7 +273,7 @@ class RunSpans(Observer):
         self._steps.clear()
 
     def _text(self, text: str) -> str:
-        return _encodable(shorten(self._redact(text), LONGEST_TEXT))
+        return encodable(shorten(self._redact(text), LONGEST_TEXT))
 
     def _step(self, step: str) -> Span:
         if step not in self._steps:
@@ -316,15 +316,10 @@ def _content(call: ModelCall) -> dict[str, str]:
         messages = json.loads(call.request)["messages"]
         found["gen_ai.input.messages"] = [_message(role, text) for role, text, *_ in messages]
     return {
-        name: _encodable(json.dumps(messages, ensure_ascii=False))
+        name: encodable(json.dumps(messages, ensure_ascii=False))
         for name, messages in found.items()
     }
 
 
 def _message(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "parts": [{"type": "text", "content": text}]}
-
-
-def _encodable(text: str) -> str:
-    """Return a text with lone surrogates, as of a file's name, written out."""
-    return text.encode("utf-8", "backslashreplace").decode()

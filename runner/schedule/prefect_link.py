@@ -10,6 +10,7 @@ none, since consents were given for the pipeline as its file stands here.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import time
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import http
 from paddock.engine.system.light_dataclasses import replace
-from paddock.engine.system.text import counted, one_line
+from paddock.engine.system.text import counted, encodable, map_texts, one_line
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.daemon import prefect_client
@@ -392,11 +393,12 @@ class PrefectLink:
     ) -> dict[str, Any]:
         """Make the flow run of a run that is over; return the one that it has, if it has one."""
         secret = {name for name, spec in triggered.pipeline.inputs.items() if spec.is_secret}
+        inputs = {key: order.inputs[key] for key in order.inputs.keys() - secret}
         kind, state = _STATES[order.end]
         at = f"{datetime.fromtimestamp(order.ended_at, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
         words = ". ".join(filter(None, (order.words.rstrip("."), f"It ended at {at}.")))
         about = {
-            "parameters": {key: order.inputs[key] for key in order.inputs.keys() - secret},
+            "parameters": json.loads(json.dumps(inputs), parse_constant=str),  # NaN is no JSON
             "tags": [RUN_TAG, order.trigger],
             "idempotency_key": order.id,
             "state": {"type": kind, "name": state, "message": words},
@@ -443,7 +445,8 @@ class PrefectLink:
         """
         assert self._api is not None
         async with asyncio.timeout(ANSWER_S):
-            return await prefect_client.ask_again(self._api, method, path, body)
+            sent = map_texts(body, encodable)  # names of files are in words and inputs
+            return await prefect_client.ask_again(self._api, method, path, sent)
 
     async def _found(
         self, kind: str, conditions: Mapping[str, Any], **filters: Any

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.text import encodable, map_texts
 from paddock.runner.prefect import client_settings  # noqa: F401 - first, see there
 
 # isort: split
@@ -143,9 +144,9 @@ async def _flow_run_of(order: Order, deployment: str) -> FlowRun | None:
                 return found
             made: FlowRun = await client.create_flow_run_from_deployment(
                 deployment,  # type: ignore[arg-type]
-                parameters=dict(order.inputs),
-                state=Pending(message=order.reason or None),
-                tags=[RUN_TAG, order.trigger],
+                parameters=map_texts(order.inputs, encodable),
+                state=Pending(message=encodable(order.reason) or None),
+                tags=[RUN_TAG, encodable(order.trigger)],
                 idempotency_key=order.id,
             )
             return made

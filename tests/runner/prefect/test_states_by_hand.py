@@ -94,6 +94,7 @@ def test_a_suspended_run_of_up_stops_and_goes_on_when_it_is_resumed(
     for name in ("a.txt", "b.txt"):
         up.write(f"alpha/inbox/{name}", name)
     up.start()
+    up.until(lambda: up.get()["is_prefect_there"])  # a run that begins before is no flow run
     assert up.post("/alpha", b"{}", {})[0] == 202
     up.until(lambda: len(up.marks("alpha")) == 1)
     (run,) = runs_of(prefect_api, "created", file)
@@ -101,7 +102,7 @@ def test_a_suspended_run_of_up_stops_and_goes_on_when_it_is_resumed(
     body = {"state": suspended, "force": False}
     answer = posted(prefect_api, f"/flow_runs/{run['id']}/set_state", body)
     assert answer["status"] == "ACCEPT"
-    up.until(lambda: "stops: It was suspended in Prefect" in up.log_text())
+    up.until(lambda: "It was suspended in Prefect; it goes on" in up.log_text())
     up.write("alpha/go", "")
     up.until(lambda: "is suspended; it goes on when it is resumed" in up.log_text())
     assert up.output("alpha", "a.txt") == "done"
@@ -133,7 +134,7 @@ def test_runs_of_a_paused_deployment_wait_until_it_is_resumed(
     (found,) = up.until(lambda: posted(prefect_api, "/deployments/filter", own))
     id_ = found["id"]
     posted(prefect_api, f"/deployments/{id_}/pause_deployment")
-    up.until(lambda: up.get("/status")["pipelines"][0]["is_paused"])
+    up.until(lambda: up.get()["pipelines"][0]["is_paused"])
     assert up.post("/beta", b"{}", {})[0] == 202
     time.sleep(2)  # some rounds
     assert up.output("beta", "a.txt") is None

@@ -373,14 +373,15 @@ async def test_runs_that_ended_while_prefect_was_away_are_shown_when_it_is_back(
     over = {"state": "ended", "end": end, "words": "so it was.", "ended_at": time.time()}
     async with up.started(api="http://127.0.0.1:9/api"):
         run = f"20260102-030405-{uuid.uuid4().hex[:4]}"
-        order = await up.put(run=run, inputs={"style": "long", "key": "12345"}, **over)
+        odd = {"style": "half \ud83d", "n": float("nan")}
+        order = await up.put(run=run, inputs={**odd, "key": "12345"}, **over)
         await up.put(is_told=True, **over)
         await eventually(lambda: up.link.is_there is False)
         await up.link.move(up.api)
         await eventually(lambda: told(up))
         (shown,) = await runs_there(up)
         assert shown["name"] == run
-        assert shown["parameters"] == {"style": "long"}
+        assert shown["parameters"] == {"style": "half \\ud83d", "n": "NaN"}
         assert set(shown["tags"]) == {RUN_TAG, "watch inbox"}
         assert (shown["state_type"], shown["state_name"]) == (kind, name)
         assert shown["state"]["message"].startswith("so it was. It ended at 2")

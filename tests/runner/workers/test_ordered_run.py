@@ -82,7 +82,7 @@ def test_where_no_server_is_it_runs_all_the_same_and_the_ledger_names_the_order(
 
 
 def test_where_a_server_answers_it_is_a_flow_run_of_its_deployment(file: Path, api: str) -> None:
-    order = Order(f"order {file}", "k", str(file), "watch in", {"n": 1}, "a.txt")
+    order = Order(f"order {file}", "k", str(file), "watch in", {"n": 1}, "a \udcff.txt")
     outcome, (id_,) = carried_out(order, deployment := deployed(api, file))
     assert (outcome.is_shown, outcome.report and outcome.report.status) == (True, "completed")
     with prefect_client(api) as client:
