@@ -161,12 +161,12 @@ def test_a_pipeline_is_paused_and_resumed_on_the_console(running: UpFolder) -> N
         assert client.post(f"{page}/pause").status_code == 401
         client.post("/ui/sign-in", data={"token": token})
         up.until(lambda: client.post(f"{page}/pause").status_code == 303)
-        up.until(lambda: "<button>Resume</button>" in client.get(page).text)
+        up.until(lambda: "<button>Resume all triggers</button>" in client.get(page).text)
         assert up.post("/held", b"{}", signed(b"{}"))[0] == 202
         why = "waits: it is paused"
         up.until(lambda: why in json.dumps(up.get()["queue"]))
         assert not (up.folder / "held/out").exists()
         go_on = {"resume": "1"}
         up.until(lambda: client.post(f"{page}/pause", data=go_on).status_code == 303)
-        up.until(lambda: "<button>Pause</button>" in client.get(page).text)
+        up.until(lambda: "<button>Pause all triggers</button>" in client.get(page).text)
         up.until(lambda: up.output("held", "a.txt") == "Seen: ferry")
