@@ -482,6 +482,7 @@ class Up:
         return {
             "pid": os.getpid(),
             "folders": [str(folder) for folder in self._wishes.folders],
+            "queue_file": str(self._queue.file),
             "prefect": self._link.api_url,
             "is_prefect_there": bool(self._link.is_there),
             "faults": {

@@ -125,6 +125,10 @@ def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat()
 
 
+def _label(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()  # a file's name may be no text
+
+
 @dataclass
 class UpMetrics(Collector):
     """Numbers of `paddock up` for Prometheus, by pipeline."""
@@ -156,7 +160,7 @@ class UpMetrics(Collector):
             "paddock_last_success_timestamp_seconds", "When a run was completed.", labels=labels
         )
         for made in self.pipelines:
-            own = made["name"], made["file"]
+            own = _label(made["name"]), _label(made["file"])
             waiting.add_metric(own, made["waiting"])
             running.add_metric(own, made["running"])
             since = made["waiting_since"]
@@ -164,7 +168,7 @@ class UpMetrics(Collector):
             oldest.add_metric(own, max(age_s, 0.0))
             for trigger in made["triggers"]:
                 is_paused = made["is_paused"] or trigger["is_paused"]
-                paused.add_metric((*own, trigger["trigger"]), is_paused)
+                paused.add_metric((*own, _label(trigger["trigger"])), is_paused)
             if self.totals is not None:
                 facts = self.totals.get(made["file"], {"ends": {}, "last_success": 0.0})
                 for end in get_args(OrderEnd)[1:]:

@@ -16,7 +16,6 @@ import typer
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import pipeline_file
 from paddock.runner.cli.exit_status import DONE, CommandError
-from paddock.runner.cli.pipeline_or_model import named_file
 from paddock.runner.daemon.service_client import ask_up
 from paddock.runner.progress import printing
 from paddock.runner.schedule.order_queue import (
@@ -35,12 +34,12 @@ _Pipeline = Annotated[
     ),
 ]
 _Trigger = Annotated[
-    str,
+    str | None,
     typer.Option("--trigger", metavar="KEY", help="Only this one; `paddock status` shows them."),
 ]
 
 
-def pause(pipeline: _Pipeline, trigger: _Trigger = "") -> int:
+def pause(pipeline: _Pipeline, trigger: _Trigger = None) -> int:
     """Hold back the runs of a pipeline under `paddock up`, or those of one trigger.
 
     What is at work goes on. Orders wait until `paddock resume`, also over a restart.
@@ -48,22 +47,27 @@ def pause(pipeline: _Pipeline, trigger: _Trigger = "") -> int:
     return _change(pipeline, trigger, is_paused=True)
 
 
-def resume(pipeline: _Pipeline, trigger: _Trigger = "") -> int:
+def resume(pipeline: _Pipeline, trigger: _Trigger = None) -> int:
     """Resume the runs that `paddock pause` holds back."""
     return _change(pipeline, trigger, is_paused=False)
 
 
-def _change(text: str, trigger: str, *, is_paused: bool) -> int:
+def _change(text: str, key: str | None, *, is_paused: bool) -> int:
+    if key == "":  # an empty variable of a shell would be the whole pipeline
+        raise CommandError("The key of the trigger is empty.", "`paddock status` shows the keys.")
+    trigger = key or ""
     settings = read_settings(Path.cwd())
     up, _ = ask_up(settings)
-    served = up["pipelines"] if up is not None else ()
+    queue_file = settings.state_dir / QUEUE_FILE
+    served: Sequence[Mapping[str, Any]] = ()
+    if up is not None and Path(up.get("queue_file", "")).resolve() == queue_file.resolve():
+        served = up["pipelines"]  # else it has another home
     fault, file = None, Path(text).absolute()
     try:
         file = _file(text, served)
     except CommandError as error:  # a pause of a file that is gone can be taken back
         fault = error
     entry = next((each for each in served if Path(each["file"]).resolve() == file.resolve()), None)
-    queue_file = settings.state_dir / QUEUE_FILE
     try:
         with contextlib.closing(open_queue_file(queue_file)) as db, db:
             is_new = not is_paused and write_pause(db, str(file), trigger, is_paused=False)
@@ -105,17 +109,18 @@ def _file(text: str, served: Sequence[Mapping[str, Any]]) -> Path:
     Raises:
         CommandError: there is none, or there are several.
     """
-    found = [each["file"] for each in served if each["name"] == text]
-    if not found or named_file(text) is not None:
-        try:
-            return pipeline_file(text, "pause").absolute()
-        except CommandError as error:
-            names = ", ".join(sorted(f"'{each['name']}'" for each in served))
-            known = f"`paddock up` serves {names}." if names else error.remedy
-            raise CommandError(error.message, known) from None
-    if len(found) > 1:
-        raise CommandError(f"'{text}' is the name of several.", f"Name one: {', '.join(found)}.")
-    return Path(found[0])
+    try:
+        return pipeline_file(text, "pause").absolute()
+    except CommandError as error:
+        found = [each["file"] for each in served if each["name"] == text]
+        if len(found) == 1:
+            return Path(found[0])
+        if found:
+            remedy = f"Name one: {', '.join(found)}."
+            raise CommandError(f"'{text}' is the name of several.", remedy) from None
+        names = ", ".join(sorted({f"'{each['name']}'" for each in served}))
+        known = f"`paddock up` serves {names}." if names else error.remedy
+        raise CommandError(error.message, known) from None
 
 
 def _check_trigger(

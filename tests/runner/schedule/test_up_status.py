@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,7 +24,7 @@ from paddock.runner.schedule.run_processes import RunProcess
 from paddock.runner.schedule.schedule_trigger import ScheduleTrigger
 from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
-from paddock.runner.schedule.up_status import make_status_app, status_of
+from paddock.runner.schedule.up_status import UpMetrics, make_status_app, status_of
 from paddock.runner.schedule.webhook_trigger import webhook_triggers
 from paddock.runner.workers.order import Order
 from tests.runner.schedule.desks import open_queue, triggered
@@ -163,6 +164,15 @@ async def test_prometheus_reads_what_waits_how_orders_ended_and_what_is_paused(
         f"paddock_trigger_paused {SCHEDULE}": 1, f"paddock_trigger_paused {HOOK}": 0,
     }  # fmt: skip
     assert (paused["paddock_up_ready"], paused[f"paddock_trigger_paused {HOOK}"]) == (0, 1)
+
+
+async def test_prometheus_reads_names_that_are_no_text(tmp_path: Path) -> None:
+    async with world_of(tmp_path) as world:
+        name = "a \udcff\n.yaml"
+        entry = {**world.status()["pipelines"][0], "name": name, "file": f"/srv/{name}"}
+        entry["triggers"] = [{"trigger": f"watch {name}", "is_paused": True}]
+        text = generate_latest(UpMetrics(True, [entry], None)).decode()
+    assert 'paddock_orders_waiting{file="/srv/a \\\\udcff\\n.yaml"' in text
 
 
 async def test_prometheus_is_answered_while_the_queue_cannot_be_read(tmp_path: Path) -> None:

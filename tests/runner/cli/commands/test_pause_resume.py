@@ -34,12 +34,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def up_serves(monkeypatch: pytest.MonkeyPatch, *pipelines: tuple[str, Path]) -> Iterator[None]:
+def up_serves(
+    monkeypatch: pytest.MonkeyPatch, home: Path, *pipelines: tuple[str, Path]
+) -> Iterator[None]:
     entries = [
         {"name": name, "file": str(file), "triggers": [{"trigger": HOOK}]}
         for name, file in pipelines
     ]
-    status = {"pid": 1, "queue": [], "pipelines": entries}
+    file = str(home / "orders.sqlite")
+    status = {"pid": 1, "queue": [], "pipelines": entries, "queue_file": file}
     with serving(lambda request: Answer(json.dumps(status).encode(), 200)) as server:
         monkeypatch.setenv("PADDOCK_UP_HOST", server.host)
         yield
@@ -120,7 +123,10 @@ def test_a_pipeline_of_up_has_a_name_also_while_its_file_is_faulty(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = folder / "other" / "p.yaml"
-    with up_serves(monkeypatch, ("daily", folder / "news.yaml"), ("two", other), ("two", folder)):
+    home = folder / "home"
+    with up_serves(
+        monkeypatch, home, ("daily", folder / "news.yaml"), ("two", other), ("two", folder)
+    ):
         (folder / "news.yaml").write_text("steps: [")
         assert invoke("pause", "daily").stdout == (
             "daily is paused: 0 orders waiting, and what comes waits, too.\n"
@@ -129,7 +135,11 @@ def test_a_pipeline_of_up_has_a_name_also_while_its_file_is_faulty(
         several, unknown = invoke("pause", "two"), invoke("pause", "dayly")
     assert several.exit_code == 2 and f"Name one: {other}, {folder}." in several.output
     assert "There is no file 'dayly'." in unknown.output
-    assert "`paddock up` serves 'daily', 'two', 'two'." in unknown.output
+    assert "`paddock up` serves 'daily', 'two'." in unknown.output
+    (folder / "news.yaml").write_text(TEXT)
+    with up_serves(monkeypatch, folder / "another home", ("daily", folder / "news.yaml")):
+        assert "There is no file 'daily'." in invoke("pause", "daily").output
+        assert "No `paddock up` serves it now" in invoke("pause", "news.yaml").output
 
 
 @pytest.mark.parametrize(
@@ -137,6 +147,7 @@ def test_a_pipeline_of_up_has_a_name_also_while_its_file_is_faulty(
     [
         (TEXT, ("none.yaml",), "There is no file 'none.yaml'."),
         (TEXT, ("",), "The name of the pipeline is empty."),
+        (TEXT, ("news.yaml", "--trigger", ""), "The key of the trigger is empty."),
         ("just: words\n", ("news.yaml",), "unknown key 'just'"),
         ("steps: [", ("news.yaml",), "news.yaml:1"),
         ("steps: [{id: docs, uses: files.scan, with: {root: .}}]\n", ("news.yaml",),
