@@ -111,7 +111,8 @@ class DecisionTrigger:
                 _note_end(given, order)
 
     async def run(self, desk: TriggerDesk) -> None:
-        looked_at, seen = float("-inf"), ()
+        looked_at = float("-inf")
+        seen: tuple[object, ...] = ()
         while True:
             try:
                 now = await asyncio.to_thread(_stamps, desk)

@@ -1,5 +1,6 @@
 """The orders that decisions give: once, with the inputs of the run that asked."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paddock.engine.system.retry import Backoff
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review
@@ -67,8 +69,6 @@ async def ended(queue: OrderQueue, trigger: DecisionTrigger, end: OrderEnd) -> N
 async def n_orders(queue: OrderQueue, n: int) -> list[Order]:
     """Wait for so many open orders, and see that there are no more."""
     await soon(lambda: len(queue.orders) >= n)
-    import asyncio
-
     await asyncio.sleep(0.2)
     assert len(queue.orders) == n
     return [*queue.orders.values()]
@@ -104,7 +104,7 @@ async def test_decisions_of_one_pipeline_are_one_order_with_the_inputs_of_the_ru
 async def test_decisions_that_a_run_left_are_not_run_again_but_those_of_a_skipped_one_are(
     tmp_path: Path, ledger: Ledger, bills: TriggeredPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decision_trigger, "_AGAIN", decision_trigger.Backoff(0.3, 0.3))
+    monkeypatch.setattr(decision_trigger, "_AGAIN", Backoff(0.3, 0.3))
     (a,) = ask_about(tmp_path, ledger, "a.txt")
     accept(ledger, a)
     trigger = DecisionTrigger()
