@@ -67,6 +67,7 @@ class FolderWatch:
         self._wake = asyncio.Event()
         self._ended: list[tuple[Order, asyncio.Future[None]]] = []
         """Orders whose end is to be taken, and what resolves when it is written."""
+        self._is_over = False
         self._ledger = ledger
         self._filter = WatchFilter(spec)
         self._io = IoThread(f"watch {spec.root}", self._slow)
@@ -111,6 +112,7 @@ class FolderWatch:
                     await asyncio.sleep(GATHER_S)
                 self._wake.clear()
         finally:
+            self._is_over = True
             for _, taken in self._ended:
                 taken.cancel()
             self._change_source.drop()
@@ -128,6 +130,8 @@ class FolderWatch:
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended.append((order, taken))
         self._wake.set()
+        if self._is_over:
+            taken.cancel()
         await taken
 
     def status(self) -> dict[str, Any]:

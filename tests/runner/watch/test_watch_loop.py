@@ -433,6 +433,22 @@ async def test_a_ledger_that_cannot_be_used_for_a_while_ends_nothing(
         assert watched.notes == [f"watch '{root}': the disk is full"]
 
 
+async def test_an_end_that_cannot_be_written_is_not_taken_and_keeps_no_watch_from_its_end(
+    root: Path,
+) -> None:
+    (root / "a.txt").write_text("x")
+    watched = Watched(spec(root), ends=False)
+    async with watched.running():
+        await soon(lambda: watched.orders)
+        watched.book.error = LedgerError("the disk is full")
+        end = asyncio.create_task(watched.done(watched.orders[0]))
+        await soon(lambda: watched.notes)
+    for ended in (end, asyncio.create_task(watched.done(watched.orders[0]))):
+        with pytest.raises(asyncio.CancelledError):
+            await ended
+    assert "a.txt" not in watched.book.done
+
+
 async def test_a_hot_folder_from_drop_to_done_and_failed(root: Path) -> None:
     (root / "good.txt").write_text("x")
     (root / "bad.txt").write_text("x")
