@@ -69,7 +69,8 @@ def status_of(
     ]
     waiting = [*held, *(each for each in queue.orders.values() if each.id not in manager.jobs)]
     n_waiting = Counter(order.pipeline for order in waiting)
-    since = {order.pipeline: order.created_at for order in sorted(waiting, key=_newest_first)}
+    # Of each pipeline the oldest, which is the last of them
+    since = dict(sorted(((each.pipeline, each.created_at) for each in waiting), reverse=True))
     return {
         "pipelines": [
             {
@@ -105,10 +106,6 @@ def _run_json(job: ManagedRun, order: Order | None) -> dict[str, Any]:
     }
 
 
-def _newest_first(order: Order) -> float:
-    return -order.created_at
-
-
 def _order_json(order: Order, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "order": order.id,
@@ -140,24 +137,18 @@ class UpMetrics(Collector):
     """Of ended orders, by the pipeline's file; None: the queue cannot be read."""
 
     def collect(self) -> Iterator[Metric]:
+        def gauge(name: str, what: str, *more: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"paddock_{name}", what, labels=(*labels, *more))
+
         labels = ("pipeline", "file")
-        yield GaugeMetricFamily(
-            "paddock_up_ready", "Whether it can take work, as in /readyz.", self.is_ready
-        )
-        waiting = GaugeMetricFamily("paddock_orders_waiting", "Orders that wait.", labels=labels)
-        running = GaugeMetricFamily("paddock_orders_running", "Orders at work.", labels=labels)
-        oldest = GaugeMetricFamily(
-            "paddock_oldest_order_seconds", "How long the oldest one waits.", labels=labels
-        )
-        paused = GaugeMetricFamily(
-            "paddock_trigger_paused", "Whether a person holds its runs back.",
-            labels=(*labels, "trigger"),
-        )  # fmt: skip
+        yield GaugeMetricFamily("paddock_up_ready", "Whether it can take work.", self.is_ready)
+        waiting = gauge("orders_waiting", "Orders that wait.")
+        running = gauge("orders_running", "Orders at work.")
+        oldest = gauge("oldest_order_seconds", "How long the oldest one waits.")
+        paused = gauge("trigger_paused", "Whether a person holds its runs back.", "trigger")
+        success = gauge("last_success_timestamp_seconds", "When a run was completed.")
         ended = CounterMetricFamily(
-            "paddock_orders_ended", "Orders by their end.", labels=(*labels, "end")
-        )
-        success = GaugeMetricFamily(
-            "paddock_last_success_timestamp_seconds", "When a run was completed.", labels=labels
+            "paddock_orders_ended", "By their end.", labels=(*labels, "end")
         )
         for made in self.pipelines:
             own = _label(made["name"]), _label(made["file"])

@@ -18,13 +18,7 @@ from paddock.runner.cli.arguments import pipeline_file
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.daemon.service_client import ask_up
 from paddock.runner.progress import printing
-from paddock.runner.schedule.order_queue import (
-    QUEUE_FILE,
-    count_open_orders,
-    open_queue_file,
-    read_pauses,
-    write_pause,
-)
+from paddock.runner.schedule import order_queue
 from paddock.runner.settings import Settings, read_settings
 
 _Pipeline = Annotated[
@@ -58,7 +52,7 @@ def _change(text: str, key: str | None, *, is_paused: bool) -> int:
     trigger = key or ""
     settings = read_settings(Path.cwd())
     up, _ = ask_up(settings)
-    queue_file = settings.state_dir / QUEUE_FILE
+    queue_file = settings.state_dir / order_queue.QUEUE_FILE
     served: Sequence[Mapping[str, Any]] = ()
     if up is not None and Path(up.get("queue_file", "")).resolve() == queue_file.resolve():
         served = up["pipelines"]  # else it has another home
@@ -69,17 +63,19 @@ def _change(text: str, key: str | None, *, is_paused: bool) -> int:
         fault = error
     entry = next((each for each in served if Path(each["file"]).resolve() == file.resolve()), None)
     try:
-        with contextlib.closing(open_queue_file(queue_file)) as db, db:
-            is_new = not is_paused and write_pause(db, str(file), trigger, is_paused=False)
+        with contextlib.closing(order_queue.open_queue_file(queue_file)) as db, db:
+            is_new = not is_paused and order_queue.write_pause(
+                db, str(file), trigger, is_paused=False
+            )
             if not is_new:
                 if fault is not None:
                     raise fault
                 _check_trigger(file, entry, settings, trigger)
             if is_paused:
-                is_new = write_pause(db, str(file), trigger, is_paused=True)
-            left = {each for _, each in read_pauses(db, [str(file)])}
+                is_new = order_queue.write_pause(db, str(file), trigger, is_paused=True)
+            left = {each for _, each in order_queue.read_pauses(db, [str(file)])}
             places = {str(file), str(file.resolve()), entry["file"] if entry else str(file)}
-            states = count_open_orders(db, places, trigger)
+            states = order_queue.count_open_orders(db, places, trigger)
     except sqlite3.Error as error:
         raise CommandError(
             f"{queue_file}: {error}.", "Is its disk full, or the file damaged?"
