@@ -137,8 +137,8 @@ class UpMetrics(Collector):
     """Of ended orders, by the pipeline's file; None: the queue cannot be read."""
 
     def collect(self) -> Iterator[Metric]:
-        def gauge(name: str, what: str, *more: str) -> GaugeMetricFamily:
-            return GaugeMetricFamily(f"paddock_{name}", what, labels=(*labels, *more))
+        def gauge(name: str, what: str, *own_labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"paddock_{name}", what, labels=(*labels, *own_labels))
 
         labels = ("pipeline", "file")
         yield GaugeMetricFamily("paddock_up_ready", "Whether it can take work.", self.is_ready)
