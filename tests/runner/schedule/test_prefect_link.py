@@ -288,8 +288,8 @@ async def test_what_is_ended_in_prefect_does_not_begin(
         order = await up.ordered(flow_run)
         await up.is_there(flow_run, "PENDING")
         if is_suspended:
-            up.queue.note(order.id, state="suspended", mark="1 2 3")
             await up.set_there(flow_run, "PAUSED", "Suspended")
+            up.queue.note(order.id, state="suspended", mark="1 2 3")
         if kind:
             await up.set_there(flow_run, kind, name)
         else:
