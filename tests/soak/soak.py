@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import shutil
 import sys
@@ -310,8 +311,10 @@ def main() -> None:
     home = (args.home or Path(tempfile.mkdtemp(prefix="paddock-soak-"))).resolve()
     plan = Plan(60 * args.minutes, args.files_per_s, args.kill_every_s, args.quiet_s, args.seed,
                 poisons=args.poisons, burst=args.burst)  # fmt: skip
+    world = World(home)
+    os.environ["PADDOCK_HOME"] = world.state_dir  # by which its ledger knows us
     try:
-        told = asyncio.run(soak(World(home), plan))
+        told = asyncio.run(soak(world, plan))
     finally:
         if args.keep:
             print(f"all of it lies in {home}", file=sys.stderr)
