@@ -62,7 +62,7 @@ PROGRESS_S = 1.0
 SENDING_S = 3.0  # of each queue; its server may be gone
 SHOW_S = 5.0
 """How long the end of a run waits until its table is there."""
-BACK_S = 1800.0
+BACK_S = 900.0
 """How long the end of a run waits for a server that is away: Prefect's worker gives up before."""
 _UNREACHED = (PrefectException, httpx.HTTPError, OSError)
 
