@@ -369,11 +369,17 @@ class SecretKeys(Keys):
         examples=["API_KEY"],
     )
     file: str | None = Field(None, min_length=1, description="The file that has it.")
+    prefect: str | None = Field(
+        None,
+        pattern=r"^(secret|variable)/[^/]+$",
+        description="The Secret block or Variable that has it, on the Prefect server of a run.",
+        examples=["secret/api-key", "variable/api_key"],
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> SecretKeys:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("give exactly one of `env` and `file`")
+        if [self.env, self.file, self.prefect].count(None) != 2:
+            raise ValueError("give exactly one of `env`, `file` and `prefect`")
         return self
 
 

@@ -545,7 +545,7 @@ class _PipelineParser:
         }
         # The environment variables that a JSON file of servers names
         for variable in sorted(variables):
-            keys = SecretKeys(env=variable, file=None)
+            keys = SecretKeys(env=variable, file=None, prefect=None)
             parts.setdefault("secrets", {})[secret_of(variable)] = keys
         tables: dict[str, type[Keys]] = {"on": OnKeys, "concurrency": ConcurrencyKeys}
         tables |= {"budget": BudgetKeys, "gold": GoldKeys, "defaults": ControlKeys}

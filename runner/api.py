@@ -11,12 +11,13 @@ import functools
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
+from paddock.pipelines.keys import SecretKeys
 from paddock.pipelines.plan import plan_with_faults, read_plan
 from paddock.runner.bind.advice import advice_on
 from paddock.runner.bind.bind import bind, bind_written_starts
@@ -271,15 +272,27 @@ def prepare(
     environ = os.environ if environment.environ is None else environment.environ
     is_unused = bool(bound.pipeline.secrets) and not options.notifies
     unused = trigger_secrets(bound.pipeline) if is_unused else frozenset()
-    secrets = read_secrets(bound.pipeline, environ, bound.inputs, inner, unused=unused)
+    unread: list[SecretKeys] = []
+
+    def stored(keys: SecretKeys) -> str:
+        if is_plan:  # which needs no server
+            unread.append(keys)
+            return f"no-secret-in-a-plan-{keys.prefect}"
+        from paddock.runner.prefect import run_tracking
+
+        return str(run_tracking.run_in_flow().stored_secret(keys))
+
+    secrets = read_secrets(
+        bound.pipeline, environ, bound.inputs, inner, unused=unused, prefect=stored
+    )
     if not isinstance(environ, PlaceholderSecrets):
 
         @functools.cache
         def key() -> bytes:
-            try:
-                return digest_key(settings.state_dir)
-            except OSError:  # no home to write to: what this run records, no other compares
-                return os.urandom(32)
+            with suppress(OSError):  # no home to write to
+                if not unread:
+                    return digest_key(settings.state_dir)
+            return os.urandom(32)  # what is made of secrets is compared with nothing
 
         secrets = replace(secrets, digest=lambda text: secret_digest(key(), text))
     return PreparedRun(bound, settings, secrets, lacking)

@@ -26,6 +26,8 @@ from paddock.pipelines.keys import SecretKeys
 from paddock.pipelines.model import Pipeline
 
 Redact = Callable[[str], str]
+ReadFromPrefect = Callable[[SecretKeys], str]
+"""Returns what a Secret block or Variable has, or raises `UnusableSecret`."""
 
 # A shorter value would be redacted in ordinary words.
 SHORTEST_SECRET = 4
@@ -190,19 +192,20 @@ def read_secrets(
     inner: Iterable[Pipeline] = (),
     *,
     unused: Collection[str] = (),
+    prefect: ReadFromPrefect | None = None,
 ) -> Secrets:
     """Read every secret; `inputs` are the run's, of which those with `secret: true` are redacted.
 
     `inner` are the pipelines that its steps run; each reads its own secrets alone. Those of the
-    pipeline that are `unused` are not read.
+    pipeline that are `unused` are not read, nor those in Prefect without `prefect`.
 
     Raises:
         PipelineError: one is not there, or cannot be used, with its place in the file.
     """
     faults: list[Fault] = []
-    values = _secret_values(pipeline, environ, faults, unused)
+    values = _secret_values(pipeline, environ, faults, prefect, unused)
     within = {
-        Path(pipeline.document.file): _secret_values(pipeline, environ, faults)
+        Path(pipeline.document.file): _secret_values(pipeline, environ, faults, prefect)
         for pipeline in inner
     }
     if faults:
@@ -244,15 +247,18 @@ def _secret_values(
     pipeline: Pipeline,
     environ: Mapping[str, str],
     faults: list[Fault],
+    prefect: ReadFromPrefect | None,
     unused: Collection[str] = (),
 ) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, keys in pipeline.secrets.items():
-        if name in unused:
+        if name in unused or (keys.prefect and prefect is None):
             continue
         try:
-            values[name] = _usable_secret(_read_secret(keys, pipeline, environ))
-        except _UnusableSecret as error:
+            is_there = keys.prefect and not isinstance(environ, PlaceholderSecrets)
+            read = prefect(keys) if prefect and is_there else _read_secret(keys, pipeline, environ)
+            values[name] = _usable_secret(read)
+        except UnusableSecret as error:
             mark = pipeline.mark(("secrets", name))
             faults.append(Fault(f"secret '{name}': {error}.", error.remedy, mark))
     return values
@@ -260,10 +266,15 @@ def _secret_values(
 
 def secret_place(keys: SecretKeys) -> str:
     """Return where a secret is read from, to show before it is allowed."""
+    if keys.prefect:
+        kind, _, name = keys.prefect.partition("/")
+        return f"Prefect's {'Secret block' if kind == 'secret' else 'Variable'} '{name}'"
     return f"the environment variable {keys.env}" if keys.env else f"the file {keys.file}"
 
 
-class _UnusableSecret(Exception):
+class UnusableSecret(Exception):
+    """One that is not there or cannot be used: why, and what to do."""
+
     def __init__(self, why: str, remedy: str) -> None:
         self.remedy = remedy
         super().__init__(why)
@@ -271,11 +282,11 @@ class _UnusableSecret(Exception):
 
 def _read_secret(keys: SecretKeys, pipeline: Pipeline, environ: Mapping[str, str]) -> str:
     if isinstance(environ, PlaceholderSecrets):
-        return environ[keys.env or str(keys.file)]
+        return environ[keys.env or keys.prefect or str(keys.file)]
     if keys.env is not None:
         if keys.env not in environ:
             remedy = "Set it where the run is started; the value never belongs into the file."
-            raise _UnusableSecret(f"the environment variable {keys.env} is not set", remedy)
+            raise UnusableSecret(f"the environment variable {keys.env} is not set", remedy)
         return environ[keys.env]
     folder = Path(pipeline.document.file).absolute().parent
     path = folder / Path(keys.file or "").expanduser()
@@ -284,23 +295,23 @@ def _read_secret(keys: SecretKeys, pipeline: Pipeline, environ: Mapping[str, str
             content = file.read(MAX_SECRET_CHARS * 4)
         return content.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
-        raise _UnusableSecret(
+        raise UnusableSecret(
             f"{path} holds no text", "Write the value into it, in UTF-8."
         ) from None
     except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise _UnusableSecret(
+        raise UnusableSecret(
             f"{path} cannot be read: {why}", "Make it readable to who runs."
         ) from None
 
 
 def _usable_secret(value: str) -> str:
     if not value.strip():
-        raise _UnusableSecret("it is empty", "Give it its value.")
+        raise UnusableSecret("it is empty", "Give it its value.")
     if len(value) < SHORTEST_SECRET:
         why = f"it has fewer than {SHORTEST_SECRET} characters, and could not be kept out of texts"
-        raise _UnusableSecret(why, "Use a longer one.")
+        raise UnusableSecret(why, "Use a longer one.")
     if len(value) > MAX_SECRET_CHARS:
         why = f"it has more than {MAX_SECRET_CHARS:,} characters"
-        raise _UnusableSecret(why, "Name the file that holds the key alone.")
+        raise UnusableSecret(why, "Name the file that holds the key alone.")
     return value

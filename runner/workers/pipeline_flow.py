@@ -51,7 +51,7 @@ from paddock.runner.progress.prefect_view import (
 from paddock.runner.progress.report import Report
 
 from .flow_names import ORDER, quoted_path
-from .run_in_flow import current_flow_run, send_what_is_shown
+from .run_in_flow import current_flow_run, send_what_is_shown, wait_for_server
 
 BY_PATH = {"entrypoint_type": EntrypointType.MODULE_PATH}
 KEPT = ("retries", "retry_delay_seconds", "timeout_seconds", "flow_run_name")
@@ -107,6 +107,7 @@ class PipelineFlow(Flow[..., Any]):
     def with_options(self, *args: Any, **options: Any) -> PipelineFlow:
         made: Any = super().with_options(*args, **options)
         made.__class__ = PipelineFlow  # Prefect's own makes a plain flow
+        made.parameters, made.__signature__ = self.parameters, inspect.signature(self)
         return made  # type: ignore[no-any-return]
 
     def to_deployment(self, *args: Any, **options: Any) -> Any:
@@ -230,10 +231,6 @@ def flow_of(
 
     async def run(**values: Any) -> State[Any]:
         order = values.pop(ORDER, None) or {}
-        if isinstance(order, Mapping) and order.get("share"):
-            raise RuntimeError(OF_SHARED_JOB)
-        if not set(order) <= {"retry_failed"}:
-            raise RuntimeError(UNVERIFIED)
         # The YAML may have changed since. What Prefect shows counts, but for inputs that are gone.
         now = {**shown, **read_plan(path, options.text).pipeline.inputs}
         plain = partial(json.dumps, default=str, sort_keys=True)  # defaults go by value and type
@@ -250,12 +247,20 @@ def flow_of(
         takes_signals = is_process or (is_outermost and environment is not None)
 
         async def try_once(is_repeated: bool) -> Report:
+            if isinstance(order, Mapping) and order.get("share"):
+                raise PipelineError.of(OF_SHARED_JOB)
+            if not set(order) <= {"retry_failed"}:
+                raise PipelineError.of(UNVERIFIED)
             around = environment or RunEnvironment()
             stop, gate = around.stop, around.stop_gate
             retries_failed = options.retry_failed or is_repeated or order.get("retry_failed")
             requested = replace(options, retry_failed=bool(retries_failed))
-            with stop_on_signals(stop, gate) if takes_signals else contextlib.nullcontext():
-                report = await carry_out(path, given, requested, around)
+            try:
+                with stop_on_signals(stop, gate) if takes_signals else contextlib.nullcontext():
+                    report = await carry_out(path, given, requested, around)
+            finally:
+                if environment is None and not stop.is_set():  # else its caller has the report
+                    await wait_for_server()
             if stays_open(report, gate, is_continued=is_continued()):
                 if gate.status == "suspended":
                     await _show_suspended()
@@ -266,8 +271,9 @@ def flow_of(
 
         return await _run_with_retries(try_once)
 
-    parameters = (_parameter(declared, defaults[name]) for name, declared in shown.items())
-    signature = inspect.Signature([*parameters, ORDER_PARAMETER])
+    parameters = [_parameter(declared, defaults[name]) for name, declared in shown.items()]
+    parameters.append(ORDER_PARAMETER)
+    signature = inspect.Signature(parameters)
     run.__signature__ = signature  # type: ignore[attr-defined]
     # A deployment finds it by this name, see `__getattr__`.
     run.__module__, run.__name__ = FLOW_MODULE, quoted_path(str(path))
@@ -279,7 +285,7 @@ def flow_of(
     }
     abouts = (f"    {spec.name}: {one_line(spec.description or '')}" for spec in shown.values())
     run.__doc__ = "\n".join(("Run the pipeline.", "", "Args:", *abouts))  # Prefect's forms show it
-    return PipelineFlow(
+    made = PipelineFlow(
         run,
         name=prefect_name(pipeline.name),
         description=pipeline.description or f"The pipeline {path.name} in {path.parent}",
@@ -287,6 +293,10 @@ def flow_of(
         validate_parameters=False,  # the run does, with the messages of `-i`
         persist_result=False,
     )
+    # Its schema is made. A run that lacks an input says so itself, where Prefect's process crashed.
+    given = (p.replace(default=None) if p.default is p.empty else p for p in parameters)
+    run.__signature__ = signature.replace(parameters=[*given])  # type: ignore[attr-defined]
+    return made
 
 
 async def _run_with_retries(try_once: Callable[[bool], Awaitable[Report]]) -> State[Any]:
@@ -305,6 +315,13 @@ async def _run_with_retries(try_once: Callable[[bool], Awaitable[Report]]) -> St
             report = await try_once(is_repeated)
             state = state_of(report)
             words = state.message if state.type is StateType.FAILED else None
+        except PipelineError as error:  # for people, whom a traceback tells nothing
+            words = " ".join(fault.in_one_line() for fault in error.faults)
+            if current_flow_run() is None:
+                raise
+            if not await _is_tried_again(words):
+                get_run_logger().error("%s", words)
+                return Failed(message=words, data=error)
         except Exception as error:  # what ended the run, whatever it was, is tried again
             if not await _is_tried_again(str(error) or type(error).__name__):
                 raise

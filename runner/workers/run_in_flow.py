@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -33,8 +34,9 @@ from prefect.states import Running as RunningState
 
 from paddock.engine.system.process_marks import process_mark
 from paddock.engine.system.tasks import TaskSet, running
+from paddock.pipelines.keys import SecretKeys
 from paddock.runner.bind.plan_walks import progress_line_names
-from paddock.runner.config.pipeline_secrets import Redact
+from paddock.runner.config.pipeline_secrets import Redact, UnusableSecret, secret_place
 from paddock.runner.core.execute import run
 from paddock.runner.core.session import RunSession
 from paddock.runner.progress.drain import StopGate, StopGateClosed
@@ -60,6 +62,8 @@ PROGRESS_S = 1.0
 SENDING_S = 3.0  # of each queue; its server may be gone
 SHOW_S = 5.0
 """How long the end of a run waits until its table is there."""
+BACK_S = 900.0
+"""How long the end of a run waits for a server that is away: Prefect's worker gives up before."""
 _UNREACHED = (PrefectException, httpx.HTTPError, OSError)
 
 
@@ -189,6 +193,48 @@ def send_what_is_shown() -> None:
     """Send logs and tasks to Prefect, in bounded time, before a process ends. Blocks."""
     for queue in (APILogWorker, EventsWorker):
         queue.drain_all(timeout=SENDING_S)
+
+
+async def wait_for_server() -> None:
+    """Wait, within bounds, while Prefect's server is away, which is to take a run's last state."""
+    task, deadline, is_known = asyncio.current_task(), time.monotonic() + BACK_S, False
+    while current_flow_run() and not (task and task.cancelling()) and time.monotonic() < deadline:
+        # Not the engine's own client, which would try for a minute to reach it.
+        async with get_client(httpx_settings={"timeout": SHOW_S}) as client:
+            error = await client.api_healthcheck()
+        is_failing = isinstance(error, httpx.HTTPStatusError) and error.response.is_server_error
+        if not (is_failing or isinstance(error, httpx.TransportError)):
+            return
+        if not is_known:
+            words = "Prefect's server is away; the end of this run is shown when it is back: %s"
+            get_run_logger().warning(words, error)
+        is_known = True
+        await asyncio.sleep(LOOK_S)
+
+
+def stored_secret(keys: SecretKeys) -> str:
+    """Return what a Secret block or Variable has, on the server of the current flow run. Blocks.
+
+    Raises:
+        UnusableSecret: there is none, it is no text, the server is away, or this is no flow run.
+    """
+    place, value = secret_place(keys), None
+    if current_flow_run() is None:
+        remedy = "Run it with `--prefect`, or set PREFECT_API_URL."
+        raise UnusableSecret(f"{place} can be read in a flow run alone", remedy)
+    kind, _, name = str(keys.prefect).partition("/")
+    try:
+        with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
+            if kind == "secret":
+                value = client.read_block_document_by_name(name, "secret").data.get("value")
+            elif variable := client.read_variable_by_name(name):
+                value = variable.value
+    except (*_UNREACHED, RuntimeError) as error:
+        raise UnusableSecret(f"{place} cannot be read: {error}", "Run it again.") from None
+    if not isinstance(value, str):
+        why = f"{place} " + ("does not exist" if value is None else "is no text")
+        raise UnusableSecret(why, "Make it on the server that the run uses, with a text as value.")
+    return value
 
 
 # --- what a person does with the flow run

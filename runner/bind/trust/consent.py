@@ -176,7 +176,7 @@ def _consent_items(bound: BoundPlan, *, is_earlier: bool = False) -> Iterator[li
     yield from _pools(bound)
     for plan in all_plans(bound):
         for name, keys in plan.pipeline.secrets.items():
-            yield ["secret", name, keys.env, keys.file]
+            yield ["secret", name, keys.env, keys.file, *filter(None, [keys.prefect])]
         for reached in reached_by(plan.pipeline):
             if plan is bound or not isinstance(reached, ReachedNotification):
                 item = _reached_item(reached, plan)

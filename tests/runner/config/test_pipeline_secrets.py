@@ -169,6 +169,10 @@ def test_an_error_that_ends_the_run_is_raised_without_a_secret_and_without_its_c
         ("{file: no/where}", "secret 'token': {folder}/no/where cannot be read: No such file"),
         ("{file: private}", "secret 'token': {folder}/private cannot be read: it is a folder."),
         ("{file: binary}", "secret 'token': {folder}/binary holds no text."),
+        (
+            "{prefect: secret/key}",
+            "secret 'token': Prefect's Secret block 'key' can be read in a flow run alone.",
+        ),
         ("{file: large}", "secret 'token': it has more than 65,536 characters."),
     ],
 )
@@ -193,9 +197,9 @@ def test_a_secret_that_cannot_be_had_is_named_before_anything_runs(
         (
             "{env: THE_TOKEN}",
             "{env: A, file: b}",
-            "in 'token': give exactly one of `env` and `file`.",
+            "in 'token': give exactly one of `env`, `file` and `prefect`.",
         ),
-        ("{env: THE_TOKEN}", "{}", "in 'token': give exactly one of `env` and `file`."),
+        ("{env: THE_TOKEN}", "{}", "in 'token': give exactly one of `env`, `file` and `prefect`."),
         (
             "{env: THE_TOKEN}",
             "tk-4711",

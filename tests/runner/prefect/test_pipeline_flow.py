@@ -5,10 +5,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psutil
@@ -18,12 +19,13 @@ from prefect.types.entrypoint import EntrypointType
 from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import flow
+from paddock.runner.api import plan
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.settings import STATE_FOLDER
-from tests.forked import Forked
-from tests.prefect_server import prefect_client
+from tests.forked import Forked, ForkServer
+from tests.prefect_server import prefect_client, server
 from tests.runner.prefect.test_flow import ROOT
 from tests.runner.schedule.up_process import UpFolder
 from tests.waiting import until
@@ -254,8 +256,13 @@ def _python(up: UpFolder, code: str, *arguments: object) -> str:
 
 
 @contextmanager
-def _running(up: UpFolder, *command: object) -> Iterator[subprocess.Popen[bytes] | Forked]:
-    """Run a program, or Python with the code and arguments after `-c`."""
+def _running(
+    up: UpFolder, *command: object, max_retries: int = 5
+) -> Iterator[subprocess.Popen[bytes] | Forked]:
+    """Run a program, or Python with the code and arguments after `-c`.
+
+    `max_retries`: how often Prefect's client sends a request again, after 2, 4, 8 … seconds.
+    """
     log, *folders = up.folder.parent / "process.log", *up.folder.iterdir()
     log.unlink(missing_ok=True)
     process: subprocess.Popen[bytes] | Forked
@@ -265,8 +272,9 @@ def _running(up: UpFolder, *command: object) -> Iterator[subprocess.Popen[bytes]
     else:
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*map(str, command)], env=_environ(up), cwd=folders[0], stdout=out, stderr=out
-            )
+                [*map(str, command)], cwd=folders[0], stdout=out, stderr=out,
+                env={**_environ(up), "PREFECT_CLIENT_MAX_RETRIES": str(max_retries)},
+            )  # fmt: skip
     try:
         yield process
     except AssertionError as error:
@@ -431,13 +439,13 @@ async def test_a_flow_tries_quarantined_items_again_and_carries_out_no_order_tha
     state = await flow(file).fn(Paddock={"retry_failed": True})
     assert state.name == "Completed", state
     for order in ({"path": str(file), "signature": "0"}, {"retry_failed": True, "n": 1}, "x"):
-        with pytest.raises(RuntimeError, match="This order was not verified"):
+        with pytest.raises(PipelineError, match="This order was not verified"):
             await flow(file).fn(Paddock=order)
 
 
 async def test_a_part_of_a_run_of_several_machines_ends_with_what_to_do_now(tmp_path: Path) -> None:
     order = {"path": "/p.yaml", "share": 2, "job": "calm-owl", "view": {}, "signature": "0"}
-    with pytest.raises(RuntimeError, match="Run the pipeline as a whole: what is done stays done"):
+    with pytest.raises(PipelineError, match="Run the pipeline as a whole: what is done stays done"):
         await flow(_written(tmp_path, STEPS)).fn(Paddock=order)
 
 
@@ -632,6 +640,87 @@ def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_pref
         assert not prefect.read(f"deployments/{id_}")["schedules"][0]["active"]
 
 
+STORED = """
+from prefect.blocks.system import Secret
+from prefect.variables import Variable
+
+Secret(value="tk-4711-geheim").save("api-key", overwrite=True)
+Variable.set("pass_word", "pw-0815-geheim", overwrite=True)
+Variable.set("number", 4711, overwrite=True)
+"""
+ALLOWED = """
+import asyncio, sys
+from paddock.runner import flow
+from paddock.runner.core.run_options import RunOptions
+
+allowed = flow(sys.argv[1], RunOptions(allow=frozenset(sys.argv[2:])))
+print(asyncio.run(allowed(return_state=True)).message)
+"""
+WITH_SECRETS = """\
+secrets: {token: {prefect: secret/api-key}, password: {prefect: variable/pass_word}}
+steps:
+  - id: each
+    for_each: word in ["ferry"]
+    do:
+      - id: told
+        uses: prompt
+        with: {template: "{{ secrets.token }} {{ secrets.password }}"}
+      - uses: files.write
+        with: {path: "{{ word }}", text: "{{ steps.told.text | length }} {{ steps.told.text }}"}
+"""
+
+
+def test_secrets_come_from_blocks_and_variables_of_the_runs_server_and_are_redacted(
+    up: UpFolder, prefect_api: str
+) -> None:
+    name, prefect = f"secretive-{uuid4().hex[:8]}", Prefect(prefect_api)
+    file = up.write(f"{name}/pipeline.yaml", f"name: {name}\n{WITH_SECRETS}")
+    _python(up, STORED)
+    said = _python(up, ALLOWED, file)
+    assert "read Prefect's Secret block 'api-key', which needs 'secrets'" in said
+    assert "1 done" in _python(up, ALLOWED, file, "secrets")
+    assert (file.parent / "ferry").read_text() == "29 tk-4711-geheim pw-0815-geheim"
+    assert "1 fresh" in _python(up, ALLOWED, file, "secrets")
+    planned = plan(file, None, RunOptions(allow=frozenset(["secrets"])))
+    assert [item.state for item in planned.items] == ["fresh"], "which asks no server"
+    for known, wrong, words in (
+        ("secret/api-key", "secret/gone", "Secret block 'gone' does not exist"),
+        ("variable/pass_word", "variable/number", "Variable 'number' is no text"),
+    ):
+        file.write_text(f"name: {name}\n{WITH_SECRETS.replace(known, wrong)}")
+        said += _python(up, ALLOWED, file, "secrets")
+        assert words in said
+    assert "geheim" not in said + "".join(prefect.logs(run["id"]) for run in prefect.runs(file))
+
+
+WRONG_PARAMETERS: list[tuple[dict[str, Any], str]] = [
+    ({"n": "many"}, "input 'n' must be a whole number, not 'many'."),
+    ({"n": 40}, "input 'n' must be at most 9, not '40'."),
+    ({"style": "odd"}, "input 'style' cannot be 'odd'. Known: 'plain', 'formal'."),
+    ({"title": None}, "input 'title' has no value. Give it: `-i title=…`."),
+]
+
+
+def test_a_wrong_parameter_is_one_sentence_without_a_traceback(
+    up: UpFolder, prefect_api: str
+) -> None:
+    file, prefect = _notes(up), Prefect(prefect_api)
+    program = up.write(f"{file.parent.name}/serve.py", _served())
+    with _running(up, sys.executable, program):
+        id_ = until(lambda: prefect.deployment(file, "nightly"))
+        prefect.patch(f"deployments/{id_}", {"enforce_parameter_schema": False})
+        runs = [prefect.start(id_, given) for given, _ in WRONG_PARAMETERS]
+        prefect.patch(f"deployments/{id_}", {"parameters": {}})
+        runs.append(prefect.start(id_))
+        until(lambda: all(prefect.state(run)["type"] == "FAILED" for run in runs))
+        until(lambda: all("Finished in state" in prefect.logs(run) for run in runs))
+    sentences = [*(words for _, words in WRONG_PARAMETERS), WRONG_PARAMETERS[-1][1]]
+    for run, words in zip(runs, sentences, strict=True):
+        message, logged = prefect.state(run)["message"], prefect.logs(run)
+        assert words in message and "\n" not in message
+        assert message in logged and "Traceback" not in logged
+
+
 TIMED_OUT = """
 import asyncio, sys
 from paddock.runner import flow
@@ -694,3 +783,32 @@ def test_a_flow_runs_in_a_work_pool(up: UpFolder, prefect_api: str) -> None:
         until(lambda: prefect.state(run)["type"] in ("COMPLETED", "FAILED", "CRASHED"))
     assert prefect.state(run)["name"] == "Completed", prefect.state(run)
     assert up.output(file.parent.name, "a.txt") == "Pooled: a.txt"
+
+
+@pytest.mark.parametrize("by", ["serve", "worker"])
+def test_a_run_whose_server_is_away_at_its_end_is_shown_completed_when_that_is_back(
+    tmp_path: Path, fork_server: ForkServer, by: str
+) -> None:
+    up, home = UpFolder(tmp_path / "pipes", forks=fork_server), tmp_path / "server"
+    name, file = _waiting_for_go(up, "a.txt")
+    program, log = up.write(f"{name}/serve.py", _served()), tmp_path / "process.log"
+    with ExitStack() as running:
+        with server(home) as up.api:
+            prefect, port = Prefect(up.api), urlsplit(up.api).port or 0
+            if by == "worker":
+                prefect.post("work_pools/", {"name": "away", "type": "process"})
+                _python(up, DEPLOYED, file, "away")
+                command = (Path(sys.executable).with_name("prefect"), "worker", "start")
+                running.enter_context(_running(up, *command, "--pool", "away", max_retries=1))
+            else:
+                running.enter_context(_running(up, sys.executable, program, max_retries=1))
+            deployment = {"serve": "nightly", "worker": "pooled"}[by]
+            id_ = until(lambda: prefect.deployment(file, deployment))
+            run = prefect.start(id_, {"title": "Away"})
+            until(lambda: up.marks(name))
+        up.write(f"{name}/go", "")
+        until(lambda: up.output(name, "a.txt"))
+        until(lambda: "Prefect's server is away" in log.read_text() or "xited" in log.read_text())
+        with server(home, port):
+            until(lambda: prefect.state(run)["type"] not in ("RUNNING", "PENDING"))
+            assert prefect.state(run)["name"] == "Completed", prefect.state(run)
