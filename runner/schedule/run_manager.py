@@ -181,20 +181,27 @@ class RunManager:
         active = await self._other_turns(due, rules)
         active += [job.active() for job in self.jobs.values()]
         for decision in dispatch(due, active, rules, now, self._options.max_runs):
-            if isinstance(decision, DrainRun) and decision.id not in self.jobs:
-                await asyncio.to_thread(self._options.group_holders, (), [decision.id])
-            elif isinstance(decision, DrainRun):
-                reason: StopReason = "window" if decision.is_again else "cancelled"
-                self.stop_job(self.jobs[decision.id], reason, decision.words)
+            order = self._queue.orders.get(decision.id)
+            if isinstance(decision, DrainRun):
+                if decision.id in self.jobs:
+                    reason: StopReason = "window" if decision.is_again else "cancelled"
+                    self.stop_job(self.jobs[decision.id], reason, decision.words)
+                else:
+                    await asyncio.to_thread(self._options.group_holders, (), [decision.id])
+            elif order is None or order.state != "waiting":
+                continue  # a person has ended it meanwhile
             elif isinstance(decision, StartRun):
-                await self._start(self._queue.orders[decision.id])
+                await self._start(order)
             elif isinstance(decision, SkipRun):
-                self.skip(self._queue.orders[decision.id], decision.words)
-            elif isinstance(decision, HoldRun):
-                self._hold(self._queue.orders[decision.id], decision)
-        for worker in self._workers.values():
-            if not worker.order:
-                worker.process.finish()
+                self.skip(order, decision.words)
+            else:
+                self._hold(order, decision)
+        self._dismiss_idle()
+
+    def _dismiss_idle(self) -> None:
+        for worker in [worker for worker in self._workers.values() if not worker.order]:
+            del self._workers[worker.process.pid]
+            worker.process.finish()
 
     def _hold(self, order: Order, why: HoldRun) -> None:
         if order.words != why.words:
@@ -331,10 +338,7 @@ class RunManager:
 
     def ended(self, process: RunProcess, outcome: Mapping[str, Any]) -> None:
         """Take how a process says that its order ended."""
-        job, worker = self._job_of(process), self._workers.get(process.pid)
-        if worker is not None:
-            worker.order = ""
-        if job is not None:
+        if (job := self._job_of(process)) is not None:
             self._follow_end(job, from_plain(OrderOutcome, outcome), "")
 
     def over(self, process: RunProcess, crash: str) -> None:
@@ -378,6 +382,9 @@ class RunManager:
             log.exception("the end of run %s could not be handled", job.name)
         finally:
             self.jobs.pop(job.order, None)
+            worker = self._workers.get(job.process.pid)
+            if worker is not None and worker.order == job.order:
+                worker.order = ""
             self._queue.changed.set()
 
     async def _judge_end(self, job: ManagedRun, outcome: OrderOutcome | None, crash: str) -> None:
@@ -452,9 +459,7 @@ class RunManager:
                 task.cancel()
             words = "`paddock up` was stopped"
             job.process.halt(StopRequest(words, is_gentle=True))
-        for worker in self._workers.values():
-            if not worker.order:
-                worker.process.finish()
+        self._dismiss_idle()
         for share, act in ((0.4, stop_now), (0.3, RunProcess.kill), (0.2, None)):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s * share):
