@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.retry import Backoff, Pauses
-from paddock.engine.system.tasks import TaskSet, wait_for_event
+from paddock.engine.system.tasks import TaskSet, running, wait_for_event
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.workers.order import FROM_PREFECT, Order
 
@@ -152,11 +152,9 @@ class TriggerKeeper:
         pauses, reported = Pauses(AGAIN), ""
         while True:
             try:
-                with contextlib.suppress(QueueBroken):  # a trigger may have other answers
-                    for order in await self._queue.unhandled(desk.pipeline().key, trigger.key):
-                        self._telling.start(self._tell(order, trigger))  # it takes them as it runs
-                has_begun.set()
-                await trigger.run(desk)
+                async with running(self._hand_over(trigger, desk)):
+                    has_begun.set()
+                    await trigger.run(desk)
             except QueueBroken:  # its keeper says so
                 pass
             except PathTaken as error:
@@ -168,13 +166,22 @@ class TriggerKeeper:
                 reported = words
             await pauses.wait()
 
-    async def _stop(self, running: Sequence[_Running]) -> None:
-        for each in running:
+    async def _hand_over(self, trigger: Trigger, desk: TriggerDesk) -> None:
+        """Hand orders that ended while no one took it to a trigger, which takes them as it runs."""
+        while True:
+            with contextlib.suppress(QueueBroken):  # it goes on meanwhile, and may answer others
+                for order in await self._queue.unhandled(desk.pipeline().key, trigger.key):
+                    self._telling.start(self._tell(order, trigger))
+                return
+            await asyncio.sleep(AGAIN.first_s)
+
+    async def _stop(self, stopped: Sequence[_Running]) -> None:
+        for each in stopped:
             each.task.cancel()
             own = each.desk.pipeline().key, each.desk.key
             for path in [path for path, at in self._paths.items() if at[:2] == own]:
                 del self._paths[path]
-        tasks = {each.task for each in running}
+        tasks = {each.task for each in stopped}
         if tasks:
             await asyncio.wait(tasks, timeout=END_S)
 
