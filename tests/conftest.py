@@ -90,7 +90,7 @@ LONGEST = (
     "soak/test_soak.py",
     "engine/backends/test_local_pool_suspects.py", "runner/schedule/test_run_processes.py",
     "steps/readers/test_ocr.py", "runner/prefect/test_own_server.py",
-    "runner/core/test_typed_tables.py", "runner/daemon/test_early_server.py",
+    "runner/core/test_typed_tables.py",
     "runner/cli/test_web_console.py", "engine/backends/test_local_pool.py",
     "runner/core/test_escalation.py", "engine/backends/test_local_pool_lost.py",
     "conformance/test_ollama_answers.py", "runner/dry_run/test_item_estimate.py",

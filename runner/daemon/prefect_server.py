@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import psutil
 
@@ -37,7 +37,6 @@ from paddock.runner.settings import Settings
 
 from .daemon_client import exit_code
 from .daemon_files import DaemonError, daemon_folder
-from .early_server import EarlyServer
 from .prefect_auth import SERVER_VARIABLE, own_auth_string
 from .prefect_client import PREFECT_ERRORS
 from .prefect_retention import end_what_is_left, retention_settings
@@ -160,19 +159,8 @@ async def ensure_own_server(settings: Settings, note: Callable[[str], None]) -> 
 class PrefectServer:
     """One server. Use it as `async with PrefectServer(…) as server`."""
 
-    def __init__(
-        self,
-        state_dir: Path,
-        keep_s: float,
-        *,
-        is_host: bool = False,
-        early: EarlyServer | None = None,
-    ) -> None:
-        """`keep_s`: retention of runs; `is_host`: this process is there for the server alone.
-
-        `early`: what the first server becomes of; it is closed here.
-        """
-        self._early = early
+    def __init__(self, state_dir: Path, keep_s: float, *, is_host: bool = False) -> None:
+        """`keep_s`: retention of runs; `is_host`: this process is there for the server alone."""
         self._state_dir = state_dir
         self._home = state_dir / "prefect"
         self._keep_s = keep_s
@@ -199,12 +187,6 @@ class PrefectServer:
         if self._task is not None:
             await end(self._task)
         self._close()
-        self._drop_early()
-
-    def _drop_early(self) -> None:
-        early, self._early = self._early, None
-        if early is not None:
-            early.close()
 
     @property
     def status(self) -> PrefectServerStatus:
@@ -242,7 +224,6 @@ class PrefectServer:
             except LockTaken:
                 # Take the status of the server that another process of this user runs
                 self._close()
-                self._drop_early()
                 known = files.read_json_object(self._record)
                 port, pid = known.get("port"), known.get("pid")
                 if isinstance(port, int):
@@ -320,16 +301,11 @@ class PrefectServer:
         environ = server_environment(self._home, port, os.environ, self._keep_s, auth_string)
         # The log holds one start only: it is short.
         with private_files.open_private(self.log_file, "wb") as out:
-            if self._early is not None:
-                self._early.begin(environ, listener.fileno(), out.fileno())
-                process = cast("asyncio.subprocess.Process", self._early)
-                self._early = None
-            else:
-                process = await start_in_session(
-                    (*COMMAND, str(listener.fileno())), stdin=asyncio.subprocess.PIPE,
-                    environ=environ, pass_fds=(listener.fileno(),), stdout=out, stderr=out,
-                    cwd=self._home, umask=private_files.PRIVATE_UMASK,
-                )  # fmt: skip
+            process = await start_in_session(
+                (*COMMAND, str(listener.fileno())), stdin=asyncio.subprocess.PIPE,
+                environ=environ, pass_fds=(listener.fileno(),), stdout=out, stderr=out,
+                cwd=self._home, umask=private_files.PRIVATE_UMASK,
+            )  # fmt: skip
         try:
             yield process
         finally:

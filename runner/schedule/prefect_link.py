@@ -24,12 +24,12 @@ from paddock.engine.system import http
 from paddock.engine.system.light_dataclasses import replace
 from paddock.engine.system.text import counted, encodable, map_texts, one_line
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.core.run_options import RunOptions
 from paddock.runner.daemon import prefect_client
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
 from paddock.runner.daemon.prefect_client import NOT_FOUND, PREFECT_ERRORS, PrefectRefusal
 from paddock.runner.progress.prefect_view import RUN_TAG, prefect_name, wish_of_state
 from paddock.runner.workers import flow_names
+from paddock.runner.workers.fork_server import call_in_fork
 from paddock.runner.workers.order import FROM_PREFECT, Order, OrderEnd
 
 from .order_queue import KEPT_S, OrderQueue, QueueBroken
@@ -493,10 +493,9 @@ class PrefectLink:
 
 def _form_of(triggered: TriggeredPipeline) -> dict[str, Any]:
     """Return the schema of a form for a pipeline's inputs. Blocks."""
-    from paddock.runner.workers.pipeline_flow import flow_of  # Prefect, which takes 1 s
-
-    flow = flow_of(triggered.file, RunOptions(text=triggered.text))
-    return dict(flow.parameters.model_dump())
+    of = "paddock.runner.workers.ordered_run", "form_of"  # which imports Prefect
+    form: dict[str, Any] = call_in_fork(*of, triggered.file, triggered.text)
+    return form
 
 
 def _kind(row: Mapping[str, Any]) -> str:

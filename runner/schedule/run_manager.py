@@ -23,8 +23,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_locks import LockHolder
 from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status
-from paddock.runner.workers.order import Order, OrderEnd
-from paddock.runner.workers.ordered_run import OrderOutcome
+from paddock.runner.workers.order import Order, OrderEnd, OrderOutcome
 
 from .cron import due as due_moments
 from .order_queue import OrderQueue

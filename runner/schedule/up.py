@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -33,7 +34,6 @@ from paddock.runner.core.other_runs.concurrency_groups import group_holders
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
 from paddock.runner.daemon.daemon_server import serve_or_join
-from paddock.runner.daemon.early_server import EarlyServer
 from paddock.runner.daemon.prefect_auth import own_auth_string, password_file
 from paddock.runner.daemon.prefect_server import PrefectServer
 from paddock.runner.ledger.entries import LedgerError
@@ -45,7 +45,6 @@ from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAcces
 from paddock.runner.review.page_server import FolderReviews, asks_people, mounted_page, token_file
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.workers.fork_server import start_fork_server
-from paddock.runner.workers.ordered_run import known_end
 
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
@@ -95,8 +94,6 @@ class UpOptions:
     """Called once everything has started."""
     pages: Callable[[PageAccess, Up], Sequence[BaseRoute]] = lambda access, up: ()
     """Returns the routes of more pages behind the review page's access."""
-    early: EarlyServer | None = None
-    """What our own Prefect server becomes of."""
     is_attended: bool = False
     """Whether a person started it and is present: their permissions cover all existing files."""
 
@@ -361,7 +358,7 @@ class Up:
         if os.environ.get("PREFECT_API_URL", "").strip():
             return
         keep_s = self._settings.unattended.keep_tracking_s
-        server = PrefectServer(self._settings.state_dir, keep_s, early=self._wishes.early)
+        server = PrefectServer(self._settings.state_dir, keep_s)
         async with server as self._server:
             while True:
                 status = await server.ready(PREFECT_S)
@@ -444,8 +441,9 @@ class Up:
                 rows = RunStore(ledger).runs_that_continue([order])
         except LedgerError:
             return None
-        end = known_end(rows[-1]) if rows else None
-        return (rows[-1].run, end) if end is not None else None
+        if not rows or rows[-1].status not in ("completed", "quarantined", "failed"):
+            return None
+        return rows[-1].run, Report.of_summary(json.loads(rows[-1].summary or "{}"))
 
     def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
         url = self._settings.ledger_url

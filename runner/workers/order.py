@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.folders.file_versions import FileVersion
+from paddock.runner.progress.report import Report
 
 OrderState = Literal["waiting", "running", "suspended", "ended"]
 OrderEnd: TypeAlias = Literal[
@@ -66,3 +67,14 @@ class Order:
     """Prefect shows its end."""
     is_handled: bool = False
     """Its trigger knows its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderOutcome:
+    """How an order ended, as `paddock up` needs it: the ledger has it all."""
+
+    report: Report | None = None
+    words: str = ""
+    """The error that ended the run, if there is no report."""
+    is_shown: bool = False
+    """Prefect shows its end."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,6 @@ from prefect.states import Pending
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
-from paddock.runner.ledger.entries import RunRow
 from paddock.runner.progress.command_logs import run_log
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import MultiObserver, Observer
@@ -42,7 +40,7 @@ from paddock.runner.progress.prefect_view import RUN_TAG
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import read_settings
 
-from .order import Order
+from .order import Order, OrderOutcome
 from .pipeline_flow import RESERVED, flow_of
 
 ANSWER_S = 10.0
@@ -52,17 +50,6 @@ SHOW_S = 30.0
 
 _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
 """Prefect's prefix of an error's message."""
-
-
-@dataclass(frozen=True, slots=True)
-class OrderOutcome:
-    """How an order ended, as `paddock up` needs it: the ledger has it all."""
-
-    report: Report | None = None
-    words: str = ""
-    """The error that ended the run, if there is no report."""
-    is_shown: bool = False
-    """Prefect shows its end."""
 
 
 @dataclass
@@ -239,11 +226,9 @@ def _without_server() -> Any:
             os.environ["PREFECT_API_URL"] = url
 
 
-def known_end(row: RunRow) -> Report | None:
-    """Return how a run ended in order, by its ledger; None: it was killed or stopped."""
-    if row.ended is None or row.status not in ("completed", "quarantined", "failed"):
-        return None
-    return Report.of_summary(json.loads(row.summary or "{}"))
+def form_of(file: Path, text: str) -> dict[str, Any]:
+    """Return the schema of Prefect's form for a pipeline's inputs."""
+    return dict(flow_of(file, RunOptions(text=text)).parameters.model_dump())
 
 
 def use_server(api_url: str = "", auth_string: str = "") -> None:

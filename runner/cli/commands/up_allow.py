@@ -103,10 +103,6 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     os.environ.pop("CI", None)  # our runs use our pool, also in CI
     gc.disable()  # until all is imported: looking through that takes a tenth of the time
     importlib.import_module("paddock.runner.prefect.client_settings")
-    early = None
-    if not os.environ.get("PREFECT_API_URL", "").strip():
-        prefect_server = importlib.import_module("paddock.runner.daemon.prefect_server")
-        early = prefect_server.EarlyServer(prefect_server.TUNED)
     console_module = importlib.import_module("paddock.runner.cli.console_serving")  # half a second
     pages = console_module.pages_of_up(places, settings, own)
     from paddock.runner.schedule.up import Up, UpOptions, start_run_processes
@@ -114,13 +110,11 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     start_run_processes()
     # A run leaves 400 objects in cycles, 0.1 MB; what is imported is looked through no more.
     gc.set_threshold(*PYTHONS_GC_THRESHOLD)
-    logging.root.handlers.clear()  # Prefect's, which is for runs
+    logging.root.handlers.clear()  # Prefect's, where something has imported it
     command_logs.prepare_logging(settings)
     tell = command_logs.message_writer(settings)
     is_attended = sys.stdin.isatty()
-    options = UpOptions(
-        places, settings, own, tell, pages=pages, early=early, is_attended=is_attended
-    )
+    options = UpOptions(places, settings, own, tell, pages=pages, is_attended=is_attended)
 
     tell("Starting; this takes some seconds.")
 

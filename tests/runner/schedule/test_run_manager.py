@@ -21,8 +21,7 @@ from paddock.runner.schedule.run_manager import ManagerOptions, RunManager
 from paddock.runner.schedule.run_processes import RunProcess, RunTask, StopRequest
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
 from paddock.runner.settings import Settings
-from paddock.runner.workers.order import Order
-from paddock.runner.workers.ordered_run import OrderOutcome
+from paddock.runner.workers.order import Order, OrderOutcome
 from tests.runner.schedule.desks import open_queue, triggered
 from tests.waiting import soon
 

@@ -15,8 +15,8 @@ from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers import flow_names, ordered_run
-from paddock.runner.workers.order import Order
-from paddock.runner.workers.ordered_run import OrderOutcome, RunControl, _ControlObserver, run_order
+from paddock.runner.workers.order import Order, OrderOutcome
+from paddock.runner.workers.ordered_run import RunControl, _ControlObserver, run_order
 from paddock.runner.workers.pipeline_flow import stays_open
 from paddock.runner.workers.run_in_flow import send_what_is_shown
 from tests.prefect_server import prefect_client
