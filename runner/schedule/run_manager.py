@@ -180,21 +180,21 @@ class RunManager:
         active = await self._other_turns(due, rules)
         active += [job.active() for job in self.jobs.values()]
         for decision in dispatch(due, active, rules, now, self._options.max_runs):
-            order = self._queue.orders.get(decision.id)
+            found = self._queue.orders.get(decision.id)
             if isinstance(decision, DrainRun):
                 if decision.id in self.jobs:
                     reason: StopReason = "window" if decision.is_again else "cancelled"
                     self.stop_job(self.jobs[decision.id], reason, decision.words)
                 else:
                     await asyncio.to_thread(self._options.group_holders, (), [decision.id])
-            elif order is None or order.state != "waiting":
+            elif found is None or found.state != "waiting":
                 continue  # a person has ended it meanwhile
             elif isinstance(decision, StartRun):
-                await self._start(order)
+                await self._start(found)
             elif isinstance(decision, SkipRun):
-                self.skip(order, decision.words)
+                self.skip(found, decision.words)
             else:
-                self._hold(order, decision)
+                self._hold(found, decision)
         self._dismiss_idle()
 
     def _dismiss_idle(self) -> None:
