@@ -182,7 +182,9 @@ class Up:
             )  # fmt: skip
             if url:
                 await self._link.move(url)
-            self._ledgers = LedgerHealth(self._open_ledger, partial(alert_trouble, flags))
+            self._ledgers = LedgerHealth(
+                self._open_ledger, partial(alert_trouble, flags), settings.state_dir
+            )
             is_open = not is_loopback(listener.getsockname()[0])
             triggers = partial(triggers_of, max_attempts=unattended.max_attempts, is_open=is_open)
             self._keeper = TriggerKeeper(self._queue, self._open_ledger, triggers)

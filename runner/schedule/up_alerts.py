@@ -60,13 +60,17 @@ class LedgerHealth:
     """Which ledgers are broken, and why. Lives in one event loop, checks in threads."""
 
     def __init__(
-        self, opens: OpenLedger, tell: Callable[[TriggeredPipeline, str], Coroutine[Any, Any, None]]
+        self,
+        opens: OpenLedger,
+        tell: Callable[[TriggeredPipeline, str], Coroutine[Any, Any, None]],
+        home: Path,
     ) -> None:
-        """`tell` sends a pipeline's notifications."""
+        """`tell` sends a pipeline's notifications; `home` is the folder of this user's state."""
         self.faults: dict[Path, str] = {}
         """By the folder of the pipelines; empty: all ledgers work."""
         self._opens = opens
         self._tell = tell
+        self._home = home
         self._telling = TaskSet()
 
     async def look(self, pipelines: Iterable[TriggeredPipeline]) -> None:
@@ -98,6 +102,7 @@ class LedgerHealth:
                 ledger.watched("")
                 if not ledger.is_shared:
                     _check_room(folder, ledger.file)
+            _check_free(self._home)
         except LedgerError as error:
             return str(error)
         except Exception as error:  # any driver's error: the database does not answer
@@ -115,5 +120,9 @@ def _check_room(folder: Path, file: Path) -> None:
     for place in (file, state if state.exists() else folder):
         if place.exists() and not os.access(place, os.W_OK):
             raise write_error(f"no permission to write {place}")
-    if shutil.disk_usage(folder).free < ROOM_BYTES:
-        raise write_error("the disk is full", is_full=True)
+    _check_free(folder)
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and shutil.disk_usage(folder).free < ROOM_BYTES:
+        raise write_error(f"the disk of {folder} is full", is_full=True)

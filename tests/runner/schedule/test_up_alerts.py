@@ -37,7 +37,7 @@ async def test_a_broken_ledger_is_told_once_and_forgotten_when_it_is_mended(tmp_
     async def tell(pipeline: TriggeredPipeline, words: str) -> None:
         alerts.append((pipeline.file.parent.name, words))
 
-    health = LedgerHealth(opens, tell)
+    health = LedgerHealth(opens, tell, tmp_path / "home")
     await health.look([sound, broken])
     assert health.faults == {}, "one that is not there yet is not broken"
 
