@@ -131,7 +131,7 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
             assert up.process is not None
             (server,) = (
                 child.pid for child in psutil.Process(up.process.pid).children()
-                if "paddock prefect-server" in child.cmdline()[0]
+                if "paddock.runner.daemon.prefect_process" in child.cmdline()
             )  # fmt: skip
             environ_of_server = Path(f"/proc/{server}/environ").read_bytes()
         finally:

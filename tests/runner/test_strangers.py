@@ -66,6 +66,7 @@ def up() -> Iterator[UpFolder]:
         (root / "theirs").mkdir()
         (root / "theirs/pipeline.yaml").write_text(THEIRS)
         up.start()
+        up.until(lambda: up.get()["is_prefect_there"], 180.0)  # its own server comes up beside
         yield up
     finally:
         up.stop()
