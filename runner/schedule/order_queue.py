@@ -227,7 +227,16 @@ class OrderQueue:
         return {(key, trigger): n for key, trigger, n in rows if key not in self._pipelines}
 
     async def hand_to(self, heir: str, pipeline: str, trigger: str) -> int:
-        """Move the open orders of a trigger to another pipeline; return how many there are."""
+        """Move the open orders of a trigger to another pipeline; return how many there are.
+
+        What a person holds back of them stays held back.
+        """
+        held = (os.path.realpath(heir), os.path.realpath(pipeline), trigger)
+        copied = (
+            "INSERT OR IGNORE INTO pauses "
+            "SELECT ?, trigger, since FROM pauses WHERE pipeline = ? AND trigger IN ('', ?)"
+        )
+        await self._do(lambda db: db.execute(copied, held))
         changed = (
             "UPDATE OR IGNORE orders SET pipeline = ? "
             f"WHERE pipeline = ? AND trigger = ? AND {_IS_OPEN} AND is_promised"

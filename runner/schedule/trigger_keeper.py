@@ -75,6 +75,8 @@ class TriggerKeeper:
         """By path: the keys of its pipeline and trigger."""
         self._telling = TaskSet()
         self._warned: set[str] = set()
+        self.is_starting = False
+        """Triggers of pipelines that are here may not have begun yet."""
 
     async def put(self, pipeline: TriggeredPipeline) -> None:
         """Start the triggers of a pipeline, and stop those that it no longer has."""
@@ -129,6 +131,8 @@ class TriggerKeeper:
     async def answer(self, request: Request) -> Response:
         """Answer a request to a path of a trigger."""
         found = self._paths.get(request.url.path)
+        if found is None and self.is_starting:  # it may be here soon: a sender tries 503 again
+            return JSONResponse({"error": "`paddock up` is starting."}, 503, {"Retry-After": "5"})
         if found is None:
             return JSONResponse({"error": "there is nothing here."}, 404)
         return await found[2](request)

@@ -188,6 +188,7 @@ class Up:
             is_open = not is_loopback(listener.getsockname()[0])
             triggers = partial(triggers_of, max_attempts=unattended.max_attempts, is_open=is_open)
             self._keeper = TriggerKeeper(self._queue, self._open_ledger, triggers)
+            self._keeper.is_starting = True
             options = ManagerOptions(
                 unattended.max_runs,
                 unattended.max_restarts,
@@ -326,6 +327,7 @@ class Up:
         manager.pipelines.update(served)
         for key in new:
             await self._keeper.put(served[key])
+        self._keeper.is_starting = False
         await self._hand_over()
         self._link.wake.set()
         self._queue.changed.set()
@@ -455,7 +457,8 @@ class Up:
 
     def _ready(self) -> dict[str, bool]:
         return {
-            "running": time.monotonic() - self._round_at < STUCK_S and not self.stop.is_set(),
+            "running": time.monotonic() - self._round_at < STUCK_S
+            and not (self.stop.is_set() or self._keeper.is_starting),
             "ledgers": not self._ledgers.faults,
             "queue": not self._queue.fault,
         }

@@ -131,6 +131,7 @@ class UpMetrics(Collector):
     """Numbers of `paddock up` for Prometheus, by pipeline."""
 
     is_ready: bool
+    n_faults: int
     pipelines: Sequence[Mapping[str, Any]]
     """As in the status."""
     totals: Mapping[str, Mapping[str, Any]] | None
@@ -142,6 +143,7 @@ class UpMetrics(Collector):
 
         labels = ("pipeline", "file")
         yield GaugeMetricFamily("paddock_up_ready", "Whether it can take work.", self.is_ready)
+        yield GaugeMetricFamily("paddock_up_faults", "`faults` of its status.", self.n_faults)
         waiting = gauge("orders_waiting", "Orders that wait.")
         running = gauge("orders_running", "Orders at work.")
         oldest = gauge("oldest_order_seconds", "How long the oldest one waits.")
@@ -209,7 +211,9 @@ def make_status_app(
         if totals is not None:
             with contextlib.suppress(QueueBroken):  # `paddock_up_ready` says so
                 ended = await totals()
-        numbers = UpMetrics(all(ready().values()), status()["pipelines"], ended)
+        shown = status()
+        n_faults = len(shown.get("faults", ()))
+        numbers = UpMetrics(all(ready().values()), n_faults, shown["pipelines"], ended)
         return Response(generate_latest(numbers), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     get = ["GET", "HEAD"]

@@ -211,10 +211,13 @@ async def test_promised_orders_of_a_file_that_was_renamed_go_to_its_heir(tmp_pat
     await queue.serve(["/srv/letters/new.yaml"])
     assert queue.orders == {}
     assert await queue.elsewhere() == {(PIPELINE, "webhook /x"): 1}
+    await queue.pause(PIPELINE, is_paused=True)
+    await queue.pause(PIPELINE, "watch in", is_paused=True)
     assert await queue.hand_to("/srv/letters/new.yaml", PIPELINE, "webhook /x") == 1
     assert [(order.key, order.pipeline) for order in queue.orders.values()] == [
         ("1", "/srv/letters/new.yaml")
     ]
+    assert queue.pauses == {("/srv/letters/new.yaml", "")}
     await queue.close()
 
 

@@ -159,7 +159,8 @@ async def test_prometheus_reads_what_waits_how_orders_ended_and_what_is_paused(
     ends = {name.split()[1]: n for name, n in first.items() if "ended_total" in name and n}
     assert ends == {"completed": 2, "crashed": 1}
     assert {name: n for name, n in first.items() if "ended_total" not in name} == {
-        "paddock_up_ready": 1, "paddock_orders_waiting": 1, "paddock_orders_running": 1,
+        "paddock_up_ready": 1, "paddock_up_faults": 0,
+        "paddock_orders_waiting": 1, "paddock_orders_running": 1,
         "paddock_last_success_timestamp_seconds": 1_001.5,
         f"paddock_trigger_paused {SCHEDULE}": 1, f"paddock_trigger_paused {HOOK}": 0,
     }  # fmt: skip
@@ -171,8 +172,9 @@ async def test_prometheus_reads_names_that_are_no_text(tmp_path: Path) -> None:
         name = "a \udcff\n.yaml"
         entry = {**world.status()["pipelines"][0], "name": name, "file": f"/srv/{name}"}
         entry["triggers"] = [{"trigger": f"watch {name}", "is_paused": True}]
-        text = generate_latest(UpMetrics(True, [entry], None)).decode()
+        text = generate_latest(UpMetrics(True, 2, [entry], None)).decode()
     assert 'paddock_orders_waiting{file="/srv/a \\\\udcff\\n.yaml"' in text
+    assert "\npaddock_up_faults 2.0\n" in text
 
 
 async def test_prometheus_is_answered_while_the_queue_cannot_be_read(tmp_path: Path) -> None:
