@@ -231,12 +231,15 @@ class OrderQueue:
 
         What a person holds back of them stays held back.
         """
-        held = (os.path.realpath(heir), os.path.realpath(pipeline), trigger)
         copied = (
             "INSERT OR IGNORE INTO pauses "
             "SELECT ?, trigger, since FROM pauses WHERE pipeline = ? AND trigger IN ('', ?)"
         )
-        await self._do(lambda db: db.execute(copied, held))
+
+        def copy(db: sqlite3.Connection) -> None:
+            db.execute(copied, (os.path.realpath(heir), os.path.realpath(pipeline), trigger))
+
+        await self._do(copy)
         changed = (
             "UPDATE OR IGNORE orders SET pipeline = ? "
             f"WHERE pipeline = ? AND trigger = ? AND {_IS_OPEN} AND is_promised"
