@@ -412,10 +412,11 @@ class PrefectLink:
         await self._set_state("flow_runs", flow_run, {"type": kind, "name": name, "message": words})
 
     async def _end_tasks(self, order: Order) -> None:
-        """Show the tasks as ended that a killed process left at work."""
+        """Show the tasks as ended that a killed process left, or one that Prefect did not hear."""
         at_work = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
         of_run = {"id": {"any_": [order.flow_run]}}
-        state = {"type": "CRASHED", "name": "Crashed", "message": order.words or None}
+        kind, name = _STATES["completed" if order.end == "completed" else "crashed"]
+        state = {"type": kind, "name": name, "message": order.words or None}
         for task in await self._found("task_runs", at_work, flow_runs=of_run):
             await self._set_state("task_runs", task["id"], state)
 

@@ -89,7 +89,12 @@ def _change(text: str, key: str | None, *, is_paused: bool) -> int:
         ]
         lines += ["Its running run goes on."] if running else []
         lines += (
-            [] if entry else ["No `paddock up` serves it now: the pause holds from its start on."]
+            []
+            if entry
+            else [
+                f"No `paddock up` at {settings.unattended.address.url} serves it: another one or a "
+                "later one heeds the pause, too."
+            ]
         )
     else:
         lines = [f"{what} {'is resumed' if is_new else 'was not paused'}: {waiting} waiting."]

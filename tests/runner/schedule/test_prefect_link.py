@@ -22,7 +22,7 @@ from paddock.runner.schedule.prefect_link import OF_OLDER_UP, PrefectLink
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings
 from paddock.runner.workers.flow_names import deployment_name
-from paddock.runner.workers.order import FROM_PREFECT, Order
+from paddock.runner.workers.order import FROM_PREFECT, Order, OrderEnd
 
 PIPELINE = """\
 name: {name}
@@ -340,6 +340,24 @@ async def test_a_run_that_starts_again_is_shown_as_waiting_unless_a_person_has_c
         assert (await up.is_there(flow_run, "PENDING"))["message"] == "it was killed"
         shown = await up.ask("GET", f"/task_runs/{task['id']}")
         assert shown["state"]["type"] == "CRASHED"
+
+
+@pytest.mark.parametrize(("end", "kind"), [("completed", "COMPLETED"), ("failed", "CRASHED")])
+async def test_a_task_whose_end_prefect_did_not_hear_ends_with_its_run(
+    up: Up, end: OrderEnd, kind: str
+) -> None:
+    async with up.started():
+        flow_run = await up.start_there()
+        order = await up.ordered(flow_run)
+        await up.is_there(flow_run, "PENDING")
+        task = await up.ask("POST", "/task_runs/", {
+            "flow_run_id": flow_run, "task_key": "each", "dynamic_key": "0",
+            "state": {"type": "RUNNING", "name": "Running"},
+        })  # fmt: skip
+        up.queue.note(order.id, state="ended", end=end, mark="1 2 3", ended_at=time.time())
+        await up.is_there(flow_run, end.upper())
+        shown = await up.ask("GET", f"/task_runs/{task['id']}")
+        assert shown["state"]["type"] == kind
 
 
 async def test_a_finished_run_that_is_tried_again_in_prefect_is_another_order(up: Up) -> None:

@@ -67,7 +67,8 @@ async def test_a_pause_of_another_process_holds_over_restarts_until_it_is_resume
     assert (ended.status, ended.out.splitlines()) == (0, [
         "news.yaml is paused: 2 orders waiting, and what comes waits, too.",
         "Its running run goes on.",
-        "No `paddock up` serves it now: the pause holds from its start on.",
+        "No `paddock up` at http://127.0.0.1:1 serves it: another one or a later one heeds "
+        "the pause, too.",
     ]), ended.err  # fmt: skip
     await queue.read_pauses()
     assert queue.is_paused(made[1])
@@ -139,7 +140,7 @@ def test_a_pipeline_of_up_has_a_name_also_while_its_file_is_faulty(
     (folder / "news.yaml").write_text(TEXT)
     with up_serves(monkeypatch, folder / "another home", ("daily", folder / "news.yaml")):
         assert "There is no file 'daily'." in invoke("pause", "daily").output
-        assert "No `paddock up` serves it now" in invoke("pause", "news.yaml").output
+        assert "No `paddock up` at http://127.0.0.1:" in invoke("pause", "news.yaml").output
 
 
 @pytest.mark.parametrize(
