@@ -174,7 +174,9 @@ def test_help_as_a_command_is_the_option(words: tuple[str, ...]) -> None:
 def test_help_of_what_is_no_command_says_so() -> None:
     result = invoke("help", "rum")
     assert result.exit_code == 2
-    assert result.stderr.endswith("Error: No such command 'rum'. Did you mean 'rm', 'run', 'resume'?\n")
+    assert result.stderr.endswith(
+        "Error: No such command 'rum'. Did you mean 'rm', 'run', 'resume'?\n"
+    )
 
 
 @pytest.mark.parametrize("words", [("cluster", "run", "x.yaml"), ("worker", "--name", "gpu1")])
