@@ -152,6 +152,8 @@ class RunManager:
         """A window has closed: idle models may be unloaded."""
         self.missing: dict[str, tuple[str, ...]] = {}
         """By pipeline: why its last run did not count missing documents as deleted."""
+        self.faults: dict[str, str] = {}
+        """By pipeline: why its last run could not begin, such as consent that has lapsed."""
         self.executor = RunExecutor(self)
         self._queue = queue
         self._options = options
@@ -437,6 +439,9 @@ class RunManager:
             self._telling.start(options.given_up(pipeline, job.name, died or ""))
         end: OrderEnd = "crashed" if died else status  # type: ignore[assignment]
         message = died or (report.message or "" if report else outcome.words if outcome else "")
+        self.faults.pop(pipeline.key, None)
+        if report is None and end == "failed":
+            self.faults[pipeline.key] = message
         self._end(order, end, message, is_shown=outcome is not None and outcome.is_shown)
 
     def _end(self, order: Order, end: OrderEnd, words: str, *, is_shown: bool = False) -> None:

@@ -489,6 +489,7 @@ class Up:
             "prefect": self._link.api_url,
             "is_prefect_there": bool(self._link.is_there),
             "faults": {
+                **self._run_manager.faults,
                 **self._finder.faults(),
                 **{str(folder): words for folder, words in ledgers},
                 **({"queue": self._queue.fault} if self._queue.fault else {}),

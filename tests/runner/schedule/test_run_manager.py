@@ -189,6 +189,23 @@ async def test_a_process_that_lives_is_followed_and_its_end_is_the_ledgers(tmp_p
         assert [order.end for order in world.ended] == ["quarantined"]
 
 
+async def test_a_run_that_could_not_begin_is_a_fault_until_one_has(tmp_path: Path) -> None:
+    """Consent that has lapsed, say: no one looks for a run that is not there."""
+    async with world_of(tmp_path) as world:
+        for n in range(2):
+            await world.put(str(n))
+        await world.manager.round()
+        process = world.processes[0]
+        refused = OrderOutcome(None, "this file has no consent for that.")
+        world.manager.ended(process, to_plain(refused))
+        await soon(lambda: not world.manager.jobs)
+        assert world.manager.faults == {world.pipeline.key: refused.words}
+        await world.manager.round()
+        await world.end(process)
+        assert [order.end for order in world.ended] == ["failed", "completed"]
+        assert world.manager.faults == {}
+
+
 async def test_a_pause_holds_what_waits_and_not_what_runs(tmp_path: Path) -> None:
     async with world_of(tmp_path) as world:
         first, second = await world.put("1"), await world.put("2")

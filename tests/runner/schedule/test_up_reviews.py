@@ -54,7 +54,7 @@ def test_a_decision_anywhere_continues_its_item_at_once(up: UpFolder, model: Cle
         assert (refused.status_code, "review.token" in refused.json()["error"]) == (401, True)
         assert page.get("/review", params={"token": token}).status_code == 303
         up.until(lambda: len(rows(page)) == 3)
-        assert "webhook /bills" in page.get("/ui/pipelines").text
+        assert "/bills" in page.get("/ui/pipelines").text
         by_item = {row["item"]: row for row in rows(page)}
         n_asked = len(model.asked)
         rope = by_item["rope.txt"]["id"]
