@@ -311,6 +311,7 @@ async def test_a_suspended_run_goes_on_when_it_is_resumed(up: Up, kind: str) -> 
     async with up.started():
         flow_run = await up.start_there()
         order = await up.ordered(flow_run)
+        await up.is_there(flow_run, "PENDING")  # else that comes after what is set here
         await up.set_there(flow_run, "PAUSED", "Suspended")  # it has not begun
         await eventually(lambda: up.queue.orders[order.id].state == "suspended")
         await up.set_there(flow_run, kind, "Resuming")
