@@ -37,7 +37,7 @@ class NewLines:
         return f"lines {self.keys.file}"
 
     async def run(self, desk: TriggerDesk) -> None:
-        """Give orders until cancelled, from where it was before a restart."""
+        """Put orders until cancelled, from where it was before a restart."""
         file = self.triggered.file.parent / self.keys.file
         at = (await desk.remembered()).get("at", 0)
         while True:

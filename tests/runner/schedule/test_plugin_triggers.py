@@ -34,7 +34,7 @@ class TickKeys(Keys):
 
 @dataclass(frozen=True)
 class Tick:
-    """Gives orders at once.
+    """Puts orders at once.
 
     More about it.
     """
@@ -152,7 +152,7 @@ def test_it_is_in_the_lists_and_in_the_schema_of_editors(
 ) -> None:
     found = list_installed()
     text = catalogue_text(found)
-    assert re.search(r"\n  tick\(text, times\) +Gives orders at once. \[tick-trigger\]", text)
+    assert re.search(r"\n  tick\(text, times\) +Puts orders at once. \[tick-trigger\]", text)
     assert re.search(r"\n  schedule\(cron, .*\n? +A time at which the pipeline runs.", text)
     expected = [f"trigger '{name}' of package 'tick-trigger'" for name in ("gone", "no_keys")]
     assert [words.partition(" cannot")[0] for words in found.broken] == expected
