@@ -16,7 +16,6 @@ import typer
 import typer.main
 from typer.testing import CliRunner, Result
 
-from paddock.runner.cli import exit_status
 from paddock.runner.cli.application import GROUPS, SECTIONS, application
 from paddock.runner.cli.arguments import parse_inputs
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
@@ -228,10 +227,6 @@ def test_every_argument_and_option_is_explained(group: str) -> None:
             assert explained or param.hidden, f"{name}: {param.opts}"
 
 
-def test_the_help_of_a_group_cuts_no_sentence_short() -> None:
-    assert "exit with 1 if none runs." in " ".join(invoke("service", "--help").stdout.split())
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_command_is_found_in_its_group(group: str) -> None:
     for command in GROUPS[group]:
@@ -311,14 +306,6 @@ def test_init_without_a_folder_lists_the_templates() -> None:
     assert " translate-folder Translate every text" in listed
 
 
-def test_what_comes_next_after_init_can_be_pasted(tmp_path: Path) -> None:
-    for template, words in (("minimal", "paddock run"), ("plugin", "pip install -e")):
-        folder = tmp_path / f"a $HOME {template}"
-        shown = invoke("init", template, str(folder)).stdout.rpartition("Next: ")[2]
-        last = folder / "pipeline.yaml" if template == "minimal" else folder
-        assert shown == f"{words} '{last}'\n"
-
-
 def ended(error: BaseException, *, as_json: bool = False) -> Result:
     """Run a command that raises `error`."""
     application = typer.Typer()
@@ -353,10 +340,6 @@ def test_a_state_folder_that_cannot_be_written_is_told_with_its_remedy(
 def test_a_machine_gets_its_object_whatever_happens() -> None:
     result = ended(CommandError("There is no file 'x'."), as_json=True)
     assert json.loads(result.stdout) == {"ok": False, "error": "There is no file 'x'."}
-
-
-def test_an_error_that_is_not_ours_to_explain_has_a_status() -> None:
-    assert exit_status.explain_error(CommandError("x"))[0] == 2
 
 
 def shell(command: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -136,32 +136,6 @@ def test_a_where_that_fails_names_the_item(tmp_path: Path) -> None:
     assert "`where` of block 'each', number 1 ('" in str(report.message)
 
 
-def test_where_of_a_nested_block_counts_for_the_item_around_it(tmp_path: Path) -> None:
-    world = World(
-        tmp_path,
-        "inputs: {odd: true, rows: {type: json, default: [{id: a, n: [1, 2, 3]}]}}\n"
-        "steps:\n"
-        "  - id: outer\n"
-        "    for_each: row in inputs.rows\n"
-        "    key: row.id\n"
-        "    do:\n"
-        "      - id: inner\n"
-        "        for_each: n in row.n\n"
-        "        where: n is odd or not inputs.odd\n"
-        "        do: [{uses: prompt, with: {template: '{{ n }}'}}]\n"
-        "        returns: n\n"
-        "    returns: steps.inner.results\n"
-        "returns: {all: steps.outer.results}\n",
-    )
-    assert world.run().returns == {"all": [[1, 3]]}
-    assert world.run({"odd": False}).returns == {"all": [[1, 2, 3]]}
-    world.edit("n is odd", "n is even")
-    assert set(reasons(world.plan({"odd": False}), "outer").values()) == {
-        "`where` changed (step 'inner')"
-    }
-    assert world.run().returns == {"all": [[2]]}
-
-
 NESTED = """\
 inputs: {given: 1, rows: {type: json, default: [{id: a, n: [1, 2, 3]}]}}
 steps:

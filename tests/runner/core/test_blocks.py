@@ -1,6 +1,5 @@
 """Blocks within blocks, conditions, what is skipped, what a block offers, what else is read."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -76,16 +75,6 @@ def test_what_reads_a_skipped_step_is_skipped_and_what_asks_is_not(tmp_path: Pat
     assert world.run({"wanted": True}).returns == {
         "a": "A", "c": "skipped: False, False", "d": "D", "e": "A", "f": "A"
     }  # fmt: skip
-
-
-def test_an_empty_document_may_be_skipped(tmp_path: Path) -> None:
-    world = World(tmp_path, n_documents=2)
-    world.edit('{path: "{{ doc.path }}"}', '{path: "{{ doc.path }}", empty: skip}')
-    world.edit("    returns: {file: doc.relpath, sum: steps.sum.text}\n", "")
-    world.write("inbox/empty.txt", "")
-    report = world.run()
-    assert report.counts == {"new": 3, "skipped": 1} and report.exit_status() == 0
-    assert world.run().counts == {"fresh": 4}
 
 
 LETTERS = """\
@@ -261,18 +250,6 @@ def test_an_observer_is_told_everything_in_order(tmp_path: Path) -> None:
         ("item", "report", "", "done", None),
         ("ended",),
     ]
-
-
-def test_secrets_and_large_values_stay_out_of_the_runs_table(tmp_path: Path) -> None:
-    import sqlite3
-
-    world = World(tmp_path, n_documents=1)
-    world.run()
-    with sqlite3.connect(tmp_path / ".paddock/ledger.sqlite") as connection:
-        (summary, status) = connection.execute("select summary, status from runs").fetchone()
-    connection.close()
-    assert status == "completed"
-    assert json.loads(summary)["returns"] is None
 
 
 @pytest.mark.parametrize("text", ["steps: []", "steps:\n  - {id: a, uses: files.scan}"])

@@ -248,18 +248,6 @@ def test_known_answers_of_every_step_need_no_model(tmp_path: Path) -> None:
     assert again.counts.keys() <= {"facts"}
 
 
-def test_an_overlong_prompt_is_cut_after_the_pool_refused_it(tmp_path: Path) -> None:
-    chat = "uses: chat, with: {on_overflow: truncate, "
-    world = World(tmp_path, SUMMARIES.replace("sum, uses: chat, with: {", f"sum, {chat}"))
-    world.write("inbox/0.txt", " ".join(f"word{n}" for n in range(900)))
-    pool = Counting(n_ctx_tokens=400)
-    assert world.run(pool=pool).status == "completed"
-    cut, _ = pool.chats
-    assert "word0 " in cut.messages[-1].content
-    assert "[…]" in cut.messages[-1].content
-    assert "word899" in cut.messages[-1].content
-
-
 def _equal_documents(world: World, n: int) -> None:
     for number in range(n):
         world.write(f"inbox/{number}.txt", "The ferry is late.")
@@ -350,16 +338,6 @@ async def test_a_stream_that_is_left_or_cancelled_keeps_no_equal_call_waiting(
         if not is_kept:
             chunks = None
         assert "Is it?" in (await asyncio.wait_for(second.reply(), 60)).text
-
-
-async def test_a_stream_that_was_left_still_has_its_reply(tmp_path: Path) -> None:
-    with equal_calls(tmp_path, FakePool(), 1) as (stream,):
-        async for chunk in stream:
-            first = chunk.text
-            break
-        text = (await stream.reply()).text
-    assert text.startswith(first)
-    assert "Is it?" in text
 
 
 @pytest.mark.parametrize("has_begun", [True, False])

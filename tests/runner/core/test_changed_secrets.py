@@ -193,25 +193,3 @@ def test_a_secret_input_leaves_no_digest_that_can_be_guessed(tmp_path: Path) -> 
     report = done(world, pin="4712")
     assert set(reasons(report).values()) == {"value changed: inputs.pin"}
     assert report.calls == 2
-
-
-PASSED_ON = """\
-secrets: {pin: {env: PIN_OF_TESTS}}
-steps:
-  - {id: within, uses: pipeline, with: {file: inner.yaml, inputs: {word: "{{ secrets.pin }}"}}}
-"""
-TAKES = """\
-inputs: {word: nothing}
-steps: [{id: said, uses: chat, with: {prompt: "Say {{ inputs.word }}"}}]
-returns: {said: steps.said.text}
-"""
-
-
-def test_a_secret_that_is_passed_on_as_a_plain_input_leaves_no_plain_digest(
-    tmp_path: Path, pin: Callable[[str], None]
-) -> None:
-    world = World(tmp_path, PASSED_ON, {"inner.yaml": TAKES})
-    done(world)
-    assert rows(world) and all(ordered_digest("first-pin") not in parts for parts, _ in rows(world))
-    pin("second-pin")
-    assert done(world).calls == 1

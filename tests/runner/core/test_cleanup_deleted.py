@@ -66,12 +66,6 @@ def test_what_someone_edited_is_kept_and_said_so(world: World) -> None:
     assert "edited by hand, and kept though its source is gone: out/0.md" in report.notes
 
 
-def test_a_file_that_another_document_writes_now_is_kept(world: World) -> None:
-    (world.folder / "inbox/0.txt").rename(world.folder / "inbox/0.text")
-    world.run()
-    assert outputs(world) == sorted(ZERO + ONE + TWO)
-
-
 def unmounted(world: World) -> Path:
     """Leave the place at which a share was mounted, with a file in it; return the share."""
     inbox, share = world.folder / "inbox", world.folder / "share"

@@ -71,12 +71,6 @@ def test_what_someone_edited_there_is_kept_and_said_so(world: World) -> None:
     assert (report.notes, list(report.outdated)) == ((edited,), ["out/0.txt.md"])
 
 
-def test_a_former_path_that_another_item_writes_now_stays(world: World) -> None:
-    world.edit("out/{{ doc.relpath }}.md", "out/{{ 1 - doc.stem | int }}.txt.md")
-    assert world.run(prune=True).notes == ()
-    assert files(world)[1:3] == ["out/0.txt.md", "out/1.txt.md"]
-
-
 def test_names_that_mean_the_same_file_are_one(world: World) -> None:
     (world.folder / "here").symlink_to(world.folder / "out")
     world.edit("out/{{ doc.relpath }}.md", "here/{{ doc.relpath }}.md")

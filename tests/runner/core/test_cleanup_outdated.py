@@ -1,6 +1,5 @@
 """Outputs that no longer apply: named by plans and runs, explained, removed where that is asked."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -200,74 +199,11 @@ def test_an_item_that_waits_for_review_decides_nothing_and_a_rejected_one_does(
     assert "a" not in outputs(world)
 
 
-WATCHED = "on: {watch: {path: inbox, deletes: prune}}\n"
-BY_STEM = each_document("""\
-      - {uses: files.write, with: {path: "out/{{ doc.stem }}", text: "{{ steps.text.text }}"}}
-    key: doc.stem
-""")
-EVERY = PAGES.replace("id: each", "id: every").replace("s.each", "s.every")
-DEEP = each_document("""\
-      - id: parts
-        for_each: n in [1]
-        do: [{uses: files.write, with: {path: "out/{{ doc.stem }}-{{ loop.index }}", text: "."}}]
-    key: doc.relpath
-""")
 GONE = dict.fromkeys(["out/a"], Outdated.GONE)
 
 
 def rename(folder: Path) -> None:
     (folder / "inbox/a").rename(folder / "inbox/d")
-
-
-def delete(folder: Path) -> None:
-    (folder / "inbox/a").unlink()
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "change", "options", "removed", "kept"),
-    [
-        (PAGES, PAGES, rename, {}, GONE, {}),
-        (PAGES, PAGES, delete, {}, {}, GONE),
-        (PAGES, PAGES, delete, {"prune": True}, GONE, {}),
-        (WATCHED + PAGES, WATCHED + PAGES, delete, {}, GONE, {}),
-        (PAGES, PAGES.replace("'keep' in", "'b' in"), None, {}, {}, {}),
-        (PAGES, EVERY, None, {}, {}, {}),
-        (BY_STEM.replace("stem\n", "relpath ~ '.txt'\n"), BY_STEM, None, {}, {}, {}),
-        (BY_STEM.replace("stem\n", "relpath ~ '.txt'\n"), BY_STEM, delete, {}, {}, GONE),
-        (DEEP, DEEP.replace("key: doc.relpath", "key: doc.sha256"), None, {}, {}, {}),
-        (PAGES, PAGES.replace("1\n", "9\n"), None, {}, {}, {"out/INDEX": Outdated.SKIPPED}),
-        (
-            PAGES, PAGES.replace("1\n", "9\n"), None, {"prune": True},
-            {"out/INDEX": Outdated.SKIPPED}, {},
-        ),
-    ],
-    ids=[
-        "renamed", "deleted", "deleted, prune", "deleted below a watch", "to be done otherwise",
-        "the block is renamed", "another key", "another key, and deleted",
-        "another key around a block", "skipped", "skipped, prune",
-    ],
-)  # fmt: skip
-def test_what_a_plan_says_of_outdated_outputs_is_what_the_run_does(
-    tmp_path: Path,
-    before: str,
-    now: str,
-    change: Callable[[Path], None] | None,
-    options: dict[str, Any],
-    removed: dict[str, Outdated],
-    kept: dict[str, Outdated],
-) -> None:
-    world = pages(tmp_path, before)
-    world.run()
-    if change is not None:
-        change(tmp_path)
-    world = ReviewedWorld(tmp_path, now)
-    plan, there = world.plan(**options), outputs(world)
-    assert (dict(plan.removed), dict(plan.outdated)) == (removed, kept)
-    report = world.run(**options)
-    assert {f"out/{name}" for name in there} - {f"out/{name}" for name in outputs(world)} == {
-        *removed
-    }
-    assert kept.items() <= report.outdated.items()
 
 
 def test_what_was_edited_is_neither_removed_nor_said_to_be(world: World) -> None:

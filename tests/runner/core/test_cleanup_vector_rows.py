@@ -147,18 +147,6 @@ def test_rows_of_a_document_that_went_while_no_one_ran_after_a_kill_go_as_well(
     assert {row["item"] for row in rows(world)} == {"0.txt", "2.txt"}
 
 
-def test_what_another_run_on_other_folders_is_about_to_finish_is_left_alone(world: World) -> None:
-    world.edit("steps:\n", "inputs: {folder: {type: dir, default: inbox}}\nsteps:\n")
-    world.edit("root: ./inbox", 'root: "{{ inputs.folder }}"')
-    world.run()
-    with Ledger(world.folder / ".paddock") as ledger:
-        scope = ledger.rows("select scope from items where key = '1.txt'")[0][0]
-        ledger.drop("items", {"scope": scope, "key": "1.txt"})
-    world.write("other/a.txt", "Another folder.")
-    world.run({"folder": str(world.folder / "other")})
-    assert {row["item"] for row in rows(world)} == {"0.txt", "1.txt", "2.txt", "a.txt"}
-
-
 def test_rows_of_items_within_items_belong_to_the_document(world: World) -> None:
     world.edit(
         '      - {uses: embed, with: {chunks: "{{ steps.parts.chunks }}", store: index.lance}}\n',
@@ -178,19 +166,6 @@ def test_rows_of_items_within_items_belong_to_the_document(world: World) -> None
     (world.folder / "inbox/2.txt").unlink()
     world.run(prune=True)
     assert {row["source"] for row in rows(world)} == {"0.txt", "1.txt"}
-
-
-def test_a_document_that_fails_later_keeps_its_rows_until_it_goes(world: World) -> None:
-    world.edit(
-        "store: index.lance}}\n", "store: index.lance}}\n      - {uses: chat, with: {prompt: x}}\n"
-    )
-    failing = FakePool(answer=lambda request: "word " * 5000)
-    assert world.run(pool=failing).counts["quarantined"] == 3
-    assert len(texts(world)) == 6
-    shutil.rmtree(world.folder / "inbox")
-    (world.folder / "inbox").mkdir()
-    world.run(prune=True, is_confirmed=True)
-    assert texts(world) == []
 
 
 def test_a_search_is_done_again_where_the_store_holds_something_else(world: World) -> None:

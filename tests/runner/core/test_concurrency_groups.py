@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from paddock.engine.request import ChatRequest, Reply
@@ -151,14 +150,6 @@ def test_a_run_waits_for_another_of_its_group_whatever_their_folders(machine: Ma
     assert note.endswith(", which is of the same group")
 
 
-def test_runs_of_other_groups_or_of_none_wait_for_no_one(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
-    a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: daily}")
-    asyncio.run(machine.two(a, b))
-    assert not is_one_after_the_other(machine.events)
-    assert not [note for note in machine.notes if "waiting" in note]
-
-
 def test_the_group_may_be_made_of_inputs(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     a, b = (machine.world(name, '{group: "tone {{ inputs.tone }}"}') for name in "ab")
@@ -220,20 +211,6 @@ async def test_who_has_the_turn_of_a_triggered_pipelines_group_is_seen_and_asked
     assert group_holders(machine.settings, [name]) == {}
 
 
-async def test_an_older_run_that_waits_does_not_send_a_newer_one_away(machine: Machine) -> None:
-    rule = "{group: nightly, on_conflict: cancel_running}"
-    a, b, c = (machine.world(n, "{group: nightly}" if n == "a" else rule) for n in "abc")
-    run_a = await machine.begin_until_closed(a, "first")
-    two = asyncio.create_task(machine.run(b, "second"))
-    await soon(lambda: machine.is_there("second"))
-    three = asyncio.create_task(machine.run(c, "third"))
-    first, second, third = await run_a, await two, await three
-    assert (first.status, third.status) == ("interrupted", "completed")
-    # Which of those that wait comes first is chance; a newer one sends it away then.
-    assert second.status in ("completed", "interrupted")
-    assert is_one_after_the_other([name for name in machine.events if name != "second"])
-
-
 def test_without_a_name_the_rule_holds_for_the_same_folders(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     world = machine.world("a", "{on_conflict: skip}")
@@ -286,22 +263,6 @@ def test_what_a_killed_process_had_is_free_at_once(tmp_path: Path) -> None:
     (tmp_path / f"state/groups/{lock.stem}.json").touch()
     assert group_holders(machine.settings, [lock.stem]) == {}
     assert asyncio.run(machine.run(world, "third")).status == "completed"
-
-
-def test_a_run_that_was_left_out_leaves_no_run_behind(tmp_path: Path, url: str) -> None:
-    machine = Machine(tmp_path, url)
-    a = machine.world("a", "{group: nightly}")
-    b = machine.world("b", "{group: nightly, on_conflict: skip}")
-    asyncio.run(machine.two(a, b))
-    with psycopg.connect(url) as connection:
-        schemas = connection.execute(
-            "select schemaname from pg_tables where tablename = 'runs'"
-        ).fetchall()
-        runs = [
-            row for (schema,) in schemas
-            for row in connection.execute(f'select status from "{schema}".runs'.encode()).fetchall()
-        ]  # fmt: skip
-        assert runs == [("completed",)]
 
 
 def test_who_holds_it_is_told_even_by_a_note_that_is_half_written(tmp_path: Path) -> None:

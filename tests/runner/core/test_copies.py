@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.api import validate
 from tests.runner.world import ReviewedWorld, states
 
 POST = """\
@@ -114,16 +113,3 @@ def test_a_copy_of_a_filed_document_is_told_also_under_its_name(
     world.edit("Kind of", "What is")
     world.run(review="accept")
     assert (rows(world), world.run().written) == (made, ())
-
-
-def test_columns_that_rows_have_not_or_have_already_are_faults(world: ReviewedWorld) -> None:
-    world.edit("text: text}", "text: txt}")
-    world.edit("text: steps.text.text", "likeness: steps.text.text")
-    known = "Known: 'document', 'path', 'sha256', 'modified', 'likeness'."
-    assert [(fault.message, fault.remedy) for fault in validate(world.file).faults] == [
-        (
-            "step 'copies': the rows have a column 'likeness' already.",
-            "Give it another name in `returns`.",
-        ),
-        ("step 'copies': the rows have no column 'txt'.", known),
-    ]

@@ -20,7 +20,6 @@ from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
-from paddock.runner.progress.drain import StopGate
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import SUMMARIES, World, errors, states
 from tests.waiting import until
@@ -213,20 +212,6 @@ def test_a_run_that_is_killed_while_it_ends_leaves_no_suspect(tmp_path: Path) ->
     coming = world.run_async(pool=Stubborn(), stop=stop)
     assert end_of(forked(lambda: asyncio.run(coming).exit_status())) == signal.SIGKILL
     coming.close()
-    assert attempts(world) == []
-
-
-async def test_a_budget_that_ends_a_run_makes_no_suspect(tmp_path: Path) -> None:
-    world = World(tmp_path, FOUR, n_documents=6)
-    stop_gate = StopGate()
-
-    class Closing(FakePool):
-        async def answer_to(self, request: ChatRequest) -> Reply:
-            stop_gate.close("Enough")
-            return await super().answer_to(request)
-
-    report = await world.run_async(pool=Closing(), stop_gate=stop_gate)
-    assert report.status == "budget"
     assert attempts(world) == []
 
 

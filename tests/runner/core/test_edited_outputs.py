@@ -57,19 +57,6 @@ def test_a_changed_prompt_is_computed_once_and_its_kept_outputs_stay_held(world:
     assert "In short:" in world.output("0.txt")
 
 
-def test_what_reads_a_block_sees_a_held_item_as_done(world: World) -> None:
-    world.edit(
-        "returns: {report", "returns: {changed: steps.each.changed, n: steps.each.counts, report"
-    )
-    world.run()
-    world.write("out/1.txt", "Mine.")
-    world.edit("Sum up:", "Summarise:")
-    returns = world.run().returns
-    assert {"key": "1.txt", "state": "stale"} in returns["changed"]
-    assert (returns["n"]["held"], returns["n"]["stale"]) == (1, 2)
-    assert world.run().returns["changed"] == []
-
-
 def held_of_two_kinds(world: World) -> None:
     """Leave one output edited with nothing newer to write, and one that was never ours."""
     world.write("out/2.txt", "Never yours.")
@@ -129,18 +116,6 @@ def test_what_failed_for_an_edited_output_is_done_when_that_is_gone(world: World
     assert "Document 1" in world.output("1.txt")
 
 
-def test_what_is_put_back_as_it_was_is_written_over_again(world: World) -> None:
-    world.run()
-    ours = world.output("1.txt")
-    world.write("out/1.txt", "Mine.")
-    world.edit("Sum up:", "Summarise:")
-    assert states(world.run())["1.txt"] == "held"
-    world.write("out/1.txt", ours)
-    assert planned(world) == {"1.txt": "stale"}
-    world.run()
-    assert "Summarise:" in world.output("1.txt")
-
-
 def test_a_held_file_of_a_single_step_is_counted_in_runs_and_plans(world: World) -> None:
     world.run()
     world.write("out/DIGEST.md", "My own.")
@@ -174,32 +149,6 @@ def test_an_item_is_held_for_what_items_within_it_wrote(tmp_path: Path) -> None:
     world.run(takes_over=True)
     assert (tmp_path / "out/pier1").read_text() == "pier"
     assert world.run().counts == {"fresh": 2}
-
-
-INNER = """\
-inputs: {word: ""}
-steps:
-  - {uses: files.write, with: {path: "out/{{ inputs.word }}", text: "{{ inputs.word }}"}}
-"""
-OUTER = """\
-steps:
-  - id: each
-    for_each: word in ["ferry", "pier"]
-    key: word
-    do:
-      - {id: inner, uses: pipeline, with: {file: inner.yaml, inputs: {word: "{{ word }}"}}}
-"""
-
-
-def test_an_item_is_held_for_what_a_pipeline_within_it_wrote(tmp_path: Path) -> None:
-    (tmp_path / "inner.yaml").write_text(INNER)
-    world = World(tmp_path, OUTER, {"out/pier": "Never yours."})
-    world.run()
-    for _ in range(2):
-        assert whys(world.run()) == {"pier": "edited, or not ours, and kept: out/pier"}
-    (tmp_path / "out/pier").unlink()
-    world.run()
-    assert (tmp_path / "out/pier").read_text() == "pier"
 
 
 def test_a_person_is_told_what_is_held_and_the_ways_out(world: World) -> None:

@@ -19,7 +19,6 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.lineage.explain import explain_path
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import sentences
 from tests.runner.world import ReviewedWorld, each_document, reasons, states
@@ -144,21 +143,6 @@ def test_what_other_models_are_asked_behind_it_waits_for_a_pass_of_its_own(bills
     assert len(bills.results()) == 19
 
 
-def test_two_escalations_of_an_item_cost_no_load_for_each_item(bills: Bills) -> None:
-    bills.add_step(
-        "- id: again\n        uses: chat\n"
-        '        with: {model: clerk, prompt: "Again: {{ steps.bill }} {{ steps.text.text }}"}\n'
-        "        reply: {schema: {number: str, total: float}}\n"
-        '        escalate: {to: boss, when: "output.total > 55"}',
-        "again: steps.again.output.total, ",
-    )
-    bills.bills(**{f"n{number}": number for number in range(45, 65)})
-    report = bills.work()
-    assert bills.n_swaps == 4
-    assert (report.calls, report.cached_calls) == (len(bills.pool.chats), 0)
-    assert {result["again"] for result in bills.results().values()} >= {10, 60, 70, 45, 64}
-
-
 COUNT = """\
 from pathlib import Path
 
@@ -213,24 +197,6 @@ def test_another_larger_model_makes_the_items_stale(bills: Bills) -> None:
     assert set(reasons(report).values()) == {"parameters changed (step 'bill.escalate')"}
     bills.edit("        escalate: {", "        x-escalate: {")
     assert set(reasons(bills.work()).values()) == {"`escalate` changed (step 'bill')"}
-
-
-def test_more_context_for_the_larger_model_makes_no_item_stale(bills: Bills) -> None:
-    bills.edit("ref: big,", "ref: big, ctx: 2k,")
-    bills.work()
-    bills.edit("ctx: 2k", "ctx: 3k")
-    assert states(bills.work()) == {}
-    bills.edit("ctx: 3k", "ctx: 1k")
-    why = "`ctx` of its model changed (step 'bill.escalate')"
-    assert set(reasons(bills.work()).values()) == {why}
-
-
-def test_why_names_no_change_of_a_larger_model_on_another_server(bills: Bills) -> None:
-    bills.edit("ref: big,", "ref: big, ctx: 2k, pool: {url: 'http://127.0.0.1:9'},")
-    bills.add_step("- {uses: files.write, with: {path: 'out/{{ doc.stem }}', text: x}}")
-    bills.work(allow=frozenset(["network"]))
-    (origin,) = explain_path(bills.folder / "out/b", [bills.folder]).origins
-    assert [change.what for change in origin.changes] == []
 
 
 def test_an_answer_that_fails_its_checks_is_escalated(bills: Bills) -> None:
@@ -324,17 +290,6 @@ steps:
     found = bills.results().values()
     assert [(result["totals"], result["n_new"]) for result in found] == [([40, 80], 2)] * 3
     assert (report.calls, report.counts) == (9, {"new": 9})
-
-
-def test_a_step_behind_it_without_a_cache_asks_for_each_item(bills: Bills) -> None:
-    named = '- {id: name, uses: chat, cache: "off", with: {model: boss, prompt: A name}}'
-    bills.add_step(named, "name: steps.name.text, ")
-    names = (f"name {number}" for number in range(10))
-    pool = FakePool(
-        answer=lambda request: next(names) if request.constraint is None else answer_to(request)
-    )
-    bills.work(pool=pool)
-    assert len({result["name"] for result in bills.results().values()}) == 4
 
 
 SUMMARY = """\
@@ -449,59 +404,10 @@ def test_a_run_says_when_random_checks_no_longer_show_what_was_promised(
     assert words not in "\n".join(third.notes)
 
 
-def test_the_promise_of_a_step_in_a_nested_block_is_checked_over_all_items(tmp_path: Path) -> None:
-    def answer(request: ChatRequest) -> str:
-        reply = json.loads(answer_to(request))
-        reply["total"] += request.model.ref == "small"
-        return json.dumps(reply)
-
-    bills = Bills(tmp_path, NESTED)
-    bills.bills(**{f"n{number:03}": 5 for number in range(40)})
-    notes = bills.work(pool=FakePool(answer=answer)).notes
-    (note,) = [note for note in notes if "may no longer hold" in note]
-    assert note.startswith("'bill': the agreement of 0.95 may no longer hold: 'boss' changed")
-
-
-NESTED = """\
-models: {clerk: {ref: small}, boss: {ref: big}}
-""" + each_document("""\
-      - id: parts
-        for_each: part in [1]
-        key: part
-        do:
-          - id: bill
-            uses: chat
-            with: {model: clerk, prompt: "Read: {{ steps.text.text }}"}
-            reply: {schema: {number: str, total: float}}
-            escalate: {to: boss, when: "output.number == '?'", also: 50%, target: 0.95}
-""")
-
-
 def test_a_target_that_nothing_checks_is_a_sentence(bills: Bills) -> None:
     bills.edit("output.number == '?'\"}", "output.number == '?'\", target: 0.95}")
     with pytest.raises(PipelineError, match="`target` needs `also`"):
         bills.work()
-
-
-def test_what_happened_to_an_item_that_was_put_off_is_counted_once(bills: Bills) -> None:
-    bills.edit(
-        'reply: {schema: {number: str, total: float}, check: ["output.total < 1000"], repair: 0}',
-        "if: true",
-    )
-    bills.edit('prompt: "Read', 'params: {max_tokens: 3}, prompt: "Read')
-    bills.edit("when: \"output.total > 50 or output.number == '?'\"", "when: true")
-    bills.edit(
-        "{n: steps.bill.output.number, total: steps.bill.output.total,\n"
-        "              told: steps.bill.escalated}",
-        "{n: doc.relpath}",
-    )
-    pool = FakePool(
-        answer=lambda request: "one two three four" if request.model.ref == "small" else "short"
-    )
-    report = bills.work(pool=pool)
-    assert len(pool.chats) == 8
-    cut = [note for note in report.notes if "max_tokens" in note]
-    assert cut and cut[0].startswith("'bill': 4 answers")
 
 
 @pytest.mark.parametrize("options", [{}, {"force": ["bill"]}])

@@ -128,23 +128,6 @@ def test_where_there_are_no_pages_line_and_column_are_known(
         assert written[at["line"] - 1][at["column"] - 1 :].startswith(at["quote"])
 
 
-def test_words_that_are_broken_at_line_ends_in_columns_are_found_whole(tmp_path: Path) -> None:
-    here = World(tmp_path, PIPELINE)
-    here.edit("{number: str, total: float}", "{order: str, task: str}")
-    write(here.folder / "inbox", {"chandlery.pdf": INVOICES["chandlery.pdf"]})
-    answer = {
-        "order": "order of rope, shackles and warning lights",
-        "task": "mooring of the ferry can be renewed at once",
-    }
-    found = here.run(pool=FakePool(answer=lambda _: json.dumps(answer))).returns[0]["evidence"]
-    for field, words in answer.items():
-        at = found[field]
-        assert at["match"] in ("exact", "normalised")
-        assert " ".join(at["quote"].split()) == words
-        left, _, right, _ = at["box"]
-        assert right < 0.55 or left > 0.45  # each stands in one column
-
-
 def test_a_value_on_a_second_page_is_found_there(tmp_path: Path) -> None:
     here = World(tmp_path, PIPELINE)
     here.edit("{number: str, total: float}", "{notice: str}")

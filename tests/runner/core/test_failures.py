@@ -27,7 +27,7 @@ from paddock.runner.core.failures import (
 from paddock.runner.core.item_attempt import failed_end
 from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.item_states import ItemState, Phase
+from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.settings import UnattendedSettings
 from paddock.runner.watch.batches import batch_outcome
@@ -145,14 +145,6 @@ def test_a_package_that_is_missing_costs_an_item_none_of_its_tries(world: World)
     assert [end.endswith("(failed 3 times in a row)") for end in ends] == [False] * 4 + [True]
 
 
-def test_a_package_that_is_missing_within_an_item_is_looked_for_again(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED, n_documents=1)
-    missing = ModuleNotFoundError("no module 'ocr'")
-    for _ in range(5):
-        assert world.run(pool=failing(missing, 1, "red of Document 0")).returns[0]["n"] == 1
-    assert world.run().returns[0]["n"] == 2
-
-
 def test_a_success_or_another_content_begins_the_count_again(world: World) -> None:
     late = DeadlineExceeded("total", 5)
     for _ in range(2):
@@ -235,33 +227,3 @@ def test_a_watch_hears_of_what_is_to_be_tried_again(tmp_path: Path) -> None:
 def test_a_step_of_another_package_may_name_a_cause_of_its_own() -> None:
     error = StepError("no", kind="network")  # type: ignore[arg-type]
     assert cause_of(error) is Cause.OTHER
-
-
-@pytest.mark.parametrize("end", [Phase.DONE, Phase.SKIPPED, Phase.FAILED])
-def test_an_item_that_was_put_off_may_be_done_by_another_machine_meanwhile(end: Phase) -> None:
-    item = ItemWork(key="1.txt", name="1.txt", value={})
-    for phase in (Phase.RUNNING, Phase.PUT_OFF, end):
-        item.become(phase)
-    assert item.has_ended
-
-
-THREE_LEVELS = """\
-steps:
-  - id: outer
-    for_each: a in ["a"]
-    do:
-      - id: middle
-        for_each: b in ["b"]
-        do:
-          - id: inner
-            for_each: c in ["c"]
-            do: [{uses: files.read, with: {path: empty.txt}}]
-          - {uses: prompt, with: {template: "done"}}
-"""
-
-
-def test_what_failed_two_levels_within_an_item_is_retried(tmp_path: Path) -> None:
-    world = World(tmp_path, THREE_LEVELS, {"empty.txt": ""})
-    assert world.run().counts == {"new": 2, "quarantined": 1}
-    assert world.run().counts == {"fresh": 1}
-    assert world.run(retry_failed=True).counts == {"stale": 2, "quarantined": 1}

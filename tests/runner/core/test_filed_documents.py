@@ -1,7 +1,6 @@
 """Filed documents: what a step moved away keeps its rows; a run with nothing new writes nothing."""
 
 import sqlite3
-import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -10,16 +9,14 @@ import pytest
 from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
-from paddock.engine.system.files import sha256_of
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.report import Report
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.hot_folder import finish_files, make_hot_folders
-from paddock.steps.files import scan
 from tests.fakes.pool import FakePool
-from tests.runner.world import ReviewedWorld, World, each_document, reasons, states
+from tests.runner.world import World, each_document, reasons, states
 
 FILING = """\
 name: letters
@@ -72,39 +69,6 @@ def test_a_run_with_nothing_new_writes_nothing(world: World) -> None:
     assert report.returns == {"counts": dict.fromkeys(report.returns["counts"], 0)}
 
 
-@pytest.mark.parametrize("kill", [False, True], ids=["filed", "moved by a killed run"])
-def test_no_filed_document_is_hashed_where_others_wait(
-    world: World, monkeypatch: pytest.MonkeyPatch, kill: bool
-) -> None:
-    arrive(world, "a.txt", "b.txt")
-    world.run()
-    world.edit("Kind of", "Which kind is")
-    if kill:
-        with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as ledger, ledger:
-            ledger.execute("delete from items")
-            ledger.execute("delete from filed")
-            ledger.execute("update moves set is_done = 0")
-    hashed = list[bool]()
-
-    def noted(path: Path, **how: bool) -> str:
-        hashed.append(threading.current_thread() is threading.main_thread())
-        return sha256_of(path, **how)
-
-    monkeypatch.setattr(scan, "sha256_of", noted)
-    assert world.plan().has_work
-    assert hashed == [False, False]  # each once, in another thread
-
-
-def test_a_table_has_one_order_before_and_after_its_documents_are_filed(world: World) -> None:
-    world.edit("steps.docs.files\n", "steps.docs.files | sort(attribute='name', reverse=true)\n")
-    arrive(world, "a.txt", "b.txt")
-    world.run()
-    before = (world.folder / "out/t.csv").stat().st_mtime_ns
-    world.run()
-    assert rows(world) == ["a.txt", "b.txt"]
-    assert (world.folder / "out/t.csv").stat().st_mtime_ns == before
-
-
 def test_an_expression_over_the_rows_sees_those_of_filed_documents(world: World) -> None:
     world.edit(
         "steps.each.results }}",
@@ -150,20 +114,6 @@ def test_pruning_removes_what_is_no_longer_there_and_asks_of_most(world: World) 
     assert rows(world) == ["d.txt"]
 
 
-def test_other_content_under_a_name_is_a_second_row_and_the_same_is_the_same(world: World) -> None:
-    for text in ("one", "two", "one", "three", "two"):
-        world.write("inbox/a.txt", text)
-        report = world.run()
-        assert report.status == "completed"
-    assert rows(world) == ["a.txt"] * 3
-    lines = world.output("t.csv").splitlines()[1:]
-    assert [line.split()[-1] for line in lines] == ["one", "two", "three"]
-    assert "as filed before, so the same item: a.txt" in report.notes
-    assert sorted(path.name for path in (world.folder / "filed").iterdir()) == [
-        "a-1.txt", "a-2.txt", "a.txt"
-    ]  # fmt: skip
-
-
 def test_a_changed_prompt_is_asked_of_filed_documents_where_they_lie(world: World) -> None:
     arrive(world, "a.txt", "b.txt", "c.txt", "d.txt")
     world.run()
@@ -188,42 +138,6 @@ def test_a_changed_prompt_is_asked_of_filed_documents_where_they_lie(world: Worl
     assert world.run().filed.of_earlier_version == 0
 
 
-ONE = """\
-inputs: {doc: {type: path}, to: {type: str}}
-steps:
-  - {id: move, uses: files.move, with: {path: "{{ inputs.doc }}", to: "filed/{{ inputs.to }}"}}
-"""
-MOVE = '{id: move, uses: files.move, with: {path: "{{ doc.path }}"'
-
-
-@pytest.mark.parametrize(
-    "move",
-    [
-        MOVE,
-        MOVE.replace("{{ doc.path }}", "inbox/{{ doc.relpath }}"),
-        "{id: move, uses: pipeline, with: {file: one.yaml, inputs: {doc: '{{ doc.path }}'",
-    ],
-)
-def test_new_content_is_filed_while_the_document_of_its_name_is_read_again(
-    world: World, move: str
-) -> None:
-    if "one.yaml" in move:
-        world.write("one.yaml", ONE)
-        world.edit('to: "filed/{{ doc.relpath }}"}', 'to: "{{ doc.relpath }}"}}')
-    world.edit(MOVE, move)
-    world.write("inbox/a.txt", "one")
-    world.run()
-    world.edit("Kind of", "Which kind:")
-    world.write("inbox/a.txt", "two")
-    assert world.run().status == "completed"
-    left = [path.relative_to(world.folder) for path in world.folder.glob("*/*.txt")]
-    assert sorted(map(str, left)) == ["filed/a-1.txt", "filed/a.txt"]
-    assert rows(world) == ["a.txt", "a.txt"]
-    world.write("inbox/a.txt", "three")
-    world.run()
-    assert rows(world) == ["a.txt"] * 3
-
-
 def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: World) -> None:
     arrive(world, "a.txt", "b.txt")
     world.run()
@@ -237,29 +151,6 @@ def test_a_filed_document_that_fails_when_it_is_read_again_keeps_its_row(world: 
     world.run(retry_failed=True)
     assert world.output("t.csv") != before
     assert rows(world) == ["a.txt", "b.txt"]
-
-
-def test_an_undone_answer_on_a_filed_document_waits_again_and_the_next_decision_counts(
-    tmp_path: Path,
-) -> None:
-    asked = '}}"}, review: {when: "true"}}\n      - {id: move'
-    world = ReviewedWorld(tmp_path, FILING.replace('}}"}}\n      - {id: move', asked))
-    arrive(world, "a.txt", "b.txt")
-    world.run()
-    world.decide_all("accept")
-    world.run()
-    world.undo("a.txt")
-    assert states(world.run()) == states(world.run()) == {"a.txt": "waiting"}
-    assert (rows(world), [*world.waiting()]) == (["b.txt"], ["a.txt"])
-    world.decide("a.txt", "edit", "another kind")
-    assert (world.run().calls, rows(world)) == (0, ["a.txt", "b.txt"])
-    assert "a.txt,another kind" in world.output("t.csv")
-    assert (world.run().items, states(world.plan())) == ((), {})
-    # Of one that is no longer there, no one is asked, and its row stays
-    (world.folder / "filed/b.txt").unlink()
-    world.undo("b.txt")
-    world.run()
-    assert (world.waiting(), rows(world)) == ({}, ["a.txt", "b.txt"])
 
 
 def test_a_renamed_block_has_what_its_former_name_filed(world: World) -> None:
@@ -277,27 +168,6 @@ def test_a_renamed_block_has_what_its_former_name_filed(world: World) -> None:
         assert (report.calls, report.status) == (1, "completed")
     assert rows(world) == ["a.txt", "a.txt", "b.txt", "each.txt", "every.txt"]
     assert world.run().written == ()
-
-
-def test_a_block_takes_nothing_that_another_block_of_the_pipeline_filed(tmp_path: Path) -> None:
-    text = FILING.replace(
-        "\n  - id: each",
-        """
-  - id: texts
-    for_each: doc in steps.docs.files
-    do: [{id: read, uses: files.read, with: {path: "{{ doc.path }}"}}]
-    returns: {path: doc.path, relpath: doc.relpath, sha256: doc.sha256}
-  - id: each""",
-    ).replace("steps.docs.files\n    do:\n", "steps.texts.results\n    do:\n")
-    notes = (f'  - {{id: note{n}, uses: prompt, with: {{template: "{n}"}}}}\n' for n in range(9))
-    world = World(tmp_path, text + "".join(notes))
-    for day in range(3):
-        arrive(world, f"{day}.txt")
-        assert world.run().notes == ()
-        assert rows(world) == [f"{n}.txt" for n in range(day + 1)]
-        assert world.run().filed.n == day + 1
-    world.edit("Kind of", "The kind of")
-    assert world.run().filed.in_words() == "Filed: 3, of which 3 were made by an earlier version."
 
 
 def test_why_says_where_a_document_is_filed(world: World) -> None:
@@ -436,14 +306,3 @@ def test_a_known_failure_is_not_red_again_where_the_others_are_filed_or_wait(
     reports = [world.run() for _ in range(2)]
     assert [report.exit_status() for report in reports] == [3, 0]
     assert reports[1].counts["filed" if ending == "move" else "waiting"] == 2
-
-
-def test_a_failure_is_known_until_its_document_changes_whatever_is_tried(world: World) -> None:
-    arrive(world, "a.txt")
-    world.write("inbox/damaged.pdf", "%PDF-1.4 and no more")
-    assert world.run().exit_status() == 3
-    world.edit("Kind of", "What kind is")
-    tried = world.run()
-    assert (states(tried)["damaged.pdf"], tried.exit_status()) == ("quarantined", 0)
-    world.write("inbox/damaged.pdf", "%PDF-1.4 and still no more")
-    assert world.run().exit_status() == 3

@@ -1,9 +1,7 @@
 """What makes a run do things again: --only, --force, --retry-failed, --refresh, --resume, edits."""
 
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,13 +9,11 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
-from paddock.runner.core.traces.verify import verify
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.judged import judged
-from tests.runner.world import SUMMARIES, World, carried_out, each_document, reasons, states
+from tests.runner.world import SUMMARIES, World, reasons, states
 
 
 @pytest.fixture
@@ -58,59 +54,6 @@ def test_retry_failed_tries_what_is_quarantined_and_nothing_else(world: World) -
     assert reasons(report) == {"3.txt": "what failed is tried again"}
 
 
-READING = each_document("""\
-      - {id: also, uses: files.read, with: {path: "also.txt"}}
-      - {id: near, uses: files.scan, with: {root: near}}
-      - id: tag
-        uses: chat
-        with: {prompt: "Tag {{ steps.text.text }} {{ steps.near.files | length }}"}
-        reply: {schema: {tag: {choose: "['a', 'b']"}}}
-      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.also.text }}"}}
-""")
-
-
-@pytest.mark.parametrize("change", ["nothing", "prompt", "label", "file", "folder", "output"])
-def test_verify_touches_neither_a_disk_nor_the_ledger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    world = World(tmp_path, READING, {"also.txt": "also", "near/n.txt": "n"}, n_documents=2)
-    tag = FakePool(answer=lambda request: '{"tag": "a"}')
-    world.run(pool=tag)
-    if change in ("prompt", "label"):
-        world.edit(*(("Tag", "Label") if change == "prompt" else ("['a', 'b']", "['b', 'c']")))
-    elif change != "nothing":
-        changed = {"file": "also.txt", "folder": "near/n.txt", "output": "out/0.txt"}
-        world.write(changed[change], "changed")
-    n_verified, is_inside = 0, False
-
-    def verified(*given: Any) -> Any:
-        nonlocal n_verified, is_inside
-        n_verified, is_inside = n_verified + 1, True
-        try:
-            return verify(*given)
-        finally:
-            is_inside = False
-
-    def outside(plain: Any) -> Any:
-        def call(*given: Any, **named: Any) -> Any:
-            assert not is_inside
-            return plain(*given, **named)
-
-        return call
-
-    monkeypatch.setattr("paddock.runner.core.item_judge.verify", verified)
-    for name in ("stat", "lstat", "open", "scandir"):
-        monkeypatch.setattr(os, name, outside(getattr(os, name)))
-    for name in ("rows", "rows_of_keys", "value"):
-        monkeypatch.setattr(Ledger, name, outside(getattr(Ledger, name)))
-    monkeypatch.setattr("builtins.open", outside(open))
-    report = world.plan(pool=tag)
-    first = {"nothing": "fresh", "output": "held"}.get(change, "stale")
-    others = "fresh" if change == "output" else first
-    assert [item.state for item in report.items] == [first, others]
-    assert n_verified == 2
-
-
 def _unless_fourth(request: object) -> str:
     text = str(request)
     if "fourth" in text and "All:" not in text:
@@ -124,15 +67,6 @@ def test_a_run_goes_on_with_what_it_was_given(world: World, tmp_path: Path) -> N
     assert (path, given) == (world.file, {"tone": "merry"})
     assert world.run(given).counts == {"fresh": 4}
     assert resumed_run(report.run, world.file, {"tone": "sad"})[1] == {"tone": "sad"}
-
-
-def test_a_run_is_resumed_by_its_name_alone_from_its_folder(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = world.run({"tone": "merry"})
-    monkeypatch.chdir(world.folder)
-    path, given = resumed_run(report.run, None, {})
-    assert (path.resolve(), given) == (world.file.resolve(), {"tone": "merry"})
 
 
 def test_a_folder_that_was_given_is_the_same_from_wherever_a_run_is_resumed(
@@ -244,51 +178,3 @@ def test_a_document_that_changes_before_its_item_reads_it_is_done_again(tmp_path
     world.run()
     assert text.split(",")[0] in world.output(name)
     assert not world.plan().has_work
-
-
-NAMED_AS_PARTS = """\
-steps:
-  - {id: table, uses: files.rows, with: {path: rows.csv}}
-  - id: each
-    for_each: row in steps.table.rows
-    key: row.id
-    do:
-      - id: words
-        for_each: word in ["ferry"]
-        key: word
-        do: [{id: say, uses: chat, with: {prompt: "{{ word }}: {{ row.ctx }}, {{ row.version }}"}}]
-"""
-
-
-def test_columns_of_an_outer_item_may_have_the_names_of_parts_of_a_rule(tmp_path: Path) -> None:
-    world = World(tmp_path, NAMED_AS_PARTS, {"rows.csv": "id,ctx,version\na,1,1\nb,2,2\n"})
-    assert world.run().calls == 2
-    world.write("rows.csv", "id,ctx,version\na,3,1\nb,2,4\n")
-    report = world.run()
-    assert (report.status, states(report)) == ("completed", {"a": "changed", "b": "changed"})
-    assert report.calls == 2
-
-
-TWICE = """\
-steps:
-  - id: one
-    for_each: n in [1]
-    do:
-      - {id: docs, uses: files.scan, with: {root: inbox}}
-      - {uses: files.write, with: {path: out/one, text: "{{ steps.docs.files | length }}"}}
-  - {id: more, uses: run, needs: [one], with: {command: [mktemp, -p, inbox]}}
-  - id: two
-    needs: [more]
-    for_each: n in [1]
-    do:
-      - {id: again, uses: files.scan, with: {root: inbox}}
-      - {uses: files.write, with: {path: out/two, text: "{{ steps.again.files | length }}"}}
-"""
-
-
-def test_a_folder_that_changes_in_a_run_is_listed_again_for_a_later_block(tmp_path: Path) -> None:
-    world = World(tmp_path, TWICE, n_documents=1)
-    carried_out(world)
-    assert (world.output("one"), world.output("two")) == ("1", "2")
-    carried_out(world)
-    assert (world.output("one"), world.output("two")) == ("2", "3")

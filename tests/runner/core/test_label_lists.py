@@ -93,14 +93,6 @@ def test_labels_are_told_where_the_prompts_of_all_items_are_still_the_same(tmp_p
     )
 
 
-def test_they_stand_behind_a_system_prompt(tmp_path: Path) -> None:
-    here, pool = world(tmp_path, n=1), FakePool(answer=clerk)
-    here.edit('with: {prompt: "', 'with: {system: You are a clerk., prompt: "')
-    here.run(pool=pool)
-    system, _ = pool.chats[0].messages
-    assert system.content.startswith('You are a clerk.\n\nLabels for "tag":\n- ferry')
-
-
 def test_a_short_list_without_descriptions_is_told_like_an_enum(tmp_path: Path) -> None:
     here, pool = world(tmp_path, n=1), FakePool(answer=clerk)
     here.edit(", describe: note, unknown: none of these", "")
@@ -157,31 +149,6 @@ def test_a_new_description_may_fit_the_items_of_its_label(here: ReviewedWorld) -
     here.write("tags.csv", written(TAGS | {"tram": "and on roads"}))
     why = "the description of its label changed: 'tram' (step 'label')"
     assert reasons(here.plan()) == {"2.txt": why}
-
-
-def test_with_relabel_all_the_order_of_the_prompt_counts_and_another_column_does_not(
-    here: ReviewedWorld,
-) -> None:
-    here.run(pool=FakePool(answer=clerk))
-    here.edit("unknown: none of these}", "unknown: none of these, relabel: all}")
-    here.write("tags.csv", written(dict(reversed(TAGS.items()))))
-    assert states(here.plan()) == {}  # the order in which it was asked was not recorded
-    here.run(pool=FakePool(answer=clerk), force=frozenset(("label",)))
-    rows = "".join(f"{name},{TAGS[name]},x\n" for name in reversed(TAGS))
-    here.write("tags.csv", f"name,note,other\n{rows}")
-    assert states(here.plan()) == {}
-    here.write("tags.csv", written(TAGS))
-    assert set(reasons(here.plan()).values()) == {"labels changed: steps.tags.rows (step 'label')"}
-    assert here.run().calls == 0  # it was asked so at first
-    assert states(here.plan()) == {}
-
-
-def test_how_a_list_is_relabelled_makes_nothing_stale_and_its_columns_do(
-    here: ReviewedWorld,
-) -> None:
-    here.run(pool=FakePool(answer=clerk))
-    here.edit("unknown: none of these}", "unknown: nothing}")
-    assert set(reasons(here.plan()).values()) == {"schema changed (step 'label')"}
 
 
 def test_a_document_that_failed_is_tried_again_with_another_list(tmp_path: Path) -> None:
@@ -286,17 +253,6 @@ def test_a_list_that_is_none_of_labels_stops_the_run_and_its_plan_with_one_sente
         assert fault.mark is not None and fault.mark.line == 14
 
 
-@pytest.mark.parametrize("label", ["\ud800x", "a\n- b", "a\0", "a\u2028b"])
-def test_a_label_of_more_than_a_line_of_characters_is_refused(
-    here: ReviewedWorld, label: str
-) -> None:
-    here.edit("name: labels\n", "name: labels\ninputs: {tags: {type: list}}\n")
-    here.edit("choose: steps.tags.rows, by: name, describe: note", "choose: inputs.tags")
-    fault = fault_of(lambda: here.plan({"tags": [label, "b"]}))
-    place = "`choose`: label 1 of 'inputs.tags' has a line break, a control character or half of"
-    assert fault.message.startswith(place)
-
-
 TWO_LISTS = """\
 inputs:
   ones: {type: list, default: [alpha, omega]}
@@ -329,16 +285,6 @@ def fields_answered(request: ChatRequest) -> str:
 
 def two_lists(folder: Path, schema: str) -> World:
     return World(folder, TWO_LISTS.replace("SCHEMA", schema), {"inbox/0.txt": "x"})
-
-
-def test_fields_whose_names_with_dots_are_equal_have_each_their_own_list(tmp_path: Path) -> None:
-    schema = "{a.b: {choose: inputs.ones}, a: {b: {choose: inputs.twos}}}"
-    here = two_lists(tmp_path, schema)
-    report = here.run(pool=FakePool(answer=fields_answered))
-    assert report.returns == [{"a.b": "omega", "a": {"b": "gamma"}}]
-    assert reasons(here.plan({"ones": ["alpha"], "twos": ["beta", "gamma"]})) == {
-        "0.txt": "its label is gone: 'omega' (step 'label')"
-    }
 
 
 @pytest.mark.parametrize("name", ["mail.tag", "mail/tag", "''", "'~1'", "."])
@@ -443,19 +389,6 @@ def test_the_nearest_labels_are_offered_where_the_list_is_too_long(tmp_path: Pat
         "the list is embedded once"
     )
     assert here.run(pool=few(nth(0))).counts == {"fresh": 3}
-
-
-def test_a_list_that_is_narrowed_for_one_field_is_left_out_for_the_other(tmp_path: Path) -> None:
-    here = narrowed_world(tmp_path)
-    more = "            other: {choose: steps.tags.rows, by: name, describe: note}\n"
-    here.edit("narrow: 20}\n", f"narrow: 20}}\n{more}")
-    report = here.run(pool=few(fields_answered))
-    assert [note for note in report.notes if "labels of steps.tags.rows" in note] == [
-        "'label': 3 prompts with the 20 of 403 labels of steps.tags.rows that are nearest to the "
-        "text (0.txt, 1.txt, 2.txt).",
-        "'label': 3 prompts without the 403 labels of steps.tags.rows, which take more than half "
-        "of the context (0.txt, 1.txt, 2.txt).",
-    ]
 
 
 def test_lists_that_only_together_take_too_much_leave_out_the_longest(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
-from paddock.engine.errors import BadRequest, WorkerLost
+from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, each_document, states
@@ -80,15 +80,6 @@ def test_an_output_over_results_says_which_items_it_lacks(tmp_path: Path) -> Non
     assert report.exit_status("any") == 3
 
 
-def test_an_empty_list_is_no_failure(tmp_path: Path) -> None:
-    world = World(tmp_path, LABELS, n_documents=1)
-    world.run()
-    (world.folder / "inbox/0.txt").unlink()
-    report = world.run()
-    assert report.status == "completed"
-    assert "'table' is left" not in " ".join(report.notes)
-
-
 NESTED = each_document("""\
       - id: lines
         for_each: line in steps.text.text.splitlines()
@@ -109,17 +100,6 @@ def test_an_item_fails_where_all_items_of_its_block_did(tmp_path: Path) -> None:
     error = next(item.error for item in report.items if item.key == "a.txt")
     assert error == ("step '(files.write)': all 2 items of 'lines' failed: step 'sum': no")
     assert world.output("a.txt") == before
-
-
-def test_an_item_is_tried_again_where_its_block_failed_for_a_transient_reason(
-    tmp_path: Path,
-) -> None:
-    def lose(request: ChatRequest) -> str:
-        raise WorkerLost("m", "killed")
-
-    world = World(tmp_path, NESTED, {"inbox/a.txt": "one\ntwo"})
-    assert world.run(pool=FakePool(answer=lose)).exit_status() == 3
-    assert world.run().status == "completed"
 
 
 INNER = """\

@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.settings import STATE_FOLDER
 from tests.fakes.pool import FakePool
-from tests.runner.core.test_two_pipelines import Folder
 from tests.runner.world import World, reasons
 
 ROWS = """steps:
@@ -53,10 +51,6 @@ BLOCKS = """steps:
   - id: other
     for_each: row in steps.t.rows | rejectattr('price', 'eq', '40') | list
     do: [{uses: files.write, with: {path: "out/1.txt", text: "{{ row.price }}"}}]
-"""
-STEP = """steps:
-  - {id: t, uses: files.rows, with: {path: t.csv}}
-  - {id: NAME, uses: files.write, with: {path: out/1.txt, text: "{{ steps.t.rows | tojson }}"}}
 """
 INDEX = ROWS.replace("PATH", "out/{{ loop.index }}.txt").replace("    KEY\n", "")
 BY_ID = ROWS.replace("PATH", "out/{{ row.id }}.txt")
@@ -142,15 +136,6 @@ def test_the_plan_and_why_say_who_wrote_it_since(tmp_path: Path, kind: str, who:
     assert origin.changes == ()
 
 
-def test_a_step_that_is_renamed_and_back_writes_its_own_text_again(tmp_path: Path) -> None:
-    world = Rows(tmp_path, STEP.replace("NAME", "page"))
-    first, _ = world.become(40)
-    world.edit("page", "sheet")
-    assert world.become(45)[0] != first
-    world.edit("sheet", "page")
-    assert world.become(40)[0] == first
-
-
 def test_equal_contents_of_two_items_leave_both_fresh(rows: Rows) -> None:
     rows.edit("{{ steps.said.text }}", "same")
     rows.become(40)
@@ -193,28 +178,3 @@ def test_in_a_ledger_of_an_older_paddock_an_item_is_fresh_where_it_wrote_last(
     assert world.run().counts.get("fresh", 0) == sum(world.run().counts.values())
     world.become(45)
     assert (world.become(40), world.become(40)) == (({"1": "40"}, 0), ({"1": "40"}, 0))
-
-
-def test_a_pipeline_takes_a_path_over_and_its_former_item_stays_fresh(tmp_path: Path) -> None:
-    for kind in ("items", "table", "within"):
-        (tmp_path / kind).mkdir()
-        folder = Folder(tmp_path / kind)
-        folder.write("a", kind)
-        folder.run("a")
-        folder.write("b", "table")
-        folder.run("b", takes_over=True)
-        for _ in range(2):
-            planned = folder.plan("a")
-            states = {item.state for item in planned.items}
-            taken = "fresh        1 item  (another pipeline took over outputs with `--take`)"
-            assert (taken in plan_text(planned)) == (kind == "items")
-            assert (folder.run("a").status, states <= {"fresh"}) == ("completed", True)
-            assert folder.there == "b"
-        folder.run("a", takes_over=True)
-        assert {item.state for item in folder.plan("b").items} <= {"fresh"}
-        assert (folder.run("b").status, folder.there) == ("completed", "a")
-        (folder.path / "a.yaml").unlink()
-        (reason,) = folder.plan("b").items[0].reasons
-        assert str(reason).startswith("output was written since by 'a.yaml'")
-        folder.run("b")
-        assert folder.there == "b"

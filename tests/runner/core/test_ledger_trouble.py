@@ -110,42 +110,6 @@ def test_a_disk_that_is_full_before_anything_is_done(
     assert second["counts"]["new"] == N_DOCUMENTS + 1
 
 
-FILLED = """
-import asyncio, os, subprocess, sys
-from pathlib import Path
-from paddock.runner.ledger.entries import Entry, LedgerError
-from paddock.runner.ledger.ledger import Ledger
-small = Path(sys.argv[1])
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=True)
-async def write():
-    with Ledger(small) as ledger:
-        ledger.record("scope", Entry(key="a", hash="h", parts="{}", state="done"), "run")
-        await ledger.durable()
-asyncio.run(write())
-with (small / "other").open("wb", buffering=0) as other:
-    try:
-        while True:
-            other.write(bytes(4096))
-    except OSError:
-        pass
-try:
-    with Ledger(small, is_readonly=True) as ledger:
-        ledger.entries("scope")
-except LedgerError as error:
-    print(error)
-os.unlink(small / "other")
-with Ledger(small, is_readonly=True) as ledger:
-    print(*ledger.entries("scope"))
-"""
-
-
-def test_a_disk_that_something_else_has_filled_is_no_fault_of_the_ledgers(tmp_path: Path) -> None:
-    assert run_with_mounts(FILLED, tmp_path) == (
-        "the ledger cannot be written (the disk is full). Free some space and run again; "
-        "finished items are kept.\na\n"
-    )
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT TRIED: there is no /dev/full")
 def test_a_disk_that_is_full_when_a_lock_is_written_is_named_with_what_to_do() -> None:
     with pytest.raises(OSError) as caught:
@@ -258,24 +222,6 @@ def test_a_ledger_that_no_one_may_even_read_is_named(
     assert world.run().counts == {"fresh": 2}
 
 
-def test_a_ledger_whose_file_turns_read_only_is_named(tmp_path: Path) -> None:
-    world = World(tmp_path, n_documents=2)
-
-    def answer(request: ChatRequest) -> str:
-        refused = sqlite3.OperationalError("attempt to write a readonly database")
-        monkey.setattr(sqlite_file, "write_statements", _raising(refused))
-        return echo(request)
-
-    with pytest.MonkeyPatch.context() as monkey:
-        report = world.run(pool=FakePool(answer=answer))
-    assert report.status == "failed"
-    assert report.message == (
-        "the ledger cannot be written (attempt to write a readonly database). Correct that and "
-        "run again; finished items are kept."
-    )
-    assert world.run().status == "completed"
-
-
 READ_ONLY_FOLDER = """
 import subprocess, sys
 from pathlib import Path
@@ -301,13 +247,6 @@ def test_a_ledger_in_a_folder_that_turns_read_only_is_not_called_broken(tmp_path
         "so and run again; finished items are kept.\n"
     )
     assert world.run().counts == {"fresh": 2}
-
-
-def _raising(error: Exception) -> Callable[..., object]:
-    def fail(*_: object) -> object:
-        raise error
-
-    return fail
 
 
 # --- a clock that jumps

@@ -8,11 +8,9 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.filters import unnest
-from paddock.runner.api import validate
 from tests.fakes.pool import FakePool
 from tests.runner.world import ReviewedWorld, each_document
 
-KNOWN = "Known: 'document', 'total', 'lines'."
 BILLS = """\
 name: bills
 """ + each_document("""\
@@ -112,24 +110,6 @@ def test_each_element_waits_by_itself_and_is_kept_while_its_row_waits(world: Bil
     world.decide_all("accept")
     world.run(prune=True)
     assert world.rows() == ["a.txt,rope,1", "a.txt,lamp,9", "b.txt,rope,1", "b.txt,net,1"]
-
-
-def test_equal_elements_are_numbered(world: Bills) -> None:
-    world.edit("{{ line.n }}.txt", "{{ loop.index }}.txt")
-    world.arrive("a.txt", ("rope", 1), ("rope", 1))
-    items = [item.key for item in world.run().items if item.step == "lines"]
-    first, second, _ = items
-    assert second == f"{first}#2"
-    assert world.rows() == ["a.txt,rope,1"] * 2 + ["b.txt,rope,1"]
-
-
-def test_columns_that_rows_have_not_are_faults_before_a_run(world: Bills) -> None:
-    world.edit('unnest("lines", "document")', 'unnest("line", "document", "day")')
-    faults = validate(world.file).faults
-    assert [(fault.message, fault.remedy) for fault in faults] == [
-        (f"the rows that block 'lines' unnests have no column '{name}'.", f"{KNOWN}{hint}")
-        for name, hint in (("line", " Did you mean 'lines'?"), ("day", ""))
-    ]
 
 
 @pytest.mark.parametrize(

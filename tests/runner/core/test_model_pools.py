@@ -1,6 +1,5 @@
 """Pipelines whose models are served elsewhere: by real llama-servers, and by services of ours."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,8 +10,7 @@ import pytest
 
 from paddock.engine.errors import NoServer
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.runner.api import plan, prepare, run, run_async
+from paddock.runner.api import plan, prepare, run
 from paddock.runner.bind.checks.requirements import ModelFaults
 from paddock.runner.core.calls.model_pools import used_models
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
@@ -189,20 +187,6 @@ def test_the_settings_name_servers_for_every_model(
     here_alone(folder, (MODEL, MODEL.removesuffix(".gguf")))
     own = replace(settings(folder), pool_urls=(two[1].url,), pool_key=KEY)
     assert ran(folder, own).calls == 2
-
-
-async def test_a_request_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) -> None:
-    folder, stop = folder_of(tmp_path, "http://unused:1"), asyncio.Event()
-
-    class Loading(FakePool):
-        async def facts(self, model: ModelSpec) -> ModelFacts:
-            stop.set()
-            await asyncio.sleep(600)
-            raise AssertionError
-
-    around = {"settings": permitted(folder), "pool": Loading(), "stop": stop}
-    report = await run_async(folder / "p.yaml", None, *run_arguments(local=True, **around))
-    assert (report.status, report.message) == ("interrupted", "Interrupted before it began.")
 
 
 @pytest.mark.parametrize(

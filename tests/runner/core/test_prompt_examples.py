@@ -10,12 +10,11 @@ import pytest
 
 from paddock.engine.request import ChatRequest, EmbedReply, EmbedRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import run
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import Bills as ComparedBills
 from tests.runner.compare.bills import right_answer
 from tests.runner.core.test_waiting import Bills
-from tests.runner.world import each_document, reasons, run_arguments, settings, states
+from tests.runner.world import each_document, reasons, states
 
 PIPELINE = """\
 name: topics
@@ -133,43 +132,6 @@ def test_a_decision_that_counts_no_more_is_no_example_any_more(
     assert prompts(some)["cat dog"] == taught_by("oak oak elm", "trees")
 
 
-ROWS = """\
-name: topics
-steps:
-  - {id: rows, uses: files.rows, with: {path: rows.csv}}
-  - id: each
-    for_each: row in steps.rows.rows
-    key: row.id
-    do:
-      - id: topic
-        uses: chat
-        with: {prompt: "{{ row.text }}", examples: {from: reviews, k: 3}}
-        reply: {schema: {topic: str}}
-        review: {when: true}
-returns: steps.each.results
-"""
-
-
-def test_an_item_that_changed_since_its_decision_is_not_taught_by_it_in_a_comparison(
-    tmp_path: Path,
-) -> None:
-    world = ComparedBills(tmp_path, ROWS, answer=answer)
-    world.write("rows.csv", "id,text\n1,cat dog\n2,oak elm\n3,sun\n")
-    world.run(pool=FakePool(answer=answer))
-    world.decide_all("edit", lambda review: {"topic": f"topic {review.key}"})
-    world.write("rows.csv", "id,text\n1,cat cat dog\n2,oak elm\n3,sun\n")
-    for _ in range(2):
-        (run,) = world.runs(step="topic", key="row.id", settings=("topic.examples.k=2",))
-        assert run.fault is None
-        for request in world.made.chats:
-            text = request.messages[-1].content.partition("\n")[0]
-            own = {"cat cat dog": "1", "oak elm": "2", "sun": "3"}[text]
-            replies = [message for message in request.messages if message.role == "assistant"]
-            shown = {json.loads(message.content)["topic"] for message in replies}
-            assert shown == {f"topic {n}" for n in "123" if n != own}
-        assert len(world.made.chats) in (3, 0)
-
-
 def test_nothing_learns_from_itself_or_from_a_copy_of_itself(topics: Bills) -> None:
     topics.work(pool=pool())
     decide(topics, a1="pets", a2="trees", a3="sky")
@@ -268,14 +230,6 @@ def test_a_prompt_that_fits_only_without_examples_goes_without_and_is_counted(
     assert states(report)["b1.txt"] == "stale"
 
 
-def test_another_form_of_reviews_is_refused_with_its_place(topics: Bills) -> None:
-    topics.edit("from: reviews, k: 2", "from: web, k: 0")
-    with pytest.raises(PipelineError) as caught:
-        topics.work(pool=pool())
-    assert "'reviews'" in str(caught.value)
-    assert "k" in str(caught.value)
-
-
 def test_examples_with_tools_are_refused(topics: Bills) -> None:
     topics.edit("k: 2}", "k: 2}\n          tools: [{name: now}]")
     with pytest.raises(PipelineError, match="`examples` cannot be combined with `tools`"):
@@ -317,48 +271,3 @@ def test_a_comparison_tells_whether_examples_help(tmp_path: Path) -> None:
     means = [variant.agreement.mean for variant in found.variants if variant.agreement]
     assert means == [0.75, 1.0]
     assert found.tests[0].result.is_shown
-
-
-def test_an_item_of_a_variant_learns_from_equal_keys_within_other_items(tmp_path: Path) -> None:
-    """The inner key `north` of item `a` and that of item `b` are two items."""
-    files = {"inbox/a.txt": "cat cat dog\n", "inbox/b.txt": "oak oak elm\n"}
-    world = Bills(tmp_path, NESTED, files)
-    world.work(pool=pool())
-    world.decide_all("edit", lambda review: {"topic": f"decided {review.subject.item}"})
-    some = pool()
-    variant = world.text.replace("Name the topic.", "Name its topic.")
-    stem = "pipeline.0123456789.compare"
-    world.write(f"{stem}.yaml", variant)
-    options = {"local": True, "review": "accept", "text": variant, "variant_of": "pipeline.yaml"}
-    around = {"pool": some, "settings": settings(tmp_path)}
-    run(world.folder / f"{stem}.yaml", None, *run_arguments(**options, **around))
-    learnt = {
-        request.messages[-1].content.partition("\n")[0]: sorted(
-            m.content.partition("decided ")[2].rstrip('"}')
-            for m in request.messages
-            if m.role == "assistant"
-        )
-        for request in some.chats
-    }
-    assert learnt == {
-        "north: cat cat dog": ["b.txt/north"], "north: oak oak elm": ["a.txt/north"],
-    }  # fmt: skip
-
-
-NESTED = """\
-name: topics
-""" + each_document("""\
-      - id: parts
-        for_each: word in ['north']
-        key: word
-        do:
-          - id: topic
-            uses: chat
-            with:
-              system: Name the topic.
-              prompt: "{{ word }}: {{ steps.text.text }}"
-              examples: {from: reviews, k: 2}
-            reply: {schema: {topic: str}}
-            review: {when: "true"}
-        returns: steps.topic.output.topic
-""")

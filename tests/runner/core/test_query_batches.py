@@ -51,27 +51,6 @@ async def test_who_is_cancelled_leaves_the_others_their_answers() -> None:
     assert all(isinstance(reply, EmbedReply) for reply in others)
 
 
-async def test_who_is_cancelled_while_a_batch_fails_leaves_the_others_their_answers() -> None:
-    batches = QueryBatches(FakePool(n_ctx_tokens=4, delay_s=0.05))
-    tasks = [asyncio.create_task(batches.embed(request(text))) for text in ("a", "b " * 9, "c")]
-    await asyncio.sleep(0.01)
-    tasks[1].cancel()  # the first one sends for all
-    first, cancelled, last = await asyncio.gather(*tasks, return_exceptions=True)
-    assert isinstance(cancelled, asyncio.CancelledError)
-    assert isinstance(first, EmbedReply) and isinstance(last, EmbedReply)
-
-
-async def test_of_expected_queries_that_no_item_asks_the_oldest_are_forgotten() -> None:
-    pool = FakePool()
-    batches = QueryBatches(pool)
-    batches.expect(f"skipped {n}" if n < 400 else f"asked {n}" for n in range(500))
-    for text in ("a", "b", "c"):
-        await batches.embed(request(text))
-    n_embeds = len(pool.embeds)
-    await batches.embed(request("asked 499"))
-    assert len(pool.embeds) == n_embeds
-
-
 async def test_the_expected_queries_of_all_blocks_in_flight_go_together() -> None:
     pool = FakePool()
     batches = QueryBatches(pool)

@@ -78,18 +78,6 @@ def test_a_renamed_document_that_fails_keeps_its_old_output(tmp_path: Path) -> N
     assert (world.folder / "0/0.txt").exists()
 
 
-def test_what_was_made_of_deleted_documents_is_kept_and_told_in_each_run(world: World) -> None:
-    (world.folder / "inbox/a.txt").unlink()
-    (world.folder / "inbox/b.txt").unlink()
-    for _ in range(2):
-        report = world.run()
-        assert list(report.notes) == [
-            "kept, though what they were made of is gone: out/a.txt, out/b.txt (`--prune` removes)"
-        ]
-        assert sorted(report.outdated) == ["out/a.txt", "out/b.txt"]
-    assert outputs(world) == ["DIGEST.md", "a.txt", "b.txt", "c.txt"]
-
-
 def test_equal_contents_are_told_apart_by_their_file_names() -> None:
     gone = {"a/one.md": "1", "b/two.md": "1", "c.md": "2"}
     new = {"x/two.md": "1", "y/one.md": "1", "z.md": "1", "w.md": "3"}

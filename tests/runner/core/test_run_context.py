@@ -1,7 +1,6 @@
 """Tools in a run: found by name, within a time, each call in the ledger, all ended with the run."""
 
 import json
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 
 from paddock.runner.api import plan
-from paddock.steps import plugins
 from tests.fakes.pool import FakePool
 from tests.runner.world import ALL, World, carried_out, settings
 from tests.steps.test_guard import are_gone, runs
@@ -143,36 +141,6 @@ def test_a_tool_that_fails_fails_its_step_and_is_in_the_ledger(
     assert "gone" in step or list(json.loads(calls(world)[0][3])) == ["error"]
 
 
-def test_a_late_tool_is_tried_again_where_the_author_says_so(tmp_path: Path) -> None:
-    (tmp_path / "tools.py").write_text(
-        "import pathlib, time\n"
-        "def f():\n"
-        "    here = pathlib.Path(__file__).with_name('once')\n"
-        "    if not here.exists(): here.touch(); time.sleep(60)\n"
-        "    return 'in time'\n"
-    )
-    world = World(tmp_path, (
-        "steps:\n"
-        '  - {id: a, uses: tool, with: {name: "tools.py:f", options: {timeout: 4s}}, '
-        "retry: {times: 1, on: [timeout], backoff: 1ms}}\n"
-        "returns: steps.a.result\n"
-    ))  # fmt: skip
-    assert carried_out(world).returns == "in time"
-
-
-def test_the_time_of_a_function_begins_when_it_is_its_turn(tmp_path: Path) -> None:
-    (tmp_path / "tools.py").write_text("import time\ndef f(n: int): time.sleep(1.4); return n")
-    world = World(tmp_path, (
-        "steps:\n"
-        "  - id: each\n"
-        "    for_each: n in [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
-        "    do:\n"
-        '      - {uses: tool, with: {name: "tools.py:f", args: {n: "{{ n }}"}, '
-        "options: {timeout: 8s}}}\n"
-    ))  # fmt: skip
-    assert carried_out(world).counts["new"] == 9, "the last ones wait for longer than that"
-
-
 def test_a_command_and_a_move_are_steps_like_others(tmp_path: Path) -> None:
     world = World(tmp_path, (
         "steps:\n"
@@ -225,40 +193,6 @@ def test_a_plan_needs_no_consent_and_tells_what_a_run_wants(world: World) -> Non
         f"A run wants to start the MCP server 'fake': `{sys.executable} {SERVER}`; "
         "call the function `tools.py:clean`. If you trust it: `--allow tool,mcp`.",
     )
-
-
-def test_an_installed_tool_is_called_and_its_version_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def install(version: str) -> None:
-        package = tmp_path / "site" / f"brewing-{version}.dist-info"
-        package.mkdir(parents=True)
-        (package / "METADATA").write_text(f"Name: brewing\nVersion: {version}\n")
-        (package / "entry_points.txt").write_text("[paddock.tools]\nsteep = brewing:steep\n")
-        plugins.plugins.cache_clear()
-
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "brewing.py").write_text(
-        "def steep(minutes: int = 3) -> int: return minutes"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    install("1.0")
-    world = World(tmp_path, (
-        "steps:\n"
-        '  - {id: each, for_each: "n in [4, 5]", do: '
-        "[{uses: tool, with: {name: steep, args: {minutes: '{{ n }}'}}}]}\n"
-        "returns: steps.each.results\n"
-    ))  # fmt: skip
-    try:
-        assert [result["result"] for result in carried_out(world).returns] == [4, 5]
-        assert carried_out(world).counts["fresh"] == 2
-        shutil.rmtree(tmp_path / "site" / "brewing-1.0.dist-info")
-        install("2.0")
-        again = carried_out(world)
-        assert {i.why for i in again.items} == {"its tools changed (step '(tool)')"}
-    finally:
-        plugins.plugins.cache_clear()
 
 
 HELD = """\

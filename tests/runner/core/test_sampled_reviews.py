@@ -253,20 +253,6 @@ def test_decisions_of_before_the_share_and_of_a_smaller_one_weigh_as_those_of_no
         assert made.sampling == ReviewSampling(share)
 
 
-def test_a_share_that_is_lowered_counts_for_the_answers_since_then(bills: Bills) -> None:
-    bills.edit("also: 20%", "also: 50%")
-    bills.work()
-    decide_all(bills)
-    bills.edit("also: 50%", "also: 20%")
-    bills.bills(**{f"new {name}": 5 for name in NAMES})
-    bills.work()
-    made = decide_all(bills)
-    shares = {answer.item[1]: answer.sampling_rate for answer in made.answers if answer.is_sampled}
-    assert {share for key, share in shares.items() if key.startswith("new ")} == {0.2}
-    assert {share for key, share in shares.items() if not key.startswith("new ")} == {0.5}
-    assert "of a random 20% to 50% of the others" in replace(made, answers=made.answers * 2).basis
-
-
 def test_a_few_sampled_answers_say_less_than_as_many_of_equal_weight() -> None:
     even = [(0.95, True)] * 20
     (alike,) = reliability(even)

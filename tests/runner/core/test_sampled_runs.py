@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system.item_samples import ItemSample
-from paddock.runner.folders.state_folders import find_ledgers
-from paddock.runner.ledger.run_history import recent_runs
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import World, each_document, states
@@ -122,13 +120,6 @@ def test_plan_names_the_sample_and_what_a_run_would_leave(world: World) -> None:
     assert not world.plan(sample=ItemSample(3)).has_work
 
 
-def test_a_plan_of_single_items_speaks_of_no_sample(world: World) -> None:
-    assert list(world.plan(only=frozenset(["1.txt"])).remarks) == [
-        "'table' is left as it is: only some items of 'each' are asked for.",
-        "'letters' is left as it is: only some items of 'each' are asked for.",
-    ]
-
-
 def test_documents_outside_the_sample_are_not_deleted_renamed_or_pruned(world: World) -> None:
     world.run()
     kept = {file.name for file in (world.folder / "out").iterdir()}
@@ -166,13 +157,6 @@ def test_a_stratum_that_an_item_does_not_have_is_refused_before_anything_is_done
     assert world.pool.chats == []
 
 
-def test_a_stratum_that_cannot_be_read_is_refused(world: World) -> None:
-    fault = fault_of(lambda: world.plan(sample=ItemSample(3, by="item.")))
-    assert fault.message == (
-        "`--stratify item.`: cannot read the expression 'item.': expected name or number."
-    )
-
-
 def test_each_top_level_block_takes_the_same_documents_and_nested_ones_are_done_whole(
     world: World,
 ) -> None:
@@ -200,17 +184,3 @@ def test_a_pipeline_that_a_step_runs_takes_the_sample_and_what_reads_it_is_left(
     assert not (world.folder / "out").exists()
     assert world.run().calls == 8
     assert world.output("all.txt").count("Sum up") == 10
-
-
-def test_history_counts_what_was_not_in_the_sample(world: World) -> None:
-    report = world.run(sample=ItemSample(3))
-    (past,) = recent_runs(find_ledgers([world.folder]), limit=5).runs
-    assert past.as_json()["counts"]["unsampled"] == 7
-    assert report.as_json()["counts"]["unsampled"] == 7
-
-
-def test_forcing_a_step_forces_it_for_the_sample_alone(world: World) -> None:
-    world.run()
-    report = world.run(sample=ItemSample(2), force=["sum"], no_cache=True)
-    assert report.calls == 2
-    assert sorted(states(report).values()) == ["stale", "stale"]

@@ -1,9 +1,7 @@
 """A pipeline as a step of another: same pool and ledger, scopes of its own, freshness within."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,7 +9,6 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.trust.permissions import NotPermitted
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, errors, reasons, settings, states
 
@@ -237,15 +234,6 @@ def test_steps_within_are_forced_by_their_whole_name_or_all_at_once(world: World
     )
 
 
-def test_only_some_items_leave_what_reads_them_as_it_is(world: World, tmp_path: Path) -> None:
-    report = world.run(only=["1.txt"])
-    assert report.calls == 1 and states(report, "clean.each")["1.txt"] == "new"
-    assert any("only some items of 'clean' were done" in note for note in report.notes)
-    assert world.run().calls == 3
-    inner = areas(tmp_path / "b")
-    assert inner.run(only=["north"]).calls == 3
-
-
 def test_a_budget_stops_within_and_goes_on(tmp_path: Path) -> None:
     world = composed(tmp_path, 6)
     world.edit("steps:\n", "budget: {tokens: 1}\nsteps:\n")
@@ -322,58 +310,6 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
     assert report.returns == [["A B!", -3], ["C!", -1]]
     whys = {item.why for item in report.items if item.step == "all" and item.why}
     assert whys == {"code of mine.py, or of what it imports, changed (step 'two.f')"}
-
-
-LISTED = """\
-steps:
-  - id: all
-    for_each: area in ["north"]
-    key: area
-    do:
-      - id: docs
-        uses: files.scan
-        with: {root: "areas/{{ area }}"}
-        returns: {n: steps.docs.files | length}
-      - {id: say, uses: prompt, with: {template: "{{ steps.docs.n }} documents"}}
-returns: steps.all.results
-"""
-
-
-def test_a_folder_counts_whatever_the_step_that_lists_it_returns(tmp_path: Path) -> None:
-    world = World(tmp_path, LISTED, {"areas/north/0.txt": "x"})
-    assert world.run().returns == [{"text": "1 documents"}]
-    assert world.run().counts == {"fresh": 1}
-    world.write("areas/north/1.txt", "x")
-    assert reasons(world.plan(), "all") == {"north": "folder changed: areas/north"}
-    assert world.run().returns == [{"text": "2 documents"}]
-
-
-class StepObserver(Observer):
-    def __init__(self) -> None:
-        self.steps: dict[str, Any] = {}
-        self.items: set[tuple[str, str]] = set()
-        self.lines: list[str] = []
-
-    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        self.lines = list(steps)
-
-    def step(self, step: str, total: int | None, fresh: int) -> None:
-        self.steps[step] = total
-
-    def item(self, step: str, key: str, state: str, detail: str | None) -> None:
-        self.items.add((step, key))
-
-
-def test_an_observer_sees_the_steps_within_by_their_whole_names(tmp_path: Path) -> None:
-    observer = StepObserver()
-    composed(tmp_path).run(observer=observer)
-    assert observer.steps.keys() == {"clean", "clean.docs", "clean.each", "digest", "report"}
-    assert observer.lines == ["clean", "clean.docs", "clean.each", "digest", "report"]
-    assert ("clean.each", "1.txt") in observer.items
-    observer = StepObserver()
-    areas(tmp_path / "b").run(observer=observer)
-    assert observer.steps.keys() == {"all"}, "what runs for one item is a detail of it"
-    assert observer.items == {("all", "north"), ("all", "south")}
 
 
 def test_an_input_that_only_shows_in_the_run_is_checked_then(tmp_path: Path) -> None:

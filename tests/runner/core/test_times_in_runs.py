@@ -110,20 +110,3 @@ returns: steps.each.results
     assert "Monday noon" in str(world.run().returns)
     days[0] = 1
     assert reasons(world.run()) == {}
-
-
-def test_a_var_that_is_named_as_the_time_that_it_holds_is_stale_on_a_new_day(
-    tmp_path: Path, days: list[float]
-) -> None:
-    text = """\
-steps:
-  - id: each
-    for_each: n in [1]
-    do:
-      - {id: ask, uses: chat, with: {prompt: "{{ today }}", vars: {today: "{{ today() }}"}}}
-"""
-    world = World(tmp_path, text)
-    world.run()
-    assert world.run().calls == 0
-    days[0] = 1
-    assert world.run().calls == 1

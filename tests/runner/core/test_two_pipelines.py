@@ -92,19 +92,6 @@ def test_the_second_pipeline_is_refused_with_the_name_of_the_first(
     assert folder.plan("a").items == ()
 
 
-def test_a_path_that_is_only_known_late_is_refused_as_its_item(folder: Folder) -> None:
-    folder.write("a", "table")
-    folder.write("b", "late")
-    folder.run("a")
-    for text in ("a", "late text"):  # also where it would write what is there
-        report = folder.run("b")
-        assert "is an output of another pipeline, 'a.yaml'" in errors(report)["t.txt"]
-        assert folder.there == "a"
-        (folder.path / "b.yaml").write_text(LATE.replace('text: "NAME"', f'text: "{text}"'))
-    folder.run("b", takes_over=True)
-    assert folder.there == "late text"
-
-
 @pytest.mark.parametrize(
     ("kind", "condition", "says"),
     [

@@ -19,9 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.plan import read_plan
 from paddock.runner.cli.application import application
-from paddock.runner.config.pipeline_secrets import read_secrets
 from tests.fakes.privileges import without_roots_privilege
 from tests.runner.cli.commands.shell import PADDOCK, Ended
 from tests.runner.world import World, each_document, errors
@@ -203,30 +201,6 @@ def test_a_run_whose_output_cannot_be_written_does_not_begin(
     assert (inbox.parent / "elsewhere" / "good.txt").read_text() == "A letter."
 
 
-def test_a_folder_of_one_document_that_cannot_be_written_stops_no_other(
-    inbox: Path, run: Run
-) -> None:
-    text = PIPELINE.replace('"out/', '"out/{{ doc.stem }}/')
-    (inbox.parent / "pipeline.yaml").write_text(text)
-    (inbox / "other.txt").write_text("Another letter.")
-    (inbox.parent / "out").mkdir()
-    (inbox.parent / "out" / "other").write_text("a file where a folder is to be")
-    status, report, _ = run()
-    assert (status, states(report)) == (3, {"good.txt": "new", "other.txt": "quarantined"})
-
-
-def test_a_run_with_nothing_to_do_needs_not_write(
-    inbox: Path, closed: Path, paddock: Paddock
-) -> None:
-    (inbox.parent / "pipeline.yaml").write_text(WITH_OUT)
-    closed.chmod(0o755)
-    assert paddock("run", "--local").status == 0
-    (closed / "out").chmod(0o555)
-    assert paddock("run", "--local").status == 0
-    (inbox / "more.txt").write_text("Another letter.")
-    assert paddock("run", "--local").status == 2
-
-
 def test_what_cannot_be_written_is_refused_before_anything_is_done(
     inbox: Path, closed: Path, paddock: Paddock
 ) -> None:
@@ -317,14 +291,6 @@ def put_in_place(path: Path, kind: str) -> int:
     return stat.S_IFMT(path.lstat().st_mode)
 
 
-def test_a_key_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
-    prompt = steps('uses: prompt, with: {template: "{{ secrets.key }}"}')
-    world = World(tmp_path, f"secrets: {{key: {{file: key}}}}\n{prompt}")
-    os.mkfifo(tmp_path / "key")
-    with pytest.raises(PipelineError, match=r"key cannot be read: it is a device or a pipe\."):
-        read_secrets(read_plan(world.file).pipeline, {})
-
-
 @pytest.mark.parametrize(
     "step",
     [
@@ -352,17 +318,3 @@ def test_sigterm_ends_a_run_that_reads_a_file_without_an_end(inbox: Path, step: 
             assert process.wait(timeout=120) == 130
         finally:
             process.kill()
-
-
-@pytest.mark.parametrize("name", ["note.txt", "v1..2.txt"])
-def test_a_link_that_is_read_by_its_path_and_leads_elsewhere_later_is_another_file(
-    tmp_path: Path, name: str
-) -> None:
-    read = f"      - {{id: note, uses: files.read, with: {{path: {name}}}}}\n"
-    ask = '      - {id: sum, uses: chat, with: {prompt: "{{ steps.note.text }}"}}\n'
-    world = World(tmp_path, each_document(read + ask), {"a": "A", "b": "B"}, n_documents=1)
-    (tmp_path / name).symlink_to("a")
-    world.run()
-    (tmp_path / name).unlink()
-    (tmp_path / name).symlink_to("b")
-    assert world.run().calls == 1

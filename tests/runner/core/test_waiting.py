@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from tests.fakes.pool import FakePool
 from tests.runner.world import ReviewedWorld, each_document, outputs, reasons, states
@@ -78,16 +76,6 @@ def test_a_due_item_waits_while_the_others_go_on(bills: Bills) -> None:
     }.items()  # fmt: skip
 
 
-def test_the_question_shows_the_document_that_was_read(bills: Bills) -> None:
-    bills.write("inbox/b.txt", "bill b\ntotal 60\n" + "and-so-on-and-so-on-and-on " * 800)
-    bills.work()
-    (source,) = bills.waiting()["b.txt"].subject.sources
-    assert (source.name, source.path) == ("inbox/b.txt", "inbox/b.txt")
-    assert source.text_object is not None
-    with bills.reviews() as reviews:
-        assert (reviews.source_text(source) or "").startswith("bill b\ntotal 60\n")
-
-
 def test_an_edited_value_is_looked_for_again_and_held_to_the_checks(bills: Bills) -> None:
     bills.edit(
         'total: float}, check: ["output.total < 1000"]}',
@@ -105,13 +93,6 @@ def test_an_edited_value_is_looked_for_again_and_held_to_the_checks(bills: Bills
     bills.work()
     (result,) = [result for result in bills.results() if result["n"] == "b"]
     assert (result["total"], result["where"]["total"]["quote"]) == (61, "61")
-
-
-def test_confidence_that_is_not_known_counts_as_none(bills: Bills) -> None:
-    bills.edit('total: float}, check: ["output.total < 1000"]}', "total: float}, confidence: true}")
-    bills.edit("output.total > 50", "confidence.min < 0.8")
-    report = bills.work()
-    assert states(report) == dict.fromkeys(("a.txt", "b.txt", "c.txt"), "waiting")
 
 
 def test_what_waits_is_asked_once_and_costs_nothing_more(bills: Bills) -> None:
@@ -141,17 +122,6 @@ def test_a_decision_continues_the_item_without_a_model_call(bills: Bills) -> Non
     assert (seen["b"]["state"], seen["b"]["by"]) == ("accepted", "ann")
     assert seen["C-1"]["value"] == {"number": "C-1", "total": 7}
     assert states(bills.work()) == {}
-
-
-def test_a_plan_counts_the_calls_behind_an_answer_that_a_person_edited(bills: Bills) -> None:
-    behind = "{id: why, if: steps.bill.output.total > 80, uses: chat, with: {prompt: Why}}"
-    bills.edit("      - uses: files.write\n", f"      - {behind}\n      - uses: files.write\n")
-    bills.work()
-    bills.decide("b.txt", "edit", {"number": "b", "total": 90})
-    bills.decide("c.txt", "accept")
-    planned = bills.plan()
-    assert (planned.calls, planned.likely_calls) == (1, 1)
-    assert bills.work().calls == 1
 
 
 def test_a_rejected_item_is_quarantined_with_the_reason(bills: Bills) -> None:
@@ -199,44 +169,6 @@ def test_after_a_rejection_retry_failed_wants_another_answer(bills: Bills) -> No
     report = bills.work(pool=pool)
     assert (report.calls, states(report)["b.txt"]) == (0, "stale")
     assert json.loads(bills.output("b.txt"))["number"] == "other"
-
-
-def test_the_same_answer_to_another_prompt_is_not_asked_again(bills: Bills) -> None:
-    bills.work()
-    bills.decide("b.txt", "accept")
-    bills.decide("c.txt", "edit", {"number": "c", "total": 77})
-    bills.work()
-    bills.edit("Read:", "Read this:")
-
-    def corrected(request: ChatRequest) -> str:
-        return read_bill(request).replace("70.0", "77")
-
-    report = bills.work(pool=FakePool(answer=corrected))
-    assert states(report) == {"a.txt": "stale", "b.txt": "stale", "c.txt": "stale"}
-    assert report.calls == 3
-    assert bills.waiting() == {}
-
-
-def test_a_new_answer_of_an_uncached_step_does_not_replace_the_decided_one(bills: Bills) -> None:
-    bills.edit("uses: chat\n", "uses: chat\n        cache: off\n")
-    totals = iter(range(100, 200))
-
-    def changing(request: ChatRequest) -> str:
-        return json.dumps({"number": "x", "total": next(totals)})
-
-    pool = FakePool(answer=changing)
-    bills.work(pool=pool)
-    review = bills.waiting()["b.txt"]
-    bills.decide("b.txt", "accept")
-    waiting = bills.waiting()
-    report = bills.work(pool=pool)
-    assert (report.calls, states(report)["b.txt"]) == (0, "new")
-    assert bills.waiting().keys() == waiting.keys()
-    with bills.ledger() as ledger:
-        row = LineageStore(ledger).of_item(review.scope, "b.txt")
-        assert row is not None
-        (made,) = (step for step in read_lineage(row.made)[1] if step.id == "bill")
-        assert [call.is_known for call in made.calls] == [True]
 
 
 @pytest.mark.parametrize(
@@ -306,12 +238,6 @@ def test_a_review_that_is_no_longer_due_is_withdrawn(bills: Bills) -> None:
     assert bills.waiting().keys() == {"c.txt"}
 
 
-def test_another_reviewer_or_time_limit_makes_nothing_stale(bills: Bills) -> None:
-    bills.work()
-    bills.edit('{when: "output.total > 50"}', '{when: "output.total > 50", by: ann, ttl: 14d}')
-    assert states(bills.work()) == {"b.txt": "waiting", "c.txt": "waiting"}
-
-
 def test_an_item_that_fails_before_its_review_leaves_no_question_behind(bills: Bills) -> None:
     bills.work()
     bills.write("inbox/b.txt", "bill b\ntotal unknown\n")  # which the model cannot read
@@ -329,34 +255,6 @@ def test_the_decision_on_a_renamed_document_stays(bills: Bills) -> None:
     assert bills.waiting().keys() == {"c.txt"}
 
 
-@pytest.mark.parametrize("gone", ["deleted", "renamed", "skipped", "renamed block"])
-def test_an_undone_decision_on_what_is_gone_asks_no_one(bills: Bills, gone: str) -> None:
-    bills.bills(a=90, b=80, c=20)
-    bills.work()
-    bills.decide_all("accept")
-    bills.work()
-    document = bills.folder / "inbox/a.txt"
-    if gone == "deleted":
-        document.unlink()
-    elif gone == "renamed":
-        document.rename(bills.folder / "inbox/z.txt")
-    elif gone == "skipped":
-        bills.edit("    do:\n", '    where: doc.name != "a.txt"\n    do:\n')
-    else:
-        bills.edit("id: each", "id: every")
-        bills.text = bills.text.replace("steps.each", "steps.every")
-        bills.write("pipeline.yaml", bills.text)
-    bills.work()
-    if gone == "renamed block":
-        bills.decide_all("accept")
-    with bills.reviews() as reviews:
-        old = [r for r in reviews.decided() if r.key == "a.txt"][-1]
-        reviews.undo(old.id, "ann")
-    bills.work()
-    assert bills.waiting() == {}
-    assert states(bills.work()) == {} if gone != "skipped" else {"a.txt": "skipped"}
-
-
 def test_a_forced_step_keeps_the_decision_while_the_answer_is_the_same(bills: Bills) -> None:
     bills.work()
     bills.decide("b.txt", "accept")
@@ -364,16 +262,6 @@ def test_a_forced_step_keeps_the_decision_while_the_answer_is_the_same(bills: Bi
     report = bills.work(force={"bill"})
     assert states(report) == {"a.txt": "stale", "b.txt": "stale", "c.txt": "waiting"}
     assert report.calls == 3
-
-
-def test_only_the_item_that_is_asked_for_continues(bills: Bills) -> None:
-    bills.work()
-    bills.decide("b.txt", "accept")
-    bills.decide("c.txt", "accept")
-    report = bills.work(only={"b.txt"})
-    assert states(report)["b.txt"] == "new"
-    assert (bills.folder / "out/b.txt").exists() and not (bills.folder / "out/c.txt").exists()
-    assert states(bills.work())["c.txt"] == "new"
 
 
 def test_a_fault_in_when_quarantines_the_item_with_its_place(bills: Bills) -> None:
@@ -576,23 +464,6 @@ def test_another_when_is_told_by_the_open_question(bills: Bills) -> None:
     assert [*subject.due] == [
         "output.total > 40: output.total is 60", "output.number == 'b': output.number is b",
     ]  # fmt: skip
-
-
-def test_an_undone_rejection_counts_nowhere_and_asks_nothing_again(bills: Bills) -> None:
-    pool = FakePool(answer=read_bill)
-    bills.work(pool=pool)
-    before = bills.waiting()["b.txt"]
-    bills.decide("b.txt", "reject", reason="It is a reminder.")
-    bills.work(pool=pool)
-    bills.undo("b.txt")
-    assert bills.waiting()["b.txt"] == before
-    n_asked = len(pool.chats)
-    _review(bills, '{when: "output.total > 55"}')  # all is judged again
-    report = bills.work(pool=pool)
-    assert (len(pool.chats), report.calls) == (n_asked, 0)
-    bills.decide("b.txt", "accept")
-    bills.work(pool=pool)
-    assert (len(pool.chats), json.loads(bills.output("b.txt"))["number"]) == (n_asked, "b")
 
 
 def test_a_table_says_how_much_of_it_waits(bills: Bills) -> None:

@@ -1,19 +1,15 @@
 """A step outside of blocks that only writes files has a trace, as an item has."""
 
-import asyncio
-import inspect
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import STATE_FOLDER
-from paddock.steps.files.read import FilesRead
 from paddock.steps.files.write import FilesWrite
 from tests.runner.world import World, each_document
 
@@ -127,14 +123,6 @@ def test_its_path_is_of_the_folder_in_which_it_is_now(world: World, written: lis
     assert (returns["path"], returns["copy"]) == (f"{moved}/out/t.csv", f"{moved}/copies/t.csv")
 
 
-def test_a_budget_that_is_used_up_stops_no_table(tmp_path: Path, written: list[str]) -> None:
-    text = TABLE.replace("steps:", "budget: {tokens: 1}\nsteps:", 1)
-    asks = '{id: text, uses: chat, with: {prompt: "Of {{ doc.sha256 }}"}}'
-    text = text.replace('{id: text, uses: files.read, with: {path: "{{ doc.path }}"}}', asks)
-    report = World(tmp_path, text, n_documents=1).run()
-    assert (report.status, {*written}) == ("completed", {"out/t.csv", "out/note.txt"})
-
-
 def test_a_table_that_was_left_is_asked_about_again(world: World, written: list[str]) -> None:
     every = "steps.each.results }}"
     world.edit(every, "steps.each.results | selectattr('file', 'in', []) | list }}")
@@ -145,28 +133,6 @@ def test_a_table_that_was_left_is_asked_about_again(world: World, written: list[
     world.run(is_confirmed=True)
     world.run()
     assert written == ["out/t.csv"] * 3
-
-
-def test_from_the_walk_to_a_step_of_an_item_are_five_frames(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ways: list[set[str]] = []
-
-    async def noted(self: FilesRead, params: object, tools: object) -> None:
-        codes = [frame.f_code for frame, *_ in inspect.stack()[1:]]
-        for task in asyncio.all_tasks():
-            awaited: Any = task.get_coro()
-            while hasattr(awaited, "cr_code"):
-                codes.append(awaited.cr_code)
-                awaited = awaited.cr_await
-        ours = "paddock/runner/core/"
-        ways.append({code.co_qualname for code in codes if ours in code.co_filename})
-
-    monkeypatch.setattr(FilesRead, "run", noted)
-    world.run(force=frozenset({"each"}))
-    above = {"run", "_clean_up_and_walk", "Walk.nodes", "Execute.each"}
-    down = {"Walk.node", "BlockRun.items", "BlockRun._chunk", "BlockRun._item", "StepRunner.run"}
-    assert ways[0] - above == down, "later ones meet others that are recorded"
 
 
 def test_two_steps_that_write_one_file_are_refused_in_each_run(world: World) -> None:
@@ -232,12 +198,3 @@ def test_what_would_write_the_file_of_a_fresh_item_is_refused(tmp_path: Path, na
     world.edit('{{ doc.stem }}.md", text: "{{', 'each-{{ doc.stem }}.md", text: "{{')
     assert world.run(retry_failed=True).status == "completed"
     assert world.output("0.md") == "other"
-
-
-def test_counts_of_reports_have_texts_as_their_names(world: World) -> None:
-    report = world.run()
-    counts = [
-        report.counts,
-        *(step["counts"] for step in report.steps.values() if "counts" in step),
-    ]
-    assert {type(name) for each in counts for name in each} == {str}

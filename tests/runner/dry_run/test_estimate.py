@@ -78,7 +78,6 @@ def planned_and_made(world: World) -> tuple[int | None, int]:
     return world.plan().calls, world.run().calls
 
 
-WORDS = "{{ steps.words.text }}"
 ALONE = each_document("""\
       - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
@@ -90,25 +89,6 @@ def alone(tmp_path: Path) -> World:
     world = World(tmp_path, ALONE, n_documents=3)
     world.run()
     return world
-
-
-def test_a_renamed_document_costs_its_calls_where_the_prompt_has_changed_too(alone: World) -> None:
-    alone.edit("Sum up:", "In short:")
-    (alone.folder / "inbox/0.txt").rename(alone.folder / "inbox/z.txt")
-    assert planned_and_made(alone) == (3, 3)
-
-
-def test_a_file_that_is_read_besides_costs_calls_also_where_an_output_is_missing(
-    tmp_path: Path,
-) -> None:
-    words = "{id: words, uses: files.read, with: {path: words.txt}}\n      - {id: sum"
-    world = World(tmp_path, ALONE.replace("{id: sum", words).replace("Sum", WORDS), n_documents=2)
-    world.write("words.txt", "Sum")
-    world.run()
-    world.write("words.txt", "Put")
-    (tmp_path / "out/0.txt").unlink()
-    assert [item.why for item in world.plan().items] == ["file changed: words.txt"] * 2
-    assert planned_and_made(world) == (2, 2)
 
 
 def test_a_missing_output_costs_calls_only_where_replies_are_not_kept(alone: World) -> None:

@@ -533,37 +533,6 @@ def test_what_reads_a_file_that_a_pipeline_of_its_item_writes_is_asked_at_most(
     assert (world.plan().calls, world.run().calls) == (1, 1), "the file stays as it is"
 
 
-def test_a_step_of_such_a_pipeline_is_not_fresh_where_its_file_changes_before(
-    tmp_path: Path,
-) -> None:
-    inner = """\
-inputs: {text: {type: str}}
-steps:
-  - {id: w, uses: files.write, with: {path: out/x.txt, text: "{{ inputs.text }}"}}
-  - {id: s, uses: summarise, with: {file: out/x.txt}, needs: [w]}
-  - {id: c, uses: chat, with: {prompt: Hi}}
-"""
-    world = World(tmp_path, EACH + IN_PIPELINE, {"inner.yaml": inner}, n_documents=1)
-    assert world.plan().calls is None, "the file is not there yet"
-    world.run()
-    world.write("inbox/0.txt", "Something else.")
-    assert (world.plan().calls, world.run().calls) == (1, 1)
-
-
-def test_what_reads_a_file_that_a_pipeline_may_write_is_asked_at_most(tmp_path: Path) -> None:
-    steps = (
-        IN_PIPELINE.replace("steps.text", "steps.sum")
-        + step("q", "files.read", "path: out/x.txt", ", needs: [p]")
-        + chat("t", "Of {{ steps.q.text }}")
-    )
-    write = '  - {uses: files.write, with: {path: out/x.txt, text: "{{ steps.a.text }}"}}\n'
-    beside = {"inner.yaml": READS + write, "words.txt": "Some words."}
-    world = World(tmp_path, EACH + SUM + steps, beside, n_documents=1)
-    planned = world.plan()
-    assert (planned.calls, planned.least_calls) == (3, 1)
-    assert world.run(pool=FakePool(answer=always("words.txt"))).calls == 3
-
-
 def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -580,25 +549,6 @@ def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     world.edit("with: {text", "with: {words: 9, text")
     planned = world.plan()
     assert (planned.calls, planned.calls_are) == (4, "about"), "as in the run before"
-
-
-def test_the_steps_of_a_plan_share_one_deadline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    of_steps: list[float] = []
-    timeout_at = asyncio.timeout_at
-
-    def noted(when: float) -> asyncio.Timeout:
-        of_steps.append(when)
-        return timeout_at(when)
-
-    monkeypatch.setattr(asyncio, "timeout_at", noted)
-    text = "steps:\n" + "".join(
-        f"  - {{id: {name}, uses: chat, with: {{prompt: Hi {name}}}}}\n" for name in "abc"
-    )
-    World(tmp_path, text).plan()
-    assert len(of_steps) == 3
-    assert len({*of_steps}) == 1
 
 
 def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked(
@@ -622,23 +572,6 @@ def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked
     planned = world.plan()
     assert (planned.likely_calls, planned.calls_are, planned.loads) == (40, "about", 1)
     assert walked != sorted(walked), "not only those of the first folder"
-
-
-def test_a_file_that_cannot_be_reached_in_time_is_not_the_end_of_a_plans_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from paddock.runner.dry_run import item_estimate
-
-    async def unreachable(*_: Any, **__: Any) -> None:
-        raise TimeoutError("a share does not answer")
-
-    world = World(tmp_path, EACH + SUM, n_documents=1)
-    monkeypatch.setattr(item_estimate.ItemEstimator, "carried_out", unreachable)
-    with pytest.raises(TimeoutError, match="does not answer"):
-        world.plan()
-    world.edit(EACH + SUM, "steps: [{id: sum, uses: chat, with: {prompt: Hi}}]\n")
-    with pytest.raises(TimeoutError, match="does not answer"):
-        world.plan()
 
 
 EXAMPLES = (

@@ -7,7 +7,6 @@ import pytest
 
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.steps.prompt import Prompt
 from tests.fakes.pool import FakePool
 from tests.runner.dry_run.test_item_estimate import (
     ABOUT_TEXT,
@@ -15,7 +14,6 @@ from tests.runner.dry_run.test_item_estimate import (
     IN_PIPELINE,
     WRITE,
     chat,
-    step,
     summed,
 )
 from tests.runner.world import ReviewedWorld, World
@@ -114,16 +112,6 @@ def test_an_item_that_only_lacks_a_file_has_a_result(tmp_path: Path) -> None:
     assert bounded(world) == (0, 0)
 
 
-def test_a_file_that_a_block_makes_again_is_not_missing_behind_it(tmp_path: Path) -> None:
-    text = EACH + summed("") + WRITE + "    returns: steps.sum.text\n"
-    read = "  - {id: r, uses: files.read, needs: [each], with: {path: out/0.txt}}\n"
-    again = '  - {id: all, uses: chat, with: {prompt: "Of {{ steps.r.text }}"}}\n'
-    world = World(tmp_path, text + read + again, n_documents=1)
-    world.run()
-    (tmp_path / "out/0.txt").unlink()
-    assert bounded(world)[0] == 0
-
-
 @pytest.mark.parametrize("more", [REVIEWED, ", if: \"'no' in steps.a.text\""])
 def test_what_reads_a_step_that_may_wait_or_be_skipped_is_asked_at_most(
     tmp_path: Path, more: str
@@ -134,31 +122,6 @@ def test_what_reads_a_step_that_may_wait_or_be_skipped_is_asked_at_most(
         '  - {id: c, uses: chat, with: {prompt: "About {{ steps.b.text }}"}}\n',
     )
     bounded(World(tmp_path, "steps:\n" + "".join(steps)))
-
-
-def test_a_plan_takes_the_files_that_steps_read_by_their_paths(tmp_path: Path) -> None:
-    scan = "root: ./inbox, include: ['*.txt']"
-    notes = step("notes", "files.read", "path: inbox/notes.md")
-    text = EACH.replace("root: ./inbox", scan) + notes
-    world = World(tmp_path, text, {"inbox/notes.md": "x", "inbox/a.pdf": "x"}, n_documents=1)
-    planned = world.plan()
-    assert planned.not_taken == world.run().not_taken == {"pdf": 1}
-
-
-def test_what_reads_a_file_that_an_inner_block_may_write_is_asked_at_most(tmp_path: Path) -> None:
-    body = """\
-      - id: words
-        for_each: word in [steps.text.text]
-        do:
-          - {id: a, uses: chat, with: {prompt: "{{ word }}"}}
-          - {uses: files.write, with: {path: out/x.txt, text: "{{ steps.a.text }}"}}
-      - {id: r, needs: [words], uses: files.read, with: {path: out/x.txt}}
-      - {id: b, uses: chat, with: {prompt: "{{ steps.r.text }}"}}
-"""
-    world = World(tmp_path, EACH + body, n_documents=1)
-    world.run()
-    world.write("inbox/0.txt", "Another document.")
-    assert bounded(world) == (2, 2)
 
 
 TOP = "steps:\n  - {id: a, uses: chat, with: {prompt: Hi}%s}\n"
@@ -228,21 +191,6 @@ steps:
     assert bounded(world)[0] > 0
 
 
-def test_an_error_that_no_step_should_raise_bounds_a_plan_and_does_not_end_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def broken(self: Prompt, params: Any, tools: Any) -> Any:
-        raise ValueError("a defect")
-
-    monkeypatch.setattr(Prompt, "run", broken)
-    world = World(
-        tmp_path,
-        EACH + step("sum", "prompt", 'template: "{{ doc.name }}"') + ABOUT_TEXT,
-        n_documents=1,
-    )
-    bounded(world)
-
-
 def test_a_plan_of_a_search_by_words_writes_nothing_to_its_store(tmp_path: Path) -> None:
     text = """\
 models: {embed: minilm}
@@ -270,16 +218,6 @@ def test_calls_that_are_left_are_those_of_both_models(tmp_path: Path) -> None:
     assert world.run().calls == 1
 
 
-def test_an_item_whose_escalation_cannot_be_decided_ends_there(tmp_path: Path) -> None:
-    models = "models: {chat: {ref: small}, large: {ref: big}}\n"
-    step = summed(", escalate: {to: large, when: 'false'}")
-    world = World(tmp_path, models + EACH + step + chat("t", "About {{ steps.sum.text }}"))
-    world.write("inbox/0.txt", "A letter.")
-    world.run()
-    world.edit("'false'", '"text.split()[99]"')
-    assert bounded(world) == (0, 0)
-
-
 def test_a_ledger_that_cannot_be_read_is_no_failure_of_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,15 +228,3 @@ def test_a_ledger_that_cannot_be_read_is_no_failure_of_a_step(
     monkeypatch.setattr(Ledger, "call", unreadable)
     with pytest.raises(LedgerError, match="damaged"):
         world.plan()
-
-
-def test_what_an_item_adds_to_a_store_may_be_found_by_its_own_search(tmp_path: Path) -> None:
-    body = (
-        step("near", "embed", 'texts: ["{{ steps.text.text }}"], store: s.lance')
-        + step("found", "search", "store: s.lance, query: harbour", ", needs: [near]")
-        + chat("sum", "Of {{ steps.found.hits | map(attribute='text') | join(' ') }}")
-    )
-    world = World(tmp_path, EACH + body, n_documents=1)
-    bounded(world)
-    world.write("inbox/0.txt", "Another text about the harbour.")
-    assert bounded(world)[0] == 2

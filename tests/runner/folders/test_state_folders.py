@@ -93,11 +93,6 @@ def test_a_folder_of_documents_that_only_the_ledger_knows_is_one(world: World) -
     assert found(world.folder)[0] == [world.folder / ".paddock"]
 
 
-def test_a_ledger_whose_pipeline_was_removed_counts(world: World) -> None:
-    world.file.unlink()
-    assert found(world.folder) == ([world.folder / ".paddock"], [])
-
-
 def test_ledgers_around_a_document_are_those_of_pipelines(world: World) -> None:
     plant(world, "inbox")
     plant(world, "inbox/deep")
@@ -235,13 +230,3 @@ def test_a_file_system_that_another_user_mounted_names_no_owners(
     owners._mount_of.cache_clear()
     assert stranger(facts) is Stranger.OWNER
     owners._mount_of.cache_clear()
-
-
-def test_a_line_break_in_a_name_says_nothing(world: World) -> None:
-    planted = plant(world, "inbox/x\nRemoved 9 runs")
-    assert "\nRemoved" not in invoke("runs").stderr
-    planted.chmod(0o777)
-    with pytest.raises(ForeignState) as caught, Ledger(planted):
-        pass
-    assert "\nRemoved" not in str(caught.value)
-    assert 'trust_state = ["' in str(caught.value)

@@ -112,11 +112,6 @@ def test_a_damaged_ledger_is_refused_in_one_sentence_or_works(
     assert {path.name: path.read_text() for path in (folder / "out").iterdir()} == kept
 
 
-def test_a_fault_of_the_program_is_no_damage_where_the_ledger_is_whole(done: Path) -> None:
-    with pytest.raises(KeyError), Ledger(done / ".paddock"):
-        raise KeyError("x")
-
-
 def test_any_flipped_bytes_are_refused_in_one_sentence_or_read(done: Path, tmp_path: Path) -> None:
     original = (done / ".paddock" / "ledger.sqlite").read_bytes()
     chance, n_refused = random.Random(24), 0

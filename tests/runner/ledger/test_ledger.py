@@ -34,14 +34,6 @@ async def test_awaited_rows_are_read_when_the_ledger_is_opened_again(tmp_path: P
         assert [row.intended for row in ledger.outputs()] == [("x",)]
 
 
-async def test_a_row_written_twice_before_a_commit_is_the_last_one(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        for seconds in range(50):
-            ledger.record("scope", entry("a", seconds=float(seconds)), "run")
-        await ledger.durable()
-        assert ledger.entries("scope")["a"].seconds == 49
-
-
 async def test_what_items_await_in_one_turn_of_the_loop_is_one_commit(tmp_path: Path) -> None:
     async def done(key: str) -> None:
         ledger.record("scope", entry(key), "run")
@@ -163,32 +155,6 @@ def test_a_ledger_that_is_just_being_made_can_be_read(tmp_path: Path) -> None:
             ledger.record_scope("s", "pipeline.yaml", "each", "{}")
     with Ledger(folder, is_readonly=True) as ledger:
         assert ledger.scopes_of("pipeline.yaml") == {"s"}
-
-
-async def test_a_run_is_found_by_its_name_and_the_newest_come_first(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        for number, status in enumerate(("completed", "failed", "running")):
-            row = {"run": status, "pipeline": "p", "file": "p.yaml", "started": number}
-            RunStore(ledger).record_run({**row, "status": status, "trigger": "watch"})
-        await ledger.durable()
-    with Ledger(tmp_path, is_readonly=True) as ledger:
-        assert [run.run for run in RunStore(ledger).runs()] == ["running", "failed", "completed"]
-        assert [run.run for run in RunStore(ledger).runs(1)] == ["running"]
-        run = RunStore(ledger).run("failed")
-        assert run is not None and run.trigger == "watch"
-        assert RunStore(ledger).run("none") is None
-
-
-async def test_files_that_a_watch_processed_are_known_until_they_are_gone(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.record_watched("w", "run", {"a": (1, 10), "b": (2, 20)})
-        ledger.record_watched("v", "run", {"a": (9, 90)})
-        await ledger.durable()
-        ledger.record_watched("w", "run", {"a": (3, 2**62)}, gone=["b"])
-        await ledger.durable()
-    with Ledger(tmp_path, is_readonly=True) as ledger:
-        assert ledger.watched("w") == {"a": (3, 2**62)}
-        assert ledger.watched("v") == {"a": (9, 90)}
 
 
 def test_a_file_that_is_broken_further_on_raises_when_it_is_read(tmp_path: Path) -> None:

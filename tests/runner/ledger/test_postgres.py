@@ -16,12 +16,11 @@ from paddock.runner.ledger.database.ledger_tables import UPGRADES
 from paddock.runner.ledger.database.postgres import (
     PostgresDatabase,
     PostgresServer,
-    check_server,
     database_name,
     postgres_server,
 )
 from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
-from paddock.runner.ledger.entries import FILED, CallRow, Entry, LedgerError, OutputRow
+from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, folder_identity
 from paddock.runner.ledger.run_store import RunStore
@@ -83,15 +82,6 @@ async def test_machines_that_write_the_same_rows_in_any_order_do_not_deadlock(
         assert len(a.entries("scope")) == 40
 
 
-def test_folders_have_ledgers_of_their_own_in_one_database(url: str, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        with Ledger(tmp_path / name, url=url) as ledger:
-            ledger.record("scope", entry(name), "run")
-    for name in ("a", "b"):
-        with Ledger(tmp_path / name, url=url, is_readonly=True) as ledger:
-            assert set(ledger.entries("scope")) == {name}
-
-
 def test_many_machines_that_begin_at_once_make_one_ledger(url: str, tmp_path: Path) -> None:
     errors: list[BaseException] = []
 
@@ -137,18 +127,6 @@ def test_no_ledger_begins_with_a_file_that_was_not_made_here(
         assert ledger.entries("scope") == {}
 
 
-def test_filed_and_deleted_items_stay_so_in_a_schema_made_of_a_file(
-    url: str, tmp_path: Path
-) -> None:
-    reads = '{"inbox/a": ["away"]}'
-    filed, deleted = (entry(gone, gone=gone, reads=reads) for gone in (FILED, "run"))
-    with Ledger(tmp_path) as ledger:
-        ledger.record("scope", filed, "run")
-        ledger.record("scope", deleted, "run")
-    with Ledger(tmp_path, url=url) as ledger:
-        assert ledger.entries("scope") == {FILED: filed, "run": deleted}
-
-
 def test_an_older_file_is_upgraded_on_its_way_into_a_schema(url: str, tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.record("scope", entry("a", gone="run", reads='{"inbox/a": ["away"]}'), "run")
@@ -157,15 +135,6 @@ def test_an_older_file_is_upgraded_on_its_way_into_a_schema(url: str, tmp_path: 
     with Ledger(tmp_path, url=url) as ledger:
         assert "filing" in ledger.upgrades
         assert ledger.entries("scope")["a"].gone is None
-
-
-def test_reading_needs_no_ledger_and_makes_none(url: str, tmp_path: Path) -> None:
-    with Ledger(tmp_path / ".paddock", url=url, is_readonly=True) as ledger:
-        assert ledger.entries("scope") == {}
-    assert not (tmp_path / ".paddock").exists()
-    folder_identity(tmp_path)
-    with Ledger(tmp_path, url=url, is_readonly=True) as ledger:
-        assert ledger.entries("scope") == {}
 
 
 @pytest.fixture(scope="module")
@@ -215,25 +184,6 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
     assert "secret" not in text
 
 
-def test_a_call_after_one_that_waited_in_vain_fails_at_once(tmp_path: Path) -> None:
-    n_tries = 0
-
-    class Away(PostgresServer):
-        def connect(self) -> psycopg.Connection[Any]:
-            nonlocal n_tries
-            n_tries += 1
-            return super().connect()
-
-    link = PostgresDatabase(Away("postgresql://me@127.0.0.1:1/work", "s"), retry_s=1.0)
-    with pytest.raises(LedgerError):
-        link.rows("select 1", {})
-    assert n_tries > 1
-    n_tries = 0
-    with pytest.raises(LedgerError):
-        link.rows("select 1", {})
-    assert n_tries == 1
-
-
 def test_a_database_that_does_not_exist_fails_at_once(server: Postgres, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match='database "none" does not exist'):
         Ledger(tmp_path, url=server.url("none")).__enter__()
@@ -260,18 +210,6 @@ def test_a_database_that_is_not_utf8_is_refused(server: Postgres, tmp_path: Path
         f"PostgreSQL's database 'ascii' at 127.0.0.1:{server.port} keeps its texts as SQL_ASCII; "
         f"the ledger needs UTF8. Make another: "
         f"create database paddock encoding 'UTF8' template template0;"
-    )
-
-
-def test_an_old_server_is_refused(url: str) -> None:
-    class Old:
-        class info:
-            server_version = 120_004
-
-    with pytest.raises(LedgerError) as caught:
-        check_server(Old(), url)  # type: ignore[arg-type]
-    assert str(caught.value) == (
-        f"{database_name(url)} is version 12; the ledger needs PostgreSQL 13 or newer."
     )
 
 
@@ -324,12 +262,6 @@ def test_a_password_that_cuts_the_address_at_the_wrong_place_is_shown_nowhere(
         "password write %25 for %, %40 for @, %2F for /, %3A for : and %20 for a space."
     )
     assert database_name(url) == "PostgreSQL"
-
-
-def test_a_users_name_may_hold_an_at_sign() -> None:
-    url = "postgresql://me%40server:s%40fe@db.example:5433/work"
-    assert database_name(url) == "PostgreSQL's database 'work' at db.example:5433"
-    assert postgres_server(url, "x").url == url
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from paddock.runner.cli.commands.clean import clean_summary
-from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger import retention
 from paddock.runner.ledger.database import queries, sqlite_file
 from paddock.runner.ledger.database.sqlite_file import compact_file
-from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
-from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills
@@ -31,17 +26,6 @@ NOW = time.time()
 EVERYTHING = RetentionLimits(runs_before=NOW + 1e6, calls_before=NOW + 1e6)
 NOTHING = RetentionLimits(runs_before=0, calls_before=0)
 
-NESTED = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - id: twice
-        for_each: n in [1, 2]
-        key: n
-        do: [{id: sum, uses: chat, with: {prompt: "{{ doc.name }} {{ n }}"}}]
-"""
 
 FAILS_LATE = """\
 steps:
@@ -101,22 +85,6 @@ def test_replies_of_earlier_versions_are_removed_once_they_are_old(world: World)
     assert world.run().counts == {"fresh": 5}
 
 
-def test_replies_that_a_new_version_uses_again_stay(world: World) -> None:
-    world.edit("Sum up:", "Summarise:")
-    world.run()
-    world.edit("Summarise:", "Sum up:")
-    assert world.run().calls == 0  # every reply was known
-    sweep_ledger(state(world), "", EVERYTHING)
-    world.edit("returns: {file: doc.relpath, sum", "returns: {name: doc.relpath, sum")
-    assert world.run().calls == 1  # the digest alone, whose prompt is another
-
-
-def test_replies_of_nested_blocks_stay(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED, n_documents=2)
-    assert world.run().calls == 4
-    assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
-
-
 def test_replies_of_quarantined_items_stay_for_their_next_attempt(tmp_path: Path) -> None:
     world = World(tmp_path, FAILS_LATE, n_documents=2)
     assert world.run().status == "quarantined"
@@ -125,13 +93,6 @@ def test_replies_of_quarantined_items_stay_for_their_next_attempt(tmp_path: Path
     assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
     again = world.run(retry_failed=True)
     assert (again.status, again.calls, again.cached_calls) == ("quarantined", 0, 2)
-
-
-def test_replies_of_items_that_were_never_finished_stay_for_their_time(world: World) -> None:
-    rows(world, "delete from items")  # as after a kill before any entry was written
-    assert sweep_ledger(state(world), "", RetentionLimits(NOW, NOW - 3600)).calls == 0
-    assert world.run().calls == 0
-    assert sweep_ledger(state(world), "", EVERYTHING, is_dry=True).calls == 0
 
 
 def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_known(
@@ -208,12 +169,6 @@ def test_old_runs_go_but_the_latest_of_each_file_and_those_that_items_name(
     assert {first, last} <= left and len(left) == 3
 
 
-def test_the_log_of_a_run_that_may_be_running_stays(tmp_path: Path) -> None:
-    world = made(tmp_path, 1)
-    rows(world, "update runs set status = 'running'")
-    assert sweep_ledger(state(world), "", EVERYTHING).logs == 0
-
-
 def test_a_ledger_that_is_too_large_loses_the_oldest_replies_that_nothing_needs(
     world: World,
 ) -> None:
@@ -264,20 +219,6 @@ def test_a_sweep_next_to_a_run_disturbs_neither(tmp_path: Path) -> None:
     assert world.run().counts == {"fresh": 61}
 
 
-def test_two_processes_do_not_clean_at_once(tmp_path: Path) -> None:
-    world = made(tmp_path, 1)
-    with (
-        FileLock(state(world) / "clean.lock"),
-        pytest.raises(LedgerError, match="another process cleans this ledger"),
-    ):
-        sweep_ledger(state(world), "", NOTHING)
-
-
-def test_a_folder_without_a_ledger_has_nothing_to_clean(tmp_path: Path) -> None:
-    (tmp_path / ".paddock").mkdir()
-    assert sweep_ledger(tmp_path / ".paddock", "", EVERYTHING) == SweepResult()
-
-
 def test_a_file_with_much_unused_space_is_compacted_within_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,26 +239,6 @@ def test_a_file_with_much_unused_space_is_compacted_within_a_time(
     assert compact_file(file) is True
     assert file.stat().st_size < before / 5
     connection.close()
-
-
-def test_a_reply_is_needed_by_every_item_that_used_it(tmp_path: Path) -> None:
-    world = World(tmp_path, n_documents=2)
-    world.run()
-    (tmp_path / "inbox/0.txt").rename(tmp_path / "inbox/z.txt")
-    world.run()
-    with contextlib.closing(sqlite3.connect(tmp_path / ".paddock/ledger.sqlite")) as connection:
-        connection.execute("update calls set at = 0")
-        connection.execute("update items set at = 0 where gone is not null")
-        connection.commit()
-    sweep_ledger(tmp_path / ".paddock", "", RetentionLimits(0, 1e12))
-    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
-        scopes = {row.scope for row in ledger.outputs()}
-        made = [row for scope in scopes for row in LineageStore(ledger).of_scope(scope).values()]
-        # The reply that the document got under its old name; that name's entry is gone.
-        assert {row.key for row in made} == {"1.txt", "z.txt", "report"}
-        used = [call for row in made for step in read_lineage(row.made)[1] for call in step.calls]
-        assert len(used) == 2
-        assert all(ledger.call(call.hash, is_whole=True) is not None for call in used)
 
 
 REVIEWED = each_document("""\
@@ -346,25 +267,6 @@ def test_what_waits_for_review_stays_whole_at_any_age_and_goes_with_its_document
     age(world, 1e7)
     assert sweep_ledger(state(world), "", EVERYTHING).items == 1
     assert rows(world, "select key from reviews") == [("1.txt",)]
-
-
-def test_the_prompt_of_a_question_stays_where_others_may_decide_on_it(tmp_path: Path) -> None:
-    upper = REVIEWED.replace(
-        '"{{ doc.name }}"', '"{{ text }}", vars: {text: "{{ steps.text.text | upper }}"}'
-    )
-    world = World(tmp_path, upper)
-    world.write("inbox/0.txt", "and-so-on-and-so-on-and-on " * 800)
-    world.run()
-    world.file.write_text(upper.replace("review: {}", "review: {by: [ann]}"))
-    world.run()
-    age(world, 1e7)
-    sweep_ledger(state(world), "", EVERYTHING)
-    with Ledger(state(world), is_readonly=True) as ledger:
-        (review,) = ReviewStore(ledger).waiting(is_whole=True)
-        assert review.subject.by == ("ann",)
-        assert review.subject.prompt_text is not None
-        text = ReviewStore(ledger).source_text(review.subject.prompt_text)
-    assert (text or "").startswith("AND-SO-ON")
 
 
 def test_an_item_whose_document_comes_back_during_a_sweep_stays_whole(
@@ -397,11 +299,6 @@ def test_an_item_whose_document_comes_back_during_a_sweep_stays_whole(
     swept = sweep_ledger(state(world), "", EVERYTHING)
     assert (swept.items, swept.objects) == (0, 0)
     assert [rows(world, query) for query in tables] == before
-
-
-def test_the_replies_of_a_step_stay_where_the_lineage_of_an_item_is_lost(world: World) -> None:
-    rows(world, f"update provenance set made = null, made_object = '{'ab' * 32}'")
-    assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
 
 
 def test_a_comparison_is_forgotten_when_it_was_not_made_for_long_and_asks_nothing_before(

@@ -47,11 +47,6 @@ def test_cleaning_a_shared_ledger_removes_only_what_is_not_needed(url: str, tmp_
     )
 
 
-def test_a_folder_without_runs_has_nothing_to_clean(url: str, tmp_path: Path) -> None:
-    (tmp_path / ".paddock").mkdir()
-    assert sweep_ledger(tmp_path / ".paddock", url, EVERYTHING) == SweepResult()
-
-
 def test_the_runs_of_a_shared_ledger_are_listed(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

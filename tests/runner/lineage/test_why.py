@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -19,18 +18,13 @@ from paddock.runner.api import run_async
 from paddock.runner.cli.history_text import lineage_text
 from paddock.runner.core import rule_sources
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.ledger.entries import StoredRow
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.lineage import bound_pipeline
-from paddock.runner.lineage.change_wording import rule_wording
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.path_lineage import Origin, PathLineage
-from paddock.runner.progress.reasons import Why
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.core.test_filed_documents import FILING
-from tests.runner.world import SUMMARIES, World, carried_out, each_document, reasons, settings
+from tests.runner.world import SUMMARIES, World, each_document, settings
 
 
 @pytest.fixture(autouse=True)
@@ -201,19 +195,6 @@ def test_each_file_that_a_rule_is_made_of_is_looked_at(
     assert changes("out/0.txt") == [why]
 
 
-def test_a_file_that_was_read_is_compared_as_a_plan_compares_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path, PARTED, PARTS | {"form.json": FORM}, n_documents=1)
-    world.run(pool=FakePool(answer=lambda request: '{"a": "x"}'))
-    monkeypatch.chdir(tmp_path)
-    before = (tmp_path / "style.md").stat()
-    world.write("style.md", "Fancy.")  # as long, and the time of its content put back
-    os.utime(tmp_path / "style.md", ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert [item.state for item in world.plan().items] == ["stale"]
-    assert changes("out/0.txt") == ["a file that it read has changed: style.md"]
-
-
 async def other_facts(pool: FakePool, model: ModelSpec) -> ModelFacts:
     return replace(await FakePool.facts(pool, model), digest="e" * 64)
 
@@ -325,68 +306,6 @@ def test_newer_results_of_what_it_reads_are_told(world: World) -> None:
     assert "'each', which it reads, has a newer result" in changes("out/DIGEST.md")
 
 
-def test_a_step_that_a_text_merely_mentions_was_not_read(world: World) -> None:
-    world.edit(
-        'out/DIGEST.md, text: "',
-        "out/DIGEST.md, text: \"See steps.each, {# steps.docs #} {{ 'steps.docs' }}: ",
-    )
-    world.edit("steps.digest.text", "steps['digest']['text']")
-    world.edit("All: {{ steps.each.results }}", "Think of steps.each.results.")
-    world.run()
-    assert origin_of("out/DIGEST.md").made_of == ("digest",)
-    assert origin_of("out/a.txt").made_of == ("docs",)  # its block's list
-    world.write("inbox/a.txt", "The ferry leaves at ten.")
-    world.run()
-    assert changes("out/DIGEST.md") == []
-
-
-def test_newer_results_are_done_ones_of_the_same_inputs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = in_a_folder(tmp_path, monkeypatch, SUMMARIES)
-    world.edit("inputs:", "inputs:\n  box: {type: dir}\n  name: {type: str}")
-    world.edit("./inbox", '"{{ inputs.box }}"')
-    world.edit("out/DIGEST.md", '"{{ inputs.name }}.md"')
-    world.run({"box": "inbox", "name": "first"})
-    world.write("post/z.txt", "Others.")
-    world.run({"box": "post", "name": "second"})
-    assert changes("first.md") == []
-    world.write("inbox/broken.pdf", "no PDF")
-    world.write("inbox/0.txt", "Waits.")
-    world.run({"box": "inbox", "name": "first"}, only=["broken.pdf"])
-    (change,) = changes("first.md")
-    assert change.endswith("not up to date: 0.txt (changed)")
-
-
-def test_a_step_within_another_pipeline_is_not_taken_for_one_of_the_same_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = in_a_folder(tmp_path, monkeypatch, NAMESAKES)
-    world.write("parts/part.yaml", NAMESAKES_INNER)
-    assert world.run().status == "completed"
-    assert changes("parts/PART.md") == []
-    origin = origin_of("parts/PART.md")
-    assert [call.reply for step in origin.steps for call in step.calls] == [
-        (tmp_path / "parts/PART.md").read_text()
-    ]
-    world.edit("Outer", "Other")
-    world.run()
-    assert changes("parts/PART.md") == []
-
-
-NAMESAKES = """\
-steps:
-  - {id: part, uses: pipeline, with: {file: parts/part.yaml}}
-  - {id: say, uses: chat, with: {prompt: "Outer {{ steps.part.path }}"}}
-"""
-NAMESAKES_INNER = """\
-steps:
-  - {id: say, uses: chat, with: {prompt: Inner}}
-  - {id: save, uses: files.write, with: {path: PART.md, text: "{{ steps.say.text }}"}}
-returns: {path: steps.save.path}
-"""
-
-
 RUNS_PARTS = """\
 steps:
   - {id: docs, uses: files.scan, with: {root: inbox}}
@@ -433,34 +352,6 @@ def shown_lines(path: str) -> list[str]:
     return [" ".join(line.split()) for line in invoke("why", path).stdout.splitlines()]
 
 
-def test_a_document_is_found_by_its_exact_name_and_all_that_read_it_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    style = "{id: style, uses: files.read, with: {path: a_é.md}}"
-    world = in_a_folder(tmp_path, monkeypatch, TABLES)
-    world.edit("      - {id: say,", f"      - {style}\n      - {{id: say,")
-    world.write("a_é.md", "Plain words.")
-    world.write("rows.csv", "id,text\n" + "".join(f"{n},x\n" for n in range(22)))
-    assert world.run().status == "completed"
-    lines = invoke("why", "a_é.md").stdout.splitlines()
-    assert (len(lines), lines[-1]) == (22, "  and 2 more")
-    assert (uses_of("aXé.md"), uses_of("A_É.md"), uses_of("A_é.md")) == ((), (), ())
-
-
-def test_a_file_that_an_item_read_is_looked_at(world: World) -> None:
-    world.write("style.md", "Plain words.")
-    world.edit(
-        "      - {id: sum,",
-        "      - {id: style, uses: files.read, with: {path: style.md}}\n      - {id: sum,",
-    )
-    world.edit("({{ inputs.tone }})", "({{ steps.style.text }})")
-    world.run()
-    origin = origin_of("out/a.txt")
-    assert [(Path(r.path).name, r.state) for r in origin.reads] == [("style.md", "same")]
-    world.write("style.md", "Merry words.")
-    assert changes("out/a.txt") == ["a file that it read has changed: style.md"]
-
-
 def test_a_pipeline_that_is_gone_broken_or_without_the_step_is_told(world: World) -> None:
     world.edit("id: each", "id: every")
     world.edit("steps.each", "steps.every")
@@ -498,33 +389,6 @@ def test_a_difference_of_a_step_is_told_with_the_reason_that_it_is_for(
     assert change.detail == ("-each.returns: doc.name", "+each.returns: doc.path")
 
 
-def test_a_function_may_have_an_argument_that_is_called_as_a_key_of_a_step() -> None:
-    then, now = ({"steps": {"a": {"uses": "b.py:f", "with": {"uses": n}}}} for n in ([1], [2]))
-    (change,) = rule_wording([Why.PARAMETER("a", "uses")], "a", then, now)
-    assert change.detail == ("-a.uses: [1]", "+a.uses: [2]")
-
-
-def test_an_attribute_of_what_a_pipeline_is_given_for_an_item_is_not_known_to_have_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    part = """\
-inputs: {doc: {type: json}}
-steps:
-  - id: each
-    for_each: n in [1]
-    do:
-      - {id: a, uses: chat, with: {prompt: "{{ inputs.doc.name }}"}}
-      - uses: files.write
-        with: {path: "out/{{ inputs.doc.name }}.md", text: "{{ steps.a.text }}"}
-"""
-    text = RUNS_PARTS.partition("      - {uses")[0].replace("{text: ", "{doc: ")
-    text = text.replace("{{ doc.name }}", "{{ doc }}")
-    world = World(tmp_path, text, {"part.yaml": part}, n_documents=1)
-    assert world.run().status == "completed"
-    monkeypatch.chdir(tmp_path)
-    assert changes("out/0.txt.md") == []
-
-
 LABELLED = """\
 inputs: {tags: {type: list, default: [a, b]}}
 steps:
@@ -542,23 +406,6 @@ steps:
 """
 
 
-def test_an_input_of_a_pipeline_that_a_step_runs_is_not_taken_for_a_table_of_the_same_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outer = (
-        "inputs: {tone: {type: rows}}\nsteps:\n  - {id: p, uses: pipeline, with: {file: part.yaml}}"
-    )
-    part = SUMMARIES.replace("{{ steps.text.text }} ", "")
-    world = World(tmp_path, outer, {"part.yaml": part, "t.csv": "a\n1\n"}, n_documents=1)
-    monkeypatch.chdir(tmp_path)
-    assert world.run({"tone": "t.csv"}).status == "completed"
-    assert changes("out/0.txt") == []
-    world.write(
-        "part.yaml", part.replace("default: plain", "default: merry").replace("Sum", "Short")
-    )
-    assert changes("out/0.txt") == ["prompt changed (step 'sum')", "value changed: inputs.tone"]
-
-
 def test_what_a_pipeline_is_given_of_a_secret_is_not_known_to_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -571,22 +418,6 @@ def test_what_a_pipeline_is_given_of_a_secret_is_not_known_to_have_changed(
     assert changes("out/0.txt") == []
     world.write("part.yaml", SUMMARIES.replace("Sum up", "Short"))
     assert changes("out/0.txt") == ["prompt changed (step 'sum')"]
-
-
-def test_labels_of_a_pipeline_that_a_step_runs_are_compared_without_a_plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    secret = "word: {type: str, secret: true, default: none}"  # so that no plan is made
-    outer = (
-        f"inputs: {{{secret}}}\nsteps:\n  - {{id: p, uses: pipeline, with: {{file: part.yaml}}}}"
-    )
-    world = World(tmp_path, outer, {"part.yaml": LABELLED}, n_documents=1)
-    answer = FakePool(answer=lambda request: '{"tag": "a"}')
-    assert world.run({"word": "abracadabra"}, pool=answer).status == "completed"
-    monkeypatch.chdir(tmp_path)
-    assert changes("out/0.txt") == []
-    world.write("part.yaml", LABELLED.replace("[a, b]", "[b, c]"))
-    assert changes("out/0.txt") == ["its label is gone: 'a' (step 'p.label')"]
 
 
 def test_a_document_tells_what_pipelines_made_of_it_that_its_item_runs(
@@ -629,23 +460,6 @@ def test_a_folder_tells_of_each_of_its_files(world: World) -> None:
     answer = explain_path(Path("out"))
     assert [Path(o.path).name for o in answer.origins] == ["DIGEST.md", "a.txt", "b.txt"]
     assert lineage_text(answer, is_full=False).splitlines()[0] == "out/DIGEST.md"
-
-
-def test_a_folder_tells_of_what_lies_in_it_and_of_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    text = SUMMARIES.replace("out/DIGEST.md", '"{{ inputs.there }}/DIGEST.md"')
-    text = text.replace("inputs:", "inputs:\n  there: {type: dir}")
-    world = World(tmp_path / "letters", text, n_documents=1)
-    assert world.run({"there": str(elsewhere)}).status == "completed"
-    monkeypatch.chdir(world.folder)
-    assert [Path(o.path).name for o in explain_path(Path()).origins] == ["0.txt"]
-    assert [Path(o.path).name for o in explain_path(elsewhere).origins] == ["DIGEST.md"]
-    assert [Path(o.path).name for o in explain_path(tmp_path).origins] == ["DIGEST.md", "0.txt"]
-    (world.folder / "out/0.txt").unlink()
-    assert [Path(o.path).name for o in explain_path(tmp_path).origins] == ["DIGEST.md", "0.txt"]
 
 
 def test_settings_that_cannot_be_used_are_told_and_other_ledgers_are_asked(
@@ -691,36 +505,6 @@ name: nested
 """)
 
 
-def test_a_value_of_an_outer_loop_may_be_named_as_a_part_of_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path, CARS)
-    world.run()
-    monkeypatch.chdir(tmp_path)
-    assert not [change for change in changes("out/0-fr.txt") if "row" in change]
-    report = world.run({"rows": [{"id": 0, "model": "Beetle"}]})
-    assert reasons(report, "langs") == {"0/fr": "value changed: row.model"}
-
-
-CARS = """\
-name: cars
-inputs:
-  rows: {type: list, default: [{id: 0, model: Golf}]}
-steps:
-  - id: each
-    for_each: row in inputs.rows
-    key: row.id
-    do:
-      - id: langs
-        for_each: lang in ["fr"]
-        key: lang
-        do:
-          - {id: tr, uses: chat, with: {prompt: "{{ lang }}: {{ row.model }}"}}
-          - uses: files.write
-            with: {path: "out/{{ row.id }}-{{ lang }}.txt", text: "{{ steps.tr.text }}"}
-"""
-
-
 def test_a_secret_that_a_model_was_told_is_in_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -750,23 +534,6 @@ def test_a_file_that_no_one_wrote_is_told_with_its_neighbours(world: World) -> N
     )
 
 
-def test_a_link_that_no_one_wrote_stands_for_what_it_leads_to(world: World) -> None:
-    (world.folder / "latest.txt").symlink_to("out/a.txt")
-    (world.folder / "results").symlink_to("out")
-    (world.folder / "round").symlink_to("round")
-    assert origin_of("latest.txt") == origin_of("out/a.txt")
-    assert explain_path(Path("results")).origins == explain_path(Path("out")).origins
-    assert not explain_path(Path("round")).is_known
-
-
-def test_a_name_that_is_not_utf8_is_unknown(world: World) -> None:
-    (world.folder / "inbox/\udcff.txt").write_text("The bridge is open.")
-    result = invoke("why", "inbox/\udcff.txt")
-    assert (result.exit_code, result.stderr.splitlines()[0]) == (
-        1, "'inbox/\\xff.txt': no pipeline here has written it or read it.",
-    )  # fmt: skip
-
-
 def test_an_output_that_was_renamed_is_known_by_what_it_holds(world: World) -> None:
     (world.folder / "out/a.txt").rename(world.folder / "best.txt")
     result = invoke("why", "best.txt")
@@ -786,37 +553,6 @@ def test_a_folder_of_filed_documents_tells_what_was_made_of_them(tmp_path: Path)
     assert answer.read_by == explain_path(tmp_path / "filed/a.txt").read_by
     (use,) = answer.read_by
     assert "item 'a.txt'" in use
-
-
-def test_what_an_item_writes_where_a_document_was_moved_to_before_is_its_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path, FILING)
-    monkeypatch.chdir(tmp_path)
-    world.write("inbox/a.txt", "Letter a")
-    world.run()
-    assert explain_path(Path("filed/a.txt")).origins == ()
-    (tmp_path / "filed/a.txt").unlink()
-    world.write("inbox/a.txt", "Letter b")
-    world.edit("uses: files.move", "uses: files.write")
-    world.edit(
-        '{path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}',
-        '{path: filed/a.txt, text: "{{ steps.kind.text }}"}',
-    )
-    assert world.run().status == "completed"
-    assert origin_of("filed/a.txt").step == "each"
-    world.edit(
-        "uses: files.write, with: {path: filed/a.txt", "uses: files.move, with: {path: filed/a.txt"
-    )
-    world.edit(
-        '{path: filed/a.txt, text: "{{ steps.kind.text }}"}',
-        '{path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}',
-    )
-    (tmp_path / "filed/a.txt").unlink()
-    world.write("inbox/a.txt", "Letter c")
-    world.run()
-    assert world.output("../filed/a.txt") == "Letter c"
-    assert explain_path(Path("filed/a.txt")).origins == ()
 
 
 def test_what_a_killed_run_had_written_but_not_recorded_is_told(world: World) -> None:
@@ -853,19 +589,6 @@ def test_what_a_reply_smuggles_in_does_nothing_to_a_terminal(world: World) -> No
     text = lineage_text(explain_path(Path("out/c.txt")), is_full=True)
     assert "\x1b" not in text
     assert "\u202e" not in text
-
-
-def test_a_store_tells_whose_rows_it_has(world: World) -> None:
-    with Ledger(world.folder / ".paddock") as ledger:
-        scope = next(iter(ledger.outputs())).scope
-        for key, n_rows in (("a.txt", 3), ("b.txt", 1)):
-            LineageStore(ledger).record_rows(StoredRow(scope, "index.lance", key, "x", n_rows), "r")
-    (world.folder / "index.lance").mkdir()
-    origins = explain_path(Path("index.lance")).origins
-    assert [(o.key, o.n_rows, o.condition) for o in origins] == [
-        ("a.txt", 3, "same"), ("b.txt", 1, "same"),
-    ]  # fmt: skip
-    assert "index.lance, 3 rows" in invoke("why", "index.lance").stdout
 
 
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> World:
@@ -978,39 +701,6 @@ def test_what_is_made_of_a_block_tells_which_of_its_documents_are_others_now(wor
     ]
     world.run()
     assert changes("out/DIGEST.md") == []
-
-
-def test_a_step_without_a_name_knows_what_comes_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What comes before it here is another pipeline."""
-    world = in_a_folder(tmp_path, monkeypatch, OUTER)
-    world.write("parts/part.yaml", INNER)
-    assert world.run().status == "completed"
-    assert changes("ALL.md") == []
-    world.write("inbox/0.txt", "Another one.")
-    assert changes("ALL.md") == [
-        "'part', which comes before it, is not up to date: 0.txt (changed)"
-    ]
-
-
-OUTER = """\
-inputs: {here: {type: dir, default: .}}
-steps:
-  - {id: part, uses: pipeline, with: {file: parts/part.yaml, inputs: {here: "{{ inputs.here }}"}}}
-  - {uses: files.write, with: {path: ALL.md, text: "- {{ steps.part.counts.failed }}"}}
-"""
-INNER = """\
-inputs: {here: {type: dir}}
-steps:
-  - {id: docs, uses: files.scan, with: {root: "{{ inputs.here }}/inbox"}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-      - {id: say, uses: chat, with: {prompt: "Short: {{ steps.text.text }}"}}
-returns: {counts: steps.each.counts}
-"""
 
 
 def test_what_cannot_be_looked_at_any_more_is_not_claimed_to_be_as_it_was(world: World) -> None:
@@ -1160,54 +850,6 @@ def test_what_other_steps_give_an_item_now_is_compared(
     assert {item.why for item in world.plan().items if item.key == "a"} == {why}
 
 
-def test_models_of_an_inner_pipeline_on_other_servers_are_not_asked_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    part = "models: {m: {ref: x, pool: {url: 'http://127.0.0.1:9'}}}\n" + PART.replace(
-        "{prompt:", "{model: m, prompt:"
-    )
-    world = World(tmp_path, RUNS_PARTS, PARTS | {"part.yaml": part}, n_documents=1)
-    assert carried_out(world).status == "completed"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tests.fakes.pool.FakePool.facts", never_asked)
-    note = "its models are on other servers: whether they changed is not checked"
-    assert (changes("out/0.txt"), note in origin_of("out/0.txt").notes) == ([], True)
-    world.write("part.md", "Short: {{ inputs.text }}")
-    assert changes("out/0.txt") == ["prompt changed (step 'p.a')"]
-
-
-def test_what_looks_models_up_for_a_plan_is_closed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed = list[str]()
-
-    class CountingPool(FakePool):
-        async def count_chat(self, *given: Any) -> int:
-            closed.append("counts")
-            return await super().count_chat(*given)
-
-        async def aclose(self) -> None:
-            closed.append("is closed")
-
-    monkeypatch.setattr(
-        "paddock.runner.core.calls.model_pools.LookupPool", lambda settings: CountingPool()
-    )
-    world.write("inbox/c.txt", "word " * 3900)
-    assert changes("out/DIGEST.md") != []
-    assert closed == ["counts", "is closed"] * 2
-
-
-def test_an_output_that_is_near_twice_is_named_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ["outs/report.md", "out/report-a.md", "out/report-b.md"]
-    steps = "".join(f"  - {{uses: files.write, with: {{path: {n}, text: A}}}}\n" for n in names)
-    world = in_a_folder(tmp_path, monkeypatch, f"steps:\n{steps}")
-    world.run()
-    near = explain_path(Path("out/report.md")).near
-    assert sorted(near) == sorted(str(tmp_path / name) for name in names)
-
-
 async def unusable(pool: object, model: ModelSpec) -> ModelFacts:
     raise ModelNotFound("m", ())
 
@@ -1223,24 +865,6 @@ def test_what_else_changed_is_told_where_a_model_cannot_be_used(
     assert changes("out/a.txt") == [gone]
     world.edit("Sum up:", "In one line:")
     assert changes("out/a.txt") == [gone, "prompt changed (step 'sum')"]
-
-
-def test_rows_that_no_longer_apply_are_told_as_files_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = INDEXED.split("  - {id: found")[0] + (
-        '      - {uses: files.write, with: {path: "out/{{ doc.name }}", text: "A text."}}\n'
-    )
-    world = in_a_folder(tmp_path, monkeypatch, text)
-    world.run()
-    assert changes("out/1.txt") == []
-    world.edit("    do:", "    where: doc.name != '1.txt'\n    do:")
-    assert world.plan().outdated.keys() == {"out/1.txt", "1 row of index.lance"}
-    expected = changes("out/1.txt")
-    assert len(expected) == 1
-    kept, excluded = explain_path(Path("index.lance")).origins
-    assert (kept.key, kept.changes) == ("0.txt", ())
-    assert [change.what for change in excluded.changes] == expected
 
 
 def test_a_machine_that_lacks_a_reader_leaves_what_another_read_with_it(

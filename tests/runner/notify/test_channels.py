@@ -21,7 +21,6 @@ from paddock.runner.notify import channels
 from paddock.runner.notify.run_end_notices import notify_of_end
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
-from tests.fakes.wires import raw_answers
 from tests.runner.notify.receivers import ended, hook, mail_server
 from tests.runner.world import settings
 
@@ -113,26 +112,6 @@ def test_a_webhook_that_refuses_is_told_of_without_its_address_and_tried_next_ti
         )
         assert pipe.tell(ended("failed", message="x")) == ()
     assert len(server.got) == 2
-
-
-@pytest.mark.parametrize("kind", ["text/plain; charset=idna", "text/plain; charset=undefined"])
-def test_an_answer_without_an_end_in_an_odd_encoding_is_told_of(tmp_path: Path, kind: str) -> None:
-    head = f"HTTP/1.1 403 No\r\nContent-Type: {kind}\r\n\r\nno entry ".encode()
-    with raw_answers(head, endless=b"\xff" * 65536) as url:
-        pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{url}'}}")
-        (fault,) = pipe.tell(ended("failed", message="x"))
-    assert "127.0.0.1 answered 403: no entry" in fault
-
-
-def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-        pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{url}'}}")
-        (fault,) = pipe.tell(ended("failed", message="x"))
-    assert fault.startswith(
-        "the notification by webhook that it failed was not delivered: 127.0.0.1: "
-    )
 
 
 def test_a_webhook_that_never_answers_is_left_at_its_deadline(
@@ -337,13 +316,3 @@ def test_a_broken_memory_tells_twice_rather_than_never(tmp_path: Path) -> None:
         file.write_text("{broken")
         assert pipe.tell(ended("failed", message="x")) == ()
     assert len(server.got) == 2
-
-
-def test_a_pipeline_that_tells_no_one_leaves_nothing_behind(tmp_path: Path) -> None:
-    pipe = Pipe(tmp_path, "{when: [recovered], webhook: 'http://127.0.0.1:1'}")
-    file = tmp_path / "pipeline.yaml"
-    bound = pipe.bound()
-    file.write_text("steps: [{uses: prompt, with: {template: x}}]")
-    bound = bind(read_plan(file), {}, cwd=tmp_path, default_models={})
-    assert asyncio.run(notify_of_end(bound, ended("failed"), pipe.settings())) == ()
-    assert not (tmp_path / ".paddock").exists()

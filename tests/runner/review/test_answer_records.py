@@ -163,10 +163,6 @@ def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: ReviewedWorl
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_a_report_of_a_run_without_evidence_has_no_section_of_answers(world: ReviewedWorld) -> None:
-    assert "Answers" not in report_page(world)
-
-
 SURE = """\
 name: letters
 """ + each_document("""\

@@ -78,16 +78,6 @@ def test_a_question_waits_until_it_is_decided_and_is_asked_once(ledger: Ledger) 
     assert ask(ledger).state == "accepted"
 
 
-def test_questions_of_one_tick_of_the_clock_stand_by_their_items(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ReviewStore, "_now", lambda self, execute: 1_800_000_000.0)
-    keys = [f"{letter}.pdf" for letter in "dbacfe"]
-    for key in keys:
-        ask(ledger, key)
-    assert [review.key for review in LedgerReviews(ledger).waiting()] == sorted(keys)
-
-
 def test_an_edit_becomes_the_value_and_a_rejection_needs_its_reason(ledger: Ledger) -> None:
     reviews = LedgerReviews(ledger)
     review, two = ask(ledger, "a.pdf"), ask(ledger, "b.pdf")
@@ -239,15 +229,6 @@ def test_large_subjects_and_values_are_kept_whole(ledger: Ledger) -> None:
     reviews.decide(review.id, review.question, "edit", text, by="ann")
     found = reviews.get(review.id)
     assert (found.subject.answer, found.value) == ("word " * 10_000, text)
-
-
-def test_what_a_newer_paddock_adds_to_a_question_is_left_out() -> None:
-    source = {"name": "steps.text", "path": None, "text": "a", "page_starts": [0], "shade": 1}
-    read = Subject.of({"item": "a.pdf", "mood": 2, "sources": [source], "prompt_text": source})
-    assert read.data() | {"sources": [], "prompt_text": None} == Subject(item="a.pdf").data()
-    text = {"name": "steps.text", "path": None, "media_type": None, "text": "a",
-            "page_starts": (0,)}  # fmt: skip
-    assert [one.data() for one in (*read.sources, read.prompt_text) if one] == [text, text]
 
 
 def test_reviews_are_found_by_their_items_and_go_with_them(ledger: Ledger) -> None:

@@ -15,11 +15,7 @@ from starlette.testclient import TestClient
 
 from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.web_console import WebConsole
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import ReviewTerms
 from paddock.runner.review import page_access
-from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews
@@ -226,58 +222,6 @@ def test_of_a_text_of_ten_million_characters_a_window_is_sent(
     assert middle["end"] == 5_040_000
 
 
-def test_a_field_without_a_value_that_the_schema_requires_is_empty(
-    served_page: ServedPage, ann: httpx.Client
-) -> None:
-    answer = {"number": " ", "total": 84.5, "kind": "invoice", "pay_by": None}
-    (review,) = served_page.ask("hole.txt", answer=answer)
-    fields = ann.get(of(review.id)).json()["fields"]
-    assert [field["path"] for field in fields if field["is_empty"]] == ["number"]
-
-
-def test_each_source_has_its_own_text(served_page: ServedPage, ann: httpx.Client) -> None:
-    long = "word " * 5000
-    with Ledger(served_page.folder / ".paddock") as ledger:
-        kept = ledger.objects.put(long.encode())
-    sources = [
-        {"name": "short", "path": None, "media_type": "text/plain", "text": "one"},
-        {"name": "long", "path": None, "media_type": "text/plain", "text_object": kept},
-        {"name": "last", "path": None, "media_type": "text/plain", "text": "three"},
-    ]
-    (review,) = served_page.ask("a.txt", sources=sources, evidence=None)
-    (other,) = served_page.ask("b.txt")
-    for _ in range(2):
-        firsts = [
-            ann.get(of(review.id, f"/text?source={n}&n=5")).json()["parts"][0][0] for n in range(3)
-        ]
-        assert firsts == ["one", "word ", "three"]
-        assert ann.get(of(other.id, "/text?n=7")).json()["parts"][0][0] == "Harbour"
-
-
-def test_odd_windows_are_parts_of_the_text(served_page: ServedPage, ann: httpx.Client) -> None:
-    (review,) = served_page.ask("a.txt")
-    for query in ("?start=-5", "?start=x", "?n=0", "?start=99999999999999", "?source=-1"):
-        answer = ann.get(of(review.id, f"/text{query}"))
-        assert answer.status_code == 200
-        assert "".join(words for words, _ in answer.json()["parts"]) in TEXT
-    answer = ann.get(of(review.id, "/text?source=7"))
-    assert answer.status_code == 409
-    assert answer.json() == {"error": "The step names no source: there is no text to show."}
-
-
-def test_a_text_that_another_machine_keeps_is_a_sentence(
-    served_page: ServedPage, ann: httpx.Client
-) -> None:
-    source = {"name": "text", "path": None, "media_type": "text/plain", "text_object": "0" * 64}
-    (review,) = served_page.ask("a.txt", sources=[source], evidence=None)
-    answer = ann.get(of(review.id, "/text"))
-    assert (answer.status_code, answer.json()["error"]) == (
-        409,
-        "The text of 'text' is not in this ledger's folder: it was removed, or the ledger is "
-        "another machine's.",
-    )
-
-
 def test_a_source_without_a_picture_and_a_broken_document_are_a_sentence(
     served_page: ServedPage, ann: httpx.Client, tmp_path: Path
 ) -> None:
@@ -428,16 +372,6 @@ def test_what_one_person_has_open_no_other_decides(
     assert "was accepted by ben" in late.json()["error"]
 
 
-def test_a_folder_keeps_its_port_so_that_an_open_page_goes_on(served_page: ServedPage) -> None:
-    with served_page.served() as first:
-        pass
-    with served_page.served() as second:
-        assert second.partition("?")[0] == first.partition("?")[0]
-        assert second != first
-        with served_page.served("ben") as beside:
-            assert beside.partition("?")[0] != second.partition("?")[0]
-
-
 def test_all_that_are_shown_are_accepted_in_one_decision_and_undone_as_one(
     served_page: ServedPage, ann: httpx.Client
 ) -> None:
@@ -540,34 +474,3 @@ def test_all_of_one_decision_are_undone_or_none_in_several_folders(tmp_path: Pat
         "accepted",
         "accepted",
     ]
-
-
-def test_new_terms_of_a_question_are_a_new_queue(
-    served_page: ServedPage, ann: httpx.Client
-) -> None:
-    (review, _) = served_page.ask("a.txt", "b.txt", by=["ben", "cyn"], pipeline="bills.yaml")
-    first = ann.get(f"{API}/queue")
-    assert first.json()["rows"][0]["reviewers"] == ["ben", "cyn"]
-    mark = {"If-None-Match": first.headers["etag"]}
-    terms = ReviewTerms(("ben", "ann"), None, "quarantine")
-    with Ledger(served_page.folder / ".paddock") as ledger:
-        ReviewStore(ledger).renew({("bills.yaml", "each", "bill"): terms})
-    again = ann.get(f"{API}/queue", headers=mark)
-    assert again.status_code == 200
-    assert again.json()["rows"][0]["reviewers"] == ["ben", "ann"]
-    assert decide(ann, review.id, "accept").status_code == 200
-
-
-def test_decisions_are_counted_once_and_only_those_that_were_made_here(
-    served_page: ServedPage,
-) -> None:
-    first, second = served_page.ask("a.txt", "b.txt")
-    with Ledger(served_page.folder / ".paddock") as ledger:
-        LedgerReviews(ledger).decide(first.id, first.question, "accept", by="ann")
-    with shown(served_page.folder.parent, served_page.folder.name) as (session, page):
-        assert session.post(of(first.id, "/undo"), json={}).status_code == 200
-        n_decided = []
-        for _ in range(2):  # the second time as where the first answer did not arrive
-            assert decide(session, second.id, "accept").status_code == 200
-            n_decided.append(len(page.decided_here))
-    assert n_decided == [1, 1]

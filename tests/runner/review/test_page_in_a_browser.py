@@ -26,7 +26,7 @@ from paddock.steps.readers import documents as documents_reader
 from tests.browser import Browser, Page, needs_browser
 from tests.fakes import papers
 from tests.fakes.clerk import Said, clerk, pipeline
-from tests.runner.review.served_page import ServedPage, quote, sure
+from tests.runner.review.served_page import ServedPage, quote
 from tests.runner.world import settings
 
 pytestmark = needs_browser
@@ -541,26 +541,6 @@ def test_the_page_shows_the_documents_picture_with_the_value_marked(
         assert page.complaints() == []
 
 
-def test_of_a_document_that_was_changed_the_text_is_shown(
-    tmp_path: Path, chromium: Browser
-) -> None:
-    answer = {"number": "2024-118", "total": 1320.0, "pay_by": "2024-06-17"}
-    answers = {"2024-118": Said(answer, {"total": (0.5, "1")})}
-    run_bills(tmp_path, {"boatyard.pdf": papers.boatyard()}, answers)
-    with ServedPage(tmp_path).served() as address:
-        (tmp_path / "inbox/boatyard.pdf").write_bytes(papers.sailmaker())
-        page = opened(chromium, address)
-        page.wait("!document.getElementById('text').hidden")
-        page.wait("document.querySelector('mark.on') !== null")
-        assert page.text("#document-note") == (
-            "'boatyard.pdf' was changed since the question was asked: the next run asks again. "
-            "This is its text as the model read it."
-        )
-        (tmp_path / "inbox/boatyard.pdf").unlink()
-        page.send("Page.reload")
-        page.wait(
-            "document.getElementById('document-note')?.textContent.includes('cannot be shown')"
-        )
 
 
 # Nothing of one document under another's title
@@ -672,18 +652,6 @@ def test_who_may_not_decide_finds_dead_buttons_and_the_reason(
     assert served_page.review(review.id).state == "open"
 
 
-def test_a_second_value_is_shown_with_its_probability_and_not_far_behind(
-    served_page: ServedPage, chromium: Browser
-) -> None:
-    confidence = {
-        "number": sure(0.5, "R-1043", 0.3), "total": sure(0.5, "84.00", 0.01),
-        "kind": sure(0.9), "pay_by": {**sure(0.4, "2026-01-31"), "second_p": None},
-    }  # fmt: skip
-    served_page.ask("a.txt", confidence=confidence)
-    with served_page.served() as address:
-        page = opened(chromium, address)
-        shown = page.ask("[...document.querySelectorAll('.sure')].map((node) => node.textContent)")
-    assert shown == ["50 %or R-1043 (30 %)", "50 %", "90 %", "40 %"]
 
 
 def test_all_that_the_filters_show_are_accepted_at_once_and_undone_at_once(

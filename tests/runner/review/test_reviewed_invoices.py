@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,6 @@ from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.clerk import Clerk, Said, clerk, pipeline
 from tests.fakes.papers import INVOICES, write
 from tests.runner.cli.commands.shell import paddock_here
-from tests.runner.mounting import run_with_mounts
 from tests.runner.world import settings
 
 PIANO, BOATYARD, CHANDLERY, SAILMAKER = (
@@ -159,14 +157,6 @@ def test_what_is_sure_and_found_goes_on_and_the_rest_waits_for_a_person(invoices
     assert reviews[SAILMAKER].subject.evidence["pay_by"]["match"] == "none"
 
 
-def test_two_runs_at_once_ask_each_question_once(invoices: Invoices) -> None:
-    with ThreadPoolExecutor(2) as threads:
-        reports = [future.result() for future in [threads.submit(invoices.run) for _ in range(2)]]
-    assert [report.exit_status() for report in reports] == [0, 0]
-    assert invoices.waiting().keys() == WAITING
-    assert len(invoices.model.asked) == 4
-
-
 def test_a_question_outlives_ctrl_c_in_the_middle_of_a_run(invoices: Invoices) -> None:
     """What was asked before the interruption waits, and the rest is asked by the next run."""
     invoices.edit("    do:", "    max_parallel: 1\n    do:")
@@ -192,58 +182,6 @@ def test_a_question_outlives_ctrl_c_in_the_middle_of_a_run(invoices: Invoices) -
     assert n_waiting(report) == 3
     assert after.keys() == WAITING
     assert {name: after[name].asked_at for name in asked_at} == asked_at
-
-
-SMALL_DISK = """
-import json, subprocess, sys
-from pathlib import Path
-from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.review.decisions import LedgerReviews
-
-folder, small = Path(sys.argv[1]), Path(sys.argv[1]) / ".paddock"
-kept = {file.name: file.read_bytes() for file in small.iterdir() if file.is_file()}
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=True)
-for name, data in kept.items():
-    (small / name).write_bytes(data)
-
-def decide(reviews, n):
-    review = reviews.get(reviews.waiting()[0].id)
-    value = {**review.subject.answer, "number": "x" * n}
-    return reviews.decide(review.id, review.question, "edit", value, by="ann")
-
-with Ledger(small) as ledger:
-    reviews = LedgerReviews(ledger)
-    ids = [review.id for review in reviews.waiting()]
-    with (small / "filler").open("wb", buffering=0) as filler:
-        try:
-            while True:
-                filler.write(bytes(4096))
-        except OSError:
-            pass
-    try:
-        decide(reviews, 3000)
-        refused = ""
-    except LedgerError as error:
-        refused = str(error)
-    still = [review.id for review in reviews.waiting()]
-    (small / "filler").unlink()
-    decided = decide(reviews, 10)
-print(json.dumps([refused, still == ids, decided.state]))
-"""
-
-
-def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(
-    invoices: Invoices,
-) -> None:
-    invoices.run()
-    refused, stays, state = json.loads(run_with_mounts(SMALL_DISK, invoices.folder))
-    assert (refused, stays, state) == (
-        "the ledger cannot be written (database or disk is full). Free some space and run again; "
-        "finished items are kept.",
-        True,
-        "edited",
-    )
 
 
 def test_what_people_decided_is_found_where_the_output_is_explained(invoices: Invoices) -> None:
