@@ -31,8 +31,8 @@ from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
 
 SECOND_USER = 54321
-N_FILES = 250  # fewer are swapped more often each: as many are a link when a step opens them
-N_IMAGES, N_HOT, N_COMMANDS, N_STORES = 150, 40, 40, 20
+N_FILES = 120  # fewer are swapped more often each: as many are a link when a step opens them
+N_IMAGES, N_HOT, N_COMMANDS, N_STORES = 80, 40, 40, 20
 SECRET = "FOREIGN BYTES"
 COPIES = """\
 name: copies
@@ -214,7 +214,7 @@ def test_no_document_that_is_swapped_for_a_link_comes_into_an_output(folder: Pat
 
 
 def test_a_move_takes_no_link_along_and_removes_nothing_elsewhere(folder: Path) -> None:
-    documents(folder, 150)
+    documents(folder, 80)
     before = private_files(folder)
     world = World(folder, MOVES)
     with swapper(folder):

@@ -128,25 +128,6 @@ def test_what_another_user_made_is_not_used_and_the_line_that_trusts_it_is_named
     assert found(world.folder)[0] == [state]
 
 
-@as_root
-def test_a_planted_folder_cleans_nothing_whatever_its_links_and_settings_say(
-    world: World, tmp_path: Path
-) -> None:
-    private = tmp_path / "private"
-    private.mkdir()
-    for name in ("diary.log", ".profile", "ab" * 32):
-        (private / name).write_text("mine")
-        os.utime(private / name, (0, 0))
-    planted = plant(world, "inbox")
-    for name in ("runs", "objects", "told"):
-        shutil.rmtree(planted / name, ignore_errors=True)
-        (planted / name).symlink_to(private)
-    (planted.parent / "paddock.toml").write_text('keep_runs = "1m"\nkeep_calls = "1m"\n')
-    (planted.parent / "pipeline.yaml").write_text(world.text)
-    give(planted.parent, SECOND_USER)
-    for place in (".", "inbox"):
-        assert invoke("clean", place).exit_code == 0
-    assert len(list(private.iterdir())) == 3
 
 
 def test_a_state_folder_that_others_can_write_to_is_not_used(world: World) -> None:

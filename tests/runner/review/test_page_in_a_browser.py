@@ -541,8 +541,6 @@ def test_the_page_shows_the_documents_picture_with_the_value_marked(
         assert page.complaints() == []
 
 
-
-
 # Nothing of one document under another's title
 
 
@@ -650,8 +648,6 @@ def test_who_may_not_decide_finds_dead_buttons_and_the_reason(
             assert not page.ask("document.getElementById('reason-dialog').open")
         enter(page)
     assert served_page.review(review.id).state == "open"
-
-
 
 
 def test_all_that_the_filters_show_are_accepted_at_once_and_undone_at_once(
