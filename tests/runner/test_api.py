@@ -113,13 +113,6 @@ def test_a_plan_takes_the_options_of_a_run(world: World) -> None:
     assert planned.calls == 1
 
 
-def test_one_environment_serves_several_runs(world: World) -> None:
-    around = RunEnvironment(pool=FakePool(), settings=settings(world.folder))
-    first, second = (run(world.file, None, RunOptions(local=True), around) for _ in range(2))
-    assert (first.status, second.status) == ("completed", "completed")
-    assert first.returns["counts"]["new"] == second.returns["counts"]["fresh"] == 5
-
-
 def test_a_changed_prompt_makes_all_stale_and_plan_says_why(world: World) -> None:
     world.run()
     world.edit("Sum up:", "Summarise:")
@@ -191,18 +184,6 @@ def test_a_key_that_no_item_has_is_refused_before_anything_is_done(world: World)
         ("no item has the key 'nothing.pdf'.", "Known: '0.txt', '1.txt', '2.txt' and 2 more."),
     ]
     assert not world.pool.chats
-
-
-def test_a_key_of_any_of_several_blocks_is_known(world: World) -> None:
-    world.edit(
-        "  - id: each\n",
-        "  - id: names\n    for_each: name in ['ann', 'bob']\n    do:\n"
-        "      - {id: told, uses: prompt, with: {template: '{{ name }}'}}\n  - id: each\n",
-    )
-    key = world.plan().items[0].key
-    assert world.run(only=["2.txt", key]).status == "completed"
-    with pytest.raises(PipelineError, match="no item has the key 'cid'"):
-        world.run(only=["2.txt", "cid"])
 
 
 def test_two_items_that_would_write_the_same_file_are_a_fault_before_anything(world: World) -> None:

@@ -157,8 +157,6 @@ def test_each_way_to_open_a_pipelines_own_state_refuses_that_of_another_user(
     assert all_of(state) == before
 
 
-
-
 def in_user_namespace(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `paddock` where each file seems to be of the user `nobody`, and so does it."""
     may = shutil.which("unshare") and subprocess.run(["unshare", "-U", "true"], check=False)

@@ -7,7 +7,7 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, each_document, reasons, states
+from tests.runner.world import World, each_document, states
 
 NESTED = """\
 inputs:
@@ -134,17 +134,6 @@ def test_a_block_offers_results_in_order_counts_changes_and_failures(tmp_path: P
         {"key": "a.txt", "state": "deleted"}, {"key": "c.txt", "state": "changed"},
     ]  # fmt: skip
     assert offered["failed"][0]["key"] == "bb.txt"
-
-
-def test_an_input_of_type_path_counts_with_what_it_holds(tmp_path: Path) -> None:
-    world = World(tmp_path, n_documents=1)
-    world.edit("  tone:", "  guide: {type: path, default: guide.txt}\n  tone:")
-    world.edit("({{ inputs.tone }})", "({{ inputs.guide }})")
-    world.write("guide.txt", "one")
-    world.run()
-    assert world.run().counts == {"fresh": 2}
-    world.write("guide.txt", "two")
-    assert set(reasons(world.plan()).values()) == {"value changed: inputs.guide"}
 
 
 EMBEDS = """\

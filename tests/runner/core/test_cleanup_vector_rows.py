@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.api import run
 from paddock.runner.ledger.ledger import Ledger
-from tests.fakes.pool import FakePool
 from tests.runner.mounting import run_with_mounts
-from tests.runner.world import World, each_document, reasons, run_arguments, settings, states
+from tests.runner.world import World, each_document, reasons, states
 from tests.waiting import until
 
 INDEX = """\
@@ -147,27 +145,6 @@ def test_rows_of_a_document_that_went_while_no_one_ran_after_a_kill_go_as_well(
     assert {row["item"] for row in rows(world)} == {"0.txt", "2.txt"}
 
 
-def test_rows_of_items_within_items_belong_to_the_document(world: World) -> None:
-    world.edit(
-        '      - {uses: embed, with: {chunks: "{{ steps.parts.chunks }}", store: index.lance}}\n',
-        "      - id: within\n"
-        "        for_each: part in steps.parts.chunks\n"
-        "        key: part.index\n"
-        '        do: [{uses: embed, with: {texts: ["{{ part.text }}"], store: index.lance}}]\n',
-    )
-    world.run()
-    assert [row["source"] for row in rows(world)] == ["0.txt"] * 2 + ["1.txt"] * 2 + ["2.txt"] * 2
-    before = texts(world)
-    assert not states(world.run())
-    forget(world, "source = '1.txt' AND text LIKE 'Doc%'")
-    assert list(reasons(world.plan())) == ["1.txt"]
-    world.run()
-    assert texts(world) == before
-    (world.folder / "inbox/2.txt").unlink()
-    world.run(prune=True)
-    assert {row["source"] for row in rows(world)} == {"0.txt", "1.txt"}
-
-
 def test_a_search_is_done_again_where_the_store_holds_something_else(world: World) -> None:
     world.edit(INDEX, INDEX + SEARCH)
     first = world.run()
@@ -195,26 +172,6 @@ def test_a_store_of_another_model_stops_the_run_with_a_way_out(world: World) -> 
         "cannot be compared with them. Use `model: all-minilm`, use another folder for the store, "
         "or delete that one to create it again."
     )
-
-
-def test_a_store_is_no_document(world: World) -> None:
-    world.edit("root: ./inbox", "root: .")
-    world.write("inbox/store/.keep", "")
-    world.edit("store: index.lance", "store: inbox/store")
-    world.run()
-    found = world.run()
-    keys = {item.key for item in found.items if item.step == "each"}
-    assert keys == {"inbox/0.txt", "inbox/1.txt", "inbox/2.txt", "pipeline.yaml"}
-
-
-def test_two_pipelines_share_a_store_and_keep_to_their_own_rows(world: World) -> None:
-    world.run()
-    other = world.write("other.yaml", INDEX.replace("tokens: 4", "tokens: 100"))
-    around = {"pool": FakePool(), "settings": settings(world.folder)}
-    for _ in range(2):
-        assert run(other, None, *run_arguments(local=True, **around)).status == "completed"
-    assert len(texts(world)) == 6 + 3
-    assert not states(world.run())
 
 
 # --- killed

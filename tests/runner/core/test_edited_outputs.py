@@ -116,17 +116,6 @@ def test_what_failed_for_an_edited_output_is_done_when_that_is_gone(world: World
     assert "Document 1" in world.output("1.txt")
 
 
-def test_a_held_file_of_a_single_step_is_counted_in_runs_and_plans(world: World) -> None:
-    world.run()
-    world.write("out/DIGEST.md", "My own.")
-    for _ in range(2):
-        assert planned(world, "report") == {"report": "held"}
-        assert whys(world.run()) == {"report": "edited, or not ours, and kept: out/DIGEST.md"}
-    world.run(takes_over=True)
-    assert (world.folder / "out/DIGEST.md").read_text() != "My own."
-    assert not whys(world.run()) and not planned(world, "report")
-
-
 NESTED = """\
 steps:
   - id: each

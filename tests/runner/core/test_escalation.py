@@ -108,13 +108,6 @@ def test_the_larger_model_answers_where_the_condition_holds(bills: Bills) -> Non
     assert (report.calls, report.cached_calls) == (7, 0)
 
 
-def test_a_plan_knows_what_was_escalated_where_a_step_behind_asks_for_it(bills: Bills) -> None:
-    bills.work()
-    asks = 'uses: chat, with: {model: clerk, prompt: "Check bill q total 1"}'
-    bills.add_step(f"- {{id: look, if: steps.bill.escalated, {asks}}}", "s: steps.look.text, ")
-    assert bills.plan().calls == bills.work().calls + bills.work().calls
-
-
 def test_the_report_counts_what_was_escalated_why_and_what_changed(bills: Bills) -> None:
     bills.bills(d=80, y=51)
     notes = "\n".join(bills.work().notes)

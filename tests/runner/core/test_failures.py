@@ -20,18 +20,14 @@ from paddock.runner.core.failures import (
     Cause,
     SkippedByReview,
     StepFailed,
-    cause_of,
     failure_state,
     retry_pause_s,
 )
 from paddock.runner.core.item_attempt import failed_end
 from paddock.runner.core.traces.block_work import ItemWork
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.settings import UnattendedSettings
-from paddock.runner.watch.batches import batch_outcome
-from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_blocks import NESTED
 from tests.runner.world import World, settings, states
@@ -212,18 +208,3 @@ def test_a_skipped_item_that_failed_for_a_passing_reason_is_tried_again(world: W
         assert states(world.run(pool=failing(late, 1)))["1.txt"] == "skipped"
     report = world.run()
     assert (report.counts, report.calls) == ({"fresh": 2, "skipped": 1}, 0)  # it was given up
-
-
-def test_a_watch_hears_of_what_is_to_be_tried_again(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED, n_documents=2)
-    report = world.run(pool=failing(DeadlineExceeded("total", 5), 1, "red of Document 1"))
-    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
-        assert "1.txt" in batch_outcome(ledger, report.run).again
-    world.run()
-    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
-        assert not batch_outcome(ledger, world.run().run).again
-
-
-def test_a_step_of_another_package_may_name_a_cause_of_its_own() -> None:
-    error = StepError("no", kind="network")  # type: ignore[arg-type]
-    assert cause_of(error) is Cause.OTHER

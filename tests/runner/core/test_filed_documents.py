@@ -236,15 +236,6 @@ def test_a_hot_folders_documents_are_filed_but_not_those_that_failed(tmp_path: P
     assert rows(hot.world) == ["a.txt"] * 4 + ["b.txt", "c.txt"]
 
 
-def test_a_claimed_document_that_changes_is_the_same_one(tmp_path: Path) -> None:
-    hot = HotFolder(tmp_path)
-    hot.world.write("inbox/processing/a.txt", "half")
-    hot.world.run()
-    hot.run(a="half and half")
-    hot.run(b="b")
-    assert rows(hot.world) == ["a.txt", "b.txt"]
-
-
 def test_a_ledger_of_an_older_paddock_keeps_its_rows_and_makes_nothing_again(world: World) -> None:
     arrive(world, "a.txt", "b.txt")
     world.run()

@@ -43,16 +43,6 @@ def prompts(world: World) -> list[str]:
     return sorted(request.messages[-1].content for request in world.pool.chats)
 
 
-def test_a_shared_ledger_keeps_the_rows_as_well(tmp_path: Path, url: str) -> None:
-    world = world_of(tmp_path, "second")
-    shared = replace(settings(tmp_path), ledger_url=url)
-    for names in (["b.txt"], ["a.txt"], []):
-        arrive(world, *names)
-        report = world.run(settings=shared)
-        assert report.status == "completed", report.message
-    assert rows(world) == ["a.txt", "b.txt"]
-
-
 def test_a_table_counts_filed_documents_among_those_that_are_done(tmp_path: Path) -> None:
     world = world_of(tmp_path, "plain")
     world.text += (
@@ -123,21 +113,6 @@ def test_equal_results_of_two_documents_are_two_rows(tmp_path: Path) -> None:
         world.run()
         world.run()
     assert rows(world) == ["same"] * 4
-
-
-@pytest.mark.parametrize("step", ["ask", "put"])
-def test_an_item_of_what_is_filed_keeps_the_place_that_it_had(tmp_path: Path, step: str) -> None:
-    """Whatever comes first of the names of its parts."""
-    world = world_of(tmp_path, "keyed")
-    prompt = f'id: {step}, uses: chat, with: {{prompt: "{{{{ loop.index }}}}'
-    text = world.text.replace('id: of_second, uses: chat, with: {prompt: "second', prompt)
-    text = text.replace("id: second", "id: again").replace("steps.second", "steps.again")
-    world = World(tmp_path, text.replace("of_second", step))
-    arrive(world, "a.txt", "b.txt")
-    world.run()
-    assert not world.plan().has_work
-    assert world.run().calls == 0
-    assert rows(world) == ["a.txt", "b.txt"]
 
 
 def test_filed_items_that_are_done_again_have_each_a_place(tmp_path: Path) -> None:

@@ -335,26 +335,6 @@ def test_what_is_wrong_with_a_choice_is_told_before_anything_runs(
     assert fault.mark is not None and fault.mark.line == 14
 
 
-def test_a_list_that_only_a_run_can_read_is_unknown_in_its_plan(here: ReviewedWorld) -> None:
-    here.edit("uses: files.rows, with: {path: tags.csv}", "uses: 'tags.py:tags', with: {}")
-    here.edit(", by: name, describe: note", "")
-    here.edit("steps.tags.rows", "steps.tags.result")
-    here.write("tags.py", "def tags() -> list[str]:\n    return ['ferry', 'bridge', 'tram']\n")
-    assert here.plan().notes == ("What 'each' has to do is unknown until 'tags' has run.",)
-
-
-def test_an_answer_of_other_labels_is_asked_for_again(tmp_path: Path) -> None:
-    pool = FakePool(
-        answer=lambda request: '{"tag": "x"}' if len(request.messages) == 1 else clerk(request)
-    )
-    world(tmp_path, n=1).run(pool=pool)
-    assert pool.chats[1].messages[-1].content == (
-        "This is wrong with your answer:\n"
-        "- At /tag: 'x' is not one of ['ferry', 'bridge', 'tram', 'none of these'].\n"
-        "Give the whole answer again."
-    )
-
-
 MANY = TAGS | {f"tag {number}": "one of very many" for number in range(400)}
 
 
@@ -472,14 +452,6 @@ def test_the_label_of_the_last_answer_stays_on_offer(tmp_path: Path) -> None:
     here.run(pool=pool)
     assert len(pool.chats) == 3
     assert all(first & {*enum_of(request)} for request in pool.chats)
-
-
-def test_a_plan_counts_the_calls_that_narrow_makes(tmp_path: Path) -> None:
-    here = narrowed_world(tmp_path)
-    here.edit("steps:\n", "models: {clerk: {ref: m, ctx: 2000}}\nsteps:\n")
-    plan = here.plan()
-    report = here.run(pool=few(nth(0)))
-    assert (plan.calls, report.calls) == (8, 8), "3 texts, 3 answers, 2 batches of labels"
 
 
 def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_gone(

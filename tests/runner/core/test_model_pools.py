@@ -10,10 +10,8 @@ import pytest
 
 from paddock.engine.errors import NoServer
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.runner.api import plan, prepare, run
+from paddock.runner.api import plan, run
 from paddock.runner.bind.checks.requirements import ModelFaults
-from paddock.runner.core.calls.model_pools import used_models
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
@@ -245,28 +243,6 @@ def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_a
     report = ran(tmp_path)
     assert (report.status, report.returns) == ("completed", {"text": "It leaves at noon."})
     assert any("were put into the store" in note for note in report.notes)
-
-
-@pytest.mark.parametrize(
-    ("memory", "expected"),
-    [
-        ("store", ["m", "all-minilm"]),
-        ("window", ["m"]),
-        ("'{{ inputs.kept }}'", ["m", "all-minilm"]),
-    ],
-)
-def test_an_agents_embedding_model_is_among_what_a_run_opens(
-    tmp_path: Path, memory: str, expected: list[str]
-) -> None:
-    write(
-        tmp_path,
-        "inputs: {kept: store}\n"
-        "models: {gpt: {ref: m, pool: {url: 'http://127.0.0.1:1'}}}\n"
-        f"steps: [{{uses: agent, with: {{prompt: Hi, tools: [now], memory: {memory}}}}}]\n",
-    )
-    environment = RunEnvironment(settings=permitted(tmp_path))
-    prepared = prepare(tmp_path / "p.yaml", {}, RunOptions(), environment)
-    assert [spec.ref for spec in used_models(prepared.bound)] == expected
 
 
 def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(

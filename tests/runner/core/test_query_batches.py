@@ -51,16 +51,6 @@ async def test_who_is_cancelled_leaves_the_others_their_answers() -> None:
     assert all(isinstance(reply, EmbedReply) for reply in others)
 
 
-async def test_the_expected_queries_of_all_blocks_in_flight_go_together() -> None:
-    pool = FakePool()
-    batches = QueryBatches(pool)
-    batches.expect(iter(("a1", "a2")))
-    batches.expect(iter(("b1", "b2")))
-    for text in ("a1", "b1", "a2", "b2"):
-        await batches.embed(request(text))
-    assert [request.texts for request in pool.embeds] == [("a1", "a2", "b1", "b2")]
-
-
 STORE = """\
 steps:
   - {id: filled, uses: embed, with: {texts: [ferry, pier, boat, quay], store: store}}

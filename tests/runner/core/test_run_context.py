@@ -243,22 +243,3 @@ def test_kill_9_of_a_run_ends_its_commands_functions_and_servers(tmp_path: Path)
     process.kill()
     process.communicate()
     assert are_gone(pids, 60)
-
-
-def test_a_file_that_was_read_and_is_now_a_link_outwards_ends_the_run_with_a_sentence(
-    tmp_path: Path,
-) -> None:
-    script = "ln -sf /etc/passwd words.txt"
-    world = World(tmp_path, (
-        "steps:\n"
-        "  - {id: docs, uses: files.scan, with: {root: in}}\n"
-        "  - for_each: doc in steps.docs.files\n"
-        "    do:\n"
-        "      - {uses: run, with: {command: [cat, words.txt]}}\n"
-        f'      - {{uses: run, with: {{command: [sh, -c, "{script}"]}}}}\n'
-    ))  # fmt: skip
-    world.write("in/a.txt", "A letter.")
-    world.write("words.txt", "Now.")
-    report = carried_out(world)
-    assert report.status == "failed"
-    assert "words.txt" in (report.message or "")

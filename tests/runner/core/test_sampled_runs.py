@@ -120,19 +120,6 @@ def test_plan_names_the_sample_and_what_a_run_would_leave(world: World) -> None:
     assert not world.plan(sample=ItemSample(3)).has_work
 
 
-def test_documents_outside_the_sample_are_not_deleted_renamed_or_pruned(world: World) -> None:
-    world.run()
-    kept = {file.name for file in (world.folder / "out").iterdir()}
-    (world.folder / "inbox/1.txt").unlink()
-    (world.folder / "inbox/2.txt").rename(world.folder / "inbox/20.txt")
-    report = world.run(sample=ItemSample(1))
-    assert report.counts.get("deleted", 0) == 0
-    assert {file.name for file in (world.folder / "out").iterdir()} >= kept
-    whole = world.run()
-    assert whole.counts["deleted"] >= 1
-    assert whole.calls == 0  # the renamed document's prompt is the same
-
-
 def test_the_first_documents_are_those_of_the_list(world: World) -> None:
     report = world.run(sample=ItemSample(2, is_first=True))
     assert [item.key for item in report.items if item.state == "new"] == ["0.txt", "1.txt"]

@@ -8,7 +8,6 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.trust.permissions import NotPermitted
-from paddock.runner.lineage.explain import explain_path
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, errors, reasons, settings, states
 
@@ -210,16 +209,6 @@ def test_a_pipeline_that_is_wrong_for_the_data_at_hand_ends_the_run(world: World
         world.run()
 
 
-def test_no_recorded_reply_is_taken_within_where_the_step_says_so(world: World) -> None:
-    world.run()
-    world.write("parts/clean.yaml", CLEAN.replace("      - {id: text", "      - {id: read")
-                .replace("steps.text", "steps.read"))  # fmt: skip
-    assert (report := world.run()).calls == 0 and report.cached_calls == 3
-    world.edit("    uses: pipeline\n", "    uses: pipeline\n    cache: off\n")
-    world.write("parts/clean.yaml", CLEAN)
-    assert world.run().calls == 3
-
-
 def test_steps_within_are_forced_by_their_whole_name_or_all_at_once(world: World) -> None:
     world.run()
     assert world.run(force=["clean.each"]).calls == 3
@@ -246,22 +235,6 @@ def test_a_budget_stops_within_and_goes_on(tmp_path: Path) -> None:
         if report.status != "budget":
             break
     assert report.status == "completed"
-
-
-def test_where_a_file_came_from_is_told_within_as_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "paddock.runner.core.calls.model_pools.LookupPool", lambda settings: FakePool()
-    )
-    world = areas(tmp_path)
-    world.run()
-    (origin,) = explain_path(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
-    assert (origin.key, origin.step) == ("north/1.txt", "clean.each")
-    assert origin.changes == ()
-    world.write("parts/clean.yaml", CLEAN.replace("Sum up:", "Shorten:"))
-    (origin,) = explain_path(tmp_path / "out" / "north" / "1.txt", [tmp_path]).origins
-    assert [change.what for change in origin.changes] == ["prompt changed (step 'sum')"]
 
 
 FUNCTIONS = """\

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.times import moments
-from tests.runner.world import World, reasons, states
+from tests.runner.world import World, states
 
 DAY_S = 86_400.0
 LETTERS = """\
@@ -95,18 +95,3 @@ returns: steps.each.results
     assert set(states(world.run()).values()) <= {"fresh"}
     days[0] = 1
     assert world.run().returns != first
-
-
-def test_vars_of_a_template_may_have_these_names(tmp_path: Path, days: list[float]) -> None:
-    text = """\
-steps:
-  - id: each
-    for_each: today in ["Monday"]
-    do:
-      - {id: ask, uses: chat, with: {prompt: "{{ today }} {{ now }}", vars: {now: noon}}}
-returns: steps.each.results
-"""
-    world = World(tmp_path, text)
-    assert "Monday noon" in str(world.run().returns)
-    days[0] = 1
-    assert reasons(world.run()) == {}

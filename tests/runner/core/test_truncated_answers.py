@@ -54,15 +54,3 @@ def test_each_continuation_is_a_call_of_the_plan_and_is_cached(tmp_path: Path) -
     assert here.plan().calls == 0
     rerun = here.run(pool=answering())
     assert (rerun.calls, rerun.cached_calls) == (0, 6)
-
-
-def test_a_forbidden_cut_fails_the_item_alone(tmp_path: Path) -> None:
-    here = World(
-        tmp_path,
-        PIPELINE.replace("with: {prompt", "with: {on_truncated: error, prompt"),
-        n_documents=1,
-    )
-    report = here.run(pool=answering())
-    [item] = [item for item in report.items if item.state == "quarantined"]
-    assert item.error is not None
-    assert "the answer ended at `max_tokens` (10), and `on_truncated` is `error`." in item.error

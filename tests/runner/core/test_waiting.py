@@ -446,14 +446,6 @@ def test_changed_reviewers_and_times_reach_open_questions(bills: Bills) -> None:
     assert (last.subject.by, last.expires_at) == ((), None)
 
 
-def test_a_longer_time_saves_a_question_that_would_be_late(bills: Bills) -> None:
-    _review(bills, '{when: "output.total > 50", ttl: 1ms}')
-    bills.work()
-    _review(bills, '{when: "output.total > 50", ttl: 1d}')
-    assert "waits for review" in str(reasons(bills.plan())["b.txt"])
-    assert states(bills.work())["b.txt"] == "waiting"
-
-
 def test_another_when_is_told_by_the_open_question(bills: Bills) -> None:
     bills.work()
     assert bills.waiting()["b.txt"].subject.due == ("output.total > 50: output.total is 60",)
@@ -517,23 +509,6 @@ def test_what_waits_and_what_failed_are_told_apart_and_empty_no_page(bills: Bill
         assert "'table' is made without 1 of 3 items of 'each': 1 failed (c.txt)." in report.notes
         rows = [line.split(",") for line in bills.output("all.csv").splitlines()[1:]]
         assert [(row[0], row[-1]) for row in rows] == [("b.txt", "true"), ("d.txt", "true")]
-
-
-def test_a_table_keeps_what_was_done_where_all_of_it_waits(bills: Bills) -> None:
-    bills.edit(bills.text[bills.text.index("  - uses: files.write\n    with:\n") :], TABLES)
-    for name in ("b.txt", "c.txt"):
-        (bills.folder / "inbox" / name).unlink()
-    bills.work()
-    before = bills.output("all.csv")
-    bills.bills(a=80)
-    report = bills.work()
-    lacks = "'table' is made without 1 of 1 item of 'each': 1 waits for review (a.txt)."
-    assert lacks in report.notes
-    assert bills.output("all.csv") == before
-    assert report.returns["counts"]["waiting"] == 1
-    bills.decide_all("accept")
-    bills.work()
-    assert "80" in bills.output("all.csv")
 
 
 def test_an_empty_value_that_the_schema_requires_is_asked_about_as_empty(bills: Bills) -> None:

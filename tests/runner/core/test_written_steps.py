@@ -123,18 +123,6 @@ def test_its_path_is_of_the_folder_in_which_it_is_now(world: World, written: lis
     assert (returns["path"], returns["copy"]) == (f"{moved}/out/t.csv", f"{moved}/copies/t.csv")
 
 
-def test_a_table_that_was_left_is_asked_about_again(world: World, written: list[str]) -> None:
-    every = "steps.each.results }}"
-    world.edit(every, "steps.each.results | selectattr('file', 'in', []) | list }}")
-    for _ in range(2):
-        report = world.run()
-        assert report.counts["missing"] == 1
-    assert written == ["out/t.csv"] * 2
-    world.run(is_confirmed=True)
-    world.run()
-    assert written == ["out/t.csv"] * 3
-
-
 def test_two_steps_that_write_one_file_are_refused_in_each_run(world: World) -> None:
     second = '  - {id: same, uses: files.write, needs: [note], with: {path: "out/{{ inputs.file }}"'
     world.edit("inputs:", "inputs:\n  file: {type: str, default: note.txt}")

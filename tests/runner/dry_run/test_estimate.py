@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import ProfileStore
 from paddock.runner.api import plan
 from paddock.runner.settings import Settings
@@ -50,27 +49,6 @@ def test_what_a_copy_would_gain_is_told_once_it_is_known(tmp_path: Path) -> None
     ProfileStore(pool.cache_dir).keep(profile(pool))
     (advice,) = plan(world.file, settings=settings(tmp_path)).advice
     assert advice.startswith("A tuned copy of smollm2:135m would read prompts about 1.9 times as")
-
-
-def test_a_tuned_copy_makes_no_document_stale(tmp_path: Path) -> None:
-    """The ledger goes by the file that the name stands for, no matter which copy of it serves."""
-    from tests.engine.tuning.test_tuned_copies import copy_in
-
-    finder = ModelFinder(tmp_path / "models", tmp_path / "cache")
-    before = finder.find("smollm2:135m")
-    finder.tuned.keep(copy_in(tmp_path, before.digest))
-    after = finder.find("smollm2:135m")
-    assert after.digest != before.digest
-    assert after.identity == before.identity
-
-
-def test_calls_are_told_also_where_a_long_text_would_be_read_in_parts(tmp_path: Path) -> None:
-    world = World(
-        tmp_path, "steps: [{id: a, uses: chat, with: {prompt: Hi, on_overflow: truncate}}]\n"
-    )
-    assert world.plan().calls == 1
-    world.edit("truncate", "map-reduce")
-    assert (world.plan().calls, world.plan().calls_are) == (1, "exact")
 
 
 def planned_and_made(world: World) -> tuple[int | None, int]:

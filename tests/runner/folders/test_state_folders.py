@@ -128,8 +128,6 @@ def test_what_another_user_made_is_not_used_and_the_line_that_trusts_it_is_named
     assert found(world.folder)[0] == [state]
 
 
-
-
 def test_a_state_folder_that_others_can_write_to_is_not_used(world: World) -> None:
     state = world.folder / ".paddock"
     state.chmod(0o777)

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -125,16 +124,6 @@ def test_no_ledger_begins_with_a_file_that_was_not_made_here(
     (mine / "ledger.sqlite").unlink()
     with Ledger(mine, url=url) as ledger:
         assert ledger.entries("scope") == {}
-
-
-def test_an_older_file_is_upgraded_on_its_way_into_a_schema(url: str, tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.record("scope", entry("a", gone="run", reads='{"inbox/a": ["away"]}'), "run")
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as file, file:
-        file.execute("delete from meta where name = 'filing'")
-    with Ledger(tmp_path, url=url) as ledger:
-        assert "filing" in ledger.upgrades
-        assert ledger.entries("scope")["a"].gone is None
 
 
 @pytest.fixture(scope="module")
