@@ -162,13 +162,13 @@ _OPENAI_ROUTES = (
     ("GET", "/v1/models/{name:path}", get_model),
     ("POST", "/v1/files", upload_file),
     ("GET", "/v1/files", list_files),
-    ("GET", "/v1/files/{file_id}", get_file),
-    ("DELETE", "/v1/files/{file_id}", delete_file),
-    ("GET", "/v1/files/{file_id}/content", download_file),
+    ("GET", "/v1/files/{id}", get_file),
+    ("DELETE", "/v1/files/{id}", delete_file),
+    ("GET", "/v1/files/{id}/content", download_file),
     ("POST", "/v1/batches", create_batch),
     ("GET", "/v1/batches", list_batches),
-    ("GET", "/v1/batches/{batch_id}", get_batch),
-    ("POST", "/v1/batches/{batch_id}/cancel", cancel_batch),
+    ("GET", "/v1/batches/{id}", get_batch),
+    ("POST", "/v1/batches/{id}/cancel", cancel_batch),
     ("POST", "/v1/audio/{what}", refuse_audio),
 )
 _ANTHROPIC_ROUTES = (

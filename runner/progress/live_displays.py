@@ -1,4 +1,4 @@
-"""Live displays on a terminal: the table of a run, bars of transfers and batches, a list of runs.
+"""Live displays on a terminal: the table of a run, bars of transfers, a list of runs.
 
 Imports Rich at module level, so only a terminal imports it.
 """
@@ -9,12 +9,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -252,19 +250,6 @@ class TransferBars:
             to_go = units.duration((step.total - step.completed) / per_s)
             words += f", {units.size(round(per_s))}/s, {to_go} to go"
         return ProgressBar(step.total, step.completed, width=_TRANSFER_BAR_WIDTH), words
-
-
-@contextmanager
-def request_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback that draws a bar: a text, the number of requests, those completed."""
-    columns = (BarColumn(24), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
-    screen = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=screen, refresh_per_second=4) as progress:
-        screen.show_cursor(True)
-        task = progress.add_task("", total=None)
-        yield lambda text, total, n_done: progress.update(
-            task, description=text, total=total, completed=n_done
-        )
 
 
 def redraw_until_interrupted(text: Callable[[], str], every_s: float) -> None:

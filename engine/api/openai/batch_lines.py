@@ -12,7 +12,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,6 @@ MAX_LINE_BYTES = 64 * 1024**2
 class BatchLine:
     """One request of a batch."""
 
-    number: int
     custom_id: str
     url: str
     body: Mapping[str, Any]
@@ -61,11 +59,10 @@ class LineFault:
 class InvalidBatchFile(EngineError):
     """An invalid batch file, with every fault of its lines (at most 100)."""
 
-    def __init__(self, path: str, faults: Sequence[LineFault]) -> None:
-        self.path = path
+    def __init__(self, path: Path, faults: Sequence[LineFault]) -> None:
         self.faults = tuple(faults)
         super().__init__(
-            "\n".join(f"{path}:{fault.line}: {fault.message}" for fault in self.faults)
+            "\n".join(f"{path.name}:{fault.line}: {fault.message}" for fault in faults)
         )
 
 
@@ -79,42 +76,39 @@ def check_lines(path: Path, urls: Sequence[str]) -> int:
     """
     faults: list[LineFault] = []
     seen: dict[str, int] = {}
-    for number, text in _numbered_lines(path):
-        found = _parse_line(number, text, urls)
-        if isinstance(found, BatchLine) and found.custom_id in seen:
-            start = f"the custom_id '{shown(found.custom_id)}' stands on line "
-            found = LineFault(number, "duplicate_custom_id", f"{start}{seen[found.custom_id]} too",
-                          "custom_id")  # fmt: skip
+    for number, found in _parsed_lines(path, urls):
         if isinstance(found, LineFault):
             faults.append(found)
-            if len(faults) == MAX_FAULTS:
-                break
+        elif first := seen.get(found.custom_id):
+            message = f"the custom_id '{shown(found.custom_id)}' stands on line {first} too"
+            faults.append(LineFault(number, "duplicate_custom_id", message, "custom_id"))
         else:
             seen[found.custom_id] = number
+        if len(faults) == MAX_FAULTS:
+            break
     if not faults and not seen:
         faults.append(LineFault(1, "empty_file", "the file has no requests"))
     if faults:
-        raise InvalidBatchFile(path.name, faults)
+        raise InvalidBatchFile(path, faults)
     return len(seen)
 
 
 def read_lines(path: Path, done: Mapping[str, bool]) -> Iterator[BatchLine]:
     """Yield the requests of a checked file, without those that are done."""
-    for number, text in _numbered_lines(path):
-        found = _parse_line(number, text, ())
+    for _, found in _parsed_lines(path, ()):
         if isinstance(found, BatchLine) and found.custom_id not in done:
             yield found
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _parsed_lines(path: Path, urls: Sequence[str]) -> Iterator[tuple[int, BatchLine | LineFault]]:
     with path.open("rb") as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
         for number, text in enumerate(lines, start=1):
             if len(text) > MAX_LINE_BYTES:
                 why = f"the line has more than {MAX_LINE_BYTES:,} bytes"
-                raise InvalidBatchFile(path.name, [LineFault(number, "line_too_large", why)])
+                raise InvalidBatchFile(path, [LineFault(number, "line_too_large", why)])
             if text.strip():
-                yield number, text
+                yield number, _parse_line(number, text, urls)
 
 
 def _parse_line(number: int, text: bytes, urls: Sequence[str]) -> BatchLine | LineFault:
@@ -124,123 +118,93 @@ def _parse_line(number: int, text: bytes, urls: Sequence[str]) -> BatchLine | Li
     except ApiError as error:
         return LineFault(number, "invalid_json_line", error.message)
     custom_id, url, body = value.get("custom_id"), value.get("url"), value.get("body")
-    if not isinstance(custom_id, str) or not custom_id:
-        message = "the `custom_id` must be a text that says which request this is"
-        return LineFault(number, "missing_required_parameter", message, "custom_id")
-    if value.get("method", "POST") != "POST":
-        return LineFault(number, "invalid_method", "the `method` must be POST", "method")
-    if urls and url not in urls:
-        known = ", ".join(urls)
-        message = f"the `url` must be {known}, not {shown(json.dumps(url))}"
-        return LineFault(number, "invalid_url", message, "url")
-    if not isinstance(body, dict):
-        return LineFault(
-            number, "missing_required_parameter", "the `body` must be an object", "body"
-        )
-    body_fields = lower_case_keys(body)
-    if not isinstance(body_fields.get("model"), str) or not body_fields["model"]:
-        message = "the `body` must name a `model`"
-        return LineFault(number, "missing_required_parameter", message, "body.model")
-    return BatchLine(number, custom_id, str(url), body_fields)
-
-
-def answer_result(line: BatchLine, body: Mapping[str, Any]) -> bytes:
-    return _result_line(line.custom_id, 200, body)
-
-
-def error_result(line: BatchLine, error: ApiError) -> bytes:
-    return _result_line(line.custom_id, error.status, openai_error_body(error))
-
-
-def _result_line(custom_id: str, status: int, body: Mapping[str, Any]) -> bytes:
-    response = {"status_code": status, "request_id": new_id("req_"), "body": body}
-    value = {
-        "id": new_id("batch_req_"),
-        "custom_id": custom_id,
-        "response": response,
-        "error": None,
-    }
-    return dumps(value) + b"\n"
-
-
-def expired_result(line: BatchLine) -> bytes:
-    """Return the result line of a request that was not started in time."""
-    error = {
-        "code": "batch_expired",
-        "message": "This request could not be executed before the completion window expired.",
-    }
-    value = {"id": new_id("batch_req_"), "custom_id": line.custom_id, "response": None}
-    return dumps({**value, "error": error}) + b"\n"
-
-
-def is_answer(result: Mapping[str, Any]) -> bool:
-    response = result.get("response")
-    return isinstance(response, dict) and response.get("status_code") == 200
-
-
-def recover_results(path: Path) -> dict[str, bool]:
-    """Return the requests that have a result, and whether it is an answer.
-
-    An incomplete last line, left by a killed process, is cut off.
-
-    Raises:
-        InvalidBatchFile: the file holds something else; it is not changed.
-    """
-    done: dict[str, bool] = {}
-    if not path.exists():
-        return done
-    whole = 0
-    with path.open("rb") as file:
-        for number, text in enumerate(file, start=1):
-            n_begun = len(_RESULT_PREFIX)
-            if not text.endswith(b"\n") and text[:n_begun] == _RESULT_PREFIX[: len(text)]:
-                break  # incomplete
-            result = _parse_result(text)
-            if result is None:
-                message = "this line is no result of a batch; write the results to another file"
-                raise InvalidBatchFile(path.name, [LineFault(number, "not_a_result", message)])
-            whole += len(text)
-            if result:
-                done[str(result["custom_id"])] = is_answer(result)
-    if whole < path.stat().st_size:
-        os.truncate(path, whole)
-    return done
+    fields = lower_case_keys(body) if isinstance(body, dict) else {}
+    known = f"the `url` must be {', '.join(urls)}, not {shown(json.dumps(url))}"
+    missing = "missing_required_parameter"
+    for is_right, code, param, message in (
+        (isinstance(custom_id, str) and custom_id, missing, "custom_id",
+         "the `custom_id` must be a text that says which request this is"),
+        (value.get("method", "POST") == "POST", "invalid_method", "method",
+         "the `method` must be POST"),
+        (not urls or url in urls, "invalid_url", "url", known),
+        (isinstance(body, dict), missing, "body", "the `body` must be an object"),
+        (isinstance(fields.get("model"), str) and fields["model"], missing, "body.model",
+         "the `body` must name a `model`"),
+    ):  # fmt: skip
+        if not is_right:
+            return LineFault(number, code, message, param)
+    return BatchLine(str(custom_id), str(url), fields)
 
 
 _RESULT_PREFIX = b'{"id":"batch_req_'
 
 
-def _parse_result(text: bytes) -> dict[str, Any] | None:
-    """Return a result; empty for an empty line; None: it is no result."""
-    if not text.strip():
-        return {}
-    try:
-        value = parse_shallow_json(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and "custom_id" in value else None
+def answer_result(line: BatchLine, status: int, body: Mapping[str, Any]) -> bytes:
+    return _result(line, {"status_code": status, "request_id": new_id("req_"), "body": body}, None)
+
+
+def expired_result(line: BatchLine) -> bytes:
+    """Return the result line of a request that was not started in time."""
+    message = "This request could not be executed before the completion window expired."
+    return _result(line, None, {"code": "batch_expired", "message": message})
+
+
+def _result(line: BatchLine, response: object, error: object) -> bytes:
+    value = {"id": new_id("batch_req_"), "custom_id": line.custom_id}
+    return dumps({**value, "response": response, "error": error}) + b"\n"
+
+
+def recover_results(*paths: Path) -> dict[str, bool]:
+    """Return the requests that have a result in these files, and whether it is an answer.
+
+    An incomplete last line, left by a killed process, is cut off.
+
+    Raises:
+        InvalidBatchFile: a file holds something else; it is not changed.
+    """
+    done: dict[str, bool] = {}
+    for path in paths:
+        n_bytes = 0
+        for text, result in read_results(path):
+            n_bytes += len(text)
+            if result:
+                response = result.get("response")
+                is_answer = isinstance(response, dict) and response.get("status_code") == 200
+                done[str(result["custom_id"])] = is_answer
+        if path.exists() and n_bytes < path.stat().st_size:
+            os.truncate(path, n_bytes)
+    return done
 
 
 def read_results(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield every result, as text and as a value; none where there is no file yet."""
+    """Yield every complete line of results with its value, empty for an empty line."""
     if not path.exists():
         return
     with path.open("rb") as file:
-        for text in file:
-            result = _parse_result(text)
-            if result:
-                yield text, result
+        for number, text in enumerate(file, start=1):
+            if not text.strip():
+                yield text, {}
+                continue
+            if not text.endswith(b"\n") and text.startswith(_RESULT_PREFIX[: len(text)]):
+                return
+            try:
+                result = parse_shallow_json(text)
+            except ValueError:
+                result = None
+            if not isinstance(result, dict) or "custom_id" not in result:
+                message = "this line is no result of a batch; write the results to another file"
+                raise InvalidBatchFile(path, [LineFault(number, "not_a_result", message)])
+            yield text, result
 
 
 LINES_AT_ONCE = 64
 """Requests of one run in the pool: more than a model decodes at once, so that its scheduler can
 choose prompts with a common prefix."""
-_LINES_PER_READ = 64
 
 _BATCH_CALLER = ApiCaller("batch", waits=True)
 
-LineAnswerer = Callable[[BatchLine], Awaitable[Mapping[str, Any]]]
-"""Returns the body that answers a line; raises ApiError for an error answer."""
+LineAnswerer = Callable[[BatchLine], Awaitable[tuple[int, Mapping[str, Any]]]]
+"""Returns the status and the body that answer a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,10 +215,6 @@ class BatchProgress:
     completed: int
     failed: int
 
-    @property
-    def n_left(self) -> int:
-        return self.total - self.completed - self.failed
-
 
 class BatchInterrupted(Exception):
     """The pool closed before all lines were done. Another run can continue."""
@@ -263,8 +223,11 @@ class BatchInterrupted(Exception):
 def answers_of(pool: LocalPool) -> LineAnswerer:
     """Return a function that answers lines by a pool, with priority `batch`."""
 
-    async def answer(line: BatchLine) -> Mapping[str, Any]:
-        return await answer_batch_line(pool, line.url, line.body, _BATCH_CALLER)
+    async def answer(line: BatchLine) -> tuple[int, Mapping[str, Any]]:
+        try:
+            return 200, await answer_batch_line(pool, line.url, line.body, _BATCH_CALLER)
+        except ApiError as error:
+            return error.status, openai_error_body(error)
 
     return answer
 
@@ -272,85 +235,66 @@ def answers_of(pool: LocalPool) -> LineAnswerer:
 async def run_lines(
     answer: LineAnswerer,
     source: Path,
-    results: Path,
+    answers: Path,
+    errors: Path,
     *,
     n_lines: int | None = None,
     n_at_once: int = LINES_AT_ONCE,
 ) -> AsyncGenerator[BatchProgress, None]:
-    """Answer every line of `source` that has no result in `results` yet.
+    """Answer every line of `source` that has no result yet, in `answers` or in `errors`.
 
-    Yields the progress at the start, and whenever results were flushed to the disk. The result of
-    a line that cannot be answered is its error. `n_lines`: their number, if they are checked.
+    Yields the progress at the start, and whenever results were flushed to the disk. `n_lines`:
+    their number, if they are checked. Both kinds of results may go to the same file.
 
     Raises:
-        InvalidBatchFile: nothing was run, and `results` is unchanged.
+        InvalidBatchFile: nothing was run, and the results are unchanged.
         BatchInterrupted: the pool closed.
         EngineError: the results cannot be written.
     """
     total = n_lines
     if total is None:
         total = await asyncio.to_thread(check_lines, source, BATCH_ENDPOINTS)
-    done = await asyncio.to_thread(recover_results, results)
+    done = await asyncio.to_thread(recover_results, *dict.fromkeys((answers, errors)))
     counts = Counter(done.values())
     yield BatchProgress(total, counts[True], counts[False])
-    left = _PendingLines(read_lines(source, done))
-    coming: asyncio.Queue[tuple[bytes, bool] | None] = asyncio.Queue()
-    runners = [
-        asyncio.create_task(_run_pending(answer, left, coming))
-        for _ in range(min(n_at_once, total - len(done)))
-    ]
+    pending, reading = read_lines(source, done), asyncio.Lock()
+    finished: asyncio.Queue[tuple[bool, bytes] | None] = asyncio.Queue()
+
+    async def work() -> None:
+        """Run lines one after the other until there are no more; put None at the end."""
+        try:
+            while True:
+                async with reading:
+                    line = await asyncio.to_thread(next, pending, None)
+                if line is None:
+                    return
+                status, body = await answer(line)
+                finished.put_nowait((status == 200, answer_result(line, status, body)))
+        finally:
+            finished.put_nowait(None)
+
+    workers = [asyncio.create_task(work()) for _ in range(min(n_at_once, total - len(done)))]
     try:
-        n_running = len(runners)
-        while n_running or not coming.empty():
-            written = [await coming.get()]
-            while not coming.empty():
-                written.append(coming.get_nowait())
-            n_running -= written.count(None)
-            new = [line for line in written if line is not None]
-            if new:
-                # One flush for all that came meanwhile.
-                await asyncio.to_thread(_append, results, b"".join(text for text, _ in new))
-                counts.update(is_good for _, is_good in new)
-                yield BatchProgress(total, counts[True], counts[False])
+        n_running = len(workers)
+        while n_running:
+            results = [await finished.get()]
+            while not finished.empty():
+                results.append(finished.get_nowait())
+            n_running -= results.count(None)
+            written: dict[Path, bytes] = {}
+            for is_good, text in filter(None, results):
+                path = answers if is_good else errors
+                written[path] = written.get(path, b"") + text
+                counts[is_good] += 1
+            for path, data in written.items():  # one flush for all that came meanwhile
+                await asyncio.to_thread(append_results, path, data)
+            yield BatchProgress(total, counts[True], counts[False])
         if counts.total() < total:
             raise BatchInterrupted
     finally:
-        await end(*runners)
+        await end(*workers)
 
 
-def _append(results: Path, data: bytes) -> None:
-    with store_write_errors(results.parent):
-        append_durably(results, data)
-
-
-class _PendingLines:
-    """The lines that are still to be run; a thread reads some at a time."""
-
-    def __init__(self, lines: Iterator[BatchLine]) -> None:
-        self._lines = lines
-        self._buffer: list[BatchLine] = []
-        self._lock = asyncio.Lock()
-
-    async def next(self) -> BatchLine | None:
-        async with self._lock:
-            if not self._buffer:
-                self._buffer = await asyncio.to_thread(self._read)
-            return self._buffer.pop() if self._buffer else None
-
-    def _read(self) -> list[BatchLine]:
-        return list(islice(self._lines, _LINES_PER_READ))[::-1]
-
-
-async def _run_pending(
-    answer: LineAnswerer, left: _PendingLines, coming: asyncio.Queue[tuple[bytes, bool] | None]
-) -> None:
-    """Run lines one after the other until there are no more; put None at the end."""
-    try:
-        while (line := await left.next()) is not None:
-            try:
-                body = await answer(line)
-                coming.put_nowait((answer_result(line, body), True))
-            except ApiError as error:
-                coming.put_nowait((error_result(line, error), False))
-    finally:
-        coming.put_nowait(None)
+def append_results(path: Path, data: bytes) -> None:
+    with store_write_errors(path.parent):
+        append_durably(path, data)

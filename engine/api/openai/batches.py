@@ -1,12 +1,11 @@
 """Batches: files and records on disk, run in the background, resumed at start-up.
 
 Each file or batch is a JSON document with data files, written atomically, so neither a power cut
-nor `kill -9` leaves an incomplete one. Only this user may read them: they hold prompts. Every
-client of the service sees all files and batches. A batch is validating, then in_progress,
-finalizing, completed; or failed, expired, cancelled.
+nor `kill -9` leaves an incomplete one. Only this user may read them: they hold prompts. A batch is
+validating, then in_progress, finalizing, completed; or failed, expired, cancelled.
 
 One process runs a batch: it holds the batch's lock file, which the system releases when the process
-dies. Finishing is idempotent: the files get the same names after a killed process, too.
+dies. Results go at once to the files that they stay in, which are listed when the batch is over.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import aclosing
-from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from paddock.engine.api.service import Service
-from paddock.engine.api.streaming import is_being_cancelled
 from paddock.engine.errors import EngineError
 from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system.file_locks import LockTaken, lock_now
@@ -34,22 +32,21 @@ from paddock.engine.system.files import (
 )
 from paddock.engine.system.light_dataclasses import asdict, dataclass, field, replace
 from paddock.engine.system.private_files import PRIVATE_FILE, private_folder
-from paddock.engine.system.tasks import end
+from paddock.engine.system.tasks import StopRequested, TaskSet, unless
+from paddock.engine.wire import from_plain, to_plain
 
 from .batch_lines import (
     BatchInterrupted,
     InvalidBatchFile,
     answers_of,
+    append_results,
     check_lines,
     expired_result,
-    is_answer,
     read_lines,
     read_results,
     recover_results,
     run_lines,
 )
-
-_FILE_ID = re.compile(r"file-[0-9a-f]{24,26}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +80,10 @@ class FileRecord:
 
 
 BatchStatus = Literal[
-    "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling",
+    "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling",
     "cancelled",
 ]  # fmt: skip
 FINAL_STATUSES = ("failed", "completed", "expired", "cancelled")
-_BATCH_ID = re.compile(r"batch_[0-9a-f]{24}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +95,6 @@ class BatchRecord:
     input_file_id: str
     completion_window: str
     created_ns: int
-    """Nanoseconds since the epoch: several a second keep their order."""
     expires_at: int
     metadata: Mapping[str, str] = field(default_factory=dict)
     output_expires_s: int | None = None
@@ -115,46 +110,30 @@ class BatchRecord:
     error_file_id: str | None = None
     usage: Mapping[str, Any] | None = None
     owner: str = ""
-    """As of a file."""
 
     @property
-    def is_over(self) -> bool:
-        return self.status in FINAL_STATUSES
-
-    @property
-    def result_file_ids(self) -> tuple[str, str]:
-        """The ids of its output and error file, the same each time it is finished."""
+    def result_ids(self) -> tuple[str, str]:
+        """The ids of its output and error file."""
         own = self.id.removeprefix("batch_")
         return f"file-{own}00", f"file-{own}01"
 
     def value(self) -> dict[str, Any]:
         """Return OpenAI's `batch` object."""
-        reached = self.reached
-        errors = {"object": "list", "data": list(self.errors)} if self.errors else None
+        counts = {"total": self.total, "completed": self.completed, "failed": self.failed}
         return {
             "id": self.id,
             "object": "batch",
             "endpoint": self.endpoint,
-            "errors": errors,
+            "errors": {"object": "list", "data": list(self.errors)} if self.errors else None,
             "input_file_id": self.input_file_id,
             "completion_window": self.completion_window,
             "status": self.status,
             "output_file_id": self.output_file_id,
             "error_file_id": self.error_file_id,
             "created_at": self.created_ns // 1_000_000_000,
-            "in_progress_at": reached.get("in_progress"),
             "expires_at": self.expires_at,
-            "finalizing_at": reached.get("finalizing"),
-            "completed_at": reached.get("completed"),
-            "failed_at": reached.get("failed"),
-            "expired_at": reached.get("expired"),
-            "cancelling_at": reached.get("cancelling"),
-            "cancelled_at": reached.get("cancelled"),
-            "request_counts": {
-                "total": self.total,
-                "completed": self.completed,
-                "failed": self.failed,
-            },
+            **{f"{status}_at": self.reached.get(status) for status in get_args(BatchStatus)[1:]},
+            "request_counts": counts,
             "usage": self.usage,
             "metadata": dict(self.metadata) or None,
         }
@@ -163,17 +142,16 @@ class BatchRecord:
 _Record = TypeVar("_Record", FileRecord, BatchRecord)
 
 
-class _RecordFolder(Generic[_Record]):
+class RecordFolder(Generic[_Record]):
     """Records of one kind, each a JSON document with data files. Blocks: not for the event loop.
 
     What writes raises EngineError where the disk is full, or cannot be written.
     """
 
-    def __init__(self, folder: Path, kind: type[_Record], form: re.Pattern[str]) -> None:
+    def __init__(self, folder: Path, kind: type[_Record], id_form: str) -> None:
         self.folder = folder
-        self._kind: Callable[..., _Record] = kind
-        self._form = form
-        """Of the records' ids."""
+        self.kind: type[_Record] = kind
+        self._id_form = re.compile(id_form)
 
     def path(self, record_id: str, kind: str) -> Path:
         """Return the path of a record's data; ids are our own, so they are safe names."""
@@ -182,40 +160,41 @@ class _RecordFolder(Generic[_Record]):
     def write(self, record: _Record) -> None:
         with store_write_errors(self.folder):
             path = self.path(record.id, "json")
-            write_json_atomically(path, asdict(record), is_durable=True)
+            write_json_atomically(path, to_plain(record), is_durable=True)
 
-    def new_data(self, record_id: str) -> TemporaryFile:
-        """Return a temporary file for a record's data."""
-        with store_write_errors(self.folder):
-            private_folder(self.folder)
-            return TemporaryFile(self.path(record_id, "data"), mode=PRIVATE_FILE)
+    def find(self, record_id: str, owner: str) -> _Record | None:
+        """Return an owner's record; None where it is missing, unreadable or another's."""
+        is_id = self._id_form.fullmatch(record_id) is not None
+        record = self._read(self.path(record_id, "json")) if is_id else None
+        return record if record is not None and record.owner in ("", owner) else None
 
-    def find(self, record_id: str) -> _Record | None:
-        """Return a record; None where it is missing or unreadable."""
-        if self._form.fullmatch(record_id) is None:
-            return None
-        return self._parse(read_json_object(self.path(record_id, "json")))
+    def list(self, owner: str | None = None) -> list[_Record]:
+        """Return an owner's records, or those of all, the newest first."""
+        every = [record for path in self.folder.glob("*.json") if (record := self._read(path))]
+        found = [record for record in every if owner is None or record.owner in ("", owner)]
+        return sorted(found, key=lambda record: record.created_ns, reverse=True)
 
-    def list(self) -> list[_Record]:
-        """Return every record, the newest first."""
-        read = (self._parse(read_json_object(path)) for path in self.folder.glob("*.json"))
-        every = [record for record in read if record is not None]
-        return sorted(every, key=lambda record: record.created_ns, reverse=True)
-
-    def _parse(self, value: Mapping[str, Any]) -> _Record | None:
+    def _read(self, path: Path) -> _Record | None:
         try:
-            lists = {name: tuple(entry) for name, entry in value.items() if isinstance(entry, list)}
-            record: _Record = self._kind(**{**value, **lists})
-        except TypeError:  # missing, or written by another version
+            return from_plain(self.kind, read_json_object(path))
+        except ValueError:  # missing, or written by another version
             return None
-        return record
 
 
-class FileStore(_RecordFolder[FileRecord]):
+class FileStore(RecordFolder[FileRecord]):
     """The files of one service; expired ones are deleted when they are met."""
 
     def __init__(self, state_dir: Path) -> None:
-        super().__init__(state_dir / "files", FileRecord, _FILE_ID)
+        super().__init__(state_dir / "files", FileRecord, r"file-[0-9a-f]{24,26}")
+
+    def data_path(self, file_id: str) -> Path:
+        return self.path(file_id, "data")
+
+    def new_data(self, file_id: str) -> TemporaryFile:
+        """Return a temporary file for a file's bytes."""
+        with store_write_errors(self.folder):
+            private_folder(self.folder)
+            return TemporaryFile(self.data_path(file_id), mode=PRIVATE_FILE)
 
     def add(self, record: FileRecord, data: TemporaryFile) -> None:
         """Add a file with its bytes, from `new_data`."""
@@ -224,64 +203,42 @@ class FileStore(_RecordFolder[FileRecord]):
             data.replace(self.data_path(record.id))
         self.write(record)  # syncs the folder, too
 
-    def data_path(self, file_id: str) -> Path:
-        return self.path(file_id, "data")
+    def delete(self, file_id: str) -> None:
+        for kind in ("json", "data"):
+            self.path(file_id, kind).unlink(missing_ok=True)
 
-    def find(self, file_id: str) -> FileRecord | None:
-        return self._kept(super().find(file_id))
-
-    def list(self) -> list[FileRecord]:
-        return [record for record in super().list() if self._kept(record)]
-
-    def _kept(self, record: FileRecord | None) -> FileRecord | None:
-        """Return a record; delete an expired one and return None."""
+    def _read(self, path: Path) -> FileRecord | None:
+        record = super()._read(path)
         if record is not None and record.expires_at and record.expires_at <= time.time():
             self.delete(record.id)
             return None
         return record
 
-    def delete(self, file_id: str) -> None:
-        for kind in ("json", "data"):
-            self.path(file_id, kind).unlink(missing_ok=True)
 
-
-class BatchStore(_RecordFolder[BatchRecord]):
-    """The batches of one service."""
+class BatchStore(RecordFolder[BatchRecord]):
+    """The batches of one service: records, own copies of their lines, locks."""
 
     def __init__(self, state_dir: Path) -> None:
-        super().__init__(state_dir / "batches", BatchRecord, _BATCH_ID)
-
-    def source(self, batch_id: str) -> Path:
-        """Return the path of a batch's own copy of its lines."""
-        return self.path(batch_id, "lines")
-
-    def results(self, batch_id: str) -> Path:
-        return self.path(batch_id, "results")
-
-    def lock(self, batch_id: str) -> Path:
-        """Return the path of the lock of the process that runs a batch."""
-        return self.path(batch_id, "lock")
+        super().__init__(state_dir / "batches", BatchRecord, r"batch_[0-9a-f]{24}")
 
     def begin(self, record: BatchRecord, lines: Path) -> None:
         """Add a batch with its own copy of its lines: their file may be deleted."""
         with store_write_errors(self.folder):
             private_folder(self.folder)
-            target = self.source(record.id)
+            target = self.path(record.id, "lines")
             try:
                 target.hardlink_to(lines)
             except OSError:  # a file system without hard links
                 with lines.open("rb") as file:
                     copy, _, _ = TemporaryFile.copied(target, file)
-                try:
-                    copy.replace(target)
-                finally:
-                    copy.close()
+                copy.replace(target)
+                copy.close()
         self.write(record)
 
     def close(self, batch_id: str) -> None:
         """Delete the files that only a running batch needs."""
-        for path in (self.source(batch_id), self.results(batch_id), self.lock(batch_id)):
-            path.unlink(missing_ok=True)
+        for kind in ("lines", "lock"):
+            self.path(batch_id, kind).unlink(missing_ok=True)
 
 
 def with_status(record: BatchRecord, status: BatchStatus) -> BatchRecord:
@@ -289,89 +246,65 @@ def with_status(record: BatchRecord, status: BatchStatus) -> BatchRecord:
     return replace(record, status=status, reached={**record.reached, status: int(time.time())})
 
 
-def finish_batch(
+def _finish(
     batches: BatchStore, files: FileStore, record: BatchRecord, *, is_late: bool
 ) -> BatchRecord:
-    """Write the result files of a batch, but no empty ones; return it with their ids and counts.
+    """Make files of the results, unless they are empty; return the batch with their ids and counts.
 
     `is_late`: its time is up, so lines without a result get an error.
     """
-    results = batches.results(record.id)
-    done = recover_results(results)
-    left = read_lines(batches.source(record.id), done) if is_late else ()
-    output_id, error_id = record.result_file_ids
-    answers = (text for text, result in read_results(results) if is_answer(result))
-    has_output = _write_result_file(files, record, output_id, "output", answers)
-    failed = (text for text, result in read_results(results) if not is_answer(result))
-    errors = chain(failed, map(expired_result, left))
-    has_errors = _write_result_file(files, record, error_id, "error", errors)
-    n_late = record.total - len(done) if is_late else 0
+    answers, errors = record.result_ids
+    paths = files.data_path(answers), files.data_path(errors)
+    done = recover_results(*paths)
+    if is_late:
+        late = list(read_lines(batches.path(record.id, "lines"), done))
+        append_results(paths[1], b"".join(map(expired_result, late)))
+        done.update((line.custom_id, False) for line in late)
+    found: dict[str, str] = {}
+    for file_id, path, kind in zip((answers, errors), paths, ("output", "error"), strict=True):
+        if size_bytes := path.stat().st_size if path.exists() else 0:
+            now_ns, lasts_s = time.time_ns(), record.output_expires_s
+            expires_at = None if lasts_s is None else now_ns // 1_000_000_000 + lasts_s
+            name, purpose = f"{record.id}_{kind}.jsonl", "batch_output"
+            files.write(
+                FileRecord(file_id, name, purpose, size_bytes, now_ns, expires_at, record.owner)
+            )
+            found[kind] = file_id
     n_good = sum(done.values())
     return replace(
         record,
         completed=n_good,
-        failed=len(done) - n_good + n_late,
-        output_file_id=output_id if has_output else None,
-        error_file_id=error_id if has_errors else None,
-        usage=_total_usage(results),
+        failed=len(done) - n_good,
+        output_file_id=found.get("output"),
+        error_file_id=found.get("error"),
+        usage=_total_usage(paths[0]),
     )
 
 
-def _write_result_file(
-    files: FileStore, record: BatchRecord, file_id: str, kind: str, texts: Iterable[bytes]
-) -> bool:
-    """Write one file of results, unless it is empty; return whether it was written."""
-    n_bytes = 0
-    data = files.new_data(file_id)
-    try:
-        with store_write_errors(files.folder):
-            for text in texts:
-                data.write(text)
-                n_bytes += len(text)
-        if n_bytes:
-            now_ns = time.time_ns()
-            lasts_s = record.output_expires_s
-            result_file_record = FileRecord(
-                file_id,
-                f"{record.id}_{kind}.jsonl",
-                "batch_output",
-                n_bytes,
-                now_ns,
-                None if lasts_s is None else now_ns // 1_000_000_000 + lasts_s,
-                record.owner,
-            )
-            files.add(result_file_record, data)
-    finally:
-        data.close()
-    return n_bytes > 0
-
-
-def _total_usage(results: Path) -> dict[str, Any]:
+def _total_usage(answers: Path) -> dict[str, Any]:
     """Return the sum of the answers' usage, of any endpoint."""
-    n_in = n_cached = n_out = n_reasoning = 0
-    for _, result in read_results(results):
-        body: Mapping[str, Any] = result["response"].get("body", {}) if is_answer(result) else {}
-        found = body.get("usage")
-        usage: Mapping[str, Any] = found if isinstance(found, dict) else {}
-        inside = usage.get("input_tokens_details") or usage.get("prompt_tokens_details") or {}
-        outside = usage.get("output_tokens_details") or usage.get("completion_tokens_details") or {}
-        n_in += usage.get("input_tokens", usage.get("prompt_tokens", 0))
-        n_out += usage.get("output_tokens", usage.get("completion_tokens", 0))
-        n_cached += inside.get("cached_tokens", 0)
-        n_reasoning += outside.get("reasoning_tokens", 0)
+    total = Counter[str]()
+    for _, result in read_results(answers):
+        used = result["response"]["body"].get("usage") or {}
+        inside = used.get("input_tokens_details") or used.get("prompt_tokens_details") or {}
+        outside = used.get("output_tokens_details") or used.get("completion_tokens_details") or {}
+        total["input"] += used.get("input_tokens", used.get("prompt_tokens", 0))
+        total["output"] += used.get("output_tokens", used.get("completion_tokens", 0))
+        total["cached"] += inside.get("cached_tokens", 0)
+        total["reasoning"] += outside.get("reasoning_tokens", 0)
     return {
-        "input_tokens": n_in,
-        "input_tokens_details": {"cached_tokens": n_cached},
-        "output_tokens": n_out,
-        "output_tokens_details": {"reasoning_tokens": n_reasoning},
-        "total_tokens": n_in + n_out,
+        "input_tokens": total["input"],
+        "input_tokens_details": {"cached_tokens": total["cached"]},
+        "output_tokens": total["output"],
+        "output_tokens_details": {"reasoning_tokens": total["reasoning"]},
+        "total_tokens": total["input"] + total["output"],
     }
 
 
 BATCHES_AT_ONCE = 4
 """Concurrent batches; others wait."""
-PROGRESS_SAVE_S = 2.0
-"""Least interval at which a running batch writes its counts, for other processes."""
+PROGRESS_SAVE_S = 0.5
+"""Least interval at which a running batch writes its counts."""
 DISK_RETRY_S = 30.0
 """Pause after a failed write."""
 
@@ -383,10 +316,7 @@ class _RunningBatch:
     """One batch that this process runs."""
 
     record: BatchRecord
-    work: asyncio.Task[bool] | None = None
-    """Runs its lines; returns whether its time is up."""
-    task: asyncio.Task[None] | None = None
-    is_cancelled: bool = False
+    is_cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -399,6 +329,7 @@ class BatchRunner:
         self.batches = BatchStore(state_dir)
         self.files = FileStore(state_dir)
         self._running: dict[str, _RunningBatch] = {}
+        self._tasks = TaskSet()
         self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
 
     async def start(self) -> None:
@@ -406,108 +337,89 @@ class BatchRunner:
         for folder in (self.batches.folder, self.files.folder):
             await asyncio.to_thread(remove_stale_files, folder)
         for record in reversed(await asyncio.to_thread(self.batches.list)):
-            if not record.is_over:
+            if record.status not in FINAL_STATUSES:
+                earlier = self.batches.path(record.id, "results")  # of versions before this
+                if earlier.exists():
+                    earlier.replace(self.files.data_path(record.result_ids[0]))
                 self._begin(record)
 
     async def stop(self) -> None:
         """Stop all batches; the next start resumes them."""
-        tasks = [run.task for run in self._running.values() if run.task is not None]
-        await end(*tasks)
+        await self._tasks.close()
 
     async def create(self, record: BatchRecord, lines: Path) -> None:
         await asyncio.to_thread(self.batches.begin, record, lines)
         self._begin(record)
-
-    async def find(self, batch_id: str) -> BatchRecord | None:
-        run = self._running.get(batch_id)
-        return run.record if run else await asyncio.to_thread(self.batches.find, batch_id)
-
-    async def list(self) -> list[BatchRecord]:
-        """Return every batch in its current state, the newest first."""
-        listed = await asyncio.to_thread(self.batches.list)
-        return [
-            self._running[record.id].record if record.id in self._running else record
-            for record in listed
-        ]
 
     async def cancel(self, batch_id: str) -> BatchRecord | None:
         """Cancel a batch of this process; None: it is none. Its results so far stay."""
         run = self._running.get(batch_id)
         if run is None or run.record.status not in ("validating", "in_progress"):
             return None
-        run.is_cancelled = True
+        run.is_cancelled.set()
         record = run.record = with_status(run.record, "cancelling")
-        if run.work is not None:
-            run.work.cancel()
         await self._note(run)
         return record
 
     def _begin(self, record: BatchRecord) -> None:
-        run = _RunningBatch(record)
-        self._running[record.id] = run
-        run.task = asyncio.create_task(self._run_locked(run))
+        run = self._running[record.id] = _RunningBatch(record)
+        if record.status == "cancelling":
+            run.is_cancelled.set()
+        self._tasks.start(self._run_locked(run))
 
     async def _run_locked(self, run: _RunningBatch) -> None:
         """Run one batch to its end, unless another process does."""
+        batch_id = run.record.id
         try:
-            with lock_now(self.batches.lock(run.record.id)):
-                while not await self._try(run):  # noqa: ASYNC110 - free disk space sends no event
-                    await asyncio.sleep(DISK_RETRY_S)
-        except (LockTaken, OSError):
+            with lock_now(self.batches.path(batch_id, "lock")):
+                while True:
+                    try:
+                        await self._run(run)
+                        break
+                    except EngineError as error:
+                        log.warning("%s waits: %s", batch_id, error)
+                        await asyncio.sleep(DISK_RETRY_S)
+        except (LockTaken, OSError, BatchInterrupted):
             return
         finally:
-            self._running.pop(run.record.id, None)
-        await asyncio.to_thread(self.batches.close, run.record.id)
+            self._running.pop(batch_id, None)
+        await asyncio.to_thread(self.batches.close, batch_id)
 
-    async def _try(self, run: _RunningBatch) -> bool:
-        """Run a batch; return whether it reached its end, False after a failed write."""
+    async def _run(self, run: _RunningBatch) -> None:
+        """Run a batch to its end; raise EngineError after a failed write."""
         try:
-            is_cancelled = run.is_cancelled or run.record.status == "cancelling"
-            is_late = False
-            if not is_cancelled and run.record.status != "finalizing":
-                run.work = asyncio.create_task(self._lines(run))
-                try:
-                    is_late = await run.work
-                except asyncio.CancelledError:
-                    if not run.is_cancelled or is_being_cancelled():
-                        run.work.cancel()
-                        raise
-                    is_cancelled = True
-            if not is_cancelled and not is_late:
-                await self._move(run, "finalizing")
+            status = await self._answer(run)
             run.record = await asyncio.to_thread(
-                finish_batch, self.batches, self.files, run.record, is_late=is_late
-            )
-            await self._move(
-                run, "cancelled" if is_cancelled else "expired" if is_late else "completed"
+                _finish, self.batches, self.files, run.record, is_late=status == "expired"
             )
         except InvalidBatchFile as error:
-            faults = tuple(asdict(fault) for fault in error.faults)
-            return await self._failed(run, faults)
-        except EngineError as error:
-            log.warning("%s waits: %s", run.record.id, error)
-            return False
-        except BatchInterrupted:
-            raise asyncio.CancelledError from None
+            status = "failed"
+            run.record = replace(run.record, errors=tuple(map(asdict, error.faults)))
+        except (EngineError, BatchInterrupted):
+            raise
         except Exception:
             log.exception("%s failed", run.record.id)
-            fault = {"code": "server_error", "message": "internal server error"}
-            return await self._failed(run, (fault,))
-        return True
+            status, fault = "failed", {"code": "server_error", "message": "internal server error"}
+            run.record = replace(run.record, errors=(fault,))
+        await self._move(run, status)
 
-    async def _failed(self, run: _RunningBatch, faults: tuple[Mapping[str, object], ...]) -> bool:
-        run.record = replace(run.record, errors=faults)
+    async def _answer(self, run: _RunningBatch) -> BatchStatus:
+        """Answer the lines until that ends, and return how."""
+        left_s = max(0.0, run.record.expires_at - time.time())
         try:
-            await self._move(run, "failed")
-        except EngineError as error:
-            log.warning("%s waits: %s", run.record.id, error)
-            return False
-        return True
+            await unless(self._lines(run), run.is_cancelled, asyncio.sleep(left_s))
+        except StopRequested:
+            return "cancelled" if run.is_cancelled.is_set() else "expired"
+        await self._move(run, "finalizing")
+        return "completed"
 
-    async def _lines(self, run: _RunningBatch) -> bool:
-        """Check and run the lines; return whether time is up before all have a result."""
-        record, batches = run.record, self.batches
-        source, results = batches.source(record.id), batches.results(record.id)
+    async def _lines(self, run: _RunningBatch) -> None:
+        """Check and run the lines."""
+        record = run.record
+        source, paths = (
+            self.batches.path(record.id, "lines"),
+            map(self.files.data_path, record.result_ids),
+        )
         async with self._turns:
             if record.status == "validating":
                 total = await asyncio.to_thread(check_lines, source, (record.endpoint,))
@@ -515,21 +427,14 @@ class BatchRunner:
                 await self._move(run, "in_progress")
             noted_at = time.monotonic()
             answer = answers_of(self._service.pool)
-            steps = run_lines(answer, source, results, n_lines=run.record.total)
-            try:
-                async with asyncio.timeout(record.expires_at - time.time()) as limit:
-                    async with aclosing(steps):
-                        async for progress in steps:
-                            n_good, n_bad = progress.completed, progress.failed
-                            run.record = replace(run.record, completed=n_good, failed=n_bad)
-                            if time.monotonic() - noted_at > PROGRESS_SAVE_S:
-                                await self._note(run)
-                                noted_at = time.monotonic()
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                return True
-        return False
+            steps = run_lines(answer, source, *paths, n_lines=run.record.total)
+            async with aclosing(steps):
+                async for progress in steps:
+                    n_good, n_bad = progress.completed, progress.failed
+                    run.record = replace(run.record, completed=n_good, failed=n_bad)
+                    if time.monotonic() - noted_at > PROGRESS_SAVE_S:
+                        await self._note(run)
+                        noted_at = time.monotonic()
 
     async def _move(self, run: _RunningBatch, status: BatchStatus) -> None:
         run.record = with_status(run.record, status)

@@ -6,16 +6,14 @@ Each answer is written to disk before the next request is sent, so no request is
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.batch_lines import (
     BatchInterrupted,
     BatchLine,
@@ -60,10 +58,7 @@ def batch(
         raise CommandError("The results would be written over the requests: name another file.")
     settings = read_settings(Path.cwd())
     try:
-        with _tally_display() as follow:
-            tally = asyncio.run(
-                answer_requests(settings, Path(source), Path(results), at_once, follow)
-            )
+        tally = asyncio.run(_answer_requests(settings, Path(source), Path(results), at_once))
     except KeyboardInterrupt:
         printing.print_err(
             f"Interrupted. `paddock batch {source} {results}` continues where it stopped."
@@ -71,77 +66,49 @@ def batch(
         return INTERRUPTED
     counts = {"total": tally.total, "completed": tally.completed, "failed": tally.failed}
     printing.print_result(
-        {"ok": not tally.failed, **counts}, f"{tally_text(tally)}: {results}", as_json=as_json
+        {"ok": not tally.failed, **counts}, f"{_tally_text(tally)}: {results}", as_json=as_json
     )
     return EXIT_SOME_FAILED if tally.failed else DONE
 
 
-def tally_text(tally: BatchProgress) -> str:
+def _tally_text(tally: BatchProgress) -> str:
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     done = tally.completed + tally.failed
     return f"{done:,} of {counted(tally.total, 'request')} answered{failed}"
 
 
-@contextmanager
-def _tally_display() -> Iterator[Callable[[BatchProgress], None]]:
-    """Yield a callback that shows progress: a bar on a terminal, else a line every few seconds."""
-    if not (sys.stderr is not None and sys.stderr.isatty()):
-        shown_at = -TALLY_EVERY_S
-
-        def show(tally: BatchProgress) -> None:
-            nonlocal shown_at
-            if tally.n_left and time.monotonic() - shown_at >= TALLY_EVERY_S:
-                shown_at = time.monotonic()
-                printing.print_err(tally_text(tally))
-
-        yield show
-        return
-    from paddock.runner.progress.live_displays import request_bar
-
-    with request_bar() as draw:
-        yield lambda tally: draw(tally_text(tally), tally.total, tally.completed + tally.failed)
-
-
-async def answer_requests(
-    settings: Settings,
-    source: Path,
-    results: Path,
-    at_once: int,
-    follow: Callable[[BatchProgress], None],
+async def _answer_requests(
+    settings: Settings, source: Path, results: Path, at_once: int
 ) -> BatchProgress:
-    """Answer every line of `source` that has no result yet; `follow` receives the progress.
-
-    The running service answers, else a pool of our own.
+    """Answer every line of `source` that has no result yet, by the running service or a pool.
 
     Raises:
-        BadLines: a line is wrong; nothing was sent, and `results` is unchanged.
+        InvalidBatchFile: a line is wrong; nothing was sent, and `results` is unchanged.
         ServiceError: the service or the pool ended.
         EngineError: the results cannot be written.
     """
-    client = service_client.find_service(settings)
-    try:
-        async with AsyncExitStack() as stack:
-            if client is not None:
-                with client:
-                    asking = _open_pool(client)
-                answer = await stack.enter_async_context(asking)
-            else:
-                answer = answers_of(
-                    await stack.enter_async_context(LocalPool(settings.pool, has_metrics=False))
-                )
-            lines = run_lines(answer, source, results, n_at_once=at_once)
-            last: BatchProgress | None = None
-            async for last in await stack.enter_async_context(aclosing(lines)):
-                follow(last)
-            assert last is not None  # the first progress comes before any request
-            return last
-    except BatchInterrupted:
-        words = "The service ended; the same command continues where it stopped."
-        raise ServiceError(words) from None
+    shown_at = time.monotonic() - TALLY_EVERY_S
+    async with AsyncExitStack() as stack:
+        if (service := service_client.find_service(settings)) is not None:
+            answer = await stack.enter_async_context(_open_service(service))
+        else:
+            pool = LocalPool(settings.pool, has_metrics=False)
+            answer = answers_of(await stack.enter_async_context(pool))
+        lines = run_lines(answer, source, results, results, n_at_once=at_once)
+        try:
+            async for tally in await stack.enter_async_context(aclosing(lines)):
+                is_over = tally.completed + tally.failed >= tally.total
+                if not is_over and time.monotonic() - shown_at >= TALLY_EVERY_S:
+                    shown_at = time.monotonic()
+                    printing.print_err(_tally_text(tally))
+        except BatchInterrupted:
+            words = "The service ended; the same command continues where it stopped."
+            raise ServiceError(words) from None
+        return tally
 
 
 @asynccontextmanager
-async def _open_pool(service: ServiceClient) -> AsyncIterator[LineAnswerer]:
+async def _open_service(service: ServiceClient) -> AsyncIterator[LineAnswerer]:
     """Yield a function that sends one line to the service, and retries while it is busy."""
     async with http.client(
         service.url,
@@ -150,25 +117,13 @@ async def _open_pool(service: ServiceClient) -> AsyncIterator[LineAnswerer]:
         trust_env=service.trusts_proxies,
     ) as client:
 
-        async def answer(line: BatchLine) -> dict[str, Any]:
+        async def answer(line: BatchLine) -> tuple[int, dict[str, Any]]:
             while True:
                 await asyncio.to_thread(service.check)
                 response = await client.post(line.url, json={**line.body, "stream": False})
                 if response.status_code not in (429, 503):
-                    break
+                    return response.status_code, response.json()
                 pause_s = http.retry_after_s(response.headers.get("retry-after"), MOST_PAUSE_S)
                 await asyncio.sleep(PAUSE_S if pause_s is None else pause_s)
-            body = response.json()
-            if response.status_code >= 400:
-                error = body.get("error") if isinstance(body, dict) else None
-                details = error if isinstance(error, dict) else {"message": str(error)}
-                raise ApiError(
-                    response.status_code,
-                    str(details.get("message")),
-                    kind=str(details.get("type") or ""),
-                    code=details.get("code"),
-                    param=details.get("param"),
-                )
-            return dict(body)
 
         yield answer
