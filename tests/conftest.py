@@ -21,6 +21,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+# What is called frozen refuses changes, as `dataclasses.dataclass` has it. In use nothing does: the
+# classes are made when a command starts. Before the first of them is imported:
+os.environ["PADDOCK_FREEZE_RECORDS"] = "1"
+
 from tests.browser import Browser, browser
 from tests.forked import ForkServer
 
@@ -99,7 +103,7 @@ LONGEST = (
     "steps/llm/test_reduce_killed.py", "runner/cli/test_console_actions.py",
     "steps/tools/test_mcp_client.py", "runner/core/test_run_context.py",
     "runner/cli/test_completion.py", "runner/test_swapped_files.py",
-    "runner/watch/test_watch_loop.py", "engine/api/openai/test_batch_endpoints.py",
+    "runner/watch/test_watch_loop.py", "engine/api/openai/test_batches.py",
     "steps/llm/test_confidence_model.py", "conformance/test_ollama_clients.py",
     "runner/review/test_reviewed_invoices.py", "steps/readers/test_html.py",
     "runner/core/test_evidence_in_documents.py", "steps/readers/test_reader_pool.py",

@@ -1,8 +1,9 @@
 """Dataclasses whose classes cost a quarter to make: a command makes three hundred when it starts.
 
 The standard library compiles six methods for each class, at each start. Here only `__init__` is
-compiled; the others are shared. That a class is frozen is mypy's to check: nothing refuses an
-assignment in a run, and an object is made as fast as one that is not frozen.
+compiled; the others are shared. That a class is frozen is checked by mypy, and in the tests, which
+set PADDOCK_FREEZE_RECORDS. Else nothing refuses an assignment: an object is made as fast as one
+that is not frozen.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from dataclasses import dataclass
 else:
     import dataclasses as standard
+    import os
+
+    _FREEZES = "PADDOCK_FREEZE_RECORDS" in os.environ
 
     def dataclass(cls=None, /, *, eq=True, frozen=False, repr=True, **options):
-        """Return a class as that of the standard library, except that it can be changed."""
+        """Return a class as that of the standard library does."""
 
         def made(cls):
             own = cls.__dict__
@@ -30,7 +34,9 @@ else:
             )
             cls.__doc__ = cls.__doc__ or cls.__name__  # else its signature is worked out
             is_ordered = options.get("order", False)
-            cls = standard.dataclass(cls, eq=eq and is_ordered, repr=False, **options)
+            cls = standard.dataclass(
+                cls, eq=eq and is_ordered, repr=False, frozen=frozen and _FREEZES, **options
+            )
             if shows_fields:
                 cls.__repr__ = _shown
             if eq and "__eq__" not in cls.__dict__:
