@@ -151,7 +151,9 @@ class TestKeys(Keys):
         None, min_length=1, description="A folder of recorded replies, used in place of models."
     )
     files: TextList = Field(
-        ["**/*"], description="Globs of the files that are copied for the test."
+        ["**/*"],
+        description="Globs of the files that are copied for the test; with `cases`, "
+        "they may name a row's: `/{{ case.document }}`.",
     )
     repeat: Annotated[int, Field(ge=1, le=MOST_REPEATS)] = Field(
         1, description="How often it runs; each time with another seed where a model samples."
@@ -198,6 +200,8 @@ def read_tests(checks: FaultCollector, data: Any, text: TextReader) -> Iterator[
         names.add(test.name)
         row: Set[str] = frozenset() if test.cases is None else {"case"}
         text(test.inputs, (*at, "inputs"), {"tmp", *row})
+        if row:
+            text(test.files, (*at, "files"), row)
         for number, claim in enumerate(test.expect):
             _check_expectation(claim, (*at, "expect", number), text, row)
         yield test

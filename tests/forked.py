@@ -26,7 +26,7 @@ PRELOAD = (
     "paddock.engine.backends.balancer", "paddock.runner.cli.commands.run",
     "paddock.runner.ledger.database.postgres",
     "paddock.runner.prefect.local_service",
-    "paddock.runner.prefect.run_tracking", "paddock.runner.render.run_report_page",
+    "paddock.runner.prefect.run_tracking", "paddock.runner.render.run_page",
     "paddock.runner.review.decisions", "paddock.steps.files.rows", "paddock.steps.files.write",
     "paddock.steps.llm.chat", "tests.runner.world",
 )  # fmt: skip

@@ -25,12 +25,6 @@ from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.inputs import paths_outside, read_inputs
-from paddock.runner.compare.run_difference import (
-    ChangeKind,
-    RunDifference,
-    change_rows,
-    run_difference,
-)
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
@@ -42,12 +36,18 @@ from paddock.runner.ledger.run_history import (
 from paddock.runner.lineage.explain import explain_in, files_now
 from paddock.runner.lineage.recorded_items import RecordedItems
 from paddock.runner.lineage.recorded_steps import RecordedSteps
+from paddock.runner.lineage.run_difference import (
+    ChangeKind,
+    RunDifference,
+    change_rows,
+    run_difference,
+)
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
 from paddock.runner.render.console_page import CONSOLE_PAGES
 from paddock.runner.render.html_page import render
 from paddock.runner.render.run_details import RunDetails, read_run_details
-from paddock.runner.render.run_report_page import run_summary
+from paddock.runner.render.run_page import live_run_page
 from paddock.runner.review.answer_records import reviews_of_item
 from paddock.runner.review.page_server import shown_folder
 
@@ -216,19 +216,17 @@ class RunPages:
         ]
         found.sort(key=lambda item: not item.is_bad)
         is_running = past.status == "running"
-        body = render(
-            "console_run.html",
-            **run_summary(story, progress),
+        body = live_run_page(
+            story,
+            progress,
             query=query,
             links=links,
             address=run_path(past),
-            is_running=is_running,
             why_not=stop_refusal(past) if is_running else "",
             offer=None if is_running else again_offer(past),
-            new=[item for item in story.items if item.is_bad],
             most=MOST_NOT_DONE,
+            most_chars=300,
             states=sorted({item.state for item in items}),
-            items=items,
             found=found,
             shown=_page_of(found, number, PAGE_ROWS),
             number=number,

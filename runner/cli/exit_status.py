@@ -11,20 +11,23 @@ import dataclasses
 import errno
 import functools
 import inspect
+import os
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from paddock.engine.system import private_files
 from paddock.engine.system.disk_space import is_disk_full
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.ledger.database.known_ledgers import begin_home
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
-
-from .unexpected_errors import is_in_state_folder, unexpected_error_text, wants_traceback
 
 DONE, FAILED, WRONG, TESTS_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
 TYPER = "typer"
@@ -117,7 +120,7 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
     """Print an error to stderr, with `as_json` also to stdout, and return the exit status."""
     if isinstance(error, typer.Exit):
         return error.exit_code
-    if wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):
+    if _wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):
         traceback.print_exception(error)
     status, words = explain_error(error)
     printing.print_err(words)
@@ -144,7 +147,42 @@ def explain_error(error: BaseException) -> tuple[int, str]:
         place = f"{error.filename}: " if error.filename is not None else ""
         is_remedied = is_disk_full(error) and error.filename != printing.STDOUT
         remedy = " Free some space and run again; what was finished is kept." * is_remedied
-        if error.errno in (errno.EROFS, errno.EACCES) and is_in_state_folder(error.filename):
+        is_named = isinstance(error.filename, str) and error.errno in (errno.EROFS, errno.EACCES)
+        if is_named and Path(error.filename).is_relative_to(_state_folder()):
             remedy = " Set PADDOCK_HOME to a folder that you can write to."
         return FAILED, f"{place}{error.strerror}.{remedy}"
-    return FAILED, unexpected_error_text(error)
+    return FAILED, _unexpected_error_text(error)
+
+
+def _wants_traceback() -> bool:
+    debug = os.environ.get("PADDOCK_DEBUG", "").strip().lower()
+    return debug not in ("", "0", "false", "no", "off")
+
+
+def _unexpected_error_text(error: BaseException) -> str:
+    """Write the traceback to a file and return a sentence that names it."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    file = _write_crash_file("".join(traceback.format_exception(error)))
+    where = f"The traceback is in {file}" if file else "PADDOCK_DEBUG=1 shows the traceback"
+    message = printing.printable_message(what)
+    return f"Internal error in Paddock ({message}). {where}; please report it."
+
+
+def _state_folder() -> Path:
+    return Path(os.environ.get("PADDOCK_HOME") or Path("~/.paddock").expanduser())
+
+
+def _write_crash_file(text: str) -> Path | None:
+    home = _state_folder()
+    name = time.strftime("crash-%Y%m%d-%H%M%S") + f"-{os.getpid()}.txt"
+    for folder in (home / "crashes", None):
+        try:
+            folder = private_files.private_folder(
+                folder or Path(tempfile.mkdtemp(prefix="paddock-"))
+            )
+            with private_files.open_private(folder / name, errors="backslashreplace") as file:
+                file.write(text)
+        except OSError:
+            continue
+        return folder / name
+    return None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from paddock.engine.system.text import cell_text, shorten
+from paddock.runner.lineage.run_difference import word_differences
 from paddock.runner.render.html_page import html_page
 
 from .comparison import QUALITY_WORDS, Comparison, ItemDifference
@@ -17,7 +18,6 @@ from .comparison_text import (
     head_text,
     method_words,
 )
-from .run_difference import word_differences
 
 MOST_DIFFERENCES = 1_000
 MOST_PROMPT_CHARS = 4_000

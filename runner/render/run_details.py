@@ -43,7 +43,6 @@ class RunItem:
     """Seconds since the run began; None if not recorded."""
     seconds: float = 0.0
     calls: int = 0
-    known_calls: int = 0
     prompt: int = 0
     completion: int = 0
     error: str | None = None
@@ -96,8 +95,6 @@ class RunDetails:
     """From its beginning to its end, or to the last recorded event."""
     n_taken_over: int
     """Items that later runs redid and that are not in the journal."""
-    n_calls_lost: int = 0
-    """Calls without times, of items that later runs redid."""
     reviewed: ReviewRecord = field(default_factory=ReviewRecord)
     known: tuple[RunItem, ...] = ()
     """Items that earlier runs quarantined and this one did not try."""
@@ -165,8 +162,7 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
             items.append(_run_item(row, mades.get(place), outer, began, base))
     listed = {(item.step, item.key) for item in items}
     unlisted = {place: item for place, item in latest.items() if place not in listed}
-    lost = list(_items_of_journal(past, unlisted, base))
-    items += lost
+    items += _items_of_journal(past, unlisted, base)
     items.sort(key=lambda item: (item.began is None, item.began or 0.0, item.step, item.key))
     made_rows = mades.values() if with_calls else ()
     calls = sorted(_run_calls(made_rows, outers, began), key=lambda call: call.began)
@@ -184,7 +180,6 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         tuple(calls),
         max([*ends, 0.001]),
         n_taken,
-        sum(item.calls for item in lost),
         known=tuple(
             _run_item(row, None, outers.get(row.scope, ""), began, base)
             for row in known
@@ -258,7 +253,6 @@ def _run_item(
         began=None if first_s is None else max(0.0, first_s),
         seconds=entry.seconds,
         calls=len(new) if made_row is not None else entry.calls,
-        known_calls=len(calls) - len(new),
         prompt=sum(map(attrgetter("prompt"), new)),
         completion=sum(map(attrgetter("completion"), new)),
         error=entry.error,

@@ -106,10 +106,6 @@ class CaseOptions:
     stop: asyncio.Event
     default_pool: Callable[[], Awaitable[Pool]]
     """Returns this machine's pool, opened at its first use."""
-    around: Callable[[Pool], Pool] = lambda pool: pool
-    """Returns what answers instead of the real pool while a test is recorded."""
-    on_finished: Callable[[FinishedRun], None] = lambda after: None
-    """Called with each run that ended, before its claims are checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +265,13 @@ class _CaseRun:
 
     async def _repetition(self, number: int, row: DataRow | None = None) -> _Repetition:
         without = [self.subject.cassette.parent]
-        copied = sandbox_copy(self.subject.file, patterns=self.subject.test.files, without=without)
+        patterns = self.subject.test.files
+        if row is not None:
+            try:
+                patterns = Value.of(list(patterns)).render({"case": row.values})
+            except ExpressionError as error:
+                raise SandboxError(f"`files`: {error.message}. {error.remedy}".strip()) from error
+        copied = sandbox_copy(self.subject.file, patterns=patterns, without=without)
         stage = await asyncio.to_thread(copied.__enter__)
         try:
             subject, how = self.subject, self.how
@@ -307,7 +309,6 @@ class _CaseRun:
                     after = FinishedRun(
                         stage, report, bound.inputs, None if row is None else row.values
                     )
-                    how.on_finished(after)
                     models = BoundModels(bound.models, bound.defaults, None)
                     claims = subject.test.expect
                     problems = await expectations.claim_problems(claims, after, pool, models)
@@ -352,9 +353,7 @@ class _CaseRun:
             default=default, secrets=secrets, stop=self.how.stop, besides=judges
         )
         async with model_pools.open_pools(bound, self.how.settings, options) as (_, real):
-            yield ReseededPool(
-                real if tape is None else CassettePool(tape, self.how.around(real)), number
-            )
+            yield ReseededPool(real if tape is None else CassettePool(tape, real), number)
 
 
 def case_inputs(

@@ -10,17 +10,9 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -440,12 +432,12 @@ def _sampled(file: SuiteFile, sample: ItemSample) -> SuiteFile:
     return replace(file, subjects=tuple(subjects))
 
 
-@asynccontextmanager
-async def open_cases(file: Path, options: SuiteOptions) -> AsyncIterator[CaseOptions]:
-    """Yield what the tests of a file run with; Ctrl-C stops the running test in order."""
+async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
+    """Run the tests of a file; Ctrl-C stops the running test in order."""
+    cases = []
     stop = asyncio.Event()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
-    settings = read_settings(file.parent, flags=options.flags)
+    settings = read_settings(file.file.parent, flags=options.flags)
     async with AsyncExitStack() as stack:
         stack.enter_context(stop_on_signals(stop, StopGate()))
         opened: list[Pool] = [options.pool] if options.pool is not None else []
@@ -455,12 +447,7 @@ async def open_cases(file: Path, options: SuiteOptions) -> AsyncIterator[CaseOpt
                 opened.append(await stack.enter_async_context(open_default_pool(settings)))
             return opened[0]
 
-        yield CaseOptions(options.mode, settings, settings.allow, os.environ, stop, default_pool)
-
-
-async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
-    cases = []
-    async with open_cases(file.file, options) as how:
+        how = CaseOptions(options.mode, settings, settings.allow, os.environ, stop, default_pool)
         for subject in file.subjects:
             if options.only and subject.test.name not in options.only:
                 continue

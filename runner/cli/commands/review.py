@@ -28,7 +28,6 @@ from paddock.runner.cli.arguments import (
     flag,
     given_settings,
     option,
-    pipeline_file,
     require_writable,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
@@ -52,7 +51,7 @@ from paddock.runner.review.csv_and_gold_data import (
     reviews_csv,
 )
 from paddock.runner.review.decisions import LedgerReviews
-from paddock.runner.settings import STATE_FOLDER, read_settings
+from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 
 LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "WHY")
@@ -91,7 +90,6 @@ class ReviewFlags:
         "Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data.",
         metavar="FILE|-|jsonl",
     )
-    export_tests: bool = flag("Add what was decided to the pipeline's `tests`.", "--export-tests")
     imported: str | None = option(
         "Take the decisions of such a CSV.", "--import", metavar="FILE.csv|-"
     )
@@ -108,18 +106,15 @@ def review(flags: ReviewFlags) -> int:
     Opens a page on this machine. The next run continues what was decided, without a model call.
     """
     given = (value is not None for value in (flags.export, flags.imported, flags.undone))
-    if sum((flags.only_list, flags.export_tests, flags.accept_all, *given)) > 1:
+    if sum((flags.only_list, flags.accept_all, *given)) > 1:
         raise CommandError(
-            "Use one of `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` and "
-            "`--import`."
+            "Use one of `--list`, `--accept-all`, `--undo`, `--export` and `--import`."
         )
     if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
         raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
     if flags.skip_bad and flags.imported is None:
         raise CommandError("`--skip-bad` belongs to `--import`.")
     export, imported = flags.export, flags.imported
-    if flags.export_tests:
-        return _export_tests(pipeline_file(flags.file, "review --export-tests"))
     text = flags.file
     path = Path(text) if Path(text).is_dir() else named_file(text)
     if path is None:
@@ -299,26 +294,6 @@ def _export(place: LedgerFolder, target: str) -> int:
     what = counted(len(found), "decision" if is_gold else "waiting answer")
     printing.print_err(f"{what} → {printing.printable_line(target)}.")
     return DONE
-
-
-def _export_tests(path: Path) -> int:
-    """Add tests to a pipeline for what was decided about its answers."""
-    from paddock.runner.testing import reviewed_cases, suite_runner
-
-    place = LedgerFolder(path.absolute().parent / STATE_FOLDER, path.name)
-    options = suite_runner.SuiteOptions(
-        "record", on_begin=lambda name: printing.print_err(printing.printable_line(name))
-    )
-    with open_for_reading(place) as ledger:
-        decided = _of_file(place, LedgerReviews(ledger).decided(is_whole=True))
-        try:
-            done = reviewed_cases.export_cases(path, ledger, decided, options)
-        except reviewed_cases.CaseLeftOut as error:
-            raise CommandError(str(error)) from error
-    for why in done.left_out:
-        printing.print_err(printing.printable_line(f"left out: {why}"))
-    printing.print_out(reviewed_cases.summary(done, path))
-    return FAILED if done.left_out and not done.made else DONE
 
 
 def _import(opened: _ReviewSession, source: str, *, skip_bad: bool, as_json: bool) -> int:

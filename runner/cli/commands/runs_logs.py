@@ -45,7 +45,7 @@ from paddock.runner.ledger.run_history import (
 from paddock.runner.progress import printing
 from paddock.runner.progress.journal import JournalProgress, JournalTail
 from paddock.runner.render.run_details import read_run_details
-from paddock.runner.render.run_report_page import run_report_page
+from paddock.runner.render.run_page import saved_run_page
 from paddock.runner.review.answer_records import reviews_of_run
 from paddock.runner.settings import STATE_FOLDER
 
@@ -207,7 +207,7 @@ def write_run_report(past: PastRun, target: Path) -> None:
     details = read_run_details(past)
     with open_for_reading(past.place) as ledger:
         details = replace(details, reviewed=reviews_of_run(ledger, past.row.run))
-    write_output(target, run_report_page(details, target))
+    write_output(target, saved_run_page(details, target))
 
 
 def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:

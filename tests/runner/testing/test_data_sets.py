@@ -322,3 +322,59 @@ def test_what_is_wrong_with_a_variant_is_a_sentence_before_anything_is_run(
     (tmp_path / "x.prompt.yml").write_text("messages: []\n")
     with pytest.raises(PipelineError, match="only the values of a pipeline can be varied"):
         suite_runner.read_suites([tmp_path / "x.prompt.yml"], CompareKeys.model_validate({}))
+
+
+DECIDED = """\
+name: bills
+inputs: {folder: {type: dir, default: ./inbox}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: bill
+        uses: chat
+        with: {prompt: "Read: {{ steps.text.text }}"}
+        reply: {schema: {number: str, total: float}, evidence: steps.text}
+        review: {when: evidence.missing}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}.json", text: "{{ steps.bill.output | tojson }}"}
+    returns: steps.bill.output.total
+returns: {totals: steps.each.results}
+tests:
+  - name: what was decided
+    cases: {from: tests/decided.jsonl}
+    pass: 0.5
+    files: ["/{{ case.document }}"]
+    review: accept
+    expect: [{file: "out/{{ case.item }}.json", equals: "{{ case.value }}"}]
+  - name: ask
+    review: ask
+    expect: [{check: report.counts.waiting == 3}]
+"""
+
+
+def test_rows_of_decisions_run_the_pipeline_on_each_document_alone(tmp_path: Path) -> None:
+    data = Data(tmp_path, DECIDED)
+    (tmp_path / "inbox").mkdir()
+    rows = []
+    for name, total in (("a", 62.0), ("b", 84.0), ("c", 62.0)):
+        (tmp_path / f"inbox/{name}.txt").write_text(f"{name}-17 total 84.00")
+        value = {"number": f"{name}-17", "total": total}
+        rows.append({"item": f"{name}.txt", "document": f"inbox/{name}.txt", "value": value})
+    (tmp_path / "tests/decided.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def misread(request: ChatRequest) -> str:
+        number = request.messages[-1].content.removeprefix("Read: ").split()[0]
+        return json.dumps({"number": number, "total": 62.0})
+
+    pool = FakePool(answer=misread)
+    options = suite_runner.SuiteOptions("auto", pool=pool)
+    (suite,) = suite_runner.run_suites(suite_runner.read_suites([data.file]), options)
+    decided, ask = suite.cases
+    assert (decided.turns, len(pool.chats)) == ((True, False, True), 6)
+    assert (decided.word, ask.problems) == ("passed", ())
+    data.edit("case.document }}", "case.folder }}")
+    (suite,) = suite_runner.run_suites(suite_runner.read_suites([data.file]), options)
+    assert suite.cases[0].problems[0].message.startswith("`files`: ")

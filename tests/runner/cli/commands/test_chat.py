@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.cli.commands.chat import _think_option
 from tests.live import CHAT, VECTORS, Live
 from tests.runner.cli.commands.shell import PADDOCK, paddock, paddock_here
 from tests.runner.cli.commands.terminal import CTRL_C, CTRL_D, terminal
@@ -28,29 +27,42 @@ def n_answered(live: Live) -> int:
 
 def test_a_conversation_at_the_terminal(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "capital.json").write_text('{"enum": ["Paris", "Rome"]}')
-    surely = ("-p", "temperature=0")
-    with terminal("chat", CHAT, *surely, environ=environ, cwd=tmp_path) as screen:
+    (tmp_path / "town.txt").write_text("The town is called Zurnau. " * 40)
+    options = ("--format", "capital.json", "--verbose")
+    with terminal("chat", CHAT, *options, environ=environ, cwd=tmp_path) as screen:
         screen.wait_for("/? shows the commands, Ctrl-D or /bye leaves.")
-        screen.wait_for(">>> ")
-        screen.type("/set parameter num_predict 12\n")
-        screen.wait_for("num_predict is 12.")
-        screen.wait_for(">>> ")
-        screen.type("/set format capital.json\n")
-        screen.wait_for("Answers match capital.json.")
-        screen.wait_for(">>> ")
-        screen.type('"""What is\nthe capital of France?"""\n')
-        screen.wait_for("... ")
-        answer = screen.wait_for(">>> ")
+
+        def typed(text: str, words: str) -> str:
+            screen.wait_for(">>> ")
+            screen.type(text)
+            return screen.wait_for(words)
+
+        assert n_prompt_tokens(typed('"""What is\nthe capital?"""\n', "tokens/s")) < 100
+        typed("/file town.txt\n", "town.txt goes with the next question.")
+        assert n_prompt_tokens(typed("And now?\n", "tokens/s")) > 250, "the document and all turns"
+        typed("/clear\n", "The conversation starts from the beginning.")
+        typed("/system Be brief. Name a capital.\n", "The system message is set.")
+        answer = typed("France?\n", "tokens/s")
         assert '"Paris"' in answer or '"Rome"' in answer
-        screen.type("/show\n")
-        assert "quantization" in screen.wait_for(">>> ")
-        screen.type("/frob\n")
-        screen.wait_for("There is no command '/frob'. /? shows them.")
-        screen.type("/bye\n")
+        assert n_prompt_tokens(answer) < 60, "no earlier turn, no document"
+        typed("/frob\n", "/load MODEL")
+        typed("/load no-such-model\n", "There is no model 'no-such-model' here.")
+        typed("/file cat.png\n", f"'{CHAT}' does not take images.")
+        typed(f"/load {CHAT}\n", "A new conversation begins.")
+        typed("/bye\n", "/bye")
         assert screen.ended() == 0
     history = tmp_path / "home" / "chat-history"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
-    assert "/set parameter num_predict 12" in history.read_text().splitlines()
+    assert "/file town.txt" in history.read_text().splitlines()
+
+
+def test_no_history_is_kept_where_that_is_set(environ: dict[str, str], tmp_path: Path) -> None:
+    environ["OLLAMA_NOHISTORY"] = "1"
+    with terminal("chat", CHAT, environ=environ, cwd=tmp_path) as screen:
+        screen.wait_for(">>> ")
+        screen.type("/bye\n")
+        assert screen.ended() == 0
+    assert not (tmp_path / "home" / "chat-history").exists()
 
 
 LONG = json.dumps({"type": "string", "minLength": 12_000})
@@ -76,11 +88,6 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
         screen.type(CTRL_C)
         screen.wait_for("Ctrl-D or /bye leaves.")
         screen.wait_for(">>> ")
-        screen.type("/set parameter num_predict 4\n")
-        screen.wait_for(">>> ")
-        screen.type("And then?\n")
-        screen.wait_for(">>> ")
-        screen.rest()
         screen.type(CTRL_D)
         assert screen.ended() == 0
 
@@ -95,7 +102,7 @@ def test_what_is_typed_during_an_answer_waits_for_the_next_question_and_sigterm_
         screen.type("Write a long story.\n")
         screen.wait_for('"')  # the answer has begun
         screen.type("/clear\n")
-        assert "/clear" not in screen.wait_for("(The answer reached its limit")
+        screen.wait_for("(The answer reached its limit")
         screen.wait_for("The conversation starts from the beginning.")
         screen.wait_for(">>> ")
         screen.rest()
@@ -108,9 +115,7 @@ def test_a_prompt_is_answered_once(environ: dict[str, str], tmp_path: Path) -> N
     answer = paddock_here(*command, "-p", "temperature=0", environ=environ, cwd=tmp_path)
     assert (answer.status, answer.err) == (
         0,
-        "(The answer reached its limit; /set parameter num_predict changes it.)\n"
-        if answer.err
-        else "",
+        "(The answer reached its limit; `-p num_predict=N` changes it.)\n" if answer.err else "",
     )
     assert answer.out.strip()
     assert answer.out.endswith("\n")
@@ -230,9 +235,3 @@ def test_without_a_service_the_command_does_it_itself(tmp_path: Path) -> None:
     answer = paddock_here(*command, "-p", "temperature=0", environ=environ, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert answer.out.strip()
-
-
-def test_thinking_may_be_asked_with_a_level_and_without() -> None:
-    assert [
-        _think_option(arg) for arg in ("--think", "--think=true", "--think=none", "--thinking")
-    ] == [*("--think", "--think", "--no-think", "--thinking")]

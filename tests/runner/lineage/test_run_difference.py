@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.compare.run_difference import MOST_EQUAL_PAIRS, RunItemChange, change_rows
+from paddock.runner.lineage.run_difference import MOST_EQUAL_PAIRS, RunItemChange, change_rows
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.cli.test_web_console import links, served, signed_in
