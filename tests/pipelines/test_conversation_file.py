@@ -1,8 +1,5 @@
 from pathlib import Path
 
-import pytest
-
-from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.prompt_file import ConversationTemplate, read_template_file
 
 TEXT = """\
@@ -28,12 +25,3 @@ def test_what_decides_an_answer_is_in_its_source(tmp_path: Path) -> None:
         sources.append(read_template_file(tmp_path, "a.prompt.yml").source)
     assert sources[0] == sources[1], "tests decide no answer"
     assert sources[0] != sources[2]
-
-
-def test_a_faulty_file_is_told_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "a.prompt.yml").write_text("name: x\nmessages: [{role: user}]\n")
-    with pytest.raises(ExpressionError) as caught:
-        read_template_file(tmp_path, "a.prompt.yml")
-    assert caught.value.message == (
-        "in the file 'a.prompt.yml', line 2: the key 'content' is missing here"
-    )

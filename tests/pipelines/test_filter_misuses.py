@@ -8,10 +8,8 @@ from paddock.pipelines.expressions import Expression, ExpressionError
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        (
-            "[[1]] | sum(start=[])",
-            "`start` of `sum` must be a number. `flatten` makes one list of lists.",
-        ),
+        ("[[1]] | sum(start=[])",
+         "`start` of `sum` must be a number. `flatten` makes one list of lists."),
         ("[1] | sum(begin=1)", "`sum` takes no `begin`. Known: 'attribute', 'start'."),
         ("x | truncate_words", "`truncate_words` needs `count`"),
         ("x | truncate_words('3')", "`count` of `truncate_words` must be a whole number"),
@@ -22,7 +20,7 @@ from paddock.pipelines.expressions import Expression, ExpressionError
         ("x | flatten('all')", "`levels` of `flatten` must be a whole number"),
         ("x | first(n=1)", "`first` takes no `n`. It takes none."),
     ],
-)
+)  # fmt: skip
 def test_a_filter_that_can_only_fail_is_a_fault_before_anything_runs(
     source: str, told: str
 ) -> None:

@@ -1,7 +1,10 @@
+import random
+import textwrap
+
 import pytest
 
 from paddock.pipelines.expressions import Expression, ExpressionError
-from tests.pipelines.test_expressions import value
+from paddock.pipelines.filters import wordwrap
 
 
 @pytest.mark.parametrize(
@@ -77,8 +80,12 @@ def test_what_such_a_filter_cannot_do_is_one_sentence(source: str, told: str) ->
     assert told in str(caught.value)
 
 
-def test_our_filters() -> None:
-    assert value("{{ 'Où est lieu ?'|slug }}") == "ou-est-lieu"
-    assert value("{{ 'one two three'|truncate_words(2) }}") == "one two…"
-    assert value("{{ doc.path|basename }}") == "b.txt"
-    assert value("{{ {'a': '<é>'}|tojson }}") == '{"a": "<é>"}'
+def test_wordwrap_gives_what_the_standard_library_gives() -> None:
+    chance = random.Random(1)
+    for _ in range(300):
+        words = "".join(chance.choice("ab- .\n") for _ in range(chance.randint(0, 60)))
+        text = words + chance.choice(["", "x" * 1500, "x-y" * 500, "--" * 700])
+        width = chance.randint(1, 30)
+        lines = [textwrap.wrap(line, width) for line in text.split("\n")]
+        assert wordwrap(text, width) == "\n".join("\n".join(one) for one in lines)
+    assert len(wordwrap("x" * 1_000_000, 1)) == 1_999_999

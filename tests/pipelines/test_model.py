@@ -97,19 +97,6 @@ def test_the_whole_example_of_the_language_is_read() -> None:
     assert pipeline.tests[0].expect[1].check == "returns.counts.failed == 0"
 
 
-def test_the_smallest_pipeline_is_read(tmp_path: Path) -> None:
-    text = """
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - for_each: doc in steps.docs.files
-    do:
-      - {id: sum, uses: summarise, with: {file: "{{ doc.path }}"}}
-      - {uses: files.write, with: {path: "out/{{ doc.relpath }}.md", text: "{{ steps.sum.text }}"}}
-"""
-    assert read(text, str(tmp_path / "digest" / "pipeline.yaml")).name == "digest"
-    assert read(text, "news.yaml").name == "news"
-
-
 def test_an_unknown_key_reads_as_people_expect() -> None:
     assert fault("steps:\n  - {id: a, uses: x, fro_each: b}\n") == (
         "news.yaml:2:22: unknown key 'fro_each'.\n"
@@ -196,20 +183,12 @@ tests: [{expect: [{}]}]
         ("steps: {uses: x}", "Begin each entry with '- '."),
         ("steps: [{uses: x, do: y}]", "Write it as `[…]`."),
         ("name: 5\nsteps: [{uses: x}]", "Put it in quotes."),
-        (
-            "name: {a: b}\nsteps: [{uses: x}]",
-            "If it is meant as text, put it in quotes: braces and brackets have a meaning in YAML.",
-        ),
+        ("name: {a: b}\nsteps: [{uses: x}]",
+         "If it is meant as text, put it in quotes: braces and brackets have a meaning in YAML."),
     ],
-)
+)  # fmt: skip
 def test_a_value_of_another_kind_is_told_with_how_to_write_it(text: str, remedy: str) -> None:
     assert fault(text).endswith(f"\n  {remedy}")
-
-
-def test_a_number_beyond_all_bounds_is_told_in_words() -> None:
-    assert faults("pipeline: 99999999999999999999999999\nsteps: [{uses: x}]") == [
-        "'pipeline' is too large a number: '99999999999999999999999999'."
-    ]
 
 
 def test_a_check_is_read_once_or_as_a_list_and_must_be_whole() -> None:
@@ -223,21 +202,6 @@ def test_a_check_is_read_once_or_as_a_list_and_must_be_whole() -> None:
     ]
     told = fault("steps: [{uses: x, reply: {check: [words(text, most=3)]}}]")
     assert "Put the whole expression in quotes: in a YAML list a comma ends it." in told
-
-
-def test_a_reply_belongs_to_a_step_and_not_to_a_block() -> None:
-    told = fault("steps: [{for_each: 'a in [1]', reply: {check: true}, do: [{uses: x}]}]")
-    assert "`reply` cannot be combined with `for_each`." in told
-    assert "It belongs to the step in `do` that asks a model." in told
-
-
-def test_keys_that_begin_with_x_are_free() -> None:
-    pipeline = read(
-        "x-a: 1\nmodels: {w: {ref: m, x-b: 2}}\nsteps: [{uses: y, x-c: 3, with: {x-d: 4, e: 5}}]"
-    )
-    step = pipeline.steps[0]
-    assert isinstance(step, StepNode)
-    assert step.params.data == {"e": 5}
 
 
 ANCHORS = """\
@@ -266,16 +230,6 @@ def test_anchors_may_stand_in_keys_that_are_free() -> None:
     assert not pipeline.secrets and len(pipeline.tests) == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", "5", "steps", "# nothing"])
-def test_a_file_that_is_no_mapping_is_one_fault(text: str) -> None:
-    assert faults(text) == ["a pipeline is a mapping with the key `steps`."]
-
-
-def test_a_pipeline_needs_steps() -> None:
-    assert faults("name: x") == ["the key 'steps' is missing here."]
-    assert faults("steps: []") == ["'steps' must not be empty."]
-
-
 def test_yaml_words_that_are_text_here_work_as_keys_and_values() -> None:
     pipeline = read("on: {window: 22:00-07:00}\nsteps: [{uses: x, cache: off}]")
     assert pipeline.on is not None
@@ -290,43 +244,6 @@ def test_an_input_may_be_just_its_default(written: Any, kind: str) -> None:
     shown = {True: "true"}.get(written, written) if not isinstance(written, list) else "[1]"
     declared = read(f"inputs: {{a: {shown}}}\nsteps: [{{uses: x}}]").inputs["a"]
     assert (declared.type, declared.default, declared.is_required) == (kind, written, False)
-
-
-@pytest.mark.parametrize(
-    ("deletes", "what"),
-    [
-        ("pruned", "'deletes' must be keep, prune, or a table such as {prune: true, most: 50%}; it "
-         "is 'pruned'."),
-        ("{most: 101%}", "'most' must be a percentage such as 50%; it is '101%'."),
-        ("{most: 50}", "'most' must be a percentage such as 50%; it is '50'."),
-        ("{mots: 5%}", "unknown key 'mots'."),
-    ],
-)  # fmt: skip
-def test_what_becomes_of_deleted_files_is_a_word_or_a_table(deletes: str, what: str) -> None:
-    text = f"on: {{watch: {{path: a, deletes: {deletes}}}}}\nsteps: [{{uses: a, with: {{}}}}]"
-    assert faults(text) == [what]
-
-
-def test_models_may_be_just_their_reference() -> None:
-    assert read("models: {w: smollm2:135m}\nsteps: [{uses: x}]").models["w"].ref == "smollm2:135m"
-
-
-@pytest.mark.parametrize("cron", ["*/5 * * * *", "0 6 1,15 jan-mar mon-fri", "@daily", "0 0 * * 7"])
-def test_cron_expressions_are_taken(cron: str) -> None:
-    assert read(f'on: {{schedule: [{{cron: "{cron}"}}]}}\nsteps: [{{uses: x}}]').on is not None
-
-
-@pytest.mark.parametrize("cron", ["", "* * * *", "60 * * * *", "*/0 * * * *", "a * * * *", "1- * * * *"])  # fmt: skip  # noqa: E501
-def test_other_cron_expressions_are_faults(cron: str) -> None:
-    assert "'cron' must" in fault(f'on: {{schedule: [{{cron: "{cron}"}}]}}\nsteps: [{{uses: x}}]')
-
-
-def test_a_loop_variable_cannot_hide_another_name() -> None:
-    text = 'steps: [{for_each: "a in [1]", do: [{for_each: "a in [2]", do: [{uses: x}]}]}]'
-    assert faults(text) == ["the name 'a' is already used."]
-    assert faults('steps: [{for_each: "inputs in [1]", do: [{uses: x}]}]') == [
-        "the name 'inputs' is already used."
-    ]
 
 
 def test_template_files_must_be_there_and_lie_next_to_the_pipeline(tmp_path: Path) -> None:
@@ -356,3 +273,44 @@ def test_template_files_must_be_there_and_lie_next_to_the_pipeline(tmp_path: Pat
         "the name of a template file must be a literal, not '{{ x }}'.",
         "the file '.' cannot be read: it is a folder.",
     ]
+
+
+CRON = "on: {schedule: [{cron: '%s'}]}\nsteps: [{uses: x}]"
+DELETES = "on: {watch: {path: a, deletes: %s}}\nsteps: [{uses: a, with: {}}]"
+NO_PIPELINE = "a pipeline is a mapping with the key `steps`."
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        *((text, [NO_PIPELINE]) for text in ("", "[]", "5", "steps", "# nothing")),
+        ("name: x", ["the key 'steps' is missing here."]),
+        ("steps: []", ["'steps' must not be empty."]),
+        ("pipeline: 99999999999999999999999999\nsteps: [{uses: x}]",
+         ["'pipeline' is too large a number: '99999999999999999999999999'."]),
+        ("steps: [{for_each: 'a in [1]', reply: {check: true}, do: [{uses: x}]}]",
+         ["`reply` cannot be combined with `for_each`."]),
+        ('steps: [{for_each: "a in [1]", do: [{for_each: "a in [2]", do: [{uses: x}]}]}]',
+         ["the name 'a' is already used."]),
+        ('steps: [{for_each: "inputs in [1]", do: [{uses: x}]}]',
+         ["the name 'inputs' is already used."]),
+        (DELETES % "pruned", ["'deletes' must be keep, prune, or a table such as "
+                              "{prune: true, most: 50%}; it is 'pruned'."]),
+        (DELETES % "{most: 101%}", ["'most' must be a percentage such as 50%; it is '101%'."]),
+        (DELETES % "{most: 50}", ["'most' must be a percentage such as 50%; it is '50'."]),
+        (DELETES % "{mots: 5%}", ["unknown key 'mots'."]),
+        *((CRON % cron, []) for cron in ("*/5 * * * *", "0 6 1,15 jan-mar mon-fri", "@daily",
+                                         "0 0 * * 7")),
+        ("models: {w: smollm2:135m}\nsteps: [{uses: x}]", []),
+    ],
+)  # fmt: skip
+def test_a_file_is_sound_or_has_these_faults(text: str, messages: list[str]) -> None:
+    if messages:
+        assert faults(text) == messages
+    else:
+        assert read(text).steps
+
+
+@pytest.mark.parametrize("cron", ["", "* * * *", "60 * * * *", "*/0 * * * *", "a * * * *", "1- * * * *"])  # fmt: skip  # noqa: E501
+def test_other_cron_expressions_are_faults(cron: str) -> None:
+    assert "'cron' must" in fault(CRON % cron)

@@ -94,16 +94,6 @@ steps:
     assert "step 'a' reads its own outputs" in fault("steps: [{id: a, uses: x, if: steps.a.text}]")
 
 
-def test_an_unknown_step_is_told_with_the_near_ones() -> None:
-    text = 'steps:\n  - {id: docs, uses: x}\n  - {uses: y, with: {a: "{{ steps.dos.files }}"}}\n'
-    assert fault(text) == (
-        "news.yaml:3:25: there is no step 'dos'.\n"
-        '       3 |   - {uses: y, with: {a: "{{ steps.dos.files }}"}}\n'
-        "         |                         ^^^^^^^^^^^^^^^^^^^^^^^\n"
-        "  Known: 'docs'. Did you mean 'docs'?"
-    )
-
-
 def test_reaching_into_a_block_is_explained() -> None:
     assert fault(
         """

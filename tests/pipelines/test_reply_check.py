@@ -37,14 +37,11 @@ def test_what_is_true_has_no_failures() -> None:
         ("size(output) < 3", "long", ["This must be true: size(output) < 3 (size is 4)."]),
         ("never(output)", "x", ["This must be true: never(output)."]),
         ("not shouts(output)", "low", ["This must be true: not shouts(output)."]),
-        (
-            "shouts(output.a) or words(output.b, most=1)",
-            {"a": "A", "b": "b c"},
-            ["Say it in small letters.", "It has 2 words; write at most 1."],
-        ),
+        ("shouts(output.a) or words(output.b, most=1)", {"a": "A", "b": "b c"},
+         ["Say it in small letters.", "It has 2 words; write at most 1."]),
         ("words(output.a, most=1)", {"a": "b c d"}, ["`a`: It has 3 words; write at most 1."]),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_true_is_said_by_the_function_or_by_the_check(
     source: str, output: Any, sentences: list[str]
 ) -> None:
@@ -56,16 +53,12 @@ def test_what_is_not_true_is_said_by_the_function_or_by_the_check(
     [
         ("words(output.b)", "there is no 'b' here (in 'words(output.b)'). Known: 'a'."),
         ("unique(output.a)", "'unique(output.a)' failed: `unique` takes a list"),
-        (
-            "words(output, most='x')",
-            "'words(output, most='x')' failed: a bound must be a whole number",
-        ),
-        (
-            "matches(output.a, '(?=x)')",
-            "'matches(output.a, '(?=x)')' failed: the pattern '(?=x)' cannot be used: look-around",
-        ),
+        ("words(output, most='x')",
+         "'words(output, most='x')' failed: a bound must be a whole number"),
+        ("matches(output.a, '(?=x)')",
+         "'matches(output.a, '(?=x)')' failed: the pattern '(?=x)' cannot be used: look-around"),
     ],
-)
+)  # fmt: skip
 def test_a_check_that_cannot_be_evaluated_says_why(source: str, why: str) -> None:
     with pytest.raises(ExpressionError) as caught:
         failures(source, {"a": "x"})
@@ -85,13 +78,11 @@ def test_calls_that_can_never_work_are_found_in_advance() -> None:
     ("source", "sentence"),
     [
         ("matches(text, '(')", "`matches`: the pattern '(' cannot be used: unclosed group"),
-        (
-            "language(text, 'Klingon')",
-            "`language`: there is no language 'Klingon'; write a code such as 'de'",
-        ),
+        ("language(text, 'Klingon')",
+         "`language`: there is no language 'Klingon'; write a code such as 'de'"),
         ("matches(text, output.p) and language(text, inputs.l, 'pt-BR', 'Welsh'[:2])", None),
     ],
-)
+)  # fmt: skip
 def test_what_is_written_out_is_looked_at_in_advance(source: str, sentence: str | None) -> None:
     told = [message for message, _ in Check.of(source).faults(BUILT_IN)]
     assert told == ([] if sentence is None else [sentence])

@@ -26,25 +26,14 @@ def test_the_short_form_names_each_field_with_its_type() -> None:
         "required": ["title", "points", "risk", "score"],
         "additionalProperties": False,
     }
-
-
-def test_a_date_is_a_text_of_that_format() -> None:
-    schema = read_reply_schema({"paid": "date?", "days": "list[date]"}, HERE).schema
-    day = {"type": "string", "format": "date"}
-    assert schema["properties"] == {
-        "paid": day | {"type": ["string", "null"]},
-        "days": {"type": "array", "items": day},
-    }
-
-
-def test_short_forms_nest() -> None:
-    schema = read_reply_schema(
-        {"who": {"age": "int?"}, "all": [{"ok": "bool"}], "m": "list[list[int]]"}, HERE
-    )
-    properties = schema.schema["properties"]
-    assert properties["who"]["properties"] == {"age": {"type": ["integer", "null"]}}
-    assert properties["all"]["items"]["properties"] == {"ok": {"type": "boolean"}}
-    assert properties["m"]["items"] == {"type": "array", "items": {"type": "integer"}}
+    nested = read_reply_schema(
+        {"who": {"age": "int?"}, "all": [{"ok": "bool"}], "m": "list[list[int]]", "d": "date?"},
+        HERE,
+    ).schema["properties"]
+    assert nested["who"]["properties"] == {"age": {"type": ["integer", "null"]}}
+    assert nested["all"]["items"]["properties"] == {"ok": {"type": "boolean"}}
+    assert nested["m"]["items"] == {"type": "array", "items": {"type": "integer"}}
+    assert nested["d"] == {"type": ["string", "null"], "format": "date"}
 
 
 @pytest.mark.parametrize(

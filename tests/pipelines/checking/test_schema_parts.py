@@ -43,16 +43,10 @@ LONG = {
         ({"number": " \n", "seen": None, "kind": "bill"}, SHORT, {("number",)}),
         ({"number": "7", "tags": ["", "a"]}, SHORT, set()),
         ({"number": None, "tags": []}, SHORT, {("number",)}),
-        (
-            {"items": [{"name": "", "price": None}, {"name": "a"}], "buyer": {"name": ""}},
-            SHORT,
-            {("items", 0, "name"), ("buyer", "name")},
-        ),
-        (
-            {"tags": [], "ways": [], "note": "", "any": None, "maybe": "", "same": ""},
-            LONG,
-            {("tags",), ("any",), ("same",)},
-        ),
+        ({"items": [{"name": "", "price": None}, {"name": "a"}], "buyer": {"name": ""}}, SHORT,
+         {("items", 0, "name"), ("buyer", "name")}),
+        ({"tags": [], "ways": [], "note": "", "any": None, "maybe": "", "same": ""}, LONG,
+         {("tags",), ("any",), ("same",)}),
         ({"other": ""}, LONG, set()),
         ({"a": "", "b": None, "c": []}, {}, set()),
         ("", {"type": "string"}, {()}),
@@ -60,7 +54,7 @@ LONG = {
         (0, {"type": "number"}, set()),
         ({"number": False}, SHORT, set()),
     ],
-)
+)  # fmt: skip
 def test_a_field_is_empty_where_the_schema_requires_it_and_it_says_nothing(
     answer: Any, schema: Any, empty: set[Any]
 ) -> None:
