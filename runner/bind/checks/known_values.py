@@ -6,7 +6,7 @@ that are made first. Of a kind that is not certain, None, nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias, get_origin
 
 from jinja2 import nodes
@@ -228,7 +228,11 @@ class KnownValues:
             case ("steps", step, output, *path):
                 known = self.outputs_of(step)
                 if output == "output" and known.schema is not None:
-                    return _kind_in_schema(known.schema, path)
+                    schema = known.schema
+                    for name in path:
+                        schema = _child_schema(schema, name)
+                    kind = schema.get("type") if isinstance(schema, dict) else None
+                    return _SCHEMA_KINDS.get(kind) if isinstance(kind, str) else None
                 return None if path else known.kinds.get(output)
         return None
 
@@ -246,10 +250,3 @@ def _kind_of_hint(hint: Any) -> Kind:
 def _child_schema(schema: Any, name: str) -> Any:
     names = schema.get("properties") if isinstance(schema, dict) else None
     return names.get(name) if isinstance(names, dict) else None
-
-
-def _kind_in_schema(schema: Any, path: Iterable[str]) -> Kind:
-    for name in path:
-        schema = _child_schema(schema, name)
-    kind = schema.get("type") if isinstance(schema, dict) else None
-    return _SCHEMA_KINDS.get(kind) if isinstance(kind, str) else None

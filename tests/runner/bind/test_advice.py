@@ -88,29 +88,21 @@ TELLS = (
 @pytest.mark.parametrize(
     ("steps", "reads"),
     [
-        (
-            READS.replace("TEXT", "{{ steps.each.counts.new }}"),
-            "step 'n' reads `steps.each.counts.new`",
-        ),
-        (
-            READS.replace("TEXT", "{{ steps.each.counts | tojson }}"),
-            "step 'n' reads `steps.each.counts`",
-        ),
-        (
-            READS.replace("'TEXT'}", "x}, if: steps.each.counts.fresh > 0"),
-            "reads `steps.each.counts.fresh`",
-        ),
-        (
-            READS.replace("TEXT", "{% set c = steps.each.counts %}{{ c.new }}"),
-            "`steps.each.counts`",
-        ),
+        (READS.replace("TEXT", "{{ steps.each.counts.new }}"),
+         "step 'n' reads `steps.each.counts.new`"),
+        (READS.replace("TEXT", "{{ steps.each.counts | tojson }}"),
+         "step 'n' reads `steps.each.counts`"),
+        (READS.replace("'TEXT'}", "x}, if: steps.each.counts.fresh > 0"),
+         "reads `steps.each.counts.fresh`"),
+        (READS.replace("TEXT", "{% set c = steps.each.counts %}{{ c.new }}"),
+         "`steps.each.counts`"),
         (RUNS + READS.replace("TEXT", "{{ steps.sub.n.deleted }}"), "`steps.sub.n.deleted`"),
         (RUNS + READS.replace("TEXT", "{{ steps.sub.all }}"), "`steps.sub.all`"),
         (READS.replace("TEXT", "{{ steps.each.counts.done }} {{ steps.each.changed }}"), None),
         (RUNS + READS.replace("TEXT", "{{ steps.sub.n.skipped }} {{ steps.sub.texts }}"), None),
         ("returns: {n: steps.each.counts, new: steps.each.counts.new}\n", None),
     ],
-)
+)  # fmt: skip
 def test_who_reads_counts_of_the_run_is_warned(
     tmp_path: Path, steps: str, reads: str | None
 ) -> None:

@@ -1,6 +1,5 @@
 """Typed steps, inputs and models: the last place where the YAML's author can be wrong."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.scope import Scope
-from paddock.steps import registry
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 DEFAULTS: Mapping[Role, str] = {"chat": "smollm2:135m", "embed": "all-minilm"}
@@ -68,12 +66,6 @@ steps:
     assert isinstance(params, summary.kind.params)
     assert (params.text, params.words, params.params.seed) == ("5 x", 5, 3)
     assert summary.reads.all == {("inputs", "words")}
-
-
-def test_constant_parameters_are_made_once(tmp_path: Path) -> None:
-    made = bound(tmp_path, "steps: [{uses: files.scan, with: {root: .}}]")
-    params = step(made.nodes[0]).params
-    assert params.render({}) is params.render({"x": 1})
 
 
 def test_templates_are_bound_to_the_scope_and_rendered_by_the_step(tmp_path: Path) -> None:
@@ -166,13 +158,6 @@ steps:
     assert specs[3] is None
 
 
-def test_without_models_the_settings_decide(tmp_path: Path) -> None:
-    made = bound(tmp_path, "steps: [{uses: chat, with: {prompt: x}}]")
-    spec = step(made.nodes[0]).model
-    assert spec is not None
-    assert (spec.ref, spec.role) == ("smollm2:135m", "chat")
-
-
 def test_paths_given_are_relative_to_the_caller_and_defaults_to_the_yaml(tmp_path: Path) -> None:
     folder, cwd = tmp_path / "pipe", tmp_path / "me"
     folder.mkdir()
@@ -207,16 +192,6 @@ steps:
         "       8 |         model: qwen3-8b\n"
         "         |                ^^^^^^^^\n"
         "  Known: 'writer', 'vec'. Add it under `models` or correct the name."
-    )
-
-
-def test_an_unknown_step_is_told_with_the_known_ones() -> None:
-    known = ", ".join(f"'{name}'" for name in registry.step_names())
-    assert str(refusal("steps:\n  - uses: files.scna\n")) == (
-        "news.yaml:2:11: there is no step called 'files.scna'.\n"
-        "       2 |   - uses: files.scna\n"
-        "         |           ^^^^^^^^^^\n"
-        f"  Known: {known}. Did you mean 'files.scan'?"
     )
 
 
@@ -277,17 +252,6 @@ returns: {x: steps.w.file}
     ]
 
 
-def test_the_value_of_an_answer_without_a_schema_is_not_read() -> None:
-    assert messages(
-        """
-steps:
-  - {id: a, uses: chat, with: {prompt: x}}
-  - {id: b, uses: reduce, with: {over: [x], prompt: x, by: item, fold: groups}}
-  - {id: c, uses: prompt, with: {template: "{{ steps.a.output }} {{ steps.b.output }}"}}
-"""
-    ) == ["`steps.a.output` is null."]
-
-
 def test_outputs_are_those_that_returns_names_and_blocks_have_their_own() -> None:
     assert messages(
         """
@@ -301,25 +265,10 @@ steps:
     ) == ["step 'a' has no output 'text'.", "step 'b' has no output 'text'."]
 
 
-def test_names_of_maps_and_vars_are_known_in_their_texts() -> None:
-    text = """
-steps:
-  - uses: summarise
-    with: {text: x, map: "{{ chunk }} {{ index }} {{ previous }}", reduce: "{{ notes }}"}
-  - {uses: chat, with: {prompt: "{{ a }}", system: "{{ a }}", vars: {a: 1}}}
-"""
-    assert faults_of(text) == ()
-
-
 def test_checking_a_file_asks_for_no_inputs() -> None:
     text = "inputs: {must: {type: str}}\nsteps: [{uses: prompt, with: {template: x}}]"
     assert faults_of(text) == ()
     assert messages(text) == ["input 'must' has no value."]
-
-
-def test_inputs_without_a_value_are_null_where_they_may_be(tmp_path: Path) -> None:
-    text = "inputs: {a: {type: str, required: false}}\nsteps: [{uses: prompt, with: {template: x}}]"
-    assert bound(tmp_path, text).inputs == {"a": None}
 
 
 def test_a_circle_of_links_is_no_path(tmp_path: Path) -> None:
@@ -346,47 +295,6 @@ def test_a_value_that_turns_out_wrong_is_told_with_its_place(tmp_path: Path) -> 
     with pytest.raises(RenderError, match=r"`text`: there is no 'x' here .* Known: 'y'\."):
         params.render(Scope.of({}).child("d", {"y": 5}))
     assert params.render(Scope.of({}).child("d", {"x": 5})).text == "5", "as in a longer text"
-
-
-def test_ten_thousand_documents_of_three_steps_cost_little(tmp_path: Path) -> None:
-    text = """
-steps:
-  - id: each
-    for_each: doc in []
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-      - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}
-      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
-"""
-    body = block(bound(tmp_path, text).nodes[0]).body
-    outer = Scope.of({})
-
-    def item() -> None:
-        scope = outer.child("doc", {"path": "/a/b.md", "relpath": "b.md"})
-        for node, outputs in zip(body, ({"text": "t"}, {"text": "s"}, {}), strict=True):
-            params = step(node).params.render(scope)
-            if step(node).uses == "chat":
-                params.prompt.render()
-            scope = scope.with_step(node.id, outputs)
-
-    item()
-    started = time.process_time()
-    for _ in range(500):
-        item()
-    assert (time.process_time() - started) / 500 < 0.003  # 0.1 ms
-
-
-def test_a_budget_and_a_priority_are_bound(tmp_path: Path) -> None:
-    text = """
-concurrency: {priority: interactive}
-budget: {time: 2h, tokens: 5000}
-steps: [{uses: prompt, with: {template: x}}]
-"""
-    made = bound(tmp_path, text)
-    assert (made.budget.time, made.budget.tokens) == (7200.0, 5000)
-    assert made.priority == "interactive"
-    plain = bound(tmp_path, "steps: [{uses: prompt, with: {template: x}}]")
-    assert (plain.budget.is_set, plain.priority) == (False, "batch")
 
 
 RESULTS = """\

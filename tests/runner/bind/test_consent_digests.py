@@ -121,13 +121,10 @@ WRITTEN = "{path: /a, inputs: {url: 'http://one:1'}}"
         (f"webhook: [{WRITTEN}]", ["http://one:1"]),
         (f"webhook: [{BY_PAYLOAD}]", []),
         (f"webhook: [{BY_PAYLOAD}, {WRITTEN}]", ["http://one:1"]),
-        (
-            "schedule: [{cron: '@daily', inputs: {url: 'http://one:1'}}, "
-            "{cron: '@daily', inputs: {url: 'http://two:2'}}]",
-            ["http://one:1", "http://two:2"],
-        ),
+        ("schedule: [{cron: '@daily', inputs: {url: 'http://one:1'}}, "
+         "{cron: '@daily', inputs: {url: 'http://two:2'}}]", ["http://one:1", "http://two:2"]),
     ],
-)
+)  # fmt: skip
 def test_addresses_that_triggers_write_are_agreed_to_and_no_caller_leads_elsewhere(
     triggers: str, addresses: list[str], tmp_path: Path
 ) -> None:

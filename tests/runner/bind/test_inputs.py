@@ -16,10 +16,6 @@ def folder_of(value: str, tmp_path: Path) -> str:
     return str(read.values["folder"])
 
 
-def test_a_callers_path_is_relative_to_where_the_caller_stands(tmp_path: Path) -> None:
-    assert folder_of("papers", tmp_path) == str(tmp_path / "papers")
-
-
 def test_a_callers_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert folder_of("~/papers", tmp_path) == str(tmp_path / "home" / "papers")

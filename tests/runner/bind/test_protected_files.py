@@ -238,13 +238,6 @@ def test_a_documents_text_leaves_no_folder_and_names_nothing_hidden(
     assert written == ["out/a/fine.md"]
 
 
-def test_what_the_author_writes_may_be_hidden(tmp_path: Path) -> None:
-    step = NAMED_BY_TEXT.replace("out/", ".out/.x/../.notes/.")
-    report = ran(tmp_path, step, {"names/a.txt": "fine"})
-    assert [item.error for item in report.items] == [None]
-    assert (tmp_path / ".out/.notes/.fine.md").is_file()
-
-
 def test_braces_within_an_expression_of_a_path_are_a_part_of_it(tmp_path: Path) -> None:
     named = "{{ {'a': {'b': steps.name.text}}.a.b }}"
     step = f'{{uses: files.write, with: {{path: ".notes/{named}.md", text: x}}}}'
@@ -255,14 +248,6 @@ def test_braces_within_an_expression_of_a_path_are_a_part_of_it(tmp_path: Path) 
         "yourself, or clean the text first."
     }
     assert (tmp_path / ".notes/fine.md").is_file()
-
-
-def test_a_documents_text_names_no_hidden_file_to_be_read(tmp_path: Path) -> None:
-    step = '{uses: files.read, with: {path: "{{ steps.name.text }}"}}'
-    names = {"names/a.txt": ".env", "names/b.txt": "names/b.txt", "names/c.txt": "names/../.env"}
-    found = errors(ran(tmp_path, step, {**names, ".env": "KEY=secret"}))
-    assert found.keys() == {"a.txt", "c.txt"}
-    assert all("names the hidden '.env'" in error for error in found.values())
 
 
 SEARCH = (
@@ -280,6 +265,7 @@ READ = (
     [
         ('{uses: chat, with: {prompt: x, images: [a.png, "{{ steps.name.text }}"]}}', "images.1"),
         ('{uses: chat, with: {prompt: x, images: "{{ [steps.name.text] }}"}}', "images"),
+        ('{uses: files.read, with: {path: "{{ steps.name.text }}"}}', "path"),
         (SEARCH, "options.root"),
         ('{uses: run, with: {command: [ls], cwd: "{{ steps.name.text }}"}}', "cwd"),
         ('{uses: embed, with: {texts: [x], store: "{{ steps.name.text }}"}}', "store"),

@@ -236,14 +236,6 @@ def test_an_inner_pipeline_is_looked_at_as_well(tmp_path: Path) -> None:
     assert sys.executable not in found[0].message
 
 
-def test_a_model_file_that_only_an_inner_pipeline_names_is_looked_at(tmp_path: Path) -> None:
-    world = World(tmp_path, "steps: [{id: a, uses: pipeline, with: {file: inner.yaml}}]")
-    chat = "steps: [{id: c, uses: chat, with: {prompt: Hi}}]"
-    (tmp_path / "inner.yaml").write_text(f"models: {{m: {{ref: ./missing.gguf}}}}\n{chat}")
-    (fault,) = validate(world.file).faults
-    assert fault.message == "no such file: './missing.gguf'."
-
-
 @pytest.mark.parametrize("fast", ["{type: bool, required: true}", "{type: bool, default: false}"])
 def test_an_input_that_is_known_later_makes_no_step_certain(tmp_path: Path, fast: str) -> None:
     inputs = '{fast: "{{ steps.p.text != 1 }}"}'

@@ -30,13 +30,11 @@ def faults(review: str, reply: str = ALL) -> list[str]:
 @pytest.mark.parametrize(
     "review",
     [
-        "{}",
-        '{when: "confidence.min < 0.8 or evidence.missing", by: [ann], ttl: 14d}',
+        "{}", '{when: "confidence.min < 0.8 or evidence.missing", by: [ann], ttl: 14d}',
         '{when: "confidence.total.p < 0.9 and doc.size > 10 or steps.text.title", by: ann}',
-        "{when: \"output.total > 10 or 'x' in text\", on_expiry: skip}",
-        "{when: false}",
+        "{when: \"output.total > 10 or 'x' in text\", on_expiry: skip}", "{when: false}",
     ],
-)
+)  # fmt: skip
 def test_a_review_reads_answer_confidence_evidence_and_all_that_the_step_sees(review: str) -> None:
     assert faults(review) == []
 

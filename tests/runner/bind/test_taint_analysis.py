@@ -101,17 +101,15 @@ def test_a_field_of_others_is_theirs_whatever_its_name(tmp_path: Path) -> None:
     }
 
 
-def test_what_the_caller_and_the_author_wrote_is_not(tmp_path: Path) -> None:
+def test_what_a_webhook_fills_in_is_of_others_and_not_what_caller_and_author_wrote(
+    tmp_path: Path,
+) -> None:
     steps = """\
   - {id: one, uses: chat, with: {prompt: "Of {{ inputs.topic }}"}}
   - {id: two, uses: chat, with: {prompt: "Once more: {{ steps.one.text }}"}}
+  - {id: three, uses: chat, with: {prompt: "{{ inputs.topic }}: {{ inputs.text }}"}}
 """
-    assert untrusted(tmp_path, steps) == {"one": (), "two": ()}
-
-
-def test_what_a_webhook_fills_in_is_of_others(tmp_path: Path) -> None:
-    steps = '  - {id: one, uses: chat, with: {prompt: "{{ inputs.topic }}: {{ inputs.text }}"}}\n'
-    assert untrusted(tmp_path, steps) == {"one": ("inputs.text",)}
+    assert untrusted(tmp_path, steps) == {"one": (), "two": (), "three": ("inputs.text",)}
 
 
 @pytest.mark.parametrize(
