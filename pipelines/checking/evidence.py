@@ -195,9 +195,6 @@ class _Sources:
         """Return which of the sources has an offset."""
         return bisect_right(self._starts, start) - 1
 
-    def is_one_line(self, start: int, end: int) -> bool:
-        return self.index.text.find("\n", start, end) < 0
-
     def is_in_column(self, heading: Span, quote: Quote) -> bool:
         """Return whether a place is in the column of a heading on a line above."""
         above, line = self._line_of(heading[0]), self._line_of(quote.start)
@@ -388,7 +385,7 @@ class _Choice:
         n = max(end - start, 0)
         if self._sources.number_of(span[0]) != self._sources.number_of(quote.start):
             return n + _OTHER_SOURCE_CHARS
-        is_line = n < _LABEL_REACH_CHARS and self._sources.is_one_line(start, end)
+        is_line = n < _LABEL_REACH_CHARS and self._sources.index.text.find("\n", start, end) < 0
         return n if is_line else 2 * n + _LINE_CHARS
 
 

@@ -331,7 +331,8 @@ class TreeReducer(LevelReducer):
                         "model's `ctx`.",
                     )
                 else:
-                    waiting[:0] = split_range(first, last)
+                    middle = (first + last + 1) // 2
+                    waiting[:0] = ((first, middle), (middle, last))
         return ranges
 
     async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
@@ -435,12 +436,6 @@ def _most_groups(n: int, fanin: int) -> int:
     while most * fanin < n:
         most *= fanin
     return most
-
-
-def split_range(begin: int, end: int) -> tuple[IndexRange, IndexRange]:
-    """Split a group of at least two items in the middle."""
-    middle = (begin + end + 1) // 2
-    return (begin, middle), (middle, end)
 
 
 def _is_border(ranks: Sequence[bytes], index: int, fanin: int) -> bool:
