@@ -43,9 +43,3 @@ def test_known_names_end_with_the_nearest() -> None:
 
 def test_the_caret_stands_under_wide_letters_and_tabs() -> None:
     assert Mark("f", 1, 4, 1, "\t標題: x").shown()[1] == "\t    ^"
-
-
-def test_an_overlong_line_is_cut_around_the_place() -> None:
-    text, carets = Mark("f", 1, 5001, 3, "x" * 5000 + "abc" + "y" * 5000).shown()
-    assert len(text) < 200
-    assert text[carets.index("^") : len(carets)] == "abc"

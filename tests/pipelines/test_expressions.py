@@ -91,14 +91,6 @@ def test_a_bare_step_in_a_value_is_a_fault_and_every_text_that_cannot_be_read_is
     assert [error.path for error in errors] == [("a",), ("b", 0)]
 
 
-def test_a_text_that_is_compared_with_a_number_is_told_with_what_to_write() -> None:
-    assert refused("{{ steps.text.year > 3 }}") == (
-        "'{{ steps.text.year > 3 }}' failed: '>' not supported between instances of 'str' and "
-        "'int'. Values of different kinds: `| int` or `| float` makes a number of a text. Cells of "
-        "a CSV are texts unless `columns` or `types: auto` of `files.rows` says otherwise."
-    )
-
-
 def test_an_undefined_name_is_told_with_the_near_ones() -> None:
     assert refused("{{ dox.path }}") == (
         "'dox' is not known here (in '{{ dox.path }}'). "

@@ -22,12 +22,6 @@ def shouts(value: str) -> str | None:
 OWN = {"shouts": shouts, "never": lambda value: False, "size": len}
 
 
-def test_what_is_true_has_no_failures() -> None:
-    assert failures("words(output.gist) <= 3 and 'a' in output.gist", {"gist": "a b c"}) == []
-    assert failures("shouts(output)", "low") == []
-    assert failures("true") == []
-
-
 @pytest.mark.parametrize(
     ("source", "output", "sentences"),
     [
@@ -140,12 +134,6 @@ def test_values_without_evidence_are_named_with_their_fields(
 def test_without_evidence_nothing_can_be_located() -> None:
     with pytest.raises(ExpressionError, match="`located` needs the evidence of the answer"):
         failures("located(output)", {"n": 1})
-
-
-def test_only_what_is_written_in_a_check_is_named_as_its_parameters() -> None:
-    assert [*Check.of("located()").faults(BUILT_IN)] == [
-        ("`located`: missing a required argument: 'value'", "It takes `value`.")
-    ]
 
 
 @pytest.mark.parametrize(

@@ -36,29 +36,14 @@ def test_functions_of_other_packages_are_found_and_ours_go_first() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        (
-            "gone",
-            "check function 'gone' of package 'unknown' cannot be used: ModuleNotFoundError: "
-            "No module named 'no_such_package'. Update or remove 'unknown'.",
-        ),
-        (
-            "number",
-            "check function 'number' of package 'unknown' cannot be used: math:pi is no function. "
-            "Update or remove 'unknown'.",
-        ),
+        ("gone", "check function 'gone' of package 'unknown' cannot be used: ModuleNotFoundError: "
+         "No module named 'no_such_package'. Update or remove 'unknown'."),
+        ("number",
+         "check function 'number' of package 'unknown' cannot be used: math:pi is no function. "
+         "Update or remove 'unknown'."),
     ],
-)
+)  # fmt: skip
 def test_a_broken_function_names_its_package(name: str, sentence: str) -> None:
     with pytest.raises(BrokenCheck) as caught:
         CHECK_FUNCTIONS[name]
     assert str(caught.value) == sentence
-
-
-def test_the_remedy_of_a_broken_function_is_a_field_whatever_its_reason_says() -> None:
-    broken = BrokenCheck("f", "pack", "ImportError: libx.so: cannot open. No such file")
-    assert broken.message.endswith(
-        "cannot be used: ImportError: libx.so: cannot open. No such file"
-    )
-    assert (broken.remedy, str(broken)) == (
-        "Update or remove 'pack'.", f"{broken.message}. {broken.remedy}"
-    )  # fmt: skip

@@ -87,42 +87,22 @@ GOOD = """
 """
 
 
-def test_a_plug_in_is_a_step_like_the_built_in_ones(tmp_path: Path) -> None:
-    plug_in(tmp_path, "shout = acme_steps:Shout", GOOD)
-    code = """
-        import asyncio
-        from paddock.steps import registry
-        kind = registry.load_step("shout")
-        print("shout" in registry.step_names(), registry.step_package("shout"))
-        print(asyncio.run(kind().run(kind.params(text="hey"), None)).text)
-    """
-    assert in_a_new_python(code, tmp_path) == "True acme-steps\nHEY\n"
-
-
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        (
-            "import nowhere_to_be_found",
-            "ModuleNotFoundError: No module named 'nowhere_to_be_found'",
-        ),
+        ("import nowhere_to_be_found",
+         "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("import sys; sys.exit('no')", "SystemExit: no"),
         ("Shout = 3", "acme_steps:Shout is not a class"),
-        (
-            "class Shout: pass",
-            "acme_steps:Shout has no `params` that is a subclass of paddock.steps.base.Params",
-        ),
-        (
-            GOOD.replace("version, is_pure, roles = 1, True, frozenset()", "version = 1"),
-            "acme_steps:Shout lacks `is_pure`, `roles`",
-        ),
-        (
-            GOOD.replace("frozenset()", "None"),
-            "acme_steps:Shout has a `roles` that is no frozenset",
-        ),
+        ("class Shout: pass",
+         "acme_steps:Shout has no `params` that is a subclass of paddock.steps.base.Params"),
+        (GOOD.replace("version, is_pure, roles = 1, True, frozenset()", "version = 1"),
+         "acme_steps:Shout lacks `is_pure`, `roles`"),
+        (GOOD.replace("frozenset()", "None"),
+         "acme_steps:Shout has a `roles` that is no frozenset"),
         ("raise RuntimeError('no\\nlicence')", "RuntimeError: no licence"),
     ],
-)
+)  # fmt: skip
 def test_a_broken_plug_in_is_told_with_its_package(tmp_path: Path, code: str, why: str) -> None:
     plug_in(tmp_path, "shout = acme_steps:Shout", code)
     program = """

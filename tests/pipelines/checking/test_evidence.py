@@ -1,8 +1,6 @@
 """Each value of an answer is found where it is in the sources, or said to be nowhere."""
 
-import datetime
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -99,58 +97,6 @@ def test_every_value_cut_out_of_a_text_is_found_exactly(
     found = one(cut, text)
     assert found["match"] == "exact"
     assert found["quote"] == cut == text[found["start"] : found["end"]]
-
-
-def _in_german(amount: float) -> str:
-    return f"{amount:,.2f}".translate(str.maketrans(",.", ".,"))
-
-
-NOTATIONS: dict[str, Callable[[float], str]] = {
-    "German": _in_german,
-    "Swiss": lambda amount: f"{amount:,.2f}".replace(",", "'"),
-    "French": lambda amount: _in_german(amount).replace(".", "\u202f"),
-    "with euros": lambda amount: f"{_in_german(amount)} €",
-    "with dollars": lambda amount: f"${amount:,.2f}",
-    "Arabic digits": lambda amount: f"{amount:.2f}".translate(
-        {48 + digit: 0x660 + digit for digit in range(10)}
-    ),
-}
-
-
-@settings(max_examples=80)
-@given(
-    cents=st.integers(100, 10**11).filter(lambda cents: cents % 10),
-    notation=st.sampled_from(sorted(NOTATIONS)),
-    is_credit=st.booleans(),
-)
-def test_a_number_in_another_notation_is_found_normalised(
-    cents: int, notation: str, is_credit: bool
-) -> None:
-    amount = cents / 100 * (-1 if is_credit else 1)
-    written = ("-" if is_credit else "") + NOTATIONS[notation](abs(amount))
-    text = f"There is one of it: {written}; thank you."
-    found = one(amount, text)
-    assert found["match"] in ("normalised", "exact")
-    assert found["quote"] in written
-    assert text[found["start"] : found["end"]] == found["quote"]
-    assert sum(map(str.isdecimal, found["quote"])) == sum(map(str.isdecimal, written))
-    assert one(amount + 0.01, text)["match"] == "none"
-
-
-DAY_FORMS = ("%d.%m.%Y", "%B %d, %Y", "%d %B %Y", "%Y/%m/%d", "on %A, %B %d, %Y", "%d %b %Y")
-
-
-@settings(max_examples=100)
-@given(
-    day=st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1)),
-    form=st.sampled_from(DAY_FORMS),
-)
-def test_a_date_in_another_notation_is_found_normalised(day: datetime.date, form: str) -> None:
-    text = f"It is due {day.strftime(form)}, at the latest."
-    found = one(day.isoformat(), text)
-    assert found["match"] == "normalised"
-    assert text[found["start"] : found["end"]] == found["quote"] and str(day.year) in found["quote"]
-    assert one((day + datetime.timedelta(400)).isoformat(), text)["match"] == "none"
 
 
 @settings(max_examples=100)

@@ -51,67 +51,6 @@ def block(node: object) -> BoundBlock:
 # --- what is bound
 
 
-def test_a_step_gets_its_class_and_typed_parameters(tmp_path: Path) -> None:
-    text = """
-inputs: {words: 5}
-steps:
-  - id: one
-    uses: summarize
-    with: {text: "{{ inputs.words }} x", words: "{{ inputs.words }}", params: {seed: 3}}
-"""
-    made = bound(tmp_path, text)
-    summary = step(made.nodes[0])
-    assert summary.uses == "summarise"
-    params = summary.params.render(Scope.of(made.inputs))
-    assert isinstance(params, summary.kind.params)
-    assert (params.text, params.words, params.params.seed) == ("5 x", 5, 3)
-    assert summary.reads.all == {("inputs", "words")}
-
-
-def test_templates_are_bound_to_the_scope_and_rendered_by_the_step(tmp_path: Path) -> None:
-    (tmp_path / "page.md").write_text("{{ doc.name }}: {{ s }}\n", encoding="utf-8")
-    text = """
-steps:
-  - for_each: "doc in [{'name': 'n'}]"
-    do:
-      - uses: files.write
-        with: {path: "{{ doc.name }}.md", template: {file: page.md}, vars: {s: "{{ doc.name }}!"}}
-"""
-    (write,) = block(bound(tmp_path, text).nodes[0]).body
-    params = step(write).params.render(Scope.of({}).child("doc", {"name": "n"}))
-    assert params.template.render(**params.vars) == "n: n!\n"
-    assert params.path == "n.md"
-    assert "{{ doc.name }}: {{ s }}" in step(write).spec["with"]["template"]
-
-
-def test_a_block_knows_what_it_reads_of_its_item_and_from_outside(tmp_path: Path) -> None:
-    text = """
-inputs: {tone: plain}
-defaults: {max_parallel: 3, on_error: skip}
-steps:
-  - {id: docs, uses: files.scan, with: {root: .}}
-  - id: each
-    for_each: doc in steps.docs.files
-    key: doc.stem
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-      - {uses: prompt, with: {template: "{{ steps.text.text }} {{ inputs.tone }}"}}
-    returns: {file: doc.relpath}
-  - id: whole
-    for_each: doc in steps.docs.files
-    on_error: fail
-    max_parallel: 1
-    do: [{uses: prompt, with: {template: "{{ doc|tojson }}"}}]
-"""
-    each, whole = map(block, bound(tmp_path, text).nodes[1:])
-    assert each.reads.item_attributes == frozenset({"stem", "path", "relpath"})
-    assert whole.reads.item_attributes is None
-    assert each.reads.all == {("steps", "docs", "files"), ("inputs", "tone")}
-    assert (each.max_parallel, each.on_error) == (3, "skip")
-    assert (whole.max_parallel, whole.on_error) == (1, "fail")
-    assert each.spec["for_each"] == "doc in steps.docs.files"
-
-
 def test_defaults_hold_where_a_step_says_nothing(tmp_path: Path) -> None:
     text = """
 defaults: {retry: {times: 2, on: [io]}, timeout: {idle: 60s}, cache: off}
@@ -263,12 +202,6 @@ steps:
   - {uses: prompt, if: steps.b.text, with: {template: x}}
 """
     ) == ["step 'a' has no output 'text'.", "step 'b' has no output 'text'."]
-
-
-def test_checking_a_file_asks_for_no_inputs() -> None:
-    text = "inputs: {must: {type: str}}\nsteps: [{uses: prompt, with: {template: x}}]"
-    assert faults_of(text) == ()
-    assert messages(text) == ["input 'must' has no value."]
 
 
 def test_a_circle_of_links_is_no_path(tmp_path: Path) -> None:

@@ -11,54 +11,11 @@ from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind
+from tests.pipelines.test_model import WHOLE
 
-SOUND: dict[str, Any] = {
-    "pipeline": 1,
-    "name": "n",
-    "inputs": {
-        "folder": {"type": "dir", "default": "in"},
-        "n": {"type": "int", "min": 1, "max": 9, "default": 5},
-        "kind": {"type": "enum", "values": ["a", "b"], "default": "a"},
-    },
-    "models": {"writer": {"ref": "m", "ctx": "4k", "params": {"stop": ["x"]}}, "vec": "v"},
-    "defaults": {"retry": {"times": 1, "on": ["io"]}, "timeout": {"idle": "5s"}},
-    "on": {
-        "schedule": [{"cron": "0 6 * * 1-5", "timezone": "UTC"}],
-        "watch": [{"path": "{{ inputs.folder }}", "include": ["*"]}],
-        "notify": [{"when": ["failed"], "command": ["x"]}],
-    },
-    "concurrency": {"group": "g", "priority": "batch"},
-    "budget": {"time": "5m", "tokens": "5k"},
-    "steps": [
-        {"id": "docs", "uses": "files.scan", "with": {"root": "{{ inputs.folder }}"}},
-        {
-            "id": "each",
-            "for_each": "doc in steps.docs.files",
-            "key": "doc.relpath",
-            "max_parallel": 2,
-            "do": [
-                {"id": "text", "uses": "files.read", "with": {"path": "{{ doc.path }}"}},
-                {
-                    "id": "sum",
-                    "uses": "summarise",
-                    "needs": ["text"],
-                    "if": "not steps.text.skipped",
-                    "with": {
-                        "text": "{{ steps.text.text }}",
-                        "model": "writer",
-                        "map": "{{ chunk.text }}",
-                        "params": {"seed": 1},
-                    },
-                },
-                {"uses": "files.write", "with": {"path": "o", "text": "{{ steps.sum.text }}"}},
-            ],
-            "returns": {"file": "doc.relpath", "text": "steps.sum.text"},
-        },
-        {"uses": "chat", "with": {"prompt": "{{ v }}", "vars": {"v": 1}, "model": "writer"}},
-    ],
-    "returns": {"counts": "steps.each.counts"},
-    "tests": [{"name": "t", "expect": [{"exists": "{{ tmp }}/x"}, {"check": "returns.a == 1"}]}],
-}
+SOUND: dict[str, Any] = yaml_source.parse_yaml(
+    WHOLE.replace("summary.output", "summary.text"), "sound.yaml"
+).data
 ODD = st.one_of(
     st.none(),
     st.booleans(),

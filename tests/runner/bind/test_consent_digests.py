@@ -93,18 +93,6 @@ def test_prompts_ask_nothing_new_and_less_is_agreed_to(tmp_path: Path) -> None:
     assert consents_of(file) == frozenset()
 
 
-def test_what_an_inner_pipeline_is_given_counts(tmp_path: Path) -> None:
-    outer = "steps: [{id: a, uses: pipeline, with: {file: inner.yaml, inputs: {what: ls}}}]\n"
-    (tmp_path / "inner.yaml").write_text(
-        "inputs: {what: str}\nsteps: [{id: a, uses: run, with: {command: ['{{ inputs.what }}']}}]\n"
-    )
-    file = tmp_path / "p.yaml"
-    file.write_text(outer)
-    before = consents_of(file)
-    file.write_text(outer.replace("ls", "rm"))
-    assert not consents_of(file) <= before
-
-
 SERVED = """\
 on: {TRIGGERS}
 inputs: {url: {type: str, required: true}}

@@ -110,15 +110,6 @@ def test_a_file_alone_is_no_step_and_how_it_is_one_is_told(tmp_path: Path) -> No
     ]
 
 
-def test_a_circle_of_files_is_told_with_all_of_them(tmp_path: Path) -> None:
-    outer = "steps: [{{id: {0}, uses: pipeline, with: {{file: {1}.yaml}}}}]\n"
-    b, c = outer.format("b", "c"), outer.format("c", "b")
-    message = faults(tmp_path, outer.format("a", "b"), b=b, c=c)
-    assert message.splitlines()[0] == (
-        "c.yaml:1:46: these pipelines run one another without end: 'b.yaml' → 'c.yaml' → 'b.yaml'."
-    )
-
-
 def test_a_flood_of_pipelines_is_refused_at_once(tmp_path: Path) -> None:
     names = [f"p{n}" for n in range(7)]
     step = "{{uses: pipeline, with: {{file: {0}.yaml}}}}"

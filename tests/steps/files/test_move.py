@@ -51,6 +51,7 @@ def test_a_file_is_moved_and_its_folders_are_made(folder: Path, outputs: FakeOut
 def test_into_a_folder_it_keeps_its_name(folder: Path, outputs: FakeOutputs) -> None:
     assert move(folder, outputs, "in/a.txt", "done/") == "done/a.txt"
     assert move(folder, outputs, "done/a.txt", "in") == "in/a.txt"
+    assert move(folder, outputs, "in/a.txt", "in/") == "in/a.txt"
 
 
 def test_a_move_is_noted_before_it_is_made_and_is_no_output(
@@ -149,10 +150,6 @@ def test_folders_and_what_lies_elsewhere_are_refused(folder: Path, outputs: Fake
     assert refused(folder, outputs, "in/a.txt", None, mode="copy") == (
         "`to` is missing. `mode: copy` needs it."
     )
-
-
-def test_a_file_in_its_place_already_stays_there(folder: Path, outputs: FakeOutputs) -> None:
-    assert move(folder, outputs, "in/a.txt", "in/") == "in/a.txt"
 
 
 def test_a_full_disk_ends_the_run_and_leaves_nothing_half(

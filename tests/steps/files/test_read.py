@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from paddock.engine.system import no_links
 from paddock.steps.base import StepError, StepSkipped
 from paddock.steps.files.read import FilesRead, FilesReadOutput, FilesReadParams
 from paddock.steps.readers import html
@@ -20,6 +19,7 @@ from tests.fakes.pdf import pdf
 from tests.fakes.tools import FakeTools, tools
 
 LOCKED_PDF = Path(__file__).parent / "data" / "locked.pdf"
+OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 Read = Callable[..., FilesReadOutput]
 
@@ -58,24 +58,37 @@ def test_a_text_file_is_one_page(read: Read) -> None:
     }
 
 
-def test_the_first_heading_is_the_title_of_markdown(read: Read) -> None:
-    out = read("a.md", "intro\n\n## The plan ##\n\n# Later\n")
-    assert (out.title, out.media_type) == ("The plan", "text/markdown")
-
-
-def test_html_keeps_headings_and_lists_and_drops_scripts_and_styles(read: Read) -> None:
-    page = """<!DOCTYPE html><html><head><title>Our  day</title><style>b {}</style></head>
+DAY = """<!DOCTYPE html><html><head><title>Our  day</title><style>b {}</style></head>
     <body><h1>Morning</h1><script>alert(1)</script><p>We <b>walked</b> a_b.</p>
     <ul><li>one</li><li>two</li></ul><noscript>no</noscript></body></html>"""
-    out = read("day.html", page)
-    assert out.title == "Our day"
-    assert out.media_type == "text/html"
-    assert out.text == "# Morning\n\nWe **walked** a_b.\n\n- one\n- two"
+CSV = 'name,says\n"Lovelace, Ada","she said ""hi""\nand left"\n'
+PLAN = "intro\n\n## The plan ##\n\n# Later\n"
 
 
-def test_an_html_page_is_read_in_the_encoding_it_names(read: Read) -> None:
-    page = '<meta charset="gb2312"><p>会议记录。</p>'
-    assert read("a.html", page.encode("gbk")).text == "会议记录。"
+@pytest.mark.parametrize(
+    ("name", "data", "media_type", "title", "text"),
+    [
+        ("a.md", PLAN, "text/markdown", "The plan", PLAN),
+        ("day.html", DAY, "text/html", "Our day",
+         "# Morning\n\nWe **walked** a_b.\n\n- one\n- two"),
+        ("a.html", '<meta charset="gb2312"><p>会议记录。</p>'.encode("gbk"), "text/html", "a",
+         "会议记录。"),
+        ("a.html", '<meta charset="utf-8"><p>El niño comió.</p>'.encode("cp1252"), "text/html", "a",
+         "El niño comió."),
+        ("deep.html", "<div>" * 3000 + "core" + "</div>" * 3000, "text/html", "deep", "core"),
+        ("a.xhtml", '<?xml version="1.0"?><html><p>Hello</p></html>', "text/html", "a", "Hello"),
+        ("a.csv", CSV, "text/csv", "a", CSV),
+        ("a.json", '{"b": 1,\n "a": [2]}', "application/json", "a", '{"b": 1,\n "a": [2]}'),
+        ("a.md", "It begins with `%PDF-1.4`.", "text/markdown", "a", "It begins with `%PDF-1.4`."),
+        ("a.txt", pdf(["Hidden"]), "application/pdf", "a", "Hidden"),
+        ("notes.log", "started\n", "text/plain", "notes", "started\n"),
+    ],
+)  # fmt: skip
+def test_a_file_is_read_as_what_it_is(
+    read: Read, name: str, data: bytes | str, media_type: str, title: str, text: str
+) -> None:
+    out = read(name, data)
+    assert (out.media_type, out.title, out.text) == (media_type, title, text)
 
 
 def test_an_encoding_that_is_guessed_is_noted_and_an_unclear_one_refused(
@@ -90,30 +103,6 @@ def test_an_encoding_that_is_guessed_is_noted_and_an_unclear_one_refused(
         "Say which it is: `encoding: windows-1254` or `encoding: windows-1252`."
     )
     assert read("b.txt", unclear, encoding="windows-1252").text == "Dolarý"
-
-
-def test_an_html_page_that_lies_about_its_encoding_is_read_by_its_bytes(read: Read) -> None:
-    page = '<meta charset="utf-8"><p>El niño comió piñas en la montaña.</p>'
-    assert read("a.html", page.encode("cp1252")).text == "El niño comió piñas en la montaña."
-
-
-def test_html_nested_beyond_reason_is_read_without_its_markup(read: Read) -> None:
-    assert read("deep.html", "<div>" * 3000 + "core" + "</div>" * 3000).text == "core"
-
-
-def test_xhtml_with_its_declaration_is_html(read: Read) -> None:
-    assert read("a.xhtml", '<?xml version="1.0"?><html><p>Hello</p></html>').text == "Hello"
-
-
-def test_csv_is_kept_as_it_is_written(read: Read) -> None:
-    rows = 'name,says\n"Lovelace, Ada","she said ""hi""\nand left"\n'
-    out = read("a.csv", rows)
-    assert (out.text, out.media_type) == (rows, "text/csv")
-
-
-def test_json_is_kept_as_it_is_written(read: Read) -> None:
-    out = read("a.json", '{"b": 1,\n "a": [2]}')
-    assert (out.text, out.media_type) == ('{"b": 1,\n "a": [2]}', "application/json")
 
 
 @pytest.mark.parametrize(
@@ -134,30 +123,12 @@ def test_broken_json_is_read_as_plain_text_and_said(
     assert fault.split(":")[0] in note
 
 
-def test_broken_json_is_refused_if_the_author_says_that_it_is_json(read: Read) -> None:
-    assert refused(read, "a.txt", "{", type="json") == (
-        "'a.txt' is not valid JSON: line 1, column 2: "
-        "Expecting property name enclosed in double quotes."
-    )
-
-
-def test_a_text_about_pdf_is_no_pdf(read: Read) -> None:
-    assert read("a.md", "A file begins with `%PDF-1.4`.").media_type == "text/markdown"
-
-
 def test_a_document_that_grows_while_it_is_read_is_read_whole(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.steps.readers.reader_process._check_size", lambda *_: 1)
     assert len(read("a.txt", "word " * 1000, max_bytes=5000).text) == 5000
     assert len(read("a.txt", "word " * 100_000, max_bytes=500_000).text) == 500_000
-
-
-def test_html_that_no_parser_takes_is_refused(read: Read) -> None:
-    assert refused(read, "a.html", "<p>a</p><![n>") == (
-        "'a.html' cannot be read as HTML: its markup cannot be parsed. "
-        "Set `type: txt` to read it as plain text."
-    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -179,10 +150,6 @@ def test_a_pdf_has_pages_and_a_title(read: Read) -> None:
         {"number": 2, "text": "Last", "lines": [], "doubt": 0.0},
     ]
     assert (out.title, out.media_type) == ("Minutes", "application/pdf")
-
-
-def test_a_pdf_is_recognised_whatever_its_name(read: Read) -> None:
-    assert read("a.txt", pdf(["Hidden"])).media_type == "application/pdf"
 
 
 def test_pages_of_a_pdf_without_text_are_named(
@@ -228,12 +195,6 @@ def test_a_scan_with_nothing_to_read_is_skipped_if_that_is_wished(
         read("a.png", scan(size=(60, 60)), empty="skip")
 
 
-def test_a_pdf_with_a_password_is_refused(read: Read) -> None:
-    assert refused(read, "a.pdf", LOCKED_PDF.read_bytes()) == (
-        "'a.pdf' is protected by a password. Save it without a password."
-    )
-
-
 @pytest.mark.parametrize(
     "data",
     [
@@ -248,21 +209,21 @@ def test_a_damaged_pdf_is_refused(read: Read, data: bytes) -> None:
     assert refused(read, "a.pdf", data).startswith("'a.pdf' is damaged")
 
 
-@pytest.mark.parametrize("data", ["", " \n\t\n", "\ufeff"])
-@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.json", "a.csv"])
-def test_an_empty_document_is_a_failure(read: Read, name: str, data: str) -> None:
+NOTHING = [(name, data) for name in ("a.txt", "a.md", "a.html", "a.json", "a.csv")
+           for data in (" \n\t\n", "\ufeff")]  # fmt: skip
+SUFFIXES = ("txt", "html", "pdf", "docx", "pptx", "xlsx", "eml", "epub", "png", "doc")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [*NOTHING, *((f"a.{suffix}", b"") for suffix in SUFFIXES), ("a.pdf", pdf(["", ""]))],
+)
+def test_an_empty_document_is_a_failure_or_skipped_if_wished(
+    read: Read, name: str, data: str | bytes
+) -> None:
     assert refused(read, name, data) == f"'{name}' is empty."
-
-
-@pytest.mark.parametrize("suffix", ["pdf", "docx", "pptx", "xlsx", "eml", "epub", "png", "doc"])
-def test_a_file_without_a_byte_is_empty_whatever_its_name(read: Read, suffix: str) -> None:
-    assert refused(read, f"a.{suffix}", b"") == f"'a.{suffix}' is empty."
     with pytest.raises(StepSkipped):
-        read(f"a.{suffix}", b"", empty="skip")
-
-
-def test_a_pdf_of_empty_pages_is_empty(read: Read) -> None:
-    assert refused(read, "a.pdf", pdf(["", ""])) == "'a.pdf' is empty."
+        read(name, data, empty="skip")
 
 
 def test_an_empty_document_is_skipped_and_counted_if_that_is_wished(
@@ -274,68 +235,46 @@ def test_an_empty_document_is_skipped_and_counted_if_that_is_wished(
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "reason"),
+    ("name", "data", "wishes", "reason"),
     [
-        ("a.txt", b"ab\x00cd", "'a.txt' is not text: it has NUL bytes, as binary data has."),
-        ("a.txt", b"\x89PNG\r\n\x1a\n\x00", "'a.txt' is damaged or not a picture."),
-        ("a.md", b"PK\x03\x04....", "'a.md' is a ZIP archive, not text."),
-        (
-            "offer.pdf",
-            docx("An offer"),
-            "'offer.pdf' is an office document under another name. Give it the suffix of its "
-            "kind: `.docx`, `.pptx` or `.xlsx`.",
-        ),
-        (
-            "a.html",
-            b"<p>" * 1_000_001,
-            "'a.html' cannot be read as HTML: it has more than 1,000,000 tags, which is the "
-            "maximum. Set `type: txt` to read it as plain text.",
-        ),
-        ("a.bin", b"\x7fELF\x02", "'a.bin' is a program, not text."),
-        ("a.docx", b"PK\x03\x04", "'a.docx' is damaged or not a Word document."),
-        ("a.pptx", b"Hello", "'a.pptx' is damaged or not a presentation."),
-        ("a.EPUB", b"Hello", "'a.EPUB' is damaged or not an e-book."),
-        ("a.eml", b"Hello\n", "'a.eml' is damaged or not a mail: it has no mail headers."),
-        (
-            "a.xlsx",
-            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-            "'a.xlsx' is protected by a password, or an old office document with a new name. "
-            "Save it without a password.",
-        ),
-        (
-            "a.vsd",
-            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-            "'a.vsd' is a drawing of Visio, which is not read. Export it as PDF in the program "
-            "that wrote it.",
-        ),
-        ("a.odt", b"PK\x03\x04", "'a.odt' is damaged or not an OpenDocument file."),
+        ("a.txt", b"ab\x00cd", {}, "'a.txt' is not text: it has NUL bytes, as binary data has."),
+        ("a.txt", b"\x89PNG\r\n\x1a\n\x00", {}, "'a.txt' is damaged or not a picture."),
+        ("a.md", b"PK\x03\x04....", {}, "'a.md' is a ZIP archive, not text."),
+        ("offer.pdf", docx("An offer"), {}, "'offer.pdf' is an office document under another name. "
+         "Give it the suffix of its kind: `.docx`, `.pptx` or `.xlsx`."),
+        ("a.html", b"<p>" * 1_000_001, {}, "'a.html' cannot be read as HTML: it has more than "
+         "1,000,000 tags, which is the maximum. Set `type: txt` to read it as plain text."),
+        ("a.html", "<p>a</p><![n>", {}, "'a.html' cannot be read as HTML: its markup cannot be "
+         "parsed. Set `type: txt` to read it as plain text."),
+        ("a.bin", b"\x7fELF\x02", {}, "'a.bin' is a program, not text."),
+        ("a.docx", b"PK\x03\x04", {}, "'a.docx' is damaged or not a Word document."),
+        ("a.pptx", b"Hello", {}, "'a.pptx' is damaged or not a presentation."),
+        ("a.EPUB", b"Hello", {}, "'a.EPUB' is damaged or not an e-book."),
+        ("a.eml", b"Hello\n", {}, "'a.eml' is damaged or not a mail: it has no mail headers."),
+        ("a.xlsx", OLE, {}, "'a.xlsx' is protected by a password, or "
+         "an old office document with a new name. Save it without a password."),
+        ("a.vsd", OLE, {}, "'a.vsd' is a drawing of Visio, which is "
+         "not read. Export it as PDF in the program that wrote it."),
+        ("a.odt", b"PK\x03\x04", {}, "'a.odt' is damaged or not an OpenDocument file."),
+        ("a.pdf", LOCKED_PDF.read_bytes(), {},
+         "'a.pdf' is protected by a password. Save it without a password."),
+        ("a.txt", "{", {"type": "json"}, "'a.txt' is not valid JSON: line 1, column 2: Expecting "
+         "property name enclosed in double quotes."),
+        ("a.txt", b"Gr\xfc\xdfe", {"encoding": "utf-8"}, "'a.txt' cannot be read as utf-8: byte 2 "
+         "is not utf-8. Correct `encoding`, or leave it out."),
+        ("a.txt", "x" * 2048, {"max_bytes": "1KiB"}, "'a.txt' has 2,048 bytes, and `max_bytes` "
+         "allows 1,024. Raise `max_bytes` to read it."),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_text_is_refused_by_its_content(
-    read: Read, name: str, data: bytes, reason: str
+    read: Read, name: str, data: bytes | str, wishes: dict[str, Any], reason: str
 ) -> None:
-    assert refused(read, name, data) == reason
-
-
-def test_a_text_of_unknown_suffix_is_plain_text(read: Read) -> None:
-    assert read("notes.log", "started\n").media_type == "text/plain"
-
-
-def test_an_encoding_that_does_not_fit_is_refused(read: Read) -> None:
-    assert refused(read, "a.txt", b"Gr\xfc\xdfe", encoding="utf-8") == (
-        "'a.txt' cannot be read as utf-8: byte 2 is not utf-8. Correct `encoding`, or leave it out."
-    )
+    assert refused(read, name, data, **wishes) == reason
 
 
 def test_damaged_bytes_are_told(read: Read, hands: FakeTools) -> None:
     read("a.txt", "Grüße aus München. ".encode() * 90 + b"\xff")
     assert hands.notes == ["'a.txt': 1 damaged bytes of its UTF-8 are read as U+FFFD."]
-
-
-def test_a_larger_document_than_allowed_is_refused(read: Read) -> None:
-    assert refused(read, "a.txt", "x" * 2048, max_bytes="1KiB") == (
-        "'a.txt' has 2,048 bytes, and `max_bytes` allows 1,024. Raise `max_bytes` to read it."
-    )
 
 
 def test_a_folder_a_pipe_and_a_file_that_is_gone_are_refused(tmp_path: Path, read: Read) -> None:
@@ -346,32 +285,14 @@ def test_a_folder_a_pipe_and_a_file_that_is_gone_are_refused(tmp_path: Path, rea
     assert refused(read, "gone.txt") == "'gone.txt' cannot be read: it does not exist."
 
 
-def test_a_file_that_may_not_be_read_is_refused(
-    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    (tmp_path / "a.txt").write_text("x")
-    monkeypatch.setattr(no_links, "open_file", refuse)
-    assert refused(read, "a.txt") == "'a.txt' cannot be read: the permissions do not allow it."
-
-
-@pytest.mark.parametrize("path", ["../a.txt", "/etc/passwd"])
-def test_a_path_outside_the_pipelines_folders_is_refused(read: Read, path: str) -> None:
-    assert refused(read, path).startswith(f"path '{path}' leads outside the pipeline's folders")
-
-
-def test_a_link_that_leads_outside_is_refused(read: Read, tmp_path: Path) -> None:
-    (tmp_path / "link.txt").symlink_to("/etc/passwd")
-    assert "leads outside" in refused(read, "link.txt")
-
-
 def test_impossible_paths_are_refused_in_words(read: Read, tmp_path: Path) -> None:
     assert "is not a possible path" in refused(read, "a\x00b")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert "cycle of symbolic links" in refused(read, "loop")
     assert refused(read, "n" * 300).endswith("its name is too long for this file system.")
+    (tmp_path / "link.txt").symlink_to("/etc/passwd")
+    for path in ("../a.txt", "/etc/passwd", "link.txt"):
+        assert refused(read, path).startswith(f"path '{path}' leads outside the pipeline's folders")
 
 
 def test_an_unknown_encoding_is_a_fault_of_the_pipeline() -> None:
@@ -379,15 +300,3 @@ def test_an_unknown_encoding_is_a_fault_of_the_pipeline() -> None:
         FilesReadParams(path="a", encoding="klingon")
     with pytest.raises(ValidationError, match="'rot13' is not a known encoding"):
         FilesReadParams(path="a", encoding="rot13")
-
-
-def test_many_pdfs_are_read_at_once_without_harm(tmp_path: Path, hands: FakeTools) -> None:
-    for i in range(12):
-        (tmp_path / f"{i}.pdf").write_bytes(pdf([f"page {i} {j}" for j in range(5)]))
-
-    async def read_all() -> list[FilesReadOutput]:
-        jobs = [FilesRead().run(FilesReadParams(path=f"{i}.pdf"), hands) for i in range(12)]
-        return await asyncio.gather(*jobs)
-
-    for i, out in enumerate(asyncio.run(read_all())):
-        assert [page.text for page in out.pages] == [f"page {i} {j}" for j in range(5)]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -72,12 +71,6 @@ def test_the_delimiter_is_found_out(read: Read, name: str, data: str) -> None:
         {"name": "Slates", "price": "1,5"},
         {"name": "Wool", "price": "2,5"},
     ]
-
-
-def test_old_encodings_are_found_out_or_named(read: Read) -> None:
-    data = "Name;Straße\nJürgen Müller;Größenweg 5\nÄnne Schäfer;Über den Höfen\n".encode("cp1252")
-    assert read("a.csv", data).rows[0] == {"Name": "Jürgen Müller", "Straße": "Größenweg 5"}
-    assert read("a.csv", "a\nä\n".encode("utf-16"), encoding="utf-16").rows == [{"a": "ä"}]
 
 
 def test_json_keeps_its_types(read: Read) -> None:
@@ -234,15 +227,6 @@ def test_a_column_named_twice_is_a_fault_of_the_pipeline() -> None:
 texts = st.text(alphabet="ab ,;\"'\n\t|=é", max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.fixed_dictionaries({"one": texts, "two": texts}), min_size=2, max_size=6))
-def test_what_is_written_is_read_again(table: list[dict[str, str]]) -> None:
-    plain = [{"id": str(n), **row} for n, row in enumerate(table)]
-    for format_ in ("csv", "tsv", "jsonl", "json"):
-        text, _ = row_formats.format_rows(plain, format_)
-        assert row_formats.parse_rows(text, format_, None).rows == plain
-
-
 @pytest.mark.parametrize(
     ("text", "row"),
     [
@@ -284,12 +268,3 @@ def test_the_encoding_of_a_table_is_found_and_told(tmp_path: Path) -> None:
     out = asyncio.run(FilesRows().run(FilesRowsParams(path="a.csv"), within))
     assert out.rows[1] == {"Ürün": "Ahşap sandalye", "Miktar": "6", "Fiyat": "400"}
     assert within.notes == ["'a.csv': it declares no encoding and is read as windows-1254."]
-
-
-def test_a_table_whose_encoding_is_not_clear_is_refused_with_a_choice(read: Read) -> None:
-    data = "name\nDolarý\n".encode("cp1252")
-    assert refused(read, "a.csv", data) == (
-        "'a.csv' cannot be read: its encoding is not clear: it can be read as windows-1254 "
-        "('name Doları') or as windows-1252 ('name Dolarý'). "
-        "Say which it is: `encoding: windows-1254` or `encoding: windows-1252`."
-    )

@@ -5,21 +5,14 @@ import io
 import re
 import shutil
 import subprocess
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.steps.tables.row_formats import (
-    format_rows,
-    formula_escaped,
-    parse_rows,
-    without_formula_escape,
-)
+from paddock.steps.tables.row_formats import format_rows, parse_rows, without_formula_escape
 
 DELIMITERS = {"csv": ",", "tsv": "\t", "csv;": ";"}
 SEPARATORS = (",", ";", "\t", "|")
@@ -86,42 +79,12 @@ def test_what_is_written_is_read_back_with_its_line_ends_unified(
     ]
 
 
-@settings(max_examples=200, deadline=None)
-@given(text=texts, delimiter=st.sampled_from([",", "\t", ";"]))
-def test_an_escaped_cell_comes_back_as_it_was(text: str, delimiter: str) -> None:
-    assert without_formula_escape(formula_escaped(text, delimiter), delimiter) == text
-
-
 HOSTILE = [
     {"id": "1", "text": "Total\r=1+1", "note": "x;=1+2"},
     {"id": "=1+3", "text": 'a;"=1+4"', "note": "b\t@SUM(A1)|=1+5"},
     {"id": "3", "text": "- one\n- two", "note": "plain, with a comma"},
     {"id": "4", "text": "c,=1+6", "note": "-2+cmd|' /C calc'!A0\n+1+1"},
 ]
-
-
-@pytest.mark.parametrize("format_", DELIMITERS)
-def test_pandas_finds_the_same_rows_and_no_formula(format_: str) -> None:
-    pandas = pytest.importorskip("pandas", reason="NOT TRIED: pandas is not installed")
-    delimiter, text = DELIMITERS[format_], table_text(HOSTILE, format_)
-
-    def read(separator: str, **options: Any) -> list[list[str]]:
-        table = pandas.read_csv(
-            io.StringIO(text, newline=""),
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            **options,
-        )
-        return [list(map(str, row)) for row in table.to_numpy()]
-
-    assert [
-        [without_formula_escape(cell, delimiter) for cell in row] for row in read(delimiter)
-    ] == [list(row.values()) for row in HOSTILE]
-    for separator in {*SEPARATORS} - {delimiter}:
-        with suppress(pandas.errors.ParserError):
-            found = read(separator, names=range(9), engine="python")
-            assert not [cell for row in found for cell in row if is_computed(cell, delimiter)]
 
 
 @pytest.mark.may_take(240, "LibreOffice makes its profile when it is first started")

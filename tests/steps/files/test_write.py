@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
 from paddock.steps.files.write import FilesWrite, FilesWriteOutput, FilesWriteParams
-from paddock.steps.tables.row_formats import formula_escaped, without_formula_escape
 from tests.fakes.tools import FakeOutputs, FakeTools
 
 Write = Callable[..., FilesWriteOutput]
@@ -35,18 +34,6 @@ def test_a_text_is_written_and_its_folders_are_made(tmp_path: Path, write: Write
     assert out.model_dump() == {"path": str(path), "changed": True}
     assert path.read_bytes() == "Grüße\n".encode()
     assert files(tmp_path) == ["out/deep/a.md"]
-
-
-def test_a_table_for_excel_begins_with_the_mark_of_its_encoding(
-    tmp_path: Path, write: Write
-) -> None:
-    write("a.csv", rows=[{"name": "é"}], bom=True)
-    assert (tmp_path / "a.csv").read_bytes() == b"\xef\xbb\xbfname\n\xc3\xa9\n"
-
-
-def test_a_table_for_excel_has_its_list_separator(tmp_path: Path, write: Write) -> None:
-    write("a.csv", rows=[{"a": "x;y", "b": 1.5}], delimiter=";")
-    assert (tmp_path / "a.csv").read_text() == 'a;b\n"x;y";1.5\n'
 
 
 def test_a_sheet_has_numbers_and_texts_and_no_formula(tmp_path: Path, write: Write) -> None:
@@ -81,14 +68,17 @@ def test_items_that_wait_are_marked_rows(tmp_path: Path, write: Write) -> None:
     assert (tmp_path / "all.csv").read_text() == "file,total,waiting\na.txt,3,false\n"
 
 
-def test_a_template_sees_its_vars(tmp_path: Path, write: Write) -> None:
+def test_a_template_sees_its_vars_and_a_table_is_as_excel_takes_it(
+    tmp_path: Path, write: Write
+) -> None:
     write("a.md", template=Template.of("# {{ title }}"), vars={"title": "Minutes"})
     assert (tmp_path / "a.md").read_text() == "# Minutes"
-
-
-def test_a_template_that_fails_says_so(write: Write) -> None:
     with pytest.raises(StepError, match=r"`template` cannot be rendered: .*title"):
-        write("a.md", template=Template.of("# {{ title }}"))
+        write("b.md", template=Template.of("# {{ title }}"))
+    write("a.csv", rows=[{"name": "é", "b": "x;y"}], bom=True, delimiter=";")
+    assert (tmp_path / "a.csv").read_bytes() == b'\xef\xbb\xbfname;b\n\xc3\xa9;"x;y"\n'
+    name = "ä" * 126 + ".md"  # the longest possible one
+    assert write(name, text="x").changed is True and name in files(tmp_path)
 
 
 def test_the_ledger_hears_before_and_after_the_rename(
@@ -205,12 +195,6 @@ def test_paths_that_cannot_be_a_file_are_refused(tmp_path: Path, write: Write) -
     assert "leads outside" in str(refused(write, "../a.md"))
 
 
-def test_the_longest_possible_name_is_written(tmp_path: Path, write: Write) -> None:
-    name = "ä" * 126 + ".md"
-    assert write(name, text="x").changed is True
-    assert files(tmp_path) == [name]
-
-
 def test_a_folder_without_permission_is_told(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -243,12 +227,10 @@ ROWS = [{"name": "Ada", "born": 1815}, None, {"name": "Grace, H.", "tags": ["a"]
     [
         ("a.csv", 'name,born,tags,ok\nAda,1815,,\n"Grace, H.",,"[""a""]",true\n'),
         ("a.TSV", 'name\tborn\ttags\tok\nAda\t1815\t\t\n"Grace, H."\t\t"[""a""]"\ttrue\n'),
-        (
-            "a.jsonl",
-            '{"name": "Ada", "born": 1815}\n{"name": "Grace, H.", "tags": ["a"], "ok": true}\n',
-        ),
+        ("a.jsonl",
+         '{"name": "Ada", "born": 1815}\n{"name": "Grace, H.", "tags": ["a"], "ok": true}\n'),
     ],
-)
+)  # fmt: skip
 def test_rows_are_written_as_the_name_says(
     tmp_path: Path, write: Write, hands: FakeTools, name: str, text: str
 ) -> None:
@@ -286,16 +268,6 @@ def test_rows_that_cannot_be_written_are_told(write: Write) -> None:
         "'a.csv' cannot be written: row 2 is a list; rows must be mappings of names."
     )
     assert said("a.csv", None) == "`rows` is null, so there is nothing to write."
-
-
-def test_a_null_text_is_told(write: Write) -> None:
     assert str(refused(write, "a.md", text=None)) == (
         "`text` is null, so there is nothing to write."
     )
-
-
-def test_full_width_signs_begin_a_formula_too() -> None:
-    cells = ["\uff1dcmd()", "\uff0bcmd()", "\uff0dcmd()", "\uff20SUM(A1)", "\uff0b49 30 123"]
-    escaped = [formula_escaped(cell) for cell in cells]
-    assert escaped == [*(f"'{cell}" for cell in cells[:4]), cells[4]]
-    assert [without_formula_escape(cell) for cell in escaped] == cells

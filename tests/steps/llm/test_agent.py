@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from paddock.engine.errors import BadRequest, PromptTooLong
+from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Message, ToolCall
 from paddock.steps.base import StepError, ToolResult
 from paddock.steps.llm.agent import Agent, AgentOutput, AgentParams
@@ -27,9 +27,6 @@ def saying(*turns: Said, **wishes: Any) -> FakePool:
     """Return a model that says this, turn by turn, and then `The end.`"""
     left = list(turns)
     return FakePool(answer=lambda _: left.pop(0) if left else "The end.", **wishes)
-
-
-CALCULATOR = FakeToolset({"calculator": lambda args: args["x"]})
 
 
 def work(
@@ -158,22 +155,6 @@ def test_what_goes_wrong_with_a_call_is_told_to_the_model() -> None:
     assert [one["result"] for one in out.calls] == [None, None, None]
 
 
-def test_a_tool_that_is_late_is_told_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddock.steps.llm.tool_calls._GRACE_S", 0.0)
-    toolset = FakeToolset({"slow": lambda args: "done"}, timeout_s=0.01, delay_s=30)
-    pool = saying([call("slow")])
-    work(pool, toolset)
-    assert results(pool.chats[1]) == ["Error: It gave no result within 0.01 s."]
-
-
-def test_a_failure_that_nothing_survives_ends_the_step() -> None:
-    def full(args: Any) -> ToolResult:
-        raise StepError("the disk is full.", is_fatal=True)
-
-    with pytest.raises(StepError, match="the disk is full"):
-        work(saying([call("full")]), FakeToolset({"full": full}))
-
-
 def test_the_same_call_is_made_once_and_repeating_it_ends_the_tools() -> None:
     toolset = FakeToolset({"look": lambda args: "a ferry"})
     pool = saying([call("look", x="1")], [call("look", x="1")], [call("look", x="1")])
@@ -227,12 +208,6 @@ def test_after_a_change_what_was_read_is_read_again() -> None:
     assert [name for name, _ in toolset.called] == ["look", "put", "look"]
 
 
-def test_an_empty_answer_is_an_error_that_a_retry_may_mend() -> None:
-    with pytest.raises(StepError, match="the model gave an empty answer") as caught:
-        work(saying(" "))
-    assert caught.value.kind == "check"
-
-
 def test_all_tools_of_a_server_are_offered_by_names_that_a_model_can_say() -> None:
     toolset = FakeToolset(
         {"http.get": str, "files.read": str, "files.list": str, "notes.read": str}
@@ -244,36 +219,44 @@ def test_all_tools_of_a_server_are_offered_by_names_that_a_model_can_say() -> No
     assert [tool.name for tool in pool.chats[0].tools] == ["http_get", "read", "list", "notes_read"]
 
 
-def test_a_tool_that_is_offered_twice_or_is_not_there_is_an_error() -> None:
-    with pytest.raises(ValidationError, match="the tool 'calculator' is offered twice"):
-        work(saying(), tools=["calculator", {"name": "calculator"}])
-    toolset = FakeToolset({"notes.read": str})
-    with pytest.raises(StepError, match="the tool 'read' of server 'notes' is offered twice"):
-        work(saying(), toolset, tools=[{"server": "notes"}, {"name": "read", "server": "notes"}])
-    with pytest.raises(StepError, match="tool 'clock'"):
-        work(saying(), tools=["clock"])
+def full(args: Any) -> ToolResult:
+    raise StepError("the disk is full.", is_fatal=True)
+
+
+READ = {"name": "read", "server": "notes"}
+
+
+@pytest.mark.parametrize(
+    ("does", "said", "wishes", "error"),
+    [
+        ("full", [call("full")], {}, "the disk is full."),
+        ("look", " ", {}, "the model gave an empty answer"),
+        ("look", "x", {"tools": ["look", {"name": "look"}]}, "the tool 'look' is offered twice"),
+        ("notes.read", "x", {"tools": [{"server": "notes"}, READ]},
+         "the tool 'read' of server 'notes' is offered twice"),
+        ("look", "x", {"tools": ["clock"]}, "tool 'clock'"),
+        ("look", "x", {"tool_choice": "clock"},
+         "`tool_choice: clock` names no tool that is offered: 'look'"),
+        ("notes.read", "x", {"tools": [{"server": "notes"}], "tool_choice": "clock"},
+         "`tool_choice: clock` names no tool that is offered. Known: 'read'"),
+        ("look", "<tool_call> " * 20, {"tool_choice": "required", "params": {"max_tokens": 5}},
+         "the call that the model had to make ended at its limit of 5 tokens. "
+         "Raise `max_tokens` under `params`."),
+    ],
+)  # fmt: skip
+def test_what_an_agent_cannot_do_is_a_sentence(
+    does: str, said: Said, wishes: dict[str, Any], error: str
+) -> None:
+    with pytest.raises((StepError, ValidationError)) as caught:
+        work(saying(said), FakeToolset({does: full if does == "full" else str}), **wishes)
+    assert error in str(caught.value)
+    assert "empty" not in error or vars(caught.value)["kind"] == "check", "a retry may mend it"
 
 
 def test_a_first_call_can_be_demanded() -> None:
     pool = saying([call("calculator", x="1")])
     work(pool, tool_choice="calculator")
     assert [chat.tool_choice for chat in pool.chats] == ["calculator", "auto"]
-    why = "`tool_choice: clock` names no tool that is offered"
-    with pytest.raises(ValidationError, match=f"{why}: 'calculator'"):
-        work(saying(), tool_choice="clock")
-    toolset = FakeToolset({"notes.read": str})
-    with pytest.raises(StepError, match=f"{why}. Known: 'read'"):
-        work(saying(), toolset, tools=[{"server": "notes"}], tool_choice="clock")
-
-
-def test_a_call_that_must_be_made_and_is_cut_off_is_an_error() -> None:
-    pool = saying("<tool_call> " * 20)
-    with pytest.raises(StepError) as caught:
-        work(pool, tool_choice="required", params={"max_tokens": 5})
-    assert str(caught.value) == (
-        "the call that the model had to make ended at its limit of 5 tokens. "
-        "Raise `max_tokens` under `params`."
-    )
 
 
 def test_the_same_call_twice_in_one_turn_is_made_once_and_answered_twice() -> None:
@@ -333,13 +316,6 @@ def test_a_tool_that_changes_something_is_refused_where_text_of_others_is() -> N
         "untrusted text (steps.text.text); it was refused. If that text may make it do so, write "
         "`{name: write, allow: tainted}`."
     ]
-
-
-def test_the_author_may_allow_it_for_that_tool() -> None:
-    _, toolset, notes = writing(
-        untrusted=("steps.text.text",), tools=[{"name": "write", "allow": "tainted"}]
-    )
-    assert (toolset.called, notes) == ([("write", {"x": "1"})], [])
 
 
 @pytest.mark.parametrize("takes_tools", [True, False])
@@ -430,8 +406,3 @@ def test_a_result_that_is_too_long_is_cut_and_this_is_told() -> None:
     assert "characters left out" in told
     assert out.usage.characters_cut > 2000
     assert hands.notes[0].startswith("the result of 'look' is too long for the context: ")
-
-
-def test_a_task_that_does_not_fit_is_an_error() -> None:
-    with pytest.raises(PromptTooLong):
-        work(saying(n_ctx_tokens=240), prompt="word " * 300)

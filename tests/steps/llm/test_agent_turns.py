@@ -11,7 +11,7 @@ from typing import Any
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, ToolCall
-from paddock.runner.api import run, run_async, validate
+from paddock.runner.api import run, run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
@@ -123,14 +123,6 @@ def test_a_document_cannot_make_an_agent_change_something(tmp_path: Path) -> Non
     assert report.status == "completed"
     assert not (tmp_path / "notes.txt").exists()
     assert any("with untrusted text (steps.text.text); it was refused" in n for n in report.notes)
-
-
-def test_tools_that_there_are_not_are_told_before_anything_runs(tmp_path: Path) -> None:
-    there = world(tmp_path, "[calculater, {name: read, server: nots}]")
-    assert [fault.message for fault in validate(there.file).faults] == [
-        "there is no tool 'calculater'.",
-        "there is no MCP server 'nots'.",
-    ]
 
 
 def test_turns_that_no_longer_fit_come_back_from_a_store_and_leave_it_in_the_end(
@@ -258,12 +250,6 @@ def test_the_answer_has_the_form_that_reply_asks_for(tmp_path: Path) -> None:
     assert report.returns["output"] == {"n": 4}
     assert [chat.constraint is not None for chat in pool.chats] == [False, False, True]
     assert [bool(chat.tools) for chat in pool.chats] == [True, True, False]
-
-
-def test_an_answer_that_passes_its_checks_is_not_asked_for_again(tmp_path: Path) -> None:
-    pool = saying([ToolCall("calculator", {"expression": "2 + 2"})], "It is 4.")
-    report = replying(tmp_path, "{check: ['\"4\" in text']}", pool)
-    assert (report.returns["text"], len(pool.chats)) == ("It is 4.", 2)
 
 
 def test_an_answer_that_fails_its_checks_is_asked_for_again(tmp_path: Path) -> None:

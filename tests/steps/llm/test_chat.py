@@ -105,27 +105,6 @@ def test_truncating_keeps_both_ends_and_says_how_much_went() -> None:
     ]
 
 
-def test_truncating_does_not_help_a_long_system_text_next_to_a_longer_prompt() -> None:
-    with pytest.raises(PromptTooLong):
-        chat(
-            FakePool(n_ctx_tokens=400),
-            prompt="word " * 500,
-            system="rule " * 400,
-            on_overflow="truncate",
-        )
-
-
-def test_an_answer_that_ends_at_its_limit_is_an_error() -> None:
-    pool = FakePool(n_ctx_tokens=40, answer=lambda _: "again " * 100)
-    with pytest.raises(StepError) as caught:
-        chat(pool, prompt="Go on.")
-    assert str(caught.value) == (
-        "the answer ended at its limit of 10 tokens. Ask for a shorter one, raise "
-        "`repeat_penalty` if it repeats itself, or set `max_tokens` under `params` to accept it."
-    )
-    assert caught.value.kind == "check"
-
-
 def test_an_answer_that_went_in_circles_is_an_error_unless_a_limit_was_set() -> None:
     class Circling(FakePool):
         async def answer_to(self, request: ChatRequest) -> Reply:
@@ -173,43 +152,28 @@ def test_a_cancelled_step_cancels_its_request() -> None:
     ("wishes", "fault"),
     [
         ({}, "Give exactly one of `prompt`, `messages`."),
-        (
-            {"prompt": "a", "messages": []},
-            "Give exactly one of `prompt`, `messages`, not `prompt` and `messages`.",
-        ),
-        (
-            {"messages": [{"role": "user", "content": "a"}], "on_overflow": "refine"},
-            "`on_overflow: refine` needs `prompt`: it divides the longest text that the prompt "
-            "inserts",
-        ),
-        (
-            {"prompt": "a", "tools": ["now"], "on_overflow": "map-reduce"},
-            "`on_overflow: map-reduce` cannot be combined with `images` or `tools`",
-        ),
+        ({"prompt": "a", "messages": []},
+         "Give exactly one of `prompt`, `messages`, not `prompt` and `messages`."),
+        ({"messages": [{"role": "user", "content": "a"}], "on_overflow": "refine"},
+         "`on_overflow: refine` needs `prompt`: it divides the longest text that the prompt "
+         "inserts"),
+        ({"prompt": "a", "tools": ["now"], "on_overflow": "map-reduce"},
+         "`on_overflow: map-reduce` cannot be combined with `images` or `tools`"),
         ({"prompt": "a", "tool_choice": "required"}, "`tool_choice: required` needs `tools`"),
         ({"prompt": "a", "tools": [{}]}, "a tool needs `name`, `server` or both"),
-        (
-            {"prompt": "a", "tools": [{"server": "s", "parameters": {}}]},
-            "`parameters` describe a tool of your own: it takes only a `name`",
-        ),
+        ({"prompt": "a", "tools": [{"server": "s", "parameters": {}}]},
+         "`parameters` describe a tool of your own: it takes only a `name`"),
         ({"prompt": "a", "params": {"temperature": -1}}, "greater than or equal to 0"),
         ({"prompt": "a", "params": {"max_token": 3}}, "Extra inputs are not permitted"),
-        (
-            {"prompt": "a", "params": {"max_tokens": 3, "num_predict": 3}},
-            "give `max_tokens` or `num_predict`, not both: they mean the same",
-        ),
+        ({"prompt": "a", "params": {"max_tokens": 3, "num_predict": 3}},
+         "give `max_tokens` or `num_predict`, not both: they mean the same"),
         ({"messages": [{"role": "robot", "content": ""}]}, "'system', 'user' or 'assistant'"),
     ],
-)
+)  # fmt: skip
 def test_impossible_wishes_are_faults(wishes: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValidationError) as caught:
         ChatParams(**wishes)
     assert fault in str(caught.value)
-
-
-def test_the_names_alone_tell_what_is_wrong_before_anything_runs() -> None:
-    assert ChatParams.faults({"prompt": "x", "model": "m"}) == ()
-    assert ChatParams.faults({"model": "m"}) == (("give exactly one of `prompt`, `messages`.", ""),)
 
 
 WEATHER = {
@@ -261,21 +225,6 @@ def test_pictures_are_shown_with_the_last_words_of_the_user(tmp_path: Path) -> N
     asyncio.run(Chat().run(params, tools(tmp_path, pool=pool)))
     assert pool.chats[0].messages == (Message("user", "What is it?", images=(b"one", b"two")),)
     assert Chat().reads(params) == ["a.png", "b.png"]
-
-
-@pytest.mark.parametrize(
-    ("path", "why"),
-    [
-        ("none.png", "cannot be read: it does not exist."),
-        ("../../etc/passwd", "leads outside the pipeline's folders"),
-        (".", "cannot be read: it is a folder."),
-    ],
-)
-def test_a_picture_that_cannot_be_read_is_an_error(tmp_path: Path, path: str, why: str) -> None:
-    params = ChatParams(prompt=Template.of("What is it?"), images=[path])
-    with pytest.raises(StepError) as caught:
-        asyncio.run(Chat().run(params, tools(tmp_path)))
-    assert why in str(caught.value)
 
 
 # In parts
@@ -333,26 +282,35 @@ def test_answers_to_parts_that_do_not_fit_together_are_read_in_parts_again() -> 
     assert "[Answer from part 1 of 2]" in pool.chats[4].messages[0].content
 
 
-def test_answers_that_do_not_get_shorter_are_an_error() -> None:
-    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "Donaudampfschifffahrt " * 150)
-    with pytest.raises(StepError, match="the answers to the parts do not get shorter"):
-        in_parts("map-reduce", pool, TEXT, max_tokens=200)
+DIVIDED = Template.of("Which?\n{{ text }}\nName them.").bound({"text": TEXT})
 
 
-def test_a_prompt_without_a_text_to_divide_is_an_error_with_the_numbers() -> None:
-    hands = tools(Path.cwd(), pool=FakePool(n_ctx_tokens=400))
-    params = ChatParams(prompt=Template.of("word " * 500), on_overflow="map-reduce")
+@pytest.mark.parametrize(
+    ("wishes", "answer", "kind", "sentence"),
+    [
+        ({"prompt": "Go on."}, "again " * 300, "check",
+         "the answer ended at its limit of 100 tokens. Ask for a shorter one, raise "
+         "`repeat_penalty` if it repeats itself, or set `max_tokens` under `params` to accept it."),
+        ({"prompt": DIVIDED, "on_overflow": "map-reduce", "params": {"max_tokens": 200}},
+         "Donaudampfschifffahrt " * 150, "check", "the answers to the parts do not get shorter"),
+        ({"prompt": "word " * 500, "on_overflow": "map-reduce"}, "x", "other",
+         "the prompt has 504 tokens and 100 are reserved for the answer"),
+        ({"prompt": "word " * 500, "on_overflow": "map-reduce"}, "x", "other",
+         "and no text in it can be divided. The longest text that `prompt` takes from elsewhere as "
+         "it is, such as `{{ steps.text.text }}`, is what is read in parts."),
+        ({"system": "a", "messages": [{"role": "system", "content": "b"}]}, "x", "other",
+         "`system` is set, but `messages[0]` is already a system message"),
+        ({"prompt": "What?", "images": ["none.png"]}, "x", "io",
+         "cannot be read: it does not exist."),
+        ({"prompt": "What?", "images": ["../../etc/passwd"]}, "x", "other",
+         "leads outside the pipeline's folders"),
+        ({"prompt": "What?", "images": ["."]}, "x", "io", "cannot be read: it is a folder."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_or_answered_is_a_sentence(
+    tmp_path: Path, wishes: dict[str, Any], answer: str, kind: str, sentence: str
+) -> None:
+    hands = tools(tmp_path, pool=FakePool(n_ctx_tokens=400, answer=lambda _: answer))
     with pytest.raises(StepError) as caught:
-        asyncio.run(Chat().run(params, hands))
-    assert "504 tokens" in str(caught.value)
-    assert str(caught.value).endswith(
-        "and no text in it can be divided. The longest text that `prompt` takes from elsewhere as "
-        "it is, such as `{{ steps.text.text }}`, is what is read in parts."
-    )
-
-
-def test_two_system_texts_are_an_error() -> None:
-    with pytest.raises(
-        StepError, match=r"`system` is set, but `messages\[0\]` is already a system message"
-    ):
-        chat(saying("x"), system="a", messages=[{"role": "system", "content": "b"}])
+        asyncio.run(Chat().run(ChatParams(**wishes), hands))
+    assert (sentence in str(caught.value), caught.value.kind) == (True, kind)

@@ -18,7 +18,6 @@ from tests.steps.llm.labelled_texts import (
     label_all,
     label_request,
     labelled,
-    labelled_texts,
 )
 
 SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
@@ -73,8 +72,3 @@ def test_the_same_label_has_the_same_probability_however_it_came(tmp_path: Path)
     assert alone[-1].label == greedy.label
     for one in together:
         assert one.p == pytest.approx(found[one.label], abs=0.01)
-
-
-def test_the_texts_are_the_same_each_time() -> None:
-    assert labelled_texts(9) == labelled_texts(9)
-    assert [topic for _, topic in labelled_texts(4)] == ["sport", "food", "weather", "sport"]

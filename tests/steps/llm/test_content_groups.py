@@ -5,20 +5,6 @@ from hypothesis import strategies as st
 
 from paddock.steps.llm.reduce import content_groups
 
-NAMES = st.lists(st.text("abcdef", min_size=1, max_size=4), max_size=60)
-FANIN = st.integers(2, 20)
-
-
-@settings(max_examples=60)
-@given(names=NAMES, fanin=FANIN, level=st.integers(0, 3))
-def test_groups_cover_the_list_in_order_are_small_and_fewer_than_its_items(
-    names: list[str], fanin: int, level: int
-) -> None:
-    made = content_groups(names, fanin, level)
-    assert [index for begin, end in made for index in range(begin, end)] == list(range(len(names)))
-    assert all(1 <= end - begin <= fanin for begin, end in made)
-    assert len(made) <= (1 if len(names) <= fanin else len(names) - 1)
-
 
 @settings(max_examples=60)
 @given(names=st.lists(st.integers(), min_size=20, max_size=80, unique=True), at=st.integers(0, 79))

@@ -73,16 +73,12 @@ def test_a_text_without_sentences_is_shown_by_its_first_lines() -> None:
     ("text", "error"),
     [
         ("", "there is nothing to summarise: the text is empty."),
-        (
-            "The ferry was very late. The crew had gone home already.",
-            "no sentence fits into 3 words: the shortest has 5. Raise `words`.",
-        ),
-        (
-            "date, name, place, why\n1, 2, 3, 4\n1, 2, 3, 5\n",
-            "no line fits into 3 words: the first has",
-        ),
+        ("The ferry was very late. The crew had gone home already.",
+         "no sentence fits into 3 words: the shortest has 5. Raise `words`."),
+        ("date, name, place, why\n1, 2, 3, 4\n1, 2, 3, 5\n",
+         "no line fits into 3 words: the first has"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_extracted_is_one_sentence(text: str, error: str) -> None:
     with pytest.raises(StepError) as told:
         extracted(text=text, words=3)

@@ -157,24 +157,6 @@ def test_folding_stops_at_the_groups_where_that_is_asked() -> None:
     assert out.output == {"a": {"n": 1}, "b": {"n": 1}}
 
 
-def test_a_prompt_that_only_fits_the_items_says_how_to_stop_at_the_groups() -> None:
-    over = [{"kind": "ab"[n % 2], "year": n} for n in range(4)]
-    prompt = Template.of("{{ items[0].year }}: {{ notes | join }}")
-    with pytest.raises(StepError) as caught:
-        reduce(FakePool(), over=over, by=Template.of("kind"), prompt=prompt)
-    assert str(caught.value) == (
-        "`prompt` cannot be rendered: there is no 'year' here (in '{{ items[0].year }}: "
-        "{{ notes | join }}'). "
-        "Known: 'group', 'text', 'output'. The same prompt combines the groups; its `items` are "
-        "then the `group`, `text` and `output` of each. Set `fold: groups` to stop before that."
-    )
-
-
-def test_there_is_nothing_to_stop_at_without_groups() -> None:
-    with pytest.raises(ValueError, match="`fold` needs `by`: it decides what happens to"):
-        ReduceParams(over=[1], prompt=Template.of("Hi"), fold="groups")
-
-
 def test_groups_may_be_named_by_an_expression_and_a_single_one_is_all() -> None:
     pool = FakePool(answer=gathering)
     over = [{"day": "2024-05-03", "n": 1}, {"day": "2024-05-09", "n": 2}]
@@ -184,27 +166,6 @@ def test_groups_may_be_named_by_an_expression_and_a_single_one_is_all() -> None:
     assert out.text == out.groups[0].text
     assert len(pool.chats) == 1
     assert pool.chats[0].messages[-1].content.startswith("2024-05 ")
-
-
-@pytest.mark.parametrize(
-    ("by", "sentence"),
-    [
-        (
-            "kinds",
-            "`by`: item 1 has no field 'kinds' (known: 'kind'). Name a field that every item "
-            "has, or write an expression over `item`.",
-        ),
-        (
-            "{{ item.kinds }}",
-            "`by` failed for item 1: there is no 'kinds' here (in '{{ item.kinds }}'). "
-            "Known: 'kind'. Did you mean 'kind'?",
-        ),
-    ],
-)
-def test_a_field_that_an_item_lacks_is_told(by: str, sentence: str) -> None:
-    with pytest.raises(StepError) as caught:
-        reduce(FakePool(), over=[{"kind": "a"}], by=Template.of(by))
-    assert str(caught.value) == sentence
 
 
 def test_nothing_to_fold_is_skipped() -> None:
@@ -228,28 +189,7 @@ def test_items_of_which_no_two_fit_together_are_made_shorter_one_by_one() -> Non
     assert len(pool.chats) == 5
 
 
-def test_answers_that_do_not_get_shorter_end_with_an_error() -> None:
-    long = " ".join(["word"] * 60)
-    pool = FakePool(answer=lambda _: long, n_ctx_tokens=180)
-    with pytest.raises(StepError) as caught:
-        reduce(pool, over=[f"{n} {long}" for n in range(6)], params={"max_tokens": 70})
-    assert str(caught.value) == (
-        "the answers do not get shorter, so they would never fit into one prompt. Ask for a "
-        "shorter one in `prompt`, lower `fanin`, or raise the model's `ctx`."
-    )
-
-
 LONG = [{"file": "a.md", "text": " ".join(f"{number}" for number in range(200))}, "300"]
-
-
-def test_an_item_that_does_not_fit_alone_is_an_error_that_names_it() -> None:
-    with pytest.raises(StepError) as caught:
-        reduce(FakePool(n_ctx_tokens=100), over=LONG, params={"max_tokens": 20})
-    assert str(caught.value) == (
-        "item 'a.md' alone is too long: the prompt has 205 tokens and 20 are reserved for the "
-        "answer, but the context holds 100; nothing was cut. Set `on_overflow: split` to read it "
-        "in parts, or raise the model's `ctx`."
-    )
 
 
 def test_an_item_that_does_not_fit_is_folded_in_parts_if_wished() -> None:
@@ -288,7 +228,37 @@ def test_every_answer_has_the_form_and_the_last_one_passes_the_checks() -> None:
     assert out.text == json.dumps(out.output, separators=(",", ":"))
 
 
-def test_calls_of_one_level_are_asked_at_once() -> None:
-    pool = FakePool(answer=gathering, delay_s=0.01)
-    reduce(pool, over=items(*range(60)))
-    assert pool.n_running_most == 8
+WORDS = " ".join(["word"] * 60)
+KINDS = [{"kind": "ab"[n % 2], "year": n} for n in range(4)]
+OF_ITEMS = Template.of("{{ items[0].year }}: {{ notes | join }}")
+
+
+@pytest.mark.parametrize(
+    ("wishes", "n_ctx_tokens", "sentence"),
+    [
+        ({"over": KINDS, "by": Template.of("kind"), "prompt": OF_ITEMS}, 400,
+         "`prompt` cannot be rendered: there is no 'year' here (in '{{ items[0].year }}: "
+         "{{ notes | join }}'). Known: 'group', 'text', 'output'. The same prompt combines the "
+         "groups; its `items` are then the `group`, `text` and `output` of each. Set "
+         "`fold: groups` to stop before that."),
+        ({"over": [{"kind": "a"}], "by": Template.of("kinds")}, 400,
+         "`by`: item 1 has no field 'kinds' (known: 'kind'). Name a field that every item has, or "
+         "write an expression over `item`."),
+        ({"over": [{"kind": "a"}], "by": Template.of("{{ item.kinds }}")}, 400,
+         "`by` failed for item 1: there is no 'kinds' here (in '{{ item.kinds }}'). Known: 'kind'. "
+         "Did you mean 'kind'?"),
+        ({"over": [f"{n} {WORDS}" for n in range(6)], "params": {"max_tokens": 70}}, 180,
+         "the answers do not get shorter, so they would never fit into one prompt. Ask for a "
+         "shorter one in `prompt`, lower `fanin`, or raise the model's `ctx`."),
+        ({"over": LONG, "params": {"max_tokens": 20}}, 100,
+         "item 'a.md' alone is too long: the prompt has 205 tokens and 20 are reserved for the "
+         "answer, but the context holds 100; nothing was cut. Set `on_overflow: split` to read it "
+         "in parts, or raise the model's `ctx`."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_folded_is_a_sentence(
+    wishes: dict[str, Any], n_ctx_tokens: int, sentence: str
+) -> None:
+    with pytest.raises(StepError) as caught:
+        reduce(FakePool(n_ctx_tokens=n_ctx_tokens, answer=lambda _: WORDS), **wishes)
+    assert str(caught.value) == sentence

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from paddock.engine.errors import PromptTooLong, WorkerLost
 from paddock.engine.request import ChatRequest
@@ -77,13 +76,6 @@ def test_a_long_text_is_noted_in_parts_and_the_notes_are_made_one_text() -> None
     )
 
 
-def test_parts_are_about_equally_long() -> None:
-    pool = FakePool(n_ctx_tokens=800, answer=note)
-    summarise(pool, text=LONG)
-    lengths = [len(text) for text in asked(pool)[:-1]]
-    assert min(lengths) > 0.6 * max(lengths)
-
-
 def test_notes_that_do_not_fit_are_condensed_level_by_level() -> None:
     def wordy(request: ChatRequest) -> str:
         return "long note " * 20 if "text above" in request.messages[-1].content else "fewer words"
@@ -95,16 +87,6 @@ def test_notes_that_do_not_fit_are_condensed_level_by_level() -> None:
     assert len(out.notes) == out.coverage.chunks > 10
 
 
-def test_notes_that_do_not_get_shorter_end_with_an_error() -> None:
-    pool = FakePool(n_ctx_tokens=200, answer=lambda _: "long note " * 100)
-    with pytest.raises(StepError) as caught:
-        summarise(pool, text=LONG, params={"max_tokens": 80})
-    assert str(caught.value) == (
-        "the notes do not get shorter, so they would never fit into one prompt. "
-        "Set `words`, ask for less in `map` and `reduce`, or raise the model's `ctx`."
-    )
-
-
 def test_parts_are_worked_on_at_once() -> None:
     pool = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.02)
     summarise(pool, text=LONG)
@@ -112,14 +94,6 @@ def test_parts_are_worked_on_at_once() -> None:
     large = FakePool(n_ctx_tokens=200, answer=note, delay_s=0.02, n_parallel=12)
     summarise(large, text=LONG)
     assert large.n_running_most == 12, "as many as its model has places"
-
-
-def test_the_first_failure_ends_the_others() -> None:
-    def fail(request: ChatRequest) -> str:
-        raise WorkerLost("m", "killed")
-
-    with pytest.raises(WorkerLost):
-        summarise(FakePool(n_ctx_tokens=200, answer=fail, delay_s=0.001), text=LONG)
 
 
 CHUNKS = [{"text": f"chunk {i} says something.", "index": i} for i in range(3)]
@@ -141,14 +115,6 @@ def test_given_chunks_are_kept_as_parts_if_they_do_not_fit_together() -> None:
     out = summarise(pool, chunks=chunks)
     assert out.notes == [f"c{i} to c{i}" for i in range(5)]
     assert out.coverage.characters_read == out.coverage.characters
-
-
-def test_a_given_chunk_that_does_not_fit_is_cut_and_nothing_is_lost() -> None:
-    pool = FakePool(n_ctx_tokens=200, answer=note)
-    out = summarise(pool, chunks=[{"text": "a b. " * 10, "start": 0}, {"text": LONG, "start": 99}])
-    read = re.findall(r"p\d+w\d+\.?", "\n".join(asked(pool)))
-    assert set(read) >= set(LONG.split())
-    assert out.coverage.share == 1.0
 
 
 def test_a_map_template_sees_each_chunk_and_reduce_sees_the_notes() -> None:
@@ -261,42 +227,10 @@ def test_truncating_reads_the_beginning_and_says_how_much() -> None:
     ]
 
 
-def test_a_text_that_does_not_fit_is_an_error_if_wished() -> None:
-    with pytest.raises(PromptTooLong):
-        summarise(FakePool(n_ctx_tokens=400), text=LONG, on_overflow="error")
-    with pytest.raises(PromptTooLong):
-        summarise(FakePool(n_ctx_tokens=400), chunks=[LONG, "short"], on_overflow="error")
-
-
 def test_a_map_template_that_repeats_the_chunk_still_fits() -> None:
     pool = FakePool(n_ctx_tokens=200, answer=lambda _: "N")
     out = summarise(pool, text=LONG, map=Template.of("{{ chunk.text }}\n{{ chunk.text }} Sum up."))
     assert out.coverage.share == 1.0
-
-
-def test_a_context_without_room_for_any_text_is_told() -> None:
-    wishes: dict[str, Any] = {"text": LONG, "instructions": "rule " * 200}
-    with pytest.raises(PromptTooLong):
-        summarise(FakePool(n_ctx_tokens=200), **wishes)
-    with pytest.raises(PromptTooLong):
-        summarise(FakePool(n_ctx_tokens=200), **wishes, on_overflow="truncate")
-
-
-def test_an_answer_at_its_limit_is_an_error_unless_the_author_set_it() -> None:
-    pool = FakePool(n_ctx_tokens=400, answer=lambda _: "again " * 500)
-    with pytest.raises(StepError, match="the answer ended at its limit of 100 tokens"):
-        summarise(pool, text="Short.", words=10)
-    assert (
-        summarise(pool, text="Short.", params={"max_tokens": 2}).text == "again again again again"
-    )  # asked twice
-
-
-@pytest.mark.parametrize(
-    "wishes", [{"text": " \n"}, {"chunks": []}, {"chunks": [None, {"text": ""}]}]
-)
-def test_nothing_to_summarise_is_an_error(wishes: dict[str, Any]) -> None:
-    with pytest.raises(StepError, match="there is nothing to summarise: the text is empty"):
-        summarise(FakePool(), **wishes)
 
 
 def test_a_file_is_read_like_files_read_does(tmp_path: Path) -> None:
@@ -308,14 +242,6 @@ def test_a_file_is_read_like_files_read_does(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("")
     with pytest.raises(StepError, match=r"'b\.txt' is empty"):
         summarise(pool, tmp_path, file="b.txt")
-
-
-def test_exactly_one_material_is_given() -> None:
-    with pytest.raises(ValidationError) as caught:
-        SummariseParams(text="a", file="b")
-    assert "Give exactly one of `text`, `chunks`, `file`, not `text` and `file`." in str(
-        caught.value
-    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -400,3 +326,36 @@ def test_the_summary_alone_has_the_form_that_is_asked_for(strategy: str, text: s
 def test_only_summaries_of_files_are_made_again_when_documents_are_read_otherwise() -> None:
     of_text, of_file = (Summarise.facts.parts({name: "x"})["readers"] for name in ("text", "file"))
     assert [*of_text, "texts 3"] == list(of_file)
+
+
+def failing(request: ChatRequest) -> str:
+    raise WorkerLost("m", "killed")
+
+
+EMPTY = "there is nothing to summarise: the text is empty"
+RULES = {"text": LONG, "instructions": "rule " * 200}
+
+
+@pytest.mark.parametrize(
+    ("wishes", "n_ctx_tokens", "answer", "error"),
+    [
+        ({"text": LONG, "params": {"max_tokens": 80}}, 200, lambda _: "long note " * 100,
+         "the notes do not get shorter, so they would never fit into one prompt. Set `words`, ask "
+         "for less in `map` and `reduce`, or raise the model's `ctx`."),
+        ({"text": " \n"}, 200, note, EMPTY),
+        ({"chunks": []}, 200, note, EMPTY),
+        ({"chunks": [None, {"text": ""}]}, 200, note, EMPTY),
+        ({"text": LONG, "on_overflow": "error"}, 400, note, PromptTooLong),
+        ({"chunks": [LONG, "short"], "on_overflow": "error"}, 400, note, PromptTooLong),
+        (RULES, 200, note, PromptTooLong),
+        ({**RULES, "on_overflow": "truncate"}, 200, note, PromptTooLong),
+        ({"text": LONG}, 200, failing, WorkerLost),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_summarised_ends_with_an_error(
+    wishes: dict[str, Any], n_ctx_tokens: int, answer: Any, error: str | type[Exception]
+) -> None:
+    kind = StepError if isinstance(error, str) else error
+    with pytest.raises(kind) as caught:
+        summarise(FakePool(n_ctx_tokens=n_ctx_tokens, answer=answer), **wishes)
+    assert not isinstance(error, str) or str(caught.value).startswith(error)

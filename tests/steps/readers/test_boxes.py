@@ -17,6 +17,7 @@ from paddock.steps.readers import documents
 from paddock.steps.readers.reader import PageBox, QuoteSpan
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes.office import scan, scanned_pdf
+from tests.fakes.pdf import pdf_of_objects
 from tests.fakes.readers import read_here
 
 RED, BLACK = (220, 0, 0), (0, 0, 0)
@@ -193,23 +194,12 @@ def mapped_pdf(line: str, texts: dict[str, str]) -> bytes:
         "/CMapType 2 def 1 begincodespacerange <00> <FF> endcodespacerange "
         f"{len(texts)} beginbfchar {chars} endbfchar endcmap end end"
     )
-    drawn = f"BT /F1 20 Tf 50 100 Td ({line}) Tj ET"
-    objects = (
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 400 200] /Contents 4 0 R "
-        "/Resources << /Font << /F1 5 0 R >> >> >>",
-        f"<< /Length {len(drawn)} >>\nstream\n{drawn}\nendstream",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 6 0 R >>",
+    return pdf_of_objects(
+        f"BT /F1 20 Tf 50 100 Td ({line}) Tj ET",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 7 0 R >>",
         f"<< /Length {len(cmap)} >>\nstream\n{cmap}\nendstream",
+        media_box="0 0 400 200",
     )
-    body, places = "%PDF-1.4\n", []
-    for number, one in enumerate(objects, 1):
-        places.append(len(body))
-        body += f"{number} 0 obj\n{one}\nendobj\n"
-    table = "".join(f"{at:010d} 00000 n \n" for at in places)
-    end = f"trailer << /Size 7 /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF"
-    return f"{body}xref\n0 7\n0000000000 65535 f \n{table}{end}".encode()
 
 
 def test_scanned_pages_keep_where_their_lines_stand(placed: Placed, readers: ReaderPool) -> None:

@@ -52,15 +52,6 @@ def test_a_broken_attachment_is_named_and_not_read_as_text() -> None:
     )
 
 
-def test_what_an_attached_page_hides_is_noted() -> None:
-    page = b"<p>Rain<p style='display:none'>Sun"
-    found = document(eml("Hi", attachments={"a.html": page}))
-    assert found.notes == (
-        ": attachment 'a.html': text that the page does not show is read as well "
-        "(3 characters: 'Sun')",
-    )
-
-
 def test_a_mail_within_a_mail_is_read() -> None:
     outer = EmailMessage()
     outer["From"], outer["Subject"] = "a@example.org", "Fwd"
@@ -149,14 +140,11 @@ PICTURE = "Content-Type: image/png\nContent-ID: <p>\nContent-Disposition: inline
         (MIXED, [PLAIN, PLAIN, HTML], ["# attachment.plain\n\nplain", "# attachment.html\n\npage"]),
         (ALTERNATIVE, [PLAIN, SAME], []),
         (ALTERNATIVE, [PLAIN, SAME, INVITATION], ["# attachment.calendar\n\nBEGIN:VCALENDAR"]),
-        (
-            MIXED.replace("mixed", "report"),
-            [PLAIN, STATUS],
-            ["# attachment.delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1\n"],
-        ),
+        (MIXED.replace("mixed", "report"), [PLAIN, STATUS],
+         ["# attachment.delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1\n"]),
         (MIXED, [HTML.replace("page", "<img src='cid:p'>"), PICTURE], []),
     ],
-)
+)  # fmt: skip
 def test_every_part_of_a_mail_is_read(
     content_type: str, parts: list[str], pages: list[str]
 ) -> None:
@@ -264,19 +252,6 @@ def test_a_mail_whose_forms_repeat_endlessly_is_read_once(n_texts: int, n_noted:
     found = document(f"{head}{plain}{forms}--x--\n".encode())
     noted = (f": {n_noted} other forms of its text are not compared with it",) if n_noted else ()
     assert (found.pages[0].count("Fee"), found.notes) == (1, noted)
-
-
-def test_a_page_of_a_mail_has_the_marks_of_its_layout() -> None:
-    mail = EmailMessage()
-    mail["Subject"] = "x"
-    mail.set_content(
-        "<p>10<sup>6</sup> <s>40</s> 45</p><ol type=a><li>x</ol>"
-        "<table><tr><th rowspan=2>a<th>b<tr><th>c</table>",
-        subtype="html",
-    )
-    assert document(mail.as_bytes()).pages[0].split("\n\n", 1)[1] == (
-        "10^6 ~~40~~ 45\n\na. x\n\n| a | b |\n| --- | --- |\n|  | c |"
-    )
 
 
 def test_text_around_the_parts_of_a_mail_is_noted() -> None:

@@ -134,30 +134,6 @@ def test_broken_books_are_refused() -> None:
     )
 
 
-def test_entities_that_grow_without_end_are_refused() -> None:
-    bomb = (
-        "<!DOCTYPE a [<!ENTITY a 'aaaaaaaaaa'>"
-        + "".join(
-            f"<!ENTITY {b} '{'&' + a + ';' * 1}{(('&' + a + ';') * 9)}'>"
-            for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-        )
-        + "]><a>&i;</a>"
-    )
-    assert refused(zipped({"META-INF/container.xml": bomb})) == (
-        "is not read: its XML has entities that unfold to far more than the file holds"
-    )
-
-
-def test_text_that_a_style_sheet_hides_is_noted() -> None:
-    page = "<link rel=stylesheet href=s.css><p>One</p><p class=x>Pay twice</p>"
-    found = document(epub({"a.xhtml": page}, more={"OEBPS/s.css": ".x { display: none }"}))
-    assert found.text == "One\n\n<!-- Pay twice -->"
-    assert found.notes == (
-        ": part 'a.xhtml': text that the page does not show is read as well "
-        "(9 characters: 'Pay twice')",
-    )
-
-
 def test_a_chapter_has_the_marks_of_its_layout_and_notes_of_other_files() -> None:
     page = (
         "<p>10<sup>6</sup> <span class='x'>40</span>"

@@ -81,45 +81,31 @@ def test_a_formula_of_office_is_written_in_a_line(formula: str, text: str) -> No
         ("<mfrac><mn>1</mn><mn>2</mn></mfrac>", "1/2"),
         ("<mn>3</mn><mo>&#x2064;</mo><mfrac><mn>3</mn><mn>4</mn></mfrac>", "3 3/4"),
         ("<mn>3</mn><mfrac><mn>3</mn><mn>4</mn></mfrac>", "3 3/4"),
-        (
-            "<mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow>"
-            "<mrow><mi>c</mi><mo>+</mo><mi>d</mi></mrow></mfrac>",
-            "(a+b)/(c+d)",
-        ),
+        ("<mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow>"
+         "<mrow><mi>c</mi><mo>+</mo><mi>d</mi></mrow></mfrac>", "(a+b)/(c+d)"),
         ("<msqrt><mn>16</mn></msqrt>", "sqrt(16)"),
         ("<mroot><mi>x</mi><mn>3</mn></mroot>", "root(3, x)"),
         ("<mn>2</mn><mo>&#x2062;</mo><msup><mi>x</mi><mn>2</mn></msup><mi>y</mi>", "2x^2 y"),
         ("<msup><mi>f</mi><mo>&prime;</mo></msup><mo>(</mo><mi>x</mi><mo>)</mo>", "f\u2032(x)"),
         ("<msubsup><mi>x</mi><mn>1</mn><mrow><mo>-</mo><mn>2</mn></mrow></msubsup>", "x_1^-2"),
-        (
-            "<munderover><mo>∑</mo><mrow><mi>i</mi><mo>=</mo><mn>1</mn></mrow><mi>n</mi>"
-            "</munderover><mi>i</mi>",
-            "∑_(i=1)^n i",
-        ),
+        ("<munderover><mo>∑</mo><mrow><mi>i</mi><mo>=</mo><mn>1</mn></mrow><mi>n</mi>"
+         "</munderover><mi>i</mi>", "∑_(i=1)^n i"),
         ("<mover><mi>x</mi><mo>^</mo></mover>", "hat(x)"),
         ("<mover><mi>x</mi><mo>→</mo></mover>", "vec(x)"),
         ("<mi>sin</mi><mo>&#x2061;</mo><mi>x</mi>", "sin x"),
         ("<mi>sin</mi><mi>x</mi><mo>mod</mo><mn>2</mn>", "sin x mod 2"),
-        (
-            "<mo>(</mo><mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr>"
-            "<mtr><mtd><mn>3</mn></mtd><mtd><mn>4</mn></mtd></mtr></mtable><mo>)</mo>",
-            "([1, 2; 3, 4])",
-        ),
+        ("<mo>(</mo><mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr>"
+         "<mtr><mtd><mn>3</mn></mtd><mtd><mn>4</mn></mtd></mtr></mtable><mo>)</mo>",
+         "([1, 2; 3, 4])"),
         ("<mfenced open='[' close=']'><mi>a</mi><mi>b</mi></mfenced>", "[a, b]"),
-        (
-            "<semantics><msup><mi>x</mi><mn>2</mn></msup>"
-            "<annotation>x^{2}</annotation></semantics>",
-            "x^2",
-        ),
-        (
-            "<mmultiscripts><mi>C</mi><mn>2</mn><none/><mprescripts/><mn>6</mn><mn>14</mn>"
-            "</mmultiscripts>",
-            "_6^14 C_2",
-        ),
+        ("<semantics><msup><mi>x</mi><mn>2</mn></msup>"
+         "<annotation>x^{2}</annotation></semantics>", "x^2"),
+        ("<mmultiscripts><mi>C</mi><mn>2</mn><none/><mprescripts/><mn>6</mn><mn>14</mn>"
+         "</mmultiscripts>", "_6^14 C_2"),
         ("<m:mfrac><m:mn>1</m:mn><m:mn>2</m:mn></m:mfrac>", "1/2"),
         ("1 &lt; 2<!-- 3 -->", "1 < 2"),
         ("<mfrac></mfrac><msup></msup><mmultiscripts></mmultiscripts>", "/"),
     ],
-)
+)  # fmt: skip
 def test_a_formula_of_a_page_is_written_in_a_line(formula: str, text: str) -> None:
     assert mathml(formula) == text

@@ -344,10 +344,8 @@ def test_numbers_by_style_sheets_are_noted() -> None:
 @pytest.mark.parametrize(
     ("rows", "cells"),
     [
-        (
-            "<tr><th rowspan=2>a<th colspan=2>b<tr><th>c<th>d<tr><td>1<td>2<td>3",
-            ["a,b,", ",c,d", "1,2,3"],
-        ),
+        ("<tr><th rowspan=2>a<th colspan=2>b<tr><th>c<th>d<tr><td>1<td>2<td>3",
+         ["a,b,", ",c,d", "1,2,3"]),
         ("<tr><td rowspan=3>a<td>b<tr><td>c<tr><td>d", ["a,b", ",c", ",d"]),
         ("<tr><td>a<td rowspan=2>b<tr><td>c<tr><td>d<td>e", ["a,b", "c,", "d,e"]),
         ("<tr><td rowspan=2 colspan=2>a<td>b<tr><td>c", ["a,,b", ",,c"]),
@@ -356,7 +354,7 @@ def test_numbers_by_style_sheets_are_noted() -> None:
         ("<tbody><tr><td rowspan=9>a<td>b<tbody><tr><td>c<td>d", ["a,b", "c,d"]),
         ("<tr><td rowspan=oops>a<td colspan=-1>b", ["a,b"]),
     ],
-)
+)  # fmt: skip
 def test_cells_keep_their_columns_beside_and_below_spans(rows: str, cells: list[str]) -> None:
     lines = html_to_markdown(f"<table>{rows}</table>").text.split("\n")
     found = [",".join(cell.strip() for cell in line[1:-1].split("|")) for line in lines]
@@ -380,11 +378,9 @@ def test_spans_beyond_reason_fill_no_memory() -> None:
     [
         "<span style='display:block'>Tea</span><span style='display:block'>Nut</span>",
         "<style>.t {display: inline-block}</style><a class=t>Tea</a><a class=t>Nut</a>",
-        "<center>Tea</center><search>Nut</search>",
-        "<ruby>Tea<rt>Nut</rt></ruby>",
-        "<b>Tea<br>Nut</b>",
-        "<menu><li>Tea<li>Nut</menu>",
+        "<center>Tea</center><search>Nut</search>", "<ruby>Tea<rt>Nut</rt></ruby>",
+        "<b>Tea<br>Nut</b>", "<menu><li>Tea<li>Nut</menu>",
     ],
-)
+)  # fmt: skip
 def test_words_that_stand_apart_are_not_glued(markup: str) -> None:
     assert re.findall(r"\w+", html_to_markdown(markup).text) == ["Tea", "Nut"]

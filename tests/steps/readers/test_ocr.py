@@ -29,16 +29,6 @@ def test_scanned_pages_and_pictures_are_read(placed: Placed) -> None:
     assert read_here(placed("a.eml", mail)).pages[1] == ("# scan.png\n\nTotal due 2,120.50 EUR")
 
 
-def test_a_picture_without_text_is_empty_and_says_why(
-    placed: Placed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ocr_engine, "recognise", lambda *_: SeenText(""))
-    found = read_here(placed("a.png", scan(size=(60, 60))))
-    assert (found.is_empty, found.why_empty, found.notes) == (
-        True, "has no text that OCR can read", (),
-    )  # fmt: skip
-
-
 def test_a_picture_that_would_fill_the_memory_is_refused(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

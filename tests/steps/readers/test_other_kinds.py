@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from paddock.steps.readers import reader
-from paddock.steps.readers.kreuzberg_reader import _without_empty_cells
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_pool import DocumentRequest, ReaderLimits, ReaderPool
 from paddock.steps.readers.reader_process import ReadOptions, read_document
@@ -399,13 +398,6 @@ def test_old_office_files_are_read_by_kreuzberg_with_a_note(name: str, words: st
     assert found.notes == (f"{BY_KREUZBERG}{UNTOLD}",)
 
 
-def test_a_sheet_has_no_empty_rows_and_no_empty_cells_at_the_end_of_a_row() -> None:
-    grid = "## S\n\n| A |  | B |  |\n| --- | --- | --- | --- |\n|  |  |  |  |\n|  | - |  |  |"
-    assert _without_empty_cells(f"{grid}\n| x \\| |  |\n") == (
-        "\n## S\n\n| A |  | B |\n| --- | --- | --- |\n|  | - |\n| x \\| |\n"
-    )
-
-
 def test_rich_text_keeps_raised_struck_and_own_marks(placed: Placed) -> None:
     rtf = (
         rb"{\rtf1\ansi 10{\super 6} H\sub 2\nosupersub O {\strike\f0 40} C:\\dir a_b*\par "
@@ -476,16 +468,13 @@ def test_without_the_extra_markup_is_plain_text_and_old_office_files_are_refused
     ("name", "data", "reason"),
     [
         ("a.pages", b"PK\x03\x04\x00", "is a document of Apple's iWork, which is not read."),
-        (
-            "a.vsdx",
-            b"PK\x03\x04\x00[Content_Types].xml",
-            "is a drawing of Visio, which is not read.",
-        ),
+        ("a.vsdx", b"PK\x03\x04\x00[Content_Types].xml",
+         "is a drawing of Visio, which is not read."),
         ("a.vsd", OLE, "is a drawing of Visio, which is not read."),
         ("a.one", b"\xe4\x52\x5c\x7b\x00", "is a notebook of OneNote, which is not read."),
         ("a.wpd", b"\xffWPC\x00", "is of another word processor, which is not read."),
     ],
-)
+)  # fmt: skip
 def test_what_no_reader_reads_has_a_way_out_that_its_program_has(
     placed: Placed, name: str, data: bytes, reason: str
 ) -> None:
@@ -499,9 +488,12 @@ def test_old_names_on_other_contents_are_read_by_content(placed: Placed) -> None
     assert read(placed("export.xls", table)).media_type == "text/html"
     assert read(placed("export.xls", b"item\tfee\nrent\t40\n")).media_type == "text/csv"
     assert read(placed("a.key", b"-----BEGIN PUBLIC KEY-----\n")).media_type == "text/plain"
-    assert refusal(placed("b.xls", b"\x01\x02\x00\x00")).startswith(
-        "is damaged: `.xls` by its name"
-    )
+    for suffix in ("doc", "xls", "ppt", "msg", "rtf"):
+        odd = refusal(placed(f"odd.{suffix}", b"a\0b\xff\xfe\x01\x02 hello"))
+        assert odd.startswith(f"is damaged: `.{suffix}` by its name")
+        text = "Subject: a\n\nHello, a plain text." if suffix == "msg" else "Hello, all."
+        plain = read(placed(f"plain.{suffix}", text.encode()))
+        assert "Hello" in plain.text and not any("kreuzberg" in note for note in plain.notes)
     assert read(placed("a.doc", docx("An offer"))).text == "An offer"
 
 
@@ -594,17 +586,3 @@ def test_kreuzberg_opens_no_connection_starts_no_program_and_keeps_no_file(
     )  # fmt: skip
     assert done.stdout.split("\n")[0] == "0 0 []"
     assert Path("/etc/hostname").read_text().strip() not in read(files[1]).text
-
-
-@pytest.mark.parametrize("suffix", ["doc", "xls", "ppt", "msg", "rtf"])
-def test_what_is_an_old_office_file_only_by_its_name_is_refused_or_read_as_what_it_is(
-    tmp_path: Path, suffix: str
-) -> None:
-    odd = tmp_path / f"odd.{suffix}"
-    odd.write_bytes(b"a\0b\xff\xfe\x01\x02 hello")
-    with pytest.raises(Unreadable, match=f"damaged: `.{suffix}` by its name"):
-        read(odd)
-    plain = tmp_path / f"plain.{suffix}"
-    plain.write_bytes(b"Subject: a\n\nHello, a plain text." if suffix == "msg" else b"Hello, all.")
-    assert "Hello" in read(plain).text
-    assert not any("kreuzberg" in note for note in read(plain).notes)

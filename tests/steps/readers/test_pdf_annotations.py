@@ -95,18 +95,12 @@ def test_typed_texts_and_comments_are_read() -> None:
     ("annotation", "form", "note"),
     [
         ("/Subtype /FreeText", "", ": 1 text, film or sound laid over its pages cannot be read"),
-        (
-            "/Subtype /FileAttachment /FS << /Type /Filespec /UF (prices.csv) /F (prices.csv) >>",
-            "",
-            ": attachment 'prices.csv' is not read: it has 0 bytes",
-        ),
-        (
-            f"{WIDGET} /FT /Tx /T (a)",
-            "<< /Fields [] /XFA [(datasets) 5 0 R] >>",
-            ": its dynamic form (XFA) is not read; save it as a plain PDF to have its values",
-        ),
+        ("/Subtype /FileAttachment /FS << /Type /Filespec /UF (prices.csv) /F (prices.csv) >>", "",
+         ": attachment 'prices.csv' is not read: it has 0 bytes"),
+        (f"{WIDGET} /FT /Tx /T (a)", "<< /Fields [] /XFA [(datasets) 5 0 R] >>",
+         ": its dynamic form (XFA) is not read; save it as a plain PDF to have its values"),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_read_is_noted(annotation: str, form: str, note: str) -> None:
     assert read(pdf_form([annotation], form=form)).notes == (note,)
 

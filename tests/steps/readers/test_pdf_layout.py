@@ -198,25 +198,6 @@ def test_what_stands_close_or_sideways_keeps_its_spaces_and_a_rule_of_hyphens_it
     assert "-----\npxc create" in found
 
 
-def test_letters_that_are_mapped_to_nothing_are_told() -> None:
-    cmap = (
-        "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def\n"
-        "1 begincodespacerange <00> <ff> endcodespacerange\n"
-        "1 beginbfchar <66> <0000> endbfchar endcmap end end"
-    )
-    found = read(
-        pdf_of_objects(
-            "BT /F1 10 Tf 72 700 Td (office, and 12 of them) Tj ET",
-            "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 7 0 R >>",
-            f"<< /Length {len(cmap)} >>\nstream\n{cmap}\nendstream",
-        )
-    )
-    assert found.text == "o\ufffd\ufffdice, and 12 o\ufffd them"
-    assert found.notes == (
-        ": 3 characters on page 1 may be other ones: the font does not say what they mean",
-    )
-
-
 @pytest.mark.parametrize(
     ("rotation", "turn", "media_box"),
     [

@@ -103,16 +103,16 @@ def test_a_sign_that_the_font_does_not_name_stays_before_its_number() -> None:
     cmap = (
         "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def\n"
         "1 begincodespacerange <00> <ff> endcodespacerange\n"
-        "2 beginbfchar <66> <0003> <67> <e123> endbfchar endcmap end end"
+        "3 beginbfchar <66> <0003> <67> <e123> <68> <0000> endbfchar endcmap end end"
     )
     found = read(
         pdf_of_objects(
-            "BT /F1 10 Tf 72 700 Td (f0.93 and g0.94) Tj ET",
+            "BT /F1 10 Tf 72 700 Td (f0.93 and g0.94, h5) Tj ET",
             "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 7 0 R >>",
             f"<< /Length {len(cmap)} >>\nstream\n{cmap}\nendstream",
         )
     )
-    assert found.text == "\ufffd0.93 and \ue1230.94"
+    assert found.text == "\ufffd0.93 and \ue1230.94, \ufffd5"
     assert found.notes == (
-        ": 2 characters on page 1 may be other ones: the font does not say what they mean",
+        ": 3 characters on page 1 may be other ones: the font does not say what they mean",
     )

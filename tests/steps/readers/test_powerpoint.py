@@ -129,20 +129,6 @@ def test_shapes_that_lack_their_properties_or_chart_do_not_hide_the_others() -> 
     assert [one in found for one in ("Hello", "Left")] == [True, True]
 
 
-def test_a_hidden_shape_of_a_group_is_noted() -> None:
-    presentation = new_presentation()
-    group = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes.add_group_shape()
-    for text in ("Shown", "Pay twice"):
-        box = group.shapes.add_textbox(0, 0, 9, 9)
-        box.text_frame.text = text
-    box._element.nvSpPr.cNvPr.set("hidden", "1")
-    found = document(saved(presentation))
-    assert found.pages == ("Shown\n\n<!-- Pay twice -->",)
-    assert found.notes == (
-        ": text that the slide does not show is read as well (9 characters: 'Pay twice')",
-    )
-
-
 def test_text_beside_a_slide_is_noted() -> None:
     from pptx.util import Cm
 
@@ -176,25 +162,17 @@ def with_paragraphs(*paragraphs: str, layout: int = 6) -> Any:
     ("runs", "text"),
     [
         ("<a:r><a:t>10</a:t></a:r><a:r><a:rPr baseline='30000'/><a:t>6</a:t></a:r>", "10^6"),
-        (
-            "<a:r><a:t>H</a:t></a:r><a:r><a:rPr baseline='-25%'/><a:t>2</a:t></a:r>"
-            "<a:r><a:t>O</a:t></a:r>",
-            "H_2O",
-        ),
-        (
-            "<a:r><a:rPr strike='dblStrike'/><a:t>40</a:t></a:r><a:r><a:t> 45</a:t></a:r>",
-            "~~40~~ 45",
-        ),
+        ("<a:r><a:t>H</a:t></a:r><a:r><a:rPr baseline='-25%'/><a:t>2</a:t></a:r>"
+         "<a:r><a:t>O</a:t></a:r>", "H_2O"),
+        ("<a:r><a:rPr strike='dblStrike'/><a:t>40</a:t></a:r><a:r><a:t> 45</a:t></a:r>",
+         "~~40~~ 45"),
         ("<a:r><a:rPr strike='noStrike'/><a:t>2^3</a:t></a:r>", r"2\^3"),
-        (
-            "<a14:m xmlns:a14='http://schemas.microsoft.com/office/drawing/2010/main'><m:oMath "
-            "xmlns:m='http://schemas.openxmlformats.org/officeDocument/2006/math'><m:f><m:num>"
-            "<m:r><m:t>1</m:t></m:r></m:num><m:den><m:r><m:t>2</m:t></m:r></m:den></m:f>"
-            "</m:oMath></a14:m>",
-            "1/2",
-        ),
+        ("<a14:m xmlns:a14='http://schemas.microsoft.com/office/drawing/2010/main'><m:oMath "
+         "xmlns:m='http://schemas.openxmlformats.org/officeDocument/2006/math'><m:f><m:num>"
+         "<m:r><m:t>1</m:t></m:r></m:num><m:den><m:r><m:t>2</m:t></m:r></m:den></m:f>"
+         "</m:oMath></a14:m>", "1/2"),
     ],
-)
+)  # fmt: skip
 def test_what_the_look_of_a_run_means_is_marked(runs: str, text: str) -> None:
     assert document(saved(with_paragraphs(runs))).text == text
 

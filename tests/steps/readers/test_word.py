@@ -40,9 +40,6 @@ def test_headings_points_and_tables_are_markdown() -> None:
         "| Item | Price |\n| --- | --- |\n| Slates | 5\\|6 |\n\n## Terms\n\nThirty days."
     )
     assert (found.title, len(found.pages), found.notes) == ("Offer", 1, ())
-
-
-def test_the_documents_own_title_is_its_title() -> None:
     assert document(docx("# Heading", title="Offer 17")).title == "Offer 17"
 
 
@@ -355,16 +352,12 @@ CHUNK = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/aFC
     [
         ("a.html", "text/html", b"<p>10<sup>6</sup></p>", "10^6", 0),
         ("a.txt", "text/plain", b"Pay", "Pay", 0),
-        (
-            "a.docx",
-            "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml",
-            docx("Pay"),
-            "Pay",
-            0,
-        ),
+        ("a.docx",
+         "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml",
+         docx("Pay"), "Pay", 0),
         ("a.zip", "application/zip", b"PK\x03\x04", "", 1),
     ],
-)
+)  # fmt: skip
 def test_a_document_within_is_read_in_its_place(
     name: str, content_type: str, data: bytes, text: str, n_unread: int
 ) -> None:

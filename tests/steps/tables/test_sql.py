@@ -137,21 +137,15 @@ def test_a_query_is_refused_with_its_place_before_it_has_rows(
 @pytest.mark.parametrize(
     "query",
     [
-        "select now() as at from bills",
-        "select * from bills where day < current_date",
-        "select pg_catalog.now()",
-        "select pg_postmaster_start_time() as at",
-        "select age(day) as old from bills",
-        "from bills where day < ago(interval 1 day)",
-        "from bills where total in (select txid_current())",
-        "select uuid() as id from bills",
-        "select current_setting('secret_directory')",
-        "select getvariable('x')",
-        "select json_serialize_plan('select now()', optimize := true)",
-        "select current_schema()",
+        "select now() as at from bills", "select * from bills where day < current_date",
+        "select pg_catalog.now()", "select pg_postmaster_start_time() as at",
+        "select age(day) as old from bills", "from bills where day < ago(interval 1 day)",
+        "from bills where total in (select txid_current())", "select uuid() as id from bills",
+        "select current_setting('secret_directory')", "select getvariable('x')",
+        "select json_serialize_plan('select now()', optimize := true)", "select current_schema()",
         "with s as (select pg_sleep(1)) from s",
     ],
-)
+)  # fmt: skip
 def test_no_function_of_a_query_depends_on_more_than_its_arguments(query: str) -> None:
     for known in (KNOWN, {"bills": None}):
         with pytest.raises(QueryFault) as caught:
@@ -168,16 +162,12 @@ def test_no_function_of_a_query_depends_on_more_than_its_arguments(query: str) -
         "with sqlite_master as (select * from sqlite_master) from sqlite_master",
         'with "pg_catalog.pg_class" as (select 1) from pg_catalog.pg_class',
         'with "information_schema.tables" as (select 1) from information_schema.tables',
-        "from system.information_schema.tables",
-        "from (show tables)",
-        "show all tables",
-        "from (show tables from main)",
-        "from bills where total in (from duckdb_settings())",
-        "from query('select * from sqlite_master')",
-        "select pg_get_viewdef(1)",
+        "from system.information_schema.tables", "from (show tables)", "show all tables",
+        "from (show tables from main)", "from bills where total in (from duckdb_settings())",
+        "from query('select * from sqlite_master')", "select pg_get_viewdef(1)",
         "from (show range)",
     ],
-)
+)  # fmt: skip
 def test_a_query_reads_no_catalog_by_whatever_name(query: str) -> None:
     with pytest.raises(QueryFault):
         check_query(query, {"bills": None})
@@ -208,12 +198,10 @@ def test_names_that_differ_by_case_alone_are_never_taken_for_each_other(
     [
         ([1, 2], "Table 't': row 1 is a single value; rows must be mappings of names."),
         ([{"a": "\ud800"}], "Table 't' has half a character."),
-        (
-            [{"a\0": 1, "a\ufffd": 2}],
-            "Table 't': names column 'a\ufffd' twice. Rename one of them.",
-        ),
+        ([{"a\0": 1, "a\ufffd": 2}],
+         "Table 't': names column 'a\ufffd' twice. Rename one of them."),
     ],
-)
+)  # fmt: skip
 def test_rows_that_are_no_table_are_refused_in_words(ask: Ask, rows: Any, message: str) -> None:
     with pytest.raises(StepError) as caught:
         ask("from t", {"t": TypedRows(rows)})
@@ -288,12 +276,10 @@ def test_a_query_without_end_or_measure_is_ended(query: str, message: str) -> No
     [
         ("select length(repeat('x', 2000000000)) as n", ""),
         ("select length(repeat(repeat('x', 30000000), 30000000)) as n", ""),
-        (
-            f"select {' + '.join(f'len(list_sort(range({2_000_000 + n})))' for n in range(300))}",
-            "the check of `query` takes too much time or memory",
-        ),
+        (f"select {' + '.join(f'len(list_sort(range({2_000_000 + n})))' for n in range(300))}",
+         "the check of `query` takes too much time or memory"),
     ],
-)
+)  # fmt: skip
 def test_what_is_constant_in_a_query_is_not_computed_by_its_check(query: str, message: str) -> None:
     """DuckDB computes it as it plans, whatever limits it has; the check's process ends it."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

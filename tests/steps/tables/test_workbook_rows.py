@@ -5,7 +5,6 @@ import asyncio
 import datetime as dt
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,10 +197,3 @@ def test_macros_are_told_and_never_run(read: Read, hands: FakeTools, tmp_path: P
         archive.writestr("xl/vbaProject.bin", b"macros")
     assert read("a.xlsm").count == 2
     assert hands.notes == ["'a.xlsm' has macros, which are neither read nor run."]
-
-
-def test_a_workbook_is_read_in_a_process_of_its_own(tmp_path: Path) -> None:
-    book(tmp_path / "a.xlsx", {"S": BILLS})
-    hands = replace(tools(tmp_path), readers=None)
-    found = asyncio.run(FilesRows().run(FilesRowsParams(path="a.xlsx"), hands))
-    assert found.rows == [{"supplier": "Hart", "total": 11.5}, {"supplier": "Ward", "total": 7}]

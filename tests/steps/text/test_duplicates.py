@@ -137,12 +137,10 @@ def test_two_short_texts_are_copies_of_each_other_in_no_script(mark: Mark) -> No
     [
         ({"text": "x"}, "row 2 has no 'document'. `key` is a column that each row has."),
         ("text", "row 2 is no mapping. Give the block `returns`."),
-        (
-            {"document": "b", "likeness": 1},
-            "row 2 has a column 'likeness' already. Give it another name in `returns`.",
-        ),
+        ({"document": "b", "likeness": 1},
+         "row 2 has a column 'likeness' already. Give it another name in `returns`."),
     ],
-)
+)  # fmt: skip
 def test_rows_that_cannot_be_marked_are_refused(mark: Mark, row: Any, message: str) -> None:
     with pytest.raises(StepError) as caught:
         mark([{"document": "a"}, row])

@@ -164,15 +164,13 @@ def test_nothing_but_white_space_is_ever_lost(
     ("wishes", "fault"),
     [
         ({"text": "a", "tokens": 10, "overlap": 10}, "`overlap` (10) must be below `tokens` (10)"),
-        (
-            {"text": "a", "pages": []},
-            "Give exactly one of `text`, `pages`, not `text` and `pages`.",
-        ),
+        ({"text": "a", "pages": []},
+         "Give exactly one of `text`, `pages`, not `text` and `pages`."),
         ({}, "Give exactly one of `text`, `pages`."),
         ({"text": "a", "tokens": 0}, "greater than or equal to 1"),
         ({"text": "a", "by": ["page"]}, "'heading', 'paragraph' or 'sentence'"),
     ],
-)
+)  # fmt: skip
 def test_impossible_wishes_are_faults(wishes: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValidationError) as caught:
         SplitParams(**wishes)

@@ -7,17 +7,6 @@ def rows(text: str) -> list[list[str]]:
     return [[text[start:end] for start, end in table.rows] for table in find_tables(text)]
 
 
-def test_a_markdown_table_has_a_header_and_rows() -> None:
-    text = "Intro\n\n| A | B |\n|:--|--:|\n| 1 | 2 |\n| 3 | 4 |\n\nend\n"
-    [table] = find_tables(text)
-    assert text[slice(*table.header)] == "| A | B |\n|:--|--:|"
-    assert rows(text) == [["| 1 | 2 |", "| 3 | 4 |"]]
-
-
-def test_rows_without_a_rule_of_dashes_have_no_header() -> None:
-    assert find_tables("| a |\n| b |") == [TextTable((0, 0), ((0, 5), (6, 11)))]
-
-
 @pytest.mark.parametrize("text", ["", "| alone |", "a | b", "| A |\n| --- |", "x\n| a |\ny\n| b |"])
 def test_what_is_no_table_is_none(text: str) -> None:
     assert find_tables(text) == []

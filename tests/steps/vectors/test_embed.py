@@ -27,18 +27,6 @@ def test_each_text_gets_its_vector_in_order() -> None:
     assert (pool.embeds[0].model.ref, pool.embeds[0].model.role) == ("vec", "embed")
 
 
-def test_chunks_are_embedded_by_their_text() -> None:
-    pool = FakePool()
-    embed(pool, chunks=[{"text": "one", "page": 1}, "two"], dimensions=4)
-    assert (pool.embeds[0].texts, pool.embeds[0].dimensions) == (("one", "two"), 4)
-
-
-def test_no_texts_need_no_model() -> None:
-    pool = FakePool()
-    assert embed(pool, texts=[]).model_dump() == {"vectors": [], "count": 0, "store": None}
-    assert pool.embeds == []
-
-
 def test_a_text_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(TextTooLong) as caught:
         embed(FakePool(n_ctx_tokens=20), texts=["short", "word " * 30])

@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paddock.steps.base import EmbedModel, ItemName, StepError, Vector, VectorRow, VectorStore
+from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
 from paddock.steps.vectors import store_manifest
 from paddock.steps.vectors.open_stores import OpenStores
 from paddock.steps.vectors.row_changes import RowSum
@@ -250,36 +250,6 @@ def test_own_columns_are_stored_filtered_and_returned_also_where_older_rows_have
         "the column 'year' of the store '…/index.lance' holds a number; '2024' is"
     )
     assert len(texts_in(tmp_path)) == 3
-
-
-def test_many_vectors_are_compared_at_once_and_find_what_each_would_alone(tmp_path: Path) -> None:
-    words = [f"text {n}" for n in range(300)]
-
-    async def work(store: VectorStore, stores: OpenStores) -> None:
-        await refilled(store, *((f"{n}.md", words[n : n + 50]) for n in range(0, 300, 50)))
-        asked = [vector(word, 8) for word in words[::7]]
-        together = await store.nearest(asked, 5)
-        alone = [(await store.nearest([one], 5))[0] for one in asked]
-        assert [[hit.text for hit in hits] for hits in together] == [
-            [hit.text for hit in hits] for hits in alone
-        ]
-        assert [hits[0].text for hits in together] == words[::7]
-
-    within(tmp_path, work)
-
-
-def test_vectors_that_are_kept_are_known_by_their_texts(tmp_path: Path) -> None:
-    async def work(store: VectorStore, stores: OpenStores) -> None:
-        assert await store.known(item("a.md")) == {}
-        await store.replace(item("a.md"), rows("one", "two"))
-        known: Mapping[str, Vector] = await store.known(item("a.md"))
-        assert {text: [*map(float, one)] for text, one in known.items()} == {
-            text: pytest.approx(vector(text, 8)) for text in ("one", "two")
-        }
-        assert await store.known(item("a.md"), "split 256") == {}
-        assert await store.known(item("b.md")) == {}
-
-    within(tmp_path, work)
 
 
 # --- what is refused

@@ -7,7 +7,6 @@ import pytest
 from paddock.steps.base import ItemName, VectorRow
 from paddock.steps.vectors.row_changes import (
     KnownRow,
-    RowChanges,
     RowsToDrop,
     RowsToKeep,
     RowSum,
@@ -25,44 +24,12 @@ def known(one: RowsToKeep) -> list[KnownRow]:
     return [KnownRow(one.owner, one.step, kept.row.index, kept.print) for kept in one.rows]
 
 
-def put(made: RowChanges) -> list[str]:
-    return [kept.row.text for _, kept in made.put]
-
-
-def test_rows_of_a_new_item_are_put_in_place_of_none() -> None:
-    made = row_changes([wish("a", "b")], [])
-    assert (put(made), made.has_old, made.drop) == (["a", "b"], False, [])
-    assert made.sums["o"] == RowSum.of(kept.print for kept in wish("a", "b").rows)
-
-
-def test_what_is_equal_is_not_written_again() -> None:
-    assert row_changes([wish("a", "b")], known(wish("a", "b"))).is_nothing
-
-
-def test_only_what_differs_is_written() -> None:
-    made = row_changes([wish("a", "B", "c")], known(wish("a", "b")))
-    assert (put(made), made.has_old, made.drop) == (["B", "c"], True, [])
-
-
-def test_rows_beyond_the_last_are_dropped_in_one_word() -> None:
-    made = row_changes([wish("a")], known(wish("a", "b", "c")))
-    assert (put(made), made.drop) == ([], [RowsToDrop("o", "index", above=0)])
-    assert made.sums["o"] == RowSum.of(kept.print for kept in wish("a").rows)
-
-
 def test_rows_in_between_are_dropped_by_name() -> None:
     row = VectorRow(5, "f", ())
     made = row_changes(
         [RowsToKeep.of("o", ItemName("index", "a.md", "a.md"), [row])], known(wish("a", "b"))
     )
     assert made.drop == [RowsToDrop("o", "index", indexes=(0, 1))]
-
-
-def test_other_steps_and_other_items_keep_theirs() -> None:
-    others = known(wish("x", step="titles")) + known(wish("y", owner="p"))
-    made = row_changes([wish()], [*known(wish("a")), *others])
-    assert made.drop == [RowsToDrop("o", "index")]
-    assert made.sums["o"] == RowSum.of(kept.print for kept in wish("x", step="titles").rows)
 
 
 def test_a_sum_is_read_as_it_was_written_and_takes_away_what_it_took() -> None:
