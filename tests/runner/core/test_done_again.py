@@ -1,18 +1,26 @@
 """What makes a run do things again: --only, --force, --retry-failed, --refresh, --resume, edits."""
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.engine.system.light_dataclasses import dataclass
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
+from paddock.runner.core.traces import world as traces
+from paddock.runner.core.traces.block_items import default_key
+from paddock.runner.core.traces.dependencies import Trace
+from paddock.runner.core.traces.past_items import PastItems, SpecChanges
+from paddock.runner.core.traces.verify import ItemNow, ItemVerdict, verify
 from paddock.runner.ledger.entries import Entry
+from paddock.runner.progress.item_states import WAITS, ItemState, Wait
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo
-from tests.runner.core.judged import judged
 from tests.runner.world import SUMMARIES, World, reasons, states
 
 
@@ -178,3 +186,74 @@ def test_a_document_that_changes_before_its_item_reads_it_is_done_again(tmp_path
     world.run()
     assert text.split(",")[0] in world.output(name)
     assert not world.plan().has_work
+
+
+# --- the verdict on an item by its parts alone
+
+
+@dataclass(frozen=True)
+class Since(SpecChanges):
+    content: str | None = None
+
+    def content_then(self, item: Any) -> str | None:
+        return self.content
+
+
+class Past(PastItems):
+    """Today's item would have had this content then."""
+
+    def __init__(self, content: str | None) -> None:
+        self._since = Since(content=content)
+
+    def changes(self, key: str) -> SpecChanges:
+        return self._since
+
+
+def judged(
+    entry: Entry,
+    hash_: str,
+    parts: Mapping[str, str],
+    older: Mapping[str, Collection[str]] | None = None,
+    content_then: str | None = None,
+) -> ItemVerdict:
+    world = traces.PreparedWorld(traces.World(cast(Any, None), cast(Any, None), cast(Any, None)))
+    now = ItemNow(hash_, json.dumps(parts), older=older, key=entry.key)
+    return verify(Trace("", entry, Past(content_then)), now, world)
+
+
+def entry(parts: dict[str, str], state: str = "done", error: str | None = None) -> Entry:
+    return Entry(key="a", hash="h", parts=json.dumps(parts), state=state, error=error)
+
+
+def test_the_key_is_relpath_then_path_then_content() -> None:
+    assert default_key({"path": "/in/a.md", "relpath": "a.md"}) == "a.md"
+    assert default_key({"path": "/in/b.md"}) == "/in/b.md"
+    assert default_key({"x": 1}) == default_key({"x": 1}) != default_key({"x": 2})
+    assert default_key("a text") == default_key("a text")
+
+
+def test_what_is_read_of_an_item_may_change_without_its_content() -> None:
+    before = entry({"content": "1", "sum.prompt": "1", "sum.parameters": "1"})
+    for prompt, why in (
+        ("2", "prompt changed (step 'sum')"),
+        ("1", "what it reads of the item changed"),
+    ):
+        now = {"content": "2", "sum.prompt": prompt, "sum.parameters": "1"}
+        verdict = judged(before, "other", now, content_then="1")
+        assert (verdict.state, verdict.why) == ("stale", why)
+
+
+def test_an_item_that_waits_for_no_person_waits_until_what_it_depends_on_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wait = Wait("is postponed", "are postponed", is_for_people=False)
+    monkeypatch.setitem(cast(Any, WAITS), ItemState.MISSING, wait)
+    for state, verdict in (("missing", "missing"), ("waiting", "stale")):
+        assert judged(entry({}, state), "h", {}).state == verdict
+
+
+def test_what_is_known_to_fail_is_not_work_and_what_failed_by_chance_is() -> None:
+    known = judged(entry({}, "quarantined", "it is empty"), "h", {})
+    assert (known.state, known.why) == ("quarantined", "it is empty") and not known.is_work
+    again = judged(entry({}, "failed", "no answer"), "h", {})
+    assert (again.state, again.why) == ("stale", "it failed before: no answer") and again.is_work
