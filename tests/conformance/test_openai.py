@@ -109,7 +109,7 @@ OTHERS = [
         error("No such Batch object: 'batch_x'", "id", "not_found", "not_found_error")),
     Row("no such page", "GET /v1/nothing", None, 404, "404 page not found"),
     Row("a page of nothing", "GET /v1/batches?limit=0", None, 400,
-        error("Invalid value for 'limit': expected an integer from 1 to 100.", "limit")),
+        error("Invalid value for 'limit': expected at least 1, not 0.", "limit")),
 ]  # fmt: skip
 
 

@@ -79,11 +79,6 @@ def test_null_is_as_if_it_were_not_there(name: str) -> None:
     assert Outer.read({name: None}) == Outer.read({})
 
 
-def test_names_are_matched_in_any_case_and_unknown_ones_ignored() -> None:
-    found = Outer.read({"Items": [{"TEXT": "a", "what": "ever"}], "Whole": 2.0, "number": 1})
-    assert (found.items[0].text, found.whole, found.number) == ("a", 2, 1.0)
-
-
 def test_base64_is_read_with_and_without_its_padding() -> None:
     assert Outer.read({"image": "aGk="}).image == Outer.read({"image": "aG\nk"}).image == b"hi"
     for text in ("!!", "a", "é", "aGk=aGk="):

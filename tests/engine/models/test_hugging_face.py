@@ -19,7 +19,7 @@ from paddock.engine.models.transfer_errors import (
     NoUsableModel,
     TransferRefused,
 )
-from tests.engine.models.pulling import QUICK, model_of, pulled, statuses
+from tests.engine.models.pulling import model_of, pulled, statuses
 from tests.fakes.far_side import FarSide, digest_of, far_side, gguf
 from tests.fakes.gguf import split_gguf
 from tests.optional import present
@@ -173,13 +173,6 @@ def test_hf_endpoint_is_heeded(hub: FarSide, store: ModelStore) -> None:
     command = [sys.executable, "-c", script, str(store.root)]
     subprocess.run(command, cwd=root, env=environment, check=True, timeout=60)
     assert model_of(store, parse_name("hf.co/team/Mini-GGUF:Q8_0")) == Q8
-
-
-def test_nothing_else_of_the_repository_is_brought(hub: FarSide, store: ModelStore) -> None:
-    pulled(store, "hf:team/Mini-GGUF", QUICK, hub=hub.url)
-    assert not [
-        request for request in hub.seen if request.path.endswith(("README.md", "Q8_0.gguf"))
-    ]
 
 
 def hub_files(*names: str) -> list[HubFile]:

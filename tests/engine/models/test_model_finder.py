@@ -58,12 +58,6 @@ def test_a_store_of_ollama_is_used_in_place(
     assert finder(tmp_path).locate(ref).origin == "store"
 
 
-def test_a_path_is_a_model(tmp_path: Path) -> None:
-    path = tmp_path / "mine.gguf"
-    shutil.copy(finder(tmp_path).locate("all-minilm").path, path)
-    assert finder(tmp_path).find(str(path)).path == str(path)
-
-
 def test_a_missing_model_is_named_with_the_known_ones_and_the_way_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound) as caught:
         finder(tmp_path).find("llama3.2:3b")
@@ -71,14 +65,6 @@ def test_a_missing_model_is_named_with_the_known_ones_and_the_way_to_get_it(tmp_
         "model 'llama3.2:3b' is not on this machine. Known: 'all-minilm', 'smollm2:135m'. "
         "Bring it with `paddock pull llama3.2:3b`, or name the path of a GGUF file."
     )
-
-
-def test_a_broken_manifest_and_a_missing_blob_hide_nothing_else(tmp_path: Path) -> None:
-    folder = tmp_path / "models" / "manifests" / "registry.ollama.ai" / "library" / "bad"
-    folder.mkdir(parents=True)
-    (folder / "latest").write_text("{")
-    (folder / "other").write_text('{"layers": [{"mediaType": "x"}]}')
-    assert finder(tmp_path).names() == ("all-minilm", "smollm2:135m")
 
 
 def test_a_truncated_model_is_left_out_of_the_list_and_told_apart(tmp_path: Path) -> None:

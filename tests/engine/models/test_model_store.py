@@ -92,33 +92,6 @@ def test_a_manifest_whose_blob_is_missing_is_not_written(store: ModelStore) -> N
     assert store.names() == []
 
 
-def test_a_copy_shares_the_blobs_and_outlives_its_source(store: ModelStore) -> None:
-    digests = put(store, "a", b"{}", b"weights")
-    store.copy(parse_name("a"), parse_name("eva/b:x"))
-    assert store.delete(parse_name("a")) == []
-    assert shorts(store) == ["eva/b:x"]
-    assert sorted(store.delete(parse_name("EVA/B:X"))) == sorted(digests)
-    assert store.blobs.digests() == ()
-    assert not any((store.root / "manifests").iterdir())
-
-
-def test_a_copy_onto_itself_changes_nothing(store: ModelStore) -> None:
-    put(store, "a", b"{}", b"weights")
-    store.copy(parse_name("a"), parse_name("A:latest"))
-    assert shorts(store) == ["a:latest"]
-
-
-def test_copying_and_deleting_what_is_not_there_names_what_is(store: ModelStore) -> None:
-    put(store, "a", b"{}", b"weights")
-    for attempt in (
-        lambda: store.copy(parse_name("b"), parse_name("c")),
-        lambda: store.delete(parse_name("b")),
-    ):
-        with pytest.raises(ModelNotFound) as caught:
-            attempt()
-        assert (caught.value.ref, caught.value.known) == ("b:latest", ("a:latest",))
-
-
 def test_deleting_keeps_what_another_model_needs_and_what_is_to_be_kept(store: ModelStore) -> None:
     _, own, kept = put(store, "a", b"{}", b"one", b"kept")
     shared = put(store, "b", b"{}", b"two")

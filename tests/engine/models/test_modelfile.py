@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from paddock.engine.models.model_recipe import ModelRecipe, read_recipe
 from paddock.engine.models.modelfile import (
     PARAMETER_KINDS,
-    Modelfile,
     ModelfileCommand,
     ModelfileError,
     parse_modelfile,
@@ -76,11 +75,6 @@ def test_every_instruction_is_read() -> None:
         ("PARSER", "", "qwen3-coder"),
         ("REQUIRES", "", "0.14.0"),
     ]
-
-
-def test_each_command_knows_its_line() -> None:
-    lines = {command.value: command.line for command in parse_modelfile(EVERYTHING).commands}
-    assert (lines["smollm2:135m"], lines["./lora.gguf"], lines["0.14.0"]) == (3, 14, 24)
 
 
 @pytest.mark.parametrize(
@@ -194,15 +188,6 @@ def test_parameters_are_printed_as_editors_read_them() -> None:
     ]
     line = re.compile(r'^(\S+)\s+((?:".*")|\S+)$')
     assert all(line.match(printed_line) for printed_line in printed.splitlines())
-
-
-def test_the_last_of_several_holds() -> None:
-    modelfile = parse_modelfile("FROM x\nSYSTEM a\nSYSTEM b")
-    assert isinstance(modelfile, Modelfile)
-    assert [command.value for command in modelfile.all_of("SYSTEM")] == ["a", "b"]
-    last = present(modelfile.last_of("SYSTEM"))
-    assert last.value == "b"
-    assert modelfile.last_of("LICENSE") is None
 
 
 def read(text: str, folder: Path) -> ModelRecipe:

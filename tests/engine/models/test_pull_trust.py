@@ -165,13 +165,6 @@ def test_redirects_to_nowhere_are_said(far: FarSide, store: ModelStore, place: s
         pulled(store, named(far))
 
 
-def test_a_challenge_is_answered_with_a_token(far: FarSide, store: ModelStore) -> None:
-    far.token = "first"
-    far.publish("team/mini", "v1", model=BIG)
-    pulled(store, named(far))
-    assert len(far.asked("/token")) == 1
-
-
 def test_a_token_that_ran_out_is_fetched_again(far: FarSide, store: ModelStore) -> None:
     far.token = "first"
     far.publish("team/mini", "v1", model=BIG, template=b"x")

@@ -74,11 +74,6 @@ def test_documents_and_search_results_are_words() -> None:
     )
 
 
-def test_an_answer_that_is_begun_stays_the_last_turn() -> None:
-    begun = {"role": "assistant", "content": "One, two, "}
-    assert turns(user(text("Count")), begun)[-1] == Message("assistant", "One, two, ")
-
-
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

@@ -71,23 +71,6 @@ def test_a_stream_has_anthropics_events_in_their_order() -> None:
     assert stop == {"type": "message_stop"}
 
 
-def test_a_whole_message_says_what_its_stream_says() -> None:
-    reply = Reply("So.", "stop", USAGE, "d", "Hm.", CALLS)
-    body = message_value(reply, STYLE)
-    thinking, text, first, second = body["content"]
-    assert (thinking["type"], thinking["thinking"]) == ("thinking", "Hm.")
-    assert text == {"type": "text", "text": "So."}
-    assert first == {"type": "tool_use", "id": "id1", "name": "f", "input": {"x": 1}}
-    assert second["input"] == {}
-    assert body["stop_reason"] == "tool_use"
-    (*_, signature) = [
-        event["delta"]["signature"]
-        for event in events([Chunk("", reasoning="Hm.")], reply)
-        if event["type"] == "content_block_delta" and event["delta"]["type"] == "signature_delta"
-    ]
-    assert thinking["signature"] == signature
-
-
 def test_calls_come_one_at_a_time_where_that_is_wished() -> None:
     style = MessageFormat("smol", 6, calls_in_parallel=False)
     reply = Reply("", "stop", USAGE, "d", tool_calls=CALLS)

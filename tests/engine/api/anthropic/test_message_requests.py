@@ -1,11 +1,10 @@
-import json
 from typing import Any
 
 import pytest
 
 from paddock.engine.api.anthropic.messages import MessagesBody, MessagesRequest
 from paddock.engine.api.errors import ApiError
-from paddock.engine.request import Constraint, Message, Priority, Tool
+from paddock.engine.request import Message, Priority, Tool
 
 HI = {"model": "smol", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}}
@@ -77,13 +76,6 @@ def test_a_choice_of_tools_has_the_engines_word(choice: object, expected: str) -
         read_messages_request({**HI, "tool_choice": choice}, "normal").request.tool_choice
         == expected
     )
-
-
-def test_an_answer_may_have_to_match_a_schema() -> None:
-    output_format = {"type": "json_schema", "schema": SCHEMA}
-    for extra in ({"output_config": {"format": output_format}}, {"output_format": output_format}):
-        constraint = read_messages_request({**HI, **extra}, "normal").request.constraint
-        assert constraint == Constraint("json_schema", json.dumps(SCHEMA))
 
 
 @pytest.mark.parametrize(

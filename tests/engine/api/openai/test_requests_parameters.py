@@ -1,19 +1,16 @@
 """The fields that generating endpoints share."""
 
-import json
 from typing import Any
 
 import pytest
 
 from paddock.engine.api.errors import ApiError, InvalidValue
-from paddock.engine.api.openai import requests
 from paddock.engine.api.openai.chat_completions import read_chat, read_completion
 from paddock.engine.api.openai.embeddings import read_embedding
 from paddock.engine.api.openai.requests import ApiCaller
 from paddock.engine.api.openai.rerank import read_rerank
 from paddock.engine.errors import InvalidName
-from paddock.engine.request import ChatRequest, Constraint, resolve_sampling
-from tests.optional import present
+from paddock.engine.request import ChatRequest, resolve_sampling
 
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 OTHER = {"type": "function", "function": {"name": "subtract"}}
@@ -49,11 +46,6 @@ def test_what_no_one_says_is_openais_after_the_models_own() -> None:
     assert not request.truncates
 
 
-def test_the_newer_name_of_the_limit_goes_before_the_older() -> None:
-    assert first(max_tokens=5).params["max_tokens"] == 5
-    assert first(max_tokens=5, max_completion_tokens=7).params["max_tokens"] == 7
-
-
 def test_every_choice_has_dice_of_its_own() -> None:
     seeds = [
         request.params.get("seed", request.defaults.get("seed")) for request in requests_for(n=4)
@@ -75,13 +67,6 @@ def test_tokens_may_be_favoured_by_their_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "kept"), [("END", ("END",)), (["a", "", "b"], ("a", "b")), ([], ())]
-)
-def test_stop_is_a_text_or_a_list_of_them(stop: Any, kept: tuple[str, ...]) -> None:
-    assert first(stop=stop).params["stop"] == kept
-
-
-@pytest.mark.parametrize(
     ("effort", "think"),
     [("none", False), ("minimal", "low"), ("low", "low"), ("medium", "medium"), ("high", "high"),
      ("xhigh", "high"), ("ultra", "high")],
@@ -90,20 +75,6 @@ def test_effort_is_said_in_two_ways(effort: str, think: Any) -> None:
     assert first(reasoning_effort=effort).think == think
     assert first(reasoning={"effort": effort}).think == think
     assert first().think is None
-
-
-def test_a_format_is_a_constraint() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-    response_format = {
-        "type": "json_schema",
-        "json_schema": {"name": "x", "strict": True, "schema": schema},
-    }
-    constraint = present(first(response_format=response_format).constraint)
-    assert (constraint.kind, json.loads(constraint.source)) == ("json_schema", schema)
-    assert first(response_format={"type": "json_object"}).constraint == Constraint("json")
-    assert first(response_format={"type": "text"}).constraint is None
-    flat = {"type": "json_schema", "name": "x", "schema": schema}
-    assert requests.ResponseFormat.read(flat).constraint() == constraint
 
 
 @pytest.mark.parametrize(

@@ -105,18 +105,6 @@ def test_a_whole_answer_has_every_member() -> None:
     }
 
 
-def test_calls_are_written_as_json_texts_and_end_the_answer() -> None:
-    (choice,) = chat(tools=[TOOL]).body([reply(tool_calls=CALLS)], STAMP)["choices"]
-    assert choice["finish_reason"] == "tool_calls"
-    assert choice["message"]["content"] is None
-    assert choice["message"]["tool_calls"] == [
-        {"index": 0, "id": "c1", "type": "function",
-         "function": {"name": "add", "arguments": '{"a": "ü"}'}},
-        {"index": 1, "id": "c2", "type": "function",
-         "function": {"name": "add", "arguments": "{}"}},
-    ]  # fmt: skip
-
-
 def test_one_call_is_told_where_they_may_not_be_parallel() -> None:
     call = chat(tools=[TOOL], parallel_tool_calls=False)
     (choice,) = call.body([reply(tool_calls=CALLS)], STAMP)["choices"]
@@ -158,12 +146,6 @@ def test_choices_of_several_fingerprints_have_a_digest_of_them() -> None:
     assert of("fp_1", "") is None
 
 
-def test_a_shortened_prompt_is_told() -> None:
-    body = chat(truncate=True).body([reply("a", prompt_tokens_original=9000)], STAMP)
-    assert (body["truncated"], body["prompt_tokens_original"]) == (True, 9000)
-    assert "truncated" not in chat().body([reply("a")], STAMP)
-
-
 def test_a_stream_opens_with_the_role_parts_reasoning_and_closes_with_the_reason() -> None:
     mixed = Chunk("Hel", reasoning="Hm.")
     events = spoken(chat(stream=True), (0, mixed), (0, Chunk("lo")), (0, reply("Hello")))
@@ -185,20 +167,6 @@ def test_a_stream_opens_with_the_role_parts_reasoning_and_closes_with_the_reason
     reasons = [event["choices"][0]["finish_reason"] for event in events[:-1]]
     assert reasons == [None, None, None, None, "stop"]
     assert all("usage" not in event for event in events[:-1])
-
-
-def test_an_empty_answer_still_opens_with_its_role() -> None:
-    events = spoken(chat(stream=True), (0, reply("")))
-    assert deltas(events) == [{"role": "assistant", "content": ""}, {}]
-
-
-def test_usage_comes_last_and_only_where_it_is_wanted() -> None:
-    stream_options = {"include_usage": True}
-    *chunks, last, done = spoken(chat(stream=True, stream_options=stream_options), (0, reply("")))
-    assert done == "[DONE]"
-    assert last["choices"] == []
-    assert last["usage"]["total_tokens"] == 13
-    assert all(chunk["usage"] is None for chunk in chunks)
 
 
 def test_probabilities_are_written_per_endpoint() -> None:
