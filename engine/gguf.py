@@ -105,7 +105,6 @@ class GgufTensor:
 
     @property
     def n_weights(self) -> int:
-        """Number of its elements."""
         return math.prod(self.axes)
 
     @property
@@ -117,8 +116,6 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """The header of a GGUF file."""
-
     version: int
     n_tensors: int
     values: dict[str, GgufScalar]
@@ -147,7 +144,6 @@ class GgufHeader:
 
     @property
     def n_weights(self) -> int:
-        """Number of the elements of all tensors."""
         return sum(tensor.n_weights for tensor in self.tensors)
 
     @property

@@ -53,8 +53,6 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
-
     role: str
     content: str
     reasoning: str = ""
@@ -354,8 +352,6 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A finished answer."""
-
     text: str
     done_reason: DoneReason
     usage: Usage

@@ -50,8 +50,6 @@ class InvalidKeyFile(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One known key."""
-
     digest: bytes
     """SHA-256 of the key's UTF-8."""
     name: str

@@ -42,8 +42,6 @@ _T = TypeVar("_T")
 
 
 class Body(BaseModel):
-    """One object of a request."""
-
     model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
     dialect: ClassVar[Dialect] = "ollama"
 

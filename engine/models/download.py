@@ -302,8 +302,6 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 @dataclass(frozen=True, slots=True)
 class RemoteBlob:
-    """One blob to download."""
-
     url: str
     size_bytes: int
     digest: str = ""
@@ -331,8 +329,6 @@ class _RangesUnsupported(Exception):
 
 
 class BlobDownload:
-    """The download of one blob into the store."""
-
     def __init__(
         self,
         connection: TransferClient,

@@ -40,8 +40,6 @@ _PRIVATE_ADVICE = "Check the spelling; for a private repository, set HF_TOKEN."
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """One file of a repository."""
-
     name: str
     url: str
     size_bytes: int

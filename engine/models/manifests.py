@@ -147,8 +147,6 @@ _KNOWN_FIELDS = frozenset((*_TEXT_FIELDS, "model_families", "architecture", "os"
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """A model's config blob."""
-
     model_format: str = ""
     model_family: str = ""
     model_families: tuple[str, ...] = ()

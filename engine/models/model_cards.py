@@ -57,8 +57,6 @@ class ModelDetails:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor of the weights."""
-
     name: str
     type: str
     shape: tuple[int, ...]
@@ -66,8 +64,6 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """Everything about one model."""
-
     name: str
     digest: str
     """sha256 of its manifest, hexadecimal; of its file where there is no manifest."""

@@ -307,7 +307,6 @@ def _ignored_parameters(recipe: ModelRecipe) -> Iterator[str]:
 
 
 def _stored_parameter(key: str, value: Any) -> Any:
-    """Return a parameter's value as Ollama stores it."""
     if PARAMETER_KINDS[key] == "texts":
         return [value] if isinstance(value, str) else list(value)
     return int(value) if PARAMETER_KINDS[key] == "integer" else value

@@ -148,7 +148,6 @@ class FoundModel:
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        """The files of its weights, in order."""
         return (self.path, *self.parts)
 
 

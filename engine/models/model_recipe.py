@@ -26,8 +26,6 @@ _FOREIGN_WEIGHT_FILES = ("*.safetensors", "*.pth", "*.pt")
 
 @dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """A model to create."""
-
     name: str
     base: str | None = None
     """The base model; None: `files`."""

@@ -128,8 +128,6 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class ModelfileCommand:
-    """One instruction."""
-
     name: str
     """In capitals: one of `INSTRUCTIONS`."""
     value: str

@@ -43,8 +43,6 @@ _UPLOAD_LOST_STATUSES = frozenset({400, 404, 409, 416})
 
 
 class BlobUpload:
-    """The upload of one blob to a registry."""
-
     def __init__(
         self,
         registry: RegistryClient,

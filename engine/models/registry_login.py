@@ -106,8 +106,6 @@ _CHALLENGE_PAIR = re.compile(r'(\w+)="([^"]*)"')
 
 @dataclass(frozen=True, slots=True)
 class AuthChallenge:
-    """The challenge of a 401 response."""
-
     realm: str
     service: str
     scopes: tuple[str, ...]

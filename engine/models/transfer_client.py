@@ -191,8 +191,6 @@ _MAX_REDIRECTS = 10
 
 
 class HostAuth(Protocol):
-    """Authorization for one origin."""
-
     @property
     def origin(self) -> UrlOrigin:
         """The origin that it is sent to."""
@@ -207,8 +205,6 @@ class HostAuth(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TransferRequest:
-    """One request of a pull or push."""
-
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -27,8 +27,6 @@ _OVERHEAD_BYTES = 400 * 2**20  # compute buffers and the worker process
 
 @dataclass(frozen=True, slots=True)
 class WellKnownModel:
-    """A model in a public registry."""
-
     name: str
     """What `paddock pull` takes."""
     size_bytes: int

@@ -174,7 +174,6 @@ def facts_of(path: Path) -> os.stat_result:
 
 
 def identity(facts: os.stat_result) -> tuple[int, int]:
-    """Return device and inode."""
     return facts.st_dev, facts.st_ino
 
 

@@ -233,11 +233,9 @@ class MeteredEnvironment(SandboxedEnvironment):
         return self.meter.made(value)
 
     def text(self, value: Any) -> str:
-        """Return a value as the output shows it."""
         return str(value)
 
     def joined(self, parts: Iterable[Any]) -> str:
-        """Evaluate `a ~ b`."""
         texts = [self.text(self.made(part)) for part in parts]
         self.meter.add_text(sum(map(len, texts)))
         return "".join(texts)

@@ -60,8 +60,6 @@ from paddock.engine.system.light_dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class MessageFormat:
-    """The form of one answer."""
-
     model: str
     """As the client wrote it."""
     max_tokens: int
@@ -129,8 +127,6 @@ def _signature(reasoning: str) -> str:
 
 
 class MessageStreamWriter:
-    """Writes one stream."""
-
     def __init__(self, format_: MessageFormat) -> None:
         self._format = format_
         self._n_blocks = 0
@@ -444,8 +440,6 @@ class PromptBody(_Fields):
 
 @dataclass(frozen=True, slots=True)
 class MessagesRequest:
-    """One request for a message."""
-
     prompt: ChatRequest
     """The conversation with all tools, to be counted."""
     request: ChatRequest
@@ -454,8 +448,6 @@ class MessagesRequest:
 
 
 class MessagesBody(PromptBody):
-    """The fields of a request for a message."""
-
     max_tokens: Whole = 0
     temperature: float | None = None
     top_p: float | None = None

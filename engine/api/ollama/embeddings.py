@@ -130,7 +130,6 @@ async def _embed(request: Request, model_request: ModelRequest, body: _EmbedBody
 
 
 async def _n_dimensions(model_request: ModelRequest, n: int) -> int | None:
-    """Return the requested dimensions; None: all of the model's."""
     if n <= 0:
         return None
     files, path = model_request.service.finder.files, Path(model_request.facts.path)

@@ -48,8 +48,6 @@ DEFAULT_OPTIONS: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class OllamaOptions:
-    """The options of a request."""
-
     params: Mapping[str, Any] = field(default_factory=dict)
     """Sampling values by the names of `paddock.engine.request.Sampling`."""
     n_ctx_tokens: int | None = None

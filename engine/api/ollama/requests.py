@@ -254,8 +254,6 @@ class _ToolCallBody(Body):
 
 
 class MessageBody(Body):
-    """One turn."""
-
     role: str = ""
     content: str = ""
     thinking: str = ""
@@ -288,8 +286,6 @@ class _FunctionBody(Body):
 
 
 class ToolBody(Body):
-    """A tool that is offered."""
-
     function: _FunctionBody
 
     def tool(self) -> Tool:

@@ -39,8 +39,6 @@ MAX_LINE_BYTES = 64 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class BatchLine:
-    """One request of a batch."""
-
     custom_id: str
     url: str
     body: Mapping[str, Any]
@@ -48,8 +46,6 @@ class BatchLine:
 
 @dataclass(frozen=True, slots=True)
 class LineFault:
-    """What is wrong with a line."""
-
     line: int
     code: str
     message: str
@@ -209,8 +205,6 @@ LineAnswerer = Callable[[BatchLine], Awaitable[tuple[int, Mapping[str, Any]]]]
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """Progress of a run."""
-
     total: int
     completed: int
     failed: int

@@ -336,12 +336,12 @@ class BatchRunner:
         """Resume what an earlier process left unfinished."""
         for folder in (self.batches.folder, self.files.folder):
             await asyncio.to_thread(remove_stale_files, folder)
-        for record in reversed(await asyncio.to_thread(self.batches.list)):
-            if record.status not in FINAL_STATUSES:
-                earlier = self.batches.path(record.id, "results")  # of versions before this
+        for batch in reversed(await asyncio.to_thread(self.batches.list)):
+            if batch.status not in FINAL_STATUSES:
+                earlier = self.batches.path(batch.id, "results")  # of versions before this
                 if earlier.exists():
-                    earlier.replace(self.files.data_path(record.result_ids[0]))
-                self._begin(record)
+                    earlier.replace(self.files.data_path(batch.result_ids[0]))
+                self._begin(batch)
 
     async def stop(self) -> None:
         """Stop all batches; the next start resumes them."""

@@ -276,8 +276,6 @@ class _ChoicesStreamWriter(CallStreamWriter):
 
 @dataclass(frozen=True, slots=True)
 class ChatCall(_ChoicesCall):
-    """A chat completion."""
-
     calls_in_parallel: bool
     answers_by_function: bool = False
     """Whether a call is written as `function_call`, for a request with `functions`."""

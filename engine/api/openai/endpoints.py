@@ -58,8 +58,6 @@ async def run_call(
 
 
 class GenerationStream:
-    """One streamed answer."""
-
     def __init__(self, pool: LocalPool, call: GenerationCall, caller: ApiCaller) -> None:
         self._pool = pool
         self._call = call

@@ -124,8 +124,6 @@ _ROLES: Mapping[str, str] = {"developer": "system", "function": "tool"}
 
 
 class ChatMessage(OpenAIBody):
-    """One of the `messages` of chat/completions."""
-
     role: _Role
     content: Content = ""
     refusal: str = ""

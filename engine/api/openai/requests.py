@@ -52,8 +52,6 @@ from paddock.engine.system.light_dataclasses import dataclass, field, replace
 
 
 class OpenAIBody(Body):
-    """One object of a request."""
-
     dialect = "openai"
 
 
@@ -325,8 +323,6 @@ class _NamedFunction(OpenAIBody):
 
 
 class OfferedFunction(_NamedFunction):
-    """A function that may be called."""
-
     description: str = ""
     parameters: Tree = Field(default_factory=dict)
     strict: bool = False

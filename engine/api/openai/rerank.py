@@ -32,8 +32,6 @@ def _document_text(value: Any) -> str:
 
 
 class RerankBody(ModelBody):
-    """The fields of a request."""
-
     query: Needed
     documents: Items[Annotated[str, PlainValidator(_document_text)]] = ()
     top_n: Limit | None = None

@@ -130,8 +130,6 @@ ItemKind = Literal["reasoning", "message"]
 
 @dataclass(slots=True)
 class _OpenItem:
-    """An item that is being written."""
-
     kind: ItemKind
     id: str
     text: str = ""
@@ -334,7 +332,6 @@ class _ResponseBody(ToolsBody):
     prompt: Annotated[Any, AfterValidator(_not_stored)] = None
 
     def messages(self) -> tuple[Message, ...]:
-        """Return `instructions` and `input` as messages."""
         system = (Message("system", self.instructions),) if self.instructions else ()
         if isinstance(self.input, str):
             return (*system, Message("user", self.input))
