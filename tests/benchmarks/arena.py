@@ -75,7 +75,6 @@ def setup_of(args: argparse.Namespace) -> Setup:
         args.threads,
         args.layers,
         server=here.server,
-        example=here.example_server,
         more=dict(map(_setting, args.set)),
     )
 

@@ -1,11 +1,10 @@
-"""Who is compared: our pool, llama-server in several ways, the example server; each asked alike.
+"""Who is compared: our pool, and llama-server in several ways; each asked alike.
 
 A contender is started afresh for each of its turns, on a free port of this machine or in worker
 processes, and is gone after it: no one computes or holds memory next to the one that is measured.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -20,7 +19,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import OwnGrowth, peak_bytes
-from tests.benchmarks.servers import example_server, llama_server
+from tests.benchmarks.servers import llama_server
 from tests.benchmarks.setup import (
     OUR_GREEDY,
     WARM_UP,
@@ -61,14 +60,7 @@ class Ours:
                     heard()
         reply = await stream.reply()
         usage = reply.usage
-        return Said(
-            reply.text,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.drafted_tokens,
-            usage.accepted_tokens,
-            reply.is_shortened,
-        )
+        return Said(reply.text, usage.prompt_tokens, usage.completion_tokens, reply.is_shortened)
 
     def peak_bytes(self) -> int | None:
         """Return the worker's memory and what this process, which has the pool, grew by."""
@@ -134,42 +126,17 @@ SERVERS = (
     _server("-fa", "off", n_slots=1),
     *(_server(*flags, n_slots=n_slots) for n_slots in (4, 8) for flags in _LAYOUTS),
 )
-DRAFTING = (
-    _server("--spec-type", "ngram-simple", n_slots=1),
-    _server("-kvu", "--spec-type", "ngram-simple", n_slots=8),
-    Contender(
-        "example-lookup",
-        "example server, 8 sequences, prompt lookup",
-        example_server(8, draft_model="prompt-lookup-decoding"),
-    ),
-)
-EXAMPLE = Contender("example", "example server, 8 sequences", example_server(8))
-EVERYBODY = (PADDOCK, TUNED, DEFAULTS, *SERVERS, EXAMPLE)
+EVERYBODY = (PADDOCK, TUNED, DEFAULTS, *SERVERS)
 
 
 def present(wanted: Sequence[Contender], setup: Setup) -> list[Contender]:
     """Leave out those whose programs are not here, and say so."""
-    found = []
+    found = [one for one in wanted if one.is_ours or setup.server]
     for one in wanted:
-        missing = None if one.is_ours else _missing(one, setup)
-        if missing:
-            print(f"{one.name} is left out: {missing}", file=sys.stderr, flush=True)
-        else:
-            found.append(one)
+        if one not in found:
+            why = "there is no llama-server (tests/benchmarks/peers.py)"
+            print(f"{one.name} is left out: {why}", file=sys.stderr, flush=True)
     return found
-
-
-def _missing(one: Contender, setup: Setup) -> str | None:
-    if one.key.startswith("server"):
-        return None if setup.server else "there is no llama-server (tests/benchmarks/peers.py)"
-    if setup.example is None:
-        return "there is no example server (tests/benchmarks/peers.py)"
-    lacking = [name for name in ("fastapi", "openai", "uvicorn") if not _is_installed(name)]
-    return f"it needs {', '.join(lacking)}" if lacking else None
-
-
-def _is_installed(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
 
 
 def chosen(only: str | None, among: Sequence[Contender]) -> list[Contender]:

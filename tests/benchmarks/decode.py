@@ -1,4 +1,4 @@
-"""Raw prefill and decode speed: our pool against `llama-batched-bench`, and our Python's share.
+"""Raw prefill and decode speed: our pool against `llama-batched-bench`.
 
 uv run python tests/benchmarks/decode.py
 
@@ -8,15 +8,13 @@ without flash attention. Ours is compared with the best of the four.
 batched-bench calls `llama_decode` in a bare loop with random tokens and samples nothing; ours
 goes the whole way: through the pool's process boundary, the scheduler, greedy choice and text.
 Prefill is the time for answers of one token; decode is what longer answers to like prompts take
-beyond that. The last columns are measured inside the worker: a decode step, and what of it is not
-llama.cpp's own.
+beyond that.
 """
 
 import asyncio
 import random
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,9 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddock.engine.request import ChatRequest, Message
-from tests.benchmarks import arena, gauge, peers
+from tests.benchmarks import arena, peers
 from tests.benchmarks.contenders import Ours, ours
-from tests.benchmarks.gauge import Steps
 from tests.benchmarks.harness import NOTHING, table
 from tests.benchmarks.raw import N_BATCH_TOKENS, Speed, bench_speeds
 from tests.benchmarks.setup import OUR_GREEDY, Setup
@@ -54,11 +51,10 @@ class Shape:
 
 @dataclass(slots=True)
 class Found:
-    """One round: ours, theirs by layout, and our steps."""
+    """One round: ours, and theirs by layout."""
 
     ours: dict[int, Speed] = field(default_factory=dict)
     theirs: dict[str, Mapping[int, Speed]] = field(default_factory=dict)
-    steps: dict[int, Steps] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -91,9 +87,7 @@ async def one_round(
     """Measure ours with every number of sequences, and theirs with both caches."""
     found = Found()
     for n in shape.n_sequences:
-        mine, steps = await our_speeds(setup, shape, [n])
-        found.ours.update(mine)
-        found.steps.update(steps)
+        found.ours.update(await our_speeds(setup, shape, [n]))
         arena.say(f"{n} sequences, ours")
     if bench is not None:
         for name, (is_unified, flash_attention) in LAYOUTS.items():
@@ -112,10 +106,8 @@ async def one_round(
     return found
 
 
-async def our_speeds(
-    setup: Setup, shape: Shape, numbers: Sequence[int]
-) -> tuple[dict[int, Speed], dict[int, Steps]]:
-    """Measure one pool, made for the largest of the numbers, and the steps in its worker."""
+async def our_speeds(setup: Setup, shape: Shape, numbers: Sequence[int]) -> dict[int, Speed]:
+    """Measure one pool, made for the largest of the numbers."""
     per_sequence = -(-(shape.n_prompt_tokens + shape.n_answer_tokens + 16) // 256) * 256
     mine = replace(
         setup,
@@ -123,13 +115,9 @@ async def our_speeds(
         n_parallel=max(numbers),
         n_cells=max(512, per_sequence) * max(numbers),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        clocks = Path(folder) / "turns.json"
-        with gauge.gauged(clocks):
-            async with ours(mine) as running:
-                prompts = Prompts(running, shape)
-                speeds = {n: await prompts.speed(n) for n in numbers}
-        return speeds, {n: gauge.read(clocks, n) for n in numbers}
+    async with ours(mine) as running:
+        prompts = Prompts(running, shape)
+        return {n: await prompts.speed(n) for n in numbers}
 
 
 class Prompts:
@@ -196,9 +184,7 @@ def report(rounds: Sequence[Found], n_sequences: Sequence[int]) -> str:
     headings = ["sequences"]
     for which in ("prefill", "decode"):
         headings += [f"{which}, ours", "batched-bench", "its layout", "ratio"]
-    return table(
-        [*headings, "a step, ms", "Python around it"], [_row(rounds, n) for n in n_sequences]
-    )
+    return table(headings, [_row(rounds, n) for n in n_sequences])
 
 
 def _row(rounds: Sequence[Found], n: int) -> list[object]:
@@ -217,12 +203,7 @@ def _row(rounds: Sequence[Found], n: int) -> list[object]:
             continue
         ratios = (our / their for our, their in zip(mine, whole[best], strict=True))
         row += [f"{statistics.median(whole[best]):.0f}", best, f"{statistics.median(ratios):.2f}"]
-    steps = [one.steps[n] for one in rounds if one.steps[n].n_steps]
-    if not steps:
-        return [*row, NOTHING, NOTHING]
-    step_ms = statistics.median(one.step_ms for one in steps)
-    share = statistics.median(one.python_share for one in steps)
-    return [*row, f"{step_ms:.1f}", f"{share:.1%}"]
+    return row
 
 
 def _speed(at: Mapping[int, Speed] | None, n: int, which: str) -> float | None:

@@ -31,7 +31,7 @@ N_CHAT_TOKENS = 24
 
 # Together under 8 minutes, whatever happens.
 LIMIT_S = {
-    "look": 40.0, "raw": 140.0, "job": 110.0, "chat": 60.0, "overflow": 40.0, "answers": 60.0,
+    "look": 40.0, "raw": 140.0, "job": 110.0, "chat": 60.0, "overflow": 40.0,
     "fingerprints": 60.0, "rooms": 30.0,
 }  # fmt: skip
 
@@ -43,7 +43,6 @@ def run(args: argparse.Namespace) -> None:
         "job": a_job,
         "chat": a_chat,
         "overflow": an_overflow,
-        "answers": device_checks.answers,
         "fingerprints": device_checks.fingerprints,
         "rooms": device_checks.rooms,
     }
@@ -144,7 +143,7 @@ async def raw(bench: Bench) -> None:
     numbers = [int(part) for part in args.sequences.split(",")]
     shape = decode.Shape(tuple(numbers), args.prompt_tokens, args.answer_tokens)
     found: dict[str, Mapping[int, Speed]] = {}
-    found[OURS], steps = await decode.our_speeds(bench.setup, shape, numbers)
+    found[OURS] = await decode.our_speeds(bench.setup, shape, numbers)
     arena.say("raw, ours")
     for name, is_unified in ((UNIFIED, True), (SPLIT, False)):
         if bench.batched_bench is not None:
@@ -163,10 +162,6 @@ async def raw(bench: Bench) -> None:
         for n in numbers:
             cells = {who: getattr(at[n], which) for who, at in found.items() if n in at}
             bench.rows.append(Row(f"{which}, {n} sequences, tokens/s", cells, True))
-    for n in numbers:
-        if steps[n].n_steps:
-            said = f"{steps[n].step_ms:.2f} ms, {steps[n].python_share:.1%}"
-            bench.rows.append(Row(f"a step of {n}, Python's share", {OURS: said}))
 
 
 async def a_job(bench: Bench) -> None:

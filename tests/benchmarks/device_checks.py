@@ -1,8 +1,4 @@
-"""What `gpu.py` checks besides speed: like answers in company, valid forms, memory as foreseen.
-
-Kernels for batches of other sizes round in other places, on processors as on graphics devices, so
-that greedy answers of a small model part somewhere; the table says how many do, and how early.
-"""
+"""What `gpu.py` checks besides speed: equal fingerprints, equal answers; memory as foreseen."""
 
 import asyncio
 from collections import defaultdict
@@ -15,40 +11,15 @@ from paddock.engine.errors import EngineError
 from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
-from tests.benchmarks import arena
 from tests.benchmarks.contenders import PADDOCK, Ours, ours
 from tests.benchmarks.device_rows import Bench, Row
-from tests.benchmarks.loads import Ask, documents, extractions, is_valid, summaries
+from tests.benchmarks.loads import Ask, documents, summaries
 
 OURS = PADDOCK.name
 EMBEDDER = "all-minilm"
 _MB = 1e6
 # More than nothing, less than what any second model takes.
 _NARROW_BYTES = 150_000_000
-
-
-async def answers(bench: Bench) -> None:
-    """Compare greedy answers alone and in company, in either cache, and count valid forms."""
-    args = bench.args
-    n = args.at_once
-    # Of different lengths, so that no two rows of a batch are alike.
-    asks = [ask for i in range(n) for ask in summaries(7 + i, 1, args.job_tokens, 60 + 20 * i)]
-    for layout in ("unified", "split"):
-        setup = replace(
-            bench.setup, n_parallel=n, more={**bench.setup.more, "cache_layout": layout}
-        )
-        async with ours(setup) as running:
-            alone = [(await running.ask(ask)).text for ask in asks]
-        async with ours(setup) as running:
-            together = [one.text for one in await arena.ask_all(running, asks, n)]
-            again = [one.text for one in await arena.ask_all(running, asks, n)]
-            if layout == "unified":
-                forms = await arena.ask_all(running, extractions(7, n, 96, 60), n)
-                n_valid = sum(is_valid(one.text) for one in forms)
-                bench.rows.append(Row(f"forms of {n} that are valid", {OURS: f"{n_valid} of {n}"}))
-        for what, found in (("in company", together), ("with their prompts in the cache", again)):
-            row = f"greedy answers {what} as alone, {layout}"
-            bench.rows.append(Row(row, {OURS: alike(alone, found)}))
 
 
 async def fingerprints(bench: Bench) -> None:
@@ -91,26 +62,6 @@ async def _collect(
 ) -> None:
     reply = await running.pool.chat(running.request(asks[number])).reply()
     texts[number, reply.fingerprint].append(reply.text)
-
-
-def alike(
-    alone: Sequence[Sequence[object]], found: Sequence[Sequence[object]], unit: str = "characters"
-) -> str:
-    """Return how many are the same, and where the earliest parts.
-
-    >>> alike(["abc", "abd"], ["abc", "axd"]), alike([(1, 2)], [(1, 2)], "tokens")
-    ('1 of 2, the earliest parts after 1 characters', '1 of 1')
-    """
-    pairs = list(zip(alone, found, strict=True))
-    same = f"{sum(one == other for one, other in pairs)} of {len(pairs)}"
-    partings = [n_common(one, other) for one, other in pairs if one != other]
-    return f"{same}, the earliest parts after {min(partings)} {unit}" if partings else same
-
-
-def n_common(one: Sequence[object], other: Sequence[object]) -> int:
-    """Return how long two different answers are the same."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 async def rooms(bench: Bench) -> None:

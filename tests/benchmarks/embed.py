@@ -1,4 +1,4 @@
-"""Short texts embedded: ours against llama-server, the example server and sentence-transformers.
+"""Short texts embedded: ours against llama-server and sentence-transformers.
 
 uv run python tests/benchmarks/embed.py
 
@@ -34,7 +34,7 @@ from tests.benchmarks.arena import Contest
 from tests.benchmarks.contenders import available, tuned_copy
 from tests.benchmarks.harness import NOTHING, summary
 from tests.benchmarks.processes import OwnGrowth, free_port, peak_bytes, serve
-from tests.benchmarks.servers import serve_example, server_command
+from tests.benchmarks.servers import server_command
 from tests.benchmarks.setup import Setup
 
 FULL = {"texts": 2000, "rounds": 3}
@@ -95,7 +95,6 @@ def _everybody(setup: Setup) -> dict[str, tuple[str, Start, bool]]:
         "paddock-tuned": ("paddock, tuned copy", tuned, True),
         "server": ("llama-server", llama_server(4), has_server),
         "server-packed": ("llama-server -np 32 -b 2048 -ub 2048", packed, has_server),
-        "example": ("example server, 16 sequences", example_server, setup.example is not None),
         "transformers": ("sentence-transformers", transformer, _has_transformer()),
     }
 
@@ -148,13 +147,6 @@ def llama_server(n_slots: int, *flags: str) -> Start:
             yield Embedding(_by_http(port), lambda: peak_bytes([server.pid]))
 
     return start
-
-
-@contextlib.asynccontextmanager
-async def example_server(setup: Setup) -> AsyncIterator[Embedding]:
-    """Embed by the example server, set up as its own example for embeddings is."""
-    async with serve_example(replace(setup, n_cells=N_CTX_TOKENS), 16) as server:
-        yield Embedding(_by_http(server.port), lambda: peak_bytes([server.pid]))
 
 
 def _by_http(port: int) -> Callable[[Sequence[str]], Awaitable[Any]]:

@@ -4,7 +4,7 @@ python3 tests/benchmarks/gpu.py --model FILE.gguf --server PATH --batched-bench 
 
 Raw prefill and decode with 1, 16, 64 and 128 sequences against `llama-batched-bench`, then
 documents a minute of a job, a chat during it, and more documents than the cache holds, each against
-llama-server; whether answers in company are those given alone, and memory is as foreseen. Every
+llama-server; whether equal fingerprints mean equal answers, and memory is as foreseen. Every
 part has a time limit; together they end within 8 minutes. `--quick --layers 0` is for a processor:
 it shows that the command works.
 
@@ -78,7 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="None: the cores that this process may use")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument(
-        "--parts", default="raw,job,chat,overflow,answers,fingerprints,rooms", help="some of them"
+        "--parts", default="raw,job,chat,overflow,fingerprints,rooms", help="some of them"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of our pool"

@@ -1,8 +1,7 @@
-"""Documents a minute of a job, and its memory: our pool against llama-server and an example server.
+"""Documents a minute of a job, and its memory: our pool against llama-server.
 
 uv run python tests/benchmarks/job.py            summaries, all with the same instructions
 uv run python tests/benchmarks/job.py --load b   the same with a JSON schema of three fields
-uv run python tests/benchmarks/job.py --load c   pages copied out, where drafts by lookup can help
 
 All documents arrive at once (`--at-once` makes a client that keeps fewer going), greedy, the same
 messages, the same model file (but for the tuned copy) and as many threads. No one may keep an
@@ -28,17 +27,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import arena, loads, peers
 from tests.benchmarks.arena import Contest
-from tests.benchmarks.contenders import DEFAULTS, DRAFTING, EVERYBODY, PADDOCK, chosen
+from tests.benchmarks.contenders import DEFAULTS, EVERYBODY, PADDOCK, chosen
 from tests.benchmarks.harness import NOTHING, summary, table
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.raw import bench_speeds
-from tests.benchmarks.setup import Contender, Running, Said, Setup
+from tests.benchmarks.setup import Running, Said, Setup
 
 LIMIT = "llama-batched-bench (the limit)"
 FULL = {"documents": 64, "at_once": 0, "rounds": 3, "answer_tokens": 64, "alone": 4, "words": 400}
 QUICK = {**FULL, "documents": 16, "rounds": 1, "alone": 2}
-# Drafts pay where few sequences run, as one person's extraction does.
-COPYING = {"at_once": 2, "answer_tokens": 128}
 LIMIT_SEQUENCES = (1, 4, 8)
 
 
@@ -46,13 +43,11 @@ LIMIT_SEQUENCES = (1, 4, 8)
 class Job:
     title: str
     asks: Callable[[int, int, int, int], list[Ask]]
-    contenders: tuple[Contender, ...]
 
 
 JOBS = {
-    "a": Job("summaries with the same instructions", loads.summaries, EVERYBODY),
-    "b": Job("forms by a JSON schema of three fields", loads.extractions, EVERYBODY),
-    "c": Job("pages copied out", loads.copies, (*EVERYBODY, *DRAFTING)),
+    "a": Job("summaries with the same instructions", loads.summaries),
+    "b": Job("forms by a JSON schema of three fields", loads.extractions),
 }
 
 
@@ -81,7 +76,7 @@ def main() -> None:
     job = JOBS[args.load]
     setup = arena.setup_of(args)
     shape = Shape(args.documents, args.at_once, args.answer_tokens, args.alone, args.words)
-    contenders = chosen(args.only, job.contenders)
+    contenders = chosen(args.only, EVERYBODY)
 
     async def measure() -> str:
         found = await arena.contest(
@@ -108,8 +103,7 @@ def _arguments() -> argparse.Namespace:
     for name in FULL:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     args = parser.parse_args()
-    more = {"c": {**COPYING, "documents": 8 if args.quick else 32}}.get(args.load, {})
-    arena.sizes(args, {**(QUICK if args.quick else FULL), **more})
+    arena.sizes(args, QUICK if args.quick else FULL)
     return args
 
 
@@ -184,7 +178,7 @@ def report(load: str, found: Contest[Turn], limits: Sequence[float]) -> str:
 
 def _headings(load: str) -> list[str]:
     contents = ["prompt tokens", "answer tokens"]
-    contents += {"a": [], "b": ["valid forms"], "c": ["copied", "drafts accepted"]}[load]
+    contents += ["valid forms"] if load == "b" else []
     first = ["", "documents/min", "range", "to the best peer", "to llama-server's defaults"]
     return [*first, *contents, "same answers alone", "peak MB"]
 
@@ -199,17 +193,7 @@ def _contents(load: str, turns: Sequence[Turn]) -> list[str]:
         n_valid = sum(loads.is_valid(said.text) for said in answers)
         n_shortened = sum(said.is_shortened for said in answers)
         found.append(f"{n_valid} of {len(answers)}, {n_shortened} shortened")
-    if load == "c":
-        found.append(f"{statistics.mean(map(_copied, turns)):.0%}")
-        n_drafted = sum(said.n_drafted_tokens for said in answers)
-        n_accepted = sum(said.n_accepted_tokens for said in answers)
-        found.append(f"{n_accepted} of {n_drafted}" if n_drafted else NOTHING)
     return found
-
-
-def _copied(turn: Turn) -> float:
-    pairs = zip(turn.asks, turn.answers, strict=True)
-    return statistics.mean(loads.copied_share(ask, said.text) for ask, said in pairs)
 
 
 def per_minute(turn: Turn) -> float:

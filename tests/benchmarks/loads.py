@@ -1,4 +1,4 @@
-"""What the contenders are asked: documents, extractions, copies, chats, short texts. Pure.
+"""What the contenders are asked: documents, extractions, chats, short texts. Pure.
 
 Everything comes out of numbers, so that each run asks the same. Documents of different rounds
 share no beginning but the instructions: no one may keep an answer from the round before.
@@ -28,10 +28,6 @@ is named first, at which place, and the first sum in pounds. Take names, places 
 as the document has them, and never guess: an empty text or a nought stands for what it does not \
 say. Answer with the form alone, as one JSON object with the fields "person", "place" and \
 "pounds"; no explanation, no heading, no code fence."""
-
-COPYING = """\
-You are a copying clerk. You get a page of the ledger, and you write out the same page again, line \
-by line, word for word, without leaving anything out and without adding anything."""
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -79,13 +75,6 @@ def extractions(number: int, n: int, n_tokens: int, n_words: int = N_WORDS) -> l
     ]
 
 
-def copies(number: int, n: int, n_tokens: int, n_words: int = N_WORDS) -> list[Ask]:
-    """Make a round of ledger pages to be written out again."""
-    closing = "Write out the page above again, word for word."
-    pages = (_ledger(random.Random(f"{number} {index}"), n_words) for index in range(n))
-    return [Ask(COPYING, f"{page}\n\n{closing}", n_tokens) for page in pages]
-
-
 def chats(n: int, n_tokens: int) -> list[Ask]:
     """Make short questions of someone who waits for the answer."""
     return [
@@ -129,34 +118,6 @@ def _line(chance: random.Random) -> str:
     )
 
 
-def _ledger(chance: random.Random, n_words: int) -> str:
-    """Words alone: the small model copies them well, and miscopies long numbers."""
-    lines: list[str] = []
-    while sum(len(line.split()) for line in lines) < n_words - 8:
-        lines.append(
-            f"{len(lines) + 1}. {chance.choice(NAMES)} {chance.choice(TRADES)} brought "
-            f"{chance.choice(AMOUNTS)} of {chance.choice(GOODS)} for {chance.choice(PLACES)}."
-        )
-    return "\n".join(lines)
-
-
-NAMES = (
-    "Ada",
-    "Ben",
-    "Cora",
-    "Dan",
-    "Ella",
-    "Finn",
-    "Gwen",
-    "Hugh",
-    "Iris",
-    "Jack",
-    "Kate",
-    "Noah",
-)
-TRADES = ("Archer", "Baker", "Carter", "Dyer", "Fisher", "Glover", "Hooper", "Mason", "Potter")
-AMOUNTS = ("a barrel", "two carts", "five sacks", "one crate", "a boatload", "nine bundles")
-GOODS = ("rope", "oats", "nails", "candles", "tar", "timber", "salt", "coal", "canvas", "hay")
 DAYS = ("Monday", "the second Tuesday in May", "a wet Thursday", "the eve of the fair", "Sunday")
 PEOPLE = ("the ferryman", "Mrs Lister", "the new doctor", "an old miller", "Tom", "the council")
 DEEDS = ("mended the bridge at", "counted the eels at", "lost a hat at", "sold the boats of")
@@ -190,19 +151,3 @@ def is_valid(text: str) -> bool:
         return False
     kinds = [type(found[name]) for name in ("person", "place", "pounds")]
     return kinds == [str, str, int]
-
-
-def copied_share(ask: Ask, text: str) -> float:
-    """Return what share of an answer's runs of four words stand in the document just so.
-
-    >>> copied_share(Ask("", "one two three four five", 9), "one two three four six")
-    0.5
-    """
-    runs = _runs(text)
-    there = set(_runs(ask.user))
-    return sum(run in there for run in runs) / len(runs) if runs else 0.0
-
-
-def _runs(text: str, n: int = 4) -> list[tuple[str, ...]]:
-    words = text.split()
-    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]

@@ -4,7 +4,7 @@ uv run python tests/benchmarks/overflow.py
 
 Each document is of some 750 tokens with its instructions and its answer, and the whole cache has
 4,096 cells for everybody: sixteen slots in a unified cache for llama-server, as many sequences for
-ours and for the example server.
+ours.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import arena, loads
 from tests.benchmarks.arena import FAILURES, Contest
-from tests.benchmarks.contenders import EXAMPLE, PADDOCK, chosen
+from tests.benchmarks.contenders import PADDOCK, chosen
 from tests.benchmarks.harness import NOTHING
 from tests.benchmarks.loads import Ask
-from tests.benchmarks.servers import example_server, llama_server
+from tests.benchmarks.servers import llama_server
 from tests.benchmarks.setup import Contender, Running
 
 N_AT_ONCE = 16
@@ -30,7 +30,6 @@ FULL = {"documents": 16, "cells": 4096, "answer_tokens": 64, "words": 400}
 CONTENDERS = (
     PADDOCK,
     Contender("server", "llama-server -np 16 -kvu", llama_server("-kvu", n_slots=N_AT_ONCE)),
-    replace(EXAMPLE, name="example server, 16 sequences", start=example_server(N_AT_ONCE)),
 )
 
 

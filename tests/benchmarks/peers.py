@@ -1,15 +1,11 @@
 """llama.cpp's own server and batched bench, built from the source that llama-cpp-python brings.
 
-The example server that comes with the same source lies unpacked next to it; it runs in this
-environment, where `openai` and `uvicorn` are installed with Prefect.
-
 The same source as ours, so a difference is the scheduler's and not the kernels'. Build them once:
 
     uv run python tests/benchmarks/peers.py
 
 It needs pip (or uv), CMake and a C++ compiler, and takes 10 to 20 minutes on two cores. Binaries
-that exist already are used from the folder that `PADDOCK_PEERS` names, and the example server from
-the path that `PADDOCK_EXAMPLE_SERVER` names.
+that exist already are used from the folder that `PADDOCK_PEERS` names.
 """
 
 import importlib.util
@@ -49,7 +45,6 @@ class Look:
 
     server: Path | None
     batched_bench: Path | None
-    example_server: Path | None
 
 
 class PeersMissing(Exception):
@@ -77,9 +72,7 @@ def find() -> Peers:
 def look() -> Look:
     """Return which peers are here, whatever is missing."""
     server, bench = (_file(_folder() / name) for name in TARGETS)
-    named = os.environ.get("PADDOCK_EXAMPLE_SERVER")
-    example = Path(named) if named else cache() / "source" / "examples" / "server" / "server.py"
-    return Look(server, bench, _file(example))
+    return Look(server, bench)
 
 
 def _file(path: Path) -> Path | None:

@@ -1,11 +1,7 @@
-"""Other people's servers: llama-server, and the example server of llama-cpp-python."""
+"""llama-server, asked as OpenAI's clients ask."""
 
 import contextlib
-import json
-import sys
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import client
@@ -39,14 +35,7 @@ class Served:
             return await self._stream(ask, heard)
         found = await client.post(self.server.port, CHAT, self.body(ask, streams=False))
         text = found["choices"][0]["message"].get("content") or ""
-        usage, timings = found["usage"], found.get("timings", {})
-        return Said(
-            text,
-            usage["prompt_tokens"],
-            usage["completion_tokens"],
-            timings.get("draft_n", 0),
-            timings.get("draft_n_accepted", 0),
-        )
+        return Said(text, found["usage"]["prompt_tokens"], found["usage"]["completion_tokens"])
 
     async def _stream(self, ask: Ask, heard: Heard) -> Said:
         texts: list[str] = []
@@ -90,49 +79,3 @@ def server_command(setup: Setup, port: int, n_slots: int | None) -> list[str]:
     if n_slots is not None:
         options |= {"-np": n_slots, "-c": setup.n_cells or setup.n_ctx_tokens * n_slots}
     return [str(setup.server), *(str(part) for pair in options.items() for part in pair)]
-
-
-def example_server(n_sequences: int, **model: Any) -> Start:
-    """Return a way to start the server among llama-cpp-python's examples."""
-
-    @contextlib.asynccontextmanager
-    async def start(setup: Setup) -> AsyncIterator[Running]:
-        async with serve_example(setup, n_sequences, **model) as server:
-            running = Served(server)
-            await running.ask(WARM_UP)
-            yield running
-
-    return start
-
-
-@contextlib.asynccontextmanager
-async def serve_example(setup: Setup, n_sequences: int, **model: Any) -> AsyncIterator[Server]:
-    """Run the example server; `model` are further settings of its model."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.json"
-        config.write_text(json.dumps(_example_config(setup, port, n_sequences, model)))
-        command = [sys.executable, str(setup.example), "-C", str(config)]
-        async with serve(command, port, health="/healthz") as server:
-            yield server
-
-
-def _example_config(
-    setup: Setup, port: int, n_sequences: int, model: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "server": {"host": "127.0.0.1", "port": port},
-        "model": {
-            "path": str(setup.model),
-            "n_ctx": setup.n_cells or setup.n_ctx_tokens * n_sequences,
-            "n_seq_max": n_sequences,
-            "n_batch": 512,
-            "n_ubatch": 512,
-            "threads": setup.n_threads,
-            "threads_batch": setup.n_threads,
-            "n_gpu_layers": setup.n_gpu_layers,
-            "kv_unified": True,
-            "store_logits": False,
-            **model,
-        },
-    }

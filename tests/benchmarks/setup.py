@@ -26,8 +26,6 @@ class Said:
     text: str
     n_prompt_tokens: int
     n_answer_tokens: int
-    n_drafted_tokens: int = 0
-    n_accepted_tokens: int = 0
     is_shortened: bool = False
 
 
@@ -59,7 +57,6 @@ class Setup:
     """Of the whole cache; None: as many as each contender's sequences need."""
     n_parallel: int | None = None
     """Our sequences at once; None: as the pool decides."""
-    example: Path | None = None
     server: Path | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further settings of our pool, by `--set`."""

@@ -21,17 +21,14 @@ from tests.benchmarks import (
     client,
     contenders,
     decode,
-    device_checks,
     device_rows,
     embed,
-    gauge,
     harness,
     job,
     loads,
     overflow,
     peers,
     raw,
-    readers,
     runner,
 )
 from tests.benchmarks.arena import Contest, Failed
@@ -92,25 +89,6 @@ def test_missing_peers_come_with_the_way_to_get_them(
 def test_the_runners_own_cost_is_told_first_again_and_with_one_edited(tmp_path: Path) -> None:
     runs = runner.three_runs(tmp_path, runner.run, 11)
     assert runner.row("Paddock", [runs, runs])[1:4] == [child.seconds for child in runs]
-
-
-def test_readers_are_compared_with_the_truth_beside_a_document(tmp_path: Path) -> None:
-    (tmp_path / "sources").mkdir()
-    (tmp_path / "groundtruth").mkdir()
-    page = "<h1>Fees</h1><table><tr><th>Item<th>Fee<tr><td>Rent<td>40</table>"
-    (tmp_path / "sources/a.html").write_text(page)
-    truth = "# Fees\n\n# Taxes\n\n| Item | Fee |\n|---|---|\n| Rent | 40 |\n"
-    (tmp_path / "groundtruth/a.html.md").write_text(truth)
-    child = measure([sys.executable, readers.__file__, str(tmp_path)], cwd=tmp_path)
-    row = child.stdout.splitlines()[-1].split(" | ")[2:9]
-    assert row == ["1 of 1", "0.833", "1.000", "1.000", "1 of 2", "2 of 2", "2 of 2"]
-
-
-def test_without_a_truth_words_count_that_two_readers_find() -> None:
-    texts = {"a": ("rent 40 EUR", 0.1), "b": ("rent 40", 0.1), "c": ("", 0.1)}
-    found = readers.compared(texts, None)
-    assert [one.recall for one in found.values()] == [1.0, 1.0, 0.0]
-    assert found["a"].precision == 2 / 3
 
 
 # Every command, from end to end
@@ -259,12 +237,6 @@ async def test_the_client_reads_plain_chunked_and_streamed_answers_and_tells_err
             await client.get(port, "/wrong")
 
 
-def test_the_gauge_counts_only_steps_that_follow_one_another() -> None:
-    turns = [[0.0, 0.5, 64], [1.0, 0.09, 4], [1.1, 0.08, 4], [1.2, 0.1, 3], [1.4, 0.1, 4]]
-    assert gauge.steps(turns, 4) == gauge.Steps(1, 100.0, 10.0)
-    assert gauge.steps(turns, 9).n_steps == 0
-
-
 def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() -> None:
     rows = [
         device_rows.Row("speed", {"other": 100.0, "paddock": 150.0}, True),
@@ -281,9 +253,7 @@ def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() 
 
 
 @pytest.mark.parametrize(
-    "module",
-    [arena, device_checks, device_rows, embed, gauge, harness, job, loads, raw, readers],
-    ids=lambda one: one.__name__,
+    "module", [arena, device_rows, embed, harness, job, loads, raw], ids=lambda one: one.__name__
 )
 def test_examples_in_docstrings_hold(module: ModuleType) -> None:
     found = doctest.testmod(module)
