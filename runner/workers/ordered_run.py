@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from prefect.states import Pending
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
+from paddock.runner.daemon.prefect_client import TrackingError, check_prefect_api
 from paddock.runner.progress.command_logs import run_log
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import MultiObserver, Observer
@@ -47,6 +49,8 @@ ANSWER_S = 10.0
 """How long a server may take until a run begins without it."""
 SHOW_S = 30.0
 """How long a run that is over waits until Prefect shows its end; `paddock up` tells it later."""
+LOOK_S = 2.0
+"""How long it takes until a server that does not answer is asked whether it is there at all."""
 
 _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
 """Prefect's prefix of an error's message."""
@@ -119,30 +123,47 @@ async def _flow_run_of(order: Order, deployment: str) -> FlowRun | None:
     Raises:
         ObjectNotFound: it was deleted there.
     """
+    finding = asyncio.ensure_future(_find_flow_run(order, deployment))
     try:
-        async with asyncio.timeout(ANSWER_S), get_client() as client:
-            if order.flow_run:
-                found: FlowRun = await client.read_flow_run(order.flow_run)  # type: ignore[arg-type]
-                state = found.state
-                if order.mark and state and state.is_final() and not state.is_cancelled():
-                    # The start before has left it, and it is not shown as waiting yet.
-                    await client.set_flow_run_state(found.id, Pending(), force=True)
-                    found = await client.read_flow_run(found.id)
-                return found
-            made: FlowRun = await client.create_flow_run_from_deployment(
-                deployment,  # type: ignore[arg-type]
-                parameters=map_texts(order.inputs, encodable),
-                state=Pending(message=encodable(order.reason) or None),
-                tags=[RUN_TAG, encodable(order.trigger)],
-                idempotency_key=order.id,
-            )
-            return made
+        if await _is_done_in_time(finding, ANSWER_S):
+            return finding.result()
     except ObjectNotFound:
         if order.flow_run:
-            raise
-        return None  # the deployment was deleted, and is made again
-    except (PrefectException, httpx.HTTPError, OSError, TimeoutError, RuntimeError):
-        return None
+            raise  # else its deployment was deleted, and is made again
+    except (PrefectException, httpx.HTTPError, OSError, RuntimeError):
+        pass
+    finally:
+        finding.cancel()
+    return None
+
+
+async def _is_done_in_time(task: asyncio.Future[Any], within_s: float) -> bool:
+    """Wait for what asks Prefect's server, while that answers; return whether it is done."""
+    deadline = time.monotonic() + within_s
+    with contextlib.suppress(TrackingError):
+        while not (await asyncio.wait({task}, timeout=LOOK_S))[0] and time.monotonic() < deadline:
+            await check_prefect_api(os.environ)
+    return task.done()
+
+
+async def _find_flow_run(order: Order, deployment: str) -> FlowRun:
+    async with get_client() as client:
+        if order.flow_run:
+            found: FlowRun = await client.read_flow_run(order.flow_run)  # type: ignore[arg-type]
+            state = found.state
+            if order.mark and state and state.is_final() and not state.is_cancelled():
+                # The start before has left it, and it is not shown as waiting yet.
+                await client.set_flow_run_state(found.id, Pending(), force=True)
+                found = await client.read_flow_run(found.id)
+            return found
+        made: FlowRun = await client.create_flow_run_from_deployment(
+            deployment,  # type: ignore[arg-type]
+            parameters=map_texts(order.inputs, encodable),
+            state=Pending(message=encodable(order.reason) or None),
+            tags=[RUN_TAG, encodable(order.trigger)],
+            idempotency_key=order.id,
+        )
+        return made
 
 
 async def _run_as_flow(order: Order, found: FlowRun, control: RunControl) -> tuple[str, bool]:
@@ -169,8 +190,7 @@ async def _run_as_flow(order: Order, found: FlowRun, control: RunControl) -> tup
     running, over = asyncio.ensure_future(coming), asyncio.ensure_future(control.is_over.wait())
     try:
         await asyncio.wait({running, over}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({running}, timeout=SHOW_S)
-        if not running.done():
+        if not await _is_done_in_time(running, SHOW_S):
             return "", False
         state: State[Any] = running.result()
     except Pause as pause:

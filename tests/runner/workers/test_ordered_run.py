@@ -129,7 +129,7 @@ def test_a_server_that_goes_away_takes_no_run_with_it(
     file: Path, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its end is told later."""
-    monkeypatch.setattr(ordered_run, "SHOW_S", 0.5)
+    monkeypatch.setattr(ordered_run, "SHOW_S", 600.0)  # it is asked whether it is there
     elsewhere = "http://127.0.0.1:9/api"
 
     def leaves(run: str) -> None:
