@@ -232,3 +232,8 @@ def _settings(chosen: dict[str, Any], origins: dict[str, str], home: Path) -> Se
 def _whole_path(path: Path, home: Path) -> Path:
     is_at_home = path.parts[:1] == ("~",)
     return home.joinpath(*path.parts[1:]) if is_at_home else path.absolute()
+
+
+def is_ci(environ: Mapping[str, str]) -> bool:
+    """Return whether this is a CI machine, where nothing may be left running."""
+    return environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")

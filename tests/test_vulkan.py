@@ -185,106 +185,6 @@ print(json.dumps([way.load.n_parallel, way.load.n_cells, way.room.gpus[0], n_row
 """
 
 
-def test_a_split_cache_computes_what_a_unified_one_does_and_a_context_can_be_larger(
-    environ: dict[str, str],
-) -> None:
-    assert min(computed(environ, _LAYOUTS)) > 0.999
-
-
-_ROWS = """
-quiet_logs()
-model = Model(path)
-tokens = model.tokenise("The ferry left at nine", with_special=True, parse_special=False)
-n = len(tokens)
-def likeness(a, b):
-    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-"""
-_LAYOUTS = f"""
-{_ROWS}
-rows = []
-# The second split context is as a model's that grows: twice the cells, over the same weights.
-for is_unified, n_cells in ((True, 1024), (False, 1024), (False, 2048)):
-    with Context(model, ContextOptions(n_cells, 64, 2, 1, is_unified=is_unified)) as context:
-        ids = np.repeat(np.arange(2, dtype=np.int32), n)
-        pos = np.tile(np.arange(n, dtype=np.int32), 2)
-        last = (pos == n - 1).astype(np.int8)
-        context.decode(np.tile(tokens, 2), pos, ids, last)
-        rows.append(context.logits(2).astype(float).copy())
-print(json.dumps([likeness(rows[0][i], other[i]) for other in rows[1:] for i in (0, 1)]))
-"""
-
-
-def test_a_sequence_goes_on_in_a_larger_context_on_the_device(environ: dict[str, str]) -> None:
-    split, unified = computed(environ, _GROW)
-    assert split[:3] == [1024, 2048, [[], None]], "longer streams, nothing lost"
-    assert unified[:3] == [6144, 6144, [[], None]], "as many cells as there may be"
-    assert min(split[3], unified[3]) > 0.999
-
-
-_KV_CACHE = f"""
-{_ROWS}
-from paddock.engine.decoding import kv_cache
-from paddock.engine.decoding.scheduler_data import CopyPrefix, Sequence, SequenceMove
-from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
-from paddock.engine.decoding.slots import SlotMigration, Slots
-
-def new_cache(layout):
-    options = CacheOptions(4096, 6144, 4, ContextOptions(0, 64, 0, 1), layout, is_gpu=True)
-    return KvCache(model, options)
-
-def read(cache, seq_id, start=0, end=n):
-    pos = np.arange(start, end, dtype=np.int32)
-    last = (pos == end - 1).astype(np.int8)
-    cache.context.decode(tokens[start:end], pos, np.full(end - start, seq_id, np.int32), last)
-    return cache.context.logits(1)[0].astype(float).copy()
-"""
-_GROW = f"""
-{_KV_CACHE}
-found = []
-for layout in ("split", "unified"):
-    cache = new_cache(layout)
-    read(cache, 0, 0, n - 1)
-    def arrange(limits):
-        return SlotMigration(Slots(limits), (SequenceMove(0, 1, n - 1),), {{}})
-    before = cache.limits
-    plan = cache.plan([Sequence(0, np.zeros(1500, np.int32), 100)])
-    _, lost, failure = cache.remake(plan, arrange)
-    each = [one.n_cells_each or one.n_cells for one in (before, cache.limits)]
-    moved = read(cache, 1, n - 1, n)
-    found.append([*each, [[*lost], failure], likeness(moved, read(cache, 0))])
-    cache.close()
-print(json.dumps(found))
-"""
-
-
-def test_a_stream_is_copied_on_the_device_and_a_saved_one_through_main_memory(
-    environ: dict[str, str],
-) -> None:
-    n_saved, alike = computed(environ, _COPY)
-    assert n_saved == [0, 1]
-    assert min(alike) > 0.999
-
-
-_COPY = f"""
-{_KV_CACHE}
-n_saved, saves, save = [], [], kv_cache.save_cells
-kv_cache.save_cells = lambda *given: saves.append(given) or save(*given)
-cache = new_cache("split")
-read(cache, 0, 0, n - 1)
-cache.operate([CopyPrefix(0, 1, n - 1)])
-whole, part = [read(cache, 1, n - 1)], []
-n_saved.append(len(saves))
-cache.operate([CopyPrefix(1, 2, n - 3)])
-part.append(read(cache, 2, n - 3))
-cache._copy(0, 3, n - 1, may_wait=False)
-whole.append(read(cache, 3, n - 1))
-n_saved.append(len(saves))
-expected = read(cache, 0, n - 1)
-cache.close()
-print(json.dumps([n_saved, [likeness(one, expected) for one in whole + part]]))
-"""
-
-
 def test_a_pipeline_runs_on_the_device(environ: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         "models: {writer: {ref: smollm2:135m, ctx: 2k, params: {max_tokens: 3}}}\n"
@@ -311,5 +211,5 @@ def this_device():
 def test_what_is_computed_on_the_device_can_be_computed_on_the_processor(tmp_path: Path) -> None:
     little = _TOO_MUCH.replace("6_000_000", "512")
     measure = f"n_ctx_tokens = 512\n{_MEASURE}"
-    parts = (_A_CARD, _COMPUTE, little, measure, _FILL, _LAYOUTS, _GROW, _COPY)
+    parts = (_A_CARD, _COMPUTE, little, measure, _FILL)
     assert computed({"PADDOCK_HOME": str(tmp_path)}, "\n".join(parts))

@@ -132,7 +132,7 @@ class ComparedPipeline:
     def default_pool(self) -> AbstractAsyncContextManager[Pool]:
         if self.pool is not None:
             return nullcontext(self.pool)
-        return shared_default_pool(self.settings, self.plan.pipeline.name)
+        return shared_default_pool(self.settings)
 
 
 Watch = Callable[[Variant], AbstractContextManager[Observer]]

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
@@ -24,7 +23,6 @@ from paddock.engine.system.light_http import (
     ask_unix,
 )
 from paddock.engine.system.processes import python_command, spawn_detached
-from paddock.engine.system.tasks import running
 from paddock.engine.system.units import duration
 from paddock.runner.settings import Settings
 
@@ -38,7 +36,7 @@ from .daemon_files import (
     paths_of,
 )
 
-PREFIX = "/paddock/residence"
+PREFIX, LEASE = "/paddock/residence", "/lease"
 ASK_TIMEOUT_S = 10.0
 ANSWER_S = 5.0
 SILENCE_S = 30.0  # a heartbeat comes every 5 s
@@ -90,43 +88,20 @@ async def request_daemon(
     return json_object(answer) or {}
 
 
-class DaemonLease:
-    """A lease of a running daemon."""
-
-    def __init__(self, daemon: DaemonInfo) -> None:
-        self.daemon = daemon
-        self.broken = asyncio.Event()
-        """Set when the daemon is gone."""
-        self.id = uuid.uuid4().hex
-
-
 @asynccontextmanager
-async def hold_lease(daemon: DaemonInfo, *, pipeline: str) -> AsyncIterator[DaemonLease]:
-    """Hold a lease inside the `async with` block.
+async def hold_lease(daemon: DaemonInfo) -> AsyncIterator[None]:
+    """Keep a daemon from ending inside the `async with` block, by a request that stays open.
 
     Raises:
         DaemonError: the daemon does not answer.
     """
-    lease = DaemonLease(daemon)
-    body = json.dumps({"id": lease.id, "pid": os.getpid(), "pipeline": pipeline}).encode()
     client = UnixClient(daemon.socket, silence_s=SILENCE_S)
-    async with aclosing(client.stream("POST", PREFIX + "/lease", body)) as beats:
+    async with aclosing(client.stream("POST", PREFIX + LEASE, b"{}")) as beats:
         try:
             await anext(beats, b"")
         except (ConnectionBroken, UnexpectedStatus) as error:
             raise DaemonError(_silent(daemon, error)) from None
-        async with running(_read_heartbeats(beats, lease.broken)):
-            yield lease
-
-
-async def _read_heartbeats(beats: AsyncIterator[bytes], broken: asyncio.Event) -> None:
-    """Read heartbeats until they stop, then set `broken`."""
-    try:
-        with suppress(ConnectionBroken):
-            async for _ in beats:
-                pass
-    finally:
-        broken.set()
+        yield
 
 
 def _silent(daemon: DaemonInfo, error: Exception) -> str:

@@ -22,7 +22,7 @@ from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.runner.settings import Settings, UnattendedSettings
 
 MOST_SOCKET_LETTERS = 100  # the longest is 108 on Linux, 104 on macOS
-DaemonKind = Literal["background", "up", "serve", "worker"]
+DaemonKind = Literal["background", "serve"]
 KNOCK_S = 1.0
 
 
@@ -112,7 +112,7 @@ class DaemonInfo:
     version: str
     pid: int
     kind: DaemonKind = "background"
-    """What holds it: `background`, `up`, `serve` or `worker`."""
+    """What holds it."""
     began: float = 0.0
     """Unix time."""
 

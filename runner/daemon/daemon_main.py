@@ -68,7 +68,7 @@ async def _serve(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, state.ends.set)
         log.info("serves at %s (process %d)", paths.socket, os.getpid())
-        while not (state.ends.is_set() or state.leases.is_over(idle_s)):
+        while not (state.ends.is_set() or state.is_over):
             await wait_for_event(state.ends, LOOK_S)
         log.info("ends: %s", "a signal asked for it" if state.ends.is_set() else "idle")
 

@@ -1,8 +1,7 @@
-"""Serve the local daemon in this process, or use the one that another process serves.
+"""Serve the local daemon in this process: model pool, Ollama's API and record at a Unix socket.
 
-The process that gets the lock opens the Unix socket: model pool, Ollama's API, record. Another
-process becomes a client and takes over when the holder ends. The socket lies in a folder that only
-its owner can enter, so requests need no further authentication.
+The process that gets the lock opens it. The socket lies in a folder that only its owner can enter,
+so requests need no further authentication.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.file_locks import LockTaken, lock_now
-from paddock.engine.system.http import QuietServer, json_object
+from paddock.engine.system.http import QuietServer
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import running, wait_for_event
 from paddock.runner.settings import Settings
 
 from . import daemon_files
-from .daemon_client import PREFIX, hold_lease
+from .daemon_client import LEASE, PREFIX
 from .daemon_files import (
     DaemonError,
     DaemonInfo,
@@ -49,10 +48,10 @@ from .daemon_files import (
     make_daemon_folders,
     paths_of,
 )
-from .leases import Leases
 
 API = "/api/"
 BEAT_S = 5.0
+FIRST_S = 10.0
 _SHOWN_OF_MODEL = (
     "name", "state", "host_bytes", "device_bytes", "expires_s", "fallback", "pid",
 )  # fmt: skip
@@ -64,22 +63,49 @@ class DaemonState:
 
     daemon: DaemonInfo
     pool: LocalPool
-    leases: Leases
     idle_s: float
+    clock: Callable[[], float] = time.monotonic
+    n_open: int = 0
+    """Requests that need the pool, and those by which runs hold the daemon."""
+    is_retired: bool = False
+    """Another version serves now: this daemon ends when no request is open."""
     ends: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the daemon must end."""
 
+    def __post_init__(self) -> None:
+        # What started it sends a request within this time
+        self._quiet_since = self.clock() + max(0.0, FIRST_S - self.idle_s)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count an open request inside the block."""
+        self.n_open += 1
+        try:
+            yield
+        finally:
+            self.n_open -= 1
+            self._quiet_since = self.clock()
+
+    @property
+    def quiet_s(self) -> float:
+        """Return the seconds since it was last used; 0 while it is in use."""
+        return 0.0 if self.n_open else max(0.0, self.clock() - self._quiet_since)
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the daemon can end: idle for `idle_s`, or retired and unused."""
+        idle_s = self.clock() - self._quiet_since
+        return not self.n_open and (self.is_retired or idle_s >= self.idle_s)
+
     def as_json(self) -> dict[str, Any]:
-        now, stats = time.monotonic(), self.pool.stats()
         return {
             "version": self.daemon.version,
             "pid": self.daemon.pid,
             "kind": self.daemon.kind,
             "since_s": round(time.time() - self.daemon.began, 1),
-            "is_retired": self.leases.is_retired,
-            "leases": [lease.as_json(now) for lease in self.leases.held],
-            "requests": self.leases.n_requests,
-            "quiet_s": round(self.leases.quiet_s, 1),
+            "is_retired": self.is_retired,
+            "requests": self.n_open,
+            "quiet_s": round(self.quiet_s, 1),
             "idle_s": self.idle_s if math.isfinite(self.idle_s) else None,
             "models": [
                 {
@@ -87,7 +113,7 @@ class DaemonState:
                     "waiting": model.n_waiting,
                     **{name: getattr(model, name) for name in _SHOWN_OF_MODEL},
                 }
-                for model in stats.resident
+                for model in self.pool.stats().resident
             ],
         }
 
@@ -95,7 +121,7 @@ class DaemonState:
 def make_daemon_app(state: DaemonState) -> ASGIApp:
     own: Mapping[str, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
         "": ("GET", _get_status),
-        "/lease": ("POST", _post_lease),
+        LEASE: ("POST", _post_lease),
         "/retire": ("POST", partial(_post_end, is_at_once=False)),
         "/rest": ("POST", _post_rest),
         "/stop": ("POST", partial(_post_end, is_at_once=True)),
@@ -117,16 +143,13 @@ async def _get_status(request: Request) -> Response:
 
 
 async def _post_lease(request: Request) -> Response:
-    """Hold a lease while the connection stays open."""
-    body, state = json_object(await request.body()) or {}, _state_of(request)
+    """Keep the daemon from ending while the connection stays open."""
+    state = _state_of(request)
 
     async def beats() -> AsyncGenerator[bytes, None]:
-        with state.leases.lease(
-            str(body.get("id", "")), int(body.get("pid", 0)), str(body.get("pipeline", ""))
-        ):
-            while not state.ends.is_set():
-                yield b"{}\n"
-                await wait_for_event(state.ends, BEAT_S)
+        while not state.ends.is_set():
+            yield b"{}\n"
+            await wait_for_event(state.ends, BEAT_S)
 
     return await stream_response(request, beats(), rpc.MEDIA_TYPE, lambda _: b"")
 
@@ -140,8 +163,8 @@ async def _post_end(request: Request, *, is_at_once: bool) -> Response:
     if is_at_once:
         state.ends.set()
     else:
-        state.leases.is_retired = True
-    return JSONResponse({"leases": len(state.leases.held)})
+        state.is_retired = True
+    return JSONResponse({})
 
 
 async def _post_rest(request: Request) -> Response:
@@ -154,9 +177,9 @@ async def _post_rest(request: Request) -> Response:
 
 
 class _DaemonApp:
-    """Route each request to its application, and count those that need the pool.
+    """Route each request to its application, and count those that keep the daemon from ending.
 
-    The daemon does not end while such a request is open. Ollama's API, for `paddock chat`, `embed`,
+    Ollama's API, for `paddock chat`, `embed`,
     `ps` and `stop`, is made at its first request: its modules take 0.6 s to import, and runs need
     none of them.
     """
@@ -173,8 +196,8 @@ class _DaemonApp:
                 self._api = await asyncio.to_thread(self._ollama_api)
             app = self._api
         only_looks = path.endswith(("/stats", "/api/ps"))
-        is_counted = path.startswith((rpc.PREFIX, API)) and not only_looks
-        with self._state.leases.request() if is_counted else nullcontext():
+        is_counted = path.startswith((rpc.PREFIX, API, PREFIX + LEASE)) and not only_looks
+        with self._state.request() if is_counted else nullcontext():
             await app(scope, receive, send)
 
     def _ollama_api(self) -> ASGIApp:
@@ -185,24 +208,9 @@ class _DaemonApp:
 
 BACKLOG = 1024
 STOP_S = 5
-OPEN_S = 30.0
 TRY_S = 5.0
 
 log = logging.getLogger(__name__)
-
-
-@asynccontextmanager
-async def serve_or_join(
-    settings: Settings, *, kind: DaemonKind = "up"
-) -> AsyncIterator[DaemonInfo]:
-    """Yield the local daemon, served by this process or by another one.
-
-    Raises:
-        DaemonError: its folder or socket cannot be used.
-    """
-    seat = _ServeOrJoin(settings, kind)
-    async with running(seat.keep()) as task:
-        yield await seat.ready(task)
 
 
 @asynccontextmanager
@@ -222,45 +230,6 @@ async def _keep_offering(settings: Settings, pool: LocalPool) -> None:
             await asyncio.sleep(TRY_S)
     except DaemonError as error:
         log.warning("runs here start a pool of their own: %s", error)
-
-
-class _ServeOrJoin:
-    """Hold the daemon, or use another process's until that one ends."""
-
-    def __init__(self, settings: Settings, kind: DaemonKind) -> None:
-        self._settings = settings
-        self._kind = kind
-        self._paths = make_daemon_folders(paths_of(settings))
-        self._ready: asyncio.Future[DaemonInfo] = asyncio.get_running_loop().create_future()
-
-    async def ready(self, keeping: asyncio.Task[None]) -> DaemonInfo:
-        async with asyncio.timeout(OPEN_S):
-            waited: set[asyncio.Future[Any]] = {self._ready, keeping}
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if not self._ready.done():
-            keeping.result()
-        return self._ready.result()
-
-    async def keep(self) -> None:
-        """Serve, or use another process's daemon, until cancelled."""
-        while True:
-            try:
-                async with hold_daemon(self._settings, self._paths, kind=self._kind) as state:
-                    self._tell(state.daemon)
-                    await asyncio.Event().wait()
-            except LockTaken:
-                # Use another process's daemon while it runs
-                daemon = daemon_files.daemon_at(self._paths)
-                if daemon is not None:
-                    with suppress(DaemonError):
-                        async with hold_lease(daemon, pipeline=f"paddock {self._kind}") as lease:
-                            self._tell(daemon)
-                            await lease.broken.wait()
-                await asyncio.sleep(0.2)
-
-    def _tell(self, daemon: DaemonInfo) -> None:
-        if not self._ready.done():
-            self._ready.set_result(daemon)
 
 
 @asynccontextmanager
@@ -286,7 +255,7 @@ async def hold_daemon(
         daemon = DaemonInfo(
             settings.state_dir, paths.socket, own_version(), os.getpid(), kind, time.time()
         )
-        state = DaemonState(daemon, pool, Leases(), idle_s)
+        state = DaemonState(daemon, pool, idle_s)
         # Write the record before the socket opens: a client that connects reads it.
         files.write_json_atomically(paths.record, daemon_files.record_of(daemon))
         stack.callback(paths.record.unlink, missing_ok=True)

@@ -20,7 +20,7 @@ class ServicePool(OnDemandPool):
 
     async def __aenter__(self) -> ServicePool:
         """Use the service if it is running."""
-        if self._session.is_there:
+        if self._session.daemon is not None:
             await self._opened()
         return self
 

@@ -67,16 +67,13 @@ async def ask(api: httpx.AsyncClient, method: str, path: str, body: Any = None) 
     return answer.json() if answer.content else None
 
 
-async def ask_again(
-    api: httpx.AsyncClient, method: str, path: str, body: Any = None, *, n_busy: int = TRIES
-) -> Any:
-    """Return what `ask` does; try again what may pass, a busy server `n_busy` times in all."""
-    for n_tried in range(1, n_busy):
+async def ask_again(api: httpx.AsyncClient, method: str, path: str, body: Any = None) -> Any:
+    """Return what `ask` does; try again what may pass."""
+    for n_tried in range(1, TRIES):
         try:
             return await ask(api, method, path, body)
         except PREFECT_ERRORS as error:
-            is_away = isinstance(error, http.HttpFailure)
-            if not is_passing(error) or (is_away and n_tried >= TRIES):
+            if not is_passing(error):
                 raise
         await asyncio.sleep(BACKOFF.pause_s(n_tried))
     return await ask(api, method, path, body)

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paddock.engine.system import http
 from paddock.engine.system.process_marks import is_process_alive
 from paddock.runner.progress.prefect_view import RUN_TAG
 
 from .prefect_auth import CLIENT_VARIABLE, own_auth_string
-from .prefect_client import (
-    NOT_FOUND,
-    PREFECT_ERRORS,
-    PrefectRefusal,
-    ask,
-    ask_again,
-    client_options,
-)
+from .prefect_client import ask, client_options
 
 if TYPE_CHECKING:
     import httpx
 
 MIN_RETENTION_S = 3601.0  # Prefect accepts nothing below an hour
 HEARTBEAT_RETENTION_S = 86_400.0  # two a minute and run: most of the events, useless after the run
-BATCH_SIZE = 200
-BUSY_TRIES = 8  # over 20 s: its database is locked for a moment
 _ARRIVES_S = 30.0  # within it, what a run sent at its end has arrived
 
 
@@ -50,33 +39,6 @@ def own_client(url: str, state_dir: Path) -> httpx.AsyncClient:
     return http.client(**client_options(url, password), trust_env=False)
 
 
-async def delete_old_runs(
-    api_url: str, before: float, state_dir: Path, *, is_dry: bool = False
-) -> int:
-    """Delete the runs that ended before a time from our own server; return their number.
-
-    The server removes their logs and artefacts within a day.
-
-    Raises:
-        OSError: the server does not answer.
-    """
-    ended = _ended_before(before)
-    batch = {**ended, "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
-    n_deleted = 0
-    try:
-        async with own_client(api_url, state_dir) as api:
-            ask_busy = partial(ask_again, api, n_busy=BUSY_TRIES)
-            if is_dry:
-                return int(await ask_busy("POST", "/flow_runs/count", ended))
-            while found := await ask_busy("POST", "/flow_runs/filter", batch):
-                for run in found:
-                    await _delete(ask_busy("DELETE", f"/flow_runs/{run['id']}"))
-                n_deleted += len(found)
-    except (*PREFECT_ERRORS, ValueError) as error:
-        raise OSError(None, f"Prefect's server does not answer ({error})", api_url) from error
-    return n_deleted
-
-
 async def end_what_is_left(api_url: str, state_dir: Path) -> None:
     """Show as crashed what no process is at any more, but for runs of `up`, which it starts again.
 
@@ -95,27 +57,14 @@ async def end_what_is_left(api_url: str, state_dir: Path) -> None:
                 continue
             of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}, "task_runs": at_work}
             tasks = await ask(api, "POST", "/task_runs/filter", of_run)
-            ended = [f"/task_runs/{task['id']}" for task in tasks] + [f"/flow_runs/{run['id']}"]
-            for place in ended:
+            places = [f"/task_runs/{task['id']}" for task in tasks]
+            for place in [*places, f"/flow_runs/{run['id']}"]:
                 await ask(api, "POST", f"{place}/set_state", {"state": state, "force": True})
-        over = _ended_before(time.time() - _ARRIVES_S)["flow_runs"] | {"tags": {"all_": [RUN_TAG]}}
-        left = {"flow_runs": over, "task_runs": at_work}
+        before = datetime.fromtimestamp(time.time() - _ARRIVES_S, UTC).isoformat()
+        ended = {"any_": ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]}
+        over = {"end_time": {"before_": before}, "state": {"type": ended}}
+        left = {"flow_runs": over | {"tags": {"all_": [RUN_TAG]}}, "task_runs": at_work}
         state["message"] = "Its end did not arrive here; the ledger knows what it did."
         for task in await ask(api, "POST", "/task_runs/filter", left):
             path = f"/task_runs/{task['id']}/set_state"
             await ask(api, "POST", path, {"state": state, "force": True})
-
-
-async def _delete(request: Awaitable[object]) -> None:
-    """Send a request to delete something that another process may have deleted already."""
-    try:
-        await request
-    except PrefectRefusal as error:
-        if error.status != NOT_FOUND:
-            raise
-
-
-def _ended_before(before: float) -> dict[str, Any]:
-    at = datetime.fromtimestamp(before, UTC).isoformat()
-    ended = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
-    return {"flow_runs": {"end_time": {"before_": at}, "state": {"type": {"any_": ended}}}}

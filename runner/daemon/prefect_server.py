@@ -1,9 +1,9 @@
-"""Supervise one Prefect server for a state folder: start, watch and restart it, remove old runs.
+"""Keep one Prefect server for a state folder: start, watch and restart it.
 
 The process that holds the lock runs it; others read its address from the record, and take over
-when the holder ends. It keeps its port over restarts, so that runs find it again. It gets another
-one when a foreign program took the port, so read the address from `ready` or `status`. The
-server's process is `prefect_process`; only names of Prefect's settings are known here.
+when the holder ends. It keeps its port over restarts, so that runs find it again; where a foreign
+program took it meanwhile, it gets another one. The server's process is `prefect_process`; only
+names of Prefect's settings are known here.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
 from paddock.engine.system import files, http, private_files, socket_owners
 from paddock.engine.system.file_locks import LockTaken, lock_now
-from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.processes import (
     end_group,
     python_command,
@@ -32,26 +33,25 @@ from paddock.engine.system.processes import (
     without_keys,
 )
 from paddock.engine.system.retry import Backoff, Pauses
-from paddock.engine.system.tasks import end, running
+from paddock.engine.system.tasks import running, wait_for_event
 from paddock.runner.settings import Settings
 
 from .daemon_client import exit_code
 from .daemon_files import DaemonError, daemon_folder
 from .prefect_auth import SERVER_VARIABLE, own_auth_string
-from .prefect_client import PREFECT_ERRORS
-from .prefect_retention import end_what_is_left, retention_settings
+from .prefect_client import PREFECT_ERRORS, ask
+from .prefect_retention import end_what_is_left, own_client, retention_settings
 
 HOST = "127.0.0.1"
 BACKLOG = 2048
 COMMAND = python_command("-m", "paddock.runner.daemon.prefect_process")
-HOST_MODULE = "paddock.runner.daemon.prefect_host"
+HOST_MODULE = "paddock.runner.daemon.prefect_server"
 START_S, START_POLL_S = 120.0, 0.2  # a new database takes 12 s, on a busy machine
 LOOK_S, STEADY_LOOK_S = 2.0, 15.0  # each look costs both processes some milliseconds
 ANSWER_S = 10.0
 STOP_S = 8.0
 N_SILENT = 6  # failed health checks in a row before a restart
-VACATE_S = 10.0  # a server whose parent was killed ends within 5 s (`prefect_process`)
-VACATE_POLL_S = 0.1
+VACATE_S = 5.0
 BACKOFF = Backoff(0.5, 30.0, factor=3.0)
 """Waits before a restart when it ends soon each time."""
 STEADY_S = 60.0
@@ -74,24 +74,13 @@ TUNED: Mapping[str, str] = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "DO_NOT_TRACK": "1",
+    "MALLOC_ARENA_MAX": "1",  # glibc's further heaps, one a thread, took 15 MB
     "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
 }
 
-PrefectServerState = Literal["starting", "ready", "failing"]
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PrefectServerStatus:
-    """Status of the server."""
-
-    state: PrefectServerState
-    url: str
-    pid: int | None = None
-    why: str = ""
 
 
 def running_server(state_dir: Path) -> str:
@@ -156,207 +145,107 @@ async def ensure_own_server(settings: Settings, note: Callable[[str], None]) -> 
     )
 
 
-class PrefectServer:
-    """One server. Use it as `async with PrefectServer(…) as server`."""
+async def keep_own_server(state_dir: Path, keep_s: float, answers: Callable[[str], None]) -> None:
+    """Run this machine's own server until cancelled, or watch that of another process.
 
-    def __init__(self, state_dir: Path, keep_s: float, *, is_host: bool = False) -> None:
-        """`keep_s`: retention of runs; `is_host`: this process is there for the server alone."""
-        self._state_dir = state_dir
-        self._home = state_dir / "prefect"
-        self._keep_s = keep_s
-        self._host = os.getpid() if is_host else None
-        folder = daemon_folder(state_dir)
-        self._record = _record_of(state_dir)
-        self._lock_file = folder / "prefect.lock"
-        self.log_file = folder / "prefect.log"
-        self._changed = asyncio.Condition()
-        self._status = PrefectServerStatus("starting", "")
-        self._port: int | None = None
-        self._listener: socket.socket | None = None
-        """The listening socket of our own server; open until this ends."""
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> PrefectServer:
-        """Start it, or watch the one that another process keeps."""
-        private_files.private_folder(self._record.parent)
-        self._status = PrefectServerStatus("starting", _url(self._chosen()))
-        self._task = asyncio.create_task(self._keep())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            await end(self._task)
-        self._close()
-
-    @property
-    def status(self) -> PrefectServerStatus:
-        return self._status
-
-    async def ready(self, within_s: float = START_S) -> PrefectServerStatus:
-        """Wait for at most `within_s` until it answers.
-
-        It gets another port when a foreign program took the one that it had.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s), self._changed:
-                await self._changed.wait_for(lambda: self._status.state == "ready")
-        return self._status
-
-    async def _say(self, state: PrefectServerState, pid: int | None = None, why: str = "") -> None:
-        async with self._changed:
-            self._status = PrefectServerStatus(state, self._status.url, pid, why)
-            self._changed.notify_all()
-
-    # keeping it
-
-    async def _keep(self) -> None:
-        """Run it, or watch the one of another process, until cancelled."""
-        pauses = Pauses(BACKOFF)
-        while True:
-            began = time.monotonic()
-            try:
-                with lock_now(self._lock_file):
-                    try:
-                        await self._run()
-                    except asyncio.CancelledError:
-                        self._close()  # before the next lock holder listens here
-                        raise
-            except LockTaken:
-                # Take the status of the server that another process of this user runs
-                self._close()
-                known = files.read_json_object(self._record)
-                port, pid = known.get("port"), known.get("pid")
-                if isinstance(port, int):
-                    self._status = PrefectServerStatus(self._status.state, _url(port), pid)
-                    is_there = _is_own(port) and await _is_healthy(port)
-                    await self._say("ready" if is_there else "starting", pid)
-                await asyncio.sleep(LOOK_S / 4 if self._status.state != "ready" else LOOK_S)
-                continue
-            except OSError as error:  # a full disk, no free process: retry later
-                log.warning("cannot start the Prefect server: %s", error)
-                await self._say("failing", None, str(error))
-            if time.monotonic() - began > STEADY_S:
-                pauses.succeeded()
-            else:
-                await pauses.wait()
-
-    async def _run(self) -> None:
-        """Start it and watch it until it ends.
-
-        Raises:
-            OSError: it cannot be started.
-        """
-        auth_string = own_auth_string(self._state_dir)
-        listener = await self._vacated(self._chosen())
-        port = int(listener.getsockname()[1])
-        self._status = PrefectServerStatus("starting", _url(port))
-        async with self._process(listener, port, auth_string) as process:
-            record = {"port": port, "pid": process.pid, "host": self._host}
-            files.write_json_atomically(self._record, record)
-            async with running(process.wait()) as ended:
-                await self._watch(port, process, ended)
-        why = f"it ended with status {process.returncode}"
-        with suppress(OSError):
-            if lines := self.log_file.read_text("utf-8", "replace").strip().splitlines():
-                why += f" ({lines[-1].strip()[:200]})"
-        log.warning("the Prefect server: %s", why)
-        await self._say("failing", None, why)
-
-    async def _watch(
-        self, port: int, process: asyncio.subprocess.Process, ended: asyncio.Future[int]
-    ) -> None:
-        """Return when it has ended, or has not answered for too long."""
-        n_silent, deadline = 0, time.monotonic() + START_S
-        while not ended.done():
-            health = asyncio.create_task(_is_healthy(port))
-            either: set[asyncio.Future[Any]] = {health, ended}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                health.cancel()
-                return
-            if health.result():
-                n_silent = 0
-                if self._status.state != "ready":
-                    await self._say("ready", process.pid)
-                else:
-                    with suppress(*PREFECT_ERRORS):  # it is asked again
-                        await end_what_is_left(_url(port), self._state_dir)
-            elif self._status.state == "ready":
-                n_silent += 1
-            if n_silent >= N_SILENT or (
-                self._status.state != "ready" and time.monotonic() > deadline
-            ):
-                log.warning("the Prefect server does not answer and is restarted")
-                return
-            pause_s = 0.1
-            if self._status.state == "ready":  # its end is noticed at once in any case
-                pause_s = LOOK_S if n_silent else STEADY_LOOK_S
-            await asyncio.wait({ended}, timeout=pause_s)
-
-    @asynccontextmanager
-    async def _process(
-        self, listener: socket.socket, port: int, auth_string: str
-    ) -> AsyncIterator[asyncio.subprocess.Process]:
-        private_files.private_folder(self._home)
-        environ = server_environment(self._home, port, os.environ, self._keep_s, auth_string)
-        # The log holds one start only: it is short.
-        with private_files.open_private(self.log_file, "wb") as out:
-            process = await start_in_session(
-                (*COMMAND, str(listener.fileno())), stdin=asyncio.subprocess.PIPE,
-                environ=environ, pass_fds=(listener.fileno(),), stdout=out, stderr=out,
-                cwd=self._home, umask=private_files.PRIVATE_UMASK,
-            )  # fmt: skip
+    `answers` is called with the address whenever a server has begun to answer there, or may have.
+    """
+    folder = private_files.private_folder(daemon_folder(state_dir))
+    while True:
         try:
-            yield process
-        finally:
-            await end_group(process, STOP_S)
+            with lock_now(folder / "prefect.lock"), closing(_own_listener(state_dir)) as listener:
+                pauses = Pauses(BACKOFF)
+                while True:
+                    began = time.monotonic()
+                    await _run(state_dir, keep_s, listener, answers)
+                    if time.monotonic() - began > STEADY_S:
+                        pauses.succeeded()
+                    await pauses.wait()
+        except LockTaken:
+            if url := await asyncio.to_thread(running_server, state_dir):
+                answers(url)
+        except OSError as error:  # no port, no lock
+            log.warning("cannot start the Prefect server: %s", error)
+        await asyncio.sleep(LOOK_S)
 
-    async def _vacated(self, port: int) -> socket.socket:
-        """Listen at this port, or at another one when that stays taken.
 
-        When the supervising process was killed, its server still listens for a moment. Running
-        runs know its address, so wait for it to end.
+async def _run(
+    state_dir: Path, keep_s: float, listener: socket.socket, answers: Callable[[str], None]
+) -> None:
+    """Start it and watch it until it ends, or has not answered for too long."""
+    log_file, port = daemon_folder(state_dir) / "prefect.log", int(listener.getsockname()[1])
+    n_silent, is_ready, deadline = 0, False, time.monotonic() + START_S
+    try:
+        async with _process(state_dir, keep_s, listener, log_file) as process:
+            record = {"port": port, "pid": process.pid, "host": os.getpid()}
+            files.write_json_atomically(_record_of(state_dir), record)
+            async with running(process.wait()) as ended:
+                while not ended.done() and n_silent < N_SILENT:
+                    asked: asyncio.Future[Any] = asyncio.ensure_future(_is_healthy(port))
+                    await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+                    if ended.done():
+                        asked.cancel()
+                    elif not asked.result():
+                        n_silent = n_silent + 1 if is_ready or time.monotonic() > deadline else 0
+                    elif is_ready:
+                        n_silent = 0
+                        with suppress(*PREFECT_ERRORS):  # it is asked again
+                            await end_what_is_left(_url(port), state_dir)
+                    else:
+                        is_ready = True
+                        answers(_url(port))
+                    pause_s = (LOOK_S if n_silent else STEADY_LOOK_S) if is_ready else START_POLL_S
+                    await asyncio.wait({ended}, timeout=pause_s)
+    except OSError as error:  # a full disk, no free process
+        log.warning("cannot start the Prefect server: %s", error)
+        return
+    why = f"it ended with status {process.returncode}"
+    with suppress(OSError):
+        if lines := log_file.read_text("utf-8", "replace").strip().splitlines():
+            why += f" ({lines[-1].strip()[:200]})"
+    words = "the Prefect server does not answer: %s. Runs go on without it; it is started again."
+    log.warning(words, why)
 
-        Raises:
-            OSError: no port is free.
-        """
-        pid = files.read_json_object(self._record).get("pid")
-        deadline = time.monotonic() + VACATE_S
-        listener = self._listener or _listen_at(port)
-        while (
-            listener is None
-            and isinstance(pid, int)
-            and psutil.pid_exists(pid)
-            and time.monotonic() < deadline
-        ):
-            await asyncio.sleep(VACATE_POLL_S)
-            listener = _listen_at(port)
-        self._listener = listener
-        return self._open(port)
 
-    def _chosen(self) -> int:
-        """Return the port that it had before, so that its address stays; otherwise a free one."""
-        known = files.read_json_object(self._record).get("port")
-        if self._listener is None and isinstance(known, int):
-            self._port = known
-        elif self._port is None:
-            self._open(None)
-        assert self._port is not None
-        return self._port
+@asynccontextmanager
+async def _process(
+    state_dir: Path, keep_s: float, listener: socket.socket, log_file: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    home, port = state_dir / "prefect", int(listener.getsockname()[1])
+    private_files.private_folder(home)
+    environ = server_environment(home, port, os.environ, keep_s, own_auth_string(state_dir))
+    # The log holds one start only: it is short.
+    with private_files.open_private(log_file, "wb") as out:
+        process = await start_in_session(
+            (*COMMAND, str(listener.fileno())), stdin=asyncio.subprocess.PIPE,
+            environ=environ, pass_fds=(listener.fileno(),), stdout=out, stderr=out,
+            cwd=home, umask=private_files.PRIVATE_UMASK,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        await end_group(process, STOP_S)
 
-    def _open(self, port: int | None) -> socket.socket:
-        """Listen at this port, or at another one when it is not free."""
-        if self._listener is None:
-            self._listener = _listen_at(port or 0) or _listen_at(0)
-        if self._listener is None:
-            raise OSError(None, f"no port of {HOST} is free")
-        self._port = int(self._listener.getsockname()[1])
-        return self._listener
 
-    def _close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+def _own_listener(state_dir: Path) -> socket.socket:
+    """Listen at the port that the server had before, or at another one when that is taken.
+
+    It stays open while the server restarts, so that no other user can listen there. A server whose
+    parent was killed still listens for a moment: it is ended.
+
+    Raises:
+        OSError: no port is free.
+    """
+    known = files.read_json_object(_record_of(state_dir))
+    with suppress(psutil.Error, ValueError):
+        orphan = psutil.Process(int(known.get("pid", 0)))
+        if COMMAND[-1] in orphan.cmdline():
+            orphan.kill()
+            orphan.wait(VACATE_S)
+    try:
+        return _listen_at(int(known.get("port", 0)))
+    except OSError:
+        return _listen_at(0)
 
 
 def server_environment(
@@ -384,19 +273,16 @@ def _url(port: int) -> str:
     return f"http://{HOST}:{port}/api"
 
 
-def _listen_at(port: int) -> socket.socket | None:
-    """Return a socket that listens at this port; None when it is taken.
-
-    It listens at once, since two sockets that do not may share a port.
-    """
+def _listen_at(port: int) -> socket.socket:
+    """Return a socket that listens at once, since two sockets that do not may share a port."""
     listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen(BACKLOG)
     except OSError:
         listener.close()
-        return None
+        raise
     return listener
 
 
@@ -413,3 +299,28 @@ async def _is_healthy(port: int) -> bool:
                 return (await client.get(f"{_url(port)}/health")).status_code == 200
     except http.HttpFailure:
         return False
+
+
+_AT_WORK = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
+
+
+async def _host(state_dir: Path, keep_s: float, idle_s: float) -> None:
+    """Keep a server for runs with `--prefect` until a signal comes, or it is idle for `idle_s`."""
+    stop, busy_at = asyncio.Event(), time.monotonic()
+    addresses = deque[str](maxlen=1)
+    with suppress(LockTaken), lock_now(daemon_folder(state_dir) / "prefect-host.lock"):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with running(keep_own_server(state_dir, keep_s, addresses.append)):
+            while not stop.is_set() and time.monotonic() - busy_at < idle_s:
+                await wait_for_event(stop, min(STEADY_LOOK_S, idle_s))
+                try:
+                    async with own_client(addresses[0], state_dir) as api:
+                        if await ask(api, "POST", "/flow_runs/count", _AT_WORK):
+                            busy_at = time.monotonic()
+                except (IndexError, *PREFECT_ERRORS):
+                    busy_at = time.monotonic()  # it is away, and a run may need it
+
+
+if __name__ == "__main__":
+    asyncio.run(_host(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))

@@ -1,7 +1,5 @@
-"""Client of the service (Ollama's API): find it, ask it, or run one in this process for a command.
+"""Client of the service (Ollama's API): find it, ask it, or start the one in the background.
 
-No service is needed on this machine: where none listens, `find_service` returns None, and the
-command runs one over a private socket, so that `paddock chat` is the same program in both cases.
 `create_in_service` sends the files that the service lacks, never a path.
 
 Any user of this machine may listen at the port first. So an address that no one wrote is asked only
@@ -12,9 +10,12 @@ request, since services end.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,10 @@ from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.key_proof import home_secret, knows_key
 from paddock.engine.system.text import split_lines
 from paddock.runner.config.service_address import ServiceAddress
-from paddock.runner.settings import Settings
+from paddock.runner.settings import Settings, is_ci
 
-from .daemon_files import find_daemon, running_daemons
+from .daemon_client import LEASE, PREFIX, ensure_daemon
+from .daemon_files import DaemonError, running_daemons
 
 if TYPE_CHECKING:
     import httpx
@@ -114,6 +116,12 @@ class ServiceClient:
 
     def delete(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._ask("DELETE", path, json=dict(body))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the background daemon from ending inside the block."""
+        with self._errors(), self._http.stream("POST", PREFIX + LEASE):
+            yield
 
     def has_blob(self, digest: str) -> bool:
         with self._errors():
@@ -374,23 +382,27 @@ def _api_key(settings: Settings) -> tuple[str, bool]:
 
 @contextmanager
 def service_for_command(settings: Settings, model: str = "") -> Iterator[ServiceClient]:
-    """Yield the service for a command: one that runs, otherwise one inside this process.
+    """Yield the service for a command: one that runs, otherwise the background daemon.
 
-    That is `paddock serve`, here or on another machine; without it, the background daemon. A path
-    to a model file is never sent over the network: other machines lack the file, and clients that
-    may ask for answers may not have files read.
+    One that runs is `paddock serve`, here or on another machine. A path to a model file is never
+    sent over the network: other machines lack the file, and clients that may ask for answers may
+    not have files read. On CI machines, where nothing may be left running, a daemon that is started
+    here ends right after the command.
 
     Raises:
-        ServiceError: the address is another machine's, and none answers.
+        ServiceError: the address is another machine's, and none answers; or no daemon starts.
     """
     client = None if is_path(model) else find_service(settings)
-    if client is None and (daemon := find_daemon(settings)) is not None:
-        client = client_at_path(daemon.socket)
     if client is not None:
         with client:
             yield client
         return
-    from .embedded_service import embedded_service
-
-    with embedded_service(settings) as path, client_at_path(path) as client:
+    if is_ci(os.environ):
+        unattended = replace(settings.unattended, service_idle_s=0.0)
+        settings = replace(settings, unattended=unattended)
+    try:
+        daemon = asyncio.run(ensure_daemon(settings))
+    except DaemonError as error:
+        raise ServiceError(str(error)) from None
+    with client_at_path(daemon.socket) as client, client.held():
         yield client

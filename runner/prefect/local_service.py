@@ -27,12 +27,12 @@ async def local_service(
     if not needs_service or (use == "found" and not is_daemon_running(settings)):
         yield None
         return
-    async with daemon_session(settings, pipeline=bound.name, tell=note) as daemon:
+    async with daemon_session(settings, note) as daemon:
         yield daemon
 
 
 @asynccontextmanager
-async def shared_default_pool(settings: Settings, name: str) -> AsyncIterator[Pool]:
+async def shared_default_pool(settings: Settings) -> AsyncIterator[Pool]:
     """Yield one pool for several runs: where a run would use this machine's service, that."""
     note = partial(print, file=sys.stderr)
     is_alone = service_use(None, os.environ) == "none"
@@ -40,7 +40,7 @@ async def shared_default_pool(settings: Settings, name: str) -> AsyncIterator[Po
         async with open_default_pool(settings) as pool:
             yield pool
     else:
-        session = daemon_session(settings, pipeline=name, tell=note)
+        session = daemon_session(settings, note)
         async with session as daemon, ServicePool(settings, daemon) as pool:
             yield pool
 

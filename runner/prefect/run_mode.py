@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from paddock.runner.settings import is_ci
+
 ServiceUse = Literal["none", "found", "started"]
 """Whether this machine's service is used: not at all, where it runs, or in any case."""
 
@@ -37,8 +39,3 @@ def is_flow(local: bool | None, environ: Mapping[str, str], *, is_prefect: bool)
     (True, False)
     """
     return local is not True and (is_prefect or bool(environ.get("PREFECT_API_URL", "").strip()))
-
-
-def is_ci(environ: Mapping[str, str]) -> bool:
-    """Return whether this is a CI machine, where nothing may be left running."""
-    return environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")

@@ -104,9 +104,15 @@ class PrefectLink:
         """By flow run that waits: the last start of its order, and why it waits."""
         self._warned: set[str] = set()
 
-    async def move(self, api_url: str) -> None:
+    def move(self, api_url: str) -> None:
         """Use this address from now on: our own server may have restarted at another port."""
-        self.api_url = api_url
+        if api_url != self.api_url:
+            self.api_url = api_url
+            self.wake.set()
+
+    def doubt(self) -> None:
+        """Have runs begin without Prefect, which did not show one, until it has answered again."""
+        self.is_there = None if self.is_there else self.is_there
         self.wake.set()
 
     def deployment_of(self, pipeline: str) -> str:

@@ -32,10 +32,9 @@ from paddock.pipelines.model import Pipeline
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.core.other_runs.concurrency_groups import group_holders
 from paddock.runner.daemon.daemon_client import request_daemon
-from paddock.runner.daemon.daemon_files import DaemonError
-from paddock.runner.daemon.daemon_server import serve_or_join
+from paddock.runner.daemon.daemon_files import DaemonError, find_daemon
 from paddock.runner.daemon.prefect_auth import own_auth_string, password_file
-from paddock.runner.daemon.prefect_server import PrefectServer
+from paddock.runner.daemon.prefect_server import keep_own_server
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
@@ -73,7 +72,6 @@ def start_run_processes() -> None:
 LOOK_S = 2.0
 LOOK_SHARE = 20  # scans take at most a twentieth of the time
 ROUND_S = 1.0  # the longest between two rounds; an order wakes the loop at once
-PREFECT_S = 180.0  # on a busy machine
 AWAY_S = 3.0
 STUCK_S = 120.0
 """A longer round is stuck, and systemd gets no heartbeat."""
@@ -116,8 +114,6 @@ class Up:
         self._queue = OrderQueue(wishes.settings.state_dir)
         self._served: dict[str, TriggeredPipeline] = {}
         self._round_at = time.monotonic()
-        self._server: PrefectServer | None = None
-        """This machine's own Prefect server; None: `PREFECT_API_URL` names another."""
         self._has_changed = True
         self._kept: dict[str, str] = {}
         """By pipelines that are not served: what is to be said about their promised orders."""
@@ -165,12 +161,6 @@ class Up:
         settings, unattended = self._settings, self._settings.unattended
         flags = self._wishes.flags
         async with AsyncExitStack() as stack:
-            try:
-                self._daemon = await unless(
-                    stack.enter_async_context(serve_or_join(settings)), self.stop
-                )
-            except DaemonError as error:
-                raise UpError(str(error)) from None
             url = os.environ.get("PREFECT_API_URL", "").strip()
             auth_string = "" if url else await asyncio.to_thread(self._password)
             await self._queue.open()
@@ -181,7 +171,7 @@ class Up:
                 auth_string=auth_string, folders=self._wishes.folders,
             )  # fmt: skip
             if url:
-                await self._link.move(url)
+                self._link.move(url)
             self._ledgers = LedgerHealth(
                 self._open_ledger, partial(alert_trouble, flags), settings.state_dir
             )
@@ -225,7 +215,7 @@ class Up:
     def _ended(self, order: Any) -> None:
         self._keeper.ended(order)
         if not order.is_told:
-            self._link.wake.set()
+            self._link.doubt()
 
     def _place(self, pipeline: TriggeredPipeline) -> PrefectPlace:
         deployment = self._link.deployment_of(pipeline.key) if self._link.is_there else ""
@@ -300,8 +290,10 @@ class Up:
         await self._run_manager.round()
         if self._run_manager.wants_rest and not self._run_manager.jobs:
             self._run_manager.wants_rest = False
+            daemon = await asyncio.to_thread(find_daemon, self._settings)
             with contextlib.suppress(DaemonError):
-                await request_daemon(self._daemon, "/rest", {})
+                if daemon is not None:
+                    await request_daemon(daemon, "/rest", {})
 
     async def _reconcile(self, served: dict[str, TriggeredPipeline]) -> None:
         """Put these pipelines in service, and no others; a running run continues to its end.
@@ -362,20 +354,7 @@ class Up:
         if os.environ.get("PREFECT_API_URL", "").strip():
             return
         keep_s = self._settings.unattended.keep_tracking_s
-        server = PrefectServer(self._settings.state_dir, keep_s)
-        async with server as self._server:
-            while True:
-                status = await server.ready(PREFECT_S)
-                if status.state == "ready" and status.url != self._link.api_url:
-                    await self._link.move(status.url)
-                elif status.state != "ready":
-                    why = status.why or "it takes long"
-                    words = (
-                        "Prefect's server does not answer (%s; %s may say why). Runs go on "
-                        "without, and are shown there later."
-                    )
-                    log.warning(words, why, server.log_file)
-                await asyncio.sleep(AWAY_S)
+        await keep_own_server(self._settings.state_dir, keep_s, self._link.move)
 
     async def _keep_beating(self) -> None:
         """Send systemd's heartbeat while rounds finish in time."""

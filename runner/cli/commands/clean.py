@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from pathlib import Path
 
 from paddock.engine.models.model_finder import ModelFinder
@@ -13,8 +11,6 @@ from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import JsonOption, argument, existing_paths, flag, option
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.config.setting_values import BadValue, seconds
-from paddock.runner.daemon.prefect_retention import delete_old_runs
-from paddock.runner.daemon.prefect_server import running_server
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.retention import SweepResult, clean_ledgers
 from paddock.runner.progress import printing
@@ -39,20 +35,18 @@ def clean(
     found = find_ledgers(existing_paths(places) or [Path()], left_out.append)
     done = clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
     left_out += done.left_out
-    n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
-    faults = (*done.faults, *faults)
     pool = read_settings(Path.cwd()).pool
     finder = ModelFinder(pool.models_dir, pool.cache_dir)
     copies = () if dry_run else tuple(copy.name for copy in finder.forget_copies_of_gone_models())
     images = kept_image_files(pool.cache_dir)
     n_images, n_image_bytes = images.remove(unused_s=age_s, is_dry=dry_run)
     if as_json:
-        removed = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
+        removed = {**done.swept.as_json(), "copies": copies}
         removed |= {"images": n_images, "left_out": left_out}
         removed |= {"files": done.swept.files} if dry_run else {}
-        printing.print_json({"ok": not faults, **removed, "faults": list(faults)})
+        printing.print_json({"ok": not done.faults, **removed, "faults": list(done.faults)})
     else:
-        for text in (*left_out, *faults):
+        for text in (*left_out, *done.faults):
             printing.print_err(text)
         for name in done.swept.files if dry_run else ():
             printing.print_err(printing.printable_line(f"Would remove {name}"))
@@ -62,28 +56,13 @@ def clean(
             verb = "Would remove" if dry_run else "Removed"
             what = f"{counted(n_images, 'image')} as a projector computed them"
             printing.print_err(f"{verb} {what}, {units.size(n_image_bytes)}.")
-        printing.print_out(clean_summary(done.swept, len(found), n_tracked, is_dry=dry_run))
-    return FAILED if faults else DONE
+        printing.print_out(clean_summary(done.swept, len(found), is_dry=dry_run))
+    return FAILED if done.faults else DONE
 
 
-def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tuple[str, ...]]:
-    """Delete old runs from this machine's own Prefect server, if it runs; return count and errors.
-
-    A server that PREFECT_API_URL names is not ours to clean.
-    """
-    settings = read_settings(Path.cwd())
-    before = time.time() - (settings.unattended.keep_tracking_s if age_s is None else age_s)
-    if not (url := running_server(settings.state_dir)):
-        return 0, ()
-    try:
-        return asyncio.run(delete_old_runs(url, before, settings.state_dir, is_dry=is_dry)), ()
-    except OSError as error:
-        return 0, (f"{error.filename}: {error.strerror}.",)
-
-
-def clean_summary(swept: SweepResult, n_ledgers: int, n_tracked: int, *, is_dry: bool) -> str:
+def clean_summary(swept: SweepResult, n_ledgers: int, *, is_dry: bool) -> str:
     removed = (
-        (swept.runs, "run"), (swept.logs, "log"), (n_tracked, "run in Prefect"),
+        (swept.runs, "run"), (swept.logs, "log"),
         (swept.items, "entry of deleted documents"),
         (swept.compared, "entry of comparisons"), (swept.objects, "object"),
         (swept.leftovers, "leftover"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from paddock.engine.system import units
 from paddock.engine.system.light_dataclasses import asdict, dataclass
+from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import (
     ApiKeysOption,
     ExactOption,
@@ -139,12 +140,8 @@ def _status_text(service: dict[str, Any]) -> str:
         f"{model.get('running', 0):,} running, {model.get('waiting', 0):,} waiting"
         for model in service["models"]
     ] or ["Models: none in memory."]
-    rows += [
-        f"In use by {lease['pipeline']} (process {lease['pid']}) "
-        f"for {units.duration(lease['held_s'])}."
-        for lease in service["leases"]
-    ]
-    if service["leases"] or service["requests"]:
+    if service["requests"]:
+        rows.append(f"In use by {counted(service['requests'], 'request')}.")
         rows += ["It ends after these: a newer service runs."] if service["is_retired"] else []
     elif service["kind"] == "background":
         left_s = max(0.0, service["idle_s"] - service["quiet_s"])

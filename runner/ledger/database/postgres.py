@@ -160,12 +160,6 @@ def _url_parts(url: str) -> dict[str, Any] | None:
     return parts if is_whole else None
 
 
-def database_host(url: str) -> str:
-    """Return the host that a URL names, empty for this machine's socket."""
-    parts = psycopg.conninfo.conninfo_to_dict(url)
-    return str(parts.get("host") or parts.get("hostaddr") or "")
-
-
 def is_transient_error(error: BaseException) -> bool:
     """Return whether the same may succeed later: a broken connection, or colliding transactions."""
     if not isinstance(error, psycopg.Error):

@@ -14,7 +14,8 @@ from paddock.engine.settings import PoolSettings
 from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.console_model_page import SpeedHistory, model_page
 from paddock.runner.cli.web_console import SIGN_IN, WebConsole
-from paddock.runner.daemon.daemon_server import serve_or_join
+from paddock.runner.daemon.daemon_files import make_daemon_folders, paths_of
+from paddock.runner.daemon.daemon_server import hold_daemon
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.settings import read_settings
 from tests.browser import Browser, Page, needs_browser
@@ -181,7 +182,7 @@ async def test_a_console_shows_the_models_of_a_service_that_runs_started(
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
     settings = read_settings(tmp_path)
     console = WebConsole(PageAccess(TOKEN, "ann", ""), ConsoleSources(lambda: [tmp_path], settings))
-    async with serve_or_join(settings):
+    async with hold_daemon(settings, make_daemon_folders(paths_of(settings)), kind="background"):
         page = (await asyncio.to_thread(console._models, {})).body
     assert "No model is loaded. The first request loads the one that it names." in page
     assert "Not Found" not in page

@@ -3,6 +3,7 @@
 import os
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from paddock.runner.daemon.daemon_files import (
     make_daemon_folders,
     paths_of,
 )
+from paddock.runner.daemon.daemon_server import DaemonState
 from paddock.runner.settings import Settings, UnattendedSettings
 
 
@@ -107,3 +109,21 @@ def test_a_record_that_is_none_is_no_ones(tmp_path: Path, text: str) -> None:
     where = make_daemon_folders(paths_of(settings(tmp_path)))
     where.record.write_text(text)
     assert daemon_files.find_daemon(settings(tmp_path)) is None
+
+
+def test_a_service_ends_when_no_request_is_open_and_none_was_for_long_enough() -> None:
+    now = 0.0
+    own = partial(DaemonState, None, None, clock=lambda: now)  # type: ignore[arg-type]
+    state, without_idle = own(900.0), own(0.0)
+    assert not without_idle.is_over  # what started it has yet to come
+    with state.request(), state.request():
+        now = 5000.0
+        assert (state.is_over, state.quiet_s) == (False, 0)
+        state.is_retired = True
+        assert not state.is_over
+    assert state.is_over and without_idle.is_over
+    state.is_retired = False
+    now = 5899.0
+    assert not state.is_over
+    now = 5900.0
+    assert state.is_over

@@ -168,7 +168,7 @@ def test_the_requests_of_a_run_that_is_killed_end(home: Home) -> None:
         run.kill()
         run.communicate()
     until(lambda: not any(model["running"] + model["waiting"] for model in home.told()["models"]))
-    until(lambda: home.told()["leases"] == [])
+    until(lambda: home.told()["requests"] == 0)
     for number in range(n_before, home.n_documents):  # no other run has to do them
         (home.root / f"inbox/{number}.txt").unlink()
     home.n_documents = n_before

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,8 @@ import pytest
 from prefect.settings import Settings
 
 from paddock.engine.system.process_marks import process_mark
-from paddock.engine.system.retry import Backoff
-from paddock.runner.daemon import prefect_client, prefect_retention
-from paddock.runner.daemon.prefect_retention import (
-    delete_old_runs,
-    end_what_is_left,
-    retention_settings,
-)
-from tests.fakes.http_server import Answer, serving
+from paddock.runner.daemon import prefect_retention
+from paddock.runner.daemon.prefect_retention import end_what_is_left, retention_settings
 from tests.prefect_server import prefect_client as client_of
 
 
@@ -63,53 +56,6 @@ def made(api: str, name: str, state: str | None) -> str:
         if state is not None:
             posted(f"/flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
         return str(run)
-
-
-def is_there(api: str, run: str) -> bool:
-    with client_of(api) as client:
-        return client.get(f"/flow_runs/{run}").status_code == 200
-
-
-async def test_runs_that_ended_long_ago_are_forgotten_and_no_others(
-    prefect_api: str, tmp_path: Path
-) -> None:
-    over, running = made(prefect_api, "over", "COMPLETED"), made(prefect_api, "running", None)
-    assert await delete_old_runs(prefect_api, time.time() - 3600, tmp_path) == 0
-    assert is_there(prefect_api, over)
-    soon = time.time() + 60
-    n_would = await delete_old_runs(prefect_api, soon, tmp_path, is_dry=True)
-    assert n_would >= 1 and is_there(prefect_api, over)
-    assert await delete_old_runs(prefect_api, soon, tmp_path) == n_would
-    assert not is_there(prefect_api, over)
-    assert is_there(prefect_api, running)
-
-
-async def test_a_server_whose_database_is_busy_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(prefect_client, "BACKOFF", Backoff(0, 0))
-    answers = [Answer(b"{}", 503), Answer(b"7")]
-    with serving(lambda request: answers.pop(0)) as server:
-        assert await delete_old_runs(f"{server.url}/api", 0.0, tmp_path, is_dry=True) == 7
-        assert len(server.seen) == 2
-
-
-async def test_a_server_that_stays_busy_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(prefect_client, "BACKOFF", Backoff(0, 0))
-    with serving(lambda request: Answer(b"{}", 503)) as server:
-        with pytest.raises(OSError, match=r"Prefect's server does not answer .*503"):
-            await delete_old_runs(f"{server.url}/api", 0.0, tmp_path)
-        assert len(server.seen) == prefect_retention.BUSY_TRIES
-
-
-async def test_a_server_that_does_not_answer_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(prefect_client, "BACKOFF", Backoff(0, 0))
-    with pytest.raises(OSError, match="Prefect's server does not answer"):
-        await delete_old_runs("http://127.0.0.1:1/api", 0.0, tmp_path)
 
 
 async def test_a_run_whose_process_was_killed_has_ended_with_its_tasks(

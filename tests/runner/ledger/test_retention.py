@@ -313,7 +313,7 @@ def test_a_comparison_is_forgotten_when_it_was_not_made_for_long_and_asks_nothin
     assert not bills.made.chats
     swept = sweep_ledger(state(bills), "", calls_before)
     assert (swept.items, swept.compared, swept.calls) == (0, N_BILLS, n_calls // 2)
-    assert f"{N_BILLS} entries of comparisons" in clean_summary(swept, 1, 0, is_dry=False)
+    assert f"{N_BILLS} entries of comparisons" in clean_summary(swept, 1, is_dry=False)
     bills.runs(models=("clerk=big",))
     assert not bills.made.chats
 

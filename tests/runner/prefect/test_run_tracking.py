@@ -9,7 +9,8 @@ import pytest
 from paddock.runner.daemon.daemon_session import is_daemon_running
 from paddock.runner.daemon.on_demand_pool import ServicePool
 from paddock.runner.prefect.local_service import shared_default_pool
-from paddock.runner.prefect.run_mode import is_ci, is_flow, service_use
+from paddock.runner.prefect.run_mode import is_flow, service_use
+from paddock.runner.settings import is_ci
 from tests.runner.world import settings
 
 API = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
@@ -57,10 +58,10 @@ async def test_several_runs_share_the_pool_that_one_run_would_use(
 ) -> None:
     here = settings(tmp_path)
     monkeypatch.setenv("CI", "1")
-    async with shared_default_pool(here, "p") as pool:
+    async with shared_default_pool(here) as pool:
         assert not isinstance(pool, ServicePool)
     monkeypatch.delenv("CI")
-    async with shared_default_pool(here, "p") as pool:
+    async with shared_default_pool(here) as pool:
         assert isinstance(pool, ServicePool)
     assert not is_daemon_running(here), "it starts at the first call"
 

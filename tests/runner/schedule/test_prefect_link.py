@@ -71,7 +71,7 @@ class Up:
         self.link = PrefectLink(
             self.queue, lambda: self.served, is_own_server=self.is_own, folders=[self.folder]
         )
-        await self.link.move(self.api if api is None else api)
+        self.link.move(self.api if api is None else api)
         async with running(self.link.keep()), self.client():
             yield self
         await self.queue.close()
@@ -396,7 +396,7 @@ async def test_runs_that_ended_while_prefect_was_away_are_shown_when_it_is_back(
         order = await up.put(run=run, inputs={**odd, "key": "12345"}, **over)
         await up.put(is_told=True, **over)
         await eventually(lambda: up.link.is_there is False)
-        await up.link.move(up.api)
+        up.link.move(up.api)
         await eventually(lambda: told(up))
         (shown,) = await runs_there(up)
         assert shown["name"] == run

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paddock.runner.daemon import daemon_files
 from tests.forked import Forked, ForkServer
 from tests.prefect_server import prefect_client
 from tests.waiting import rest
@@ -239,6 +240,8 @@ class UpFolder:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
+        for daemon in daemon_files.running_daemons(self.folder.parent / "home"):
+            os.kill(daemon.pid, signal.SIGTERM)
 
     def until(self, is_so: Callable[[], Answer], within_s: float = 120.0) -> Answer:
         """Wait until something is so."""
