@@ -181,15 +181,15 @@ async def _run(
             files.write_json_atomically(_record_of(state_dir), record)
             async with running(process.wait()) as ended:
                 while not ended.done() and n_silent < N_SILENT:
-                    asked: asyncio.Future[Any] = asyncio.ensure_future(_is_healthy(port))
-                    await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+                    health: asyncio.Future[Any] = asyncio.ensure_future(_is_healthy(port))
+                    await asyncio.wait({health, ended}, return_when=asyncio.FIRST_COMPLETED)
                     if ended.done():
-                        asked.cancel()
-                    elif not asked.result():
+                        health.cancel()
+                    elif not health.result():
                         n_silent = n_silent + 1 if is_ready or time.monotonic() > deadline else 0
                     elif is_ready:
                         n_silent = 0
-                        with suppress(*PREFECT_ERRORS):  # it is asked again
+                        with suppress(*PREFECT_ERRORS):  # it is health again
                             await end_what_is_left(_url(port), state_dir)
                     else:
                         is_ready = True
