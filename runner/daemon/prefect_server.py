@@ -189,7 +189,7 @@ async def _run(
                         n_silent = n_silent + 1 if is_ready or time.monotonic() > deadline else 0
                     elif is_ready:
                         n_silent = 0
-                        with suppress(*PREFECT_ERRORS):  # it is health again
+                        with suppress(*PREFECT_ERRORS):  # it is asked again
                             await end_what_is_left(_url(port), state_dir)
                     else:
                         is_ready = True
