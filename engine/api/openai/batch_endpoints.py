@@ -131,16 +131,11 @@ class _UploadBody(OpenAIBody):
     anchor: str = Field("created_at", alias="expires_after[anchor]")
 
 
-class _FilesQuery(OpenAIBody):
-    limit: int = Field(10_000, ge=1, le=10_000, strict=False)
+class _ListQuery(OpenAIBody):
+    limit: int | None = Field(None, ge=1, le=10_000, strict=False)
     after: str = ""
     purpose: str = ""
     order: str = "desc"
-
-
-class _BatchesQuery(OpenAIBody):
-    limit: int = Field(20, ge=1, le=100, strict=False)
-    after: str = ""
 
 
 def _known_endpoint(endpoint: str) -> str:
@@ -205,7 +200,7 @@ async def _find(request: Request, records: RecordFolder[_Record]) -> _Record:
     return record
 
 
-def _page(records: Iterable[FileRecord | BatchRecord], limit: int, after: str) -> Response:
+def _page(records: Iterable[FileRecord | BatchRecord], limit: int | None, after: str) -> Response:
     """Return one page of a list: at most `limit` values, after the one with an id."""
     values = [record.value() for record in records]
     ids, start = [value["id"] for value in values], 0
@@ -213,13 +208,14 @@ def _page(records: Iterable[FileRecord | BatchRecord], limit: int, after: str) -
         if after not in ids:
             raise invalid_value("after", "there is no such id in this list.")
         start = ids.index(after) + 1
-    page = ids[start : start + limit]
+    end = start + (limit or len(ids))
+    page = ids[start:end]
     value = {
         "object": "list",
-        "data": values[start : start + limit],
+        "data": values[start:end],
         "first_id": page[0] if page else None,
         "last_id": page[-1] if page else None,
-        "has_more": start + limit < len(ids),
+        "has_more": end < len(ids),
     }
     return json_response(value)
 
@@ -250,7 +246,7 @@ async def upload_file(request: Request) -> Response:
 
 async def list_files(request: Request) -> Response:
     """Handle GET /v1/files: the newest first."""
-    query = _FilesQuery.read(dict(request.query_params))
+    query = _ListQuery.read(dict(request.query_params))
     files = await asyncio.to_thread(batches_of(request).files.list, owner_of(request))
     found = [file for file in files if query.purpose in ("", file.purpose)]
     return _page(found[::-1] if query.order == "asc" else found, query.limit, query.after)
@@ -304,10 +300,10 @@ async def create_batch(request: Request) -> Response:
 
 async def list_batches(request: Request) -> Response:
     """Handle GET /v1/batches: the newest first."""
-    query = _BatchesQuery.read(dict(request.query_params))
+    query = _ListQuery.read(dict(request.query_params))
     batches = batches_of(request).batches
     found = await asyncio.to_thread(batches.list, owner_of(request))
-    return _page(found, query.limit, query.after)
+    return _page(found, query.limit or 20, query.after)
 
 
 async def get_batch(request: Request) -> Response:

@@ -139,6 +139,7 @@ class BatchRecord:
         }
 
 
+BATCH_ID = r"batch_[0-9a-f]{24}"
 _Record = TypeVar("_Record", FileRecord, BatchRecord)
 
 
@@ -215,49 +216,21 @@ class FileStore(RecordFolder[FileRecord]):
         return record
 
 
-class BatchStore(RecordFolder[BatchRecord]):
-    """The batches of one service: records, own copies of their lines, locks."""
-
-    def __init__(self, state_dir: Path) -> None:
-        super().__init__(state_dir / "batches", BatchRecord, r"batch_[0-9a-f]{24}")
-
-    def begin(self, record: BatchRecord, lines: Path) -> None:
-        """Add a batch with its own copy of its lines: their file may be deleted."""
-        with store_write_errors(self.folder):
-            private_folder(self.folder)
-            target = self.path(record.id, "lines")
-            try:
-                target.hardlink_to(lines)
-            except OSError:  # a file system without hard links
-                with lines.open("rb") as file:
-                    copy, _, _ = TemporaryFile.copied(target, file)
-                copy.replace(target)
-                copy.close()
-        self.write(record)
-
-    def close(self, batch_id: str) -> None:
-        """Delete the files that only a running batch needs."""
-        for kind in ("lines", "lock"):
-            self.path(batch_id, kind).unlink(missing_ok=True)
-
-
 def with_status(record: BatchRecord, status: BatchStatus) -> BatchRecord:
     """Return a batch with a new status, reached now."""
     return replace(record, status=status, reached={**record.reached, status: int(time.time())})
 
 
-def _finish(
-    batches: BatchStore, files: FileStore, record: BatchRecord, *, is_late: bool
-) -> BatchRecord:
+def _finish(files: FileStore, record: BatchRecord, late_lines: Path | None) -> BatchRecord:
     """Make files of the results, unless they are empty; return the batch with their ids and counts.
 
-    `is_late`: its time is up, so lines without a result get an error.
+    `late_lines`: where its time is up; those without a result get an error.
     """
     answers, errors = record.result_ids
     paths = files.data_path(answers), files.data_path(errors)
     done = recover_results(*paths)
-    if is_late:
-        late = list(read_lines(batches.path(record.id, "lines"), done))
+    if late_lines is not None:
+        late = list(read_lines(late_lines, done))
         append_results(paths[1], b"".join(map(expired_result, late)))
         done.update((line.custom_id, False) for line in late)
     found: dict[str, str] = {}
@@ -273,6 +246,7 @@ def _finish(
     n_good = sum(done.values())
     return replace(
         record,
+        total=max(record.total, len(done)),  # it may be late before it is checked
         completed=n_good,
         failed=len(done) - n_good,
         output_file_id=found.get("output"),
@@ -326,7 +300,7 @@ class BatchRunner:
     def __init__(self, service: Service) -> None:
         self._service = service
         state_dir = service.settings.state_dir
-        self.batches = BatchStore(state_dir)
+        self.batches = RecordFolder(state_dir / "batches", BatchRecord, BATCH_ID)
         self.files = FileStore(state_dir)
         self._running: dict[str, _RunningBatch] = {}
         self._tasks = TaskSet()
@@ -348,8 +322,22 @@ class BatchRunner:
         await self._tasks.close()
 
     async def create(self, record: BatchRecord, lines: Path) -> None:
-        await asyncio.to_thread(self.batches.begin, record, lines)
+        await asyncio.to_thread(self._store, record, lines)
         self._begin(record)
+
+    def _store(self, record: BatchRecord, lines: Path) -> None:
+        """Write a batch with its own copy of its lines: their file may be deleted."""
+        with store_write_errors(self.batches.folder):
+            private_folder(self.batches.folder)
+            target = self.batches.path(record.id, "lines")
+            try:
+                target.hardlink_to(lines)
+            except OSError:  # a file system without hard links
+                with lines.open("rb") as file:
+                    copy, _, _ = TemporaryFile.copied(target, file)
+                copy.replace(target)
+                copy.close()
+        self.batches.write(record)
 
     async def cancel(self, batch_id: str) -> BatchRecord | None:
         """Cancel a batch of this process; None: it is none. Its results so far stay."""
@@ -383,15 +371,15 @@ class BatchRunner:
             return
         finally:
             self._running.pop(batch_id, None)
-        await asyncio.to_thread(self.batches.close, batch_id)
+        for kind in ("lines", "lock"):
+            self.batches.path(batch_id, kind).unlink(missing_ok=True)
 
     async def _run(self, run: _RunningBatch) -> None:
         """Run a batch to its end; raise EngineError after a failed write."""
         try:
             status = await self._answer(run)
-            run.record = await asyncio.to_thread(
-                _finish, self.batches, self.files, run.record, is_late=status == "expired"
-            )
+            late = self.batches.path(run.record.id, "lines") if status == "expired" else None
+            run.record = await asyncio.to_thread(_finish, self.files, run.record, late)
         except InvalidBatchFile as error:
             status = "failed"
             run.record = replace(run.record, errors=tuple(map(asdict, error.faults)))
@@ -416,10 +404,8 @@ class BatchRunner:
     async def _lines(self, run: _RunningBatch) -> None:
         """Check and run the lines."""
         record = run.record
-        source, paths = (
-            self.batches.path(record.id, "lines"),
-            map(self.files.data_path, record.result_ids),
-        )
+        source = self.batches.path(record.id, "lines")
+        paths = map(self.files.data_path, record.result_ids)
         async with self._turns:
             if record.status == "validating":
                 total = await asyncio.to_thread(check_lines, source, (record.endpoint,))

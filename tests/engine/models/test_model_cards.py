@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
+from paddock.engine.errors import ModelBroken
 from paddock.engine.models.manifests import (
     CONFIG_TYPE,
     LICENSE_TYPE,
@@ -75,24 +75,10 @@ def test_a_packaged_model_is_described_without_a_store(finder: ModelFinder) -> N
     json.dumps(dict(card.model_info), allow_nan=False)
 
 
-@pytest.mark.parametrize("name", ["smollm2:135m", "all-minilm"])
-def test_a_packaged_model_and_its_copy_have_one_digest(finder: ModelFinder, name: str) -> None:
-    copy_model(finder.store, finder, parse_name(name), parse_name("twin"))
-    assert describe_model(finder, "twin").digest == describe_model(finder, name).digest
-
-
 def test_a_copy_under_the_packaged_name_is_listed_once(finder: ModelFinder) -> None:
     copy_model(finder.store, finder, parse_name("all-minilm"), parse_name("all-minilm"))
     listed = {card.name: card.origin for card in list_cards(finder)}
     assert listed == {"all-minilm:latest": "store", "smollm2:135m": "package"}
-
-
-def test_the_vocabulary_is_told_on_request(finder: ModelFinder) -> None:
-    tokens = describe_model(finder, "all-minilm", is_verbose=True).model_info[
-        "tokenizer.ggml.tokens"
-    ]
-    assert (len(tokens), tokens[101]) == (30522, "[CLS]")
-    assert describe_model(finder, "all-minilm").capabilities == ("embedding",)
 
 
 def test_a_stored_model_tells_what_its_modelfile_said(finder: ModelFinder, tmp_path: Path) -> None:
@@ -223,13 +209,6 @@ def test_a_broken_file_is_listed_by_its_config_and_said_to_be_broken(
     with pytest.raises(ModelBroken) as caught:
         describe_model(finder, "mine")
     assert caught.value.path == str(blob)
-
-
-def test_what_is_not_there_and_what_is_no_name_are_told_apart(finder: ModelFinder) -> None:
-    with pytest.raises(ModelNotFound):
-        describe_model(finder, "nobody")
-    with pytest.raises(InvalidName):
-        describe_model(finder, "a b")
 
 
 def test_weights_are_counted_as_ollama_does() -> None:

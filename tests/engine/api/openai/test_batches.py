@@ -29,12 +29,13 @@ from paddock.engine.api.openai.batch_lines import (
     run_lines,
 )
 from paddock.engine.api.openai.batches import (
+    BATCH_ID,
     FINAL_STATUSES,
     BatchRecord,
     BatchRunner,
-    BatchStore,
     FileRecord,
     FileStore,
+    RecordFolder,
 )
 from paddock.engine.api.openai.chat_completions import new_id
 from paddock.engine.system import socket_owners
@@ -480,11 +481,12 @@ def test_files_are_private_expire_and_are_whole_or_missing(tmp_path: Path) -> No
     assert files.list() == []
     for name in ("../x", "file-../../etc", "", "file-", "FILE-" + "a" * 24):
         assert files.find(name, "") is None
-        assert BatchStore(tmp_path).find(name, "") is None
+        assert RecordFolder(tmp_path, BatchRecord, BATCH_ID).find(name, "") is None
 
 
 def test_records_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    files, batches = FileStore(tmp_path), BatchStore(tmp_path)
+    files = FileStore(tmp_path)
+    batches = RecordFolder(tmp_path / "batches", BatchRecord, BATCH_ID)
     file, own = stored(files), "5" * 24
     value = {
         **{"id": f"batch_{own}", "endpoint": CHATS, "input_file_id": file.id, "errors": []},
