@@ -86,43 +86,11 @@ def test_patterns_mean_what_they_mean_in_a_gitignore(
     assert listed(scan(include=include, exclude=exclude)) == expected
 
 
-def test_hidden_files_and_our_own_outputs_are_never_listed(
-    tmp_path: Path, scan: Scan, hands: FakeTools
-) -> None:
-    lay(tmp_path, "a.md", ".hidden.md", ".paddock/x.md", "out/a.md.md", ".a.md.1234.paddock-tmp")
-    assert isinstance(hands.outputs, FakeOutputs)
-    hands.outputs.known[tmp_path.resolve() / "out" / "a.md.md"] = {"0"}
-    assert listed(scan(include=["**/*", ".*"])) == ["a.md"]
-
-
-def test_a_store_of_vectors_holds_no_documents(tmp_path: Path, scan: Scan) -> None:
-    lay(tmp_path, "a.md", "index.lance/rows.lance/data/x", "out/store/rows.lance/y", "b.lance")
-    lay(tmp_path, "out/store/.paddock.json")
-    assert listed(scan()) == ["a.md", "b.lance"]
-
-
 def test_the_newest_are_those_changed_last(tmp_path: Path, scan: Scan) -> None:
     lay(tmp_path, "a", "b", "c")
     for name, when in (("a", 300), ("b", 100), ("c", 200)):
         os.utime(tmp_path / name, (when, when))
     assert listed(scan(newest=2)) == ["a", "c"]
-
-
-def test_larger_files_are_left_out_and_said(tmp_path: Path, scan: Scan, hands: FakeTools) -> None:
-    lay(tmp_path, "a", "much-longer", "other-long", "third-long", "fourth-long")
-    assert listed(scan(max_bytes=5)) == ["a"]
-    assert hands.notes == [
-        ".: 'fourth-long', 'much-longer', 'other-long' and 1 more left out, larger than "
-        "max_bytes (5)."
-    ]
-
-
-def test_a_file_of_holes_is_left_out_and_said(tmp_path: Path, scan: Scan, hands: FakeTools) -> None:
-    lay(tmp_path, "a")
-    with (tmp_path / "holes").open("wb") as file:
-        file.truncate(2**31)
-    assert listed(scan()) == ["a"]
-    assert hands.notes == [".: 'holes' left out, nearly nothing of the size is on the disk."]
 
 
 def test_a_suffix_in_other_letters_case_is_left_out_and_said(
@@ -145,14 +113,6 @@ def test_a_suffix_in_other_letters_case_is_left_out_and_said(
     ]
 
 
-def test_links_are_not_followed_unless_wished(tmp_path: Path, scan: Scan) -> None:
-    lay(tmp_path, "real/a.txt")
-    (tmp_path / "link.txt").symlink_to(tmp_path / "real/a.txt")
-    (tmp_path / "again").symlink_to(tmp_path / "real")
-    os.mkfifo(tmp_path / "pipe")
-    assert listed(scan()) == ["real/a.txt"]
-
-
 def test_followed_links_end_their_circles_and_stay_inside(
     tmp_path: Path, scan: Scan, hands: FakeTools
 ) -> None:
@@ -173,18 +133,6 @@ def test_followed_links_end_their_circles_and_stay_inside(
         "in: 'broken', 'etc', 'self' left out, symbolic links outside the allowed folders, or "
         "broken."
     ]
-
-
-def test_names_that_are_no_utf8_are_left_out_and_said(
-    tmp_path: Path, scan: Scan, hands: FakeTools
-) -> None:
-    lay(tmp_path, "a.txt")
-    try:
-        (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))).write_text("x")
-    except OSError:
-        pytest.skip("this file system knows only UTF-8")
-    assert listed(scan()) == ["a.txt"]
-    assert hands.notes == [r".: 'caf\xe9.txt' left out, the name is not UTF-8."]
 
 
 def test_a_folder_that_cannot_be_read_is_said_and_the_others_go_on(
@@ -277,3 +225,35 @@ def test_temporary_and_deleted_files_are_left_out_as_by_a_watch(
     assert listed(scan(include=["*.part", "letter*", "#recycle"])) == []
     watch = WatchFilter(WatchSpec("w", tmp_path))
     assert [name for name in left_out if watch.wants(name)] == []
+
+
+def test_what_is_no_document_is_left_out_and_most_of_it_said(
+    tmp_path: Path, scan: Scan, hands: FakeTools
+) -> None:
+    """Hidden files, our own outputs, stores, pipes and links that nobody wants need no words."""
+    lay(tmp_path, "a.md", ".hidden.md", ".paddock/x.md", "out/a.md.md", ".a.md.1234.paddock-tmp")
+    lay(tmp_path, "index.lance/rows.lance/data/x", "out/store/rows.lance/y", "b.lance")
+    lay(
+        tmp_path,
+        "out/store/.paddock.json",
+        "much-longer",
+        "other-long",
+        "third-long",
+        "fourth-long",
+    )
+    assert isinstance(hands.outputs, FakeOutputs)
+    hands.outputs.known[tmp_path.resolve() / "out" / "a.md.md"] = {"0"}
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "a.md")
+    (tmp_path / "again").symlink_to(tmp_path / "out")
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(2**31)
+    assert listed(scan(include=["**/*", ".*"], max_bytes=9)) == ["a.md", "b.lance"]
+    longer = "'fourth-long', 'holes', 'much-longer' and 2 more left out, larger than max_bytes (9)."
+    assert hands.notes == [f".: {longer}"]
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))).write_text("x")
+    scan(include=["caf*", "holes", "a.md"])
+    assert hands.notes[1:] == [
+        ".: 'holes' left out, nearly nothing of the size is on the disk.",
+        r".: 'caf\xe9.txt' left out, the name is not UTF-8.",
+    ]

@@ -134,41 +134,46 @@ STATUS = "Content-Type: message/delivery-status\n\nReporting-MTA: x\n\nStatus: 5
 PICTURE = "Content-Type: image/png\nContent-ID: <p>\nContent-Disposition: inline\n\nbroken"
 
 
+OTHER = ": words of its other form (HTML) are not read (10 characters: '{}')".format
+TOTAL = "Content-Type: text/html\n\n<p>Plain: pay <b>55</b> EUR</p>"
+WITHIN = "Content-Type: multipart/mixed; boundary=CC\n\n" + "".join(
+    f"--CC\n{part}\n" for part in (SAME, "Content-Type: text/plain\n\nNo refunds")
+)
+
+
 @pytest.mark.parametrize(
-    ("content_type", "parts", "pages"),
+    ("content_type", "parts", "text", "pages", "notes"),
     [
-        (MIXED, [PLAIN, PLAIN, HTML], ["# attachment.plain\n\nplain", "# attachment.html\n\npage"]),
-        (ALTERNATIVE, [PLAIN, SAME], []),
-        (ALTERNATIVE, [PLAIN, SAME, INVITATION], ["# attachment.calendar\n\nBEGIN:VCALENDAR"]),
-        (MIXED.replace("mixed", "report"), [PLAIN, STATUS],
-         ["# attachment.delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1\n"]),
-        (MIXED, [HTML.replace("page", "<img src='cid:p'>"), PICTURE], []),
+        (MIXED, [PLAIN, PLAIN, HTML], "plain",
+         ["# attachment.plain\n\nplain", "# attachment.html\n\npage"], ()),
+        (ALTERNATIVE, [PLAIN, SAME], "plain", [], ()),
+        (ALTERNATIVE, [PLAIN, SAME, INVITATION], "plain",
+         ["# attachment.calendar\n\nBEGIN:VCALENDAR"], ()),
+        (MIXED.replace("mixed", "report"), [PLAIN, STATUS], "plain",
+         ["# attachment.delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1\n"], ()),
+        (MIXED, [HTML.replace("page", "<img src='cid:p'>"), PICTURE], "", [], ()),
+        (ALTERNATIVE, ["Content-Type: text/plain\n\n", HTML], "page", [], ()),
+        (ALTERNATIVE, ["Content-Type: text/plain\n\n\n \r\n", HTML], "page", [], ()),
+        (ALTERNATIVE, [PLAIN, TOTAL], "plain", [], (OTHER("pay 55 EUR"),)),
+        (ALTERNATIVE, [PLAIN, f"{WITHIN}--CC--\n"], "plain", [], (OTHER("No refunds"),)),
+        (ALTERNATIVE, [PLAIN, "Content-Type: text/html; charset=undefined\n\n<p>Plain</p>"],
+         "plain", [], ()),
     ],
 )  # fmt: skip
 def test_every_part_of_a_mail_is_read(
-    content_type: str, parts: list[str], pages: list[str]
+    content_type: str, parts: list[str], text: str, pages: list[str], notes: tuple[str, ...]
 ) -> None:
     found = mail(content_type, *parts)
-    assert (list(found.pages[1:]), found.notes) == (pages, ())
+    head = "From: a@x.org\nSubject: S"
+    assert found.pages[0].startswith(f"{head}\n\n{text}" if text else head)
+    assert (list(found.pages[1:]), found.notes) == (pages, notes)
 
 
-@pytest.mark.parametrize("plain", ["", "\n \r\n"])
-def test_the_page_is_read_where_the_plain_text_is_empty(plain: str) -> None:
-    found = mail(ALTERNATIVE, f"Content-Type: text/plain\n\n{plain}", HTML)
-    assert (found.text, found.notes) == ("From: a@x.org\nSubject: S\n\npage", ())
-
-
-def test_what_only_the_other_form_of_a_text_says_is_noted() -> None:
-    total = "Content-Type: text/html\n\n<p>Plain: pay <b>55</b> EUR</p>"
-    found = mail(ALTERNATIVE, PLAIN, total)
-    assert "55" not in found.text
-    note = ": words of its other form (HTML) are not read (10 characters: 'pay 55 EUR')"
-    assert found.notes == (note,)
-    inner = "Content-Type: multipart/mixed; boundary=CC\n\n" + "".join(
-        f"--CC\n{part}\n" for part in (SAME, "Content-Type: text/plain\n\nNo refunds")
-    )
-    found = mail(ALTERNATIVE, PLAIN, f"{inner}--CC--\n")
-    assert found.notes == (note.replace("pay 55 EUR", "No refunds"),)
+def test_a_form_whose_boundary_is_missing_and_a_picture_that_is_not_shown_hide_nothing() -> None:
+    assert "plain" in mail(MIXED, "Content-Type: multipart/related\n\nx", PLAIN).text
+    assert "a picture by its name" in mail(MIXED, PLAIN, PICTURE).notes[0]
+    found = mail("Content-Type: application/json; name=a.json\n\n[1]")
+    assert found.pages[1].startswith("# a.json\n\n[1]")
 
 
 @pytest.mark.parametrize(
@@ -191,25 +196,6 @@ def test_signs_of_markdown_are_no_words_of_the_other_form(
     found = mail(ALTERNATIVE, plain, f"Content-Type: text/html\n\n{markup}")
     begins = ": words of its other form (HTML) are not read"
     assert found.notes == tuple(f"{begins} ({note})" for note in notes)
-
-
-def test_another_form_with_an_encoding_that_decodes_nothing_does_not_hide_the_text() -> None:
-    found = mail(ALTERNATIVE, PLAIN, "Content-Type: text/html; charset=undefined\n\n<p>Plain</p>")
-    assert (found.pages, found.notes) == (("From: a@x.org\nSubject: S\n\nplain",), ())
-
-
-def test_a_form_whose_boundary_is_missing_does_not_hide_the_rest() -> None:
-    found = mail(MIXED, "Content-Type: multipart/related\n\nx", PLAIN)
-    assert "plain" in found.text
-
-
-def test_a_mail_that_is_nothing_but_a_file_has_it_as_an_attachment() -> None:
-    found = mail("Content-Type: application/json; name=a.json\n\n[1]")
-    assert found.pages[1].startswith("# a.json\n\n[1]")
-
-
-def test_a_picture_that_the_text_does_not_show_is_an_attachment() -> None:
-    assert "a picture by its name" in mail(MIXED, PLAIN, PICTURE).notes[0]
 
 
 def test_an_encrypted_message_is_named_and_not_read() -> None:

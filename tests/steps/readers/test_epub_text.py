@@ -53,57 +53,44 @@ def book(items: str, spine: str, parts: Mapping[str, str]) -> Document:
 PAGE = 'media-type="application/xhtml+xml"'
 
 
-def test_a_page_of_contents_has_its_own_text_without_its_lists() -> None:
-    found = book(
-        f'<item id="n" href="n.xhtml" properties="nav" {PAGE}/>',
-        '<itemref idref="n"/>',
-        {"n.xhtml": "<nav><ol><li>One</li></ol></nav><p>For Ada</p><NAV>Two</NAV>"},
-    )
-    assert (found.pages, found.notes) == (("For Ada",), ())
+NAV = f'<item id="n" href="n.xhtml" properties="nav" {PAGE}/>'
+A = f'<item id="a" href="a.xhtml" {PAGE}/>'
+DRAWN = '<item id="s" href="s.svg" media-type="image/svg+xml"/>'
+FALLING = (
+    '<item id="p" href="p.pdf" fallback="f" media-type="application/pdf"/>'
+    f'<item id="f" href="f.xhtml" {PAGE}/>'
+)
+LOST = ": part '{}' of its reading order is not read".format
 
 
-def test_parts_that_are_drawings_or_have_a_fallback_are_read() -> None:
-    found = book(
-        '<item id="s" href="s.svg" media-type="image/svg+xml"/>'
-        '<item id="p" href="p.pdf" fallback="f" media-type="application/pdf"/>'
-        f'<item id="f" href="f.xhtml" {PAGE}/>',
-        '<itemref idref="s"/><itemref idref="p"/>',
-        {"s.svg": "<svg><text>Plan</text></svg>", "p.pdf": "x", "f.xhtml": "<p>Text</p>"},
-    )
-    assert (found.pages, found.notes) == (("Plan", "Text"), ())
+def spine(*names: str) -> str:
+    return "".join(f'<itemref idref="{name}"/>' for name in names)
 
 
-def test_parts_that_are_not_read_are_named() -> None:
-    found = book(
-        f'<item id="a" href="a.xhtml" {PAGE}/><item id="b" href="b.xhtml" {PAGE}/>'
-        '<item id="d" href="d.xml" fallback="d" media-type="application/x-dtbook+xml"/>'
-        f'<item id="n" href="n.xhtml" properties="nav" {PAGE}/>',
-        '<itemref idref="a"/><itemref idref="d"/><itemref idref="lost"/>',
-        {"a.xhtml": "Text", "b.xhtml": "More", "d.xml": "<p>x</p>", "n.xhtml": "x"},
-    )
-    assert found.pages == ("Text",)
-    assert found.notes == (
-        ": part 'd.xml' of its reading order is not read",
-        ": part 'lost' of its reading order is not read",
-        ": parts outside its reading order are not read (b.xhtml)",
-    )
-
-
-def test_drawings_contents_and_fallbacks_that_are_missing_or_damaged_are_noted() -> None:
-    found = book(
-        f'<item id="a" href="a.xhtml" {PAGE}/><item id="n" href="n.xhtml" properties="nav" {PAGE}/>'
-        '<item id="s" href="s.svg" media-type="image/svg+xml"/>'
-        '<item id="p" href="p.pdf" fallback="f" media-type="application/pdf"/>'
-        f'<item id="f" href="f.xhtml" {PAGE}/><item id="d" media-type="image/svg+xml"/>',
-        '<itemref idref="n"/><itemref idref="a"/><itemref idref="s"/><itemref idref="p"/>'
-        '<itemref idref="d"/><itemref/>',
-        {"a.xhtml": "Text", "s.svg": "a\x00b"},
-    )
-    assert found.pages == ("Text",)
-    assert found.notes == tuple(
-        f": part '{name}' of its reading order is not read"
-        for name in ("n.xhtml", "s.svg", "f.xhtml", "", "")
-    )
+@pytest.mark.parametrize(
+    ("items", "order", "parts", "pages", "notes"),
+    [
+        (NAV, spine("n"),
+         {"n.xhtml": "<nav><ol><li>One</li></ol></nav><p>For Ada</p><NAV>Two</NAV>"},
+         ("For Ada",), ()),
+        (DRAWN + FALLING, spine("s", "p"),
+         {"s.svg": "<svg><text>Plan</text></svg>", "p.pdf": "x", "f.xhtml": "<p>Text</p>"},
+         ("Plan", "Text"), ()),
+        (f'{A}<item id="b" href="b.xhtml" {PAGE}/>{NAV}'
+         '<item id="d" href="d.xml" fallback="d" media-type="application/x-dtbook+xml"/>',
+         spine("a", "d", "lost"),
+         {"a.xhtml": "Text", "b.xhtml": "More", "d.xml": "<p>x</p>", "n.xhtml": "x"}, ("Text",),
+         (LOST("d.xml"), LOST("lost"), ": parts outside its reading order are not read (b.xhtml)")),
+        (f'{A}{NAV}{DRAWN}{FALLING}<item id="d" media-type="image/svg+xml"/>',
+         spine("n", "a", "s", "p", "d") + "<itemref/>", {"a.xhtml": "Text", "s.svg": "a\x00b"},
+         ("Text",), tuple(map(LOST, ("n.xhtml", "s.svg", "f.xhtml", "", "")))),
+    ],
+)  # fmt: skip
+def test_parts_of_a_book_are_read_or_named(
+    items: str, order: str, parts: dict[str, str], pages: tuple[str, ...], notes: tuple[str, ...]
+) -> None:
+    found = book(items, order, parts)
+    assert (found.pages, found.notes) == (pages, notes)
 
 
 def test_a_protected_book_is_refused_and_one_whose_fonts_are_hidden_is_read() -> None:

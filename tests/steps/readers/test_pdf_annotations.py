@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from io import BytesIO
+from typing import Any
 
 import pypdfium2  # type: ignore[import-untyped]
 import pytest
@@ -47,26 +48,6 @@ def test_values_of_fields_follow_the_pages_text() -> None:
     assert document.notes == ()
 
 
-def test_a_field_that_no_form_has_keeps_its_value() -> None:
-    """So it is when a program joins pages of several files."""
-    document = read(pdf_form([f"{WIDGET} /FT /Tx /T (total) /V (12.50)"]))
-    assert document.text.endswith("Form fields:\n- total: 12.50")
-
-
-def test_hidden_fields_and_passwords_are_noted_and_not_read() -> None:
-    document = read(
-        pdf_form(
-            [
-                f"{WIDGET} /FT /Tx /Ff 8192 /T (pin) /V (1234)",
-                f"{WIDGET} /F 2 /FT /Tx /T (inner) /V (x)",
-            ],
-            form="<< /Fields [10 0 R 11 0 R] >>",
-        )
-    )
-    assert document.text == "Form"
-    assert document.notes == (": values of 2 hidden or password fields are not read",)
-
-
 def test_typed_texts_and_comments_are_read() -> None:
     quads = "/QuadPoints [70 735 110 735 70 715 110 715]"
     document = read(
@@ -91,18 +72,35 @@ def test_typed_texts_and_comments_are_read() -> None:
     )
 
 
+TOTAL = f"{WIDGET} /FT /Tx /T (total) /V (12.50)"
+ATTACHED = "/Subtype /FileAttachment /FS << /F (prices.csv) /EF << /F 11 0 R >> >>"
+STREAM = "<< /Type /EmbeddedFile /Length 7 >>\nstream\na,b\n1,2\nendstream"
+EMPTY = "/Subtype /FileAttachment /FS << /Type /Filespec /UF (prices.csv) /F (prices.csv) >>"
+
+
 @pytest.mark.parametrize(
-    ("annotation", "form", "note"),
+    ("annotations", "more", "text", "note"),
     [
-        ("/Subtype /FreeText", "", ": 1 text, film or sound laid over its pages cannot be read"),
-        ("/Subtype /FileAttachment /FS << /Type /Filespec /UF (prices.csv) /F (prices.csv) >>", "",
-         ": attachment 'prices.csv' is not read: it has 0 bytes"),
-        (f"{WIDGET} /FT /Tx /T (a)", "<< /Fields [] /XFA [(datasets) 5 0 R] >>",
+        (["/Subtype /FreeText"], {}, "Form",
+         ": 1 text, film or sound laid over its pages cannot be read"),
+        ([EMPTY], {}, "Form", ": attachment 'prices.csv' is not read: it has 0 bytes"),
+        ([f"{WIDGET} /FT /Tx /T (a)"], {"form": "<< /Fields [] /XFA [(datasets) 5 0 R] >>"}, "Form",
          ": its dynamic form (XFA) is not read; save it as a plain PDF to have its values"),
+        ([f"{WIDGET} /FT /Tx /Ff 8192 /T (pin) /V (1234)", f"{WIDGET} /F 2 /FT /Tx /T (i) /V (x)"],
+         {"form": "<< /Fields [10 0 R 11 0 R] >>"}, "Form",
+         ": values of 2 hidden or password fields are not read"),
+        ([TOTAL], {}, "Form\n\nForm fields:\n- total: 12.50", ""),  # no form has it
+        ([TOTAL], {"text": ""}, "Form fields:\n- total: 12.50", ""),
+        ([ATTACHED], {"objects": [STREAM]},
+         "Form\n\n# prices.csv\n\na,b\n1,2",
+         ": attached files stand behind its own pages (prices.csv)"),
     ],
 )  # fmt: skip
-def test_what_is_not_read_is_noted(annotation: str, form: str, note: str) -> None:
-    assert read(pdf_form([annotation], form=form)).notes == (note,)
+def test_what_stands_in_no_form_is_read_or_noted(
+    annotations: list[str], more: dict[str, Any], text: str, note: str
+) -> None:
+    found = read(pdf_form(annotations, **more))
+    assert (found.text, found.notes) == (text, (note,) if note else ())
 
 
 def with_files(files: Mapping[str, bytes]) -> bytes:
@@ -133,12 +131,6 @@ def test_attached_files_are_pages_behind_the_documents_own() -> None:
     )
 
 
-def test_a_file_that_is_attached_to_a_page_is_read() -> None:
-    attached = "/Subtype /FileAttachment /FS << /F (prices.csv) /EF << /F 11 0 R >> >>"
-    file = "<< /Type /EmbeddedFile /Length 7 >>\nstream\na,b\n1,2\nendstream"
-    assert read(pdf_form([attached], objects=[file])).pages == ("Form", "# prices.csv\n\na,b\n1,2")
-
-
 def test_files_within_files_within_files_end_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     data = with_files({"a.txt": b"x"})
     for n in range(5):
@@ -151,11 +143,6 @@ def test_files_within_files_within_files_end_with_a_note(monkeypatch: pytest.Mon
         ": attachment 'b.txt' is not read: it has 4 bytes"
         in read(with_files({"a.txt": b"abc", "b.txt": b"abcd"})).notes
     )
-
-
-def test_a_page_with_nothing_but_fields_is_not_empty() -> None:
-    data = pdf_form([f"{WIDGET} /FT /Tx /T (total) /V (12.50)"], text="")
-    assert read(data).text == "Form fields:\n- total: 12.50"
 
 
 def test_the_value_of_a_field_has_the_fields_place() -> None:

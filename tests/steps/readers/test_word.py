@@ -43,25 +43,59 @@ def test_headings_points_and_tables_are_markdown() -> None:
     assert document(docx("# Heading", title="Offer 17")).title == "Offer 17"
 
 
-def test_what_was_inserted_is_read_and_what_was_deleted_is_not() -> None:
-    xml = (
-        f"<w:p {W}><w:r><w:t>Pay </w:t></w:r><w:del><w:r><w:delText>ten</w:delText></w:r></w:del>"
-        "<w:ins><w:r><w:t>twenty</w:t></w:r></w:ins><w:r><w:tab/><w:t>euros</w:t></w:r></w:p>"
-    )
-    found = written(lambda made: within(made, xml))
-    assert found.text == "Pay twenty\teuros"
-    assert found.notes == (
-        ": 1 deletion is tracked and not read (3 characters: 'ten')",
-        ": 1 insertion is tracked and read as text",
-    )
+MC = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+BOX = "<w:txbxContent><w:p><w:r><w:t>In a box</w:t></w:r></w:p></w:txbxContent>"
 
 
-def test_numbers_of_fields_are_counted() -> None:
-    field = "<w:r><w:instrText> LISTNUM  \\\\l 1 </w:instrText></w:r>"
-    simple = "<w:fldSimple w:instr=' AUTONUMLGL '><w:r><w:t>the tenant</w:t></w:r></w:fldSimple>"
-    found = written(lambda made: within(made, f"<w:p {W}>{field}{simple}</w:p>"))
-    assert found.text == "the tenant"
-    assert found.notes == (": 2 numbers of fields (LISTNUM, AUTONUM) not read",)
+def cell(text: str, form: str = "") -> str:
+    return f"<w:tc><w:tcPr>{form}</w:tcPr><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:tc>"
+
+
+def rows(*cells: str) -> str:
+    return "".join(f"<w:tr>{row}</w:tr>" for row in cells)
+
+
+WIDE = rows(
+    cell("a") + cell("b") + cell("c"),
+    "<w:trPr><w:gridBefore w:val='1'/></w:trPr>" + cell("d") + cell("e"),
+    cell("f", "<w:gridSpan w:val='2'/>") + cell("g"),
+    "<w:trPr><w:del/></w:trPr>" + cell("gone"),
+    "<w:trPr><w:gridBefore w:val='2'/><w:gridAfter w:val='9'/></w:trPr>" + cell("h"),
+    cell("i", "<w:gridSpan w:val='999999999'/>"),
+)
+MERGED = rows(cell("Pay", "<w:vMerge w:val='restart'/>"), cell("twice", "<w:vMerge/>"))
+
+
+@pytest.mark.parametrize(
+    ("xml", "text", "notes"),
+    [
+        ("<w:p {}><w:r><w:t>Pay </w:t></w:r><w:del><w:r><w:delText>ten</w:delText></w:r></w:del>"
+         "<w:ins><w:r><w:t>twenty</w:t></w:r></w:ins><w:r><w:tab/><w:t>euros</w:t></w:r></w:p>",
+         "Pay twenty\teuros", (": 1 deletion is tracked and not read (3 characters: 'ten')",
+                               ": 1 insertion is tracked and read as text")),
+        ("<w:p {}><w:r><w:instrText> LISTNUM  \\\\l 1 </w:instrText></w:r><w:fldSimple "
+         "w:instr=' AUTONUMLGL '><w:r><w:t>the tenant</w:t></w:r></w:fldSimple></w:p>",
+         "the tenant", (": 2 numbers of fields (LISTNUM, AUTONUM) not read",)),
+        (f"<w:sdt {{}}><w:sdtContent><w:p><w:r><w:t>Name: Ada</w:t></w:r><w:r><mc:AlternateContent>"
+         f"<mc:Choice Requires='wps'>{BOX}</mc:Choice><mc:Fallback>{BOX}</mc:Fallback>"
+         "</mc:AlternateContent></w:r></w:p></w:sdtContent></w:sdt>", "Name: Ada\n\nIn a box", ()),
+        ("<w:p {}><w:r><mc:AlternateContent><mc:Fallback><w:t>Pay twice</w:t></mc:Fallback>"
+         "</mc:AlternateContent></w:r></w:p>", "Pay twice", ()),
+        ("<w:tbl {}><w:tblPr><w:tblCaption w:val='Prices'/><w:tblDescription w:val='of 2024'/>"
+         f"</w:tblPr>{rows(cell('Rope'))}</w:tbl>",
+         "Prices of 2024\n\n| Rope |\n| --- |", ()),
+        (f"<w:tbl {{}}>{MERGED}</w:tbl>", "| Pay |\n| --- |\n| <!-- twice --> |",
+         (": text that the document does not show is read as well (5 characters: 'twice')",)),
+        (f"<w:tbl {{}}>{WIDE}</w:tbl>",
+         "| a | b | c |\n| --- | --- | --- |\n|  | d | e |\n| f |  | g |\n|  |  | h |\n| i |  |  |",
+         (": 1 deletion is tracked and not read (4 characters: 'gone')",)),
+    ],
+)  # fmt: skip
+def test_what_a_document_shows_is_read_once_and_what_is_not_read_is_noted(
+    xml: str, text: str, notes: tuple[str, ...]
+) -> None:
+    found = written(lambda made: within(made, xml.format(f"{W} {MC}")))
+    assert (found.text, found.notes) == (text, notes)
 
 
 def test_what_a_style_of_tables_strikes_is_struck() -> None:
@@ -78,18 +112,6 @@ def test_what_a_style_of_tables_strikes_is_struck() -> None:
         within(made, f"<w:tbl {W}>{form}{rows}</w:tbl>")
 
     assert written(fill).text.startswith("| ~~Fee~~ | ~~40~~ | 45 |")
-
-
-def test_form_fields_and_text_boxes_are_read_once() -> None:
-    box = "<w:txbxContent><w:p><w:r><w:t>In a box</w:t></w:r></w:p></w:txbxContent>"
-    mc = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
-    xml = (
-        f"<w:sdt {W} {mc}><w:sdtContent><w:p><w:r><w:t>Name: Ada</w:t></w:r><w:r>"
-        f"<mc:AlternateContent><mc:Choice Requires='wps'>{box}</mc:Choice>"
-        f"<mc:Fallback>{box}</mc:Fallback></mc:AlternateContent></w:r></w:p>"
-        "</w:sdtContent></w:sdt>"
-    )
-    assert written(lambda made: within(made, xml)).text == "Name: Ada\n\nIn a box"
 
 
 def test_headers_and_footers_are_read_once() -> None:
@@ -165,35 +187,6 @@ def test_white_and_tiny_text_is_noted(form: str, field: str, is_shown: bool) -> 
     note = ": text that the document does not show is read as well (9 characters: 'Pay twice')"
     assert (found.text, found.notes) == (
         ("Pay twice", ()) if is_shown else ("<!-- Pay twice -->", (note,))
-    )
-
-
-ALTERNATIVE = "http://schemas.openxmlformats.org/markup-compatibility/2006"
-
-
-def test_what_stands_for_a_table_or_a_picture_and_text_of_a_fallback_alone_are_read() -> None:
-    table = (
-        f"<w:tbl {W}><w:tblPr><w:tblCaption w:val='Prices'/>"
-        "<w:tblDescription w:val='of 2024'/></w:tblPr><w:tr><w:tc><w:p/></w:tc></w:tr></w:tbl>"
-    )
-    assert written(lambda made: within(made, table)).text.startswith("Prices of 2024")
-    fallback = (
-        f"<w:p {W}><w:r><mc:AlternateContent xmlns:mc='{ALTERNATIVE}'><mc:Fallback>"
-        "<w:t>Pay twice</w:t></mc:Fallback></mc:AlternateContent></w:r></w:p>"
-    )
-    assert written(lambda made: within(made, fallback)).text == "Pay twice"
-
-
-def test_text_of_a_cell_that_is_merged_with_the_one_above_is_noted() -> None:
-    rows = (
-        f"<w:tr><w:tc><w:tcPr><w:vMerge{how}/></w:tcPr><w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
-        "</w:tc></w:tr>"
-        for how, text in ((" w:val='restart'", "Pay"), ("", "twice"))
-    )
-    found = written(lambda made: within(made, f"<w:tbl {W}>{''.join(rows)}</w:tbl>"))
-    assert found.text == "| Pay |\n| --- |\n| <!-- twice --> |"
-    assert found.notes == (
-        ": text that the document does not show is read as well (5 characters: 'twice')",
     )
 
 
@@ -306,24 +299,6 @@ def test_footnotes_have_the_marks_that_the_page_shows() -> None:
         within(made, f"<w:p {W}>{run('40')}{mark(2, '', '')}{run(' 50')}{custom}{gone}</w:p>")
 
     assert written(fill).text == "40[^1] 50[^†]\n\n[^1]: net\n\n[^†]: own\n\n<!-- gone -->"
-
-
-def test_cells_stay_in_their_columns_where_others_are_wide_or_left_out() -> None:
-    def cell(text: str, form: str = "") -> str:
-        return f"<w:tc><w:tcPr>{form}</w:tcPr><w:p>{run(text)}</w:p></w:tc>"
-
-    rows = (
-        cell("a") + cell("b") + cell("c"),
-        "<w:trPr><w:gridBefore w:val='1'/></w:trPr>" + cell("d") + cell("e"),
-        cell("f", "<w:gridSpan w:val='2'/>") + cell("g"),
-        "<w:trPr><w:del/></w:trPr>" + cell("gone"),
-        "<w:trPr><w:gridBefore w:val='2'/><w:gridAfter w:val='9'/></w:trPr>" + cell("h"),
-        cell("i", "<w:gridSpan w:val='999999999'/>"),
-    )
-    table = f"<w:tbl {W}>{''.join(f'<w:tr>{row}</w:tr>' for row in rows)}</w:tbl>"
-    assert written(lambda made: within(made, table)).text == (
-        "| a | b | c |\n| --- | --- | --- |\n|  | d | e |\n| f |  | g |\n|  |  | h |\n| i |  |  |"
-    )
 
 
 def test_a_heading_within_a_cell_is_its_text_and_may_be_the_title() -> None:
