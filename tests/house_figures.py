@@ -1,18 +1,15 @@
-"""Print how the product is built: lines, modules, names, docstrings, imports, parameters.
+"""Find what makes the product harder to enter: names, docstrings, imports, parameters.
 
-uv run python tests/house_figures.py
-
-With a function's name it prints what is behind a figure, e.g. `house_figures.py banned_openings`.
+uv run python -m tests.house_figures banned_openings
 """
 
 import ast
 import json
 import re
-import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -30,10 +27,6 @@ BANNED_WORDS = re.compile(
 NO_NAMES = frozenset((
     "one", "wanted", "asked", "told", "said", "more", "settle", "settled", "residence", "board",
 ))  # fmt: skip
-HTTP_CLIENTS = re.compile(
-    r"(\bhttpx\.(Async)?Client|\bhttpx\.(get|post|put|request|stream)|HTTPS?Connection|urlopen)$"
-)
-TEMPLATE_METERS = re.compile(r"^class Template\w*Meter\w*", re.MULTILINE)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -118,35 +111,6 @@ def all_modules() -> tuple[Module, ...]:
 @cache
 def modules() -> tuple[Module, ...]:
     return tuple(module for module in all_modules() if module.path.name != "__init__.py")
-
-
-def product_lines(package: str = "") -> int:
-    return sum(m.text.count("\n") for m in modules() if m.place.startswith(package))
-
-
-def lines_of_tests() -> int:
-    return sum(path.read_text("utf-8").count("\n") for path in (ROOT / "tests").rglob("*.py"))
-
-
-def code_lines() -> int:
-    """Count lines that are not blank, comments, docstrings or imports."""
-    return sum(map(_code_lines, modules()))
-
-
-def _code_lines(module: Module) -> int:
-    lines = module.text.splitlines()
-    out = {n for n, line in enumerate(lines, 1) if not line.strip() or line.strip()[0] == "#"}
-    for node in module.nodes:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        if isinstance(node, Documented) and ast.get_docstring(node):
-            first = node.body[0]
-            out.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
-    return len(lines) - len(out)
-
-
-def median_lines() -> int:
-    return round(statistics.median(module.text.count("\n") for module in modules()))
 
 
 def modules_over_800_lines() -> int:
@@ -380,11 +344,6 @@ def _is_sentence(subject: ast.expr) -> bool:
     return name in _SENTENCES
 
 
-def http_clients() -> list[str]:
-    """Name the modules that make an HTTP client; others are given one."""
-    return _calling(HTTP_CLIENTS)
-
-
 def subprocess_wrappers() -> list[str]:
     return _calling(re.compile(r"(subprocess\.(Popen|run)|create_subprocess_exec|posix_spawn)$"))
 
@@ -399,48 +358,14 @@ def backoffs() -> list[str]:
     return [module.place for module in modules() if growing.search(module.text)]
 
 
-def template_meters() -> list[str]:
-    return [module.place for module in modules() if TEMPLATE_METERS.search(module.text)]
-
-
 def _calling(pattern: re.Pattern[str]) -> list[str]:
     return [m.place for m in modules() if any(pattern.search(call) for call in m.calls())]
 
 
-FIGURES: tuple[tuple[str, str, Callable[[], object]], ...] = (
-    ("product lines", "≤ 100,000", product_lines),
-    ("of these in runner/", "≤ 42,000", lambda: product_lines("runner")),
-    ("of these code", "", code_lines),
-    ("lines of tests", "≤ 75,000", lines_of_tests),
-    ("median lines of a module", "≥ 200", median_lines),
-    ("modules above 800 lines", "0", modules_over_800_lines),
-    ("modules at the top of runner/", "4", lambda: len(at_top_of_runner())),
-    ("modules imported by one sibling only", "≤ 30", lambda: len(single_importers())),
-    ("class names used more than once", "≤ 10", lambda: len(repeated_class_names())),
-    ("docstrings beginning with Give, Tell, Say, Let", "0", lambda: len(banned_openings())),
-    ("words not to use", "0", lambda: len(banned_words())),
-    ("values called `one`, `told`, `asked` and such", "≤ 30", lambda: len(empty_names())),
-    ("imports inside functions", "≤ 80", lambda: len(imports_in_functions())),
-    (f"functions over {MAX_PARAMETERS} parameters", "≤ 5", lambda: len(too_many_parameters())),
-    ("modules that make an HTTP client", "2", lambda: len(http_clients())),
-    ("modules that start subprocesses", "1", lambda: len(subprocess_wrappers())),
-    ("modules that write files atomically", "1", lambda: len(atomic_writes())),
-    ("HTML in f-strings", "0", lambda: len(html_in_f_strings())),
-    ("modules that compute growing pauses", "1", lambda: len(backoffs())),
-    ("template meters", "1", lambda: len(template_meters())),
-)
-
-
 def main() -> None:
-    """Print the table; with a function's name, what it found."""
-    if len(sys.argv) > 1:
-        found = globals()[sys.argv[1]]()
-        print(*(found.items() if isinstance(found, dict) else found), sep="\n")
-        return
-    print("| | is | goal |\n|---|--:|--:|")
-    for name, goal, value in FIGURES:
-        found = value()
-        print(f"| {name} | {f'{found:,}' if isinstance(found, int) else found} | {goal} |")
+    """Print what the function that is named finds."""
+    found = globals()[sys.argv[1]]()
+    print(*(found.items() if isinstance(found, dict) else found), sep="\n")
 
 
 if __name__ == "__main__":

@@ -106,10 +106,10 @@ def project() -> dict[str, Any]:
 def test_every_folder_with_modules_is_packaged() -> None:
     folders = {file.parent for file in modules()} | {HOUSE / "examples"}
     names = {"paddock." + ".".join(folder.relative_to(HOUSE).parts) for folder in folders}
-    assert set(project()["tool"]["setuptools"]["packages"]) == names
-
-
-def test_every_room_says_that_it_is_typed() -> None:
+    setuptools = project()["tool"]["setuptools"]
+    assert set(setuptools["packages"]) == names
+    assert all(name.startswith("paddock.") for name in setuptools["package-dir"])
+    assert not (HOUSE / "__init__.py").exists()
     assert [room for room in ROOMS if not (HOUSE / room / "py.typed").is_file()] == []
 
 
@@ -169,7 +169,7 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
     ],
 )  # fmt: skip
 def test_the_code_stays_easy_to_enter(figure: Callable[[], int], limit: int) -> None:
-    """`python tests/house_figures.py` prints the figures, and what is behind each by its name."""
+    """`python -m tests.house_figures NAME` prints what is behind a figure."""
     assert figure() <= limit
 
 
@@ -259,12 +259,6 @@ def test_test_folders_mirror_the_packages() -> None:
     assert strays == []
 
 
-def test_nothing_but_the_namespace_lands_next_to_other_packages() -> None:
-    where = project()["tool"]["setuptools"]["package-dir"]
-    assert all(name.startswith("paddock.") for name in where)
-    assert not (HOUSE / "__init__.py").exists()
-
-
 def test_no_line_installs_the_project_that_has_our_name_on_the_package_index() -> None:
     shown = subprocess.run(
         ["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=HOUSE
@@ -278,26 +272,8 @@ def test_no_line_installs_the_project_that_has_our_name_on_the_package_index() -
         if NOT_OURS.search(line)
     ]
     assert wrong == []
-
-
-@pytest.mark.parametrize(
-    ("line", "is_wrong"),
-    [
-        ("pip install paddock", True),
-        ("pip install 'paddock[demo]'", True),
-        ("pip install --upgrade uv 'paddock[demo,postgres]==0.1'", True),
-        ("uv tool install 'paddock[demo]'", True),
-        ("the extra 'paddock[ocr]'", True),
-        ("uv add paddock", True),
-        ("uvx paddock run x.yaml", True),
-        ("pip install 'paddock-llm[demo]'", False),
-        ("pip install ./dist/paddock_llm-0.1.0-py3-none-any.whl", False),
-        ("pip install uv && uv run paddock run examples/pipeline.yaml", False),
-        ("python3 -m venv /opt/paddock && /opt/paddock/bin/pip install paddock-llm", False),
-    ],
-)
-def test_what_counts_as_installing_another_project(line: str, is_wrong: bool) -> None:
-    assert bool(NOT_OURS.search(line)) == is_wrong
+    assert NOT_OURS.search("pip install --upgrade uv 'paddock[demo,postgres]==0.1'")
+    assert not NOT_OURS.search("pip install uv && uv run paddock run examples/pipeline.yaml")
 
 
 def test_the_namespace_has_no_module_of_its_own() -> None:

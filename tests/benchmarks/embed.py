@@ -1,16 +1,14 @@
-"""Short texts embedded: ours against llama-server and sentence-transformers.
+"""Short texts embedded: ours against llama-server.
 
 uv run python tests/benchmarks/embed.py
 
 2,000 texts of 5 to 60 words. Ours gets them in one request, as a step sends them; the servers get
-requests of 64 texts, eight of them in flight. sentence-transformers takes part where it is
-installed with its weights at hand (nothing is downloaded). The last column is the lowest cosine
+requests of 64 texts, eight of them in flight. The last column is the lowest cosine
 between a contender's vectors and ours, over all texts: one that computes something else would show.
 """
 
 import asyncio
 import contextlib
-import importlib
 import statistics
 import sys
 import time
@@ -41,7 +39,6 @@ FULL = {"texts": 2000, "rounds": 3}
 QUICK = {"texts": 500, "rounds": 1}
 PORTION, N_IN_FLIGHT = 64, 8
 N_CTX_TOKENS = 512
-TRANSFORMER = "sentence-transformers/all-MiniLM-L6-v2"
 
 Vectors = NDArray[np.float32]
 
@@ -95,7 +92,6 @@ def _everybody(setup: Setup) -> dict[str, tuple[str, Start, bool]]:
         "paddock-tuned": ("paddock, tuned copy", tuned, True),
         "server": ("llama-server", llama_server(4), has_server),
         "server-packed": ("llama-server -np 32 -b 2048 -ub 2048", packed, has_server),
-        "transformers": ("sentence-transformers", transformer, _has_transformer()),
     }
 
 
@@ -164,33 +160,6 @@ def _by_http(port: int) -> Callable[[Sequence[str]], Awaitable[Any]]:
         return [row for part in parts for row in part]
 
     return embed
-
-
-@contextlib.asynccontextmanager
-async def transformer(setup: Setup) -> AsyncIterator[Embedding]:
-    """Embed by sentence-transformers in this process."""
-    importlib.import_module("torch").set_num_threads(setup.n_threads)
-    growth = OwnGrowth()
-    model = _transformer()
-
-    async def embed(texts: Sequence[str]) -> Any:
-        return await asyncio.to_thread(model.encode, list(texts), normalize_embeddings=True)
-
-    yield Embedding(embed, growth.peak)
-
-
-def _has_transformer() -> bool:
-    """Return whether it is installed and its weights are at hand, without asking any network."""
-    try:
-        _transformer()
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _transformer() -> Any:
-    package = importlib.import_module("sentence_transformers")  # not ours to depend on
-    return package.SentenceTransformer(TRANSFORMER, device="cpu", local_files_only=True)
 
 
 # The table

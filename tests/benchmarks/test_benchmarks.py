@@ -3,9 +3,7 @@
 What they measure is for a person to start; a benchmark that rots is worse than none.
 """
 
-import asyncio
 import doctest
-import json
 import os
 import subprocess
 import sys
@@ -18,7 +16,6 @@ import pytest
 from tests.benchmarks import (
     arena,
     chat,
-    client,
     contenders,
     decode,
     device_rows,
@@ -27,12 +24,11 @@ from tests.benchmarks import (
     job,
     loads,
     overflow,
-    peers,
     raw,
     runner,
 )
 from tests.benchmarks.arena import Contest, Failed
-from tests.benchmarks.harness import NOTHING, circumstances, measure, medians, table
+from tests.benchmarks.harness import NOTHING, medians
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.setup import Said
 from tests.fakes.tiny import write_llm
@@ -56,34 +52,6 @@ def test_contenders_take_turns() -> None:
     )
     assert turns == ["a", "b", "a", "b", "a", "b"]
     assert found == {"a": 1, "b": 7.0}
-
-
-def test_a_child_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="ended with 1"):
-        measure([sys.executable, "-c", "raise SystemExit(1)"], cwd=tmp_path)
-
-
-def test_a_table_and_its_circumstances_can_be_pasted_into_markdown() -> None:
-    assert table(["who", "n"], [["ours", 1500], ["theirs", 0.25]]).splitlines() == [
-        "| who | n |",
-        "|---|--:|",
-        "| ours | 1,500 |",
-        "| theirs | 0.25 |",
-    ]
-    assert circumstances(rounds=3, tracked="--local").endswith("rounds 3, tracked --local.")
-
-
-def test_missing_peers_come_with_the_way_to_get_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PADDOCK_PEERS", str(tmp_path))
-    with pytest.raises(peers.PeersMissing) as raised:
-        peers.find()
-    assert str(raised.value) == (
-        f"{tmp_path} has no llama-server and no llama-batched-bench. Build them once with "
-        f"`uv run python tests/benchmarks/peers.py`, or set PADDOCK_PEERS to the folder of "
-        f"binaries that you have."
-    )
 
 
 def test_the_runners_own_cost_is_told_first_again_and_with_one_edited(tmp_path: Path) -> None:
@@ -180,12 +148,6 @@ def test_the_graphics_command_finds_the_house_where_nothing_is_installed() -> No
 # Parts
 
 
-def test_documents_of_a_round_share_no_beginning_and_come_out_the_same_again() -> None:
-    assert loads.documents(1, 16) == loads.documents(1, 16)
-    texts = [*loads.documents(1, 16), *loads.documents(2, 16)]
-    assert len({text.splitlines()[0] for text in texts}) == len(texts)
-
-
 def test_the_job_is_compared_with_the_best_peer_and_failures_have_their_row() -> None:
     def turn(seconds: float, text: str) -> job.Turn:
         asks = [Ask("", "a document", 9)]
@@ -209,32 +171,6 @@ def test_the_job_is_compared_with_the_best_peer_and_failures_have_their_row() ->
         "| broken | failed (HTTP 500) | - | - | - | - | - | - | - |",
         "| llama-batched-bench (the limit) | 90.0 | 90.0 to 90.0 | 1.50 | 7.50 | - | - | - | - |",
     ]
-
-
-async def test_the_client_reads_plain_chunked_and_streamed_answers_and_tells_errors() -> None:
-    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    answers = {
-        "/plain": b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}',
-        "/chunked": chunked + b'4\r\n{"a"\r\n4\r\n: 2}\r\n0\r\n\r\n',
-        "/events": chunked + b'c\r\ndata: {"b":3\r\n10\r\n}\n\ndata: [DONE]\n\r\n0\r\n\r\n',
-        "/wrong": b"HTTP/1.1 500 No\r\n\r\ntoo\nbad",
-    }
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        path = (await reader.readline()).split()[1].decode()
-        while (await reader.readline()).strip():
-            pass
-        writer.write(answers[path])
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        assert json.loads(await client.get(port, "/plain")) == {"a": 1}
-        assert await client.post(port, "/chunked", {}) == {"a": 2}
-        assert [event async for event in client.events(port, "/events", {})] == [{"b": 3}]
-        with pytest.raises(client.HttpError, match="HTTP 500: too bad"):
-            await client.get(port, "/wrong")
 
 
 def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() -> None:
