@@ -73,7 +73,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
 def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> None:
     world = World(tmp_path)
     (tmp_path / "inbox").mkdir()
-    for name in ("bad1.pdf", "bad2.pdf", "bad3.pdf", "bad4.pdf"):
+    for name in ("bad1.pdf", "bad2.pdf"):
         (tmp_path / "inbox" / name).write_bytes(hostile.inflating_pdf())
     (tmp_path / "inbox" / "mail.eml").write_bytes(hostile.nested_mail())
     for name in ("good1.pdf", "good2.pdf"):
@@ -84,7 +84,7 @@ def test_bad_documents_fail_alone_and_are_not_tried_again(tmp_path: Path) -> Non
     too_large = "is not read: it needs more than 256 MiB of memory."
     remedy = "Raise PADDOCK_READ_MEMORY to read it."
     assert errors(report) == {
-        **{f"bad{n}.pdf": f"step 'text': 'bad{n}.pdf' {too_large} {remedy}" for n in range(1, 5)},
+        **{f"bad{n}.pdf": f"step 'text': 'bad{n}.pdf' {too_large} {remedy}" for n in (1, 2)},
         "mail.eml": "step 'text': 'mail.eml' is nested too deeply to be read.",
     }
     assert "Text of good1.pdf" in world.output("good1.pdf")

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,7 @@ def rows(tmp_path: Path) -> Rows:
     return Rows(tmp_path, BY_ID.replace("    KEY\n", ""))
 
 
-@pytest.mark.parametrize("prune", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "prune"), [*zip(KINDS, cycle([True, False]), strict=False)])
 def test_a_value_that_comes_back_is_written_again_without_a_call(
     tmp_path: Path, kind: str, prune: bool
 ) -> None:

@@ -87,7 +87,7 @@ def test_a_table_of_each_format_keeps_filed_rows_with_the_types_of_the_reply(
     assert {path: path.stat().st_mtime_ns for path in (world.folder / "out").iterdir()} == made
 
 
-@pytest.mark.parametrize("name", ["xlsx", "parquet", "sqlite", "duckdb"])
+@pytest.mark.parametrize("name", ["xlsx", "sqlite"])
 def test_a_table_of_any_format_waits_for_a_person_before_it_loses_most_rows(
     tmp_path: Path, name: str
 ) -> None:

@@ -505,10 +505,9 @@ def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked
 
 
 EXAMPLES = (
-    "ask", "ci-batch", "first-run", "folder-digest", "invoices", "labels", "minimal", "minutes",
-    "pictures", "translate-folder", "watched-inbox",
+    "ask", "folder-digest", "invoices", "labels", "minutes", "watched-inbox",
 )  # fmt: skip
-"""Those that run without tools and commands."""
+"""Some of those that run without tools and commands."""
 
 
 def in_form(request: ChatRequest) -> str:
@@ -543,7 +542,7 @@ def test_the_examples_make_the_calls_that_their_plans_tell(name: str, tmp_path: 
         around = {"pool": FakePool(answer=in_form), "settings": settings(tmp_path)}
         made = run(file, None, *run_arguments(local=True, **around)).calls
         if planned.calls is None:  # what reads a store, while that is filled, or a list yet to come
-            assert name in ("ask", "first-run") and planned.notes
+            assert name == "ask" and planned.notes
             return 0, "unknown", made
         assert made == planned.calls if planned.calls_are == "exact" else made <= planned.calls
         return planned.calls, planned.calls_are, made

@@ -209,7 +209,7 @@ def test_documents_values_and_names_are_never_markup(
         assert page.complaints() == []
 
 
-@pytest.mark.parametrize("width", [1280, 700, 340])
+@pytest.mark.parametrize("width", [1280, 340])
 def test_it_is_readable_in_every_window_and_both_colours(
     served_page: ServedPage, chromium: Browser, width: int
 ) -> None:
