@@ -194,9 +194,7 @@ class NoInsert(BadRequest):
     """A text to go in between two was asked of a model that was not trained for it."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "this model cannot fill in the middle: neither its template nor its file says how"
-        )
+        super().__init__("this model cannot fill in the middle: its file names no tokens for it")
 
 
 class TextRefused(BadRequest):

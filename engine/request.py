@@ -140,7 +140,7 @@ class ModelFacts:
     """The file by which it sees images; None: it does not."""
     projector_digest: str = ""
     template: str | None = None
-    """A chat template (Jinja's or Go's) in place of the file's own, as a Modelfile names it."""
+    """A chat template in place of the file's own, as a Modelfile names it; Go's: a package's."""
     system: str = ""
     """Said before a conversation that has no system turn."""
     messages: tuple[Message, ...] = ()
@@ -273,7 +273,7 @@ class ChatRequest:
     suffix: str | None = None
     """With `prompt`: what comes after the answer, for models that fill in the middle."""
     template: str | None = None
-    """A chat template (Jinja's or Go's) in place of the model's."""
+    """A chat template in Jinja in place of the model's."""
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     """What else its Jinja template reads, such as `documents`."""
     reserves_answer: bool = True

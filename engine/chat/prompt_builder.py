@@ -25,6 +25,7 @@ from paddock.engine.system.light_dataclasses import dataclass, replace
 from .answer_format import answer_format, offered_tools, required_tools
 from .chat_template import ChatTemplate
 from .control_tokens import TextPiece
+from .known_templates import served_template
 from .prompt_images import ImagePlaceholders, PlacedImage, place_images
 from .prompt_overflow import (
     PromptLimit,
@@ -169,14 +170,16 @@ class PromptBuilder:
     def _read_template(self, source: str | None) -> ChatTemplate:
         """Compile a template; None: the one of the model's file."""
         model = self._model
+        of_file = model.chat_template()
+        served = served_template(source, of_file)
         return ChatTemplate(
-            source or model.chat_template(),
+            served,
             bos=model.special_text("bos"),
             eos=model.special_text("eos"),
             control_tokens=model.special_tokens(),
             ends=[model.piece(token, shows_control=True).decode(errors="replace")
                   for token in model.ending_tokens],
-            tool_source=None if source else model.chat_template("tool_use"),
+            tool_source=model.chat_template("tool_use") if served is of_file else None,
         )  # fmt: skip
 
     def _template(self, source: str | None) -> ChatTemplate:
@@ -216,7 +219,7 @@ class PromptBuilder:
             if request.suffix is None:
                 return self._continuation(request, request.prompt, limit, built, n_ctx_tokens)
             texts = (request.prompt, request.suffix)
-            return self._fill_in_middle(request, texts, limit, built, n_ctx_tokens)
+            return self._fill_in_middle(request, texts, limit, built)
         required = required_tools(request)
         tools = offered_tools(request)
         template = self._template(request.template)
@@ -373,28 +376,16 @@ class PromptBuilder:
         texts: tuple[str, str],
         limit: PromptLimit | None,
         built: BuiltPrompt,
-        n_ctx_tokens: int,
     ) -> BuiltPrompt:
-        """Add the texts before and after a gap, by the template or the model's own tokens."""
-        template, marks = self._template(request.template), self._model.insert_tokens()
-        if not template.inserts and marks is None:
+        """Add the texts before and after a gap, by the model's own tokens."""
+        if (marks := self._model.insert_tokens()) is None:
             raise NoInsert
         tokeniser = self._tokeniser
         earlier = tokeniser.earlier(request.prompt_tokens)
+        begins = earlier if len(earlier) else tokeniser.bos
+        prefix, suffix, middle = (np.array([mark], np.int32) for mark in marks)
 
         def build(before: Tokens, after: Tokens) -> Tokens:
-            if template.inserts:
-                pieces = template.render_insert(
-                    tokeniser.text(before),
-                    tokeniser.text(after),
-                    think=request.think,
-                    n_ctx_tokens=n_ctx_tokens,
-                )
-                tokens = tokeniser.tokenise(pieces, begins=not len(earlier))
-                return np.concatenate([earlier, tokens])
-            assert marks is not None
-            prefix, suffix, middle = (np.array([mark], np.int32) for mark in marks)
-            begins = earlier if len(earlier) else tokeniser.bos
             return np.concatenate([begins, prefix, before, suffix, after, middle])
 
         before, after = (tokeniser.tokenise_text(text) for text in texts)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Tool, ToolCall, with_system_text
@@ -30,33 +30,6 @@ class TemplateRefused(Exception):
 
 class TemplateExhausted(TemplateRefused):
     """The template exceeds its time or memory; trying again does not help."""
-
-
-class CompiledTemplate(Protocol):
-    """One compiled template."""
-
-    def __hash__(self) -> int: ...
-
-    @property
-    def source(self) -> str: ...
-
-    def render(
-        self,
-        turns: Sequence[TemplateTurn],
-        tools: Sequence[Mapping[str, Any]] = (),
-        *,
-        is_open: bool = True,
-        n_ctx_tokens: int = 0,
-        **variables: Any,
-    ) -> str:
-        """Render a conversation; `is_open`: end it where the assistant's answer begins.
-
-        `n_ctx_tokens` limits the output (`prompt_meter`).
-
-        Raises:
-            TemplateRefused: in the template's own words.
-        """
-        ...
 
 
 CHARS_PER_CTX_TOKEN = 16  # English has 4 to 5, indented code up to 8

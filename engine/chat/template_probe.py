@@ -20,9 +20,9 @@ from paddock.engine.request import Message, Tool
 from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.template_limits import DEADLINE_S, ProcessorTime
 
+from .jinja_template import JinjaTemplate
 from .reasoning_tags import KNOWN_TAGS, THINK_TAGS, ReasoningTags
 from .template_messages import (
-    CompiledTemplate,
     Place,
     TemplateExhausted,
     TemplateRefused,
@@ -355,7 +355,7 @@ class ChatFormat:
 
 
 def probe_template(
-    template: CompiledTemplate, vocabulary: Collection[str] = (), ends: Sequence[str] = ()
+    template: JinjaTemplate, vocabulary: Collection[str] = (), ends: Sequence[str] = ()
 ) -> ChatFormat:
     """Return a template's format, from about 30 renderings (2 to 15 ms, seconds at worst).
 
@@ -400,7 +400,7 @@ _PLACES: Mapping[Place, tuple[str, ...]] = {
 
 @lru_cache(maxsize=128)
 def carries(
-    template: CompiledTemplate, chat_format: ChatFormat, role: str, place: Place, has_tools: bool
+    template: JinjaTemplate, chat_format: ChatFormat, role: str, place: Place, has_tools: bool
 ) -> bool:
     """Return whether a turn arrives at a place, whole and once, in order with the others.
 
@@ -441,7 +441,7 @@ def carries(
 class _TemplateProbe:
     """Renders conversations with words that occur in no template."""
 
-    def __init__(self, template: CompiledTemplate, ends: Sequence[str]) -> None:
+    def __init__(self, template: JinjaTemplate, ends: Sequence[str]) -> None:
         self._template = template
         self._ends = [end for end in ends if end]
         self._is_typed = False

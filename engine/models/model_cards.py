@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.chat.known_templates import insert_form
 from paddock.engine.errors import InvalidName, ModelBroken
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_arrays
 from paddock.engine.request import ChatRequest, Message, ModelFacts, Sampling, resolve_sampling
@@ -128,7 +129,7 @@ def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -
         license="\n".join(own.licenses),
         modelfile=modelfile_text,
         parameters=print_parameters(found.params),
-        template=_shown_template(own, header, "insert" in card.capabilities),
+        template=_shown_template(own, header),
         system=own.system,
         messages=own.messages,
         model_info=_header_values(header, found.path, is_verbose),
@@ -166,8 +167,7 @@ def list_cards(finder: ModelFinder) -> list[ModelCard]:
 def model_capabilities(finder: ModelFinder, facts: ModelFacts) -> tuple[str, ...]:
     """Return a model's capabilities, such as `completion` and `tools`."""
     header = finder.files.header(Path(facts.path), tuple(map(Path, facts.parts)))
-    template = facts.template or str(header.values.get(_TEMPLATE_KEY, ""))
-    return _capabilities_of(finder, header, template, facts.projector is not None)
+    return _capabilities_of(header, facts.template, facts.projector is not None)
 
 
 def weight_count_text(number: int) -> str:
@@ -198,13 +198,7 @@ def weights_format(header: GgufHeader) -> str:
 def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> ModelCard:
     own = found.own
     sees = found.projector is not None
-    abilities = (
-        _capabilities_of(
-            finder, header, own.own_template or str(header.values.get(_TEMPLATE_KEY, "")), sees
-        )
-        if header
-        else ()
-    )
+    abilities = _capabilities_of(header, own.own_template, sees) if header else ()
     if found.manifest:
         n_bytes = found.manifest.size_bytes
     else:
@@ -281,36 +275,28 @@ def _model_details(own: StoredModel, header: GgufHeader | None) -> ModelDetails:
     )
 
 
-def _capabilities_of(
-    finder: ModelFinder, header: GgufHeader, template: str, sees: bool
-) -> tuple[str, ...]:
+def _capabilities_of(header: GgufHeader, template: str | None, sees: bool) -> tuple[str, ...]:
     if header.role != "chat":
         return ("rerank",) if header.role == "rerank" else ("embedding",)
     from paddock.engine.chat.chat_template import template_capabilities  # 1.5 MB, 40 ms
 
-    by_template = template_capabilities(template)
+    by_template = template_capabilities(template, str(header.values.get(_TEMPLATE_KEY, "")))
     has = {
         "completion": True,
         "tools": "tools" in by_template,
-        "insert": "insert" in by_template or header.fill_in_middle_tokens is not None,
+        "insert": header.fill_in_middle_tokens is not None,
         "vision": sees,
         "thinking": "thinking" in by_template,
     }
     return tuple(name for name, is_so in has.items() if is_so)
 
 
-def _shown_template(own: StoredModel, header: GgufHeader, inserts: bool) -> str:
-    """Return the template as `show` prints it.
-
-    Editors look for `.Suffix` in it to know whether a model fills in the middle, so a model that
-    has tokens for it gets such a template.
-    """
+def _shown_template(own: StoredModel, header: GgufHeader) -> str:
+    """Return the template as `show` prints it, with `.Suffix` if the model fills in the middle."""
     template = own.template or str(header.values.get(_TEMPLATE_KEY, ""))
-    if not inserts or ".Suffix" in template or header.fill_in_middle_tokens is None:
+    if header.role != "chat" or ".Suffix" in template or header.fill_in_middle_tokens is None:
         return template
-    before, after, middle = header.fill_in_middle_tokens
-    inserted = f"{before}{{{{ .Prompt }}}}{after}{{{{ .Suffix }}}}{middle}"
-    return f"{{{{- if .Suffix }}}}{inserted}{{{{- else }}}}{template}{{{{- end }}}}"
+    return insert_form(*header.fill_in_middle_tokens, template)
 
 
 def _header_values(header: GgufHeader, path: Path, is_verbose: bool) -> dict[str, Any]:
@@ -349,7 +335,7 @@ def with_model_defaults(request: ChatRequest, facts: ModelFacts) -> ChatRequest:
 
     A raw prompt stays as it is.
     """
-    if request.prompt is not None and request.suffix is None:
+    if request.prompt is not None:
         return request
     return replace(
         request,

@@ -7,6 +7,7 @@ The manifest is written last. llama.cpp's quantiser runs in a process of its own
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.chat.chat_template import read_template
+from paddock.engine.chat.chat_template import checked_template
+from paddock.engine.chat.known_templates import is_go_template
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import GgufHeader, read_header
 from paddock.engine.system.disk_space import free_disk_bytes
@@ -153,11 +155,7 @@ def create_model(
         if kind is not None and not _IS_OF_KIND[kind](value):
             what = "a text or a list of texts" if kind == "texts" else KIND_WORDS[kind]
             raise RecipeRefused(f"parameter '{key}' must be {what}, not {value!r}")
-    if recipe.template:
-        try:
-            read_template(recipe.template)
-        except BadRequest as error:
-            raise RecipeRefused(f"template error: {error}") from error
+    recipe = replace(recipe, template=_stored_template(store, recipe.template))
     before = store.digests(name)
     draft = ModelDraft(store)
     try:
@@ -168,7 +166,7 @@ def create_model(
             _quantise_draft(draft, parse_format(recipe.quantize), report)
         _apply_recipe(draft, recipe)
         config = draft.written(manifests.CONFIG_TYPE, draft.config.dump(draft.layers))
-        for status in (*draft.statuses, *_ignored_parameters(recipe)):
+        for status in (*draft.statuses, *_notes(recipe)):
             report(ProgressLine(status))
         report(ProgressLine("writing manifest"))
         stored = store.put_manifest(name, make_manifest(config, draft.layers))
@@ -297,8 +295,21 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
     )
 
 
-def _ignored_parameters(recipe: ModelRecipe) -> Iterator[str]:
-    """Yield a status line for each parameter without effect."""
+def _stored_template(store: ModelStore, template: str) -> str:
+    """Return a recipe's template as it is stored: in Jinja, or as a package of the store has it."""
+    digest = f"sha256:{hashlib.sha256(template.encode()).hexdigest()}"
+    if not template or any(digest in store.digests(name) for name in store.names()):
+        return template  # as `show` prints it
+    try:
+        return checked_template(template)
+    except BadRequest as error:
+        raise RecipeRefused(f"template error: {error}") from error
+
+
+def _notes(recipe: ModelRecipe) -> Iterator[str]:
+    """Yield a status line for each part of a recipe without effect."""
+    if is_go_template(recipe.template):
+        yield "the template is in Go's language: the model's file's own is used, or its family's"
     for key in recipe.parameters:
         if key not in PARAMETER_KINDS:
             yield f"parameter {key!r} is not known and was left out"

@@ -23,22 +23,20 @@ SHORT = {"num_predict": 8, "temperature": 0}
 SURE = {**SHORT, "repeat_penalty": 1.0}
 
 # A template that knows tools, as the makers of models that were trained for them write it.
-TOOLS_TEMPLATE = """{{- if .Tools }}<|im_start|>system
+TOOLS_TEMPLATE = """{% if tools %}<|im_start|>system
 You may call functions. To call one, answer with
 <tool_call>
 {"name": <name>, "arguments": <object>}
 </tool_call>
-{{- range .Tools }}
-{{ . }}
-{{- end }}<|im_end|>
-{{ end }}
-{{- range .Messages }}<|im_start|>{{ .Role }}
-{{ .Content }}
-{{- range .ToolCalls }}<tool_call>
-{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
-</tool_call>{{ end }}<|im_end|>
-{{ end }}<|im_start|>assistant
-"""
+{% for tool in tools %}
+{{ tool | tojson }}
+{% endfor %}<|im_end|>
+{% endif %}{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}{% for call in message.tool_calls %}<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
 
 
 @pytest.fixture(scope="module")

@@ -215,7 +215,8 @@ def test_a_creation_is_told_line_by_line(client: httpx.Client) -> None:
         client,
         {
             "model": "reviewer", "from": CHAT, "system": "You review code.",
-            "template": "{{ .System }}: {{ .Prompt }}", "license": ["MIT", "Apache-2.0"],
+            "template": "{{ messages[0].content }}!",
+            "license": ["MIT", "Apache-2.0"],
             "parameters": {"temperature": 0},
             "messages": [{"role": "user", "content": "x=1"},
                          {"role": "assistant", "content": "Fine."}],
@@ -227,7 +228,7 @@ def test_a_creation_is_told_line_by_line(client: httpx.Client) -> None:
                for one in told)  # fmt: skip
     shown = client.post("/api/show", json={"model": "reviewer"}).json()
     assert shown["system"] == "You review code."
-    assert shown["template"] == "{{ .System }}: {{ .Prompt }}"
+    assert shown["template"] == "{{ messages[0].content }}!"
     assert shown["messages"][1] == {"role": "assistant", "content": "Fine."}
     assert "MIT" in shown["license"]
     assert shown["details"]["parent_model"] in (CHAT, "")

@@ -30,7 +30,7 @@ from paddock.engine.api.streaming import (
     while_connected,
 )
 from paddock.engine.backends.answer import Answer
-from paddock.engine.chat.chat_template import read_template
+from paddock.engine.chat.chat_template import checked_template
 from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.request import ChatRequest, Chunk, DoneReason, Message, Reply, Think
 
@@ -205,7 +205,6 @@ class _GenerateBody(AnswerBody):
     images: Items[Base64] = ()
 
     def request(self, model_request: ModelRequest, think: Think | None) -> ChatRequest:
-        template = self.template or None
         pool_request = replace(
             chat_request(model_request, self, (), think),
             prompt_tokens=self.context,
@@ -214,10 +213,10 @@ class _GenerateBody(AnswerBody):
         if self.raw:
             return replace(pool_request, prompt=self.prompt, images=self.images)
         if self.suffix:
-            return replace(pool_request, prompt=self.prompt, suffix=self.suffix, template=template)
+            return replace(pool_request, prompt=self.prompt, suffix=self.suffix)
         system = (Message("system", self.system),) if self.system else ()
         turn = Message("user", self.prompt, images=self.images)
-        return replace(pool_request, messages=(*system, turn), template=template)
+        return replace(pool_request, messages=(*system, turn))
 
 
 async def generate(request: Request) -> Response:
@@ -234,12 +233,13 @@ async def generate(request: Request) -> Response:
         require_capability(model_request, abilities, "insert")
     if not body.prompt:
         return json_response({**await load_or_unload(request, model_request), "response": ""})
-    if body.template:
+    pool_request = body.request(model_request, think)
+    if body.template and not body.suffix:
         try:
-            await asyncio.to_thread(read_template, body.template)
+            template = await asyncio.to_thread(checked_template, body.template)
         except BadRequest as error:
             raise ApiError(500, f"template error: {error}") from None
-    pool_request = body.request(model_request, think)
+        pool_request = replace(pool_request, template=template)
     if body.only_renders:
         return json_response(
             {**await render_prompt(request, model_request, pool_request), "response": ""}

@@ -34,6 +34,7 @@ from paddock.engine.api.body_models import (
 )
 from paddock.engine.api.errors import InvalidValue
 from paddock.engine.api.request_log import note_without_effect
+from paddock.engine.chat.known_templates import jinja_template
 from paddock.engine.errors import BadRequest
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import (
@@ -452,7 +453,7 @@ class ToolsBody(SamplingBody):
             tools=offered.tools,
             tool_choice=offered.choice,
             think=self.think,
-            template=self.chat_template,
+            template=jinja_template(self.chat_template) if self.chat_template else None,
             template_variables=self.template_variables,
             reserves_answer=False,
             defaults=OPENAI_DEFAULTS,

@@ -7,10 +7,16 @@ from pathlib import Path
 
 from paddock.engine.chat.chat_template import ChatTemplate
 from paddock.engine.chat.harmony import HarmonyParser
+from paddock.engine.chat.known_templates import jinja_template
 from paddock.engine.chat.stream_parser import AnswerDelta, AnswerMarkup, MarkupParser, StreamParser
 from paddock.engine.request import Tool
 
 TEMPLATES = Path(__file__).parent / "data" / "templates"
+FAMILIES = {
+    path.stem: ChatTemplate(jinja_template(path.read_text("utf-8")), bos="<BOS>", eos="<EOS>")
+    for path in sorted((Path(__file__).parent / "data" / "ollama").glob("*.gotmpl"))
+}
+"""Chat templates for which Go templates stand, by the names of their files."""
 
 WEATHER = Tool(
     "get_weather",

@@ -1,11 +1,10 @@
 import pytest
 
-from paddock.engine.chat.chat_template import ChatTemplate, is_go_template, template_capabilities
+from paddock.engine.chat.chat_template import ChatTemplate, template_capabilities
 from paddock.engine.chat.control_tokens import TextPiece
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Tool, ToolCall
 from tests.engine.chat.answer_parsing import TEMPLATES
-from tests.engine.chat.go_templates import GO_NAMES, go_source
 
 CONTROL = ("<|im_start|>", "<|im_end|>")
 
@@ -111,73 +110,6 @@ def test_an_answer_that_a_template_does_not_show_is_not_gone_on_with() -> None:
     assert piece.text == "a>"
 
 
-@pytest.mark.parametrize("name", GO_NAMES)
-def test_every_go_template_is_known_as_one(name: str) -> None:
-    assert is_go_template(go_source(name))
-
-
-@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.jinja")), ids=lambda path: path.stem)
-def test_every_jinja_template_is_known_as_one(path: object) -> None:
-    assert not is_go_template(path.read_text("utf-8"))  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{{ .Prompt }}",
-        "{{.Prompt}}",
-        "{{ .Prompt",
-        "{{- .System -}}",
-        "x{{ range .Messages }}{{ .Content }}{{ end }}",
-        "{{ if true }}x{{ end }}",
-        "{{ $x := 1 }}{{ $x }}",
-        "{{/* nothing */}}x",
-        "{{ json .Tools }}",
-        "{{ (index .Messages 0).Content }}",
-    ],
-)
-def test_the_smallest_signs_of_go_are_enough(source: str) -> None:
-    assert is_go_template(source)
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "",
-        "plain text",
-        "{{ prompt }}",
-        "{{ messages[0].Content }}",
-        "{{ message['role'].Upper() }}",
-        "{{ '$' }}{{ \" .Foo\" }}",
-        "{% for m in messages %}{{ m.content }}{% endfor %}",
-        "{% if .Foo %}{{ .Bar }}{% endif %}",
-        "{{ bos_token }}{{ messages[0]['content'] }}",
-        "{{ ifs }}{{ ending }}",
-    ],
-)
-def test_what_may_be_jinja_is_no_go(source: str) -> None:
-    assert not is_go_template(source)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("chatml", set()),
-        ("chatml-turns", set()),
-        ("alpaca", set()),
-        ("llama3", {"tools"}),
-        ("mistral", {"tools"}),
-        ("gemma", set()),
-        ("qwen2.5-coder", {"tools", "insert"}),
-        ("qwen3", {"tools", "thinking"}),
-        ("deepseek-r1", {"thinking"}),
-        ("codellama", {"insert"}),
-    ],
-)
-def test_a_go_template_tells_what_a_model_can_do(name: str, expected: set[str]) -> None:
-    assert template_capabilities(go_source(name)) == expected
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -197,11 +129,9 @@ def test_a_go_template_tells_what_a_model_can_do(name: str, expected: set[str]) 
 )
 def test_a_jinja_template_tells_what_a_model_can_do(name: str, expected: set[str]) -> None:
     (path,) = TEMPLATES.glob(f"{name}*.jinja")
-    assert template_capabilities(path.read_text("utf-8")) == expected
+    assert template_capabilities(None, path.read_text("utf-8")) == expected
 
 
-@pytest.mark.parametrize(
-    "source", [None, "", "plain", "{% for", "{{ if .Prompt }}", "{{ .Prompt }}"]
-)
-def test_a_template_that_says_nothing_promises_nothing(source: str | None) -> None:
-    assert template_capabilities(source) == frozenset()
+@pytest.mark.parametrize("own", [None, "", "plain", "{% for", "{{ if .Tools }}", "{{ .Prompt }}"])
+def test_a_template_that_shows_nothing_promises_nothing(own: str | None) -> None:
+    assert template_capabilities(own, None) == frozenset()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from paddock.engine.chat.chat_template import JinjaTemplate
+from paddock.engine.chat.jinja_template import JinjaTemplate
 from paddock.engine.chat.template_messages import TemplateRefused
 from paddock.engine.errors import BadRequest
 

@@ -8,8 +8,7 @@ from paddock.engine.chat.stream_parser import AnswerMarkup, MarkupParser
 from paddock.engine.chat.tool_call_syntax import LiteralText, ToolCallFormat
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Tool, ToolCall
-from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER, template
-from tests.engine.chat.go_templates import GO_NAMES, go_template
+from tests.engine.chat.answer_parsing import FAMILIES, TEMPLATES, WEATHER, template
 
 NAMES = sorted(path.stem for path in TEMPLATES.glob("*.jinja"))
 
@@ -138,9 +137,9 @@ CONVERSATIONS = {
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
-@pytest.mark.parametrize("name", [*NAMES, *GO_NAMES])
+@pytest.mark.parametrize("name", [*NAMES, *FAMILIES])
 def test_no_template_swallows_or_moves_a_message(name: str, conversation: str) -> None:
-    chat_template = go_template(name) if name in GO_NAMES else template(name)
+    chat_template = FAMILIES.get(name) or template(name)
     roles = CONVERSATIONS[conversation].split()
     messages = [Message(role, f"Text {n}: <b> & c.") for n, role in enumerate(roles)]
     prompt = prompt_of(chat_template, messages)
@@ -185,7 +184,7 @@ def test_a_role_that_a_template_names_is_the_templates_to_show() -> None:
     assert prompt_of(ChatTemplate(source, bos="", eos=""), messages) == "[THINKING]user: Hi\n"
 
 
-@pytest.mark.parametrize("name", [*NAMES, *GO_NAMES])
+@pytest.mark.parametrize("name", [*NAMES, *FAMILIES])
 def test_what_an_answer_says_beside_its_call_arrives(name: str) -> None:
     call = ToolCall("get_weather", {"city": "Paris <a> & b"}, "abcdefgh1")
     messages = [
@@ -193,7 +192,7 @@ def test_what_an_answer_says_beside_its_call_arrives(name: str) -> None:
         Message("assistant", "I look it up.", "They want weather.", tool_calls=(call,)),
         Message("tool", "22 < 23 & dry", tool_name="get_weather", tool_call_id=call.id),
     ]
-    chat_template = go_template(name) if name in GO_NAMES else template(name)
+    chat_template = FAMILIES.get(name) or template(name)
     prompt = prompt_of(chat_template, messages, tools=[WEATHER])
     for text in ("I look it up.", "Paris <a> & b", "22 < 23 & dry"):
         assert prompt.count(text) == 1, text

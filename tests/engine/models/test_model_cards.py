@@ -4,16 +4,19 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import ModelBroken
+from paddock.engine.chat.known_templates import CHATML
+from paddock.engine.errors import ModelBroken, RecipeRefused
 from paddock.engine.models.manifests import (
     CONFIG_TYPE,
     LICENSE_TYPE,
     MODEL_TYPE,
     PARAMS_TYPE,
+    TEMPLATE_TYPE,
     ManifestLayer,
     make_manifest,
 )
@@ -30,14 +33,11 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_recipe import ModelRecipe, read_recipe
 from paddock.engine.models.modelfile import parse_modelfile
+from paddock.engine.models.transfer import ProgressLine
 from paddock.engine.request import Message
 from tests.fakes.gguf import LLAMA, Value, write_gguf
 from tests.optional import present
 
-GO = (
-    "{{- if .Suffix }}<P>{{ .Prompt }}<S>{{ .Suffix }}<M>{{ else }}{{ if .Tools }}{{ .Tools }}"
-    "{{ end }}{{ .System }} {{ .Prompt }}{{ end }}{{ .Response }}"
-)
 JINJA = (
     "{% if tools %}{{ tools }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
     "{% if enable_thinking %}<think>{% endif %}</think>"
@@ -84,7 +84,7 @@ def test_a_copy_under_the_packaged_name_is_listed_once(finder: ModelFinder) -> N
 def test_a_stored_model_tells_what_its_modelfile_said(finder: ModelFinder, tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf", {**LLAMA, "general.file_type": 15})
     text = (
-        "FROM ./m.gguf\nTEMPLATE " + GO + '\nSYSTEM """Be\nbrief."""\nPARAMETER stop "a b"\n'
+        "FROM ./m.gguf\nTEMPLATE " + JINJA + '\nSYSTEM """Be\nbrief."""\nPARAMETER stop "a b"\n'
         "PARAMETER stop c\nPARAMETER temperature 0.5\nPARAMETER num_ctx 512\n"
         "MESSAGE user hi\nMESSAGE assistant ho\nLICENSE MIT\nLICENSE Apache\nREQUIRES 0.9.0\n"
     )
@@ -95,9 +95,9 @@ def test_a_stored_model_tells_what_its_modelfile_said(finder: ModelFinder, tmp_p
     assert (card.name, card.digest) == ("eva/mine:latest", manifest.digest)
     assert card.size_bytes == manifest.size_bytes > path.stat().st_size
     assert card.details.quantization_level == "Q4_K_M"
-    assert card.capabilities == ("completion", "tools", "insert")
+    assert card.capabilities == ("completion", "tools", "thinking")
     assert card.license == "MIT\nApache"
-    assert (card.system, card.template, card.requires) == ("Be\nbrief.", GO, "0.9.0")
+    assert (card.system, card.template, card.requires) == ("Be\nbrief.", JINJA, "0.9.0")
     assert card.messages == (Message("user", "hi"), Message("assistant", "ho"))
     assert card.parameters.splitlines() == [
         "num_ctx                        512",
@@ -125,7 +125,9 @@ def test_a_manifest_of_ollamas_registry_is_read(finder: ModelFinder, tmp_path: P
         b'"rootfs":{"type":"layers","diff_ids":[]}}'
     )
     params = b'{"stop":["<|start_header_id|>","<|end_header_id|>","<|eot_id|>"],"num_keep":24}'
-    parts = ((MODEL_TYPE, raw), (LICENSE_TYPE, b"LLAMA 3.2"), (PARAMS_TYPE, params))
+    go = b"{{ range .Messages }}{{ .Role }}: {{ .Content }}{{ end }}"
+    parts = ((MODEL_TYPE, raw), (LICENSE_TYPE, b"LLAMA 3.2"), (PARAMS_TYPE, params),
+             (TEMPLATE_TYPE, go))  # fmt: skip
     layers = [ManifestLayer(kind, finder.store.blobs.add(text), len(text)) for kind, text in parts]
     head = ManifestLayer(CONFIG_TYPE, finder.store.blobs.add(config), len(config))
     finder.store.put_manifest(parse_name("llama3.2:3b"), make_manifest(head, layers))
@@ -135,6 +137,21 @@ def test_a_manifest_of_ollamas_registry_is_read(finder: ModelFinder, tmp_path: P
     assert finder.find("llama3.2:3b").params == {
         "stop": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     }
+    # What `show` prints can be created, though a Go template of no known family is refused else
+    again = read_recipe("again", parse_modelfile(card.modelfile), tmp_path)
+    lines: list[ProgressLine] = []
+    create_model(finder.store, finder, again, lines.append)
+    assert describe_model(finder, "again").template == card.template == go.decode()
+    assert [line.status for line in lines[-3:]] == [
+        "the template is in Go's language: the model's file's own is used, or its family's",
+        "writing manifest",
+        "success",
+    ]
+    with pytest.raises(RecipeRefused, match="template error: the chat template is written in Go"):
+        create_model(finder.store, finder, replace(again, template=f"{again.template}!"), print)
+    by_family = replace(again, template="{{ .Prompt }}<|im_start|>")
+    create_model(finder.store, finder, by_family, lambda _: None)
+    assert describe_model(finder, "again").template == CHATML
 
 
 def test_what_a_model_can_is_told_by_its_files_template(finder: ModelFinder) -> None:

@@ -25,7 +25,7 @@ from tests.fakes.adapter import write_adapter
 from tests.fakes.gguf import LLAMA, split_gguf, write_gguf
 from tests.optional import present
 
-GO = "{{ .System }}|{{ .Prompt }}|{{ .Response }}"
+JINJA = "{% for m in messages %}{{ m.content }}|{% endfor %}"
 
 
 def layers(finder: ModelFinder, name: str) -> dict[str, bytes]:
@@ -69,7 +69,7 @@ def test_a_model_is_made_from_another_and_says_so(finder: ModelFinder, weights: 
     base = ModelRecipe(
         "base",
         files={"m.gguf": weights},
-        template=GO,
+        template=JINJA,
         system="Be brief.",
         licenses=("MIT",),
         parameters={"temperature": 0.5, "stop": ["a", "b"]},
@@ -90,7 +90,7 @@ def test_a_model_is_made_from_another_and_says_so(finder: ModelFinder, weights: 
     )
     assert statuses(lines)[-2:] == ["writing manifest", "success"]
     contents = layers(finder, "mine")
-    assert contents["template"].decode() == GO
+    assert contents["template"].decode() == JINJA
     assert contents["system"] == b"Be <kind>."
     assert contents["params"] == b'{"num_ctx":1024,"stop":["c"],"temperature":0.5}\n'
     assert contents["messages"] == b'[{"role":"assistant","content":"ho"}]\n'

@@ -169,11 +169,12 @@ def test_thinking_is_no_error_for_a_model_that_cannot(client: Anthropic) -> None
     assert [block.type for block in message.content] == ["text"]
 
 
-THINKER = """{{ range .Messages }}<|im_start|>{{ .Role }}
-{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}<|im_end|>
-{{ end }}<|im_start|>assistant
-{{ if .Think }}<think>
-{{ end }}"""
+THINKER = """{% for m in messages %}<|im_start|>{{ m.role }}
+{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}
+{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking %}<think>
+{% endif %}{% endif %}"""
 
 
 def test_a_model_that_can_thinks_where_it_is_asked_to(live: Live, client: Anthropic) -> None:

@@ -1,1 +1,0 @@
-"""Go's text/template, the language of Ollama's chat templates."""
