@@ -51,6 +51,25 @@ def block(node: object) -> BoundBlock:
 # --- what is bound
 
 
+def test_a_block_knows_what_it_reads_of_its_item_and_from_outside(tmp_path: Path) -> None:
+    text = """
+inputs: {tone: plain}
+steps:
+  - {id: docs, uses: files.scan, with: {root: .}}
+  - for_each: doc in steps.docs.files
+    key: doc.stem
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: prompt, with: {template: "{{ steps.text.text }} {{ inputs.tone }}"}}
+    returns: {file: doc.relpath}
+  - {for_each: doc in steps.docs.files, do: [{uses: prompt, with: {template: "{{ doc }}"}}]}
+"""
+    each, whole = map(block, bound(tmp_path, text).nodes[1:])
+    assert each.reads.item_attributes == frozenset({"stem", "path", "relpath"})
+    assert whole.reads.item_attributes is None
+    assert each.reads.all == {("steps", "docs", "files"), ("inputs", "tone")}
+
+
 def test_defaults_hold_where_a_step_says_nothing(tmp_path: Path) -> None:
     text = """
 defaults: {retry: {times: 2, on: [io]}, timeout: {idle: 60s}, cache: off}

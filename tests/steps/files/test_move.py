@@ -43,24 +43,17 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_a_file_is_moved_and_its_folders_are_made(folder: Path, outputs: FakeOutputs) -> None:
-    assert move(folder, outputs, "in/a.txt", "done/2026/b.txt") == "done/2026/b.txt"
-    assert files(folder) == ["done/2026/b.txt"]
-
-
-def test_into_a_folder_it_keeps_its_name(folder: Path, outputs: FakeOutputs) -> None:
-    assert move(folder, outputs, "in/a.txt", "done/") == "done/a.txt"
-    assert move(folder, outputs, "done/a.txt", "in") == "in/a.txt"
-    assert move(folder, outputs, "in/a.txt", "in/") == "in/a.txt"
-
-
-def test_a_move_is_noted_before_it_is_made_and_is_no_output(
+def test_a_file_is_moved_noted_before_and_keeps_its_name_in_a_folder(
     folder: Path, outputs: FakeOutputs
 ) -> None:
-    move(folder, outputs, "in/a.txt", "done/a.txt")
+    assert move(folder, outputs, "in/a.txt", "done/2026/b.txt") == "done/2026/b.txt"
+    assert files(folder) == ["done/2026/b.txt"]
     assert outputs.events == [
-        ("intend", folder / "done/a.txt"), ("brings_away", folder / "in/a.txt")
+        ("intend", folder / "done/2026/b.txt"), ("brings_away", folder / "in/a.txt")
     ], "pruning takes outputs only"  # fmt: skip
+    assert move(folder, outputs, "done/2026/b.txt", "in/") == "in/b.txt"
+    assert move(folder, outputs, "in/b.txt", "done") == "done/b.txt"
+    assert move(folder, outputs, "done/b.txt", "done/") == "done/b.txt"
 
 
 def test_a_copy_is_an_output(folder: Path, outputs: FakeOutputs) -> None:

@@ -204,18 +204,6 @@ def test_a_call_whose_arguments_never_end_is_refused_in_a_sentence(tmp_path: Pat
     )
 
 
-def test_a_tool_that_chat_describes_itself_need_not_be_anywhere(tmp_path: Path) -> None:
-    there = world(tmp_path, "[]")
-    own = "[{name: weather, parameters: {properties: {city: {type: string}}}}]"
-    there.edit("uses: agent", "uses: chat")
-    there.edit("[]", own)
-    there.edit(", calls: steps.work.calls", ", calls: steps.work.tool_calls")
-    report = there.run(pool=saying([ToolCall("weather", {"city": "Bonn"})]))
-    assert report.returns["calls"] == [
-        {"name": "weather", "arguments": {"city": "Bonn"}, "id": "call_1"}
-    ]
-
-
 def test_what_an_agent_read_makes_it_stale_when_it_changes(tmp_path: Path) -> None:
     there = world(tmp_path, "[files.read]")
     there.write("letter.txt", "The ferry leaves at nine.")
@@ -250,9 +238,3 @@ def test_the_answer_has_the_form_that_reply_asks_for(tmp_path: Path) -> None:
     assert report.returns["output"] == {"n": 4}
     assert [chat.constraint is not None for chat in pool.chats] == [False, False, True]
     assert [bool(chat.tools) for chat in pool.chats] == [True, True, False]
-
-
-def test_an_answer_that_fails_its_checks_is_asked_for_again(tmp_path: Path) -> None:
-    pool = saying([ToolCall("calculator", {"expression": "2 + 2"})], "Five.", "Still 5.", "4!")
-    report = replying(tmp_path, "{check: ['\"4\" in text'], repair: 1}", pool)
-    assert (report.returns["text"], len(pool.chats)) == ("4!", 4)

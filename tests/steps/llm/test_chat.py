@@ -1,5 +1,4 @@
 import asyncio
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -62,17 +61,6 @@ def test_what_a_model_thinks_and_wants_called_stands_next_to_its_text() -> None:
     models = FakeModels({"chat": ModelSpec("writer", keeps_reasoning=False)})
     dropped = chat(Thinking(answer=lambda _: "Yes."), models, prompt=Template.of("Is it?"))
     assert (dropped.text, dropped.reasoning) == ("Yes.", None)
-
-
-def test_a_conversation_is_sent_as_it_is() -> None:
-    pool = saying("Yes.")
-    turns = [
-        {"role": "user", "content": "Is it?"},
-        {"role": "assistant", "content": "It is."},
-        {"role": "user", "content": "Sure?"},
-    ]
-    chat(pool, messages=turns)
-    assert pool.chats[0].messages == tuple(Message(turn["role"], turn["content"]) for turn in turns)
 
 
 def test_a_prompt_that_does_not_fit_is_an_error_with_the_numbers() -> None:
@@ -191,17 +179,6 @@ def test_a_model_may_ask_for_tools_that_no_one_calls() -> None:
     [request] = pool.chats
     assert request.tool_choice == "required"
     assert [tool.description for tool in request.tools] == ["Tells the weather."]
-
-
-def test_a_model_that_knows_no_tools_asks_for_them_in_json() -> None:
-    said = '{"tool": "weather", "arguments": {"city": "Bonn"}}'
-    pool = FakePool(answer=lambda _: said, takes_tools=False)
-    out = chat(pool, prompt="Is it fine in Bonn?", tools=[WEATHER], tool_choice="weather")
-    assert out.tool_calls == [{"name": "weather", "arguments": {"city": "Bonn"}, "id": "call_1"}]
-    assert out.text == ""
-    [request] = pool.chats
-    assert request.constraint is not None
-    assert json.loads(request.constraint.source)["properties"]["tool"] == {"enum": ["weather"]}
 
 
 def test_tools_that_are_there_are_asked_for_by_their_own_names() -> None:

@@ -17,14 +17,3 @@ def test_one_item_more_or_less_changes_a_few_groups_however_long_the_list(
     after = {tuple(fewer[begin:end]) for begin, end in content_groups(fewer, 8)}
     assert len(before - after) <= 6
     assert len(after - before) <= 6
-
-
-@given(n=st.integers(3, 16), fanin=st.integers(2, 8), seed=st.integers(0, 9999))
-def test_the_tree_of_a_short_list_has_no_level_more_than_it_must(
-    n: int, fanin: int, seed: int
-) -> None:
-    names, level = [f"{seed} {number}" for number in range(n)], 0
-    while len(names) > fanin:
-        names = [names[end - 1] for _, end in content_groups(names, fanin, level)]
-        level += 1
-    assert fanin**level < n <= fanin ** (level + 1) or level == 0

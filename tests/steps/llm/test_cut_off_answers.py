@@ -16,7 +16,6 @@ from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import StepError
 from paddock.steps.llm.agent import Agent, AgentParams
 from paddock.steps.llm.chat import Chat, ChatOutput, ChatParams, MessageParam
-from paddock.steps.llm.reduce import Reduce, ReduceParams
 from paddock.steps.llm.summarise import Summarise, SummariseParams
 from tests.fakes.form import FakeForm
 from tests.fakes.pool import FakePool
@@ -202,19 +201,6 @@ def test_more_room_for_notes_never_makes_a_text_too_long(
     out = asyncio.run(Summarise().run(params, given))
     assert out.coverage.share == 1.0
     assert given.notes
-
-
-def test_reduce_asks_again_with_more_room() -> None:
-    given = hands(FakePool(answer=lambda _: WHOLE))
-    params = ReduceParams(
-        over=["a", "b", "c"],
-        prompt=Template.of("Combine."),
-        fanin=2,
-        params=SamplingParams(max_tokens=40),
-    )
-    out = asyncio.run(Reduce().run(params, given))
-    assert (out.text, given.notes) == (WHOLE, [])
-    assert sorted(limits(given.chats)) == [40] * 2 + [80] * 2
 
 
 def test_an_agents_answer_is_counted_or_refused() -> None:

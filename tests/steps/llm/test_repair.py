@@ -47,14 +47,6 @@ def ask(
     return asyncio.run(ask_checked(asker, messages, form=form))
 
 
-def test_without_a_form_the_prompt_is_sent_as_it_is() -> None:
-    pool = Saying("It is Ada.")
-    answer = ask(pool)
-    assert (answer.text, answer.output) == ("It is Ada.", None)
-    assert pool.chats[0].messages == tuple(ASKED)
-    assert pool.chats[0].constraint is None
-
-
 def test_an_answer_is_held_to_the_schema_and_told_of_it_at_the_end_of_the_prompt() -> None:
     pool = Saying('{ "name":  "Ada" }')
     answer = ask(pool, Form(PERSON))

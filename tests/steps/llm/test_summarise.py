@@ -99,14 +99,37 @@ def test_parts_are_worked_on_at_once() -> None:
 CHUNKS = [{"text": f"chunk {i} says something.", "index": i} for i in range(3)]
 
 
-def test_given_chunks_that_fit_together_are_summarised_in_one_call() -> None:
+HEAD = "| Item | Price |\n| --- | --- |\n"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "text"),
+    [
+        (CHUNKS, "chunk 0 says something.\n\nchunk 1 says something.\n\nchunk 2 says something."),
+        # Each is read once where they overlap.
+        ([{"text": "One two three.", "start": 0, "end": 14},
+          {"text": "three. Four.", "start": 8, "end": 20}], "One two three.\n\n Four."),
+        # Offsets of several documents begin at 0: what only looks like an overlap is none.
+        ([{"text": "The ferry leaves at nine.", "start": 0, "end": 25},
+          {"text": "The pier", "start": 0, "end": 8}, {"text": "is closed.", "start": 9, "end": 19},
+          {"text": "The pier is shut.", "start": 4, "end": 21}],
+         "The ferry leaves at nine.\n\nThe pier\n\nis closed.\n\nThe pier is shut."),
+        # Results of a block are lines.
+        ([{"file": "a.md", "summary": "Short."}, None, {"file": "b.md", "pages": [1, 2]}],
+         "file: a.md\nsummary: Short.\n\nfile: b.md\npages: [1, 2]"),
+        # A table that goes on has its header once.
+        ([{"text": f"{HEAD}| a | 1 |", "start": 0, "end": 37, "repeated": 0},
+          {"text": f"{HEAD}| b | 2 |", "start": 38, "end": 47, "repeated": len(HEAD)}],
+         f"{HEAD}| a | 1 |\n\n| b | 2 |"),
+    ],
+)  # fmt: skip
+def test_given_chunks_that_fit_together_are_read_in_one_call(chunks: list[Any], text: str) -> None:
     pool = FakePool(answer=note)
-    out = summarise(pool, chunks=CHUNKS)
-    assert len(pool.chats) == 1
-    assert asked(pool)[0].startswith(
-        "chunk 0 says something.\n\nchunk 1 says something.\n\nchunk 2 says something.\n\nSumm"
-    )
+    out = summarise(pool, chunks=chunks)
+    (prompt,) = asked(pool)
+    assert prompt.partition("\n\nSummarise")[0].strip("\n") == text
     assert (out.coverage.chunks, out.coverage.levels) == (1, 0)
+    assert out.coverage.characters == len(text) or chunks[0].keys() != {"text", "start", "end"}
 
 
 def test_given_chunks_are_kept_as_parts_if_they_do_not_fit_together() -> None:
@@ -163,40 +186,6 @@ def test_previous_notes_that_do_not_fit_are_left_out_and_said() -> None:
         "chunk 2: only 0 of the notes before it fit into its prompt.",
         "chunk 3: only 0 of the notes before it fit into its prompt.",
     ]
-
-
-def test_overlapping_chunks_are_read_once_when_they_are_joined() -> None:
-    chunks = [
-        {"text": "One two three.", "start": 0, "end": 14},
-        {"text": "three. Four.", "start": 8, "end": 20},
-    ]
-    pool = FakePool(answer=note)
-    summarise(pool, chunks=chunks)
-    assert asked(pool)[0].startswith("One two three.\n\n Four.\n\n")
-
-
-def test_chunks_of_several_documents_are_all_read_though_their_places_are_alike() -> None:
-    """Each document's offsets begin at 0: what only looks like an overlap is none."""
-    both = [
-        {"text": "The ferry leaves at nine.", "start": 0, "end": 25},
-        {"text": "The pier", "start": 0, "end": 8},
-        {"text": "is closed.", "start": 9, "end": 19},
-        {"text": "The pier is shut.", "start": 4, "end": 21},
-    ]
-    pool = FakePool(answer=lambda _: "All.")
-    out = summarise(pool, chunks=both)
-    text = "The ferry leaves at nine.\n\nThe pier\n\nis closed.\n\nThe pier is shut."
-    assert asked(pool)[0].startswith(f"{text}\n\nSummarise")
-    assert out.coverage.characters == len(text)
-
-
-def test_results_of_a_block_are_summarised_as_lines() -> None:
-    pool = FakePool(answer=note)
-    results = [{"file": "a.md", "summary": "Short."}, None, {"file": "b.md", "pages": [1, 2]}]
-    summarise(pool, chunks=results)
-    assert asked(pool)[0].startswith(
-        "file: a.md\nsummary: Short.\n\nfile: b.md\npages: [1, 2]\n\nSummarise"
-    )
 
 
 def test_refining_rewrites_one_summary_with_each_part() -> None:
@@ -290,17 +279,6 @@ def test_sentences_are_cited_by_the_page_that_their_words_are_of(tmp_path: Path)
         "The wheel turned until a flood came. [p. 2] The mill of red stone was built. [p. 1] "
         "Nobody knows why."
     )
-
-
-def test_a_table_that_goes_on_is_read_once_however_often_its_header_is_said() -> None:
-    head = "| Item | Price |\n| --- | --- |\n"
-    chunks = [
-        {"text": f"{head}| a | 1 |", "start": 0, "end": 37, "repeated": 0},
-        {"text": f"{head}| b | 2 |", "start": 38, "end": 47, "repeated": len(head)},
-    ]
-    pool = FakePool()
-    summarise(pool, chunks=chunks)
-    assert asked(pool)[0].startswith(f"{head}| a | 1 |\n\n| b | 2 |\n\nSummarise")
 
 
 @pytest.mark.parametrize("strategy", ["map-reduce", "refine", "truncate"])

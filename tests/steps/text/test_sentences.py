@@ -48,11 +48,6 @@ def test_headings_tables_quotes_links_code_and_boilerplate_are_no_sentences() ->
     ]
 
 
-def test_a_sentence_is_the_text_between_its_offsets() -> None:
-    for one in prose_sentences(LETTER):
-        assert " ".join(LETTER[one.start : one.end].split()) == one.text
-
-
 def test_a_greeting_and_its_short_letter_stay_apart() -> None:
     assert texts("Dear all,\n\nthe piano in the hall is in tune again.\n\nIda Fell\n") == [
         "the piano in the hall is in tune again."

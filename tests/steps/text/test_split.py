@@ -68,42 +68,32 @@ def test_chunks_know_the_page_they_start_on() -> None:
     assert [chunk.page for chunk in chunks] == [3, 3, 7, 7]
     joined = "\n\n".join(str(page["text"]) for page in pages)
     assert all(joined[chunk.start : chunk.end] == chunk.text for chunk in chunks)
+    assert [(chunk.page, chunk.page_end) for chunk in cut(pages=FEW, tokens=14)] == [(1, 2), (3, 3)]
 
 
-def test_sentences_are_borders_across_lines_if_paragraphs_are_none() -> None:
-    text = "One two\nthree four. Five six\nseven eight. Nine ten."
-    assert [chunk.text for chunk in cut(text=text, tokens=4, by=["sentence"])] == [
-        "One two\nthree four.",
-        "Five six\nseven eight.",
-        "Nine ten.",
-    ]
+FEW = [{"number": n, "text": f"Page {n} has a few words."} for n in (1, 2, 3)]
 
 
-def test_overlapping_chunks_begin_with_the_last_sentence_before_them() -> None:
-    text = " ".join(f"Sentence number {i} ends." for i in range(6))
-    chunks = cut(text=text, tokens=12, overlap=4)
-    assert [chunk.text for chunk in chunks[:2]] == [
-        "Sentence number 0 ends. Sentence number 1 ends.",
-        "Sentence number 1 ends. Sentence number 2 ends. Sentence number 3 ends.",
-    ]
-    assert max(count(chunk.text) for chunk in chunks) <= 12
-
-
-def test_an_overlap_shorter_than_a_sentence_takes_words() -> None:
-    text = " ".join(f"word{i}" for i in range(40))
-    first, second, *_ = cut(text=text, tokens=10, overlap=3)
-    assert second.text.split()[:3] == first.text.split()[-3:]
-
-
-def test_chinese_is_cut_at_its_sentences() -> None:
-    chunks = cut(text="今天天气很好。我们去公园散步。" * 10, tokens=20)
-    assert all(chunk.text.endswith("。") for chunk in chunks)
-
-
-def test_a_blank_text_has_no_chunks() -> None:
-    assert cut(text=" \n ") == []
-    assert cut(text="") == []
-    assert cut(pages=[]) == []
+@pytest.mark.parametrize(
+    ("wishes", "texts"),
+    [
+        ({"text": "One two\nthree four. Five six\nseven eight. Nine ten.", "tokens": 4,
+          "by": ["sentence"]}, ["One two\nthree four.", "Five six\nseven eight.", "Nine ten."]),
+        ({"text": "今天天气很好。我们去公园散步。" * 2, "tokens": 15},
+         ["今天天气很好。我们去公园散步。"] * 2),
+        ({"text": "Sentence 0 ends. Sentence 1 ends. Sentence 2 ends.", "tokens": 6, "overlap": 2},
+         ["Sentence 0 ends.", "0 ends. Sentence 1 ends.", "1 ends. Sentence 2 ends."]),
+        ({"text": "a b c d e f g h i j", "tokens": 6, "overlap": 2},
+         ["a b c d", "c d e f g h", "g h i j"]),
+        ({"pages": FEW, "tokens": 14},
+         ["Page 1 has a few words.\n\nPage 2 has a few words.", "Page 3 has a few words."]),
+        ({"text": " \n "}, []),
+        ({"text": ""}, []),
+        ({"pages": []}, []),
+    ],
+)  # fmt: skip
+def test_a_text_is_cut_at_sentences_else_at_words(wishes: dict[str, Any], texts: list[str]) -> None:
+    assert [chunk.text for chunk in cut(**wishes)] == texts
 
 
 def test_counting_takes_three_journeys_to_the_model_whatever_the_length() -> None:
@@ -231,12 +221,6 @@ def test_a_row_that_alone_is_too_long_is_cut_and_one_that_just_fits_goes_without
     assert f"| two | {just}|" in [chunk.text for chunk in chunks]
 
 
-def test_an_overlap_begins_with_a_whole_row() -> None:
-    for chunk in cut(text=PRICES, tokens=80, overlap=20)[1:]:
-        assert chunk.text.startswith("| Item | Price |\n| --- | --- |\n| slate")
-        assert chunk.text[chunk.repeated :] == PRICES[chunk.start : chunk.end]
-
-
 cells = st.text(alphabet='ab ,|"\n.', max_size=12)
 
 
@@ -251,9 +235,3 @@ def test_whatever_looks_like_a_table_nothing_of_it_is_lost(
     for chunk in chunks:
         assert chunk.text[chunk.repeated :] == text[chunk.start : chunk.end]
         assert count(chunk.text) <= tokens or chunk.end - chunk.start == 1
-
-
-def test_a_chunk_says_on_which_pages_it_begins_and_ends() -> None:
-    pages = [{"number": n, "text": f"Page {n} has a few words."} for n in (1, 2, 3)]
-    found = cut(pages=pages, tokens=14)
-    assert [(chunk.page, chunk.page_end) for chunk in found] == [(1, 2), (3, 3)]

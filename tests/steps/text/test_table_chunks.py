@@ -12,14 +12,6 @@ def test_what_is_no_table_is_none(text: str) -> None:
     assert find_tables(text) == []
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_csv_is_a_table_whose_rows_may_have_several_lines(delimiter: str) -> None:
-    lines = ["a,b", '"x, y","say ""hi""\nand go"', "1,2"]
-    text = "\n".join(line.replace(",", delimiter) for line in lines) + "\n"
-    [found] = rows(text)
-    assert found == [line.replace(",", delimiter) for line in lines[1:]]
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-
 from paddock.steps.base import ItemName, VectorRow
 from paddock.steps.vectors.row_changes import (
     KnownRow,
     RowsToDrop,
     RowsToKeep,
-    RowSum,
     row_changes,
     row_owner,
 )
@@ -30,14 +27,6 @@ def test_rows_in_between_are_dropped_by_name() -> None:
         [RowsToKeep.of("o", ItemName("index", "a.md", "a.md"), [row])], known(wish("a", "b"))
     )
     assert made.drop == [RowsToDrop("o", "index", indexes=(0, 1))]
-
-
-def test_a_sum_is_read_as_it_was_written_and_takes_away_what_it_took() -> None:
-    one, two = RowSum.of(["0a", "ff"]), RowSum.of(["1b"])
-    assert RowSum.read(one.text) == one
-    assert (one + two, RowSum().text) == (RowSum.of(["1b", "0a", "ff"]), "")
-    with pytest.raises(ValueError, match="invalid literal"):
-        RowSum.read("x")
 
 
 def test_a_print_knows_all_but_the_vector() -> None:
