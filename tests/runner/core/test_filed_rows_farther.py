@@ -1,23 +1,16 @@
 """Tables over what was made of a block's results keep the rows of filed documents, too."""
 
-import asyncio
 import csv
 import shutil
-import traceback
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest
-from paddock.runner.ledger.ledger import Ledger
 from tests.fakes.pool import FakePool
 from tests.runner.core.filing_shapes import pipeline_files
-from tests.runner.world import World, settings
+from tests.runner.world import World
 
 DIGEST = """\
   - {id: digest, uses: chat, with: {prompt: "All: {{ RESULTS }}"}}
@@ -192,43 +185,3 @@ def test_the_table_of_a_report_has_an_item_once_though_documents_within_it_are_f
     for state in ("new", "stale", "fresh"):
         table = world.run(keeps_tables=True).tables["folders"]
         assert [row["item_state"] for row in table.rows] == [state]
-
-
-def test_a_shared_ledger_is_not_read_on_the_event_loop(
-    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = world_of(tmp_path, "second")
-    nested = """\
-  - {id: pages, uses: files.scan, with: {root: pages}}
-  - id: outer
-    for_each: page in steps.pages.files
-    do:
-      - id: inner
-        for_each: n in [1, 2]
-        do:
-          - {uses: files.write, with: {path: "out/{{ page.stem }}-{{ n }}", text: "{{ n }}"}}
-"""
-    world.text += nested
-    world.write("pipeline.yaml", world.text)
-    reads, rows_of = list[str](), Ledger.rows
-
-    def rows(self: Ledger, query: str, **values: Any) -> Sequence[Sequence[Any]]:
-        with suppress(RuntimeError):
-            asyncio.get_running_loop()
-            callers = [frame.name for frame in traceback.extract_stack()]
-            # These compare it with what the loop's tasks write; the ledger opens before all else.
-            if {"owned", "known_sha256", "open_session"}.isdisjoint(callers):
-                reads.append(" ".join(callers[-5:-1]))
-        return rows_of(self, query, **values)
-
-    monkeypatch.setattr(Ledger, "rows", rows)
-    shared = replace(settings(tmp_path), ledger_url=url)
-    for arrived, pages in (("b.txt", 2), ("a.txt", 1), ("b.txt", 1)):
-        arrive(world, arrived)
-        shutil.rmtree(tmp_path / "pages", ignore_errors=True)
-        for n in range(pages):
-            world.write(f"pages/{n}.txt", f"{n}")
-        report = world.run(settings=shared, is_confirmed=True, prune=True)
-        assert report.status == "completed", report.message
-    assert not (tmp_path / "out" / "1-1").exists()
-    assert reads == []

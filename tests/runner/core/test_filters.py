@@ -1,7 +1,6 @@
 """Filters: a yes/no question to the model, after which an item goes on, ends, or waits."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,41 +144,3 @@ def test_filters_behind_each_other_and_in_blocks_within_an_item(world: Post) -> 
 def test_what_a_filter_cannot_be_is_told(world: Post, old: str, new: str, message: str) -> None:
     world.edit(old, new)
     assert [fault.message for fault in validate(world.file).faults] == [message]
-
-
-COUNTS = """\
-  - {id: texts, uses: files.write, with: {path: out/n.txt, text: "COUNTS"}}
-"""
-
-
-@pytest.mark.parametrize(
-    ("changes", "counts"),
-    [
-        ({}, "done 2, skipped 2"),
-        ({"with: {prompt: 'Sum": "on_error: fail, with: {prompt: 'Sum"}, "done 2, skipped 2"),
-        ({", empty: skip": ""}, "done 2, skipped 1, quarantined 1"),
-        ({", empty: skip": "", "    do:": "    on_error: skip\n    do:"}, "done 2, skipped 2"),
-        ({"review: {when: false}": "review: {when: true}"}, "skipped 1, waiting 3"),
-        ({"steps.docs.files": "steps.docs.files\n    where: doc.name > 'm'"}, "done 1, skipped 1"),
-    ],
-)
-def test_counts_of_a_list_are_the_same_in_each_run(
-    world: Post, changes: dict[str, str], counts: str
-) -> None:
-    names = ("done", "skipped", "failed", "quarantined", "waiting")
-    world.text += COUNTS.replace(
-        "COUNTS", " ".join(f"{{{{ steps.each.counts.{n} }}}}" for n in names)
-    )
-    for old, new in changes.items():
-        world.text = world.text.replace(old, new)
-    world = Post(world.folder, world.text)
-    ns = [dict(part.split(" ") for part in counts.split(", ")).get(name, "0") for name in names]
-    for _ in range(3):
-        world.run()
-        assert world.output("n.txt") == " ".join(ns)
-    world.write("inbox/other.txt", "owe more")
-    world.run()
-    again = world.output("n.txt")
-    shutil.rmtree(world.folder / ".paddock")
-    world.run()
-    assert world.output("n.txt") == again != " ".join(ns)

@@ -11,8 +11,6 @@ import pytest
 from paddock.engine.request import ChatRequest, EmbedReply, EmbedRequest
 from paddock.pipelines.errors import PipelineError
 from tests.fakes.pool import FakePool
-from tests.runner.compare.bills import Bills as ComparedBills
-from tests.runner.compare.bills import right_answer
 from tests.runner.core.test_waiting import Bills
 from tests.runner.world import each_document, reasons, states
 
@@ -253,21 +251,3 @@ def test_examples_that_came_or_went_are_no_other_model(topics: Bills) -> None:
     topics.work(pool=pool())
     topics.edit("          examples: {from: reviews, k: 2}\n", "")
     assert reasons(topics.work(pool=pool()))["b1.txt"] == "`examples` changed (step 'topic')"
-
-
-def test_a_comparison_tells_whether_examples_help(tmp_path: Path) -> None:
-    def taught(request: ChatRequest) -> str:
-        prompt = request.messages[-1].content
-        n = int(prompt.partition("Bill R-")[2].partition(":")[0])
-        is_taught = any(message.role == "assistant" for message in request.messages)
-        return json.dumps(right_answer(n) | ({} if is_taught else {"kind": "food"}))
-
-    bills = ComparedBills(tmp_path, answer=taught)
-    bills.edit("when: evidence.missing", "when: true")
-    bills.run(pool=FakePool(answer=taught))
-    for key in list(bills.waiting())[:4]:
-        bills.decide(key, "edit", right_answer(int(key[:2])))
-    found = bills.compare(settings=("bill.examples.k=0,3",))
-    means = [variant.agreement.mean for variant in found.variants if variant.agreement]
-    assert means == [0.75, 1.0]
-    assert found.tests[0].result.is_shown

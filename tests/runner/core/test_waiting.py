@@ -218,16 +218,6 @@ def test_a_run_with_nobody_to_ask_does_as_it_is_told(
     assert later == ({} if mode == "accept" else {"b.txt": "waiting", "c.txt": "waiting"})
 
 
-def test_a_decision_counts_also_where_nobody_is_asked(bills: Bills) -> None:
-    bills.work()
-    bills.decide("b.txt", "edit", {"number": "B", "total": 5})
-    report = bills.work(review="skip")
-    assert states(report) == {"b.txt": "new", "c.txt": "skipped"}
-    assert json.loads(bills.output("b.txt"))["number"] == "B"
-    assert states(bills.work(review="accept")) == {"c.txt": "new"}
-    assert bills.waiting() == {}
-
-
 def test_a_review_that_is_no_longer_due_is_withdrawn(bills: Bills) -> None:
     bills.work()
     bills.edit("output.total > 50", "output.total > 65")

@@ -184,19 +184,6 @@ def test_the_first_command_in_a_new_home_says_that_nothing_is_older(own_home: Pa
     assert begin_home(own_home) == 0
 
 
-def test_several_homes_may_know_one_folder(
-    world: World, tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "second"))
-    assert not counts(world.folder)
-    assert invoke("adopt", str(world.folder), "--yes").exit_code == 0
-    for home in (tmp_path / "second", own_home):
-        monkeypatch.setenv("PADDOCK_HOME", str(home))
-        assert world.run().counts["fresh"] == 1
-    done = invoke("adopt", str(world.folder))
-    assert (done.exit_code, done.stdout) == (0, "Its ledger is used already.\n")
-
-
 def test_in_a_trusted_folder_any_ledger_counts_for_as_long(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,7 @@
 """Reviews of a ledger: a question is asked once and decided once, in a file and in PostgreSQL."""
 
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,7 @@ from paddock.runner.ledger.database.ledger_tables import Execute
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.ledger.reviews.reviews import (
-    DecisionRefused,
-    Question,
-    Review,
-    ReviewTerms,
-    Subject,
-)
+from paddock.runner.ledger.reviews.reviews import DecisionRefused, Question, Review, Subject
 from paddock.runner.review.decisions import LedgerReviews
 
 SCHEMA = {
@@ -223,14 +215,6 @@ def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger
     assert reviews.undo(late.id, "ann").expires_at is None
 
 
-def test_large_subjects_and_values_are_kept_whole(ledger: Ledger) -> None:
-    reviews, review = LedgerReviews(ledger), ask(ledger, schema=None, answer="word " * 10_000)
-    text = "other " * 10_000
-    reviews.decide(review.id, review.question, "edit", text, by="ann")
-    found = reviews.get(review.id)
-    assert (found.subject.answer, found.value) == ("word " * 10_000, text)
-
-
 def test_reviews_are_found_by_their_items_and_go_with_them(ledger: Ledger) -> None:
     store = ReviewStore(ledger)
     for number in range(3):
@@ -303,23 +287,3 @@ def test_a_ledger_of_an_older_paddock_tells_who_was_accepted_together(
             assert found == {**wanted, "rejected": None}
     with Ledger(folder, url=url) as upgraded:
         assert len(LedgerReviews(upgraded).undo_together("0123456789ab", "ann")) == 1
-
-
-def test_reviews_move_to_postgresql_with_the_folder(url: str, tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        review = ask(ledger)
-        LedgerReviews(ledger).accept_together([(review.id, review.question)], by="ann")
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as file, file:
-        file.execute("alter table reviews drop column together")  # of an older Paddock,
-        file.execute("delete from meta where name = 'together'")  # which has not had the upgrade
-    with Ledger(tmp_path, url=url) as ledger:
-        moved = LedgerReviews(ledger).get(review.id)
-        assert (moved.by, moved.together is not None) == ("ann", True)
-        reviews = LedgerReviews(ledger)
-        marks = [reviews.mark()]
-        reviews.undo(review.id, "ann")
-        marks.append(reviews.mark())
-        reviews.renew({("bills.yaml", "each", "bill"): ReviewTerms(("ben",), None, "quarantine")})
-        assert reviews.get(review.id).subject.by == ("ben",)
-        marks.append(reviews.mark())
-    assert len({*marks}) == 3

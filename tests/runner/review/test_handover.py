@@ -106,16 +106,6 @@ def test_a_real_browser_comes_from_the_file_to_the_page(tmp_path: Path, chromium
         assert shown.text("#who") == "You decide as ann."
 
 
-@needs_browser
-def test_a_real_browser_comes_from_the_file_to_the_console(
-    tmp_path: Path, chromium: Browser
-) -> None:
-    with reviewing(tmp_path, "console") as (page, _):
-        shown = chromium.page(page.as_uri())
-        shown.wait("document.querySelector('h1')?.textContent === 'Pipelines'")
-        assert shown.ask("location.pathname + location.search") == "/ui/pipelines"
-
-
 @pytest.fixture
 def access() -> PageAccess:
     return PageAccess("the-token-of-the-owner", "ann", "It is here.")

@@ -1,4 +1,4 @@
-"""One run at a time on a ledger in PostgreSQL, as on one in a file; real server, real sessions."""
+"""A ledger in PostgreSQL that machines share: one run at a time on it, and its retention."""
 
 import asyncio
 import time
@@ -12,8 +12,12 @@ import psycopg
 import pytest
 
 from paddock.runner.api import run_async
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
+from paddock.runner.ledger.run_history import recent_runs
 from paddock.runner.ledger.run_locks import Locked
 from paddock.runner.ledger.run_store import RunStore, run_status, session_name
 from paddock.runner.progress.events import Observer
@@ -165,3 +169,47 @@ def test_a_run_on_another_machine_has_died_once_the_server_has_no_session_of_it(
         assert run_status(there, ledger) == "died"
         ledger.lock.take_lock("letters", "owl", session_name("owl"))
         assert run_status(there, ledger) == "running"
+
+
+# --- retention
+
+
+EVERYTHING = RetentionLimits(runs_before=time.time() + 1e6, calls_before=time.time() + 1e6)
+
+
+def ran(world: World, url: str) -> Report:
+    shared = replace(settings(world.folder), ledger_url=url)
+    return asyncio.run(
+        run_async(
+            world.file,
+            {},
+            options=RunOptions(local=True),
+            environment=RunEnvironment(settings=shared, pool=FakePool()),
+        )
+    )
+
+
+def test_cleaning_a_shared_ledger_removes_only_what_is_not_needed(url: str, tmp_path: Path) -> None:
+    world = World(tmp_path, n_documents=3)
+    ran(world, url)
+    world.edit("Sum up:", "Summarise:")
+    assert ran(world, url).calls == 4
+    state = tmp_path / ".paddock"
+    would = sweep_ledger(state, url, EVERYTHING, is_dry=True)
+    swept = sweep_ledger(state, url, EVERYTHING)
+    assert (swept.calls, swept.logs) == (4, 2)
+    assert would == swept
+    assert ran(world, url).counts == {"fresh": 4}
+    assert (
+        sweep_ledger(state, url, replace(EVERYTHING, runs_before=0, max_bytes=1)) == SweepResult()
+    )
+
+
+def test_the_runs_of_a_shared_ledger_are_listed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, n_documents=1)
+    report = ran(world, url)
+    monkeypatch.setenv("PADDOCK_LEDGER", url)
+    found = recent_runs(find_ledgers([tmp_path]), limit=5)
+    assert [past.row.run for past in found.runs] == [report.run]
