@@ -64,11 +64,10 @@ async def lock_soon(
     poll_s: float = 0.1,
     mode: int | None = PRIVATE_FILE,
     is_over: Callable[[], bool] = lambda: False,
-    on_wait: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[None]:
     """Hold a lock; wait at most `wait_s` for it (None: as long as it takes).
 
-    `on_wait` is called once, when another holds it; `is_over` ends the wait.
+    `is_over` ends the wait.
 
     Raises:
         LockTaken: another held it until then.
@@ -76,15 +75,11 @@ async def lock_soon(
     """
     lock = file_lock(path, mode=mode)
     ends_at = None if wait_s is None else time.monotonic() + wait_s
-    has_waited = False
     while True:
         try:
             lock.acquire(timeout=0)
             break
         except TimeoutError:  # filelock's is one
-            if not has_waited:
-                on_wait()
-                has_waited = True
             if is_over() or (ends_at is not None and time.monotonic() > ends_at):
                 raise LockTaken from None
         await asyncio.sleep(poll_s)

@@ -318,14 +318,7 @@ def _run_lock(
             "other machines know this folder by a ledger in PostgreSQL; "
             "this run uses the file beside it, since PADDOCK_LEDGER names none"
         )
-    return run_locks.hold_lock(
-        state / "locks",
-        name,
-        run=stats.run,
-        deadline_s=wait.longest_s,
-        note=wait.note,
-        is_over=wait.is_over,
-    )
+    return run_locks.hold_lock(state / "locks", name, run=stats.run, wait=wait)
 
 
 def _sweep_temporary_files(index: OutputIndex) -> int:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from paddock.engine.errors import EngineError
+from paddock.engine.request import Pool
 from paddock.engine.system.server_address import PoolAddress
+from paddock.runner.core.calls.model_pools import OnDemandPool
 from paddock.runner.settings import Settings
 
 from . import daemon_files
@@ -101,3 +103,24 @@ async def daemon_session(
 
 def is_daemon_running(settings: Settings) -> bool:
     return daemon_files.daemon_at(paths_of(settings)) is not None
+
+
+class ServicePool(OnDemandPool):
+    """The service's pool; one inside this process where there is no service."""
+
+    def __init__(self, settings: Settings, session: DaemonSession) -> None:
+        super().__init__(settings)
+        self._session = session
+
+    async def __aenter__(self) -> ServicePool:
+        """Use the service if it is running."""
+        if self._session.daemon is not None:
+            await self._opened()
+        return self
+
+    async def _source(self) -> AbstractAsyncContextManager[Pool]:
+        if not await self._session.start():
+            return await super()._source()
+        from paddock.engine.backends.rpc import RemotePool  # brings numpy, which a plan lacks
+
+        return RemotePool(self._session.place)

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,52 +79,6 @@ class LockHolder:
         return json.dumps(asdict(self))
 
 
-@asynccontextmanager
-async def hold_lock(
-    folder: Path,
-    name: str,
-    *,
-    run: str,
-    deadline_s: float | None,
-    is_over: Callable[[], bool],
-    note: Callable[[str], None],
-) -> AsyncIterator[bool]:
-    """Hold the lock `name` in `folder`; wait at most `deadline_s` for it, with a `note` once.
-
-    Yields whether the process that held it before crashed.
-
-    Raises:
-        Locked: the deadline passed, or `is_over` ends the wait.
-    """
-    holder_file = folder / f"{name}.json"
-    async with AsyncExitStack() as stack:
-        lock = file_locks.lock_soon(
-            folder / f"{name}.lock",
-            wait_s=deadline_s,
-            is_over=is_over,
-            on_wait=lambda: note(
-                f"waiting for {_holder_text(holder_file)}, which works on the same folder"
-            ),
-        )
-        try:
-            await stack.enter_async_context(lock)
-        except file_locks.LockTaken:
-            if is_over():
-                raise Locked("Interrupted while waiting for another run.") from None
-            raise Locked(
-                f"{_holder_text(holder_file)} works on the same folder and did not end "
-                f"within {deadline_s:g} s. Wait for it, or end it."
-            ) from None
-        stack.callback(holder_file.unlink, missing_ok=True)
-        has_crashed = holder_file.exists()
-        private_files.write_private(holder_file, LockHolder.here(run).as_json())
-        yield has_crashed
-
-
-def _holder_text(holder_file: Path) -> str:
-    return str(LockHolder.read(holder_file) or "another run")
-
-
 TURN_POLL_S = 0.5
 
 
@@ -156,6 +110,32 @@ class TurnWait:
                     f"Wait for it, or end it."
                 )
             await asyncio.sleep(TURN_POLL_S)
+
+
+@asynccontextmanager
+async def hold_lock(folder: Path, name: str, *, run: str, wait: TurnWait) -> AsyncIterator[bool]:
+    """Hold the lock `name` in `folder`; yield whether the process that held it before crashed.
+
+    Raises:
+        Locked: the deadline passed, or the run is stopped.
+    """
+    lock, holder_file = file_locks.file_lock(folder / f"{name}.lock"), folder / f"{name}.json"
+
+    async def take() -> tuple[object, str] | None:
+        try:
+            lock.acquire(timeout=0)
+        except TimeoutError:  # filelock's is one
+            return LockHolder.read(holder_file) or "another run", "works on the same folder"
+        return None
+
+    await wait.until_free(take)
+    try:
+        has_crashed = holder_file.exists()
+        private_files.write_private(holder_file, LockHolder.here(run).as_json())
+        yield has_crashed
+    finally:
+        holder_file.unlink(missing_ok=True)
+        lock.release()
 
 
 class SharedLock(Protocol):

@@ -11,20 +11,18 @@ from functools import partial
 from paddock.engine.request import Pool
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.core.calls.model_pools import OpenPool, open_default_pool, used_models
-from paddock.runner.daemon.daemon_session import DaemonSession, daemon_session, is_daemon_running
-from paddock.runner.daemon.on_demand_pool import ServicePool
+from paddock.runner.daemon.daemon_session import DaemonSession, ServicePool, daemon_session
 from paddock.runner.settings import Settings
 
-from .run_mode import ServiceUse, service_use
+from .run_mode import uses_service
 
 
 @asynccontextmanager
 async def local_service(
-    use: ServiceUse, bound: BoundPlan, settings: Settings, note: Callable[[str], None]
+    bound: BoundPlan, settings: Settings, note: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession | None]:
-    """Yield this machine's service, started if needed; None: not used."""
-    needs_service = not settings.pool_urls and any(not spec.pool for spec in used_models(bound))
-    if not needs_service or (use == "found" and not is_daemon_running(settings)):
+    """Yield this machine's service, started when a model is asked; None: none is asked here."""
+    if settings.pool_urls or all(spec.pool for spec in used_models(bound)):
         yield None
         return
     async with daemon_session(settings, note) as daemon:
@@ -35,8 +33,9 @@ async def local_service(
 async def shared_default_pool(settings: Settings) -> AsyncIterator[Pool]:
     """Yield one pool for several runs: where a run would use this machine's service, that."""
     note = partial(print, file=sys.stderr)
-    is_alone = service_use(None, os.environ) == "none"
-    if is_alone or settings.pool_urls or settings.pool.is_exact:  # it may have tuned copies
+    if (
+        not uses_service(None, os.environ) or settings.pool_urls or settings.pool.is_exact
+    ):  # it may have tuned copies
         async with open_default_pool(settings) as pool:
             yield pool
     else:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from paddock.runner.settings import is_ci
 
-ServiceUse = Literal["none", "found", "started"]
-"""Whether this machine's service is used: not at all, where it runs, or in any case."""
 
+def uses_service(local: bool | None, environ: Mapping[str, str], *, has_pool: bool = False) -> bool:
+    """Decide whether a run uses the service; `has_pool`: the caller brings a pool.
 
-def service_use(
-    local: bool | None, environ: Mapping[str, str], *, has_pool: bool = False, within: bool = False
-) -> ServiceUse:
-    """Decide whether a run uses the service.
-
-    `has_pool`: the caller brings a pool; `within`: the run is in a flow run.
-
-    >>> service_use(None, {}), service_use(True, {}), service_use(None, {"CI": "1"})
-    ('started', 'none', 'none')
-    >>> service_use(False, {"CI": "1"}), service_use(None, {"CI": "1"}, within=True)
-    ('started', 'found')
+    >>> uses_service(None, {}), uses_service(True, {}), uses_service(None, {"CI": "1"})
+    (True, False, False)
+    >>> uses_service(False, {"CI": "1"}), uses_service(None, {}, has_pool=True)
+    (True, False)
     """
-    in_ci = is_ci(environ) and local is None
-    if local is True or (has_pool and (within or local is None)) or (in_ci and not within):
-        return "none"
-    return "found" if in_ci else "started"
+    return local is False or (local is None and not has_pool and not is_ci(environ))
 
 
 def is_flow(local: bool | None, environ: Mapping[str, str], *, is_prefect: bool) -> bool:

@@ -28,7 +28,7 @@ from paddock.runner.progress.prefect_view import FLOW_MODULE
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 
-from .run_mode import ServiceUse, is_flow, service_use
+from .run_mode import is_flow, uses_service
 
 
 def is_within_flow_run() -> bool:
@@ -91,9 +91,6 @@ async def run_prepared(
     bound, settings, observer = prepared.bound, prepared.settings, environment.observer
     is_within = options.local is not True and is_within_flow_run()
     has_pool = environment.pool is not None
-    use: ServiceUse = "none"
-    if options.local is not True:
-        use = service_use(options.local, os.environ, has_pool=has_pool, within=is_within)
     outcome = ReportedEnd()
     async with AsyncExitStack() as stack:
         stack.enter_context(prepared.secrets.guarded())
@@ -104,12 +101,10 @@ async def run_prepared(
             )
             await stack.enter_async_context(notifying)
         service = None
-        if use != "none":
+        if uses_service(options.local, os.environ, has_pool=has_pool):
             from .local_service import local_service, pool_on_demand
 
-            daemon = await stack.enter_async_context(
-                local_service(use, bound, settings, observer.note)
-            )
+            daemon = await stack.enter_async_context(local_service(bound, settings, observer.note))
             service = None if daemon is None else pool_on_demand(settings, daemon)
         waiting: AbstractAsyncContextManager[object] = nullcontext()
         if is_within:

@@ -19,15 +19,13 @@ def test_a_lock_is_private_and_excludes_others_of_this_process(tmp_path: Path) -
         pass
 
 
-def test_the_next_one_waits_and_is_told_once(tmp_path: Path) -> None:
+def test_the_next_one_waits(tmp_path: Path) -> None:
     async def main() -> list[str]:
         events: list[str] = []
         file = tmp_path / "x.lock"
 
         async def second() -> None:
-            async with lock_soon(
-                file, wait_s=None, poll_s=0.001, on_wait=lambda: events.append("waits")
-            ):
+            async with lock_soon(file, wait_s=None, poll_s=0.001):
                 events.append("second")
 
         async with lock_soon(file, wait_s=0):
@@ -43,4 +41,4 @@ def test_the_next_one_waits_and_is_told_once(tmp_path: Path) -> None:
         await task
         return events
 
-    assert asyncio.run(main()) == ["waits", "first", "second"]
+    assert asyncio.run(main()) == ["first", "second"]

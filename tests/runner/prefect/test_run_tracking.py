@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.daemon.daemon_session import is_daemon_running
-from paddock.runner.daemon.on_demand_pool import ServicePool
+from paddock.runner.daemon.daemon_session import ServicePool, is_daemon_running
 from paddock.runner.prefect.local_service import shared_default_pool
-from paddock.runner.prefect.run_mode import is_flow, service_use
+from paddock.runner.prefect.run_mode import is_flow, uses_service
 from paddock.runner.settings import is_ci
 from tests.runner.world import settings
 
@@ -18,30 +17,8 @@ API = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
 
 @pytest.mark.parametrize("environ", [{}, API, {"CI": "1"}, {**API, "CI": "true"}])
 def test_local_is_alone_whatever_the_environment_says(environ: dict[str, str]) -> None:
-    assert service_use(True, environ) == "none"
+    assert not uses_service(True, environ)
     assert not is_flow(True, environ, is_prefect=True)
-
-
-def test_by_itself_a_run_has_the_service_and_no_prefect() -> None:
-    assert service_use(None, {}) == "started"
-    assert not is_flow(None, {"PREFECT_API_URL": " "}, is_prefect=False)
-
-
-def test_a_named_api_or_the_setting_makes_a_run_a_flow_run() -> None:
-    assert is_flow(None, {**API, "CI": "1"}, is_prefect=False)
-    assert is_flow(None, {}, is_prefect=True)
-
-
-def test_a_machine_that_builds_and_tests_is_left_alone() -> None:
-    assert service_use(None, {"CI": "1"}) == "none"
-    assert service_use(None, {"CI": "1"}, within=True) == "found"
-    assert service_use(False, {"CI": "1"}) == "started"
-
-
-def test_a_pool_of_the_callers_needs_no_service() -> None:
-    assert service_use(None, {}, has_pool=True) == "none"
-    assert service_use(None, {}, within=True, has_pool=True) == "none"
-    assert service_use(False, {}, has_pool=True) == "started"
 
 
 @pytest.mark.parametrize(
