@@ -34,8 +34,6 @@ class PoolSettings:
     """Requests that wait for one model; beyond it callers here wait, others get `Busy`."""
     max_wait_s: float = 5.0
     """How long a model that has work holds up another one that needs its room."""
-    lease_s: float = 3600.0
-    """After it a run's lease of its models is no longer heeded."""
     wait_timeout_s: float = 600.0
     """A request that waits outside is given up when nothing at all moves for so long."""
     n_ctx_tokens: int | None = None

@@ -177,7 +177,6 @@ def _model_state(model: ModelStats, metrics: ModelMetrics | None) -> dict[str, A
         "expires_s": model.expires_s,
         "load_s": round(model.load_s, 3),
         "pinned": model.is_pinned,
-        "leased": model.is_leased,
         "adapters": list(model.adapters),
         "digest": model.digest[:12],
         "role": model.role,

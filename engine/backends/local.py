@@ -128,17 +128,6 @@ class LocalPool(Pool):
     def stats(self) -> PoolStats:
         return self._residents.stats()
 
-    @asynccontextmanager
-    async def lease(self, models: Sequence[ModelSpec]) -> AsyncIterator[None]:
-        """Ask that these models stay in memory while it can be avoided that they go.
-
-        Nothing is loaded. The lease is advice and ends after `lease_s`: runs that together lease
-        more than fits take turns.
-        """
-        model_uses = [await self._request_use(model) for model in models]
-        async with self._residents.lease(model_uses):
-            yield
-
     async def probe(self, within_s: float = 10.0) -> tuple[ProbeResult, ...]:
         """Compute one token, or one vector, in each worker that is ready."""
         ready = [resident for resident in self._residents.resident() if resident.is_open]

@@ -4,9 +4,8 @@ No clock, no process, no memory is read. Models that are wanted at the same time
 B waits, A goes on until B's first request has waited `max_wait_s` and A has had a turn of that
 length (at least as long as its loading took, so that half of the time is work); then A drains, and
 later B gives way in the same manner. A model that falls idle meanwhile is kept for as long as
-reloading it would take (`max_wait_s` where a run has leased it): the ski-rental rule, never worse
-than twice the optimum. An interactive request cuts the waiting short, and goes before others that
-have not waited much longer.
+reloading it would take: the ski-rental rule, never worse than twice the optimum. An interactive
+request cuts the waiting short, and goes before others that have not waited much longer.
 
 Victims are chosen by GreedyDual-Size with the age in place of the inflation (Cao and Irani,
 "Cost-aware WWW proxy caching", 1997): a model that has been idle twice as long is taken to be half
@@ -37,7 +36,6 @@ class EvictionCandidate:
     """What it takes to bring it back."""
     idle_s: float
     is_busy: bool = False
-    is_leased: bool = False
     is_pinned: bool = False
 
 
@@ -46,17 +44,12 @@ def choose_victims(
 ) -> tuple[str, ...] | None:
     """Return the models to evict so that `missing` bytes and `n_places` places come free.
 
-    Busy and leased ones only where it cannot be avoided; pinned ones never. None: all together
-    would not be enough, so none should go.
+    Busy ones only where it cannot be avoided; pinned ones never. None: all together would not be
+    enough, so none should go.
     """
     free = [candidate for candidate in candidates if not candidate.is_pinned]
-    for spares_busy, spares_leased in ((True, True), (True, False), (False, True), (False, False)):
-        willing = [
-            candidate
-            for candidate in free
-            if not (spares_busy and candidate.is_busy)
-            and not (spares_leased and candidate.is_leased)
-        ]
+    for spares_busy in (True, False):
+        willing = [each for each in free if not (spares_busy and each.is_busy)]
         if _is_enough(willing, missing, n_places):
             by_price = sorted(
                 willing,
@@ -111,7 +104,6 @@ class LoadedState:
     ready_at: float = 0.0
     last_used_at: float = 0.0
     is_pinned: bool = False
-    is_leased: bool = False
 
     @property
     def is_leaving(self) -> bool:
@@ -237,8 +229,7 @@ def may_evict_at(model: LoadedState, waiting_model: WaitingModel, limits: Memory
     due = max(waiting_model.since + wait_s, model.ready_at + max(wait_s, model.load_s))
     if model.is_busy:
         return due
-    patience_s = limits.max_wait_s if model.is_leased else min(model.load_s, wait_s)
-    return min(due, model.last_used_at + patience_s)
+    return min(due, model.last_used_at + min(model.load_s, wait_s))
 
 
 def _decide_first(
@@ -330,7 +321,7 @@ def _evict_for(
 def _candidate(model: LoadedState, now: float) -> EvictionCandidate:
     idle_s = max(0.0, now - model.last_used_at)
     return EvictionCandidate(
-        model.key, model.room, model.load_s, idle_s, model.is_busy, model.is_leased, model.is_pinned
+        model.key, model.room, model.load_s, idle_s, model.is_busy, model.is_pinned
     )
 
 

@@ -193,7 +193,7 @@ class LoadedModel:
             self.expiry.cancel()
         self.expiry = self.expires_at = None
 
-    def policy_state(self, n_waiting: int, is_leased: bool) -> LoadedState:
+    def policy_state(self, n_waiting: int) -> LoadedState:
         return LoadedState(
             self.key,
             self.state,
@@ -204,7 +204,6 @@ class LoadedModel:
             self.ready_at,
             self.last_used_at,
             self.is_pinned,
-            is_leased,
         )
 
 

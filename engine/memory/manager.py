@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -91,15 +91,6 @@ _LOOK_AGAIN_S = 1.0  # how often the memory of other programs is read
 _REPLICA_AGAIN_S = 60.0  # after a replica that could not be loaded
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _ModelLease:
-    """A run's request to keep its models; advice that expires."""
-
-    sizes: Mapping[str, int]
-    """Bytes of the models' files, by the models' keys."""
-    until: float
-
-
 class ModelManager:
     """Loads, shares and unloads models. `close` ends every worker."""
 
@@ -123,7 +114,6 @@ class ModelManager:
         )
         self._memory = self._loader.memory
         self._queues: dict[str, WaitQueue] = {}
-        self._leases: set[_ModelLease] = set()
         self._layouts: dict[tuple[str, int, int | None, int], tuple[ModelLayout, ...]] = {}
         self._evicted_for: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
@@ -182,7 +172,6 @@ class ModelManager:
             expires_s=None if resident.expires_at is None else max(0.0, resident.expires_at - now),
             load_s=resident.load_s,
             is_pinned=resident.is_pinned,
-            is_leased=self.is_leased(resident.key),
             adapters=resident.layout_request.adapters,
             digest=resident.facts.digest,
             tuned_from=resident.facts.tuned_from or "",
@@ -192,10 +181,6 @@ class ModelManager:
             n_cells=worker.load.n_cells if worker and resident.facts.role == "chat" else 0,
             fallback=_shortcomings(worker.load) if worker else "",
         )
-
-    def is_leased(self, key: str) -> bool:
-        now = self.now()
-        return any(key in lease.sizes and now < lease.until for lease in self._leases)
 
     def awaited_load_s(self, key: str, since: float) -> float:
         """Return the seconds after `since` that a loaded model took to become ready."""
@@ -283,19 +268,6 @@ class ModelManager:
             yield resident.worker
         finally:
             self._release(resident, model_use)
-
-    @asynccontextmanager
-    async def lease(self, uses: Iterable[ModelUse]) -> AsyncIterator[None]:
-        """Ask that these models stay while it can be avoided that they go; loads nothing."""
-        self._start_managing()
-        sizes = {model_use.key: model_use.facts.size_bytes for model_use in uses}
-        lease = _ModelLease(sizes, self.now() + self._settings.lease_s)
-        self._leases.add(lease)
-        try:
-            yield
-        finally:
-            self._leases.discard(lease)
-            self._wake.set()
 
     async def dismiss(self, is_meant: Callable[[LoadedModel], bool]) -> bool:
         """Unload models when their last requests have ended; return whether there were any.
@@ -481,8 +453,7 @@ class ModelManager:
                 if key in layouts
             ]
             loaded = [
-                model.policy_state(self.n_waiting(model.model_key), self.is_leased(model.key))
-                for model in self.resident()
+                model.policy_state(self.n_waiting(model.model_key)) for model in self.resident()
             ]
             move = decide(loaded, waiting, self._memory.free, self._limits(), self.now())
             if isinstance(move, WaitForChange):
@@ -506,16 +477,13 @@ class ModelManager:
     def _others_bytes(self, key: str) -> int:
         """Return the file sizes of unloaded models that will be needed beside this one.
 
-        Requests wait for them, a run leases them, or they were evicted for this one.
+        Requests wait for them, or they were evicted for this one.
         """
-        now = self.now()
         sizes = {
             other_key: size
             for other_key, size in self._sizes.items()
             if other_key in self._evicted_for
         }
-        for lease in self._leases:
-            sizes |= lease.sizes if now < lease.until else {}
         for other_key in self._missing_models():
             sizes[other_key] = self._queues[other_key].most_urgent.model_use.facts.size_bytes
         there = {key, *(model.model_key for model in self.resident())}

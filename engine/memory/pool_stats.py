@@ -61,7 +61,6 @@ class ModelStats:
     """Seconds until it is unloaded if no request comes; None: it is in use, or stays."""
     load_s: float = 0.0
     is_pinned: bool = False
-    is_leased: bool = False
     adapters: tuple[str, ...] = ()
     digest: str = ""
     tuned_from: str = ""

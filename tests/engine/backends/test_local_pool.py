@@ -128,10 +128,9 @@ async def test_deadlines_end_a_request_and_waiting_in_the_queue_does_not_count(
 
 
 async def test_what_a_pool_holds_can_be_seen(single: LocalPool) -> None:
-    async with single.lease([CHAT]):
-        await single.chat(ask("Hello", params={"max_tokens": 2})).reply()
-        (held,) = single.stats().resident
-        assert held.is_leased and not held.is_pinned
+    await single.chat(ask("Hello", params={"max_tokens": 2})).reply()
+    (held,) = single.stats().resident
+    assert not held.is_pinned
     assert (held.name, held.state, held.n_users) == ("smollm2:135m", "ready", 0)
     assert held.host_bytes > 90_000_000, "as measured"
     assert held.placed == "all 31 layers on the processor"

@@ -54,7 +54,7 @@ def test_on_two_devices_only_one_of_two_models_makes_room() -> None:
     assert decide([leaving, two], [wish], MemoryAmount(0, (1, 1)), THREE, 100) == WaitForChange()
 
 
-BUSY, LEASED = replace(A, n_users=3), replace(A, is_leased=True, last_used_at=98)
+BUSY = replace(A, n_users=3)
 SLOW = replace(A, n_users=1, load_s=30, ready_at=99)
 CASES: dict[str, tuple[LoadedState, MemoryLimits, float, object]] = {
     "a model that has just fallen idle stays as long as loading it takes":
@@ -63,8 +63,6 @@ CASES: dict[str, tuple[LoadedState, MemoryLimits, float, object]] = {
     "and then drains": (BUSY, ONE, 105, EvictModels(("a",))),
     "a model that was just loaded has a turn as long as its load":
         (SLOW, ONE, 105, WaitForChange(129)),
-    "a leased model that is idle is spared for max_wait": (LEASED, ONE, 100, WaitForChange(103)),
-    "and no longer": (LEASED, ONE, 103, EvictModels(("a",))),
     "who drains already is waited for":
         (replace(A, state="draining", n_users=1), ONE, 100, WaitForChange(None)),
     "a model that loads for someone is not stopped":
@@ -134,7 +132,6 @@ stays = st.lists(
         st.integers(0, 3),
         st.floats(0, 100),
         st.floats(0, 100),
-        st.booleans(),
         st.booleans(),
     ),
     max_size=4,

@@ -197,25 +197,13 @@ async def test_a_longer_context_makes_the_worker_wider_and_never_loads_again() -
         assert machine.log[-1] == "widen a"
 
 
-async def test_a_leased_model_is_spared_while_another_can_go() -> None:
-    machine = FakeMachine(9, FakeModel("a", load_s=1), FakeModel("b", load_s=90), FakeModel("c"))
-    async with opened(machine) as house, house.residents.lease([house.ask("a")]):
-        await house.chat("b")
-        await house.chat("a")
-        await asyncio.sleep(200)
-        await house.chat("c")
-        assert sorted(house.there()) == ["a", "c"], "though the other is dearer to bring back"
-
-
 async def test_a_model_leaves_room_for_those_that_are_needed_next_to_it() -> None:
     machine = FakeMachine(10, FakeModel("a", 4), FakeModel("b", 3), FakeModel("c", 9))
     size = {name: machine.models[name].facts.size_bytes for name in "abc"}
     async with opened(machine) as house:
-        async with house.residents.lease([house.ask("a"), house.ask("b")]):
-            await house.chat("a")
-            assert machine.others_bytes["a"] == size["b"]
-            await house.chat("b")
-            assert machine.others_bytes["b"] == 0, "the other one is there"
+        await house.chat("a")
+        await house.chat("b")
+        assert machine.others_bytes["b"] == 0, "the other one is there"
         await house.chat("c")
         assert house.there() == {"c": "ready"}
         assert machine.others_bytes["c"] == size["a"] + size["b"], "they had to go for it"
@@ -274,19 +262,6 @@ async def test_a_replica_that_cannot_be_loaded_does_no_harm() -> None:
         await asyncio.sleep(60)
         await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
         assert machine.cards() == {0: ["a"], 1: ["a"]}, "after a minute it is tried again"
-
-
-async def test_two_runs_that_lease_more_than_there_is_room_for_take_turns() -> None:
-    machine = FakeMachine(5, FakeModel("a"), FakeModel("b"))
-
-    async def job(house: House, names: str) -> None:
-        async with house.residents.lease([house.ask(name) for name in names]):
-            for name in names * 3:
-                await house.chat(name)
-
-    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
-        await asyncio.gather(job(house, "ab"), job(house, "ba"))
-        assert now() < 120
 
 
 async def test_a_pinned_model_never_makes_room() -> None:
