@@ -198,7 +198,6 @@ class GgufHeader:
 
 
 def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
-    """Return the next multiple of an alignment."""
     return -(-n_bytes // alignment) * alignment
 
 
@@ -260,7 +259,6 @@ class _GgufReader:
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
 
     def name(self) -> str:
-        """Read a key or a tensor's name."""
         n_bytes = self.number("<Q")
         if n_bytes > MAX_NAME_BYTES:
             raise _LimitExceeded(f"a name of {n_bytes:,} bytes")

@@ -116,8 +116,6 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of a model without loading it."""
-
     name: str
     path: str
     digest: str

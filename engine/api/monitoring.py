@@ -35,8 +35,6 @@ _REPORT_FRESH_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """The results of one probe of all workers."""
-
     probes: tuple[ProbeResult, ...]
     at: float
     """By `time.monotonic`."""

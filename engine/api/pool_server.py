@@ -174,7 +174,6 @@ class _PoolRoutes:
 
 
 def _joined_text_chunks(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Return the chunks, neighbours of plain text joined."""
     joined: list[Chunk] = []
     for chunk in chunks:
         is_plain = not (chunk.tool_calls or chunk.logprobs)

@@ -24,8 +24,6 @@ from paddock.engine.system.light_dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Service:
-    """The parts that handlers need."""
-
     pool: LocalPool
     store: ModelStore
     finder: ModelFinder

@@ -154,7 +154,6 @@ class BlobStore:
         return digest
 
     def temporary_path(self) -> Path:
-        """Return a new path for a temporary file in this folder."""
         with store_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f".{os.getpid()}-{secrets.token_hex(6)}.part"

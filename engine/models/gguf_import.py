@@ -215,8 +215,6 @@ def _with_family(config: ModelConfig, family: str) -> ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class ImportedFiles:
-    """The files of one model, by the digests of their blobs."""
-
     model: str
     projectors: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()

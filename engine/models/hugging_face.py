@@ -104,7 +104,6 @@ def list_hub_files(repository: str, revision: str | None, options: TransferOptio
 def _hub_errors(
     errors: ModuleType, host: str, repository: str, revision: str | None
 ) -> Iterator[None]:
-    """Convert huggingface_hub's errors."""
     # The base classes are those of huggingface_hub's HTTP library.
     unreached: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
     where = f"{host}/{repository}"

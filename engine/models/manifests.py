@@ -36,8 +36,6 @@ LICENSE_TYPE = "application/vnd.ollama.image.license"
 
 @dataclass(frozen=True, slots=True)
 class ManifestLayer:
-    """One blob of a model, with its type."""
-
     media_type: str
     digest: str
     """`sha256:` and 64 hexadecimal digits."""
@@ -48,8 +46,6 @@ class ManifestLayer:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A model's parts."""
-
     config: ManifestLayer | None
     """None in some old manifests and in hand-made ones."""
     layers: tuple[ManifestLayer, ...]

@@ -165,7 +165,6 @@ def list_cards(finder: ModelFinder) -> list[ModelCard]:
 
 
 def model_capabilities(finder: ModelFinder, facts: ModelFacts) -> tuple[str, ...]:
-    """Return a model's capabilities, such as `completion` and `tools`."""
     header = finder.files.header(Path(facts.path), tuple(map(Path, facts.parts)))
     return _capabilities_of(header, facts.template, facts.projector is not None)
 

@@ -126,8 +126,6 @@ def file_stamp(path: Path) -> FileStamp:
 
 @dataclass(frozen=True, slots=True)
 class FoundModel:
-    """A model's files and their origin."""
-
     name: str
     path: Path
     origin: ModelOrigin

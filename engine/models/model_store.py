@@ -194,8 +194,6 @@ _MIN_PRUNE_AGE_S = DAY_S
 
 @dataclass(frozen=True, slots=True)
 class BlobFault:
-    """A missing or corrupt blob."""
-
     digest: str
     path: str
     kind: Literal["missing", "corrupt", "unreadable"]

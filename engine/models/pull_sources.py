@@ -46,8 +46,6 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class UrlSource:
-    """A GGUF file at a URL."""
-
     name: ModelName
     url: str
 
@@ -57,8 +55,6 @@ class UrlSource:
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A GGUF file on this machine."""
-
     name: ModelName
     path: Path
 

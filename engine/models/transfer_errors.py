@@ -22,8 +22,6 @@ class NotPublished(TransferError):
 
 
 class HostUnreachable(TransferError):
-    """No connection to a host could be made."""
-
     def __init__(self, host: str, why: str, advice: str = "") -> None:
         self.host = host
         self.why = why
@@ -51,8 +49,6 @@ class TransferInterrupted(TransferError):
 
 
 class TransferRefused(TransferError):
-    """The server answered with an error."""
-
     def __init__(self, host: str, status: int, why: str, advice: str | None = None) -> None:
         self.status = status
         advice = _status_advice(status) if advice is None else advice
@@ -61,8 +57,6 @@ class TransferRefused(TransferError):
 
 
 class HostNotTrusted(TransferError):
-    """The host is not among the trusted ones."""
-
     def __init__(self, host: str, trusted: Sequence[str]) -> None:
         self.host = host
         super().__init__(
@@ -79,8 +73,6 @@ class NotEncrypted(TransferError):
 
 
 class RedirectsToPrivateHost(TransferError):
-    """A public server redirects to a private network."""
-
     def __init__(self, before: str, host: str) -> None:
         self.host = host
         super().__init__(
@@ -90,8 +82,6 @@ class RedirectsToPrivateHost(TransferError):
 
 
 class ProxyUnusable(TransferError):
-    """A proxy in the environment cannot be used."""
-
     def __init__(self, why: str) -> None:
         super().__init__(
             f"a proxy in the environment cannot be used: {why}. "

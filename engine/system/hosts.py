@@ -64,8 +64,6 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Scheme, host and port of an URL."""
-
     scheme: str
     host: Host
     port: int

@@ -110,7 +110,6 @@ class UnixClient:
                 return connection, status, headers
 
     async def _connection(self) -> _OpenSocket:
-        """Return an idle connection, else a new one."""
         while self._idle:
             connection = self._idle.pop()
             is_old = time.monotonic() - (connection.idle_since or 0.0) > IDLE_CONNECTION_S

@@ -283,7 +283,6 @@ def _open(path: str, flags: int) -> int:
 
 
 def _by_kernel(path: str, flags: int) -> int:
-    """Open a path with `openat2`."""
     how = _HOW.pack(flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
     name = os.fsencode(path)
     if b"\0" in name:

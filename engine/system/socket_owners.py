@@ -91,5 +91,4 @@ def _hex_words(packed: bytes) -> str:
 
 
 def knows_socket_owners() -> bool:
-    """Return whether this system tells who owns a socket."""
     return _SOCKET_TABLES[0].exists()

@@ -414,8 +414,6 @@ class _MessagesToolChoice(_Fields):
 
 
 class PromptBody(_Fields):
-    """The fields of both endpoints."""
-
     model: Needed
     system: _Texts = ()
     messages: Annotated[Items[_Turn], Field(min_length=1)]

@@ -166,7 +166,6 @@ def warning_header(n_tokens: int | None) -> dict[str, str]:
 async def render_prompt(
     request: Request, model_request: ModelRequest, pool_request: ChatRequest
 ) -> dict[str, Any]:
-    """Return Ollama's object with the rendered prompt."""
     once = {**pool_request.params, "max_tokens": 1}
     probe = replace(pool_request, params=once, constraint=None, n_logprobs=None, wants_tokens=True)
 

@@ -56,8 +56,6 @@ class OllamaBody(Body):
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """The common fields of every request that uses a model."""
-
     service: Service
     model: str
     """As the client wrote it, for the answer."""
@@ -137,8 +135,6 @@ def _in_range(n_logprobs: int) -> int:
 
 
 class AnswerBody(OllamaBody):
-    """The common fields of requests for an answer."""
-
     top_logprobs: Annotated[Whole, AfterValidator(_in_range)] = 0
     logprobs: bool = False
     format: Any = None

@@ -143,8 +143,6 @@ async def transfer_options(service: Service, *, insecure: bool = False) -> Trans
 
 
 class CreateBody(NamedModelBody):
-    """How a model is made."""
-
     base: str = Field("", alias="from")
     files: Texts = Field(default_factory=dict)
     """Digests by file name; never a path of this machine."""

@@ -51,8 +51,6 @@ from .batch_lines import (
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """One uploaded file or file of results."""
-
     id: str
     filename: str
     purpose: str
@@ -113,7 +111,6 @@ class BatchRecord:
 
     @property
     def result_ids(self) -> tuple[str, str]:
-        """The ids of its output and error file."""
         own = self.id.removeprefix("batch_")
         return f"file-{own}00", f"file-{own}01"
 
@@ -287,8 +284,6 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class _RunningBatch:
-    """One batch that this process runs."""
-
     record: BatchRecord
     is_cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)

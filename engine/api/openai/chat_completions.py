@@ -53,8 +53,6 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Id and creation time of an answer."""
-
     id: str
     created: int
     """Seconds since the epoch."""
@@ -170,7 +168,6 @@ def arguments_text(call: ToolCall) -> str:
 
 
 def usage_value(replies: Sequence[Reply], n_choices: int) -> dict[str, Any]:
-    """Return `usage` of chat completions and completions."""
     every = [reply.usage for reply in replies]
     n_prompt = sum(usage.prompt_tokens for usage in every[::n_choices])
     n_completion = sum(usage.completion_tokens for usage in every)
@@ -215,8 +212,6 @@ def logprob_values(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _ChoicesCall(GenerationCall):
-    """A call whose answer is a list of choices."""
-
     includes_usage: bool
     wants_logprobs: bool
 
@@ -305,7 +300,6 @@ class ChatCall(_ChoicesCall):
         }
 
     def calls_value(self, calls: Sequence[ToolCall], first: int) -> Body:
-        """Return the field with calls, of which the first has a number."""
         values = [tool_call_value(call, number) for number, call in enumerate(calls, first)]
         if self.answers_by_function:
             return {"function_call": values[0]["function"]}
@@ -410,8 +404,6 @@ MAX_ANSWERS = 2048
 
 @dataclass(frozen=True, slots=True)
 class CompletionCall(_ChoicesCall):
-    """Completions of one or more prompts."""
-
     echoes: bool
     echoed: tuple[str, ...] = ()
     """The text before each answer, one for each prompt; set where `echoes`."""

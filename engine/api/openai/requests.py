@@ -82,8 +82,6 @@ def _whole_context(n_tokens: int) -> int:
 
 
 class ModelBody(OpenAIBody):
-    """The fields of every request that uses a model."""
-
     model: Needed
     truncate: bool = False
     truncate_prompt_tokens: Annotated[Whole, AfterValidator(_whole_context)] | None = None
@@ -213,8 +211,6 @@ class ResponseFormat(OpenAIBody):
 
 
 class SamplingBody(ModelBody):
-    """The fields of every request for an answer."""
-
     temperature: float | None = _ranged((0, 2))
     top_p: float | None = _ranged((0, 1))
     frequency_penalty: float | None = _ranged((-2, 2))

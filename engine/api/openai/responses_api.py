@@ -137,8 +137,6 @@ class _OpenItem:
 
 
 class _ResponseStreamWriter(CallStreamWriter):
-    """Writes one stream of numbered events."""
-
     def __init__(self, call: ResponseCall, stamp: Stamp) -> None:
         self._call = call
         self._stamp = stamp
