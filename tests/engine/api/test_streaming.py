@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from paddock.engine.api import streaming
+from paddock.engine.api.errors import api_error
 from paddock.engine.api.streaming import (
     dumps,
     expires_at,
@@ -23,7 +24,7 @@ from paddock.engine.api.streaming import (
     sse_event,
     sse_response,
 )
-from paddock.engine.errors import Busy
+from paddock.engine.errors import Busy, StoreFull
 from tests.live import CHAT, Live
 
 FREE_S = 15.0
@@ -231,3 +232,8 @@ def test_moments_can_be_read_by_python_and_for_ever_is_three_centuries() -> None
     assert datetime.fromisoformat(rfc3339(moment)) == moment
     assert datetime.fromisoformat(expires_at(None)).year in (2318, 2319)
     assert nanoseconds(0.000000001) == 1
+
+
+def test_what_would_fail_again_says_that_it_is_not_to_be_tried_again() -> None:
+    error = api_error(StoreFull("/models", 0))
+    assert (error.status, error.headers["x-should-retry"]) == (507, "false")
