@@ -32,14 +32,6 @@ def bounded(world: World, *, pool: FakePool | None = None, **options: Any) -> tu
 REVIEWED = ", review: {when: 'true'}"
 
 
-def test_a_rejected_answer_is_asked_for_again_where_what_failed_is_retried(tmp_path: Path) -> None:
-    world = ReviewedWorld(tmp_path, EACH + summed(REVIEWED), n_documents=1)
-    world.run()
-    world.decide_all("reject", reason="no")
-    assert bounded(world) == (0, 0)
-    assert bounded(world, retry_failed=True) == (1, 1)
-
-
 ALL_SUMS = '  - {id: all, uses: chat, with: {prompt: "Of {{ steps.each.results }}"}}\n'
 KIND = ", reply: {schema: {kind: 'enum[bill, letter]'}}"
 
@@ -69,28 +61,7 @@ NESTED = f"""\
         for_each: word in ['a']
         do: [{{id: a, uses: chat, with: {{prompt: "{{{{ word }}}}"}}{REVIEWED}}}]
 """
-
-
-@pytest.mark.parametrize(
-    ("body", "more"), [(IN_PIPELINE, NO), (IN_PIPELINE, REVIEWED), (NESTED, "")]
-)
-def test_what_follows_what_may_end_its_item_is_asked_at_most(
-    tmp_path: Path, body: str, more: str
-) -> None:
-    step_of = f'{{id: a, uses: chat, with: {{prompt: "{{{{ inputs.text }}}}"}}{more}}}'
-    inner = f"inputs: {{text: {{type: str}}}}\nsteps: [{step_of}]\n"
-    world = World(tmp_path, EACH + body + ABOUT_TEXT, {"inner.yaml": inner}, n_documents=1)
-    assert bounded(world) == (1, 2)
-
-
-def test_what_reads_a_block_of_which_all_items_may_fail_is_asked_at_most(tmp_path: Path) -> None:
-    text = EACH + summed(NO) + "    returns: steps.sum.text\n" + ALL_SUMS
-    world = World(tmp_path, text, n_documents=2)
-    assert bounded(world, pool=FakePool(answer=lambda _: "x")) == (2, 3)
-
-
-def test_what_reads_a_block_whose_returns_surely_fail_is_asked_at_most(tmp_path: Path) -> None:
-    text = """\
+ROWS = """\
 steps:
   - {id: rows, uses: files.rows, with: {path: rows.jsonl}}
   - id: each
@@ -98,8 +69,37 @@ steps:
     do: [{uses: prompt, with: {template: "{{ row.name }}"}}]
     returns: row.price
 """
-    world = World(tmp_path, text + ALL_SUMS, {"rows.jsonl": '{"name": "a"}'})
-    assert bounded(world) == (0, 1)
+THREE = """\
+steps:
+  - {id: a, uses: chat, with: {prompt: Hi}}
+  - {id: b, uses: chat, with: {prompt: "Of {{ steps.a.text }}"}MORE}
+  - {id: c, uses: chat, with: {prompt: "About {{ steps.b.text }}"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "of_inner", "expected"),
+    [
+        (EACH + IN_PIPELINE + ABOUT_TEXT, NO, (1, 2)),
+        (EACH + IN_PIPELINE + ABOUT_TEXT, REVIEWED, (1, 2)),
+        (EACH + NESTED + ABOUT_TEXT, "", (1, 2)),
+        (EACH + summed(NO) + "    returns: steps.sum.text\n" + ALL_SUMS, "", (1, 2)),
+        (ROWS + ALL_SUMS, "", (0, 1)),
+        (THREE.replace("MORE", REVIEWED), "", (2, 3)),
+        (THREE.replace("MORE", ", if: \"'no' in steps.a.text\""), "", (1, 3)),
+    ],
+    ids=[
+        "a pipeline may fail", "a pipeline may wait", "a block may wait", "all items may fail",
+        "returns fail", "a step may wait", "a step may be skipped",
+    ],
+)  # fmt: skip
+def test_what_is_behind_what_may_end_there_is_asked_at_most(
+    tmp_path: Path, text: str, of_inner: str, expected: tuple[int, int]
+) -> None:
+    step_of = f'{{id: a, uses: chat, with: {{prompt: "{{{{ inputs.text }}}}"}}{of_inner}}}'
+    inner = f"inputs: {{text: {{type: str}}}}\nsteps: [{step_of}]\n"
+    beside = {"inner.yaml": inner, "rows.jsonl": '{"name": "a"}'}
+    assert bounded(World(tmp_path, text, beside, n_documents=1)) == expected
 
 
 def test_an_item_that_only_lacks_a_file_has_a_result(tmp_path: Path) -> None:
@@ -112,18 +112,6 @@ def test_an_item_that_only_lacks_a_file_has_a_result(tmp_path: Path) -> None:
     assert bounded(world) == (0, 0)
 
 
-@pytest.mark.parametrize("more", [REVIEWED, ", if: \"'no' in steps.a.text\""])
-def test_what_reads_a_step_that_may_wait_or_be_skipped_is_asked_at_most(
-    tmp_path: Path, more: str
-) -> None:
-    steps = (
-        "  - {id: a, uses: chat, with: {prompt: Hi}}\n",
-        f'  - {{id: b, uses: chat, with: {{prompt: "Of {{{{ steps.a.text }}}}"}}{more}}}\n',
-        '  - {id: c, uses: chat, with: {prompt: "About {{ steps.b.text }}"}}\n',
-    )
-    bounded(World(tmp_path, "steps:\n" + "".join(steps)))
-
-
 TOP = "steps:\n  - {id: a, uses: chat, with: {prompt: Hi}%s}\n"
 
 
@@ -131,11 +119,12 @@ TOP = "steps:\n  - {id: a, uses: chat, with: {prompt: Hi}%s}\n"
     ("text", "inner"),
     [
         (TOP % REVIEWED, ""),
+        (EACH + summed(REVIEWED), ""),
         ("steps: [{id: p, uses: pipeline, with: {file: inner.yaml}}]\n", TOP % REVIEWED),
         (TOP % (REVIEWED + ", escalate: {to: large, when: 'false'}"), ""),
         (EACH + summed(REVIEWED + ", escalate: {to: large, when: 'false'}"), ""),
     ],
-    ids=["top", "inner", "top, escalated", "item, escalated"],
+    ids=["top", "item", "inner", "top, escalated", "item, escalated"],
 )
 def test_what_a_person_rejected_is_asked_for_again_wherever_it_stands(
     tmp_path: Path, text: str, inner: str
