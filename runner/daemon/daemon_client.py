@@ -38,7 +38,6 @@ from .daemon_files import (
 
 PREFIX, LEASE = "/paddock/residence", "/lease"
 ASK_TIMEOUT_S = 10.0
-ANSWER_S = 5.0
 SILENCE_S = 30.0  # a heartbeat comes every 5 s
 
 
@@ -68,24 +67,6 @@ def ask_daemon(
             str(data.get("error") or f"The local service answered with status {status}.")
         )
     return data
-
-
-async def request_daemon(
-    daemon: DaemonInfo, path: str, body: dict[str, Any], *, within_s: float = ANSWER_S
-) -> dict[str, Any]:
-    """Send a request and return the answer.
-
-    Raises:
-        DaemonError: no answer comes in time, or it refuses.
-    """
-    client = UnixClient(daemon.socket, silence_s=within_s)
-    try:
-        answer = await client.request("POST", PREFIX + path, json.dumps(body).encode())
-    except (ConnectionBroken, UnexpectedStatus) as error:
-        raise DaemonError(_silent(daemon, error)) from None
-    finally:
-        await client.aclose()
-    return json_object(answer) or {}
 
 
 @asynccontextmanager
@@ -129,7 +110,7 @@ async def ensure_daemon(settings: Settings, tell: Tell | None = None) -> DaemonI
         for other in await asyncio.to_thread(daemon_files.running_daemons, daemon.state_dir):
             if other.socket != daemon.socket and other.kind == "background":
                 with suppress(DaemonError):
-                    await request_daemon(other, "/retire", {})
+                    await asyncio.to_thread(ask_daemon, other, "/retire", {})
     return daemon
 
 

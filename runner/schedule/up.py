@@ -31,8 +31,8 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.model import Pipeline
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.core.other_runs.concurrency_groups import group_holders
-from paddock.runner.daemon.daemon_client import request_daemon
-from paddock.runner.daemon.daemon_files import DaemonError, find_daemon
+from paddock.runner.daemon.daemon_client import ask_daemon
+from paddock.runner.daemon.daemon_files import DaemonError, running_daemons
 from paddock.runner.daemon.prefect_auth import own_auth_string, password_file
 from paddock.runner.daemon.prefect_server import keep_own_server
 from paddock.runner.ledger.entries import LedgerError
@@ -290,10 +290,10 @@ class Up:
         await self._run_manager.round()
         if self._run_manager.wants_rest and not self._run_manager.jobs:
             self._run_manager.wants_rest = False
-            daemon = await asyncio.to_thread(find_daemon, self._settings)
-            with contextlib.suppress(DaemonError):
-                if daemon is not None:
-                    await request_daemon(daemon, "/rest", {})
+            for daemon in await asyncio.to_thread(running_daemons, self._settings.state_dir):
+                with contextlib.suppress(DaemonError):
+                    if daemon.kind == "background":
+                        await asyncio.to_thread(ask_daemon, daemon, "/rest", {})
 
     async def _reconcile(self, served: dict[str, TriggeredPipeline]) -> None:
         """Put these pipelines in service, and no others; a running run continues to its end.
