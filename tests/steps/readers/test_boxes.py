@@ -84,29 +84,6 @@ TABLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("marked", ["1,250.00", "84.00", "Rope"])
-def test_the_box_of_a_word_in_a_table_covers_this_word_alone(
-    placed: Placed, readers: ReaderPool, marked: str
-) -> None:
-    path = placed("a.pdf", page_with(*TABLE, marked=marked))
-    assert_covers_what_is_red(box_of(path, marked, readers), pixels_of(path, readers))
-
-
-@pytest.mark.parametrize("angle", [90, 180, 270])
-def test_boxes_are_of_the_page_as_it_is_shown_when_it_is_rotated(
-    placed: Placed, readers: ReaderPool, angle: int
-) -> None:
-    data = rotated(page_with(*TABLE, marked="84.00"), angle)
-    path = placed("a.pdf", data)
-    pixels = pixels_of(path, readers)
-    assert pixels.shape[0] > pixels.shape[1] if angle != 180 else pixels.shape[1] > pixels.shape[0]
-    assert_covers_what_is_red(box_of(path, "84.00", readers), pixels)
-
-
-def rotated(data: bytes, angle: int) -> bytes:
-    return changed(data, lambda page: page.set_rotation(angle))
-
-
 def changed(data: bytes, change: Callable[[Any], None]) -> bytes:
     document = pypdfium2.PdfDocument(data)
     change(document[0])
@@ -128,35 +105,33 @@ def cropped_and_turned(page: Any) -> None:
     page.set_rotation(90)
 
 
-@pytest.mark.parametrize("change", [cropped, moved, cropped_and_turned])
-def test_boxes_are_of_the_page_as_it_is_shown_when_its_borders_are_others(
-    placed: Placed, readers: ReaderPool, change: Callable[[Any], None]
+CHANGES: dict[str, Callable[[Any], None]] = {
+    "as it is": lambda page: None,
+    "turned by 90": lambda page: page.set_rotation(90),
+    "turned by 180": lambda page: page.set_rotation(180),
+    "turned by 270": lambda page: page.set_rotation(270),
+    "cropped": cropped,
+    "moved": moved,
+    "cropped and turned": cropped_and_turned,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "marked"),
+    [
+        *(("as it is", word) for word in ("1,250.00", "Rope")),
+        *((name, "84.00") for name in CHANGES),
+    ],
+)
+def test_the_box_of_a_word_covers_this_word_alone_as_the_page_is_shown(
+    placed: Placed, readers: ReaderPool, change: str, marked: str
 ) -> None:
-    path = placed("a.pdf", changed(page_with(*TABLE, marked="84.00"), change))
+    path = placed("a.pdf", changed(page_with(*TABLE, marked=marked), CHANGES[change]))
     pixels = pixels_of(path, readers)
-    assert_covers_what_is_red(box_of(path, "84.00", readers), pixels)
-
-
-def test_a_word_of_two_lines_and_the_second_column_has_one_box_around_both_parts(
-    placed: Placed, readers: ReaderPool
-) -> None:
-    made = FPDF(unit="pt", format=(600, 400))
-    made.add_page()
-    made.set_font("Helvetica", size=12)
-    made.set_text_color(*BLACK)
-    for row in range(6):
-        made.text(40, 60 + 20 * row, f"left line {row} of the text")
-    for row, words in enumerate(("first in the right", "an indem\u00ad", "nity of 1,250.00")):
-        made.text(320, 60 + 20 * row, words)
-    path = placed("a.pdf", bytes(made.output()))
-    text = read_here(path).text
-    left, top, right, bottom = box_of(path, "1,250.00", readers)
-    assert left > 0.5
-    assert 0.2 < top < bottom < 0.3  # its base line is at 100 of 400 points
-    whole = "indemnity" if "indemnity" in text else "indem"
-    assert box_of(path, whole, readers)[0] > 0.5
-    assert box_of(path, "left line 5", readers)[2] < 0.5
-    assert right > left
+    if "cropped" not in change:
+        is_upright = pixels.shape[0] > pixels.shape[1]
+        assert is_upright is (change in ("turned by 90", "turned by 270"))
+    assert_covers_what_is_red(box_of(path, marked, readers), pixels)
 
 
 def test_a_quote_that_the_page_does_not_have_there_has_no_box(

@@ -80,16 +80,6 @@ def test_mails_are_not_followed_for_ever() -> None:
     assert found.notes == (": attachment '3' is not read: mails are nested too deeply in it",)
 
 
-def test_a_page_of_html_is_read_as_markdown_and_plain_text_is_preferred() -> None:
-    mail = EmailMessage()
-    mail["Subject"] = "x"
-    mail.set_content("<h1>Rain</h1><p>It <b>rains</b>.</p>", subtype="html")
-    assert document(mail.as_bytes()).text == "Subject: x\n\n# Rain\n\nIt **rains**."
-    mail.set_content("It rains, plainly.")
-    mail.add_alternative("<p>It rains</p>", subtype="html")
-    assert document(mail.as_bytes()).text == "Subject: x\n\nIt rains, plainly."
-
-
 def test_a_wrong_charset_does_not_lose_the_text() -> None:
     data = b'Subject: x\nContent-Type: text/plain; charset="klingon"\n\nGr\xc3\xbc\xc3\x9fe'
     assert document(data).text == "Subject: x\n\nGrüße"

@@ -7,9 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from paddock.steps.base import StepError
-from paddock.steps.readers import ocr_engine, pdf, reader
-from paddock.steps.readers.ocr_layout import SeenText
-from paddock.steps.readers.reader_process import ReadOptions
+from paddock.steps.readers import ocr_engine, reader
 from tests.fakes.office import eml, scan, scanned_pdf
 from tests.fakes.readers import read_here
 
@@ -49,19 +47,6 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
     assert str(caught.value) == (
         "'a.png' is a picture. To read it install the extra: pip install 'paddock-llm[ocr]'."
     )
-
-
-def test_a_huge_page_is_drawn_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[tuple[int, ...]] = []
-
-    def see(pixels: object, known: object) -> SeenText:
-        sizes.append(pixels.shape)  # type: ignore[attr-defined]
-        return SeenText("x")
-
-    data = scanned_pdf(["one"], size=(9000, 300))
-    monkeypatch.setattr(ocr_engine, "recognise", see)
-    pdf.read_pdf(BytesIO(data), ReadOptions())
-    assert sizes == [(80, 2400, 3)]
 
 
 def test_a_strip_that_no_letter_fits_into_is_not_looked_at(

@@ -157,21 +157,6 @@ def test_a_hostile_document_fails_in_words_and_a_good_one_is_read_after_it(
     assert peak_mib() - peak_before < 64
 
 
-def test_four_bad_pdfs_at_once_do_not_harm_their_neighbours(tmp_path: Path, opened: Pool) -> None:
-    async def all_() -> list[str]:
-        pool, bad = opened(), hostile.inflating_pdf()
-        names = [f"bad{n}.pdf" for n in range(4)]
-        good = [f"good{n}.pdf" for n in range(3)]
-        return await asyncio.gather(
-            *(read(tmp_path / name, pool, bad) for name in names),
-            *(read(tmp_path / name, pool, pdf([name])) for name in good),
-        )
-
-    said = asyncio.run(all_())
-    assert said[:4] == [f"'bad{n}.pdf' is not read: it {MEMORY}" for n in range(4)]
-    assert said[4:] == ["good0.pdf", "good1.pdf", "good2.pdf"]
-
-
 def test_a_page_that_does_not_end_is_ended_and_the_next_is_read(
     tmp_path: Path, opened: Pool
 ) -> None:
