@@ -3,8 +3,7 @@
     python tests/recording/photographs.py review console    # next to this file, as they have them
     python tests/recording/photographs.py models --to /tmp/x    # light and dark, wide and narrow
 
-`run`: the report of `examples/folder-digest` over eight documents and one that cannot
-be read. `review` and `console`: what waits after `examples/first-run`, and that run. `compare`: two
+`review` and `console`: what waits after `examples/first-run`, and that run. `compare`: two
 prompts of `examples/choose-a-model`. `models`: the console's page of a busy service, for which four
 readers ask for stories, and one embeds. `prefect`: the first run on Prefect's own page. `office`:
 the folders and tables of `examples/office` before and after its run. Runs, models and service are
@@ -50,11 +49,6 @@ from tests.runner.review.served_page import ServedPage
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PADDOCK = str(Path(sys.executable).with_name("paddock"))
-DOCUMENTS = (
-    "articles/spring-tea.zh.md", "council/bus-petition.txt", "letters/boiler.txt",
-    "letters/reference.md", "notes/bees.md", "notes/signalman-interview.txt",
-    "notes/visitor-book.csv", "reports/report.md",
-)  # fmt: skip
 FIRST_RUN_DOCUMENT = "tides.csv"
 SYSTEM = "You are a storyteller who writes for children, in plain words and short sentences. " * 4
 THINGS = ("ferry", "llama", "boiler", "lighthouse", "orchard", "violin", "glacier", "paddock")
@@ -64,20 +58,6 @@ WATCHED_S = 125.0  # so long is looked on before the picture is taken
 Size = tuple[int, int]
 Shown = Iterator[tuple[str, Page, Mapping[str, Size]]]
 """A name, a page, and its sizes: the first is the one of README and guide."""
-
-
-def run_pages(folder: Path, chromium: Browser) -> Shown:
-    work, example = folder / "folder-digest", EXAMPLES / "folder-digest"
-    shutil.copytree(example, work, ignore=shutil.ignore_patterns(".paddock", "summaries", "inbox"))
-    for name in DOCUMENTS:
-        (work / "inbox" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(example / "inbox" / name, work / "inbox" / name)
-    (work / "inbox" / "scan.pdf").write_bytes(b"%PDF-1.7 torn")
-    report = work / "report.html"
-    command = [PADDOCK, "run", str(work), "--local", "--report", str(report)]
-    done = subprocess.run(command, check=False)
-    assert done.returncode in (0, 3), "3: one document is quarantined, as it should be"
-    yield "report", chromium.page(report.as_uri()), {"": (1200, 1560)}
 
 
 def office_page(folder: Path, chromium: Browser) -> Shown:
@@ -262,7 +242,7 @@ def traffic(live: Live) -> Iterator[None]:
 
 
 PAGES: Mapping[str, Callable[[Path, Browser], Shown]] = {
-    "run": run_pages, "review": review_page, "console": console_pages, "compare": compare_page,
+    "review": review_page, "console": console_pages, "compare": compare_page,
     "models": models_page, "office": office_page, "prefect": prefect_page,
 }  # fmt: skip
 
