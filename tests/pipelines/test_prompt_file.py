@@ -1,10 +1,17 @@
 """Prompt files of GitHub Models: read as they are, with every fault at its place."""
 
+from pathlib import Path
+
 import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Template
-from paddock.pipelines.prompt_file import prompt_file_of, to_template
+from paddock.pipelines.prompt_file import (
+    ConversationTemplate,
+    prompt_file_of,
+    read_template_file,
+    to_template,
+)
 from paddock.pipelines.yaml_source import parse_yaml
 
 WHOLE = """\
@@ -69,3 +76,28 @@ evaluators: [{name: x}, {name: y, string: {}}, {name: z, llm: {prompt: x, choice
 )
 def test_variables_are_all_that_is_an_expression(text: str, rendered: str) -> None:
     assert Template.of(to_template(text)).render(input="X") == rendered
+
+
+TEXT = """\
+modelParameters: {temperature: 0.5}
+messages: [{role: system, content: Be brief.}, {role: user, content: "Sum up {{input}}"}]
+"""
+
+
+def test_each_message_is_a_template_over_the_same_scope(tmp_path: Path) -> None:
+    (tmp_path / "a.prompt.yml").write_text(TEXT)
+    made = read_template_file(tmp_path, "a.prompt.yml").bound({"input": "this"})
+    assert isinstance(made, ConversationTemplate)
+    told = [(role, template.render()) for role, template in made.turns]
+    assert told == [("system", "Be brief."), ("user", "Sum up this")]
+    assert made.params == {"temperature": 0.5}
+    assert made.references == {("input",)}
+
+
+def test_what_decides_an_answer_is_in_its_source(tmp_path: Path) -> None:
+    sources = []
+    for text in (TEXT, TEXT + "testData: [{input: x}]\n", TEXT.replace("0.5", "0.6")):
+        (tmp_path / "a.prompt.yml").write_text(text)
+        sources.append(read_template_file(tmp_path, "a.prompt.yml").source)
+    assert sources[0] == sources[1], "tests decide no answer"
+    assert sources[0] != sources[2]

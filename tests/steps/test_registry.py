@@ -1,11 +1,14 @@
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from paddock.steps import registry
+from paddock.steps.plugins import CHECK_GROUP
+from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
 BUILT_IN = (
     *("chat", "embed", "files.read", "files.scan", "files.write"),
@@ -175,3 +178,43 @@ def test_a_step_that_asks_a_tree_of_calls_counts_it() -> None:
     of_trees = {kind for kind in kinds if registry.facts_of_kind(kind).tree is not None}
     assert of_trees
     assert of_trees == {kind for kind in kinds if "foresee" in vars(kind)}
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "sorted_by": EntryPoint("sorted_by", "builtins:sorted", CHECK_GROUP),
+        "words": EntryPoint("words", "builtins:len", CHECK_GROUP),
+        "gone": EntryPoint("gone", "no_such_package:check", CHECK_GROUP),
+        "number": EntryPoint("number", "math:pi", CHECK_GROUP),
+    }
+    monkeypatch.setattr(
+        registry, "plugins", lambda group: {name: (one,) for name, one in found.items()}
+    )
+
+
+@pytest.mark.usefixtures("plugins")
+def test_functions_of_other_packages_are_found_and_ours_go_first() -> None:
+    assert CHECK_FUNCTIONS["sorted_by"] is sorted
+    assert CHECK_FUNCTIONS["words"] is not len
+    assert {"sorted_by", "grounded", "gone"} <= set(CHECK_FUNCTIONS)
+    assert len(CHECK_FUNCTIONS) == len(set(CHECK_FUNCTIONS))
+    assert registry.check_package("words") == "paddock-llm"
+    assert registry.check_package("nothing") == ""
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("gone", "check function 'gone' of package 'unknown' cannot be used: ModuleNotFoundError: "
+         "No module named 'no_such_package'. Update or remove 'unknown'."),
+        ("number",
+         "check function 'number' of package 'unknown' cannot be used: math:pi is no function. "
+         "Update or remove 'unknown'."),
+    ],
+)  # fmt: skip
+def test_a_broken_function_names_its_package(name: str, sentence: str) -> None:
+    with pytest.raises(BrokenCheck) as caught:
+        CHECK_FUNCTIONS[name]
+    assert str(caught.value) == sentence

@@ -16,7 +16,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import StepError, StepSkipped
-from paddock.steps.llm.reduce import Reduce, ReduceOutput, ReduceParams
+from paddock.steps.llm.reduce import Reduce, ReduceOutput, ReduceParams, content_groups
 from tests.fakes.form import FakeForm
 from tests.fakes.pool import FakePool, FakeStream, echo
 from tests.fakes.tools import tools
@@ -262,3 +262,16 @@ def test_what_cannot_be_folded_is_a_sentence(
     with pytest.raises(StepError) as caught:
         reduce(FakePool(n_ctx_tokens=n_ctx_tokens, answer=lambda _: WORDS), **wishes)
     assert str(caught.value) == sentence
+
+
+@settings(max_examples=60)
+@given(names=st.lists(st.integers(), min_size=20, max_size=80, unique=True), at=st.integers(0, 79))
+def test_one_item_more_or_less_changes_a_few_groups_however_long_the_list(
+    names: list[int], at: int
+) -> None:
+    more = [str(name) for name in names]
+    fewer = [name for index, name in enumerate(more) if index != at % len(more)]
+    before = {tuple(more[begin:end]) for begin, end in content_groups(more, 8)}
+    after = {tuple(fewer[begin:end]) for begin, end in content_groups(fewer, 8)}
+    assert len(before - after) <= 6
+    assert len(after - before) <= 6

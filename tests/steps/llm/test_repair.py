@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, Usage
+from paddock.pipelines import reply_schema
 from paddock.steps.base import StepError
 from paddock.steps.llm.ask_and_repair import Asker, CheckedAnswer, ask_checked
+from paddock.steps.llm.schema_hint import schema_hint, schema_sketch, with_schema_hint
+from tests.fakes.form import FakeForm
 from tests.fakes.form import FakeForm as Form
 from tests.fakes.pool import FakePool, FakeStream
 from tests.fakes.tools import FakeTools, tools
@@ -184,3 +187,47 @@ def test_a_step_that_is_tried_again_after_a_failed_check_asks_for_another_answer
     asker = Asker(hands(pool, None, n_refused=2), ModelSpec("writer"), {"seed": 5})
     asyncio.run(asker.ask(ASKED))
     assert pool.chats[0].params == {"seed": 7, "temperature": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("schema", "drawn"),
+    [
+        (
+            {"title": "str", "points": "list[str]", "risk": "enum[low, high]", "score": "float?"},
+            '{"title": text, "points": [text, …], "risk": "low" or "high", '
+            '"score": number or null}',
+        ),
+        ([{"name": "str", "age": "int"}], '[{"name": text, "age": whole number}, …]'),
+        (
+            {"properties": {"day": {"type": "string", "format": "date", "description": "When."}}},
+            '{"day": date (When)}',
+        ),
+        (
+            {
+                "$defs": {"n": {"type": "array", "items": {"$ref": "#/$defs/n"}}},
+                "$ref": "#/$defs/n",
+            },
+            "[[[…, …], …], …]",
+        ),
+        ({"anyOf": [{"type": "string"}, {"const": 3}, {}]}, "text or 3 or …"),
+        (True, "…"),
+    ],
+)
+def test_a_schema_is_drawn_as_json_with_words(schema: Any, drawn: str) -> None:
+    assert schema_sketch(reply_schema.read_reply_schema(schema, Path()).schema) == drawn
+
+
+def test_a_form_that_is_too_long_to_draw_is_only_named() -> None:
+    long = {"properties": {f"field_{n}": {"type": "string"} for n in range(200)}}
+    assert schema_hint(long) == "Answer with JSON."
+
+
+def test_the_form_ends_the_last_thing_that_the_user_said() -> None:
+    form = FakeForm({"type": "object"})
+    said = [Message("user", "Add."), Message("tool", "3"), Message("assistant", "Now")]
+    assert [one.content for one in with_schema_hint(said, form)] == [
+        "Add.\n\nAnswer with JSON of this form: {…}",
+        "3",
+        "Now",
+    ]
+    assert with_schema_hint([Message("system", "x")], form)[-1].role == "user"

@@ -19,8 +19,10 @@ import pytest
 
 from paddock.engine.system.processes import python_command
 from paddock.engine.system.tasks import time_limit
+from paddock.pipelines.checking import cldr
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents, reader_process
+from paddock.steps.readers.documents import reading_errors
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes import hostile
@@ -349,3 +351,19 @@ def test_a_heading_of_many_marks_is_found_in_no_time(tmp_path: Path) -> None:
     found = reader_process.read_small(tmp_path / "a.md", reader_process.ReadOptions(), MIB)
     assert found is not None
     assert len(found.title) == 200
+
+
+def test_a_missing_file_of_the_installation_is_not_the_documents() -> None:
+    names = Path(cldr.__file__).with_name("no_names.json")
+    with pytest.raises(StepError) as caught, reading_errors("the text of 'a.txt'"):
+        names.read_text("utf-8")
+    assert (caught.value.kind, str(caught.value)) == (
+        "missing",
+        f"'{names}', a file that belongs to the installation, cannot be read: it does not exist. "
+        "Install `paddock-llm` again.",
+    )
+    with pytest.raises(StepError) as caught, reading_errors("'a.txt'"):
+        Path("a.txt").read_text("utf-8")
+    assert (caught.value.kind, str(caught.value)) == (
+        "io", "'a.txt' cannot be read: it does not exist.",
+    )  # fmt: skip
