@@ -56,10 +56,6 @@ class MissingFiles:
         }
         return gone
 
-    def forget(self) -> None:
-        """Start again: the folder is another one."""
-        self._missing.clear()
-
     def next_at(self) -> float | None:
         """Return when a second listing can confirm the first."""
         return min((since + self._settle_s for since in self._missing.values()), default=None)

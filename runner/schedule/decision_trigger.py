@@ -31,7 +31,7 @@ TRIGGER = "review"
 LOOK_S, LOOK_ALL_S = 2.0, 30.0
 """Between two looks at a ledger's file, and at what it holds: a question may have expired."""
 _AGAIN = Backoff(10.0, 600.0)  # a run that was skipped or ended early
-_DONE = ("completed", "quarantined", "failed")
+_DONE = ("completed", "quarantined", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,68 +201,46 @@ class PipelineFinder:
     def faults(self) -> dict[str, str]:
         return dict(self._reported)
 
+    def lacks_pipelines(self) -> bool:
+        """Return whether a file that is faulty, or waits for consent, is not in service."""
+        return any(not (known.is_sound or known.triggered) for known in [*self._known.values()])
+
     def _left_out(self, seen: Iterable[Path]) -> dict[Path, str]:
         """Return the files in folders of documents, each with the reason to ignore it.
 
-        What is left out names no folder. So files of outer folders decide about those of inner
-        ones, and earlier ones about later ones of a folder. A folder of documents that a link leads
-        to lies anywhere: a file there is left out unless it came before the pipeline with the link.
+        Files decide in the order in which they came, and of those that came at once outer ones
+        first, links last; one that is left out names no folder.
         """
-        claims = self._claims(seen)
-        counting: set[Path] = set()
-        found: dict[Path, _Claim] = {}
-        for path in (
-            sorted(seen, key=lambda path: (_depth(path), self._came(path))) if claims else ()
-        ):
-            below = (claim for claim in claims.get(path, ()) if claim.is_below)
-            if claim := next((claim for claim in below if claim.owner in counting), None):
-                found[path] = claim
-            else:
-                counting.add(path)
-        for path in counting & claims.keys():
-            for claim in claims[path]:
-                if claim.owner in counting and self._came(claim.owner) <= self._came(path):
-                    found.setdefault(path, claim)
-        return {path: claim.reason(path) for path, claim in found.items()}
-
-    def _came(self, path: Path) -> int:
-        """Return when a file came: 0, before this start; else the number of its first scan."""
-        return 0 if path in self._earlier else self._known[path].look
-
-    def _claims(self, seen: Iterable[Path]) -> dict[Path, list[_Claim]]:
-        """Return whose folders of documents each file lies in, but for those of its own folder."""
-        # The folders of documents, by path and identity, each with its pipeline's file
-        by_folder: dict[_FolderName, list[tuple[Path, Path]]] = {}
-        for file, known in self._known.items():
-            running = known.triggered.bound if known.triggered else None
-            for place in {*known.folders, *(running.folders if running else ())}:
-                for name in _names_of(place):
-                    by_folder.setdefault(name, []).append((place, file))
+        owners: dict[_FolderName, list[tuple[Path, Path]]] = {}
+        """The folders of documents, by path and identity, each with its pipeline's file."""
         names: dict[Path, tuple[_FolderName, ...]] = {}
-        found: dict[Path, list[_Claim]] = {}
-        for path in seen if by_folder else ():
-            for folder in dict.fromkeys(
-                (*path.parents, *_resolved(path).parents)
-            ):  # it may be a link
-                if folder not in names:
-                    names[folder] = _names_of(folder)
-                for name in names[folder]:
-                    for place, owner in by_folder.get(name, ()):
-                        is_own = files.identity(place) == files.identity(owner.parent)
-                        if is_own and self._is_as_early(path, owner):
-                            continue
-                        is_below = place.is_relative_to(_resolved(owner.parent))
-                        found.setdefault(path, []).append(_Claim(owner, place, is_own, is_below))
+        found: dict[Path, str] = {}
+        for path in sorted(seen, key=lambda path: (self._came(path), *_order(path))):
+            around = (*path.parents, *_resolved(path).parents) if owners else ()  # it may be a link
+            names |= {folder: _names_of(folder) for folder in around if folder not in names}
+            claims = (
+                claim for at in around for name in names[at] for claim in owners.get(name, ())
+            )
+            for place, owner in claims:
+                is_own = files.identity(place) == files.identity(owner.parent)
+                if not is_own or self._came(path) > self._came(owner):
+                    found[path] = _why_left_out(path, owner, None if is_own else place)
+                    break
+            else:
+                known = self._known[path]
+                running = known.triggered.bound if known.triggered else None
+                for place in {*known.folders, *(running.folders if running else ())}:
+                    for name in _names_of(place):
+                        owners.setdefault(name, []).append((place, path))
         return found
 
-    def _is_as_early(self, path: Path, owner: Path) -> bool:
-        """Return whether a file came with a pipeline, or before it, into the pipeline's folder.
+    def _came(self, path: Path) -> int:
+        """Return when a file came: 0, before this start; else the number of its first scan.
 
         At an attended start a person takes what is there for pipelines.
         """
-        if self.is_attended:
-            return path == owner or self._known[path].look <= self._known[owner].look
-        return path == owner or self._came(path) <= self._came(owner)
+        look = self._known[path].look
+        return 0 if path in self._earlier or (self.is_attended and look == 1) else look
 
     def _read(self, path: Path, text: str | None, known: _KnownFile, *, agrees: bool) -> None:
         known.is_sound = False
@@ -371,34 +349,22 @@ def _resolved(path: Path) -> Path:
     return files.resolved(path) or path
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """A folder of documents in which a file lies."""
-
-    owner: Path
-    """The pipeline file that names it."""
-    folder: Path
-    is_own: bool
-    """Whether the folder is the pipeline file's own."""
-    is_below: bool
-    """Whether it is that one, or lies below it."""
-
-    def reason(self, path: Path) -> str:
-        if self.is_own:
-            return (
-                f"{path}: is ignored: it came into the folder of {self.owner.name}, where "
-                "documents of that pipeline arrive.\n  If it is a pipeline, move it into a folder "
-                "of its own, or start `paddock up` again at a terminal."
-            )
+def _why_left_out(path: Path, owner: Path, folder: Path | None) -> str:
+    """Return why a file in a folder of documents of `owner`'s is ignored; None: in its own."""
+    if folder is None:
         return (
-            f"{path}: is ignored: it lies in '{self.folder}', where documents of {self.owner} "
-            f"arrive or are written.\n  If it is a pipeline, move it into another folder."
+            f"{path}: is ignored: it came into the folder of {owner.name}, where documents of that "
+            "pipeline arrive.\n  If it is a pipeline, move it into a folder of its own, or start "
+            "`paddock up` again at a terminal."
         )
+    return (
+        f"{path}: is ignored: it lies in '{folder}', where documents of {owner} arrive or are "
+        "written.\n  If it is a pipeline, move it into another folder."
+    )
 
 
-def _depth(path: Path) -> int:
-    """Return how deep a file lies; of a link the deeper one of both places."""
-    return max(len(path.parts), len(_resolved(path).parts))
+def _order(path: Path) -> tuple[bool, int, Path]:
+    return path.is_symlink(), len(path.parts), path
 
 
 _FolderName = Path | tuple[int, int]

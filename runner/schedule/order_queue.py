@@ -142,13 +142,14 @@ class OrderQueue:
             QueueBroken: the file cannot be read.
         """
         new = [pipeline for pipeline in pipelines if pipeline not in self._pipelines]
-        found = await self._do(
-            lambda db: [
-                order
-                for pipeline in new
-                for order in _orders(db, f"pipeline = ? AND {_IS_OPEN} ORDER BY n", pipeline)
-            ]
-        )
+        since = "INSERT OR IGNORE INTO totals VALUES (?, '', 0, ?)"
+
+        def read(db: sqlite3.Connection) -> list[Order]:
+            db.executemany(since, [(pipeline, time.time()) for pipeline in new])
+            where = f"pipeline = ? AND {_IS_OPEN} ORDER BY n"
+            return [order for pipeline in new for order in _orders(db, where, pipeline)]
+
+        found = await self._do(read)
         self.orders |= {order.id: order for order in found}
         self._pipelines = set(pipelines)
         for id_ in [id_ for id_, order in self.orders.items() if order.pipeline not in pipelines]:
@@ -254,15 +255,16 @@ class OrderQueue:
     async def facts(self) -> dict[str, dict[str, Any]]:
         """Return the numbers of ended orders and the time of the last success, by pipeline.
 
-        Orders that were deleted since count, too.
+        Before the first success it is the time since when the pipeline is served. Orders that were
+        deleted since count, too.
         """
         query = "SELECT pipeline, end, n, last FROM totals"
         found: dict[str, dict[str, Any]] = {}
         for key, end, n, at in await self._do(lambda db: db.execute(query).fetchall()):
             facts = found.setdefault(key, {"ends": Counter(), "last_success": 0.0})
             facts["ends"][end] = n
-            if end == "completed":
-                facts["last_success"] = at
+            if end in ("completed", ""):
+                facts["last_success"] = max(at, facts["last_success"])
         return found
 
     # --- what triggers remember

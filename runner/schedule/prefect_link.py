@@ -56,6 +56,7 @@ _FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 _STATES: Mapping[OrderEnd, tuple[str, str]] = {
     "skipped": ("CANCELLED", "Skipped"),
     "interrupted": ("CANCELLED", "Cancelled"),
+    "cancelled": ("CANCELLED", "Cancelled"),
     "budget": ("COMPLETED", "Budget"),
     "suspended": ("COMPLETED", "Suspended"),
     "completed": ("COMPLETED", "Completed"),
@@ -64,7 +65,6 @@ _STATES: Mapping[OrderEnd, tuple[str, str]] = {
     "crashed": ("CRASHED", "Crashed"),
 }
 """Type and name of Prefect's state."""
-OF_OLDER_UP = "`paddock up` has a queue of its own now, and gives its orders there."
 
 
 class PrefectLink:
@@ -217,12 +217,7 @@ class PrefectLink:
                 for timed in (known[0]["schedules"] if known else ())
             ],
         }
-        made = str((await self._ask("POST", "/deployments/", about))["id"])
-        waiting = {"deployment_id": {"any_": [made]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
-        for row in await self._found("flow_runs", waiting | _OURS):
-            if _is_of_older_up(row):
-                await self._finish(row["id"], "skipped", OF_OLDER_UP)
-        return made
+        return str((await self._ask("POST", "/deployments/", about))["id"])
 
     async def _delete_deployment(self, id_: str) -> None:
         with self._passing(_GONE):
@@ -305,7 +300,7 @@ class PrefectLink:
     def _end(self, order: Order, words: str, *, is_told: bool) -> None:
         name = self._deployed[order.pipeline][0].pipeline.name
         log.info("%s: order %s has ended: %s", name, order.id, words)
-        self._queue.note(order.id, state="ended", end="interrupted", words=words,
+        self._queue.note(order.id, state="ended", end="cancelled", words=words,
                          ended_at=time.time(), is_told=is_told)  # fmt: skip
         self._queue.changed.set()
 
@@ -330,9 +325,6 @@ class PrefectLink:
         id_, last = row["id"], await self._queue.by_flow_run(row["id"])
         if last is not None and not (last.state == "ended" and last.is_told):
             return False  # it is looked at, or told, in its turn
-        if _is_of_older_up(row):
-            await self._finish(id_, "skipped", OF_OLDER_UP)
-            return True
         inputs, retries_failed = flow_names.form_values(row["parameters"])
         try:
             if last is not None:  # a person tries it again
@@ -511,10 +503,3 @@ def _kind(row: Mapping[str, Any]) -> str:
 
 def _time(written: str | None) -> float:
     return datetime.fromisoformat(written).timestamp() if written else time.time()
-
-
-def _is_of_older_up(row: Mapping[str, Any]) -> bool:
-    """Return whether `paddock up` put a flow run there when Prefect had its queue."""
-    order = row["parameters"].get(flow_names.ORDER)
-    is_order = isinstance(order, Mapping) and "path" in order
-    return is_order and bool(row["idempotency_key"]) and RUN_TAG in row["tags"]

@@ -27,18 +27,9 @@ from paddock.runner.workers.order import Order, OrderEnd, OrderOutcome
 
 from .cron import due as due_moments
 from .order_queue import OrderQueue
-from .run_endings import NoRestart, RestartRun, RunEnding, StopReason, after_ending
+from .run_endings import StopReason, restart_after_crash, restart_after_stop
 from .run_processes import PrefectPlace, RunExecutor, RunProcess, RunTask, StopRequest
-from .start_decisions import (
-    ActiveRun,
-    DrainRun,
-    DueRun,
-    HoldRun,
-    RunRule,
-    SkipRun,
-    StartRun,
-    dispatch,
-)
+from .start_decisions import ActiveRun, DueRun, RunRule, dispatch
 from .triggered_pipeline import TriggeredPipeline
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
@@ -63,7 +54,6 @@ class ManagedRun:
     run: str = ""
     """Its name in the ledger."""
     stopped: StopReason | None = None
-    is_adopted: bool = False
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -74,17 +64,6 @@ class ManagedRun:
     def active(self) -> ActiveRun:
         is_stopping = self.stopped is not None
         return ActiveRun(self.order, self.name, self.pipeline.key, self.group, is_stopping)
-
-
-@dataclass
-class _Worker:
-    """A process of a pipeline that carries out one order after the other."""
-
-    process: RunProcess
-    pipeline: TriggeredPipeline
-    order: str = ""
-    """At work; empty: idle."""
-    n_orders: int = 1
 
 
 def stop_now(process: RunProcess) -> None:
@@ -157,8 +136,8 @@ class RunManager:
         self.executor = RunExecutor(self)
         self._queue = queue
         self._options = options
-        self._workers: dict[int, _Worker] = {}
-        """By the process's id; adopted ones are none."""
+        self._idle: dict[RunProcess, TriggeredPipeline] = {}
+        """Processes that can be given another order, each with its pipeline."""
         self._kinds: dict[str, tuple[TriggeredPipeline, str, str]] = {}
         """By order: for which form of its pipeline, why that refuses it, and its group."""
         self._ending = TaskSet()
@@ -183,33 +162,30 @@ class RunManager:
         active += [job.active() for job in self.jobs.values()]
         for decision in dispatch(due, active, rules, now, self._options.max_runs):
             found = self._queue.orders.get(decision.id)
-            if isinstance(decision, DrainRun):
+            if decision.act in ("cancel", "pause"):
                 if decision.id in self.jobs:
-                    reason: StopReason = "window" if decision.is_again else "cancelled"
+                    reason: StopReason = "window" if decision.act == "pause" else "cancelled"
                     self.stop_job(self.jobs[decision.id], reason, decision.words)
                 else:
                     await asyncio.to_thread(self._options.group_holders, (), [decision.id])
             elif found is None or found.state != "waiting":
                 continue  # a person has ended it meanwhile
-            elif isinstance(decision, StartRun):
+            elif decision.act == "start":
                 await self._start(found)
-            elif isinstance(decision, SkipRun):
+            elif decision.act == "skip":
                 self.skip(found, decision.words)
             else:
-                self._hold(found, decision)
+                self._hold(found, decision.words)
         self._dismiss_idle()
 
     def _dismiss_idle(self) -> None:
-        for worker in [worker for worker in self._workers.values() if not worker.order]:
-            del self._workers[worker.process.pid]
-            worker.process.finish()
+        for process in self._idle:
+            process.finish()
+        self._idle.clear()
 
-    def _hold(self, order: Order, why: HoldRun) -> None:
-        if order.words != why.words:
-            if order.words:  # what it waits for changes with each run before it
-                self._queue.orders[order.id] = replace(order, words=why.words)
-            else:
-                self._queue.note(order.id, words=why.words)
+    def _hold(self, order: Order, words: str) -> None:
+        if order.words != words:  # in memory alone: it changes with each run before it
+            self._queue.orders[order.id] = replace(order, words=words)
 
     def _due(self, order: Order, now: datetime) -> DueRun | None:
         """Return a waiting order that is due, for its pipeline as its file is now."""
@@ -231,16 +207,14 @@ class RunManager:
             known = self._kinds[order.id] = pipeline, refusal or "", group
         _, refusal, group = known
         if refusal and order.is_promised:
-            self._hold(order, HoldRun(order.id, f"cannot run: {refusal}"))
+            self._hold(order, f"cannot run: {refusal}")
             return None
         if refusal:
             self.skip(order, refusal)
             return None
         at = datetime.fromtimestamp(order.due_at, UTC)
         is_paused = self._queue.is_paused(order)
-        return DueRun(
-            order.id, pipeline.key, order.trigger, at, group, bool(order.words), is_paused
-        )
+        return DueRun(order.id, pipeline.key, order.trigger, at, group, is_paused)
 
     async def _other_turns(
         self, due: Sequence[DueRun], rules: Mapping[str, RunRule]
@@ -272,10 +246,10 @@ class RunManager:
     async def _start(self, order: Order) -> None:
         pipeline, _, group = self._kinds[order.id]
         place = self._options.place(pipeline)
-        worker = next((each for each in self._workers.values() if self._fits(each, pipeline)), None)
-        if worker is not None:
-            worker.process.give(order, place)
-            worker.order, worker.n_orders = order.id, worker.n_orders + 1
+        process = next((each for each, of in self._idle.items() if of is pipeline), None)
+        if process is not None:
+            del self._idle[process]
+            process.give(order, place)
         else:
             options = self._options
             task = RunTask(order, place, pipeline.text, options.flags, options.auth_string)
@@ -286,17 +260,10 @@ class RunManager:
                 log.warning("%s: %s", pipeline.pipeline.name, error)
                 self._queue.note(order.id, state="waiting", words=str(error))
                 return
-            worker = self._workers[process.pid] = _Worker(process, pipeline, order.id)
-        process = worker.process
         self._queue.note(
             order.id, state="running", mark=process.mark, words="", run="", is_stopped=False
         )
         self.jobs[order.id] = ManagedRun(order.id, pipeline, group, process)
-
-    @staticmethod
-    def _fits(worker: _Worker, pipeline: TriggeredPipeline) -> bool:
-        is_free = not (worker.order or worker.process.is_over)
-        return is_free and worker.pipeline is pipeline and worker.n_orders < MOST_OF_PROCESS
 
     def _take_over(self, order: Order) -> None:
         """Follow the process of an order that a killed `up` left at work, or note its end."""
@@ -305,18 +272,19 @@ class RunManager:
             return
         process = self.executor.adopt(order.mark) if order.mark else None
         stopped: StopReason | None = "shutdown" if order.is_stopped else None
-        is_adopted = process is not None
+        is_alive = process is not None
         if process is not None:
             stopped = None
-            log.info("%s: run %s continued by itself", pipeline.pipeline.name, order.run)
+            log.info("%s: run %s of order %s continued by itself", pipeline.pipeline.name,
+                     order.run, order.id)  # fmt: skip
         try:
             group = pipeline.group(order.inputs)
         except PipelineError:
             group = order.id
         process = process or RunProcess(0)
-        job = ManagedRun(order.id, pipeline, group, process, order.run, stopped, is_adopted)
+        job = ManagedRun(order.id, pipeline, group, process, order.run, stopped)
         self.jobs[order.id] = job
-        if not is_adopted:
+        if not is_alive:
             self._follow_end(job, None, "its process is gone")
 
     # --- what processes report
@@ -344,7 +312,7 @@ class RunManager:
 
     def over(self, process: RunProcess, crash: str) -> None:
         """Take the end of a process; what it still had at work has crashed."""
-        self._workers.pop(process.pid, None)
+        self._idle.pop(process, None)
         if (job := self._job_of(process)) is not None:
             self._follow_end(job, None, crash)
         self._queue.changed.set()
@@ -356,7 +324,8 @@ class RunManager:
         if job.stopped is not None:
             return
         job.stopped = why
-        log.info("%s: run %s stops: %s", job.pipeline.pipeline.name, job.name, words)
+        name = job.pipeline.pipeline.name
+        log.info("%s: run %s of order %s stops: %s", name, job.name, job.order, words)
         statuses: dict[str, Status] = {"cancelled": "interrupted", "suspended": "suspended"}
         status = statuses.get(why, "budget")
 
@@ -383,9 +352,10 @@ class RunManager:
             log.exception("the end of run %s could not be handled", job.name)
         finally:
             self.jobs.pop(job.order, None)
-            worker = self._workers.get(job.process.pid)
-            if worker is not None and worker.order == job.order:
-                worker.order = ""
+            if job.process.can_take_orders and job.process.n_orders < MOST_OF_PROCESS:
+                self._idle[job.process] = job.pipeline
+            else:
+                job.process.finish()
             self._queue.changed.set()
 
     async def _judge_end(self, job: ManagedRun, outcome: OrderOutcome | None, crash: str) -> None:
@@ -409,17 +379,19 @@ class RunManager:
             has_progressed = await asyncio.to_thread(options.has_progressed, pipeline, job.run)
         if job.stopped is None and status == "suspended":
             self._queue.note(order.id, state="suspended", words=SUSPENDED)
-            log.info("%s: run %s is suspended; it goes on when it is resumed in Prefect",
-                     pipeline.pipeline.name, job.name)  # fmt: skip
+            log.info("%s: run %s of order %s is suspended; it goes on when it is resumed in "
+                     "Prefect", pipeline.pipeline.name, job.name, order.id)  # fmt: skip
             return
-        ending = RunEnding(order.attempt, died, status, job.stopped, has_progressed)
         now = datetime.now(UTC)
-        next_ = after_ending(ending, now, max_restarts=options.max_restarts)
-        if isinstance(next_, RestartRun) and (
-            (pipeline.key not in self.pipelines and not order.is_promised)
-            or is_superseded_by_schedule(order, pipeline, now)
-        ):
-            next_ = NoRestart()
+        if died is not None:
+            attempt, most = 1 if has_progressed else order.attempt, options.max_restarts
+            next_ = restart_after_crash(died, attempt, now, max_restarts=most)
+        else:
+            next_ = restart_after_stop(status, job.stopped, order.attempt, now)
+        is_given_up = died is not None and next_ is None
+        is_gone = pipeline.key not in self.pipelines and not order.is_promised
+        if next_ and (is_gone or is_superseded_by_schedule(order, pipeline, now)):
+            next_ = None
         if report is not None:
             missing = (item.error or "" for item in report.items if item.state == "missing")
             self.missing[pipeline.key] = tuple(missing)
@@ -428,17 +400,21 @@ class RunManager:
         words = _end_text(report, died, status, outcome.words if outcome else "")
         level = logging.ERROR if is_error else logging.INFO
         log.log(level, "%s: run %s of order %s %s", name, job.name, order.id, words)
-        if isinstance(next_, RestartRun):
-            log.info("%s: queued again for %s: %s", name, f"{next_.at.astimezone():%H:%M:%S}",
-                     next_.words)  # fmt: skip
+        if next_ is not None:
+            log.info("%s: order %s is queued again for %s: %s", name, order.id,
+                     f"{next_.at.astimezone():%H:%M:%S}", next_.words)  # fmt: skip
             self._queue.note(order.id, state="waiting", words=next_.words, attempt=next_.attempt,
                              not_before=next_.at.timestamp())  # fmt: skip
             return
-        if next_.is_given_up:
-            log.error("%s: run %s is not restarted.", name, job.name)
+        if is_given_up:
+            log.error("%s: order %s is not started again.", name, order.id)
             self._telling.start(options.given_up(pipeline, job.name, died or ""))
         end: OrderEnd = "crashed" if died else status  # type: ignore[assignment]
-        message = died or (report.message or "" if report else outcome.words if outcome else "")
+        if end == "interrupted" and outcome is not None and outcome.is_cancelled:
+            end = "cancelled"
+        message = died or (outcome.words if outcome else "")
+        if report is not None:
+            message = died or report.message or _counts(report)
         self.faults.pop(pipeline.key, None)
         if report is None and end == "failed":
             self.faults[pipeline.key] = message
@@ -471,8 +447,7 @@ class RunManager:
             for job in list(self.jobs.values()):
                 if act is not None:
                     act(job.process)
-        for worker in self._workers.values():
-            worker.process.finish()
+        self._dismiss_idle()
 
     async def _all_ended(self) -> None:
         while self.jobs:  # noqa: ASYNC110 - no event tells that the last one has ended
@@ -495,7 +470,11 @@ def _end_text(report: Report | None, crash: str | None, status: str, words: str)
         return f"crashed: {crash}"
     if report is None:
         return f"{status}{': ' if words else ''}{words}"
-    counts = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
-    done = counts or ("" if report.message else report.done_in_words())
+    done = _counts(report)
     message = f": {report.message}" if report.message else ""
     return f"{report.status}{f' ({done})' if done else ''}{message}"
+
+
+def _counts(report: Report) -> str:
+    counts = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
+    return counts or ("" if report.message else report.done_in_words())

@@ -194,12 +194,20 @@ class RunProcess:
         self.waits_for = ""
         """What its run waits for."""
         self.is_over = False
+        self.n_orders = 1
+        """That it was given."""
         self._process = process
         self._requests = requests
+
+    @property
+    def can_take_orders(self) -> bool:
+        """Whether it lives, and was started by this `paddock up`."""
+        return self._requests is not None and not self.is_over
 
     def give(self, order: Order, place: PrefectPlace) -> None:
         """Hand another order to it; it must be idle."""
         self.waits_for = ""
+        self.n_orders += 1
         self._send({"order": to_plain(order), "place": to_plain(place)})
 
     def finish(self) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from paddock.engine.system.light_dataclasses import dataclass, field
 
-from .cron import MISSED_AFTER, CatchUp
+from .cron import CatchUp
 from .time_windows import TimeWindow
 
 PAUSED = "waits: it is paused"
@@ -45,8 +45,6 @@ class DueRun:
     trigger: str
     at: datetime
     group: str
-    is_held: bool = False
-    """It was held before."""
     is_paused: bool = False
     """A person holds back the runs of its pipeline, or of its trigger."""
 
@@ -66,39 +64,13 @@ class ActiveRun:
 
 
 @dataclass(frozen=True, slots=True)
-class StartRun:
-    """Start it."""
+class StartDecision:
+    """What becomes of a due run, or of a running one that must stop."""
 
+    act: Literal["start", "hold", "skip", "cancel", "pause"]
+    """`cancel`, `pause`: a running one stops after the current item, for good or for a while."""
     id: str
-
-
-@dataclass(frozen=True, slots=True)
-class HoldRun:
-    """Keep it waiting; `until` is when that may change, if known."""
-
-    id: str
-    words: str
-    until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SkipRun:
-    """Skip it for good."""
-
-    id: str
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class DrainRun:
-    """Drain a running run: stop after the current item; `is_again`: it continues later."""
-
-    id: str
-    words: str
-    is_again: bool
-
-
-Decision: TypeAlias = StartRun | HoldRun | SkipRun | DrainRun
+    words: str = ""
 
 
 def dispatch(
@@ -107,33 +79,29 @@ def dispatch(
     rules: Mapping[str, RunRule],
     now: datetime,
     max_runs: int,
-) -> list[Decision]:
+) -> list[StartDecision]:
     """Return one decision for each due run, and one for each run that must stop.
 
     First runs that run outside their window. Then the due ones, by priority and time, each of which
     counts for the next:
 
-    1. Its pipeline is gone, or a newer run takes its place, or it was missed: it is skipped.
+    1. Its pipeline is gone, or a newer run takes its place: it is skipped.
     2. It is paused, its ledger broken, or its window closed: it waits.
     3. Its group is busy: `on_conflict` says what that means.
     4. It starts, once there is a slot.
     """
-    decisions: list[Decision] = []
+    decisions: list[StartDecision] = []
     n_left = max_runs - sum(run.is_ours for run in active)
     in_group = {run.group: run for run in active}
     closed = {run.id for run in active if run.is_ending}
     has_next = set[str]()
     """Groups of which a run waits already: the others' reason does not change with each run."""
 
-    def close(run: ActiveRun, words: str, *, is_again: bool) -> None:
-        if run.id not in closed:
-            closed.add(run.id)
-            decisions.append(DrainRun(run.id, words, is_again))
-
     for job in active:
         window = rules[job.pipeline].window if job.pipeline in rules else None
-        if window and (why := window.drain_reason(now)):
-            close(job, why, is_again=True)
+        if window and not window.is_open(now) and job.id not in closed:
+            closed.add(job.id)
+            decisions.append(StartDecision("pause", job.id, f"its window {window} is over"))
     newest: dict[tuple[str, ...], DueRun] = {}
     for run in due:
         kind = _replaceable_kind(run, rules[run.pipeline]) if run.pipeline in rules else ()
@@ -144,41 +112,42 @@ def dispatch(
     for run in sorted(due, key=lambda run: (ranks[run.pipeline], run.at, run.id)):
         rule = rules.get(run.pipeline)
         if rule is None:  # 1
-            decisions.append(SkipRun(run.id, "its pipeline no longer exists"))
+            decisions.append(StartDecision("skip", run.id, "its pipeline no longer exists"))
             continue
         latest = newest.get(_replaceable_kind(run, rule), run)
-        is_late = now - run.at > MISSED_AFTER and not run.is_held
         busy = in_group.get(run.group)
         if latest.id != run.id:
             at = f"{latest.at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-            decisions.append(SkipRun(run.id, f"the run of {at} takes its place"))
-        elif is_late and rule.catch_up.get(run.trigger) == "none":
-            decisions.append(SkipRun(run.id, "it was missed, and `catch_up` is `none`"))
+            decisions.append(StartDecision("skip", run.id, f"the run of {at} takes its place"))
         elif run.is_paused:  # 2
-            decisions.append(HoldRun(run.id, PAUSED))
+            decisions.append(StartDecision("hold", run.id, PAUSED))
         elif rule.fault:
-            decisions.append(HoldRun(run.id, f"waits: {rule.fault}"))
-        elif rule.window and (hold := rule.window.start_hold(now)):
-            decisions.append(HoldRun(run.id, *hold))
+            decisions.append(StartDecision("hold", run.id, f"waits: {rule.fault}"))
+        elif rule.window and not rule.window.is_open(now):
+            decisions.append(StartDecision("hold", run.id, f"waits for its window {rule.window}"))
         elif busy is not None:  # 3
             holder = f"run '{busy.name}'" if busy.name else "a run of its group"
             if rule.on_conflict == "skip":
                 words = f"{holder} was running, and `on_conflict` is `skip`"
-                decisions.append(SkipRun(run.id, words))
+                decisions.append(StartDecision("skip", run.id, words))
                 continue
-            if rule.on_conflict == "cancel_running" and busy.name:
-                close(busy, "a newer run of its group takes its place", is_again=False)
+            if rule.on_conflict == "cancel_running" and busy.name and busy.id not in closed:
+                closed.add(busy.id)
+                words = "a newer run of its group takes its place"
+                decisions.append(StartDecision("cancel", busy.id, words))
             if run.group in has_next:
                 holder = "the runs of its group before it"
             has_next.add(run.group)
-            decisions.append(HoldRun(run.id, f"waits for {holder}"))
+            decisions.append(StartDecision("hold", run.id, f"waits for {holder}"))
         elif n_left <= 0:  # 4
             runs = "1 run" if max_runs == 1 else f"{max_runs} runs"
-            decisions.append(HoldRun(run.id, f"waits for a free slot: {runs} at a time"))
+            decisions.append(
+                StartDecision("hold", run.id, f"waits for a free slot: {runs} at a time")
+            )
         else:
             n_left -= 1
             in_group[run.group] = ActiveRun(run.id, "", run.pipeline, run.group)
-            decisions.append(StartRun(run.id))
+            decisions.append(StartDecision("start", run.id))
     return decisions
 
 

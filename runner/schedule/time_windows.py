@@ -6,7 +6,7 @@ run stops between two items (`progress.drain`) and goes on in the next window (`
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import datetime, time, tzinfo
 from zoneinfo import ZoneInfo
 
 from paddock.engine.system.light_dataclasses import dataclass
@@ -40,8 +40,9 @@ class TimeWindow:
     def is_open(self, now: datetime) -> bool:
         """Return whether it is open at this moment.
 
-        >>> noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
-        >>> [TimeWindow.of(one, UTC).is_open(noon) for one in ("22:00-07:00", "09:00-17:00")]
+        >>> noon, paris = datetime(2026, 11, 20, 12), ZoneInfo("Europe/Paris")
+        >>> noon = noon.replace(tzinfo=paris)
+        >>> [TimeWindow.of(one, paris).is_open(noon) for one in ("22:00-07:00", "09:00-17:00")]
         [False, True]
         """
         clock = now.astimezone(self.zone).time()
@@ -50,28 +51,3 @@ class TimeWindow:
         if self.start < self.end:
             return self.start <= clock < self.end
         return clock >= self.start or clock < self.end
-
-    def opens(self, now: datetime) -> datetime:
-        """Return the moment from which it is open: now, or later, in UTC.
-
-        >>> TimeWindow.of("22:00-07:00", UTC).opens(datetime(2026, 11, 20, 12, tzinfo=UTC)).hour
-        22
-        """
-        if self.is_open(now):
-            return now.astimezone(UTC)
-        today = now.astimezone(self.zone).date()
-        for days in range(3):
-            wall = datetime.combine(today + timedelta(days), self.start)
-            local = wall.astimezone() if self.zone is None else wall.replace(tzinfo=self.zone)
-            moment = local.astimezone(UTC)
-            if moment > now:
-                return moment
-        return now.astimezone(UTC) + timedelta(days=1)
-
-    def start_hold(self, now: datetime) -> tuple[str, datetime] | None:
-        """Return why a run does not start now, and until when; None: it may."""
-        return None if self.is_open(now) else (f"waits for its window {self}", self.opens(now))
-
-    def drain_reason(self, now: datetime) -> str | None:
-        """Return why a running run has to stop after its current item; None: it goes on."""
-        return None if self.is_open(now) else f"its window {self} is over"

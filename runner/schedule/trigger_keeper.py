@@ -63,11 +63,16 @@ class TriggerKeeper:
         queue: OrderQueue,
         open_ledger: OpenLedger,
         make: Callable[[TriggeredPipeline], Sequence[Trigger]],
+        why_missing: Callable[[], str] = lambda: "",
     ) -> None:
-        """`make` returns the triggers of a pipeline, as its file is now."""
+        """`make` returns the triggers of a pipeline, as its file is now.
+
+        `why_missing` returns why a path of a trigger may not be served yet; empty: all are.
+        """
         self._queue = queue
         self._open_ledger = open_ledger
         self._make = make
+        self._why_missing = why_missing
         self._pipelines: dict[str, TriggeredPipeline] = {}
         self._running: dict[str, dict[str, _Running]] = {}
         """By the keys of the pipeline and the trigger."""
@@ -75,8 +80,6 @@ class TriggerKeeper:
         """By path: the keys of its pipeline and trigger."""
         self._telling = TaskSet()
         self._warned: set[str] = set()
-        self.is_starting = False
-        """Triggers of pipelines that are here may not have begun yet."""
 
     async def put(self, pipeline: TriggeredPipeline) -> None:
         """Start the triggers of a pipeline, and stop those that it no longer has."""
@@ -131,8 +134,8 @@ class TriggerKeeper:
     async def answer(self, request: Request) -> Response:
         """Answer a request to a path of a trigger."""
         found = self._paths.get(request.url.path)
-        if found is None and self.is_starting:  # it may be here soon: a sender tries 503 again
-            return JSONResponse({"error": "`paddock up` is starting."}, 503, {"Retry-After": "5"})
+        if found is None and (why := self._why_missing()):  # a sender tries 503 again
+            return JSONResponse({"error": why}, 503, {"Retry-After": "5"})
         if found is None:
             return JSONResponse({"error": "there is nothing here."}, 404)
         return await found[2](request)

@@ -9,6 +9,7 @@ documented knows them by this protocol alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
@@ -17,14 +18,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.text import encodable, one_line
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.workers.order import Order
 
 from .order_queue import OrderQueue, OrderReceipt
 from .triggered_pipeline import TriggeredPipeline
 
-AnswerRequest = Callable[[Request], Awaitable[Response]]
+log = logging.getLogger("paddock.up")
 
+AnswerRequest = Callable[[Request], Awaitable[Response]]
 
 RESERVED = ("/healthz", "/readyz", "/status", "/metrics", "/review", "/ui")
 """Paths of `paddock up` itself."""
@@ -110,7 +113,13 @@ class TriggerDesk:
         Raises:
             QueueBroken: it is not on the disk.
         """
-        return await self.queue.put(Order("", key, self.pipeline().key, self.key, **facts))
+        pipeline = self.pipeline()
+        receipt = await self.queue.put(Order("", key, pipeline.key, self.key, **facts))
+        if not receipt.is_known:
+            order, name = receipt.order, pipeline.pipeline.name
+            reason = one_line(encodable(order.reason))
+            log.info("%s: order %s of %s: %s", name, order.id, self.key, reason)
+        return receipt
 
     def open_orders(self) -> list[Order]:
         """Return its orders that have not ended, the oldest first."""

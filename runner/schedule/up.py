@@ -27,7 +27,7 @@ from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, listed
 from paddock.pipelines.model import Pipeline
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.core.other_runs.concurrency_groups import group_holders
@@ -56,7 +56,7 @@ from .systemd_notify import notify_reloaded, notify_systemd, watchdog_interval_s
 from .trigger_keeper import TriggerKeeper
 from .triggered_pipeline import TriggeredPipeline
 from .up_alerts import LedgerHealth, alert_given_up, alert_trouble
-from .up_status import StatusAccess, make_status_app, named_pipelines, status_of
+from .up_status import StatusAccess, make_status_app, status_of
 from .webhook_migration import take_over_calls
 
 
@@ -115,6 +115,8 @@ class Up:
         self._served: dict[str, TriggeredPipeline] = {}
         self._round_at = time.monotonic()
         self._has_changed = True
+        self._is_starting = True
+        """Triggers of pipelines that are here may not have begun yet."""
         self._kept: dict[str, str] = {}
         """By pipelines that are not served: what is to be said about their promised orders."""
         self._kill_runs: Callable[[], None] | None = None
@@ -177,8 +179,9 @@ class Up:
             )
             is_open = not is_loopback(listener.getsockname()[0])
             triggers = partial(triggers_of, max_attempts=unattended.max_attempts, is_open=is_open)
-            self._keeper = TriggerKeeper(self._queue, self._open_ledger, triggers)
-            self._keeper.is_starting = True
+            self._keeper = TriggerKeeper(
+                self._queue, self._open_ledger, triggers, self._why_missing
+            )
             options = ManagerOptions(
                 unattended.max_runs,
                 unattended.max_restarts,
@@ -216,6 +219,15 @@ class Up:
         self._keeper.ended(order)
         if not order.is_told:
             self._link.doubt()
+
+    def _why_missing(self) -> str:
+        if self._is_starting:
+            return "`paddock up` is starting."
+        if self._finder.lacks_pipelines():
+            return (
+                "a pipeline that is not in service, as it is faulty or not allowed, may have this."
+            )
+        return ""
 
     def _place(self, pipeline: TriggeredPipeline) -> PrefectPlace:
         deployment = self._link.deployment_of(pipeline.key) if self._link.is_there else ""
@@ -319,7 +331,7 @@ class Up:
         manager.pipelines.update(served)
         for key in new:
             await self._keeper.put(served[key])
-        self._keeper.is_starting = False
+        self._is_starting = False
         await self._hand_over()
         self._link.wake.set()
         self._queue.changed.set()
@@ -437,7 +449,7 @@ class Up:
     def _ready(self) -> dict[str, bool]:
         return {
             "running": time.monotonic() - self._round_at < STUCK_S
-            and not (self.stop.is_set() or self._keeper.is_starting),
+            and not (self.stop.is_set() or self._is_starting),
             "ledgers": not self._ledgers.faults,
             "queue": not self._queue.fault,
         }
@@ -479,7 +491,8 @@ class Up:
 
     def _first_words(self, listener: socket.socket) -> str:
         host, port = listener.getsockname()[:2]
-        what = named_pipelines([pipeline.pipeline.name for pipeline in self._served.values()])
+        names = sorted(pipeline.pipeline.name for pipeline in self._served.values())
+        what = listed(names, 10) or "no pipeline with `on:` yet"
         api = os.environ.get("PREFECT_API_URL", "").strip().removesuffix("/api")
         address, has_questions = f"http://{host}:{port}", bool(self._pipeline_folders(asks_people))
         review = f"\n  {address}{PAGE_PATH} shows what waits for review." if has_questions else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -34,21 +34,7 @@ from .order_queue import OrderQueue, QueueBroken
 from .run_manager import ManagedRun, RunManager
 from .trigger_keeper import TriggerKeeper
 
-MOST_SHOWN, MOST_NAMED = 200, 10
-
-
-def named_pipelines(pipelines: Collection[str]) -> str:
-    """Name pipelines in a line.
-
-    >>> named_pipelines(["b", "a"]), named_pipelines([])
-    ('a, b', 'no pipeline with `on:` yet')
-    >>> named_pipelines([str(n) for n in range(10, 30)])[-11:]
-    '19, 10 more'
-    """
-    names = sorted(pipelines)
-    n_rest = len(names) - MOST_NAMED
-    named = [*names[:MOST_NAMED], f"{n_rest} more"] if n_rest > 1 else names
-    return ", ".join(named) or "no pipeline with `on:` yet"
+MOST_SHOWN = 200
 
 
 def status_of(
@@ -148,7 +134,9 @@ class UpMetrics(Collector):
         running = gauge("orders_running", "Orders at work.")
         oldest = gauge("oldest_order_seconds", "How long the oldest one waits.")
         paused = gauge("trigger_paused", "Whether a person holds its runs back.", "trigger")
-        success = gauge("last_success_timestamp_seconds", "When a run was completed.")
+        success = gauge(
+            "last_success_timestamp_seconds", "When a run was completed, or else was first served."
+        )
         ended = CounterMetricFamily(
             "paddock_orders_ended", "By their end.", labels=(*labels, "end")
         )
@@ -166,8 +154,7 @@ class UpMetrics(Collector):
                 facts = self.totals.get(made["file"], {"ends": {}, "last_success": 0.0})
                 for end in get_args(OrderEnd)[1:]:
                     ended.add_metric((*own, end), facts["ends"].get(end, 0))
-                if facts["last_success"]:
-                    success.add_metric(own, facts["last_success"])
+                success.add_metric(own, facts["last_success"])
         yield from (waiting, running, oldest, paused, ended, success)
 
 

@@ -60,7 +60,7 @@ def claim_files(
                     claimed[relpath] = seen
                 else:
                     changed[relpath] = now
-            elif _exists(target):
+            elif os.path.lexists(target):
                 refused[relpath] = "a file of that name lies in 'processing' already"
             elif relpath in written or is_open_for_writing(source):
                 refused[relpath] = OPEN_REASON
@@ -107,7 +107,7 @@ def finish_files(
             if now is not None and before is not None and not now.is_same(before):
                 changed[relpath] = now
                 continue
-            if _exists(source):
+            if os.path.lexists(source):
                 planned[relpath] = _free_name(folder / relpath, {*planned.values()})
             else:
                 moved[relpath] = FileVersion(relpath, 0, 0)
@@ -145,22 +145,14 @@ def make_hot_folders(spec: WatchSpec) -> None:
         (spec.root / name).mkdir(exist_ok=True)
 
 
-def _exists(path: Path) -> bool:
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
 def _free_name(path: Path, taken: Collection[Path]) -> Path:
     """Make the folder, and return a free name in it: `a.txt`, `a.2.txt`, `a.3.txt`."""
     os.close(no_links.made_folder(path.parent))
-    if path not in taken and not _exists(path):
+    if path not in taken and not os.path.lexists(path):
         return path
     for number in range(2, _MOST_NUMBERS):
         other = path.with_name(numbered_name(path.name, f".{number}"))
-        if other not in taken and not _exists(other):
+        if other not in taken and not os.path.lexists(other):
             return other
     raise FileExistsError(0, f"{_MOST_NUMBERS:,} files have that name")
 

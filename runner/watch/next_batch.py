@@ -11,26 +11,24 @@ another run has succeeded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
-from paddock.runner.folders.folder_identity import FolderIdentity, known_folder
 from paddock.runner.folders.folder_listing import FolderListing
-from paddock.runner.folders.missing_files import MissingFiles, is_other_folder
+from paddock.runner.folders.missing_files import MissingFiles
 from paddock.runner.folders.unfinished_files import SettlingFiles
 from paddock.runner.workers.order import Order
 
-from .batches import BatchOutcome
+from .handled_files import BatchOutcome
 
 REFUSED_S = 5.0
 """Pause before something is tried again that failed, such as while a disk is full."""
 MOST_ORDERS_OUT = 2
 """Orders out at a time: one that runs and one that waits; later files gather."""
-MOST_CHANGES = 5
-"""Runs in which a file of a hot folder may change before it is given up."""
 _FIRST_PAUSE_S = 10.0
 MOST_PAUSE_S = 3600.0
 
@@ -82,21 +80,25 @@ class HeldFiles:
     ) -> frozenset[str]:
         """Return which files of an ended order are tried again, decided by the first that fits.
 
-        1. The run was stopped before its end: all of them.
-        2. The next run tries it again: as long as the ledger does not count too many failures.
-        3. The run looked at all of them: of a hot folder those that wait for a person (`claimed`
-           are its files); they stay in `processing/`.
-        4. The run failed, or died: those that did not fail themselves.
+        1. A person cancelled it: none; of a hot folder all (`claimed` are its files), which stay in
+           `processing/` until `paddock up` starts again.
+        2. The run was stopped before its end: all of them.
+        3. The next run tries it again: as long as the ledger does not count too many failures.
+        4. The run looked at all of them: of a hot folder those that wait for a person; they stay in
+           `processing/`.
+        5. The run failed, or died: those that did not fail themselves.
         """
 
         def is_tried_again(relpath: str) -> bool:
-            if outcome.status in ("budget", "suspended", "interrupted", "skipped"):  # 1
+            if outcome.status == "cancelled":  # 1
+                return relpath in claimed
+            if outcome.status in ("budget", "suspended", "interrupted", "skipped"):  # 2
                 return True
-            if relpath in outcome.again:  # 2
+            if relpath in outcome.again:  # 3
                 return outcome.again[relpath] < self._max_attempts
-            if outcome.is_through:  # 3
+            if outcome.is_through:  # 4
                 return relpath in outcome.waiting and relpath in claimed
-            return relpath not in outcome.failed  # 4
+            return relpath not in outcome.failed  # 5
 
         return frozenset(seen.relpath for seen in files if is_tried_again(seen.relpath))
 
@@ -109,7 +111,7 @@ class HeldFiles:
             for relpath, held in self._held.items():
                 if held.is_of_failed_run:
                     self._held[relpath] = replace(held, until=now)
-        elif outcome.status in ("budget", "suspended"):
+        elif outcome.status in ("budget", "suspended", "cancelled"):
             pause_s = self._reconcile_s
         elif outcome.status not in ("interrupted", "skipped"):
             is_failed, pause_s = True, self._failed_runs.failed()
@@ -117,7 +119,8 @@ class HeldFiles:
             if outcome.is_through:  # what is not counted waits for something else
                 counted_s = self._backoff.pause_s(outcome.again.get(seen.relpath, 0))
                 pause_s = counted_s or self._reconcile_s
-            self._held[seen.relpath] = _HeldFile(seen, now + pause_s, is_failed)
+            until = math.inf if outcome.status == "cancelled" else now + pause_s
+            self._held[seen.relpath] = _HeldFile(seen, until, is_failed)
         return now + pause_s
 
 
@@ -141,19 +144,12 @@ class WatchState:
         done: Mapping[str, FileIdentity],
         *,
         orders: Iterable[Order] = (),
-        roots: Sequence[FolderIdentity] = (),
         wants: Callable[[str], bool] = lambda relpath: True,
         max_attempts: int = 3,
     ) -> None:
         """`orders` are those that were given before and whose end was not taken, oldest first."""
         self._spec = spec
         self.done: dict[str, FileIdentity] = dict(done)
-        self.roots = list(roots)
-        """Which folder lay at the root when files were seen in it, as each machine saw it."""
-        self.is_root_new = False
-        """Whether it differs from the one in the ledger."""
-        self._renewed: dict[str, FileIdentity] = {}
-        """Handled versions that the ledger has as an older Paddock wrote them."""
         self._wants = wants
         self.settling = SettlingFiles(spec.settle_s)
         self._deletions = MissingFiles(spec.settle_s)
@@ -167,15 +163,17 @@ class WatchState:
         self._latest: dict[str, FileVersion] = {}
         """The version of each file in the latest order that is out."""
         self._gone_not_before = 0.0
-        self._n_changes: dict[str, int] = {}
-        """How often each file of a hot folder changed while a run had it."""
         for order in orders:
             self.sent(order)
 
     # --- seen files
 
-    def look(self, listing: FolderListing, now: float) -> int:
-        """Take a full listing; return how many files are missing if the folder is another one."""
+    def look(self, listing: FolderListing, now: float) -> None:
+        """Take a full listing.
+
+        The next run decides whether a file that it lacks was deleted: it may be another folder, or
+        something is not mounted.
+        """
         self.release(now)
         # Nearly all of 100,000 files are unchanged: they must cost next to nothing.
         done, busy = self.done, {*self._latest, *self._ready, *self._gone, *self.settling,
@@ -188,14 +186,7 @@ class WatchState:
             if relpath not in self.claimed:
                 del self._ready[relpath]
         if self._spec.is_hot:
-            return 0
-        before = known_folder(listing.root, self.roots)
-        if before is None or before.identity != listing.root.identity:
-            own = [relpath for relpath in self.done if self._wants(relpath)]
-            n_absent = sum(relpath not in listing.files for relpath in own)
-            if is_other_folder(before, listing.root, n_absent, len(own) - n_absent):
-                self._deletions.forget()
-                return n_absent
+            return
         missed: list[str] = []
         if now >= self._gone_not_before:
             gone = {relpath for order in self._out.values() for relpath in order.gone}
@@ -206,32 +197,12 @@ class WatchState:
                 and relpath not in self._latest
                 and relpath not in self._gone
                 and relpath not in gone
-                and listing.is_known(relpath, before)
+                and listing.is_known(relpath)
                 and self._wants(relpath)
             ]
         for relpath in self._deletions.look(missed, now):
             self._gone.add(relpath)
             self._gather(now)
-        # Note which folder it is; a lost mount below it counts while it hides files.
-        root = listing.root
-        lost = {} if before is None else {at: before.mounts[at] for at in before.lost(root)}
-        hiding = {
-            at: what
-            for at, what in lost.items()
-            if any(relpath.startswith(f"{at}/") for relpath in self.done)
-        }
-        identity = FolderIdentity(root.identity, {**root.mounts, **hiding})
-        if identity != before:
-            self.roots, self.is_root_new = [identity], True
-        return 0
-
-    def hint(self, found: Mapping[str, FileVersion | None], now: float) -> None:
-        self.release(now)
-        for relpath, seen in found.items():
-            if seen is not None:
-                self._see(seen, now)
-            elif relpath not in self.claimed:
-                self.forget(relpath)
 
     def check(self, found: Mapping[str, FileVersion | None], now: float) -> None:
         for seen in self.settling.stable(found, now):
@@ -252,7 +223,7 @@ class WatchState:
         out = self._latest.get(relpath)
         known = out.identity if out is not None else self.done.get(relpath)
         if out is None and known != seen.identity and seen.is_known_as(known):
-            known = self.done[relpath] = self._renewed[relpath] = seen.identity
+            known = self.done[relpath] = seen.identity  # the ledger has an older Paddock's
         if known == seen.identity or self._held.holds(seen):
             self.forget(relpath)
         elif not (relpath in self._ready and self._ready[relpath].is_same(seen)):
@@ -326,10 +297,6 @@ class WatchState:
         gone = tuple(path for path in order.gone if outcome.is_through and path not in later)
         return WatchUpdate(files, gone, held)
 
-    def renewed(self) -> dict[str, FileIdentity]:
-        """Return handled versions that the ledger does not have as they are known now."""
-        return {path: seen for path, seen in self._renewed.items() if self.done.get(path) == seen}
-
     def ended(self, id_: str, outcome: BatchOutcome, update: WatchUpdate, now: float) -> None:
         """Take an order's end, and what `judge` made of it."""
         order = self._out.pop(id_)
@@ -340,7 +307,6 @@ class WatchState:
             self._gone_not_before = held_until
         if not self._spec.is_hot:
             self.done.update(update.files)
-        self._renewed = {}
         for relpath in update.gone:
             self.done.pop(relpath, None)
 
@@ -348,7 +314,6 @@ class WatchState:
         """Note that files of a hot folder have left `processing/`."""
         for relpath in relpaths:
             self.claimed.pop(relpath, None)
-            self._n_changes.pop(relpath, None)
 
     def changed(self, files: Mapping[str, FileVersion], now: float) -> None:
         """Note that files in `processing/` changed after their claim.
@@ -358,18 +323,6 @@ class WatchState:
         for relpath, seen in files.items():
             self.claimed[relpath] = seen
             self._held.put(seen, now + self._spec.settle_s)
-
-    def changed_in_run(self, files: Mapping[str, FileVersion], now: float) -> dict[str, str]:
-        """Take files that changed while a run had them; return those given up, with the reason."""
-        given_up: dict[str, str] = {}
-        for relpath, seen in files.items():
-            n = self._n_changes[relpath] = self._n_changes.get(relpath, 0) + 1
-            if n < MOST_CHANGES:
-                self.changed({relpath: seen}, now)
-            else:
-                self.claimed[relpath] = seen
-                given_up[relpath] = f"it changed in each of {n} runs that had it"
-        return given_up
 
     # --- times
 

@@ -8,16 +8,17 @@ the memory of what is out, the ledger of what was handled.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from paddock.engine.system.tasks import call_in, wait_for_event
+from paddock.engine.system.tasks import call_in, in_left_thread, wait_for_event
 from paddock.engine.system.text import listed
 from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
-from paddock.runner.folders.file_versions import FileVersion
-from paddock.runner.folders.folder_listing import list_folder, look_at_paths, root_identity
+from paddock.runner.folders.file_versions import FileVersion, file_version_at
+from paddock.runner.folders.folder_listing import list_folder, root_identity
 from paddock.runner.folders.unfinished_files import open_files
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.workers.order import Order
@@ -25,19 +26,22 @@ from paddock.runner.workers.order import Order
 from .change_source import POLL_S, POLL_SHARE, ChangeSource
 from .handled_files import WatchLedger
 from .hot_folder import OPEN_REASON, claim_files, claimed_files, finish_files, make_hot_folders
-from .io_thread import SLOW_S, IoThread
 from .next_batch import REFUSED_S, WatchState
-from .watch_messages import WatchMessages, away_message, other_folder_message
+from .watch_messages import WatchMessages, away_message
 
+SLOW_S = 30.0
+"""After this time a slow folder is reported; the call stays open."""
 ROOT_S = 2.0
 """Interval of the checks whether the root is still there, and the same."""
 GATHER_S = 0.02  # events come in groups
-BETWEEN_LOOKS_S = 1.0
-"""Between two full listings that hints ask for."""
+BETWEEN_LOOKS_S = 0.1
+"""Between two listings that events ask for."""
 SOON_SHARE = 0.2
 """The largest part of its time that a watch spends on listings, however large the folder."""
 END_S = 5.0
 """The longest that the end waits for the folder."""
+
+_T = TypeVar("_T")
 
 
 class FolderWatch:
@@ -70,15 +74,15 @@ class FolderWatch:
         self._is_over = False
         self._ledger = ledger
         self._filter = WatchFilter(spec)
-        self._io = IoThread(f"watch {spec.root}", self._slow)
-        self._change_source = ChangeSource(spec, self._io, self._notices, self._awake)
+        self._call: asyncio.Future[Any] | None = None
+        """The last call that accesses the folder or the ledger."""
+        self._change_source = ChangeSource(spec.root, self._ask, self._notices, self._awake)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: WatchState | None = None
         self._unfiled: dict[str, str | None] = {}
         """Done files of a hot folder that lie in `processing/` still; and why they failed."""
         self._root: tuple[int, int] | None = None
         self._why_away = "not looked at yet"
-        self._doubt = ""
         self._root_at = self._look_at = self._looked_at = 0.0
         self._took_s = 0.0
         self._n_files = 0
@@ -116,10 +120,9 @@ class FolderWatch:
             for _, taken in self._ended:
                 taken.cancel()
             self._change_source.drop()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(END_S):
-                    await self._io.ask(lambda: None)
-            self._io.close()
+            if self._call is not None:
+                await asyncio.wait({self._call}, timeout=END_S)
+                self._call.cancel()
 
     async def done(self, order: Order) -> None:
         """Take the end of an order; return when it is written.
@@ -143,7 +146,7 @@ class FolderWatch:
             "text": f"{how} '{self.spec.root}'",
             "path": str(self.spec.root),
             "state": how,
-            "why": self._why_away if self._root is None else self._doubt or None,
+            "why": self._why_away if self._root is None else None,
             "files": self._n_files,
             "is_hot": self.spec.is_hot,
             "seconds_since_look": since_s if self._looked_at else None,
@@ -154,12 +157,18 @@ class FolderWatch:
         if self._loop is not None:
             call_in(self._loop, self._wake.set)
 
-    def _slow(self, is_slow: bool) -> None:
-        self._is_slow = is_slow
-        if is_slow:
+    async def _ask(self, what: Callable[..., _T], *values: Any) -> _T:
+        """Call what may hang, as on a dead network share, in a thread that nothing waits for."""
+        call = asyncio.ensure_future(in_left_thread(what, *values))
+        self._call = call
+        done, _ = await asyncio.wait({call}, timeout=SLOW_S)
+        if not done:
+            self._is_slow = True
             self._notices.tell("slow", f"the folder has not answered for {SLOW_S:g} s.")
-        else:
-            self._notices.over("slow", "the folder answers again.")
+            await asyncio.wait({call})
+        self._is_slow = False
+        self._notices.over("slow", "the folder answers again.")
+        return call.result()
 
     # --- rounds
 
@@ -168,7 +177,7 @@ class FolderWatch:
         while self._state is None:
             try:
                 orders = await self._known_orders()  # first: an end may be taken meanwhile
-                known = await self._io.ask(self._ledger.read)
+                known = await self._ask(self._ledger.read)
             except LedgerError as error:
                 self._notices.tell("ledger", str(error))
                 await asyncio.sleep(REFUSED_S)
@@ -176,9 +185,8 @@ class FolderWatch:
             self._notices.over("ledger")
             self._state = WatchState(
                 self.spec,
-                known.done,
+                known,
                 orders=orders,
-                roots=known.roots,
                 wants=self._filter.wants,
                 max_attempts=self._max_attempts,
             )
@@ -191,29 +199,21 @@ class FolderWatch:
             await self._file_done(state)
             if not await self._is_there(state, self._clock()):
                 return
-            hints = self._change_source.take()
-            if hints.is_overflow:
+            if self._change_source.take():
                 self._look_soon()
-            if hints.relpaths:
-                paths = hints.relpaths
-                hinted = await self._io.ask(look_at_paths, self.spec.root, paths, self._filter)
-                state.hint(hinted, self._clock())
-                if None in hinted.values() and not self.spec.is_hot:
-                    self._look_soon()  # only full listings show what is gone
             if self._clock() >= self._look_at or state.needs_look(self._clock()):
                 await self._whole(state)
             state.release(self._clock())
             # Look again at files whose settle time is over
             names = state.settling.to_check(self._clock())
             if names:
-                found: dict[str, FileVersion | None] = dict.fromkeys(names)
-                found.update(await self._io.ask(look_at_paths, self.spec.root, names, self._filter))
+                found = await self._ask(_versions, self.spec.root, names)
                 written = self._change_source.written()
-                unfinished = await self._io.ask(open_files, self.spec.root, names, written)
+                unfinished = await self._ask(open_files, self.spec.root, names, written)
                 for relpath in unfinished:
                     state.settling.restart(relpath, self._clock())
                     self._notices.tell(relpath, f"'{relpath}' waits: {OPEN_REASON}.")
-                for relpath in found.keys() - unfinished:
+                for relpath in found.keys() - {*unfinished}:
                     self._notices.over(relpath)
                 state.check(found, self._clock())
         except OSError as error:
@@ -231,15 +231,15 @@ class FolderWatch:
         if now < self._root_at:
             return self._root is not None
         self._root_at = now + ROOT_S
-        root = await self._io.ask(root_identity, self.spec.root)
+        root = await self._ask(root_identity, self.spec.root)
         is_back = self._root is None
         if root != self._root or self._change_source.is_deaf(now):
             await self._change_source.start(now)
             self._look_at = 0.0
             if self.spec.is_hot:
                 # Take files left in a hot folder's `processing/` that no order has
-                await self._io.ask(make_hot_folders, self.spec)
-                found = await self._io.ask(claimed_files, self.spec, self._filter)
+                await self._ask(make_hot_folders, self.spec)
+                found = await self._ask(claimed_files, self.spec, self._filter)
                 new = {path: seen for path, seen in found.items() if path not in state.claimed}
                 state.found_claimed(new, self._clock())
         self._root = root
@@ -253,13 +253,10 @@ class FolderWatch:
 
     async def _whole(self, state: WatchState) -> None:
         began = self._clock()
-        listing = await self._io.ask(list_folder, self.spec.root, self._filter)
+        listing = await self._ask(list_folder, self.spec.root, self._filter)
+        state.look(listing, self._clock())
         now = self._looked_at = self._clock()
         self._took_s = now - began
-        n_absent = state.look(listing, now)
-        if n_absent and await self._confirmed(state):
-            n_absent = state.look(listing, now)
-        await self._tell_foreign(state, n_absent)
         if listing.unreadable:
             names = listed([f"'{name}'" for name in sorted(listing.unreadable)], 3)
             text = f"{names} cannot be read: files there are not seen."
@@ -272,37 +269,11 @@ class FolderWatch:
         wait_s = min(POLL_S, reconcile_s) if self._change_source.polls else reconcile_s
         self._look_at = now + max(wait_s, BETWEEN_LOOKS_S, self._took_s / POLL_SHARE)
 
-    async def _confirmed(self, state: WatchState) -> bool:
-        """Read again which folder it is: a run with `--yes` may have confirmed it."""
-        try:
-            roots = (await self._io.ask(self._ledger.read)).roots
-        except LedgerError as error:
-            self._notices.tell("ledger", str(error))
-            return False
-        is_new = list(roots) != state.roots
-        state.roots = list(roots)
-        return is_new
-
-    async def _tell_foreign(self, state: WatchState, n_absent: int) -> None:
-        self._doubt = ""
-        if n_absent:
-            self._doubt = other_folder_message(self.spec, n_absent)
-            self._notices.tell("foreign", self._doubt)
-            return
-        self._notices.over("foreign")
-        if state.is_root_new:
-            try:
-                await self._io.ask(self._ledger.record_root, state.roots[0])
-            except LedgerError as error:
-                self._notices.tell("ledger", str(error))
-            else:
-                state.is_root_new = False
-
     # --- orders
 
     async def _hand_on(self, state: WatchState) -> None:
         try:
-            self._filter.owned = await self._io.ask(self._ledger.owned)
+            self._filter.owned = await self._ask(self._ledger.owned)
         except LedgerError as error:
             self._notices.tell("ledger", str(error))
             state.postpone(self._clock())
@@ -312,7 +283,7 @@ class FolderWatch:
                 state.forget(relpath)
         if self.spec.is_hot:
             ready, written = state.ready(), self._change_source.written()
-            moved = await self._io.ask(claim_files, self.spec, ready, state.claimed.keys(), written)
+            moved = await self._ask(claim_files, self.spec, ready, state.claimed.keys(), written)
             state.claimed |= moved.files
             for relpath in ready.keys() - moved.files.keys():
                 state.forget(relpath)
@@ -356,13 +327,13 @@ class FolderWatch:
         Raises:
             LedgerError: nothing has changed.
         """
-        outcome = await self._io.ask(self._ledger.outcome, order)
+        outcome = await self._ask(self._ledger.outcome, order)
         update = state.judge(order.id, outcome)
         if update is None:
             return
-        handled = {} if self.spec.is_hot else {**update.files, **state.renewed()}
+        handled = {} if self.spec.is_hot else update.files
         if handled or update.gone:
-            await self._io.ask(self._ledger.record, outcome.run, handled, update.gone)
+            await self._ask(self._ledger.record, outcome.run, handled, update.gone)
         state.ended(order.id, outcome, update, self._clock())
         given_up = {} if outcome.is_through else outcome.failed
         for relpath in given_up.keys() & update.files.keys():
@@ -378,7 +349,7 @@ class FolderWatch:
             return
         failed = {relpath: why for relpath, why in self._unfiled.items() if why is not None}
         try:
-            moved = await self._io.ask(
+            moved = await self._ask(
                 finish_files, self.spec, list(self._unfiled), failed, state.claimed,
                 self._ledger.record_filed,
             )  # fmt: skip
@@ -386,10 +357,9 @@ class FolderWatch:
             self._notices.tell("ledger", str(error))
             return
         state.left(moved.files)
-        given_up = state.changed_in_run(moved.changed, self._clock())
+        state.changed(moved.changed, self._clock())
         for relpath in (*moved.files, *moved.changed):
             del self._unfiled[relpath]
-        self._unfiled |= given_up
         for relpath in moved.files:
             self._notices.over(relpath)
         self._tell_refused(moved.refused)
@@ -397,3 +367,7 @@ class FolderWatch:
     def _tell_refused(self, refused: Mapping[str, str]) -> None:
         for relpath, why in refused.items():
             self._notices.tell(relpath, f"'{relpath}' cannot be moved ({why}). Retrying.")
+
+
+def _versions(root: Path, relpaths: Sequence[str]) -> dict[str, FileVersion | None]:
+    return {relpath: file_version_at(f"{root}{os.sep}{relpath}", relpath) for relpath in relpaths}

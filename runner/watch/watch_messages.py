@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-import shlex
 from collections.abc import Callable
 from pathlib import Path
-
-from paddock.runner.folders.file_filter import WatchSpec
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EMFILE, errno.ENFILE))
 
@@ -39,16 +36,6 @@ def away_message(error: OSError) -> str:
         return "this is a file, not a folder. The watch starts when it is one."
     why = error.strerror or type(error).__name__
     return f"the folder cannot be read ({why}). Retrying."
-
-
-def other_folder_message(spec: WatchSpec, n_absent: int) -> str:
-    """Return the message that files missing from another folder do not count as deleted."""
-    what = "file was" if n_absent == 1 else "files were"
-    return (
-        f"this is not the folder in which {n_absent:,} missing {what} seen: "
-        f"it was made again, or something is not mounted. Nothing counts as deleted. "
-        f"If it is the right one: `paddock run {shlex.quote(str(spec.file))} --yes`."
-    )
 
 
 def polling_message(why: OSError | str | None, every_s: float) -> str:

@@ -11,10 +11,10 @@ from paddock.runner.progress.report import Report
 
 OrderState = Literal["waiting", "running", "suspended", "ended"]
 OrderEnd: TypeAlias = Literal[
-    "", "completed", "quarantined", "budget", "interrupted", "suspended", "skipped", "failed",
-    "crashed",
+    "", "completed", "quarantined", "budget", "interrupted", "suspended", "skipped", "cancelled",
+    "failed", "crashed",
 ]  # fmt: skip
-"""How a run ended, as in a report, or `skipped`, `crashed`; empty while it has not."""
+"""How a run ended, as in a report, or `skipped`, `crashed`, `cancelled` by a person; or not yet."""
 
 FROM_PREFECT = "Prefect"
 """Trigger of an order that a person, or an automation, gave in Prefect."""
@@ -78,3 +78,5 @@ class OrderOutcome:
     """The error that ended the run, if there is no report."""
     is_shown: bool = False
     """Prefect shows its end."""
+    is_cancelled: bool = False
+    """A person ended it in Prefect."""

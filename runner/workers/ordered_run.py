@@ -90,7 +90,7 @@ async def run_order(order: Order, deployment: str, control: RunControl) -> Order
         flow_run = await _flow_run_of(order, deployment) if deployment else None
         if flow_run is not None and flow_run.state is not None and flow_run.state.is_final():
             why = f"it is {flow_run.state.name} in Prefect"
-            return OrderOutcome(_ended_there(order, why), is_shown=True)
+            return OrderOutcome(_ended_there(order, why), is_shown=True, is_cancelled=True)
         if flow_run is not None:
             control.shown_as(str(flow_run.id))
             words, is_shown = await _run_as_flow(order, flow_run, control)
@@ -99,10 +99,11 @@ async def run_order(order: Order, deployment: str, control: RunControl) -> Order
                 await _carry_out(order, dict(order.inputs), control)
     except ObjectNotFound:
         why = "it was deleted in Prefect"
-        return OrderOutcome(_ended_there(order, why), is_shown=True)
+        return OrderOutcome(_ended_there(order, why), is_shown=True, is_cancelled=True)
     except Exception as error:  # whatever ends a run is reported, and ends no other
         words = str(error) or type(error).__name__
-    return OrderOutcome(control.report and _small(control.report), words, is_shown)
+    report, is_cancelled = control.report and _small(control.report), control.stop_gate.is_cancelled
+    return OrderOutcome(report, words, is_shown, is_cancelled)
 
 
 def _ended_there(order: Order, words: str) -> Report:

@@ -254,7 +254,8 @@ def flow_of(
             around = environment or RunEnvironment()
             stop, gate = around.stop, around.stop_gate
             retries_failed = options.retry_failed or is_repeated or order.get("retry_failed")
-            requested = replace(options, retry_failed=bool(retries_failed))
+            by = "Prefect" if is_process and options.trigger == "hand" else options.trigger
+            requested = replace(options, retry_failed=bool(retries_failed), trigger=by)
             try:
                 with stop_on_signals(stop, gate) if takes_signals else contextlib.nullcontext():
                     report = await carry_out(path, given, requested, around)

@@ -249,6 +249,7 @@ async def follow_wishes(
     """
     wish, words = await _wish_in_prefect()
     flow_run = current_flow_run()
+    gate.is_cancelled = wish != "suspend" and not gate.is_closed
     if wish == "suspend":
         note(f"{words}; it goes on when that is resumed.")
         gate.close(words, "suspended")

@@ -22,53 +22,28 @@ def at(at: float, pid: int = 7, sha256: str = "one") -> Mark:
     return Mark(at, pid, "p", "a.txt", sha256)
 
 
-def test_what_has_its_output_is_done() -> None:
+AGAIN = at(20.0, pid=8)
+
+
+def test_what_is_done_lost_quarantined_and_repeated() -> None:
     said = judged(MARK)
-    assert (said.done, said.lost, said.repeated, said.delays_s) == (1, (), (), (2.0,))
-    assert said.is_good
-
-
-def test_without_output_or_with_that_of_an_older_version_it_is_lost() -> None:
-    assert judged(MARK, outputs={}).lost == (A,)
-    assert judged(MARK, outputs={("p", "a.txt"): "older"}).lost == (A,)
-    assert judged(MARK, outputs={("p", "a.txt"): "torn"}).lost == (A,)
-
-
-def test_a_broken_file_must_be_quarantined() -> None:
+    assert (said.done, said.delays_s, said.is_good) == (1, (2.0,), True)
+    for outputs in ({}, {("p", "a.txt"): "older"}, {("p", "a.txt"): "torn"}):
+        assert judged(MARK, outputs=outputs).lost == (A,)
+    assert judged(MARK, outputs={}, quarantined=frozenset({("p", "a.txt")})).lost == (A,)
     broken = Arrival("p", "b.pdf", "x", 10.0, is_broken=True)
     assert judged(arrivals=(broken,)).lost == (broken,)
     said = judged(arrivals=(broken,), quarantined=frozenset({("p", "b.pdf")}))
     assert (said.quarantined, said.is_good) == (1, True)
-
-
-def test_a_good_file_in_quarantine_is_lost() -> None:
-    said = judged(MARK, outputs={}, quarantined=frozenset({("p", "a.txt")}))
-    assert said.lost == (A,)
-
-
-def test_working_twice_on_a_version_is_repeating() -> None:
-    said = judged(MARK, at(20.0, pid=8))
-    assert said.repeated == (at(20.0, pid=8),)
-    assert not said.is_good
-
-
-def test_a_kill_in_its_middle_excuses_a_repetition() -> None:
-    said = judged(MARK, at(20.0, pid=8), kills=(Kill(12.5, 7),))
-    assert (said.repeated, said.again) == ((), 1)
-
-
-def test_a_kill_of_another_process_or_long_after_excuses_nothing() -> None:
-    for kill in (Kill(12.5, 9), Kill(12.0 + GRACE_S + 0.1, 7), Kill(11.9, 7)):
-        assert len(judged(MARK, at(20.0, pid=8), kills=(kill,)).repeated) == 1
-
-
-def test_another_version_is_no_repetition() -> None:
     said = judged(at(11.0, sha256="draft"), MARK)
     assert (said.repeated, said.superseded) == ((), 1)
+    said = judged(MARK, AGAIN)
+    assert (said.repeated, said.is_good) == ((AGAIN,), False)
+    assert "| repeated | 1 |" in table(said, {"killed": "1 run"})
 
 
-def test_the_table_is_markdown() -> None:
-    said = table(judged(MARK, at(20.0, pid=8)), {"killed": "1 run"})
-    assert said.splitlines()[:2] == ["| | |", "|---|--:|"]
-    assert "| repeated | 1 |" in said
-    assert "| killed | 1 run |" in said
+def test_only_a_kill_in_its_middle_excuses_a_repetition() -> None:
+    said = judged(MARK, AGAIN, kills=(Kill(12.5, 7),))
+    assert (said.repeated, said.again) == ((), 1)
+    for kill in (Kill(12.5, 9), Kill(12.0 + GRACE_S + 0.1, 7), Kill(11.9, 7)):
+        assert len(judged(MARK, AGAIN, kills=(kill,)).repeated) == 1

@@ -131,10 +131,6 @@ def keep_folders(
         seen = missing.seen.get(source.stored)
         if seen is not None and seen != source.before:
             ledger.record_root(scope_id, source.stored, seen.as_text())
-        if source.watch is not None and options.is_confirmed:
-            folder = _mounted_folder(source.watch.root)
-            if folder is not None:
-                ledger.record_root(source.watch.name, "", folder.as_text())
 
 
 def _mounted_folder(root: Path) -> FolderIdentity | None:

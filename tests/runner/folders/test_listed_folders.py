@@ -18,7 +18,7 @@ from paddock.runner.folders.folder_identity import (
     needs_polling,
     reports_no_events,
 )
-from paddock.runner.folders.folder_listing import list_folder, look_at_paths
+from paddock.runner.folders.folder_listing import list_folder
 
 
 def filter_of(root: Path, **options: object) -> WatchFilter:
@@ -99,18 +99,6 @@ def test_pipes_and_names_that_are_no_text_are_left_out(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("x")
     write(tmp_path, "naïve.txt")
     assert sorted(list_folder(tmp_path, filter_of(tmp_path)).files) == ["naïve.txt"]
-
-
-def test_a_hint_on_a_folder_stands_for_all_in_it(tmp_path: Path) -> None:
-    write(tmp_path, "new/a.md", "new/deep/b.md", "new/.hidden/c.md", "old.md")
-    found = look_at_paths(tmp_path, ["new", "gone.md", "old.md", "x.tmp"], filter_of(tmp_path))
-    assert {relpath: seen is not None for relpath, seen in found.items()} == {
-        "new/a.md": True,
-        "new/deep/b.md": True,
-        "gone.md": False,
-        "old.md": True,
-        "x.tmp": False,
-    }
 
 
 def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:

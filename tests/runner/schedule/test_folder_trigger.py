@@ -187,20 +187,6 @@ async def test_no_start_of_up_gives_an_order_for_a_file_again(tmp_path: Path, mo
             await folder.carried_out(2)
 
 
-async def test_a_queue_that_is_opened_again_knows_what_is_out(tmp_path: Path) -> None:
-    async with watched(tmp_path) as before:
-        before.write("a.txt", "A")
-        async with before.served():
-            order = await before.given(1)
-    async with watched(tmp_path) as folder:
-        folder.orders.append(order)
-        async with folder.served():
-            await folder.rest()
-            await folder.run(order)
-            await folder.told(order)
-            assert folder.outputs() == {"a.txt": "A"}
-
-
 async def test_a_deletion_is_an_order_each_time(tmp_path: Path) -> None:
     async with watched(tmp_path) as folder, folder.served():
         folder.write("keep.txt", "K")

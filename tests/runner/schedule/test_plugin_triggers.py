@@ -1,9 +1,7 @@
 """Triggers of installed packages: under `on` as those that are built in."""
 
-import asyncio
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -215,16 +213,6 @@ async def test_one_that_cannot_say_how_it_is_hides_no_other(tmp_path: Path) -> N
     ]  # fmt: skip
     await keeper.stop()
     await queue.close()
-
-
-async def test_what_is_not_served_is_logged_and_waits(tmp_path: Path) -> None:
-    _, (trigger,) = served(tmp_path, "{tick: {text: raise}}")
-    told: list[str] = []
-    nothing: Any = None
-    desk = TriggerDesk(trigger.key, nothing, nothing, nothing, nothing, told.append)
-    with suppress(TimeoutError):
-        await asyncio.wait_for(trigger.run(desk), 0.05)
-    assert told == ["`on.tick` cannot be made: RuntimeError: no such thing"]
 
 
 def test_every_input_of_its_pipeline_is_untrusted_text(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from paddock.engine.system.tasks import running
 from paddock.runner.progress.prefect_view import RUN_TAG
 from paddock.runner.schedule import prefect_link
 from paddock.runner.schedule.order_queue import KEPT_S, OrderQueue
-from paddock.runner.schedule.prefect_link import OF_OLDER_UP, PrefectLink
+from paddock.runner.schedule.prefect_link import PrefectLink
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings
 from paddock.runner.workers.flow_names import deployment_name
@@ -296,7 +296,7 @@ async def test_what_is_ended_in_prefect_does_not_begin(
             await up.ask("DELETE", f"/flow_runs/{flow_run}")
         await eventually(lambda: not up.queue.orders)
         ended = await up.ordered(flow_run)
-        assert (ended.state, ended.end, ended.words) == ("ended", "interrupted", words)
+        assert (ended.state, ended.end, ended.words) == ("ended", "cancelled", words)
         if kind:
             await up.is_there(flow_run, kind.replace("ING", "ED"), name.replace("ing", "ed"))
         assert await eventually(lambda: told(up))
@@ -383,7 +383,7 @@ async def test_a_finished_run_that_is_tried_again_in_prefect_is_another_order(up
         ("budget", "COMPLETED", "Budget"),
         ("failed", "FAILED", "Failed"),
         ("crashed", "CRASHED", "Crashed"),
-        ("interrupted", "CANCELLED", "Cancelled"),
+        ("cancelled", "CANCELLED", "Cancelled"),
     ],
 )
 async def test_runs_that_ended_while_prefect_was_away_are_shown_when_it_is_back(
@@ -475,29 +475,6 @@ async def test_a_server_that_does_not_answer_well_stops_nothing(
     assert [words.partition(" at ")[2].partition("api")[2][:20] for words in about] == [
         " cannot be asked; ru", " answers again",
     ]  # fmt: skip
-
-
-async def test_what_an_older_up_has_queued_in_prefect_ends_there(up: Up) -> None:
-    old = {"path": up.pipeline.key, "trigger": "schedule 0 6 * * *", "given": [], "signature": "0"}
-    async with up.started():
-        queued = [
-            await up.start_there(
-                parameters={"Paddock": old},
-                idempotency_key=uuid.uuid4().hex,
-                tags=[RUN_TAG, old["trigger"]],
-                state={"type": "SCHEDULED", "name": name, "state_details": details},
-            )
-            for name, details in (
-                ("AwaitingConcurrencySlot", {}),
-                ("Planned", {"scheduled_time": "2099-01-01T06:00:00Z"}),
-            )
-        ]
-        await up.is_there(queued[0], "CANCELLED", "Skipped")
-        assert (await up.state(queued[1]))["type"] == "SCHEDULED"
-    async with up.started():
-        for flow_run in queued:
-            assert (await up.is_there(flow_run, "CANCELLED", "Skipped"))["message"] == OF_OLDER_UP
-        assert not up.queue.orders
 
 
 async def test_deployments_follow_the_pipelines_in_service(up: Up) -> None:

@@ -1,49 +1,29 @@
-"""What follows the end of a run's process."""
+"""Whether an order is started again when its run has ended."""
 
 from datetime import UTC, datetime, timedelta
 
-from paddock.runner.schedule.run_endings import NoRestart, RestartRun, RunEnding, after_ending
+from paddock.runner.schedule.run_endings import Restart, restart_after_crash, restart_after_stop
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
-def after(ending: RunEnding) -> NoRestart | RestartRun:
-    return after_ending(ending, NOW, max_restarts=3)
-
-
 def test_a_run_that_crashed_is_started_again_later_and_later_and_not_for_ever() -> None:
-    died = "its process was killed by SIGKILL"
-    first = after(RunEnding(1, died))
-    assert first == RestartRun(NOW + timedelta(seconds=5), 2, f"{died}; start 2 of at most 4")
-    pauses = [after(RunEnding(n, died)) for n in (2, 3)]
-    assert [pause.at - NOW for pause in pauses if isinstance(pause, RestartRun)] == [
-        timedelta(seconds=15),
-        timedelta(seconds=45),
+    starts = [restart_after_crash("killed", n, NOW, max_restarts=3) for n in (1, 2, 3, 4)]
+    assert starts == [
+        Restart(NOW + timedelta(seconds=5), 2, "killed; start 2 of at most 4"),
+        Restart(NOW + timedelta(seconds=15), 3, "killed; start 3 of at most 4"),
+        Restart(NOW + timedelta(seconds=45), 4, "killed; start 4 of at most 4"),
+        None,
     ]
-    assert after(RunEnding(4, died)) == NoRestart(is_given_up=True)
 
 
-def test_a_run_that_gets_on_is_started_again_however_often_it_crashed() -> None:
-    died = "its process was killed by SIGKILL"
-    again = RestartRun(NOW + timedelta(seconds=5), 2, f"{died}; start 2 of at most 4")
-    assert after(RunEnding(4, died, has_progressed=True)) == again
-
-
-def test_a_run_that_said_how_it_ended_is_done() -> None:
-    for status in ("completed", "quarantined", "failed", "budget", "interrupted"):
-        assert after(RunEnding(1, status=status)) == NoRestart()
-
-
-def test_a_run_whose_window_closed_waits_for_it_again_as_the_same_attempt() -> None:
-    ending = RunEnding(2, status="budget", stopped="window")
-    assert after(ending) == RestartRun(NOW, 2, "continues in its window")
-    assert after(RunEnding(2, status="completed", stopped="window")) == NoRestart()
-
-
-def test_a_run_that_was_cancelled_stays_so_even_when_it_had_to_be_killed() -> None:
-    assert after(RunEnding(1, "its process is gone", stopped="cancelled")) == NoRestart()
-
-
-def test_what_was_at_work_when_up_ended_goes_on_at_the_next_start() -> None:
-    ending = RunEnding(1, status="interrupted", stopped="shutdown")
-    assert after(ending) == RestartRun(NOW, 1, "continues after the end of `paddock up`")
+def test_only_a_run_that_its_window_or_the_end_of_up_has_stopped_goes_on() -> None:
+    in_window = Restart(NOW, 2, "continues in its window")
+    assert restart_after_stop("budget", "window", 2, NOW) == in_window
+    at_next_start = Restart(NOW, 1, "continues after the end of `paddock up`")
+    assert restart_after_stop("interrupted", "shutdown", 1, NOW) == at_next_start
+    ended = ("completed", "quarantined", "failed")
+    assert {restart_after_stop(status, "window", 1, NOW) for status in ended} == {None}
+    stopped = ("budget", "interrupted", "suspended")
+    assert {restart_after_stop(status, "cancelled", 1, NOW) for status in stopped} == {None}
+    assert {restart_after_stop(status, None, 1, NOW) for status in stopped} == {None}

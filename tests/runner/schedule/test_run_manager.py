@@ -41,8 +41,13 @@ class Process(RunProcess):
         self.halted: list[StopRequest] = []
         self.is_finished = False
 
+    @property
+    def can_take_orders(self) -> bool:
+        return not self.is_over
+
     def give(self, order: Order, place: Any) -> None:
         self.orders.append(order)
+        self.n_orders += 1
 
     def finish(self) -> None:
         self.is_finished = True
@@ -70,11 +75,13 @@ class World:
     def now(self, order: Order) -> Order:
         return self.queue.orders[order.id]
 
-    async def end(self, process: Process, status: Status = "completed", words: str = "") -> None:
+    async def end(
+        self, process: Process, status: Status = "completed", words: str = "", **how: bool
+    ) -> None:
         """Have the order at work of a process end."""
         n = len(self.manager.jobs)
         report = Report("calm-owl", "p", status, {}, message=words or None)
-        self.manager.ended(process, to_plain(OrderOutcome(report)))
+        self.manager.ended(process, to_plain(OrderOutcome(report, **how)))
         await soon(lambda: len(self.manager.jobs) < n)
 
     async def die(self, process: Process) -> None:
@@ -181,7 +188,7 @@ async def test_a_process_that_lives_is_followed_and_its_end_is_the_ledgers(tmp_p
         world.queue.note(order.id, state="running", mark=process_mark(sleeper.pid), run="calm-owl")
         await world.manager.round()
         (job,) = world.manager.jobs.values()
-        assert job.is_adopted
+        assert job.process.pid == sleeper.pid
         ends.append("it is over")
         sleeper.kill()
         await sleeper.wait()
@@ -290,8 +297,8 @@ async def test_a_suspended_run_keeps_its_order_and_a_cancelled_one_is_over(tmp_p
         assert world.now(order).state == "suspended"
         world.queue.note(order.id, state="waiting")  # resumed in Prefect
         await world.manager.round()
-        await world.end(world.processes[0], "interrupted", "It was cancelled in Prefect")
-        assert [order.end for order in world.ended] == ["interrupted"]
+        await world.end(world.processes[0], "interrupted", "It was cancelled", is_cancelled=True)
+        assert [order.end for order in world.ended] == ["cancelled"]
 
 
 async def test_up_that_ends_leaves_its_runs_to_the_next_start(tmp_path: Path) -> None:

@@ -7,13 +7,9 @@ from hypothesis import strategies as st
 
 from paddock.runner.schedule.start_decisions import (
     ActiveRun,
-    Decision,
-    DrainRun,
     DueRun,
-    HoldRun,
     RunRule,
-    SkipRun,
-    StartRun,
+    StartDecision,
     dispatch,
 )
 from paddock.runner.schedule.time_windows import TimeWindow
@@ -24,26 +20,20 @@ OPEN, SHUT = TimeWindow(time(9), time(17), UTC), TimeWindow(time(22), time(7), U
 
 
 def due(
-    id_: str,
-    *,
-    minutes: int = 0,
-    trigger: str = "watch",
-    group: str = "g",
-    pipeline: str = "p",
-    is_held: bool = True,
+    id_: str, *, minutes: int = 0, trigger: str = "watch", group: str = "g", pipeline: str = "p"
 ) -> DueRun:
-    return DueRun(id_, pipeline, trigger, NOW - timedelta(minutes=minutes), group, is_held)
+    return DueRun(id_, pipeline, trigger, NOW - timedelta(minutes=minutes), group)
 
 
 def decide(waiting: list[DueRun], active: list[ActiveRun] | None = None, *, max_runs: int = 2,
-           **rules: RunRule) -> list[Decision]:  # fmt: skip
+           **rules: RunRule) -> list[StartDecision]:  # fmt: skip
     return dispatch(waiting, active or [], rules or {"p": RunRule()}, NOW, max_runs)
 
 
 def test_the_oldest_of_a_group_starts_and_the_others_wait_for_it() -> None:
     assert decide([due("b"), due("a", minutes=5)]) == [
-        StartRun("a"),
-        HoldRun("b", "waits for a run of its group"),
+        StartDecision("start", "a"),
+        StartDecision("hold", "b", "waits for a run of its group"),
     ]
 
 
@@ -52,96 +42,96 @@ def test_only_the_next_of_a_group_names_the_run_that_it_waits_for() -> None:
     waiting = [due("a", minutes=9), due("b", minutes=8), due("c", minutes=7), due("d", group="h")]
     rest = "waits for the runs of its group before it"
     assert decide(waiting, running) == [
-        HoldRun("a", "waits for run 'calm-owl'"), HoldRun("b", rest), HoldRun("c", rest),
-        StartRun("d"),
-    ]  # fmt: skip
+        StartDecision("hold", "a", "waits for run 'calm-owl'"),
+        StartDecision("hold", "b", rest),
+        StartDecision("hold", "c", rest),
+        StartDecision("start", "d"),
+    ]
 
 
 def test_a_group_that_a_run_by_hand_holds_is_busy_and_takes_no_slot() -> None:
     by_hand = [ActiveRun("g", "calm-owl", "", "g", is_ours=False)]
     waiting = [due("a"), due("b", group="h")]
     skip, cancel = (RunRule(on_conflict=rule) for rule in ("skip", "cancel_running"))
-    busy = HoldRun("a", "waits for run 'calm-owl'")
-    assert decide(waiting, by_hand, max_runs=1) == [busy, StartRun("b")]
+    busy = StartDecision("hold", "a", "waits for run 'calm-owl'")
+    assert decide(waiting, by_hand, max_runs=1) == [busy, StartDecision("start", "b")]
     words = "run 'calm-owl' was running, and `on_conflict` is `skip`"
-    assert decide(waiting[:1], by_hand, p=skip) == [SkipRun("a", words)]
-    gives_way = DrainRun("g", "a newer run of its group takes its place", is_again=False)
+    assert decide(waiting[:1], by_hand, p=skip) == [StartDecision("skip", "a", words)]
+    gives_way = StartDecision("cancel", "g", "a newer run of its group takes its place")
     assert decide(waiting[:1], by_hand, p=cancel) == [gives_way, busy]
 
 
 def test_a_conflict_may_skip_the_newcomer() -> None:
     running = [ActiveRun("x", "calm-owl", "p", "g")]
     words = "run 'calm-owl' was running, and `on_conflict` is `skip`"
-    assert decide([due("a")], running, p=RunRule(on_conflict="skip")) == [SkipRun("a", words)]
+    assert decide([due("a")], running, p=RunRule(on_conflict="skip")) == [
+        StartDecision("skip", "a", words)
+    ]
 
 
 def test_a_conflict_may_stop_the_running_one_once() -> None:
     rule = RunRule(on_conflict="cancel_running")
     running = ActiveRun("x", "calm-owl", "p", "g")
     assert decide([due("a")], [running], p=rule) == [
-        DrainRun("x", "a newer run of its group takes its place", is_again=False),
-        HoldRun("a", "waits for run 'calm-owl'"),
+        StartDecision("cancel", "x", "a newer run of its group takes its place"),
+        StartDecision("hold", "a", "waits for run 'calm-owl'"),
     ]
     ending = ActiveRun("x", "calm-owl", "p", "g", is_ending=True)
-    assert decide([due("a")], [ending], p=rule) == [HoldRun("a", "waits for run 'calm-owl'")]
+    assert decide([due("a")], [ending], p=rule) == [
+        StartDecision("hold", "a", "waits for run 'calm-owl'")
+    ]
 
 
 def test_of_several_that_would_replace_one_another_only_the_newest_is_left() -> None:
     rule = RunRule(on_conflict="cancel_running")
     assert decide([due("a", minutes=3), due("b", minutes=1)], p=rule) == [
-        SkipRun("a", "the run of 2026-11-20 11:59 UTC takes its place"),
-        StartRun("b"),
+        StartDecision("skip", "a", "the run of 2026-11-20 11:59 UTC takes its place"),
+        StartDecision("start", "b"),
     ]
 
 
 def test_the_latest_of_a_schedules_missed_runs_stands_for_all() -> None:
-    waiting = [due(str(n), minutes=60 * n, trigger=HOURLY, is_held=False) for n in (3, 2, 1)]
+    waiting = [due(str(n), minutes=60 * n, trigger=HOURLY) for n in (3, 2, 1)]
     assert decide(waiting, p=RunRule(catch_up={HOURLY: "latest"})) == [
-        SkipRun("3", "the run of 2026-11-20 11:00 UTC takes its place"),
-        SkipRun("2", "the run of 2026-11-20 11:00 UTC takes its place"),
-        StartRun("1"),
+        StartDecision("skip", "3", "the run of 2026-11-20 11:00 UTC takes its place"),
+        StartDecision("skip", "2", "the run of 2026-11-20 11:00 UTC takes its place"),
+        StartDecision("start", "1"),
     ]
-    assert decide(waiting, p=RunRule(catch_up={HOURLY: "all"}))[0] == StartRun("3")
-
-
-def test_none_of_a_schedules_missed_runs_is_made_up_for_but_one_held_back_is_not_missed() -> None:
-    rule = RunRule(catch_up={HOURLY: "none"})
-    late = due("a", minutes=5, trigger=HOURLY, is_held=False)
-    assert decide([late], p=rule) == [SkipRun("a", "it was missed, and `catch_up` is `none`")]
-    assert decide([due("a", minutes=5, trigger=HOURLY)], p=rule) == [StartRun("a")]
-    on_time = due("a", trigger=HOURLY, is_held=False)
-    assert decide([on_time], p=rule) == [StartRun("a")]
+    assert decide(waiting, p=RunRule(catch_up={HOURLY: "all"}))[0] == StartDecision("start", "3")
 
 
 def test_outside_its_window_everything_waits_for_the_opening() -> None:
-    opening = NOW.replace(hour=22)
     words = "waits for its window 22:00-07:00"
-    assert decide([due("a")], p=RunRule(SHUT)) == [HoldRun("a", words, opening)]
-    assert decide([due("a")], p=RunRule(OPEN)) == [StartRun("a")]
+    assert decide([due("a")], p=RunRule(SHUT)) == [StartDecision("hold", "a", words)]
+    assert decide([due("a")], p=RunRule(OPEN)) == [StartDecision("start", "a")]
 
 
 def test_where_the_ledger_cannot_be_used_everything_waits_and_what_runs_goes_on() -> None:
     running, rule = ActiveRun("x", "calm-owl", "p", "g"), RunRule(fault="the disk is full.")
-    assert decide([due("a")], [running], p=rule) == [HoldRun("a", "waits: the disk is full.")]
+    assert decide([due("a")], [running], p=rule) == [
+        StartDecision("hold", "a", "waits: the disk is full.")
+    ]
 
 
 def test_what_runs_when_its_window_closes_stops_and_goes_on_later() -> None:
     running = ActiveRun("x", "calm-owl", "p", "g")
     words = "its window 22:00-07:00 is over"
-    assert decide([], [running], p=RunRule(SHUT)) == [DrainRun("x", words, is_again=True)]
+    assert decide([], [running], p=RunRule(SHUT)) == [StartDecision("pause", "x", words)]
 
 
 def test_no_more_run_than_may_and_urgent_ones_come_first() -> None:
     rules = {"p": RunRule(rank=2), "q": RunRule(rank=0)}
     waiting = [due("a", minutes=9, group="1"), due("b", group="2", pipeline="q")]
     assert dispatch(waiting, [], rules, NOW, 1) == [
-        StartRun("b"),
-        HoldRun("a", "waits for a free slot: 1 run at a time"),
+        StartDecision("start", "b"),
+        StartDecision("hold", "a", "waits for a free slot: 1 run at a time"),
     ]
 
 
 def test_a_run_whose_pipeline_is_gone_is_left_out() -> None:
-    assert decide([due("a", pipeline="gone")]) == [SkipRun("a", "its pipeline no longer exists")]
+    assert decide([due("a", pipeline="gone")]) == [
+        StartDecision("skip", "a", "its pipeline no longer exists")
+    ]
 
 
 rules_ = st.builds(
@@ -159,7 +149,6 @@ dues = st.lists(
         trigger=st.sampled_from(["watch", HOURLY]),
         at=st.integers(0, 300).map(lambda minutes: NOW - timedelta(minutes=minutes)),
         group=st.sampled_from("gh"),
-        is_held=st.booleans(),
     ),
     max_size=8,
     unique_by=lambda run: run.id,
@@ -183,13 +172,13 @@ def test_whatever_is_due_gets_one_decision_and_no_group_is_owned_twice(
     waiting: list[DueRun], running: list[ActiveRun], rules: dict[str, RunRule], max_runs: int
 ) -> None:
     decisions = dispatch(waiting, running, rules, NOW, max_runs)
-    about = [decision.id for decision in decisions if not isinstance(decision, DrainRun)]
+    about = [decision.id for decision in decisions if decision.act not in ("cancel", "pause")]
     assert sorted(about) == sorted(run.id for run in waiting)
-    started = [run for run in waiting if StartRun(run.id) in decisions]
+    started = [run for run in waiting if StartDecision("start", run.id) in decisions]
     groups = [run.group for run in started] + [run.group for run in running]
     assert len(groups) == len(set(groups))
     assert len(started) <= max(0, max_runs - len(running))
-    closed = [decision.id for decision in decisions if isinstance(decision, DrainRun)]
+    closed = [decision.id for decision in decisions if decision.act in ("cancel", "pause")]
     assert len(closed) == len(set(closed))
     assert not set(closed) & {run.id for run in running if run.is_ending}
     for run in started:
@@ -202,9 +191,5 @@ def test_nothing_waits_for_ever_when_nothing_runs(
     waiting: list[DueRun], rules: dict[str, RunRule]
 ) -> None:
     decisions = dispatch(waiting, [], rules, NOW, 1)
-    held = [
-        decision
-        for decision in decisions
-        if isinstance(decision, HoldRun) and decision.until is None
-    ]
-    assert not held or any(isinstance(decision, StartRun) for decision in decisions)
+    acts = [each.act for each in decisions if "its window" not in each.words]
+    assert "hold" not in acts or "start" in acts

@@ -17,22 +17,22 @@ from paddock.runner.schedule.webhook_migration import take_over_calls
 TABLE = """
 CREATE TABLE calls (
     id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, trigger TEXT NOT NULL, inputs TEXT NOT NULL,
-    received_at REAL NOT NULL, queued_at REAL, run TEXT{later}
+    received_at REAL NOT NULL, queued_at REAL, run TEXT, signature TEXT, set_aside TEXT,
+    n_taken_back INTEGER DEFAULT 0
 )
 """
-LATER = ", signature TEXT, set_aside TEXT, n_taken_back INTEGER DEFAULT 0"
 PIPELINE = "/srv/bills/p.yaml"
 INPUTS = json.dumps({"name": "Zoë"})
 NOW = time.time()
 
 
-def old_file(folder: Path, *calls: tuple[Any, ...], later: str = LATER) -> Path:
+def old_file(folder: Path, *calls: tuple[Any, ...]) -> Path:
     """Write the file of the version before; as one that was killed, with its journal beside it."""
     folder.mkdir(exist_ok=True)
     file = folder / "webhooks.sqlite"
     with closing(sqlite3.connect(file)) as db, db:
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute(TABLE.format(later=later))
+        db.execute(TABLE)
         for call in calls:
             db.execute(f"INSERT INTO calls VALUES ({', '.join('?' * len(call))})", call)
     return file
@@ -72,81 +72,31 @@ async def test_calls_that_wait_or_whose_run_is_not_over_become_orders(
     assert not file.exists() and file.with_name("webhooks.sqlite.taken").exists()
     assert not file.with_name("webhooks.sqlite-wal").exists()
     await take_over_calls(tmp_path, queue)
+    file.with_name("webhooks.sqlite.taken").rename(file)  # the machine went down before
+    await take_over_calls(tmp_path, queue)
     assert len(queue.orders) == 3
     await queue.close()
 
 
-async def test_a_take_over_that_was_interrupted_goes_on(tmp_path: Path) -> None:
-    names = [f"k{n}" for n in range(300)]
-    file = old_file(tmp_path, *map(call, names))
-    queue = OrderQueue(tmp_path)
-    await take_over_calls(tmp_path, queue)
-    file.with_name("webhooks.sqlite.taken").rename(file)  # the machine went down before
-    await take_over_calls(tmp_path, queue)
-    await queue.serve([PIPELINE])
-    assert [order.key for order in queue.orders.values()] == [f"webhook:{name}" for name in names]
-    await queue.close()
-
-
-async def test_calls_stay_where_they_are_while_the_queue_cannot_be_written(
+async def test_calls_that_cannot_be_taken_over_stay_where_they_are(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = old_file(tmp_path, call("waits"))
-    (tmp_path / "no-folder").write_text("")
-    queue = OrderQueue(tmp_path / "no-folder")
-    await take_over_calls(tmp_path, queue)
-    assert file.exists()
-    assert caplog.messages == [
-        f"{file}: its calls wait for the next start of `paddock up`: {queue.fault}"
-    ]
-    await queue.close()
-
-
-async def test_calls_of_a_file_without_later_columns_are_taken_over(tmp_path: Path) -> None:
-    old_file(tmp_path, call("waits")[:7], later="")
-    queue = OrderQueue(tmp_path)
-    await take_over_calls(tmp_path, queue)
-    await queue.serve([PIPELINE])
-    assert [order.signature for order in queue.orders.values()] == [None]
-    await queue.close()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"inputs": '{"name": 1'}, {"inputs": "[1]"}, {"inputs": "Zoë"}, {"received_at": "soon"},
-     {"received_at": 1e300}, {"pipeline": f"damaged: {PIPELINE}"},
-     {"inputs": b"\xff"}],
-)  # fmt: skip
-async def test_a_damaged_call_is_told_and_the_others_are_taken_over(
-    tmp_path: Path, change: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    file = old_file(tmp_path, call("a"), call("b", **change), call("c"))
-    queue = OrderQueue(tmp_path)
-    await take_over_calls(tmp_path, queue)
-    await queue.serve([PIPELINE])
-    assert [order.key for order in queue.orders.values()] == ["webhook:a", "webhook:c"]
-    assert caplog.messages == [
-        f"{file}.taken: the webhook call '{PIPELINE}:webhook:b' is damaged and becomes no run; its "
-        "row stays there."
-    ]
-    await queue.close()
-
-
-async def test_a_file_that_cannot_be_read_or_is_in_use_is_told_and_stays(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    queue = OrderQueue(tmp_path)
     file = old_file(tmp_path, call("a"))
+    (tmp_path / "no-folder").write_text("")
+    broken = OrderQueue(tmp_path / "no-folder")
+    queue = OrderQueue(tmp_path)
     with closing(sqlite3.connect(file)) as db:  # an earlier `paddock up` is at work
         db.execute("SELECT * FROM calls").fetchall()
         await take_over_calls(tmp_path, queue)
+    await take_over_calls(tmp_path, broken)
+    await broken.close()
     file.write_text("This is no database. " * 500)
     await take_over_calls(tmp_path, queue)
-    cannot = f"{file}: accepted webhook calls of the version before cannot be read"
+    remedy = "End the `paddock up` that has the file open; or move it away to go on without them."
     assert caplog.messages == [
-        f"{cannot} (database is locked). End the `paddock up` that has it open, and start this one "
-        "again.",
-        f"{cannot} (file is not a database). Move the file away to go on without them.",
+        f"{file}: accepted webhook calls of the version before cannot be taken over ({why}). "
+        f"{remedy}"
+        for why in ("database is locked", broken.fault, "file is not a database")
     ]
     assert file.exists()
     await queue.close()

@@ -1,9 +1,11 @@
 """Which files of an ended order are tried again, and when: the ledger counts, runs for ever."""
 
+import math
+
 import pytest
 
 from paddock.runner.folders.file_versions import FileVersion
-from paddock.runner.watch.batches import BatchOutcome
+from paddock.runner.watch.handled_files import BatchOutcome
 from paddock.runner.watch.next_batch import MOST_PAUSE_S, HeldFiles
 
 A, B = FileVersion("a", 1, 1), FileVersion("b", 2, 2)
@@ -50,6 +52,9 @@ def take(held: HeldFiles, outcome: BatchOutcome, *, claimed: str = "") -> dict[s
         (BatchOutcome("r", "suspended"), "", {"a": 600, "b": 600}),
         (BatchOutcome("r", "interrupted", FAILED), "", {"a": 10, "b": 10}),
         (BatchOutcome("r", "skipped"), "", {"a": 10, "b": 10}),
+        # A person cancelled it
+        (BatchOutcome("r", "cancelled"), "", {}),
+        (BatchOutcome("r", "cancelled"), "b", {"b": math.inf}),
     ],
 )
 def test_an_end_tells_which_files_are_tried_again_and_when(

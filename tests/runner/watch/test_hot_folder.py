@@ -28,30 +28,6 @@ def everything(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_claimed_done_and_failed_with_the_reason_next_to_it(tmp_path: Path) -> None:
-    spec = opened(tmp_path)
-    stable = dropped(spec, "a.txt") | dropped(spec, "sub/b.txt")
-    assert hot_folder.claim_files(spec, stable, ()).files == stable
-    assert everything(tmp_path) == ["processing/a.txt", "processing/sub/b.txt"]
-    assert not (tmp_path / "sub").exists()
-    hot_folder.finish_files(spec, stable, {"sub/b.txt": "it is empty"})
-    assert everything(tmp_path) == ["done/a.txt", "failed/sub/b.txt", "failed/sub/b.txt.reason.txt"]
-    assert (tmp_path / "failed/sub/b.txt.reason.txt").read_text() == "it is empty\n"
-
-
-def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
-    spec = opened(tmp_path)
-    for text in ("one", "two", "three"):
-        hot_folder.claim_files(spec, dropped(spec, "a.txt", text), ())
-        hot_folder.finish_files(spec, ["a.txt"], {})
-    hot_folder.claim_files(spec, dropped(spec, "a.txt", "four"), ())
-    hot_folder.finish_files(spec, ["a.txt"], {"a.txt": "why"})
-    done = [path.read_text() for path in sorted((tmp_path / "done").iterdir())]
-    assert everything(tmp_path / "done") == ["a.2.txt", "a.3.txt", "a.txt"]
-    assert sorted(done) == ["one", "three", "two"]
-    assert everything(tmp_path / "failed") == ["a.txt", "a.txt.reason.txt"]
-
-
 def test_what_has_changed_or_gone_since_it_settled_is_not_claimed(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     stable = dropped(spec, "a.txt") | dropped(spec, "b.txt")
@@ -67,18 +43,6 @@ def test_what_lies_in_processing_is_never_replaced(tmp_path: Path) -> None:
     moved = hot_folder.claim_files(spec, dropped(spec, "a.txt"), ())
     assert moved.refused == {"a.txt": "a file of that name lies in 'processing' already"}
     assert (spec.processing / "a.txt").read_text() == "somebody's own"
-
-
-def test_after_a_kill_what_was_claimed_is_found_and_finishing_twice_is_harmless(
-    tmp_path: Path,
-) -> None:
-    spec = opened(tmp_path)
-    stable = dropped(spec, "a.txt") | dropped(spec, "sub/b.txt")
-    hot_folder.claim_files(spec, stable, ())
-    assert hot_folder.claimed_files(spec, WatchFilter(spec)) == stable
-    hot_folder.finish_files(spec, stable, {})
-    assert hot_folder.finish_files(spec, stable, {}).refused == {}
-    assert everything(tmp_path) == ["done/a.txt", "done/sub/b.txt"]
 
 
 def test_a_move_that_the_system_refuses_leaves_the_file_where_it_is(tmp_path: Path) -> None:
@@ -108,15 +72,6 @@ def test_what_was_written_to_after_its_claim_stays_and_is_told_as_it_is_now(tmp_
     assert (tmp_path / "done/a.txt").read_text() == "begin and end"
 
 
-def test_what_changes_in_processing_before_it_goes_out_again_settles_again(tmp_path: Path) -> None:
-    spec = opened(tmp_path)
-    stable = dropped(spec, "a.txt", "begin")
-    hot_folder.claim_files(spec, stable, ())
-    (spec.processing / "a.txt").write_text("begin and end")
-    moved = hot_folder.claim_files(spec, stable, ["a.txt"])
-    assert (moved.files, list(moved.changed)) == ({}, ["a.txt"])
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
 def test_a_file_that_is_open_for_writing_is_neither_claimed_nor_finished(tmp_path: Path) -> None:
     spec = opened(tmp_path)
@@ -131,21 +86,6 @@ def test_a_file_that_is_open_for_writing_is_neither_claimed_nor_finished(tmp_pat
         }
         writer.write(" and end")
     assert list(hot_folder.finish_files(spec, ["a.txt"], {}, stable).changed) == ["a.txt"]
-
-
-def test_a_file_that_others_only_read_is_claimed(tmp_path: Path) -> None:
-    spec = opened(tmp_path)
-    stable = dropped(spec, "a.txt")
-    with (tmp_path / "a.txt").open():
-        assert hot_folder.claim_files(spec, stable, ()).files == stable
-
-
-def test_what_the_system_reports_as_written_is_not_claimed(tmp_path: Path) -> None:
-    spec = opened(tmp_path)
-    stable = dropped(spec, "a.txt")
-    assert hot_folder.claim_files(spec, stable, (), ["a.txt"]).refused == {
-        "a.txt": hot_folder.OPEN_REASON
-    }
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "漢"])
@@ -171,12 +111,3 @@ def test_names_of_255_bytes_get_numbers_and_reasons_that_fit(tmp_path: Path, let
     }
     assert max(len(name.encode()) for name in failed) <= 255
     assert all(name.endswith(".txt") for name in failed)
-
-
-def test_a_name_without_a_suffix_and_one_that_is_all_suffix_fit_too(tmp_path: Path) -> None:
-    spec = opened(tmp_path)
-    for name in ("y" * 255, "z." + "y" * 253):
-        for _ in range(2):
-            hot_folder.claim_files(spec, dropped(spec, name), ())
-            assert hot_folder.finish_files(spec, [name], {}).refused == {}
-    assert len(everything(tmp_path / "done")) == 4

@@ -9,7 +9,6 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
-from paddock.runner.folders.file_versions import FileIdentity, FileVersion
-from paddock.runner.folders.folder_listing import list_folder, look_at_paths
+from paddock.runner.folders.file_versions import FileIdentity, FileVersion, file_version_at
+from paddock.runner.folders.folder_listing import list_folder
 from paddock.runner.watch import hot_folder
-from paddock.runner.watch.batches import BatchOutcome
+from paddock.runner.watch.handled_files import BatchOutcome
 from paddock.runner.watch.next_batch import MOST_ORDERS_OUT, WatchState
 from paddock.runner.workers.order import Order
 
@@ -83,14 +82,10 @@ class World:
             return
         self.state.look(listing, self.now)
 
-    def hint(self, relpaths: Iterable[str]) -> None:
-        self.state.hint(look_at_paths(self.root, relpaths, self.filter), self.now)
-
     def check_stability(self) -> None:
         self.state.release(self.now)
         to_check = self.state.settling.to_check(self.now)
-        found: dict[str, FileVersion | None] = dict.fromkeys(to_check)
-        found.update(look_at_paths(self.root, to_check, self.filter))
+        found = {name: file_version_at(str(self.root / name), name) for name in to_check}
         self.state.check(found, self.now)
 
     def hand_on(self) -> None:
@@ -158,7 +153,7 @@ class World:
         update = self.state.judge(order.id, outcome)
         assert update is not None
         if not self.spec.is_hot:
-            self.book |= {**update.files, **self.state.renewed()}
+            self.book |= update.files
         for relpath in update.gone:
             self.book.pop(relpath, None)
         self.state.ended(order.id, outcome, update, self.now)
@@ -244,56 +239,6 @@ def test_a_file_that_an_older_paddock_handled_is_known() -> None:
         assert world.done == [("a.txt", "version 1")]
 
 
-def test_a_version_that_comes_back_while_the_run_has_another_one_is_done_again() -> None:
-    with closing(played()) as world:
-        put(world.root / "a.txt", 2)
-        world.go_out()
-        world.begin()
-        put(world.root / "a.txt", 1)
-        world.end()
-        assert world.made == {"a.txt": "version 2"}
-        come_to_rest(world)
-
-
-def test_a_version_that_the_run_met_by_chance_is_left_for_the_next() -> None:
-    with closing(played()) as world:
-        put(world.root / "a.txt", 2)
-        world.go_out()
-        put(world.root / "a.txt", 3)
-        world.begin()
-        put(world.root / "a.txt", 2)
-        world.end()
-        assert world.made == {"a.txt": "version 1"}
-        come_to_rest(world)
-
-
-def test_the_same_after_a_kill() -> None:
-    with closing(played()) as world:
-        put(world.root / "a.txt", 2)
-        world.go_out()
-        world.begin()
-        put(world.root / "a.txt", 1)
-        world.kill()
-        come_to_rest(world)
-
-
-def test_a_file_that_comes_back_while_it_is_being_pruned_is_done_again() -> None:
-    for is_killed in (False, True):
-        with closing(played()) as world:
-            put(world.root / "sub/b.txt", 1)
-            do_all(world)
-            (world.root / "a.txt").unlink()
-            world.go_out()
-            world.go_out()
-            world.begin()
-            assert "a.txt" not in world.made
-            put(world.root / "a.txt", 1)
-            if is_killed:
-                world.kill()
-            world.end()
-            come_to_rest(world)
-
-
 def test_a_deletion_whose_run_fails_is_tried_again_but_not_at_once() -> None:
     with closing(played()) as world:
         put(world.root / "sub/b.txt", 1)
@@ -312,17 +257,6 @@ def test_a_deletion_whose_run_fails_is_tried_again_but_not_at_once() -> None:
         world.go_out()
         assert [order.gone for order in world.queue] == [("a.txt",)]
         come_to_rest(world)
-
-
-def test_a_try_after_a_failure_asks_for_another_run() -> None:
-    with closing(World()) as world:
-        put(world.root / "a.txt", 1)
-        world.go_out()
-        world.begin()
-        world.end("failed")
-        world.now += 10
-        world.go_out()
-        assert [order.id for order in world.queue] == ["2"]
 
 
 class _Watched(RuleBasedStateMachine):
@@ -372,16 +306,14 @@ class Folder(_Watched):
         for name in there:
             put(self.world.root / name, 1)
 
-    @rule(name=names, version=st.sampled_from([1, 2]), is_heard=st.booleans())
-    def written(self, name: str, version: int, is_heard: bool) -> None:
+    @rule(name=names, version=st.sampled_from([1, 2]))
+    def written(self, name: str, version: int) -> None:
         """A version has its own time, as where a copy is brought back from elsewhere."""
         put(self.world.root / name, version)
-        self.heard(name, is_heard)
 
-    @rule(name=names, is_heard=st.booleans())
-    def deleted(self, name: str, is_heard: bool) -> None:
+    @rule(name=names)
+    def deleted(self, name: str) -> None:
         (self.world.root / name).unlink(missing_ok=True)
-        self.heard(name, is_heard)
 
     @rule()
     def root_deleted_and_made_again(self) -> None:
@@ -392,10 +324,6 @@ class Folder(_Watched):
     def few_orders_are_out(self) -> None:
         assert self.world.state.counts()["orders_out"] <= MOST_ORDERS_OUT
 
-    def heard(self, name: str, is_heard: bool) -> None:
-        if is_heard:
-            self.world.hint([name])
-
     def come_to_rest(self) -> None:
         come_to_rest(self.world)
 
@@ -405,9 +333,7 @@ def come_to_rest(world: World) -> None:
     world.calm()
     there = world.contents()
     assert {name: world.made.get(name) for name in there} == there
-    # Of an empty folder that a new watch finds nothing is believed, until it sees a file.
-    if there or world.state.done.keys() <= there.keys():
-        assert world.made.keys() == there.keys()
+    assert world.made.keys() == there.keys()
     n_done, n_runs = len(world.done), world.n_orders
     world.calm()
     assert (len(world.done), world.n_orders) == (n_done, n_runs), "it does not come to rest"

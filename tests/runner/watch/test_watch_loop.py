@@ -14,23 +14,15 @@ import pytest
 
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.folders.file_versions import FileIdentity, FileVersion
-from paddock.runner.folders.folder_identity import FolderIdentity, Mount, folder_identity_at
+from paddock.runner.folders.folder_identity import Mount
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.watch import hot_folder
-from paddock.runner.watch.batches import BatchOutcome
-from paddock.runner.watch.handled_files import HandledFiles, WatchLedger
-from paddock.runner.watch.next_batch import MOST_CHANGES
+from paddock.runner.watch.handled_files import BatchOutcome, WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
 from paddock.runner.workers.order import Order, OrderEnd
 from tests.waiting import soon
 
 DEADLINE_S = 120.0
-
-
-def list_again(watch: FolderWatch) -> None:
-    """Have the watch list the whole folder at once."""
-    watch._look_at = 0.0
-    watch._wake.set()
 
 
 @dataclass
@@ -39,13 +31,12 @@ class MemoryBook:
 
     done: dict[str, FileIdentity] = field(default_factory=dict)
     outcomes: dict[str, BatchOutcome] = field(default_factory=dict)
-    roots: list[FolderIdentity] = field(default_factory=list)
     own: frozenset[str] = frozenset()
     error: LedgerError | None = None
 
-    def read(self) -> HandledFiles:
+    def read(self) -> dict[str, FileIdentity]:
         self._fail()
-        return HandledFiles(dict(self.done), tuple(self.roots))
+        return dict(self.done)
 
     def owned(self) -> frozenset[str]:
         self._fail()
@@ -63,10 +54,6 @@ class MemoryBook:
 
     def record_filed(self, places: Any) -> None:
         self._fail()
-
-    def record_root(self, folder: FolderIdentity) -> None:
-        self._fail()
-        self.roots = [folder]
 
     def _fail(self) -> None:
         if self.error is not None:
@@ -179,69 +166,9 @@ async def test_files_that_are_there_and_files_that_come_in_whatever_way(root: Pa
         assert watched.notes == []
 
 
-async def test_a_file_that_grows_is_taken_when_it_has_come_to_rest(root: Path) -> None:
-    async with Watched(spec(root, settle_s=1.0)).running() as watched:
-        with (root / "log.txt").open("w") as file:
-            for _ in range(15):
-                file.write("line\n")
-                file.flush()
-                await asyncio.sleep(0.1)
-            assert watched.orders == []
-        await soon(lambda: watched.orders)
-        assert [seen.size for order in watched.orders for seen in order.files] == [75]
-
-
-async def test_files_that_settle_together_go_into_one_run(root: Path) -> None:
-    async with Watched(spec(root, batch_s=2.0)).running() as watched:
-        for number in range(50):
-            (root / f"{number}.txt").write_text("x")
-        await soon(lambda: watched.orders)
-        assert len(watched.names) == 50
-        assert len(watched.orders) == 1
-
-
-async def test_a_change_is_another_version_and_a_deletion_is_told_after_two_looks(
-    root: Path,
+async def test_the_root_may_come_late_go_and_come_again_and_a_run_decides_on_missing_files(
+    tmp_path: Path,
 ) -> None:
-    (root / "a.txt").write_text("x")
-    (root / "b.txt").write_text("x")
-    async with Watched(spec(root)).running() as watched:
-        await soon(lambda: len(watched.names) == 2)
-        (root / "a.txt").write_text("longer")
-        await soon(lambda: watched.names.count("a.txt") == 2)
-        (root / "a.txt").unlink()
-        await soon(lambda: watched.gone == ["a.txt"])
-        await soon(lambda: list(watched.book.done) == ["b.txt"])
-
-
-async def test_what_was_seen_through_is_not_taken_again_by_the_next_watch(root: Path) -> None:
-    (root / "a.txt").write_text("x")
-    book = MemoryBook()
-    async with Watched(spec(root), book).running() as watched:
-        await soon(lambda: "a.txt" in book.done and book.done["a.txt"][0] == 1)
-        await watched.rest()
-    (root / "b.txt").write_text("x")
-    async with Watched(spec(root), book).running() as watched:
-        await soon(lambda: watched.orders)
-        await watched.rest()
-        assert watched.names == ["b.txt"]
-
-
-async def test_an_order_outlasts_its_watch_and_is_not_given_twice(root: Path) -> None:
-    (root / "a.txt").write_text("x")
-    before = Watched(spec(root), ends=False)
-    async with before.running():
-        await soon(lambda: before.orders)
-    (root / "b.txt").write_text("x")
-    watched = Watched(spec(root), before.book, orders=before.orders, ends=False)
-    async with watched.running():
-        await soon(lambda: len(watched.orders) == 2)
-        assert watched.names == ["a.txt", "b.txt"]
-        await watched.done(watched.orders[0])
-        await soon(lambda: "a.txt" in watched.book.done)
-
-
-async def test_the_root_may_come_late_go_and_come_again(tmp_path: Path) -> None:
     root = tmp_path / "inbox"
     async with Watched(spec(root)).running() as watched:
         await soon(lambda: watched.notes)
@@ -255,86 +182,11 @@ async def test_the_root_may_come_late_go_and_come_again(tmp_path: Path) -> None:
         await soon(lambda: "b.txt" in watched.names)
         (root / "c.txt").write_text("x")
         await soon(lambda: "c.txt" in watched.names)
+        await soon(lambda: watched.gone == ["a.txt"])
         assert watched.notes[:2] == [
             f"watch '{root}': the folder does not exist. The watch starts when it does.",
             f"watch '{root}': the folder is there again.",
         ]
-
-
-async def test_a_root_that_is_a_file_is_told(tmp_path: Path) -> None:
-    root = tmp_path / "inbox"
-    root.write_text("x")
-    async with Watched(spec(root)).running() as watched:
-        await soon(lambda: watched.notes)
-        assert watched.notes == [
-            f"watch '{root}': this is a file, not a folder. The watch starts when it is one."
-        ]
-
-
-def unmounted(root: Path, share: Path) -> None:
-    """Leave the place at which a share was mounted, with a file in it."""
-    root.rename(share)
-    root.mkdir()
-    (root / "stray.txt").write_text("x")
-
-
-async def test_files_missing_from_another_folder_are_not_gone_however_many_others_lie_there(
-    root: Path,
-) -> None:
-    (root / "a.txt").write_text("x")
-    (root / "b.txt").write_text("x")
-    book, share = MemoryBook(), root.with_name("share")
-    async with Watched(spec(root, file="p.yaml"), book).running() as watched:
-        await soon(lambda: len(watched.names) == 2)
-        await soon(lambda: book.roots)
-        unmounted(root, share)
-        await soon(lambda: "stray.txt" in watched.names)
-        why = (
-            "this is not the folder in which 2 missing files were seen: it was made again, or "
-            "something is not mounted. Nothing counts as deleted. If it is the right one: "
-            "`paddock run p.yaml --yes`."
-        )
-        await soon(lambda: watched.watch.status()["why"] == why)
-        await asyncio.sleep(0.5)
-        assert watched.gone == []
-        assert f"watch '{root}': {why}" in watched.notes
-        shutil.rmtree(root)
-        shutil.move(share, root)
-        await soon(lambda: watched.gone == ["stray.txt"])
-        await soon(lambda: watched.watch.status()["why"] is None)
-        assert sorted(watched.names) == ["a.txt", "b.txt", "stray.txt"]
-
-
-async def test_nothing_is_gone_from_a_foreign_folder_at_the_start_before_a_person_confirms_it(
-    root: Path,
-) -> None:
-    book = MemoryBook({"a.txt": (1, 1), "b.txt": (1, 1)}, roots=[FolderIdentity("7:1")])
-    (root / "stray.txt").write_text("x")
-    async with Watched(spec(root), book).running() as watched:
-        await soon(lambda: watched.names == ["stray.txt"])
-        await watched.rest()
-        list_again(watched.watch)
-        await asyncio.sleep(0.5)
-        assert watched.gone == []
-        book.roots = [folder_identity_at(root)]  # by `paddock run --yes`
-        list_again(watched.watch)
-        await soon(lambda: watched.gone == ["a.txt", "b.txt"])
-
-
-async def test_a_folder_that_has_every_file_is_the_same_one_under_another_number(
-    root: Path,
-) -> None:
-    book = MemoryBook(roots=[FolderIdentity("7:1")])
-    (root / "a.txt").write_text("x")
-    (root / "b.txt").write_text("x")
-    async with Watched(spec(root), book).running() as watched:
-        await soon(lambda: len(watched.names) == 2)
-        await watched.rest()
-        book.roots = [FolderIdentity("8:1")]  # mounted again
-    async with Watched(spec(root), book).running() as watched:
-        await soon(lambda: book.roots == [folder_identity_at(root)])
-        (root / "a.txt").unlink()
-        await soon(lambda: watched.gone == ["a.txt"])
 
 
 async def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Path) -> None:
@@ -355,36 +207,6 @@ async def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Pa
     assert (root / "done/a.txt").read_text() == "begin middle end"
 
 
-async def test_a_document_that_a_program_keeps_open_waits_for_its_end(root: Path) -> None:
-    async with Watched(spec(root, is_hot=True)).running() as watched:
-        with (root / "a.txt").open("w") as writer:
-            writer.write("begin")
-            writer.flush()
-            why = f"watch '{root}': 'a.txt' waits: {hot_folder.OPEN_REASON}."
-            await soon(lambda: why in watched.notes)
-            assert watched.orders == []
-            writer.write(" end")
-        await soon((root / "done/a.txt").exists)
-        assert (root / "done/a.txt").read_text() == "begin end"
-        assert len(watched.orders) == 1
-
-
-async def test_a_document_that_changes_in_every_run_is_given_up_and_kept(root: Path) -> None:
-    watched = Watched(spec(root, is_hot=True), ends=False)
-    async with watched.running():
-        (root / "a.txt").write_text("0")
-        for n in range(MOST_CHANGES):
-            await soon(lambda n=n: len(watched.orders) == n + 1)  # type: ignore[misc]
-            with (root / "processing/a.txt").open("a") as writer:
-                writer.write(str(n + 1))
-            await watched.done(watched.orders[n])
-        await soon((root / "failed/a.txt").exists)
-        assert len(watched.orders) == MOST_CHANGES
-    assert (root / "failed/a.txt").read_text() == "012345"
-    why = (root / "failed/a.txt.reason.txt").read_text()
-    assert why == "it changed in each of 5 runs that had it\n"
-
-
 async def test_at_most_two_orders_are_out_and_what_comes_later_gathers(root: Path) -> None:
     async with Watched(spec(root), ends=False).running() as watched:
         for number in range(2):
@@ -399,22 +221,6 @@ async def test_at_most_two_orders_are_out_and_what_comes_later_gathers(root: Pat
         await watched.done(watched.orders[0])
         await soon(lambda: len(watched.orders) == 3)
         assert len(watched.orders[2].files) == 7
-
-
-async def test_where_no_one_takes_an_order_it_is_told_once_and_tried_again(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paddock.runner.watch.next_batch.REFUSED_S", 0.1)
-    (root / "a.txt").write_text("x")
-    watched = Watched(spec(root), refuses=ConnectionError("the server is away"))
-    async with watched.running():
-        await soon(lambda: watched.notes)
-        await asyncio.sleep(0.5)
-        assert watched.notes == [
-            f"watch '{root}': no order could be given (the server is away). Retrying."
-        ]
-        watched.refuses = None
-        await soon(lambda: watched.names == ["a.txt"])
 
 
 async def test_a_ledger_that_cannot_be_used_for_a_while_ends_nothing(
@@ -462,14 +268,6 @@ async def test_a_hot_folder_from_drop_to_done_and_failed(root: Path) -> None:
         await soon(lambda: (root / "done/good.2.txt").exists())
 
 
-async def test_a_hot_folder_takes_up_what_a_killed_one_was_working_on(root: Path) -> None:
-    (root / "processing").mkdir()
-    (root / "processing/a.txt").write_text("x")
-    async with Watched(spec(root, is_hot=True)).running() as watched:
-        await soon(lambda: (root / "done/a.txt").exists())
-        assert watched.names == ["a.txt"]
-
-
 async def test_own_outputs_below_the_root_start_nothing(root: Path) -> None:
     (root / "a.txt").write_text("x")
     book = MemoryBook()
@@ -503,7 +301,7 @@ async def test_where_the_system_takes_no_more_watches_the_folder_is_polled(
     def refuse(self: object) -> None:
         raise OSError(28, "inotify watch limit reached")
 
-    monkeypatch.setattr("paddock.runner.watch.change_source.FolderEvents.start", refuse)
+    monkeypatch.setattr("paddock.runner.watch.change_source.ChangeSource._listen", refuse)
     monkeypatch.setattr("paddock.runner.watch.watch_loop.POLL_S", 0.2)
     async with Watched(spec(root)).running() as watched:
         await soon(lambda: watched.notes)
@@ -539,7 +337,7 @@ async def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
     import threading
 
     hangs = threading.Event()
-    monkeypatch.setattr("paddock.runner.watch.io_thread.SLOW_S", 0.2)
+    monkeypatch.setattr("paddock.runner.watch.watch_loop.SLOW_S", 0.2)
     monkeypatch.setattr(
         "paddock.runner.watch.watch_loop.root_identity", lambda root: hangs.wait() and (1, 1)
     )
@@ -547,13 +345,16 @@ async def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
         async with Watched(spec(root)).running() as watched:
             await soon(lambda: watched.notes)
             assert watched.watch.status()["state"] == "not answering"
-            assert watched.notes == [f"watch '{root}': the folder has not answered for 30 s."]
+            assert watched.notes == [f"watch '{root}': the folder has not answered for 0.2 s."]
     finally:
         hangs.set()
 
 
-async def test_a_file_is_taken_when_its_writer_has_closed_it_and_not_before(root: Path) -> None:
-    async with Watched(spec(root)).running() as watched:
+@pytest.mark.parametrize("is_hot", [False, True])
+async def test_a_file_is_taken_when_its_writer_has_closed_it_and_not_before(
+    root: Path, *, is_hot: bool
+) -> None:
+    async with Watched(spec(root, is_hot=is_hot)).running() as watched:
         with (root / "a.txt").open("w") as upload:
             upload.write("half")
             upload.flush()
@@ -563,15 +364,3 @@ async def test_a_file_is_taken_when_its_writer_has_closed_it_and_not_before(root
             (root / "b.txt").write_text("x")
             await soon(lambda: watched.names == ["b.txt"])
         await soon(lambda: watched.names == ["b.txt", "a.txt"])
-
-
-async def test_rows_of_an_older_paddock_are_renewed_without_a_run_of_their_own(root: Path) -> None:
-    (root / "a.txt").write_text("x")
-    facts = (root / "a.txt").stat()
-    book = MemoryBook({"a.txt": (facts.st_size, facts.st_mtime_ns)})
-    async with Watched(spec(root), book=book).running() as watched:
-        await soon(lambda: watched.watch.status()["seconds_since_look"] is not None)
-        (root / "b.txt").write_text("x")
-        await soon(lambda: len(book.done) == 2 and book.done["b.txt"][0] > 0)
-        assert watched.names == ["b.txt"]
-    assert book.done["a.txt"] == (facts.st_size, facts.st_mtime_ns + facts.st_ctime_ns)

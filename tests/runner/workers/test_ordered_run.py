@@ -104,7 +104,7 @@ def test_what_a_person_ended_before_it_began_is_not_run(file: Path, api: str, wh
             state = {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
             client.post(f"/flow_runs/{made}/set_state", json=state).raise_for_status()
     outcome, _ = carried_out(Order("1", "k", str(file), "Prefect", flow_run=made), deployment)
-    assert outcome.report is not None and outcome.is_shown
+    assert outcome.report is not None and outcome.is_shown and outcome.is_cancelled
     assert (outcome.report.status, what in str(outcome.report.message).lower()) == (
         "interrupted", True
     )  # fmt: skip
