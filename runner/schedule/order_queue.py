@@ -145,7 +145,8 @@ class OrderQueue:
         since = "INSERT OR IGNORE INTO totals VALUES (?, '', 0, ?)"
 
         def read(db: sqlite3.Connection) -> list[Order]:
-            db.executemany(since, [(pipeline, time.time()) for pipeline in new])
+            for pipeline in new:
+                db.execute(since, (pipeline, time.time()))
             where = f"pipeline = ? AND {_IS_OPEN} ORDER BY n"
             return [order for pipeline in new for order in _orders(db, where, pipeline)]
 
@@ -258,13 +259,13 @@ class OrderQueue:
         Before the first success it is the time since when the pipeline is served. Orders that were
         deleted since count, too.
         """
-        query = "SELECT pipeline, end, n, last FROM totals"
+        query = "SELECT pipeline, end, n, last FROM totals ORDER BY end"
         found: dict[str, dict[str, Any]] = {}
         for key, end, n, at in await self._do(lambda db: db.execute(query).fetchall()):
             facts = found.setdefault(key, {"ends": Counter(), "last_success": 0.0})
             facts["ends"][end] = n
             if end in ("completed", ""):
-                facts["last_success"] = max(at, facts["last_success"])
+                facts["last_success"] = at
         return found
 
     # --- what triggers remember

@@ -77,6 +77,10 @@ class Process(RunProcess):
         report = Report(f"owl-{self.pid}", "p", "completed", {})
         self.manager.ended(self, to_plain(OrderOutcome(report)))
 
+    @property
+    def can_take_orders(self) -> bool:
+        return not self.is_over and self.manager is self.world.manager
+
     def give(self, order: Order, place: PrefectPlace) -> None:
         self.task = asyncio.create_task(self._carry_out(order))
 

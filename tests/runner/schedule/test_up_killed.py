@@ -1,7 +1,5 @@
 """`paddock up` that is killed or ended, or whose runs are: nothing is lost or done twice."""
 
-import os
-import re
 import signal
 from pathlib import Path
 
@@ -48,28 +46,6 @@ def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(up:
     # Each of them died of one item, which the ledger counts: the starts are counted again.
     assert attempts == [2, 2]
     assert len(up.marks("long")) == 4  # a, a, a, b: nothing that was done is done again
-
-
-def test_a_document_that_kills_each_run_ends_in_failed_and_all_others_in_done(up: UpFolder) -> None:
-    up.dies("hot", "on: {watch: [{path: ./inbox, claim: move, settle: 200ms, batch: 1s}]}")
-    inbox = up.folder / "hot/inbox"
-    for number in range(11):
-        up.write(f"hot/inbox/{number:02}.txt", f"Letter {number}.")
-    up.write("hot/inbox/05b.txt", "This one is poison.")
-    up.start()
-    up.until(lambda: (inbox / "failed/05b.txt").exists(), within_s=200.0)
-    up.until(lambda: not [*(inbox / "processing").iterdir()])
-    assert {path.name for path in (inbox / "done").iterdir()} == {f"{n:02}.txt" for n in range(11)}
-    assert {path.name for path in (up.folder / "hot/out").iterdir()} == {
-        f"{n:02}.txt" for n in range(11)
-    }
-    reason = (inbox / "failed/05b.txt.reason.txt").read_text()
-    died = re.match(r"the run's process died (\d+) times while it worked on this", reason)
-    assert died is not None, reason
-    n_died = int(died[1])
-    assert up.log_text().count("crashed: its process was killed by SIGKILL") == n_died
-    assert 3 <= n_died <= 3 + (4).bit_length() - 1  # `max_attempts`, and halvings of 4 in parallel
-    assert "is given up" not in up.log_text()
 
 
 @pytest.mark.parametrize("stop_timeout", ["4s", "100ms"])  # 100ms: no end can be recorded
@@ -129,41 +105,3 @@ def test_it_works_and_ends_in_order_while_its_own_prefect_server_does_not_come_u
     assert not up.get()["is_prefect_there"]
     assert up.signal(signal.SIGTERM) == 0
     assert up.log_text().endswith("Stopped.\n")
-
-
-EACH = """\
-name: each
-on: {webhook: [{path: /each, secret: hush, inputs: {n: "{{ payload.n }}"}}]}
-inputs: {n: {type: int, default: 0}}
-steps:
-  - id: wait
-    uses: wait
-    with: {file: "FOLDER/go-{{ inputs.n }}", mark: "FOLDER/m-{{ inputs.n }}"}
-  - uses: files.write
-    with: {path: "out/{{ inputs.n }}.txt", text: "{{ steps.wait.text }} {{ inputs.n }}"}
-"""
-
-
-def test_a_kill_loses_and_repeats_none_of_many_calls_that_wait(up: UpFolder) -> None:
-    folder = up.folder / "each"
-    up.write("each/pipeline.yaml", EACH.replace("FOLDER", str(folder)))
-    up.start()
-
-    def marks(number: int) -> list[str]:
-        file = folder / f"m-{number}"
-        return file.read_text().split() if file.exists() else []
-
-    up.call("each", n=0)
-    up.until(lambda: marks(0))
-    for number in range(1, 9):
-        up.call("each", n=number)
-    for number in range(3):
-        up.write(f"each/go-{number}", "")
-    (pid,) = up.until(lambda: marks(3))
-    os.kill(int(pid), signal.SIGKILL)
-    for number in range(3, 9):
-        up.write(f"each/go-{number}", "")
-    up.until(lambda: all(up.output("each", f"{number}.txt") for number in range(9)))
-    assert [len(marks(number)) for number in range(9)] == [1, 1, 1, 2, 1, 1, 1, 1, 1]
-    up.until(lambda: not up.get()["running"])
-    up.until(lambda: [run["state_name"] for run in up.flow_runs("each")] == ["Completed"] * 9)

@@ -49,37 +49,7 @@ class Wait(Step[WaitParams, WaitOutput]):
         while not Path(params.file).exists():
             await asyncio.sleep(0.02)
         return WaitOutput(text="done")
-
-class DieParams(Params):
-    text: str
-
-class Die(Step[DieParams, WaitOutput]):
-    """Kills its own process where the text has the word poison."""
-    params, output, version = DieParams, WaitOutput, 1
-    is_pure, roles = True, frozenset()
-    def reads(self, params):
-        return ()
-    async def run(self, params, tools):
-        await asyncio.sleep(0.1)
-        if "poison" in params.text:
-            os.kill(os.getpid(), 9)
-        await asyncio.sleep(0.3)
-        return WaitOutput(text="done")
 '''
-DIES = """\
-{on}
-inputs: {{inbox: {{type: dir, default: ./inbox}}}}
-steps:
-  - {{id: docs, uses: files.scan, with: {{root: "{{{{ inputs.inbox }}}}/processing"}}}}
-  - id: each
-    for_each: doc in steps.docs.files
-    max_parallel: 4
-    do:
-      - {{id: text, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
-      - {{uses: die, with: {{text: "{{{{ steps.text.text }}}}"}}}}
-      - uses: files.write
-        with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.text.text }}}}"}}
-"""
 NOTES = """\
 {on}
 steps:
@@ -168,10 +138,6 @@ class UpFolder:
         """Write a pipeline whose commands leave marks, and wait until `go` is there."""
         return self._pipeline(name, COMMANDS.format(on=on))
 
-    def dies(self, name: str, on: str) -> Path:
-        """Write a pipeline over a hot folder, whose process dies of a document with poison."""
-        return self._pipeline(name, DIES.format(on=on))
-
     def _pipeline(self, name: str, text: str) -> Path:
         return self.write(f"{name}/pipeline.yaml", f"name: {name}\n{text}")
 
@@ -181,15 +147,13 @@ class UpFolder:
         return [int(line) for line in file.read_text().split()] if file.exists() else []
 
     def add_plugin(self) -> Path:
-        """Write a distribution with the steps `wait` and `die`; return its place."""
+        """Write a distribution with the step `wait`; return its place."""
         plugin = self.folder.parent / "plugin"
         facts = plugin / "wait_step-1.0.dist-info"
         facts.mkdir(parents=True, exist_ok=True)
         (plugin / "wait_step.py").write_text(STEP)
         (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: wait-step\nVersion: 1.0\n")
-        (facts / "entry_points.txt").write_text(
-            "[paddock.steps]\nwait = wait_step:Wait\ndie = wait_step:Die\n"
-        )
+        (facts / "entry_points.txt").write_text("[paddock.steps]\nwait = wait_step:Wait\n")
         return plugin
 
     def start(self, *options: str) -> None:
