@@ -397,9 +397,15 @@ class RunManager:
             self.missing[pipeline.key] = tuple(missing)
         self.wants_rest = self.wants_rest or job.stopped == "window"
         name, is_error = pipeline.pipeline.name, died is not None or status == "failed"
-        words = _end_text(report, died, status, outcome.words if outcome else "")
+        end: OrderEnd = "crashed" if died else status  # type: ignore[assignment]
+        if end == "interrupted" and outcome is not None and outcome.is_cancelled:
+            end = "cancelled"
+        message = died or (outcome.words if outcome else "")
+        if report is not None:
+            counts = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
+            message = died or report.message or counts or report.done_in_words()
         level = logging.ERROR if is_error else logging.INFO
-        log.log(level, "%s: run %s of order %s %s", name, job.name, order.id, words)
+        log.log(level, "%s: run %s of order %s %s: %s", name, job.name, order.id, end, message)
         if next_ is not None:
             log.info("%s: order %s is queued again for %s: %s", name, order.id,
                      f"{next_.at.astimezone():%H:%M:%S}", next_.words)  # fmt: skip
@@ -409,12 +415,6 @@ class RunManager:
         if is_given_up:
             log.error("%s: order %s is not started again.", name, order.id)
             self._telling.start(options.given_up(pipeline, job.name, died or ""))
-        end: OrderEnd = "crashed" if died else status  # type: ignore[assignment]
-        if end == "interrupted" and outcome is not None and outcome.is_cancelled:
-            end = "cancelled"
-        message = died or (outcome.words if outcome else "")
-        if report is not None:
-            message = died or report.message or _counts(report)
         self.faults.pop(pipeline.key, None)
         if report is None and end == "failed":
             self.faults[pipeline.key] = message
@@ -463,18 +463,3 @@ class RunManager:
         time.sleep(ABANDON_S if self.jobs else 0)
         for job in self.jobs.values():
             job.process.kill()
-
-
-def _end_text(report: Report | None, crash: str | None, status: str, words: str) -> str:
-    if crash is not None:
-        return f"crashed: {crash}"
-    if report is None:
-        return f"{status}{': ' if words else ''}{words}"
-    done = _counts(report)
-    message = f": {report.message}" if report.message else ""
-    return f"{report.status}{f' ({done})' if done else ''}{message}"
-
-
-def _counts(report: Report) -> str:
-    counts = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
-    return counts or ("" if report.message else report.done_in_words())

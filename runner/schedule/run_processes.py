@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -41,6 +41,9 @@ from paddock.runner.api import FILE_THREADS
 from paddock.runner.progress.report import Status
 from paddock.runner.workers import fork_server
 from paddock.runner.workers.order import Order
+
+if TYPE_CHECKING:
+    from .run_manager import RunManager
 
 log = logging.getLogger("paddock.up")
 
@@ -164,22 +167,6 @@ _POLL_S = 1.0
 _LEFT_OPEN_S = 1.0  # how long what a run started may hold its pipe once the run itself has ended
 
 
-class RunEvents(Protocol):
-    """What a run's process reports."""
-
-    def began(self, process: RunProcess, run: str) -> None:
-        """Take the run's name in the ledger."""
-
-    def shown_as(self, process: RunProcess, flow_run: str) -> None:
-        """Take the id of its flow run in Prefect."""
-
-    def ended(self, process: RunProcess, outcome: Mapping[str, Any]) -> None:
-        """Take how its order ended; it can be given another one."""
-
-    def over(self, process: RunProcess, crash: str) -> None:
-        """Take the end of the process; `crash` says how it died, if an order was at work."""
-
-
 class RunProcess:
     """One running process."""
 
@@ -245,7 +232,8 @@ class RunProcess:
 class RunExecutor:
     """Starts runs. Processes survive it unless they are stopped."""
 
-    def __init__(self, events: RunEvents) -> None:
+    def __init__(self, events: RunManager) -> None:
+        """`events` takes what processes report: `began`, `shown_as`, `ended`, `over`."""
         self._events = events
         self._context = multiprocessing.get_context("forkserver")
         self._watched = TaskSet()

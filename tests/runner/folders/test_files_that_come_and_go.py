@@ -79,13 +79,6 @@ def test_a_file_that_was_seen_in_between_begins_again() -> None:
     assert deletions.look(["a"], 4) == []
 
 
-def test_looks_at_another_folder_confirm_nothing() -> None:
-    deletions = MissingFiles(2)
-    deletions.look(["a"], 0)
-    deletions.forget()
-    assert deletions.look(["a"], 10) == []
-
-
 def test_a_folder_that_lacks_files_is_the_same_only_where_it_is_known_to_be() -> None:
     assert not is_other_folder(SHARE, SHARE, n_absent=5, n_present=0)
     assert is_other_folder(SHARE, POINT, n_absent=1, n_present=99)

@@ -76,7 +76,7 @@ class World:
         return self.queue.orders[order.id]
 
     async def end(
-        self, process: Process, status: Status = "completed", words: str = "", **how: bool
+        self, process: Process, status: Status = "completed", words: str = "", **how: Any
     ) -> None:
         """Have the order at work of a process end."""
         n = len(self.manager.jobs)
