@@ -237,7 +237,7 @@ class ModelUnusable(EngineError):
         self.ref, self.reason, self.remedy = ref, reason, remedy
         super().__init__(
             f"model '{ref}' cannot be used on this machine: its worker was {reason}. "
-            f"`paddock doctor` tries llama.cpp's kernels; this builds llama.cpp again: {remedy}"
+            f"This builds llama.cpp again: {remedy}"
         )
 
 

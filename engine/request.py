@@ -130,8 +130,6 @@ class ModelFacts:
     """The model's own sampling values; a spec's and a request's go before them."""
     tuned_from: str | None = None
     """Of a tuned copy: the digest of the file that the name stands for."""
-    is_near: bool = False
-    """Of a tuned copy: whether it is farther from exact arithmetic, within the bound of `near`."""
     draft_path: str = ""
     """A smaller model's file that guesses ahead for this one."""
     projector: str | None = None

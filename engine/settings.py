@@ -11,7 +11,6 @@ from paddock.engine.system.light_dataclasses import dataclass, field
 
 CacheType = Literal["f16", "q8_0", "q4_0"]
 Switch = Literal["auto", "on", "off"]
-TuneMode = Literal["auto", "near", "ask", "off"]
 CacheLayout = Literal["auto", "unified", "split"]
 SplitMode = Literal["none", "layer", "row", "tensor"]
 
@@ -63,13 +62,9 @@ class PoolSettings:
     shelf_bytes: int | None = None
     """Main memory of one model for finished conversations that may be continued; None: decided."""
     profile_s: float = 12.0
-    """How long a model is measured when a device first loads it; 0: not at all."""
-    tune: TuneMode = "auto"
-    """Whether services make faster copies of models while they are idle; `near`: also copies that
-    are farther from exact arithmetic, within a bound; `ask`: they only measure what one would
-    gain."""
+    """How long a model is measured in its first idle minute; 0: not at all."""
     is_exact: bool = False
-    """Whether models are computed in their own form, though they have a tuned copy."""
+    """Whether models are computed in their own form: tuned copies are neither made nor used."""
     load_timeout_s: float = 300.0
     step_timeout_s: float = 120.0
     """A worker that has work and makes no step within it is killed and started again."""

@@ -104,7 +104,7 @@ async def plan_async(
     if prepared.lacking is not None:
         notes = (*notes, prepared.lacking)
     report = await estimate_run(prepared, options, environment)
-    return replace(report, advice=(*report.advice, *notes))
+    return replace(report, advice=notes)
 
 
 def run(

@@ -9,6 +9,7 @@ after which the next worker is started with a fallback of llama.cpp does not cou
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -19,8 +20,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from paddock.engine.chat.image_checks import check_image
-from paddock.engine.errors import BadRequest, EngineError, ModelUnusable, WorkerLost, WrongRole
-from paddock.engine.memory.loaded_models import ModelUse, resolve_adapters
+from paddock.engine.errors import (
+    BadRequest,
+    EngineError,
+    ModelBroken,
+    ModelUnusable,
+    WorkerLost,
+    WrongRole,
+)
+from paddock.engine.memory.loaded_models import LoadedModel, ModelUse, resolve_adapters
 from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, fan_out
@@ -67,6 +75,7 @@ from .answer import Answer, OpenAnswers, deadlines, total_deadline
 from .embed_portions import embed_in_portions
 
 _T = TypeVar("_T")
+log = logging.getLogger(__name__)
 
 
 class _ModelChanged(Exception):
@@ -114,8 +123,8 @@ class LocalPool(Pool):
         self._answers = OpenAnswers()
         self._crashes: defaultdict[str, CrashRecord] = defaultdict(CrashRecord)
         """By the keys of models."""
-        self.on_request: Callable[[str, Sequence[str]], None] = lambda _ref, _texts: None
-        """Called with a model and the texts that it is to read, at each use of it."""
+        self.on_request: Callable[[], None] = lambda: None
+        """Called at each use of a model."""
 
     async def __aenter__(self) -> LocalPool:
         """Open the pool; nothing is loaded yet."""
@@ -141,42 +150,40 @@ class LocalPool(Pool):
             )
         )
 
-    def disturbed(self) -> list[str]:
-        """Return the digests of idle chat models whose measurement other programs disturbed."""
-        return [worker.load.digest for worker in self._disturbed()]
+    def unmeasured(self) -> list[str]:
+        """Return the digests of the idle models to measure (`measure`)."""
+        return [resident.facts.digest for resident in self._unmeasured()]
 
-    async def measure_again(self, digest: str) -> None:
-        """Measure an idle model again in its worker; what that is asked meanwhile ends it.
+    async def measure(self, digest: str) -> None:
+        """Measure an idle model in its worker; what that is asked meanwhile ends it.
 
-        The result is saved, and used at once.
+        The profile is saved, and used at once.
 
         Raises:
             WorkerGone: its process ended.
         """
-        for worker in self._disturbed():
-            load = worker.load
-            if load.digest == digest:
-                measurement = await worker.measure_again(self.settings.profile_s)
-                fields = {"digest": digest, "device": load.device, "build": load.build}
-                await asyncio.to_thread(self._profiles.keep, fields, measurement)
+        for resident in self._unmeasured():
+            if resident.facts.digest == digest and resident.worker is not None:
+                try:
+                    profile = await resident.worker.measure_speed()
+                except WorkerGone as gone:
+                    if gone.end.is_crash:
+                        await self._goes_back(resident.facts, str(gone.end))
+                    raise
+                await asyncio.to_thread(self._profiles.keep, {"profile": profile})
 
-    def _disturbed(self) -> list[WorkerProcess]:
-        """Return the idle workers to measure again.
-
-        Of embedding models speeds decide nothing, and other programs do not disturb a device.
-        """
-        idle = [
-            resident.worker
-            for resident in self._residents.resident()
-            if resident.is_open and not resident.n_users
-        ]
+    def _unmeasured(self) -> list[LoadedModel]:
+        """Return the idle models to measure: no embedding models, and none on a device."""
         return [
-            worker
-            for worker in idle
-            if worker is not None
-            and worker.is_disturbed
-            and worker.load.role == "chat"
-            and not worker.load.is_gpu
+            resident
+            for resident in self._residents.resident()
+            if resident.is_open
+            and not resident.n_users
+            and resident.worker is not None
+            and not resident.worker.is_measured
+            and resident.worker.load.profile_s > 0
+            and resident.worker.load.role == "chat"
+            and not resident.worker.load.is_gpu
         ]
 
     def worker_pids(self) -> tuple[int, ...]:
@@ -253,8 +260,7 @@ class LocalPool(Pool):
 
         A caller that does not wait gets `Busy` when `max_queue` requests are before it.
         """
-        texts = [message.content for message in request.messages]
-        self.on_request(request.model.ref, [*texts, request.prompt] if request.prompt else texts)
+        self.on_request()
         return self._answers.start(request, partial(self._serve, waits=waits))
 
     async def embed(self, request: EmbedRequest, *, waits: bool = True) -> EmbedReply:
@@ -265,7 +271,7 @@ class LocalPool(Pool):
             DeadlineExceeded: not within `total_s`.
             Busy: the caller does not wait, and `max_queue` requests are before it.
         """
-        self.on_request(request.model.ref, request.texts)
+        self.on_request()
         async with total_deadline(request.total_s):
             facts = await self._facts_of(request.model, "embed")
             if request.dimensions is not None and request.dimensions < 1:
@@ -372,7 +378,14 @@ class LocalPool(Pool):
                     done = await work(worker, model_use)
             except _ModelChanged:
                 continue
+            except (ModelBroken, ModelUnusable) as error:
+                record.done(crashes)
+                if not await self._goes_back(model_use.facts, str(error)):
+                    raise
+                crashes = []
             except WorkerGone as gone:
+                if gone.end.is_crash and await self._goes_back(model_use.facts, str(gone.end)):
+                    gone.crash = None
                 crashes += [gone.crash] if gone.crash is not None else []
                 if (lost := on_death(gone)) is not None:
                     record.done(crashes)
@@ -391,6 +404,14 @@ class LocalPool(Pool):
                 record.done(crashes)
                 return done
 
+    async def _goes_back(self, facts: ModelFacts, why: str) -> bool:
+        """Have the original serve for good if this is a tuned copy, which failed; return that."""
+        if facts.tuned_from is None:
+            return False
+        log.warning("%s is computed by its original from now on: %s", facts.name, why)
+        await asyncio.to_thread(self.models.tuned.refuse, facts.tuned_from, f"it failed: {why}")
+        return True
+
     async def _request_use(
         self,
         model: ModelSpec,
@@ -399,7 +420,7 @@ class LocalPool(Pool):
         is_brief: bool = False,
         waits: bool = True,
     ) -> ModelUse:
-        self.on_request(model.ref, ())
+        self.on_request()
         model_use = await self._model_use(model, await self._facts(model))
         return replace(model_use, priority=priority, is_brief=is_brief, waits=waits)
 

@@ -1,4 +1,4 @@
-"""Estimates of model speed on this machine, and what a tuned copy would gain.
+"""Estimates of model speed on this machine.
 
 Reads stored profiles only; nothing is measured or loaded here.
 """
@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING
 from paddock.engine.errors import EngineError
 from paddock.engine.memory.device_memory import this_device
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile import context_layout, format_speeds
-from paddock.engine.profile.context_layout import (
-    LayoutBounds,
-    Workload,
-    may_be_plain,
-    plain_ratio,
-    without_flash,
-)
+from paddock.engine.profile.context_layout import Workload, workload_s
 from paddock.engine.profile.profile import ProfileStore, this_device_build
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.light_dataclasses import dataclass
@@ -32,41 +25,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class TuningGain:
-    """What a tuned copy of a model promises."""
-
-    ref: str
-    prompts: float
-    """How many times as fast prompts would be read."""
-    job: float
-    """How many times as fast the whole job would be done."""
-
-    @property
-    def command(self) -> str:
-        return f"paddock tune {self.ref}"
-
-    def sentence(self) -> str:
-        return (
-            f"A tuned copy of {self.ref} would read prompts about {self.prompts:.1f} times as "
-            f"fast, and do this job {self.job:.1f} times as fast: {self.command}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class ComputeMode:
-    """How a model computes on this machine, and what its greedy answers keep."""
+    """What a model's greedy answers keep on this machine."""
 
-    is_flash: bool
-    plain_ratio: float | None
-    """Time of typical work without flash attention, as a share of that with it."""
     company: bool | None
     """Whether answers are the same alone and beside other requests; None: not measured."""
     drafts: bool | None
     """Whether they are the same with drafts; None: not measured."""
     is_unified: bool = False
     """Whether its cache is always unified; only answers in a split one are compared."""
-    is_disturbed: bool = False
-    """Whether the measurement was disturbed, so that it is repeated."""
 
     def reproducibility(self) -> str:
         """Return in one line what a greedy answer keeps, and in which layout of the cache."""
@@ -80,14 +47,6 @@ class ComputeMode:
         if self.company is False:
             return f"not always the same: kernels round by what runs in the same step{drafts}"
         return f"not compared: there was no time to measure that{drafts}"
-
-    def flash_attention(self) -> str:
-        """Return in one line whether flash attention is used, and why."""
-        state = "on" if self.is_flash else "off"
-        if self.plain_ratio is None:
-            return state
-        busy = ", measured beside other programs" if self.is_disturbed else ""
-        return f"{state}: usual work takes {self.plain_ratio:.2f} times as long without it{busy}"
 
 
 class SpeedBook:
@@ -110,56 +69,21 @@ class SpeedBook:
     def seconds(self, ref: str, workload: Workload) -> float | None:
         """Return seconds that a model takes for some work; None: not measured."""
         _, profile = self._profiled(ref)
-        return context_layout.workload_s(profile, workload) if profile is not None else None
-
-    def gain(self, ref: str, workload: Workload | None = None) -> TuningGain | None:
-        """Return what a tuned copy promises for this work; None where that is not worth it.
-
-        Without one, for documents of a usual length.
-        """
-        facts, profile = self._profiled(ref)
-        if facts is None or profile is None or facts.tuned_from is not None or facts.role != "chat":
-            return None
-        job = format_speeds.predicted_gain(profile, workload or format_speeds.DOCUMENT_WORKLOAD)
-        prompts = format_speeds.predicted_prompt_gain(profile)
-        if job is None or prompts is None or job < format_speeds.WORTHWHILE_GAIN:
-            return None
-        return TuningGain(ref, prompts, job)
-
-    def gains(self) -> Iterable[TuningGain]:
-        gains = map(self.gain, self._finder.names())
-        return (gain for gain in gains if gain is not None)
+        return workload_s(profile, workload) if profile is not None else None
 
     def compute_mode(self, ref: str) -> ComputeMode | None:
         """Return how a model computes here and what its answers keep; None: not measured."""
         facts, profile = self._profiled(ref)
         if facts is None or profile is None:
             return None
-        settings = self._settings
-        may = may_be_plain(settings.cache_layout, facts.n_ctx_tokens, settings.kv_cache_type)
-        may = may and not profile.is_gpu
-        limits = LayoutBounds(0, 0, 0, flash_attention=settings.flash_attention, may_be_plain=may)
-        is_flash = not without_flash(profile, limits)
-        ratio = plain_ratio(profile) if profile.has_plain else None
-        agreement = profile.agreement(is_flash=is_flash)
-        is_unified = settings.cache_layout == "unified"
-        company = None if is_unified else agreement.company
-        disturbed = profile.is_disturbed
-        return ComputeMode(is_flash, ratio, company, agreement.drafts, is_unified, disturbed)
+        is_unified = self._settings.cache_layout == "unified"
+        agreement = profile.agreement
+        return ComputeMode(None if is_unified else agreement.company, agreement.drafts, is_unified)
 
     def compute_modes(self) -> Iterable[tuple[str, ComputeMode]]:
         for name in self._finder.names():
             if (mode := self.compute_mode(name)) is not None:
                 yield name, mode
-
-    def unmeasured(self) -> Iterable[tuple[str, str]]:
-        """Yield which models could not be measured when they were last loaded, and why."""
-        for name in self._finder.names():
-            facts = self._facts(name)
-            if facts is not None:
-                why = self._profiles.failure_reason(facts.digest, self._place(facts))
-                if why:
-                    yield name, why
 
     def _facts(self, ref: str) -> ModelFacts | None:
         if not self._profiles.has_any:

@@ -29,7 +29,6 @@ from paddock.engine.profile.context_layout import (
     Workload,
     choose_layout,
     layout_s,
-    may_be_plain,
     n_chat_slots,
     split_streams,
     turn_tokens,
@@ -80,8 +79,6 @@ SLACK_TOKENS = 256
 # can take as long as tokens alone, so the price is corrected by the first steps that have some.
 UNMEASURED_PRICE = 0.35
 _LEAST_PRICE, _MOST_PRICE, _PRICE_WEIGHT = 0.05, 0.95, 0.25
-# Of a model of 47 layers with 154,880 words, a layer and the output are 0.12 of the weights.
-UNMEASURED_MTP_PRICE = 0.15
 _PROBE_TOKENS, _DEPTH, _USUAL_GUESS = 64, 512, 6
 # From the durations of two prompts follow those of a pass and of a token.
 _PRICED_TOKENS = (64, 512)
@@ -103,6 +100,8 @@ class CacheOptions:
     is_gpu: bool = False
     n_devices: int = 1
     """Graphics devices that share the layers."""
+    mtp_price: float = 0.15
+    """Cost of a guess by the MTP head, a layer and the output, as a share of a token's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +120,7 @@ class KvCache:
         self.model = model
         self._cache_options = options
         self._profile = profile
+        self.mtp_price = options.mtp_price
         self._saved: dict[int, SavedCells] = {}
         self._prices: dict[int, float] = {}
         self._seen_price = UNMEASURED_PRICE
@@ -254,9 +254,7 @@ class KvCache:
 
     @property
     def agreement(self) -> Agreement:
-        if self._profile is None:
-            return Agreement(self.limits.is_flash)
-        return self._profile.agreement(is_flash=self.limits.is_flash)
+        return self._profile.agreement if self._profile is not None else Agreement()
 
     def draft_price(self, n_sequences: int) -> float:
         if self._profile is None or not self._profile.prefill or not self._profile.decode:
@@ -274,18 +272,6 @@ class KvCache:
             price = (seconds - plain_s) / n_drafts / (plain_s / n_sequences)
             price = min(_MOST_PRICE, max(_LEAST_PRICE, price))
             self._seen_price += _PRICE_WEIGHT * (price - self._seen_price)
-
-    @property
-    def mtp_price(self) -> float:
-        """Cost of a guess by the MTP head, a layer and the output, as a share of a token's."""
-        weights = self._profile.weights if self._profile is not None else ()
-        n_head, n_layers = (
-            sum(weight.n_head for weight in weights),
-            sum(weight.n_layers for weight in weights),
-        )
-        if not n_head + n_layers:
-            return UNMEASURED_MTP_PRICE
-        return (n_head + n_layers / self.model.n_layers) / (n_head + n_layers)
 
     # Layout
 
@@ -353,7 +339,7 @@ class KvCache:
             LoadFailed: not even a context as before can be made.
         """
         before, options = self._plan, self._options(plan)
-        keeps = self._keeps_cells(options)
+        keeps = self._keeps_cells
         states = self._save_moves(arrange(plan.limits).moves) if keeps else {}
         self._prices.clear()
         self.n_computed = 0
@@ -393,18 +379,13 @@ class KvCache:
         """Return whether no context of this size has failed recently."""
         return plan.limits.n_cells <= max(self.n_cells_at_most, self.limits.n_cells)
 
-    def _keeps_cells(self, options: ContextOptions) -> bool:
-        """Return whether cells of the present context can be restored in one with these options.
+    @property
+    def _keeps_cells(self) -> bool:
+        """Return whether cells of the present context can be restored in another one.
 
-        Without flash attention values are transposed, and a sliding window's saved state lacks what
-        the window has passed.
+        A sliding window's saved state lacks what the window has passed.
         """
-        present = self.context.options
-        is_same = (present.flash_attention, present.kv_cache_type) == (
-            options.flash_attention,
-            options.kv_cache_type,
-        )
-        return is_same and self.model.memory != "window"
+        return self.model.memory != "window"
 
     def _save_moves(self, moves: Items[SequenceMove]) -> dict[int, SavedCells]:
         """Save the cells of the moves, in their order, as far as main memory allows."""
@@ -424,7 +405,7 @@ class KvCache:
         n_computed = sum(sequence.n_computed for sequence in sequences)
         if self._profile is None or not n_computed:
             return 0.0
-        keeps = self._keeps_cells(self._options(plan))
+        keeps = self._keeps_cells
         if self._cache_options.is_gpu:
             n_bytes = 2 * n_computed * self._profile.cell_bytes
             moved_s = n_bytes / _MOVE_GPU_BYTES_PER_S
@@ -471,17 +452,12 @@ class KvCache:
             n_stream_tokens, min(self.n_cells_at_most, cache_options.n_parallel * n_stream_tokens)
         )
         n_batch = cache_options.options.n_batch_tokens
-        flash, kind = cache_options.options.flash_attention, cache_options.options.kv_cache_type
-        is_plain_possible = may_be_plain(cache_options.layout, cache_options.n_ctx_tokens, kind)
         return LayoutBounds(
             n_cells,
             cache_options.n_parallel,
             n_batch,
             cache_options.is_gpu,
             n_stream_tokens,
-            flash_attention=flash,
-            kv_cache_type=kind,
-            may_be_plain=is_plain_possible and not cache_options.is_gpu,
             n_devices=cache_options.n_devices,
             n_pass_max=cache_options.options.n_pass_tokens,
         )
@@ -519,7 +495,7 @@ class KvCache:
             is_gpu=cache_options.is_gpu,
             prefers_free_streams=is_window,
             n_reserved=n_chats,
-            is_flash=layout.is_flash,
+            is_flash=cache_options.options.flash_attention != "off",
             n_host_cache_tokens=0 if is_window else cache_options.n_host_cache_tokens,
             n_undo_tokens=self._n_undo_tokens,
         )
@@ -537,15 +513,15 @@ class KvCache:
             limits,
             near_turn_tokens=near,
             chat_turn_tokens=min(near, chat),
-            prices=self._cell_prices(is_flash=limits.is_flash),
+            prices=self._cell_prices(),
         )
 
-    def _cell_prices(self, *, is_flash: bool) -> CellPrices:
+    def _cell_prices(self) -> CellPrices:
         """Return what the profile has measured; else copies to main memory count as too dear."""
         profile, is_gpu = self._profile, self._cache_options.is_gpu
         if profile is None or not profile.prefill:
             return CellPrices(save_s=float(is_gpu))
-        few_s, many_s = (prefill_s(profile, n, is_flash=is_flash) for n in _PRICED_TOKENS)
+        few_s, many_s = (prefill_s(profile, n) for n in _PRICED_TOKENS)
         few, many = _PRICED_TOKENS
         each_s = max((many_s - few_s) / (many - few), 1e-9)
         compute_s = many_s / many
@@ -556,9 +532,7 @@ class KvCache:
 
     def _turn_tokens(self, limits: ContextLimits, turn_s: float) -> int:
         """Return the prompt tokens of a step that takes about `turn_s`."""
-        n_tokens = turn_tokens(
-            self._profile, turn_s, is_flash=limits.is_flash, is_gpu=self._cache_options.is_gpu
-        )
+        n_tokens = turn_tokens(self._profile, turn_s, is_gpu=self._cache_options.is_gpu)
         return min(max(limits.least_piece_tokens, n_tokens), limits.n_batch_tokens)
 
     def _options(self, plan: ContextPlan) -> ContextOptions:
@@ -570,8 +544,6 @@ class KvCache:
             n_seq_max=limits.n_seq_ids,
             n_rows_max=limits.n_rows,
             n_pass_tokens=plan.layout.n_pass_tokens,
-            flash_attention=plan.layout.flash_attention,
-            kv_cache_type=plan.layout.kv_cache_type,
             is_unified=limits.is_unified,
             n_undo_tokens=limits.n_undo_tokens,
         )
@@ -603,9 +575,9 @@ def _draft_price(profile: Profile, limits: ContextLimits, n_sequences: int) -> f
     """Return the cost of checking a draft, as a share of a token's cost in a step without."""
 
     def one_step_s(n: float, depth: float) -> float:
-        return step_s(profile, n, depth, limits.is_unified, is_flash=limits.is_flash)
+        return step_s(profile, n, depth, limits.is_unified)
 
-    extra_s = prefill_s(profile, _PROBE_TOKENS, is_flash=limits.is_flash) / _PROBE_TOKENS
+    extra_s = prefill_s(profile, _PROBE_TOKENS) / _PROBE_TOKENS
     if limits.is_flash and not profile.is_gpu:
         # Flash attention on a processor reads the cells again for each of few tokens.
         extra_s += max(0.0, one_step_s(1, _DEPTH) - one_step_s(1, 0))

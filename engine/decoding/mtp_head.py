@@ -13,6 +13,7 @@ from collections.abc import Sequence as Items
 import numpy as np
 
 from paddock.engine.arrays import Tokens, Vectors
+from paddock.engine.gguf import GgufHeader
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
@@ -24,6 +25,24 @@ from .scheduler_data import batch_arrays
 
 # Hidden states that wait for the next guess; 64 of 4,096 values take 1 MB.
 _MOST_UNREAD = 64
+
+
+def mtp_price(header: GgufHeader) -> float:
+    """Return the weights of a guess, a layer and the output, as a share of those of a token.
+
+    Of a mixture's experts only those that a token uses count.
+    """
+    names = {tensor.name for tensor in header.tensors}
+    head_name = "output.weight" if "output.weight" in names else "token_embd.weight"
+    n_experts = header.number("expert_count")
+    used = header.number("expert_used_count", n_experts) / n_experts if n_experts else 1.0
+    n_head = n_layers = 0.0
+    for tensor in header.tensors:
+        if tensor.name == head_name:
+            n_head = float(tensor.n_weights)
+        elif len(tensor.axes) >= 2 and tensor.name.startswith("blk."):
+            n_layers += tensor.n_weights * (used if "_exps." in tensor.name else 1.0)
+    return (n_head + n_layers / header.number("block_count", 1)) / max(1.0, n_head + n_layers)
 
 
 @dataclass(slots=True)

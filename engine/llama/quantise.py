@@ -1,7 +1,8 @@
 """Write a model or single tensors in another format.
 
 `quantise` is llama.cpp's own quantiser. `write_widened` writes low-bit tensors almost exactly as
-Q8_0 or F16, all others byte for byte. A low-bit block holds whole numbers q and stands for M + D·q.
+Q8_0, F16 or BF16, all others byte for byte. A block of Q4_1 or Q5_1 holds whole numbers q and
+stands for M + D·q.
 llama.cpp knows only the values, and rounds them to 127 even steps up to the largest one. Here the
 steps are a whole fraction of D, so that D·q is met exactly; of the possible fractions the one that
 meets M best is used. Measured with SmolLM2-135M from Q4_1, both computed in single precision: the
@@ -31,7 +32,6 @@ from paddock.engine.gguf import (
     FILE_TYPES,
     TYPE_BLOCKS,
     TYPE_NAMES,
-    GgufHeader,
     GgufTensor,
     padded,
     read_header,
@@ -85,17 +85,6 @@ def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> No
     paths = (str(source).encode(), str(target).encode())
     if lib.llama_model_quantize(*paths, ctypes.byref(params)) != 0:
         raise QuantiseFailed(f"llama.cpp cannot write {source} as {format_name}")
-
-
-def tensor_to_q8_0(raw: NDArray[np.uint8], kind: int) -> NDArray[np.uint8]:
-    """Return the blocks of a tensor of ggml's type `kind` as those of Q8_0, flat.
-
-    Each block of 32 weights is rounded to 127 even steps up to the largest one.
-    """
-    values = _values(raw, kind)
-    blocks = np.empty(len(values) // _Q8_0_BLOCK * _Q8_0_BYTES, np.uint8)
-    _traits(_Q8_0).from_float_ref(values.ctypes.data, blocks.ctypes.data, len(values))
-    return blocks
 
 
 def _values(raw: NDArray[np.uint8], kind: int) -> NDArray[np.float32]:
@@ -188,46 +177,15 @@ def _as_half(values: Float32Array) -> Float32Array:
 # The formats
 
 
-def _q4_0(raw: BlockBytes) -> Lattice:
-    blocks = raw.reshape(-1, 18)
-    step = _halves(blocks[:, :2])
-    return Lattice(step, -8 * step, _nibbles(blocks[:, 2:]), 15)
-
-
 def _q4_1(raw: BlockBytes) -> Lattice:
     blocks = raw.reshape(-1, 20)
     return Lattice(_halves(blocks[:, :2]), _halves(blocks[:, 2:4]), _nibbles(blocks[:, 4:]), 15)
-
-
-def _q5_0(raw: BlockBytes) -> Lattice:
-    blocks = raw.reshape(-1, 22)
-    step = _halves(blocks[:, :2])
-    numbers = _nibbles(blocks[:, 6:]) | _fifth_bits(blocks[:, 2:6])
-    return Lattice(step, -16 * step, numbers, 31)
 
 
 def _q5_1(raw: BlockBytes) -> Lattice:
     blocks = raw.reshape(-1, 24)
     numbers = _nibbles(blocks[:, 8:]) | _fifth_bits(blocks[:, 4:8])
     return Lattice(_halves(blocks[:, :2]), _halves(blocks[:, 2:4]), numbers, 31)
-
-
-def _q4_k(raw: BlockBytes) -> Lattice:
-    """Eight blocks of 32 share two halves, and have a scale and a minimum of 6 bits each."""
-    rows = raw.reshape(-1, 144)
-    step, offset = _sixes(rows)
-    pairs = rows[:, 16:].reshape(-1, 4, 1, 32)
-    numbers = np.concatenate([pairs & 15, pairs >> 4], axis=2)
-    return Lattice(step, offset, numbers.reshape(-1, 32), 15)
-
-
-def _q5_k(raw: BlockBytes) -> Lattice:
-    rows = raw.reshape(-1, 176)
-    step, offset = _sixes(rows)
-    pairs = rows[:, 48:].reshape(-1, 4, 1, 32)
-    low = np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(-1, 8, 32)
-    bits = rows[:, 16:48].reshape(-1, 1, 32) >> np.arange(8, dtype=np.uint8)[:, None]
-    return Lattice(step, offset, (low | (bits & 1) << 4).reshape(-1, 32), 31)
 
 
 def _halves(raw: BlockBytes) -> Float32Array:
@@ -244,26 +202,8 @@ def _fifth_bits(raw: BlockBytes) -> BlockBytes:
     return (bits << 4).astype(np.uint8)
 
 
-def _sixes(rows: BlockBytes) -> tuple[Float32Array, Float32Array]:
-    """Unpack a k-quant's scales and minima: the upper bits of the last four lie in the first."""
-    packed = rows[:, 4:16]
-    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
-    scales = np.concatenate([first & 63, (third & 15) | (first >> 6) << 4], axis=1)
-    minima = np.concatenate([second & 63, (third >> 4) | (second >> 6) << 4], axis=1)
-    step = _halves(rows[:, :2])[:, None] * scales
-    offset = -_halves(rows[:, 2:4])[:, None] * minima
-    return step.reshape(-1).astype(np.float32), offset.reshape(-1).astype(np.float32)
-
-
-BLOCK_READERS: dict[str, Callable[[BlockBytes], Lattice]] = {
-    "Q4_0": _q4_0,
-    "Q4_1": _q4_1,
-    "Q5_0": _q5_0,
-    "Q5_1": _q5_1,
-    "Q4_K": _q4_k,
-    "Q5_K": _q5_k,
-}
-"""Readers of the formats that are converted exactly."""
+BLOCK_READERS: dict[str, Callable[[BlockBytes], Lattice]] = {"Q4_1": _q4_1, "Q5_1": _q5_1}
+"""Readers of the formats that are converted to Q8_0."""
 
 # Weights that are converted at a time: some 30 MB of working memory for each thread.
 _PIECE_WEIGHTS = 1 << 20
@@ -276,23 +216,12 @@ def is_low_bit(tensor: GgufTensor) -> bool:
     return has_few_bits and len(tensor.axes) > 1 and tensor.axes[0] % _Q8_0_BLOCK == 0
 
 
-def low_bit_tensors(header: GgufHeader) -> frozenset[str]:
-    """Return the names of all tensors that `write_widened` can change."""
-    return frozenset(tensor.name for tensor in header.tensors if is_low_bit(tensor))
-
-
-def other_matrices(header: GgufHeader) -> tuple[GgufTensor, ...]:
-    """Return the matrices that are neither Q8_0 nor can be converted here."""
-    matrices = (tensor for tensor in header.tensors if len(tensor.axes) > 1)
-    return tuple(matrix for matrix in matrices if matrix.kind != _Q8_0 and not is_low_bit(matrix))
-
-
 def write_widened(
     source: Path, target: Path, names: Collection[str], format_name: str, n_threads: int
 ) -> None:
     """Write `source` to `target` with the tensors of these names in Q8_0, F16 or BF16.
 
-    Q8_0 takes about a minute for each 10⁹ weights and thread.
+    To Q8_0 only those of `BLOCK_READERS`; about a minute for each 10⁹ weights and thread.
 
     Raises:
         ModelBroken: the source is not a whole GGUF file.
@@ -346,10 +275,7 @@ def _pieces(start: int, tensor: GgufTensor) -> tuple[Sequence[int], Sequence[int
 
 
 def _widened(data: mmap.mmap, kind: int, target: int, start: int, end: int) -> BlockBytes:
-    """Return a piece of ggml's type `kind` in Q8_0, F16 or BF16.
-
-    Q8_0 is met exactly if the format has a reader, else by ggml's rounding.
-    """
+    """Return a piece of ggml's type `kind` in F16 or BF16; of one with a reader, in Q8_0."""
     raw = np.frombuffer(data[start:end], np.uint8)
     if target == _F16:
         return _values(raw, kind).astype(np.float16).view(np.uint8)
@@ -358,8 +284,7 @@ def _widened(data: mmap.mmap, kind: int, target: int, start: int, end: int) -> B
         bits = _values(raw, kind).view(np.uint32)
         bf16 = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
         return bf16.view(np.uint8)
-    reader = BLOCK_READERS.get(TYPE_NAMES.get(kind, ""))
-    return lattice_to_q8_0(reader(raw)) if reader is not None else tensor_to_q8_0(raw, kind)
+    return lattice_to_q8_0(BLOCK_READERS[TYPE_NAMES[kind]](raw))
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ from paddock.engine.profile.context_layout import (
     GPU_BATCH,
     GPU_PASSES,
     gpu_parallel,
-    may_be_plain,
     n_chat_slots,
 )
 from paddock.engine.profile.profile import Profile
@@ -130,15 +129,9 @@ def expert_bytes(header: GgufHeader) -> tuple[int, ...]:
 
 def _n_scores(header: GgufHeader, load: WorkerOptions) -> int:
     """Return the attention scores of one token, which flash attention does without."""
-    if load.flash_attention == "on" or (load.flash_attention == "auto" and load.is_gpu):
+    if load.flash_attention != "off":
         return 0
-    chosen = load.flash_attention == "auto"
-    if chosen and load.role != "chat":
-        return 0
-    if chosen and not may_be_plain(load.cache_layout, load.n_ctx_tokens, load.kv_cache_type):
-        return 0
-    # By itself the profile goes without it only in a split cache, where a stream is one request.
-    is_split = load.flash_attention == "auto" or load.cache_layout == "split"
+    is_split = load.cache_layout == "split"  # where a stream is one request
     n_seen = min(load.n_cells, load.n_ctx_tokens) if is_split else load.n_cells
     return n_seen * header.number("attention.head_count")
 
@@ -452,6 +445,7 @@ def _load_of(
         parts=request.facts.parts,
         digest=request.facts.digest,
         device=device.name,
+        is_copy=request.facts.tuned_from is not None,
     )
     if request.facts.role == "chat":
         return load

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerStarter:
-    """Starts real workers; a model without a profile is measured by its worker."""
+    """Starts real workers, and keeps the profiles that they measure."""
 
     def __init__(self, settings: PoolSettings, command: tuple[str, ...] = WORKER_COMMAND) -> None:
         self._settings = settings
@@ -67,6 +67,8 @@ class WorkerStarter:
                 higher, end = next_fallback(load, fallback), error.end
                 if not end.is_crash:
                     raise
+                if load.is_copy:
+                    raise
                 if higher is None:
                     failed = end.with_failed_fallback(fallback_words(fallback))
                     raise LoadBroken(failed) from None
@@ -76,7 +78,7 @@ class WorkerStarter:
         needed = Fallback(Path(load.path).name, fallback, first_reason)
         if is_news:
             self._proven(load, book, needed)
-        is_blameless = load.trial_key in self._blameless
+        is_blameless = load.trial_key in self._blameless or load.is_copy
         worker.has_fallback = not is_blameless and next_fallback(load, needed.fallback) is not None
         worker.gone.add_done_callback(partial(self._ended, worker, load, needed))
         if load.trial_key in self._tried:
@@ -98,11 +100,7 @@ class WorkerStarter:
             n_cpu_experts=load.n_cpu_experts,
         )
         worker = await WorkerProcess.started(replace(given, **fields), timeout_s, self._command)
-        self._profiles.keep(fields, worker.ready)
-        # After a failure it is not measured at once by the next load.
-        worker.is_disturbed |= (
-            fields["profile"] is None and fields["profile_s"] < self._settings.profile_s
-        )
+        self._profiles.keep(worker.ready)
         # The next load does not measure again.
         worker.load_s = max(0.0, worker.load_s - worker.ready.get("profiling_s", 0.0))
         return worker

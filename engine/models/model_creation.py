@@ -19,10 +19,9 @@ from typing import Any
 from paddock.engine.chat.chat_template import checked_template
 from paddock.engine.chat.known_templates import is_go_template
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
-from paddock.engine.gguf import GgufHeader, read_header
+from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.processes import ordered_process, python_command
-from paddock.engine.tuning.tuner import copy_bytes
 
 from . import manifests
 from .blobs import BlobStore
@@ -44,6 +43,10 @@ QUANTISATION_FORMATS = (
 _QUANTISER_COMMAND = python_command("-m", "paddock.engine.llama.quantise")
 _FORMAT_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _SPARE_BYTES = 16 * 1024 * 1024
+# llama.cpp makes mixtures of formats; these are upper bounds of their bytes for each weight.
+_MOST_BYTES_EACH = {
+    "Q2_K": 0.5, "Q3_K": 0.65, "Q4_K": 0.8, "Q5_K": 0.9, "IQ4_XS": 0.8, "IQ4_NL": 0.7,
+}  # fmt: skip
 
 
 def parse_format(name: str) -> str:
@@ -90,6 +93,23 @@ def quantise_to_blob(
         target.unlink(missing_ok=True)
     _report_bytes(report, status, total, total)
     return digest
+
+
+def copy_bytes(header: GgufHeader, format_name: str) -> int:
+    """Return an upper bound of a model's size in another format."""
+    each = _MOST_BYTES_EACH.get(format_name)
+    if each is None:
+        kind = next(kind for kind, name in TYPE_NAMES.items() if name == format_name)
+        per_block, block_bytes = TYPE_BLOCKS[kind]
+        each = block_bytes / per_block
+    return int(sum(tensor.n_weights * _bytes_each(tensor, each) for tensor in header.tensors))
+
+
+def _bytes_each(tensor: GgufTensor, each: float) -> float:
+    """Return bytes for each weight: vectors stay, the vocabulary's matrices get 6 bits or more."""
+    if len(tensor.axes) == 1:
+        return 4.0
+    return each if tensor.name.startswith("blk.") else max(each, 210 / 256)
 
 
 def _report_bytes(report: ReportProgress, status: str, total: int, done: int) -> None:

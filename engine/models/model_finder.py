@@ -28,7 +28,7 @@ from paddock.engine.system.files import (
     write_json_atomically,
 )
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
-from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore
+from paddock.engine.tuning.tuned_copies import TunedCopyStore
 
 from .manifests import Manifest, StoredModel, read_stored_model
 from .model_names import ModelName, is_path, parse_name
@@ -188,7 +188,6 @@ class ModelFinder:
             size_bytes=copy.size_bytes,
             parts=(),
             tuned_from=facts.digest,
-            is_near=copy.is_near,
         )
 
     def find_original(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
@@ -244,13 +243,16 @@ class ModelFinder:
         """Return the digests of blobs that are needed though no manifest names them."""
         return {copy.digest for copy in self.tuned.all()}
 
-    def forget_copies_of_gone_models(self) -> list[TunedCopy]:
-        """Remove the tuned copies of models that are not there any more; return their records."""
+    def forget_copies_of_gone_models(self) -> list[str]:
+        """Remove the tuned copies of models that are not there, and of earlier versions.
+
+        Returns the models' names.
+        """
         if not self.tuned.folder.is_dir():
             return []
         known = {facts.digest for _, facts in self.list()}
         return self.tuned.forget_others(
-            lambda original, path: original in known or Path(path).is_file()
+            lambda copy: copy.original in known or Path(copy.original_path).is_file()
         )
 
     def names(self) -> tuple[str, ...]:

@@ -4,18 +4,13 @@ A unified cache shares prefixes for free, but every token attends to the cells o
 a split one each sequence has a stream of its own, into which a shared prefix must be copied. Which
 is quicker depends on device, model and job: both are estimated, and the quicker one is chosen.
 
-Flash attention is not chosen by the job: other kernels add in another order, so the same prompt
-would get another greedy answer in other company. It is chosen once for a model on a device, by the
-duration of usual work with and without it (`without_flash`). The type of the cells is never chosen:
-q8_0 and q4_0 change answers, so they are used only on request.
+Neither flash attention nor the type of the cells is chosen by the job: both change answers.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
-from paddock.engine.settings import CacheLayout, CacheType, Switch
 from paddock.engine.system.light_dataclasses import dataclass
 
 from .profile import Profile, prefill_s, step_s
@@ -33,10 +28,6 @@ CHAT_SLOTS, JOBS_PER_CHAT_SLOT = 4, 8
 _CHATS_SHARE = 4
 UNPROFILED_TURN_TOKENS = 128  # 0.26 s at 500 tokens a second
 LEAST_TURN_TOKENS = 16
-
-# Without flash attention, the scores for each head, token of a batch and cell of a stream take
-# memory: 512 MiB for 8,192 cells, 512 tokens and 32 heads.
-MOST_PLAIN_TOKENS = 8192
 
 CPU_BATCH, GPU_BATCH = 512, 2048
 # Sizes of a pass on a graphics device. Several devices work on several passes of one batch at once.
@@ -58,15 +49,6 @@ class Workload:
     """Length of the common prefix of all prompts."""
 
 
-# Workloads that decide about flash attention: documents, short texts, chats, long answers.
-_USUAL_WORK = (
-    Workload(16, 700, 80, 60),
-    Workload(16, 200, 32),
-    Workload(4, 500, 150),
-    Workload(8, 300, 400),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class ContextLayout:
     """Kind of a context, and the sizes of its batches."""
@@ -76,13 +58,6 @@ class ContextLayout:
     n_batch_tokens: int
     n_pass_tokens: int = 0
     """Tokens of a batch that are computed in one pass (llama.cpp's ubatch); 0: all."""
-    flash_attention: Switch = "auto"
-    kv_cache_type: CacheType = "f16"
-
-    @property
-    def is_flash(self) -> bool:
-        """Whether flash attention is on, or left to llama.cpp."""
-        return self.flash_attention != "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +70,6 @@ class LayoutBounds:
     is_gpu: bool = False
     n_stream_tokens: int = 0
     """Length of a stream in a split cache; 0: that of a request."""
-    flash_attention: Switch = "auto"
-    kv_cache_type: CacheType = "f16"
-    may_be_plain: bool = True
-    """Whether the profile may decide against flash attention (`may_be_plain`)."""
     n_devices: int = 1
     n_pass_max: int = 0
     """Most tokens of a pass that memory allows; 0: a whole batch."""
@@ -123,8 +94,6 @@ def choose_layout(
             n_parallel,
             limits.n_batch_max,
             pass_tokens(None, limits, limits.n_batch_max, is_unified=is_unified),
-            limits.flash_attention,
-            limits.kv_cache_type,
         )
     layouts = [*_layouts(profile, workload, limits)]
     rated = [(layout_s(profile, workload, layout, limits), layout) for layout in layouts]
@@ -163,60 +132,15 @@ def gpu_parallel(profile: Profile | None) -> int:
     return GPU_PARALLEL_MOST if gain >= _WORTH_MORE_SEQUENCES else GPU_PARALLEL
 
 
-def may_be_plain(layout: CacheLayout, n_ctx_tokens: int, kv_cache_type: CacheType) -> bool:
-    """Return whether a cache may be without flash attention, if that is not configured.
-
-    Not a unified one, where prompts took five times as long, and not one whose scores would take
-    much memory; and llama.cpp reads quantised values only with flash attention.
-    """
-    return layout != "unified" and n_ctx_tokens <= MOST_PLAIN_TOKENS and kv_cache_type == "f16"
-
-
-def without_flash(profile: Profile | None, limits: LayoutBounds) -> bool:
-    """Return whether usual work is quicker without flash attention, in a split cache.
-
-    If both are equal within the measurement's precision, choose the one with which other requests
-    cannot change an answer.
-    """
-    if limits.flash_attention != "auto":
-        return limits.flash_attention == "off"
-    if profile is None or not profile.has_plain or not limits.may_be_plain:
-        return False
-    ratio = plain_ratio(profile)
-    if abs(ratio - 1) > _EQUAL_WITHIN:
-        return ratio < 1
-    plain_keeps = profile.agreement(is_flash=False).company
-    return bool(plain_keeps) and not profile.agreement().company
-
-
-def plain_ratio(profile: Profile) -> float:
-    """Return the duration of usual work without flash attention, relative to that with it."""
-    logs = [
-        math.log(_split_s(profile, work, "off") / _split_s(profile, work, "auto"))
-        for work in _USUAL_WORK
-    ]
-    return math.exp(sum(logs) / len(logs))
-
-
-def _split_s(profile: Profile, workload: Workload, flash: Switch) -> float:
-    limits = _default_bounds(workload, profile)
-    layout = ContextLayout(False, limits.n_parallel_max, limits.n_batch_max, flash_attention=flash)
-    return layout_s(profile, workload, layout, limits)
-
-
 def _layouts(profile: Profile, workload: Workload, limits: LayoutBounds) -> Iterator[ContextLayout]:
-    is_plain = without_flash(profile, limits)
-    flash: Switch = "off" if is_plain else limits.flash_attention
-    may_unify = not is_plain or limits.flash_attention == "off"
     sizes = sorted({min(n, limits.n_batch_max) for n in _BATCHES})
     for is_unified, n in (
         (True, max(1, limits.n_parallel_max)),
         (False, _n_streams(workload, limits)),
     ):
-        if not is_unified or may_unify:
-            for size in sizes:
-                n_pass = pass_tokens(profile, limits, size, is_unified=is_unified)
-                yield ContextLayout(is_unified, n, size, n_pass, flash, limits.kv_cache_type)
+        for size in sizes:
+            n_pass = pass_tokens(profile, limits, size, is_unified=is_unified)
+            yield ContextLayout(is_unified, n, size, n_pass)
 
 
 def pass_tokens(
@@ -261,7 +185,7 @@ def layout_s(
     own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens / 2
     depth = own + workload.n_shared_tokens / (n_at_once if layout.is_unified else 1.0)
     n_steps = workload.n_sequences / n_at_once * workload.n_answer_tokens
-    each_s = step_s(profile, n_at_once, depth, layout.is_unified, is_flash=layout.is_flash)
+    each_s = step_s(profile, n_at_once, depth, layout.is_unified)
     writing_s = n_steps * each_s
     return _reading_s(profile, workload, layout, n_at_once) + writing_s
 
@@ -288,21 +212,17 @@ def _reading_s(
     if layout.is_unified:
         # While one prompt is read, the others are half done on average.
         n_before = (n_at_once - 1) * (own + workload.n_answer_tokens / 2)
-    batch_s = prefill_s(profile, size, n_cells_before=n_before, is_flash=layout.is_flash)
+    batch_s = prefill_s(profile, size, n_cells_before=n_before)
     if layout.n_pass_tokens and layout.n_pass_tokens < size:
         n_passes = size / layout.n_pass_tokens
-        batch_s = n_passes * prefill_s(
-            profile, layout.n_pass_tokens, n_cells_before=n_before, is_flash=layout.is_flash
-        )
+        batch_s = n_passes * prefill_s(profile, layout.n_pass_tokens, n_cells_before=n_before)
     seconds = batch_s * n_tokens / size
     if layout.is_unified or profile.copy_s is None:
         return seconds
     return seconds + max(0, workload.n_sequences - 1) * workload.n_shared_tokens * profile.copy_s
 
 
-def turn_tokens(
-    profile: Profile | None, turn_s: float, *, is_flash: bool = True, is_gpu: bool = False
-) -> int:
+def turn_tokens(profile: Profile | None, turn_s: float, *, is_gpu: bool = False) -> int:
     """Return the largest number of prompt tokens whose step takes at most `turn_s`.
 
     A multiple of 16, and at least 16: a smaller batch would waste the pass over the weights.
@@ -311,7 +231,7 @@ def turn_tokens(
         return GPU_PASSES[0] if is_gpu else UNPROFILED_TURN_TOKENS
     n_tokens = LEAST_TURN_TOKENS
     for candidate in range(LEAST_TURN_TOKENS, _BATCHES[-1] + 1, LEAST_TURN_TOKENS):
-        if prefill_s(profile, candidate, is_flash=is_flash) > turn_s:
+        if prefill_s(profile, candidate) > turn_s:
             break
         n_tokens = candidate
     return n_tokens

@@ -1,38 +1,31 @@
-"""Measure a model on this device in a few seconds, before it serves requests.
+"""Measure a model on this device in a few seconds, while it serves no requests.
 
 Runs in the worker's owner thread. The most useful numbers come first, and each is measured only if
 it should end in time, so that a large model on a slow machine gets a rough profile rather than a
 long wait. Measurements while other programs used the processor are dropped. `Bench` is one context
 under measurement: batches of any shape, timed by a `BenchClock` that ends the measurement.
-
-Tensor formats are measured on trial models (`trial_models`).
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits
-from paddock.engine.gguf import read_header
 from paddock.engine.llama import saved_cells
 from paddock.engine.llama.library import CacheFull, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
 from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.light_dataclasses import dataclass, replace
 
-from . import format_speeds
 from .context_layout import GPU_PASSES
-from .profile import Agreement, DecodePoint, FormatPoint, Measurements, PrefillPoint
-from .trial_models import TRIAL_CTX_TOKENS, TRIAL_WEIGHTS, can_write_trial_model, write_trial_model
+from .profile import Agreement, DecodePoint, Measurements, PrefillPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +44,6 @@ class BenchOptions:
     """Whether the layers are on a graphics device."""
     uses_extra_buffers: bool = True
     """As `WorkerOptions.uses_extra_buffers`, for models that are loaded for the measurement."""
-
-    @property
-    def is_flash(self) -> bool:
-        """Whether flash attention is on, or left to llama.cpp."""
-        return self.flash_attention != "off"
 
 
 class MeasuringStopped(Exception):
@@ -132,10 +120,8 @@ class Bench:
     ) -> None:
         self._clock = clock
         self.n_batch_tokens = shape.n_batch_tokens
-        self.is_flash = shape.is_flash
         self._is_gpu = shape.is_gpu
         self._n_vocab = model.n_vocab
-        self._text: NDArray[np.int32] | None = None
         self._lengths = [0] * n_seq
         self.n_seq = n_seq
         self.is_unified = is_unified
@@ -158,10 +144,6 @@ class Bench:
                 is_unified=is_unified,
             ),
         )
-
-    def use_text(self, tokens: NDArray[np.int32]) -> None:
-        """Take each position's token from a text, repeated if necessary."""
-        self._text = tokens
 
     def clear(self) -> None:
         self.context.clear()
@@ -271,8 +253,6 @@ class Bench:
             self._lengths[seq_id] += 1
         # Different tokens: the same one repeated may be faster in a mixture of experts.
         tokens = (7 + 7919 * np.arange(n, dtype=np.int64)) % self._n_vocab
-        if self._text is not None:
-            tokens = self._text[pos % len(self._text)].astype(np.int64)
         # An embedding is made of every token.
         output_mask = np.full(n, n_outputs == 0, np.int8)
         output_mask[n - n_outputs :] = 1
@@ -288,8 +268,6 @@ class Bench:
 
 
 CPU_SEQUENCES, GPU_SEQUENCES = (1, 4, 8, 16), (1, 4, 8, 16, 32, 64, 128)
-# Without flash attention; between them and beyond, steps lie on a line.
-PLAIN_SEQUENCES = (1, 8)
 # Lengths of the sequences while decoding is measured: a line, and as much of a document as the time
 # allows.
 SHALLOW_TOKENS, DEEP_TOKENS, GPU_DEEP_TOKENS = 64, (512, 256, 128), (1024, 512, 256)
@@ -303,8 +281,6 @@ AGREED_DEPTH, AGREED_PIECES = 512, (1, 40, 55)
 N_BESIDE = 3
 # Most rows of one sequence and those beside it that `Bench.rows` is asked for.
 MOST_ROWS = max(sum(AGREED_PIECES), *DRAFTED_ROWS) + N_BESIDE
-# Time reserved for the tensor formats: some 0.1 s each.
-_FORMATS_S = 0.8
 _N_STEPS = 3
 _TOO_SHORT = 16
 # A long prompt is read a second time if that takes less than this part of the time left.
@@ -314,26 +290,11 @@ _PER_DEPTH = 4.0
 
 
 class Unmeasured(Exception):
-    """The measurement failed; the message is the reason.
-
-    `agreements` do not depend on speed, so those that were found hold all the same.
-    """
-
-    def __init__(
-        self, reason: str, agreements: Sequence[Agreement] = (), *, is_disturbed: bool = False
-    ) -> None:
-        self.agreements = tuple(agreements)
-        self.is_disturbed = is_disturbed
-        super().__init__(reason)
+    """The measurement failed; the message is the reason."""
 
 
 def measure_model(
-    model: Model,
-    path: Path,
-    shape: BenchOptions,
-    clock: BenchClock,
-    *,
-    depths: tuple[int, ...] | None = None,
+    model: Model, shape: BenchOptions, clock: BenchClock, *, depths: tuple[int, ...] | None = None
 ) -> Measurements:
     """Measure for about the clock's time; nothing else may use the model.
 
@@ -345,8 +306,7 @@ def measure_model(
             llama.cpp failed at once.
         MeasuringStopped: the clock was asked to stop.
     """
-    weights = format_speeds.count_weights(read_header(path))
-    measurement = _Measurement(model, shape, clock, Measurements(weights=weights))
+    measurement = _Measurement(model, shape, clock, Measurements())
     try:
         if shape.embeds:
             measurement.embedding()
@@ -354,7 +314,6 @@ def measure_model(
             measurement.device(GPU_DEEP_TOKENS if depths is None else depths)
         else:
             measurement.chat(DEEP_TOKENS if depths is None else depths)
-            measurement.formats()
     except (CacheFull, LoadFailed) as error:
         if not measurement.measured.prefill:
             raise Unmeasured(f"llama.cpp could not do it: {error}") from error
@@ -377,9 +336,7 @@ class _Measurement:
         if not self.shape.is_gpu and self.clock.share < self.clock.least_share:
             share = f"{self.clock.share:.0%}"
             raise Unmeasured(
-                f"other programs used the processor: the threads got {share} of their time",
-                self.measured.agreements,
-                is_disturbed=True,
+                f"other programs used the processor: the threads got {share} of their time"
             )
 
     # What is measured of each kind of model
@@ -387,11 +344,9 @@ class _Measurement:
     def chat(self, depths: tuple[int, ...]) -> None:
         """Measure a unified cache, then a split one at the same depths.
 
-        Both are measured deep or neither, since half of a comparison could decide wrongly. The
-        split one is measured again without flash attention, if there is a choice.
+        Both are measured deep or neither, since half of a comparison could decide wrongly.
         """
-        shape, clock, counts = self.shape, self.clock, self._sequence_counts()
-        may_be_plain = shape.flash_attention == "auto" and shape.kv_cache_type == "f16"
+        clock, counts = self.clock, self._sequence_counts()
         deep = 0
         began_s = clock.left_s
         with self._bench(is_unified=True) as bench:
@@ -400,18 +355,15 @@ class _Measurement:
             if not self.measured.prefill:
                 return
             if self.model.memory != "state":
-                drafts = drafts_keep_answers(bench, clock)
-                self.measured.agreements.append(Agreement(shape.is_flash, drafts=drafts))
+                self.measured.agreement = Agreement(drafts=drafts_keep_answers(bench, clock))
             self.refuse_busy()  # before more time is wasted
             self._writing(bench, counts)
             self._crowded(bench)
             shallow_s = began_s - clock.left_s
-            reserve_s = shallow_s + _FORMATS_S
+            reserve_s = shallow_s
             if clock.left_s < reserve_s:
                 return
-            if may_be_plain:
-                reserve_s += shallow_s / 2 + AGREED_DEPTH * clock.token_s
-            n_room = shape.n_cells // bench.n_seq
+            n_room = self.shape.n_cells // bench.n_seq
             fitting = [depth for depth in depths if _longest_at(depth) <= n_room]
             # The first depth for which there is time in every layout; 0 if there is none.
             left_s, token_s = self.clock.left_s - reserve_s, self.clock.token_s
@@ -425,43 +377,6 @@ class _Measurement:
                 # Reached by other steps than before, so that more batch sizes are measured.
                 self._deep(bench, counts, deep, first=deep // 2)
             self._compare(bench)
-        if deep and may_be_plain:
-            self._plain(counts, deep)
-            self._look_again(deep)
-
-    def _plain(self, counts: tuple[int, ...], depth: int) -> None:
-        """Measure a prompt and decoding without flash attention, or nothing if time is short."""
-        if 2 * (SHALLOW_TOKENS + depth) * self.clock.token_s > self.clock.left_s:
-            return
-        counts = tuple(n for n in PLAIN_SEQUENCES if n <= counts[-1])
-        found = Measurements(cell_bytes=self.measured.cell_bytes)
-        plain = replace(self, shape=replace(self.shape, flash_attention="off"), measured=found)
-        with plain._bench() as bench:
-            plain._reading(bench, SHALLOW_TOKENS)
-            plain._writing(bench, counts)
-            if not found.decode:
-                return
-            plain._deep(bench, counts, depth, first=depth)
-            plain._compare(bench)
-        self.measured.prefill += found.prefill
-        self.measured.decode += found.decode
-        self.measured.agreements += found.agreements
-
-    def _look_again(self, depth: int) -> None:
-        """Measure both kinds of attention once more, one right after the other, if there is time.
-
-        Measured seconds apart, a ratio of 1.12 became one of 0.65 to 1.24 on a busy machine.
-        """
-        found = Measurements(cell_bytes=self.measured.cell_bytes)
-        counts = tuple(n for n in PLAIN_SEQUENCES if n <= self._sequence_counts()[-1])
-        kinds: tuple[Switch, ...] = ("auto", "off")
-        for flash in kinds:
-            if 2 * depth * self.clock.token_s > self.clock.left_s - _FORMATS_S:
-                return
-            again = replace(self, shape=replace(self.shape, flash_attention=flash), measured=found)
-            with again._bench() as bench:
-                again._deep(bench, counts, depth, first=depth)
-        self.measured.repeat(found)
 
     def device(self, depths: tuple[int, ...]) -> None:
         """Measure long prompts, then many sequences at a depth, only in a split cache.
@@ -509,15 +424,6 @@ class _Measurement:
                 clock.token_s = took_s / size
                 self.measured.prefill.append(PrefillPoint(size, size / took_s))
 
-    def formats(self) -> None:
-        """Measure the model's tensor formats and the near-lossless one, on trial models."""
-        names = format_speeds.formats_to_measure(self.measured.weights)
-        with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
-            for name in filter(can_write_trial_model, names):
-                path = Path(folder) / f"{name}.gguf"
-                write_trial_model(path, name)
-                self.measured.formats += measure_format(path, name, self.shape, self.clock)
-
     # Parts of it
 
     @contextmanager
@@ -552,21 +458,15 @@ class _Measurement:
         """Check whether tokens get the same logits however they are computed, if there is time."""
         if self.model.memory == "state":
             return
-        clock, measured = self.clock, self.measured
-        n_tokens = AGREED_DEPTH if bench.is_flash else SHALLOW_TOKENS
+        clock, n_tokens = self.clock, AGREED_DEPTH
         while n_tokens + DRAFTED_ROWS[-1] > bench.n_room or n_tokens * clock.token_s > clock.left_s:
             n_tokens //= 2
             if n_tokens < _TOO_SHORT:
                 return
         bench.clear()
         bench.read(0, n_tokens)
-        known = [
-            agreement for agreement in measured.agreements if agreement.is_flash == bench.is_flash
-        ]
-        drafts = drafts_keep_answers(bench, clock) and all(agreement.drafts for agreement in known)
-        company = company_keeps_answers(bench, clock)
-        others = [agreement for agreement in measured.agreements if agreement not in known]
-        measured.agreements = [*others, Agreement(bench.is_flash, company, drafts)]
+        drafts = drafts_keep_answers(bench, clock) and self.measured.agreement.drafts is not False
+        self.measured.agreement = Agreement(company_keeps_answers(bench, clock), drafts)
 
     def _reading(self, bench: Bench, n_tokens: int) -> None:
         """Read a prompt into the empty first sequence, a shorter one if time is short."""
@@ -578,13 +478,12 @@ class _Measurement:
                 return
         seconds = bench.read(0, n_tokens)
         if seconds < clock.left_s / (2 if n_tokens <= SHALLOW_TOKENS else _WORTH_TWICE):
-            # All estimates depend on it: one disturbed prompt chose flash attention wrongly for
-            # good, and documents took a fifth longer. So the quicker of two counts.
+            # All estimates depend on it, so the quicker of two counts.
             bench.clear()
             seconds = min(seconds, bench.read(0, n_tokens))
         clock.token_s = seconds / n_tokens
         if all(point.n_batch_tokens != n_tokens or point.n_cells_before for point in points):
-            points.append(PrefillPoint(n_tokens, n_tokens / seconds, is_flash=bench.is_flash))
+            points.append(PrefillPoint(n_tokens, n_tokens / seconds))
 
     def _writing(self, bench: Bench, counts: tuple[int, ...]) -> None:
         """Measure decoding of one, four, … sequences, each in cells of its own."""
@@ -600,8 +499,7 @@ class _Measurement:
                 return  # there is no time for a comparison either
             # The quickest counts: disturbances only make a step longer.
             took_s = min(bench.step(n) for _ in range(_n_times(clock)))
-            point = DecodePoint(n, depth, bench.is_unified, n / took_s, bench.is_flash)
-            measured.decode.append(point)
+            measured.decode.append(DecodePoint(n, depth, bench.is_unified, n / took_s))
 
     def _crowded(self, bench: Bench) -> None:
         """Read a prompt in place of the last sequence, while the others keep their cells."""
@@ -611,7 +509,7 @@ class _Measurement:
         n_before = sum(bench.n_tokens(seq_id) for seq_id in range(bench.n_seq))
         n_tokens = min(N_CROWDED, bench.n_batch_tokens)
         speed = n_tokens / bench.read(bench.n_seq - 1, n_tokens)
-        self.measured.prefill.append(PrefillPoint(n_tokens, speed, n_before, bench.is_flash))
+        self.measured.prefill.append(PrefillPoint(n_tokens, speed, n_before))
 
 
 def _longest_at(depth: int) -> int:
@@ -664,25 +562,3 @@ def drafts_keep_answers(bench: Bench, clock: BenchClock) -> bool:
         if not np.array_equal(np.concatenate(singly), together):
             return False
     return True
-
-
-def measure_format(
-    path: Path, name: str, like: BenchOptions, clock: BenchClock
-) -> tuple[FormatPoint, ...]:
-    """Measure one trial model on the processor, with the threads and kernels of `like`."""
-    most = format_speeds.MEASURED_ROWS[-1]
-    model = Model(path, ModelOptions(n_gpu_layers=0, uses_extra_buffers=like.uses_extra_buffers))
-    try:
-        shape = BenchOptions(TRIAL_CTX_TOKENS, most, like.n_threads, like.flash_attention)
-        bench = Bench(model, shape, clock, 1)
-        with bench.context:
-            took = {}
-            for n_rows in format_speeds.MEASURED_ROWS:
-                took[n_rows] = float("inf")
-                for _ in range(_n_times(clock)):
-                    bench.clear()
-                    took[n_rows] = min(took[n_rows], bench.read(0, n_rows))
-        scale = 1e9 / TRIAL_WEIGHTS
-        return tuple(FormatPoint(name, n_rows, took_s * scale) for n_rows, took_s in took.items())
-    finally:
-        model.close()

@@ -1,7 +1,8 @@
 """Profile of one model on one device: measured speeds, the arithmetic on them, and its file.
 
-Imports no llama_cpp. Between two measured points, seconds are interpolated linearly; beyond the
-last one, its speed holds.
+A model is measured once, in its first idle minute; one on a graphics device when it is loaded,
+since later the device's memory is full. Imports no llama_cpp. Between two measured points, seconds
+are interpolated linearly; beyond the last one, its speed holds.
 
 There is one small file for each model, device and build of llama.cpp. They are in the cache folder,
 not next to the model's file, since a model store may be read-only or shared by machines of
@@ -12,30 +13,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from paddock.engine.llama.build import find_build
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.system.light_dataclasses import asdict, dataclass, field, replace
+from paddock.engine.system.light_dataclasses import asdict, dataclass, field
 
-PROFILE_VERSION = 3
+PROFILE_VERSION = 4
 
 # Cost of one entry of a unified cache's mask, which llama.cpp fills in one thread of the processor:
 # 64 sequences of 1,024 tokens took 6.3 ms, 128 of them 27 ms.
 _MASK_S = 1.5e-9
-
-
-# Quicker by more in one of two measurements of the same, it was disturbed in the other one. Beside
-# other work that left the threads 0.87 to 0.91 of their time, the largest ratios of four profiles
-# were 1.13, 1.29, 1.40 and 1.48.
-UNSTEADY = 1.25
 
 
 class ProfileUnreadable(Exception):
@@ -50,8 +44,6 @@ class PrefillPoint:
     tokens_per_s: float
     n_cells_before: int = 0
     """Used cells of other sequences: attention in a unified cache runs over all of them."""
-    is_flash: bool = True
-    """Whether flash attention was on, or left to llama.cpp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +55,6 @@ class DecodePoint:
     is_unified: bool
     tokens_per_s: float
     """Of all sequences together."""
-    is_flash: bool = True
-
-
-_Point = TypeVar("_Point", PrefillPoint, DecodePoint)
-
-
-@dataclass(frozen=True, slots=True)
-class FormatPoint:
-    """Duration of multiplying some rows by 10⁹ weights of a format."""
-
-    format: str
-    n_rows: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Number of weights of a format that a token is multiplied by."""
-
-    format: str
-    n_layers: float
-    """In the layers: for every token."""
-    n_head: float = 0.0
-    """In the output layer: only for tokens whose logits are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +64,6 @@ class Agreement:
     False: a greedy answer may change. None: not measured.
     """
 
-    is_flash: bool = True
     company: bool | None = None
     """Alone or in a step with other requests, by any number of threads, with its prompt whole or
     in pieces."""
@@ -113,22 +80,12 @@ class Profile:
     device: str
     build: str
     """llama.cpp's build, with the settings that change its speed."""
-    measured_at: float
-    """Seconds since 1970."""
-    n_threads: int
-    load_s: float
-    weight_bytes: int
     cell_bytes: float
     prefill: tuple[PrefillPoint, ...] = ()
     decode: tuple[DecodePoint, ...] = ()
     copy_s: float | None = None
     """Seconds for each token of a prefix that is copied from one stream to another."""
-    formats: tuple[FormatPoint, ...] = ()
-    weights: tuple[Weights, ...] = ()
-    agreements: tuple[Agreement, ...] = ()
-    """With flash attention and, if that was measured, without it."""
-    is_disturbed: bool = False
-    """Whether two measurements of the same differed, so that it should be measured again."""
+    agreement: Agreement = field(default_factory=Agreement)
     save_s: float | None = None
     """Of a graphics device: seconds for each token that is copied to main memory, or back."""
     stream_s: float | None = None
@@ -138,14 +95,6 @@ class Profile:
     @property
     def is_gpu(self) -> bool:
         return self.device.startswith("gpu")
-
-    @property
-    def has_plain(self) -> bool:
-        return {True, False} <= {point.is_flash for point in self.decode}
-
-    def agreement(self, *, is_flash: bool = True) -> Agreement:
-        known = (agreement for agreement in self.agreements if agreement.is_flash == is_flash)
-        return next(known, Agreement(is_flash))
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data for `read_profile`."""
@@ -162,18 +111,14 @@ def read_profile(data: object) -> Profile:
         raise ProfileUnreadable("this profile is of another version")
     try:
         values = dict(data)
-        points = {
-            "prefill": PrefillPoint, "decode": DecodePoint, "formats": FormatPoint,
-            "weights": Weights, "agreements": Agreement,
-        }  # fmt: skip
-        for name, kind in points.items():
-            values[name] = tuple(kind(**row) for row in values.get(name, ()))
+        values["prefill"] = tuple(PrefillPoint(**row) for row in values["prefill"])
+        values["decode"] = tuple(DecodePoint(**row) for row in values["decode"])
+        values["agreement"] = Agreement(**values["agreement"])
         profile = Profile(**values)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         raise ProfileUnreadable(f"this profile is damaged: {error}") from error
     numbers = [point.tokens_per_s for point in profile.prefill]
     numbers += [point.tokens_per_s for point in profile.decode]
-    numbers += [speed.seconds for speed in profile.formats]
     if not all(isinstance(number, (int, float)) and number > 0 for number in numbers):
         raise ProfileUnreadable("this profile is damaged: a speed is not above zero")
     return profile
@@ -189,45 +134,15 @@ class Measurements:
     copy_s: float | None = None
     save_s: float | None = None
     stream_s: float | None = None
-    formats: list[FormatPoint] = field(default_factory=list)
-    weights: tuple[Weights, ...] = ()
-    agreements: list[Agreement] = field(default_factory=list)
-    is_disturbed: bool = False
-
-    def repeat(self, found: Measurements) -> None:
-        """Add the points that were measured once more: of two, the quicker one counts."""
-        prefill, decode = [*self.prefill, *found.prefill], [*self.decode, *found.decode]
-        self.is_disturbed = max(_unsteadiness(prefill), _unsteadiness(decode)) > UNSTEADY
-        self.prefill = list(_by_subject(prefill, max).values())
-        self.decode = list(_by_subject(decode, max).values())
+    agreement: Agreement = field(default_factory=Agreement)
 
 
-def _unsteadiness(points: Sequence[_Point]) -> float:
-    """Return how many times as fast, at most, one of two measurements of the same was."""
-    slowest, quickest = _by_subject(points, min), _by_subject(points, max)
-    ratios = (quickest[key].tokens_per_s / point.tokens_per_s for key, point in slowest.items())
-    return max(ratios, default=1.0)
-
-
-def _by_subject(points: Sequence[_Point], choose: Callable[..., _Point]) -> dict[_Point, _Point]:
-    """Return one of the points that measured the same, by what they measured."""
-    found: dict[_Point, _Point] = {}
-    for point in points:
-        key = replace(point, tokens_per_s=0.0)
-        found[key] = choose(
-            point, found.get(key, point), key=lambda measured: measured.tokens_per_s
-        )
-    return found
-
-
-def prefill_s(
-    profile: Profile, n_tokens: float, *, n_cells_before: float = 0.0, is_flash: bool = True
-) -> float:
+def prefill_s(profile: Profile, n_tokens: float, *, n_cells_before: float = 0.0) -> float:
     """Return the duration of one batch of prompt tokens; 0 if nothing was measured.
 
     `n_cells_before` are other sequences' cells in a unified cache; 0 in a split one.
     """
-    alone_s = _interpolated(_batch_points(profile, is_flash), n_tokens)
+    alone_s = _interpolated(_batch_points(profile), n_tokens)
     return alone_s + n_tokens * n_cells_before * neighbour_s(profile)
 
 
@@ -236,50 +151,37 @@ def neighbour_s(profile: Profile) -> float:
     for crowded in profile.prefill:
         if crowded.n_cells_before:
             n_tokens = crowded.n_batch_tokens
-            extra_s = n_tokens / crowded.tokens_per_s - _interpolated(
-                _batch_points(profile, crowded.is_flash), n_tokens
-            )
+            alone_s = _interpolated(_batch_points(profile), n_tokens)
+            extra_s = n_tokens / crowded.tokens_per_s - alone_s
             return max(0.0, extra_s / n_tokens / crowded.n_cells_before)
     return 0.0
 
 
-def _batch_points(profile: Profile, is_flash: bool) -> list[tuple[float, float]]:
+def _batch_points(profile: Profile) -> list[tuple[float, float]]:
     """Return (tokens, seconds) of batches in an otherwise empty cache, sorted by tokens.
 
     A decode step of one sequence is a batch of one token.
     """
-    alone = [point for point in profile.prefill if not point.n_cells_before]
     sizes = {
         float(point.n_batch_tokens): point.n_batch_tokens / point.tokens_per_s
-        for point in _measured_with(is_flash, alone)
+        for point in profile.prefill
+        if not point.n_cells_before
     }
-    single = [point for point in _measured_with(is_flash, profile.decode) if point.n_sequences == 1]
+    single = [point for point in profile.decode if point.n_sequences == 1]
     if single:
         sizes[1.0] = 1 / max(point.tokens_per_s for point in single)
     return sorted(sizes.items())
 
 
-def _measured_with(is_flash: bool, points: Sequence[_Point]) -> Sequence[_Point]:
-    """Return the points measured with or without flash attention; all, if there are none."""
-    return [point for point in points if point.is_flash == is_flash] or points
-
-
-def step_s(
-    profile: Profile,
-    n_sequences: float,
-    n_depth_tokens: float,
-    is_unified: bool,
-    *,
-    is_flash: bool = True,
-) -> float:
+def step_s(profile: Profile, n_sequences: float, n_depth_tokens: float, is_unified: bool) -> float:
     """Return the duration of one token for each of some sequences; 0 if nothing was measured.
 
     In a unified cache with a shared prefix, the depth is the number of used cells divided by the
     number of sequences. If only a split cache was measured, the unified one is computed: each
     sequence attends to the cells of all, and the mask covers as many.
     """
-    points = _measured_with(is_flash, profile.decode)
-    points = [point for point in points if point.is_unified == is_unified] or points
+    same = [point for point in profile.decode if point.is_unified == is_unified]
+    points: Sequence[DecodePoint] = same or profile.decode
     took_s = _step_s(points, n_sequences, n_depth_tokens)
     if not points or not is_unified or any(point.is_unified for point in points):
         return took_s
@@ -324,9 +226,6 @@ def _interpolated(points: Sequence[tuple[float, float]], at: float) -> float:
     return seconds * at / size
 
 
-_PROFILE_FOLDER, _FAILURE_KEY = "profiles", "not measured"
-# After a failure, for example on a busy machine, loading does not measure again for this long.
-REMEASURE_AFTER_S = 300.0
 _DIGEST_CHARS, _DEVICE_CHARS, _BUILD_CHARS = 12, 48, 6
 
 
@@ -388,7 +287,7 @@ class ProfileStore:
     """Reads and writes profiles."""
 
     def __init__(self, cache_dir: Path) -> None:
-        self._folder = cache_dir / _PROFILE_FOLDER
+        self._folder = cache_dir / "profiles"
 
     @property
     def has_any(self) -> bool:
@@ -408,26 +307,6 @@ class ProfileStore:
         """Write a profile; return False if the folder cannot be written."""
         place = DeviceBuild(profile.device, profile.build)
         return write_json(self._file(profile.digest, place), profile.as_json())
-
-    def failure_reason(self, digest: str, place: DeviceBuild) -> str:
-        """Return why measuring failed when a model was last loaded; "" if it did not."""
-        return str(files.read_json_object(self._file(digest, place)).get(_FAILURE_KEY, ""))
-
-    def has_recent_failure(self, digest: str, place: DeviceBuild) -> bool:
-        try:
-            age_s = time.time() - self._file(digest, place).stat().st_mtime
-        except OSError:
-            return False
-        return 0 <= age_s < REMEASURE_AFTER_S and bool(self.failure_reason(digest, place))
-
-    def save_failure(self, digest: str, place: DeviceBuild, why: str) -> None:
-        """Save why measuring failed, unless there is a profile."""
-        if self.find(digest, place) is None:
-            write_json(self._file(digest, place), {_FAILURE_KEY: why})
-
-    def forget(self, digest: str, place: DeviceBuild) -> None:
-        """Remove a profile, so that it is measured again."""
-        self._file(digest, place).unlink(missing_ok=True)
 
     def _file(self, digest: str, place: DeviceBuild) -> Path:
         build = hashlib.sha256(place.build.encode()).hexdigest()[:_BUILD_CHARS]
@@ -455,9 +334,8 @@ class PoolProfiles:
         """Return the fields of `WorkerOptions` about a model's profile; see `this_device_build`."""
         place = self._place(n_threads, gpu, fallback, n_gpu_layers, n_cpu_experts)
         known = self._book.find(digest, place)
-        has_failed = known is None and self._book.has_recent_failure(digest, place)
         return {
-            "profile_s": 0.0 if has_failed else self._settings.profile_s,
+            "profile_s": self._settings.profile_s,
             "profile": known.as_json() if known is not None else None,
             "digest": digest,
             "device": place.device,
@@ -480,11 +358,7 @@ class PoolProfiles:
             self._places[key] = this_device_build(self._settings, *key)
         return self._places[key]
 
-    def keep(self, load_fields: Mapping[str, Any], report: Mapping[str, Any]) -> None:
-        """Save what a worker tells of its measurement: a new profile, or why there is none."""
-        if report.get("profile") is not None:
-            with suppress(ProfileUnreadable):
-                self._book.keep(read_profile(report["profile"]))
-        elif report.get("profile_note"):
-            place = DeviceBuild(load_fields["device"], load_fields["build"])
-            self._book.save_failure(load_fields["digest"], place, report["profile_note"])
+    def keep(self, report: Mapping[str, Any]) -> None:
+        """Save the new profile that a worker's frame may have."""
+        with suppress(ProfileUnreadable):
+            self._book.keep(read_profile(report.get("profile")))

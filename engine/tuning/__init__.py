@@ -1,1 +1,1 @@
-"""Tuned copies: near-lossless copies of models in formats that this device computes faster."""
+"""Tuned copies: copies of small models in the format that this processor multiplies natively."""

@@ -1,268 +1,200 @@
-"""Records of tuned copies: which model has one, where, what was measured; which has none, and why.
+"""Tuned copies: which format a copy of a model has, and records of copies and refusals.
 
 Imports no llama_cpp. A copy is a blob of its own in the model store, under its own digest; the
-original stays. The record is in the cache folder, since it is valid for this machine. A copy whose
-file was removed does not count.
+original stays. The record is in the cache folder: it holds for one processor and build of
+llama.cpp. A copy whose file was removed does not count. A refusal says why there is no copy, so
+that none is tried again and again; a copy that crashed becomes one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
+from paddock.engine.gguf import TYPE_NAMES, GgufHeader
+from paddock.engine.llama.build import find_build
 from paddock.engine.system import files
+from paddock.engine.system.hardware import read_cpu
 from paddock.engine.system.light_dataclasses import asdict, dataclass, fields
 from paddock.engine.wire import from_plain
 
-_FOLDER, _VERDICT = "tuned", ".verdict"
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+# All weights of a copy are read for each token: a model of 16 bits that is larger writes an answer
+# alone much more slowly.
+MOST_WEIGHTS_IN_16_BITS, MOST_WEIGHTS = 5 * 10**8, 2 * 10**9
+# Multiplied one row at a time by llama.cpp, whereas Q8_0 has kernels for several rows.
+_ONE_ROW_FORMATS = frozenset(["Q4_1", "Q5_1"])
+_AT_MOST_8_BITS = frozenset([
+    "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
+    "IQ4_XS",
+])  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class CopySpeeds:
-    """Tokens per second."""
+def copy_format(header: GgufHeader, features: Collection[str]) -> tuple[str, frozenset[str]]:
+    """Return the format of a model's copy, and the names of the matrices that change.
 
-    prompts: float
-    answer: float
-    """One answer alone."""
-    answers: float
-    """Eight at once, together."""
-    share: float = 1.0
-    """Share of the processor's time that the threads got."""
-    n_prompt_tokens: int = 256
-    """Length of the measured prompts."""
+    None of them: it has no copy. `features` are the processor's.
+
+    1. Of at most 500 million weights: matrices of 8 bits and fewer to BF16 where AVX512_BF16
+       multiplies it, else to F16.
+    2. Of at most 2,000 million: matrices in formats without kernels for several rows to Q8_0.
+    """
+    n_weights = sum(tensor.n_weights for tensor in header.tensors)
+    if n_weights <= MOST_WEIGHTS_IN_16_BITS:
+        target, slow = "BF16" if "avx512_bf16" in features else "F16", _AT_MOST_8_BITS
+    else:
+        target, slow = "Q8_0", _ONE_ROW_FORMATS if n_weights <= MOST_WEIGHTS else frozenset()
+    return target, frozenset(
+        tensor.name
+        for tensor in header.tensors
+        if len(tensor.axes) > 1 and TYPE_NAMES.get(tensor.kind) in slow
+    )
+
+
+def copy_place() -> str:
+    """Return the processor, which a name alone may not tell, and the build of llama.cpp."""
+    cpu = read_cpu()
+    return " ".join((cpu.name, *cpu.features, find_build().fingerprint))
 
 
 @dataclass(frozen=True, slots=True)
 class TunedCopy:
-    """One model's tuned copy."""
+    """One model's tuned copy, or why it has none."""
 
     name: str
     """The model's name."""
     original: str
     """sha256 of the model's file."""
-    digest: str
+    original_path: str
+    place: str
+    why_none: str = ""
+    """Empty: there is a copy."""
+    digest: str = ""
     """sha256 of the copy."""
-    path: str
-    format: str
-    size_bytes: int
-    more_bytes: int
-    """Compared with the original."""
-    agreement: float
-    """Share of positions in real text at which both predict the same token; of an embedding model
-    the mean cosine of both vectors."""
-    n_compared: int
-    """Number of compared positions or vectors."""
-    before: CopySpeeds
-    after: CopySpeeds
-    made_at: float
-    exact_before: float | None = None
-    """Agreement of the original, as this device computes it, with exact arithmetic."""
-    exact_after: float | None = None
-    """Agreement of the copy with exact arithmetic on the original's weights."""
-    n_documents: int = 0
-    """Number of the user's documents for the measurements; 0: text that comes with Paddock."""
-    changed_from: str = ""
-    """Former formats of the changed matrices, if they were chosen one by one."""
-    n_changed: int = 0
-    """Number of changed matrices, if they were chosen one by one."""
-    n_kept: int = 0
-    """Low-bit matrices that stay bit for bit, since their format is quick on this machine."""
-    is_ours: bool = True
-    """Whether the blob was made for this record."""
-    original_path: str = ""
-    """The model's file."""
-    is_embedder: bool = False
-    is_near: bool = False
-    """Whether it is farther from exact arithmetic than the original, within the bound of `near`."""
-    divergence: float | None = None
-    """Mean KL divergence from exact arithmetic in nats, or mean cosine distance."""
+    path: str = ""
+    format: str = ""
+    size_bytes: int = 0
+    prompts_ratio: float = 1.0
+    """How many times as fast it reads prompts."""
+    answers_ratio: float = 1.0
+    """How many times as fast it writes eight answers at once."""
+    agreement: float = 1.0
+    """Share of next tokens of the reference text that are the original's; of an embedding model the
+    mean cosine."""
     version: int = RECORD_VERSION
 
     @property
-    def label(self) -> str:
-        """The format, the former one if only some matrices were changed, and if it is `near`."""
-        label = f"{self.changed_from} as {self.format}" if self.n_kept else self.format
-        return f"{label} (near)" if self.is_near else label
-
-    @property
-    def prompts_ratio(self) -> float:
-        """How many times as fast the copy reads prompts."""
-        return self.after.prompts / self.before.prompts
-
-    @property
-    def answer_ratio(self) -> float:
-        """How many times as fast the copy writes one answer."""
-        return self.after.answer / self.before.answer
-
-    @property
-    def answers_ratio(self) -> float:
-        """How many times as fast the copy writes eight answers at once."""
-        return self.after.answers / self.before.answers
-
-
-@dataclass(frozen=True, slots=True)
-class TuningVerdict:
-    """Why a model has no tuned copy, so that it is not tried again and again."""
-
-    name: str
-    """The model's name."""
-    place: str
-    """Device and build of llama.cpp for which it holds; "": for all."""
-    text: str = ""
-    """Why there is none; "": trials have begun, and none has ended."""
-    is_advice: bool = False
-    """Whether a copy would help, and is made when the user asks for it."""
-    n_attempts: int = 0
-    """Number of trials in the background that have begun."""
-    original_path: str = ""
-    """The model's file."""
-    is_near: bool = False
-    """Whether copies within the bound of `near` were tried, too."""
-
-    @property
-    def sentence(self) -> str:
-        remedy = f"; `paddock tune {self.name}` makes one" if self.is_advice else ""
-        return f"{self.name} has no tuned copy: {self.text}{remedy}"
-
-
-_Record = TypeVar("_Record", TunedCopy, TuningVerdict)
+    def summary(self) -> str:
+        """Format, speed-up and agreement in one line; or why there is none."""
+        if self.why_none:
+            return f"none: {self.why_none}"
+        return (
+            f"{self.format}, reads {self.prompts_ratio:.1f} and writes eight answers at once "
+            f"{self.answers_ratio:.1f} times as fast, agrees in {100 * self.agreement:.1f} %"
+        )
 
 
 class TunedCopyStore:
     """Reads and writes the records."""
 
     def __init__(self, cache_dir: Path) -> None:
-        self.folder = cache_dir / _FOLDER
+        self.folder = cache_dir / "tuned"
 
     def find(self, original: str) -> TunedCopy | None:
-        """Return the copy of a model's file, if it exists and is complete."""
-        file = self._file(original)
-        tuned = _read_record(file) if file.exists() else None  # of most models there is none
-        if tuned is None or tuned.original != original:
+        """Return the copy of a model's file, if it exists here and is complete."""
+        known = self.record(original)
+        if known is None or known.why_none:
             return None
         try:
-            is_whole = Path(tuned.path).stat().st_size == tuned.size_bytes
+            is_whole = Path(known.path).stat().st_size == known.size_bytes
         except OSError:
             return None
-        return tuned if is_whole else None
+        return known if is_whole else None
+
+    def record(self, original: str) -> TunedCopy | None:
+        """Return what is known of a model's copy on this processor and build."""
+        file = self._file(original)
+        known = _read(file) if file.exists() else None  # of most models there is none
+        is_here = known is not None and (known.original, known.place) == (original, copy_place())
+        return known if is_here else None
 
     def all(self) -> Iterator[TunedCopy]:
         """Yield every existing copy, sorted by the name of its model."""
-        read = (_read_record(file) for file in sorted(self.folder.glob("*.json")))
-        there = (
-            tuned for tuned in read if tuned is not None and self.find(tuned.original) == tuned
-        )
-        yield from sorted(there, key=lambda tuned: tuned.name)
+        read = map(_read, sorted(self.folder.glob("*.json")))
+        known = sorted(filter(None, read), key=lambda copy: copy.name)
+        yield from (copy for copy in known if self.find(copy.original) == copy)
 
-    def damaged(self) -> list[Path]:
-        """Return the records and verdicts of this version that cannot be read."""
-        found = [file for file in self.folder.glob("*.json") if _read_record(file) is None]
-        found += [file for file in self.folder.glob(f"*{_VERDICT}") if _read_verdict(file) is None]
-        own = (None, RECORD_VERSION)
-        return [
-            file for file in sorted(found) if files.read_json_object(file).get("version") in own
-        ]
-
-    def keep(self, tuned: TunedCopy) -> None:
-        """Write a record; remove a copy that it replaces, and the verdict.
+    def keep(self, record: TunedCopy) -> None:
+        """Write a record; remove a copy that it replaces.
 
         Raises:
             OSError: the folder cannot be written.
         """
-        before = _read_record(self._file(tuned.original))
-        self._verdict_file(tuned.original).unlink(missing_ok=True)
-        files.write_json_atomically(self._file(tuned.original), asdict(tuned), is_durable=True)
-        if before is not None and before.path != tuned.path:
-            self._remove_blob(before)
+        file = self._file(record.original)
+        before = files.read_json_object(file)
+        files.write_json_atomically(file, asdict(record), is_durable=True)
+        if before.get("path") != record.path:
+            _remove_blob(before)
 
-    def forget(self, original: str) -> TunedCopy | None:
-        """Remove a copy, first its record, then its file; return the record."""
-        tuned = _read_record(self._file(original))
+    def refuse(self, original: str, why: str) -> None:
+        """Replace a copy, which goes, by the reason.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        known = self.record(original)
+        if known is not None and not known.why_none:
+            self.keep(TunedCopy(known.name, original, known.original_path, known.place, why))
+
+    def forget(self, original: str) -> None:
+        """Remove a copy, first its record, then its file."""
+        before = files.read_json_object(self._file(original))
         self._file(original).unlink(missing_ok=True)
-        if tuned is not None:
-            self._remove_blob(tuned)
-        return tuned
+        _remove_blob(before)
 
-    def verdict(self, original: str, place: str | None = None) -> TuningVerdict | None:
-        """Return why a model's file has no copy on this device and build; None: unknown.
+    def forget_others(self, is_there: Callable[[TunedCopy], bool]) -> list[str]:
+        """Remove records and copies of models that are gone, and those of earlier versions.
 
-        Without `place`, the last one.
+        Returns the names of the models whose copies were removed.
         """
-        found = _read_verdict(self._verdict_file(original))
-        if found is None or (place is not None and found.place not in ("", place)):
-            return None
-        return found
-
-    def verdicts(self) -> Iterator[TuningVerdict]:
-        """Yield every verdict that says why, sorted by the name of its model."""
-        read = map(_read_verdict, self.folder.glob(f"*{_VERDICT}"))
-        yield from sorted(
-            (verdict for verdict in read if verdict and verdict.text),
-            key=lambda verdict: verdict.name,
-        )
-
-    def keep_verdict(self, original: str, verdict: TuningVerdict) -> None:
-        """Write a verdict.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
-        files.write_json_atomically(self._verdict_file(original), asdict(verdict), is_durable=True)
-
-    def forget_others(self, is_there: Callable[[str, str], bool]) -> list[TunedCopy]:
-        """Remove copies and verdicts of models that are gone, by digest and path; return them."""
-        gone = [tuned for tuned in self.all() if not is_there(tuned.original, tuned.original_path)]
-        for copy in gone:
-            self.forget(copy.original)
-        for file in self.folder.glob(f"*{_VERDICT}"):
-            verdict = _read_verdict(file)
-            original = file.name.removesuffix(_VERDICT)
-            if verdict is None or not is_there(original, verdict.original_path):
-                file.unlink(missing_ok=True)
-        return gone
-
-    def _verdict_file(self, original: str) -> Path:
-        return self.folder / f"{original}{_VERDICT}"
-
-    def _remove_blob(self, tuned: TunedCopy) -> None:
-        path = Path(tuned.path)
-        if tuned.is_ours and not _is_named_by_manifest(path):
-            with suppress(OSError):
-                path.unlink()
+        names = []
+        for file in sorted(self.folder.glob("*.json")):
+            known = _read(file)
+            if known is None or not is_there(known):
+                before = files.read_json_object(file)
+                if before.get("path"):
+                    names.append(str(before.get("name")))
+                self.forget(file.stem)
+        for file in self.folder.glob("*.verdict"):  # of an earlier version
+            file.unlink(missing_ok=True)
+        return names
 
     def _file(self, original: str) -> Path:
         return self.folder / f"{original}.json"
 
 
-def _is_named_by_manifest(blob: Path) -> bool:
-    manifests = blob.parent.parent / "manifests"
-    digest = blob.name.replace("-", ":", 1)
-    for manifest in manifests.glob("*/*/*/*"):
-        with suppress(OSError):
-            if digest in manifest.read_text("utf-8", errors="replace"):
-                return True
-    return False
-
-
-def _read_record(file: Path) -> TunedCopy | None:
-    tuned = _read(TunedCopy, file)
-    if tuned is None or tuned.version != RECORD_VERSION:
-        return None
-    return tuned if min(tuned.before.prompts, tuned.before.answer) > 0 else None
-
-
-def _read_verdict(file: Path) -> TuningVerdict | None:
-    return _read(TuningVerdict, file)
-
-
-def _read(kind: type[_Record], file: Path) -> _Record | None:
-    """Return what a file holds; None where it is damaged: a name or a type is another one."""
+def _read(file: Path) -> TunedCopy | None:
+    """Return what a file holds; None where it is damaged or of another version."""
     data = files.read_json_object(file)
-    known = {field.name for field in fields(kind)}
+    known = {field.name for field in fields(TunedCopy)}
+    if data.get("version") != RECORD_VERSION or not data.keys() <= known:
+        return None
     try:
-        return from_plain(kind, data) if data.keys() <= known else None
+        return from_plain(TunedCopy, data)
     except ValueError:
         return None
+
+
+def _remove_blob(record: dict[str, object]) -> None:
+    """Remove the copy that a record of any version names: a blob that no manifest names."""
+    path = Path(str(record.get("path") or ""))
+    is_blob = path.parent.name == "blobs" and path.name == f"sha256-{record.get('digest')}"
+    if not is_blob or record.get("is_ours") is False:
+        return
+    for manifest in (path.parent.parent / "manifests").glob("*/*/*/*"):
+        with suppress(OSError):
+            if f"sha256:{record.get('digest')}" in manifest.read_text("utf-8", errors="replace"):
+                return
+    with suppress(OSError):
+        path.unlink()

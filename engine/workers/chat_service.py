@@ -22,10 +22,11 @@ from paddock.engine.decoding.context_limits import MOST_SEQ_IDS
 from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.decoding.loop import CancelRequest, DecodeLoop, IdleWork, Shutdown, WidenContext
-from paddock.engine.decoding.mtp_head import MtpHead
+from paddock.engine.decoding.mtp_head import MtpHead, mtp_price
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput, text_tokens
 from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
+from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import supports_mtp
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
@@ -36,14 +37,14 @@ from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.wire import from_plain
 
-from .worker_protocol import ChatOrder, ProfileResult, WorkerOptions, pack_refusal
+from .worker_protocol import ChatOrder, WorkerOptions, pack_refusal
 
 if TYPE_CHECKING:
     from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
 
 Send = Callable[[FrameHead], None]
-MeasureAgain = Callable[[float, Callable[[], bool]], ProfileResult]
-"""Measures the model for so many seconds, unless its second argument returns True."""
+Measure = Callable[[Callable[[], bool]], Profile | None]
+"""Measures the model, unless its argument returns True."""
 
 # Each frame wakes the pool's process, which takes a core from the computing threads: 0.7 ms of a
 # small model's 6 ms a token. So jobs' output is held this long, streamed output about as long as a
@@ -127,7 +128,7 @@ class ChatService:
             _CONFIGURATION(load),
         )
         self._loop.on_started = lambda ids: send({"event": "started", "ids": ids})
-        self.measure_again: MeasureAgain = lambda _seconds, _should_stop: ProfileResult()
+        self.measured: Measure = lambda _should_stop: None
 
     def run(self) -> None:
         """Run until `close` is called.
@@ -309,11 +310,12 @@ class ChatService:
         )
 
     def _measure(self, head: FrameHead, should_stop: Callable[[], bool]) -> None:
-        self._send({"event": "alive", "for_s": 2 * head["seconds"]})
-        result = self.measure_again(head["seconds"], should_stop)
-        if result.profile is not None:
-            self._loop.use_profile(result.profile)
-        self._send({"event": "told", "id": head["id"], "result": result.as_head()})
+        self._send({"event": "alive", "for_s": 2 * self._load.profile_s})
+        profile = self.measured(should_stop)
+        if profile is not None:
+            self._loop.use_profile(profile)
+        result = profile.as_json() if profile is not None else None
+        self._send({"event": "told", "id": head["id"], "result": result})
 
     def _send_step(self, output: StepOutput) -> None:
         if self._contexts != self._reported_contexts:  # another one was made
@@ -373,4 +375,5 @@ def _cache_options(load: WorkerOptions) -> CacheOptions:
         n_host_cache_tokens=load.n_host_cache_tokens,
         is_gpu=load.is_gpu,
         n_devices=load.n_devices,
+        mtp_price=mtp_price(read_header(Path(load.path))) if load.uses_mtp else 1.0,
     )

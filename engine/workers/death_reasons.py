@@ -48,10 +48,6 @@ class WorkerEnd:
         return f"{self.how} (llama.cpp's last line: {self.line})" if self.line else self.how
 
     @property
-    def is_killed(self) -> bool:
-        return (self.status or 0) < 0
-
-    @property
     def was_by_others(self) -> bool:
         """Whether another program ended the worker, so that a new one may succeed.
 

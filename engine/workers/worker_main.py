@@ -3,7 +3,8 @@
 The main thread owns the context and computes; a second thread reads requests, renders and tokenises
 them, and leaves long texts to a third and images to a fourth. Frames go to the original standard
 output, everything else that is printed to standard error. When the pipe closes, the pool is gone
-and the process ends. A model without a profile is measured before the worker is ready.
+and the process ends. A model without a profile on a graphics device is measured before the worker
+is ready.
 """
 
 from __future__ import annotations
@@ -22,11 +23,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-
-import psutil
 
 from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.decoding.scheduler import StepSizer
@@ -45,7 +44,7 @@ from paddock.engine.profile.measure import (
     Unmeasured,
     measure_model,
 )
-from paddock.engine.profile.profile import Measurements, Profile, ProfileUnreadable, read_profile
+from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
 from paddock.engine.request import Message, Tool
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame, send_frame
 from paddock.engine.system.hardware import read_memory
@@ -54,7 +53,7 @@ from paddock.engine.wire import from_plain
 
 from .chat_service import ChatService
 from .embed_service import EmbedService
-from .worker_protocol import KEPT_IMAGE_BYTES, ProfileResult, WorkerOptions, pack_refusal
+from .worker_protocol import KEPT_IMAGE_BYTES, WorkerOptions, pack_refusal
 
 if sys.platform == "linux":
     import fcntl
@@ -70,86 +69,44 @@ _LEAST_MEASURED_CELLS = 16 * 192
 _MOST_MEASURED_CELLS, _MOST_MEASURED_GPU_CELLS = 16 * 576, 128 * 1280
 
 
-def known_or_measured_profile(load: WorkerOptions, model: Model) -> ProfileResult:
-    if load.profile is not None:
-        try:
-            known = read_profile(load.profile)
-            return ProfileResult(known, is_disturbed=known.is_disturbed)
-        except ProfileUnreadable:
-            pass  # of another version: measure again
-    if load.profile_s <= 0:
-        return ProfileResult()
-    # This process was started for the model, so its age is the loading time.
-    load_s = time.time() - psutil.Process().create_time()
-    return _measured(load, model, load_s, BenchClock(load.profile_s, load.n_threads))
-
-
-def _measured(load: WorkerOptions, model: Model, load_s: float, clock: BenchClock) -> ProfileResult:
-    began = time.perf_counter()
+def known_profile(load: WorkerOptions) -> Profile | None:
     try:
-        measured = measure_model(model, Path(load.path), _bench_options(load), clock)
-    except Unmeasured as error:
-        found = Measurements(agreements=list(error.agreements))
-        profile = _profile(load, found, load_s) if error.agreements else None
-        took_s = time.perf_counter() - began
-        return ProfileResult(profile, False, str(error), took_s, error.is_disturbed)
-    profile = _profile(load, measured, load_s)
-    took_s = time.perf_counter() - began
-    return ProfileResult(profile, True, "", took_s, measured.is_disturbed)
+        return read_profile(load.profile)
+    except ProfileUnreadable:
+        return None  # there is none, or one of another version
 
 
-class Remeasurement:
-    """Measures the model of a chat service again; only while nothing else is to do."""
-
-    def __init__(
-        self, load: WorkerOptions, model: Model, known: Profile | None, service: ChatService
-    ) -> None:
-        self._load, self._model, self._known, self._service = load, model, known, service
-
-    def run(self, seconds: float, should_stop: Callable[[], bool]) -> ProfileResult:
-        """Measure for about so many seconds.
-
-        Of a disturbed measurement the profile counts only if none with speeds is known.
-        """
-        load = self._load
-        load_s = self._known.load_s if self._known is not None else 0.0
-        # Whether half of the free memory holds the cells that are measured
-        memory = self._service.memory()
-        each_bytes: float = memory["cell_bytes"][0] / memory["n_cells"]
-        has_memory = 2 * each_bytes * _bench_options(self._load).n_cells <= read_memory().free_bytes
-        if not has_memory:
-            return ProfileResult(is_disturbed=True)
-        clock = BenchClock(seconds, load.n_threads, should_stop=should_stop)
-        try:
-            result = _measured(load, self._model, load_s, clock)
-        except MeasuringStopped:
-            return ProfileResult(is_disturbed=True)
-        if result.is_disturbed and self._known is not None and self._known.prefill:
-            return replace(result, profile=None)
-        self._known = result.profile or self._known
-        return result
-
-
-def _profile(load: WorkerOptions, measured: Measurements, load_s: float) -> Profile:
+def measured_profile(load: WorkerOptions, model: Model, clock: BenchClock) -> Profile | None:
+    """Measure a model while nothing else computes; return None where that failed."""
+    try:
+        measured = measure_model(model, _bench_options(load), clock)
+    except (Unmeasured, MeasuringStopped) as error:
+        print(f"not measured: {error}", file=sys.stderr)
+        return None
     return Profile(
         digest=load.digest,
         device=load.device,
         build=load.build,
-        measured_at=time.time(),
-        n_threads=load.n_threads,
-        load_s=round(load_s, 3),
-        weight_bytes=Path(load.path).stat().st_size,
         cell_bytes=measured.cell_bytes,
         prefill=tuple(measured.prefill),
         decode=tuple(measured.decode),
         copy_s=measured.copy_s,
+        agreement=measured.agreement,
         save_s=measured.save_s,
         stream_s=measured.stream_s,
-        formats=tuple(measured.formats),
-        weights=measured.weights,
-        agreements=tuple(measured.agreements),
-        is_disturbed=measured.is_disturbed,
     )
+
+
+def measured_when_idle(
+    load: WorkerOptions, model: Model, service: ChatService, should_stop: Callable[[], bool]
+) -> Profile | None:
+    """Measure a chat service's model, unless its cells would take half of the free memory."""
+    memory = service.memory()
+    each_bytes: float = memory["cell_bytes"][0] / memory["n_cells"]
+    if 2 * each_bytes * _bench_options(load).n_cells > read_memory().free_bytes:
+        return None
+    clock = BenchClock(load.profile_s, load.n_threads, should_stop=should_stop)
+    return measured_profile(load, model, clock)
 
 
 def _bench_options(load: WorkerOptions) -> BenchOptions:
@@ -165,7 +122,6 @@ def _bench_options(load: WorkerOptions) -> BenchOptions:
         n_pass_tokens=0 if embeds else load.n_pass_tokens,
         embeds=embeds,
         is_gpu=load.is_gpu,
-        uses_extra_buffers=load.uses_extra_buffers,
     )
 
 
@@ -322,22 +278,26 @@ def main() -> None:
         )
         n_warm = warm_up(model, warm_options)
         warm_s = time.monotonic() - began
-        sender.send({"event": "phase", "phase": "measuring its speed"})
-        profiled = known_or_measured_profile(load, model)  # while nothing else computes
+        known, new, began = known_profile(load), None, time.monotonic()
+        if load.is_gpu and known is None and load.profile_s > 0:
+            sender.send({"event": "phase", "phase": "measuring its speed"})
+            new = measured_profile(load, model, BenchClock(load.profile_s, load.n_threads))
+        profiling_s = time.monotonic() - began
         sender.send({"event": "phase", "phase": "loading"})
         service: ChatService | EmbedService
         if load.role != "chat":
-            service = EmbedService(model, load, sender.send, warm_s / n_warm, profiled.profile)
+            service = EmbedService(model, load, sender.send, warm_s / n_warm, known or new)
         else:
             pace = StepSizer(load.step_s, warm_s / n_warm)
-            service = ChatService(model, prompter, load, profiled.profile, sender.send, pace)
-            service.measure_again = Remeasurement(load, model, profiled.profile, service).run
+            service = ChatService(model, prompter, load, known or new, sender.send, pace)
+            service.measured = partial(measured_when_idle, load, model, service)
     except (LoadFailed, DecodeFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return
     ready: FrameHead = {"event": "ready", "pid": os.getpid(), "memory": service.memory()}
     ready |= {"why_no_device": why_no_device, "step_s": warm_s}
-    sender.send({**ready, **profiled.as_head()})
+    ready["profile"] = new.as_json() if new is not None else None
+    sender.send({**ready, "profiling_s": profiling_s})
     gc.freeze()
     gc.enable()
     reader = _RequestReader(prompter, projector, sender, service.take)

@@ -101,8 +101,7 @@ class WorkerProcess:
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
         self.ready: FrameHead = {}
         """The head of its `ready` frame."""
-        self.is_disturbed = False
-        """Whether other programs used the processor while its model was measured."""
+        self.is_measured = load.profile is not None
         self.has_fallback = False
         """Whether a (further) fallback is tried if it crashes in its first steps."""
         self.on_proven: Callable[[], None] | None = None
@@ -246,15 +245,15 @@ class WorkerProcess:
         await self._request({"op": "widen", "n_ctx_tokens": n_ctx_tokens, "n_cells": n_cells})
         self.load = replace(self.load, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
 
-    async def measure_again(self, seconds: float) -> FrameHead:
-        """Measure the model's speed, unless it has something else to do; return the result.
+    async def measure_speed(self) -> FrameHead | None:
+        """Measure the model, unless it has something else to do; return the profile, if any.
 
         Raises:
             WorkerGone: the process died.
         """
-        result: FrameHead = await self._request({"op": "measure", "seconds": seconds})
-        self.is_disturbed = result["is_disturbed"]
-        return result
+        profile: FrameHead | None = await self._request({"op": "measure"})
+        self.is_measured = profile is not None
+        return profile
 
     def measure(self) -> WorkerMemory:
         """Return the peak of its memory so far, plus the growth of its context and by images."""
@@ -333,7 +332,6 @@ class WorkerProcess:
             self.load = replace(self.load, why_no_device=why)
         self.slowest_step_s = head.get("step_s", 0.0)
         self.ready, self._memory = head, head.get("memory", {})
-        self.is_disturbed = head.get("is_disturbed", False)
         self._stderr.clear()  # failures with a workaround do not explain a later death
         self._loading = None
 

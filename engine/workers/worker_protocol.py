@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paddock.engine.errors import EngineError, pack_error
-from paddock.engine.profile.profile import Profile
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -84,7 +83,7 @@ class WorkerOptions:
     step_s: float = 30.0
     """Longest planned duration of a step; the watchdog waits several times as long."""
     profile_s: float = 0.0
-    """How long a model without a profile is measured before it is ready; 0: not at all."""
+    """How long a model without a profile is measured; 0: not at all."""
     profile: Mapping[str, Any] | None = None
     """Known profile (`Profile.as_json`)."""
     parts: tuple[str, ...] = ()
@@ -93,6 +92,8 @@ class WorkerOptions:
     """Digest of the model, for a new profile, like `device` and `build`."""
     device: str = ""
     build: str = ""
+    is_copy: bool = False
+    """Whether it is a tuned copy: after a crash its original serves, not a fallback."""
     fallback: int = 0
     """Fallback after a crash of llama.cpp (`workers.fallbacks`); 0: none."""
     fallback_note: str = ""
@@ -125,28 +126,6 @@ class WorkerOptions:
     def uses_extra_buffers(self) -> bool:
         """Whether weights may be packed for the processor (AMX, KleidiAI, repacking)."""
         return not self.fallback
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileResult:
-    """The model's profile, and whether it is new."""
-
-    profile: Profile | None = None
-    is_new: bool = False
-    note: str = ""
-    """Why there is no profile, or none with speeds."""
-    took_s: float = 0.0
-    is_disturbed: bool = False
-    """Whether other programs used the processor, so that it should be measured again."""
-
-    def as_head(self) -> FrameHead:
-        new = self.profile.as_json() if self.profile is not None and self.is_new else None
-        return {
-            "profile": new,
-            "profile_note": self.note,
-            "profiling_s": self.took_s,
-            "is_disturbed": self.is_disturbed,
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.model_commands": (
         *("list", "ls", "show", "cp", "rm", "check", "prune", "ps", "stop"),
     ),
-    "commands.tune": ("tune",),
     "commands.serve_service": ("serve", "service"),
     "commands.up_allow": ("up", "allow"),
     "commands.pause_resume": ("pause", "resume"),
@@ -114,7 +113,6 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "create": "Make a model from a Modelfile.",
         "cp": "Copy a model to a second name.",
         "rm": "Remove models; blobs that other models use stay.",
-        "tune": "Make a copy of a model that this machine reads faster, all but lossless.",
         "check": "Verify the blobs of models, and name the faulty ones.",
         "prune": "Remove blobs that no model uses.",
         "serve": "Serve models over HTTP: Ollama's API and OpenAI's.",

@@ -32,12 +32,9 @@ from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
 from paddock.engine.system.light_dataclasses import dataclass
-from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
-from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.fallbacks import (
-    MOST_FALLBACK,
     FallbackStore,
     fallback_words,
     rebuild_command,
@@ -48,8 +45,6 @@ from paddock.runner.daemon.service_client import ask_up, identify_server, is_thi
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
 from paddock.steps.readers import reader
-
-from .model_tables import tuned_copy_summary
 
 FindingLevel = Literal["ok", "warning", "fault"]
 ANSWER_TIMEOUT_S = 3.0
@@ -85,52 +80,16 @@ def findings_text(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-# Takes 1 s; llama.cpp with CUDA takes some seconds to start on a cold machine.
-_KERNEL_TRIAL_TIMEOUT_S = 60.0
-_KERNEL_TRIAL_COMMAND = python_command("-m", "paddock.engine.profile.trial_models")
-
-
-def kernel_findings(settings: Settings, cpu: Cpu) -> Iterator[Finding]:
-    """Decode with trial models, with fallbacks if that crashes; report recorded crashes."""
-    n_threads = settings.pool.n_threads or max(1, min(cpu.n_cores, cpu.n_usable))
-    ended = [_run_kernel_trial(0, n_threads)]
-    while ended[-1] is not None and ended[-1].is_killed and len(ended) <= MOST_FALLBACK:
-        ended.append(_run_kernel_trial(len(ended), n_threads))
-    if ended[0] is None:
-        yield Finding("kernels", "ok", "llama.cpp computes trial models in every format")
-    elif ended[-1] is not None:
-        also = f", also {fallback_words(len(ended) - 1)}" if len(ended) > 1 else ""
-        text = f"the process with trial models was {ended[0].how}{also}: no model can run"
-        yield Finding("kernels", "fault", text, f"Build llama.cpp again:\n{rebuild_command()}")
-    else:
-        fallback = fallback_words(len(ended) - 1)
-        text = f"the process with trial models was {ended[0].how}; models run {fallback}"
-        yield Finding("kernels", "warning", text, _rebuild_remedy())
-    # Models whose workers have crashed with this build on this processor
+def fallback_findings(settings: Settings) -> Iterator[Finding]:
+    """Report models whose workers have crashed with this build on this processor."""
     device = this_device()
     is_gpu = device.is_gpu and settings.pool.n_gpu_layers != 0
     book = FallbackStore(settings.pool.cache_dir, device.name if is_gpu else "")
-    sound = f"The trial models work. To try models without a fallback again, remove {book.file}"
+    again = f"To try models without a fallback again, remove {book.file}"
     for death in book.all().values():
         text = f"{death.model} runs {fallback_words(death.fallback)}: its worker was {death.reason}"
-        yield Finding("kernels", "warning", text, _rebuild_remedy() if ended[0] else sound)
-
-
-def _rebuild_remedy() -> str:
-    return f"{sound_build_gain()}:\n{rebuild_command()}"
-
-
-def _run_kernel_trial(fallback: int, n_threads: int) -> WorkerEnd | None:
-    """Return how the trial failed; None if it succeeded."""
-    command = [*_KERNEL_TRIAL_COMMAND, str(fallback), str(n_threads)]
-    ended = run_blocking(command, timeout_s=_KERNEL_TRIAL_TIMEOUT_S)
-    if ended is None:
-        return WorkerEnd(f"stopped after {_KERNEL_TRIAL_TIMEOUT_S:g} s")
-    if ended.code <= 0:
-        return WorkerEnd(how_it_ended(ended.code), ended.code) if ended.code else None
-    lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
-    why = lines[-1] if lines else "without a message"
-    return WorkerEnd(f"ended by an error ({why})", ended.code)
+        remedy = f"{sound_build_gain()}:\n{rebuild_command()}\n{again}"
+        yield Finding("kernels", "warning", text, remedy)
 
 
 def port_findings(address: ServiceAddress) -> Iterator[Finding]:
@@ -333,10 +292,10 @@ def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tupl
         Finding("documents", "ok", extras, remedy),
         *bundle_findings(find_build(environ)),
         *gpu_findings(hardware.read_gpus(), native, environ),
-        *(kernel_findings(settings, cpu) if isinstance(native, NativeBuild) else ()),
+        *fallback_findings(settings),
         *disk_findings(settings),
         *model_findings(settings),
-        *tuned_copy_findings(settings),
+        *speed_findings(settings),
         *port_findings(settings.address),
         *_up_findings(settings),
         *service_findings(settings),
@@ -508,21 +467,11 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
             yield Finding("models", "warning", text, remedy)
 
 
-def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
-    """Report tuned copies, measured speeds, and models that a tuned copy would make faster."""
-    for file in TunedCopyStore(settings.pool.cache_dir).damaged():
-        text = f"{file}: this record of `paddock tune` is damaged and not used"
-        yield Finding("models", "warning", text, "Remove the file, and tune the model again.")
+def speed_findings(settings: Settings) -> Iterator[Finding]:
+    """Report tuned copies, and what greedy answers keep of the models that were measured."""
     for copy in TunedCopyStore(settings.pool.cache_dir).all():
-        text = f"{copy.name} is served by its tuned copy: {tuned_copy_summary(copy)}"
-        yield Finding("models", "ok", text)
-    for verdict in TunedCopyStore(settings.pool.cache_dir).verdicts():
-        remedy = f"paddock tune {verdict.name}" if verdict.is_advice else ""
-        yield Finding("models", "ok", verdict.sentence, remedy)
-    speeds = SpeedBook(settings.pool)
-    for name, why in speeds.unmeasured():
-        yield Finding("models", "ok", f"the speed of {name} is not known yet: {why}")
-    for name, mode in speeds.compute_modes():
+        yield Finding("models", "ok", f"tuned copy of {copy.name}: {copy.summary}")
+    for name, mode in SpeedBook(settings.pool).compute_modes():
         if mode.company is None and mode.drafts is None:
             continue
         ask = "Request drafts with the option `draft_num_predict`."
@@ -530,12 +479,6 @@ def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "models", "ok", f"{name}: greedy answers are {mode.reproducibility()}", remedy
         )
-    for speed_gain in speeds.gains():
-        text = (
-            f"a tuned copy of {speed_gain.ref} would read prompts about "
-            f"{speed_gain.prompts:.1f} times as fast"
-        )
-        yield Finding("models", "ok", text, speed_gain.command)
 
 
 def _settings_findings(settings: Settings) -> Iterator[Finding]:

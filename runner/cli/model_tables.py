@@ -17,12 +17,11 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.well_known import WELL_KNOWN, Machine, WellKnownModel
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import units
-from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
+from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.text import counted
 from paddock.runner.progress import printing
 
 if TYPE_CHECKING:
-    from paddock.engine.tuning.tuned_copies import TunedCopy
     from paddock.runner.daemon.service_client import ServiceClient
 
 _LICENCE_LINES = 2  # of a licence, as `ollama show` has it
@@ -90,112 +89,6 @@ def _card_part(title: str, rows: list[tuple[str, str]]) -> str:
     return "\n".join((f"  {title}", *(line.rstrip() for line in lines)))
 
 
-_LOSSLESS_FORMATS = ("F32", "F16", "BF16", "Q8_0")
-_IDLE_MACHINE_SHARE = 0.85  # as for profiles: on an idle machine it is 0.95 or more
-
-
-def tuned_copy_text(made: TunedCopy) -> list[str]:
-    """Return the measured gain and cost of a copy as sentences."""
-    sentences = [f"{made.name}: {tuned_copy_summary(made)}."]
-    if not made.is_embedder:
-        sentences.append(
-            f"It writes one answer {made.answer_ratio:.1f} times as fast, and eight at once "
-            f"{made.answers_ratio:.1f} times."
-        )
-    if made.n_documents:
-        before, after = made.before, made.after
-        sentences.append(
-            f"On {counted(made.n_documents, 'document')} of yours, tokens/s before and now: "
-            f"prompts of {after.n_prompt_tokens} tokens {before.prompts:,.0f} and "
-            f"{after.prompts:,.0f}, one answer {before.answer:,.0f} and {after.answer:,.0f}, eight "
-            f"at once {before.answers:,.0f} and {after.answers:,.0f}. Agreement is that of "
-            f"{made.n_compared:,} of their tokens."
-        )
-    if made.n_kept:
-        sentences.append(
-            f"{made.n_changed:,} of its matrices were in {made.changed_from}, which this machine "
-            f"computes slowly; {made.n_kept:,} others are unchanged."
-        )
-    if made.exact_before is not None and made.exact_after is not None:
-        of = "vectors" if made.is_embedder else "next tokens"
-        sentences.append(
-            f"Of {made.n_compared} {of}, exact arithmetic agrees with the original at "
-            f"{_agreement(made, made.exact_before)} and with the copy at "
-            f"{_agreement(made, made.exact_after)}: processors round."
-        )
-    if made.is_near and made.divergence is not None:
-        measure = "mean cosine distance" if made.is_embedder else "mean KL divergence"
-        sentences.append(
-            f"It is farther from exact arithmetic than the original, within the bound of `near`: a "
-            f"{measure} of {made.divergence:.4f}."
-        )
-    if made.format not in _LOSSLESS_FORMATS:
-        sentences.append(f"{made.format} is lossy: answers differ from the original's more often.")
-    if min(made.before.share, made.after.share) < _IDLE_MACHINE_SHARE:
-        sentences.append(
-            "Other programs used the processor: these are speeds of one thread, by processor time."
-        )
-    sentences.append(f"The copy is used from now on; `paddock tune {made.name} --undo` removes it.")
-    return [printing.printable_line(line) for line in sentences]
-
-
-def tuned_copy_summary(made: TunedCopy) -> str:
-    """Return format, speed-up, agreement and size in one line."""
-    size_change = f"{units.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
-    read, agreement = ("texts", "") if made.is_embedder else ("prompts", "top-1 agreement ")
-    return (
-        f"{made.label}, {read} {made.prompts_ratio:.1f} times as fast, "
-        f"{agreement}{_agreement(made, made.agreement)}, {size_change}"
-    )
-
-
-def _agreement(made: TunedCopy, share: float) -> str:
-    return f"a mean cosine of {share:.5f}" if made.is_embedder else f"{100 * share:.1f} %"
-
-
-def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
-    head = ("NAME", "FORMAT", "ID", "PROMPTS", "ANSWERS", "AGREEMENT", "MORE")
-    rows = [
-        (
-            copy.name,
-            copy.label,
-            copy.digest[:12],
-            f"{copy.prompts_ratio:.1f} x",
-            f"{copy.answers_ratio:.1f} x",
-            _agreement(copy, copy.agreement),
-            units.size(max(0, copy.more_bytes)),
-        )
-        for copy in copies
-    ]
-    return printing.table([head, *rows])
-
-
-def tuned_copy_json(made: TunedCopy) -> dict[str, Any]:
-    return {
-        "name": made.name,
-        "format": made.format,
-        "digest": made.digest,
-        "tuned_from": made.original,
-        "path": made.path,
-        "size": made.size_bytes,
-        "more": made.more_bytes,
-        "agreement": made.agreement,
-        "compared": made.n_compared,
-        "documents": made.n_documents,
-        "changed": made.n_changed,
-        "changed_from": made.changed_from,
-        "kept": made.n_kept,
-        "exact_before": made.exact_before,
-        "exact_after": made.exact_after,
-        "is_near": made.is_near,
-        "divergence": made.divergence,
-        "prompts": made.prompts_ratio,
-        "answer": made.answer_ratio,
-        "answers": made.answers_ratio,
-        "tokens_per_s": {"before": asdict(made.before), "after": asdict(made.after)},
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class ModelRow:
     """One model on this machine, or on that of a service."""
@@ -231,7 +124,7 @@ def local_models(pool: PoolSettings) -> tuple[ModelRow, ...]:
     for card in list_cards(finder):
         copy = finder.tuned.find(finder.files.digest(Path(card.path)))
         role = "embed" if "embedding" in card.capabilities else "chat"
-        tuned = copy.label if copy is not None else ""
+        tuned = copy.format if copy is not None else ""
         row = ModelRow(card.name, card.digest, card.size_bytes, role, card.modified_at)
         rows.append(replace(row, origin=card.origin, path=card.path, tuned=tuned))
     return tuple(sorted(rows, key=lambda row: row.name))

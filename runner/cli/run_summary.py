@@ -21,7 +21,7 @@ from paddock.runner.progress.report import (
 )
 
 if TYPE_CHECKING:
-    from paddock.runner.settings import Settings
+    pass
 
 
 def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[str, ...]:
@@ -115,15 +115,3 @@ def _with_outcomes(value: Any) -> Any:
     if value.keys() == {*OF_LIST, *OF_RUN}:
         return sums_by_outcome({state: value[state] for state in LISTED})
     return {name: _with_outcomes(inner) for name, inner in value.items()}
-
-
-def print_speed_advice(report: Report, settings: Settings) -> None:
-    """Print advice if a tuned copy of the run's only model would be much faster."""
-    if report.calls and len(report.models) == 1:
-        from paddock.engine.backends.speed_estimates import SpeedBook
-
-        (ref,) = report.models
-        tokens = (report.tokens.get(k, 0) for k in ("prompt", "completion", "prompt_reused"))
-        gain = SpeedBook(settings.pool).gain(ref, SpeedBook.workload(report.calls, *tokens))
-        if gain is not None:
-            printing.print_err(gain.sentence())

@@ -64,7 +64,6 @@ SETTING_SPECS: Mapping[str, SettingSpec] = {
     "num_batch": SettingSpec(setting_values.count, "pool.n_batch_tokens"),
     "num_thread": SettingSpec(setting_values.count_or_auto, "pool.n_threads"),
     "profile_s": SettingSpec(setting_values.seconds, "pool.profile_s"),
-    "tune": SettingSpec(setting_values.tune_mode, "pool.tune"),
     "exact": SettingSpec(setting_values.flag, "pool.is_exact"),
     "load_timeout": SettingSpec(setting_values.seconds, "pool.load_timeout_s", in_ollama=True),
     "host": SettingSpec(service_address, "address", in_ollama=True),

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch, TuneMode
+from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.server_address import BadAddress, base_url
 from paddock.engine.system.units import SECONDS_PER_UNIT
@@ -279,9 +279,6 @@ cache_type = partial(
 )
 cache_layout = partial(
     _one_of, CacheLayout, "is not a layout of the cache", "Give 'auto', 'unified' or 'split'."
-)
-tune_mode = partial(
-    _one_of, TuneMode, "is no way to tune models", "Give 'auto', 'near', 'ask' or 'off'."
 )
 otel_mode = partial(
     _one_of,

@@ -59,13 +59,6 @@ class PlanCost:
             n_calls, n_tokens = self.measured.get(ref, (0, 0.0))
             self.measured[ref] = n_calls + n, n_tokens + n * tokens_of_call
 
-    def advice(self, last: dict[str, Any] | None, speeds: SpeedBook) -> Iterator[str]:
-        """Yield what would make the calls faster; `last`: the summary of the last run."""
-        known = dict(self._workloads(speeds, last))
-        for ref in sorted(self.calls.weights):
-            if (gain := speeds.gain(ref, known.get(ref))) is not None:
-                yield gain.sentence()
-
     def seconds(
         self, tokens: int | None, last: dict[str, Any] | None, speeds: SpeedBook | None
     ) -> float | None:
@@ -133,7 +126,6 @@ class PlanForecast:
             least_models=dict(calls.least) if is_known else {},
             seconds=0.0 if is_idle else cost.seconds(tokens, last, speeds),
             notes=tuple(self.notes),
-            advice=() if speeds is None else tuple(cost.advice(last, speeds)),
             remarks=(*stats.tally_notes(is_plan=True), *stats.notes),
             outdated=stats.outdated,
             outdated_rows=self.outdated_rows,

@@ -6,8 +6,6 @@ processes, and is gone after it: no one computes or holds memory next to the one
 
 import contextlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,8 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from paddock.engine.backends.local import LocalPool
+from paddock.engine.memory.device_memory import this_device
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec
+from paddock.engine.settings import PoolSettings
+from paddock.engine.tuning.tuner import TuningStop, tune
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import OwnGrowth, peak_bytes
 from tests.benchmarks.servers import llama_server
@@ -78,6 +79,8 @@ async def ours(setup: Setup) -> AsyncIterator[Ours]:
     async with LocalPool(wanted, models=finder) as pool:
         running = Ours(pool, spec, growth)
         await running.ask(WARM_UP)
+        for digest in pool.unmeasured():  # as a service does in its first idle minute
+            await pool.measure(digest)
         yield running
 
 
@@ -89,18 +92,18 @@ async def _tuned(setup: Setup) -> AsyncIterator[Running]:
 
 
 def tuned_copy(model: Path) -> Path:
-    """Return the copy that `paddock tune` makes here, made once in the benchmarks' cache.
+    """Return the copy that an idle service makes here, made once in the benchmarks' cache.
 
-    By a command, so that this process's memory stays what it is; in a home of its own, so that the
-    model's name goes on standing for its own file.
+    In a home of its own, so that the model's name goes on standing for its own file.
     """
     home = cache() / "tuned"
-    finder = ModelFinder(home / "models", home / "cache")
+    settings = PoolSettings(models_dir=home / "models", cache_dir=home / "cache")
+    finder = ModelFinder(settings.models_dir, settings.cache_dir)
     if finder.find(str(model)).tuned_from is None:
         print(f"making a tuned copy in {home}", file=sys.stderr, flush=True)
-        command = [sys.executable, "-m", "paddock.runner", "tune", str(model), "--force"]
-        environment = {**os.environ, "PADDOCK_HOME": str(home)}
-        subprocess.run(command, check=True, capture_output=True, env=environment)
+        facts = finder.find_original(str(model))
+        made = tune(facts, settings, this_device().n_threads, TuningStop())
+        print(f"tuned copy of {model.name}: {made.summary}", file=sys.stderr, flush=True)
     return Path(finder.find(str(model)).path)
 
 

@@ -126,7 +126,7 @@ async def ours(setup: Setup) -> AsyncIterator[Embedding]:
 
 @contextlib.asynccontextmanager
 async def tuned(setup: Setup) -> AsyncIterator[Embedding]:
-    """Embed by our pool with the copy that `paddock tune` makes here."""
+    """Embed by our pool with the copy that an idle service makes here."""
     async with ours(replace(setup, model=tuned_copy(setup.model))) as embedding:
         yield embedding
 

@@ -12,6 +12,8 @@ short BYTES: once it is ready, its process gets hardly more memory than it has.
 disturbed N FILE: its first N measurements are seen as disturbed, the others as not. The file gets
 a dot for each that begins.
 
+bad-copy AT: a tuned copy calls `abort()` when it is loaded, or in the first decode of an answer.
+
 card FAULT FILE: as where llama.cpp has a graphics device, as long as there is no FILE. Without
 kernels for it, it calls `abort()` as soon as a layer is to lie there; with a driver that goes, in
 its 20th decode, and makes the file; so does one that another program fills, for once or for good; a
@@ -31,9 +33,9 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.llama import library
-from paddock.engine.llama.llama_context import Context
+from paddock.engine.llama.llama_context import WARM_UP_CELLS, Context
 from paddock.engine.llama.llama_model import Model, ModelOptions
-from paddock.engine.profile import measure, profile
+from paddock.engine.profile import measure
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.processes import run_and_exit
 from paddock.engine.workers import worker_main
@@ -103,7 +105,26 @@ def be_disturbed(n_disturbed: str, file: str) -> None:
             super().__init__(*args, least_share=share, **more)
 
     worker_main.BenchClock = Clock  # type: ignore[attr-defined]
-    profile.UNSTEADY = float("inf")
+
+
+def have_bad_copy(at: str) -> None:
+    load, decode, is_copy = Model.__init__, Context.decode, False
+
+    def loading(self: Model, path: Path, options: ModelOptions) -> None:
+        nonlocal is_copy
+        is_copy = path.name.startswith("sha256-")
+        if is_copy and at == "load":
+            os.abort()
+        load(self, path, options)
+
+    def decoding(self: Context, *args: Any, **more: Any) -> int:
+        # Only once it is ready: warming up sends none of its logits
+        if is_copy and self.options.n_ctx_tokens > WARM_UP_CELLS:
+            os.abort()
+        return decode(self, *args, **more)
+
+    Model.__init__ = loading  # type: ignore[assignment, method-assign]
+    Context.decode = decoding  # type: ignore[method-assign]
 
 
 def have_card(fault: str, file: str) -> None:
@@ -157,7 +178,8 @@ def see_slowly(file: str, gate: str) -> None:
 
 FAULTS: dict[str, Callable[..., None]] = {
     "poisoned": be_poisoned, "aborting": abort_once, "short": be_short_of_memory,
-    "disturbed": be_disturbed, "slow-eyes": see_slowly, "card": have_card,
+    "disturbed": be_disturbed, "bad-copy": have_bad_copy, "slow-eyes": see_slowly,
+    "card": have_card,
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def clean(
     left_out += done.left_out
     pool = read_settings(Path.cwd()).pool
     finder = ModelFinder(pool.models_dir, pool.cache_dir)
-    copies = () if dry_run else tuple(copy.name for copy in finder.forget_copies_of_gone_models())
+    copies = () if dry_run else tuple(finder.forget_copies_of_gone_models())
     images = kept_image_files(pool.cache_dir)
     n_images, n_image_bytes = images.remove(unused_s=age_s, is_dry=dry_run)
     if as_json:
@@ -51,7 +51,7 @@ def clean(
         for name in done.swept.files if dry_run else ():
             printing.print_err(printing.printable_line(f"Would remove {name}"))
         for name in copies:
-            printing.print_err(f"Removed the tuned copy of {name}, which is gone.")
+            printing.print_err(f"Removed the tuned copy of {name}: gone, or of an earlier version.")
         if n_images:
             verb = "Would remove" if dry_run else "Removed"
             what = f"{counted(n_images, 'image')} as a projector computed them"

@@ -16,7 +16,7 @@ from paddock.engine.backends.speed_estimates import SpeedBook
 from paddock.engine.errors import EngineError
 from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.models.model_names import canonical_name, is_path, parse_name
+from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
@@ -25,7 +25,6 @@ from paddock.runner.cli.arguments import JsonOption, PrefixArgument, flag
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.loaded_models import loaded_models, loaded_table, unload_model
 from paddock.runner.cli.model_arguments import model_argument
-from paddock.runner.cli.model_tables import tuned_copy_summary
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.progress import printing
@@ -211,21 +210,13 @@ def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
         digest = finder.find_original(model).digest
     except EngineError:
         return {}
-    copy, verdict = finder.tuned.find(digest), finder.tuned.verdict(digest)
-    tuned = {}
-    if copy is not None:
-        tuned["tuned"] = f"{copy.label}, {copy.path}"
-    elif verdict is not None and verdict.text:
-        tuned["tuned"] = f"none: {verdict.text}"
+    record = finder.tuned.record(digest)
+    tuned = {"tuned": record.summary} if record is not None else {}
     mode = SpeedBook(settings.pool).compute_mode(model)
     if mode is None:
         return tuned
     keeps = {"drafts_keep_answers": mode.drafts} if mode.drafts is not None else {}
-    return tuned | {
-        "greedy_answers": mode.reproducibility(),
-        "flash_attention": mode.flash_attention(),
-        **keeps,
-    }
+    return tuned | {"greedy_answers": mode.reproducibility(), **keeps}
 
 
 def card_json(card: ModelCard) -> dict[str, Any]:
@@ -260,7 +251,7 @@ def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
         n_queued = sum(service.n_queued for service in held)
         printing.print_json({"models": models, "queue_depth": n_queued})
     else:
-        notes = tuning_notes(settings.pool, models)
+        notes = copy_notes(settings.pool, models)
         printing.print_out("\n\n".join([loaded_table(models, datetime.now(UTC)), *notes]))
     return DONE
 
@@ -281,14 +272,9 @@ def stop(
     return DONE
 
 
-def tuning_notes(pool: PoolSettings, models: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return which loaded models are computed by tuned copies, or would gain by one."""
+def copy_notes(pool: PoolSettings, models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return which loaded models are computed by tuned copies, and why others are not."""
     store = TunedCopyStore(pool.cache_dir)
-    copies = [store.find(str(model.get("tuned_from") or "")) for model in models]
-    names = {canonical_name(str(model.get("name", ""))) for model in models}
-    advice = [verdict for verdict in store.verdicts() if verdict.is_advice]
-    return [
-        *(f"{copy.name} is computed by its tuned copy: {tuned_copy_summary(copy)}"
-          for copy in copies if copy is not None),
-        *(verdict.sentence for verdict in advice if canonical_name(verdict.name) in names),
-    ]  # fmt: skip
+    digests = (str(model.get("tuned_from") or model.get("digest") or "") for model in models)
+    known = map(store.record, dict.fromkeys(digests))
+    return [f"Tuned copy of {copy.name}: {copy.summary}" for copy in known if copy is not None]

@@ -43,7 +43,7 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import FAILED, CommandError
 from paddock.runner.cli.pipeline_or_model import looks_like_model, warn_of_model_with_same_name
-from paddock.runner.cli.run_summary import print_closing, print_speed_advice, returned_text
+from paddock.runner.cli.run_summary import print_closing, returned_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import runs_named, unknown_run_text
@@ -191,7 +191,6 @@ def _run(flags: RunFlags) -> int:
     has_value = ended.returns is not None
     if not is_log:
         print_closing(ended, str(path), is_apart=flags.as_json or has_value)
-        print_speed_advice(ended, settings)
     if flags.as_json:
         printing.print_json(ended.as_json())
     elif has_value:

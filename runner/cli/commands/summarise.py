@@ -35,7 +35,7 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.model_arguments import complete_model_names
-from paddock.runner.cli.run_summary import print_closing, print_speed_advice
+from paddock.runner.cli.run_summary import print_closing
 from paddock.runner.cli.summarise_save import transfer_results
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import forgotten
@@ -162,7 +162,6 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
     else:
         for summary in summaries:
             printing.print_out(summary.read_text("utf-8").removesuffix("\n"))
-    print_speed_advice(ended, settings)
     return ended.exit_status()
 
 

@@ -298,8 +298,7 @@ class LedgerPool(RecordedCalls, ForwardingPool):
             self._models.known[(model.pool, model.ref)] = facts
         if facts.tuned_from is not None:
             self._stats.note(
-                f"{facts.name} was computed by its tuned copy{' (near)' if facts.is_near else ''}, "
-                f"{facts.digest[:12]}; "
+                f"{facts.name} was computed by its tuned copy, {facts.digest[:12]}; "
                 "`--exact` keeps to the original"
             )
         # Note once in a run that a model runs with a llama.cpp fallback.

@@ -1,12 +1,12 @@
-"""A service that stays makes faster copies of its models while it is idle, and never in the way."""
+"""A service that stays measures its models and copies them while it is idle, never in the way."""
 
 import asyncio
 import os
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +15,54 @@ import pytest
 from paddock.engine.backends import background_tuning
 from paddock.engine.backends.background_tuning import MOST_ATTEMPTS, BackgroundTuner
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.errors import ModelNotFound
+from paddock.engine.llama.quantise import quantise
+from paddock.engine.memory.pool_stats import PoolStats
+from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Reply
+from paddock.engine.profile.profile import Profile, read_profile
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system import files
 from paddock.engine.system.files import held_file
+from paddock.engine.system.retry import Backoff
 from paddock.engine.tuning import tuner
-from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
-from tests.engine.pools import SETTINGS
-from tests.fakes import tiny
+from paddock.engine.tuning.tuned_copies import TunedCopy
+from paddock.engine.workers.fallbacks import FallbackStore
+from paddock.engine.workers.worker_process import WORKER_COMMAND
+from tests.engine.pools import CHAT, SETTINGS
+from tests.fakes import faulty_worker, tiny, virtual
 from tests.optional import present
 from tests.waiting import eventually
 
-SECRET = "the combination of the safe is 81-22-37"
-
 HALF_WAY = """
-import pathlib, sys, time
+import hashlib, pathlib, time
 from paddock.engine.system.processes import take_order
 order, send = take_order()
-pathlib.Path(order["target"] + ".F16.part").write_text("half")
+data = pathlib.Path(order["source"]).read_bytes() + b"x"  # another file, and the same model
+pathlib.Path(order["target"]).write_bytes(data)
 (pathlib.Path(order["source"]).parent / "orders").open("a").write("x")
 """
 SLEEPS = "time.sleep(60)"
-REFUSES = "send({'event': 'refused', 'gain': 1.02, 'is_measured': True}); time.sleep(60)"
-GAINS = "send({'event': 'refused', 'gain': 1.92, 'is_measured': True}); time.sleep(60)"
-# A copy with a byte more is another file, and the same model.
-COPIES = """
-import hashlib
-data = pathlib.Path(order["source"]).read_bytes() + b"x"
-pathlib.Path(order["target"]).write_bytes(data)
-speeds = {"prompts": 1.0, "answer": 1.0, "answers": 1.0}
-send({"event": "done", "format": "Q8_0", "digest": hashlib.sha256(data).hexdigest(),
-      "size_bytes": len(data), "n_compared": order["n_documents"], "agreement": 1.0,
-      "before": speeds, "after": speeds})
-"""
+REFUSES = "send({'why': 'it is no faster'})"
+COPIES = "send({'digest': hashlib.sha256(data).hexdigest(), 'size_bytes': len(data)})"
 
 
 class Machine:
-    """A folder with a model, its pool's settings, and what stands for the tuning process."""
+    """A folder with a model of 8 bits, its pool's settings, and a stand-in that makes copies."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self._script = folder, folder / "process.py"
-        self.model = ModelSpec(str(tiny.llama(folder / "tiny.gguf")), n_ctx_tokens=256)
-        self.settings = replace(
-            SETTINGS, models_dir=folder / "models", cache_dir=folder / "cache", tune="auto"
-        )
+        path = folder / "tiny.gguf"
+        quantise(tiny.llama(folder / "floats.gguf"), path, "Q8_0", 1)
+        self.model = ModelSpec(str(path), n_ctx_tokens=256)
+        self.settings = replace(SETTINGS, models_dir=folder / "models", cache_dir=folder / "cache")
+        self.command = WORKER_COMMAND
+        self.finder = ModelFinder(self.settings.models_dir, self.settings.cache_dir)
+        self.original = self.finder.find_original(self.model.ref).digest
         monkeypatch.setattr(tuner, "_COMMAND", (sys.executable, str(self._script)))
         monkeypatch.setattr(background_tuning, "LOOK_S", 0.02)
         monkeypatch.setattr(background_tuning, "IDLE_S", 0.04)
+        monkeypatch.setattr(background_tuning, "AGAIN", Backoff(0.01, 0.01))
 
     def process(self, script: str) -> None:
         self._script.write_text(HALF_WAY + script, "utf-8")
@@ -73,20 +73,24 @@ class Machine:
         return len(orders.read_text("utf-8")) if orders.exists() else 0
 
     @property
-    def store(self) -> TunedCopyStore:
-        return TunedCopyStore(self.settings.cache_dir)
-
-    @property
-    def original(self) -> str:
-        finder = ModelFinder(self.settings.models_dir, self.settings.cache_dir)
-        return finder.find_original(self.model.ref).digest
+    def record(self) -> TunedCopy | None:
+        return self.finder.tuned.record(self.original)
 
     def left(self) -> list[str]:
         return [file.name for file in self.folder.rglob("*.part")]
 
-    def verdict(self) -> TuningVerdict:
-        (verdict,) = self.store.verdicts()
-        return verdict
+    @property
+    def profile(self) -> Profile | None:
+        found = [*(self.settings.cache_dir / "profiles").glob("*cpu*.json")]
+        return read_profile(files.read_json_object(found[0])) if found else None
+
+    @asynccontextmanager
+    async def serving(self, **changes: Any) -> AsyncIterator[LocalPool]:
+        """Yield a pool that works while it is idle."""
+        settings = replace(self.settings, **changes)
+        start = WorkerStarter(settings, self.command)
+        async with LocalPool(settings, start=start) as pool, BackgroundTuner(pool):
+            yield pool
 
 
 @pytest.fixture
@@ -94,215 +98,155 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path, monkeypatch)
 
 
-async def ask(pool: LocalPool, model: ModelSpec, text: str = "Hello") -> Reply:
-    request = ChatRequest(model, (Message("user", text),), {"max_tokens": 2}, truncates=True)
+async def ask(pool: LocalPool, model: ModelSpec) -> Reply:
+    request = ChatRequest(model, (Message("user", "Hello"),), {"max_tokens": 2}, truncates=True)
     return await pool.chat(request).reply()
-
-
-@asynccontextmanager
-async def serving(settings: PoolSettings) -> AsyncIterator[LocalPool]:
-    """Yield a pool that tunes while it is idle."""
-    async with LocalPool(settings) as pool, BackgroundTuner(pool):
-        yield pool
-
-
-async def refused(machine: Machine, settings: PoolSettings) -> None:
-    """Wait until a service with these settings has refused a copy."""
-    n_before = machine.n_trials
-    async with serving(settings) as pool:
-        await ask(pool, machine.model)
-        await eventually(lambda: machine.n_trials > n_before and any(machine.store.verdicts()))
-        await eventually(lambda: not machine.left())
-
-
-async def tried_nothing(machine: Machine, settings: PoolSettings) -> bool:
-    n_before = machine.n_trials
-    async with serving(settings) as pool:
-        await ask(pool, machine.model)
-        await asyncio.sleep(0.3)
-    return machine.n_trials == n_before
 
 
 async def test_an_idle_pool_makes_a_copy_that_computes_the_next_answer_under_the_same_identity(
     machine: Machine,
 ) -> None:
     machine.process(COPIES)
-    async with serving(machine.settings) as pool:
+    async with machine.serving() as pool:
         before = await ask(pool, machine.model)
         facts = await pool.facts(machine.model)
-        await eventually(lambda: machine.store.find(machine.original))
-        await eventually(lambda: [model.tuned_from for model in pool.stats().resident] != [""])
+        await eventually(
+            lambda: [model.tuned_from for model in pool.stats().resident] == [machine.original]
+        )
         after = await ask(pool, machine.model)
         served = await pool.facts(machine.model)
         assert before.digest == facts.digest == machine.original
         assert after.digest == served.digest != machine.original
         assert served.identity == facts.identity
     assert machine.left() == []
-    async with serving(replace(machine.settings, is_exact=True)) as pool:
+    async with machine.serving(is_exact=True) as pool:
         assert (await ask(pool, machine.model)).digest == machine.original
 
 
-async def test_an_embedding_model_gets_its_copy_too_judged_by_the_texts_it_was_asked(
-    machine: Machine,
+@pytest.mark.parametrize("at", ["load", "decode"])
+async def test_a_copy_that_crashes_is_never_used_again_and_costs_no_model_its_buffers(
+    machine: Machine, at: str
 ) -> None:
     machine.process(COPIES)
-    path = tiny.reranker(machine.folder / "embedder.gguf", pooling=1)
-    model = ModelSpec(str(path), "embed")
-    async with serving(machine.settings) as pool:
-        texts = tuple(f"{number} {'a word ' * 28}" for number in range(64))
-        before = await pool.embed(EmbedRequest(model, texts))
-        await eventually(
-            lambda: [model.tuned_from for model in pool.stats().resident] == [before.digest]
-        )
-        after = await pool.embed(EmbedRequest(model, ("a word",)))
-        assert after.digest != before.digest
-    (made,) = machine.store.all()
-    assert made.n_documents == 64
+    machine.command = faulty_worker.command("bad-copy", at)
+    async with machine.serving() as pool:
+        await ask(pool, machine.model)
+        await eventually(lambda: machine.n_trials)
+        await eventually(lambda: machine.record)
+        assert (await ask(pool, machine.model)).digest == machine.original
+        (model,) = pool.stats().resident
+        assert (model.tuned_from, model.fallback) == ("", "")
+        await asyncio.sleep(0.3)
+    why = present(machine.record).why_none
+    assert why.startswith("it failed: ") and "killed by SIGABRT while" in why
+    assert machine.n_trials == 1
+    assert not any((machine.settings.models_dir / "blobs").iterdir())
+    assert FallbackStore(machine.settings.cache_dir).all() == {}
 
 
-async def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-
-    @contextmanager
-    def slowly_removed(path: Path) -> Iterator[Path]:
-        with held_file(path):
-            try:
-                yield path
-            finally:
-                time.sleep(0.3)
-
-    monkeypatch.setattr("paddock.engine.system.files.held_file", slowly_removed)
+async def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: Machine) -> None:
     machine.process(SLEEPS)
-    async with serving(machine.settings) as pool:
+    async with machine.serving() as pool:
         await ask(pool, machine.model)
         await eventually(lambda: machine.left() and machine.n_trials == 1)
         await ask(pool, machine.model)
-        await eventually(lambda: not machine.left())
         await eventually(lambda: machine.n_trials == 2)
     assert machine.left() == [], "nor does the end of the service leave anything"
-    known = present(machine.store.verdict(machine.original))
-    assert (known.text, known.n_attempts) == ("", 2)
+    assert machine.record is None
 
 
 @pytest.mark.parametrize(
-    "known",
-    [
-        TuningVerdict("tiny", "", "`paddock tune --undo` refused one"),
-        TuningVerdict("tiny", "", n_attempts=MOST_ATTEMPTS),
-    ],
-    ids=["undone by the user", "interrupted too often"],
+    ("settings", "n_trials"), [({}, 1), ({"is_exact": True}, 0)], ids=["refused", "exact"]
 )
-async def test_what_the_user_undid_or_was_interrupted_too_often_is_not_tried(
-    machine: Machine, known: TuningVerdict
+async def test_a_refusal_is_not_tried_again_by_the_next_service_and_exact_tries_nothing(
+    machine: Machine, settings: dict[str, Any], n_trials: int
 ) -> None:
-    machine.process(SLEEPS)
-    machine.store.keep_verdict(machine.original, known)
-    assert await tried_nothing(machine, machine.settings)
-
-
-async def test_a_refusal_is_said_and_not_tried_again_by_the_next_service(machine: Machine) -> None:
     machine.process(REFUSES)
-
-    await refused(machine, machine.settings)
-    async with serving(machine.settings) as pool:
-        await ask(pool, machine.model)
-        await eventually(lambda: not machine.left())
-    assert machine.n_trials == 1
-    assert machine.verdict().sentence == (
-        f"{machine.model.ref} has no tuned copy: it would read documents 1.02 times as fast on "
-        f"this machine"
-    )
+    for _ in range(2):
+        async with machine.serving(**settings) as pool:
+            await ask(pool, machine.model)
+            await eventually(lambda: machine.n_trials == n_trials)
+            await asyncio.sleep(0.3)
+    assert machine.n_trials == n_trials
+    why = machine.record.why_none if machine.record else ""
+    assert why == ("it is no faster" if n_trials else "")
 
 
-async def test_with_ask_only_the_gain_is_measured_and_the_command_said_until_it_is_auto(
+async def test_what_a_killed_service_or_an_earlier_version_left_goes_when_the_next_one_starts(
     machine: Machine,
 ) -> None:
-    machine.process(GAINS)
-    async with serving(replace(machine.settings, tune="ask")) as pool:
-        await ask(pool, machine.model)
-        await eventually(lambda: any(machine.store.verdicts()))
-    assert machine.verdict().sentence == (
-        f"{machine.model.ref} has no tuned copy: it would read documents 1.92 times as fast on "
-        f"this machine; `paddock tune {machine.model.ref}` makes one"
-    )
-    machine.process(COPIES)
-    async with serving(machine.settings) as pool:
-        await ask(pool, machine.model)
-        await eventually(lambda: machine.store.find(machine.original))
-    assert list(machine.store.verdicts()) == []
-
-
-async def test_a_copy_is_judged_by_what_was_asked_which_is_written_nowhere(
-    machine: Machine,
-) -> None:
-    machine.process(COPIES)
-    async with serving(machine.settings) as pool:
-        for number in range(3):
-            await ask(pool, machine.model, f"{number}: {SECRET} " * 150)
-        await eventually(lambda: machine.store.find(machine.original))
-    (made,) = machine.store.all()
-    assert (made.n_documents, made.n_compared) == (3, 3)
-    files = [file for file in machine.folder.rglob("*") if file.is_file()]
-    assert not [file for file in files if SECRET.encode() in file.read_bytes()]
-
-
-async def test_texts_for_names_without_a_model_are_not_kept_without_bound(machine: Machine) -> None:
-    async with LocalPool(machine.settings) as pool, BackgroundTuner(pool) as tuner:
-        for number in range(300):
-            with pytest.raises(ModelNotFound):
-                await ask(pool, ModelSpec(f"unknown-{number}"), f"{number:05}" * 4_000)
-        kept = [text for used in tuner._used.values() for text in used.texts]
-        assert 0 < sum(map(len, kept)) < 1_000_000  # all texts: 6,000,000
-
-
-async def test_a_name_that_no_path_can_have_keeps_no_other_model_from_its_turn(
-    machine: Machine,
-) -> None:
-    machine.process(COPIES)
-    async with serving(machine.settings) as pool:
-        for name in ("~no-such-user/x.gguf", "/a\0.gguf"):
-            with pytest.raises(ModelNotFound):
-                await ask(pool, ModelSpec(name))
-        await ask(pool, machine.model)
-        await eventually(lambda: machine.store.find(machine.original))
-
-
-async def test_what_a_killed_service_left_goes_when_the_next_one_starts(machine: Machine) -> None:
-    machine.process(SLEEPS)
-    blobs, digest = machine.settings.models_dir / "blobs", machine.original
+    blobs = machine.settings.models_dir / "blobs"
     blobs.mkdir(parents=True)
-    machine.store.folder.mkdir(parents=True)
-    (machine.store.folder / f"{digest}.lock").touch()
     for pid in (9999999, os.getppid()):  # which is another program's by now
-        (blobs / f".{digest[:12]}-tuned.{pid}.part.F16.part").write_text("half")
-    at_work = blobs / f".{digest[:12]}-tuned.0.part"
-    half = blobs / f"{at_work.name}.F16.part"
-
+        (blobs / f".{machine.original[:12]}-tuned.{pid}.part.copy.part").write_text("half")
+    old = machine.finder.tuned.folder / f"{machine.original}.json"
+    files.write_json_atomically(old, {"version": 1, "name": "tiny"})
+    at_work = blobs / f".{machine.original[:12]}-tuned.0.part"
     with held_file(at_work):  # by another user's service
-        half.write_text("half")
-        async with serving(machine.settings):
-            await eventually(lambda: sorted(machine.left()) == [at_work.name, half.name])
+        async with machine.serving():
+            await eventually(lambda: machine.left() == [at_work.name] and not old.exists())
 
 
-async def test_near_tries_again_what_auto_refused_and_not_what_the_user_undid(
+async def test_a_model_is_measured_in_its_first_idle_minute_until_nothing_disturbs_that(
     machine: Machine,
 ) -> None:
-    near = replace(machine.settings, tune="near")
-    machine.process(REFUSES)
+    begun = machine.folder / "begun"
+    machine.command = faulty_worker.command("disturbed", 2, begun)
+    async with machine.serving(profile_s=2.0, is_exact=True) as pool:
+        await pool.load(machine.model)
+        await eventually(lambda: machine.profile is not None)
+        await eventually(lambda: not pool.unmeasured())
+        assert present(machine.profile).prefill
+        assert (await ask(pool, machine.model)).usage.completion_tokens
+    assert len(begun.read_text("utf-8")) == 3
+    async with machine.serving(profile_s=2.0, is_exact=True) as pool:
+        await pool.load(machine.model)
+        assert pool.unmeasured() == [], "what is known is not measured again"
 
-    await refused(machine, machine.settings)
-    assert not machine.verdict().is_near
-    await refused(machine, near)
-    assert machine.verdict().is_near
-    assert await tried_nothing(machine, near)
-    undone = TuningVerdict("tiny", "", "`paddock tune --undo` refused one")
-    machine.store.keep_verdict(machine.original, undone)
-    assert await tried_nothing(machine, near)
+
+async def test_a_request_ends_the_measurement(machine: Machine) -> None:
+    begun = machine.folder / "begun"
+    machine.command = faulty_worker.command("disturbed", 0, begun)
+    # 60 s, which the small model does not take
+    async with machine.serving(profile_s=60.0, is_exact=True, models_dir=Path("/no")) as pool:
+        await pool.load(CHAT)
+        await eventually(begun.exists)
+        assert (await ask(pool, CHAT)).usage.completion_tokens
+        assert pool.unmeasured(), "it was not measured to the end"
+        await eventually(lambda: len(begun.read_text("utf-8")) == 2)
 
 
-@pytest.mark.parametrize("settings", [{"tune": "off"}, {"is_exact": True}])
-async def test_off_is_off(machine: Machine, settings: dict[str, Any]) -> None:
-    machine.process(SLEEPS)
-    assert await tried_nothing(machine, replace(machine.settings, **settings))
-    assert list(machine.store.verdicts()) == []
+class IdlePool:
+    """A pool with a loaded model that is always disturbed; measuring takes 12 s."""
+
+    def __init__(self) -> None:
+        self.settings = PoolSettings(is_exact=True)
+        self.begun: list[float] = []
+        self.n_ended = 0
+        self.on_request: Any = None
+
+    def stats(self) -> PoolStats:
+        return PoolStats((), {})
+
+    def unmeasured(self) -> list[str]:
+        return ["digest"]
+
+    async def measure(self, digest: str) -> None:
+        assert digest == "digest"
+        self.begun.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(12)
+        self.n_ended += 1
+
+
+def test_a_busy_machine_is_measured_after_growing_pauses_and_not_for_ever() -> None:
+    pool = IdlePool()
+
+    async def a_day() -> None:
+        async with BackgroundTuner(pool):  # type: ignore[arg-type]
+            await asyncio.sleep(24 * 3600)
+
+    virtual.run(a_day())
+    assert pool.begun[0] == background_tuning.IDLE_S
+    pauses = [after - before for before, after in pairwise(pool.begun)]
+    assert pauses == [60, 120, 240, 480, 960, 1920, 3600]
+    assert len(pool.begun) == pool.n_ended == MOST_ATTEMPTS

@@ -280,7 +280,7 @@ def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
     texts = bench.run(jobs(real, texts=DOUBTFUL, drafts=None))
     assert texts == plain.run(jobs(real, texts=DOUBTFUL, drafts=False))
     n_drafted = bench.total("drafted_tokens")
-    assert bool(n_drafted) == profile.agreement().drafts
+    assert bool(n_drafted) == profile.agreement.drafts
 
 
 @pytest.fixture(scope="module")
@@ -294,8 +294,7 @@ def profile(real: Model) -> Profile:
 
 
 def profile_of(*, drafts_keep_answers: bool | None) -> Profile:
-    agreements = (Agreement(drafts=drafts_keep_answers),)
-    return Profile("", "cpu", "", 0.0, 1, 0.0, 0, 0.0, agreements=agreements)
+    return Profile("", "cpu", "", 0.0, agreement=Agreement(drafts=drafts_keep_answers))
 
 
 @pytest.mark.parametrize(
@@ -935,20 +934,11 @@ def test_idle_work_has_the_loop_for_itself_until_a_message_comes(model: Model) -
 def test_another_profile_decides_about_the_next_work(model: Model) -> None:
     bench = Bench(model, n_parallel=2, layout="auto")
     limits = bench.cache.limits
-    slow = Profile(
-        "d" * 64, "cpu1-some", "b", 1.0, 1, 0.5, 98, 23_040.0,
-        (PrefillPoint(64, 100.0), PrefillPoint(64, 400.0, is_flash=False)),
-        tuple(
-            DecodePoint(n, depth, False, n * (10.0 if is_flash else 40.0), is_flash)
-            for n in (1, 8)
-            for depth in (64, 512)
-            for is_flash in (True, False)
-        ),
-    )  # fmt: skip
+    points = tuple(DecodePoint(n, depth, False, n * 10.0) for n in (1, 8) for depth in (64, 512))
+    slow = Profile("d" * 64, "cpu1-some", "b", 23_040.0, (PrefillPoint(64, 100.0),), points)
     bench.loop.post(IdleWork(lambda _: bench.loop.use_profile(slow)))
     texts = bench.run(jobs(model, texts=SURE[:2]))
     assert len(texts) == 2
-    assert (limits.is_flash, bench.cache.limits.is_flash) == (True, False)
     assert bench.loop._scheduler.limits.near_turn_tokens != limits.near_turn_tokens
 
 
@@ -972,28 +962,3 @@ def test_what_is_shared_of_a_sliding_window_is_exact(tiny_model: Callable[[str],
     expected = read(fresh, 0, rest, 100)
     assert np.array_equal(read(donor, 0, rest, 100), expected)
     assert np.array_equal(read(donor, 1, rest, 100), expected)
-
-
-def test_without_flash_attention_answers_are_the_same_and_drafts_follow_what_was_measured(
-    model: Model,
-) -> None:
-    steps = tuple(
-        DecodePoint(
-            n, depth, False, n / (0.005 + n * depth * (1e-5 if is_flash else 2e-6)), is_flash
-        )
-        for n in (1, 8)
-        for depth in (64, 256)
-        for is_flash in (True, False)
-    )
-    prompts = tuple(PrefillPoint(64, 500.0, is_flash=is_flash) for is_flash in (True, False))
-    agreements = (Agreement(True, False, True), Agreement(False, True, False))
-    profile = replace(
-        profile_of(drafts_keep_answers=None), prefill=prompts, decode=steps, agreements=agreements
-    )
-    bench = Bench(model, "auto", profile=profile)
-    assert bench.cache.context.options.flash_attention == "off"
-    assert not bench.cache.limits.is_unified
-    assert bench.cache.limits.least_piece_tokens < 64 < bench.cache.limits.most_drafts
-    texts = bench.run(jobs(model, texts=SURE[:2], drafts=None, max_tokens=12))
-    assert texts == Bench(model).run(jobs(model, texts=SURE[:2], drafts=False, max_tokens=12))
-    assert not bench.total("drafted_tokens")

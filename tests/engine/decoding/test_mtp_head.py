@@ -12,12 +12,11 @@ from paddock.engine.decoding import drafts, kv_cache
 from paddock.engine.decoding.context_limits import MOST_MTP_SEQUENCES
 from paddock.engine.decoding.drafts import HiddenStates
 from paddock.engine.decoding.loop import CancelRequest, WidenContext
-from paddock.engine.decoding.mtp_head import MtpHead
-from paddock.engine.gguf import read_header
+from paddock.engine.decoding.mtp_head import MtpHead, mtp_price
+from paddock.engine.gguf import GgufHeader, GgufScalar, GgufTensor, read_header
 from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.profile.profile import Weights
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
 from tests.engine.decoding.test_loop import Bench, Later, closed, job, profile_of
@@ -243,12 +242,25 @@ def test_tokens_are_guessed_where_answers_stay_the_same_or_guesses_are_asked_for
 def test_nothing_is_guessed_where_the_head_costs_as_much_as_the_model(
     bench: Callable[..., Bench],
 ) -> None:
-    for n_layer_weights, guesses in ((1e9, True), (1e7, False)):
-        weights = (Weights("F32", n_layer_weights, n_head=1e8),)
-        profile = replace(profile_of(drafts_keep_answers=True), weights=weights)
-        guessing = bench("alphabet", profile=profile)
+    for price, guesses in ((0.1, True), (0.95, False)):
+        guessing = bench("alphabet", profile=profile_of(drafts_keep_answers=True))
+        guessing.cache.mtp_price = price
         guessing.run([job(guessing.model, 0, "a")])
         assert bool(counts(guessing)[0]) == guesses
+
+
+def test_a_guess_costs_the_head_and_a_layer_of_what_a_token_uses() -> None:
+    def tensor(name: str, n_rows: int) -> GgufTensor:
+        return GgufTensor(name, 0, (100, n_rows))
+
+    tensors = (
+        tensor("token_embd.weight", 50), tensor("output.weight", 50),
+        tensor("blk.0.attn_q.weight", 100), tensor("blk.1.ffn_up_exps.weight", 400),
+    )  # fmt: skip
+    sizes = {"block_count": 2, "expert_count": 8, "expert_used_count": 2}
+    values: dict[str, GgufScalar] = {"general.architecture": "x"}
+    values |= {f"x.{name}": n for name, n in sizes.items()}
+    assert mtp_price(GgufHeader(3, 4, values, {}, tensors)) == pytest.approx(150 / 250)
 
 
 @pytest.mark.parametrize("error", [CacheFull(), DecodeFailed("llama_decode answered -3")])

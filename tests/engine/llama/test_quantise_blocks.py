@@ -38,12 +38,6 @@ def error(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], others: obj
     return float(np.sqrt(np.mean((values - np.asarray(others)) ** 2)))
 
 
-def test_four_bits_without_an_offset_of_their_own_are_met_exactly() -> None:
-    blocks = lattice(200, 15)
-    whole = Lattice(blocks.step, -8 * blocks.step, blocks.numbers, 15)
-    assert error(values_of(whole), values_of_q8_0(lattice_to_q8_0(whole))) < 1e-9
-
-
 def test_blocks_with_an_offset_lose_half_of_what_even_steps_lose() -> None:
     blocks = lattice(2000, 15)
     lost = error(values_of(blocks), values_of_q8_0(lattice_to_q8_0(blocks)))

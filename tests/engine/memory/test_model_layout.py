@@ -224,7 +224,7 @@ def test_twice_as_many_places_need_a_profile_that_gains_by_them() -> None:
         points = (
             DecodePoint(64, 1024, False, 5000.0), DecodePoint(128, 1024, False, n_at_128)
         )  # fmt: skip
-        return Profile("d", "gpu-h200", "b", 0.0, 1, 1.0, 1, 1.0, decode=points)
+        return Profile("d", "gpu-h200", "b", 1.0, decode=points)
 
     def n_places(known: Profile | None) -> int:
         ways = layouts(LayoutRequest(FACTS, 4096), HEADER, PoolSettings(), ONE_GPU, profile=known)
@@ -349,7 +349,7 @@ def test_layers_that_the_settings_keep_on_the_processor_are_told() -> None:
 def test_a_model_that_settings_keep_on_the_processor_is_laid_out_for_it() -> None:
     settings = replace(PoolSettings(), n_gpu_layers=0)
     many = Profile(
-        "d", "gpu-h200", "b", 0.0, 1, 1.0, 1, 1.0,
+        "d", "gpu-h200", "b", 1.0,
         decode=(DecodePoint(64, 1024, False, 5000.0), DecodePoint(128, 1024, False, 9000.0)),
     )  # fmt: skip
     for facts in (FACTS, EMBEDDER):

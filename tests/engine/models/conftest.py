@@ -7,10 +7,10 @@ import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_store import ModelStore
-from paddock.engine.profile.trial_models import write_trial_model
 from tests.engine.models.pulling import a_store
 from tests.fakes.far_side import FarSide, far_side
 from tests.fakes.gguf import LLAMA, write_gguf
+from tests.fakes.one_layer import write_one_layer
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def weights(tmp_path: Path) -> Path:
 def loadable(tmp_path: Path) -> Path:
     """A model of one layer that llama.cpp can read, in F16."""
     path = tmp_path / "trial.gguf"
-    write_trial_model(path, "F16")
+    write_one_layer(path, "F16")
     return path
 
 

@@ -11,7 +11,7 @@ from paddock.engine.models.model_finder import ModelFinder, sampling_params
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.request import Message
-from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopy
+from paddock.engine.tuning.tuned_copies import TunedCopy, copy_place
 
 
 def finder(tmp_path: Path) -> ModelFinder:
@@ -158,21 +158,8 @@ def test_a_deleted_model_goes_with_its_blobs_and_its_tuned_copy(tmp_path: Path) 
     models = finder(tmp_path)
     original = store(tmp_path, "registry.ollama.ai", "library", "mini", "latest")
     copy = models.store.blobs.add(b"tuned").removeprefix("sha256:")
-    speeds = CopySpeeds(1.0, 1.0, 1.0)
-    tuned = TunedCopy(
-        name="mini:latest",
-        original=original,
-        digest=copy,
-        path=str(models.store.blobs.path(f"sha256:{copy}")),
-        format="Q8_0",
-        size_bytes=5,
-        more_bytes=0,
-        agreement=1.0,
-        n_compared=1,
-        before=speeds,
-        after=speeds,
-        made_at=0.0,
-    )
+    path = str(models.store.blobs.path(f"sha256:{copy}"))
+    tuned = TunedCopy("mini:latest", original, "", copy_place(), "", copy, path, "Q8_0", 5)
     models.tuned.keep(tuned)
     assert models.needed_digests() == {copy}
     assert models.store.prune(min_age_s=0, keep=models.needed_digests()) == []

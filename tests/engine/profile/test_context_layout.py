@@ -9,13 +9,10 @@ from paddock.engine.profile.context_layout import (
     choose_layout,
     gpu_parallel,
     layout_s,
-    may_be_plain,
-    plain_ratio,
     turn_tokens,
     workload_s,
 )
-from paddock.engine.profile.profile import Agreement, DecodePoint, PrefillPoint, Profile
-from paddock.engine.settings import Switch
+from paddock.engine.profile.profile import DecodePoint, PrefillPoint, Profile
 
 ROOMY = LayoutBounds(n_cells=16_384, n_parallel_max=16, n_batch_max=512)
 
@@ -36,9 +33,7 @@ def profile(*, neighbours_cost: float = 1.0) -> Profile:
         PrefillPoint(512, 500.0),
         PrefillPoint(128, 450.0 / (1 + neighbours_cost * 0.2), n_cells_before=4096),
     )
-    return Profile(
-        "d" * 64, "cpu2", "b", 0.0, 2, 1.0, 98 << 20, 23_040, prefill, tuple(decode), 1e-5
-    )
+    return Profile("d" * 64, "cpu2", "b", 23_040, prefill, tuple(decode), 1e-5)
 
 
 def test_unrelated_documents_get_a_stream_each() -> None:
@@ -49,7 +44,6 @@ def test_unrelated_documents_get_a_stream_each() -> None:
 def test_where_neighbours_cost_nothing_streams_come_first_unless_much_is_shared() -> None:
     layout = choose_layout(profile(neighbours_cost=0.0), Workload(16, 650, 64), ROOMY)
     assert layout == ContextLayout(False, 16, 512)
-    assert layout.is_flash
     assert choose_layout(profile(neighbours_cost=0.0), Workload(16, 650, 64, 400), ROOMY).is_unified
 
 
@@ -98,60 +92,6 @@ def test_seconds_grow_with_the_work_and_shrink_with_what_is_shared() -> None:
     assert workload_s(profile(), replace(many, n_sequences=0)) == 0.0
 
 
-def with_plain(*, reads: float, steps: float, keeps: bool | None = None) -> Profile:
-    """The same with points without flash attention, as many times as quick at a depth."""
-    on = profile()
-    plain_prefill = tuple(
-        replace(point, tokens_per_s=point.tokens_per_s * reads, is_flash=False)
-        for point in on.prefill
-        if not point.n_cells_before
-    )
-    plain_decode = tuple(
-        replace(point, tokens_per_s=point.tokens_per_s * steps, is_flash=False)
-        for point in on.decode
-        if not point.is_unified
-    )
-    agreements = (Agreement(True, False, True), Agreement(False, keeps, False))
-    return replace(
-        on,
-        prefill=on.prefill + plain_prefill,
-        decode=on.decode + plain_decode,
-        agreements=agreements,
-    )
-
-
-def test_flash_attention_is_off_where_usual_work_is_done_sooner_without_it() -> None:
-    quick = with_plain(reads=0.8, steps=3.0)
-    assert plain_ratio(quick) < 0.92
-    for work in (Workload(16, 650, 64), Workload(3, 900, 4), Workload(16, 650, 64, 400)):
-        layout = choose_layout(quick, work, ROOMY)
-        assert (layout.flash_attention, layout.is_unified) == ("off", False), (
-            "not by the job: a prompt would get another answer in other company"
-        )
-    assert choose_layout(with_plain(reads=0.7, steps=1.0), Workload(16, 650, 64), ROOMY).is_flash
-
-
-def test_who_asks_for_flash_attention_or_quantised_cells_gets_them() -> None:
-    quick = with_plain(reads=0.8, steps=3.0)
-    requested: tuple[Switch, ...] = ("on", "off")
-    for flash in requested:
-        layout = choose_layout(quick, Workload(16, 650, 64), replace(ROOMY, flash_attention=flash))
-        assert layout.flash_attention == flash
-    assert not may_be_plain("auto", 4096, "q8_0"), "llama.cpp cannot"
-    assert not may_be_plain("auto", 16_384, "f16"), "the scores would take gigabytes"
-    assert not may_be_plain("unified", 4096, "f16")
-    assert may_be_plain("auto", 8192, "f16")
-    quantised = replace(ROOMY, kv_cache_type="q8_0", may_be_plain=False)
-    assert choose_layout(quick, Workload(16, 650, 64), quantised).is_flash
-    assert choose_layout(quick, Workload(16, 650, 64), quantised).kv_cache_type == "q8_0"
-
-
-def test_where_both_take_as_long_the_one_that_keeps_answers_in_company_is_taken() -> None:
-    for keeps, is_flash in ((True, False), (False, True), (None, True)):
-        same = with_plain(reads=1.0, steps=1.0, keeps=keeps)
-        assert choose_layout(same, Workload(16, 650, 64), ROOMY).is_flash == is_flash
-
-
 def h200(*, is_measured: bool = True) -> Profile:
     """An 8B model on an H200: steps of 5 to 20 ms at a depth of 64, more with depth."""
     decode = []
@@ -163,12 +103,12 @@ def h200(*, is_measured: bool = True) -> Profile:
         PrefillPoint(n, speed)
         for n, speed in ((64, 6_000.0), (512, 16_000.0), (1024, 20_000.0), (2048, 22_500.0))
     )
-    profile = Profile("d", "gpu-nvidia-h200", "b", 0.0, 16, 8.0, 8 << 30, 131_072, prefill)
+    profile = Profile("d", "gpu-nvidia-h200", "b", 131_072, prefill)
     return replace(profile, decode=tuple(decode) if is_measured else ())
 
 
 def test_a_large_card_gets_a_stream_for_each_of_64_and_more_and_batches_of_2048() -> None:
-    card = LayoutBounds(132 * 4096, 128, 2048, is_gpu=True, may_be_plain=False)
+    card = LayoutBounds(132 * 4096, 128, 2048, is_gpu=True)
     for work in (Workload(200, 700, 64), Workload(64, 2000, 400), Workload(128, 300, 800, 200)):
         layout = choose_layout(h200(), work, card)
         assert not layout.is_unified

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,11 @@ from paddock.engine.profile.profile import (
     Agreement,
     DecodePoint,
     DeviceBuild,
-    FormatPoint,
     PoolProfiles,
     PrefillPoint,
     Profile,
     ProfileStore,
     ProfileUnreadable,
-    Weights,
     neighbour_s,
     prefill_s,
     read_profile,
@@ -35,10 +32,6 @@ WHOLE = Profile(
     digest="a" * 64,
     device="cpu2-some",
     build="0.3.36",
-    measured_at=1.0,
-    n_threads=2,
-    load_s=0.5,
-    weight_bytes=98,
     cell_bytes=23_040.0,
     prefill=(PrefillPoint(100, 100.0), PrefillPoint(200, 200.0), PrefillPoint(100, 50.0, 1000)),
     decode=(
@@ -48,9 +41,7 @@ WHOLE = Profile(
         DecodePoint(4, 100, False, 400.0),
     ),
     copy_s=1e-5,
-    formats=(FormatPoint("Q4_1", 256, 2.0),),
-    weights=(Weights("Q4_1", 1e8, 3e7),),
-    agreements=(Agreement(True, False, True), Agreement(False, True, None)),
+    agreement=Agreement(False, True),
 )
 
 
@@ -96,20 +87,6 @@ def test_cells_of_others_cost_what_was_measured() -> None:
     assert prefill_s(WHOLE, 100, n_cells_before=2000) == pytest.approx(3.0)
 
 
-def test_what_was_measured_without_flash_attention_is_apart() -> None:
-    plain = (PrefillPoint(100, 50.0, is_flash=False),)
-    steps = (DecodePoint(4, 100, False, 800.0, is_flash=False),)
-    both = replace(WHOLE, prefill=WHOLE.prefill + plain, decode=WHOLE.decode + steps)
-    assert prefill_s(both, 100) == prefill_s(WHOLE, 100)
-    assert prefill_s(both, 100, is_flash=False) == pytest.approx(2.0)
-    assert step_s(both, 4, 100, False) == pytest.approx(0.01)
-    assert step_s(both, 4, 100, False, is_flash=False) == pytest.approx(0.005)
-    assert both.has_plain
-    assert not WHOLE.has_plain
-    assert both.agreement(is_flash=False) == Agreement(False, True, None)
-    assert replace(both, agreements=()).agreement().company is None
-
-
 def test_an_unmeasured_unified_cache_attends_to_the_cells_of_all() -> None:
     split = tuple(DecodePoint(8, depth, False, 8 / (0.01 + depth * 1e-6)) for depth in (64, 1024))
     device = replace(WHOLE, decode=split)
@@ -127,9 +104,7 @@ HERE = DeviceBuild("cpu2-some-processor", "llama-cpp-python 0.3.36 cache=f16")
 
 
 def profile(place: DeviceBuild = HERE) -> Profile:
-    return Profile(
-        "ab" * 32, place.device, place.build, 1.0, 2, 0.5, 98, 23_040.0, (PrefillPoint(64, 500.0),)
-    )
+    return Profile("ab" * 32, place.device, place.build, 23_040.0, (PrefillPoint(64, 500.0),))
 
 
 def test_what_was_kept_is_found_again_and_lies_in_one_file(tmp_path: Path) -> None:
@@ -165,46 +140,15 @@ def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     assert not ProfileStore(tmp_path).keep(profile())
 
 
-def test_why_a_model_was_not_measured_is_kept_until_it_is(tmp_path: Path) -> None:
-    book = ProfileStore(tmp_path)
-    assert book.failure_reason("ab" * 32, HERE) == ""
-    book.save_failure("ab" * 32, HERE, "other programs used the processor")
-    assert book.find("ab" * 32, HERE) is None
-    assert book.failure_reason("ab" * 32, HERE) == "other programs used the processor"
-    book.keep(profile())
-    book.save_failure("ab" * 32, HERE, "later")
-    assert book.find("ab" * 32, HERE) == profile()
-    assert book.failure_reason("ab" * 32, HERE) == ""
-
-
 def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
     profiles = PoolProfiles(PoolSettings(cache_dir=tmp_path, profile_s=2.0))
     first = profiles.load_fields("ab" * 32, 2)
     assert (first["profile"], first["profile_s"]) == (None, 2.0)
     measured = profile(DeviceBuild(first["device"], first["build"]))
-    profiles.keep(first, {"profile": measured.as_json(), "profile_note": ""})
+    profiles.keep({"profile": measured.as_json()})
+    profiles.keep({"profile": {"version": 0}})
+    profiles.keep({})
     assert profiles.load_fields("ab" * 32, 2)["profile"] == measured.as_json()
-    profiles.keep(first, {"profile": {"version": 0}})
-    profiles.keep(first, {})
-    assert profiles.load_fields("ab" * 32, 2)["profile"] == measured.as_json()
-
-
-def test_after_a_vain_attempt_the_next_loads_are_spared(tmp_path: Path) -> None:
-    profiles = PoolProfiles(PoolSettings(cache_dir=tmp_path, profile_s=2.0))
-    first = profiles.load_fields("ab" * 32, 2)
-    profiles.keep(first, {"profile": None, "profile_note": "other programs"})
-    assert profiles.load_fields("ab" * 32, 2)["profile_s"] == 0.0
-    (file,) = (tmp_path / "profiles").iterdir()
-    os.utime(file, (1.0, 1.0))
-    assert profiles.load_fields("ab" * 32, 2)["profile_s"] == 2.0
-
-
-def test_a_forgotten_profile_is_gone(tmp_path: Path) -> None:
-    book = ProfileStore(tmp_path)
-    book.keep(profile())
-    book.forget("ab" * 32, HERE)
-    book.forget("ab" * 32, HERE)
-    assert book.find("ab" * 32, HERE) is None
 
 
 def test_a_place_is_named_by_threads_device_and_settings() -> None:

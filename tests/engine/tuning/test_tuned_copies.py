@@ -1,14 +1,53 @@
-"""Records of tuned copies: what is there serves, what is gone does not, what others use stays."""
+"""A copy is made whole or not at all, where it is faster and says the same."""
 
 import json
 import random
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from filelock import FileLock
 
+from paddock.engine.gguf import GgufHeader, GgufTensor, read_header
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore, TuningVerdict
+from paddock.engine.settings import PoolSettings
+from paddock.engine.tuning import tuned_copies, tuner, tuning_process
+from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore, copy_format, copy_place
+from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, example_texts, tune
+from paddock.engine.tuning.tuning_process import CopySpeeds, Results, is_within_bound, make_copy
+from tests.fakes.one_layer import write_one_layer
+
+KINDS = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 8, "Q4_K": 12}
+
+
+def header(million_weights: int, **kinds: str) -> GgufHeader:
+    tensors = [GgufTensor("norm.weight", 0, (1000,))]
+    tensors += [
+        GgufTensor(name, KINDS[kind], (1000, 1000 * million_weights // len(kinds)))
+        for name, kind in kinds.items()
+    ]
+    return GgufHeader(3, len(tensors), {}, {}, tuple(tensors))
+
+
+@pytest.mark.parametrize(
+    ("model", "features", "format_name", "names"),
+    [
+        (header(135, a="Q4_1", b="Q8_0", c="F16"), ("avx2", "avx512_bf16"), "BF16", {"a", "b"}),
+        (header(135, a="Q4_K", b="F32"), ("avx2",), "F16", {"a"}),
+        (header(135, a="F16"), ("avx512_bf16",), "BF16", set()),
+        (header(1000, a="Q4_1", b="Q4_K"), ("avx512_bf16",), "Q8_0", {"a"}),
+        (header(1000, a="Q4_K", b="Q8_0"), ("avx2",), "Q8_0", set()),
+        (header(8000, a="Q4_1"), ("avx512_bf16",), "Q8_0", set()),
+    ],
+    ids=["AVX512_BF16", "AVX2", "nothing to change", "1B", "1B with kernels", "8B"],
+)
+def test_the_format_follows_from_the_size_and_the_processor(
+    model: GgufHeader, features: tuple[str, ...], format_name: str, names: set[str]
+) -> None:
+    assert copy_format(model, features) == (format_name, frozenset(names))
 
 
 def copy_in(folder: Path, original: str, digest: str = "e" * 64) -> TunedCopy:
@@ -16,135 +55,318 @@ def copy_in(folder: Path, original: str, digest: str = "e" * 64) -> TunedCopy:
     blob = folder / "models" / "blobs" / f"sha256-{digest}"
     blob.parent.mkdir(parents=True, exist_ok=True)
     blob.write_bytes(b"a copy")
-    return TunedCopy(
-        name="smollm2:135m",
-        original=original,
-        digest=digest,
-        path=str(blob),
-        format="Q8_0",
-        size_bytes=6,
-        more_bytes=2,
-        agreement=0.954,
-        n_compared=768,
-        before=CopySpeeds(500.0, 190.0, 280.0),
-        after=CopySpeeds(1000.0, 175.0, 400.0),
-        made_at=1.0,
-    )
+    known = TunedCopy("smollm2:135m", original, "", copy_place(), "", digest, str(blob), "BF16", 6)
+    return replace(known, prompts_ratio=4.1, answers_ratio=2.0, agreement=0.954)
 
 
-def test_a_copy_is_found_until_its_file_is_gone_or_another(tmp_path: Path) -> None:
-    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
+@pytest.fixture
+def book(tmp_path: Path) -> TunedCopyStore:
+    return TunedCopyStore(tmp_path / "cache")
+
+
+def test_a_copy_is_found_until_its_file_is_gone_or_the_processor_another(
+    tmp_path: Path, book: TunedCopyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = copy_in(tmp_path, "a" * 64)
     assert book.find("a" * 64) is None
     book.keep(made)
     assert book.find("a" * 64) == made
     assert list(book.all()) == [made]
-    assert (made.prompts_ratio, round(made.answers_ratio, 2)) == (2.0, 1.43)
+    with monkeypatch.context() as within:
+        within.setattr(tuned_copies, "copy_place", lambda: "another processor")
+        assert book.record("a" * 64) is book.find("a" * 64) is None
     Path(made.path).write_bytes(b"half")
     assert book.find("a" * 64) is None
     Path(made.path).unlink()
     assert list(book.all()) == []
 
 
-def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
-    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
-    book.keep(made)
-    for text in ("", "[]", "{}", '{"version": 1}', '{"version": 2}'):
-        (book.folder / f"{'a' * 64}.json").write_text(text, "utf-8")
+def test_any_damage_to_a_record_makes_it_none_or_another_one(
+    tmp_path: Path, book: TunedCopyStore
+) -> None:
+    book.keep(copy_in(tmp_path, "a" * 64))
+    (file,) = book.folder.iterdir()
+    whole, chance = file.read_bytes(), random.Random(24)
+    for text in (b"", b"[]", b"{}", json.dumps({"version": 2, "name": [5]}).encode()):
+        file.write_bytes(text)
         assert book.find("a" * 64) is None
-    for name in ("path", "name", "before", "size_bytes"):
-        text = json.dumps({**asdict(made), name: [5]})
-        (book.folder / f"{'a' * 64}.json").write_text(text, "utf-8")
-        assert book.find("a" * 64) is None
-        assert list(book.all()) == []
-    (book.folder / f"{'b' * 64}.verdict").write_text('{"name": 5, "place": "", "text": "odd"}')
-    book.keep_verdict("c" * 64, TuningVerdict("mine", "", "it is no faster"))
-    assert [verdict.name for verdict in book.verdicts()] == ["mine"]
-    assert book.forget("a" * 64) is None
+    for _ in range(120):
+        data = bytearray(whole)
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(7)
+        file.write_bytes(data)
+        [copy.summary for copy in book.all()]
 
 
-def test_any_damage_to_a_record_or_a_verdict_is_read_or_reported(tmp_path: Path) -> None:
-    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
-    book.keep(made)
-    book.keep_verdict("b" * 64, TuningVerdict("small", "here", "it gains nothing", n_attempts=2))
-    chance, n_damaged = random.Random(24), 0
-    for file in sorted(book.folder.iterdir()):
-        whole = file.read_bytes()
-        for _ in range(60):
-            data = bytearray(whole)
-            if chance.random() < 0.1:
-                del data[chance.randrange(len(data)) :]
-            else:
-                data[chance.randrange(len(data))] ^= 1 << chance.randrange(7)
-            file.write_bytes(data)
-            assert book.damaged() in ([], [file])
-            n_damaged += bool(book.damaged())
-            [copy.prompts_ratio * copy.answer_ratio for copy in book.all()]
-            [verdict.sentence for verdict in book.verdicts()]
-        file.write_bytes(whole)
-    assert 30 < n_damaged < 120
-    assert book.damaged() == []
-
-
-def test_undoing_removes_the_record_and_the_file(tmp_path: Path) -> None:
-    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
-    book.keep(made)
-    assert book.forget("a" * 64) == made
-    assert not Path(made.path).exists()
-    assert book.forget("a" * 64) is None
-
-
-def test_a_file_that_was_there_before_or_that_a_name_stands_for_stays(tmp_path: Path) -> None:
-    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
-    book.keep(replace(made, is_ours=False))
-    book.forget("a" * 64)
-    assert Path(made.path).exists()
-
-    book.keep(made)
-    manifest = tmp_path / "models/manifests/registry.ollama.ai/library/other/latest"
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text(f'{{"layers": [{{"digest": "sha256:{made.digest}"}}]}}', "utf-8")
-    book.forget("a" * 64)
-    assert Path(made.path).exists()
-
-
-def test_a_second_copy_takes_the_first_ones_place(tmp_path: Path) -> None:
-    book, first = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
-    second = copy_in(tmp_path, "a" * 64, "f" * 64)
+def test_a_file_goes_with_its_record_unless_a_name_stands_for_it(
+    tmp_path: Path, book: TunedCopyStore
+) -> None:
+    first, second = copy_in(tmp_path, "a" * 64), copy_in(tmp_path, "a" * 64, "f" * 64)
     book.keep(first)
     book.keep(second)
-    assert book.find("a" * 64) == second
-    assert not Path(first.path).exists()
+    assert not Path(first.path).exists(), "the second takes its place"
+    book.refuse("a" * 64, "it failed")
+    assert not Path(second.path).exists()
+    assert (book.find("a" * 64), book.record("a" * 64)) == (
+        None, TunedCopy("smollm2:135m", "a" * 64, "", copy_place(), "it failed"),
+    )  # fmt: skip
+    named = copy_in(tmp_path, "a" * 64)
+    book.keep(named)
+    manifest = tmp_path / "models/manifests/registry.ollama.ai/library/other/latest"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(f'{{"layers": [{{"digest": "sha256:{named.digest}"}}]}}', "utf-8")
+    book.forget("a" * 64)
+    assert Path(named.path).exists()
+    (tmp_path / "letter.txt").write_text("mine")
+    book.keep(replace(named, path=str(tmp_path / "letter.txt")))
+    book.forget("a" * 64)
+    assert (tmp_path / "letter.txt").exists(), "no blob"
 
 
 def test_a_model_with_a_copy_is_served_by_it_under_its_own_name(tmp_path: Path) -> None:
     finder = ModelFinder(tmp_path / "models", tmp_path / "cache")
     original = finder.find("smollm2:135m")
-    assert original.tuned_from is None
     made = copy_in(tmp_path, original.digest)
     finder.tuned.keep(made)
     served = finder.find("smollm2:135m")
     assert (served.name, served.path, served.digest) == ("smollm2:135m", made.path, made.digest)
-    assert served.tuned_from == original.digest
-    assert finder.find_original("smollm2:135m") == original
-    finder.tuned.forget(original.digest)
-    assert finder.find("smollm2:135m") == original
+    assert (original.tuned_from, served.tuned_from) == (None, original.digest)
+    exact = ModelFinder(tmp_path / "models", tmp_path / "cache", is_exact=True)
+    assert exact.find("smollm2:135m") == finder.find_original("smollm2:135m") == original
 
 
-def test_copies_of_models_that_are_gone_go_and_those_of_files_elsewhere_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_copies_of_gone_models_and_of_earlier_versions_go_and_those_of_files_elsewhere_stay(
+    tmp_path: Path,
 ) -> None:
-    """A file may have been named from another folder, or lie in another store."""
     finder = ModelFinder(tmp_path / "models", tmp_path)
-    file = tmp_path / "elsewhere" / "m.gguf"
-    file.parent.mkdir()
+    file = tmp_path / "elsewhere.gguf"
     file.write_bytes(b"GGUF")
-    stays, goes = (
-        replace(copy_in(tmp_path, mark * 64, mark * 64), name="./m.gguf", original_path=str(path))
-        for mark, path in (("a", file), ("b", tmp_path / "gone.gguf"))
+    stays, goes, old = (
+        replace(copy_in(tmp_path, mark * 64, mark * 64), original_path=str(path))
+        for mark, path in (("a", file), ("b", tmp_path / "gone.gguf"), ("c", file))
     )
     finder.tuned.keep(stays)
     finder.tuned.keep(goes)
-    monkeypatch.chdir(tmp_path)
-    assert finder.forget_copies_of_gone_models() == [goes]
-    assert Path(stays.path).exists()
-    assert not Path(goes.path).exists()
+    (finder.tuned.folder / f"{'c' * 64}.json").write_text(
+        json.dumps({**asdict(old), "version": 1, "before": {"prompts": 500.0}})
+    )
+    (finder.tuned.folder / f"{'d' * 64}.verdict").write_text("{}")
+    assert finder.tuned.find("c" * 64) is None
+    assert finder.forget_copies_of_gone_models() == ["smollm2:135m", "smollm2:135m"]
+    assert [Path(copy.path).exists() for copy in (stays, goes, old)] == [True, False, False]
+    assert [entry.name for entry in finder.tuned.folder.iterdir()] == [f"{'a' * 64}.json"]
+
+
+class Tuned:
+    """A pool's settings, the bundled model, and a process in place of the one that computes."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.pool = PoolSettings(models_dir=folder / "models", cache_dir=folder / "cache")
+        self.finder = ModelFinder(self.pool.models_dir, self.pool.cache_dir)
+        self.facts = self.finder.find_original("smollm2:135m")
+        self._script = folder / "process.py"
+        patch.setattr(tuner, "_COMMAND", (sys.executable, str(self._script)))
+
+    def script(self, *lines: str) -> None:
+        self._script.write_text("\n".join(lines))
+
+    def process(self, *lines: str) -> None:
+        """Have the process do this with its `order`, where `send` sends an answer."""
+        self.script(
+            "import os, signal",
+            "from paddock.engine.system.processes import take_order",
+            "order, send = take_order()",
+            "open(order['target'], 'w').write('copy')",
+            *lines,
+        )
+
+    def tune(self, stop: TuningStop | None = None, pool: PoolSettings | None = None) -> TunedCopy:
+        return tune(self.facts, pool or self.pool, 1, stop or TuningStop())
+
+    @property
+    def record(self) -> TunedCopy | None:
+        return self.finder.tuned.record(self.facts.digest)
+
+    def left(self) -> list[str]:
+        return sorted(file.name for file in self.pool.models_dir.rglob("*") if file.is_file())
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
+    return Tuned(tmp_path, monkeypatch)
+
+
+@pytest.mark.may_take(400, "a real model is written, measured and read twice")
+def test_a_real_model_gets_its_copy_and_serves_by_it(tuned: Tuned) -> None:
+    tuned.script(  # the real one, whatever the speeds of this machine
+        "from paddock.engine.tuning import tuning_process",
+        "tuning_process._N_TIMES, tuning_process.N_COMPARED = 1, 256",
+        "tuning_process.LEAST_GAIN = tuning_process._SLOWEST_ANSWER = 0.0",
+        "tuning_process.CopySpeeds.document_s = lambda *_: 1.0",
+        "tuning_process.ENOUGH_CPU_SHARE = 0",
+        "tuning_process.lower_priority = lambda _: None",
+        "tuning_process.LEAST_AGREEMENT, tuning_process.MOST_DIVERGENCE = 0.88, 0.02  # of few",
+        "tuning_process.run_and_exit(tuning_process.main)",
+    )
+    made = tuned.tune()
+    assert made == tuned.record
+    assert (made.why_none, made.format in ("BF16", "F16")) == ("", True)
+    assert 0.88 < made.agreement < 1
+    assert tuned.left() == [f"sha256-{made.digest}"], "and nothing half beside it"
+    served = tuned.finder.find("smollm2:135m")
+    assert (served.digest, served.tuned_from) == (made.digest, tuned.facts.digest)
+    file_type = read_header(Path(served.path)).values["general.file_type"]
+    assert file_type == {"F16": 1, "BF16": 32}[made.format]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("send({'why': 'it is no faster'})", "it is no faster"),
+        ("os.kill(os.getpid(), signal.SIGILL)", "the process was killed by SIGILL"),
+        ("raise SystemExit('no such tensor')", "the process ended with status 1 (no such tensor)"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", None),
+        ("send({'not_now': 'the disk is full'})", None),
+    ],
+)
+def test_what_is_no_copy_leaves_nothing_but_the_reason_unless_it_may_be_one_later(
+    tuned: Tuned, line: str, why: str | None
+) -> None:
+    tuned.process(line)
+    if why is None:
+        with pytest.raises(TuningNotNow):
+            tuned.tune()
+        assert tuned.record is None
+    else:
+        assert tuned.tune().why_none == why
+        assert tuned.finder.find("smollm2:135m") == tuned.facts
+    assert tuned.left() == []
+
+
+def test_a_stop_ends_it_and_the_next_one_sweeps_what_a_killed_one_left(tuned: Tuned) -> None:
+    tuned.process("import time; time.sleep(600)")
+    blobs = tuned.pool.models_dir / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f".{tuned.facts.digest[:12]}-tuned.9999999.part").write_text("of one that was killed")
+    stop = TuningStop()
+    stop.set()
+    with pytest.raises(TuningNotNow, match="was interrupted"):
+        tuned.tune(stop)
+    assert tuned.left() == []
+
+
+def test_two_at_once_are_kept_apart_and_without_room_nothing_is_begun(
+    tuned: Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        FileLock(tuned.finder.tuned.folder / f"{tuned.facts.digest}.lock"),
+        pytest.raises(TuningNotNow, match="another process is making a copy of 'smollm2:135m'"),
+    ):
+        tuned.tune()
+    for name in ("free_disk_bytes", "read_memory"):
+        with monkeypatch.context() as within:
+            within.setattr(tuner, name, lambda *_: room(10**8))
+            with pytest.raises(TuningNotNow, match="has no room for a copy of 'smollm2:135m'"):
+                tuned.tune()
+    assert (tuned.record, tuned.left()) == (None, [])
+
+
+class room(int):
+    """So many bytes, of a disk and of memory."""
+
+    @property
+    def free_bytes(self) -> int:
+        return int(self)
+
+
+def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
+    tuned: Tuned, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    tuned.process("send({'digest': 'b' * 64, 'size_bytes': 4})")
+    made = tuned.tune(pool=replace(tuned.pool, models_dir=tmp_path / "file" / "models"))
+    assert made.path == str(tuned.pool.cache_dir / "blobs" / f"sha256-{'b' * 64}")
+    assert Path(made.path).read_text() == "copy"
+
+
+def test_the_reference_text_comes_with_the_package() -> None:
+    assert sum(len(text.split()) for text in example_texts()) > 3000
+
+
+def predictions(*right_shares: float, likeliest: int = 0) -> Results:
+    """Of two tokens at each place: the first has these shares."""
+    shares = np.array(right_shares, np.float32)
+    logprobs = np.log(np.stack([shares, 1 - shares], axis=1))
+    ids, tokens = np.zeros((len(shares), 1), np.int64), np.full(len(shares), likeliest, np.int32)
+    return Results(tokens, ids, logprobs, np.empty((0, 0), np.float32))
+
+
+def vectors(*angles: float) -> Results:
+    turned = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    return replace(predictions(), vectors=turned)
+
+
+ORIGINAL = predictions(*[0.9, 0.8] * 50)
+
+
+@pytest.mark.parametrize(
+    ("original", "copy", "is_within"),
+    [
+        (ORIGINAL, ORIGINAL, True),
+        (ORIGINAL, predictions(*[0.88, 0.82] * 50), True),
+        (ORIGINAL, predictions(*[0.74, 0.92] * 50), False),
+        (ORIGINAL, replace(ORIGINAL, likeliest=np.array([0] * 92 + [1] * 8, np.int32)), False),
+        (vectors(0.0, 0.0), vectors(0.04, 0.04), True),
+        (vectors(0.0, 0.0), vectors(0.04, 0.06), False),
+    ],
+    ids=["same", "less sure", "much less sure", "other tokens", "near vectors", "far vectors"],
+)
+def test_the_bound_holds_next_tokens_and_their_probabilities_or_vectors(
+    original: Results, copy: Results, is_within: bool
+) -> None:
+    assert is_within_bound(original, copy) == is_within
+
+
+SAME, SLOW_ALONE = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(300.0, 24.0, 80.0)
+
+
+@pytest.mark.parametrize(
+    ("after", "copy", "why"),
+    [
+        (CopySpeeds(300.0, 40.0, 80.0), ORIGINAL, None),
+        (CopySpeeds(110.0, 50.0, 80.0), ORIGINAL, "it would read documents 1.09 times as fast"),
+        (SLOW_ALONE, ORIGINAL, "it would write one answer alone much more slowly"),
+        (CopySpeeds(300.0, 40.0, 80.0), predictions(*[0.9, 0.8] * 50, likeliest=1),
+            "its next tokens differ (0.0% are the same)"),
+    ],
+    ids=["worth it", "no faster", "slow alone", "other answers"],
+)  # fmt: skip
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: CopySpeeds,
+    copy: Results,
+    why: str | None,
+    share: float,
+) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
+    write_one_layer(source, "Q4_1")
+    clocks: list[bool] = []
+
+    def speeds(path: Path, _: object, *, counts_cpu: bool = False) -> CopySpeeds:
+        clocks.append(counts_cpu)
+        return replace(SAME if path == source else after, share=share)
+
+    results: Callable[..., Results] = lambda path, *_: ORIGINAL if path == source else copy  # noqa: E731
+    monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
+    monkeypatch.setattr(tuning_process, "computed_results", results)
+    names = ["blk.0.ffn_up.weight"]
+    done = make_copy({
+        "source": str(source), "target": str(target), "format": "F16", "names": names,
+        "n_threads": 1, "fallback": 0, "texts": [],
+    })  # fmt: skip
+    assert clocks[-1] == (share < 0.5)
+    if why is None:
+        assert (done["prompts_ratio"], done["size_bytes"]) == (3.0, target.stat().st_size)
+    else:
+        assert done["why"].startswith(why)

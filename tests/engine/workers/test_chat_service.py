@@ -58,8 +58,7 @@ def test_the_memory_of_a_head_that_guesses_ahead_counts_from_the_start(tmp_path:
     with closing(Model(path, ModelOptions(n_gpu_layers=0, loads_mtp=True))) as model:
 
         def cell_bytes(load: WorkerOptions, *, drafts: bool | None = None) -> int:
-            agreements = (Agreement(drafts=drafts),)
-            profile = Profile("", "cpu1", "", 0.0, 1, 0.0, 0, 0.0, agreements=agreements)
+            profile = Profile("", "cpu1", "", 0.0, agreement=Agreement(drafts=drafts))
             service = ChatService(model, PromptBuilder(model), load, profile, sent.append)
             memory = service.memory()
             assert service._draft_model is None or load.has_mtp

@@ -181,7 +181,7 @@ def test_a_refused_text_is_named_on_the_other_side_of_the_pipe() -> None:
 def test_a_batch_of_a_graphics_device_is_what_it_computes_at_once() -> None:
     def profile(tokens_per_s: float) -> Profile:
         points = tuple(PrefillPoint(n, tokens_per_s) for n in (64, 512))
-        return Profile("", "gpu", "", 0.0, 1, 0.0, 0, 0.0, prefill=points)
+        return Profile("", "gpu", "", 0.0, prefill=points)
 
     speeds = (10_000, 60_000, 250_000, 1_000_000)
     assert [gpu_batch_tokens(profile(speed)) for speed in speeds] == [512, 1024, 4096, 8192]

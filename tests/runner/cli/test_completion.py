@@ -124,9 +124,7 @@ def test_each_value_comes_with_what_it_is_for(complete: Complete) -> None:
     assert "--only\tOnly this item; can be repeated." in complete("paddock run --o")
 
 
-@pytest.mark.parametrize(
-    "command", ["chat", "embed", "show", "cp", "rm", "check", "push", "tune", "stop"]
-)
+@pytest.mark.parametrize("command", ["chat", "embed", "show", "cp", "rm", "check", "push", "stop"])
 def test_what_takes_a_model_completes_those_of_the_store(
     command: str, store: dict[str, str], complete: Complete, monkeypatch: pytest.MonkeyPatch
 ) -> None:

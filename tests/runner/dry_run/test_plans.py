@@ -57,15 +57,6 @@ def test_time_is_told_from_the_profile_then_from_the_last_run(tmp_path: Path) ->
     assert 0.5 * measured.tokens < measured.seconds <= 1.1 * measured.tokens, "one a second"
 
 
-def test_what_a_copy_would_gain_is_told_once_it_is_known(tmp_path: Path) -> None:
-    world = World(tmp_path, n_documents=3)
-    assert plan(world.file, settings=settings(tmp_path)).advice == ()
-    pool = settings(tmp_path).pool
-    ProfileStore(pool.cache_dir).keep(profile(pool))
-    (advice,) = plan(world.file, settings=settings(tmp_path)).advice
-    assert advice.startswith("A tuned copy of smollm2:135m would read prompts about 1.9 times as")
-
-
 def planned_and_made(world: World) -> tuple[int | None, int]:
     """Return how many calls a plan tells, and how many the run after it makes."""
     return world.plan().calls, world.run().calls
