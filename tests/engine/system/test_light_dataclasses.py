@@ -5,13 +5,15 @@ import dataclasses
 import pickle
 from typing import Any
 
+import pytest
+
 from paddock.engine.request import Message
 from paddock.engine.system import light_dataclasses
 
 
-def _classes(module: Any) -> dict[str, Any]:
-    """Return classes of each kind that the product has, made by one module's decorator."""
-    dataclass, field = module.dataclass, dataclasses.field
+def _classes(dataclass: Any) -> dict[str, Any]:
+    """Return classes of each kind that the product has, made by one decorator."""
+    field = dataclasses.field
 
     @dataclass(frozen=True, slots=True)
     class Point:
@@ -58,15 +60,15 @@ def _classes(module: Any) -> dict[str, Any]:
     return dict(locals())
 
 
-def _told(module: Any) -> list[Any]:
-    c = _classes(module)
+def _told(dataclass: Any) -> list[Any]:
+    c = _classes(dataclass)
     point = c["Point"]
     made = [point(1), point(1, 2, "a", {"t": 1}), point(0, 3), c["Named"](1), c["Bag"]([1]),
             c["Own"](), c["Odd"](1), c["Ranked"](rank=2), c["Empty"]()]  # fmt: skip
     bag = c["Bag"]()
     bag.items.append(bag)
     return [
-        [repr(one).replace(module.__name__, "") for one in made if not isinstance(one, c["Own"])],
+        [repr(one) for one in made if not isinstance(one, c["Own"])],
         [[a == b for a in made] for b in [*made[:4], point(1, name="b"), point(1, 1), c["Odd"](1)]],
         [hash(one) for one in (*made[:2], made[3], c["Odd"](1), c["Empty"]())],
         [c[name].__hash__ for name in ("Bag", "Ranked")],
@@ -82,8 +84,17 @@ def _told(module: Any) -> list[Any]:
     ]
 
 
-def test_they_are_equal_shown_hashed_ordered_and_copied_as_those_of_the_library() -> None:
-    assert _told(light_dataclasses) == _told(dataclasses)
+@pytest.mark.parametrize("freezes", [True, False])
+def test_they_are_equal_shown_hashed_ordered_and_copied_as_those_of_the_library(
+    freezes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(light_dataclasses, "_FREEZES", freezes)
+    assert _told(light_dataclasses.dataclass) == _told(dataclasses.dataclass)
+
+
+def test_what_is_called_frozen_refuses_changes_here() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Message("user", "Hello").content = "Bye"  # type: ignore[misc]
 
 
 def test_an_object_can_be_sent_to_another_process() -> None:
