@@ -188,33 +188,6 @@ def test_over_both_devices_sequences_do_not_disturb_one_another_and_their_contex
     devices.go(work, SMALL_MIB, num_parallel=3, n_batch_tokens=64, cache_layout=layout)
 
 
-def test_running_answers_go_on_where_a_longer_request_needs_longer_streams(
-    devices: Devices,
-) -> None:
-    model = replace(MODEL, n_ctx_tokens=2048)
-
-    async def work(pool: LocalPool) -> None:
-        requests = [asked(number, 24, model) for number in range(2)]
-        alone = [await answer(pool, one) for one in requests]
-        streams = [pool.chat(one) for one in requests]
-        async for _ in streams[0]:  # it has begun
-            break
-        long = pool.chat(asked(2, 1100, model))
-        replies = [await one.reply() for one in streams]
-        assert [one.text for one in replies] == alone
-        assert [one.usage.n_preempted for one in replies] == [0, 0], "their cells moved"
-        text = ""
-        async for chunk in long:
-            text += chunk.text
-            if len(text) > 28:
-                break
-        assert text.startswith(" a golden key in the garden,")
-        long.task.cancel()
-
-    # Six streams of 1,024 tokens, then three of 2,048.
-    devices.go(work, 400, num_parallel=4, n_batch_tokens=64, n_cells=4096, cache_layout="split")
-
-
 def test_a_crowded_model_is_loaded_on_the_second_device_and_both_answer(devices: Devices) -> None:
     async def work(pool: LocalPool) -> None:
         await answer(pool)

@@ -7,19 +7,16 @@ from dataclasses import replace
 from functools import partial
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.errors import EngineError
 from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import EmbedRequest, ModelSpec
+from paddock.engine.request import ModelSpec
 from tests.benchmarks.contenders import PADDOCK, Ours, ours
 from tests.benchmarks.device_rows import Bench, Row
-from tests.benchmarks.loads import Ask, documents, summaries
+from tests.benchmarks.loads import Ask, summaries
 
 OURS = PADDOCK.name
 EMBEDDER = "all-minilm"
 _MB = 1e6
-# More than nothing, less than what any second model takes.
-_NARROW_BYTES = 150_000_000
 
 
 async def fingerprints(bench: Bench) -> None:
@@ -65,10 +62,9 @@ async def _collect(
 
 
 async def rooms(bench: Bench) -> None:
-    """Compare the memory that was foreseen with what was taken; let one model make room."""
+    """Compare the memory that was foreseen with what was taken."""
     setup = bench.setup
     settings = setup.settings(profile_s=0.0)
-    device = await MachineProbe(settings).look()
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
     chat = ModelSpec(str(setup.model), n_ctx_tokens=setup.n_ctx_tokens)
     embed = ModelSpec(EMBEDDER)
@@ -86,42 +82,9 @@ async def rooms(bench: Bench) -> None:
             Row("main memory: in the books, gone by the system, MB",
                 {OURS: f"{one.host_bytes / _MB:.0f}, {in_memory / _MB:.0f}"}),
         ]  # fmt: skip
-        await _vectors(bench, pool, embed)
+        await pool.load(embed)
         names = sorted(one.name for one in pool.stats().resident)
         bench.rows.append(Row("two models in memory at once", {OURS: str(len(names) == 2)}))
-    await _evicted(bench, chat, sum(device.free.gpus), one.device_bytes)
     gone = await MachineProbe(settings).look()
     left = (sum(before.free.gpus) - sum(gone.free.gpus)) / _MB
     bench.rows.append(Row("memory of the device that is not given back, MB", {OURS: f"{left:.0f}"}))
-
-
-async def _vectors(bench: Bench, pool: LocalPool, embed: ModelSpec) -> None:
-    texts = [text[:400] for text in documents(7, 16, 60)]
-    packed = (await pool.embed(EmbedRequest(embed, tuple(texts)))).vectors
-    alone = [(await pool.embed(EmbedRequest(embed, (text,)))).vectors[0] for text in texts]
-    worst = min(
-        sum(a * b for a, b in zip(one, other, strict=True))
-        for one, other in zip(packed, alone, strict=True)
-    )
-    bench.rows.append(Row("vectors packed and alone, smallest cosine", {OURS: f"{worst:.6f}"}))
-
-
-async def _evicted(bench: Bench, chat: ModelSpec, free_bytes: int, taken_bytes: int) -> None:
-    """Leave room for one model: the idle one must go for the other, and come back."""
-    limit: dict[str, int] = {"max_loaded_models": 1}
-    if free_bytes and taken_bytes:  # not by number but by the device's memory
-        limit = {"gpu_overhead_bytes": free_bytes - taken_bytes - _NARROW_BYTES}
-    settings = bench.setup.settings(profile_s=0.0, max_wait_s=0.0, **limit)
-    finder = ModelFinder(settings.models_dir, settings.cache_dir)
-    said: list[str] = []
-    async with LocalPool(settings, models=finder) as pool:
-        for spec in (chat, ModelSpec(EMBEDDER), chat):
-            try:
-                async with asyncio.timeout(60):
-                    await pool.load(spec)
-                said.append(", ".join(one.role for one in pool.stats().resident))
-            except (EngineError, TimeoutError) as error:
-                said.append(f"{type(error).__name__}: {error}"[:80])
-    bench.rows.append(
-        Row("room for one, asked chat, embed, chat: there are", {OURS: "; ".join(said)})
-    )
