@@ -87,22 +87,6 @@ def test_nothing_is_said_of_what_was_not_reviewed() -> None:
     assert [with_right.of(raw) for raw in (0.949, 0.97, 0.99, 1.0)] == [0.0, None, None, 1.0]
 
 
-def test_few_decisions_make_neither_a_bin_nor_a_share() -> None:
-    line = fit([*[(0.55, True)] * 9, *[(0.95, True)] * 10])
-    assert (line.of(0.55), line.of(0.95)) == (None, 1.0)
-    one_right = fit([*[(0.91, False)] * 50, (0.93, True)])
-    assert one_right.of(0.93) == pytest.approx(1 / 51, abs=1e-4), "one decision is no certainty"
-
-
-@given(PAIRS.filter(bool), st.floats(0, 1))
-def test_what_is_said_lies_among_reviewed_probabilities(
-    reviewed: list[Reviewed], raw: float
-) -> None:
-    raws = [reviewed_raw for reviewed_raw, _ in reviewed]
-    probability = fit(reviewed).of(raw)
-    assert probability is None or min(raws) <= raw <= max(raws)
-
-
 def test_a_reliability_table_has_ten_bins() -> None:
     rows = reliability([(0.05, False), (0.91, True), (1.0, True), (0.95, False), (0.5, True)])
     assert [(row.label, row.n, row.n_right) for row in rows] == [
@@ -158,16 +142,6 @@ def test_an_items_own_decision_does_not_count_for_itself() -> None:
     assert whole is not None and own is not None and copy is not None
     assert value_at(whole, 0.9) == pytest.approx(59 / 60, abs=1e-4)
     assert (own.of(0.9), copy.of(0.9)) == (1.0, 1.0)
-
-
-def test_a_field_that_was_not_reviewed_is_not_calibrated() -> None:
-    answers = [(f"{n}", f"doc{n}", [("total", 0.9, True)]) for n in range(50)]
-    line = table(*answers).calibration()
-    assert line is not None
-    found = calibrated(mirror(total=0.9, tax=0.9), line)
-    assert {name: field["is_calibrated"] for name, field in found.items()} == {
-        "total": True, "tax": False,
-    }  # fmt: skip
 
 
 def mirror(**raws: float) -> dict[str, Any]:
@@ -248,21 +222,6 @@ def test_lists_are_aligned_before_they_are_compared(edited: Any, right: str) -> 
     assert [field.name for field in found] == [("lines", "name"), ("lines", "price")] * 3
     shown = "".join(value for value, field in zip(values, found, strict=True) if field.is_right)
     assert shown == right.replace(" ", "")
-
-
-def test_lists_of_plain_values_are_aligned_too() -> None:
-    answer, edited = ["a", "b", "c", "d"], ["b", "x", "d"]
-    sure = [*mirror(a=0.1, b=0.2, c=0.3, d=0.4).values()]
-    found = reviewed_fields(decided(answer, sure, "edited", edited))
-    assert [field.is_right for field in found] == [False, True, False, True]
-
-
-def test_a_list_that_is_too_long_to_be_aligned_says_nothing() -> None:
-    answer = list(range(1_000))
-    sure = [*mirror(**{f"{number}": 0.5 for number in answer}).values()]
-    edited = [number + 0.5 for number in answer]
-    assert reviewed_fields(decided(answer, sure, "edited", edited)) == []
-    assert len(reviewed_fields(decided(answer, sure, "edited", answer[1:]))) == 1_000
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ SIZES = ((1600, 900), (390, 844))
 def check(page: Page, name: str) -> None:
     for width, height in SIZES:
         page.resize(width, height)
+        assert page.ask("document.documentElement.scrollWidth <= innerWidth"), (name, width)
         for scheme in ("light", "dark"):
             page.prefer(scheme)
             assert (name, width, scheme, faults(page)) == (name, width, scheme, [])

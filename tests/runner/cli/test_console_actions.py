@@ -182,14 +182,6 @@ def test_a_run_is_stopped_and_goes_on(world: World) -> None:
         assert ended(world.folder).summary["counts"]["new"] == 2
 
 
-def test_a_run_that_is_stopped_at_once_twice_is_interrupted_and_does_not_die(world: World) -> None:
-    with console(world.folder, allow="run") as client:
-        run = waiting_run(client, world)
-        for _ in range(3):
-            client.post(f"{run}/stop", data={"now": "1"})
-        assert ended(world.folder).status == "interrupted"
-
-
 def test_a_process_that_the_signal_would_kill_is_not_stopped(world: World) -> None:
     with subprocess.Popen(["sleep", "600"]) as other:
         record_runs(

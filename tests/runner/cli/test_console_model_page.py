@@ -1,25 +1,21 @@
 """The console's page on models, over a real service, in a real browser."""
 
 import asyncio
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from paddock.engine.settings import PoolSettings
 from paddock.runner.cli.console_actions import ConsoleSources
-from paddock.runner.cli.console_model_page import SpeedHistory, model_page
+from paddock.runner.cli.console_model_page import SpeedHistory
 from paddock.runner.cli.web_console import SIGN_IN, WebConsole
 from paddock.runner.daemon.daemon_files import make_daemon_folders, paths_of
 from paddock.runner.daemon.daemon_server import hold_daemon
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.settings import read_settings
 from tests.browser import Browser, Page, needs_browser
-from tests.fakes.crashing import crashing
 from tests.live import CHAT, VECTORS, Live
 from tests.runner.cli.live_console import TOKEN, console_service
 
@@ -72,11 +68,6 @@ def test_speeds_are_what_was_counted_between_two_looks() -> None:
     history.add(state_of(224.5, 5, 29))
     assert [speed.at for speed in history.speeds] == [106.0, 224.5]
     assert history.steady() == 0
-
-
-def test_a_service_that_does_not_answer_is_a_sentence() -> None:
-    page = model_page([], {}, ["No model is <in> memory."])
-    assert '<p class="note">No model is &lt;in&gt; memory.</p>' in page.body
 
 
 def test_it_shows_models_memory_and_requests_and_no_words_of_them(busy: Live) -> None:
@@ -145,35 +136,6 @@ def test_the_colours_can_be_chosen_by_the_keyboard_and_stay(busy: Live, chromium
     page.open(f"{busy.url}/ui/settings")
     page.wait(f"{button}?.ariaLabel === 'Colours: dark'")
     assert page.ask(paper) == "rgb(13, 17, 23)"
-
-
-@needs_browser
-def test_it_shows_what_a_model_goes_without(tmp_path: Path, chromium: Browser) -> None:
-    settings = PoolSettings(n_threads=1, cache_dir=tmp_path / "cache", profile_s=0)
-    with console_service(tmp_path, settings) as live:
-        with pytest.MonkeyPatch.context() as patch, live.client() as client:
-            for name, value in crashing(tmp_path, "extra").items():
-                patch.setenv(name, value)
-            assert client.post("/api/embed", json={"model": VECTORS, "input": ["one"]}).is_success
-        page = opened(chromium, live)
-        words = page.text(".card .note")
-    assert words.startswith("It runs without extra buffer types, because ")
-
-
-def test_consoles_of_other_processes_show_the_same_page(
-    busy: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PADDOCK_HOST", busy.url)
-    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
-    console = WebConsole(
-        PageAccess(TOKEN, "ann", ""), ConsoleSources(lambda: [tmp_path], read_settings(tmp_path))
-    )
-    assert CHAT in console._models({}).body
-    page = console._requests({}).body
-    assert "/api/embed" in page
-    assert json.dumps(HOSTILE)[1:-1] not in page
-    with httpx.Client(trust_env=False, verify=False, timeout=120) as client:
-        assert client.get(f"{busy.url}/ui/state.json").is_success
 
 
 async def test_a_console_shows_the_models_of_a_service_that_runs_started(

@@ -10,14 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import mcp
-import psutil
 import pytest
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
@@ -30,7 +28,6 @@ from paddock.runner.cli.agent_tools import (
     MOST_ANSWER_BYTES,
     AgentDecision,
     AgentTools,
-    _page,
     answer_text,
     error_answer,
 )
@@ -38,7 +35,6 @@ from paddock.runner.cli.application import application
 from paddock.runner.cli.detached_run import DetachedRuns, ToolRefusal
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
-from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from tests.fakes.foreign_modules import add_foreign_modules
 from tests.forked import ForkServer
 from tests.runner.cli.commands.test_review import ask
@@ -266,21 +262,6 @@ def test_lines_that_are_no_messages_do_not_end_it(box: Path) -> None:
         }  # fmt: skip
 
 
-async def test_many_calls_at_once_are_all_answered(box: Path) -> None:
-    async with agent(box, "--max-runs", "1") as (_, call):
-        calls = [call("run", pipeline="copy") if n % 20 == 0 else call("plan", pipeline="copy")
-                 for n in range(60)]  # fmt: skip
-        answers = await asyncio.gather(*calls)
-        late = "there was no answer within"
-        assert all(
-            isinstance(answer, dict) or late in answer or "no more may" in answer
-            for answer in answers
-        )
-        assert (await call("validate", pipeline="copy"))["ok"]
-    runs = recent_runs([LedgerFolder(box / ".paddock")], limit=50).runs
-    assert 1 <= len(runs) <= 10
-
-
 def test_a_client_that_disappears_in_a_call_leaves_no_server(box: Path) -> None:
     with raw_server(box) as server:
         assert server.stdin is not None
@@ -300,24 +281,6 @@ def test_a_client_that_disappears_in_a_call_leaves_no_server(box: Path) -> None:
         assert server.wait(120) == 0
         assert server.stderr is not None
         assert b"Traceback" not in server.stderr.read()
-
-
-def test_a_client_that_goes_away_while_a_run_begins_leaves_no_file(box: Path) -> None:
-    params = {"name": "run", "arguments": {"pipeline": "copy"}}
-    home = Path(os.environ["PADDOCK_HOME"])
-    with raw_server(box) as server:
-        assert server.stdin is not None
-        server.stdin.write(json.dumps(HELLO).encode() + b"\n")
-        request = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
-        server.stdin.write(json.dumps(request).encode() + b"\n")
-        server.stdin.flush()
-        until(lambda: psutil.Process(server.pid).children())
-        server.stdin.close()
-        assert server.wait(120) == 0
-    place = LedgerFolder(box / ".paddock")
-    ended = until(lambda: [run for run in recent_runs([place], limit=9).runs if run.row.ended])
-    assert [run.status for run in ended] == ["completed"]
-    assert not (home / "mcp").exists()
 
 
 HELLO = {
@@ -409,23 +372,6 @@ async def test_over_http_a_key_opens_it_and_strangers_are_refused(box: Path) -> 
             assert (await http.post(url, json=HELLO, headers=bearer)).status_code == 200
 
 
-async def test_clients_that_only_say_hello_do_not_keep_others_out(box: Path) -> None:
-    keys = box.parent / "keys"
-    keys.write_text("the-key agent\n")
-    bearer = {"Authorization": "Bearer the-key"}
-    form = {"Accept": "application/json, text/event-stream", **bearer}
-    with http_server(box, keys) as url:
-        async with httpx.AsyncClient(headers=form, timeout=120) as http:
-            for _ in range(150):
-                assert (await http.post(url, json=HELLO)).status_code == 200
-            assert (await http.get(url)).status_code == 405  # nothing would be sent there
-        async with (
-            create_mcp_http_client(headers=bearer) as opened,
-            mcp.Client(streamable_http_client(url, http_client=opened)) as client,
-        ):
-            assert (await caller(client)("validate", pipeline="copy"))["ok"]
-
-
 def test_without_keys_nothing_is_served_over_http(box: Path) -> None:
     shown = CliRunner().invoke(application("mcp"), ["mcp", str(box), "--port", "8123"])
     assert shown.exit_code == 2
@@ -443,16 +389,6 @@ def test_without_the_extra_a_sentence_names_it(box: Path, monkeypatch: pytest.Mo
         "`paddock mcp` needs the package 'mcp', which is not installed.\n"
         "  Install it: `pip install 'paddock-llm[mcp]'`.\n"
     )
-
-
-def test_no_other_command_imports_the_library(box: Path) -> None:
-    code = (
-        "import sys; from paddock.runner.cli.application import GROUPS, application\n"
-        "for names in GROUPS.values():\n    application(names[0])\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('mcp', 'mcp_types')])"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout == "[]\n"
 
 
 # --- whose words they are
@@ -614,18 +550,6 @@ def test_so_many_runs_at_once_and_one_can_be_stopped(box: Path, tools_of: Tools)
     assert "was not started by an agent on this machine." in refusal(later.stop, run=name)
 
 
-def test_pipelines_are_listed_with_the_faults_that_validate_finds(
-    box: Path, tools_of: Tools
-) -> None:
-    (box / "wrong.yaml").write_text("steps: [{uses: nothing}, {uses: chat, model: none}]")
-    tools = tools_of(box)
-    faults = tools.validate("wrong")["n_faults"]
-    assert faults > 1
-    assert tools.list_pipelines()[DATA]["pipelines"][-1] == {
-        "pipeline": "wrong.yaml", "is_valid": False, "faults": faults,
-    }  # fmt: skip
-
-
 def test_a_stopped_run_ends_its_items_in_flight_and_begins_no_other(
     box: Path, tools_of: Tools
 ) -> None:
@@ -653,23 +577,6 @@ steps:
     assert ended(tools, started(tools, "slow"))["counts"]["new"] == 2
 
 
-def test_a_run_that_is_starting_is_counted_once(
-    box: Path, tools_of: Tools, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waiting_pipeline(box)
-    tools = tools_of(box, most=2, allow="run")
-    ended(tools, started(tools, "copy"))
-    monkeypatch.setattr("paddock.runner.cli.detached_run._POLL_S", 2.0)  # it is named late
-    with ThreadPoolExecutor() as threads:
-        first = threads.submit(started, tools, "slow")
-        place = LedgerFolder(box / ".paddock")
-        until(lambda: "running" in {run.status for run in recent_runs([place], limit=9).runs})
-        second = started(tools, "copy")
-        (box / "go").touch()
-        assert ended(tools, first.result())["status"] == "completed"
-        assert ended(tools, second)["status"] == "completed"
-
-
 async def test_calls_that_wait_for_a_run_keep_no_one_out(
     box: Path, tools_of: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -691,23 +598,6 @@ async def test_calls_that_wait_for_a_run_keep_no_one_out(
     assert not any(wait.done() for wait in waits)
     (box / "go").touch()
     assert [result["status"] for result in await asyncio.gather(*waits)] == ["completed"] * 3
-
-
-def test_what_a_run_returns_is_kept_until_it_has_ended(
-    box: Path, tools_of: Tools, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paddock.runner.cli.detached_run._MOST_KEPT", 1)
-    waiting_pipeline(box)
-    (box / "slow.yaml").write_text((box / "slow.yaml").read_text() + "returns: {n: 7}\n")
-    tools = tools_of(box, allow="run")
-    slow = started(tools, "slow")
-    quick = []
-    for _ in range(3):
-        quick.append(started(tools, "copy"))
-        assert ended(tools, quick[-1], has_returned)[DATA]["returns"] == {"n": 3}
-    assert "returns" not in tools.status(quick[0])[DATA]
-    (box / "go").touch()
-    assert ended(tools, slow, has_returned)[DATA]["returns"] == {"n": 7}
 
 
 def test_what_a_run_returns_says_that_it_was_cut(box: Path, tools_of: Tools) -> None:
@@ -809,20 +699,6 @@ def test_pages_leave_no_entry_out_however_large_they_are(box: Path, tools_of: To
     outputs = {path for item in done for path in item["outputs"]}
     assert (len(outputs), "out/ALL.md" in outputs) == (14, True)
     assert outdated == outputs - {"out/ALL.md"}
-
-
-def test_an_item_that_is_too_large_is_cut_and_those_after_it_are_not_lost() -> None:
-    found = [{"text": "x" * 30_000 * (n % 3), "n": n} for n in range(30)]
-    seen, offset = [], 0
-    while offset is not None:
-        page = _page("items", found, offset, 200, notes=["y" * 50_000])
-        text = answer_text(page)
-        assert len(text) <= MOST_ANSWER_BYTES
-        assert json.loads(text) == page
-        assert page["is_cut"]
-        seen += [item["n"] for item in page[DATA]["items"]]
-        offset = page["next_offset"]
-    assert seen == [*range(30)]
 
 
 # --- reviews

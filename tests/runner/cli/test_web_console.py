@@ -45,7 +45,6 @@ from tests.runner.review.served_page import in_thread
 from tests.runner.world import World
 
 CLI = "from paddock.runner.cli.application import main; main()"
-CHECKS = Path(__file__).with_name("page_checks.js").read_text("utf-8")
 HOSTILE = "</pre><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>{{7*7}}"
 NAMES = (
     "<img src=x onerror=window.hacked=3>.txt",
@@ -146,15 +145,6 @@ def test_a_thousand_runs_are_shown_by_the_hundred(tmp_path: Path) -> None:
             assert client.get("/ui/runs", params={"page": odd}).status_code == 200
 
 
-def test_a_failed_run_says_why(tmp_path: Path) -> None:
-    record_runs(tmp_path, 1)
-    record_runs(tmp_path, 1, run="broken", status="failed", message="The disk <is> full.")
-    with served(tmp_path) as address, signed_in(address) as client:
-        (run,) = links(client, "/ui/runs?show=failed", "/ui/runs/")
-        assert run.endswith("/broken")
-        assert "The disk &lt;is&gt; full." in client.get(run).text
-
-
 def test_a_run_begins_with_what_failed_and_is_red_for_what_is_new(
     world: World, tmp_path: Path
 ) -> None:
@@ -176,15 +166,6 @@ def test_a_run_begins_with_what_failed_and_is_red_for_what_is_new(
         items = [link for link in links(client, later, "/item") if "key=1.txt" in link]
         assert len(items) == 2, "on top, and in its row"
         assert "is not text" in client.get(items[0]).text
-
-
-def test_a_file_of_the_ledger_that_goes_while_a_run_is_shown_is_no_fault(tmp_path: Path) -> None:
-    record_runs(tmp_path, 1)
-    # Like SQLite's own, which it removes with the last connection: listed, then not there.
-    (tmp_path / ".paddock/ledger.sqlite-gone").symlink_to("nowhere")
-    with served(tmp_path) as address, signed_in(address) as client:
-        (run,) = links(client, "/ui/runs", "/ui/runs/")
-        assert client.get(run).status_code == 200
 
 
 def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
@@ -228,21 +209,6 @@ def test_a_mistake_in_one_folder_is_that_folders_fault(tmp_path: Path) -> None:
             for part in ("wrong/paddock.toml", "odd/.paddock/ledger", "newer/.paddock/ledger"):
                 assert any(part in box for box in boxes)
         assert len(links(client, "/ui/runs", "/ui/runs/")) == 1
-
-
-def test_a_ledger_that_became_empty_is_named(tmp_path: Path) -> None:
-    world = World(tmp_path / "was")
-    world.documents(1)
-    world.run()
-    (tmp_path / "new/.paddock").mkdir(parents=True)
-    for name in ("was", "new"):
-        (tmp_path / name / ".paddock/ledger.sqlite").write_bytes(b"")
-    with served(tmp_path) as address, signed_in(address) as client:
-        (box,) = re.findall(r'<div class="error"><p>([^<]*)', client.get("/ui/runs").text)
-    assert box == (
-        f"{tmp_path / 'was/.paddock/ledger.sqlite'}: this ledger is empty, though there were runs. "
-        "Copy it back, or let the next run begin a new one."
-    )
 
 
 def test_pipelines_have_the_faults_that_validate_finds(world: World, tmp_path: Path) -> None:
@@ -307,15 +273,6 @@ def test_a_pipelines_page_has_its_steps_in_one_another_and_what_the_last_run_did
         assert body[1].startswith("sum · chat · 2 times")
         assert digest.startswith("digest · chat · 1 done")
         assert steps_of(client, outer)[1] == inner
-
-
-def test_documents_that_are_yaml_files_are_no_pipelines(world: World, tmp_path: Path) -> None:
-    world.documents(1)
-    world.write("inbox/sent.yaml", "steps: [{uses: files.scan, with: {root: .}}]")
-    with served(tmp_path) as address, signed_in(address) as client:
-        page = client.get("/ui/pipelines").text
-    assert ">pipeline.yaml<" in page
-    assert "sent.yaml" not in page
 
 
 def test_a_running_run_has_one_time_and_one_count(tmp_path: Path) -> None:
@@ -543,40 +500,6 @@ def test_names_prompts_and_answers_are_never_markup(
         assert all(url.startswith((base, "data:")) for url in page.asked_for())
 
 
-@needs_browser
-@pytest.mark.parametrize("width", [1600, 390])
-def test_pages_are_readable_in_every_window_and_both_colours(
-    world: World, tmp_path: Path, chromium: Browser, width: int
-) -> None:
-    world.documents(2)
-    world.write(f"inbox/{'a-rather-long-name-' * 8}.txt", "text " * 500)
-    world.run()
-    with served(tmp_path) as address, signed_in(address) as client:
-        page = opened(chromium, address, width=width, height=900)
-        (run,) = links(client, "/ui/runs", "/ui/runs/")
-        first = links(client, run, "/item")[0]
-        key = httpx.URL(first).params["key"]
-        for path, heading in (
-            ("/ui/pipelines", "Pipelines"), ("/ui/runs", "Runs"), (run, "summaries"), (first, key),
-            ("/ui/models", "Models"), ("/ui/settings", "Settings"),
-        ):  # fmt: skip
-            go(page, path, heading)
-            for scheme in ("light", "dark"):
-                page.prefer(scheme)
-                assert page.ask(f"{CHECKS} outside()") == []
-                assert page.ask(f"{CHECKS} pale()") == []
-                assert page.ask("document.documentElement.scrollWidth <= innerWidth")
-            nodes = page.send("Accessibility.getFullAXTree")["nodes"]
-            named = {"link", "button", "searchbox", "textbox", "navigation", "region"}
-            bare = [
-                node["role"]["value"] for node in nodes
-                if not node.get("ignored") and node["role"]["value"] in named
-                and not str(node.get("name", {}).get("value", "")).strip()
-            ]  # fmt: skip
-            assert bare == []
-        assert page.complaints() == []
-
-
 def test_a_page_is_sent_again_by_server_sent_events_only_when_it_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -705,27 +628,3 @@ def test_a_signal_ends_the_command_while_an_action_waits_for_a_service(
             finally:
                 running.kill()
                 asking.join(120)
-
-
-def test_a_signal_in_the_middle_of_requests_ends_the_command(tmp_path: Path) -> None:
-    record_runs(tmp_path / "pipes", 1)
-    with commanded(tmp_path) as (running, address):
-        has_answered = threading.Event()
-
-        def keep_asking() -> None:
-            with suppress(httpx.HTTPError), signed_in(address) as client:
-                while True:
-                    client.get("/ui/console.css")
-                    has_answered.set()
-
-        asking = [threading.Thread(target=keep_asking) for _ in range(4)]
-        for thread in asking:
-            thread.start()
-        try:
-            assert has_answered.wait(120)
-            running.terminate()
-            assert running.wait(120) == 0
-        finally:
-            running.kill()
-            for thread in asking:
-                thread.join(120)

@@ -13,7 +13,6 @@ from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.compare.comparison_text import comparison_suites, comparison_text
 from paddock.runner.compare.regression_check import EarlierResult, result_change
 from paddock.runner.testing.junit_and_markdown import junit_xml
-from tests.browser import browser, needs_browser
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
@@ -196,32 +195,6 @@ def test_a_variant_has_the_peak_of_the_models_that_it_asked_or_what_is_planned_f
     assert "memory" not in comparison_text(bills.compare(models=MODELS)), "none is known"
 
 
-def test_a_variant_of_which_one_model_was_not_loaded_has_no_memory(bills: Bills) -> None:
-    """The part that is loaded would be the least of all, and be taken for the whole."""
-    text = bills.text.replace("  clerk:", "  boss: {ref: big, ctx: 2k}\n  clerk:").replace(
-        "        review: {when: evidence.missing}\n", "        escalate: {to: boss, when: true}\n"
-    )
-    pair = Bills(bills.folder / "pair", text, pool_kind=Loading)
-    (found,) = pair.compare().variants
-    assert len(pair.made.chats) == 2 * N_BILLS
-    assert found.run.memory_bytes is None
-
-
-@needs_browser
-def test_the_answers_of_four_variants_stand_side_by_side_on_a_screen(bills: Bills) -> None:
-    """Their names, as headings, must wrap: else two of them were out of sight, to the right."""
-    prompts = ("prompts/without-examples.md", "prompts/with-three-examples.md")
-    for number, prompt in enumerate(prompts):
-        bills.write(prompt, f"Prompt {number}. {{{{ steps.text.text }}}}")
-    found = bills.compare(models=MODELS, prompts=(f"bill={','.join(prompts)}",))
-    file = bills.folder / "compare.html"
-    file.write_text(comparison_page(found), "utf-8")
-    with browser() as chromium:
-        page = chromium.page(file.as_uri(), width=1280, height=900)
-        tables = "[...document.querySelectorAll('.scroll')]"
-        assert page.ask(f"{tables}.filter(node => node.scrollWidth > node.clientWidth).length") == 0
-
-
 def test_the_page_loads_nothing_and_marks_words_that_differ(bills: Bills) -> None:
     def hostile(request: ChatRequest) -> str:
         return clerk(request).replace('R-1"', '<script>alert(1)</script>"')
@@ -243,11 +216,6 @@ def test_a_gold_row_that_may_be_about_two_items_counts_for_neither(bills: Bills)
         "gold.csv: 1 row that may be about several items do not count, such as '00.txt': "
         "'00.txt' or 'more/00.txt'. Write a `gold.key` that differs for each, as `doc.relpath`.",
     )
-
-
-def test_where_no_variant_could_be_run_nothing_is_said_of_the_gold(bills: Bills) -> None:
-    found = bills.compare(prompts=("bill=prompts/none.md",))
-    assert [note.partition(":")[0] for note in found.notes] == ["bill=prompts/none.md"]
 
 
 def test_an_item_or_a_variant_that_only_the_earlier_result_has_is_a_loss(bills: Bills) -> None:

@@ -1,11 +1,9 @@
 """Variants of a pipeline are run without touching it, and no call is made twice."""
 
-import time
 from pathlib import Path
 
 import pytest
 
-from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.errors import PipelineError
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
@@ -136,19 +134,3 @@ def test_a_step_that_may_change_something_is_not_run(bills: Bills) -> None:
         "A comparison runs only steps that change nothing."
     )
     assert len([*(bills.folder / "inbox").iterdir()]) == N_BILLS
-
-
-def test_a_sample_is_the_same_items_of_each_variant(bills: Bills) -> None:
-    small, big = bills.runs(models=("clerk=small,big",), sample=ItemSample(5))
-    assert list(small.items) == list(big.items)
-    assert (len(small.items), small.n_unsampled) == (5, N_BILLS - 5)
-
-
-def test_a_budget_that_is_used_up_leaves_variants_for_the_next_time(bills: Bills) -> None:
-    runs = bills.runs(models=("clerk=small,big",), until=time.monotonic() + 0.5)
-    assert {run.fault for run in runs} == {
-        "it was not begun: the budget is used up. The same command goes on."
-    }
-    assert all(run.is_over_budget for run in runs)
-    runs = bills.runs(models=("clerk=small,big",), until=time.monotonic() + 600)
-    assert [run.fault for run in runs] == [None, None]

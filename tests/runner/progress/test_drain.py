@@ -95,17 +95,6 @@ def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(
     assert again.cached_calls == 0
 
 
-def test_a_border_closed_before_the_start_begins_nothing(world: World) -> None:
-    world.documents(2)
-    stop_gate = StopGate()
-    stop_gate.close("Another run of its group has begun", "interrupted")
-    report = bordered(world, stop_gate, FakePool())
-    assert (report.status, report.exit_status(), report.calls) == ("interrupted", 130, 0)
-    assert report.message == (
-        "Another run of its group has begun. Some steps are left; the same command goes on."
-    )
-
-
 def test_a_run_that_is_done_all_the_same_is_completed(world: World) -> None:
     world.documents(1)
     stop_gate = StopGate()
@@ -211,25 +200,6 @@ def test_items_in_flight_are_counted_before_another_begins(world: World, tmp_pat
     assert 15 <= report.counts["new"] <= 31
 
 
-def test_a_budget_smaller_than_anything_gets_on_item_by_item(world: World) -> None:
-    world.edit("name: summaries\n", "name: summaries\nbudget: {time: 1ms}\n")
-    world.documents(3)
-    ends = []
-    for _ in range(4):
-        report = world.run(pool=FakePool(delay_s=0.01))
-        ends.append((report.status, report.calls))
-    assert ends == [("budget", 1)] * 3 + [("completed", 1)]
-
-
-def test_the_words_of_a_budget_of_time(world: World) -> None:
-    world.edit("name: summaries\n", "name: summaries\nbudget: {time: 1ms}\n")
-    world.documents(2)
-    report = world.run(pool=FakePool(delay_s=0.01))
-    assert report.message == (
-        "The budget of under 0.1 s is used up. 1 item is left; the same command goes on."
-    )
-
-
 def test_sigusr1_closes_the_border_of_a_run(world: World, fork_server: ForkServer) -> None:
     world.edit("    do:\n", "    max_parallel: 2\n    do:\n")
     world.documents(12)
@@ -250,14 +220,6 @@ def test_sigusr1_closes_the_border_of_a_run(world: World, fork_server: ForkServe
         f"A stop was requested. {12 - len(done)} items are left; the same command goes on."
     )
     assert world.run().counts == {"fresh": len(done), "new": 12 - len(done) + 1}
-
-
-def test_prefect_shows_a_budget_by_its_own_name() -> None:
-    from paddock.runner.workers.pipeline_flow import state_of
-
-    state = state_of(Report("r", "p", "budget", {"new": 2}, message="The budget is used up."))
-    assert (state.name, state.message) == ("Budget", "The budget is used up.")
-    assert state.is_completed()
 
 
 def test_a_run_that_waits_for_another_one_waits_no_longer(

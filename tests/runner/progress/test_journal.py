@@ -1,7 +1,6 @@
 """What a run writes down of itself: one JSON object a line, bounded, without secrets."""
 
 import contextlib
-import io
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -78,12 +77,6 @@ def test_a_run_that_an_error_ends_says_so_in_journal_and_ledger(tmp_path: Path) 
     assert "gives two items of block 'each' the same key '1'" in last["message"]
 
 
-def test_a_plan_writes_no_journal(world: World, tmp_path: Path) -> None:
-    world.documents(1)
-    world.plan()
-    assert not (tmp_path / ".paddock" / "runs").exists()
-
-
 def test_what_is_secret_is_taken_out_of_names_errors_and_notes() -> None:
     lines: list[str] = []
     observer = RunJournal(
@@ -112,15 +105,6 @@ def test_calls_that_the_ledger_answered_are_not_counted_as_work() -> None:
     assert (item["calls"], item["tokens"]) == (1, 15)
 
 
-def test_a_name_that_is_no_unicode_can_be_written(tmp_path: Path) -> None:
-    file = tmp_path / "runs" / "a.jsonl"
-    with LineWriter(file) as lines:
-        observer = RunJournal(lines)
-        observer.began("a", "p", [])
-        observer.item("each", os.fsdecode(b"\xff.md"), ItemState.DONE, None)
-    assert json.loads(file.read_text().splitlines()[1])["key"] == "\udcff.md"
-
-
 def test_a_long_journal_keeps_what_failed_and_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,12 +122,6 @@ def test_a_long_journal_keeps_what_failed_and_the_end(
     assert [line["event"] for line in entries[-3:]] == ["item", "ended", "left_out"]
     assert entries[-3]["key"] == "bad.md"
     assert entries[-1]["lines"] + len(entries) - 1 == 1_003
-
-
-def test_a_journal_that_cannot_be_written_does_not_disturb_the_run(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with LineWriter(tmp_path / "file" / "a.jsonl") as lines:
-        RunJournal(lines).began("a", "p", [])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT TRIED: there is no /dev/full")
@@ -224,10 +202,3 @@ def test_a_pipe_that_no_one_empties_does_not_hold_up_the_run(
     os.close(reading)  # which ends the thread that writes
     with contextlib.suppress(BrokenPipeError):
         stream.close()
-
-
-def test_a_stream_gets_each_line_whole() -> None:
-    stream = io.StringIO()
-    with LineWriter(stream) as lines:
-        RunJournal(lines).began("a", "p", ["x"])
-    assert json.loads(stream.getvalue())["steps"] == ["x"]

@@ -1,15 +1,11 @@
 """What a run is said to have done: "nothing to do" only where nothing was done."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from paddock.runner.api import run
 from paddock.runner.cli.history_text import run_result_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.core.run_records import StepRecord
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import recent_runs
 from paddock.runner.progress.prefect_view import last_state
@@ -82,12 +78,3 @@ def test_a_run_that_failed_or_was_stopped_is_not_said_to_have_had_nothing_to_do(
         report = Report("r", "p", status, {})
         assert report.done_in_words() == ""
         assert last_state(report).message == status
-
-
-def test_a_step_takes_no_negative_time_when_the_clock_is_set_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made = StepRecord("a", "chat", 1, None)
-    monkeypatch.setattr(time, "time", lambda: made.began - 3600.0)
-    made.end()
-    assert made.seconds >= 0

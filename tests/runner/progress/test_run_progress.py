@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from paddock.engine.memory.pool_stats import ModelStats, PoolStats
-from paddock.engine.request import Usage
-from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.live_displays import LiveTable
 from paddock.runner.progress.run_display import ProgressLines, run_observer, script_observer
-from paddock.runner.progress.run_progress import RunProgress
 from tests.runner.world import World
 
 
@@ -80,14 +76,6 @@ def test_a_notebook_rewrites_one_output(world: World, monkeypatch: pytest.Monkey
         world.run(observer=observer)
     (output,) = outputs
     assert "each: 3 done in" in output[-1]
-
-
-def test_a_script_without_a_terminal_shows_nothing(
-    world: World, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with script_observer() as observer:
-        world.run(observer=observer)
-    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_known_to_fail_or_not_asked_for_is_not_called_fresh(
@@ -171,30 +159,6 @@ def test_the_table_shows_done_running_left_speed_and_time_to_go(clock: Clock) ->
     assert shown[5] == "12 s, 25 tokens/s"
 
 
-def test_what_the_pool_holds_is_shown() -> None:
-    table = live(Clock())
-    held = (ModelStats("smollm2:135m", "ready", 9, 8, 90, 3), ModelStats("vec", "loading", 1, 0, 0))
-    table.pool(lambda: PoolStats(held, {}))
-    assert "pool: smollm2:135m 3 of 8 sequences, vec loading" in picture(table)
-
-
-def test_the_table_fits_a_narrow_terminal(clock: Clock) -> None:
-    table = live(clock, width=50)
-    table.began("swift-otter", "digest", ["each"])
-    table.step("each", 3, 0)
-    table.item("each", "a-very-long-name-of-a-document-" * 3, ItemState.RUNNING, "summary")
-    assert max(map(len, picture(table, 50).splitlines())) <= 50
-
-
-def test_more_documents_than_fit_are_counted() -> None:
-    table = live(Clock())
-    table.began("r", "p", ["each"])
-    table.step("each", 9, 0)
-    for number in range(6):
-        table.item("each", f"{number}.md", ItemState.RUNNING, None)
-    assert "reading: 0.md, 1.md, 2.md, 3.md, and 2 more" in picture(table)
-
-
 def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
     table = live(Clock())
     table.began("r", "p", ["each"])
@@ -223,33 +187,6 @@ def test_the_last_picture_and_every_line_stay(clock: Clock) -> None:
     assert shown[0] == ["run", "swift-otter", "of", "digest"]
     assert shown[1] == ["each:", "failed", "a.md:", "damaged"]
     assert [line[0] for line in shown[2:]] == ["step", "each", "under"]
-
-
-def test_tokens_of_two_steps_at_work_are_told_apart_by_their_calls(clock: Clock) -> None:
-    pace = RunProgress(clock)
-    pace.began("r", "p", ["one", "two"])
-    for step in ("one", "two"):
-        pace.step(step, 2, 0)
-        pace.item(step, "a", ItemState.RUNNING, None)
-    clock.now += 1
-    for step, n_tokens, is_cached in (("two", 60, False), ("one", 90, True)):
-        usage = Usage(completion_tokens=n_tokens)
-        pace.call(step, "a", ModelCall("hash", "chat", "writer", usage, 0, is_cached))
-    clock.now += 2
-    assert pace.steps["one"].meter.rate() is None
-    assert pace.steps["two"].meter.rate() == 30
-
-
-def test_without_a_terminal_plain_lines_are_used() -> None:
-    with run_observer(environ={"TERM": "xterm"}) as observer:
-        assert type(observer) is ProgressLines
-
-
-def test_a_single_step_that_is_fresh_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ProgressLines(Clock())
-    lines.step("docs", 1, 0)
-    lines.step("digest", 1, 1)
-    assert capsys.readouterr().err == "digest: fresh\n"
 
 
 def test_what_a_step_prints_is_kept_from_those_who_read_one_object(

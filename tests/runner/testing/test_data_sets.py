@@ -164,14 +164,6 @@ def test_a_row_that_cannot_run_does_not_pass_and_the_others_go_on(data: Data) ->
     assert case.problems[0].message.startswith("row 2: ")
 
 
-def test_junit_has_the_data_set_as_a_case_with_its_rows_in_words(data: Data) -> None:
-    data.edit("pass: 0.75", "pass: 0.9")
-    options = suite_runner.SuiteOptions("auto", pool=FakePool(answer=labelled))
-    text = junit_xml(suite_runner.run_suites(suite_runner.read_suites([data.file]), options))
-    assert "row 4: what the run returns is not equal" in text
-    assert "3 of 4 rows passed" in text
-
-
 def test_a_list_of_tests_may_have_data_sets_too(tmp_path: Path) -> None:
     Data(
         tmp_path,
@@ -212,12 +204,6 @@ def test_a_data_set_that_cannot_be_used_is_a_fault_with_its_place(
         suite_runner.read_suites([data.file])
     assert words in str(caught.value)
     assert "pipeline.yaml:" in str(caught.value)
-
-
-def test_an_empty_data_set_is_a_fault(tmp_path: Path) -> None:
-    data = Data(tmp_path, rows="text,label\n")
-    with pytest.raises(PipelineError, match=r"cases\.csv' has no rows"):
-        suite_runner.read_suites([data.file])
 
 
 def test_case_is_known_only_where_there_is_a_data_set(data: Data) -> None:

@@ -150,29 +150,6 @@ def test_a_report_never_replaces_a_file_that_is_no_report(
     assert (file.read_bytes(), bills.made.chats) == (before, [])
 
 
-def test_a_report_never_replaces_what_the_command_reads(bills: Bills) -> None:
-    (bills.folder / "prompts" / "empty.md").write_text("")
-    done = compare(".", "--prompt", "bill=prompts/b.md,prompts/empty.md", "--report",
-                   "prompts/../prompts/empty.md")  # fmt: skip
-    assert done.exit_code == 2
-    assert "is read by this command." in done.stderr
-
-
-def test_a_wrong_option_leaves_an_earlier_report(bills: Bills) -> None:
-    assert compare(".", "--report", "compare.html", "--junit", "j.xml").exit_code == 0
-    assert compare(".", "--report", "compare.html", "--prompt", "nope=x.md").exit_code == 2
-    assert compare(".", "--junit", "j.xml", "--seed", "1").exit_code == 2
-    assert (bills.folder / "compare.html").exists() and (bills.folder / "j.xml").exists()
-    assert compare(".", "--report", "compare.html", "--junit", "j.xml").exit_code == 0
-
-
-def test_gold_is_checked_with_the_file(bills: Bills) -> None:
-    bills.edit("metrics: {total: {number: 0.01}}", "metrics: {total: roughly}")
-    done = compare(".")
-    assert done.exit_code == 2
-    assert "pipeline.yaml:26:" in done.stderr and "'roughly'" in done.stderr
-
-
 def test_the_adopted_variant_is_written_into_the_file_and_what_becomes_stale_is_said(
     bills: Bills,
 ) -> None:
@@ -276,13 +253,6 @@ def test_what_the_file_names_under_compare_is_compared_and_options_win(bills: Bi
     assert bills.run(pool=FakePool(answer=clerk)).status == "completed", "a run heeds none of it"
 
 
-def test_a_file_may_say_on_how_many_documents_and_an_option_wins(bills: Bills) -> None:
-    bills.write("pipeline.yaml", bills.text + "compare: {sample: 4}\n")
-    comparison = json.loads(compare(".", "--json").stdout)
-    assert (comparison["items"], comparison["unsampled"]) == (4, N_BILLS - 4)
-    assert json.loads(compare(".", "--sample", "6", "--json").stdout)["items"] == 6
-
-
 def test_examples_are_proposed_once_people_have_decided_on_some_answers(bills: Bills) -> None:
     bills.edit("when: evidence.missing", "when: true")
     bills.run(pool=FakePool(answer=clerk))
@@ -319,26 +289,6 @@ def test_a_fault_under_compare_is_a_note_of_a_run_which_goes_on(bills: Bills) ->
     found = [note for note in notes.texts if "compare" in note]
     assert all(note.startswith("`paddock compare` would refuse this file: ") for note in found)
     assert [block in note for note in found] == [False, True]
-
-
-def test_validate_finds_a_fault_under_compare_at_its_place(bills: Bills) -> None:
-    faulty = "compare:\n  model: {clrk: [small, big]}\n  step: bil\n  set: {bill: 1}\n"
-    bills.write("pipeline.yaml", bills.text + faulty)
-    faults = validate(bills.folder / "pipeline.yaml").faults
-    found = [(fault.mark.line, fault.mark.column, fault.message) for fault in faults if fault.mark]
-    assert found == [
-        (28, 11, "there is no model 'clrk' under `models`."),
-        (29, 9, "there is no step 'bil' that answers."),
-        (30, 9, "'bill' names no key of the step."),
-    ]
-    done = compare(".")
-    assert done.exit_code == 2
-    assert "pipeline.yaml:28:11: there is no model 'clrk' under `models`." in done.output
-    bills.write("pipeline.yaml", bills.text + "compare: {temperature: 0}\n")
-    done = compare(".")
-    assert done.exit_code == 2
-    assert "pipeline.yaml:27:11" in done.output
-    assert "'temperature'" in done.output
 
 
 @pytest.mark.parametrize(
@@ -405,10 +355,3 @@ def test_the_file_may_name_an_earlier_result_and_an_allowed_loss_beside_it(
     missing = compare("bills", "--against", "main.json")
     assert missing.exit_code == 2
     assert "main.json: cannot be read: No such file" in missing.output
-
-
-def test_an_option_that_is_given_twice_adds_its_values(bills: Bills) -> None:
-    comparison = json.loads(
-        compare(".", "--model", "clerk=small", "--model", "clerk=big,small", "--json").stdout
-    )
-    assert [variant["name"] for variant in comparison["variants"]] == ["clerk=small", "clerk=big"]

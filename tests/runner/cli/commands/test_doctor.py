@@ -42,20 +42,6 @@ def test_a_processor_build_that_meets_a_device_is_loud_about_it() -> None:
     assert doctor.findings_exit_status(found) == 0
 
 
-@pytest.mark.parametrize(
-    ("gpu", "flag"),
-    [(Gpu("rocm", "gfx942"), "-DGGML_HIP=on"), (Gpu("metal", "Apple"), "-DGGML_METAL=on")],
-)
-def test_each_kind_of_device_gets_its_own_line(gpu: Gpu, flag: str) -> None:
-    found = list(doctor.gpu_findings([gpu], CPU_BUILD, {}))
-    assert f'CMAKE_ARGS="{flag}"' in found[1].remedy
-
-
-def test_a_build_for_the_device_is_content() -> None:
-    found = list(doctor.gpu_findings([H200], GPU_BUILD, {}))
-    assert [finding.level for finding in found] == ["ok", "ok"]
-
-
 def test_device_memory_driver_and_build_are_named() -> None:
     mib = 1024**2
     gpu = Gpu("cuda", "NVIDIA H200", 143771 * mib, "9.0", 143156 * mib, "GPU-7c1f0a2e", "570.86.10")
@@ -94,16 +80,6 @@ def test_a_build_for_the_device_that_does_not_find_it_is_told_apart_with_its_rea
 def ours(folder: Path) -> dict[str, str]:
     """Name a folder with the variable that points to libraries."""
     return {"LLAMA_CPP_LIB_PATH": str(folder)}
-
-
-def test_the_chosen_processor_library_is_named(tmp_path: Path) -> None:
-    native = NativeBuild(
-        supports_gpu=False, features=("AVX512",), backends=("vulkan",), variant="zen4"
-    )
-    found = next(doctor.gpu_findings([], native, ours(tmp_path)))
-    assert found.text.endswith(
-        f"with libraries of {tmp_path}, built for VULKAN, on this processor as zen4; AVX512"
-    )
 
 
 def test_a_graphics_library_that_cannot_be_loaded_is_told() -> None:
@@ -232,16 +208,6 @@ def test_who_holds_the_port_is_told(server: str) -> None:
     assert finding.text.startswith(f"{server}: taken by another program (")
     assert finding.text.endswith(f", process {os.getpid()})")
     assert finding.remedy == f"paddock serve --port {port + 1}, or stop the other program."
-
-
-def test_next_to_a_port_of_ones_own_ollamas_is_looked_at_too() -> None:
-    about = [finding.text for finding in doctor.port_findings(ServiceAddress(port=1))]
-    assert about[0] == "127.0.0.1:1 is free"
-    assert about[1].startswith("127.0.0.1:11434")
-
-
-def test_a_process_is_told_from_a_unit() -> None:
-    assert not doctor.is_systemd_unit(os.getpid(), "ollama.service")
 
 
 def test_warnings_stand_out_with_what_to_do_below() -> None:

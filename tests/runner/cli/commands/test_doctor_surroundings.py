@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from paddock.runner.cli import doctor
 from paddock.runner.cli.doctor import Finding
 from paddock.runner.settings import Settings, read_settings
@@ -25,19 +23,6 @@ def test_a_proxy_that_would_be_asked_for_this_machine_is_a_warning(tmp_path: Pat
             "export NO_PROXY='intern,localhost,127.0.0.1,::1'",
         ),
     ]
-
-
-@pytest.mark.parametrize("spared", ["localhost,127.0.0.1", "*"])
-def test_a_proxy_that_spares_this_machine_is_fine(tmp_path: Path, spared: str) -> None:
-    environ = {"http_proxy": "http://proxy", "NO_PROXY": spared}
-    assert [finding.level for finding in doctor.proxy_findings(settings(tmp_path), environ)] == [
-        "ok"
-    ]
-
-
-def test_a_proxy_for_https_alone_is_no_matter_for_this_machine(tmp_path: Path) -> None:
-    found = list(doctor.proxy_findings(settings(tmp_path), {"HTTPS_PROXY": "http://proxy"}))
-    assert [finding.level for finding in found] == ["ok"]
 
 
 def test_who_may_ask_is_told(tmp_path: Path) -> None:

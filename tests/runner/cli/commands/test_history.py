@@ -5,19 +5,15 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.retention import clean_in_subprocess
 from paddock.runner.ledger.run_store import RunStore
-from paddock.runner.settings import read_settings
 from tests.runner.cli.commands.shell import PADDOCK, invoke
 from tests.runner.world import World
 
@@ -74,14 +70,6 @@ def test_the_runs_of_every_pipeline_below_are_listed_the_newest_first(world: Wor
     assert row["file"] == str(world.file)
 
 
-def test_the_table_says_what_became_of_the_items(world: World) -> None:
-    report = world.run()
-    table = invoke("runs").stdout.splitlines()
-    assert table[0].split() == ["RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY"]
-    assert table[1].startswith(f"{report.run}   summaries   quarantined   just now")
-    assert table[1].endswith("3 done, 1 quarantined   hand")
-
-
 def test_a_run_whose_process_is_gone_has_died(world: World) -> None:
     noted(world, "dead-duck", host=HOST, pid=dead_pid())
     noted(world, "live-lark", host=HOST, pid=os.getpid(), trigger="watch")
@@ -92,13 +80,6 @@ def test_a_run_whose_process_is_gone_has_died(world: World) -> None:
     assert "watch" in invoke("runs").stdout
     assert "hand on elsewhere (start 2)" in invoke("runs").stdout
     assert "Its process is gone; the same command continues." in invoke("logs", "dead-duck").stdout
-
-
-def test_a_process_that_was_given_the_number_of_a_dead_one_is_not_taken_for_it(
-    world: World,
-) -> None:
-    noted(world, "dead-duck", host=HOST, pid=os.getpid(), started=time.time() - 86_400 * 365)
-    assert [run["status"] for run in runs()] == ["died"]
 
 
 def test_a_running_run_says_how_far_it_is(world: World) -> None:
@@ -112,30 +93,6 @@ def test_a_running_run_says_how_far_it_is(world: World) -> None:
     text = "".join(json.dumps(line) + "\n" for line in lines)
     world.write(".paddock/runs/live-lark.jsonl", text + '{"event": "it')
     assert "12 of 40, 1 failed" in invoke("runs").stdout
-
-
-def test_runs_that_are_not_shown_are_counted(world: World) -> None:
-    for name in ("one", "two", "three"):
-        noted(world, name)
-    assert invoke("runs").stderr == ""
-    assert invoke("runs", "-n", "2").stderr == "2 of 3 runs; `--limit 3` shows all.\n"
-
-
-def test_no_run_yet_is_no_fault(world: World) -> None:
-    for place in (".", str(world.file)):
-        done = invoke("runs", place)
-        assert (done.exit_code, done.stderr) == (0, "No run yet.\n")
-    assert runs() == []
-    world.run()
-    (world.folder / "inbox/bad.pdf").unlink()
-
-
-def test_a_ledger_that_cannot_be_read_does_not_hide_the_others(world: World) -> None:
-    report = world.run()
-    world.write("../other/.paddock/ledger.sqlite", "no database " * 1_000)
-    result = invoke("runs")
-    assert (result.exit_code, report.run in result.stdout) == (0, True)
-    assert "other/.paddock/ledger.sqlite: the ledger cannot be read" in result.stderr
 
 
 def test_a_ledger_that_cannot_be_read_is_not_said_to_have_no_run(world: World) -> None:
@@ -155,12 +112,6 @@ def test_wrong_settings_of_a_folder_end_with_the_status_of_what_is_wrong(world: 
         assert (result.exit_code, "paddock.toml" in result.stderr) == (2, True)
 
 
-def test_a_place_that_is_not_there_is_named(world: World) -> None:
-    for command in (("runs", "nowhere"), ("logs", "x", "nowhere"), ("clean", "nowhere")):
-        result = invoke(*command)
-        assert (result.exit_code, result.stderr) == (2, "There is no file or folder 'nowhere'.\n")
-
-
 def test_the_log_of_a_run_shows_each_item_and_what_failed(world: World) -> None:
     report = world.run()
     text = invoke("logs", report.run).stdout
@@ -171,21 +122,6 @@ def test_the_log_of_a_run_shows_each_item_and_what_failed(world: World) -> None:
     assert bad in text
     lines = invoke("logs", report.run, "--failed").stdout.splitlines()
     assert [line[14:] for line in lines[3:]] == [bad]
-
-
-def test_the_latest_run_is_shown_when_none_is_named(world: World) -> None:
-    world.run()
-    last = world.run().run
-    for arguments in ((), ("news",), ("news/pipeline.yaml",), ("./news",)):
-        given = ("logs", *arguments) if arguments != ("news",) else ("logs", "./news")
-        assert invoke(*given).stdout.startswith(f"run {last} of")
-
-
-def test_a_log_for_machines_is_one_object(world: World) -> None:
-    report = world.run()
-    log = json.loads(invoke("logs", report.run, "--json", "--failed").stdout)
-    assert log["run"]["run"] == report.run
-    assert [line["key"] for line in log["lines"]] == ["bad.pdf"]
 
 
 def test_without_its_journal_a_run_is_told_of_by_the_ledger(world: World) -> None:
@@ -254,38 +190,9 @@ def test_clean_says_what_would_go_and_removes_it(world: World) -> None:
     assert world.run().counts == {"fresh": 3, "quarantined": 1}
 
 
-def test_clean_for_machines_is_one_object(world: World) -> None:
-    world.run()
-    report = json.loads(invoke("clean", "--json", "--older-than", "0s").stdout)
-    assert (report["ok"], report["logs"], report["calls"], report["faults"]) == (True, 1, 0, [])
-
-
-def test_an_age_that_is_none_is_told(world: World) -> None:
-    result = invoke("clean", "--older-than", "soon")
-    assert (result.exit_code, result.stderr) == (
-        2,
-        "--older-than: 'soon' is not a time.\n  Write it as 30d or 12h.\n",
-    )
-
-
 def test_clean_names_the_ledger_that_it_cannot_clean(world: World) -> None:
     world.run()
     world.write("../other/.paddock/ledger.sqlite", "no database " * 1_000)
     result = invoke("clean")
     assert result.exit_code == 1
     assert "other/.paddock/ledger.sqlite: the ledger cannot be read" in result.stderr
-
-
-def test_tidying_up_does_the_same_in_a_process_of_its_own(world: World) -> None:
-    world.run()
-    connection = sqlite3.connect(world.folder / ".paddock/ledger.sqlite")
-    connection.execute("update calls set at = 0, scope = 'gone'")
-    connection.execute("delete from provenance")
-    connection.commit()
-    settings = replace(read_settings(world.folder), state_dir=world.folder / "home")
-    assert asyncio.run(clean_in_subprocess(settings, [world.folder])) == ()
-    assert connection.execute("select count(*) from calls").fetchone() == (0,)
-    connection.close()
-    assert asyncio.run(clean_in_subprocess(settings, [])) == ()
-    (fault,) = asyncio.run(clean_in_subprocess(settings, [world.folder / "nowhere"]))
-    assert fault.startswith("the ledgers could not be cleaned: There is no file or folder '")

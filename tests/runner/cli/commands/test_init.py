@@ -1,7 +1,5 @@
 """A new pipeline folder from a template that comes with the package."""
 
-import json
-import re
 import subprocess
 from pathlib import Path
 
@@ -18,9 +16,8 @@ from paddock.runner.cli.pipeline_draft import (
     DraftAnswers,
     Result,
 )
-from tests.runner.cli.commands.shell import PADDOCK
 from tests.runner.cli.commands.shell import paddock_here as paddock
-from tests.runner.cli.commands.terminal import CTRL_C, CTRL_D, terminal
+from tests.runner.cli.commands.terminal import terminal
 
 SCHEMA = {"title": "A pipeline"}
 
@@ -55,11 +52,6 @@ def test_templates_are_the_folders_with_a_pipeline(examples: Path) -> None:
     ]
 
 
-def test_the_package_brings_its_templates() -> None:
-    assert {"folder-digest", "minimal"} <= {template.name for template in list_templates()}
-    assert all(template.description for template in list_templates())
-
-
 def test_documents_come_along_but_not_what_runs_left_behind(examples: Path, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "place"
     written = copy_template("digest", folder, SCHEMA, examples=examples)
@@ -71,23 +63,6 @@ def test_documents_come_along_but_not_what_runs_left_behind(examples: Path, tmp_
     ]
     there = {path for path in folder.rglob("*") if path.is_file()}
     assert set(written) == there - {folder / ".paddock/.gitignore"}
-
-
-def test_a_package_is_a_template_as_well(examples: Path, tmp_path: Path) -> None:
-    written = copy_template("package", tmp_path / "mine", SCHEMA, examples=examples)
-    assert [file.name for file in written] == ["pyproject.toml"]
-
-
-def test_the_schema_lies_where_the_first_line_of_the_template_points(tmp_path: Path) -> None:
-    copy_template("folder-digest", tmp_path / "new", SCHEMA)
-    first = (tmp_path / "new/pipeline.yaml").read_text("utf-8").splitlines()[0]
-    schema = tmp_path / "new" / first.partition("$schema=")[2]
-    assert json.loads(schema.read_text()) == SCHEMA
-
-
-def test_an_empty_folder_is_filled(examples: Path, tmp_path: Path) -> None:
-    (tmp_path / "new").mkdir()
-    assert copy_template("minimal", tmp_path / "new", SCHEMA, examples=examples)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(examples: Path, tmp_path: Path) -> None:
@@ -103,13 +78,6 @@ def test_a_folder_with_something_in_it_is_left_alone(examples: Path, tmp_path: P
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
-def test_a_file_is_no_folder(examples: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CommandError) as caught:
-        copy_template("minimal", tmp_path / "file", SCHEMA, examples=examples)
-    assert str(caught.value) == (f"'{tmp_path / 'file'}' is a file.\n  Name a new folder.")
-
-
 def test_an_unknown_template_is_told_with_the_known_ones(examples: Path, tmp_path: Path) -> None:
     with pytest.raises(CommandError) as caught:
         copy_template("digset", tmp_path / "new", SCHEMA, examples=examples)
@@ -117,14 +85,6 @@ def test_an_unknown_template_is_told_with_the_known_ones(examples: Path, tmp_pat
         "There is no template 'digset'.\n  Known: 'digest', 'minimal', 'package'. "
         "Did you mean 'digest'?"
     )
-
-
-def test_what_the_templates_write_is_not_copied() -> None:
-    """`init` leaves result folders out by name, so templates must keep to these names."""
-    for template in list_templates():
-        if not template.is_package:
-            text = (template.folder / "pipeline.yaml").read_text("utf-8")
-            assert re.search(r"\bout/|default: \./(out|summaries)\b", text), template.name
 
 
 def test_what_every_template_makes_is_valid_and_complete(tmp_path: Path) -> None:
@@ -193,17 +153,6 @@ def test_a_folder_that_cannot_be_made_is_asked_for_again(tmp_path: Path) -> None
         assert screen.ended() == 0
 
 
-@pytest.mark.parametrize("key", [CTRL_C, CTRL_D])
-def test_a_question_can_be_left(key: str, tmp_path: Path) -> None:
-    with terminal("init", environ={}, cwd=tmp_path) as screen:
-        screen.wait_for("Number or name [1]: ")
-        screen.rest()
-        screen.type(key)
-        screen.wait_for("\nInterrupted.")
-        assert screen.ended() == 130
-    assert [*tmp_path.iterdir()] == []
-
-
 def test_three_questions_become_a_pipeline(tmp_path: Path) -> None:
     with terminal("init", environ={}, cwd=tmp_path) as screen:
         screen.wait_for("What do you have?")
@@ -252,18 +201,6 @@ def test_a_draft_takes_the_documents_that_are_there(tmp_path: Path) -> None:
     paddock("init", "here", "--have", "mail", cwd=tmp_path)
     assert "default: .}" in (tmp_path / "here/pipeline.yaml").read_text()
     assert plan(tmp_path / "here/pipeline.yaml").not_taken == {}
-
-
-def test_answers_may_be_piped(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [PADDOCK, "init"], cwd=tmp_path, input="2\n3\nmine\n", capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert (ended.returncode, ended.stdout.splitlines()[0].strip()) == (
-        0,
-        "Made 'mine' with 3 files.",
-    )
-    assert "uses: chat" in (tmp_path / "mine/pipeline.yaml").read_text("utf-8")
 
 
 def test_the_mail_of_an_office_is_an_answer_and_takes_the_documents_that_are_there(

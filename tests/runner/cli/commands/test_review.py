@@ -118,13 +118,6 @@ def test_a_program_reads_what_waits_as_one_object(folder: Path) -> None:
     assert row["expires"] is row["held_by"] is None
 
 
-def test_an_empty_queue_is_said_and_is_no_failure(folder: Path) -> None:
-    with Ledger(folder / ".paddock"):
-        pass
-    shown = paddock("review", "--list")
-    assert (shown.exit_code, shown.stderr) == (0, "Nothing waits for review.\n")
-
-
 def test_a_folder_where_nothing_ran_has_nothing_to_review(folder: Path) -> None:
     shown = paddock("review", "bills")
     assert shown.exit_code == 2
@@ -226,17 +219,6 @@ def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Pa
     assert set(decided(folder)) == {"a.txt"}
 
 
-def test_a_rejection_without_a_reason_is_one_fault(folder: Path) -> None:
-    ask(folder, "a.txt")
-    rows = exported()
-    rows[0]["decision"] = "reject"
-    done = paddock("review", "--import", "-", given=sheet(rows))
-    assert done.exit_code == 1
-    assert done.stdout.startswith("Nothing was decided: 1 fault. ")
-    (line,) = done.stderr.splitlines()
-    assert line.endswith(": line 2: 'reject' needs a reason. Write it under `reason`.")
-
-
 def test_a_csv_of_another_ledger_decides_nothing(folder: Path) -> None:
     ask(folder / "other")
     ask(folder, "mine.txt")
@@ -271,12 +253,6 @@ def test_what_a_spreadsheet_would_compute_leaves_and_comes_back_as_text(folder: 
     assert decided(folder)["a.txt"].value["number"] == "=1+1"
 
 
-def test_a_csv_in_a_pipe_is_the_same_as_in_a_file(folder: Path) -> None:
-    ask(folder, answer={"number": "A\u200e-17 \x85", "total": 1.0})
-    paddock("review", "--export", "todo.csv")
-    assert paddock("review", "--export", "-").stdout == (folder / "todo.csv").read_text("utf-8")
-
-
 def test_a_spreadsheet_in_another_encoding_and_with_semicolons_is_read(folder: Path) -> None:
     ask(folder)
     rows = exported()
@@ -308,24 +284,6 @@ def test_a_file_that_is_no_table_of_reviews_is_a_sentence(
     done = paddock("review", "--import", "-", given=given)
     assert done.exit_code == 2
     assert done.stderr.startswith(words)
-
-
-def test_a_sheet_that_is_not_there_and_a_target_without_a_format_are_sentences(
-    folder: Path,
-) -> None:
-    ask(folder)
-    assert paddock("review", "--import", "no.csv").stderr == (
-        "'no.csv' cannot be read: No such file or directory.\n"
-    )
-    assert "is neither a CSV nor JSON lines" in paddock("review", "--export", "x.txt").stderr
-
-
-def test_an_empty_text_can_be_written_in_a_csv(folder: Path) -> None:
-    ask(folder)
-    rows = exported()
-    rows[0] |= {"decision": "edit", "new value": "(empty)"}
-    paddock("review", "--import", "-", given=sheet(rows))
-    assert decided(folder)["a.txt"].value["number"] == ""
 
 
 def test_contradictions_in_a_csv_are_faults(folder: Path) -> None:

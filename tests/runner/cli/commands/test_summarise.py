@@ -101,16 +101,6 @@ def test_a_saved_pipeline_owns_what_the_command_made(folder: Path, file: str) ->
     assert not (folder / "out/a.txt.md").exists()
 
 
-def test_the_same_saved_again_takes_over_what_was_made_meanwhile(folder: Path) -> None:
-    arguments = ("summarise", "in box", "-o", "out", "--local")
-    assert paddock(*arguments, "--save", "s.yaml").exit_code == 0
-    (folder / "in box/new.txt").write_text("A new one.")
-    assert paddock(*arguments).exit_code == 0
-    again = paddock(*arguments, "--save", "s.yaml")
-    assert "It takes over 1 document of" in again.stderr
-    assert "0 model calls; saved: 3 items fresh" in again.stdout
-
-
 def test_where_an_output_came_from_is_known_after_it_was_handed_over(folder: Path) -> None:
     arguments = ("summarise", "in box", "-o", "out", "--local")
     paddock(*arguments)
@@ -130,14 +120,6 @@ def test_one_document_is_summarised_alone_or_printed(folder: Path) -> None:
     printed = paddock("summarise", "in box/a[1].txt", "--local")
     assert printed.exit_code == 0
     assert printed.stdout == f"{(folder / 'out/a[1].txt.md').read_text()}\n"
-
-
-def test_of_one_that_cannot_be_read_no_pipeline_is_named_that_is_gone(folder: Path) -> None:
-    (folder / "in box" / "a.txt").write_text("")
-    printed = paddock("summarise", "in box/a.txt", "--local")
-    assert (printed.exit_code, printed.stdout) == (3, "")
-    assert "'a.txt' is empty." in printed.stderr
-    assert "\nNot done: a.txt.\n" in printed.stderr
 
 
 def test_an_extract_is_the_documents_own_sentences(folder: Path) -> None:

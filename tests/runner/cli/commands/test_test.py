@@ -11,7 +11,6 @@ import yaml
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands import test as test_command
 from paddock.runner.cli.exit_status import CommandError
-from paddock.steps import registry
 from tests.runner.cli.commands.shell import paddock_here as paddock
 
 HOOKS = Path(__file__).resolve().parents[4] / ".pre-commit-hooks.yaml"
@@ -91,13 +90,6 @@ def test_where_reports_go_is_looked_at_before_anything_runs(
     assert capsys.readouterr().out == ""
 
 
-def test_what_cannot_be_carried_out_is_counted(
-    file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(["."], replay=True) == 4
-    assert capsys.readouterr().out.splitlines()[-1].startswith("2 tests: 2 errors, in ")
-
-
 def test_a_machine_gets_one_object_and_the_status(file: Path) -> None:
     ended = paddock("test", "pipeline.yaml", "--json", cwd=file.parent)
     report = json.loads(ended.out)
@@ -105,21 +97,6 @@ def test_a_machine_gets_one_object_and_the_status(file: Path) -> None:
     assert report["counts"] == {"passed": 1, "failed": 1, "error": 0, "skipped": 0}
     assert [test["outcome"] for test in report["files"][0]["tests"]] == ["passed", "failed"]
     assert "says goodbye" in ended.err
-
-
-def test_what_a_step_prints_does_not_stand_before_the_object(
-    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inner = registry.load_step("prompt").run
-
-    async def printing(*given: Any) -> Any:
-        print("said by a plug-in")
-        return await inner(*given)
-
-    monkeypatch.setattr(registry.load_step("prompt"), "run", printing)
-    assert command(["."], only=["says hello"], as_json=True) == 0
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["ok"] and "said by a plug-in" in captured.err
 
 
 def test_what_is_asked_for_wrongly_is_said(file: Path) -> None:
@@ -165,21 +142,6 @@ def test_a_report_never_replaces_a_file_that_is_no_report(
     assert other.read_text() == "name\nharbour\n"
 
 
-def test_a_refused_report_is_not_offered_its_own_name(file: Path) -> None:
-    (file.parent / "junit.xml").write_text("<other/>")
-    ended = paddock("test", ".", "--junit", "junit.xml", cwd=file.parent)
-    assert "Name another file, such as 'new-junit.xml', or remove it." in ended.err
-
-
-@pytest.mark.parametrize("flag", ["junit", "report", "summary"])
-def test_a_report_replaces_an_earlier_one_and_an_empty_file(file: Path, flag: str) -> None:
-    target = file.parent / "report"
-    target.touch()
-    assert command(["."], only=["says hello"], **{flag: target}) == 0
-    assert command(["."], **{flag: target}) == 4
-    assert "says goodbye" in target.read_text("utf-8")
-
-
 @pytest.mark.parametrize(
     "hook", yaml.safe_load(HOOKS.read_text("utf-8")), ids=lambda hook: hook["id"]
 )
@@ -203,13 +165,6 @@ def test_a_hook_of_pre_commit_passes_a_sound_pipeline_and_stops_a_faulty_one(
         assert paddock(*arguments, f"-x/{file.name}", cwd=file.parent).status == 0
 
 
-def test_of_several_files_the_report_names_the_one_with_a_fault(file: Path) -> None:
-    (file.parent / "broken.yaml").write_text(PIPELINE.replace("uses: prompt", "uses: promt"))
-    with pytest.raises(PipelineError):
-        command(["pipeline.yaml", "broken.yaml"], junit=Path("j.xml"))
-    assert '<testsuite name="broken.yaml" file="broken.yaml"' in Path("j.xml").read_text()
-
-
 def test_a_report_is_one_page_also_of_a_file_that_cannot_be_read(file: Path) -> None:
     target = file.parent / "tests.html"
     assert command([str(file)], report=target) == 4
@@ -220,12 +175,3 @@ def test_a_report_is_one_page_also_of_a_file_that_cannot_be_read(file: Path) -> 
     with pytest.raises(PipelineError):
         command([str(file)], report=target)
     assert "there is no step called &#39;promt&#39;" in target.read_text("utf-8")
-
-
-def test_a_sample_without_a_data_set_is_refused(file: Path) -> None:
-    with pytest.raises(CommandError) as caught:
-        command([str(file)], sample=3)
-    assert str(caught.value) == (
-        "`--sample` takes rows of a data set, and no test here has one.\n"
-        "  Leave it out, or give a test `cases: {from: …}`."
-    )
