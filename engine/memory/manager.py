@@ -19,7 +19,6 @@ from typing import Any
 from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.request import PRIORITY_RANK
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system.hardware import peak_bytes
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.tasks import end
 from paddock.engine.workers.worker_process import WorkerProcess
@@ -176,7 +175,6 @@ class ModelManager:
             digest=resident.facts.digest,
             tuned_from=resident.facts.tuned_from or "",
             pid=worker.pid if worker else None,
-            peak_bytes=peak_bytes(worker.pid) if worker else None,
             role=resident.facts.role,
             n_cells=worker.load.n_cells if worker and resident.facts.role == "chat" else 0,
             fallback=_shortcomings(worker.load) if worker else "",

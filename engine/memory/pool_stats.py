@@ -66,8 +66,6 @@ class ModelStats:
     tuned_from: str = ""
     """Digest of the original, if this is its tuned copy."""
     pid: int | None = None
-    peak_bytes: int | None = None
-    """The most memory that its worker had so far, without devices; None: it is not known."""
     role: Role = "chat"
     n_cells: int = 0
     """Tokens that its KV cache holds, over all sequences."""

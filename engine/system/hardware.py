@@ -167,12 +167,6 @@ def _used_bytes(folder: Path, files: _MemoryFiles) -> int:
     return (int(used) if used.isdigit() else 0) - cached
 
 
-def peak_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
-    """Return the most memory that a process had at once; None where the system does not say."""
-    kilobytes = _proc_field(_text_or_empty(proc / str(pid) / "status"), "VmHWM")
-    return int(kilobytes.split()[0]) * 1024 if kilobytes else None
-
-
 def read_oom_kills(root: Path = Path("/")) -> int:
     """Count the processes that the kernel has ended for want of memory; 0 where it does not tell.
 

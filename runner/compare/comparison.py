@@ -76,8 +76,6 @@ class VariantFigures:
     n_items: int
     valid: IntervalEstimate | None = None
     """Answers that have their form and pass their checks."""
-    at_once: IntervalEstimate | None = None
-    """Of those, without a repair."""
     located: IntervalEstimate | None = None
     """Values that stand in their sources; None where no evidence is asked for."""
     agreement: IntervalEstimate | None = None
@@ -106,9 +104,7 @@ class VariantFigures:
         return 60 / self.seconds if self.seconds else None
 
     def as_json(self) -> dict[str, Any]:
-        shares = {
-            name: getattr(self, name) for name in ("valid", "at_once", "located", "agreement")
-        }
+        shares = {name: getattr(self, name) for name in ("valid", "located", "agreement")}
         return {
             "name": self.name,
             "fault": self.run.fault,
@@ -118,7 +114,6 @@ class VariantFigures:
             "seconds": None if self.seconds is None else round(self.seconds, 4),
             "prompt_tokens": round(self.prompt_tokens, 1),
             "completion_tokens": round(self.completion_tokens, 1),
-            "memory_bytes": self.run.memory_bytes,
             "calls": self.run.calls,
             "cached_calls": self.run.cached_calls,
             "pareto": self.is_on_front,
@@ -316,8 +311,7 @@ def _figures(
     if run.fault is not None:
         return VariantFigures(run, 0)
     items = [run.items.get(key) or ItemAnswer(key, error="it was not done") for key in keys]
-    done = [item for item in items if item.is_done]
-    answered = [item for item in items if item.n_asked]
+    answered = [item for item in items if item.first_call_hash]
     timed = [item.busy for item in items if item.busy]
     located = {item.key: _located_share(item) for item in items}
     if quality == "agreement":
@@ -331,9 +325,6 @@ def _figures(
         run,
         len(items),
         valid=estimate([float(item.is_done) for item in items]),
-        at_once=estimate([float(item.n_asked <= 1) for item in done])
-        if run.checks_at_once
-        else None,
         located=estimate([share for share in located.values() if share is not None]),
         agreement=estimate([*scores.values()]) if quality == "agreement" else None,
         fields=dict(_field_figures(items, rights, metrics)),

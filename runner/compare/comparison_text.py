@@ -1,4 +1,4 @@
-"""A comparison as text for people, and as cases for CI."""
+"""A comparison as text for people."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from paddock.engine.system.text import cell_text, counted, listed, shorten
-from paddock.engine.system.units import size
 from paddock.runner.bind.variations import letters
 from paddock.runner.progress import printing
-from paddock.runner.testing.junit_and_markdown import CaseProblem, CaseResult, SuiteResult
 
 from .comparison import QUALITY_WORDS, Comparison, VariantFigures, VariantTest
 from .significance import IntervalEstimate
@@ -45,22 +43,17 @@ def figure_table(found: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ..
     """Return headings, and a row of each variant's figures; without columns that say nothing."""
     rows = [_figure_cells(variant) for variant in found.variants]
     shown = {"valid", "tokens", *(head for row in rows for head, text in row.items() if text)}
-    if not any(v.at_once is not None and v.at_once.mean < 1 for v in found.variants):
-        shown.discard("at once")
     heads = [head for head in rows[0] if head in shown]
     return tuple(heads), [tuple(row[head] for head in heads) for row in rows]
 
 
 def _figure_cells(variant: VariantFigures) -> dict[str, str]:
-    memory_bytes = variant.run.memory_bytes
     cells = {
         "agreement": estimate_text(variant.agreement),
         "valid": estimate_text(variant.valid),
-        "at once": estimate_text(variant.at_once),
         "located": estimate_text(variant.located),
         "a minute": "" if variant.per_minute is None else f"{variant.per_minute:,.1f}",
         "tokens": f"{variant.prompt_tokens:,.0f} + {variant.completion_tokens:,.0f}",
-        "memory": "" if memory_bytes is None else size(memory_bytes),
     }
     return dict.fromkeys(cells, "") if variant.run.fault else cells
 
@@ -155,28 +148,3 @@ def _difference_lines(found: Comparison) -> Iterator[str]:
     left = len(found.differences) - MOST_DIFFERENCES
     if left > 0:
         yield f"  and {left:,} more: `--report FILE` and `--json` have all."
-
-
-def comparison_suites(found: Comparison, file: str) -> list[SuiteResult]:
-    """Return each variant as a suite, in which each item is a case that passes where it is right.
-
-    What counts as right is the comparison's quality: all that gold says, all values located, or a
-    valid answer.
-    """
-    suites = []
-    for variant in found.variants:
-        words = f"{QUALITY_WORDS[found.quality]}: {{:.2f}}"
-        problems = {
-            key: (CaseProblem(found.quality, words.format(score)),) if score != 1 else ()
-            for key, score in variant.scores.items()
-        }
-        cases = [CaseResult(key, variant.name, problems=of) for key, of in problems.items()]
-        if variant.run.fault is not None:
-            problem = CaseProblem("run", variant.run.fault)
-            cases = [
-                CaseResult(
-                    "the variant as a whole", variant.name, problems=(problem,), is_error=True
-                )
-            ]
-        suites.append(SuiteResult(variant.name, file, tuple(cases), ()))
-    return suites

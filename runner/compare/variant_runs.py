@@ -28,7 +28,6 @@ from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan, read_plan
 from paddock.runner import api
-from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.plan_walks import only_reads, steps_of
 from paddock.runner.bind.variations import Variant
 from paddock.runner.core.calls import model_pools
@@ -68,8 +67,6 @@ class ItemAnswer:
     """What another step said."""
     first_call_hash: str = ""
     """The hash of the compared step's first call."""
-    n_asked: int = 0
-    """Calls of the compared step's last model; more than one where an answer was repaired."""
     busy: tuple[tuple[float, float], ...] = ()
     """From when to when models computed for it, as recorded with the calls, without waiting."""
     prompt_tokens: int = 0
@@ -96,10 +93,6 @@ class VariantRun:
     """Items that are not in the sample."""
     schema: Any = None
     """Of the compared step's answer."""
-    memory_bytes: int | None = None
-    """The peak of the models that it asks and that were loaded at its end; None: none was."""
-    checks_at_once: bool = False
-    """Whether `n_asked` tells of repairs: the step asks once for each item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +199,6 @@ class _Runner:
                 environment = replace(environment, pool=own, observer=observer)
                 api.refuse_unready(prepared, options, environment)
                 report = await run_prepared(prepared, options, environment)
-                memory_bytes = await _memory_bytes(default, prepared.bound)
         fault = report.message if report.status in ("failed", "budget", "interrupted") else None
         items = await asyncio.to_thread(self._items, file, part, report)
         skipped = [f"'{name}' is not run: what it made before is used." for name in part.skipped]
@@ -220,8 +212,6 @@ class _Runner:
             report.status == "budget",
             sum(item.state == "unsampled" for item in report.items),
             None if step.reply is None else step.reply.schema,
-            memory_bytes=memory_bytes,
-            checks_at_once=bool(step.facts.prompt),
         )
 
     def _items(self, file: Path, part: ComparedPart, report: Report) -> dict[str, ItemAnswer]:
@@ -242,23 +232,6 @@ class _Runner:
                     answer = _item_answer(ledger, part.step, results[key], entries[key], steps)
                     found[key] = answer
         return {key: found[key] for key in results if key in found}
-
-
-async def _memory_bytes(default: Pool, bound: BoundPlan) -> int | None:
-    """Return the most that the asked models of this machine took; None where one is not loaded.
-
-    What is planned for one whose peak the system does not say.
-    """
-    stats = getattr(default, "stats", None)  # other pools need not count
-    loaded = {model.name: model for model in stats().resident} if stats is not None else {}
-    specs = [spec for step in steps_of(bound.nodes) for spec in step.models if not spec.pool]
-    names = {(await default.facts(spec)).name for spec in specs} if loaded else set()
-    if not names <= loaded.keys():
-        return None
-    found = [loaded[name] for name in names]
-    return (
-        sum((model.peak_bytes or model.host_bytes) + model.device_bytes for model in found) or None
-    )
 
 
 def _options(compared: ComparedPipeline, variant: Variant, data: Mapping[str, Any]) -> RunOptions:
@@ -295,7 +268,6 @@ def _item_answer(
 ) -> ItemAnswer:
     """Return what became of an item, and what its calls cost when they were made."""
     prompt, completion, first_call_hash = 0, 0, ""
-    models: list[str] = []
     busy: list[tuple[float, float]] = []
     for record in steps:
         for call in record.calls:
@@ -313,11 +285,9 @@ def _item_answer(
             completion += usage.completion_tokens
             if record.id == step:
                 first_call_hash = first_call_hash or call.hash
-                models.append(row.model)
     answer = ItemAnswer(
         item.key,
         first_call_hash=first_call_hash,
-        n_asked=models.count(models[-1]) if models else 0,
         busy=tuple(busy),
         prompt_tokens=prompt,
         completion_tokens=completion,

@@ -250,8 +250,9 @@ class Conversation:
 
 def _spinner(model: str) -> contextlib.AbstractContextManager[Any]:
     from rich.console import Console
+    from rich.text import Text
 
-    return Console().status(f"[dim]{model} ...")
+    return Console().status(Text(f"{printing.printable_line(model)} ...", "dim"))
 
 
 def _timings_text(last: Mapping[str, Any]) -> str:

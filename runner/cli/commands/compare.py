@@ -25,7 +25,6 @@ from paddock.runner.bind.variations import letters, variants_of, varied_options
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
-    JunitOption,
     PipelineArgument,
     ReportOption,
     VariedFlags,
@@ -59,7 +58,6 @@ from paddock.runner.progress import printing
 from paddock.runner.progress.drain import INTERRUPTED
 from paddock.runner.progress.run_display import run_observer
 from paddock.runner.settings import STATE_FOLDER, read_settings
-from paddock.runner.testing.junit_and_markdown import junit_xml
 from paddock.steps.readers.text_encoding import NotText, decode_text
 from paddock.steps.registry import load_step
 
@@ -107,7 +105,6 @@ class CompareFlags(VariedFlags):
     adopt: str | None = option(
         "Write this variant, by its letter or name, into the YAML.", metavar="VARIANT"
     )
-    junit: JunitOption = None
     report: ReportOption = None
 
 
@@ -119,7 +116,7 @@ def compare_variants(flags: CompareFlags) -> int:
     """
     reads = [*option_values(flags.inputs), *option_values(flags.prompts)]
     reads += [str(file) for file in (flags.gold, flags.against) if file is not None]
-    require_reports({"junit.xml": flags.junit, "compare.html": flags.report}, reads)
+    require_reports({"compare.html": flags.report}, reads)
     path = pipeline_file(HERE if flags.file is None else flags.file, "compare")
     plan = read_plan(path)
     bind_for_comparison(plan)
@@ -166,8 +163,6 @@ def compare_variants(flags: CompareFlags) -> int:
             found = _compared(flags, keys, path, plan, variants)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(INTERRUPTED) from None
-    if flags.junit is not None:
-        write_output(flags.junit, junit_xml(comparison_text.comparison_suites(found, str(path))))
     if flags.report is not None:
         write_output(flags.report, comparison_page.comparison_page(found))
     printing.print_result(
@@ -281,7 +276,7 @@ def _compared(
         until=None if keys.budget is None else time.monotonic() + keys.budget,
         sample=flags.item_sample() or (ItemSample(keys.sample) if keys.sample else None),
     )  # fmt: skip
-    remove_old_reports(flags.junit, flags.report)
+    remove_old_reports(flags.report)
 
     def watch(variant: Variant) -> AbstractContextManager[Observer]:
         printing.print_err(printing.printable_line(variant.name))

@@ -147,12 +147,3 @@ def test_a_setting_that_hides_the_devices_is_named(
     environ: dict[str, str], setting: str | None
 ) -> None:
     assert hardware.hidden_gpus(environ) == setting
-
-
-def test_the_peak_of_a_process_is_read_where_the_system_says_it(tmp_path: Path) -> None:
-    (tmp_path / "7").mkdir()
-    status = tmp_path / "7" / "status"
-    status.write_text("Name:\tx\nVmPeak:\t  900 kB\nVmHWM:\t  300 kB\nVmRSS:\t  200 kB\n")
-    assert hardware.peak_bytes(7, tmp_path) == 300 * 1024
-    status.write_text("Name:\tkthreadd\n")
-    assert (hardware.peak_bytes(7, tmp_path), hardware.peak_bytes(8, tmp_path)) == (None, None)

@@ -35,27 +35,6 @@ def document(*pages: str, media_type: str = "application/pdf", path: str = "/a/b
     }
 
 
-def test_a_text_has_the_name_of_its_expression() -> None:
-    assert sources("words") == (EvidenceSource("doc.x", "words"),)
-
-
-def test_a_document_has_its_path_and_pages() -> None:
-    [source] = sources(document("One", "Two"), Path("/a"))
-    assert (source.name, source.path, source.page_starts) == ("b.pdf", "/a/b.pdf", (0, 5))
-    assert sources(document("One"), Path("/c"))[0].name == "/a/b.pdf"
-
-
-def test_a_document_of_a_plug_in_has_pages_if_it_has_several() -> None:
-    assert sources(document("One", "Two", media_type="text/x-log"))[0].page_starts == (0, 5)
-    assert sources(document("One", media_type="text/x-log"))[0].page_starts == ()
-    assert sources(document("One", media_type="image/png"))[0].page_starts == (0,)
-
-
-@pytest.mark.parametrize("media_type", ["message/rfc822", "text/plain", "application/epub+zip"])
-def test_parts_of_mails_and_books_are_no_pages(media_type: str) -> None:
-    assert sources(document("One", "Two", media_type=media_type))[0].page_starts == ()
-
-
 def test_hits_and_lists_have_a_name_each() -> None:
     hit = {"text": "The price is 84.", "source": "a.pdf", "page": 3, "page_end": 3}
     found = sources({"hits": [hit, {**hit, "text": "Rope", "page_end": 4}], "skipped": False})
@@ -64,12 +43,6 @@ def test_hits_and_lists_have_a_name_each() -> None:
         ("a.pdf#2", None),
     ]
     assert [source.name for source in sources(["a", None, ["b"]])] == ["doc.x[0]", "doc.x[2][0]"]
-
-
-def test_a_made_name_is_not_that_of_another_document() -> None:
-    hits = [{"text": text, "source": text} for text in ("a", "a", "a#2")]
-    named = {source.name: source.text for source in sources({"hits": hits, "skipped": False})}
-    assert named == {"a": "a", "a#2": "a", "a#2#2": "a#2"}
 
 
 NOT_A_TEXT = "not a text. Name a text, the outputs of `files.read`, or the hits of `search`."

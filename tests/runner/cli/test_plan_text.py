@@ -50,11 +50,6 @@ def test_what_is_not_in_the_sample_is_counted_and_not_listed() -> None:
     )
 
 
-def test_nothing_to_do_is_said_first() -> None:
-    report = PlanReport("p", (PlanItem("each", "a.md", ItemState.FRESH),), calls=0, loads=0)
-    assert plan_text(report) == "p: nothing to do\n  each  fresh        1 item"
-
-
 def test_what_only_the_run_can_tell_is_said() -> None:
     report = PlanReport("p", (), notes=("block 'each' depends on what step 'list' finds.",))
     assert plan_text(report) == (
@@ -86,18 +81,3 @@ def test_of_several_models_the_sure_calls_and_the_possible_ones_are_told_apart()
     )
     exact = replace(report, calls_are="exact")
     assert "take 18 model calls (6 of small, 6 of mid, 6 of big)." in plan_text(exact)
-
-
-def test_calls_that_the_ledger_may_know_are_a_range() -> None:
-    items = (PlanItem("each", "a.md", ItemState.NEW),)
-    report = PlanReport("p", items, calls=2, calls_are="at most", likely_calls=1, least_calls=0)
-    assert plan_text(report).endswith(
-        "That would take 0 to 1 model call (at most 2 if answers are asked for again). "
-        "How long that is, the run tells after its first document."
-    )
-
-
-def test_a_time_too_short_to_be_told_is_not_about_under_it() -> None:
-    items = (PlanItem("each", "a.md", ItemState.NEW),)
-    report = PlanReport("folder-digest", items, calls=1, seconds=0.01)
-    assert plan_text(report).endswith("That would take 1 model call, under 0.1 s.")

@@ -52,39 +52,6 @@ def test_a_run_without_anything_to_do_says_so() -> None:
     )
 
 
-def test_one_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    written: tuple[str, ...] = (str(tmp_path / "DIGEST.md"),)
-    assert closing_lines(report(written=written), fail_hint="")[0] == "Wrote DIGEST.md."
-    written += (str(tmp_path / "out/a.md"),)
-    assert (
-        closing_lines(report(written=written), fail_hint="")[0] == "Wrote 2 files in this folder."
-    )
-
-
-def test_failures_that_were_known_are_told_apart() -> None:
-    items = (ItemReport("each", "a.pdf", ItemState.QUARANTINED, error="damaged", is_known=True),)
-    assert closing_lines(report(items=items), fail_hint="See.")[1] == "Still not done: a.pdf. See."
-
-
-def test_many_failures_are_counted() -> None:
-    items = tuple(ItemReport("each", f"{n}.md", ItemState.FAILED, error="x") for n in range(5))
-    assert closing_lines(report(items=items), fail_hint="See.")[1] == (
-        "Not done: 0.md, 1.md, 2.md and 2 more. See."
-    )
-
-
-def test_the_reason_why_a_run_stopped_is_told() -> None:
-    assert closing_lines(report(status="failed", message="The disk is full."), fail_hint="")[1] == (
-        "The disk is full."
-    )
-
-
-def test_tracebacks_of_unexpected_errors_are_pointed_at() -> None:
-    ended = report(status="failed", message="Step 'x' failed.", log=".paddock/runs/a.log")
-    assert closing_lines(ended, fail_hint="")[1] == "Step 'x' failed. Details: .paddock/runs/a.log"
-
-
 def test_what_waits_for_review_is_named_with_the_command() -> None:
     lines = closing_lines(report(counts={"waiting": 7}), fail_hint="", file="bills.yaml")
     assert lines[1] == "7 wait for review: `paddock review bills.yaml`."

@@ -2,18 +2,14 @@
 
 import json
 from dataclasses import replace
-from xml.etree import ElementTree as ET
 
 import pytest
 
-from paddock.engine.memory.pool_stats import ModelStats, PoolStats
 from paddock.engine.request import ChatRequest, ModelSpec
 from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.compare.comparison_page import comparison_page
-from paddock.runner.compare.comparison_text import comparison_suites, comparison_text
+from paddock.runner.compare.comparison_text import comparison_text
 from paddock.runner.compare.regression_check import EarlierResult, result_change
-from paddock.runner.testing.junit_and_markdown import junit_xml
-from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
 MODELS = ("clerk=small,big",)
@@ -150,49 +146,13 @@ def test_the_quicker_and_better_variants_are_on_the_front(bills: Bills) -> None:
     assert worse.is_on_front == (worse.seconds < by_name["clerk=big"].seconds)
 
 
-def test_json_and_junit_have_each_item_of_each_variant(bills: Bills) -> None:
+def test_json_has_each_item_of_each_variant(bills: Bills) -> None:
     found = bills.compare(models=MODELS)
     comparison = json.loads(json.dumps(found.as_json()))
     assert comparison["variants"][1]["scores"]["01.txt"] == 1.0
     assert comparison["variants"][0]["fields"]["kind"]["confusion"] == [[10, 0], [10, 0]]
     assert comparison["tests"][0]["shown"] is True
     assert comparison["differences"][0]["answers"]["clerk=big"]["kind"] == "travel"
-    root = ET.fromstring(junit_xml(comparison_suites(found, "pipeline.yaml")))
-    assert [(suite.get("name"), suite.get("failures")) for suite in root] == [
-        ("clerk=small", "10"), ("clerk=big", "0"),
-    ]  # fmt: skip
-
-
-class Loading(FakePool):
-    """A pool in which the model that was asked last is loaded, and `vec`."""
-
-    def stats(self) -> PoolStats:
-        name = self.chats[-1].model.ref if self.chats else ""
-        sizes = {"small": 500_000_000, "big": 4_000_000_000, "vec": 100_000_000}
-        loaded = []
-        for model, n in sizes.items():
-            planned, peak = (7, n - 1_000) if model == "big" else (n - 1_000, None)
-            if model in (name, "vec"):
-                stats = ModelStats(model, "ready", 0, 1, 0, device_bytes=1_000)
-                loaded.append(replace(stats, host_bytes=planned, peak_bytes=peak))
-        return PoolStats(tuple(loaded), {})
-
-
-def test_a_variant_has_the_peak_of_the_models_that_it_asked_or_what_is_planned_for_them(
-    bills: Bills,
-) -> None:
-    bills.pool_kind = Loading
-    found = bills.compare(models=MODELS)
-    assert [variant.run.memory_bytes for variant in found.variants] == [500_000_000, 4_000_000_000]
-    head, first, second = comparison_text(found).splitlines()[2:5]
-    assert head.endswith("memory")
-    assert [first.split()[-2:], second.split()[-2:]] == [["500", "MB"], ["4.0", "GB"]]
-    assert [variant["memory_bytes"] for variant in found.as_json()["variants"]] == [
-        500_000_000, 4_000_000_000,
-    ]  # fmt: skip
-    assert "4.0 GB" in comparison_page(found)
-    bills.pool_kind = FakePool
-    assert "memory" not in comparison_text(bills.compare(models=MODELS)), "none is known"
 
 
 def test_the_page_loads_nothing_and_marks_words_that_differ(bills: Bills) -> None:

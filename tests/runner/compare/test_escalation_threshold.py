@@ -12,7 +12,6 @@ from paddock.runner.compare.escalation_threshold import (
     ThresholdCondition,
     calibrated_threshold,
 )
-from paddock.runner.compare.variant_runs import ItemAnswer
 
 PLAIN = ThresholdCondition(())
 N_DRAWS = 1_000
@@ -125,11 +124,3 @@ def test_the_rest_of_the_condition_stays(when: str, text: str) -> None:
 def test_a_condition_without_one_threshold_is_a_sentence(when: str, fault: str) -> None:
     with pytest.raises(CannotCalibrate, match=fault):
         ThresholdCondition.of(Expression.of(when))
-
-
-def test_an_answer_that_another_part_escalates_is_never_sure() -> None:
-    condition = ThresholdCondition.of(Expression.of("confidence.min < 0.8 or output.a == 'x'"))
-    confidence = {"a": {"p": 0.7, "raw": 0.7, "second": None, "second_p": None}}
-    assert condition.sureness(ItemAnswer("k", {"a": "y"}, confidence=confidence)) == 0.7
-    assert condition.sureness(ItemAnswer("k", {"a": "x"}, confidence=confidence)) == -1
-    assert condition.sureness(ItemAnswer("k", error="it failed its checks")) == -1

@@ -1,6 +1,5 @@
 """Gold data from files and decisions; what is wrong in it is a sentence with its place."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from paddock.runner.compare.metrics import field_metrics
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Question, Subject
-from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from paddock.runner.review.decisions import LedgerReviews, Verb
 
 CSV = "relpath,total,pay_by\na.txt,84.5,3 May 2024\nb.txt,,2024-05-04\nx.txt,1,\na.txt,2,\n"
@@ -90,11 +88,6 @@ def test_a_file_that_is_no_gold_is_a_sentence(name: str, text: str, words: str) 
     assert str(caught.value) == words
 
 
-def test_numbers_and_booleans_are_keys_as_they_are_written() -> None:
-    lines = [f'{{"item": {key}, "n": 1}}' for key in ("0", "1.5", "true", '"a"')]
-    assert [*rows(read_gold("\n".join(lines), "gold.jsonl"))] == ["0", "1.5", "true", "a"]
-
-
 def test_many_rows_of_unknown_items_are_three_sentences_and_a_number() -> None:
     lines = [f"{n}.txt,1" for n in range(5_000)]
     keys = [f"{n}.pdf" for n in range(5_000)]
@@ -137,10 +130,3 @@ def test_decisions_are_gold_for_their_step_and_the_origin_says_of_which_items(
     assert "doubtful" in gold.origin
     assert gold.of_step("other", ["a.txt"], ()).rows == ()
     assert gold_of_reviews([], "bills.yaml").rows == ()
-
-
-def test_an_exported_file_of_decisions_is_the_same_gold(decided: list[Any]) -> None:
-    text = gold_jsonl(decided)
-    assert json.loads(text.splitlines()[0])["decision"]
-    again = read_gold(text, "decided.jsonl")
-    assert rows(again)["b.txt"] == {"number": "R-9", "total": 2.0}

@@ -5,16 +5,10 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from paddock.runner.progress.command_logs import (
-    JsonFormatter,
-    message_writer,
-    prepare_logging,
-    run_log,
-)
+from paddock.runner.progress.command_logs import JsonFormatter, message_writer, run_log
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.journal import RunJournal
 from paddock.runner.settings import Settings
@@ -55,19 +49,6 @@ def test_what_is_said_is_logged_where_a_machine_reads(
     with caplog.at_level(logging.INFO, logger="paddock"):
         message_writer(as_json)("to a machine")
     assert caplog.messages == ["to a machine"]
-
-
-def test_preparing_logs_in_the_form_that_is_asked_for(
-    as_json: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: dict[str, Any] = {}
-    monkeypatch.setattr(logging, "basicConfig", lambda **given: made.update(given))
-    before = logging.getLogger("paddock").level
-    try:
-        prepare_logging(as_json)
-    finally:
-        logging.getLogger("paddock").setLevel(before)
-    assert [type(handler.formatter) for handler in made["handlers"]] == [JsonFormatter]
 
 
 def test_a_run_that_no_one_watches_tells_its_notes_alone(

@@ -68,15 +68,6 @@ def test_of_a_run_that_died_its_journal_tells(tmp_path: Path) -> None:
     assert last.otherwise == LastStepRun()  # of what happened within items it tells nothing
 
 
-def test_of_a_run_that_stopped_early_it_is_told_what_is_left(tmp_path: Path) -> None:
-    steps = {"each": {"counts": {"new": 1, "fresh": 5}}, "sum": {"n": 1, "seconds": 1.5}}
-    last = read_last_run(left_behind(tmp_path, "interrupted", {"steps": steps}))
-    assert last.steps["each"].counts == {"new": 1, "fresh": 5, "left": 2}
-    assert last.steps["each"].state == "running"
-    assert last.steps["sum"] == LastStepRun("done", {}, 1, seconds=1.5)
-    assert last.otherwise.state == "left"
-
-
 def test_a_run_that_ended_tells_of_each_step(world: World) -> None:
     world.documents(2)
     assert read_last_run(world.file) == LastRunSteps()
@@ -105,19 +96,3 @@ def test_a_step_whose_items_wait_for_a_person_says_so_in_later_runs_too(tmp_path
         assert box_text(GraphBox("bill", "bill", "chat", last=steps["bill"])).startswith(
             "3 waiting"
         )
-
-
-def test_a_step_at_which_items_failed_says_so_and_one_that_was_skipped_did_nothing(
-    world: World,
-) -> None:
-    world.edit("{id: sum, uses: chat,", "{id: sum, uses: chat, if: doc.stem != '0',")
-    world.edit('text: "{{ steps.sum.text }}"', 'text: "{{ steps.text.text }}"')
-    world.edit("sum: steps.sum.text", "size: doc.size")
-    world.documents(3)
-    world.write("inbox/broken.pdf", "no PDF")
-    world.run()
-    steps = read_last_run(world.file).steps
-    assert (steps["text"].state, steps["text"].n, steps["text"].failed) == ("failed", 4, 1)
-    assert (steps["sum"].state, steps["sum"].n, steps["sum"].failed) == ("done", 2, 0)
-    text = box_text(GraphBox("text", "text", "files.read", last=steps["text"]))
-    assert text.startswith("4 times · 1 failed")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.runner.testing.cassette import CassetteError, cassette_file_names, read_cassette
+from paddock.runner.testing.cassette import CassetteError, read_cassette
 
 
 @pytest.mark.parametrize(
@@ -69,21 +69,6 @@ def test_one_of_a_later_form_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_one_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    cassette = read_cassette(tmp_path / "none.jsonl")
-    assert (cassette.is_there, cassette.calls) == (False, {})
-
-
-def test_another_model_of_the_same_name_drops_its_replies(tmp_path: Path) -> None:
-    cassette = read_cassette(tmp_path / "c.jsonl")
-    facts = {"ref": "m", "digest": "one"}
-    cassette.keep_model("m (chat)", facts)
-    cassette.keep("chat", {"model": "m", "messages": []}, {"text": "yes"})
-    cassette.keep_count("m", "word", 1)
-    cassette.keep_model("m (chat)", {**facts, "digest": "two"})
-    assert (cassette.calls, cassette.count("m", "word")) == ({}, None)
-
-
 def test_one_that_cannot_be_written_leaves_no_half_behind(tmp_path: Path) -> None:
     cassette = read_cassette(tmp_path / "c.jsonl")
     (tmp_path / "c.jsonl").mkdir()
@@ -122,10 +107,3 @@ def test_what_is_written_is_read_and_the_order_is_of_no_matter(
         assert {text: again.count("m", text) for text in counts} == counts
         assert not again.write("a test"), "nothing has changed"
     assert written[0] == written[1]
-
-
-def test_tests_of_like_names_have_cassettes_of_their_own() -> None:
-    names = cassette_file_names("p", ["a b", "a-b", "???", "long " * 40])
-    assert len(set(names.values())) == 4
-    assert names["???"].startswith("p.test-")
-    assert all(len(name) < 90 for name in names.values())

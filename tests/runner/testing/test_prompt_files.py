@@ -136,17 +136,6 @@ def test_what_could_not_be_told_apart_is_a_fault_at_its_place(tmp_path: Path) ->
     assert all(fault.mark is not None and fault.mark.line > 1 for fault in caught.value.faults)
 
 
-def test_values_that_are_no_texts_are_read_as_json(tmp_path: Path) -> None:
-    file = tmp_path / "s.prompt.yml"
-    file.write_text("""\
-messages: [{role: user, content: "Sum up {{input}}"}]
-testData: [{input: 42, expected: {a: [1, true]}}]
-evaluators: [{name: near, uses: github/similarity}]
-""")
-    suite = tried(file, pool=FakePool(answer=lambda request: '{"a": [1, true]}'))
-    assert [case.word for case in suite.cases] == ["passed"]
-
-
 def test_a_string_evaluator_reads_the_row_of_its_test(tmp_path: Path) -> None:
     file = tmp_path / "s.prompt.yml"
     file.write_text("""\

@@ -18,14 +18,6 @@ SUITE = SuiteResult("p", "p.yaml", (CaseResult("one", "p"),))
 RUN = Report("r", "digest", "completed", {})
 
 
-def test_reports_are_written_with_their_folders(tmp_path: Path) -> None:
-    junit, summary = tmp_path / "a" / "out.xml", tmp_path / "b" / "out.md"
-    write_reports([SUITE], suites_markdown([SUITE]), junit=junit, summary=summary, environ={})
-    assert "<testcase" in junit.read_text("utf-8")
-    assert summary.read_text("utf-8").startswith("## Paddock tests: 1 passed")
-    assert [file.name for file in junit.parent.iterdir()] == ["out.xml"]
-
-
 def test_githubs_own_summary_is_added_to(tmp_path: Path) -> None:
     place = tmp_path / "step.md"
     place.write_text("# before\n")

@@ -52,15 +52,6 @@ def test_a_store_that_items_have_rows_in_stays_behind(world: World, tmp_path: Pa
         assert listed(made.folder) == {"pipeline.yaml", "other.lance/rows.bin"}
 
 
-def test_empty_folders_are_part_of_it(world: World, tmp_path: Path) -> None:
-    (tmp_path / "new" / "empty").mkdir(parents=True)
-    world.documents(1)
-    world.run()
-    with staged(world.file) as made:
-        assert (made.folder / "new" / "empty").is_dir()
-        assert not (made.folder / "out").exists(), "what only has outputs is not there at first"
-
-
 def test_too_large_a_folder_says_what_to_do(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

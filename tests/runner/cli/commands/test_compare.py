@@ -50,15 +50,14 @@ def test_a_person_reads_which_variant_is_better(bills: Bills) -> None:
     assert len(bills.made.chats) == 2 * N_BILLS
 
 
-def test_programs_get_one_object_junit_and_a_page(bills: Bills) -> None:
+def test_programs_get_one_object_and_a_page(bills: Bills) -> None:
     done = compare(
         "pipeline.yaml", "--model", "clerk=small,big", "--sample", "5", "--json",
-        "--junit", "junit.xml", "--report", "compare.html",
+        "--report", "compare.html",
     )  # fmt: skip
     comparison = json.loads(done.stdout)
     assert [variant["name"] for variant in comparison["variants"]] == ["clerk=small", "clerk=big"]
     assert (comparison["items"], comparison["unsampled"]) == (5, N_BILLS - 5)
-    assert "<testsuites" in (bills.folder / "junit.xml").read_text("utf-8")
     page = (bills.folder / "compare.html").read_text("utf-8")
     assert "Paired tests" in page
     shown = page.partition("<summary>what was asked</summary><pre>")[2].partition("</pre>")[0]
@@ -135,16 +134,13 @@ def test_a_fifo_in_place_of_a_result_or_of_gold_is_refused_at_once(
 
 
 @pytest.mark.parametrize("target", ["gold.csv", "prompts/b.md", "earlier.json", "inbox/00.txt"])
-@pytest.mark.parametrize("option", ["--junit", "--report"])
-def test_a_report_never_replaces_a_file_that_is_no_report(
-    bills: Bills, option: str, target: str
-) -> None:
+def test_a_report_never_replaces_a_file_that_is_no_report(bills: Bills, target: str) -> None:
     file = bills.folder / target
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         file.write_text('{"variants": [], "quality": "valid"}\n')
     before = file.read_bytes()
-    done = compare(".", option, target)
+    done = compare(".", "--report", target)
     assert done.exit_code == 2
     assert f"'{target}' exists, and is no report of Paddock." in done.stderr
     assert (file.read_bytes(), bills.made.chats) == (before, [])

@@ -43,22 +43,11 @@ def test_times_sizes_and_addresses_are_shown_as_the_documentation_has_them(tmp_p
     assert (values["up_host"], values["split_mode"]) == ("http://127.0.0.1:11436", "auto")
 
 
-def test_what_is_allowed_is_shown_as_it_is_written(tmp_path: Path) -> None:
-    listed = shown(tmp_path, PADDOCK_ALLOW="secrets, network")
-    assert listed["allow"] == ("network,secrets", "PADDOCK_ALLOW")
-    assert [listed[name][0] for name in ("pool_key", "ledger")] == ["none"] * 2
-
-
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     settings = read_settings(environ={"PADDOCK_API_KEY": "hush"}, home=tmp_path)
     rows = setting_rows(settings)
     assert "hush" not in settings_table(rows) + repr(rows)
     assert next(row for row in rows if row.name == "api_key").value == "(set, not shown)"
-
-
-def test_what_has_no_effect_says_so(tmp_path: Path) -> None:
-    listed = shown(tmp_path, OLLAMA_LLM_LIBRARY="cuda_v12")
-    assert listed["OLLAMA_LLM_LIBRARY"] == ("(has no effect)", "environment")
 
 
 def test_a_machine_gets_an_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,12 +28,6 @@ def test_each_text_has_a_line(environ: dict[str, str], tmp_path: Path) -> None:
     assert len(file) == 384
 
 
-def test_lines_of_a_pipe_are_texts_of_their_own(environ: dict[str, str]) -> None:
-    command = ("embed", VECTORS, "--lines", "--dimensions", "16", "--json")
-    ended = paddock(*command, environ=environ, given="one\n\ntwo\n")
-    assert [len(vector) for vector in json.loads(ended.out)["embeddings"]] == [16, 16]
-
-
 def test_a_text_that_is_too_long_is_cut_only_if_that_is_asked_for(environ: dict[str, str]) -> None:
     long = "word " * 1000
     refused = paddock("embed", VECTORS, environ=environ, given=long)

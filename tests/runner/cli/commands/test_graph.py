@@ -35,17 +35,6 @@ def test_a_pipeline_is_printed_or_written_as_mermaid_text(folder: Path) -> None:
         assert (folder / name).read_text("utf-8") == printed
 
 
-@pytest.mark.parametrize("name", ["p.svg", "p.html", "p"])
-def test_mermaid_text_is_not_written_under_a_name_of_something_else(
-    folder: Path, name: str
-) -> None:
-    result = invoke("graph", ".", "-o", name)
-    assert (result.exit_code, result.stderr) == (
-        2, f"'{name}' is not named as Mermaid text.\n  Use .mmd.\n",
-    )  # fmt: skip
-    assert not (folder / name).exists()
-
-
 def test_a_pipeline_that_cannot_be_drawn_says_why(folder: Path) -> None:
     (folder / "pipeline.yaml").write_text(COPIES.replace("steps.docs.files", "steps.dogs.files"))
     result = invoke("graph", ".", "-o", "p.mmd")
@@ -111,18 +100,6 @@ def test_pipelines_that_run_one_another_without_end_are_drawn_once(folder: Path)
     assert result.stderr.startswith("It cannot run as it is:")
     assert result.stdout.count("subgraph n_more[") == 1
     assert 'n_copy["<b>copy</b><br/>pipeline pipeline.yaml"]' in result.stdout
-
-
-def test_what_is_deep_or_broken_is_one_box(folder: Path) -> None:
-    for n in range(1, 8):
-        text = f"steps: [{{id: s, uses: pipeline, with: {{file: {n + 1}.yaml}}}}]\n"
-        (folder / f"{n}.yaml").write_text(text)
-    (folder / "8.yaml").write_text(COPIES)
-    assert invoke("graph", "1.yaml").stdout.count("subgraph") == 4
-    (folder / "2.yaml").write_text("steps: {")
-    result = invoke("graph", "1.yaml")
-    assert result.exit_code == 0
-    assert 'n_s["<b>s</b><br/>pipeline 2.yaml"]' in result.stdout
 
 
 def test_a_page_that_cannot_be_written_is_told_before_the_run(folder: Path) -> None:

@@ -43,28 +43,6 @@ def test_models_are_copied_listed_and_removed(root: Path) -> None:
     assert list((root / "models/blobs").glob("sha256-*")) == []
 
 
-def test_one_that_is_not_there_keeps_no_one_from_removing_the_others(root: Path) -> None:
-    result = invoke("rm", "absent", "tiny", "--json")
-    assert result.exit_code == 1
-    report = json.loads(result.stdout)
-    assert (report["ok"], report["removed"], len(report["errors"])) == (False, ["tiny"], 1)
-    assert "absent" in report["errors"][0]
-
-
-def test_a_model_that_comes_with_a_package_is_not_said_to_be_missing(root: Path) -> None:
-    result = invoke("rm", "all-minilm")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("model 'all-minilm:latest' is not in the store, but in /")
-    assert result.stderr.endswith(".gguf: remove it there\n")
-
-
-def test_a_copy_of_nothing_or_under_no_name_is_told(root: Path) -> None:
-    for arguments in (("absent", "second"), ("tiny", "../x")):
-        result = invoke("cp", *arguments)
-        assert result.exit_code == 1
-        assert arguments[0] in result.stderr or arguments[1] in result.stderr
-
-
 def test_a_model_is_shown_as_a_whole_and_in_parts(root: Path) -> None:
     assert "    context length    2048" in invoke("show", "tiny").stdout
     assert invoke("show", "tiny", "--modelfile").stdout.startswith("# Modelfile written by")

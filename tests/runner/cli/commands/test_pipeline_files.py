@@ -38,13 +38,6 @@ def test_without_a_file_the_pipeline_of_the_current_folder_is_meant(
     assert result.exit_code == 0, result.output
 
 
-def test_pipeline_yaml_goes_before_others(here: Path) -> None:
-    for name in ("a.yaml", "pipeline.yaml"):
-        (here / name).write_text(PIPELINE)
-    assert pipeline_file(".", "run") == Path("pipeline.yaml")
-    assert pipeline_file(str(here), "run") == here / "pipeline.yaml"
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_folder_with_several_pipelines_is_told_with_what_to_type(
     command: str, here: Path
@@ -71,21 +64,6 @@ def test_a_folder_without_a_pipeline_is_told_with_what_to_type(command: str, her
     )
 
 
-def test_a_folder_that_is_named_is_told_by_its_name(here: Path) -> None:
-    with pytest.raises(CommandError) as caught:
-        pipeline_file("inbox", "run")
-    assert str(caught.value) == (
-        "The folder 'inbox' has no pipeline.\n"
-        "  Name one: `paddock run FILE`. `paddock init minimal DIR` makes one."
-    )
-
-
-def test_a_pipeline_with_faults_is_still_the_pipeline_of_its_folder(here: Path) -> None:
-    (here / "news.yaml").write_text("steps:\n  - {uses: chatt\n")
-    result = invoke("validate")
-    assert (result.exit_code, result.stderr[:9]) == (2, "news.yaml")
-
-
 def test_the_tests_of_the_only_file_of_prompts_are_meant_where_there_is_no_pipeline(
     here: Path,
 ) -> None:
@@ -104,13 +82,4 @@ def test_a_mistyped_file_is_told_with_the_one_that_is_near(here: Path) -> None:
         pipeline_file(str(here / "pipelin.yaml"), "run")
     assert str(caught.value) == (
         f"There is no file '{here / 'pipelin.yaml'}'.\n  Did you mean '{here / 'pipeline.yaml'}'?"
-    )
-
-
-def test_an_empty_name_is_not_the_current_folder(here: Path) -> None:
-    (here / "pipeline.yaml").write_text(PIPELINE)
-    result = invoke("run", "")
-    assert (result.exit_code, result.stderr) == (
-        2,
-        "The name of the pipeline is empty.\n  Name a file, or a folder with one.\n",
     )

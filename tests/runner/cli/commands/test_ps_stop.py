@@ -36,12 +36,6 @@ def test_what_a_model_goes_without_stands_below_the_table() -> None:
     assert table.splitlines()[3:] == ["", f"x {note}"]
 
 
-def test_a_service_that_tells_little_is_no_fault() -> None:
-    assert loaded_models.loaded_table([{"name": "x"}], NOW).splitlines()[1].split() == [
-        *("x", "0", "B", "100%", "CPU")
-    ]
-
-
 @pytest.mark.parametrize(
     ("expires_at", "words"),
     [

@@ -129,16 +129,6 @@ def test_a_port_that_ollama_holds_is_one_line_to_copy(tmp_path: Path) -> None:
     assert int(other[1]) > port
 
 
-def test_a_second_service_is_told_of_the_first(tmp_path: Path) -> None:
-    with serving("--port", "0", PADDOCK_HOST="", PADDOCK_HOME=str(tmp_path)) as (process, url):
-        refused = paddock_here(
-            "serve", environ={"PADDOCK_HOST": url, "PADDOCK_HOME": str(tmp_path)}
-        )
-        first, second = refused.err.splitlines()
-        assert re.match(rf"Paddock serves at {url} already \(.*process {process.pid}\)\.", first)
-        assert (refused.status, second) == (2, "  paddock ps")
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
