@@ -149,7 +149,7 @@ def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     url = environ.get("PREFECT_API_URL", "").strip()
     if not url:
         is_ci = environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
-        tracked = "runs are tracked by the local service's own server (`paddock service status`)"
+        tracked = "runs are tracked by the local service's own server (`paddock status`)"
         untracked = "PREFECT_API_URL is not set, but CI is: runs are not tracked"
         yield Finding("prefect", "ok", untracked if is_ci else tracked)
         return

@@ -146,8 +146,7 @@ async def _spawn_and_wait(
                 idle = duration(settings.unattended.service_idle_s)
                 tell(
                     f"Started the local service (process {daemon.pid}), which keeps models in "
-                    f"memory for the next runs and ends when idle for {idle}: paddock service "
-                    f"status"
+                    f"memory for the next runs and ends when idle for {idle}: `paddock status`"
                 )
             return daemon
         code = exit_code(pid)

@@ -149,7 +149,7 @@ def test_the_version_is_told(option: str) -> None:
     assert re.fullmatch(r"paddock \d+\.\d+\.\d+\S*\n", invoke(option).stdout)
 
 
-@pytest.mark.parametrize("words", [(), ("run",), ("service",), ("service", "start")])
+@pytest.mark.parametrize("words", [(), ("run",), ("service",), ("service", "stop")])
 def test_help_as_a_command_is_the_option(words: tuple[str, ...]) -> None:
     command, option = invoke("help", *words), invoke(*words, "--help")
     assert (command.exit_code, command.stdout) == (0, option.stdout)

@@ -29,7 +29,10 @@ def status(as_json: JsonOption = False) -> int:
     settings = read_settings(Path.cwd())
     up, why = service_client.ask_up(settings)
     daemons = daemon_files.running_daemons(settings.state_dir)
-    services = [daemon_client.ask_daemon(daemon) for daemon in daemons]
+    own = daemon_files.find_daemon(settings)
+    services = [
+        {**daemon_client.ask_daemon(daemon), "is_ours": daemon == own} for daemon in daemons
+    ]
     where, serve = settings.address.url, service_client.identify_service(settings)
     found = recent_runs(find_ledgers([Path()]), limit=5)
     if as_json:
@@ -39,8 +42,7 @@ def status(as_json: JsonOption = False) -> int:
         return DONE if up is not None else FAILED
     lines = [*_up_lines(up, settings.unattended.address.url)] if up is not None else [why]
     for service in services:
-        n = counted(len(service["models"]), "model")
-        lines.append(f"Service ({service['kind']}), process {service['pid']}: {n} in memory.")
+        lines += _service_lines(service)
     answering = {"paddock": "`paddock serve` answers", None: "nothing answers"}
     lines.append(f"{where}: {answering.get(serve, serve)}.")
     printing.print_out("\n".join(map(printing.printable_message, (*lines, *found.faults))))
@@ -71,3 +73,24 @@ def _up_lines(up: Mapping[str, Any], where: str) -> Iterator[str]:
         yield "Prefect's server does not answer: runs go on without, and are shown there later."
     for place, words in up["faults"].items():
         yield words if place in words else f"{place}: {words}"
+
+
+def _service_lines(service: Mapping[str, Any]) -> Iterator[str]:
+    by = "" if service["kind"] == "background" else f", held by `paddock {service['kind']}`"
+    took = units.duration(service["since_s"])
+    yield f"The local service runs for {took} (process {service['pid']}{by})."
+    for model in service["models"]:
+        yield (
+            f"- model {model['name']}: {model['state']}, "
+            f"{units.size(model['host_bytes'] + model['device_bytes'])}, "
+            f"{model.get('running', 0):,} running, {model.get('waiting', 0):,} waiting"
+        )
+    if service["requests"]:
+        yield f"- in use by {counted(service['requests'], 'request')}"
+        if service["is_retired"]:
+            yield "- it ends after these: a newer service runs"
+    elif service["kind"] == "background":
+        left = units.duration(max(0.0, service["idle_s"] - service["quiet_s"]))
+        yield f"- idle; it ends in {left} unless a run starts"
+    if not service["is_ours"]:
+        yield "- it belongs to another version of Paddock, or to other settings than these"
