@@ -5,7 +5,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,16 +40,6 @@ steps:
         uses: run
         with: {command: [sh, -c, "touch began; while [ ! -e go ]; do sleep 0.2; done"]}
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "x"}}
-"""
-
-
-COUNTS_SIGNALS = """\
-import signal, time
-signal.signal(signal.SIGUSR1, print)
-signal.signal(signal.SIGTERM, lambda *_: print("stop", flush=True))
-print("ready", flush=True)
-while True:
-    time.sleep(0.05)
 """
 
 
@@ -200,32 +189,6 @@ def test_a_process_that_the_signal_would_kill_is_not_stopped(world: World) -> No
             other.kill()
 
 
-def test_runs_of_one_name_in_two_folders_are_each_stopped_at_once(world: World) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", COUNTS_SIGNALS], stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        folders = [world.folder / name for name in ("a", "b")]
-        own = {"started": time.time(), "pid": other.pid, "host": socket.gethostname()}
-        row = {"run": "odd", "trigger": "console by eve", **own}
-        try:
-            assert other.stdout.readline() == "ready\n"
-            for folder in folders:
-                record_runs(folder, 1, status="running", ended=None, **row)
-            with console(world.folder) as client:
-                for run in links(client, "/ui/runs", "/odd"):
-                    for _ in range(2):
-                        assert client.post(f"{run}/stop", data={"now": "1"}).is_redirect
-                    assert other.stdout.readline() == "stop\n"
-                for folder in folders:
-                    record_runs(folder, 1, status="completed", **row)
-                late = client.post(f"{run}/stop", data={"now": "1"})
-                assert error_of(late) == "Run 'odd' cannot be stopped here: It has ended."
-        finally:
-            other.kill()
-        assert other.stdout.read() == "", "no run is signalled twice"
-
-
 def test_a_failed_item_is_tried_again_alone(world: World) -> None:
     text = COPY.replace('with: {path: "{{ doc.path }}"}', 'with: {path: "side/{{ doc.relpath }}"}')
     side = world.write("side.yaml", text)
@@ -352,3 +315,11 @@ def click(page: Page, form: str, label: str) -> None:
     is_there = f"{button(form)}?.textContent === {label!r}"
     page.wait(f"document.readyState === 'complete' && {is_there}", 240)
     page.ask(f"{button(form)}.click()")
+
+
+def test_a_run_that_is_stopped_at_once_twice_is_interrupted_and_does_not_die(world: World) -> None:
+    with console(world.folder, allow="run") as client:
+        run = waiting_run(client, world)
+        for _ in range(3):
+            client.post(f"{run}/stop", data={"now": "1"})
+        assert ended(world.folder).status == "interrupted"

@@ -509,16 +509,6 @@ def test_no_input_leads_out_of_the_folder(box: Path, tools_of: Tools, folder: st
     assert tools.runs()[DATA]["runs"] == []
 
 
-def test_inputs_are_checked_as_on_the_command_line(box: Path, tools_of: Tools) -> None:
-    tools = tools_of(box)
-    assert refusal(tools.run, pipeline="copy", inputs={"pause": "soon"}) == (
-        "input 'pause' must be a whole number, not 'soon'."
-    )
-    assert refusal(tools.run, pipeline="copy", inputs={"foldr": "x"}) == (
-        "the pipeline has no input 'foldr'.\n  Known: 'folder', 'pause'. Did you mean 'folder'?"
-    )
-
-
 def test_consent_is_a_persons_and_no_permission_replaces_it(box: Path, tools_of: Tools) -> None:
     (box / "log.yaml").write_text(COMMAND.replace("SECONDS", '"0"'))
     assert "which needs 'run'" in refusal(tools_of(box).run, pipeline="log")

@@ -1,7 +1,6 @@
 """What is done with models on the console: ask, unload, pull, over a real service."""
 
 import re
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
@@ -10,9 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from paddock.engine.models.pull_sources import parse_source
 from paddock.runner.cli.console_actions import USE_MODELS, ModelActions
-from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.settings import read_settings
 from tests.live import CHAT, Live, live_service
 from tests.runner.cli.live_console import TOKEN, console_service, slow_service
@@ -90,31 +87,6 @@ def test_a_pull_shows_how_it_stands_and_why_it_failed(console_client: httpx.Clie
     assert status.startswith("127.0.0.1:9/library/none: ")
     assert "127.0.0.1:9" in status.partition(": ")[2]
     assert buttons(page)["Pull"]
-
-
-def test_of_two_pulls_at_the_same_moment_one_is_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both_are_here = threading.Barrier(2)
-
-    def parsed(name: str) -> object:
-        both_are_here.wait(120)
-        return parse_source(name)
-
-    def pulled(model: str) -> str:
-        try:
-            return actions.pull("ann", {"model": model}, None)
-        except CommandError as error:
-            return str(error)
-
-    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("paddock.runner.cli.console_actions.parse_source", parsed)
-    with slow_service() as service, ThreadPoolExecutor(2) as threads:
-        monkeypatch.setenv("PADDOCK_HOST", service.address)
-        actions = ModelActions(read_settings(tmp_path))
-        begun, refused = sorted(threads.map(pulled, ("a", "b")), reverse=True)
-    assert begun == USE_MODELS
-    assert refused.endswith("is being pulled.\n  Wait for its end, or stop it.")
 
 
 @pytest.mark.parametrize(

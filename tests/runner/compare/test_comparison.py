@@ -3,8 +3,6 @@
 import json
 from dataclasses import replace
 
-import pytest
-
 from paddock.engine.request import ChatRequest, ModelSpec
 from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.compare.comparison_page import comparison_page
@@ -42,25 +40,6 @@ def test_the_text_has_figures_tests_and_differing_answers(bills: Bills) -> None:
     assert any(line.startswith("B against A: better by 0.250 (p = 0.0") for line in lines)
     assert "Different answers to 10 items:" in lines
     assert "  01.txt (gold: total: 1.5, kind: travel)" in lines
-
-
-def test_of_many_variants_the_text_has_the_best_ones_tests_and_each_answer_once(
-    bills: Bills,
-) -> None:
-    names = ["big", *(f"small{n}" for n in range(8))]
-    bills.answer = lambda request: clerk(
-        replace(request, model=ModelSpec("big" if request.model.ref == "big" else "small"))
-    )
-    lines = comparison_text(bills.compare(models=(f"clerk={','.join(names)}",))).splitlines()
-    tests = [line for line in lines if " against " in line]
-    assert [line.partition(":")[0] for line in tests] == [
-        f"{letter} against A" for letter in "BCDEFGHI"
-    ]
-    assert "and 28 more: `--report FILE` and `--json` have all." in lines
-    at = lines.index("  01.txt (gold: total: 1.5, kind: travel)")
-    assert [line.partition(": ")[0] for line in lines[at + 1 : at + 3]] == [
-        "    A", "    B, C, D, E, F, G, H, I",
-    ]  # fmt: skip
 
 
 def test_without_gold_variants_are_compared_by_where_their_values_stand(bills: Bills) -> None:
@@ -125,18 +104,6 @@ def test_gold_of_unknown_items_and_fields_is_a_sentence_and_a_samples_rest_is_no
     assert "on 5 items of 20; gold for 5 of them" in comparison_text(fresh)
 
 
-@pytest.mark.parametrize("known", [("clerk=small",), MODELS])
-def test_figures_of_a_sample_are_of_its_items_alone_where_more_is_known(
-    bills: Bills, known: tuple[str, ...]
-) -> None:
-    """What an interrupted comparison left is of the first documents, and no random sample."""
-    bills.compare(models=known)
-    found = bills.compare(models=MODELS, sample=ItemSample(5))
-    assert (found.n_items, found.n_unsampled) == (5, N_BILLS - 5)
-    assert [variant.n_items for variant in found.variants] == [5, 5]
-    assert [variant.valid.mean for variant in found.variants if variant.valid] == [1.0, 1.0]
-
-
 def test_the_quicker_and_better_variants_are_on_the_front(bills: Bills) -> None:
     found = bills.compare(models=MODELS, settings=("bill.params.max_tokens=60",))
     by_name = {variant.name: variant for variant in found.variants}
@@ -191,3 +158,22 @@ def test_an_item_or_a_variant_that_only_the_earlier_result_has_is_a_loss(bills: 
     )
     sampled = Bills(bills.folder / "other").compare(models=MODELS, sample=ItemSample(5))
     assert result_change(sampled, before, 0.0).losses == ()
+
+
+def test_of_many_variants_the_text_has_the_best_ones_tests_and_each_answer_once(
+    bills: Bills,
+) -> None:
+    names = ["big", *(f"small{n}" for n in range(8))]
+    bills.answer = lambda request: clerk(
+        replace(request, model=ModelSpec("big" if request.model.ref == "big" else "small"))
+    )
+    lines = comparison_text(bills.compare(models=(f"clerk={','.join(names)}",))).splitlines()
+    tests = [line for line in lines if " against " in line]
+    assert [line.partition(":")[0] for line in tests] == [
+        f"{letter} against A" for letter in "BCDEFGHI"
+    ]
+    assert "and 28 more: `--report FILE` and `--json` have all." in lines
+    at = lines.index("  01.txt (gold: total: 1.5, kind: travel)")
+    assert [line.partition(": ")[0] for line in lines[at + 1 : at + 3]] == [
+        "    A", "    B, C, D, E, F, G, H, I",
+    ]  # fmt: skip

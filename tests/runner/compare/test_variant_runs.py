@@ -1,7 +1,5 @@
 """Variants of a pipeline are run without touching it, and no call is made twice."""
 
-from pathlib import Path
-
 import pytest
 
 from paddock.pipelines.errors import PipelineError
@@ -51,17 +49,6 @@ def test_a_comparison_changes_no_file_and_leaves_the_pipeline_as_it_was(bills: B
     assert bills.files() == before
     assert bills.plan().items == planned
     assert bills.run(pool=FakePool(answer=clerk), review="accept").calls == 0
-
-
-def test_what_the_pipeline_wrote_beside_its_documents_is_no_document_of_a_variant(
-    tmp_path: Path,
-) -> None:
-    bills = Bills(tmp_path)
-    bills.edit("out/{{ doc.relpath }}.json", "inbox/{{ doc.relpath }}.json")
-    bills.run(pool=FakePool(answer=clerk), review="accept")
-    assert len([*(tmp_path / "inbox").iterdir()]) == 2 * N_BILLS
-    (run,) = bills.runs(models=("clerk=big",))
-    assert len(run.items) == N_BILLS
 
 
 def test_a_variant_that_cannot_be_run_is_a_sentence_and_the_others_go_on(bills: Bills) -> None:

@@ -12,8 +12,7 @@ import pytest
 from paddock.engine.request import Usage
 from paddock.engine.system import private_files
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.cli.history_text import journal_line, run_progress_text
-from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
+from paddock.runner.cli.history_text import run_progress_text
 from paddock.runner.progress import journal
 from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.item_states import ItemState
@@ -53,19 +52,6 @@ def test_every_item_of_a_run_has_its_line_with_what_it_took(world: World, tmp_pa
         "quarantined",
         {"new": 3, "quarantined": 1},
     )
-
-
-def test_a_log_ends_with_the_word_that_lists_have(tmp_path: Path) -> None:
-    world = World(tmp_path, n_documents=1)
-    world.write("inbox/bad.pdf", "%PDF no")
-    ended = []
-    for _ in range(2):
-        world.run()
-        (past,) = recent_runs([LedgerFolder(tmp_path / ".paddock")], limit=1).runs
-        last = json.loads(past.journal.read_text("utf-8").splitlines()[-1])
-        ended.append(journal_line(last).split("  ")[1])
-        assert ended[-1] == f"ended: {past.outcome}"
-    assert ended == ["ended: quarantined", "ended: completed"]
 
 
 def test_a_run_that_an_error_ends_says_so_in_journal_and_ledger(tmp_path: Path) -> None:
@@ -133,19 +119,6 @@ def test_a_journal_on_a_full_disk_ends_in_silence(
     monkeypatch.setattr(private_files, "open_private", lambda *_: full)
     with LineWriter(tmp_path / "a.jsonl") as lines:
         RunJournal(lines).began("a", "p", [])
-
-
-def test_progress_counts_the_items_that_the_end_counts(world: World, tmp_path: Path) -> None:
-    world.documents(3)
-    world.edit(
-        "  - {id: report,",
-        "  - {id: never, if: 1 > 2, uses: chat, with: {prompt: x}}\n  - {id: report,",
-    )
-    for n_fresh in (0, 4):
-        report = world.run()
-        journal = tmp_path / ".paddock" / "runs" / f"{report.run}.jsonl"
-        assert (sum(report.counts.values()), report.counts.get("fresh", 0)) == (4, n_fresh)
-        assert JournalProgress(journal).update() == (4, 4)
 
 
 def test_progress_has_the_runs_own_speed_and_estimate_and_says_what_is_not_known(

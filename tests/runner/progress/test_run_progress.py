@@ -159,6 +159,20 @@ def test_the_table_shows_done_running_left_speed_and_time_to_go(clock: Clock) ->
     assert shown[5] == "12 s, 25 tokens/s"
 
 
+def test_what_a_step_prints_is_kept_from_those_who_read_one_object(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for is_log in (False, True):
+        with run_observer(environ={}, is_quiet_stdout=True, is_log=is_log):
+            print("said by a plug-in")
+        print("{}")
+        captured = capsys.readouterr()
+        assert (captured.out, captured.err) == ("{}\n", "said by a plug-in\n")
+    with run_observer(environ={}):
+        print("said by a plug-in")
+    assert capsys.readouterr().out == "said by a plug-in\n"
+
+
 def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
     table = live(Clock())
     table.began("r", "p", ["each"])
@@ -173,31 +187,3 @@ def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
         "each: quarantined 49.pdf: damaged",
         "Further failures are counted, and listed in the report.",
     ]
-
-
-def test_the_last_picture_and_every_line_stay(clock: Clock) -> None:
-    with live(clock) as table:
-        table.began("swift-otter", "digest", ["each"])
-        table.step("each", 1, 0)
-        table.item("each", "a.md", ItemState.RUNNING, "text")
-        table.item("each", "a.md", ItemState.FAILED, "damaged")
-    file = table._console.file
-    assert isinstance(file, io.StringIO)
-    shown = [line.split() for line in file.getvalue().splitlines()]
-    assert shown[0] == ["run", "swift-otter", "of", "digest"]
-    assert shown[1] == ["each:", "failed", "a.md:", "damaged"]
-    assert [line[0] for line in shown[2:]] == ["step", "each", "under"]
-
-
-def test_what_a_step_prints_is_kept_from_those_who_read_one_object(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for is_log in (False, True):
-        with run_observer(environ={}, is_quiet_stdout=True, is_log=is_log):
-            print("said by a plug-in")
-        print("{}")
-        captured = capsys.readouterr()
-        assert (captured.out, captured.err) == ("{}\n", "said by a plug-in\n")
-    with run_observer(environ={}):
-        print("said by a plug-in")
-    assert capsys.readouterr().out == "said by a plug-in\n"

@@ -192,18 +192,6 @@ def test_a_pass_rate_counts_turns_and_each_turn_samples_with_another_seed(tmp_pa
     assert bench.case(pool=FakePool(answer=answer)).word == "failed"
 
 
-def test_a_recorded_refusal_is_met_again(bench: Bench) -> None:
-    bench.edit('{exists: "{{ tmp }}/out/0.txt"}', "{status: quarantined}")
-    bench.edit("returns.n == 2", "returns.n == 0")
-    small = FakePool(n_ctx_tokens=40)
-    bench.write("inbox/0.txt", "ferry " * 100)
-    bench.write("inbox/1.txt", "harbour " * 100)
-    bench.edit("Sum up:", "Sum:")
-    case = bench.case("record", pool=small)
-    replayed = bench.case("replay", pool=Nobody())
-    assert [p.message for p in case.problems] == [p.message for p in replayed.problems]
-
-
 def test_lines_hold_what_a_person_reads(bench: Bench) -> None:
     bench.record()
     head, *lines = bench.lines()
@@ -282,12 +270,3 @@ def test_what_is_recorded_is_saved_now_and_then(
 
     assert bench.case("record", pool=FakePool(answer=answer)).passed
     assert found[1], "the first reply is safe when the second is asked for"
-
-
-def test_inputs_that_are_no_paths_are_told(bench: Bench) -> None:
-    bench.edit('inputs: {out: "{{ tmp }}/out"}', 'inputs: {out: "a\\0b"}')
-    (problem,) = bench.case("record").problems
-    assert problem.message == "input 'out' cannot be used as a path."
-    bench.edit('inputs: {out: "a\\0b"}', "inputs: {out: [x]}")
-    (problem,) = bench.case("record").problems
-    assert problem.message.startswith("input 'out' must be ")

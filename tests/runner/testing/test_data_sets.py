@@ -11,7 +11,6 @@ from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import validate
 from paddock.runner.testing import suite_runner
 from paddock.runner.testing.case_runner import ReplayMode
 from paddock.runner.testing.junit_and_markdown import CaseResult, junit_xml, variant_rows
@@ -84,25 +83,6 @@ def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(data
     result = case.as_json()
     assert (result["rows"][3], result["turns"][3], result["pass"]) == ("4: the tram", False, 0.75)
     data.edit("pass: 0.75", "pass: 0.8")
-    assert data.case().word == "failed"
-
-
-def test_of_many_rows_that_fail_alike_the_first_have_details(tmp_path: Path) -> None:
-    data = Data(tmp_path, rows="text,label\n" + "".join(f"x{n},kind {n}\n" for n in range(1, 7)))
-    *first, others = data.case().problems
-    words = "what the run returns is not equal to the expected value."
-    assert [(fault.message, "-kind" in fault.detail) for fault in first] == [
-        (f"row {n}: {words}", True) for n in (1, 2, 3)
-    ]
-    assert (others.message, others.detail) == (f"rows 4, 5 and 6: {words}", "")
-
-
-def test_without_a_share_every_row_must_pass(tmp_path: Path) -> None:
-    data = Data(tmp_path, PIPELINE.replace("  pass: 0.75\n", ""))
-    assert data.case().word == "failed"
-    data.rows("text,label\nthe ferry,boat\n")
-    assert data.case().word == "passed"
-    data.rows("text,label\nthe ferry,road\n")
     assert data.case().word == "failed"
 
 
@@ -206,13 +186,6 @@ def test_a_data_set_that_cannot_be_used_is_a_fault_with_its_place(
     assert "pipeline.yaml:" in str(caught.value)
 
 
-def test_case_is_known_only_where_there_is_a_data_set(data: Data) -> None:
-    assert validate(data.file).ok
-    data.edit("  cases: {from: tests/cases.csv}\n  pass: 0.75\n", "  name: a\n")
-    (first, *_) = validate(data.file).faults
-    assert "'case'" in first.message
-
-
 def varied(data: Data, **values: dict[str, list[Any]]) -> list[SuiteFile]:
     return suite_runner.read_suites([data.file], CompareKeys.model_validate(values))
 
@@ -257,19 +230,6 @@ def test_variants_are_tested_side_by_side_each_with_its_own_replies(
     results = [suite.as_json() for suite in suites]
     assert results[1]["variant"] == "label.prompt=Road or boat? {{ inputs.text }}"
     assert results[1]["tests"][0]["bounds"] == [0.5101, 1.0]
-
-
-def test_a_variant_that_was_not_recorded_says_how_to(data: Data) -> None:
-    data.case("record")
-    options = suite_runner.SuiteOptions("replay", pool=Nobody())
-    suites = suite_runner.run_suites(varied(data, set=PROMPTS), options)
-    assert [case.word for suite in suites for case in suite.cases] == ["error", "error"]
-    assert (
-        suites[0]
-        .cases[0]
-        .problems[0]
-        .message.endswith("Record it with the same command and `--record`.")
-    )
 
 
 class WithoutModel(FakePool):

@@ -51,15 +51,6 @@ def test_a_judge_may_choose_among_words_that_count(bench: Bench) -> None:
     assert bench.case(pool=FakePool(answer=lambda request: '{"choice": "fair"}')).passed
 
 
-def test_similar_tells_how_near_it_is(bench: Bench) -> None:
-    kind, message, detail = bench.problem("{similar: Bees make honey., at_least: 0.99}")
-    assert (kind, detail) == ("similar", "-Bees make honey.\n+The ferry leaves at nine.")
-    assert message.startswith("what the run returns is not similar enough to the expected text: ")
-    assert message.endswith(", below 0.99 (by all-minilm).")
-    bench.edit("Bees make honey.", "The ferry leaves at nine.")
-    assert bench.case().passed
-
-
 def test_verdicts_are_recorded(bench: Bench) -> None:
     bench.tests = """
 tests:

@@ -99,13 +99,6 @@ def test_each_case_says_how_it_went() -> None:
     assert by_name["flaky"] == [], "enough turns passed"
 
 
-def test_each_variant_has_a_class_of_its_own() -> None:
-    case = CaseResult("hello", "p")
-    suites = [SuiteResult("p", "p.yaml", (case,), variant=name) for name in ("a.md", "b.md")]
-    classes = [case.get("classname") for case in read(junit_xml(suites)).iter("testcase")]
-    assert classes == ["p [a.md]", "p [b.md]"]
-
-
 def test_what_was_quarantined_before_is_no_failure() -> None:
     item = ItemReport(
         "each", "a.pdf", ItemState.QUARANTINED, error="it is encrypted.", is_known=True

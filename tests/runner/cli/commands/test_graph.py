@@ -100,19 +100,3 @@ def test_pipelines_that_run_one_another_without_end_are_drawn_once(folder: Path)
     assert result.stderr.startswith("It cannot run as it is:")
     assert result.stdout.count("subgraph n_more[") == 1
     assert 'n_copy["<b>copy</b><br/>pipeline pipeline.yaml"]' in result.stdout
-
-
-def test_a_page_that_cannot_be_written_is_told_before_the_run(folder: Path) -> None:
-    (folder / "reports").write_text("in the way")
-    for target, words in (
-        (
-            "reports/run.html",
-            "'reports/run.html' cannot be written: 'reports' is not a folder.\n"
-            "  Name another place.\n",
-        ),
-        ("inbox", "'inbox' is a folder.\n  Name a file, such as inbox/run.html.\n"),
-    ):
-        result = invoke("run", ".", "--local", "--report", target)
-        assert (result.exit_code, result.stderr) == (2, words)
-    assert not (folder / "out").exists()
-    assert invoke("graph", ".", "-o", "inbox").stderr.startswith("'inbox' is a folder.\n")

@@ -95,15 +95,6 @@ def test_a_running_run_says_how_far_it_is(world: World) -> None:
     assert "12 of 40, 1 failed" in invoke("runs").stdout
 
 
-def test_a_ledger_that_cannot_be_read_is_not_said_to_have_no_run(world: World) -> None:
-    world.write(".paddock/ledger.sqlite", "no database " * 1_000)
-    for command, status in ((("runs",), 1), (("logs",), 2), (("logs", "calm-otter"), 2)):
-        result = invoke(*command)
-        assert result.exit_code == status
-        assert "the ledger cannot be read" in result.stderr
-        assert "no run" not in result.stderr.lower()
-
-
 def test_wrong_settings_of_a_folder_end_with_the_status_of_what_is_wrong(world: World) -> None:
     world.run()
     world.write("paddock.toml", "oops = =")
@@ -188,11 +179,3 @@ def test_clean_says_what_would_go_and_removes_it(world: World) -> None:
     assert would.startswith("Would remove 3 replies, 2 logs from 1 ledger (")
     assert invoke("clean", "--older-than", "0s").stdout == would.replace("Would remove", "Removed")
     assert world.run().counts == {"fresh": 3, "quarantined": 1}
-
-
-def test_clean_names_the_ledger_that_it_cannot_clean(world: World) -> None:
-    world.run()
-    world.write("../other/.paddock/ledger.sqlite", "no database " * 1_000)
-    result = invoke("clean")
-    assert result.exit_code == 1
-    assert "other/.paddock/ledger.sqlite: the ledger cannot be read" in result.stderr

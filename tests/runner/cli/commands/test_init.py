@@ -138,21 +138,6 @@ def test_a_folder_that_is_no_template_is_the_place_of_a_draft(tmp_path: Path) ->
     assert "Made 'letters' with 3 files." in made.out
 
 
-def test_a_folder_that_cannot_be_made_is_asked_for_again(tmp_path: Path) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/mine.txt").write_text("mine")
-    with terminal("init", "--have", "mail", environ={}, cwd=tmp_path) as screen:
-        screen.wait_for("What do you want?")
-        screen.type("\n")
-        screen.wait_for("Which folder shall be made?")
-        screen.type("full\n")
-        screen.wait_for("'full' is not empty, so nothing was written.")
-        screen.wait_for("Which folder shall be made?")
-        screen.type("  \n")
-        screen.wait_for("Made 'mail-summaries' with 3 files.")
-        assert screen.ended() == 0
-
-
 def test_three_questions_become_a_pipeline(tmp_path: Path) -> None:
     with terminal("init", environ={}, cwd=tmp_path) as screen:
         screen.wait_for("What do you have?")
@@ -166,16 +151,6 @@ def test_three_questions_become_a_pipeline(tmp_path: Path) -> None:
         screen.wait_for("Next: paddock run mail-labels/pipeline.yaml")
         assert screen.ended() == 0
     assert (tmp_path / "mail-labels/inbox/piano.eml").exists()
-
-
-def test_flags_answer_the_questions_for_scripts(tmp_path: Path) -> None:
-    made = paddock("init", "bills", "--have", "invoices", "--want", "fields", cwd=tmp_path)
-    assert made.status == 0
-    assert (tmp_path / "bills/pipeline.yaml").read_text().splitlines()[1] == "name: invoices-fields"
-    again = paddock("init", "--yes", cwd=tmp_path)
-    assert "Made 'letters-summaries' with 3 files." in again.out
-    refused = paddock("init", "minimal", "mine", "--have", "mail", cwd=tmp_path)
-    assert (refused.status, "Leave the template out." in refused.err) == (2, True)
 
 
 def test_a_draft_takes_the_documents_that_are_there(tmp_path: Path) -> None:

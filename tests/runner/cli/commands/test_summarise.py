@@ -9,7 +9,6 @@ from paddock.runner import api
 from paddock.runner.api import run_until_end
 from paddock.runner.cli.application import application
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 
@@ -99,17 +98,6 @@ def test_a_saved_pipeline_owns_what_the_command_made(folder: Path, file: str) ->
     (folder / "in box/a.txt").unlink()
     api.run(pipeline, inputs, options=RunOptions(local=True, prune=True))
     assert not (folder / "out/a.txt.md").exists()
-
-
-def test_where_an_output_came_from_is_known_after_it_was_handed_over(folder: Path) -> None:
-    arguments = ("summarise", "in box", "-o", "out", "--local")
-    paddock(*arguments)
-    paddock(*arguments, "--save", "s.yaml")
-    (origin,) = explain_path(folder / "out/a.txt.md").origins
-    assert origin.source is not None
-    assert (origin.source.path, origin.source.state) == (str(folder / "in box/a.txt"), "same")
-    assert origin.condition == "same"
-    assert [call.kind for step in origin.steps for call in step.calls] == ["chat"]
 
 
 def test_one_document_is_summarised_alone_or_printed(folder: Path) -> None:
