@@ -71,10 +71,6 @@ class StopGate:
             self.words, self.status = words, status
             self._closed.set()
 
-    def close_like(self, other: StopGate) -> None:
-        """Close the gate as another one was closed."""
-        self.close(other.words, other.status, is_stop_requested=other.is_stop_requested)
-
     def left(self, n_items: int) -> str:
         """Return why a run stopped here, and how many items are left."""
         items = "1 item is" if n_items == 1 else f"{n_items:,} items are"
