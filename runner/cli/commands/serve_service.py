@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from paddock.engine.system.light_dataclasses import asdict, dataclass
-from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import (
     ApiKeysOption,
     ExactOption,
