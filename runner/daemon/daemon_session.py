@@ -17,7 +17,7 @@ from paddock.runner.settings import Settings
 
 from . import daemon_files
 from .daemon_client import ensure_daemon, hold_lease
-from .daemon_files import DaemonError, DaemonInfo, paths_of
+from .daemon_files import DaemonError, DaemonInfo
 
 MOST_RECONNECTS = 10  # more often than that, no daemon will stay up
 
@@ -94,15 +94,11 @@ async def daemon_session(
     """Yield a run's session with the local daemon, which starts when it is needed."""
     session = DaemonSession(settings, tell)
     try:
-        if await asyncio.to_thread(is_daemon_running, settings):
+        if await asyncio.to_thread(daemon_files.find_daemon, settings) is not None:
             await session.start()
         yield session
     finally:
         await session.detach()
-
-
-def is_daemon_running(settings: Settings) -> bool:
-    return daemon_files.daemon_at(paths_of(settings)) is not None
 
 
 class ServicePool(OnDemandPool):

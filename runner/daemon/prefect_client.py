@@ -10,8 +10,6 @@ import asyncio
 import ssl
 import uuid
 from collections.abc import AsyncGenerator, Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import http
@@ -118,13 +116,7 @@ def _verify(environ: Mapping[str, str]) -> ssl.SSLContext | bool:
     if unverified in ("1", "true", "yes", "on", "t", "y"):
         return False
     file = environ.get("PREFECT_API_SSL_CERT_FILE", "").strip()
-    return _trusting(file, Path(file).stat().st_mtime_ns) if file else True
-
-
-@lru_cache(maxsize=1)
-def _trusting(file: str, _mtime_ns: int) -> ssl.SSLContext:
-    """Read the usual file once: it takes 20 ms, and Prefect's settings name it for each run."""
-    return ssl.create_default_context(cafile=file)
+    return ssl.create_default_context(cafile=file) if file else True
 
 
 class CsrfTokens:

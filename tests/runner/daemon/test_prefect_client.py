@@ -1,15 +1,11 @@
 """Prefect's API by plain HTTP, with the settings that Prefect's own client has."""
 
 import asyncio
-import os
-import shutil
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import certifi
-import httpx
 import pytest
 
 from paddock.engine.system import http
@@ -73,24 +69,6 @@ async def test_a_private_certificate_is_trusted_by_its_file_or_not_looked_at(
         await check_prefect_api(
             {"PREFECT_API_URL": url, "PREFECT_API_SSL_CERT_FILE": str(tmp_path / "none.pem")}
         )
-
-
-async def test_a_client_of_an_address_without_tls_trusts_no_certificate(tmp_path: Path) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate(tmp_path))
-    async with answering(OK, [], tls) as url, http.client("http://127.0.0.1:9") as client:
-        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
-            await client.get(url)
-
-
-def test_a_file_of_certificates_is_read_once_and_again_when_it_was_replaced(tmp_path: Path) -> None:
-    file = tmp_path / "ca.pem"
-    shutil.copyfile(certifi.where(), file)
-    environ = {"PREFECT_API_SSL_CERT_FILE": str(file)}
-    first, again = (client_options("http://127.0.0.1:9", environ)["verify"] for _ in range(2))
-    assert first is again
-    os.utime(file, (1, 1))
-    assert client_options("http://127.0.0.1:9", environ)["verify"] is not first
 
 
 async def test_headers_of_a_gateway_are_sent_and_a_redirect_gets_none_of_them() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.daemon.daemon_session import ServicePool, is_daemon_running
+from paddock.runner.daemon.daemon_files import find_daemon
+from paddock.runner.daemon.daemon_session import ServicePool
 from paddock.runner.prefect.local_service import shared_default_pool
 from paddock.runner.prefect.run_mode import is_flow, uses_service
 from paddock.runner.settings import is_ci
@@ -40,7 +41,7 @@ async def test_several_runs_share_the_pool_that_one_run_would_use(
     monkeypatch.delenv("CI")
     async with shared_default_pool(here) as pool:
         assert isinstance(pool, ServicePool)
-    assert not is_daemon_running(here), "it starts at the first call"
+    assert find_daemon(here) is None, "it starts at the first call"
 
 
 UNSENT = """
