@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
-from typing import cast, get_args
 
 from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.runner.folders.file_versions import FileIdentity
@@ -67,11 +65,28 @@ class WatchLedger:
         return rows
 
     def outcome(self, order: Order) -> BatchOutcome:
-        """Return how an order's run ended, with each item's outcome."""
-        if not order.run:
-            return BatchOutcome("", order.end, message=order.words)
-        with self._open(is_readonly=True) as ledger:
-            return batch_outcome(ledger, order.run, order.end, order.words)
+        """Return how an order's run ended, with each item's outcome.
+
+        When a run continued one that crashed, the crashed run's rows count as well.
+        """
+        failed: dict[str, str] = {}
+        again: dict[str, int] = {}
+        waiting: set[str] = set()
+        if order.run:
+            with self._open(is_readonly=True) as ledger:
+                runs = RunStore(ledger)
+                row = runs.run(order.run)
+                first = row.parent if row is not None and row.parent else order.run
+                for entry in (
+                    item.entry for run in runs.runs_of(first) for item in runs.items_of(run)
+                ):
+                    if entry.state in ("quarantined", "failed"):
+                        failed[entry.key] = entry.error or ""
+                    if entry.is_tried_again:
+                        again[entry.key] = entry.n_failures
+                    if entry.state in WAITS:
+                        waiting.add(entry.key)
+        return BatchOutcome(order.run, order.end, failed, again, order.words, waiting)
 
     def owned(self) -> frozenset[str]:
         """Return the absolute paths below the root that the pipeline itself wrote."""
@@ -110,32 +125,3 @@ class WatchLedger:
             raise LedgerError(f"the ledger does not answer ({error})") from error
         if ledger.error is not None:
             raise ledger.error
-
-
-def batch_outcome(
-    ledger: Ledger, run: str, otherwise: OrderEnd = "crashed", message: str = ""
-) -> BatchOutcome:
-    """Return how a run ended; `otherwise` when the ledger does not know, since it was killed.
-
-    When a run continued one that crashed, the crashed run's rows count as well.
-
-    Raises:
-        LedgerError: the ledger cannot be read.
-    """
-    row = RunStore(ledger).run(run)
-    runs = RunStore(ledger).runs_of(row.parent if row is not None and row.parent else run)
-    status = otherwise
-    if row is not None and row.status in get_args(OrderEnd) and status != "cancelled":
-        status, message = cast(OrderEnd, row.status), row.message or ""
-    failed: dict[str, str] = {}
-    again: dict[str, int] = {}
-    waiting: set[str] = set()
-    for item in chain.from_iterable(map(RunStore(ledger).items_of, runs)):
-        entry = item.entry
-        if entry.state in ("quarantined", "failed"):
-            failed[entry.key] = entry.error or ""
-        if entry.is_tried_again:
-            again[entry.key] = entry.n_failures
-        if entry.state in WAITS:
-            waiting.add(entry.key)
-    return BatchOutcome(run, status, failed, again, message, waiting)

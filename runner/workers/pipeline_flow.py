@@ -71,12 +71,7 @@ ORDER_PARAMETER = inspect.Parameter(
 )
 UNVERIFIED = (
     "This order was not verified. Such runs are carried out by `paddock up`, not by a worker of "
-    "Prefect's."
-)
-
-OF_SHARED_JOB = (
-    "This was one machine's part of a run that several machines did together, which Paddock no "
-    "longer does. Run the pipeline as a whole: what is done stays done."
+    "Prefect's. Jobs of an older Paddock are not carried out any more: run the pipeline as a whole."
 )
 
 
@@ -247,8 +242,6 @@ def flow_of(
         takes_signals = is_process or (is_outermost and environment is not None)
 
         async def try_once(is_repeated: bool) -> Report:
-            if isinstance(order, Mapping) and order.get("share"):
-                raise PipelineError.of(OF_SHARED_JOB)
             if not set(order) <= {"retry_failed"}:
                 raise PipelineError.of(UNVERIFIED)
             around = environment or RunEnvironment()

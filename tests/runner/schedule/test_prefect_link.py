@@ -194,16 +194,10 @@ async def test_a_run_with_inputs_that_it_may_not_have_is_refused_in_a_sentence(
         assert state["message"].endswith(words)
         assert state["message"].startswith("Refused: ")
         assert await up.queue.by_flow_run(flow_run) is None
+        shown = (await up.deployment())["parameter_openapi_schema"]
+        assert ("style" in shown.get("properties", {})) is is_own
         fine = await up.start_there(parameters={"Paddock": None})
         assert (await up.ordered(fine)).inputs == {}
-
-
-async def test_on_a_server_that_others_use_a_run_without_parameters_is_an_order(
-    tmp_path: Path, prefect_api: str
-) -> None:
-    async with Up(tmp_path, prefect_api, is_own=False).started() as up:
-        assert (await up.deployment())["parameter_openapi_schema"]["properties"] == {}
-        assert (await up.ordered(await up.start_there())).inputs == {}
 
 
 async def test_a_form_shows_the_inputs_and_schedules_of_people_outlast_a_change_of_the_file(
@@ -435,16 +429,9 @@ async def test_a_server_that_does_not_answer_well_stops_nothing(
     up: Up, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "paddock.up")
-    is_well = False
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
-            if is_well:
-                port = int(up.api.rpartition(":")[2].partition("/")[0])
-                there, here = await asyncio.open_connection("127.0.0.1", port)
-                with contextlib.closing(here):
-                    await asyncio.gather(pump(reader, here), pump(there, writer))
-                return
             await reader.readuntil(b"\r\n\r\n")
             if how == "is slow":
                 await asyncio.sleep(30)
@@ -454,12 +441,6 @@ async def test_a_server_that_does_not_answer_well_stops_nothing(
             )
             await writer.drain()
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while block := await reader.read(1 << 16):
-            writer.write(block)
-            await writer.drain()
-        writer.close()
-
     monkeypatch.setattr(prefect_link, "ANSWER_S", 1.0)
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -467,8 +448,8 @@ async def test_a_server_that_does_not_answer_well_stops_nothing(
             await eventually(lambda: up.link.is_there is False)
             await asyncio.sleep(0.5)
             assert up.id == ""
-            is_well = True
             monkeypatch.setattr(prefect_link, "ANSWER_S", 150.0)
+            up.link.move(up.api)
             await eventually(lambda: up.link.is_there)
             await up.ordered(await up.start_there())
     about = [r.getMessage() for r in caplog.records if "Prefect" in r.getMessage()]

@@ -14,8 +14,6 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.requests import Request
-from starlette.responses import Response
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import socket_owners
@@ -25,13 +23,7 @@ from paddock.runner.schedule import webhook_trigger
 from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken
 from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
-from paddock.runner.schedule.triggers import (
-    RESERVED,
-    AnswerRequest,
-    PathTaken,
-    Trigger,
-    TriggerDesk,
-)
+from paddock.runner.schedule.triggers import Trigger
 from paddock.runner.schedule.up_status import make_status_app
 from paddock.runner.schedule.webhook_signatures import OWN_HEADER
 from paddock.runner.schedule.webhook_trigger import MOST_BODY_BYTES, webhook_triggers
@@ -67,39 +59,26 @@ class Address:
         self._first = triggered
         """Those that it is to have before the first call."""
         self.queue = OrderQueue(folder / "state")
-        self.messages: list[str] = []
-        self.paths: dict[str, tuple[str, AnswerRequest]] = {}
-        self.pipelines: dict[str, TriggeredPipeline] = {}
-        self.has_served = asyncio.Event()
-        self._running: list[asyncio.Task[None]] = []
-        self.app = make_status_app(lambda: {"prefect": True}, lambda: {"pid": 1}, self._answer)
-
-    async def _answer(self, request: Request) -> Response:
-        served = self.paths.get(request.url.path)
-        return await served[1](request) if served else Response(status_code=404)
+        self.why_missing = ""
+        self._is_open = False
+        self._served: set[str] = set()
+        nothing: Any = None
+        self.keeper = TriggerKeeper(
+            self.queue,
+            nothing,
+            lambda pipeline: webhook_triggers(pipeline, is_open=self._is_open),
+            lambda: self.why_missing,
+        )
+        self.app = make_status_app(lambda: {}, lambda: {}, self.keeper.answer)
 
     async def put(self, triggered: TriggeredPipeline, *, is_open: bool = False) -> None:
         """Run the triggers of a pipeline."""
         await self.put_first()
-        key = triggered.key
-        self.pipelines[key] = triggered
+        self._is_open = is_open
+        self._served.add(triggered.key)
         with suppress(QueueBroken):
-            await self.queue.serve(self.pipelines)
-
-        def serve(path: str, answer: AnswerRequest) -> None:
-            if path in RESERVED or path in self.paths:
-                raise PathTaken(path, "" if path in RESERVED else self.paths[path][0])
-            self.paths[path] = key, answer
-            self.has_served.set()
-
-        for trigger in webhook_triggers(triggered, is_open=is_open):
-            nothing: Any = None
-            desk = TriggerDesk(
-                trigger.key, lambda: self.pipelines[key], self.queue, nothing, serve,
-                lambda words: None if words in self.messages else self.messages.append(words),
-            )  # fmt: skip
-            self._running.append(asyncio.create_task(trigger.run(desk)))
-        await asyncio.sleep(0)
+            await self.queue.serve(self._served)
+        await self.keeper.put(triggered)
 
     async def put_first(self) -> None:
         first, self._first = self._first, ()
@@ -281,7 +260,10 @@ async def test_when_too_many_orders_wait_the_caller_is_asked_to_come_again(
 
 
 async def test_a_path_that_is_taken_is_told_once_and_served_when_it_is_free(
-    address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: Address,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(webhook_trigger, "PATH_RETRY_S", 0.01)
     other = tmp_path / "other.yaml"
@@ -292,27 +274,36 @@ async def test_a_path_that_is_taken_is_told_once_and_served_when_it_is_free(
         f"{other}:7:14: webhook '/status' is this service's own path.\n  Choose another one.",
     ]
     await asyncio.sleep(0.05)
-    assert address.messages == expected
-    address.has_served.clear()
-    del address.paths["/digest"]
-    await asyncio.wait_for(address.has_served.wait(), 20.0)
-    assert address.paths["/digest"][0] == str(other)
-    assert address.messages == expected
+    await address.keeper.drop(str(tmp_path / "digest.yaml"))
+    address.why_missing = "it is tried again"
+
+    async def is_served() -> bool:
+        status, answer = await address.post_signed(body_of(folder="inbox"))
+        return bool(status == 202 and address.queue.orders[answer["order"]].pipeline == str(other))
+
+    for _ in range(400):
+        if await is_served():
+            break
+        await asyncio.sleep(0.05)
+    assert caplog.messages == expected
 
 
-async def test_a_webhook_without_its_secret_is_told_and_not_served(tmp_path: Path) -> None:
+async def test_a_webhook_without_its_secret_is_told_and_not_served(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     address, file = Address(tmp_path), tmp_path / "digest.yaml"
     named = PIPELINE.replace("secret: hush", 'secret: "{{ secrets.hook }}"')
     text = f"{named}secrets: {{hook: {{env: A_SECRET_THAT_IS_NOT_SET}}}}\n"
     await address.put(read(file, text), is_open=True)
-    assert address.paths == {}
-    assert [words.partition(": ")[2].partition("\n")[0] for words in address.messages] == [
+    await asyncio.sleep(0)
+    for path in ("/digest", "/open"):
+        assert (await address.post(path, GOOD))[0] == 404
+    assert [words.partition(": ")[2].partition("\n")[0] for words in caplog.messages] == [
         "secret 'hook': the environment variable A_SECRET_THAT_IS_NOT_SET is not set.",
         "webhook '/open' has no secret, and other machines may call it.",
     ]
-    first, _ = webhook_triggers(address.pipelines[str(file)], is_open=True)
-    text = f"not served: {address.messages[0]}"
-    assert first.status(datetime.now(UTC)) == {"text": text}
+    shown = address.keeper.status(str(file), datetime.now(UTC))
+    assert shown[0]["text"] == f"not served: {caplog.messages[0]}"
     await address.queue.close()
 
 
@@ -330,13 +321,9 @@ def test_a_webhook_stays_the_same_while_its_path_and_secret_do(tmp_path: Path) -
 async def test_a_call_is_mapped_as_the_file_says_now(address: Address, tmp_path: Path) -> None:
     file = tmp_path / "digest.yaml"
     changed = read(file, PIPELINE.replace("default('plain')", "default('warm')"))
-    await address.put_first()
-    address.pipelines[str(file)] = changed
+    await address.put(changed)
     assert (await address.post_signed(GOOD))[0] == 202
     assert address.orders[0].inputs["tone"] == "warm"
-    address.pipelines[str(file)] = read(file, PIPELINE.replace("/digest", "/later"))
-    gone = {"error": "there is no webhook at this path."}
-    assert await address.post_signed(body_of(folder="inbox", tone="warm")) == (404, gone)
 
 
 def test_two_webhooks_of_a_pipeline_with_one_path_are_a_fault(tmp_path: Path) -> None:
@@ -377,25 +364,20 @@ async def test_a_webhook_answers_as_soon_as_its_pipeline_is_served_also_with_a_f
     (tmp_path / "inbox").mkdir()
     (tmp_path / "state").write_text("a file where the folder should be")
     address, triggered = Address(tmp_path), read(tmp_path / "digest.yaml")
-    nothing: Any = None
-    missing = ["`paddock up` is starting."]  # 404 would tell its sender that it never comes
-    keeper = TriggerKeeper(
-        address.queue,
-        nothing,
-        lambda pipeline: webhook_triggers(pipeline, is_open=False),
-        lambda: missing[0],
-    )
-    address.app = make_status_app(lambda: {}, lambda: {}, keeper.answer)
-    assert (await address.post_signed(GOOD))[0] == 503
-    missing[0] = ""
+    address.why_missing = "`paddock up` is starting."  # 404 would tell its sender: it never comes
+    assert await address.post_signed(GOOD) == (503, {"error": address.why_missing})
+    address.why_missing = ""
     assert (await address.post_signed(GOOD))[0] == 404
-    await keeper.put(triggered)
-    assert (await address.post_signed(GOOD))[0] == 503
+    await address.put(triggered)
+    refused = {"error": "calls cannot be stored at the moment."}
+    assert await address.post_signed(GOOD) == (503, refused)
+    assert "orders cannot be stored" in address.queue.fault
     (tmp_path / "state").unlink()
     assert (await address.post_signed(GOOD))[0] == 202
-    await keeper.put(read(tmp_path / "digest.yaml", PIPELINE.replace("hush", "hush!")))
+    assert address.queue.fault == ""
+    await address.put(read(tmp_path / "digest.yaml", PIPELINE.replace("hush", "hush!")))
     assert (await address.post_signed(GOOD))[0] == 401
-    await keeper.drop(triggered.key)
+    await address.keeper.drop(triggered.key)
     assert (await address.post_signed(GOOD))[0] == 404
-    await keeper.stop()
+    await address.keeper.stop()
     await address.queue.close()

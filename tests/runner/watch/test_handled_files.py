@@ -40,10 +40,10 @@ def test_own_outputs_below_the_root_and_how_orders_ended(tmp_path: Path) -> None
     world = World(tmp_path, BAD, {"inbox/good.txt": "Good.", "inbox/empty.txt": ""})
     report, watch = world.run(), watch_of(world)
     assert watch.owned() == frozenset((str(tmp_path / "inbox/good.md"),))
-    outcome = watch.outcome(ended(report.run, "crashed"))
+    outcome = watch.outcome(ended(report.run, "quarantined"))
     assert (outcome.status, [*outcome.failed], outcome.again) == ("quarantined", ["empty.txt"], {})
     assert outcome.failed["empty.txt"] != ""
-    late = BatchOutcome("", "skipped", message="it is late")
+    late = BatchOutcome("", "skipped", message="it is late", waiting=set())
     assert watch.outcome(ended("", "skipped", "it is late")) == late
     killed = BatchOutcome("never-was", "crashed", waiting=set())
     assert watch.outcome(ended("never-was", "crashed")) == killed
