@@ -27,10 +27,6 @@ def refused(source: str, scope: dict[str, Any] | None = None) -> str:
     return str(caught.value)
 
 
-def value(data: Any) -> Any:
-    return Value.of(data).render(SCOPE)
-
-
 # --- values
 
 

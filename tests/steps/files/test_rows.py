@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from paddock.steps.base import StepError
@@ -222,9 +221,6 @@ def test_a_table_of_very_many_columns_is_read_at_once(read: Read) -> None:
 def test_a_column_named_twice_is_a_fault_of_the_pipeline() -> None:
     with pytest.raises(ValidationError, match="column 'a' is named twice"):
         FilesRowsParams(path="a", columns=["a", "a"])
-
-
-texts = st.text(alphabet="ab ,;\"'\n\t|=é", max_size=8)
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,3 @@ def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(StepError, match=r"'http://docs.example/json' cannot be fetched: "):
         fetch("http://docs.example/json", ["docs.example"])
-
-
-def test_the_deadline_of_a_server_that_says_nothing_is_not_for_ever() -> None:
-    assert http_fetch._CONNECT_S + http_fetch._READ_S <= 30
