@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,8 +70,7 @@ class ConstrainedAnswer:
     def __init__(self, matcher: TokenMatcher, max_tokens: int | None) -> None:
         self.matcher = matcher
         self._ending_guard = EndingGuard(matcher, max_tokens or NO_TOKEN_LIMIT)
-        # A token has at least one byte.
-        self._has_limit = max_tokens is not None and max_tokens < (matcher.most_bytes or math.inf)
+        self._has_limit = max_tokens is not None
         self.is_shortened = False
         self.reason: DoneReason = "stop"
         self._n_loops = 0

@@ -218,8 +218,6 @@ class TokenMatcher:
         self.vocabulary = vocabulary
         self.max_growth_bytes = max_growth_bytes
         """Of JSON: the most bytes that a token may add to the shortest ending."""
-        self.most_bytes: int | None = None
-        """Of an answer, where that is known."""
         self.marks: tuple[bytes, ...] = ()
         """Literal texts of a Lark grammar."""
         self.named: Mapping[bytes, int] = {}
@@ -236,7 +234,7 @@ class TokenMatcher:
             inner, n_uses = self._inner.deep_copy(), 0
         new = TokenMatcher(inner, self.byte_matcher, self.vocabulary, self.max_growth_bytes)
         new._spares, new._n_uses = self._spares, n_uses + 1
-        new.marks, new.named, new.most_bytes = self.marks, self.named, self.most_bytes
+        new.marks, new.named = self.marks, self.named
         return new
 
     def close(self) -> None:
@@ -401,13 +399,10 @@ class GrammarCompiler:
         numbers = _named_tokens(constraint)
         byte_matcher = _byte_matcher(_with_byte_ids(constraint, numbers))
         growth_bytes = ANY_JSON_GROWTH_BYTES if constraint.kind == "json" else None
-        most_bytes = None
         if constraint.kind == "json_schema":
             schema = json.loads(constraint.source)
-            most_bytes = json_schema.most_bytes(schema)
             growth_bytes = ANY_JSON_GROWTH_BYTES + json_schema.max_growth_bytes(schema)
         matcher = TokenMatcher(inner, byte_matcher, vocabulary, growth_bytes)
-        matcher.most_bytes = most_bytes
         matcher.named = {named_token_bytes(place): number for place, number in enumerate(numbers)}
         if constraint.kind == "lark":
             matcher.marks = (*matcher.named, *_literals(constraint.source))

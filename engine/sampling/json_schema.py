@@ -290,7 +290,7 @@ def schema_grammar(schema: Any) -> str:
     A schema with `properties` becomes an object without additional ones, unless it mentions them:
     every answer is still valid, and a model does not invent endless properties.
     """
-    ready = _with_exact_bounds(embeddable_schema(schema))
+    ready = embeddable_schema(schema)
     large = _large_nodes(ready)
     if large:
         return SchemaGrammar(ready, large).text()
@@ -299,11 +299,9 @@ def schema_grammar(schema: Any) -> str:
 
 def json_rule(schema: Mapping[str, Any]) -> str:
     """Return the body of a Lark rule for a schema that has its `x-guidance`."""
-    ready = _with_exact_bounds(schema)
-    large = _large_nodes(ready)
-    if large:
-        return f"%lark {{\n{SchemaGrammar(ready, large).text()}\n}}"
-    return f"%json {json.dumps(ready, ensure_ascii=False)}"
+    if large := _large_nodes(schema):
+        return f"%lark {{\n{SchemaGrammar(schema, large).text()}\n}}"
+    return f"%json {json.dumps(schema, ensure_ascii=False)}"
 
 
 def _large_nodes(schema: Any) -> frozenset[int]:
@@ -319,36 +317,6 @@ def _large_nodes(schema: Any) -> frozenset[int]:
             if any(id(child) in found for child in below):
                 found.add(id(node))
     return frozenset(found)
-
-
-def _with_exact_bounds(value: Any) -> Any:
-    """Write exclusive bounds otherwise where llguidance lets a whole one itself through.
-
-    With `exclusiveMinimum: 0, maximum: 0.5` it allows 0 (but not 0.0), as any whole bound with no
-    other whole number beyond it. The bound is put a little inside, then.
-    """
-    if isinstance(value, list):
-        return [_with_exact_bounds(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    values = ("enum", "const", "default", "examples")
-    ready = {name: v if name in values else _with_exact_bounds(v) for name, v in value.items()}
-    for low, high, sign in (("Minimum", "Maximum", 1), ("Maximum", "Minimum", -1)):
-        bound = ready.get(f"exclusive{low}")
-        if isinstance(bound, bool):  # as in draft 4: whether the other bound is exclusive
-            ready[f"exclusive{low}"] = bound = ready.pop(low.lower(), None) if bound else None
-            if bound is None:
-                del ready[f"exclusive{low}"]
-        if not isinstance(bound, int | float) or abs(bound) > 1e6 or bound % 1:
-            continue
-        ends = (ready.get(high.lower()), ready.get(f"exclusive{high}"))
-        width = min((abs(end - bound) for end in ends if isinstance(end, int | float)), default=1)
-        if width and ready.get("type") != "integer":  # of 0: llguidance says that nothing is left
-            inside = bound + sign * min(1e-9, width / 1000)
-            given = ready.get(low.lower(), inside)
-            ready[low.lower()] = max(given, inside) if sign > 0 else min(given, inside)
-            del ready[f"exclusive{low}"]
-    return ready
 
 
 def embeddable_schema(schema: Any) -> dict[str, Any]:
@@ -368,42 +336,6 @@ def max_growth_bytes(schema: Any) -> int:
     an `enum`, of which there may be 10,000, it opens one.
     """
     return _growth_bytes(_with_longest_values(schema))
-
-
-_COUNTED_KEYWORDS = ANNOTATION_KEYWORDS | {
-    *("type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems")
-}
-
-
-def most_bytes(schema: Any) -> int | None:
-    """Return how long an answer can be at most; None: without end, or that is not known.
-
-    >>> most_bytes({"type": "object", "properties": {"tag": {"enum": ["a", "bcd"]}}})
-    14
-    >>> most_bytes({"type": "array", "items": {"enum": ["a"]}, "maxItems": 10**12})
-    4000000000002
-    """
-    if not isinstance(schema, dict):
-        return None
-    values = _list_under(schema, "enum") or ([schema["const"]] if "const" in schema else [])
-    if values:
-        return max(len(json.dumps(value)) for value in values)
-    if schema.keys() - _COUNTED_KEYWORDS:
-        return None
-    kinds, n_items = _types_of(schema), schema.get("maxItems")
-    if kinds == ["object"] and schema.get("additionalProperties", False) is False:
-        named = {
-            json.dumps(name): value_schema
-            for name, value_schema in schema.get("properties", {}).items()
-        }
-        values = [most_bytes(value_schema) for value_schema in named.values()]
-        known = [size for size in values if size is not None]
-        is_bounded = bool(values) and len(known) == len(values)
-        return 2 + sum(map(len, named)) + 2 * len(named) + sum(known) if is_bounded else None
-    if kinds == ["array"] and isinstance(n_items, int):
-        item = most_bytes(schema.get("items"))
-        return None if item is None else 2 + n_items * (1 + item)
-    return len("false") if kinds == ["boolean"] else None
 
 
 def _with_longest_values(schema: Any) -> Any:
@@ -521,16 +453,11 @@ def _keyword_problems(
 
 
 def _pattern_problems(pattern: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
-    if not isinstance(pattern, str):
-        return
     try:
-        ecma_patterns.translated(pattern)
-        error = _grammar_error({"type": "string", "pattern": pattern})
+        if isinstance(pattern, str):
+            ecma_patterns.matches(pattern)
     except ecma_patterns.UnknownPattern as refused:
-        error = str(refused)
-    if error is not None:
-        what = f"the pattern cannot be used: {ecma_patterns.refusal(error) or plain_error(error)}"
-        yield SchemaProblem(at, what, "Write it otherwise.")
+        yield SchemaProblem(at, f"the pattern cannot be used: {refused}", "Write it otherwise.")
 
 
 # Errors found by compiling
@@ -646,27 +573,17 @@ def _prepared(schema: Any, opened: Collection[int]) -> Any:
 
 
 def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema whose patterns are llguidance's, and whose formats allow no more than ours.
-
-    Patterns that are the same once translated stay apart by an empty group.
-    """
+    """Return a schema whose negated classes and days are as `ecma_patterns` matches them."""
     ready = dict(schema)
     if isinstance(ready.get("pattern"), str):
-        ready["pattern"] = ecma_patterns.translated(ready["pattern"])
-    if isinstance(ready.get("patternProperties"), dict):
-        named: dict[str, Any] = {}
-        for pattern, held in ready["patternProperties"].items():
-            name = ecma_patterns.translated(str(pattern))
-            while name in named:
-                name += "(?:)"
-            named[name] = held
-        ready["patternProperties"] = named
-    bounds = ecma_patterns.format_bounds(ready.get("format"))
-    if "maxLength" in bounds and isinstance(most := ready.get("maxLength"), int):
-        bounds["maxLength"] = min(most, bounds["maxLength"])
-    if "pattern" in bounds and "pattern" in ready:
-        bounds["allOf"] = [*(ready.get("allOf") or ()), {"pattern": ready["pattern"]}]
-    ready |= bounds
+        ready["pattern"] = ecma_patterns.without_nul(ready["pattern"])
+    if isinstance(named := ready.get("patternProperties"), dict):
+        ready["patternProperties"] = {
+            ecma_patterns.without_nul(pattern): held for pattern, held in named.items()
+        }
+    if ready.get("format") in ("date", "date-time"):
+        day = {"pattern": ecma_patterns.REAL_DAY}
+        ready["allOf"] = [*(ready.get("allOf") or ()), day]
     return ready
 
 

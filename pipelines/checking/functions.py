@@ -282,8 +282,8 @@ _EMAIL = rf"^[^@\s.,:;<>()]+(\.[^@\s.,:;<>()]+)*@({_LABEL}\.)+{_LABEL}$"
 def matches(value: Any, pattern: str) -> str | None:
     r"""Check that the regular expression matches, as JSON Schema's `pattern` (`^`, `$` anchor).
 
-    What ECMA-262 does not know, such as `(?i)` and `\b`, is as in Rust. Matching takes linear time,
-    so look-around and back-references are not supported.
+    It is as Rust has them. Matching takes linear time, so look-around and back-references are not
+    supported.
 
     >>> matches("INV-2024", r"^INV-\d{5}$")
     'It is "INV-2024"; it must match the pattern ^INV-\\d{5}$'
@@ -358,7 +358,7 @@ def _is_match(pattern: str, text: str) -> bool:
     try:
         return ecma_patterns.matches(pattern)(text)
     except ecma_patterns.UnknownPattern:
-        pass  # such as (?i): Rust's, of which every pattern takes linear time as well
+        pass  # such as \b: Rust's, of which every pattern takes linear time as well
     try:
         validator = SchemaValidator({"type": "str", "pattern": pattern})
     except SchemaError as error:

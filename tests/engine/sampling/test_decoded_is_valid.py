@@ -15,16 +15,13 @@ from paddock.pipelines.schema_validation import schema_mismatch
 MOST_BYTES = 400
 PATTERNS = (
     r"^\d+$", r"\d", r"^\D$", r"^\w+$", r"^\W$", r"^\s$", r"^\S$", r"^.$", r"^\p{L}+$", r"^\P{L}$",
-    r"^\p{Lu}\p{Script=Greek}?$", r"^[^]$", r"^[^a-z]$", r"a|^b$", r"^(?:^a|b)c$", r"^a{0,3}?$",
-    r"^[\b\-\]]+$", r"^(?<year>\d{4})/$", r"^\cA$", r"^\x41\u0042\u{1F600}$", r"^\ud83d\ude00$",
-    r"^[&&~~]$", r"^[a[]$", r"^{a}$", r"^\/\.$", "^é$", r"^\0$", r"^(?:)$", "",
+    r"^\p{Lu}\p{Script=Greek}?$", "^[^]$", "^[^a-z]$", r"a|^b$", r"^(?:^a|b)c$", r"^a{0,3}?$",
+    r"^(?<year>\d{4})/$", r"^\x41\u0042\u{1F600}$", r"^\/\.$", "^é$", r"^(?:)$", "",
 )  # fmt: skip
 SCHEMAS: list[Any] = [
     *({"type": "string", "format": name} for name in sorted(FORMATS)),
     *({"type": "string", "pattern": pattern} for pattern in PATTERNS),
     {"type": "string", "format": "date", "pattern": "02-29$"},
-    {"type": "string", "format": "time", "pattern": "^23:59"},
-    {"type": "string", "format": "hostname", "maxLength": 300},
     {"type": "string", "format": "date-time", "maxLength": 24, "pattern": "-29"},
     {
         "type": "object",

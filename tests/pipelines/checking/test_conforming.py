@@ -34,12 +34,7 @@ WRONG = {
     "uri": ["a/b", "//a/b", "http://a b", "http://[::1", "http://a/<b>", "1a:b", "http://a:80x/"],
     "uuid": ["2eb8aa08aa9811eab4aa73b441d16380", "{2eb8aa08-aa98-11ea-b4aa-73b441d16380}"],
 }
-OFTEN_ALLOWED = {
-    "date": ["2023-02-29", "1900-02-29"],
-    "time": ["12:00:60Z", "23:59:60-01:00"],
-    "date-time": ["2023-02-29T13:04:28Z"],
-    "hostname": [".".join(["a" * 60] * 5)],
-}
+OFTEN_ALLOWED = {"date": ["2023-02-29", "1900-02-29"], "date-time": ["2023-02-29T13:04:28Z"]}
 """What llguidance's own formats allow, and is wrong all the same."""
 
 CASES = [
