@@ -62,6 +62,7 @@ HARMLESS_VALUES: Mapping[str, Any] = {
 }
 """Keywords that cannot be enforced, with the value that needs no enforcement."""
 
+_TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
 _CHECK_AFTERWARDS = "Remove it, and check the answer afterwards."
 _LIST_EACH_CASE = "Write each case out as an option of `anyOf`."
 KEYWORD_REMEDIES: Mapping[str, str] = {
@@ -435,6 +436,9 @@ def _keyword_problems(
         if is_binding(schema, keyword):
             what = f"`{keyword}` cannot be enforced while the answer is generated"
             yield SchemaProblem(at, what, KEYWORD_REMEDIES[keyword])
+    elif keyword == "type" and isinstance(value, str) and value not in _TYPES:
+        known = ", ".join(f"'{name}'" for name in _TYPES)
+        yield SchemaProblem(at, f"there is no type '{value}'", f"Known: {known}.")
     elif keyword == "format" and value not in ecma_patterns.FORMATS:
         names = ", ".join(f"'{name}'" for name in sorted(ecma_patterns.FORMATS))
         what = f"the format '{value}' is not known"
@@ -480,14 +484,11 @@ def _locate_problem(schema: Any, why: str) -> SchemaProblem:
             break
         below, part, why = same[0]
         path = (*path, *below)
-    found = _WRONG_TYPE.match(why)
-    if found is None:
-        return SchemaProblem(path, *_plain_problem(why))
-    what = "a number" if found[1] == "f64" else f"a {found[1]}".replace("a array", "a list")
-    return SchemaProblem((*path, found[2]), f"`{found[2]}` must be {what}, not {found[3]}")
-
-
-_WRONG_TYPE = re.compile(r"Expected ([\w ]+) for '(\w+)'(?: item)?, got (.+)", re.DOTALL)
+    if why.startswith("oneOf constraints"):
+        what = "the options of `oneOf` cannot be distinguished while the answer is generated"
+        remedy = "Use `anyOf`, or give each option a required property with a `const` of its own."
+        return SchemaProblem(path, what, remedy)
+    return SchemaProblem(path, plain_error(why))
 
 
 def _error_of_part(part: Any, root: Any) -> str | None:
@@ -508,32 +509,11 @@ def _refs(part: Any) -> Iterator[str]:
             yield from _refs(child)
 
 
-def _plain_problem(why: str) -> tuple[str, str]:
-    """Return llguidance's message as a plain sentence, and a remedy or ""."""
-    if why.startswith("oneOf constraints"):
-        return (
-            "the options of `oneOf` cannot be distinguished while the answer is generated",
-            "Use `anyOf`, or give each option a required property with a `const` of its own.",
-        )
-    if "min/maxProperties only supported" in why:
-        return (
-            "`minProperties` and `maxProperties` need every one of `properties` to be required",
-            "Name them under `required`, or remove the bounds.",
-        )
-    if why.startswith("Unsatisfiable schema: "):
-        return f"no value can match: {why.removeprefix('Unsatisfiable schema: ')}", ""
-    if why.startswith("Invalid type: "):
-        known = "'string', 'number', 'integer', 'boolean', 'null', 'array', 'object'"
-        return f"there is no type '{why.removeprefix('Invalid type: ')}'", f"Known: {known}."
-    if why.startswith("Pointer '"):
-        return f"a `$ref` leads nowhere: {why[:1].lower()}{why[1:]}", "Add it under `$defs`."
-    return plain_error(why), ""
-
-
 def plain_error(why: str) -> str:
     """Return llguidance's message for clients: short, without its internals."""
     if _INTERNAL_ERROR.search(why):
         return "it is too large or too complex"
+    why = why.replace("Expected f64 for", "Expected a number for")
     lines = [line for line in why.strip().splitlines() if line.strip()] or [why]
     line = next((line for line in lines if line.startswith("error: ")), lines[0])
     return shorten(line.removeprefix("error: ").strip().rstrip("."), MOST_ERROR_CHARACTERS)

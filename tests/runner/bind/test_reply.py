@@ -43,7 +43,7 @@ def test_a_fault_in_a_file_is_told_by_its_pointer_there(tmp_path: Path) -> None:
     (tmp_path / "form.json").write_text(json.dumps(schema), encoding="utf-8")
     (fault,) = faults("{file: form.json}", tmp_path)
     assert fault.message == (
-        "`reply.schema` in the file 'form.json', at /properties/a: there is no type 'strnig'."
+        "`reply.schema` in the file 'form.json', at /properties/a/type: there is no type 'strnig'."
     )
     assert fault.mark is not None
     assert (fault.mark.line, fault.mark.column) == (1, 30)
