@@ -227,18 +227,6 @@ def test_there_are_no_guesses_while_many_run_and_again_when_few_are_left(
     assert guessing.usages[0]["accepted_tokens"] > 8
 
 
-@pytest.mark.parametrize(("keeps", "drafts", "guesses"), [
-    (True, None, True), (None, None, True), (False, None, False),
-    (True, False, False), (False, True, True),
-])  # fmt: skip
-def test_tokens_are_guessed_where_answers_stay_the_same_or_guesses_are_asked_for(
-    bench: Callable[..., Bench], keeps: bool | None, drafts: bool | None, guesses: bool
-) -> None:
-    guessing = bench("alphabet", profile=profile_of(drafts_keep_answers=keeps))
-    guessing.run([job(guessing.model, 0, "a", drafts=drafts)])
-    assert bool(counts(guessing)[0]) == guesses
-
-
 def test_nothing_is_guessed_where_the_head_costs_as_much_as_the_model(
     bench: Callable[..., Bench],
 ) -> None:

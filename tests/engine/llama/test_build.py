@@ -74,26 +74,21 @@ def test_every_module_loads_our_libraries_and_no_others(tmp_path: Path, module: 
 
 
 @needs_maps
-def test_without_ours_the_compiled_ones_are_loaded(tmp_path: Path) -> None:
-    loaded = libraries(tmp_path, "import paddock.engine.llama.vision")
-    assert {file.parent for file in loaded} == {compiled().resolve()}
-
-
-@needs_maps
-def test_a_users_own_folder_is_used_before_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "has_own", "used"),
+    [(None, False, "compiled"), (BINDINGS, True, "own"), ("0.3.1", False, "compiled")],
+)
+def test_a_users_own_libraries_come_before_ours_and_others_bindings_load_the_compiled_ones(
+    tmp_path: Path, version: str | None, has_own: bool, used: str
+) -> None:
+    if version:
+        bundle(tmp_path, version=version)
     (tmp_path / "own").mkdir()
-    own = bundle(tmp_path / "own")
-    bundle(tmp_path)
-    named = {"LLAMA_CPP_LIB_PATH": str(own)}
+    own = bundle(tmp_path / "own") if has_own else None
+    named = {"LLAMA_CPP_LIB_PATH": str(own)} if own else {}
     loaded = libraries(tmp_path, "import paddock.engine.llama.vision", **named)
-    assert {file.parent for file in loaded} == {own.resolve()}
-
-
-@needs_maps
-def test_ours_for_other_bindings_is_not_loaded(tmp_path: Path) -> None:
-    bundle(tmp_path, version="0.3.1")
-    loaded = libraries(tmp_path, "import paddock.engine.llama.vision")
-    assert {file.parent for file in loaded} == {compiled().resolve()}
+    expected = own if used == "own" and own else compiled()
+    assert {file.parent for file in loaded} == {expected.resolve()}
 
 
 def test_ours_for_other_bindings_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,20 +52,19 @@ def test_pieces_of_prompts_keep_their_threads_where_single_tokens_let_one_go(
     model.close()
 
 
-def test_threads_that_do_not_run_are_let_go_at_once() -> None:
-    governor = ThreadGovernor(2)
-    assert governor.observe(0.3, 0.45) == 1
-
-
-def test_an_undisturbed_machine_keeps_all_its_threads() -> None:
-    governor = ThreadGovernor(8)
-    assert {governor.observe(0.25, 0.25 * 7.6) for _ in range(50)} == {8}
-
-
-def test_short_decodes_are_judged_together() -> None:
-    governor = ThreadGovernor(2)
-    assert [governor.observe(0.05, 0.05) for _ in range(4)][:3] == [2, 2, 2]
-    assert governor.n_threads == 1
+@pytest.mark.parametrize(
+    ("n_threads", "steps", "expected"),
+    [
+        (2, [(0.3, 0.45)], [1]),  # threads that do not run are let go at once
+        (8, [(0.25, 0.25 * 7.6)] * 50, [8] * 50),
+        (2, [(0.05, 0.05)] * 4, [2, 2, 2, 1]),  # short decodes are judged together
+    ],
+)
+def test_threads_that_do_not_run_are_let_go(
+    n_threads: int, steps: list[tuple[float, float]], expected: list[int]
+) -> None:
+    governor = ThreadGovernor(n_threads)
+    assert [governor.observe(*step) for step in steps] == expected
 
 
 def test_a_program_that_slows_steps_by_less_than_fewer_threads_would_takes_none_away() -> None:
