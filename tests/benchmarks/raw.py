@@ -28,7 +28,6 @@ def bench_speeds(
     n_sequences: Sequence[int],
     *,
     is_unified: bool,
-    flash_attention: str = "auto",
     timeout_s: float | None = None,
 ) -> dict[int, Speed]:
     """Measure each number of sequences, every one with its own prompt."""
@@ -45,7 +44,7 @@ def bench_speeds(
         "-npp": n_prompt,
         "-ntg": n_answer,
         "-npl": ",".join(map(str, n_sequences)),
-        "-fa": flash_attention,
+        "-fa": "auto",
         "--output-format": "jsonl",
     }
     command = [str(bench), *(str(part) for pair in options.items() for part in pair)]

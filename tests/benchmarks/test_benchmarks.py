@@ -17,7 +17,6 @@ from tests.benchmarks import (
     arena,
     chat,
     contenders,
-    decode,
     device_rows,
     embed,
     harness,
@@ -79,7 +78,6 @@ COMMANDS = {
         f"--only paddock --documents 5 --cells 2048 --answer-tokens 2 --words 20 {TINY} {ANY}",
         "| paddock | 5 of 5 |",
     ),
-    "decode": (decode, f"--sequences 2 --prompt-tokens 64 --answer-tokens 4 {TINY}", "| 2 |"),
 }
 
 
