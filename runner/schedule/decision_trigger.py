@@ -72,24 +72,14 @@ def decided_runs(reviews: LedgerReviews, file: Path) -> list[DecidedRun]:
     return [DecidedRun(given, tuple(sorted(some))) for given, some in sorted(found.items())]
 
 
-@dataclass(slots=True)
-class _Given:
-    """What became of the last order for the same inputs."""
-
-    digest: str = ""
-    order: str = ""
-    """Its id while it is open."""
-    n_failures: int = 0
-    not_before: float = 0.0
-
-
 class DecisionTrigger:
     """The decisions that a pipeline asks people for."""
 
     kind: ClassVar[str] = "review"
 
     def __init__(self) -> None:
-        self._given: dict[str, _Given] = {}
+        self._failures: dict[str, tuple[int, float]] = {}
+        """By the decisions' digest: how often their order failed, and when to give it again."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DecisionTrigger)
@@ -105,10 +95,7 @@ class DecisionTrigger:
         return {"text": "decisions of people"}
 
     async def done(self, order: Order) -> None:
-        """Note an end: a run that did its work is not repeated for the same decisions."""
-        for given in self._given.values():
-            if given.order == order.id:
-                _note_end(given, order)
+        """Do nothing: the queue tells how an order for the same decisions ended."""
 
     async def run(self, desk: TriggerDesk) -> None:
         looked_at = float("-inf")
@@ -116,8 +103,7 @@ class DecisionTrigger:
         while True:
             try:
                 now = await asyncio.to_thread(_stamps, desk)
-                waits = any(given.n_failures for given in self._given.values())
-                if now != seen or waits or time.monotonic() - looked_at > LOOK_ALL_S:
+                if now != seen or time.monotonic() - looked_at > LOOK_ALL_S:
                     looked_at, seen = time.monotonic(), now
                     for due in await asyncio.to_thread(_read, desk):
                         await self._order(desk, due)
@@ -126,38 +112,28 @@ class DecisionTrigger:
             await asyncio.sleep(LOOK_S)
 
     async def _order(self, desk: TriggerDesk, due: DecidedRun) -> None:
-        last = self._given.setdefault(due.given, _Given())
-        pipeline = desk.pipeline().key
-        orders = desk.queue.orders.values()
-        if any(order.pipeline == pipeline and order.state == "running" for order in orders):
-            return  # `on_conflict` may skip or cancel others
-        if last.order or time.monotonic() < last.not_before:
-            return
-        if last.digest == due.digest and not last.n_failures:  # a run was made, and left them
-            return
-        if last.digest != due.digest:
-            last.n_failures = 0
-        inputs = due.inputs()
+        """Give an order once for the same decisions; again where it was skipped or ended early."""
+        pipeline, inputs = desk.pipeline(), due.inputs()
         if inputs is None:
-            last.digest = due.digest
-            name = desk.pipeline().pipeline.name
+            name = pipeline.pipeline.name
             desk.warn(f"{name}: decisions wait for a run with its secret inputs: run it by hand.")
             return
-        made = await desk.order(
-            f"{TRIGGER} {due.digest}:{last.n_failures}",
+        orders = desk.queue.orders.values()
+        if any(order.pipeline == pipeline.key and order.state == "running" for order in orders):
+            return  # `on_conflict` may skip or cancel others
+        n_failures, not_before = self._failures.get(due.digest, (0, 0.0))
+        is_out = any(order.inputs == inputs for order in desk.open_orders())
+        if is_out or time.monotonic() < not_before:
+            return
+        last = await desk.order(
+            f"{TRIGGER} {due.digest}:{n_failures}",
             inputs=inputs,
             reason=f"goes on with {counted(len(due.decisions), 'decision')}",
         )
-        last.digest, last.order = due.digest, made.order.id
-        if made.order.state == "ended":  # it ran before `paddock up` was started again
-            _note_end(last, made.order)
-
-
-def _note_end(given: _Given, order: Order) -> None:
-    given.order = ""
-    given.n_failures = 0 if order.end in _DONE else given.n_failures + 1
-    if given.n_failures:
-        given.not_before = time.monotonic() + _AGAIN.pause_s(given.n_failures)
+        if last.order.state == "ended" and last.order.end not in _DONE:
+            n_failures += 1
+            again_at = time.monotonic() + _AGAIN.pause_s(n_failures)
+            self._failures[due.digest] = n_failures, again_at
 
 
 def _read(desk: TriggerDesk) -> list[DecidedRun]:

@@ -93,7 +93,7 @@ class ManagerOptions:
     max_runs: int
     max_restarts: int
     given_up: Callable[[TriggeredPipeline, str, str], Coroutine[Any, Any, None]]
-    """Called when a run crashed too often."""
+    """Called with a pipeline, how its run crashed once too often, and the run's name."""
     ended: Callable[[Order], None] = lambda order: None
     """Called when an order has ended."""
     flags: Mapping[str, object] = field(default_factory=dict)
@@ -413,8 +413,10 @@ class RunManager:
                              not_before=next_.at.timestamp())  # fmt: skip
             return
         if is_given_up:
-            log.error("%s: order %s is not started again.", name, order.id)
-            self._telling.start(options.given_up(pipeline, job.name, died or ""))
+            log.error(
+                "%s: order %s is not started again: its run crashed too often.", name, order.id
+            )
+            self._telling.start(options.given_up(pipeline, died or "", job.name))
         self.faults.pop(pipeline.key, None)
         if report is None and end == "failed":
             self.faults[pipeline.key] = message

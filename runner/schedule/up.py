@@ -55,7 +55,7 @@ from .run_processes import PrefectPlace
 from .systemd_notify import notify_reloaded, notify_systemd, watchdog_interval_s
 from .trigger_keeper import TriggerKeeper
 from .triggered_pipeline import TriggeredPipeline
-from .up_alerts import LedgerHealth, alert_given_up, alert_trouble
+from .up_alerts import LedgerHealth, alert_trouble
 from .up_status import StatusAccess, make_status_app, status_of
 from .webhook_migration import take_over_calls
 
@@ -185,7 +185,7 @@ class Up:
             options = ManagerOptions(
                 unattended.max_runs,
                 unattended.max_restarts,
-                partial(alert_given_up, flags),
+                partial(alert_trouble, flags),
                 self._ended,
                 flags,
                 self._has_progressed,

@@ -30,18 +30,10 @@ from .triggered_pipeline import TriggeredPipeline
 log = logging.getLogger("paddock.up")
 
 
-async def alert_given_up(
-    flags: Mapping[str, object], pipeline: TriggeredPipeline, run: str, words: str
-) -> None:
-    """Send `on.notify` that a run crashed too often; `flags` are command-line settings."""
-    log.error("%s: run %s is given up: %s", pipeline.pipeline.name, run, words)
-    await alert_trouble(flags, pipeline, words, run)
-
-
 async def alert_trouble(
     flags: Mapping[str, object], pipeline: TriggeredPipeline, words: str, run: str = ""
 ) -> None:
-    """Send `on.notify` that a pipeline's runs fail, and why."""
+    """Send `on.notify` that a pipeline's runs fail, and why; `flags` are the command line's."""
     bound, name = pipeline.bound, pipeline.pipeline.name
     if bound is None:
         return

@@ -96,7 +96,7 @@ async def world_of(folder: Path, on: str = HOOK, **extra: Any) -> AsyncIterator[
     async with open_queue(folder, pipeline) as queue:
         world = World(queue, pipeline, None)  # type: ignore[arg-type]
 
-        async def given_up(pipeline: TriggeredPipeline, run: str, words: str) -> None:
+        async def given_up(pipeline: TriggeredPipeline, words: str, run: str) -> None:
             world.given_up.append(words)
 
         keys = (TRIGGER, *(timed.key for timed in pipeline.schedules))

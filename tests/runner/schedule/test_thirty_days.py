@@ -150,7 +150,7 @@ class World:
     def _triggers(self, pipeline: TriggeredPipeline) -> list[ScheduleTrigger]:
         return [ScheduleTrigger(timed, self.now) for timed in pipeline.schedules]
 
-    async def _given_up(self, pipeline: TriggeredPipeline, run: str, words: str) -> None:
+    async def _given_up(self, pipeline: TriggeredPipeline, words: str, run: str) -> None:
         raise AssertionError(words)
 
     def _known_end(self, pipeline: TriggeredPipeline, order: str) -> tuple[str, Report] | None:
