@@ -19,6 +19,7 @@ from watchdog import events
 from watchdog.observers import Observer
 
 from paddock.runner.folders.folder_identity import needs_polling
+from paddock.steps.files.folder_walk import is_temporary
 
 from .watch_messages import WatchMessages, polling_message
 
@@ -159,8 +160,12 @@ class ChangeSource:
             threading.Thread(target=_end, args=(observer,), daemon=True).start()
 
     def _on_event(self, event: events.FileSystemEvent) -> None:
-        path = os.fsdecode(event.src_path).removeprefix(f"{self._root}{os.sep}")
-        relpath = path.replace(os.sep, "/")
+        prefix = f"{self._root}{os.sep}"
+        paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
+        paths = [path.removeprefix(prefix).replace(os.sep, "/") for path in paths]
+        relpath = paths[0]
+        # A run writes a ledger all the time, which may lie below the root
+        is_noise = all(any(map(is_temporary, path.split("/"))) for path in paths)
         with self._lock:
             self._n_events += 1
             if self._n_events % FORGET_AFTER == 0:
@@ -170,7 +175,8 @@ class ChangeSource:
                     self._written.add(relpath)
             elif event.event_type in ("closed", "moved", "deleted"):
                 self._written.discard(relpath)
-            is_new, self._has_changed = not self._has_changed, True
+            is_new = not (is_noise or self._has_changed)
+            self._has_changed = self._has_changed or not is_noise
         if is_new:
             self._wake()
 
