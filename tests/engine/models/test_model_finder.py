@@ -124,7 +124,7 @@ def test_what_a_manifests_layers_say_is_the_models_own(tmp_path: Path) -> None:
     recipe = ModelRecipe(
         "mine",
         base="smollm2:135m",
-        template="{{ .System }}{{ .Prompt }}",
+        template="{{ messages[0].content }}",
         system="Be brief.",
         parameters={"temperature": 0.5, "num_ctx": 1024, "num_predict": 9, "num_gpu": 0},
         messages=(Message("user", "hi"),),
@@ -132,7 +132,7 @@ def test_what_a_manifests_layers_say_is_the_models_own(tmp_path: Path) -> None:
     create_model(models.store, models, recipe, lambda _: None)
     facts = models.find("mine")
     assert facts.params == {"repeat_penalty": 1.1, "temperature": 0.5, "max_tokens": 9}
-    assert facts.template == "{{ .System }}{{ .Prompt }}"
+    assert facts.template == "{{ messages[0].content }}"
     assert (facts.system, facts.messages) == ("Be brief.", (Message("user", "hi"),))
     assert facts.n_ctx_tokens == 1024
     assert models.find("mine", 2048).n_ctx_tokens == 1024
