@@ -9,9 +9,12 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
+
+from wcmatch import glob
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
@@ -267,8 +270,10 @@ class _CaseRun:
         without = [self.subject.cassette.parent]
         patterns = self.subject.test.files
         if row is not None:
+            escape = partial(glob.escape, unix=True)
+            names = {name: map_texts(value, escape) for name, value in row.values.items()}
             try:
-                patterns = Value.of(list(patterns)).render({"case": row.values})
+                patterns = Value.of(list(patterns)).render({"case": names})
             except ExpressionError as error:
                 raise SandboxError(f"`files`: {error.message}. {error.remedy}".strip()) from error
         copied = sandbox_copy(self.subject.file, patterns=patterns, without=without)

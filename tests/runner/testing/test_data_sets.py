@@ -292,7 +292,7 @@ tests:
   - name: what was decided
     cases: {from: tests/decided.jsonl}
     pass: 0.5
-    files: ["/{{ case.document }}"]
+    files: ["**/*", "!/inbox/**", "/{{ case.document }}"]
     review: accept
     expect: [{file: "out/{{ case.item }}.json", equals: "{{ case.value }}"}]
   - name: ask
@@ -305,7 +305,7 @@ def test_rows_of_decisions_run_the_pipeline_on_each_document_alone(tmp_path: Pat
     data = Data(tmp_path, DECIDED)
     (tmp_path / "inbox").mkdir()
     rows = []
-    for name, total in (("a", 62.0), ("b", 84.0), ("c", 62.0)):
+    for name, total in (("a", 62.0), ("b", 84.0), ("c*[1]", 62.0)):
         (tmp_path / f"inbox/{name}.txt").write_text(f"{name}-17 total 84.00")
         value = {"number": f"{name}-17", "total": total}
         rows.append({"item": f"{name}.txt", "document": f"inbox/{name}.txt", "value": value})
