@@ -196,19 +196,10 @@ def test_a_result_that_is_worse_than_an_earlier_one_is_status_4(bills: Bills) ->
     ("text", "words"),
     [
         ("\n", "main.json is empty: a shell empties the file that `>` names before a command"),
-        ("[]", "main.json: this is no result of `paddock compare --json`."),
         ("no JSON", "main.json: this is no result of `paddock compare --json`."),
         (
             json.dumps({"quality": "valid", "variants": [1]}),
             "main.json: this is no result of `paddock compare --json` (variants.0: Input should",
-        ),
-        (
-            json.dumps({"quality": "valid", "variants": [{"name": "a"}]}),
-            "(variants.0.scores: Field required).",
-        ),
-        (
-            json.dumps({"quality": "valid", "variants": [{"name": "a", "scores": {"x": None}}]}),
-            "(variants.0.scores.x: Input should be a valid number).",
         ),
         (
             json.dumps({"quality": "valid", "variants": [{"name": "a", "scores": {}}]}),
