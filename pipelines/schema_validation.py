@@ -1,7 +1,7 @@
 """Whether an answer is valid under its JSON Schema, and what is wrong with it if it is not.
 
 The only importer of `jsonschema`. Patterns and formats are matched by the engine that constrains
-local models (`engine.system.ecma_patterns`), so that answers of remote models are checked by the
+local models (`engine.system.schema_patterns`), so that answers of remote models are checked by the
 same rules. What the grammar allows is valid here.
 """
 
@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from math import isfinite
 from typing import Any, TypeAlias
 
-from paddock.engine.system import ecma_patterns
+from paddock.engine.system import schema_patterns
 from paddock.engine.system.text import is_shallow, path_text
 
 from .reply_check import AnswerFault
@@ -65,7 +65,7 @@ def _error_finder() -> Callable[[Any, Any], Any]:
     from referencing import Registry
 
     checker = jsonschema.FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
-    for name in ecma_patterns.FORMATS:
+    for name in schema_patterns.FORMATS:
         checker.checks(name)(partial(_is_of_format, name))
     kind = jsonschema.validators.extend(
         jsonschema.Draft202012Validator,
@@ -142,14 +142,14 @@ def _additional_properties_errors(
 def _has_match(pattern: str, text: str) -> bool:
     """Return whether a text has a match of a pattern; of one that is not known, none has."""
     try:
-        return bool(ecma_patterns.matches(pattern)(text))
-    except ecma_patterns.UnknownPattern:
+        return bool(schema_patterns.matches(pattern)(text))
+    except schema_patterns.UnknownPattern:
         return False
 
 
 def _is_of_format(name: str, value: Any) -> bool:
     """Accept what is not text, too: `type` is responsible for that."""
-    return not isinstance(value, str) or ecma_patterns.of_format(name)(value)
+    return not isinstance(value, str) or schema_patterns.of_format(name)(value)
 
 
 def is_nested_too_deep(value: Any) -> bool:

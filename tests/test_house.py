@@ -24,7 +24,7 @@ ROOMS = ("pipelines", "steps", "engine", "runner")
 ONLY_IN = {
     "llama_cpp": {"engine/llama/"},
     # Validation (`pipelines/`) asks the decoder's engine for patterns
-    "llguidance": {"engine/sampling/", "engine/system/ecma_patterns.py"},
+    "llguidance": {"engine/sampling/", "engine/system/schema_patterns.py"},
     "yaml": {"pipelines/yaml_source.py"},
     "prefect": {"runner/daemon/prefect_process.py", "runner/workers/"},
     "watchdog": {"runner/watch/change_source.py"},
@@ -211,7 +211,7 @@ READS_TEXTS_OF_OTHERS = {
     "steps/vectors/lance_table.py": "LanceDB",
     "engine/backends/model_servers.py": "servers of models",
     "engine/sampling/json_schema.py": "llguidance",
-    "engine/system/ecma_patterns.py": "llguidance",
+    "engine/system/schema_patterns.py": "llguidance",
     "engine/workers/death_reasons.py": "llama.cpp",
     "runner/bind/checks/plan_faults.py": "the parser of cron",
     "runner/core/traces/parts.py": "the key of a tool in a spec",

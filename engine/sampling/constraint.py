@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
-from paddock.engine.system.ecma_patterns import END_SIGN, ByteVocabulary
+from paddock.engine.system.schema_patterns import END_SIGN, ByteVocabulary
 
 from . import json_schema
 from .constraint_trials import CONSTRAINT_NAMES, ConstraintTrials

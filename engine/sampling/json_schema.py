@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paddock.engine.errors import BadRequest
-from paddock.engine.system import ecma_patterns
+from paddock.engine.system import schema_patterns
 from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.text import resolve_ref, shorten
 
@@ -376,7 +376,7 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
 
 def _grammar_error(schema: Any) -> str | None:
     """Return llguidance's message if it refuses a schema or warns of it, else None."""
-    _, messages = ecma_patterns.load_engine().LLMatcher.validate_grammar_with_warnings(
+    _, messages = schema_patterns.load_engine().LLMatcher.validate_grammar_with_warnings(
         schema_grammar(schema), None
     )
     return messages[0] if messages else None
@@ -439,8 +439,8 @@ def _keyword_problems(
     elif keyword == "type" and isinstance(value, str) and value not in _TYPES:
         known = ", ".join(f"'{name}'" for name in _TYPES)
         yield SchemaProblem(at, f"there is no type '{value}'", f"Known: {known}.")
-    elif keyword == "format" and value not in ecma_patterns.FORMATS:
-        names = ", ".join(f"'{name}'" for name in sorted(ecma_patterns.FORMATS))
+    elif keyword == "format" and value not in schema_patterns.FORMATS:
+        names = ", ".join(f"'{name}'" for name in sorted(schema_patterns.FORMATS))
         what = f"the format '{value}' is not known"
         yield SchemaProblem(at, what, f"Known: {names}. Or use `pattern`.")
     elif keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
@@ -459,8 +459,8 @@ def _keyword_problems(
 def _pattern_problems(pattern: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
     try:
         if isinstance(pattern, str):
-            ecma_patterns.matches(pattern)
-    except ecma_patterns.UnknownPattern as refused:
+            schema_patterns.matches(pattern)
+    except schema_patterns.UnknownPattern as refused:
         yield SchemaProblem(at, f"the pattern cannot be used: {refused}", "Write it otherwise.")
 
 
@@ -553,16 +553,16 @@ def _prepared(schema: Any, opened: Collection[int]) -> Any:
 
 
 def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema whose negated classes and days are as `ecma_patterns` matches them."""
+    """Return a schema whose negated classes and days are as `schema_patterns` matches them."""
     ready = dict(schema)
     if isinstance(ready.get("pattern"), str):
-        ready["pattern"] = ecma_patterns.without_nul(ready["pattern"])
+        ready["pattern"] = schema_patterns.without_nul(ready["pattern"])
     if isinstance(named := ready.get("patternProperties"), dict):
         ready["patternProperties"] = {
-            ecma_patterns.without_nul(pattern): held for pattern, held in named.items()
+            schema_patterns.without_nul(pattern): held for pattern, held in named.items()
         }
     if ready.get("format") in ("date", "date-time"):
-        day = {"pattern": ecma_patterns.REAL_DAY}
+        day = {"pattern": schema_patterns.REAL_DAY}
         ready["allOf"] = [*(ready.get("allOf") or ()), day]
     return ready
 

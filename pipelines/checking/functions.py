@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import regex
 from pydantic_core import SchemaError, SchemaValidator, ValidationError
 
-from paddock.engine.system import ecma_patterns
+from paddock.engine.system import schema_patterns
 from paddock.engine.system.text import counted, listed, one_line, path_text
 from paddock.pipelines.text_marks import shown_text
 
@@ -356,8 +356,8 @@ def _stripped_text(value: Any) -> str:
 
 def _is_match(pattern: str, text: str) -> bool:
     try:
-        return ecma_patterns.matches(pattern)(text)
-    except ecma_patterns.UnknownPattern:
+        return schema_patterns.matches(pattern)(text)
+    except schema_patterns.UnknownPattern:
         pass  # such as \b: Rust's, of which every pattern takes linear time as well
     try:
         validator = SchemaValidator({"type": "str", "pattern": pattern})

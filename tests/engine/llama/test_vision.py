@@ -127,11 +127,6 @@ def test_what_follows_an_image_depends_on_it(model: Model, projector: Projector)
     assert np.allclose(dark, logits_after(model, projector, square(0)), atol=1e-3)
 
 
-def test_what_is_no_image_is_refused(projector: Projector) -> None:
-    with pytest.raises(ValueError, match="its picture cannot be decoded; the file is damaged"):
-        projector.look(b"\x89PNG\r\n\x1a\nnothing more")
-
-
 def test_a_file_that_is_no_projector_is_refused(model: Model, tmp_path: Path) -> None:
     path = tmp_path / "mmproj.gguf"
     path.write_bytes(b"GGUF")
@@ -289,13 +284,27 @@ def test_a_transparent_picture_takes_no_more_memory_than_its_header_says(
     assert int(done.stdout) < n_bytes + 48 * 1024 * 1024, "with what strips of it take"
 
 
-def test_rows_that_unpack_to_more_than_the_size_needs_are_refused(projector: Projector) -> None:
-    header = struct.pack(">IIBBBBB", 28, 28, 8, 2, 0, 0, 0)
+@pytest.mark.parametrize(
+    ("data", "n_most_rows", "why"),
+    [
+        (b"\x89PNG\r\n\x1a\nnothing more", None,
+         "its picture cannot be decoded; the file is damaged or cut off"),
+        (png_of(struct.pack(">IIBBBBB", 28, 28, 8, 2, 0, 0, 0), bytes(100 * 1024 * 1024)), None,
+         "its rows unpack to more than 96 MiB, which its size does not need; save it again"),
+        (square(7), 4,
+         "it takes 4 tokens, and the context has room for 4: make it smaller, or the context "
+         "longer"),
+    ],
+    ids=["damaged", "unpacks", "exceeds the context"],
+)  # fmt: skip
+def test_an_image_that_cannot_be_seen_is_refused_before_it_is_computed(
+    projector: Projector, data: bytes, n_most_rows: int | None, why: str
+) -> None:
+    SIGNS_OF_LIFE.clear()
     with pytest.raises(ValueError) as caught:
-        projector.look(png_of(header, bytes(100 * 1024 * 1024)))
-    assert str(caught.value) == (
-        "its rows unpack to more than 96 MiB, which its size does not need; save it again"
-    )
+        projector.look(data, *([] if n_most_rows is None else [n_most_rows]))
+    assert str(caught.value) == why
+    assert not SIGNS_OF_LIFE
 
 
 @pytest.mark.parametrize("kind", [4, 6])
@@ -423,18 +432,6 @@ def test_parts_of_an_image_are_computed_two_at_once_where_libmtmd_can(
     for piece, other in zip(together, one_by_one, strict=True):
         assert piece.digest == other.digest
         assert np.array_equal(piece.rows, other.rows)
-
-
-def test_an_image_that_exceeds_the_context_is_refused_before_it_is_computed(
-    projector: Projector,
-) -> None:
-    SIGNS_OF_LIFE.clear()
-    why = (
-        "it takes 4 tokens, and the context has room for 4: make it smaller, or the context longer"
-    )
-    with pytest.raises(ValueError, match=why):
-        projector.look(square(7), 4)
-    assert not SIGNS_OF_LIFE
 
 
 def test_an_image_that_exceeds_a_pass_is_refused_only_where_it_needs_one_pass(

@@ -79,35 +79,22 @@ def test_masks_made_next_to_are_those_made_on_the_spot() -> None:
         (
             Constraint("json_schema", "{"),
             "the JSON Schema is not JSON: Expecting property name enclosed in double quotes: "
-            "line 1 column 2 (char 1)",
+            r"line 1 column 2 \(char 1\)$",
         ),
         (
             Constraint("json_schema", '{"type": "array", "uniqueItems": true}'),
             "the JSON Schema cannot be enforced:\n"
             "  at /uniqueItems: `uniqueItems` cannot be enforced while the answer is generated. "
-            "Remove it, and check the answer afterwards.",
+            "Remove it, and check the answer afterwards.$",
         ),
-    ],
-)
-def test_a_schema_that_cannot_be_used_is_refused_in_plain_words(
-    constraint: Constraint, text: str
-) -> None:
-    with pytest.raises(BadRequest) as caught:
-        grammars().matcher(constraint)
-    assert str(caught.value) == text
-
-
-@pytest.mark.parametrize(
-    ("constraint", "text"),
-    [
         (Constraint("regex", "(a"), "the regular expression cannot be used: .*unclosed group"),
         (Constraint("lark", "start: foo"), 'the Lark grammar cannot be used: .*name: "foo"'),
     ],
 )
-def test_a_grammar_that_cannot_be_used_is_refused_with_its_place(
+def test_a_constraint_that_cannot_be_used_is_refused_in_plain_words(
     constraint: Constraint, text: str
 ) -> None:
-    with pytest.raises(BadRequest, match=f"(?s){text}"):
+    with pytest.raises(BadRequest, match=f"(?s)^{text}"):
         grammars().matcher(constraint)
 
 

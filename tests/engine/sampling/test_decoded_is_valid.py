@@ -9,7 +9,7 @@ from llguidance import LLMatcher
 
 from paddock.engine.sampling.constraint import byte_tokeniser
 from paddock.engine.sampling.json_schema import check_schema, schema_grammar
-from paddock.engine.system.ecma_patterns import END_SIGN, FORMATS
+from paddock.engine.system.schema_patterns import END_SIGN, FORMATS
 from paddock.pipelines.schema_validation import schema_mismatch
 
 MOST_BYTES = 400

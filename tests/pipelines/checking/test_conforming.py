@@ -7,7 +7,7 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 
 from paddock.engine.sampling.json_schema import schema_grammar
-from paddock.engine.system import ecma_patterns
+from paddock.engine.system import schema_patterns
 from paddock.pipelines.schema_validation import schema_mismatch
 
 RIGHT = {
@@ -55,18 +55,18 @@ def test_a_text_is_of_a_format_or_it_is_not(name: str, text: str, is_right: bool
         assert wrong.startswith(f"At /value: {text!r}"[:150])
 
 
-@pytest.mark.parametrize("name", sorted(ecma_patterns.FORMATS))
+@pytest.mark.parametrize("name", sorted(schema_patterns.FORMATS))
 def test_formats_are_checked_by_the_rules_of_the_grammar(name: str) -> None:
     grammar, bytes_only = schema_grammar({"type": "string", "format": name}), LLTokenizer("byte")
     for text in (*RIGHT[name], *WRONG[name], *OFTEN_ALLOWED.get(name, ())):
         matcher = LLMatcher(bytes_only, grammar)
         raw = list(json.dumps(text, ensure_ascii=False).encode())
         is_allowed = matcher.try_consume_tokens(raw) == len(raw) and matcher.is_accepting()
-        assert is_allowed == ecma_patterns.of_format(name)(text), text
+        assert is_allowed == schema_patterns.of_format(name)(text), text
 
 
 def test_an_ipv4_address_in_one_of_ipv6_is_right_though_the_grammar_writes_none() -> None:
-    is_right = ecma_patterns.of_format("ipv6")
+    is_right = schema_patterns.of_format("ipv6")
     assert (is_right("::ffff:192.0.2.1"), is_right("::1")) == (True, True)
     assert (is_right("1.2.3.4"), is_right("::1.2.3.4%eth0")) == (False, False)
 

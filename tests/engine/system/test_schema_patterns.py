@@ -3,7 +3,7 @@
 import pytest
 
 from paddock.engine.sampling.json_schema import check_schema
-from paddock.engine.system.ecma_patterns import UnknownPattern, matches
+from paddock.engine.system.schema_patterns import UnknownPattern, matches
 from paddock.pipelines.schema_validation import schema_mismatch
 
 
