@@ -112,7 +112,7 @@ class DecisionTrigger:
             await asyncio.sleep(LOOK_S)
 
     async def _order(self, desk: TriggerDesk, due: DecidedRun) -> None:
-        """Give an order once for the same decisions; again where it was skipped or ended early."""
+        """Put an order once for the same decisions; again where it was skipped or ended early."""
         pipeline, inputs = desk.pipeline(), due.inputs()
         if inputs is None:
             name = pipeline.pipeline.name

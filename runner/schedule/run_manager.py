@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import TaskSet
 from paddock.engine.wire import from_plain
 from paddock.pipelines.errors import PipelineError
@@ -27,7 +28,6 @@ from paddock.runner.workers.order import Order, OrderEnd, OrderOutcome
 
 from .cron import due as due_moments
 from .order_queue import OrderQueue
-from .run_endings import StopReason, restart_after_crash, restart_after_stop
 from .run_processes import PrefectPlace, RunExecutor, RunProcess, RunTask, StopRequest
 from .start_decisions import ActiveRun, DueRun, RunRule, dispatch
 from .triggered_pipeline import TriggeredPipeline
@@ -38,6 +38,15 @@ CLOCK_WAS_WRONG = timedelta(days=2)  # a restart waits for minutes at most
 ABANDON_S = 0.3  # a commit takes some milliseconds
 MOST_OF_PROCESS = 200
 """Orders that one process carries out: what libraries leak ends with it."""
+
+RESTART_BACKOFF = Backoff(first_s=5.0, longest_s=300.0, factor=3.0)
+
+StopReason = Literal["window", "cancelled", "suspended", "shutdown"]
+"""Why a run was asked to stop."""
+_GOES_ON: Mapping[StopReason | None, str] = {
+    "window": "continues in its window",  # due at once: it is held as all runs are
+    "shutdown": "continues after the end of `paddock up`",
+}
 
 log = logging.getLogger("paddock.up")
 
@@ -382,16 +391,21 @@ class RunManager:
             log.info("%s: run %s of order %s is suspended; it goes on when it is resumed in "
                      "Prefect", pipeline.pipeline.name, job.name, order.id)  # fmt: skip
             return
-        now = datetime.now(UTC)
+        again, attempt, now = "", order.attempt, datetime.now(UTC)
+        again_at = now
         if died is not None:
-            attempt, most = 1 if has_progressed else order.attempt, options.max_restarts
-            next_ = restart_after_crash(died, attempt, now, max_restarts=most)
-        else:
-            next_ = restart_after_stop(status, job.stopped, order.attempt, now)
-        is_given_up = died is not None and next_ is None
+            # A start that made progress is not counted: such a run comes to its end, since the
+            # ledger bounds how often an item may end it (`RunStore.has_progressed`).
+            attempt, most = 1 if has_progressed else attempt, options.max_restarts + 1
+            again_at = now + timedelta(seconds=RESTART_BACKOFF.pause_s(attempt))
+            attempt += 1
+            again = f"{died}; start {attempt} of at most {most}" if attempt <= most else ""
+        elif status in ("interrupted", "budget", "suspended"):
+            again = _GOES_ON.get(job.stopped, "")
+        is_given_up = died is not None and not again
         is_gone = pipeline.key not in self.pipelines and not order.is_promised
-        if next_ and (is_gone or is_superseded_by_schedule(order, pipeline, now)):
-            next_ = None
+        if is_gone or (again and is_superseded_by_schedule(order, pipeline, now)):
+            again = ""
         if report is not None:
             missing = (item.error or "" for item in report.items if item.state == "missing")
             self.missing[pipeline.key] = tuple(missing)
@@ -406,11 +420,11 @@ class RunManager:
             message = died or report.message or counts or report.done_in_words()
         level = logging.ERROR if is_error else logging.INFO
         log.log(level, "%s: run %s of order %s %s: %s", name, job.name, order.id, end, message)
-        if next_ is not None:
+        if again:
             log.info("%s: order %s is queued again for %s: %s", name, order.id,
-                     f"{next_.at.astimezone():%H:%M:%S}", next_.words)  # fmt: skip
-            self._queue.note(order.id, state="waiting", words=next_.words, attempt=next_.attempt,
-                             not_before=next_.at.timestamp())  # fmt: skip
+                     f"{again_at.astimezone():%H:%M:%S}", again)  # fmt: skip
+            self._queue.note(order.id, state="waiting", words=again, attempt=attempt,
+                             not_before=again_at.timestamp())  # fmt: skip
             return
         if is_given_up:
             log.error(

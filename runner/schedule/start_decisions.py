@@ -1,7 +1,7 @@
 """Decide which due runs start, wait, are skipped or stopped. Pure.
 
 Knows time windows, missed runs (`catch_up`), concurrency groups (`on_conflict`), priorities, pauses
-and the limit on runs; no Prefect, process or clock. `run_endings` restarts runs.
+and the limit on runs; no Prefect, process or clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Time windows: hours outside of which a pipeline starts no run, and its running one is drained.
 
 They are read on the wall clock. `start_decisions` asks for each due and each running run; a drained
-run stops between two items (`progress.drain`) and goes on in the next window (`run_endings`). Pure.
+run stops between two items (`progress.drain`) and goes on in the next window. Pure.
 """
 
 from __future__ import annotations

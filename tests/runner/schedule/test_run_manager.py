@@ -314,6 +314,16 @@ async def test_up_that_ends_leaves_its_runs_to_the_next_start(tmp_path: Path) ->
         assert left.words == "continues after the end of `paddock up`"
 
 
+async def test_a_run_whose_window_closed_continues_as_the_same_attempt(tmp_path: Path) -> None:
+    async with world_of(tmp_path) as world:
+        order = await world.put("1")
+        await world.manager.round()
+        world.manager.stop_job(world.manager.jobs[order.id], "window", "its window is over")
+        await world.end(world.processes[0], "budget")
+        left = world.now(order)
+        assert (left.state, left.words, left.attempt) == ("waiting", "continues in its window", 1)
+
+
 async def test_of_a_schedule_the_latest_missed_run_does_the_rest_of_an_interrupted_one(
     tmp_path: Path,
 ) -> None:

@@ -295,40 +295,30 @@ def _storm(root: Path, n_files: int) -> None:
         (root / f"{number}.txt").write_text("x")
 
 
-async def test_where_the_system_takes_no_more_watches_the_folder_is_polled(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_share", [False, True])
+async def test_where_the_system_reports_no_changes_the_folder_is_polled(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, is_share: bool
 ) -> None:
     def refuse(self: object) -> None:
         raise OSError(28, "inotify watch limit reached")
 
-    monkeypatch.setattr("paddock.runner.watch.change_source.ChangeSource._listen", refuse)
+    if is_share:
+        mounts = [Mount("/", "ext4"), Mount(str(root), "nfs4")]
+        monkeypatch.setattr("paddock.runner.folders.folder_identity.mounted", lambda: mounts)
+        why = "a file system of type nfs4 reports no changes. Polling every 5 s."
+    else:
+        monkeypatch.setattr("paddock.runner.watch.change_source.ChangeSource._listen", refuse)
+        why = (
+            "the system has no watches left. Polling every 5 s; a higher "
+            "fs.inotify.max_user_watches and max_user_instances helps."
+        )
     monkeypatch.setattr("paddock.runner.watch.watch_loop.POLL_S", 0.2)
     async with Watched(spec(root)).running() as watched:
         await soon(lambda: watched.notes)
-        assert watched.notes == [
-            f"watch '{root}': the system has no watches left. Polling every 5 s; a "
-            f"higher fs.inotify.max_user_watches and max_user_instances helps."
-        ]
         (root / "a.txt").write_text("x")
         await soon(lambda: watched.names == ["a.txt"])
+        assert watched.notes == [f"watch '{root}': {why}"]
         assert watched.watch.status()["state"] == "polling"
-
-
-async def test_a_network_share_is_polled_and_said_so(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "paddock.runner.folders.folder_identity.mounted",
-        lambda: [Mount("/", "ext4"), Mount(str(root), "nfs4")],
-    )
-    monkeypatch.setattr("paddock.runner.watch.watch_loop.POLL_S", 0.2)
-    async with Watched(spec(root)).running() as watched:
-        await soon(lambda: watched.notes)
-        (root / "a.txt").write_text("x")
-        await soon(lambda: watched.names == ["a.txt"])
-        assert watched.notes == [
-            f"watch '{root}': a file system of type nfs4 reports no changes. Polling every 5 s."
-        ]
 
 
 async def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
