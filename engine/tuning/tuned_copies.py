@@ -82,6 +82,7 @@ class TunedCopy:
     agreement: float = 1.0
     """Share of next tokens of the reference text that are the original's; of an embedding model the
     mean cosine."""
+    is_embedder: bool = False
     version: int = RECORD_VERSION
 
     @property
@@ -89,9 +90,10 @@ class TunedCopy:
         """Format, speed-up and agreement in one line; or why there is none."""
         if self.why_none:
             return f"none: {self.why_none}"
+        writes = f" and writes eight answers at once {self.answers_ratio:.1f}"
         return (
-            f"{self.format}, reads {self.prompts_ratio:.1f} and writes eight answers at once "
-            f"{self.answers_ratio:.1f} times as fast, agrees in {100 * self.agreement:.1f} %"
+            f"{self.format}, reads {self.prompts_ratio:.1f}{'' if self.is_embedder else writes} "
+            f"times as fast, agrees in {100 * self.agreement:.1f} %"
         )
 
 

@@ -94,8 +94,8 @@ def measure_speeds(path: Path, like: BenchOptions, *, counts_cpu: bool = False) 
             if like.embeds:
                 bench.embed(n_seq, EMBED_TEXT)  # reads the file's pages
                 clock.forget_share()
-                took_s = min(bench.embed(n_seq, EMBED_TEXT) for _ in range(2 * _N_TIMES))
-                return CopySpeeds(n_tokens / took_s, 1.0, 1.0, min(1.0, clock.share))
+                per_s = n_tokens / min(bench.embed(n_seq, EMBED_TEXT) for _ in range(2 * _N_TIMES))
+                return CopySpeeds(per_s, per_s, per_s, min(1.0, clock.share))
             bench.read(0, 1)  # reads the file's pages
             clock.forget_share()
             read_s = []
@@ -294,6 +294,7 @@ def make_copy(order: dict[str, Any]) -> dict[str, Any]:
         "prompts_ratio": after.prompts / before.prompts,
         "answers_ratio": after.answers / before.answers,
         "agreement": original.agreement(copy),
+        "is_embedder": is_embedder,
     }
 
 

@@ -80,8 +80,7 @@ def measured_profile(load: WorkerOptions, model: Model, clock: BenchClock) -> Pr
     """Measure a model while nothing else computes; return None where that failed."""
     try:
         measured = measure_model(model, _bench_options(load), clock)
-    except (Unmeasured, MeasuringStopped) as error:
-        print(f"not measured: {error}", file=sys.stderr)
+    except (Unmeasured, MeasuringStopped):
         return None
     return Profile(
         digest=load.digest,

@@ -12,12 +12,21 @@ import pytest
 from filelock import FileLock
 
 from paddock.engine.gguf import GgufHeader, GgufTensor, read_header
+from paddock.engine.llama.quantise import write_widened
 from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile.measure import BenchOptions
 from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning import tuned_copies, tuner, tuning_process
 from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore, copy_format, copy_place
 from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, example_texts, tune
-from paddock.engine.tuning.tuning_process import CopySpeeds, Results, is_within_bound, make_copy
+from paddock.engine.tuning.tuning_process import (
+    CopySpeeds,
+    Results,
+    computed_results,
+    is_within_bound,
+    make_copy,
+    measure_speeds,
+)
 from tests.fakes.one_layer import write_one_layer
 
 KINDS = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 8, "Q4_K": 12}
@@ -324,6 +333,19 @@ def test_the_bound_holds_next_tokens_and_their_probabilities_or_vectors(
     original: Results, copy: Results, is_within: bool
 ) -> None:
     assert is_within_bound(original, copy) == is_within
+
+
+def test_an_embedding_model_is_judged_by_what_it_reads(tuned: Tuned) -> None:
+    path = Path(tuned.finder.find_original("all-minilm").path)
+    shape = BenchOptions(0, 0, 1, embeds=True)
+    speeds = measure_speeds(path, shape, counts_cpu=True)
+    assert speeds.prompts == speeds.answer == speeds.answers > 0
+    format_name, names = copy_format(read_header(path), ("avx2",))
+    copy = tuned.pool.cache_dir / "copy.gguf"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    write_widened(path, copy, names, format_name, 1)
+    original = computed_results(path, example_texts(), 256, shape)
+    assert is_within_bound(original, computed_results(copy, example_texts(), 256, shape, original))
 
 
 SAME, SLOW_ALONE = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(300.0, 24.0, 80.0)
