@@ -490,7 +490,6 @@ class LocalPool(Pool):
     async def _attempt(
         self, answer: Answer, began: float, worker: WorkerProcess, model_use: ModelUse
     ) -> Reply:
-        """Send a request, which came at `began`, to a worker."""
         facts, sampling = model_use.facts, merged_sampling(answer.request, model_use.facts)
         request = with_model_defaults(answer.request, facts)
         load_s = self._residents.awaited_load_s(model_use.key, began)

@@ -110,8 +110,6 @@ _N_STREAMS = 4096
 
 
 class MetricRegistry:
-    """Makes metrics by Paddock's names, all with the same first labels."""
-
     def __init__(self, *labels: str) -> None:
         self._labels = labels
         self._registry = CollectorRegistry()

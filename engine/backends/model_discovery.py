@@ -25,8 +25,6 @@ _T = TypeVar("_T", int, str)
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One model on one server."""
-
     kind: ServerKind
     name: str
     """As the server calls it."""
@@ -164,8 +162,6 @@ def _file_name(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _ModelReport:
-    """What a server says of a model."""
-
     kind: ServerKind
     name: str
     marks: Mapping[str, Any]
@@ -177,7 +173,6 @@ class _ModelReport:
 
 
 async def _ollama_digest(line: ServerConnection, name: str) -> str | None:
-    """Return a model's digest, as Ollama and compatible servers report it."""
     try:
         answer = await line.find("/api/tags")
     except (ServerAway, ServerBusy):

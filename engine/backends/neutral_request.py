@@ -71,7 +71,6 @@ async def begin_neutral_chat(
 
 
 def neutral_chat(request: ChatRequest) -> ChatRequest:
-    """Return the request without its document."""
     return replace(
         request,
         messages=neutral_messages(request.messages),

@@ -158,8 +158,6 @@ FindPool = Callable[[PoolAddress | None], Awaitable[PoolAddress]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ConnectedPool:
-    """A place, and the connections to it."""
-
     place: PoolAddress
     link: PoolConnection
 

@@ -50,8 +50,6 @@ class ComputeMode:
 
 
 class SpeedBook:
-    """Looks profiles up by a model's name."""
-
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
 

@@ -28,8 +28,6 @@ _JUST_USED_S = 0.1  # below it, ages say nothing, and nothing is divided by zero
 
 @dataclass(frozen=True, slots=True)
 class EvictionCandidate:
-    """A model that may be evicted."""
-
     key: str
     room: MemoryAmount
     load_s: float
@@ -93,8 +91,6 @@ PERSON_FIRST_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class LoadedState:
-    """A model that is loaded, loading or unloading."""
-
     key: str
     state: ModelState
     room: MemoryAmount
@@ -132,8 +128,6 @@ class WaitingModel:
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:
-    """Limits that every decision respects."""
-
     max_loaded_models: int
     max_wait_s: float
 

@@ -48,14 +48,11 @@ def unused_replica_key(model_key: str, taken: Collection[str]) -> str:
 
 
 def model_key(key: str) -> str:
-    """Return the key of the model of which this is a replica's key."""
     return key.partition(_REPLICA)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """A request to use a model."""
-
     facts: ModelFacts
     adapters: tuple[str, ...] = ()
     adapter_digests: tuple[str, ...] = ()

@@ -55,8 +55,6 @@ class WaitingRequest:
 
 @dataclass(slots=True)
 class WaitQueue:
-    """Requests that wait for one model."""
-
     requests: list[WaitingRequest] = field(default_factory=list)
     """In their order of arrival."""
 

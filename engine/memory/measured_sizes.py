@@ -17,8 +17,6 @@ from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSize:
-    """One load as it was."""
-
     taken: WorkerMemory
     load_s: float
 

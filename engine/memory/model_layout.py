@@ -171,8 +171,6 @@ FindMeasured = Callable[[WorkerOptions], MeasuredSize | None]
 
 @dataclass(frozen=True, slots=True)
 class ModelLayout:
-    """One way to load a model."""
-
     load: WorkerOptions
     room: MemoryAmount
     load_s: float
@@ -187,8 +185,6 @@ class ModelLayout:
 
 @dataclass(frozen=True, slots=True)
 class LayoutRequest:
-    """What a layout must provide."""
-
     facts: ModelFacts
     n_ctx_tokens: int
     adapters: tuple[str, ...] = ()

@@ -19,8 +19,6 @@ ModelState = Literal["loading", "ready", "draining", "unloading"]
 
 @dataclass(slots=True)
 class LoadCount:
-    """How often a model was loaded, and how long that took."""
-
     loads: int = 0
     load_s: float = 0.0
 
@@ -100,7 +98,6 @@ class CountingPool(Protocol):
 
 
 def stats_of(pool: object) -> PoolStats:
-    """Return the statistics of a pool; they are empty where it keeps none."""
     return pool.stats() if isinstance(pool, CountingPool) else PoolStats((), {})
 
 

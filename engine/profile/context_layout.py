@@ -62,8 +62,6 @@ class ContextLayout:
 
 @dataclass(frozen=True, slots=True)
 class LayoutBounds:
-    """Bounds of a layout."""
-
     n_cells: int
     n_parallel_max: int
     n_batch_max: int
@@ -191,7 +189,6 @@ def layout_s(
 
 
 def _n_at_once(workload: Workload, layout: ContextLayout, limits: LayoutBounds) -> float:
-    """Return how many of the requests run at once."""
     own = workload.n_prompt_tokens - workload.n_shared_tokens + workload.n_answer_tokens
     n_most = float(min(workload.n_sequences, layout.n_parallel))
     if not layout.is_unified:

@@ -30,8 +30,6 @@ from .profile import Agreement, DecodePoint, Measurements, PrefillPoint
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """Options of the contexts to be measured."""
-
     n_cells: int
     n_batch_tokens: int
     n_threads: int
@@ -107,8 +105,6 @@ class BenchClock:
 
 
 class Bench:
-    """One context under measurement."""
-
     def __init__(
         self,
         model: Model,
@@ -325,8 +321,6 @@ def measure_model(
 
 @dataclass(frozen=True, slots=True)
 class _Measurement:
-    """One model under measurement."""
-
     model: Model
     shape: BenchOptions
     clock: BenchClock

@@ -38,8 +38,6 @@ class ProfileUnreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PrefillPoint:
-    """Speed of reading a batch of prompt tokens."""
-
     n_batch_tokens: int
     tokens_per_s: float
     n_cells_before: int = 0
@@ -231,8 +229,6 @@ _DIGEST_CHARS, _DEVICE_CHARS, _BUILD_CHARS = 12, 48, 6
 
 @dataclass(frozen=True, slots=True)
 class DeviceBuild:
-    """Device and build of llama.cpp, on which speeds depend."""
-
     device: str
     """`cpu2-…` with the number of threads, or `gpu-…`."""
     build: str
@@ -284,8 +280,6 @@ def write_json(file: Path, data: object) -> bool:
 
 
 class ProfileStore:
-    """Reads and writes profiles."""
-
     def __init__(self, cache_dir: Path) -> None:
         self._folder = cache_dir / "profiles"
 

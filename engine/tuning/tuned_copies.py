@@ -98,8 +98,6 @@ class TunedCopy:
 
 
 class TunedCopyStore:
-    """Reads and writes the records."""
-
     def __init__(self, cache_dir: Path) -> None:
         self.folder = cache_dir / "tuned"
 

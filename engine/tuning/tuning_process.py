@@ -72,7 +72,6 @@ class CopySpeeds:
     """Share of the processor's time that the threads got."""
 
     def document_s(self, answers: float) -> float:
-        """Return the time of a document whose answer is written at this speed."""
         return _DOCUMENT_TOKENS / self.prompts + _ANSWER_TOKENS / answers
 
 

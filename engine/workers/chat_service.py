@@ -273,7 +273,6 @@ class ChatService:
     def _decode_request(
         self, request_id: int, order: ChatOrder, prompt: BuiltPrompt, matcher: TokenMatcher | None
     ) -> DecodeRequest:
-        """Return a request for the decode loop, with its token limit and picker."""
         request, n_ctx_tokens = order.request, min(order.n_ctx_tokens, self._load.n_ctx_tokens)
         budget = _answer_budget(prompt, order, n_ctx_tokens)
         shifts = bool(request.shifts) and not prompt.images

@@ -24,8 +24,6 @@ _MOST_TIMES_PASSED_OVER = 8
 
 @dataclass(frozen=True, slots=True)
 class EmbedPiece:
-    """One text, or a part of a long one."""
-
     request_id: int
     number: int
     """Index within the request."""
@@ -66,7 +64,6 @@ class EmbedQueue:
     _n_arrived: int = 0
 
     def __len__(self) -> int:
-        """Return the number of requests with waiting pieces."""
         return len(self._waiting)
 
     @property

@@ -39,8 +39,6 @@ _SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\n")
 
 @dataclass(frozen=True, slots=True)
 class TokenisedText:
-    """A text in tokens."""
-
     pieces: tuple[Tokens, ...]
     """One, unless it is split; each with the model's special tokens around it."""
     n_cut: int = 0
@@ -48,8 +46,6 @@ class TokenisedText:
 
 
 class TextReader:
-    """Tokenise texts for one embedding model."""
-
     def __init__(self, model: Model) -> None:
         self._model = model
         bare = self._model.tokenise("a", with_special=False, parse_special=False)

@@ -40,7 +40,6 @@ _GAIN = "A sound build would be faster"
 
 
 def with_fallback(load: WorkerOptions, fallback: int) -> WorkerOptions:
-    """Return a worker's options with a fallback applied."""
     if fallback >= 2:
         # A quantised cache needs flash attention.
         load = replace(load, flash_attention="off", kv_cache_type="f16")
@@ -75,8 +74,6 @@ def fallback_words(fallback: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """The fallback of one model."""
-
     model: str
     """Name of its file."""
     fallback: int

@@ -464,8 +464,6 @@ class WorkerProcess:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Result of probing one model."""
-
     name: str
     is_well: bool
     seconds: float

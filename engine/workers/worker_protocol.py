@@ -39,8 +39,6 @@ IMAGE_BYTES = KEPT_IMAGE_BYTES + DECODING_BYTES
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Options of a worker process."""
-
     path: str
     role: Role
     n_ctx_tokens: int
@@ -202,8 +200,6 @@ class LoadBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
-    """How an answer ended."""
-
     reason: DoneReason
     usage: Usage
     is_shortened: bool

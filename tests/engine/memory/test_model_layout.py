@@ -1,6 +1,7 @@
 """How models are laid out on made-up machines, and what that is taken to need."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -263,30 +264,38 @@ def test_without_flash_attention_the_scores_are_in_the_buffer() -> None:
     assert (round(on / 2**20, 2), round(off / 2**20, 2)) == (28.75, 166.75)
 
 
-def test_on_one_device_all_layers_are_there_and_it_is_named_by_its_uuid() -> None:
-    layout = lay(ONE_GPU)
-    assert layout.load.placed == "33 of 33 layers on NVIDIA H200"
-    assert (layout.load.n_gpu_layers, layout.load.visible_devices) == (-1, "GPU-1")
-    assert layout.room.gpus[0] > 8 * GIB and layout.room.host == GIB // 2
+LARGE = replace(FACTS, size_bytes=30 * GIB)
+HIDDEN = replace(CPU, why_no_gpu='CUDA_VISIBLE_DEVICES=""')
 
 
-def test_of_two_devices_the_one_with_more_room_is_all_that_the_worker_sees() -> None:
-    layout = lay(TWO_GPUS)
-    assert layout.load.visible_devices == "GPU-b"
-    assert (layout.load.tensor_split, layout.load.main_gpu) == ((), 0)
-    assert layout.room.gpus[0] == 0 < layout.room.gpus[1]
-
-
-def test_the_main_device_that_was_asked_for_is_taken() -> None:
-    assert lay(TWO_GPUS, replace(SETTINGS, main_gpu=0)).load.visible_devices == "GPU-a"
-
-
-def test_what_is_larger_than_a_device_is_spread_over_two_by_layers() -> None:
-    layout = lay(TWO_GPUS, facts=replace(FACTS, size_bytes=30 * GIB))
-    assert layout.load.visible_devices == "GPU-a,GPU-b"
-    assert layout.load.split_mode == "layer"
-    assert sum(layout.load.tensor_split) == 1 and all(layout.room.gpus)
-    assert layout.load.placed == "33 of 33 layers on L4, L4"
+@pytest.mark.parametrize(
+    ("device", "changes", "facts", "visible", "n_shares", "placed"),
+    [
+        (ONE_GPU, {}, FACTS, "GPU-1", 0, "33 of 33 layers on NVIDIA H200"),
+        (TWO_GPUS, {}, FACTS, "GPU-b", 0, "33 of 33 layers on L4"),
+        (TWO_GPUS, {"main_gpu": 0}, FACTS, "GPU-a", 0, "33 of 33 layers on L4"),
+        (TWO_GPUS, {}, LARGE, "GPU-a,GPU-b", 2, "33 of 33 layers on L4, L4"),
+        (ONE_GPU, {"n_gpu_layers": 16}, FACTS, "GPU-1", 0,
+            "16 of 33 layers on NVIDIA H200; num_gpu is 16"),
+        (ONE_GPU, {"n_gpu_layers": 0}, FACTS, "", 0,
+            "all 33 layers on the processor; num_gpu is 0"),
+        (HIDDEN, {}, FACTS, "", 0, 'all 33 layers on the processor; CUDA_VISIBLE_DEVICES=""'),
+    ],
+    ids=["one", "more room", "asked for", "larger than one", "some", "none", "hidden"],
+)  # fmt: skip
+def test_layers_lie_where_there_is_room_and_the_settings_put_them(
+    device: Device, changes: dict[str, Any], facts: ModelFacts, visible: str, n_shares: int,
+    placed: str,
+) -> None:  # fmt: skip
+    layout = lay(device, replace(SETTINGS, **changes), facts)
+    load, gpus = layout.load, [*layout.room.gpus]
+    assert (load.placed, len(load.tensor_split)) == (placed, n_shares)
+    assert not any(gpus) if placed.startswith("all") else load.visible_devices == visible
+    assert sum(load.tensor_split) in (0, 1)
+    used = [gpu.uuid for gpu, room in zip(device.gpus, gpus, strict=False) if room]
+    assert ",".join(used) == visible
+    is_split = "16 of" in placed
+    assert is_split == (layout.host_layer_bytes > 4 * GIB and device is ONE_GPU)
 
 
 def test_nothing_spills_to_the_processor_unless_that_is_allowed() -> None:
@@ -336,16 +345,6 @@ def test_of_a_mixture_of_experts_experts_go_to_the_processor_before_layers() -> 
     assert not any(layout.load.n_cpu_experts for layout in strict)
 
 
-def test_layers_that_the_settings_keep_on_the_processor_are_told() -> None:
-    half = lay(ONE_GPU, replace(SETTINGS, n_gpu_layers=16))
-    assert half.load.placed == "16 of 33 layers on NVIDIA H200; num_gpu is 16"
-    assert half.room.host > half.host_layer_bytes > 4 * GIB
-    assert lay(ONE_GPU, SETTINGS).host_layer_bytes == 0
-    none = lay(ONE_GPU, replace(SETTINGS, n_gpu_layers=0))
-    assert none.load.placed == "all 33 layers on the processor; num_gpu is 0"
-    assert not any(none.room.gpus)
-
-
 def test_a_model_that_settings_keep_on_the_processor_is_laid_out_for_it() -> None:
     settings = replace(PoolSettings(), n_gpu_layers=0)
     many = Profile(
@@ -379,11 +378,6 @@ def test_a_model_that_spills_to_no_layers_is_laid_out_for_the_processor() -> Non
     ways = layouts(LayoutRequest(FACTS, 4096), HEADER, settings, some)
     spilled = [way.load for way in ways if way.is_spilled]
     assert spilled and all(load.is_gpu and load.n_gpu_layers > 0 for load in spilled)
-
-
-def test_a_build_that_finds_no_device_says_so() -> None:
-    hidden = replace(CPU, why_no_gpu='CUDA_VISIBLE_DEVICES=""')
-    assert lay(hidden).load.placed == ('all 33 layers on the processor; CUDA_VISIBLE_DEVICES=""')
 
 
 def test_what_was_measured_goes_before_the_arithmetic() -> None:
