@@ -136,7 +136,8 @@ class BackgroundTuner:
                 self._copies[resident.digest].n = MOST_ATTEMPTS
                 return True
             log.info("tuned copy of %s: %s", facts.name, record.summary)
-            if record.why_none:
+            is_loaded = facts.digest in {model.digest for model in self._pool.stats().resident}
+            if record.why_none or not is_loaded:
                 return True
             with suppress(EngineError):  # the pool goes back to the original
                 await self._pool.unload(facts.name)

@@ -281,8 +281,8 @@ _N_STEPS = 3
 _TOO_SHORT = 16
 # A long prompt is read a second time if that takes less than this part of the time left.
 _WORTH_TWICE = 8
-# Cost of reading to a depth in three layouts, and of the steps there, in tokens of a prompt.
-_PER_DEPTH = 4.0
+# Cost of reading to a depth in both layouts, and of the steps there, in tokens of a prompt.
+_PER_DEPTH = 3.0
 
 
 class Unmeasured(Exception):

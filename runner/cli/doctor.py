@@ -471,14 +471,16 @@ def speed_findings(settings: Settings) -> Iterator[Finding]:
     """Report tuned copies, and what greedy answers keep of the models that were measured."""
     for copy in TunedCopyStore(settings.pool.cache_dir).all():
         yield Finding("models", "ok", f"tuned copy of {copy.name}: {copy.summary}")
-    for name, mode in SpeedBook(settings.pool).compute_modes():
-        if mode.company is None and mode.drafts is None:
+    speeds = SpeedBook(settings.pool)
+    for name in speeds.names():
+        if (known := speeds.greedy_answers(name)) is None:
+            continue
+        words, agreement = known
+        if agreement.company is None and agreement.drafts is None:  # an embedding model's
             continue
         ask = "Request drafts with the option `draft_num_predict`."
-        remedy = ask if mode.drafts is False else ""
-        yield Finding(
-            "models", "ok", f"{name}: greedy answers are {mode.reproducibility()}", remedy
-        )
+        remedy = ask if agreement.drafts is False else ""
+        yield Finding("models", "ok", f"{name}: greedy answers are {words}", remedy)
 
 
 def _settings_findings(settings: Settings) -> Iterator[Finding]:

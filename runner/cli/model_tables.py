@@ -25,12 +25,7 @@ if TYPE_CHECKING:
     from paddock.runner.daemon.service_client import ServiceClient
 
 _LICENCE_LINES = 2  # of a licence, as `ollama show` has it
-_FACTS_HERE = {
-    "greedy_answers": "greedy answers",
-    "flash_attention": "flash attention",
-    "tuned": "tuned copy",
-    "path": "file",
-}
+_FACTS_HERE = {"greedy_answers": "greedy answers", "tuned": "tuned copy", "path": "file"}
 """Facts of a model on this machine, and their names in its card."""
 _ID_CHARS = 12  # of the digest, as `ollama list` has it
 

@@ -212,11 +212,12 @@ def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
         return {}
     record = finder.tuned.record(digest)
     tuned = {"tuned": record.summary} if record is not None else {}
-    mode = SpeedBook(settings.pool).compute_mode(model)
-    if mode is None:
+    known = SpeedBook(settings.pool).greedy_answers(model)
+    if known is None:
         return tuned
-    keeps = {"drafts_keep_answers": mode.drafts} if mode.drafts is not None else {}
-    return tuned | {"greedy_answers": mode.reproducibility(), **keeps}
+    words, agreement = known
+    keeps = {"drafts_keep_answers": agreement.drafts} if agreement.drafts is not None else {}
+    return tuned | {"greedy_answers": words, **keeps}
 
 
 def card_json(card: ModelCard) -> dict[str, Any]:

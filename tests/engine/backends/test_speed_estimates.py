@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.backends.speed_estimates import SpeedBook, profile_place
+from paddock.engine.backends.speed_estimates import SpeedBook, profile_place, reproducibility
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.context_layout import Workload
 from paddock.engine.profile.profile import (
@@ -72,16 +72,13 @@ def test_time_follows_from_the_stored_profile(tmp_path: Path) -> None:
 def test_what_greedy_answers_keep_is_said_in_one_line(
     tmp_path: Path, company: bool | None, drafts: bool | None, words: str
 ) -> None:
+    agreement = Agreement(company, drafts)
+    assert reproducibility(agreement, is_unified=False) == words
+    unified = reproducibility(agreement, is_unified=True)
+    assert unified.startswith("not compared in a unified cache"), "that was in a split one"
     pool = settings(tmp_path)
-    known = replace(profile(pool), agreement=Agreement(company, drafts))
-    ProfileStore(pool.cache_dir).keep(known)
-    mode = SpeedBook(pool).compute_mode("smollm2:135m")
-    assert mode is not None
-    assert mode.reproducibility() == words
-    mode = SpeedBook(replace(pool, cache_layout="unified")).compute_mode("smollm2:135m")
-    assert mode is not None
-    assert mode.company is None, "that was compared in a split cache"
-    assert mode.reproducibility().startswith("not compared in a unified cache")
+    ProfileStore(pool.cache_dir).keep(replace(profile(pool), agreement=agreement))
+    assert SpeedBook(pool).greedy_answers("smollm2:135m") == (words, agreement)
 
 
 def test_a_model_with_a_fallback_is_as_fast_as_it_was_measured_with_it(tmp_path: Path) -> None:
