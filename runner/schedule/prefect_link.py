@@ -110,10 +110,15 @@ class PrefectLink:
             self.api_url = api_url
             self.wake.set()
 
-    def doubt(self) -> None:
-        """Have runs begin without Prefect, which did not show one, until it has answered again."""
-        self.is_there = None if self.is_there else self.is_there
-        self.wake.set()
+    def ended(self, order: Order) -> None:
+        """Tell an end that is not shown; where its flow run began, Prefect has gone away since.
+
+        Runs begin without it then until it has answered again.
+        """
+        if not order.is_told:
+            if order.flow_run and self.is_there:
+                self.is_there = None
+            self.wake.set()
 
     def deployment_of(self, pipeline: str) -> str:
         """Return the id of a pipeline's deployment; empty while it is not known."""

@@ -217,8 +217,7 @@ class Up:
 
     def _ended(self, order: Any) -> None:
         self._keeper.ended(order)
-        if not order.is_told:
-            self._link.doubt()
+        self._link.ended(order)
 
     def _why_missing(self) -> str:
         if self._is_starting:

@@ -403,6 +403,12 @@ async def test_runs_that_ended_while_prefect_was_away_are_shown_when_it_is_back(
         up.queue.note_ended(order.id, is_told=False, flow_run="")
         await eventually(lambda: told(up))
         assert len(await runs_there(up)) == 1
+        await eventually(lambda: up.link.is_there)
+        up.link.ended(order)  # it began without Prefect
+        assert up.link.is_there
+        up.link.ended(replace(order, flow_run=shown["id"]))
+        assert up.link.is_there is None, "until it has answered again"
+        await eventually(lambda: up.link.is_there)
 
 
 async def runs_there(up: Up) -> list[dict[str, Any]]:
