@@ -111,7 +111,7 @@ class PrefectLink:
             self.wake.set()
 
     def ended(self, order: Order) -> None:
-        """Tell an end that is not shown; where its flow run began, Prefect has gone away since.
+        """Show an end that Prefect lacks; where its flow run began, Prefect has gone away since.
 
         Runs begin without it then until it has answered again.
         """
