@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.runner.cli.commands.chat import ChatFlags, Conversation
+from paddock.runner.daemon.service_client import ServiceError
 from tests.live import CHAT, VECTORS, Live
 from tests.runner.cli.commands.shell import PADDOCK, paddock, paddock_here
 from tests.runner.cli.commands.terminal import CTRL_C, CTRL_D, terminal
@@ -235,3 +240,50 @@ def test_without_a_service_the_command_does_it_itself(tmp_path: Path) -> None:
     answer = paddock_here(*command, "-p", "temperature=0", environ=environ, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert answer.out.strip()
+
+
+class Reasoning:
+    """A service whose model sees, reasons and forgets; the second question fails."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+
+    def post(self, path: str, body: Any) -> dict[str, Any]:
+        return {"capabilities": ["completion", "vision", "thinking"]}
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        self.bodies.append(body)
+        if len(self.bodies) == 2:
+            raise ServiceError("busy", 503)
+        for message in ({"thinking": "hm"}, {"thinking": "m"}, {"content": "a\x1b[2Jb"}):
+            yield {"message": message}
+        yield {"message": {"content": ""}, "truncated": True, "prompt_tokens_original": 5200}
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_reasoning_stands_before_the_answer_on_a_terminal_and_images_go_with_one_question(
+    is_terminal: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    service: Any = Reasoning()
+    conversation = Conversation(service, ChatFlags("m"), {}, "Be brief.")
+    conversation.load("m[/x]")
+    conversation.add_image(str(tmp_path / "cat.png"))
+    assert conversation.ask("What is it?")
+    with pytest.raises(ServiceError):
+        conversation.ask("Again?")
+    assert [turn["role"] for turn in conversation.turns] == ["user", "assistant"]
+    conversation.ask("And now?")
+    _, question, answer, last = service.bodies[2]["messages"]
+    assert (question["images"], "images" in last) == (["iVBORw=="], False)
+    assert answer == {"role": "assistant", "thinking": "hmm", "content": "a\x1b[2Jb"}
+    printed = capsys.readouterr()
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", printed.out)
+    reasoning = "Thinking...\nhmm\n...done thinking.\n\n" if is_terminal else ""
+    assert f"{reasoning}a\\x1b[2Jb\n" in shown
+    assert is_terminal or shown == "a\\x1b[2Jb\n" * 2
+    assert "The conversation has 5,200 tokens, more than the context holds" in printed.err
