@@ -21,7 +21,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
@@ -41,9 +41,6 @@ from paddock.runner.api import FILE_THREADS
 from paddock.runner.progress.report import Status
 from paddock.runner.workers import fork_server
 from paddock.runner.workers.order import Order
-
-if TYPE_CHECKING:
-    from .run_manager import RunManager
 
 log = logging.getLogger("paddock.up")
 
@@ -232,7 +229,7 @@ class RunProcess:
 class RunExecutor:
     """Starts runs. Processes survive it unless they are stopped."""
 
-    def __init__(self, events: RunManager) -> None:
+    def __init__(self, events: Any) -> None:
         """`events` takes what processes report: `began`, `shown_as`, `ended`, `over`."""
         self._events = events
         self._context = multiprocessing.get_context("forkserver")
