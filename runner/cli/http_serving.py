@@ -17,9 +17,10 @@ from paddock.engine.api import access_log, api_keys, server
 from paddock.engine.api.monitoring import ServiceState
 from paddock.engine.api.request_log import Exchange
 from paddock.engine.backends.background_tuning import BackgroundTuner
+from paddock.engine.system.tasks import running
 from paddock.runner.daemon import service_client
-from paddock.runner.daemon.daemon_server import offer_pool
-from paddock.runner.daemon.embedded_service import hosted_service
+from paddock.runner.daemon.daemon_server import keep_offering
+from paddock.runner.daemon.ollama_service import hosted_service
 from paddock.runner.progress import printing
 from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.review.page_server import FolderReviews, mounted_page
@@ -60,7 +61,7 @@ def serve_models(settings: Settings, port: int | None) -> None:
             async with (
                 hosted_service(settings) as service,
                 BackgroundTuner(service.pool),
-                offer_pool(settings, service.pool),
+                running(keep_offering(settings, service.pool)),
                 pages as page,
             ):
                 state = ServiceState()

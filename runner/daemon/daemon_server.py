@@ -35,7 +35,7 @@ from paddock.engine.system.distribution import own_version
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.http import QuietServer
 from paddock.engine.system.light_dataclasses import dataclass, field
-from paddock.engine.system.tasks import running, wait_for_event
+from paddock.engine.system.tasks import wait_for_event
 from paddock.runner.settings import Settings
 
 from . import daemon_files
@@ -201,7 +201,7 @@ class _DaemonApp:
             await app(scope, receive, send)
 
     def _ollama_api(self) -> ASGIApp:
-        from .embedded_service import ollama_app
+        from .ollama_service import ollama_app
 
         return ollama_app(self._state.pool)
 
@@ -213,14 +213,8 @@ TRY_S = 5.0
 log = logging.getLogger(__name__)
 
 
-@asynccontextmanager
-async def offer_pool(settings: Settings, pool: LocalPool) -> AsyncIterator[None]:
+async def keep_offering(settings: Settings, pool: LocalPool) -> None:
     """Offer a pool that is open already at the socket, while no other process holds it."""
-    async with running(_keep_offering(settings, pool)):
-        yield
-
-
-async def _keep_offering(settings: Settings, pool: LocalPool) -> None:
     try:
         paths = make_daemon_folders(paths_of(settings))
         while True:
