@@ -314,7 +314,7 @@ class KvCache:
             self._profile, workload, better.layout, self._bounds(better.n_stream_tokens)
         )
         least_s, share = WORTH_REMAKING
-        least_s = max(least_s, share * present_s) + self._move_s(sequences, better)
+        least_s = max(least_s, share * present_s) + self._move_s(sequences)
         return present_s - better_s < least_s
 
     def plan(self, sequences: Items[Sequence]) -> ContextPlan:
@@ -400,7 +400,7 @@ class KvCache:
             states[move.source] = save_cells(self.context, move.source)
         return states
 
-    def _move_s(self, sequences: Items[Sequence], plan: ContextPlan) -> float:
+    def _move_s(self, sequences: Items[Sequence]) -> float:
         """Return the seconds to move the computed cells, or to compute them again."""
         n_computed = sum(sequence.n_computed for sequence in sequences)
         if self._profile is None or not n_computed:

@@ -1,9 +1,8 @@
 """JSON Schema for constrained answers: check what can be enforced, prepare it for llguidance.
 
-The table of keywords was measured against llguidance 1.9, which refuses what it knows and cannot
-do, but ignores what it does not know, so that a misspelt keyword would have no effect. A schema may
-refer to itself, as a tree does; but if every answer must contain another one, no answer ever ends
-(`endless_ref`). Patterns and formats are prepared here, too.
+llguidance 1.9 refuses what it knows and cannot do, but ignores what it does not know, so that a
+misspelt keyword would have no effect. A schema may refer to itself, as a tree does; but if every
+answer must contain another one, no answer ever ends (`endless_ref`).
 """
 
 from __future__ import annotations
@@ -240,7 +239,7 @@ def check_schema(schema: Any) -> tuple[SchemaProblem, ...]:
         json.dumps(schema, allow_nan=False)
     except (ValueError, TypeError, RecursionError):
         return (SchemaProblem((), "the schema has values that JSON cannot hold", "Remove them."),)
-    problems = tuple(_size_problems(schema)) or tuple(_node_problems(schema, (), schema))
+    problems = tuple(_size_problems(schema)) or tuple(_node_problems(schema, ()))
     if problems:
         return problems
     endless = endless_ref(schema)
@@ -407,7 +406,7 @@ def _size_problems(schema: Any) -> Iterator[SchemaProblem]:
             waiting.append((resolve_ref(schema, node["$ref"]), level + 1))
 
 
-def _node_problems(schema: Any, path: SchemaPath, root: Any) -> Iterator[SchemaProblem]:
+def _node_problems(schema: Any, path: SchemaPath) -> Iterator[SchemaProblem]:
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
@@ -426,7 +425,7 @@ def _node_problems(schema: Any, path: SchemaPath, root: Any) -> Iterator[SchemaP
         what = f"`minProperties: {least}` asks for more properties than `required` names"
         yield SchemaProblem((*path, "minProperties"), what, "Name them under `required`.")
     for below, child in subschemas(schema):
-        yield from _node_problems(child, (*path, *below), root)
+        yield from _node_problems(child, (*path, *below))
 
 
 def _keyword_problems(

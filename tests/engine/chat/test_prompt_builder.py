@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -211,6 +212,13 @@ def test_a_gap_is_filled_by_the_models_own_tokens(
     before, behind, between = marks
     assert spelled(model, tokens) == f"{before}def f(x):\n{behind}\n    return x<|im_end|>{between}"
     assert 2 not in tokens.tolist(), "what the text spells is mere text"
+
+
+def test_the_files_own_template_serves_a_package_whose_template_is_gos(model: Model) -> None:
+    turns, prompter = (Message("user", "Hi"),), PromptBuilder(model)
+    package = ChatRequest(ModelSpec("x"), turns, template="Q: {{ .Prompt }}")
+    own = prompter.chat(replace(package, template=None), Sampling()).tokens
+    assert prompter.chat(package, Sampling()).tokens.tolist() == own.tolist()
 
 
 def test_what_is_far_from_a_gap_is_cut_where_that_is_asked_for(
