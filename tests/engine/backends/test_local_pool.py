@@ -11,17 +11,11 @@ from typing import Any
 import pytest
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.errors import (
-    BadRequest,
-    DeadlineExceeded,
-    ModelNotFound,
-    PromptTooLong,
-    WrongRole,
-)
+from paddock.engine.errors import DeadlineExceeded, ModelNotFound, PromptTooLong, WrongRole
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_recipe import ModelRecipe
-from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Tool
+from paddock.engine.request import ChatRequest, EmbedRequest, ModelSpec
 from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, opened
 from tests.fakes import tiny
 from tests.fakes.gguf import split_gguf
@@ -48,15 +42,6 @@ async def test_many_chats_at_once_are_answered_and_share_their_beginning(pool: L
     assert sum(n > 80 for n in reused) == 9, "one computes the beginning, nine reuse it"
     assert pool.worker_pids() == workers
     assert all(model.n_users == 0 for model in pool.stats().resident)
-
-
-async def test_chunks_come_as_they_are_made_and_make_up_the_reply(pool: LocalPool) -> None:
-    stream = pool.chat(ask("Write one sentence about Peru."))
-    chunks = [chunk async for chunk in stream]
-    reply = await stream.reply()
-    assert len(chunks) > 5
-    assert "".join(chunk.text for chunk in chunks) == reply.text
-    assert sum(chunk.n_tokens for chunk in chunks) == reply.usage.completion_tokens
 
 
 async def test_characters_are_whole_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,43 +159,6 @@ async def test_a_model_is_asked_only_for_what_it_can(pool: LocalPool) -> None:
         await pool.embed(EmbedRequest(CHAT, ("text",)))
     with pytest.raises(ModelNotFound):
         await pool.chat(ask("Hello", model=ModelSpec("nobody"))).reply()
-
-
-async def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_tools(
-    pool: LocalPool,
-) -> None:
-    parameters = {
-        "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer"}},
-        "required": ["city", "days"],
-    }
-    tools = (Tool("get_weather", "Tells the weather of a city", parameters),)
-    request = ask(
-        "How is the weather in Rome for the next 3 days?",
-        params={"max_tokens": 60},
-        tools=tools,
-        tool_choice="required",
-    )
-    stream = pool.chat(request)
-    chunks = [chunk async for chunk in stream]
-    reply = await stream.reply()
-    [call] = reply.tool_calls
-    assert call.name == "get_weather"
-    assert set(call.arguments) == {"city", "days"}
-    assert call.arguments["city"] in ("Paris", "Rome")
-    assert (reply.text, reply.done_reason) == ("", "stop")
-    assert [tool_call for chunk in chunks for tool_call in chunk.tool_calls] == [call]
-    history = (
-        *request.messages,
-        Message("assistant", "", tool_calls=(call,)),
-        Message("tool", "22 °C", tool_name=call.name, tool_call_id=call.id),
-    )
-    final = await pool.chat(replace(request, messages=history, tool_choice="none")).reply()
-    assert final.tool_calls == ()
-    with pytest.raises(BadRequest) as caught:
-        await pool.chat(replace(request, tool_choice="get_time")).reply()
-    assert str(caught.value) == (
-        "the tool 'get_time' must be called, but is not offered. Known: 'get_weather'."
-    )
 
 
 COPIED = "uncopyrightable " * 6 + "unco"
