@@ -454,3 +454,23 @@ def test_copies_of_a_folder_are_told_apart_and_decided_each_for_itself(tmp_path:
             "open",
             "open",
         ]
+
+
+def test_all_of_one_decision_are_undone_or_none_in_several_folders(tmp_path: Path) -> None:
+    served_pages = {"a": ServedPage(tmp_path / "a"), "b": ServedPage(tmp_path / "b")}
+    for by, served_page in zip(([], ["owner"]), served_pages.values(), strict=True):
+        served_page.folder.mkdir()
+        (review,) = served_page.ask("a.txt", by=by)
+    keys = tmp_path / "keys"
+    keys.write_text("a-long-key-of-ben ben\n")
+    with shown(tmp_path, *served_pages, keys=keys) as (page, _):
+        every = [[row["id"], row["question"]] for row in rows(page)]
+        together = page.post(f"{API}/accept", json={"rows": every}).json()["together"]
+        as_ben = {"Authorization": "Bearer a-long-key-of-ben"}
+        page.cookies.clear()
+        refused = page.post(f"{API}/undo", json={"together": together}, headers=as_ben)
+        assert refused.json()["error"].startswith("'ben' may not decide on 'a.txt'")
+    assert [served_page.review(review.id).state for served_page in served_pages.values()] == [
+        "accepted",
+        "accepted",
+    ]
