@@ -36,12 +36,6 @@ def test_a_template_that_cannot_be_read_is_named() -> None:
         template("{% for %}")
 
 
-def test_templates_of_hugging_face_find_what_they_call() -> None:
-    source = "{{ bos_token }}{{ strftime_now('%Y')|length }}{{ messages | tojson }}"
-    (piece,) = template(source).render([Message("user", "<é>")])
-    assert piece.text == '<s>4[{"role": "user", "content": "<é>"}]'
-
-
 def test_a_second_template_is_for_requests_with_tools() -> None:
     chat_template = ChatTemplate(
         "plain", bos="", eos="", tool_source="{{ tools[0].function.name }}!"
@@ -75,39 +69,37 @@ def test_a_template_without_tools_is_told_of_them_in_words() -> None:
     )
 
 
-def test_templates_may_append_to_lists_and_mark_what_is_generated() -> None:
-    source = (
+BEGUN = [("user", "Count."), ("assistant", "One, two, ")]
+CASES = {
+    "what templates of Hugging Face call": (
+        "{{ bos_token }}{{ strftime_now('%Y')|length }}{{ messages | tojson }}", [("user", "<é>")],
+        '<s>4[{"role": "user", "content": "<é>"}]'),
+    "lists that grow, and marks of what is generated": (
         "{% set seen = [] %}{% for m in messages %}{% if seen.append(m.content) %}{% endif %}"
-        "{% endfor %}{% generation %}{{ seen | join('+') }}{% endgeneration %}"
-    )
-    messages = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
-    assert template(source).render(messages) == (TextPiece("a+b+c", False),)
-    assert messages[0].content == "a"
+        "{% endfor %}{% generation %}{{ seen | join('+') }}{% endgeneration %}",
+        [("user", "a"), ("assistant", "b"), ("user", "c")], "a+b+c"),
+    "an answer that still has its reasoning": (
+        "{% for m in messages %}[{{ m.reasoning_content }}|{{ m.content }}]{% endfor %}",
+        [("user", "<think>x</think>y"), ("assistant", "<think>\nHm.\n</think>\n\nYes."),
+         ("user", "z")], "[|<think>x</think>y][Hm.|Yes.][|z]"),
+    "an answer that is begun goes on": (
+        None, BEGUN,
+        "<|im_start|>user\nCount.<|im_end|>\n<|im_start|>assistant\nOne, two, "),
+    "one that is begun, and trimmed": (
+        "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}", BEGUN,
+        "[Count.][One, two, "),
+    "one that is begun, and not shown": (
+        "{{ messages[0].content }}{% if add_generation_prompt %}>{% endif %}", BEGUN, "Count.>"),
+}  # fmt: skip
 
 
-def test_an_answer_that_still_has_its_reasoning_is_parted() -> None:
-    source = "{% for m in messages %}[{{ m.reasoning_content }}|{{ m.content }}]{% endfor %}"
-    messages = [
-        Message("user", "<think>x</think>y"),
-        Message("assistant", "<think>\nHm.\n</think>\n\nYes."),
-        Message("user", "z"),
-    ]
+@pytest.mark.parametrize("case", CASES)
+def test_a_template_renders(case: str) -> None:
+    source, turns, expected = CASES[case]
+    messages = [Message(*turn) for turn in turns]
     (piece,) = template(source).render(messages)
-    assert piece.text == "[|<think>x</think>y][Hm.|Yes.][|z]"
-
-
-def test_an_answer_that_is_begun_goes_on() -> None:
-    begun = [Message("user", "Count."), Message("assistant", "One, two, ")]
-    (piece,) = template().render(begun)
-    assert piece.text == ("<|im_start|>user\nCount.<|im_end|>\n<|im_start|>assistant\nOne, two, ")
-    (piece,) = template("{% for m in messages %}[{{ m.content | trim }}]{% endfor %}").render(begun)
-    assert piece.text == "[Count.][One, two, "
-
-
-def test_an_answer_that_a_template_does_not_show_is_not_gone_on_with() -> None:
-    source = "{{ messages[0].content }}{% if add_generation_prompt %}>{% endif %}"
-    (piece,) = template(source).render([Message("user", "a"), Message("assistant", "b")])
-    assert piece.text == "a>"
+    assert piece.text == expected
+    assert messages == [Message(*turn) for turn in turns]
 
 
 @pytest.mark.parametrize(
