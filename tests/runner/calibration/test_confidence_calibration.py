@@ -313,3 +313,19 @@ def test_a_calibrated_confidence_keeps_what_the_model_had() -> None:
     assert found["number"] == {**confidence["number"], **expected}
     assert (found["lines"], found["none"]) == (confidence["lines"], [])
     assert calibrated(None, line) is None
+
+
+def test_few_decisions_make_neither_a_bin_nor_a_share() -> None:
+    line = fit([*[(0.55, True)] * 9, *[(0.95, True)] * 10])
+    assert (line.of(0.55), line.of(0.95)) == (None, 1.0)
+    one_right = fit([*[(0.91, False)] * 50, (0.93, True)])
+    assert one_right.of(0.93) == pytest.approx(1 / 51, abs=1e-4), "one decision is no certainty"
+
+
+@given(PAIRS.filter(bool), st.floats(0, 1))
+def test_what_is_said_lies_among_reviewed_probabilities(
+    reviewed: list[Reviewed], raw: float
+) -> None:
+    raws = [reviewed_raw for reviewed_raw, _ in reviewed]
+    probability = fit(reviewed).of(raw)
+    assert probability is None or min(raws) <= raw <= max(raws)

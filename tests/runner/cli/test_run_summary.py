@@ -80,3 +80,8 @@ def test_a_command_to_copy_quotes_the_name_of_its_file(capsys: pytest.CaptureFix
     consent = str(NotConsented(needed, Path("a'; touch b;'.yaml")))
     words = shlex.split(consent.partition("`paddock allow ")[2].rpartition("`")[0])
     assert words == ["a'; touch b;'.yaml"]
+
+
+def test_failures_that_were_known_are_told_apart() -> None:
+    items = (ItemReport("each", "a.pdf", ItemState.QUARANTINED, error="damaged", is_known=True),)
+    assert closing_lines(report(items=items), fail_hint="See.")[1] == "Still not done: a.pdf. See."

@@ -96,3 +96,12 @@ def test_a_step_whose_items_wait_for_a_person_says_so_in_later_runs_too(tmp_path
         assert box_text(GraphBox("bill", "bill", "chat", last=steps["bill"])).startswith(
             "3 waiting"
         )
+
+
+def test_of_a_run_that_stopped_early_it_is_told_what_is_left(tmp_path: Path) -> None:
+    steps = {"each": {"counts": {"new": 1, "fresh": 5}}, "sum": {"n": 1, "seconds": 1.5}}
+    last = read_last_run(left_behind(tmp_path, "interrupted", {"steps": steps}))
+    assert last.steps["each"].counts == {"new": 1, "fresh": 5, "left": 2}
+    assert last.steps["each"].state == "running"
+    assert last.steps["sum"] == LastStepRun("done", {}, 1, seconds=1.5)
+    assert last.otherwise.state == "left"

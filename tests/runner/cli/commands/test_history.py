@@ -179,3 +179,26 @@ def test_clean_says_what_would_go_and_removes_it(world: World) -> None:
     assert would.startswith("Would remove 3 replies, 2 logs from 1 ledger (")
     assert invoke("clean", "--older-than", "0s").stdout == would.replace("Would remove", "Removed")
     assert world.run().counts == {"fresh": 3, "quarantined": 1}
+
+
+def test_runs_that_are_not_shown_are_counted(world: World) -> None:
+    for name in ("one", "two", "three"):
+        noted(world, name)
+    assert invoke("runs").stderr == ""
+    assert invoke("runs", "-n", "2").stderr == "2 of 3 runs; `--limit 3` shows all.\n"
+
+
+def test_no_run_yet_is_no_fault(world: World) -> None:
+    for place in (".", str(world.file)):
+        done = invoke("runs", place)
+        assert (done.exit_code, done.stderr) == (0, "No run yet.\n")
+    assert runs() == []
+    world.run()
+    (world.folder / "inbox/bad.pdf").unlink()
+
+
+def test_a_log_for_machines_is_one_object(world: World) -> None:
+    report = world.run()
+    log = json.loads(invoke("logs", report.run, "--json", "--failed").stdout)
+    assert log["run"]["run"] == report.run
+    assert [line["key"] for line in log["lines"]] == ["bad.pdf"]
