@@ -162,3 +162,30 @@ def test_a_search_ends_with_what_waits_for_it(tmp_path: Path) -> None:
     with closing(readers):
         finder = EvidenceFinder(SCHEMA, (), sources([LONG * 20]), both)
         asyncio.run(cancelled(readers, finder))
+
+
+def test_a_text_has_the_name_of_its_expression() -> None:
+    assert sources("words") == (EvidenceSource("doc.x", "words"),)
+
+
+def test_a_document_has_its_path_and_pages() -> None:
+    [source] = sources(document("One", "Two"), Path("/a"))
+    assert (source.name, source.path, source.page_starts) == ("b.pdf", "/a/b.pdf", (0, 5))
+    assert sources(document("One"), Path("/c"))[0].name == "/a/b.pdf"
+
+
+def test_a_document_of_a_plug_in_has_pages_if_it_has_several() -> None:
+    assert sources(document("One", "Two", media_type="text/x-log"))[0].page_starts == (0, 5)
+    assert sources(document("One", media_type="text/x-log"))[0].page_starts == ()
+    assert sources(document("One", media_type="image/png"))[0].page_starts == (0,)
+
+
+@pytest.mark.parametrize("media_type", ["message/rfc822", "text/plain", "application/epub+zip"])
+def test_parts_of_mails_and_books_are_no_pages(media_type: str) -> None:
+    assert sources(document("One", "Two", media_type=media_type))[0].page_starts == ()
+
+
+def test_a_made_name_is_not_that_of_another_document() -> None:
+    hits = [{"text": text, "source": text} for text in ("a", "a", "a#2")]
+    named = {source.name: source.text for source in sources({"hits": hits, "skipped": False})}
+    assert named == {"a": "a", "a#2": "a", "a#2#2": "a#2"}

@@ -270,3 +270,16 @@ def test_what_is_recorded_is_saved_now_and_then(
 
     assert bench.case("record", pool=FakePool(answer=answer)).passed
     assert found[1], "the first reply is safe when the second is asked for"
+
+
+def test_of_a_long_answer_the_words_that_changed_are_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, n_documents=1)
+    bench.edit("returns.n == 2", "returns.n == 1")
+    many = " ".join(f"word{n}" for n in range(200))
+    bench.case("record", pool=FakePool(answer=lambda _: f"{many} and the ferry at nine."))
+    bench.edit("Sum up:", "Please sum up:")
+    case = bench.case("record", pool=FakePool(answer=lambda _: f"{many} and a bus at nine."))
+    (changed,) = case.changed_answers
+    assert changed == (
+        "answer changed: … word197 word198 word199 and [the ferry → a bus] at nine. (to '(plain)')"
+    )
