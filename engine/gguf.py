@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 
 from .errors import ModelBroken
 from .model_file_parts import check_magic
@@ -91,7 +91,7 @@ MAX_TEXT_BYTES = 64 * 1024 * 1024  # of all values; a tokenizer as JSON has 20 M
 MAX_ARRAY_ITEMS = 8_000_000  # of all arrays whose items are read one by one
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GgufTensor:
     """One tensor of a file: its shape, type and place."""
 
@@ -114,7 +114,7 @@ class GgufTensor:
         return self.n_weights // per_block * block_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GgufHeader:
     version: int
     n_tensors: int
@@ -239,7 +239,7 @@ class _LimitExceeded(Exception):
     """The end of a sentence about what exceeds a limit."""
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class _GgufReader:
     """A cursor over the mapped file."""
 

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 
 from .sampling_values import checked_sampling
 
@@ -26,7 +26,7 @@ DEFAULT_CTX_TOKENS = 4096
 Think = bool | Literal["low", "medium", "high"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Tool:
     """A function that a model may ask for; `parameters` is a JSON Schema of its arguments."""
 
@@ -42,7 +42,7 @@ def forced_call(tools: tuple[Tool, ...], name: str) -> tuple[tuple[Tool, ...], s
     return tuple(tool for tool in tools if tool.name == name), "required"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ToolCall:
     """A model's wish that a tool be called."""
 
@@ -51,7 +51,7 @@ class ToolCall:
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Message:
     role: str
     content: str
@@ -92,7 +92,7 @@ def with_system_text(messages: Sequence[Message], text: str) -> list[Message]:
     return [Message("system", text), *messages]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelSpec:
     """Which model, and how it is wanted. `params` are the author's defaults for its requests."""
 
@@ -114,7 +114,7 @@ class ModelSpec:
     """Whether it leaves the graphics devices, or returns; None: it stays where it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelFacts:
     name: str
     path: str
@@ -178,7 +178,7 @@ class ModelFacts:
         return hashlib.sha256(repr((digest, *own)).encode()).hexdigest() if any(own) else digest
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Constraint:
     """What an answer must match: `source` is a JSON Schema, a regular expression or a grammar.
 
@@ -189,7 +189,7 @@ class Constraint:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Sampling:
     """How the next token is chosen. The defaults are Paddock's: deterministic."""
 
@@ -232,7 +232,7 @@ class Sampling:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChatRequest:
     """One answer asked of one model.
 
@@ -295,7 +295,7 @@ class ChatRequest:
     """Sampling values where neither the request nor the model has its own: after all `params`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Usage:
     """What one request cost."""
 
@@ -323,7 +323,7 @@ LOWEST_LOGPROB = -9999.0
 """Stands for an impossible token, as in OpenAI's API: JSON knows no infinity."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TokenLogprob:
     """One chosen token with its natural log probability, and those of the likeliest tokens."""
 
@@ -334,7 +334,7 @@ class TokenLogprob:
     top: tuple[tuple[str, float, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Chunk:
     """A piece of an answer: whole UTF-8 characters."""
 
@@ -346,7 +346,7 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Reply:
     text: str
     done_reason: DoneReason
@@ -395,7 +395,7 @@ REQUEST_TEXTS = 256
 """Texts of one `EmbedRequest`, of many: the vectors of finished requests survive a kill."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedRequest:
     """Vectors asked for whole texts, in their order."""
 
@@ -409,7 +409,7 @@ class EmbedRequest:
     on_overflow: OnOverflow = "error"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedReply:
     """L2-normalised vectors, one for each text, in the order of the texts."""
 
@@ -422,7 +422,7 @@ class EmbedReply:
     """How many tokens of each text were left out; empty: none."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RerankRequest:
     """Documents to be scored by how well they answer a query."""
 
@@ -435,7 +435,7 @@ class RerankRequest:
     """Of a document that is too long with the query; `split` is not known here."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RerankReply:
     """The model's own scores, one for each document, in the order of the documents."""
 

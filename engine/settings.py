@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from paddock.engine.system.hosts import is_loopback
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 CacheType = Literal["f16", "q8_0", "q4_0"]
 Switch = Literal["auto", "on", "off"]
@@ -15,7 +15,7 @@ CacheLayout = Literal["auto", "unified", "split"]
 SplitMode = Literal["none", "layer", "row", "tensor"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PoolSettings:
     """One pool on one machine. `None` means: decided from the machine or the model."""
 
@@ -70,7 +70,7 @@ class PoolSettings:
     """A worker that has work and makes no step within it is killed and started again."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ServiceSettings:
     """What stands in front of one pool: where it listens, who may ask, and how much."""
 

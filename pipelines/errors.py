@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import lru_cache
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 MOST_LINE_COLUMNS = 160  # what a terminal shows without wrapping into nonsense
 COLUMNS_BEFORE_MARK = 60  # how much of an overlong line is kept before the place
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Mark:
     """A stretch of one line. `line` and `column` count from 1, `snippet` is the whole line."""
 
@@ -57,7 +57,7 @@ class MustBe(ValueError):
 MOST_LISTED_NAMES = 19  # the keys of a step; with more, only the nearest name is shown
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Fault:
     """One thing that is wrong. `mark` is None where there is no file (an `-i` value)."""
 

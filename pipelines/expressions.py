@@ -19,7 +19,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Undefined
 from pydantic_core import core_schema
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.template_limits import TemplateLimitExceeded
 from paddock.engine.system.text import nested_values, one_line
 
@@ -207,7 +207,7 @@ class ExpressionError(Exception):
         super().__init__(f"{message}. {remedy}".strip() if remedy else message)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Expression:
     """A bare expression, as under `if`, `for_each`, `key`, `check` and `returns`, or a template.
 
@@ -416,7 +416,7 @@ TEMPLATE_START = re.compile(r"\{\{|\{%|\{#")
 _BARE_STEP = re.compile(r"steps(\.[a-z][a-z0-9_]*)+\Z")
 
 
-@dataclass(frozen=True, eq=False)
+@record(frozen=True, eq=False)
 class Value:
     """Nested data with expressions in it, as under `with` and `returns`."""
 
@@ -519,7 +519,7 @@ def loop_parts(block: Mapping[str, Any]) -> tuple[str, str]:
     return var, listed
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@record(slots=True, eq=False, repr=False)
 class Template:
     """A text that a step renders itself, bound to the scope of its item.
 

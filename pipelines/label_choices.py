@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import listed, one_line
 
 from .errors import did_you_mean
@@ -49,7 +49,7 @@ class WrongLabels(ValueError):
         self.message, self.remedy = message, remedy
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Choice:
     """A field that is chosen from a list."""
 
@@ -109,7 +109,7 @@ def _wrong_key(error: Any, data: Mapping[str, Any]) -> WrongLabels:
     return WrongLabels(f"`{name}` must be {words.get(name, 'a text')}; it is '{shown}'", remedy)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LabelList:
     """The labels of one list."""
 
@@ -340,7 +340,7 @@ def without_choice_marks(schema: Any) -> Any:
     return {name: without_choice_marks(child) for name, child in kept}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PromptLabels:
     """A list of labels as a prompt shows it."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from . import prompt_file
 from .expressions import TEMPLATE_START, ExpressionError, Path, Value
@@ -66,7 +66,7 @@ class McpServerKeys(Keys):
         return self
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class McpServer:
     """One MCP server as written. `at` is its path in the pipeline file."""
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.reply_check import Check
 
 from .comparison_keys import CompareKeys, GoldKeys
@@ -50,7 +50,7 @@ from .validation import FaultCollector
 from .yaml_source import YamlDocument
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class EvidenceSpec:
     """The texts in which the fields of an answer are found."""
 
@@ -66,7 +66,7 @@ class EvidenceSpec:
         return frozenset().union(*(source.references for source in self.sources))
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ReplySpec:
     """What the answer of a step must be."""
 
@@ -90,7 +90,7 @@ class ReplySpec:
         return self.form.choices
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ReviewSpec:
     """When an answer waits for a person."""
 
@@ -103,7 +103,7 @@ class ReviewSpec:
     """The random share of other answers that is asked about as well."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class EscalationSpec:
     """Which answers another model gives in place of the step's own."""
 
@@ -115,7 +115,7 @@ class EscalationSpec:
     """The agreement that these answers are to show."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class _NodeKeys:
     """What steps and blocks have in common. `at` is the path in the document."""
 
@@ -131,7 +131,7 @@ class _NodeKeys:
     returns: Value | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class StepNode(_NodeKeys):
     """One step as written."""
 
@@ -155,7 +155,7 @@ class StepNode(_NodeKeys):
         return {**self.params.data, **texts}
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Block(_NodeKeys):
     """A `for_each` and the steps that run for each item."""
 
@@ -174,7 +174,7 @@ class Block(_NodeKeys):
 Node: TypeAlias = StepNode | Block
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class OutsideText:
     """A text outside of steps that may hold expressions, and the names known there."""
 
@@ -183,7 +183,7 @@ class OutsideText:
     names: frozenset[str]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Pipeline:
     """A whole file, as far as it can be read."""
 
@@ -257,7 +257,7 @@ _RESERVED_NAMES = frozenset(
 )
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class StepParser:
     """Parses steps; remembers which ids are taken."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 
 from .errors import Fault
 from .expressions import Path
@@ -28,7 +28,7 @@ from .validation import FaultCollector
 from .yaml_source import parse_yaml, read_yaml
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Plan:
     """A pipeline in order of execution."""
 
@@ -71,7 +71,7 @@ def plan_with_faults(pipeline: Pipeline) -> Plan:
     return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), graph.checks.faults)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _PlanLevel:
     """Nodes of one level, and the level around them."""
 

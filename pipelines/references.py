@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from itertools import pairwise
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .errors import did_you_mean
 from .expressions import Path, Reference, Value
@@ -29,7 +29,7 @@ REVIEW_NAMES = ANSWER_NAMES | {"confidence", "undecided"}
 answer's fields. `undecided` is always empty: old pipelines have it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReferenceUse:
     """One use of a reference. `names` are known at that place."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import nodes
 from jinja2.runtime import Undefined
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .errors import did_you_mean
 from .expressions import Expression, Reference, chain_of
@@ -35,7 +35,7 @@ _SHORT_CHARS = 40
 _ANSWER_NAMES = ("output", "text", "evidence")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AnswerFault:
     """What is wrong with an answer."""
 
@@ -46,7 +46,7 @@ class AnswerFault:
     """The field, `lines.0.price`; empty: the whole answer."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class CheckCall:
     """A call in a check: the function's name and its arguments as far as they are known."""
 
@@ -60,7 +60,7 @@ class CheckCall:
     """The path of its first argument, if it is one."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Check:
     """A compiled check. One that cannot be read or evaluated raises `ExpressionError`."""
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from . import prompt_file, yaml_source
 from .errors import PipelineError, did_you_mean
@@ -41,7 +41,7 @@ _SCHEMA_KEYWORDS = ("$ref", "$dynamicRef", "$schema", "$defs", "anyOf", "oneOf",
 _TYPES = frozenset(("string", "integer", "number", "boolean", "object", "array", "null"))
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ReplySchemaFault:
     """A fault of a schema, and its path in it."""
 
@@ -50,7 +50,7 @@ class ReplySchemaFault:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ReplySchema:
     """The JSON Schema of an answer."""
 

@@ -18,7 +18,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from paddock.engine.system import no_links
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from .errors import Fault, Mark, PipelineError
 from .expressions import Path
@@ -42,7 +42,7 @@ _WORDS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class YamlSpan:
     """Where a value stands in a text, as offsets in characters."""
 
@@ -56,7 +56,7 @@ class YamlSpan:
     """Of a mapping's keys, from 0."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class YamlDocument:
     """A file's plain values, and the position of each key and value."""
 
@@ -336,7 +336,7 @@ class _ReadNode(NamedTuple):
     n_levels: int
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class _NodeReader:
     """Reads each node once, however many aliases name it."""
 

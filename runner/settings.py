@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.engine.system import distribution
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.runner.config import setting_values
 from paddock.runner.config.config_file import FILE_NAME, config_folder, file_values
 from paddock.runner.config.service_address import ServiceAddress
@@ -32,7 +32,7 @@ STATE_FOLDER = distribution.STATE_FOLDER
 _DAY_S = 86400.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UnattendedSettings:
     """Settings of the local service and of `paddock up`."""
 
@@ -67,7 +67,7 @@ KEYS_FILE_NAME = "api-keys"
 """In the state folder, where commands propose to make a file of keys."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Settings:
     """What the person, the environment and the settings files want."""
 

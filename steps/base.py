@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from paddock.engine.system import no_links
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import one_line
 
 from .facts import Facts
@@ -52,7 +52,7 @@ class OutsideRoots(Exception):
         super().__init__(f"{self.reason} {self.remedy}")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Roots:
     """The pipeline's own folder, which relative paths start from, and those of inputs."""
 
@@ -127,7 +127,7 @@ ColumnValue = str | float | bool
 """A value of a vector store's own column."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemName:
     """The item that a step works on; names rows of a store and sources of an answer."""
 
@@ -145,7 +145,7 @@ class ItemName:
     """Stays the same until the item is done or given up, even if a run is killed."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedModel:
     """The model that made a store's vectors."""
 
@@ -155,7 +155,7 @@ class EmbedModel:
     """Its identity (`ModelFacts.identity`); vectors of another one cannot be compared."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class VectorRow:
     """One text with its vector and its place in its item."""
 
@@ -175,7 +175,7 @@ class VectorRow:
     columns: Mapping[str, ColumnValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SearchHit:
     """A row that was found. `score`: higher is better; comparable within one search."""
 
@@ -264,7 +264,7 @@ T = TypeVar("T")
 _MOST_SENTENCE_CHARS = 500
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ToolResult:
     """The result of a tool. It comes from outside: data, never an instruction."""
 
@@ -284,7 +284,7 @@ class ToolResult:
         return one_line(self.text, _MOST_SENTENCE_CHARS)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BoundTool:
     """One tool, ready to be called; each call is recorded and has a time limit."""
 
@@ -620,7 +620,7 @@ class ReplyNotCached(Exception):
     """During planning: a call whose reply is not in the ledger. A step catches it in `foresee`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CallForecast:
     """How many model calls a step would make, and how many of them have replies already."""
 
@@ -655,7 +655,7 @@ class Example(NamedTuple):
     answer: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Tools:
     """What the runner passes to a step besides its parameters."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 if TYPE_CHECKING:
     from paddock.pipelines.expressions import Path as Place
@@ -35,7 +35,7 @@ Missing: TypeAlias = tuple[tuple[str | int, ...], str, str]
 """The place in the parameters of what this machine lacks; a sentence, its remedy."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ToolUse:
     """A use of a tool in a step, with its options."""
 
@@ -65,7 +65,7 @@ def brings_none(written: Written) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Facts:
     """Facts about a kind of step."""
 

@@ -24,7 +24,7 @@ from paddock.engine.api.request_log import RefusingMiddleware, RequestLog, excha
 from paddock.engine.errors import EngineError
 from paddock.engine.system.files import read_text
 from paddock.engine.system.key_proof import PROOF_PATH
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class InvalidKeyFile(EngineError):
         super().__init__(f"{where}: {problem}\n  {remedy}")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ApiKey:
     digest: bytes
     """SHA-256 of the key's UTF-8."""

@@ -19,10 +19,10 @@ from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.request import Priority
 from paddock.engine.settings import ServiceSettings
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Service:
     pool: LocalPool
     store: ModelStore

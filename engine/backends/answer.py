@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.request import ChatRequest, Chunk, Reply
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import end
 
 if TYPE_CHECKING:  # it brings numpy, which a plan lacks
@@ -73,7 +73,7 @@ async def total_deadline(total_s: float | None) -> AsyncIterator[None]:
 _MOST_CHUNKS = 256
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class _ChunkReader:
     n_seen: int = 0
     """Of the chunks as they are kept now."""
@@ -184,7 +184,7 @@ class Answer:
             task.exception()  # marks it as seen, since nothing may wait for it
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class OpenAnswers:
     """The answers of a pool that have not ended."""
 

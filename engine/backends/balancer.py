@@ -42,7 +42,7 @@ from paddock.engine.request import (
     Tool,
     Usage,
 )
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import StopRequested, TaskSet, unless, wait_for_event
 from paddock.engine.workers.worker_protocol import Embedded
@@ -66,7 +66,7 @@ USUAL_SLOTS = 4
 LOADING_ROUNDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ServerState:
     """What is known of one server at the moment."""
 

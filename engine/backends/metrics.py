@@ -17,10 +17,10 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from paddock.engine.memory.pool_stats import ModelStats, PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HistogramReading:
     """A histogram: count, sum, and the bounds of its buckets."""
 
@@ -50,7 +50,7 @@ class HistogramReading:
         return 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelMetrics:
     """Numbers of one model since the pool was opened, for the console and `ps`."""
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken, NotServed
 from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .openai_client import Json, ServerAway, ServerBusy, ServerConnection
 from .openai_codec import ServerKind
@@ -23,7 +23,7 @@ from .openai_codec import ServerKind
 _T = TypeVar("_T", int, str)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ServedModel:
     kind: ServerKind
     name: str
@@ -160,7 +160,7 @@ def _file_name(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _ModelReport:
     kind: ServerKind
     name: str

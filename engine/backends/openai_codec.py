@@ -27,7 +27,7 @@ from paddock.engine.request import (
     Usage,
     reserved_tokens,
 )
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import parse_shallow_json
 
 ServerKind = Literal["llama-server", "vllm", "ollama", "paddock", "other"]
@@ -193,14 +193,14 @@ _BROKEN_OFF = frozenset(("abort", "error", "cancelled", "insufficient_system_res
 _MOST_CALLS = 256
 
 
-@dataclass
+@record
 class _PartialCall:
     id: str = ""
     name: str = ""
     arguments: str = ""
 
 
-@dataclass
+@record
 class StreamDecoder:
     """One answer, event by event."""
 

@@ -30,13 +30,13 @@ from paddock.engine.request import (
 )
 from paddock.engine.sampling_values import checked_sampling
 from paddock.engine.system import http
-from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.light_http import (
     IDLE_CONNECTION_S,
     ConnectionBroken,
     UnexpectedStatus,
     UnixClient,
 )
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.server_address import PoolAddress
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import split_lines
@@ -51,7 +51,7 @@ PREFIX = "/paddock/pool/2"  # the number of the wire's form: another Paddock ans
 MEDIA_TYPE = "application/x-ndjson"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CountRequest:
     """Texts or turns whose tokens are counted."""
 
@@ -62,7 +62,7 @@ class CountRequest:
     """Tools that the messages may call; a part of the prompt."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WireLine:
     """One line of an answer. Without anything it is a sign of life."""
 
@@ -156,7 +156,7 @@ FindPool = Callable[[PoolAddress | None], Awaitable[PoolAddress]]
 """Returns the pool's address; its argument has just failed. Raises `EngineError`: there is none."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, slots=True, eq=False)
 class _ConnectedPool:
     place: PoolAddress
     link: PoolConnection

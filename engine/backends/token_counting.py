@@ -15,8 +15,8 @@ from typing import Any
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken
 from paddock.engine.request import Message, Tool
-from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.processes import FrameProcess, python_command
+from paddock.engine.system.records import record
 from paddock.engine.system.tasks import run_concurrently
 
 from .model_discovery import ServedModel
@@ -78,7 +78,7 @@ _COUNTS_AT_ONCE = 8
 _SLACK_TOKENS = 2
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TokenCount:
     """Tokens of a prompt: what must fit, and what must have been read."""
 

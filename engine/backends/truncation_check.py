@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from paddock.engine.errors import BadRequest, PromptCut, PromptTooLong
 from paddock.engine.request import Usage
 from paddock.engine.system.files import read_json_object, write_json_atomically
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.units import DAY_S
 
 from .model_discovery import ServedModel
@@ -61,7 +61,7 @@ def filler(n_tokens: int) -> str:
     return " ".join(random.choices(_WORDS, k=n_tokens))
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class ReadLimit:
     """What is known of one model on one server."""
 
@@ -142,7 +142,7 @@ class ReadLimits:
             return {}  # it saves a probe, no more
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SentPrompt:
     """A prompt, or a batch of texts to embed, whose reading is checked."""
 

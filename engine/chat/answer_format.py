@@ -16,7 +16,7 @@ from typing import Any
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Sampling, Tool
 from paddock.engine.sampling.json_schema import embeddable_schema, json_rule, parse_schema
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .harmony import HARMONY_TOKENS, HarmonyParser
 from .reasoning_tags import ReasoningTags
@@ -83,7 +83,7 @@ class LarkGrammar:
         return "\n".join([f"start: {body}", *self._rules])
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReasoningPrefix:
     """Reasoning that may or must come before the constrained answer."""
 

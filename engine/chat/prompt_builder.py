@@ -20,7 +20,7 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .answer_format import answer_format, offered_tools, required_tools
 from .chat_template import ChatTemplate
@@ -139,7 +139,7 @@ _N_TEMPLATES = 16
 _IMAGE_TOKENS = 768
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BuiltPrompt:
     """A prompt in tokens, with the parser of its answer."""
 

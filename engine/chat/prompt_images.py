@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import BadRequest
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 if TYPE_CHECKING:  # libmtmd is loaded only where a model can see
     from paddock.engine.llama.image_cache import ImagePiece, PromptPiece
@@ -32,7 +32,7 @@ _STAYS, _GOES_ON, _AT_ONCE, _STEP = 1, 2, 4, 8
 _LAST_NUMBER = 2**31 - _STEP
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PlacedImage:
     """An image in a prompt: where its rows begin among the tokens."""
 

@@ -13,13 +13,13 @@ import numpy as np
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import ChatRequest, Message, reserved_tokens
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 # Text is tokenised differently at a cut, so a cut may miss its goal by some tokens.
 _MAX_TRIES = 5
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PromptLimit:
     """How long a prompt may be, in tokens."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReasoningTags:
     """The tags around reasoning."""
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Literal
 
 from paddock.engine.request import Tool, ToolCall
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 
 from .reasoning_tags import ReasoningTags
 from .stop_strings import StopStringFilter, partial_mark_length
@@ -43,7 +43,7 @@ class Utf8Decoder:
         return self._decoder.decode(piece)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AnswerDelta:
     """What became certain with the last tokens."""
 
@@ -114,7 +114,7 @@ _CHEAP_CALL_CHARS = 1000
 """An incomplete call longer than this is parsed again only where it may have ended."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _DeltaBuilder:
     """Collects what one `feed` makes certain."""
 
@@ -126,7 +126,7 @@ class _DeltaBuilder:
         return AnswerDelta("".join(self.text), "".join(self.reasoning), tuple(self.tool_calls))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AnswerMarkup:
     """What an answer may hold besides text."""
 

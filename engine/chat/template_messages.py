@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Tool, ToolCall, with_system_text
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.template_limits import MAX_TEXT_CHARS, TemplateMeter
 
 from .tool_call_syntax import ToolCallFormat
@@ -71,7 +71,7 @@ MEDIA_MARK = "<__media__>"
 """The mark of an image in a prompt (libmtmd's default)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TurnRules:
     """What a template accepts; the defaults are the common case."""
 

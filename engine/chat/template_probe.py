@@ -17,7 +17,7 @@ from itertools import takewhile
 from typing import Any
 
 from paddock.engine.request import Message, Tool
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.template_limits import DEADLINE_S, ProcessorTime
 
 from .jinja_template import JinjaTemplate
@@ -64,7 +64,7 @@ PROBE_TOOL: dict[str, Any] = {
 _PROBE_TOOLS = {PROBE_TOOL_NAME: Tool(PROBE_TOOL_NAME, "a tool", _PROBE_PARAMETERS)}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _SeenCall:
     """A call in a template's output: the places of its known parts, in order."""
 
@@ -338,7 +338,7 @@ _RESULT_TURN: TemplateTurn = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChatFormat:
     """Turn rules, reasoning tags and tool-call formats of a model."""
 

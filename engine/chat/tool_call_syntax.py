@@ -24,8 +24,8 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from paddock.engine.request import Tool, ToolCall
-from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.python_syntax import parse_expression
+from paddock.engine.system.records import record
 from paddock.engine.system.text import has_json_type, parse_shallow_json, resolve_ref
 
 Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]
@@ -36,7 +36,7 @@ JSON arguments; `params`: named values between tags; `index`: a number that is i
 _PLACEHOLDERS: Mapping[str, Placeholder] = {name: name for name in get_args(Placeholder)}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LiteralText:
     """A fixed text."""
 
@@ -46,7 +46,7 @@ class LiteralText:
 FormatPart = LiteralText | Placeholder
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ParameterFormat:
     """One named value: `opens` key `names` value `closes`."""
 
@@ -73,7 +73,7 @@ class ParameterFormat:
         return self.names if is_text or not self.names_other else self.names_other
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ToolCallFormat:
     """One way to write calls."""
 

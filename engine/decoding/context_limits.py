@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 MOST_SEQ_IDS = 256  # LLAMA_MAX_SEQ
 # Drafts of all answers together. From 64 tokens of a step on, llama.cpp's flash attention takes
@@ -22,7 +22,7 @@ LEAST_PLAIN_TOKENS, MOST_PLAIN_DRAFTS = 17, 96
 _MOST_IDLE_SEQUENCES = 32
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CellPrices:
     """Seconds of what is done to cells on this device; by default a copy costs nothing."""
 
@@ -44,7 +44,7 @@ class CellPrices:
         return share * self.compute_s * n_tokens > self.stream_s
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ContextLimits:
     """Capacity of one context, and the token budgets of its steps."""
 

@@ -18,14 +18,14 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .drafts import DraftRequest
 from .prefix_cache import PrefixCache, shared_prefix_length
 from .scheduler_data import batch_arrays
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _DraftSequence:
     """One request in the small model's cache."""
 
@@ -34,7 +34,7 @@ class _DraftSequence:
     """Tokens in the cache that belong to the request; later ones were guessed."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _DraftPiece:
     """Tokens of one request in a batch."""
 

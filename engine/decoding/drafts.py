@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence as Items
 
 from paddock.engine.arrays import Tokens, Vectors
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 # Tokens that must match for a lookup: two agree by chance too often.
 N_GRAM = 3
@@ -188,7 +188,7 @@ class LookupDrafter:
             past.add(self.tokens[self._n_before :])
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DraftRequest:
     """Prompt and answer of a request so far, which only grow, and how many tokens to guess."""
 
@@ -200,7 +200,7 @@ class DraftRequest:
 MOST_MTP_TOKENS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HiddenStates:
     """The model's hidden states of some consecutive tokens of a request."""
 

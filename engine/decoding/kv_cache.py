@@ -36,7 +36,7 @@ from paddock.engine.profile.context_layout import (
 from paddock.engine.profile.profile import Agreement, Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .context_limits import MOST_SEQ_IDS, CellPrices, ContextLimits
 from .prefix_cache import shared_prefix_length
@@ -86,7 +86,7 @@ _PRICED_TOKENS = (64, 512)
 _PAD_TOKENS = 256  # llama.cpp's own
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CacheOptions:
     """Bounds of a cache, and fixed options of its contexts."""
 
@@ -104,7 +104,7 @@ class CacheOptions:
     """Cost of a guess by the MTP head, a layer and the output, as a share of a token's."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ContextPlan:
     """Layout and sizes of a context."""
 

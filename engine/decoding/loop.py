@@ -19,7 +19,7 @@ from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
 from paddock.engine.profile.profile import Profile
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .context_limits import MOST_MTP_SEQUENCES
 from .draft_model import DraftModel
@@ -39,14 +39,14 @@ RECHECK_LAYOUT_S = 2.0
 GATHER_PAUSE_S, GATHER_S = 0.005, 0.02
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CancelRequest:
     """The client of a request is gone."""
 
     request_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WidenContext:
     """Allow longer requests; `request_id` is answered when that is done."""
 
@@ -55,7 +55,7 @@ class WidenContext:
     n_cells: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class IdleWork:
     """Work for the owner thread while nothing else is to do."""
 
@@ -63,7 +63,7 @@ class IdleWork:
     """Gets a function that returns whether it should end, since there is something else to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Shutdown:
     """End the loop."""
 

@@ -17,7 +17,7 @@ from paddock.engine.gguf import GgufHeader
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .context_limits import MOST_MTP_SEQUENCES
 from .drafts import MOST_MTP_TOKENS, HiddenStates
@@ -45,7 +45,7 @@ def mtp_price(header: GgufHeader) -> float:
     return (n_head + n_layers / header.number("block_count", 1)) / max(1.0, n_head + n_layers)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _HeadSequence:
     """One request in the head's cache.
 
@@ -68,7 +68,7 @@ class _HeadSequence:
         return self.n_read - 1 + len(self.unread)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _HeadPiece:
     """Tokens of one request, from position `pos` on, with the hidden states before them."""
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.request import Priority
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from .scheduler_data import CellMarks
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class _CellRun:
     """Consecutive cells that belong to the same sequences."""
 
@@ -29,7 +29,7 @@ class _CellRun:
     holders: set[int]
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class _CachedSequence:
     """The tokens of one `seq_id` that have cells, and the runs that hold them, in order."""
 

@@ -17,14 +17,14 @@ from paddock.engine.llama.llama_context import Context
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import DoneReason, Priority
 from paddock.engine.sampling.picker import PickedToken, Picker
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.wire import to_plain
 
 from .drafts import LookupDrafter
 from .scheduler_data import Sequence, SequencePiece
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class StepOutput:
     """Output of one step for all requests."""
 
@@ -90,7 +90,7 @@ def text_tokens(prompt: Tokens) -> Tokens:
     return prompt[prompt >= 0]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DecodeRequest:
     """A request that is ready for the scheduler: tokenised, and known to fit."""
 
@@ -115,7 +115,7 @@ class DecodeRequest:
     """Whether the ids of prompt and answer are reported at the end."""
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class RunningRequest:
     """One running request: its sequence, and its counters for `request.Usage`."""
 

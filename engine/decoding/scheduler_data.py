@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, next_piece_length
 from paddock.engine.request import PRIORITY_RANK, Priority
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 Circumstances = tuple[object, ...]
 """By what a cell's numbers may have been rounded otherwise (`numerics`)."""
@@ -32,7 +32,7 @@ PRIORITY_AGEING_S: dict[Priority, float] = {"interactive": 0.0, "normal": 15.0, 
 LIKELY_ANSWER_TOKENS = 512
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class Sequence:
     """A prompt and the answer after it.
 
@@ -119,7 +119,7 @@ class Sequence:
         return self.n_likely_tokens - self.n_computed
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TrimCells:
     """Free the cells of `seq_id` from position `n_keep` on."""
 
@@ -127,7 +127,7 @@ class TrimCells:
     n_keep: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CopyPrefix:
     """Copy the first `n_positions` of `source` to `target`, which is empty."""
 
@@ -136,7 +136,7 @@ class CopyPrefix:
     n_positions: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SaveToHost:
     """Save a sequence's cells to main memory under `key`."""
 
@@ -144,7 +144,7 @@ class SaveToHost:
     key: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RestoreFromHost:
     """Restore the cells saved under `key` to `seq_id`, which is empty."""
 
@@ -152,14 +152,14 @@ class RestoreFromHost:
     seq_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DropFromHost:
     """Drop the cells saved under `key`."""
 
     key: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SequenceMove:
     """Move of a running sequence to a sequence id of another context.
 
@@ -176,7 +176,7 @@ class SequenceMove:
 CacheOperation = TrimCells | CopyPrefix | SaveToHost | RestoreFromHost | DropFromHost
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SequencePiece:
     """Consecutive tokens of one sequence in a batch, or rows of one image; `start` is their place.
 
@@ -198,7 +198,7 @@ class SequencePiece:
         return max(0, self.n_rows - 1)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Padding:
     """Tokens of a stream that are computed for nothing and cut off before the next step.
 
@@ -211,7 +211,7 @@ class Padding:
     n_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ScheduledStep:
     """Cache operations in order, then one decode."""
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, whole_prefix
 from paddock.engine.request import Priority
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .context_limits import ContextLimits
 from .host_cache import HostCache
@@ -53,7 +53,7 @@ SAME_END_TOKENS = 16
 WORTH_RESTORING_TOKENS = 32
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PrefixSource:
     """Where a prompt's prefix is: in the cells of `seq_id`, or in the host cache under `key`."""
 
@@ -62,7 +62,7 @@ class PrefixSource:
     key: int = -1
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SlotMigration:
     """Slots of another context, and the moves of the running sequences there."""
 

@@ -17,13 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 # Libraries of a build for a graphics device lie beside libggml under these names.
 GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "cann")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LlamaBuild:
     """A build of llama.cpp, as its files say."""
 

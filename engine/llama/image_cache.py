@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.system.disk_cache import kept_image_files
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 _FORMAT = "1"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, slots=True, eq=False)
 class ImagePiece:
     """A part of a prompt that is an image."""
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.hardware import context_bytes, hidden_gpus
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from .build import LlamaBuild, find_build
 
@@ -105,7 +105,7 @@ _HOST_BUFFER = re.compile(r"CPU|AMX|HBM|\w+_Host$")
 _BUFFER_SUFFIX = re.compile(r"_(Split|Mapped)$")  # of a device's memory
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class AllocatedBuffers:
     """Bytes that llama.cpp has allocated, by name of device; host memory is ''."""
 
@@ -134,7 +134,7 @@ class AllocatedBuffers:
         }
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class LogRecording:
     """llama.cpp's log during one call."""
 
@@ -238,7 +238,7 @@ def supports_mtp() -> bool:
     return ext is not None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LoadedLibrary:
     """llama.cpp as it was loaded in this process."""
 
@@ -310,7 +310,7 @@ _device_memory = ggml_function(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GraphicsDevice:
     """A graphics device that llama.cpp can use."""
 

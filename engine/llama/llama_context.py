@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.settings import CacheType, Switch
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
 from .llama_model import Model
@@ -88,7 +88,7 @@ _KV_TYPES: dict[CacheType, int] = {
 _FLASH: dict[Switch, int] = {"auto": -1, "on": 1, "off": 0}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ContextOptions:
     """Shape of a context."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.settings import SplitMode
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .library import LOG, DecodeFailed, LoadFailed, LogRecording, ggml_function, lib, supports_gpu
 
@@ -84,7 +84,7 @@ def _load_files(files: Sequence[str], params: Any) -> Any:
     return lib.llama_model_load_from_splits(paths, len(files), params)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelOptions:
     """How a model file is loaded."""
 
@@ -322,7 +322,7 @@ SPECIAL_MARK = b"\xff"
 """llguidance's prefix of tokens that no text can spell."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RawVocabulary:
     """Tokens in the order of their ids, and addresses within llama.cpp."""
 

@@ -37,8 +37,8 @@ from paddock.engine.gguf import (
     read_header,
     tensor_table,
 )
-from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
+from paddock.engine.system.records import record, replace
 
 from .library import ggml_function, lib, quiet_logs
 
@@ -111,7 +111,7 @@ _LARGEST_STEP = 127
 _COARSEST = 0.4
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Lattice:
     """Blocks of 32 weights: M + D·q."""
 

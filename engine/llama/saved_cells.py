@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .library import CacheFull, DecodeFailed, lib
 from .llama_context import Context
@@ -24,7 +24,7 @@ _STATE_HEADER_BYTES = 8  # a magic number and the sequence's id
 _COUNT_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SavedCells:
     """One sequence's part of a cache, as llama.cpp writes it."""
 

@@ -26,12 +26,12 @@ from paddock.engine.system.hardware import (
     read_oom_kills,
     visible_gpus,
 )
-from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
+from paddock.engine.system.records import record, replace
 from paddock.engine.workers.death_reasons import context_line
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MemoryAmount:
     """Bytes, of main memory and of each graphics device in its order.
 
@@ -92,7 +92,7 @@ UNLISTED_BACKENDS = ("vulkan", "sycl", "musa", "cann")
 ASK_LIBRARY_S = 30.0  # CUDA takes some seconds on a cold machine; a driver may compile shaders
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GpuMemory:
     """A graphics device that this build may use."""
 
@@ -112,7 +112,7 @@ class GpuMemory:
         return self.uuid.startswith("MIG-")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Device:
     """Where a model will run, as far as the layout depends on it."""
 
@@ -236,7 +236,7 @@ def confirmed_device() -> Device:
 _SPLIT_OVERHEAD = 1.05
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Placement:
     """Which devices, and which share of the model each takes."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .device_memory import MemoryAmount
 from .pool_stats import ModelState
@@ -26,7 +26,7 @@ from .pool_stats import ModelState
 _JUST_USED_S = 0.1  # below it, ages say nothing, and nothing is divided by zero
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EvictionCandidate:
     key: str
     room: MemoryAmount
@@ -89,7 +89,7 @@ def _is_enough(going: Sequence[EvictionCandidate], missing: MemoryAmount, n_plac
 PERSON_FIRST_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LoadedState:
     key: str
     state: ModelState
@@ -111,7 +111,7 @@ class LoadedState:
         return bool(self.n_users or self.n_waiting)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WaitingModel:
     """A model that is not loaded and that requests wait for."""
 
@@ -126,13 +126,13 @@ class WaitingModel:
     """The model that it was evicted for: it is not loaded again before that one was."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MemoryLimits:
     max_loaded_models: int
     max_wait_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LoadModel:
     """Load it in the layout of this index."""
 
@@ -140,21 +140,21 @@ class LoadModel:
     option: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EvictModels:
     """Unload these: the idle ones at once, the busy ones when their requests have ended."""
 
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class KeepModel:
     """Stop draining it: its memory is not needed after all."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RefuseModel:
     """It can never be loaded: all the memory that could come free is too little."""
 
@@ -165,7 +165,7 @@ class RefuseModel:
     """Memory would do, but every place is taken by a pinned model."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WaitForChange:
     """Do nothing before that time, or before something changes."""
 

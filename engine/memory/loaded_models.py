@@ -16,7 +16,7 @@ from pathlib import Path
 from paddock.engine.errors import AdapterBroken, ModelBroken
 from paddock.engine.gguf import read_header
 from paddock.engine.request import ModelFacts, Priority
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerMemory
 
@@ -51,7 +51,7 @@ def model_key(key: str) -> str:
     return key.partition(_REPLICA)[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelUse:
     facts: ModelFacts
     adapters: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ def _checked_adapter(path: Path) -> Path:
     return path.resolve()
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class LoadedModel:
     """One model in memory, or on its way there. Only manager and loader change it."""
 
@@ -209,7 +209,7 @@ def is_idle(resident: LoadedModel, *, spares_pinned: bool = True) -> bool:
     return resident.state == "ready" and is_free and not (spares_pinned and resident.is_pinned)
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class MemoryAccounting:
     """Loaded models by key, and the memory that they leave free."""
 

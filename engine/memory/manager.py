@@ -19,7 +19,7 @@ from typing import Any
 from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.request import PRIORITY_RANK
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.tasks import end
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerOptions
@@ -44,7 +44,7 @@ from .pool_stats import ModelStats, PoolEvents, PoolStats
 from .worker_starter import StartWorker
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class WaitingRequest:
     """A request that waits for its model; `place` becomes the loaded model that takes it."""
 
@@ -53,7 +53,7 @@ class WaitingRequest:
     place: asyncio.Future[Any]
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class WaitQueue:
     requests: list[WaitingRequest] = field(default_factory=list)
     """In their order of arrival."""

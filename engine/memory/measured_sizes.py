@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 
 from paddock.engine.system.files import read_json_object, write_json_atomically
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MeasuredSize:
     taken: WorkerMemory
     load_s: float
@@ -41,7 +41,7 @@ def size_key(digest: str, load: WorkerOptions, device: str) -> str:
     return " ".join((digest[:16], device, *parts, *besides))
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class MeasuredSizes:
     """Reads and writes `sizes.json`. What was seen last counts, so that sizes can also shrink."""
 

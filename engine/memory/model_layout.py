@@ -23,7 +23,7 @@ from paddock.engine.profile.context_layout import (
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements
@@ -169,7 +169,7 @@ FindMeasured = Callable[[WorkerOptions], MeasuredSize | None]
 """Returns what a load took earlier, if it is known."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelLayout:
     load: WorkerOptions
     room: MemoryAmount
@@ -183,7 +183,7 @@ class ModelLayout:
     """Weights and cells of the layers that the processor computes, beside those of a device."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LayoutRequest:
     facts: ModelFacts
     n_ctx_tokens: int
@@ -486,7 +486,7 @@ def _layouts_of(
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _DeviceLoad:
     """A load of which graphics devices compute at least a part."""
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from paddock.engine.request import DoneReason, Role, Usage
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 ModelState = Literal["loading", "ready", "draining", "unloading"]
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class LoadCount:
     loads: int = 0
     load_s: float = 0.0
@@ -30,7 +30,7 @@ RefusalReason = Literal["busy", "too_large", "late"]
 """Why a request was not taken: a full queue, a model without room, a wait without an end."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelStats:
     """One model in memory."""
 
@@ -71,7 +71,7 @@ class ModelStats:
     """What it goes without since llama.cpp failed, why, and the way out; empty: nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PoolStats:
     """A pool at one moment."""
 

@@ -28,7 +28,7 @@ from paddock.engine.errors import DigestMismatch, EngineError, StoreFull, StoreR
 from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.files import sync_file
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.tasks import running, task_group
 
 from .blobs import store_write_errors
@@ -107,7 +107,7 @@ _MAX_PARTS = 16
 _STATE_BYTES = 160  # four numbers of 20 digits and their names
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class BlobPart:
     """A range of a blob, and how many of its bytes have arrived."""
 
@@ -300,7 +300,7 @@ _HASH_BYTES = 32 * 1024 * 1024  # hashed at a time, so that it can be cancelled 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RemoteBlob:
     url: str
     size_bytes: int

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from paddock.engine.errors import BlobMissing, ModelBroken, NotGguf, RecipeRefused
 from paddock.engine.gguf import GgufHeader, join_headers, read_header
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 
 from . import manifests
 from .manifests import (
@@ -33,7 +33,7 @@ from .transfer import ProgressLine, ReportProgress
 from .transfer_errors import NoUsableModel
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class ModelDraft:
     """The layers and config of a model that is being created."""
 
@@ -213,7 +213,7 @@ def _with_family(config: ModelConfig, family: str) -> ModelConfig:
     return replace(config, model_families=(*config.model_families, family))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ImportedFiles:
     model: str
     projectors: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ import httpx
 from huggingface_hub import constants
 
 from paddock.engine.model_file_parts import split_file_names
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import listed
 
 from .model_names import quantisation_label
@@ -38,7 +38,7 @@ _MAX_SHOWN_FILES = 12  # of a repository's files, in an error
 _PRIVATE_ADVICE = "Check the spelling; for a private repository, set HF_TOKEN."
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HubFile:
     name: str
     url: str
@@ -47,7 +47,7 @@ class HubFile:
     """`sha256:…`; empty for a small text, which has another digest on the hub."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HubListing:
     """A repository at one commit."""
 

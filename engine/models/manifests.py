@@ -15,7 +15,7 @@ from typing import Any
 
 from paddock.engine.errors import BadDigest, ModelBroken
 from paddock.engine.request import Message
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import parse_shallow_json
 
 from .blobs import BlobStore
@@ -34,7 +34,7 @@ MESSAGES_TYPE = "application/vnd.ollama.image.messages"
 LICENSE_TYPE = "application/vnd.ollama.image.license"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ManifestLayer:
     media_type: str
     digest: str
@@ -44,7 +44,7 @@ class ManifestLayer:
     """The model that it comes from (`from` in the manifest)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Manifest:
     config: ManifestLayer | None
     """None in some old manifests and in hand-made ones."""
@@ -141,7 +141,7 @@ _TEXT_FIELDS = (
 _KNOWN_FIELDS = frozenset((*_TEXT_FIELDS, "model_families", "architecture", "os", "rootfs"))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelConfig:
     model_format: str = ""
     model_family: str = ""
@@ -174,7 +174,7 @@ class ModelConfig:
         return go_json(value)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StoredModel:
     """The parts of a stored model, files as paths."""
 

@@ -26,7 +26,7 @@ from paddock.engine.errors import InvalidName, ModelBroken
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_arrays
 from paddock.engine.request import ChatRequest, Message, ModelFacts, Sampling, resolve_sampling
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 
 from . import manifests
 from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
@@ -39,7 +39,7 @@ _HIDDEN_KEYS = ("general.name", "tokenizer.chat_template")
 _TEMPLATE_KEY = "tokenizer.chat_template"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelDetails:
     """A model in short, under Ollama's names."""
 
@@ -56,14 +56,14 @@ class ModelDetails:
     parent_model: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TensorInfo:
     name: str
     type: str
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelCard:
     name: str
     digest: str

@@ -27,7 +27,7 @@ from paddock.engine.system.files import (
     sha256_of,
     write_json_atomically,
 )
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 
 from .manifests import Manifest, StoredModel, read_stored_model
@@ -124,7 +124,7 @@ def file_stamp(path: Path) -> FileStamp:
     return str(path), *content_stamp(path.stat())
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FoundModel:
     name: str
     path: Path

@@ -8,7 +8,7 @@ from typing import Any
 
 from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.request import Message
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from .modelfile import (
     OBSOLETE_PARAMETERS,
@@ -24,7 +24,7 @@ _WEIGHT_FILES = ("*.gguf", "*.bin")
 _FOREIGN_WEIGHT_FILES = ("*.safetensors", "*.pth", "*.pt")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelRecipe:
     name: str
     base: str | None = None

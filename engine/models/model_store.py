@@ -23,7 +23,7 @@ from typing import Literal
 
 from paddock.engine.errors import BadDigest, BlobMissing, InvalidName, ManifestBroken, ModelNotFound
 from paddock.engine.system.files import atomic_file
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.units import DAY_S
 
 from .blobs import BlobStore, digest_hex, store_lock, store_write_errors
@@ -192,7 +192,7 @@ _NAMES_LOCK = "the models' names"
 _MIN_PRUNE_AGE_S = DAY_S
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BlobFault:
     digest: str
     path: str

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import shorten
 
 ParameterKind = Literal["integer", "number", "boolean", "texts"]
@@ -126,7 +126,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelfileCommand:
     name: str
     """In capitals: one of `INSTRUCTIONS`."""
@@ -137,7 +137,7 @@ class ModelfileCommand:
     """Its first line, counted from 1."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Modelfile:
     """The commands of a file, in order."""
 

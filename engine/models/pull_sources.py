@@ -13,14 +13,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from paddock.engine.errors import InvalidName
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .model_names import ModelName, file_stem, parse_name, quantisation_label
 
 _HUB_HOSTS = ("hf.co", "huggingface.co", "www.huggingface.co")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RegistrySource:
     """A model of an OCI registry, under its own name."""
 
@@ -30,7 +30,7 @@ class RegistrySource:
         return self.name.full
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HubSource:
     """A GGUF file of a repository at Hugging Face."""
 
@@ -44,7 +44,7 @@ class HubSource:
         return f"huggingface.co/{self.repository}"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UrlSource:
     name: ModelName
     url: str
@@ -53,7 +53,7 @@ class UrlSource:
         return self.url
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FileSource:
     name: ModelName
     path: Path

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from paddock.engine.system import http
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .transfer import RegistryCredentials
 from .transfer_client import TransferClient, TransferRequest, host_of, url_origin
@@ -104,7 +104,7 @@ def signed_message(url: httpx.URL) -> bytes:
 _CHALLENGE_PAIR = re.compile(r'(\w+)="([^"]*)"')
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AuthChallenge:
     realm: str
     service: str

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 MIB = 1024 * 1024
 # Only Ollama's registry identifies users by a signature.
 OLLAMA_REGISTRIES = frozenset({"registry.ollama.ai", "ollama.com"})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RegistryCredentials:
     """User and password for a registry's token server."""
 
@@ -20,7 +20,7 @@ class RegistryCredentials:
     password: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TransferOptions:
     """Options of one pull or push. Proxies come from the environment (`HTTPS_PROXY` and so on)."""
 
@@ -60,7 +60,7 @@ class TransferOptions:
     longest_wait_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ProgressLine:
     """One progress line; sizes in bytes."""
 

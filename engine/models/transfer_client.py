@@ -24,7 +24,7 @@ from paddock.engine.system import http, tasks
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hosts import BadHost, is_public, read_host
 from paddock.engine.system.http import retry_after_s
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.retry import Backoff
 
 from .transfer import ProgressLine, ReportProgress, TransferOptions
@@ -203,7 +203,7 @@ class HostAuth(Protocol):
         """Update the header for a 401's challenge; False: that is impossible."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TransferRequest:
     method: str
     url: str

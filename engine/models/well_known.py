@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from statistics import median
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 GB = 10**9
 CONTEXT_TOKENS = 8192  # a document of some ten pages
@@ -25,7 +25,7 @@ _USABLE_GPU_SHARE = 0.95
 _OVERHEAD_BYTES = 400 * 2**20  # compute buffers and the worker process
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WellKnownModel:
     name: str
     """What `paddock pull` takes."""
@@ -73,7 +73,7 @@ WELL_KNOWN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MachineSpeed:
     """What bounds a model here: arithmetic for prompts, memory for answers."""
 
@@ -122,7 +122,7 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Machine:
     """The memory that a model must fit, and the processor's speed."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .profile import Profile, prefill_s, step_s
 
@@ -38,7 +38,7 @@ _BATCHES = (64, 128, 256, 512, 1024, 2048)
 _EQUAL_WITHIN = 0.08
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Workload:
     """Requests that wait and run; the token numbers are means over them."""
 
@@ -49,7 +49,7 @@ class Workload:
     """Length of the common prefix of all prompts."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ContextLayout:
     """Kind of a context, and the sizes of its batches."""
 
@@ -60,7 +60,7 @@ class ContextLayout:
     """Tokens of a batch that are computed in one pass (llama.cpp's ubatch); 0: all."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LayoutBounds:
     n_cells: int
     n_parallel_max: int

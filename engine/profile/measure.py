@@ -22,13 +22,13 @@ from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
 from paddock.engine.settings import CacheType, Switch
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .context_layout import GPU_PASSES
 from .profile import Agreement, DecodePoint, Measurements, PrefillPoint
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BenchOptions:
     n_cells: int
     n_batch_tokens: int
@@ -319,7 +319,7 @@ def measure_model(
     return measurement.measured
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Measurement:
     model: Model
     shape: BenchOptions

@@ -23,7 +23,7 @@ from paddock.engine.llama.build import find_build
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.system.light_dataclasses import asdict, dataclass, field
+from paddock.engine.system.records import asdict, field, record
 
 PROFILE_VERSION = 4
 
@@ -36,7 +36,7 @@ class ProfileUnreadable(Exception):
     """A profile of another version, or one that is damaged."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PrefillPoint:
     n_batch_tokens: int
     tokens_per_s: float
@@ -44,7 +44,7 @@ class PrefillPoint:
     """Used cells of other sequences: attention in a unified cache runs over all of them."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DecodePoint:
     """Speed of decoding some sequences together, each with some unshared tokens."""
 
@@ -55,7 +55,7 @@ class DecodePoint:
     """Of all sequences together."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Agreement:
     """Whether a token gets the same logits, bit for bit, however it is computed.
 
@@ -69,7 +69,7 @@ class Agreement:
     """One token at a time or several, as drafts are."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Profile:
     """The measured numbers of one model on one device."""
 
@@ -122,7 +122,7 @@ def read_profile(data: object) -> Profile:
     return profile
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Measurements:
     """What is measured for a `Profile`, whose fields these are."""
 
@@ -227,7 +227,7 @@ def _interpolated(points: Sequence[tuple[float, float]], at: float) -> float:
 _DIGEST_CHARS, _DEVICE_CHARS, _BUILD_CHARS = 12, 48, 6
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DeviceBuild:
     device: str
     """`cpu2-…` with the number of threads, or `gpu-…`."""

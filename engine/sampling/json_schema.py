@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.system import schema_patterns
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import resolve_ref, shorten
 
 from .large_integers import SchemaGrammar, holds_large
@@ -215,7 +215,7 @@ COMPACT_JSON = {
 """No whitespace between values: some models would fill their token limit with newlines."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SchemaProblem:
     """Why a schema cannot be enforced, with the place in it."""
 

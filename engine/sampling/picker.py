@@ -19,7 +19,7 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import DoneReason, Sampling, TokenLogprob
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .constrained_decoding import ConstrainedAnswer
 from .logits import FORBIDDING_BIAS, N_PRESELECTED, Candidates, LogitBias, top_candidates
@@ -40,7 +40,7 @@ FEW_MASKS = 4
 """Fewer are computed when needed, if at all: another thread costs 20 to 100 µs."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PickedToken:
     """One chosen token; `ends` is why the answer ends with it, if it does."""
 
@@ -49,7 +49,7 @@ class PickedToken:
     logprob: TokenLogprob | None = None
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class RowScan:
     """Result of `Picker.scan`; the constraint is not applied yet, except to `logprobs`."""
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 if TYPE_CHECKING:
     from .constraint import ByteMatcher, TokenMatcher
@@ -40,7 +40,7 @@ _LETTERS = (b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _WORD_BYTES = _DIGITS + b"".join(_LETTERS)
 
 
-@dataclass(order=True, slots=True)
+@record(order=True, slots=True)
 class _SearchNode:
     """A state in the grammar that is reached by `text`."""
 

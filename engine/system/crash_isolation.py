@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from .units import DAY_S
 
@@ -39,7 +39,7 @@ def n_together(n_parallel: int, n_crashes: int, n_kills: int = 0) -> int:
     return max(1, n_parallel >> max(0, n_crashes - 1 - n_by_chance(n_kills)))
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class SuspectRoom:
     """Where work runs together, a suspect with as much other work as it may. Lives in one loop."""
 
@@ -75,7 +75,7 @@ class SuspectRoom:
             self._has_changed.set()
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class Crash:
     """A process that died with work in flight."""
 
@@ -87,7 +87,7 @@ class Crash:
         self.n_left = self.n_suspects
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class CrashRecord:
     """Crashes of one model's processes, and the room of its requests. Lives in one loop."""
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Literal
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .processes import run_blocking
 
@@ -34,7 +34,7 @@ _FEATURES = frozenset((
 ))  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Cpu:
     """The processor, as far as this process may use it."""
 
@@ -46,7 +46,7 @@ class Cpu:
     features: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MainMemory:
     """Main memory, a container's limit included."""
 
@@ -55,7 +55,7 @@ class MainMemory:
     """What can be had without swapping."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Gpu:
     """One graphics device that is there, whether or not this build can use it."""
 
@@ -124,7 +124,7 @@ def read_memory(
     return MainMemory(total, max(0, free))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _MemoryFiles:
     """What the files of a control group are called."""
 

@@ -12,7 +12,7 @@ import re
 import socket
 from urllib.parse import urlsplit
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .text import shorten
 
@@ -42,7 +42,7 @@ class BadHost(ValueError):
     """A text that is no host, as the end of a sentence about it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Host:
     """A host in its canonical form."""
 
@@ -62,7 +62,7 @@ class Host:
         return f"[{self.name}]" if ":" in self.name else self.name
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Authority:
     scheme: str
     host: Host
@@ -72,7 +72,7 @@ class Authority:
     """Whether a user's name stands before the host."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Pattern:
     """Hosts that one entry of a list stands for: a name, `*.` before a name, or a network."""
 

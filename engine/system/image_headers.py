@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 DECODING_BYTES = 384 * 1024 * 1024
 """The most memory that decoding one picture may take: 64 million pixels of three bytes, twice."""
@@ -68,7 +68,7 @@ def decoding_bytes(data: bytes) -> int:
     return max(n_copied, frame.decoding_bytes) if frame is not None else n_copied
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _JpegFrame:
     """A JPEG's size, and how finely its colours are sampled."""
 
@@ -198,7 +198,7 @@ def _gif_colours(flags: bytes) -> int:
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PngHeader:
     """What a PNG says of its rows."""
 

@@ -13,7 +13,7 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 SEED = 0
 _BITS = 64
@@ -31,7 +31,7 @@ def draw(seed: int, key: str) -> float:
     return (int.from_bytes(digest[: _BITS // 8], "big") >> 11) / (1 << 53)  # a float's 53 bits
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemSample:
     """Which items of each top-level block a run takes; nested blocks are done whole."""
 

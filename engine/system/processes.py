@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from . import no_links
 from .distribution import STATE_FOLDER
@@ -62,7 +62,7 @@ class OutputTooLarge(Exception):
     """A program wrote more to its standard output than is kept; it was ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CompletedCommand:
     """How a program ended, and what it wrote."""
 
@@ -72,7 +72,7 @@ class CompletedCommand:
     """Its last part."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GuardedProcess:
     """A process under guard: it ends, with all that it started, when our end of `line` closes."""
 

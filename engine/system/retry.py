@@ -8,13 +8,13 @@ from collections.abc import Callable
 from random import SystemRandom
 from typing import TypeVar
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 _T = TypeVar("_T")
 _MOST_POWERS = 64  # more would overflow a float, and every pause has reached its longest by then
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Backoff:
     """Pauses that grow with the number of failures in a row."""
 

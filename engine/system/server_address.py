@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from .hosts import BadHost, read_authority
 
@@ -19,7 +19,7 @@ class BadAddress(ValueError):
         super().__init__(f"{why}. {remedy}")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ServerAddress:
     """Where a server is, and what it is shown."""
 
@@ -33,7 +33,7 @@ class ServerAddress:
         return is_here(self.url)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PoolAddress(ServerAddress):
     """Where a pool is asked: over a socket in the file system, or over the network with a key."""
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from itertools import starmap
 from typing import Any, TypeVar
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
@@ -93,7 +93,7 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
     return event.is_set()
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class TaskSet:
     """Keeps references to tasks that nothing awaits, so that they are not collected.
 
@@ -154,7 +154,7 @@ async def in_left_thread(work: Callable[..., _T], *args: Any) -> _T:
     return await future
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class GroupedCalls:
     """Makes short calls that block in few threads: those of one turn of the loop share them.
 

@@ -16,7 +16,7 @@ from paddock.engine.gguf import TYPE_NAMES, GgufHeader
 from paddock.engine.llama.build import find_build
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.system.light_dataclasses import asdict, dataclass, fields
+from paddock.engine.system.records import asdict, fields, record
 from paddock.engine.wire import from_plain
 
 RECORD_VERSION = 2
@@ -58,7 +58,7 @@ def copy_place() -> str:
     return " ".join((cpu.name, *cpu.features, find_build().fingerprint))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TunedCopy:
     """One model's tuned copy, or why it has none."""
 

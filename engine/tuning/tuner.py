@@ -23,8 +23,8 @@ from paddock.engine.system import distribution, files
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.hardware import read_cpu, read_memory
-from paddock.engine.system.light_dataclasses import replace
 from paddock.engine.system.processes import ordered_process, python_command
+from paddock.engine.system.records import replace
 from paddock.engine.workers.fallbacks import FallbackStore
 
 from .tuned_copies import TunedCopy, TunedCopyStore, copy_format, copy_place

@@ -31,8 +31,8 @@ from paddock.engine.profile.measure import (
     BenchOptions,
 )
 from paddock.engine.system.files import sha256_of, sync_file
-from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
+from paddock.engine.system.records import record, replace
 from paddock.engine.workers.fallbacks import with_fallback
 from paddock.engine.workers.worker_protocol import WorkerOptions
 
@@ -59,7 +59,7 @@ _DOCUMENT_TOKENS, _ANSWER_TOKENS = 640, 80
 LEAST_AGREEMENT, MOST_DIVERGENCE, LEAST_COSINE = 0.93, 0.012, 0.999
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CopySpeeds:
     """Tokens per second."""
 
@@ -112,7 +112,7 @@ def measure_speeds(path: Path, like: BenchOptions, *, counts_cpu: bool = False) 
         model.close()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Results:
     """What a model computes of real texts: predictions, or vectors."""
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 TILE, BLOCK, UNIT = 64, 16, 4
 _N_BLOCKS = TILE // BLOCK
@@ -44,7 +44,7 @@ def _n_blocks(counts: list[int]) -> int:
     return alone + -(-(2 * counts[2] + n_single) // _FULL)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _Tile:
     """64 tokens, shared by the last parts of some texts."""
 

@@ -6,8 +6,8 @@ import re
 import signal
 from collections.abc import Sequence
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import how_it_ended
+from paddock.engine.system.records import record, replace
 
 # Messages of llama.cpp, its backends and the C++ library (ggml-backend.cpp, ggml-cuda.cu,
 # llama-kv-cache.cpp, llama-model.cpp).
@@ -29,7 +29,7 @@ _RAISED_BY_CRASHES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WorkerEnd:
     """How a worker ended, or why it could not load its model; as a text, for people.
 

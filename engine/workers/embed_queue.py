@@ -11,7 +11,7 @@ from itertools import islice
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.request import PRIORITY_RANK, Priority
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from .batch_tiles import PACK_TOKENS, TILE, BatchTiles, n_tiles
 
@@ -22,7 +22,7 @@ _PACK_WINDOW = 64
 _MOST_TIMES_PASSED_OVER = 8
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedPiece:
     request_id: int
     number: int
@@ -30,7 +30,7 @@ class EmbedPiece:
     tokens: Tokens
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedBatch:
     """Pieces that are computed together, and each one's positions in the batch."""
 
@@ -38,7 +38,7 @@ class EmbedBatch:
     places: tuple[Tokens, ...]
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class _WaitingTexts:
     """Waiting pieces of one request."""
 
@@ -53,7 +53,7 @@ class _WaitingTexts:
         return (-1 if self.n_passes >= _MOST_TIMES_PASSED_OVER else self.rank), self.arrival
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class EmbedQueue:
     """All waiting pieces. One thread uses it."""
 

@@ -25,7 +25,7 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import OnOverflow, Priority
 from paddock.engine.system.frames import FrameHead
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.wire import from_plain, to_plain
 
 from .batch_tiles import PACK_TOKENS, TILE, batch_size, n_tiles
@@ -37,7 +37,7 @@ _LOOK_BACK = 4
 _SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\n")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TokenisedText:
     pieces: tuple[Tokens, ...]
     """One, unless it is split; each with the model's special tokens around it."""
@@ -275,7 +275,7 @@ MOST_SIDE_CONTEXTS = 8
 SIDE_BATCH_S = 1.0
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class _EmbedRequest:
     """One request, and the vectors of its pieces so far."""
 
@@ -294,7 +294,7 @@ class _EmbedRequest:
         return [EmbedPiece(self.request_id, number, tokens) for number, tokens in enumerate(flat)]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _ComputedBatch:
     """A batch's vectors, and the embedder that is free again."""
 

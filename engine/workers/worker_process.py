@@ -36,8 +36,8 @@ from paddock.engine.system.frames import (
     pack_frame,
     read_frame_async,
 )
-from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import python_command, start_in_session, without_keys
+from paddock.engine.system.records import record, replace
 from paddock.engine.wire import from_plain, to_plain
 
 from .death_reasons import WorkerEnd, end_of_process, request_phase
@@ -462,7 +462,7 @@ class WorkerProcess:
         return end_of_process(status, phase, tuple(self._stderr))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ProbeResult:
     name: str
     is_well: bool

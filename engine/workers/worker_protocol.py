@@ -26,7 +26,7 @@ from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
 from paddock.engine.system.crash_isolation import Crash
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.image_headers import DECODING_BYTES
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .death_reasons import WorkerEnd
 
@@ -37,7 +37,7 @@ KEPT_IMAGE_BYTES = 128 * 1024 * 1024
 IMAGE_BYTES = KEPT_IMAGE_BYTES + DECODING_BYTES
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WorkerOptions:
     path: str
     role: Role
@@ -126,7 +126,7 @@ class WorkerOptions:
         return not self.fallback
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WorkerMemory:
     """Memory of a worker with its context at its full length; 0: unknown."""
 
@@ -138,7 +138,7 @@ class WorkerMemory:
     device_growth_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChatOrder:
     """A chat for a worker: with resolved sampling and a capped context."""
 
@@ -147,7 +147,7 @@ class ChatOrder:
     n_ctx_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedOrder:
     """Texts to embed, or documents that a reranker scores for `query`."""
 
@@ -159,7 +159,7 @@ class EmbedOrder:
     on_overflow: OnOverflow = "error"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Embedded:
     """Vectors of some texts, or rows of one score, in order."""
 
@@ -198,7 +198,7 @@ class LoadBroken(Exception):
         super().__init__(str(end))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AnswerEnd:
     reason: DoneReason
     usage: Usage

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import regex
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .folding import Span, small
 from .text_index import UNSPACED
@@ -37,7 +37,7 @@ _LEAST_SPACED_SIGNS = 8  # letters and digits: "B 2" is not B2
 _MOST_WORD_CHARS = 300
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Code:
     """A text that is found as a whole token only."""
 

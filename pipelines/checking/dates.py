@@ -16,7 +16,7 @@ from typing import Any
 
 import regex
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from . import cldr
 from .codes import LETTER
@@ -33,7 +33,7 @@ _TIME = regex.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DateToken:
     """A date of a text, and the days that it may be."""
 
@@ -48,7 +48,7 @@ class DateToken:
         return bool({(day.year, day.month, day.day), (None, day.month, day.day)} & self.days)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TimeToken:
     """A time of day in a text."""
 

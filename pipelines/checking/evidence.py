@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import accumulate, chain
 from typing import Any, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.text_marks import searchable
 
 from .folding import Span
@@ -45,7 +45,7 @@ _MOST_MARKS = 40
 _LINE_CHARS = 40  # what another line counts as: columns of a row are farther apart than rows
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SourceText:
     """A text that an answer was made of."""
 
@@ -142,7 +142,7 @@ def _label_of(name: str) -> str:
     return _CAMEL.sub(" ", name).replace("_", " ").replace("-", " ").strip()
 
 
-@dataclass
+@record
 class _Found:
     """The places that may be meant by a value, in order."""
 
@@ -153,7 +153,7 @@ class _Found:
         return [quote.start for quote in self.quotes]
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _Leaf:
     """A value of the answer, where it may be, and which of these was chosen."""
 
@@ -166,7 +166,7 @@ class _Leaf:
     """It is missing in the answer."""
 
 
-@dataclass
+@record
 class _Sources:
     """All sources as one text."""
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 Span: TypeAlias = tuple[int, int]
 Hyphens: TypeAlias = Literal["joined", "kept", "marked"]
@@ -49,7 +49,7 @@ _AS_SPACES = str.maketrans("\n\f\t\u00a0\u00ab\u00bb" + _DASH, "    ''-")
 _AS_CELLS = str.maketrans("\u00ab\u00bb" + _DASH, "''-")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FoldedText:
     """A text as it is compared, and the way back to the offsets of the original."""
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 import regex
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .cldr import unit_named
 from .numbers import SoughtNumber
@@ -32,7 +32,7 @@ _MOST_SENTENCE_CHARS = 600
 _NEAR_CHARS = 24
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UnsupportedValue:
     """A value of an answer that its source does not have."""
 

@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from . import cldr
 from .cldr import UNKNOWN, Unit, unit_named
@@ -51,7 +51,7 @@ _MOST_PLACES = 1000
 """Of one number: the first ones count."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class NumberToken:
     """A number of a text."""
 
@@ -71,7 +71,7 @@ Obstacle: TypeAlias = Literal["number", "code", "range", "power", "scale", "frac
 """What keeps a token from being a number by itself; `number`: nothing does."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SoughtNumber:
     """A number that is looked for."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import resolve_ref
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -70,7 +70,7 @@ def located_values(evidence: Any, path: Path = ()) -> Iterator[tuple[Path, str]]
             yield from located_values(held, (*path, at))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SchemaParts:
     """All schemas that may apply to a value: those behind `$ref`, `anyOf` and the like as well."""
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .codes import Code, CodeIndex, codes_in, is_code, is_long
 from .dates import DateIndex
@@ -35,7 +35,7 @@ _UNDECIDED = "und"
 """No language: what a language decides stays open."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DayAndTime:
     """A day, a time of day, or both."""
 
@@ -47,7 +47,7 @@ class DayAndTime:
 Sought: TypeAlias = Code | DayAndTime | SoughtNumber
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TextValue:
     """A code, date, time or number of a text, with its offsets."""
 

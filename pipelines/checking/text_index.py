@@ -16,7 +16,7 @@ from typing import Literal
 
 import regex
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .folding import FoldedText, Span, folded
 
@@ -43,7 +43,7 @@ _LOOK_ALIKE = (("rn", "m"), ("cl", "d"), ("vv", "w"), ("l", "i"), ("1", "i"), ("
 _TWICE = re.compile(r"(.)\1+")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Quote:
     """A place in a text that supports a value, or part of it."""
 
@@ -61,7 +61,7 @@ def folded_words(text: str) -> list[str]:
     return [found[0] for found in _WORD.finditer(folded(text).text)]
 
 
-@dataclass
+@record
 class TextIndex:
     """The words of a text, and where quotations are in it."""
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from unicodedata import east_asian_width
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import free_name, nested_values
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
@@ -44,7 +44,7 @@ _NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
 _WIDE = frozenset("mwMW@%")
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class EvidenceFinder:
     """Finds the fields of a step's answers in the sources that it names."""
 
@@ -96,7 +96,7 @@ class EvidenceFinder:
 # --- sources
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EvidenceSource:
     """One text in which an answer is found."""
 

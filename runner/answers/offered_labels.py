@@ -8,7 +8,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, step_of
 from paddock.pipelines.label_choices import (
@@ -42,7 +42,7 @@ def label_texts(labels: Mapping[str, str]) -> list[str]:
     return [f"{label}: {words}" if words else label for label, words in labels.items()]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class NearestLabels:
     """The labels of a list that are nearest to a text, the nearest first."""
 
@@ -55,7 +55,7 @@ class NearestLabels:
     """Of the text, as `text_vectors` has it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OfferedLabels:
     """The schema of an answer with the labels of a run, and the lists that its prompt tells."""
 
@@ -75,7 +75,7 @@ class OfferedLabels:
         return n
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LabelQuery:
     """A text to which labels are near, and what stays on offer besides."""
 
@@ -84,7 +84,7 @@ class LabelQuery:
     tools: Tools
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _ReadList:
     """A list of labels as it was read."""
 
@@ -95,7 +95,7 @@ class _ReadList:
     labels: LabelList
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class LabelLists:
     """The lists of one run, each read and checked once. Of the run's event loop."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
@@ -210,7 +210,7 @@ def bind_with_faults(
     return bound, checks
 
 
-@dataclass
+@record
 class _NodeBinder:
     """Binds the steps and blocks of one pipeline, in the file's order."""
 
@@ -348,7 +348,7 @@ class _NodeBinder:
         return None
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _InheritedKeys:
     """What a step inherits from the blocks around it and from `defaults`."""
 

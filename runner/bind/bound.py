@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.errors import Mark
 from paddock.pipelines.expressions import Expression, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
@@ -43,7 +43,7 @@ NO_TIMEOUT = TimeoutKeys.model_construct(total=None, idle=None)
 NO_BUDGET = BudgetKeys.model_construct(time=None, tokens=None)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class BoundEscalation:
     """Which answers another model gives in place of the step's own."""
 
@@ -51,7 +51,7 @@ class BoundEscalation:
     to: ModelSpec
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class BoundStep:
     """One step with its class and its parameters, compiled."""
 
@@ -137,7 +137,7 @@ class BoundStep:
         )
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class BoundBlock:
     """A `for_each` with its body, in order."""
 
@@ -171,7 +171,7 @@ class BoundBlock:
         return cls(step.id, step.mark, "", over, (step,), max_parallel=1, on_error="fail")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BoundPool:
     """Servers elsewhere that serve one or several of a pipeline's models."""
 
@@ -187,7 +187,7 @@ class BoundPool:
 BoundNode: TypeAlias = BoundStep | BoundBlock
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class BoundPlan:
     """Everything that a run needs to know of the YAML."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import (
@@ -38,7 +38,7 @@ LATER_PART = "…"
 """The same in a text, such as a path."""
 
 
-@dataclass
+@record
 class GivenInputs:
     """The inputs of one run, and what is wrong with them."""
 

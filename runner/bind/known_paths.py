@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from paddock.engine.system import files
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.validation import FaultCollector
@@ -27,7 +27,7 @@ YAML_SUFFIXES = (".yaml", ".yml")
 PathUse: TypeAlias = Literal["listed", "written", "filled", "taken", "of a tool"]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class NamedPath:
     """A path that a step names, as far as it is known; `…` stands for what is known later."""
 

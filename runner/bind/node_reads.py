@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import nested_values
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.model import Block, StepNode
@@ -33,7 +33,7 @@ def read_by(*parts: Any) -> References:
     return frozenset().union(*[part.references for part in parts if part is not None])
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class StepReads:
     """What a step reads, in template files too, by when it does."""
 
@@ -97,7 +97,7 @@ class StepReads:
         return self.parameters | self.answer
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class BlockReads:
     """What a block and all within it read from around the block."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import ValidationError
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Template, Value
 from paddock.pipelines.expressions import Path as Place
@@ -44,7 +44,7 @@ class _Later:
         raise TypeError
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class BoundParams:
     """A step's parameters with its type. `render` gives an instance for one scope."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.input_values import FOLDER_TYPES, Input, WrongInput
@@ -28,7 +28,7 @@ _ROWS_IN_FILE = "is a file, which only a run of its own reads"
 _ROWS_REMEDY = "Give it the `rows` of a step `files.rows`."
 
 
-@dataclass
+@record
 class SharedPlans:
     """State shared by all pipelines that one run binds."""
 
@@ -38,7 +38,7 @@ class SharedPlans:
     moment: float = field(default_factory=time.time)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class BindContext:
     """Place of a sub-pipeline; empty for the outermost."""
 
@@ -63,7 +63,7 @@ class BindContext:
         return "".join(f"{step}." for step in self.steps)
 
 
-@dataclass
+@record
 class SubPipelineReader:
     """Reads what the `pipeline` steps of one file run; what is wrong is added to `checks`."""
 

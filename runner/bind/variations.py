@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Literal, get_args
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
@@ -31,7 +31,7 @@ VariedOption = Literal["model", "prompt", "set"]
 MOST_VARIANTS = 100
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Change:
     """One value of a pipeline that a variant replaces."""
 
@@ -95,7 +95,7 @@ def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
     return varied
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Variant:
     """The pipeline with some values replaced."""
 

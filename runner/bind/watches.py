@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.validation import FaultCollector
@@ -29,7 +29,7 @@ _WILD = re.compile(r"[*?]+|\[[^]]*\]")
 _BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BoundWatch:
     """One entry of `on.watch` with its folder."""
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.reply_schema import is_confidence
@@ -44,7 +44,7 @@ LEAST_FIELDS = 50
 """Reviewed fields without which nothing is calibrated: a share of 0.9 is then known to ± 0.04."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DecidedField:
     """A field of one answer, its probability, and whether it was right."""
 
@@ -53,7 +53,7 @@ class DecidedField:
     is_right: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DecidedAnswer:
     """What a person decided about one answer."""
 
@@ -75,7 +75,7 @@ class DecidedAnswer:
             yield decided.name, WeightedField(decided.raw, decided.is_right, self.weight)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReviewSampling:
     """How a step's sure answers are sampled, and how many questions are undecided."""
 
@@ -246,7 +246,7 @@ class CalibrationKey(NamedTuple):
         return " and ".join(name for name, own, others in pairs if own != others)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class StepCalibration:
     """What people decided about one step's fields with one model, prompt and schema."""
 

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from paddock.engine.system.item_samples import share_interval
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 LEAST_DECISIONS = 10
 """Least effective sample size of a bin, a field or a knot of the line: 10 of 10 right are a share
@@ -44,7 +44,7 @@ def bin_of(raw: float) -> int:
     return min(N_BINS - 1, int(raw * N_BINS))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DecisionPool:
     """Decided fields of neighbouring probabilities: sums of their weights, and what these say."""
 
@@ -82,7 +82,7 @@ class DecisionPool:
         return self.right / self.weight
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Calibration:
     """A rising line through `knots`: probability of the model, share that was right."""
 
@@ -169,7 +169,7 @@ def enough_decided(fields: Iterable[tuple[K, WeightedField]]) -> frozenset[K]:
     return frozenset(group for group, pool in pools.items() if pool.effective_n >= LEAST_DECISIONS)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReliabilityBin:
     """Fields with a probability of a range, and how many of them were right."""
 

@@ -20,7 +20,7 @@ import typer
 
 from paddock.engine.system import no_links
 from paddock.engine.system.item_samples import SEED, ItemSample
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import is_utf8, listed
 
 from .exit_status import TYPER, CommandError
@@ -251,7 +251,7 @@ def remove_old_reports(*targets: Path | None) -> None:
             target.unlink()
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class PipelineFlags:
     """Options of the commands that run a pipeline, its tests or its variants, or plan it."""
 
@@ -295,7 +295,7 @@ class PipelineFlags:
         )
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class VariedFlags(PipelineFlags):
     """Options of the commands that run variants of a pipeline."""
 

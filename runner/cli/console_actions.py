@@ -20,7 +20,7 @@ from typing import Any
 from paddock.engine.models.model_names import is_path
 from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.system import units
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.pipelines.plan import Plan, read_plan
@@ -64,7 +64,7 @@ Form = Mapping[str, str]
 log = logging.getLogger("paddock.console")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ConsoleSources:
     """What a console shows."""
 
@@ -83,7 +83,7 @@ class ConsoleSources:
     """The environment of runs."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PipelineState:
     """A pipeline that can be bound, and what it may do here."""
 
@@ -281,7 +281,7 @@ def _input_words(declared: Input, actions: ConsoleActions, file: Path) -> tuple[
 # --- models
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class ModelPull:
     """A download that was started on the console."""
 

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.processes import (
     handles_signal,
     how_it_ended,
     python_command,
     spawn_detached,
 )
+from paddock.engine.system.records import asdict, record
 from paddock.engine.system.text import counted, fit_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
@@ -61,7 +61,7 @@ class ToolRefusal(CommandError):
     """A call of an agent that is refused in words of ours and of the call alone."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunOrder:
     """What an agent or a person asks for; plain JSON values."""
 
@@ -77,7 +77,7 @@ class RunOrder:
     """The inputs are those of an earlier run: their folders were opened to that one."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _RunProcess:
     """A process that a server has started."""
 

@@ -31,7 +31,7 @@ from paddock.engine.system import hardware, light_http, units
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.engine.workers.fallbacks import (
@@ -51,7 +51,7 @@ ANSWER_TIMEOUT_S = 3.0
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Finding:
     """Result of one check."""
 
@@ -259,7 +259,7 @@ _GPU_CMAKE_FLAGS: Mapping[hardware.GpuKind, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class NativeBuild:
     """Build of the installed llama.cpp."""
 

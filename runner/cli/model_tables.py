@@ -17,7 +17,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.well_known import WELL_KNOWN, Machine, WellKnownModel
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import units
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted
 from paddock.runner.progress import printing
 
@@ -84,7 +84,7 @@ def _card_part(title: str, rows: list[tuple[str, str]]) -> str:
     return "\n".join((f"  {title}", *(line.rstrip() for line in lines)))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelRow:
     """One model on this machine, or on that of a service."""
 

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from jinja2 import Environment, StrictUndefined
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.steps.files.folder_walk import FolderWalk
 from paddock.steps.files.globs import Globs
 from paddock.steps.readers.document_kinds import is_readable_suffix
@@ -74,7 +74,7 @@ _FIELDS: dict[Documents, str] = {
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "draft.yaml.j2"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DraftAnswers:
     """What a user has, and wants of it."""
 
@@ -82,7 +82,7 @@ class DraftAnswers:
     result: Result = get_args(Result)[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DocumentsThere:
     """Documents that are in a folder before its pipeline is drafted."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.config import setting_values
 from paddock.runner.config.setting_specs import SETTING_SPECS
 from paddock.runner.progress import printing
@@ -16,7 +16,7 @@ _HIDDEN = "(set, not shown)"
 _MIB = 1024**2
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SettingRow:
     """One setting."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from paddock.engine.system.distribution import DISTRIBUTION
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.filters import FILTERS
 from paddock.pipelines.triggers import BUILT_IN_TRIGGERS
 from paddock.runner.bind.trigger_plugins import load_all_triggers
@@ -33,7 +33,7 @@ _WIDTH = 96
 _MAX_NAME_WIDTH = 34
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ParamRow:
     """One parameter of a step."""
 
@@ -43,7 +43,7 @@ class ParamRow:
     schema: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StepRow:
     """One installed step."""
 
@@ -82,7 +82,7 @@ class StepRow:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PartRow:
     """A tool, a check function, a reader or a trigger."""
 
@@ -98,7 +98,7 @@ class PartRow:
         return facts | ({"takes": self.takes} if self.takes else {})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class InstalledParts:
     """The whole catalogue."""
 
@@ -270,7 +270,7 @@ def plain_default(param: ParamRow) -> Any:
     return param.default
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StepDescription:
     """A step with its parameters."""
 

@@ -13,7 +13,7 @@ from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.checking.schema_parts import located_values
 from paddock.pipelines.comparison_keys import MetricName
@@ -33,7 +33,7 @@ QUALITY_WORDS = {
 """Of what variants are tested for, the first that is known."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FieldFigures:
     """How one field agrees with gold."""
 
@@ -68,7 +68,7 @@ class FieldFigures:
         return {**found, "labels": labels, "confusion": table}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class VariantFigures:
     """What is known of one variant."""
 
@@ -121,7 +121,7 @@ class VariantFigures:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class VariantTest:
     """A paired test of two variants; its p is corrected for all that were made."""
 
@@ -143,7 +143,7 @@ class VariantTest:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemDifference:
     """An item of which variants say different things."""
 
@@ -155,7 +155,7 @@ class ItemDifference:
     """What was asked, with the document; empty where it was not read."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Comparison:
     """What a comparison found."""
 
@@ -208,7 +208,7 @@ class Comparison:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GoldSource:
     """Gold data as given, and how its fields are compared."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.system.item_samples import binomial_cdf
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.references import REVIEW_NAMES
@@ -43,7 +43,7 @@ class CannotCalibrate(Exception):
     """What is asked for cannot be promised, or not of this step; one sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AgreementGoal:
     """What is promised: an agreement of at least `target`, with probability 1 less `delta`."""
 
@@ -84,7 +84,7 @@ class AgreementGoal:
         return n if n < _MOST_NEEDED else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ThresholdCondition:
     """`escalate.when` with its threshold left open: `confidence.min < …`, and what `or` joins."""
 
@@ -132,7 +132,7 @@ class ThresholdCondition:
         return float(names["confidence"]["min"])
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CalibratedThreshold:
     """The lowest threshold of which the agreement is promised."""
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews.reviews import Review
@@ -36,7 +36,7 @@ class UnreadableGold(Exception):
     """A file that is no gold data; one sentence with its place."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GoldRow:
     """What is right for one item."""
 
@@ -49,7 +49,7 @@ class GoldRow:
     """Whose answer it is about; empty: that of the comparison."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Gold:
     """Gold data as read, and sentences on what does not count."""
 

@@ -18,7 +18,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import canonical_json, cell_text
 from paddock.pipelines.checking.functions import grounded
 from paddock.pipelines.checking.source_index import DayAndTime, sought_in
@@ -45,7 +45,7 @@ class GoldNotFitting(ValueError):
     """A value of the gold data that its metric cannot use; the end of a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FieldMetric:
     """How a field is compared."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 
 from .comparison import QUALITY_WORDS, Comparison, VariantFigures
@@ -40,7 +40,7 @@ class NothingShared(Exception):
     """Two results that cannot be compared; the end of a sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ResultChange:
     """How a result differs from an earlier one, in sentences."""
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.system.item_samples import share_interval
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted
 
 ALPHA = 0.05
@@ -42,7 +42,7 @@ Key = TypeVar("Key")
 Scores: TypeAlias = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class IntervalEstimate:
     """A mean over items, with the bounds that hold the true one in 95 of 100 cases."""
 
@@ -56,7 +56,7 @@ class IntervalEstimate:
         return {**{name: round(value, 4) for name, value in bounds.items()}, "n": self.n}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PairedTest:
     """Whether two variants differ on the same items."""
 

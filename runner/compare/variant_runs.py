@@ -23,7 +23,7 @@ from typing import Any
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan, read_plan
@@ -49,7 +49,7 @@ from paddock.runner.settings import STATE_FOLDER, Settings
 from .variants import ComparedPart, compared_part
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemAnswer:
     """What one variant made of one item."""
 
@@ -77,7 +77,7 @@ class ItemAnswer:
         return self.error is None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class VariantRun:
     """How the run of a variant ended."""
 
@@ -95,7 +95,7 @@ class VariantRun:
     """Of the compared step's answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ComparedPipeline:
     """What is compared, and how it is run."""
 
@@ -269,8 +269,8 @@ def _item_answer(
     """Return what became of an item, and what its calls cost when they were made."""
     prompt, completion, first_call_hash = 0, 0, ""
     busy: list[tuple[float, float]] = []
-    for record in steps:
-        for call in record.calls:
+    for step_record in steps:
+        for call in step_record.calls:
             row = ledger.call(call.hash) if call.kind == "chat" else None
             if row is None:
                 continue
@@ -283,7 +283,7 @@ def _item_answer(
                 busy.append((call.began + call.queue_s, call.began + call.seconds))
             prompt += usage.prompt_tokens
             completion += usage.completion_tokens
-            if record.id == step:
+            if step_record.id == step:
                 first_call_hash = first_call_hash or call.hash
     answer = ItemAnswer(
         item.key,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression, steps_read
@@ -106,7 +106,7 @@ def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) ->
 # --- the part of a variant that is run
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ComparedPart:
     """What is run of a variant."""
 

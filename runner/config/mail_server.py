@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import NotifyKeys
@@ -20,7 +20,7 @@ PORTS = {"smtp": 25, "smtps": 465}
 SUBMISSION_PORT = 587  # the port for mail submission
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MailServer:
     """Mail server of `smtp://[user:password@]host[:port]` or `smtps://`."""
 

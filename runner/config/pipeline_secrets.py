@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
 from paddock.engine.system.no_links import open_file
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import SecretKeys
@@ -136,7 +136,7 @@ class RedactedError(Exception):
     """An error that contained a secret, redacted."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Secrets:
     """The values by their names, and what takes them out of texts."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .setting_values import BadValue
 
@@ -20,7 +20,7 @@ _ADDRESS_REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ServiceAddress:
     """Where a service listens, or is asked."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from . import setting_values
 from .service_address import service_address
@@ -24,7 +24,7 @@ class SettingsError(Exception):
         super().__init__(f"{origin}: {problem}\n  {remedy}")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SettingSpec:
     """One setting: how its value is read, and which field of `Settings` it fills."""
 

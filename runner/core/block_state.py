@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.typed_rows import TypedRows
@@ -46,7 +46,7 @@ from .traces.scopes import ItemKey
 from .traces.verify import Case
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemsAround:
     """The items around a block, or around a pipeline that a step runs, and what these hand on.
 
@@ -79,7 +79,7 @@ _ENDS = {Phase.DONE: ItemState.DONE, Phase.SKIPPED: ItemState.SKIPPED}
 """Where what is reported tells of the run."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class BlockState:
     """A block, or a step outside of blocks as a block of one item, while it runs."""
 

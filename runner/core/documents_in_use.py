@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.runner.ledger.filed_store import FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .traces.block_work import ItemWork
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class DocumentInUse:
     """The document of an item that is being done."""
 
@@ -41,7 +41,7 @@ class DocumentInUse:
         return self.is_away and (self.row.target is not None or self.row.is_deleted)
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class DocumentsInUse:
     """The documents of a run's items.
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from paddock.engine.system.item_samples import SEED, binomial_cdf, draw
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.expressions import Expression
 from paddock.runner.bind.answer_names import review_names
@@ -39,7 +39,7 @@ _ALARM = 0.01
 """The chance of a false alarm: small, since each run looks again."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EscalationPass:
     """One pass over a block's items: which of their calls are put off."""
 
@@ -90,7 +90,7 @@ class EscalationPass:
             raise PutOff
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Escalated:
     """Why a larger model is asked, and what was said before."""
 

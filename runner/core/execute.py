@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.tasks import task_group
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
@@ -243,7 +243,7 @@ class Execute(Walk):
             await Pruner(self.context).sweep(outdated, self.ended)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _SubPipelineRun:
     """Implements `paddock.steps.base.SubPipelines` for one step."""
 

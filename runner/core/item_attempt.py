@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode, BoundStep
@@ -50,7 +50,7 @@ from .traces.scopes import owner_of
 from .traces.verify import Case
 
 
-@dataclass(slots=True, kw_only=True)
+@record(slots=True, kw_only=True)
 class ItemAttempt:
     """What becomes known of an item while its steps run."""
 
@@ -157,8 +157,8 @@ class ItemAttempt:
     def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
         """Return by hash what a step had asked before the item was put off."""
         by_hash: dict[str, list[CallRecord]] = {}
-        for record in () if self.work is None else self.work.begun:
-            for call in record.calls if record.id == step else ():
+        for step_record in () if self.work is None else self.work.begun:
+            for call in step_record.calls if step_record.id == step else ():
                 by_hash.setdefault(call.hash, []).append(call)
         return by_hash
 
@@ -205,7 +205,7 @@ class ItemAttempt:
         return kept_paths(self.dependencies | self.outputs.dependencies)
 
 
-@dataclass(slots=True, kw_only=True)
+@record(slots=True, kw_only=True)
 class StepAttempt:
     """One step of an item, or outside of blocks, with its retries."""
 
@@ -264,7 +264,7 @@ class StepAttempt:
         return replace(self, step=self.step.escalated)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemEnd:
     """How an attempt at an item ended."""
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -57,7 +57,7 @@ from .traces.world import PreparedWorld, World
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@record(slots=True, eq=False, kw_only=True)
 class Judge:
     """Judges the items of one pipeline; that of an inner one is a copy with another `bound`."""
 

@@ -9,7 +9,7 @@ import os
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import whole_spec
@@ -37,7 +37,7 @@ _CLOCK_SLACK_S = 2.0  # a file system's clock goes in steps of up to two seconds
 _SMALL_BYTES = 256 * 1024  # read in 0.2 ms, which is less than a thread takes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, slots=True, eq=False)
 class ItemRecorder:
     """Records the items of one pipeline, also of one that a step runs."""
 

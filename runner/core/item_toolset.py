@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from paddock.pipelines.mcp_servers import McpServer
 
 
-@dataclass
+@record
 class ToolRuntime:
     """What the tools of a run share. It belongs to the run's event loop."""
 
@@ -65,7 +65,7 @@ class ToolRuntime:
         return servers
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemToolset:
     """Implements `paddock.steps.base.Toolset` for one step of one item."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.expressions import ExpressionError, Reference, steps_read
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
@@ -41,7 +41,7 @@ class LeftBy(Enum):
     """What it reads has filed items alone."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Left:
     """Why a node is left as it is, or why those that read it are."""
 
@@ -56,7 +56,7 @@ class Left:
         return f"'{node}' is left as it is: {self.why}."
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class StepsLeft:
     """Steps and blocks of one pipeline that are left as they are, and what makes others so."""
 
@@ -157,7 +157,7 @@ class StepsLeft:
 # --- what a block lacks
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LackingItems:
     """Items of a block without a result that may yet have one, by why they have none."""
 

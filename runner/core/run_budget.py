@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.units import duration
 from paddock.pipelines.triggers import BudgetKeys
 
 from .run_context import RunContext
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Spent:
     """What a run has spent so far, and on how many items."""
 

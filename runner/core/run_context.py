@@ -13,7 +13,7 @@ from pathlib import Path
 
 from paddock.engine.request import Pool
 from paddock.engine.system.crash_isolation import SuspectRoom
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import GroupedCalls
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
@@ -37,7 +37,7 @@ ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | No
 """(step or block, keys of its items) → shows them while they run; None: nowhere."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class RunContext:
     """What every part of a run shares."""
 

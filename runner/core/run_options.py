@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from paddock.steps.base import CallCache, Toolset
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """What the caller asks for besides the pipeline and its inputs. Plain values."""
 
@@ -92,7 +92,7 @@ class CallTape(Protocol):
         """Return the cache of a step's other calls."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class RunEnvironment:
     """What a run uses of the process that starts it."""
 
@@ -123,7 +123,7 @@ class RunEnvironment:
         return self.stop.is_set() or self.stop_gate.is_closed
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PreparedRun:
     """A pipeline that is read, checked and bound."""
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from paddock.engine.request import Usage
-from paddock.engine.system.light_dataclasses import asdict, dataclass, field
+from paddock.engine.system.records import asdict, field, record
 from paddock.runner.bind.bound import BoundStep
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CallRecord:
     """One call that a step made, of a model or a tool."""
 
@@ -49,7 +49,7 @@ class CallRecord:
         )
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class StepRecord:
     """One step of an item."""
 
@@ -92,7 +92,7 @@ def answer_of(outputs: Mapping[str, Any]) -> Any:
     return outputs.get("text") if value is None else value
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StepTotals:
     """Totals of a step in a run, over all items."""
 
@@ -123,7 +123,7 @@ class StepTotals:
         return StepTotals(**{name: value - less[name] for name, value in asdict(self).items()})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemSource:
     """The file that an item is."""
 

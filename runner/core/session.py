@@ -15,7 +15,7 @@ from typing import Any
 
 from paddock.engine.memory.pool_stats import stats_of
 from paddock.engine.system import files, tasks
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.typed_rows import TypedRows, without_types
@@ -61,7 +61,7 @@ from .traces.scopes import PipelineScopes
 from .traces.world import World
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunSession:
     """What one run or plan has open."""
 

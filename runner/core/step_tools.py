@@ -14,7 +14,7 @@ from typing import Any
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.crash_isolation import SuspectRoom
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.scoped_reply import ScopedReply
@@ -85,7 +85,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BoundModels:
     """Implements `paddock.steps.base.ModelResolver` over a pipeline's aliases and the defaults."""
 
@@ -106,7 +106,7 @@ class BoundModels:
         raise StepError(f"there is no model to {role} with.", remedy="Name one under `models`.")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemLog:
     """Implements `paddock.steps.base.StepLog`: prefixes notes with the item."""
 
@@ -132,7 +132,7 @@ class ItemLog:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LabelEmbedder:
     """Embeds labels that are new to a list, by way of the ledger."""
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files, private_files
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.light_dataclasses import asdict, dataclass
+from paddock.engine.system.records import asdict, record
 from paddock.runner.settings import Settings, UnattendedSettings
 
 MOST_SOCKET_LETTERS = 100  # the longest is 108 on Linux, 104 on macOS
@@ -30,7 +30,7 @@ class DaemonError(Exception):
     """The local service cannot be used here. The message has the reason and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DaemonPaths:
     """Names of one daemon's files."""
 
@@ -103,7 +103,7 @@ def make_daemon_folders(paths: DaemonPaths) -> DaemonPaths:
     return paths
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DaemonInfo:
     """A running daemon: one model pool behind a socket."""
 

@@ -34,7 +34,7 @@ from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.http import QuietServer
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import wait_for_event
 from paddock.runner.settings import Settings
 
@@ -57,7 +57,7 @@ _SHOWN_OF_MODEL = (
 )  # fmt: skip
 
 
-@dataclass
+@record
 class DaemonState:
     """State that the routes share."""
 

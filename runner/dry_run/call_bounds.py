@@ -6,13 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.core.failures import Cause, max_retries
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CallBounds:
     """How many calls are made of each model, at most and at least."""
 

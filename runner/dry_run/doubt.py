@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from enum import Flag, auto
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.expressions import Reference, steps_read
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads
@@ -32,7 +32,7 @@ class Doubt(Flag):
     """It may not be done at all: its calls, and those of what reads it, are made at most."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Estimate:
     """Calls and outputs of one step or block; of one that cannot be tried, by the YAML alone."""
 
@@ -62,7 +62,7 @@ class ItemEnds(Exception):
         super().__init__(str(error))
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Spread:
     """What is in doubt about the nodes of an item so far, and so about those behind them.
 

@@ -29,7 +29,7 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 from paddock.engine.system.files import TemporaryFile
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.core.calls.call_cache import ChunkListener, LedgerPool
 from paddock.runner.core.calls.call_rows import cached_reply, cached_vectors
@@ -57,7 +57,7 @@ _SURELY_FITS = 0.25
 which takes a second to load. An answer keeps at most as much free unless its author said more."""
 
 
-@dataclass
+@record
 class AskedPrompts:
     """What a dry run has asked for so far."""
 
@@ -218,7 +218,7 @@ class DryPool(LedgerPool):
             raise ReplyNotCached
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class DryReply(ScopedReply):
     """The step's `reply`: an unknown answer passes its checks."""
 
@@ -256,7 +256,7 @@ class DryOutputs(ItemOutputs):
     async def note_rows_read(self, store: Path) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DryStores:
     """Implements `paddock.steps.base.VectorStores`: stores are read, never written."""
 
@@ -271,7 +271,7 @@ class DryStores:
         return DryStore(*given, pool=self.pool)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class DryStore(StoreHandle):
     """A store that is only read."""
 

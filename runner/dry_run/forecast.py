@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.runner.core.outputs.same_output_file import PossibleOutputs
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
@@ -29,7 +29,7 @@ _KEPT_FOR_STEPS_S = 1.0
 """Of that, for top-level steps: by the YAML alone, nothing bounds a `reduce` behind many items."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class PlanCost:
     """Model calls and tokens of a run. Tokens become unknown as soon as one part of them is."""
 
@@ -83,7 +83,7 @@ class PlanCost:
             yield ref, speeds.workload(n_calls, *(n_tokens * part / then for part in parts))
 
 
-@dataclass
+@record
 class PlanForecast:
     """What is known of a plan, with the pipelines that its steps run."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from paddock.engine.system.item_samples import SEED, draw
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
@@ -33,7 +33,7 @@ from .forecast import PlanForecast
 from .step_estimate import StepEstimator
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class ItemEstimator:
     """Walks the steps of one item, or of a pipeline that one of them runs, without effects."""
 

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import BoundStep
@@ -51,7 +51,7 @@ from .forecast import PlanForecast
 _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StepEstimator:
     """Estimates a step of one item, with its own model and with a larger one."""
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import is_utf8
 from paddock.runner.bind.bound import BoundPlan
 from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX, is_temporary, is_temporary_path
@@ -26,7 +26,7 @@ HOT_FOLDERS = (PROCESSING, DONE, FAILED)
 """Folders of a hot folder that hold no unclaimed documents."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WatchSpec:
     """One entry of `on.watch`, with its path rendered."""
 

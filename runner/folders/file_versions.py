@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 FileIdentity: TypeAlias = tuple[int, int]
 """(size, mtime_ns + ctime_ns) of one version of a file; of an older Paddock (size, mtime_ns)."""
@@ -22,7 +22,7 @@ UNKNOWN_FILE: FileIdentity = (-1, -1)
 """The version of a file that is in an order; in the ledger an older Paddock wrote it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FileVersion:
     """One version of a file, as it was seen. `relpath` has forward slashes."""
 

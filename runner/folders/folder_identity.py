@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from paddock.engine.system.hardware import psutil_module
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 _SILENT_FILE_SYSTEMS = frozenset(
     (
@@ -36,7 +36,7 @@ def reports_no_events(file_system: str) -> bool:
     return name in _SILENT_FILE_SYSTEMS or (name.startswith("fuse") and name != "fuseblk")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FolderIdentity:
     """Which folder lies at a path."""
 
@@ -58,7 +58,7 @@ class FolderIdentity:
         return tuple(at for at, what in self.mounts.items() if now.mounts.get(at) != what)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Mount:
     """One mounted file system."""
 

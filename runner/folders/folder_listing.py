@@ -11,13 +11,13 @@ import os
 import stat
 from pathlib import Path
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from .file_filter import WatchFilter
 from .file_versions import FileVersion, file_version_at
 
 
-@dataclass
+@record
 class FolderListing:
     """The files below a root at a time."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import no_links
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.files.folder_walk import is_temporary_path
@@ -28,7 +28,7 @@ if sys.platform == "linux":
     import fcntl
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UnsettledFile:
     """A version that was first seen at `since` (seconds of a monotonic clock)."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 FILED = ""
 """`Entry.gone` of an item that is filed, which is not deleted. A scope may have 100,000."""
@@ -45,7 +45,7 @@ class LedgerError(Exception):
     """The ledger cannot be used. The message says why, and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Entry:
     """One finished item, as it was recorded."""
 
@@ -112,7 +112,7 @@ def read_written(outputs: str | None) -> dict[str, str]:
     return read if isinstance(read, dict) else dict.fromkeys(read, "")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemRow:
     """An entry with the step that it belongs to."""
 
@@ -121,7 +121,7 @@ class ItemRow:
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunRow:
     """One run, as it was recorded."""
 
@@ -154,7 +154,7 @@ class RunRow:
         return is_variant(self.file)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OutputRow:
     """A file that an item wrote, or is about to write."""
 
@@ -169,7 +169,7 @@ class OutputRow:
     """When it was recorded: a file that changed later is compared by its content."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CallRow:
     """One model call with its raw reply."""
 
@@ -192,7 +192,7 @@ class CallRow:
     at: float = field(default=0.0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LineageRow:
     """What an item's entry was made from."""
 
@@ -209,7 +209,7 @@ class LineageRow:
     """The source, and each step with its calls, in order; see `runner/core/run_records.py`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StoredRow:
     """What an item has in a vector store."""
 
@@ -224,7 +224,7 @@ class StoredRow:
     at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AttemptRow:
     """An item that a run has begun; removed when the item ends normally."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .database import queries
 from .ledger import Ledger
@@ -21,7 +21,7 @@ MOVED_BY_WATCH = ""
 """In place of a move's digest: whatever was in the file that a hot folder's watch moved."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MoveRow:
     """A file that was moved away, or is about to be."""
 
@@ -71,7 +71,7 @@ def list_order(name: str, key: str) -> ListOrder:
     return name, len(key), key
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FiledStore:
     """The moves and the filed items that a ledger knows."""
 

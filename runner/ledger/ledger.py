@@ -23,7 +23,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from paddock.engine.system import file_locks, files, private_files
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .database import queries
 from .database.known_ledgers import enter_host, entry_of, entry_place
@@ -460,7 +460,7 @@ def postgres_module() -> ModuleType:
         ) from error
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class ObjectStore:
     """A folder of values, each named by its sha256 and never changed."""
 

@@ -11,14 +11,14 @@ import time
 from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .database import queries
 from .entries import LineageRow, StoredRow
 from .ledger import Ledger
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LineageStore:
     """The lineage rows of one ledger."""
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import file_locks, files, processes
-from paddock.engine.system.light_dataclasses import dataclass, field, fields
+from paddock.engine.system.records import field, fields, record
 from paddock.engine.system.text import last_part
 from paddock.engine.system.units import DAY_S
 from paddock.runner.config.setting_specs import SettingsError
@@ -59,7 +59,7 @@ _MAIN_CODE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RetentionLimits:
     """What may be removed; times in seconds since 1970."""
 
@@ -69,7 +69,7 @@ class RetentionLimits:
     """0: no limit."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class SweepResult:
     """What was removed, or would be."""
 
@@ -97,7 +97,7 @@ class SweepResult:
         return {name: getattr(self, name) for name in names}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CleanResult:
     """What was removed, and in `faults` errors of ledgers and settings."""
 
@@ -245,7 +245,7 @@ class _OwnFolder:
             os.close(self.handle)
 
 
-@dataclass
+@record
 class _Sweeper:
     """The cleaning of one ledger. Removes only files that have the names which it wrote."""
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.units import iso_time
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.progress.report import outcome_of
@@ -22,7 +22,7 @@ from .own_state import LEDGER_FILE
 from .run_store import DIED, RunStore, run_status
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LedgerFolder:
     """One folder of pipelines with a ledger."""
 
@@ -49,7 +49,7 @@ BAD_STATUSES = ("failed", "quarantined", "interrupted", "budget", "suspended", D
 MAX_RUNS_SEARCHED = 100_000  # if only some of them are wanted
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PastRun:
     """One run of one ledger."""
 
@@ -110,7 +110,7 @@ class PastRun:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunHistory:
     """Runs, and in `faults` errors of ledgers that could not be read."""
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import psutil
 
 from paddock.engine.system import file_locks, files, private_files
-from paddock.engine.system.light_dataclasses import asdict, dataclass
+from paddock.engine.system.records import asdict, record
 from paddock.engine.system.text import canonical_json
 
 from .entries import LedgerError, is_variant, stored_path, whole_file
@@ -45,7 +45,7 @@ class SkippedByGroup(Locked):
     """Another run of its group is at work, and `on_conflict` is `skip`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LockHolder:
     """The run that holds a lock or a turn."""
 
@@ -82,7 +82,7 @@ class LockHolder:
 TURN_POLL_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TurnWait:
     """How long to wait for other runs, and how to report that."""
 

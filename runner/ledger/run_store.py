@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from paddock.engine.system.hardware import psutil_module
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.units import iso_time
 
 from .database import queries
@@ -26,7 +26,7 @@ DIED = "died"
 _CLOCK_TOLERANCE_S = 5.0  # a process starts before its run, but clocks differ
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunStore:
     """The runs of one ledger."""
 

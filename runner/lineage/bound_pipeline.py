@@ -16,7 +16,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
@@ -68,7 +68,7 @@ def bound_now(
     return BoundPipeline(own, bound, settings, given, hidden, is_elsewhere)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class BoundPipeline:
     """A pipeline that is bound with the inputs of an item's run."""
 

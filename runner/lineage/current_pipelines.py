@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.rule_sources import are_unchanged, is_decided_alone
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .bound_pipeline import BoundPipeline
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CurrentPipelines:
     """The pipelines of one ledger's items; none is looked at twice."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from paddock.engine.system.light_dataclasses import asdict, dataclass, field
+from paddock.engine.system.records import asdict, field, record
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.output_index import FileCondition
 from paddock.runner.progress.reasons import Reason
@@ -15,7 +15,7 @@ from paddock.runner.render.reviewed_answers import ReviewRecord
 FileState = Literal["same", "changed", "gone"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LineageFile:
     """A file that went into an item."""
 
@@ -25,7 +25,7 @@ class LineageFile:
     """Compared with the file now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class LineageCall:
     """One call of a model or a tool."""
 
@@ -51,7 +51,7 @@ class LineageCall:
     """Whether `paddock clean` removed its texts."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LineageStep:
     """One step of an item."""
 
@@ -64,7 +64,7 @@ class LineageStep:
     calls: tuple[LineageCall, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LineageChange:
     """One change since the item was done."""
 
@@ -77,7 +77,7 @@ class LineageChange:
         return str(self.reason)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Origin:
     """Origin of one file, or of an item's rows in a store."""
 
@@ -128,7 +128,7 @@ class Origin:
         return fields
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PathLineage:
     """What `paddock why` says of a path."""
 

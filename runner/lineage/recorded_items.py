@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.expressions import steps_read
 from paddock.runner.core.run_records import WROTE, ItemSource, read_source
 from paddock.runner.core.traces.dependencies import (
@@ -33,7 +33,7 @@ from paddock.runner.ledger.lineage_store import LineageStore
 MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ScopeOwner:
     """The step or block that a scope of the ledger stands for, in its folders."""
 
@@ -66,7 +66,7 @@ class ScopeOwner:
         return self.step.removesuffix(self.id)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RecordedItem:
     """What the ledger knows of one item, as it was done last; `str` names it."""
 
@@ -154,7 +154,7 @@ class ItemOutput(NamedTuple):
     """Whether it is an output of the item as that was done last."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RecordedItems:
     """Finds the items of one ledger."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.core.run_records import CallRecord, read_lineage
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
@@ -14,7 +14,7 @@ from .path_lineage import LineageCall, LineageStep
 from .recorded_items import RecordedItem, RecordedItems
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RecordedSteps:
     """The steps of the items of one ledger."""
 

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from markupsafe import Markup, escape
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import shorten
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.database import queries
@@ -45,7 +45,7 @@ _NOT_COMPARED = Markup(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunItemChange:
     """An item of either run; its state is empty where a run did not do it."""
 
@@ -110,7 +110,7 @@ def _state(item: RunItem | None) -> str:
     return "done" if item.state in WORK else item.state
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _RunAnswers:
     """What is on record of the items of one run."""
 

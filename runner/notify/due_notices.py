@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
-from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
+from paddock.engine.system.records import asdict, record, replace
 from paddock.runner.progress.report import ItemReport, Report
 
 Event = Literal["failed", "quarantined", "recovered", "waiting"]
@@ -26,7 +26,7 @@ _STATUSES_WITHOUT_NOTICE = ("interrupted", "budget", "suspended")
 _DIGESTS, _TIMES = ("items", "waiting"), ("failed_at", "quarantined_at", "waiting_at")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SentState:
     """What was last sent to one receiver."""
 
@@ -61,7 +61,7 @@ class SentState:
             return cls()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Notice:
     """One event to send, and the receiver's state after it."""
 

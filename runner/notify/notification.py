@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted, shorten
 from paddock.runner.progress.report import ItemReport, Report
 
@@ -24,7 +24,7 @@ MOST_LINES = 20  # in the text
 MOST_ERROR_CHARS = 500  # of one item's error, or key
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Notification:
     """One message, in the formats of the three channels."""
 

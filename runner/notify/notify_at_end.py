@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.config.mail_server import undeliverable_mail
 from paddock.runner.progress.report import Report
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from paddock.runner.settings import Settings
 
 
-@dataclass
+@record
 class ReportedEnd:
     """How a run ended, once it is known."""
 

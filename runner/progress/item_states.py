@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum, StrEnum, auto
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 
 class Phase(Enum):
@@ -95,7 +95,7 @@ class ItemState(StrEnum):
 _S = ItemState
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Wait:
     """What items in a state of their own wait for, in words."""
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paddock.engine.system import units
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from . import printing
 from .item_states import APART, BAD, ItemState
@@ -177,7 +177,7 @@ def _one_line(text: str, width: int) -> Text:
     return line
 
 
-@dataclass
+@record
 class _TransferStep:
     """One line of the bars."""
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .events import Observer
 from .item_states import ItemState
@@ -21,7 +21,7 @@ RUN_TAG = "paddock"
 """Tag of every flow run of a pipeline."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PrefectState:
     """The state of a run or a task; on Prefect's page `type` is the colour, `name` the text."""
 
@@ -38,7 +38,7 @@ def quarantined(message: str) -> PrefectState:
     return PrefectState("FAILED", "Quarantined", message)
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class TaskChunk:
     """A running top-level step or block, or some items of a block."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum, StrEnum, unique
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import listed
 
 _MOST_NAMED = 3
@@ -173,7 +173,7 @@ class Why(Enum):
         return Reason(self, about)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Reason:
     """One reason; `str` is its sentence."""
 

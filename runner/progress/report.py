@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from paddock.engine.system.light_dataclasses import asdict, astuple, dataclass, field, replace
+from paddock.engine.system.records import asdict, astuple, field, record, replace
 from paddock.engine.system.text import counted, listed, one_line
 from paddock.pipelines.errors import did_you_mean
 
@@ -35,7 +35,7 @@ MOST_SHOWN_FAILURES = 3
 """In what a notebook shows of a report."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemReport:
     """One item of a block, or one top-level step that calls a model (`key` is then its id)."""
 
@@ -70,7 +70,7 @@ class ItemReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FiledCounts:
     """Filed items, and how many of them are no longer what a run from scratch would make."""
 
@@ -98,7 +98,7 @@ class FiledCounts:
         return f"Filed: {self.n:,}{noted}." if self.n else ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class QuarantineCounts:
     """What of a run that came to its end makes its exit status 3."""
 
@@ -119,7 +119,7 @@ class QuarantineCounts:
         return bool(n_counted or self.without_result)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Report:
     """How a run ended."""
 
@@ -359,7 +359,7 @@ _OUTCOMES = {"unsampled": "not in the sample"}
 _STATUS_CODES = {"failed": 1, "budget": 5, "suspended": 5, "interrupted": 130}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PlanItem:
     """State of one item in a plan, and why."""
 
@@ -386,7 +386,7 @@ class PlanItem:
         return {"step": self.step, "key": self.key, "state": self.state.value, "why": self.why}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PlanReport:
     """What a run would do; a number that is not known is None."""
 

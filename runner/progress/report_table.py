@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.tables.table_files import missing_library, with_libraries
@@ -20,7 +20,7 @@ ITEM_COLUMNS = ("item_key", "item_state", "item_error")
 _MOST_SHOWN_ROWS = 10
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReportTable:
     """Rows with the types that the reply's schema or the step gives them.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from paddock.engine.system import units
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import counted
 
 from . import printing
@@ -27,7 +27,7 @@ Clock = Callable[[], float]
 _RATE_WINDOW_S = 10.0  # long enough to be steady, short enough to follow a change of model
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class TokenRate:
     """Tokens a second over the last few seconds."""
 
@@ -52,7 +52,7 @@ class TokenRate:
         return sum(n for _, n in recent) / max(1.0, now - recent[0][0])
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class StepProgress:
     """One top-level step or block."""
 

@@ -15,14 +15,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from paddock.engine.request import Usage
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 # A token of an answer takes as long as so many of a prompt: 3 to 6 with 8 sequences in a batch on
 # processors (benchmarks/decode.py). It evens out where all items are alike.
 ANSWER_WEIGHT = 4.0
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class OpenCall:
     """A model call, from when it is asked."""
 
@@ -46,7 +46,7 @@ class OpenCall:
         return _read_tokens(self.usage) + ANSWER_WEIGHT * self.usage.completion_tokens
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _CallSums:
     """Sums over calls that have ended."""
 

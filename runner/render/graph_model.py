@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system import units
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
@@ -31,7 +31,7 @@ BoxState = Literal["none", "done", "fresh", "failed", "running", "left"]
 _ENDED_STATUSES = ("completed", "quarantined")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LastStepRun:
     """Result of a step or block in the last run."""
 
@@ -47,7 +47,7 @@ class LastStepRun:
     known_calls: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GraphBox:
     """A step, or a block or sub-pipeline with its content."""
 
@@ -63,7 +63,7 @@ class GraphBox:
     last: LastStepRun = LastStepRun()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LastRunSteps:
     """Results of each step in the last run."""
 
@@ -82,7 +82,7 @@ def pipeline_boxes(
     return _BoxBuilder(last.steps, within).of(_GraphLevel(plan, last.otherwise))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _GraphLevel:
     """A pipeline whose boxes are built, and the path to it."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 from paddock.runner.calibration.isotonic_fit import ReliabilityBin
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReviewedAnswer:
     """What a person decided, or is asked, about a step's answer for one item; texts for people."""
 
@@ -35,7 +35,7 @@ class ReviewedAnswer:
         return {path: value for path, _, value in self.changes}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReliabilityTable:
     """How often a step's values were right, by their confidence, as far as people have looked."""
 
@@ -77,7 +77,7 @@ class ReliabilityTable:
         return words
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReviewRecord:
     """The answers of one run, or of one item, and how reliable their confidence is."""
 

@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.runner.core import run_records
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import ItemRow, LineageRow
@@ -30,7 +30,7 @@ TOOL_KIND = "tool"
 """Kind of calls of tools."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunItem:
     """One item, or a top-level step that is one."""
 
@@ -60,7 +60,7 @@ class RunItem:
         return self.state in BAD
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunCall:
     """One call; times in seconds since the run began."""
 
@@ -83,7 +83,7 @@ class RunCall:
         return self.kind != TOOL_KIND
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunDetails:
     """One run."""
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.steps.tables.row_formats import UnreadableRows, format_rows, parse_rows
@@ -33,7 +33,7 @@ _VERBS: Mapping[str, Verb] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SheetFault:
     """What is wrong with a line of an imported file."""
 
@@ -50,7 +50,7 @@ class UnreadableSheet(Exception):
     """A file that is no table of reviews; a sentence that follows the file's name."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class SheetDecision:
     """The decision of a file about one answer."""
 

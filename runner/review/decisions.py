@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from paddock.engine.system import units
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import AnswerFault, Check
 from paddock.pipelines.schema_validation import schema_fault
@@ -51,7 +51,7 @@ LEASE_S = 120.0
 """How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AcceptedTogether:
     """What one decision on several answers did."""
 

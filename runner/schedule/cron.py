@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 CatchUp = Literal["none", "latest", "all"]
 
@@ -35,7 +35,7 @@ _MACROS = {
 _STEPS_BACK = (timedelta(hours=2), timedelta(days=2), timedelta(days=62), timedelta(days=1_500))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CronSchedule:
     """A schedule of a pipeline file."""
 

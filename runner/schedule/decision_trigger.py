@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import canonical_json, counted
 from paddock.runner.ledger.entries import LedgerError
@@ -34,7 +34,7 @@ _AGAIN = Backoff(10.0, 600.0)  # a run that was skipped or ended early
 _DONE = ("completed", "quarantined", "failed", "cancelled")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DecidedRun:
     """A run that decisions wait for."""
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from paddock.engine.system import files
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.variations import comparison_notes
@@ -43,7 +43,7 @@ FileStamp = tuple[int, int, int]
 """Size, modification time and inode: they change when a file does."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PipelineChanges:
     """What one scan found. `triggered` are all current pipelines."""
 
@@ -54,7 +54,7 @@ class PipelineChanges:
     """Messages for people, each once."""
 
 
-@dataclass
+@record
 class _KnownFile:
     stamp: FileStamp
     since: float
@@ -72,7 +72,7 @@ class _KnownFile:
     n_missed: int = 0
 
 
-@dataclass
+@record
 class PipelineFinder:
     """Finds pipelines. `flags` are the command line's settings.
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.runner.folders.file_filter import WatchSpec, watch_specs
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.entries import stored_path
@@ -20,7 +20,7 @@ from .triggered_pipeline import TriggeredPipeline
 from .triggers import TriggerDesk
 
 
-@dataclass
+@record
 class FolderTrigger:
     """An entry of `on.watch`: its orders carry the files as they have settled."""
 

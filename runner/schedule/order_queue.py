@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from paddock.engine.system import private_files
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import one_line
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.database.sqlite_file import primary_code
@@ -89,7 +89,7 @@ class QueueBroken(Exception):
     """The queue cannot be read or written: a full disk, a damaged file."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OrderReceipt:
     """What became of a demand."""
 

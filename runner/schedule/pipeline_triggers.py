@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddock.engine.system import files
-from paddock.engine.system.light_dataclasses import replace
+from paddock.engine.system.records import replace
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_written_starts
 from paddock.runner.config.setting_values import PERMISSIONS

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import http
-from paddock.engine.system.light_dataclasses import replace
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted, encodable, map_texts, one_line
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon import prefect_client

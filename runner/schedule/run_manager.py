@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import TaskSet
 from paddock.engine.wire import from_plain
@@ -51,7 +51,7 @@ _GOES_ON: Mapping[StopReason | None, str] = {
 log = logging.getLogger("paddock.up")
 
 
-@dataclass
+@record
 class ManagedRun:
     """An order at work."""
 
@@ -95,7 +95,7 @@ def is_superseded_by_schedule(order: Order, pipeline: TriggeredPipeline, now: da
     )
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ManagerOptions:
     """Options of `RunManager`."""
 

@@ -32,9 +32,9 @@ from paddock.engine.system.frames import (
     pack_frame,
     read_frame_async,
 )
-from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.engine.system.processes import how_it_ended
+from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import TaskSet, end, running
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.api import FILE_THREADS
@@ -45,7 +45,7 @@ from paddock.runner.workers.order import Order
 log = logging.getLogger("paddock.up")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PrefectPlace:
     """Where Prefect shows a run; empty where no server answers."""
 
@@ -53,7 +53,7 @@ class PrefectPlace:
     deployment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunTask:
     """What a process is started for."""
 
@@ -67,7 +67,7 @@ class RunTask:
     """Password of our own Prefect server."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StopRequest:
     """Stop the run at work, after the current item or at once."""
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 from .cron import CatchUp
 from .time_windows import TimeWindow
@@ -20,7 +20,7 @@ PAUSED = "waits: it is paused"
 OnConflict = Literal["queue", "skip", "cancel_running"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunRule:
     """What a pipeline's file sets for its runs."""
 
@@ -36,7 +36,7 @@ class RunRule:
     """Why its ledger cannot be used now: a run would fail."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DueRun:
     """A waiting run that is due."""
 
@@ -49,7 +49,7 @@ class DueRun:
     """A person holds back the runs of its pipeline, or of its trigger."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ActiveRun:
     """A run that is running."""
 
@@ -63,7 +63,7 @@ class ActiveRun:
     """Else it has the turn of its group, whose name is its id: it was started by hand, say."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StartDecision:
     """What becomes of a due run, or of a running one that must stop."""
 

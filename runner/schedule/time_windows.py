@@ -9,10 +9,10 @@ from __future__ import annotations
 from datetime import datetime, time, tzinfo
 from zoneinfo import ZoneInfo
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TimeWindow:
     """From one time of day to another, also across midnight; equal times: always."""
 

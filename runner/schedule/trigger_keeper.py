@@ -19,7 +19,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import TaskSet, running, wait_for_event
 from paddock.runner.ledger.ledger import Ledger
@@ -47,7 +47,7 @@ def _status_of(trigger: Trigger, now: datetime) -> dict[str, Any]:
     return state
 
 
-@dataclass
+@record
 class _Running:
     trigger: Trigger
     desk: TriggerDesk

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
@@ -38,7 +38,7 @@ _LOOKS_TRIGGERED = re.compile(r"^on\s*:", re.MULTILINE), re.compile(r"^steps\s*:
 _RANKS = {"interactive": 0, "normal": 1, "batch": 2}
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class TriggeredPipeline:
     """One pipeline under `paddock up`."""
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import encodable, one_line
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.workers.order import Order
@@ -70,7 +70,7 @@ class Trigger(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class UnservedTrigger:
     """A trigger that cannot run as its file is now, and says why."""
 
@@ -88,7 +88,7 @@ class UnservedTrigger:
         return {"text": f"not served: {self.why}"}
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class TriggerDesk:
     """What a running trigger works with."""
 

@@ -26,7 +26,7 @@ from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.runner.review.page_access import CONSOLE_PATH
 from paddock.runner.workers.order import Order, OrderEnd
 
@@ -112,7 +112,7 @@ def _label(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()  # a file's name may be no text
 
 
-@dataclass
+@record
 class UpMetrics(Collector):
     """Numbers of `paddock up` for Prometheus, by pipeline."""
 

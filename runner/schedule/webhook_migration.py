@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import replace
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted, one_line
 from paddock.runner.workers.order import Order
 

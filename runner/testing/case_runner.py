@@ -20,7 +20,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
 from paddock.engine.system import files
 from paddock.engine.system.item_samples import share_interval
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted, map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -67,7 +67,7 @@ class CaseInterrupted(Exception):
     """A stop was requested during a test."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CaseSpec:
     """One test of one file, and where its cassette is."""
 
@@ -98,7 +98,7 @@ class CaseSpec:
         return "replay" if self.test.replay is not None else "live"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CaseOptions:
     """Options of a test run."""
 
@@ -111,7 +111,7 @@ class CaseOptions:
     """Returns this machine's pool, opened at its first use."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Repetition:
     """Result of one repetition of a test."""
 
@@ -245,7 +245,7 @@ def _replies_text(n: int) -> str:
     return counted(n, "recorded reply", "recorded replies")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _CaseRun:
     """One test that is run; `cassette` is None where nothing is recorded or replayed."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from paddock.engine.system.files import read_text, write_output
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import canonical_json
 
 VERSION = 1
@@ -41,7 +41,7 @@ class CassetteError(Exception):
     """Unreadable or unwritable cassette; the text has file, line and remedy."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RecordedCall:
     """One call: request (`asked`) and reply (`given`) as plain JSON data."""
 
@@ -58,7 +58,7 @@ def call_key(kind: CallKind, request: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{kind}\n{canonical_json(request)}".encode()).hexdigest()
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class Cassette:
     """Recorded calls of one test, and which of them were used."""
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.no_links import NotRegularFile, read_file
+from paddock.engine.system.records import record
 from paddock.engine.system.text import canonical_json, cell_text, one_line
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
@@ -25,7 +25,7 @@ MOST_BYTES = 64 << 20
 MOST_NAME_CHARS = 48
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DataRow:
     """One row of a data set; `number` counts from 1."""
 

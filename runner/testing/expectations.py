@@ -16,7 +16,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec, Pool
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import listed
 from paddock.pipelines import reply_schema
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
@@ -36,7 +36,7 @@ MAX_SHOWN_CHARS = 300  # of a wrong text
 MAX_NAMED_CHARS = 60  # of an invalid path
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FinishedRun:
     """A run that has ended, with what claims may read."""
 
@@ -57,7 +57,7 @@ class FinishedRun:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ClaimSubject:
     """What a claim is about."""
 

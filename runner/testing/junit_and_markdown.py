@@ -16,7 +16,7 @@ from typing import Any, Literal
 from markupsafe import Markup, escape
 
 from paddock.engine.system.files import write_output
-from paddock.engine.system.light_dataclasses import asdict, dataclass
+from paddock.engine.system.records import asdict, record
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.variations import letters
@@ -29,7 +29,7 @@ ReplySource = Literal["live", "record", "replay"]
 MOST_FAULT_CHARS = 200
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CaseProblem:
     """One reason why a case failed."""
 
@@ -41,7 +41,7 @@ class CaseProblem:
     """A diff or an excerpt."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CaseResult:
     """One test, or one document."""
 
@@ -105,7 +105,7 @@ class CaseResult:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SuiteResult:
     """The cases of one file."""
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from paddock.engine.system import no_links
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, forgotten
 from paddock.runner.ledger.lineage_store import LineageStore
@@ -34,7 +34,7 @@ class SandboxError(Exception):
     """The copy cannot be made; the text is for the test's author."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SandboxCopy:
     """Folders of one test."""
 

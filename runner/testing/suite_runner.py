@@ -18,7 +18,7 @@ from typing import Any
 
 from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines import prompt_file, yaml_source
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError
@@ -47,7 +47,7 @@ CASSETTE_FOLDER = "tests/cassettes"
 """Default folder of cassettes."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SuiteFile:
     """A file with its tests."""
 
@@ -347,7 +347,7 @@ def _quoted_literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class SuiteOptions:
     """Options of `run_suites`."""
 

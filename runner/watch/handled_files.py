@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.runner.folders.file_versions import FileIdentity
 from paddock.runner.ledger.entries import HANDED_OVER, LedgerError
 from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledStore, MoveRow
@@ -20,7 +20,7 @@ from paddock.runner.progress.item_states import WAITS
 from paddock.runner.workers.order import Order, OrderEnd
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BatchOutcome:
     """How the run of an order ended."""
 

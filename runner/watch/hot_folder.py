@@ -14,7 +14,7 @@ from pathlib import Path
 
 from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.runner.folders.file_filter import DONE, FAILED, PROCESSING, WatchFilter, WatchSpec
 from paddock.runner.folders.file_versions import FileVersion, file_version_at
 from paddock.runner.folders.folder_listing import list_folder
@@ -26,7 +26,7 @@ _REASON_SUFFIX = ".reason.txt"
 OPEN_REASON = "a program still has it open for writing"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HotFolderMoves:
     """Result of some moves."""
 

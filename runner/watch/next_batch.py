@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
@@ -33,7 +33,7 @@ _FIRST_PAUSE_S = 10.0
 MOST_PAUSE_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _HeldFile:
     seen: FileVersion
     until: float
@@ -124,7 +124,7 @@ class HeldFiles:
         return now + pause_s
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WatchUpdate:
     """What follows from an order's end."""
 

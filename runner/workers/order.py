@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.progress.report import Report
 
@@ -20,7 +20,7 @@ FROM_PREFECT = "Prefect"
 """Trigger of an order that a person, or an automation, gave in Prefect."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Order:
     """One order, from its trigger to its run's end. Times are in seconds since 1970."""
 
@@ -69,7 +69,7 @@ class Order:
     """Its trigger knows its end."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OrderOutcome:
     """How an order ended, as `paddock up` needs it: the ledger has it all."""
 

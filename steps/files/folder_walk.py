@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from paddock.engine.system import no_links
-from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.no_links import facts_of, identity, open_folder
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import is_utf8, listed
 from paddock.steps.base import StepError
 from paddock.steps.paths import os_refusal, printable
@@ -53,7 +53,7 @@ def is_temporary_path(relpath: str) -> bool:
     return any(is_temporary(name) for name in relpath.split("/"))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FoundFile:
     """A file that is wanted."""
 
@@ -64,7 +64,7 @@ class FoundFile:
     facts: os.stat_result
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Below:
     """A folder within the walk."""
 
@@ -82,7 +82,7 @@ _BLOCK_BYTES = 512  # of `st_blocks`, whatever a block of the disk has
 _LEAST_HOLLOW_BYTES, _MOST_PACKING = 64 * 1024**2, 100
 
 
-@dataclass
+@record
 class FolderWalk:
     """One walk through a folder. Used by one thread."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 ALL_FILES = "**/*"
 
@@ -14,7 +14,7 @@ class BadPattern(ValueError):
     """An invalid pattern."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _GlobRule:
     wants: bool
     """False for a pattern that begins with `!`."""
@@ -22,7 +22,7 @@ class _GlobRule:
     itself: re.Pattern[str]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Globs:
     """A list of patterns; the last one that matches decides.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from paddock.engine.request import Message, ModelSpec, Tool
 from paddock.engine.system import private_files
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import without_middle
 from paddock.steps.base import EmbedModel, ItemName, Vector, VectorRow, VectorStore
 from paddock.steps.vectors.embed import embed_texts
@@ -29,7 +29,7 @@ _TARGET_FILL_SHARE = 0.75
 """How full the context is after dropping turns, so that not every turn changes the prefix."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AgentTurn:
     """The model's message and the results of its calls: kept or dropped as a whole."""
 
@@ -53,7 +53,7 @@ def turn_text(text: str, given: Sequence[CallResult]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-@dataclass
+@record
 class ConversationMemory:
     """One conversation: its first messages, and the turns that fit."""
 
@@ -191,7 +191,7 @@ _RECALLED_CHARS = 2_000
 """Of each recalled turn: three of them are at most about 1,500 tokens."""
 
 
-@dataclass
+@record
 class TurnNotes:
     """Keeps notes of dropped turns, written by the model."""
 
@@ -239,7 +239,7 @@ async def turn_notes(asker: Asker, task: str) -> TurnNotes:
     return TurnNotes(asker, limited, task)
 
 
-@dataclass
+@record
 class RecalledTurns:
     """Keeps dropped turns in a vector store until the conversation ends."""
 

@@ -26,7 +26,7 @@ from paddock.engine.request import (
     Usage,
     resolve_sampling,
 )
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import NestedTooDeep, counted, one_line, parse_shallow_json, shorten
 from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
@@ -38,7 +38,7 @@ from .prompt_truncation import most_that_fits
 from .schema_hint import with_ending, with_schema_hint
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SchemaOnlyForm:
     """Implements `paddock.steps.base.ReplyForm`: a schema without checks."""
 
@@ -104,7 +104,7 @@ class UsageOutput(Output):
     )
 
 
-@dataclass
+@record
 class Asker:
     """Calls one model for one step; adds up usage."""
 
@@ -265,7 +265,7 @@ def empty_answer() -> StepError:
 _SHOWN_CHARS = 160
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CheckedAnswer:
     """An answer as the step returns it."""
 

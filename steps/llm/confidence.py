@@ -21,7 +21,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import resolve_ref
 from paddock.pipelines.checking.schema_parts import Path, empty_fields
 from paddock.pipelines.schema_validation import schema_mismatch
@@ -82,7 +82,7 @@ _NUMBER_START = b"-0123456789"
 _FIRST_KEY: Mapping[bytes, int | None] = {b"{": None, b"[": 0}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LeafSpan:
     """Where a field that is no object and no list stands in an answer's bytes."""
 
@@ -156,7 +156,7 @@ _NUMBER = re.compile(rb"-?\d[\d.eE+-]*(?=[^\d.eE+-])")
 _UNKNOWN = object()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LeafForm:
     """What a field may be; `literals` if these are few values that can be listed."""
 
@@ -228,7 +228,7 @@ def _loaded(text: bytes) -> Any:
 # The probability of one field
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _TokenChoice:
     """What one token decides of a field: its probability, and what would have been instead."""
 
@@ -240,7 +240,7 @@ class _TokenChoice:
     token: AnswerToken
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Field:
     """A field of an answer that is no object and no list."""
 

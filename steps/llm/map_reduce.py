@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any
 
 from paddock.engine.request import Message
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.tasks import run_concurrently
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
@@ -48,7 +48,7 @@ def cut_limits(n_tokens: int) -> Iterator[int]:
         n_tokens = n_tokens * 3 // 4
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReduceNote:
     """One of the things that are combined: an item, or the answer to some of them."""
 
@@ -60,7 +60,7 @@ class ReduceNote:
     is_answer: bool = False
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class LevelReducer(ABC):
     """Combines notes in groups of neighbours, level by level, until one prompt holds the rest."""
 
@@ -108,7 +108,7 @@ class LevelReducer(ABC):
         return await self.combine(notes, level)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SummaryPrompts:
     """The prompts of `summarise`. `index` counts parts from 0."""
 
@@ -158,7 +158,7 @@ def _summary_prompt(text: str) -> list[Message]:
     return [Message("system", SUMMARY_SYSTEM), Message("user", text)]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DivisiblePrompt:
     """The prompts of `chat`: a conversation, and the text in it to be divided."""
 
@@ -207,7 +207,7 @@ class DivisiblePrompt:
         ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LastPrompt:
     """What is left to ask once a text was read, and how it was read."""
 
@@ -220,7 +220,7 @@ class LastPrompt:
     """How often notes were combined to fewer ones."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class MapReduce(LevelReducer):
     """One way to read a text with one model."""
 

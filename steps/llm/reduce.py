@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from paddock.engine.request import Message, Reply, Usage
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.tasks import run_concurrently
 from paddock.engine.system.text import one_line
 from paddock.pipelines.expressions import ExpressionError, Template
@@ -283,7 +283,7 @@ _SHOWN_CHARS = 60
 PromptOfNotes = Callable[[Sequence[ReduceNote], int], list[Message]]
 
 
-@dataclass
+@record
 class CallCounter:
     """How many calls there would be, and how many replies are known."""
 
@@ -291,7 +291,7 @@ class CallCounter:
     n_known: int = 0
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class TreeReducer(LevelReducer):
     """Combines notes as a tree. `messages` makes the prompt for some notes on a level.
 

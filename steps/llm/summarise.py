@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Role
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import PLACEHOLDER, Output, Params, Step, StepError, Tools
@@ -250,7 +250,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _SummaryInput:
     parts: list[TextPart]
     text: str

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from paddock.engine.request import ToolCall
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.tasks import run_concurrently, time_limit
 from paddock.steps.base import BoundTool, Output, StepError, ToolResult, Tools
 from paddock.steps.paths import resolve_path
@@ -38,7 +38,7 @@ class CallOutput(Output):
     error: str | None = Field(default=None, description="Why it failed or was refused.")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CallResult(ToolCallResult):
     """The same with its record in the output."""
 
@@ -46,7 +46,7 @@ class CallResult(ToolCallResult):
     is_repeated: bool = False
 
 
-@dataclass
+@record
 class ToolCaller:
     """Calls the tools of one conversation; remembers calls and results."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import bs4
 from markdownify import MarkdownConverter
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import (
     escaped,
@@ -57,7 +57,7 @@ _NOTE_ID = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HtmlText:
     """A page as Markdown."""
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted
 
 BLOCKS = (
@@ -62,7 +62,7 @@ MOST_STYLE_CHARS = 200_000
 _MOST_STEPS = 3_000_000  # from elements to those around them, some seconds
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Look:
     """How an element is shown. A colour is `#rrggbb`, or a word where it is not known."""
 

@@ -19,7 +19,7 @@ from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime, quote
 from typing import Any, BinaryIO
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted, listed
 
 from . import text_encoding, text_files
@@ -178,7 +178,7 @@ def _mails_document(
     return Document(tuple(mail.pages), mail.title, MEDIA_TYPES[kind], (*mail.notes, *notes))
 
 
-@dataclass
+@record
 class _MailText:
     request: ReadRequest
     title: str = ""

@@ -24,7 +24,7 @@ from statistics import median
 from threading import Lock
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.text_marks import escaped
 
 from . import reader
@@ -100,7 +100,7 @@ def foreign_refusal(script: str) -> Unreadable:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _ReadText:
     """What a model made of the picture of a line."""
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .reader import LineBox, PageBox
 
@@ -22,7 +22,7 @@ _WORDS = re.compile("[\u3040-\u9fff]|[^\\s\u3040-\u9fff]+")
 _MOST_CROSSING = 0.2  # of a page's lines may go over both columns: titles, pictures' captions
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TextBox:
     """A piece of text and its box, in pixels."""
 
@@ -39,7 +39,7 @@ class TextBox:
         return self.bottom - self.top
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SeenText:
     """The text of a picture, where its pieces stand, and how sure each is."""
 

@@ -24,7 +24,7 @@ from itertools import groupby, pairwise
 from statistics import median
 from typing import TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.text_marks import escaped, hidden, lowered, note_label, raised, struck
 
 FACT_PAGES = 40  # are read for the facts about a document: a second at most
@@ -58,7 +58,7 @@ _Line: TypeAlias = tuple[float, float, float]
 """Where a straight line is, where it begins and where it ends."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Word:
     """Printed characters without white space, all of one style; in points, y upwards."""
 
@@ -81,7 +81,7 @@ class Word:
     is_struck: bool = False
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Traced:
     """A text and the offset of each of its characters in the page's raw text."""
 
@@ -121,7 +121,7 @@ _Segment: TypeAlias = Sequence[Word]
 """Words of a row with no wide gap between them."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _Row:
     """Pieces at one height, from left to right."""
 
@@ -142,7 +142,7 @@ _Cells: TypeAlias = list[list[list[_Row]]]
 """The lines in each cell of each row."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class PageLine:
     """A line of a page, or a table."""
 
@@ -157,7 +157,7 @@ class PageLine:
     may_be_heading: bool = False
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class DocumentFacts:
     """What a document's first pages tell about all of them."""
 

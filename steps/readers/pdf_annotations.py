@@ -8,14 +8,14 @@ from typing import Any, TypeAlias
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import counted, one_line
 
 from .pdfium import PDFIUM_LOCK, clean_text, shown_box, utf16
 from .reader import LineBox, PageBox, hidden_text_note
 
 
-@dataclass
+@record
 class Losses:
     """What a document hides, or has besides what is read."""
 
@@ -64,7 +64,7 @@ _Piece: TypeAlias = tuple[str, PageBox | None]
 """A piece of a line, and where it stands on the page."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LaidOver:
     """The text of what is laid over a page, and where its pieces stand."""
 

@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.steps.plugins import (
     READER_GROUP,
     PluginImportError,
@@ -74,7 +74,7 @@ LineBox: TypeAlias = tuple[int, int, float, float, float, float]
 """Start and end of a piece of a page's text, and its `PageBox`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class QuoteSpan:
     """A piece of a page's text whose box is wanted."""
 
@@ -86,7 +86,7 @@ class QuoteSpan:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Document:
     """A document's text by pages; without pages it is a single one."""
 

@@ -30,13 +30,13 @@ from paddock.engine.system.frames import (
     pack_frame,
 )
 from paddock.engine.system.hardware import psutil_module, read_cpu, read_memory
-from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.processes import (
     GuardedPipes,
     how_it_ended,
     python_command,
     python_environ,
 )
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
 
 from .reader import Document, PageBox, QuoteSpan, Unreadable
@@ -56,7 +56,7 @@ _SMALL_CHARS = 10_000
 _MOST_META_BYTES = 16 * _MIB
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReaderLimits:
     """Limits of one document: the settings `read_timeout` and `read_memory`."""
 
@@ -84,7 +84,7 @@ class ReaderRequest(Protocol[A]):
         """Return the result of an answer's JSON data and bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DocumentRequest:
     """One document to be read: a file, or `data` where `path` is None."""
 
@@ -130,7 +130,7 @@ class DocumentRequest:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BoxesRequest:
     """The boxes of quotes on the pages of a PDF."""
 
@@ -152,7 +152,7 @@ class BoxesRequest:
         return found if len(found) == len(self.quotes) else [None] * len(self.quotes)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PageRequest:
     """A page, from 1, as a PNG of at most `most_side_px` a side."""
 
@@ -179,7 +179,7 @@ class PageRequest:
         return bytes(data)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EvidenceRequest:
     """Where the values of an answer are in the texts that it was made of."""
 
@@ -335,7 +335,7 @@ class ReaderPool:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DocumentLimits:
     """Limits of one document, and whether it is still wanted."""
 

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from paddock.engine.system import no_links
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from . import reader, text_files
 from .document_kinds import (
@@ -61,7 +61,7 @@ _MOST_DEPTH = 3  # of documents within documents; each may hold hundreds
 _MOST_LINES = 100_000  # about 6 MB as JSON; a thousand scanned pages
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReadOptions:
     """How to read. Implements `paddock.steps.readers.reader.ReadRequest`."""
 

@@ -17,7 +17,7 @@ from html import unescape
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import escaped, hidden, struck
 
@@ -139,7 +139,7 @@ def _workbook_text(
     return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], tuple(notes))
 
 
-@dataclass
+@record
 class _Unseen:
     """What a sheet does not show: cells of these styles, rows and columns, from 1."""
 
@@ -150,7 +150,7 @@ class _Unseen:
     """Cells with something in them that their style hides."""
 
 
-@dataclass
+@record
 class _CellReader:
     """Reads the cells of a workbook's sheets as texts, and counts them."""
 
@@ -278,7 +278,7 @@ def part_tree(archive: zipfile.ZipFile, path: str) -> ElementTree.Element:
     return ElementTree.fromstring(archive.read(path))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _CellLooks:
     """The numbers of a workbook's cell styles that show nothing, or text that is struck."""
 

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = (
@@ -91,7 +91,7 @@ class UnclearEncoding(NotText):
         return "Say which it is: " + " or ".join(f"`encoding: {e}`" for e in self.encodings) + "."
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Decoded:
     """A text with line feeds, and its encoding. `n_damaged` bytes became U+FFFD."""
 

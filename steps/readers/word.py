@@ -13,7 +13,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import escaped, hidden, note_label
 
@@ -174,7 +174,7 @@ def _joined_blocks(blocks: Iterable[str]) -> str:
     return "".join(parts[1:])
 
 
-@dataclass
+@record
 class _DocxLines:
     """Converts a body to lines; remembers the first heading."""
 

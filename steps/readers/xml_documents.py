@@ -15,7 +15,7 @@ from html import escape
 from typing import BinaryIO
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import list_number
 
@@ -37,7 +37,7 @@ _UNREAD = ("tracked-changes", "binary", "binary-data", "ruby-text", "description
 _MOST_REPEATED = 200  # cells and rows with the same text; an empty sheet is a million rows
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Layout:
     styles: dict[str, str] = field(default_factory=dict)
     """By name, the CSS of what is raised, lowered, struck or hidden."""

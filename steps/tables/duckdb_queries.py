@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from paddock.engine.system.frames import FrameHead, answer_frames, pack_frame, take_pipes
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import one_line, same_in_sql, sql_name
 from paddock.pipelines.errors import did_you_mean
 
@@ -80,7 +80,7 @@ class QueryFault(Exception):
         self.start, self.length = place
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class QueryLimits:
     """What a query may take; of its result the bytes in memory."""
 

@@ -19,7 +19,7 @@ from functools import cache
 from io import StringIO
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import (
     NestedTooDeep,
     cell_text,
@@ -75,7 +75,7 @@ class UnreadableRows(Unreadable):
     """What is not a table; the message says where and follows the file's name."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RowTable:
     """Rows as mappings of column names."""
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import asdict, dataclass, replace
 from paddock.engine.system.no_links import NotRegularFile, read_file
+from paddock.engine.system.records import asdict, record, replace
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import DocumentReaders, StepError
 from paddock.steps.paths import printable
@@ -75,7 +75,7 @@ def format_of(name: str) -> str:
     return _READ_SUFFIXES.get(Path(name).suffix.lower(), "")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TableSource:
     """A table of a file, and how it is read."""
 
@@ -165,7 +165,7 @@ def given_rows(value: Any, columns: Mapping[str, ColumnType]) -> TypedRows:
     return rows
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TableRequest:
     """What a reader process is asked to do with tables. Implements `ReaderRequest`."""
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa  # type: ignore[import-untyped]
 from openpyxl.utils import get_column_letter, range_boundaries  # type: ignore[import-untyped]
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import cell_text, one_line
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
@@ -77,7 +77,7 @@ class _FoundTable(NamedTuple):
     n_totals: int = 0
 
 
-@dataclass
+@record
 class _SheetCells:
     """What a sheet holds, by row and column from 0."""
 

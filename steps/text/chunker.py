@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .table_chunks import TableMask, TokenRuler
 
@@ -36,7 +36,7 @@ _THREAD_FROM_CHARACTERS = 20_000  # cutting takes about 1 ms for each 2,000 char
 _MAX_SECOND_CUTS = 6
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CutPiece:
     """A part of a text without white space around it: `text[repeated:] == whole[start:end]`."""
 
@@ -100,7 +100,7 @@ async def _word_ruler(text: str, count: TokenCounter) -> TokenRuler:
     return ruler
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _TextCutter:
     text: str
     ruler: TokenRuler

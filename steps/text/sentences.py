@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.checking.functions import words
 from paddock.pipelines.checking.sentence_ends import SENTENCE_END, sentence_spans
 
@@ -47,7 +47,7 @@ _CLOSING_CHARS = 600  # what may stand below it: names, addresses
 _REPEATED_PAGES = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TextSpan:
     """A piece of a text; `text` has no line breaks, otherwise it is `whole[start:end]`."""
 
@@ -96,7 +96,7 @@ def _is_prose(sentence: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Line:
     text: str
     start: int

@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 _TABLE_ROW = re.compile(r"^ {0,3}\|.*$", re.MULTILINE)
 _TABLE_RULE = re.compile(r"^ {0,3}\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*$")
@@ -26,7 +26,7 @@ _EIGHT_WORDS = re.compile(r"(?<!\S)(?=(\S+)(?: \S+){7})")
 _LETTER = re.compile(r"[^\W\d]")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TextTable:
     """A table by its offsets into the text: `rows` begins with what follows the header."""
 
@@ -110,7 +110,7 @@ TokenRuler = Callable[[str], int]
 """Estimates a text's tokens."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _MaskedRow:
     """A row; the first one includes the header; `header` is repeated before later ones."""
 
@@ -125,7 +125,7 @@ class _MaskedRow:
     """For the first row: how many tokens the others have."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class TableMask:
     """The rows of a text's tables, in order."""
 

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.steps.base import Output
 from paddock.steps.readers.reader import PAGE_BREAK
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TextPart:
     """A part of a text. `data` is the `chunk` of templates; it has `text`."""
 

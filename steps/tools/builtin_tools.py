@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, ValidationError
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import StepError, ToolResult
 
@@ -63,7 +63,7 @@ class NoOptions(ToolArguments):
     """No options."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BuiltinTool:
     """One built-in tool."""
 

@@ -23,7 +23,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 import httpx
 
 from paddock.engine.system.hosts import Address, BadHost, is_reachable, read_authority, read_pattern
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.schema_validation import is_nested_too_deep
 from paddock.steps.base import StepError, ToolResult
@@ -43,7 +43,7 @@ class HostNotAllowed(Exception):
     """A URL that is not allowed; the message is a plain sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FetchTarget:
     """An allowed URL, with its host name and address."""
 

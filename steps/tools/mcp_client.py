@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import process_guard, processes
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.tasks import first_error, running
 from paddock.engine.system.text import last_part, one_line
 from paddock.steps.base import StepError, ToolResult
@@ -35,7 +35,7 @@ _KEPT_STDERR_BYTES = 4096
 _INVALID_LINE_CHARS = 80
 
 
-@dataclass
+@record
 class ServerOutput:
     """What a server wrote other than messages."""
 
@@ -78,7 +78,7 @@ async def watched(transport: Any, output: ServerOutput) -> AsyncIterator[Any]:
             output.is_over = True
 
 
-@dataclass
+@record
 class _WatchedStream:
     """The incoming stream, inspected."""
 
@@ -130,7 +130,7 @@ _ANSWER_S = 5.0
 _CONNECTION_CLOSED = -32000  # the library's code for a closed connection
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StdioServerSpec:
     """A server that is started as a subprocess."""
 
@@ -146,7 +146,7 @@ class StdioServerSpec:
         return f"the MCP server '{self.name}' (`{self.command}`)"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HttpServerSpec:
     """A remote server."""
 
@@ -361,7 +361,7 @@ _MOST_STARTS = 5
 """Starts of one server per run: a server may die at every call."""
 
 
-@dataclass
+@record
 class _ServerState:
     """One server, and its session if it has one."""
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from paddock.engine.system import processes
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame_async
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import last_part
 from paddock.steps.base import StepError, ToolResult
@@ -33,7 +33,7 @@ _START_S = 60.0
 _KEPT_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PythonFunction:
     """A function and its file or module."""
 
@@ -65,7 +65,7 @@ def installed_function(name: str) -> PythonFunction:
     return PythonFunction(points[0].module, points[0].attr, version=tool_version(name))
 
 
-@dataclass
+@record
 class FunctionPool:
     """The processes of one run. Lives in the run's event loop; `close` ends them."""
 

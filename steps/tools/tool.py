@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.steps.base import (
     BoundTool,
     DocumentReaders,
@@ -30,7 +30,7 @@ MOST_RESULT_CHARS = 1_000_000
 DEFAULT_TOOL_TIMEOUT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ToolContext:
     """The context of a built-in tool."""
 
@@ -40,7 +40,7 @@ class ToolContext:
     """None: a process is started for each document."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RunnableTool(BoundTool):
     """One tool with what decides how its calls are recorded."""
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.system.file_locks import LockTaken, lock_soon
-from paddock.engine.system.light_dataclasses import dataclass, field
 from paddock.engine.system.no_links import HeldFolder
+from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import resolve_future
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
 from paddock.steps.extras import NEEDS_LANCEDB
@@ -29,7 +29,7 @@ MOST_BATCH_ITEMS, MOST_BATCH_ROWS = 64, 20_000
 """The most of one commit: it is in memory, and lost with a kill."""
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class PendingWrite:
     """One queued write. Any thread reports its end; an event loop owns its future."""
 
@@ -410,7 +410,7 @@ async def _run_to_end(work: Callable[[], T]) -> T:
 _LONGEST_VECTOR = 65_536
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StoreHandle:
     """Implements `paddock.steps.base.VectorStore` for one model."""
 
@@ -469,7 +469,7 @@ class StoreHandle:
         return await self.writer.matching(text, k, where)
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class OpenStores:
     """Implements `paddock.steps.base.VectorStores`; one for a run, closed at its end."""
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.steps.base import ItemName, VectorRow
 
 _DIGEST_BYTES = 16
@@ -27,7 +27,7 @@ _MOST_LISTED_ROWS = 500
 """Above this, dropped rows are not listed one by one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RowSum:
     """An order-independent sum of rows: XOR of their digests, and their number."""
 
@@ -59,7 +59,7 @@ class RowSum:
         return sum((cls(int(digest, 16), 1) for digest in prints), cls())
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class HashedRow:
     """One row to store."""
 
@@ -68,7 +68,7 @@ class HashedRow:
     row: VectorRow
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RowsToKeep:
     """All rows of a step for an item, which replace its earlier ones."""
 
@@ -92,7 +92,7 @@ class RowsToKeep:
         return cls(owner, item.step, item.key, source, tuple(hashed))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class KnownRow:
     """One row in the store."""
 
@@ -102,7 +102,7 @@ class KnownRow:
     print: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RowsToDrop:
     """Rows of an owner to drop: those of `step`, or all if it is None."""
 
@@ -114,7 +114,7 @@ class RowsToDrop:
     """Only these; empty for all."""
 
 
-@dataclass
+@record
 class RowChanges:
     """One commit: rows to write by id, and rows to drop."""
 

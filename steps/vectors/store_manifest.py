@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from paddock.engine.system.files import write_json_atomically
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.steps.base import EmbedModel, StepError
 
 from .row_changes import RowSum
@@ -27,7 +27,7 @@ LOCK_NAME = ".write.lock"
 _MANIFEST_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StoreFormat:
     """The model and the dimensions of a store's vectors; written once, with its table."""
 
@@ -35,7 +35,7 @@ class StoreFormat:
     dimensions: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StoreManifest:
     """What a store holds at one version of its table."""
 

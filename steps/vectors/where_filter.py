@@ -13,8 +13,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.python_syntax import parse_expression
+from paddock.engine.system.records import record
 from paddock.engine.system.text import shorten
 from paddock.pipelines.errors import nearest_name
 
@@ -80,7 +80,7 @@ def sql_condition(where: Where, columns: Mapping[str, ColumnKind] | None = None)
     return _all_of([_column_condition(column, found) for column, found in named])
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Column:
     """A column, and the conditions on it."""
 
@@ -202,7 +202,7 @@ _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 _WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Expression:
     """What converts an expression; `columns`: the store's own, None: not known yet."""
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.files import TemporaryFile
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.steps.base import ItemName, NoVectorStores, Roots, StepError, Tools, VectorStores
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import HereReaders
 
 
-@dataclass
+@record
 class FakeModels:
     """Every alias is a model of that name."""
 
@@ -21,7 +21,7 @@ class FakeModels:
         return self.specs.get(alias or role, ModelSpec(ref=alias or f"default-{role}", role=role))
 
 
-@dataclass
+@record
 class FakeOutputs:
     """Remembers what was written; `known` may be filled beforehand."""
 
@@ -86,7 +86,7 @@ class FakeOutputs:
         self.events.clear()
 
 
-@dataclass
+@record
 class FakeLog:
     notes: list[str] = field(default_factory=list)
 
@@ -100,7 +100,7 @@ class FakeLog:
         return
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FakeTools(Tools):
     """`Tools` whose parts a test can look into."""
 

@@ -55,10 +55,10 @@ from paddock.engine.request import (
     forced_call,
     with_tool_names,
 )
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MessageFormat:
     model: str
     """As the client wrote it."""
@@ -436,7 +436,7 @@ class PromptBody(_Fields):
         return ChatRequest(spec, with_tool_names(messages), tools=tools, think=think)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MessagesRequest:
     prompt: ChatRequest
     """The conversation with all tools, to be counted."""

@@ -16,7 +16,7 @@ from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_fields import CONSTRAINT, REFUSED
 from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 
 INTEGER_OPTIONS = frozenset(
     (*INTEGER_RANGES, "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep",
@@ -46,7 +46,7 @@ DEFAULT_OPTIONS: Mapping[str, Any] = {
 """Ollama's defaults where neither the request nor the model has a value; the seed is random."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OllamaOptions:
     params: Mapping[str, Any] = field(default_factory=dict)
     """Sampling values by the names of `paddock.engine.request.Sampling`."""

@@ -37,7 +37,7 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 
 from .keep_alive import read_keep_alive
 from .options import OllamaOptions, default_sampling, read_options
@@ -54,7 +54,7 @@ class OllamaBody(Body):
     stream: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelRequest:
     service: Service
     model: str

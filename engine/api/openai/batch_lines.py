@@ -23,7 +23,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import EngineError
 from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system.files import append_durably
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import parse_shallow_json
 
@@ -37,14 +37,14 @@ MAX_LINE_BYTES = 64 * 1024**2
 """As of a request's body. To parse 270 MB held all other requests up for minutes."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BatchLine:
     custom_id: str
     url: str
     body: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LineFault:
     line: int
     code: str
@@ -203,7 +203,7 @@ LineAnswerer = Callable[[BatchLine], Awaitable[tuple[int, Mapping[str, Any]]]]
 """Returns the status and the body that answer a line."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BatchProgress:
     total: int
     completed: int

@@ -30,8 +30,8 @@ from paddock.engine.system.files import (
     remove_stale_files,
     write_json_atomically,
 )
-from paddock.engine.system.light_dataclasses import asdict, dataclass, field, replace
 from paddock.engine.system.private_files import PRIVATE_FILE, private_folder
+from paddock.engine.system.records import asdict, field, record, replace
 from paddock.engine.system.tasks import StopRequested, TaskSet, unless
 from paddock.engine.wire import from_plain, to_plain
 
@@ -49,7 +49,7 @@ from .batch_lines import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FileRecord:
     id: str
     filename: str
@@ -84,7 +84,7 @@ BatchStatus = Literal[
 FINAL_STATUSES = ("failed", "completed", "expired", "cancelled")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BatchRecord:
     """One batch. Times are seconds since the epoch."""
 
@@ -282,7 +282,7 @@ DISK_RETRY_S = 30.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False, slots=True)
+@record(eq=False, slots=True)
 class _RunningBatch:
     record: BatchRecord
     is_cancelled: asyncio.Event = field(default_factory=asyncio.Event)

@@ -31,7 +31,7 @@ from paddock.engine.request import (
     ToolCall,
     with_tool_names,
 )
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 from .input_messages import ChatMessage
 from .requests import (
@@ -51,7 +51,7 @@ from .requests import (
 Body = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Stamp:
     id: str
     created: int
@@ -91,7 +91,7 @@ class CallStreamWriter(ABC):
         return sse_event(openai_error_body(error))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class GenerationCall(ABC):
     """The engine requests of one body, and how their replies are written."""
 
@@ -210,7 +210,7 @@ def logprob_values(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _ChoicesCall(GenerationCall):
     includes_usage: bool
     wants_logprobs: bool
@@ -269,7 +269,7 @@ class _ChoicesStreamWriter(CallStreamWriter):
         return sse_event({**self._head, **known, "choices": [choice], **usage})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChatCall(_ChoicesCall):
     calls_in_parallel: bool
     answers_by_function: bool = False
@@ -402,7 +402,7 @@ Prompt = str | tuple[int, ...]
 MAX_ANSWERS = 2048
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CompletionCall(_ChoicesCall):
     echoes: bool
     echoed: tuple[str, ...] = ()

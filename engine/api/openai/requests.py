@@ -49,7 +49,7 @@ from paddock.engine.request import (
     forced_call,
 )
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 
 
 class OpenAIBody(Body):
@@ -377,7 +377,7 @@ def qualified_name(namespace: str, name: str) -> str:
     return name if name.startswith(prefix) else prefix + name
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OfferedTools:
     """The tools that may be called, and `tool_choice` as the engine has it."""
 
@@ -401,7 +401,7 @@ class OfferedTools:
         raise InvalidValue(message, "tool_choice.name")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ApiCaller:
     """The caller's priority, and whether it waits where the queue is full."""
 

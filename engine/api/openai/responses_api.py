@@ -18,7 +18,7 @@ from paddock.engine.api.errors import as_openai_error, openai_error_body
 from paddock.engine.api.request_fields import REFUSED
 from paddock.engine.api.streaming import nanoseconds, sse_event
 from paddock.engine.request import Chunk, Message, Reply, ToolCall, with_tool_names
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 
 from .chat_completions import (
     Body,
@@ -128,7 +128,7 @@ def text_part(text: str, logprobs: Sequence[Body]) -> Body:
 ItemKind = Literal["reasoning", "message"]
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _OpenItem:
     kind: ItemKind
     id: str
@@ -269,7 +269,7 @@ _REPEATED_FIELDS = ("instructions", "metadata", "reasoning", "text", "tools", "t
            "temperature", "top_p", "max_output_tokens", "top_logprobs")  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ResponseCall(GenerationCall):
     """A response to a conversation, and what it repeats of its request."""
 

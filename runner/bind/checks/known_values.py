@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, get_origin
 from jinja2 import nodes
 from pydantic import BaseModel
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.expressions import Reference, Value, chain_of
 from paddock.pipelines.model import Block, Pipeline, StepNode
@@ -47,7 +47,7 @@ BLOCK_OUTPUTS: Mapping[str, Kind] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class KnownOutputs:
     """What is known of the outputs of a step or block before a run."""
 
@@ -64,7 +64,7 @@ class KnownOutputs:
     """What of `output` and `OF_WHOLE` its `reply` does not ask for."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class KnownElement:
     """What is known of each element of a list: of a block's results, or an input's rows."""
 

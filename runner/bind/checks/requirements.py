@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongModel
 from paddock.engine.model_file_parts import check_file
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline
@@ -133,7 +133,7 @@ def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) ->
             yield model.fault("ctx", f"{asks}, but {trained}", remedy)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _DeclaredModel:
     """A model that steps use, by its alias in the file that declares it."""
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import replace
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value

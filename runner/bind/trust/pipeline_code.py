@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 
 from paddock.engine.system.distribution import STATE_FOLDER
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.model import parse_pipeline
 from paddock.pipelines.yaml_source import parse_yaml
@@ -41,7 +41,7 @@ _NOT_CODE = frozenset((STATE_FOLDER, ".git", "__pycache__"))
 _STEPS = re.compile(rb"^steps\s*:", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CodeFile:
     """One file that counts."""
 
@@ -51,7 +51,7 @@ class CodeFile:
     """In seconds since 1970: the last change of content, name or mode."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PipelineCode:
     """The files that count, by their resolved paths, and what does not count."""
 

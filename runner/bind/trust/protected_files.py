@@ -16,7 +16,7 @@ from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.registry import facts_of
@@ -31,7 +31,7 @@ _SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", "
 """Data that a command's words name may be written."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class WriteRefusal:
     """Why a step may not write a file: the end of a sentence, and what to do."""
 
@@ -39,7 +39,7 @@ class WriteRefusal:
     remedy: str = "Write to another path."
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ProtectedFiles:
     """The files of a pipeline and of those that it runs; all paths are resolved."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.steps.facts import ToolUse
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NO_INPUTS = KnownInputs({})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StartedProgram:
     """A program, its arguments and where it runs, as written."""
 
@@ -47,7 +47,7 @@ class StartedProgram:
         return files_named(words, cwd, (base,))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReachedCommand:
     """A program that a step starts."""
 
@@ -58,7 +58,7 @@ class ReachedCommand:
     program: StartedProgram
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReachedCode:
     """A function that is a step, or a tool that a step names: a function, installed, built-in."""
 
@@ -72,7 +72,7 @@ class ReachedCode:
     """As a tool, with its options, which are agreed to; None: it is the step."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReachedServer:
     """An MCP server that the file declares, or one whose tool a step names."""
 
@@ -91,7 +91,7 @@ class ReachedServer:
         return str(self.texts.get("url", ""))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReachedNotification:
     """A way by which people hear that a run has ended."""
 

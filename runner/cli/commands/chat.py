@@ -19,7 +19,7 @@ from typer.core import TyperCommand
 
 from paddock.engine.models.modelfile import parse_parameter
 from paddock.engine.system import private_files, units
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import counted
 from paddock.runner.cli import model_arguments
 from paddock.runner.cli.arguments import KeepAliveOption, argument, flag, option
@@ -57,7 +57,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, given)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChatFlags:
     """Arguments and options of `paddock chat`."""
 
@@ -147,7 +147,7 @@ def _has_piped_text() -> bool:
     return False
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Conversation:
     """A chat with one model; documents and images (base64) go with the next question."""
 

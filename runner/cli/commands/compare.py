@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from paddock.engine.system.files import write_output
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.light_dataclasses import dataclass, replace
 from paddock.engine.system.no_links import open_file
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, NumberMetricKeys
 from paddock.pipelines.model import step_nodes
@@ -80,7 +80,7 @@ _LEAST_EXAMPLES = 5
 """Decisions from which on it is proposed to show some in the prompt."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class CompareFlags(VariedFlags):
     """Arguments and options of `paddock compare`."""
 

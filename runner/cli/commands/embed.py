@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.cli import model_arguments
 from paddock.runner.cli.arguments import JsonOption, KeepAliveOption, argument, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
@@ -22,7 +22,7 @@ from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedFlags:
     """Arguments and options of `paddock embed`."""
 

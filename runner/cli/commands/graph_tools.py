@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.files import write_output
-from paddock.engine.system.light_dataclasses import asdict, dataclass, field
+from paddock.engine.system.records import asdict, field, record
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
@@ -129,7 +129,7 @@ def _group_lines(group: ToolGroup) -> Iterator[str]:
         yield printing.printable_line(f"  {name}  {about}".rstrip())
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ListedTool:
     """One tool, under the name that a step uses."""
 
@@ -150,7 +150,7 @@ class ListedTool:
         return f"{self.name}({', '.join(listed)})"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ToolGroup:
     """Tools of one origin, or in `why` the reason why they cannot be listed."""
 

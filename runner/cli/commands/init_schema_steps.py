@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import typer
 
 from paddock.engine.system import distribution
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 from paddock.runner.cli import step_catalogue
 from paddock.runner.cli.arguments import JsonOption, argument, existing_folder, flag, option
@@ -50,7 +50,7 @@ _OF_EXAMPLE = frozenset({"inbox", "cassettes"})
 """Folders of an example's own documents and recordings."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PipelineTemplate:
     """Folder from which a new pipeline can be made."""
 

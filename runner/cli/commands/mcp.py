@@ -6,7 +6,7 @@ import importlib
 import os
 
 from paddock.engine.api import api_keys
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.cli.agent_tools import AgentTools
 from paddock.runner.cli.arguments import (
     HERE,
@@ -26,7 +26,7 @@ from paddock.steps.extras import missing_mcp_library
 _KEYS_FILE_NAME = "agent-keys"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class McpFlags:
     """Arguments and options of `paddock mcp`."""
 

@@ -17,7 +17,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import is_path, parse_name
-from paddock.engine.system.light_dataclasses import asdict, dataclass
+from paddock.engine.system.records import asdict, record
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.runner.cli import model_arguments, model_tables
@@ -160,7 +160,7 @@ def _model_finder(settings: Settings) -> ModelFinder:
     return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ShowFlags:
     """Arguments and options of `paddock show`."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.api import plan as plan_run
 from paddock.runner.cli.arguments import (
     HERE,
@@ -22,7 +22,7 @@ from paddock.runner.settings import read_settings
 EXIT_WORK_TO_DO = 10
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class PlanFlags(PipelineFlags):
     """Arguments and options of `paddock plan`."""
 

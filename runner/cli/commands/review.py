@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from paddock.engine.system import files, units
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted, one_line
 from paddock.runner.cli.arguments import (
     HERE,
@@ -72,7 +72,7 @@ PortOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReviewFlags:
     """Arguments and options of `paddock review`."""
 
@@ -166,7 +166,7 @@ def review(flags: ReviewFlags) -> int:
         return _serve(opened, flags.port, opens_browser=not flags.no_browser)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _ReviewSession:
     """The reviews of one folder's ledger, and the person who decides on them."""
 

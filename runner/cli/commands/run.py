@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.runner import api
 from paddock.runner.cli.arguments import (
     HERE,
@@ -68,7 +68,7 @@ def resumed_run(
     return recorded_inputs(found.runs[0], file, by_hand)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class RunFlags(PipelineFlags):
     """Arguments and options of `paddock run`."""
 

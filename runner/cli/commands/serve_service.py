@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from paddock.engine.system.light_dataclasses import asdict, dataclass
+from paddock.engine.system.records import asdict, record
 from paddock.runner.cli.arguments import (
     ApiKeysOption,
     ExactOption,
@@ -21,7 +21,7 @@ from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ServeFlags:
     """Options of `paddock serve`."""
 

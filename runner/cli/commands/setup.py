@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from paddock.engine.system import distribution, processes
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.cli.arguments import argument, existing_folder, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.config.config_file import config_folder
@@ -43,7 +43,7 @@ _OF_SYSTEM = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SetupFlags:
     """Arguments and options of `paddock setup`."""
 
@@ -111,7 +111,7 @@ def setup(flags: SetupFlags) -> int:
     return DONE
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UpUnit:
     """In what a unit of `paddock up` differs from another."""
 

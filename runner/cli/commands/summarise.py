@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import (
     JsonOption,
@@ -50,7 +50,7 @@ from .run import run_until_confirmed
 _TEMPLATE = Path(__file__).resolve().parent.parent / "templates" / "summaries.yaml"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SummariseFlags:
     """Arguments and options of `paddock summarise`."""
 
@@ -170,7 +170,7 @@ NAME = ".summarise.yaml"
 """In the output folder, unless saved elsewhere: hidden from scans, known to `why` and `plan`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SummaryRequest:
     """What to summarise, and how."""
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING
 
 from paddock.engine.system import units
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.bind.variations import varied_options
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from paddock.runner.testing.suite_runner import SuiteFile
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class PipelineTestFlags(VariedFlags):
     """Arguments and options of `paddock test`."""
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paddock.engine.system.light_dataclasses import asdict, dataclass
 from paddock.engine.system.private_files import private_folder
+from paddock.engine.system.records import asdict, record
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind_written_starts
 from paddock.runner.bind.trust.consent import consent_words, digests_to_agree
@@ -71,7 +71,7 @@ PYTHONS_GC_THRESHOLD = (700, 10, 10)
 _RUN_FLAGS = ("allow", "debug", "log_json")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UpFlags:
     """Arguments and options of `paddock up`."""
 

@@ -29,7 +29,7 @@ from paddock.engine.request import (
     Stream,
     Tool,
 )
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.server_address import ServerAddress
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError
@@ -61,7 +61,7 @@ class LookupInterrupted(Exception):
     """The run was stopped while its models were looked up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
     """Which pools serve a run's models, and how they are opened."""
 
@@ -169,7 +169,7 @@ async def _pool_elsewhere(
     return servers.pool(pool.urls, key, located.path)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _Servers:
     """Makes pools of remote servers."""
 

@@ -17,12 +17,12 @@ from paddock.engine.request import (
     Stream,
     Usage,
 )
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 
 MOST_QUERY_TEXTS = 256
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _WaitingQuery:
     request: EmbedRequest
     reply: asyncio.Future[EmbedReply]

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from paddock.engine.request import Usage, reserved_tokens
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
@@ -31,7 +31,7 @@ class PutOff(Exception):
     """
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class CallOrigin:
     """The step and item that make calls, and their totals."""
 
@@ -67,7 +67,7 @@ class CallOrigin:
         return self.is_cut or n_tokens > self.n_ctx_tokens > 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class KnownCall:
     """A call before it is made, with the ledger's row of an equal one."""
 

@@ -10,10 +10,10 @@ from weakref import WeakValueDictionary
 from paddock.engine.backends.neutral_request import RefusalCheck
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 
 
-@dataclass(slots=True, weakref_slot=True)
+@record(slots=True, weakref_slot=True)
 class CallInFlight:
     """A call that some items make at the same time."""
 
@@ -23,7 +23,7 @@ class CallInFlight:
     """Whether the model or its server failed: the items that wait then ask all at once."""
 
 
-@dataclass(eq=False)
+@record(eq=False)
 class RunModels:
     """The models of one run, which its steps and their calls share."""
 

@@ -27,7 +27,7 @@ from paddock.engine.system.crash_isolation import (
     n_by_chance,
     n_together,
 )
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import listed
 from paddock.runner.ledger.entries import AttemptRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -57,7 +57,7 @@ class RepeatedCrash(StepFailed):
         return self.reason
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CrashHistory:
     """The crashes of which an item is suspected."""
 
@@ -95,7 +95,7 @@ def max_together(known: CrashHistory | None, parallel: int) -> int:
     return UNLIMITED if most >= parallel > 1 else most
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class CrashSuspects:
     """The notes of this run and of crashed runs. They belong to the run's event loop."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paddock.engine.system import text
 from paddock.engine.system.files import TemporaryFile
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.plan_walks import follows_time
@@ -22,7 +22,7 @@ from ..traces.dependencies import Dependencies, Dependency, KeptOutput, MovedAwa
 from ..traces.scopes import ItemKey
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LostRows:
     """A table that has, or would have, fewer rows than before."""
 

@@ -17,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from paddock.engine.system import files, text
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.runner.bind.bound import BoundBlock, BoundNode
 from paddock.runner.bind.item_paths import find_in_plans, paths_depend_on_item_alone
 from paddock.runner.bind.plan_walks import callable_names, nodes_of
@@ -58,7 +58,7 @@ class Fate(Enum):
 ENDED = frozenset((Fate.DONE, Fate.DONE_IN_PART))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MadeOutputs:
     """What items made that applies."""
 
@@ -93,7 +93,7 @@ class MadeOutputs:
         return cls(paths, rows, writers, keys)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EndedNode:
     """What of a top-level step or block applies, once it has ended."""
 
@@ -109,7 +109,7 @@ class EndedNode:
     """Keys of gone items that are done under another one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OutdatedOutput:
     """A file, or an item's rows in a store, that nothing makes any more."""
 
@@ -134,7 +134,7 @@ class OutdatedOutput:
         return f"{self.n_rows} {'row' if self.n_rows == 1 else 'rows'} of {self.stored}"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class _KnownScope:
     """A scope of the pipeline."""
 

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from paddock.engine.system import no_links, text
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
@@ -38,7 +38,7 @@ _OutputFile = tuple[str, str, str]
 """Scope, key and stored path of a file that an item wrote."""
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class _Removal:
     """What became of outputs that were to be removed."""
 
@@ -51,7 +51,7 @@ class _Removal:
     """Store → how many of its rows were removed."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Sweep:
     """What becomes of outdated outputs: a plan says it, a run does it."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
@@ -102,7 +102,7 @@ def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable
             raise PipelineError.of(error.reason, error.remedy, step.mark)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class PossibleOutputs:
     """What steps with work to do may write, as far as it is known before a run."""
 

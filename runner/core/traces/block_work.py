@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
@@ -32,7 +32,7 @@ from .source_folders import MissingSources
 from .verify import NEW, ItemRequest, ItemVerdict
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
+@record(slots=True, eq=False, kw_only=True)
 class ItemWork:
     """One item of a block: what is known of it before, and what became of it."""
 
@@ -119,7 +119,7 @@ class ItemWork:
         return Cause.OTHER if cause is Cause.IO and is_unreadable else cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class JudgedRule:
     """A block, or a step outside of blocks as one: what its items have in common."""
 
@@ -161,7 +161,7 @@ class JudgedRule:
             item.parts, item.hash = entry.parts, entry.hash
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class FiledItems:
     """What is filed of a block, as a run found it and decided."""
 
@@ -183,7 +183,7 @@ class FiledItems:
     """Names of listed documents that have the content of a filed one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class BlockWork:
     """All items of a block, in the order of its list."""
 

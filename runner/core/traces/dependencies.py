@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from paddock.engine.system.files import content_stamp, sha256_of
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.answers.text_vectors import Vector8, similarities
 from paddock.runner.ledger.entries import Entry, LedgerError, read_written
@@ -91,7 +91,7 @@ class FileDependency(Dependency, metaclass=ABCMeta):
 # --- what an item read
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FileRead(FileDependency):
     """A file that was read, but for the item's own document."""
 
@@ -124,7 +124,7 @@ class FileRead(FileDependency):
         return False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FolderListed(Dependency):
     """A folder that was listed for one item."""
 
@@ -149,7 +149,7 @@ class FolderListed(Dependency):
         return None if is_same else Why.FOLDER(self.folder)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StoreSearched(Dependency):
     """A vector store that was searched."""
 
@@ -162,7 +162,7 @@ class StoreSearched(Dependency):
         return None if now == self.content else Why.STORE(self.path)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MovedAway(FileDependency):
     """A file that the item moved away."""
 
@@ -173,7 +173,7 @@ class MovedAway(FileDependency):
         return Why.THERE_AGAIN(self.path) if world.is_there(self.path) else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LimitedContext(Dependency):
     """A step for which the model's context was too small: a larger one changes its result."""
 
@@ -181,7 +181,7 @@ class LimitedContext(Dependency):
     step: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChosenLabels(Dependency):
     """A list of labels, and which of them are in the answer.
 
@@ -225,7 +225,7 @@ class ChosenLabels(Dependency):
         return Why.LABELS(now.source, step) if now.relabels_all else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class NarrowedLabels(Dependency):
     """A text for which the nearest labels of a list were offered."""
 
@@ -246,7 +246,7 @@ class NarrowedLabels(Dependency):
         return frozenset(label for label, how in pairs if how > self.least - _SAME_LABEL)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UsedExamples(Dependency):
     """A prompt with decisions of people as examples.
 
@@ -293,7 +293,7 @@ class UsedExamples(Dependency):
 # --- what an item made
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OutputWithin(FileDependency):
     """A file that an item wrote: of a trace's own outputs, or a nested item."""
 
@@ -321,7 +321,7 @@ class OutputWithin(FileDependency):
         return Why.OUTPUT_EDITED(path) if condition == "edited" else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RowsKept(Dependency):
     """Rows of an item, or of one within it, in a vector store."""
 
@@ -344,7 +344,7 @@ class RowsKept(Dependency):
         return None if now.text == self.sum else Why.ROWS_LOST(self.store)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class KeptOutput(FileDependency):
     """A file that a person edited, or that is not ours, and what would have been written.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import free_name, ordered_json
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.node_reads import read_by
@@ -34,7 +34,7 @@ from .block_work import FiledItems, ItemWork
 from .parts import CONTENT, ordered_digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class BlockList:
     """What `for_each` and `where` of a block evaluate to."""
 
@@ -126,7 +126,7 @@ def keys_by_content(
     return [key or next(unused) for key in keys]
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class FiledOfBlock:
     """What is filed of a block while it runs, and the results that tables get of it."""
 

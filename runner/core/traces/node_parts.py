@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from paddock.engine.request import ModelSpec
-from paddock.engine.system.light_dataclasses import dataclass, field, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.times import TIME_NAMES
@@ -85,7 +85,7 @@ def read_by_all(block: BoundBlock) -> list[str]:
     return [path for step in constants for path in step.kind().reads(step.params.constant)]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class NodeParts:
     """Makes the parts of one pipeline's steps and blocks."""
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
 from paddock.runner.ledger.entries import Entry
@@ -64,7 +64,7 @@ def changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class KnownResult:
     """A result that an item has from before."""
 
@@ -74,7 +74,7 @@ class KnownResult:
     older: Older
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Part(ABC):
     """One part of the hash of an item."""
 
@@ -92,7 +92,7 @@ class Part(ABC):
 # --- of the item, and of what it reads
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemPart(Part):
     """What an item is."""
 
@@ -115,7 +115,7 @@ SUFFIX = ItemPart("suffix", Why.SUFFIX, comes_and_goes=True)
 _ITEM_PARTS = {part.name: part for part in (CONTENT, PLACE_IN_LIST, PATH, TIME, SUFFIX)}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class OuterValue(Part):
     """A value from outside of the block or step."""
 
@@ -143,7 +143,7 @@ def _given(spec: Spec) -> dict[str, Any]:
     return given
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RulePart(Part):
     """A part of a step or block, to which its name leads: `sum.prompt`, `clean.sum.prompt`."""
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import whole_file
@@ -21,7 +21,7 @@ MOST_DECISIONS = 2_000
 """Of a step; the newest count, and a vector of each is held in memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PendingReview:
     """What is known of an item's reviews that are open, or decided and not applied yet."""
 
@@ -29,7 +29,7 @@ class PendingReview:
     why: Reason
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Decision:
     """An accepted or edited answer."""
 
@@ -73,7 +73,7 @@ class Decision:
         return part_digest([self.text.content, self.answer])
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class StepDecisions:
     """What people decided about one step's answers, the newest first."""
 

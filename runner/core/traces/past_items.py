@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value, loop_parts
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.pipelines.reply_check import Check
@@ -40,7 +40,7 @@ Spec = Mapping[str, Mapping[str, Any]]
 """As `whole_spec` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SpecChanges:
     """Differences between the recorded spec of an item and today's, as far as that is known."""
 
@@ -144,7 +144,7 @@ _PastSpec = tuple[SpecChanges, Mapping[str, Mapping[str, str]]]
 """What changed since, and the lists of labels."""
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class PastItems:
     """How the items of a block, or a step, were last done; it is asked after `read`."""
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from paddock.engine.sampling.json_schema import json_pointer
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.label_choices import FieldPath
 from paddock.runner.bind.bound import BoundPlan, BoundStep
@@ -29,7 +29,7 @@ def owner_of(item: ItemKey) -> str:
     return "\n".join(item)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class PipelineScopes:
     """The scopes of one pipeline's steps and blocks."""
 

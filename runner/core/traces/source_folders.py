@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.expressions import ExpressionError, Value, steps_read
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
@@ -25,7 +25,7 @@ from paddock.steps.paths import nearest_existing
 from ..run_options import RunOptions
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SourceFolder:
     """A folder that a block's items were listed in."""
 
@@ -73,7 +73,7 @@ class SourceFolder:
         return next((at for at in self.before.lost(self.now) if self.root / at in above), None)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class DeletionDoubt:
     """Why missing documents do not count as deleted until a person confirms it."""
 
@@ -82,7 +82,7 @@ class DeletionDoubt:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class MissingSources:
     """Items that a block's list no longer has."""
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from enum import Enum, unique
 from typing import Any
 
-from paddock.engine.system.light_dataclasses import dataclass, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState
@@ -47,7 +47,7 @@ FINAL = frozenset((Case.NEW, Case.PARTS, Case.FAILED))
 """What it depended on was not looked at, and no option changes what is to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemVerdict:
     """State of an item, why, and which case decided."""
 
@@ -76,7 +76,7 @@ class ItemVerdict:
         return self.case in (Case.LOSS, Case.TAKEN)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemNow:
     """What an item is made of now."""
 
@@ -211,7 +211,7 @@ def _case_of(reason: Reason) -> Case:
     return Case.LOSS if reason.is_loss else Case.DEPENDENCY
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ItemRequest:
     """What a run is asked to do with the items of a block, or with a step outside of blocks."""
 

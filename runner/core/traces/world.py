@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NewType
 
 from paddock.engine.system.files import content_stamp, sha256_of
-from paddock.engine.system.light_dataclasses import dataclass, field
+from paddock.engine.system.records import field, record
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.answers.text_vectors import Matrix
 from paddock.runner.config.pipeline_secrets import Secrets
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..calls.run_models import RunModels
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LabelVectors:
     """Labels that are new to a list, each with its vector."""
 
@@ -48,7 +48,7 @@ EmbedLabels = Callable[["BoundStep", Sequence[str]], Awaitable[tuple[str, Sequen
 """Returns the identity of a step's embedding model, and vectors; None: these are not known."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SeenFiles:
     """What a run has seen on the disk: held once, and filled by all its blocks."""
 
@@ -62,7 +62,7 @@ class SeenFiles:
     """Those of `listings` that are not from before the last outermost block began."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class World:
     """What there is now."""
 

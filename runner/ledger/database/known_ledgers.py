@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from paddock.engine.system import files
-from paddock.engine.system.light_dataclasses import dataclass
 from paddock.engine.system.owners import has_lasting_inodes, network_file_system
+from paddock.engine.system.records import record
 from paddock.runner.settings import read_settings
 
 from ..entries import LedgerError
@@ -40,7 +40,7 @@ FOLDER = "ledgers"
 _IDENTITY = re.compile("[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class LedgerEntry:
     """What the home knows of a ledger's file."""
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from paddock.engine.system.light_dataclasses import dataclass, fields, replace
+from paddock.engine.system.records import fields, record, replace
 from paddock.engine.system.text import canonical_json
 
 ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]
@@ -29,7 +29,7 @@ def unknown_review(id_: str) -> DecisionRefused:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SubjectText:
     """A text that an answer was made of: itself, or, where it is long, its object in the ledger."""
 
@@ -62,7 +62,7 @@ class SubjectText:
         return {name: getattr(self, name) for name in names} | self.content
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, slots=True, kw_only=True)
 class Subject:
     """What a question is about: an answer, and all that a person sees of it. Plain data."""
 
@@ -138,7 +138,7 @@ _TUPLES = ("by", "due", "checks", "evidence_only")
 _SUBJECT_NAMES = tuple(field.name for field in fields(Subject))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Review:
     """A question about one step's answer for one item, and its decision."""
 
@@ -205,7 +205,7 @@ def refuse_stranger(review: Review, by: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReviewTerms:
     """Who may decide on a step's answers, for how long, and what happens then."""
 
@@ -219,7 +219,7 @@ class ReviewTerms:
         return replace(review, subject=subject, expires_at=until)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Question:
     """What a run asks about one step's answer."""
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.engine.system.light_dataclasses import dataclass
+from paddock.engine.system.records import record
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
@@ -191,7 +191,7 @@ def test_a_document_that_changes_before_its_item_reads_it_is_done_again(tmp_path
 # --- the verdict on an item by its parts alone
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Since(SpecChanges):
     content: str | None = None
 

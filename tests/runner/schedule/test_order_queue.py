@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.system.light_dataclasses import replace
+from paddock.engine.system.records import replace
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.schedule import order_queue
 from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken

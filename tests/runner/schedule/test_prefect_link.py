@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system.light_dataclasses import replace
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import running
 from paddock.runner.progress.prefect_view import RUN_TAG
 from paddock.runner.schedule import prefect_link

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.system.light_dataclasses import replace
+from paddock.engine.system.records import replace
 from paddock.runner.schedule.order_queue import OrderQueue
 from paddock.runner.schedule.webhook_migration import take_over_calls
 

@@ -17,7 +17,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import socket_owners
-from paddock.engine.system.light_dataclasses import replace
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.schedule import webhook_trigger
 from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken

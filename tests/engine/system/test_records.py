@@ -1,4 +1,4 @@
-"""Light dataclasses are equal to the standard library's in all that a run can tell."""
+"""Records are equal to the standard library's in all that a run can tell."""
 
 import copy
 import dataclasses
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import Message
-from paddock.engine.system import light_dataclasses
+from paddock.engine.system import records
 
 
 def _classes(dataclass: Any) -> dict[str, Any]:
@@ -88,8 +88,8 @@ def _told(dataclass: Any) -> list[Any]:
 def test_they_are_equal_shown_hashed_ordered_and_copied_as_those_of_the_library(
     freezes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(light_dataclasses, "_FREEZES", freezes)
-    assert _told(light_dataclasses.dataclass) == _told(dataclasses.dataclass)
+    monkeypatch.setattr(records, "_FREEZES", freezes)
+    assert _told(records.record) == _told(dataclasses.dataclass)
 
 
 def test_what_is_called_frozen_refuses_changes_here() -> None:

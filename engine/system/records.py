@@ -1,4 +1,4 @@
-"""Dataclasses whose classes cost a quarter to make: a command makes three hundred when it starts.
+"""Records: dataclasses that cost a quarter to make; a command makes three hundred at its start.
 
 The standard library compiles six methods for each class, at each start. Here only `__init__` is
 compiled; the others are shared. That a class is frozen is checked by mypy, and in the tests, which
@@ -13,17 +13,17 @@ from operator import attrgetter
 from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["asdict", "astuple", "dataclass", "field", "fields", "is_dataclass", "replace"]
+__all__ = ["asdict", "astuple", "field", "fields", "is_dataclass", "record", "replace"]
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass
+    from dataclasses import dataclass as record
 else:
     import dataclasses as standard
     import os
 
     _FREEZES = "PADDOCK_FREEZE_RECORDS" in os.environ
 
-    def dataclass(cls=None, /, *, eq=True, frozen=False, repr=True, **options):
+    def record(cls=None, /, *, eq=True, frozen=False, repr=True, **options):
         """Return a class as that of the standard library does."""
 
         def made(cls):
