@@ -88,7 +88,7 @@ LONGEST = (
     "engine/decoding/test_loop.py",
     "runner/schedule/test_up.py", "engine/llama/test_vision_families.py",
     "runner/core/test_histories.py", "runner/cli/test_mcp_server.py", "runner/test_strangers.py",
-    "benchmarks/test_benchmarks.py", "runner/core/test_killed.py", "engine/tuning/test_tuner.py",
+    "benchmarks/test_benchmarks.py", "runner/core/test_killed.py",
     "test_tutorial.py",
     "runner/review/test_page_in_a_browser.py", "runner/daemon/test_daemon_main.py",
     "soak/test_soak.py",
