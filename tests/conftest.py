@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-# What is called frozen refuses changes, as `dataclasses.dataclass` has it. In use nothing does: the
-# classes are made when a command starts. Before the first of them is imported:
-os.environ["PADDOCK_FREEZE_RECORDS"] = "1"
+from paddock.engine.system import records
 
-from tests.browser import Browser, browser
-from tests.forked import ForkServer
+# What is called frozen refuses changes, as `dataclasses.dataclass` has it. In use nothing does, nor
+# in processes of the tests' own, each of which would make its classes a tenth of a second later.
+records.FREEZES = True
+
+from tests.browser import Browser, browser  # noqa: E402
+from tests.forked import ForkServer  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.live import Live

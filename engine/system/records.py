@@ -1,8 +1,8 @@
 """Records: dataclasses that cost a quarter to make; a command makes three hundred at its start.
 
 The standard library compiles six methods for each class, at each start. Here only `__init__` is
-compiled; the others are shared. That a class is frozen is checked by mypy, and in the tests, which
-set PADDOCK_FREEZE_RECORDS. Else nothing refuses an assignment: an object is made as fast as one
+compiled; the others are shared. That a class is frozen is checked by mypy, and in the processes of
+the tests, which set `FREEZES`. Else nothing refuses an assignment: an object is made as fast as one
 that is not frozen.
 """
 
@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = ["asdict", "astuple", "field", "fields", "is_dataclass", "record", "replace"]
 
+FREEZES = False
+
 if TYPE_CHECKING:
     from dataclasses import dataclass as record
 else:
     import dataclasses as standard
-    import os
-
-    _FREEZES = "PADDOCK_FREEZE_RECORDS" in os.environ
 
     def record(cls=None, /, *, eq=True, frozen=False, repr=True, **options):
         """Return a class as that of the standard library does."""
@@ -35,7 +34,7 @@ else:
             cls.__doc__ = cls.__doc__ or cls.__name__  # else its signature is worked out
             is_ordered = options.get("order", False)
             cls = standard.dataclass(
-                cls, eq=eq and is_ordered, repr=False, frozen=frozen and _FREEZES, **options
+                cls, eq=eq and is_ordered, repr=False, frozen=frozen and FREEZES, **options
             )
             if shows_fields:
                 cls.__repr__ = _shown

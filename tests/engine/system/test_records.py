@@ -88,7 +88,7 @@ def _told(dataclass: Any) -> list[Any]:
 def test_they_are_equal_shown_hashed_ordered_and_copied_as_those_of_the_library(
     freezes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "_FREEZES", freezes)
+    monkeypatch.setattr(records, "FREEZES", freezes)
     assert _told(records.record) == _told(dataclasses.dataclass)
 
 
