@@ -36,12 +36,9 @@ if TYPE_CHECKING:
 WAIT = re.compile(r"(?:(?:within|timeout)(?:_s)?(?:: float )? ?= ?|monotonic\(\) \+ )(\d+)")
 """A wait in the code of a test, whose end is written out in seconds."""
 
-# A model that is new to a machine is measured for some seconds when it is loaded; tests, whose
-# caches are new each time, must not wait for it. Those of the profile ask for it themselves.
+# No service measures or copies models while it is idle, except for the tests of that: the caches of
+# tests are new each time.
 os.environ["PADDOCK_PROFILE_S"] = "0"
-
-# No service makes copies of models while it is idle, except for the tests of that.
-os.environ["PADDOCK_TUNE"] = "off"
 
 # One thread for each model: tests run next to one another, and threads that wait in barriers for
 # others which have no core take a third of the processor's time for nothing.

@@ -62,7 +62,8 @@ class BackgroundTuner:
         self._n_threads = settings.n_threads or this_device().n_threads
         # Copies are for processors: on a device they would take memory that models need.
         is_on_device = this_device().is_gpu and settings.n_gpu_layers != 0
-        self._makes_copies = not settings.is_exact and not is_on_device
+        is_wanted = settings.profile_s > 0 and not settings.is_exact
+        self._makes_copies = is_wanted and not is_on_device
         self._finder = ModelFinder(settings.models_dir, settings.cache_dir)
         self._measurements: dict[str, _Attempts] = {}
         self._copies: dict[str, _Attempts] = {}

@@ -187,7 +187,6 @@ class World:
             "PADDOCK_UP_HOST": f"127.0.0.1:{self.port}",
             "PADDOCK_HOST": "127.0.0.1:1",
             "PADDOCK_PROFILE_S": "0",
-            "PADDOCK_TUNE": "off",
             "PADDOCK_NUM_THREAD": "1",  # threads without a core wait in barriers
             "PADDOCK_MAX_LOADED_MODELS": "1",
             "PADDOCK_MAX_WAIT": "2s",

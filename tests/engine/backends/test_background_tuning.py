@@ -55,7 +55,9 @@ class Machine:
         path = folder / "tiny.gguf"
         quantise(tiny.llama(folder / "floats.gguf"), path, "Q8_0", 1)
         self.model = ModelSpec(str(path), n_ctx_tokens=256)
-        self.settings = replace(SETTINGS, models_dir=folder / "models", cache_dir=folder / "cache")
+        self.settings = replace(
+            SETTINGS, models_dir=folder / "models", cache_dir=folder / "cache", profile_s=0.01
+        )
         self.command = WORKER_COMMAND
         self.finder = ModelFinder(self.settings.models_dir, self.settings.cache_dir)
         self.original = self.finder.find_original(self.model.ref).digest
