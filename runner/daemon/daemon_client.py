@@ -29,6 +29,7 @@ from paddock.runner.settings import Settings
 from . import daemon_files
 from .daemon_files import (
     DaemonError,
+    DaemonGone,
     DaemonInfo,
     DaemonPaths,
     daemon_log,
@@ -74,13 +75,16 @@ async def hold_lease(daemon: DaemonInfo) -> AsyncIterator[None]:
     """Keep a daemon from ending inside the `async with` block, by a request that stays open.
 
     Raises:
-        DaemonError: the daemon does not answer.
+        DaemonGone: the daemon has gone.
+        DaemonError: it refuses.
     """
     client = UnixClient(daemon.socket, silence_s=SILENCE_S)
     async with aclosing(client.stream("POST", PREFIX + LEASE, b"{}")) as beats:
         try:
             await anext(beats, b"")
-        except (ConnectionBroken, UnexpectedStatus) as error:
+        except ConnectionBroken as error:
+            raise DaemonGone(_silent(daemon, error)) from None
+        except UnexpectedStatus as error:
             raise DaemonError(_silent(daemon, error)) from None
         yield
 

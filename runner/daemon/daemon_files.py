@@ -30,6 +30,10 @@ class DaemonError(Exception):
     """The local service cannot be used here. The message has the reason and what to do."""
 
 
+class DaemonGone(DaemonError):
+    """The local service ended, or was killed, since it was found."""
+
+
 @record(frozen=True, slots=True)
 class DaemonPaths:
     """Names of one daemon's files."""

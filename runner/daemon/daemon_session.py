@@ -17,9 +17,10 @@ from paddock.runner.settings import Settings
 
 from . import daemon_files
 from .daemon_client import ensure_daemon, hold_lease
-from .daemon_files import DaemonError, DaemonInfo
+from .daemon_files import DaemonError, DaemonGone, DaemonInfo
 
 MOST_RECONNECTS = 10  # more often than that, no daemon will stay up
+AGAIN_S = 0.2  # a process that is killed closes its socket within some hundredths
 
 
 class DaemonSession:
@@ -52,10 +53,17 @@ class DaemonSession:
         Raises:
             DaemonError: there is none, and none starts.
         """
-        daemon = await ensure_daemon(self._settings, self._tell)
         await self._stack.aclose()
-        await self._stack.enter_async_context(hold_lease(daemon))
-        self.daemon = daemon
+        while True:
+            daemon = await ensure_daemon(self._settings, self._tell)
+            try:
+                await self._stack.enter_async_context(hold_lease(daemon))
+            except DaemonGone:  # killed since it was found, it may look alive for a moment
+                self._count_move()
+                await asyncio.sleep(AGAIN_S)
+            else:
+                self.daemon = daemon
+                return
 
     async def place(self, broken: PoolAddress | None) -> PoolAddress:
         """Return where the pool is served; implements `paddock.engine.backends.rpc.FindPool`.
@@ -75,13 +83,14 @@ class DaemonSession:
     async def _move(self, broken: DaemonInfo) -> None:
         """Hold a daemon that runs: the same one, another process's at its socket, or a new one."""
         if not await asyncio.to_thread(daemon_files.is_listening, broken.socket):
-            self._n_moves += 1
-            if self._n_moves > MOST_RECONNECTS:
-                raise DaemonError(
-                    f"The local service went away {MOST_RECONNECTS} times in this run."
-                )
+            self._count_move()
             self._tell("The local service went away; the run continues with another one.")
         await self.attach()
+
+    def _count_move(self) -> None:
+        self._n_moves += 1
+        if self._n_moves > MOST_RECONNECTS:
+            raise DaemonError(f"The local service went away {MOST_RECONNECTS} times in this run.")
 
     async def detach(self) -> None:
         await self._stack.aclose()

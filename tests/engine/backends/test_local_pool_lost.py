@@ -113,7 +113,7 @@ async def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
         with pytest.raises(ModelTooLarge) as caught:
             await pool.chat(ask("Hello")).reply()
         assert caught.value.free_bytes == tiny.free_bytes
-        assert caught.value.needed_bytes > 300 * 1024 * 1024
+        assert caught.value.needed_bytes > 250 * 1024 * 1024
 
 
 async def test_closing_the_pool_ends_what_runs_and_leaves_no_process(noise: ModelSpec) -> None:

@@ -1,5 +1,6 @@
 """Where the local service is found, and that no one else gets in there."""
 
+import asyncio
 import os
 import socket
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
-from paddock.runner.daemon import daemon_files
+from paddock.runner.daemon import daemon_files, daemon_session
 from paddock.runner.daemon.daemon_files import (
     DaemonError,
     DaemonInfo,
@@ -127,3 +128,31 @@ def test_a_service_ends_when_no_request_is_open_and_none_was_for_long_enough() -
     assert not state.is_over
     now = 5900.0
     assert state.is_over
+
+
+async def test_a_service_that_is_killed_as_a_run_finds_it_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reset = [True, True, False]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if not reset.pop(0):
+            head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            writer.write(head + b"3\r\n{}\n\r\n")
+            await writer.drain()
+            await reader.read(100)
+            await reader.read()  # until the session lets go
+        writer.close()
+
+    found = DaemonInfo(tmp_path, tmp_path / "s", "1", os.getpid())
+
+    async def found_again(*_: object) -> DaemonInfo:
+        return found
+
+    monkeypatch.setattr(daemon_session, "ensure_daemon", found_again)
+    async with await asyncio.start_unix_server(serve, found.socket):
+        session = daemon_session.DaemonSession(settings(tmp_path), print)
+        assert await session.start()
+        await session.detach()
+    assert reset == []

@@ -210,7 +210,6 @@ def test_items_that_wait_are_drawn_and_counted_as_waiting(
     assert "each: 0.txt waiting" in invoke("logs").stdout
     page = report_page(world)
     assert page.count('<span class="s-open">waits for review</span>') == 2
-    assert "each: 0.txt, waiting" in page
     shown = invoke("graph").stdout
     assert "2 waiting" in shown
     assert "class n_each running" in shown
