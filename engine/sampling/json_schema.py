@@ -483,11 +483,21 @@ def _locate_problem(schema: Any, why: str) -> SchemaProblem:
             break
         below, part, why = same[0]
         path = (*path, *below)
-    if why.startswith("oneOf constraints"):
+    if (
+        isinstance(part, dict)
+        and "oneOf" in part
+        and _grammar_error(_as_any_of(part, schema)) is None
+    ):
         what = "the options of `oneOf` cannot be distinguished while the answer is generated"
         remedy = "Use `anyOf`, or give each option a required property with a `const` of its own."
         return SchemaProblem(path, what, remedy)
     return SchemaProblem(path, plain_error(why))
+
+
+def _as_any_of(part: dict[str, Any], root: Any) -> dict[str, Any]:
+    """Return a subschema, with what it may refer to, whose `oneOf` is an `anyOf`."""
+    shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
+    return {**shared, **{"anyOf" if name == "oneOf" else name: part[name] for name in part}}
 
 
 def _error_of_part(part: Any, root: Any) -> str | None:

@@ -230,7 +230,7 @@ def test_temporary_and_deleted_files_are_left_out_as_by_a_watch(
 def test_what_is_no_document_is_left_out_and_most_of_it_said(
     tmp_path: Path, scan: Scan, hands: FakeTools
 ) -> None:
-    """Hidden files, our own outputs, stores, pipes and links that nobody wants need no words."""
+    """Hidden files, our own outputs, stores, pipes and links that no one wants need no words."""
     lay(tmp_path, "a.md", ".hidden.md", ".paddock/x.md", "out/a.md.md", ".a.md.1234.paddock-tmp")
     lay(tmp_path, "index.lance/rows.lance/data/x", "out/store/rows.lance/y", "b.lance")
     lay(
