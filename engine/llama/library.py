@@ -141,14 +141,16 @@ class LogRecording:
     lines: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    def explain(self, words: str) -> str:
-        """Return `words`, followed by the last errors.
+    def explain(self, message: str) -> str:
+        """Return `message`, followed by the last errors.
 
         >>> LogRecording(errors=["a", "failed to allocate"]).explain("no context")
         'no context: a | failed to allocate'
         """
         return (
-            ": ".join([words, " | ".join(self.errors[-_N_SHOWN_ERRORS:])]) if self.errors else words
+            ": ".join([message, " | ".join(self.errors[-_N_SHOWN_ERRORS:])])
+            if self.errors
+            else message
         )
 
     def buffers(self) -> AllocatedBuffers:

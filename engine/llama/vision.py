@@ -100,8 +100,8 @@ class Projector:
         with LOG.recording() as recording:
             pointer = mtmd.mtmd_init_from_file(str(path).encode(), model.pointer, params)
         if not pointer:
-            words = f"libmtmd cannot load the projector {path} for this model"
-            raise LoadFailed(recording.explain(words))
+            message = f"libmtmd cannot load the projector {path} for this model"
+            raise LoadFailed(recording.explain(message))
         self._pointer: Any = pointer
         self._line_end = line_end(path)
         self._n_row = int(lib.llama_model_n_embd_inp(model.pointer))

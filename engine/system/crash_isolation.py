@@ -4,7 +4,7 @@ Most suspects were only in flight with the one that kills, or the kill came from
 one crash as many run together as ever; then half as many after each further one, until one runs
 alone. Where processes are often killed from outside, work also dies often by chance: it may have
 more crashes before it runs with fewer others. A run's items keep their crashes in the ledger
-(`runner.core.other_runs.deadly_items`), requests of a model theirs in memory.
+(`runner.core.other_runs.crash_suspects`), requests of a model theirs in memory.
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ class WorkerEnd:
         was_killed = self.status == -signal.SIGKILL
         return self._names_memory or (was_killed and n_oom_kills_after > n_oom_kills_before)
 
-    def with_failed_fallback(self, words: str) -> WorkerEnd:
+    def with_failed_fallback(self, message: str) -> WorkerEnd:
         """Return it with a fallback that did not help."""
-        return replace(self, how=f"{self.how}, also {words}")
+        return replace(self, how=f"{self.how}, also {message}")
 
     @property
     def _names_memory(self) -> bool:

@@ -39,7 +39,7 @@ class UnsupportedValue:
     text: str
     lack: Lack
     nearest: str = ""
-    """What the source has in its stead, such as `3 May` for 3 May 2024."""
+    """What the source has instead, such as `3 May` for 3 May 2024."""
 
 
 def unsupported(

@@ -454,8 +454,8 @@ def error_answer(error: Exception) -> Answer:
     """
     if isinstance(error, ToolRefusal):
         return {"error": str(error)}
-    words = str(error) if isinstance(error, DecisionRefused) else explain_error(error)[1]
-    return {"error": f"It was refused or failed: `{DATA}` says why.", DATA: {"error": words}}
+    message = str(error) if isinstance(error, DecisionRefused) else explain_error(error)[1]
+    return {"error": f"It was refused or failed: `{DATA}` says why.", DATA: {"error": message}}
 
 
 def answer_text(answer: Answer) -> str:

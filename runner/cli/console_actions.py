@@ -388,8 +388,8 @@ class ModelActions:
             raise CommandError("A file is pulled by the command line.\n  `paddock pull FILE`")
         with self._turn:
             if (pull := self._pull) is not None and not pull.has_ended:
-                words = f"'{pull.name}' is being pulled.\n  Wait for its end, or stop it."
-                raise CommandError(words)
+                message = f"'{pull.name}' is being pulled.\n  Wait for its end, or stop it."
+                raise CommandError(message)
             self._pull = pull = ModelPull(name)
         log.info("model %s is pulled by %s", name, by)
         threading.Thread(target=self._carry_out, args=(pull,), name="pull", daemon=True).start()

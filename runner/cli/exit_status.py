@@ -122,15 +122,15 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
         return error.exit_code
     if _wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):
         traceback.print_exception(error)
-    status, words = explain_error(error)
-    printing.print_err(words)
+    status, message = explain_error(error)
+    printing.print_err(message)
     if as_json:
         with contextlib.suppress(OSError):  # a full disk: stderr has the message
             faults = getattr(error, "faults", None)
             if faults is not None and all(hasattr(fault, "as_json") for fault in faults):
                 error_json = {"ok": False, "faults": [fault.as_json() for fault in faults]}
             else:
-                error_json = {"ok": False, "error": words}
+                error_json = {"ok": False, "error": message}
             printing.print_json(error_json)
     return status
 

@@ -166,8 +166,8 @@ class _Runner:
     async def _run_variant(self, variant: Variant, default: Pool) -> VariantRun:
         left_s = self._compared.left_s
         if left_s is not None and left_s < 1:
-            words = "it was not begun: the budget is used up. The same command goes on."
-            return VariantRun(variant, fault=words, is_over_budget=True)
+            message = "it was not begun: the budget is used up. The same command goes on."
+            return VariantRun(variant, fault=message, is_over_budget=True)
         try:
             return await self._run(variant, left_s, default)
         except (PipelineError, EngineError, model_pools.LookupInterrupted) as error:

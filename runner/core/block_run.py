@@ -40,7 +40,7 @@ from .item_attempt import ItemAttempt, ItemEnd, failed_end, waiting_end
 from .item_recorder import ItemRecorder
 from .item_window import Window, expected_tokens, longest_first, max_parallel
 from .left_nodes import MAX_NAMED, LackingItems, blocks_read
-from .other_runs.deadly_items import CrashHistory, RepeatedCrash, max_together, suspects_text
+from .other_runs.crash_suspects import CrashHistory, RepeatedCrash, max_together, suspects_text
 from .outputs.outdated_outputs import EndedNode, ended_block
 from .outputs.pruning import Pruner
 from .run_context import RunContext
@@ -253,13 +253,15 @@ class BlockRun:
             ItemWaits: so does one of its items.
             StopGateClosed: some of its items were not begun.
         """
-        context, around = self.context, attempt.around_steps
+        context, enclosing = self.context, attempt.enclosing
         try:
-            state = await opened_block(context, block, scope, around=around, keeps_results=True)
+            state = await opened_block(
+                context, block, scope, enclosing=enclosing, keeps_results=True
+            )
             await BlockRun(self.step_runner, self.recorder, state).items()
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
-        attempt.take_inner(state.dependencies, state.n_failures, has_failures=state.has_failures)
+        attempt.merge_nested(state.dependencies, state.n_failures, has_failures=state.has_failures)
         state.refuse_waiting()
         return state.outputs(), await state.lacking(context.judge.reviews)
 
@@ -324,8 +326,8 @@ class BlockRun:
         shown = end_of(end.report.state)
         self.stats.item_state(state.block.id, attempt.shown_key, shown, why)
         if end.stops_run is not None:
-            words, failure = f"'{attempt.shown_key}': {end.reason}", end.stops_run
-            raise RunFailed(words, cause=failure.cause) from failure
+            message, failure = f"'{attempt.shown_key}': {end.reason}", end.stops_run
+            raise RunFailed(message, cause=failure.cause) from failure
 
     @asynccontextmanager
     async def _in_flight(
@@ -338,11 +340,11 @@ class BlockRun:
         """
         context, state = self.context, self.state
         suspects, scope_id = context.suspects, state.work.scope_id
-        is_of_nested_block = state.around.escalation_pass is not None
+        is_of_nested_block = state.enclosing.escalation_pass is not None
         entered = context.room.entered(max_together(known, state.parallel))
         async with nullcontext() if is_of_nested_block else entered:
             if is_noted:
-                await suspects.begin(scope_id, item, next(reversed(state.around.items), None))
+                await suspects.begin(scope_id, item, next(reversed(state.enclosing.items), None))
             try:
                 yield
             finally:
@@ -362,11 +364,11 @@ class BlockRun:
         for lost in lost_rows:
             is_whole = n_lacking >= lost.n_before - lost.n_now
             others = () if is_whole else ("what its rows are made of has changed",)
-            words = lost.text(" and ".join((*changes, *others)))
-            self.stats.note(words)
+            message = lost.text(" and ".join((*changes, *others)))
+            self.stats.note(message)
             if lost.is_refused:
                 key = self.state.work.shown_key(step.id)
-                self.stats.item(ItemReport(step.id, key, ItemState.MISSING, error=words))
+                self.stats.item(ItemReport(step.id, key, ItemState.MISSING, error=message))
         return any(lost.is_refused for lost in lost_rows)
 
 

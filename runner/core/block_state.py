@@ -47,7 +47,7 @@ from .traces.verify import Case
 
 
 @record(frozen=True, slots=True)
-class ItemsAround:
+class EnclosingItems:
     """The items around a block, or around a pipeline that a step runs, and what these hand on.
 
     `is_of_item` is asked of a walk, a block, an attempt at an item, and means the same of each:
@@ -74,7 +74,7 @@ class ItemsAround:
         return bool(self.items)
 
 
-OUTERMOST = ItemsAround()
+OUTERMOST = EnclosingItems()
 _ENDS = {Phase.DONE: ItemState.DONE, Phase.SKIPPED: ItemState.SKIPPED}
 """Where what is reported tells of the run."""
 
@@ -87,7 +87,7 @@ class BlockState:
     scope: Scope
     filed: FiledOfBlock
     keeps_results: bool
-    around: ItemsAround = OUTERMOST
+    enclosing: EnclosingItems = OUTERMOST
     parallel: int = 1
     """How many items may be in flight, of this block or of one around it."""
     escalation_pass: EscalationPass = field(default_factory=EscalationPass)
@@ -111,7 +111,7 @@ class BlockState:
 
     @property
     def is_of_item(self) -> bool:
-        return self.around.is_of_item
+        return self.enclosing.is_of_item
 
     @property
     def has_models(self) -> bool:
@@ -252,7 +252,7 @@ class BlockState:
 
     def shown_key(self, key: str) -> str:
         """Return an item's key as progress shows it: none of a step outside of blocks."""
-        return "/".join(self.around.keys) if self.step else self.work.shown_key(key)
+        return "/".join(self.enclosing.keys) if self.step else self.work.shown_key(key)
 
     def report(
         self,
@@ -284,7 +284,7 @@ async def opened_block(
     node: BoundNode,
     scope: Scope,
     *,
-    around: ItemsAround = OUTERMOST,
+    enclosing: EnclosingItems = OUTERMOST,
     keeps_results: bool,
     lacks: Sequence[LackingItems] = (),
 ) -> BlockState:
@@ -300,11 +300,11 @@ async def opened_block(
         RunStopped: an item was given up before a crash, with `on_error: fail`.
         StepFailed: something else of this run writes the file of a step.
     """
-    judge, escalation_pass = context.judge, around.escalation_pass or EscalationPass()
+    judge, escalation_pass = context.judge, enclosing.escalation_pass or EscalationPass()
     if isinstance(node, BoundBlock):  # 1
-        work = await judge.block(node, scope, around.keys, lacks)
+        work = await judge.block(node, scope, enclosing.keys, lacks)
     else:
-        work = await judge.step(node, scope, around.keys)
+        work = await judge.step(node, scope, enclosing.keys)
     try:  # 2
         for place in work.written_outputs:
             context.index.claim(*place)
@@ -315,11 +315,13 @@ async def opened_block(
     filed = FiledOfBlock(work.filed)
     if keeps_results:
         filed.read_results(context.ledger)
-    state = BlockState(work, scope, filed, keeps_results, around, around.parallel, escalation_pass)
+    state = BlockState(
+        work, scope, filed, keeps_results, enclosing, enclosing.parallel, escalation_pass
+    )
     todo = state.todo()
     if isinstance(node, BoundBlock) and todo:
         refuse_output_conflicts(node, todo, work.scope_id, scope, context)
-        state.escalation_pass = around.escalation_pass or EscalationPass.first(node.body)
+        state.escalation_pass = enclosing.escalation_pass or EscalationPass.first(node.body)
     elif isinstance(node, BoundStep) and todo:
         path = judge.output_path(node, scope)
         if path and context.index.taken_by(path, work.scope_id):

@@ -33,7 +33,7 @@ from paddock.steps.base import StepError
 from paddock.steps.run_pipeline import named_outputs
 
 from .block_run import BlockRun
-from .block_state import OUTERMOST, BlockState, ItemsAround, opened_block
+from .block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
 from .escalation import broken_promises
 from .failures import Cause, RunFailed, RunStopped, StepFailed
 from .item_attempt import ItemAttempt, StepAttempt
@@ -76,7 +76,7 @@ async def run(context: RunContext) -> Report:
         work.cancel()
         await asyncio.wait({work})
     if work.cancelled():
-        words = stop_gate.words if stop_gate.status in ("interrupted", "suspended") else ""
+        words = stop_gate.message if stop_gate.status in ("interrupted", "suspended") else ""
         message = f"{words or 'Interrupted'}; the same command continues."
         is_suspended = stop_gate.status == "suspended"
         return stats.report("suspended" if is_suspended else "interrupted", message=message)
@@ -110,8 +110,8 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
 class Execute(Walk):
     """A walk that does everything that is stale."""
 
-    def __init__(self, context: RunContext, around: ItemsAround = OUTERMOST) -> None:
-        super().__init__(context, around)
+    def __init__(self, context: RunContext, enclosing: EnclosingItems = OUTERMOST) -> None:
+        super().__init__(context, enclosing)
         self.step_runner = StepRunner(context, partial(_SubPipelineRun, self))
         self.recorder = ItemRecorder(context)
         self.dependencies: Dependencies = {}
@@ -166,7 +166,12 @@ class Execute(Walk):
         lacks = self.left.missing_inputs.get(node.id, ())
         keeps = isinstance(node, BoundStep) or self._keeps_tables or node.id in self._read_blocks
         return await opened_block(
-            self.context, node, self.scope, around=self.around, keeps_results=keeps, lacks=lacks
+            self.context,
+            node,
+            self.scope,
+            enclosing=self.enclosing,
+            keeps_results=keeps,
+            lacks=lacks,
         )
 
     def items(self, state: BlockState) -> Awaitable[EndedNode | None]:
@@ -188,8 +193,8 @@ class Execute(Walk):
         context, stats = self.context, self.stats
         stats.show_step(step.id, None, 0)
         stats.item_state(step.id, "", ItemState.RUNNING)
-        scope_id = context.judge.scopes.register(step.id, self.around.keys)
-        attempt = ItemAttempt.of(context, step, self.around)
+        scope_id = context.judge.scopes.register(step.id, self.enclosing.keys)
+        attempt = ItemAttempt.of(context, step, self.enclosing)
         # Its items enter where it runs a pipeline.
         async with context.room.entered() if step.inner is None else nullcontext():
             outputs = await self.step_runner.run(step, self.scope, attempt)
@@ -227,7 +232,7 @@ class Execute(Walk):
 
     def fail(self, node: BoundNode, error: StepFailed | ExpressionError) -> NoReturn:
         text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
-        key = "/".join((*self.around.keys, node.id))
+        key = "/".join((*self.enclosing.keys, node.id))
         self.stats.item(ItemReport(node.id, key, ItemState.FAILED, error=text))
         self.stats.item_state(node.id, "", ItemState.FAILED, text)
         cause = error.cause if isinstance(error, StepFailed) else Cause.OTHER
@@ -270,7 +275,7 @@ class _SubPipelineRun:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
         show = walk.context.show_chunk
         context = replace(context, show_chunk=lambda block, keys: show(f"{step.id}.{block}", keys))
-        inner = Execute(context, replace(item.around_steps, escalation_pass=None))
+        inner = Execute(context, replace(item.enclosing, escalation_pass=None))
         try:
             await inner.nodes()
             returns, with_filed = inner.returned()
@@ -280,8 +285,8 @@ class _SubPipelineRun:
             if isinstance(error, RunFailed):
                 raise StepFailed(step.id, str(error), cause=error.cause) from error
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
-        item.take_inner(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
-        item.did_new_work &= walk.note_inner(step, inner)
+        item.merge_nested(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
+        item.did_new_work &= walk.record_sub_pipeline(step, inner)
         without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)
         if without_results is not None and inner.is_of_item:
             cause = Cause.IO if inner.n_failures > 0 else Cause.OTHER

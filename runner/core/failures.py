@@ -78,9 +78,9 @@ class RunStopped(Exception):
 class RunFailed(RunStopped):
     """A step or an item failed. In a sub-pipeline, only the item around it fails."""
 
-    def __init__(self, words: str, *, cause: Cause = Cause.OTHER) -> None:
+    def __init__(self, message: str, *, cause: Cause = Cause.OTHER) -> None:
         self.cause = cause
-        super().__init__(words)
+        super().__init__(message)
 
 
 class StepFailed(Exception):

@@ -25,7 +25,7 @@ from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, Roots
 from paddock.steps.paths import resolve_path
 
-from .block_state import OUTERMOST, BlockState, ItemsAround
+from .block_state import OUTERMOST, BlockState, EnclosingItems
 from .calls.recorded_calls import CallOrigin
 from .documents_in_use import DocumentInUse
 from .failures import ItemWaits, SkippedByReview, StepFailed, failure_state
@@ -59,7 +59,7 @@ class ItemAttempt:
     shown_key: str
     node: BoundNode
     """Its block, or the step outside of blocks that it is."""
-    around_steps: ItemsAround
+    enclosing: EnclosingItems
     """The items around what its steps run: it is the last, unless it is a step."""
     outputs: ItemOutputs
     work: ItemWork | None = None
@@ -89,17 +89,17 @@ class ItemAttempt:
 
     @classmethod
     def of(
-        cls, context: RunContext, step: BoundStep, around: ItemsAround = OUTERMOST
+        cls, context: RunContext, step: BoundStep, enclosing: EnclosingItems = OUTERMOST
     ) -> ItemAttempt:
         """Return the attempt at a step outside of blocks that has no item."""
-        scope_id = context.judge.scopes.register(step.id, around.keys)
-        items = (*around.items, (scope_id, step.id))
+        scope_id = context.judge.scopes.register(step.id, enclosing.keys)
+        items = (*enclosing.items, (scope_id, step.id))
         return cls(
             scope_id=scope_id,
             key=step.id,
-            shown_key="/".join(around.keys),
+            shown_key="/".join(enclosing.keys),
             node=step,
-            around_steps=around,
+            enclosing=enclosing,
             outputs=ItemOutputs(context, items, step),
         )
 
@@ -107,16 +107,16 @@ class ItemAttempt:
     def of_item(cls, context: RunContext, state: BlockState, item: ItemWork) -> ItemAttempt:
         """Return the attempt at an item of a block, or at a step outside of blocks that is one."""
         work, step = state.work, state.step
-        items = (*state.around.items, (work.scope_id, item.key))
-        around = state.around
+        items = (*state.enclosing.items, (work.scope_id, item.key))
+        enclosing = state.enclosing
         if step is None:
-            around = ItemsAround(items, state.parallel, state.escalation_pass)
+            enclosing = EnclosingItems(items, state.parallel, state.escalation_pass)
         attempt = cls(
             scope_id=work.scope_id,
             key=item.key,
             shown_key=state.shown_key(item.key),
             node=step or state.block,
-            around_steps=around,
+            enclosing=enclosing,
             outputs=ItemOutputs(context, items, step),
             work=item,
             values_read="" if step is None else values_digest(item),
@@ -132,7 +132,7 @@ class ItemAttempt:
 
     @property
     def is_of_item(self) -> bool:
-        return self.around_steps.is_of_item
+        return self.enclosing.is_of_item
 
     @property
     def value(self) -> Any:
@@ -164,7 +164,7 @@ class ItemAttempt:
 
     # --- what steps and others see of it
 
-    def take_inner(self, inner: Dependencies, n_failures: int, *, has_failures: bool) -> None:
+    def merge_nested(self, inner: Dependencies, n_failures: int, *, has_failures: bool) -> None:
         """Take what a nested block, or a pipeline of a step, depended on, and what failed in it."""
         self.dependencies |= inner
         self.has_inner_failures |= has_failures

@@ -27,7 +27,7 @@ from .calls.query_batches import QueryBatches
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
-from .other_runs.deadly_items import CrashSuspects
+from .other_runs.crash_suspects import CrashSuspects
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
 from .traces.world import World

@@ -49,7 +49,7 @@ from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
 from .other_runs.concurrency_groups import group_turn
-from .other_runs.deadly_items import CrashSuspects
+from .other_runs.crash_suspects import CrashSuspects
 from .reviews.run_reviews import RunReviews
 from .rule_sources import rule_sources
 from .run_context import RunContext
@@ -128,8 +128,8 @@ def report_not_begun(error: Exception, bound: BoundPlan, environment: RunEnviron
         return Report("", bound.name, "interrupted", {}, message=str(error))
     if not stop_gate.is_closed:
         raise error
-    words = f"{stop_gate.words}. It was still waiting for another run; nothing was begun."
-    return Report("", bound.name, stop_gate.status, {}, message=words)
+    message = f"{stop_gate.message}. It was still waiting for another run; nothing was begun."
+    return Report("", bound.name, stop_gate.status, {}, message=message)
 
 
 @asynccontextmanager
@@ -182,8 +182,8 @@ async def open_session(
                 await stack.enter_async_context(turn)
             has_crashed = await stack.enter_async_context(_run_lock(bound, ledger, stats, wait))
             if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
-                for words in comparison_notes(bound.pipeline):
-                    stats.note(words)
+                for message in comparison_notes(bound.pipeline):
+                    stats.note(message)
         # The index of outputs; temporary files of crashed runs go when the run ends.
         scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
         if options.variant_of:

@@ -243,7 +243,7 @@ class StepRunner:
             return first
         try:
             larger = attempt.with_larger_model()
-            escalation_pass = item.around_steps.escalation_pass or EscalationPass()
+            escalation_pass = item.enclosing.escalation_pass or EscalationPass()
             with escalation_pass.defer_calls(attempt.caller, step.id):
                 output = await step.kind().run(larger.step.params.render(scope), tools)
                 answer = await self._reviewer.calibrated(larger, output)

@@ -20,7 +20,7 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundSte
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.drain import StopGateClosed
 
-from .block_state import OUTERMOST, BlockState, ItemsAround
+from .block_state import OUTERMOST, BlockState, EnclosingItems
 from .failures import Cause, ItemWaits, RunFailed, StepFailed
 from .left_nodes import LackingItems, Left, LeftBy, StepsLeft, lacking_of, no_documents_of
 from .outputs.outdated_outputs import EndedNode, OutdatedOutput, find_outdated
@@ -42,11 +42,11 @@ NOT_YET = NotYet.NOT_YET
 class Walk(ABC):
     """A walk over the steps and blocks of one pipeline, also one that a step runs."""
 
-    def __init__(self, context: RunContext, around: ItemsAround = OUTERMOST) -> None:
-        """`around`: the items around a pipeline that a step of an item runs."""
+    def __init__(self, context: RunContext, enclosing: EnclosingItems = OUTERMOST) -> None:
+        """`enclosing`: the items around a pipeline that a step of an item runs."""
         self.context = context
-        self.around = around
-        self.is_of_item = around.is_of_item
+        self.enclosing = enclosing
+        self.is_of_item = enclosing.is_of_item
         self.bound = context.bound
         self.stats = context.stats
         secrets = context.stats.secrets.of(context.bound.file)
@@ -88,7 +88,7 @@ class Walk(ABC):
         5. It reads what was skipped, its `if` is false, or only skipped ones use it: it is skipped.
         6. A block: its items are judged, and those with work to do are done.
         7. A step that calls a model, or only writes files: the same, as a block of one item.
-        8. Any other step; one that runs a pipeline walks that (`note_inner`).
+        8. Any other step; one that runs a pipeline walks that (`record_sub_pipeline`).
         9. Its outputs are handed on. What has to wait for a person, or to run first, has none.
         """
         before = self.bound.edges.get(node.id, frozenset())
@@ -163,7 +163,7 @@ class Walk(ABC):
             left.lacking.setdefault(block, lacking)
         return state.outputs()
 
-    def note_inner(self, step: BoundStep, inner: Walk) -> bool:
+    def record_sub_pipeline(self, step: BoundStep, inner: Walk) -> bool:
         """Note how a pipeline ended that a step ran; return whether it had more than filed items.
 
         Raises:

@@ -158,8 +158,8 @@ async def _post_end(request: Request, *, is_at_once: bool) -> Response:
     """End; or retire: as soon as the daemon is idle, because another version serves now."""
     state = _state_of(request)
     if state.daemon.kind != "background":
-        words = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it; end that."
-        return JSONResponse({"error": words}, 409)
+        message = f"`paddock {state.daemon.kind}` (process {state.daemon.pid}) holds it; end that."
+        return JSONResponse({"error": message}, 409)
     if is_at_once:
         state.ends.set()
     else:

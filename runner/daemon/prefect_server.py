@@ -203,8 +203,8 @@ async def _run(
     with suppress(OSError):
         if lines := log_file.read_text("utf-8", "replace").strip().splitlines():
             why += f" ({lines[-1].strip()[:200]})"
-    words = "the Prefect server does not answer: %s. Runs go on without it; it is started again."
-    log.warning(words, why)
+    message = "the Prefect server does not answer: %s. Runs go on without it; it is started again."
+    log.warning(message, why)
 
 
 @asynccontextmanager

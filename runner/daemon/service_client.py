@@ -68,9 +68,9 @@ def trigger_text(trigger: Mapping[str, Any]) -> str:
 class ServiceError(Exception):
     """The service did not answer, or refused; `status` is HTTP's, 0 without an answer."""
 
-    def __init__(self, words: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0) -> None:
         self.status = status
-        super().__init__(words)
+        super().__init__(message)
 
 
 class ServiceClient:
@@ -161,8 +161,8 @@ class ServiceClient:
             with http.http_failures(f"the service at {self.url}"):
                 yield
         except http.HttpFailure as error:
-            words = str(error)
-            raise ServiceError(f"{words[0].upper()}{words[1:]}.") from None
+            message = str(error)
+            raise ServiceError(f"{message[0].upper()}{message[1:]}.") from None
 
 
 def _timeouts(within_s: float) -> tuple[float, float, float, float]:
@@ -196,10 +196,10 @@ def _raise_refusal(answer: httpx.Response) -> None:
         error = answer.text.strip()[:500]
     if isinstance(error, dict):
         error = error.get("message")
-    words = str(error or f"the service answered with status {answer.status_code}")
-    if answer.status_code in (401, 403) and "key" in words.lower():
-        words += "\n  Set PADDOCK_API_KEY to one of the service's keys."
-    raise ServiceError(words, answer.status_code)
+    message = str(error or f"the service answered with status {answer.status_code}")
+    if answer.status_code in (401, 403) and "key" in message.lower():
+        message += "\n  Set PADDOCK_API_KEY to one of the service's keys."
+    raise ServiceError(message, answer.status_code)
 
 
 Tell = Callable[[str, int | None, int | None], None]

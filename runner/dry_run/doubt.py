@@ -1,7 +1,7 @@
 """What is in doubt about a node of a plan, and how that spreads to the nodes behind it.
 
 A reply that the ledger does not have is in doubt. A placeholder stands for it, so that what reads
-it can be tried too. It may also decide what is done at all: `Spread` has the rules.
+it can be tried too. It may also decide what is done at all: `DoubtPropagation` has the rules.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Estimate:
     """Calls, and how many of them have replies; of a step that was tried."""
     may_fail: bool = False
     """It may fail for another reason than its checks, or, of a block, have no result."""
-    within: Spread | None = None
+    within: DoubtPropagation | None = None
     """What is in doubt at the end of the pipeline that it runs, whose steps were walked."""
 
     def if_done(self) -> Estimate:
@@ -63,7 +63,7 @@ class ItemEnds(Exception):
 
 
 @record(slots=True)
-class Spread:
+class DoubtPropagation:
     """What is in doubt about the nodes of an item so far, and so about those behind them.
 
     The top level of a plan has one, too; only 5 is otherwise there.

@@ -57,7 +57,7 @@ from paddock.runner.progress.reasons import Outdated, Why
 from paddock.runner.progress.report import PlanItem, PlanReport
 
 from .call_bounds import calls_of_step
-from .doubt import Doubt, Estimate, ItemEnds, Spread, may_read_files
+from .doubt import Doubt, DoubtPropagation, Estimate, ItemEnds, may_read_files
 from .dry_tools import AskedPrompts
 from .forecast import PlanForecast
 from .item_estimate import ItemEstimator, estimate_block, pipeline_outputs
@@ -108,7 +108,7 @@ class PlanWalk(Walk):
         super().__init__(context)
         self._forecast = forecast
         self._prefix = prefix
-        self.steps = ItemEstimator(forecast, context, Spread(is_of_item=False))
+        self.steps = ItemEstimator(forecast, context, DoubtPropagation(is_of_item=False))
         self.unknown: dict[str, str] = {}
         """Node → the one that must run before its outputs are known."""
         self._gone: dict[str, Outdated] = {}
@@ -241,7 +241,7 @@ class PlanWalk(Walk):
         context.stats.add_filed(block.id, state.work.filed_counts)
         behind = (o for o in self.bound.nodes if block.id in all_before(self.bound.edges, o.id))
         may_be_read = any(map(may_read_files, all_steps(behind)))
-        is_known = not todo or (are_repeatable(block, todo) and not may_be_read)
+        is_known = not todo or (only_outputs_missing(block, todo) and not may_be_read)
         if not state.is_partial and is_known:  # 2, 3
             for work in todo:
                 if work.entry is not None:
@@ -251,7 +251,7 @@ class PlanWalk(Walk):
             if state.work.missing.deleted and any(fills):  # 4
                 self._note(block, Estimate(outputs=state.outputs()))
         else:  # 5
-            estimated = await estimate_block(self._forecast, context, state, Spread())
+            estimated = await estimate_block(self._forecast, context, state, DoubtPropagation())
             if any(item.is_undecided for item in items):
                 estimated = estimated.if_done()
             entries = [item.entry for item in state.work.items if item.entry is not None]
@@ -277,11 +277,13 @@ class PlanWalk(Walk):
         inner = PlanWalk(context, self._forecast, f"{self._prefix}{step.id}.")
         await inner.nodes()
         note_possible_refusal(context, inner.bound.nodes, [inner.scope])
-        self.note_inner(step, inner)
+        self.record_sub_pipeline(step, inner)
         if inner.left.first(LeftBy.PARTIAL):
             return NOT_YET
         unknown = {*inner.unknown}
-        if not inner.steps.spread.files:  # else those behind it find others, whatever it returns
+        if (
+            not inner.steps.propagation.files
+        ):  # else those behind it find others, whatever it returns
             unknown &= steps_read(returns_read(inner.bound))
         if not unknown:
             return pipeline_outputs(step, inner.bound, inner.scope, self.scope)
@@ -289,7 +291,7 @@ class PlanWalk(Walk):
         with suppress(ExpressionError):  # of placeholders
             inside = inner.scope_with_placeholders()
             outputs = pipeline_outputs(step, inner.bound, inside, self.scope)
-        self._note(step, Estimate(outputs=outputs, within=inner.steps.spread))
+        self._note(step, Estimate(outputs=outputs, within=inner.steps.propagation))
         return NOT_YET
 
     def _add(self, item: PlanItem) -> None:
@@ -299,7 +301,7 @@ class PlanWalk(Walk):
         """Note what is estimated of a node that has to run before its outputs are known."""
         self.unknown.setdefault(node.id, node.id)
         self._placeholders[node.id] = estimated.outputs
-        return self.steps.spread.note(node, estimated)
+        return self.steps.propagation.note(node, estimated)
 
     def scope_with_placeholders(self) -> Scope:
         scope = self.scope
@@ -323,7 +325,7 @@ class PlanWalk(Walk):
         """
         steps, scope = self.steps, self.scope_with_placeholders()
         estimated = Estimate(calls_of_step(step))
-        doubt = steps.spread.of(step.reads.all) | (Doubt.FILES if pending else Doubt.NONE)
+        doubt = steps.propagation.of(step.reads.all) | (Doubt.FILES if pending else Doubt.NONE)
         try:
             async with asyncio.timeout_at(self._forecast.deadline) as limit:
                 estimated = await steps.carried_out(step, scope, attempt, doubt)
@@ -397,7 +399,7 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
         yield PlanItem(block, key, state, (Why.WHERE(),))
 
 
-def are_repeatable(block: BoundBlock, todo: Collection[ItemWork]) -> bool:
+def only_outputs_missing(block: BoundBlock, todo: Collection[ItemWork]) -> bool:
     """Return whether a block's items to do only lack output files, and turn out as before."""
     last = block.body[-1]
     if block.returns is None:  # whether a file was changed is another matter the next time

@@ -16,7 +16,7 @@ from paddock.runner.bind.node_reads import read_by
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.bind.scope import Scope, WithFiled
-from paddock.runner.core.block_state import OUTERMOST, BlockState, ItemsAround, opened_block
+from paddock.runner.core.block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
 from paddock.runner.core.failures import StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt, StepAttempt
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
@@ -28,7 +28,7 @@ from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
 
 from .call_bounds import NO_CALLS, CallBounds, calls_of_body, calls_of_many, calls_of_step
-from .doubt import Doubt, Estimate, ItemEnds, Spread, may_read_files
+from .doubt import Doubt, DoubtPropagation, Estimate, ItemEnds, may_read_files
 from .forecast import PlanForecast
 from .step_estimate import StepEstimator
 
@@ -39,9 +39,9 @@ class ItemEstimator:
 
     forecast: PlanForecast
     context: RunContext
-    spread: Spread
+    propagation: DoubtPropagation
     """What is in doubt about the steps so far; at first, about those around them."""
-    around: ItemsAround = OUTERMOST
+    enclosing: EnclosingItems = OUTERMOST
     attempt: ItemAttempt | None = None
     """At the item; None: of a whole pipeline, whose steps are items or have none."""
     calls: CallBounds = NO_CALLS
@@ -67,15 +67,17 @@ class ItemEstimator:
         Raises:
             ItemEnds: its `if` cannot be evaluated.
         """
-        if self.spread.of_condition(node):
+        if self.propagation.of_condition(node):
             return False
         try:
             if is_skipped(node, scope):
                 return True
         except StepFailed as error:
             raise ItemEnds(error) from error
-        key = "/".join(self.around.keys)
-        return not self.spread.of_use(node) and leave_unused(node, scope, self.context.stats, key)
+        key = "/".join(self.enclosing.keys)
+        return not self.propagation.of_use(node) and leave_unused(
+            node, scope, self.context.stats, key
+        )
 
     async def _block(self, block: BoundBlock, scope: Scope) -> Any:
         """Estimate a block within the item: its own items may be fresh.
@@ -83,18 +85,20 @@ class ItemEstimator:
         Raises:
             ItemEnds: it surely fails.
         """
-        if self.spread.of(block.over.references):  # so is how many items it has
+        if self.propagation.of(block.over.references):  # so is how many items it has
             estimated = Estimate(calls_of_many(block.body))
         else:
-            context, around = self.context, self.around
-            if self.spread.of(read_by(block.where, block.key)):
+            context, enclosing = self.context, self.enclosing
+            if self.propagation.of(read_by(block.where, block.key)):
                 block = replace(block, where=None, key=None)  # at most all of the list
             try:
-                state = await opened_block(context, block, scope, around=around, keeps_results=True)
+                state = await opened_block(
+                    context, block, scope, enclosing=enclosing, keeps_results=True
+                )
             except (ExpressionError, PipelineError) as error:
                 raise ItemEnds(error) from error
-            estimated = await estimate_block(self.forecast, context, state, self.spread)
-            if self.spread.of(block.reads.all):
+            estimated = await estimate_block(self.forecast, context, state, self.propagation)
+            if self.propagation.of(block.reads.all):
                 estimated = replace(estimated.if_done(), doubt=Doubt.VALUES)
         return self._noted(block, estimated)
 
@@ -108,14 +112,14 @@ class ItemEstimator:
             estimated = await self.estimate(step, scope)
         except ItemEnds as end:
             outputs = self._noted(step, Estimate(end.calls, may_fail=True))
-            if self.spread.is_sure(step):
+            if self.propagation.is_sure(step):
                 raise
             return outputs
         return self._noted(step, estimated)
 
     def _noted(self, node: BoundNode, estimated: Estimate) -> dict[str, Any] | None:
         """Add what is estimated of a node; return its outputs."""
-        estimated = self.spread.note(node, estimated)
+        estimated = self.propagation.note(node, estimated)
         self.calls += estimated.calls
         return estimated.outputs
 
@@ -131,13 +135,15 @@ class ItemEstimator:
         Raises:
             ItemEnds: it surely fails, or its answer was rejected.
         """
-        context, around, doubt = self.context, self.around, self.spread.of_reads(step)
-        attempt = self.attempt or ItemAttempt.of(context, step, around)
+        context, enclosing, doubt = self.context, self.enclosing, self.propagation.of_reads(step)
+        attempt = self.attempt or ItemAttempt.of(context, step, enclosing)
         if step.inner is not None:  # 1
             return await self._pipeline(step, scope, attempt, doubt)
         if self.attempt is not None or not step.has_trace:  # 3
             return await self.carried_out(step, scope, attempt, doubt)
-        state = await opened_block(context, step, scope, around=around, keeps_results=True)  # 2
+        state = await opened_block(
+            context, step, scope, enclosing=enclosing, keeps_results=True
+        )  # 2
         (work,) = state.work.items
         of_trace = doubt if may_read_files(step) else doubt & ~Doubt.FILES
         if not (state.todo() or of_trace):
@@ -194,8 +200,8 @@ class ItemEstimator:
             if not doubt:
                 raise ItemEnds(error) from error
             return Estimate(calls_of_step(step))
-        bound, spread = context.bound, Spread(files=self.spread.files)
-        within = ItemEstimator(self.forecast, context, spread, attempt.around_steps)
+        bound, propagation = context.bound, DoubtPropagation(files=self.propagation.files)
+        within = ItemEstimator(self.forecast, context, propagation, attempt.enclosing)
         try:
             start = Scope.of(bound.inputs, context.stats.secrets.of(bound.file), bound.moment)
             end = (await within.walk(bound.nodes, start)).scope
@@ -203,17 +209,19 @@ class ItemEstimator:
             if doubt:
                 return Estimate(calls_of_step(step), may_fail=True)
             raise ItemEnds(failure.error, within.calls) from failure
-        is_known, outputs = not (doubt or spread.nodes), dict[str, Any]()
+        is_known, outputs = not (doubt or propagation.nodes), dict[str, Any]()
         try:
             outputs = pipeline_outputs(step, bound, end, scope)
         except ExpressionError:
             is_known = False
         calls = within.calls.at_most() if doubt else within.calls
-        return Estimate(calls, outputs, Doubt.NONE if is_known else Doubt.VALUES, within=spread)
+        return Estimate(
+            calls, outputs, Doubt.NONE if is_known else Doubt.VALUES, within=propagation
+        )
 
 
 async def estimate_block(
-    forecast: PlanForecast, context: RunContext, state: BlockState, around: Spread
+    forecast: PlanForecast, context: RunContext, state: BlockState, around: DoubtPropagation
 ) -> Estimate:
     """Estimate every stale item, in a random order, until the time is over.
 
@@ -228,12 +236,14 @@ async def estimate_block(
         if clock() >= deadline:  # where nothing waits, nothing else ends it
             break
         attempt = ItemAttempt.of_item(context, state, item)
-        spread = Spread(nodes={**around.nodes}, files=around.files)
-        steps = ItemEstimator(forecast, context, spread, attempt.around_steps, attempt)
+        propagation = DoubtPropagation(nodes={**around.nodes}, files=around.files)
+        steps = ItemEstimator(forecast, context, propagation, attempt.enclosing, attempt)
         try:
             async with asyncio.timeout_at(deadline) as limit:
                 walk = await steps.walk(block.body, item.scope_in(block, state.scope))
-            is_filter_unknown = block.keep is not None and steps.spread.of(block.keep.references)
+            is_filter_unknown = block.keep is not None and steps.propagation.of(
+                block.keep.references
+            )
             given = replace(block, keep=None) if is_filter_unknown else block
             item.result = item_result(given, walk.scope, walk.last)
         except TimeoutError:  # also of a file on a share that does not answer
@@ -243,7 +253,7 @@ async def estimate_block(
         except ItemEnds:
             item.result = None
         except StepFailed:
-            if block.returns is not None and not steps.spread.of(block.returns.references):
+            if block.returns is not None and not steps.propagation.of(block.returns.references):
                 item.result = None  # else its `returns` read what is not known
         calls, n_walked = calls + steps.calls, n_walked + 1
     n_left = len(todo) - n_walked

@@ -225,7 +225,7 @@ class StoredRow:
 
 
 @record(frozen=True, slots=True)
-class AttemptRow:
+class InFlightRow:
     """An item that a run has begun; removed when the item ends normally."""
 
     scope: str

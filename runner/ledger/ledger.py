@@ -30,7 +30,7 @@ from .database.known_ledgers import enter_host, entry_of, entry_place
 from .database.ledger_tables import DONE_UPGRADES, Execute
 from .database.ledger_writer import Writer
 from .database.sqlite_file import READ_S, SqliteDatabase, write_error
-from .entries import AttemptRow, CallRow, Entry, LedgerError, OutputRow
+from .entries import CallRow, Entry, InFlightRow, LedgerError, OutputRow
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
 
 if TYPE_CHECKING:
@@ -294,14 +294,14 @@ class Ledger:
 
     # --- attempts
 
-    def attempts_left(self) -> list[AttemptRow]:
+    def attempts_left(self) -> list[InFlightRow]:
         """Return the attempts of runs that are gone; the caller holds the lock on their scopes."""
-        return [AttemptRow(*row) for row in self.rows(queries.ATTEMPTS)]
+        return [InFlightRow(*row) for row in self.rows(queries.ATTEMPTS)]
 
-    def record_attempt(self, row: AttemptRow) -> None:
+    def record_attempt(self, row: InFlightRow) -> None:
         self.put_row("attempts", row)
 
-    def drop_attempt(self, row: AttemptRow) -> None:
+    def drop_attempt(self, row: InFlightRow) -> None:
         self.drop("attempts", {"scope": row.scope, "key": row.key, "run": row.run})
 
     # --- watches

@@ -44,7 +44,7 @@ class StopGate:
         self._n_begun = 0
         self._n_ended = 0
         self._deciding = asyncio.Lock()
-        self.words = ""
+        self.message = ""
         """Why it was closed, a sentence without its full stop."""
         self.is_stop_requested = False
         """Whether a person or a supervisor asked for the stop."""
@@ -63,19 +63,19 @@ class StopGate:
         return self._n_ended, self._n_begun - self._n_ended
 
     def close(
-        self, words: str, status: Status = "budget", *, is_stop_requested: bool = False
+        self, message: str, status: Status = "budget", *, is_stop_requested: bool = False
     ) -> None:
-        """Close the gate; `words` say why, without a full stop."""
+        """Close the gate; `message` says why, without a full stop."""
         if not self.is_closed:
             self.is_stop_requested = is_stop_requested
-            self.words, self.status = words, status
+            self.message, self.status = message, status
             self._closed.set()
 
     def left(self, n_items: int) -> str:
         """Return why a run stopped here, and how many items are left."""
         items = "1 item is" if n_items == 1 else f"{n_items:,} items are"
         left = items if n_items else "Some steps are"
-        return f"{self.words}. {left} left; the same command goes on."
+        return f"{self.message}. {left} left; the same command goes on."
 
     async def wait(self) -> None:
         await self._closed.wait()
@@ -87,9 +87,9 @@ class StopGate:
         anything is done would stop every further run, too.
         """
         async with self._deciding:  # each decision counts the items that began before it
-            words = await self.limit() if self.limit and not self.is_closed else None
-            if words is not None and self._n_begun:
-                self.close(words)
+            message = await self.limit() if self.limit and not self.is_closed else None
+            if message is not None and self._n_begun:
+                self.close(message)
             self._n_begun += is_whole and not self.is_closed
             return not self.is_closed
 

@@ -286,15 +286,17 @@ class PipelineFinder:
             for path, stamp in walk_yaml_files(folder):
                 n_files += 1
                 if n_files > MOST_FILES:
-                    words = f"{folder}: has more than {MOST_FILES} YAML files; the rest is ignored."
-                    self._tell("too many", words)
+                    message = (
+                        f"{folder}: has more than {MOST_FILES} YAML files; the rest is ignored."
+                    )
+                    self._tell("too many", message)
                     return
                 yield path, stamp
 
-    def _tell(self, about: str, words: str) -> None:
-        if self._reported.get(about) != words:
-            self._reported[about] = words
-            self._messages.append(words)
+    def _tell(self, about: str, message: str) -> None:
+        if self._reported.get(about) != message:
+            self._reported[about] = message
+            self._messages.append(message)
 
 
 def _watched_links(triggered: TriggeredPipeline) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class FolderTrigger:
             WatchLedger(spec.name, spec.root, file, lambda only: self._desk.open_ledger(only)),
             known_orders=self._known_orders,
             submit=self._submit,
-            note=lambda words: self._desk.warn(words),
+            note=lambda message: self._desk.warn(message),
             max_attempts=self.max_attempts,
         )
 

@@ -29,17 +29,17 @@ def plugin_triggers(triggered: TriggeredPipeline) -> list[Trigger]:
         try:
             trigger = load_trigger(name)(_keys(triggered, name, at, entry), triggered)
             if not (isinstance(trigger.key, str) and trigger.key.startswith(name)):
-                words = f"`{place}`: its `key` {trigger.key!r} does not begin with '{name}'."
-                trigger = UnservedTrigger(place, words)
+                message = f"`{place}`: its `key` {trigger.key!r} does not begin with '{name}'."
+                trigger = UnservedTrigger(place, message)
             elif trigger.key in made:
-                words = f"`{place}`: another entry has the key '{trigger.key}'."
-                trigger = UnservedTrigger(place, words)
+                message = f"`{place}`: another entry has the key '{trigger.key}'."
+                trigger = UnservedTrigger(place, message)
         except (PipelineError, BrokenTrigger) as error:
             trigger = UnservedTrigger(place, str(error))
         except Exception as error:  # of the package's code
             log.exception("%s: `%s` cannot be made", triggered.file, place)
-            words = f"`{place}` cannot be made: {type(error).__name__}: {error}"
-            trigger = UnservedTrigger(place, words)
+            message = f"`{place}` cannot be made: {type(error).__name__}: {error}"
+            trigger = UnservedTrigger(place, message)
         made[trigger.key] = trigger
     return [*made.values()]
 

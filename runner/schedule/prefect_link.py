@@ -282,7 +282,7 @@ class PrefectLink:
             if row is None:
                 self._end(order, "It was deleted in Prefect.", is_told=True)
                 continue
-            start, words = self._shown.get(order.flow_run, (None, ""))
+            start, message = self._shown.get(order.flow_run, (None, ""))
             is_new, is_suspended = start != (order.mark, order.attempt), order.state == "suspended"
             kind, wish = _kind(row), wish_of_state(_kind(row), row["state_name"] or "")
             # A start that failed may have left any state, but not that of a cancelled run.
@@ -296,16 +296,16 @@ class PrefectLink:
                     self._queue.changed.set()
             elif kind == "PAUSED" and not is_left:
                 self._queue.note(order.id, state="suspended")
-            elif is_new or kind != "PENDING" or words != order.words:
+            elif is_new or kind != "PENDING" or message != order.words:
                 if is_left:
                     await self._end_tasks(order)
                 await self._show_waiting(order)
         self._new.clear()
 
-    def _end(self, order: Order, words: str, *, is_told: bool) -> None:
+    def _end(self, order: Order, message: str, *, is_told: bool) -> None:
         name = self._deployed[order.pipeline][0].pipeline.name
-        log.info("%s: order %s has ended: %s", name, order.id, words)
-        self._queue.note(order.id, state="ended", end="cancelled", words=words,
+        log.info("%s: order %s has ended: %s", name, order.id, message)
+        self._queue.note(order.id, state="ended", end="cancelled", words=message,
                          ended_at=time.time(), is_told=is_told)  # fmt: skip
         self._queue.changed.set()
 
@@ -399,20 +399,22 @@ class PrefectLink:
         inputs = {key: order.inputs[key] for key in order.inputs.keys() - secret}
         kind, state = _STATES[order.end]
         at = f"{datetime.fromtimestamp(order.ended_at, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
-        words = ". ".join(filter(None, (order.words.rstrip("."), f"It ended at {at}.")))
+        message = ". ".join(filter(None, (order.words.rstrip("."), f"It ended at {at}.")))
         about = {
             "parameters": json.loads(json.dumps(inputs), parse_constant=str),  # NaN is no JSON
             "tags": [RUN_TAG, order.trigger],
             "idempotency_key": order.id,
-            "state": {"type": kind, "name": state, "message": words},
+            "state": {"type": kind, "name": state, "message": message},
         }
         about |= {"name": order.run} if order.run else {}
         made = await self._ask("POST", f"/deployments/{deployment}/create_flow_run", about)
         return dict(made)
 
-    async def _finish(self, flow_run: str, end: OrderEnd, words: str) -> None:
+    async def _finish(self, flow_run: str, end: OrderEnd, message: str) -> None:
         kind, name = _STATES[end]
-        await self._set_state("flow_runs", flow_run, {"type": kind, "name": name, "message": words})
+        await self._set_state(
+            "flow_runs", flow_run, {"type": kind, "name": name, "message": message}
+        )
 
     async def _end_tasks(self, order: Order) -> None:
         """Show the tasks as ended that a killed process left, or one that Prefect did not hear."""
@@ -449,7 +451,7 @@ class PrefectLink:
         """
         assert self._api is not None
         async with asyncio.timeout(ANSWER_S):
-            sent = map_texts(body, encodable)  # names of files are in words and inputs
+            sent = map_texts(body, encodable)  # names of files are in messages and inputs
             return await prefect_client.ask_again(self._api, method, path, sent)
 
     async def _found(
@@ -489,10 +491,10 @@ class PrefectLink:
             if what:
                 self._warn(f"{what}: {error}")
 
-    def _warn(self, words: str) -> None:
-        if words not in self._warned:
-            self._warned.add(words)
-            log.warning("%s", words)
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning("%s", message)
 
 
 def _form_of(triggered: TriggeredPipeline) -> dict[str, Any]:

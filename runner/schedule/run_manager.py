@@ -174,7 +174,7 @@ class RunManager:
             if decision.act in ("cancel", "pause"):
                 if decision.id in self.jobs:
                     reason: StopReason = "window" if decision.act == "pause" else "cancelled"
-                    self.stop_job(self.jobs[decision.id], reason, decision.words)
+                    self.stop_job(self.jobs[decision.id], reason, decision.message)
                 else:
                     await asyncio.to_thread(self._options.group_holders, (), [decision.id])
             elif found is None or found.state != "waiting":
@@ -182,9 +182,9 @@ class RunManager:
             elif decision.act == "start":
                 await self._start(found)
             elif decision.act == "skip":
-                self.skip(found, decision.words)
+                self.skip(found, decision.message)
             else:
-                self._hold(found, decision.words)
+                self._hold(found, decision.message)
         self._dismiss_idle()
 
     def _dismiss_idle(self) -> None:
@@ -192,9 +192,9 @@ class RunManager:
             process.finish()
         self._idle.clear()
 
-    def _hold(self, order: Order, words: str) -> None:
-        if order.words != words:  # in memory alone: it changes with each run before it
-            self._queue.orders[order.id] = replace(order, words=words)
+    def _hold(self, order: Order, message: str) -> None:
+        if order.words != message:  # in memory alone: it changes with each run before it
+            self._queue.orders[order.id] = replace(order, words=message)
 
     def _due(self, order: Order, now: datetime) -> DueRun | None:
         """Return a waiting order that is due, for its pipeline as its file is now."""
@@ -245,10 +245,10 @@ class RunManager:
             return []
         return [ActiveRun(name, who.run, "", name, is_ours=False) for name, who in found.items()]
 
-    def skip(self, order: Order, words: str) -> None:
+    def skip(self, order: Order, message: str) -> None:
         name = Path(order.pipeline).name
-        log.info("%s: order %s (%s) is skipped: %s", name, order.id, order.trigger, words)
-        self._end(order, "skipped", words)
+        log.info("%s: order %s (%s) is skipped: %s", name, order.id, order.trigger, message)
+        self._end(order, "skipped", message)
 
     # --- starting
 
@@ -328,18 +328,18 @@ class RunManager:
 
     # --- ending
 
-    def stop_job(self, job: ManagedRun, why: StopReason, words: str) -> None:
+    def stop_job(self, job: ManagedRun, why: StopReason, message: str) -> None:
         """Ask a run to drain; after a while stop it at once, then kill it."""
         if job.stopped is not None:
             return
         job.stopped = why
         name = job.pipeline.pipeline.name
-        log.info("%s: run %s of order %s stops: %s", name, job.name, job.order, words)
+        log.info("%s: run %s of order %s stops: %s", name, job.name, job.order, message)
         statuses: dict[str, Status] = {"cancelled": "interrupted", "suspended": "suspended"}
         status = statuses.get(why, "budget")
 
         async def drain() -> None:
-            job.process.halt(StopRequest(words, is_gentle=True, status=status))
+            job.process.halt(StopRequest(message, is_gentle=True, status=status))
             await asyncio.sleep(GENTLE_S)
             stop_now(job.process)
             await asyncio.sleep(AT_ONCE_S)
@@ -414,7 +414,7 @@ class RunManager:
         end: OrderEnd = "crashed" if died else status  # type: ignore[assignment]
         if end == "interrupted" and outcome is not None and outcome.is_cancelled:
             end = "cancelled"
-        message = died or (outcome.words if outcome else "")
+        message = died or (outcome.message if outcome else "")
         if report is not None:
             counts = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
             message = died or report.message or counts or report.done_in_words()
@@ -436,11 +436,11 @@ class RunManager:
             self.faults[pipeline.key] = message
         self._end(order, end, message, is_shown=outcome is not None and outcome.is_shown)
 
-    def _end(self, order: Order, end: OrderEnd, words: str, *, is_shown: bool = False) -> None:
+    def _end(self, order: Order, end: OrderEnd, message: str, *, is_shown: bool = False) -> None:
         """Note the end of an order. One that never began is not shown in Prefect."""
         self._kinds.pop(order.id, None)
         never_began = not (order.run or order.flow_run)
-        over = self._queue.note(order.id, state="ended", end=end, words=words,
+        over = self._queue.note(order.id, state="ended", end=end, words=message,
                                 ended_at=time.time(), is_told=is_shown or never_began)  # fmt: skip
         self._options.ended(over)
 
@@ -453,8 +453,8 @@ class RunManager:
                 self._queue.note(job.order, is_stopped=True)
             for task in job.tasks:
                 task.cancel()
-            words = "`paddock up` was stopped"
-            job.process.halt(StopRequest(words, is_gentle=True))
+            message = "`paddock up` was stopped"
+            job.process.halt(StopRequest(message, is_gentle=True))
         self._dismiss_idle()
         for share, act in ((0.4, stop_now), (0.3, RunProcess.kill), (0.2, None)):
             with contextlib.suppress(TimeoutError):

@@ -71,7 +71,7 @@ class RunTask:
 class StopRequest:
     """Stop the run at work, after the current item or at once."""
 
-    words: str
+    message: str
     is_gentle: bool
     status: Status = "budget"
     """Of the run that stops: cancelled for good, or held for a while."""
@@ -126,7 +126,7 @@ class _OrderReader:
             return
         self.control.is_continued = True  # unless it was cancelled for good
         if request.is_gentle:
-            self.control.stop_gate.close(request.words, request.status)
+            self.control.stop_gate.close(request.message, request.status)
         else:
             self.control.stop.set()
 
@@ -149,7 +149,7 @@ async def _run_orders(task: RunTask, link: socket.socket) -> None:
             reader.control = control = RunControl(
                 text=task.text, flags=dict(task.flags), needs_consent=True,
                 began=lambda run: send({"began": run}),
-                waits=lambda words: send({"waits": words}),
+                waits=lambda message: send({"waits": message}),
                 shown_as=lambda flow_run: send({"flow_run": flow_run}),
             )  # fmt: skip
             outcome = await run_order(order, place.deployment, control)
@@ -281,11 +281,11 @@ class RunExecutor:
         code = process.exitcode
         process.close() if code is not None else None
         if code is None:
-            words = "its process is gone"
+            message = "its process is gone"
         else:
-            words = f"its process {'was ' if code < 0 else ''}{how_it_ended(code)}"
+            message = f"its process {'was ' if code < 0 else ''}{how_it_ended(code)}"
         started.is_over = True
-        self._events.over(started, words)
+        self._events.over(started, message)
 
     async def _read_frames(self, started: RunProcess, answers: asyncio.StreamReader) -> None:
         try:
@@ -293,8 +293,8 @@ class RunExecutor:
                 match (await read_frame_async(answers))[0]:
                     case {"began": run}:
                         self._events.began(started, str(run))
-                    case {"waits": words}:
-                        started.waits_for = str(words)
+                    case {"waits": message}:
+                        started.waits_for = str(message)
                     case {"flow_run": flow_run}:
                         self._events.shown_as(started, str(flow_run))
                     case {"ended": dict(outcome)}:

@@ -70,7 +70,7 @@ class StartDecision:
     act: Literal["start", "hold", "skip", "cancel", "pause"]
     """`cancel`, `pause`: a running one stops after the current item, for good or for a while."""
     id: str
-    words: str = ""
+    message: str = ""
 
 
 def dispatch(
@@ -128,13 +128,13 @@ def dispatch(
         elif busy is not None:  # 3
             holder = f"run '{busy.name}'" if busy.name else "a run of its group"
             if rule.on_conflict == "skip":
-                words = f"{holder} was running, and `on_conflict` is `skip`"
-                decisions.append(StartDecision("skip", run.id, words))
+                message = f"{holder} was running, and `on_conflict` is `skip`"
+                decisions.append(StartDecision("skip", run.id, message))
                 continue
             if rule.on_conflict == "cancel_running" and busy.name and busy.id not in closed:
                 closed.add(busy.id)
-                words = "a newer run of its group takes its place"
-                decisions.append(StartDecision("cancel", busy.id, words))
+                message = "a newer run of its group takes its place"
+                decisions.append(StartDecision("cancel", busy.id, message))
             if run.group in has_next:
                 holder = "the runs of its group before it"
             has_next.add(run.group)

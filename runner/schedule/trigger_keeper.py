@@ -167,10 +167,10 @@ class TriggerKeeper:
             except PathTaken as error:
                 self.warn(str(error))
             except Exception as error:  # a trigger must last for years
-                words = f"{type(error).__name__}: {error}"
-                if words != reported:
+                message = f"{type(error).__name__}: {error}"
+                if message != reported:
                     log.exception("%s: its trigger '%s' failed", desk.pipeline().file, trigger.key)
-                reported = words
+                reported = message
             await pauses.wait()
 
     async def _hand_over(self, trigger: Trigger, desk: TriggerDesk) -> None:
@@ -218,7 +218,7 @@ class TriggerKeeper:
             raise PathTaken(path, taken[0])
         self._paths[path] = pipeline, trigger, answer
 
-    def warn(self, words: str) -> None:
-        if words not in self._warned:
-            self._warned.add(words)
-            log.warning("%s", words)
+    def warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning("%s", message)

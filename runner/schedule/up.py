@@ -355,9 +355,9 @@ class Up:
             key: f"{counted(n, 'accepted order')} of {key} cannot run: it is not in service."
             for key, n in counts.items()
         }
-        for key, words in kept.items():
-            if self._kept.get(key) != words:
-                log.warning("%s They are kept, and run when its file is as it was.", words)
+        for key, message in kept.items():
+            if self._kept.get(key) != message:
+                log.warning("%s They are kept, and run when its file is as it was.", message)
         self._kept = kept
 
     async def _keep_prefect(self) -> None:
@@ -385,8 +385,8 @@ class Up:
     async def _keep_tidy(self) -> None:
         await asyncio.sleep(TIDY_FIRST_S)
         while True:
-            for words in await clean_in_subprocess(self._settings, self._pipeline_folders()):
-                log.warning("%s", words)
+            for message in await clean_in_subprocess(self._settings, self._pipeline_folders()):
+                log.warning("%s", message)
             await asyncio.sleep(TIDY_S)
 
     # --- files
@@ -397,8 +397,8 @@ class Up:
         Raises:
             FolderTaken: at the first scan, another process serves one of the folders.
         """
-        for words in changes.messages:
-            log.warning("%s", words)
+        for message in changes.messages:
+            log.warning("%s", message)
         served: dict[str, TriggeredPipeline] = {}
         for pipeline in changes.triggered:
             try:
@@ -481,7 +481,7 @@ class Up:
             "faults": {
                 **self._run_manager.faults,
                 **self._finder.faults(),
-                **{str(folder): words for folder, words in ledgers},
+                **{str(folder): message for folder, message in ledgers},
                 **({"queue": self._queue.fault} if self._queue.fault else {}),
                 **{f"orders of {key}": why for key, why in self._kept.items()},
             },

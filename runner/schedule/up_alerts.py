@@ -31,7 +31,7 @@ log = logging.getLogger("paddock.up")
 
 
 async def alert_trouble(
-    flags: Mapping[str, object], pipeline: TriggeredPipeline, words: str, run: str = ""
+    flags: Mapping[str, object], pipeline: TriggeredPipeline, message: str, run: str = ""
 ) -> None:
     """Send `on.notify` that a pipeline's runs fail, and why; `flags` are the command line's."""
     bound, name = pipeline.bound, pipeline.pipeline.name
@@ -43,7 +43,7 @@ async def alert_trouble(
     except PipelineError as error:
         log.warning("%s: notification not delivered: %s", name, error)
         return
-    report = Report(run, name, "failed", {}, message=words)
+    report = Report(run, name, "failed", {}, message=message)
     for untold in await notify_of_end(bound, report, settings, secrets):
         log.warning("%s: %s", name, untold)
 

@@ -243,13 +243,15 @@ class StatusAccess:
         if not self._needs_key and own:
             return None
         if self._ring is None:
-            words = (
+            message = (
                 "other machines reach this address"
                 if self._needs_key
                 else ("only the user that runs `paddock up` may read it")
             )
-            return JSONResponse({"error": f"{words}: set `api_keys` to a file of keys."}, 403)
+            return JSONResponse({"error": f"{message}: set `api_keys` to a file of keys."}, 403)
         if any(self._ring.find(key) for key in given_keys(request.headers)):
             return None
-        words = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
-        return JSONResponse({"error": words}, 401, {"WWW-Authenticate": 'Bearer realm="paddock"'})
+        message = (
+            "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
+        )
+        return JSONResponse({"error": message}, 401, {"WWW-Authenticate": 'Bearer realm="paddock"'})

@@ -197,9 +197,9 @@ def order_key(call: str) -> str:
 
 
 class _BadCall(Exception):
-    def __init__(self, status: int, words: str) -> None:
+    def __init__(self, status: int, message: str) -> None:
         self.status = status
-        super().__init__(words)
+        super().__init__(message)
 
 
 async def _read_body(request: Request) -> bytes:
@@ -226,5 +226,7 @@ def _payload(body: bytes) -> Any:
     return payload
 
 
-def _error_response(status: int, words: str, headers: Mapping[str, str] | None = None) -> Response:
-    return json_response({"error": words}, status, headers)
+def _error_response(
+    status: int, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    return json_response({"error": message}, status, headers)

@@ -101,8 +101,8 @@ class FolderWatch:
                 except Exception as error:
                     # A watch must last for years: report unexpected errors, and list everything
                     # again.
-                    words = f"{type(error).__name__}: {error}. The whole folder is listed again."
-                    self._notices.tell("broken", words)
+                    message = f"{type(error).__name__}: {error}. The whole folder is listed again."
+                    self._notices.tell("broken", message)
                     await asyncio.sleep(REFUSED_S)
                     self._look_at = 0.0
                 now = self._clock()
@@ -337,8 +337,8 @@ class FolderWatch:
         state.ended(order.id, outcome, update, self._clock())
         given_up = {} if outcome.is_through else outcome.failed
         for relpath in given_up.keys() & update.files.keys():
-            words = f"'{relpath}' is not retried until it changes: {given_up[relpath]}"
-            self._notices.tell("given up", words)
+            message = f"'{relpath}' is not retried until it changes: {given_up[relpath]}"
+            self._notices.tell("given up", message)
         if self.spec.is_hot:
             self._unfiled |= {path: outcome.failed.get(path) for path in update.files}
             await self._file_done(state)

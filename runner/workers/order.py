@@ -74,7 +74,7 @@ class OrderOutcome:
     """How an order ended, as `paddock up` needs it: the ledger has it all."""
 
     report: Report | None = None
-    words: str = ""
+    message: str = ""
     """The error that ended the run, if there is no report."""
     is_shown: bool = False
     """Prefect shows its end."""

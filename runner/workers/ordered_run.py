@@ -69,7 +69,7 @@ class RunControl:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     began: Callable[[str], None] = lambda run: None
     """Called with the run's name in the ledger."""
-    waits: Callable[[str], None] = lambda words: None
+    waits: Callable[[str], None] = lambda message: None
     """Called with what it waits for; empty: it is at work."""
     shown_as: Callable[[str], None] = lambda flow_run: None
     """Called with the id of its flow run in Prefect."""
@@ -85,7 +85,7 @@ class RunControl:
 
 async def run_order(order: Order, deployment: str, control: RunControl) -> OrderOutcome:
     """Carry out an order; `deployment` is Prefect's, empty where no server answers."""
-    words, is_shown = "", False
+    message, is_shown = "", False
     try:
         flow_run = await _flow_run_of(order, deployment) if deployment else None
         if flow_run is not None and flow_run.state is not None and flow_run.state.is_final():
@@ -93,21 +93,21 @@ async def run_order(order: Order, deployment: str, control: RunControl) -> Order
             return OrderOutcome(_ended_there(order, why), is_shown=True, is_cancelled=True)
         if flow_run is not None:
             control.shown_as(str(flow_run.id))
-            words, is_shown = await _run_as_flow(order, flow_run, control)
-        if not control.has_begun and not words:
+            message, is_shown = await _run_as_flow(order, flow_run, control)
+        if not control.has_begun and not message:
             with _without_server():
                 await _carry_out(order, dict(order.inputs), control)
     except ObjectNotFound:
         why = "it was deleted in Prefect"
         return OrderOutcome(_ended_there(order, why), is_shown=True, is_cancelled=True)
     except Exception as error:  # whatever ends a run is reported, and ends no other
-        words = str(error) or type(error).__name__
+        message = str(error) or type(error).__name__
     report, is_cancelled = control.report and _small(control.report), control.stop_gate.is_cancelled
-    return OrderOutcome(report, words, is_shown, is_cancelled)
+    return OrderOutcome(report, message, is_shown, is_cancelled)
 
 
-def _ended_there(order: Order, words: str) -> Report:
-    return Report("", Path(order.pipeline).stem, "interrupted", {}, message=f"Not run: {words}.")
+def _ended_there(order: Order, message: str) -> Report:
+    return Report("", Path(order.pipeline).stem, "interrupted", {}, message=f"Not run: {message}.")
 
 
 def _small(report: Report) -> Report:

@@ -258,7 +258,7 @@ def flow_of(
             if stays_open(report, gate, is_continued=is_continued()):
                 if gate.status == "suspended":
                     await _show_suspended()
-                raise Pause(gate.words)  # a final state would take its place
+                raise Pause(gate.message)  # a final state would take its place
             if is_process and report.status == "interrupted":
                 report = await with_cancellation(report)
             return report
@@ -308,19 +308,19 @@ async def _run_with_retries(try_once: Callable[[bool], Awaitable[Report]]) -> St
         try:
             report = await try_once(is_repeated)
             state = state_of(report)
-            words = state.message if state.type is StateType.FAILED else None
+            message = state.message if state.type is StateType.FAILED else None
         except PipelineError as error:  # for people, whom a traceback tells nothing
-            words = " ".join(fault.in_one_line() for fault in error.faults)
+            message = " ".join(fault.in_one_line() for fault in error.faults)
             if current_flow_run() is None:
                 raise
-            if not await _is_tried_again(words):
-                get_run_logger().error("%s", words)
-                return Failed(message=words, data=error)
+            if not await _is_tried_again(message):
+                get_run_logger().error("%s", message)
+                return Failed(message=message, data=error)
         except Exception as error:  # what ended the run, whatever it was, is tried again
             if not await _is_tried_again(str(error) or type(error).__name__):
                 raise
         else:
-            if words is None or not await _is_tried_again(words):
+            if message is None or not await _is_tried_again(message):
                 break
         is_repeated = True  # else quarantined items are left out, and it is green
     red = {StateType.FAILED: PipelineRunFailed(report), StateType.CANCELLED: None}
@@ -378,7 +378,7 @@ async def _show_suspended() -> None:
                     await client.set_flow_run_state(flow_run.id, state, force=True)
 
 
-async def _is_tried_again(words: str) -> bool:
+async def _is_tried_again(message: str) -> bool:
     """Wait until a failed flow run begins again, as its server decides; return whether it does."""
     flow_run = current_flow_run()
     if flow_run is None or not (retries := flow_run.empirical_policy.retries):
@@ -386,9 +386,9 @@ async def _is_tried_again(words: str) -> bool:
     async with get_client() as client:
         if (await client.read_flow_run(flow_run.id)).run_count > retries:
             return False
-        state = await propose_state(client, Failed(message=words), flow_run_id=flow_run.id)
+        state = await propose_state(client, Failed(message=message), flow_run_id=flow_run.id)
         if state.is_scheduled():
-            get_run_logger().warning("%s It is tried again.", words)
+            get_run_logger().warning("%s It is tried again.", message)
             running = await propose_state(client, Running(), flow_run_id=flow_run.id)
             context: Any = FlowRunContext.get()
             engine: Any = AsyncFlowRunEngine(flow=context.flow, flow_run=flow_run)
@@ -440,8 +440,8 @@ async def run_as_flow(
     except (PrefectException, httpx.HTTPError) as error:
         if not reports:
             raise
-        words = "Prefect does not show the end of this run of %s, which is %s: %s"
-        get_run_logger().warning(words, path, reports[-1].status, error)
+        message = "Prefect does not show the end of this run of %s, which is %s: %s"
+        get_run_logger().warning(message, path, reports[-1].status, error)
         return reports[-1]
     if not reports:
         await state.aresult()  # raises what ended it

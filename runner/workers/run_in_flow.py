@@ -206,8 +206,8 @@ async def wait_for_server() -> None:
         if not (is_failing or isinstance(error, httpx.TransportError)):
             return
         if not is_known:
-            words = "Prefect's server is away; the end of this run is shown when it is back: %s"
-            get_run_logger().warning(words, error)
+            message = "Prefect's server is away; the end of this run is shown when it is back: %s"
+            get_run_logger().warning(message, error)
         is_known = True
         await asyncio.sleep(LOOK_S)
 
@@ -247,18 +247,18 @@ async def follow_wishes(
 
     `stop` is set where that ends a run that was started by hand, as Ctrl-C does.
     """
-    wish, words = await _wish_in_prefect()
+    wish, message = await _wish_in_prefect()
     flow_run = current_flow_run()
     gate.is_cancelled = wish != "suspend" and not gate.is_closed
     if wish == "suspend":
-        note(f"{words}; it goes on when that is resumed.")
-        gate.close(words, "suspended")
+        note(f"{message}; it goes on when that is resumed.")
+        gate.close(message, "suspended")
     elif stop and flow_run and not (flow_run.deployment_id or flow_run.parent_task_run_id):
-        gate.close(words, "interrupted")
+        gate.close(message, "interrupted")
         stop.set()
     else:
-        note(f"{words}; items in flight are finished.")
-        gate.close(words, "interrupted")
+        note(f"{message}; items in flight are finished.")
+        gate.close(message, "interrupted")
 
 
 async def _wish_in_prefect() -> tuple[StateWish, str]:

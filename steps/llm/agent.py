@@ -28,8 +28,8 @@ from .agent_memory import (
 )
 from .ask_and_repair import (
     AnswerOutput,
-    Asker,
     CheckedAnswer,
+    ModelCaller,
     UsageOutput,
     ask_checked,
     empty_answer,
@@ -145,7 +145,7 @@ class Agent(Step[AgentParams, AgentOutput]):
 
     async def run(self, params: AgentParams, tools: Tools) -> AgentOutput:
         model = tools.models.resolve(params.model, "chat")
-        asker = Asker(tools, model, params.params.given(), params.on_truncated)
+        caller = ModelCaller(tools, model, params.params.given(), params.on_truncated)
         offered = await offered_tools(params.tools, tools.toolset)
         task = render_template(params.prompt, "prompt", params.vars)
         messages = [Message("user", task)]
@@ -154,11 +154,11 @@ class Agent(Step[AgentParams, AgentOutput]):
             messages.insert(0, Message("system", system))
         kept: TurnStore | None = None  # turns that no longer fit are lost
         if params.memory == "summary":
-            kept = await turn_notes(asker, task)
+            kept = await turn_notes(caller, task)
         elif params.memory == "store":
-            kept = recalled_turns(asker)
+            kept = recalled_turns(caller)
         talk = AgentConversation(
-            asker, offered, params.max_turns, kept, resolve_choice(params.tool_choice, offered)
+            caller, offered, params.max_turns, kept, resolve_choice(params.tool_choice, offered)
         )
         try:
             answer, calls, n_turns = await talk.work(messages, tools.reply)
@@ -169,7 +169,7 @@ class Agent(Step[AgentParams, AgentOutput]):
             **answer.outputs(),
             calls=[call.model_dump(mode="json") for call in calls],
             turns=n_turns,
-            usage=asker.usage(),
+            usage=caller.usage(),
         )
 
 
@@ -182,7 +182,7 @@ _MOST_REPEATS = 2
 class AgentConversation:
     """One model with its tools, for one task."""
 
-    asker: Asker
+    caller: ModelCaller
     offered: Sequence[OfferedTool]
     max_turns: int
     kept: TurnStore | None
@@ -198,22 +198,22 @@ class AgentConversation:
             StepError: it gave no answer, or one that fails what `form` asks for.
             EngineError: the task does not fit, or the pool could not do it.
         """
-        tools = self.asker.tools
+        tools = self.caller.tools
         offered = {offer.tool.name: offer for offer in self.offered}
-        caller = ToolCaller(tools, offered, dict.fromkeys(tools.untrusted))
+        tool_caller = ToolCaller(tools, offered, dict.fromkeys(tools.untrusted))
         if tools.untrusted:
             messages = with_system_text(messages, DOCUMENTS_ONLY)
-        facts = await tools.pool.facts(self.asker.model)
+        facts = await tools.pool.facts(self.caller.model)
         turn: ModelTurn | None = None
         for takes_tools in (facts.takes_tools, False):
             protocol = tool_protocol_for(
-                self.asker,
+                self.caller,
                 [offer.tool for offer in self.offered],
                 takes_tools,
                 warns=any(offer.returns_untrusted for offer in self.offered),
             )
             head = protocol.opened(messages)
-            memory = ConversationMemory(self.asker, protocol.tools, head, self.kept)
+            memory = ConversationMemory(self.caller, protocol.tools, head, self.kept)
             try:
                 turn = await _turn(protocol, memory, self.first_choice)
                 break
@@ -225,7 +225,7 @@ class AgentConversation:
         n_turns, n_repeats = 1, 0
         while turn is not None and turn.calls:
             turn = with_call_ids(turn, n_turns)
-            done = await caller.carry_out(turn.calls, n_turns)
+            done = await tool_caller.carry_out(turn.calls, n_turns)
             outputs += [result.output for result in done]
             n_repeats = n_repeats + 1 if all(result.is_repeated for result in done) else 0
             given = await memory.fitting(turn.message, done)
@@ -273,7 +273,7 @@ class AgentConversation:
             if form is None and not protocol.answers_without_tools:
                 final = await protocol.ask(prompt, choice="none")
                 return CheckedAnswer(final.text, None, final.reply)
-            return await ask_checked(self.asker, prompt, form=form)
+            return await ask_checked(self.caller, prompt, form=form)
 
         try:
             last = await answer(counts=False)

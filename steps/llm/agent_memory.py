@@ -18,7 +18,7 @@ from paddock.engine.system.text import without_middle
 from paddock.steps.base import EmbedModel, ItemName, Vector, VectorRow, VectorStore
 from paddock.steps.vectors.embed import embed_texts
 
-from .ask_and_repair import Asker
+from .ask_and_repair import ModelCaller
 from .prompt_truncation import most_that_fits
 from .tool_calls import CallResult
 from .tool_protocol import as_data
@@ -57,7 +57,7 @@ def turn_text(text: str, given: Sequence[CallResult]) -> str:
 class ConversationMemory:
     """One conversation: its first messages, and the turns that fit."""
 
-    asker: Asker
+    caller: ModelCaller
     tools: Sequence[Tool]
     head: list[Message]
     """The system message and the task, which is last."""
@@ -77,7 +77,7 @@ class ConversationMemory:
         while True:
             about = self.turns[-1].words if self.turns else ""
             messages = self._beside(await self._words(about), self._n_gone, closing)
-            overflow = await self.asker.overflow(messages, self.tools) if counts else None
+            overflow = await self.caller.overflow(messages, self.tools) if counts else None
             if overflow is None:
                 return messages
             if self._n_gone >= len(self.turns) - 1:
@@ -87,7 +87,7 @@ class ConversationMemory:
             if self.kept is not None:
                 await self.kept.add(gone)
         bare = self._beside("", self._n_gone, closing)
-        if await self.asker.overflow(bare, self.tools):
+        if await self.caller.overflow(bare, self.tools):
             raise overflow
         return bare  # what is kept of the others does not fit with the last turn
 
@@ -108,7 +108,7 @@ class ConversationMemory:
             kept = await self._words(found)
             content = "\n\n".join(filter(None, [kept, found, last.content]))
             plain = [*messages[:-1], replace(last, content=content)]
-            overflow = await self.asker.overflow(plain) if counts else None
+            overflow = await self.caller.overflow(plain) if counts else None
             if overflow is None:
                 self._n_gone = n_gone
                 return plain
@@ -117,11 +117,11 @@ class ConversationMemory:
 
     async def _n_to_go(self) -> int:
         """Return how many turns, at least one, to drop so that the context has space again."""
-        goal = _TARGET_FILL_SHARE * await self.asker.room()
+        goal = _TARGET_FILL_SHARE * await self.caller.room()
         n_most = len(self.turns) - 1 - self._n_gone
         for n in range(1, n_most):
             left = self._beside("", self._n_gone + n, "")
-            if await self.asker.size(left, self.tools) <= goal:
+            if await self.caller.size(left, self.tools) <= goal:
                 return n
         return n_most
 
@@ -138,15 +138,15 @@ class ConversationMemory:
 
     async def fitting(self, turn: Message, given: Sequence[CallResult]) -> list[CallResult]:
         """Shorten results that would fill the context, with a note."""
-        head, room = [*self.head, turn], await self.asker.room()
+        head, room = [*self.head, turn], await self.caller.room()
         n_bytes = max((_n_bytes(result.text) for result in given), default=0)
 
         def limit_beside(n_tokens: float) -> float:
             return max(0, (room - n_tokens) * _MOST_RESULTS_SHARE) // max(1, len(given))
 
-        if n_bytes <= limit_beside(self.asker.most(head, self.tools)):
+        if n_bytes <= limit_beside(self.caller.most(head, self.tools)):
             return list(given)
-        limit = int(limit_beside(await self.asker.size(head, self.tools)))
+        limit = int(limit_beside(await self.caller.size(head, self.tools)))
         return [await self._cut(result, limit) for result in given]
 
     async def _cut(self, given: CallResult, limit: int) -> CallResult:
@@ -158,13 +158,13 @@ class ConversationMemory:
             return without_middle(text, n, f"\n[… {len(text) - n:,} characters left out …]\n")
 
         async def fits(n: int) -> bool:
-            return (await self.asker.count([shortened(n)]))[0] <= limit
+            return (await self.caller.count([shortened(n)]))[0] <= limit
 
         n = await most_that_fits(fits, len(text))
         if n == len(text):
             return given
-        self.asker.characters_cut += len(text) - n
-        self.asker.tools.log.note(
+        self.caller.characters_cut += len(text) - n
+        self.caller.tools.log.note(
             f"the result of '{given.call.name}' is too long for the context: "
             f"{len(text) - n:,} of its {len(text):,} characters were left out of the middle."
         )
@@ -173,7 +173,7 @@ class ConversationMemory:
     def note_dropped_turns(self) -> None:
         if self._n_gone:
             turns = "turn was" if self._n_gone == 1 else "turns were"
-            self.asker.tools.log.note(
+            self.caller.tools.log.note(
                 f"the conversation outgrew the context: its {self._n_gone} oldest {turns} "
                 f"{'left out' if self.kept is None else self.kept.outcome}."
             )
@@ -195,8 +195,8 @@ _RECALLED_CHARS = 2_000
 class TurnNotes:
     """Keeps notes of dropped turns, written by the model."""
 
-    asker: Asker
-    limited: Asker
+    caller: ModelCaller
+    limited: ModelCaller
     """The same with `max_tokens`: notes may end at a limit."""
     task: str
     outcome: str = "summarised"
@@ -228,22 +228,22 @@ class TurnNotes:
             return [Message("system", _NOTES_SYSTEM), Message("user", order)]
 
         n = await self.limited.most_characters(len(words), prompt) if words else 0
-        self.asker.characters_cut += len(words) - n
+        self.caller.characters_cut += len(words) - n
         return prompt(n)
 
 
-async def turn_notes(asker: Asker, task: str) -> TurnNotes:
-    limit = max(1, min(_MOST_NOTES_TOKENS, await asker.room() // 4))
-    params = {**asker.params, "max_tokens": limit}
-    limited = replace(asker, params=params, on_truncated="keep", noun="memory note")
-    return TurnNotes(asker, limited, task)
+async def turn_notes(caller: ModelCaller, task: str) -> TurnNotes:
+    limit = max(1, min(_MOST_NOTES_TOKENS, await caller.room() // 4))
+    params = {**caller.params, "max_tokens": limit}
+    limited = replace(caller, params=params, on_truncated="keep", noun="memory note")
+    return TurnNotes(caller, limited, task)
 
 
 @record
 class RecalledTurns:
     """Keeps dropped turns in a vector store until the conversation ends."""
 
-    asker: Asker
+    caller: ModelCaller
     embedder: ModelSpec
     folder: Path
     name: str
@@ -276,15 +276,15 @@ class RecalledTurns:
 
     async def _opened(self, n_dimensions: int) -> VectorStore:
         if self._store is None:
-            facts = await self.asker.tools.pool.facts(self.embedder)
+            facts = await self.caller.tools.pool.facts(self.embedder)
             model = EmbedModel(self.embedder.ref, facts.identity)
             # Another model's vectors cannot be compared with these, so it has a store of its own.
             path = self.folder / f"{self.name}-{facts.identity[:8]}.lance"
-            self._store = await self.asker.tools.stores.open(path, n_dimensions, model)
+            self._store = await self.caller.tools.stores.open(path, n_dimensions, model)
         return self._store
 
     async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector]:
-        tools = self.asker.tools
+        tools = self.caller.tools
         return (await embed_texts(tools, self.embedder, texts, on_overflow="split")).vectors
 
 
@@ -292,11 +292,11 @@ TurnStore = TurnNotes | RecalledTurns
 """What is kept of dropped turns."""
 
 
-def recalled_turns(asker: Asker) -> RecalledTurns:
+def recalled_turns(caller: ModelCaller) -> RecalledTurns:
     """Return a memory in the step's own store, next to the pipeline's ledger."""
-    tools = asker.tools
+    tools = caller.tools
     name = "".join(char if char.isalnum() else "_" for char in tools.item.step) or "agent"
     folder = private_files.private_folder(tools.roots.base / ".paddock" / "memory")
     own = f"{tools.item.owner} (memory)"  # an owner that no item of the pipeline has
     item = replace(tools.item, step=f"{tools.item.step} (memory)", owner=own)
-    return RecalledTurns(asker, tools.models.resolve(None, "embed"), folder, name, item)
+    return RecalledTurns(caller, tools.models.resolve(None, "embed"), folder, name, item)

@@ -105,7 +105,7 @@ class UsageOutput(Output):
 
 
 @record
-class Asker:
+class ModelCaller:
     """Calls one model for one step; adds up usage."""
 
     tools: Tools
@@ -291,7 +291,7 @@ class CheckedAnswer:
 
 
 async def ask_checked(
-    asker: Asker,
+    caller: ModelCaller,
     messages: Sequence[Message],
     *,
     form: ReplyForm | None = None,
@@ -299,25 +299,25 @@ async def ask_checked(
 ) -> CheckedAnswer:
     """Ask, and ask again while the answer fails the form's checks.
 
-    `most_tokens` is that of `Asker.ask`.
+    `most_tokens` is that of `ModelCaller.ask`.
 
     Raises:
-        StepError: of kind `check` if it fails them in the end; else as `Asker.ask`.
+        StepError: of kind `check` if it fails them in the end; else as `ModelCaller.ask`.
         EngineError: the prompt does not fit, or the pool could not do it.
     """
     prompt = with_schema_hint(messages, form)
-    answer, wrong = await _ask_once(asker, prompt, form, most_tokens)
+    answer, wrong = await _ask_once(caller, prompt, form, most_tokens)
     if form is None:
         return answer
     n_repairs, is_parrot = 0, False
     while wrong and n_repairs < form.repair:
-        again = await _repair_messages(asker, prompt, None if is_parrot else answer, wrong)
+        again = await _repair_messages(caller, prompt, None if is_parrot else answer, wrong)
         if again is None:
             break
         before = answer.text
-        answer, wrong = await _ask_once(asker, again, form, most_tokens)
+        answer, wrong = await _ask_once(caller, again, form, most_tokens)
         n_repairs += 1
-        if answer.text == before and asker.is_greedy:
+        if answer.text == before and caller.is_greedy:
             if is_parrot:
                 break  # the same prompt would get the same answer
             is_parrot = True  # small models repeat what they see: leave it out
@@ -344,13 +344,16 @@ def schema_constraint(schema: Any) -> Constraint:
 
 
 async def _ask_once(
-    asker: Asker, messages: Sequence[Message], form: ReplyForm | None, most_tokens: int | None
+    caller: ModelCaller,
+    messages: Sequence[Message],
+    form: ReplyForm | None,
+    most_tokens: int | None,
 ) -> tuple[CheckedAnswer, list[str]]:
     constraint, n_logprobs = None, None
     if form is not None and form.schema is not None:
         constraint = schema_constraint(form.schema)
         n_logprobs = N_ALTERNATIVES if form.wants_confidence else None
-    reply = await asker.ask(
+    reply = await caller.ask(
         messages, constraint=constraint, n_logprobs=n_logprobs, most_tokens=most_tokens
     )
     text, output = reply.text, None
@@ -385,7 +388,7 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
     except NestedTooDeep:
         return None, [TOO_DEEP]
     except _NumberTooLarge as error:
-        return None, [f"Its number {shorten(str(error), 40)} is none that can be stored."]
+        return None, [f"Its number {shorten(str(error), 40)} cannot be stored."]
     except ValueError:
         if reply.done_reason != "length":
             return None, ["It is not JSON."]
@@ -396,7 +399,10 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
 
 
 async def _repair_messages(
-    asker: Asker, prompt: Sequence[Message], answer: CheckedAnswer | None, wrong: Sequence[str]
+    caller: ModelCaller,
+    prompt: Sequence[Message],
+    answer: CheckedAnswer | None,
+    wrong: Sequence[str],
 ) -> list[Message] | None:
     """Return the prompt for another answer, with the last one if that is given and fits.
 
@@ -406,7 +412,7 @@ async def _repair_messages(
     if answer is not None:
         order = f"This is wrong with your answer:\n{reasons}\nGive the whole answer again."
         repair = (Message("assistant", answer.reply.text), Message("user", order))
-        if await asker.overflow([*prompt, *repair]) is None:
+        if await caller.overflow([*prompt, *repair]) is None:
             return [*prompt, *repair]
     short = with_ending(prompt, f"Mind this:\n{reasons}")
-    return short if await asker.overflow(short) is None else None
+    return short if await caller.overflow(short) is None else None

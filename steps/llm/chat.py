@@ -27,8 +27,8 @@ from paddock.steps.tools.tool_names import listed_tools
 
 from .ask_and_repair import (
     AnswerOutput,
-    Asker,
     CheckedAnswer,
+    ModelCaller,
     SchemaOnlyForm,
     UsageOutput,
     ask_checked,
@@ -203,33 +203,33 @@ class Chat(Step[ChatParams, ChatOutput]):
         model = tools.models.resolve(params.model, "chat")
         conversation = params.prompt if isinstance(params.prompt, ConversationTemplate) else None
         own = conversation.params if conversation else {}
-        asker = Asker(tools, model, {**own, **params.params.given()}, params.on_truncated)
+        caller = ModelCaller(tools, model, {**own, **params.params.given()}, params.on_truncated)
         if conversation and conversation.schema is not None and tools.reply is None:
-            asker.tools = tools = replace(tools, reply=SchemaOnlyForm(conversation.schema))
+            caller.tools = tools = replace(tools, reply=SchemaOnlyForm(conversation.schema))
         messages = _messages_of(params)
         if params.images:
             messages = await _with_images(messages, params.images, tools)
         if params.tools:  # only an answer must match `reply`
             turn, calls = await request_tool_calls(
-                asker, messages, params.tools, params.tool_choice
+                caller, messages, params.tools, params.tool_choice
             )
             answer = CheckedAnswer(turn.text, None, turn.reply)
             if not calls and tools.reply is not None:
-                answer = await ask_checked(asker, messages, form=tools.reply)
-            return _chat_output(asker, answer, turn.reply, calls)
+                answer = await ask_checked(caller, messages, form=tools.reply)
+            return _chat_output(caller, answer, turn.reply, calls)
         try:  # the pool counts: a prompt that fits crosses to it once
-            answer = await self._answer(asker, messages)
+            answer = await self._answer(caller, messages)
         except PromptTooLong as overflow:
             if params.on_overflow == "error":
                 raise
-            messages = await _fit_messages(params, asker, messages, str(overflow))
-            answer = await ask_checked(asker, messages, form=tools.reply)
+            messages = await _fit_messages(params, caller, messages, str(overflow))
+            answer = await ask_checked(caller, messages, form=tools.reply)
         calls = [asdict(call) for call in answer.reply.tool_calls]
-        return _chat_output(asker, answer, answer.reply, calls)
+        return _chat_output(caller, answer, answer.reply, calls)
 
-    async def _answer(self, asker: Asker, messages: list[Message]) -> CheckedAnswer:
+    async def _answer(self, caller: ModelCaller, messages: list[Message]) -> CheckedAnswer:
         """Ask with examples, and without them where they leave no room."""
-        tools = asker.tools
+        tools = caller.tools
         if tools.examples:
             # Behind what the prompts of all items share: the system message
             n_system = int(messages[0].role == "system")
@@ -237,20 +237,20 @@ class Chat(Step[ChatParams, ChatOutput]):
             for text, answer in tools.examples:
                 taught += [Message("user", text), Message("assistant", answer)]
             try:
-                return await ask_checked(asker, [*taught, *messages[n_system:]], form=tools.reply)
+                return await ask_checked(caller, [*taught, *messages[n_system:]], form=tools.reply)
             except PromptTooLong:
                 tools.log.tally("prompt", "without its examples, with which it does not fit")
-        return await ask_checked(asker, messages, form=tools.reply)
+        return await ask_checked(caller, messages, form=tools.reply)
 
 
 def _chat_output(
-    asker: Asker, answer: CheckedAnswer, reply: Reply, calls: list[dict[str, Any]]
+    caller: ModelCaller, answer: CheckedAnswer, reply: Reply, calls: list[dict[str, Any]]
 ) -> ChatOutput:
     """Return the outputs; `reply` has the reasoning."""
     return ChatOutput(
         **answer.outputs(),
-        reasoning=(reply.reasoning or None) if asker.model.keeps_reasoning else None,
-        usage=asker.usage(),
+        reasoning=(reply.reasoning or None) if caller.model.keeps_reasoning else None,
+        usage=caller.usage(),
         tool_calls=calls or None,
     )
 
@@ -303,15 +303,17 @@ def _read_image_file(path: Path) -> bytes:
 
 
 async def _fit_messages(
-    params: ChatParams, asker: Asker, messages: list[Message], why: str
+    params: ChatParams, caller: ModelCaller, messages: list[Message], why: str
 ) -> list[Message]:
     if params.on_overflow == "truncate" or params.prompt is None:
-        kept, asker.characters_cut, note = await truncate_messages(messages, asker.most_characters)
-        asker.tools.log.note(note)
+        kept, caller.characters_cut, note = await truncate_messages(
+            messages, caller.most_characters
+        )
+        caller.tools.log.note(note)
         return kept
     prompts = DivisiblePrompt.of(messages, params.prompt.texts(**params.vars), why)
     reader = MapReduce(
-        asker,
+        caller,
         prompts,
         may_be_empty=True,
         name="answers to the parts",
@@ -319,7 +321,7 @@ async def _fit_messages(
     )
     read = reader.refined if params.on_overflow == "refine" else reader.map_reduce
     last = await read([to_part(prompts.text)])
-    asker.tools.log.note(
+    caller.tools.log.note(
         f"the prompt does not fit: its longest text was read in {len(last.parts)} parts "
         f"(on_overflow: {params.on_overflow})."
     )

@@ -50,7 +50,7 @@ class CutOffAnswers:
         return reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
 
     async def ask(self, request: ChatRequest, most_tokens: int | None) -> Reply:
-        """Return an answer, whole as far as that can be had; raises what `Asker.ask` does."""
+        """Return an answer, whole as far as that can be had; raises what `ModelCaller.ask` does."""
         limit, reply = await self.reserved(), await self.reply(request)
         if self.on_truncated == "continue":
             limit, reply = await self._continued(request, reply, limit, most_tokens)

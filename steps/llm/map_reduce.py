@@ -28,7 +28,7 @@ from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.text_parts import TextPart, repeated_chars
 
-from .ask_and_repair import Asker, empty_answer
+from .ask_and_repair import ModelCaller, empty_answer
 from .prompt_truncation import first_part
 
 SUMMARY_SYSTEM = "You summarise texts. You keep to what they say and add nothing."
@@ -64,7 +64,7 @@ class ReduceNote:
 class LevelReducer(ABC):
     """Combines notes in groups of neighbours, level by level, until one prompt holds the rest."""
 
-    asker: Asker
+    caller: ModelCaller
 
     @abstractmethod
     async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
@@ -76,7 +76,7 @@ class LevelReducer(ABC):
 
     async def most_note_tokens(self) -> int:
         """Return how long a note may become if it reaches its limit: four fit into a prompt."""
-        return await self.asker.room() // _LEAST_FANIN
+        return await self.caller.room() // _LEAST_FANIN
 
     @abstractmethod
     def no_progress(self) -> StepError:
@@ -97,7 +97,7 @@ class LevelReducer(ABC):
             if are_alone and all(note.is_answer for note in notes):
                 break
             work = [(notes[begin:end], level, are_alone) for begin, end in groups]
-            notes = await run_concurrently(self._group, work, await self.asker.n_at_once())
+            notes = await run_concurrently(self._group, work, await self.caller.n_at_once())
         raise self.no_progress()
 
     async def _group(self, work: tuple[list[ReduceNote], int, bool]) -> ReduceNote:
@@ -248,10 +248,10 @@ class MapReduce(LevelReducer):
         def prompt(n: int) -> list[Message]:
             return self.prompts.part(TextPart("", {"text": first_part(text, n)}), 0, 1)
 
-        read = first_part(text, await self.asker.most_characters(len(text), prompt))
+        read = first_part(text, await self.caller.most_characters(len(text), prompt))
         n = len(read)
-        self.asker.characters_cut = len(text) - n
-        self.asker.tools.log.note(
+        self.caller.characters_cut = len(text) - n
+        self.caller.tools.log.note(
             f"only the first {n:,} of {len(text):,} characters were read (on_overflow: truncate)."
         )
         return self.at_once(TextPart(read, {"text": read, "start": 0, "end": n}))
@@ -274,7 +274,7 @@ class MapReduce(LevelReducer):
     async def refined(self, parts: Sequence[TextPart]) -> LastPrompt:
         """Ask about the first part, then for a new answer with each of the others."""
         # The answer so far may be as long as answers are.
-        reserve = await self.asker.reserved()
+        reserve = await self.caller.reserved()
 
         def prompt(part: TextPart, index: int, n_parts: int) -> list[Message]:
             return self.prompts.refined("", part, index, n_parts)
@@ -288,18 +288,18 @@ class MapReduce(LevelReducer):
 
     async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
         """Put neighbouring notes together, each group as large as a prompt holds."""
-        overflow = await self.asker.overflow(self._whole(notes))
+        overflow = await self.caller.overflow(self._whole(notes))
         if overflow is None:
             return [(0, len(notes))]
         if self.is_strict:
             raise overflow
         if len(notes) == 1:
             raise self.no_progress()
-        sizes = await self.asker.count(
+        sizes = await self.caller.count(
             [self.prompts.joined([note.text]) + NOTE_SEPARATOR for note in notes]
         )
-        empty = await self.asker.size(self.prompts.whole([]))
-        limit = await self.asker.room() - empty - _JOIN_MARGIN_TOKENS
+        empty = await self.caller.size(self.prompts.whole([]))
+        limit = await self.caller.room() - empty - _JOIN_MARGIN_TOKENS
         groups = _even_groups(sizes, limit)
         middle = (len(notes) + 1) // 2
         return groups if len(groups) > 1 else [(0, middle), (middle, len(notes))]
@@ -317,7 +317,7 @@ class MapReduce(LevelReducer):
 
     async def _ask(self, messages: Sequence[Message], most_tokens: int | None = None) -> str:
         most = await self.most_note_tokens() if most_tokens is None else most_tokens
-        text = (await self.asker.ask(messages, most_tokens=most)).text.strip()
+        text = (await self.caller.ask(messages, most_tokens=most)).text.strip()
         if not text and not self.may_be_empty:
             raise empty_answer()
         return text
@@ -329,25 +329,25 @@ class MapReduce(LevelReducer):
         reserve: int,
     ) -> list[TextPart]:
         """Cut those parts that do not fit into their prompt; none is left out."""
-        empty = await self.asker.size(prompt(TextPart("", {**parts[0].data, "text": ""}), 0, 1))
-        room = await self.asker.room() - reserve
+        empty = await self.caller.size(prompt(TextPart("", {**parts[0].data, "text": ""}), 0, 1))
+        room = await self.caller.room() - reserve
         most = room - empty - _JOIN_MARGIN_TOKENS
         messages: list[Message] = []
         for limit in cut_limits(most):
             fitting, longest = await self._cut(parts, limit)
             messages = prompt(longest, len(fitting) - 1, len(fitting))
-            if most >= 1 and await self.asker.size(messages) <= room:
+            if most >= 1 and await self.caller.size(messages) <= room:
                 return fitting
             if self.is_strict or most < 1:
                 break
-        raise await self.asker.overflow(messages) or StepError(
+        raise await self.caller.overflow(messages) or StepError(
             "the context has no space for the text besides the instructions and the answer.",
             remedy="Raise the model's `ctx`, or shorten the instructions.",
         )
 
     async def _cut(self, parts: Sequence[TextPart], limit: int) -> tuple[list[TextPart], TextPart]:
         """Cut to at most `limit` tokens; return the parts and the longest of them."""
-        sizes = await self.asker.count([part.text for part in parts])
+        sizes = await self.caller.count([part.text for part in parts])
         fitting: list[tuple[int, TextPart]] = []
         for part, size in zip(parts, sizes, strict=True):
             if size <= limit or self.is_strict:
@@ -355,7 +355,7 @@ class MapReduce(LevelReducer):
                 continue
             # Even pieces: eleven twelfths and one twelfth read worse than two halves.
             even = math.ceil(size / math.ceil(size / limit) * 1.1)
-            pieces = await cut_text(part.text, n_tokens=min(limit, even), count=self.asker.count)
+            pieces = await cut_text(part.text, n_tokens=min(limit, even), count=self.caller.count)
             again = repeated_chars(part)
             for piece in pieces:
                 data = {**part.data, "text": piece.text}
@@ -370,17 +370,17 @@ class MapReduce(LevelReducer):
         n_parts = len(parts)
         if self.n_previous == 0:
             prompts = [self.prompts.part(part, index, n_parts) for index, part in enumerate(parts)]
-            return await run_concurrently(self._ask, prompts, await self.asker.n_at_once())
+            return await run_concurrently(self._ask, prompts, await self.caller.n_at_once())
         notes: list[str] = []
         for index, part in enumerate(parts):
             # Show as many of the previous notes as the author wants and the context holds
             previous = notes[-self.n_previous :]
             messages = self.prompts.part(part, index, n_parts, previous)
-            while previous and await self.asker.overflow(messages):
+            while previous and await self.caller.overflow(messages):
                 previous = previous[1:]
                 messages = self.prompts.part(part, index, n_parts, previous)
             if len(previous) < min(index, self.n_previous):
-                self.asker.tools.log.note(
+                self.caller.tools.log.note(
                     f"chunk {index + 1}: only {len(previous)} of the notes before it fit into its "
                     "prompt."
                 )

@@ -40,8 +40,8 @@ from paddock.steps.text.text_parts import to_part
 
 from .ask_and_repair import (
     AnswerOutput,
-    Asker,
     CheckedAnswer,
+    ModelCaller,
     SchemaOnlyForm,
     UsageOutput,
     ask_checked,
@@ -173,7 +173,7 @@ async def _reduce(
         tools.log.note("there is nothing to combine.")
         raise StepSkipped("there is nothing to combine")
     model = tools.models.resolve(params.model, "chat")
-    asker = Asker(tools, model, params.params.given(), on_truncated="more")
+    caller = ModelCaller(tools, model, params.params.given(), on_truncated="more")
 
     async def fold(notes: Sequence[ReduceNote], group: str | None) -> tuple[CheckedAnswer, int]:
         """Return the answer to some notes, and how deep their tree was."""
@@ -187,12 +187,12 @@ async def _reduce(
                 text = ITEM_SEPARATOR.join([*texts, text])
             return [Message("user", text)]
 
-        fit = await fit_notes(notes, asker, messages, params.on_overflow)
-        return await TreeReducer(asker, messages, params.fanin, forecast).tree(fit)
+        fit = await fit_notes(notes, caller, messages, params.on_overflow)
+        return await TreeReducer(caller, messages, params.fanin, forecast).tree(fit)
 
     if params.by is None:
         answer, n_levels = await fold(notes, None)
-        return ReduceOutput(**answer.outputs(), groups=[], levels=n_levels, usage=asker.usage())
+        return ReduceOutput(**answer.outputs(), groups=[], levels=n_levels, usage=caller.usage())
     found: dict[str, list[ReduceNote]] = {}
     for number, note in enumerate(notes, 1):
         found.setdefault(_group_key(params.by, note.value, number), []).append(note)
@@ -200,7 +200,7 @@ async def _reduce(
     async def fold_group(key: str) -> tuple[CheckedAnswer, int]:
         return await fold(found[key], key)
 
-    folded = await run_concurrently(fold_group, found, await asker.n_at_once())
+    folded = await run_concurrently(fold_group, found, await caller.n_at_once())
     groups = [
         ReducedGroup(key=key, count=len(found[key]), **answer.outputs())
         for key, (answer, _) in zip(found, folded, strict=True)
@@ -215,7 +215,7 @@ async def _reduce(
             confidence=_by_group(groups, "confidence"),
             groups=groups,
             levels=deepest,
-            usage=asker.usage(),
+            usage=caller.usage(),
         )
     answer, n_levels = folded[0]
     if len(groups) > 1:
@@ -238,7 +238,7 @@ async def _reduce(
                 remedy="Set `fold: groups` to stop before that.",
             ) from error
         n_levels += deepest
-    return ReduceOutput(**answer.outputs(), groups=groups, levels=n_levels, usage=asker.usage())
+    return ReduceOutput(**answer.outputs(), groups=groups, levels=n_levels, usage=caller.usage())
 
 
 def _by_group(groups: Sequence[ReducedGroup], name: str) -> dict[str, Any] | None:
@@ -311,7 +311,7 @@ class TreeReducer(LevelReducer):
             StepError: the answers do not get shorter, so it would never end.
         """
         left, level = await self.reduce(notes)
-        return await self._ask(left, level, self.asker.tools.reply), level + 1
+        return await self._ask(left, level, self.caller.tools.reply), level + 1
 
     async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
         ranges: list[IndexRange] = []
@@ -319,7 +319,7 @@ class TreeReducer(LevelReducer):
             waiting = [(begin, end)]
             while waiting:
                 first, last = waiting.pop(0)
-                overflow = await self.asker.overflow(self.messages(notes[first:last], level))
+                overflow = await self.caller.overflow(self.messages(notes[first:last], level))
                 if overflow is None:
                     ranges.append((first, last))
                 elif last - first == 1:
@@ -337,7 +337,7 @@ class TreeReducer(LevelReducer):
 
     async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
         """Ask for one answer to some notes, by the form of the last one without its checks."""
-        last = self.asker.tools.reply
+        last = self.caller.tools.reply
         form = None if last is None else SchemaOnlyForm(last.schema, last.repair, lists=last.lists)
         most = await self.most_note_tokens()
         answer = await self._ask(notes, level, form, most)
@@ -364,7 +364,7 @@ class TreeReducer(LevelReducer):
                 return _unknown_answer(form)
         try:
             messages = self.messages(notes, level)
-            answer = await ask_checked(self.asker, messages, form=form, most_tokens=most_tokens)
+            answer = await ask_checked(self.caller, messages, form=form, most_tokens=most_tokens)
         except ReplyNotCached:
             if self.forecast is None:
                 raise
@@ -456,7 +456,7 @@ def _even_ranges(begin: int, end: int, fanin: int) -> Iterator[IndexRange]:
 
 
 async def fit_notes(
-    notes: Sequence[ReduceNote], asker: Asker, messages: PromptOfNotes, on_overflow: str
+    notes: Sequence[ReduceNote], caller: ModelCaller, messages: PromptOfNotes, on_overflow: str
 ) -> list[ReduceNote]:
     """Return the notes; those that are too long are cut as `on_overflow` says.
 
@@ -467,29 +467,31 @@ async def fit_notes(
     """
     if on_overflow == "error":
         return list(notes)
-    sizes = await asker.count([note.text for note in notes])
-    empty = await asker.size(messages(notes[:1], 0)) - sizes[0]
-    limit = await asker.room() - empty - _NOTE_MARGIN_TOKENS
+    sizes = await caller.count([note.text for note in notes])
+    empty = await caller.size(messages(notes[:1], 0)) - sizes[0]
+    limit = await caller.room() - empty - _NOTE_MARGIN_TOKENS
     fitting: list[ReduceNote] = []
     for note, size in zip(notes, sizes, strict=True):
         # What is close to the limit is counted in its prompt, which may name it twice.
-        if 2 * size <= limit or await asker.overflow(messages([note], 0)) is None:
+        if 2 * size <= limit or await caller.overflow(messages([note], 0)) is None:
             fitting.append(note)
         elif on_overflow == "truncate":
-            fitting.append(await _truncated_note(note, asker, messages))
+            fitting.append(await _truncated_note(note, caller, messages))
         else:
-            fitting += await _split_note(note, asker, messages, limit)
+            fitting += await _split_note(note, caller, messages, limit)
     return fitting
 
 
-async def _truncated_note(note: ReduceNote, asker: Asker, messages: PromptOfNotes) -> ReduceNote:
+async def _truncated_note(
+    note: ReduceNote, caller: ModelCaller, messages: PromptOfNotes
+) -> ReduceNote:
     def kept(n: int) -> ReduceNote:
         text = first_part(note.text, n)
         return replace(note, text=text, value=text)
 
-    short = kept(await asker.most_characters(len(note.text), lambda n: messages([kept(n)], 0)))
-    asker.characters_cut += len(note.text) - len(short.text)
-    asker.tools.log.note(
+    short = kept(await caller.most_characters(len(note.text), lambda n: messages([kept(n)], 0)))
+    caller.characters_cut += len(note.text) - len(short.text)
+    caller.tools.log.note(
         f"only the first {len(short.text):,} of {len(note.text):,} characters of "
         f"'{one_line(note.name, _SHOWN_CHARS)}' were read (on_overflow: truncate)."
     )
@@ -497,17 +499,17 @@ async def _truncated_note(note: ReduceNote, asker: Asker, messages: PromptOfNote
 
 
 async def _split_note(
-    note: ReduceNote, asker: Asker, messages: PromptOfNotes, most: int
+    note: ReduceNote, caller: ModelCaller, messages: PromptOfNotes, most: int
 ) -> list[ReduceNote]:
     overflow = None
     for limit in cut_limits(most):
-        pieces = await cut_text(note.text, n_tokens=limit, count=asker.count)
+        pieces = await cut_text(note.text, n_tokens=limit, count=caller.count)
         parts = [
             ReduceNote(f"{note.name}#{number}", piece.text, piece.text)
             for number, piece in enumerate(pieces, 1)
         ]
         longest = max(zip(pieces, parts, strict=True), key=lambda pair: pair[0].n_tokens)[1]
-        overflow = await asker.overflow(messages([longest], 0))
+        overflow = await caller.overflow(messages([longest], 0))
         if overflow is None:
             return parts
     assert overflow is not None

@@ -33,7 +33,7 @@ from paddock.steps.text.text_parts import (
     to_parts,
 )
 
-from .ask_and_repair import AnswerOutput, Asker, UsageOutput, ask_checked, empty_answer
+from .ask_and_repair import AnswerOutput, ModelCaller, UsageOutput, ask_checked, empty_answer
 from .cut_off_answers import one_repeat
 from .map_reduce import LastPrompt, MapReduce, SummaryPrompts
 
@@ -209,7 +209,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         if params.how == "extract":
             return await _extracted(params, material, tools)
         model = tools.models.resolve(params.model, "chat")
-        asker = Asker(tools, model, params.params.given(), on_truncated="more")
+        caller = ModelCaller(tools, model, params.params.given(), on_truncated="more")
         instructions = params.instructions
         prompts = SummaryPrompts(
             words=params.words,
@@ -219,7 +219,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
             reduce=params.reduce,
         )
         is_strict = params.on_overflow == "error"
-        reader = MapReduce(asker, prompts, params.context.previous, is_strict=is_strict)
+        reader = MapReduce(caller, prompts, params.context.previous, is_strict=is_strict)
         has_chunks = len(material.parts) > 1
         in_parts = has_chunks and params.map is not None  # the author wants a note on each
         if in_parts:
@@ -227,12 +227,12 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         else:
             read = reader.at_once(to_part(material.text) if has_chunks else material.parts[0])
         try:  # the pool counts: a text that fits crosses to it once
-            answer = await ask_checked(asker, read.messages, form=tools.reply)
+            answer = await ask_checked(caller, read.messages, form=tools.reply)
         except PromptTooLong:
             if in_parts:
                 raise
             read = await _in_parts(params, material, reader)
-            answer = await ask_checked(asker, read.messages, form=tools.reply)
+            answer = await ask_checked(caller, read.messages, form=tools.reply)
         text = answer.text.strip()
         if not text:
             raise empty_answer()
@@ -245,8 +245,8 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
             **answer.outputs() | {"text": cited},
             notes=[text] if read.notes is None else list(read.notes),
             sources=material.sources(read.parts),
-            coverage=material.coverage(asker.characters_cut, len(read.parts), read.n_levels),
-            usage=asker.usage(),
+            coverage=material.coverage(caller.characters_cut, len(read.parts), read.n_levels),
+            usage=caller.usage(),
         )
 
 

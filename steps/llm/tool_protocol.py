@@ -21,7 +21,7 @@ from paddock.engine.system.text import nested_values
 from paddock.pipelines.schema_validation import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
 
-from .ask_and_repair import Asker, schema_constraint
+from .ask_and_repair import ModelCaller, schema_constraint
 
 MOST_TOOLS = 64
 """More descriptions fill the context, and models choose badly among them."""
@@ -353,7 +353,7 @@ class ToolCallResult:
 class NativeToolProtocol:
     """Offers tools through a chat template that has a place for them."""
 
-    asker: Asker
+    caller: ModelCaller
     tools: Sequence[Tool]
     """Tools that are part of the request, and counted with its prompt."""
     warns: bool = True
@@ -372,7 +372,7 @@ class NativeToolProtocol:
             StepError: the answer cannot be parsed.
             EngineError: the pool could not do it.
         """
-        reply = await self.asker.ask(messages, tools=self.tools, tool_choice=choice)
+        reply = await self.caller.ask(messages, tools=self.tools, tool_choice=choice)
         calls = () if choice == "none" else reply.tool_calls
         if not calls and choice not in ("auto", "none") and reply.done_reason == "length":
             raise StepError(
@@ -397,7 +397,7 @@ class NativeToolProtocol:
 class JsonToolProtocol:
     """Offers tools in the system message; models without tools call them by constrained JSON."""
 
-    asker: Asker
+    caller: ModelCaller
     offered: Sequence[Tool]
     tools: Sequence[Tool] = ()  # they are in the system message
     answers_without_tools: bool = True  # a small model answers better without unfamiliar JSON
@@ -407,7 +407,7 @@ class JsonToolProtocol:
 
     async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:
         constraint = schema_constraint(turn_schema(self.offered, choice))
-        reply = await self.asker.ask(messages, constraint=constraint)
+        reply = await self.caller.ask(messages, constraint=constraint)
         message = Message("assistant", reply.text, reasoning=reply.reasoning)
         try:
             data = json.loads(reply.text)
@@ -449,18 +449,18 @@ ToolProtocol = NativeToolProtocol | JsonToolProtocol
 
 
 def tool_protocol_for(
-    asker: Asker, tools: Sequence[Tool], takes_tools: bool | None, *, warns: bool
+    caller: ModelCaller, tools: Sequence[Tool], takes_tools: bool | None, *, warns: bool
 ) -> ToolProtocol:
     """Return the protocol for a model; a remote one of unknown abilities takes tools."""
     if takes_tools is False:
         return JsonToolProtocol(
-            asker, [replace(tool, parameters=arguments_schema(tool)) for tool in tools]
+            caller, [replace(tool, parameters=arguments_schema(tool)) for tool in tools]
         )
-    return NativeToolProtocol(asker, tools, warns)
+    return NativeToolProtocol(caller, tools, warns)
 
 
 async def request_tool_calls(
-    asker: Asker, messages: Sequence[Message], tools: Sequence[str | ChatTool], choice: str
+    caller: ModelCaller, messages: Sequence[Message], tools: Sequence[str | ChatTool], choice: str
 ) -> tuple[ModelTurn, list[dict[str, Any]]]:
     """Ask once; return the answer, and its calls under the tools' own names.
 
@@ -468,10 +468,10 @@ async def request_tool_calls(
         StepError: there is no such tool.
         EngineError: the prompt does not fit with its tools, or the pool could not do it.
     """
-    found = {offer.tool.name: offer for offer in await offered_tools(tools, asker.tools.toolset)}
-    facts = await asker.tools.pool.facts(asker.model)
+    found = {offer.tool.name: offer for offer in await offered_tools(tools, caller.tools.toolset)}
+    facts = await caller.tools.pool.facts(caller.model)
     shown = [offer.tool for offer in found.values()]
-    protocol = tool_protocol_for(asker, shown, facts.takes_tools, warns=False)
+    protocol = tool_protocol_for(caller, shown, facts.takes_tools, warns=False)
     choice = resolve_choice(choice, found.values())
     answer = await protocol.ask(protocol.opened(messages), choice=choice)
     calls: list[dict[str, Any]] = []

@@ -102,8 +102,8 @@ async def _answer_requests(
                     shown_at = time.monotonic()
                     printing.print_err(_tally_text(tally))
         except BatchInterrupted:
-            words = "The service ended; the same command continues where it stopped."
-            raise ServiceError(words) from None
+            message = "The service ended; the same command continues where it stopped."
+            raise ServiceError(message) from None
         return tally
 
 

@@ -238,8 +238,8 @@ def _earlier(file: Path) -> EarlierResult:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
         what = f" ({at}: {first['msg']})" if at else ""
-        words = f"{file}: this is no result of `paddock compare --json`{what}."
-        raise CommandError(words) from None
+        message = f"{file}: this is no result of `paddock compare --json`{what}."
+        raise CommandError(message) from None
 
 
 def _changes(

@@ -137,11 +137,11 @@ class FitWarning:
         if self._has_warned:
             return
         try:
-            words = fit_warning(ref, self._settings)
+            message = fit_warning(ref, self._settings)
         except EngineError:
             return  # pulled on another machine, or not loadable at all
-        if words:
-            printing.print_err(f"WARNING: {words}")
+        if message:
+            printing.print_err(f"WARNING: {message}")
 
 
 def fit_warning(ref: str, settings: PoolSettings) -> str | None:

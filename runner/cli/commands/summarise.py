@@ -148,8 +148,8 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
             before.unlink()
             if n_items:
                 what = counted(n_items, "document")
-                words = f"It takes over {what} of '{request.out}' that are summarised already."
-                printing.print_err(words)
+                message = f"It takes over {what} of '{request.out}' that are summarised already."
+                printing.print_err(message)
     settings = read_settings(file.parent, flags=given_settings(pool=flags.pool))
     display = partial(run_observer, is_quiet_stdout=flags.as_json)
     ended = run_until_confirmed(file, request.inputs(), flags.options(), settings, display)

@@ -174,9 +174,9 @@ class Pruner:
         return handled
 
     def _report(self, work: BlockWork, doubt: DeletionDoubt) -> None:
-        words, shown = str(doubt.reason), work.shown_key(doubt.folder)
-        self._stats.note(words)
-        self._stats.item(ItemReport(work.block.id, shown, ItemState.MISSING, error=words))
+        message, shown = str(doubt.reason), work.shown_key(doubt.folder)
+        self._stats.note(message)
+        self._stats.item(ItemReport(work.block.id, shown, ItemState.MISSING, error=message))
 
     async def sweep(
         self, outdated: Sequence[OutdatedOutput], ended: Mapping[str, EndedNode]

@@ -8,7 +8,7 @@ keys as the database reads it (`LedgerDatabase.listed_keys`).
 
 from __future__ import annotations
 
-from ..entries import FILED, AttemptRow, Entry, OutputRow, RunRow, StoredRow
+from ..entries import FILED, Entry, InFlightRow, OutputRow, RunRow, StoredRow
 from .ledger_tables import COLUMNS
 
 
@@ -245,7 +245,7 @@ HAS_SESSION = "select 1 from pg_stat_activity where application_name = :name"
 
 # --- attempts: items that a run has begun
 
-ATTEMPTS = f"select {', '.join(AttemptRow.__slots__)} from attempts where 1 = 1"
+ATTEMPTS = f"select {', '.join(InFlightRow.__slots__)} from attempts where 1 = 1"
 # For each innermost item that a run had begun: whether another run had begun it, too.
 SUSPECTS = (
     "select exists (select 1 from attempts other where other.scope = attempts.scope "

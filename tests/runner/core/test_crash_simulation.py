@@ -17,7 +17,7 @@ from itertools import groupby
 
 import pytest
 
-from paddock.runner.core.other_runs.deadly_items import CrashHistory
+from paddock.runner.core.other_runs.crash_suspects import CrashHistory
 
 N_ITEMS, N_KILLS, MAX_ATTEMPTS = 300, 48, 3
 MOST_LIVES = 500

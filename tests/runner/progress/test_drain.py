@@ -64,9 +64,9 @@ def test_after_the_border_is_closed_nothing_begins_and_the_first_words_stand(
             assert may == (not was_closed and not (over and has_begun))
             has_begun = has_begun or (may and event == "whole")
     if stop_gate.is_closed:
-        words, status = stop_gate.words, stop_gate.status
+        message, status = stop_gate.message, stop_gate.status
         stop_gate.close("later")
-        assert (stop_gate.words, stop_gate.status) == (words, status)
+        assert (stop_gate.message, stop_gate.status) == (message, status)
         assert not asyncio.run(stop_gate.may_begin())
 
 

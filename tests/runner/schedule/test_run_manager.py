@@ -206,7 +206,7 @@ async def test_a_run_that_could_not_begin_is_a_fault_until_one_has(tmp_path: Pat
         refused = OrderOutcome(None, "this file has no consent for that.")
         world.manager.ended(process, to_plain(refused))
         await soon(lambda: not world.manager.jobs)
-        assert world.manager.faults == {world.pipeline.key: refused.words}
+        assert world.manager.faults == {world.pipeline.key: refused.message}
         await world.manager.round()
         await world.end(process)
         assert [order.end for order in world.ended] == ["failed", "completed"]

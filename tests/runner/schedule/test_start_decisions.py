@@ -191,5 +191,5 @@ def test_nothing_waits_for_ever_when_nothing_runs(
     waiting: list[DueRun], rules: dict[str, RunRule]
 ) -> None:
     decisions = dispatch(waiting, [], rules, NOW, 1)
-    acts = [each.act for each in decisions if "its window" not in each.words]
+    acts = [each.act for each in decisions if "its window" not in each.message]
     assert "hold" not in acts or "start" in acts

@@ -154,7 +154,7 @@ def test_a_server_that_goes_away_takes_no_run_with_it(
 
 def test_a_wrong_input_is_a_sentence(file: Path) -> None:
     outcome, _ = carried_out(Order("1", "k", str(file), "webhook /x", {"n": "many"}), "")
-    assert (outcome.report, outcome.words) == (
+    assert (outcome.report, outcome.message) == (
         None, "input 'n' must be a whole number, not 'many'."
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, Usage
 from paddock.pipelines import reply_schema
 from paddock.steps.base import StepError
-from paddock.steps.llm.ask_and_repair import Asker, CheckedAnswer, ask_checked
+from paddock.steps.llm.ask_and_repair import CheckedAnswer, ModelCaller, ask_checked
 from paddock.steps.llm.schema_hint import schema_hint, schema_sketch, with_schema_hint
 from tests.fakes.form import FakeForm
 from tests.fakes.form import FakeForm as Form
@@ -46,8 +46,8 @@ def hands(pool: FakePool, form: Form | None = None, n_refused: int = 0) -> FakeT
 def ask(
     pool: FakePool, form: Form | None = None, messages: Sequence[Message] = ASKED, **params: Any
 ) -> CheckedAnswer:
-    asker = Asker(hands(pool, form), ModelSpec("writer"), params)
-    return asyncio.run(ask_checked(asker, messages, form=form))
+    caller = ModelCaller(hands(pool, form), ModelSpec("writer"), params)
+    return asyncio.run(ask_checked(caller, messages, form=form))
 
 
 def test_an_answer_is_held_to_the_schema_and_told_of_it_at_the_end_of_the_prompt() -> None:
@@ -126,8 +126,8 @@ def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -
         ("Ada", "It is not JSON."),
         ('{"name": 3}', "At /name: 3 is not of type 'string'."),
         ("[]", "[] is not of type 'object'."),
-        ('{"name": 1.5e400}', "Its number 1.5e400 is none that can be stored."),
-        ('{"name": -Infinity}', "Its number -Infinity is none that can be stored."),
+        ('{"name": 1.5e400}', "Its number 1.5e400 cannot be stored."),
+        ('{"name": -Infinity}', "Its number -Infinity cannot be stored."),
         (f'{{"name": {"[" * 5000}{"]" * 5000}}}', "It is nested more than 64 levels deep."),
         (f'{{"name": {"[" * 400}{"]" * 400}}}', "It is nested more than 64 levels deep."),
     ],
@@ -178,14 +178,14 @@ def test_an_answer_that_was_led_out_of_a_circle_passes_and_is_told() -> None:
     pool = Saying('{"name": "A"}', is_shortened=True)
     form = Form(PERSON)
     given = hands(pool, form)
-    asyncio.run(ask_checked(Asker(given, ModelSpec("writer"), {}), ASKED, form=form))
+    asyncio.run(ask_checked(ModelCaller(given, ModelSpec("writer"), {}), ASKED, form=form))
     assert given.notes == ["the answer repeated itself and was closed there."]
 
 
 def test_a_step_that_is_tried_again_after_a_failed_check_asks_for_another_answer() -> None:
     pool = Saying("x")
-    asker = Asker(hands(pool, None, n_refused=2), ModelSpec("writer"), {"seed": 5})
-    asyncio.run(asker.ask(ASKED))
+    caller = ModelCaller(hands(pool, None, n_refused=2), ModelSpec("writer"), {"seed": 5})
+    asyncio.run(caller.ask(ASKED))
     assert pool.chats[0].params == {"seed": 7, "temperature": 0.6}
 
 

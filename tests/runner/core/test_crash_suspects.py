@@ -15,9 +15,9 @@ import pytest
 from paddock.engine.request import ChatRequest, Reply
 from paddock.engine.system import crash_isolation
 from paddock.engine.system.crash_isolation import SuspectRoom
-from paddock.runner.core.other_runs.deadly_items import CrashHistory, CrashSuspects
+from paddock.runner.core.other_runs.crash_suspects import CrashHistory, CrashSuspects
 from paddock.runner.core.traces.block_work import ItemWork
-from paddock.runner.ledger.entries import AttemptRow, Entry
+from paddock.runner.ledger.entries import Entry, InFlightRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from tests.fakes.pool import FakePool, echo
@@ -96,7 +96,7 @@ def prompts_of(world: World) -> list[str]:
     return (world.folder / "asked").read_text().splitlines()
 
 
-def attempts(world: World) -> list[AttemptRow]:
+def attempts(world: World) -> list[InFlightRow]:
     with world.ledger() as ledger:
         return ledger.attempts_left()
 
@@ -234,7 +234,7 @@ def item_of(key: str, hash_: str, entry: Entry | None = None) -> ItemWork:
 async def test_what_a_run_recorded_before_it_died_is_no_suspect(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         for key in ("a", "b"):
-            ledger.record_attempt(AttemptRow("s", key, "dead", "h", 0.0))
+            ledger.record_attempt(InFlightRow("s", key, "dead", "h", 0.0))
         await ledger.durable()
         suspects = CrashSuspects(ledger, "now")
         await suspects.look_once()
@@ -252,7 +252,7 @@ async def test_a_quarantined_item_explains_the_crashes_that_it_caused(tmp_path: 
         for run in ("owl", "elk"):
             RunStore(ledger).reserve_run(run, "p", "p.yaml")
         for key in ("a", "b"):
-            ledger.record_attempt(AttemptRow("s", key, "owl", "h", 1.0))
+            ledger.record_attempt(InFlightRow("s", key, "owl", "h", 1.0))
         await ledger.durable()
         suspects = CrashSuspects(ledger, "now")
         await suspects.look_once()

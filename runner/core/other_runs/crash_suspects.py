@@ -29,7 +29,7 @@ from paddock.engine.system.crash_isolation import (
 )
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import listed
-from paddock.runner.ledger.entries import AttemptRow, LedgerError
+from paddock.runner.ledger.entries import InFlightRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import DIED, RunStore, run_status
 
@@ -101,11 +101,11 @@ class CrashSuspects:
 
     _ledger: Ledger
     _run: str
-    _notes: dict[ItemKey, list[AttemptRow]] = field(default_factory=dict)
+    _notes: dict[ItemKey, list[InFlightRow]] = field(default_factory=dict)
     _within: dict[ItemKey, set[str]] = field(default_factory=dict)
     """Items around suspects → the runs that crashed."""
     _n_kills: int = 0
-    _begun: dict[ItemKey, AttemptRow] = field(default_factory=dict)
+    _begun: dict[ItemKey, InFlightRow] = field(default_factory=dict)
     _is_stopped: bool = False
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_looked: bool = False
@@ -173,7 +173,7 @@ class CrashSuspects:
         if self._is_stopped:
             return
         outer = around or (None, None)
-        row = AttemptRow(scope_id, item.key, self._run, item.hash, time.time(), *outer)
+        row = InFlightRow(scope_id, item.key, self._run, item.hash, time.time(), *outer)
         self._begun[scope_id, item.key] = row
         self._ledger.record_attempt(row)
         await self._ledger.durable()
