@@ -111,7 +111,7 @@ class _AskingAgain(httpx.HTTPTransport):
 
 def prefect_client(url: str, auth: tuple[str, str] | None = None) -> httpx.Client:
     """Return a client of a server's API; it loads no certificates, which takes 20 ms."""
-    return httpx.Client(base_url=url, transport=_AskingAgain(verify=False), timeout=60, auth=auth)
+    return httpx.Client(base_url=url, transport=_AskingAgain(verify=False), timeout=150, auth=auth)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], home: Path) -> None:

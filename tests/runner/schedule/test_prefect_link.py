@@ -78,9 +78,10 @@ class Up:
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[None]:
+        # A request waits 60 s for the server's locked database before it is 503.
         each_anew = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(
-            base_url=self.api, timeout=60, limits=each_anew
+            base_url=self.api, timeout=150, limits=each_anew
         ) as self._client:
             yield
 
