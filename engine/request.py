@@ -44,8 +44,6 @@ def forced_call(tools: tuple[Tool, ...], name: str) -> tuple[tuple[Tool, ...], s
 
 @record(frozen=True, slots=True)
 class ToolCall:
-    """A model's wish that a tool be called."""
-
     name: str
     arguments: Mapping[str, Any]
     id: str = ""
@@ -297,8 +295,6 @@ class ChatRequest:
 
 @record(frozen=True, slots=True)
 class Usage:
-    """What one request cost."""
-
     prompt_tokens: int = 0
     prompt_reused_tokens: int = 0
     """Of `prompt_tokens`, those found in the KV cache."""

@@ -105,7 +105,6 @@ class PipelineError(Exception):
 
     @classmethod
     def of(cls, message: str, remedy: str = "", mark: Mark | None = None) -> PipelineError:
-        """Return the error of a single fault."""
         return PipelineError([Fault(message, remedy, mark)])
 
 

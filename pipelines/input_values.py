@@ -122,7 +122,6 @@ def _json(text: str) -> Any:
 
 
 def _refuse_constant(name: str) -> Any:
-    """Refuse NaN and infinities, which JSON has not."""
     raise ValueError(name)
 
 

@@ -357,7 +357,6 @@ class StepParser:
         return base if number == 1 else f"{base}#{number}"
 
     def _shape(self, data: dict[str, Any], at: Path, *, is_in_block: bool) -> None:
-        """Check which keys may be combined."""
         add = self._checks.add
         if "for_each" in data:
             for name, remedy in _NOT_FOR_BLOCKS.items():

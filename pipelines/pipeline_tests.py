@@ -97,7 +97,6 @@ class ExpectKeys(Keys):
 
     @property
     def claim(self) -> str:
-        """The one of `EXPECTATION_KEYS` that is given."""
         given = {name.rstrip("_") for name in self.model_fields_set}
         return next(name for name in EXPECTATION_KEYS if name in given)
 

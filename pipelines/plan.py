@@ -43,7 +43,6 @@ class Plan:
 
 
 def all_before(edges: Mapping[str, frozenset[str]], name: str) -> frozenset[str]:
-    """Return all that a step or block waits for by the edges of its level."""
     found, waiting = frozenset[str](), [name]
     while waiting:
         new = edges.get(waiting.pop(), frozenset()) - found
@@ -168,7 +167,6 @@ class DependencyGraph:
         self.checks.add(use.at, *unknown_step(name, self._homes.get(name), ids))
 
     def _cycle(self, by_id: Mapping[str, Node]) -> None:
-        """Report one cycle among nodes that depend on each other."""
         trail = [next(iter(by_id))]
         while True:
             ahead = next(step_id for step_id in sorted(self._waits[trail[-1]]) if step_id in by_id)

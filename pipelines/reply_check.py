@@ -78,7 +78,6 @@ class Check:
 
     @property
     def references(self) -> frozenset[Reference]:
-        """The paths that it reads, without functions."""
         called = {(call.name,) for call in self.calls}
         return self.expression.references - called
 
@@ -232,7 +231,6 @@ def _from_scope(function: CheckFunction) -> tuple[str, ...]:
 
 
 def _parameters(function: CheckFunction) -> str:
-    """Return a function's parameters, such as `value`, `least`, `most`."""
     known = inspect.signature(function).parameters.values()
     names = [p for p in known if p.name not in _from_scope(function)]
     return ", ".join(f"`{'*' * (p.kind == p.VAR_POSITIONAL)}{p.name}`" for p in names) + "."

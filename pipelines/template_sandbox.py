@@ -112,7 +112,6 @@ class TemplateSandbox(MeteredEnvironment):
 
     @property
     def meter(self) -> TemplateMeter:
-        """The meter of this thread's current rendering."""
         rendering = getattr(self._local, "rendering", None)
         return rendering[0] if rendering else _new_meter()
 

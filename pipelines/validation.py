@@ -186,7 +186,6 @@ def _kind_of(value: Any) -> str:
 
 
 def _names_at(table: type[BaseModel], path: Path) -> list[str]:
-    """Return the keys of the table at `path` within `table`."""
     tables = [table]
     for name in filter(lambda name: isinstance(name, str), path):
         fields = [item for parent in tables for item in parent.model_fields.items()]
@@ -233,7 +232,6 @@ class FaultCollector:
         self._found.update(dict.fromkeys(faults))
 
     def raise_faults(self) -> None:
-        """Raise `PipelineError` with every fault, if there is one."""
         if self._found:
             raise PipelineError(self.faults)
 
@@ -278,7 +276,6 @@ class FaultCollector:
         return value
 
     def returns(self, data: Any, at: Path) -> Value | None:
-        """Compile the `returns` of the step, block or file at `at`."""
         return None if data is None else self.value(data, (*at, "returns"), bare=True)
 
     def failed(self, error: ExpressionError, at: Path) -> None:

@@ -66,7 +66,6 @@ class YamlDocument:
     _lines: tuple[str, ...] = field(repr=False, compare=False)
 
     def is_of(self, content: bytes) -> bool:
-        """Return whether a file with this content would be read the same."""
         return self._lines == tuple(_BREAK.split(content.decode("utf-8-sig", "replace")))
 
     def mark(self, path: Path = ()) -> Mark:

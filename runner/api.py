@@ -90,7 +90,6 @@ async def plan_async(
     pool: Pool | None = None,
     **values: Any,
 ) -> PlanReport:
-    """Return what a run would do, in a running loop."""
     from paddock.runner.dry_run.estimate import estimate_run
 
     inputs = {**(inputs or {}), **values}

@@ -235,5 +235,4 @@ def _whole_path(path: Path, home: Path) -> Path:
 
 
 def is_ci(environ: Mapping[str, str]) -> bool:
-    """Return whether this is a CI machine, where nothing may be left running."""
     return environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")

@@ -208,7 +208,6 @@ def _quantiles(reading: HistogramReading) -> dict[str, float] | None:
 
 
 def _totals(metrics: Mapping[str, ModelMetrics]) -> dict[str, int]:
-    """Return sums over all models, also unloaded ones."""
     every = metrics.values()
     return {
         "answers": sum(model.n_answers for model in every),

@@ -74,7 +74,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _is_ollama(host: str, port: int) -> bool:
-    """Return whether the program on the port answers as Ollama does."""
     near = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
     try:
         with socket.create_connection((near, port), timeout=1.0) as wire:
@@ -119,7 +118,6 @@ class HttpServer(QuietServer, uvicorn.Server):
         self._stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then start the batches."""
         self.lifespan.state[STOPPING] = self._stopping
         await super().startup(sockets)
         if self._batches is not None:

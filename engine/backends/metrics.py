@@ -130,7 +130,6 @@ class MetricRegistry:
         )
 
     def text(self) -> bytes:
-        """Return the numbers for Prometheus."""
         return generate_latest(self._registry)
 
 
@@ -178,7 +177,6 @@ class Metrics(PoolEvents):
     # Reading
 
     def text(self, resident: Sequence[ModelStats] = ()) -> bytes:
-        """Return the numbers for Prometheus, with the requests that models have now."""
         for name in {model.name for model in resident}:
             replicas = [model for model in resident if model.name == name]
             n_running = sum(model.n_running for model in replicas)
@@ -187,7 +185,6 @@ class Metrics(PoolEvents):
         return self._registry.text()
 
     def snapshot(self) -> dict[str, ModelMetrics]:
-        """Return the numbers of now, by the models' names."""
         return {model: self._of(model) for model in self._models}
 
     def _of(self, model: str) -> ModelMetrics:

@@ -226,7 +226,6 @@ class ServerConnection:
         return BadRequest(f"the server at {self.url} refuses the request ({status}: {reason})")
 
     def key_advice(self, reason: str) -> tuple[str, str]:
-        """Return what is wrong with the key that a server is shown, and what to do."""
         where = "the model's `pool.key`, or PADDOCK_POOL_KEY"
         if self._key:
             what = f"the server refuses the key that it is shown ({reason})"
@@ -235,7 +234,6 @@ class ServerConnection:
 
 
 def _too_long(error: Any) -> PromptTooLong | None:
-    """Return the error of a prompt that does not fit, as servers report it."""
     if not isinstance(error, dict):
         return None
     kind = str(error.get("type")), str(error.get("code"))

@@ -255,7 +255,6 @@ class RemotePool(Pool):
         raise AssertionError
 
     async def _request(self, verb: str, body: bytes, ref: str) -> WireLine:
-        """Return an answer's last line."""
         async with aclosing(self._lines(verb, body, ref)) as lines:
             async for line in lines:
                 if line.is_last and line != RETRY_LINE:

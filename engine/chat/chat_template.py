@@ -156,7 +156,6 @@ class ChatTemplate:
         return with_literals(text, literals, self._forged)
 
     def opens_reasoning(self, prompt: str) -> bool:
-        """Return whether an answer to this prompt begins inside its reasoning."""
         return prompt.rstrip().endswith(self.chat_format.tags.opens)
 
     def _rendered(

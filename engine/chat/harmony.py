@@ -49,7 +49,6 @@ class HarmonyParser(StreamParser):
         return AnswerDelta(text, reasoning, calls)
 
     def _head(self, is_end: bool) -> AnswerDelta | None:
-        """Read a message's header, up to where its body begins."""
         header, found, rest = self._buffer.partition(_HARMONY_BODY)
         if found:
             self._header, self._buffer = header, rest
@@ -62,7 +61,6 @@ class HarmonyParser(StreamParser):
         return None
 
     def _body(self, is_end: bool) -> AnswerDelta | None:
-        """Read a message's body, as far as it is certain."""
         ends = [(at, mark) for mark in _HARMONY_ENDS if (at := self._buffer.find(mark)) >= 0]
         if ends:
             at, mark = min(ends)

@@ -63,7 +63,6 @@ class JinjaSandbox(MeteredEnvironment):
         return self._meter
 
     def begin(self, meter: TemplateMeter | None = None) -> None:
-        """Reset the meter for a new rendering."""
         self._meter = meter or TemplateMeter()
 
     def add_filter(self, name: str, act: Callable[..., Any]) -> None:
@@ -147,8 +146,6 @@ def _check_nested_values(value: Any) -> None:
 
 
 class JinjaTemplate:
-    """One compiled template."""
-
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
         self.source = source
         environment = JinjaSandbox(

@@ -50,7 +50,6 @@ class PromptTokeniser:
 
     @cached_property
     def special_ids(self) -> dict[str, int]:
-        """Ids of control tokens and tags, by their texts."""
         return self._model.special_tokens()
 
     @cached_property
@@ -141,8 +140,6 @@ _IMAGE_TOKENS = 768
 
 @record(frozen=True, slots=True)
 class BuiltPrompt:
-    """A prompt in tokens, with the parser of its answer."""
-
     tokens: Tokens
     parser: StreamParser
     visible_tokens: frozenset[int] = frozenset()
@@ -156,8 +153,6 @@ class BuiltPrompt:
 
 
 class PromptBuilder:
-    """Renders and tokenises prompts for one model."""
-
     def __init__(self, model: Model, projector: Projector | None = None) -> None:
         self._model = model
         self._projector = projector

@@ -21,8 +21,6 @@ _MAX_TRIES = 5
 
 @record(frozen=True, slots=True)
 class PromptLimit:
-    """How long a prompt may be, in tokens."""
-
     n_most: int
     """Longer ones are cut."""
     n_goal: int

@@ -7,8 +7,6 @@ from paddock.engine.system.records import record
 
 @record(frozen=True, slots=True)
 class ReasoningTags:
-    """The tags around reasoning."""
-
     opens: str
     closes: str
 

@@ -284,7 +284,6 @@ class MarkupParser(StreamParser):
             self._is_first = False
 
     def _parse_text(self, delta: _DeltaBuilder, is_end: bool) -> bool:
-        """Parse text, until a call is announced."""
         marks = (*self._triggers, *self._hard, *self._markup.wrappers)
         at, mark = _earliest_mark(self._buffer, marks, is_end=is_end)
         if not mark:

@@ -182,7 +182,6 @@ def _with_second_name(part: FormatPart) -> list[FormatPart]:
 
 
 def _n_common(text: Iterable[str], other: Iterable[str]) -> int:
-    """Return how many characters two texts have in common at their beginnings."""
     return sum(
         1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False))
     )
@@ -467,7 +466,6 @@ class _TemplateProbe:
             return ""
 
     def rules(self) -> TurnRules:
-        """Return which turns the template accepts."""
         if _USER_WORD not in self._try(_USER_TURN):
             self._is_typed = True
             self._is_typed = _USER_WORD in self._try(_USER_TURN)
@@ -545,7 +543,6 @@ class _TemplateProbe:
         return (before, after) if found else ("", "")
 
     def _call_rules(self, rules: TurnRules, *, has_two: bool) -> TurnRules:
-        """Return the rules, completed by those for calls and results."""
         calling_turn = _calling_turn(rules, 1)
         result = self._try(_USER_TURN, calling_turn, _RESULT_TURN, tools=True, is_open=True)
         other_id = self._try(_USER_TURN, _calling_turn(rules, 1, "call_0123456789"), tools=True)

@@ -38,8 +38,6 @@ _PLACEHOLDERS: Mapping[str, Placeholder] = {name: name for name in get_args(Plac
 
 @record(frozen=True, slots=True)
 class LiteralText:
-    """A fixed text."""
-
     text: str
 
 
@@ -75,8 +73,6 @@ class ParameterFormat:
 
 @record(frozen=True, slots=True)
 class ToolCallFormat:
-    """One way to write calls."""
-
     reads: tuple[FormatPart, ...]
     """What is parsed in an answer, up to the end of the arguments."""
     writes: tuple[FormatPart, ...]
@@ -117,7 +113,6 @@ class ToolCallFormat:
         return (*parts, self.section_opens, self.section_closes, *tags)
 
     def write(self, call: ToolCall) -> str:
-        """Return a call as the model writes it."""
         parts = [part.text if isinstance(part, LiteralText) else self._fill(part, call)
                  for part in self.writes]  # fmt: skip
         return f"{self.section_opens}{''.join(parts)}{self.section_closes}"
@@ -274,7 +269,6 @@ _PAIRS = {"}": "{", "]": "[", ")": "("}
 
 
 def skip_space(text: str, at: int) -> int:
-    """Return the position of the next character that is not white space."""
     while at < len(text) and text[at].isspace():
         at += 1
     return at

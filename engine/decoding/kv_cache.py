@@ -106,8 +106,6 @@ class CacheOptions:
 
 @record(frozen=True, slots=True)
 class ContextPlan:
-    """Layout and sizes of a context."""
-
     layout: ContextLayout
     n_stream_tokens: int
     limits: ContextLimits

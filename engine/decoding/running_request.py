@@ -26,8 +26,6 @@ from .scheduler_data import Sequence, SequencePiece
 
 @record(slots=True)
 class StepOutput:
-    """Output of one step for all requests."""
-
     progressed: list[int] = field(default_factory=list)
     chunks: list[dict[str, Any]] = field(default_factory=list)
     """`request.Chunk` as `wire.to_plain` writes it, and `id`."""

@@ -39,7 +39,6 @@ class LlamaBuild:
 
     @property
     def name(self) -> str:
-        """The installed distribution with its version."""
         if self.origin == "paddock-llama":
             return f"paddock-llama {self.version}"
         if self.origin == "LLAMA_CPP_LIB_PATH":
@@ -53,7 +52,6 @@ class LlamaBuild:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The libraries, sorted by name."""
         kinds = re.compile(r"\.(so|dylib|dll)(\.[\d.]+)?$")
         try:
             return tuple(sorted(file for file in self.folder.iterdir() if kinds.search(file.name)))

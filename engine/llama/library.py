@@ -204,7 +204,6 @@ class LlamaLog:
 
     @contextmanager
     def recording(self) -> Iterator[LogRecording]:
-        """Record the messages within the context."""
         recording = LogRecording()
         self._recordings.append(recording)
         try:
@@ -314,8 +313,6 @@ _device_memory = ggml_function(
 
 @record(frozen=True, slots=True)
 class GraphicsDevice:
-    """A graphics device that llama.cpp can use."""
-
     name: str
     free_bytes: int
     total_bytes: int

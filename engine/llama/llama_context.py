@@ -90,8 +90,6 @@ _FLASH: dict[Switch, int] = {"auto": -1, "on": 1, "off": 0}
 
 @record(frozen=True, slots=True)
 class ContextOptions:
-    """Shape of a context."""
-
     n_ctx_tokens: int
     n_batch_tokens: int
     n_seq_max: int

@@ -86,8 +86,6 @@ def _load_files(files: Sequence[str], params: Any) -> Any:
 
 @record(frozen=True, slots=True)
 class ModelOptions:
-    """How a model file is loaded."""
-
     n_gpu_layers: int = -1
     """Layers on graphics devices; -1: all."""
     main_gpu: int = 0
@@ -234,12 +232,10 @@ class Model:
 
     @property
     def vocabulary(self) -> Any:
-        """llama.cpp's own vocabulary, for llguidance."""
         return self._vocab
 
     @cached_property
     def ending_tokens(self) -> tuple[int, ...]:
-        """Return all tokens that end an answer, EOS first."""
         own = lib.llama_vocab_eos(self._vocab)
         is_end = lib.llama_vocab_is_eog
         ends = [token for token in range(self.n_vocab) if is_end(self._vocab, token)]
@@ -276,7 +272,6 @@ class Model:
 
     @property
     def adds_bos(self) -> bool:
-        """Whether the model wants BOS before every prompt."""
         return bool(lib.llama_vocab_get_add_bos(self._vocab))
 
     @property

@@ -63,7 +63,6 @@ class MemoryAmount:
         )
 
     def holds(self, other: MemoryAmount) -> bool:
-        """Return whether the other finds place everywhere."""
         pairs = ((self.host, other.host), *_gpu_pairs(self, other))
         return all(mine >= needed or needed <= 0 for mine, needed in pairs)
 
@@ -73,7 +72,6 @@ class MemoryAmount:
         return MemoryAmount(max(0, gap.host), tuple(max(0, gpu_bytes) for gpu_bytes in gap.gpus))
 
     def within(self, other: MemoryAmount) -> MemoryAmount:
-        """Return the smaller of the two everywhere."""
         return MemoryAmount(
             min(self.host, other.host), tuple(min(a, b) for a, b in _gpu_pairs(self, other))
         )
@@ -133,7 +131,6 @@ class Device:
 
     @property
     def free(self) -> MemoryAmount:
-        """What can be had without swapping."""
         return MemoryAmount(self.free_bytes, tuple(gpu.free_bytes for gpu in self.gpus))
 
     @property

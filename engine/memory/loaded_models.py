@@ -42,7 +42,6 @@ def replica_key(model_key: str, number: int) -> str:
 
 
 def unused_replica_key(model_key: str, taken: Collection[str]) -> str:
-    """Return the first key of a model's replicas that is not taken."""
     names = (replica_key(model_key, number) for number in count())
     return next(name for name in names if name not in taken)
 
@@ -147,7 +146,6 @@ class LoadedModel:
 
     @property
     def load_s(self) -> float:
-        """Seconds that loading it again would take."""
         return self.worker.load_s if self.worker is not None else self.layout.load_s
 
     @property

@@ -44,7 +44,6 @@ class MachineProbe:
         """By a model's digest ("": all) and a device's UUID: llama.cpp's words, and since when."""
 
     async def look(self) -> Device:
-        """Return the device with what is free now."""
         device = await asyncio.to_thread(this_device)
         self._device_name = device.name
         return self._corrected(device)

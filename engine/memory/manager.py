@@ -184,7 +184,6 @@ class ModelManager:
         return max(0.0, min(ready, default=0.0) - since)
 
     def _replicas(self, key: str) -> list[LoadedModel]:
-        """Return a model's replicas, one for each device that has it."""
         base_key = model_key(key)
         return [
             replica for replica in self._memory.by_key.values() if replica.model_key == base_key

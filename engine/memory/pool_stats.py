@@ -32,8 +32,6 @@ RefusalReason = Literal["busy", "too_large", "late"]
 
 @record(frozen=True, slots=True)
 class ModelStats:
-    """One model in memory."""
-
     name: str
     state: ModelState
     n_users: int
@@ -73,8 +71,6 @@ class ModelStats:
 
 @record(frozen=True, slots=True)
 class PoolStats:
-    """A pool at one moment."""
-
     resident: tuple[ModelStats, ...]
     loads: dict[str, LoadCount]
     waiting: Mapping[str, int] = field(default_factory=dict)
@@ -82,7 +78,6 @@ class PoolStats:
 
     @property
     def n_running(self) -> int:
-        """Requests of all models that are in a batch."""
         return sum(model.n_running for model in self.resident)
 
     @property

@@ -114,7 +114,6 @@ class BlobStore:
             raise BlobMissing(digest) from None
 
     def read(self, digest: str) -> bytes:
-        """Return the content of a small blob, such as a template."""
         try:
             return self.path(digest).read_bytes()
         except OSError:

@@ -252,7 +252,6 @@ def _state_paths(partial: Path) -> list[Path]:
 
 
 def _cover_whole_blob(parts: list[BlobPart], total_bytes: int) -> bool:
-    """Return whether sorted parts cover a blob without gaps."""
     at = 0
     for part in parts:
         if part.offset != at:

@@ -120,7 +120,6 @@ def _broken_if_unreadable(path: Path) -> Iterator[None]:
 
 
 def file_stamp(path: Path) -> FileStamp:
-    """Return a file's stamp, which changes when the file does."""
     return str(path), *content_stamp(path.stat())
 
 
@@ -282,7 +281,6 @@ class ModelFinder:
         return tuple(listed)
 
     def broken(self) -> tuple[ModelBroken, ...]:
-        """Return the errors of the models that cannot be used."""
         faults = []
         for found in self._everything():
             if isinstance(found, ModelBroken):

@@ -116,7 +116,6 @@ class ManifestFiles:
             self._newer.joinpath(*_newer_parts(name)).unlink(missing_ok=True)
 
     def remove(self, name: ModelName) -> None:
-        """Remove a manifest and the folders that are empty without it."""
         for folder in (self._newer, self._folder):
             for path in list(_entries_below(folder, 4)):
                 found = _name_of_path(path)

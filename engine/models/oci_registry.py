@@ -65,7 +65,6 @@ class RegistryClient:
             raise NoUsableModel(self.manifest_url, f"no manifest of a model: {error}") from None
 
     async def put_manifest(self, manifest: Manifest) -> None:
-        """Publish the model under its tag."""
         headers = {"Content-Type": MANIFEST_TYPE}
         request = TransferRequest("PUT", self.manifest_url, headers, manifest.raw, self.auth)
         response = await self.connection.read(request)

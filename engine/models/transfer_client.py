@@ -419,7 +419,6 @@ def url_origin(url: httpx.URL) -> UrlOrigin:
 
 
 def host_of(url: httpx.URL) -> str:
-    """Return a host, with its port if that is not the default."""
     return url.netloc.decode("ascii")
 
 

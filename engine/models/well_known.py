@@ -134,7 +134,6 @@ class Machine:
     """Why a build for graphics devices has none."""
 
     def holds(self, model: WellKnownModel) -> bool:
-        """Return whether the model fits with a context of `CONTEXT_TOKENS`."""
         share = _USABLE_GPU_SHARE if self.is_gpu else _USABLE_SHARE
         return model.needed_bytes <= self.memory_bytes * share
 

@@ -51,8 +51,6 @@ class Workload:
 
 @record(frozen=True, slots=True)
 class ContextLayout:
-    """Kind of a context, and the sizes of its batches."""
-
     is_unified: bool
     n_parallel: int
     n_batch_tokens: int

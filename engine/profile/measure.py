@@ -80,7 +80,6 @@ class BenchClock:
         return self._until - time.perf_counter()
 
     def time(self, work: Callable[[], object]) -> float:
-        """Call `work` and return its duration."""
         self.heed_stop()
         began, began_cpu = time.perf_counter(), time.process_time()
         work()
@@ -507,7 +506,6 @@ class _Measurement:
 
 
 def _longest_at(depth: int) -> int:
-    """Return the final length of a sequence that is measured at a depth."""
     return depth + len(GPU_SEQUENCES) * _N_STEPS + N_CROWDED
 
 

@@ -71,8 +71,6 @@ class Agreement:
 
 @record(frozen=True, slots=True)
 class Profile:
-    """The measured numbers of one model on one device."""
-
     digest: str
     """sha256 of the model file that was measured."""
     device: str

@@ -56,7 +56,6 @@ class MaskComputer:
         return self._thread.submit(self._fill, matchers)
 
     def make(self, matcher: LLMatcher) -> NDArray[np.uint8]:
-        """Compute one mask now."""
         words = np.empty(self._n_words, np.int32)
         matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         return words.view(np.uint8)
@@ -107,8 +106,6 @@ _END_SIGN_ALONE = frozenset((END_SIGN,))
 
 
 class ByteMatcher:
-    """A state in a grammar, reached byte by byte."""
-
     def __init__(self, inner: LLMatcher) -> None:
         self._inner = inner
 
@@ -131,7 +128,6 @@ class ByteMatcher:
 
     @property
     def may_end(self) -> bool:
-        """Whether the answer so far is complete."""
         return self._inner.is_accepting()
 
     def forced(self) -> bytes:
@@ -262,12 +258,10 @@ class TokenMatcher:
 
     @property
     def is_json(self) -> bool:
-        """Whether the answer is JSON as a whole."""
         return self.max_growth_bytes is not None
 
     @property
     def may_end(self) -> bool:
-        """Whether the answer so far is complete."""
         self._wait_for_mask()
         return self._inner.is_accepting()
 
@@ -298,7 +292,6 @@ class TokenMatcher:
 
     @property
     def has_mask(self) -> bool:
-        """Whether the mask for the next token is computed or being computed."""
         return self._mask is not None or self._under_way is not None
 
     def mask(self) -> NDArray[np.uint8]:
@@ -514,7 +507,6 @@ def _with_byte_ids(constraint: Constraint, numbers: list[int]) -> Constraint:
 
 
 def _grammar(constraint: Constraint) -> str:
-    """Return a constraint as llguidance's grammar."""
     if constraint.kind in ("json", "json_schema"):
         return json_schema.schema_grammar(json_schema.parse_schema(constraint))
     if constraint.kind == "regex":

@@ -35,7 +35,6 @@ class Candidates(NamedTuple):
         return not (self.logits[1:] == self.logits[:-1]).any()
 
     def first(self, n: int) -> Candidates:
-        """Return the `n` likeliest."""
         return Candidates(self.tokens[:n], self.logits[:n])
 
     def allowed_by(self, mask: NDArray[np.uint8]) -> Candidates:

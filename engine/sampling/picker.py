@@ -226,7 +226,6 @@ class Picker:
         return chain.pick(*found.first(k), are_sorted=True)
 
     def _ends(self, token: int) -> DoneReason | None:
-        """Return why the answer ends with this token, if it does."""
         if token in self.stop_tokens:
             return "stop"
         if self._model.ends_generation(token):

@@ -77,8 +77,6 @@ class SuspectRoom:
 
 @record(slots=True, eq=False)
 class Crash:
-    """A process that died with work in flight."""
-
     n_suspects: int
     n_left: int = 0
     """Suspects that were not done since; with none left, it was killed from outside."""

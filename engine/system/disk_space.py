@@ -12,7 +12,6 @@ _DISK_FULL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def is_disk_full(error: object) -> bool:
-    """Return whether an error is a system's that has no room for what was to be written."""
     return getattr(error, "errno", None) in _DISK_FULL_ERRNOS
 
 

@@ -132,7 +132,6 @@ class TemporaryFile:
             left = left[os.write(self._handle, left) :]
 
     def sync(self) -> None:
-        """Wait until what was written is on the disk."""
         assert self._handle is not None
         os.fsync(self._handle)
 

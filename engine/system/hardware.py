@@ -36,8 +36,6 @@ _FEATURES = frozenset((
 
 @record(frozen=True, slots=True)
 class Cpu:
-    """The processor, as far as this process may use it."""
-
     name: str
     n_cores: int
     """Physical cores of the machine."""
@@ -126,8 +124,6 @@ def read_memory(
 
 @record(frozen=True, slots=True)
 class _MemoryFiles:
-    """What the files of a control group are called."""
-
     limit: str
     used: str
     cached: tuple[str, str]

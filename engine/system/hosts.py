@@ -44,8 +44,6 @@ class BadHost(ValueError):
 
 @record(frozen=True, slots=True)
 class Host:
-    """A host in its canonical form."""
-
     name: str
     """Lower case, without a dot at its end, IDN as `xn--`; an address as `ipaddress` writes it."""
     address: Address | None = None

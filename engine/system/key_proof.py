@@ -72,7 +72,6 @@ def key_proof(digests: Iterable[bytes], server: tuple[str, int], query: str) -> 
 
 
 def _place(host: str, port: int) -> str:
-    """Return an address as both ends write it."""
     address = ipaddress.ip_address(host.partition("%")[0])
     return f"{getattr(address, 'ipv4_mapped', None) or address} {port}"
 

@@ -64,8 +64,6 @@ class OutputTooLarge(Exception):
 
 @record(frozen=True, slots=True)
 class CompletedCommand:
-    """How a program ended, and what it wrote."""
-
     code: int
     stdout: bytes
     stderr: bytes

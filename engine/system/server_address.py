@@ -21,8 +21,6 @@ class BadAddress(ValueError):
 
 @record(frozen=True, slots=True)
 class ServerAddress:
-    """Where a server is, and what it is shown."""
-
     url: str
     """Without a slash at its end, and without `/v1`."""
     key: str = field(default="", repr=False)

@@ -124,7 +124,6 @@ class TaskSet:
             await asyncio.wait(self._tasks)
 
     def __len__(self) -> int:
-        """Return how many tasks have not ended."""
         return len(self._tasks)
 
 

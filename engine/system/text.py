@@ -113,7 +113,6 @@ def cell_text(value: Any) -> str:
 
 
 def json_size(value: Any) -> int:
-    """Return how many bytes a value takes as JSON."""
     return len(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace"))
 
 

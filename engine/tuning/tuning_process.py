@@ -209,7 +209,6 @@ def _tokens(model: Model, text: str) -> Tokens:
 
 
 def _rows(context: Context, tokens: Tokens) -> Iterator[Logits]:
-    """Yield the logits after each token of a text, piece by piece."""
     context.clear()
     for start in range(0, len(tokens), _N_ROWS):
         piece = tokens[start : start + _N_ROWS]

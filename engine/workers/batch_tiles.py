@@ -119,7 +119,6 @@ class BatchTiles:
         return True
 
     def places(self) -> list[Tokens]:
-        """Return each item's positions in the batch, in the order of its tokens."""
         places: list[list[int]] = [[] for _ in range(self._n_items)]
         for number, item in enumerate(self._whole):
             places[item] += range(number * TILE, (number + 1) * TILE)

@@ -40,8 +40,6 @@ class EmbedBatch:
 
 @record(slots=True, eq=False)
 class _WaitingTexts:
-    """Waiting pieces of one request."""
-
     pieces: deque[EmbedPiece]
     rank: int
     arrival: int

@@ -181,7 +181,6 @@ class Embedder:
         self.n_most_pieces = context.options.n_seq_max - 1
 
     def n_tokens(self, batch: EmbedBatch) -> int:
-        """Return the size of a batch, with the tokens that fill its gaps."""
         return batch_size(list(batch.places), self._n_least)
 
     def has_room(self, batch: EmbedBatch) -> bool:

@@ -169,7 +169,6 @@ class WorkerProcess:
 
     @property
     def n_running(self) -> int:
-        """Number of requests that have been in a batch."""
         return sum(pending.has_started for pending in self._pending.values())
 
     # Requests

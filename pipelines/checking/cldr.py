@@ -80,8 +80,6 @@ def groups_by_space(languages: Iterable[str]) -> bool | None:
 
 @record(frozen=True, slots=True)
 class Unit:
-    """A unit or a currency as a text names it."""
-
     name: str
     ids: frozenset[str]
     """What the name may mean, such as `meter` and `EUR`; empty: a unit that has no name."""

@@ -35,8 +35,6 @@ _TIME = regex.compile(
 
 @record(frozen=True, slots=True)
 class DateToken:
-    """A date of a text, and the days that it may be."""
-
     start: int
     end: int
     days: frozenset[tuple[int | None, int, int]]
@@ -50,8 +48,6 @@ class DateToken:
 
 @record(frozen=True, slots=True)
 class TimeToken:
-    """A time of day in a text."""
-
     start: int
     end: int
     seconds: int
@@ -80,7 +76,6 @@ class DateIndex:
                     yield token
 
     def _is_inside(self, token: DateToken) -> bool:
-        """Return whether a date is a part of a longer one."""
         near = (other for other in self._near(token.start, token.end) if other is not token)
         return any(
             (other.start, -other.end) < (token.start, -token.end) and token.end <= other.end

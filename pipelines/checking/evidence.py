@@ -365,7 +365,6 @@ class _Choice:
         return cost
 
     def _label_cost(self, quote: Quote, labels: Sequence[Span]) -> float:
-        """Return the distance to the nearest label, in doublings."""
         at = bisect_left(labels, (quote.start, quote.start))
         costs: list[float] = [math.log2(_LABEL_REACH_CHARS)] if labels else [0.0]
         for span in labels[max(0, at - 1) : at]:

@@ -93,7 +93,6 @@ def plain(text: str) -> FoldedText:
 
 
 def small(text: str) -> str:
-    """Return a text in small letters, of the same length."""
     found = text.casefold()
     if len(found) == len(text) and "\u0130" not in text:
         return found

@@ -34,8 +34,6 @@ _NEAR_CHARS = 24
 
 @record(frozen=True, slots=True)
 class UnsupportedValue:
-    """A value of an answer that its source does not have."""
-
     text: str
     lack: Lack
     nearest: str = ""

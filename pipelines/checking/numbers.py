@@ -53,8 +53,6 @@ _MOST_PLACES = 1000
 
 @record(frozen=True, slots=True)
 class NumberToken:
-    """A number of a text."""
-
     start: int
     """With its sign and a currency before it."""
     end: int
@@ -73,8 +71,6 @@ Obstacle: TypeAlias = Literal["number", "code", "range", "power", "scale", "frac
 
 @record(frozen=True, slots=True)
 class SoughtNumber:
-    """A number that is looked for."""
-
     amount: Decimal | None
     """None: its own marks leave open which number it is."""
     raw: str = ""

@@ -37,8 +37,6 @@ _UNDECIDED = "und"
 
 @record(frozen=True, slots=True)
 class DayAndTime:
-    """A day, a time of day, or both."""
-
     day: datetime.date | None
     seconds: int | None = None
     """Since midnight."""

@@ -257,7 +257,6 @@ class TextIndex:
         return numbers
 
     def _folded_span(self, first: int, last: int) -> Span:
-        """Return the offsets in the folded text of the words from one number to another."""
         return self._word_starts[first], self._word_starts[last] + len(self.words[last])
 
 

@@ -98,8 +98,6 @@ class EvidenceFinder:
 
 @record(frozen=True, slots=True)
 class EvidenceSource:
-    """One text in which an answer is found."""
-
     name: str
     """The document's path as the pipeline names it, else the expression. No other has it."""
     text: str

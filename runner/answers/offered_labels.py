@@ -86,8 +86,6 @@ class LabelQuery:
 
 @record(frozen=True, slots=True)
 class _ReadList:
-    """A list of labels as it was read."""
-
     choice: Choice
     """Kept, so that no other has its identity."""
     values: Sequence[Any]

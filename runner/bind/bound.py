@@ -124,7 +124,6 @@ class BoundStep:
 
     @cached_property
     def escalated(self) -> BoundStep:
-        """The same step with the model that it escalates to."""
         assert self.escalate is not None
         params = self.params.with_model(self.escalate.spec.to)
         return replace(self, model=self.escalate.to, params=params, escalate=None)

@@ -60,7 +60,6 @@ class GivenInputs:
         return [*self.wrong_values, *self.wrong_in_file]
 
     def roots(self, base: Path) -> Roots:
-        """Return the folders that the pipeline may touch."""
         base = base.resolve()
         return Roots(base, tuple(dict.fromkeys((base, *self.opened))))
 
@@ -215,7 +214,6 @@ class KnownInputs:
         return text
 
     def evaluated(self, made: Expression) -> Any:
-        """Return an expression's value, or `LATER`."""
         return self._made(made.references, made.evaluate)
 
     def _made(self, references: Iterable[Reference], make: Callable[[Any], Any]) -> Any:
@@ -228,7 +226,6 @@ class KnownInputs:
             return LATER
 
     def holds(self, condition: Expression) -> bool:
-        """Return whether a condition is known to hold."""
         try:
             is_known = reads_only_inputs(condition.references, self._values)
             return is_known and bool(condition.evaluate(self._scope))

@@ -115,7 +115,6 @@ def block_spec(block: Block) -> dict[str, Any]:
 
 
 def _by_name(written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping in the order of its names, and of those of its `_NAMES`."""
     return {
         name: _by_name(value) if name in _NAMES and isinstance(value, dict) else value
         for name, value in sorted(written.items())

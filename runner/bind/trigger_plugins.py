@@ -81,7 +81,6 @@ def load_all_triggers() -> tuple[dict[str, Any], list[BrokenTrigger]]:
 
 
 def written_triggers(pipeline: Pipeline) -> Iterator[tuple[str, Place, Any]]:
-    """Yield the name, place and entry of each trigger that is not built in."""
     for name, written in (pipeline.on.plugins if pipeline.on else {}).items():
         if isinstance(written, list):
             yield from ((name, ("on", name, index), entry) for index, entry in enumerate(written))

@@ -48,7 +48,6 @@ class Change:
 
 
 def changed(data: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
-    """Return a pipeline's data with other values."""
     data_of_variant = copy.deepcopy(dict(data))
     for change in changes:
         part: Any = data_of_variant

@@ -148,7 +148,6 @@ class WatchBinder:
 
 
 def watch_sees(keys: WatchKeys, root: Path, path: Path) -> bool:
-    """Return whether a watch on `root` would take a file for a document."""
     if not path.is_relative_to(root) or path == root:
         return False
     relpath = path.relative_to(root).as_posix()

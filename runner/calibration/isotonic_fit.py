@@ -112,7 +112,6 @@ class Calibration:
         return self._between(raw, [share for _, share in self.knots])
 
     def lower_bound(self, raw: float) -> float:
-        """Return the lower confidence bound where `of` has a share."""
         return self._between(raw, self.lower_bounds)
 
     def _between(self, raw: float, heights: Sequence[float]) -> float:

@@ -187,7 +187,6 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
 
 
 def existing_folder(text: str, command: str) -> Path:
-    """Return the folder of a DIR argument."""
     path = Path(text)
     if path.is_dir():
         return path
@@ -346,7 +345,6 @@ def given_settings(**options: object) -> dict[str, object]:
 
 
 def existing_paths(texts: Sequence[str] | None) -> list[Path]:
-    """Return the paths of files and folders."""
     paths = [Path(text) for text in texts or ()]
     for path, text in zip(paths, texts or (), strict=True):
         if not path.exists():

@@ -132,8 +132,6 @@ class KeptReading(Generic[_T]):
 
 
 class RunPages:
-    """The pages on the runs of some folders."""
-
     def __init__(self, folders: Callable[[], Iterable[Path]]) -> None:
         self._folders = folders
         self._places = KeptReading(self._find_places)
@@ -157,7 +155,6 @@ class RunPages:
         return found
 
     def runs(self, query: Query) -> PageParts:
-        """Return the list of runs, newest first."""
         is_failed, number = query.get("show") == "failed", page_number(query)
         n_least = number * PAGE_ROWS + 1
         found = recent_runs(self.places(), limit=n_least, failed_only=is_failed)
@@ -325,7 +322,6 @@ class RunPages:
         return f"{RUNS}/{path_id(next(same, LedgerFolder(state)).state)}/{name}"
 
     def past(self, place: str, name: str) -> PastRun:
-        """Return a run."""
         places = [folder for folder in self.places() if path_id(folder.state) == place]
         found = runs_named(places, name)
         if not found.runs:

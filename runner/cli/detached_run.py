@@ -79,8 +79,6 @@ class RunOrder:
 
 @record(slots=True)
 class _RunProcess:
-    """A process that a server has started."""
-
     pid: int
     exchange: IO[bytes]
     """Its order, then what it says."""

@@ -53,8 +53,6 @@ _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 @record(frozen=True, slots=True)
 class Finding:
-    """Result of one check."""
-
     about: str
     level: FindingLevel
     text: str
@@ -212,7 +210,6 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
 
 
 def service_findings(settings: Settings) -> Iterator[Finding]:
-    """Report where the service listens, and whether it requires a key."""
     service = settings.service
     keys = service.api_keys_file
     if keys is not None:
@@ -261,8 +258,6 @@ _GPU_CMAKE_FLAGS: Mapping[hardware.GpuKind, str] = {
 
 @record(frozen=True, slots=True)
 class NativeBuild:
-    """Build of the installed llama.cpp."""
-
     supports_gpu: bool
     features: tuple[str, ...]
     """Features it was compiled with."""

@@ -350,7 +350,6 @@ def _labelled_inner(name: str, text: str) -> str:
 
 
 def _short_path(path: str) -> str:
-    """Return a path relative to the current folder if that is shorter."""
     try:
         near = os.path.relpath(path, Path.cwd())
     except ValueError:

@@ -22,8 +22,6 @@ _ID_CHARS = 12
 
 @record(frozen=True, slots=True)
 class LoadedModels:
-    """The loaded models of one service."""
-
     client: ServiceClient
     rows: list[dict[str, Any]]
     n_queued: int

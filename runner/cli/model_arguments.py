@@ -34,7 +34,6 @@ def complete_model_names(incomplete: str) -> list[str]:
 
 
 def model_argument(help_: str, metavar: str = "MODEL") -> Any:
-    """Return the argument of a command that names models, which a shell completes."""
     return typer.Argument(metavar=metavar, help=help_, autocompletion=complete_model_names)
 
 
@@ -61,7 +60,6 @@ def resolve_model_ref(text: str) -> str:
 
 
 def absolute_model_ref(text: str) -> str:
-    """Return the same without checking that the file exists."""
     if text.startswith("hf:"):
         return str(parse_source(text).name)
     return str(Path(text).expanduser().resolve()) if is_path(text) else text
@@ -86,7 +84,6 @@ def read_document_text(file: str) -> str:
 
 
 def read_stdin() -> str:
-    """Return standard input, read to its end."""
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
         return ""

@@ -86,8 +86,6 @@ def _card_part(title: str, rows: list[tuple[str, str]]) -> str:
 
 @record(frozen=True, slots=True)
 class ModelRow:
-    """One model on this machine, or on that of a service."""
-
     name: str
     digest: str
     """Of its manifest, as with Ollama; else of its file."""
@@ -140,7 +138,6 @@ def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
 
 
 def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
-    """Return the table of `ollama list`, with origins if they are known."""
     now = now or datetime.now(UTC)
     head = ("NAME", "ID", "SIZE", "MODIFIED", "ROLE", "FROM")
     body = [

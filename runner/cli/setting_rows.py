@@ -18,8 +18,6 @@ _MIB = 1024**2
 
 @record(frozen=True, slots=True)
 class SettingRow:
-    """One setting."""
-
     name: str
     value: Any
     """A JSON value; None: decided by the machine or the model."""

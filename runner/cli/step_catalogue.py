@@ -35,8 +35,6 @@ _MAX_NAME_WIDTH = 34
 
 @record(frozen=True, slots=True)
 class ParamRow:
-    """One parameter of a step."""
-
     name: str
     is_required: bool
     default: Any
@@ -45,8 +43,6 @@ class ParamRow:
 
 @record(frozen=True, slots=True)
 class StepRow:
-    """One installed step."""
-
     name: str
     package: str
     about: str
@@ -100,8 +96,6 @@ class PartRow:
 
 @record(frozen=True, slots=True)
 class InstalledParts:
-    """The whole catalogue."""
-
     steps: tuple[StepRow, ...]
     parts: tuple[PartRow, ...]
     broken: tuple[str, ...]
@@ -272,8 +266,6 @@ def plain_default(param: ParamRow) -> Any:
 
 @record(frozen=True, slots=True)
 class StepDescription:
-    """A step with its parameters."""
-
     row: StepRow
     kind: type[Any]
 

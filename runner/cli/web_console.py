@@ -333,7 +333,6 @@ class WebConsole:
         return heads, self._finder.faults()
 
     def _file(self, id_: str) -> Path:
-        """Return a pipeline's file."""
         heads, _ = self._pipelines_found.get()
         found = next((file for file in heads if path_id(file) == id_), None)
         if found is None:
@@ -347,7 +346,6 @@ class WebConsole:
         return pipeline_page(self._actions, file, past[0] if past else None, served)
 
     def _served(self) -> Mapping[Path, Mapping[str, Any]]:
-        """Return the state of the pipelines of `paddock up`, by file."""
         found = self._up_status.get("pipelines", ())
         return {Path(entry["file"]).resolve(): entry for entry in found}
 

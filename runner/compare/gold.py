@@ -38,8 +38,6 @@ class UnreadableGold(Exception):
 
 @record(frozen=True, slots=True)
 class GoldRow:
-    """What is right for one item."""
-
     key: str
     fields: Mapping[str, Any]
     """An answer that is a text has the one field ``."""
@@ -51,8 +49,6 @@ class GoldRow:
 
 @record(frozen=True, slots=True)
 class Gold:
-    """Gold data as read, and sentences on what does not count."""
-
     rows: tuple[GoldRow, ...]
     origin: str
     """What it is made of, for reports."""

@@ -47,8 +47,6 @@ class GoldNotFitting(ValueError):
 
 @record(frozen=True, slots=True)
 class FieldMetric:
-    """How a field is compared."""
-
     name: str
     """Of the field; empty for an answer that is a text."""
     kind: MetricName

@@ -204,7 +204,6 @@ def _bootstrap_ps(differences: Scores) -> Scores:
 
 
 def _mean_and_error(weights: Scores, differences: Scores) -> tuple[Scores, Scores]:
-    """Return mean and standard error of each row of differences under each row of weights."""
     n = differences.shape[1]
     means = weights @ differences.T
     variances = weights @ (differences * differences).T - means * means

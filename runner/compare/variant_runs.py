@@ -97,8 +97,6 @@ class VariantRun:
 
 @record(frozen=True, slots=True)
 class ComparedPipeline:
-    """What is compared, and how it is run."""
-
     file: Path
     plan: Plan
     step: str

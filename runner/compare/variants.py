@@ -108,8 +108,6 @@ def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) ->
 
 @record(frozen=True, slots=True)
 class ComparedPart:
-    """What is run of a variant."""
-
     data: Mapping[str, Any]
     block: str
     """The block with the compared step; empty for a step at the top."""

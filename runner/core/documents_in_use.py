@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 @record(slots=True, eq=False)
 class DocumentInUse:
-    """The document of an item that is being done."""
-
     scope_id: str
     row: FiledRow
     """How it is filed, or will be."""

@@ -39,8 +39,6 @@ _SMALL_BYTES = 256 * 1024  # read in 0.2 ms, which is less than a thread takes
 
 @record(frozen=True, slots=True, eq=False)
 class ItemRecorder:
-    """Records the items of one pipeline, also of one that a step runs."""
-
     context: RunContext
     _specs: dict[tuple[str, ...], str] = field(default_factory=dict)
     """Block or step, and digests of lists of labels → digest of its spec, once that is recorded."""

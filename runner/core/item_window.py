@@ -53,7 +53,6 @@ class Window:
         self._n_items = self._n_chunks = 0
 
     def grow(self, n_items: int) -> None:
-        """Allow so many items in flight, if fewer are."""
         # One chunk more than are running waits.
         n_chunks = -(-min(n_items, self._most) // self._chunk_size) + (self._most == UNLIMITED)
         for _ in range(n_items - self._n_items):

@@ -76,7 +76,6 @@ class StepsLeft:
     """Steps that ran pipelines."""
 
     def first(self, by: LeftBy) -> Left | None:
-        """Return the first reason of this kind, None if there is none."""
         return next((left for left in self.reasons.values() if left.by is by), None)
 
     def wait_of(self, node: str) -> ItemWaits | None:
@@ -122,7 +121,6 @@ class StepsLeft:
         return Left(LeftBy.WITHOUT_NEWS, f"nothing is new in '{min(idle)}'") if idle else None
 
     def note_missing(self, node: BoundNode, scope: Scope) -> None:
-        """Note which items a node lacks that is not left."""
         if not self.lacking:
             return
         for lack in self._lacking_of(node, scope):

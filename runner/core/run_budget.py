@@ -16,8 +16,6 @@ from .run_context import RunContext
 
 @record(frozen=True, slots=True)
 class Spent:
-    """What a run has spent so far, and on how many items."""
-
     seconds: float
     tokens: int
     n_ended: int = 0

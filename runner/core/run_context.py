@@ -39,8 +39,6 @@ ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | No
 
 @record(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What every part of a run shares."""
-
     judge: Judge
     """Holds the pipeline, the options, and the world with ledger, outputs, models and stores."""
     pool: Pool

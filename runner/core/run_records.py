@@ -16,8 +16,6 @@ from paddock.runner.bind.bound import BoundStep
 
 @record(frozen=True, slots=True)
 class CallRecord:
-    """One call that a step made, of a model or a tool."""
-
     hash: str
     """Key of its row in the ledger, with request and reply."""
     kind: str
@@ -51,8 +49,6 @@ class CallRecord:
 
 @record(slots=True)
 class StepRecord:
-    """One step of an item."""
-
     id: str
     uses: str
     version: int
@@ -94,8 +90,6 @@ def answer_of(outputs: Mapping[str, Any]) -> Any:
 
 @record(frozen=True, slots=True)
 class StepTotals:
-    """Totals of a step in a run, over all items."""
-
     n: int = 0
     seconds: float = 0.0
     """Working time; that of parallel items is added up."""
@@ -125,8 +119,6 @@ class StepTotals:
 
 @record(frozen=True, slots=True)
 class ItemSource:
-    """The file that an item is."""
-
     path: str
     """As stored in the ledger: relative to the pipeline's folder where it is inside."""
     sha256: str
@@ -174,7 +166,6 @@ def lineage_as_json(
 
 
 def read_source(lineage: Mapping[str, Any]) -> ItemSource | None:
-    """Read the file that an item is, of what `lineage_as_json` wrote."""
     source = lineage.get("source")
     return None if source is None else ItemSource(**source)
 

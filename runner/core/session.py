@@ -63,14 +63,11 @@ from .traces.world import World
 
 @record(frozen=True, slots=True)
 class RunSession:
-    """What one run or plan has open."""
-
     context: RunContext
     prepared: PreparedRun
     began: float
 
     def begin(self) -> None:
-        """Record that the run has started, in the ledger and for the observer."""
         self._record({"ended": None, "status": "running", "summary": None})
         stats, nodes = self.context.stats, self.context.bound.nodes
         stats.observer.began(stats.run, stats.pipeline, [*progress_line_names(nodes)])

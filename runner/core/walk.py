@@ -192,7 +192,6 @@ class Walk(ABC):
         """Walk these nodes, together or one after the other."""
 
     def show(self, node: BoundNode) -> AbstractContextManager[None]:
-        """Show a node while it runs, and then how it ended."""
         return nullcontext()
 
     @abstractmethod

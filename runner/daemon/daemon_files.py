@@ -54,7 +54,6 @@ class DaemonPaths:
 
     @property
     def lock(self) -> Path:
-        """Lock of the process that serves."""
         return self.folder / f"{self.name}.lock"
 
     @property
@@ -63,7 +62,6 @@ class DaemonPaths:
 
     @property
     def starting(self) -> Path:
-        """Lock of the process that starts a daemon."""
         return self.folder / f"{self.name}.starting"
 
 
@@ -178,7 +176,6 @@ def is_listening(path: Path) -> bool:
 
 
 def encode_start_options(settings: Settings) -> str:
-    """Return what a daemon needs of the settings, for its command line."""
     value = {
         "state_dir": settings.state_dir,
         "idle_s": settings.unattended.service_idle_s,

@@ -59,8 +59,6 @@ _SHOWN_OF_MODEL = (
 
 @record
 class DaemonState:
-    """State that the routes share."""
-
     daemon: DaemonInfo
     pool: LocalPool
     idle_s: float
@@ -78,7 +76,6 @@ class DaemonState:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count an open request inside the block."""
         self.n_open += 1
         try:
             yield

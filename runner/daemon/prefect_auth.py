@@ -21,7 +21,6 @@ _SECRET_BYTES = 32
 
 
 def password_file(state_dir: Path) -> Path:
-    """Return the file with the password of this machine's own Prefect server."""
     return state_dir / "residence" / "prefect.password"
 
 

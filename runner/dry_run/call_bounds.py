@@ -52,7 +52,6 @@ class CallBounds:
         )
 
     def of_items(self, n_items: int) -> CallBounds:
-        """Return the calls at most of so many items, each like this one."""
         if not n_items:
             return NO_CALLS
         most = Counter({ref: n * n_items for ref, n in self.most.items()})

@@ -59,8 +59,6 @@ which takes a second to load. An answer keeps at most as much free unless its au
 
 @record
 class AskedPrompts:
-    """What a dry run has asked for so far."""
-
     has_history: bool
     """Whether the ledger has any reply at all."""
     is_local: bool = True
@@ -185,7 +183,6 @@ class DryPool(LedgerPool):
         return Reply(text, "stop", Usage(), "")
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Return the known vectors, or placeholders."""
         found = await self.looked_up_vectors(request)
         if found.row is not None:
             self._note_known()

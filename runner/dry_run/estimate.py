@@ -271,7 +271,6 @@ class PlanWalk(Walk):
         return await StepRunner(self.context).run(step, self.scope, attempt)
 
     async def _pipeline(self, step: BoundStep, attempt: ItemAttempt) -> Any:
-        """Walk a pipeline that a step runs, with the inputs that it has."""
         inputs = step.params.render(self.scope).inputs
         context = sub_pipeline_context(self.context, step, attempt, inputs)
         inner = PlanWalk(context, self._forecast, f"{self._prefix}{step.id}.")

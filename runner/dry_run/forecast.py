@@ -85,8 +85,6 @@ class PlanCost:
 
 @record
 class PlanForecast:
-    """What is known of a plan, with the pipelines that its steps run."""
-
     fills_stores: bool
     """Whether any step adds rows to a store."""
     prompts: AskedPrompts

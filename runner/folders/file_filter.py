@@ -28,8 +28,6 @@ HOT_FOLDERS = (PROCESSING, DONE, FAILED)
 
 @record(frozen=True, slots=True)
 class WatchSpec:
-    """One entry of `on.watch`, with its path rendered."""
-
     name: str
     """Its identity in the ledger: the pipeline's file and the root."""
     root: Path

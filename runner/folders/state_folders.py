@@ -81,7 +81,6 @@ def _counting(states: Iterable[Path], note: Note) -> list[LedgerFolder]:
 
 
 def is_state_folder(folder: Path) -> bool:
-    """Return whether a folder has a ledger, or cannot be looked into."""
     names = (LEDGER_FILE, "id")
     is_closed = not os.access(folder, os.X_OK)
     return is_closed or any(os.path.lexists(folder / name) for name in names)

@@ -47,8 +47,6 @@ class LedgerError(Exception):
 
 @record(frozen=True, slots=True)
 class Entry:
-    """One finished item, as it was recorded."""
-
     key: str
     hash: str
     parts: str
@@ -114,8 +112,6 @@ def read_written(outputs: str | None) -> dict[str, str]:
 
 @record(frozen=True, slots=True)
 class ItemRow:
-    """An entry with the step that it belongs to."""
-
     scope: str
     step: str
     entry: Entry
@@ -123,8 +119,6 @@ class ItemRow:
 
 @record(frozen=True, slots=True)
 class RunRow:
-    """One run, as it was recorded."""
-
     run: str
     pipeline: str
     file: str

@@ -20,8 +20,6 @@ from .ledger import Ledger
 
 @record(frozen=True, slots=True)
 class LineageStore:
-    """The lineage rows of one ledger."""
-
     ledger: Ledger
 
     # --- items
@@ -33,7 +31,6 @@ class LineageStore:
         return digest
 
     def record(self, row: LineageRow) -> None:
-        """Write how an item was made, by a spec that is recorded."""
         inline, object_ = self.ledger.keep(row.made)
         values = {name: getattr(row, name) for name in ("scope", "key", "run", "spec", "source")}
         made = {"made": inline, "made_object": object_, "at": time.time()}

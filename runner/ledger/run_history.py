@@ -24,8 +24,6 @@ from .run_store import DIED, RunStore, run_status
 
 @record(frozen=True, slots=True)
 class LedgerFolder:
-    """One folder of pipelines with a ledger."""
-
     state: Path
     """The `.paddock` folder."""
     file: str | None = None
@@ -51,8 +49,6 @@ MAX_RUNS_SEARCHED = 100_000  # if only some of them are wanted
 
 @record(frozen=True, slots=True)
 class PastRun:
-    """One run of one ledger."""
-
     place: LedgerFolder
     row: RunRow
     status: str

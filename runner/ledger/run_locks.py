@@ -47,8 +47,6 @@ class SkippedByGroup(Locked):
 
 @record(frozen=True, slots=True)
 class LockHolder:
-    """The run that holds a lock or a turn."""
-
     run: str
     host: str
     pid: int

@@ -28,8 +28,6 @@ _CLOCK_TOLERANCE_S = 5.0  # a process starts before its run, but clocks differ
 
 @record(frozen=True, slots=True)
 class RunStore:
-    """The runs of one ledger."""
-
     _ledger: Ledger
 
     def n_runs(self, file: str | None) -> int:
@@ -84,7 +82,6 @@ class RunStore:
         return sorted(self._runs(queries.RUNS_OF_PARENTS, jobs), key=lambda row: row.started)
 
     def runs_of(self, job: str) -> frozenset[str]:
-        """Return the names of the runs that did a job, one after the other."""
         return frozenset(row[0] for row in self._ledger.rows(queries.RUNS_OF_JOB, job=job))
 
     def running_without_attempts(self, since: float) -> list[RunRow]:

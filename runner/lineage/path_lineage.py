@@ -17,8 +17,6 @@ FileState = Literal["same", "changed", "gone"]
 
 @record(frozen=True, slots=True)
 class LineageFile:
-    """A file that went into an item."""
-
     path: str
     sha256: str
     state: FileState
@@ -27,8 +25,6 @@ class LineageFile:
 
 @record(frozen=True, slots=True, kw_only=True)
 class LineageCall:
-    """One call of a model or a tool."""
-
     hash: str
     kind: str
     model: str = ""
@@ -53,8 +49,6 @@ class LineageCall:
 
 @record(frozen=True, slots=True)
 class LineageStep:
-    """One step of an item."""
-
     id: str
     uses: str = ""
     model: str | None = None
@@ -66,8 +60,6 @@ class LineageStep:
 
 @record(frozen=True, slots=True)
 class LineageChange:
-    """One change since the item was done."""
-
     reason: Reason
     detail: tuple[str, ...] = ()
     """Lines of a diff."""

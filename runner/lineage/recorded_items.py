@@ -104,7 +104,6 @@ class RecordedItem:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The files that it wrote."""
         if self.entry is not None:
             return self.entry.output_paths
         return () if self.lineage is None else tuple(self.lineage.made.get(WROTE, ()))
@@ -121,7 +120,6 @@ class RecordedItem:
 
     @property
     def looked_in(self) -> tuple[str, ...]:
-        """Folders that it listed and stores that it searched."""
         found: list[FolderListed | StoreSearched]
         found = dependencies_of(self.entry, FolderListed, StoreSearched)
         return tuple(d.folder if isinstance(d, FolderListed) else d.path for d in found)
@@ -156,8 +154,6 @@ class ItemOutput(NamedTuple):
 
 @record(frozen=True, slots=True)
 class RecordedItems:
-    """Finds the items of one ledger."""
-
     _ledger: Ledger
     _base: Path
     """The folder of its pipelines, absolute."""

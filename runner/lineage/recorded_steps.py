@@ -16,8 +16,6 @@ from .recorded_items import RecordedItem, RecordedItems
 
 @record(frozen=True, slots=True)
 class RecordedSteps:
-    """The steps of the items of one ledger."""
-
     _ledger: Ledger
     _items: RecordedItems
 

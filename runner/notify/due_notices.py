@@ -28,8 +28,6 @@ _DIGESTS, _TIMES = ("items", "waiting"), ("failed_at", "quarantined_at", "waitin
 
 @record(frozen=True, slots=True)
 class SentState:
-    """What was last sent to one receiver."""
-
     bad: str = ""
     """`failed` or `quarantined` while that lasts."""
     failure: str = ""

@@ -26,8 +26,6 @@ MOST_ERROR_CHARS = 500  # of one item's error, or key
 
 @record(frozen=True, slots=True)
 class Notification:
-    """One message, in the formats of the three channels."""
-
     event: Event | Literal["test"]
     data: Mapping[str, Any]
     subject: str

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 @record(frozen=True, slots=True)
 class ModelCall:
-    """A model call that has ended."""
-
     hash: str
     kind: str
     """`chat` or `embed`."""

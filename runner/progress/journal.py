@@ -226,8 +226,6 @@ class LineWriter:
 
 
 class JournalTail:
-    """Incremental reader of one journal."""
-
     def __init__(self, file: Path) -> None:
         self._file = file
         self._at = 0
@@ -255,8 +253,6 @@ def _parsed_line(text: bytes) -> dict[str, Any]:
 
 
 class JournalProgress:
-    """Progress of a running run, from its journal."""
-
     def __init__(self, file: Path) -> None:
         self._tail = JournalTail(file)
         self._totals: dict[str, int] = {}

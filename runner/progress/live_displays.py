@@ -179,8 +179,6 @@ def _one_line(text: str, width: int) -> Text:
 
 @record
 class _TransferStep:
-    """One line of the bars."""
-
     since: float
     before: int
     """Bytes that an earlier, interrupted transfer left."""

@@ -221,7 +221,6 @@ class Report:
 
     @property
     def not_done(self) -> list[ItemReport]:
-        """The items that failed or are quarantined."""
         return [item for item in self.items if item.state in BAD]
 
     def done_in_words(self) -> str:

@@ -54,8 +54,6 @@ class TokenRate:
 
 @record(slots=True)
 class StepProgress:
-    """One top-level step or block."""
-
     name: str
     meter: TokenRate
     total: int | None = None
@@ -96,8 +94,6 @@ class StepProgress:
 
 
 class RunProgress(Observer):
-    """Counts of a run, from its events."""
-
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.clock = clock
         self.lock = threading.Lock()

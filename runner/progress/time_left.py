@@ -24,8 +24,6 @@ ANSWER_WEIGHT = 4.0
 
 @record(slots=True, eq=False)
 class OpenCall:
-    """A model call, from when it is asked."""
-
     n_chars: int
     """Of its prompt."""
     n_tokens: int = 0

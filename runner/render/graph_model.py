@@ -33,8 +33,6 @@ _ENDED_STATUSES = ("completed", "quarantined")
 
 @record(frozen=True, slots=True)
 class LastStepRun:
-    """Result of a step or block in the last run."""
-
     state: BoxState = "none"
     counts: Mapping[str, int] = field(default_factory=dict)
     """Of a block: items by state."""
@@ -65,8 +63,6 @@ class GraphBox:
 
 @record(frozen=True, slots=True)
 class LastRunSteps:
-    """Results of each step in the last run."""
-
     steps: Mapping[str, LastStepRun] = field(default_factory=dict)
     otherwise: LastStepRun = LastStepRun()
     """Result of steps that the run did not record."""

@@ -32,8 +32,6 @@ TOOL_KIND = "tool"
 
 @record(frozen=True, slots=True)
 class RunItem:
-    """One item, or a top-level step that is one."""
-
     step: str
     key: str
     state: str
@@ -85,8 +83,6 @@ class RunCall:
 
 @record(frozen=True, slots=True)
 class RunDetails:
-    """One run."""
-
     past: PastRun
     items: tuple[RunItem, ...]
     """In order of their beginning."""

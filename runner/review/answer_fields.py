@@ -63,7 +63,6 @@ class AnswerField:
 
     @property
     def text(self) -> str:
-        """The value as a person reads and writes it."""
         return cell_text(self.value)
 
     def typed(self, text: str) -> Any:

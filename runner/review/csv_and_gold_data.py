@@ -35,8 +35,6 @@ _VERBS: Mapping[str, Verb] = {
 
 @record(frozen=True, slots=True)
 class SheetFault:
-    """What is wrong with a line of an imported file."""
-
     line: int
     message: str
     id: str = ""
@@ -52,8 +50,6 @@ class UnreadableSheet(Exception):
 
 @record(slots=True)
 class SheetDecision:
-    """The decision of a file about one answer."""
-
     line: int
     """Of its first row with a decision."""
     id: str

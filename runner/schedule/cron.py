@@ -37,8 +37,6 @@ _STEPS_BACK = (timedelta(hours=2), timedelta(days=2), timedelta(days=62), timede
 
 @record(frozen=True, slots=True)
 class CronSchedule:
-    """A schedule of a pipeline file."""
-
     cron: str
     timezone: str | None = None
     """Time zone of `cron`; None: this machine's."""

@@ -36,8 +36,6 @@ _DONE = ("completed", "quarantined", "failed", "cancelled")
 
 @record(frozen=True, slots=True)
 class DecidedRun:
-    """A run that decisions wait for."""
-
     given: str
     """The recorded inputs of the run that asked, as JSON."""
     decisions: tuple[tuple[str, float], ...]

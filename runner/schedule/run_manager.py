@@ -53,8 +53,6 @@ log = logging.getLogger("paddock.up")
 
 @record
 class ManagedRun:
-    """An order at work."""
-
     order: str
     """Its id."""
     pipeline: TriggeredPipeline
@@ -97,8 +95,6 @@ def is_superseded_by_schedule(order: Order, pipeline: TriggeredPipeline, now: da
 
 @record(frozen=True)
 class ManagerOptions:
-    """Options of `RunManager`."""
-
     max_runs: int
     max_restarts: int
     given_up: Callable[[TriggeredPipeline, str, str], Coroutine[Any, Any, None]]
@@ -437,7 +433,6 @@ class RunManager:
         self._end(order, end, message, is_shown=outcome is not None and outcome.is_shown)
 
     def _end(self, order: Order, end: OrderEnd, message: str, *, is_shown: bool = False) -> None:
-        """Note the end of an order. One that never began is not shown in Prefect."""
         self._kinds.pop(order.id, None)
         never_began = not (order.run or order.flow_run)
         over = self._queue.note(order.id, state="ended", end=end, words=message,

@@ -165,8 +165,6 @@ _LEFT_OPEN_S = 1.0  # how long what a run started may hold its pipe once the run
 
 
 class RunProcess:
-    """One running process."""
-
     def __init__(
         self,
         pid: int,

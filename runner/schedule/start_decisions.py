@@ -22,8 +22,6 @@ OnConflict = Literal["queue", "skip", "cancel_running"]
 
 @record(frozen=True, slots=True)
 class RunRule:
-    """What a pipeline's file sets for its runs."""
-
     window: TimeWindow | None = None
     on_conflict: OnConflict = "queue"
     rank: int = 2
@@ -38,8 +36,6 @@ class RunRule:
 
 @record(frozen=True, slots=True)
 class DueRun:
-    """A waiting run that is due."""
-
     id: str
     pipeline: str
     trigger: str
@@ -51,8 +47,6 @@ class DueRun:
 
 @record(frozen=True, slots=True)
 class ActiveRun:
-    """A run that is running."""
-
     id: str
     name: str
     pipeline: str

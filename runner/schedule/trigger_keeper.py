@@ -120,7 +120,6 @@ class TriggerKeeper:
         self._telling.start(self._tell(order))
 
     def status(self, pipeline: str, now: datetime) -> list[dict[str, Any]]:
-        """Return the state of a pipeline's triggers, for people."""
         return [
             {
                 "kind": each.trigger.kind,

@@ -40,8 +40,6 @@ _RANKS = {"interactive": 0, "normal": 1, "batch": 2}
 
 @record(frozen=True)
 class TriggeredPipeline:
-    """One pipeline under `paddock up`."""
-
     file: Path
     """Absolute."""
     text: str

@@ -83,8 +83,6 @@ log = logging.getLogger("paddock.up")
 
 @record
 class UpOptions:
-    """Options of `paddock up`."""
-
     folders: Sequence[Path]
     settings: Settings
     flags: dict[str, object] = field(default_factory=dict)

@@ -100,8 +100,6 @@ class CaseSpec:
 
 @record(frozen=True, slots=True)
 class CaseOptions:
-    """Options of a test run."""
-
     mode: ReplayMode
     settings: Settings
     allow: frozenset[str]
@@ -113,8 +111,6 @@ class CaseOptions:
 
 @record(frozen=True, slots=True)
 class _Repetition:
-    """Result of one repetition of a test."""
-
     problems: tuple[CaseProblem, ...]
     notes: tuple[str, ...] = ()
     is_error: bool = False

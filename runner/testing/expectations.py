@@ -38,8 +38,6 @@ MAX_NAMED_CHARS = 60  # of an invalid path
 
 @record(frozen=True, slots=True)
 class FinishedRun:
-    """A run that has ended, with what claims may read."""
-
     stage: SandboxCopy
     report: Report
     inputs: Mapping[str, Any]

@@ -43,8 +43,6 @@ class CaseProblem:
 
 @record(frozen=True, slots=True)
 class CaseResult:
-    """One test, or one document."""
-
     name: str
     group: str
     """The pipeline's name, for documents with the block's id."""
@@ -107,8 +105,6 @@ class CaseResult:
 
 @record(frozen=True, slots=True)
 class SuiteResult:
-    """The cases of one file."""
-
     name: str
     file: str
     cases: tuple[CaseResult, ...]

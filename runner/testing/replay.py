@@ -69,8 +69,6 @@ class RecordedRefusal(EngineError):
 
 @record(frozen=True, slots=True)
 class UnrecordedCall:
-    """A call that was not recorded."""
-
     kind: CallKind
     asked: Mapping[str, Any]
     cassette: Cassette

@@ -36,8 +36,6 @@ class SandboxError(Exception):
 
 @record(frozen=True, slots=True)
 class SandboxCopy:
-    """Folders of one test."""
-
     file: Path
     """The pipeline's copy."""
     tmp: Path

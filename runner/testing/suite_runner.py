@@ -191,7 +191,6 @@ JUDGED_QUALITIES: Mapping[str, str] = {
 
 
 def prompt_file_suite(file: Path) -> SuiteFile:
-    """Read the tests of a prompt file."""
     document = yaml_source.read_yaml(file)
     found = prompt_file.prompt_file_of(document)
     lacking = [*_prompt_file_faults(found, document)]
@@ -349,8 +348,6 @@ def _quoted_literal(text: str) -> str:
 
 @record(frozen=True)
 class SuiteOptions:
-    """Options of `run_suites`."""
-
     mode: ReplayMode
     on_result: Callable[[SuiteFile, CaseResult], None] = lambda file, case: None
     on_begin: Callable[[str], None] = lambda name: None

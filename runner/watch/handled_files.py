@@ -22,8 +22,6 @@ from paddock.runner.workers.order import Order, OrderEnd
 
 @record(frozen=True, slots=True)
 class BatchOutcome:
-    """How the run of an order ended."""
-
     run: str
     status: OrderEnd
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +56,6 @@ class WatchLedger:
         self._opens = opens
 
     def read(self) -> dict[str, FileIdentity]:
-        """Return the versions that were handled."""
         with self._open(is_readonly=True) as ledger:
             rows = dict(ledger.watched(self._watch))
         rows.pop("", None)  # an older Paddock counted there

@@ -28,8 +28,6 @@ OPEN_REASON = "a program still has it open for writing"
 
 @record(frozen=True, slots=True)
 class HotFolderMoves:
-    """Result of some moves."""
-
     files: Mapping[str, FileVersion]
     refused: Mapping[str, str]
     """Path → why it stays where it is."""

@@ -254,11 +254,9 @@ class WatchState:
         return self._due_at is not None and now >= self._due_at and len(self._out) < MOST_ORDERS_OUT
 
     def ready(self) -> dict[str, FileVersion]:
-        """Return the files for the next order, by path."""
         return {relpath: self._ready[relpath] for relpath in sorted(self._ready)}
 
     def gone(self) -> list[str]:
-        """Return the deleted files for the next order."""
         return sorted(self._gone)
 
     def forget(self, relpath: str) -> None:

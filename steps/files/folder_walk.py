@@ -49,14 +49,11 @@ def is_temporary(name: str) -> bool:
 
 
 def is_temporary_path(relpath: str) -> bool:
-    """Return whether any part of a path below the root is temporary."""
     return any(is_temporary(name) for name in relpath.split("/"))
 
 
 @record(frozen=True, slots=True)
 class FoundFile:
-    """A file that is wanted."""
-
     relpath: str
     path: str
     real: str
@@ -66,8 +63,6 @@ class FoundFile:
 
 @record(frozen=True, slots=True)
 class _Below:
-    """A folder within the walk."""
-
     path: str
     real: str
     """The same path without links."""

@@ -52,7 +52,6 @@ class Globs:
         return self._decide(path, is_folder=False, otherwise=in_named_folder)
 
     def names(self, path: str) -> bool:
-        """Return whether any pattern is about this file, with `!` or without."""
         return any(not rule.is_of_folders and rule.itself.match(path) for rule in self.rules)
 
     def _decide(self, path: str, *, is_folder: bool, otherwise: bool = False) -> bool:

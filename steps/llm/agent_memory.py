@@ -210,7 +210,6 @@ class TurnNotes:
             self._notes = reply.text.strip() or self._notes
 
     async def words(self, about: str) -> str:
-        """Return text about them for the prompt."""
         return f"Your notes on what you have done so far:\n{as_data(self._notes)}"
 
     async def close(self) -> None: ...

@@ -267,8 +267,6 @@ _SHOWN_CHARS = 160
 
 @record(frozen=True, slots=True)
 class CheckedAnswer:
-    """An answer as the step returns it."""
-
     text: str
     """Its text; with a schema, the value's JSON."""
     output: Any

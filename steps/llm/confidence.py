@@ -242,8 +242,6 @@ class _TokenChoice:
 
 @record(frozen=True, slots=True)
 class _Field:
-    """A field of an answer that is no object and no list."""
-
     text: bytes
     """Of the whole answer."""
     span: LeafSpan

@@ -100,7 +100,6 @@ async def central_sentences(
 
 
 def unit_rows(vectors: Sequence[Vector]) -> NDArray[np.float32]:
-    """Return vectors of length 1, a row for each."""
     rows = np.asarray(vectors, np.float32)
     unit: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
     return unit

@@ -124,8 +124,6 @@ def refuse_unknown_choice(choice: str, tools: Sequence[str | ToolParam]) -> None
 
 @record(frozen=True, slots=True)
 class OfferedTool:
-    """One tool and its description for the model."""
-
     tool: Tool
     bound: BoundTool | None = None
     """The callable tool; None if it is not called here."""
@@ -343,8 +341,6 @@ class ModelTurn:
 
 @record(frozen=True, slots=True)
 class ToolCallResult:
-    """The result of a call, as text for the model."""
-
     call: ToolCall
     text: str
 

@@ -141,8 +141,6 @@ class OtherReaders(WorkerFailed):
 
 
 class _ReadingWorker:
-    """One worker, as it was last seen."""
-
     def __init__(self, address: str, n_slots: int) -> None:
         self.address, self.n_slots = address, n_slots
         self.n_used = self.n_failed = 0
@@ -194,7 +192,6 @@ class DaskReaders:
         is_unwanted: Event | None = None,
         begun: Callable[[], None] = lambda: None,
     ) -> Future[R]:
-        """Read a document as `ReaderPool.submit` does."""
         if not isinstance(request, DocumentRequest) or request.path is None:
             return self._here.submit(request, is_unwanted, begun)
         self._begin()

@@ -78,7 +78,6 @@ class _Look:
         return self.is_hidden or self.ink == self.paper
 
     def of(self, name: str, declarations: str) -> _Look:
-        """Return the look of an element within."""
         ink, paper = _INK_OF.get(name, self.ink), _PAPER_OF.get(name, self.paper)
         for place, value in _COLOURS.findall(declarations):
             colour = _colour(value)

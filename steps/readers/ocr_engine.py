@@ -115,15 +115,12 @@ class _ReadText:
 
 
 class _LineReader:
-    """A model that reads lines."""
-
     def __init__(self, model: Path | None = None) -> None:
         own = {} if model is None else {"Rec.model_path": str(model)}
         self._engine = _rapidocr(own, n_threads=1)
 
     @cached_property
     def scripts(self) -> frozenset[str]:
-        """The scripts whose letters it has."""
         has = frozenset("".join(self._engine._load_rec_model().postprocess_op.character))
         return frozenset(name for name, (letters, _) in _SCRIPTS.items() if has.issuperset(letters))
 
@@ -286,7 +283,6 @@ def _rapidocr(params: Mapping[str, Any], n_threads: int) -> Any:
 
 
 def _turned(pixels: Any, corners: Any) -> tuple[Any, Any]:
-    """Turn a picture and the corners of its lines by a quarter to the left."""
     moved = corners[:, :, ::-1].copy()
     moved[:, :, 1] = pixels.shape[1] - moved[:, :, 1]
     return pixels.swapaxes(0, 1)[::-1].copy(), moved[:, [1, 2, 3, 0]]

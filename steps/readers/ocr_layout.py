@@ -24,8 +24,6 @@ _MOST_CROSSING = 0.2  # of a page's lines may go over both columns: titles, pict
 
 @record(frozen=True, slots=True)
 class TextBox:
-    """A piece of text and its box, in pixels."""
-
     text: str
     left: float
     top: float

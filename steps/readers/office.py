@@ -156,8 +156,6 @@ def text_of(element: ElementTree.Element) -> str:
 
 
 class Look(NamedTuple):
-    """How a piece of text is shown."""
-
     rise: int = 0
     """1: raised; -1: lowered."""
     is_struck: bool = False
@@ -428,7 +426,6 @@ def drawn_texts(relation: Any) -> Iterator[str]:
 
 
 def chart_titles(chart: Any) -> str:
-    """Return the titles of a chart and of its axes."""
     return "; ".join(
         " ".join((run.text or "").split())
         for title in chart.iter(f"{CHART_NS}title")
@@ -438,7 +435,6 @@ def chart_titles(chart: Any) -> str:
 
 
 def _chart_blocks(chart: Any) -> Iterator[str]:
-    """Yield a chart's titles and its numbers as tables."""
     yield chart_titles(chart)
     for plot in chart.iterfind(f"{CHART_NS}chart/{CHART_NS}plotArea/*"):
         series = plot.findall(f"{CHART_NS}ser")

@@ -123,8 +123,6 @@ _Segment: TypeAlias = Sequence[Word]
 
 @record(slots=True)
 class _Row:
-    """Pieces at one height, from left to right."""
-
     segments: Sequence[_Segment]
     base: float
     size: float
@@ -348,7 +346,6 @@ def _sorted_rows(rows: list[_Row]) -> tuple[list[_Row], bool]:
 
 
 def _is_beside(last: _Row, row: _Row) -> bool:
-    """Return whether a row stands at the height of the one before it, and next to it."""
     small, large = sorted((last.size, row.size))
     most = (0.3 if small > _SMALL * large else 0.6) * large
     if not (last.is_upright and row.is_upright) or abs(last.base - row.base) > most:

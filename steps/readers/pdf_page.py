@@ -78,8 +78,6 @@ _LAYER_MARK = "OC\0".encode("utf-16-le")  # "optional content"
 
 @record(frozen=True, slots=True)
 class ReadPage:
-    """What a page says."""
-
     raw_text: str
     """As PDFium has it: with U+0002 for a hyphen at a line's end, U+FFFD for unknown letters."""
     places: Sequence[int]

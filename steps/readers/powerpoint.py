@@ -148,7 +148,6 @@ def _layout_blocks(slide: Any, unshown: list[str], pictures: InnerPictures) -> I
 
 
 def _is_beside(shape: Any, size: Any) -> bool:
-    """Return whether a shape lies beside its slide, as a whole."""
     with suppress(Exception):  # as above
         left, top = shape.left, shape.top
         is_before = left + shape.width <= 0 or top + shape.height <= 0

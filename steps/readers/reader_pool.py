@@ -283,7 +283,6 @@ class ReaderPool:
         )
 
     def close(self) -> None:
-        """End the processes and abandon their documents."""
         self._is_closed.set()
         if "_threads" in self.__dict__:
             self._threads.shutdown(wait=True, cancel_futures=True)
@@ -318,7 +317,6 @@ class ReaderPool:
     def _read_by(
         self, reader: _ReaderProcess, request: ReaderRequest[R], bounds: DocumentLimits
     ) -> R:
-        """Read in one process, which is reused if it is healthy."""
         is_well = False
         try:
             found = reader.read(request, bounds)

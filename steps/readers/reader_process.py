@@ -198,7 +198,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _check_size(file: BinaryIO, max_bytes: int) -> int:
-    """Return the size of an open document, at most `max_bytes`."""
     size_bytes = os.fstat(file.fileno()).st_size
     if size_bytes > max_bytes:
         raise Unreadable(

@@ -327,7 +327,6 @@ def _is_white(colour: ElementTree.Element | None) -> bool:
 
 
 def _is_bare(fill: ElementTree.Element) -> bool:
-    """Return whether a fill leaves a cell as white as paper."""
     pattern = fill.find("{*}patternFill")
     if pattern is None:
         return not len(fill)

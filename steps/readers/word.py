@@ -119,7 +119,6 @@ _FILLED = (f"{WORD_NS}shd", f"{WORD_NS}highlight", f"{DRAWING_NS}solidFill")
 
 
 def _is_white(element: Any) -> bool:
-    """Return whether an element's colour is that of paper."""
     theme = element.get(f"{WORD_NS}themeColor")
     if theme is not None:
         dark = (element.get(f"{WORD_NS}themeShade"), element.get(f"{WORD_NS}themeTint"))

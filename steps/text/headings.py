@@ -12,8 +12,6 @@ _HEADING_LINE = r"^(?:(?P<fence> {0,3}(?:`{3,}|~{3,}))|(?P<level>#{1,6})[ \t]+(?
 
 @record(frozen=True, slots=True)
 class Headings:
-    """The headings of a text, by their offsets."""
-
     offsets: tuple[int, ...]
     paths: tuple[tuple[str, ...], ...]
     """For each heading: the titles from the outermost down to it."""

@@ -23,7 +23,6 @@ def room(n_texts: int) -> Sketches:
 
 
 def sketches(phrases: Sequence[list[str]]) -> Sketches:
-    """Return a sketch of each text, of which the phrases are given."""
     made = rensa.RMinHash.digests_from_token_sets(phrases, _N_HASHES, _SEED)
     return np.array(made, dtype=np.uint32)
 

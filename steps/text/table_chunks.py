@@ -127,8 +127,6 @@ class _MaskedRow:
 
 @record(slots=True)
 class TableMask:
-    """The rows of a text's tables, in order."""
-
     text: str
     ruler: TokenRuler
     _rows: list[_MaskedRow]

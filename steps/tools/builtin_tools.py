@@ -65,8 +65,6 @@ class NoOptions(ToolArguments):
 
 @record(frozen=True, slots=True)
 class BuiltinTool:
-    """One built-in tool."""
-
     description: str
     arguments: type[ToolArguments]
     do: Callable[[Any, Any, ToolContext], Awaitable[ToolResult]]

@@ -80,8 +80,6 @@ async def watched(transport: Any, output: ServerOutput) -> AsyncIterator[Any]:
 
 @record
 class _WatchedStream:
-    """The incoming stream, inspected."""
-
     _stream: Any
     _output: ServerOutput
 
@@ -167,8 +165,6 @@ class SessionLost(StepError):
 
 
 class McpSession:
-    """One session."""
-
     def __init__(self, spec: McpServerSpec, library: Any) -> None:
         self.spec = spec
         self._library = library

@@ -35,8 +35,6 @@ _KEPT_BYTES = 4096
 
 @record(frozen=True, slots=True)
 class PythonFunction:
-    """A function and its file or module."""
-
     of: str
     """The file as the author wrote it, or the module's name."""
     name: str

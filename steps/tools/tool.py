@@ -32,8 +32,6 @@ DEFAULT_TOOL_TIMEOUT_S = 60.0
 
 @record(frozen=True, slots=True)
 class ToolContext:
-    """The context of a built-in tool."""
-
     roots: Roots
     log: StepLog
     readers: DocumentReaders | None = None

@@ -33,8 +33,6 @@ FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_
 
 @record(frozen=True, slots=True)
 class ToolReference:
-    """A resolved name."""
-
     kind: Literal["built-in", "installed", "function", "server"]
     name: str
     """The tool's name; for a function only its own; empty for all tools of a server."""

@@ -383,7 +383,6 @@ def _column_value(value: Any) -> Any:
 
 
 def _unit_rows(vectors: Any) -> Any:
-    """Return them with length 1."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths == 0, 1, lengths)
 

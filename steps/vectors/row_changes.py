@@ -61,8 +61,6 @@ class RowSum:
 
 @record(frozen=True, slots=True)
 class HashedRow:
-    """One row to store."""
-
     id: str
     print: str
     row: VectorRow
@@ -94,8 +92,6 @@ class RowsToKeep:
 
 @record(frozen=True, slots=True)
 class KnownRow:
-    """One row in the store."""
-
     owner: str
     step: str
     index: int

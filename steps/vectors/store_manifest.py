@@ -37,8 +37,6 @@ class StoreFormat:
 
 @record(frozen=True, slots=True)
 class StoreManifest:
-    """What a store holds at one version of its table."""
-
     label: StoreFormat
     sums: Mapping[str, RowSum]
     """The rows of each owner."""

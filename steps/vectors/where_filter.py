@@ -82,8 +82,6 @@ def sql_condition(where: Where, columns: Mapping[str, ColumnKind] | None = None)
 
 @record(frozen=True, slots=True)
 class _Column:
-    """A column, and the conditions on it."""
-
     name: str
     kind: ColumnKind
 

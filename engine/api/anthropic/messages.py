@@ -407,7 +407,6 @@ class _MessagesToolChoice(_Fields):
     disable_parallel_tool_use: bool = False
 
     def choice(self) -> str:
-        """Return the choice in the engine's words."""
         if self.type == "tool" and not self.name:
             raise ApiError(400, "tool_choice.name is required", param="tool_choice.name")
         return _TOOL_CHOICES.get(self.type, self.name)

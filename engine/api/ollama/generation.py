@@ -68,7 +68,6 @@ async def respond(
     put: ChunkFields,
     end: FinalFields = lambda _: {},
 ) -> Response:
-    """Run a request on the pool and return its answer, streamed or whole."""
     found_s = time.monotonic() - model_request.began
     answer = model_request.service.pool.chat(pool_request, waits=False)
     if model_request.streams:

@@ -185,7 +185,6 @@ async def list_loaded(request: Request) -> Response:
 
 
 def _known_cards(service: Service, names: list[str]) -> dict[str, ModelCard]:
-    """Return the cards of those that are still on disk."""
     known = {}
     for name in names:
         try:

@@ -76,7 +76,6 @@ class ModelRequest:
 async def read_model_request(
     request: Request, body: OllamaBody, role: Role = "chat"
 ) -> ModelRequest:
-    """Parse the common fields and find the model."""
     began = time.monotonic()
     service, model = service_of(request), body.model
     priority = priority_of(request, streams=body.stream)

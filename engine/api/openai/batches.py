@@ -63,7 +63,6 @@ class FileRecord:
     """Who stored it (see `batch_endpoints`); empty: it is everyone's."""
 
     def value(self) -> dict[str, Any]:
-        """Return OpenAI's `file` object."""
         return {
             "id": self.id,
             "object": "file",
@@ -115,7 +114,6 @@ class BatchRecord:
         return f"file-{own}00", f"file-{own}01"
 
     def value(self) -> dict[str, Any]:
-        """Return OpenAI's `batch` object."""
         counts = {"total": self.total, "completed": self.completed, "failed": self.failed}
         return {
             "id": self.id,
@@ -189,13 +187,11 @@ class FileStore(RecordFolder[FileRecord]):
         return self.path(file_id, "data")
 
     def new_data(self, file_id: str) -> TemporaryFile:
-        """Return a temporary file for a file's bytes."""
         with store_write_errors(self.folder):
             private_folder(self.folder)
             return TemporaryFile(self.data_path(file_id), mode=PRIVATE_FILE)
 
     def add(self, record: FileRecord, data: TemporaryFile) -> None:
-        """Add a file with its bytes, from `new_data`."""
         with store_write_errors(self.folder):
             data.sync()
             data.replace(self.data_path(record.id))
@@ -214,7 +210,6 @@ class FileStore(RecordFolder[FileRecord]):
 
 
 def with_status(record: BatchRecord, status: BatchStatus) -> BatchRecord:
-    """Return a batch with a new status, reached now."""
     return replace(record, status=status, reached={**record.reached, status: int(time.time())})
 
 
@@ -253,7 +248,6 @@ def _finish(files: FileStore, record: BatchRecord, late_lines: Path | None) -> B
 
 
 def _total_usage(answers: Path) -> dict[str, Any]:
-    """Return the sum of the answers' usage, of any endpoint."""
     total = Counter[str]()
     for _, result in read_results(answers):
         used = result["response"]["body"].get("usage") or {}
@@ -387,7 +381,6 @@ class BatchRunner:
         await self._move(run, status)
 
     async def _answer(self, run: _RunningBatch) -> BatchStatus:
-        """Answer the lines until that ends, and return how."""
         left_s = max(0.0, run.record.expires_at - time.time())
         try:
             await unless(self._lines(run), run.is_cancelled, asyncio.sleep(left_s))
@@ -397,7 +390,6 @@ class BatchRunner:
         return "completed"
 
     async def _lines(self, run: _RunningBatch) -> None:
-        """Check and run the lines."""
         record = run.record
         source = self.batches.path(record.id, "lines")
         paths = map(self.files.data_path, record.result_ids)

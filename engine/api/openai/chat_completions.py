@@ -83,7 +83,6 @@ class CallStreamWriter(ABC):
         """Yield the events of the end of one answer."""
 
     def end(self) -> Iterator[bytes]:
-        """Yield the events after the last answer."""
         yield from ()
 
     def fail(self, error: Exception) -> bytes:
@@ -219,7 +218,6 @@ class _ChoicesCall(GenerationCall):
         return finish_reason(reply)
 
     def head(self, kind: str, stamp: Stamp) -> Body:
-        """Return the first fields of an answer or an event."""
         return {"id": stamp.id, "object": kind, "created": stamp.created, "model": self.model}
 
     def whole_body(

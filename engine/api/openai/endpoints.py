@@ -177,8 +177,6 @@ BATCH_ENDPOINTS = (*GENERATION_ENDPOINTS, EMBEDDINGS_PATH)
 
 
 def generation_handler(read: CallReader) -> Callable[[Request], Awaitable[Response]]:
-    """Return the handler of an endpoint whose bodies `read` parses."""
-
     async def handler(request: Request) -> Response:
         service, caller, body = await _read_request(request)
         call = _read_call(read, body, caller)

@@ -256,7 +256,6 @@ class SamplingBody(ModelBody):
         return {name: value for name, value in given.items() if value is not None}
 
     def constraint(self, format_: ResponseFormat | None = None) -> Constraint | None:
-        """Return what the answer must match, in any of the spellings."""
         found: dict[str, Constraint] = {}
         if format_ is not None and (own := format_.constraint()) is not None:
             found["response_format"] = own
@@ -437,7 +436,6 @@ class ToolsBody(SamplingBody):
         return _REASONING_EFFORTS.get(str(given.get("reasoning_effort")), super().think)
 
     def request(self, caller: ApiCaller, messages: tuple[Message, ...]) -> ChatRequest:
-        """Return the request, but for what each endpoint has in its own fields."""
         offered = self.offered_tools()
         if offered.choice == "auto" and any(function.strict for _, function in self._functions()):
             note_without_effect("fields", ("strict",))  # only a demanded call is held to its schema
@@ -485,7 +483,6 @@ class ToolsBody(SamplingBody):
         return self.tool_choice
 
     def _functions(self) -> Iterator[tuple[str, OfferedFunction]]:
-        """Yield the functions that are offered, each with its namespace."""
         for outer in self.tools:
             if outer.function is not None:
                 yield outer.function.namespace, outer.function

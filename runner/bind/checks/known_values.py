@@ -49,8 +49,6 @@ BLOCK_OUTPUTS: Mapping[str, Kind] = {
 
 @record(frozen=True)
 class KnownOutputs:
-    """What is known of the outputs of a step or block before a run."""
-
     names: tuple[str, ...] | None = None
     """None: only a run shows them."""
     kinds: Mapping[str, Kind] = field(default_factory=dict)

@@ -147,7 +147,6 @@ class _DeclaredModel:
 
     @property
     def written(self) -> str:
-        """The reference as the author wrote it."""
         return self.pipeline.models[self.alias].ref
 
     def fault(self, key: str, what: str, remedy: str) -> Fault:

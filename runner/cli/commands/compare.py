@@ -187,7 +187,6 @@ def _folder(option: object, pipeline: Path) -> Path:
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
-    """Return the variant of a letter or name."""
     short = letters([variant.name for variant in variants])
     for variant in variants:
         if name in (variant.name, short[variant.name]):
@@ -216,7 +215,6 @@ def _adopt(chosen: Variant, found: Comparison, plan: Plan, flags: CompareFlags) 
 
 
 def _content(file: Path) -> bytes:
-    """Return a file's bytes."""
     try:
         with open_file(file, follows_links=True) as opened:
             return opened.read()
@@ -225,7 +223,6 @@ def _content(file: Path) -> bytes:
 
 
 def _earlier(file: Path) -> EarlierResult:
-    """Return an earlier result."""
     text = _content(file)
     if not text.strip():
         raise CommandError(

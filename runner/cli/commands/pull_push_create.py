@@ -167,7 +167,6 @@ def fit_warning(ref: str, settings: PoolSettings) -> str | None:
 
 
 def _largest_memory() -> tuple[int, str]:
-    """Return the memory that a model must fit, and its name."""
     gpus = confirmed_device().gpus
     if gpus:
         return sum(gpu.total_bytes for gpu in gpus), "the graphics memory"

@@ -171,8 +171,6 @@ async def _pool_elsewhere(
 
 @record(frozen=True, slots=True)
 class _Servers:
-    """Makes pools of remote servers."""
-
     settings: Settings
     is_patient: bool
     note: Note

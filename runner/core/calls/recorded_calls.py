@@ -129,7 +129,6 @@ class RecordedCalls:
 
 
 def call_hash(kind: str, request: str) -> str:
-    """Return the key of a call in the ledger."""
     return hashlib.sha256(f"{kind}\n{request}".encode()).hexdigest()
 
 

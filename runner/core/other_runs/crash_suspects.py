@@ -130,7 +130,6 @@ class CrashSuspects:
             self._n_kills = await self._ledger.ask(self._kills)
 
     def _kills(self) -> int:
-        """Return how many runs were killed from outside."""
         rows = RunStore(self._ledger).running_without_attempts(time.time() - KILLS_COUNT_FOR_S)
         return sum(row.run != self._run and run_status(row, self._ledger) == DIED for row in rows)
 

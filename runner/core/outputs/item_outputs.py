@@ -134,7 +134,6 @@ class ItemOutputs:
             self._stats.wrote(str(path))
 
     def record_written(self) -> None:
-        """Record what was written, as its entry is."""
         for row in self._unrecorded.values():
             self._index.record_written(row, self._stats.run)
         self._unrecorded.clear()

@@ -136,8 +136,6 @@ class OutdatedOutput:
 
 @record(frozen=True, slots=True)
 class _KnownScope:
-    """A scope of the pipeline."""
-
     step: str
     """Without the steps that lead to the pipeline."""
     node: str

@@ -62,8 +62,6 @@ def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:
 
 
 class RunReviews:
-    """The reviews of one run or plan. They belong to its event loop."""
-
     def __init__(self, ledger: Ledger, bound: BoundPlan, mode: ReviewMode = "ask") -> None:
         """Where the ledger is only read, nothing is asked and nothing is closed."""
         self._bound = bound

@@ -93,7 +93,6 @@ class Writer:
             loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Have what is queued committed at once."""
         with self._wake:
             self._flushing = None
             if self._pending or self._waiters:

@@ -128,7 +128,6 @@ class Subject:
 
     @property
     def objects(self) -> set[str]:
-        """The objects of the ledger with its texts."""
         texts = (*self.sources, self.prompt_text)
         return {text.text_object for text in texts if text is not None and text.text_object}
 
