@@ -22,6 +22,7 @@ CHATML = (
     "<|im_start|>assistant\nA model.<|im_end|>\n<|im_start|>user\nWhich?<|im_end|>\n"
     "<|im_start|>assistant\n"
 )
+GO = "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n"
 ALPACA = (
     "Be brief.\n\n### Instruction:\nWho?\n\n### Response:\nA model.\n\n"
     "### Instruction:\nWhich?\n\n### Response:\n"
@@ -66,7 +67,7 @@ def test_a_go_template_is_rendered_as_its_family(name: str, expected: str) -> No
     [
         ("{{ .Prompt }}", "Be brief.\n\nWho?\n\nA model.\n\nWhich?"),
         ("{{ .System }} {{ .Prompt }}", "Be brief.\n\nWho?\n\nA model.\n\nWhich?"),
-        (insert_form("<P>", "<S>", "<M>", "{{ range .Messages }}<|im_start|>{{ end }}"), CHATML),
+        (insert_form("<P>", "<S>", "<M>", GO), CHATML),
         (insert_form("<P>", "<S>", "<M>", "{% for m in messages %}({{ m.content }}){% endfor %}"),
          "(Be brief.)(Who?)(A model.)(Which?)"),
     ],
@@ -77,7 +78,7 @@ def test_the_prompt_alone_and_what_show_prints_for_editors_are_taken(
     assert prompt(ChatTemplate(jinja_template(go), bos="", eos="")) == expected
 
 
-GO, JINJA, UNKNOWN = "{{ .Prompt }}<|im_start|>", "{{ messages }}", "Q: {{ .Prompt }} A:"
+JINJA, UNKNOWN = "{{ messages }}", "Q: {{ .Prompt }} A:"
 
 
 def test_the_files_template_serves_where_the_packages_is_gos() -> None:
@@ -88,12 +89,56 @@ def test_the_files_template_serves_where_the_packages_is_gos() -> None:
     with pytest.raises(BadRequest) as refusal:
         served_template(UNKNOWN, None)
     assert str(refusal.value) == (
-        "the chat template is written in Go's language, and of no family that is known here "
-        "(phi4, chatml, mistral-v7, llama2, mistral, command-r, phi3, zephyr, gemma, openchat, "
-        "vicuna, deepseek-coder, alpaca, solar, llama3, llama4, deepseek, granite, exaone). "
-        "Write it in Jinja, as Hugging Face's models have it; without one, the model's file's "
-        "own is used."
+        "the chat template is written in Go's language, and says something else than the families "
+        "that are known here (phi4, chatml, mistral, mistral-v7, llama2, command-r, phi3, zephyr, "
+        "gemma, openchat, vicuna, alpaca, deepseek-coder, solar, llama3, llama4, deepseek, "
+        "granite, exaone). Write it in Jinja, as Hugging Face's models have it; without one, the "
+        "model's file's own is used."
     )
+
+
+# `@` stands for the turns of ChatML, as the shortest template has them.
+@pytest.mark.parametrize(
+    "go",
+    [
+        "<|begin_of_text|>@{{ .Response }}",
+        "{{ if .Tools }}Tools: {{ .Tools }}{{ end }}@",
+        "{{ if or .System .Tools }}<|im_start|>system {{ .System }}{{ with .Tools }}You have tools."
+        "{{ end }}<|im_end|>{{ end }}@",
+        "@{{ if and $.IsThinkSet (not $.Think) }}<think></think>{{ end }}",
+        '{{ range $i, $_ := .Messages }}{{ if eq .Role "tool" }}Result:{{ end }}{{ end }}@',
+        "{{ range $i, $_ := .Tools }}Tool {{ $i }}{{ end }}@",
+        "{{- /* Not written. */ -}}{{ $last := 1 }}@{{ if false }}never{{ end }}",
+        '{{ print "<|im_start|>system\\n" .System "<|im_end|>" }}@',
+    ],
+)
+def test_what_only_tools_and_reasoning_write_is_no_text_of_a_template(go: str) -> None:
+    assert jinja_template(go.replace("@", GO)) == jinja_template(GO)
+
+
+@pytest.mark.parametrize(
+    "go",
+    [
+        "{{ .Prompt }} and say nothing of <|im_start|>",
+        "{{ .Prompt }}<|im_start|>user<|im_end|><|im_start|>assistant",
+        "<|im_start|>user {{ .Prompt }}<|eot|><|im_start|>assistant",
+        "Be kind. @",
+        "@Arr,",
+        "<|im_start|>system\nBe kind.<|im_end|>@",
+        "{{ if .System }}{{ .System }}{{ else }}Be kind.{{ end }}@",
+        "{{ if not .Tools }}Be kind.{{ end }}@",
+        "{{ if .Tools }}{{ else if .System }}Be kind.{{ end }}@",
+        "{{ if or .Tools .Prompt }}Be kind.{{ end }}@",
+        "{{ if and true (or .Tools .Prompt) }}Be kind.{{ end }}@",
+        '{{ if ne .Role "tool" }}Be kind.{{ end }}@',
+        '{{ $s := "Be kind." }}{{ $s }}@',
+        "{{ `Be kind.` }}@",
+        "{{ end }}{{ else }}Be kind.{{ if " + "(" * 9999 + " }}@",
+    ],
+)
+def test_a_go_template_whose_text_its_family_would_lose_is_refused(go: str) -> None:
+    with pytest.raises(BadRequest, match="something else than the families"):
+        jinja_template(go.replace("@", GO))
 
 
 @pytest.mark.parametrize(

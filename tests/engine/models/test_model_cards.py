@@ -149,7 +149,8 @@ def test_a_manifest_of_ollamas_registry_is_read(finder: ModelFinder, tmp_path: P
     ]
     with pytest.raises(RecipeRefused, match="template error: the chat template is written in Go"):
         create_model(finder.store, finder, replace(again, template=f"{again.template}!"), print)
-    by_family = replace(again, template="{{ .Prompt }}<|im_start|>")
+    chatml = "{{ range .Messages }}<|im_start|>{{ .Role }} {{ .Content }}<|im_end|>{{ end }}"
+    by_family = replace(again, template=f"{chatml}<|im_start|>assistant")
     create_model(finder.store, finder, by_family, lambda _: None)
     assert describe_model(finder, "again").template == CHATML
 
