@@ -7,11 +7,7 @@ import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-
-# What a process that is killed may have done without an entry: items are recorded in groups, and
-# some are in flight.
-GRACE_S = 5.0
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +39,13 @@ class Kill:
 
     at: float
     pid: int
+    recorded: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """(pipeline, path) → when the ledger's entry of then was made: that must not be done again."""
+
+    def ended(self, mark: Mark) -> bool:
+        """Return whether the process died of it with this work in its hands."""
+        at = self.recorded.get((mark.pipeline, mark.path), 0.0)
+        return self.pid == mark.pid and mark.at <= self.at and at < mark.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ class Verdict:
     arrived: int
     done: int
     quarantined: int
-    repeated: tuple[Mark, ...]
-    """Worked on again although nothing had ended the first time in its middle."""
+    repeated: tuple[tuple[Mark, Mark], ...]
+    """Worked on, and again although nothing had ended the first time in its middle."""
     again: int
     """Worked on again because the process was killed in the middle of it."""
     lost: tuple[Arrival, ...]
@@ -113,22 +116,22 @@ def verdict(
     )  # fmt: skip
 
 
-def _twice(marks: Sequence[Mark], kills: Iterable[Kill]) -> tuple[tuple[Mark, ...], int]:
+def _twice(
+    marks: Sequence[Mark], kills: Iterable[Kill]
+) -> tuple[tuple[tuple[Mark, Mark], ...], int]:
     """Return what was worked on once more for no reason, and how often there was one."""
-    killed: dict[int, list[float]] = defaultdict(list)
-    for kill in kills:
-        killed[kill.pid].append(kill.at)
+    killed = [*kills]
     by_version: dict[tuple[str, str, str], list[Mark]] = defaultdict(list)
     for mark in marks:
         by_version[mark.pipeline, mark.path, mark.sha256].append(mark)
-    repeated: list[Mark] = []
+    repeated: list[tuple[Mark, Mark]] = []
     again = 0
     for times in by_version.values():
         for before, after in itertools.pairwise(times):
-            if any(0 <= at - before.at <= GRACE_S for at in killed.get(before.pid, ())):
+            if any(kill.ended(before) for kill in killed):
                 again += 1
             else:
-                repeated.append(after)
+                repeated.append((before, after))
     return tuple(repeated), again
 
 

@@ -5,7 +5,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import psutil
 
@@ -13,8 +13,12 @@ from tests.soak.judge import Kill
 
 
 class Killer:
-    def __init__(self, state_dir: str, seed: int) -> None:
+    def __init__(
+        self, state_dir: str, seed: int, recorded: Callable[[], dict[tuple[str, str], float]]
+    ) -> None:
+        """`recorded`: returns what the ledger has now, as `Kill` does."""
         self._state_dir = state_dir
+        self._recorded = recorded
         self._random = random.Random(seed)
         self.kills: list[Kill] = []
         self.n_killed: Counter[str] = Counter()
@@ -32,7 +36,9 @@ class Killer:
         with contextlib.suppress(psutil.Error):
             pids = [process.pid, *(child.pid for child in process.children(recursive=True))]
             process.kill()
-            self.kills += [Kill(time.time(), pid) for pid in pids]
+            psutil.wait_procs([process], timeout=10)
+            at, recorded = time.time(), self._recorded()
+            self.kills += [Kill(at, pid, recorded) for pid in pids]
             self.n_killed[role] += 1
 
     @property

@@ -84,12 +84,12 @@ class Told:
     verdict: Verdict
     table: str
     missing: tuple[str, ...]
-    """The first of what was lost or repeated, in words."""
+    """The first of what was lost or repeated, and who was killed, in words."""
 
 
 async def soak(world: World, plan: Plan) -> Told:
     arrivals = Arrivals([(world.folders[name], n) for name, n in plan.weights.items()], plan.seed)
-    killer = Killer(world.state_dir, plan.seed)
+    killer = Killer(world.state_dir, plan.seed, world.recorded)
     ended, by_hand, calls = asyncio.Event(), Counter[int](), Calls()
     supervisor = asyncio.create_task(world.supervise(ended))
     try:
@@ -118,8 +118,11 @@ async def soak(world: World, plan: Plan) -> Told:
         "temporary files left": str(len(world.leftovers())),
         "stopped within": f"{stop_s:.1f} s",
     }
-    wrong = [f"lost: {one}" for one in said.lost] + [f"repeated: {one}" for one in said.repeated]
-    return Told(said, table(said, more), tuple(wrong[:20]))
+    wrong = [f"lost: {one}" for one in said.lost]
+    wrong += [f"repeated: {one} after {before}" for before, one in said.repeated]
+    if said.repeated:
+        wrong += [f"killed: {kill.pid} at {kill.at}" for kill in killer.kills]
+    return Told(said, table(said, more), tuple(wrong[:60]))
 
 
 async def _bad_times(

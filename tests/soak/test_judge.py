@@ -1,6 +1,6 @@
 """The judge is judged first: it finds what is lost, torn or repeated, and excuses no more."""
 
-from tests.soak.judge import GRACE_S, Arrival, Kill, Mark, Verdict, table, verdict
+from tests.soak.judge import Arrival, Kill, Mark, Verdict, table, verdict
 
 A = Arrival("p", "a.txt", "one", at=10.0)
 MARK = Mark(at=12.0, pid=7, pipeline="p", path="a.txt", sha256="one")
@@ -38,12 +38,13 @@ def test_what_is_done_lost_quarantined_and_repeated() -> None:
     said = judged(at(11.0, sha256="draft"), MARK)
     assert (said.repeated, said.superseded) == ((), 1)
     said = judged(MARK, AGAIN)
-    assert (said.repeated, said.is_good) == ((AGAIN,), False)
+    assert (said.repeated, said.is_good) == (((MARK, AGAIN),), False)
     assert "| repeated | 1 |" in table(said, {"killed": "1 run"})
 
 
 def test_only_a_kill_in_its_middle_excuses_a_repetition() -> None:
     said = judged(MARK, AGAIN, kills=(Kill(12.5, 7),))
     assert (said.repeated, said.again) == ((), 1)
-    for kill in (Kill(12.5, 9), Kill(12.0 + GRACE_S + 0.1, 7), Kill(11.9, 7)):
+    recorded = {("p", "a.txt"): 12.1}
+    for kill in (Kill(12.5, 9), Kill(12.5, 7, recorded), Kill(11.9, 7)):
         assert len(judged(MARK, AGAIN, kills=(kill,)).repeated) == 1

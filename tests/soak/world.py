@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
+from paddock.runner.ledger.entries import Entry
 from tests.benchmarks.processes import free_port
 from tests.soak.arrivals import Folder
 from tests.soak.judge import Kill, Mark
@@ -261,7 +262,7 @@ class World:
                 process.kill()
         return left
 
-    def last_words(self, n: int = 3000) -> str:
+    def last_words(self, n: int = 20_000) -> str:
         return self.log.read_text("utf-8", errors="replace")[-n:] if self.log.exists() else ""
 
     # What can be seen from outside
@@ -296,23 +297,27 @@ class World:
 
     def quarantined(self) -> frozenset[tuple[str, str]]:
         """Return the quarantined items, as the ledger has them and hot folders show them."""
+        found = {(name, e.key) for name, e in self._entries() if e.state == "quarantined"}
+        for name, folder in self.folders.items():
+            if folder.is_taken:
+                failed = folder.root / "failed"
+                found |= {(name, file.relative_to(failed).as_posix()) for file in failed.rglob("*")}
+        return frozenset(found)
+
+    def recorded(self) -> dict[tuple[str, str], float]:
+        """Return when the entry of each item was made: (pipeline, path) → Unix time."""
+        return {(name, entry.key): entry.at for name, entry in self._entries()}
+
+    def _entries(self) -> list[tuple[str, Entry]]:
         from paddock.runner.ledger.ledger import Ledger
 
-        found: set[tuple[str, str]] = set()
         with Ledger(self.pipelines / ".paddock", is_readonly=True) as ledger:
-            for name, folder in self.folders.items():
-                for scope in ledger.scopes_of(f"{name}.yaml"):
-                    found |= {
-                        (name, key)
-                        for key, entry in ledger.entries(scope).items()
-                        if entry.state == "quarantined"
-                    }
-                if folder.is_taken:
-                    failed = folder.root / "failed"
-                    found |= {
-                        (name, file.relative_to(failed).as_posix()) for file in failed.rglob("*")
-                    }
-        return frozenset(found)
+            return [
+                (name, entry)
+                for name in self.folders
+                for scope in ledger.scopes_of(f"{name}.yaml")
+                for entry in ledger.entries(scope).values()
+            ]
 
     def memory_mb(self) -> dict[str, float]:
         """Return the private memory of each role, in MB; under `all`, of everything."""
