@@ -13,8 +13,11 @@ from tests.soak.world import World
 
 
 @pytest.mark.may_take(290, "it is the soak test's minute, and the end of what began in it")
-def test_in_a_bad_minute_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
+def test_in_a_bad_minute_nothing_is_lost_and_nothing_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World(tmp_path / "soak")
+    monkeypatch.setenv("PADDOCK_HOME", world.state_dir)  # by which its ledger knows us
     seed(Path(world.state_dir) / "prefect")
     plan = Plan(
         arrive_s=9, files_per_s=4, kill_every_s=3, quiet_s=120,
