@@ -16,7 +16,6 @@ import pytest
 from tests.benchmarks import (
     arena,
     chat,
-    contenders,
     device_rows,
     embed,
     harness,
@@ -26,10 +25,6 @@ from tests.benchmarks import (
     raw,
     runner,
 )
-from tests.benchmarks.arena import Contest, Failed
-from tests.benchmarks.harness import NOTHING, medians
-from tests.benchmarks.loads import Ask
-from tests.benchmarks.setup import Said
 from tests.fakes.tiny import write_llm
 
 HERE = Path(__file__).resolve().parent
@@ -37,20 +32,6 @@ TINY = "--threads 1 --set profile_s=0"
 FEW = f"--only paddock --documents 2 --answer-tokens 4 --words 40 {TINY}"
 # Of no matter what it says: a load takes a sixth of the bundled model's, and each token less.
 ANY = "--model {model}"
-
-
-def test_contenders_take_turns() -> None:
-    turns: list[str] = []
-
-    def contender(name: str, seconds: float) -> float:
-        turns.append(name)
-        return seconds
-
-    found = medians(
-        {"a": lambda number: contender("a", number), "b": lambda _: contender("b", 7.0)}, 3
-    )
-    assert turns == ["a", "b", "a", "b", "a", "b"]
-    assert found == {"a": 1, "b": 7.0}
 
 
 def test_the_runners_own_cost_is_told_first_again_and_with_one_edited(tmp_path: Path) -> None:
@@ -127,63 +108,7 @@ def test_the_graphics_command_runs_on_a_processor(tmp_path: Path) -> None:
     assert "| placed | all " in done.stdout
 
 
-def test_the_graphics_command_finds_the_house_where_nothing_is_installed() -> None:
-    code = (
-        "import sys; sys.path = [path for path in sys.path if '__editable__' not in path]; "
-        f"sys.path.insert(0, {str(HERE)!r}); import gpu; gpu.make_importable(); "
-        "import paddock.engine.backends.local; print(paddock.engine.backends.local.__file__)"
-    )
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], text=True, capture_output=True, env=env, check=True
-    )
-    found = Path(done.stdout.strip())
-    assert found.parts[-4:] == ("paddock", "engine", "backends", "local.py")
-    assert "__editable__" not in found.parts[-5]
-    assert not found.exists(), "the links are gone again, and the clone is as it was"
-
-
 # Parts
-
-
-def test_the_job_is_compared_with_the_best_peer_and_failures_have_their_row() -> None:
-    def turn(seconds: float, text: str) -> job.Turn:
-        asks = [Ask("", "a document", 9)]
-        return job.Turn(seconds, asks, [Said(text, 650, 50)], [text], 10**8)
-
-    found: Contest[job.Turn] = Contest(
-        {
-            "paddock": [turn(2.0, "Yes.")],
-            "slow": [turn(4.0, "Yes.")],
-            "fast": [turn(1.0, "No.")],
-            contenders.DEFAULTS.name: [turn(5.0, "Yes.")],
-            "broken": [Failed("HTTP 500")],
-        }
-    )
-    lines = job.report("a", found, [90.0]).replace(NOTHING, "-").splitlines()
-    assert lines[2:] == [
-        "| paddock | 30.0 | 30.0 to 30.0 | 0.50 | 2.50 | 650 | 50.0 | 100% | 100 |",
-        "| slow | 15.0 | 15.0 to 15.0 | 0.25 | 1.25 | 650 | 50.0 | 100% | 100 |",
-        "| fast | 60.0 | 60.0 to 60.0 | 1.00 | 5.00 | 650 | 50.0 | 0% | 100 |",
-        "| llama-server defaults | 12.0 | 12.0 to 12.0 | 0.20 | 1.00 | 650 | 50.0 | 100% | 100 |",
-        "| broken | failed (HTTP 500) | - | - | - | - | - | - | - |",
-        "| llama-batched-bench (the limit) | 90.0 | 90.0 to 90.0 | 1.50 | 7.50 | - | - | - | - |",
-    ]
-
-
-def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() -> None:
-    rows = [
-        device_rows.Row("speed", {"other": 100.0, "paddock": 150.0}, True),
-        device_rows.Row("wait", {"paddock": 150.0, "other": 300.0}, False),
-        device_rows.Row("job: not done within 9 s", {}),
-    ]
-    assert device_rows.report(rows).replace(NOTHING, "-").splitlines() == [
-        "|  | paddock | other | to the best peer |",
-        "|---|--:|--:|--:|",
-        "| speed | 150 | 100 | 1.50 |",
-        "| wait | 150 | 300 | 2.00 |",
-        "| job: not done within 9 s | - | - | - |",
-    ]
 
 
 @pytest.mark.parametrize(
