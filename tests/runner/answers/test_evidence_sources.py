@@ -137,33 +137,6 @@ def test_a_text_that_takes_too_long_fails_its_item_with_a_sentence(tmp_path: Pat
     )
 
 
-def test_a_search_ends_with_what_waits_for_it(tmp_path: Path) -> None:
-    """Ctrl-C cancels the step; a thread that searched would go on, and the run with it."""
-
-    async def cancelled(readers: ReaderPool, finder: EvidenceFinder) -> None:
-        begun = asyncio.Event()
-        loop, submit = asyncio.get_running_loop(), readers.submit
-
-        def noted(request: Any, is_unwanted: Any, is_begun: Any) -> Any:
-            def both() -> None:
-                is_begun()
-                loop.call_soon_threadsafe(begun.set)
-
-            return submit(request, is_unwanted, both)
-
-        readers.submit = noted  # type: ignore[method-assign,assignment]
-        searching = asyncio.ensure_future(finder.evidence({"price": 84.0}))
-        await begun.wait()
-        searching.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await searching
-
-    both, readers = in_processes(tmp_path, ReaderLimits(timeout_s=0))
-    with closing(readers):
-        finder = EvidenceFinder(SCHEMA, (), sources([LONG * 20]), both)
-        asyncio.run(cancelled(readers, finder))
-
-
 def test_a_text_has_the_name_of_its_expression() -> None:
     assert sources("words") == (EvidenceSource("doc.x", "words"),)
 

@@ -1,6 +1,5 @@
 """Calibration: people's decisions make of a probability the share that was right."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.system.item_samples import share_interval
-from paddock.runner.bind.answer_names import review_names
 from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
     CalibrationKey,
@@ -20,7 +18,6 @@ from paddock.runner.calibration.confidence_calibration import (
     StepCalibration,
     calibrated,
     calibrations_of,
-    key_of,
     reviewed_fields,
     start_text,
 )
@@ -37,12 +34,6 @@ from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.runner.review.decisions import LedgerReviews
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.35, 0.6, 0.9, 1.0]), st.booleans()))
-
-
-def loss(values: list[float], reviewed: list[Reviewed]) -> float:
-    return sum(
-        (value - is_right) ** 2 for value, (_, is_right) in zip(values, reviewed, strict=True)
-    )
 
 
 def value_at(line: Calibration, raw: float) -> float:
@@ -63,28 +54,6 @@ def test_the_line_rises_and_keeps_the_number_of_right_ones(few: list[Reviewed]) 
     assert sum(shares) == pytest.approx(n_right, abs=0.01 * LEAST_DECISIONS)
     finer = [share for step in range(201) if (share := line.of(step / 200)) is not None]
     assert finer == sorted(finer)
-
-
-@given(PAIRS.filter(lambda pairs: 0 < len(pairs) <= 6))
-def test_no_rising_line_is_nearer_to_what_was_right(few: list[Reviewed]) -> None:
-    reviewed = few * LEAST_DECISIONS
-    line = fit(reviewed)
-    own = loss([value_at(line, raw) for raw, _ in reviewed], reviewed)
-    places = sorted({raw for raw, _ in reviewed})
-    shares = [0, 0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1]
-    for rising in itertools.combinations_with_replacement(shares, len(places)):
-        share_at = dict(zip(places, rising, strict=True))
-        nearest = loss([share_at[raw] for raw, _ in reviewed], reviewed)
-        assert own <= nearest + 1e-3 * LEAST_DECISIONS
-
-
-def test_nothing_is_said_of_what_was_not_reviewed() -> None:
-    wrong = [(0.9 + number / 1000, False) for number in range(50)]
-    line = fit(wrong)
-    assert [line.of(raw) for raw in (0.0, 0.5, 0.899, 0.95, 0.99, 1.0)] == [None] * 6
-    assert [line.of(raw) for raw in (0.9, 0.9205, 0.949)] == [0.0] * 3
-    with_right = fit([*wrong, *[(1.0, True)] * 30])
-    assert [with_right.of(raw) for raw in (0.949, 0.97, 0.99, 1.0)] == [0.0, None, None, 1.0]
 
 
 def test_a_reliability_table_has_ten_bins() -> None:
@@ -245,34 +214,6 @@ def test_a_rejection_counts_for_the_fields_that_it_names(
     assert [(field.name, field.is_right) for field in found] == [(name, False) for name in wrong]
 
 
-ODD_NAMES = ["raw", "is_calibrated", "p", "min", "mean", "missing", "fields", "second", "match",
-             "a.b", "a b", "", "0", "items", "total: net", "ü"]  # fmt: skip
-
-
-def test_fields_may_have_any_name() -> None:
-    answer: dict[str, Any] = {name: number for number, name in enumerate(ODD_NAMES)}
-    answer |= {"all": {"raw": 1, "p": 2, "is_calibrated": False}}
-    sure: Any = mirror(**dict.fromkeys(ODD_NAMES, 0.9))
-    sure["all"] = mirror(raw=0.9, p=0.9, is_calibrated=0.9)
-    accepted = [decided(answer, sure, "accepted")] * LEAST_DECISIONS
-    ((key, found),) = calibrations_of(accepted).items()
-    assert key == key_of(accepted[0])
-    line = found.calibration()
-    assert line is not None
-    made = calibrated(sure, line)
-    assert [field["p"] for name, field in made.items() if name != "all"] == [1.0] * len(ODD_NAMES)
-    assert [field["is_calibrated"] for field in made["all"].values()] == [True] * 3
-    names = review_names({"output": answer, "confidence": sure})
-    assert names["confidence"]["min"] == names["confidence"]["mean"] == pytest.approx(0.9)
-    assert names["confidence"]["fields"]["min"]["p"] == 0.9
-    rejected = decided(answer, sure, "rejected", reason="a.b, total: net, a b: wrong")
-    assert [field.name for field in reviewed_fields(rejected)] == [
-        ("a.b",),
-        ("a b",),
-        ("total: net",),
-    ]
-
-
 def test_another_prompt_or_schema_begins_another_table() -> None:
     def review_of(prompt: str, schema: str, at: float) -> Review:
         review: Review = decided({"total": 1}, mirror(total=0.9), "accepted")
@@ -313,13 +254,6 @@ def test_a_calibrated_confidence_keeps_what_the_model_had() -> None:
     assert found["number"] == {**confidence["number"], **expected}
     assert (found["lines"], found["none"]) == (confidence["lines"], [])
     assert calibrated(None, line) is None
-
-
-def test_few_decisions_make_neither_a_bin_nor_a_share() -> None:
-    line = fit([*[(0.55, True)] * 9, *[(0.95, True)] * 10])
-    assert (line.of(0.55), line.of(0.95)) == (None, 1.0)
-    one_right = fit([*[(0.91, False)] * 50, (0.93, True)])
-    assert one_right.of(0.93) == pytest.approx(1 / 51, abs=1e-4), "one decision is no certainty"
 
 
 @given(PAIRS.filter(bool), st.floats(0, 1))

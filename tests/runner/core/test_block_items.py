@@ -101,84 +101,6 @@ def test_where_leaves_items_out_before_anything_is_done_with_them(tmp_path: Path
     assert outputs(world) == ["2.txt", "3.txt"]
 
 
-def test_what_where_no_longer_takes_is_kept_and_told_and_removed_by_prune(tmp_path: Path) -> None:
-    world = World(tmp_path, CHOSEN, n_documents=3)
-    world.run()
-    world.edit("doc.stem | int >= inputs.least", "doc.stem | int > inputs.least")
-    assert reasons(world.plan()) == {"0.txt": "left out by `where`"}
-    assert states(world.plan()) == {"0.txt": "deleted"}, "and no other one is stale"
-    report = world.run()
-    assert (report.counts["deleted"], report.counts["fresh"]) == (1, 2)
-    assert report.notes == (
-        "kept, though `where` leaves out what they were made of: out/0.txt (`--prune` removes)",
-    )
-    assert outputs(world) == ["0.txt", "1.txt", "2.txt"]
-    assert not world.plan().has_work
-    world.run(prune=True)
-    assert outputs(world) == ["1.txt", "2.txt"]
-    world.edit("doc.stem | int > inputs.least", "doc.stem | int >= inputs.least")
-    assert world.run().counts == {"stale": 1, "fresh": 2}
-    assert outputs(world) == ["0.txt", "1.txt", "2.txt"]
-
-
-def test_no_watch_removes_what_where_leaves_out(tmp_path: Path) -> None:
-    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + CHOSEN, n_documents=3)
-    world.run()
-    world.edit(">= inputs", "> inputs")
-    world.run()
-    assert outputs(world) == ["0.txt", "1.txt", "2.txt"]
-
-
-def test_a_where_that_fails_names_the_item(tmp_path: Path) -> None:
-    world = World(tmp_path, CHOSEN.replace("doc.stem | int", "(doc.stem + 1)"), n_documents=2)
-    report = world.run()
-    assert report.status == "failed"
-    assert "`where` of block 'each', number 1 ('" in str(report.message)
-
-
-NESTED = """\
-inputs: {given: 1, rows: {type: json, default: [{id: a, n: [1, 2, 3]}]}}
-steps:
-  - id: outer
-    for_each: row in inputs.rows
-    key: row.id
-    do:
-      - id: inner
-        for_each: n in row.n
-        do: [{id: made, uses: prompt, with: {template: "{{ n }}"}}]
-        returns: n
-      - {uses: prompt, with: {template: "{{ steps.inner.results }} {{ steps.inner.skipped }}"}}
-returns: {all: steps.outer.results}
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("in row.n", "in row.n + [inputs.given]"),
-        ("in row.n", "in row.n\n        where: n == inputs.given"),
-        ("in row.n", "in row.n\n        if: inputs.given == 1"),
-        ("in row.n", "in row.n\n        key: (n + inputs.given) | string"),
-        ("returns: n", "returns: n + inputs.given"),
-        ("returns: n", "returns: {deep: [n, inputs.given]}"),
-        ('"{{ n }}"}', '"{{ n }}"}, if: n == inputs.given'),
-    ],
-)
-def test_what_a_nested_block_reads_from_outside_counts_for_the_item_around_it(
-    tmp_path: Path, old: str, new: str
-) -> None:
-    world = World(tmp_path, NESTED)
-    world.run()
-    assert not world.plan({"given": 2}).has_work
-    world.edit(old, new)
-    world.run()
-    assert not world.plan().has_work
-    assert reasons(world.plan({"given": 2}), "outer") == {"a": "value changed: inputs.given"}
-    found = world.run({"given": 2}).returns
-    again = World(tmp_path / "again", world.file.read_text())
-    assert found == again.run({"given": 2}).returns
-
-
 LOOP = """\
 steps:
   - {id: docs, uses: files.scan, with: {root: inbox}}
@@ -194,12 +116,6 @@ steps:
     returns: [steps.told.text, "steps.within.results | map(attribute='text') | list"]
 returns: {told: steps.each.results}
 """
-
-
-def test_loop_is_the_place_in_the_list_as_in_jinja(tmp_path: Path) -> None:
-    world = World(tmp_path, LOOP, {"inbox/9.txt": "Left out."}, n_documents=2)
-    within = ["0False", "1True"]
-    assert world.run().returns == {"told": [["1 of 2", within], ["2 of 2", within]]}
 
 
 def test_an_item_is_done_again_where_its_place_changes_and_it_reads_it(tmp_path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
 from paddock.engine.request import ChatRequest
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, each_document, states
+from tests.runner.world import World, each_document
 
 NESTED = """\
 inputs:
@@ -24,15 +22,6 @@ inputs:
     returns: {n: steps.colours.results | length, failed: steps.colours.failed}
 returns: steps.each.results
 """)
-
-
-def test_who_asks_for_an_item_means_all_that_is_within_it(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED, n_documents=3)
-    report = world.run(only=["1.txt"])
-    assert (report.status, report.calls) == ("completed", 2)
-    assert states(report, "colours") == dict.fromkeys(("1.txt/red", "1.txt/blue"), "new")
-    assert world.output("1.txt").count(";") == 1
-    assert world.run().calls == 4
 
 
 def test_an_inner_failure_is_tried_again_when_asked_for(tmp_path: Path) -> None:
@@ -75,36 +64,6 @@ def test_what_reads_a_skipped_step_is_skipped_and_what_asks_is_not(tmp_path: Pat
     assert world.run({"wanted": True}).returns == {
         "a": "A", "c": "skipped: False, False", "d": "D", "e": "A", "f": "A"
     }  # fmt: skip
-
-
-LETTERS = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - id: text
-        uses: files.read
-        if: doc.relpath != 'left.txt'
-        with: {path: "{{ doc.path }}"}
-      - id: long
-        uses: prompt
-        if: steps.text.text | length > 4
-        with: {template: "{{ steps.text.text }}"}
-returns: {counts: steps.each.counts, results: steps.each.results}
-"""
-
-
-def test_an_item_is_skipped_only_if_none_of_its_steps_ran(tmp_path: Path) -> None:
-    world = World(tmp_path, LETTERS)
-    for name, text in (("long", "A letter."), ("short", "Note"), ("left", "A draft.")):
-        world.write(f"inbox/{name}.txt", text)
-    report = world.run()
-    assert states(report) == {"long.txt": "new", "short.txt": "new", "left.txt": "skipped"}
-    assert report.counts == {"new": 2, "skipped": 1}
-    assert report.returns["results"] == [{"text": "A letter."}]
-    again = world.run()
-    assert again.counts == {"fresh": 3} and again.returns["results"] == [{"text": "A letter."}]
 
 
 OFFERS = each_document("""\
@@ -172,22 +131,6 @@ def test_max_parallel_bounds_what_is_in_flight(tmp_path: Path) -> None:
     assert world.pool.n_running_most > 6
 
 
-def test_items_in_flight_follow_the_places_of_their_model(tmp_path: Path) -> None:
-    world = World(tmp_path, n_documents=70)
-    pool = FakePool(delay_s=1.0)  # in which a busy machine begins 37 items, too
-
-    def opened(request: ChatRequest) -> str:
-        pool.n_parallel = 24
-        return "A summary."
-
-    pool.answer = opened
-    world.run(pool=pool)
-    assert 36 < pool.n_running_most <= 48, "twice its places, once the first item has opened it"
-    world.edit("Sum up:", "Again:")
-    world.run(pool=FakePool(delay_s=0.02, n_parallel=2))
-    assert world.pool.n_running_most <= 16, "a pool with few is not flooded"
-
-
 def test_a_time_limit_holds_for_steps_without_a_model(tmp_path: Path) -> None:
     world = World(tmp_path, OFFERS)
     world.edit(
@@ -239,13 +182,3 @@ def test_an_observer_is_told_everything_in_order(tmp_path: Path) -> None:
         ("item", "report", "", "done", None),
         ("ended",),
     ]
-
-
-@pytest.mark.parametrize("text", ["steps: []", "steps:\n  - {id: a, uses: files.scan}"])
-def test_a_faulty_pipeline_is_refused_before_a_ledger_is_made(tmp_path: Path, text: str) -> None:
-    from paddock.pipelines.errors import PipelineError
-
-    world = World(tmp_path, text)
-    with pytest.raises(PipelineError):
-        world.run()
-    assert not (tmp_path / ".paddock").exists()

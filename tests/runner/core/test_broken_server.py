@@ -132,14 +132,6 @@ def test_what_a_server_refuses_of_a_document_quarantines_that_one(
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 6
 
 
-def test_a_broken_server_is_left_to_the_others(tmp_path: Path) -> None:
-    documents(tmp_path, 8)
-    with serving(lambda _: (404, {"error": "no such path"})) as broken, serving(answers) as other:
-        report = ran(tmp_path, LABELS, broken.url, other.url)
-    assert report.status == "completed"
-    assert any("the others go on" in note for note in report.notes)
-
-
 HERE = LABELS.replace(", ctx: 8k, pool: {url: URLS}", "")
 
 
@@ -168,15 +160,3 @@ def test_a_model_here_that_refuses_every_document_stops_the_run(tmp_path: Path) 
     neutral = [request for request in pool.chats if request.messages[-1].content == NEUTRAL_TEXT]
     assert len(neutral) == 1
     assert (tmp_path / "out.csv").read_bytes() == before
-
-
-def test_what_a_model_here_refuses_of_one_document_alone_is_quarantined(tmp_path: Path) -> None:
-    def answer(request: ChatRequest) -> str:
-        if "Document 3" in request.messages[-1].content:
-            raise BadRequest("the template raised: no threes")
-        return "OK"
-
-    documents(tmp_path, 8)
-    report = refused_by(FakePool(answer=answer), tmp_path)
-    assert report.status == "quarantined"
-    assert [item.key for item in report.items if item.state == "quarantined"] == ["3.txt"]

@@ -272,14 +272,6 @@ def test_equal_prompts_in_flight_together_are_asked_once(tmp_path: Path) -> None
     assert len({world.output(f"{number}.txt") for number in range(6)}) == 1
 
 
-async def test_a_call_that_has_just_ended_is_known_before_its_commit(tmp_path: Path) -> None:
-    pool = FakePool()
-    with ledger_pools(tmp_path, pool, 3) as pools:
-        for known in pools:
-            await known.chat(REQUEST).reply()
-    assert len(pool.chats) == 1
-
-
 def test_items_that_wait_for_a_call_that_fails_ask_themselves(tmp_path: Path) -> None:
     world = World(tmp_path, SUMMARIES)
     _equal_documents(world, 6)
@@ -338,20 +330,6 @@ async def test_a_stream_that_is_left_or_cancelled_keeps_no_equal_call_waiting(
         if not is_kept:
             chunks = None
         assert "Is it?" in (await asyncio.wait_for(second.reply(), 60)).text
-
-
-@pytest.mark.parametrize("has_begun", [True, False])
-async def test_a_stream_that_is_cancelled_does_not_wait_for_its_pool(
-    tmp_path: Path, has_begun: bool
-) -> None:
-    pool = Beginning(delay_s=3600)
-    with equal_calls(tmp_path, pool, 1) as (stream,):
-        if has_begun:
-            reply = asyncio.create_task(stream.reply())
-            await pool.begun.acquire()
-        stream.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await (reply if has_begun else stream.reply())
 
 
 @pytest.mark.parametrize("n_cancelled", [1, 2, 5])

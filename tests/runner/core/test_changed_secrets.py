@@ -131,29 +131,6 @@ def rows(world: World) -> list[tuple[str, str]]:
         return ledger.execute("select parts, hash from items order by key").fetchall()
 
 
-def as_before(world: World) -> None:
-    """Make the entries those of a Paddock that knew nothing of secrets."""
-    with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as ledger, ledger:
-        for key, text in ledger.execute("select key, parts from items").fetchall():
-            parts = {n: v for n, v in json.loads(text).items() if not v.startswith("hmac:")}
-            old = json.dumps(parts, separators=(",", ":"))
-            hash_ = hashlib.sha256(old.encode()).hexdigest()
-            ledger.execute("update items set parts = ?, hash = ? where key = ?", (old, hash_, key))
-
-
-def test_items_of_before_stay_and_take_the_value_of_the_next_run_for_theirs(
-    world: World, pin: Callable[[str], None]
-) -> None:
-    done(world)
-    as_before(world)
-    assert set(done(world).counts) == {"fresh"}
-    pin("second-pin")
-    assert set(done(world).counts) == {"stale"}
-    as_before(world)
-    pin("third-pin")
-    assert set(done(world).counts) == {"fresh"}  # what they were made with is not known
-
-
 def test_without_the_key_by_which_it_was_digested_a_secret_counts_as_unchanged(
     world: World, pin: Callable[[str], None]
 ) -> None:

@@ -4,7 +4,6 @@ Which these are after any changes is judged by random histories; here are the wo
 edited, folders that are not there, and what a killed run leaves.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -16,12 +15,10 @@ import pytest
 
 from paddock.engine.system.files import TEMPORARY_SUFFIX
 from paddock.runner.bind.item_paths import paths_depend_on_item_alone
-from paddock.runner.core.outputs.pruning import Pruner
 from paddock.runner.core.traces.reconcile import match_renames
 from paddock.runner.folders.folder_identity import FolderIdentity
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.reasons import Outdated
-from paddock.steps.files import folder_walk
 from tests.forked import ForkServer
 from tests.runner.core.test_interruptions import start
 from tests.runner.world import ReviewedWorld, World, each_document, outputs, reasons, states
@@ -138,14 +135,6 @@ def test_what_someone_edited_is_kept_and_said_so(tmp_path: Path, change: str) ->
     assert world.output("a") == "my own words"
 
 
-def test_names_that_mean_the_same_file_are_one(tmp_path: Path) -> None:
-    world = pages(tmp_path)
-    (tmp_path / "here").symlink_to(tmp_path / "out")
-    world.edit("out/{{ doc.relpath }}", "here/{{ doc.relpath }}")
-    world.run(prune=True)
-    assert outputs(world) == ["INDEX", "a", "b", "c"]
-
-
 MONTHLY = """\
 inputs: {month: {type: str, required: true}, out: {type: dir, default: out}}
 """ + each_document("""\
@@ -195,41 +184,6 @@ def test_a_path_that_names_more_than_its_item_belongs_to_another_report(
     assert paths_depend_on_item_alone(spec, ["out"]) == is_alone
 
 
-PARTS = each_document("""\
-      - id: part
-        uses: pipeline
-        with: {file: part.yaml, inputs: {name: "{{ doc.stem }}", month: MAY}}
-  - id: top
-    uses: pipeline
-    with: {file: part.yaml, inputs: {name: top, month: MAY}}
-""")
-
-
-PART = """\
-inputs: {name: {type: str, required: true}, month: {type: str, required: true}}
-steps:
-  - {id: say, uses: prompt, with: {template: "part {{ inputs.name }}"}}
-  - id: page
-    uses: files.write
-    with: {path: "out/{{ inputs.name }}", text: "{{ steps.say.text }}"}
-returns: steps.say.text
-"""
-
-
-CALL = PARTS[PARTS.index("      - id: part") : PARTS.index("  - id: top")]
-
-
-def test_a_pipeline_that_is_given_more_than_its_item_writes_another_report(tmp_path: Path) -> None:
-    text = "inputs: {month: str}\n" + PARTS.replace("MAY", '"{{ inputs.month }}"')
-    part = PART.replace("out/", "out/{{ inputs.month }}-")
-    world = World(tmp_path, text, {"part.yaml": part, "inbox/a.txt": "one"})
-    world.run({"month": "MAY"})
-    assert world.run({"month": "JUNE"}).outdated == {}
-    world.edit(CALL.replace("MAY", '"{{ inputs.month }}"'), "")
-    assert world.run({"month": "JUNE"}, prune=True).outdated == {}
-    assert outputs(world) == ["JUNE-a", "JUNE-top", "MAY-a", "MAY-top"]
-
-
 def test_a_watch_removes_what_one_item_no_longer_makes_and_asks_before_most_of_them_go(
     tmp_path: Path,
 ) -> None:
@@ -244,31 +198,6 @@ def test_a_watch_removes_what_one_item_no_longer_makes_and_asks_before_most_of_t
     assert outputs(world) == ["INDEX", "b", "c"]
     world.run(prune=True)
     assert outputs(world) == ["INDEX"]
-
-
-def test_an_item_that_waits_for_review_decides_nothing_and_a_rejected_one_does(
-    tmp_path: Path,
-) -> None:
-    world = pages(tmp_path)
-    reviewed = 'prompt: "{{ steps.text.text }}"}, review: {when: "\'doubt\' in text"}}'
-    world.edit('prompt: "{{ steps.text.text }}"}}', reviewed)
-    world.run()
-    world.write("inbox/a", "keep a doubt")
-    report = world.run()
-    assert (report.counts["waiting"], report.outdated) == (1, {})
-    run, changes = why(world, "out/a")
-    assert run != report.run
-    assert changes[0] == (
-        f"it is of an earlier answer: since run '{report.run}' its item waits for review"
-    )
-    assert world.run(prune=True).outdated == {}
-    assert "a" in outputs(world)
-    world.decide("a", "reject", reason="no")
-    report = world.run()
-    assert report.counts["quarantined"] == 1
-    assert report.outdated == {"out/a": Outdated.NOT_MADE}
-    world.run(prune=True)
-    assert "a" not in outputs(world)
 
 
 # --- documents that are renamed
@@ -300,35 +229,6 @@ def test_a_renamed_document_costs_no_call_and_leaves_no_old_output(tmp_path: Pat
 
 async def killed(*_: object) -> None:
     raise RuntimeError("killed")
-
-
-def test_a_run_that_is_killed_after_a_renamed_document_is_done_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = pages(tmp_path)
-    rename(world, "a", "z")
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
-        patched.setattr(Pruner, "handle_gone", killed)
-        world.run()
-    assert {"a", "z"} < {*outputs(world)}
-    report = world.run()
-    assert (outputs(world), states(report)) == (["INDEX", "b", "c", "z"], {})
-    assert world.run().notes == ()
-
-
-@pytest.mark.parametrize("ends", ["fails", "waits"])
-def test_a_renamed_document_that_is_not_done_keeps_its_old_output(
-    tmp_path: Path, ends: str
-) -> None:
-    world = pages(tmp_path)
-    rename(world, "a", "z")
-    if ends == "fails":
-        world.edit("      - {id: kind", BROKEN.replace("'a'", "'z'") + "      - {id: kind")
-    else:
-        prompt = 'with: {prompt: "{{ steps.text.text }}"}'
-        world.edit(prompt, f"{prompt}, review: {{when: doc.name == 'z'}}")
-    assert states(world.run())["z"] == ("quarantined" if ends == "fails" else "waiting")
-    assert "a" in outputs(world)
 
 
 def test_equal_contents_are_told_apart_by_their_file_names() -> None:
@@ -375,17 +275,6 @@ def test_what_was_made_of_a_deleted_document_is_removed_nested_blocks_too(world:
     again = world.run()
     assert "deleted" not in again.counts
     assert again.notes == ()
-
-
-def test_removing_outputs_makes_no_scope_of_a_nested_block_that_never_ran(tmp_path: Path) -> None:
-    world = World(tmp_path, COPIES, n_documents=3)
-    world.edit("      - id: parts\n", '      - id: parts\n        if: doc.stem != "0"\n')
-    world.run()
-    (tmp_path / "inbox/0.txt").unlink()
-    assert world.run().counts["deleted"] == 1
-    with world.ledger() as ledger:
-        rows = ledger.rows("select inputs from scopes where step = 'parts'")
-    assert sorted(json.loads(inputs)[-1] for (inputs,) in rows) == ["1.txt", "2.txt"]
 
 
 def unmounted(world: World) -> Path:
@@ -457,17 +346,6 @@ def test_a_table_of_documents_that_are_all_missing_stays_as_it_was(
     (tmp_path / "inbox/new.txt").unlink()
     world.run(is_confirmed=True)
     assert world.output("ALL.csv").split() == ["file"]
-
-
-def test_without_a_watch_too_and_a_copy_there_is_no_rename(tmp_path: Path) -> None:
-    world = World(
-        tmp_path, COPIES.replace("on:\n  watch: {path: inbox, deletes: prune}\n", ""), n_documents=3
-    )
-    world.run()
-    share = unmounted(world)
-    world.write("inbox/copy.txt", (share / "0.txt").read_text())
-    world.run(prune=True)
-    assert set(ZERO + ONE + TWO) <= set(outputs(world))
 
 
 def test_what_a_person_confirms_is_removed_and_the_folder_is_known_from_then_on(
@@ -579,29 +457,6 @@ def test_without_being_asked_nothing_is_removed(tmp_path: Path, watch: str) -> N
     (tmp_path / "inbox/0.txt").unlink()
     assert world.run().counts["deleted"] == 1
     assert outputs(world) == sorted(ZERO + ONE)
-
-
-def test_what_an_older_paddock_made_of_a_temporary_file_is_kept_until_that_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path, COPIES, n_documents=2)
-    world.write("inbox/#recycle/old.txt", "old")
-    with monkeypatch.context() as older:
-        older.setattr(folder_walk, "is_temporary", lambda name: name.startswith("."))
-        world.run()
-    made = sorted([*ONE, *ZERO, "old-1.md", "old-2.md", "old.md"])
-    assert outputs(world) == made
-    for _ in range(2):
-        report = world.run(prune=True)
-        assert outputs(world) == made
-        [note] = report.notes
-        assert note == (
-            "scans leave out 1 document in 'inbox' with a temporary name. What was made of it is "
-            "kept; if it may go, run it with `--yes`."
-        )
-    (world.folder / "inbox/#recycle/old.txt").unlink()
-    assert world.run().counts["deleted"] == 1
-    assert outputs(world) == sorted([*ONE, *ZERO])
 
 
 # --- what a killed run left half written

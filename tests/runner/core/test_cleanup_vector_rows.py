@@ -1,19 +1,15 @@
 """Rows in stores are outputs like files: fresh, stale, kept, removed, and whole after a kill."""
 
-import json
 import shutil
 import signal
 import subprocess
 import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
-from tests.runner.mounting import run_with_mounts
 from tests.runner.world import World, each_document, reasons, states
 from tests.waiting import until
 
@@ -45,12 +41,6 @@ def rows(world: World, store: str = "index.lance") -> list[dict[str, Any]]:
 
 def texts(world: World, store: str = "index.lance") -> list[str]:
     return [row["text"] for row in rows(world, store)]
-
-
-def forget(world: World, where: str) -> None:
-    import lancedb
-
-    lancedb.connect(world.folder / "index.lance").open_table("rows").delete(where)
 
 
 def test_a_row_says_where_it_comes_from(world: World) -> None:
@@ -85,25 +75,6 @@ def test_a_store_that_is_gone_is_made_again_without_a_model(world: World) -> Non
     assert not states(world.run())
 
 
-def test_rows_that_someone_removed_make_their_own_item_stale(world: World) -> None:
-    world.run()
-    before = texts(world)
-    forget(world, "item = '1.txt' AND index = 0")
-    assert reasons(world.plan()) == {"1.txt": "its rows are missing in the store: index.lance"}
-    world.run()
-    assert texts(world) == before
-
-
-def test_a_plan_does_not_wait_for_the_library(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.run()
-    unusable = ModuleType("lancedb")  # it is there, but whoever needs something of it fails
-    unusable.__spec__ = ModuleSpec("lancedb", None)
-    monkeypatch.setitem(sys.modules, "lancedb", unusable)
-    assert not states(world.plan())
-
-
 def test_what_is_kept_of_deleted_documents_is_told_and_removed_where_that_is_asked(
     world: World,
 ) -> None:
@@ -120,16 +91,6 @@ def test_what_is_kept_of_deleted_documents_is_told_and_removed_where_that_is_ask
         "removed, since what they were made of is gone: 2 rows of 'index.lance'",
     )
     assert world.run(prune=True).notes == ()
-
-
-def test_rows_of_a_block_that_was_renamed_are_not_there_twice(world: World) -> None:
-    world.run()
-    before = texts(world)
-    world.edit("id: each", "id: index")
-    report = world.run()
-    assert report.notes == ("removed, since no step keeps them: 6 rows of 'index.lance'",)
-    assert (world.pool.embeds, texts(world)) == ([], before)
-    assert world.run().notes == ()
 
 
 def test_rows_of_a_document_that_went_while_no_one_ran_after_a_kill_go_as_well(
@@ -229,38 +190,3 @@ def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(tmp_
 
 
 # --- a full disk
-
-FULL = """\
-import json, subprocess, sys
-from pathlib import Path
-from tests.runner.world import World
-
-folder = Path(sys.argv[1])
-store = folder / "index.lance"
-store.mkdir()
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(store)], check=True)
-world = World(folder, (folder / "pipeline.yaml").read_text())
-reports = [world.run().as_json()]
-subprocess.run(["mount", "-o", "remount,size=64m", str(store)], check=True)
-reports += [world.run().as_json() for _ in range(2)]
-from tests.runner.core.test_cleanup_vector_rows import rows
-print(json.dumps([reports, [[row["item"], row["index"]] for row in rows(world)]]))
-"""
-
-
-def test_a_store_on_a_full_disk_has_all_that_was_done_and_goes_on(tmp_path: Path) -> None:
-    World(tmp_path, INDEX.replace("do:", "max_parallel: 2\n    do:", 1), n_documents=60)
-    (first, second, third), found = json.loads(run_with_mounts(FULL, tmp_path))
-    assert first["status"] == "failed"
-    assert first["message"] == (
-        f"the store '{tmp_path}/index.lance' cannot be written: the disk is full. "
-        "Free some space, then "
-        f"run the same command again."
-    )
-    n_done = first["counts"]["new"]
-    assert 0 < n_done < 60
-    assert (second["status"], second["counts"]) == (
-        "completed", {**second["counts"], "fresh": n_done, "new": 60 - n_done},
-    )  # fmt: skip
-    assert third["counts"]["fresh"] == 60
-    assert found == sorted([f"{number}.txt", index] for number in range(60) for index in (0, 1))

@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,16 +16,12 @@ import pytest
 from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
 from paddock.runner.core.other_runs.concurrency_groups import group_holders
-from paddock.runner.ledger.run_locks import Locked, LockHolder
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
-from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool, echo
-from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import World, run_arguments, settings
-from tests.waiting import soon
 
 ROOT = Path(__file__).resolve().parents[3]
 N_DOCUMENTS = 6
@@ -157,14 +151,6 @@ def test_the_group_may_be_made_of_inputs(tmp_path: Path) -> None:
     assert not is_one_after_the_other(machine.events)
 
 
-def test_a_group_that_cannot_be_named_is_told_with_its_place(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
-    world = machine.world("a", '{group: "{{ inputs.tone[99] }}"}')
-    fault = fault_of(lambda: asyncio.run(machine.run(world, "first")))
-    assert fault.message.startswith("`concurrency.group`: ") and fault.mark is not None
-    assert machine.events == []
-
-
 def test_skip_leaves_the_new_run_out_and_says_so(machine: Machine) -> None:
     a = machine.world("a", "{group: nightly}")
     b = machine.world("b", "{group: nightly, on_conflict: skip}")
@@ -192,58 +178,6 @@ async def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Ma
     assert is_one_after_the_other(machine.events)
 
 
-@pytest.mark.parametrize("rule", ["{group: nightly}", "{on_conflict: skip}"])
-async def test_who_has_the_turn_of_a_triggered_pipelines_group_is_seen_and_asked_to_stop(
-    machine: Machine, rule: str
-) -> None:
-    world = machine.world("a", rule)
-    text = world.file.read_text() + "on: {schedule: [{cron: '0 6 * * *'}]}\n"
-    triggered = read_triggered_pipeline(world.file, text, machine.settings)
-    assert triggered is not None and triggered.rule.has_turns
-    name = triggered.group({})
-    assert group_holders(machine.settings, [name]) == {}
-    by_hand = await machine.begin_until_closed(world, "first")
-    found = await asyncio.to_thread(group_holders, machine.settings, [name, "another"])
-    assert [(group, holder.pid) for group, holder in found.items()] == [(name, os.getpid())]
-    await asyncio.to_thread(group_holders, machine.settings, (), [name])
-    report = await by_hand
-    assert (report.status, report.run) == ("interrupted", found[name].run)
-    assert group_holders(machine.settings, [name]) == {}
-
-
-def test_without_a_name_the_rule_holds_for_the_same_folders(tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
-    world = machine.world("a", "{on_conflict: skip}")
-    other = machine.world("b", "{on_conflict: skip}")
-    first, second = asyncio.run(machine.two(world, world))
-    assert (first.status, second.status) == ("completed", "interrupted")
-    machine.events.clear()
-    for number in range(2):
-        world.write(f"inbox/more {number}.txt", "Another document.")
-    reports = asyncio.run(machine.two(world, other))
-    assert [report.status for report in reports] == ["completed"] * 2
-
-
-async def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> None:
-    a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: nightly}")
-    run_a = asyncio.create_task(machine.run(a, "first", goes_on=lambda: False))
-    await machine.at_work("first")
-    stop_gate = StopGate()
-    two = asyncio.create_task(machine.run(b, "second", stop_gate=stop_gate))
-    await soon(lambda: [n for n in machine.notes if "waiting" in n])
-    stop_gate.close("The window is closed")
-    report = await two
-    with pytest.raises(Locked, match=r"is of the same group and did not end within 0\.1 s"):
-        await machine.run(b, "third", wait_s=0.1)
-    run_a.cancel()
-    with suppress(asyncio.CancelledError):
-        await run_a
-    assert report.status == "budget"
-    assert report.message == (
-        "The window is closed. It was still waiting for another run; nothing was begun."
-    )
-
-
 def test_what_a_killed_process_had_is_free_at_once(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     world = machine.world("a", "{group: nightly, on_conflict: skip}")
@@ -263,14 +197,3 @@ def test_what_a_killed_process_had_is_free_at_once(tmp_path: Path) -> None:
     (tmp_path / f"state/groups/{lock.stem}.json").touch()
     assert group_holders(machine.settings, [lock.stem]) == {}
     assert asyncio.run(machine.run(world, "third")).status == "completed"
-
-
-def test_who_holds_it_is_told_even_by_a_note_that_is_half_written(tmp_path: Path) -> None:
-    file = tmp_path / "who.json"
-    assert LockHolder.read(file) is None
-    file.write_text('{"run": "a')
-    assert LockHolder.read(file) is None
-    holder = LockHolder("a", "there", 7, time.time())
-    file.write_text(holder.as_json())
-    assert LockHolder.read(file) == holder
-    assert str(holder).startswith("run 'a' (process 7 on there, since ")

@@ -135,24 +135,6 @@ def test_kills_from_outside_quarantine_nothing_and_cost_half_of_the_time_at_most
     assert sum(simulation.factor for simulation in found) / len(found) < 1.5
 
 
-@pytest.mark.parametrize("n_deadly", [1, 2])
-@pytest.mark.parametrize(
-    ("parallel", "kill_every"),
-    [(1, 0), (6, 0), (32, 0), (6, 0.5), (6, 1.5), (6, 4.0), (16, 1.0), (16, 1.5)],
-)
-def test_a_deadly_item_is_found_by_halves_also_among_kills_from_outside_and_no_other(
-    parallel: int, kill_every: float, n_deadly: int
-) -> None:
-    n_most = MAX_ATTEMPTS + parallel.bit_length() - 1 + 3 * bool(kill_every) * N_KILLS.bit_length()
-    n_kills = N_KILLS if kill_every else 0
-    for seed in range(12):
-        simulation = Simulation(
-            seed, parallel, n_deadly, n_kills=n_kills, kill_every=kill_every or 1.0
-        ).done()
-        assert simulation.quarantined == simulation.deadly.keys()
-        assert simulation.n_deaths <= n_deadly * n_most
-
-
 def main() -> None:
     """Print a table of many seeds."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.request import ChatRequest, Reply
+from paddock.engine.request import ChatRequest
 from paddock.engine.system import crash_isolation
 from paddock.engine.system.crash_isolation import SuspectRoom
 from paddock.runner.core.other_runs.crash_suspects import CrashHistory, CrashSuspects
@@ -131,29 +131,6 @@ def test_a_document_that_kills_the_run_is_quarantined_and_all_others_are_done(
     assert (again.calls, again.exit_status()) == (0, 0)
 
 
-MANY = SUMMARIES.replace("for_each: doc", "max_parallel: 16\n    for_each: doc")
-
-
-def killed_with_all_in_flight(world: World, n: int) -> None:
-    """Kill a run from outside while it works on `n` items."""
-    child = forked(lambda: world.run(pool=FakePool(delay_s=600)).exit_status())
-    ledger = world.folder / ".paddock" / "ledger.sqlite"
-    try:
-        until(lambda: ledger.exists() and len(attempts(world)) >= n)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        end_of(child)
-
-
-def test_many_suspects_run_together(tmp_path: Path) -> None:
-    world = World(tmp_path, MANY, n_documents=16)
-    killed_with_all_in_flight(world, 16)
-    report = world.run(pool=FakePool(together=16))
-    assert report.status == "completed"
-    assert "died while it worked on 16 items; they are done last: " in report.notes[0]
-    assert attempts(world) == []
-
-
 def test_what_is_released_runs_alone_and_is_quarantined_again_after_as_many_deaths(
     tmp_path: Path,
 ) -> None:
@@ -191,27 +168,6 @@ def test_a_run_that_is_stopped_in_order_leaves_no_suspect(
     until(lambda: len(attempts(world)) >= 4)
     os.kill(child, number)
     end_of(child)
-    assert attempts(world) == []
-
-
-def test_a_run_that_is_killed_while_it_ends_leaves_no_suspect(tmp_path: Path) -> None:
-    """A service that does not end in time is killed; that is no document's fault."""
-    world = World(tmp_path, FOUR, n_documents=2)
-    stop = asyncio.Event()
-
-    class Stubborn(FakePool):
-        async def answer_to(self, request: ChatRequest) -> Reply:
-            stop.set()
-            try:
-                await asyncio.sleep(600)
-            finally:
-                await asyncio.sleep(0.5)  # what a step does when it is cancelled
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise AssertionError("it was killed")
-
-    coming = world.run_async(pool=Stubborn(), stop=stop)
-    assert end_of(forked(lambda: asyncio.run(coming).exit_status())) == signal.SIGKILL
-    coming.close()
     assert attempts(world) == []
 
 
@@ -284,16 +240,6 @@ async def test_a_suspect_is_with_as_many_others_as_it_may() -> None:
                 group.create_task(stay(most))
     assert all(n <= most for most, n in n_together)
     assert max(n for _, n in n_together) > 1
-
-
-async def test_who_is_cancelled_while_waiting_to_be_alone_lets_the_others_in() -> None:
-    room = SuspectRoom()
-    async with room.entered():
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01), room.entered(1):
-                raise AssertionError("it was not alone")
-    async with asyncio.timeout(120), room.entered():
-        pass
 
 
 async def test_a_suspect_is_not_kept_out_for_ever_by_those_that_come_later(

@@ -18,7 +18,6 @@ from paddock.runner.core.traces.dependencies import Trace
 from paddock.runner.core.traces.past_items import PastItems, SpecChanges
 from paddock.runner.core.traces.verify import ItemNow, ItemVerdict, verify
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.progress.item_states import WAITS, ItemState, Wait
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import SUMMARIES, World, reasons, states
@@ -77,22 +76,6 @@ def test_a_run_goes_on_with_what_it_was_given(world: World, tmp_path: Path) -> N
     assert resumed_run(report.run, world.file, {"tone": "sad"})[1] == {"tone": "sad"}
 
 
-def test_a_folder_that_was_given_is_the_same_from_wherever_a_run_is_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path / "p")
-    world.edit("  tone:", "  folder: {type: dir}\n  tone:")
-    world.edit("root: ./inbox", 'root: "{{ inputs.folder }}"')
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters/a.txt").write_text("Dear all.")
-    monkeypatch.chdir(tmp_path)
-    report = world.run({"folder": "letters"})
-    monkeypatch.chdir("/")
-    _, given = resumed_run(report.run, world.file, {})
-    assert given == {"folder": str(tmp_path / "letters")}
-    assert world.run(given).counts == {"fresh": 2}
-
-
 def test_a_run_that_is_not_known_is_refused_with_the_nearest_name(world: World) -> None:
     run = world.run().run
     with pytest.raises(CommandError) as caught:
@@ -135,17 +118,6 @@ def test_what_a_compatible_older_version_of_a_step_did_stays_until_it_is_refresh
     # Its requests are the same, so nothing is asked again; but it is recorded again.
     assert report.calls == 0
     assert older.run(refresh=True).counts == {"fresh": 4}
-
-
-def test_a_compatible_version_does_not_hide_another_difference() -> None:
-    parts = {"s.version": "1", "s.prompt": "1", "s.parameters": "1"}
-    before = Entry(key="a", hash="h", parts=json.dumps(parts), state="done")
-    older = {"2": frozenset({"1"})}
-    now = {**parts, "s.version": "2"}
-    assert judged(before, "other", now, older).state == "fresh"
-    assert judged(before, "other", {**now, "s.prompt": "2"}, older).state == "stale"
-    assert judged(before, "other", now, {}).state == "stale"
-    assert judged(before, "other", now, None).state == "stale"
 
 
 def test_more_that_can_be_read_tries_again_what_failed_and_nothing_that_was_read() -> None:
@@ -230,30 +202,3 @@ def test_the_key_is_relpath_then_path_then_content() -> None:
     assert default_key({"path": "/in/b.md"}) == "/in/b.md"
     assert default_key({"x": 1}) == default_key({"x": 1}) != default_key({"x": 2})
     assert default_key("a text") == default_key("a text")
-
-
-def test_what_is_read_of_an_item_may_change_without_its_content() -> None:
-    before = entry({"content": "1", "sum.prompt": "1", "sum.parameters": "1"})
-    for prompt, why in (
-        ("2", "prompt changed (step 'sum')"),
-        ("1", "what it reads of the item changed"),
-    ):
-        now = {"content": "2", "sum.prompt": prompt, "sum.parameters": "1"}
-        verdict = judged(before, "other", now, content_then="1")
-        assert (verdict.state, verdict.why) == ("stale", why)
-
-
-def test_an_item_that_waits_for_no_person_waits_until_what_it_depends_on_changes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    wait = Wait("is postponed", "are postponed", is_for_people=False)
-    monkeypatch.setitem(cast(Any, WAITS), ItemState.MISSING, wait)
-    for state, verdict in (("missing", "missing"), ("waiting", "stale")):
-        assert judged(entry({}, state), "h", {}).state == verdict
-
-
-def test_what_is_known_to_fail_is_not_work_and_what_failed_by_chance_is() -> None:
-    known = judged(entry({}, "quarantined", "it is empty"), "h", {})
-    assert (known.state, known.why) == ("quarantined", "it is empty") and not known.is_work
-    again = judged(entry({}, "failed", "no answer"), "h", {})
-    assert (again.state, again.why) == ("stale", "it failed before: no answer") and again.is_work

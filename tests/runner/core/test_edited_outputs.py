@@ -102,44 +102,6 @@ def test_overwrite_replaces_what_is_held(world: World) -> None:
     assert "Document 1" in world.output("1.txt")
 
 
-def test_what_failed_for_an_edited_output_is_done_when_that_is_gone(world: World) -> None:
-    world.edit("{uses: files.write, with: {", "{uses: files.write, with: {on_edited: fail, ")
-    for name in ("0.txt", "1.txt"):
-        world.write(f"out/{name}", "Never yours.")
-    assert states(world.run()) == {"0.txt": "quarantined", "1.txt": "quarantined", "2.txt": "new"}
-    assert not states(world.run(), "each").get("2.txt")
-    (world.folder / "out/0.txt").unlink()
-    assert planned(world) == {"0.txt": "stale", "1.txt": "quarantined"}
-    assert states(world.run()) == {"0.txt": "stale", "1.txt": "quarantined"}
-    report = world.run(takes_over=True)
-    assert (states(report), report.status) == ({"1.txt": "stale"}, "completed")
-    assert "Document 1" in world.output("1.txt")
-
-
-NESTED = """\
-steps:
-  - id: each
-    for_each: word in ["ferry", "pier"]
-    key: word
-    do:
-      - id: within
-        for_each: number in [1, 2]
-        key: number
-        do:
-          - {uses: files.write, with: {path: "out/{{ word }}{{ number }}", text: "{{ word }}"}}
-"""
-
-
-def test_an_item_is_held_for_what_items_within_it_wrote(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED, {"out/pier1": "Never yours."})
-    world.run()
-    for _ in range(2):
-        assert whys(world.run()) == {"pier": "edited, or not ours, and kept: out/pier1"}
-    world.run(takes_over=True)
-    assert (tmp_path / "out/pier1").read_text() == "pier"
-    assert world.run().counts == {"fresh": 2}
-
-
 def test_a_person_is_told_what_is_held_and_the_ways_out(world: World) -> None:
     held_of_two_kinds(world)
     assert plan_text(world.plan()).splitlines() == [

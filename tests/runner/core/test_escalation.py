@@ -108,14 +108,6 @@ def test_the_larger_model_answers_where_the_condition_holds(bills: Bills) -> Non
     assert (report.calls, report.cached_calls) == (7, 0)
 
 
-def test_the_report_counts_what_was_escalated_why_and_what_changed(bills: Bills) -> None:
-    bills.bills(d=80, y=51)
-    notes = "\n".join(bills.work().notes)
-    assert "'bill': 4 answers escalated to 'boss', since output.total > 50" in notes
-    assert "'bill': 1 answer escalated to 'boss', since output.number == '?' (x.txt)." in notes
-    assert "'bill': 5 answers changed by 'boss'" in notes
-
-
 def test_the_larger_model_is_asked_the_same_with_its_own_parameters(bills: Bills) -> None:
     bills.work()
     requests = [chat for chat in bills.pool.chats if "bill b" in chat.messages[-1].content]
@@ -134,25 +126,6 @@ def test_what_other_models_are_asked_behind_it_waits_for_a_pass_of_its_own(bills
     assert bills.n_swaps == 3
     assert report.calls == len(bills.pool.chats) == 19 + 12 + 19
     assert len(bills.results()) == 19
-
-
-COUNT = """\
-from pathlib import Path
-
-def count(path: str) -> dict:
-    with Path(__file__).with_name("DONE").open("a") as file:
-        file.write(path + "\\n")
-    return {"done": True}
-"""
-
-
-def test_a_step_before_it_that_changes_something_is_not_done_twice(bills: Bills) -> None:
-    bills.write("count.py", COUNT)
-    counted = '- {id: count, uses: "count.py:count", with: {path: "{{ doc.relpath }}"}}'
-    bills.edit("      - id: bill\n", f"      {counted}\n      - id: bill\n")
-    report = bills.work(allow={"tool"})
-    done = (bills.folder / "DONE").read_text().split()
-    assert (sorted(done), report.calls) == (["a.txt", "b.txt", "c.txt", "x.txt"], 7)
 
 
 @pytest.mark.parametrize("options", [{"force": ["bill"]}, {"force": ["bill"], "no_cache": True}])
@@ -179,19 +152,6 @@ def test_another_condition_asks_nothing_that_is_known(bills: Bills) -> None:
     assert bills.results()["a"]["told"]["was"] == {"number": "a", "total": 10}
 
 
-def test_another_larger_model_makes_the_items_stale(bills: Bills) -> None:
-    bills.work()
-    bills.edit("ref: big,", "ref: bigger,")
-    report = bills.work()
-    assert set(reasons(report).values()) == {"model changed (step 'bill.escalate')"}
-    assert bills.models_called == ["bigger"] * 3
-    bills.edit("temperature: 0.1", "temperature: 0.2")
-    report = bills.work()
-    assert set(reasons(report).values()) == {"parameters changed (step 'bill.escalate')"}
-    bills.edit("        escalate: {", "        x-escalate: {")
-    assert set(reasons(bills.work()).values()) == {"`escalate` changed (step 'bill')"}
-
-
 def test_an_answer_that_fails_its_checks_is_escalated(bills: Bills) -> None:
     def answer(request: ChatRequest) -> str:
         is_small = request.model.ref == "small" and "bill a" in request.messages[-1].content
@@ -203,19 +163,6 @@ def test_an_answer_that_fails_its_checks_is_escalated(bills: Bills) -> None:
         "to": "boss", "why": ["its answer failed its checks"], "was": None,
     }  # fmt: skip
     assert "escalated to 'boss', since its answer failed its checks" in "\n".join(report.notes)
-
-
-def test_a_fault_of_the_larger_model_is_one_of_the_item(bills: Bills) -> None:
-    def answer(request: ChatRequest) -> str:
-        is_big = request.model.ref == "big" and "bill b" in request.messages[-1].content
-        return '{"number": "b", "total": 5000}' if is_big else answer_to(request)
-
-    report = bills.work(pool=FakePool(answer=answer))
-    (failed,) = [item for item in report.items if item.state == "quarantined"]
-    assert failed.key == "b.txt"
-    assert str(failed.error).startswith(
-        "step 'bill': it was escalated to 'boss': the answer fails its checks."
-    )
 
 
 def test_a_larger_model_that_cannot_be_used_quarantines_no_small_answer(
@@ -247,42 +194,6 @@ def test_a_review_asks_about_the_larger_models_answer(bills: Bills) -> None:
     bills.decide("b.txt", "accept")
     report = bills.work()
     assert (report.calls, bills.results()["b"]["told"]["to"]) == (0, "boss")
-
-
-def test_lineage_names_the_model_that_answered_and_both_calls(bills: Bills) -> None:
-    bills.work()
-    bill, rows = bills.calls_of("b.txt")
-    assert bill.model == "big"
-    assert [row.model for row in rows if row is not None] == ["small", "big"]
-
-
-def test_the_items_of_a_nested_block_are_done_and_counted_once(tmp_path: Path) -> None:
-    text = """\
-name: nested
-models: {clerk: small, boss: big}
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - id: parts
-        for_each: n in [1, 2]
-        do:
-          - id: bill
-            uses: chat
-            with: {model: clerk, prompt: "part {{ n }} bill {{ doc.relpath }} total {{ n * 40 }}"}
-            reply: {schema: {number: str, total: float}}
-            escalate: {to: boss, when: output.total > 50}
-        returns: steps.bill.output.total
-    returns: {n: doc.relpath, totals: steps.parts.results, n_new: steps.parts.counts.new}
-  - {uses: files.write, with: {path: out/ALL, text: "{{ steps.each.results | tojson }}"}}
-"""
-    bills = Bills(tmp_path, text)
-    bills.bills(a=1, b=2, c=3)
-    report = bills.work()
-    found = bills.results().values()
-    assert [(result["totals"], result["n_new"]) for result in found] == [([40, 80], 2)] * 3
-    assert (report.calls, report.counts) == (9, {"new": 9})
 
 
 SUMMARY = """\
@@ -395,34 +306,6 @@ def test_a_run_says_when_random_checks_no_longer_show_what_was_promised(
     assert first.calls + second.calls > 94
     third = bills.work()
     assert words not in "\n".join(third.notes)
-
-
-def test_a_target_that_nothing_checks_is_a_sentence(bills: Bills) -> None:
-    bills.edit("output.number == '?'\"}", "output.number == '?'\", target: 0.95}")
-    with pytest.raises(PipelineError, match="`target` needs `also`"):
-        bills.work()
-
-
-@pytest.mark.parametrize("options", [{}, {"force": ["bill"]}])
-def test_the_totals_of_a_step_count_an_item_that_was_put_off_once(
-    bills: Bills, options: dict[str, Any]
-) -> None:
-    asks = 'prompt: "Kind of: {{ steps.text.text }}", params: {max_tokens: 9}'
-    bills.add_step(f"- {{id: also, uses: chat, with: {{model: clerk, {asks}}}}}")
-    if options:
-        bills.work()
-    report = bills.work(**options)
-    # `also` is asked of the small model again: an item waits for a second and a third pass.
-    totals = {
-        name: (step["n"], step["calls"], step["known_calls"])
-        for name, step in report.steps.items()
-        if name in ("text", "bill", "also")
-    }
-    n_known = 4 if options else 0
-    assert totals == {"text": (4, 0, 0), "bill": (4, 7, 0), "also": (4, 4 - n_known, n_known)}
-    assert (report.calls, report.cached_calls) == (11 - n_known, n_known)
-    bill, _ = bills.calls_of("b.txt")
-    assert [call.is_known for call in bill.calls] == [False, False]
 
 
 def _n_recorded(folder: Path) -> int:

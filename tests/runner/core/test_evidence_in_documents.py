@@ -12,7 +12,7 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.steps.readers import documents, ocr_engine
 from paddock.steps.readers.reader_pool import ReaderPool
-from tests.fakes.papers import CONTRACTS, INVOICES, write
+from tests.fakes.papers import INVOICES, write
 from tests.fakes.pdf import pdf_form
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, each_document
@@ -126,33 +126,3 @@ def test_where_there_are_no_pages_line_and_column_are_known(
     if line is not None and name == "tides.csv":
         written = (folder / name).read_text().splitlines()
         assert written[at["line"] - 1][at["column"] - 1 :].startswith(at["quote"])
-
-
-def test_a_value_on_a_second_page_is_found_there(tmp_path: Path) -> None:
-    here = World(tmp_path, PIPELINE)
-    here.edit("{number: str, total: float}", "{notice: str}")
-    write(here.folder / "inbox", {"mooring.pdf": CONTRACTS["mooring.pdf"]})
-    clause = "Either side may end the contract in writing with three months' notice."
-    report = here.run(pool=FakePool(answer=lambda _: json.dumps({"notice": clause})))
-    at = report.returns[0]["evidence"]["notice"]
-    assert (at["quote"], at["page"], at["match"]) == (clause, 2, "exact")
-    assert at["box"] is not None
-
-
-def test_a_pdf_that_cannot_be_opened_again_costs_boxes_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = World(tmp_path, PIPELINE)
-    write(here.folder / "inbox", {"boatyard.pdf": INVOICES["boatyard.pdf"]})
-
-    def broken(request: ChatRequest) -> str:
-        here.write("inbox/boatyard.pdf", "%PDF-1.4 cut off")
-        return answer(request)
-
-    report = here.run(pool=FakePool(answer=broken))
-    assert report.status == "completed"
-    at = report.returns[0]["evidence"]["total"]
-    assert (at["quote"], at["page"], at["box"]) == ("1,320.00", 1, None)
-    assert [note for note in report.notes if "evidence has no boxes" in note] == [
-        "boatyard.pdf: evidence has no boxes: 'boatyard.pdf' is damaged or not a PDF."
-    ]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.errors import Busy, DeadlineExceeded, WorkerLost
+from paddock.engine.errors import DeadlineExceeded, WorkerLost
 from paddock.engine.request import ChatRequest
 from paddock.engine.system import no_links
 from paddock.pipelines.keys import RetryKeys
@@ -96,14 +96,6 @@ def test_what_a_failure_means_is_what_on_error_says(
     assert end.stops_run is (error if stops_run else None)
 
 
-def test_a_full_queue_is_waited_out_without_a_word_from_the_author(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paddock.runner.core.failures._DEFAULT_GROWTH", 0.01)
-    report = world.run(pool=failing(Busy.of("smollm2:135m", 512), 3))
-    assert report.status == "completed"
-
-
 def test_each_cause_is_tried_again_only_where_the_author_says_so(world: World) -> None:
     lost, late = WorkerLost("m", "signal 9"), DeadlineExceeded("idle", 5)
     report = world.run(pool=failing(lost, 1))
@@ -132,13 +124,6 @@ def test_a_document_that_keeps_failing_is_quarantined_after_three_runs(world: Wo
         "step 'sum': no answer within 5 s (timeout.total) (failed 4 times in a row)"
     )
     assert world.run(retry_failed=True).status == "completed"
-
-
-def test_a_package_that_is_missing_costs_an_item_none_of_its_tries(world: World) -> None:
-    late, missing = DeadlineExceeded("total", 5), ModuleNotFoundError("no module 'ocr'")
-    errors = [missing, late, missing, late, late]
-    ends = [str(error_of(world.run(pool=failing(error, 1)))) for error in errors]
-    assert [end.endswith("(failed 3 times in a row)") for end in ends] == [False] * 4 + [True]
 
 
 def test_a_success_or_another_content_begins_the_count_again(world: World) -> None:
@@ -188,23 +173,3 @@ def test_what_failed_within_an_item_is_tried_again_and_given_up_as_well(tmp_path
     mended = world.run()
     assert (mended.calls, [result["n"] for result in mended.returns]) == (1, [2, 2])
     assert world.run().counts == {"fresh": 2}
-
-
-def test_what_failed_within_an_item_too_often_leaves_it_alone(tmp_path: Path) -> None:
-    world = World(tmp_path, NESTED, n_documents=1)
-    late, words = DeadlineExceeded("total", 5), "red of Document 0"
-    for _ in range(3):
-        report = world.run(pool=failing(late, 1, words))
-    failed = report.returns[0]["failed"]
-    assert failed[0]["error"].endswith("(timeout.total) (failed 3 times in a row)")
-    assert world.run().counts == {"fresh": 1}
-    assert world.run(retry_failed=True).returns[0]["n"] == 2
-
-
-def test_a_skipped_item_that_failed_for_a_passing_reason_is_tried_again(world: World) -> None:
-    world.edit("    do:\n", "    on_error: skip\n    do:\n")
-    late = DeadlineExceeded("total", 5)
-    for _ in range(3):
-        assert states(world.run(pool=failing(late, 1)))["1.txt"] == "skipped"
-    report = world.run()
-    assert (report.counts, report.calls) == ({"fresh": 2, "skipped": 1}, 0)  # it was given up

@@ -163,17 +163,3 @@ async def test_a_run_whose_task_is_cancelled_is_interrupted_and_goes_on(tmp_path
     report = await asyncio.to_thread(world.run)
     assert set(states(report).values()) == {"new"}
     assert report.notes == ()
-
-
-async def test_a_step_that_is_interrupted_counts_as_no_execution(tmp_path: Path) -> None:
-    world, pool, stop = World(tmp_path, n_documents=2), FakePool(delay_s=600), asyncio.Event()
-    running = asyncio.create_task(world.run_async(pool=pool, stop=stop))
-    await soon(lambda: len(pool.chats) == 2)
-    stop.set()
-    report = await running
-    assert report.status == "interrupted"
-    assert {name: (step["n"], step["failed"]) for name, step in report.steps.items()} == {
-        "docs": (1, 0),
-        "text": (2, 0),
-        "sum": (0, 0),
-    }

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,6 @@ def test_what_an_item_took_before_counts_more_than_its_size() -> None:
     done = [item("a.pdf", 900_000, 500, ".pdf"), item("b.txt", 8_000, 2_000)]
     new = [item("c.pdf", 900_000, suffix=".pdf"), item("d.txt", 8_000), item("e.md", 400_000)]
     assert keys(ordered([*done, *new])) == ["e.md", "b.txt", "d.txt", "a.pdf", "c.pdf"]
-
-
-def test_items_that_are_no_files_are_compared_by_what_they_say() -> None:
-    items = [
-        replace(item(key, 0), value=text) for key, text in [("a", "short"), ("b", "long " * 90)]
-    ]
-    assert keys(ordered(items)) == ["b", "a"]
 
 
 def documents(world: World) -> None:

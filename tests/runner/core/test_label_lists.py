@@ -93,15 +93,6 @@ def test_labels_are_told_where_the_prompts_of_all_items_are_still_the_same(tmp_p
     )
 
 
-def test_a_short_list_without_descriptions_is_told_like_an_enum(tmp_path: Path) -> None:
-    here, pool = world(tmp_path, n=1), FakePool(answer=clerk)
-    here.edit(", describe: note, unknown: none of these", "")
-    here.run(pool=pool)
-    assert pool.chats[0].messages[0].content == (
-        'About a ferry.\n\nAnswer with JSON of this form: {"tag": "ferry" or "bridge" or "tram"}'
-    )
-
-
 def test_a_list_that_takes_more_than_half_of_the_context_is_not_told(tmp_path: Path) -> None:
     tags = TAGS | {f"tag {number}": "one of very many" for number in range(400)}
     pool = FakePool(answer=clerk, n_ctx_tokens=2000)
@@ -149,17 +140,6 @@ def test_a_new_description_may_fit_the_items_of_its_label(here: ReviewedWorld) -
     here.write("tags.csv", written(TAGS | {"tram": "and on roads"}))
     why = "the description of its label changed: 'tram' (step 'label')"
     assert reasons(here.plan()) == {"2.txt": why}
-
-
-def test_a_document_that_failed_is_tried_again_with_another_list(tmp_path: Path) -> None:
-    here = world(tmp_path, n=1)
-    report = here.run(pool=FakePool(answer=lambda _: '{"tag": "tunnel"}'))
-    assert report.status == "quarantined"
-    assert states(here.plan()) == {"0.txt": "quarantined"}
-    here.write("tags.csv", written(TAGS | {"tunnel": "under water"}))
-    assert reasons(here.plan()) == {"0.txt": "labels changed: steps.tags.rows (step 'label')"}
-    report = here.run(pool=FakePool(answer=lambda _: '{"tag": "tunnel"}'))
-    assert labelled(report) == {"0.txt": "tunnel"}
 
 
 FIELDS = """\
@@ -371,30 +351,6 @@ def test_the_nearest_labels_are_offered_where_the_list_is_too_long(tmp_path: Pat
     assert here.run(pool=few(nth(0))).counts == {"fresh": 3}
 
 
-def test_lists_that_only_together_take_too_much_leave_out_the_longest(tmp_path: Path) -> None:
-    ones, twos = (
-        [f"{word} number {n}" for n in range(last)] for word, last in [("a", 40), ("b", 50)]
-    )
-    here = two_lists(tmp_path, "{one: {choose: inputs.ones}, two: {choose: inputs.twos}}")
-    pool = FakePool(answer=fields_answered, n_ctx_tokens=500)
-    report = here.run({"ones": ones, "twos": twos}, pool=pool)
-    (request,) = pool.chats
-    assert "- a number 39" in request.messages[0].content
-    assert "- b number" not in request.messages[0].content
-    assert (
-        "'label': 1 prompt without the 50 labels of inputs.twos, as all its lists take more than "
-        "half of the context (0.txt)."
-    ) in report.notes
-
-
-def test_an_answer_at_the_border_of_what_was_offered_is_counted(tmp_path: Path) -> None:
-    report = narrowed_world(tmp_path).run(pool=few(nth(19)))
-    assert (
-        "'label': 3 answers at the border of `narrow`: a label among the farthest tenth of those "
-        "that were offered (0.txt, 1.txt, 2.txt)."
-    ) in report.notes
-
-
 def test_with_narrow_a_new_label_is_asked_about_where_it_is_among_the_nearest(
     tmp_path: Path,
 ) -> None:
@@ -426,32 +382,6 @@ def test_with_narrow_a_new_label_is_asked_about_where_it_is_among_the_nearest(
         assert [*reasons(report).values()] == [why] * (n_near if label == near else 0)
         assert states(here.plan(pool=pool)) == {}
         assert here.run(pool=few(nth(0))).counts == {"fresh": 3}
-
-
-def test_with_relabel_all_a_new_label_leaves_no_item_undecided(tmp_path: Path) -> None:
-    here = narrowed_world(tmp_path)
-    here.edit("narrow: 20", "narrow: 20, relabel: all")
-    *others, last = MANY
-    here.write("tags.csv", written({other: MANY[other] for other in others}))
-    here.run(pool=few(nth(0)))
-    here.write("tags.csv", written(MANY))
-    plan = here.plan(pool=few(nth(0)))
-    why = f"new in steps.tags.rows: '{last}' (step 'label')"
-    assert [*reasons(plan).values()] == [why] * 3
-    assert plan_text(plan).splitlines()[0].endswith(": 3 of 3 items to do")
-    assert [*states(here.run(pool=few(nth(0)))).values()] == ["stale"] * 3
-
-
-def test_the_label_of_the_last_answer_stays_on_offer(tmp_path: Path) -> None:
-    here, pool = narrowed_world(tmp_path), few(nth(0))
-    here.run(pool=pool)
-    first = {enum_of(request)[0] for request in pool.chats}
-    for number in range(3):
-        here.write(f"inbox/{number}.txt", f"Something else altogether, number {number}.")
-    pool = few(nth(0))
-    here.run(pool=pool)
-    assert len(pool.chats) == 3
-    assert all(first & {*enum_of(request)} for request in pool.chats)
 
 
 def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_gone(

@@ -97,21 +97,6 @@ def test_an_element_that_disappears_is_pruned_and_no_other_one(world: Bills) -> 
     assert report.calls == 0
 
 
-def test_each_element_waits_by_itself_and_is_kept_while_its_row_waits(world: Bills) -> None:
-    world.arrive("a.txt", ("rope", 1), ("lamp", 9))
-    world.run()
-    (key,) = world.waiting()
-    assert key.startswith("a.txt ")
-    assert world.rows() == ["a.txt,rope,1", "b.txt,rope,1"]
-    world.arrive("b.txt", ("rope", 1), ("net", 1), total=200)
-    world.run()
-    assert {key.partition(" ")[0] for key in world.waiting()} == {"a.txt", "b.txt"}
-    assert "b.txt/rope-1.txt" in world.written()
-    world.decide_all("accept")
-    world.run(prune=True)
-    assert world.rows() == ["a.txt,rope,1", "a.txt,lamp,9", "b.txt,rope,1", "b.txt,net,1"]
-
-
 @pytest.mark.parametrize(
     ("filter_", "message"),
     [

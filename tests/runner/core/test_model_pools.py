@@ -11,12 +11,9 @@ import pytest
 from paddock.engine.errors import NoServer
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.runner.api import plan, run
-from paddock.runner.bind.checks.requirements import ModelFaults
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
-from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
-from tests.fakes.http_server import Json, openai, serving
 from tests.fakes.pool import FakePool
 from tests.live import live_service
 from tests.llama_server import KEY, MODEL, LlamaServer, llama_server
@@ -139,17 +136,6 @@ def test_when_the_only_server_is_gone_the_run_stops_and_the_same_command_goes_on
     assert report.calls + again.calls == 8
 
 
-def test_a_plan_asks_the_servers_what_they_have_and_calls_no_model(
-    tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
-) -> None:
-    folder = folder_of(tmp_path, two[1].url)
-    own = permitted(folder)
-    assert states(plan(folder / "p.yaml", settings=own)) == {f"{i}.txt": "new" for i in range(4)}
-    folder_of(tmp_path, two[1].url, ref="qwen3")
-    with pytest.raises(ModelFaults, match=r"p\.yaml:5:10: the server at .* has no model 'qwen3'"):
-        plan(folder / "p.yaml", settings=own)
-
-
 def test_where_no_server_answers_the_run_does_not_begin(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "http://127.0.0.1:1", "http://127.0.0.1:2")
     with pytest.raises(NoServer) as caught:
@@ -177,16 +163,6 @@ async def _decoded(live: Any) -> int:
     return sum(model.n_decoded_tokens for model in live.service.pool.stats().resident)
 
 
-def test_the_settings_name_servers_for_every_model(
-    tmp_path: Path, two: tuple[LlamaServer, LlamaServer]
-) -> None:
-    folder = folder_of(tmp_path, "http://unused:1", n=2)
-    # Without a pool of its own, a file's name is a path next to the YAML; settings need a name.
-    here_alone(folder, (MODEL, MODEL.removesuffix(".gguf")))
-    own = replace(settings(folder), pool_urls=(two[1].url,), pool_key=KEY)
-    assert ran(folder, own).calls == 2
-
-
 @pytest.mark.parametrize(
     ("urls", "expected"),
     [
@@ -200,61 +176,3 @@ def test_an_address_that_cannot_be_one_is_a_fault(tmp_path: Path, urls: str, exp
     folder = folder_of(tmp_path, urls)
     fault = fault_of(lambda: ran(folder, pool=FakePool()))
     assert fault.message == expected
-
-
-@pytest.fixture
-def far_url() -> Iterator[str]:
-    """Serve an OpenAI server that calls `files.read` three times, then answers."""
-    n_turns = 0
-
-    def answer(body: Json) -> list[Json]:
-        nonlocal n_turns
-        n_turns += bool(body.get("tools"))  # a probe of how much it reads has none
-        says = "It leaves at noon."
-        if body.get("response_format"):
-            says = '{"reason": "It says noon.", "verdict": "yes"}'
-        delta: Json = {"content": says}
-        if body.get("tools") and n_turns <= 3:
-            name = body["tools"][0]["function"]["name"]
-            called = {"name": name, "arguments": '{"path": "a.txt"}'}
-            delta = {"tool_calls": [{"index": 0, "id": "a", "function": called}]}
-        n_words = sum(len(str(message["content"]).split()) for message in body["messages"])
-        usage = {"prompt_tokens": 3 * n_words, "completion_tokens": 5}
-        return [
-            {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]},
-            {"choices": [], "usage": usage},
-        ]
-
-    with serving(openai(answer)) as server:
-        yield server.url
-
-
-def test_an_agents_memory_in_a_store_has_its_embedding_model_though_all_others_are_elsewhere(
-    tmp_path: Path, far_url: str
-) -> None:
-    write(tmp_path, "The ferry leaves the harbour at noon. " * 120, "a.txt")
-    with_store = "{prompt: When does it leave, tools: [files.read], memory: store}"
-    write(
-        tmp_path,
-        f"models: {{gpt: {{ref: m, ctx: 1k, pool: {{url: '{far_url}'}}}}}}\n"
-        f"steps: [{{id: work, uses: agent, with: {with_store}}}]\n"
-        "returns: {text: steps.work.text}\n",
-    )
-    report = ran(tmp_path)
-    assert (report.status, report.returns) == ("completed", {"text": "It leaves at noon."})
-    assert any("were put into the store" in note for note in report.notes)
-
-
-def test_a_judge_that_a_test_does_not_name_is_asked_where_it_is_served(
-    tmp_path: Path, far_url: str
-) -> None:
-    write(
-        tmp_path,
-        f"models: {{gpt: {{ref: m, ctx: 1k, pool: {{url: '{far_url}'}}}}}}\n"
-        "steps: [{id: said, uses: prompt, with: {template: It leaves at noon.}}]\n"
-        "returns: {text: steps.said.text}\n"
-        "tests: [{name: time, expect: [{judge: It names a time.}]}]\n",
-    )
-    options = SuiteOptions("auto", flags={"allow": "network"})
-    (suite,) = run_suites([read_suite(tmp_path / "p.yaml")], options)
-    assert [case.problems for case in suite.cases] == [()]

@@ -2,23 +2,20 @@
 
 import hashlib
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.fallbacks import rebuild_command, sound_build_gain
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import Observer
-from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 from tests.fakes.crashing import crashing
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import Notes, World, reasons, states
+from tests.runner.world import World, reasons, states
 
 EMBEDS = """\
 models: {vec: {ref: REF, role: embed}}
@@ -54,20 +51,6 @@ def keys(world: World) -> set[str]:
 def breaks(patch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
     for name, value in environ.items():
         patch.setenv(name, value)
-
-
-def test_a_run_without_extra_buffers_says_so_once_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    breaks(monkeypatch, crashing(tmp_path, "extra"))
-    observer = Notes()
-    report = with_real_models(embeds(tmp_path), observer)
-    assert (report.status, report.calls) == ("completed", 3)
-    assert observer.texts == [
-        "all-minilm runs without extra buffer types, because its worker was killed by SIGSEGV "
-        f"while warming up. {sound_build_gain()}: {rebuild_command()}"
-    ]
-    assert list(report.notes) == observer.texts
 
 
 def test_a_model_that_cannot_work_ends_the_run_once_and_every_document_stays_as_it_was(
@@ -121,25 +104,3 @@ def test_the_run_stops_and_the_next_one_does_all_with_the_new_model(tmp_path: Pa
     assert (again.calls, again.cached_calls) == (5, 0)  # no answer of the old model is reused
     assert reasons(again)["0.txt"] == "model changed (step 'sum')"
     assert states(again)["2.txt"] == "new"
-
-
-def test_a_file_of_weights_is_replaced_while_it_serves(tmp_path: Path) -> None:
-    """With the real pool: the worker has the old file mapped, and the name stands for a new one."""
-    old = (Path(str(files("paddock.examples"))) / "models/all-minilm-l6-v2.gguf").read_bytes()
-    file = tmp_path / "model.gguf"
-    file.write_bytes(old)
-
-    class Swap(Observer):
-        def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-            if state == "done" and key == "0.txt":
-                aside = tmp_path / "aside.gguf"
-                aside.write_bytes(old + b"\0" * 32)
-                aside.replace(file)
-
-    world = embeds(tmp_path, "model.gguf")
-    report = with_real_models(world, Swap())
-    assert report.status == "failed"
-    assert report.message == REPLACED.replace("smollm2:135m", str(file))
-    assert (states(report), keys(world)) == ({"0.txt": "new"}, {"0.txt"})
-    again = with_real_models(world)
-    assert (again.status, again.calls, again.cached_calls) == ("completed", 3, 0)

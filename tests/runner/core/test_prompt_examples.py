@@ -110,26 +110,6 @@ def test_an_item_is_stale_only_if_its_own_examples_changed(topics: Bills) -> Non
     assert prompts(some).keys() == {"cat dog"}, "no nearer text was decided on for the other"
 
 
-@pytest.mark.parametrize("is_deleted", [False, True], ids=["undone", "its document was deleted"])
-def test_a_decision_that_counts_no_more_is_no_example_any_more(
-    topics: Bills, is_deleted: bool
-) -> None:
-    topics.work(pool=pool())
-    decide(topics, a1="pets", a2="trees")
-    topics.work(pool=pool())
-    if is_deleted:
-        (topics.folder / "inbox/a1.txt").unlink()
-        topics.work(pool=pool())
-    else:
-        topics.undo("a1.txt")
-    some = pool()
-    report = topics.work(pool=some)
-    assert reasons(report)["b1.txt"] == (
-        "examples of step 'topic' changed: a decision counts no more or is another one"
-    )
-    assert prompts(some)["cat dog"] == taught_by("oak oak elm", "trees")
-
-
 def test_nothing_learns_from_itself_or_from_a_copy_of_itself(topics: Bills) -> None:
     topics.work(pool=pool())
     decide(topics, a1="pets", a2="trees", a3="sky")
@@ -140,44 +120,6 @@ def test_nothing_learns_from_itself_or_from_a_copy_of_itself(topics: Bills) -> N
         assert ("user", text) not in examples
 
 
-BOTH = """\
-name: both
-""" + each_document("""\
-      - {id: one, uses: pipeline, with: {file: 1/ask.yaml, inputs: {t: "{{ steps.text.text }}"}}}
-      - {id: two, uses: pipeline, with: {file: 2/ask.yaml, inputs: {t: "{{ steps.text.text }}"}}}
-returns: steps.each.results
-""")
-ASK = """\
-name: ask
-inputs: {t: {type: str}}
-steps:
-  - id: topic
-    uses: chat
-    with: {system: Task N, prompt: "{{ inputs.t }}", examples: {k: 2}}
-    reply: {schema: {topic: str}}
-    review: {when: "'dog' in output.topic and inputs.t != 'cat' and N == 1"}
-returns: {t: steps.topic.output.topic}
-"""
-
-
-def test_another_pipeline_with_the_same_names_does_not_teach(tmp_path: Path) -> None:
-    files = {f"{number}/ask.yaml": ASK.replace("N", number) for number in "12"}
-    world = Bills(tmp_path, BOTH, files)
-    world.write("inbox/a1.txt", "cat cat dog")
-    world.work(pool=pool())
-    (key,) = world.waiting()
-    world.decide(key, "edit", {"topic": "pets"})
-    world.write("inbox/b1.txt", "cat")
-    some = pool()
-    world.work(pool=some)
-    taught = {
-        turns(request)[0][1]: len(request.messages)
-        for request in some.chats
-        if turns(request)[-1][1] == "cat"
-    }
-    assert taught == {"Task 1": 4, "Task 2": 2}
-
-
 def test_a_rejected_answer_and_one_of_another_form_are_no_examples(topics: Bills) -> None:
     topics.work(pool=pool())
     topics.decide("a1.txt", "reject", reason="nonsense")
@@ -186,34 +128,6 @@ def test_a_rejected_answer_and_one_of_another_form_are_no_examples(topics: Bills
     some = WordPool(answer=lambda _: '{"topic": "sky"}')
     topics.work(pool=some, force=["topic"])
     assert all(examples == [] for examples in prompts(some).values())
-
-
-def test_answers_that_were_accepted_together_unseen_are_no_examples(topics: Bills) -> None:
-    topics.work(pool=pool())
-    with topics.reviews() as reviews:
-        waiting = reviews.waiting()
-        reviews.accept_together([(review.id, review.question) for review in waiting], "ann")
-    some = pool()
-    topics.work(pool=some)
-    assert (len(waiting), some.chats) == (3, [])
-    topics.write("inbox/a4.txt", "cat cat dog dog\n")
-    topics.work(pool=pool())
-    decide(topics, a4="pets")
-    some = pool()
-    topics.work(pool=some)
-    assert prompts(some).keys() == {"cat dog"}, "those who accepted are not asked again"
-
-
-def test_a_long_example_is_shortened_and_counted(topics: Bills) -> None:
-    topics.write("inbox/a1.txt", "cat cat dog " * 700)
-    topics.work(pool=WordPool(answer=lambda _: '{"topic": "?"}', n_ctx_tokens=8000))
-    decide(topics, a1="pets")
-    topics.write("inbox/b4.txt", "dog\n")
-    some = WordPool(answer=answer, n_ctx_tokens=8000)
-    report = topics.work(pool=some)
-    lengths = [len(request.messages[1].content) for request in some.chats]
-    assert 3 * 8000 // 4 // 2 <= max(lengths) < 3 * 8000 // 4 // 2 + 10
-    assert any("examples of which the middle was left out" in note for note in report.notes)
 
 
 def test_a_prompt_that_fits_only_without_examples_goes_without_and_is_counted(
@@ -245,9 +159,3 @@ def test_a_plan_takes_no_answer_without_examples_for_one_with_examples(topics: B
     topics.work(pool=fresh_pool)
     assert plan.models == {"smollm2:135m": 4, "all-minilm": len(fresh_pool.embeds)}
     assert len(fresh_pool.chats) == 4
-
-
-def test_examples_that_came_or_went_are_no_other_model(topics: Bills) -> None:
-    topics.work(pool=pool())
-    topics.edit("          examples: {from: reviews, k: 2}\n", "")
-    assert reasons(topics.work(pool=pool()))["b1.txt"] == "`examples` changed (step 'topic')"

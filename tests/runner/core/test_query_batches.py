@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import TextTooLong
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
 from paddock.runner.core.calls.query_batches import QueryBatches
-from paddock.runner.progress.item_states import ItemState
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -33,12 +31,6 @@ def test_what_waits_is_one_request_and_each_gets_its_own_vector() -> None:
     assert len(pool.embeds) <= 2
     tokens = sum(reply.usage.prompt_tokens for reply in replies if isinstance(reply, EmbedReply))
     assert tokens == 200
-
-
-def test_a_query_that_is_too_long_fails_alone() -> None:
-    first, long, last = asyncio.run(embedded(FakePool(n_ctx_tokens=4), "a", "b " * 9, "c"))
-    assert isinstance(long, TextTooLong)
-    assert isinstance(first, EmbedReply) and isinstance(last, EmbedReply)
 
 
 async def test_who_is_cancelled_leaves_the_others_their_answers() -> None:
@@ -78,13 +70,6 @@ def test_many_searches_are_a_few_embedding_calls(tmp_path: Path, query: str) -> 
     assert sum(len(request.texts) for request in world.pool.embeds) == n_rows + 4
     assert len(world.pool.embeds) < (6 if "row" in query else n_rows / 2)
     # Where a step makes the query, how many gather depends on the machine.
-
-
-def test_what_was_expected_and_is_refused_costs_no_other_query(tmp_path: Path) -> None:
-    world = World(tmp_path, STORE, {"rows.csv": "text\nshort\n" + "word " * 50 + "\nthird\n"})
-    report = world.run(pool=FakePool(n_ctx_tokens=40))
-    assert report.counts["quarantined"] == 1
-    assert [item.state for item in report.items if item.step == "each"].count(ItemState.NEW) == 2
 
 
 def test_the_queries_of_items_that_were_done_are_not_asked_again(tmp_path: Path) -> None:

@@ -117,13 +117,6 @@ def test_new_answers_have_the_share_that_was_right(new: dict[float, Any]) -> Non
     assert [new[raw]["is_calibrated"] for raw in (0.56, 0.95)] == [True, True]
 
 
-@pytest.mark.parametrize("raw", [0.3, 0.75, 0.91, 0.999])
-def test_what_no_one_reviewed_keeps_the_probability_of_the_model(
-    new: dict[float, Any], raw: float
-) -> None:
-    assert (new[raw]["p"], new[raw]["raw"], new[raw]["is_calibrated"]) == (raw, raw, False)
-
-
 def test_no_letter_counts_for_its_own_confidence(letters: Letters, new: dict[float, Any]) -> None:
     """Of the totals at 0.55 and 0.57 twelve of 24 were right: without a right one, 11 of 23."""
     own = [letters.confidence(number) for number in range(N_LETTERS) if is_right(number)]
@@ -141,17 +134,3 @@ def test_a_plan_escalates_by_the_confidence_that_decisions_give(
     told = json.loads(paddock("plan", "bills.yaml", "--json"))
     assert told["calls"] >= 60, "those at 0.93 and above too, which were right in 30 of 36 letters"
     letters.write(text)
-
-
-def test_another_prompt_starts_with_no_decisions_and_the_run_says_so(
-    letters: Letters, new: dict[float, Any]
-) -> None:
-    letters.edit("{{ steps.text.text }}", "Read it well. {{ steps.text.text }}")
-    output = " ".join(letters.run().split())
-    assert "'bill': its confidence has 0 of 50 reviewed fields." in output
-    assert "198 reviewed fields of another prompt no longer count." in output
-    assert {field["is_calibrated"] for field in letters.confidence(0).values()} == {False}
-    letters.receive(200, 0.56)
-    letters.run()
-    output = " ".join(paddock("why", "out/0.txt.json").split())
-    assert "confidence of 'bill' (clerk) with the earlier prompt: calibrated by 198" in output

@@ -20,12 +20,6 @@ from tests.steps.test_guard import are_gone, runs
 SERVER = Path(__file__).parents[2] / "fakes" / "mcp_server.py"
 
 
-def failed(world: World) -> str:
-    report = carried_out(world)
-    assert report.status == "failed"
-    return report.message or ""
-
-
 def calls(world: World) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as ledger:
         query = "select kind, model, request, reply, step, key from calls order by at"
@@ -87,80 +81,6 @@ def test_tools_of_every_kind_work_in_one_run_and_no_secret_is_kept(world: World)
     world.edit("args: [", "args: [-B, ")
     stale = plan(world.file, pool=FakePool(), settings=replace(settings(world.folder), allow=ALL))
     assert {i.why for i in stale.items if i.step == "each"} == {"its tools changed (step 'known')"}
-
-
-def test_what_depends_on_its_arguments_alone_is_called_once(tmp_path: Path) -> None:
-    (tmp_path / "tools.py").write_text(
-        "from pathlib import Path\n"
-        "def count(n: int) -> int:\n"
-        "    with open(Path(__file__).parent / 'log', 'a') as log: log.write('x')\n"
-        "    return n + 1\n"
-        "count.has_effects = False\n"
-    )
-    world = World(tmp_path, (
-        "steps:\n"
-        '  - {id: a, uses: tool, with: {name: "tools.py:count", args: {n: 1}}}\n'
-        '  - {id: b, uses: tool, needs: a, with: {name: "tools.py:count", args: {n: 1}}}\n'
-        "returns: [steps.a.result, steps.b.result]\n"
-    ))  # fmt: skip
-    assert carried_out(world).returns == [2, 2]
-    assert carried_out(world).returns == [2, 2]
-    assert len((tmp_path / "log").read_text()) <= 2, "both may have asked before one had a result"
-    (tmp_path / "log").write_text("")
-    assert carried_out(world).returns == [2, 2]
-    assert (tmp_path / "log").read_text() == ""
-    assert carried_out(world, no_cache=True).returns == [2, 2]
-    assert (tmp_path / "log").read_text() == "xx"
-    (tmp_path / "tools.py").write_text("def count(n: int) -> int: return n + 10")
-    assert carried_out(world).returns == [11, 11]
-
-
-@pytest.mark.parametrize(
-    ("step", "expected"),
-    [
-        ("{name: calculator, args: {expression: '{{ 1 }}/0'}}",
-         "the tool 'calculator' failed: it divides by zero."),
-        ("{name: 'tools.py:sleep', options: {timeout: 200ms}}",
-         "the tool 'tools.py:sleep' gave no result within 0.2 s."),
-        ("{name: 'tools.py:wrong'}",
-         "the tool 'tools.py:wrong' failed: ValueError: no field (tools.py, line 3)"),
-        ("{name: add, server: gone}",
-         "the MCP server 'gone' (`./no-such-program`) cannot be started: there is no such program "
-         "here. Install it, or correct `command`."),
-    ],
-)  # fmt: skip
-def test_a_tool_that_fails_fails_its_step_and_is_in_the_ledger(
-    tmp_path: Path, step: str, expected: str
-) -> None:
-    (tmp_path / "tools.py").write_text(
-        "import time\ndef sleep(): time.sleep(60)\ndef wrong(): raise ValueError('no field')\n"
-    )
-    servers = "mcpServers: {gone: {command: ./no-such-program}}\n"
-    world = World(tmp_path, f"{servers}steps:\n  - {{id: a, uses: tool, with: {step}}}\n")
-    assert failed(world).endswith(f"step 'a': {expected}")
-    assert "gone" in step or list(json.loads(calls(world)[0][3])) == ["error"]
-
-
-def test_a_command_and_a_move_are_steps_like_others(tmp_path: Path) -> None:
-    world = World(tmp_path, (
-        "steps:\n"
-        "  - {id: docs, uses: files.scan, with: {root: in}}\n"
-        "  - for_each: doc in steps.docs.files\n"
-        "    do:\n"
-        '      - {id: n, uses: run, with: {command: [wc, -c, "{{ doc.path }}"]}}\n'
-        '      - uses: files.write\n'
-        '        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.n.stdout.split()[0] }}"}\n'
-        '      - {uses: files.move, with: {path: "{{ doc.path }}", to: done/}}\n'
-    ))  # fmt: skip
-    world.write("in/a.txt", "12345")
-    world.write("in/deep/a.txt", "1")
-    report = carried_out(world)
-    assert (report.status, report.counts["new"]) == ("completed", 2)
-    assert sorted(p.name for p in (tmp_path / "done").iterdir()) == ["a-1.txt", "a.txt"]
-    assert not list((tmp_path / "in").rglob("*.txt"))
-    assert (tmp_path / "out/a.txt").read_text() == "5"
-    again = carried_out(world)
-    assert (again.counts["filed"], again.counts.get("new", 0)) == (2, 0)
 
 
 @pytest.mark.parametrize("way", ["to: done/", "mode: delete"])

@@ -4,28 +4,24 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from paddock.engine.system.item_samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.calibration.confidence_calibration import (
-    LEAST_FIELDS,
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
     ReviewSampling,
     StepCalibration,
-    calibrations_of,
 )
-from paddock.runner.calibration.isotonic_fit import LEAST_DECISIONS, reliability
+from paddock.runner.calibration.isotonic_fit import reliability
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
 from tests.runner.core.test_waiting import BILLS, Bills
-from tests.runner.world import reasons, states
+from tests.runner.world import reasons
 
 SHARE = 0.2
-SURE = {"total": {"p": 0.97, "raw": 0.97, "second": None, "second_p": None}}
 NAMES = [f"{number:02}" for number in range(40)]
 KEY = CalibrationKey("p", "bill", "m", "q", "s")
 
@@ -87,15 +83,6 @@ def test_a_random_check_is_not_accepted_together_with_others_unseen(bills: Bills
     assert set(bills.waiting()) == drawn(SHARE) - {"00.txt", "01.txt"}
 
 
-@pytest.mark.parametrize("mode", ["skip", "fail", "accept"])
-def test_where_no_one_is_asked_a_sure_answer_is_used_as_without_the_share(
-    bills: Bills, mode: Any
-) -> None:
-    report = bills.work(review=mode)
-    assert {states(report)[f"{name}.txt"] for name in NAMES[2:]} == {"new"}
-    assert bills.waiting() == {}
-
-
 def test_a_share_that_changes_asks_about_more_at_no_call(bills: Bills) -> None:
     bills.work()
     before = set(bills.waiting())
@@ -103,19 +90,6 @@ def test_a_share_that_changes_asks_about_more_at_no_call(bills: Bills) -> None:
     assert set(reasons(bills.plan()).values()) == {"`review.also` changed (step 'bill')"}
     assert bills.work().calls == 0
     assert set(bills.waiting()) == before | drawn(0.5)
-
-
-def test_a_share_that_is_removed_withdraws_its_questions(bills: Bills) -> None:
-    bills.work()
-    bills.edit(", also: 20%", "")
-    assert (bills.plan().calls, bills.work().calls) == (0, 0)
-    assert set(bills.waiting()) == {"00.txt", "01.txt"}
-
-
-def test_without_when_the_share_is_of_all_answers(bills: Bills) -> None:
-    bills.edit('when: "output.total > 50", also: 20%', "also: 20%")
-    bills.work()
-    assert set(bills.waiting()) == drawn(SHARE)
 
 
 @pytest.mark.parametrize(
@@ -191,24 +165,6 @@ def test_weights_make_the_share_that_was_right_that_of_all_answers(
     assert n_within >= 52  # 95 % of 60, less three standard deviations
 
 
-def test_answers_in_doubt_of_before_the_share_count_and_others_do_not() -> None:
-    before = [answer(n, is_right=n % 2 == 0, is_sampled=False) for n in range(100)]
-    sampled = [answer(n, is_right=True, is_sampled=True) for n in range(100, 150)]
-    no_more = replace(answer(150, is_right=True, is_sampled=False), is_in_doubt=False)
-    (row,) = table([*before, *sampled, no_more], ReviewSampling(0.1)).rows
-    assert row.n == 150
-    assert row.share == pytest.approx((50 + 500) / 600)
-
-
-def test_a_few_of_the_share_say_nothing_yet_of_all_answers() -> None:
-    doubtful = [answer(n, is_right=False, is_sampled=False) for n in range(LEAST_FIELDS)]
-    sampled = [answer(100 + n, is_right=True, is_sampled=True) for n in range(LEAST_DECISIONS)]
-    few = table([*doubtful, *sampled[1:]], ReviewSampling(0.05))
-    assert few.rows[0].n == LEAST_FIELDS
-    assert few.basis.startswith("of answers in doubt alone")
-    assert table([*doubtful, *sampled], ReviewSampling(0.05)).basis.startswith("of all answers: ")
-
-
 def test_a_table_says_of_which_answers_it_is() -> None:
     made, _ = decided_population(1)
     n_sampled = sum(answer.is_sampled for answer in made.answers)
@@ -222,35 +178,6 @@ def test_a_table_says_of_which_answers_it_is() -> None:
     )
     partly = table([*made.answers], ReviewSampling(0.05, n_open_sampled=40))
     assert f"of the others ({n_sampled} of {n_sampled + 40} decided), which" in partly.basis
-
-
-def decide_all(bills: Bills) -> StepCalibration:
-    for key, review in bills.waiting().items():
-        bills.decide(key, "accept") if review.state == "open" else None
-    with bills.reviews() as reviews:
-        found = [
-            replace(review, subject=replace(review.subject, confidence=SURE, answer={"total": 1}))
-            for review in reviews.decided(is_whole=True)
-        ]
-    (made,) = calibrations_of(found).values()
-    return made
-
-
-def test_decisions_of_before_the_share_and_of_a_smaller_one_weigh_as_those_of_now(
-    bills: Bills,
-) -> None:
-    bills.edit(", also: 20%", "")
-    bills.work()
-    made = decide_all(bills)
-    assert (len(made.answers), made.sampling.rate) == (2, None)
-    for share, old, new in ((0.2, '50"', '50", also: 20%'), (0.5, "also: 20%", "also: 50%")):
-        bills.edit(old, new)
-        bills.work()
-        made = decide_all(bills)
-        n_sampled = len(drawn(share) - {"00.txt", "01.txt"})
-        assert sum(answer.is_sampled for answer in made.answers) == n_sampled
-        assert sum(answer.is_in_doubt for answer in made.answers) == 2
-        assert made.sampling == ReviewSampling(share)
 
 
 def test_a_few_sampled_answers_say_less_than_as_many_of_equal_weight() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system.item_samples import ItemSample
-from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import World, each_document, states
 
@@ -91,21 +90,6 @@ def test_a_sampled_run_never_overwrites_the_full_table_with_a_part_of_it(world: 
     assert not report.n_removed
 
 
-def test_a_sample_that_has_all_that_is_stale_of_a_block_updates_its_table(world: World) -> None:
-    world.run()
-    world.write("inbox/5.txt", "Another text.")
-    sample = next(
-        sample
-        for sample in (ItemSample(3, seed=seed) for seed in range(100))
-        if "5.txt" in sample.chosen([f"{number}.txt" for number in range(10)])
-    )
-    table = world.output("table.csv")
-    report = world.run(sample=sample, pool=FakePool(answer=lambda _: "Another one."))
-    assert report.calls == 1
-    assert world.output("table.csv").splitlines()[6] == "5.txt,Another one."
-    assert len(world.output("table.csv").splitlines()) == len(table.splitlines())
-
-
 def test_plan_names_the_sample_and_what_a_run_would_leave(world: World) -> None:
     plan = world.plan(sample=ItemSample(3))
     assert sorted(states(plan).values()) == ["new"] * 3 + ["unsampled"] * 7
@@ -118,13 +102,6 @@ def test_plan_names_the_sample_and_what_a_run_would_leave(world: World) -> None:
     report = world.run(sample=ItemSample(3))
     assert {item.key for item in report.items if item.state == "new"} == done
     assert not world.plan(sample=ItemSample(3)).has_work
-
-
-def test_the_first_documents_are_those_of_the_list(world: World) -> None:
-    report = world.run(sample=ItemSample(2, is_first=True))
-    assert [item.key for item in report.items if item.state == "new"] == ["0.txt", "1.txt"]
-    (left,) = {item.why for item in report.items if item.state == "unsampled"}
-    assert left == "not among the first 2"
 
 
 def test_strata_have_their_share(world: World) -> None:

@@ -102,15 +102,6 @@ def test_a_pipeline_is_a_step_and_its_items_are_known_one_by_one(world: World) -
     assert world.run().calls == 2, "the document's, and that of the digest"
 
 
-def test_what_a_plan_cannot_know_is_told_by_its_whole_name(world: World) -> None:
-    listed = "  - {id: list, uses: tool, with: {name: now}}\n  - id: each"
-    world.write("parts/clean.yaml", CLEAN.replace("  - id: each", listed)
-                .replace("doc in steps.docs.files", "doc in [steps.list.result]"))  # fmt: skip
-    assert world.plan().notes == (
-        "What 'clean.each' has to do is unknown until 'clean.list' has run.",
-    )
-
-
 def test_a_change_of_the_outer_file_repeats_no_call_within(world: World) -> None:
     world.run()
     world.edit("All:", "Together:")
@@ -118,19 +109,6 @@ def test_a_change_of_the_outer_file_repeats_no_call_within(world: World) -> None
     assert report.calls == 1 and states(report, "clean.each") == {}
     world.edit("tone: dry", "tone: warm")
     assert world.run().calls == 4
-
-
-def test_for_each_item_of_a_block_a_pipeline_of_its_own(tmp_path: Path) -> None:
-    world = areas(tmp_path)
-    plan = world.plan()
-    assert (plan.calls, plan.calls_are) == (6, "at most"), "the digests' prompts hold answers alone"
-    report = world.run()
-    assert report.status == "completed" and report.calls == 6
-    assert [result["n"] for result in report.returns] == [2, 2]
-    keys = {f"{area}/{n}.txt" for area in ("north", "south") for n in range(2)}
-    assert set(states(report, "clean.each")) == keys
-    assert world.output("north/1.txt")
-    assert (world.run().calls, world.plan().calls) == (0, 0)
 
 
 def test_what_lies_within_an_item_makes_it_old(tmp_path: Path) -> None:
@@ -167,13 +145,6 @@ def test_what_fails_within_is_quarantined_within(world: World) -> None:
 STRICT = CLEAN.replace("    do:\n", "    on_error: fail\n    do:\n")
 
 
-def test_a_pipeline_that_fails_ends_the_run_with_its_own_place(world: World) -> None:
-    world.write("parts/clean.yaml", STRICT)
-    report = world.run(pool=FakePool(answer=broken))
-    assert report.status == "failed"
-    assert report.message == "'1.txt': step 'sum': ValueError: a bug"
-
-
 def test_a_pipeline_that_fails_for_one_item_leaves_the_others(tmp_path: Path) -> None:
     world = areas(tmp_path)
     world.write("parts/clean.yaml", STRICT)
@@ -203,12 +174,6 @@ def test_a_pipeline_that_is_wrong_for_the_data_of_one_item_fails_for_that_item(
     assert set(states(report, "all").values()) == {"quarantined"}
 
 
-def test_a_pipeline_that_is_wrong_for_the_data_at_hand_ends_the_run(world: World) -> None:
-    world.write("parts/clean.yaml", CLEAN.replace("doc in steps.docs.files", "doc in inputs.tone"))
-    with pytest.raises(PipelineError, match="block 'each' goes over a text"):
-        world.run()
-
-
 def test_steps_within_are_forced_by_their_whole_name_or_all_at_once(world: World) -> None:
     world.run()
     assert world.run(force=["clean.each"]).calls == 3
@@ -221,20 +186,6 @@ def test_steps_within_are_forced_by_their_whole_name_or_all_at_once(world: World
         "  Known: 'clean', 'clean.docs', 'clean.each', 'clean.text', 'clean.sum', "
         "'clean.(files.write)', 'digest', 'report'."
     )
-
-
-def test_a_budget_stops_within_and_goes_on(tmp_path: Path) -> None:
-    world = composed(tmp_path, 6)
-    world.edit("steps:\n", "budget: {tokens: 1}\nsteps:\n")
-    world.write("parts/clean.yaml", CLEAN.replace("    do:\n", "    max_parallel: 1\n    do:\n"))
-    report = world.run()
-    assert report.status == "budget" and 1 <= report.calls < 6
-    assert "left; the same command goes on." in str(report.message)
-    for _ in range(8):
-        report = world.run()
-        if report.status != "budget":
-            break
-    assert report.status == "completed"
 
 
 FUNCTIONS = """\
@@ -283,18 +234,6 @@ def test_functions_of_ones_own_are_steps_with_consent(tmp_path: Path) -> None:
     assert report.returns == [["A B!", -3], ["C!", -1]]
     whys = {item.why for item in report.items if item.step == "all" and item.why}
     assert whys == {"code of mine.py, or of what it imports, changed (step 'two.f')"}
-
-
-def test_an_input_that_only_shows_in_the_run_is_checked_then(tmp_path: Path) -> None:
-    world = areas(tmp_path)
-    report = world.run({"areas": ["north", "../.."]})
-    assert report.status == "quarantined"
-    (error,) = errors(report).values()
-    assert error == (
-        f"step 'clean': input 'folder' of '{tmp_path}/parts/clean.yaml' leads outside the "
-        "pipeline's folders: 'areas/../..'. Stay within these, or read an input of type "
-        "`dir` that has no default, and give it to a run: `-i NAME=…`."
-    )
 
 
 def test_what_a_pipeline_returns_without_names_is_its_result(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.times import moments
-from tests.runner.world import World, states
+from tests.runner.world import World
 
 DAY_S = 86_400.0
 LETTERS = """\
@@ -75,23 +75,3 @@ def test_a_new_day_makes_stale_what_reads_today_and_nothing_else(
     report = world.run()
     dated = [item for item in report.items if item.step == "dated"]
     assert {item.why for item in dated} == {"value changed: today"}
-
-
-def test_an_inner_pipelines_day_makes_its_items_stale(tmp_path: Path, days: list[float]) -> None:
-    inner = """\
-steps:
-  - {id: day, uses: prompt, with: {template: "{{ today() }}"}}
-returns: {day: steps.day.text}
-"""
-    text = """\
-steps:
-  - id: each
-    for_each: n in [1, 2]
-    do: [{id: in, uses: pipeline, with: {file: inner.yaml}}]
-returns: steps.each.results
-"""
-    world = World(tmp_path, text, beside={"inner.yaml": inner})
-    first = world.run().returns
-    assert set(states(world.run()).values()) <= {"fresh"}
-    days[0] = 1
-    assert world.run().returns != first

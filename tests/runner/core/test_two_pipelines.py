@@ -92,53 +92,6 @@ def test_the_second_pipeline_is_refused_with_the_name_of_the_first(
     assert folder.plan("a").items == ()
 
 
-@pytest.mark.parametrize(
-    ("kind", "condition", "says"),
-    [
-        ("table", "inputs.yes", False),
-        ("table", "steps.said.text == 'x'", True),
-        ("items", "steps.text.text == 'x'", True),
-        ("items", "doc.stem == 'x'", False),
-    ],
-)
-def test_a_plan_says_what_may_be_refused_under_a_condition(
-    folder: Folder, kind: str, condition: str, says: bool
-) -> None:
-    folder.write("first", kind)
-    assert folder.run("first").status == "completed"
-    said = '{id: said, uses: chat, with: {prompt: "?"}}, '
-    text = KINDS[kind].replace("NAME", "second").replace("[{id: table", f"[{said}{{id: table")
-    text = text.replace("uses: files.write,", f'uses: files.write, if: "{condition}",')
-    declared = "inputs: {yes: {type: bool, default: false}}\n"
-    (folder.path / "second.yaml").write_text(declared + text)
-    step = "table" if kind == "table" else "page"
-    may = f"'{step}' may fail: 'out/t.csv' is an output of another pipeline, 'first.yaml'."
-    assert any(remark.startswith(may) for remark in folder.plan("second").remarks) == says
-
-
-def test_a_copy_takes_another_name_and_moved_files_are_no_outputs(folder: Folder) -> None:
-    filing = """steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do: [{uses: files.move, with: {path: "{{ doc.path }}", to: out/t.csv, mode: copy}}]
-"""
-    for name in ("a", "b"):
-        (folder.path / f"{name}.yaml").write_text(filing)
-        (folder.path / "inbox/t.txt").write_text(name)
-        folder.run(name)
-    names = {path.name: path.read_text() for path in folder.table.parent.iterdir()}
-    assert names == {"t.csv": "a", "t-1.csv": "b"}
-    (folder.path / "a.yaml").write_text(filing.replace("mode: copy", "on_exists: replace"))
-    folder.table.unlink()
-    (folder.path / "inbox/t.txt").write_text("filed")
-    folder.run("a")
-    for name in ("a", "b"):
-        folder.write(name, "table")
-        folder.run(name)
-    assert folder.there == "filed"  # it is a person's, and kept
-
-
 def test_a_pipeline_of_a_sub_folder_keeps_what_is_not_its_own(folder: Folder) -> None:
     folder.write("a", "table")
     folder.run("a")

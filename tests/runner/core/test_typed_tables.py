@@ -152,18 +152,6 @@ SUMS = """\
 """
 
 
-def test_sums_of_a_query_have_the_rows_of_filed_documents(tmp_path: Path) -> None:
-    world = World(tmp_path, BILLS + SUMS)
-    arrive(world, "b.txt")
-    world.run(pool=answering())
-    assert world.output("s.csv") == "due,total,n\n2026-03-01,19.9,1\n"
-    arrive(world, "a.txt")
-    world.run(pool=answering())
-    assert world.output("s.csv") == "due,total,n\n2026-03-01,39.8,2\n"
-    assert world.run().written == ()
-    assert world.output("s.csv") == "due,total,n\n2026-03-01,39.8,2\n"
-
-
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

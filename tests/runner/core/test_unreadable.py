@@ -3,12 +3,9 @@
 As root every file can be read, so that privilege is put aside while a command runs.
 """
 
-import contextlib
 import json
 import os
 import signal
-import socket
-import stat
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,11 +15,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.application import application
 from tests.fakes.privileges import without_roots_privilege
 from tests.runner.cli.commands.shell import PADDOCK, Ended
-from tests.runner.world import World, each_document, errors
+from tests.runner.world import each_document
 
 PIPELINE = each_document("""\
       - uses: files.write
@@ -92,15 +88,6 @@ def test_a_file_that_may_not_be_read_is_quarantined_then_known_then_done_when_it
     status, report, _ = run()
     assert (status, states(report)) == (0, {"good.txt": "fresh", "locked.txt": "changed"})
     assert (inbox.parent / "out" / "locked.txt").read_text() == "A secret."
-
-
-def test_a_file_that_may_no_longer_be_read_keeps_what_was_made_of_it(inbox: Path, run: Run) -> None:
-    assert run()[0] == 0
-    (inbox / "good.txt").chmod(0)
-    assert [run()[0], run()[0]] == [3, 3]
-    assert (inbox.parent / "out" / "good.txt").read_text() == "A letter."
-    (inbox / "good.txt").chmod(0o600)
-    assert run()[0] == 0
 
 
 def test_what_is_no_file_stops_no_one_and_what_is_left_out_is_named(inbox: Path, run: Run) -> None:
@@ -222,73 +209,8 @@ def test_what_cannot_be_written_is_refused_before_anything_is_done(
     assert not (inbox.parent / "out").exists()
 
 
-def test_a_pipeline_in_a_folder_that_cannot_be_written_says_what_to_do(
-    inbox: Path, paddock: Paddock
-) -> None:
-    inbox.parent.chmod(0o555)
-    try:
-        ended = paddock("run", "--local")
-    finally:
-        inbox.parent.chmod(0o755)
-    assert (ended.status, ended.err) == (
-        1,
-        f"{inbox.parent}/.paddock: the ledger's folder cannot be written (Permission denied).\n"
-        "  Make it writable, or copy the pipeline to a folder of your own.\n",
-    )
-
-
 def steps(text: str) -> str:
     return f"name: named\nsteps:\n  - {{id: s, {text}}}\n"
-
-
-NAMED = {
-    "a.png": steps("uses: chat, with: {prompt: x, images: [a.png]}"),
-    "a.csv": steps("uses: files.rows, with: {path: a.csv}"),
-    "a.pdf": steps("uses: files.read, with: {path: a.pdf}"),
-    "a.txt": steps("uses: summarise, with: {file: a.txt}"),
-    "b.txt": steps("uses: files.move, with: {path: b.txt, to: c/}"),
-    "c.txt": steps("uses: files.write, with: {path: c.txt, text: x}"),
-    "d.txt": steps("uses: tool, with: {name: files.read, args: {path: d.txt}}"),
-    "e.txt": "inputs: {doc: {type: path, default: e.txt}}\n"
-    + steps('uses: files.read, with: {path: "{{ inputs.doc }}"}'),
-    "prompt.md": steps("uses: chat, with: {prompt: {file: prompt.md}}"),
-    "talk.prompt.yml": steps("uses: chat, with: {prompt: {file: talk.prompt.yml}}"),
-    "text.md": steps("uses: files.write, with: {path: out/a.md, template: {file: text.md}}"),
-    "schema.json": steps("uses: chat, with: {prompt: x}, reply: {schema: {file: schema.json}}"),
-    "own.py": steps("uses: 'own.py:clean', with: {text: x}"),
-    "servers.json": "mcpServers: {file: servers.json}\n"
-    + steps("uses: prompt, with: {template: x}"),
-    "index.lance": steps("uses: search, with: {store: index.lance, query: x}"),
-}
-
-
-@pytest.mark.parametrize("name", NAMED)
-@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
-def test_what_is_no_file_fails_at_once_wherever_it_is_named(
-    tmp_path: Path, kind: str, name: str
-) -> None:
-    if kind == "device" and os.getuid() != 0:
-        pytest.skip("only root makes devices")
-    world = World(tmp_path, NAMED[name])
-    made = put_in_place(tmp_path / name, kind)
-    try:
-        (error,) = errors(world.run()).values()
-    except PipelineError as fault:
-        error = str(fault)
-    assert "a device or a pipe" in error or f"'{tmp_path / name}' is a file" in error
-    assert stat.S_IFMT((tmp_path / name).lstat().st_mode) == made, "it is as it was"
-
-
-def put_in_place(path: Path, kind: str) -> int:
-    """Make what is no file; return its type."""
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":  # one that never ends
-        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
-    else:
-        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
-            server.bind(path.name)
-    return stat.S_IFMT(path.lstat().st_mode)
 
 
 @pytest.mark.parametrize(

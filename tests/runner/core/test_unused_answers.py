@@ -1,13 +1,11 @@
 """Answers that only skipped steps would use are not asked for, as a plan says before."""
 
-import gc
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.report import Report
 from tests.runner.world import World, each_document
 
@@ -61,25 +59,6 @@ def test_the_call_is_made_once_its_condition_turns_true(tmp_path: Path) -> None:
     assert planned_and_run(world, most=99).calls == 0
 
 
-def test_no_item_leaves_its_texts_to_the_garbage_collector(tmp_path: Path) -> None:
-    world = world_of(tmp_path)
-    gc.collect()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        world.run()
-        gc.collect()
-        assert not [found for found in gc.garbage if isinstance(found, Scope) and "doc" in found]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-
-
-def test_an_answer_that_people_review_is_asked_for(tmp_path: Path) -> None:
-    world = world_of(tmp_path)
-    world.edit('steps.text.text }}"}}', 'steps.text.text }}"}, review: {when: true}}')
-    assert world.plan().likely_calls == world.run().calls == 3
-
-
 def test_nothing_that_has_effects_is_moved(tmp_path: Path) -> None:
     """A file is read behind the step that writes it, so the call in front of both is made."""
     write = '{uses: files.write, with: {path: "size/{{ doc.relpath }}", text: "{{ doc.size }}"}}'
@@ -89,27 +68,6 @@ def test_nothing_that_has_effects_is_moved(tmp_path: Path) -> None:
     world.edit(prompt, f"{write}\n      - {read}")
     assert world.run().calls == 3
     assert (tmp_path / "size/0.txt").read_text() == "5"
-
-
-def test_a_chain_of_calls_is_left_out_as_a_whole(tmp_path: Path) -> None:
-    world = world_of(tmp_path)
-    world.edit(
-        "      - {id: size",
-        '      - {id: short, uses: chat, with: {prompt: "Shorter: {{ steps.sum.text }}"}}\n'
-        "      - {id: size",
-    )
-    world.edit('steps.sum.text }}"}\n', 'steps.short.text }}"}\n')
-    report = planned_and_run(world)
-    assert (report.calls, len(report.notes)) == (2, 1)
-
-
-def test_all_users_must_be_skipped(tmp_path: Path) -> None:
-    page = BODY[BODY.index("      - id: page") :]
-    world = world_of(tmp_path, BODY + page.replace("page", "other").replace("out/", "all/"))
-    assert planned_and_run(world).calls == 1
-    text = (tmp_path / "pipeline.yaml").read_text()
-    again = world_of(tmp_path / "again", text.replace("> inputs.most", "< inputs.most", 1))
-    assert planned_and_run(again).calls == 3
 
 
 def test_a_condition_that_an_earlier_answer_decides_saves_the_later_call(tmp_path: Path) -> None:
@@ -124,18 +82,6 @@ def test_a_condition_that_an_earlier_answer_decides_saves_the_later_call(tmp_pat
     assert (plan.least_calls, plan.calls, plan.calls_are) == (3, 6, "at most")
     assert report.calls == 4
     assert len(report.notes) == 1
-
-
-def test_a_block_within_an_item_is_left_out_with_its_calls(tmp_path: Path) -> None:
-    world = world_of(tmp_path)
-    ask = '{uses: chat, with: {prompt: "Part: {{ part.text }}"}}'
-    world.edit(
-        '      - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}\n',
-        '      - {id: parts, uses: split, with: {text: "{{ steps.text.text }}"}}\n'
-        f"      - {{id: sum, for_each: part in steps.parts.chunks, do: [{ask}]}}\n",
-    )
-    world.edit("steps.sum.text }}", "steps.sum.results | tojson }}")
-    assert planned_and_run(world).calls == 1
 
 
 def test_a_skipped_step_that_is_read_skips_as_a_condition_does(tmp_path: Path) -> None:
@@ -173,25 +119,6 @@ def test_a_step_at_the_top_is_left_out_and_done_when_it_is_used(tmp_path: Path) 
     assert not (tmp_path / "out/ALL.md").exists()
     assert planned_and_run(world, publish=True).calls == 1
     assert (tmp_path / "out/ALL.md").exists()
-
-
-def test_a_block_at_the_top_does_its_items_in_any_case(tmp_path: Path) -> None:
-    world = world_of(tmp_path, TOP)
-    world.edit("    returns: {text: steps.text.text}", "    returns: {text: steps.sum.text}")
-    assert planned_and_run(world, publish=False).calls == 3
-
-
-def test_what_today_made_stays_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ledger of a version that asked for all answers is as good, also where some are unused."""
-    with monkeypatch.context() as without:
-        without.setattr(MARK, lambda nodes, *_, **__: nodes)
-        world = world_of(tmp_path, TOP)
-        assert world.run({"publish": False}).calls == 4
-    plan = world.plan({"publish": False})
-    assert plan.calls == 0
-    assert not plan.has_work
-    assert world.run({"publish": False}).calls == 0
-    assert world.run({"publish": True}).calls == 0
 
 
 def random_steps(chance: random.Random) -> Iterator[str]:

@@ -76,25 +76,6 @@ def test_a_due_item_waits_while_the_others_go_on(bills: Bills) -> None:
     }.items()  # fmt: skip
 
 
-def test_an_edited_value_is_looked_for_again_and_held_to_the_checks(bills: Bills) -> None:
-    bills.edit(
-        'total: float}, check: ["output.total < 1000"]}',
-        'total: float}, check: ["located(output)"], evidence: steps.text}',
-    )
-    bills.edit("seen: steps.bill.review", "seen: steps.bill.review, where: steps.bill.evidence")
-    bills.work()
-    with pytest.raises(DecisionRefused) as caught:
-        bills.decide("b.txt", "edit", {"number": "b", "total": 61})
-    assert str(caught.value).startswith("The edited value is not valid. ")
-    assert "total (61)" in str(caught.value)
-    bills.write("inbox/b.txt", "bill b\ntotal 60 or 61\n")
-    bills.work()
-    bills.decide("b.txt", "edit", {"number": "b", "total": 61})
-    bills.work()
-    (result,) = [result for result in bills.results() if result["n"] == "b"]
-    assert (result["total"], result["where"]["total"]["quote"]) == (61, "61")
-
-
 def test_what_waits_is_asked_once_and_costs_nothing_more(bills: Bills) -> None:
     bills.work()
     before = bills.waiting()
@@ -134,21 +115,6 @@ def test_a_rejected_item_is_quarantined_with_the_reason(bills: Bills) -> None:
     assert report.exit_status() == 3
     again = bills.work()
     assert (again.exit_status(), again.calls) == (0, 0)
-
-
-def test_what_a_person_rejected_is_in_no_table_even_where_nothing_else_is(bills: Bills) -> None:
-    (bills.folder / "inbox/a.txt").unlink()
-    bills.edit("output.total > 50", "output.total > 65")
-    bills.work()
-    assert bills.output("ALL").startswith('["c.txt"] [{"n": "b"')
-    bills.edit("output.total > 65", "output.total > 50")
-    bills.work()
-    bills.decide_all("reject", reason="not ours")
-    for _ in range(2):
-        report = bills.work()
-        assert bills.output("ALL") == "[] []"
-        assert not any("which failed" in note or "is left" in note for note in report.notes)
-        assert report.exit_status() == 3  # no document is done
 
 
 def test_after_a_rejection_retry_failed_wants_another_answer(bills: Bills) -> None:
@@ -344,23 +310,6 @@ def test_what_reads_a_step_that_waits_waits_and_the_rest_is_done(top: Bills) -> 
     assert states(world.work({"name": "three"}), "bill") == {"bill": "waiting"}
 
 
-@pytest.mark.parametrize(
-    ("mode", "status", "state"),
-    [
-        ("fail", "failed", "failed"),
-        ("skip", "completed", "skipped"),
-        ("accept", "completed", "new"),
-    ],
-)
-def test_a_step_outside_of_blocks_does_as_the_run_is_told(
-    top: Bills, mode: str, status: str, state: str
-) -> None:
-    report = top.work(review=mode)
-    assert (report.status, states(report, "bill")) == (status, {"bill": state})
-    assert (top.folder / "out/bill").exists() == (mode == "accept")
-    assert states(top.work(), "bill") == ({} if mode == "accept" else {"bill": "waiting"})
-
-
 def test_a_rejected_answer_of_a_step_outside_of_blocks_fails_the_run(top: Bills) -> None:
     top.work()
     top.decide("bill", "reject", reason="not ours")
@@ -436,18 +385,6 @@ def test_changed_reviewers_and_times_reach_open_questions(bills: Bills) -> None:
     assert (last.subject.by, last.expires_at) == ((), None)
 
 
-def test_another_when_is_told_by_the_open_question(bills: Bills) -> None:
-    bills.work()
-    assert bills.waiting()["b.txt"].subject.due == ("output.total > 50: output.total is 60",)
-    _review(bills, "{when: \"output.total > 40 or output.number == 'b'\"}")
-    assert bills.work().calls == 0
-    subject = bills.waiting()["b.txt"].subject
-    assert subject.when == "output.total > 40 or output.number == 'b'"
-    assert [*subject.due] == [
-        "output.total > 40: output.total is 60", "output.number == 'b': output.number is b",
-    ]  # fmt: skip
-
-
 def test_a_table_says_how_much_of_it_waits(bills: Bills) -> None:
     all_results = bills.text[
         bills.text.index("  - uses: files.write\n    with:\n      path: out/ALL") :
@@ -499,46 +436,3 @@ def test_what_waits_and_what_failed_are_told_apart_and_empty_no_page(bills: Bill
         assert "'table' is made without 1 of 3 items of 'each': 1 failed (c.txt)." in report.notes
         rows = [line.split(",") for line in bills.output("all.csv").splitlines()[1:]]
         assert [(row[0], row[-1]) for row in rows] == [("b.txt", "true"), ("d.txt", "true")]
-
-
-def test_an_empty_value_that_the_schema_requires_is_asked_about_as_empty(bills: Bills) -> None:
-    bills.edit(
-        'reply: {schema: {number: str, total: float}, check: ["output.total < 1000"]}',
-        'reply: {schema: {number: str, total: float, note: "str?"}, evidence: steps.text}',
-    )
-    bills.edit("output.total > 50", "evidence.missing")
-
-    def with_holes(request: ChatRequest) -> str:
-        answer = json.loads(read_bill(request))
-        is_first = answer["number"] == "a"
-        return json.dumps(answer | {"note": ""} | ({"number": " "} if is_first else {}))
-
-    report = bills.work(pool=FakePool(answer=with_holes))
-    assert states(report) == {"a.txt": "waiting", "b.txt": "new", "c.txt": "new"}
-    assert bills.waiting()["a.txt"].subject.due == ("number is empty",)
-    bills.decide("a.txt", "edit", {"number": "a", "total": 10, "note": None})
-    bills.work()
-    assert {result["n"] for result in bills.results()} == {"a", "b", "c"}
-
-
-BEFORE_REVIEW = BILLS.replace("      - id: bill\n", """\
-      - {id: short, uses: chat, with: {prompt: "Short: {{ steps.text.text }}"}}
-      - uses: files.write
-        with: {path: "short/{{ doc.relpath }}", text: "{{ steps.short.text }}"}
-      - id: bill
-""", 1)  # fmt: skip
-
-
-def test_take_replaces_what_was_kept_before_the_answer_that_was_decided_on(tmp_path: Path) -> None:
-    world = Bills(tmp_path, BEFORE_REVIEW)
-    world.bills(a=60)
-    world.work()
-    world.write("short/a.txt", "Mine.")
-    world.edit("Short:", "In short:")
-    world.work()
-    assert (tmp_path / "short/a.txt").read_text() == "Mine."
-    world.decide_all("accept")
-    report = world.work(takes_over=True)
-    assert (tmp_path / "short/a.txt").read_text() != "Mine."
-    assert (states(report), report.notes) == ({"a.txt": "stale"}, ())
-    assert world.work().counts == {"fresh": 1}

@@ -1,6 +1,5 @@
 """A step outside of blocks that only writes files has a trace, as an item has."""
 
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -72,37 +71,6 @@ def test_a_plan_names_a_lost_output_and_the_run_makes_it_again(
     assert work(world.plan()) == {}
 
 
-def test_what_it_reads_and_how_it_is_written_are_parts_of_it(
-    world: World, written: list[str]
-) -> None:
-    assert work(world.plan({"note": "second"})) == {"note": ("stale", "value changed: inputs.note")}
-    world.edit("path: out/t.csv", 'delimiter: ";", path: out/t.csv')
-    assert work(world.plan())["table"] == ("stale", "`delimiter` changed (step 'table')")
-    world.run()
-    assert written == [str(Path("out/t.csv"))]
-    assert world.output("t.csv") == (world.folder / "copies/t.csv").read_text()
-    written.clear()
-    world.run(force=frozenset({"note"}))
-    assert written == ["out/note.txt"]
-
-
-def test_an_edited_output_is_held_until_it_is_taken(world: World) -> None:
-    world.write("out/note.txt", "mine")
-    assert work(world.plan()) == {"note": ("held", "edited, or not ours, and kept: out/note.txt")}
-    changed = {"note": "second"}
-    assert work(world.plan(changed))["note"][0] == "held"
-    taken = work(world.plan(changed, takes_over=True))
-    assert taken == {"note": ("stale", "value changed: inputs.note")}
-    for _ in range(2):
-        report = world.run(changed)
-        assert [(item.step, item.state) for item in report.items if item.state == "held"] == [
-            ("note", "held")
-        ]
-        assert world.output("note.txt") == "mine"
-    world.run(changed, takes_over=True)
-    assert world.output("note.txt") == "second"
-
-
 def test_what_an_older_paddock_wrote_is_taken_over_by_its_content(world: World) -> None:
     with closing(sqlite3.connect(world.folder / STATE_FOLDER / "ledger.sqlite")) as ledger, ledger:
         ledger.execute("delete from items where key in ('table', 'copy', 'note')")
@@ -114,13 +82,6 @@ def test_what_an_older_paddock_wrote_is_taken_over_by_its_content(world: World) 
     assert (report.written, report.counts) == ((), {"fresh": 3})
     (world.folder / "out/t.csv").unlink()
     assert work(world.plan())["table"] == ("stale", "output is missing: out/t.csv")
-
-
-def test_its_path_is_of_the_folder_in_which_it_is_now(world: World, written: list[str]) -> None:
-    moved = world.folder.parent / "second"
-    shutil.move(world.folder, moved)
-    returns = World(moved, TABLE).run().returns
-    assert (returns["path"], returns["copy"]) == (f"{moved}/out/t.csv", f"{moved}/copies/t.csv")
 
 
 def test_two_steps_that_write_one_file_are_refused_in_each_run(world: World) -> None:

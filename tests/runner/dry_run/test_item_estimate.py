@@ -1,20 +1,15 @@
 """A plan tells how many calls the run will make, or at most how many; a digest costs one path."""
 
-import asyncio
-import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ToolCall
-from paddock.runner.api import plan, run
+from paddock.runner.api import plan
 from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World, each_document, run_arguments, settings
+from tests.runner.world import World, each_document, settings
 
 PIPELINE = each_document("""\
       - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.text.text }}"}}
@@ -83,25 +78,6 @@ def test_an_empty_folder_has_no_digest_and_is_no_failure(tmp_path: Path) -> None
     report = here.run()
     assert (report.status, report.calls) == ("completed", 0)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_run_that_died_within_the_tree_asks_for_no_part_of_it_again(tmp_path: Path) -> None:
-    here = World(tmp_path, PIPELINE, n_documents=30)
-    n_answered = 0
-
-    def dying(request: ChatRequest) -> str:
-        nonlocal n_answered
-        if n_answered == 36:
-            raise WorkerLost("gone", "died")
-        n_answered += 1
-        return echo(request)
-
-    died = here.run(pool=FakePool(answer=dying))
-    assert died.status == "failed"
-    rest = here.run()
-    scratch = World(tmp_path / "scratch", PIPELINE, n_documents=30)
-    assert n_answered + rest.calls == scratch.run().calls
-    assert rest.returns == scratch.run().returns
 
 
 # --- a plan's number of calls against the run's, over many kinds of pipelines
@@ -444,25 +420,6 @@ returns: steps.a.text
     assert (world.plan().calls, world.run().calls) == (1, 1)
 
 
-def test_what_reads_a_file_that_a_pipeline_of_its_item_writes_is_asked_at_most(
-    tmp_path: Path,
-) -> None:
-    steps = (
-        step("p", "pipeline", 'file: inner.yaml, inputs: {text: "{{ steps.text.text }}"}')
-        + step("r", "files.read", "path: out/x.txt", ", needs: [p]")
-        + chat("sum", "Sum up: {{ steps.r.text }}")
-        + chat("t", "Of {{ steps.text.text }}")
-    )
-    write = '{id: w, uses: files.write, with: {path: out/x.txt, text: "{{ inputs.text }}"}}'
-    inner = f"inputs: {{text: {{type: str}}}}\nsteps: [{write}]\n"
-    world = World(tmp_path, EACH + steps, {"inner.yaml": inner}, n_documents=1)
-    world.run()
-    world.write("inbox/0.txt", "Something else.")
-    assert (world.plan().calls, world.run().calls) == (2, 2)
-    world.edit('"Of {', '"About {')
-    assert (world.plan().calls, world.run().calls) == (1, 1), "the file stays as it is"
-
-
 def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -479,74 +436,3 @@ def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     world.edit("with: {text", "with: {words: 9, text")
     planned = world.plan()
     assert (planned.calls, planned.calls_are) == (4, "about"), "as in the run before"
-
-
-def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from paddock.runner.dry_run import forecast
-    from paddock.runner.dry_run.item_estimate import ItemEstimator
-
-    monkeypatch.setattr(forecast, "MAX_WALK_S", 2.0)
-    world = World(tmp_path, EACH + SUMMARISED + WRITE, n_documents=40)
-    walked: list[str] = []
-    walk = ItemEstimator.walk
-
-    async def walk_ten(self: ItemEstimator, body: Any, scope: Any) -> Any:
-        walked.append(scope["doc"]["relpath"])
-        if len(walked) > 10:
-            await asyncio.Event().wait()
-        return await walk(self, body, scope)
-
-    monkeypatch.setattr(ItemEstimator, "walk", walk_ten)
-    planned = world.plan()
-    assert (planned.likely_calls, planned.calls_are, planned.loads) == (40, "about", 1)
-    assert walked != sorted(walked), "not only those of the first folder"
-
-
-EXAMPLES = (
-    "ask", "folder-digest", "invoices", "labels", "minutes", "watched-inbox",
-)  # fmt: skip
-"""Some of those that run without tools and commands."""
-
-
-def in_form(request: ChatRequest) -> str:
-    """Answer in the form that is asked for, with words of the prompt."""
-    if request.constraint is None:
-        return echo(request)
-    return json.dumps(filled(json.loads(request.constraint.source), echo(request)))
-
-
-def filled(schema: Any, text: str) -> Any:
-    kinds = schema.get("type", "string")
-    kind = kinds[0] if isinstance(kinds, list) else kinds
-    if "enum" in schema:
-        return schema["enum"][0]
-    if kind == "object":
-        return {name: filled(subschema, text) for name, subschema in schema["properties"].items()}
-    if kind == "array":
-        return [filled(schema["items"], text)] * schema.get("minItems", 1)
-    return {"integer": 1, "number": 1.5, "boolean": True, "null": None}.get(kind, text)
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_examples_make_the_calls_that_their_plans_tell(name: str, tmp_path: Path) -> None:
-    folder = tmp_path / name
-    shutil.copytree(Path(__file__).parents[3] / "examples" / name, folder)
-    for left in (".paddock", "out", "summaries"):
-        shutil.rmtree(folder / left, ignore_errors=True)
-    file = folder / "pipeline.yaml"
-
-    def check() -> tuple[int, str, int]:
-        planned = plan(file, pool=FakePool(answer=in_form), settings=settings(tmp_path))
-        around = {"pool": FakePool(answer=in_form), "settings": settings(tmp_path)}
-        made = run(file, None, *run_arguments(local=True, **around)).calls
-        if planned.calls is None:  # what reads a store, while that is filled, or a list yet to come
-            assert name == "ask" and planned.notes
-            return 0, "unknown", made
-        assert made == planned.calls if planned.calls_are == "exact" else made <= planned.calls
-        return planned.calls, planned.calls_are, made
-
-    _, _, made = check()
-    assert made > 0
-    assert check()[2] == 0

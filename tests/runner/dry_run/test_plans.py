@@ -1,7 +1,6 @@
 """What a plan tells: how many calls, and the time, from the models' profiles, else the last run."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,21 +10,19 @@ from typing import Any
 import pytest
 
 from paddock.engine.profile.profile import ProfileStore
-from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
+from paddock.engine.request import Message, ModelSpec, Tool
 from paddock.runner.api import plan
 from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_stats import RunStats
-from paddock.runner.dry_run.call_bounds import CallBounds
 from paddock.runner.dry_run.dry_tools import AskedPrompts, DryPool
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
 from paddock.runner.settings import Settings
-from paddock.steps.base import PLACEHOLDER
 from tests.engine.backends.test_speed_estimates import profile
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import fault_of
-from tests.runner.world import World, each_document, states
+from tests.runner.world import World, each_document
 from tests.runner.world import settings as of_world
 
 
@@ -84,23 +81,6 @@ def test_a_missing_output_costs_calls_only_where_replies_are_not_kept(alone: Wor
     assert planned_and_made(alone) == (1, 1)
 
 
-def test_what_reads_a_block_is_fresh_where_only_an_output_of_it_is_missing(tmp_path: Path) -> None:
-    world = World(tmp_path, n_documents=3)
-    world.run()
-    (tmp_path / "out/0.txt").unlink()
-    plan, report = world.plan(), world.run()
-    assert (plan.calls, report.calls) == (0, 0)
-    assert states(plan) == states(report) == {"0.txt": "stale"}
-    assert states(plan, "digest") == states(report, "digest") == {}
-    world.edit("All: {{ steps.each.results }}", "{{ steps.each.changed }}{{ steps.each.counts }}")
-    world.run()
-    world.run()
-    (tmp_path / "out/1.txt").unlink()
-    plan, report = world.plan(), world.run()
-    assert (plan.calls, report.calls) == (1, 1)
-    assert states(plan, "digest") == states(report, "digest") == {"digest": "stale"}
-
-
 MISSING = "'gone.txt' cannot be read: it does not exist."
 
 
@@ -156,27 +136,7 @@ def test_each_model_has_the_calls_of_its_own_steps(tmp_path: Path) -> None:
     assert planned.least_models == {"all-minilm": 1}
 
 
-def test_a_file_that_is_empty_now_may_be_written_before_it_is_read(world: World) -> None:
-    (world.folder / "pipeline.yaml").write_text("""\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - for_each: doc in steps.docs.files
-    do:
-      - {id: sum, uses: chat, with: {prompt: "Sum up {{ doc.name }}"}}
-      - {id: w, uses: files.write, with: {path: "out/{{ doc.name }}", text: "{{ steps.sum.text }}"}}
-      - {id: back, needs: [w], uses: files.read, with: {path: "out/{{ doc.name }}", empty: skip}}
-      - {id: more, uses: chat, with: {prompt: "More of {{ steps.back.text }}"}}
-""")
-    world.write("inbox/a.txt", "a")
-    world.write("out/a.txt", "")
-    planned = world.plan()
-    assert (planned.calls, planned.calls_are, planned.least_calls) == (2, "at most", 1)
-
-
 # --- the tools of a dry run: placeholders, and no text that leaves this machine
-
-
-HI = ChatRequest(ModelSpec("m"), (Message("user", "Hi"),))
 
 
 class Mute(FakePool):
@@ -216,29 +176,3 @@ def test_no_text_is_sent_to_be_counted_elsewhere(
 
     least, most = asyncio.run(counts(is_long=False)), asyncio.run(counts(is_long=True))
     assert all(0 < low < high for low, high in zip(least, most, strict=True))
-
-
-async def test_an_unknown_answer_is_a_placeholder_and_counted_once(tmp_path: Path) -> None:
-    pool = dry(tmp_path, FakePool())
-    assert (await pool.chat(HI).reply()).text == PLACEHOLDER
-    assert pool.calls == CallBounds(Counter("m"), Counter("m"))
-    await pool.chat(HI).reply()
-    assert pool.calls == CallBounds(Counter("m"), Counter("m"))
-
-
-def test_a_placeholder_has_the_form_that_is_asked_for(tmp_path: Path) -> None:
-    schema = (
-        '{"type": "object", "properties": {"a": {"type": "string"}, "n": {"type": "integer", '
-        '"minimum": 3}, "all": {"type": "array", "items": {"enum": ["x", "y"]}}}}'
-    )
-    request = ChatRequest(HI.model, HI.messages, constraint=Constraint("json_schema", schema))
-    reply = asyncio.run(dry(tmp_path, FakePool()).chat(request).reply())
-    assert reply.text == f'{{"a": "{PLACEHOLDER}", "n": 3, "all": ["x"]}}'
-
-
-def test_with_long_answers_a_placeholder_counts_as_the_longest(tmp_path: Path) -> None:
-    texts = ["one two", f"one {PLACEHOLDER}"]
-    short = asyncio.run(dry(tmp_path, FakePool()).count_texts(HI.model, texts))
-    long = asyncio.run(dry(tmp_path, FakePool(), is_long=True).count_texts(HI.model, texts))
-    assert short == [2, 2]
-    assert long == [2, 2 + 1024], "a quarter of 4,096"

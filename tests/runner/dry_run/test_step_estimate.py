@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.ledger import Ledger
 from tests.fakes.pool import FakePool
 from tests.runner.dry_run.test_item_estimate import (
     ABOUT_TEXT,
@@ -178,42 +176,3 @@ steps:
     for name in ("pipeline.yaml", "inner.yaml"):
         world.write(name, (tmp_path / name).read_text().replace("First", "Changed"))
     assert bounded(world)[0] > 0
-
-
-def test_a_plan_of_a_search_by_words_writes_nothing_to_its_store(tmp_path: Path) -> None:
-    text = """\
-models: {embed: minilm}
-steps:
-  - {id: fill, uses: embed, with: {texts: [ferry at noon, harbour at night], store: s}}
-"""
-    world = World(tmp_path, text)
-    world.run()
-    before = sorted(str(path) for path in (tmp_path / "s").rglob("*"))
-    assert before
-    find = "  - {id: find, uses: search, needs: [fill], with: {store: s, query: ferry, mode: text}}"
-    world.edit("store: s}}", "store: s}}\n" + find)
-    world.plan()
-    assert sorted(str(path) for path in (tmp_path / "s").rglob("*")) == before
-
-
-def test_calls_that_are_left_are_those_of_both_models(tmp_path: Path) -> None:
-    """The step's own model has answered; the larger one is asked since `when` was changed."""
-    models = "models: {chat: {ref: small}, large: {ref: big}}\n"
-    world = World(tmp_path, models + TOP % ", escalate: {to: large, when: 'false'}")
-    assert world.run().calls == 1
-    world.edit("'false'", "'true'")
-    (item,) = world.plan().items
-    assert str(item.why).endswith("1 of its 2 calls are to be made")
-    assert world.run().calls == 1
-
-
-def test_a_ledger_that_cannot_be_read_is_no_failure_of_a_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreadable(*_: Any) -> None:
-        raise LedgerError("the ledger is damaged")
-
-    world = World(tmp_path, TOP % "")
-    monkeypatch.setattr(Ledger, "call", unreadable)
-    with pytest.raises(LedgerError, match="damaged"):
-        world.plan()

@@ -1,19 +1,15 @@
 """What a run did otherwise than an earlier one, on the console: items, states, words of answers."""
 
 import re
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import httpx
-import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.lineage.run_difference import MOST_EQUAL_PAIRS, RunItemChange, change_rows
-from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool
 from tests.runner.cli.test_web_console import links, served, signed_in
-from tests.runner.world import World, carried_out
+from tests.runner.world import World
 
 MARKUP = "<script>window.hacked = 1</script>"
 
@@ -111,86 +107,3 @@ def test_answers_that_repeat_too_many_words_are_not_compared() -> None:
     assert "Too much to compare word by word here." in answer
     assert answer.count("<del>") == answer.count("<ins>") == 1
     assert "<i>" not in answer
-
-
-COPIES = """\
-name: copies
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./in}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
-"""
-ECHOES = """\
-name: echoes
-inputs: {folder: {type: dir, default: ./in}}
-steps:
-  - {id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: said, uses: run, with: {command: [cat, "{{ doc.path }}"]}}
-    returns: {said: steps.said.stdout}
-"""
-
-
-def counted_as(world: World, before: Report, after: Report) -> dict[str, int]:
-    """Return how many items count as what in the difference of two runs."""
-    with served(world.folder) as address, signed_in(address) as client:
-        (link,) = links(client, "/ui/runs", f"/{after.run}$")
-        page = client.get(f"{link}/difference", params={"before": before.run}).text
-    found = re.findall(r">(Changed|Not known|Made again)[^<]*: ([\d,]+)<", page)
-    (alike,) = re.findall(r"([\d,]+) are\s+alike", page)
-    return {words: int(n) for words, n in [*found, ("alike", alike)] if int(n)}
-
-
-@pytest.mark.parametrize("text", [COPIES, ECHOES])
-def test_items_without_models_whose_content_is_not_on_record_are_not_alike(
-    tmp_path: Path, text: str
-) -> None:
-    world = World(tmp_path, text)
-    runs = []
-    for content in ("one\n", "two and three\n", "four, five, six\n"):
-        world.write("in/a.txt", content)
-        runs.append(carried_out(world))
-        if len(runs) == 2:
-            assert counted_as(world, *runs) == {"Made again": 1}
-    assert [run.status for run in runs] == ["completed"] * 3
-    for before, after in ((0, 1), (1, 2), (0, 2)):
-        assert counted_as(world, runs[before], runs[after]) == {"Made again": 1}
-
-
-def test_results_and_errors_that_are_on_record_of_both_runs_are_compared(tmp_path: Path) -> None:
-    world = World(tmp_path, ECHOES)
-    for folder, name, text in (("a", "same", "1"), ("b", "same", "1"), ("a", "other", "2")):
-        world.write(f"{folder}/{name}.txt", text)
-    world.write("b/other.txt", "3")
-    runs = [carried_out(world, inputs={"folder": str(tmp_path / folder)}) for folder in "ab"]
-    assert counted_as(world, *runs) == {"Changed": 1, "alike": 1}
-    world.write("c/bad.txt", "1")
-    world.edit("command: [cat,", "command: [ls, --no-such-option,")
-    runs = [
-        carried_out(world, inputs={"folder": str(tmp_path / "c")}, retry_failed=True) for _ in "123"
-    ]
-    assert counted_as(world, *runs[:2]) == {"alike": 1}
-
-
-def test_answers_that_were_removed_or_replaced_are_not_alike(world: World, tmp_path: Path) -> None:
-    world.write("inbox/dog.txt", "dog")
-    runs = [world.run(pool=says(dog="A red dog."))]
-    world.edit("Sum up:", "Sum it up:")
-    world.run(pool=says(dog="A dog."), is_confirmed=True)
-    world.edit("Sum it up:", "Sum up:")
-    runs.append(world.run(pool=FakePool(), is_confirmed=True))
-    assert runs[1].cached_calls == 2
-    assert counted_as(world, *runs) == {"alike": 2}
-    force = frozenset(("each", "digest"))
-    runs.append(world.run(pool=says(dog="A red dog."), force=force, no_cache=True))
-    assert runs[2].calls == 2
-    assert counted_as(world, *runs[1:]) == {"Not known": 2}
-    with closing(sqlite3.connect(tmp_path / ".paddock/ledger.sqlite")) as ledger, ledger:
-        ledger.execute("delete from calls")
-    for before, after in ((0, 1), (1, 2), (0, 2)):
-        assert counted_as(world, runs[before], runs[after]) == {"Not known": 2}
