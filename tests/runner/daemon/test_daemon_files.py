@@ -12,12 +12,7 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.runner.daemon import daemon_files, daemon_session
-from paddock.runner.daemon.daemon_files import (
-    DaemonError,
-    DaemonInfo,
-    make_daemon_folders,
-    paths_of,
-)
+from paddock.runner.daemon.daemon_files import DaemonInfo, make_daemon_folders, paths_of
 from paddock.runner.daemon.daemon_server import DaemonState
 from paddock.runner.settings import Settings, UnattendedSettings
 
@@ -64,17 +59,6 @@ def test_a_long_path_has_its_socket_elsewhere_and_alone(tmp_path: Path) -> None:
     assert where.socket != paths_of(settings(long / "c")).socket
 
 
-def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
-    (tmp_path / "residence").write_text("")
-    with pytest.raises(DaemonError) as error:
-        make_daemon_folders(paths_of(settings(tmp_path)))
-    assert str(error.value) == (
-        f"{tmp_path}/residence cannot be used for the local service: File exists.\n"
-        "  Set PADDOCK_HOME to a folder that you can write to; `paddock run --local` needs no "
-        "service."
-    )
-
-
 def test_a_record_without_anybody_behind_its_socket_is_no_ones(tmp_path: Path) -> None:
     where = make_daemon_folders(paths_of(settings(tmp_path)))
     daemon = DaemonInfo(tmp_path, where.socket, "1", 1)
@@ -103,13 +87,6 @@ def test_a_socket_of_another_user_is_not_ours(tmp_path: Path) -> None:
         os.chown(where.socket, 54321, 54321)
         assert daemon_files.find_daemon(settings(tmp_path)) is None
         assert daemon_files.running_daemons(tmp_path) == []
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x"}'])
-def test_a_record_that_is_none_is_no_ones(tmp_path: Path, text: str) -> None:
-    where = make_daemon_folders(paths_of(settings(tmp_path)))
-    where.record.write_text(text)
-    assert daemon_files.find_daemon(settings(tmp_path)) is None
 
 
 def test_a_service_ends_when_no_request_is_open_and_none_was_for_long_enough() -> None:

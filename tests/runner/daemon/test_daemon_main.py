@@ -170,15 +170,6 @@ def test_the_requests_of_a_run_that_is_killed_end(home: Home) -> None:
     home.n_documents = n_before
 
 
-def test_with_other_settings_another_one_takes_over(home: Home) -> None:
-    before = home.process()
-    home.more(1)
-    home.run(PADDOCK_KEEP_ALIVE="7m")
-    until(lambda: len(home.services()) == 1)
-    assert home.process().pid != before.pid
-    until(lambda: has_ended(before))
-
-
 def test_stop_ends_it_and_all_below_it(served_home: Home) -> None:
     home = served_home
     service = home.process()
@@ -187,41 +178,6 @@ def test_stop_ends_it_and_all_below_it(served_home: Home) -> None:
     assert (done.returncode, done.stdout) == (0, "Stopped.\n")
     until(lambda: all(map(has_ended, [service, *below])))
     assert home.paddock("service", "stop").stdout == "No local service runs.\n"
-
-
-def test_a_run_without_work_starts_no_service(shared_home: Home) -> None:
-    home = shared_home
-    if home.services():
-        home.run()
-        home.paddock("service", "stop")
-    report, output = home.run()
-    assert set(name for name, n in report["counts"].items() if n) <= {"fresh", "quarantined"}
-    assert "Started" not in output
-    assert home.services() == []
-    home.more(1)
-    _, output = home.run()
-    assert "Started the local service" in output
-
-
-def test_answers_that_are_known_need_no_service_and_no_model(
-    tmp_path: Path, fork_server: ForkServer
-) -> None:
-    """A prompt is changed and changed back."""
-    with at_home(tmp_path, fork_server) as home:
-        seed(home.state_dir / "prefect")
-        home.more(2)
-        pipeline = tmp_path / "pipeline.yaml"
-        first = pipeline.read_text("utf-8")
-        home.run()
-        pipeline.write_text(first.replace('prompt: "', 'prompt: "Mind this. '), "utf-8")
-        report, _ = home.run()
-        assert (report["calls"], report["counts"]["stale"]) == (2, 2)
-        assert home.paddock("service", "stop").returncode == 0
-        pipeline.write_text(first, "utf-8")
-        report, output = home.run()
-        assert (report["calls"], report["counts"]["stale"]) == (0, 2)
-        assert "Started" not in output
-        assert home.services() == []
 
 
 def test_two_first_runs_start_one_service_which_ends_by_itself(

@@ -38,12 +38,6 @@ def test_prefect_understands_how_long_it_keeps_runs_and_events(
     }
 
 
-def test_less_than_prefect_takes_is_the_least_that_it_takes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert read_by_prefect(monkeypatch, retention_settings(0))["runs"] == 3601
-
-
 def made(api: str, name: str, state: str | None) -> str:
     with client_of(api) as client:
 

@@ -94,15 +94,3 @@ async def test_the_next_holder_goes_on_at_the_same_address(tmp_path: Path) -> No
             await soon(lambda: json.loads(file.read_text())["pid"] != before["pid"])
             await soon(lambda: len(second) > 1)  # the first one's address, then its own
     assert {*first, *second} == {f"http://127.0.0.1:{before['port']}/api"}
-
-
-async def test_it_is_started_again_after_it_could_not_be(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    in_the_way = tmp_path / "residence/prefect.log"
-    in_the_way.mkdir(parents=True)
-    found: list[str] = []
-    async with running(keep_own_server(tmp_path, 3601.0, found.append)):
-        await soon(lambda: "cannot start" in caplog.text)
-        in_the_way.rmdir()
-        await soon(lambda: found)

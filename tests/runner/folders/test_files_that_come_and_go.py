@@ -47,16 +47,6 @@ def test_looking_again_and_again_delays_nothing() -> None:
     assert settling.to_check(2) == ["a"]
 
 
-def test_what_is_not_there_any_more_is_forgotten() -> None:
-    settling = SettlingFiles(2)
-    settling.see(A, 0)
-    assert list(settling.stable({"a": None}, 2)) == []
-    settling.see(A, 3)
-    settling.keep({})
-    assert len(settling) == 0
-    assert settling.next_at() is None
-
-
 # --- gone after two looks at the folder in which it was seen
 
 
@@ -72,25 +62,12 @@ def test_two_looks_some_time_apart_are_needed() -> None:
     assert deletions.next_at() is None
 
 
-def test_a_file_that_was_seen_in_between_begins_again() -> None:
-    deletions = MissingFiles(2)
-    deletions.look(["a"], 0)
-    deletions.look([], 2)
-    assert deletions.look(["a"], 4) == []
-
-
 def test_a_folder_that_lacks_files_is_the_same_only_where_it_is_known_to_be() -> None:
     assert not is_other_folder(SHARE, SHARE, n_absent=5, n_present=0)
     assert is_other_folder(SHARE, POINT, n_absent=1, n_present=99)
     assert not is_other_folder(
         SHARE, POINT, n_absent=0, n_present=5
     )  # mounted under another number
-
-
-def test_where_no_folder_is_known_one_file_that_is_there_is_enough() -> None:
-    assert is_other_folder(None, POINT, n_absent=5, n_present=0)
-    assert not is_other_folder(None, POINT, n_absent=5, n_present=1)
-    assert not is_other_folder(None, POINT, n_absent=0, n_present=0)
 
 
 def test_a_folder_that_any_machine_saw_is_known_else_this_machine_s_counts() -> None:

@@ -12,10 +12,8 @@ from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
 from paddock.runner.folders.folder_identity import (
     FolderIdentity,
     Mount,
-    file_system_of,
     folder_identity_at,
     mount_of,
-    needs_polling,
     reports_no_events,
 )
 from paddock.runner.folders.folder_listing import list_folder
@@ -51,14 +49,6 @@ def test_include_exclude_hidden_and_temporary_names(tmp_path: Path) -> None:
     )  # fmt: skip
     file_filter = filter_of(tmp_path, include=("**/*.md",), exclude=("drafts/",))
     assert sorted(list_folder(tmp_path, file_filter).files) == ["a.md", "sub/c.md"]
-
-
-def test_a_whole_folder_can_be_included(tmp_path: Path) -> None:
-    write(tmp_path, "in/a.md", "in/deep/b.txt", "out/c.md")
-    assert sorted(list_folder(tmp_path, filter_of(tmp_path, include=("in/",))).files) == [
-        "in/a.md",
-        "in/deep/b.txt",
-    ]
 
 
 def test_own_outputs_and_a_hot_folders_own_folders_are_left_out(tmp_path: Path) -> None:
@@ -132,11 +122,6 @@ def test_the_mount_that_lies_on_top_counts() -> None:
     assert mount_of("/home", []).kind == ""
 
 
-def test_this_machine_has_mounts_and_its_temporary_folder_is_local(tmp_path: Path) -> None:
-    assert file_system_of(tmp_path) != ""
-    assert needs_polling(tmp_path) is None
-
-
 def test_a_folder_is_the_same_after_a_rename_and_another_one_after_it_was_made_again(
     tmp_path: Path,
 ) -> None:
@@ -151,17 +136,6 @@ def test_a_folder_is_the_same_after_a_rename_and_another_one_after_it_was_made_a
     (tmp_path / "link").symlink_to(inbox)
     assert folder_identity_at(inbox) == folder_identity_at(tmp_path / "link") == before
     assert FolderIdentity.of_text(before.as_text()) == before
-
-
-def test_a_network_share_is_known_by_its_source_and_never_by_the_device(tmp_path: Path) -> None:
-    (tmp_path / "inbox").mkdir()
-    path = str(tmp_path / "inbox")
-    share = Mount(str(tmp_path), "cifs", "//nas/papers")
-    assert share.identity_of(path) == "cifs //nas/papers inbox"
-    nfs = Mount(str(tmp_path), "nfs4", "nas:/papers").identity_of(path)
-    assert nfs == f"nfs4 nas:/papers inbox {(tmp_path / 'inbox').stat().st_ino}"
-    local = Mount(str(tmp_path), "ext4", "/dev/sda1").identity_of(path)
-    assert len({share.identity_of(path), nfs, local}) == 3
 
 
 def test_what_is_mounted_below_and_is_not_there_any_more_is_told() -> None:

@@ -106,22 +106,6 @@ def test_what_is_being_rewritten_is_not_taken_for_deleted(world: World) -> None:
     assert dict(report.counts) == {"new": 1}
 
 
-def test_what_was_seen_through_is_done_again_where_the_prompt_changed(world: World) -> None:
-    facts = world.write("inbox/a.txt", "first").stat()
-    watched_run(world, "a.txt")
-    note(world, a=(facts.st_size, facts.st_mtime_ns))
-    world.edit('text: "{{ steps', 'text: "again: {{ steps')
-    watched_run(world)
-    assert outputs(world) == {"a.txt": "again: first"}
-
-
-def test_temporary_names_are_left_and_what_the_watch_does_not_want_is_taken(world: World) -> None:
-    world.write("inbox/a.txt.part", "half")
-    world.write("inbox/a.md", "whole")
-    watched_run(world)
-    assert outputs(world) == {"a.md": "whole"}
-
-
 @pytest.mark.parametrize("trigger", ["hand", "schedule 0 6 * * *"])
 def test_another_way_to_begin_a_run_takes_everything(world: World, trigger: str) -> None:
     world.write("inbox/a.txt", "whole")

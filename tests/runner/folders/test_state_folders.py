@@ -188,14 +188,6 @@ def test_settings_of_another_user_beside_a_pipeline_are_named_and_not_used(world
     assert "other users can write to it" in read_settings(world.folder).left_out[0]
 
 
-def test_of_many_planted_folders_some_are_named(world: World) -> None:
-    for number in range(8):
-        plant(world, f"inbox/{number}")
-    places, notes = found(world.folder)
-    assert places == [world.folder / ".paddock"]
-    assert (len(notes), notes[-1]) == (6, "3 more state folders are not used.")
-
-
 def test_a_file_system_that_another_user_mounted_names_no_owners(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -6,7 +6,6 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.run_store import RunStore
 from tests.runner.world import SUMMARIES, World
 
 FLIPS = 200
@@ -140,33 +138,3 @@ def test_any_flipped_bytes_are_refused_in_one_sentence_or_read(done: Path, tmp_p
             n_refused += 1
             assert "\n" not in str(error)
     assert 0 < n_refused < FLIPS
-
-
-@pytest.mark.parametrize(("table", "column"), [("runs", "summary"), ("runs", "given")])
-def test_a_run_whose_json_is_cut_is_one_sentence_also_where_runs_are_listed(
-    done: Path, tmp_path: Path, table: str, column: str
-) -> None:
-    folder = tmp_path / "damaged"
-    shutil.copytree(done, folder)
-    file = folder / ".paddock" / "ledger.sqlite"
-    with closing(sqlite3.connect(file)) as connection, connection:
-        name = "run = 'disk is full, ' || run"  # of which nothing follows
-        connection.execute(f"update {table} set {column} = '{{' || {column}, {name}")
-    is_damaged = pytest.raises(
-        LedgerError, match=r"cannot be read \(run '.*' is damaged: Expecting"
-    )
-    with Ledger(folder / ".paddock", is_readonly=True) as ledger, is_damaged:
-        RunStore(ledger).runs()
-
-
-def test_an_error_that_no_one_expected_is_damage_where_sqlite_finds_some(
-    done: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / ".paddock"
-    shutil.copytree(done / ".paddock", folder)
-    write_at(20_000, b"\xff" * 8192)(folder / "ledger.sqlite")
-    with (
-        pytest.raises(LedgerError, match=r"cannot be read \(.*Restore a backup, or move"),
-        Ledger(folder, is_readonly=True),
-    ):
-        raise KeyError("x")

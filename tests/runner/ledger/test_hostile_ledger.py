@@ -11,7 +11,6 @@ from paddock.runner.ledger.database import sqlite_file
 from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.retention import RetentionLimits, sweep_ledger
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import World
 
@@ -21,7 +20,6 @@ RUNS = (
     "null summary, 'hand' trigger, null host, 0 pid, 1 attempt, null message, null parent, "
     "null given"
 )
-ALL = RetentionLimits(runs_before=1e12, calls_before=1e12)
 
 
 @pytest.fixture
@@ -98,16 +96,3 @@ def test_readers_cannot_write_and_no_other_file_is_reached(world: World, tmp_pat
             with pytest.raises(LedgerError):
                 database.rows(statement, {})
     assert not (tmp_path / "made").exists()
-
-
-def test_a_page_that_leads_back_to_itself_ends(world: World) -> None:
-    """Cells of a page that name each other: SQLite finds the damage, or the deadline does."""
-    file = world.folder / ".paddock/ledger.sqlite"
-    execute(world, "pragma wal_checkpoint(truncate)", "pragma journal_mode=delete")
-    whole = bytearray(file.read_bytes())
-    for at in range(4096, len(whole), 4096):
-        whole[at : at + 12] = bytes([5, 0, 0, 0, 1, 15, 0, 0]) + (at // 4096 + 1).to_bytes(4, "big")
-    file.write_bytes(bytes(whole))
-    with pytest.raises(LedgerError):
-        sweep_ledger(file.parent, "", ALL)
-    assert len(invoke("runs").stdout.splitlines()) == 2

@@ -169,21 +169,6 @@ def test_ledgers_that_are_older_than_a_used_homes_first_start_are_entered(
         assert not counts(tmp_path / "later"), "its time is not that of which archives speak"
 
 
-def test_a_ledger_of_a_test_leaves_no_entry(
-    world: World, own_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = {*(own_home / "ledgers").rglob("*")}
-    world.edit("steps:", "tests: [{name: one, expect: [{check: 1 == 1}]}]\nsteps:")
-    monkeypatch.chdir(world.folder)
-    assert invoke("test").exit_code == 0
-    assert {*(own_home / "ledgers").rglob("*")} == before
-
-
-def test_the_first_command_in_a_new_home_says_that_nothing_is_older(own_home: Path) -> None:
-    assert invoke("steps").exit_code == 0
-    assert begin_home(own_home) == 0
-
-
 def test_in_a_trusted_folder_any_ledger_counts_for_as_long(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,29 +177,6 @@ def test_in_a_trusted_folder_any_ledger_counts_for_as_long(
     assert World(copy, COPIES).run().counts["fresh"] == 1
     monkeypatch.delenv("PADDOCK_TRUST_STATE")
     assert not counts(copy)
-
-
-def test_a_home_that_cannot_be_written_begins_no_ledger_and_keeps_those_that_it_knows(
-    world: World, tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entries = own_home / "ledgers"
-    entries.rename(own_home / "kept")
-    entries.write_text("")
-    other = World(tmp_path / "other", COPIES, beside={"inbox/a.txt": "ferry"})
-    with pytest.raises(LedgerError, match=r"cannot be written .* so nothing was begun"):
-        other.run()
-    assert not (other.folder / "out").exists()
-    monkeypatch.setenv("PADDOCK_TRUST_STATE", str(other.folder))
-    assert other.run().status == "completed"
-    entries.unlink()
-    (own_home / "kept").rename(entries)
-    assert counts(world.folder)
-
-
-def test_a_file_with_tables_and_no_version_is_no_new_ledger(world: World, tmp_path: Path) -> None:
-    sql(world.folder, "delete from meta where name = 'version'")
-    with pytest.raises(LedgerError, match="it has tables and no version"):
-        world.run()
 
 
 def test_a_log_of_changes_without_its_ledger_adds_no_rows(world: World, tmp_path: Path) -> None:

@@ -3,14 +3,11 @@
 import asyncio
 import contextlib
 import sqlite3
-import threading
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from paddock.runner.folders.state_folders import find_ledgers
-from paddock.runner.ledger.database.sqlite_file import SqliteDatabase
 from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, sweep_ledger
@@ -138,69 +135,3 @@ async def test_a_failed_write_raises_where_it_is_awaited(tmp_path: Path) -> None
             await ledger.durable()
         with pytest.raises(LedgerError):
             ledger.record("scope", entry("b"), "run")
-
-
-def test_a_ledger_that_is_just_being_made_can_be_read(tmp_path: Path) -> None:
-    folder = tmp_path / ".paddock"
-    with Ledger(folder) as ledger:
-        file = ledger.file
-    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
-        tables = connection.execute("select name from sqlite_master where type = 'table'")
-        for (table,) in tables.fetchall():
-            connection.execute(f"drop table {table}")
-    with Ledger(folder, is_readonly=True) as ledger:
-        assert ledger.scopes_of("pipeline.yaml") == set()
-    for _ in range(2):  # makes the tables, and finds them
-        with Ledger(folder) as ledger:
-            ledger.record_scope("s", "pipeline.yaml", "each", "{}")
-    with Ledger(folder, is_readonly=True) as ledger:
-        assert ledger.scopes_of("pipeline.yaml") == {"s"}
-
-
-def test_a_file_that_is_broken_further_on_raises_when_it_is_read(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        for number in range(200):
-            ledger.record_scope(f"{number}", "pipeline.yaml", "each", "x" * 500)
-    file = ledger.file
-    good = file.read_bytes()
-    file.write_bytes(good[: len(good) // 2] + b"\xab" * (len(good) - len(good) // 2))
-    for is_readonly in (True, False):
-        with (
-            Ledger(tmp_path, is_readonly=is_readonly) as ledger,
-            pytest.raises(LedgerError) as caught,
-        ):
-            ledger.scopes_of("pipeline.yaml")
-        assert str(caught.value) == (
-            f"{file}: the ledger cannot be read (database disk image is malformed). "
-            f"Restore a backup, or move the file away to start without it: what pipelines wrote "
-            f"stays, and people's decisions are lost."
-        )
-
-
-@pytest.mark.parametrize("is_transaction", [True, False])
-def test_a_file_is_closed_once_no_other_thread_reads_it(
-    tmp_path: Path, is_transaction: bool
-) -> None:
-    """Closed under a thread that executes a statement, SQLite crashes the process."""
-    reads, may_go_on = threading.Event(), threading.Event()
-
-    def gate() -> int:
-        reads.set()
-        return may_go_on.wait(120)
-
-    database = SqliteDatabase(tmp_path / "ledger.sqlite")
-    database._connection.create_function("gate", 0, gate)
-    with ThreadPoolExecutor(2) as threads:
-        if is_transaction:
-            reading = threads.submit(
-                database.in_transaction, lambda execute: execute("select gate()", {})
-            )
-        else:
-            reading = threads.submit(database.rows, "select gate()", {})
-        assert reads.wait(120)
-        closing = threads.submit(database.close)
-        done, _ = wait([closing], timeout=0.5)
-        assert not done
-        may_go_on.set()
-        assert reading.result(120) == [(1,)]
-        closing.result(120)

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, folder_identity
 from paddock.runner.ledger.run_store import RunStore
-from tests.postgres import Postgres, postgres
+from tests.postgres import Postgres
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import SUMMARIES, ReviewedWorld
 
@@ -101,18 +100,6 @@ def test_many_machines_that_begin_at_once_make_one_ledger(url: str, tmp_path: Pa
         assert len(ledger.entries("scope")) == 6
 
 
-def test_the_ledger_begins_with_what_the_folders_file_knows(url: str, tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        ledger.record("scope", entry("a", has_inner_failures=True), "run")
-        ledger.record_call(call("h", b"yes"), "run")
-    with Ledger(tmp_path, url=url) as ledger:
-        assert ledger.entries("scope") == {"a": entry("a", has_inner_failures=True)}
-        assert ledger.call("h") is not None
-        ledger.record("scope", entry("b"), "run")
-    with Ledger(tmp_path, is_readonly=True) as ledger:
-        assert set(ledger.entries("scope")) == {"a"}
-
-
 def test_no_ledger_begins_with_a_file_that_was_not_made_here(
     url: str, tmp_path: Path, own_home: Path
 ) -> None:
@@ -124,38 +111,6 @@ def test_no_ledger_begins_with_a_file_that_was_not_made_here(
     (mine / "ledger.sqlite").unlink()
     with Ledger(mine, url=url) as ledger:
         assert ledger.entries("scope") == {}
-
-
-@pytest.fixture(scope="module")
-def fragile() -> Iterator[Postgres]:
-    """A server that tests stop and start."""
-    with postgres() as running:
-        yield running
-
-
-async def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path: Path) -> None:
-    notes: list[str] = []
-    has_noted = threading.Event()
-
-    def tell(text: str) -> None:
-        notes.append(text)
-        has_noted.set()
-
-    with Ledger(tmp_path, url=fragile.url()) as ledger:
-        ledger.on_wait = tell
-        ledger.record("scope", entry("a"), "run")
-        await ledger.durable()
-        fragile.stop()
-        ledger.record("scope", entry("b"), "run")
-        written = asyncio.create_task(ledger.durable())
-        read = asyncio.create_task(ledger.ask(ledger.entries, "scope"))
-        assert await asyncio.to_thread(has_noted.wait, 20)
-        fragile.start()
-        await written
-        await read
-        assert set(ledger.entries("scope")) == {"a", "b"}
-    place = f"PostgreSQL's database 'postgres' at 127.0.0.1:{fragile.port}"
-    assert set(notes) == {f"{place} went away; waiting for it"}
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:
@@ -171,44 +126,6 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
         "Start it, or correct the setting 'ledger' (PADDOCK_LEDGER). Finished items are kept."
     )
     assert "secret" not in text
-
-
-def test_a_database_that_does_not_exist_fails_at_once(server: Postgres, tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match='database "none" does not exist'):
-        Ledger(tmp_path, url=server.url("none")).__enter__()
-
-
-def test_a_user_without_rights_is_told_what_to_ask_for(server: Postgres, tmp_path: Path) -> None:
-    server.say("create role guest login")
-    server.make("guarded")
-    with pytest.raises(LedgerError) as caught, Ledger(tmp_path, url=server.url("guarded", "guest")):
-        pass
-    assert str(caught.value) == (
-        f"PostgreSQL's database 'guarded' at 127.0.0.1:{server.port} does not let 'guest' make or "
-        f"use the ledger's tables (permission denied for database guarded). Ask its owner to "
-        f'execute: grant create on database "guarded" to "guest"; if another user made the tables, '
-        f"use that one on all machines."
-    )
-
-
-def test_a_database_that_is_not_utf8_is_refused(server: Postgres, tmp_path: Path) -> None:
-    url = server.make("ascii", "encoding 'SQL_ASCII' template template0")
-    with pytest.raises(LedgerError) as caught, Ledger(tmp_path, url=url):
-        pass
-    assert str(caught.value) == (
-        f"PostgreSQL's database 'ascii' at 127.0.0.1:{server.port} keeps its texts as SQL_ASCII; "
-        f"the ledger needs UTF8. Make another: "
-        f"create database paddock encoding 'UTF8' template template0;"
-    )
-
-
-def test_another_kind_of_database_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError) as caught, Ledger(tmp_path, url="mysql://me@host/work"):
-        pass
-    assert str(caught.value) == (
-        "The setting 'ledger' names 'mysql': it takes postgresql://user@host/database, "
-        "or nothing for a file beside the pipeline."
-    )
 
 
 def test_the_ledger_of_another_version_is_refused(url: str, tmp_path: Path) -> None:

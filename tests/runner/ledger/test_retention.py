@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.cli.commands.clean import clean_summary
 from paddock.runner.ledger import retention
 from paddock.runner.ledger.database import queries, sqlite_file
 from paddock.runner.ledger.database.sqlite_file import compact_file
@@ -19,23 +18,11 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
 from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool
-from tests.runner.compare.bills import N_BILLS, Bills
 from tests.runner.world import World, each_document, states
 
 NOW = time.time()
 EVERYTHING = RetentionLimits(runs_before=NOW + 1e6, calls_before=NOW + 1e6)
 NOTHING = RetentionLimits(runs_before=0, calls_before=0)
-
-
-FAILS_LATE = """\
-steps:
-  - {id: docs, uses: files.scan, with: {root: ./inbox}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - {id: sum, uses: chat, with: {prompt: "{{ doc.name }}"}}
-      - {id: more, uses: files.read, with: {path: "{{ doc.path }}.more"}}
-"""
 
 
 def state(world: World) -> Path:
@@ -83,16 +70,6 @@ def test_replies_of_earlier_versions_are_removed_once_they_are_old(world: World)
     assert sweep_ledger(state(world), "", EVERYTHING).calls == 5
     assert rows(world, "select count(*) from calls") == [(5,)]
     assert world.run().counts == {"fresh": 5}
-
-
-def test_replies_of_quarantined_items_stay_for_their_next_attempt(tmp_path: Path) -> None:
-    world = World(tmp_path, FAILS_LATE, n_documents=2)
-    assert world.run().status == "quarantined"
-    assert world.pool.chats[0].messages[-1].content == "0.txt"
-    age(world, 1e7)
-    assert sweep_ledger(state(world), "", EVERYTHING).calls == 0
-    again = world.run(retry_failed=True)
-    assert (again.status, again.calls, again.cached_calls) == ("quarantined", 0, 2)
 
 
 def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_known(
@@ -180,17 +157,6 @@ def test_a_ledger_that_is_too_large_loses_the_oldest_replies_that_nothing_needs(
     age(world, 1e7)
     assert sweep_ledger(state(world), "", small).calls == 15
     assert world.run().counts == {"fresh": 5}
-
-
-def test_a_dry_sweep_reports_the_same_and_removes_nothing(world: World) -> None:
-    world.edit("Sum up:", "Summarise:")
-    world.run()
-    age(world, 1e6)
-    before = sorted(str(file) for file in state(world).rglob("*") if "-" not in file.suffix)
-    would = sweep_ledger(state(world), "", EVERYTHING, is_dry=True)
-    assert before == [f for f in sorted(map(str, state(world).rglob("*"))) if "clean" not in f]
-    did = sweep_ledger(state(world), "", EVERYTHING)
-    assert would == did != SweepResult()
 
 
 def test_a_sweep_next_to_a_run_disturbs_neither(tmp_path: Path) -> None:
@@ -299,29 +265,6 @@ def test_an_item_whose_document_comes_back_during_a_sweep_stays_whole(
     swept = sweep_ledger(state(world), "", EVERYTHING)
     assert (swept.items, swept.objects) == (0, 0)
     assert [rows(world, query) for query in tables] == before
-
-
-def test_a_comparison_is_forgotten_when_it_was_not_made_for_long_and_asks_nothing_before(
-    tmp_path: Path,
-) -> None:
-    bills = Bills(tmp_path)
-    bills.runs(models=("clerk=small,big",))
-    n_calls = len(rows(bills, "select hash from calls"))
-    age(bills, 1e6)
-    calls_before = RetentionLimits(runs_before=NOW, calls_before=NOW - 1000)
-    bills.runs(models=("clerk=big",))
-    assert not bills.made.chats
-    swept = sweep_ledger(state(bills), "", calls_before)
-    assert (swept.items, swept.compared, swept.calls) == (0, N_BILLS, n_calls // 2)
-    assert f"{N_BILLS} entries of comparisons" in clean_summary(swept, 1, is_dry=False)
-    bills.runs(models=("clerk=big",))
-    assert not bills.made.chats
-
-    age(bills, 1e6)
-    assert sweep_ledger(state(bills), "", calls_before).calls == n_calls // 2
-    assert sweep_ledger(state(bills), "", calls_before).runs > 0
-    tables = ("scopes", "items", "provenance", "specs", "attempts", "calls", "runs")
-    assert not any(rows(bills, f"select * from {name}") for name in tables)
 
 
 def test_only_what_the_ledger_wrote_is_removed_by_its_own_names_and_through_no_link(

@@ -5,22 +5,18 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
 from paddock.runner.daemon.prefect_auth import password_file
 from paddock.runner.daemon.prefect_server import running_server
-from tests.browser import Browser, needs_browser
 from tests.forked import ForkServer
 from tests.prefect_server import seed
-from tests.recording.photographs import page_of_prefect
 from tests.residence import Home, at_home, until
 
 pytestmark = pytest.mark.may_take(280, "each starts a Prefect server")
 SECRET = "tk-4711-geheim"
-BLOCKED = "violates the following Content Security Policy directive"
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +56,6 @@ def test_with_prefect_it_is_a_flow_run_with_its_tasks_and_a_page(home: Home) -> 
     until(lambda: {"docs", "each"} < {task["name"] for task in home.tasks()})
     keys = {artefact["key"] for artefact in home.api("artifacts/filter", {"limit": 200})}
     assert "ferries-results" in keys
-
-
-@needs_browser
-def test_prefect_shows_each_step_and_its_page_asks_nothing_elsewhere(
-    home: Home, chromium: Browser
-) -> None:
-    home.more(1)
-    report, _ = home.run("--prefect")
-    page = page_of_prefect(chromium, home, report["run"], last_step="each")
-    shown = str(page.ask("document.body.innerText"))
-    asked = {url for url in page.asked_for() if urlsplit(url).hostname != "127.0.0.1"}
-    blocked = [said for said in page.complaints() if BLOCKED in said]
-    assert {"Completed", "docs", "each", "ferries"} <= set(shown.split("\n"))
-    assert "Prefect Cloud" not in shown
-    for url in asked:  # it tries, and the browser refuses
-        assert url.startswith(("data:", "blob:")) or any(url in said for said in blocked), url
 
 
 def test_new_quarantine_is_red_and_the_next_run_finds_the_same_server(served: Home) -> None:

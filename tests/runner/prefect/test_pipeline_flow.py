@@ -3,10 +3,8 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,12 +84,6 @@ async def main():
 asyncio.run(main())
 """
 
-FRAME = """
-import asyncio, polars, sys
-from paddock.runner import flow
-report = asyncio.run(flow(sys.argv[1])(rows=polars.DataFrame({"id": [1, 2]})))
-assert len(report.table("each")) == 2, report
-"""
 
 NESTED = """
 import asyncio, sys
@@ -129,71 +121,6 @@ except PipelineRunFailed as error:
     print("failed:", error)
 else:
     print("the report:", report.status)
-"""
-
-# The server is there until the run has ended.
-LEFT_ALONE = """
-import asyncio, os, socket, sys, threading
-from urllib.parse import urlsplit
-
-server = urlsplit(os.environ["PREFECT_API_URL"])
-listening = socket.create_server(("127.0.0.1", 0))
-pairs = []
-
-def copy(source, target):
-    try:
-        while piece := source.recv(65536):
-            target.sendall(piece)
-    except OSError:
-        pass
-    for end in (source, target):
-        with __import__("contextlib").suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
-
-def relay():
-    while True:
-        try:
-            ours, _ = listening.accept()
-        except OSError:
-            return
-        theirs = socket.create_connection((server.hostname, server.port))
-        pairs.append((ours, theirs))
-        for way in ((ours, theirs), (theirs, ours)):
-            threading.Thread(target=copy, args=way, daemon=True).start()
-
-threading.Thread(target=relay, daemon=True).start()
-os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}{server.path}"
-os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "0"
-
-from prefect import flow as prefect_flow
-from paddock.runner import run_async
-from paddock.runner.core.run_options import RunEnvironment
-from paddock.runner.progress.events import Observer
-
-class Cut(Observer):
-    def ended(self, report):
-        listening.shutdown(socket.SHUT_RDWR)
-        listening.close()
-        for end in sum(pairs, ()):
-            with __import__("contextlib").suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-@prefect_flow(name="around")
-async def around():
-    report = await run_async(sys.argv[1], {"title": "Alone"}, None, RunEnvironment(observer=Cut()))
-    reports.append(report)
-    print("the report:", report.status, flush=True)
-
-reports = []
-for _ in range(5):  # without retries, a database that is locked for a moment refuses the run
-    try:
-        asyncio.run(around())
-    except Exception as error:
-        if reports:
-            print("around:", type(error).__name__, flush=True)
-    if reports:
-        break
-os._exit(0)
 """
 
 
@@ -351,16 +278,6 @@ def test_a_flow_has_the_pipelines_name_and_its_inputs_as_typed_parameters(tmp_pa
     assert stored == {"token": "***", "n": 3}
 
 
-def test_a_deployment_names_the_pipelines_file_and_is_loaded_from_there(tmp_path: Path) -> None:
-    from prefect.flows import load_flow_from_entrypoint
-
-    file = _written(tmp_path / "a b:c.d")
-    deployment = flow(file).to_deployment("nightly", cron="0 6 * * *")
-    assert deployment.entrypoint is not None
-    again: Any = load_flow_from_entrypoint(deployment.entrypoint)
-    assert (again.name, again.version) == ("notes", flow(file).version)
-
-
 def test_a_deployment_has_the_options_and_retries_of_its_flow(tmp_path: Path) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
@@ -480,20 +397,6 @@ def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
     assert {artefact["type"] for artefact in artefacts} == {"progress", "table"}
 
 
-def test_a_flow_takes_a_frame_of_which_prefect_is_sent_no_row(
-    up: UpFolder, prefect_api: str
-) -> None:
-    prefect, text = Prefect(prefect_api), (
-        "inputs: {rows: {type: rows}}\nsteps:\n  - id: each\n    for_each: row in inputs.rows\n"
-        "    do: [{id: p, uses: prompt, with: {template: '{{ row.id }}'}}]\n"
-    )  # fmt: skip
-    name = f"frames-{uuid4().hex[:6]}"
-    file = _written(up.folder / name, text, name)
-    _python(up, FRAME, file)
-    (run,) = prefect.runs(file)
-    assert (run["state"]["type"], run["parameters"]) == ("COMPLETED", {"rows": "rows of a frame"})
-
-
 def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
     up: UpFolder, prefect_api: str
 ) -> None:
@@ -544,30 +447,6 @@ def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
     assert retried["state"]["message"] == "2 done"
 
 
-def test_a_limit_that_ended_a_try_does_not_make_the_next_one_green(
-    up: UpFolder, prefect_api: str
-) -> None:
-    file, prefect = _notes(up), Prefect(prefect_api)
-    text = file.read_text().replace("steps:", "budget: {time: 1ms}\nsteps:")
-    text = text.replace("    do:", "    max_parallel: 2\n    on_error: fail\n    do:")
-    file.write_text(text.replace("{{ doc.path }}", "nowhere/{{ doc.relpath }}"))
-    assert "failed: 'a.txt': " in _python(up, RETRIED, file, 0)
-    (failed,) = prefect.runs(file)
-    assert (failed["state_name"], failed["run_count"]) == ("Failed", 2)
-
-
-def test_the_report_of_a_finished_run_is_not_lost_with_prefects_server(up: UpFolder) -> None:
-    file = _notes(up)
-    done = subprocess.run(  # Prefect reads the settings as it is imported
-        [sys.executable, "-c", LEFT_ALONE, file], env=_environ(up), cwd=ROOT,
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
-    output = done.stdout + done.stderr
-    assert "the report: completed" in output
-    assert f"Prefect does not show the end of this run of {file}, which is completed" in output
-    assert "around: " in output  # its own state could not be set
-
-
 def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_prefect(
     up: UpFolder, prefect_api: str
 ) -> None:
@@ -613,21 +492,6 @@ def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_pref
         assert up.output(name, "d.txt") == "done"
         assert prefect.read(f"flow_runs/{run}")["run_count"] == 2
 
-        prefect.post("automations/", _automation(id_))
-
-        sent = [0.0]
-
-        def started_by_mail() -> list[Any]:
-            # The server loads an automation after it has answered: an event at once may be missed.
-            if time.monotonic() > sent[-1] + 5:  # more of them keep the server busy
-                sent.append(time.monotonic())
-                event = {"id": str(uuid4()), "event": "mail.came", "occurred": _now()}
-                about = {"payload": {}, "resource": {"prefect.resource.id": "mail"}}
-                prefect.post("events", [event | about])
-            return [run["id"] for run in prefect.runs(file) if run["parameters"].get("n") == 5]
-
-        (run,) = until(started_by_mail)
-        until(lambda: prefect.state(run)["name"] == "Completed")
         timed = prefect.read(f"deployments/{id_}")["schedules"][0]
         prefect.patch(f"deployments/{id_}/schedules/{timed['id']}", {"active": False})
     with _running(up, sys.executable, program):  # it makes the schedule again
@@ -746,59 +610,20 @@ def test_a_run_that_its_time_limit_ended_has_no_task_that_goes_on(
     until(lambda: not goes_on())
 
 
-def _automation(deployment: str) -> dict[str, Any]:
-    """Return an automation that runs a deployment at the first of the events of an hour."""
-    return {
-        "name": f"at mail {deployment}",
-        "trigger": {
-            "type": "event", "posture": "Reactive", "expect": ["mail.came"], "threshold": 1,
-            "within": 3600,
-        },
-        "actions": [
-            {
-                "type": "run-deployment", "source": "selected", "deployment_id": deployment,
-                "parameters": {"n": 5},
-            }
-        ],
-    }  # fmt: skip
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
-
-
-def test_a_flow_runs_in_a_work_pool(up: UpFolder, prefect_api: str) -> None:
-    file, prefect, pool = _notes(up), Prefect(prefect_api), f"pool-{uuid4().hex[:8]}"
-    prefect.post("work_pools/", {"name": pool, "type": "process"})
-    _python(up, DEPLOYED, file, pool)
-    id_ = prefect.deployment(file, "pooled")
-    run = prefect.start(id_)
-    command = Path(sys.executable).with_name("prefect")
-    with _running(up, command, "worker", "start", "--pool", pool, "--limit", 1):
-        until(lambda: prefect.state(run)["type"] in ("COMPLETED", "FAILED", "CRASHED"))
-    assert prefect.state(run)["name"] == "Completed", prefect.state(run)
-    assert up.output(file.parent.name, "a.txt") == "Pooled: a.txt"
-
-
-@pytest.mark.parametrize("by", ["serve", "worker"])
 def test_a_run_whose_server_is_away_at_its_end_is_shown_completed_when_that_is_back(
-    tmp_path: Path, fork_server: ForkServer, by: str
+    tmp_path: Path, fork_server: ForkServer
 ) -> None:
     up, home = UpFolder(tmp_path / "pipes", forks=fork_server), tmp_path / "server"
     name, file = _waiting_for_go(up, "a.txt")
-    program, log = up.write(f"{name}/serve.py", _served()), tmp_path / "process.log"
+    log, worker = tmp_path / "process.log", Path(sys.executable).with_name("prefect")
     with ExitStack() as running:
         with server(home) as up.api:
             prefect, port = Prefect(up.api), urlsplit(up.api).port or 0
-            if by == "worker":
-                prefect.post("work_pools/", {"name": "away", "type": "process"})
-                _python(up, DEPLOYED, file, "away")
-                command = (Path(sys.executable).with_name("prefect"), "worker", "start")
-                running.enter_context(_running(up, *command, "--pool", "away", max_retries=1))
-            else:
-                running.enter_context(_running(up, sys.executable, program, max_retries=1))
-            deployment = {"serve": "nightly", "worker": "pooled"}[by]
-            id_ = until(lambda: prefect.deployment(file, deployment))
+            prefect.post("work_pools/", {"name": "away", "type": "process"})
+            _python(up, DEPLOYED, file, "away")
+            pool = ("--pool", "away")
+            running.enter_context(_running(up, worker, "worker", "start", *pool, max_retries=1))
+            id_ = until(lambda: prefect.deployment(file, "pooled"))
             run = prefect.start(id_, {"title": "Away"})
             until(lambda: up.marks(name))
         up.write(f"{name}/go", "")

@@ -69,23 +69,6 @@ def test_a_changed_file_counts_once_it_has_settled(look: Look) -> None:
     assert look().added == ()
 
 
-def test_a_watch_goes_where_its_link_leads_now(look: Look) -> None:
-    (look.folder / "2026").mkdir()
-    (look.folder / "2027").mkdir()
-    (look.folder / "inbox").symlink_to("2026")
-    look.write("a.yaml", "on: {watch: [{path: inbox}]}\n" + STEPS.replace("root: .", "root: inbox"))
-    (seen,) = look().triggered
-    assert seen.bound is not None
-    assert [watch.root for watch in seen.bound.watches] == [look.folder / "2026"]
-    assert look().added == ()
-    (look.folder / "inbox").unlink()
-    (look.folder / "inbox").symlink_to("2027")
-    (moved,) = look().added
-    assert moved.bound is not None
-    assert [watch.root for watch in moved.bound.watches] == [look.folder / "2027"]
-    assert [look().added for _ in range(3)] == [()] * 3
-
-
 def test_a_faulty_file_is_told_once_and_what_was_sound_stays(look: Look) -> None:
     file = look.write("a.yaml", HOURLY + STEPS)
     look()
@@ -113,15 +96,6 @@ def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(look: Lo
     assert names(look.look_twice()) == []
 
 
-def test_what_a_faulty_file_lacked_may_come_later(look: Look) -> None:
-    prompt = "steps: [{uses: prompt, with: {template: {file: p.md}}}]\n"
-    look.write("a.yaml", HOURLY + prompt)
-    assert names(look()) == []
-    look.write("p.md", "Hello.")
-    found = [names(look()) for _ in range(8)]
-    assert found[-1] == ["a.yaml"]
-
-
 def test_a_file_that_is_gone_for_good_is_removed_and_one_written_again_is_not(look: Look) -> None:
     file = look.write("a.yaml", HOURLY + STEPS)
     look()
@@ -130,23 +104,6 @@ def test_a_file_that_is_gone_for_good_is_removed_and_one_written_again_is_not(lo
     look.write("a.yaml", HOURLY + STEPS)
     assert names(look.look_twice()) == ["a.yaml"]
     file.unlink()
-    assert [names(look()) for _ in range(GONE_AFTER)][-1] == []
-
-
-def test_a_folder_that_is_away_takes_nothing_with_it(tmp_path: Path) -> None:
-    folder = tmp_path / "mounted"
-    look = Look(folder)
-    look.write("a.yaml", HOURLY + STEPS)
-    look()
-    folder.rename(tmp_path / "away")
-    messages = [look().messages for _ in range(4)]
-    words = f"{folder}: this folder cannot be read. Its pipelines are kept until it is back."
-    assert messages == [(words,), (), (), ()]
-    assert names(look()) == ["a.yaml"]
-    (tmp_path / "away").rename(folder)
-    assert names(look.look_twice()) == ["a.yaml"]
-    shutil.rmtree(folder)
-    folder.mkdir()
     assert [names(look()) for _ in range(GONE_AFTER)][-1] == []
 
 
@@ -278,19 +235,6 @@ def test_a_document_ends_no_pipeline_whatever_folders_it_names(
     if is_restarted:
         look.finder = PipelineFinder([look.folder], {}, lambda: look.now, consents)
     assert [path.file.parent.name for path in look.look_twice().triggered] == ["notes", "other"]
-
-
-def test_a_faulty_pipeline_still_has_its_folders_of_documents_after_a_restart(
-    tmp_path: Path,
-) -> None:
-    consents = Consents(tmp_path / "home")
-    look = Look(tmp_path / "served")
-    look.write("notes/inbox/evil.yaml", HOURLY + STEPS)
-    file = look.write("notes/pipeline.yaml", inbox())
-    for text in (inbox(), "steps: ["):
-        file.write_text(text)
-        look.finder = PipelineFinder([look.folder], {}, lambda: look.now, consents)
-        assert "evil.yaml" not in names(look())
 
 
 def test_links_in_a_folder_of_documents_are_no_pipelines(look: Look, tmp_path: Path) -> None:

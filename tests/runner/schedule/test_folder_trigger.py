@@ -13,8 +13,6 @@ from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.folders.file_versions import UNKNOWN_FILE
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.schedule.folder_trigger import FolderTrigger, folder_triggers
 from paddock.runner.schedule.order_queue import OrderQueue
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
@@ -271,20 +269,6 @@ async def test_a_hot_folder_that_is_started_again_knows_its_documents(
             await folder.rest()
 
 
-async def test_what_an_older_paddock_handed_on_is_looked_at_again(tmp_path: Path) -> None:
-    async with watched(tmp_path) as folder:
-        folder.write("a.txt", "A")
-        facts = (folder.inbox / "a.txt").stat()
-        folder.write("b.txt", "B")
-        with Ledger(tmp_path / ".paddock") as ledger:
-            rows = {"": (7, 0), "a.txt": (facts.st_size, facts.st_mtime_ns), "b.txt": UNKNOWN_FILE}
-            ledger.record_watched("p.yaml:inbox", "", rows)
-        async with folder.served():
-            await folder.carried_out(1)
-            await folder.rest()
-            assert folder.files() == [["b.txt"]]
-
-
 async def test_a_full_disk_keeps_files_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,19 +283,3 @@ async def test_a_full_disk_keeps_files_ready(
         folder.queue.file = file
         await folder.carried_out(1)
         assert folder.outputs() == {"a.txt": "A"}
-
-
-def test_each_watch_of_a_pipeline_has_a_key_of_its_own(tmp_path: Path) -> None:
-    def made(on: str) -> list[FolderTrigger]:
-        steps = STEPS.replace("ROOT", "mail/out/processing")
-        return folder_triggers(triggered(tmp_path, f"{{watch: [{on}]}}", steps), 3)
-
-    found = made("{path: in}, {path: mail/in}, {path: mail/out, claim: move}")
-    assert [(trigger.kind, trigger.key) for trigger in found] == [
-        ("watch", "watch in"),
-        ("watch", "watch mail/in"),
-        ("hot folder", "watch mail/out"),
-    ]
-    assert found == made("{path: in}, {path: mail/in}, {path: mail/out, claim: move}")
-    other = made("{path: in, settle: 9s}, {path: mail/in}, {path: mail/out, claim: move}")
-    assert [a == b for a, b in zip(found, other, strict=True)] == [False, True, True]

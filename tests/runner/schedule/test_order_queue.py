@@ -96,17 +96,6 @@ async def test_the_same_demand_is_one_order_however_often_and_however_signed(
     await queue.close()
 
 
-async def test_what_arrives_together_is_all_on_the_disk_when_it_is_answered(tmp_path: Path) -> None:
-    queue = await opened(tmp_path)
-    calls = [Order("", f"call {n}", PIPELINE, "webhook /x") for n in range(250)]
-    receipts = await asyncio.gather(*map(queue.put, calls))
-    with closing(sqlite3.connect(queue.file)) as db:
-        assert db.execute("SELECT count(*) FROM orders").fetchone() == (250,)
-    assert [receipt.order.key for receipt in receipts] == [order.key for order in calls]
-    assert queue.waiting(PIPELINE) == 250
-    await queue.close()
-
-
 async def test_a_queue_that_cannot_be_written_refuses_orders_and_writes_ends_when_it_can(
     tmp_path: Path,
 ) -> None:
@@ -191,19 +180,6 @@ async def test_a_pause_is_seen_by_who_runs_and_over_restarts_whoever_wrote_it(
         await each.close()
 
 
-async def test_a_pause_holds_by_whichever_path_the_file_is_named(tmp_path: Path) -> None:
-    file, link = tmp_path / "real" / "p.yaml", tmp_path / "link"
-    file.parent.mkdir()
-    link.symlink_to(file.parent)
-    queue = await opened(tmp_path, str(link / "p.yaml"))
-    for path in (link / "p.yaml", file):
-        await queue.pause(str(path), is_paused=True)
-        assert queue.pauses == {(str(link / "p.yaml"), "")}
-        await queue.pause(str(path), is_paused=False)
-        assert not queue.pauses
-    await queue.close()
-
-
 async def test_promised_orders_of_a_file_that_was_renamed_go_to_its_heir(tmp_path: Path) -> None:
     queue = await opened(tmp_path)
     for key, is_promised in (("1", True), ("2", False)):
@@ -226,15 +202,4 @@ async def test_the_file_is_this_users_alone(tmp_path: Path) -> None:
     await queue.put(Order("", "1", PIPELINE, "watch in", {"text": "private"}))
     modes = {oct(os.stat(queue.file).st_mode & 0o077)}  # noqa: PTH116
     assert modes == {"0o0"}
-    await queue.close()
-
-
-async def test_what_prefect_lacks_of_pipelines_elsewhere_hides_nothing(tmp_path: Path) -> None:
-    queue = await opened(tmp_path, PIPELINE, "/srv/gone.yaml")
-    for n, pipeline in enumerate(("/srv/gone.yaml", "/srv/gone.yaml", PIPELINE)):
-        made = await queue.put(Order("", f"call {n}", pipeline, "webhook /x"))
-        queue.note(made.order.id, state="ended", end="failed", run="r", ended_at=time.time())
-    await queue.flush()
-    await queue.serve([PIPELINE])
-    assert [order.pipeline for order in await queue.untold(2)] == [PIPELINE]
     await queue.close()

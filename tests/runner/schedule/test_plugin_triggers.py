@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,11 +13,9 @@ from paddock.runner.api import validate
 from paddock.runner.bind.trigger_plugins import load_trigger
 from paddock.runner.cli.installed_schema import installed_schema
 from paddock.runner.cli.step_catalogue import catalogue_text, list_installed
-from paddock.runner.schedule.order_queue import OrderQueue
 from paddock.runner.schedule.plugin_triggers import plugin_triggers
-from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
-from paddock.runner.schedule.triggers import Trigger, TriggerDesk
+from paddock.runner.schedule.triggers import Trigger
 from paddock.runner.settings import Settings
 from paddock.steps.plugins import plugins
 
@@ -154,23 +151,6 @@ def test_it_is_in_the_lists_and_in_the_schema_of_editors(
     assert "no_keys" not in on["properties"] and "trigger 'no_keys'" in capsys.readouterr().err
 
 
-async def test_its_orders_are_in_the_queue_as_all_others(tmp_path: Path) -> None:
-    triggered, (trigger,) = served(tmp_path, "{tick: {text: a, times: 2}}")
-    assert (trigger.key, trigger.status(datetime.now(UTC))) == ("tick a", {"text": "ticks 'a'"})
-    assert trigger == served(tmp_path, "{tick: [{text: a, times: 2}]}")[1][0]
-    queue, nothing = OrderQueue(tmp_path / "state"), None
-    await queue.serve([triggered.key])
-    desk: Any = TriggerDesk(trigger.key, lambda: triggered, queue, nothing, nothing, nothing)  # type: ignore[arg-type]
-    for _ in range(2):  # it was run again
-        await trigger.run(desk)
-    orders = [*queue.orders.values()]
-    found = [(order.trigger, order.key, order.inputs["text"]) for order in orders]
-    assert found == [("tick a", "tick 0", "a"), ("tick a", "tick 1", "a")]
-    assert triggered.refusal(orders[0], [trigger.key]) is None
-    assert triggered.refusal(orders[0], []) == "its tick a is no more."
-    await queue.close()
-
-
 def test_what_cannot_be_made_says_why_and_keeps_nothing_else_from_its_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,19 +173,6 @@ def test_what_cannot_be_made_says_why_and_keeps_nothing_else_from_its_service(
     monkeypatch.setenv("A_WORD", "cast")
     _, made = served(tmp_path, f"{{tick: {entries}}}", secrets)
     assert made[3].key == "tick cast"
-
-
-async def test_one_that_cannot_say_how_it_is_hides_no_other(tmp_path: Path) -> None:
-    triggered, made = served(tmp_path, "{tick: [{text: mute, times: 0}, {text: a, times: 0}]}")
-    queue = OrderQueue(tmp_path / "state")
-    nothing: Any = None
-    keeper = TriggerKeeper(queue, nothing, lambda pipeline: made)
-    await keeper.put(triggered)
-    assert [state["text"] for state in keeper.status(triggered.key, datetime.now(UTC))] == [
-        "its state cannot be shown: RuntimeError: nothing to say", "ticks 'a'"
-    ]  # fmt: skip
-    await keeper.stop()
-    await queue.close()
 
 
 def test_every_input_of_its_pipeline_is_untrusted_text(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import running
 from paddock.runner.progress.prefect_view import RUN_TAG
 from paddock.runner.schedule import prefect_link
-from paddock.runner.schedule.order_queue import KEPT_S, OrderQueue
+from paddock.runner.schedule.order_queue import OrderQueue
 from paddock.runner.schedule.prefect_link import PrefectLink
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings
@@ -417,20 +417,6 @@ async def runs_there(up: Up) -> list[dict[str, Any]]:
     return list(await up.ask("POST", "/flow_runs/filter", own))
 
 
-async def test_what_prefect_was_not_told_for_a_week_is_named_once_in_the_log(
-    up: Up, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING, "paddock.up")
-    async with up.started(api=""):
-        long_ago = time.time() - KEPT_S - 60
-        for _ in range(3):
-            await up.put(run="r", state="ended", end="completed", ended_at=long_ago)
-        up.link.wake.set()
-        await eventually(lambda: told(up))
-    said = [record.getMessage() for record in caplog.records]
-    assert said == ["Prefect will not show 3 runs that ended more than a week ago."]
-
-
 @pytest.mark.parametrize("how", ["refuses", "is slow", "is no Prefect"])
 async def test_a_server_that_does_not_answer_well_stops_nothing(
     up: Up, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -495,15 +481,3 @@ async def test_deployments_follow_the_pipelines_in_service(up: Up) -> None:
     async with up.started():
         known.append(other.key)
         await eventually(is_alone)
-
-
-async def test_on_another_server_the_orders_that_wait_get_other_flow_runs(up: Up) -> None:
-    async with up.started():
-        await eventually(lambda: up.link.is_there)
-        order = await up.put(flow_run=str(uuid.uuid4()))
-        await eventually(lambda: order.id not in up.queue.orders)  # it was here, and was deleted
-        await up.queue.remember(up.pipeline.key, FROM_PREFECT, {"deployment": "x", "paused": False})
-        order = await up.put(state="running", flow_run=str(uuid.uuid4()))
-    async with up.started():
-        up.queue.note(order.id, state="waiting")
-        await eventually(lambda: up.queue.orders[order.id].flow_run == "")

@@ -240,16 +240,6 @@ async def test_what_a_pipeline_no_longer_takes_waits_if_promised_and_else_is_ski
         ]
 
 
-async def test_what_was_ordered_while_the_clock_was_wrong_does_not_wait_for_years(
-    tmp_path: Path,
-) -> None:
-    async with world_of(tmp_path) as world:
-        later = await world.put("1", due_at=time.time() + 3600)
-        wrong = await world.put("2", due_at=time.time() + 3600 * 24 * 900)
-        await world.manager.round()
-        assert (world.now(later).state, world.now(wrong).state) == ("waiting", "running")
-
-
 async def test_a_run_that_failed_because_its_ledger_was_away_waits_until_that_is_back(
     tmp_path: Path,
 ) -> None:
@@ -299,38 +289,3 @@ async def test_a_suspended_run_keeps_its_order_and_a_cancelled_one_is_over(tmp_p
         await world.manager.round()
         await world.end(world.processes[0], "interrupted", "It was cancelled", is_cancelled=True)
         assert [order.end for order in world.ended] == ["cancelled"]
-
-
-async def test_up_that_ends_leaves_its_runs_to_the_next_start(tmp_path: Path) -> None:
-    async with world_of(tmp_path) as world:
-        order = await world.put("1")
-        await world.manager.round()
-        stopping = asyncio.create_task(world.manager.stop(20.0))
-        await soon(lambda: world.processes[0].halted)
-        await world.end(world.processes[0], "interrupted")
-        await stopping
-        left = world.now(order)
-        assert (left.state, left.attempt, left.is_stopped) == ("waiting", 1, True)
-        assert left.words == "continues after the end of `paddock up`"
-
-
-async def test_a_run_whose_window_closed_continues_as_the_same_attempt(tmp_path: Path) -> None:
-    async with world_of(tmp_path) as world:
-        order = await world.put("1")
-        await world.manager.round()
-        world.manager.stop_job(world.manager.jobs[order.id], "window", "its window is over")
-        await world.end(world.processes[0], "budget")
-        left = world.now(order)
-        assert (left.state, left.words, left.attempt) == ("waiting", "continues in its window", 1)
-
-
-async def test_of_a_schedule_the_latest_missed_run_does_the_rest_of_an_interrupted_one(
-    tmp_path: Path,
-) -> None:
-    async with world_of(tmp_path, '{schedule: {cron: "* * * * *", timezone: UTC}}') as world:
-        trigger = world.pipeline.schedules[0].key
-        await world.put("1", trigger, due_at=time.time() - 300)
-        await world.manager.round()
-        await world.die(world.processes[0])
-        assert [order.end for order in world.ended] == ["crashed"]
-        assert world.queue.orders == {}

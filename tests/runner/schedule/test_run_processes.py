@@ -10,9 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 
-from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.runner.schedule.run_processes import RunProcess
 from tests.fakes.foreign_modules import add_foreign_modules
 
@@ -148,20 +146,6 @@ def test_up_knows_the_end_of_a_run_whose_process_dies_hangs_or_sends_garbage() -
     }
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it so")
-def test_a_process_is_known_again_after_the_machines_clock_was_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
-        try:
-            mark = process_mark(process.pid)
-            monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
-            assert is_process_alive(mark)
-        finally:
-            process.kill()
-    assert not is_process_alive(mark)
-
-
 FORKS = """
 import multiprocessing
 from paddock.runner.workers.fork_server import start_fork_server
@@ -200,17 +184,3 @@ def test_the_process_that_runs_are_forked_from_outlives_ctrl_c_and_imports_nothi
     assert (running.returncode, out) == (0, "forked\n"), err
     assert "Traceback" not in err
     assert not mark.exists()
-
-
-UP = """
-import importlib, sys
-from paddock.runner.workers.fork_server import PRELOAD
-for module in (*PRELOAD, "paddock.runner.cli.console_serving", "paddock.runner.schedule.up"):
-    importlib.import_module(module)
-print({"numpy", "llama_cpp", "duckdb", "pyarrow"} & {*sys.modules})
-"""
-
-
-def test_up_and_what_runs_are_forked_from_hold_no_library_that_only_some_runs_need() -> None:
-    done = subprocess.run([sys.executable, "-P", "-c", UP], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr

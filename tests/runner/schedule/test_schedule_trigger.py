@@ -151,16 +151,3 @@ def test_a_window_is_in_the_schedules_zone_or_names_its_own(tmp_path: Path) -> N
     assert sentences(faults_of(text("22:00-07:00 Berln", paris), file)) == [
         "'window' must be a time zone such as Europe/Paris or UTC; it is '22:00-07:00 Berln'."
     ]
-
-
-def test_inputs_of_a_schedule_that_cannot_be_are_faults(tmp_path: Path) -> None:
-    text = """\
-on: {schedule: {cron: "0 6 * * *", inputs: {tone: 5, folder: ../other, nope: 1}}}
-inputs: {tone: {type: str, default: x}, folder: {type: dir, default: .}}
-steps: [{uses: files.scan, with: {root: "{{ inputs.folder }}"}}]
-"""
-    assert sentences(faults_of(text, tmp_path / "p.yaml")) == [
-        "the pipeline has no input 'nope'. Known: 'tone', 'folder'.",
-        "input 'tone' must be text, not '5'.",
-        "input 'folder' leads outside the pipeline's folder.",
-    ]

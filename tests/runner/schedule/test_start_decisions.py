@@ -106,13 +106,6 @@ def test_outside_its_window_everything_waits_for_the_opening() -> None:
     assert decide([due("a")], p=RunRule(OPEN)) == [StartDecision("start", "a")]
 
 
-def test_where_the_ledger_cannot_be_used_everything_waits_and_what_runs_goes_on() -> None:
-    running, rule = ActiveRun("x", "calm-owl", "p", "g"), RunRule(fault="the disk is full.")
-    assert decide([due("a")], [running], p=rule) == [
-        StartDecision("hold", "a", "waits: the disk is full.")
-    ]
-
-
 def test_what_runs_when_its_window_closes_stops_and_goes_on_later() -> None:
     running = ActiveRun("x", "calm-owl", "p", "g")
     words = "its window 22:00-07:00 is over"
@@ -125,12 +118,6 @@ def test_no_more_run_than_may_and_urgent_ones_come_first() -> None:
     assert dispatch(waiting, [], rules, NOW, 1) == [
         StartDecision("start", "b"),
         StartDecision("hold", "a", "waits for a free slot: 1 run at a time"),
-    ]
-
-
-def test_a_run_whose_pipeline_is_gone_is_left_out() -> None:
-    assert decide([due("a", pipeline="gone")]) == [
-        StartDecision("skip", "a", "its pipeline no longer exists")
     ]
 
 
@@ -184,12 +171,3 @@ def test_whatever_is_due_gets_one_decision_and_no_group_is_owned_twice(
     for run in started:
         window = rules[run.pipeline].window
         assert window is None or window.is_open(NOW)
-
-
-@given(dues, st.dictionaries(st.sampled_from("pqr"), rules_, min_size=3))
-def test_nothing_waits_for_ever_when_nothing_runs(
-    waiting: list[DueRun], rules: dict[str, RunRule]
-) -> None:
-    decisions = dispatch(waiting, [], rules, NOW, 1)
-    acts = [each.act for each in decisions if "its window" not in each.message]
-    assert "hold" not in acts or "start" in acts

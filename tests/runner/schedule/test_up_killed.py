@@ -48,25 +48,6 @@ def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(up:
     assert len(up.marks("long")) == 4  # a, a, a, b: nothing that was done is done again
 
 
-@pytest.mark.parametrize("stop_timeout", ["4s", "100ms"])  # 100ms: no end can be recorded
-def test_ended_in_the_middle_it_goes_on_at_the_next_start(up: UpFolder, stop_timeout: str) -> None:
-    for name in "abc":
-        up.write(f"halted/inbox/{name}.txt", name)
-    up.waits("halted", HOOK % "halted")
-    up.environ["PADDOCK_STOP_TIMEOUT"] = stop_timeout
-    up.start()
-    n_earlier = len(up.flow_runs("halted"))  # of an earlier try, on the same server
-    up.call("halted")
-    up.until(lambda: up.marks("halted"))
-    assert up.signal(signal.SIGTERM) == 0
-    up.write("halted/go", "")
-    up.start()
-    up.until(lambda: up.output("halted", "c.txt") == "done")
-    up.until(lambda: not up.get()["running"])
-    up.until(lambda: [run["state_name"] for run in up.flow_runs("halted")][n_earlier:]
-             == ["Completed"])  # fmt: skip
-
-
 def test_commands_end_with_it_and_are_begun_again_at_the_next_start(up: UpFolder) -> None:
     up.write("busy/inbox/a.txt", "one")
     up.commands("busy", WATCH)

@@ -1,9 +1,8 @@
 """What `/status` counts as running and as waiting, and the same for Prometheus."""
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,11 +22,10 @@ from paddock.runner.schedule.run_processes import RunProcess
 from paddock.runner.schedule.schedule_trigger import ScheduleTrigger
 from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
-from paddock.runner.schedule.up_status import UpMetrics, make_status_app, status_of
+from paddock.runner.schedule.up_status import make_status_app, status_of
 from paddock.runner.schedule.webhook_trigger import webhook_triggers
 from paddock.runner.workers.order import Order
 from tests.runner.schedule.desks import open_queue, triggered
-from tests.waiting import soon
 
 ON = '{schedule: [{cron: "0 6 * * *"}], webhook: [{path: /x}]}'
 HOOK, SCHEDULE = "webhook /x", "schedule 0 6 * * *"
@@ -165,27 +162,3 @@ async def test_prometheus_reads_what_waits_how_orders_ended_and_what_is_paused(
         f"paddock_trigger_paused {SCHEDULE}": 1, f"paddock_trigger_paused {HOOK}": 0,
     }  # fmt: skip
     assert (paused["paddock_up_ready"], paused[f"paddock_trigger_paused {HOOK}"]) == (0, 1)
-
-
-async def test_prometheus_reads_names_that_are_no_text(tmp_path: Path) -> None:
-    async with world_of(tmp_path) as world:
-        name = "a \udcff\n.yaml"
-        entry = {**world.status()["pipelines"][0], "name": name, "file": f"/srv/{name}"}
-        entry["triggers"] = [{"trigger": f"watch {name}", "is_paused": True}]
-        text = generate_latest(UpMetrics(True, 2, [entry], None)).decode()
-    assert 'paddock_orders_waiting{file="/srv/a \\\\udcff\\n.yaml"' in text
-    assert "\npaddock_up_faults 2.0\n" in text
-
-
-async def test_prometheus_is_answered_while_the_queue_cannot_be_read(tmp_path: Path) -> None:
-    async with world_of(tmp_path) as world:
-        await world.put("1")
-        hold: Callable[[], Any] = world.queue.file.unlink
-        await asyncio.to_thread(hold)
-        world.queue.file.mkdir()
-        world.queue._close()
-        found = await world.scraped(is_ready=False)
-        await soon(lambda: world.queue.fault)
-        world.queue.file.rmdir()
-    assert (found["paddock_up_ready"], found["paddock_orders_waiting"]) == (0, 1)
-    assert not [name for name in found if "ended_total" in name]

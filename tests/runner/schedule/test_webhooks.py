@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import socket_owners
 from paddock.engine.system.records import replace
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.schedule import webhook_trigger
 from paddock.runner.schedule.order_queue import OrderQueue, QueueBroken
 from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
-from paddock.runner.schedule.triggers import Trigger
 from paddock.runner.schedule.up_status import make_status_app
 from paddock.runner.schedule.webhook_signatures import OWN_HEADER
 from paddock.runner.schedule.webhook_trigger import MOST_BODY_BYTES, webhook_triggers
@@ -288,51 +285,12 @@ async def test_a_path_that_is_taken_is_told_once_and_served_when_it_is_free(
     assert caplog.messages == expected
 
 
-async def test_a_webhook_without_its_secret_is_told_and_not_served(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    address, file = Address(tmp_path), tmp_path / "digest.yaml"
-    named = PIPELINE.replace("secret: hush", 'secret: "{{ secrets.hook }}"')
-    text = f"{named}secrets: {{hook: {{env: A_SECRET_THAT_IS_NOT_SET}}}}\n"
-    await address.put(read(file, text), is_open=True)
-    await asyncio.sleep(0)
-    for path in ("/digest", "/open"):
-        assert (await address.post(path, GOOD))[0] == 404
-    assert [words.partition(": ")[2].partition("\n")[0] for words in caplog.messages] == [
-        "secret 'hook': the environment variable A_SECRET_THAT_IS_NOT_SET is not set.",
-        "webhook '/open' has no secret, and other machines may call it.",
-    ]
-    shown = address.keeper.status(str(file), datetime.now(UTC))
-    assert shown[0]["text"] == f"not served: {caplog.messages[0]}"
-    await address.queue.close()
-
-
-def test_a_webhook_stays_the_same_while_its_path_and_secret_do(tmp_path: Path) -> None:
-    def triggers(text: str) -> list[Trigger]:
-        return webhook_triggers(read(tmp_path / "digest.yaml", text), is_open=False)
-
-    first = triggers(PIPELINE)
-    assert first == triggers(PIPELINE.replace("name: digest", "name: other"))
-    assert first != triggers(PIPELINE.replace("hush", "hush!"))
-    assert [trigger.key for trigger in first] == ["webhook /digest", "webhook /open"]
-    assert "hush" not in repr(first)
-
-
 async def test_a_call_is_mapped_as_the_file_says_now(address: Address, tmp_path: Path) -> None:
     file = tmp_path / "digest.yaml"
     changed = read(file, PIPELINE.replace("default('plain')", "default('warm')"))
     await address.put(changed)
     assert (await address.post_signed(GOOD))[0] == 202
     assert address.orders[0].inputs["tone"] == "warm"
-
-
-def test_two_webhooks_of_a_pipeline_with_one_path_are_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError) as caught:
-        read(tmp_path / "digest.yaml", PIPELINE.replace("/open", "/digest"))
-    (fault,) = caught.value.faults
-    assert (fault.message, fault.mark and fault.mark.line) == (
-        "two webhooks have the path '/digest'.", 7
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

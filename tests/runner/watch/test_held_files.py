@@ -63,26 +63,8 @@ def test_an_end_tells_which_files_are_tried_again_and_when(
     assert take(held_files(), outcome, claimed=claimed) == untils
 
 
-def test_another_version_of_a_file_does_not_wait() -> None:
-    held = held_files()
-    held.hold([B], BatchOutcome("r", "failed"), 0)
-    assert held.holds(B)
-    assert not held.holds(FileVersion("b", 3, 3))
-    assert held.next_at() is None
-
-
 def test_a_run_that_fails_as_a_whole_is_tried_again_for_ever_and_ever_more_seldom() -> None:
     held, failed = held_files(), BatchOutcome("r", "failed", message="the share is away")
     waits = [take(held, failed)["a"] for _ in range(12)]
     assert waits[:4] == [10, 20, 40, 80]
     assert waits[-1] == MOST_PAUSE_S
-
-
-def test_a_run_that_succeeds_ends_the_pause_of_those_that_failed() -> None:
-    held = held_files()
-    for _ in range(9):
-        held.hold([A], BatchOutcome("r", "failed"), 0)
-    held.hold([B], BatchOutcome("r", "quarantined", again={"b": 1}), 100)
-    assert list(held.released(100)) == [A]
-    assert held.next_at() == 110
-    assert take(held, BatchOutcome("r", "failed"))["a"] == 10

@@ -45,17 +45,6 @@ def test_what_lies_in_processing_is_never_replaced(tmp_path: Path) -> None:
     assert (spec.processing / "a.txt").read_text() == "somebody's own"
 
 
-def test_a_move_that_the_system_refuses_leaves_the_file_where_it_is(tmp_path: Path) -> None:
-    spec = opened(tmp_path)
-    stable = dropped(spec, "sub/a.txt")
-    hot_folder.claim_files(spec, stable, ())
-    (tmp_path / "done/sub").write_text("a file in the way")
-    moved = hot_folder.finish_files(spec, stable, {})
-    assert moved.files == {}
-    assert moved.refused == {"sub/a.txt": "Not a directory"}
-    assert (spec.processing / "sub/a.txt").exists()
-
-
 def test_what_was_written_to_after_its_claim_stays_and_is_told_as_it_is_now(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     stable = dropped(spec, "a.txt", "begin") | dropped(spec, "b.txt")

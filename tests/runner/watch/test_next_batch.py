@@ -239,26 +239,6 @@ def test_a_file_that_an_older_paddock_handled_is_known() -> None:
         assert world.done == [("a.txt", "version 1")]
 
 
-def test_a_deletion_whose_run_fails_is_tried_again_but_not_at_once() -> None:
-    with closing(played()) as world:
-        put(world.root / "sub/b.txt", 1)
-        do_all(world)
-        (world.root / "a.txt").unlink()
-        world.go_out()
-        world.go_out()
-        world.begin()
-        world.end("failed")
-        for _ in range(4):
-            world.round()
-            world.now += 2
-        assert world.queue == []
-        world.now += 10
-        world.go_out()
-        world.go_out()
-        assert [order.gone for order in world.queue] == [("a.txt",)]
-        come_to_rest(world)
-
-
 class _Watched(RuleBasedStateMachine):
     """Time passes, runs begin and end, the watch is killed at any moment."""
 

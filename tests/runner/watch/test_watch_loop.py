@@ -207,38 +207,6 @@ async def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Pa
     assert (root / "done/a.txt").read_text() == "begin middle end"
 
 
-async def test_at_most_two_orders_are_out_and_what_comes_later_gathers(root: Path) -> None:
-    async with Watched(spec(root), ends=False).running() as watched:
-        for number in range(2):
-            (root / f"{number}.txt").write_text("x")
-            await soon(lambda n=number: len(watched.orders) == n + 1)  # type: ignore[misc]
-        for number in range(2, 9):
-            (root / f"{number}.txt").write_text("x")
-        await soon(lambda: watched.watch.status()["settled"] == 7)
-        await asyncio.sleep(0.3)
-        assert len(watched.orders) == 2
-        watched.ends = True
-        await watched.done(watched.orders[0])
-        await soon(lambda: len(watched.orders) == 3)
-        assert len(watched.orders[2].files) == 7
-
-
-async def test_a_ledger_that_cannot_be_used_for_a_while_ends_nothing(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paddock.runner.watch.next_batch.REFUSED_S", 0.1)
-    monkeypatch.setattr("paddock.runner.watch.watch_loop.REFUSED_S", 0.1)
-    (root / "a.txt").write_text("x")
-    book = MemoryBook(error=LedgerError("the disk is full"))
-    watched = Watched(spec(root), book)
-    async with watched.running():
-        await soon(lambda: watched.notes)
-        book.error = None
-        await soon(lambda: watched.names == ["a.txt"])
-        await soon(lambda: "a.txt" in book.done)
-        assert watched.notes == [f"watch '{root}': the disk is full"]
-
-
 async def test_an_end_that_cannot_be_written_is_not_taken_and_keeps_no_watch_from_its_end(
     root: Path,
 ) -> None:
