@@ -105,14 +105,6 @@ def test_a_plan_asks_no_server_that_a_run_may_not_ask(tmp_path: Path) -> None:
     assert (planned.has_work, planned.items[0].why) == (False, None)
 
 
-def test_a_plan_takes_the_options_of_a_run(world: World) -> None:
-    world.run()
-    options = RunOptions(force=frozenset(["digest"]))
-    planned = plan(world.file, None, options, pool=FakePool(), settings=settings(world.folder))
-    assert reasons(planned, "digest") == {"digest": "forced"}
-    assert planned.calls == 1
-
-
 def test_a_changed_prompt_makes_all_stale_and_plan_says_why(world: World) -> None:
     world.run()
     world.edit("Sum up:", "Summarise:")
@@ -121,17 +113,6 @@ def test_a_changed_prompt_makes_all_stale_and_plan_says_why(world: World) -> Non
     assert reasons(plan, "digest") == {"digest": "it reads 'each', which has work to do"}
     assert (plan.calls, plan.loads) == (6, 1)
     assert world.run().counts == {"stale": 6}
-
-
-def test_cache_off_and_no_cache_ask_again(world: World) -> None:
-    world.edit("{id: sum,", "{id: sum, cache: off,")
-    world.run()
-    world.edit("Sum up:", "Summarise:")
-    world.run()
-    world.edit("Summarise:", "Sum up:")
-    assert world.run().calls == 5  # the digest's request is known
-    world.edit("Sum up:", "Summarise:")
-    assert world.run(no_cache=True).calls == 6
 
 
 def test_a_broken_document_is_quarantined_and_known_the_next_time(world: World) -> None:
@@ -166,16 +147,6 @@ def test_on_error_fail_stops_the_run_and_skip_goes_on(world: World) -> None:
     assert report.status == "completed" and states(report)["empty.txt"] == "skipped"
 
 
-def test_a_failing_step_outside_a_block_fails_the_run_with_its_place(world: World) -> None:
-    world.edit("root: ./inbox", "root: ./nowhere")
-    report = world.run()
-    assert report.status == "failed"
-    assert report.message == (
-        f"{world.file}:5:10: step 'docs': the folder '{world.folder}/nowhere' does not exist. "
-        "Correct `root`, or create the folder."
-    )
-
-
 def test_a_key_that_no_item_has_is_refused_before_anything_is_done(world: World) -> None:
     with pytest.raises(PipelineError) as caught:
         world.run(only=["2.txt", "2.tx", "nothing.pdf"])
@@ -203,29 +174,12 @@ def test_paths_that_are_known_late_meet_when_they_are_written(world: World) -> N
     assert "would write the same file" in str(next(i.error for i in report.items if i.error))
 
 
-def test_plan_before_the_first_run_makes_nothing(world: World) -> None:
-    plan = world.plan()
-    assert set(states(plan).values()) == {"new"} and plan.calls == 6
-    assert not (world.folder / ".paddock").exists()
-
-
 def test_a_moved_folder_is_fresh_where_it_lands(world: World) -> None:
     world.run()
     moved = world.folder.parent / "moved"
     world.folder.rename(moved)
     world.folder = moved
     assert world.run().counts == {"fresh": 6}
-
-
-def test_another_input_folder_is_another_scope(world: World) -> None:
-    world.edit("  tone:", "  folder: {type: dir, default: ./inbox}\n  tone:")
-    world.edit("root: ./inbox", 'root: "{{ inputs.folder }}"')
-    world.documents(2)
-    world.write("second/x.txt", "Something else.")
-    world.run()
-    other = world.run({"folder": str(world.folder / "second")})
-    assert states(other) == {"x.txt": "new"}
-    assert states(world.run()) == {}
 
 
 def test_a_step_that_would_end_the_process_is_one_failure(world: World) -> None:

@@ -126,17 +126,6 @@ def test_a_run_that_returns_nothing_prints_its_summary_on_stdout(no_model: Path)
     assert "Took " in ran.stdout
 
 
-def test_an_empty_inbox_gives_a_hint(no_model: Path) -> None:
-    text = no_model.read_text().replace("root: ./inbox", "root: ./inbox, include: ['*.md']")
-    no_model.write_text(text)
-    hint = "docs: ./inbox: 1 file is there, and none matches `include` ('*.md'): 'a.txt'.\n"
-    ran, planned = invoke("run", "--local", str(no_model)), invoke("plan", str(no_model))
-    assert (ran.exit_code, planned.exit_code) == (0, 0)
-    assert hint in ran.stderr
-    assert f": nothing to do\n{hint}" in planned.stdout
-    assert invoke("plan", "--detailed-exitcode", str(no_model)).exit_code == 0
-
-
 def test_completion_imports_nothing_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_PADDOCK_COMPLETE", "complete_fish")
     monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
@@ -147,12 +136,6 @@ def test_completion_imports_nothing_slow(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("option", ["--version", "-V"])
 def test_the_version_is_told(option: str) -> None:
     assert re.fullmatch(r"paddock \d+\.\d+\.\d+\S*\n", invoke(option).stdout)
-
-
-@pytest.mark.parametrize("words", [(), ("run",), ("service",), ("service", "stop")])
-def test_help_as_a_command_is_the_option(words: tuple[str, ...]) -> None:
-    command, option = invoke("help", *words), invoke(*words, "--help")
-    assert (command.exit_code, command.stdout) == (0, option.stdout)
 
 
 def test_help_of_what_is_no_command_says_so() -> None:
@@ -168,10 +151,6 @@ def test_a_command_of_several_machines_says_what_to_do_now(words: tuple[str, ...
     done = invoke(*words)
     assert done.exit_code == 2
     assert "`paddock run` does all of it" in " ".join(done.stderr.split())
-
-
-def test_a_missing_argument_is_told_without_a_stray_dot() -> None:
-    assert invoke("chat").stderr.endswith("\n\nError: Missing argument 'MODEL'.\n")
 
 
 def test_help_names_every_command_once_below_its_heading() -> None:
@@ -212,14 +191,6 @@ def test_every_argument_and_option_is_explained(group: str) -> None:
             assert explained or param.hidden, f"{name}: {param.opts}"
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_a_command_is_found_in_its_group(group: str) -> None:
-    for command in GROUPS[group]:
-        alone = typer.main.get_command(application(command))
-        assert isinstance(alone, typer.core.TyperGroup)
-        assert set(alone.commands) == set(GROUPS[group])
-
-
 @pytest.mark.parametrize("arguments", [("run",), ("frobnicate",), ("plan", "--frob", "x")])
 def test_a_wrong_command_line_ends_with_2(arguments: tuple[str, ...]) -> None:
     assert invoke(*arguments).exit_code == 2
@@ -247,10 +218,6 @@ def test_a_file_that_is_not_there_hides_no_fault_of_another(tmp_path: Path) -> N
         (f"'{names[2]}' is a link to a file that does not exist.", None),
         ("The name of the pipeline is empty.", None),
     ]
-
-
-def test_inputs_are_names_and_values() -> None:
-    assert parse_inputs(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
 
 
 @pytest.mark.parametrize(
@@ -282,15 +249,6 @@ def test_the_schema_knows_every_installed_step(tmp_path: Path) -> None:
         assert "files.scan" in (tmp_path / ".paddock/pipeline.schema.json").read_text("utf-8")
 
 
-def test_init_without_a_folder_lists_the_templates() -> None:
-    result = invoke("init")
-    assert result.exit_code == 2
-    assert result.stderr.startswith("`paddock init TEMPLATE DIR` copies one of these templates:\n")
-    listed = " ".join(result.stderr.split())
-    assert " folder-digest Summarise every document" in listed
-    assert " translate-folder Translate every text" in listed
-
-
 def ended(error: BaseException, *, as_json: bool = False) -> Result:
     """Run a command that raises `error`."""
     application = typer.Typer()
@@ -300,16 +258,6 @@ def ended(error: BaseException, *, as_json: bool = False) -> Result:
 
     application.command()(with_exit_status(command))
     return CliRunner().invoke(application, ["--as-json"] if as_json else [])
-
-
-def test_an_interrupt_ends_with_130() -> None:
-    result = ended(KeyboardInterrupt())
-    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
-
-
-def test_an_error_of_the_system_is_one_sentence() -> None:
-    result = ended(PermissionError(13, "Permission denied", "/etc/shadow"))
-    assert (result.exit_code, result.stderr) == (1, "/etc/shadow: Permission denied.\n")
 
 
 def test_a_state_folder_that_cannot_be_written_is_told_with_its_remedy(
@@ -355,12 +303,6 @@ def test_what_cannot_be_written_down_fails_in_a_sentence(command: str) -> None:
     assert (answer.returncode, answer.stderr) == (1, expected)
 
 
-def test_progress_that_cannot_be_written_down_fails_no_run(no_model: Path) -> None:
-    answer = shell(f"paddock run --local --json '{no_model}' 2>/dev/full")
-    assert answer.returncode == 0
-    assert json.loads(answer.stdout)["status"] == "completed"
-
-
 def test_names_that_no_letters_stand_for_are_told(tmp_path: Path, no_model: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xe4d"))
     odd.mkdir()
@@ -382,11 +324,6 @@ def test_a_terminal_that_lacks_letters_fails_nothing(
     answer = shell("paddock init 文/件", PYTHONIOENCODING="ascii")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert answer.stdout.startswith("Made '\\u6587/\\u4ef6' with ")
-
-
-def test_an_object_is_json_in_any_encoding() -> None:
-    answer = shell("paddock run 文😀 --json", PYTHONIOENCODING="latin-1")
-    assert json.loads(answer.stdout)["error"].startswith("There is no file '文😀'.")
 
 
 def test_what_is_printed_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:

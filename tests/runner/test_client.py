@@ -4,7 +4,6 @@ import json
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,16 +51,6 @@ def test_lines_end_at_line_feeds_alone() -> None:
     assert lines_of(content) == [{"text": odd}, {"done": True}]
 
 
-def test_an_error_in_the_stream_is_raised() -> None:
-    with pytest.raises(ServiceError, match="the worker died"):
-        lines_of(b'{"a":1}\n{"error":"the worker died"}\n')
-
-
-def test_an_answer_that_is_no_object_is_told() -> None:
-    with pytest.raises(ServiceError, match="other than a JSON object"):
-        lines_of(b"<html>\n")
-
-
 def test_a_refused_stream_is_told() -> None:
     with serving(by_path(api__chat=(503, b'{"error":"busy"}'))) as server:
         client = ServiceClient(f"http://{server.host}")
@@ -101,14 +90,3 @@ def test_a_service_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
                 client.post("/api/show", {}, within_s=0.2)
     assert time.monotonic() - began < 30  # not the minute that it else may take
     assert str(caught.value) == f"The service at http://127.0.0.1:{port} does not answer in time."
-
-
-def test_a_blob_is_sent_as_it_is(tmp_path: Path) -> None:
-    file = tmp_path / "blob"
-    file.write_bytes(b"x" * 3_000_000)
-    with (
-        serving(by_path(**{"api__blobs__sha256:ab": (200, b"")})) as server,
-        ServiceClient(f"http://{server.host}") as client,
-    ):
-        assert client.has_blob("sha256:ab")
-        assert not client.has_blob("sha256:cd")

@@ -21,7 +21,6 @@ from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan, run
 from paddock.runner.bind.inputs import paths_outside, read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.report import Report
 from paddock.runner.workers.pipeline_flow import flow
 from tests.fakes.pool import FakePool
@@ -118,19 +117,6 @@ def test_a_frame_of_any_library_gives_the_same_items(world: World) -> None:
         ]
 
 
-def test_a_file_of_the_same_rows_is_the_same_input(world: World, tmp_path: Path) -> None:
-    run_rows(world, polars_frame())
-    polars_frame().write_parquet(tmp_path / "bills.parquet")
-    polars_frame().write_csv(tmp_path / "bills.csv")
-    run_rows(world, tmp_path / "bills.parquet")
-    assert world.pool.chats == []
-    with pytest.raises(PipelineError, match=r"input 'bills': 'none\.csv' cannot be read"):
-        run_rows(world, str(tmp_path / "none.csv"))
-    world.edit("{type: rows}", "{type: rows, columns: {id: int, text: str, day: date}}")
-    run_rows(world, str(tmp_path / "bills.csv"))
-    assert world.pool.chats == []
-
-
 def test_an_edited_frame_does_only_what_changed(world: World) -> None:
     run_rows(world, ROWS[:2])
     edited = [{**ROWS[0], "note": "nothing reads this"}, {**ROWS[1], "text": "tiles"}]
@@ -175,43 +161,10 @@ def test_a_table_has_types_keys_and_what_has_no_result(world: World) -> None:
     assert found is not None and found.fetchall() == [(2, Decimal("25.00"))]
 
 
-def test_a_table_of_a_step_has_its_rows(world: World) -> None:
-    report = run_rows(world, polars_frame())
-    assert report.table("sums").to_arrow().to_pylist() == [
-        {"day": date(2026, 3, 1), "n": 1},
-        {"day": date(2026, 3, 2), "n": 2},
-    ]
-    with pytest.raises(LookupError, match=r"no table 'eech'\. Known: 'each', 'sums'"):
-        report.table("eech")
-
-
 def test_what_is_written_has_the_types_of_the_frame(world: World) -> None:
     run_rows(world, polars_frame())
     written = pl.read_parquet(world.folder / "out.parquet")
     assert written.schema["day"] == pl.Date and written.schema["n"] == pl.Int64
-
-
-def test_a_table_of_one_pipeline_is_the_rows_of_the_next(world: World) -> None:
-    table = run_rows(world, polars_frame()).table("each")
-    other = World(world.folder / "next", "inputs: {rows: {type: rows}}\nsteps:\n  - id: n\n"
-                  "    uses: sql\n    with: {tables: {t: \"{{ inputs.rows }}\"}, query: "
-                  "select sum(total) as s from t}\n")  # fmt: skip
-    environment = RunEnvironment(pool=world.pool, settings=settings(other.folder))
-    report = run(other.file, None, RunOptions(local=True), environment, rows=table)
-    assert report.table("n").to_arrow().to_pylist() == [{"s": Decimal("25.00")}]
-
-
-def test_values_that_only_python_has_are_plain_data(world: World) -> None:
-    odd = {"text": "half \ud83d", "day": pd.NaT, "note": pd.NA, 7: pl.Series([1]).to_numpy()[0]}
-    report = run_rows(world, [{**ROWS[0], **odd}, {**ROWS[1], "day": float("nan")}])
-    assert [item.state for item in report.items if item.step == "each"] == ["new", "new"]
-    assert [row["day"] for row in report.table("each")] == [None, None]
-    assert "half ?" in str(world.pool.chats[0].messages)
-
-
-def test_a_block_without_items_has_a_table_with_its_columns(world: World) -> None:
-    table = run_rows(world, [])
-    assert table.table("each").to_arrow().column_names[3:] == ["id", "day", "due", "total", "n"]
 
 
 @pytest.mark.parametrize(
@@ -253,35 +206,6 @@ def test_declared_columns_are_checked_before_a_model_is_asked(world: World) -> N
     with pytest.raises(PipelineError) as refused:
         run_rows(world, ROWS)
     assert "the results of 'inputs.bills' have no field 'txt'" in str(refused.value)
-
-
-def test_rows_of_a_pipeline_that_a_step_runs_come_from_a_step(tmp_path: Path) -> None:
-    outer = (
-        "inputs: {orders: {type: rows}}\n"
-        "steps:\n  - {id: inner, uses: pipeline, "
-        'with: {file: inner.yaml, inputs: {bills: "{{ inputs.orders }}"}}}\n'
-    )
-    world = World(tmp_path, outer, {"inner.yaml": BILLS})
-    environment = RunEnvironment(pool=FakePool(answer=answer), settings=settings(tmp_path))
-    report = run(world.file, None, RunOptions(local=True), environment, orders=polars_frame())
-    assert len(report.table("inner.each")) == 3
-    world.edit('"{{ inputs.orders }}"', "bills.csv")
-    with pytest.raises(PipelineError, match="is a file, which only a run of its own reads"):
-        run(world.file, None, RunOptions(local=True), environment, orders=[])
-
-
-def test_frames_are_not_recorded_and_paths_and_plain_rows_are(world: World, tmp_path: Path) -> None:
-    polars_frame().write_parquet(tmp_path / "bills.parquet")
-    runs = [run_rows(world, rows).run for rows in (
-        polars_frame(), tmp_path / "bills.parquet", [{"id": 1, "text": "roof", "day": "today"}]
-    )]  # fmt: skip
-    with world.ledger() as ledger:
-        given = [json.loads(RunStore(ledger).run(name).given) for name in runs]  # type: ignore[union-attr,arg-type]
-    assert given == [
-        {"hidden": ["bills"], "inputs": {}},
-        {"hidden": [], "inputs": {"bills": str(tmp_path / "bills.parquet")}},
-        {"hidden": [], "inputs": {"bills": [{"id": 1, "text": "roof", "day": "today"}]}},
-    ]
 
 
 def test_a_caller_from_elsewhere_names_no_file_outside(world: World, tmp_path: Path) -> None:

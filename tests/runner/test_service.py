@@ -52,33 +52,6 @@ def test_a_service_is_told_from_ollama_and_from_others(tmp_path: Path) -> None:
     assert service_client.identify_server(settings(tmp_path, "127.0.0.1:1").address) is None
 
 
-def test_a_service_that_is_ending_is_still_ours(tmp_path: Path) -> None:
-    with serving(by_path(readyz=(503, b'{"status":"stopping"}'))) as server:
-        assert service_client.identify_server(settings(tmp_path, server.host).address) == "paddock"
-
-
-def test_on_this_machine_no_service_is_needed(tmp_path: Path) -> None:
-    assert service_client.find_service(settings(tmp_path, "127.0.0.1:1")) is None
-    with serving(by_path(**{"": OLLAMA})) as server:
-        assert service_client.find_service(settings(tmp_path, server.host)) is None
-
-
-def test_another_machine_that_does_not_answer_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service_client, "is_this_machine", lambda address: False)
-    with pytest.raises(ServiceError) as caught:
-        service_client.find_service(settings(tmp_path, "127.0.0.1:1"))
-    assert str(caught.value) == (
-        "No service answers at http://127.0.0.1:1 (PADDOCK_HOST).\n  Start one there: paddock serve"
-    )
-    with serving(by_path(**{"": OLLAMA})) as server, pytest.raises(ServiceError) as caught:
-        service_client.find_service(settings(tmp_path, server.host))
-    assert str(caught.value) == (
-        f"At http://{server.host} (PADDOCK_HOST) Ollama answers, not Paddock."
-    )
-
-
 def test_where_no_service_runs_it_is_told_how_one_starts(tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as caught:
         service_client.all_services(settings(tmp_path, "127.0.0.1:1"))
@@ -118,23 +91,6 @@ def test_the_key_is_shown_to_the_host_that_the_person_names(tmp_path: Path) -> N
         home=tmp_path,
     )
     assert service_client._api_key(own) == ("secret", False)
-
-
-def test_a_reader_of_the_services_keys_needs_no_other(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    environ = {"PADDOCK_API_KEYS": str(keys)}
-
-    def key() -> tuple[str, bool]:
-        return service_client._api_key(read_settings(environ=environ, home=tmp_path))
-
-    assert key() == ("", False)
-    keys.write_text(f"# ours\nsha256:{'0' * 64} ops\nplain me # mine\n")
-    assert key() == ("plain", True)
-    environ["PADDOCK_API_KEY"] = "own"
-    assert key() == ("own", True)  # no one wrote the address
-    del environ["PADDOCK_API_KEY"]
-    environ["PADDOCK_HOST"] = "gpu.example"
-    assert key() == ("", False)
 
 
 def unwritten(tmp_path: Path, host: str, **variables: str) -> Settings:

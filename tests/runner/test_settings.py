@@ -70,59 +70,12 @@ POOL: dict[str, tuple[str, str, Any]] = {
     "PADDOCK_DRAFT_MODELS": ("a:8b=b:1b", "draft_models", {"a:8b": "b:1b"}),
     "OLLAMA_LOAD_TIMEOUT": ("6m", "load_timeout_s", 360),
 }
-SERVICE: dict[str, tuple[str, str, Any]] = {
-    "OLLAMA_ORIGINS": ("https://a.example,app://*", "origins", ("https://a.example", "app://*")),
-    "PADDOCK_API_KEYS": ("/srv/keys", "api_keys_file", Path("/srv/keys")),
-    "PADDOCK_INSECURE": ("1", "is_insecure", True),
-    "PADDOCK_RATE": ("60/s", "rate_per_minute", 3600),
-    "PADDOCK_MAX_BODY": ("1MiB", "max_body_bytes", 1024**2),
-    "PADDOCK_HEADER_TIMEOUT": ("2", "header_timeout_s", 2),
-    "PADDOCK_IDLE_TIMEOUT": ("3", "idle_timeout_s", 3),
-    "PADDOCK_STOP_TIMEOUT": ("4", "stop_timeout_s", 4),
-    "PADDOCK_TRUSTED_HOSTS": ("hf.co, registry.lan", "trusted_hosts", ("hf.co", "registry.lan")),
-    "PADDOCK_ACCESS_LOG": ("0", "access_log", False),
-}
 
 
 def test_every_setting_of_the_pool_can_be_set(tmp_path: Path) -> None:
     settings = read(tmp_path, **{name: text for name, (text, _, _) in POOL.items()})
     expected: dict[str, Any] = {field: value for _, field, value in POOL.values()}
     assert settings.pool == PoolSettings(cache_dir=tmp_path / ".paddock/cache", **expected)
-
-
-def test_every_setting_of_the_service_can_be_set(tmp_path: Path) -> None:
-    given = {name: text for name, (text, _, _) in SERVICE.items()}
-    settings = read(tmp_path, **given, OLLAMA_HOST="http://0.0.0.0:8080")
-    expected: dict[str, Any] = {field: value for _, field, value in SERVICE.values()}
-    state_dir = tmp_path / ".paddock/service"
-    assert settings.service == ServiceSettings(
-        host="0.0.0.0", port=8080, state_dir=state_dir, **expected
-    )
-    assert settings.address.url == "http://127.0.0.1:8080"
-
-
-def test_a_persons_own_settings_can_be_set(tmp_path: Path) -> None:
-    settings = read(
-        tmp_path, PADDOCK_HOME="/srv/paddock", OLLAMA_MODELS="~/.ollama/models",
-        PADDOCK_CHAT_MODEL="qwen3:4b", PADDOCK_EMBED_MODEL="nomic-embed-text", PADDOCK_DEBUG="1",
-        PADDOCK_API_KEYS="~/keys", PADDOCK_API_KEY="secret", OLLAMA_NOHISTORY="1",
-    )  # fmt: skip
-    assert settings.state_dir == Path("/srv/paddock")
-    assert settings.pool.models_dir == tmp_path / ".ollama/models"
-    assert settings.pool.cache_dir == Path("/srv/paddock/cache")
-    assert settings.default_models == {"chat": "qwen3:4b", "embed": "nomic-embed-text"}
-    assert settings.service.api_keys_file == tmp_path / "keys"
-    assert settings.is_debug and settings.keeps_no_history
-    assert settings.api_key == "secret"
-    assert "secret" not in repr(settings)
-
-
-def test_what_reading_a_document_may_take_can_be_set(tmp_path: Path) -> None:
-    settings = read(tmp_path)
-    assert (settings.read_timeout_s, settings.read_memory_bytes) == (120.0, None)
-    settings = read(tmp_path, PADDOCK_READ_TIMEOUT="5m", PADDOCK_READ_MEMORY="512MiB")
-    assert (settings.read_timeout_s, settings.read_memory_bytes) == (300.0, 512 * 1024**2)
-    assert BESIDE_A_PIPELINE.isdisjoint({"read_timeout", "read_memory"})
 
 
 def test_readers_elsewhere_are_encrypted_or_on_this_machine(tmp_path: Path) -> None:
@@ -155,15 +108,6 @@ def test_no_setting_of_the_service_is_without_a_name() -> None:
     assert own - named == {"host", "port"}  # the address has them
 
 
-def test_ollamas_variables_that_nothing_reads_are_known_as_without_effect(tmp_path: Path) -> None:
-    settings = read(
-        tmp_path, OLLAMA_LLM_LIBRARY="cuda_v12", OLLAMA_NEW="1", OLLAMA_EMPTY="", OLLAMA_DEBUG="1"
-    )
-    assert settings.pool == read(tmp_path).pool
-    assert settings.origins == {"debug": "OLLAMA_DEBUG"}
-    assert settings.without_effect == ("OLLAMA_LLM_LIBRARY", "OLLAMA_NEW")
-
-
 def test_ollamas_zero_means_decide_yourself(tmp_path: Path) -> None:
     settings = read(
         tmp_path, OLLAMA_NUM_PARALLEL="0", OLLAMA_MAX_LOADED_MODELS="0", OLLAMA_CONTEXT_LENGTH="0"
@@ -175,10 +119,6 @@ def test_ollamas_zero_means_decide_yourself(tmp_path: Path) -> None:
 
 def test_an_empty_variable_counts_as_none(tmp_path: Path) -> None:
     assert read(tmp_path, PADDOCK_KEEP_ALIVE="", OLLAMA_MODELS=" ") == read(tmp_path)
-
-
-def test_a_variable_that_only_paddock_has_is_not_looked_for_under_ollama(tmp_path: Path) -> None:
-    assert read(tmp_path, OLLAMA_NUM_THREAD="7").pool.n_threads is None
 
 
 def test_a_folder_in_a_file_is_relative_to_that_file(tmp_path: Path) -> None:
@@ -195,24 +135,6 @@ def test_it_is_known_where_a_setting_came_from(tmp_path: Path) -> None:
         "num_thread": "PADDOCK_NUM_THREAD",
         "max_queue": f"{file}: max_queue",
     }
-
-
-def test_a_bad_variable_is_named_with_what_to_write(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError) as caught:
-        read(tmp_path, OLLAMA_KEEP_ALIVE="soon")
-    assert str(caught.value) == (
-        "OLLAMA_KEEP_ALIVE: 'soon' is not a duration.\n"
-        "  Give seconds, or a number with a unit such as '5m' or '1h30m'; 0 lets a model go at "
-        "once, a negative number keeps it for ever."
-    )
-
-
-def test_where_up_listens_has_a_port_and_a_flag_of_its_own(tmp_path: Path) -> None:
-    named = read_settings(flags={"up_host": "0.0.0.0"}, environ={}, home=tmp_path).unattended
-    assert (named.address.host, named.address.port) == ("0.0.0.0", 11436)
-    with pytest.raises(SettingsError) as caught:
-        read_settings(flags={"up_host": "localhost:99999"}, environ={}, home=tmp_path)
-    assert str(caught.value).startswith("--listen: 'localhost:99999' has a port that is none.")
 
 
 @pytest.mark.parametrize(
@@ -270,15 +192,6 @@ def test_what_sends_texts_opens_doors_or_grants_is_not_among_the_settings_of_a_f
            "models", "debug", "nohistory", "keep_tracking", "max_runs"}  # fmt: skip
     assert not far & BESIDE_A_PIPELINE
     assert SETTING_SPECS.keys() >= BESIDE_A_PIPELINE
-
-
-def test_the_persons_own_file_may_set_everything_where_they_stand_in_its_folder(
-    tmp_path: Path,
-) -> None:
-    own = tmp_path / ".config/paddock"
-    toml(own, 'pool = "http://gpu.example:8000"')
-    settings = read_settings(own, environ={}, home=tmp_path)
-    assert settings.pool_urls == ("http://gpu.example:8000",)
 
 
 def test_what_the_person_allows_comes_from_their_own_file_or_the_environment(

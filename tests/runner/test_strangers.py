@@ -21,7 +21,6 @@ import psutil
 import pytest
 
 from paddock.runner.daemon.prefect_auth import password_file
-from tests.browser import Browser, needs_browser
 from tests.residence import own_headers
 from tests.runner.schedule.up_process import UpFolder
 
@@ -182,19 +181,6 @@ def files_of(folder: Path) -> list[Path]:
     return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
-def test_the_password_is_in_no_command_line_no_log_and_no_ledger(up: UpFolder) -> None:
-    started(up)
-    password = password_file(home(up)).read_text().strip()
-    secret = password.partition(":")[2].encode()
-    for command, _ in processes(up):
-        assert secret not in " ".join(command).encode()
-    for file in files_of(up.folder.parent):
-        if file.is_file() and file != password_file(home(up)):
-            with suppress(FileNotFoundError):  # it was removed since it was listed
-                assert secret not in file.read_bytes(), file
-    assert f"{password_file(home(up))} its password." in up.log_text()
-
-
 def test_only_those_who_need_it_have_the_password_in_their_environment(up: UpFolder) -> None:
     secret = password_file(home(up)).read_text().partition(":")[2].strip()
     commands = [command for command, environment in processes(up) if secret in environment]
@@ -308,18 +294,6 @@ def test_a_second_user_cannot_listen_where_prefect_is_started_again(up: UpFolder
     assert output == ""
     up.until(lambda: prefect(up).pid != pid and as_owner(up, "/flow_runs/filter", {}))
     assert api(up) == address
-
-
-@needs_browser
-def test_prefects_page_takes_the_password(up: UpFolder, chromium: Browser) -> None:
-    password = password_file(home(up)).read_text().strip()
-    page = chromium.page(api(up).removesuffix("/api"))
-    page.wait("!!document.querySelector('input')")
-    page.ask("document.querySelector('input').focus()")
-    page.type(password)
-    page.ask("document.querySelector('form button').click()")
-    page.wait("location.pathname.endsWith('/dashboard')")
-    page.wait("document.body.innerText.includes('Deployments')")
 
 
 def prefect(up: UpFolder) -> psutil.Process:

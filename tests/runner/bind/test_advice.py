@@ -39,13 +39,6 @@ def test_steps_that_read_a_document_behind_different_words_are_named(tmp_path: P
     assert note in world.plan().advice
 
 
-def test_a_document_behind_what_differs_within_a_block_is_named(tmp_path: Path) -> None:
-    block = "      - id: asks\n        for_each: q in ['who', 'when']\n        do:\n"
-    inner = chat("ask", "{{ q }}? {{ steps.text.text }}").replace("      -", "          -")
-    (note,) = notes(tmp_path, block, inner)
-    assert note.startswith("'ask' reads `steps.text.text` behind words that differ for each `q`. ")
-
-
 @pytest.mark.parametrize(
     "steps",
     [
@@ -64,16 +57,6 @@ def test_nothing_is_said_where_nothing_could_be_shared(
     tmp_path: Path, steps: tuple[str, ...]
 ) -> None:
     assert notes(tmp_path, *steps) == ()
-
-
-def test_what_an_inner_pipeline_writes_in_vain_is_noted_once(tmp_path: Path) -> None:
-    chat = "{id: c, uses: chat, with: {prompt: Hi}, review: {when: undecided}}"
-    (tmp_path / "inner.yaml").write_text(f"models: {{m: {{ref: smollm2:135m}}}}\nsteps: [{chat}]\n")
-    runs = ", ".join(f"{{id: {n}, uses: pipeline, with: {{file: inner.yaml}}}}" for n in "ab")
-    report = validate(World(tmp_path, f"steps: [{runs}]").file)
-    assert report.ok, report.faults
-    (note,) = report.notes
-    assert note.startswith("step 'c': `undecided` has no effect any more")
 
 
 READS = "  - {id: n, uses: files.write, with: {path: n.txt, text: 'TEXT'}}\n"

@@ -12,12 +12,10 @@ from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.keys import RetryKeys
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind import inputs
 from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.scope import Scope
-from tests.pipelines.checked import checked_pipeline
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 DEFAULTS: Mapping[Role, str] = {"chat": "smollm2:135m", "embed": "all-minilm"}
@@ -225,14 +223,6 @@ steps:
     ) == ["step 'a' has no output 'text'.", "step 'b' has no output 'text'."]
 
 
-def test_a_circle_of_links_is_no_path(tmp_path: Path) -> None:
-    (tmp_path / "a").symlink_to(tmp_path / "b")
-    (tmp_path / "b").symlink_to(tmp_path / "a")
-    text = "inputs: {d: {type: dir}}\nsteps: [{uses: prompt, with: {template: x}}]"
-    with pytest.raises(PipelineError, match="input 'd' cannot be used as a path"):
-        bound(tmp_path, text, d="a/c")
-
-
 # --- while running
 
 
@@ -308,29 +298,3 @@ def test_a_rule_of_several_parameters_is_checked_unless_it_looks_at_what_only_a_
         f"{what} do nothing: remove it."
     ]
     assert found(f"how: {later}, style: {later}, instructions: a") == []
-
-
-PIPELINE = "inputs: {folder: {type: dir}}\nsteps: [{uses: prompt, with: {template: x}}]"
-
-
-def folder_of(value: str, tmp_path: Path) -> str:
-    pipeline = checked_pipeline(PIPELINE, "news.yaml")
-    read = inputs.read_inputs(pipeline, {"folder": value}, base=tmp_path, cwd=tmp_path)
-    assert read.faults == []
-    assert read.opened == [Path(read.values["folder"])]
-    return str(read.values["folder"])
-
-
-def test_a_callers_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert folder_of("~/papers", tmp_path) == str(tmp_path / "home" / "papers")
-    assert folder_of("papers/~", tmp_path) == str(tmp_path / "papers" / "~")
-
-
-def test_thousands_of_unknown_inputs_are_twenty_names_and_a_count() -> None:
-    pipeline = checked_pipeline(PIPELINE, "news.yaml")
-    given = {"folder": ".", **{f"odd{number}": "x" for number in range(3_000)}}
-    faults = inputs.read_inputs(pipeline, given, base=Path(), cwd=Path()).faults
-    assert len(faults) == 21
-    assert faults[0].message == "the pipeline has no input 'odd0'."
-    assert faults[-1].message == "the pipeline has none of 2,980 more inputs either."

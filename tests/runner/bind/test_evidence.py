@@ -14,7 +14,7 @@ from paddock.runner.bind.bound import BoundStep
 from paddock.runner.core.reviews.review_questions import due_reasons
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import faults_of, sentences
-from tests.runner.world import World, each_document, errors, reasons, states
+from tests.runner.world import World, each_document, reasons, states
 
 
 def faults(reply: str, after: str = "", uses: str = "chat, with: {prompt: x}") -> list[str]:
@@ -198,54 +198,3 @@ def test_every_step_that_asks_a_model_has_evidence(tmp_path: Path, step: str) ->
     assert report.status == "completed"
     found = report.returns["x"] if "fold" in step else report.returns
     assert (found["total"]["quote"], found["total"]["source"]) == ("84.00", "a.txt")
-
-
-def test_a_value_that_stands_nowhere_is_said_and_may_be_repaired(tmp_path: Path) -> None:
-    bill = {"inbox/a.txt": "Invoice No. R-7. Total due: EUR 84.00"}
-    here = World(tmp_path, READS, bill)
-    wrong = answering(number="R-7", total=48.0, kind="bill")
-    [found] = [result["evidence"] for result in here.run(pool=wrong).returns]
-    assert (found["total"]["match"], found["total"]["quote"]) == ("none", None)
-    here.edit("evidence: steps.text", "evidence: steps.text\n          check: located(output)")
-    pool = answering(number="R-7", total=84.0, kind="bill")  # the first one is in the call cache
-    report = here.run(pool=pool)
-    assert report.returns[0]["evidence"]["total"]["quote"] == "84.00"
-    (request,) = pool.chats
-    assert "total" in request.messages[-1].content
-
-
-SKIPPED = "      - {id: more, uses: prompt, if: doc.size > 9999, with: {template: x}}\n"
-SKIPS_ONE = READS.replace("      - id: bill", f"{SKIPPED}      - id: bill")
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("steps.docs.files[0]",
-         "'steps.docs.files[0]' is a mapping with `path`, `relpath`, `name`, …, not a text. Name a "
-         "text, the outputs of `files.read`, or the hits of `search`."),
-        ("[1, 2]", "'[1, 2][0]' is a number, not a text. Name a text, the outputs of `files.read`, "
-         "or the hits of `search`."),
-        ("doc.gone", "there is no 'gone' here (in 'doc.gone'). Known: 'path', "),
-        ("steps.more", "step 'more' was skipped, so there is no text to look in. Skip this step by "
-         "the same `if`, or name another text as well."),
-    ],
-)  # fmt: skip
-def test_what_is_no_text_is_said_before_a_model_is_asked(
-    tmp_path: Path, source: str, expected: str
-) -> None:
-    text = SKIPS_ONE.replace("evidence: steps.text", f"evidence: {{from: '{source}'}}")
-    here = World(tmp_path, text, n_documents=1)
-    report = here.run()
-    assert (report.status, len(here.pool.chats)) == ("quarantined", 0)
-    (error,) = errors(report).values()
-    assert error.startswith(f"step 'bill': `evidence`: {expected}")
-
-
-def test_a_skipped_source_among_others_is_left_out(tmp_path: Path) -> None:
-    sources = "evidence: [steps.more, steps.text.text, steps.text]"
-    text = SKIPS_ONE.replace("evidence: steps.text", sources)
-    here = World(tmp_path, text, {"inbox/a.txt": "No. R-7: 84.00"})
-    (result,) = here.run(pool=answering(number="R-7", total=84.0, kind="bill")).returns
-    assert result["evidence"]["number"]["source"] == "steps.text.text"
-    assert result["evidence"]["number"]["others"] == 1

@@ -1,6 +1,5 @@
 """Models that a pipeline names and that cannot be used, told at the place that names them."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -67,18 +66,6 @@ def test_what_is_no_model_file_is_told_with_its_place(ref: str, what: str, tmp_p
     assert fault_of(written(tmp_path, ref)).startswith(f"DIR/p.yaml:2:11: '{ref}': {what}.\n")
 
 
-def test_the_home_folder_may_be_written_as_a_tilde(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    assert "  Looked for in DIR/home. " in fault_of(written(tmp_path, "~/missing.gguf"))
-    shutil.copy(minilm(tmp_path), tmp_path / "home" / "vec.gguf")
-    file = written(tmp_path, "{ref: ~/vec.gguf, role: embed}", STEP.replace("chat", "embed"))
-    file.write_text(file.read_text().replace("prompt: Hi", "texts: [Hi]"))
-    assert plan(file).items[0].state == "new"
-
-
 def minilm(folder: Path) -> Path:
     return ModelFinder(folder / "models", folder / "cache").locate("all-minilm").path
 
@@ -117,19 +104,6 @@ def test_models_that_are_not_here_are_told_with_their_places_all_at_once(tmp_pat
     with pytest.raises(ModelFaults) as again:
         run(file, options=RunOptions(local=True))
     assert str(again.value) == str(caught.value)
-
-
-def test_a_context_beyond_what_the_model_was_trained_on_is_told(tmp_path: Path) -> None:
-    file = written(tmp_path, "{ref: smollm2:135m, ctx: 100k}")
-    with pytest.raises(PipelineError) as caught:
-        plan(file)
-    assert str(caught.value).replace(str(tmp_path), "DIR") == (
-        "DIR/p.yaml:2:36: `ctx` asks for 102,400 tokens, but 'smollm2:135m' was trained on 8,192.\n"
-        "       2 |   writer: {ref: smollm2:135m, ctx: 100k}\n"
-        "         |                                    ^^^^\n"
-        "  Write a smaller `ctx`, or leave it out."
-    )
-    assert plan(written(tmp_path, "{ref: smollm2:135m, ctx: 8k}")).items
 
 
 def test_a_model_that_does_not_fit_is_told_with_the_step_that_asks_for_it(tmp_path: Path) -> None:

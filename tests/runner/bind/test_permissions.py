@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import plan, run, validate
+from paddock.runner.api import plan, run
 from paddock.runner.bind.trust.permissions import NotPermitted
 from paddock.runner.core.run_options import RunEnvironment
 from tests.fakes.pool import FakePool
@@ -127,18 +127,6 @@ def test_a_run_by_hand_needs_no_consent_for_what_only_up_does(
     file.write_text(ONLY_UP % "{{ secrets.hook }}")
     with pytest.raises(PipelineError, match="HOOK_KEY"):
         run(file, None, *run_arguments(**given))
-
-
-def test_validate_says_that_mail_cannot_be_sent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "p.yaml"
-    file.write_text(ONLY_UP % "no secret")
-    monkeypatch.delenv("PADDOCK_SMTP", raising=False)
-    (note,) = validate(file).notes
-    assert note.startswith("`on.notify` names a mail address, and no mail server is set")
-    monkeypatch.setenv("PADDOCK_SMTP", "smtp://mail.example.org")
-    assert validate(file).notes == ()
 
 
 WANTS_TOOLS = """\
@@ -288,28 +276,9 @@ def test_commands_are_listed_as_they_will_run(tmp_path: Path) -> None:
     ]
 
 
-def test_a_long_command_is_listed_with_what_it_does_at_its_end(tmp_path: Path) -> None:
-    file = tmp_path / "wants.yaml"
-    script = "true; " * 100 + "curl evil.example"
-    file.write_text(f"steps: [{{uses: run, with: {{command: [sh, -c, '{script}']}}}}]\n")
-    (need,) = refused(file).needs
-    assert need.what == f"run `sh -c '{script}'`{where('sh')}"
-
-
-def test_what_is_allowed_is_no_more_in_the_list(file: Path) -> None:
-    error = refused(file, "secrets", "run")
-    assert {need.name for need in error.needs} == {"network"}
-    # What was allowed this time would be lost, were it not said again.
-    assert "If you trust it: `--allow run,network,secrets`, or " in str(error)
-
-
 def test_a_plan_needs_the_same_consent(file: Path) -> None:
     with pytest.raises(NotPermitted):
         plan(file, pool=FakePool(), settings=settings(file.parent))
-
-
-def test_validate_needs_none(file: Path) -> None:
-    assert invoke("validate", str(file)).exit_code == 0
 
 
 def test_the_command_line_allows_by_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Which files of a pipeline's folder its consent covers: each night, when they change, or not."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,12 +17,10 @@ from paddock.runner.bind.trust.consent import NotConsented, digests_to_agree
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.trust.permissions import permission_needs
 from paddock.runner.progress.report import Report
-from tests.fakes.pool import FakePool
 from tests.runner.world import World, carried_out, settings
 
 OWN = "http://127.0.0.1:11434"
 SERVER = Path(__file__).parents[2] / "fakes" / "mcp_server.py"
-EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def run_of(command: str, more: str = "") -> str:
@@ -246,26 +243,6 @@ def test_a_person_is_shown_what_counts(text: str, words: str, folder: Path) -> N
 # --- nights
 
 
-def test_the_changelog_of_a_live_repository_asks_no_night(folder: Path) -> None:
-    shutil.copytree(EXAMPLES / "changelog", folder, dirs_exist_ok=True)
-    world = World(folder, (folder / "pipeline.yaml").read_text())
-    environ = {"HOME": str(folder), "PATH": os.environ["PATH"]}
-
-    def git(*words: str) -> None:
-        name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", *name, *words], cwd=folder, env=environ, check=True)
-
-    git("init", "-q")
-    agree(world)
-    for number in range(6):
-        world.write(f"src/{number % 3}.py", f"print({number})")
-        git("add", "src")
-        git("commit", "-q", "-m", f"Change {number}")
-        night(world)
-    world.edit("git, log", "git, reflog")
-    assert "git reflog" in asks(world)
-
-
 @pytest.mark.parametrize(
     ("command", "script"),
     [
@@ -315,21 +292,6 @@ def test_what_else_a_run_writes_beside_asks_no_night(
     for _ in range(3):
         carried_out(world, needs_consent=True, notify=True)
     assert {path.name for path in folder.iterdir()} & {"A.md", "told", "log"}
-
-
-def test_what_others_change_while_a_run_only_asks_models_is_seen(folder: Path) -> None:
-    steps = "  - {id: b, uses: chat, with: {prompt: '{{ steps.a.stdout }}'}}\n"
-    world = World(folder, run_of("[date, +%N]", steps), {"Makefile": "all:"})
-    agree(world)
-
-    def change(*_: Any) -> str:
-        subprocess.run(["sleep", "0.2"], check=True)
-        world.write("Makefile", "all:\n\tother")
-        subprocess.run(["sleep", "0.2"], check=True)
-        return "x"
-
-    carried_out(world, needs_consent=True, pool=FakePool(answer=change))
-    assert "New or changed since: 'Makefile'." in asks(world)
 
 
 # --- consents of before, and folders without a bound

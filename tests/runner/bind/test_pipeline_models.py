@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.bind import bind, bind_with_faults
+from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundPlan
-from tests.runner.bind.pipeline_faults import fault_of, faults_of
 
 TEXT = """\
 inputs: {gpu: {default: "http://gpu-1:8000"}}
@@ -54,28 +53,7 @@ def test_a_model_of_a_hub_has_the_name_that_it_gets_when_it_is_pulled(tmp_path: 
     assert made.models["chosen"].ref == "hf.co/team/Mini-GGUF:latest"
 
 
-def test_a_wrong_model_of_a_step_that_escalates_is_one_fault(tmp_path: Path) -> None:
-    step = "{uses: chat, with: {model: b, prompt: x}, escalate: {to: a, when: not text}}"
-    plan = read_plan(tmp_path / "p.yaml", f"models: {{a: a.gguf}}\nsteps: [{step}]\n")
-    _, checks = bind_with_faults(plan, None, tmp_path, {})
-    (fault,) = checks.faults
-    assert fault.message == "step 'chat' asks for model 'b', which is not under `models`."
-
-
 def test_an_address_may_be_an_input(tmp_path: Path) -> None:
     made = bound(tmp_path, gpu="http://gpu-9:1")
     assert made.pools["one"].urls == ("http://gpu-9:1",)
     assert made.models["two"].pool == "two"
-
-
-def test_an_input_that_no_one_knows_yet_is_no_fault_when_a_file_is_checked(tmp_path: Path) -> None:
-    with_input = 'inputs: {gpu: {default: "http://gpu-1:8000"}}'
-    asked = TEXT.replace(with_input, "inputs: {gpu: {type: str}}")
-    optional = TEXT.replace(with_input, "inputs: {gpu: {type: str, required: false}}")
-    assert faults_of(asked) == faults_of(optional) == ()
-    plan = read_plan(tmp_path / "p.yaml", optional)
-    fault = fault_of(lambda: bind(plan, {}, cwd=tmp_path, default_models={}))
-    assert (fault.message, fault.remedy) == (
-        "input 'gpu' has no value, and it is the address of a server.",
-        "Give it: `-i gpu=http://…`.",
-    )

@@ -238,18 +238,6 @@ def test_a_documents_text_leaves_no_folder_and_names_nothing_hidden(
     assert written == ["out/a/fine.md"]
 
 
-def test_braces_within_an_expression_of_a_path_are_a_part_of_it(tmp_path: Path) -> None:
-    named = "{{ {'a': {'b': steps.name.text}}.a.b }}"
-    step = f'{{uses: files.write, with: {{path: ".notes/{named}.md", text: x}}}}'
-    report = ran(tmp_path, step, {"names/a.txt": "fine", "names/b.txt": ".git"})
-    assert errors(report) == {
-        "b.txt": "step '(files.write)': `path` is '.notes/.git.md', made of untrusted text "
-        "(steps.name.text), which names the hidden '.git.md'. Write that folder into the path "
-        "yourself, or clean the text first."
-    }
-    assert (tmp_path / ".notes/fine.md").is_file()
-
-
 SEARCH = (
     "{uses: tool, with: {name: files.search, args: {query: KEY}, "
     'options: {root: "{{ steps.name.text }}"}}}'

@@ -1,6 +1,5 @@
 """What `reply` asks for and cannot be had is refused before anything runs, at its place."""
 
-import json
 from pathlib import Path
 
 from paddock.pipelines import yaml_source
@@ -38,36 +37,12 @@ def test_a_keyword_that_cannot_be_kept_is_told_by_its_pointer_and_place() -> Non
     ]
 
 
-def test_a_fault_in_a_file_is_told_by_its_pointer_there(tmp_path: Path) -> None:
-    schema = {"properties": {"a": {"type": "strnig"}}}
-    (tmp_path / "form.json").write_text(json.dumps(schema), encoding="utf-8")
-    (fault,) = faults("{file: form.json}", tmp_path)
-    assert fault.message == (
-        "`reply.schema` in the file 'form.json', at /properties/a/type: there is no type 'strnig'."
-    )
-    assert fault.mark is not None
-    assert (fault.mark.line, fault.mark.column) == (1, 30)
-
-
-def test_a_short_form_is_checked_too() -> None:
-    (fault,) = faults('{title: str, x: "lst[str]"}')
-    assert fault.message == "`reply.schema`, at /x: 'lst[str]' is not a type."
-    assert fault.mark is not None
-    assert fault.mark.snippet[fault.mark.column - 1 :].startswith('"lst[str]"')
-
-
 def test_what_the_decoder_cannot_compile_is_told_before_anything_runs() -> None:
     (fault,) = faults("{type: integer, multipleOf: 999983, minimum: 1}")
     assert (fault.message, fault.remedy) == (
         "`reply.schema`: the JSON Schema cannot be used: it is too large or too complex.",
         "Ask for less in one answer, or look at it afterwards with `check`.",
     )
-
-
-def test_a_keyword_at_the_top_makes_a_json_schema_of_a_form() -> None:
-    for keyword in ("not: {type: string}", "$dynamicRef: '#x'", "patternProperties: {a: 7}"):
-        (fault,) = faults(f"{{{keyword}}}")
-        assert "is not a type" not in fault.message
 
 
 def test_a_sound_form_has_no_fault_and_a_step_without_one_neither() -> None:
@@ -120,23 +95,6 @@ def test_a_field_that_an_answer_never_has_is_told_with_those_that_it_has() -> No
     ]
 
 
-NO_ANSWER = (
-    "step '{}' gives no answer of a model, so `reply` has nothing to look at. "
-    "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
-)
-
-
-def test_a_reply_of_a_step_that_asks_no_model_is_a_fault() -> None:
-    assert NO_ANSWER.format("files.scan") in faults_of("{schema: {a: str}}", uses="files.scan")
-
-
-def test_a_reply_of_an_extract_is_a_fault() -> None:
-    assert faults_of("{schema: {a: str}}", uses="summarise", given="text: x") == []
-    assert faults_of("{schema: {a: str}}", uses="summarise", given="text: x, how: extract") == [
-        NO_ANSWER.format("summarise")
-    ]
-
-
 def test_a_schema_that_never_ends_is_told_at_its_place_and_one_that_may_end_is_sound() -> None:
     chain = '{type: object, properties: {next: {$ref: "#"}}, required: [next]}'
     assert faults_of(f"{{schema: {chain}}}") == [
@@ -184,14 +142,3 @@ def test_every_fault_of_a_test_has_its_place(tmp_path: Path) -> None:
         (15, "'return' is not known here."),
         (16, "cannot read the expression 'returns[': unexpected 'the end'."),
     ]
-
-
-def test_a_conversation_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "a.prompt.yml").write_text("messages: [{role: user, content: hi}]\n")
-    file = tmp_path / "pipeline.yaml"
-    file.write_text("steps: [{uses: prompt, with: {template: {file: a.prompt.yml}}}]\n")
-    (fault,) = validate(file).faults
-    assert (fault.message, fault.remedy) == (
-        "`template` of step 'prompt' takes a text, no whole conversation.",
-        "`prompt` of 'chat' takes a .prompt.yml.",
-    )

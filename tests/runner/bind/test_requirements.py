@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +15,6 @@ from paddock.steps.readers import reader
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import sentences
 from tests.runner.world import ALL, World, carried_out, settings
-
-MCP = (
-    "MCP servers need the package 'mcp', which is not installed. "
-    "Install it: `pip install 'paddock-llm[mcp]'`."
-)
-LANCEDB = (
-    "vector stores need LanceDB, which is not installed. "
-    "Install it: pip install 'paddock-llm[retrieval]'."
-)
 
 
 @pytest.fixture
@@ -129,47 +119,6 @@ def test_a_step_that_an_if_may_leave_out_is_not_refused(tmp_path: Path) -> None:
         carried_out(world, inputs={"logs": "true"})
 
 
-SERVER = """\
-mcpServers:
-  notes: {command: COMMAND, args: [server.py]}
-steps:
-  - id: each
-    for_each: word in ["ferry"]
-    do:
-      - {id: known, uses: tool, with: {name: notes.facts, args: {name: "{{ word }}"}}}
-"""
-
-
-def test_servers_without_the_package_are_refused(
-    tmp_path: Path, without: Callable[..., None]
-) -> None:
-    without("mcp")
-    assert refused(World(tmp_path, SERVER.replace("COMMAND", "'{{ python }}'"))) == [MCP]
-    agent = "- {id: a, uses: agent, with: {prompt: Hi, tools: [{server: notes}]}}"
-    head = SERVER.replace("COMMAND", "'{{ python }}'").partition("  - id: each")[0]
-    (tmp_path / "agent").mkdir()
-    assert refused(World(tmp_path / "agent", f"{head}  {agent}\n")) == [MCP]
-
-
-def test_a_server_whose_program_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert refused(World(tmp_path, SERVER.replace("COMMAND", "no-such-npx"))) == [
-        "the MCP server 'notes' is started by 'no-such-npx', which is not installed here. "
-        "Install it, or correct `command`."
-    ]
-
-
-def test_stores_without_the_package_are_refused(
-    tmp_path: Path, without: Callable[..., None]
-) -> None:
-    without("lancedb")
-    models = "models: {vec: {ref: all-minilm, role: embed}}\n"
-    embed = "- {id: kept, uses: embed, with: {texts: [a], store: index.lance}}"
-    search = "- {id: found, needs: [kept], uses: search, with: {store: index.lance, query: a}}"
-    assert refused(World(tmp_path, f"{models}steps:\n  {embed}\n  {search}\n")) == [LANCEDB]
-    plain = "steps:\n  - {id: kept, uses: embed, with: {texts: [a]}}\n"
-    assert validate(World(tmp_path, models + plain).file).ok
-
-
 def test_a_kind_of_document_that_the_author_names_needs_its_extra(
     tmp_path: Path, without: Callable[..., None]
 ) -> None:
@@ -209,31 +158,6 @@ def test_a_function_whose_file_imports_what_is_not_installed_is_refused(
         f"the file '{file}' imports 'no_such_module', which is not installed. "
         "Install it in the environment that runs Paddock."
     ]
-
-
-@pytest.mark.parametrize("use", [AS_STEP, AS_TOOL])
-def test_a_function_that_lacks_a_module_only_when_called_is_tried_again(
-    tmp_path: Path, use: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    late = CLEAN.replace("    return", "    import late_module\n    return")
-    (tmp_path / "site").mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    world = World(tmp_path, FUNCTION.replace("USE", use), {"mine.py": late})
-    for _ in range(4):
-        report = carried_out(world)
-        assert report.exit_status() == 3
-        assert "No module named 'late_module'" in (report.items[0].error or "")
-    (tmp_path / "site/late_module.py").touch()
-    report = carried_out(world)
-    assert report.counts == {"stale": 1}, report.items
-
-
-def test_an_inner_pipeline_is_looked_at_as_well(tmp_path: Path) -> None:
-    inner = "steps:\n  - {id: inner, uses: pipeline, with: {file: inner.yaml}}\n"
-    world = World(tmp_path, inner, {"inner.yaml": PROGRAM})
-    found = validate(world.file).faults
-    assert [Path(fault.mark.file).name for fault in found if fault.mark] == ["inner.yaml"]
-    assert sys.executable not in found[0].message
 
 
 @pytest.mark.parametrize("fast", ["{type: bool, required: true}", "{type: bool, default: false}"])

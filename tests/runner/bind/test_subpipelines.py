@@ -9,7 +9,6 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
-from paddock.runner.api import plan, validate
 from paddock.runner.bind.bind import bind, bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import all_plans
@@ -18,7 +17,6 @@ from paddock.runner.bind.trust.permissions import permission_needs
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.steps.base import OutsideRoots
 from tests.runner.bind.pipeline_faults import fault_of, faults_of
-from tests.runner.world import settings
 
 INNER = """\
 inputs:
@@ -75,29 +73,6 @@ pipeline.yaml:5:37: step 'a' has no output 'fils'.
          |                                     ^^^^^^^^^^^^^^^^^^^^
   Known: 'files', 'n'. Did you mean 'files'?""".replace("REMEDY", OutsideRoots("", ()).remedy)
     )
-
-
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [
-        ("gone.yaml", "there is no file 'gone.yaml'.\n"
-         "  Paths are relative to the YAML; create or correct it."),
-        ("parts", "'parts' is a folder.\n  Name the YAML file in it."),
-        ("../outer.yaml", "the file '../outer.yaml' lies outside the pipeline's folder.\n"
-         "  Move or copy it there."),
-        ('"{{ inputs.which }}"', "the file of a pipeline must stand there as it is, not as "
-         "'{{ inputs.which }}'.\n  Choose between files with `if` on two steps."),
-        ("pipeline.yaml", "these pipelines run one another without end: 'pipeline.yaml' → "
-         "'pipeline.yaml'.\n  Remove one of the steps."),
-    ],
-)  # fmt: skip
-def test_which_file_it_is_must_be_plain(tmp_path: Path, file: str, expected: str) -> None:
-    (tmp_path / "parts").mkdir()
-    outer = f"inputs: {{which: x}}\nsteps: [{{uses: pipeline, with: {{file: {file}}}}}]\n"
-    report = validate(written(tmp_path, outer))
-    (fault,) = report.faults
-    assert f"{fault.message}\n  {fault.remedy}" == expected
-    assert fault.mark is not None and fault.mark.line == 2
 
 
 def test_a_file_alone_is_no_step_and_how_it_is_one_is_told(tmp_path: Path) -> None:
@@ -211,41 +186,6 @@ steps: [{id: a, uses: pipeline, with: {file: inner.yaml, inputs: {to: "{{ inputs
     assert fault.remedy == ('Write into another folder, or set `exclude: ["/own/"]`.')
 
 
-def test_what_counts_for_whole_runs_alone_is_told_once_for_each_file(tmp_path: Path) -> None:
-    outer = """\
-budget: {tokens: 10}
-steps:
-  - {id: a, uses: pipeline, with: {file: inner.yaml}}
-  - {id: b, uses: pipeline, with: {file: inner.yaml}}
-  - {id: c, uses: pipeline, with: {file: other.yaml}}
-  - {id: d, uses: pipeline, with: {file: plain.yaml}}
-"""
-    steps = "steps: [{uses: prompt, with: {template: hello}}]\n"
-    starts = "on: {schedule: [{cron: '0 6 * * *'}]}\nconcurrency: {priority: normal}\n"
-    files = {"inner": f"{starts}budget: {{time: 1h}}\n{steps}", "other": f"budget: {{}}\n{steps}"}
-    file = written(tmp_path, outer, **files, plain=f"defaults: {{cache: off}}\n{steps}")
-    report = validate(file)
-    assert report.ok
-    assert [note.replace(f"{tmp_path}/", "") for note in report.notes] == [
-        "`on`, `concurrency` and `budget` of inner.yaml do not count where a step runs it, "
-        "only those of the file that is run.",
-        "`budget` of other.yaml does not count where a step runs it, "
-        "only that of the file that is run.",
-    ]
-    assert plan(file, settings=settings(tmp_path)).advice == report.notes
-
-
-def test_inputs_that_one_expression_makes_are_all_known_later(tmp_path: Path) -> None:
-    outer = """\
-steps:
-  - id: each
-    for_each: "row in [{'folder': 'docs'}]"
-    do: [{id: a, uses: pipeline, with: {file: inner.yaml, inputs: "{{ row }}"}}]
-"""
-    (inner,) = [*all_plans(bound(written(tmp_path, outer)))][1:]
-    assert inner.inputs == {"folder": None, "n": None}
-
-
 def test_null_is_as_if_an_input_were_not_given_before_a_run_and_in_it(tmp_path: Path) -> None:
     outer = """\
 inputs: {x: {type: str, required: true}, flag: {type: bool, required: true}}
@@ -263,31 +203,3 @@ steps: [{uses: prompt, with: {template: "{{ inputs.note }}"}}]
         (_, called) = all_plans(bound(file, {"x": "y", "flag": flag}))
         notes.append(called.inputs["note"])
     assert notes == ["y", None]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "declared"),
-    [("{bills: bills.csv}", "{type: rows}"), ("{}", "{type: rows, default: bills.csv}")],
-)
-def test_rows_in_a_file_are_refused_before_a_run(
-    tmp_path: Path, inputs: str, declared: str
-) -> None:
-    outer = f"steps: [{{uses: pipeline, with: {{file: inner.yaml, inputs: {inputs}}}}}]\n"
-    inner = f"inputs: {{bills: {declared}}}\nsteps: [{{uses: prompt, with: {{template: x}}}}]\n"
-    (fault,) = validate(written(tmp_path, outer, inner=inner)).faults
-    assert fault.message == (
-        "input 'bills' of 'inner.yaml' is a file, which only a run of its own reads."
-    )
-    assert fault.remedy == "Give it the `rows` of a step `files.rows`."
-    assert fault.mark is not None and fault.mark.file == str(tmp_path / "pipeline.yaml")
-
-
-def test_each_link_to_a_pipeline_has_the_files_of_its_own_folder(tmp_path: Path) -> None:
-    for name in ("s", "a", "b"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "s/x.yaml").write_text("steps: [{uses: files.read, with: {path: data.txt}}]\n")
-    for name in ("a", "b"):
-        (tmp_path / name / "x.yaml").symlink_to("../s/x.yaml")
-    steps = ", ".join(f"{{uses: pipeline, with: {{file: {name}/x.yaml}}}}" for name in "ab")
-    _, first, second = all_plans(bound(written(tmp_path, f"steps: [{steps}]\n")))
-    assert (first.roots.base, second.roots.base) == (tmp_path / "a", tmp_path / "b")

@@ -112,12 +112,6 @@ def test_what_fails_behind_the_model_calls_is_a_fault_before_them(step: str, sen
     assert said(step) == [sentence]
 
 
-@pytest.mark.parametrize("returns", ["steps.found.output.kind", "steps.found.output.n > 3"])
-def test_results_that_are_no_rows_are_a_fault(returns: str) -> None:
-    (sentence,) = said(writes('path: x.csv, rows: "{{ steps.each.results }}"'), returns)
-    assert sentence.startswith("each result of 'each' is a ")
-
-
 @pytest.mark.parametrize(
     "step",
     [
@@ -151,22 +145,3 @@ def test_a_search_that_does_not_wait_is_a_fault_at_its_store() -> None:
         "         |                                             ^^^^^^^\n"
         "  Add `needs: [index]` to 'found'."
     )
-
-
-@pytest.mark.parametrize(
-    "search",
-    [
-        SEARCH % ("x.lance", ", needs: [index]"),
-        SEARCH % ("other.lance", ""),
-        SEARCH % ("x.lance", ", if: steps.index.counts.failed == 0"),
-        "  - {id: told, uses: prompt, with: {template: '{{ steps.index.counts }}'}}\n"
-        + SEARCH % ("x.lance", ", needs: [told]"),
-    ],
-)
-def test_one_that_waits_by_whatever_way_is_none(search: str) -> None:
-    assert faults_of(FILLS + search) == ()
-
-
-def test_to_search_what_was_there_before_is_no_fault() -> None:
-    first = FILLS.replace("for_each", "needs: [found]\n    for_each") + SEARCH % ("x.lance", "")
-    assert faults_of(first) == ()

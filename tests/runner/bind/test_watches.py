@@ -104,28 +104,6 @@ def test_what_other_steps_bring_into_a_watched_folder_is_refused_as_well(
         assert faults(tmp_path, heeded, "sums/{{ doc.relpath }}", step) == ()
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        'files.move, with: {path: "{{ doc.path }}", to: done/}',
-        'files.move, with: {path: "{{ doc.path }}", to: "inbox/done/{{ doc.stem }}.md"}',
-        "embed, with: {texts: [a], store: index.lance}",
-    ],
-)
-def test_what_other_steps_bring_elsewhere_is_taken(tmp_path: Path, step: str) -> None:
-    watch = '{path: inbox, include: ["/new/*.txt", "*.txt"]}'
-    assert faults(tmp_path, watch, "sums/a.md", step) == ()
-
-
-def test_a_hot_folder_prunes_nothing(tmp_path: Path) -> None:
-    text = pipeline("{path: inbox, claim: move, deletes: prune}", "sums/a.md")
-    text = text.replace('root: "{{ inputs.folder }}"', "root: inbox/processing")
-    assert [fault.message for fault in faults_of(text, tmp_path / "news.yaml")] == [
-        "with `claim: move` documents leave the folder when they are done, so `deletes: prune` "
-        "would remove all that was made of them."
-    ]
-
-
 def test_two_watches_on_one_folder_are_refused(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "{path: inbox}\n    - {path: ./inbox/}")
     assert fault.message == "two watches are on the same folder './inbox/'."

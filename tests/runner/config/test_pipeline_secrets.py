@@ -218,13 +218,6 @@ def test_what_is_written_wrong_is_a_fault(folder: Path, old: str, new: str, expe
     assert expected in [fault.message for fault in validate(folder / "p.yaml").faults]
 
 
-def test_without_secrets_there_are_none_to_read(folder: Path) -> None:
-    text = PIPELINE.replace("secrets:\n", "x-secrets:\n")
-    (folder / "p.yaml").write_text(text)
-    messages = [fault.message for fault in validate(folder / "p.yaml").faults]
-    assert "there is no secret 'token'." in messages
-
-
 @pytest.mark.parametrize(
     "place",
     [

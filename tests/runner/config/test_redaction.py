@@ -75,19 +75,9 @@ def test_no_text_keeps_a_secret(before: str, secret: str, after: str) -> None:
     assert secret not in redactor({"a": secret})(f"{before}{secret}{after}").replace("***", "")
 
 
-@given(st.text())
-def test_without_secrets_every_text_stays_as_it_is(text: str) -> None:
-    assert redactor({})(text) == text
-
-
 def test_of_two_secrets_of_which_one_begins_the_other_nothing_is_left() -> None:
     redact = redactor({"a": "secret", "b": "secret-of-mine"})
     assert redact("secret-of-mine and secret") == "*** and ***"
-
-
-def test_bytes_that_python_shows_are_found_too() -> None:
-    error = f"not UTF-8: {'pässwörd-17'.encode()!r}"
-    assert redactor({"key": "pässwörd-17"})(error) == "not UTF-8: b'***'"
 
 
 def test_a_line_of_a_key_in_several_lines_is_one_too() -> None:
