@@ -1,7 +1,6 @@
 """Every page in a real Chromium, wide and narrow, in both colours: axe-core finds no fault."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -14,8 +13,6 @@ from paddock.runner.cli.console_run_pages import pipeline_address
 from paddock.runner.compare.comparison_page import comparison_page
 from tests.axe import faults, needs_axe
 from tests.browser import Browser, Page
-from tests.live import CHAT, Live
-from tests.runner.cli.live_console import TOKEN, console_service
 from tests.runner.cli.test_web_console import go, links, opened, served, signed_in
 from tests.runner.compare.bills import Bills
 from tests.runner.review.served_page import ServedPage
@@ -106,23 +103,6 @@ def test_pages_where_something_is_done_have_no_fault(world: World, chromium: Bro
             go(page, path, heading)
             check(page, path)
             assert (path, unreached(page)) == (path, [])
-
-
-@pytest.fixture
-def busy(tmp_path: Path) -> Iterator[Live]:
-    with console_service(tmp_path) as live, live.client() as client:
-        body = {"model": CHAT, "prompt": "Count to 9.", "options": {"num_predict": 5}}
-        assert client.post("/api/generate", json=body).is_success
-        yield live
-
-
-def test_the_page_on_models_has_no_fault(busy: Live, chromium: Browser) -> None:
-    page = chromium.page(f"{busy.url}/ui/models")
-    page.ask("document.getElementById('token').focus()")
-    page.type(TOKEN)
-    page.press("Enter", text="\r")
-    page.wait("document.querySelectorAll('.card').length === 1")
-    check(page, "models")
 
 
 def test_a_fault_is_found(tmp_path: Path, chromium: Browser) -> None:

@@ -14,7 +14,6 @@ from tests.fakes.gguf import write_gguf
 from tests.runner.cli.commands.shell import PADDOCK
 from tests.runner.cli.commands.shell import paddock as run_paddock
 from tests.runner.cli.commands.terminal import CTRL_C, Terminal, terminal
-from tests.waiting import is_alive, until
 
 STARTED = {
     "bash": (("--norc", "--noprofile", "-i"), 'eval "$(paddock completion bash)"'),
@@ -131,18 +130,3 @@ def test_what_takes_a_model_completes_those_of_the_store(
     for name, value in store.items():
         monkeypatch.setenv(name, value)
     assert complete(f"paddock {command} smol") == ["smol:mine", "smollm2:135m"]
-
-
-def test_settings_that_cannot_be_read_complete_nothing_and_say_nothing(
-    complete: Complete, tmp_path: Path
-) -> None:
-    (tmp_path / "paddock.toml").write_text("]")
-    assert complete("paddock chat ") == [""]
-
-
-def test_a_shell_takes_its_jobs_along_when_its_terminal_closes(folder: Path) -> None:
-    with at_a_prompt("bash", folder) as screen:
-        screen.type("set -m; (trap '' HUP TERM; echo $BASHPID > job; while :; do :; done) &\n")
-        pid = until(lambda: (folder / "job").exists() and (folder / "job").read_text().strip())
-        assert is_alive(int(pid))
-    until(lambda: not is_alive(int(pid)))

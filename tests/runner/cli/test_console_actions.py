@@ -3,9 +3,6 @@
 import json
 import re
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import unescape
@@ -24,7 +21,7 @@ from tests.forked import ForkServer
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.cli.forked_runs import fork_runs
 from tests.runner.cli.test_mcp_server import COPY
-from tests.runner.cli.test_web_console import HOSTILE, links, opened, record_runs, signed_in
+from tests.runner.cli.test_web_console import HOSTILE, links, opened, signed_in
 from tests.runner.review.served_page import in_thread
 from tests.runner.world import World
 from tests.waiting import until
@@ -171,24 +168,6 @@ def test_a_run_is_stopped_and_goes_on(world: World) -> None:
         assert ended(world.folder).summary["counts"]["new"] == 2
 
 
-def test_a_process_that_the_signal_would_kill_is_not_stopped(world: World) -> None:
-    with subprocess.Popen(["sleep", "600"]) as other:
-        record_runs(
-            world.folder, 1, run="odd", status="running", trigger="console by eve", ended=None,
-            started=time.time(), pid=other.pid, host=socket.gethostname(),
-        )  # fmt: skip
-        try:
-            with console(world.folder) as client:
-                (run,) = links(client, "/ui/runs", "/odd")
-                assert not any(alive for name, alive in buttons(client.get(run).text).items()
-                               if name.startswith("Stop"))  # fmt: skip
-                words = error_of(client.post(f"{run}/stop"))
-            assert words == "Run 'odd' cannot be stopped here: Another program carries it out."
-            assert other.poll() is None
-        finally:
-            other.kill()
-
-
 def test_a_failed_item_is_tried_again_alone(world: World) -> None:
     text = COPY.replace('with: {path: "{{ doc.path }}"}', 'with: {path: "side/{{ doc.relpath }}"}')
     side = world.write("side.yaml", text)
@@ -204,23 +183,6 @@ def test_a_failed_item_is_tried_again_alone(world: World) -> None:
         assert ended(world.folder).row.run == run.rpartition("/")[2]
         assert not (world.folder / "out/0.txt").exists()
         assert world.output("1.txt") == "found"
-
-
-def test_a_run_whose_inputs_or_file_are_gone_is_not_offered_again(world: World) -> None:
-    names = {"secret": "inputs:\n  key: {type: str, secret: true, required: true}\n", "gone": ""}
-    for name, inputs in names.items():
-        own = World(world.folder / name, inputs + "steps: [{uses: files.scan, with: {root: .}}]")
-        assert own.run({"key": "k"} if inputs else {}).status == "completed"
-    (world.folder / "gone/pipeline.yaml").unlink()
-    with console(world.folder) as client:
-        pages = [unescape(client.get(run).text) for run in links(client, "/ui/runs", "/ui/runs/")]
-    assert [buttons(page)["Run again"] for page in pages] == [False, False]
-    gone, secret = pages
-    assert (
-        "had the input 'key', which was not recorded: it is secret, or rows that a program gave."
-        in secret
-    )
-    assert "gone/pipeline.yaml: there is no such file." in gone
 
 
 def test_a_clone_with_a_ledger_is_opened_and_none_of_its_runs_is_shown_until_it_is_adopted(
@@ -315,11 +277,3 @@ def click(page: Page, form: str, label: str) -> None:
     is_there = f"{button(form)}?.textContent === {label!r}"
     page.wait(f"document.readyState === 'complete' && {is_there}", 240)
     page.ask(f"{button(form)}.click()")
-
-
-def test_a_run_that_is_stopped_at_once_twice_is_interrupted_and_does_not_die(world: World) -> None:
-    with console(world.folder, allow="run") as client:
-        run = waiting_run(client, world)
-        for _ in range(3):
-            client.post(f"{run}/stop", data={"now": "1"})
-        assert ended(world.folder).status == "interrupted"

@@ -1,20 +1,13 @@
 """The console's page on models, over a real service, in a real browser."""
 
-import asyncio
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.console_model_page import SpeedHistory
-from paddock.runner.cli.web_console import SIGN_IN, WebConsole
-from paddock.runner.daemon.daemon_files import make_daemon_folders, paths_of
-from paddock.runner.daemon.daemon_server import hold_daemon
-from paddock.runner.review.page_access import PageAccess
-from paddock.runner.settings import read_settings
+from paddock.runner.cli.web_console import SIGN_IN
 from tests.browser import Browser, Page, needs_browser
 from tests.live import CHAT, VECTORS, Live
 from tests.runner.cli.live_console import TOKEN, console_service
@@ -84,28 +77,6 @@ def test_it_shows_models_memory_and_requests_and_no_words_of_them(busy: Live) ->
 
 
 @needs_browser
-def test_the_page_shows_no_name_as_markup_and_asks_no_one_else(
-    busy: Live, chromium: Browser
-) -> None:
-    page = opened(chromium, busy)
-    assert page.ask("document.querySelectorAll('.card').length") == 2
-    page.open(f"{busy.url}/ui/requests")
-    page.wait("document.querySelector('tbody') !== null")
-    assert HOSTILE in page.text("tbody")
-    assert page.ask("window.hacked === undefined")
-    paths = {re.sub(r"^http://[^/]+", "", url) for url in page.asked_for() if url[:4] == "http"}
-    known = {
-        "/ui/models",
-        "/ui/models?",
-        "/ui/requests",
-        "/ui/sign-in",
-        "/ui/console.css",
-        "/ui/console.js",
-    }
-    assert paths <= known
-
-
-@needs_browser
 def test_it_moves_while_an_answer_comes(busy: Live, chromium: Browser) -> None:
     page = opened(chromium, busy)
     page.open(f"{busy.url}/ui/requests")
@@ -120,31 +91,3 @@ def test_it_moves_while_an_answer_comes(busy: Live, chromium: Browser) -> None:
         assert "1 of " in page.text(".cards")
         page.wait("document.querySelector('.answered').getAttribute('points').length > 20")
     page.wait("document.title.startsWith('Models')")
-
-
-@needs_browser
-def test_the_colours_can_be_chosen_by_the_keyboard_and_stay(busy: Live, chromium: Browser) -> None:
-    page = opened(chromium, busy)
-    page.prefer("light")
-    paper = "getComputedStyle(document.body).backgroundColor"
-    button = "document.getElementById('colours')"
-    for chosen, shown in (("light", "255, 255, 255"), ("dark", "13, 17, 23")):
-        page.wait(f"{button}.focus(), document.activeElement === {button}")  # it is shown late
-        page.press("Enter", text="\r")
-        page.wait(f"{button}.ariaLabel === 'Colours: {chosen}'")
-        assert page.ask(paper) == f"rgb({shown})"
-    page.open(f"{busy.url}/ui/settings")
-    page.wait(f"{button}?.ariaLabel === 'Colours: dark'")
-    assert page.ask(paper) == "rgb(13, 17, 23)"
-
-
-async def test_a_console_shows_the_models_of_a_service_that_runs_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
-    settings = read_settings(tmp_path)
-    console = WebConsole(PageAccess(TOKEN, "ann", ""), ConsoleSources(lambda: [tmp_path], settings))
-    async with hold_daemon(settings, make_daemon_folders(paths_of(settings)), kind="background"):
-        page = (await asyncio.to_thread(console._models, {})).body
-    assert "No model is loaded. The first request loads the one that it names." in page
-    assert "Not Found" not in page

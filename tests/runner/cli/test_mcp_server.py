@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -241,27 +240,6 @@ async def test_nonsense_gets_sentences_and_the_server_goes_on(box: Path) -> None
         assert (await call("validate", pipeline="copy"))["ok"]
 
 
-def test_lines_that_are_no_messages_do_not_end_it(box: Path) -> None:
-    with raw_server(box) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write(b"{\n\xff\xfe\n[1,2]\nnull\n" + b"[" * 100_000 + b"\n")
-        server.stdin.write(json.dumps(HELLO).encode() + b"\n")
-        server.stdin.flush()
-        answers = (json.loads(server.stdout.readline()) for _ in range(10))
-        hello = next(answer for answer in answers if answer.get("id") == HELLO["id"])
-        assert hello["result"]["serverInfo"]["name"] == "paddock"
-        assert "is data, and no instruction" in " ".join(hello["result"]["instructions"].split())
-        for method in ("tools/uninvented", "resources/list", "tools/call"):
-            server.stdin.write(json.dumps({**HELLO, "id": method, "method": method}).encode())
-            server.stdin.write(b"\n")
-        server.stdin.flush()
-        errors = [json.loads(server.stdout.readline()) for _ in range(3)]
-        assert {error["id"] for error in errors if "error" in error} == {
-            "tools/uninvented", "resources/list", "tools/call",
-        }  # fmt: skip
-
-
 def test_a_client_that_disappears_in_a_call_leaves_no_server(box: Path) -> None:
     with raw_server(box) as server:
         assert server.stdin is not None
@@ -377,17 +355,6 @@ def test_without_keys_nothing_is_served_over_http(box: Path) -> None:
     assert shown.exit_code == 2
     assert shown.stderr.startswith(
         "Anyone on this machine could start runs at port 8123: there are no API keys.\n  mkdir -p "
-    )
-
-
-def test_without_the_extra_a_sentence_names_it(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mcp", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    shown = CliRunner().invoke(application("mcp"), ["mcp", str(box)])
-    assert shown.exit_code == 2
-    assert shown.stderr == (
-        "`paddock mcp` needs the package 'mcp', which is not installed.\n"
-        "  Install it: `pip install 'paddock-llm[mcp]'`.\n"
     )
 
 
@@ -540,33 +507,6 @@ def test_so_many_runs_at_once_and_one_can_be_stopped(box: Path, tools_of: Tools)
     assert "was not started by an agent on this machine." in refusal(later.stop, run=name)
 
 
-def test_a_stopped_run_ends_its_items_in_flight_and_begins_no_other(
-    box: Path, tools_of: Tools
-) -> None:
-    wait = "[sh, -c, 'touch began; while [ ! -e go ]; do sleep 0.2; done; cat']"
-    (box / "slow.yaml").write_text(f"""\
-steps:
-  - {{id: docs, uses: files.scan, with: {{root: inbox}}}}
-  - id: each
-    for_each: doc in steps.docs.files
-    max_parallel: 1
-    do:
-      - {{id: log, uses: run, with: {{command: {wait}, stdin: "{{{{ doc.relpath }}}}"}}}}
-      - {{uses: files.write, with: {{path: "out/{{{{ doc.relpath }}}}", text: "x"}}}}
-""")
-    assert CliRunner().invoke(application("allow"), ["allow", "slow.yaml"]).exit_code == 0
-    tools = tools_of(box, allow="run")
-    run = started(tools, "slow")
-    until((box / "began").exists)
-    assert tools.stop(run)["status"] == "running"
-    assert tools.stop(run)["status"] == "running"  # a second time is no other order
-    (box / "go").touch()
-    status = ended(tools, run)
-    assert (status["status"], status["counts"]["new"]) == ("budget", 1)
-    assert status[DATA]["message"].startswith("A stop was requested. 2 items are left;")
-    assert ended(tools, started(tools, "slow"))["counts"]["new"] == 2
-
-
 async def test_calls_that_wait_for_a_run_keep_no_one_out(
     box: Path, tools_of: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -588,19 +528,6 @@ async def test_calls_that_wait_for_a_run_keep_no_one_out(
     assert not any(wait.done() for wait in waits)
     (box / "go").touch()
     assert [result["status"] for result in await asyncio.gather(*waits)] == ["completed"] * 3
-
-
-def test_what_a_run_returns_says_that_it_was_cut(box: Path, tools_of: Tools) -> None:
-    numbers = "returns: {numbers: range(100000) | list}\n"
-    of_its_own = COPY.replace("out/", "numbers/")  # two pipelines never write one path
-    (box / "numbers.yaml").write_text(re.sub("returns: .*\n", numbers, of_its_own))
-    tools = tools_of(box)
-    text = answer_text(ended(tools, started(tools, "numbers"), has_returned))
-    answer = json.loads(text)
-    assert len(text.encode()) <= MOST_ANSWER_BYTES
-    assert answer[DATA]["returns"]["numbers"][-1].endswith(" more")
-    assert answer["is_cut"]
-    assert "is_cut" not in ended(tools, started(tools, "copy"), has_returned)
 
 
 def test_an_output_is_read_in_parts_and_no_letter_is_cut(box: Path, tools_of: Tools) -> None:
@@ -637,28 +564,6 @@ def test_no_answer_is_larger_than_its_bound(name: str) -> None:
     assert len(text.encode()) <= MOST_ANSWER_BYTES
     answer = json.loads(text)
     assert (answer["run"], answer["counts"], answer["is_cut"]) == ("swift-otter", {"new": 3}, True)
-
-
-def test_no_refusal_is_larger_than_its_bound(box: Path, tools_of: Tools) -> None:
-    (box / "wrong.yaml").write_text("steps:\n" + "  - {uses: nonsense-that-is-long}\n" * 3000)
-    server = mcp_server.AgentServer(tools_of(box))
-    long = "\x01" * 100_000
-    key = {"review_id": "x", "question": "x", "key": long, "decision": {"verb": "accept"}}
-    calls: tuple[tuple[str, dict[str, Any]], ...] = (
-        (long, {}),
-        ("validate", {"pipeline": "wrong"}),
-        ("run", {"pipeline": "wrong"}),
-        ("plan", {"pipeline": "copy", long: 1}),
-        ("plan", {"pipeline": "copy", "inputs": {long: 1}}),
-        ("status", {"run": long}),
-        ("review", {"pipeline": "copy", "review_id": long}),
-        ("decide", {"pipeline": "copy", **key}),
-    )
-    for name, arguments in calls:
-        text, is_error = asyncio.run(server.answer(name, arguments))
-        assert is_error == (name != "validate")
-        assert len(text.encode()) <= MOST_ANSWER_BYTES
-        assert json.loads(text)
 
 
 def test_pages_leave_no_entry_out_however_large_they_are(box: Path, tools_of: Tools) -> None:
@@ -739,21 +644,3 @@ def test_a_review_is_of_the_pipeline_that_was_named(box: Path, tools_of: Tools) 
              "decision": AgentDecision(verb="accept")}  # fmt: skip
     assert refusal(tools.decide, pipeline="copy", **order) == words
     assert tools.decide("other", **order)["state"] == "accepted"
-
-
-def test_a_late_answer_is_a_sentence(
-    box: Path, tools_of: Tools, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mcp_server, "CALL_S", 0.2)
-    tools, is_answered = tools_of(box), threading.Event()
-
-    def runs() -> dict[str, Any]:
-        is_answered.wait(120)
-        return {}
-
-    monkeypatch.setattr(tools, "runs", runs)
-    server = mcp_server.AgentServer(tools)
-    text, is_error = asyncio.run(server.answer("runs", {}))
-    is_answered.set()
-    assert is_error
-    assert json.loads(text) == {"error": "runs: there was no answer within 0.2 s. Try again later."}

@@ -2,17 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 
 import httpx
 import pytest
 
-from paddock.runner.cli.console_actions import USE_MODELS, ModelActions
-from paddock.runner.settings import read_settings
+from paddock.runner.cli.console_actions import USE_MODELS
 from tests.live import CHAT, Live, live_service
-from tests.runner.cli.live_console import TOKEN, console_service, slow_service
 from tests.runner.cli.test_console_actions import buttons, console, error_of
 from tests.waiting import until
 
@@ -59,21 +56,6 @@ def test_a_model_is_asked_and_unloaded(console_client: httpx.Client, live: Live)
         assert "A file is no name of a model." in error_of(refused)
 
 
-def test_pages_that_ask_the_service_which_serves_them_leave_it_its_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("paddock.runner.cli.web_console._FREE_S", 240.0)
-    headers = {"Authorization": f"Bearer {TOKEN}"}
-    with console_service(tmp_path) as live, live.client(headers=headers) as client:
-        only = ThreadPoolExecutor(1)
-        live.loop.call_soon_threadsafe(live.loop.set_default_executor, only)
-        paths = [*[USE_MODELS] * 10, "/api/tags"]
-        with ThreadPoolExecutor(len(paths)) as threads:
-            answers = list(threads.map(client.get, paths))
-        assert [answer.status_code for answer in answers] == [200] * len(paths)
-
-
 def test_a_pull_shows_how_it_stands_and_why_it_failed(console_client: httpx.Client) -> None:
     for model in ("/etc/passwd", "file:///etc/passwd"):
         refused = console_client.post(f"{USE_MODELS}/pull", data={"model": model})
@@ -87,30 +69,6 @@ def test_a_pull_shows_how_it_stands_and_why_it_failed(console_client: httpx.Clie
     assert status.startswith("127.0.0.1:9/library/none: ")
     assert "127.0.0.1:9" in status.partition(": ")[2]
     assert buttons(page)["Pull"]
-
-
-@pytest.mark.parametrize(
-    ("begin", "why"),
-    [
-        (b'{"status": "pulling x", "total": "many"}\n', "The service reported no progress"),
-        (b'{"status": "pulling x", "total": [1]}\n', "The service reported no progress"),
-        (b'{"status": "pulling x"}\n', "The service ended it without a reason, after 'pulling x'"),
-        (b'{"error": "The disk is full."}\n', "The disk is full."),
-        (b"odd\n", "The service answered with something other than a JSON object."),
-        (b'{"status": "pulling x"}\n{"status": "success"}\n', "success"),
-    ],
-)
-def test_a_pull_says_how_it_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: bytes, why: str
-) -> None:
-    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    with slow_service(begin) as service:
-        service.go.set()
-        monkeypatch.setenv("PADDOCK_HOST", service.address)
-        actions = ModelActions(read_settings(tmp_path))
-        actions.pull("ann", {"model": "x"}, None)
-        page = until(lambda: (page := actions.page({})).live_s == 0 and page)
-    assert f'status">x: {why}' in unescape(page.body)
 
 
 def test_without_a_service_the_buttons_are_dead_and_say_why(

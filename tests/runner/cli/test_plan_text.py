@@ -34,22 +34,6 @@ def test_items_stand_in_groups_of_the_same_reason() -> None:
     )
 
 
-def test_what_is_not_in_the_sample_is_counted_and_not_listed() -> None:
-    items = (
-        PlanItem("each", "a.md", ItemState.NEW),
-        *(
-            PlanItem("each", f"{n}.md", ItemState.UNSAMPLED, (Why.NOT_SAMPLED(),))
-            for n in range(1_999)
-        ),
-    )
-    assert plan_text(PlanReport("p", items, calls=1)) == (
-        "p: 1 of 2,000 items to do\n"
-        "  each  new          a.md\n"
-        "        unsampled    1,999 items  (not in the sample)\n"
-        "That would take 1 model call. How long that is, the run tells after its first document."
-    )
-
-
 def test_what_only_the_run_can_tell_is_said() -> None:
     report = PlanReport("p", (), notes=("block 'each' depends on what step 'list' finds.",))
     assert plan_text(report) == (
@@ -57,17 +41,6 @@ def test_what_only_the_run_can_tell_is_said() -> None:
         "block 'each' depends on what step 'list' finds.\n"
         "The cost is not known yet."
     )
-
-
-def test_a_number_of_calls_that_is_a_bound_or_an_estimate_says_so() -> None:
-    items = (PlanItem("each", "a.md", ItemState.NEW),)
-    for calls_are in ("at most", "about"):
-        report = PlanReport("folder-digest", items, calls=9, calls_are=calls_are)
-        assert plan_text(report).endswith(
-            f"That would take {calls_are} 9 model calls. "
-            f"How long that is, the run tells after its first document."
-        )
-        assert report.as_json()["calls_are"] == calls_are
 
 
 def test_of_several_models_the_sure_calls_and_the_possible_ones_are_told_apart() -> None:

@@ -43,30 +43,11 @@ def test_three_lines_close_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_a_run_without_anything_to_do_says_so() -> None:
-    lines = closing_lines(report(calls=0, tokens={}, seconds=0.31), fail_hint="")
-    assert lines == (
-        "Wrote nothing new.",
-        "Nothing failed.",
-        "Took 0.3 s, 0 model calls; saved: 12 items fresh.",
-    )
-
-
 def test_what_waits_for_review_is_named_with_the_command() -> None:
     lines = closing_lines(report(counts={"waiting": 7}), fail_hint="", file="bills.yaml")
     assert lines[1] == "7 wait for review: `paddock review bills.yaml`."
     lines = closing_lines(report(counts={"waiting": 1}), fail_hint="", file="bills.yaml")
     assert lines[1] == "1 waits for review: `paddock review bills.yaml`."
-
-
-def test_skipped_items_are_counted_and_those_that_failed_named() -> None:
-    items = (
-        ItemReport("each", "a.pdf", ItemState.SKIPPED, error="damaged"),
-        ItemReport("each", "b.md", ItemState.SKIPPED),
-    )
-    lines = closing_lines(report(items=items, counts={"skipped": 2}), fail_hint="")
-    assert lines[1] == "2 items were skipped, 1 of them with an error: a.pdf."
-    assert "Nothing failed." not in lines
 
 
 def test_a_command_to_copy_quotes_the_name_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,8 +61,3 @@ def test_a_command_to_copy_quotes_the_name_of_its_file(capsys: pytest.CaptureFix
     consent = str(NotConsented(needed, Path("a'; touch b;'.yaml")))
     words = shlex.split(consent.partition("`paddock allow ")[2].rpartition("`")[0])
     assert words == ["a'; touch b;'.yaml"]
-
-
-def test_failures_that_were_known_are_told_apart() -> None:
-    items = (ItemReport("each", "a.pdf", ItemState.QUARANTINED, error="damaged", is_known=True),)
-    assert closing_lines(report(items=items), fail_hint="See.")[1] == "Still not done: a.pdf. See."

@@ -8,7 +8,6 @@ from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.cli.arguments import PipelineFlags
 from paddock.runner.cli.commands.run import RunFlags
 from paddock.runner.cli.exit_status import CommandError
-from tests.runner.cli.commands.shell import paddock_here as paddock
 
 
 @pytest.mark.parametrize(
@@ -54,10 +53,3 @@ def test_options_that_do_not_fit_are_refused_with_a_sentence(
     with pytest.raises(CommandError) as caught:
         RunFlags(**flags).options()
     assert str(caught.value) == words
-
-
-@pytest.mark.parametrize("number", ["0", "-3", "nan", "1.5", "many"])
-def test_a_number_that_is_none_is_refused_with_the_option(number: str) -> None:
-    ended = paddock("plan", ".", "--sample", number)
-    assert ended.status == 2
-    assert "Invalid value for '--sample'" in ended.err

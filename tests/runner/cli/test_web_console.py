@@ -4,17 +4,13 @@ import hashlib
 import json
 import os
 import re
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import closing, contextmanager
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -29,18 +25,15 @@ from starlette.testclient import TestClient
 
 from paddock.engine.system.text import counted
 from paddock.runner.api import validate
-from paddock.runner.cli.console_actions import USE_MODELS, ConsoleSources
+from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.console_run_pages import NotHere, pipeline_address
 from paddock.runner.cli.console_serving import serve_console
 from paddock.runner.cli.web_console import SIGN_IN, WebConsole
-from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.review.page_access import AccessRefused, PageAccess
 from paddock.runner.settings import read_settings
-from tests.benchmarks.processes import free_port
 from tests.browser import Browser, Page, needs_browser
-from tests.runner.cli.live_console import slow_service
 from tests.runner.review.served_page import in_thread
 from tests.runner.world import World
 
@@ -168,28 +161,6 @@ def test_a_run_begins_with_what_failed_and_is_red_for_what_is_new(
         assert "is not text" in client.get(items[0]).text
 
 
-def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    with served(tmp_path) as address, signed_in(address) as client:
-        assert "No run yet." in client.get("/ui/runs").text
-        assert "No pipeline here." in client.get("/ui/pipelines").text
-        answer = client.get("/ui/runs/000000000000/<b>nothing")
-        assert answer.status_code == 404
-        assert "There is no run &#39;&lt;b&gt;nothing&#39; here." in answer.text
-    record_runs(tmp_path, 1)
-    (tmp_path / "other/.paddock").mkdir(parents=True)
-    (tmp_path / "other/.paddock/ledger.sqlite").write_bytes(b"no database " * 100)
-    (tmp_path / "broken.yaml").write_text("steps: [")
-    with served(tmp_path) as address, signed_in(address) as client:
-        page = client.get("/ui/runs").text
-        assert "run-0000" in page
-        assert "other/.paddock is not used" in page
-        (run,) = links(client, "/ui/runs", "run-")
-        answer = client.get(f"{run}/item?scope=none&key=none")
-        assert answer.status_code == 404
-        assert "There is no such item: later runs redid it, or it was removed." in answer.text
-        assert "1 fault" in client.get("/ui/pipelines").text
-
-
 def test_a_mistake_in_one_folder_is_that_folders_fault(tmp_path: Path) -> None:
     for name in ("sound", "wrong", "odd", "newer"):
         record_runs(tmp_path / name, 1, run=name)
@@ -275,26 +246,6 @@ def test_a_pipelines_page_has_its_steps_in_one_another_and_what_the_last_run_did
         assert steps_of(client, outer)[1] == inner
 
 
-def test_a_running_run_has_one_time_and_one_count(tmp_path: Path) -> None:
-    record_runs(
-        tmp_path, 1, run="now", status="running", started=time.time() - 4.0, ended=None,
-        pid=os.getpid(), host=socket.gethostname(),
-    )  # fmt: skip
-    lines = [
-        {"event": "step", "step": "each", "items": 3, "fresh": 0},
-        {"event": "item", "step": "each", "key": "1.txt", "state": "done"},
-    ]
-    journal = tmp_path / ".paddock/runs/now.jsonl"
-    journal.parent.mkdir(exist_ok=True)
-    journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    with served(tmp_path) as address, signed_in(address) as client:
-        (run,) = links(client, "/ui/runs", "/ui/runs/")
-        page = client.get(run).text
-    assert "<p>1 of 3, time to go not known yet</p>" in page
-    assert "done" not in page
-    assert ", 0.0 s: " not in page
-
-
 def test_pipelines_of_up_show_what_is_at_work_what_waits_and_why(tmp_path: Path) -> None:
     World(tmp_path)
     file = str(tmp_path / "pipeline.yaml")
@@ -323,72 +274,6 @@ def test_pipelines_of_up_show_what_is_at_work_what_waits_and_why(tmp_path: Path)
         "/in/x.yaml: odd",
     ):  # fmt: skip
         assert words in page
-
-
-def test_a_pipeline_and_each_trigger_is_paused_on_its_page_where_up_serves_it(
-    tmp_path: Path,
-) -> None:
-    file = World(tmp_path).file
-    keys, paused = ("schedule 0 6 * * *", "webhook /a"), set[str]()
-
-    def status() -> dict[str, Any]:
-        triggers = [{"trigger": key, "text": "t", "is_paused": key in paused} for key in keys]
-        entry = {"file": str(file), "is_paused": "" in paused, "triggers": triggers}
-        return {"pipelines": [entry], "waiting": 0, "queue": []}
-
-    def pause(named: Path, trigger: str, is_paused: bool) -> bool:
-        (paused.add if is_paused else paused.discard)(trigger)
-        return named.resolve() == file.resolve() and trigger in ("", *keys)
-
-    page = pipeline_address(file.resolve())
-    sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path), status, pause)
-    app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
-    headers = {"Authorization": "Bearer tok"}
-    with TestClient(app, base_url="http://localhost", headers=headers) as client:
-        for trigger in ("", keys[1]):
-            name = trigger or "all triggers"
-            assert f"<button>Pause {name}</button>" in client.get(page).text
-            shown = client.post(f"{page}/pause", data={"trigger": trigger}).text
-            assert f"<button>Resume {name}</button>" in shown and paused == {trigger}
-            client.post(f"{page}/pause", data={"trigger": trigger, "resume": "1"})
-            assert not paused
-        refused = client.post(f"{page}/pause", data={"trigger": "webhook /b"})
-        assert (refused.status_code, "serves no such trigger" in refused.text) == (409, True)
-    unserved = Starlette(
-        routes=WebConsole(PageAccess("tok", "ann", ""), replace(sources, up_status=None)).routes()
-    )
-    with TestClient(unserved, base_url="http://localhost", headers=headers) as client:
-        assert "Pause" not in client.get(page).text
-
-
-def test_what_does_not_answer_holds_no_other_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    World(tmp_path)
-    is_waiting, go = threading.Event(), threading.Event()
-
-    def hang(*given: object) -> Any:
-        is_waiting.set()
-        assert go.wait(200)
-        raise ServiceError("It is late.")
-
-    monkeypatch.setattr("paddock.runner.cli.web_console.service_answers", hang)
-    monkeypatch.setattr("paddock.runner.cli.console_actions.loaded_models", hang)
-    sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path))
-    app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
-    headers = {"Authorization": "Bearer tok"}
-    client = TestClient(app, base_url="http://localhost", headers=headers)
-    with client as opened, ThreadPoolExecutor() as threads:
-        for path in ("/ui/models", "/ui/models/use"):
-            is_waiting.clear()
-            go.clear()
-            late = threads.submit(opened.get, path)
-            assert is_waiting.wait(120)
-            for other in ("/ui/pipelines", "/ui/runs", "/ui/settings"):
-                assert opened.get(other).status_code == 200
-            assert not late.done()
-            go.set()
-            assert "It is late." in late.result(120).text
 
 
 def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_read(
@@ -555,27 +440,6 @@ def test_a_watched_page_follows_new_runs_and_says_when_the_service_is_gone(
     page.wait("!document.getElementById('away').hidden")
 
 
-@needs_browser
-def test_a_watched_page_outlives_a_killed_service(tmp_path: Path, chromium: Browser) -> None:
-    record_runs(tmp_path / "pipes", 1)
-    port = str(free_port())  # which no other program is given while none listens there
-    with commanded(tmp_path, "--port", port) as (running, address):
-        page = opened(chromium, address)
-        go(page, "/ui/runs", "Runs")
-        running.kill()
-        running.wait(60)
-        page.wait("!document.getElementById('away').hidden")
-        assert page.text("#away") == "The service does not answer; trying again."
-        assert "run-0000" in page.text("main")
-    with commanded(tmp_path, "--port", port) as (_, again):
-        page.wait("document.getElementById('token') !== null")  # sessions ended with the process
-        page.ask("document.getElementById('token').focus()")
-        page.type(again.partition("token=")[2])
-        page.press("Enter", text="\r")
-        page.wait("document.querySelector('main')?.textContent.includes('run-0000')")
-        assert page.ask("document.getElementById('away').hidden")
-
-
 @contextmanager
 def commanded(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run `paddock console pipes`; yield the process and its sign-in page with the token."""
@@ -605,26 +469,3 @@ def test_the_command_serves_the_pages_of_a_folder_and_logs_who_did_what(tmp_path
         assert client.post(f"{pipeline_address(file)}/allow", data={"asks": nothing}).is_redirect
         running.terminate()
         assert f"{file}: allowed by ann" in running.communicate(timeout=120)[1]
-
-
-def test_a_signal_ends_the_command_while_an_action_waits_for_a_service(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "pipes").mkdir()
-    with slow_service() as service:
-        monkeypatch.setenv("PADDOCK_HOST", service.address)
-        with commanded(tmp_path) as (running, address):
-
-            def ask() -> None:
-                with suppress(httpx.HTTPError), signed_in(address) as client:
-                    client.post(f"{USE_MODELS}/ask", data={"model": "x", "prompt": "x"})
-
-            asking = threading.Thread(target=ask)
-            asking.start()
-            try:
-                assert service.is_asked.wait(120)
-                running.send_signal(signal.SIGINT)
-                assert running.wait(120) == 0
-            finally:
-                running.kill()
-                asking.join(120)

@@ -108,16 +108,6 @@ def test_the_new_text_holds_the_variant_and_nothing_else(
     json.dumps(parse_yaml(new, "").data)
 
 
-def test_a_layout_that_cannot_be_kept_is_a_sentence(tmp_path: Path) -> None:
-    text = "models:\n  clerk: small\nsteps:\n  - id: bill\n    uses: chat\n    with:\n"
-    with pytest.raises(CannotAdopt) as caught:
-        adopted(text, tmp_path, settings=["bill.params.temperature=0.5"])
-    assert str(caught.value) == (
-        f"{tmp_path}/pipeline.yaml cannot be changed without losing its layout. Write by hand: "
-        f"`bill.params.temperature=0.5`."
-    )
-
-
 def test_a_file_that_was_changed_during_the_comparison_is_not_written(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     plan = read_plan(file, BILLS)

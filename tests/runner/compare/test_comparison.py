@@ -1,13 +1,11 @@
 """What a comparison says of its variants, in figures and words."""
 
 import json
-from dataclasses import replace
 
-from paddock.engine.request import ChatRequest, ModelSpec
+from paddock.engine.request import ChatRequest
 from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.compare.comparison_text import comparison_text
-from paddock.runner.compare.regression_check import EarlierResult, result_change
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
 MODELS = ("clerk=small,big",)
@@ -56,21 +54,6 @@ def test_without_gold_variants_are_compared_by_where_their_values_stand(bills: B
     assert found.tests[0].result.is_shown
 
 
-def test_another_steps_answers_can_be_gold(bills: Bills) -> None:
-    bills.edit(
-        "      - uses: files.write\n        with",
-        "      - id: sure\n        uses: chat\n"
-        "        with: {model: big, prompt: {file: prompts/a.md}}\n"
-        '        reply: {schema: {number: str, total: float, kind: "enum[food, travel]"}}\n'
-        "      - uses: files.write\n        with",
-    )
-    bills.edit("models:\n", "models:\n  big: big\n")
-    runs_of = bills.runs(models=MODELS, step="bill", gold="steps.sure.output")
-    assert runs_of[0].items["01.txt"].gold["kind"] == "travel"
-    # the answers that are gold are the same calls for both variants
-    assert [run.calls for run in runs_of] == [2 * N_BILLS, N_BILLS]
-
-
 def test_equal_variants_one_item_and_a_faulty_variant_are_a_sentence_each(bills: Bills) -> None:
     same = bills.compare(prompts=("bill=prompts/a.md,prompts/b.md",))
     assert same.notes == ("all variants say the same of each of the 20 items.",)
@@ -87,23 +70,6 @@ def test_equal_variants_one_item_and_a_faulty_variant_are_a_sentence_each(bills:
     assert "✗   A   bill=prompts/none.md" in comparison_text(faulty)
 
 
-def test_gold_of_unknown_items_and_fields_is_a_sentence_and_a_samples_rest_is_none(
-    bills: Bills,
-) -> None:
-    text = (bills.folder / "gold.csv").read_text("utf-8")
-    bills.write("gold.csv", text.replace("kind", "kin", 1) + "\nzz.txt,1.0,food\n")
-    found = bills.compare(models=MODELS)
-    assert found.notes[0] == (
-        "gold.csv: 'kin' is no field of 'bill'. Known: 'number', 'total', 'kind'. "
-        "Did you mean 'kind'?"
-    )
-    assert found.notes[1].startswith("gold.csv:22: there is no item 'zz.txt'. Did you mean")
-    bills.write("gold.csv", text)
-    fresh = Bills(bills.folder / "other").compare(models=MODELS, sample=ItemSample(5))
-    assert (fresh.n_items, fresh.n_gold, fresh.notes) == (5, 5, ())
-    assert "on 5 items of 20; gold for 5 of them" in comparison_text(fresh)
-
-
 def test_the_quicker_and_better_variants_are_on_the_front(bills: Bills) -> None:
     found = bills.compare(models=MODELS, settings=("bill.params.max_tokens=60",))
     by_name = {variant.name: variant for variant in found.variants}
@@ -111,15 +77,6 @@ def test_the_quicker_and_better_variants_are_on_the_front(bills: Bills) -> None:
     worse = by_name["clerk=small"]
     assert worse.seconds is not None and by_name["clerk=big"].seconds is not None
     assert worse.is_on_front == (worse.seconds < by_name["clerk=big"].seconds)
-
-
-def test_json_has_each_item_of_each_variant(bills: Bills) -> None:
-    found = bills.compare(models=MODELS)
-    comparison = json.loads(json.dumps(found.as_json()))
-    assert comparison["variants"][1]["scores"]["01.txt"] == 1.0
-    assert comparison["variants"][0]["fields"]["kind"]["confusion"] == [[10, 0], [10, 0]]
-    assert comparison["tests"][0]["shown"] is True
-    assert comparison["differences"][0]["answers"]["clerk=big"]["kind"] == "travel"
 
 
 def test_the_page_loads_nothing_and_marks_words_that_differ(bills: Bills) -> None:
@@ -143,37 +100,3 @@ def test_a_gold_row_that_may_be_about_two_items_counts_for_neither(bills: Bills)
         "gold.csv: 1 row that may be about several items do not count, such as '00.txt': "
         "'00.txt' or 'more/00.txt'. Write a `gold.key` that differs for each, as `doc.relpath`.",
     )
-
-
-def test_an_item_or_a_variant_that_only_the_earlier_result_has_is_a_loss(bills: Bills) -> None:
-    before = EarlierResult.model_validate(bills.compare(models=MODELS).as_json())
-    for n in range(2, N_BILLS):
-        (bills.folder / f"inbox/{n:02}.txt").unlink()
-    now = bills.compare(models=("clerk=small,other",))
-    change = result_change(now, before, 0.0)
-    assert change.shared == ("clerk=small: compared on 2 of 20 earlier items.",)
-    assert change.losses == (
-        "clerk=big: this variant of the earlier result is missing.",
-        "clerk=small: 18 earlier items missing, such as '02.txt'.",
-    )
-    sampled = Bills(bills.folder / "other").compare(models=MODELS, sample=ItemSample(5))
-    assert result_change(sampled, before, 0.0).losses == ()
-
-
-def test_of_many_variants_the_text_has_the_best_ones_tests_and_each_answer_once(
-    bills: Bills,
-) -> None:
-    names = ["big", *(f"small{n}" for n in range(8))]
-    bills.answer = lambda request: clerk(
-        replace(request, model=ModelSpec("big" if request.model.ref == "big" else "small"))
-    )
-    lines = comparison_text(bills.compare(models=(f"clerk={','.join(names)}",))).splitlines()
-    tests = [line for line in lines if " against " in line]
-    assert [line.partition(":")[0] for line in tests] == [
-        f"{letter} against A" for letter in "BCDEFGHI"
-    ]
-    assert "and 28 more: `--report FILE` and `--json` have all." in lines
-    at = lines.index("  01.txt (gold: total: 1.5, kind: travel)")
-    assert [line.partition(": ")[0] for line in lines[at + 1 : at + 3]] == [
-        "    A", "    B, C, D, E, F, G, H, I",
-    ]  # fmt: skip

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from paddock.engine.system.item_samples import binomial_cdf
-from paddock.pipelines.expressions import Expression
 from paddock.runner.compare.escalation_threshold import (
     ALWAYS,
     AgreementGoal,
@@ -94,33 +93,3 @@ def test_a_target_that_no_threshold_reaches_is_a_sentence(n_right: int, ending: 
         "no threshold reaches an agreement of 0.95 with probability 0.95: the larger model alone "
         f"has 0.{n_right}0 on 100 items. {ending}"
     )
-
-
-@pytest.mark.parametrize(
-    ("when", "text"),
-    [
-        ("confidence.min < 0.8", "confidence.min < 0.5"),
-        ("true", "confidence.min < 0.5"),
-        ("evidence.missing or confidence.min < 0.8", "confidence.min < 0.5 or evidence.missing"),
-        ("output.total > 100", "confidence.min < 0.5 or output.total > 100"),
-    ],
-)
-def test_the_rest_of_the_condition_stays(when: str, text: str) -> None:
-    condition = ThresholdCondition.of(Expression.of(when))
-    assert condition.text(0.5) == text
-    assert condition.text(ALWAYS) is True
-
-
-@pytest.mark.parametrize(
-    ("when", "fault"),
-    [
-        (
-            "confidence.min < 0.8 and output.a == 1",
-            "in another way. Join `confidence.min < 0.8` to",
-        ),
-        ("confidence.min < doc.least", "`escalate.when` reads 'doc', but a threshold is found by"),
-    ],
-)
-def test_a_condition_without_one_threshold_is_a_sentence(when: str, fault: str) -> None:
-    with pytest.raises(CannotCalibrate, match=fault):
-        ThresholdCondition.of(Expression.of(when))

@@ -32,16 +32,6 @@ def test_a_csv_has_a_row_for_each_item_and_empty_cells_say_nothing() -> None:
     )
 
 
-def test_an_unknown_field_is_a_sentence_and_the_others_count() -> None:
-    gold = read_gold(CSV.replace("total", "totl"), "gold.csv").of_step(
-        "bill", ["a.txt", "b.txt", "x.txt"], ("total", "pay_by")
-    )
-    assert rows(gold)["a.txt"] == {"pay_by": "3 May 2024"}
-    assert gold.notes[0] == (
-        "gold.csv: 'totl' is no field of 'bill'. Known: 'total', 'pay_by'. Did you mean 'total'?"
-    )
-
-
 def test_a_value_that_does_not_fit_its_metric_is_left_out_with_its_line() -> None:
     gold = read_gold("item,total\na.txt,84.5\nb.txt,n/a\n", "gold.csv")
     metrics = field_metrics(SCHEMA, gold.values(), {})
@@ -64,12 +54,6 @@ def test_a_label_that_no_answer_can_have_is_said_and_counts() -> None:
     )
 
 
-def test_json_lines_may_have_lists_and_a_text_answer_has_one_column() -> None:
-    lines = read_gold('{"item": "a", "tags": ["x", "y"]}\n', "gold.jsonl")
-    assert rows(lines) == {"a": {"tags": ["x", "y"]}}
-    assert rows(read_gold("file,text\na.txt,sport\n", "gold.csv")) == {"a.txt": {"": "sport"}}
-
-
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -86,14 +70,6 @@ def test_a_file_that_is_no_gold_is_a_sentence(name: str, text: str, words: str) 
     with pytest.raises(UnreadableGold) as caught:
         read_gold(text, name)
     assert str(caught.value) == words
-
-
-def test_many_rows_of_unknown_items_are_three_sentences_and_a_number() -> None:
-    lines = [f"{n}.txt,1" for n in range(5_000)]
-    keys = [f"{n}.pdf" for n in range(5_000)]
-    gold = read_gold("\n".join(["item,total", *lines]), "gold.csv").of_step("bill", keys, ())
-    assert gold.notes[0].startswith("gold.csv:2: there is no item '0.txt'.")
-    assert gold.notes[3:] == ("gold.csv: the items of 4,997 more rows are not there.",)
 
 
 @pytest.fixture

@@ -1,16 +1,7 @@
 """Variants of a pipeline are run without touching it, and no call is made twice."""
 
-import pytest
-
-from paddock.pipelines.errors import PipelineError
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
-
-
-def refusal(bills: Bills, **options: tuple[str, ...] | str) -> list[str]:
-    with pytest.raises(PipelineError) as caught:
-        bills.runs(**options)  # type: ignore[arg-type]
-    return [fault.in_one_line() for fault in caught.value.faults]
 
 
 def test_each_combination_is_a_variant_and_those_of_one_model_follow_each_other(
@@ -60,52 +51,6 @@ def test_a_variant_that_cannot_be_run_is_a_sentence_and_the_others_go_on(bills: 
     (wrong,) = bills.runs(settings=("bill.params.temperature=hot",))
     assert wrong.fault is not None and "'hot'" in wrong.fault
     assert "pipeline." not in wrong.fault  # no place in a text that no one wrote
-
-
-def test_an_item_without_a_sound_answer_has_its_error_and_the_others_are_done(bills: Bills) -> None:
-    bills.edit("          evidence: steps.text\n", "          check: output.number != 'R-3'\n")
-    bills.edit("        review: {when: evidence.missing}\n", "")
-    (run,) = bills.runs(models=("clerk=big",))
-    errors = {key: item.error for key, item in run.items.items() if not item.is_done}
-    assert list(errors) == ["03.txt"]
-    assert run.fault is None
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"models": ("clark=a",)}, "there is no model 'clark' under `models`. Known: 'clerk'. "
-         "Did you mean 'clerk'?"),
-        ({"models": ("clerk",)}, "'--model clerk' is no NAME=VALUE,…. Write for example "
-         "clerk=qwen3:8b,llama3.2:3b."),
-        ({"prompts": ("bil=a.md",)}, "there is no step 'bil'. Known: 'docs', 'text', 'bill'. "
-         "Did you mean 'bill'?"),
-        ({"settings": ("bill=1",)}, "'bill' names no key of the step. Write `STEP.KEY`."),
-        ({"settings": tuple(f"bill.params.{name}=0,1,2" for name in "abcdefg")},
-         "these are more than 100 variants. Compare fewer values."),
-        ({"step": "text"}, "there is no step 'text' that answers. Known: 'bill'."),
-    ],
-)  # fmt: skip
-def test_an_option_that_names_nothing_is_refused(
-    bills: Bills, options: dict[str, tuple[str, ...]], words: str
-) -> None:
-    assert refusal(bills, **options) == [words]
-
-
-def test_several_answering_steps_need_a_name_unless_an_option_has_one(bills: Bills) -> None:
-    bills.edit(
-        "      - uses: files.write\n        with",
-        "      - id: title\n        uses: chat\n"
-        '        with: {prompt: "Name it: {{ steps.text.text }}"}\n'
-        "      - uses: files.write\n        with",
-    )
-    assert refusal(bills) == [
-        "several steps answer: 'bill', 'title'. Name one: `--step NAME`, or `gold.step`."
-    ]
-    (run,) = bills.runs(models=("clerk=big",))
-    assert run.items["00.txt"].output["number"] == "R-0"
-    (named,) = bills.runs(step="title")
-    assert isinstance(named.items["00.txt"].output, str)
 
 
 def test_a_step_that_may_change_something_is_not_run(bills: Bills) -> None:

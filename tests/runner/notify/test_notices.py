@@ -47,37 +47,6 @@ def test_a_failure_that_stays_is_told_once_a_day() -> None:
     assert [bool(events) for events in runs] == [*(True, False, False, False) * 2, True]
 
 
-def test_a_clock_that_was_set_back_does_not_silence_a_failure() -> None:
-    broken = ended("failed", message="no model")
-    assert heard([broken, broken], step_s=-3600) == [["failed"], ["failed"]]
-
-
-def test_a_block_of_which_nothing_is_done_is_told_of_once_a_day() -> None:
-    broken = ended("quarantined", "a", "b")
-    runs = heard([broken] * 9, step_s=AGAIN_S / 4)
-    assert [bool(events) for events in runs] == [*(True, False, False, False) * 2, True]
-    some = replace(broken, items=(*broken.items, ItemReport("each", "c", ItemState.FRESH)))
-    assert [bool(events) for events in heard([some] * 9, step_s=AGAIN_S / 4)] == [
-        True,
-        *[False] * 8,
-    ]
-
-
-def test_the_new_ones_among_the_quarantined_are_known() -> None:
-    (first,) = notices_of(ended("quarantined", "a"), SentState(), NOW)
-    (second,) = notices_of(ended("quarantined", "a", "b"), first.after, NOW)
-    assert (len(second.new_items), len(second.after.items)) == (1, 2)
-
-
-def test_a_receiver_that_was_told_nothing_yet_hears_of_the_recovery_from_what_was_before() -> None:
-    assert heard([ended("completed")], SentState(bad="failed")) == [["recovered"]]
-
-
-@pytest.mark.parametrize("data", [None, 3, "x", [], {}, {"items": 3}, {"bad": "failed"}])
-def test_a_memory_that_cannot_be_read_counts_as_none(data: object) -> None:
-    assert SentState.of_json(data) == SentState()
-
-
 REPORTS = st.one_of(
     st.sampled_from([ended("completed"), ended("interrupted"), ended("budget")]),
     st.sampled_from(["x", "y"]).map(lambda text: ended("failed", message=text)),
@@ -184,26 +153,10 @@ def test_a_recovery_says_what_is_left() -> None:
     )
 
 
-def test_ten_thousand_bad_items_make_a_short_message() -> None:
-    items = bad(*(f"{n}.pdf" for n in range(10_000)), error="e" * 10_000)
-    made = notification(Report("a", "p", "quarantined", {"quarantined": 10_000}, items=items))
-    assert "  and 9,980 more" in made.text
-    assert made.data["n_items"] == 10_000
-    assert len(made.data["items"]) == 100
-    assert len(json.dumps(dict(made.data))) < 100_000
-
-
 def test_secrets_are_in_no_part_of_a_message() -> None:
     items = bad("s3cret.pdf", error="s3cret")
     made = notification(Report("a", "s3cret", "quarantined", {}, items=items), secret="s3cret")
     assert "s3cret" not in json.dumps(dict(made.data)) + made.text + made.subject
-
-
-def test_names_with_line_breaks_and_lone_surrogates_make_no_other_message() -> None:
-    made = notification(Report("a", "p\nBcc: x@y.z", "quarantined", {}, items=bad("\udcff\n.pdf")))
-    assert "\n" not in made.subject
-    assert "each:   .pdf (new)" in made.data["text"]
-    json.dumps(dict(made.data), ensure_ascii=False).encode()
 
 
 # --- runs
@@ -272,15 +225,6 @@ def test_a_run_that_an_error_ends_tells_of_it(tmp_path: Path) -> None:
     ((event, _),) = delivered(server)
     assert event == "failed"
     assert "gives two items of block 'each' the same key '1'" in server.got[0]["message"]
-
-
-def test_a_run_of_some_items_alone_tells_nothing(tmp_path: Path) -> None:
-    with hook() as server:
-        world = World(tmp_path, NOTIFY.replace("URL", server.url) + SUMMARIES)
-        world.documents(2)
-        world.write("inbox/bad.pdf", "%PDF no")
-        ran(world, trigger="watch", only=["bad.pdf"])
-        assert delivered(server) == []
 
 
 def test_a_run_that_was_stopped_tells_nothing(tmp_path: Path) -> None:

@@ -7,18 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.drain import StopGate
-from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
 from tests.forked import ForkServer
@@ -39,35 +35,6 @@ def bordered(world: World, stop_gate: StopGate, pool: FakePool) -> Report:
         environment=RunEnvironment(pool=pool, settings=settings(world.folder), stop_gate=stop_gate),
     )
     return asyncio.run(running)
-
-
-@given(st.lists(st.sampled_from(["whole", "outer", "limit", "close"])))
-def test_after_the_border_is_closed_nothing_begins_and_the_first_words_stand(
-    events: Sequence[str],
-) -> None:
-    stop_gate = StopGate()
-    over: list[str] = []
-
-    async def limit() -> str | None:
-        return over[0] if over else None
-
-    stop_gate.limit = limit
-    has_begun = False
-    for number, event in enumerate(events):
-        if event == "close":
-            stop_gate.close(f"close {number}", "interrupted")
-        elif event == "limit":
-            over.append(f"limit {number}")
-        else:
-            was_closed = stop_gate.is_closed
-            may = asyncio.run(stop_gate.may_begin(is_whole=event == "whole"))
-            assert may == (not was_closed and not (over and has_begun))
-            has_begun = has_begun or (may and event == "whole")
-    if stop_gate.is_closed:
-        message, status = stop_gate.message, stop_gate.status
-        stop_gate.close("later")
-        assert (stop_gate.message, stop_gate.status) == (message, status)
-        assert not asyncio.run(stop_gate.may_begin())
 
 
 def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(
@@ -93,22 +60,6 @@ def test_a_closed_border_finishes_what_is_in_flight_and_begins_nothing(
     assert again.status == "completed"
     assert again.counts == {"fresh": 2, "new": 5}  # four documents and the digest
     assert again.cached_calls == 0
-
-
-def test_a_run_that_is_done_all_the_same_is_completed(world: World) -> None:
-    world.documents(1)
-    stop_gate = StopGate()
-
-    def answer(request: ChatRequest) -> str:
-        if request.messages[-1].content.startswith("All"):
-            stop_gate.close("Too late", "budget")
-        return echo(request)
-
-    world.edit("  - {id: report, uses: files.write, with: {path: out/DIGEST.md, ", "  - {x-was: {")
-    world.edit('{x-was: {text: "{{ steps.digest.text }}"}}', "{uses: prompt, with: {template: x}}")
-    world.edit("returns: {report: steps.report.path, counts: steps.each.counts}\n", "")
-    report = bordered(world, stop_gate, FakePool(answer=answer))
-    assert report.status == "completed"
 
 
 def test_a_block_within_an_item_stops_at_its_own_items(tmp_path: Path) -> None:
@@ -220,37 +171,6 @@ def test_sigusr1_closes_the_border_of_a_run(world: World, fork_server: ForkServe
         f"A stop was requested. {12 - len(done)} items are left; the same command goes on."
     )
     assert world.run().counts == {"fresh": len(done), "new": 12 - len(done) + 1}
-
-
-def test_a_run_that_waits_for_another_one_waits_no_longer(
-    world: World, tmp_path: Path, fork_server: ForkServer
-) -> None:
-    world.documents(1)
-    stop_gate = StopGate()
-    first = start(fork_server, world, n_free=0)
-    try:
-        while not list((tmp_path / ".paddock/locks").glob("*.json")) and first.poll() is None:
-            time.sleep(0.01)
-
-        class Closes(Observer):
-            def note(self, text: str) -> None:
-                stop_gate.close("The window is closed")
-
-        running = run_async(
-            world.file,
-            options=RunOptions(local=True),
-            environment=RunEnvironment(
-                pool=FakePool(), settings=settings(tmp_path), stop_gate=stop_gate, observer=Closes()
-            ),
-        )
-        report = asyncio.run(running)
-    finally:
-        first.kill()
-        first.communicate()
-    assert (report.status, report.exit_status()) == ("budget", 5)
-    assert report.message == (
-        "The window is closed. It was still waiting for another run; nothing was begun."
-    )
 
 
 def test_the_command_says_what_is_left_and_ends_with_5(tmp_path: Path) -> None:

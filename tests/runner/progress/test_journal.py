@@ -11,7 +11,6 @@ import pytest
 
 from paddock.engine.request import Usage
 from paddock.engine.system import private_files
-from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.history_text import run_progress_text
 from paddock.runner.progress import journal
 from paddock.runner.progress.events import ModelCall
@@ -19,14 +18,6 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.journal import JournalProgress, LineWriter, RunJournal
 from paddock.runner.progress.report import Report
 from tests.runner.world import World
-
-SAME_KEYS = """\
-steps:
-  - id: each
-    for_each: n in [1, 1]
-    key: n
-    do: [{id: said, uses: prompt, with: {template: "{{ n }}"}}]
-"""
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -52,15 +43,6 @@ def test_every_item_of_a_run_has_its_line_with_what_it_took(world: World, tmp_pa
         "quarantined",
         {"new": 3, "quarantined": 1},
     )
-
-
-def test_a_run_that_an_error_ends_says_so_in_journal_and_ledger(tmp_path: Path) -> None:
-    world = World(tmp_path, SAME_KEYS)
-    with pytest.raises(PipelineError):
-        world.run()
-    last = read(tmp_path)[-1]
-    assert (last["event"], last["status"]) == ("ended", "failed")
-    assert "gives two items of block 'each' the same key '1'" in last["message"]
 
 
 def test_what_is_secret_is_taken_out_of_names_errors_and_notes() -> None:
@@ -89,25 +71,6 @@ def test_calls_that_the_ledger_answered_are_not_counted_as_work() -> None:
     observer.item("each", "a.md", ItemState.DONE, None)
     item = json.loads(lines[-1])
     assert (item["calls"], item["tokens"]) == (1, 15)
-
-
-def test_a_long_journal_keeps_what_failed_and_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = {"often": 2_000.0, "failure": 3_000.0, "once": float("inf")}
-    monkeypatch.setattr(journal, "MAX_BYTES", limits)
-    file = tmp_path / "a.jsonl"
-    with LineWriter(file) as lines:
-        observer = RunJournal(lines)
-        observer.began("a", "p", [])
-        for number in range(1_000):
-            observer.item("each", f"{number}.md", ItemState.DONE, None)
-        observer.item("each", "bad.md", ItemState.FAILED, "damaged")
-        observer.ended(Report("a", "p", "quarantined", {"failed": 1}))
-    entries = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [line["event"] for line in entries[-3:]] == ["item", "ended", "left_out"]
-    assert entries[-3]["key"] == "bad.md"
-    assert entries[-1]["lines"] + len(entries) - 1 == 1_003
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT TRIED: there is no /dev/full")
@@ -147,17 +110,6 @@ def test_progress_has_the_runs_own_speed_and_estimate_and_says_what_is_not_known
     stop = {"event": "note", "text": "A stop was requested.", "is_stop": True}
     assert text((27, stop)) == "0 of 9, 20 tokens/s, stopping after items in flight"
     assert run_progress_text(progress, None) == "0 of 9"
-
-
-def test_a_runs_journal_has_the_tokens_that_it_generated_with_each_estimate() -> None:
-    lines: list[str] = []
-    observer = RunJournal(lambda line, _: lines.append(line))
-    observer.began("swift-otter", "news", ["each"])
-    observer.tokens(3)
-    observer.tokens(4)
-    observer.time_left("each", 12.34)
-    line = json.loads(lines[-1])
-    assert (line["event"], line["seconds"], line["written"]) == ("time_left", 12.3, 7)
 
 
 def test_a_pipe_that_no_one_empties_does_not_hold_up_the_run(

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,6 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from paddock.runner.api import run
-from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.progress import otel_spans
 from paddock.runner.progress.otel_spans import request_spans
 from paddock.runner.progress.report import Report
@@ -134,26 +132,6 @@ def test_run_steps_items_and_calls_are_spans_within_each_other(
     assert found.named("step docs").parent_span_id == top.span_id
 
 
-def test_tokens_and_seconds_of_calls_are_metrics(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with collector() as found:
-        report, _ = traced(world, "on", found.url, monkeypatch)
-        usage = found.metrics.pop("gen_ai.client.token.usage")
-        took = found.metrics.pop("gen_ai.client.operation.duration")
-        sums = {
-            attributes(point)["gen_ai.token.type"]: point.sum
-            for point in usage.histogram.data_points
-        }
-        assert sums == {"input": report.tokens["prompt"], "output": report.tokens["completion"]}
-        assert (usage.unit, took.unit, found.metrics) == ("{token}", "s", {})
-        assert [point.count for point in took.histogram.data_points] == [report.calls] == [2]
-        world.write("inbox/c.txt", "charlie")
-        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
-        report, notes = traced(world, "on", found.url, monkeypatch)
-    assert (report.calls, notes.texts, found.metrics) == (1, [], {})
-
-
 def test_requests_of_a_service_are_spans_below_their_callers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,18 +176,6 @@ def test_prompts_and_answers_are_sent_only_with_content(
     assert answers == {"said: alpha", "said: bravo"}
 
 
-def test_an_item_that_failed_is_an_error_with_its_reason(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.write("inbox/b.txt", "")
-    with collector() as found:
-        report, _ = traced(world, "on", found.url, monkeypatch)
-    assert report.counts["quarantined"] == 1
-    (bad,) = [span for span in found.spans if span.name == "item each" and span.status.code == 2]
-    assert attributes(bad)["paddock.item"] == "b.txt"
-    assert "empty" in bad.status.message
-
-
 def test_secrets_are_in_no_span(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "2024")
     secret = 'secrets: {key: {env: API_KEY}}\nname: "of 2024"\n'
@@ -243,11 +209,3 @@ def test_a_collector_that_is_away_or_silent_costs_the_run_nothing_but_a_note(
     world.write("inbox/c.txt", "charlie")
     report, notes = traced(world, "on", url, monkeypatch, flush_s=0.5)
     assert (report.status, len(notes.texts)) == ("completed", 1)
-
-
-def test_without_the_extra_the_run_says_what_to_install(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "paddock.runner.progress.otel_spans", None)
-    with pytest.raises(SettingsError, match=r"pip install 'paddock-llm\[otel\]'"):
-        traced(world, "on", "http://127.0.0.1:9", monkeypatch)

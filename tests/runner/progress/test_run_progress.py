@@ -1,17 +1,13 @@
 """What a person sees of a run while it goes: plain lines, the live table."""
 
 import io
-import sys
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.live_displays import LiveTable
-from paddock.runner.progress.run_display import ProgressLines, run_observer, script_observer
-from tests.runner.world import World
+from paddock.runner.progress.run_display import ProgressLines, run_observer
 
 
 class Clock:
@@ -51,66 +47,6 @@ def test_plain_lines_tell_beginning_failures_and_end(
         "each: quarantined b.pdf: the PDF is damaged\n"
         "each: 1 done, 1 quarantined in 3.5 s\n",
     )
-
-
-def test_a_notebook_rewrites_one_output(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs: list[list[str]] = []
-
-    class Display:
-        """As `IPython.display`."""
-
-        Pretty = str
-
-        @staticmethod
-        def display(shown: str, *, display_id: bool) -> Any:
-            assert display_id
-            outputs.append([shown])
-            return SimpleNamespace(update=outputs[-1].append)
-
-    world.documents(3)
-    shell = SimpleNamespace(kernel=object())
-    kernel = SimpleNamespace(get_ipython=lambda: shell)
-    monkeypatch.setitem(sys.modules, "IPython", kernel)
-    monkeypatch.setitem(sys.modules, "IPython.display", Display)
-    with script_observer() as observer:
-        world.run(observer=observer)
-    (output,) = outputs
-    assert "each: 3 done in" in output[-1]
-
-
-def test_what_is_known_to_fail_or_not_asked_for_is_not_called_fresh(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.documents(3)
-    world.write("inbox/broken.pdf", "no PDF")
-    world.run()
-    capsys.readouterr()
-    world.run(observer=ProgressLines())
-    assert "each: 3 items, 3 fresh, 0 to do\n" in capsys.readouterr().err
-    world.edit("Sum up:", "In short:")
-    world.run(observer=ProgressLines(), only=["1.txt"])
-    printed = capsys.readouterr().err
-    assert "fresh" not in printed
-    assert "each: done in " in printed
-
-
-def test_plain_lines_between_come_every_few_seconds_only(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = ProgressLines(clock)
-    lines.began("swift-otter", "digest", ["each"])
-    lines.step("each", 10_000, 0)
-    lines.item("each", "a", ItemState.WAITING, None)
-    for number in range(200):
-        lines.item("each", str(number), ItemState.RUNNING, "summary")
-        lines.tokens(12)
-        clock.now += 0.125
-        lines.time_left("each", 1245.0)
-        lines.item("each", str(number), ItemState.DONE, None)
-    printed = capsys.readouterr().err.splitlines()[2:]
-    assert len(printed) == 5
-    rest = "1 waiting, 96 tokens/s, about 20 min 45 s to go"
-    assert printed[0] == f"each: 40 of 10,000 done, {rest}"
 
 
 def test_what_files_are_called_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,19 +107,3 @@ def test_what_a_step_prints_is_kept_from_those_who_read_one_object(
     with run_observer(environ={}):
         print("said by a plug-in")
     assert capsys.readouterr().out == "said by a plug-in\n"
-
-
-def test_a_folder_of_broken_files_does_not_scroll_for_ever() -> None:
-    table = live(Clock())
-    table.began("r", "p", ["each"])
-    table.step("each", 1000, 0)
-    for number in range(1000):
-        table.item("each", f"{number}.pdf", ItemState.QUARANTINED, "damaged")
-    table.print_messages()
-    file = table._console.file
-    assert isinstance(file, io.StringIO)
-    lines = file.getvalue().splitlines()
-    assert lines[50:] == [
-        "each: quarantined 49.pdf: damaged",
-        "Further failures are counted, and listed in the report.",
-    ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from paddock.engine.request import Usage
-from paddock.runner.progress.time_left import OpenCall, TimeLeft
+from paddock.runner.progress.time_left import TimeLeft
 
 READ_S = 0.001
 """Of a token of a prompt."""
@@ -104,24 +104,3 @@ def test_nothing_is_told_before_an_item_has_ended() -> None:
     call = left.begin_call("a", 100)
     left.answered(call, Usage(30, 0, 3))
     assert left.seconds() is None
-
-
-def test_items_without_model_calls_are_counted() -> None:
-    now = 0.0
-    left = TimeLeft(lambda: now)
-    left.expect(10, {})
-    now = 8.0
-    for key in "abcd":
-        left.end(key)
-    assert left.seconds() == 12.0
-
-
-def test_time_in_which_the_model_was_loaded_is_no_work() -> None:
-    now = 0.0
-    left = TimeLeft(lambda: now)
-    left.expect(3, {})
-    call: OpenCall = left.begin_call("a", 100)
-    now = 40.0
-    left.answered(call, Usage(30, 0, 3, load_s=30.0))
-    left.end("a")
-    assert left.seconds() == pytest.approx(20.0)

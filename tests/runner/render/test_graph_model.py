@@ -1,4 +1,4 @@
-"""What a graph says of the last run: one that ended, one that stopped early, one that died."""
+"""What a graph says of the last run: one that ended, one that died."""
 
 import asyncio
 import json
@@ -16,8 +16,6 @@ from paddock.runner.render.graph_model import (
     box_text,
     last_run_steps,
 )
-from tests.fakes.pool import FakePool
-from tests.runner.review.deciding import BILLS, answer
 from tests.runner.world import World
 
 LINES = (
@@ -83,25 +81,3 @@ def test_a_run_that_ended_tells_of_each_step(world: World) -> None:
     assert last.steps["each"].state == "fresh"
     assert "text" not in last.steps
     assert box_text(GraphBox("text", "text", "files.read", last=last.otherwise)) == "nothing to do"
-
-
-def test_a_step_whose_items_wait_for_a_person_says_so_in_later_runs_too(tmp_path: Path) -> None:
-    world = World(tmp_path, BILLS)
-    world.documents(3)
-    for _ in range(2):
-        world.run(pool=FakePool(answer=answer))
-        steps = read_last_run(world.file).steps
-        for name in ("bill", "each"):
-            assert (steps[name].state, steps[name].counts["waiting"]) == ("running", 3)
-        assert box_text(GraphBox("bill", "bill", "chat", last=steps["bill"])).startswith(
-            "3 waiting"
-        )
-
-
-def test_of_a_run_that_stopped_early_it_is_told_what_is_left(tmp_path: Path) -> None:
-    steps = {"each": {"counts": {"new": 1, "fresh": 5}}, "sum": {"n": 1, "seconds": 1.5}}
-    last = read_last_run(left_behind(tmp_path, "interrupted", {"steps": steps}))
-    assert last.steps["each"].counts == {"new": 1, "fresh": 5, "left": 2}
-    assert last.steps["each"].state == "running"
-    assert last.steps["sum"] == LastStepRun("done", {}, 1, seconds=1.5)
-    assert last.otherwise.state == "left"

@@ -15,7 +15,7 @@ from paddock.runner.render.html_page import COLOUR_CSS, html_page
 from paddock.runner.render.run_details import RunCall, RunDetails, RunItem
 from paddock.runner.render.run_page import MAX_FAILURES, MAX_ITEMS, saved_run_page
 from paddock.runner.testing.junit_and_markdown import CaseProblem, CaseResult, SuiteResult
-from paddock.runner.testing.results_page import MAX_ROWS, suites_page
+from paddock.runner.testing.results_page import suites_page
 from tests.browser import Browser, needs_browser
 from tests.runner.world import World
 
@@ -87,35 +87,6 @@ def test_a_run_is_told_failures_first_with_links_to_documents_and_outputs(world:
     assert not (world.folder / "none.html").exists()
 
 
-def test_an_item_that_later_runs_redid_is_there_once_with_what_became_of_it(world: World) -> None:
-    first = world.run()
-    world.write("inbox/broken.pdf", "Still no PDF.")
-    second = world.run()
-    world.edit("Sum up:", "In short:")
-    (world.folder / "inbox/x:1.txt").unlink()
-    third = world.run()
-    text = words(page_of(world, first.run))
-    assert f"Run {third.run} retried it: quarantined." in text
-    assert second.run not in text, "the latest run alone"
-    items = text.split("Wrote")[1]
-    assert items.count("broken.pdf each") == items.count("a & <b>.txt each") == 1
-    assert f"a & <b>.txt each done Redone by run {third.run}." in items
-    assert f"x:1.txt each done Run {third.run} found that its document was deleted." in items
-    assert "x:1.txt each deleted" in words(page_of(world, third.run))
-    (world.folder / ".paddock/runs" / f"{first.run}.jsonl").unlink()
-    lost = "3 were redone by later runs; their details in this run are gone."
-    assert lost in words(page_of(world, first.run))
-
-
-def test_a_step_that_failed_the_run_is_told_once_and_first(world: World) -> None:
-    world.edit('text: "{{ steps.digest.text }}"', 'text: "{{ steps.digest.text.nothing.more }}"')
-    report = world.run()
-    world.run()
-    text = words(page_of(world, report.run))
-    assert text.count("step 'report'") == 1
-    assert text.index("step 'report'") < text.index("calls")
-
-
 def test_ten_thousand_documents_make_a_page_of_a_bounded_size() -> None:
     items = tuple(
         RunItem("each", f"folder/document-{n}.txt", "new" if n % 20 else "quarantined", n / 100,
@@ -166,18 +137,6 @@ def test_of_tests_failures_stand_first_with_their_difference_and_all_is_escaped(
     tree = html.fromstring(page)
     assert [element.text for element in tree.iter("del", "ins")] == [f"-four{EVIL}", "+five"]
     assert "default-src 'none'" in page
-
-
-def test_rows_of_a_data_set_are_listed_those_that_failed_first() -> None:
-    names = tuple(f"{n}: text {n}" for n in range(1, 1_001))
-    turns = tuple(n % 10 != 0 for n in range(1, 1_001))
-    case = CaseResult("labels", "bills", turns=turns, needed=0.9, rows=names, notes=("900 of",))
-    *_, table = html.fromstring(page_of_tests(case)).iter("table")
-    rows = [[cell.text_content() for cell in row] for row in table.iter("tr")][1:]
-    assert len(rows) == MAX_ROWS
-    assert rows[:100] == [[names[n - 1], "failed"] for n in range(10, 1_001, 10)]
-    assert rows[100] == ["1: text 1", "passed"]
-    assert "500 more rows" in table.text_content()
 
 
 def test_marks_that_turn_the_direction_of_a_name_are_seen_but_stay_in_attributes() -> None:

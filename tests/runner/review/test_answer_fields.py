@@ -107,27 +107,12 @@ def test_references_within_a_schema_and_answers_without_one() -> None:
     assert [field.path for field in answer_fields({"a": [], "b": {}}, None)] == ["a", "b"]
 
 
-def test_a_reference_among_alternatives_is_followed() -> None:
-    """As Pydantic writes `Kind | None`."""
-    referring = {
-        "$defs": {"kind": {"enum": ["a", "b"]}},
-        "properties": {"k": {"anyOf": [{"$ref": "#/$defs/kind"}, {"type": "null"}]}},
-    }
-    (field,) = answer_fields({"k": "a"}, referring)
-    assert (field.kind, field.choices, field.is_nullable) == ("choice", ("a", "b"), True)
-
-
 def test_a_name_with_dots_is_another_field_than_a_field_within_a_field() -> None:
     answer = {"a.b": 1, "a": {"b": 2}}
     fields = answer_fields(answer, None)
     assert [field.path for field in fields] == ["a\\.b", "a.b"]
     assert edited_answer(answer, fields, {"a.b": "3"}) == {"a.b": 1, "a": {"b": 3}}
     assert edited_answer(answer, fields, {"a\\.b": "3"}) == {"a.b": 3, "a": {"b": 2}}
-
-
-def test_a_reference_that_leads_round_in_a_circle_ends() -> None:
-    circle = {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
-    assert [field.kind for field in answer_fields({"a": "x"}, circle)] == ["text"]
 
 
 def test_a_wrong_path_and_wrong_json_are_a_sentence() -> None:

@@ -1,6 +1,5 @@
 """Decisions of people, as `paddock why` and a run's report show them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +99,6 @@ def test_why_shows_who_changed_what_and_where_the_answer_stood(world: ReviewedWo
     ]
 
 
-def test_why_shows_what_waits_and_the_decision_before_it(world: ReviewedWorld) -> None:
-    first = ask(world, {"total": 1.0}, evidence=None, confidence=None)
-    decide(world, first, "reject", by="bob", reason="a scan of a cat")
-    ask(world, {"total": 2.0}, document="d2", evidence=None, confidence=None)
-    lines = review_part(invoke("why", "out/0.txt").stdout)
-    assert lines[0] == "  review      'sum' waits for review"
-    assert lines[-1].startswith("                          earlier: rejected by bob, 20")
-    assert lines[-1].endswith(": a scan of a cat; the document has changed since")
-
-
 def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
     world: ReviewedWorld,
 ) -> None:
@@ -130,30 +119,6 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
     page = report_page(world)
     assert "calibrated by 50 reviewed fields of answers in doubt alone" in page
     assert '>0.3 to 0.4</td>\n<td data-head="Fields" class="n">25</td>' in page
-
-
-def test_why_of_a_document_shows_the_decision_about_it(world: ReviewedWorld) -> None:
-    decide(world, ask(world, {"total": 1.0}), "accept")
-    shown = invoke("why", "inbox/0.txt").stdout
-    assert "item '0.txt' of 'each', 'sum' accepted by ann → out/0.txt" in shown
-
-
-def test_a_program_reads_decisions_of_an_output(world: ReviewedWorld) -> None:
-    decide(world, ask(world, {"total": 62.0}), "edit", {"total": 84.0})
-    (origin,) = json.loads(invoke("why", "out/0.txt", "--json").stdout)["origins"]
-    (answer,) = origin["reviewed"]["answers"]
-    assert (answer["state"], answer["by"], answer["changes"]) == (
-        "edited", "ann", [["total", "62.0", "84.0"]],
-    )  # fmt: skip
-
-
-def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: ReviewedWorld) -> None:
-    decide(world, ask(world, {"total": 62.0}), "edit", {"total": 84.0})
-    page = report_page(world)
-    assert "<h2>Answers (1)</h2>" in page
-    assert '<span class="s-edited">edited by ann</span>' in page
-    assert "<del>62.0  (62%, uncalibrated; else 84.0 30%)</del> <ins>84.0</ins>" in page
-    assert "page 2: &#34;62,00&#34;" in page
 
 
 def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: ReviewedWorld) -> None:
@@ -192,25 +157,3 @@ def test_why_and_the_report_show_where_values_stand_without_any_review(
     page = report_page(world)
     assert "<h2>Answers (1)</h2>" in page
     assert "inbox/0.txt, line 1: &#34;the ferry&#34;" in page
-
-
-def test_items_that_wait_are_drawn_and_counted_as_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
-    asking = SURE.replace(
-        "reply: {schema: {topic: str, place: str}, evidence: steps.text}",
-        "reply: {schema: {topic: str, place: str}, evidence: steps.text}\n"
-        "        review: {when: evidence.missing}",
-    )
-    world = World(tmp_path / "letters", asking, n_documents=2)
-    world.run(pool=FakePool(answer=lambda request: '{"topic": "the ferry", "place": "Oban"}'))
-    monkeypatch.chdir(world.folder)
-    assert "2 waiting" in invoke("runs").stdout
-    assert "each: 0.txt waiting" in invoke("logs").stdout
-    page = report_page(world)
-    assert page.count('<span class="s-open">waits for review</span>') == 2
-    shown = invoke("graph").stdout
-    assert "2 waiting" in shown
-    assert "class n_each running" in shown
-    assert "'bill' waits for review" in invoke("why", "inbox/0.txt").stdout

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from paddock.runner.ledger.database.ledger_tables import Execute
-from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Question, Review, Subject
@@ -188,17 +187,6 @@ def test_a_run_goes_on_only_with_a_decision_that_still_stands(ledger: Ledger) ->
     assert not reviews.undo(review.id, "ann").is_applied
 
 
-def test_a_new_answer_with_the_decided_values_is_not_asked(ledger: Ledger) -> None:
-    reviews, review = LedgerReviews(ledger), ask(ledger)
-    edited = {"number": "R-1", "total": 48.0}
-    reviews.decide(review.id, review.question, "edit", edited, by="ann")
-    again = ask(ledger, answer={"total": 48, "number": "R-1"})
-    assert (again.state, again.by, again.is_applied) == ("edited", "ann", False)
-    assert reviews.waiting() == []
-    other = ask(ledger, answer={"number": "R-2", "total": 48})
-    assert (other.state, other.earlier[0]["state"]) == ("open", "edited")
-
-
 def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger: Ledger) -> None:
     reviews, store = LedgerReviews(ledger), ReviewStore(ledger)
     late, early = ask(ledger, "late", ttl_s=-1.0), ask(ledger, "early", ttl_s=3600.0)
@@ -213,28 +201,6 @@ def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger
     assert reviews.get(late.id).state == "expired"
     assert [review.id for review in reviews.waiting()] == [early.id]
     assert reviews.undo(late.id, "ann").expires_at is None
-
-
-def test_reviews_are_found_by_their_items_and_go_with_them(ledger: Ledger) -> None:
-    store = ReviewStore(ledger)
-    for number in range(3):
-        ask(ledger, f"{number}")
-    assert set(store.of_scope("s", ["0", "2", "9"])) == {("0", "bill"), ("2", "bill")}
-    store.drop("s", ["0", "2"])
-    assert set(store.of_scope("s")) == {("1", "bill")}
-    assert refusal(LedgerReviews(ledger).get, "nothing").startswith(
-        "There is no review 'nothing': "
-    )
-
-
-def test_a_ledger_that_is_only_read_lists_but_does_not_decide(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        open_review = ask(ledger)
-    with Ledger(tmp_path, is_readonly=True) as ledger:
-        reviews = LedgerReviews(ledger)
-        assert [review.id for review in reviews.waiting()] == [open_review.id]
-        with pytest.raises(LedgerError, match="opened to be read only"):
-            reviews.decide(open_review.id, open_review.question, "accept", by="ann")
 
 
 def test_a_decision_on_several_answers_is_known_by_a_field_and_not_by_its_reason(

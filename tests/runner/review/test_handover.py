@@ -14,7 +14,6 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from paddock.runner.review import page_access
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
 from tests.browser import Browser, needs_browser
@@ -116,14 +115,6 @@ def client(access: PageAccess) -> TestClient:
     return TestClient(
         Starlette(routes=page.routes()), base_url="http://localhost", follow_redirects=False
     )
-
-
-def test_a_ticket_expires(access: PageAccess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_access, "TICKET_S", -1.0)
-    refused = client(access).post("/review", data={"ticket": access.new_ticket().value})
-    assert (refused.status_code, refused.text) == (
-        403, "This ticket was used, or is too old. It is here.\n",
-    )  # fmt: skip
 
 
 def test_a_cookie_is_never_the_token_and_ends_with_the_process(access: PageAccess) -> None:

@@ -15,12 +15,10 @@ from starlette.testclient import TestClient
 
 from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.web_console import WebConsole
-from paddock.runner.review import page_access
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews
 from paddock.runner.settings import read_settings
-from paddock.steps.readers.reader_pool import EvidenceRequest
 from tests.runner.review.served_page import TEXT, ServedPage, client, quote
 
 API = "/review/api"
@@ -177,29 +175,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault(
     assert "Exception in ASGI application" not in caplog.text
 
 
-@pytest.mark.parametrize("path", ["/review", "/ui/sign-in", f"{API}/accept"])
-def test_a_body_that_does_not_arrive_is_not_waited_for(
-    address: str, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.setattr(page_access, "_BODY_S", 0.2)
-    host, _, port = address.partition("//")[2].partition("/")[0].partition(":")
-    head = f"Host: {host}:{port}\r\nAuthorization: Bearer {address.partition('token=')[2]}\r\n"
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(f"POST {path} HTTP/1.1\r\n{head}Content-Length: 99\r\n\r\n{{".encode())
-        assert connection.recv(12) in (b"HTTP/1.1 403", b"HTTP/1.1 413")
-
-
 # Lists and documents
-
-
-def test_an_unchanged_queue_is_not_sent_again(served_page: ServedPage, ann: httpx.Client) -> None:
-    served_page.ask("a.txt", "b.txt")
-    first = ann.get(f"{API}/queue")
-    assert [row["item"] for row in first.json()["rows"]] == ["a.txt", "b.txt"]
-    mark = {"If-None-Match": first.headers["etag"]}
-    assert ann.get(f"{API}/queue", headers=mark).status_code == 304
-    served_page.ask("c.txt")
-    assert len(ann.get(f"{API}/queue", headers=mark).json()["rows"]) == 3
 
 
 def test_of_a_text_of_ten_million_characters_a_window_is_sent(
@@ -287,28 +263,6 @@ def test_an_edit_is_typed_by_the_schema_and_checked_before_it_is_sent(
     assert (review.by, review.state) == ("ann", "edited")
     detail = ann.get(of(open_review.id)).json()
     assert detail["decided"]["total"] == "84.0"
-
-
-def test_where_an_edited_value_stands_is_found_by_a_reader_process(
-    served_page: ServedPage, ann: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def here(request: EvidenceRequest) -> None:
-        raise AssertionError("in the page's process")
-
-    monkeypatch.setattr(EvidenceRequest, "result", here)
-    text = "A long line about ropes and sails.\n" * 3_000 + TEXT
-    source = {"name": "text", "path": None, "media_type": "text/plain", "text": text}
-    (review,) = served_page.ask(
-        "a.txt", sources=[{**source, "page_starts": []}], checks=["located(output.total)"],
-        evidence_only=["total"],
-    )  # fmt: skip
-    edits = {"total": "85.50"}
-    faults = ann.post(of(review.id, "/check"), json={"changes": edits}).json()["faults"]
-    assert [fault["message"] for fault in faults] == [
-        "This is not in the source: total (85.5). Use only what is in it."
-    ]
-    assert "total (85.5)" in decide(ann, review.id, "edit", changes=edits).json()["error"]
-    assert decide(ann, review.id, "edit", changes={"total": "84.5"}).status_code == 200
 
 
 def test_wrong_requests_are_a_sentence_and_decide_nothing(
@@ -454,23 +408,3 @@ def test_copies_of_a_folder_are_told_apart_and_decided_each_for_itself(tmp_path:
             "open",
             "open",
         ]
-
-
-def test_all_of_one_decision_are_undone_or_none_in_several_folders(tmp_path: Path) -> None:
-    served_pages = {"a": ServedPage(tmp_path / "a"), "b": ServedPage(tmp_path / "b")}
-    for by, served_page in zip(([], ["owner"]), served_pages.values(), strict=True):
-        served_page.folder.mkdir()
-        (review,) = served_page.ask("a.txt", by=by)
-    keys = tmp_path / "keys"
-    keys.write_text("a-long-key-of-ben ben\n")
-    with shown(tmp_path, *served_pages, keys=keys) as (page, _):
-        every = [[row["id"], row["question"]] for row in rows(page)]
-        together = page.post(f"{API}/accept", json={"rows": every}).json()["together"]
-        as_ben = {"Authorization": "Bearer a-long-key-of-ben"}
-        page.cookies.clear()
-        refused = page.post(f"{API}/undo", json={"together": together}, headers=as_ben)
-        assert refused.json()["error"].startswith("'ben' may not decide on 'a.txt'")
-    assert [served_page.review(review.id).state for served_page in served_pages.values()] == [
-        "accepted",
-        "accepted",
-    ]

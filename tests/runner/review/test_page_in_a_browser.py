@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -237,51 +236,6 @@ def test_it_is_readable_in_every_window_and_both_colours(
         assert page.ask(f"{words}.every((word) => word.offsetHeight < 40)")  # each in one line
 
 
-def roles(page: Page) -> list[tuple[str, str]]:
-    """Return role and name of everything that a screen reader meets."""
-    nodes = page.send("Accessibility.getFullAXTree")["nodes"]
-    seen = [node for node in nodes if not node.get("ignored")]
-    return [
-        (node["role"]["value"], str(node.get("name", {}).get("value", "")).strip()) for node in seen
-    ]
-
-
-def test_a_screen_reader_meets_roles_and_names(served_page: ServedPage, chromium: Browser) -> None:
-    served_page.ask("a.txt", "b.txt")
-    with served_page.served() as address:
-        page = opened(chromium, address)
-        page.press("ArrowUp")
-        found = roles(page)
-        for expected in (
-            ("listbox", "Items"), ("listbox", "Fields"), ("progressbar", "Decided"),
-            ("navigation", "Queue"), ("searchbox", "Filter by name"), ("region", "a.txt"),
-            ("region", "Answer"), ("button", "Accept Enter"), ("heading", "Review"),
-        ):  # fmt: skip
-            assert expected in found, expected
-        options = [words for role, words in found if role == "option"]
-        assert any(words.startswith("a.txt") for words in options)
-        assert any("not found in the document" in words for words in options)
-        assert any("62 %" in words and "84.50" in words for words in options)
-        active = "document.getElementById('{}').getAttribute('aria-activedescendant')"
-        assert page.ask(active.format("queue")) == "row-0"
-        assert page.ask(active.format("fields")) == "field-2"
-        assert page.ask("document.getElementById('row-0').getAttribute('aria-setsize')") == "2"
-
-        page.press("e", text="e")
-        page.wait("!document.getElementById('edit').hidden")
-        found = roles(page)
-        named = {"textbox", "button", "combobox", "searchbox", "listbox", "dialog", "checkbox"}
-        assert [node for node in found if node[0] in named and not node[1]] == []
-        assert ("textbox", "number") in found
-        assert ("combobox", "kind") in found
-        page.press("Escape")
-        page.press("x", text="x")
-        page.wait("document.getElementById('reason-dialog').open")
-        assert ("dialog", "Reject") in roles(page)
-        ids = "[...document.querySelectorAll('[id]')].map((node) => node.id)"
-        assert page.ask(f"new Set({ids}).size === {ids}.length")
-
-
 def test_of_five_thousand_items_a_screenful_is_drawn(
     served_page: ServedPage, chromium: Browser
 ) -> None:
@@ -358,29 +312,6 @@ def test_a_changed_question_is_said_and_what_was_typed_stays(
     assert served_page.review(review.id).value == {**answer, "pay_by": "2026-01-31"}
 
 
-def test_an_earlier_decision_is_shown_and_can_be_used_again(
-    served_page: ServedPage, chromium: Browser
-) -> None:
-    (review,) = served_page.ask("a.txt")
-    with served_page.served() as address:
-        page = opened(chromium, address)
-        page.press("e", text="e")
-        page.wait("document.activeElement.id === 'input-3'")
-        page.type("2026-01-31")
-        enter(page)
-        page.wait("!document.getElementById('queue-empty').hidden")
-        served_page.ask("a.txt", document_sha256="d2")
-        page.wait("document.querySelector('#earlier button') !== null")
-        assert "ann edited it, before the document changed" in page.text("#earlier")
-        assert "asked again" in page.text("#row-0")
-        page.ask("document.querySelector('#earlier button').click()")
-        page.wait("document.getElementById('input-3')?.value === '2026-01-31'")
-        page.ask("document.getElementById('input-3').focus()")
-        enter(page)
-        page.wait("!document.getElementById('queue-empty').hidden")
-    assert served_page.review(review.id).value["pay_by"] == "2026-01-31"
-
-
 @contextmanager
 def process(served_page: ServedPage) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run `paddock review` in a process of its own; yield it and its address."""
@@ -405,42 +336,6 @@ def process(served_page: ServedPage) -> Iterator[tuple[subprocess.Popen[str], st
         running.wait()
         running.stdout.close()
         running.stderr.close()
-
-
-def test_a_server_that_is_killed_in_a_decision_loses_nothing(
-    served_page: ServedPage, chromium: Browser
-) -> None:
-    first, second = served_page.ask("a.txt", "b.txt")
-    with process(served_page) as (running, address):
-        page = opened(chromium, address)
-        page.press("e", text="e")
-        page.wait("document.activeElement.id === 'input-3'")
-        page.type("2026-01-31")
-        page.wait("document.getElementById('wrong-3').textContent === ''")
-        running.send_signal(signal.SIGSTOP)
-        enter(page)
-        time.sleep(0.3)
-        running.kill()
-        page.wait("!document.getElementById('away').hidden")
-        assert page.text("#away").startswith("The server does not answer. What you typed stays")
-        assert page.ask("document.getElementById('input-3').value") == "2026-01-31"
-    assert states(served_page, first, second) == ["open", "open"]
-    with process(served_page) as (running, again):
-        assert again.partition("?")[0] == address.partition("?")[0]
-        page.wait("document.getElementById('token-dialog').open")
-        assert "This token is not known" in page.text("#token-why")
-        page.type(again.partition("token=")[2])
-        enter(page)
-        page.wait("!document.getElementById('token-dialog').open")
-        page.wait("document.getElementById('away').hidden")
-        if page.ask("!document.getElementById('edit').hidden"):
-            page.ask("document.getElementById('input-3').focus()")
-            enter(page)
-        wait_for_item(page, "b.txt")
-        running.send_signal(signal.SIGINT)
-        assert running.wait(120) == 0
-    assert states(served_page, first, second) == ["edited", "open"]
-    assert served_page.review(first.id).value["pay_by"] == "2026-01-31"
 
 
 def test_a_whole_answer_is_edited_as_json_without_rounding(
@@ -625,54 +520,3 @@ def test_while_a_document_loads_the_pane_is_empty_and_nothing_is_accepted(
 def open_reviews(served_page: ServedPage) -> list[str]:
     with Ledger(served_page.folder / ".paddock") as ledger:
         return [review.id for review in ReviewStore(ledger).waiting()]
-
-
-def test_who_may_not_decide_finds_dead_buttons_and_the_reason(
-    served_page: ServedPage, chromium: Browser
-) -> None:
-    (review,) = served_page.ask("a.txt", by=["ben", "cyn"], due=["pay_by stands nowhere"])
-    with served_page.served("ann") as address:
-        page = opened(chromium, address)
-        why = "'ann' may not decide on 'a.txt' (step 'bill'). Its reviewers are: ben, cyn."
-        page.wait(f"document.getElementById('notices').textContent.includes({json.dumps(why)})")
-        assert page.text("#notices").count("may not decide") == 1
-        assert "Asked because pay_by stands nowhere" in page.text("#notices")
-        assert "pay_by stands nowhere" in page.text("#row-0")
-        for button in ("accept", "change", "reject"):
-            assert page.ask(f"document.getElementById('{button}').disabled")
-            assert page.ask(f"document.getElementById('{button}').title") == why
-        for key in ("e", "x"):
-            page.press(key, text=key)
-            assert page.text("#problem") == why
-            assert page.ask("document.getElementById('edit').hidden")
-            assert not page.ask("document.getElementById('reason-dialog').open")
-        enter(page)
-    assert served_page.review(review.id).state == "open"
-
-
-def test_all_that_the_filters_show_are_accepted_at_once_and_undone_at_once(
-    served_page: ServedPage, chromium: Browser
-) -> None:
-    sure_reviews = served_page.ask("a.txt", "b.txt", "c.txt", least=0.97)
-    (unsure,) = served_page.ask("d.txt", least=0.62)
-    choose = """(() => { const least = document.getElementById("least"); least.value = "0.95";
-      least.dispatchEvent(new Event("change")); })()"""
-    with served_page.served() as address:
-        page = opened(chromium, address)
-        page.ask(choose)
-        page.wait("document.querySelectorAll('.row').length === 3")
-        assert page.text("#accept-all") == "Accept all 3"
-        page.ask("document.getElementById('accept-all').click()")
-        page.wait("document.getElementById('all-dialog').open")
-        assert "3 answers are accepted as they are, without a look at each" in page.text(
-            "#all-words"
-        )
-        enter(page)
-        page.wait("!document.getElementById('all-dialog').open")
-        page.wait("document.getElementById('n-waiting').textContent === '1'")
-        assert states(served_page, *sure_reviews, unsure) == ["accepted"] * 3 + ["open"]
-        page.wait("document.getElementById('left').textContent.startsWith('3 decisions here')")
-        page.press("u", text="u")
-        page.wait("document.getElementById('n-waiting').textContent === '4'")
-        assert states(served_page, *sure_reviews, unsure) == ["open"] * 4
-        assert page.complaints() == []

@@ -8,10 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
-from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.review.page_server import FolderReviews
 from tests.browser import Browser, needs_browser
 from tests.runner.review.served_page import ServedPage
 
@@ -102,21 +99,3 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browse
             page.wait(f"document.querySelector('h1')?.textContent === '{heading}'")
     assert served_page.review(first.id).by == "ann"
     assert served_page.review(second.id).state == "open"
-
-
-def test_a_broken_ledger_of_one_folder_hides_no_other(tmp_path: Path) -> None:
-    sound, broken = tmp_path / "sound", tmp_path / "broken"
-    (review,) = ServedPage(sound).ask("a.txt")
-    (broken / ".paddock").mkdir(parents=True)
-    (broken / ".paddock/ledger.sqlite").write_bytes(b"no database " * 100)
-    all_reviews = FolderReviews(lambda: [broken, sound])
-    (reviews,) = all_reviews()
-    assert [review.id for review in reviews.waiting()] == [review.id]
-    (sound / ".paddock").rename(sound / "moved")  # restored from a copy, say
-    assert ServedPage(sound).ask("b.txt")
-    (again,) = all_reviews()
-    assert [review.subject.item for review in again.waiting()] == ["b.txt"]
-    all_reviews.close()
-    only = FolderReviews(lambda: [broken])
-    with pytest.raises(LedgerError):
-        only()

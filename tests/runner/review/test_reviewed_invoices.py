@@ -182,36 +182,3 @@ def test_a_question_outlives_ctrl_c_in_the_middle_of_a_run(invoices: Invoices) -
     assert n_waiting(report) == 3
     assert after.keys() == WAITING
     assert {name: after[name].asked_at for name in asked_at} == asked_at
-
-
-def test_what_people_decided_is_found_where_the_output_is_explained(invoices: Invoices) -> None:
-    invoices.run()
-    invoices.decide(CHANDLERY, "edit", RIGHT[CHANDLERY], "the label says so")
-    invoices.run()
-    output = invoices.output("why", f"out/{CHANDLERY}.json")
-    assert "ann" in output and "HC-9999" in output and "HC-0457" in output
-
-
-ABOUT = (
-    "returns: {file: doc.relpath, bill: steps.bill.output, p: steps.bill.confidence.total.p, "
-    "least: steps.bill.confidence.min, missing: steps.bill.evidence.missing, "
-    "day: steps.bill.confidence.pay_by.p, found: steps.bill.evidence.total.match}"
-)
-
-
-def test_an_edit_leaves_the_other_fields_their_confidence_and_evidence(invoices: Invoices) -> None:
-    invoices.edit("returns: {file: doc.relpath, bill: steps.bill.output}", ABOUT)
-    invoices.run()
-    waiting = invoices.waiting()
-    sailmaker, boatyard = waiting[SAILMAKER], waiting[BOATYARD]
-    assert sailmaker.subject.due == ("pay_by stands nowhere",)
-    assert boatyard.subject.due[0] == "total has 62%"
-    for name in (SAILMAKER, BOATYARD):
-        invoices.decide(name, "edit", RIGHT[name])
-    assert not invoices.run().counts.get("quarantined")
-    rows = {row["file"]: row for row in json.loads((invoices.folder / "out/all.json").read_text())}
-    sails, boats = rows[SAILMAKER], rows[BOATYARD]
-    assert (sails["p"], sails["day"], sails["found"]) == (0.99, None, "normalised")
-    assert (sails["least"], sails["missing"]) == (0.99, [])
-    # The edited total has no probability: no model was asked for it.
-    assert (boats["p"], boats["day"], boats["least"]) == (None, 0.99, 0.99)

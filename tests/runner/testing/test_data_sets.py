@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.errors import ModelNotFound
-from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
+from paddock.engine.request import ChatRequest
 from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import PipelineError
@@ -116,52 +115,12 @@ def test_a_sample_of_the_rows_is_the_same_each_time(data: Data) -> None:
         data.case(sample=ItemSample(2, by="case.colour"))
 
 
-def test_the_first_rows_say_nothing_of_all_such_rows(data: Data) -> None:
-    first, random = (
-        data.case(sample=ItemSample(2, is_first=is_first)).notes[0] for is_first in (True, False)
-    )
-    assert first == "2 of 2 rows passed (100%), 75% must pass"
-    assert "of all such rows" in random
-    assert "of all such rows" in data.case(sample=ItemSample(4, is_first=True)).notes[0]
-
-
-def test_a_sample_keeps_the_recorded_replies_of_rows_that_are_left_out(data: Data) -> None:
-    data.case("record")
-    for sample in (ItemSample(1), ItemSample(1, is_first=True)):
-        assert not any("removed" in note for note in data.case("record", sample=sample).notes)
-        replayed = data.case("replay", pool=Nobody(), sample=sample)
-        assert not any("stale" in note for note in replayed.notes)
-        assert data.case("replay", pool=Nobody()).turns == (True, True, True, False)
-    data.rows(ROWS.replace("the tram,road\n", ""))
-    assert "1 recorded reply removed" in data.case("record", sample=ItemSample(9)).notes[-1]
-
-
 def test_a_row_that_cannot_run_does_not_pass_and_the_others_go_on(data: Data) -> None:
     data.edit("{text: str}", "{text: {type: int}}")
     data.rows("text,label\n7,boat\nmany,boat\n8,boat\n9,boat\n")
     case = data.case()
     assert (case.word, case.turns) == ("passed", (True, False, True, True))
     assert case.problems[0].message.startswith("row 2: ")
-
-
-def test_a_list_of_tests_may_have_data_sets_too(tmp_path: Path) -> None:
-    Data(
-        tmp_path,
-        PIPELINE.partition("tests:")[0]
-        + """\
-tests:
-  - name: boats and roads
-    cases: {from: tests/cases.jsonl}
-    inputs: {text: "{{ case.text }}"}
-    expect: [{check: returns == case.label}]
-""",
-    )
-    (tmp_path / "tests/cases.jsonl").write_text(json.dumps({"text": "a", "label": "boat"}) + "\n")
-    (suite,) = suite_runner.run_suites(
-        suite_runner.read_suites([tmp_path / "pipeline.yaml"]),
-        suite_runner.SuiteOptions("auto", pool=FakePool(answer=labelled)),
-    )
-    assert [(case.name, case.word) for case in suite.cases] == [("boats and roads", "passed")]
 
 
 @pytest.mark.parametrize(
@@ -230,44 +189,6 @@ def test_variants_are_tested_side_by_side_each_with_its_own_replies(
     results = [suite.as_json() for suite in suites]
     assert results[1]["variant"] == "label.prompt=Road or boat? {{ inputs.text }}"
     assert results[1]["tests"][0]["bounds"] == [0.5101, 1.0]
-
-
-class WithoutModel(FakePool):
-    """Has all models but one."""
-
-    async def facts(self, model: ModelSpec) -> ModelFacts:
-        if model.ref == "absent:7b":
-            raise ModelNotFound(model.ref, ["clerk:1b"])
-        return await super().facts(model)
-
-
-def test_a_variant_whose_model_is_missing_says_so_without_a_place_in_made_text(data: Data) -> None:
-    data.edit("name: labels\n", "name: labels\nmodels: {clerk: 'clerk:1b'}\n")
-    data.edit("with: {prompt:", "with: {model: clerk, prompt:")
-    files = varied(data, model={"clerk": ["clerk:1b", "absent:7b"]})
-    options = suite_runner.SuiteOptions("auto", pool=WithoutModel(answer=labelled))
-    there, missing = suite_runner.run_suites(files, options)
-    assert there.cases[0].passed
-    (problem,) = missing.cases[0].problems
-    assert problem.message == (
-        "each row: pipeline.yaml: model 'absent:7b' is not on this machine. Known: 'clerk:1b'. "
-        "Bring it with `paddock pull absent:7b`, or name the path of a GGUF file."
-    )
-
-
-def test_what_is_wrong_with_a_variant_is_a_sentence_before_anything_is_run(
-    data: Data, tmp_path: Path
-) -> None:
-    with pytest.raises(PipelineError) as info:
-        varied(data, set={"label.promt": ["a", "b"]})
-    first, second = info.value.faults
-    assert first.message.startswith(f"{data.file}: with label.promt=a: ")
-    assert "promt" in second.message
-    with pytest.raises(PipelineError, match="there is no step 'labl'"):
-        varied(data, prompt={"labl": ["a.md"]})
-    (tmp_path / "x.prompt.yml").write_text("messages: []\n")
-    with pytest.raises(PipelineError, match="only the values of a pipeline can be varied"):
-        suite_runner.read_suites([tmp_path / "x.prompt.yml"], CompareKeys.model_validate({}))
 
 
 DECIDED = """\

@@ -89,28 +89,6 @@ def test_a_claim_that_does_not_hold_says_what_is_there_instead(
     assert bench.problem(claim) == problem
 
 
-def test_every_claim_can_hold(bench: Bench) -> None:
-    bench.tests = """
-tests:
-  - name: one
-    expect:
-      - {exists: out}
-      - {absent: "{{ tmp }}/x"}
-      - {check: "inputs.tone == 'plain' and report.counts.failed == 0"}
-      - {check: 'contains(returns.text, "FERRY")'}
-      - {equals: "The ferry leaves at nine.", file: out/a.md}
-      - {contains: "leaves at", of: returns.text}
-      - {lacks: "{{ inputs.tone }}", of: returns.text}
-      - {regex: '\\A\\w+ ferry', file: out/a.md}
-      - {schema: {text: str, n: int}}
-      - {schema: {n: int}, file: out/b.json}
-      - {equals: {n: 1}, file: out/b.json}
-      - {status: completed}
-"""
-    bench.save()
-    assert bench.case().problems == ()
-
-
 def test_a_run_that_stops_is_told_with_its_reason(bench: Bench) -> None:
     bench.edit("path: out/a.md", "path: \"{{ steps.one.text and '..' }}/out/a.md\"")
     kind, message, detail = bench.problem("check: true")

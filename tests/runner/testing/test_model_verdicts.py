@@ -1,11 +1,10 @@
 """Claims that a model decides; recorded and replayed as all else."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
+from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool
 from tests.runner.testing.bench import Bench, Nobody
 
@@ -39,18 +38,6 @@ def test_a_judge_is_asked_for_a_reason_and_a_verdict(bench: Bench) -> None:
     )
 
 
-def test_a_judge_may_choose_among_words_that_count(bench: Bench) -> None:
-    claim = 'judge: {prompt: "How is {{ text }}", choices: {good: 1, fair: 0.5, bad: 0}}'
-    pool = FakePool(answer=lambda request: '{"choice": "bad"}')
-    assert bench.problem(claim, pool=pool) == (
-        "judge",
-        "smollm2:135m chooses 'bad' for what the run returns "
-        "(scores: 'good' 1, 'fair' 0.5, 'bad' 0).",
-        "The ferry leaves at nine.",
-    )
-    assert bench.case(pool=FakePool(answer=lambda request: '{"choice": "fair"}')).passed
-
-
 def test_verdicts_are_recorded(bench: Bench) -> None:
     bench.tests = """
 tests:
@@ -67,28 +54,3 @@ tests:
     bench.edit("names the ferry", "names a ferry")
     case = bench.case("replay", pool=Nobody())
     assert "unseen" in [problem.kind for problem in case.problems]
-
-
-class Exchanged(FakePool):
-    """The same names, but other models behind them."""
-
-    async def facts(self, model: ModelSpec) -> ModelFacts:
-        return replace(await super().facts(model), digest="another")
-
-
-def test_another_judge_of_the_same_name_is_asked_again(bench: Bench) -> None:
-    bench.tests = """
-tests:
-  - {name: two documents, replay: tests/cassettes, expect: [{judge: It names the ferry.}]}
-"""
-    bench.save()
-    for pool in (FakePool, Exchanged):
-        requests: list[ChatRequest] = []
-
-        def answer(request: ChatRequest, requests: list[ChatRequest] = requests) -> str:
-            requests.append(request)
-            return '{"reason": "It does.", "verdict": "yes"}'
-
-        assert bench.case("record", pool=pool(answer=answer)).passed
-        assert len(requests) == 1
-        assert bench.case("replay", pool=Nobody()).problems == ()

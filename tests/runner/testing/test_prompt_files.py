@@ -99,21 +99,6 @@ def test_what_an_evaluator_finds_is_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_row_without_a_variable_and_a_strange_evaluator_are_faults(tmp_path: Path) -> None:
-    file = tmp_path / "s.prompt.yml"
-    file.write_text(
-        FILE.replace("input: the bees", "imput: x").replace(
-            'string: {endsWith: "."}', "uses: github/joy"
-        )
-    )
-    with pytest.raises(PipelineError) as caught:
-        suite_runner.read_suite(file)
-    assert [fault.message for fault in caught.value.faults] == [
-        "the messages read 'input', which this row of `testData` does not have.",
-        "there is no evaluator 'github/joy'.",
-    ]
-
-
 def test_what_could_not_be_told_apart_is_a_fault_at_its_place(tmp_path: Path) -> None:
     file = tmp_path / "s.prompt.yml"
     file.write_text(
@@ -134,23 +119,3 @@ def test_what_could_not_be_told_apart_is_a_fault_at_its_place(tmp_path: Path) ->
         ),
     ]
     assert all(fault.mark is not None and fault.mark.line > 1 for fault in caught.value.faults)
-
-
-def test_a_string_evaluator_reads_the_row_of_its_test(tmp_path: Path) -> None:
-    file = tmp_path / "s.prompt.yml"
-    file.write_text("""\
-messages: [{role: user, content: "Sum up {{input}}"}]
-testData: [{input: bees, expected: "Bees {hum}."}, {input: a ferry, expected: A ferry.}]
-evaluators:
-  - {name: is, string: {equals: "{{expected}}"}}
-  - {name: has, string: {contains: "{{ input }}", endsWith: "{{expected}}"}}
-""")
-    suite = tried(file, pool=FakePool(answer=lambda request: "Bees {hum}."))
-    assert [case.word for case in suite.cases] == ["passed", "failed"]
-    assert '`contains(text, "a ferry")`' in problems(suite.cases[1])[1]
-    file.write_text(file.read_text().replace("{{ input }}", "{{ inputs }}"))
-    with pytest.raises(PipelineError) as caught:
-        suite_runner.read_suite(file)
-    assert [fault.message for fault in caught.value.faults] == [
-        "`contains` reads 'inputs', which row 1 of `testData` does not have."
-    ]

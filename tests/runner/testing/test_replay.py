@@ -117,18 +117,6 @@ def test_what_was_not_recorded_fails(tmp_path: Path) -> None:
     )
 
 
-def test_what_this_machine_does_by_itself_is_done(tmp_path: Path) -> None:
-    pipeline = """\
-steps: [{id: sum, uses: tool, with: {name: calculator, args: {expression: 6 * 7}}}]
-returns: steps.sum.result
-"""
-    test = TEST.replace("{contains: hello}", "{equals: 42}")
-    bench = Bench(tmp_path, pipeline, test, n_documents=0)
-    assert bench.case("record").passed
-    assert [line["kind"] for line in bench.lines()[1:]] == []
-    assert bench.case("replay", pool=Nobody()).passed
-
-
 SURE = """\
 steps:
   - id: label
@@ -148,16 +136,6 @@ class Unsure(FakePool):
         top = (("one", -0.5, b"one"), ("two", -0.93, b"two"))
         logprobs = (rest[0], TokenLogprob("one", -0.5, b"one", top), rest[1])
         return replace(reply, text='{"label": "one"}', logprobs=logprobs)
-
-
-def test_a_recorded_answer_is_as_sure_as_it_was(tmp_path: Path) -> None:
-    tests = TEST.replace("expect: [{contains: hello}]", "expect:\n      - {check: returns.p < 0.7}")
-    tests += "      - {check: \"returns.second == 'two'\"}\n"
-    bench = Bench(tmp_path, SURE, tests, n_documents=0)
-    recorded = bench.case("record", pool=Unsure())
-    assert recorded.passed, recorded.problems
-    replayed = bench.case("replay", pool=Nobody())
-    assert replayed.passed, replayed.problems
 
 
 def test_probabilities_of_tokens_that_spell_a_path_or_a_secret_are_not_recorded(

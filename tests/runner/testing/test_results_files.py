@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from paddock.runner.progress.report import Report
 from paddock.runner.testing.junit_and_markdown import (
     CaseResult,
@@ -32,12 +30,3 @@ def test_githubs_own_summary_is_added_to(tmp_path: Path) -> None:
         suites_markdown([SUITE]),
         environ={"GITHUB_STEP_SUMMARY": str(tmp_path / "no" / "such.md")},
     )
-
-
-def test_one_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError, match="taken"):
-        write_reports(
-            [run_as_suite(RUN, "p.yaml")], run_markdown(RUN), junit=tmp_path / "taken", environ={}
-        )
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

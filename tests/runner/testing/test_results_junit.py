@@ -6,14 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree  # type: ignore[import-untyped]
 
-from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.testing.junit_and_markdown import (
     CaseProblem,
     CaseResult,
     SuiteResult,
-    error_as_suite,
     junit_xml,
     run_as_suite,
 )
@@ -99,17 +97,6 @@ def test_each_case_says_how_it_went() -> None:
     assert by_name["flaky"] == [], "enough turns passed"
 
 
-def test_what_was_quarantined_before_is_no_failure() -> None:
-    item = ItemReport(
-        "each", "a.pdf", ItemState.QUARANTINED, error="it is encrypted.", is_known=True
-    )
-    report = Report("r", "digest", "quarantined", {}, items=(item,))
-    (case,) = read(junit_xml([run_as_suite(report, "p.yaml")])).iter("testcase")
-    assert [(made.tag, made.get("message")) for made in case] == [
-        ("skipped", "Not tried again: it is encrypted."), ("system-out", None)
-    ]  # fmt: skip
-
-
 def test_the_documents_of_a_run_are_cases() -> None:
     items = (
         ItemReport("each", "a.md", ItemState.NEW, 1.0),
@@ -141,16 +128,3 @@ def test_any_text_makes_valid_xml(name: str, message: str, detail: str) -> None:
         name, message, problems=(CaseProblem(detail, message, detail),), notes=(detail,)
     )
     read(junit_xml([SuiteResult(name, name, (case,), (message,))]))
-
-
-def test_each_fault_of_a_file_is_told_with_its_place() -> None:
-    mark = Mark("p.yaml", 3, 5, 4, "    uses: chta")
-    faults = [Fault("there is no step 'chta'.", "Did you mean 'chat'?", mark), Fault("no steps.")]
-    suite = error_as_suite(PipelineError(faults), "p.yaml")
-    (found,) = etree.fromstring(junit_xml([suite]).encode()).iter("testcase")
-    texts = [(error.get("message"), error.text) for error in found.iter("error")]
-    assert [message for message, _ in texts] == [
-        "p.yaml:3:5: there is no step 'chta'. Did you mean 'chat'?",
-        "no steps.",
-    ]
-    assert "    uses: chta" in str(texts[0][1])

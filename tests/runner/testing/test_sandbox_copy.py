@@ -3,13 +3,9 @@
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.testing import sandbox_copy
-from paddock.runner.testing.sandbox_copy import SandboxError
 from paddock.runner.testing.sandbox_copy import sandbox_copy as staged
 from tests.runner.world import World
 
@@ -52,31 +48,9 @@ def test_a_store_that_items_have_rows_in_stays_behind(world: World, tmp_path: Pa
         assert listed(made.folder) == {"pipeline.yaml", "other.lance/rows.bin"}
 
 
-def test_too_large_a_folder_says_what_to_do(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.documents(3)
-    monkeypatch.setattr(sandbox_copy, "MAX_COPY_FILES", 2)
-    with pytest.raises(SandboxError) as caught, staged(world.file):
-        pass
-    assert str(caught.value) == (
-        f"a test runs on a copy of the pipeline's folder, and '{tmp_path}' holds more than "
-        "256 MiB or 2 files. Add `files:` with globs of the needed files, or move the pipeline to "
-        "a folder of its own."
-    )
-
-
 def test_a_link_out_of_the_folder_is_copied_as_a_link(world: World, tmp_path: Path) -> None:
     (tmp_path / "secret").symlink_to("/etc/passwd")
     (tmp_path / "elsewhere").symlink_to("/etc")
     with staged(world.file) as made:
         assert (made.folder / "secret").is_symlink()
         assert not (made.folder / "elsewhere").exists()
-
-
-def test_texts_are_the_same_wherever_the_stage_is(tmp_path: Path) -> None:
-    with staged(World(tmp_path).file) as made:
-        text = f"read {made.folder}/a.md for {made.tmp}/b"
-        assert made.marked(text) == "read «folder»/a.md for «tmp»/b"
-        assert made.unmarked(made.marked(text)) == text
-        assert made.for_person(text) == "read a.md for {{ tmp }}/b"

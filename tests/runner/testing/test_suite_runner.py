@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.pipelines.errors import PipelineError
-from paddock.runner.testing import suite_runner
 from tests.fakes.pool import FakePool
 from tests.runner.testing.bench import Bench, Nobody
 
@@ -34,12 +32,6 @@ def test_a_cassette_without_a_test_is_told_and_dropped_when_recording(bench: Ben
     assert suite.notes == (f"{gone} belongs to no test; `--record` removes it",)
 
 
-def test_a_name_that_no_test_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(suite_runner.UnknownCase) as caught:
-        Bench(tmp_path).suite(only={"three"})
-    assert str(caught.value) == "There is no test 'three'.\n  There are: 'two documents'."
-
-
 def test_ctrl_c_ends_it_and_what_was_recorded_is_kept(bench: Bench) -> None:
     bench.record()
     bench.edit("- id: each\n", "- id: each\n    max_parallel: 1\n")
@@ -63,12 +55,3 @@ def test_ctrl_c_ends_it_and_what_was_recorded_is_kept(bench: Bench) -> None:
 
     bench.record()
     assert len(bench.pool.chats) < 2
-
-
-def test_the_faults_of_all_files_come_at_once(tmp_path: Path) -> None:
-    files = [tmp_path / "a.yaml", tmp_path / "b.prompt.yml"]
-    files[0].write_text("steps: [{uses: nothing}]\n")
-    files[1].write_text("messages: []\n")
-    with pytest.raises(PipelineError) as caught:
-        suite_runner.read_suites(files)
-    assert {fault.mark.file for fault in caught.value.faults if fault.mark} == {*map(str, files)}

@@ -113,30 +113,3 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(live: Live, tmp_path: Pat
     assert ended.status == 0, ended.err
     assert out.read_bytes().startswith(begun)
     assert set(answers(out)) == {str(n) for n in range(8)}
-
-
-def test_a_file_that_is_no_batch_is_told_with_every_fault(tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text('{"custom_id": 1}\nnonsense\n')
-    refused = paddock("batch", "in.jsonl", "out.jsonl", "--json", cwd=tmp_path)
-    assert refused.status == 1
-    assert refused.err.startswith("in.jsonl:1: ")
-    assert "\nin.jsonl:2: " in refused.err
-    assert json.loads(refused.out)["ok"] is False
-    assert not (tmp_path / "out.jsonl").exists()
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (("gone.jsonl", "out.jsonl"), "There is no file 'gone.jsonl'.\n"),
-        (("in.jsonl", "no/out.jsonl"), "There is no folder 'no'.\n"),
-        (("in.jsonl", "./in.jsonl"), "The results would be written over the requests: name another "
-         "file.\n"),
-    ],
-)  # fmt: skip
-def test_files_that_cannot_be_used_are_told(
-    tmp_path: Path, names: tuple[str, str], words: str
-) -> None:
-    (tmp_path / "in.jsonl").write_text(REQUESTS)
-    refused = paddock("batch", *names, cwd=tmp_path)
-    assert (refused.status, refused.err) == (2, words)

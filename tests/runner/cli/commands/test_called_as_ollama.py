@@ -73,25 +73,3 @@ def test_list_takes_a_prefix(ollama: Path) -> None:
     nothing = called(ollama, "list", "zzz")
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert nothing.stderr == "No model's name begins with 'zzz'. `paddock list` shows all models.\n"
-
-
-def test_a_pipeline_of_a_models_name_wins_and_says_so(ollama: Path) -> None:
-    (ollama.parent / "all-minilm.yaml").write_text(PIPELINE)
-    done = called(ollama, "run", "all-minilm", "--local")
-    assert done.returncode == 0, done.stderr
-    assert (
-        "'all-minilm' is a pipeline here (all-minilm.yaml) and also a model. The pipeline runs; "
-        "`paddock chat all-minilm` talks to the model."
-    ) in done.stderr
-
-
-@pytest.mark.parametrize("words", [("nosuch", "Hi"), ("nosuch",), ("inbox/nosuch",)])
-def test_a_name_of_nothing_is_told_as_both(tmp_path: Path, words: tuple[str, ...]) -> None:
-    program = tmp_path / "paddock"
-    program.symlink_to(Path(sys.executable).parent / "paddock")
-    done = called(program, "run", *words)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f"There is no pipeline '{words[0]}' and no model of that name here.\n"
-        f"  Name a file or a folder with a pipeline, or pull the model: `paddock pull {words[0]}`\n"
-    )

@@ -61,15 +61,6 @@ def test_a_conversation_at_the_terminal(environ: dict[str, str], tmp_path: Path)
     assert "/file town.txt" in history.read_text().splitlines()
 
 
-def test_no_history_is_kept_where_that_is_set(environ: dict[str, str], tmp_path: Path) -> None:
-    environ["OLLAMA_NOHISTORY"] = "1"
-    with terminal("chat", CHAT, environ=environ, cwd=tmp_path) as screen:
-        screen.wait_for(">>> ")
-        screen.type("/bye\n")
-        assert screen.ended() == 0
-    assert not (tmp_path / "home" / "chat-history").exists()
-
-
 LONG = json.dumps({"type": "string", "minLength": 12_000})
 """A schema that no model answers while a test waits: 2,600 tokens take 13 s or more."""
 
@@ -95,24 +86,6 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
         screen.wait_for(">>> ")
         screen.type(CTRL_D)
         assert screen.ended() == 0
-
-
-def test_what_is_typed_during_an_answer_waits_for_the_next_question_and_sigterm_ends_the_chat(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
-    (tmp_path / "long.json").write_text(LONG)
-    command = ("chat", CHAT, "-p", "num_predict=40", "--format", "long.json")
-    with terminal(*command, environ=environ, cwd=tmp_path) as screen:
-        screen.wait_for(">>> ")
-        screen.type("Write a long story.\n")
-        screen.wait_for('"')  # the answer has begun
-        screen.type("/clear\n")
-        screen.wait_for("(The answer reached its limit")
-        screen.wait_for("The conversation starts from the beginning.")
-        screen.wait_for(">>> ")
-        screen.rest()
-        screen.process.send_signal(signal.SIGTERM)
-        assert screen.ended() == 128 + signal.SIGTERM
 
 
 def test_a_prompt_is_answered_once(environ: dict[str, str], tmp_path: Path) -> None:
@@ -178,25 +151,6 @@ def test_a_script_that_is_interrupted_ends_at_once(
     process.stdout.close()
 
 
-def test_a_reader_that_goes_away_ends_the_answer(
-    environ: dict[str, str], live: Live, tmp_path: Path
-) -> None:
-    (tmp_path / "long.json").write_text(LONG)
-    command = f"'{PADDOCK}' chat {CHAT} 'Write a long story about a horse.' --format long.json"
-    n_before = n_answered(live)
-    answer = subprocess.run(
-        ["bash", "-c", f"{command} | head -c 1"],
-        capture_output=True,
-        cwd=tmp_path,
-        env={**os.environ, **environ},
-        timeout=120,
-        check=False,
-    )
-    assert (answer.returncode, answer.stderr) == (0, b"")
-    assert live.n_users_within(120) == 0
-    assert n_answered(live) == n_before, "it was stopped before its end"
-
-
 @pytest.mark.parametrize(
     ("arguments", "given", "status", "words"),
     [
@@ -232,14 +186,6 @@ def test_what_cannot_be_asked_is_told(
     answer = paddock("chat", *arguments, environ=environ, cwd=tmp_path, given=given)
     assert (answer.status, answer.out) == (status, "")
     assert answer.err.startswith(words)
-
-
-def test_without_a_service_the_command_does_it_itself(tmp_path: Path) -> None:
-    environ = {"PADDOCK_HOME": str(tmp_path / "home"), "PADDOCK_NUM_THREAD": "1"}
-    command = ("chat", CHAT, "What is the capital of France?", "-p", "num_predict=16")
-    answer = paddock_here(*command, "-p", "temperature=0", environ=environ, cwd=tmp_path)
-    assert answer.status == 0, answer.err
-    assert answer.out.strip()
 
 
 class Reasoning:

@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,15 +7,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from paddock.engine.request import ChatRequest, Pool
+from paddock.engine.request import Pool
 from paddock.runner.api import validate
 from paddock.runner.cli.application import application
 from paddock.runner.core.calls import model_pools
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.review.decisions import LedgerReviews
 from tests.fakes.pool import FakePool
-from tests.runner.compare.bills import N_BILLS, Bills, clerk, right_answer
-from tests.runner.world import Notes
+from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
 
 @pytest.fixture
@@ -50,40 +45,10 @@ def test_a_person_reads_which_variant_is_better(bills: Bills) -> None:
     assert len(bills.made.chats) == 2 * N_BILLS
 
 
-def test_programs_get_one_object_and_a_page(bills: Bills) -> None:
-    done = compare(
-        "pipeline.yaml", "--model", "clerk=small,big", "--sample", "5", "--json",
-        "--report", "compare.html",
-    )  # fmt: skip
-    comparison = json.loads(done.stdout)
-    assert [variant["name"] for variant in comparison["variants"]] == ["clerk=small", "clerk=big"]
-    assert (comparison["items"], comparison["unsampled"]) == (5, N_BILLS - 5)
-    page = (bills.folder / "compare.html").read_text("utf-8")
-    assert "Paired tests" in page
-    shown = page.partition("<summary>what was asked</summary><pre>")[2].partition("</pre>")[0]
-    assert shown.startswith("Read this. Bill R-"), "an item that differs has its document"
-
-
 def test_a_faulty_variant_is_status_1_and_a_used_up_budget_5(bills: Bills) -> None:
     faulty = compare(".", "--prompt", "bill=prompts/none.md,prompts/b.md")
     assert (faulty.exit_code, "prompts/none.md: there is no file" in faulty.stdout) == (1, True)
     assert compare(".", "--budget", "500ms").exit_code == 5
-
-
-def test_ctrl_c_says_that_the_same_command_continues_and_so_it_does(bills: Bills) -> None:
-    numbers = iter(range(N_BILLS))
-
-    def answer(request: ChatRequest) -> str:
-        if next(numbers, None) == 5:
-            signal.raise_signal(signal.SIGINT)
-        return clerk(request)
-
-    bills.made = FakePool(answer=answer)
-    stopped = compare(".", "--model", "clerk=small,big")
-    assert stopped.exit_code == 130
-    assert stopped.stderr.endswith("Interrupted; the same command continues.\n")
-    assert compare(".", "--model", "clerk=small,big").exit_code == 0
-    assert len(bills.made.chats) == 2 * N_BILLS
 
 
 @pytest.mark.parametrize(
@@ -115,22 +80,6 @@ def test_a_wrong_option_is_a_sentence_and_status_2(
     done = compare(".", *arguments)
     assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
     assert bills.made.chats == []
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
-@pytest.mark.parametrize("option", ["--gold", "--against", "gold.from"])
-def test_a_fifo_in_place_of_a_result_or_of_gold_is_refused_at_once(
-    bills: Bills, option: str
-) -> None:
-    name = "fifo.csv" if option != "--against" else "fifo.json"
-    os.mkfifo(bills.folder / name)
-    if option == "gold.from":
-        bills.edit("from: gold.csv", f"from: {name}")
-        done = compare(".", "--model", "clerk=small,big")
-    else:
-        done = compare(".", "--model", "clerk=small,big", option, name)
-    assert done.exit_code == 2
-    assert f"{name}: cannot be read: it is a device or a pipe." in done.output
 
 
 @pytest.mark.parametrize("target", ["gold.csv", "prompts/b.md", "earlier.json", "inbox/00.txt"])
@@ -240,44 +189,6 @@ def test_what_the_file_names_under_compare_is_compared_and_options_win(bills: Bi
     assert bills.run(pool=FakePool(answer=clerk)).status == "completed", "a run heeds none of it"
 
 
-def test_examples_are_proposed_once_people_have_decided_on_some_answers(bills: Bills) -> None:
-    bills.edit("when: evidence.missing", "when: true")
-    bills.run(pool=FakePool(answer=clerk))
-    with Ledger(bills.folder / ".paddock") as ledger:
-        reviews = LedgerReviews(ledger)
-        first, *others = reviews.waiting(is_whole=True)[:5]
-        for review in others:
-            reviews.decide(
-                review.id, review.question, "edit", right_answer(int(review.key[:2])), by="ann"
-            )
-        assert "as examples" not in compare(".").stdout
-        right = right_answer(int(first.key[:2]))
-        reviews.decide(first.id, first.question, "edit", right, by="ann")
-    option = "bill.examples.k=0,4"
-    advice = f"5 decisions could stand in its prompt as examples: compare with `--set {option}`."
-    assert advice in compare(".").stdout
-    tried = compare(".", "--set", option)
-    assert "B   bill.examples.k=4" in tried.stdout
-    assert "as examples" not in tried.stdout
-
-
-def test_a_fault_under_compare_is_a_note_of_a_run_which_goes_on(bills: Bills) -> None:
-    bills.write(
-        "pipeline.yaml", f"{bills.text}compare: {{step: bil, set: {{each.on_error: [stop]}}}}\n"
-    )
-    block = "'each' is a block, and only steps can be varied."
-    refused = {fault.message for fault in validate(bills.folder / "pipeline.yaml").faults}
-    assert refused == {"there is no step 'bil' that answers.", block}
-    done = compare(".")
-    assert (done.exit_code, block in done.output) == (2, True)
-    notes = Notes()
-    assert len(bills.plan().advice) == 2
-    assert bills.run(pool=FakePool(answer=clerk), observer=notes).status == "completed"
-    found = [note for note in notes.texts if "compare" in note]
-    assert all(note.startswith("`paddock compare` would refuse this file: ") for note in found)
-    assert [block in note for note in found] == [False, True]
-
-
 @pytest.mark.parametrize(
     ("compared", "place", "message"),
     [
@@ -319,26 +230,3 @@ def test_a_fault_of_a_varied_file_is_told_at_its_place_in_that_file(
     assert fault.mark is not None and Path(fault.mark.file).name == "broken.yaml"
     assert (fault.mark.line, fault.mark.column) == (2, column + 17)
     assert fault.message == "with 'sub.file=broken.yaml': there is no step called 'nothing'."
-
-
-def test_values_that_fit_each_other_alone_are_no_fault(bills: Bills) -> None:
-    bills.edit("# the clerk\n", "# the clerk\n  boss: huge\n")
-    bills.edit("evidence: steps.text", "confidence: true")
-    bills.edit("        review: {when: evidence.missing}\n", "")
-    varied = "{bill.escalate.to: boss, bill.escalate.when: [true, confidence.min < 0.5]}"
-    bills.write("pipeline.yaml", f"{bills.text}compare: {{set: {varied}}}\n")
-    assert validate(bills.file).faults == ()
-
-
-def test_the_file_may_name_an_earlier_result_and_an_allowed_loss_beside_it(
-    bills: Bills, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = compare(".", "--model", "clerk=big", "--json")
-    bills.write("main.json", before.stdout)
-    bills.write("pipeline.yaml", bills.text + "compare: {against: main.json, allow_loss: 0.3}\n")
-    monkeypatch.chdir(tmp_path)
-    assert compare("bills").exit_code == 0
-    assert compare("bills", "--allow-loss", "0.1").exit_code == 4
-    missing = compare("bills", "--against", "main.json")
-    assert missing.exit_code == 2
-    assert "main.json: cannot be read: No such file" in missing.output

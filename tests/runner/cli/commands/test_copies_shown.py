@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile.profile import ProfileStore
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.fallbacks import Fallback, FallbackStore, rebuild_command
 from paddock.runner.cli import doctor, model_tables
 from paddock.runner.cli.commands.model_commands import copy_notes
 from paddock.runner.cli.doctor import Finding
 from paddock.runner.settings import read_settings
-from tests.engine.backends.test_speed_estimates import profile
 from tests.engine.tuning.test_tuned_copies import copy_in
 from tests.runner.cli.commands.shell import invoke
 
@@ -62,18 +60,6 @@ def test_clean_removes_copies_of_models_that_are_gone(home: Path, finder: ModelF
     assert not Path(gone.path).exists()
 
 
-def test_clean_removes_images_that_were_long_not_looked_at(home: Path) -> None:
-    file = home / "cache" / "images" / "projector" / "image"
-    file.parent.mkdir(parents=True)
-    file.write_bytes(bytes(2000))
-    result = invoke("clean", str(home), "--dry-run", "--older-than", "0s")
-    assert "Would remove 1 image as a projector computed them, 2 kB.\n" in result.stderr
-    assert json.loads(invoke("clean", str(home), "--json").stdout)["images"] == 0
-    assert file.exists()
-    invoke("clean", str(home), "--older-than", "0s")
-    assert not file.exists()
-
-
 @pytest.mark.parametrize(
     ("has_amx", "gain"),
     [
@@ -97,12 +83,3 @@ def test_what_a_model_goes_without_is_said_and_how_to_try_it_again(
             f"To try models without a fallback again, remove {book.file}",
         )
     ]
-
-
-def test_what_greedy_answers_keep_is_said_of_a_measured_model(home: Path) -> None:
-    pool = read_settings(home).pool
-    ProfileStore(pool.cache_dir).keep(profile(pool))
-    (found,) = doctor.speed_findings(read_settings(home))
-    assert found.text.startswith("smollm2:135m: greedy answers are not always the same")
-    shown = json.loads(invoke("show", "smollm2:135m", "--json").stdout)
-    assert shown["drafts_keep_answers"] is True

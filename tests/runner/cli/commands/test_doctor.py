@@ -1,4 +1,3 @@
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +8,11 @@ from paddock.engine.system.hardware import Gpu
 from paddock.engine.workers import fallbacks
 from paddock.runner.cli import doctor
 from paddock.runner.cli.doctor import Finding, NativeBuild
-from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.settings import read_settings
 from tests.fakes.http_server import by_path, serving
 
 H200 = Gpu("cuda", "NVIDIA H200", 143771 * 1024**2, "9.0")
 CPU_BUILD = NativeBuild(supports_gpu=False, features=("AVX2",))
-GPU_BUILD = NativeBuild(supports_gpu=True, features=("AVX2",))
 
 
 def test_this_machine_is_examined(tmp_path: Path) -> None:
@@ -77,19 +74,6 @@ def test_a_build_for_the_device_that_does_not_find_it_is_told_apart_with_its_rea
     assert [finding.level for finding in hidden] == ["ok", "ok", "warning"]
 
 
-def ours(folder: Path) -> dict[str, str]:
-    """Name a folder with the variable that points to libraries."""
-    return {"LLAMA_CPP_LIB_PATH": str(folder)}
-
-
-def test_a_graphics_library_that_cannot_be_loaded_is_told() -> None:
-    why = "vulkan: libvulkan.so.1: cannot open shared object file"
-    native = NativeBuild(supports_gpu=False, features=(), backends=("vulkan",), unusable=(why,))
-    found = list(doctor.gpu_findings([], native, {}))
-    assert [finding.level for finding in found] == ["ok", "warning", "ok"]
-    assert why in found[1].text
-
-
 def test_with_our_libraries_a_device_needs_no_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,24 +82,6 @@ def test_with_our_libraries_a_device_needs_no_compiler(
     found = list(doctor.gpu_findings([H200], CPU_BUILD, {}))
     assert "paddock-llama was built for the processor only" in found[1].text
     assert found[1].remedy == "pip install 'paddock-llama[cuda]==0.3.36'"
-
-
-def test_our_libraries_for_other_bindings_are_a_warning(tmp_path: Path) -> None:
-    why = "paddock-llama 0.3.35 is for llama-cpp-python 0.3.35, but 0.3.36 is there"
-    build = LlamaBuild("llama-cpp-python", tmp_path, "0.3.36", mismatch=why)
-    (found,) = doctor.bundle_findings(build)
-    assert found == Finding(
-        "llama.cpp", "warning", f"{why}: it is not used", "pip install paddock-llama==0.3.36"
-    )
-
-
-def test_bindings_without_libraries_are_told_what_brings_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build = LlamaBuild("llama-cpp-python", tmp_path, "0.3.36+nolibs")
-    monkeypatch.setattr(doctor, "find_build", lambda environ: build)
-    (found,) = doctor.gpu_findings([], "Shared library with base name 'llama' not found", {})
-    assert (found.level, found.remedy) == ("fault", "pip install paddock-llama==0.3.36")
 
 
 def test_a_build_for_cuda_is_never_replaced_by_one_without(
@@ -131,42 +97,10 @@ def test_a_build_for_cuda_is_never_replaced_by_one_without(
     assert "-DGGML_CUDA=on" in found.remedy
 
 
-def test_a_setting_that_hides_the_device_is_told() -> None:
-    found = list(doctor.gpu_findings([H200], GPU_BUILD, {"CUDA_VISIBLE_DEVICES": ""}))
-    assert found[-1] == Finding(
-        "graphics",
-        "warning",
-        'CUDA_VISIBLE_DEVICES="" hides every CUDA device, so models run on the processor',
-        "unset CUDA_VISIBLE_DEVICES",
-    )
-
-
 def test_a_llama_that_does_not_start_is_a_fault() -> None:
     found = list(doctor.gpu_findings([], "libcuda.so.1: cannot open shared object file", {}))
     assert doctor.findings_exit_status(found) == 1
     assert found[0].text.endswith("cannot be used: libcuda.so.1: cannot open shared object file")
-
-
-def test_missing_default_models_are_told_with_the_way_to_get_them(tmp_path: Path) -> None:
-    environ = {"PADDOCK_HOME": str(tmp_path), "PADDOCK_CHAT_MODEL": "qwen3:4b"}
-    found = doctor.model_findings(read_settings(environ=environ, home=tmp_path))
-    warnings = [finding for finding in found if finding.level == "warning"]
-    assert warnings == [
-        Finding(
-            "models",
-            "warning",
-            "the default to chat, 'qwen3:4b', is missing",
-            "Set PADDOCK_CHAT_MODEL to a model that `paddock list` shows.",
-        )
-    ]
-
-
-def test_a_state_folder_that_cannot_be_one_is_a_fault(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    environ = {"PADDOCK_HOME": str(tmp_path / "file" / "state")}
-    found = list(doctor.disk_findings(read_settings(environ=environ, home=tmp_path)))
-    assert [finding.level for finding in found] == ["warning", "fault"]
-    assert found[1].text.endswith("but the folder is not writable")
 
 
 @pytest.fixture
@@ -180,34 +114,6 @@ def server() -> Iterator[str]:
 def test_a_prefect_server_that_answers_is_found_and_no_password_shown(server: str) -> None:
     found = list(doctor.prefect_findings({"PREFECT_API_URL": f"http://me:secret@{server}/api"}))
     assert found == [Finding("prefect", "ok", f"http://{server}/api answers")]
-
-
-def test_servers_in_place_of_the_pool_are_asked(server: str, tmp_path: Path) -> None:
-    environ = {"PADDOCK_POOL": f"http://{server}/v1, http://127.0.0.1:1"}
-    found = list(doctor.pool_findings(read_settings(environ=environ, home=tmp_path)))
-    assert found[0] == Finding("pool", "ok", f"http://{server} answers")
-    assert (found[1].level, found[1].remedy) == (
-        "warning",
-        "Start it there, or correct PADDOCK_POOL.",
-    )
-    assert found[1].text.startswith("http://127.0.0.1:1 does not answer: ")
-
-
-def test_a_prefect_server_that_does_not_answer_is_a_warning() -> None:
-    found = list(doctor.prefect_findings({"PREFECT_API_URL": "http://127.0.0.1:1/api"}))
-    assert found[0].level == "warning"
-    assert found[0].text.startswith("http://127.0.0.1:1/api does not answer: ")
-    assert found[0].remedy == (
-        "Start it (`prefect server start`), correct PREFECT_API_URL, or run with --local."
-    )
-
-
-def test_who_holds_the_port_is_told(server: str) -> None:
-    port = int(server.partition(":")[2])
-    finding = next(doctor.port_findings(ServiceAddress(port=port)))
-    assert finding.text.startswith(f"{server}: taken by another program (")
-    assert finding.text.endswith(f", process {os.getpid()})")
-    assert finding.remedy == f"paddock serve --port {port + 1}, or stop the other program."
 
 
 def test_warnings_stand_out_with_what_to_do_below() -> None:

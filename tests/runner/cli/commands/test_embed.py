@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli.commands.embed import gather_texts
-from paddock.runner.cli.exit_status import CommandError
-from tests.live import CHAT, VECTORS, Live
+from tests.live import VECTORS, Live
 from tests.runner.cli.commands.shell import paddock_here as paddock
 
 
@@ -36,22 +34,8 @@ def test_a_text_that_is_too_long_is_cut_only_if_that_is_asked_for(environ: dict[
     assert paddock("embed", VECTORS, "--truncate", environ=environ, given=long).status == 0
 
 
-def test_a_chat_model_makes_no_vectors(environ: dict[str, str]) -> None:
-    refused = paddock("embed", CHAT, "a cat", environ=environ)
-    assert (refused.status, refused.out) == (1, "")
-    assert "embed" in refused.err
-
-
 def test_without_a_service_the_command_does_it_itself(tmp_path: Path) -> None:
     environ = {"PADDOCK_HOME": str(tmp_path), "PADDOCK_NUM_THREAD": "1"}
     ended = paddock("embed", VECTORS, "a cat", environ=environ)
     assert ended.status == 0, ended.err
     assert len(json.loads(ended.out)) == 384
-
-
-def test_no_text_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    empty = tmp_path / "lines.txt"
-    empty.write_text("\n \n.")
-    assert gather_texts([], [str(empty)], is_by_lines=True) == ["."]
-    with pytest.raises(CommandError, match=r"There is no file 'gone\.txt'"):
-        gather_texts([], ["gone.txt"], is_by_lines=False)

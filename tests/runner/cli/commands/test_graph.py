@@ -35,19 +35,6 @@ def test_a_pipeline_is_printed_or_written_as_mermaid_text(folder: Path) -> None:
         assert (folder / name).read_text("utf-8") == printed
 
 
-def test_a_pipeline_that_cannot_be_drawn_says_why(folder: Path) -> None:
-    (folder / "pipeline.yaml").write_text(COPIES.replace("steps.docs.files", "steps.dogs.files"))
-    result = invoke("graph", ".", "-o", "p.mmd")
-    assert (result.exit_code, (folder / "p.mmd").exists()) == (2, False)
-    assert "'dogs'" in result.stderr
-    (folder / "pipeline.yaml").write_text(COPIES.replace("root: ./inbox", "roots: inbox"))
-    result = invoke("graph", ".", "-o", "p.mmd")
-    assert result.exit_code == 0
-    assert result.stderr.startswith(
-        "It cannot run as it is: `paddock validate .` says why (2 faults).\n"
-    )
-
-
 def test_the_last_run_is_in_the_graph_and_has_a_page(folder: Path) -> None:
     result = invoke("run", ".", "--local", "--report", "reports/run.html")
     assert result.exit_code == 0
@@ -90,13 +77,3 @@ def test_what_a_step_runs_is_drawn_in_it(folder: Path) -> None:
     assert "<b>text</b><br/>files.read<br/>done" in after
     assert invoke("run", "outer.yaml", "--local").exit_code == 0
     assert "<b>text</b><br/>files.read<br/>nothing to do" in invoke("graph", "outer.yaml").stdout
-
-
-def test_pipelines_that_run_one_another_without_end_are_drawn_once(folder: Path) -> None:
-    (folder / "pipeline.yaml").write_text(OUTER)
-    (folder / "other.yaml").write_text(OTHER)
-    result = invoke("graph", ".")
-    assert result.exit_code == 0
-    assert result.stderr.startswith("It cannot run as it is:")
-    assert result.stdout.count("subgraph n_more[") == 1
-    assert 'n_copy["<b>copy</b><br/>pipeline pipeline.yaml"]' in result.stdout

@@ -115,28 +115,6 @@ def test_the_log_of_a_run_shows_each_item_and_what_failed(world: World) -> None:
     assert [line[14:] for line in lines[3:]] == [bad]
 
 
-def test_without_its_journal_a_run_is_told_of_by_the_ledger(world: World) -> None:
-    report = world.run()
-    (world.folder / f".paddock/runs/{report.run}.jsonl").unlink()
-    text = invoke("logs", report.run, "--failed").stdout
-    assert text.splitlines()[-1] == (
-        "each: bad.pdf quarantined: step 'text': 'bad.pdf' is damaged or not a PDF."
-    )
-    assert "each: 0.txt done" in invoke("logs", report.run).stdout
-
-
-def test_a_run_that_is_not_there_names_the_one_that_may_be_meant(world: World) -> None:
-    run = world.run().run
-    result = invoke("logs", f"{run}x")
-    assert (result.exit_code, result.stderr) == (
-        2,
-        f"There is no run '{run}x' here.\n  Did you mean '{run}'?\n",
-    )
-    assert invoke("logs", "zzz").stderr == (
-        "There is no run 'zzz' here.\n  `paddock runs` lists all runs.\n"
-    )
-
-
 def test_a_log_is_followed_until_its_run_is_over(world: World) -> None:
     noted(world, "live-lark", host=HOST, pid=os.getpid())
     file = world.write(".paddock/runs/live-lark.jsonl", "")
@@ -179,26 +157,3 @@ def test_clean_says_what_would_go_and_removes_it(world: World) -> None:
     assert would.startswith("Would remove 3 replies, 2 logs from 1 ledger (")
     assert invoke("clean", "--older-than", "0s").stdout == would.replace("Would remove", "Removed")
     assert world.run().counts == {"fresh": 3, "quarantined": 1}
-
-
-def test_runs_that_are_not_shown_are_counted(world: World) -> None:
-    for name in ("one", "two", "three"):
-        noted(world, name)
-    assert invoke("runs").stderr == ""
-    assert invoke("runs", "-n", "2").stderr == "2 of 3 runs; `--limit 3` shows all.\n"
-
-
-def test_no_run_yet_is_no_fault(world: World) -> None:
-    for place in (".", str(world.file)):
-        done = invoke("runs", place)
-        assert (done.exit_code, done.stderr) == (0, "No run yet.\n")
-    assert runs() == []
-    world.run()
-    (world.folder / "inbox/bad.pdf").unlink()
-
-
-def test_a_log_for_machines_is_one_object(world: World) -> None:
-    report = world.run()
-    log = json.loads(invoke("logs", report.run, "--json", "--failed").stdout)
-    assert log["run"]["run"] == report.run
-    assert [line["key"] for line in log["lines"]] == ["bad.pdf"]

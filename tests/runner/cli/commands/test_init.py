@@ -78,15 +78,6 @@ def test_a_folder_with_something_in_it_is_left_alone(examples: Path, tmp_path: P
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
-def test_an_unknown_template_is_told_with_the_known_ones(examples: Path, tmp_path: Path) -> None:
-    with pytest.raises(CommandError) as caught:
-        copy_template("digset", tmp_path / "new", SCHEMA, examples=examples)
-    assert str(caught.value) == (
-        "There is no template 'digset'.\n  Known: 'digest', 'minimal', 'package'. "
-        "Did you mean 'digest'?"
-    )
-
-
 def test_what_every_template_makes_is_valid_and_complete(tmp_path: Path) -> None:
     for template in list_templates():
         folder = tmp_path / template.name
@@ -126,18 +117,6 @@ def test_every_draft_is_valid_and_finds_its_sample(
     assert {item.state for item in plan(written[0]).items if item.step == "each"} == {"new"}
 
 
-def test_a_folder_that_is_no_template_is_the_place_of_a_draft(tmp_path: Path) -> None:
-    with terminal("init", "~/bills", environ={"HOME": str(tmp_path)}, cwd=tmp_path) as screen:
-        screen.wait_for("What do you have?")
-        screen.type("invoices\n")
-        screen.wait_for("What do you want?")
-        screen.type("fields\n")
-        screen.wait_for(f"Next: paddock run {tmp_path}/bills/pipeline.yaml")
-        assert screen.ended() == 0
-    made = paddock("init", "letters", cwd=tmp_path)  # no terminal: the first answers
-    assert "Made 'letters' with 3 files." in made.out
-
-
 def test_three_questions_become_a_pipeline(tmp_path: Path) -> None:
     with terminal("init", environ={}, cwd=tmp_path) as screen:
         screen.wait_for("What do you have?")
@@ -151,31 +130,6 @@ def test_three_questions_become_a_pipeline(tmp_path: Path) -> None:
         screen.wait_for("Next: paddock run mail-labels/pipeline.yaml")
         assert screen.ended() == 0
     assert (tmp_path / "mail-labels/inbox/piano.eml").exists()
-
-
-def test_a_draft_takes_the_documents_that_are_there(tmp_path: Path) -> None:
-    inbox = tmp_path / "bills/inbox"
-    inbox.mkdir(parents=True)
-    for name in ("a.pdf", "b.PDF", "c.xlsx", "scan.png", "song.mp3", "notes", ".hidden", "d.part"):
-        (inbox / name).write_text("x")
-    made = paddock("init", "bills", "--have", "invoices", "--want", "fields", cwd=tmp_path)
-    assert made.out.splitlines()[:2] == [
-        "It takes 4 of 6 files that are there: PDF, pdf, png, xlsx.",
-        "2 files are not taken: 1 without a suffix, 1 mp3. "
-        "Change `include` of `docs` to take others.",
-    ]
-    pipeline = tmp_path / "bills/pipeline.yaml"
-    assert 'include: ["**/*.{PDF,pdf,png,xlsx}"]' in pipeline.read_text()
-    found = plan(pipeline)
-    assert sum(item.step == "each" for item in found.items) == 4
-    assert found.not_taken == {"": 1, "mp3": 1}
-    again = paddock("init", "bills", "--have", "invoices", cwd=tmp_path)
-    assert "'bills' is not empty, so nothing was written." in again.err
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here/letter.msg").write_text("x")  # of Outlook
-    paddock("init", "here", "--have", "mail", cwd=tmp_path)
-    assert "default: .}" in (tmp_path / "here/pipeline.yaml").read_text()
-    assert plan(tmp_path / "here/pipeline.yaml").not_taken == {}
 
 
 def test_the_mail_of_an_office_is_an_answer_and_takes_the_documents_that_are_there(

@@ -1,7 +1,6 @@
 """Models here: listed, copied, removed, checked, pruned; by a service, and without one."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,16 +89,6 @@ def test_a_modelfile_that_cannot_be_used_is_told(
     assert json.loads(result.stdout) == {"ok": False, "error": result.stderr.rstrip("\n")}
 
 
-def test_a_file_is_brought_under_a_name_of_choice(root: Path) -> None:
-    brought = invoke("pull", "./tiny.gguf", "--as", "small:v1", "--json")
-    assert brought.exit_code == 0, brought.stderr
-    assert json.loads(brought.stdout) == {"ok": True, "model": "small:v1"}
-    assert brought.stderr.startswith("small:v1 from tiny.gguf\n")
-    assert "small:v1" in names()
-    for source, status in (("./gone.gguf", 1), ("../", 1)):
-        assert invoke("pull", source).exit_code == status
-
-
 def test_a_corrupt_blob_is_named(root: Path) -> None:
     fine = invoke("check")
     assert (fine.exit_code, fine.stdout) == (
@@ -116,12 +105,3 @@ def test_a_corrupt_blob_is_named(root: Path) -> None:
     assert str(blob) in found.stderr
     (fault,) = json.loads(found.stdout)["faults"]
     assert (fault["kind"], fault["models"]) == ("corrupt", ["tiny:latest"])
-
-
-def test_what_no_model_needs_goes_when_it_is_old(root: Path) -> None:
-    blob = root / "models/blobs" / f"sha256-{'0' * 64}"
-    blob.write_bytes(b"x")
-    assert invoke("prune").stdout == "Removed 0 blobs.\n"
-    os.utime(blob, (0, 0))
-    assert json.loads(invoke("prune", "--json").stdout)["removed"] == [f"sha256:{'0' * 64}"]
-    assert "tiny:latest" in names()

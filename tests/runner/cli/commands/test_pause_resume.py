@@ -1,15 +1,11 @@
 """`paddock pause` and `resume`: written into the queue's file, with and without a `paddock up`."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from paddock.runner.schedule.order_queue import OrderQueue
 from paddock.runner.workers.order import Order
-from tests.fakes.http_server import Answer, serving
 from tests.runner.cli.commands.shell import invoke, paddock
 
 TEXT = """\
@@ -31,21 +27,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "news.yaml").write_text(TEXT)
     return tmp_path
-
-
-@contextmanager
-def up_serves(
-    monkeypatch: pytest.MonkeyPatch, home: Path, *pipelines: tuple[str, Path]
-) -> Iterator[None]:
-    entries = [
-        {"name": name, "file": str(file), "triggers": [{"trigger": HOOK}]}
-        for name, file in pipelines
-    ]
-    file = str(home / "orders.sqlite")
-    status = {"pid": 1, "queue": [], "pipelines": entries, "queue_file": file}
-    with serving(lambda request: Answer(json.dumps(status).encode(), 200)) as server:
-        monkeypatch.setenv("PADDOCK_UP_HOST", server.host)
-        yield
 
 
 async def queue_of(folder: Path) -> OrderQueue:
@@ -120,29 +101,6 @@ def test_a_pause_of_a_file_or_a_trigger_that_is_gone_can_be_taken_back(folder: P
     assert invoke("resume", "news.yaml").exit_code == 2
 
 
-def test_a_pipeline_of_up_has_a_name_also_while_its_file_is_faulty(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = folder / "other" / "p.yaml"
-    home = folder / "home"
-    with up_serves(
-        monkeypatch, home, ("daily", folder / "news.yaml"), ("two", other), ("two", folder)
-    ):
-        (folder / "news.yaml").write_text("steps: [")
-        assert invoke("pause", "daily").stdout == (
-            "daily is paused: 0 orders waiting, and what comes waits, too.\n"
-        )
-        assert invoke("resume", "news").stdout == "news is resumed: 0 orders waiting.\n"
-        several, unknown = invoke("pause", "two"), invoke("pause", "dayly")
-    assert several.exit_code == 2 and f"Name one: {other}, {folder}." in several.output
-    assert "There is no file 'dayly'." in unknown.output
-    assert "`paddock up` serves 'daily', 'two'." in unknown.output
-    (folder / "news.yaml").write_text(TEXT)
-    with up_serves(monkeypatch, folder / "another home", ("daily", folder / "news.yaml")):
-        assert "There is no file 'daily'." in invoke("pause", "daily").output
-        assert "No `paddock up` at http://127.0.0.1:" in invoke("pause", "news.yaml").output
-
-
 @pytest.mark.parametrize(
     ("text", "words", "why"),
     [
@@ -165,11 +123,3 @@ def test_what_cannot_be_paused_is_said_and_nothing_is(
     shown = invoke(command, *words)
     assert shown.exit_code != 0
     assert why in shown.output
-
-
-def test_a_queue_that_is_damaged_is_named(folder: Path) -> None:
-    file = folder / "home" / "orders.sqlite"
-    file.parent.mkdir()
-    file.write_text("no database" * 100)
-    shown = invoke("pause", "news.yaml")
-    assert shown.exit_code == 2 and f"{file}: file is not a database." in shown.output

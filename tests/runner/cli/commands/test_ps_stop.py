@@ -1,10 +1,8 @@
 from datetime import UTC, datetime
 
 import pytest
-from typer.testing import CliRunner
 
 from paddock.runner.cli import loaded_models
-from paddock.runner.cli.application import application
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -30,12 +28,6 @@ def test_what_is_in_memory_reads_as_with_ollama() -> None:
     )
 
 
-def test_what_a_model_goes_without_stands_below_the_table() -> None:
-    note = "runs without extra buffer types, because …"
-    table = loaded_models.loaded_table([{"name": "x", "fallback": note}, {"name": "y"}], NOW)
-    assert table.splitlines()[3:] == ["", f"x {note}"]
-
-
 @pytest.mark.parametrize(
     ("expires_at", "words"),
     [
@@ -49,13 +41,3 @@ def test_what_a_model_goes_without_stands_below_the_table() -> None:
 )
 def test_when_a_model_goes_is_told(expires_at: str, words: str) -> None:
     assert loaded_models.until_text(expires_at, NOW) == words
-
-
-@pytest.mark.parametrize("arguments", [("ps",), ("stop", "x")])
-def test_without_a_service_it_is_told_how_to_start_one(arguments: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(application(arguments[0]), list(arguments))
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == (
-        "No model is in memory: no Paddock service runs.\n"
-        "  The next `paddock run` starts one; `paddock serve` starts one for other programs.\n"
-    )

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.memory.device_memory import Device
 from paddock.engine.models.well_known import WELL_KNOWN, Machine, MachineSpeed
 from paddock.engine.settings import PoolSettings
 from paddock.runner.cli.commands import pull_push_create
 from tests.fakes.far_side import far_side, gguf
-from tests.fakes.gguf import LLAMA, write_gguf
 from tests.runner.cli.commands.shell import invoke
 
 
@@ -31,31 +29,6 @@ def test_a_layer_larger_than_the_machine_is_told_while_it_comes(
         "WARNING: the model has 40.0 GB, and this machine's memory has 8.0 GB: it will not fit. "
         "Ctrl-C stops.\n"
     )
-
-
-def test_a_context_that_does_not_fit_what_is_free_is_told_when_it_is_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    values = {**LLAMA, "llama.attention.head_count": 4, "llama.block_count": 8}
-    file = write_gguf(tmp_path / "tiny.gguf", values)
-    settings = PoolSettings(models_dir=tmp_path / "models", cache_dir=tmp_path)
-    assert pull_push_create.fit_warning(str(file), settings) is None
-    small = Device(n_threads=1, free_bytes=1_000_000, is_gpu=False)
-    monkeypatch.setattr(
-        "paddock.runner.cli.commands.pull_push_create.confirmed_device", lambda: small
-    )
-    words = pull_push_create.fit_warning(str(file), settings)
-    assert words is not None
-    assert words.endswith(" with its context, and 1 MB are free now.")
-
-
-def test_what_cannot_be_looked_at_is_no_fault(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pull_push_create.FitWarning(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path)).on_pulled(
-        "nobody"
-    )
-    assert capsys.readouterr().err == ""
 
 
 def test_models_lists_what_fits_and_pull_alone_takes_the_proposed(
@@ -98,15 +71,3 @@ def test_pull_alone_brings_the_proposed_model_from_a_registry(
         assert pulled.exit_code == 0, pulled.stderr
     listed = invoke("list")
     assert f"{far.host}/team/mini:v1" in listed.stdout
-
-
-def test_pull_alone_says_when_no_well_known_model_fits(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        pull_push_create, "_this_machine", lambda: Machine(10**9, is_gpu=False, speed=None)
-    )
-    refused = invoke("pull")
-    assert refused.exit_code == 2
-    assert "No well-known model fits this machine." in refused.stderr

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,24 +135,6 @@ def test_a_pipeline_is_named_where_its_folder_has_several(folder: Path) -> None:
     assert [row["item"] for row in shown["waiting"]] == ["a.txt"]
 
 
-def test_one_of_several_folders_with_reviews_must_be_named(folder: Path) -> None:
-    for name in ("north", "south"):
-        (folder / name).mkdir()
-        ask(folder / name)
-    shown = paddock("review", "--list")
-    assert shown.exit_code == 2
-    assert shown.stderr == (
-        "2 folders have reviews: 'north', 'south'.\n  Name one of them: `paddock review north`.\n"
-    )
-    assert "inbox/a.txt" in paddock("review", "south", "--list").stdout
-
-
-def test_two_ways_at_once_are_refused(folder: Path) -> None:
-    shown = paddock("review", "--list", "--accept-all")
-    assert "Use one of `--list`, `--accept-all`, `--undo`, " in shown.stderr
-    assert "`--skip-bad` belongs to `--import`." in paddock("review", "--skip-bad").stderr
-
-
 # --- CSV
 
 
@@ -268,40 +248,6 @@ def test_a_spreadsheet_in_another_encoding_and_with_semicolons_is_read(folder: P
     assert decided(folder)["a.txt"].value["number"] == "Müller & Söhne"
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ("a,b\n1,2\n", "standard input has no column 'id', 'question', 'field', 'decision', "
-         "'new value', 'reason'. Import a file that `paddock review --export` wrote."),
-        ("", "standard input is empty: it has no row."),
-        (b"PK\x03\x04\x00\x00\x00", "standard input is not text: "),
-    ],
-)  # fmt: skip
-def test_a_file_that_is_no_table_of_reviews_is_a_sentence(
-    folder: Path, given: str | bytes, words: str
-) -> None:
-    ask(folder)
-    done = paddock("review", "--import", "-", given=given)
-    assert done.exit_code == 2
-    assert done.stderr.startswith(words)
-
-
-def test_contradictions_in_a_csv_are_faults(folder: Path) -> None:
-    ask(folder)
-    rows = exported()
-    rows[0] |= {"decision": "accept", "new value": "B"}
-    rows[1] |= {"decision": "edit"}
-    done = paddock("review", "--import", "-", given=sheet(rows))
-    assert done.stderr == (
-        "-: line 2: has a new value, but says 'accept'. Write edit, or remove the value.\n"
-        "-: line 3: 'edit' has no new value. Write it, or (empty) for an empty one.\n"
-    )
-    rows[0] |= {"decision": "reject", "new value": "", "reason": "bad"}
-    rows[1] |= {"decision": "", "new value": "84"}
-    done = paddock("review", "--import", "-", given=sheet(rows))
-    assert done.stderr == "-: line 3: says 'edit', but line 2 says 'reject'. Keep one of them.\n"
-
-
 def test_who_may_not_decide_is_refused_in_a_csv(folder: Path) -> None:
     ask(folder, by=["bob"])
     rows = exported()
@@ -339,16 +285,6 @@ def test_decisions_are_gold_data_with_the_models_answer(folder: Path) -> None:
 # --- many in one decision
 
 
-@pytest.mark.parametrize("option", ["--list", "--accept-all"])
-def test_where_nothing_is_so_sure_it_is_not_said_that_nothing_waits(
-    folder: Path, option: str
-) -> None:
-    ask(folder, "unsure.txt", least=0.62)
-    assert paddock("review", option, "--least", "0.95").stderr == (
-        "Nothing waits that `--least` or `--filter` chooses; `--list` shows all.\n"
-    )
-
-
 def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None:
     sure = [ask(folder, f"sure-{n}.txt", least=0.97) for n in range(3)]
     ask(folder, "unsure.txt", least=0.62)
@@ -384,23 +320,6 @@ def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None
 def test_control_characters_of_a_document_do_not_reach_the_terminal(folder: Path) -> None:
     ask(folder, document="inbox/\x1b[2Jgone.txt")
     assert "\x1b" not in paddock("review", "--list").stdout
-
-
-def test_starting_imports_no_engine_no_page_and_no_tests(folder: Path) -> None:
-    ask(folder)
-    code = (
-        "import sys, json; from paddock.runner.cli.application import main\n"
-        "sys.argv = ['paddock', 'review', '--list']\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "slow = ('prefect', 'starlette', 'jsonschema', 'llama_cpp', 'numpy', "
-        "'paddock.engine.request', 'paddock.runner.testing')\n"
-        "print(json.dumps([name for name in slow if name in sys.modules]))"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
-    )
-    assert json.loads(shown.stdout.splitlines()[-1]) == []
 
 
 # --- the page

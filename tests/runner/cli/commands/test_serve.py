@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.processes import free_port
 from tests.runner.cli.commands.shell import PADDOCK, paddock, paddock_here
 
 
@@ -143,10 +142,3 @@ def test_what_cannot_be_served_is_told(
     refused = paddock_here("serve", *arguments, environ={"PADDOCK_HOME": str(tmp_path)})
     assert refused.status == status
     assert refused.err.startswith(words)
-
-
-def test_keys_that_cannot_be_read_keep_it_from_serving(tmp_path: Path) -> None:
-    command = ("serve", "--port", str(free_port()), "--api-keys", str(tmp_path / "gone"))
-    refused = paddock_here(*command, environ={"PADDOCK_HOST": "", "PADDOCK_HOME": str(tmp_path)})
-    assert refused.status == 1
-    assert refused.err.startswith(f"{tmp_path / 'gone'}: the keys cannot be read: ")

@@ -1,8 +1,6 @@
 """`paddock setup`: the units that it prints, and how they are installed; as systemd reads them."""
 
 import os
-import plistlib
-import re
 import shutil
 import subprocess
 import sys
@@ -10,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli.commands.setup import UNIT_NAME, UpUnit
-from paddock.runner.cli.exit_status import CommandError
+from paddock.runner.cli.commands.setup import UNIT_NAME
 from tests.runner.cli.commands.shell import Ended, paddock_here
 
 COMMAND = f"{sys.executable} -P -m paddock.runner up"
@@ -140,31 +137,6 @@ def test_the_system_s_unit_is_installed_as_root_and_its_user_must_be_there(home:
     )
 
 
-def test_launchd_s_agent_on_macos(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    ended = setup(home, "pipelines", PADDOCK_HOME="~/state", PADDOCK_ALLOW="run")
-    log, agents = home / "Library/Logs/paddock-up.log", home / "Library/LaunchAgents"
-    assert plistlib.loads(ended.out.encode()) == {
-        "Label": "paddock-up",
-        "ProgramArguments": [*COMMAND.split(), f"{home}/pipelines"],
-        "WorkingDirectory": f"{home}/pipelines",
-        "EnvironmentVariables": {"PADDOCK_HOME": f"{home}/state", "PADDOCK_ALLOW": "run"},
-        "RunAtLoad": True,
-        "KeepAlive": {"SuccessfulExit": False},
-        "ExitTimeOut": 60,
-        "SoftResourceLimits": {"NumberOfFiles": 65536},
-        "StandardOutPath": str(log),
-        "StandardErrorPath": str(log),
-    }
-    assert (ended.status, ended.err) == (
-        0,
-        f"Install it with:\n  mkdir -p {agents} && "
-        f"paddock setup {home}/pipelines > {agents}/paddock-up.plist\n"
-        f"  launchctl bootstrap gui/{os.getuid()} {agents}/paddock-up.plist\n"
-        f"Its log: {log}\n",
-    )
-
-
 @pytest.mark.parametrize(
     ("platform", "words", "message"),
     [
@@ -195,38 +167,6 @@ def test_what_no_unit_can_say_is_refused(
 # The unit of the guide
 
 
-def unit_text(folder: Path | str, program: str = "/opt/paddock/bin/paddock", **its: str) -> str:
-    user = its.get("user", "paddock")
-    return UpUnit((program, "up"), (Path(folder),), user, {}, 60.0).of_systemd()
-
-
-def test_the_system_s_unit_is_that_of_the_guide_for_other_folders() -> None:
-    guide = (Path(__file__).parents[4] / "examples/deploy" / UNIT_NAME).read_text("utf-8")
-    guide_lines = [line for line in guide.splitlines() if line and line[0] != "#"]
-    guide_lines.remove("Group=paddock")  # a user's own
-    written = [line for line in unit_text("/srv/pipelines").splitlines() if line]
-    written.remove("WorkingDirectory=/srv/pipelines")
-    hidden = ("ProtectHome=", "PrivateTmp=")  # by where this Python lies
-    assert [line for line in written if not line.startswith(hidden)] == [
-        line for line in guide_lines if not line.startswith(hidden)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("folder", "lines"),
-    [
-        ("/home/ann/pipelines", {"ProtectHome=read-only", "PrivateTmp=yes"}),
-        ("/var/tmp/pipelines", {"ProtectHome=yes", "PrivateTmp=no"}),
-    ],
-)
-def test_no_safeguard_hides_the_folder_that_is_served(
-    folder: str, lines: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("executable", "prefix", "base_prefix"):
-        monkeypatch.setattr(sys, name, "/opt/paddock")
-    assert lines < set(unit_text(folder).splitlines())
-
-
 # systemd itself
 
 
@@ -253,17 +193,3 @@ def test_systemd_finds_no_fault_in_a_unit_of_an_odd_folder(home: Path, name: str
     assert verified(unit) == (0, [])
     # read without unquoting
     assert f"WorkingDirectory={str(folder).replace('%', '%%')}" in printed.splitlines()
-
-
-@pytest.mark.parametrize("name", ODD, ids=range(len(ODD)))
-def test_systemd_reads_the_program_s_path_as_it_is_named(tmp_path: Path, name: str) -> None:
-    program = tmp_path / name / "missing"
-    file = tmp_path / UNIT_NAME
-    if re.search(r"[$'\"\\]", name):
-        with pytest.raises(CommandError, match="cannot be written"):
-            unit_text(tmp_path, str(program), user="")
-        return
-    file.write_text(unit_text(tmp_path, str(program), user=""))
-    status, lines = verified(file)
-    assert status != 0
-    assert any(f"Command {program} is not executable" in line for line in lines), lines

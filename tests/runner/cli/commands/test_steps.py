@@ -1,23 +1,16 @@
 """Steps, tools, check functions and readers, as a person and a machine see them."""
 
-import json
 import re
-from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import Any, ClassVar
 
-import pytest
 from pydantic import Field
-from typer.testing import CliRunner
 
 from paddock.engine.request import Role
 from paddock.runner.api import validate
 from paddock.runner.cli import step_catalogue
-from paddock.runner.cli.application import application
 from paddock.runner.cli.step_catalogue import StepDescription, step_description
 from paddock.steps import registry
 from paddock.steps.base import Output, Params
-from paddock.steps.plugins import STEP_GROUP
 
 
 class _Params(Params):
@@ -110,41 +103,3 @@ def test_every_example_of_a_step_is_valid(tmp_path: Any) -> None:
         file = tmp_path / "example.yaml"
         file.write_text(f"steps:\n{example}\n", encoding="utf-8")
         assert [fault.message for fault in validate(file).faults] == [], name
-
-
-def test_what_is_broken_is_told_with_its_package_and_hides_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    found = registry._effective_points()
-    bad = EntryPoint("bad", "nowhere.to:be_found", STEP_GROUP)
-    monkeypatch.setattr(
-        registry, "_effective_points", lambda: {"bad": (bad,), "chat": found["chat"]}
-    )
-    fault = "step 'bad' of package 'unknown' cannot be used: ModuleNotFoundError: No module named "
-    runner = CliRunner()
-    for arguments in (["steps"], ["schema"], ["schema", "--for", "llm"]):
-        result = runner.invoke(application(arguments[0]), arguments)
-        assert result.exit_code == 0 and "chat" in result.stdout
-        assert fault in result.stderr, arguments
-    listed = runner.invoke(application("steps"), ["steps", "--json"])
-    assert [line.startswith(fault) for line in json.loads(listed.stdout)["broken"]] == [True]
-    result = runner.invoke(application("steps"), ["steps", "bad"])
-    assert result.exit_code == 1 and result.stderr.startswith(fault)
-
-
-def test_a_function_of_a_file_is_told_as_a_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "mine.py").write_text('def clean(text: str):\n    """Clean it."""\n')
-    monkeypatch.chdir(tmp_path)
-    runner = CliRunner()
-    result = runner.invoke(application("steps"), ["steps", "./mine.py:clean"])
-    assert result.stdout == (
-        "./mine.py:clean  Clean it.\n\nwith\n  text  text, needed\n\n"
-        'example\n  - id: clean\n    uses: ./mine.py:clean\n    with: {text: "…"}\n'
-    )
-    result = runner.invoke(application("steps"), ["steps", "mine.py:claen"])
-    assert (result.exit_code, result.stderr) == (
-        2,
-        "there is no function 'claen' in 'mine.py'.\n  Known: 'clean'. Did you mean 'clean'?\n",
-    )

@@ -53,27 +53,6 @@ def test_a_folder_is_summarised_without_yaml_and_then_only_what_changes(folder: 
     assert "1 model call" in changed.stdout
 
 
-def test_what_is_saved_goes_on_where_the_command_was(folder: Path) -> None:
-    arguments = ("summarise", "in box", "-o", "in box/out", "--local", "--save", "in box/s.yaml")
-    first = paddock(*arguments)
-    assert first.exit_code == 0, first.output
-    assert "Saved as 'in box/s.yaml'. From now on: paddock run 'in box/s.yaml'\n" in first.stderr
-    assert (folder / "in box" / ".paddock" / "pipeline.schema.json").exists()
-    report = api.run(folder / "in box" / "s.yaml", options=RunOptions(local=True))
-    assert (report.status, report.calls) == ("completed", 0)
-    assert report.counts["fresh"] == 2, "the pipeline and its outputs are no documents"
-    assert paddock(*arguments).exit_code == 0, "the same again is no conflict"
-    (folder / "bytes").write_bytes(b"\xff\xfe")
-    refused = paddock(*arguments[:-1], "bytes")
-    assert refused.exit_code == 2 and "exists already with other content" in refused.stderr
-    refused = paddock(*arguments, "--words", "10")
-    assert (refused.exit_code, refused.stderr) == (
-        2,
-        f"'{folder}/in box/s.yaml' exists already with other content; nothing was done.\n"
-        "  Choose another name, or remove it first.\n",
-    )
-
-
 @pytest.mark.parametrize("file", ["s.yaml", "in box/s.yaml", "out/s.yaml", "elsewhere/s.yaml"])
 def test_a_saved_pipeline_owns_what_the_command_made(folder: Path, file: str) -> None:
     arguments = ("summarise", "in box", "-o", "out", "--words", "30", "--local")
@@ -108,22 +87,6 @@ def test_one_document_is_summarised_alone_or_printed(folder: Path) -> None:
     printed = paddock("summarise", "in box/a[1].txt", "--local")
     assert printed.exit_code == 0
     assert printed.stdout == f"{(folder / 'out/a[1].txt.md').read_text()}\n"
-
-
-def test_an_extract_is_the_documents_own_sentences(folder: Path) -> None:
-    sentences = ("The ferry leaves at nine from the old pier.", "On Sundays it does not go.")
-    (folder / "in box" / "a.txt").write_text(" ".join(sentences))
-    printed = paddock("summarise", "in box/a.txt", "--how", "extract", "--words", "9", "--local")
-    assert printed.exit_code == 0, printed.output
-    assert printed.stdout.strip() in sentences
-
-
-def test_a_folder_without_documents_is_told(folder: Path) -> None:
-    result = paddock("summarise", "in box", "-o", "out", "--local", "--include", "*.pdf")
-    assert result.exit_code == 0
-    folder_ = (folder / "in box").resolve()
-    (hint,) = (line for line in result.stderr.splitlines() if " there, and none " in line)
-    assert hint.startswith(f"docs: {folder_}: ") and "matches `include` ('*.pdf'): '" in hint
 
 
 @pytest.mark.parametrize(

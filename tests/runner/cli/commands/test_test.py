@@ -10,7 +10,6 @@ import yaml
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands import test as test_command
-from paddock.runner.cli.exit_status import CommandError
 from tests.runner.cli.commands.shell import paddock_here as paddock
 
 HOOKS = Path(__file__).resolve().parents[4] / ".pre-commit-hooks.yaml"
@@ -68,28 +67,6 @@ def test_variants_stand_side_by_side(file: Path, capsys: pytest.CaptureFixture[s
         command(["pipeline.yaml"], prompts=["one"])
 
 
-def test_one_test_alone_and_its_reports(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(["."], only=["says hello"], junit=Path("j.xml"), summary=Path("s.md")) == 0
-    assert 'tests="1" failures="0"' in Path("j.xml").read_text()
-    assert Path("s.md").read_text().startswith("## Paddock tests: 1 passed")
-
-    with pytest.raises(CommandError) as caught:
-        command(["."], only=["says helo"])
-    assert str(caught.value) == (
-        "There is no test 'says helo'.\n  There are: 'says hello', 'says goodbye'."
-    )
-
-
-def test_where_reports_go_is_looked_at_before_anything_runs(
-    file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    wrong: list[dict[str, Any]] = [{"junit": Path()}, {"summary": file / "s.md"}]
-    for options in wrong:
-        with pytest.raises(CommandError):
-            command(["."], **options)
-    assert capsys.readouterr().out == ""
-
-
 def test_a_machine_gets_one_object_and_the_status(file: Path) -> None:
     ended = paddock("test", "pipeline.yaml", "--json", cwd=file.parent)
     report = json.loads(ended.out)
@@ -97,19 +74,6 @@ def test_a_machine_gets_one_object_and_the_status(file: Path) -> None:
     assert report["counts"] == {"passed": 1, "failed": 1, "error": 0, "skipped": 0}
     assert [test["outcome"] for test in report["files"][0]["tests"]] == ["passed", "failed"]
     assert "says goodbye" in ended.err
-
-
-def test_what_is_asked_for_wrongly_is_said(file: Path) -> None:
-    with pytest.raises(CommandError) as caught:
-        command(["."], record=True, replay=True)
-    assert str(caught.value) == "Use `--record` or `--replay`, not both."
-    file.write_text(PIPELINE.partition("tests:")[0])
-    with pytest.raises(CommandError) as caught:
-        command(["."])
-    assert str(caught.value) == (
-        "There are no tests in pipeline.yaml.\n"
-        "  Write some under `tests:`; in a .prompt.yml, under `testData`."
-    )
 
 
 def test_a_file_that_is_wrong_is_an_error_for_ci_and_no_older_report_is_left(file: Path) -> None:
@@ -126,20 +90,6 @@ def test_a_file_that_is_wrong_is_an_error_for_ci_and_no_older_report_is_left(fil
     file.unlink()
     assert paddock("run", ".", "--junit", "j.xml", cwd=file.parent).status != 0
     assert "promt" not in Path("j.xml").read_text()
-
-
-@pytest.mark.parametrize("verb", ["test", "run"])
-@pytest.mark.parametrize("option", ["--junit", "--report", "--summary"])
-def test_a_report_never_replaces_a_file_that_is_no_report(
-    file: Path, verb: str, option: str
-) -> None:
-    other = file.parent / "cases.csv"
-    other.write_text("name\nharbour\n")
-    ended = paddock(verb, ".", option, "cases.csv", cwd=file.parent)
-    assert ended.status == 2
-    assert "'cases.csv' exists, and is no report of Paddock." in ended.err
-    assert "or remove it." in ended.err
-    assert other.read_text() == "name\nharbour\n"
 
 
 @pytest.mark.parametrize(
