@@ -1,4 +1,4 @@
-"""Plug-ins: entry points of steps, check functions, document readers, tools and triggers.
+"""Plug-ins: entry points of steps, checks, readers, table formats, tools and triggers.
 
 Listing a group reads the metadata of every package (10 ms with 200 packages). A plug-in is imported
 when it is loaded. Reader processes import this module, so it imports next to nothing.
@@ -16,6 +16,7 @@ from paddock.engine.system.distribution import DISTRIBUTION
 STEP_GROUP = "paddock.steps"
 CHECK_GROUP = "paddock.checks"
 READER_GROUP = "paddock.readers"
+TABLE_GROUP = "paddock.tables"
 TOOL_GROUP = "paddock.tools"
 TRIGGER_GROUP = "paddock.triggers"
 

@@ -39,6 +39,11 @@ inputs: {task: {type: str, required: true}}
 steps: [{uses: files.write, with: {path: out.txt, text: "{{ inputs.task }}"}}]
 """
 
+TABLE = """
+inputs: {rows: {type: rows}}
+steps: [{uses: files.write, with: {path: table.html, rows: "{{ inputs.rows }}"}}]
+"""
+
 async def orders(file, todo):
     """Append lines, one of them by half, and start the trigger again after each."""
     triggered = read_triggered_pipeline(file, file.read_text(), settings(folder))
@@ -85,6 +90,11 @@ told = {
     "asked": [request.messages[-1].content for request in pool.chats],
     "again": again.as_json(),
 }
+table = folder / "table.yaml"
+table.write_text(TABLE)
+for rows in ([{"a": "<1>"}, {"a": None}], [{"a": 2}]):
+    written = run(table, {"rows": rows}, RunOptions(local=True), around)
+    told.setdefault("pages", []).append([(folder / "table.html").read_text(), list(written.notes)])
 lines = folder / "lines.yaml"
 lines.write_text(LINES)
 told["line faults"] = [fault.message for fault in validate(lines).faults]
@@ -124,6 +134,7 @@ def test_it_is_listed_next_to_what_is_built_in(told: dict[str, Any]) -> None:
         ["tools", "days_between", "The function example_plugin.tool:days_between."],
         ["checks", "calm", "Nobody shouts in it: no exclamation marks, no words in capitals."],
         ["readers", "srt", "application/x-subrip"],
+        ["formats", "html_table", "written"],
         ["triggers", "lines", "Start a run for each line that is appended to a file."],
     ]
     assert (told["broken"], told["schema"], told["llm"]) == ([], True, True)
@@ -145,6 +156,17 @@ def test_a_pipeline_uses_all_of_it(told: dict[str, Any]) -> None:
     assert "-->" not in told["asked"][0]
     assert "exclamation marks" in told["asked"][1], "the check's sentence went back to the model"
     assert told["again"]["calls"] == 0 and told["again"]["returns"] == run["returns"]
+
+
+def test_its_format_is_written_and_a_guard_that_it_cannot_give_is_noted(
+    told: dict[str, Any],
+) -> None:
+    (first, no_notes), (second, notes) = told["pages"]
+    head = "<!doctype html><meta charset=utf-8>\n<table>\n<tr><th>a</th></tr>\n"
+    assert first == f"{head}<tr><td>&lt;1&gt;</td></tr>\n<tr><td></td></tr>\n</table>\n"
+    assert second == f"{head}<tr><td>2</td></tr>\n</table>\n"
+    assert no_notes == []
+    assert "is replaced without a look at how many rows it had" in str(notes)
 
 
 def test_its_trigger_orders_a_run_for_each_whole_line_and_none_twice(told: dict[str, Any]) -> None:

@@ -22,8 +22,9 @@ from paddock.pipelines.filters import FILTERS
 from paddock.pipelines.triggers import BUILT_IN_TRIGGERS
 from paddock.runner.bind.trigger_plugins import load_all_triggers
 from paddock.steps import python_step, registry
-from paddock.steps.plugins import TOOL_GROUP, TRIGGER_GROUP, package_of, plugins
+from paddock.steps.plugins import TABLE_GROUP, TOOL_GROUP, TRIGGER_GROUP, package_of, plugins
 from paddock.steps.readers import document_kinds, reader
+from paddock.steps.tables.table_files import all_formats
 from paddock.steps.tools import builtin_tools
 from paddock.steps.tools.python_files import FunctionNotFound
 
@@ -80,7 +81,7 @@ class StepRow:
 
 @record(frozen=True, slots=True)
 class PartRow:
-    """A tool, a check function, a reader or a trigger."""
+    """A tool, a check function, a reader, a format of tables or a trigger."""
 
     kind: str
     name: str
@@ -116,6 +117,7 @@ _SECTION_TITLES = {
     "tool": "Tools, for `tool` and `agent`",
     "check": "Functions of `reply.check` and of tests",
     "reader": "Kinds of documents, for `files.read`",
+    "format": "Formats of tables, for `files.rows` and `files.write`",
     "trigger": "Triggers, under `on`",
 }
 
@@ -152,6 +154,13 @@ def list_installed() -> InstalledParts:
             continue
         package, suffixes = reader.reader_package(name), ", ".join(kind.suffixes)
         parts.append(PartRow("reader", name, package, kind.media_type, suffixes))
+    formats, broken_formats = all_formats()
+    broken += map(str, broken_formats)
+    for name, form in formats.items():
+        points = plugins(TABLE_GROUP).get(name)
+        package = package_of(points[0]) if points else DISTRIBUTION
+        uses = " and ".join(["read"] * form.is_read + ["written"] * form.is_written)
+        parts += [PartRow("format", name, package, uses, ", ".join(form.suffixes))] * bool(name)
     for name, table in BUILT_IN_TRIGGERS.items():
         parts.append(PartRow("trigger", name, DISTRIBUTION, _first_sentence(table), _keys(table)))
     triggers, broken_triggers = load_all_triggers()

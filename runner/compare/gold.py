@@ -16,7 +16,7 @@ from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
-from paddock.steps.tables.row_formats import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
+from paddock.steps.tables.row_formats import TEXT_FORMATS, UnreadableRows
 
 from .metrics import FieldMetric, GoldNotFitting
 
@@ -135,12 +135,12 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
     Raises:
         UnreadableGold: it is no table, has no column besides the key's, or no row.
     """
-    form = FORMAT_OF_SUFFIX.get(PurePath(name).suffix.lower())
+    form = TEXT_FORMATS.get(PurePath(name).suffix.lower())
     if form is None:
-        known = ", ".join(sorted(FORMAT_OF_SUFFIX))
+        known = ", ".join(sorted(TEXT_FORMATS))
         raise UnreadableGold(f"{name}: gold data must be a file of the kinds {known}.")
     try:
-        table = parse_rows(text, form, None)
+        table = form.parse(text)
     except UnreadableRows as error:
         raise UnreadableGold(f"{name} {error}. {error.remedy}".strip()) from error
     lines = table.lines or range(1, len(table.rows) + 1)

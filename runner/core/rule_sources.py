@@ -21,6 +21,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.settings import Settings
 from paddock.steps.readers.reader import reader_versions
 from paddock.steps.registry import BrokenStep, UnknownStep, load_step, step_package
+from paddock.steps.tables.table_files import format_versions
 from paddock.steps.tools.code_digests import file_content
 
 from .traces.dependencies import NEED_A_RULE, dependencies_of
@@ -115,6 +116,6 @@ async def are_unchanged(then: Sources, world: World, settings: Settings) -> bool
 def _environment(settings: Settings) -> Sources:
     return {
         "version": own_version(),
-        "readers": [*reader_versions()],
+        "readers": [*reader_versions(), *format_versions()],
         "default_models": dict(settings.default_models),
     }

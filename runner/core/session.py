@@ -40,7 +40,8 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.base import DocumentReaders, StepError
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
-from paddock.steps.tables.table_files import TableSource, format_of, read_table
+from paddock.steps.tables.table_files import format_of, read_table
+from paddock.steps.tables.table_format import TableSource
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .calls.model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools

@@ -14,7 +14,7 @@ from typing import Any
 from paddock.engine.system.records import field, record
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
-from paddock.steps.tables.row_formats import UnreadableRows, format_rows, parse_rows
+from paddock.steps.tables.row_formats import CSV, JSONL, UnreadableRows
 
 from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
 from .decisions import VERBS, Verb
@@ -78,7 +78,7 @@ def reviews_csv(reviews: Iterable[Review]) -> str:
                 "quote": place.get("quote"),
                 "page": place.get("page"),
             })  # fmt: skip
-    return format_rows(rows or [dict.fromkeys(COLUMNS)], "csv")[0]
+    return CSV.text_of(rows or [dict.fromkeys(COLUMNS)])[0]
 
 
 def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
@@ -88,7 +88,7 @@ def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
         UnreadableSheet: it is no CSV, or lacks a column.
     """
     try:
-        table = parse_rows(text, "csv", None)
+        table = CSV.parse(text)
     except UnreadableRows as error:
         raise UnreadableSheet(f"{error}. {error.remedy}".strip()) from error
     lacking = [name for name in _NEEDED if name not in table.columns]
@@ -184,7 +184,7 @@ def gold_jsonl(reviews: Iterable[Review]) -> str:
     The value of a rejected answer is null. What expired was not decided by a person.
     """
     rows = [_gold_row(review) for review in reviews if review.state in VERBS.values()]
-    return format_rows(rows, "jsonl")[0]
+    return JSONL.text_of(rows)[0]
 
 
 def _gold_row(review: Review) -> dict[str, Any]:

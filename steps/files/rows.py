@@ -13,9 +13,22 @@ from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Params, RowsOutput, Step, Tools
 from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import resolve_path
-from paddock.steps.tables.table_files import TableSource, format_of, missing_library, read_table
+from paddock.steps.plugins import TABLE_GROUP, plugins
+from paddock.steps.tables.table_files import (
+    BUILT_IN_FORMATS,
+    all_formats,
+    format_named,
+    format_of,
+    missing_library,
+    read_table,
+)
+from paddock.steps.tables.table_format import TableSource
 
 from .read import KnownEncoding
+
+
+def _known_formats() -> tuple[str, ...]:
+    return ("auto", *filter(None, BUILT_IN_FORMATS), *plugins(TABLE_GROUP))
 
 
 class FilesRowsParams(Params):
@@ -24,9 +37,11 @@ class FilesRowsParams(Params):
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str = Field(min_length=1, description="The file.")
-    format: Literal[
-        "auto", "csv", "tsv", "jsonl", "json", "xlsx", "parquet", "arrow", "sqlite", "duckdb"
-    ] = Field(default="auto", description="Its format; by default from its name.")
+    format: str = Field(
+        default="auto",
+        description="Its format; by default from its name.",
+        json_schema_extra=lambda schema: schema.update(enum=list(_known_formats())),
+    )
     table: str = Field(
         default="",
         description="Which table of the file: of XLSX the name of a sheet or table, or cells "
@@ -65,6 +80,14 @@ class FilesRowsParams(Params):
         "DuckDB 4GiB.",
     )
 
+    @field_validator("format")
+    @classmethod
+    def _is_a_format(cls, value: str) -> str:
+        if value not in _known_formats():
+            known = ", ".join(_known_formats())
+            raise ValueError(f"'{value}' is no format of tables; known: {known}")
+        return value
+
     @field_validator("columns")
     @classmethod
     def _are_different(
@@ -89,10 +112,25 @@ class FilesRowsOutput(RowsOutput):
     types: dict[str, str] = Field(default={})
 
 
+def _format(written: Written) -> str:
+    named = str(written.get("format") or "auto")
+    return format_of(str(written.get("path"))) if named == "auto" else named
+
+
+def _parts(written: Written) -> dict[str, list[str]]:
+    """Return the versions of formats that read other rows than their first ones did."""
+    path, known = str(written.get("path")), all_formats()[0]
+    form = _format(written)
+    forms = known if not form and "{{" in path else [form]
+    found = [(name, known[name].version) for name in forms if name in known]
+    lines = [f"{name} {version}" for name, version in found if version > 1]
+    return {"readers": lines} if lines else {}
+
+
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
     """Yield the library of a file's format that is not installed."""
-    form = str(written.get("format") or format_of(str(written.get("path"))))
-    if (lacks := missing_library(form)) is not None:
+    form = _format(written)
+    if form in _known_formats() and (lacks := missing_library(form)) is not None:
         yield ("path",), *lacks
 
 
@@ -103,11 +141,11 @@ class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
     output = FilesRowsOutput
     version = 2
     is_pure = True
-    facts = Facts(is_repeatable=True, contents=("path",), missing=_missing)
+    facts = Facts(is_repeatable=True, contents=("path",), parts=_parts, missing=_missing)
 
     def reads(self, params: FilesRowsParams) -> Sequence[str]:
-        is_sqlite = format_of(params.path) == "sqlite"
-        return (params.path, f"{params.path}-wal") if is_sqlite else (params.path,)
+        ends = format_named(format_of(params.path)).files_beside
+        return (params.path, *(params.path + end for end in ends))
 
     async def run(self, params: FilesRowsParams, tools: Tools) -> FilesRowsOutput:
         path = resolve_path(tools.roots, params.path)

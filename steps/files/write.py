@@ -8,10 +8,11 @@ knows both.
 from __future__ import annotations
 
 import asyncio
+import csv
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal
@@ -20,24 +21,23 @@ from pydantic import Field, model_validator
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import TemporaryFile
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import in_left_thread
-from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Output, Params, Roots, Step, StepError, Tools
 from paddock.steps.facts import Facts, brings_none
 from paddock.steps.paths import file_sha256, printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
-from paddock.steps.tables.row_formats import UnreadableRows, count_rows, format_rows
+from paddock.steps.tables.row_formats import TextFormat, UnreadableRows
 from paddock.steps.tables.table_files import (
-    FORMATS,
-    TableSource,
+    format_named,
     format_of,
     missing_library,
     read_table,
-    with_libraries,
+    written_suffixes,
 )
-from paddock.steps.tables.workbook_file import workbook_file
+from paddock.steps.tables.table_format import TableFormat, TableSource, WriteOptions
 
 _MOST_PATH_CHARS = 1_000
 _SMALL_BYTES = 256 * 1024  # into the system's cache in 0.1 ms, less than a thread takes
@@ -119,9 +119,9 @@ class FilesWriteParams(Params):
             return f"'{printable(path)}' names a folder; `path` must name a file.", ""
         if "rows" not in given or "…" in (suffix or name):
             return None
-        if suffix in FORMATS:
-            return missing_library(FORMATS[suffix], writes=True)
-        known = ", ".join(f"`{suffix}`" for suffix in FORMATS)
+        if suffix in (suffixes := written_suffixes()):
+            return missing_library(format_of(name), writes=True)
+        known = ", ".join(f"`{suffix}`" for suffix in suffixes)
         return f"'{printable(name)}' has no suffix of a format for rows.", f"End it in {known}."
 
 
@@ -204,16 +204,23 @@ async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
     """Return whether a table may be replaced: a person is asked first if it loses most rows."""
     rows = _with_waiting(params)
     n_now = len(rows) if rows.types else sum(row is not None for row in rows)
-    source = TableSource(str(path), format_of(path.name))
+    form = format_named(format_of(path.name))
     try:
-        if not source.is_text:
-            n_before = len((await read_table(source, tools.readers))[0])
-        else:
+        if isinstance(form, TextFormat):
             with refusing(f"'{printable(path)}' cannot be read"):
                 data = await asyncio.to_thread(path.read_bytes)
-            separator = params.delimiter or params.separator
-            n_before = await asyncio.to_thread(count_rows, data, path.suffix.lower(), separator)
-    except StepError:  # it is no table of this format
+            text, options = data.decode("utf-8-sig", "replace"), _options(params)
+            n_before = await asyncio.to_thread(form.count, text, options)
+        elif form.is_read:
+            source = TableSource(str(path), form.name)
+            n_before = len((await read_table(source, tools.readers))[0])
+        else:
+            tools.log.note(
+                f"'{printable(path)}' is replaced without a look at how many rows it had: "
+                f"Paddock writes the format '{form.name}' and does not read it."
+            )
+            return True
+    except (StepError, ValueError, csv.Error, RecursionError):  # it is no table of this format
         n_before = 0
     return n_now >= n_before or tools.outputs.may_lose_rows(path, n_before, n_now)
 
@@ -256,8 +263,8 @@ def _with_waiting(params: FilesWriteParams) -> TypedRows:
 async def _table(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
     """Return rows in the format of the file's suffix; log what it cannot hold as it is."""
     rows, name = _with_waiting(params), f"'{printable(path.name)}'"
-    there = None
-    if format_of(path.name) == "duckdb" and path.is_file():  # noqa: ASYNC240 - as quick
+    there, form = None, format_named(format_of(path.name))
+    if not form.same_bytes and path.is_file():  # noqa: ASYNC240 - as quick
         sha256 = await in_left_thread(file_sha256, path, "read", "`path` must name a file")
         there = path if sha256 in await tools.outputs.known_sha256(path) else None
 
@@ -266,11 +273,12 @@ async def _table(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
 
     try:
         with refusing(f"{name} cannot be written"):  # some formats need a temporary file
-            made, notes = await asyncio.to_thread(_table_file, rows, path, params, link, there)
+            options = replace(_options(params), link=link, there=there)
+            made, notes = await asyncio.to_thread(_table_file, rows, form, params.columns, options)
     except UnreadableRows as error:
         raise StepError(f"{name} cannot be written: {error}.", remedy=error.remedy) from error
     except ImportError as error:
-        lacks = missing_library(format_of(path.name), writes=True)
+        lacks = missing_library(form.name, writes=True)
         what, remedy = lacks or (f"{name} cannot be written: {error}.", "")
         raise StepError(what, remedy=remedy, kind="missing") from error
     except UnicodeEncodeError as error:
@@ -281,57 +289,31 @@ async def _table(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
     return made
 
 
-def _table_file(
-    rows: TypedRows,
-    path: Path,
-    params: FilesWriteParams,
-    link: Callable[[str], str | None],
-    there: Path | None,
-) -> tuple[bytes, list[str]]:
-    """Return rows as a file of the path's format, and notes on what it cannot hold as it is.
-
-    `there`: the file that we wrote there before.
-    """
-    format_, notes = FORMATS[path.suffix.lower()], []
+def _options(params: FilesWriteParams) -> WriteOptions:
     declared = params.columns if isinstance(params.columns, dict) else {}
+    separator = params.delimiter or params.separator
+    return WriteOptions(declared, params.table, separator, params.decimal, params.bom)
+
+
+def _table_file(
+    rows: TypedRows, form: TableFormat, columns: Collection[str] | None, options: WriteOptions
+) -> tuple[bytes, list[str]]:
+    """Return rows as a file, and notes on what it cannot hold as it is."""
+    notes = []
     if n_null := 0 if rows.types else sum(row is None for row in rows):
         notes.append(f"{n_null} of {len(rows)} rows are null and left out")
-    if isinstance(params.columns, list):
-        rows = rows.picked(params.columns)
-    is_text = TableSource("", format_).is_text
-    if (odd := rows.lost_numbers) and (is_text or format_ == "xlsx"):
+    if isinstance(columns, list):
+        rows = rows.picked(columns)
+    if (odd := rows.lost_numbers) and not form.holds_all_numbers:
         shown = ", ".join(f"{n:,} of '{name}'" for name, n in odd.items())
         notes.append(f"numbers that are infinite or NaN are left empty ({shown}); Parquet has them")
-    if is_text:
-        separator = params.delimiter or params.separator
-        text, n_guarded = format_rows(rows, format_, separator, params.decimal)
-        if n_guarded:
-            notes.append(
-                f"an apostrophe stands before {counted(n_guarded, 'cell')} that a spreadsheet "
-                f"would compute; JSONL has them as they are"
-            )
-        return text.encode("utf-8-sig" if params.bom else "utf-8"), notes
-    if format_ == "xlsx":
-        data, of_cells = workbook_file(rows, declared, params.table, link)
-        return data, [*notes, *of_cells]
-    arrow_rows = with_libraries("arrow_rows")
-    table, of_columns = arrow_rows.to_arrow(rows, declared)
-    match format_:
-        case "sqlite":
-            data = with_libraries("sqlite_tables").sqlite_file(table, params.table)
-        case "duckdb":
-            data = with_libraries("duckdb_tables").duckdb_file(table, params.table, there)
-        case _:
-            data = arrow_rows.arrow_file(table, format_)
-    return data, [*notes, *of_columns]
+    data, of_format = form.write(rows, options)
+    return data, [*notes, *of_format]
 
 
 def _open_elsewhere(path: Path) -> str | None:
     """Return the file by which another program says that it has this one open."""
-    form = FORMATS.get(path.suffix.lower())
-    names = [f".~lock.{path.name}#", f"~${path.name}"]
-    names += [f"{path.name}-wal", f"{path.name}-journal"] if form == "sqlite" else []
-    names += [f"{path.name}.wal"] if form == "duckdb" else []
+    names = [mark.format(path.name) for mark in format_named(format_of(path.name)).lock_files]
     return next((name for name in names if os.path.lexists(path.with_name(name))), None)
 
 

@@ -367,28 +367,39 @@ def _typed_array(values: Sequence[Any], kind: ColumnType) -> pa.Array:
 # --- files
 
 
-def read_arrow_file(file: BinaryIO, format_: str) -> pa.Table:
-    """Read a Parquet file, an Arrow file (Feather) or an Arrow stream; `own_table` checks it.
+def read_parquet(file: BinaryIO) -> ArrowRows:
+    """Read a Parquet file; `own_table` checks it.
 
     Raises:
         ArrowException, OSError: it is none.
     """
-    if format_ == "parquet":
-        return parquet.read_table(file)
+    return ArrowRows(parquet.read_table(file))
+
+
+def read_arrow(file: BinaryIO) -> ArrowRows:
+    """Read an Arrow file (Feather) or an Arrow stream; `own_table` checks it.
+
+    Raises:
+        ArrowException, OSError: it is none.
+    """
     try:
         found = ipc.open_file(file)
     except pa.ArrowInvalid:
         file.seek(0)
         found = ipc.open_stream(file)
-    return found.read_all()
+    return ArrowRows(found.read_all())
 
 
-def arrow_file(table: pa.Table, format_: str) -> bytes:
-    """Return a table as a Parquet or Arrow file; the same table gives the same bytes."""
+def parquet_file(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file; the same table gives the same bytes."""
     sink = BytesIO()
-    if format_ == "parquet":
-        parquet.write_table(table, sink, compression="zstd", row_group_size=100_000)
-    else:
-        with ipc.new_file(sink, table.schema) as file:
-            file.write_table(table, max_chunksize=_BATCH_ROWS)
+    parquet.write_table(table, sink, compression="zstd", row_group_size=100_000)
+    return sink.getvalue()
+
+
+def arrow_file(table: pa.Table) -> bytes:
+    """Return a table as an Arrow file; the same table gives the same bytes."""
+    sink = BytesIO()
+    with ipc.new_file(sink, table.schema) as file:
+        file.write_table(table, max_chunksize=_BATCH_ROWS)
     return sink.getvalue()

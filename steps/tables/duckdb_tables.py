@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from paddock.engine.system.text import same_in_sql, sql_name
 from paddock.steps.readers.reader import Unreadable
 
-from .arrow_rows import stream_of
+from .arrow_rows import ArrowRows, stream_of
 from .duckdb_queries import open_duckdb, with_held_types, words_of
 from .row_formats import UnreadableRows
 from .sqlite_tables import chosen_table
@@ -23,7 +23,7 @@ from .sqlite_tables import chosen_table
 _STORED = "select table_name, schema_name, sql from system.main.duckdb_tables() where not internal"
 
 
-def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
+def read_duckdb(path: Path, name: str, memory_bytes: int) -> ArrowRows:
     """Read a table of a DuckDB file.
 
     Raises:
@@ -39,7 +39,8 @@ def read_duckdb(path: Path, name: str, memory_bytes: int) -> pa.Table:
                 if schema == "main" and "GENERATED ALWAYS AS" not in sql
             ]
             table = sql_name(chosen_table(name, tables))
-            return with_held_types(connection.sql(f"select * from {table}")).to_arrow_table()
+            found = with_held_types(connection.sql(f"select * from {table}"))
+            return ArrowRows(found.to_arrow_table())
     except duckdb.Error as error:
         if isinstance(error, duckdb.IOException):
             raise Unreadable(

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from io import StringIO
-from typing import Any
+from typing import Any, ClassVar
 
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import (
@@ -42,15 +42,8 @@ from .column_types import (
     plain_value,
     type_of_value,
 )
+from .table_format import TEXT_BYTES, TableFormat, TableSource, WriteOptions
 
-FORMAT_OF_SUFFIX = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-}
-"""The format that is read and written, by suffix."""
 _MOST_ROWS = 1_000_000
 _MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
 _DELIMITERS = (",", ";", "\t", "|")
@@ -89,54 +82,6 @@ class RowTable:
     """What separates the cells of CSV."""
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Of columns that have one."""
-
-
-def parse_rows(
-    text: str,
-    format_: str,
-    columns: Sequence[str] | None,
-    has_header: bool = True,
-    separator: str = "",
-) -> RowTable:
-    """Parse rows; `columns` selects and orders columns, or names them without a header.
-
-    `separator` is that of CSV; empty: detected.
-
-    Raises:
-        UnreadableRows: with the line.
-    """
-    if format_ in ("csv", "tsv"):
-        return _from_csv(text, "\t" if format_ == "tsv" else separator, columns, has_header)
-    twice = Counter[str]()
-    found = list(_json_lines(text, twice) if format_ == "jsonl" else _objects_in_list(text, twice))
-    names = list(dict.fromkeys(name for row in found for name in row))
-    notes = tuple(
-        f"has '{name[:40]}' more than once in {counted(n, 'object')}; the last one is taken"
-        for name, n in twice.most_common(_MOST_NAMED)
-    )
-    return replace(_picked_columns(found, names, columns), notes=notes)
-
-
-def count_rows(data: bytes, suffix: str, delimiter: str = ",") -> int:
-    """Return how many rows a written file has; 0 where it is none of that format.
-
-    >>> count_rows(b"[{}, {}]", ".json"), count_rows(b"a,b", ".csv"), count_rows(b"[", ".json")
-    (2, 0, 0)
-    """
-    try:
-        format_, text = FORMAT_OF_SUFFIX[suffix], data.decode("utf-8-sig", "replace")
-        if format_ == "json":
-            found = json.loads(text)
-            return len(found) if isinstance(found, list) else 0
-        if format_ == "jsonl":
-            return sum(1 for line in text.split("\n") if line.strip())
-        if '"' not in text and "\r" not in text:  # each line is a row
-            return max(0, sum(map(bool, text.split("\n"))) - 1)
-        delimiter = "\t" if format_ == "tsv" else delimiter
-        lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
-        return max(0, sum(1 for line in lines if line) - 1)
-    except (ValueError, csv.Error, RecursionError):
-        return 0
 
 
 def own_names(names: Iterable[str], remedy: str = "Rename one of them.") -> list[str]:
@@ -187,23 +132,137 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
     return TypedRows(rows, types)
 
 
-def format_rows(
-    rows: Sequence[Any], format_: str, delimiter: str = ",", mark: str = "."
-) -> tuple[str, int]:
-    """Return rows as text, without null ones, and how many cells were escaped against formulas.
+_WHOLE, _AS_USUAL = TableSource("", ""), WriteOptions()
 
-    `delimiter` and decimal `mark` are of CSV.
 
-    Raises:
-        UnreadableRows: a row is not a mapping.
-    """
-    kept = kept_rows(rows)
-    if format_ == "json":
-        return json.dumps(kept, ensure_ascii=False, indent=2) + "\n", 0
-    if format_ == "jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), 0
-    types = rows.types if isinstance(rows, TypedRows) else {}
-    return _to_csv(kept, "\t" if format_ == "tsv" else delimiter, mark, types)
+class TextFormat(TableFormat):
+    """A format that is text, read in the run's own process."""
+
+    libraries = libraries_to_write = ()
+    most_bytes = TEXT_BYTES
+
+    def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
+        """Parse rows with all values of CSV as texts.
+
+        Raises:
+            UnreadableRows: with the line.
+        """
+        raise NotImplementedError
+
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
+        """Return rows, without null ones, and how many cells were escaped against formulas.
+
+        Raises:
+            UnreadableRows: a row is not a mapping.
+        """
+        raise NotImplementedError
+
+    def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
+        """Return how many rows a written file has.
+
+        Raises:
+            ValueError, csv.Error: it is none of this format.
+        """
+        raise NotImplementedError
+
+    @property
+    def is_read(self) -> bool:
+        return True
+
+    def write(self, rows: TypedRows, options: WriteOptions) -> tuple[bytes, list[str]]:
+        text, n_escaped = self.text_of(rows, options)
+        note = (
+            f"an apostrophe stands before {counted(n_escaped, 'cell')} that a spreadsheet "
+            f"would compute; JSONL has them as they are"
+        )
+        data = text.encode("utf-8-sig" if options.bom else "utf-8")
+        return data, [note] if n_escaped else []
+
+
+class CsvFormat(TextFormat):
+    name, suffixes = "csv", (".csv",)
+
+    def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
+        return _from_csv(text, source.separator, source.names, bool(source.header))
+
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
+        types = rows.types if isinstance(rows, TypedRows) else {}
+        return _to_csv(kept_rows(rows), options.separator, options.decimal, types)
+
+    def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
+        if '"' not in text and "\r" not in text:  # each line is a row
+            return max(0, sum(map(bool, text.split("\n"))) - 1)
+        lines = csv.reader(StringIO(text, newline=""), delimiter=options.separator)
+        return max(0, sum(1 for line in lines if line) - 1)
+
+
+class TsvFormat(CsvFormat):
+    name, suffixes, also_read = "tsv", (".tsv",), (".tab",)
+
+    def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
+        return super().parse(text, replace(source, separator="\t"))
+
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
+        return super().text_of(rows, replace(options, separator="\t"))
+
+    def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
+        return super().count(text, replace(options, separator="\t"))
+
+
+class JsonlFormat(TextFormat):
+    name = "jsonl"
+    suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson")
+
+    def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
+        twice = Counter[str]()
+        found = list(self._objects(text, twice))
+        names = list(dict.fromkeys(name for row in found for name in row))
+        notes = tuple(
+            f"has '{name[:40]}' more than once in {counted(n, 'object')}; the last one is taken"
+            for name, n in twice.most_common(_MOST_NAMED)
+        )
+        return replace(_picked_columns(found, names, source.names), notes=notes)
+
+    def _objects(self, text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
+        return _json_lines(text, twice)
+
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in kept_rows(rows))
+        return "".join(lines), 0
+
+    def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
+        return sum(1 for line in text.split("\n") if line.strip())
+
+
+class JsonFormat(JsonlFormat):
+    name = "json"
+    suffixes: ClassVar[tuple[str, ...]] = (".json",)
+
+    def _objects(self, text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
+        return _objects_in_list(text, twice)
+
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
+        return json.dumps(kept_rows(rows), ensure_ascii=False, indent=2) + "\n", 0
+
+    def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
+        found = json.loads(text)
+        return len(found) if isinstance(found, list) else 0
+
+
+class UnnamedFormat(TextFormat):
+    """CSV or JSONL, by its content."""
+
+    name, suffixes = "", ()
+
+    def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
+        return (JSONL if text.lstrip().startswith("{") else CSV).parse(text, source)
+
+
+CSV, TSV, JSONL, JSON = CsvFormat(), TsvFormat(), JsonlFormat(), JsonFormat()
+TEXT_FORMATS: Mapping[str, TextFormat] = {
+    suffix: form for form in (CSV, TSV, JSONL, JSON) for suffix in form.suffixes
+}
+"""By suffix."""
 
 
 def typed_rows(table: RowTable, kinds: Mapping[str, ColumnType], mark: str = UNSURE_MARK) -> None:

@@ -59,8 +59,8 @@ def chosen_table(name: str, known: Sequence[str]) -> str:
     return found
 
 
-def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
-    """Read a table of a SQLite file; return it with notes.
+def read_sqlite(path: Path, name: str) -> tuple[ArrowRows, list[str]]:
+    """Read a table of a SQLite file; return its rows with notes.
 
     Raises:
         Unreadable: it is none, is busy, or it is not clear which table is meant.
@@ -102,7 +102,7 @@ def read_sqlite(path: Path, name: str) -> tuple[pa.Table, list[str]]:
             raise Unreadable(what, "Try again when it has finished.") from error
         raise Unreadable(f"cannot be read as SQLite: {error}") from error
     made, notes = to_arrow(TypedRows(rows, types), {}, list(types))
-    return made, [f": {note}" for note in notes]
+    return ArrowRows(made), [f": {note}" for note in notes]
 
 
 def sqlite_file(table: pa.Table, name: str) -> bytes:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +20,124 @@ from paddock.engine.system.records import asdict, record, replace
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import DocumentReaders, StepError
 from paddock.steps.paths import printable
+from paddock.steps.plugins import (
+    TABLE_GROUP,
+    BrokenPlugin,
+    PluginImportError,
+    load_plugin,
+    package_of,
+    plugins,
+)
 from paddock.steps.readers.reader import after_name
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 
+from .built_in_formats import ArrowFormat, DuckdbFormat, ParquetFormat, SqliteFormat, XlsxFormat
 from .column_types import UNSURE_MARK, ColumnType
 from .row_formats import (
-    FORMAT_OF_SUFFIX,
+    CSV,
+    JSON,
+    JSONL,
+    TSV,
     RowTable,
+    TextFormat,
+    UnnamedFormat,
     UnreadableRows,
-    parse_rows,
     rows_of_values,
     typed_rows,
     with_found_types,
 )
+from .table_format import TableFormat, TableSource
 
-FORMATS: Mapping[str, str] = {
-    **FORMAT_OF_SUFFIX,
-    ".xlsx": "xlsx",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".sqlite": "sqlite",
-    ".db": "sqlite",
-    ".duckdb": "duckdb",
+_BINARY = (XlsxFormat(), ParquetFormat(), ArrowFormat(), SqliteFormat(), DuckdbFormat())
+BUILT_IN_FORMATS: Mapping[str, TableFormat] = {
+    form.name: form for form in (CSV, TSV, JSONL, JSON, *_BINARY, UnnamedFormat())
 }
-"""The format that is read and written, by suffix."""
-_READ_SUFFIXES = {**FORMATS, ".tab": "tsv", ".xlsm": "xlsx", ".sqlite3": "sqlite"}
-_TEXT_FORMATS = frozenset(("", *FORMAT_OF_SUFFIX.values()))
-_TEXT_BYTES, _TABLE_BYTES = 64 * 1024**2, 4 * 1024**3
+_BUILT_IN_SUFFIXES = {
+    suffix: form
+    for form in BUILT_IN_FORMATS.values()
+    for suffix in (*form.suffixes, *form.also_read)
+}
 MOST_RESULT_BYTES = 768 * 1024**2  # below the largest frame
 
 
-def missing_library(format_: str, *, writes: bool = False) -> tuple[str, str] | None:
-    """Return sentence and remedy if a format's libraries are not installed; imports nothing."""
-    needs = ("xlsxwriter",) if writes and format_ == "xlsx" else ("duckdb", "openpyxl", "pyarrow")
-    for library in () if format_ in _TEXT_FORMATS else needs:
+class BrokenFormat(BrokenPlugin):
+    """An installed format of tables that cannot be used."""
+
+    kind = "table format"
+
+
+@cache
+def format_named(name: str) -> TableFormat:
+    """Return a format; one of a plug-in is imported.
+
+    Raises:
+        BrokenFormat: with the package and the reason.
+    """
+    if name in BUILT_IN_FORMATS:
+        return BUILT_IN_FORMATS[name]
+    points = plugins(TABLE_GROUP)[name]
+    package = " and ".join(map(package_of, points))
+    if len(points) > 1:
+        raise BrokenFormat(name, package, "more than one package brings it")
+    try:
+        kind = load_plugin(points[0])
+    except PluginImportError as error:
+        raise BrokenFormat(name, package, str(error)) from error
+    fault = "is no subclass of `TableFormat`"
+    if inspect.isclass(kind) and issubclass(kind, TableFormat):
+        known = {*kind.suffixes, *kind.also_read} & _BUILT_IN_SUFFIXES.keys()
+        fault = f"has the built-in suffix '{min(known)}'" if known else ""
+    if fault:
+        raise BrokenFormat(name, package, f"{points[0].value} {fault}")
+    form: TableFormat = kind()
+    return form
+
+
+def all_formats() -> tuple[dict[str, TableFormat], list[BrokenFormat]]:
+    """Return every format that can be used, by name, and those of plug-ins that cannot."""
+    found, broken = dict(BUILT_IN_FORMATS), list[BrokenFormat]()
+    for name in plugins(TABLE_GROUP):
+        try:
+            found[name] = format_named(name)
+        except BrokenFormat as error:
+            broken.append(error)
+    return found, broken
+
+
+def format_of(name: str) -> str:
+    """Return the format of a file by its name; empty: the name does not tell."""
+    suffix = Path(name).suffix.lower()
+    if suffix in _BUILT_IN_SUFFIXES:
+        return _BUILT_IN_SUFFIXES[suffix].name
+    formats, _ = all_formats() if suffix and plugins(TABLE_GROUP) else ({}, ())
+    return next(
+        (name for name, form in formats.items() if suffix in (*form.suffixes, *form.also_read)), ""
+    )
+
+
+def written_suffixes() -> tuple[str, ...]:
+    """Return the suffixes of formats that are written, built-in ones first."""
+    forms = (form for form in all_formats()[0].values() if form.is_written)
+    return tuple(suffix for form in forms for suffix in form.suffixes)
+
+
+def format_versions() -> tuple[str, ...]:
+    """Return the formats of plug-ins with their versions, which decide what is read."""
+    formats = all_formats()[0]
+    return tuple(
+        f"{name} {formats[name].version}" for name in plugins(TABLE_GROUP) if name in formats
+    )
+
+
+def missing_library(name: str, *, writes: bool = False) -> tuple[str, str] | None:
+    """Return sentence and remedy if a format cannot be used here; imports no library of it."""
+    try:
+        form = format_named(name)
+    except BrokenFormat as error:
+        return f"{error.message}.", error.remedy
+    for library in form.libraries_to_write if writes else form.libraries:
         if importlib.util.find_spec(library) is None:
-            what = f"Tables of the format '{format_}' need '{library}', which is not installed."
+            what = f"Tables of the format '{name}' need '{library}', which is not installed."
             return what, "Install it: `pip install 'paddock-llm[tables]'`."
     return None
 
@@ -70,54 +153,19 @@ def with_libraries(module: str) -> Any:
     return importlib.import_module(f"{__package__}.{module}")
 
 
-def format_of(name: str) -> str:
-    """Return the format of a file by its name; empty: the name does not tell."""
-    return _READ_SUFFIXES.get(Path(name).suffix.lower(), "")
-
-
-@record(frozen=True, slots=True)
-class TableSource:
-    """A table of a file, and how it is read."""
-
-    path: str
-    format: str
-    """Empty: by its content, CSV or JSONL."""
-    table: str = ""
-    columns: list[str] | dict[str, ColumnType] | None = None
-    header: bool | int = True
-    finds_types: bool = True
-    """Whether texts of CSV get the types that all cells of a column have."""
-    separator: str = ""
-    decimal: str = ""
-    encoding: str = "auto"
-    max_bytes: int | None = None
-
-    @property
-    def is_text(self) -> bool:
-        return self.format in _TEXT_FORMATS
-
-    @property
-    def most_bytes(self) -> int:
-        is_small = self.is_text or self.format == "xlsx"
-        return self.max_bytes or (_TEXT_BYTES if is_small else _TABLE_BYTES)
-
-    @property
-    def declared(self) -> dict[str, ColumnType]:
-        return self.columns if isinstance(self.columns, dict) else {}
-
-
-def read_text_table(source: TableSource) -> RowTable:
+def read_text_table(form: TextFormat, source: TableSource) -> RowTable:
     """Read a table of a text format; its notes follow the file's name.
 
     Raises:
         UnreadableRows, OSError: with the place.
     """
+    most_bytes = source.max_bytes or form.most_bytes
     try:
-        data = read_file(Path(source.path), source.most_bytes)
+        data = read_file(Path(source.path), most_bytes)
     except NotRegularFile as error:
         raise UnreadableRows(f"is {error.what}") from error
-    if len(data) > source.most_bytes:
-        what = f"has more than the {source.most_bytes:,} bytes that `max_bytes` allows"
+    if len(data) > most_bytes:
+        what = f"has more than the {most_bytes:,} bytes that `max_bytes` allows"
         raise UnreadableRows(what, "Raise `max_bytes` to read it.")
     try:
         decoded = decode_text(data, source.encoding)
@@ -127,14 +175,12 @@ def read_text_table(source: TableSource) -> RowTable:
         remedy = "Name it as what it is, such as `.xlsx`, or set `format`."
         is_archive = data.startswith(b"PK")
         raise UnreadableRows(f"is not text: {error}", remedy * is_archive) from error
-    format_ = source.format or ("jsonl" if decoded.text.lstrip().startswith("{") else "csv")
-    names = None if source.columns is None else list(source.columns)
-    table = parse_rows(decoded.text, format_, names, bool(source.header), source.separator)
-    if format_ in ("csv", "tsv") and source.finds_types and not source.declared:
-        table = with_found_types(table, source.decimal)
-    elif source.declared:
+    table = form.parse(decoded.text, source)
+    if source.declared:
         typed_rows(table, source.declared, source.decimal or UNSURE_MARK)
         table = replace(table, types=source.declared)
+    elif table.separator and source.finds_types:
+        table = with_found_types(table, source.decimal)
     return replace(table, notes=(*decoded.notes, *table.notes))
 
 
@@ -199,12 +245,12 @@ async def read_table(
     name = f"'{printable(Path(source.path).name)}'"
     from paddock.steps.readers import documents  # and the processes, which nothing else here needs
 
+    require_library(source.format)
     with documents.reading_errors(name):
-        if source.is_text:
-            table = await asyncio.to_thread(read_text_table, source)
+        if isinstance(form := format_named(source.format), TextFormat):
+            table = await asyncio.to_thread(read_text_table, form, source)
             rows, columns, notes = TypedRows(table.rows, table.types), table.columns, table.notes
         else:
-            require_library(source.format)
             request = TableRequest({"job": "read", "source": asdict(source)})
             meta, rows = await documents.in_reader_process(request, readers)
             columns, notes = list(rows.types), meta["notes"]

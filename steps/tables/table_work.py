@@ -13,12 +13,11 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.office import damage_errors
 from paddock.steps.readers.reader import Unreadable, after_name
 
-from .arrow_rows import ArrowRows, own_table, read_arrow_file, stream_of, to_arrow
+from .arrow_rows import ArrowRows, own_table, stream_of, to_arrow
 from .duckdb_queries import QueryFault, QueryLimits, run_query
-from .duckdb_tables import read_duckdb
-from .sqlite_tables import read_sqlite
-from .table_files import TableSource, read_text_table
-from .workbook_rows import read_workbook
+from .row_formats import TextFormat
+from .table_files import format_named, read_text_table
+from .table_format import TableLimits, TableSource
 
 
 def carry_out(
@@ -62,30 +61,23 @@ def _read_table(
     source: TableSource, memory_bytes: int, check: Callable[[], None]
 ) -> tuple[pa.Table, list[str]]:
     """Read a table of any format; return it with notes that follow the file's name."""
-    path = Path(source.path)
-    if source.is_text:
-        found = read_text_table(source)
+    if isinstance(form := format_named(source.format), TextFormat):
+        found = read_text_table(form, source)
         rows = TypedRows(found.rows, found.types)
         table, of_columns = to_arrow(rows, {}, found.columns)
         notes = list(found.notes)
     else:
-        with no_links.open_file(path) as file:
+        with no_links.open_file(Path(source.path)) as file:
             n_bytes = file.seek(0, 2)
-            if n_bytes > source.most_bytes:
+            if n_bytes > (source.max_bytes or form.most_bytes):
                 what = f"has {units.size(n_bytes)}, more than `max_bytes` allows"
                 raise Unreadable(what, "Raise `max_bytes` to read it.")
             file.seek(0)
             with damage_errors(f"a file of the format '{source.format}'"):
-                match source.format:
-                    case "xlsx":
-                        table, notes = read_workbook(file, source.table, source.header, check)
-                    case "sqlite":
-                        table, notes = read_sqlite(path, source.table)
-                    case "duckdb":
-                        table, notes = read_duckdb(path, source.table, memory_bytes // 2), []
-                    case form:
-                        table, notes = read_arrow_file(file, form), []
-                table, of_columns = own_table(table, source.columns)
+                rows, notes = form.read(file, source, TableLimits(check, memory_bytes))
+                made, of_rows = to_arrow(rows, {})
+                table, of_columns = own_table(made, source.columns)
+                of_columns = [*of_rows, *of_columns]
         if source.declared:
             table, _ = to_arrow(ArrowRows(table), source.declared)
     notes += [f": {note}" for note in of_columns]

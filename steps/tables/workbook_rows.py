@@ -26,7 +26,7 @@ from paddock.steps.readers.office_archives import load_archive
 from paddock.steps.readers.reader import Unreadable
 from paddock.steps.readers.spreadsheets import part_tree, related_parts
 
-from .arrow_rows import to_arrow
+from .arrow_rows import ArrowRows, to_arrow
 from .column_types import ColumnType, iso_date, plain_value
 from .row_formats import own_names
 
@@ -96,7 +96,7 @@ class _SheetCells:
 
 def read_workbook(
     file: BinaryIO, name: str, header: bool | int, check: Callable[[], None]
-) -> tuple[pa.Table, list[str]]:
+) -> tuple[ArrowRows, list[str]]:
     """Read a table of a workbook, with notes; `name` is a sheet's, a table's, or a range of cells.
 
     `header`: how many rows name the columns; True finds it out.
@@ -127,7 +127,7 @@ def read_workbook(
             if others := [title for title in shown if _has_cells(book[title])] * (not name):
                 names = ", ".join(f"'{title}'" for title in others[:_MOST_NAMED])
                 notes.append(f": of its sheets only '{sheet.title}' is read, not {names}")
-        return _table(cells, found, header, notes), notes
+        return ArrowRows(_table(cells, found, header, notes)), notes
 
 
 def _has_cells(sheet: Any) -> bool:

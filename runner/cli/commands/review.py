@@ -53,6 +53,7 @@ from paddock.runner.review.csv_and_gold_data import (
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
+from paddock.steps.tables.row_formats import CSV, JSONL
 
 LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "WHY")
 MAX_ITEM_CHARS = 48
@@ -273,10 +274,10 @@ def _list_row(review: Review, now: float) -> tuple[str, ...]:
 
 
 def _export(place: LedgerFolder, target: str) -> int:
-    is_gold = target == _GOLD or target.endswith((".jsonl", ".ndjson"))
+    is_gold = target == _GOLD or target.endswith(JSONL.suffixes)
     path = None if target in (STANDARD_STREAM, "csv", _GOLD) else Path(target)
     if path is not None:
-        if not is_gold and path.suffix != ".csv":
+        if not is_gold and path.suffix not in CSV.suffixes:
             raise CommandError(
                 f"'{target}' is neither a CSV nor JSON lines.\n  Write `--export reviews.csv` for "
                 f"what waits, `--export gold.jsonl` for what was decided, or `--export -`."

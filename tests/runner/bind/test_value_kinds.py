@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.steps.tables.table_files import FORMATS as SUFFIXES
+from paddock.steps.tables.table_files import written_suffixes
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 BLOCK = """\
@@ -23,7 +23,7 @@ steps:
   - {step}
 """
 KIND = "{kind: steps.found.output.kind}"
-FORMATS = f"End it in {', '.join(f'`{suffix}`' for suffix in SUFFIXES)}."
+FORMATS = f"End it in {', '.join(f'`{suffix}`' for suffix in written_suffixes())}."
 NO_KINDS = "the results of 'each' have no field 'kinds'. Known: 'kind'. Did you mean 'kind'?"
 TO_TEXT = 'Make text of it: `| tojson`, or `| join(", ")`.'
 

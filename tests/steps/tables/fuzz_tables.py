@@ -28,7 +28,8 @@ from pyarrow import ipc, parquet
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import StepError
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
-from paddock.steps.tables.table_files import TableSource, read_table
+from paddock.steps.tables.table_files import read_table
+from paddock.steps.tables.table_format import TableSource
 from paddock.steps.tables.workbook_file import workbook_file
 
 SECRET = "never-in-a-file-0123456789"
