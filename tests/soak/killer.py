@@ -36,7 +36,8 @@ class Killer:
         with contextlib.suppress(psutil.Error):
             pids = [process.pid, *(child.pid for child in process.children(recursive=True))]
             process.kill()
-            psutil.wait_procs([process], timeout=10)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.001)  # psutil's own wait would take its status from who started it
             at, recorded = time.time(), self._recorded()
             self.kills += [Kill(at, pid, recorded) for pid in pids]
             self.n_killed[role] += 1
