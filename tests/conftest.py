@@ -122,11 +122,9 @@ LONGEST = (
 # 4 s of a processor, and what waits for it the rest of 12. Groups, so that none is the end.
 WITH_PREFECT = {
     "up": (
+        "runner/schedule/test_up_killed.py", "runner/schedule/test_up_reviews.py",
         "runner/schedule/test_up.py", "runner/test_no_secret_in_a_command_line.py",
         "runner/daemon/test_prefect_client.py",
-    ),
-    "up that is killed": (
-        "runner/schedule/test_up_killed.py", "runner/schedule/test_up_reviews.py",
     ),
     "flows": (
         "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",

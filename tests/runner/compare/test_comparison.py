@@ -6,6 +6,7 @@ from paddock.engine.request import ChatRequest
 from paddock.engine.system.item_samples import ItemSample
 from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.compare.comparison_text import comparison_text
+from paddock.runner.compare.regression_check import EarlierResult, result_change
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
 MODELS = ("clerk=small,big",)
@@ -100,3 +101,18 @@ def test_a_gold_row_that_may_be_about_two_items_counts_for_neither(bills: Bills)
         "gold.csv: 1 row that may be about several items do not count, such as '00.txt': "
         "'00.txt' or 'more/00.txt'. Write a `gold.key` that differs for each, as `doc.relpath`.",
     )
+
+
+def test_an_item_or_a_variant_that_only_the_earlier_result_has_is_a_loss(bills: Bills) -> None:
+    before = EarlierResult.model_validate(bills.compare(models=MODELS).as_json())
+    for n in range(2, N_BILLS):
+        (bills.folder / f"inbox/{n:02}.txt").unlink()
+    now = bills.compare(models=("clerk=small,other",))
+    change = result_change(now, before, 0.0)
+    assert change.shared == ("clerk=small: compared on 2 of 20 earlier items.",)
+    assert change.losses == (
+        "clerk=big: this variant of the earlier result is missing.",
+        "clerk=small: 18 earlier items missing, such as '02.txt'.",
+    )
+    sampled = Bills(bills.folder / "other").compare(models=MODELS, sample=ItemSample(5))
+    assert result_change(sampled, before, 0.0).losses == ()

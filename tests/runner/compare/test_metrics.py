@@ -2,7 +2,13 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.compare.metrics import FieldMetric, GoldNotFitting, field_metrics, list_f1
+from paddock.runner.compare.metrics import (
+    FieldMetric,
+    GoldNotFitting,
+    edit_similarity,
+    field_metrics,
+    list_f1,
+)
 
 SCHEMA = {
     "type": "object",
@@ -106,3 +112,11 @@ def test_lists_of_objects_are_aligned_so_that_a_missing_one_costs_itself_alone()
     assert list_f1(lines[1:], lines) == pytest.approx(2 * 3 / 7)
     assert list_f1([], []) == 1.0
     assert list_f1([], lines) == 0.0
+
+
+@pytest.mark.parametrize("text", ["中文" * 4_000, "wörd " * 9_000, '{"a":[1,2]},' * 700])
+def test_one_other_character_in_a_very_long_text_costs_little_with_or_without_spaces(
+    text: str,
+) -> None:
+    assert 0.999 < edit_similarity(text + "x", text) < 1.0
+    assert edit_similarity("q" * len(text), text) < 0.1

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +17,7 @@ import pytest
 from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
 from paddock.runner.core.other_runs.concurrency_groups import group_holders
+from paddock.runner.ledger.run_locks import LockHolder
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
@@ -197,3 +199,14 @@ def test_what_a_killed_process_had_is_free_at_once(tmp_path: Path) -> None:
     (tmp_path / f"state/groups/{lock.stem}.json").touch()
     assert group_holders(machine.settings, [lock.stem]) == {}
     assert asyncio.run(machine.run(world, "third")).status == "completed"
+
+
+def test_who_holds_it_is_told_even_by_a_note_that_is_half_written(tmp_path: Path) -> None:
+    file = tmp_path / "who.json"
+    assert LockHolder.read(file) is None
+    file.write_text('{"run": "a')
+    assert LockHolder.read(file) is None
+    holder = LockHolder("a", "there", 7, time.time())
+    file.write_text(holder.as_json())
+    assert LockHolder.read(file) == holder
+    assert str(holder).startswith("run 'a' (process 7 on there, since ")

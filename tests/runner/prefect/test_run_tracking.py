@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from paddock.runner.daemon.daemon_files import find_daemon
+from paddock.runner.daemon.daemon_session import ServicePool
+from paddock.runner.prefect.local_service import shared_default_pool
 from paddock.runner.prefect.run_mode import is_flow, uses_service
 from paddock.runner.settings import is_ci
+from tests.runner.world import settings
 
 API = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
 
@@ -24,6 +29,19 @@ def test_local_is_alone_whatever_the_environment_says(environ: dict[str, str]) -
 def test_ci_is_what_is_set_and_not_denied(value: str, expected: bool) -> None:
     assert is_ci({"CI": value}) is expected
     assert not is_ci({})
+
+
+async def test_several_runs_share_the_pool_that_one_run_would_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = settings(tmp_path)
+    monkeypatch.setenv("CI", "1")
+    async with shared_default_pool(here) as pool:
+        assert not isinstance(pool, ServicePool)
+    monkeypatch.delenv("CI")
+    async with shared_default_pool(here) as pool:
+        assert isinstance(pool, ServicePool)
+    assert find_daemon(here) is None, "it starts at the first call"
 
 
 UNSENT = """

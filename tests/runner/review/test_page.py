@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.web_console import WebConsole
+from paddock.runner.review import page_access
 from paddock.runner.review.page import ReviewPage
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews
@@ -173,6 +174,18 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault(
         assert ann.get(f"{API}/queue").status_code == 200  # it was read by then
     assert ann.get(f"{API}/queue").status_code == 200
     assert "Exception in ASGI application" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/review", "/ui/sign-in", f"{API}/accept"])
+def test_a_body_that_does_not_arrive_is_not_waited_for(
+    address: str, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(page_access, "_BODY_S", 0.2)
+    host, _, port = address.partition("//")[2].partition("/")[0].partition(":")
+    head = f"Host: {host}:{port}\r\nAuthorization: Bearer {address.partition('token=')[2]}\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\n{head}Content-Length: 99\r\n\r\n{{".encode())
+        assert connection.recv(12) in (b"HTTP/1.1 403", b"HTTP/1.1 413")
 
 
 # Lists and documents

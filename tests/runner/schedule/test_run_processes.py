@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
+from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.runner.schedule.run_processes import RunProcess
 from tests.fakes.foreign_modules import add_foreign_modules
 
@@ -144,6 +146,20 @@ def test_up_knows_the_end_of_a_run_whose_process_dies_hangs_or_sends_garbage() -
         "reports": ["\udc80", 50_000, "nothing to do", 0],
         "outlives what forked it": ["\udc80", 50_000, "nothing to do", 0],
     }
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it so")
+def test_a_process_is_known_again_after_the_machines_clock_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            mark = process_mark(process.pid)
+            monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
+            assert is_process_alive(mark)
+        finally:
+            process.kill()
+    assert not is_process_alive(mark)
 
 
 FORKS = """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.runner.testing.cassette import CassetteError, read_cassette
+from paddock.runner.testing.cassette import CassetteError, cassette_file_names, read_cassette
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,10 @@ def test_what_is_written_is_read_and_the_order_is_of_no_matter(
         assert {text: again.count("m", text) for text in counts} == counts
         assert not again.write("a test"), "nothing has changed"
     assert written[0] == written[1]
+
+
+def test_tests_of_like_names_have_cassettes_of_their_own() -> None:
+    names = cassette_file_names("p", ["a b", "a-b", "???", "long " * 40])
+    assert len(set(names.values())) == 4
+    assert names["???"].startswith("p.test-")
+    assert all(len(name) < 90 for name in names.values())

@@ -12,9 +12,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_store import RunStore
+from paddock.runner.progress.drain import StopGate
+from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers import flow_names, ordered_run
 from paddock.runner.workers.order import Order, OrderOutcome
 from paddock.runner.workers.ordered_run import RunControl, run_order
+from paddock.runner.workers.pipeline_flow import stays_open
 from paddock.runner.workers.run_in_flow import send_what_is_shown
 from tests.prefect_server import prefect_client
 
@@ -154,3 +157,21 @@ def test_a_wrong_input_is_a_sentence(file: Path) -> None:
     assert (outcome.report, outcome.message) == (
         None, "input 'n' must be a whole number, not 'many'."
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "is_continued", "is_cancelled", "is_left"),
+    [
+        ("interrupted", True, False, True), ("budget", True, False, True),
+        ("completed", True, False, False), ("interrupted", False, False, False),
+        ("interrupted", True, True, False),
+    ],
+)  # fmt: skip
+def test_a_run_that_another_one_continues_does_not_end_its_flow_run_itself(
+    status: Status, is_continued: bool, is_cancelled: bool, is_left: bool
+) -> None:
+    gate = StopGate()
+    if is_cancelled:
+        gate.close("it was cancelled in Prefect", "interrupted")
+    report = Report("a", "p", status, {})
+    assert stays_open(report, gate, is_continued=is_continued) is is_left

@@ -1,6 +1,7 @@
 """`paddock setup`: the units that it prints, and how they are installed; as systemd reads them."""
 
 import os
+import plistlib
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,31 @@ def test_the_system_s_unit_is_installed_as_root_and_its_user_must_be_there(home:
         "Its log: journalctl -fu paddock-up\n"
         "Its user must be there: sudo useradd --system --home-dir /var/lib/paddock "
         "--shell /usr/sbin/nologin no-such-user\n",
+    )
+
+
+def test_launchd_s_agent_on_macos(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    ended = setup(home, "pipelines", PADDOCK_HOME="~/state", PADDOCK_ALLOW="run")
+    log, agents = home / "Library/Logs/paddock-up.log", home / "Library/LaunchAgents"
+    assert plistlib.loads(ended.out.encode()) == {
+        "Label": "paddock-up",
+        "ProgramArguments": [*COMMAND.split(), f"{home}/pipelines"],
+        "WorkingDirectory": f"{home}/pipelines",
+        "EnvironmentVariables": {"PADDOCK_HOME": f"{home}/state", "PADDOCK_ALLOW": "run"},
+        "RunAtLoad": True,
+        "KeepAlive": {"SuccessfulExit": False},
+        "ExitTimeOut": 60,
+        "SoftResourceLimits": {"NumberOfFiles": 65536},
+        "StandardOutPath": str(log),
+        "StandardErrorPath": str(log),
+    }
+    assert (ended.status, ended.err) == (
+        0,
+        f"Install it with:\n  mkdir -p {agents} && "
+        f"paddock setup {home}/pipelines > {agents}/paddock-up.plist\n"
+        f"  launchctl bootstrap gui/{os.getuid()} {agents}/paddock-up.plist\n"
+        f"Its log: {log}\n",
     )
 
 
