@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from paddock.engine.errors import BadRequest
 from paddock.engine.system import schema_patterns
 from paddock.engine.system.records import record
-from paddock.engine.system.text import resolve_ref, shorten
+from paddock.engine.system.text import has_json_type, resolve_ref, shorten
 
 from .large_integers import SchemaGrammar, holds_large
 
@@ -553,7 +553,7 @@ def _prepared(schema: Any, opened: Collection[int]) -> Any:
             ready[name] = [_prepared(child, opened) for child in value]
         else:
             ready[name] = _prepared(value, opened) if name in SINGLE_SCHEMAS else value
-    ready = _with_patterns(ready)
+    ready = {**_with_patterns(ready), **_moved_bound(ready)}
     closes = id(schema) not in opened
     if closes and "properties" in ready and not {"patternProperties", "enum", "const"} & set(ready):
         ready = {"type": "object", **ready}
@@ -574,6 +574,25 @@ def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:
         day = {"pattern": schema_patterns.REAL_DAY}
         ready["allOf"] = [*(ready.get("allOf") or ()), day]
     return ready
+
+
+def _moved_bound(schema: Mapping[str, Any]) -> dict[str, float]:
+    """Return an exclusive whole bound moved into its range, where the other is less than 1 away.
+
+    llguidance 1.9 writes the whole number itself there: 0 for above 0 and at most 0.5. The bound
+    moves by a unit of a double's fifteenth digit.
+    """
+    low = schema.get("exclusiveMinimum", schema.get("minimum"))
+    high = schema.get("exclusiveMaximum", schema.get("maximum"))
+    is_range = has_json_type(low, "number") and has_json_type(high, "number")
+    if not (is_range and 0 < high - low < 1):
+        return {}
+    bound, keyword, sign = (
+        (low, "exclusiveMinimum", 1) if low >= 0 else (high, "exclusiveMaximum", -1)
+    )
+    if keyword not in schema or bound != int(bound) or bound * sign < 0:
+        return {}
+    return {keyword: bound + sign * 10.0 ** (len(str(abs(int(bound)))) - 16)}
 
 
 # The other four decide what a `$ref` means.

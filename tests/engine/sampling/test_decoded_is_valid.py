@@ -23,6 +23,10 @@ SCHEMAS: list[Any] = [
     *({"type": "string", "pattern": pattern} for pattern in PATTERNS),
     {"type": "string", "format": "date", "pattern": "02-29$"},
     {"type": "string", "format": "date-time", "maxLength": 24, "pattern": "-29"},
+    {"type": "number", "exclusiveMinimum": 0, "maximum": 0.5},
+    {"exclusiveMinimum": 123456, "exclusiveMaximum": 123456.25},
+    {"type": ["number", "null"], "minimum": -1.05, "exclusiveMaximum": -1},
+    {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
     {
         "type": "object",
         "patternProperties": {r"^\d$": {"type": "integer"}, r"^\p{Lu}$": {"minimum": 3}},
