@@ -40,7 +40,7 @@ ONLY_IN = {
     "distributed": {"steps/readers/dask_readers.py"},
     "dask": {"steps/readers/dask_readers.py"},
     "rapidocr": {"steps/readers/ocr_engine.py"},
-    "PIL": {"steps/readers/ocr.py"},
+    "PIL": {"engine/llama/vision.py", "engine/system/images.py", "steps/readers/ocr.py"},
     "kreuzberg": {"steps/readers/kreuzberg_reader.py"},
     "olefile": {"steps/readers/mail.py"},
     "mcp": {"steps/tools/mcp_client.py", "runner/cli/mcp_server.py"},

@@ -10,25 +10,20 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.gguf import TYPE_NAMES, read_header
-from paddock.engine.system.image_headers import (
-    DAMAGED,
-    check_png_size,
-    exif_orientation,
-    with_white_for_transparent,
-    without_padding,
-)
-from paddock.engine.system.png_alpha import Pixels, alpha_strips, transparent_colour
+from paddock.engine.system.images import opened_image
 
 from .image_cache import ImagePiece, KeptImages, PromptPiece
 from .library import LOG, LOG_CALLBACK, LoadFailed, lib
@@ -37,14 +32,19 @@ from .llama_model import Model
 # isort: split
 import llama_cpp.mtmd_cpp as mtmd  # after .library, which names the folder of libmtmd
 
-_STRIP_BYTES = 1 << 20
-
 # Threads meet half as often: beside answers, InternVL's parts come 1.09 to 1.14 times as fast as
 # one by one (four at once: 1.09), alone 1.02 times. A cancelled request waits for both.
 PARTS_AT_ONCE = 2
 
-# libmtmd's helper asks `ffprobe` and `ffmpeg` of the PATH what it cannot decode itself.
-_NO_FOLDER = os.devnull.encode()
+
+# In a progressive JPEG there are up to a dozen; each takes as long as the whole picture, however
+# few bytes it has.
+_MOST_SCANS = 200
+_START_OF_SCAN = b"\xff\xda"
+_STRIP_ROWS = 256
+DAMAGED = "its picture cannot be decoded; the file is damaged or cut off"
+
+Pixels = NDArray[np.uint8]
 
 
 def _n_rows(piece: PromptPiece) -> int:
@@ -137,7 +137,7 @@ class Projector:
         return pieces
 
     def _computed(self, image: bytes, digest: str, n_most_rows: int) -> tuple[PromptPiece, ...]:
-        bitmap = self._bitmap(image)
+        bitmap = _bitmap(image)
         chunks = mtmd.mtmd_input_chunks_init()
         try:
             part = mtmd.mtmd_input_part()
@@ -157,44 +157,6 @@ class Projector:
             mtmd.mtmd_input_chunks_free(chunks)
             if bitmap is not None:
                 mtmd.mtmd_bitmap_free(bitmap)
-
-    def _bitmap(self, image: bytes) -> Any:
-        check_png_size(image)
-        bitmap = self._decoded(with_white_for_transparent(without_padding(image)))
-        try:
-            # Draw a picture on white where it is transparent, as Ollama does
-            pixels = _pixels(bitmap)
-            for rows, columns, opacity in alpha_strips(image, self._grey):
-                part = pixels[rows, columns]
-                part[:] = 255 - (255 - part.astype(np.uint16)) * opacity[:, :, None] // 255
-            colour = transparent_colour(image)
-            n_strip = max(1, _STRIP_BYTES // (3 * pixels.shape[1]))
-            for at in range(0, len(pixels), n_strip) if colour is not None else ():
-                part = pixels[at : at + n_strip]
-                part[(part == colour).all(axis=2)] = 255
-        except ValueError:
-            mtmd.mtmd_bitmap_free(bitmap)
-            raise
-        turn = _TURNS.get(exif_orientation(image))
-        return _turned(bitmap, turn) if turn is not None else bitmap
-
-    def _grey(self, image: bytes) -> Pixels:
-        """Return the pixels of a grey picture, of shape (height, width)."""
-        bitmap = self._decoded(image)
-        pixels = _pixels(bitmap)[:, :, 0].copy()
-        mtmd.mtmd_bitmap_free(bitmap)
-        return pixels
-
-    def _decoded(self, image: bytes) -> Any:
-        kind = ctypes.POINTER(ctypes.c_uint8 * len(image))
-        buffer = ctypes.cast(ctypes.c_char_p(image), kind).contents  # no copy of up to 32 MiB
-        options = mtmd.mtmd_helper_init_opt_default()
-        options.video_params.ffmpeg_bin_dir = _NO_FOLDER
-        decode = mtmd.mtmd_helper_bitmap_init_from_buf
-        bitmap = decode(self._pointer, buffer, len(image), False, options)
-        if not bitmap:
-            raise ValueError(DAMAGED)
-        return bitmap
 
     def _piece(self, chunk: Any, digest: str, all_rows: Iterator[Vectors]) -> PromptPiece:
         if _is_text(chunk):
@@ -248,30 +210,49 @@ class Projector:
             n_done += len(together)
 
 
-# By EXIF's orientation: what makes pixels of shape (height, width, 3) upright.
-_TURNS: Mapping[int, Callable[[Pixels], Pixels]] = {
-    2: np.fliplr,
-    3: lambda pixels: np.rot90(pixels, 2),
-    4: np.flipud,
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
-    8: np.rot90,
-}
+def upright_pixels(data: bytes) -> Pixels:
+    """Return an image's first picture in RGB, upright, and on white where it is transparent.
+
+    The array's shape is (height, width, 3).
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if data[:2] == b"\xff\xd8" and data.count(_START_OF_SCAN) > _MOST_SCANS:
+        raise ValueError(DAMAGED)
+    try:
+        with opened_image(data) as image:
+            image.load()
+            with suppress(Exception):  # a damaged note of a camera turns nothing
+                ImageOps.exif_transpose(image, in_place=True)
+            return _rgb_pixels(image)
+    except Exception as error:  # its decoders raise what they like
+        raise ValueError(DAMAGED) from error
 
 
-def _pixels(bitmap: Any) -> Pixels:
-    """Return a bitmap's own memory, of shape (height, width, 3)."""
-    shape = mtmd.mtmd_bitmap_get_ny(bitmap), mtmd.mtmd_bitmap_get_nx(bitmap), 3
-    return np.ctypeslib.as_array(mtmd.mtmd_bitmap_get_data(bitmap), shape)
+def _rgb_pixels(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I"):  # grey of 16 bits
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        shown = image if image.mode == "RGBA" else image.convert("RGBA")
+        opaque = Image.new("RGB", image.size, "white")
+        opaque.paste(shown, mask=shown.getchannel("A"))
+    else:
+        opaque = image if image.mode == "RGB" else image.convert("RGB")
+    pixels = np.empty((opaque.height, opaque.width, 3), np.uint8)
+    for at in range(0, len(pixels), _STRIP_ROWS):  # all at once is a copy more
+        end = min(at + _STRIP_ROWS, len(pixels))
+        pixels[at:end] = np.asarray(opaque.crop((0, at, opaque.width, end)))
+    return pixels
 
 
-def _turned(bitmap: Any, turn: Callable[[Pixels], Pixels]) -> Any:
-    """Return a turned copy of a bitmap, which is freed."""
-    upright = turn(_pixels(bitmap)).copy()
-    mtmd.mtmd_bitmap_free(bitmap)
-    pointer = upright.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-    return mtmd.mtmd_bitmap_init(upright.shape[1], upright.shape[0], pointer)
+def _bitmap(image: bytes) -> Any:
+    """Return libmtmd's copy of an image's pixels."""
+    pixels = upright_pixels(image)
+    height, width, _ = pixels.shape
+    pointer = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+    return mtmd.mtmd_bitmap_init(width, height, pointer)
 
 
 def _is_text(chunk: Any) -> bool:

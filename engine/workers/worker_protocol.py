@@ -25,7 +25,7 @@ from paddock.engine.request import (
 from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
 from paddock.engine.system.crash_isolation import Crash
 from paddock.engine.system.frames import FrameHead
-from paddock.engine.system.image_headers import DECODING_BYTES
+from paddock.engine.system.images import DECODING_BYTES
 from paddock.engine.system.records import record
 
 from .death_reasons import WorkerEnd

@@ -1,7 +1,4 @@
-"""Pictures as documents: each picture of an image file is a page, which OCR reads.
-
-The only module that knows Pillow.
-"""
+"""Pictures as documents: each picture of an image file is a page, which OCR reads."""
 
 from __future__ import annotations
 
@@ -103,8 +100,6 @@ def unread_notes(pages: Mapping[int, SeenText], *, is_all: bool = False) -> Iter
 
 def draw_picture(file: BinaryIO, number: int, most_side_px: int) -> Any:
     """Return a picture of an image file, from 1, upright, as an array with blue first."""
-    if find_spec("PIL") is None:
-        raise Unreadable("is a picture", INSTALL_OCR)
     with _opened_picture(file) as picture:
         if not 1 <= number <= getattr(picture, "n_frames", 1):
             raise Unreadable(f"has no page {number}")
@@ -117,8 +112,6 @@ def draw_picture(file: BinaryIO, number: int, most_side_px: int) -> Any:
 
 def may_have_text(data: bytes) -> bool:
     """Return whether a picture within a document is larger than icons and most logos."""
-    if find_spec("PIL") is None:
-        return len(data) >= _LEAST_INNER_BYTES
     try:
         with _opened_picture(BytesIO(data)) as picture:
             width, height = picture.size

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.fakes.eyes import noise
+from tests.fakes.eyes import noise, png_of
 
 
 def picture(side: int = 64) -> Image.Image:
@@ -31,12 +31,8 @@ def _damaged(data: bytes) -> bytes:
     return data[:at] + bytes(16) + data[at + 16 :]
 
 
-_CUT_OFF = "is cut off: its file ends before the picture does; copy it again"
-_WITHOUT_END = (
-    "has no mark at its end: it is cut off, or was saved without one; "
-    "open it with a program that shows it, and save it again"
-)
 _DAMAGED = "cannot be read: its picture cannot be decoded; the file is damaged or cut off"
+_OTHER = "is no whole PNG, JPEG, GIF, BMP or WebP (it begins with {!r}); convert it to PNG"
 _PLAIN = picture()
 _TURNED = Image.Exif()
 _TURNED[0x0112] = 6
@@ -45,28 +41,19 @@ REFUSED: Mapping[str, tuple[bytes, str]] = MappingProxyType(
     {
         "empty.png": (b"", "is empty: its file has 0 bytes"),
         "huge.png": (
-            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 20_000, 20_000),
-            "has 20000 by 20000 pixels; at most 64 million are read: make it smaller",
+            png_of(struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0), b""),
+            "is too large: it has more than 64 million pixels: make it smaller",
         ),
         "cut.png": (half(written(_PLAIN, "PNG")), _DAMAGED),
         "damaged.png": (_damaged(written(_PLAIN, "PNG")), _DAMAGED),
-        "cut.jpg": (half(written(_PLAIN, "JPEG")), _WITHOUT_END),
-        "cut-progressive.jpg": (half(written(_PLAIN, "JPEG", progressive=True)), _WITHOUT_END),
-        "cut.gif": (half(written(_PLAIN, "GIF")), _CUT_OFF),
-        "cut.bmp": (half(written(_PLAIN, "BMP")), _CUT_OFF),
-        "a.webp": (
-            written(_PLAIN, "WEBP"),
-            "is no PNG, JPEG, GIF or BMP (it is a WebP; convert it to PNG)",
-        ),
-        "a.tiff": (
-            written(_PLAIN, "TIFF"),
-            "is no PNG, JPEG, GIF or BMP (it is a TIFF; convert it to PNG)",
-        ),
-        "a.pdf": (
-            written(_PLAIN, "PDF"),
-            "is no PNG, JPEG, GIF or BMP (it is a PDF; convert it to PNG)",
-        ),
-        "text.png": (b"hello", "is no PNG, JPEG, GIF or BMP (it begins with b'hell')"),
+        "cut.jpg": (half(written(_PLAIN, "JPEG")), _OTHER.format(b"\xff\xd8\xff\xe0")),
+        "cut-progressive.jpg": (half(written(_PLAIN, "JPEG", progressive=True)), _DAMAGED),
+        "cut.gif": (half(written(_PLAIN, "GIF")), _DAMAGED),
+        "cut.bmp": (half(written(_PLAIN, "BMP")), _DAMAGED),
+        "cut.webp": (half(written(_PLAIN, "WEBP")), _OTHER.format(b"RIFF")),
+        "a.tiff": (written(_PLAIN, "TIFF"), _OTHER.format(b"II*\0")),
+        "a.pdf": (written(_PLAIN, "PDF"), _OTHER.format(b"%PDF")),
+        "text.png": (b"hello", _OTHER.format(b"hell")),
     }
 )
 
@@ -79,6 +66,7 @@ SEEN: Mapping[str, bytes] = MappingProxyType(
         "turned.jpg": written(_PLAIN, "JPEG", exif=_TURNED),
         "transparent.png": written(Image.new("RGBA", (28, 28), (9, 9, 9, 0)), "PNG"),
         "palette.gif": written(_PLAIN.convert("P"), "GIF", transparency=0),
+        "a.webp": written(_PLAIN, "WEBP"),
         "padded.jpg": written(_PLAIN, "JPEG") + b"a phone's film of two seconds",
         "point.png": written(_PLAIN.resize((1, 1)), "PNG"),
         "line.png": written(_PLAIN.resize((2000, 1)), "PNG"),
