@@ -103,9 +103,7 @@ class Facts:
     """The file that it writes, and does nothing else: outside of blocks, too, it runs only where
     that or what it reads is not as it was."""
     table: str = ""
-    """Rows, or several tables by name: those of filed documents among them, and typed columns."""
-    marks: str = ""
-    """The output that has the rows of `table`, in their order, each with more in it."""
+    """Rows, or several tables by name, with typed columns."""
     takes_away: str = ""
     """The file that it moves or deletes, unless its `mode` is `copy`."""
     moves_to: str = ""

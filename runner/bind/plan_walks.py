@@ -8,6 +8,7 @@ from paddock.pipelines.expressions import steps_read
 from paddock.pipelines.times import TIME_NAMES
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from .node_reads import read_by
 
 
 def nodes_of(body: Iterable[BoundNode]) -> Iterator[BoundNode]:
@@ -94,4 +95,17 @@ def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
         if any(path[0] in TIME_NAMES for path in paths):
             return True
         left = steps_read(paths) - found
+    return False
+
+
+def reads_results(bound: BoundPlan, block: BoundBlock) -> bool:
+    """Return whether a block's list is made of the results of blocks, or of pipelines."""
+    nodes = {node.id: node for node in nodes_of(bound.nodes)}
+    found, left = set[str](), steps_read(read_by(block.over, block.where))
+    while left:
+        found |= left
+        read = [nodes[name] for name in left if name in nodes]
+        if any(isinstance(node, BoundBlock) or node.inner is not None for node in read):
+            return True
+        left = steps_read(path for node in read for path in node.reads.all) - found
     return False

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from paddock.pipelines.times import moments
@@ -46,32 +46,11 @@ class Scope(dict[str, Any]):
         seen: dict[str, Any] = SkippedOutputs(skipped=True)
         if outputs is not None:
             seen = {**as_expressions_see(outputs), "skipped": False}
-        if isinstance(outputs, WithFiled):
-            whole = {**as_expressions_see(outputs.with_filed), "skipped": False}
-            seen = WithFiled(seen, whole)
         return Scope({**self, "steps": {**self["steps"], step_id: seen}})
-
-    def with_filed(self, names: Collection[str] | None = None) -> Scope | None:
-        """Return the scope in which these steps' outputs, or all, have what is filed, too.
-
-        None: nothing is filed of them.
-        """
-        steps = self["steps"].items()
-        read = {name: outputs.with_filed for name, outputs in steps
-                if isinstance(outputs, WithFiled) and (names is None or name in names)}  # fmt: skip
-        return Scope({**self, "steps": {**self["steps"], **read}}) if read else None
 
     def is_skipped(self, step_id: str) -> bool:
         """Return whether a step was skipped; one that is not there was not."""
         return bool(self["steps"].get(step_id, {}).get("skipped"))
-
-
-class WithFiled(dict[str, Any]):
-    """Outputs made of a run's own items; `with_filed`: the same of filed ones, too, for tables."""
-
-    def __init__(self, outputs: Mapping[str, Any], with_filed: Mapping[str, Any]) -> None:
-        super().__init__(outputs)
-        self.with_filed = with_filed
 
 
 class SkippedOutputs(dict[str, Any]):

@@ -16,10 +16,12 @@ from functools import partial
 from typing import Any
 
 from paddock.engine.system.tasks import task_group
-from paddock.engine.system.text import counted, listed
+from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
+from paddock.runner.ledger.entries import FILED
+from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     DECIDED,
@@ -39,13 +41,13 @@ from .failures import ItemWaits, RunFailed, SkippedByReview, StepFailed
 from .item_attempt import ItemAttempt, ItemEnd, failed_end, waiting_end
 from .item_recorder import ItemRecorder
 from .item_window import Window, expected_tokens, longest_first, max_parallel
-from .left_nodes import MAX_NAMED, LackingItems, blocks_read
+from .left_nodes import LackingItems, blocks_read
 from .other_runs.crash_suspects import CrashHistory, RepeatedCrash, max_together, suspects_text
 from .outputs.outdated_outputs import EndedNode, ended_block
 from .outputs.pruning import Pruner
 from .run_context import RunContext
 from .run_records import StepRecord
-from .step_runner import StepRunner, item_result, result_with_filed
+from .step_runner import StepRunner, item_result
 from .step_tools import expect_queries
 from .traces.block_work import ItemWork
 from .traces.source_folders import keep_folders
@@ -132,7 +134,7 @@ class BlockRun:
                 stand = (i for i in work.items if i.has_ended or i.verdict.is_up_to_date)
                 done = {item.index for item in stand if item.phase not in (Phase.FAILED, *OPEN)}
                 for entry in await Pruner(context).handle_gone(work, done):
-                    state.filed.drop(entry.key)
+                    state.filed_results.pop(entry.key, None)
                     if entry.key not in renamed:  # which is counted under its new name
                         state.gone.append(entry.key)
                         self.stats.item(work.deletion(entry.key))
@@ -271,12 +273,11 @@ class BlockRun:
         Raises:
             StepFailed: its `returns` cannot be evaluated.
         """
-        state, block, redacted = self.state, self.state.block, self.stats.secrets.redacted
+        state, block = self.state, self.state.block
         # As a later run reads it from the ledger: both must see the same.
-        result = redacted(item_result(block, walk.scope, walk.last))
-        with_filed = redacted(result_with_filed(block, walk.scope, walk.last))
+        result = self.stats.secrets.redacted(item_result(block, walk.scope, walk.last))
         report = state.report(item, item.verdict.state, attempt.seconds)
-        end = ItemEnd(Phase.DONE, ItemState.DONE, report, result=result, with_filed=with_filed)
+        end = ItemEnd(Phase.DONE, ItemState.DONE, report, result=result)
         if state.step is not None and self._keeps_former_table(state.step, attempt):
             return replace(end, state=None, is_counted=False)
         if result is None and (block.keep is not None or not attempt.has_run):
@@ -298,8 +299,6 @@ class BlockRun:
         """
         context, state, scope_id = self.context, self.state, self.state.work.scope_id
         if end.state is not None:
-            if end.reason is None and end.with_filed is None:
-                state.filed.forget_inner_documents(context.ledger, scope_id, item.key)
             try:
                 await self.recorder.record(attempt, end)
             except asyncio.CancelledError:
@@ -318,7 +317,7 @@ class BlockRun:
         if end.is_counted:
             count_item(context, item, end.report)
         if end.reason is None:
-            state.filed.take(item.key, end.with_filed, did_new_work=attempt.did_new_work)
+            state.filed_results.pop(item.key, None)
             item.has_result = end.result is not None
             item.result = end.result if state.keeps_results else None
         item.become(end.phase, end.reason)
@@ -379,9 +378,15 @@ async def record_verdicts(context: RunContext, state: BlockState) -> None:
         await asyncio.to_thread(keep_folders, ledger, work.scope_id, work.missing, context.options)
     for entry in work.renewed:
         ledger.renew(work.scope_id, entry)
-    await state.filed.record(ledger, work.scope_id, stats.run)
+    store, keys = FiledStore(ledger), [row.key for row in filed.new]
+    entries = await ledger.ask(ledger.entries, work.scope_id, keys) if keys else {}
+    for entry in entries.values():
+        if entry.gone is None:
+            ledger.renew(work.scope_id, replace(entry, gone=FILED))
+    for row in filed.new:
+        store.record(work.scope_id, row, stats.run)
+    for place in filed.dropped:
+        store.drop(*place)
     stats.add_filed(work.block.id, work.filed_counts)
-    if filed.came_again:
-        stats.note(f"as filed before, so the same item: {listed(filed.came_again, MAX_NAMED)}")
     if work.edited_paths:
         stats.note(str(Why.OUTPUTS_KEPT(work.edited_paths)))

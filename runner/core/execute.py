@@ -30,7 +30,6 @@ from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport, Report, counts_text
 from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
-from paddock.steps.run_pipeline import named_outputs
 
 from .block_run import BlockRun
 from .block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
@@ -103,8 +102,7 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
         except StepError as error:
             raise RunStopped(str(error)) from error
     await walk.nodes()
-    returns, _ = walk.returned()
-    return returns
+    return walk.returned()
 
 
 class Execute(Walk):
@@ -217,14 +215,14 @@ class Execute(Walk):
         stats.item_state(step.id, "", ItemState.SKIPPED if outputs is None else ItemState.DONE)
         return outputs
 
-    def returned(self) -> tuple[Any, Any]:
-        """Return the pipeline's `returns`, and the same with what is filed, if anything is.
+    def returned(self) -> Any:
+        """Return the pipeline's `returns`.
 
         Raises:
             RunFailed: they cannot be evaluated.
         """
         if self.has_unbegun or self.left.is_read_by(returns_read(self.bound)):
-            return None, None
+            return None
         try:
             return rendered_returns(self.bound, self.scope)
         except ExpressionError as error:
@@ -278,7 +276,7 @@ class _SubPipelineRun:
         inner = Execute(context, replace(item.enclosing, escalation_pass=None))
         try:
             await inner.nodes()
-            returns, with_filed = inner.returned()
+            returns = inner.returned()
         except (RunFailed, PipelineError) as error:
             if not item.is_of_item:
                 raise
@@ -286,10 +284,9 @@ class _SubPipelineRun:
                 raise StepFailed(step.id, str(error), cause=error.cause) from error
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
         item.merge_nested(inner.dependencies, inner.n_failures, has_failures=inner.has_failures)
-        item.did_new_work &= walk.record_sub_pipeline(step, inner)
+        walk.record_sub_pipeline(step, inner)
         without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)
         if without_results is not None and inner.is_of_item:
             cause = Cause.IO if inner.n_failures > 0 else Cause.OTHER
             raise StepFailed(step.id, without_results.why, cause=cause)
-        attempt.with_filed = None if with_filed is None else named_outputs(with_filed)
         return returns

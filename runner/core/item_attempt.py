@@ -76,8 +76,6 @@ class ItemAttempt:
     """The lists of labels that its answers were chosen from, by name."""
     vectors: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """By step, the vector of the text for which examples were chosen."""
-    did_new_work: bool = True
-    """Whether a pipeline of it had anything but filed items, if it has any of those."""
     has_inner_failures: bool = False
     n_failures: int = 0
     """Failures in a row for a transient reason, of the item or one within it."""
@@ -218,8 +216,6 @@ class StepAttempt:
     record: StepRecord
     n_refused: int = 0
     """How many of its answers a person, or its checks, refused."""
-    with_filed: Any = None
-    """The outputs of a pipeline that it ran with what that filed; None: nothing is filed."""
 
     @classmethod
     def begin(
@@ -275,8 +271,6 @@ class ItemEnd:
     reason: Reason | None = None
     """Why it failed or waits; None: it went well."""
     result: Any = None
-    with_filed: Any = None
-    """Its result with what its pipelines filed; None: they filed nothing."""
     n_failures: int = 0
     """Failures in a row for a transient reason."""
     stops_run: StepFailed | None = None

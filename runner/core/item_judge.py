@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from paddock.engine.system.records import field, record, replace
@@ -17,7 +18,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.answers.offered_labels import LabelLists
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.plan_walks import all_steps, node_ids, steps_of
+from paddock.runner.bind.plan_walks import all_steps, node_ids, reads_results, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.unfinished_files import SettledFiles
 from paddock.runner.ledger.entries import Entry, LineageRow
@@ -29,11 +30,10 @@ from paddock.steps.base import OutsideRoots
 from .left_nodes import LackingItems
 from .reviews.run_reviews import RunReviews
 from .run_options import RunOptions
-from .traces.block_items import item_strata, nearest_keys, raw_item_keys
+from .traces.block_items import item_strata, listed_items, nearest_keys
 from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
 from .traces.dependencies import KeptOutput, OutputWithin, Trace, dependencies_of
 from .traces.filed_items import FiledDocuments
-from .traces.filed_results import BlockList, reads_new_items, with_filed_rows
 from .traces.node_parts import NodeParts
 from .traces.parts import KEYED, OuterValue, Part, RulePart, part_digest, parts_hash, parts_of
 from .traces.past_items import PastItems
@@ -140,10 +140,11 @@ class Judge:
             request=request,
             base=base,
             made_by=self.parts.made_by(block, base),
+            is_of_results=listed.is_of_results,
         )
         for item in listed.items:
             value = item.value if item.filed is None else documents.as_listed(item.filed)
-            rule.set_parts(item, value, index.stored, is_listed=not item.is_from_filed_results)
+            rule.set_parts(item, value, index.stored)
         world = await self._verify(rule, listed.items)  # 3
         items = [*listed.items]
         if self.settled_files is not None:  # 4
@@ -155,27 +156,24 @@ class Judge:
             )]  # fmt: skip
         edited_paths = [path for item in items if item.verdict.state is ItemState.HELD
                         for path in item.verdict.edited_paths]  # fmt: skip
-        of_filed = {item.key for item in listed.items if item.is_from_filed_results}
         if request.keys is not None:  # 5
-            self.seen_keys.update(of_filed, documents.rows)
+            self.seen_keys.update(documents.rows)
         items, filed = await self._filed(rule, world, documents, items)
         in_list = {item.key for item in listed.items}
         for place, item in enumerate(items):
             item.index = place
             if item.key not in in_list:  # filed, and done again: behind what is listed
                 item.position = (place, len(items))
-        still_filed = filed.rows.keys() & of_filed
         done = [item.entry for item in items if not item.verdict.is_work]
-        done += [entries[key] for key in still_filed]
         work = replace(
             listed,
             items=tuple(items),
             written_outputs=_written_by(scope_id, done),
             edited_paths=tuple(edited_paths),
-            unsettled=listed.unsettled - still_filed - {item.key for item in items},
-            filed=replace(filed, order=listed.filed.order),
+            unsettled=listed.unsettled - {item.key for item in items},
+            filed=filed,
             made_by=rule.made_by,
-            renewed=rule.renewed,
+            renewed=[*(entries[key] for key in documents.within if key in entries), *rule.renewed],
         )
         if self.options.leaves_out_items:
             return work
@@ -201,17 +199,23 @@ class Judge:
         What left the list since is filed.
         """
         index, ledger = self.world.index, self.world.ledger
-        found = await ledger.ask(BlockList.of, block, scope, ledger, scope_id)
-        excluded = frozenset(raw_item_keys(block, scope, found.excluded))
-        entries = await ledger.ask(ledger.listed_entries, scope_id, [*found.names, *found.of_filed])
+        is_of_results = self._files_documents() and reads_results(self.bound, block)
+        known = partial(ledger.entries, scope_id) if is_of_results else None
+        names, values, excluded = await ledger.ask(listed_items, block, scope, known)
+        entries = await ledger.ask(ledger.listed_entries, scope_id, names)
         sources = await ledger.ask(source_folders, self.bound, index, block, scope, scope_id)
         former = () if keys_around else await ledger.ask(self.scopes.former, self.bound)
         documents = await ledger.ask(FiledDocuments, index, scope_id, sources, block, scope, former)
+        for key in documents.within.keys() & entries.keys():
+            row = documents.within[key]
+            entries[key] = replace(
+                entries[key], returns=row.returns, returns_object=row.returns_object
+            )
         if documents.unfinished_moves:
             await asyncio.to_thread(documents.find_unfinished)
-        items = await ledger.ask(documents.items, found, excluded, entries)
-        keys = {item.key for item in items if not item.is_from_filed_results}
-        if numbered := keys.difference(found.names):
+        items = await ledger.ask(documents.items, names, values, excluded, entries)
+        keys = {item.key for item in items}
+        if numbered := keys.difference(names):
             entries |= await ledger.ask(ledger.entries, scope_id, numbered)
         for place, item in enumerate(items):
             item.entry, item.position = entries.get(item.key), (place, len(items))
@@ -226,12 +230,17 @@ class Judge:
             scope_id=scope_id,
             items=tuple(items),
             missing=MissingSources(sources=() if self.options.leaves_out_items else sources),
-            excluded=excluded.difference(keys, found.of_filed),
-            unsettled=frozenset(item.key for item in items)
-            | later.difference(excluded, found.of_filed),
-            filed=FiledItems(order=found.order),
+            excluded=excluded.difference(keys),
+            unsettled=frozenset(item.key for item in items) | later.difference(excluded),
+            is_of_results=is_of_results,
         )
         return work, documents, entries
+
+    def _files_documents(self) -> bool:
+        """Return whether documents leave the folders in which they are listed, once done."""
+        steps, watches = all_steps(self.bound.nodes), self.bound.watches
+        moves = any(step.facts.takes_file(step.written) for step in steps)
+        return moves or bool(self.scopes.prefix) or any(w.keys.claim == "move" for w in watches)
 
     async def _filed(
         self,
@@ -242,8 +251,8 @@ class Judge:
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of a block with filed ones that are so again, and what is filed."""
         request, ask = rule.request, self.world.ledger.ask
-        if not (documents.rows or any(item.is_from_filed_results for item in items)):
-            return items, FiledItems(came_again=tuple(documents.came_again))
+        if not (documents.rows or rule.is_of_results):
+            return items, FiledItems(dropped=tuple(documents.dropped))
         decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
         doubtful = await ask(documents.doubtful, rule, items, decided)
         if unknown := [item for item in doubtful if item.verdict is NEW]:
@@ -297,11 +306,6 @@ class Judge:
         """Judge a step outside of blocks that has a trace: a block of one item."""
         scope_id, ledger = self.scopes.register(step.id, keys_around), self.world.ledger
         parts = await self.parts.of(step, scope)
-        for whole in with_filed_rows(step, scope).values():
-            news = {".".join(path) for path in reads_new_items(step)}
-            for name, every in self.parts.outer(step.reads.all, step.reads.shown, whole).items():
-                if every != parts[name]:  # its rows have those of filed items, too
-                    parts[name] = part_digest([parts[name], every]) if name in news else every
         entries = await ledger.ask(ledger.entries, scope_id)
         item = ItemWork(key=step.id, name=step.id, value=None, entry=entries.get(step.id))
         item.parts, item.is_counted = canonical_json(parts), bool(step.kind.roles)
@@ -377,10 +381,9 @@ class Judge:
         sample, only = self.options.sample, self.options.only
         if sample is None and not only:
             return None
-        own = [item for item in items if not item.is_from_filed_results]
-        keys = [item.key for item in own]
+        keys = [item.key for item in items]
         if sample is not None:
-            strata = item_strata(block, scope, [item.value for item in own], sample.by)
+            strata = item_strata(block, scope, [item.value for item in items], sample.by)
             return sample.chosen(keys, strata)
         self.seen_keys.update(keys)
         inner = (step.inner for step in self.bound.nodes if isinstance(step, BoundStep))

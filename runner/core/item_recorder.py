@@ -14,7 +14,6 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import whole_spec
 from paddock.runner.ledger.entries import FILED, Entry, LedgerError, LineageRow
-from paddock.runner.ledger.filed_store import FiledRow, FiledStore
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.steps.base import StepError
@@ -48,7 +47,7 @@ class ItemRecorder:
 
         1. What it read and keeps in stores is noted; rows that it no longer keeps are dropped.
         2. Its entry is made; if its document changed since it was listed, without a content digest.
-        3. It is filed, if its document was moved away; else its row says what its pipelines filed.
+        3. It is filed, if its document was moved away.
         4. All that is one commit, with its lineage, and that it is no longer in flight.
         5. Its document is deleted, if a step asked for that.
         """
@@ -88,14 +87,9 @@ class ItemRecorder:
             was=was.value if item.is_counted else "",
         )
         document = attempt.document if end.state in WHOLE else None  # 3
-        whole = end.result if end.with_filed is None else end.with_filed
         if document is not None and document.is_filed:
             entry = replace(entry, gone=FILED)
-            context.documents.file(document, ledger.keep(whole))
-        elif end.with_filed is not None:
-            returns, returns_object = ledger.keep(whole)
-            row = FiledRow(item.key, item.name, returns=returns, returns_object=returns_object)
-            FiledStore(ledger).record(attempt.scope_id, row, stats.run)
+            context.documents.file(document, (text, object_))
         try:  # 4
             ledger.record(attempt.scope_id, entry, stats.run)
             outputs.record_written()

@@ -16,14 +16,13 @@ from enum import Enum, auto
 
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted, listed
-from paddock.pipelines.expressions import ExpressionError, Reference, steps_read
+from paddock.pipelines.expressions import ExpressionError, steps_read
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.progress.item_states import WAITS, ItemState
 
 from .failures import ItemWaits
 from .traces.block_work import BlockWork
-from .traces.filed_results import reads_new_items
 
 MAX_NAMED = 5
 
@@ -37,8 +36,6 @@ class LeftBy(Enum):
     """What it reads waits, or is left until a person may be asked."""
     WITHOUT_RESULTS = auto()
     """What it reads has no result."""
-    WITHOUT_NEWS = auto()
-    """What it reads has filed items alone."""
 
 
 @record(frozen=True, slots=True)
@@ -70,10 +67,6 @@ class StepsLeft:
     """Blocks of which items failed or wait, or all documents are missing."""
     missing_inputs: dict[str, tuple[LackingItems, ...]] = field(default_factory=dict)
     """By node, the items that its list lacks, or its outputs."""
-    filed: dict[str, bool] = field(default_factory=dict)
-    """Blocks, and steps that run pipelines, with filed items, and whether they have others."""
-    pipelines: set[str] = field(default_factory=set)
-    """Steps that ran pipelines."""
 
     def first(self, by: LeftBy) -> Left | None:
         return next((left for left in self.reasons.values() if left.by is by), None)
@@ -83,10 +76,8 @@ class StepsLeft:
 
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
         """Return whether what is read was not done as a whole."""
-        left = {name for name, why in self.reasons.items() if why.by is not LeftBy.WITHOUT_NEWS}
-        return any(
-            path[0] == "steps" and left.intersection(path[1:2] or left) for path in references
-        )
+        left = self.reasons.keys()
+        return any(path[0] == "steps" and left & {*(path[1:2] or left)} for path in references)
 
     def why(self, node: BoundNode, before: frozenset[str], scope: Scope) -> Left | None:
         """Return why a node is left since those before it were; None if it runs.
@@ -95,9 +86,8 @@ class StepsLeft:
         2. One waits.
         3. One has no result.
         4. It would read results of which none is there, and is not skipped anyway.
-        5. One reads nothing new, or it would read filed items alone.
         """
-        if not (self.reasons or self.lacking or self.filed):
+        if not (self.reasons or self.lacking):
             return None
         names = sorted(before & self.reasons.keys(), reverse=True)
         by = {self.reasons[name].by: name for name in names}  # of several, the first by name
@@ -111,14 +101,10 @@ class StepsLeft:
         if name := by.get(LeftBy.WITHOUT_RESULTS):  # 3
             why = f"'{name}' is, since {self.reasons[name].why}"
             return Left(LeftBy.WITHOUT_RESULTS, why, is_inherited=True)
-        new = self._read(reads_new_items(node))
         for lack in self._lacking_of(node, scope):  # 4
-            if lack.leaves(node) and (lack.block in new or lack.block not in self.filed):
+            if lack.leaves(node):
                 return Left(LeftBy.WITHOUT_RESULTS, lack.why_left())
-        if name := by.get(LeftBy.WITHOUT_NEWS):  # 5
-            return Left(LeftBy.WITHOUT_NEWS, f"'{name}' is, since {self.reasons[name].why}")
-        idle = [name for name in new if self.filed.get(name) is False]
-        return Left(LeftBy.WITHOUT_NEWS, f"nothing is new in '{min(idle)}'") if idle else None
+        return None
 
     def note_missing(self, node: BoundNode, scope: Scope) -> None:
         if not self.lacking:
@@ -131,11 +117,6 @@ class StepsLeft:
         missing.update(*(self.missing_inputs.get(name, ()) for name in read))
         self.missing_inputs[node.id] = (*missing,)
 
-    def is_idle(self, inner: StepsLeft, returns: frozenset[Reference]) -> bool:
-        """Return whether a pipeline that a step ran returns filed items alone."""
-        read = inner._read(returns)
-        return bool(read) and all(inner.filed.get(name) is False for name in read)
-
     def _lacking_of(self, node: BoundNode, scope: Scope) -> list[LackingItems]:
         """Return the blocks whose results a node lacks; none where it is skipped anyway.
 
@@ -146,10 +127,6 @@ class StepsLeft:
             with suppress(ExpressionError):
                 return lacking if node.if_.evaluate(scope) else []
         return lacking
-
-    def _read(self, references: frozenset[Reference]) -> set[str]:
-        """Return the blocks whose results are read, and the pipelines that are."""
-        return blocks_read(references) | (steps_read(references) & self.pipelines)
 
 
 # --- what a block lacks
@@ -232,7 +209,7 @@ class LackingItems:
 
 def no_documents_of(work: BlockWork) -> LackingItems | None:
     """Return what a block lacks whose list is empty, and of which a person is asked why."""
-    if work.items or not work.missing.doubts:
+    if work.items or work.filed.rows or not work.missing.doubts:
         return None
     error = str(work.missing.doubts[0].reason)
     return LackingItems(work.block.id, error=error, is_transient=True)

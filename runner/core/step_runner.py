@@ -22,7 +22,7 @@ from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import only_reads
-from paddock.runner.bind.scope import Scope, WithFiled
+from paddock.runner.bind.scope import Scope
 from paddock.runner.bind.trust.command_words import refuse_misplaced
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
@@ -46,7 +46,6 @@ from .item_attempt import ItemAttempt, StepAttempt
 from .run_context import RunContext
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
 from .traces.dependencies import note_listing
-from .traces.filed_results import of_own_rows, with_filed_rows
 
 SubPipelinesFor = Callable[[StepAttempt], SubPipelines]
 _OF_INNER = (StepFailed, RunStopped, StopGateClosed, PipelineError, ItemWaits, PutOff)
@@ -69,21 +68,11 @@ def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
         raise StepFailed(block.id, f"`returns`: {error}") from error
 
 
-def result_with_filed(block: BoundBlock, scope: Scope, last: Any) -> Any:
-    """Return an item's result with what its pipelines filed, None if they filed nothing."""
-    with_filed = scope.with_filed({node.id for node in block.body})
-    if with_filed is None:
-        return None
-    return item_result(block, with_filed, last.with_filed if isinstance(last, WithFiled) else last)
-
-
 def step_outputs(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> Any:
     """Return a step's outputs as its `returns` has them."""
     if step.returns is None:
         return outputs
-    scope = scope.with_step(step.id, outputs)
-    values, with_filed = step.returns.render(scope), scope.with_filed({step.id})
-    return values if with_filed is None else WithFiled(values, step.returns.render(with_filed))
+    return step.returns.render(scope.with_step(step.id, outputs))
 
 
 class StepRunner:
@@ -119,7 +108,7 @@ class StepRunner:
             for n_retries in itertools.count():
                 try:
                     tools = self._tools(attempt)  # 2
-                    params = step.params.render(scope, with_filed_rows(step, scope))
+                    params = step.params.render(scope)
                     if step.untrusted and step.facts.command:
                         refuse_misplaced(step, scope)
                     await item.note_files(context, step.kind().reads(params), tools.roots)
@@ -145,10 +134,7 @@ class StepRunner:
                             for _ in range(labels.n_at_border(outputs.get("output"))):
                                 tools.log.tally("answer", AT_BORDER)
                     attempt.record.note_answer(outputs)
-                    if attempt.with_filed is not None:
-                        outputs = WithFiled(outputs, attempt.with_filed)
-                    own = of_own_rows(step, scope, outputs) if step.facts.marks else outputs
-                    result = step_outputs(step, scope, own)
+                    result = step_outputs(step, scope, outputs)
                     break
                 except StepSkipped:
                     break

@@ -99,8 +99,6 @@ class Walk(ABC):
         elif (left := self.left.why(node, before, self.scope)) is not None:  # 3
             self.left.reasons[node.id] = left
             await self.leave(node, left)
-            if left.by is LeftBy.WITHOUT_NEWS:
-                self.scope = self.scope.with_step(node.id, None)
         else:
             self.left.note_missing(node, self.scope)
             outputs: Any = NOT_YET
@@ -155,16 +153,14 @@ class Walk(ABC):
             state.refuse_waiting()
         elif missing := no_documents_of(state.work):
             left.lacking[block] = missing
-        if (has_news := state.filed.has_news(state.work.items)) is not None:
-            left.filed[block] = has_news
         if not state.has_ended:
             return NOT_YET
         if lacking := await state.lacking(self.context.judge.reviews):
             left.lacking.setdefault(block, lacking)
         return state.outputs()
 
-    def record_sub_pipeline(self, step: BoundStep, inner: Walk) -> bool:
-        """Note how a pipeline ended that a step ran; return whether it had more than filed items.
+    def record_sub_pipeline(self, step: BoundStep, inner: Walk) -> None:
+        """Note how a pipeline ended that a step ran.
 
         Raises:
             StopGateClosed, ItemWaits: something in it was not begun, or waits.
@@ -173,17 +169,11 @@ class Walk(ABC):
             raise StopGateClosed(inner.n_unbegun)
         if (awaited := inner.left.first(LeftBy.AWAITED)) and awaited.wait:
             raise awaited.wait
-        is_idle = self.left.is_idle(inner.left, returns_read(inner.bound))
-        if not inner.is_of_item:
-            self.left.pipelines.add(step.id)
-            if is_idle:
-                self.left.filed[step.id] = False
         if inner.left.first(LeftBy.PARTIAL):
             self.left.reasons[step.id] = Left(LeftBy.PARTIAL)
         without_results = inner.left.first(LeftBy.WITHOUT_RESULTS)
         if without_results is not None and not inner.is_of_item:
             self.left.reasons.setdefault(step.id, without_results)
-        return not is_idle
 
     # --- what `Execute` does, and `PlanWalk` says
 
@@ -299,16 +289,13 @@ def leave_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "")
     return True
 
 
-def rendered_returns(bound: BoundPlan, scope: Scope) -> tuple[Any, Any]:
-    """Return a pipeline's `returns`, and the same with what is filed, if anything is.
+def rendered_returns(bound: BoundPlan, scope: Scope) -> Any:
+    """Return a pipeline's `returns`.
 
     Raises:
         ExpressionError: they cannot be evaluated.
     """
-    if bound.returns is None:
-        return None, None
-    whole = scope.with_filed()
-    return bound.returns.render(scope), None if whole is None else bound.returns.render(whole)
+    return None if bound.returns is None else bound.returns.render(scope)
 
 
 def returns_read(bound: BoundPlan) -> frozenset[Reference]:

@@ -15,7 +15,7 @@ from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundSte
 from paddock.runner.bind.node_reads import read_by
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import all_steps
-from paddock.runner.bind.scope import Scope, WithFiled
+from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
 from paddock.runner.core.failures import StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt, StepAttempt
@@ -274,8 +274,4 @@ def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Sco
     Raises:
         ExpressionError: a `returns` failed.
     """
-    returns, with_filed = rendered_returns(bound, inner)
-    outputs = named_outputs(returns)
-    if with_filed is not None:
-        outputs = WithFiled(outputs, named_outputs(with_filed))
-    return step_outputs(step, scope, outputs)
+    return step_outputs(step, scope, named_outputs(rendered_returns(bound, inner)))

@@ -109,13 +109,7 @@ class Duplicates(Step[DuplicatesParams, DuplicatesOutput]):
     params = DuplicatesParams
     output = DuplicatesOutput
     is_pure = True
-    facts = Facts(
-        is_repeatable=True,
-        table="rows",
-        marks="rows",
-        missing=_missing,
-        table_faults=_column_faults,
-    )
+    facts = Facts(is_repeatable=True, table="rows", missing=_missing, table_faults=_column_faults)
 
     async def run(self, params: DuplicatesParams, tools: Tools) -> DuplicatesOutput:
         """Compare the rows.

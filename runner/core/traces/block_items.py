@@ -6,6 +6,7 @@ Keys stay the same while other items come, go or change.
 from __future__ import annotations
 
 import difflib
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -15,8 +16,9 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.scope import Scope
+from paddock.runner.ledger.entries import Entry
 
-from .parts import PATH, TIME, part_digest
+from .parts import CONTENT, PATH, TIME, ordered_digest, part_digest
 
 N_KEYS_NAMED = 3
 """Keys that a message names: there may be thousands."""
@@ -121,8 +123,29 @@ def item_label(item: Any, index: int) -> str:
 
 # --- keys
 
+EntriesOf = Callable[[list[str]], Mapping[str, Entry]]
+"""Keys → a block's entries by them."""
 
-def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
+
+def listed_items(
+    block: BoundBlock, scope: Scope, known: EntriesOf | None
+) -> tuple[list[str], Sequence[Any], frozenset[str]]:
+    """Return the keys of a block's items, the items, and the keys of those that `where` excludes.
+
+    `known`: the list may have results of filed documents.
+
+    Raises:
+        PipelineError: the list is no list, or two items have the same key.
+        ExpressionError: `for_each`, `where` or `key` failed.
+    """
+    items, excluded = split_by_where(block, scope, block_list(block, scope))
+    keys = item_keys(block, scope, items, known)
+    return keys, items, frozenset(raw_item_keys(block, scope, excluded))
+
+
+def item_keys(
+    block: BoundBlock, scope: Scope, listed: Sequence[Any], known: EntriesOf | None = None
+) -> list[str]:
     """Return the items' keys, in the list's order.
 
     Items without a name of their own go by their content, and equal ones are numbered: a row that
@@ -132,7 +155,10 @@ def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[st
         PipelineError: two items have the same one.
         ExpressionError: the block's `key` failed.
     """
-    keys = raw_item_keys(block, scope, listed)
+    if known is None:
+        keys = raw_item_keys(block, scope, listed)
+    else:
+        keys = _keys_by_content(block, item_names(block, scope, listed), listed, known)
     if len(set(keys)) == len(keys):
         return keys
     key = next(key for key, count in Counter(keys).items() if count > 1)
@@ -147,6 +173,36 @@ def item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[st
     elif listed[first] == listed[second]:
         remedy = "They are equal: leave one out, with `| unique` behind the list."
     raise PipelineError.of(what, remedy, block.mark)
+
+
+def _keys_by_content(
+    block: BoundBlock, keys: list[str], listed: Sequence[Any], known: EntriesOf
+) -> list[str]:
+    """Number those of one name: other content came under the name of a filed document.
+
+    A content keeps the key that its entry has; the others get what is free, in their order.
+    """
+    same_name: dict[str, list[int]] = {}
+    for index, name in enumerate(keys):
+        same_name.setdefault(name, []).append(index)
+    same_name = {name: group for name, group in same_name.items() if len(group) > 1}
+    numbers = {n: [n, *(f"{n}#{i}" for i in range(2, len(same_name[n]) + 1))] for n in same_name}
+    entries = known([key for keys in numbers.values() for key in keys]) if numbers else {}
+    attributes = without_time(block.reads.item_attributes)
+    for name, group in same_name.items():
+        free, waiting = list[str](), dict[str | None, list[int]]()
+        for index in group:
+            content = ordered_digest(item_content(listed[index], attributes))
+            waiting.setdefault(content, []).append(index)
+        for key in numbers[name]:
+            then = json.loads(entries[key].parts).get(CONTENT.name) if key in entries else None
+            if same := waiting.get(then):
+                keys[same.pop(0)] = key
+            else:
+                free.append(key)
+        for index in sorted(index for others in waiting.values() for index in others):
+            keys[index] = free.pop(0)
+    return keys
 
 
 def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:

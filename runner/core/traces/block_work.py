@@ -10,7 +10,7 @@ from paddock.engine.system.records import field, record
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.filed_store import FiledRow, ListOrder
+from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.progress.item_states import NEXT, ItemState, Phase
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.progress.report import FiledCounts, ItemReport
@@ -54,8 +54,6 @@ class ItemWork:
     """Whether reports count it in any case; a step that asks no model only where it is held."""
     filed: FiledRow | None = None
     """Of a document that a step moved away before: the item is done where that lies."""
-    is_from_filed_results: bool = False
-    """Whether it is made of results of filed items, so that the run's own list lacks it."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
     phase: Phase = Phase.TO_DO
@@ -132,6 +130,7 @@ class JudgedRule:
     base: str = ""
     """The parts of the items' hash that all share: a JSON object."""
     made_by: str = ""
+    is_of_results: bool = False
     renewed: list[Entry] = field(default_factory=list)
 
     def set_parts(
@@ -171,16 +170,11 @@ class FiledItems:
     """Keys of those that would come out otherwise now, and cannot be done again."""
     away: frozenset[str] = frozenset()
     """Keys of those that are no longer where they went."""
-    rows_of_inner_documents: Mapping[str, FiledRow] = field(default_factory=dict)
-    """By key, those of listed items: pipelines within them filed documents."""
-    order: Mapping[str, ListOrder] | None = None
-    """By key, the places of all items of a list over results of which some are filed."""
     new: tuple[FiledRow, ...] = ()
     """Those of `rows` that the ledger does not have as they are now."""
-    taken_over: tuple[ItemKey, ...] = ()
-    """What blocks had filed that the pipeline no longer has: the ledger drops it there."""
-    came_again: tuple[str, ...] = ()
-    """Names of listed documents that have the content of a filed one."""
+    dropped: tuple[ItemKey, ...] = ()
+    """Rows that the ledger drops: of blocks that the pipeline no longer has, which are this one's
+    now, and those that an older Paddock kept of listed items."""
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -202,6 +196,8 @@ class BlockWork:
     filed: FiledItems = field(default_factory=FiledItems)
     made_by: str = ""
     """Digest of what the items have in common, by which filed ones are compared."""
+    is_of_results: bool = False
+    """Whether its list is made of results, maybe of filed documents."""
     unsettled: frozenset[str] = frozenset()
     """Keys of items that later runs do: their file has not settled, or others are lacking."""
     renewed: Sequence[Entry] = ()
@@ -216,11 +212,9 @@ class BlockWork:
 
     @property
     def filed_counts(self) -> FiledCounts:
-        """Counts of filed documents; those behind results count in the block that filed them."""
         filed, pruned = self.filed, self.missing.pruned
         uncounted = pruned.union(item.key for item in self.items)
-        documents = (key for key, row in filed.rows.items() if row.path and key not in uncounted)
-        n = sum(1 for _ in documents) if filed.order is None else 0
+        n = len(filed.rows.keys() - uncounted)
         return FiledCounts(n, len(filed.away - pruned), len(filed.earlier - pruned))
 
     def shown_key(self, key: str) -> str:

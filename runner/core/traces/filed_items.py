@@ -1,7 +1,6 @@
 """Filed items of a block: their documents were moved away, by a step or by a hot folder's watch.
 
-Filed is not deleted: entries and rows stay, and `rows` of `files.write` gets the results of filed
-items with those of this run, whatever becomes of the files (`filed_results`).
+Filed is not deleted: what they came to is among the block's results, whatever becomes of the files.
 
 An item is known by its key and its content: other content under the name of a filed document is
 another item, `a.pdf#2`. The ledger has a row for each filed item. A run asks twice about them:
@@ -14,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from enum import Enum, auto
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,27 +35,15 @@ from ..run_records import read_source
 from .block_items import is_file_value, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
-from .filed_results import BlockList
 from .node_parts import read_by_all
 from .source_folders import SourceFolder
-from .verify import Case, ItemVerdict
+from .verify import FRESH, Case, ItemVerdict
 from .world import PreparedWorld
 
 OUTDATED = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS)
 """Verdict on a document of which the rule of now made another result in an earlier run."""
 Document = tuple[str, str]
 """Stored path and digest of a file."""
-
-
-class Filing(Enum):
-    """What becomes of an item that was filed."""
-
-    STAYS = auto()
-    """Its result stands, whatever became of files."""
-    EARLIER = auto()
-    """Its result stands, though the rule of now would make another one."""
-    AGAIN = auto()
-    """It is an item of the run, which reads it where it lies."""
 
 
 class FiledDocuments:
@@ -80,16 +67,19 @@ class FiledDocuments:
         self._roots, self._block, self._scope = [s.root for s in sources], block, scope
         self._is_hot = any(source.is_hot for source in sources)
         self._store = FiledStore(self._ledger)
-        self._recorded = {row.key: row for row in self._store.of(scope_id)}
+        rows = self._store.of(scope_id)
+        self._recorded = {row.key: row for row in rows if row.path}
+        self.within = {row.key: row for row in rows if not row.path}
+        """Results of items within which documents are filed, where an older Paddock had two."""
+        self.dropped = [(scope_id, key) for key in self.within]
         self.rows = dict(self._recorded)
         """By their keys, as they are now; `FiledItems.new` has those that the ledger lacks so."""
-        self._taken_over: list[tuple[str, str]] = []
         contents = {(row.name, row.sha256) for row in self.rows.values()} if former else set()
         for former_scope in former:
             for row in self._store.of(former_scope):
                 if self._relpath(row) is None:
                     continue
-                self._taken_over.append((former_scope, row.key))
+                self.dropped.append((former_scope, row.key))
                 if (row.name, row.sha256) not in contents:
                     contents.add((row.name, row.sha256))
                     key = free_name(row.name, self.rows)
@@ -97,8 +87,6 @@ class FiledDocuments:
         self.unfinished_moves = self._store.unfinished(scope_id)
         """Moves of documents by runs that did not finish their items."""
         self._unfinished: dict[str, ItemWork] = {}
-        self.came_again: list[str] = []
-        """Names of listed documents that have the content of a filed one."""
         self._noted_targets: Mapping[Document, str] | None = None
 
     # --- which are listed, and which left the list
@@ -117,9 +105,13 @@ class FiledDocuments:
                 self._unfinished[row.key] = item
 
     def items(
-        self, found: BlockList, excluded: Collection[str], entries: Mapping[str, Entry]
+        self,
+        names: Sequence[str],
+        values: Sequence[Any],
+        excluded: Collection[str],
+        entries: Mapping[str, Entry],
     ) -> list[ItemWork]:
-        """Return the listed items, then those of unfinished moves, then those of filed results.
+        """Return the listed items, then those of unfinished moves.
 
         Blocking. `excluded`: keys of items for which `where` does not hold.
 
@@ -127,38 +119,26 @@ class FiledDocuments:
         2. A listed document that has the name and the content of a filed one is that item again.
         3. Any other item has its name as its key, with a number where a filed document has that.
         """
-        names = found.names
-        documents = {
-            name: (self._index.stored(item["path"]), item["sha256"])
-            for name, item in zip(names, found.items, strict=True)
-            if is_file_value(item) and isinstance(item.get("path"), str)
-        }
-        present = {*names, *excluded, *found.of_filed}
-        self._file_those_that_left(documents, present, entries)  # 1
+        found = ((n, _document(v, self._index)) for n, v in zip(names, values, strict=True))
+        documents = {name: document for name, document in found if document is not None}
+        self._file_those_that_left(documents, {*names, *excluded}, entries)  # 1
         unfinished = {k: item for k, item in self._unfinished.items() if k not in self.rows}
         by_content: dict[str, dict[str, str]] = {}
         """By name, the keys of filed documents by their digests."""
         taken = set(names)
         for row in (*self.rows.values(), *(i.filed for i in unfinished.values() if i.filed)):
-            if row.name in taken and row.path:
+            if row.name in taken:
                 by_content.setdefault(row.name, {})[row.sha256] = row.key
         items = list[ItemWork]()
-        for name, item in zip(names, found.items, strict=True):
+        for name, item in zip(names, values, strict=True):
             key, same_name = name, by_content.get(name, {}) if name in documents else {}
             if same_name and documents[name][1] in same_name:  # 2
                 key = same_name[documents[name][1]]
-                self.came_again.append(name)
                 unfinished.pop(key, None)
             elif name in same_name.values():  # 3
                 key = free_name(name, {*same_name.values(), *taken})
             items.append(ItemWork(key=key, name=name, value=item))
-        items += unfinished.values()
-        keys = {*self.rows, *(item.key for item in items)}
-        return items + [
-            ItemWork(key=key, name=key, value=item, is_from_filed_results=True)
-            for key, item in found.of_filed.items()
-            if key not in keys
-        ]
+        return [*items, *unfinished.values()]
 
     def _file_those_that_left(
         self, listed: Mapping[str, Document], present: Collection[str], entries: Mapping[str, Entry]
@@ -183,7 +163,7 @@ class FiledDocuments:
         for key, made in lineage.items():  # 2
             row, source = self.rows.get(key), read_source(made.made)
             if source is not None:
-                known = row if row is not None and row.path else source
+                known = source if row is None else row
                 documents[key] = known.path, known.sha256
         moves = self._store.moves_from([path for path, _ in documents.values()])
         for key, document in documents.items():
@@ -207,9 +187,9 @@ class FiledDocuments:
 
     # --- where they lie
 
-    def _lying(self, row: FiledRow) -> Any:
+    def _lying(self, row: FiledRow, relpath: str | None = None) -> Any:
         """Return what lies where a document went, as an item; None if nothing is known to."""
-        relpath = self._relpath(row)
+        relpath = relpath or self._relpath(row)
         if row.target is None or relpath is None:
             return None
         return file_at(Path(self._index.absolute(row.target)), relpath)
@@ -269,7 +249,7 @@ class FiledDocuments:
         rows = [
             row
             for row in self.rows.values()
-            if row.key not in present and row.path and request.asks_for(row.key)
+            if row.key not in present and request.asks_for(row.key)
             if request.is_forced or row.made_by != made_by or row.key in decided
         ]
         entries = self._ledger.entries(self._scope_id, [row.key for row in rows]) if rows else {}
@@ -293,29 +273,16 @@ class FiledDocuments:
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of the run, with filed ones that are so again, and what is filed.
 
-        1. An item of filed results stays filed, unless it has work to do and can be done.
+        1. Of a list of results, items have work to do whose source left (`_stay`).
         2. A doubtful document is an item again if it has work to do and lies as it was filed. Of
            several with one name only the last one can be: the others write the same outputs.
         3. Else it stays filed, and its row notes the rule by which it is as good, or outdated.
 
         Blocking.
         """
-        items, results, earlier = list[ItemWork](), dict[str, FiledRow](), set[str]()
-        read = {self._index.stored(self._index.absolute(path)) for path in read_by_all(rule.block)}
-        for item in listed:  # 1
-            filing, entry = Filing.AGAIN, item.entry
-            if item.is_from_filed_results and entry is not None:
-                has_work = not item.verdict.is_up_to_date
-                can_be_done = has_work and can_be_repeated(entry, world, read)
-                filing = verify_filed(item.verdict, item.unchanged_entry is not None, can_be_done)
-            if filing is Filing.AGAIN or entry is None:
-                items.append(item)
-                continue
-            row = FiledRow(item.key, item.key, returns=entry.returns)
-            results[item.key] = row._replace(returns_object=entry.returns_object)
-            if filing is Filing.EARLIER:
-                earlier.add(item.key)
-        present, made_by = {item.key for item in items}, rule.made_by
+        items, made_by = [*listed], rule.made_by
+        earlier = {*self._stay(rule, world, items)} if rule.is_of_results else set[str]()  # 1
+        present = {item.key for item in items}
         rows = {key: row for key, row in self.rows.items() if key not in present}
         by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
         last_ones = {*{row.name: row.key for row in by_age}.values()} if doubtful else set[str]()
@@ -324,43 +291,78 @@ class FiledDocuments:
         lying = ((row, self._lying(row)) for row in looked_for)
         documents = {row.key: at for row, at in lying if at and at["sha256"] == row.sha256}
         for item in doubtful:
-            row = rows[item.key]
+            row, verdict = rows[item.key], item.verdict
             is_same = row.made_by == made_by
-            filing = verify_filed(item.verdict, is_same, row.key in documents)
-            if filing is Filing.AGAIN:  # 2
+            stands = any(reason.why is Why.OUTPUT_REPLACED for reason in verdict.reasons)
+            if verdict.is_up_to_date or stands:  # 3
+                if not is_same:
+                    rows[row.key] = row._replace(made_by=made_by, outdated_by="")
+            elif verdict.case is not Case.NOT_REQUESTED and row.key in documents:  # 2
                 item.value = documents[row.key]
                 items.append(item)
-            elif filing is Filing.EARLIER:  # 3
+            elif not is_same:  # 3
                 earlier.add(row.key)
                 if row.outdated_by != made_by:
                     rows[row.key] = row._replace(outdated_by=made_by)
-            elif not is_same:
-                rows[row.key] = row._replace(made_by=made_by, outdated_by="")
         return items, FiledItems(
-            rows=rows | results,
+            rows=rows,
             earlier=frozenset(earlier),
             away=frozenset(self._away().difference(item.key for item in items)),
-            rows_of_inner_documents={
-                key: row for key, row in self.rows.items() if key in present and not row.path
-            },
             new=tuple(row for key, row in rows.items() if self._recorded.get(key) is not row),
-            taken_over=tuple(self._taken_over),
-            came_again=tuple(self.came_again),
+            dropped=tuple(self.dropped),
         )
 
+    def _stay(
+        self, rule: JudgedRule, world: PreparedWorld, items: Iterable[ItemWork]
+    ) -> Iterator[str]:
+        """Handle items that have work to do, and whose source left the place that results name.
 
-def verify_filed(verdict: ItemVerdict, is_same: bool, can_be_done: bool) -> Filing:
-    """Decide on an item whose document was filed, or which is made of the results of such.
+        1. Its document lies elsewhere as it was listed: it is done there.
+        2. Another file that it read was moved away, or it moved one itself: its result stands.
 
-    1. Its result is up to date: it stays, whatever became of files since.
-    2. It has work to do or waits, and what it is made of is there as it was: it is done again.
-    3. It stays; if the rule is another one than then (not `is_same`), as of an earlier version.
-    """
-    if verdict.is_up_to_date or any(r.why is Why.OUTPUT_REPLACED for r in verdict.reasons):  # 1
-        return Filing.STAYS
-    if verdict.case is not Case.NOT_REQUESTED and can_be_done:  # 2
-        return Filing.AGAIN
-    return Filing.STAYS if is_same else Filing.EARLIER  # 3
+        Yield the keys of those whose results stand though the rule would make others.
+        """
+        index, work = self._index, [i for i in items if i.verdict.is_work and i.filed is None]
+        by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
+        lost = {
+            item.key: {
+                dep.path
+                for dep in dependencies_of(item.entry, FileRead)
+                if dep.path not in by_all and world.seen.reasons[dep] is not None
+            }
+            for item in work
+        }
+        listed = {item.key: _document(item.value, index) for item in work}
+        paths = {*chain(*lost.values()), *(at for at, _ in filter(None, listed.values()))}
+        moves = self._store.moves_from(paths)
+        moved = {path for path, _ in moves}
+        for item in work:
+            document, has_left = listed[item.key], not moved.isdisjoint(lost[item.key])
+            if document is not None:
+                move = moves.get(document) or moves.get((document[0], MOVED_BY_WATCH))
+                if move is not None and not _is_at(item.value, world):
+                    row = FiledRow(item.key, item.name, *document, move.target, move.target is None)
+                    at = self._lying(row, item.value.get("relpath") or item.name)
+                    if at is not None and at["sha256"] == row.sha256:  # 1
+                        item.value, item.filed = {**item.value, "path": at["path"]}, row
+                        continue
+                    has_left = True
+            has_left |= bool(dependencies_of(item.entry, MovedAway))
+            if has_left and item.entry is not None and item.entry.state in WHOLE:  # 2
+                item.verdict = FRESH
+                if item.unchanged_entry is None:
+                    yield item.key
+
+
+def _document(value: Any, index: OutputIndex) -> Document | None:
+    is_document = is_file_value(value) and isinstance(value.get("path"), str)
+    return (index.stored(value["path"]), value["sha256"]) if is_document else None
+
+
+def _is_at(value: Any, world: PreparedWorld) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(world.digest(value["path"]) == value["sha256"])
+    return False
 
 
 def filed_row(
@@ -374,7 +376,7 @@ def filed_row(
 ) -> FiledRow | None:
     """Return the row of a done item whose document is not listed as it was; None: it is not filed.
 
-    `row`: as it is filed already: before it came again, or since pipelines within it filed others.
+    `row`: as it was filed before it came again.
     `has_left`: the list of a hot folder lacks it.
 
     1. A step moved the document away, or a watch did after the item was done: it is filed where it
@@ -390,7 +392,7 @@ def filed_row(
     is_away = any(dep.path == path for dep in dependencies_of(entry, MovedAway))
     if move is not None:  # 1
         filed = FiledRow(key, key, path, sha256, move.target, move.target is None)
-    elif row is not None and row.path:  # 2
+    elif row is not None:  # 2
         filed = row
     elif is_away:  # 3
         filed = FiledRow(key, key, path, sha256, noted_target(key, sha256))
@@ -398,21 +400,7 @@ def filed_row(
         filed = FiledRow(key, key, path, sha256)
     if filed is None:
         return None
-    results = entry if row is None or row.path else row
-    return filed._replace(returns=results.returns, returns_object=results.returns_object)
-
-
-def can_be_repeated(entry: Entry, world: PreparedWorld, read_by_all: Collection[str]) -> bool:
-    """Return whether a run can do an item again that is made of results of filed ones.
-
-    It cannot if a file that it read is another one now, or if it moved one away. What all items of
-    its block read (`read_by_all`) may change. The world has looked at these files.
-    """
-    if entry.state not in WHOLE:
-        return True
-    read = (dep for dep in dependencies_of(entry, FileRead) if dep.path not in read_by_all)
-    is_lost = any(world.seen.reasons[dep] is not None for dep in read)
-    return not (is_lost or dependencies_of(entry, MovedAway))
+    return filed._replace(returns=entry.returns, returns_object=entry.returns_object)
 
 
 def _age(row: FiledRow) -> tuple[int, str]:

@@ -65,11 +65,9 @@ def test_a_run_with_nothing_new_writes_nothing(world: World) -> None:
     assert rows(world) == ["a.txt", "b.txt"]
     assert {path: path.stat().st_mtime_ns for path in (world.folder / "out").iterdir()} == made
     assert (report.calls, report.written, report.acted) == (0, (), ())
-    left = "'digest' is left as it is: nothing is new in 'each'."
-    assert left in report.notes
-    assert left in plan.remarks
     assert not plan.has_work
-    assert report.returns == {"counts": dict.fromkeys(report.returns["counts"], 0)}
+    counts = dict.fromkeys(report.returns["counts"], 0) | {"done": 2}
+    assert report.returns == {"counts": counts}
 
 
 def test_an_expression_over_the_rows_sees_those_of_filed_documents(world: World) -> None:
@@ -229,7 +227,6 @@ def test_a_hot_folders_documents_are_filed_but_not_those_that_failed(tmp_path: P
     (tmp_path / "inbox/done").mkdir()
     report = hot.run(a="four", b="two")
     assert rows(hot.world) == ["a.txt"] * 3 + ["b.txt"]
-    assert "as filed before, so the same item: b.txt" in report.notes
     report = hot.run(c="five")
     assert rows(hot.world) == ["a.txt"] * 3 + ["b.txt", "c.txt"]
     assert (report.filed.n, report.filed.no_longer_there) == (4, 2)
@@ -341,7 +338,9 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("shape", RESULTS)
-def test_what_is_no_table_has_what_is_new(tmp_path: Path, shape: str) -> None:
+def test_what_reads_results_has_those_of_all_documents_also_of_filed_ones(
+    tmp_path: Path, shape: str
+) -> None:
     world = world_of(tmp_path, shape)
     world.text += DIGEST_OF.replace("RESULTS", RESULTS[shape])
     arrive(world, "a.txt")
@@ -350,13 +349,30 @@ def test_what_is_no_table_has_what_is_new(tmp_path: Path, shape: str) -> None:
     arrive(world, "b.txt")
     world.run()
     (digest,) = [prompt for prompt in prompts(world) if prompt.startswith("All")]
-    assert ("a.txt" in digest, "b.txt" in digest) == (False, True)
+    assert ("a.txt" in digest, "b.txt" in digest) == (True, True)
     made = world.output("DIGEST.md")
     plan = world.plan()
     report = world.run()
     assert (report.calls, report.written, world.output("DIGEST.md")) == (0, (), made)
     if shape != "sub_in_block":  # whose item is looked into once more
         assert not plan.has_work
+
+
+def test_a_digest_of_what_is_new_is_left_out_when_nothing_is(world: World) -> None:
+    world.text += """\
+  - id: today
+    if: steps.each.changed
+    uses: chat
+    with:
+      prompt: "New: {{ steps.each.results | selectattr('file', 'in', NEW | list) | list }}"
+""".replace("NEW", "steps.each.changed | map(attribute='key')")
+    world.write("pipeline.yaml", world.text)
+    for names in (["a.txt", "b.txt"], ["c.txt"]):
+        arrive(world, *names)
+        world.run()
+        (digest,) = [prompt for prompt in prompts(world) if prompt.startswith("New")]
+        assert [name for name in ("a.txt", "b.txt", "c.txt") if name in digest] == names
+    assert world.run().calls == 0
 
 
 def test_a_second_block_that_is_added_or_changed_takes_what_is_filed(tmp_path: Path) -> None:
