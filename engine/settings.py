@@ -88,7 +88,6 @@ class ServiceSettings:
     max_body_bytes: int = 64 * 1024 * 1024
     """Of a request, models' files (blobs) aside."""
     header_timeout_s: float = 10.0
-    """Until a request's headers are there."""
     idle_timeout_s: float = 60.0
     """A connection that says nothing, or a body that stands still, for so long is closed."""
     stop_timeout_s: float = 30.0
@@ -99,7 +98,6 @@ class ServiceSettings:
     """Where models may be brought from; empty: from anywhere, and it is said from where."""
     access_log: bool = True
     is_log_json: bool = False
-    """Whether its lines are JSON."""
 
     @property
     def is_loopback(self) -> bool:

@@ -423,7 +423,6 @@ class Value:
     data: Any
     """As it is written."""
     expressions: Mapping[Path, Expression]
-    """Its texts with expressions, by their paths."""
     tables: Collection[str] = ()
     """Names at the top whose values keep the types of rows."""
 

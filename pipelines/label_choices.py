@@ -54,7 +54,6 @@ class Choice:
     """A field that is chosen from a list."""
 
     at: Path
-    """Its path in the schema as written."""
     source: Expression
     keys: ChooseKeys
 
@@ -346,7 +345,6 @@ class PromptLabels:
 
     digest: str
     fields: tuple[FieldPath, ...]
-    """The fields that are chosen from it."""
     text: str
 
 

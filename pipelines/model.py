@@ -203,7 +203,6 @@ class Pipeline:
     tests: tuple[TestKeys, ...] = ()
     secrets: Mapping[str, SecretKeys] = field(default_factory=dict)
     servers: Mapping[str, McpServer] = field(default_factory=dict)
-    """The MCP servers by their names."""
     code: tuple[str, ...] | None = None
     """Globs of the files that its programs load; None: all of its folder."""
     elsewhere: tuple[OutsideText, ...] = ()

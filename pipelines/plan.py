@@ -38,7 +38,6 @@ class Plan:
     edges: Mapping[str, frozenset[str]]
     """For each step and block, those of its level that it depends on."""
     uses: tuple[ReferenceUse, ...] = ()
-    """Every use of a reference."""
     faults: tuple[Fault, ...] = field(default=(), compare=False)
 
 

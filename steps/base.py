@@ -132,7 +132,6 @@ class ItemName:
     """The item that a step works on; names rows of a store and sources of an answer."""
 
     step: str = ""
-    """The step's id."""
     key: str = ""
     """The item's key; those of nested blocks are joined; without an item the step's id."""
     source: str = ""
@@ -679,9 +678,7 @@ class Tools:
     n_refused: int = 0
     """How many earlier attempts failed their checks: another answer is wanted now."""
     stores: VectorStores = field(default_factory=NoVectorStores)
-    """Vector stores on the disk."""
     item: ItemName = field(default_factory=ItemName)
-    """The item that the step works on."""
     examples: tuple[Example, ...] = ()
     """For the prompt, the nearest last; those that its parameter `examples` asks for."""
     readers: DocumentReaders | None = None
@@ -717,7 +714,6 @@ class Step(Protocol[P, O]):
     before it starts."""
 
     facts: ClassVar[Facts] = Facts()
-    """What else the runner has to know of it."""
 
     def reads(self, params: P) -> Sequence[str]:
         """Return the files that the result depends on, as written in the parameters.

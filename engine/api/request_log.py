@@ -99,7 +99,6 @@ class Exchange:
     number: int = 0
     """Counted from the service's start."""
     key: str = ""
-    """The name of the API key, where keys are required."""
     traceparent: str = ""
     """The caller's span, as the header of that name has it."""
     model: str = ""

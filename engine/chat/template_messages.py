@@ -79,11 +79,8 @@ class TurnRules:
     alternates: bool = False
     shows_tools: bool = True
     shows_calls: bool = True
-    """Whether it renders calls of earlier turns."""
     shows_calls_with_text: bool = True
-    """Whether it renders both where a turn has text and calls."""
     shows_results: bool = True
-    """Whether it renders turns of the role `tool`."""
     single_calls: bool = False
     """At most one call in a turn; several become several turns."""
     arguments_as_text: bool = False

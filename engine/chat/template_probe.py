@@ -348,7 +348,6 @@ class ChatFormat:
     wrappers: tuple[str, ...] = ()
     """Marks around plain text that are not part of it."""
     may_reason: bool = False
-    """Whether the template mentions reasoning tags."""
     is_harmony: bool = False
     """gpt-oss: an answer is several messages on named channels."""
 

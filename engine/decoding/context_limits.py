@@ -69,7 +69,6 @@ class ContextLimits:
     n_host_cache_tokens: int = 0
     """Tokens of finished conversations that are kept in main memory."""
     is_flash: bool = True
-    """Whether flash attention is on."""
     n_undo_tokens: int = 0
     """Last tokens of a sequence that can be cut though prefixes cannot be shared."""
     prices: CellPrices = CellPrices()

@@ -32,7 +32,6 @@ class StepOutput:
     done: list[dict[str, Any]] = field(default_factory=list)
     """`worker_protocol.AnswerEnd` as `to_plain` writes it, and `id`."""
     n_tokens: int = 0
-    """Size of the decoded batch."""
     n_sequences: int = 0
     n_waiting: int = 0
     n_cells_used: int = 0

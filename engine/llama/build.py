@@ -29,7 +29,6 @@ class LlamaBuild:
 
     origin: Literal["paddock-llama", "llama-cpp-python", "LLAMA_CPP_LIB_PATH"]
     folder: Path
-    """Where its libraries are."""
     bindings: str
     """The version of llama-cpp-python, or "not installed"."""
     version: str = ""

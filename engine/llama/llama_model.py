@@ -146,7 +146,6 @@ class Model:
             self.adapters = LoraAdapters(pointer, options.adapters, recording)
         self.buffers = recording.buffers()
         self.is_gpu = supports_gpu() and options.n_gpu_layers != 0
-        """Whether layers are on a graphics device."""
         self._vocab: Any = lib.llama_model_get_vocab(pointer)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self._pieces: dict[int, bytes] = {}

@@ -188,7 +188,6 @@ class StoredModel:
     messages: tuple[Message, ...] = ()
     licenses: tuple[str, ...] = ()
     parent: str = ""
-    """The model that it was made from, if known."""
     parts: tuple[Path, ...] = ()
     """Of a split model: the files after the first one, in order."""
 

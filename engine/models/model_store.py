@@ -197,7 +197,6 @@ class BlobFault:
     path: str
     kind: Literal["missing", "corrupt", "unreadable"]
     names: tuple[str, ...]
-    """The models that need it."""
     found: str = ""
     """Of a corrupt one: the digest of its content."""
 
@@ -313,7 +312,6 @@ class ModelStore:
     def check(self, name: ModelName | None = None) -> list[BlobFault]:
         """Verify every blob, or those of one model, and return the faults."""
         users: dict[str, tuple[str, ...]] = {}
-        """The models that need each blob."""
         for user, path in sorted(self._manifests.all(), key=lambda pair: pair[0].full):
             with suppress(FileNotFoundError, ManifestBroken, BadDigest):
                 for layer in self._manifests.read(path).blobs:

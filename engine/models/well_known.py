@@ -131,7 +131,6 @@ class Machine:
     speed: MachineSpeed | None
     """None on a graphics device: what it can do is not measured without a model."""
     why_no_device: str = ""
-    """Why a build for graphics devices has none."""
 
     def holds(self, model: WellKnownModel) -> bool:
         share = _USABLE_GPU_SHARE if self.is_gpu else _USABLE_SHARE

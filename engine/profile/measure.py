@@ -39,7 +39,6 @@ class BenchOptions:
     """Most tokens of a batch that are computed in one pass; 0: all."""
     embeds: bool = False
     is_gpu: bool = False
-    """Whether the layers are on a graphics device."""
     uses_extra_buffers: bool = True
     """As `WorkerOptions.uses_extra_buffers`, for models that are loaded for the measurement."""
 

@@ -38,7 +38,6 @@ _FEATURES = frozenset((
 class Cpu:
     name: str
     n_cores: int
-    """Physical cores of the machine."""
     n_usable: int
     """Logical processors that this process may use: affinity and container limits count."""
     features: tuple[str, ...]
@@ -65,7 +64,6 @@ class Gpu:
     free_bytes: int | None = None
     uuid: str = ""
     driver: str = ""
-    """Version of the vendor's driver."""
 
 
 def context_bytes(name: str) -> int:

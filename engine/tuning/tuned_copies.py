@@ -63,7 +63,6 @@ class TunedCopy:
     """One model's tuned copy, or why it has none."""
 
     name: str
-    """The model's name."""
     original: str
     """sha256 of the model's file."""
     original_path: str

@@ -336,7 +336,6 @@ class EmbedService:
         )
         self._sides = [Context(model, options) for options in self._side_options(n_batch)]
         self._free = [Embedder(context, self._n_least_tokens) for context in self._sides]
-        """The idle side contexts."""
         self._requests: dict[int, _EmbedRequest] = {}
         self._inbox: queue.SimpleQueue[_EmbedRequest | Future[_ComputedBatch] | int | None]
         self._inbox = queue.SimpleQueue()

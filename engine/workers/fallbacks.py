@@ -78,7 +78,6 @@ class Fallback:
     """Name of its file."""
     fallback: int
     reason: str
-    """How its worker died without it."""
 
 
 class FallbackStore:

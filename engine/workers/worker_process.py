@@ -467,9 +467,7 @@ class ProbeResult:
     is_well: bool
     seconds: float
     why: str = ""
-    """The failure."""
     has_crashed: bool = False
-    """Whether its worker's own code crashed."""
 
 
 async def probe_worker(

@@ -163,7 +163,6 @@ class _Leaf:
     found: _Found = field(default_factory=lambda: _Found(()))
     chosen: Quote | None = None
     is_empty: bool = False
-    """It is missing in the answer."""
 
 
 @record

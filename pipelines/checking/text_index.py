@@ -51,7 +51,6 @@ class Quote:
     end: int
     match: Literal["exact", "normalised", "partial", "fuzzy"]
     ratio: float | None = None
-    """How similar a fuzzy quote is, from 0 to 1."""
     reason: str | None = None
     """Why it is only partial: `year`, `range`, `order` or `month`."""
 

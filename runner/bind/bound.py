@@ -72,7 +72,6 @@ class BoundStep:
     extra_models: tuple[ModelSpec, ...] = ()
     """Models that it asks besides `model`, such as the embedding model of an agent's memory."""
     reply: ReplySpec | None = None
-    """What its answer must be."""
     escalate: BoundEscalation | None = None
     review: ReviewSpec | None = None
     """When its answer waits for a person."""
@@ -202,7 +201,6 @@ class BoundPlan:
     defaults: Mapping[Role, ModelSpec]
     """The model of a step that names none."""
     watches: tuple[BoundWatch, ...] = ()
-    """The folders whose changes start it."""
     folders: tuple[Path, ...] = ()
     """Where documents arrive or are written, as far as it is known before a run."""
     documents: tuple[Path, ...] = ()

@@ -229,7 +229,6 @@ class CalibrationKey(NamedTuple):
     """What a table belongs to. A change of any of these begins another one."""
 
     pipeline: str
-    """The file's name."""
     step: str
     model_digest: str
     prompt_digest: str

@@ -1,4 +1,4 @@
-"""What a person does on the console: pipelines run and are allowed; runs stop, go on; models.
+"""What a person does on the console: pipelines run and are allowed; runs stop and go on.
 
 Each action calls what the command of that name calls, and returns the address of the page that
 shows the result. A run that is started here has the person's name in the ledger as what started
@@ -12,14 +12,10 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.models.model_names import is_path
-from paddock.engine.models.pull_sources import FileSource, parse_source
-from paddock.engine.system import units
 from paddock.engine.system.records import field, record
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
@@ -35,14 +31,7 @@ from paddock.runner.bind.trust.permissions import (
     permission_needs,
     refuse_unpermitted,
 )
-from paddock.runner.daemon.service_client import (
-    READ_TIMEOUT_S,
-    ServiceClient,
-    ServiceError,
-    all_services,
-)
 from paddock.runner.ledger.run_history import PastRun
-from paddock.runner.render.console_page import CONSOLE_PAGES
 from paddock.runner.render.graph_model import box_text, last_run_steps, pipeline_boxes
 from paddock.runner.render.html_page import render
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
@@ -50,13 +39,8 @@ from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 from .arguments import recorded_inputs
 from .console_run_pages import NotHere, PageParts, RunPages, again_offer, pipeline_address, run_path
 from .detached_run import CONSOLE_TRIGGER, DetachedRuns, RunOrder, stop_refusal, stop_run
-from .exit_status import CommandError, explain_error
-from .loaded_models import loaded_models, unload_model
+from .exit_status import CommandError
 
-USE_MODELS = f"{CONSOLE_PAGES['Models']}/use"
-_PULL_LIVE_S = 1
-_MOST_ANSWER_TOKENS = 2_048
-_PULLED = "success"
 _INPUT = "input."
 """Before the name of an input, in a form."""
 Form = Mapping[str, str]
@@ -80,7 +64,6 @@ class ConsoleSources:
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings for runs."""
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    """The environment of runs."""
 
 
 @record(frozen=True, slots=True)
@@ -276,147 +259,3 @@ def _input_words(declared: Input, actions: ConsoleActions, file: Path) -> tuple[
         notes.append(f"what is entered here begins at {actions.shown_folder(file)}")
     words = " ".join(filter(None, (declared.description, "; ".join(notes))))
     return words, ("true", "false") if declared.type == "bool" else [*map(str, declared.values)]
-
-
-# --- models
-
-
-@record(slots=True)
-class ModelPull:
-    """A download that was started on the console."""
-
-    name: str
-    status: str = "begins"
-    total: int = 0
-    completed: int = 0
-    has_ended: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def followed(self, lines: Iterable[Mapping[str, Any]]) -> str:
-        """Note what a service reports, until its end or a stop; return how it ended."""
-        for line in lines:
-            self.status = str(line.get("status", ""))
-            self.total = int(line.get("total") or 0)
-            self.completed = int(line.get("completed") or 0)
-            if self.stop.is_set():
-                return "stopped; pulled again, it continues"
-        if self.status == _PULLED:
-            return self.status
-        return f"The service ended it without a reason, after '{self.status}'. Pull it again."
-
-
-class ModelActions:
-    """Unload, ask and pull models: what `paddock stop`, `chat` and `pull` ask of a service."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._asking = threading.Lock()
-        self._turn = threading.Lock()
-        """Held while it is decided which model is pulled."""
-        self._pull: ModelPull | None = None
-
-    def page(self, query: Mapping[str, str]) -> PageParts:
-        """Return the page with the forms; it is live only while a model is pulled."""
-        loaded, names, why_not = set[str](), list[str](), ""
-        try:
-            with loaded_models(self._settings, lambda note: None) as held:
-                loaded = {str(row.get("name", "")) for service in held for row in service.rows}
-                models = held[0].client.get("/api/tags").get("models") or ()
-                names = [str(row["name"]) for row in models]
-        except ServiceError as error:
-            why_not = str(error)
-        is_pulling = self._pull is not None and not self._pull.has_ended
-        body = render(
-            "console_use_models.html",
-            use=USE_MODELS,
-            pull=self._pull,
-            is_pulling=is_pulling,
-            why_not=why_not,
-            names=names,
-            loaded=sorted(loaded),
-        )
-        return PageParts("Use models", body, _PULL_LIVE_S if is_pulling else 0)
-
-    def unload(self, by: str, form: Form, found: None) -> str:
-        """Unload a model after its current answers, as `paddock stop` does."""
-        name = form.get("model", "")
-        with loaded_models(self._settings, lambda note: None) as held:
-            if not unload_model(held, name):
-                raise CommandError(f"'{name}' is not in memory.")
-        log.info("model %s is unloaded by %s", name, by)
-        return USE_MODELS
-
-    def ask(self, by: str, form: Form, found: None) -> PageParts:
-        """Return a page with a model's answer to a prompt; one at a time."""
-        name, prompt = form.get("model", ""), form.get("prompt", "")
-        if is_path(name):  # a service of this user would load any file
-            raise CommandError("A file is no name of a model.\n  `paddock create` gives it one.")
-        if not self._asking.acquire(blocking=False):
-            raise CommandError("Another prompt is being answered.\n  Try again when it is.")
-        log.info("model %s is asked by %s", name, by)
-        try:
-            body = {
-                "model": name,
-                "messages": [{"role": "user", "content": prompt}],
-                "stream": False,
-                "options": {"num_predict": _MOST_ANSWER_TOKENS},
-            }
-            with closing_services(self._settings) as client:
-                answer = client.post("/api/chat", body, READ_TIMEOUT_S)
-        finally:
-            self._asking.release()
-        n, ns = answer.get("eval_count") or 0, answer.get("eval_duration") or 0
-        page = render(
-            "console_answer.html",
-            name=name,
-            prompt=prompt,
-            message=answer.get("message") or {},
-            n=n,
-            speed=f", {units.speed(n * 1e9 / ns)} tokens/s" if ns else "",
-            use=USE_MODELS,
-        )
-        return PageParts(name, page)
-
-    def pull(self, by: str, form: Form, found: None) -> str:
-        """Begin to pull a model, as `paddock pull` does; or stop what is being pulled."""
-        if "stop" in form and (pull := self._pull) is not None:
-            pull.stop.set()
-            log.info("model %s is no longer pulled: stopped by %s", pull.name, by)
-            return USE_MODELS
-        name = form.get("model", "").strip()
-        if isinstance(parse_source(name), FileSource):
-            raise CommandError("A file is pulled by the command line.\n  `paddock pull FILE`")
-        with self._turn:
-            if (pull := self._pull) is not None and not pull.has_ended:
-                message = f"'{pull.name}' is being pulled.\n  Wait for its end, or stop it."
-                raise CommandError(message)
-            self._pull = pull = ModelPull(name)
-        log.info("model %s is pulled by %s", name, by)
-        threading.Thread(target=self._carry_out, args=(pull,), name="pull", daemon=True).start()
-        return USE_MODELS
-
-    def _carry_out(self, pull: ModelPull) -> None:
-        """Follow a download to its end; in a thread of its own."""
-        try:
-            with (
-                closing_services(self._settings) as client,
-                closing(client.stream("/api/pull", {"model": pull.name})) as lines,
-            ):
-                end = pull.followed(lines)
-        except (TypeError, ValueError) as error:
-            end = f"The service reported no progress that can be read: {error}."
-        except Exception as error:  # whatever ends it is said on the page
-            end = explain_error(error)[1]
-        pull.status, pull.has_ended = end, True
-
-
-@contextmanager
-def closing_services(settings: Settings) -> Iterator[ServiceClient]:
-    """Yield the client of this user's first service; close those of all.
-
-    Raises:
-        ServiceError: there is none.
-    """
-    with ExitStack() as stack:
-        clients = [stack.enter_context(client) for _, client in all_services(settings)]
-        yield clients[0]

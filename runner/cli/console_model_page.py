@@ -15,7 +15,6 @@ from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 from paddock.runner.render.html_page import render
 
-from .console_actions import USE_MODELS
 from .console_run_pages import PageParts
 
 _LIVE_S = 1
@@ -131,7 +130,6 @@ def model_page(
         "console_models.html",
         services=services,
         notes=notes,
-        use=USE_MODELS,
         wide=_WIDE,
         high=_HIGH,
         top_px=_TOP,

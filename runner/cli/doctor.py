@@ -262,7 +262,6 @@ class NativeBuild:
     features: tuple[str, ...]
     """Features it was compiled with."""
     backends: tuple[str, ...] = ()
-    """Its graphics backends, whether or not they find a device."""
     variant: str = ""
     """The processor variant that was chosen, if there are several."""
     unusable: tuple[str, ...] = ()

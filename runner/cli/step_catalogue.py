@@ -100,7 +100,6 @@ class InstalledParts:
     steps: tuple[StepRow, ...]
     parts: tuple[PartRow, ...]
     broken: tuple[str, ...]
-    """Errors of parts that cannot be imported."""
 
     def as_json(self) -> dict[str, Any]:
         return {

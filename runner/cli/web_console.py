@@ -54,14 +54,7 @@ from paddock.runner.schedule.discovery import FileStamp, PipelineFinder
 from paddock.runner.settings import STATE_FOLDER
 
 from .arguments import has_steps
-from .console_actions import (
-    USE_MODELS,
-    ConsoleActions,
-    ConsoleSources,
-    Form,
-    ModelActions,
-    pipeline_page,
-)
+from .console_actions import ConsoleActions, ConsoleSources, Form, pipeline_page
 from .console_model_page import SpeedHistory, model_page, request_page
 from .console_run_pages import (
     KeptReading,
@@ -166,7 +159,7 @@ class WebConsole:
             self._page(CONSOLE_PAGES["Requests"], "Requests", self._requests, self._asking),
             self._page(CONSOLE_PAGES["Settings"], "Settings", self._settings),
         ]
-        actions, models = self._actions, ModelActions(self._sources.settings)
+        actions = self._actions
         return [
             *pages,
             self._page(pipeline, "Pipelines", self._pipeline, self._asking),
@@ -175,10 +168,6 @@ class WebConsole:
             self._action(f"{pipeline}/pause", "Pipelines", self._file, actions.pause),
             self._action(f"{run}/stop", "Runs", self._runs.past, actions.stop),
             self._action(f"{run}/again", "Runs", self._runs.past, actions.again),
-            self._page(USE_MODELS, "Models", models.page, self._asking),
-            self._action(f"{USE_MODELS}/ask", "Models", lambda: None, models.ask),
-            self._action(f"{USE_MODELS}/pull", "Models", lambda: None, models.pull),
-            self._action(f"{USE_MODELS}/unload", "Models", lambda: None, models.unload),
             Route(SIGN_IN, self._sign_in, methods=["GET", "POST"]),
             Route(CONSOLE_PATH, lambda _: RedirectResponse(_PIPELINES)),
             *style_and_script(f"{CONSOLE_PATH}/console"),

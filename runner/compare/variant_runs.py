@@ -60,7 +60,6 @@ class ItemAnswer:
     evidence: Any = None
     confidence: Any = None
     error: str | None = None
-    """Why there is no answer."""
     gold_key: str | None = None
     """The item's name in gold data, by `gold.key`."""
     gold: Any = None

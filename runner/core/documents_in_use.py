@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 class DocumentInUse:
     scope_id: str
     row: FiledRow
-    """How it is filed, or will be."""
     paths: frozenset[str]
     """Where it lies and, if it is filed, where it lay when it was listed, absolute."""
     is_away: bool = False

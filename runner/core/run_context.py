@@ -44,12 +44,9 @@ class RunContext:
     pool: Pool
     stats: RunStats
     readers: DocumentReaders
-    """The processes in which documents are read."""
     documents: DocumentsInUse
     protected: ProtectedFiles
-    """What no step may write."""
     suspects: CrashSuspects
-    """Items during which earlier runs crashed."""
     stop: asyncio.Event
     """Once set, what is in flight is cancelled."""
     stop_gate: StopGate

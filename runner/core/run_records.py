@@ -97,7 +97,6 @@ class StepTotals:
     known_calls: int = 0
     tokens: int = 0
     failed: int = 0
-    """The part of `n` that failed."""
 
     def plus(self, record: StepRecord) -> StepTotals:
         calls, known_calls, tokens = self.calls, self.known_calls, self.tokens

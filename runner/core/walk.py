@@ -57,7 +57,6 @@ class Walk(ABC):
         self.n_unbegun = 0
         """How many items were not begun."""
         self.has_failures = False
-        """Whether an item failed."""
         self.n_failures = 0
         """The most failures in a row of an item for transient reasons; 0: none is retried."""
         self.ended: dict[str, EndedNode] = {}
@@ -226,7 +225,6 @@ class ItemWalk:
         self.scope = scope
         """What the next step sees."""
         self.last: Any = None
-        """The outputs of the last node."""
         self._body = body
         self._lacking: dict[str, LackingItems] = {}
 

@@ -114,7 +114,6 @@ class DaemonInfo:
     version: str
     pid: int
     kind: DaemonKind = "background"
-    """What holds it."""
     began: float = 0.0
     """Unix time."""
 

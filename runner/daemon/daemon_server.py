@@ -68,7 +68,6 @@ class DaemonState:
     is_retired: bool = False
     """Another version serves now: this daemon ends when no request is open."""
     ends: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the daemon must end."""
 
     def __post_init__(self) -> None:
         # What started it sends a request within this time

@@ -86,7 +86,6 @@ class PlanCost:
 @record
 class PlanForecast:
     fills_stores: bool
-    """Whether any step adds rows to a store."""
     prompts: AskedPrompts
     cost: PlanCost = field(default_factory=PlanCost)
     items: list[PlanItem] = field(default_factory=list)

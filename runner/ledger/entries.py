@@ -126,7 +126,6 @@ class RunRow:
     started: float
     """Seconds since 1970."""
     ended: float | None
-    """None while it runs, and if it was killed."""
     status: str
     """`running`, or how it ended."""
     summary: str | None

@@ -34,7 +34,6 @@ class MoveRow:
     """Scope and key of the item that had the file."""
     key: str
     is_done: bool = False
-    """Whether that item was done with it."""
     at: float = 0.0
 
 
@@ -50,7 +49,6 @@ class FiledRow(NamedTuple):
     target: str | None = None
     """Where it went; None: it was deleted, or no one knows."""
     is_deleted: bool = False
-    """Whether a step deleted it."""
     made_by: str = ""
     """Digest of what the block's items have in common, as it was done last."""
     outdated_by: str = ""

@@ -86,7 +86,6 @@ class SweepResult:
     n_bytes: int = 0
     """Of files, and of the texts in rows."""
     files: list[str] = field(default_factory=list)
-    """The paths of the files."""
 
     def __add__(self, other: SweepResult) -> SweepResult:
         names = (field.name for field in fields(self))

@@ -115,7 +115,6 @@ class RunHistory:
     has_wrong_settings: bool = False
     """Whether one of the faults is of a folder's settings."""
     n_all: int = 0
-    """How many runs the ledgers have."""
 
 
 def recent_runs(

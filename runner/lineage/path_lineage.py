@@ -38,7 +38,6 @@ class LineageCall:
     seconds: float | None
     """None if it was not recorded."""
     run: str
-    """The run that asked."""
     request: Mapping[str, Any] = field(default_factory=dict)
     reply: str = ""
     done_reason: str | None = None
@@ -54,7 +53,6 @@ class LineageStep:
     model: str | None = None
     seconds: float | None = None
     checks: tuple[str, ...] = ()
-    """Checks of its reply."""
     calls: tuple[LineageCall, ...] = ()
 
 
@@ -88,10 +86,8 @@ class Origin:
     """Of the item: `done`, `quarantined`…; `done` for a step that has no entry."""
     error: str | None
     condition: FileCondition
-    """Of the file now."""
     source: LineageFile | None
     reads: tuple[LineageFile, ...]
-    """The other files that the item read."""
     looked_in: tuple[str, ...]
     """Folders that it listed, stores that it searched."""
     kept_in: tuple[str, ...]
@@ -100,10 +96,8 @@ class Origin:
     made_of: tuple[str, ...]
     """The top-level steps and blocks whose outputs it reads."""
     outputs: tuple[str, ...]
-    """All outputs of the item."""
     changes: tuple[LineageChange, ...]
     notes: tuple[str, ...] = ()
-    """What is unknown."""
     n_rows: int | None = None
     """Number of its rows in a store."""
     reviewed: ReviewRecord = field(default_factory=ReviewRecord)

@@ -45,7 +45,6 @@ class ScopeOwner:
     folders: tuple[Mapping[str, str], ...]
     """Folders of each pipeline, outermost first."""
     outer: tuple[str, ...]
-    """Keys of the items around it."""
 
     @classmethod
     def of(cls, scope_id: str, file: str, step: str, inputs: str) -> ScopeOwner:
@@ -149,7 +148,6 @@ class ItemOutput(NamedTuple):
     """Of an output of the item as it was done last, with that run."""
     item: RecordedItem
     is_current: bool
-    """Whether it is an output of the item as that was done last."""
 
 
 @record(frozen=True, slots=True)

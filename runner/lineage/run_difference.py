@@ -57,7 +57,6 @@ class RunItemChange:
     answer_after: str | None = ""
     """Its error or result where no model was asked. None: it is not on record."""
     has_answers: bool = True
-    """Whether a model was asked."""
 
     @property
     def states(self) -> Iterable[str]:

@@ -35,11 +35,8 @@ class SentState:
     failed_at: float = 0.0
     """Seconds since the epoch."""
     items: frozenset[str] = frozenset()
-    """The digests of the quarantined items."""
     quarantined_at: float = 0.0
-    """When they were sent last."""
     waiting: frozenset[str] = frozenset()
-    """The digests of the items that wait for review."""
     waiting_at: float = 0.0
     """When that was sent, in seconds since the epoch."""
 

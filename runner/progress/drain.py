@@ -47,9 +47,7 @@ class StopGate:
         self.message = ""
         """Why it was closed, a sentence without its full stop."""
         self.is_stop_requested = False
-        """Whether a person or a supervisor asked for the stop."""
         self.is_cancelled = False
-        """Whether a person has cancelled the run in Prefect."""
         self.status: Status = "budget"
         """Status of a run that stops here; a run that finished all the same is `completed`."""
 

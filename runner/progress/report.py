@@ -104,7 +104,6 @@ class QuarantineCounts:
 
     new: int = 0
     known: int = 0
-    """Quarantined before and unchanged since."""
     without_result: tuple[str, ...] = ()
     """Blocks of which items failed, also by `on_error: skip`, and none is done, filed or waits."""
 

@@ -37,7 +37,6 @@ class LastStepRun:
     counts: Mapping[str, int] = field(default_factory=dict)
     """Of a block: items by state."""
     n: int = 0
-    """Number of executions."""
     failed: int = 0
     """Of `n`."""
     seconds: float = 0.0
@@ -56,7 +55,6 @@ class GraphBox:
     """`files.scan`, or of a block `for each doc in steps.docs.files`; empty if it is the label."""
     model: str = ""
     reads: tuple[str, ...] = ()
-    """Ids of boxes on the same level that it waits for."""
     body: tuple[GraphBox, ...] = ()
     last: LastStepRun = LastStepRun()
 

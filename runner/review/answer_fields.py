@@ -49,7 +49,6 @@ class AnswerField:
     kind: FieldKind
     value: Any
     choices: tuple[Any, ...] = ()
-    """The allowed values of a `choice`."""
     is_nullable: bool = False
     description: str = ""
     confidence: Mapping[str, Any] | None = None

@@ -42,7 +42,6 @@ MOST_OF_PROCESS = 200
 RESTART_BACKOFF = Backoff(first_s=5.0, longest_s=300.0, factor=3.0)
 
 StopReason = Literal["window", "cancelled", "suspended", "shutdown"]
-"""Why a run was asked to stop."""
 _GOES_ON: Mapping[StopReason | None, str] = {
     "window": "continues in its window",  # due at once: it is held as all runs are
     "shutdown": "continues after the end of `paddock up`",
@@ -100,7 +99,6 @@ class ManagerOptions:
     given_up: Callable[[TriggeredPipeline, str, str], Coroutine[Any, Any, None]]
     """Called with a pipeline, how its run crashed once too often, and the run's name."""
     ended: Callable[[Order], None] = lambda order: None
-    """Called when an order has ended."""
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings, for runs."""
     has_progressed: Callable[[TriggeredPipeline, str], bool] = lambda pipeline, run: False
@@ -130,7 +128,6 @@ class RunManager:
         self.pipelines: dict[str, TriggeredPipeline] = {}
         """Served pipelines by their keys."""
         self.jobs: dict[str, ManagedRun] = {}
-        """By the order's id."""
         self.is_stopping = False
         self.wants_rest = False
         """A window has closed: idle models may be unloaded."""

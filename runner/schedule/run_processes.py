@@ -174,7 +174,6 @@ class RunProcess:
         self.pid = pid
         self.mark = process_mark(pid)
         self.waits_for = ""
-        """What its run waits for."""
         self.is_over = False
         self.n_orders = 1
         """That it was given."""

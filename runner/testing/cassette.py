@@ -69,7 +69,6 @@ class Cassette:
     """Token counts of texts, by model."""
     calls: dict[str, RecordedCall] = field(default_factory=dict)
     is_there: bool = False
-    """Whether its file existed."""
     recorded: list[RecordedCall] = field(default_factory=list)
     """Calls that were made and recorded in this run."""
     _used: set[str] = field(default_factory=set)

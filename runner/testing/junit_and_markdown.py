@@ -36,7 +36,6 @@ class CaseProblem:
     kind: str
     """The claim that does not hold, or `run`, `unseen`, `cassette`, `files`."""
     message: str
-    """One sentence."""
     detail: str = ""
     """A diff or an excerpt."""
 
@@ -51,12 +50,10 @@ class CaseResult:
     is_error: bool = False
     """It could not run at all."""
     skipped: str | None = None
-    """Why it did not run."""
     notes: tuple[str, ...] = ()
     changed_answers: tuple[str, ...] = ()
     """Recorded answers that differ from those before, one line each."""
     source: ReplySource | None = None
-    """Source of the replies."""
     turns: tuple[bool, ...] = ()
     """Of a repeated test, or one with a data set: whether each repetition, or row, passed."""
     needed: float = 1.0
@@ -110,7 +107,6 @@ class SuiteResult:
     cases: tuple[CaseResult, ...]
     notes: tuple[str, ...] = ()
     variant: str = ""
-    """Name of the variant that was tested."""
 
     @property
     def title(self) -> str:

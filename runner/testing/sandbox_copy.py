@@ -37,11 +37,8 @@ class SandboxError(Exception):
 @record(frozen=True, slots=True)
 class SandboxCopy:
     file: Path
-    """The pipeline's copy."""
     tmp: Path
-    """An empty folder, for outputs."""
     original: Path
-    """The folder that was copied."""
 
     @property
     def folder(self) -> Path:

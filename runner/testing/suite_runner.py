@@ -44,7 +44,6 @@ from .data_sets import DataRow, read_data_set, sampled_rows
 from .junit_and_markdown import CaseResult, SuiteResult
 
 CASSETTE_FOLDER = "tests/cassettes"
-"""Default folder of cassettes."""
 
 
 @record(frozen=True, slots=True)
@@ -56,7 +55,6 @@ class SuiteFile:
     file: Path
     name: str
     stem: str
-    """Prefix of its cassettes' names."""
     subjects: tuple[CaseSpec, ...]
     notes: tuple[str, ...] = ()
     notes_if_asked: tuple[str, ...] = ()
@@ -180,7 +178,6 @@ SIMILAR_ENOUGH = 0.5
 """Minimum cosine of `github/similarity`, which passes from two stars of five."""
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 PROMPT_CASSETTE_FOLDER = "cassettes"
-"""Folder of cassettes next to a prompt file."""
 JUDGED_QUALITIES: Mapping[str, str] = {
     "coherence": "The text is coherent: its sentences follow from one another and are in order.",
     "fluency": "The text is written in fluent and correct language.",
@@ -359,7 +356,6 @@ class SuiteOptions:
     flags: Mapping[str, object] = field(default_factory=dict)
     """Settings of the command line."""
     pool: Pool | None = None
-    """Replaces this machine's."""
 
 
 class UnknownCase(Exception):

@@ -31,7 +31,6 @@ class Order:
     pipeline: str
     """The file's absolute path."""
     trigger: str
-    """Key of the trigger."""
     inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     reason: str = ""
     files: tuple[FileVersion, ...] = ()
@@ -60,13 +59,10 @@ class Order:
     is_stopped: bool = False
     """It was at work when `paddock up` was asked to end: a killed process is no crash."""
     flow_run: str = ""
-    """Its flow run in Prefect, if Prefect knows it."""
     end: OrderEnd = ""
     ended_at: float = 0.0
     is_told: bool = False
-    """Prefect shows its end."""
     is_handled: bool = False
-    """Its trigger knows its end."""
 
 
 @record(frozen=True, slots=True)
@@ -77,6 +73,5 @@ class OrderOutcome:
     message: str = ""
     """The error that ended the run, if there is no report."""
     is_shown: bool = False
-    """Prefect shows its end."""
     is_cancelled: bool = False
     """A person ended it in Prefect."""

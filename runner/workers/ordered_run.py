@@ -74,11 +74,8 @@ class RunControl:
     shown_as: Callable[[str], None] = lambda flow_run: None
     """Called with the id of its flow run in Prefect."""
     report: Report | None = None
-    """How it ended."""
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when there is a report."""
     has_begun: bool = False
-    """The run's own code has begun."""
     is_continued: bool = False
     """If it stops, the same flow run is continued later, and must not end."""
 

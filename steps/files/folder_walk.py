@@ -97,7 +97,6 @@ class FolderWalk:
     unreadable: list[str] = field(default_factory=list)
     not_followed: list[str] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
-    """Files that the patterns leave out."""
     temporary: list[str] = field(default_factory=list)
     """Names that are left out, but for hidden ones."""
 

@@ -272,7 +272,6 @@ class CheckedAnswer:
     output: Any
     """The value by the schema; None without one."""
     reply: Reply
-    """The last reply, raw."""
     evidence: Any = None
     """Where each field of `output` stands; None unless the form asks for it."""
     confidence: Any = None

@@ -162,7 +162,6 @@ class DocumentFacts:
     size: float = 0.0
     """Of most of its text."""
     is_bold: bool = False
-    """Whether most of its text is."""
     heading_sizes: Sequence[float] = ()
     running: Collection[str] = ()
     """Lines that are at the top or bottom of several pages, without digits."""

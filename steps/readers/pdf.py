@@ -10,8 +10,10 @@ PDFium is known by the modules `pdf…` of this folder alone.
 from __future__ import annotations
 
 import re
-from typing import BinaryIO
+from collections.abc import Sequence
+from typing import Any, BinaryIO, Literal
 
+from paddock.engine.system.records import record
 from paddock.engine.system.text import counted, listed
 
 from . import ocr, ocr_engine, reader
@@ -20,7 +22,7 @@ from .inner_documents import MOST_ATTACHED, read_attached
 from .ocr import page_ranges
 from .ocr_layout import SeenText, TextBox
 from .pdf_annotations import Losses
-from .pdf_page import PdfPages
+from .pdf_page import PdfPages, ReadPage
 from .pdf_pictures import inserted
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
 from .reader import Document, LineBox, ReadRequest, Unreadable
@@ -30,126 +32,163 @@ _LEAST_ALIKE = 0.5  # of a page's words: chance has hardly any
 _WORD = re.compile(r"\w{2,}")
 
 
+@record(frozen=True, slots=True)
+class _PageReading:
+    """A page as it was read."""
+
+    text: str = ""
+    number: int = 0
+    """From 1; 0: of an attached file."""
+    source: Literal["text", "ocr", "both", "nothing", "noise", "damaged"] = "text"
+    """Where its text is from; `noise`: of fonts that do not say which letters they show."""
+    lines: tuple[LineBox, ...] = ()
+    scores: tuple[float, ...] = ()
+    seen: SeenText | None = None
+    """What OCR found, where it looked."""
+    n_unread: int = 0
+    """Pictures that nothing looked at."""
+    n_unknown: int = 0
+    """Characters that may be other ones."""
+
+
 def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
     sees = request.ocr and reader.is_installed("ocr")
-    pages: list[str] = []
-    boxes: list[tuple[LineBox, ...]] = []
-    scores: list[tuple[float, ...]] = []
-    pictures, seen, partly, noise, damaged = (list[int]() for _ in range(5))
-    by_ocr: dict[int, SeenText] = {}
-    n_unread: dict[int, int] = {}
-    unknown: dict[int, int] = {}
     losses = Losses()
     with open_pdf(file) as document:
         with PDFIUM_LOCK:
             title = document.get_metadata_value("Title").strip()
         found = PdfPages(document, request.check, losses)
-        for number, page in enumerate(found, 1):
-            pages.append("")
-            boxes.append(())
-            scores.append(())
-            if page is None:
-                damaged.append(number)
-                continue
-            text = found.text(page).text
-            is_noise = page.n_unnamed > _MOST_UNNAMED * len("".join(page.raw_text.split()))
-            if (page.is_picture or page.n_pictures or is_noise) and sees:
-                pixels = page_pixels(document, number - 1, MOST_SIDE_PX, shows_forms=False)
-                height, width = pixels.shape[:2]
-                own_texts = [
-                    TextBox(
-                        t.text, t.left * width, t.top * height, t.right * width, t.bottom * height
-                    )
-                    for t in page.own
-                ]
-                shown = ocr_engine.recognise(pixels, () if is_noise else own_texts)
-                if is_noise and _is_alike(text, shown.text):
-                    is_noise = False
-                    has_more = page.n_pictures > 0
-                    shown = ocr_engine.recognise(pixels, own_texts) if has_more else SeenText("")
-                by_ocr[number] = shown
-                if by_ocr[number].text:
-                    own = "" if is_noise else text
-                    by_ocr[number] = inserted(own, by_ocr[number], page.own)
-                    text, boxes[-1] = by_ocr[number].text, by_ocr[number].lines
-                    scores[-1] = by_ocr[number].scores
-                    (partly if own else seen).append(number)
-            elif page.n_pictures and not page.is_picture:
-                n_unread[number] = page.n_pictures
-            if page.is_picture and not text:
-                pictures.append(number)
-            elif is_noise and number not in seen:
-                noise.append(number)
-            if page.n_unnamed and text and not is_noise:
-                unknown[number] = page.n_unnamed
-            over = page.laid_over
-            pages[-1] = "\n\n".join(filter(None, (text, over.text)))
-            boxes[-1] += over.line_boxes(len(pages[-1]) - len(over.text))
-            scores[-1] += (1.0,) * (len(boxes[-1]) - len(scores[-1]))
+        pages = [
+            _PageReading(number=number, source="damaged")
+            if page is None
+            else _read_page(document, number, page, found.text(page).text, sees=sees)
+            for number, page in enumerate(found, 1)
+        ]
         if not pages:
             raise Unreadable("is damaged: it has no pages")
-        if len(damaged) == len(pages):
+        if all(page.source == "damaged" for page in pages):
             raise DamagedPage(1)
-        lost = list(losses.notes(document))
+        notes = list(losses.notes(document))
         attached = list[str]()
         for n, (name, n_bytes, data) in enumerate(losses.attached(document)):
             if n == MOST_ATTACHED:
-                lost.append(f": only the first {MOST_ATTACHED} attached files are read")
+                notes.append(f": only the first {MOST_ATTACHED} attached files are read")
                 break
-            request.check(len(pages[-1]))
+            request.check(len(pages[-1].text))
             if not data:
-                lost.append(f": attachment '{name}' is not read: it has {n_bytes:,} bytes")
+                notes.append(f": attachment '{name}' is not read: it has {n_bytes:,} bytes")
                 continue
-            behind, notes = read_attached(name, "", data, request)
+            behind, behind_notes = read_attached(name, "", data, request)
             attached += [name] if behind else []
-            pages += behind or ()
-            boxes += [() for _ in behind or ()]
-            scores += [() for _ in behind or ()]
-            lost += notes
+            pages += map(_PageReading, behind or ())
+            notes += behind_notes
         if attached:
-            lost.append(f": attached files stand behind its own pages ({listed(attached)})")
-    if damaged:
+            notes.append(f": attached files stand behind its own pages ({listed(attached)})")
+    why_empty, page_notes = _notes_on_pages(pages, is_ocr_wanted=request.ocr, sees=sees)
+    boxes = tuple(page.lines for page in pages)
+    return Document(
+        tuple(page.text for page in pages),
+        "" if title.lower() == "untitled" else title,
+        MEDIA_TYPES["pdf"],
+        (*page_notes[0], *notes, *page_notes[1]),
+        why_empty,
+        boxes if any(boxes) else (),
+        tuple(page.scores for page in pages) if any(boxes) else (),
+    )
+
+
+def _read_page(
+    document: Any, number: int, page: ReadPage, text: str, *, sees: bool
+) -> _PageReading:
+    """Read a page with this text of its own; pictures are read if OCR `sees`."""
+    is_noise = page.n_unnamed > _MOST_UNNAMED * len("".join(page.raw_text.split()))
+    source: Literal["text", "ocr", "both", "nothing", "noise"] = "text"
+    seen: SeenText | None = None
+    if (page.is_picture or page.n_pictures or is_noise) and sees:
+        pixels = page_pixels(document, number - 1, MOST_SIDE_PX, shows_forms=False)
+        height, width = pixels.shape[:2]
+        own_texts = [
+            TextBox(t.text, t.left * width, t.top * height, t.right * width, t.bottom * height)
+            for t in page.own
+        ]
+        seen = ocr_engine.recognise(pixels, () if is_noise else own_texts)
+        if is_noise and _is_alike(text, seen.text):
+            is_noise = False
+            has_more = page.n_pictures > 0
+            seen = ocr_engine.recognise(pixels, own_texts) if has_more else SeenText("")
+        if seen.text:
+            own = "" if is_noise else text
+            seen = inserted(own, seen, page.own)
+            text, source = seen.text, "both" if own else "ocr"
+    lines, scores = (seen.lines, seen.scores) if seen is not None and seen.text else ((), ())
+    if page.is_picture and not text:
+        source = "nothing"
+    elif is_noise and source != "ocr":
+        source = "noise"
+    over = page.laid_over
+    whole = "\n\n".join(filter(None, (text, over.text)))
+    lines += over.line_boxes(len(whole) - len(over.text))
+    return _PageReading(
+        whole,
+        number,
+        source,
+        lines,
+        scores + (1.0,) * (len(lines) - len(scores)),
+        seen,
+        n_unread=0 if seen is not None or page.is_picture else page.n_pictures,
+        n_unknown=page.n_unnamed if text and not is_noise else 0,
+    )
+
+
+def _notes_on_pages(
+    pages: Sequence[_PageReading], *, is_ocr_wanted: bool, sees: bool
+) -> tuple[str, tuple[list[str], list[str]]]:
+    """Return why there is no text, if there is none, and notes before and behind all others.
+
+    Raises:
+        Unreadable: all pages are pictures, and none is read.
+    """
+
+    def which(source: str) -> list[int]:
+        return [page.number for page in pages if page.source == source]
+
+    has_text = any(page.text for page in pages)
+    first, last = list[str](), list[str]()
+    if damaged := which("damaged"):
         it_is = "it is" if len(damaged) == 1 else "they are"
-        lost.append(f": {page_ranges(damaged)} cannot be read: {it_is} damaged")
-    if unknown:
-        which = f"{counted(sum(unknown.values()), 'character')} on {page_ranges(list(unknown))}"
-        lost.append(f": {which} may be other ones: the font does not say what they mean")
-    lost += ocr.unread_notes(by_ocr, is_all=not any(pages))
-    how = ", which the extra 'paddock-llm[ocr]' reads" if request.ocr else ", and `ocr` is off"
-    if n_unread:
+        last.append(f": {page_ranges(damaged)} cannot be read: {it_is} damaged")
+    if n_unknown := {page.number: page.n_unknown for page in pages if page.n_unknown}:
+        on = f"{counted(sum(n_unknown.values()), 'character')} on {page_ranges(list(n_unknown))}"
+        last.append(f": {on} may be other ones: the font does not say what they mean")
+    seen = {page.number: page.seen for page in pages if page.seen is not None}
+    last += ocr.unread_notes(seen, is_all=not has_text)
+    how = ", which the extra 'paddock-llm[ocr]' reads" if is_ocr_wanted else ", and `ocr` is off"
+    if n_unread := {page.number: page.n_unread for page in pages if page.n_unread}:
         what = counted(sum(n_unread.values()), "picture")
-        lost.append(f": {what} on {page_ranges(list(n_unread))} not read{how}")
-    if noise:
-        lost.append(
+        last.append(f": {what} on {page_ranges(list(n_unread))} not read{how}")
+    if noise := which("noise"):
+        last.append(
             f": the text of {page_ranges(noise)} may be another one, since its fonts do not say "
             f"which letters they show{'' if sees else how}"
         )
-    why_empty = "is empty"
-    if pictures and not any(pages):
+    if (pictures := which("nothing")) and not has_text:
         n = len(pages)
         shows = "its 1 page only shows" if n == 1 else f"its {n} pages only show"
         why_empty = f"has no text layer: {shows} pictures"
         if not sees:
-            remedy = ocr.INSTALL_OCR if request.ocr else "Set `ocr: auto` to read it."
+            remedy = ocr.INSTALL_OCR if is_ocr_wanted else "Set `ocr: auto` to read it."
             raise Unreadable(why_empty, remedy)
-        why_empty += ", and OCR found nothing to read on them"
-    else:
-        empty = [n for n in pictures if n not in by_ocr or not by_ocr[n].foreign]
-        if empty and sees:
-            lost[:0] = [f": nothing to read was found on {page_ranges(empty)}, which show pictures"]
-        elif empty:
-            lost[:0] = [f": no text layer on {page_ranges(empty)}{how}"]
-        lost[:0] = [f": pictures on {page_ranges(partly)} read by OCR"] if partly else []
-        lost[:0] = [f": {page_ranges(seen)} read from a picture by OCR"] if seen else []
-    return Document(
-        tuple(pages),
-        "" if title.lower() == "untitled" else title,
-        MEDIA_TYPES["pdf"],
-        tuple(lost),
-        why_empty,
-        tuple(boxes) if any(boxes) else (),
-        tuple(scores) if any(boxes) else (),
-    )
+        return f"{why_empty}, and OCR found nothing to read on them", (first, last)
+    if by_ocr := which("ocr"):
+        first.append(f": {page_ranges(by_ocr)} read from a picture by OCR")
+    if partly := which("both"):
+        first.append(f": pictures on {page_ranges(partly)} read by OCR")
+    empty = [n for n in pictures if n not in seen or not seen[n].foreign]
+    if empty and sees:
+        first.append(f": nothing to read was found on {page_ranges(empty)}, which show pictures")
+    elif empty:
+        first.append(f": no text layer on {page_ranges(empty)}{how}")
+    return "is empty", (first, last)
 
 
 def _is_alike(text: str, shown: str) -> bool:

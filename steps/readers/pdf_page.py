@@ -22,7 +22,7 @@ from ctypes import (
     create_string_buffer,
 )
 from math import hypot
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
@@ -63,7 +63,6 @@ _SYMBOL_NAME = re.compile(rb"dingbats|wingding|webding|symbol", re.IGNORECASE)
 _FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
 _WORD_GAP = 0.5  # of a size, between characters of a word: such are two words
 _WIDE = 1.1  # of a size, a character: there are gaps in the word
-_PLAIN = (False, True, False, False)
 _THIN_RULE = 4.0  # points
 _MOST_RULES = 20_000  # objects that are looked at on a page: more is a drawing
 _MOST_CHARS = 100_000  # of a page whose layout is looked at: these take 5 s
@@ -184,8 +183,17 @@ _has_no_unicode = by_address(raw.FPDFText_HasUnicodeMapError, c_int, c_void_p, c
 _object_at = by_address(raw.FPDFText_GetTextObject, c_void_p, c_void_p, c_int)
 _box_at = by_address(raw.FPDFText_GetLooseCharBox, c_int, c_void_p, c_int, c_void_p)
 _fill_colour = by_address(raw.FPDFPageObj_GetFillColor, c_int, *[c_void_p] * 5)
-_Style: TypeAlias = tuple[float, float, bool, bool, bool, bool]
-"""Of a text object: base, size, is_bold, is_upright, is_hidden, is_symbol, as `Word` has them."""
+
+
+class _Style(NamedTuple):
+    """How the characters of a text object are written; the last fields of a `Word`."""
+
+    base: float
+    size: float = 1.0
+    is_bold: bool = False
+    is_upright: bool = True
+    is_hidden: bool = False
+    is_symbol: bool = False
 
 
 def _words(
@@ -220,19 +228,19 @@ def _words(
         last = end
         if len(text) > _MOST_CHARS:  # all the same, one below the other
             left, right = start / 1000, end / 1000
-            yield Word(text[start:end], start, line, space, left, right, -line, 1.0, *_PLAIN)
+            yield Word(text[start:end], start, line, space, left, right, *_Style(-line))
             continue
         style, first, final = style_at(start), sides(start), sides(end - 1)
         parts = [(start, end, style, first, final)]
         width = max(final[1], first[1]) - min(first[0], final[0])
-        if (end - start > 1 and style is not style_at(end - 1)) or width > _WIDE * style[1] * (
+        if (end - start > 1 and style is not style_at(end - 1)) or width > _WIDE * style.size * (
             end - start
         ):
             parts, before = [], first
             for at in range(start + 1, end):
                 own, here = style_at(at), sides(at)
                 gap = max(here[0] - before[1], before[0] - here[1])
-                if own != style or gap > _WORD_GAP * own[1]:
+                if own != style or gap > _WORD_GAP * own.size:
                     parts.append((start, at, style, first, before))
                     start, style, first = at, own, here
                 before = here
@@ -269,7 +277,7 @@ def _style(
             mode = raw.FPDFTextObj_GetTextRenderMode(piece)
             is_bold = mode == raw.FPDF_TEXTRENDERMODE_FILL_STROKE
     is_upright = along.real > 0 and abs(along.imag) < 0.05 * along.real
-    return base, round(size, 1) or 1.0, is_bold, is_upright, is_hidden, is_symbol
+    return _Style(base, round(size, 1) or 1.0, is_bold, is_upright, is_hidden, is_symbol)
 
 
 def _turned(box: Rule, rotation: int) -> Rule:

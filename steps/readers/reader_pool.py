@@ -184,7 +184,6 @@ class EvidenceRequest:
     """Where the values of an answer are in the texts that it was made of."""
 
     value: Any
-    """The answer."""
     schema: Any
     only: tuple[str, ...]
     sources: tuple[SourceParts, ...]

@@ -187,9 +187,7 @@ class _DocxLines:
     """By the kind of a reference and the identifier of its note: the label that is shown."""
     title: str = ""
     hidden: list[str] = field(default_factory=list)
-    """Texts that the document does not show."""
     deleted: list[str] = field(default_factory=list)
-    """Texts that tracked changes have deleted."""
     n_inserted: int = 0
     n_symbols: int = 0
     """Unknown characters of symbol fonts."""

@@ -38,7 +38,6 @@ class PendingWrite:
     written: asyncio.Future[int] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
-    """The number of written rows."""
 
 
 if TYPE_CHECKING:

@@ -117,9 +117,7 @@ class RowChanges:
     put: list[tuple[RowsToKeep, HashedRow]] = field(default_factory=list)
     drop: list[RowsToDrop] = field(default_factory=list)
     has_old: bool = False
-    """Whether a written row replaces one."""
     sums: dict[str, RowSum] = field(default_factory=dict)
-    """The sum of each owner's rows afterwards."""
 
     @property
     def is_nothing(self) -> bool:

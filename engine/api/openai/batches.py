@@ -99,7 +99,6 @@ class BatchRecord:
     reached: Mapping[str, int] = field(default_factory=dict)
     """When it reached each status."""
     errors: tuple[Mapping[str, Any], ...] = ()
-    """The faults of its lines."""
     total: int = 0
     completed: int = 0
     failed: int = 0
@@ -271,7 +270,6 @@ BATCHES_AT_ONCE = 4
 PROGRESS_SAVE_S = 0.5
 """Least interval at which a running batch writes its counts."""
 DISK_RETRY_S = 30.0
-"""Pause after a failed write."""
 
 log = logging.getLogger(__name__)
 

@@ -143,7 +143,6 @@ class _ResponseStreamWriter(CallStreamWriter):
         self._n_events = 0
         self._n_calls = 0
         self._items: list[Body] = []
-        """Complete items."""
         self._open: _OpenItem | None = None
 
     def begin(self) -> Iterator[bytes]:

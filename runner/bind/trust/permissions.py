@@ -47,7 +47,6 @@ class PermissionNeed:
     """The end of the sentence 'the pipeline wants to …'."""
     mark: Mark | None = None
     is_of_run: bool = False
-    """Whether only a run does it, so that a plan may be made without."""
     is_of_up: bool = False
     """Whether only unattended runs do it: a run that a person starts may go on without."""
 

@@ -342,7 +342,6 @@ class _LedgerStream:
         self._pool = pool
         self._request = request
         self._tasks: list[asyncio.Task[Reply | SystemExit]] = []
-        """The tasks of iterations that go on."""
         self._is_cancelled = False
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:

@@ -45,12 +45,10 @@ class CallOrigin:
     before: dict[str, list[CallRecord]] = field(default_factory=dict)
     """By hash, calls that the item made in this run before it was put off: none is made again."""
     calls: list[CallRecord] = field(default_factory=list)
-    """Calls, in the order in which they ended."""
     n_calls: int = 0
     n_new_calls: int = 0
     """Those of `n_calls` whose reply the ledger did not have."""
     n_tokens: int = 0
-    """Tokens of all prompts and answers."""
     is_cut: bool = False
     """Whether an answer ended where the context did."""
     n_counted: int = 0

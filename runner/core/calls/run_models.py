@@ -18,7 +18,6 @@ class CallInFlight:
     """A call that some items make at the same time."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the item that asks."""
     has_failed: bool = False
     """Whether the model or its server failed: the items that wait then ask all at once."""
 
@@ -31,7 +30,6 @@ class RunModels:
     known: dict[tuple[str, str], ModelFacts] = field(default_factory=dict)
     """Models that were looked up, by pool and name."""
     in_flight: WeakValueDictionary[str, CallInFlight] = field(default_factory=WeakValueDictionary)
-    """Calls by their hashes."""
     _contexts: dict[tuple[str, str], int | None] = field(default_factory=dict)
 
     @cached_property

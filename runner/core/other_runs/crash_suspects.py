@@ -103,7 +103,6 @@ class CrashSuspects:
     _run: str
     _notes: dict[ItemKey, list[InFlightRow]] = field(default_factory=dict)
     _within: dict[ItemKey, set[str]] = field(default_factory=dict)
-    """Items around suspects → the runs that crashed."""
     _n_kills: int = 0
     _begun: dict[ItemKey, InFlightRow] = field(default_factory=dict)
     _is_stopped: bool = False

@@ -99,7 +99,6 @@ _INDEXES = (
 KEYS: Mapping[str, tuple[str, ...]] = {
     name: tuple(key.split()) for name, (key, _) in _TABLES.items()
 }
-"""Each table with its primary key."""
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     name: (*KEYS[name], *(column.split()[0] for column in columns.split(", ")))
     for name, (_, columns) in _TABLES.items()

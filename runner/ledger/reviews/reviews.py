@@ -80,7 +80,6 @@ class Subject:
     evidence: Any = None
     confidence: Any = None
     outputs: Mapping[str, Any] | None = None
-    """All outputs of the step."""
     when: str = ""
     by: tuple[str, ...] = ()
     """Who may decide; empty: everyone."""
@@ -150,14 +149,12 @@ class Review:
     question: str
     """Digest of the document and the answer."""
     run: str
-    """The run that asked."""
     asked_at: float
     expires_at: float | None = None
     by: str | None = None
     """Who decided; None while it is open."""
     decided_at: float | None = None
     is_applied: bool = False
-    """Whether a run has gone on with the decision."""
     lease_by: str | None = None
     lease_until: float | None = None
     reason: str | None = None
@@ -231,7 +228,6 @@ class Question:
     renamed_from: str | None = None
     """The key under which the same document was known before."""
     is_asked_again: bool = False
-    """Whether it is asked also where no one had decided in time."""
 
     def until(self, review: Review) -> float | None:
         """Return when a question that was asked before is late."""

@@ -8,7 +8,6 @@ import pytest
 
 from paddock.engine.system.files import write_output
 from paddock.runner.cli.commands.runs_logs import write_named_run_report
-from paddock.runner.cli.console_actions import USE_MODELS
 from paddock.runner.cli.console_run_pages import pipeline_address
 from paddock.runner.compare.comparison_page import comparison_page
 from tests.axe import faults, needs_axe
@@ -98,7 +97,7 @@ def test_pages_where_something_is_done_have_no_fault(world: World, chromium: Bro
         run = links(client, "/ui/runs", "/ui/runs/")[0]
         for path, heading in (
             *((pipeline_address(file.resolve()), name) for file, name in pages),
-            (f"{run}/difference", "summaries: what changed"), (USE_MODELS, "Use models"),
+            (f"{run}/difference", "summaries: what changed"),
         ):  # fmt: skip
             go(page, path, heading)
             check(page, path)

@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from paddock.runner.cli.console_actions import USE_MODELS
 from paddock.runner.cli.console_run_pages import pipeline_address
 from paddock.runner.cli.console_serving import serve_console
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
@@ -223,7 +222,7 @@ def test_only_who_may_decide_changes_anything(world: World) -> None:
         cookie = {"cookie": f"{name}={value}"}
         own = str(client.base_url).rstrip("/")
         paths = [f"{pipeline}/run", f"{pipeline}/allow", f"{run}/stop", f"{run}/again"]
-        for path in (*paths, *(f"{USE_MODELS}/{verb}" for verb in ("ask", "pull", "unload"))):
+        for path in paths:
             assert client.get(path).status_code == 405
             for headers, status in (
                 ({}, 401),
