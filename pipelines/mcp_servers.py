@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -21,9 +21,7 @@ from . import prompt_file
 from .expressions import TEMPLATE_START, ExpressionError, Path, Value
 from .keys import Keys, without_x_keys
 from .quantities import Seconds
-
-if TYPE_CHECKING:
-    from .validation import FaultCollector
+from .validation import FaultCollector
 
 DEFAULT_TIMEOUT_S = 60.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from paddock.engine.system.text import shorten
 from paddock.pipelines.reply_check import Check
@@ -18,9 +19,6 @@ from paddock.pipelines.reply_check import Check
 from .errors import Fault, MustBe, PipelineError, did_you_mean
 from .expressions import Expression, ExpressionError, Path, Value
 from .yaml_source import YamlDocument
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 _KINDS = {
     **{"string_type": "text", "none_required": "null"},

@@ -6,19 +6,20 @@ Reads stored profiles only; nothing is measured or loaded here.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from paddock.engine.errors import EngineError
-from paddock.engine.memory.device_memory import this_device
+from paddock.engine.memory.device_memory import Device, this_device
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.context_layout import Workload, workload_s
-from paddock.engine.profile.profile import ProfileStore, this_device_build
+from paddock.engine.profile.profile import (
+    Agreement,
+    DeviceBuild,
+    Profile,
+    ProfileStore,
+    this_device_build,
+)
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.fallbacks import FallbackStore
-
-if TYPE_CHECKING:
-    from paddock.engine.memory.device_memory import Device
-    from paddock.engine.profile.profile import Agreement, DeviceBuild, Profile
 
 
 def reproducibility(agreement: Agreement, *, is_unified: bool) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from functools import lru_cache, reduce
 from operator import getitem
 from types import new_class
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.errors import Fault, did_you_mean
@@ -21,10 +22,6 @@ from paddock.pipelines.validation import FaultCollector, faults_of
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Params
 from paddock.steps.facts import Facts
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
-
 
 # Faults of a strict reading alone: a text for a number, a number for true or false.
 _STRICT = frozenset(("int_type", "float_type", "bool_type", "string_type"))

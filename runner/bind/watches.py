@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paddock.engine.system.records import record
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, step_nodes
+from paddock.pipelines.triggers import WatchKeys
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import OutsideRoots
 from paddock.steps.files.globs import BadPattern, Globs
@@ -20,9 +20,6 @@ from paddock.steps.registry import facts_of
 
 from .inputs import LATER_PART
 from .known_paths import KnownPaths
-
-if TYPE_CHECKING:
-    from paddock.pipelines.triggers import WatchKeys
 
 PROCESSING = "processing"
 _WILD = re.compile(r"[*?]+|\[[^]]*\]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system import units
 from paddock.engine.system.text import counted, listed
@@ -19,9 +19,6 @@ from paddock.runner.progress.report import (
     outdated_in_words,
     sums_by_outcome,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[str, ...]:

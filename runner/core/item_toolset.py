@@ -11,12 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.quantities import parse_seconds
 from paddock.runner.bind.bound import BoundPlan
 from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult
@@ -39,9 +40,6 @@ from paddock.steps.tools.tool_names import (
 )
 
 from .run_stats import RunStats
-
-if TYPE_CHECKING:
-    from paddock.pipelines.mcp_servers import McpServer
 
 
 @record

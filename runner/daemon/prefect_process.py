@@ -13,17 +13,14 @@ import signal
 import socket
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddock.engine.api.connection_deadlines import deadline_protocol
 from paddock.engine.system.http import QuietServer
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER_S = 20.0
 """How long a request's headers may take; silent connections do not shut out others."""

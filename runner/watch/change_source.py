@@ -13,18 +13,16 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from watchdog import events
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver, EventEmitter
 
 from paddock.runner.folders.folder_identity import needs_polling
 from paddock.steps.files.folder_walk import is_temporary
 
 from .watch_messages import WatchMessages, polling_message
-
-if TYPE_CHECKING:
-    from watchdog.observers.api import BaseObserver, EventEmitter
 
 MOST_WRITTEN = 4096
 FORGET_AFTER = 8_192

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from paddock.engine.system.records import record, replace
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
+from paddock.pipelines.triggers import NotifyKeys
 from paddock.steps.facts import ToolUse
 from paddock.steps.registry import facts_of
 from paddock.steps.tools.code_digests import files_named
@@ -21,9 +22,6 @@ from paddock.steps.tools.tool_names import FUNCTION_REFERENCE, resolve_tool
 
 from ..inputs import KnownInputs
 from ..known_paths import resolved
-
-if TYPE_CHECKING:
-    from paddock.pipelines.triggers import NotifyKeys
 
 NO_INPUTS = KnownInputs({})
 

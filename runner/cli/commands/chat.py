@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
@@ -26,13 +26,10 @@ from paddock.runner.cli.arguments import KeepAliveOption, argument, flag, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.cli.model_arguments import ModelArgument, read_document_text
 from paddock.runner.config.format_option import BadAnswerFormat, answer_format
-from paddock.runner.daemon.service_client import ServiceError, service_for_command
+from paddock.runner.daemon.service_client import ServiceClient, ServiceError, service_for_command
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings, read_settings
 from paddock.steps.base import StepError
-
-if TYPE_CHECKING:
-    from paddock.runner.daemon.service_client import ServiceClient
 
 _LEVELS = ("low", "medium", "high", "max")
 _IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"))

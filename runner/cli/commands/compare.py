@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,13 +16,13 @@ from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.no_links import open_file
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted
-from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, NumberMetricKeys
+from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, MetricName, NumberMetricKeys
 from paddock.pipelines.model import step_nodes
-from paddock.pipelines.plan import read_plan
+from paddock.pipelines.plan import Plan, read_plan
 from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
 from paddock.runner.bind.pipeline_check import bind_for_comparison
-from paddock.runner.bind.variations import letters, variants_of, varied_options
+from paddock.runner.bind.variations import Variant, letters, variants_of, varied_options
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
@@ -56,20 +57,11 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.progress import printing
 from paddock.runner.progress.drain import INTERRUPTED
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.run_display import run_observer
-from paddock.runner.settings import STATE_FOLDER, read_settings
+from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 from paddock.steps.registry import load_step
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from paddock.pipelines.comparison_keys import MetricName
-    from paddock.pipelines.plan import Plan
-    from paddock.runner.bind.variations import Variant
-    from paddock.runner.progress.events import Observer
-    from paddock.runner.settings import Settings
 
 BUDGET_USED = 5
 _EXCLUSIVE = ("model", "prompt", "set", "calibrate")

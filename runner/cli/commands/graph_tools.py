@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system.files import write_output
 from paddock.engine.system.records import asdict, field, record
@@ -32,6 +32,7 @@ from paddock.runner.cli.arguments import (
     require_writable,
 )
 from paddock.runner.cli.exit_status import DONE, CommandError
+from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
@@ -43,10 +44,6 @@ from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.base import StepError
 from paddock.steps.tools import builtin_tools
 from paddock.steps.tools.tool_names import installed_tools
-
-if TYPE_CHECKING:
-    from paddock.runner.config.pipeline_secrets import Secrets
-
 
 _SUFFIXES = (".mmd", ".mermaid")
 

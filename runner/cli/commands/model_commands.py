@@ -5,18 +5,20 @@ A running service does the work; without one, this process works on the model st
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from paddock.engine.backends.speed_estimates import SpeedBook
 from paddock.engine.errors import EngineError
-from paddock.engine.models.model_cards import describe_model
+from paddock.engine.models.model_cards import ModelCard, describe_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import is_path, parse_name
+from paddock.engine.settings import PoolSettings
 from paddock.engine.system.records import asdict, record
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
@@ -28,14 +30,7 @@ from paddock.runner.cli.model_arguments import model_argument
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.progress import printing
-from paddock.runner.settings import read_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from paddock.engine.models.model_cards import ModelCard
-    from paddock.engine.settings import PoolSettings
-    from paddock.runner.settings import Settings
+from paddock.runner.settings import Settings, read_settings
 
 
 def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:

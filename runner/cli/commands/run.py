@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -48,13 +48,10 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import runs_named, unknown_run_text
 from paddock.runner.progress import printing
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report, ReviewMode
 from paddock.runner.progress.run_display import run_observer
-from paddock.runner.settings import read_settings
-
-if TYPE_CHECKING:
-    from paddock.runner.progress.events import Observer
-    from paddock.runner.settings import Settings
+from paddock.runner.settings import Settings, read_settings
 
 
 def resumed_run(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -36,6 +36,8 @@ from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
+    PastRun,
+    RunHistory,
     open_for_reading,
     recent_runs,
     run_items,
@@ -48,9 +50,6 @@ from paddock.runner.render.run_details import read_run_details
 from paddock.runner.render.run_page import saved_run_page
 from paddock.runner.review.answer_records import reviews_of_run
 from paddock.runner.settings import STATE_FOLDER
-
-if TYPE_CHECKING:
-    from paddock.runner.ledger.run_history import PastRun, RunHistory
 
 REFRESH_EVERY_S = 1.0
 FIND_LEDGERS_EVERY_S = 15.0

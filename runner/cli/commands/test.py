@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
-from typing import TYPE_CHECKING
 
 from paddock.engine.system import units
 from paddock.engine.system.records import record
@@ -27,14 +27,10 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import DONE, TESTS_FAILED, CommandError
 from paddock.runner.progress import printing
 from paddock.runner.testing import junit_and_markdown, suite_runner
+from paddock.runner.testing.case_runner import ReplayMode
+from paddock.runner.testing.junit_and_markdown import CaseProblem, CaseResult, SuiteResult
 from paddock.runner.testing.results_page import suites_page
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from paddock.runner.testing.case_runner import ReplayMode
-    from paddock.runner.testing.junit_and_markdown import CaseProblem, CaseResult, SuiteResult
-    from paddock.runner.testing.suite_runner import SuiteFile
+from paddock.runner.testing.suite_runner import SuiteFile
 
 
 @record(frozen=True)

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -37,10 +37,7 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import DONE
 from paddock.runner.progress import command_logs, printing
-from paddock.runner.settings import read_settings
-
-if TYPE_CHECKING:
-    from paddock.runner.settings import Settings
+from paddock.runner.settings import Settings, read_settings
 
 
 def allow(
