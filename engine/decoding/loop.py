@@ -300,12 +300,7 @@ class DecodeLoop:
             self.on_started(new)
         if not self._cache.limits.is_gpu:
             self._start_masks(step)
-        # Keep hidden states for the MTP head while few sequences run and some have drafts
-        if self._mtp_head is not None:
-            running = [self._answers[sequence.request_id] for sequence in self._scheduler.running]
-            has_drafts = any(answer.has_model_guesses for answer in running)
-            can_guess = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
-            self._cache.context.keep_states(can_guess and has_drafts)
+        self._keep_states()
         began = time.perf_counter()
         try:
             text_step = self._decode_images(step)
@@ -335,17 +330,29 @@ class DecodeLoop:
             self._pick(text_step, logits, output)
         self._guess(text_step)
         output.progressed = ids
-        output.n_waiting = len(self._scheduler.waiting)
-        output.n_cells_used = self._scheduler.slots.cells.n_used
-        output.n_cells_shared = self._scheduler.slots.cells.n_shared
-        output.n_preempted = self._scheduler.n_preempted - self._n_preempted_sent
-        self._n_preempted_sent = self._scheduler.n_preempted
+        self._count(output)
         is_job = all(piece.sequence.priority == "batch" for piece in step.pieces)
         output.is_urgent |= bool(output.done)
         output.is_read = not is_job
         self._unsent = output
         if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
             self._send_last()
+
+    def _keep_states(self) -> None:
+        """Keep hidden states for the MTP head while few sequences run and some have drafts."""
+        if self._mtp_head is not None:
+            running = [self._answers[sequence.request_id] for sequence in self._scheduler.running]
+            has_drafts = any(answer.has_model_guesses for answer in running)
+            can_guess = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
+            self._cache.context.keep_states(can_guess and has_drafts)
+
+    def _count(self, output: StepOutput) -> None:
+        """Note what waits, the cells in use, and what was preempted since the last step."""
+        output.n_waiting = len(self._scheduler.waiting)
+        output.n_cells_used = self._scheduler.slots.cells.n_used
+        output.n_cells_shared = self._scheduler.slots.cells.n_shared
+        output.n_preempted = self._scheduler.n_preempted - self._n_preempted_sent
+        self._n_preempted_sent = self._scheduler.n_preempted
 
     def _start_masks(self, step: ScheduledStep) -> None:
         pickers = [

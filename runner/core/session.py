@@ -154,12 +154,7 @@ async def open_session(
     async with AsyncExitStack() as stack:
         # Ledger, name of the run and journal.
         ledger = stack.enter_context(Ledger(state, is_readonly=is_plan, url=settings.ledger_url))
-        run = new_run_name(await ledger.ask(RunStore(ledger).run_names))
-        if ledger.is_shared and not is_plan:  # a name that no other run has, on any machine
-            while not await ledger.ask(
-                RunStore(ledger).reserve_run, run, bound.name, bound.file.name
-            ):
-                run = new_run_name(await ledger.ask(RunStore(ledger).run_names))
+        run = await _run_name(ledger, bound, is_plan=is_plan)
         observer = environment.observer
         if not is_plan:
             observer = _recording_observer(stack, prepared, options, observer, run)
@@ -169,19 +164,9 @@ async def open_session(
         for text in settings.left_out:
             stats.note(text)
         ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
-        # The turn of this run.
-        wait = run_locks.TurnWait(options.wait_s, lambda: environment.is_stopping, stats.waits)
         has_crashed = False
         if not is_plan:
-            if ledger.is_shared:
-                stack.callback(_release_name, ledger, run)
-            if environment.has_group_turn and bound.pipeline.concurrency is not None:
-                turn = group_turn(bound, settings, run, environment.stop_gate, wait)
-                await stack.enter_async_context(turn)
-            has_crashed = await stack.enter_async_context(_run_lock(bound, ledger, stats, wait))
-            if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
-                for message in comparison_notes(bound.pipeline):
-                    stats.note(message)
+            has_crashed = await _take_turn(stack, prepared, options, environment, ledger, stats)
         # The index of outputs; temporary files of crashed runs go when the run ends.
         scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
         if options.variant_of:
@@ -204,14 +189,7 @@ async def open_session(
             note=stats.note,
         )
         models, pool = await stack.enter_async_context(open_pools(bound, settings, pools))
-        here = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
-        readers: ReaderPool | DaskReaders = here
-        if settings.readers_url:
-            from paddock.steps.readers.dask_readers import DaskReaders  # few runs have them
-
-            note = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
-            readers = DaskReaders(settings.readers_url, here, note)
-        stack.push_async_callback(asyncio.to_thread, readers.close)
+        readers = _document_readers(stack, prepared, stats)
         bound = await _with_rows_of_files(bound, readers, stats)
         stores = OpenStores(bound.roots.base, stats.note)
         stack.push_async_callback(stores.close)
@@ -254,6 +232,55 @@ async def open_session(
             suspects=CrashSuspects(ledger, stats.run),
         )
         yield RunSession(context, prepared, time.time())
+
+
+async def _run_name(ledger: Ledger, bound: BoundPlan, *, is_plan: bool) -> str:
+    """Return a name that no other run has; in a shared ledger, on any machine."""
+    runs = RunStore(ledger)
+    while True:
+        name = new_run_name(await ledger.ask(runs.run_names))
+        is_own = is_plan or not ledger.is_shared
+        if is_own or await ledger.ask(runs.reserve_run, name, bound.name, bound.file.name):
+            return name
+
+
+async def _take_turn(
+    stack: AsyncExitStack,
+    prepared: PreparedRun,
+    options: RunOptions,
+    environment: RunEnvironment,
+    ledger: Ledger,
+    stats: RunStats,
+) -> bool:
+    """Wait for the group's turn and the folders' lock; return whether their last run crashed."""
+    bound = prepared.bound
+    wait = run_locks.TurnWait(options.wait_s, lambda: environment.is_stopping, stats.waits)
+    if ledger.is_shared:
+        stack.callback(_release_name, ledger, stats.run)
+    if environment.has_group_turn and bound.pipeline.concurrency is not None:
+        turn = group_turn(bound, prepared.settings, stats.run, environment.stop_gate, wait)
+        await stack.enter_async_context(turn)
+    has_crashed = await stack.enter_async_context(_run_lock(bound, ledger, stats, wait))
+    if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
+        for message in comparison_notes(bound.pipeline):
+            stats.note(message)
+    return has_crashed
+
+
+def _document_readers(
+    stack: AsyncExitStack, prepared: PreparedRun, stats: RunStats
+) -> DocumentReaders:
+    """Return this machine's readers, or those of a Dask scheduler; closed with the session."""
+    settings = prepared.settings
+    here = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
+    readers: ReaderPool | DaskReaders = here
+    if settings.readers_url:
+        from paddock.steps.readers.dask_readers import DaskReaders  # few runs have them
+
+        note = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
+        readers = DaskReaders(settings.readers_url, here, note)
+    stack.push_async_callback(asyncio.to_thread, readers.close)
+    return readers
 
 
 async def _with_rows_of_files(

@@ -171,7 +171,7 @@ class Conversation:
                 what = f"There is no pipeline '{model}' and no model of that name here."
                 remedy = "Name a file or a folder with a pipeline, or pull the model"
                 raise CommandError(f"{what}\n  {remedy}: `paddock pull {model}`") from None
-            from .pull_push_create import pull
+            from .model_transfers import pull
 
             if pull(model, as_name=None, insecure=self.flags.insecure) != DONE:
                 raise typer.Exit(INTERRUPTED) from None

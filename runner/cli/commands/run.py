@@ -179,7 +179,7 @@ def _run(flags: RunFlags) -> int:
     display = partial(run_observer, is_quiet_stdout=flags.as_json, is_log=is_log)
     ended = run_until_confirmed(path, given, flags.options(), settings, display)
     if flags.report is not None and ended.run:
-        from paddock.runner.cli.commands.runs_logs import write_named_run_report
+        from paddock.runner.cli.commands.run_history import write_named_run_report
 
         write_named_run_report(path, ended.run, flags.report)
     status = ended.exit_status(flags.fail_on)

@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 import pytest
 
 from paddock.engine.system.files import write_output
-from paddock.runner.cli.commands.runs_logs import write_named_run_report
+from paddock.runner.cli.commands.run_history import write_named_run_report
 from paddock.runner.cli.console_run_pages import pipeline_address
 from paddock.runner.compare.comparison_page import comparison_page
 from tests.axe import faults, needs_axe

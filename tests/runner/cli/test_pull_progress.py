@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from paddock.runner.cli.commands.pull_push_create import TransferLines, transfer_progress
+from paddock.runner.cli.commands.model_transfers import TransferLines, transfer_progress
 from paddock.runner.progress.live_displays import TransferBars
 
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 from lxml import html  # type: ignore[import-untyped]
 
-from paddock.runner.cli.commands.runs_logs import write_named_run_report
+from paddock.runner.cli.commands.run_history import write_named_run_report
 from paddock.runner.ledger.entries import RunRow
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun
 from paddock.runner.render.html_page import COLOUR_CSS, html_page

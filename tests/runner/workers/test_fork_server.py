@@ -5,7 +5,7 @@ import sys
 
 UP = """
 import importlib, sys
-for module in ("cli.commands.up_allow", "cli.console_serving", "schedule.up"):
+for module in ("cli.commands.up", "cli.console_serving", "schedule.up"):
     importlib.import_module(f"paddock.runner.{module}")
 print("prefect" in sys.modules)
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.api import plan, validate
-from paddock.runner.cli.commands.init_schema_steps import copy_template, list_templates, write_draft
+from paddock.runner.cli.commands.init import copy_template, list_templates, write_draft
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.pipeline_draft import (
     DOCUMENTS,

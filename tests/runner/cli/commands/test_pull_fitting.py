@@ -8,7 +8,7 @@ import pytest
 
 from paddock.engine.models.well_known import WELL_KNOWN, Machine, MachineSpeed
 from paddock.engine.settings import PoolSettings
-from paddock.runner.cli.commands import pull_push_create
+from paddock.runner.cli.commands import model_transfers
 from tests.fakes.far_side import far_side, gguf
 from tests.runner.cli.commands.shell import invoke
 
@@ -17,9 +17,9 @@ def test_a_layer_larger_than_the_machine_is_told_while_it_comes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        pull_push_create, "_largest_memory", lambda: (8_000_000_000, "this machine's memory")
+        model_transfers, "_largest_memory", lambda: (8_000_000_000, "this machine's memory")
     )
-    watch = pull_push_create.FitWarning(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path))
+    watch = model_transfers.FitWarning(PoolSettings(models_dir=tmp_path, cache_dir=tmp_path))
     watch.on_size(5_000_000_000)
     assert capsys.readouterr().err == ""
     watch.on_size(40_000_000_000)
@@ -36,7 +36,7 @@ def test_models_lists_what_fits_and_pull_alone_takes_the_proposed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     machine = Machine(8 * 10**9, is_gpu=False, speed=MachineSpeed(2e11, 3e10))
-    monkeypatch.setattr(pull_push_create, "_this_machine", lambda: machine)
+    monkeypatch.setattr(model_transfers, "_this_machine", lambda: machine)
     shown = invoke("models")
     assert shown.exit_code == 0
     (starred,) = [line.split() for line in shown.stdout.splitlines() if line.startswith("*")]
@@ -48,11 +48,11 @@ def test_models_lists_what_fits_and_pull_alone_takes_the_proposed(
 
     requested: list[str] = []
 
-    def transfer(request: pull_push_create._TransferRequest, *_: object) -> int:
+    def transfer(request: model_transfers._TransferRequest, *_: object) -> int:
         requested.append(request.model)
         return 1
 
-    monkeypatch.setattr(pull_push_create, "_transfer", transfer)
+    monkeypatch.setattr(model_transfers, "_transfer", transfer)
     pulled = invoke("pull")
     assert requested == ["llama3.2:3b"]
     assert "llama3.2:3b fits this machine: 2.0 GB, licence Llama 3 Community." in pulled.stderr
@@ -66,7 +66,7 @@ def test_pull_alone_brings_the_proposed_model_from_a_registry(
     with far_side() as far:
         far.publish("team/mini", "v1", model=gguf(100_000), template=b"{{ .Prompt }}")
         here = replace(WELL_KNOWN[0], name=f"{far.host}/team/mini:v1")
-        monkeypatch.setattr(pull_push_create, "propose", lambda _: here)
+        monkeypatch.setattr(model_transfers, "propose", lambda _: here)
         pulled = invoke("pull", "--insecure")
         assert pulled.exit_code == 0, pulled.stderr
     listed = invoke("list")

@@ -1,7 +1,4 @@
-"""Unattended operation: `paddock up`, `allow`.
-
-`up` runs schedules, watches and webhooks, `allow` records consent to what a file may reach.
-"""
+"""Unattended operation: `paddock up` runs schedules, watches and webhooks."""
 
 from __future__ import annotations
 
@@ -13,17 +10,9 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from paddock.engine.system.private_files import private_folder
 from paddock.engine.system.records import asdict, record
-from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.bind import bind_written_starts
-from paddock.runner.bind.trust.consent import consent_words, digests_to_agree
-from paddock.runner.bind.trust.consents import Consents
-from paddock.runner.bind.trust.permissions import permission_names, permission_needs
 from paddock.runner.cli.arguments import (
     LogOption,
     MaxRunsOption,
@@ -36,33 +25,8 @@ from paddock.runner.cli.arguments import (
     option,
 )
 from paddock.runner.cli.exit_status import DONE
-from paddock.runner.progress import command_logs, printing
+from paddock.runner.progress import command_logs
 from paddock.runner.settings import Settings, read_settings
-
-
-def allow(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pipeline files.")],
-) -> int:
-    """Allow pipeline files what they ask for, for `paddock up`.
-
-    Prints what that is. A change of the file needs consent again. `--allow` of `paddock up`, or the
-    settings, limit what can be allowed.
-    """
-    settings = read_settings(Path.cwd())
-    consents, own = Consents(settings.state_dir), settings.address.url
-    # Read all before recording any.
-    all_starts = [(file, bind_written_starts(read_plan(file))) for file in files]
-    for file, starts in all_starts:
-        required = [need for bound in starts for need in permission_needs(bound, own)]
-        if not required:
-            printing.print_out(f"{file} asks for nothing that needs consent.")
-            continue
-        consents.agree(file, digests_to_agree(starts, own, consents))
-        printing.print_out(f"{file} may, if `{permission_names(required)}` is allowed:")
-        for words in consent_words(required, starts, consents):
-            printing.print_out(f"  {words}")
-    return DONE
-
 
 PYTHONS_GC_THRESHOLD = (700, 10, 10)
 _RUN_FLAGS = ("allow", "debug", "log_json")

@@ -1,27 +1,19 @@
-"""Commands that show a pipeline without running it: `paddock graph`, `tools`."""
+"""The tools that steps may name, built-in and of MCP servers: `paddock tools`."""
 
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.files import write_output
 from paddock.engine.system.records import asdict, field, record
-from paddock.engine.system.text import counted, one_line
-from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.plan import read_plan
+from paddock.engine.system.text import one_line
 from paddock.runner.api import prepare
-from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.sub_pipelines import SharedPlans
 from paddock.runner.bind.trust.permissions import server_permission
 from paddock.runner.bind.trust.reached import declared_server
 from paddock.runner.cli.arguments import (
-    HERE,
     InputsOption,
     JsonOption,
     argument,
@@ -29,57 +21,17 @@ from paddock.runner.cli.arguments import (
     option,
     parse_inputs,
     pipeline_file,
-    require_writable,
 )
-from paddock.runner.cli.exit_status import DONE, CommandError
+from paddock.runner.cli.exit_status import DONE
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.run_stats import RunStats
-from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from paddock.runner.progress import printing
 from paddock.runner.progress.events import Observer
-from paddock.runner.render.graph_mermaid import graph_mermaid
-from paddock.runner.render.graph_model import last_run_steps, pipeline_boxes
-from paddock.runner.settings import STATE_FOLDER, read_settings
+from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
 from paddock.steps.tools import builtin_tools
 from paddock.steps.tools.tool_names import installed_tools
-
-_SUFFIXES = (".mmd", ".mermaid")
-
-
-def graph(
-    file: str = argument("A pipeline, or a folder with one.", default=HERE, metavar="FILE"),
-    out: Path | None = option("F.mmd; else to stdout.", "-o", "--out", metavar="FILE"),
-) -> int:
-    """Draw a pipeline as Mermaid text, with what its last run did."""
-    if out is not None:
-        require_writable(out, "plan.mmd")
-        if out.suffix.lower() not in _SUFFIXES:
-            raise CommandError(f"'{out}' is not named as Mermaid text.\n  Use .mmd.")
-    path = pipeline_file(file, "graph")
-    plan, shared = read_plan(path), SharedPlans()
-    try:
-        bind_without_inputs(plan, shared)
-    except PipelineError as error:
-        if plan.faults or plan.pipeline.faults:
-            raise
-        command = f"`paddock validate {shlex.quote(str(file))}`"
-        faults = counted(len(error.faults), "fault")
-        printing.print_err(f"It cannot run as it is: {command} says why ({faults}).")
-    place = LedgerFolder(path.absolute().parent / STATE_FOLDER, path.name)
-    past = next(iter(recent_runs([place], limit=1).runs), None)
-    boxes = pipeline_boxes(plan, last_run_steps(past), shared.plans)
-    text = graph_mermaid(plan.pipeline.name, boxes)
-    if out is None:
-        printing.print_out(text.rstrip("\n"))
-        return DONE
-    write_output(out, text)
-    printing.print_err(
-        f"Drew {printing.printable_line(str(path))} to {printing.printable_line(str(out))}."
-    )
-    return DONE
-
 
 _MAX_ABOUT_CHARS = 90
 

@@ -1,6 +1,6 @@
-"""Commands for authors of pipelines: `paddock init`, `schema`, `steps`.
+"""A new pipeline folder: `paddock init`.
 
-`init` copies a folder of `paddock.examples`, so it works from a wheel, without a clone or network.
+Templates are folders of `paddock.examples`, so it works from a wheel, without a clone or network.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import typer
 
 from paddock.engine.system import distribution
 from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
-from paddock.runner.cli import step_catalogue
-from paddock.runner.cli.arguments import JsonOption, argument, existing_folder, flag, option
+from paddock.runner.cli.arguments import argument, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.pipeline_draft import (
@@ -266,44 +265,3 @@ def _template_list(known: tuple[Any, ...]) -> str:
         f"`paddock init TEMPLATE DIR` copies one of these templates:\n{listed}\n"
         f"`paddock init DIR {drafts}` drafts a pipeline for your documents."
     )
-
-
-def schema(
-    write: str | None = option(
-        "Write it to DIR/.paddock/pipeline.schema.json instead.", metavar="DIR"
-    ),
-    for_: Literal["editor", "llm"] = option(
-        "llm: a template with notes, and how to work, for an assistant.", "--for", default="editor"
-    ),
-) -> int:
-    """Print the JSON Schema of pipelines, or what a coding assistant reads."""
-    if for_ == "llm":
-        found = step_catalogue.list_installed()
-        for sentence in found.broken:
-            printing.print_err(sentence)
-        page = (examples_folder() / "AGENTS.md").read_text("utf-8")
-        notes = (f"# {line}".rstrip() for line in page.splitlines())
-        printing.print_out("\n".join((step_catalogue.llm_template(found), *notes)))
-        return DONE
-    if write is None:
-        printing.print_json(installed_schema())
-        return DONE
-    folder = existing_folder(write, "schema --write")
-    printing.print_out(f"Wrote {write_schema(folder, installed_schema())}.")
-    return DONE
-
-
-def steps(
-    name: str | None = argument("Show all of this step.", metavar="NAME"),
-    as_json: JsonOption = False,
-) -> int:
-    """List the installed steps, tools, check functions and readers with parameters."""
-    if name is not None:
-        described = step_catalogue.step_description(name)
-        printing.print_result(described.as_json(), described.text(), as_json=as_json)
-        return DONE
-    found = step_catalogue.list_installed()
-    for sentence in found.broken:
-        printing.print_err(sentence)
-    printing.print_result(found.as_json(), step_catalogue.catalogue_text(found), as_json=as_json)
-    return DONE
