@@ -226,51 +226,67 @@ def _is_grouped(groups: list[str]) -> bool:
     )
 
 
+@record(frozen=True, slots=True)
+class _Lead:
+    """What stands before a number."""
+
+    start: int
+    """Of its currency or its sign, else of its digits."""
+    digits: int
+    """Where its digits begin, with a sign that touches them."""
+    currency: Unit | None
+    is_negative: bool
+    obstacle: Obstacle
+
+
 def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]:
-    """Return a token with its sign and unit, and what keeps it from being a number by itself."""
+    """Return a token with its sign and unit, and what keeps it from being a number by itself.
+
+    1. Digits that make no number, or are a part of a code, have neither sign nor unit.
+    2. Before it: a currency and a sign.
+    3. Behind it: a unit, a scale, the rest of a range.
+    4. A currency before it is its unit, unless that belongs to the number before: 5 EUR 12 kg.
+    """
     raw = text[start:end]
-    plain = NumberToken(start, end, (start, end), raw, is_negative=False, unit=None)
     is_number = amount_of(raw, ".") is not None or amount_of(raw, ",") is not None
-    if not is_number or _is_in_code(text, start, end):
-        return plain, "code"
-    before, currency = _currency_before(text, start)
-    is_negative = False
-    obstacle: Obstacle = "number"
-    sign_at = start if text[start - 1 : start] == "-" else before
-    if text[sign_at - 1 : sign_at] == "-":
-        if sign_at == start:  # EUR -40: the currency stands before the sign
-            before, currency = _currency_before(text, start - 1)
-        is_negative, obstacle = True, _minus(text, sign_at - 1)
-        before = min(before, sign_at - 1)
-    elif text[start - 2 : start] in ("- ", "-\u00a0") and currency is None:
-        obstacle = _spaced_dash(text, start - 2)
-    digits = (start - 1 if is_negative and sign_at == start else start, end)
-    stop, unit, behind = _unit_behind(text, end)
-    if obstacle == "number":
-        obstacle = behind
+    if not is_number or _is_in_code(text, start, end):  # 1
+        return NumberToken(start, end, (start, end), raw, is_negative=False, unit=None), "code"
+    lead = _lead_of(text, start)  # 2
+    stop, unit, behind = _unit_behind(text, end)  # 3
+    obstacle = lead.obstacle if lead.obstacle != "number" else behind
     if obstacle == "number" and (scale_end := _scale_end(text, start, end)) is not None:
         obstacle, stop = "scale", scale_end
-    if obstacle == "number" and (range_end := _range_end(text, before, stop, end)) is not None:
+    if obstacle == "number" and (range_end := _range_end(text, lead.start, stop, end)) is not None:
         obstacle, stop = "range", range_end
     if obstacle in ("power", "fraction") or unit is UNKNOWN:
         rest = _REST.match(text, stop)
         stop = rest.end() if rest else stop
-    if (
-        currency is not None
-        and text[max(0, before - 2) : before].rstrip(" \u00a0")[-1:].isdecimal()
-        and unit is not None
-    ):
-        before, currency = start, None  # 5 EUR 12 kg
+    begin, currency = lead.start, lead.currency  # 4
+    is_behind_number = text[max(0, begin - 2) : begin].rstrip(" \u00a0")[-1:].isdecimal()
+    if currency is not None and unit is not None and is_behind_number:
+        begin, currency = start, None
     if currency is not None and (unit is None or unit.ids):
+        if unit is not None and not unit.is_currency:
+            stop = end
         is_other = unit is not None and unit.is_currency and not unit.is_same(currency)
-        unit, stop = (
-            (UNKNOWN, stop)
-            if is_other
-            else (currency, stop if unit is None or unit.is_currency else end)
-        )
-    if text[before - 1 : before] in ("%", "\u066a") or text[start - 2 : start] in ("% ", "%\u00a0"):
+        unit = UNKNOWN if is_other else currency
+    if text[begin - 1 : begin] in ("%", "\u066a") or text[start - 2 : start] in ("% ", "%\u00a0"):
         unit = unit_named("%")  # Turkish: %5
-    return NumberToken(before, stop, digits, raw, is_negative, unit), obstacle
+    return NumberToken(begin, stop, (lead.digits, end), raw, lead.is_negative, unit), obstacle
+
+
+def _lead_of(text: str, start: int) -> _Lead:
+    before, currency = _currency_before(text, start)
+    sign_at = start if text[start - 1 : start] == "-" else before
+    if text[sign_at - 1 : sign_at] != "-":
+        is_dash = text[start - 2 : start] in ("- ", "-\u00a0") and currency is None
+        obstacle = _spaced_dash(text, start - 2) if is_dash else "number"
+        return _Lead(before, start, currency, is_negative=False, obstacle=obstacle)
+    obstacle = _minus(text, sign_at - 1)
+    if sign_at < start:
+        return _Lead(sign_at - 1, start, currency, is_negative=True, obstacle=obstacle)
+    before, currency = _currency_before(text, start - 1)  # EUR -40
+    return _Lead(min(before, start - 1), start - 1, currency, is_negative=True, obstacle=obstacle)
 
 
 def _is_in_code(text: str, start: int, end: int) -> bool:
