@@ -733,8 +733,9 @@ class Step(Protocol[P, O]):
         """
 
     async def foresee(self, params: P, tools: Tools) -> CallForecast:
-        """Count the calls of its tree, during planning; only of a kind with `facts.tree`.
+        """Count the calls of its tree, during planning; only of a kind with `facts.calls.tree`.
 
         The pool estimates token counts and raises `ReplyNotCached`.
         """
-        raise TypeError("not asked of a kind without `facts.tree`")  # not abstract: few have one
+        # Not abstract: few have one
+        raise TypeError("not asked of a kind without `facts.calls.tree`")

@@ -66,6 +66,32 @@ def brings_none(written: Written) -> bool:
 
 
 @record(frozen=True, slots=True)
+class TextFacts:
+    """What taint analysis asks: which outputs have text that is not from the parameters."""
+
+    brings: Callable[[Written], bool] = lambda written: True
+    """Whether any has: of a file, a tool's result."""
+    without: tuple[str, ...] = ()
+    """Outputs that hold no text, whatever the others hold."""
+
+
+@record(frozen=True, slots=True)
+class CallFacts:
+    """What a plan asks: how often it calls a model, as far as its parameters tell."""
+
+    most: Callable[[Written, bool], int | None] = lambda written, has_reply: None
+    """At most, before repairs; None: that depends on its texts."""
+    is_sized: Callable[[Written], bool] = lambda written: False
+    """Whether how often it asks depends on the lengths of texts."""
+    tree: Callable[[Any], TreeBounds] | None = None
+    """It asks a tree of calls, which its `foresee` counts; bounds of that by its parameters."""
+    most_repeats: Callable[[Written, Written], int] = lambda written, of_model: 0
+    """How often it asks once more, at most, for an answer that ended at its limit.
+
+    The second are the sampling values of its model."""
+
+
+@record(frozen=True, slots=True)
 class Facts:
     """Facts about a kind of step."""
 
@@ -130,26 +156,14 @@ class Facts:
     parts: Callable[[Written], Mapping[str, Iterable[str]]] = lambda written: {}
     """Lines of parts of its rule that not every step has, by their names in `core/parts`: what its
     result depends on besides its parameters, such as the readers that are installed."""
-    brings_text: Callable[[Written], bool] = lambda written: True
-    """Whether its outputs have text that is not from its parameters: of a file, a tool's result."""
-    without_text: tuple[str, ...] = ()
-    """Outputs that hold no text, whatever the others hold."""
+    texts: TextFacts = TextFacts()
     tools: Callable[[Written], Iterable[ToolUse]] = lambda written: ()
     """The tools that it names."""
     missing: Callable[[str, Written, Path], Iterable[Missing]] = lambda step, written, folder: ()
     """What the step of this id needs and this machine lacks; its commands start in the folder."""
     table_faults: Callable[[Written, KnownTables], Iterable[TextFault]] = lambda written, known: ()
     """What is wrong with its parameters, as far as the columns of its tables are known."""
-    most_calls: Callable[[Written, bool], int | None] = lambda written, has_reply: None
-    """How often it calls a model at most, before repairs; None: that depends on its texts."""
-    is_sized: Callable[[Written], bool] = lambda written: False
-    """Whether how often it asks depends on the lengths of texts."""
-    tree: Callable[[Any], TreeBounds] | None = None
-    """It asks a tree of calls, which its `foresee` counts; bounds of that by its parameters."""
-    most_repeats: Callable[[Written, Written], int] = lambda written, of_model: 0
-    """How often it asks once more, at most, for an answer that ended at its limit.
-
-    The second are the sampling values of its model."""
+    calls: CallFacts = CallFacts()
 
     def takes_file(self, written: Written) -> bool:
         """Return whether it moves or deletes a file, and does not copy it."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from paddock.pipelines.expressions import ExpressionError, Template
 
 from .base import Output, Params, Step, StepError, Tools
-from .facts import Facts, brings_none
+from .facts import Facts, TextFacts, brings_none
 
 
 class PromptParams(Params):
@@ -31,7 +31,7 @@ class Prompt(Step[PromptParams, PromptOutput]):
     params = PromptParams
     output = PromptOutput
     is_pure = True
-    facts = Facts(is_repeatable=True, is_template=True, brings_text=brings_none)
+    facts = Facts(is_repeatable=True, is_template=True, texts=TextFacts(brings_none))
 
     async def run(self, params: PromptParams, tools: Tools) -> PromptOutput:
         """Render it.

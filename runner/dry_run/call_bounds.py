@@ -117,7 +117,7 @@ def calls_of_step(step: BoundStep) -> CallBounds:
         return calls_of_body(step.inner.nodes)
     if not step.kind.roles:
         return NO_CALLS
-    most = step.facts.most_calls(step.written, step.reply is not None)
+    most = step.facts.calls.most(step.written, step.reply is not None)
     if most is None or any(choice.keys.narrow for choice in step.choices):
         return CallBounds(unbounded=models_of(step))  # that depends on texts, or on labels
     return with_repairs(step, CallBounds(divided(most, models_of(step))))
@@ -133,8 +133,8 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, is_local: bool = False) 
     most = calls.n_likely
     is_held = is_local and step.model is not None and not step.model.pool
     if step.reply is not None and (step.reply.checks or not is_held):
-        most += step.reply.repair * (most if step.facts.tree else 1)
+        most += step.reply.repair * (most if step.facts.calls.tree else 1)
     of_model = step.model.params if step.model else {}
-    n_again = step.facts.most_repeats(step.written, of_model)
+    n_again = step.facts.calls.most_repeats(step.written, of_model)
     most *= (1 + max_retries(step.retry, Cause.CHECK)) * (1 + n_again)
     return replace(calls, n_extra=max(calls.n_extra, most - calls.n_likely))

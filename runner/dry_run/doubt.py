@@ -128,7 +128,7 @@ class DoubtPropagation:
             may_refuse = doubt and step.reply is not None and step.reply.checks
             if (may_refuse or step.review is not None) and (self.is_of_item or step is node):
                 may_fail = True
-            may_change = not (step.inner or only_reads(step) or step.facts.tree)
+            may_change = not (step.inner or only_reads(step) or step.facts.calls.tree)
             if doubt and may_change and within is None:  # 6
                 self.files = Doubt.FILES
         if within is not None:

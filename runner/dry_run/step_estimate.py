@@ -77,7 +77,7 @@ class StepEstimator:
         step, facts = self.attempt.step, self.attempt.step.facts
         if step.escalate is not None:  # 1
             return await self._escalated()
-        has_no_effects = only_reads(step) or facts.fills or facts.tree is not None
+        has_no_effects = only_reads(step) or facts.fills or facts.calls.tree is not None
         if not has_no_effects or "tools" in step.written:  # 2
             return Estimate(calls_of_step(step))
         try:
@@ -88,7 +88,7 @@ class StepEstimator:
             return Estimate(calls_of_step(step))
         prompts, n_before = self.forecast.prompts, len(self.forecast.prompts.items)
         estimated = await self._tried(params, self._pool(params, prompts))  # 4
-        if facts.is_sized(step.written) and (
+        if facts.calls.is_sized(step.written) and (
             self.doubt or not prompts.is_local or estimated.call_forecast.n_new > 1
         ):  # 5
             pool = self._pool(params, prompts.as_of(n_before), is_long=True)
@@ -139,7 +139,8 @@ class StepEstimator:
         """Return a pool that asks no model; files are in doubt only to what reads some."""
         attempt, step, facts = self.attempt, self.attempt.step, self.attempt.step.facts
         reads = facts.lists or facts.searches or step.kind().reads(params)
-        doubt, in_tree = self.doubt if reads else self.doubt & ~Doubt.FILES, facts.tree is not None
+        doubt = self.doubt if reads else self.doubt & ~Doubt.FILES
+        in_tree = facts.calls.tree is not None
         context, caller = attempt.context, attempt.caller
         return DryPool(context, caller, prompts, doubt, is_long=is_long, in_tree=in_tree)
 
@@ -192,8 +193,8 @@ class StepEstimator:
         except (LedgerError, RunStopped):
             raise
         except Exception:  # of any kind, also a defect of a plug-in, as in `_tried`
-            facts, most = step.facts, pool.calls.most
-            bounds = TreeBounds(2 * most.total() + 1) if facts.tree is None else facts.tree(params)
+            tree_of, most = step.facts.calls.tree, pool.calls.most
+            bounds = tree_of(params) if tree_of else TreeBounds(2 * most.total() + 1)
             calls = CallBounds(divided(bounds.in_parts, most or models_of(step)))
             return with_repairs(step, calls, is_local=pool.prompts.is_local)
         return _calls(step, params, pool, tree)
@@ -208,7 +209,7 @@ class StepEstimator:
         attempt.n_refused = await reviewer.n_rejected(attempt)
         await attempt.item.note_files(context, kind.reads(params), context.bound.roots)
         tools = await self._tools(params, pool)
-        tree = None if step.facts.tree is None else await kind.foresee(params, tools)
+        tree = None if step.facts.calls.tree is None else await kind.foresee(params, tools)
         if tree is not None and tree.n_new:
             found = dict.fromkeys(("output", "evidence", "confidence")) | {"text": PLACEHOLDER}
         else:
@@ -262,9 +263,9 @@ def _calls(step: BoundStep, params: Any, pool: DryPool, tree: CallForecast | Non
     known, each text may be one: so many calls are extra.
     """
     calls, n_extra = pool.calls, 0
-    if tree is not None and step.facts.tree is not None:
+    if tree is not None and step.facts.calls.tree is not None:
         is_grouped = pool.reads_unknown and tree.n_new > 0
-        in_groups = step.facts.tree(params).in_groups if is_grouped else 0
+        in_groups = step.facts.calls.tree(params).in_groups if is_grouped else 0
         later = divided(tree.n_new - calls.most.total(), calls.most or models_of(step))
         may_be_known = pool.prompts.has_history or pool.asked_equal or in_groups
         calls += CallBounds(later, Counter() if may_be_known else later)

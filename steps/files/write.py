@@ -26,7 +26,7 @@ from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Output, Params, Roots, Step, StepError, Tools
-from paddock.steps.facts import Facts, brings_none
+from paddock.steps.facts import Facts, TextFacts, brings_none
 from paddock.steps.paths import file_sha256, printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.tables.row_formats import TextFormat, UnreadableRows
@@ -142,7 +142,7 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
         writes="path",
         outputs_where_written=lambda path: {"path": path, "changed": False},
         table="rows",
-        brings_text=brings_none,
+        texts=TextFacts(brings_none),
     )
 
     async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:

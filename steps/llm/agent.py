@@ -14,7 +14,7 @@ from paddock.engine.system.records import record
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import Params, ReplyForm, Step, Tools
-from paddock.steps.facts import Facts, Written
+from paddock.steps.facts import CallFacts, Facts, TextFacts, Written
 from paddock.steps.prompt import render_template
 from paddock.steps.tools.tool_names import TRUSTED_TOOLS, listed_tools
 
@@ -132,10 +132,9 @@ class Agent(Step[AgentParams, AgentOutput]):
     roles = frozenset({"chat"})
     takes_reply = True
     facts = Facts(
-        brings_text=_brings_text,
-        without_text=("usage",),
+        texts=TextFacts(_brings_text, without=("usage",)),
         tools=listed_tools,
-        most_calls=_most_calls,
+        calls=CallFacts(_most_calls),
     )
 
     @staticmethod

@@ -19,7 +19,7 @@ from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
 from paddock.steps.base import Params, Step, StepError, Tools
-from paddock.steps.facts import Facts, Written
+from paddock.steps.facts import CallFacts, Facts, TextFacts, Written
 from paddock.steps.paths import printable, refusing, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
@@ -184,12 +184,9 @@ class Chat(Step[ChatParams, ChatOutput]):
         prompt="prompt",
         examples="examples",
         contents=("images",),
-        brings_text=lambda written: bool(written.get("images")),
-        without_text=("usage",),
+        texts=TextFacts(lambda written: bool(written.get("images")), without=("usage",)),
         tools=partial(listed_tools, may_be_its_own=True),
-        most_calls=_most_calls,
-        is_sized=_may_read_in_parts,
-        most_repeats=_most_repeats,
+        calls=CallFacts(_most_calls, _may_read_in_parts, most_repeats=_most_repeats),
     )
 
     @staticmethod

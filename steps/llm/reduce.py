@@ -33,7 +33,7 @@ from paddock.steps.base import (
     StepSkipped,
     Tools,
 )
-from paddock.steps.facts import Facts, TreeBounds, brings_none
+from paddock.steps.facts import CallFacts, Facts, TextFacts, TreeBounds, brings_none
 from paddock.steps.prompt import render_template
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.text_parts import to_part
@@ -144,11 +144,8 @@ class Reduce(Step[ReduceParams, ReduceOutput]):
         group_by="by",
         grouped="over",
         is_one_answer=lambda written: written.get("fold", "all") == "all",
-        is_sized=lambda written: True,
-        tree=_tree_bounds,
-        brings_text=brings_none,
-        without_text=("usage",),
-        most_repeats=one_repeat,
+        calls=CallFacts(is_sized=lambda written: True, tree=_tree_bounds, most_repeats=one_repeat),
+        texts=TextFacts(brings_none, without=("usage",)),
     )
 
     async def run(self, params: ReduceParams, tools: Tools) -> ReduceOutput:

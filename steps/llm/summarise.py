@@ -18,7 +18,7 @@ from paddock.engine.system.records import record
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import PLACEHOLDER, Output, Params, Step, StepError, Tools
-from paddock.steps.facts import Facts, Written
+from paddock.steps.facts import CallFacts, Facts, TextFacts, Written
 from paddock.steps.files.read import FilesReadParams, read_document
 from paddock.steps.prompt import render_template
 from paddock.steps.readers.reader import page_offsets, reader_versions
@@ -178,13 +178,10 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         is_repeatable=True,
         only_answers=True,
         only_measures=True,
-        is_sized=lambda written: True,
         contents=("file",),
-        brings_text=lambda written: "file" in written,
-        without_text=("usage",),
         parts=_parts,
-        most_calls=_most_calls,
-        most_repeats=one_repeat,
+        calls=CallFacts(_most_calls, lambda written: True, most_repeats=one_repeat),
+        texts=TextFacts(lambda written: "file" in written, without=("usage",)),
     )
 
     @staticmethod

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from paddock.pipelines.quantities import Tokens
 from paddock.steps.base import Output, Params, Step, Tools
-from paddock.steps.facts import Facts, brings_none
+from paddock.steps.facts import Facts, TextFacts, brings_none
 from paddock.steps.files.read import DocumentPage
 from paddock.steps.readers.reader import join_pages, page_offsets
 
@@ -82,7 +82,7 @@ class Split(Step[SplitParams, SplitOutput]):
     version = 2
     is_pure = True
     roles = frozenset({"chat", "embed"})
-    facts = Facts(is_repeatable=True, only_measures=True, brings_text=brings_none)
+    facts = Facts(is_repeatable=True, only_measures=True, texts=TextFacts(brings_none))
 
     async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
         """Cut it; a blank text has no chunks."""

@@ -22,7 +22,7 @@ from paddock.steps.base import (
     ToolResult,
     Tools,
 )
-from paddock.steps.facts import Facts, Written
+from paddock.steps.facts import Facts, TextFacts, Written
 from paddock.steps.tools.tool_names import TRUSTED_TOOLS, one_tool
 
 MOST_RESULT_CHARS = 1_000_000
@@ -115,7 +115,7 @@ class CallTool(Step[ToolParams, ToolOutput]):
 
     params = ToolParams
     output = ToolOutput
-    facts = Facts(tools=one_tool, brings_text=_brings_text)
+    facts = Facts(tools=one_tool, texts=TextFacts(_brings_text))
 
     def reads(self, params: ToolParams) -> Sequence[str]:
         """Return the file that it reads; the code of a function is a part of the step's spec."""

@@ -17,7 +17,7 @@ from paddock.engine.request import REQUEST_TEXTS, EmbedReply, EmbedRequest, Mode
 from paddock.engine.system.text import shorten
 from paddock.steps.base import EmbedModel, Output, Params, Step, StepError, Tools, Vector, VectorRow
 from paddock.steps.extras import missing_store_library
-from paddock.steps.facts import Facts, brings_none
+from paddock.steps.facts import CallFacts, Facts, TextFacts, brings_none
 from paddock.steps.text.text_parts import TextPart, to_part
 
 from .row_changes import COLUMN_NAME, TABLE_COLUMNS
@@ -83,9 +83,9 @@ class Embed(Step[EmbedParams, EmbedOutput]):
     facts = Facts(
         is_repeatable=True,
         fills="store",
-        brings_text=brings_none,
+        texts=TextFacts(brings_none),
         missing=missing_store_library,
-        most_calls=lambda written, has_reply: None if "store" in written else 1,
+        calls=CallFacts(lambda written, has_reply: None if "store" in written else 1),
     )
 
     async def run(self, params: EmbedParams, tools: Tools) -> EmbedOutput:

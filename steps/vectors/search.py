@@ -20,7 +20,7 @@ from paddock.engine.request import REQUEST_TEXTS
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import EmbedModel, Output, Params, SearchHit, Step, StepError, Tools
 from paddock.steps.extras import missing_store_library
-from paddock.steps.facts import Facts
+from paddock.steps.facts import CallFacts, Facts
 
 from .embed import embed_texts
 from .where_filter import FILTER_COLUMNS, OWN, sql_condition
@@ -155,7 +155,7 @@ class Search(Step[SearchParams, SearchOutput]):
         only_reads=True,
         searches="store",
         missing=missing_store_library,
-        most_calls=lambda written, has_reply: int(written.get("mode") != "text"),
+        calls=CallFacts(lambda written, has_reply: int(written.get("mode") != "text")),
     )
 
     async def run(self, params: SearchParams, tools: Tools) -> SearchOutput:

@@ -55,13 +55,13 @@ class _TaintMarker:
             besides.update(*(choice.source.references for choice in step.reply.choices))
             if step.reply.evidence is not None:  # which its answer quotes
                 besides |= step.reply.evidence.references
-        brings_text = step.facts.brings_text(step.written)
+        brings_text = step.facts.texts.brings(step.written)
         is_tainted = bool(untrusted) or brings_text or bool(self._untrusted(besides))
         self._trusted.add(("steps", step.id, "skipped"))
         if step.returns is not None:
             is_tainted = is_tainted or bool(self._untrusted(step.returns.references))
         else:
-            self._trusted |= {("steps", step.id, name) for name in step.facts.without_text}
+            self._trusted |= {("steps", step.id, name) for name in step.facts.texts.without}
             if step.facts.lists:
                 self._scans.add(step.id)
         self._tainted["steps", step.id] = is_tainted
