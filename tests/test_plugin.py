@@ -27,7 +27,7 @@ from paddock.runner import RunEnvironment, RunOptions, run, validate
 from paddock.runner.cli.step_catalogue import list_installed, llm_template
 from paddock.runner.cli.installed_schema import installed_schema
 from paddock.runner.schedule.order_queue import OrderQueue
-from paddock.runner.schedule.plugin_triggers import plugin_triggers
+from paddock.runner.schedule.pipeline_triggers import plugin_triggers
 from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
 from paddock.runner.schedule.triggers import TriggerDesk
 from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
+import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -54,7 +56,6 @@ from .other_runs.crash_suspects import CrashSuspects
 from .reviews.run_reviews import RunReviews
 from .rule_sources import rule_sources
 from .run_context import RunContext
-from .run_names import new_run_name
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
 from .step_tools import LabelEmbedder
@@ -232,6 +233,32 @@ async def open_session(
             suspects=CrashSuspects(ledger, stats.run),
         )
         yield RunSession(context, prepared, time.time())
+
+
+_ADJECTIVES = (
+    "amber bold brave bright brisk calm clear clever crisp deft eager early fair fleet fond gentle "
+    "glad golden grand happy hardy honest jolly keen kind light lively loyal lucid merry mild neat "
+    "nimble patient plain prompt proud quick quiet rapid ready sharp silent sleek smart snug sound "
+    "steady still sunny swift tidy true vivid warm wise witty young zesty"
+)
+_NOUNS = (
+    "badger bear beaver bison bittern crane curlew deer dingo dove eagle egret falcon ferret finch "
+    "fox gannet gecko gull hare hawk heron ibex jay kestrel kite lark linnet lynx magpie marten "
+    "merlin mole newt ocelot osprey otter owl petrel pika plover puffin quail rabbit raven robin "
+    "seal shrew sparrow stoat stork swallow swan tern thrush toad trout vole weasel wren"
+)
+
+
+def new_run_name(taken: Container[str]) -> str:
+    """Return a name that is not taken.
+
+    >>> new_run_name(()).count("-")
+    1
+    """
+    choice = random.SystemRandom().choice
+    name = f"{choice(_ADJECTIVES.split())}-{choice(_NOUNS.split())}"
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([name], numbered) if name not in taken)
 
 
 async def _run_name(ledger: Ledger, bound: BoundPlan, *, is_plan: bool) -> str:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from paddock.engine.system import files
 from paddock.engine.system.records import replace
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.expressions import Value
 from paddock.pipelines.plan import read_plan
+from paddock.pipelines.validation import faults_of
 from paddock.runner.bind.bind import bind_written_starts
+from paddock.runner.bind.trigger_plugins import BrokenTrigger, load_trigger, written_triggers
+from paddock.runner.config import pipeline_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
+from paddock.runner.core.other_runs.group_names import rendered_value
 from paddock.runner.review.page_server import asks_people
 from paddock.runner.settings import Settings
 
 from .decision_trigger import DecisionTrigger
 from .folder_trigger import folder_triggers
-from .plugin_triggers import plugin_triggers
 from .schedule_trigger import ScheduleTrigger
 from .triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
-from .triggers import Trigger
+from .triggers import Trigger, UnservedTrigger
 from .webhook_trigger import webhook_triggers
+
+log = logging.getLogger("paddock.up")
 
 
 def triggers_of(pipeline: TriggeredPipeline, *, max_attempts: int, is_open: bool) -> list[Trigger]:
@@ -46,3 +58,48 @@ def trigger_keys(file: Path, settings: Settings) -> list[str]:
         bind_written_starts(read_plan(file))
         return []
     return [trigger.key for trigger in triggers_of(made, max_attempts=1, is_open=False)]
+
+
+def plugin_triggers(triggered: TriggeredPipeline) -> list[Trigger]:
+    """Return the triggers that packages bring; one that cannot be made says why."""
+    made: dict[str, Trigger] = {}
+    for name, at, entry in written_triggers(triggered.pipeline):
+        place = ".".join(map(str, at))
+        try:
+            trigger = load_trigger(name)(_keys(triggered, name, at, entry), triggered)
+            if not (isinstance(trigger.key, str) and trigger.key.startswith(name)):
+                message = f"`{place}`: its `key` {trigger.key!r} does not begin with '{name}'."
+                trigger = UnservedTrigger(place, message)
+            elif trigger.key in made:
+                message = f"`{place}`: another entry has the key '{trigger.key}'."
+                trigger = UnservedTrigger(place, message)
+        except (PipelineError, BrokenTrigger) as error:
+            trigger = UnservedTrigger(place, str(error))
+        except Exception as error:  # of the package's code
+            log.exception("%s: `%s` cannot be made", triggered.file, place)
+            message = f"`{place}` cannot be made: {type(error).__name__}: {error}"
+            trigger = UnservedTrigger(place, message)
+        made[trigger.key] = trigger
+    return [*made.values()]
+
+
+def _keys(triggered: TriggeredPipeline, name: str, at: tuple[str | int, ...], entry: Any) -> Any:
+    """Return the keys of an entry, with the values of its expressions.
+
+    Raises:
+        PipelineError: one cannot be filled in.
+    """
+    pipeline, read = triggered.pipeline, Value.of(entry).references
+    scope: dict[str, object] = {}
+    if any(path[0] == "inputs" for path in read):
+        scope["inputs"] = triggered.inputs({})
+    if any(path[0] == "secrets" for path in read):
+        scope["secrets"] = pipeline_secrets.read_secrets(pipeline, os.environ).values
+    rendered, table = rendered_value(pipeline, entry, scope, at), load_trigger(name).Keys
+    try:
+        return table.model_validate(rendered)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        raise PipelineError(
+            faults_of(details, table, rendered, pipeline.document, at, is_rendered=True)
+        ) from error
