@@ -32,7 +32,7 @@ from paddock.runner.progress.reasons import Why
 from paddock.steps.files.scan import file_at, modified_at
 
 from ..run_records import read_source
-from .block_items import is_file_value, raw_item_keys
+from .block_items import is_file_value, item_path, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
 from .node_parts import read_by_all
@@ -318,20 +318,19 @@ class FiledDocuments:
         """Handle items that have work to do, and whose source left the place that results name.
 
         1. Its document lies elsewhere as it was listed: it is done there.
-        2. Another file that it read was moved away, or it moved one itself: its result stands.
+        2. Else, or where another file that it read or itself moved is away, its result stands.
 
         Yield the keys of those whose results stand though the rule would make others.
         """
         index, work = self._index, [i for i in items if i.verdict.is_work and i.filed is None]
         by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
-        lost = {
-            item.key: {
-                dep.path
-                for dep in dependencies_of(item.entry, FileRead)
-                if dep.path not in by_all and world.seen.reasons[dep] is not None
-            }
-            for item in work
-        }
+        lost = dict[str, set[str]]()
+        for item in work:
+            read = (d for d in dependencies_of(item.entry, FileRead) if d.path not in by_all)
+            lost[item.key] = {dep.path for dep in read if world.seen.reasons[dep] is not None}
+            own = item_path(item.value)
+            if own is not None and not os.path.lexists(own):
+                lost[item.key].add(index.stored(own))
         listed = {item.key: _document(item.value, index) for item in work}
         paths = {*chain(*lost.values()), *(at for at, _ in filter(None, listed.values()))}
         moves = self._store.moves_from(paths)

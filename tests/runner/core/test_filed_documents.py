@@ -70,18 +70,6 @@ def test_a_run_with_nothing_new_writes_nothing(world: World) -> None:
     assert report.returns == {"counts": counts}
 
 
-def test_an_expression_over_the_rows_sees_those_of_filed_documents(world: World) -> None:
-    world.edit(
-        "steps.each.results }}",
-        "steps.each.results | rejectattr('file', 'equalto', 'a.txt') | list }}",
-    )
-    arrive(world, "a.txt", "b.txt")
-    world.run()
-    arrive(world, "c.txt")
-    world.run()
-    assert rows(world) == ["b.txt", "c.txt"]
-
-
 def test_a_filed_document_that_is_moved_on_keeps_its_row(world: World) -> None:
     arrive(world, "a.txt", "b.txt", "c.txt")
     world.run()
@@ -317,19 +305,6 @@ def prompts(world: World) -> list[str]:
     return sorted(request.messages[-1].content for request in world.pool.chats)
 
 
-def test_a_table_counts_filed_documents_among_those_that_are_done(tmp_path: Path) -> None:
-    world = world_of(tmp_path, "plain")
-    world.text += (
-        "  - uses: files.write\n"
-        "    with: {path: out/n.csv, rows: '{{ [{\"n\": steps.each.counts.done}] }}'}\n"
-    )
-    world = World(tmp_path, world.text)
-    for n, names in enumerate((["a.txt"], ["b.txt", "c.txt"], [], ["d.txt"])):
-        arrive(world, *names)
-        world.run()
-        assert world.output("n.csv").split() == ["n", str((1, 3, 3, 4)[n])]
-
-
 RESULTS = {
     "plain": "steps.each.results",
     "second": "steps.second.results",
@@ -459,6 +434,26 @@ def test_a_second_block_may_be_the_one_that_moves_documents(tmp_path: Path, dige
     report = world.run()
     texts = [row["text"] for row in csv.DictReader(world.output("t.csv").splitlines())]
     assert texts == ["Letter a.txt", "another", "a third", "Letter b.txt"]
+
+
+@pytest.mark.parametrize(("digest", "n_calls"), [("", 1), (", sha256: doc.sha256", 3)])
+def test_a_second_block_reads_a_hot_folders_document_where_it_lies_if_that_is_known(
+    tmp_path: Path, digest: str, n_calls: int
+) -> None:
+    hot = HotFolder(tmp_path)
+    text = MOVED_BY_THE_SECOND.replace("path: doc.path", f"path: doc.path{digest}")
+    text = text.replace("root: inbox}", "root: inbox/processing}")
+    lines = [line for line in text.splitlines() if "id: move" not in line]
+    lines.insert(1, "on: {watch: {path: inbox, claim: move}}")
+    hot.world.text = "\n".join(lines)
+    hot.world.write("pipeline.yaml", hot.world.text)
+    hot.run(a="one", b="two")
+    hot.world.edit("More", "Still more")
+    report = hot.run(c="three")
+    assert (report.status, report.calls, rows(hot.world)) == (
+        "completed", n_calls, ["a.txt", "b.txt", "c.txt"]
+    )  # fmt: skip
+    assert report.filed.of_earlier_version == 3 - n_calls
 
 
 def test_a_farther_item_that_fails_is_tried_again_until_it_has_its_row(tmp_path: Path) -> None:
