@@ -175,7 +175,7 @@ def test_a_plug_in_that_cannot_be_told_to_editors_hides_no_other(tmp_path: Path)
 
 def test_a_step_that_asks_a_tree_of_calls_counts_it() -> None:
     kinds = registry.load_all_steps()[0].values()
-    of_trees = {kind for kind in kinds if registry.facts_of_kind(kind).tree is not None}
+    of_trees = {kind for kind in kinds if registry.facts_of_kind(kind).calls.tree is not None}
     assert of_trees
     assert of_trees == {kind for kind in kinds if "foresee" in vars(kind)}
 
