@@ -196,6 +196,13 @@ def test_a_review_asks_about_the_larger_models_answer(bills: Bills) -> None:
     assert (report.calls, bills.results()["b"]["told"]["to"]) == (0, "boss")
 
 
+def test_lineage_names_the_model_that_answered_and_both_calls(bills: Bills) -> None:
+    bills.work()
+    bill, rows = bills.calls_of("b.txt")
+    assert bill.model == "big"
+    assert [row.model for row in rows if row is not None] == ["small", "big"]
+
+
 SUMMARY = """\
 name: sums
 models: {clerk: small, boss: big}
