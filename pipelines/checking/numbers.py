@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import record, replace
 
 from . import cldr
 from .cldr import UNKNOWN, Unit, unit_named
@@ -45,6 +45,13 @@ _PER = re.compile(
 _REST = re.compile(r"[ \u00a0]?(?:[x\u00d7*\u00b7\u22c5][ \u00a0]?)?[^\s,;:!?()]*[^\s.,;:!?()]")
 """What belongs to a number that is no number by itself."""
 _OPENED = re.compile(r"\([-\d.,']+\Z")
+_MINUS_BEHIND = re.compile(r"(?P<gap>[ \u00a0]?)-(?![^\s)|])")
+_SIDE_BEHIND = re.compile(r"[ \u00a0]?(?:CR|DR|Cr|Dr|cr|dr)(?![^\W_])")
+"""Credit or debit: whose statement it is decides what they say."""
+_SCALED_CURRENCY = re.compile(r"[ \u00a0]?[TkKM](?P<name>[A-Z]{3}|[^\w\s])(?![^\W_])")
+_LINE_OR_CELL_START = re.compile(r"(?:\A|[\n\f\t|])[ \u00a0]?\Z")
+_DASH_OF_NEXT_LINE, _LINE_CHARS = re.compile(r"[ \u00a0]?[\n\f]- "), 200
+_LINE_OR_CELL_END = re.compile(r"[ \u00a0]?(?:\Z|[\n\f\t|])")
 _UNIT_CHARS = 36
 _UNIT_WORDS = re.compile(r"(?!\d)[^\n\f\t;:!?()|]+")
 _MOST_PLACES = 1000
@@ -65,8 +72,11 @@ class NumberToken:
     """UNKNOWN: it has one that no table has."""
 
 
-Obstacle: TypeAlias = Literal["number", "code", "range", "power", "scale", "fraction", "dash"]
-"""What keeps a token from being a number by itself; `number`: nothing does."""
+Obstacle: TypeAlias = Literal[
+    "number", "code", "range", "power", "scale", "fraction", "dash", "sign"
+]
+"""What keeps a token from being a number by itself; `number`: nothing does; `sign`: whether it is
+negative is open."""
 
 
 @record(frozen=True, slots=True)
@@ -163,7 +173,8 @@ class NumberIndex:
         """Whether a space groups thousands; None: that is open, so none of these is a number."""
         if not _MAY_BE_SPACED.search(self._text):
             return False
-        return _SPACED.search(self._text) is not None or cldr.groups_by_space(self._languages())
+        is_sure = _SPACED.search(self._text) is not None
+        return True if is_sure or cldr.groups_by_space(self._languages()) else None
 
     @cached_property
     def _by_digits(self) -> dict[str, list[Span]]:
@@ -253,8 +264,19 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
         return NumberToken(start, end, (start, end), raw, is_negative=False, unit=None), "code"
     lead = _lead_of(text, start)  # 2
     stop, unit, behind = _unit_behind(text, end)  # 3
+    digits = lead.digits, end
+    if lead.obstacle == "number" and not lead.is_negative:
+        is_of_money = lead.currency is not None or (unit is not None and unit.is_currency)
+        is_amount = is_of_money or (unit is None and not raw.isdecimal())
+        sign, first, last = _sign_apart(text, (lead.start, start, end, stop), is_amount=is_amount)
+        if sign == "minus":
+            lead, behind = replace(lead, start=first, is_negative=True), "number"
+            digits, stop = (first, last), last
+        elif sign != "plus":
+            lead = replace(lead, obstacle=sign)
     obstacle = lead.obstacle if lead.obstacle != "number" else behind
-    if obstacle == "number" and (scale_end := _scale_end(text, start, end)) is not None:
+    scale_end = _scale_end(text, start, end, is_of_money=lead.currency is not None)
+    if obstacle == "number" and scale_end is not None:
         obstacle, stop = "scale", scale_end
     if obstacle == "number" and (range_end := _range_end(text, lead.start, stop, end)) is not None:
         obstacle, stop = "range", range_end
@@ -272,16 +294,14 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
         unit = UNKNOWN if is_other else currency
     if text[begin - 1 : begin] in ("%", "\u066a") or text[start - 2 : start] in ("% ", "%\u00a0"):
         unit = unit_named("%")  # Turkish: %5
-    return NumberToken(begin, stop, (lead.digits, end), raw, lead.is_negative, unit), obstacle
+    return NumberToken(begin, stop, digits, raw, lead.is_negative, unit), obstacle
 
 
 def _lead_of(text: str, start: int) -> _Lead:
     before, currency = _currency_before(text, start)
     sign_at = start if text[start - 1 : start] == "-" else before
     if text[sign_at - 1 : sign_at] != "-":
-        is_dash = text[start - 2 : start] in ("- ", "-\u00a0") and currency is None
-        obstacle = _spaced_dash(text, start - 2) if is_dash else "number"
-        return _Lead(before, start, currency, is_negative=False, obstacle=obstacle)
+        return _Lead(before, start, currency, is_negative=False, obstacle="number")
     obstacle = _minus(text, sign_at - 1)
     if sign_at < start:
         return _Lead(sign_at - 1, start, currency, is_negative=True, obstacle=obstacle)
@@ -297,14 +317,14 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
         if not _is_currency_word(text, start - (first == "-"), end):
             return True
     elif first and (
-        first in "/_@&=?\\^\x00"
+        first in "/\u2044_@&=?\\^\x00"
         or (first == "." and before != ".")
         or (first in "+#" and _joins(before))
         or (first in ":'" and before.isdecimal())
     ):
         return True
     is_rate = last == "/" != first and _named_unit(text, end + 1)[1] is not None  # 88/min
-    if last and not is_rate and (last in "_@\\\x00" or (last in "/:.'-#" and _joins(behind))):
+    if last and not is_rate and (last in "_@\\\x00" or (last in "/\u2044:.'-#" and _joins(behind))):
         return True
     if last and LETTER.match(last):  # a unit that touches it has two letters or more: 5kg, not 5th
         stop, unit = _named_unit(text, end)
@@ -323,13 +343,57 @@ def _minus(text: str, at: int) -> Obstacle:
     return "code" if before.isdecimal() or before == "-" else "number"
 
 
-def _spaced_dash(text: str, at: int) -> Obstacle:
-    """Return what a dash with a space behind it is: `Lunch - 12` and the first sign of a line."""
-    before = text[max(0, at - 2) : at]
-    if not before or before[-1] in "\n\f":
-        return "number"
-    is_word = before[0].isalpha() or before[0] in "')]"
-    return "number" if before[-1] == " " and is_word else "dash"
+def _sign_apart(
+    text: str, places: tuple[int, int, int, int], *, is_amount: bool
+) -> tuple[Literal["plus", "minus", "dash", "sign"], int, int]:
+    """Return the sign of a number without a minus right before it, and where it begins and ends.
+
+    A dash behind it or with a space before it, and brackets, make it negative where it is an amount
+    and alone in its line or cell. Elsewhere they leave its sign open (`sign`), as do words for
+    credit and debit; but a dash after or before words parts them: `Lunch - 12`, `- 12 apples`.
+
+    `places`: where its currency, its digits, what follows them, and what follows its unit begin.
+    """
+    before, start, end, stop = places
+    is_dashed = text[before - 2 : before] in ("- ", "-\u00a0")
+    is_closed = text[before - 1 : before] == "(" and text[stop : stop + 1] == ")"
+    first = before - 2 if is_dashed else before - 1 if is_closed else before
+    minus = _MINUS_BEHIND.match(text, end) or _MINUS_BEHIND.match(text, stop)
+    last = minus.end() if minus else stop + 1 if is_closed else stop
+    is_first = _LINE_OR_CELL_START.search(text, max(0, first - 2), first) is not None
+    is_last = _LINE_OR_CELL_END.match(text, last) is not None
+    if minus and minus["gap"] and not is_last and _named_unit(text, last + 1)[1] is None:
+        minus, last = None, stop  # 4711 - 3 May
+    if _SIDE_BEHIND.match(text, stop):
+        return "sign", before, stop
+    if minus or is_closed or (is_dashed and is_first and is_last):
+        touches = minus is not None and not minus["gap"]
+        is_alone = is_first and is_last and not (is_dashed and _is_listed(text, first, last))
+        if is_amount and (touches or is_alone) and not (minus and is_dashed):
+            return "minus", first, last
+        if is_closed and not is_amount and _may_be_in_brackets(text, start, end, stop):
+            return "plus", before, stop
+        return "sign", before, stop
+    if is_dashed and not is_first:
+        around = text[max(0, first - 2) : first]
+        is_word = around[0].isalpha() or around[0] in "')]"
+        if around[-1] != " " or not is_word:
+            return "dash", before, stop
+        if before == start and _currency_before(text, first)[1] is not None:  # EUR - 12
+            return "sign", before, stop
+    return "plus", before, stop
+
+
+def _is_listed(text: str, first: int, last: int) -> bool:
+    """Return whether the line before or behind begins with a dash as well, as in a list."""
+    before = text[max(0, first - _LINE_CHARS) : first].rstrip("\n\f")
+    is_behind = before.rpartition("\n")[2].startswith("- ")
+    return is_behind or _DASH_OF_NEXT_LINE.match(text, last) is not None
+
+
+def _may_be_in_brackets(text: str, start: int, end: int, stop: int) -> bool:
+    """Return whether a number in brackets is no amount: it has a unit, or is a year."""
+    return stop > end or end - start == 4
 
 
 def _currency_before(text: str, at: int) -> tuple[int, Unit | None]:
@@ -344,6 +408,11 @@ def _currency_before(text: str, at: int) -> tuple[int, Unit | None]:
         if unit is not None and is_whole and any(map(str.isupper, unit.ids)):
             return end - n, unit
     return at, None
+
+
+def _is_currency(name: str) -> bool:
+    unit = unit_named(name)
+    return unit is not None and unit.is_currency
 
 
 def _is_currency_word(text: str, start: int, end: int) -> bool:
@@ -398,19 +467,21 @@ def _unit_behind(text: str, end: int) -> tuple[int, Unit | None, Obstacle]:
     return stop, unit, "number"
 
 
-def _scale_end(text: str, start: int, end: int) -> int | None:
+def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | None:
     """Return where a number ends that has a word for thousands or more behind it, or before it.
 
-    One that is a unit as well is the unit.
+    One that is a unit as well is the unit, but of money: $5 K.
     """
     before, behind = cldr.scale_words()
+    if (found := _SCALED_CURRENCY.match(text, end)) and _is_currency(found["name"]):  # 450 TEUR
+        return found.end()
     at = end + (text[end : end + 1] in (" ", "\u00a0"))
     near = text[at : at + 24]
     for n in range(len(near), 0, -1):
         name = near[:n].replace("\u00a0", " ")
         is_whole = not (LETTER.match(name[-1]) and LETTER.match(near[n : n + 1] or " "))
         if is_whole and (name in behind or (n > 2 and name.casefold() in behind)):
-            if cldr.is_unit(name):
+            if cldr.is_unit(name) and not is_of_money:
                 return None
             after = at + n + (text[at + n : at + n + 1] in (" ", "\u00a0"))
             unit_end, unit = _named_unit(text, after)
