@@ -57,10 +57,7 @@ class FiledRow(NamedTuple):
     returns_object: str | None = None
 
 
-ListOrder = tuple[str, int, str]
-
-
-def list_order(name: str, key: str) -> ListOrder:
+def list_order(name: str, key: str) -> tuple[str, int, str]:
     """Return the place of an item in a table: by name, then in the order in which they came.
 
     >>> sorted(("a#10", "b", "a", "a#2"), key=lambda key: list_order(key[0], key))

@@ -31,6 +31,20 @@ def second(name: str, over: str) -> str:
     return SECOND.replace("ID", name).replace("LIST", over)
 
 
+MOVED_BY_THE_SECOND = """\
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: texts
+    for_each: doc in steps.docs.files
+    do: [{id: text, uses: files.read, with: {path: "{{ doc.path }}"}}]
+    returns: {file: doc.relpath, path: doc.path, sha256: doc.sha256}
+  - id: each
+    for_each: doc in steps.texts.results
+    do:
+      - {id: again, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: kind, uses: chat, with: {prompt: "PROMPT {{ steps.again.text }}"}REVIEW}
+      - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ doc.file }}"}}
+    returns: {file: doc.file, text: steps.again.text, kind: steps.kind.text}
+"""
 IN_A_BLOCK = """\
   - id: folders
     for_each: f in ['inbox']
@@ -40,6 +54,7 @@ IN_A_BLOCK = """\
 IN_FOLDERS = "steps.folders.results | map(attribute='rows') | flatten | list"
 SHAPES: Mapping[str, str] = {
     "plain": HERE + TABLE.replace("ROWS", "steps.each.results"),
+    "moved_by_second": MOVED_BY_THE_SECOND + TABLE.replace("ROWS", "steps.each.results"),
     "second": HERE + second("second", "steps.each.results")
     + TABLE.replace("ROWS", "steps.second.results"),
     "keyed": HERE
