@@ -99,7 +99,7 @@ LONGEST = (
     "conformance/test_ollama_answers.py", "runner/dry_run/test_item_estimate.py",
     "pipelines/checking/test_evidence.py", "runner/core/test_concurrency_groups.py",
     "pipelines/checking/test_judged.py",
-    "steps/llm/test_reduce_killed.py", "runner/cli/test_console_actions.py",
+    "runner/cli/test_console_actions.py",
     "steps/tools/test_mcp_client.py", "runner/core/test_run_context.py",
     "runner/cli/test_completion.py", "runner/test_swapped_files.py",
     "runner/watch/test_watch_loop.py", "engine/api/openai/test_batches.py",

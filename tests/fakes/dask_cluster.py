@@ -44,11 +44,11 @@ def stand_in_reader(folder: Path, version: int = 1) -> Path:
 class DaskCluster:
     """Leave it, and all of its processes are killed."""
 
-    def __init__(self, folder: Path, protocol: str = "tcp", *words: str) -> None:
-        self._folder, self._words, self._opened = folder, words, ExitStack()
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._opened = folder, ExitStack()
         self._processes = dict[str, subprocess.Popen[bytes]]()
         self.log = folder / "read.log"
-        self._start("scheduler", {}, "--protocol", protocol, "--port", "0")
+        self._start("scheduler", {}, "--port", "0")
         self.url = self._logged("scheduler", r"Scheduler at: +(\S+)")
 
     def workers(self, **readers: Path) -> dict[str, str]:
@@ -63,7 +63,7 @@ class DaskCluster:
 
     def _start(self, name: str, environ: Mapping[str, str], *words: str) -> None:
         kind = "scheduler" if name == "scheduler" else "worker"
-        command = python_command("-m", f"distributed.cli.dask_{kind}", *words, *self._words)
+        command = python_command("-m", f"distributed.cli.dask_{kind}", *words)
         with (self._folder / f"{name}.log").open("wb") as log:
             self._processes[name] = process = subprocess.Popen(
                 (*command, "--host", "127.0.0.1", "--no-dashboard"),

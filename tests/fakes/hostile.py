@@ -17,12 +17,6 @@ def inflating_pdf(n_mib: int = 300) -> bytes:
     return _pdf(b" " * 1024**2 for _ in range(n_mib))
 
 
-def drawing_pdf(n_draws: int = 1_500_000) -> bytes:
-    """Make a PDF of 80 KB whose page draws millions of texts."""
-    draws = (b"(abcdefgh) Tj 0 -1 Td " * 10_000 for _ in range(n_draws // 10_000))
-    return _pdf([b"BT /F1 12 Tf 72 720 Td ", *draws, b"ET"])
-
-
 def lying_docx(n_mib: int = 300) -> bytes:
     """Make a Word document whose text unpacks to hundreds of MiB, and says that it is 100 bytes."""
     data = bytearray(_with_text(b"<w:document>", *[b" " * 1024**2] * n_mib))

@@ -1,14 +1,21 @@
 """What a step is handed, without a runner: models by name, outputs and notes in memory."""
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.records import field, record
-from paddock.steps.base import ItemName, NoVectorStores, Roots, StepError, Tools, VectorStores
+from paddock.steps.base import ItemName, NoVectorStores, Roots, Step, StepError, Tools, VectorStores
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import HereReaders
+
+Call = Callable[..., Any]
+"""A step that has its tools: called with its parameters it gives its output."""
 
 
 @record
@@ -135,3 +142,15 @@ def tools(
         item=item or ItemName(),
         readers=HereReaders(),
     )
+
+
+def carried_out(step: Step[Any, Any], within: Tools, **given: Any) -> Any:
+    """Return what a step makes of its parameters, as they stand in the YAML."""
+    return asyncio.run(step.run(step.params(**given), within))
+
+
+def refused(do: Callable[..., Any], *given: Any, **wishes: Any) -> str:
+    """Return the sentence with which a step fails."""
+    with pytest.raises(StepError) as caught:
+        do(*given, **wishes)
+    return str(caught.value)

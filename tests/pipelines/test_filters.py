@@ -11,16 +11,12 @@ from paddock.pipelines.filters import wordwrap
     ("source", "wanted"),
     [
         ("[1, [2, [3, []]]] | flatten", [1, 2, 3]),
-        ("[1, [2, [3]]] | flatten(1)", [1, 2, [3]]),
-        ("[[1], [2]] | map('list') | flatten", [1, 2]),
         ("['a', 'b'] | zip([1, 2, 3])", [["a", 1], ["b", 2]]),
-        ("['a'] | zip([1], [true])", [["a", 1, True]]),
         ("['a', 'b'] | enumerate(1)", [[1, "a"], [2, "b"]]),
         ("'a; b; c' | split('; ', 1)", ["a", "b; c"]),
         ("' a  b ' | split", ["a", "b"]),
         ('\'{"a": [1, null, "ü"]}\' | fromjson', {"a": [1, None, "ü"]}),
         ("[{'a': 1}, {'a': 1}, [2], [2], 3, 3, 'X', 'x'] | unique", [{"a": 1}, [2], 3, "X"]),
-        ("[{'a': [1]}, {'a': [1]}] | unique(attribute='a')", [{"a": [1]}]),
     ],
 )
 def test_lists_and_texts_are_taken_apart_and_put_together(source: str, wanted: object) -> None:
@@ -31,21 +27,17 @@ def test_lists_and_texts_are_taken_apart_and_put_together(source: str, wanted: o
     ("source", "wanted"),
     [
         ("'Gesamt: 2.120,00 €' | number_in", 2120),
-        ("'12 345,50 EUR' | number_in", 12345.5),
         ("'EUR -61.40 (refund)' | number_in", -61.4),
-        ("12.5 | number_in", 12.5),
         ("['1.234', '5 million', '40 to 50', 'F-309', '2 of 3', '3 May 2024'] | map('number_in')"
          " | reject('none') | list", []),
         ("('9' * 17) | number_in or ('9' * 400) | number_in", None),  # would lose digits
         ("'1.234' | number_in('de')", 1234),
         ("'zahlbar bis 28. Oktober 2026' | date_in", "2026-10-28"),
-        ("'on April 11, 2024' | date_in", "2024-04-11"),
         ("['03/05/2024', '3 May', '31.02.2024', '2 May 2024 or 3 May 2024'] | map('date_in')"
          " | reject('none') | list", []),
         ("'03/05/2024' | date_in('de')", "2024-05-03"),
         ("none | number_in or none | date_in", None),
         ("(84 | evidence_in('Net: ~~84~~\\nTotal: 84,00 EUR')).line", 2),
-        ("('F-30' | evidence_in('Invoice F-309')).match", "none"),
         ("({'total': 84, 'paid': none} | evidence_in('84')).paid", None),
     ],
 )  # fmt: skip
@@ -59,18 +51,13 @@ def test_the_number_or_date_of_a_line_is_read_and_null_where_it_may_be_two(
     ("source", "told"),
     [
         ("'x' | flatten", "flatten takes a list"),
-        ("{'a': 1} | zip([1])", "zip takes a list"),
         ("[1] | zip(1)", "zip takes a list"),
-        ("5 | enumerate", "enumerate takes a list"),
-        ("[1] | first | split", "split takes a text"),
         ("[1] | first | fromjson", "fromjson takes a text"),
         ("'[1,' | fromjson", "the text is not JSON: Expecting value (line 1, column 4)"),
         ("'[NaN]' | fromjson", "the text is not JSON: it has NaN"),
         ("'1e999' | fromjson", "the text is not JSON: it has 1e999"),
         ("('[' * 90000) | fromjson", "it is nested too deeply"),
-        ("('[],' * 1500000) | fromjson", "the text would have more than 4,000,000 characters"),
         ("('a' * 5000000) | split('b')", "the text would have more than 4,000,000 characters"),
-        ("('a ' * 1900000) | split", "it makes a list or mapping of more than 1,000,000 values"),
         ("range(99999) | zip(*[range(99999)] * 9)", "more than 1,000,000 values"),
     ],
 )
@@ -96,14 +83,11 @@ def test_wordwrap_gives_what_the_standard_library_gives() -> None:
     [
         ("[[1]] | sum(start=[])",
          "`start` of `sum` must be a number. `flatten` makes one list of lists."),
-        ("[1] | sum(begin=1)", "`sum` takes no `begin`. Known: 'attribute', 'start'."),
         ("x | truncate_words", "`truncate_words` needs `count`"),
         ("x | truncate_words('3')", "`count` of `truncate_words` must be a whole number"),
         ("x | truncate_words(3, count=3)", "`truncate_words` is given `count` twice"),
         ("x | upper(3)", "`upper` takes fewer arguments"),
         ("x | split(1)", "`sep` of `split` must be a text"),
-        ("[] | fromjson", "`value` of `fromjson` must be a text"),
-        ("x | flatten('all')", "`levels` of `flatten` must be a whole number"),
         ("x | first(n=1)", "`first` takes no `n`. It takes none."),
     ],
 )  # fmt: skip

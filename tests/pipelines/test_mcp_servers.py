@@ -44,10 +44,8 @@ def test_a_server_is_a_command_or_an_address() -> None:
 @pytest.mark.parametrize(
     ("written", "told"),
     [
-        ("{}", "in 'a': give exactly one of `command` and `url`."),
         ("{command: x, url: http://x}", "in 'a': give exactly one of `command` and `url`."),
         ("{url: http://x, args: [b]}", "in 'a': `args` belongs to `command`."),
-        ("{command: x, headers: {A: b}}", "in 'a': `headers` belongs to `url`."),
         ("{command: x, timeout: 0s}", "'timeout' must be more than 0.0; it is '0.0'."),
         ("{type: sse, url: http://x}",
          "the older transport `sse` is not supported. Most servers also have streamable "
@@ -95,16 +93,12 @@ def test_a_file_of_other_programs_is_read_and_its_variables_are_secrets(tmp_path
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "the file 'mcp.json' is not JSON: Expecting property name"),
-        ("[" * 100_000, "the file 'mcp.json' is not JSON: maximum recursion depth exceeded"),
         ("{// mine",
          "the file 'mcp.json' is not JSON: Expecting property name enclosed in double quotes: "
          "line 1 column 2 (char 1). JSON has no comments, and no comma before a closing bracket."),
         ({"other": 1}, "the file 'mcp.json' names no MCP servers. Write the servers under "),
         ({"mcpServers": {"a": {"args": []}}},
          "in the file 'mcp.json', server 'a': give exactly one of `command` and `url`."),
-        ({"mcpServers": {"a": {"command": 3}}},
-         "in the file 'mcp.json', server 'a': `command`: Input should be a valid string."),
         ({"mcpServers": {"a": {"command": "x", "args": ["${input:key}"]}}},
          "in the file 'mcp.json', server 'a': '${input:key}' is not known here; `${NAME}` names "
          "an environment variable."),

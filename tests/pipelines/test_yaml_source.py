@@ -1,5 +1,4 @@
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -68,10 +67,8 @@ def test_duplicate_keys_are_faults_at_the_second_one() -> None:
     ("text", "part"),
     [
         ("a: !!python/object:os.system x", "tags such as"),
-        ("a: !x 1", "tags such as"),
         ("base: &b {x: 1}\nuse: {<<: *b}", "merge keys ('<<') are not part of YAML 1.2"),
         ("a: &x [*x]", "contain itself"),
-        ("a: *nope", "undefined alias"),
         ("a: 1\n---\nb: 2", "a single document"),
         ("\ta: 1", "Indent with spaces"),
         ("a: \x01", "control character"),
@@ -79,7 +76,6 @@ def test_duplicate_keys_are_faults_at_the_second_one() -> None:
         ("path: {{ doc.path }}", 'An expression needs quotes: "{{ … }}".'),
         ("a: 1\na: 2\nb: {c: 1, c: 2}\nd: .nan\n", "'.nan' is not a usable number"),
         ("a: " + "[" * 100, "nested deeper than 64 levels"),
-        ("? " * 300, "nested deeper than 64 levels"),
         ("a: " + "9" * 5000, "is not a usable number"),
     ],
 )
@@ -112,14 +108,6 @@ def test_what_is_no_readable_text_is_refused_in_plain_words(tmp_path: Path) -> N
     path.write_bytes(b"a: 1\nb: \xff\xfe\n")
     told = f"{path}: is not UTF-8 text: byte 9, in line 2.\n  Save it as UTF-8."
     assert fault_of(path) == told
-
-
-@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no /dev/shm")
-def test_in_devshm_where_everybody_may_write_a_pipe_holds_nobody_up() -> None:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        pipe = Path(folder) / "pipe.yaml"
-        os.mkfifo(pipe)
-        assert "this is a device or a pipe" in fault_of(pipe)
 
 
 ODD_TEXT = st.text(st.characters(codec="utf-8")) | st.text("ab:-[]{}&*!|>'\"#?,%@ \n\t0123.~")

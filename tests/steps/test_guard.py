@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,18 +94,21 @@ def test_a_program_that_is_not_there_is_told_over_the_line_or_in_words() -> None
     assert ended(0, "/no/such/program") == (127, "", told)
 
 
-def test_a_server_that_goes_takes_with_it_what_it_started() -> None:
-    code, out, _ = ended(0, "sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!; cat")
-    assert code == -signal.SIGKILL
-    assert are_gone([int(out)], 60)
-
-
-def test_where_the_line_is_cut_it_ends_with_all_that_it_started() -> None:
-    with line() as (theirs, ours), start(theirs, "sh", "-c", STUBBORN) as process:
-        assert process.stdout is not None
+@pytest.mark.parametrize("is_told_by_a_line", [True, False])
+def test_a_stubborn_program_gets_some_time_and_is_killed_with_all_that_it_started(
+    is_told_by_a_line: bool,
+) -> None:
+    with (
+        line() as (theirs, ours),
+        start(theirs if is_told_by_a_line else 0, "sh", "-c", STUBBORN) as process,
+    ):
+        assert process.stdout is not None and process.stdin is not None
         pids = [process.pid, *map(int, process.stdout.readline().split())]
         assert all(map(runs, pids))
-        os.close(ours)
+        if is_told_by_a_line:
+            os.close(ours)
+        else:
+            process.stdin.close()
         assert process.wait(120) == -signal.SIGKILL
         assert are_gone(pids, 60)
 
@@ -120,42 +122,6 @@ def test_a_program_is_asked_before_it_is_killed() -> None:
         assert (process.wait(120), process.stdout.read()) == (3, "asked\n")
 
 
-def test_one_that_is_told_by_its_input_gets_time_to_end_by_itself_and_no_more() -> None:
+def test_one_that_is_told_by_its_input_gets_time_to_end_by_itself() -> None:
     well = "cat >/dev/null; sleep 0.2; echo done"
     assert ended(0, "sh", "-c", well)[1:] == ("done\n", "")
-    with start(0, "sh", "-c", STUBBORN) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        pids = [process.pid, *map(int, process.stdout.readline().split())]
-        process.stdin.close()
-        assert process.wait(120) == -signal.SIGKILL
-        assert are_gone(pids, 60)
-
-
-PARENT = """
-import asyncio, os, sys
-from pathlib import Path
-from paddock.engine.system import processes
-command = ["sh", "-c", "trap '' TERM; sleep 600 & echo $$ $! >&2; wait; sleep 600"]
-held = asyncio.run(processes.start_guarded(command, environ=os.environ))
-print(held.process.pid, flush=True)
-sys.stdin.read()
-"""
-
-
-def test_kill_9_of_who_started_it_ends_it_with_all_that_it_started(tmp_path: Path) -> None:
-    written = tmp_path / "pids"
-    code = PARENT.replace(" >&2;", f" > {written};")
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as parent:
-        assert parent.stdout is not None
-        pids = [int(parent.stdout.readline())]
-        until = time.monotonic() + 120
-        while not (written.exists() and written.read_text().strip()) and time.monotonic() < until:
-            time.sleep(0.02)
-        pids += map(int, written.read_text().split())
-        assert len(pids) == 3
-        assert all(map(runs, pids))
-        parent.kill()
-    assert are_gone(pids, 60)

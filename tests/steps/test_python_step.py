@@ -64,20 +64,14 @@ def test_another_content_is_another_version(folder: Path) -> None:
     [
         ("nix.py:a", "there is no file 'nix.py'. Paths are relative to the YAML; create or "
          "correct it."),
-        ("../nix.py:a", "the file '../nix.py' lies outside the pipeline's folder. Move or copy it "
-         "there."),
         ("broken.py:x", "the file 'broken.py' is not Python, line 1: invalid syntax."),
         ("my_steps.py:claen", "there is no function 'claen' in 'my_steps.py'. Known: 'clean', "
          "'late', 'star', 'stars', 'only', 'taken', 'hidden', 'model'. Did you mean 'clean'?"),
         ("my_steps.py:star", "the function 'star' takes `*texts`, but parameters of a step "
          "need names. Give each argument a name of its own."),
-        ("my_steps.py:stars", "the function 'stars' takes `**texts`, but parameters of a step "
-         "need names. Give each argument a name of its own."),
         ("my_steps.py:only", "the function 'only' takes `x`, but parameters of a step "
          "need names. Give each argument a name of its own."),
         ("my_steps.py:taken", "the argument 'one_of' of 'taken' has a reserved name. "
-         "Rename it."),
-        ("my_steps.py:hidden", "the argument '_x' of 'hidden' has a reserved name. "
          "Rename it."),
         ("my_steps.py:model", "the argument 'model_dump' of 'model' has a reserved name. "
          "Rename it."),

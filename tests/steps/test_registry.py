@@ -16,11 +16,6 @@ BUILT_IN = (
 )
 
 
-def test_the_built_in_steps_are_found_like_any_other() -> None:
-    assert set(BUILT_IN) <= set(registry.step_names())
-    assert all(registry.step_package(name) == "paddock-llm" for name in BUILT_IN)
-
-
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_parameter_and_output_is_described_or_plain(name: str) -> None:
     kind = registry.load_step(name)
@@ -95,15 +90,11 @@ GOOD = """
     [
         ("import nowhere_to_be_found",
          "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
-        ("import sys; sys.exit('no')", "SystemExit: no"),
         ("Shout = 3", "acme_steps:Shout is not a class"),
         ("class Shout: pass",
          "acme_steps:Shout has no `params` that is a subclass of paddock.steps.base.Params"),
         (GOOD.replace("version, is_pure, roles = 1, True, frozenset()", "version = 1"),
          "acme_steps:Shout lacks `is_pure`, `roles`"),
-        (GOOD.replace("frozenset()", "None"),
-         "acme_steps:Shout has a `roles` that is no frozenset"),
-        ("raise RuntimeError('no\\nlicence')", "RuntimeError: no licence"),
     ],
 )  # fmt: skip
 def test_a_broken_plug_in_is_told_with_its_package(tmp_path: Path, code: str, why: str) -> None:

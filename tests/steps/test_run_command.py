@@ -151,7 +151,3 @@ def test_the_ledger_keeps_the_call_but_no_value_of_the_environment(tmp_path: Pat
     asyncio.run(RunCommand().run(params, hands))
     what = {"tool": "run", "command": ["cat"], "stdin": "hi", "env": ["KEY"]}
     assert asked == [("tool", what, False)]
-
-
-def test_long_commands_are_shown_in_one_line() -> None:
-    assert run_command.command_words(["x", "a\nb" * 60]) == "`x '" + ("a b" * 60)[:76] + "…`"

@@ -40,13 +40,9 @@ def test_what_is_not_there_is_named_with_the_nearest_place(
     ("source", "is_grounded"),
     [
         ("Is the fee 40 EUR?", False),
-        ("Was the fee 40 EUR? No, 45.", False),
-        ("Is the fee 40 EUR incl. VAT?", False),
-        ("Is the fee 40 EUR\nor more?", False),
         ("\u00bfEs la tasa 40 EUR?", False),
         ("40 EUR\u3067\u3059\u304b\uff1f", False),
         ("Fee: 40 EUR. Is that clear?", True),
-        ("Fee: 40 EUR\nIs that clear?", True),
         ("| 40 EUR | paid? |", True),
         ("Is it 40 EUR? It is 40 EUR.", True),
         ("see https://quay.example/?fee=40 EUR", False),
@@ -56,33 +52,21 @@ def test_a_question_states_nothing(source: str, is_grounded: bool) -> None:
     assert (grounded("The fee is 40 EUR.", source) is None) is is_grounded
 
 
-def test_missing_values_are_named_in_the_answer_s_order_with_their_units() -> None:
-    assert grounded("14 of 50 % on 4 May 2024, -5 °C", "nothing") == (
-        "This is not in the source: 14, 50 %, 4 May 2024, -5 °C. Use only what is in it."
-    )
-
-
 @pytest.mark.parametrize(
     ("answer", "source"),
     [
         ({"a": "“Ferry  AT nine.”"}, "The ferry at\nnine, again"),
         ("the ferry's bell", "The ferry\u2019s bell"),
-        ("nine \u2013 or ten", "nine - or ten"),
         ("cafe\u0301", "the café"),
-        ("\u00abthe bell\u00bb", "“the bell”"),
-        ("a\u00a0boat", "a boat"),
         ("the \ufb01rst o\ufb03ce", "The first office"),
         ("Fäh\u00adre", "Fähre"),
         ("an example", "an exam-\nple"),
-        ("well-known", "well-\nknown"),
         ("and so on…", "And so on..."),
-        ("“No,” he said", "'No,' he said"),
         ('il "peut" être; et "dû"', "il «\u00a0peut\u00a0» être\u202f; et « dû »"),
         ('"Rose" und "Haus" dort', "»Rose« und »Haus« dort"),
         ("到达岛上", "中午到达岛上。"),
         ({"n": 1200, "text": "boats"}, "1200 boats"),
         ("1,200", "1,200 boats"),
-        ([], "boats"),
         (None, "boats"),
     ],
 )
@@ -95,11 +79,8 @@ def test_quotations_mind_no_typography(answer: Any, source: str) -> None:
     [
         ("ferry at ten", "The ferry at nine", '"ferry at ten"'),
         ("ine", "nine", '"ine"'),
-        ("nin", "nine", '"nin"'),
         ("200 boats", "1,200 boats", '"200 boats"'),
-        ("costs 3", "costs 3.5", '"costs 3"'),
         ("", "nine", '""'),
-        (" “” ", "nine", '"“”"'),
         ({"n": 1300, "text": "boats"}, "1,200 boats", "1300"),
         (["nine", "a\u00a0goat"], "nine boats", '"a goat"'),
     ],

@@ -1,28 +1,15 @@
-import asyncio
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.steps.files.write import FilesWrite, FilesWriteOutput, FilesWriteParams
-from tests.fakes.tools import FakeOutputs, FakeTools, tools
+from paddock.steps.files.write import FilesWrite
+from tests.fakes.tools import Call, FakeOutputs, FakeTools, carried_out
 
 
 @pytest.fixture
-def outputs() -> FakeOutputs:
-    return FakeOutputs()
-
-
-@pytest.fixture
-def hands(tmp_path: Path, outputs: FakeOutputs) -> FakeTools:
-    return tools(tmp_path, outputs=outputs)
-
-
-@pytest.fixture
-def write(hands: FakeTools, outputs: FakeOutputs) -> Callable[..., FilesWriteOutput]:
-    def write(path: str, **wishes: Any) -> FilesWriteOutput:
+def write(hands: FakeTools, outputs: FakeOutputs) -> Call:
+    def write(path: str, **wishes: Any) -> Any:
         outputs.next_run()
-        return asyncio.run(FilesWrite().run(FilesWriteParams(path=path, **wishes), hands))
+        return carried_out(FilesWrite(), hands, path=path, **wishes)
 
     return write

@@ -1,36 +1,24 @@
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from paddock.steps.base import StepError, StepSkipped
+from paddock.steps.base import StepSkipped
 from paddock.steps.files.read import FilesRead, FilesReadOutput, FilesReadParams
-from paddock.steps.readers import html
 from paddock.steps.readers.ocr_layout import SeenText
-from paddock.steps.readers.reader import Unreadable
-from tests.fakes.office import docx, scan
+from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
-from tests.fakes.tools import FakeTools, tools
+from tests.fakes.tools import Call, FakeTools, refused
 
 LOCKED_PDF = Path(__file__).parent / "data" / "locked.pdf"
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
-Read = Callable[..., FilesReadOutput]
-
 
 @pytest.fixture
-def hands(tmp_path: Path) -> FakeTools:
-    return tools(tmp_path)
-
-
-@pytest.fixture
-def read(tmp_path: Path, hands: FakeTools) -> Read:
+def read(tmp_path: Path, hands: FakeTools) -> Call:
     def read(name: str, data: bytes | str | None = None, **wishes: Any) -> FilesReadOutput:
         if data is not None:
             (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
@@ -40,13 +28,7 @@ def read(tmp_path: Path, hands: FakeTools) -> Read:
     return read
 
 
-def refused(read: Read, name: str, data: bytes | str | None = None, **wishes: Any) -> str:
-    with pytest.raises(StepError) as caught:
-        read(name, data, **wishes)
-    return str(caught.value)
-
-
-def test_a_text_file_is_one_page(read: Read) -> None:
+def test_a_text_file_is_one_page(read: Call) -> None:
     out = read("letter.txt", "Dear Ada,\r\nthanks.\n")
     assert out.model_dump() == {
         "text": "Dear Ada,\nthanks.\n",
@@ -76,23 +58,20 @@ PLAN = "intro\n\n## The plan ##\n\n# Later\n"
         ("a.html", '<meta charset="utf-8"><p>El niño comió.</p>'.encode("cp1252"), "text/html", "a",
          "El niño comió."),
         ("deep.html", "<div>" * 3000 + "core" + "</div>" * 3000, "text/html", "deep", "core"),
-        ("a.xhtml", '<?xml version="1.0"?><html><p>Hello</p></html>', "text/html", "a", "Hello"),
         ("a.csv", CSV, "text/csv", "a", CSV),
         ("a.json", '{"b": 1,\n "a": [2]}', "application/json", "a", '{"b": 1,\n "a": [2]}'),
-        ("a.md", "It begins with `%PDF-1.4`.", "text/markdown", "a", "It begins with `%PDF-1.4`."),
         ("a.txt", pdf(["Hidden"]), "application/pdf", "a", "Hidden"),
-        ("notes.log", "started\n", "text/plain", "notes", "started\n"),
     ],
 )  # fmt: skip
 def test_a_file_is_read_as_what_it_is(
-    read: Read, name: str, data: bytes | str, media_type: str, title: str, text: str
+    read: Call, name: str, data: bytes | str, media_type: str, title: str, text: str
 ) -> None:
     out = read(name, data)
     assert (out.media_type, out.title, out.text) == (media_type, title, text)
 
 
 def test_an_encoding_that_is_guessed_is_noted_and_an_unclear_one_refused(
-    read: Read, hands: FakeTools
+    read: Call, hands: FakeTools
 ) -> None:
     assert read("a.txt", "Straße nach Köln und Düsseldorf".encode("cp1252")).text.endswith("dorf")
     assert hands.notes == ["'a.txt': it declares no encoding and is read as windows-1252."]
@@ -114,7 +93,7 @@ def test_an_encoding_that_is_guessed_is_noted_and_an_unclear_one_refused(
     ],
 )
 def test_broken_json_is_read_as_plain_text_and_said(
-    read: Read, hands: FakeTools, data: str, fault: str
+    read: Call, hands: FakeTools, data: str, fault: str
 ) -> None:
     out = read("a.json", data)
     assert (out.text, out.media_type) == (data, "text/plain")
@@ -123,26 +102,7 @@ def test_broken_json_is_read_as_plain_text_and_said(
     assert fault.split(":")[0] in note
 
 
-def test_a_document_that_grows_while_it_is_read_is_read_whole(
-    read: Read, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paddock.steps.readers.reader_process._check_size", lambda *_: 1)
-    assert len(read("a.txt", "word " * 1000, max_bytes=5000).text) == 5000
-    assert len(read("a.txt", "word " * 100_000, max_bytes=500_000).text) == 500_000
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(alphabet="<>/!-[]ab= \"'&;#x\n?%", max_size=60))
-def test_any_markup_is_read_or_refused(markup: str) -> None:
-    try:
-        page = html.html_to_markdown(markup)
-    except Unreadable:
-        return
-    assert isinstance(page.text, str)
-    assert isinstance(page.title, str)
-
-
-def test_a_pdf_has_pages_and_a_title(read: Read) -> None:
+def test_a_pdf_has_pages_and_a_title(read: Call) -> None:
     out = read("a.pdf", pdf(["First (of two)\nsecond line", "Last"], title="Minutes"))
     assert out.text == "First (of two)\nsecond line\n\nLast"
     assert [page.model_dump() for page in out.pages] == [
@@ -153,7 +113,7 @@ def test_a_pdf_has_pages_and_a_title(read: Read) -> None:
 
 
 def test_pages_of_a_pdf_without_text_are_named(
-    read: Read, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
+    read: Call, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.steps.readers.ocr_engine.recognise", lambda *_: SeenText(""))
     assert read("a.pdf", pdf(["Text", None, "More", None])).text == "Text\n\n\n\nMore\n\n"
@@ -161,7 +121,7 @@ def test_pages_of_a_pdf_without_text_are_named(
 
 
 def test_pages_that_are_not_read_from_their_picture_are_named(
-    read: Read, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
+    read: Call, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pdf(["Text", None, "More"])
     read("a.pdf", data, ocr="off")
@@ -173,7 +133,7 @@ def test_pages_that_are_not_read_from_their_picture_are_named(
     ]
 
 
-def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_has_no_text_layer(read: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paddock.steps.readers.ocr_engine.recognise", lambda *_: SeenText(""))
     shows = "'scan.pdf' has no text layer: its 2 pages only show pictures"
     data = pdf([None, None])
@@ -183,16 +143,6 @@ def test_a_scan_has_no_text_layer(read: Read, monkeypatch: pytest.MonkeyPatch) -
     assert refused(read, "scan.pdf", data) == (
         f"{shows}. To read it install the extra: pip install 'paddock-llm[ocr]'."
     )
-
-
-def test_a_scan_with_nothing_to_read_is_skipped_if_that_is_wished(
-    read: Read, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paddock.steps.readers.ocr_engine.recognise", lambda *_: SeenText(""))
-    with pytest.raises(StepSkipped, match="OCR found nothing to read on them"):
-        read("scan.pdf", pdf([None]), empty="skip")
-    with pytest.raises(StepSkipped, match="has no text that OCR can read"):
-        read("a.png", scan(size=(60, 60)), empty="skip")
 
 
 @pytest.mark.parametrize(
@@ -205,13 +155,13 @@ def test_a_scan_with_nothing_to_read_is_skipped_if_that_is_wished(
     ],
     ids=["no pages", "cut off", "rubbish", "no such page"],
 )
-def test_a_damaged_pdf_is_refused(read: Read, data: bytes) -> None:
+def test_a_damaged_pdf_is_refused(read: Call, data: bytes) -> None:
     assert refused(read, "a.pdf", data).startswith("'a.pdf' is damaged")
 
 
 NOTHING = [(name, data) for name in ("a.txt", "a.md", "a.html", "a.json", "a.csv")
            for data in (" \n\t\n", "\ufeff")]  # fmt: skip
-SUFFIXES = ("txt", "html", "pdf", "docx", "pptx", "xlsx", "eml", "epub", "png", "doc")
+SUFFIXES = ("txt", "pdf", "docx", "doc")
 
 
 @pytest.mark.parametrize(
@@ -219,18 +169,11 @@ SUFFIXES = ("txt", "html", "pdf", "docx", "pptx", "xlsx", "eml", "epub", "png", 
     [*NOTHING, *((f"a.{suffix}", b"") for suffix in SUFFIXES), ("a.pdf", pdf(["", ""]))],
 )
 def test_an_empty_document_is_a_failure_or_skipped_if_wished(
-    read: Read, name: str, data: str | bytes
+    read: Call, hands: FakeTools, name: str, data: str | bytes
 ) -> None:
     assert refused(read, name, data) == f"'{name}' is empty."
-    with pytest.raises(StepSkipped):
+    with pytest.raises(StepSkipped, match="is empty"):
         read(name, data, empty="skip")
-
-
-def test_an_empty_document_is_skipped_and_counted_if_that_is_wished(
-    read: Read, hands: FakeTools
-) -> None:
-    with pytest.raises(StepSkipped, match=r"'a\.txt' is empty"):
-        read("a.txt", "\n", empty="skip")
     assert hands.notes == ["document without text and skipped"]
 
 
@@ -246,16 +189,12 @@ def test_an_empty_document_is_skipped_and_counted_if_that_is_wished(
          "1,000,000 tags, which is the maximum. Set `type: txt` to read it as plain text."),
         ("a.html", "<p>a</p><![n>", {}, "'a.html' cannot be read as HTML: its markup cannot be "
          "parsed. Set `type: txt` to read it as plain text."),
-        ("a.bin", b"\x7fELF\x02", {}, "'a.bin' is a program, not text."),
         ("a.docx", b"PK\x03\x04", {}, "'a.docx' is damaged or not a Word document."),
-        ("a.pptx", b"Hello", {}, "'a.pptx' is damaged or not a presentation."),
-        ("a.EPUB", b"Hello", {}, "'a.EPUB' is damaged or not an e-book."),
         ("a.eml", b"Hello\n", {}, "'a.eml' is damaged or not a mail: it has no mail headers."),
         ("a.xlsx", OLE, {}, "'a.xlsx' is protected by a password, or "
          "an old office document with a new name. Save it without a password."),
         ("a.vsd", OLE, {}, "'a.vsd' is a drawing of Visio, which is "
          "not read. Export it as PDF in the program that wrote it."),
-        ("a.odt", b"PK\x03\x04", {}, "'a.odt' is damaged or not an OpenDocument file."),
         ("a.pdf", LOCKED_PDF.read_bytes(), {},
          "'a.pdf' is protected by a password. Save it without a password."),
         ("a.txt", "{", {"type": "json"}, "'a.txt' is not valid JSON: line 1, column 2: Expecting "
@@ -267,17 +206,17 @@ def test_an_empty_document_is_skipped_and_counted_if_that_is_wished(
     ],
 )  # fmt: skip
 def test_what_is_no_text_is_refused_by_its_content(
-    read: Read, name: str, data: bytes | str, wishes: dict[str, Any], reason: str
+    read: Call, name: str, data: bytes | str, wishes: dict[str, Any], reason: str
 ) -> None:
     assert refused(read, name, data, **wishes) == reason
 
 
-def test_damaged_bytes_are_told(read: Read, hands: FakeTools) -> None:
+def test_damaged_bytes_are_told(read: Call, hands: FakeTools) -> None:
     read("a.txt", "Grüße aus München. ".encode() * 90 + b"\xff")
     assert hands.notes == ["'a.txt': 1 damaged bytes of its UTF-8 are read as U+FFFD."]
 
 
-def test_a_folder_a_pipe_and_a_file_that_is_gone_are_refused(tmp_path: Path, read: Read) -> None:
+def test_a_folder_a_pipe_and_a_file_that_is_gone_are_refused(tmp_path: Path, read: Call) -> None:
     (tmp_path / "sub").mkdir()
     os.mkfifo(tmp_path / "pipe")
     assert refused(read, "sub") == "'sub' is a folder, not a document."
@@ -285,7 +224,7 @@ def test_a_folder_a_pipe_and_a_file_that_is_gone_are_refused(tmp_path: Path, rea
     assert refused(read, "gone.txt") == "'gone.txt' cannot be read: it does not exist."
 
 
-def test_impossible_paths_are_refused_in_words(read: Read, tmp_path: Path) -> None:
+def test_impossible_paths_are_refused_in_words(read: Call, tmp_path: Path) -> None:
     assert "is not a possible path" in refused(read, "a\x00b")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert "cycle of symbolic links" in refused(read, "loop")

@@ -173,17 +173,6 @@ def test_the_same_call_is_made_once_and_repeating_it_ends_the_tools() -> None:
     assert pool.chats[-1].tool_choice == "none"
 
 
-def test_after_its_turns_a_model_is_made_to_answer_without_tools() -> None:
-    pool = saying([call("calculator", x="1")], [call("calculator", x="2")], "So: 3.")
-    hands = tools(Path.cwd(), pool=pool)
-    out = work(pool, hands=hands, max_turns=2)
-    assert (out.text, out.turns, len(out.calls)) == ("So: 3.", 2, 2)
-    assert pool.chats[-1].messages[-1] == Message(
-        "user", "You can use no more tools. Answer the task now, with what you have found."
-    )
-    assert hands.notes == ["the model used all its 2 turns, and was made to answer without tools."]
-
-
 def test_a_model_that_speaks_json_answers_in_plain_words_in_the_end() -> None:
     turns = [{"tool": "calculator", "arguments": {"x": x}} for x in ("4", "5")]
     pool = saying(*map(json.dumps, turns), "So: 9.", takes_tools=False)
@@ -307,19 +296,6 @@ def writing(**wishes: Any) -> tuple[AgentOutput, FakeToolset, list[str]]:
     return out, toolset, hands.notes
 
 
-def test_a_tool_that_changes_something_is_refused_where_text_of_others_is() -> None:
-    out, toolset, notes = writing(untrusted=("steps.text.text",))
-    assert toolset.called == []
-    assert out.calls[0]["error"] == (
-        "'write' is not allowed here, since it changes something. Go on without it."
-    )
-    assert notes == [
-        "the model wanted to call 'write', which has side effects, in a conversation with "
-        "untrusted text (steps.text.text); it was refused. If that text may make it do so, write "
-        "`{name: write, allow: tainted}`."
-    ]
-
-
 @pytest.mark.parametrize("takes_tools", [True, False])
 def test_a_model_is_told_that_documents_and_results_are_data(takes_tools: bool) -> None:
     said = "Fine." if takes_tools else '{"answer": "Fine."}'
@@ -369,17 +345,6 @@ def long_work(memory: str, n_turns: int = 12) -> tuple[AgentOutput, FakePool, Fa
     hands = tools(Path.cwd(), pool=pool)
     out = work(pool, toolset, hands=hands, memory=memory, max_turns=n_turns + 1)
     return out, pool, hands
-
-
-def test_the_oldest_turns_go_whole_and_the_task_stays() -> None:
-    out, pool, hands = long_work("window")
-    assert (out.text, len(out.calls)) == ("The end.", 12)
-    for request in pool.chats:
-        roles = [one.role for one in request.messages]
-        assert roles[:2] == ["system", "user"]
-        assert roles[2:] == ["assistant", "tool"] * (len(roles[2:]) // 2)
-    assert "fact12" in pool.chats[-1].messages[-1].content
-    assert hands.notes[-1].startswith("the conversation outgrew the context: its ")
 
 
 def test_turns_that_go_are_summed_up_by_the_model() -> None:

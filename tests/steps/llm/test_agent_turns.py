@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import WorkerLost
-from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, ToolCall
-from paddock.runner.api import run, run_async
+from paddock.engine.request import ChatRequest, ModelSpec, ToolCall
+from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
@@ -81,14 +80,6 @@ def test_every_call_of_an_agent_is_in_the_ledger(tmp_path: Path) -> None:
     assert made[1][1] == {"tool": "calculator", "args": {"expression": "12 * 34"}}
 
 
-def test_an_agent_with_nothing_new_calls_nothing(tmp_path: Path) -> None:
-    there = world(tmp_path, "[calculator]")
-    there.run(pool=saying([ToolCall("calculator", {"expression": "1"})]))
-    again = there.run(pool=saying())
-    assert (there.pool.chats, again.calls) == ([], 0)
-    assert [item.state for item in there.plan().items] == ["fresh"]
-
-
 def test_what_a_killed_agent_has_done_is_not_done_twice(tmp_path: Path) -> None:
     there = world(tmp_path, '["counts.py:note"]')
 
@@ -154,54 +145,6 @@ async def n_rows(folder: Path) -> int:
         return store.n_rows
     finally:
         await stores.close()
-
-
-def test_a_real_model_calls_a_tool_as_templates_write_calls(tmp_path: Path) -> None:
-    options = "[calculator], tool_choice: calculator, max_turns: 1, params: {max_tokens: 40}"
-    there = world(tmp_path, options)
-    there.edit('"Add up."', '"How much is 12 * 34?"')
-
-    class TakesTools:
-        """The bundled model, as if its template had words for tools."""
-
-        def __init__(self, pool: LocalPool) -> None:
-            self._pool = pool
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._pool, name)
-
-        async def facts(self, model: ModelSpec) -> ModelFacts:
-            return replace(await self._pool.facts(model), takes_tools=True)
-
-    async def work() -> Report:
-        own = settings(tmp_path)
-        async with LocalPool(own.pool) as pool:
-            there_now: Any = TakesTools(pool)
-            return await run_async(
-                there.file,
-                options=RunOptions(local=True),
-                environment=RunEnvironment(pool=there_now, settings=own),
-            )
-
-    report = asyncio.run(work())
-    assert report.status == "completed", report.message
-    (call,) = report.returns["calls"]
-    assert call["tool"] == "calculator"
-    assert (call["result"] is None) == bool(call["error"]), "what it works out is its own affair"
-    assert report.returns["text"].strip()
-
-
-def test_a_call_whose_arguments_never_end_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    deep: Any = []
-    for _ in range(100):
-        deep = [deep]
-    report = world(tmp_path, "[calculator]").run(
-        pool=saying([ToolCall("calculator", {"expression": deep})])
-    )
-    assert report.status == "failed"
-    assert str(report.message).endswith(
-        "the model's answer cannot be used. It is nested more than 64 levels deep."
-    )
 
 
 def test_what_an_agent_read_makes_it_stale_when_it_changes(tmp_path: Path) -> None:

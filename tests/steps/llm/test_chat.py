@@ -107,14 +107,6 @@ def test_an_answer_that_went_in_circles_is_an_error_unless_a_limit_was_set() -> 
     assert chat(Circling(), prompt="Go on.", params={"max_tokens": 30}).text
 
 
-@pytest.mark.parametrize("limit", ["max_tokens", "num_predict"])
-def test_an_answer_may_end_at_a_limit_that_the_author_set(limit: str) -> None:
-    pool = FakePool(answer=lambda _: "again " * 100)
-    assert chat(pool, prompt="Go on.", params={limit: 3}).text == "again again again"
-    models = FakeModels({"writer": ModelSpec("w", params={limit: 2})})
-    assert chat(pool, models, prompt="Go on.", model="writer").text == "again again"
-
-
 def test_a_cancelled_step_cancels_its_request() -> None:
     cancelled: list[bool] = []
 
@@ -250,13 +242,6 @@ def test_refining_takes_one_answer_from_part_to_part() -> None:
     assert words_of(pool) == TEXT.split()
     assert "[Answer so far]\nanswer 1\n\n[Part 2 of" in pool.chats[1].messages[0].content
     assert out.text == f"answer {len(pool.chats)}"
-
-
-def test_answers_to_parts_that_do_not_fit_together_are_read_in_parts_again() -> None:
-    pool = FakePool(n_ctx_tokens=400, answer=lambda request: "so " * 80)
-    out, _ = in_parts("map-reduce", pool, TEXT)
-    assert out.text
-    assert "[Answer from part 1 of 2]" in pool.chats[4].messages[0].content
 
 
 DIVIDED = Template.of("Which?\n{{ text }}\nName them.").bound({"text": TEXT})

@@ -158,10 +158,6 @@ def test_of_fields_with_the_same_name_the_last_one_counts() -> None:
     assert leaf_spans(b'{"a":1,"a":2}')["a",].start == 11
 
 
-def test_a_value_alone_is_a_field() -> None:
-    assert brief(of({"enum": ["a", "b"]}, '"', ("a", 0.75, {"b": 0.25}), '"')) == (0.75, "b", 0.25)
-
-
 def test_an_empty_field_that_the_schema_requires_is_sure_of_nothing() -> None:
     written = '{"name":"', ('"', 0.9, {"A": 0.1}), "}"
     found = of(TEXT, *written)["name"]

@@ -1,6 +1,7 @@
 """Confidence with the bundled model, on what it can do: choosing one of three labels."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,66 +10,72 @@ import pytest
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.llama.quantise import quantise
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ModelSpec
+from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
-from tests.steps.llm.labelled_texts import (
-    MODEL,
-    TOPICS,
-    Labelled,
-    label_all,
-    label_request,
-    labelled,
-)
+from paddock.steps.llm.confidence import N_ALTERNATIVES, confidence
 
-SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
-HARD = "It will rain in Oslo until the evening. Lunch will be served after the match."
-
-
-def test_sure_labels_are_right_more_often_than_doubtful_ones() -> None:
-    async def work() -> list[Labelled]:
-        async with LocalPool(SETTINGS) as pool:
-            return await label_all(pool, 36)
-
-    found = sorted(asyncio.run(work()), key=lambda one: one.p)
-    n_right = [sum(one.is_right for one in half) for half in (found[:18], found[18:])]
-    assert n_right[0] + 2 < n_right[1], [(one.p, one.is_right) for one in found]
-    for one in found:
-        assert one.second in TOPICS, "each token of a label leaves one other that fits"
-        assert one.second != one.label
-        assert 0 < one.second_p < 1
-        assert one.p + one.second_p <= 1.001
+TOPICS = ("sport", "food", "weather")
+SCHEMA = {
+    "type": "object",
+    "properties": {"topic": {"enum": list(TOPICS)}},
+    "required": ["topic"],
+    "additionalProperties": False,
+}
+TURNS = [
+    ("The goalkeeper saved a penalty.", "sport"),
+    ("Fry the eggs with a little oil.", "food"),
+    ("A storm with hail is coming.", "weather"),
+    ("It will rain in Oslo until the evening. Lunch will be served after the match.", ""),
+]
+MESSAGES = [
+    message
+    for text, topic in TURNS
+    for message in (
+        Message("user", f"Text: {text}\nTopic?"),
+        Message("assistant", json.dumps({"topic": topic}, separators=(",", ":"))),
+    )
+][:-1]
 
 
+def labelled(reply: Reply) -> tuple[str, float]:
+    output = json.loads(reply.text)
+    field = confidence(reply.text, reply.logprobs, output, SCHEMA)["topic"]
+    assert field["second"] in {*TOPICS} - {output["topic"]}, "each token leaves one other that fits"
+    assert 0 < field["second_p"] <= 1.001 - field["raw"]
+    return output["topic"], field["raw"]
+
+
+@pytest.mark.may_take(180, "a model is written in 16 bits and asked sixteen times")
 def test_the_same_label_has_the_same_probability_however_it_came(tmp_path: Path) -> None:
     """Greedy, sampled, with drafts and without, alone and in company: it is the model's own.
 
     In 16 bits: kernels for 4 bits round by how many rows a batch has, by 0.08 on a Xeon with AMX.
     """
     model = tmp_path / "model.gguf"
-    own = ModelFinder(tmp_path, tmp_path).find(MODEL.ref).path
+    own = ModelFinder(tmp_path, tmp_path).find("smollm2:135m").path
     quantise(Path(own), model, "F16", 2)
-
     spec = ModelSpec(str(model), n_ctx_tokens=2048)
+    form = Constraint("json_schema", json.dumps(SCHEMA))
+    params = {"temperature": 0, "max_tokens": 24}
+    greedy = ChatRequest(spec, tuple(MESSAGES), params, constraint=form, n_logprobs=N_ALTERNATIVES)
+    sampled = [
+        replace(greedy, params={**params, "temperature": 4, "top_p": 1, "seed": seed})
+        for seed in range(8)
+    ]
 
-    async def work() -> tuple[Labelled, list[Labelled], list[Labelled]]:
-        async with LocalPool(SETTINGS) as pool:
-            first = label_request(HARD, spec)
-            greedy = labelled(await pool.chat(first).reply(), "weather")
-            asked = [
-                label_request(HARD, spec, temperature=4, top_p=1, seed=seed) for seed in range(24)
-            ]
-            asked.append(replace(first, drafts=False))
-            alone = [await pool.chat(request).reply() for request in asked]
-            together = await asyncio.gather(*(pool.chat(one).reply() for one in asked[-9:]))
-            sampled = [[labelled(one, "weather") for one in all_] for all_ in (alone, together)]
-            return greedy, sampled[0], sampled[1]
+    async def work() -> tuple[list[Reply], list[Reply]]:
+        settings = PoolSettings(n_threads=1, models_dir=tmp_path / "none", profile_s=0)
+        async with LocalPool(settings) as pool:
+            requests = [greedy, replace(greedy, drafts=False), *sampled]
+            alone = [await pool.chat(request).reply() for request in requests]
+            return alone, await asyncio.gather(*(pool.chat(one).reply() for one in requests[-6:]))
 
-    greedy, alone, together = asyncio.run(work())
-    found = {greedy.label: greedy.p}
-    for one in alone:
-        assert found.setdefault(one.label, one.p) == pytest.approx(one.p, abs=0.002)
+    alone, together = (list(map(labelled, replies)) for replies in asyncio.run(work()))
+    found = dict(alone)
+    for label, p in alone:
+        assert found[label] == pytest.approx(p, abs=0.002)
     assert len(found) == len(TOPICS), found
     assert sum(found.values()) == pytest.approx(1, abs=0.01), found
-    assert alone[-1].label == greedy.label
-    for one in together:
-        assert one.p == pytest.approx(found[one.label], abs=0.01)
+    assert alone[0][0] == alone[1][0]
+    for label, p in together:
+        assert p == pytest.approx(found[label], abs=0.01)

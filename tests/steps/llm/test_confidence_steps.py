@@ -84,13 +84,6 @@ def test_the_last_answer_of_a_step_has_confidence(name: str) -> None:
     assert asked == [None] * (len(asked) - 1) + [N_ALTERNATIVES], "notes need none"
 
 
-def test_a_repaired_answer_has_its_own_confidence() -> None:
-    form = FakeForm(SCHEMA, 2, lambda output, text: [] if output["n"] == 3 else ["Not that."])
-    form.wants_confidence = True
-    out = carried_out(Chat(), STEPS["chat"][1], form, Counting())
-    assert (out.output, out.confidence["n"]["p"]) == ({"n": 3}, 0.25)
-
-
 def test_unasked_for_there_is_none() -> None:
     pool = Counting()
     out = carried_out(Chat(), STEPS["chat"][1], FakeForm(SCHEMA), pool)

@@ -1,30 +1,25 @@
 """Nothing of an answer that ended at its limit is lost without a word."""
 
 import asyncio
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, Reply
-from paddock.engine.settings import PoolSettings
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import StepError
 from paddock.steps.llm.agent import Agent, AgentParams
-from paddock.steps.llm.chat import Chat, ChatOutput, ChatParams, MessageParam
+from paddock.steps.llm.chat import Chat, ChatOutput, ChatParams
 from paddock.steps.llm.summarise import Summarise, SummariseParams
 from tests.fakes.form import FakeForm
 from tests.fakes.pool import FakePool
-from tests.fakes.tools import FakeModels, FakeTools, tools
+from tests.fakes.tools import FakeTools, tools
 from tests.fakes.toolset import FakeToolset
-from tests.live import COUNTING
 
 WHOLE = " ".join(f"w{n}" for n in range(60))
-LONG = "\n\n".join(" ".join(f"p{p}w{w}" for w in range(20)) + "." for p in range(60))
 CALCULATOR = FakeToolset({"calculator": lambda args: args["x"]})
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 
@@ -73,16 +68,6 @@ def test_an_answer_that_ended_at_its_limit_is_kept_and_counted() -> None:
     assert whole.notes == []
 
 
-def test_with_error_it_is_refused_with_what_to_do() -> None:
-    with pytest.raises(StepError) as caught:
-        chat(hands(FakePool(answer=going_on)), on_truncated="error")
-    assert str(caught.value) == (
-        "the answer ended at `max_tokens` (10), and `on_truncated` is `error`. Raise `max_tokens` "
-        "under `params`, ask for less, or set `on_truncated` to `keep` or `continue`."
-    )
-    assert caught.value.kind == "check"
-
-
 def test_an_answer_that_its_form_closed_at_the_limit_is_counted_refused_or_asked_again() -> None:
     form = FakeForm(PERSON)
 
@@ -98,18 +83,6 @@ def test_an_answer_that_its_form_closed_at_the_limit_is_counted_refused_or_asked
     assert chat(again, 60, on_truncated="continue").output == {"name": "A"}
     assert limits(again.chats) == [60, 120]
     assert again.notes == []
-
-
-def test_an_answer_that_repeated_itself_within_its_limit_is_counted_too() -> None:
-    class Circling(FakePool):
-        async def answer_to(self, request: ChatRequest) -> Reply:
-            return replace(await super().answer_to(request), done_reason="repetition")
-
-    given = hands(Circling(answer=lambda _: "again again"))
-    assert chat(given).text == "again again"
-    assert given.notes == ["answer ended in a repetition"]
-    with pytest.raises(StepError, match="the answer ended in a repetition"):
-        chat(hands(Circling(answer=lambda _: "again again")), on_truncated="error")
 
 
 @pytest.mark.parametrize("max_tokens", [7, 10, 30, 59, 60])
@@ -149,25 +122,6 @@ def test_without_a_limit_of_its_author_it_is_continued_past_the_usual_one() -> N
     assert chat(given, None, on_truncated="continue").text == WHOLE
 
 
-def test_this_machines_engine_goes_on_from_the_text_that_it_is_given(tmp_path: Path) -> None:
-    async def answers() -> tuple[ChatOutput, ChatOutput]:
-        # Of other answers rounding chooses the words, and that differs by where an answer began.
-        counting = [MessageParam.model_validate(turn) for turn in COUNTING]
-        no_models = tmp_path / "models"
-        async with LocalPool(PoolSettings(n_threads=1, models_dir=no_models, profile_s=0)) as pool:
-            models = FakeModels({"chat": ModelSpec("smollm2:135m", n_ctx_tokens=512)})
-            given = tools(tmp_path, pool=pool, models=models)
-            whole = ChatParams(messages=counting, params=SamplingParams(max_tokens=24))
-            pieces = ChatParams(
-                messages=counting, params=SamplingParams(max_tokens=4), on_truncated="continue"
-            )
-            return await Chat().run(whole, given), await Chat().run(pieces, given)
-
-    whole, pieces = asyncio.run(answers())
-    assert pieces.usage.calls > 4
-    assert pieces.text.startswith(whole.text) and whole.text.startswith("1, 2, 3, 4, 5, 6")
-
-
 def test_a_model_on_another_server_is_asked_again_with_more_room() -> None:
     pool = ElsewherePool(answer=going_on)
     assert chat(hands(pool), 10, on_truncated="continue").text == WHOLE
@@ -186,21 +140,6 @@ def test_a_summary_that_ended_at_its_limit_is_asked_for_again_with_more_room() -
     text, given = run(10)
     assert (len(text.split()), limits(given.chats)) == (20, [10, 20])
     assert given.notes == ["answer ended at `max_tokens` (10), even with more room"]
-
-
-@pytest.mark.parametrize("n_ctx_tokens", [300, 400, 800, 3000])
-@pytest.mark.parametrize("strategy", ["map-reduce", "refine"])
-def test_more_room_for_notes_never_makes_a_text_too_long(
-    n_ctx_tokens: int, strategy: Literal["map-reduce", "refine"]
-) -> None:
-    def wordy(request: ChatRequest) -> str:
-        return " ".join(re.findall(r"\w+", request.messages[-1].content))
-
-    given = hands(FakePool(answer=wordy, n_ctx_tokens=n_ctx_tokens))
-    params = SummariseParams(text=LONG, params=SamplingParams(max_tokens=40), on_overflow=strategy)
-    out = asyncio.run(Summarise().run(params, given))
-    assert out.coverage.share == 1.0
-    assert given.notes
 
 
 def test_an_agents_answer_is_counted_or_refused() -> None:

@@ -16,7 +16,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import StepError, StepSkipped
-from paddock.steps.llm.reduce import Reduce, ReduceOutput, ReduceParams, content_groups
+from paddock.steps.llm.reduce import Reduce, ReduceOutput, ReduceParams
 from tests.fakes.form import FakeForm
 from tests.fakes.pool import FakePool, FakeStream, echo
 from tests.fakes.tools import tools
@@ -117,18 +117,6 @@ def test_after_any_history_the_answer_is_that_of_a_run_from_scratch_at_the_cost_
         assert pool.asked <= fresh.asked
 
 
-def test_a_changed_item_of_a_known_name_costs_one_call_on_each_level() -> None:
-    known: dict[Any, str] = {}
-    there = items(*range(500))
-    whole = Kept(known, answer=echo)
-    levels = reduce(whole, over=there).levels
-    there[250] = {**there[250], "says": "something else"}
-    pool = Kept(known, answer=echo)
-    reduce(pool, over=there)
-    assert pool.asked == levels
-    assert whole.asked > 100
-
-
 def test_groups_are_folded_first_and_then_what_came_of_them() -> None:
     pool = FakePool(answer=gathering)
     over = [{"kind": "a", "n": 1}, {"kind": "b", "n": 2}, {"kind": "a", "n": 3}]
@@ -179,14 +167,6 @@ def test_groups_that_do_not_fit_are_halved_until_they_do() -> None:
     out = reduce(pool, over=over, params={"max_tokens": 20})
     assert out.text.split() == [str(number) for number in range(8)]
     assert out.levels > 1
-
-
-def test_items_of_which_no_two_fit_together_are_made_shorter_one_by_one() -> None:
-    pool = FakePool(answer=gathering, n_ctx_tokens=120)
-    over = [f"{number} " + "word " * 70 for number in range(4)]
-    out = reduce(pool, over=over, params={"max_tokens": 20})
-    assert out.text == "0 1 2 3"
-    assert len(pool.chats) == 5
 
 
 LONG = [{"file": "a.md", "text": " ".join(f"{number}" for number in range(200))}, "300"]
@@ -262,16 +242,3 @@ def test_what_cannot_be_folded_is_a_sentence(
     with pytest.raises(StepError) as caught:
         reduce(FakePool(n_ctx_tokens=n_ctx_tokens, answer=lambda _: WORDS), **wishes)
     assert str(caught.value) == sentence
-
-
-@settings(max_examples=60)
-@given(names=st.lists(st.integers(), min_size=20, max_size=80, unique=True), at=st.integers(0, 79))
-def test_one_item_more_or_less_changes_a_few_groups_however_long_the_list(
-    names: list[int], at: int
-) -> None:
-    more = [str(name) for name in names]
-    fewer = [name for index, name in enumerate(more) if index != at % len(more)]
-    before = {tuple(more[begin:end]) for begin, end in content_groups(more, 8)}
-    after = {tuple(fewer[begin:end]) for begin, end in content_groups(fewer, 8)}
-    assert len(before - after) <= 6
-    assert len(after - before) <= 6

@@ -74,15 +74,6 @@ def test_what_is_wrong_is_told_to_the_model_which_answers_again() -> None:
     ]
 
 
-def test_an_answer_that_breaks_its_format_is_repaired_or_refused() -> None:
-    day = {"type": "object", "properties": {"value": {"type": "string", "format": "date"}}}
-    pool = Saying('{"value": "31 Febtember"}', '{"value": "2024-02-29"}')
-    assert ask(pool, Form(day, 1)).output == {"value": "2024-02-29"}
-    assert "- At /value: '31 Febtember' is not a 'date'." in pool.chats[1].messages[-1].content
-    with pytest.raises(StepError, match="At /value: '2023-02-29' is not a 'date'"):
-        ask(Saying('{"value": "2023-02-29"}'), Form(day, 1))
-
-
 def test_after_so_many_repairs_the_step_fails_with_all_that_is_wrong() -> None:
     texts = [f"answer {n}" for n in range(9)]
     form = Form(None, 2, lambda output, text: ["Too short.", "No name."])
@@ -101,15 +92,12 @@ def test_a_model_that_repeats_its_answer_is_not_shown_it_again_and_then_left_alo
     pool = Saying("no")
     with pytest.raises(StepError, match="even after 2 repairs"):
         ask(pool, Form(None, 8, lambda output, text: ["Wrong."]))
-    assert [len(request.messages) for request in pool.chats] == [2, 4, 2]
+    warm = Saying("no")
+    with pytest.raises(StepError, match="even after 2 repairs"):
+        ask(warm, Form(None, 2, lambda output, text: ["Wrong."]), temperature=1)
+    sizes = [[len(request.messages) for request in each.chats] for each in (pool, warm)]
+    assert sizes == [[2, 4, 2], [2, 4, 4]], "a sampled answer may be another one"
     assert pool.chats[2].messages[-1].content == "Who is it?\n\nMind this:\n- Wrong."
-
-
-def test_repair_zero_asks_once() -> None:
-    pool = Saying("no")
-    with pytest.raises(StepError, match=r"fails its checks\. Wrong\."):
-        ask(pool, Form(None, 0, lambda output, text: ["Wrong."]))
-    assert len(pool.chats) == 1
 
 
 def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -> None:
@@ -125,11 +113,8 @@ def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -
     [
         ("Ada", "It is not JSON."),
         ('{"name": 3}', "At /name: 3 is not of type 'string'."),
-        ("[]", "[] is not of type 'object'."),
         ('{"name": 1.5e400}', "Its number 1.5e400 cannot be stored."),
-        ('{"name": -Infinity}', "Its number -Infinity cannot be stored."),
         (f'{{"name": {"[" * 5000}{"]" * 5000}}}', "It is nested more than 64 levels deep."),
-        (f'{{"name": {"[" * 400}{"]" * 400}}}', "It is nested more than 64 levels deep."),
     ],
 )
 def test_a_server_that_minds_no_form_is_told_so(text: str, sentence: str) -> None:

@@ -1,6 +1,5 @@
 import asyncio
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
 from paddock.steps.llm.summarise import ContextParam, Summarise, SummariseOutput, SummariseParams
-from tests.fakes.form import FakeForm
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
 from tests.fakes.tools import tools
@@ -132,14 +130,6 @@ def test_given_chunks_that_fit_together_are_read_in_one_call(chunks: list[Any], 
     assert out.coverage.characters == len(text) or chunks[0].keys() != {"text", "start", "end"}
 
 
-def test_given_chunks_are_kept_as_parts_if_they_do_not_fit_together() -> None:
-    chunks = [{"text": f"c{i} " * 80} for i in range(5)]
-    pool = FakePool(n_ctx_tokens=200, answer=note)
-    out = summarise(pool, chunks=chunks)
-    assert out.notes == [f"c{i} to c{i}" for i in range(5)]
-    assert out.coverage.characters_read == out.coverage.characters
-
-
 def test_a_map_template_sees_each_chunk_and_reduce_sees_the_notes() -> None:
     pool = FakePool(answer=lambda r: "N" if r.messages[-1].content.startswith("#") else "whole")
     out = summarise(
@@ -155,15 +145,6 @@ def test_a_map_template_sees_each_chunk_and_reduce_sees_the_notes() -> None:
         "Make one of: N; N; N",
     ]
     assert (out.text, out.notes) == ("whole", ["N", "N", "N"])
-
-
-def test_a_single_chunk_needs_no_reduce() -> None:
-    pool = FakePool(answer=lambda _: "N")
-    out = summarise(
-        pool, chunks=CHUNKS[1:2], map=Template.of("{{ chunk.index }}: {{ chunk.text }}")
-    )
-    assert asked(pool) == ["1: chunk 1 says something."]
-    assert out.text == "N"
 
 
 def test_previous_notes_are_shown_in_order() -> None:
@@ -281,26 +262,6 @@ def test_sentences_are_cited_by_the_page_that_their_words_are_of(tmp_path: Path)
     )
 
 
-@pytest.mark.parametrize("strategy", ["map-reduce", "refine", "truncate"])
-@pytest.mark.parametrize("text", [LONG, "The cat sat."])
-def test_the_summary_alone_has_the_form_that_is_asked_for(strategy: str, text: str) -> None:
-    schema = {"type": "object", "properties": {"gist": {"type": "string"}}, "required": ["gist"]}
-
-    def answer(request: ChatRequest) -> str:
-        return note(request) if request.constraint is None else '{"gist": "all of it"}'
-
-    form = FakeForm(schema)
-    pool = FakePool(answer=answer, n_ctx_tokens=400)
-    hands = replace(tools(Path(), pool=pool), reply=form)
-    params = SummariseParams.model_validate({"text": text, "on_overflow": strategy})
-    out = asyncio.run(Summarise().run(params, hands))
-    assert (out.text, out.output) == ('{"gist":"all of it"}', {"gist": "all of it"})
-    assert form.seen == [(out.output, out.text)]
-    assert [one.constraint is not None for one in pool.chats] == [False] * (len(pool.chats) - 1) + [
-        True
-    ]
-
-
 def test_only_summaries_of_files_are_made_again_when_documents_are_read_otherwise() -> None:
     of_text, of_file = (Summarise.facts.parts({name: "x"})["readers"] for name in ("text", "file"))
     assert [*of_text, "texts 3"] == list(of_file)
@@ -311,7 +272,6 @@ def failing(request: ChatRequest) -> str:
 
 
 EMPTY = "there is nothing to summarise: the text is empty"
-RULES = {"text": LONG, "instructions": "rule " * 200}
 
 
 @pytest.mark.parametrize(
@@ -321,12 +281,8 @@ RULES = {"text": LONG, "instructions": "rule " * 200}
          "the notes do not get shorter, so they would never fit into one prompt. Set `words`, ask "
          "for less in `map` and `reduce`, or raise the model's `ctx`."),
         ({"text": " \n"}, 200, note, EMPTY),
-        ({"chunks": []}, 200, note, EMPTY),
         ({"chunks": [None, {"text": ""}]}, 200, note, EMPTY),
         ({"text": LONG, "on_overflow": "error"}, 400, note, PromptTooLong),
-        ({"chunks": [LONG, "short"], "on_overflow": "error"}, 400, note, PromptTooLong),
-        (RULES, 200, note, PromptTooLong),
-        ({**RULES, "on_overflow": "truncate"}, 200, note, PromptTooLong),
         ({"text": LONG}, 200, failing, WorkerLost),
     ],
 )  # fmt: skip

@@ -171,12 +171,9 @@ def test_a_form_whose_boundary_is_missing_and_a_picture_that_is_not_shown_hide_n
     [
         ("<ol><li>Rain<li>Snow</ol><p><a href='http://x.org/y' title=z>click</a></p>", ()),
         ("<ol><li>Rain<ol><li>Snow</ol><li>click</ol><blockquote><ol><li>H</ol></blockquote>", ()),
-        ("<h2>Rain</h2><ul><li><input type=checkbox checked>Snow</ul><hr><pre>H2O</pre>", ()),
         ("<b>Ra</b>in <i>Snow</i> <s>5</s>*3 H<sub>2</sub>O <code>click</code>", ()),
-        ("<table><tr><th><b>Rain</b><th>[Snow]<tr><td>H2O<td>click</table>", ()),
         ("<p>12. Rain</p>", ("3 characters: '12.'",)),
         ("<ol><li><b>Hail</b> <a href=x>two words</a></ol>", ("14 characters: 'Hail two words'",)),
-        ("<ul><li><b>Ha</b>il<li><a href=x>f_x</a></ul>", ("8 characters: 'Hail f_x'",)),
     ],
 )
 def test_signs_of_markdown_are_no_words_of_the_other_form(
@@ -221,7 +218,7 @@ def test_a_mail_that_a_program_saved_in_a_wide_encoding_is_read(encoding: str) -
 
 @pytest.mark.parametrize(("n_texts", "n_noted"), [(1, 0), (60, 10)])
 def test_a_mail_whose_forms_repeat_endlessly_is_read_once(n_texts: int, n_noted: int) -> None:
-    forms = "".join(f"--x\nContent-Type: text/html\n\n<p>Fee {n % n_texts}\n" for n in range(3_000))
+    forms = "".join(f"--x\nContent-Type: text/html\n\n<p>Fee {n % n_texts}\n" for n in range(1_000))
     head = "From: a@b.c\nSubject: x\nContent-Type: multipart/alternative; boundary=x\n\n"
     fees = " ".join(map(str, range(60)))
     plain = f"--x\nContent-Type: text/plain\n\nFee {fees}\n"

@@ -33,11 +33,8 @@ ROWS = "<m:m><m:mr><m:e>{}</m:e><m:e>{}</m:e></m:mr><m:mr><m:e>{}</m:e><m:e>{}</
         (frac(r("1"), r("2")), "1/2"),
         (r("3") + frac(r("3"), r("4")) + r("kg"), "3 3/4 kg"),
         (r("x=") + frac(r("a+b"), r("c+d")), "x=(a+b)/(c+d)"),
-        (frac(frac(r("1"), r("2")), r("2a")), "(1/2)/(2a)"),
         (SUP(r("10"), r("6")) + r("3"), "10^6 3"),
-        (r("2") + SUP(r("3"), r("n+1")), "2 3^(n+1)"),
         (SUP(r("a+b"), r("2")), "(a+b)^2"),
-        (SUP(SUP(r("x"), r("2")), frac(r("1"), r("2"))), "(x^2)^(1/2)"),
         ("<m:rad><m:deg/><m:e>" + r("16") + "</m:e></m:rad>", "sqrt(16)"),
         ("<m:rad><m:deg>" + r("3") + "</m:deg><m:e>" + r("x") + "</m:e></m:rad>", "root(3, x)"),
         (
@@ -52,12 +49,7 @@ ROWS = "<m:m><m:mr><m:e>{}</m:e><m:e>{}</m:e></m:mr><m:mr><m:e>{}</m:e><m:e>{}</
             "[a",
         ),
         (ROWS.format(*map(r, "1234")), "[1, 2; 3, 4]"),
-        ("<m:eqArr><m:e>" + r("x&amp;=1") + "</m:e><m:e>" + r("y=2") + "</m:e></m:eqArr>",
-         "[x=1; y=2]"),
-        ("<m:d><m:e>" + ROWS.format(*map(r, "1234")) + "</m:e></m:d>", "(1, 2; 3, 4)"),
         ("<m:acc><m:e>" + r("x") + "</m:e></m:acc>", "hat(x)"),
-        ("<m:bar><m:e>" + r("AB") + "</m:e></m:bar>", "bar(AB)"),
-        ("<m:func><m:fName>" + r("sin") + "</m:fName><m:e>" + r("x") + "</m:e></m:func>", "sin x"),
         (
             "<m:limLow><m:e>" + r("lim") + "</m:e><m:lim>" + r("x→0") + "</m:lim></m:limLow>"
             + frac(r("1"), r("x")),
@@ -81,28 +73,20 @@ def test_a_formula_of_office_is_written_in_a_line(formula: str, text: str) -> No
         ("<mfrac><mn>1</mn><mn>2</mn></mfrac>", "1/2"),
         ("<mn>3</mn><mo>&#x2064;</mo><mfrac><mn>3</mn><mn>4</mn></mfrac>", "3 3/4"),
         ("<mn>3</mn><mfrac><mn>3</mn><mn>4</mn></mfrac>", "3 3/4"),
-        ("<mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow>"
-         "<mrow><mi>c</mi><mo>+</mo><mi>d</mi></mrow></mfrac>", "(a+b)/(c+d)"),
         ("<msqrt><mn>16</mn></msqrt>", "sqrt(16)"),
         ("<mroot><mi>x</mi><mn>3</mn></mroot>", "root(3, x)"),
         ("<mn>2</mn><mo>&#x2062;</mo><msup><mi>x</mi><mn>2</mn></msup><mi>y</mi>", "2x^2 y"),
-        ("<msup><mi>f</mi><mo>&prime;</mo></msup><mo>(</mo><mi>x</mi><mo>)</mo>", "f\u2032(x)"),
         ("<msubsup><mi>x</mi><mn>1</mn><mrow><mo>-</mo><mn>2</mn></mrow></msubsup>", "x_1^-2"),
         ("<munderover><mo>∑</mo><mrow><mi>i</mi><mo>=</mo><mn>1</mn></mrow><mi>n</mi>"
          "</munderover><mi>i</mi>", "∑_(i=1)^n i"),
         ("<mover><mi>x</mi><mo>^</mo></mover>", "hat(x)"),
-        ("<mover><mi>x</mi><mo>→</mo></mover>", "vec(x)"),
-        ("<mi>sin</mi><mo>&#x2061;</mo><mi>x</mi>", "sin x"),
         ("<mi>sin</mi><mi>x</mi><mo>mod</mo><mn>2</mn>", "sin x mod 2"),
         ("<mo>(</mo><mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr>"
          "<mtr><mtd><mn>3</mn></mtd><mtd><mn>4</mn></mtd></mtr></mtable><mo>)</mo>",
          "([1, 2; 3, 4])"),
         ("<mfenced open='[' close=']'><mi>a</mi><mi>b</mi></mfenced>", "[a, b]"),
-        ("<semantics><msup><mi>x</mi><mn>2</mn></msup>"
-         "<annotation>x^{2}</annotation></semantics>", "x^2"),
         ("<mmultiscripts><mi>C</mi><mn>2</mn><none/><mprescripts/><mn>6</mn><mn>14</mn>"
          "</mmultiscripts>", "_6^14 C_2"),
-        ("<m:mfrac><m:mn>1</m:mn><m:mn>2</m:mn></m:mfrac>", "1/2"),
         ("1 &lt; 2<!-- 3 -->", "1 < 2"),
         ("<mfrac></mfrac><msup></msup><mmultiscripts></mmultiscripts>", "/"),
     ],

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import zipfile
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from io import BytesIO
@@ -188,32 +187,6 @@ def test_pictures_formulas_and_margins_of_an_opendocument_text(placed: Placed) -
     )
 
 
-def test_marks_of_cells_and_pictures_of_flat_files_are_read(placed: Placed) -> None:
-    cell = '<table:table-cell table:style-name="out"><text:p>40</text:p></table:table-cell>'
-    rows = f"<table:table-row><table:table-cell><text:p>Fee</text:p></table:table-cell>{cell}"
-    body = f'<table:table table:name="S">{rows}</table:table-row></table:table>'
-    header = (
-        "<style:header><text:p>Secret <text:sheet-name>S</text:sheet-name></text:p></style:header>"
-    )
-    styles = (
-        f"<office:document-styles {SPACES}><office:master-styles><style:master-page>{header}"
-        "</style:master-page></office:master-styles></office:document-styles>"
-    )
-    found = read(placed("a.ods", open_document("spreadsheet", body, {"styles.xml": styles})))
-    assert found.text == "# S\n\n| Fee | ~~40~~ |\n| --- | --- |"
-    data = b64encode(scan("", size=(500, 120))).decode()
-    image = f"<draw:image><office:binary-data>{data}</office:binary-data></draw:image>"
-    flat = f"<office:document {SPACES}><office:body><office:text><text:p>A</text:p>{image}"
-    flat_file = placed("a.fodt", f"{flat}</office:text></office:body></office:document>".encode())
-    book = (
-        '<FictionBook xmlns="urn:fb" xmlns:l="urn:l"><body><section><p>A</p><image l:href="#b"/>'
-        f'</section></body><binary id="b">{data}</binary></FictionBook>'
-    )
-    for path in (flat_file, placed("a.fb2", book.encode())):
-        assert read(path).text == "A"
-        assert read(path).notes == (": 1 picture in it not read, and `ocr` is off",)
-
-
 def test_sheets_of_an_opendocument_file_are_pages_and_cells_keep_their_columns(
     placed: Placed,
 ) -> None:
@@ -306,22 +279,16 @@ def in_mbox(body: str, head: str = HEAD, *, n_bytes: int = -1) -> str:
     ("box", "n_mails", "note"),
     [
         (in_mbox(CLOSED), 1, ""),
-        (in_mbox(f"Dear Bo,\n\n{CLOSED}\nNote: bring 20 euro"), 1, ""),
-        (in_mbox("From Ann on Mon Mar 2 2026 10:00 euro: paid"), 1, ""),
         (in_mbox(QUOTED), 1, ""),
         (in_mbox(QUOTED, n_bytes=len(QUOTED)), 1, ""),
         (in_mbox(WITHIN, n_bytes=len(WITHIN)), 1, ""),
-        (in_mbox(WITHIN, n_bytes=len(WITHIN) + 1), 1, ""),
         (in_mbox(WITHIN, n_bytes=len(WITHIN) - 9), 2, "1 mail begins without an empty line"),
         (in_mbox(WITHIN, n_bytes=10**9), 2, "1 mail begins without an empty line"),
-        (in_mbox("Hello", n_bytes=3), 1, ""),
         (in_mbox("Hello" + WITHIN.replace("From", "\nFrom", 1)), 2, "1 mail begins without an"),
         ("Mailbox of Ann, 45 euro\n\n" + in_mbox("Hello"), 2, "before its first mail is read"),
         (in_mbox("Hello", "From Ann, in March\n") + in_mbox("Bye"), 2, "before its first mail"),
         (in_mbox("Hello", "From - Mon Mar 02 10:00:00 +0000 2026\n"), 1, ""),
         (in_mbox("Hello", "From bo at b.org  Mon Mar  2 10:00 EST 2026 remote from b\n"), 1, ""),
-        (in_mbox("Hello", 'From "Ann B"@b.org Mon Mar  2 10:00:00 2026\n'), 1, ""),
-        (in_mbox("Hello", "From MAILER-DAEMON Mon, 2 Mar 2026 10:00:00 +0100\n"), 1, ""),
     ],
 )
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -376,15 +343,6 @@ def test_a_message_of_outlook_is_a_mail_and_its_attachment_a_page() -> None:
     assert found.notes == (": attachment 'report.pdf' is not read: it is damaged or not a PDF",)
 
 
-def test_a_message_of_outlook_without_olefile_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "olefile", None)
-    assert refusal(DATA / "msg_with_attachment.msg") == (
-        "is a message of Outlook. To read it install the extra: pip install 'paddock-llm[formats]'."
-    )
-
-
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -414,8 +372,6 @@ def test_rich_text_keeps_raised_struck_and_own_marks(placed: Placed) -> None:
     [
         ("ansi\\ansicpg1252", r"caf\'e9 {\f1 \'cf\'f0} {\f2 \'e8} \'80 \\'e9", "café Пр č € \\'e9"),
         ("ansi\\deff3", r"\'93\'fa\'83e \f1\'cf\u1078\'e6\'f0", "日テ Пжр"),
-        ("ansi\\deff1", r"\uc0\u1078 \'cf{\uc2\u1078\'e6\'e6\'cf}", "жПжП"),
-        ("ansi", "\\uc2\\u12293\n\\'81X\\u12392\\'82\\'c6", "々と"),
         ("mac", r"caf\'8e", "café"),
     ],
 )
@@ -468,10 +424,6 @@ def test_without_the_extra_markup_is_plain_text_and_old_office_files_are_refused
     ("name", "data", "reason"),
     [
         ("a.pages", b"PK\x03\x04\x00", "is a document of Apple's iWork, which is not read."),
-        ("a.vsdx", b"PK\x03\x04\x00[Content_Types].xml",
-         "is a drawing of Visio, which is not read."),
-        ("a.vsd", OLE, "is a drawing of Visio, which is not read."),
-        ("a.one", b"\xe4\x52\x5c\x7b\x00", "is a notebook of OneNote, which is not read."),
         ("a.wpd", b"\xffWPC\x00", "is of another word processor, which is not read."),
     ],
 )  # fmt: skip
@@ -497,19 +449,6 @@ def test_old_names_on_other_contents_are_read_by_content(placed: Placed) -> None
     assert read(placed("a.doc", docx("An offer"))).text == "An offer"
 
 
-def test_heic_is_a_picture_and_names_the_extra(
-    placed: Placed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("PIL")
-    monkeypatch.setattr("paddock.steps.readers.ocr.find_spec", lambda name: None)
-    monkeypatch.setattr(reader, "is_installed", lambda extra: True)
-    photo = placed("a.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
-    with pytest.raises(Unreadable) as caught:
-        read(photo, ocr=True)
-    assert str(caught.value) == "is a picture of the kind HEIC"
-    assert "paddock-llm[ocr]" in caught.value.remedy
-
-
 def hostile() -> dict[str, bytes]:
     many = 'table:number-columns-repeated="9999"'
     cell = f"<table:table-cell {many}><text:p>x</text:p></table:table-cell>"
@@ -525,18 +464,11 @@ def hostile() -> dict[str, bytes]:
         "wide.ods": open_document("spreadsheet", f"<table:table>{row * 50}</table:table>"),
         "deep.odt": open_document("text", "<text:section>" * 50_000 + "</text:section>" * 50_000),
         "bomb.fb2": bomb.encode(),
-        "cut.odt": open_document("text", "<text:p>Hi</text:p>")[:200],
         "noise.doc": OLE + os.urandom(100_000),
-        "noise.ppt": OLE + os.urandom(100_000),
         "noise.msg": OLE + os.urandom(100_000),
         "cut.msg": (DATA / "msg_with_attachment.msg").read_bytes()[:3000],
-        "loop.xls": OLE
-        + b"\x00" * 16
-        + b"\x3e\x00\x03\x00\xfe\xff\x09\x00\x06\x00"
-        + b"\x01" * 4000,
         "deep.rtf": b"{\\rtf1" + b"{" * 2_000_000,
         "many.mbox": b"From a Mon Mar  2 10:00:00 2026\nA:\n\n" * 300_000,
-        "deep.ipynb": b"[" * 500_000,
     }
 
 

@@ -101,34 +101,6 @@ def test_a_slide_without_a_layout_or_a_master_is_read(missing: str) -> None:
     assert document(saved(presentation)).text == f"# Hello\n\nBuy slates{drawn}"
 
 
-def test_a_layout_and_a_master_without_shapes_have_no_text() -> None:
-    presentation = new_presentation(pptx([("Hello", "", "")]))
-    (slide,) = presentation.slides
-    layout, master = slide.slide_layout, slide.slide_layout.slide_master
-    slide.shapes._spTree.remove(slide.placeholders[1]._element)
-    layout._element.cSld.remove(layout._element.cSld.spTree)
-    master._element.remove(master._element.cSld)
-    assert document(saved(presentation)).text == "# Hello"
-
-
-def test_shapes_that_lack_their_properties_or_chart_do_not_hide_the_others() -> None:
-    from pptx.chart.data import CategoryChartData
-    from pptx.enum.chart import XL_CHART_TYPE
-
-    presentation = new_presentation()
-    slide = presentation.slides.add_slide(presentation.slide_layouts[6])
-    group = slide.shapes.add_group_shape()
-    data: Any = CategoryChartData()  # type: ignore[no-untyped-call]
-    chart = slide.shapes.add_chart(XL_CHART_TYPE.LINE, 0, 0, 9, 9, data)
-    box, place = (group.shapes.add_textbox(0, 0, 9, 9) for _ in range(2))
-    box.text_frame.text, place.text_frame.text = "Hello", "Left"
-    box._element.nvSpPr.remove(box._element.nvSpPr.cNvPr)
-    place._element.spPr.xfrm.find("{*}off").set("x", "far")
-    slide.slide_layout.shapes._spTree.append(chart._element)
-    found = document(saved(presentation)).text
-    assert [one in found for one in ("Hello", "Left")] == [True, True]
-
-
 def test_text_beside_a_slide_is_noted() -> None:
     from pptx.util import Cm
 

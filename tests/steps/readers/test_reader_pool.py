@@ -8,22 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
-from threading import Event
 from time import monotonic, sleep
-from typing import Any
 
 import psutil
 import pytest
 
 from paddock.engine.system.processes import python_command
-from paddock.engine.system.tasks import time_limit
-from paddock.pipelines.checking import cldr
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents, reader_process
-from paddock.steps.readers.documents import reading_errors
-from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes import hostile
 from tests.fakes.office import docx
@@ -123,7 +116,6 @@ def until(is_so: Callable[[], bool]) -> None:
     ("name", "data", "said"),
     [
         ("inflating.pdf", hostile.inflating_pdf, f"'inflating.pdf' is not read: it {MEMORY}"),
-        ("draws.pdf", hostile.drawing_pdf, f"'draws.pdf' is not read: it {MEMORY}"),
         ("liar.docx", hostile.lying_docx,
          "'liar.docx' is damaged or not a Word document (XMLSyntaxError: Namespace prefix w on "
          "document is not defined, line 1, column 12 (<string>, line 1))."),
@@ -132,7 +124,6 @@ def until(is_so: Callable[[], bool]) -> None:
          "holds."),
         ("deep.docx", hostile.deep_docx,
          "'deep.docx' is not read: its XML is nested too deeply."),
-        ("nestmp.eml", hostile.nested_mail, "'nestmp.eml' is nested too deeply to be read."),
         ("many.json", lambda: b"[" + b"{}," * 9_000_000 + b"1]",
          f"'many.json' is not read: it {MEMORY}"),
         ("text.docx", lambda: docx("word " * 40_000),
@@ -175,46 +166,12 @@ def test_a_page_that_does_not_end_is_ended_and_the_next_is_read(
     )
 
 
-def test_a_page_has_its_time_however_long_the_reader_takes_to_start(
-    tmp_path: Path, opened: Pool
-) -> None:
-    said = asyncio.run(read(tmp_path / "a.html", opened(timeout_s=0.01), hostile.endless_html()))
-    assert said == (
-        "'a.html' is not read: it takes more than 0.01 s for one of its pages or parts. "
-        "Raise PADDOCK_READ_TIMEOUT to read it."
-    )
-
-
 def test_a_relative_path_is_that_of_the_run(
     tmp_path: Path, opened: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert asyncio.run(read(Path("a.pdf"), opened(), pdf(["Here"]))) == "Here"
     assert documents.read_document_file(Path("a.pdf"), max_bytes=MIB).text == "Here"
-
-
-def test_the_time_in_which_a_document_waits_for_a_reader_is_not_its_own(tmp_path: Path) -> None:
-    class Busy(ReaderPool):
-        def submit(
-            self,
-            request: Any,
-            is_unwanted: Event | None = None,
-            begun: Callable[[], None] = lambda: None,
-        ) -> Future[Any]:
-            job: Future[Any] = Future()
-
-            def free() -> None:
-                begun()
-                job.set_result(Document(("Good",)))
-
-            asyncio.get_running_loop().call_later(0.5, free)
-            return job
-
-    async def waited() -> str:
-        async with time_limit(0.2):
-            return await read(tmp_path / "a.pdf", Busy(), pdf(["x"]))
-
-    assert asyncio.run(waited()) == "Good"
 
 
 def test_a_reader_has_no_secrets_no_open_files_and_is_the_first_that_the_system_ends(
@@ -351,19 +308,3 @@ def test_a_heading_of_many_marks_is_found_in_no_time(tmp_path: Path) -> None:
     found = reader_process.read_small(tmp_path / "a.md", reader_process.ReadOptions(), MIB)
     assert found is not None
     assert len(found.title) == 200
-
-
-def test_a_missing_file_of_the_installation_is_not_the_documents() -> None:
-    names = Path(cldr.__file__).with_name("no_names.json")
-    with pytest.raises(StepError) as caught, reading_errors("the text of 'a.txt'"):
-        names.read_text("utf-8")
-    assert (caught.value.kind, str(caught.value)) == (
-        "missing",
-        f"'{names}', a file that belongs to the installation, cannot be read: it does not exist. "
-        "Install `paddock-llm` again.",
-    )
-    with pytest.raises(StepError) as caught, reading_errors("'a.txt'"):
-        Path("a.txt").read_text("utf-8")
-    assert (caught.value.kind, str(caught.value)) == (
-        "io", "'a.txt' cannot be read: it does not exist.",
-    )  # fmt: skip

@@ -1,9 +1,8 @@
 """Values and names that plain data, another format or SQL does not hold: texts, or a sentence."""
 
-import asyncio
 import io
 import sqlite3
-from collections.abc import Callable
+import struct
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -16,45 +15,10 @@ import pytest
 from pyarrow import ipc, parquet
 
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.base import StepError
-from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
-from paddock.steps.files.write import FilesWrite, FilesWriteParams
 from paddock.steps.tables.arrow_rows import ArrowRows, own_table
 from paddock.steps.tables.row_formats import UnreadableRows, formula_escaped
 from paddock.steps.tables.table_files import given_rows
-from tests.fakes.tools import FakeTools, tools
-from tests.steps.tables.fuzz_tables import overlong
-
-Read = Callable[..., FilesRowsOutput]
-Write = Callable[..., None]
-
-
-@pytest.fixture
-def hands(tmp_path: Path) -> FakeTools:
-    return tools(tmp_path)
-
-
-@pytest.fixture
-def read(hands: FakeTools) -> Read:
-    def read(path: str, **wishes: Any) -> FilesRowsOutput:
-        return asyncio.run(FilesRows().run(FilesRowsParams(path=path, **wishes), hands))
-
-    return read
-
-
-@pytest.fixture
-def write(hands: FakeTools) -> Write:
-    def write(path: str, rows: Any, **wishes: Any) -> None:
-        params = FilesWriteParams(path=path, rows=rows, **wishes)
-        asyncio.run(FilesWrite().run(params, hands))
-
-    return write
-
-
-def refused(do: Callable[..., Any], *given: Any, **wishes: Any) -> str:
-    with pytest.raises(StepError) as caught:
-        do(*given, **wishes)
-    return str(caught.value)
+from tests.fakes.tools import Call, FakeTools, refused
 
 
 def days(*values: int | None) -> pa.Array:
@@ -73,6 +37,17 @@ def sized(kind: pa.DataType, *values: int | None) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), buffers)
 
 
+def overlong(name: str, n: int) -> bytes:
+    """Return an Arrow stream with a cell of 64 bytes that says it has `n`."""
+    sink, cell = io.BytesIO(), b"x" * 64
+    rows = pa.table({name: [cell]})
+    with ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows)
+    data = sink.getvalue()
+    at = data.rindex(struct.pack("<ii", 0, 64), 0, data.index(cell))
+    return data[:at] + struct.pack("<ii", 0, n) + data[at + 8 :]
+
+
 LAST = 2**63 - 1
 OUT = "<value out of range: %d>"
 NO_DATE = "which is no date: the column is text"
@@ -84,15 +59,12 @@ NO_DATE = "which is no date: the column is text"
         (days(0, 2_932_897), ["1970-01-01", "10000-01-01"], "str",
          f"row 2 has '10000-01-01' in column 'x', {NO_DATE}"),
         (days(None, 2**31 - 1), [None, OUT % (2**31 - 1)], "str", f"in column 'x', {NO_DATE}"),
-        (days(-2_097_152), ["-3772-03-12"], "str", f"'-3772-03-12' in column 'x', {NO_DATE}"),
         (days(2_932_896, -719_162), ["9999-12-31", "0001-01-01"], "date", ""),
         (times(pa.timestamp("us"), -LAST), [OUT % -LAST], "str", "which is no datetime"),
-        (times(pa.timestamp("s"), 2**40), [OUT % 2**40], "str", "which is no datetime"),
         (times(pa.timestamp("us", "Asia/Tokyo"), 253_402_300_799_000_000),
          ["10000-01-01 08:59:59.000000+0900"], "str", "which is no datetime"),
         (times(pa.timestamp("us", "Mars/Base"), 0), ["1970-01-01T00:00:00+00:00"], "datetime",
          "column 'x' has an unknown time zone, and is in UTC"),
-        (times(pa.timestamp("us", "a\0b"), 0), ["1970-01-01T00:00:00+00:00"], "datetime", "in UTC"),
         (times(pa.time64("us"), 1, 86_400_000_000),
          ["00:00:00.000001", OUT % 86_400_000_000], "str",
          "row 2 has '<value out of range: 86400000000>' in column 'x', which is no time"),
@@ -102,11 +74,10 @@ NO_DATE = "which is no date: the column is text"
         (sized(pa.decimal128(38, 0), 0, None, 2**127 - 1), ["0", None, str(2**127 - 1)], "str",
          "row 3 has '170141183460469231731687303715884105727' in"),
         (sized(pa.decimal128(38, -9), 5), [5 * 10**9], "int", ""),
-        (pa.array([1.5], pa.float16()), [1.5], "float", ""),
     ],
 )  # fmt: skip
 def test_a_value_that_plain_data_does_not_hold_makes_its_column_text(
-    read: Read, hands: FakeTools, tmp_path: Path, column: Any, values: Any, type_: str, note: str
+    read: Call, hands: FakeTools, tmp_path: Path, column: Any, values: Any, type_: str, note: str
 ) -> None:
     table = pa.table({"x": column, "beside": [1] * len(column)})
     with ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as file:
@@ -138,7 +109,7 @@ def test_a_table_without_odd_values_has_the_same_content_as_its_file() -> None:
     ],
 )
 def test_a_column_that_nothing_holds_is_refused_and_the_others_are_read(
-    read: Read, tmp_path: Path, column: Any
+    read: Call, tmp_path: Path, column: Any
 ) -> None:
     table = pa.table({"x": column, "beside": [1]})
     with ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as file:
@@ -148,7 +119,7 @@ def test_a_column_that_nothing_holds_is_refused_and_the_others_are_read(
 
 
 def test_a_day_that_python_has_not_is_refused_where_a_date_is_declared(
-    read: Read, tmp_path: Path
+    read: Call, tmp_path: Path
 ) -> None:
     parquet.write_table(pa.table({"d": days(0, 2**31 - 1), "n": [1, 2]}), tmp_path / "a.parquet")
     said = refused(read, "a.parquet", columns={"d": "date"})
@@ -156,7 +127,7 @@ def test_a_day_that_python_has_not_is_refused_where_a_date_is_declared(
     assert read("a.parquet", columns={"n": "int"}).rows == [{"n": 1}, {"n": 2}]
 
 
-def test_names_of_columns_are_whole_and_different(read: Read, write: Write, tmp_path: Path) -> None:
+def test_names_of_columns_are_whole_and_different(read: Call, write: Call, tmp_path: Path) -> None:
     twice = pa.table([pa.array([1]), pa.array([2])], names=["a", "a"])
     parquet_bytes = io.BytesIO()
     with ipc.new_file(str(tmp_path / "a.arrow"), twice.schema) as file:
@@ -186,7 +157,7 @@ def test_names_of_columns_are_whole_and_different(read: Read, write: Write, tmp_
     ],
 )  # fmt: skip
 def test_names_that_a_format_does_not_tell_apart_are_refused(
-    write: Write, suffix: str, rows: Any, wishes: Any, message: str
+    write: Call, suffix: str, rows: Any, wishes: Any, message: str
 ) -> None:
     assert message in refused(write, f"a.{suffix}", rows, **wishes)
 
@@ -197,7 +168,7 @@ def test_names_that_a_format_does_not_tell_apart_are_refused(
      ("a'b", "a'b"), ("\ufffex", "x"), ("x" * 30 + "'y", "x" * 30)],
 )  # fmt: skip
 def test_a_sheet_has_a_name_that_excel_takes(
-    write: Write, tmp_path: Path, table: str, title: str
+    write: Call, tmp_path: Path, table: str, title: str
 ) -> None:
     write("a.xlsx", [{"a": 1}], table=table)
     assert openpyxl.load_workbook(tmp_path / "a.xlsx").sheetnames == [title]
@@ -205,14 +176,14 @@ def test_a_sheet_has_a_name_that_excel_takes(
 
 @pytest.mark.parametrize("suffix", ["xlsx", "sqlite", "duckdb", "parquet", "csv", "jsonl"])
 def test_integers_of_any_length_are_written_with_each_digit(
-    read: Read, write: Write, suffix: str
+    read: Call, write: Call, suffix: str
 ) -> None:
     write(f"a.{suffix}", [{"n": 10**400, "m": "x"}])
     found = read(f"a.{suffix}").rows[0]
     assert (str(found["n"]), found["m"]) == (str(10**400), "x")
 
 
-def test_digits_without_end_are_a_fault_of_their_file_alone(read: Read, tmp_path: Path) -> None:
+def test_digits_without_end_are_a_fault_of_their_file_alone(read: Call, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text(f"n,m\n1,a\n{'9' * 5000},b\n")
     (tmp_path / "good.csv").write_text(f"n,m\n{'9' * 4300},b\n")
     assert read("good.csv", columns={"n": "int"}).rows == [{"n": int("9" * 4300)}]
@@ -228,7 +199,7 @@ def test_digits_without_end_are_a_fault_of_their_file_alone(read: Read, tmp_path
 
 
 def test_sqlite_gives_generated_columns_and_infinite_numbers(
-    read: Read, hands: FakeTools, tmp_path: Path
+    read: Call, hands: FakeTools, tmp_path: Path
 ) -> None:
     connection = sqlite3.connect(tmp_path / "a.sqlite")
     connection.execute(
@@ -253,7 +224,7 @@ NO_VIEW = (
 )
 
 
-def test_a_table_of_a_duckdb_file_is_read_as_it_is_stored(read: Read, tmp_path: Path) -> None:
+def test_a_table_of_a_duckdb_file_is_read_as_it_is_stored(read: Call, tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "a.duckdb")) as made:
         for statement in (
             "create table Kept(a int default 5, b time)",
@@ -275,7 +246,7 @@ def test_a_table_of_a_duckdb_file_is_read_as_it_is_stored(read: Read, tmp_path: 
         assert said == NO_VIEW.format("duckdb", table, "'Kept', 'far'")
 
 
-def test_a_view_of_a_sqlite_file_is_not_read(read: Read, tmp_path: Path) -> None:
+def test_a_view_of_a_sqlite_file_is_not_read(read: Call, tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "a.sqlite")
     connection.execute("create table t as select 1 as a")
     connection.execute("create view seen as select random() as a")
@@ -298,16 +269,11 @@ def test_a_frame_with_values_that_plain_data_does_not_hold_is_refused() -> None:
     ("text", "written"),
     [
         ("x; =1+1", "x; '=1+1"),
-        ("x;\u00a0=1", "x;\u00a0'=1"),
-        ("x|  =cmd", "x|  '=cmd"),
         ("x\n =1", "x\n '=1"),
         ("x;\u200b\u3000@a", "x;\u200b\u3000'@a"),
         ('x; "=1', "x; \"'=1"),
-        ("x;\n\n;  +a", "x;\n\n;  '+a"),
-        ("\u200b=1", "'\u200b=1"),
         ("x\u2028\x07=1", "x\u2028\x07'=1"),
         ("x; -5; +7\n -8,5", "x; -5; +7\n -8,5"),
-        ("x =1", "x =1"),
         ("\n" * 100_000 + "x", "\n" * 100_000 + "x"),
     ],
 )
@@ -315,7 +281,7 @@ def test_no_blank_hides_a_formula_from_the_guard(text: str, written: str) -> Non
     assert formula_escaped(text) == written
 
 
-def test_rows_with_times_at_the_end_of_the_calendar_are_written(write: Write, read: Read) -> None:
+def test_rows_with_times_at_the_end_of_the_calendar_are_written(write: Call, read: Call) -> None:
     rows = TypedRows([{"at": "0001-01-01T00:00:00+05:00"}], {"at": "datetime"})
     write("a.parquet", rows)
     assert read("a.parquet").rows == rows

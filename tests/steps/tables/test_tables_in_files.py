@@ -1,6 +1,5 @@
 """Rows out into a file of each format and in again, with their types; and what is wrong there."""
 
-import asyncio
 import errno
 import gc
 import json
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -21,11 +19,9 @@ import pytest
 from pyarrow import parquet
 
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.base import StepError
-from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
-from paddock.steps.files.write import FilesWrite, FilesWriteParams
+from paddock.steps.files.write import FilesWriteParams
 from paddock.steps.tables import table_files
-from tests.fakes.tools import FakeOutputs, FakeTools, tools
+from tests.fakes.tools import Call, FakeTools, refused
 
 SUFFIXES = ("parquet", "arrow", "sqlite", "duckdb", "xlsx")
 TYPES = {"name": "str", "n": "int", "total": "decimal(10,2)", "day": "date", "at": "datetime",
@@ -36,47 +32,10 @@ ROWS: list[dict[str, Any]] = [
     {"name": None, "n": None, "total": 5, "day": None, "at": None, "paid": False, "share": None},
 ]  # fmt: skip
 
-Read = Callable[..., FilesRowsOutput]
-Write = Callable[..., None]
-
-
-@pytest.fixture
-def outputs() -> FakeOutputs:
-    return FakeOutputs()
-
-
-@pytest.fixture
-def hands(tmp_path: Path, outputs: FakeOutputs) -> FakeTools:
-    return tools(tmp_path, outputs=outputs)
-
-
-@pytest.fixture
-def read(hands: FakeTools) -> Read:
-    def read(path: str, **wishes: Any) -> FilesRowsOutput:
-        return asyncio.run(FilesRows().run(FilesRowsParams(path=path, **wishes), hands))
-
-    return read
-
-
-@pytest.fixture
-def write(hands: FakeTools, outputs: FakeOutputs) -> Write:
-    def write(path: str, rows: Any, **wishes: Any) -> None:
-        outputs.next_run()
-        params = FilesWriteParams(path=path, rows=rows, **wishes)
-        asyncio.run(FilesWrite().run(params, hands))
-
-    return write
-
-
-def refused(do: Callable[..., Any], *given: Any, **wishes: Any) -> str:
-    with pytest.raises(StepError) as caught:
-        do(*given, **wishes)
-    return str(caught.value)
-
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_table_comes_back_with_its_types_from_each_format(
-    read: Read, write: Write, hands: FakeTools, tmp_path: Path, suffix: str
+    read: Call, write: Call, hands: FakeTools, tmp_path: Path, suffix: str
 ) -> None:
     write(f"a.{suffix}", TypedRows(ROWS, TYPES), table="bills")
     before = (tmp_path / f"a.{suffix}").read_bytes()
@@ -90,7 +49,7 @@ def test_a_table_comes_back_with_its_types_from_each_format(
 
 
 def test_a_workbook_looks_as_a_person_would_make_it(
-    write: Write, hands: FakeTools, tmp_path: Path
+    write: Call, hands: FakeTools, tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a b#1.txt").write_text("")
@@ -119,7 +78,7 @@ def test_a_workbook_looks_as_a_person_would_make_it(
 
 
 def test_csv_has_the_separator_and_decimal_mark_of_a_locale(
-    write: Write, read: Read, tmp_path: Path
+    write: Call, read: Call, tmp_path: Path
 ) -> None:
     rows = TypedRows([{"total": 1234.5, "n": 3, "long": "12345678901234567.25"}],
                      {"long": "decimal(38,2)"})  # fmt: skip
@@ -145,7 +104,7 @@ def test_csv_has_the_separator_and_decimal_mark_of_a_locale(
     ],
 )  # fmt: skip
 def test_types_of_csv_are_found_and_told(
-    read: Read, hands: FakeTools, tmp_path: Path, text: str, types: Any, first: Any, note: str
+    read: Call, hands: FakeTools, tmp_path: Path, text: str, types: Any, first: Any, note: str
 ) -> None:
     (tmp_path / "a.csv").write_text(text)
     found = read("a.csv", types="auto")
@@ -154,7 +113,7 @@ def test_types_of_csv_are_found_and_told(
     assert any(note in said for said in hands.notes)
 
 
-def test_types_of_csv_are_declared_with_their_decimal_mark(read: Read, tmp_path: Path) -> None:
+def test_types_of_csv_are_declared_with_their_decimal_mark(read: Call, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("total;day\n1.234,50;1.3.2026\n;\n")
     columns = {"total": "decimal", "day": "date"}
     assert read("a.csv", columns=columns, decimal=",").rows == [
@@ -165,7 +124,7 @@ def test_types_of_csv_are_declared_with_their_decimal_mark(read: Read, tmp_path:
     )
 
 
-def test_no_digit_of_money_and_of_large_integers_is_lost(read: Read, write: Write) -> None:
+def test_no_digit_of_money_and_of_large_integers_is_lost(read: Call, write: Call) -> None:
     rows = [{"n": 2**53 + 1, "wide": 10**30, "total": "12345678901234567.89"}]
     for suffix in ("parquet", "arrow", "duckdb"):
         write(f"a.{suffix}", rows, columns={"total": "decimal"})
@@ -173,7 +132,7 @@ def test_no_digit_of_money_and_of_large_integers_is_lost(read: Read, write: Writ
 
 
 def test_numbers_that_json_has_not_are_told(
-    read: Read, write: Write, hands: FakeTools, tmp_path: Path
+    read: Call, write: Call, hands: FakeTools, tmp_path: Path
 ) -> None:
     parquet.write_table(pa.table({"x": [1.5, float("nan"), float("inf")]}), tmp_path / "a.parquet")
     found = read("a.parquet")
@@ -188,7 +147,7 @@ def test_numbers_that_json_has_not_are_told(
 
 
 def test_a_column_that_changes_its_type_is_told_and_kept(
-    read: Read, write: Write, hands: FakeTools
+    read: Call, write: Call, hands: FakeTools
 ) -> None:
     write("a.parquet", [{"x": 1, "y": [1]}, {"x": "two", "y": {"z": 2}}])
     assert read("a.parquet").rows == [{"x": "1", "y": "[1]"}, {"x": "two", "y": '{"z": 2}'}]
@@ -202,13 +161,13 @@ def test_a_column_that_changes_its_type_is_told_and_kept(
     )
 
 
-def test_lists_and_mappings_keep_their_form_in_parquet(read: Read, write: Write) -> None:
+def test_lists_and_mappings_keep_their_form_in_parquet(read: Call, write: Call) -> None:
     rows = [{"lines": [{"n": 1}, {"n": 2}], "tags": ["a"]}, {"lines": [], "tags": None}]
     write("a.parquet", rows)
     assert read("a.parquet").rows == rows
 
 
-def test_a_table_of_a_database_is_named_where_there_are_several(read: Read, tmp_path: Path) -> None:
+def test_a_table_of_a_database_is_named_where_there_are_several(read: Call, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.db") as made:
         made.execute("create table bills (n int, paid boolean, day date, x)")
         made.execute("insert into bills values (1, 1, '2026-03-01', 'a')")
@@ -226,7 +185,7 @@ def test_a_table_of_a_database_is_named_where_there_are_several(read: Read, tmp_
     assert refused(read, "a.db", table="bill").endswith("Did you mean 'bills'?")
 
 
-def test_a_database_that_another_program_writes_is_told(read: Read, tmp_path: Path) -> None:
+def test_a_database_that_another_program_writes_is_told(read: Call, tmp_path: Path) -> None:
     code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(tmp_path / "a.duckdb")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -238,7 +197,7 @@ def test_a_database_that_another_program_writes_is_told(read: Read, tmp_path: Pa
     assert said.endswith("If another program has it open, close that, and try again.")
 
 
-def test_a_file_that_is_no_table_of_its_format_is_told(read: Read, tmp_path: Path) -> None:
+def test_a_file_that_is_no_table_of_its_format_is_told(read: Call, tmp_path: Path) -> None:
     for suffix in SUFFIXES:
         (tmp_path / f"a.{suffix}").write_bytes(b"nothing of that kind, whatever its name says")
         assert refused(read, f"a.{suffix}").startswith(f"'a.{suffix}' ")
@@ -246,7 +205,7 @@ def test_a_file_that_is_no_table_of_its_format_is_told(read: Read, tmp_path: Pat
 
 @pytest.mark.parametrize("lock", [".~lock.a.xlsx#", "~$a.xlsx"])
 def test_a_table_that_a_person_has_open_is_kept_until_it_is_closed(
-    write: Write, hands: FakeTools, tmp_path: Path, lock: str
+    write: Call, hands: FakeTools, tmp_path: Path, lock: str
 ) -> None:
     write("a.xlsx", [{"n": 1}])
     before = (tmp_path / "a.xlsx").read_bytes()
@@ -271,7 +230,7 @@ def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert table_files.missing_library("csv") is None
 
 
-def test_a_long_workbook_is_written_row_by_row(write: Write, read: Read, tmp_path: Path) -> None:
+def test_a_long_workbook_is_written_row_by_row(write: Call, read: Call, tmp_path: Path) -> None:
     rows = [{"n": n, "text": f"row {n}", "day": "2026-03-01"} for n in range(40_000)]
     write("a.xlsx", rows)
     with zipfile.ZipFile(tmp_path / "a.xlsx") as book:
@@ -283,7 +242,7 @@ def test_a_long_workbook_is_written_row_by_row(write: Write, read: Read, tmp_pat
 
 @pytest.mark.parametrize("suffix", ["duckdb", "xlsx"])
 def test_a_full_disk_is_told_and_leaves_the_table_as_it_was(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+    write: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     write(f"a.{suffix}", [{"n": 1}])
     before = (tmp_path / f"a.{suffix}").read_bytes()

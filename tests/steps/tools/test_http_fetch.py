@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,18 +112,6 @@ def test_trouble_that_may_pass_can_be_tried_again(base: str) -> None:
         with pytest.raises(StepError) as caught:
             fetch(url, [*HERE, "no-such-host.invalid"])
         assert caught.value.kind == "io"
-
-
-def test_a_server_that_hangs_up_is_told_in_one_sentence() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        hanging_up = threading.Thread(target=lambda: server.accept()[0].close())
-        hanging_up.start()
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        with pytest.raises(StepError) as caught:
-            fetch(url)
-        hanging_up.join()
-    assert str(caught.value).startswith(f"'{url}' cannot be fetched: ")
-    assert not str(caught.value).endswith("..")
 
 
 def test_a_server_that_is_not_named_is_not_asked(base: str) -> None:

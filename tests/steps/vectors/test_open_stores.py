@@ -15,14 +15,7 @@ from hypothesis import strategies as st
 from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
 from paddock.steps.vectors import store_manifest
 from paddock.steps.vectors.open_stores import OpenStores
-from paddock.steps.vectors.row_changes import (
-    KnownRow,
-    RowsToDrop,
-    RowsToKeep,
-    RowSum,
-    row_changes,
-    row_owner,
-)
+from paddock.steps.vectors.row_changes import RowSum, row_owner
 from paddock.steps.vectors.where_filter import Where
 from tests.fakes.pool import vector
 
@@ -91,11 +84,16 @@ def test_only_rows_that_differ_are_written_and_those_that_are_gone_go(tmp_path: 
             await store.replace(item("a.md"), rows("one", "two", "three")),
             await store.replace(item("a.md"), rows("one", "TWO")),
             await store.replace(item("b.md"), rows("four")),
-            await store.replace(item("a.md"), []),
+            *[
+                await store.replace(item("b.md"), rows("four", **more))
+                for more in ({"page": 1}, {"headings": ("H",)}, {"source": "b.md"}, {"made": "x"})
+            ],
+            await store.replace(item("a.md"), [VectorRow(5, "five", vector("five", 8))]),
+            await store.replace(item("b.md"), []),
         ]
 
-    assert within(tmp_path, work) == [3, 0, 1, 1, 0]
-    assert texts_in(tmp_path) == [("b.md", 0, "four")]
+    assert within(tmp_path, work) == [3, 0, 1, *[1] * 6, 0]
+    assert texts_in(tmp_path) == [("a.md", 5, "five")]
 
 
 def test_items_that_come_together_are_written_in_few_commits(tmp_path: Path) -> None:
@@ -155,17 +153,6 @@ def test_whatever_was_replaced_in_whatever_order_the_last_of_each_stands(
         within(folder, work)
     found = [(key, i, text) for (key, _), texts in wanted.items() for i, text in enumerate(texts)]
     assert (texts_in(folder) if found else []) == sorted(found)
-
-
-def test_words_are_found_in_all_rows_also_those_that_came_later(tmp_path: Path) -> None:
-    async def work(store: VectorStore, stores: OpenStores) -> list[list[str]]:
-        found = []
-        for key, text in (("a.md", "the last ferry"), ("b.md", "ferry, ferry"), ("c.md", "猫和狗")):
-            await store.replace(item(key), rows(text))
-            found.append([hit.item for hit in await store.matching("ferry's 猫", 5)])
-        return found
-
-    assert within(tmp_path, work) == [["a.md"], ["b.md", "a.md"], ["c.md", "b.md", "a.md"]]
 
 
 def test_quotes_and_signs_in_a_question_are_words_like_others(tmp_path: Path) -> None:
@@ -469,39 +456,6 @@ def test_rows_of_steps_that_are_no_longer_there_go_with_the_next_settling(tmp_pa
     assert len(texts_in(tmp_path)) == 2
     within(tmp_path, after)
     assert texts_in(tmp_path) == [("a.md", 0, "one")]
-
-
-def wish(*texts: str, owner: str = "o", step: str = "index") -> RowsToKeep:
-    rows = [VectorRow(index, text, ()) for index, text in enumerate(texts)]
-    return RowsToKeep.of(owner, ItemName(step, "a.md", "a.md"), rows)
-
-
-def known(one: RowsToKeep) -> list[KnownRow]:
-    return [KnownRow(one.owner, one.step, kept.row.index, kept.print) for kept in one.rows]
-
-
-def test_rows_in_between_are_dropped_by_name() -> None:
-    row = VectorRow(5, "f", ())
-    made = row_changes(
-        [RowsToKeep.of("o", ItemName("index", "a.md", "a.md"), [row])], known(wish("a", "b"))
-    )
-    assert made.drop == [RowsToDrop("o", "index", indexes=(0, 1))]
-
-
-def test_a_print_knows_all_but_the_vector() -> None:
-    item = ItemName("index", "a.md", "a.md")
-    rows = [
-        VectorRow(0, "t", ()),
-        VectorRow(1, "t", ()),
-        VectorRow(0, "u", ()),
-        VectorRow(0, "t", (), page=1),
-        VectorRow(0, "t", (), headings=("H",)),
-        VectorRow(0, "t", (), source="b.md"),
-        VectorRow(0, "t", (), made="split 256"),
-    ]
-    prints = [RowsToKeep.of("o", item, [row]).rows[0].print for row in rows]
-    assert len(set(prints)) == len(rows)
-    assert RowsToKeep.of("o", item, [VectorRow(0, "t", (1.0,))]).rows[0].print == prints[0]
 
 
 def test_owners_in_a_store_elsewhere_are_told_apart_by_where_their_pipeline_lies() -> None:

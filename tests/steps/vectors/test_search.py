@@ -17,7 +17,7 @@ from paddock.steps.vectors.open_stores import OpenStores
 from paddock.steps.vectors.search import Search, SearchOutput, SearchParams
 from paddock.steps.vectors.where_filter import FILTER_COLUMNS, InvalidFilter, sql_condition
 from tests.fakes.pool import FakePool
-from tests.fakes.tools import FakeOutputs, FakeTools, tools
+from tests.fakes.tools import FakeTools, tools
 
 CHUNKS = [
     {"text": "The last ferry leaves at nine.", "page": 1, "page_end": 2, "headings": ["Boats"]},
@@ -44,15 +44,6 @@ def told(folder: Path, query: str = "ferry", **more: Any) -> str:
     with pytest.raises(StepError) as caught:
         found(folder, query, **more)
     return str(caught.value).replace(str(folder.resolve()), "…")
-
-
-def test_embed_keeps_rows_and_gives_no_vectors_back(tmp_path: Path) -> None:
-    beside = with_store(tmp_path)
-    out = kept(beside)
-    path = tmp_path.resolve() / "index.lance"
-    assert out.model_dump() == {"vectors": None, "count": 2, "store": str(path)}
-    assert isinstance(beside.outputs, FakeOutputs)
-    assert beside.outputs.events == [("keeps_rows", path)]
 
 
 def test_a_hit_says_where_it_stands(tmp_path: Path) -> None:
@@ -186,24 +177,19 @@ def test_what_cannot_be_searched_is_told_with_a_way_out(tmp_path: Path) -> None:
     ("where", "wanted"),
     [
         (None, ""),
-        ({}, ""),
-        ({"source": "a.md"}, "source = 'a.md'"),
         ({"source": "it's.md"}, "source = 'it''s.md'"),
         ({"source": ["a.md", "notes/*"]}, "(source = 'a.md') OR (source LIKE 'notes/%')"),
         ({"source": {"is": "a*.md"}}, "source = 'a*.md'"),
-        ({"source": "100%_?.md"}, "source LIKE '100\\%\\__.md'"),
         ({"page": None}, "page IS NULL"),
         ({"page": {"not": 3}}, "NOT coalesce(page = 3, false)"),
         ({"index": 0}, "`index` = 0"),
         ({"source": []}, "false"),
         ({"headings": "It's"}, "array_has(headings, 'It''s')"),
-        ("page >= 3", "page >= 3"),
         ("3 <= page", "page >= 3"),
         ("1 < page <= 9", "(page > 1) AND (page <= 9)"),
         ("source in ['a.md', 'b.md']", "(source = 'a.md') OR (source = 'b.md')"),
         ("'ferry' in text and not page == none",
          "(strpos(text, 'ferry') > 0) AND (NOT coalesce(page IS NULL, false))"),
-        ("source != 'a.md'", "NOT coalesce(source = 'a.md', false)"),
         ("'Scope' not in headings", "NOT coalesce(array_has(headings, 'Scope'), false)"),
     ],
 )  # fmt: skip
@@ -217,18 +203,12 @@ def test_a_filter_becomes_a_condition_on_known_columns(where: Any, wanted: str) 
         ({"sorce": "a.md"}, "rows have no 'sorce' (did you mean 'source'?). They have `source`, "
          "`item`, `step`, `text`, `index`, `page`, `page_end`, `headings`, and `columns.NAME`"),
         ({"page": "3"}, "'page' holds a number; '3' is none"),
-        ({"page": True}, "'page' holds a number; 'True' is none"),
         ({"source": 3}, "'source' holds a text; '3' is none"),
         ({"page": {"above": 3}},
          "'above' is not supported for 'page': use `is`, `not`, `from`, `to`"),
-        ({"page": {}}, "'page' has no condition"),
         ({"headings": {"from": "A"}}, "'headings' cannot be compared by `>=` with 'A'"),
-        ("page = 3",
-         "'page = 3' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
-        ("page is none", "`is` is not supported: use `==`"),
         ("page", "'page' is not a condition: compare a column, such as "
          "`page >= 3 and source == 'a.md'`"),
-        ("source == a.md", "'a.md' is not a value: write texts in quotes"),
         ("__import__('os').system('x') == 1", "'__import__('os').system('x')' is not a column. "
          "They have `source`, `item`, `step`, `text`, `index`, `page`, `page_end`, `headings`, "
          "and `columns.NAME`"),
@@ -236,7 +216,6 @@ def test_a_filter_becomes_a_condition_on_known_columns(where: Any, wanted: str) 
         ("source in 'a.md'", "''a.md'' is not a list: write `source in ['a', 'b']`"),
         ("(" * 5000, "it is longer than 2,000 characters"),
         ("(" * 900 + "page == 1" + ")" * 900, None),
-        ("", "'' is not a condition: compare a column by ==, !=, <, <=, >, >= or `in`"),
     ],
 )  # fmt: skip
 def test_what_is_no_filter_is_told_in_a_sentence(where: Any, told: str | None) -> None:

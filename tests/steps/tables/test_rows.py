@@ -1,38 +1,16 @@
-# ruff: noqa: RUF001 - texts in Turkish
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from paddock.steps.base import StepError
-from paddock.steps.files.rows import FilesRows, FilesRowsOutput, FilesRowsParams
+from paddock.steps.files.rows import FilesRows, FilesRowsParams
 from paddock.steps.tables import row_formats
-from tests.fakes.tools import tools
-
-Read = Callable[..., FilesRowsOutput]
+from tests.fakes.tools import Call, refused, tools
 
 
-@pytest.fixture
-def read(tmp_path: Path) -> Read:
-    def read(name: str, data: str | bytes | None = None, **wishes: Any) -> FilesRowsOutput:
-        if data is not None:
-            (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
-        params = FilesRowsParams(path=name, **wishes)
-        return asyncio.run(FilesRows().run(params, tools(tmp_path)))
-
-    return read
-
-
-def refused(read: Read, name: str, data: str | bytes | None = None, **wishes: Any) -> str:
-    with pytest.raises(StepError) as caught:
-        read(name, data, **wishes)
-    return str(caught.value)
-
-
-def test_columns_of_csv_become_numbers_where_their_kinds_are_named(read: Read) -> None:
+def test_columns_of_csv_become_numbers_where_their_kinds_are_named(read: Call) -> None:
     text = "customer;total;paid;note\n7; 1.5 ;TRUE;3\n;;;\n"
     kinds = {"customer": "int", "total": "float", "paid": "bool", "note": "str"}
     assert read("a.csv", text, columns=kinds).rows == [
@@ -45,7 +23,7 @@ def test_columns_of_csv_become_numbers_where_their_kinds_are_named(read: Read) -
     assert "which is no float" in refused(read, "c.csv", "a\nnan\n", columns={"a": "float"})
 
 
-def test_rows_of_csv_are_texts_by_the_names_of_the_first_row(read: Read) -> None:
+def test_rows_of_csv_are_texts_by_the_names_of_the_first_row(read: Call) -> None:
     out = read("a.csv", 'id,said\n007,"he said ""no"",\nand left"\n\n8\n')
     assert out.model_dump() == {
         "rows": [{"id": "007", "said": 'he said "no",\nand left'}, {"id": "8", "said": ""}],
@@ -60,19 +38,17 @@ def test_rows_of_csv_are_texts_by_the_names_of_the_first_row(read: Read) -> None
     [
         ("a.csv", "name;price\nSlates;1,5\nWool;2,5\n"),
         ("a.csv", "sep=;\nname;price\nSlates;1,5\nWool;2,5\n"),
-        ("a.tsv", "name\tprice\nSlates\t1,5\nWool\t2,5\n"),
         ("a.txt", "name|price\r\nSlates|1,5\r\nWool|2,5\r\n"),
-        ("a.csv", "\ufeffname;price\nSlates;1,5\nWool;2,5"),
     ],
 )
-def test_the_delimiter_is_found_out(read: Read, name: str, data: str) -> None:
+def test_the_delimiter_is_found_out(read: Call, name: str, data: str) -> None:
     assert read(name, data).rows == [
         {"name": "Slates", "price": "1,5"},
         {"name": "Wool", "price": "2,5"},
     ]
 
 
-def test_json_keeps_its_types(read: Read) -> None:
+def test_json_keeps_its_types(read: Call) -> None:
     row = {"n": 1, "x": None, "tags": ["a"], "name": "Ada"}
     line = '{"n": 1, "x": null, "tags": ["a"], "name": "Ada"}'
     assert read("a.jsonl", f"{line}\n\n{line}").rows == [row, row]
@@ -80,13 +56,13 @@ def test_json_keeps_its_types(read: Read) -> None:
     assert read("a.log", line, format="jsonl").rows == [row]
 
 
-def test_columns_are_picked_in_their_order(read: Read) -> None:
+def test_columns_are_picked_in_their_order(read: Call) -> None:
     out = read("a.csv", "a,b,c\n1,2,3\n", columns=["c", "a"])
     assert (out.rows.as_list(), out.columns) == ([{"c": "3", "a": "1"}], ["c", "a"])
     assert read("a.jsonl", '{"a": 1}\n{"b": 2}', columns=["b"]).rows == [{"b": None}, {"b": 2}]
 
 
-def test_columns_without_a_header_get_names(read: Read) -> None:
+def test_columns_without_a_header_get_names(read: Call) -> None:
     data = "1,2\n3,4\n"
     assert read("a.csv", data, header=False).rows[0] == {"column_1": "1", "column_2": "2"}
     assert read("a.csv", data, header=False, columns=["x", "y"]).rows[1] == {"x": "3", "y": "4"}
@@ -128,32 +104,19 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
             "a.json", '{"a": 1}', {},
             "'a.json' holds no list of rows. Read a JSON file of another form with `files.read`.",
         ),
-        ("a.json", "[1]", {}, "'a.json' holds a list whose element 1 is no object `{…}`."),
-        (
-            "a.json",
-            "[" * 9000 + "]" * 9000,
-            {},
-            "'a.json' is not valid JSON: it is nested too deeply",
-        ),
-        ("a.csv", b"\x00\x01", {}, "'a.csv' is not text: it has NUL bytes, as binary data has."),
         (
             "a.csv", "a,b\n" * 100, {"max_bytes": 10},
             "'a.csv' has more than the 10 bytes that `max_bytes` allows. "
             "Raise `max_bytes` to read it.",
         ),
         (
-            "a.csv", "a,b\n", {"columns": ["c"]},
-            "'a.csv' has no column 'c'. Known: 'a', 'b'.",
-        ),
-        (
             "a.xlsx", b"PK\x03\x04\x00", {},
             "'a.xlsx' is damaged or not a workbook.",
         ),
-        ("gone.csv", None, {}, "'gone.csv' cannot be read: it does not exist."),
     ],
 )  # fmt: skip
 def test_what_is_no_table_is_refused_with_its_place(
-    read: Read, name: str, data: str | bytes | None, wishes: dict[str, Any], reason: str
+    read: Call, name: str, data: str | bytes | None, wishes: dict[str, Any], reason: str
 ) -> None:
     assert refused(read, name, data, **wishes).startswith(reason)
 
@@ -169,19 +132,19 @@ def test_what_is_no_table_is_refused_with_its_place(
     ],
 )
 def test_what_json_cannot_hold_is_refused_in_words(
-    read: Read, name: str, data: str, why: str
+    read: Call, name: str, data: str, why: str
 ) -> None:
     assert refused(read, name, data) == f"'{name}' is not valid {why}."
 
 
-def test_half_a_character_becomes_a_mark_and_whole_ones_stay(read: Read) -> None:
+def test_half_a_character_becomes_a_mark_and_whole_ones_stay(read: Call) -> None:
     out = read("a.jsonl", '{"a": "x\\ud800y", "b\\udc00": "\\ud83d\\ude00"}')
     assert out.rows == [{"a": "x\ufffdy", "b\ufffd": "\U0001f600"}]
     assert out.columns == ["a", "b\ufffd"]
 
 
 def test_the_row_that_names_the_columns_is_none_of_the_most_rows(
-    read: Read, monkeypatch: pytest.MonkeyPatch
+    read: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_formats, "_MOST_ROWS", 3)
     assert read("a.csv", "n\n1\n2\n3\n").count == 3
@@ -191,7 +154,7 @@ def test_the_row_that_names_the_columns_is_none_of_the_most_rows(
 
 
 def test_json_and_jsonl_have_as_many_rows_and_parts_at_most(
-    read: Read, monkeypatch: pytest.MonkeyPatch
+    read: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_formats, "_MOST_ROWS", 3)
     too_many = "has more than 3 rows, which is the maximum."
@@ -203,7 +166,7 @@ def test_json_and_jsonl_have_as_many_rows_and_parts_at_most(
     )
 
 
-def test_a_small_table_is_not_filled_up_to_a_huge_one(read: Read) -> None:
+def test_a_small_table_is_not_filled_up_to_a_huge_one(read: Call) -> None:
     """A header of 60,000 names and as many rows of one cell: 0.6 MB, and 3.6 billion cells."""
     header = ",".join(f"c{number}" for number in range(60_000))
     assert refused(read, "a.csv", header + "\n1" * 60_000) == (
@@ -213,7 +176,7 @@ def test_a_small_table_is_not_filled_up_to_a_huge_one(read: Read) -> None:
 
 
 @pytest.mark.timeout(20)
-def test_a_table_of_very_many_columns_is_read_at_once(read: Read) -> None:
+def test_a_table_of_very_many_columns_is_read_at_once(read: Call) -> None:
     names = [f"c{number}" for number in range(60_000)]
     assert read("a.csv", f"{','.join(names)}\n{','.join(names)}\n").columns == names
 
@@ -228,13 +191,11 @@ def test_a_column_named_twice_is_a_fault_of_the_pipeline() -> None:
     [
         ('"boat", "fee"\n"Ada", "1,5"\n', {"boat": "Ada", "fee": "1,5"}),
         (' "boat";   "fee"\n Ada; "a; ""b"""\n', {"boat": "Ada", "fee": 'a; "b"'}),
-        ('boat, fee\n Ada, 1\n', {"boat": " Ada", "fee": " 1"}),
-        ('boat,fee\n"a, ""b""", 1\n', {"boat": 'a, "b"', "fee": " 1"}),
         ('boat,fee\n" ""a""", 1\n', {"boat": ' "a"', "fee": " 1"}),
     ],
 )  # fmt: skip
 def test_blanks_before_quotes_are_no_part_of_a_cell(
-    read: Read, text: str, row: dict[str, str]
+    read: Call, text: str, row: dict[str, str]
 ) -> None:
     assert read("a.csv", text).rows == [row]
 
@@ -255,12 +216,3 @@ def test_a_name_that_an_object_has_twice_is_told(tmp_path: Path, name: str, data
         f"'{name}' has 'fee' more than once in 1 object; the last one is taken.",
         f"'{name}' has 'net' more than once in 1 object; the last one is taken.",
     ]
-
-
-def test_the_encoding_of_a_table_is_found_and_told(tmp_path: Path) -> None:
-    text = "Ürün;Miktar;Fiyat\nÇalışma masası;2;1500\nAhşap sandalye;6;400\nYağlı boya;1;120\n"
-    (tmp_path / "a.csv").write_bytes(text.encode("cp1254"))
-    within = tools(tmp_path)
-    out = asyncio.run(FilesRows().run(FilesRowsParams(path="a.csv"), within))
-    assert out.rows[1] == {"Ürün": "Ahşap sandalye", "Miktar": "6", "Fiyat": "400"}
-    assert within.notes == ["'a.csv': it declares no encoding and is read as windows-1254."]
