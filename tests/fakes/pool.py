@@ -13,6 +13,7 @@ import math
 import re
 from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from paddock.engine.errors import PromptTooLong, TextTooLong
 from paddock.engine.request import (
@@ -183,6 +184,15 @@ class FakePool(Pool):
             digest=facts.digest,
             n_pieces=n_pieces if any(n > 1 for n in n_pieces) else (),
         )
+
+
+Said = str | Sequence[ToolCall]
+
+
+def saying(*turns: Said, **wishes: Any) -> FakePool:
+    """Return a model that says this, turn by turn, and then `The end.`"""
+    left = list(turns)
+    return FakePool(answer=lambda _: left.pop(0) if left else "The end.", **wishes)
 
 
 def _within(text: str, n_tokens: int) -> tuple[str, DoneReason]:

@@ -188,7 +188,6 @@ def test_templates_read_no_other_files(word: str) -> None:
         "{% set n = namespace(x={}) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, b=n.x) %}{% endfor %}",  # noqa: E501
         "{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}",
         "{% for i in range(100000) %}{{ 'a' * 3000000 }}{% endfor %}",
-        "{% macro f(n) %}{{ f(n - 1) ~ f(n - 1) if n else 'x' }}{% endmacro %}{{ f(60) }}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% for x in range(9999) recursive %}{{ loop(range(9999)) }}{% endfor %}",
         "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",

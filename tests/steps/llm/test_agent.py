@@ -1,6 +1,5 @@
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,13 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Message, ToolCall
 from paddock.steps.base import StepError, ToolResult
 from paddock.steps.llm.agent import Agent, AgentOutput, AgentParams
-from tests.fakes.pool import FakePool
+from tests.fakes.pool import FakePool, Said, saying
 from tests.fakes.tools import FakeTools, tools
 from tests.fakes.toolset import FakeToolset
-
-Said = str | Sequence[ToolCall]
 
 
 def call(name: str, **arguments: Any) -> ToolCall:
     return ToolCall(name, arguments)
-
-
-def saying(*turns: Said, **wishes: Any) -> FakePool:
-    """Return a model that says this, turn by turn, and then `The end.`"""
-    left = list(turns)
-    return FakePool(answer=lambda _: left.pop(0) if left else "The end.", **wishes)
 
 
 def work(

@@ -10,13 +10,10 @@ from typing import Any
 
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ModelSpec, ToolCall
-from paddock.runner.api import run
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from paddock.steps.base import EmbedModel
 from paddock.steps.vectors.open_stores import OpenStores
-from tests.fakes.pool import FakePool
+from tests.fakes.pool import FakePool, saying
 from tests.runner.world import World, settings
 
 PIPELINE = """\
@@ -43,13 +40,8 @@ def note(text: str) -> str:
 
 def allowing(there: World, pool: FakePool) -> Report:
     """Run a pipeline that may call Python functions."""
-    there.pool = pool
     own = replace(settings(there.folder), allow=frozenset({"tool"}))
-    return run(
-        there.file,
-        options=RunOptions(local=True),
-        environment=RunEnvironment(pool=pool, observer=Observer(), settings=own),
-    )
+    return there.run(pool=pool, settings=own)
 
 
 def world(tmp_path: Path, tools: str) -> World:
@@ -62,11 +54,6 @@ def calls(tmp_path: Path) -> list[tuple[str, dict[str, Any]]]:
     with closing(sqlite3.connect(tmp_path / ".paddock" / "ledger.sqlite")) as base:
         rows = base.execute("select kind, request from calls order by at, rowid").fetchall()
     return [(kind, json.loads(request)) for kind, request in rows]
-
-
-def saying(*turns: str | list[ToolCall]) -> FakePool:
-    left = list(turns)
-    return FakePool(answer=lambda _: left.pop(0) if left else "The end.")
 
 
 def test_every_call_of_an_agent_is_in_the_ledger(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import StepError
 from paddock.steps.llm.chat import Chat, ChatOutput, ChatParams
 from paddock.steps.llm.tool_protocol import ChatTool
-from tests.fakes.pool import FakePool, count
+from tests.fakes.pool import FakePool, count, saying
 from tests.fakes.tools import FakeModels, tools
 from tests.fakes.toolset import FakeToolset
 
@@ -24,12 +24,8 @@ def chat(pool: FakePool, models: FakeModels | None = None, **wishes: Any) -> Cha
     return asyncio.run(Chat().run(ChatParams(**wishes), hands))
 
 
-def saying(*words: str) -> FakePool:
-    return FakePool(answer=lambda _: " ".join(words))
-
-
 def test_a_prompt_with_a_system_text_becomes_two_messages() -> None:
-    pool = saying("Hello", "Ada.")
+    pool = saying("Hello Ada.")
     out = chat(
         pool,
         prompt=Template.of("Greet {{ who }}."),

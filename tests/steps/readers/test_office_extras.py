@@ -116,32 +116,21 @@ def test_comments_hidden_slides_and_alternative_texts_of_a_presentation() -> Non
     box = first.shapes.add_textbox(0, 4_000_000, 100, 100)
     box.text_frame.text = "Pay now"
     box._element.nvSpPr.cNvPr.set("hidden", "1")
-    package = presentation.part.package
+    said = '<p:cmLst xmlns:p="{}" xmlns:a="{}">{}</p:cmLst>'.format
+    body = "<p:txBody><a:p><a:r><a:t>{}</a:t></a:r></a:p></p:txBody>".format
+    old = '<p:cm authorId="0"><p:text>Too late?</p:text></p:cm>'
+    new = (
+        f'<p:cm authorId="0"><p:replyLst><p:reply authorId="0">{body("Yes")}</p:reply></p:replyLst>'
+        f"{body('Keep?')}</p:cm>"
+    )
+    modern = COMMENTS.replace("officeDocument/2006", "office/2018/10")
+    authors = f'<p:cmAuthorLst xmlns:p="{P}"><p:cmAuthor id="0" name="Ada"/></p:cmAuthorLst>'
     for holder, name, kind, markup in (
-        (
-            presentation.part,
-            "/ppt/commentAuthors.xml",
-            AUTHORS,
-            f'<p:cmAuthorLst xmlns:p="{P}"><p:cmAuthor id="0" name="Ada"/></p:cmAuthorLst>',
-        ),
-        (
-            first.part,
-            "/ppt/comments/comment1.xml",
-            COMMENTS,
-            f'<p:cmLst xmlns:p="{P}"><p:cm authorId="0"><p:text>Too late?</p:text></p:cm>'
-            "</p:cmLst>",
-        ),
-        (
-            second.part,
-            "/ppt/comments/modernComment_1.xml",
-            COMMENTS.replace("officeDocument/2006", "office/2018/10"),
-            f'<p:cmLst xmlns:p="urn:x" xmlns:a="{A}"><p:cm authorId="0"><p:replyLst><p:reply '
-            'authorId="0"><p:txBody><a:p><a:r><a:t>Yes</a:t></a:r></a:p></p:txBody></p:reply>'
-            "</p:replyLst><p:txBody><a:p><a:r><a:t>Keep?</a:t></a:r></a:p></p:txBody></p:cm>"
-            "</p:cmLst>",
-        ),
+        (presentation.part, "/ppt/commentAuthors.xml", AUTHORS, authors),
+        (first.part, "/ppt/comments/comment1.xml", COMMENTS, said(P, A, old)),
+        (second.part, "/ppt/comments/modernComment_1.xml", modern, said("urn:x", A, new)),
     ):
-        part = Part(PackURI(name), "application/xml", package, markup.encode())
+        part = Part(PackURI(name), "application/xml", presentation.part.package, markup.encode())
         holder.relate_to(part, kind)
     found = read_pptx(opened(presentation), ReadOptions())
     assert found.pages == (

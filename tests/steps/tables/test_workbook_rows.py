@@ -66,13 +66,13 @@ def merged(path: Path, ranges: Sequence[str]) -> None:
 @pytest.mark.parametrize(
     ("ranges", "why"),
     [
-        ([f"A{n}:XFD{n}" for n in range(4, 20_004)], ""),
-        ([f"A3:XFD{n}" for n in range(4, 20_004)], "is damaged: its merged cells overlap"),
-        (["A1:XFD1048576"] * 20_000, "names column 'supplier' twice"),
+        ([f"A{n}:XFD{n}" for n in range(4, 5_004)], ""),
+        ([f"A3:XFD{n}" for n in range(4, 5_004)], "is damaged: its merged cells overlap"),
+        (["A1:XFD1048576"] * 5_000, "names column 'supplier' twice"),
     ],
-    ids=["beside it", "below it", "from its last row", "one", "from its first cell"],
+    ids=["below it", "from its last row", "one"],
 )
-def test_a_workbook_of_20000_merged_ranges_has_an_answer(
+def test_a_workbook_of_5000_merged_ranges_has_an_answer(
     read: Call, tmp_path: Path, ranges: list[str], why: str
 ) -> None:
     merged(tmp_path / "a.xlsx", ranges)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
-from paddock.steps.vectors import store_manifest
+from paddock.steps.vectors import open_stores, store_manifest
 from paddock.steps.vectors.open_stores import OpenStores
 from paddock.steps.vectors.row_changes import RowSum, row_owner
 from paddock.steps.vectors.where_filter import Where
@@ -105,14 +105,18 @@ def test_items_that_come_together_are_written_in_few_commits(tmp_path: Path) -> 
     assert len(list((tmp_path / "index.lance/rows.lance/_versions").glob("*.manifest"))) < 8
 
 
-def test_old_versions_and_small_files_do_not_pile_up(tmp_path: Path) -> None:
+def test_old_versions_and_small_files_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_stores, "_COMPACT_AFTER_COMMITS", 16)
+
     async def work(store: VectorStore, stores: OpenStores) -> None:
-        for turn in range(120):
+        for turn in range(40):
             await store.replace(item("a.md"), rows(f"turn {turn}"))
 
     within(tmp_path, work)
     data = tmp_path / "index.lance/rows.lance/data"
-    assert texts_in(tmp_path) == [("a.md", 0, "turn 119")]
+    assert texts_in(tmp_path) == [("a.md", 0, "turn 39")]
     assert len(list(data.iterdir())) == 1
     assert len(list((data.parent / "_versions").glob("*.manifest"))) <= 2
 
