@@ -240,7 +240,7 @@ def test_cells_keep_their_columns_beside_and_below_spans(rows: str, cells: list[
 
 
 def test_spans_beyond_reason_fill_no_memory() -> None:
-    markup = "<table>" + "<tr><td rowspan=60000 colspan=1000>x<td colspan=1000>y" * 1_000
+    markup = "<table>" + "<tr><td rowspan=60000 colspan=1000>x<td colspan=1000>y" * 300
     assert len(html_to_markdown(markup).text) < 1_000_000
 
 

@@ -49,13 +49,13 @@ def test_a_server_that_is_started_serves_until_it_dies_and_again(
 ) -> None:
     monkeypatch.setenv("SOME_SECRET", "of ours")
     folder = str(tmp_path.resolve())
-    spec = StdioServerSpec("fake", 30.0, PYTHON, (SERVER,), (("FAKE_KEY", "k1"),), tmp_path)
+    spec = StdioServerSpec("fake", 50.0, PYTHON, (SERVER,), (("FAKE_KEY", "k1"),), tmp_path)
 
     async def do(servers: McpSessions, notes: list[str]) -> None:
         tools = await servers.tools(spec)
         assert list(tools) == ["add", "facts", "look_up", "die", "hang", "picture", "refuse"]
         add = tools["add"]
-        assert (add.description, add.server, add.timeout_s) == ("Add two numbers.", "fake", 30.0)
+        assert (add.description, add.server, add.timeout_s) == ("Add two numbers.", "fake", 50.0)
         assert add.schema["required"] == ["a", "b"]
         effects = {name: tool.has_effects for name, tool in tools.items()}
         assert effects == {
