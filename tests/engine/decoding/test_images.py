@@ -5,15 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.chat.prompt_images import (
-    ImagePlaceholders,
-    n_positions,
-    next_piece_length,
-    whole_prefix,
-)
+from paddock.engine.chat.prompt_images import ImagePlaceholders, n_positions, whole_prefix
 from paddock.engine.decoding.context_limits import ContextLimits
 from paddock.engine.decoding.scheduler import Scheduler
-from paddock.engine.decoding.scheduler_data import CopyPrefix, Sequence, TrimCells
+from paddock.engine.decoding.scheduler_data import Sequence
 from paddock.engine.decoding.slots import PrefixSource, Slots
 from paddock.engine.llama.image_cache import ImagePiece
 from paddock.engine.profile.profile import Agreement
@@ -37,12 +32,6 @@ def test_a_prompts_tokens_tell_its_positions_and_where_it_may_be_cut() -> None:
     assert whole == [0, 1, 2, 2, 2, 2, 2, 2, 8, 9]
 
 
-def test_text_and_each_image_are_pieces_of_their_own() -> None:
-    tokens = prompt()
-    assert [next_piece_length(tokens[n:], 4) for n in (0, 2, 5, 8)] == [2, 4, 3, 1]
-    assert next_piece_length(prompt(AT_ONCE)[2:], 4) == N_ROWS
-
-
 def test_a_token_after_an_image_has_the_position_that_the_image_leaves() -> None:
     sequence = Sequence(1, prompt(), 8, has_images=True)
     assert [sequence.position(n) for n in (0, 2, 8, 9, 12)] == [0, 2, 5, 6, 9]
@@ -56,15 +45,6 @@ def test_a_shared_prefix_never_ends_within_an_image() -> None:
     assert found == PrefixSource(40, seq_id=0)
 
 
-def test_cells_are_cut_and_copied_by_position() -> None:
-    tokens = prompt()
-    slots = Slots(ContextLimits(n_cells=256, n_parallel=2))
-    slots.cells.extend(0, np.concatenate([tokens, tokens[:2]]))
-    slots.cut(0, len(tokens))
-    slots._copy(0, 1, 8)
-    assert slots.take_operations() == (TrimCells(0, 6), CopyPrefix(0, 1, 5))
-
-
 def test_an_image_whose_rows_see_one_another_is_never_divided() -> None:
     for piece, lengths in ((AT_ONCE, [2, 6, 1]), (FLAT, [2, 4, 2, 1])):
         scheduler = Scheduler(ContextLimits(n_cells=64, n_parallel=1, n_batch_tokens=4))
@@ -75,13 +55,3 @@ def test_an_image_whose_rows_see_one_another_is_never_divided() -> None:
             seen += [len(piece.tokens) for piece in step.pieces]
             scheduler.computed(step, Agreement())
         assert seen == lengths
-
-
-def test_an_image_waits_for_as_many_cells_as_it_has_rows() -> None:
-    scheduler = Scheduler(ContextLimits(n_cells=6, n_parallel=1, n_batch_tokens=4))
-    scheduler.add(Sequence(1, prompt(AT_ONCE), 0, has_images=True))
-    scheduler._place(scheduler.waiting[0], PrefixSource())
-    scheduler.computed(scheduler.schedule(), Agreement())
-    assert not scheduler.is_outgrown
-    assert not scheduler.schedule().pieces
-    assert scheduler.is_outgrown, "a larger context is needed"

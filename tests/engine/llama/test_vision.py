@@ -3,7 +3,6 @@ import io
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,28 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llama_cpp import mtmd_cpp
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from paddock.engine.backends import local
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.chat.image_checks import check_image
-from paddock.engine.errors import BadRequest
 from paddock.engine.llama import vision
 from paddock.engine.llama.image_cache import ImageDisk, ImagePiece, KeptImages, PromptPiece
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.vision import Projector
-from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
-from paddock.engine.system.images import DECODING_BYTES
-from tests.calls import note_calls
 from tests.engine.pools import SETTINGS
 from tests.fakes import tiny
 from tests.fakes.crashing import preloadable
-from tests.fakes.eyes import FAMILIES, llava, noise, png, square, write_family
+from tests.fakes.eyes import FAMILIES, llava, noise, square, write_family
 from tests.fakes.odd_images import written
 
 N_MODEL, SIDE, PATCH = 576, 28, 14  # SmolLM2-135M, and the pixels of LLaVA's images
@@ -103,69 +96,11 @@ def logits_after(model: Model, projector: Projector, image: bytes | None) -> np.
         return np.array(context.logits(1)[0])
 
 
-def test_the_thread_that_computes_an_image_ends_with_it(
-    projector: Projector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """OpenMP's threads that it started would slow those of the decode loop."""
-    threads: list[threading.Thread] = []
-    note_calls(
-        monkeypatch, mtmd_cpp, "mtmd_batch_encode",
-        lambda *_: threads.append(threading.current_thread()),
-    )  # fmt: skip
-    projector.look(square(210))
-    assert len(threads) == 1
-    assert not threads[0].is_alive()
-
-
-def test_what_follows_an_image_depends_on_it(model: Model, projector: Projector) -> None:
-    dark, light = (logits_after(model, projector, square(shade)) for shade in (0, 255))
-    blind = logits_after(model, projector, None)
-    assert np.isfinite(dark).all()
-    assert not np.allclose(dark, light, atol=1e-3)
-    assert not np.allclose(dark, blind, atol=1e-3)
-    assert np.allclose(dark, logits_after(model, projector, square(0)), atol=1e-3)
-
-
 def test_a_file_that_is_no_projector_is_refused(model: Model, tmp_path: Path) -> None:
     path = tmp_path / "mmproj.gguf"
     path.write_bytes(b"GGUF")
     with pytest.raises(LoadFailed, match="libmtmd cannot load the projector"):
         Projector(model, path, n_threads=1, n_pass_tokens=64)
-
-
-async def test_a_pool_shows_images_to_a_model_with_a_projector(tmp_path: Path) -> None:
-    own = ModelFinder(tmp_path, tmp_path).find("smollm2:135m").path
-    (tmp_path / "seeing.gguf").symlink_to(own)
-    llava(tmp_path / "mmproj-seeing.gguf", N_MODEL)
-    spec = ModelSpec(str(tmp_path / "seeing.gguf"), n_ctx_tokens=1024)
-    settings = replace(SETTINGS, models_dir=tmp_path, cache_dir=tmp_path / "cache")
-    has_words = dict.fromkeys(range(17), -100)  # no mark, which ends an answer or has no text
-
-    def request_with(*images: bytes) -> ChatRequest:
-        message = Message("user", "What colour is this?", images=images)
-        params = {"max_tokens": 12, "temperature": 0, "logit_bias": has_words}
-        return ChatRequest(spec, (message,), params, n_logprobs=100)
-
-    def likely(reply: Reply) -> set[bytes]:
-        """Return the 100 likeliest beginnings: another image changes 38 to 48, rounding to 9."""
-        return {raw for _, _, raw in reply.logprobs[0].top}
-
-    async with LocalPool(settings) as pool:
-        wishes = (
-            request_with(square(0)),
-            request_with(square(255)),
-            request_with(),
-            request_with(square(0), square(255)),
-        )
-        replies = await asyncio.gather(*(pool.chat(request).reply() for request in wishes))
-        plain = replies[2].usage.prompt_tokens
-        assert [reply.usage.prompt_tokens - plain for reply in replies] == [4, 4, 0, 8]
-        again = await pool.chat(wishes[0]).reply()
-        dark, light, blind = (len(likely(again) & likely(reply)) for reply in replies[:3])
-        assert dark > 75 > max(light, blind)
-        assert again.usage.prompt_reused_tokens >= 4  # what was seen once is kept
-        with pytest.raises(BadRequest, match="image 1 is no whole PNG, JPEG, GIF, BMP or WebP"):
-            await pool.chat(request_with(b"RIFF\0\0\0\0WEBP")).reply()
 
 
 def rows_of(projector: Projector, data: bytes) -> np.ndarray:
@@ -228,16 +163,6 @@ def test_a_transparent_picture_is_seen_on_white(projector: Projector, kind: str)
     flat = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
     assert np.abs(rows_of(projector, data) - rows_of(projector, written(flat, "PNG"))).max() < 0.3
     assert np.abs(rows_of(projector, data) - rows_of(projector, square(255))).max() > 0.3
-
-
-def test_a_transparent_picture_takes_no_more_memory_than_is_planned(tmp_path: Path) -> None:
-    model, mmproj = write_family("llava", tmp_path)
-    picture = tmp_path / "large.png"
-    picture.write_bytes(png(np.zeros((4000, 4000, 4), np.uint8)))
-    files = map(str, (model, mmproj, picture))
-    command = [sys.executable, "-m", "tests.fakes.one_look", *files]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert int(done.stdout) < 16_000_000 * DECODING_BYTES // 64_000_000 + 48 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
@@ -389,14 +314,6 @@ def test_an_image_that_exceeds_a_pass_is_refused_only_where_it_needs_one_pass(
     eyes("qwen2vl", n_pass_tokens=8).look(square(0))
 
 
-def test_a_projector_of_another_size_is_refused_with_both_sizes(
-    model: Model, tmp_path: Path
-) -> None:
-    path = llava(tmp_path / "mmproj.gguf", n_embd=64)
-    with pytest.raises(LoadFailed, match=r"n_embd = 576.*n_embd = 64"):
-        Projector(model, path, n_threads=1, n_pass_tokens=64, uses_gpu=False)
-
-
 Rows = dict[str, NDArray[np.float32]]
 """By family."""
 
@@ -460,26 +377,6 @@ def test_a_projector_whose_tags_the_model_lacks_is_refused(
     _, mmproj = write_family("smolvlm", tmp_path)
     with pytest.raises(ValueError, match="they do not belong together"):
         eyes("llava", mmproj).look(square(0))
-
-
-async def test_images_are_checked_outside_of_the_event_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, _ = write_family("llava", tmp_path)
-    threads: list[int] = []
-
-    def noted(data: bytes, number: int) -> None:
-        threads.append(threading.get_ident())
-        check_image(data, number)
-
-    monkeypatch.setattr(local, "check_image", noted)
-    settings = replace(SETTINGS, models_dir=tmp_path, cache_dir=tmp_path)
-    message = Message("user", "What is it?", images=(square(0), b"no image"))
-    async with LocalPool(settings) as pool:
-        with pytest.raises(BadRequest, match="image 2 is no whole PNG"):
-            await pool.chat(ChatRequest(ModelSpec(str(path)), (message,))).reply()
-    assert len(threads) == 2
-    assert threading.get_ident() not in threads
 
 
 async def test_one_file_with_a_projector_and_without_is_two_models(tmp_path: Path) -> None:

@@ -104,8 +104,8 @@ class Seeing:
             **given,
         )
 
-    def pool(self, events: PoolEvents | None = None, **given: Any) -> LocalPool:
-        return LocalPool(self.settings(**given), events=events)
+    def pool(self, **given: Any) -> LocalPool:
+        return LocalPool(self.settings(**given))
 
 
 class Turns(PoolEvents):
@@ -236,39 +236,3 @@ async def test_answers_stay_the_same_after_their_cells_were_saved_and_restored(
         again = await pool.chat(seeing.request(long, priority="interactive")).reply()
     seeing.check(again, long)
     assert again.usage.prompt_reused_tokens == first.usage.prompt_tokens - 1
-
-
-@pytest.mark.parametrize("seeing", TWO_KINDS, indirect=True)
-async def test_answers_stay_the_same_after_requests_were_cancelled_while_they_read(
-    seeing: Seeing,
-) -> None:
-    turns, n_cut, n_tries, wait_s = Turns(), 0, 0, 0.0
-    async with asyncio.timeout(300), seeing.pool(turns, n_batch_tokens=32) as pool:
-        await pool.chat(seeing.request(ONE)).reply()
-        while n_cut < 4:  # some may be cancelled too late, when they are read
-            n_tries += 1  # each has another image, and nothing of it in the cache
-            long = Conversation((user("word " * 200, noise(n_tries + 10, 208, 168)),))
-            turns.clear()
-            given_up = asyncio.create_task(pool.chat(seeing.request(long)).reply())
-            await turns.have_come.wait()
-            await asyncio.sleep(wait_s)
-            given_up.cancel()
-            reply = await pool.chat(seeing.request(long)).reply()
-            n_cut += len(turns.begun_ids - turns.answered_ids)
-            is_late = len(turns.answered_ids) > 1
-            wait_s = wait_s / 2 if is_late else wait_s + 0.005
-            seeing.check(reply, long)
-
-
-@pytest.mark.parametrize("seeing", ("llava", "qwen2vl"), indirect=True)
-async def test_a_draft_model_guesses_for_texts_beside_answers_about_images(seeing: Seeing) -> None:
-    text = Conversation((user("Say something about the ferry."),))
-    both = {ref: str(seeing.model) for ref in (str(seeing.model), seeing.model.name)}
-    async with seeing.pool(num_parallel=4, draft_models=both) as pool:
-        conversations = (ONE, text, TWO, LARGE)
-        replies = await asyncio.gather(
-            *(pool.chat(seeing.request(conversation)).reply() for conversation in conversations)
-        )
-    for reply, conversation in zip(replies, conversations, strict=True):
-        seeing.check(reply, conversation)
-    assert replies[1].usage.accepted_tokens

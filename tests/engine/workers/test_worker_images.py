@@ -77,18 +77,6 @@ async def test_all_else_goes_on_while_an_image_is_computed(tmp_path: Path) -> No
         assert (tmp_path / "begun").read_text("utf-8") == "..", "one was never computed"
 
 
-async def test_the_images_of_a_request_that_is_given_up_are_not_computed(tmp_path: Path) -> None:
-    async with worker_at_work(tmp_path) as (worker, until_begun):
-        given_up = asyncio.create_task(ask(worker, *map(square, range(10))))
-        await until_begun()
-        given_up.cancel()
-        await asyncio.sleep(0)
-        await worker.count_texts(("one",))
-        (tmp_path / "gate").touch()
-        assert (await ask(worker, square(255))).usage.completion_tokens
-        assert (tmp_path / "begun").read_text("utf-8") == "..", "one of ten, and the other's"
-
-
 @pytest.mark.parametrize("is_asked", [True, False])
 async def test_a_worker_ends_at_once_while_it_computes_an_image(
     tmp_path: Path, is_asked: bool
