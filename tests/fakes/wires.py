@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 
 @dataclass
@@ -43,7 +42,7 @@ def cutting_wire(target_port: int) -> Iterator[Wire]:
 
 @contextmanager
 def http_proxy() -> Iterator[Wire]:
-    """A proxy that speaks CONNECT, and plain requests with whole addresses."""
+    """A proxy that speaks CONNECT."""
     wire = Wire()
 
     def serve(client: socket.socket) -> None:
@@ -54,17 +53,10 @@ def http_proxy() -> Iterator[Wire]:
                 return
             method, address, _ = head.split(b" ", 2)
             wire.asked.append(f"{method.decode()} {address.decode()}")
-            if method == b"CONNECT":
-                host, _, port = address.decode().rpartition(":")
-                with socket.create_connection((host, int(port))) as target:
-                    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    _pass_on(client, target, None)
-                return
-            parts = urlsplit(address.decode())
-            with socket.create_connection((parts.hostname or "", parts.port or 80)) as target:
-                target.sendall(
-                    head.replace(address, parts._replace(scheme="", netloc="").geturl().encode(), 1)
-                )
+            assert method == b"CONNECT"
+            host, _, port = address.decode().rpartition(":")
+            with socket.create_connection((host, int(port))) as target:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 _pass_on(client, target, None)
 
     with _listening(serve) as port:

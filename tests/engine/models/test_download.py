@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.models.download import PartialBlob, arrived_bytes, split_into_parts
+from paddock.engine.models.download import PartialBlob, split_into_parts
 
 BLOB = "sha256-" + "0" * 64
 
@@ -22,19 +22,6 @@ def test_parts_cover_a_blob_without_gaps_and_are_large_enough(total: int, least:
     assert len(parts) <= 16
     if len(parts) > 1:
         assert min(part.size_bytes for part in parts) >= least
-
-
-def test_what_arrived_is_known_to_the_next_process(tmp_path: Path) -> None:
-    first = partial(tmp_path)
-    first.begin()
-    first.write(first.parts[0], b"a" * 25)
-    first.write(first.parts[2], b"c" * 10)
-    again = partial(tmp_path)
-    again.begin()
-    assert [part.completed_bytes for part in again.parts] == [25, 0, 10, 0]
-    assert (again.completed_bytes, arrived_bytes(tmp_path / BLOB)) == (35, 35)
-    again.write(again.parts[2], b"C" * 15)
-    assert again.path.read_bytes()[50:75] == b"c" * 10 + b"C" * 15
 
 
 def test_what_ollama_began_is_gone_on_with(tmp_path: Path) -> None:
@@ -77,18 +64,3 @@ def test_what_does_not_fit_together_is_begun_again(tmp_path: Path, damage: objec
     again.begin()
     assert again.completed_bytes == 0
     assert [part.offset for part in again.parts] == [0, 25, 50, 75]
-
-
-def test_another_length_is_another_blob(tmp_path: Path) -> None:
-    first = partial(tmp_path)
-    first.begin()
-    first.write(first.parts[0], b"a" * 25)
-    longer = partial(tmp_path, total=101)
-    longer.begin()
-    assert longer.completed_bytes == 0
-
-
-def test_an_empty_blob_is_done_at_once(tmp_path: Path) -> None:
-    ours = partial(tmp_path, total=0)
-    ours.begin()
-    assert ours.is_done

@@ -10,7 +10,6 @@ from paddock.engine.models.manifests import (
     MESSAGES_TYPE,
     MODEL_TYPE,
     PARAMS_TYPE,
-    PROMPT_TYPE,
     SYSTEM_TYPE,
     Manifest,
     ManifestLayer,
@@ -75,18 +74,6 @@ def test_a_config_keeps_what_is_not_known_here() -> None:
     assert list(again)[-3:] == ["architecture", "os", "rootfs"]
     assert again["rootfs"] == {"type": "layers", "diff_ids": ["sha256:ab"]}
     assert parse_config(config.dump([])) == config
-
-
-def test_a_template_of_2023_and_several_systems_are_read(store: ModelStore) -> None:
-    manifest = manifest_of(
-        store,
-        (MODEL_TYPE, b"w"),
-        (PROMPT_TYPE, b"{{ .Prompt }}!"),
-        (SYSTEM_TYPE, b"a"),
-        (SYSTEM_TYPE, b"b"),
-    )
-    contents = read_stored_model(store.blobs, manifest)
-    assert (contents.own_template, contents.system) == ("{{ .Prompt }}!", "a\nb")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,5 @@
 """What is told of a model, by its manifest and its file's header, without loading it."""
 
-import json
-import os
-import re
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +20,9 @@ from paddock.engine.models.model_cards import (
     ModelDetails,
     describe_model,
     list_cards,
-    model_capabilities,
     weight_count_text,
-    weights_format,
 )
-from paddock.engine.models.model_creation import copy_model, create_model
+from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_recipe import ModelRecipe, read_recipe
@@ -52,33 +46,6 @@ def make(
     if recipe is not None:
         create_model(finder.store, finder, recipe, lambda _: None)
     return path
-
-
-def test_a_packaged_model_is_described_without_a_store(finder: ModelFinder) -> None:
-    card = describe_model(finder, "smollm2:135m")
-    found = finder.locate("smollm2:135m")
-    assert (card.name, card.origin, card.path) == ("smollm2:135m", "package", str(found.path))
-    assert re.fullmatch("[0-9a-f]{64}", card.digest)
-    assert card.size_bytes == found.path.stat().st_size
-    assert card.details == ModelDetails(
-        "gguf", "llama", ("llama",), "134.52M", "Q4_1", context_length=8192, embedding_length=576
-    )
-    assert card.capabilities == ("completion",)
-    assert card.parameters == "repeat_penalty                 1.1"
-    assert "{% for message in messages %}" in card.template
-    assert card.model_info["general.parameter_count"] == 134_515_008
-    assert card.model_info["general.languages"] == ["en"]
-    assert card.model_info["tokenizer.ggml.tokens"] == []
-    assert "tokenizer.chat_template" not in card.model_info
-    assert card.projector_info is None
-    assert (card.tensors[0].name, card.tensors[0].shape) == ("token_embd.weight", (576, 49152))
-    json.dumps(dict(card.model_info), allow_nan=False)
-
-
-def test_a_copy_under_the_packaged_name_is_listed_once(finder: ModelFinder) -> None:
-    copy_model(finder.store, finder, parse_name("all-minilm"), parse_name("all-minilm"))
-    listed = {card.name: card.origin for card in list_cards(finder)}
-    assert listed == {"all-minilm:latest": "store", "smollm2:135m": "package"}
 
 
 def test_a_stored_model_tells_what_its_modelfile_said(finder: ModelFinder, tmp_path: Path) -> None:
@@ -155,15 +122,6 @@ def test_a_manifest_of_ollamas_registry_is_read(finder: ModelFinder, tmp_path: P
     assert describe_model(finder, "again").template == CHATML
 
 
-def test_what_a_model_can_is_told_by_its_files_template(finder: ModelFinder) -> None:
-    path = make(finder, "m", {"tokenizer.chat_template": JINJA}, None)
-    card = describe_model(finder, str(path))
-    assert card.capabilities == ("completion", "tools", "thinking")
-    assert card.template == JINJA
-    assert model_capabilities(finder, finder.find(str(path))) == card.capabilities
-    assert card.origin == "path"
-
-
 def test_a_model_that_fills_in_by_its_tokens_says_so_as_editors_look_for_it(
     finder: ModelFinder,
 ) -> None:
@@ -176,39 +134,6 @@ def test_a_model_that_fills_in_by_its_tokens_says_so_as_editors_look_for_it(
     assert card.template == (
         "{{- if .Suffix }}<|fim_prefix|>{{ .Prompt }}<|fim_suffix|>{{ .Suffix }}<|fim_middle|>"
         "{{- else }}x{{- end }}"
-    )
-
-
-def test_a_projector_is_told_of(finder: ModelFinder, tmp_path: Path) -> None:
-    folder = tmp_path / "repo"
-    folder.mkdir()
-    model = write_gguf(folder / "m.gguf")
-    write_gguf(folder / "mmproj.gguf", {"general.architecture": "clip", "clip.vision.n": 3})
-    card = describe_model(finder, str(model))
-    assert "vision" in card.capabilities
-    assert card.projector_info is not None
-    assert card.projector_info["clip.vision.n"] == 3
-    assert card.size_bytes == sum(path.stat().st_size for path in folder.iterdir())
-
-
-def test_the_list_is_newest_first_and_of_equal_names_the_store_goes_first(
-    finder: ModelFinder, tmp_path: Path
-) -> None:
-    weights = write_gguf(tmp_path / "m.gguf")
-    for age, name in ((0, "new"), (3600, "old"), (7200, "SmolLM2:135m")):
-        create_model(finder.store, finder, ModelRecipe(name, files={"m": weights}), lambda _: None)
-        path = present(finder.store.manifest_path(parse_name(name)))
-        then = time.time() - age
-        os.utime(path, (then, then))
-    listed = list_cards(finder)
-    stored = [card.name for card in listed if card.origin == "store"]
-    assert stored == ["new:latest", "old:latest", "SmolLM2:135m"]
-    assert [card.name for card in listed if card.origin != "store"] == ["all-minilm:latest"]
-    times = [card.modified_at for card in listed]
-    assert times == sorted(times, reverse=True)
-    assert all(time.tzinfo is not None for time in times)
-    assert listed[[card.name for card in listed].index("new:latest")].capabilities == (
-        "completion",
     )
 
 
@@ -234,10 +159,3 @@ def test_weights_are_counted_as_ollama_does() -> None:
     assert [weight_count_text(number) for number in numbers] == [
         "999", "22.57M", "134.52M", "7.2B", "8B", "4K",
     ]  # fmt: skip
-
-
-def test_a_file_that_does_not_name_its_format_has_that_of_most_weights(
-    finder: ModelFinder, tmp_path: Path
-) -> None:
-    header = finder.files.header(write_gguf(tmp_path / "m.gguf", kind=1))
-    assert (header.file_type, weights_format(header)) == ("unknown", "F16")

@@ -188,12 +188,6 @@ def test_an_adapter_for_another_kind_of_model_is_refused(
     )
 
 
-def test_parameters_are_stored_as_ollama_reads_them(finder: ModelFinder, weights: Path) -> None:
-    params = {"stop": "x", "top_k": 5.0, "temperature": 1, "unheard_of": 7}
-    made(finder, ModelRecipe("mine", files={"m": weights}, parameters=params))
-    assert layers(finder, "mine")["params"] == b'{"stop":["x"],"temperature":1,"top_k":5}\n'
-
-
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
@@ -204,18 +198,6 @@ def test_parameters_are_stored_as_ollama_reads_them(finder: ModelFinder, weights
             struct.pack("<Q", 30) + b'{"a":{"dtype":"F16","shape":[]}}',
             "supplied file was not in GGUF format: model.safetensors: this is a safetensors file; "
             "convert it with llama.cpp's convert_hf_to_gguf.py",
-        ),
-        (
-            "m.bin",
-            b"tjgg" + b"\0" * 50,
-            "supplied file was not in GGUF format: m.bin: this is an old GGJT file; llama.cpp "
-            "reads only GGUF. Convert it or take a newer one (it begins with b'tjgg')",
-        ),
-        (
-            "pytorch_model.bin",
-            b"PK\x03\x04" + b"\0" * 50,
-            "supplied file was not in GGUF format: pytorch_model.bin: this is a zip archive or a "
-            "PyTorch checkpoint, not a GGUF file (it begins with b'PK\\x03\\x04')",
         ),
         (
             "m.gguf",
@@ -262,22 +244,6 @@ def test_truncated_and_incomplete_files_are_refused(
     assert refusal(finder, ModelRecipe("mine", files={"p.gguf": part})) == (
         "p.gguf: it is one of 3 parts of a split model, and part 2 is missing"
     )
-
-
-def test_a_listener_can_stop_the_work_and_nothing_is_made(
-    finder: ModelFinder, weights: Path
-) -> None:
-    class GoneError(Exception):
-        pass
-
-    def listen(line: ProgressLine) -> None:
-        if line.status == "writing manifest":
-            raise GoneError
-
-    with pytest.raises(GoneError):
-        create_model(finder.store, finder, ModelRecipe("mine", files={"m": weights}), listen)
-    assert finder.store.names() == []
-    assert not finder.store.blobs.has(digest_of(weights.read_bytes()))
 
 
 @pytest.fixture
@@ -330,13 +296,6 @@ def test_weights_are_written_in_another_format(
     assert len(finder.store.blobs.digests()) == 2
 
 
-def test_only_unquantised_weights_are_quantised(finder: ModelFinder) -> None:
-    recipe = ModelRecipe("mine", base="smollm2:135m", quantize="q4_0")
-    assert refusal(finder, recipe) == (
-        "quantization is only supported for F16, BF16 and F32 models"
-    )
-
-
 def test_the_format_that_it_has_already_is_no_work(finder: ModelFinder, weights: Path) -> None:
     lines = made(finder, ModelRecipe("mine", files={"m": weights}, quantize="f16"))
     assert not any("quantizing" in line.status for line in lines)
@@ -357,12 +316,3 @@ def test_a_quantiser_that_dies_is_told_with_its_last_words_and_leaves_nothing(
     )
     assert finder.store.names() == []
     assert [path.name for path in (finder.store.root / "blobs").glob(".*")] == []
-
-
-def test_there_is_no_beginning_where_there_is_no_room(
-    finder: ModelFinder, loadable: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(model_creation, "free_disk_bytes", lambda _: 1_000_000)
-    with pytest.raises(StoreFull):
-        made(finder, ModelRecipe("mine", files={"trial.gguf": loadable}, quantize="q8_0"))
-    assert finder.store.names() == []

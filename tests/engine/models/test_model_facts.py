@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import ModelBroken, ModelNotFound
+from paddock.engine.errors import ModelNotFound
 from paddock.engine.models.model_cards import (
     ModelFactsCache,
     merged_sampling,
@@ -69,18 +69,6 @@ def test_a_name_that_is_made_changed_and_deleted_is_seen_at_once(tmp_path: Path)
         world.digest("mine")
 
 
-def test_what_has_not_changed_is_not_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(tmp_path)
-    world.name(world.blob())
-    expected = world.digest("mine")
-    looked_up: list[str] = []
-    monkeypatch.setattr(world.finder, "find", lambda ref, n=None: looked_up.append(ref))
-    assert [world.digest("mine") for _ in range(3)] == [expected] * 3
-    assert looked_up == []
-
-
 def test_a_file_that_is_another_one_now_is_read_again(tmp_path: Path) -> None:
     world = World(tmp_path)
     path = tmp_path / "mine.gguf"
@@ -117,22 +105,6 @@ def test_a_damaged_list_of_digests_is_written_again(tmp_path: Path) -> None:
     for entry in (5, {"size": 1}, None, [1]):
         (tmp_path / "cache" / "digests.json").write_text(json.dumps({str(path): entry}))
         assert World(tmp_path).digest(str(path)) == expected
-
-
-def test_a_projector_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
-    world, path = World(tmp_path), tmp_path / "mine.gguf"
-    shutil.copy(world.finder.locate("all-minilm").path, path)
-    projector = path.with_name("mmproj-mine.gguf")
-    projector.symlink_to("/proc/self/mem")  # a file that not even root can read from its beginning
-    with pytest.raises(ModelBroken) as caught:
-        world.digest(str(path))
-    assert str(caught.value) == f"{projector}: the file cannot be read: Input/output error"
-
-
-def test_a_model_that_writes_says_whether_its_template_knows_tools(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    known = [asyncio.run(world.catalogue.facts(ref)) for ref in ("smollm2:135m", "all-minilm")]
-    assert [facts.takes_tools for facts in known] == [False, None]
 
 
 FACTS = ModelFacts(

@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
-from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder, sampling_params
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.models.model_recipe import ModelRecipe
-from paddock.engine.request import Message
 from paddock.engine.tuning.tuned_copies import TunedCopy, copy_place
 
 
@@ -88,13 +85,6 @@ def test_a_digest_is_read_again_only_when_the_file_has_changed(tmp_path: Path) -
     assert finder(tmp_path).find(str(path)).digest == first
 
 
-def test_a_wish_for_more_context_than_the_model_has_is_bounded(tmp_path: Path) -> None:
-    facts = finder(tmp_path).find("smollm2:135m")
-    assert facts.with_context(2048).n_ctx_tokens == 2048
-    assert facts.with_context(100_000).n_ctx_tokens == 8192
-    assert facts.with_context(None).n_ctx_tokens == 4096
-
-
 def test_a_projector_is_found_in_the_manifest_or_next_to_the_file(tmp_path: Path) -> None:
     digest = store(tmp_path, "registry.ollama.ai", "library", "eyed", "latest")
     assert finder(tmp_path).find("eyed").projector is None
@@ -117,26 +107,6 @@ def test_a_projector_is_found_in_the_manifest_or_next_to_the_file(tmp_path: Path
     (folder / "other-1b.gguf").write_bytes(b"GGUF")
     found = finder(tmp_path).find(str(model)).projector
     assert found == str(folder / "mmproj-gemma-3-4b.gguf")
-
-
-def test_what_a_manifests_layers_say_is_the_models_own(tmp_path: Path) -> None:
-    models = finder(tmp_path)
-    recipe = ModelRecipe(
-        "mine",
-        base="smollm2:135m",
-        template="{{ messages[0].content }}",
-        system="Be brief.",
-        parameters={"temperature": 0.5, "num_ctx": 1024, "num_predict": 9, "num_gpu": 0},
-        messages=(Message("user", "hi"),),
-    )
-    create_model(models.store, models, recipe, lambda _: None)
-    facts = models.find("mine")
-    assert facts.params == {"repeat_penalty": 1.1, "temperature": 0.5, "max_tokens": 9}
-    assert facts.template == "{{ messages[0].content }}"
-    assert (facts.system, facts.messages) == ("Be brief.", (Message("user", "hi"),))
-    assert facts.n_ctx_tokens == 1024
-    assert models.find("mine", 2048).n_ctx_tokens == 1024
-    assert facts.with_context(4096).n_ctx_tokens == 4096
 
 
 def test_a_parameter_that_cannot_be_used_is_no_reason_to_refuse_requests() -> None:

@@ -1,5 +1,4 @@
 import string
-from contextlib import suppress
 from pathlib import PurePosixPath
 
 import pytest
@@ -13,7 +12,6 @@ from paddock.engine.models.pull_sources import (
     HubSource,
     RegistrySource,
     UrlSource,
-    model_name_of_file,
     parse_source,
 )
 
@@ -88,10 +86,6 @@ def test_whatever_is_read_as_a_name_is_a_place_four_steps_below_the_manifests(te
     path = PurePosixPath("manifests").joinpath(*name.parts)
     assert len(path.parts) == 5
     assert not {"..", "."} & set(path.parts)
-
-
-def test_a_name_may_be_written_in_any_case() -> None:
-    assert parse_name("Smol:Latest").key == parse_name("smol").key
 
 
 @pytest.mark.parametrize(
@@ -184,10 +178,3 @@ def test_whatever_is_written_is_a_source_or_an_invalid_name(text: str) -> None:
         return
     assert parse_name(source.name.full) == source.name
     assert str(source)
-
-
-@given(st.text(max_size=100))
-def test_every_files_name_gives_a_models_name_or_an_invalid_one(file: str) -> None:
-    with suppress(InvalidName):
-        name = model_name_of_file(f"{file}.gguf")
-        assert parse_name(name.full) == name

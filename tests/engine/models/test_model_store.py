@@ -14,13 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from paddock.engine.errors import (
-    BlobMissing,
-    EngineError,
-    ManifestBroken,
-    ModelNotFound,
-    StoreReadOnly,
-)
+from paddock.engine.errors import EngineError, ManifestBroken, ModelNotFound, StoreReadOnly
 from paddock.engine.models.manifests import (
     CONFIG_TYPE,
     MODEL_TYPE,
@@ -47,23 +41,6 @@ def shorts(store: ModelStore) -> list[str]:
     return [name.short for name in store.names()]
 
 
-def test_names_are_listed_though_a_model_goes_meanwhile(store: ModelStore) -> None:
-    both = {"one:9/x/made", "two:9/x/made"}
-    for name in both:
-        put(store, name, b"{}", b"model")
-    listed = store._manifests.all()
-    first = next(listed)[0].short.removesuffix(":latest")
-    store.delete(parse_name(*(both - {first})))
-    assert list(listed) == []
-
-
-def test_an_empty_folder_and_none_at_all_are_an_empty_store(store: ModelStore) -> None:
-    assert store.names() == []
-    assert store.manifest(parse_name("a")) is None
-    assert store.check() == []
-    assert not store.root.exists()
-
-
 def test_a_model_lies_where_ollama_has_it(store: ModelStore) -> None:
     put(store, "a", b"{}", b"weights")
     put(store, "localhost:5000/team/b:v1", b"{}", b"weights")
@@ -83,20 +60,6 @@ def test_a_name_is_found_in_any_case_and_keeps_its_first_spelling(store: ModelSt
     put(store, "mistral:7b", b"{}", b"two")
     put(store, "mistral:8x", b"{}", b"two")
     assert shorts(store) == ["Mistral:7B", "Mistral:8x"]
-
-
-def test_a_manifest_whose_blob_is_missing_is_not_written(store: ModelStore) -> None:
-    missing = ManifestLayer(MODEL_TYPE, f"sha256:{'0' * 64}", 5)
-    with pytest.raises(BlobMissing):
-        store.put_manifest(parse_name("a"), make_manifest(None, [missing]))
-    assert store.names() == []
-
-
-def test_deleting_keeps_what_another_model_needs_and_what_is_to_be_kept(store: ModelStore) -> None:
-    _, own, kept = put(store, "a", b"{}", b"one", b"kept")
-    shared = put(store, "b", b"{}", b"two")
-    assert store.delete(parse_name("a"), keep=[kept.removeprefix("sha256:")]) == [own]
-    assert sorted(store.blobs.digests()) == sorted([*shared, kept])
 
 
 def test_pruning_removes_what_no_one_names_once_it_is_old(store: ModelStore) -> None:
@@ -159,13 +122,6 @@ def test_corrupt_and_missing_blobs_are_found_and_named_with_their_models(store: 
     store.blobs.add(b"weights")
     store.blobs.add(b"{}")
     assert store.check() == []
-
-
-def test_a_corrupt_blob_that_no_one_needs_is_found_too(store: ModelStore) -> None:
-    digest = store.blobs.add(b"weights")
-    store.blobs.path(digest).write_bytes(b"")
-    (fault,) = store.check()
-    assert (fault.digest, fault.names) == (digest, ())
 
 
 def test_files_that_are_no_models_are_left_alone(store: ModelStore) -> None:
@@ -252,17 +208,6 @@ def test_of_several_manifests_for_a_name_llama_cpps_is_taken(store: ModelStore) 
     assert store.blobs.read(model.digest) == b"weights for llamacpp"
     assert store.prune(store.blobs.digests()) == []
     assert len(store.delete(parse_name("a"))) == 6
-
-
-def test_a_link_that_leads_nowhere_is_no_model_and_hides_none(store: ModelStore) -> None:
-    put(store, "a", b"{}", b"weights")
-    path = store.root / "manifests-v2" / "ollama.com" / "library" / "a" / "latest"
-    path.parent.mkdir(parents=True)
-    path.symlink_to(store.root / "blobs" / f"sha256-{'0' * 64}")
-    assert shorts(store) == ["a:latest"]
-    assert store.manifest(parse_name("a")) is not None
-    put(store, "a", b"{}", b"new")
-    assert not path.is_symlink()
 
 
 # Several at once

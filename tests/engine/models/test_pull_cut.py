@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.models.manifests import Manifest
-from paddock.engine.models.model_names import ModelName
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.pull import pull
 from paddock.engine.models.transfer import ProgressLine
@@ -20,7 +18,7 @@ from paddock.engine.models.transfer_errors import (
     TransferInterrupted,
 )
 from tests.engine.models.pulling import BIG, QUICK, leftovers, model_of, named, pulled
-from tests.fakes.far_side import FarSide, Seen, digest_of
+from tests.fakes.far_side import FarSide, digest_of
 
 
 def test_cut_connections_go_on_where_they_were_cut(far: FarSide, store: ModelStore) -> None:
@@ -61,17 +59,6 @@ def test_servers_troubles_pass(far: FarSide, store: ModelStore) -> None:
     assert pulled(store, named(far))[-1].status == "success"
 
 
-def test_a_server_without_ranges_that_cuts_is_not_asked_for_ever(
-    far: FarSide, store: ModelStore
-) -> None:
-    far.knows_ranges = False
-    far.publish("team/mini", "v1", model=BIG)
-    far.cuts = [50_000] * 100
-    with pytest.raises(TransferInterrupted):
-        pulled(store, named(far))
-    assert len(far.asked(digest_of(BIG))) < 20
-
-
 def test_two_pulls_at_once_bring_a_model_once(far: FarSide, store: ModelStore) -> None:
     far.bytes_per_s = 30_000
     far.publish("team/mini", "v1", model=BIG)
@@ -88,30 +75,6 @@ def test_two_pulls_at_once_bring_a_model_once(far: FarSide, store: ModelStore) -
     for lines in both:
         counts = [line.completed for line in lines if line.digest and line.completed]
         assert len(set(counts)) > 2, "the one that waits sees the other one's progress"
-
-
-def test_who_stops_listening_ends_the_work_and_keeps_what_came(
-    far: FarSide, store: ModelStore
-) -> None:
-    far.bytes_per_s = 20_000
-    far.publish("team/mini", "v1", model=BIG)
-
-    async def main() -> None:
-        lines = pull(store, named(far), options=QUICK)
-        async for line in lines:
-            if line.completed and line.completed > 10_000:
-                break
-        await lines.aclose()
-
-    asyncio.run(main())
-    assert store.names() == []
-    far.settle()
-    at_first = far.sent(digest_of(BIG))
-    assert 10_000 < at_first < len(BIG)
-    far.bytes_per_s = 0
-    pulled(store, named(far))
-    assert model_of(store, named(far)) == BIG
-    assert far.sent(digest_of(BIG)) - at_first < len(BIG) - 10_000
 
 
 KILLED = """
@@ -157,41 +120,6 @@ def test_a_killed_pull_is_gone_on_with(
     assert leftovers(store) == []
 
 
-def test_a_pull_that_waits_for_another_process_takes_over_when_that_is_killed(
-    far: FarSide, store: ModelStore
-) -> None:
-    far.bytes_per_s = 20_000
-    far.publish("team/mini", "v1", model=BIG)
-    command = [sys.executable, "-c", KILLED, str(store.root), str(named(far))]
-    root = Path(__file__).parents[3]
-    with subprocess.Popen(
-        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-
-        async def main() -> list[ProgressLine]:
-            lines = []
-            async for line in pull(store, named(far), options=QUICK):
-                lines.append(line)
-                if line.completed and line.completed > 20_000 and process.poll() is None:
-                    process.kill()
-                    process.wait()
-                    asked_before.extend(far.seen)
-                    far.bytes_per_s = 0
-            return lines
-
-        asked_before: list[Seen] = []
-
-        lines = asyncio.run(main())
-    assert lines[-1].status == "success"
-    assert model_of(store, named(far)) == BIG
-    far.settle()
-    ours = far.asked(digest_of(BIG))
-    sent_to_us = sum(server.n_sent for server in ours if server not in asked_before)
-    assert 0 < sent_to_us < len(BIG) - 20_000
-
-
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
@@ -230,26 +158,3 @@ def test_room_is_looked_for_before_anything_is_brought(far: FarSide, store: Mode
     assert caught.value.needed_bytes == 10**16
     assert "but 10000000.0 GB are needed. Free some space" in str(caught.value)
     assert far.sent(digest_of(BIG)) == 0
-
-
-class Pruned(ModelStore):
-    """A store of which another one removes a blob at the last moment, as long as it is unnamed."""
-
-    unlucky: str | None = None
-
-    def put_manifest(self, name: ModelName, manifest: Manifest) -> ModelName:
-        if self.unlucky is not None:
-            assert self.prune([self.unlucky]) == [self.unlucky]
-            self.unlucky = None
-        return super().put_manifest(name, manifest)
-
-
-def test_a_blob_that_is_pruned_while_others_come_is_brought_again(
-    far: FarSide, tmp_path: Path
-) -> None:
-    far.publish("team/mini", "v1", model=BIG, template=b"x")
-    store = Pruned(tmp_path / "models")
-    store.unlucky = digest_of(b"x")
-    assert pulled(store, named(far))[-1].status == "success"
-    assert store.check() == []
-    assert far.sent(digest_of(b"x")) == 2

@@ -4,16 +4,10 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken
-from paddock.engine.models.manifests import CONFIG_TYPE, MODEL_TYPE, PROJECTOR_TYPE
+from paddock.engine.models.manifests import CONFIG_TYPE
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_store import ModelStore
-from paddock.engine.models.transfer_errors import (
-    HostNotTrusted,
-    NotEncrypted,
-    NotPublished,
-    NoUsableModel,
-    SourceChanged,
-)
+from paddock.engine.models.transfer_errors import HostNotTrusted, NotPublished, NoUsableModel
 from tests.engine.models.pulling import BIG, leftovers, model_of, pulled, statuses
 from tests.fakes.far_side import FarSide, digest_of, far_side, gguf
 from tests.optional import present
@@ -46,20 +40,6 @@ def test_a_file_of_this_machine_becomes_a_model(store: ModelStore, tmp_path: Pat
         "rootfs": {"type": "layers", "diff_ids": [digest_of(BIG)]},
     }
     assert store.check() == []
-
-
-def test_the_only_projector_next_to_the_only_model_comes_along(
-    store: ModelStore, tmp_path: Path
-) -> None:
-    (tmp_path / "mini.gguf").write_bytes(BIG)
-    (tmp_path / "mmproj-mini.gguf").write_bytes(gguf(2_000, architecture="clip"))
-    pulled(store, str(tmp_path / "mini.gguf"), accepts_paths=True, as_name="seeing:1")
-    manifest = present(store.manifest(parse_name("seeing:1")))
-    assert [layer.media_type for layer in manifest.layers] == [MODEL_TYPE, PROJECTOR_TYPE]
-    (tmp_path / "other.gguf").write_bytes(gguf(2_000, seed=2))
-    pulled(store, str(tmp_path / "mini.gguf"), accepts_paths=True)
-    manifest = present(store.manifest(parse_name("mini")))
-    assert [layer.media_type for layer in manifest.layers] == [MODEL_TYPE]
 
 
 def test_who_asks_over_the_network_gets_no_file_of_this_machine(
@@ -118,38 +98,12 @@ def test_a_file_that_changes_on_the_way_is_not_put_together_of_two(
     assert model_of(store, parse_name("mini")) == newer
 
 
-def test_a_file_that_grows_on_the_way_is_an_error(far: FarSide, store: ModelStore) -> None:
-    far.files["/mini.gguf"] = BIG
-    far.statuses["/mini.gguf"] = []
-    far.cuts = [1_000] * 6
-
-    class Growing(dict[str, bytes]):
-        def __getitem__(self, path: str) -> bytes:
-            content = super().__getitem__(path)
-            self[path] = content + b"x"
-            return content
-
-    far.files = Growing(far.files)
-    with pytest.raises(SourceChanged):
-        pulled(store, f"{far.url}/mini.gguf")
-
-
 def test_what_is_no_gguf_is_known_by_its_first_bytes(far: FarSide, store: ModelStore) -> None:
     far.files["/mini.gguf"] = b"<!DOCTYPE html>" + b"x" * 100_000
     with pytest.raises(NoUsableModel, match=r"this is not a GGUF file \(it begins with b'<!DO'\)"):
         pulled(store, f"{far.url}/mini.gguf")
     far.settle()
     assert far.sent() == 4
-
-
-def test_a_url_without_leave_or_trust_is_not_asked(far: FarSide, store: ModelStore) -> None:
-    far.files["/mini.gguf"] = BIG
-    with pytest.raises(NotEncrypted):
-        pulled(store, f"{far.url}/mini.gguf", insecure=False)
-    with pytest.raises(HostNotTrusted):
-        pulled(store, f"{far.url}/mini.gguf", trusted_hosts=("e.org",))
-    with pytest.raises(NotPublished, match=r"/none\.gguf: file does not exist"):
-        pulled(store, f"{far.url}/none.gguf")
 
 
 def test_without_a_digest_every_host_on_the_way_must_be_trusted(

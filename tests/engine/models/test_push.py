@@ -18,7 +18,7 @@ from paddock.engine.models.model_names import ModelName, parse_name
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.push import push
 from paddock.engine.models.transfer import ProgressLine, TransferOptions
-from paddock.engine.models.transfer_errors import HostUnreachable, NotEncrypted, NotPublished
+from paddock.engine.models.transfer_errors import HostUnreachable
 from tests.engine.models.pulling import QUICK, model_of, pulled, statuses
 from tests.fakes.docker_registry import DockerRegistry, docker_registry
 from tests.fakes.far_side import digest_of, gguf
@@ -122,52 +122,6 @@ def test_a_cut_upload_is_gone_on_with(
         other = ModelStore(tmp_path / "other")
         pulled(other, name, PUSHED)
         assert model_of(other, name) == model
-
-
-def test_a_push_that_was_left_goes_on_at_the_layer_where_it_stopped(
-    registry: DockerRegistry, store: ModelStore
-) -> None:
-    model = gguf(500_000, seed=6)
-    name = make(store, f"{registry.host}/team/left:v1", model)
-
-    async def main() -> None:
-        lines = push(store, name, options=PUSHED)
-        async for line in lines:
-            if line.total == len(b"{{ .Prompt }}"):
-                break
-        await lines.aclose()
-
-    asyncio.run(main())
-    with pytest.raises(NotPublished):
-        pulled(ModelStore(store.root / "other"), name)
-    before = len(registry.requests())
-    pushed(store, name)
-    # Not the uploads are counted: the registry may log one of the first push only now.
-    found = f"HEAD /v2/team/left/blobs/{digest_of(model)} 200"
-    assert found in registry.requests()[before:], "the model itself is there already"
-
-
-def test_a_cut_download_is_resumed_by_range(
-    registry: DockerRegistry, store: ModelStore, tmp_path: Path
-) -> None:
-    model = gguf(3_000_000, seed=7)
-    pushed(store, make(store, f"{registry.host}/team/far:v1", model))
-    with cutting_wire(registry.port) as wire:
-        name = parse_name(f"127.0.0.1:{wire.port}/team/far:v1")
-        wire.cuts = [300_000] * 8
-        other = ModelStore(tmp_path / "other")
-        pulled(other, name, PUSHED)
-        assert model_of(other, name) == model
-        assert wire.n_cut >= 3
-    assert wire.n_bytes < 1.1 * len(model), "what came is not brought again"
-    ranged = [line for line in registry.requests() if "blobs" in line and line.endswith(" 206")]
-    assert len(ranged) >= 6
-
-
-def test_a_push_needs_leave_for_plain_http(registry: DockerRegistry, store: ModelStore) -> None:
-    make(store, f"{registry.host}/team/plain:v1", gguf(3_000, seed=8))
-    with pytest.raises(NotEncrypted):
-        pushed(store, f"http://{registry.host}/team/plain:v1", replace(PUSHED, insecure=False))
 
 
 def test_a_registry_without_tls_is_told_from_one_that_is_not_there(

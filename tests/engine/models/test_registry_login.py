@@ -56,14 +56,6 @@ def test_other_registries_get_no_signature(far: FarSide, tmp_path: Path) -> None
     assert "authorization" not in far.asked("/token")[0].headers
 
 
-def test_without_a_key_we_are_no_one(far: FarSide, tmp_path: Path) -> None:
-    hosts = frozenset({far.host})
-    store = a_store(tmp_path)
-    lines = pulled(store, named(far), ollama_key=tmp_path / "none", ollama_hosts=hosts)
-    assert lines[-1].status == "success"
-    assert "authorization" not in far.asked("/token")[0].headers
-
-
 def test_what_a_login_left_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def entry(text: str) -> dict[str, str]:
         return {"auth": base64.b64encode(text.encode()).decode()}
@@ -78,11 +70,6 @@ def test_what_a_login_left_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert known["old.example"] == RegistryCredentials("bert", "x")
     assert not {"helper.example", "bad.example"} & set(known)
     assert "a:b" not in repr(known)
-
-
-def test_who_never_logged_in_is_no_one(tmp_path: Path) -> None:
-    (tmp_path / "broken.json").write_text("{")
-    assert read_credentials([tmp_path / "broken.json", tmp_path / "none.json"]) == {}
 
 
 @pytest.mark.parametrize("header", ["", "Basic realm=x", "Bearer", "Bearer service=x", "Negotiate"])
