@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -453,8 +453,6 @@ class ReviewFuzz:
         try:
             for number in range(most):
                 await self.visit(number)
-                if number % 5 == 0:
-                    await self.crowd(number)
         finally:
             for door in self.doors:
                 await door.page.close(door.all_reviews.close)
@@ -570,101 +568,6 @@ class ReviewFuzz:
             wrong.append(f"{what}: {item}, and more: {before} {after}")
         if after.by != name or after.value != expected_value(before, after):
             wrong.append(f"{what}: {item} with {after.value}")
-
-    # --- several at once
-
-    async def crowd(self, number: int) -> None:
-        """Decide as many people on the same reviews at once, and then undo at once."""
-        some, what = self.maker.some, f"{self.what} crowd {number}"
-        for id_, one in self.reviews().items():
-            reviews = next(
-                reviews for reviews in self.all_reviews() if id_.startswith(reviews.folder_id)
-            )
-            if one.is_decided:
-                reviews.undo(one.id, some.choice(one.subject.by or ("ann",)))
-            reviews.change(one.id, lambda review, _: _decision(review))
-        before = self.reviews()
-        ids = some.sample([*before], some.randrange(1, 4))
-        sent = [self.decision(before, ids) for _ in range(some.randrange(2, 9))]
-        answers = await asyncio.gather(*(self.send(*one) for one in sent))
-        after = self.reviews()
-        taken: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-        together: dict[str, int] = {}
-        for (_, name, path, body), answer in zip(sent, answers, strict=True):
-            self.judge_answer(f"{what} {path}", answer, name, "")
-            if answer.status_code == 200 and path.endswith("/accept"):
-                told = answer.json()
-                together.update(dict.fromkeys(told["together"], 0))
-                self.count(what, "accepted together", told["accepted"], sum(
-                    one.together in told["together"] for one in after.values()))  # fmt: skip
-            elif answer.status_code == 200:
-                taken.setdefault(path.split("/")[-2], []).append((name, body))
-        for id_, one in after.items():
-            decisions = taken.get(id_, [])
-            n = len({json.dumps(told) for told in decisions}) + (one.together is not None)
-            self.count(what, f"decisions on {id_}", n, int(one.is_decided))
-            if one.is_decided:
-                self.judge_change(what, str(one.by), id_, before[id_], one)
-            if decisions and decisions[0][0] != one.by:
-                self.tally.wrong.append(f"{what}: {id_} was told to {decisions} and is {one}")
-        await self.crowd_undoes(what, after)
-
-    async def crowd_undoes(self, what: str, decided: Mapping[str, Review]) -> None:
-        some = self.maker.some
-        ids = [id_ for id_, one in decided.items() if one.is_decided]
-        undone = [id_ for id_ in ids for _ in range(some.randrange(1, 4))]
-        sent: list[tuple[ReviewDoor, str, str, dict[str, Any]]] = []
-        for id_ in undone:
-            door, name = self.someone(decided[id_].subject.by)
-            sent.append((door, name, f"/review/api/reviews/{id_}/undo", {}))
-            if (told := decided[id_].together) and some.random() < 0.5:
-                sent.append((door, name, "/review/api/undo", {"together": [told]}))
-        answers = await asyncio.gather(*(self.send(*one) for one in sent))
-        n_opened = 0
-        for (_, name, path, _), answer in zip(sent, answers, strict=True):
-            self.judge_answer(f"{what} {path}", answer, name, "")
-            if answer.status_code == 200:
-                n_opened += answer.json()["opened"] if path.endswith("api/undo") else 1
-        self.count(what, "undone", n_opened, len(ids))
-        for id_, one in self.reviews().items():
-            if _decision(one) != _decision(self.asked[id_]):
-                self.tally.wrong.append(f"{what}: undone, and not as before: {one}")
-            elif id_ in ids:
-                self.tally.by_route["review open"] += 1
-
-    def count(self, what: str, of: str, told: int, real: int) -> None:
-        if told != real:
-            self.tally.wrong.append(f"{what}: {of}: told {told}, real {real}")
-
-    def someone(self, may: Sequence[str] = ()) -> tuple[ReviewDoor, str]:
-        """Return a person at a door."""
-        names = [(door, name) for door in self.doors for name in door.names.values()]
-        return self.maker.some.choice([one for one in names if not may or one[1] in may])
-
-    def decision(
-        self, reviews: Mapping[str, Review], ids: Sequence[str]
-    ) -> tuple[ReviewDoor, str, str, dict[str, Any]]:
-        """Return a sound decision on one of these reviews, or on all of them."""
-        some = self.maker.some
-        if some.random() < 0.2:
-            rows = [[id_, reviews[id_].question] for id_ in ids]
-            return *self.someone(), "/review/api/accept", {"rows": rows}
-        id_ = some.choice(ids)
-        verb = some.choice(("accept", "edit", "reject"))
-        body: dict[str, Any] = {"question": reviews[id_].question, "verb": verb}
-        if verb == "edit":
-            body["changes"] = {"total": str(some.randrange(1000))}
-        elif verb == "reject":
-            body["reason"] = f"misread {some.random()}"
-        return *self.someone(), f"/review/api/reviews/{id_}/decide", body
-
-    async def send(
-        self, door: ReviewDoor, name: str, path: str, body: dict[str, Any]
-    ) -> httpx.Response:
-        secret = next(key for key, whose in door.names.items() if whose == name)
-        async with self.client(door) as client:
-            headers = {"Authorization": f"Bearer {secret}"}
-            return await client.post(path, json=body, headers=headers)
 
     def body(self, path: str, review: Review | None) -> bytes:
         """Return a sound decision often enough that some are taken, else anything."""

@@ -6,9 +6,6 @@ Bounded: some hundred requests, in less than a minute.
 from pathlib import Path
 
 import httpx
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as some
 
 from tests.conformance import fuzz_routes
 from tests.live import CHAT, Live
@@ -17,21 +14,6 @@ PATHS = (
     "/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/api/show", "/api/create",
     "/api/copy", "/api/delete", "/api/push",
 )  # fmt: skip
-
-
-@pytest.mark.parametrize("path", [*PATHS, "/api/pull", "/api/blobs/sha256:0", "/api/version"])
-def test_any_bytes_get_an_answer_that_can_be_read(client: httpx.Client, path: str) -> None:
-    @settings(max_examples=25, deadline=None)
-    @given(some.binary(max_size=300))
-    def fuzz(body: bytes) -> None:
-        answer = client.post(path, content=body)
-        assert 400 <= answer.status_code < 500
-        if path != "/api/version":
-            tally = fuzz_routes.Tally(0)
-            fuzz_routes.judge(tally, path, answer)
-            assert not tally.wrong
-
-    fuzz()
 
 
 def test_the_service_and_its_workers_live_on(live: Live, client: httpx.Client) -> None:

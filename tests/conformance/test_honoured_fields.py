@@ -241,10 +241,6 @@ def test_a_prompt_beyond_all_bounds_is_too_long_and_nothing_else(client: httpx.C
     assert answer.json()["error"]["message"].startswith("prompt is too long: ")
 
 
-def test_the_list_of_models_may_end_with_a_slash(client: httpx.Client) -> None:
-    assert client.get("/v1/models/").json() == client.get("/v1/models").json()
-
-
 def test_a_target_may_be_a_whole_address_of_this_machine(live: Live) -> None:
     port = int(live.url.rpartition(":")[2])
     for host, status in ((f"localhost:{port}", b"200"), ("evil.example", b"403"), ("[::1", b"404")):

@@ -76,13 +76,6 @@ def test_the_prompt_count_has_what_was_cached_and_the_cached_are_told(client: ht
     assert 0 < again["cached_tokens"] < again["prompt_eval_count"]
 
 
-def test_a_raw_prompt_has_no_template_and_no_context(client: httpx.Client) -> None:
-    body = {"model": CHAT, "prompt": "The capital of France is", "options": SHORT}
-    raw = whole(client, "/api/generate", {**body, "raw": True})
-    assert "context" not in raw
-    assert raw["prompt_eval_count"] < whole(client, "/api/generate", body)["prompt_eval_count"]
-
-
 def test_a_system_text_and_a_template_take_the_models_place(client: httpx.Client) -> None:
     body = {"model": CHAT, "prompt": "Hi", "options": SHORT}
     bare = whole(client, "/api/generate", {**body, "template": "{{ .System }} {{ .Prompt }}"})
@@ -143,20 +136,6 @@ def test_log_probabilities_come_with_the_pieces_they_belong_to(client: httpx.Cli
     assert "logprobs" not in whole(client, "/api/generate", {**body, "logprobs": False})
 
 
-def test_greedy_log_probabilities_are_those_of_what_was_chosen(client: httpx.Client) -> None:
-    """The model's own penalty of 1.1 changes which of two tokens is the likelier one."""
-    counting = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8,"
-    body = {"model": CHAT, "prompt": counting, "logprobs": True, "top_logprobs": 1,
-            "options": {"num_predict": 24, "temperature": 0, "repeat_penalty": 1.5}}  # fmt: skip
-    told = whole(client, "/api/generate", body)["logprobs"]
-    assert all(one["top_logprobs"][0]["token"] == one["token"] for one in told)
-    asked = {"model": CHAT, "messages": [{"role": "user", "content": counting}], "max_tokens": 24,
-             "temperature": 0, "logprobs": True, "top_logprobs": 1}  # fmt: skip
-    (choice,) = client.post("/v1/chat/completions", json=asked).json()["choices"]
-    content = choice["logprobs"]["content"]
-    assert all(one["top_logprobs"][0]["token"] == one["token"] for one in content)
-
-
 def test_under_a_format_they_are_those_of_the_allowed_tokens(client: httpx.Client) -> None:
     """Ollama's `format` and OpenAI's `response_format` alike: what the schema forces is certain."""
     schema = {"type": "object", "properties": {"tone": {"enum": ["sad", "glad"]}},
@@ -208,15 +187,6 @@ def test_without_shift_whole_turns_go_and_no_text_is_cut(client: httpx.Client) -
     told = whole(client, "/api/chat", body)
     assert told["truncated"] is True
     assert told["prompt_tokens_original"] > 120 > told["prompt_eval_count"]
-
-
-def test_options_without_effect_are_named(client: httpx.Client) -> None:
-    options = {"num_thread": 3, "mirostat": 1, "glow": 2, "top_k": 4, "num_predict": 1, "a b": 1}
-    body = {"model": CHAT, "prompt": "Hi", "options": options, "stream": False}
-    said = client.post("/api/generate", json=body).headers["warning"]
-    assert said == '299 paddock "options without effect: glow, mirostat, num_thread"'
-    fine = {**body, "options": {"top_k": 4, "num_predict": 1}}
-    assert "warning" not in client.post("/api/generate", json=fine).headers
 
 
 def test_options_are_heeded_and_unknown_ones_ignored(client: httpx.Client) -> None:

@@ -1,14 +1,7 @@
 """The official Python client against the service: everything that its users do, unchanged."""
 
 import asyncio
-import hashlib
-import json
-import os
-import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ollama
@@ -119,24 +112,6 @@ def test_tools(client: ollama.Client) -> None:
     assert caught.value.error == "registry.ollama.ai/library/smollm2:135m does not support tools"
 
 
-def test_the_id_of_a_call_looks_as_ollamas_do(live: Live, client: ollama.Client) -> None:
-    client.create("caller", from_=CHAT, template=TOOLS_TEMPLATE)
-    messages = [turn for city in ("Rome", "Oslo", "Bern", "Lima") for turn in turns_of(city)]
-    messages.append({"role": "user", "content": "The weather in Paris?"})
-    tool = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
-    with live.client() as bare:
-        told = bare.post(
-            "/api/chat",
-            json={"model": "caller", "messages": messages, "tools": [tool], "stream": False,
-                  "options": {"num_predict": 60, "temperature": 0, "repeat_penalty": 1.0}},
-        ).json()  # fmt: skip
-    [call] = told["message"]["tool_calls"]
-    assert re.fullmatch("call_[0-9a-z]{8}", call["id"])
-    assert call["function"] == {
-        "index": 0, "name": "get_weather", "arguments": {"city": "Paris"},
-    }  # fmt: skip
-
-
 def test_embeddings(client: ollama.Client) -> None:
     answer = client.embed(VECTORS, ["a cat", "a dog"])
     assert [len(one) for one in answer.embeddings] == [384, 384]
@@ -168,25 +143,6 @@ def test_create_copy_and_delete(client: ollama.Client) -> None:
     assert client.chat("corsair", [{"role": "user", "content": "Arr?"}], options=SHORT).done
 
 
-def test_a_file_becomes_a_model(client: ollama.Client, live: Live, tmp_path: Path) -> None:
-    path = live.service.finder.locate(CHAT).path
-    digest = client.create_blob(path)
-    assert digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-    assert client.create("mine", files={"mine.gguf": digest}).status == "success"
-    assert client.generate("mine", "Hi", options=SHORT).response
-
-
-def test_errors(client: ollama.Client) -> None:
-    with pytest.raises(ollama.ResponseError) as caught:
-        client.generate("nobody", "Hi")
-    assert (caught.value.status_code, caught.value.error) == (404, "model 'nobody' not found")
-    with pytest.raises(ollama.ResponseError) as caught:
-        list(client.chat("nobody", [{"role": "user", "content": "Hi"}], stream=True))
-    assert caught.value.status_code == 404
-    with pytest.raises(ollama.ResponseError):
-        list(client.pull("127.0.0.1:9/library/none", insecure=True, stream=True))
-
-
 async def test_the_asynchronous_client_streams_side_by_side_and_cancels(live: Live) -> None:
     async def one(client: ollama.AsyncClient, number: int) -> str:
         messages = [{"role": "user", "content": f"What is {number} plus {number}?"}]
@@ -206,32 +162,3 @@ async def test_the_asynchronous_client_streams_side_by_side_and_cancels(live: Li
     await long.aclose()  # type: ignore[attr-defined]
     await client._client.aclose()
     assert live.n_users_within(15) == 0
-
-
-def test_curl_as_tutorials_show_it(live: Live) -> None:
-    curl = shutil.which("curl")
-    if curl is None:
-        pytest.skip("NOT TESTED: curl is not installed")
-
-    def run(*words: str) -> str:
-        done = subprocess.run(
-            [curl, "-sS", "--noproxy", "*", *words], capture_output=True, text=True, check=True
-        )
-        return done.stdout
-
-    body = json.dumps({"model": CHAT, "prompt": "Why is the sky blue?", "options": SHORT})
-    *_, last = run(f"{live.url}/api/generate", "-d", body).splitlines()
-    assert json.loads(last)["done"]
-    assert "Ollama is running" in run(live.url)
-    assert run("-o", os.devnull, "-w", "%{http_code}", "-I", live.url) == "200"
-    told = json.loads(run("-X", "POST", f"{live.url}/api/show", "-d", json.dumps({"name": CHAT})))
-    assert told["details"]["format"] == "gguf"
-    status = run("-o", os.devnull, "-w", "%{http_code}", "-X", "DELETE",
-                 f"{live.url}/api/delete", "-d", '{"model": "x"}')  # fmt: skip
-    assert status == "404"
-    file = live.root / "curled"
-    file.write_bytes(b"Hello" * 1000)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    status = run("-o", os.devnull, "-w", "%{http_code}", "-T", str(file), "-X", "POST",
-                 f"{live.url}/api/blobs/sha256:{digest}")  # fmt: skip
-    assert status == "201"

@@ -342,11 +342,3 @@ def test_who_leaves_while_a_long_text_is_tokenised_leaves_nothing_behind(
         other.post("/api/generate", json=long, timeout=httpx.Timeout(60, read=0.02))
     assert client.post("/api/generate", json=body).json()["done"]
     assert live.n_users_within(30) == 0
-
-
-def test_who_leaves_while_a_schema_is_compiled_leaves_nothing_behind(live: Live) -> None:
-    schema = {**HOSTILE, "title": "another one"}
-    body = {"model": CHAT, "prompt": "Hi", "format": schema, "stream": False}
-    with live.client() as client, pytest.raises(httpx.ReadTimeout):
-        client.post("/api/generate", json=body, timeout=httpx.Timeout(60, read=0.2))
-    assert live.n_users_within(30) == 0

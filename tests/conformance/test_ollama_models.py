@@ -39,12 +39,6 @@ def test_the_service_says_that_it_is_there(client: httpx.Client, row: Row) -> No
     check(client, row)
 
 
-def test_clients_that_ask_for_a_least_version_take_ours(client: httpx.Client) -> None:
-    version = client.get("/api/version").json()["version"]
-    # As Open WebUI reads it; VS Code's provider asks for 0.6.4.
-    assert tuple(map(int, re.sub(r"^v|-.*", "", version).split("."))) >= (0, 6, 4)
-
-
 def test_every_api_lists_the_same_names(client: httpx.Client) -> None:
     names = {one["name"] for one in client.get("/api/tags").json()["models"]}
     assert names >= {"smollm2:135m", "all-minilm:latest"}
@@ -96,36 +90,6 @@ def test_show_tells_everything_of_a_model(client: httpx.Client) -> None:
     assert other["system"] == "Be kind."
 
 
-def test_continue_can_read_every_line_of_the_parameters(client: httpx.Client) -> None:
-    made = {
-        "model": "talker", "from": CHAT, "stream": False,
-        "parameters": {"temperature": 0.3, "stop": ["<end>", 'a "quoted" one'], "num_ctx": 1024},
-    }  # fmt: skip
-    assert client.post("/api/create", json=made).json() == {"status": "success"}
-    told = client.post("/api/show", json={"model": "talker"}).json()
-    lines = [line for line in told["parameters"].split("\n") if line]
-    assert len(lines) >= 4
-    for line in lines:
-        assert re.fullmatch(r'(\S+)\s+((?:".*")|\S+)', line), line
-    assert 'stop                           "<end>"' in lines
-
-
-def test_a_copy_is_a_model_until_it_is_deleted(client: httpx.Client) -> None:
-    answer = client.post("/api/copy", json={"source": CHAT, "destination": "twin"})
-    assert (answer.status_code, answer.content) == (200, b"")
-    assert listed(client)["twin:latest"]["digest"] == listed(client)[CHAT]["digest"]
-    body = {"model": "twin", "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
-    assert client.post("/api/generate", json=body).json()["model"] == "twin"
-    check(client, Row("of a copy", "POST /api/copy", {"source": "twin", "destination": "twin:v2"}))
-    for method, name in (("DELETE", "twin"), ("POST", "twin:v2")):
-        answer = client.request(method, "/api/delete", content=json.dumps({"model": name}))
-        assert (answer.status_code, answer.content) == (200, b"")
-    assert not {"twin:latest", "twin:v2"} & set(listed(client))
-    check(client, Row("it is gone", "POST /api/generate", {"model": "twin", "prompt": "Hi"}, 404,
-                      error="model 'twin' not found"))  # fmt: skip
-    check(client, Row("but may be let go", "POST /api/show", {"model": "twin"}, 404))
-
-
 def test_a_parameter_that_changes_nothing_is_told(client: httpx.Client) -> None:
     made = {"model": "odd", "from": CHAT, "parameters": {"num_thread": 2, "glow": 3, "top_k": 4}}
     with client.stream("POST", "/api/create", json=made) as answer:
@@ -135,14 +99,6 @@ def test_a_parameter_that_changes_nothing_is_told(client: httpx.Client) -> None:
         "parameter 'num_thread' has no effect: it is set by PADDOCK_NUM_THREAD",
         "parameter 'glow' is not known and was left out",
     ]
-
-
-def test_a_template_that_is_nothing_but_the_prompt_is_used(client: httpx.Client) -> None:
-    made = {"model": "bare", "from": CHAT, "stream": False, "template": "{{ .Prompt }}"}
-    assert client.post("/api/create", json=made).json() == {"status": "success"}
-    asked = {"model": "bare", "prompt": "Hi there", "stream": False, "_debug_render_only": True}
-    told = client.post("/api/generate", json=asked).json()
-    assert told["_debug_info"]["rendered_template"] == "Hi there"
 
 
 def test_a_blob_is_sent_once_and_is_what_its_digest_says(live: Live, client: httpx.Client) -> None:

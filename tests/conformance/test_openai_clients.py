@@ -205,11 +205,6 @@ def test_a_prompt_that_is_too_long_is_refused_unless_it_may_be_cut(client: OpenA
     assert [chunk for chunk in stream][-1].choices[0].finish_reason
 
 
-def test_an_answer_may_go_up_to_the_end_of_the_context(client: OpenAI) -> None:
-    answer = client.chat.completions.create(model=CHAT, messages=HI, max_tokens=1_000_000, stop="o")
-    assert answer.choices[0].finish_reason in ("stop", "length")
-
-
 # Completions
 
 
@@ -243,11 +238,6 @@ def test_completions_take_token_ids_and_tell_probabilities(client: OpenAI, live:
     assert by_text.logprobs.text_offset is not None and by_text.logprobs.text_offset[0] == 0
     with pytest.raises(openai.BadRequestError):
         client.completions.create(prompt=[10_000_000], **asked)
-
-
-def test_a_model_that_cannot_fill_in_says_so(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="cannot fill in the middle"):
-        client.completions.create(model=CHAT, prompt="def f(", suffix=")", max_tokens=4)
 
 
 # Embeddings
@@ -333,12 +323,6 @@ def test_a_response_calls_tools_and_takes_their_results(client: OpenAI) -> None:
         max_output_tokens=200,
     )  # fmt: skip
     assert isinstance(parsed.output_parsed, City)
-
-
-def test_what_would_need_a_memory_is_refused(client: OpenAI) -> None:
-    for more in ({"previous_response_id": "resp_1"}, {"background": True}):
-        with pytest.raises(openai.BadRequestError, match="stored here"):
-            client.responses.create(model=CHAT, input="Hi", **more)
 
 
 THINKER = """{% for m in messages %}<|im_start|>{{ m.role }}

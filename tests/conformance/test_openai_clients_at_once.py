@@ -1,6 +1,5 @@
 """OpenAI's clients: many at once, and what becomes of a request whose client or worker goes."""
 
-import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import OpenAI
 
 from paddock.engine.settings import PoolSettings
 from tests.conformance.openai_client import HI, speaking_to
@@ -22,24 +21,6 @@ from tests.live import CHAT, Live, live_service
 def client(live: Live) -> Iterator[OpenAI]:
     with speaking_to(live) as client:
         yield client
-
-
-def test_many_async_streams_are_all_answered(live: Live) -> None:
-    async def ask(client: AsyncOpenAI, number: int) -> str:
-        messages: Any = [{"role": "user", "content": f"Count from {number}."}]
-        stream = await client.chat.completions.create(
-            model=CHAT, messages=messages, max_tokens=8, stream=True
-        )
-        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
-
-    async def main() -> list[str]:
-        http = openai.DefaultAsyncHttpxClient(trust_env=False)
-        async with AsyncOpenAI(
-            base_url=f"{live.url}/v1", api_key="none", http_client=http
-        ) as client:
-            return await asyncio.gather(*(ask(client, number) for number in range(12)))
-
-    assert all(asyncio.run(main()))
 
 
 def test_a_client_that_goes_away_frees_its_place(client: OpenAI, live: Live) -> None:

@@ -41,12 +41,6 @@ def test_a_file_holds_keys_or_their_hashes_with_names_and_comments(tmp_path: Pat
     assert len(names) == 3
 
 
-def test_only_hashes_are_kept(tmp_path: Path) -> None:
-    ring = KeyRing(written(tmp_path, f"{SECRET} alice\n"))
-    assert ring.find(SECRET.encode()) is not None
-    assert SECRET not in repr(vars(ring))
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -70,16 +64,6 @@ def test_a_file_that_cannot_be_used_says_where_and_what_to_do(
     with pytest.raises(InvalidKeyFile) as broken:
         read_keys(file)
     assert str(broken.value) == says.format(file=file, make=key_command(file))
-
-
-def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
-    file = tmp_path / "none"
-    with pytest.raises(InvalidKeyFile) as broken:
-        read_keys(file)
-    assert str(broken.value) == (
-        f"{file}: the keys cannot be read: No such file or directory.\n"
-        f"  Make them: {key_command(file)}"
-    )
 
 
 def test_the_command_that_makes_a_key_makes_one_that_only_its_owner_reads(tmp_path: Path) -> None:
@@ -175,8 +159,3 @@ def test_a_key_that_is_added_or_taken_away_counts_without_a_restart(
     assert ring.find(b"second") is None
     written(tmp_path, "second\n")
     assert ring.find(b"second")
-
-
-def test_a_service_with_a_broken_file_of_keys_does_not_start(tmp_path: Path) -> None:
-    with pytest.raises(InvalidKeyFile):
-        house(tmp_path, "")

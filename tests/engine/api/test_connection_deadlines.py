@@ -104,20 +104,6 @@ def test_headers_that_trickle_do_not_win_time(service: tuple[int, Application]) 
                 time.sleep(0.1)
 
 
-def test_a_second_request_that_does_not_come_to_an_end_is_cut_off(
-    service: tuple[int, Application],
-) -> None:
-    with call(service[0]) as wire:
-        wire.sendall(REQUEST + REQUEST + b"GET /quick HT")
-        assert until_closed(wire).count(b"done") == 2
-
-
-def test_an_answer_may_take_as_long_as_it_takes(service: tuple[int, Application]) -> None:
-    with call(service[0]) as wire:
-        wire.sendall(REQUEST.replace(b"quick", b"slow"))
-        assert b"done" in until_closed(wire)
-
-
 def test_who_takes_nothing_of_an_answer_is_cut_off_and_its_work_ends(
     service: tuple[int, Application],
 ) -> None:
@@ -142,19 +128,6 @@ def test_who_takes_it_slowly_gets_all_of_it() -> None:
         while part := wire.recv(4_000_000):
             size += len(part)
     assert size > 60_000_000
-
-
-def test_a_connection_serves_one_request_after_another() -> None:
-    with served(header_s=5.0, kept_s=60) as (port, _), call(port) as wire:
-        for _ in range(3):
-            wire.sendall(REQUEST)
-            got = b""
-            while not got.endswith(b"0\r\n\r\n"):
-                part = wire.recv(65536)
-                assert part, "the connection was closed"
-                got += part
-            assert b"done" in got
-            time.sleep(1.8)  # together longer than a request's headers may take
 
 
 def test_who_opens_connections_and_says_nothing_shuts_no_one_out(

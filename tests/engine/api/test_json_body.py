@@ -15,11 +15,6 @@ def test_null_is_an_empty_object_and_a_byte_order_mark_is_no_fault() -> None:
     assert parse_object(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
 
 
-def test_what_is_no_text_becomes_a_replacement_character() -> None:
-    assert parse_object(b'{"a": "\\ud83d!", "b": ["\\ud83d\\ude00"]}') == {"a": "�!", "b": ["😀"]}
-    assert parse_object(b'{"a": "\xff"}') == {"a": "�"}
-
-
 @pytest.mark.parametrize("n", [129, 500, 980, 5000, 200_000])
 def test_what_is_nested_too_deeply_is_refused(n: int) -> None:
     for begins, ends in ((b"[", b"]"), (b'{"\\u0061":', b"}")):
@@ -78,8 +73,3 @@ def test_a_number_beyond_a_double_is_refused_in_plain_words(number: str) -> None
         parse_json(f'{{"num_ctx": {number}}}')
     assert caught.value.status == 400
     assert caught.value.message == f"malformed JSON: {number[:20]}… is too large a number"
-
-
-@pytest.mark.parametrize("text", ["1e300", "-1.5E+30", "1e-999", '"1e999"', "9" * 300])
-def test_a_number_within_a_double_is_read(text: str) -> None:
-    assert parse_json(text) == json.loads(text)

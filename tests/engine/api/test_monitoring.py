@@ -1,6 +1,5 @@
 """What machines look at, on a running service: /metrics, /healthz, /readyz."""
 
-import asyncio
 import os
 import signal
 import time
@@ -10,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from paddock.engine.api import monitoring
-from paddock.engine.api.monitoring import HealthProbe, HealthReport
+from paddock.engine.api.monitoring import HealthReport
 from paddock.engine.workers.worker_process import ProbeResult
 from tests.live import CHAT, Live, live_service
 from tests.waiting import until
@@ -51,12 +49,6 @@ def test_metrics_have_the_pool_s_numbers_and_the_service_s(loaded: Live) -> None
     route = "[('method', 'POST'), ('route', '/api/generate'), ('status', '200')]"
     assert metrics[f"paddock_http_requests_total{route}"] == 1
     assert metrics["paddock_http_requests_running[]"] == 1, "this very one"
-
-
-def test_every_family_is_told_once(loaded: Live) -> None:
-    with loaded.client() as client:
-        kinds = [line for line in client.get("/metrics").text.splitlines() if line[:6] == "# TYPE"]
-    assert len(kinds) == len(set(kinds))
 
 
 def test_health_asks_each_worker_for_a_token(loaded: Live) -> None:
@@ -124,23 +116,3 @@ def test_strangers_are_told_no_names() -> None:
     assert HealthReport((WELL,), 0).value(in_full=False) == {"status": "ok"}
     body = HealthReport((WELL, ILL), 0).value(in_full=False)
     assert body == {"status": "unwell", "error": "a worker does not answer"}
-
-
-async def test_a_question_meanwhile_shares_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitoring, "_REPORT_FRESH_S", 60.0)
-    n_asked = 0
-
-    async def probe(within_s: float) -> tuple[ProbeResult, ...]:
-        nonlocal n_asked
-        n_asked += 1
-        await asyncio.sleep(0.05)
-        return (WELL,)
-
-    health = HealthProbe()
-    hasty = asyncio.create_task(health.ask(probe))
-    rest = [asyncio.create_task(health.ask(probe)) for _ in range(20)]
-    await asyncio.sleep(0.01)
-    hasty.cancel()  # one leaves; the others still get their answer
-    assert all(report.is_well for report in await asyncio.gather(*rest))
-    assert (await health.ask(probe)).is_well, "a report is good for a while"
-    assert n_asked == 1

@@ -197,10 +197,3 @@ def wait_gone(pid: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"process {pid} lives on")
-
-
-def test_idle_it_ends_at_once(tmp_path: Path) -> None:
-    with served(tmp_path, 2 * END_S) as (process, client):
-        assert client.get("/").text == "Ollama is running"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(END_S / 2) == 0  # not when its time for requests is up

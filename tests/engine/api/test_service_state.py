@@ -4,13 +4,10 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paddock.engine.backends.local import LocalPool
-from paddock.engine.request import ChatRequest, Message, ModelSpec, Stream
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from tests.browser import Browser, Page, needs_browser
 from tests.fakes.crashing import crashing
@@ -92,37 +89,6 @@ def test_a_request_under_way_is_there(busy: Live) -> None:
     assert (left["fate"], left["path"]) == ("gone", "/api/generate")
 
 
-def test_page_and_ps_count_running_and_waiting_requests_alike(tmp_path: Path) -> None:
-    async def streams_of(pool: LocalPool) -> list[Stream]:
-        story = Message("user", "Write a very long story about a ferry.")
-        params = {"max_tokens": 1500, "logit_bias": {0: -100, 2: -100}, "guards_repetition": False}
-        request = ChatRequest(ModelSpec(CHAT), (story,), params, "batch")
-        return [pool.chat(request) for _ in range(5)]
-
-    async def ended(streams: list[Stream]) -> None:
-        for stream in streams:
-            stream.cancel()
-
-    # Two in the batch, two in the worker's queue, one outside.
-    settings = PoolSettings(n_threads=1, num_parallel=2)
-    with live_service(tmp_path, settings) as live, live.client() as client:
-        streams = live.call(streams_of(live.service.pool))
-        until = time.monotonic() + 100
-        row: dict[str, Any] = {}
-        while row.get("running") != 2 or row["queue_depth"] != 3:
-            assert time.monotonic() < until, row
-            time.sleep(0.05)
-            listing = client.get("/api/ps").json()
-            row = next(iter(listing["models"]), {})
-        page = state(live)
-        stats = live.service.pool.stats()
-        live.call(ended(streams))
-    assert listing["queue_depth"] == 3
-    assert (page["n_running"], page["n_waiting"]) == (2, 3)
-    assert (page["models"][0]["running"], page["models"][0]["waiting"]) == (2, 3)
-    assert (stats.n_running, stats.n_waiting, stats.waiting) == (2, 3, {CHAT: 3})
-
-
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """Yield a service whose llama.cpp crashes with extra buffers, with a model loaded."""
@@ -137,16 +103,6 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield live
 
 
-def test_page_and_ps_are_told_what_a_model_goes_without(broken: Live) -> None:
-    with broken.client() as client:
-        (row,) = client.get("/api/ps").json()["models"]
-    (model,) = state(broken)["models"]
-    assert row["fallback"].startswith(
-        "runs without extra buffer types, because its worker was killed by SIGSEGV while warming up"
-    )
-    assert model["fallback"] == row["fallback"]
-
-
 # Keys
 
 
@@ -157,13 +113,6 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     settings = ServiceSettings(api_keys_file=folder / "keys", origins=("http://friend.example:*",))
     with live_service(folder, service=settings) as live:
         yield live
-
-
-def test_its_numbers_need_a_key_where_there_are_keys(locked: Live) -> None:
-    with locked.client() as client:
-        assert client.get("/ui/state.json").status_code == 401
-        answer = client.get("/ui/state.json", headers={"Authorization": f"Bearer {SECRET}"})
-    assert answer.status_code == 200
 
 
 # Pages of others, in a real browser
@@ -212,11 +161,3 @@ def test_a_page_of_a_stranger_may_not(locked: Live, chromium: Browser) -> None:
         fetch(page, f"{locked.url}/api/delete", **simple)
     last = [(exchange.path, exchange.status) for exchange in locked.service.request_log.last][-2:]
     assert last == [("/api/version", 403), ("/api/delete", 403)]
-
-
-@needs_browser
-def test_a_page_that_points_its_own_name_here_may_not(busy: Live, chromium: Browser) -> None:
-    port = busy.url.rpartition(":")[2]
-    page = chromium.page(f"http://evil.example:{port}/api/tags")
-    assert "is not a name of this machine" in page.text("body")
-    assert fetch(page, f"http://evil.example:{port}/api/tags")[0] == 403

@@ -8,9 +8,8 @@ from typing import Any
 import httpx
 import psutil
 
-from paddock.engine.settings import PoolSettings
 from tests.fakes import tiny
-from tests.live import Live, live_service
+from tests.live import Live
 
 N_STREAMS = 200
 
@@ -56,24 +55,3 @@ def test_two_hundred_streams_at_once_are_all_answered_in_bounded_memory(
     grown = psutil.Process().memory_info().rss - before
     assert grown < 200 * 1024 * 1024, f"{grown / 1e6:.0f} MB more"
     assert live.n_users_within(15) == 0
-
-
-def test_beyond_the_queue_clients_are_told_to_come_back(tmp_path: Path) -> None:
-    settings = PoolSettings(n_threads=1, max_queue=2, num_parallel=1)
-    with live_service(tmp_path, settings) as live:
-        live.add_model("noise", tiny.llama(tmp_path / "noise.gguf"))
-        answers = asyncio.run(all_at_once(live, 24, 24))
-        refused = [answer for answer in answers if answer["status"] == 503]
-        assert refused
-        for answer in refused:
-            assert answer["error"] == (
-                "server busy, please try again.  maximum pending requests exceeded"
-            )
-            assert int(answer["headers"]["retry-after"]) > 0
-            assert answer["headers"]["content-type"] == "application/json; charset=utf-8"
-        served = [answer for answer in answers if answer["status"] == 200]
-        assert len(served) + len(refused) == 24
-        assert served
-        assert all(answer["done"] for answer in served)
-        [again] = asyncio.run(all_at_once(live, 1, 2))
-        assert again["status"] == 200

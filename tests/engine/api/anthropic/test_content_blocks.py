@@ -37,13 +37,6 @@ def test_words_are_turns_and_the_system_comes_first() -> None:
     )
 
 
-def test_images_are_read_from_base64() -> None:
-    source = {"type": "base64", "media_type": "image/gif", "data": PICTURE}
-    assert turns(user({"type": "image", "source": source}, text("What?"))) == (
-        Message("user", "What?", images=(b"GIF89a",)),
-    )
-
-
 def test_a_call_and_its_result_are_turns_of_their_own() -> None:
     call = {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}}
     thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}

@@ -71,14 +71,6 @@ def test_a_stream_has_anthropics_events_in_their_order() -> None:
     assert stop == {"type": "message_stop"}
 
 
-def test_calls_come_one_at_a_time_where_that_is_wished() -> None:
-    style = MessageFormat("smol", 6, calls_in_parallel=False)
-    reply = Reply("", "stop", USAGE, "d", tool_calls=CALLS)
-    assert [block["id"] for block in message_value(reply, style)["content"]] == ["id1"]
-    sent = events([Chunk("", tool_calls=CALLS)], reply, style)
-    assert [event["content_block"]["id"] for event in sent if "content_block" in event] == ["id1"]
-
-
 def test_reasoning_may_be_left_out_but_not_that_there_was_some() -> None:
     style = MessageFormat("smol", 6, shows_thinking=False)
     reply = Reply("Yes", "stop", USAGE, "d", "Hm.")

@@ -3,7 +3,6 @@ from typing import Any
 import pytest
 
 from paddock.engine.api.anthropic.messages import MessagesBody, MessagesRequest
-from paddock.engine.api.errors import ApiError
 from paddock.engine.request import Message, Priority, Tool
 
 HI = {"model": "smol", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
@@ -60,59 +59,3 @@ def test_what_no_one_says_is_anthropics_default() -> None:
 )
 def test_reasoning_is_asked_for(extra: dict[str, Any], think: object) -> None:
     assert read_messages_request({**HI, **extra}, "normal").request.think == think
-
-
-@pytest.mark.parametrize(
-    ("choice", "expected"),
-    [
-        (None, "auto"),
-        ({"type": "auto"}, "auto"),
-        ({"type": "any"}, "required"),
-        ({"type": "none"}, "none"),
-    ],
-)
-def test_a_choice_of_tools_has_the_engines_word(choice: object, expected: str) -> None:
-    assert (
-        read_messages_request({**HI, "tool_choice": choice}, "normal").request.tool_choice
-        == expected
-    )
-
-
-@pytest.mark.parametrize(
-    ("extra", "expected"),
-    [
-        ({"model": ""}, "model is required"),
-        ({"max_tokens": None}, "max_tokens is required and must be positive"),
-        ({"max_tokens": 0}, "max_tokens is required and must be positive"),
-        ({"max_tokens": "9"}, "max_tokens: must be an integer, not a string"),
-        ({"messages": []}, "messages is required"),
-        ({"tools": [{"name": ""}]}, "tools.0.name is required"),
-        (
-            {"tools": [{"type": "bash_20250124", "name": "bash"}]},
-            "tools.0.type: 'bash_20250124'. Supported values are: 'custom'.",
-        ),
-        (
-            {"tool_choice": {"type": "all"}},
-            "tool_choice.type: 'all'. Supported values are: 'auto', 'any', 'none' or 'tool'.",
-        ),
-        ({"tool_choice": {"type": "tool"}}, "tool_choice.name is required"),
-        (
-            {"thinking": {"type": "on"}},
-            "thinking.type: 'on'. Supported values are: 'enabled', 'adaptive', 'between_tools' or "
-            "'disabled'.",
-        ),
-        (
-            {"output_config": {"effort": "some"}},
-            "output_config.effort: 'some'. Supported values are: 'low', 'medium', 'high', 'xhigh' "
-            "or 'max'.",
-        ),
-        (
-            {"output_format": {"type": "xml"}},
-            "output_format.type: 'xml'. Supported values are: 'json_schema'.",
-        ),
-    ],
-)
-def test_what_cannot_be_used_is_refused(extra: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        read_messages_request({**HI, **extra}, "normal")
-    assert (caught.value.status, caught.value.message) == (400, expected)

@@ -41,18 +41,6 @@ def test_options_become_sampling_values_within_their_ranges(
 
 
 @pytest.mark.parametrize(
-    ("n", "n_ctx_tokens"), [(4096, 4096), (2.0, 4), (1, 4), (0, None), (-5, None), (None, None)]
-)
-def test_a_context_has_four_tokens_at_least(n: Any, n_ctx_tokens: int | None) -> None:
-    assert read_options({"num_ctx": n}).n_ctx_tokens == n_ctx_tokens
-
-
-def test_every_request_draws_a_seed_of_its_own() -> None:
-    assert len({default_sampling()["seed"] for _ in range(20)}) > 1
-    assert default_sampling()["temperature"] == 0.8
-
-
-@pytest.mark.parametrize(
     ("n", "on_processor"), [(0, True), (0.0, True), (-1, False), (99, False), (None, None)]
 )
 def test_without_layers_on_the_device_a_model_moves_to_the_processor(

@@ -12,8 +12,6 @@ from typing import Any
 
 import openai
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from openai import OpenAI
 
 from paddock.engine.api.openai import batch_lines
@@ -171,34 +169,11 @@ def test_a_form_that_is_none_is_refused(live: Live) -> None:
     assert not list(folder.glob(".*")), "nothing is left of what was refused"
 
 
-@pytest.mark.parametrize(
-    "query", ["limit=0", "limit=10001", "limit=1" + "0" * 5000, "limit=-1", "limit=x", "after=none"]
-)
-def test_a_page_that_cannot_be_is_refused(live: Live, query: str) -> None:
-    with live.client() as client:
-        answer = client.get(f"/v1/files?{query}")
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == query.partition("=")[0]
-
-
 WHOLE = (
     b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
     b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n{}\r\n'
     b"--b--\r\n"
 )
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(at=st.integers(0, len(WHOLE)), n=st.integers(0, 40), extra=st.binary(max_size=20))
-def test_no_form_of_any_kind_breaks_the_service(live: Live, at: int, n: int, extra: bytes) -> None:
-    headers = {"content-type": "multipart/form-data; boundary=b"}
-    with live.client() as client:
-        answer = client.post(
-            "/v1/files", content=WHOLE[:at] + extra + WHOLE[at + n :], headers=headers
-        )
-        assert answer.status_code < 500, answer.text
-        if answer.status_code == 200:
-            client.delete(f"/v1/files/{answer.json()['id']}")
 
 
 def test_a_batch_has_an_answer_for_each_line(client: OpenAI) -> None:
@@ -379,26 +354,6 @@ def ran(live: Live, source: Path, target: Path, **extra: Any) -> list[BatchProgr
         return [tally async for tally in run_lines(answer, source, target, target, **extra)]
 
     return live.call(run())
-
-
-def test_lines_are_run_once_and_a_second_run_goes_on(live: Live, tmp_path: Path) -> None:
-    source, target = tmp_path / "in.jsonl", tmp_path / "out" / "results.jsonl"
-    lines = [chat_line(number) for number in range(6)]
-    source.write_bytes(written(lines))
-    tallies = ran(live, source, target, n_at_once=2)
-    assert tallies[0] == BatchProgress(6, 0, 0)
-    assert tallies[-1] == BatchProgress(6, 6, 0)
-    whole = target.read_bytes()
-    assert ran(live, source, target) == [BatchProgress(6, 6, 0)]
-    assert target.read_bytes() == whole
-    kept = whole.splitlines(keepends=True)[:2]
-    target.write_bytes(b"".join(kept) + b'{"id":"batch_r')
-    assert ran(live, source, target)[-1] == BatchProgress(6, 6, 0)
-    again = target.read_bytes().splitlines(keepends=True)
-    assert again[:2] == kept
-    assert {json.loads(line)["custom_id"] for line in again} == {
-        line["custom_id"] for line in lines
-    }
 
 
 def line(custom_id: Any = "a", **extra: Any) -> bytes:

@@ -29,10 +29,6 @@ def items(value: Any, **extra: Any) -> tuple[Message, ...]:
     return read_response({"model": "m", "input": value, **extra}, ApiCaller()).requests[0].messages
 
 
-def test_a_developer_speaks_as_the_system() -> None:
-    assert chat({"role": "developer", "content": "Be brief."}) == (Message("system", "Be brief."),)
-
-
 def test_parts_become_one_text_and_its_images() -> None:
     parts = [
         {"type": "text", "text": "What is"},
@@ -62,13 +58,6 @@ def test_an_image_that_is_not_in_the_request_is_refused(url: str, why: str) -> N
     assert param == "messages[0].content[0].image_url.url"
 
 
-@pytest.mark.parametrize("kind", ["input_audio", "file", "video"])
-def test_a_part_that_no_model_reads_is_refused_by_name(kind: str) -> None:
-    message, param = refused({"role": "user", "content": [{"type": kind}]})
-    assert f"'{kind}' is not supported here" in message
-    assert param == "messages[0].content[0].type"
-
-
 def test_a_result_gets_the_name_of_its_call() -> None:
     call = {"id": "call_1", "type": "function",
             "function": {"name": "add", "arguments": '{"a": 1}'}}  # fmt: skip
@@ -92,11 +81,6 @@ def test_empty_arguments_are_none_and_broken_ones_are_refused() -> None:
         assert param == "messages[0].tool_calls[0].function.arguments"
 
 
-def test_reasoning_of_an_earlier_answer_is_kept() -> None:
-    (message,) = chat({"role": "assistant", "content": "4", "reasoning": "2 and 2"})
-    assert message == Message("assistant", "4", reasoning="2 and 2")
-
-
 @pytest.mark.parametrize(
     ("message", "param"),
     [
@@ -115,13 +99,6 @@ def test_a_wrong_message_is_refused_at_its_place(message: Any, param: str) -> No
 
 
 # Items of Responses
-
-
-def test_a_text_is_one_turn_after_the_instructions() -> None:
-    assert items("Hi", instructions="Be brief.") == (
-        Message("system", "Be brief."),
-        Message("user", "Hi"),
-    )
 
 
 def test_the_items_of_one_answer_are_one_turn() -> None:
@@ -144,17 +121,7 @@ def test_the_items_of_one_answer_are_one_turn() -> None:
     )  # fmt: skip
 
 
-def test_images_of_items_are_read_too() -> None:
-    part = {"type": "input_image", "image_url": URI}
-    assert items([{"role": "user", "content": [part]}])[0].images == (PIXEL,)
-
-
 UPLOADED = {"type": "input_image", "file_id": "file-1"}
-
-
-def test_reasoning_that_says_nothing_is_no_turn() -> None:
-    hidden = {"type": "reasoning", "summary": [], "encrypted_content": "…"}
-    assert items([{"role": "user", "content": "Hi"}, hidden]) == (Message("user", "Hi"),)
 
 
 @pytest.mark.parametrize(
