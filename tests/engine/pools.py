@@ -1,6 +1,5 @@
 """Pools with real worker processes, one for each piece of work or one for many."""
 
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,19 +35,6 @@ def ask(
 ) -> ChatRequest:
     messages = (Message("system", "You are a helpful assistant."), Message("user", text))
     return ChatRequest(model, messages, {"max_tokens": 24, **(params or {})}, **extra)
-
-
-async def digits_with_chances(
-    pool: LocalPool, model: ModelSpec, chances: Mapping[str, float]
-) -> dict[int, float]:
-    """Return a bias by which a model of `tiny.alphabet` says these characters with these chances.
-
-    Its logits of digits and marks are 0, so that no rounding changes what a seed draws.
-    """
-    return {
-        (await pool.tokenise(model, text))[0]: 90 + math.log(chance)
-        for text, chance in chances.items()
-    }
 
 
 def started_by(*command: str) -> Callable[[WorkerOptions, float], Awaitable[WorkerProcess]]:

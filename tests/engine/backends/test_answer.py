@@ -60,15 +60,3 @@ async def read(answer: Answer, n_pauses: int) -> list[str]:
         for _ in range(n_pauses):
             await asyncio.sleep(0)
     return texts
-
-
-async def test_what_the_prompt_had_is_known_before_the_first_chunk() -> None:
-    async def serve(answer: Answer) -> Reply:
-        answer.shortened(900)
-        answer.add(Chunk("one"))
-        return answer.reply_of(AnswerEnd("stop", Usage(), False), "d")
-
-    answer = Answer(REQUEST, serve)
-    async for _ in answer:
-        assert answer.prompt_tokens_original == 900
-    assert (await answer.reply()).prompt_tokens_original == 900

@@ -1,7 +1,6 @@
 """A service that stays measures its models and copies them while it is idle, never in the way."""
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +22,6 @@ from paddock.engine.profile.profile import Profile, read_profile
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
-from paddock.engine.system.files import held_file
 from paddock.engine.system.retry import Backoff
 from paddock.engine.tuning import tuner
 from paddock.engine.tuning.tuned_copies import TunedCopy
@@ -172,21 +170,6 @@ async def test_a_refusal_is_not_tried_again_by_the_next_service_and_exact_tries_
     assert machine.n_trials == n_trials
     why = machine.record.why_none if machine.record else ""
     assert why == ("it is no faster" if n_trials else "")
-
-
-async def test_what_a_killed_service_or_an_earlier_version_left_goes_when_the_next_one_starts(
-    machine: Machine,
-) -> None:
-    blobs = machine.settings.models_dir / "blobs"
-    blobs.mkdir(parents=True)
-    for pid in (9999999, os.getppid()):  # which is another program's by now
-        (blobs / f".{machine.original[:12]}-tuned.{pid}.part.copy.part").write_text("half")
-    old = machine.finder.tuned.folder / f"{machine.original}.json"
-    files.write_json_atomically(old, {"version": 1, "name": "tiny"})
-    at_work = blobs / f".{machine.original[:12]}-tuned.0.part"
-    with held_file(at_work):  # by another user's service
-        async with machine.serving():
-            await eventually(lambda: machine.left() == [at_work.name] and not old.exists())
 
 
 async def test_a_model_is_measured_in_its_first_idle_minute_until_nothing_disturbs_that(

@@ -90,13 +90,6 @@ async def test_what_runs_at_a_server_that_dies_goes_to_the_others_and_each_once(
     assert notes == ["the connection to http://dying:1 broke: the others go on."]
 
 
-async def test_the_places_of_all_servers_are_told_together() -> None:
-    servers = [FarServer("one", n_slots=2), FarServer("two", n_slots=4), FarServer("mute")]
-    servers[2].slots = None
-    async with opened(servers) as (pool, _):
-        assert (await pool.facts(M)).n_parallel == 6
-
-
 async def test_a_server_that_hangs_is_left_as_one_that_died() -> None:
     hanging, other = FarServer("hanging"), FarServer("other")
     async with opened([hanging, other]) as (pool, notes):
@@ -118,21 +111,6 @@ async def test_a_server_that_is_back_is_asked_again() -> None:
     assert notes == [
         "http://only:1 cannot be reached: it is tried again.",
         "http://only:1 is there.",
-    ]
-
-
-async def test_one_that_is_away_at_the_start_takes_part_when_it_comes() -> None:
-    late, other = FarServer("late"), FarServer("other")
-    late.die()
-    async with opened([late, other]) as (pool, notes):
-        await replies_of(pool, 1)
-        late.come_back()
-        await eventually(lambda: len(notes) == 2)
-        await replies_of(pool, 10)
-    assert late.asked
-    assert notes == [
-        "http://late:1 cannot be reached: the others go on.",
-        "http://late:1 is there.",
     ]
 
 
@@ -168,19 +146,6 @@ async def test_who_is_patient_waits_for_the_first_that_comes() -> None:
     assert notes[0] == "http://one:1 cannot be reached; http://other:1 cannot be reached: waiting."
 
 
-async def test_where_none_comes_back_in_time_the_run_stops() -> None:
-    server = FarServer("only")
-    async with opened([server], reach_s=0.3) as (pool, _):
-        await pool.facts(M)
-        server.die()
-        with pytest.raises(NoServer) as caught:
-            await pool.chat(ask()).reply()
-    assert str(caught.value) == (
-        "no server can be reached for model 'm': http://only:1 cannot be reached, waited 0.3 s. "
-        "Start one, or correct the address; the same command goes on."
-    )
-
-
 async def test_a_server_that_answers_by_errors_of_its_own_is_named_once_with_path_and_status() -> (
     None
 ):
@@ -196,20 +161,6 @@ async def test_a_server_that_answers_by_errors_of_its_own_is_named_once_with_pat
         f"no server works for model 'm': {reason}, also with a request without a document. "
         "Its log says why; the same command goes on."
     )
-
-
-async def test_a_model_that_no_server_had_is_not_asked_for_when_one_comes_back() -> None:
-    server = FarServer("only")
-    async with opened([server]) as (pool, notes):
-        with pytest.raises(NotServed):
-            await pool.facts(ModelSpec("another"))
-        await pool.facts(M)
-        server.die()
-        work = asyncio.create_task(replies_of(pool, 1))
-        await eventually(lambda: notes)
-        server.come_back()
-        await work
-    assert notes[1:] == ["http://only:1 is there."]
 
 
 async def test_one_that_only_just_loads_its_model_is_waited_for() -> None:
@@ -267,21 +218,6 @@ async def test_an_answer_of_which_a_part_was_read_is_not_begun_again() -> None:
             await anext(chunks)
 
 
-async def test_an_answer_that_was_only_heard_is_begun_again() -> None:
-    dying, other = FarServer("dying"), FarServer("other")
-    heard: list[str] = []
-    async with opened([dying, other]) as (pool, _):
-        await pool.facts(M)
-        dying.hangs = True
-        stream = pool.chat(ask())
-        stream.on_chunk(lambda chunk: heard.append(chunk.text))
-        await eventually(lambda: heard)
-        dying.die()
-        reply = await stream.reply()
-    assert reply.text == "from http://other:1"
-    assert heard == ["from ", "from ", "http://other:1"]
-
-
 async def test_a_full_server_is_left_alone_for_as_long_as_it_says() -> None:
     full, other = FarServer("full", n_slots=None), FarServer("other", n_slots=None)
     full.on_chat = fails(ServerBusy("it is full", 60.0))
@@ -291,19 +227,6 @@ async def test_a_full_server_is_left_alone_for_as_long_as_it_says() -> None:
         await replies_of(pool, 10)
     assert len(full.asked) == n_first
     assert notes == []
-
-
-async def test_a_request_waits_for_a_full_server_where_there_is_no_other() -> None:
-    server = FarServer("only")
-    refusals = iter([ServerBusy("full", 0.05), ServerBusy("full", 0.05)])
-
-    def refuse(request: ChatRequest) -> None:
-        for refusal in refusals:
-            raise refusal
-
-    server.on_chat = refuse
-    async with opened([server]) as (pool, _):
-        assert (await pool.chat(ask()).reply()).text == "from http://only:1"
 
 
 async def test_a_server_that_is_busy_for_everyone_stops_the_run_and_else_the_request_is_late(
@@ -321,23 +244,6 @@ async def test_a_server_that_is_busy_for_everyone_stops_the_run_and_else_the_req
         await pool.chat(ask("small")).reply()
         with pytest.raises(Busy, match="503: loading"):
             await late
-
-
-async def test_a_server_that_is_long_at_work_on_one_answer_is_late_for_the_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(balancer, "BUSY_S", 0.4)
-    server = FarServer("only", n_slots=None)
-    may_end = asyncio.Event()
-    monkeypatch.setattr(server, "_pass", may_end.wait)
-    server.on_chat = fails(ServerBusy("503: no slot available", 0.05), "hello", NEUTRAL_TEXT)
-    async with opened([server]) as (pool, _):
-        long = asyncio.create_task(pool.chat(ask("long")).reply())
-        await eventually(lambda: server.n_running)
-        with pytest.raises(Busy, match="503: no slot available"):
-            await pool.chat(ask()).reply()
-        may_end.set()
-        assert (await long).text == "from http://only:1"
 
 
 async def test_a_server_that_answers_for_another_model_alone_is_full_for_this_one(
@@ -358,32 +264,6 @@ async def test_a_server_that_answers_for_another_model_alone_is_full_for_this_on
             await pool.count_texts(M, ["short"])
         with pytest.raises(ServersFull):
             await full
-
-
-async def test_a_server_that_is_slow_to_refuse_is_not_at_work(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(balancer, "BUSY_S", 0.4)
-    server = FarServer("only", n_slots=None)
-
-    async def refuse_late() -> None:
-        await asyncio.sleep(0.1)
-        raise ServerBusy("503: no slot available", 0.05)
-
-    monkeypatch.setattr(server, "_pass", refuse_late)
-    async with opened([server]) as (pool, _):
-        with pytest.raises(ServersFull):
-            await pool.chat(ask()).reply()
-
-
-async def test_what_the_server_refuses_is_not_asked_again() -> None:
-    server = FarServer("only")
-    server.on_chat = refuses("hello")
-    async with opened([server]) as (pool, _):
-        with pytest.raises(BadRequest, match="no"):
-            await pool.chat(ask()).reply()
-        assert (await pool.chat(ask("another")).reply()).text == "from http://only:1"
-    assert server.asked == ["hello", NEUTRAL_TEXT, "another"]
 
 
 async def test_a_server_that_refuses_every_document_stops_all_of_them() -> None:
@@ -409,16 +289,6 @@ async def test_a_server_that_refuses_every_document_is_left_to_the_others() -> N
     assert len(notes) == 1
     assert notes[0].startswith("http://broken:1: it refuses requests whatever the document: no.")
     assert notes[0].endswith("It is left out: the others go on.")
-
-
-async def test_a_server_that_was_mended_is_asked_again_by_the_next_request() -> None:
-    server = FarServer("only")
-    server.on_chat = refuses()
-    async with opened([server]) as (pool, _):
-        with pytest.raises(ModelBroken):
-            await pool.chat(ask()).reply()
-        server.on_chat = refuses("another")
-        assert (await pool.chat(ask()).reply()).text == "from http://only:1"
 
 
 async def test_texts_that_a_server_refuses_to_embed_are_compared_with_a_neutral_one() -> None:

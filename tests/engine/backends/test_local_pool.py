@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.errors import DeadlineExceeded, ModelNotFound, PromptTooLong, WrongRole
+from paddock.engine.errors import DeadlineExceeded, PromptTooLong
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_recipe import ModelRecipe
@@ -55,18 +55,6 @@ async def test_characters_are_whole_whatever_the_locale(monkeypatch: pytest.Monk
         assert await pool.count_texts(CHAT, ["北京", "🦙", "\ud800 lone"]) > [0, 0, 0]
 
 
-async def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(pool: LocalPool) -> None:
-    text = "word " * 3000
-    n_tokens = await pool.count_chat(CHAT, ask(text).messages)
-    with pytest.raises(PromptTooLong) as caught:
-        await pool.chat(ask(text)).reply()
-    assert caught.value.n_prompt_tokens == n_tokens
-    assert str(caught.value) == (
-        f"the prompt has {n_tokens} tokens and 24 are reserved for the answer, "
-        f"but the context holds 2048; nothing was cut"
-    )
-
-
 async def test_a_cancelled_chat_frees_its_place_at_the_next_step(single: LocalPool) -> None:
     stream = single.chat(ask("Tell a long story.", params={"max_tokens": 1500}))
     async for _ in stream:
@@ -100,28 +88,16 @@ async def test_deadlines_end_a_request_and_waiting_in_the_queue_does_not_count(
     assert caught.value.kind == "idle"
     first = single.chat(ask("Tell a story.", params={"max_tokens": 100}, priority="batch"))
     waiting = single.chat(
-        ask("Say yes.", params={"max_tokens": 2}, priority="batch", total_s=5, idle_s=5)
+        ask("Say yes.", params={"max_tokens": 2}, priority="batch", total_s=3, idle_s=3)
     )
     async for _ in first:
         break
     (pid,) = single.worker_pids()
     os.kill(pid, signal.SIGSTOP)
-    await asyncio.sleep(6)  # longer than the one in the queue may take
+    await asyncio.sleep(3.5)  # longer than the one in the queue may take
     os.kill(pid, signal.SIGCONT)
     assert (await waiting.reply()).usage.queue_s > 0
     await first.reply()
-
-
-async def test_what_a_pool_holds_can_be_seen(single: LocalPool) -> None:
-    await single.chat(ask("Hello", params={"max_tokens": 2})).reply()
-    (held,) = single.stats().resident
-    assert not held.is_pinned
-    assert (held.name, held.state, held.n_users) == ("smollm2:135m", "ready", 0)
-    assert held.host_bytes > 90_000_000, "as measured"
-    assert held.placed == "all 31 layers on the processor"
-    assert held.ready_s is not None and held.ready_s < 60
-    assert held.expires_s is not None and 250 < held.expires_s <= 300
-    assert held.pid in single.worker_pids()
 
 
 async def test_a_longer_context_does_not_load_the_weights_again_nor_loosens_a_smaller_one(
@@ -150,15 +126,6 @@ async def test_two_models_take_turns_where_only_one_has_room(noise: ModelSpec) -
         assert len(replies) == 6
         loads = {name: count.loads for name, count in pool.stats().loads.items()}
         assert loads == {noise.ref: 1, "all-minilm": 1}, "no swapping on every call"
-
-
-async def test_a_model_is_asked_only_for_what_it_can(pool: LocalPool) -> None:
-    with pytest.raises(WrongRole):
-        await pool.chat(ask("Hello", model=VECTORS)).reply()
-    with pytest.raises(WrongRole):
-        await pool.embed(EmbedRequest(CHAT, ("text",)))
-    with pytest.raises(ModelNotFound):
-        await pool.chat(ask("Hello", model=ModelSpec("nobody"))).reply()
 
 
 COPIED = "uncopyrightable " * 6 + "unco"

@@ -88,20 +88,6 @@ async def test_a_driver_that_goes_in_the_middle_costs_no_answer(
         assert all(reply.usage.completion_tokens for reply in replies)
 
 
-async def test_a_card_that_another_program_fills_in_the_middle_costs_no_answer(
-    noise: ModelSpec, pool_with: OpenPool
-) -> None:
-    async with asyncio.timeout(100), pool_with("fills once") as pool:
-        await pool.load(noise)
-        (before,) = pool.stats().resident
-        requests = [ask(f"Tell of {n} llamas.", noise, {"max_tokens": 60}) for n in range(6)]
-        replies = await asyncio.gather(*(pool.chat(request).reply() for request in requests))
-        assert all(reply.usage.completion_tokens for reply in replies)
-        (model,) = pool.stats().resident
-        assert model.pid != before.pid
-        assert (model.placed, model.fallback) == (before.placed, ""), "it is no fault of the card"
-
-
 async def test_a_card_that_stays_full_in_the_middle_refuses_each_request_by_name(
     noise: ModelSpec, pool_with: OpenPool
 ) -> None:

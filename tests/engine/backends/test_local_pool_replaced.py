@@ -1,21 +1,17 @@
 """Files of a model that are replaced while a pool has it: what answers, and under which digest."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 
-from paddock.engine.backends.embed_portions import PORTION_TEXTS
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.gguf import read_header
-from paddock.engine.memory.loaded_models import ModelUse
 from paddock.engine.memory.worker_starter import WorkerStarter
-from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Reply
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.files import sha256_of
 from paddock.engine.workers.worker_process import WorkerProcess
@@ -106,34 +102,6 @@ async def test_a_model_that_is_replaced_before_its_worker_reads_it_has_its_own_d
         reply = await pool.chat(request(path)).reply()
     assert reply.digest == sha256_of(path)
     assert is_alike(reply, await answered_alone(tmp_path, path))
-
-
-async def test_vectors_of_one_reply_are_all_of_the_model_whose_digest_it_has(
-    tmp_path: Path,
-) -> None:
-    path, new = tmp_path / "mine.gguf", tmp_path / "new"
-    written = ModelFinder(tmp_path, tmp_path).locate("all-minilm").path.read_bytes()
-    path.write_bytes(written)
-    new.write_bytes(written + b"another")
-    digests: list[str] = []
-
-    class Portions(LocalPool):
-        """Replaces the file when the first portion has been embedded."""
-
-        @asynccontextmanager
-        async def _using(self, model: ModelSpec, ask: ModelUse) -> AsyncIterator[WorkerProcess]:
-            async with super()._using(model, ask) as worker:
-                yield worker
-            digests.append(ask.facts.digest)
-            if new.exists():
-                new.replace(path)
-
-    spec = ModelSpec(str(path), role="embed")
-    texts = tuple(f"text {n}" for n in range(PORTION_TEXTS * 5))
-    async with asyncio.timeout(200), Portions(settings_of(tmp_path)) as pool:
-        reply = await pool.embed(EmbedRequest(spec, texts))
-    assert reply.digest == sha256_of(path) == digests[-1] != digests[0]
-    assert digests[-5:] == [digests[-1]] * 5, "all portions were embedded by the one that stays"
 
 
 async def test_a_replaced_part_of_a_split_model_is_seen(tmp_path: Path) -> None:

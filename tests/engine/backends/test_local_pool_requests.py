@@ -14,7 +14,6 @@ from paddock.engine.errors import BadRequest, Busy, NoInsert
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, EmbedRequest, ModelSpec, Tool
 from tests.engine.pools import SETTINGS, VECTORS, opened
-from tests.fakes import tiny
 
 MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
 ENDS = {0: -100, 2: -100}
@@ -108,30 +107,3 @@ async def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full(
         with pytest.raises(Busy):
             await pool.embed(EmbedRequest(VECTORS, ("one",)), waits=False)
         assert len((await pool.embed(EmbedRequest(VECTORS, ("one",)))).vectors) == 1
-
-
-async def test_a_text_may_be_cut_and_the_reply_says_by_how_much(pool: LocalPool) -> None:
-    texts = ("short", "boat " * 510 + "share " * 190)
-    reply = await pool.embed(EmbedRequest(VECTORS, texts, on_overflow="cut"))
-    n_long = (await pool.count_texts(VECTORS, texts))[1]
-    assert reply.n_cut_tokens == (0, n_long - 510)
-    assert reply.n_pieces == ()
-    parts = ("short", "boat " * 510, "boat " * 320 + "share " * 190)
-    same = await pool.embed(EmbedRequest(VECTORS, parts))
-    short, beginning, end = (
-        sum(x * y for x, y in zip(reply.vectors[1], vector, strict=True)) for vector in same.vectors
-    )
-    assert beginning > 0.999 > 0.99 > end > short
-    assert same.n_cut_tokens == ()
-
-
-async def test_a_model_with_a_head_that_guesses_ahead_makes_fewer_steps(
-    pool: LocalPool, tmp_path: Path
-) -> None:
-    model = ModelSpec(str(tiny.alphabet(tmp_path / "alphabet.gguf")), n_ctx_tokens=512)
-    request = replace(raw("a", {"max_tokens": 24}, drafts=True), model=model)
-    reply = await pool.chat(request).reply()
-    assert reply.text == "bcdefghijklmnopqrstuvwxy"
-    assert reply.usage.accepted_tokens >= 12
-    plain = await pool.chat(replace(request, drafts=False)).reply()
-    assert (plain.text, plain.usage.drafted_tokens) == (reply.text, 0)

@@ -12,13 +12,10 @@ import pytest
 
 from paddock.engine.backends.local import MAX_ATTEMPTS, LocalPool
 from paddock.engine.errors import WorkerLost
-from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Priority, Sampling
-from paddock.engine.workers.death_reasons import WorkerEnd
+from paddock.engine.request import ModelSpec, Priority
 from paddock.engine.workers.fallbacks import MOST_FALLBACK
-from paddock.engine.workers.worker_process import WorkerProcess
-from paddock.engine.workers.worker_protocol import PendingRequest, WorkerGone, WorkerOptions
-from tests.engine.pools import SETTINGS, VECTORS, ask, started_by
-from tests.fakes import faulty_worker, tiny
+from tests.engine.pools import SETTINGS, ask, started_by
+from tests.fakes import faulty_worker
 
 N_PARALLEL = 4
 
@@ -64,17 +61,6 @@ async def test_chats_in_flight_at_many_kills_from_outside_are_not_given_up(
         await _kill_while_asked(pool, MAX_ATTEMPTS + 2, 8, tell)
 
 
-async def test_texts_in_flight_at_many_kills_from_outside_are_not_given_up(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
-
-    async def embed(number: int) -> None:
-        texts = tuple(f"{number} and {m} " * 60 for m in range(4))
-        assert len((await pool.embed(EmbedRequest(VECTORS, texts))).vectors) == 4
-
-    async with asyncio.timeout(250), LocalPool(settings) as pool:
-        await _kill_while_asked(pool, MAX_ATTEMPTS + 1, 6, embed)
-
-
 async def test_a_suspect_does_not_wait_for_less_urgent_chats_that_only_wait_for_a_place(
     noise: ModelSpec, tmp_path: Path
 ) -> None:
@@ -93,31 +79,6 @@ async def test_a_suspect_does_not_wait_for_less_urgent_chats_that_only_wait_for_
         await _kill_busy(pool, 1)
         assert (await urgent.reply()).text
         assert len(done) < 20
-
-
-@pytest.mark.parametrize("dies_at", ["decode", "take"])
-async def test_a_chat_that_kills_its_worker_while_another_runs_is_a_suspect(
-    dies_at: str, tmp_path: Path
-) -> None:
-    path = tiny.llama(tmp_path / "tiny.gguf")
-    load = WorkerOptions(str(path), "chat", 65_536, 131_072, 2, 512, 1, n_gpu_layers=0)
-    running = PendingRequest(on_step=(steps := asyncio.Event()).set)
-    sampling = Sampling(max_tokens=60_000)
-
-    def chat(text: str, pending: PendingRequest) -> Awaitable[object]:
-        request = ChatRequest(ModelSpec(""), (Message("user", text),))
-        return asyncio.ensure_future(worker.chat(request, sampling, pending, 65_536))
-
-    async with asyncio.timeout(120):
-        worker = await WorkerProcess.started(load, 100, faulty_worker.command("poisoned", dies_at))
-        story = chat("Story", running)
-        await steps.wait()
-        deaths = await asyncio.gather(
-            story, chat("POISON", PendingRequest()), return_exceptions=True
-        )
-        await worker.kill(WorkerEnd("the test is over"))
-    suspected = [death.crash for death in deaths if isinstance(death, WorkerGone)]
-    assert suspected[0] is suspected[1] is not None
 
 
 @pytest.mark.parametrize("dies_at", ["decode", "take"])

@@ -1,6 +1,5 @@
 """Counting with the vocabulary of a file on this machine."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,17 +36,6 @@ async def test_it_counts_as_a_server_with_the_same_file_does() -> None:
         assert await tokenizer.count_texts([]) == []
         # 31 tokens is what llama-server reads of it, with the template's own system text.
         assert await tokenizer.count_chat([Message("user", "Hi")]) == 31
-
-
-async def test_many_may_ask_at_once_and_one_that_leaves_takes_no_answer_along() -> None:
-    async with opened(path()) as tokenizer:
-        texts = [["word " * n] for n in range(1, 30)]
-        tasks = [asyncio.create_task(tokenizer.count_texts(text)) for text in texts]
-        await asyncio.sleep(0)
-        tasks[3].cancel()
-        counts = await asyncio.gather(*tasks, return_exceptions=True)
-        assert isinstance(counts.pop(3), asyncio.CancelledError)
-        assert counts == [[n + 1] for n in range(1, 30) if n != 4]
 
 
 async def test_a_process_that_is_killed_is_started_again() -> None:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.backends.metrics import Metrics
-from paddock.engine.memory.pool_stats import ModelStats, fan_out
+from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
 
@@ -86,30 +86,6 @@ def test_time_between_tokens_is_shared_by_those_that_come_together() -> None:
     metrics.died("m", "killed by SIGKILL")
     metrics.turn("m", {**frame, "chunks": [{"id": 2, "n_tokens": 1}]})
     assert metrics.snapshot()["m"].between_tokens_s.n == 3, "a new worker's 2 is another"
-
-
-def test_what_happens_to_models_and_requests_is_counted_by_its_reason() -> None:
-    metrics, other = Metrics(), Metrics()
-    both = fan_out(metrics, other)
-    both.loaded("m", 0.5)
-    both.unloaded("m", "room")
-    both.loaded("m", 0.25)
-    both.unloaded("m", "idle")
-    both.refused("m", "busy")
-    both.requeued("m")
-    both.waited("m", 0.2)
-    report = {"n_tokens": 9, "chunks": [], "done": [], "n_drafted": 8, "n_accepted": 6}
-    both.turn("m", {**report, "n_preempted": 1, "n_cells_shared": 40})
-    for listener in (metrics, other):
-        seen, every = listener.snapshot()["m"], numbers(listener, "m")
-        assert (seen.n_loads, every["load_seconds_total"], seen.n_evictions) == (2, 0.75, 1)
-        assert (seen.n_refused, every["requeued_total"], every["outside_seconds_count"]) == (
-            1,
-            1,
-            1,
-        )
-        assert (seen.drafted_tokens, seen.accepted_tokens, seen.cells_shared) == (8, 6, 40)
-        assert every["preemptions_total"] == 1
 
 
 def test_what_needs_no_model_does_not_pay_for_metrics() -> None:

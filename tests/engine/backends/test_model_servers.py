@@ -1,6 +1,5 @@
 """Servers of OpenAI's API, each as it is: what is asked of them, and what their answers mean."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,25 +8,11 @@ import pytest
 
 from paddock.engine.backends.model_servers import ModelServer, detect_server
 from paddock.engine.backends.openai_client import ServerAway, ServerBusy
-from paddock.engine.backends.token_bounds import (
-    least_in_chat,
-    least_tokens,
-    most_in_chat,
-    most_tokens,
-)
-from paddock.engine.errors import (
-    BadRequest,
-    EngineError,
-    ModelBroken,
-    PromptCut,
-    PromptTooLong,
-    TextTooLong,
-)
+from paddock.engine.errors import BadRequest, EngineError, ModelBroken, PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
     Constraint,
-    EmbedRequest,
     Message,
     ModelSpec,
     Tool,
@@ -83,20 +68,6 @@ async def test_each_program_is_known_by_what_it_tells(
     assert notes == description
 
 
-async def test_a_gateway_that_passes_only_v1_is_estimated() -> None:
-    service = OpenAIService("vllm")
-    service.has_tokenizer = False
-    async with opened(service) as (server, _):
-        facts = await server.facts(ModelSpec("m"))
-        assert (facts.architecture, facts.n_ctx_tokens) == ("vllm", 500)
-        count = await server.count_chat(M, TWO_WORDS)
-        assert (count.n_least, count.n_most) == (least_in_chat(TWO_WORDS), most_in_chat(TWO_WORDS))
-        (text,) = await server.count_texts(M, ["Say noon"])
-        assert (text.n_least, text.n_most) == (least_tokens("Say noon"), most_tokens("Say noon"))
-        ended, _ = await answer_of(server, ChatRequest(M, TWO_WORDS))
-    assert ended.reason == "stop"
-
-
 async def test_where_no_one_says_how_long_a_prompt_may_be_the_author_must() -> None:
     async with opened(OpenAIService()) as (server, _):
         with pytest.raises(ModelBroken) as caught:
@@ -105,12 +76,6 @@ async def test_where_no_one_says_how_long_a_prompt_may_be_the_author_must() -> N
         "http://far:1: the server does not say how many tokens a request to 'm' may fill. "
         "Write it as the model's `ctx`, such as `ctx: 8k`, or set PADDOCK_CONTEXT_LENGTH"
     )
-
-
-async def test_a_usual_context_counts_where_neither_server_nor_author_tells_one() -> None:
-    async with opened(OpenAIService(), usual_ctx_tokens=2048) as (server, _):
-        assert (await server.facts(ModelSpec("m"))).n_ctx_tokens == 2048
-        assert (await server.facts(M)).n_ctx_tokens == 400
 
 
 async def test_the_key_is_shown_and_every_sampling_value_is_said() -> None:
@@ -169,62 +134,6 @@ async def test_a_server_that_sends_no_log_probabilities_answers_all_the_same() -
         assert set(notes) == {NO_LOGPROBS}
 
 
-@pytest.mark.parametrize(
-    "content", [[{}], 7, [{"token": "a", "logprob": "x"}], [{"token": "a", "logprob": None}]]
-)
-async def test_log_probabilities_of_another_form_are_left_out(content: Any) -> None:
-    service = OpenAIService("vllm")
-    choice = {"index": 0, "delta": {"content": "It"}, "logprobs": {"content": content}}
-    ended = {"choices": [choice | {"finish_reason": "stop"}]}
-    service.events = [f"data: {json.dumps(ended)}\n\n".encode(), b"data: [DONE]\n\n"]
-    async with opened(service) as (server, notes):
-        _, chunks = await answer_of(server, ChatRequest(M, TWO_WORDS, n_logprobs=3))
-    assert [(chunk.text, chunk.logprobs) for chunk in chunks] == [("It", ())]
-    assert NO_LOGPROBS in notes
-
-
-async def test_a_prompt_that_a_server_cuts_is_a_failure_also_where_no_one_can_count() -> None:
-    service = OpenAIService("ollama")
-    service.n_most_tokens = 20
-    async with opened(service) as (server, _):
-        await answer_of(server, ChatRequest(M, TWO_WORDS))
-        with pytest.raises(PromptCut) as caught:
-            await answer_of(server, ChatRequest(M, (Message("user", "the ferry " * 15),)))
-    assert str(caught.value) == (
-        "the server at http://far:1 read 20 tokens of a prompt of at least 30: it cuts what is "
-        "longer and reports no error. Set the model's `ctx` to what the server really has, or "
-        "raise the server's context."
-    )
-
-
-async def test_texts_that_a_server_cuts_are_a_failure() -> None:
-    service = OpenAIService("ollama")
-    service.n_most_tokens = 5
-    async with opened(service) as (server, _):
-        with pytest.raises(PromptCut):
-            await server.embed(EmbedRequest(ModelSpec("m", "embed", 400), ("the ferry " * 4,)))
-
-
-async def test_vectors_come_in_the_order_of_their_texts() -> None:
-    spec = ModelSpec("m", "embed", 400)
-    async with opened(OpenAIService("ollama")) as (server, _):
-        embedded = await server.embed(EmbedRequest(spec, ("a", "b", "c")))
-        with pytest.raises(TextTooLong):
-            await server.embed(EmbedRequest(spec, ("a", "wordy " * 500)))
-    assert [round(vector[1] / vector[0] * 3) for vector in embedded.vectors] == [0, 1, 2]
-
-
-async def test_a_server_that_tells_no_usage_is_said_to() -> None:
-    service = OpenAIService("vllm")
-    service.tells_usage = False
-    async with opened(service) as (server, notes):
-        ended, _ = await answer_of(server, ChatRequest(M, TWO_WORDS))
-    assert ended.usage.completion_tokens == 4
-    assert notes == [
-        "http://far:1 does not say how much it reads; a prompt that it cuts would go unseen."
-    ]
-
-
 async def test_reasoning_and_tool_calls_are_heard() -> None:
     service = OpenAIService("vllm", answer="")
     service.delta = {
@@ -258,14 +167,6 @@ async def test_every_word_for_a_limit_is_known(finish: str, reason: str) -> None
     async with opened(service) as (server, _):
         ended, _chunks = await answer_of(server, ChatRequest(M, TWO_WORDS))
     assert ended.reason == reason
-
-
-async def test_an_answer_that_a_server_broke_off_is_no_answer() -> None:
-    service = OpenAIService("vllm")
-    service.finish = "abort"
-    async with opened(service) as (server, _):
-        with pytest.raises(ServerAway, match="the answer of http://far:1 has no end"):
-            await answer_of(server, ChatRequest(M, TWO_WORDS))
 
 
 LATER = {"error": {"message": "slow down"}}

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,17 +16,7 @@ from paddock.engine.api import pool_server
 from paddock.engine.backends.rpc import PREFIX, RemotePool
 from paddock.engine.errors import EngineError, ModelNotFound, WorkerLost
 from paddock.engine.memory.pool_stats import LoadCount, ModelStats, PoolStats
-from paddock.engine.request import (
-    ChatRequest,
-    Chunk,
-    EmbedReply,
-    EmbedRequest,
-    Message,
-    ModelFacts,
-    ModelSpec,
-    Tool,
-    ToolCall,
-)
+from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelFacts, ModelSpec, Tool
 from paddock.engine.system.server_address import PoolAddress
 from tests.fakes.pool import FakePool
 from tests.waiting import eventually
@@ -145,19 +135,6 @@ async def test_what_is_asked_is_answered_as_by_the_pool_itself(tmp_path: Path) -
         assert await remote.unload("other") is False
 
 
-async def test_an_answer_can_be_read_piece_by_piece(tmp_path: Path) -> None:
-    async with remote_pool(tmp_path, Served(answer=lambda _: "word " * 40)) as (remote, _):
-        text = "".join([chunk.text async for chunk in remote.chat(chat_request())])
-    assert text == "word " * 40
-
-
-async def test_the_pools_errors_are_raised_here(tmp_path: Path) -> None:
-    async with remote_pool(tmp_path, Served()) as (remote, _):
-        with pytest.raises(ModelNotFound) as error:
-            await remote.facts(ModelSpec("none"))
-    assert error.value.known == ("writer",)
-
-
 async def test_who_goes_is_no_longer_worked_for(tmp_path: Path) -> None:
     pool = Served(delay_s=60)
     async with remote_pool(tmp_path, pool) as (remote, _):
@@ -225,47 +202,10 @@ async def test_a_pool_that_says_nothing_for_long_is_still_there(
 ) -> None:
     # Signs of life come while a queue is long; without them the link would break.
     monkeypatch.setattr("paddock.engine.api.pool_server.BEAT_S", 0.1)
-    monkeypatch.setattr("paddock.engine.backends.rpc.SILENCE_S", 3.0)
-    async with remote_pool(tmp_path, Served(delay_s=6.0)) as (remote, way):
+    monkeypatch.setattr("paddock.engine.backends.rpc.SILENCE_S", 2.0)
+    async with remote_pool(tmp_path, Served(delay_s=3.5)) as (remote, way):
         await remote.chat(chat_request()).reply()
     assert way.n_finds == 1
-
-
-async def test_loads_are_those_of_this_pools_time_and_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("paddock.engine.backends.rpc.STATS_EVERY_S", 0.05)
-    pool = Served()
-    pool.loads = {"writer": LoadCount(3, 9.0), "other": LoadCount(1, 1.0)}
-    async with remote_pool(tmp_path, pool) as (remote, _):
-        assert remote.stats().loads == {}
-        assert remote.stats().resident[0].name == "writer"
-        await remote.chat(chat_request()).reply()
-        assert remote.stats().loads == {"writer": LoadCount()}
-        pool.loads = {"writer": LoadCount(4, 11.0), "other": LoadCount(2, 2.0)}
-        await eventually(lambda: remote.stats().loads["writer"].loads == 1)
-        assert remote.stats().loads == {"writer": LoadCount(1, 2.0)}
-
-
-async def test_what_a_load_made_of_a_model_is_known_with_the_answer_that_waited_for_it(
-    tmp_path: Path,
-) -> None:
-    class Loading(Served):
-        note = ""
-
-        async def embed(self, request: EmbedRequest) -> EmbedReply:
-            reply = await super().embed(request)
-            self.note = "runs without extra buffer types"
-            return replace(reply, usage=replace(reply.usage, load_s=1.0))
-
-        def stats(self) -> PoolStats:
-            model = ModelStats("writer", "ready", 1, 4, 9, fallback=self.note)
-            return PoolStats((model,), {})
-
-    async with remote_pool(tmp_path, Loading()) as (remote, _):
-        assert remote.stats().resident[0].fallback == ""
-        await remote.embed(EmbedRequest(MODEL, ("a",)))
-        assert remote.stats().resident[0].fallback == "runs without extra buffer types"
 
 
 async def test_what_is_no_request_is_refused_with_a_reason(tmp_path: Path) -> None:
@@ -277,18 +217,3 @@ async def test_what_is_no_request_is_refused_with_a_reason(tmp_path: Path) -> No
         writer.close()
     assert b'"kind":"BadRequest"' in answer
     assert b"this request cannot be read" in answer
-
-
-def test_chunks_that_come_together_go_as_one() -> None:
-    calls = (ToolCall("look", {}),)
-    chunks: Sequence[Chunk] = [
-        Chunk("a", 1),
-        Chunk("b", 2, "r"),
-        Chunk("", 1, "", calls),
-        Chunk("c"),
-    ]
-    assert pool_server._joined_text_chunks(chunks) == [
-        Chunk("ab", 3, "r"),
-        Chunk("", 1, "", calls),
-        Chunk("c"),
-    ]

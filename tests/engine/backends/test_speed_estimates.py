@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.backends.speed_estimates import SpeedBook, profile_place, reproducibility
+from paddock.engine.backends.speed_estimates import SpeedBook, profile_place
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.context_layout import Workload
 from paddock.engine.profile.profile import (
@@ -39,46 +39,12 @@ def profile(pool: PoolSettings, ref: str = "smollm2:135m") -> Profile:
     )  # fmt: skip
 
 
-def test_without_a_profile_nothing_is_claimed(tmp_path: Path) -> None:
-    book = SpeedBook(settings(tmp_path))
-    assert book.seconds("smollm2:135m", READING) is None
-
-
 def test_time_follows_from_the_stored_profile(tmp_path: Path) -> None:
     pool = settings(tmp_path)
     ProfileStore(pool.cache_dir).keep(profile(pool))
     seconds = SpeedBook(pool).seconds("smollm2:135m", READING)
     assert seconds == pytest.approx(16 * 700 / 512 + 320 / 280, rel=0.1)
     assert SpeedBook(pool).seconds("nobody:1b", READING) is None
-
-
-@pytest.mark.parametrize(
-    ("company", "drafts", "words"),
-    [
-        (True, True, "the same alone, beside other requests and with drafts, in a split cache"),
-        (
-            True, False,
-            "the same alone and beside other requests, in a split cache; drafts would change "
-            "them and are off",
-        ),
-        (
-            False, False,
-            "not always the same: kernels round by what runs in the same step; drafts would "
-            "change them and are off",
-        ),
-        (None, True, "not compared: there was no time to measure that"),
-    ],
-)  # fmt: skip
-def test_what_greedy_answers_keep_is_said_in_one_line(
-    tmp_path: Path, company: bool | None, drafts: bool | None, words: str
-) -> None:
-    agreement = Agreement(company, drafts)
-    assert reproducibility(agreement, is_unified=False) == words
-    unified = reproducibility(agreement, is_unified=True)
-    assert unified.startswith("not compared in a unified cache"), "that was in a split one"
-    pool = settings(tmp_path)
-    ProfileStore(pool.cache_dir).keep(replace(profile(pool), agreement=agreement))
-    assert SpeedBook(pool).greedy_answers("smollm2:135m") == (words, agreement)
 
 
 def test_a_model_with_a_fallback_is_as_fast_as_it_was_measured_with_it(tmp_path: Path) -> None:
@@ -92,8 +58,3 @@ def test_a_model_with_a_fallback_is_as_fast_as_it_was_measured_with_it(tmp_path:
         replace(profile(pool), build=profile_place(pool, digest).build)
     )
     assert SpeedBook(pool).seconds("smollm2:135m", READING) is not None
-
-
-def test_calls_are_described_by_their_means() -> None:
-    assert SpeedBook.workload(4, 400, 40, 100) == Workload(4, 100.0, 10.0, 25.0)
-    assert SpeedBook.workload(0, 0, 0, 0) == Workload(1, 0.0, 0.0, 0.0)
