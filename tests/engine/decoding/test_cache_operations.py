@@ -80,22 +80,6 @@ def after(cache: KvCache, operations: list[CacheOperation], held: dict[int, Toke
         assert np.abs(predicted[seq_id] - expected).max() < 1e-3, f"stream {seq_id}"
 
 
-def test_what_is_copied_to_a_stream_is_there_before_it_is_copied_on(cache: KvCache) -> None:
-    operations: list[CacheOperation] = [
-        TrimCells(0, 0), CopyPrefix(1, 0, 20), TrimCells(1, 0),
-        SaveToHost(2, 5), TrimCells(2, 0), CopyPrefix(0, 2, 16),
-    ]  # fmt: skip
-    after(cache, operations, {0: known(1)[:20], 2: known(1)[:16]})
-
-
-def test_a_stream_is_copied_before_another_is_copied_into_it(cache: KvCache) -> None:
-    operations: list[CacheOperation] = [
-        TrimCells(2, 0), CopyPrefix(0, 2, 20), TrimCells(0, 0), CopyPrefix(1, 0, 20),
-        SaveToHost(1, 5), TrimCells(1, 0),
-    ]  # fmt: skip
-    after(cache, operations, {0: known(1)[:20], 2: known(0)[:20]})
-
-
 def noted_copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Return what gets the source and target of each copy on the device."""
     copies: list[tuple[int, int]] = []

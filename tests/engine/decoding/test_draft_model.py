@@ -92,29 +92,6 @@ def test_more_requests_than_sequences_get_guesses_for_some(small: DraftModel) ->
     assert set(guess_of(small, {8: texts[8], 9: texts[9]})) == {8, 9}, "those that ended made room"
 
 
-def test_logits_are_reserved_for_one_token_of_each_sequence_and_no_more_are_wanted(
-    small: DraftModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert small.context is not None
-    assert small.context.options.n_rows_max == small.context.options.n_seq_max == 4
-    n_rows: list[int] = []
-    note_calls(monkeypatch, Context, "decode", lambda n, *_: n_rows.append(n))
-    texts = {number: [number] * 20 for number in range(10)}
-    for n_more in range(3):
-        guess_of(small, {number: [*tokens, *[7] * n_more] for number, tokens in texts.items()})
-    assert max(n_rows) == 4
-
-
-def test_without_cells_there_are_guesses_for_those_that_fit(model: Model) -> None:
-    small = DraftModel(model, model, options(n_cells=512))
-    texts = {number: [number] * 300 for number in range(3)}
-    assert len(guess_of(small, texts)) == 1
-    assert guess_of(small, {7: [1] * 900}) == {}
-    small.widen(2048)
-    assert set(guess_of(small, texts | {7: [1] * 900})) == {0, 1, 2, 7}
-    small.close()
-
-
 def test_a_fault_of_the_draft_model_only_ends_the_guessing(
     small: DraftModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

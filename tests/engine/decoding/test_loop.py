@@ -1,8 +1,6 @@
 """The owner thread's work on the real small model, in this process."""
 
 import json
-import queue
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -27,18 +25,11 @@ from paddock.engine.decoding.loop import (
 )
 from paddock.engine.decoding.mtp_head import MtpHead
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
-from paddock.engine.decoding.scheduler_data import (
-    CacheOperation,
-    CopyPrefix,
-    ScheduledStep,
-    Sequence,
-    TrimCells,
-)
+from paddock.engine.decoding.scheduler_data import CopyPrefix, Sequence, TrimCells
 from paddock.engine.errors import EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
-from paddock.engine.llama.saved_cells import SavedCells, save_cells
 from paddock.engine.llama.thread_governor import ThreadGovernor
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile import measure as profiling
@@ -457,16 +448,6 @@ def test_on_a_graphics_device_another_layout_must_gain_more_than_moving_all_cell
     assert cache.suits(sequences, is_running=True) == is_suited
 
 
-def test_a_prompt_begins_with_a_copy_of_a_stream_on_its_graphics_device(
-    model: Model, alone: dict[int, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kv_cache, "save_cells", None)
-    bench = Bench(model, "split", is_gpu=True)
-    texts = bench.run(jobs(model, texts=SURE[:2], drafts=False))
-    assert texts == {number: alone[number] for number in (0, 1)}
-    assert max(usage["prompt_reused_tokens"] for usage in bench.usages.values()) >= 70
-
-
 def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go_on(
     model: Model, alone: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -538,34 +519,6 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[ContextOptions]:
     return made
 
 
-@pytest.mark.parametrize("is_cancelled", [False, True])
-def test_the_context_stays_after_the_end_of_one_that_became_too_long_for_it(
-    model: Model, monkeypatch: pytest.MonkeyPatch, made: list[ContextOptions], is_cancelled: bool
-) -> None:
-    monkeypatch.setattr(kv_cache, "LEAST_STREAM_TOKENS", 256)
-    monkeypatch.setattr(scheduler_data, "LIKELY_ANSWER_TOKENS", 64)
-    monkeypatch.setattr(loop, "RECHECK_LAYOUT_S", 1e9)
-    forever = Sampling(logit_bias={257: -100}, guards_repetition=False)
-    bench = Bench(model, "split", n_parallel=1)
-    assert bench.cache.limits.n_cells == 256
-    bench.cache._most_cells, bench.cache._failed_at = 256, time.monotonic()
-    long = job(model, 0, SURE[0], max_tokens=400, sampling=forever, drafts=False)
-    short = job(model, 1, SURE[1], max_tokens=4)
-    schedule = bench.loop._scheduler.schedule
-
-    def cancel_outgrown(*args: Any) -> ScheduledStep:
-        step = schedule(*args)
-        if bench.loop._scheduler.is_outgrown and is_cancelled:
-            bench.loop.post(CancelRequest(0))
-        return step
-
-    monkeypatch.setattr(bench.loop._scheduler, "schedule", cancel_outgrown)
-    run_until_idle(bench, [replace(long, is_open=True), short])
-    assert [done["id"] for step in bench.steps for done in step.done] == [0, 1][is_cancelled:]
-    assert len(bench.texts[0]) > 20
-    assert len(made) == 1
-
-
 # Where llama.cpp finds no cells although the books have some
 
 
@@ -615,150 +568,7 @@ def test_of_many_that_find_no_cells_the_youngest_waits(
     assert [usage["n_preempted"] for _, usage in sorted(bench.usages.items())] == [0, 1, 1]
 
 
-def test_where_a_kept_conversation_finds_no_cells_it_is_computed_again(
-    tiny_model: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = tiny_model("sliding")
-    bench = Bench(model)
-    operate = bench.cache.operate
-    n_failed = 0
-
-    def full(operations: Iterable[CacheOperation]) -> None:
-        nonlocal n_failed
-        n_failed += 1
-        if n_failed == 3:
-            raise CacheFull
-        operate(operations)
-
-    texts = Bench(model).run([job(model, 0, "a" * 60), job(model, 1, "b" * 60)])
-    monkeypatch.setattr(bench.cache, "operate", full)
-    assert bench.run([job(model, 0, "a" * 60), job(model, 1, "b" * 60)]) == texts
-    assert [usage["n_preempted"] for usage in bench.usages.values()] == [1, 1]
-
-
-@pytest.mark.parametrize("is_gpu", [False, True])
-def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_it(
-    tiny_model: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, is_gpu: bool
-) -> None:
-    model = tiny_model("sliding")
-    bench = Bench(model, is_gpu=is_gpu)
-    order: list[str] = []
-    note_calls(monkeypatch, Context, "decode", lambda *_: order.append("decode"))
-    note_calls(monkeypatch, bench.loop, "_on_step", lambda *_: order.append("tell"))
-    note_calls(monkeypatch, PlainTextParser, "feed", lambda *_: order.append("write"))
-    bench.run([job(model, 0, "a" * 60, max_tokens=4, drafts=False)])
-    each = ["decode", "write", "tell"]
-    assert order == (["decode", *each * 3, "write", "tell"] if is_gpu else each * 4)
-
-
-@pytest.mark.parametrize(("is_gpu", "n_devices"), [(False, 1), (True, 1), (True, 2)])
-def test_a_step_without_logits_is_waited_for_on_one_graphics_device(
-    model: Model, monkeypatch: pytest.MonkeyPatch, is_gpu: bool, n_devices: int
-) -> None:
-    order: list[str] = []
-    note_calls(
-        monkeypatch, Context, "decode", lambda n, *_: order.append("logits" if n else "none")
-    )
-    note_calls(monkeypatch, Context, "synchronize", lambda *_: order.append("wait"))
-    bench = Bench(model, is_gpu=is_gpu)
-    options = bench.cache._cache_options
-    bench.cache._cache_options = replace(options, n_devices=n_devices)
-    bench.run([job(model, 0, "a" * 600, max_tokens=2, drafts=False)])
-    part = ["none", "wait"] if is_gpu and n_devices == 1 else ["none"]
-    assert order == [*part * 2, "logits", "logits"]
-
-
 # While nothing runs
-
-
-class EndingInbox(queue.SimpleQueue[LoopMessage]):
-    """Ends the loop where it would wait for ever, and notes how long it waits otherwise."""
-
-    def __init__(self, before_end: Callable[[], None]) -> None:
-        super().__init__()
-        self.waits_s: list[float] = []
-        self._before_end = before_end
-
-    def get(self, block: bool = True, timeout: float | None = None) -> LoopMessage:
-        if block and timeout is None and self.empty():
-            self._before_end()
-            return Shutdown()
-        if timeout is not None:
-            self.waits_s.append(timeout)
-        return super().get(block, timeout)
-
-
-def run_until_idle(
-    bench: Bench, messages: Iterable[LoopMessage], before_end: Callable[[], None] = lambda: None
-) -> EndingInbox:
-    """Serve requests and stop when the loop would wait for another message."""
-    bench.loop._inbox = inbox = EndingInbox(before_end)
-    bench._n_left = -1
-    for message in messages:
-        bench.loop.post(message)
-    bench.loop._is_open = True
-    bench.loop.run()
-    return inbox
-
-
-@pytest.mark.parametrize("is_gpu", [False, True])
-def test_idle_cells_are_brought_together_on_a_processor_while_nothing_runs(
-    model: Model, is_gpu: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    saved: list[int] = []
-
-    def save(context: Context, seq_id: int) -> SavedCells:
-        assert not bench.loop._scheduler.slots._operations, "what is pending comes first"
-        saved.append(seq_id)
-        return save_cells(context, seq_id)
-
-    monkeypatch.setattr(kv_cache, "save_cells", save)
-    bench = Bench(model, is_gpu=is_gpu)
-    chat = job(model, 9, "a" * 40, max_tokens=8, priority="interactive", drafts=False)
-
-    def check() -> None:
-        slots = bench.loop._scheduler.slots
-        assert len(slots.idle) >= 2
-        assert sorted(saved) == ([] if is_gpu else sorted(slots.idle))
-        assert (bench.cache.n_computed == slots.cells.n_used) == (not is_gpu)
-
-    run_until_idle(bench, [*jobs(model, drafts=False, max_tokens=90), chat], check)
-    following = "a" * 40 + bench.texts[9] + "b" * 20
-    texts = bench.run([job(model, 10, following, priority="interactive", drafts=False)])
-    assert bench.usages[10]["prompt_reused_tokens"] >= 40
-    again = job(model, 10, following, priority="interactive", drafts=False)
-    assert Bench(model).run([again]) == texts
-
-
-def test_where_memory_is_short_idle_cells_stay_where_they_are(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kv_cache, "read_memory", lambda: MainMemory(32 * 1024**3, 1024))
-    bench = Bench(model)
-    run_until_idle(bench, jobs(model, drafts=False, max_tokens=90))
-    assert bench.cache.n_computed > bench.loop._scheduler.slots.cells.n_used
-
-
-def test_a_last_answer_is_sent_though_the_other_request_is_given_up(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = Bench(model, is_gpu=True)
-    given_up = job(model, 1, SURE[1], max_tokens=200, drafts=False)
-    short = job(model, 0, SURE[0], max_tokens=4, drafts=False)
-    n_sent = 0
-    computed = bench.loop._scheduler.computed
-
-    def cancel_at_the_end(step: Any, *others: Any) -> None:
-        nonlocal n_sent
-        computed(step, *others)
-        n_sent += sum(piece.sequence.request_id == 0 and piece.n_rows for piece in step.pieces)
-        if n_sent == 4:
-            bench.loop.post(CancelRequest(1))
-
-    monkeypatch.setattr(bench.loop._scheduler, "computed", cancel_at_the_end)
-    ended: list[int] = []
-    run_until_idle(bench, [given_up, short], lambda: ended.extend(bench.usages))
-    assert ended == [0]
 
 
 def test_equal_requests_of_one_model_have_equal_answers_or_other_fingerprints(real: Model) -> None:
@@ -929,17 +739,6 @@ def test_idle_work_has_the_loop_for_itself_until_a_message_comes(model: Model) -
     bench.loop.run()
     assert seen == ["idle False", "asked True", "running True"]
     assert bench.texts[1]
-
-
-def test_another_profile_decides_about_the_next_work(model: Model) -> None:
-    bench = Bench(model, n_parallel=2, layout="auto")
-    limits = bench.cache.limits
-    points = tuple(DecodePoint(n, depth, False, n * 10.0) for n in (1, 8) for depth in (64, 512))
-    slow = Profile("d" * 64, "cpu1-some", "b", 23_040.0, (PrefillPoint(64, 100.0),), points)
-    bench.loop.post(IdleWork(lambda _: bench.loop.use_profile(slow)))
-    texts = bench.run(jobs(model, texts=SURE[:2]))
-    assert len(texts) == 2
-    assert bench.loop._scheduler.limits.near_turn_tokens != limits.near_turn_tokens
 
 
 def test_what_is_shared_of_a_sliding_window_is_exact(tiny_model: Callable[[str], Model]) -> None:

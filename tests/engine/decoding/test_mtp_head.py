@@ -11,17 +11,15 @@ import pytest
 from paddock.engine.decoding import drafts, kv_cache
 from paddock.engine.decoding.context_limits import MOST_MTP_SEQUENCES
 from paddock.engine.decoding.drafts import HiddenStates
-from paddock.engine.decoding.loop import CancelRequest, WidenContext
 from paddock.engine.decoding.mtp_head import MtpHead, mtp_price
 from paddock.engine.gguf import GgufHeader, GgufScalar, GgufTensor, read_header
-from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed
+from paddock.engine.llama.library import CacheFull, DecodeFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
-from tests.engine.decoding.test_loop import Bench, Later, closed, job, profile_of
+from tests.engine.decoding.test_loop import Bench, closed, job
 from tests.fakes import tiny
-from tests.optional import present
 
 __all__ = ["closed"]
 
@@ -171,40 +169,6 @@ def test_a_hybrid_model_guesses_on_request_alone_and_where_memory_is_free(
     assert guessed(drafts=True) == (0, 0)
 
 
-def test_a_cancelled_request_and_a_larger_context_change_no_other_answer(
-    bench: Callable[..., Bench],
-) -> None:
-    guessing = bench("hy_v3", n_parallel=3)
-    model = guessing.model
-    sure, cancelled, *_ = TEXTS["hy_v3"]
-    long = f"{BEGINNING * 6}long"
-    requests = [
-        job(model, n, text, max_tokens=60, drafts=False) for n, text in ((0, sure), (2, long))
-    ]
-    alone = Bench(model, n_parallel=3)
-    alone.cache.widen(2048, 8192)
-    plain = alone.run(requests)
-    n_cells = guessing.cache.limits.n_cells
-    first = [job(model, 0, sure, max_tokens=60)]
-    guessing.loop.post(job(model, 1, cancelled, max_tokens=400))
-
-    def change() -> None:
-        options = replace(guessing.cache._cache_options, layout="split")
-        guessing.cache._cache_options = options
-        guessing.loop._remake([answer.sequence for answer in guessing.loop._answers.values()])
-
-    wider = WidenContext(7, 2048, 8192)
-    later: Later = [
-        (5, CancelRequest(1)), (7, wider), (7, job(model, 2, long, max_tokens=60)), (12, change),
-    ]  # fmt: skip
-    assert guessing.run(first, later) == {0: plain[0]}
-    assert guessing.texts[2] == plain[2]
-    assert guessing.cache.limits.n_cells != n_cells
-    head = present(guessing.loop._mtp_head)
-    assert head.context is not None
-    assert head.context.options.n_ctx_tokens == guessing.cache.limits.n_cells
-
-
 def test_preempted_requests_say_the_same_in_the_end(bench: Callable[..., Bench]) -> None:
     guessing = bench("alphabet", n_cells=768)
     model = guessing.model
@@ -225,16 +189,6 @@ def test_there_are_no_guesses_while_many_run_and_again_when_few_are_left(
     assert {text[:20] for text in texts.values()} == {ALPHABET[1:21]}
     assert [guessing.usages[n]["drafted_tokens"] for n in range(1, n_many)] == [0] * (n_many - 1)
     assert guessing.usages[0]["accepted_tokens"] > 8
-
-
-def test_nothing_is_guessed_where_the_head_costs_as_much_as_the_model(
-    bench: Callable[..., Bench],
-) -> None:
-    for price, guesses in ((0.1, True), (0.95, False)):
-        guessing = bench("alphabet", profile=profile_of(drafts_keep_answers=True))
-        guessing.cache.mtp_price = price
-        guessing.run([job(guessing.model, 0, "a")])
-        assert bool(counts(guessing)[0]) == guesses
 
 
 def test_a_guess_costs_the_head_and_a_layer_of_what_a_token_uses() -> None:
@@ -274,24 +228,6 @@ def test_a_fault_of_the_head_leaves_the_answers_as_they_are(
     assert (guessing.usages[0]["accepted_tokens"] > 20) == goes_on
     message = "the model guesses no tokens any more: llama_decode answered -3"
     assert (message in capfd.readouterr().err) == (not goes_on)
-
-
-def test_where_its_context_cannot_be_made_nothing_is_guessed(
-    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    make = Context.__init__
-
-    def fail(self: Context, model: Model, options: Any) -> None:
-        if options.is_mtp:
-            raise LoadFailed("no memory")
-        make(self, model, options)
-
-    monkeypatch.setattr(Context, "__init__", fail)
-    guessing = bench("alphabet")
-    texts = guessing.run(job(guessing.model, n, "a", max_tokens=30) for n in range(2))
-    assert set(texts.values()) == {(ALPHABET * 2)[1:31]}
-    assert counts(guessing) == (0, 0)
-    assert capfd.readouterr().err.count("guesses no tokens any more: no memory") == 1
 
 
 def test_only_heads_that_were_tried_and_are_complete_are_used(tmp_path: Path) -> None:

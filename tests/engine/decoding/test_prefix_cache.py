@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -33,12 +32,6 @@ def test_of_equal_beginnings_the_shortest_sequence_is_copied() -> None:
     cells.extend(0, tokens(1, 2, 3, 4, 5, 6))
     cells.extend(1, tokens(1, 2, 9))
     assert cells.best(tokens(1, 2, 7)) == (1, 2)
-
-
-def test_more_than_there_is_cannot_be_taken() -> None:
-    cells = PrefixCache(3)
-    with pytest.raises(ValueError, match="4 cells wanted, 3 are free"):
-        cells.extend(0, tokens(1, 2, 3, 4))
 
 
 class Books(RuleBasedStateMachine):

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from paddock.engine.decoding.scheduler_data import CopyPrefix, SaveToHost
 from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import Priority
 from tests.benchmarks import simulated_card as card
-from tests.engine.decoding.device import Device, Run, alone, chat_turn, following, run, sequence
+from tests.engine.decoding.device import Device, Run, chat_turn, following, run, sequence
 
 REQUESTS = st.lists(
     st.tuples(
@@ -113,25 +112,6 @@ def test_prefixes_that_come_and_go_in_a_full_host_cache_are_what_they_were(
     world.check()
 
 
-def test_a_prefix_that_is_restored_stays_in_a_full_host_cache_until_then() -> None:
-    limits = ContextLimits(2 * 400, 1, 256, is_unified=False, n_reserved=1, n_host_cache_tokens=400)
-    world = run(limits)
-    for number, kind in enumerate([1, 2, 1]):
-        chat = world.serve(chat_turn(number, [kind] * 300 + [10 + number] * 5, 3))
-    assert chat.n_reused == 300
-    assert world.order == [0, 1, 2]
-
-
-def test_jobs_over_some_documents_share_a_full_host_cache() -> None:
-    rng = np.random.default_rng(0)
-    world = run(ContextLimits(3 * 400, 2, 256, is_unified=False, n_host_cache_tokens=800))
-    for number, document in enumerate(rng.integers(0, 6, 60).tolist()):
-        world.add(sequence(number, [100 + document] * 250 + [500 + number] * 10), is_checked=True)
-        for _ in range(int(rng.integers(0, 8))):
-            world.turn()
-    world.check()
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.booleans())
 def test_cancelling_at_any_moment_loses_nothing_of_the_others(
@@ -205,14 +185,6 @@ def test_a_short_prompt_is_read_next_to_a_long_one() -> None:
     world.turn()
     world.turn()
     assert short.state == "decode"
-
-
-def test_documents_that_fit_a_step_are_read_whole_one_after_the_other() -> None:
-    world = run(ContextLimits(8192, 4, 512, is_unified=False))
-    for number in range(3):
-        world.scheduler.add(sequence(number, [number] * 480))
-    steps = [[len(piece.tokens) for piece in world.turn().pieces] for _ in range(3)]
-    assert steps == [[480], [1, 480], [1, 1, 480]]
 
 
 def test_a_chat_goes_before_jobs() -> None:
@@ -548,20 +520,6 @@ def test_documents_leave_a_graphics_device_only_once_they_are_seen_to_be_read_ag
     assert n_again <= n_documents * DOCUMENT, "kept from the second reading on"
 
 
-def test_a_sequence_that_was_put_back_says_the_same() -> None:
-    world = run(ContextLimits(1000, 2, 64))
-    request = sequence(0, [1] * 30, max_tokens=6)
-    expected = alone(request)
-    world.scheduler.add(request)
-    for _ in range(3):
-        world.turn()
-    world.scheduler.preempt(request)
-    assert request.prompt.tolist() == [1] * 30 + expected[:3]
-    assert request.max_tokens == 3
-    world.all()
-    assert world.answers == {0: expected}
-
-
 @pytest.mark.parametrize("is_unified", [True, False])
 @pytest.mark.parametrize("n_parallel", [1, 8, 124, 128, 252])
 def test_ids_for_all_seats_and_some_idle_ones_are_within_those_of_llama_cpp(
@@ -569,17 +527,6 @@ def test_ids_for_all_seats_and_some_idle_ones_are_within_those_of_llama_cpp(
 ) -> None:
     limits = ContextLimits(1 << 20, n_parallel, is_unified=is_unified, n_reserved=4)
     assert limits.n_slots <= limits.n_seq_ids <= 256
-
-
-def test_running_streams_of_a_split_cache_are_neighbours() -> None:
-    world = run(ContextLimits(9000, 8, 512, is_unified=False))
-    for start in (0, 20, 40):
-        for number in range(start, start + 4):
-            world.scheduler.add(sequence(number, [1] * 5 + [number] * 60, max_tokens=5))
-        world.turn()
-        seats = sorted(running.seq_id for running in world.scheduler.running)
-        assert seats == [0, 1, 2, 3], "others would be computed in passes of their own"
-        world.all()
 
 
 @settings(max_examples=50, deadline=None)
@@ -614,60 +561,6 @@ def test_a_graphics_device_decodes_jobs_of_various_lengths_in_one_pass(
             is_answers = len(turn.pieces) == turn.n_tokens == len(world.scheduler.running)
             assert not is_answers or len(Device.passes(turn)) == 1
     assert world.answers == world.expected
-
-
-def test_the_end_of_a_large_job_on_a_graphics_device_takes_one_pass_a_step() -> None:
-    rng = np.random.default_rng(0)
-    world = run(replace(GPU, n_cells=68 * 512, n_parallel=64, n_reserved=4))
-    for number, n_answer in enumerate(rng.integers(20, 200, 64).tolist()):
-        world.scheduler.add(sequence(number, [number] * 60, max_tokens=n_answer))
-    n_steps = n_passes = n_copied = 0
-    while (turn := world.turn()).pieces:
-        if len(turn.pieces) == turn.n_tokens:
-            n_steps += 1
-            n_passes += len(Device.passes(turn))
-            n_copied += sum(isinstance(operation, CopyPrefix) for operation in turn.operations)
-    assert n_passes <= 1.02 * n_steps
-    assert n_copied < 64, "each once at most"
-
-
-@pytest.mark.parametrize("n_cells", [4 * 400, 5 * 400])
-def test_a_conversation_between_running_streams_makes_way_only_on_the_device(n_cells: int) -> None:
-    n_slots = n_cells // 400
-    limits = replace(
-        GPU, n_cells=n_cells, n_parallel=n_slots, n_host_cache_tokens=9000, chat_turn_tokens=256
-    )
-    world = run(limits)
-    for number in range(4):
-        n_answer = 20 if number == 1 else 60
-        world.scheduler.add(sequence(number, [number] * 200, n_answer, "interactive"))
-    while len(world.order) < 1:
-        world.turn()
-    turn = world.turn()
-    assert len(turn.pieces) == turn.n_tokens == 3
-    assert len(Device.passes(turn)) == 1
-    assert not world.device.kept
-    again = world.serve(chat_turn(9, [1] * 200 + world.answers[1] + [7]))
-    assert again.n_reused == 219
-
-
-@pytest.mark.parametrize("is_recurrent", [False, True])
-def test_a_full_cache_of_streams_decodes_in_one_pass_after_much_coming_and_going(
-    *, is_recurrent: bool
-) -> None:
-    limits = ContextLimits(8 * 512, 8, 512, is_unified=False, n_reserved=0)
-    if is_recurrent:  # llama.cpp has a stream of each sequence in any layout
-        limits = replace(limits, is_unified=True, can_share=False)
-    world = run(limits)
-    for number in range(60):
-        world.scheduler.add(sequence(number, [number] * 3, max_tokens=2 + number * 7 % 19))
-    n_passes = []
-    while len(world.order) < 50:
-        turn = world.turn()
-        if len(turn.pieces) == 8 and turn.n_tokens == 8:
-            n_passes.append(len(Device.passes(turn)))
-    assert len(n_passes) > 10
-    assert set(n_passes) == {1}
 
 
 @settings(max_examples=50, deadline=None)

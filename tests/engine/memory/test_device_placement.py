@@ -1,15 +1,10 @@
 """Which graphics devices a model is put on, on made-up machines."""
 
-from types import SimpleNamespace
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.memory import device_memory
 from paddock.engine.memory.device_memory import GpuMemory, Placement, placements, usable_gpus
 from paddock.engine.system.hardware import CONTEXT_BYTES, Gpu
-from tests.fakes.nvml import Card, FakeNvml
 
 
 def gpus(*pairs: tuple[int, int]) -> list[GpuMemory]:
@@ -37,11 +32,6 @@ def test_a_split_can_be_asked_for_or_forbidden() -> None:
     assert placements(10, two, split_mode="row") == (Placement((0, 1), (0.5, 0.5), "row"),)
     assert placements(10, two, split_mode="tensor")[0].split_mode == "tensor"
     assert placements(30, two, split_mode="none") == (Placement((0,), (1.0,), "none"),)
-
-
-def test_what_is_left_free_on_each_device_counts() -> None:
-    (way,) = placements(22, gpus((24, 24), (24, 24)), overhead_bytes=4)
-    assert way.gpus == (0, 1)
 
 
 def test_a_device_that_does_not_tell_its_size_is_taken_to_have_room() -> None:
@@ -81,36 +71,3 @@ def test_what_a_workers_context_takes_counts_on_each_device() -> None:
     rooms = [GpuMemory("RTX 3060", 12, 12, "GPU-1", 1), GpuMemory("RTX 4090", 24, 24, "GPU-2", 1)]
     assert placements(23, rooms)[0].room(23, rooms).gpus == (0, 24)
     assert placements(24, rooms)[0].gpus == (0, 1)
-
-
-def as_cuda_build(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda name: nvml)
-    monkeypatch.setattr(device_memory, "find_build", lambda: SimpleNamespace(backends=("cuda",)))
-
-
-def test_an_instance_that_the_environment_names_is_the_device(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    gib = 1024**3
-    parts = [Card("H200 MIG 1g.18gb", f"MIG-{n}", (18 * gib, n * gib)) for n in (5, 17)]
-    as_cuda_build(
-        monkeypatch, FakeNvml([Card("H200", "GPU-7c", (141 * gib, 100 * gib), (9, 0), parts)])
-    )
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-17")
-    (room,) = device_memory.this_device().gpus
-    assert room == GpuMemory("H200 MIG 1g.18gb", 17 * gib, 18 * gib, "MIG-17", CONTEXT_BYTES)
-
-
-def test_a_device_that_does_not_tell_its_memory_is_planned_as_main_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    as_cuda_build(monkeypatch, FakeNvml([Card("GB10", "GPU-4d", None)]))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    answers = [((GpuMemory("GB10", 0, 0), False),), ((GpuMemory("GB10", 90, 120), True),), ()]
-    monkeypatch.setattr(device_memory, "ask_devices", lambda: (answers.pop(0), ""))
-    found = [device_memory.this_device() for _ in range(3)]
-    assert [(device.is_gpu, device.gpus, device.why_no_gpu) for device in found] == [
-        (True, (), "it does not tell how much memory it has"),
-        (True, (), ""),
-        (False, (), "the build finds no graphics device"),
-    ]

@@ -47,13 +47,6 @@ def test_of_good_layouts_the_one_for_which_less_must_go_is_made_room_for() -> No
     assert decide([idle, small], [wish], MemoryAmount(4), THREE, 100) == EvictModels(("small",))
 
 
-def test_on_two_devices_only_one_of_two_models_makes_room() -> None:
-    leaving = LoadedState("one", "unloading", MemoryAmount(0, (4, 0)), load_s=2, last_used_at=0)
-    two = replace(leaving, key="two", state="ready", room=MemoryAmount(0, (0, 4)))
-    wish = replace(B, options=(MemoryAmount(0, (4, 0)), MemoryAmount(0, (0, 4))), n_good=2)
-    assert decide([leaving, two], [wish], MemoryAmount(0, (1, 1)), THREE, 100) == WaitForChange()
-
-
 BUSY = replace(A, n_users=3)
 SLOW = replace(A, n_users=1, load_s=30, ready_at=99)
 CASES: dict[str, tuple[LoadedState, MemoryLimits, float, object]] = {
@@ -92,16 +85,6 @@ def test_who_fits_next_to_the_first_in_line_need_not_wait_for_it() -> None:
     assert decide([busy], [large, small], MemoryAmount(4), house, 100) == LoadModel("small", 0)
     medium = replace(small, options=(MemoryAmount(2),))
     assert decide([busy], [large, medium], MemoryAmount(4), house, 100) == WaitForChange(150)
-
-
-def test_newcomers_cannot_put_off_the_first_in_line_for_ever() -> None:
-    early = replace(A, n_users=1, room=MemoryAmount(6))
-    late = replace(A, key="late", n_users=1, room=MemoryAmount(2), ready_at=95)
-    large = replace(B, key="large", since=90, options=(MemoryAmount(9),))
-    small = replace(B, key="small", since=91, options=(MemoryAmount(1),))
-    assert isinstance(
-        decide([early, late], [large, small], MemoryAmount(2), THREE, 93), WaitForChange
-    )
 
 
 def test_people_come_first_and_then_those_who_wait_longest() -> None:

@@ -8,7 +8,6 @@ from paddock.engine.memory.model_layout import LayoutRequest
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.worker_protocol import IMAGE_BYTES, WorkerMemory
-from tests.fakes import tiny
 from tests.fakes.adapter import write_adapter
 from tests.fakes.eyes import llava
 
@@ -47,17 +46,3 @@ async def test_what_is_loaded_next_to_a_model_counts(tmp_path: Path) -> None:
     with_draft = (await survey.layouts(LayoutRequest(drafted, 2048), device))[0]
     cells = plain.load.n_cells * 30 * 3 * 128 * 2
     assert with_draft.room.host - plain.room.host > facts.size_bytes + cells
-
-
-async def test_a_replaced_file_is_laid_out_as_it_is_now(tmp_path: Path) -> None:
-    settings = PoolSettings(cache_dir=tmp_path / "cache", n_gpu_layers=0)
-    finder, path = ModelFinder(tmp_path, tmp_path / "cache"), tmp_path / "mine.gguf"
-    survey, rooms = MachineProbe(settings), []
-    device = await survey.look()
-    for write in (tiny.llama, tiny.alphabet):
-        write(tmp_path / "new").replace(path)
-        request = LayoutRequest(finder.find(str(path)), 256)
-        own = (await MachineProbe(settings).layouts(request, device))[0]
-        assert (await survey.layouts(request, device))[0].room == own.room
-        rooms.append(own.room)
-    assert rooms[0] != rooms[1]

@@ -80,16 +80,6 @@ async def test_two_jobs_that_alternate_two_models_do_not_swap_on_every_call() ->
         assert max(house.notes.waited_s) < 12, "and nobody waits for much more than a turn"
 
 
-async def test_one_job_that_goes_to_and_fro_waits_no_longer_than_the_swap_itself() -> None:
-    a, b = FakeModel("a", load_s=2), FakeModel("b", load_s=2)
-    machine = FakeMachine(5, a, b)
-    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
-        for _ in range(10):
-            await house.chat("a", 1)
-            await house.chat("b", 1)
-        assert now() < 20 * (2 + 2.2)
-
-
 async def test_a_person_who_asks_for_another_model_does_not_wait_for_the_jobs_turn() -> None:
     machine = FakeMachine(5, FakeModel("job"), FakeModel("chat"))
     async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
@@ -120,27 +110,6 @@ async def test_a_victim_that_is_asked_for_again_stays_if_no_one_needs_its_room_a
         assert machine.n_loads() == 1
 
 
-async def test_a_victim_that_is_asked_for_again_queues_behind_the_one_that_came_for_its_room() -> (
-    None
-):
-    machine = FakeMachine(5, FakeModel("a", token_s=1), FakeModel("b"))
-    async with opened(machine, replace(SETTINGS, max_loaded_models=1)) as house:
-        done: list[str] = []
-
-        async def chat(name: str, n_tokens: int) -> None:
-            await house.chat(name, n_tokens)
-            done.append(name)
-
-        long = asyncio.create_task(chat("a", 30))
-        await asyncio.sleep(10)
-        other = asyncio.create_task(chat("b", 10))
-        await asyncio.sleep(6)
-        again = asyncio.create_task(chat("a", 1))
-        await asyncio.gather(long, other, again)
-        assert done == ["a", "b", "a"]
-        assert machine.n_loads() == 3
-
-
 async def test_people_who_chat_without_a_pause_do_not_keep_a_job_out_for_ever() -> None:
     machine = FakeMachine(5, FakeModel("chat"), FakeModel("job"))
 
@@ -157,18 +126,6 @@ async def test_people_who_chat_without_a_pause_do_not_keep_a_job_out_for_ever() 
         for waiting_person in people:
             waiting_person.cancel()
         await asyncio.gather(*people, return_exceptions=True)
-
-
-async def test_a_load_that_no_one_waits_for_any_more_ends_and_the_model_idles() -> None:
-    machine = FakeMachine(5, FakeModel("a", load_s=10))
-    async with opened(machine) as house:
-        asking = asyncio.create_task(house.chat("a"))
-        await asyncio.sleep(5)
-        asking.cancel()
-        await asyncio.sleep(6)
-        assert house.there() == {"a": "ready"}
-        await asyncio.sleep(301)
-        assert house.there() == {}, "for as long as its keep_alive"
 
 
 async def test_a_load_that_no_one_waits_for_is_stopped_for_someone_who_does() -> None:
@@ -195,27 +152,6 @@ async def test_a_longer_context_makes_the_worker_wider_and_never_loads_again() -
         assert machine.workers[0].load.n_ctx_tokens == 8192
         await house.chat("a", 1, n_ctx_tokens=512)
         assert machine.log[-1] == "widen a"
-
-
-async def test_a_model_leaves_room_for_those_that_are_needed_next_to_it() -> None:
-    machine = FakeMachine(10, FakeModel("a", 4), FakeModel("b", 3), FakeModel("c", 9))
-    size = {name: machine.models[name].facts.size_bytes for name in "abc"}
-    async with opened(machine) as house:
-        await house.chat("a")
-        await house.chat("b")
-        assert machine.others_bytes["b"] == 0, "the other one is there"
-        await house.chat("c")
-        assert house.there() == {"c": "ready"}
-        assert machine.others_bytes["c"] == size["a"] + size["b"], "they had to go for it"
-
-
-async def test_the_places_of_a_model_are_known_before_it_is_loaded() -> None:
-    machine = FakeMachine(8, FakeModel("a", 4, per_sequence=1, n_parallel=8))
-    async with opened(machine) as house:
-        assert await house.residents.n_parallel(house.ask("a")) == 4
-        assert not machine.log, "nothing was loaded"
-        await house.chat("a")
-        assert await house.residents.n_parallel(house.ask("a")) == 4
 
 
 async def test_a_model_with_more_work_than_places_is_loaded_on_an_idle_device_too() -> None:
@@ -251,17 +187,6 @@ async def test_nothing_goes_for_a_replica_and_a_replica_goes_for_another_model()
         await house.chat("b")
         assert sorted(map(len, machine.cards().values())) == [1, 1]
         assert {"a", "b"} == {*house.there()}, "one of the two made room"
-
-
-async def test_a_replica_that_cannot_be_loaded_does_no_harm() -> None:
-    machine = TwoCards(5, FakeModel("a", n_parallel=1, token_s=1))
-    machine.models["a"].when_loading = ["none", "abort", "none"]
-    async with opened(machine) as house:
-        await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
-        assert machine.n_loads() == 2 and machine.cards() == {0: ["a"], 1: []}
-        await asyncio.sleep(60)
-        await asyncio.gather(*(house.chat("a", 20) for _ in range(4)))
-        assert machine.cards() == {0: ["a"], 1: ["a"]}, "after a minute it is tried again"
 
 
 async def test_a_pinned_model_never_makes_room() -> None:
@@ -323,11 +248,3 @@ async def test_what_a_context_will_grow_by_is_lent_to_no_other_model() -> None:
         await house.chat("b", n_tokens=1)
         assert house.there() == {"b": "ready"}, "they do not fit together"
         await asyncio.gather(house.chat("a"), house.chat("b"))
-
-
-async def test_a_context_that_has_grown_is_not_counted_twice() -> None:
-    machine = FakeMachine(16, FakeModel("a", size=4, growth=6), FakeModel("b", size=6))
-    async with opened(machine) as house:
-        await house.chat("a")
-        await house.chat("b")
-        assert house.there() == {"a": "ready", "b": "ready"}

@@ -9,7 +9,7 @@ from paddock.engine.errors import ModelTooLarge, ModelUnusable, WorkerLost
 from paddock.engine.memory.loaded_models import HALVED_S
 from paddock.engine.workers.death_reasons import WorkerEnd
 from tests.engine.memory.house import now, opened
-from tests.fakes.worker import FakeMachine, FakeModel, TwoCards
+from tests.fakes.worker import FakeMachine, FakeModel
 
 pytestmark = pytest.mark.usefixtures("run_coroutine")
 
@@ -115,18 +115,6 @@ async def test_a_worker_that_hangs_is_killed_and_started_again() -> None:
         assert 30 < now() < 40
 
 
-async def test_idle_models_make_room_for_a_context_that_could_not_grow() -> None:
-    machine = FakeMachine(10, FakeModel("a", when_running=["lacks cells"]), FakeModel("b"))
-    async with opened(machine) as house:
-        await house.chat("b")
-        await house.chat("a", n_tokens=500)
-        assert house.there() == {"a": "ready"}
-        assert house.notes.lines.count("unloaded b: room") == 1
-        await house.chat("b")
-        await house.chat("a", n_tokens=500)
-        assert house.there() == {"a": "ready", "b": "ready"}, "it is asked of them once"
-
-
 async def test_slow_steps_are_no_hang_and_a_hang_among_them_is_found_later() -> None:
     machine = FakeMachine(10, FakeModel("a", token_s=45, when_running=["none", "hang"]))
     async with opened(machine) as house:
@@ -135,27 +123,3 @@ async def test_slow_steps_are_no_hang_and_a_hang_among_them_is_found_later() -> 
         await machine.workers[0].kill(WorkerEnd("it was ended"))
         assert await house.chat("a", n_tokens=4) == "a"
         assert "died a: it made no step within 180 s" in house.notes.lines
-
-
-async def test_what_waits_for_other_programs_to_give_memory_back_gets_it() -> None:
-    machine = FakeMachine(10, FakeModel("a"), FakeModel("b"))
-    async with opened(machine) as house:
-        await house.chat("a", is_pinned=True)
-        machine.taken_by_others = 4
-        with pytest.raises(ModelTooLarge):
-            await house.chat("b")
-        machine.taken_by_others = 0
-        assert await house.chat("b") == "b"
-
-
-async def test_a_refusal_names_the_card_and_which_of_our_models_stay_there() -> None:
-    mib = 1 << 20
-    models = [FakeModel(name, 6 * mib) for name in ("a", "b")]
-    async with opened(TwoCards(10 * mib, *models, FakeModel("c", 8 * mib))) as house:
-        for name in ("a", "b"):
-            await house.chat(name, is_pinned=True)
-        with pytest.raises(ModelTooLarge) as caught:
-            await house.chat("c")
-        (there,) = caught.value.holders
-        assert (caught.value.device, there) in (("card 0", "a"), ("card 1", "b"))
-        assert f"and 4 MiB are free there (model '{there}' holds 6 MiB)" in str(caught.value)

@@ -16,7 +16,6 @@ from paddock.engine.memory.model_layout import (
     layouts,
     wider,
 )
-from paddock.engine.profile.context_layout import split_streams
 from paddock.engine.profile.profile import DecodePoint, Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
@@ -78,14 +77,6 @@ def lay(
     return layouts(LayoutRequest(facts, facts.n_ctx_tokens), HEADER, settings, device)[0]
 
 
-def test_a_head_that_guesses_ahead_has_buffers_of_its_own() -> None:
-    load = lay(CPU).load
-    with_head = compute_bytes(HEADER, replace(load, has_mtp=True))
-    assert with_head > 1.5 * compute_bytes(HEADER, load)
-    for without in (replace(load, draft_path="small.gguf"), replace(load, fallback=1)):
-        assert compute_bytes(HEADER, replace(without, has_mtp=True)) == compute_bytes(HEADER, load)
-
-
 @pytest.mark.parametrize("device", [CPU, card(24)])
 def test_a_draft_model_has_cells_and_buffers_of_its_own(device: Device) -> None:
     facts = replace(FACTS, draft_path="small.gguf")
@@ -127,13 +118,6 @@ def test_a_tenth_of_main_memory_keeps_conversations_but_never_more_than_8_gib(
     layout = lay(device, replace(SETTINGS, shelf_bytes=wished))
     assert layout.load.n_host_cache_tokens == n_tokens, "of 128 KiB each"
     assert layout.room == lay(CPU).room, "nothing is reserved for it"
-
-
-@pytest.mark.parametrize("n_parallel", [2, 4, 8, 16, 32])
-def test_cells_for_n_contexts_hold_n_jobs_and_the_chats_next_to_them(n_parallel: int) -> None:
-    settings = PoolSettings(num_parallel=n_parallel, n_cells=n_parallel * 4096)
-    load = lay(CPU, settings).load
-    assert split_streams(load.n_cells, 4096, n_parallel) == (n_parallel, min(4, n_parallel // 2))
 
 
 def test_fewer_cells_come_after_more_and_a_quarter_is_a_last_resort() -> None:
@@ -232,13 +216,6 @@ def test_twice_as_many_places_need_a_profile_that_gains_by_them() -> None:
         return ways[0].load.n_parallel
 
     assert [n_places(None), n_places(profile(5200)), n_places(profile(7000))] == [64, 64, 128]
-
-
-def test_each_card_of_a_split_has_a_compute_buffer() -> None:
-    layout = lay(TWO_GPUS, facts=replace(FACTS, size_bytes=30 * GIB))
-    buffer = compute_bytes(HEADER, layout.load)
-    cache = int(layout.load.n_cells * 128 * 1024)
-    assert abs(sum(layout.room.gpus) - (30 * GIB + cache + 2 * buffer)) < 4
 
 
 def test_logits_are_in_the_buffer_for_the_rows_that_a_step_wants() -> None:
@@ -345,50 +322,10 @@ def test_of_a_mixture_of_experts_experts_go_to_the_processor_before_layers() -> 
     assert not any(layout.load.n_cpu_experts for layout in strict)
 
 
-def test_a_model_that_settings_keep_on_the_processor_is_laid_out_for_it() -> None:
-    settings = replace(PoolSettings(), n_gpu_layers=0)
-    many = Profile(
-        "d", "gpu-h200", "b", 1.0,
-        decode=(DecodePoint(64, 1024, False, 5000.0), DecodePoint(128, 1024, False, 9000.0)),
-    )  # fmt: skip
-    for facts in (FACTS, EMBEDDER):
-        request = LayoutRequest(facts, 4096)
-        ways = layouts(request, HEADER, settings, ONE_GPU, profile=many)
-        alone = layouts(request, HEADER, settings, replace(ONE_GPU, is_gpu=False, gpus=()))
-        assert [replace(way.load, placed="") for way in ways] == [
-            replace(layout.load, placed="") for layout in alone
-        ]
-        assert not any(way.load.is_gpu for way in ways)
-    load = layouts(LayoutRequest(FACTS, 4096), HEADER, settings, ONE_GPU)[0].load
-    assert (load.n_parallel, load.n_batch_tokens, load.n_pass_tokens) == (8, 512, 0)
-
-
-def test_a_model_that_spills_to_no_layers_is_laid_out_for_the_processor() -> None:
-    full = card(24, 24 * GIB)
-    settings = PoolSettings(allow_cpu=True)
-    ways = layouts(LayoutRequest(FACTS, 4096), HEADER, settings, full)
-    fitting = [way for way in ways if full.free.holds(way.room)]
-    assert fitting and all(way.is_spilled and not way.is_good for way in fitting)
-    for way in fitting:
-        assert (way.load.n_gpu_layers, way.load.is_gpu) == (0, False)
-        assert way.load.placed == ("all 33 layers on the processor; card has no room (allow_cpu)")
-    best = fitting[0].load
-    assert (best.n_parallel, best.n_batch_tokens, best.n_pass_tokens) == (8, 512, 0)
-    some = card(24, 20 * GIB)
-    ways = layouts(LayoutRequest(FACTS, 4096), HEADER, settings, some)
-    spilled = [way.load for way in ways if way.is_spilled]
-    assert spilled and all(load.is_gpu and load.n_gpu_layers > 0 for load in spilled)
-
-
 def test_what_was_measured_goes_before_the_arithmetic() -> None:
     seen = MeasuredSize(WorkerMemory(3 * GIB, 9 * GIB), load_s=4)
     (first, *_) = layouts(LayoutRequest(FACTS, 4096), HEADER, SETTINGS, ONE_GPU, lambda load: seen)
     assert (first.room, first.load_s) == (MemoryAmount(3 * GIB, (9 * GIB,)), 4)
-
-
-def test_an_embedding_model_reads_its_longest_text_in_one_batch() -> None:
-    load = lay(CPU, facts=EMBEDDER).load
-    assert (load.n_batch_tokens, load.n_cells, load.n_parallel) == (512, 512, 32)
 
 
 def embedder(architecture: str) -> GgufHeader:

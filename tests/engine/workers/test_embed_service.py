@@ -2,14 +2,12 @@
 
 import asyncio
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from paddock.engine.arrays import Vectors
-from paddock.engine.errors import BadRequest, TextRefused, TextTooLong, pack_error, read_error
+from paddock.engine.errors import TextRefused, TextTooLong
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
@@ -44,40 +42,6 @@ async def test_many_requests_at_once_get_what_each_would_get_alone() -> None:
         assert (len(large.vectors), large.n_pieces) == (90, ())
 
 
-def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancelled() -> None:
-    quiet_logs()
-    path = ModelFinder(Path("/nonexistent"), Path("/nonexistent")).locate("all-minilm").path
-    model = Model(path, ModelOptions(n_gpu_layers=0))
-    texts = [f"Number {n} is about {'llamas ' * (n * 7 % 40)}" for n in range(40)]
-
-    def vectors(n_threads: int) -> Vectors:
-        bodies: dict[int, bytes] = {}
-
-        def send(head: FrameHead, body: bytes) -> None:
-            if head["event"] == "embedded":
-                bodies[head["id"]] = body
-                service.close()
-
-        load = WorkerOptions(str(path), "embed", 512, 512, 16, 512, n_threads=n_threads)
-        service = EmbedService(model, load, send)
-        assert len(service._sides) == (n_threads if n_threads > 1 else 0)
-        for number in (0, 1):
-            service.take({"op": "embed", "id": number, "order": {"texts": texts}}, b"")
-        service._take_messages()
-        with ThreadPoolExecutor(n_threads) as threads:
-            service._start(threads)
-        assert service._is_side_busy == (n_threads > 1), "enough waits for each of them"
-        service.take({"op": "cancel", "id": 0}, b"")
-        service.run()
-        assert list(bodies) == [1], "the other is dropped while its texts are being computed"
-        for context in (service._context, *service._sides):
-            context.close()
-        return np.frombuffer(bodies[1], np.float32)
-
-    assert np.abs(vectors(1) - vectors(2)).max() < 1e-6
-    model.close()
-
-
 async def test_a_long_text_is_split_where_that_is_asked_for_and_the_reply_says_so() -> None:
     async with opened() as pool:
         long = SENTENCE * 60
@@ -95,22 +59,6 @@ async def test_a_long_text_is_split_where_that_is_asked_for_and_the_reply_says_s
         reply = await pool.embed(EmbedRequest(narrow, (SENTENCE * 6,), on_overflow="split"))
         assert reply.n_pieces == (2,), "a smaller `ctx` holds for the request"
         assert pool.stats().loads["all-minilm"].loads == 1
-
-
-async def test_impossible_wishes_are_refused_in_plain_words() -> None:
-    async with opened() as pool:
-        for dimensions, why in (
-            (385, "385 dimensions are asked for, but the model's vectors have 384"),
-            (0, "0 dimensions are asked for; at least 1 is needed"),
-            (-3, "-3 dimensions are asked for; at least 1 is needed"),
-        ):
-            with pytest.raises(BadRequest) as caught:
-                await pool.embed(EmbedRequest(VECTORS, ("one",), dimensions=dimensions))
-            assert str(caught.value) == why
-        assert (await pool.embed(EmbedRequest(VECTORS, ()))).vectors == ()
-        empty, blank = (await pool.embed(EmbedRequest(VECTORS, ("", " \n")))).vectors
-        assert far(empty, blank) < 1e-3, "both are what the model puts around a text"
-        assert np.linalg.norm(empty) == pytest.approx(1.0, abs=1e-5)
 
 
 async def test_a_large_request_does_not_hold_up_a_small_one_and_can_be_given_up() -> None:
@@ -172,12 +120,6 @@ async def test_a_bert_whose_file_names_no_pooling_gives_the_mean(tmp_path: Path)
             assert max(far(*pair) for pair in zip(mean, vectors, strict=True)) < 1e-6
 
 
-def test_a_refused_text_is_named_on_the_other_side_of_the_pipe() -> None:
-    error = read_error(pack_error(TextRefused(5, "has no tokens, so it has no vector")))
-    assert isinstance(error, TextRefused) and error.index == 5
-    assert str(error) == "text 5 has no tokens, so it has no vector"
-
-
 def test_a_batch_of_a_graphics_device_is_what_it_computes_at_once() -> None:
     def profile(tokens_per_s: float) -> Profile:
         points = tuple(PrefillPoint(n, tokens_per_s) for n in (64, 512))
@@ -186,30 +128,6 @@ def test_a_batch_of_a_graphics_device_is_what_it_computes_at_once() -> None:
     speeds = (10_000, 60_000, 250_000, 1_000_000)
     assert [gpu_batch_tokens(profile(speed)) for speed in speeds] == [512, 1024, 4096, 8192]
     assert gpu_batch_tokens(None) == 512
-
-
-def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> None:
-    quiet_logs()
-    model = Model(
-        tiny.reranker(tmp_path / "vectors.gguf", pooling=1, n_ctx=2048),
-        ModelOptions(n_gpu_layers=0),
-    )
-    load = WorkerOptions(str(tmp_path), "embed", 2048, 2048, 4, 2048, n_threads=1)
-    frames: list[FrameHead] = []
-    service = EmbedService(model, load, lambda head, _: frames.append(head))
-    first = service._context.options.n_batch_tokens
-    for number, text in enumerate(("a b", "a b " * 450, "c d")):
-        service.take({"op": "embed", "id": number, "order": {"texts": [text]}}, b"")
-    service._take_messages()
-    while len(service._queue):
-        service._compute_here(service._queue.next_batch())
-    assert (first, service._context.options.n_batch_tokens) == (512, 1024)
-    assert {head["id"] for head in frames if head["event"] == "embedded"} == {0, 1, 2}
-    (grown,) = (head["memory"] for head in frames if head["event"] == "memory")
-    assert (grown["n_cells"], grown["n_cells_at_most"]) == (1024, 2048)
-    assert grown["cell_bytes"][0] > 4 * 1024 * model.n_vocab, "as much again for 2,048 tokens"
-    service._context.close()
-    model.close()
 
 
 def test_a_text_for_which_memory_is_short_is_refused_and_the_next_one_may_find_it(

@@ -33,16 +33,6 @@ def test_extra_buffers_are_the_processors_matter_and_the_rest_a_models_own(tmp_p
     assert FallbackStore(tmp_path, "NVIDIA H200").find("ab" * 32) is None, "another device"
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"build": 1}', '{"models": 3}', "\x00"])
-def test_a_damaged_file_counts_as_none(tmp_path: Path, text: str) -> None:
-    book = FallbackStore(tmp_path)
-    book.file.parent.mkdir(parents=True)
-    book.file.write_text(text)
-    assert book.all() == {}
-    book.keep("ab" * 32, Fallback("a.gguf", 1, CRASH))
-    assert len(book.all()) == 1
-
-
 @pytest.mark.parametrize(
     ("build", "is_clone", "line"),
     [
@@ -70,11 +60,3 @@ def test_the_line_that_builds_it_again_uses_no_old_wheel(
     monkeypatch.setattr(fallbacks, "find_build", lambda: build)
     monkeypatch.setattr(fallbacks, "is_clone", lambda: is_clone)
     assert rebuild_command() == line
-
-
-def test_a_build_for_a_device_stays_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "libggml-cuda.so").touch()
-    build = LlamaBuild("llama-cpp-python", tmp_path, "0.3.36")
-    monkeypatch.setattr(fallbacks, "find_build", lambda: build)
-    monkeypatch.setattr(fallbacks, "is_clone", lambda: True)
-    assert rebuild_command().startswith("CMAKE_ARGS='-DGGML_CUDA=on' uv sync")

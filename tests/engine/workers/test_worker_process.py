@@ -124,21 +124,3 @@ async def test_garbage_in_the_pipe_ends_the_requests_at_once(error: str, deed: s
     with pytest.raises(WorkerGone, match=f"its output cannot be read: {error}"):
         await worker.count_texts(("one",))
     await worker.kill(WorkerEnd("the test is over"))
-
-
-@pytest.mark.parametrize(("error", "deed"), GARBAGE.items())
-async def test_garbage_in_place_of_a_loaded_model_is_told_at_once(error: str, deed: str) -> None:
-    deed = deed.replace("'turn'", "'phase'")
-    lines = (f"read_frame(sys.stdin.buffer); {deed}; time.sleep(600)",)
-    with pytest.raises(LoadBroken, match=f"its output cannot be read: {error}"):
-        await WorkerProcess.started(LOAD, 120, command(*lines))
-
-
-async def test_a_request_to_a_worker_that_has_gone_is_told_so() -> None:
-    worker = await WorkerProcess.started(LOAD, 120, command(READY, "sys.exit(3)"))
-    reason = str(await worker.gone)
-    assert reason == "ended with status 3 while idle"
-    with pytest.raises(WorkerGone) as caught:
-        await worker.count_texts(("one",))
-    assert str(caught.value) == reason
-    await worker.kill(WorkerEnd("the test is over"))
