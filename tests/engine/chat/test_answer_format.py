@@ -78,14 +78,6 @@ def test_gpt_oss_may_analyse_before_a_forced_call(model: Model, grammars: LLToke
     assert not takes(grammars, model, constraint, analysis + "<|channel|>final<|message|>No.")
 
 
-def test_one_of_several_tools_is_called(model: Model, grammars: LLTokenizer) -> None:
-    other = Tool("get_time")
-    call_format = template("Qwen-Qwen3").chat_format.formats[0]
-    constraint = tool_call_grammar(call_format, [WEATHER, other], NOTHING_BEFORE, {})
-    for call in (CALL, ToolCall("get_time", {})):
-        assert takes(grammars, model, constraint, call_format.write(call))
-
-
 def test_a_schema_with_definitions_keeps_them(model: Model, grammars: LLTokenizer) -> None:
     tool = Tool(
         "move",

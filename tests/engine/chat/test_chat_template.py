@@ -31,11 +31,6 @@ def test_a_template_cannot_reach_python() -> None:
         template("{{ messages.__class__.__mro__ }}").render([Message("user", "x")])
 
 
-def test_a_template_that_cannot_be_read_is_named() -> None:
-    with pytest.raises(BadRequest, match="chat template cannot be read"):
-        template("{% for %}")
-
-
 def test_a_second_template_is_for_requests_with_tools() -> None:
     chat_template = ChatTemplate(
         "plain", bos="", eos="", tool_source="{{ tools[0].function.name }}!"

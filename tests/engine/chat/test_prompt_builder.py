@@ -1,5 +1,4 @@
 import random
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -26,35 +25,12 @@ def prompt_for(model: Model, **wishes: Any) -> tuple[str, Constraint | None]:
     return text.decode(), prompted.constraint
 
 
-def test_tools_are_shown_unless_none_may_be_called(model: Model) -> None:
-    assert "Tells the time" in prompt_for(model, tools=(TOOL,))[0]
-    assert "Tells the time" not in prompt_for(model, tools=(TOOL,), tool_choice="none")[0]
-
-
 def test_a_tool_that_must_be_called_becomes_a_grammar(model: Model) -> None:
     assert prompt_for(model, tools=(TOOL,))[1] is None
     for choice in ("required", "get_time"):
         constraint = present(prompt_for(model, tools=(TOOL,), tool_choice=choice)[1])
         assert constraint.kind == "lark"
         assert '"get_time"' in constraint.source
-
-
-def test_a_schema_stays_as_it_is_for_a_model_that_does_not_reason(model: Model) -> None:
-    schema = Constraint("json_schema", '{"type": "object"}')
-    assert prompt_for(model, constraint=schema)[1] is schema
-
-
-def test_a_tool_that_is_not_offered_cannot_be_demanded(model: Model) -> None:
-    with pytest.raises(BadRequest) as caught:
-        prompt_for(model, tools=(TOOL,), tool_choice="get_tim")
-    assert str(caught.value) == (
-        "the tool 'get_tim' must be called, but is not offered. Known: 'get_time'."
-    )
-    with pytest.raises(BadRequest) as caught:
-        prompt_for(model, tool_choice="required")
-    assert str(caught.value) == (
-        "a tool must be called (tool_choice: required), but none is offered"
-    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -74,13 +50,6 @@ def test_a_conversation_has_a_most_of_messages_and_takes_time_by_their_number(mo
     with pytest.raises(BadRequest) as caught:
         PromptBuilder(model).count_chat((*turns, Message("user", "hi")))
     assert str(caught.value) == "a conversation has at most 10,000 messages, not 10,001"
-
-
-def test_control_tokens_are_found_in_the_vocabulary(model: Model) -> None:
-    specials = model.special_tokens()
-    assert specials["<|im_start|>"] == 1
-    assert "<|im_end|>" in model.special_tokens()
-    assert model.chat_template("tool_use") is None
 
 
 class Eyes:
@@ -105,13 +74,6 @@ def test_images_are_put_where_their_turn_begins(model: Model) -> None:
     after = b"".join(model.piece(int(token)) for token in tokens[placed.start + 4 :])
     assert before.endswith(b"<|im_start|>user\n")
     assert after.startswith(b"What is <__media__>?")
-
-
-def test_a_model_without_a_projector_sees_nothing(model: Model) -> None:
-    request = ChatRequest(ModelSpec("x"), (Message("user", "Hi", images=(b"GIF89a\0\0\0\0",)),))
-    with pytest.raises(BadRequest) as caught:
-        PromptBuilder(model).chat(request, Sampling())
-    assert str(caught.value) == "this model cannot see images: it has no projector"
 
 
 def spelled(model: Model, tokens: Tokens) -> str:
@@ -165,29 +127,6 @@ def raw(prompt: str, **extra: Any) -> ChatRequest:
     return ChatRequest(ModelSpec("x"), (), prompt=prompt, **extra)
 
 
-def test_images_stand_before_a_raw_prompt_and_behind_what_came_earlier(model: Model) -> None:
-    prompter = PromptBuilder(model, Eyes())  # type: ignore[arg-type]
-    images = (b"GIF89a\x01\0\x01\0", b"GIF89a\x02\0\x01\0")
-    prompted = prompter.chat(raw("What is it?", images=images), Sampling())
-    assert spelled(model, prompted.tokens) == "________What is it?"
-    assert [image.start for image in prompted.images] == [0, 4]
-    earlier = tuple(prompter.tokenise("Look."))
-    prompted = prompter.chat(
-        raw("What is it?", images=images[:1], prompt_tokens=earlier), Sampling()
-    )
-    assert spelled(model, prompted.tokens) == "Look.____What is it?"
-    [placed] = prompted.images
-    assert (prompted.tokens[placed.start : placed.start + 4] < 0).all()
-
-
-def test_a_raw_prompt_is_cut_behind_its_images(model: Model) -> None:
-    prompter = PromptBuilder(model, Eyes())  # type: ignore[arg-type]
-    long = raw("word " * 300, images=(b"GIF89a\x01\0\x01\0",), truncates=True, n_keep_tokens=0)
-    prompted = prompter.chat(long, Sampling(max_tokens=20), 100)
-    assert (len(prompted.tokens), prompted.n_original) == (80, 305)
-    assert (prompted.tokens[:4] < 0).all() and (prompted.tokens[4:] >= 0).all()
-
-
 def test_a_conversation_goes_on_behind_earlier_tokens_images_and_all(model: Model) -> None:
     prompter = PromptBuilder(model, Eyes())  # type: ignore[arg-type]
     earlier = tuple(prompter.tokenise("Before."))
@@ -212,23 +151,3 @@ def test_a_gap_is_filled_by_the_models_own_tokens(
     before, behind, between = marks
     assert spelled(model, tokens) == f"{before}def f(x):\n{behind}\n    return x<|im_end|>{between}"
     assert 2 not in tokens.tolist(), "what the text spells is mere text"
-
-
-def test_the_files_own_template_serves_a_package_whose_template_is_gos(model: Model) -> None:
-    turns, prompter = (Message("user", "Hi"),), PromptBuilder(model)
-    package = ChatRequest(ModelSpec("x"), turns, template="Q: {{ .Prompt }}")
-    own = prompter.chat(replace(package, template=None), Sampling()).tokens
-    assert prompter.chat(package, Sampling()).tokens.tolist() == own.tolist()
-
-
-def test_what_is_far_from_a_gap_is_cut_where_that_is_asked_for(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(model, "insert_tokens", lambda: (4, 6, 5))
-    gap = raw("far " * 200 + "near", suffix="near" + " far" * 200, truncates=True)
-    prompted = PromptBuilder(model).chat(gap, Sampling(max_tokens=20), 100)
-    assert len(prompted.tokens) == 80
-    assert prompted.n_original is not None and prompted.n_original > 400
-    text = spelled(model, prompted.tokens)
-    behind, between = (model.piece(token, shows_control=True).decode() for token in (6, 5))
-    assert f"near{behind}near" in text and text.endswith(between)

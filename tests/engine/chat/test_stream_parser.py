@@ -168,11 +168,6 @@ def test_json_is_no_call_unless_it_names_a_tool(answer: str) -> None:
     assert parsed_answer(lambda: parser_for("meta-llama-Llama-3.1"), answer) == AnswerDelta(answer)
 
 
-def test_without_tools_nothing_is_a_call() -> None:
-    answer = '<tool_call>\n{"name": "get_weather", "arguments": {}}\n</tool_call>'
-    assert parsed_answer(lambda: parser_for("Qwen-Qwen3", tools=()), answer) == AnswerDelta(answer)
-
-
 def test_text_is_told_as_soon_as_it_is_certain() -> None:
     parser = parser_for("Qwen-Qwen3")
     assert parser.feed(b"Hello <").text == "Hello"
@@ -251,12 +246,6 @@ def test_the_answer_ends_before_the_first_stop_string(
     assert answer.is_stopped == any(stop in text for stop in stops)
     if not answer.is_stopped:
         assert shown == text
-
-
-def test_half_a_character_at_the_end_is_left_out() -> None:
-    answer = PlainTextParser()
-    assert answer.feed("né".encode()[:2]).text == "n"
-    assert answer.close().text == ""
 
 
 def test_the_stop_string_that_comes_first_is_told() -> None:

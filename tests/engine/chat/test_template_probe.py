@@ -18,25 +18,6 @@ def shape(form: ToolCallFormat) -> str:
     return "".join([form.section_opens, *parts])
 
 
-def test_gpt_oss_is_known_by_its_channels() -> None:
-    assert [name for name in NAMES if template(name).chat_format.is_harmony] == [
-        "openai-gpt-oss-120b"
-    ]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_template_renders_a_conversation(name: str) -> None:
-    messages = [
-        Message("system", "Be brief."),
-        Message("user", "Who are you?"),
-        Message("assistant", "A model.", reasoning="Say what I am."),
-        Message("user", "Which one?"),
-    ]
-    prompt = "".join(piece.text for piece in template(name).render(messages))
-    for text in ("Be brief.", "Who are you?", "A model.", "Which one?"):
-        assert text in prompt
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_template_is_told_of_tools_calls_and_results(name: str) -> None:
     calls = (
@@ -153,16 +134,6 @@ def test_no_template_swallows_or_moves_a_message(name: str, conversation: str) -
         end = without.index(messages[n - 1].content) + len(messages[n - 1].content)
         if roles[0] != "system" or prompt.index(messages[0].content) < places[0]:
             assert prompt.startswith(without[:end]), "it is not computed again"
-
-
-def test_a_late_system_message_of_gpt_oss_is_a_turn_that_says_whose_word_it_is() -> None:
-    turns = [("user", "Hi"), ("assistant", "Ho"), ("system", "In French"), ("user", "Who?")]
-    prompt = prompt_of(template("openai-gpt-oss"), [Message(*turn) for turn in turns])
-    assert prompt.endswith(
-        "<|start|>assistant<|channel|>final<|message|>Ho<|end|>"
-        "<|start|>user<|message|><system_message>\nIn French\n</system_message><|end|>"
-        "<|start|>user<|message|>Who?<|end|><|start|>assistant"
-    )
 
 
 def test_a_message_for_which_a_template_has_no_room_is_refused() -> None:

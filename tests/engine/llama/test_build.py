@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.llama.build import find_build, release_version
+from paddock.engine.llama.build import find_build
 
 BINDINGS = version("llama-cpp-python")
 VARIANTS = ("libggml-cpu-zen4.so", "libggml-cpu-cannonlake.so", "libggml.so", "libllama.so")
@@ -101,19 +101,6 @@ def test_ours_for_other_bindings_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     )
 
 
-@pytest.mark.parametrize("own", [release_version(BINDINGS), f"{release_version(BINDINGS)}.post2"])
-def test_a_rebuild_for_the_same_bindings_fits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
-) -> None:
-    folder = bundle(tmp_path, version=own)
-    monkeypatch.syspath_prepend(tmp_path)
-    build = find_build({})
-    assert (build.name, build.folder, build.mismatch) == (f"paddock-llama {own}", folder, "")
-    assert build.has_libraries
-    # A worker has the variable from the process that started it.
-    assert find_build({"LLAMA_CPP_LIB_PATH": str(folder)}) == build
-
-
 def test_no_processor_is_taken_for_a_graphics_device(tmp_path: Path) -> None:
     for name in VARIANTS:
         (tmp_path / name).write_bytes(b"x")
@@ -123,8 +110,3 @@ def test_no_processor_is_taken_for_a_graphics_device(tmp_path: Path) -> None:
     (tmp_path / "libggml-vulkan.so").write_bytes(b"x")
     assert find_build(named).backends == ("vulkan",)
     assert find_build(named).fingerprint != before
-
-
-def test_bindings_alone_have_no_libraries(tmp_path: Path) -> None:
-    assert not find_build({"LLAMA_CPP_LIB_PATH": str(tmp_path / "missing")}).has_libraries
-    assert find_build({}).has_libraries

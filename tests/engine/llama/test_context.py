@@ -6,34 +6,8 @@ from typing import Any
 import pytest
 
 from paddock.engine.llama import llama_model
-from paddock.engine.llama.library import LoadFailed, lib
-from paddock.engine.llama.llama_context import Context, ContextOptions
-from paddock.engine.llama.llama_model import LoraAdapters, Model, ModelOptions
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from tests.fakes import tiny
-
-
-def test_a_context_that_takes_no_adapters_is_freed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = Model(tiny.llama(tmp_path / "x.gguf"), ModelOptions(n_gpu_layers=0))
-    given: list[Any] = []
-    freed: list[Any] = []
-    free = lib.llama_free
-
-    def refuse(_: LoraAdapters, context: Any) -> None:
-        given.append(context)
-        raise LoadFailed("llama.cpp cannot use the adapters with this context")
-
-    def noted(context: Any) -> None:
-        freed.append(context)
-        free(context)
-
-    monkeypatch.setattr(LoraAdapters, "apply_to", refuse)
-    monkeypatch.setattr(lib, "llama_free", noted)
-    with pytest.raises(LoadFailed, match="cannot use the adapters"):
-        Context(model, ContextOptions(256, 64, 1, 1))
-    assert len(given) == 1 and freed == given
-    model.close()
 
 
 @pytest.mark.parametrize(("n_gpu_layers", "mode", "main"), [(0, 0, -1), (-1, 1, 0), (3, 1, 0)])

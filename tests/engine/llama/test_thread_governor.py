@@ -1,11 +1,9 @@
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from paddock.engine.llama import llama_model
-from paddock.engine.llama.llama_context import MANY_TOKENS, Context, ContextOptions
+from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.thread_governor import ThreadGovernor
 from tests.fakes import tiny
@@ -19,36 +17,6 @@ def test_the_threads_of_a_model_on_the_processor_are_governed_in_every_build(
     model = Model(tiny.llama(tmp_path / "x.gguf"), ModelOptions(n_gpu_layers=n_gpu_layers))
     with Context(model, ContextOptions(256, 64, 1, 2)) as context:
         assert bool(context._governors) == is_governed
-    model.close()
-
-
-def test_pieces_of_prompts_keep_their_threads_where_single_tokens_let_one_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = Model(tiny.llama(tmp_path / "x.gguf"), ModelOptions(n_gpu_layers=0))
-    used: list[int] = []
-    with Context(model, ContextOptions(256, 128, 1, 2)) as context:
-        few, many = context._governors[False], context._governors[True]
-        few.observe(1.0, 1.4)
-        monkeypatch.setattr(context, "use_threads", used.append)
-        for n in (1, 1, MANY_TOKENS, 1):
-            zeros = np.zeros(n, np.int32)
-            context.decode(zeros, np.arange(n, dtype=np.int32), zeros, zeros.astype(np.int8))
-            context.clear()
-        assert (few.n_threads, many.n_threads, used) == (1, 2, [1, 2, 1])
-        few.n_threads, few._until_probe_s = 2, 9.0
-        few.observe(1.0, 1.0)  # half of the processor is left: that is too little for prompts too
-        assert (few.n_threads, few.n_left) == (1, 1)
-        assert few._crowded_until < time.monotonic() + 5, "no longer than until the next trial"
-        many._wall_s = 0.0
-        zeros = np.zeros(MANY_TOKENS, np.int32)
-        context.decode(zeros, np.arange(MANY_TOKENS, dtype=np.int32), zeros, zeros.astype(np.int8))
-        assert used == [1, 2, 1]
-        assert not many._wall_s, "with fewer threads than its own it learns nothing"
-        few._crowded_until = time.monotonic()
-        context.clear()
-        context.decode(zeros, np.arange(MANY_TOKENS, dtype=np.int32), zeros, zeros.astype(np.int8))
-        assert used == [1, 2, 1, 2]
     model.close()
 
 
@@ -113,17 +81,3 @@ def test_a_stall_of_a_moment_is_over_in_a_second() -> None:
     while governor.observe(0.05, 0.05) == 1:
         waited_s += 0.05
     assert waited_s < 1
-
-
-def test_after_a_quiet_spell_the_pause_is_short_again() -> None:
-    governor = ThreadGovernor(2)
-    for _ in range(3):
-        governor.observe(0.5, 0.6)
-        while governor.observe(0.25, 0.25) == 1:
-            pass
-    governor.observe(0.5, 0.99)
-    governor.observe(0.5, 0.6)
-    waited_s = 0.0
-    while governor.observe(0.25, 0.25) == 1:
-        waited_s += 0.25
-    assert round(waited_s) == 2

@@ -8,7 +8,6 @@ from paddock.engine.profile.context_layout import (
     Workload,
     choose_layout,
     gpu_parallel,
-    layout_s,
     turn_tokens,
     workload_s,
 )
@@ -45,17 +44,6 @@ def test_where_neighbours_cost_nothing_streams_come_first_unless_much_is_shared(
     layout = choose_layout(profile(neighbours_cost=0.0), Workload(16, 650, 64), ROOMY)
     assert layout == ContextLayout(False, 16, 512)
     assert choose_layout(profile(neighbours_cost=0.0), Workload(16, 650, 64, 400), ROOMY).is_unified
-
-
-def test_one_request_alone_gets_a_stream_next_to_which_others_do_not_slow_it() -> None:
-    assert not choose_layout(profile(), Workload(1, 650, 64), ROOMY).is_unified
-
-
-def test_what_fits_no_stream_is_taken_by_the_unified_cache() -> None:
-    cramped = LayoutBounds(n_cells=1024, n_parallel_max=1, n_batch_max=512)
-    assert choose_layout(profile(), Workload(16, 900, 64), cramped).n_parallel == 1
-    layout = choose_layout(profile(), Workload(16, 2000, 64), LayoutBounds(4096, 16, 512))
-    assert layout.is_unified or layout.n_parallel == 1, "a stream must hold a whole request"
 
 
 def test_no_layout_exceeds_its_bounds() -> None:
@@ -133,9 +121,3 @@ def test_several_cards_get_several_passes_of_a_batch_and_equal_passes_are_small(
 def test_a_turn_of_an_unmeasured_card_is_larger_than_that_of_a_processor() -> None:
     assert turn_tokens(None, 0.1, is_gpu=True) == 512
     assert turn_tokens(h200(), 0.2) == 2048
-
-
-def test_a_request_that_fits_nowhere_takes_for_ever() -> None:
-    assert layout_s(
-        profile(), Workload(2, 650, 64), ContextLayout(False, 16, 512), LayoutBounds(512, 16, 512)
-    ) == float("inf")

@@ -4,20 +4,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from paddock.engine.arrays import Logits
-from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile import measure
 from paddock.engine.profile.measure import (
-    AGREED_PIECES,
-    MOST_ROWS,
     Bench,
     BenchClock,
     BenchOptions,
@@ -140,53 +135,6 @@ def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(tria
     assert at_depth[64][-1] >= 16
     assert at_depth[128][-1] >= 8
     assert measured.agreement.drafts is not None
-
-
-@pytest.mark.parametrize(("is_gpu", "n_batch"), [(False, 256), (True, 512), (False, 32)])
-def test_logits_are_reserved_only_for_the_rows_that_a_measurement_reads(
-    trial: Model, monkeypatch: pytest.MonkeyPatch, is_gpu: bool, n_batch: int
-) -> None:
-    seen: set[tuple[int, int, int, int]] = set()
-
-    def note(n_rows: int, context: Context, *_: object) -> None:
-        options = context.options
-        seen.add((n_rows, options.n_seq_max, options.n_rows_max, options.n_pass_tokens))
-
-    note_calls(monkeypatch, Context, "decode", note)
-    shape = BenchOptions(8 * 320, n_batch, 1, is_gpu=is_gpu, n_pass_tokens=128)
-    measured = measure_model(trial, shape, patient(), depths=(128,))
-    assert measured.agreement.company is not None
-    of_model = [entry for entry in seen if entry[3] == 128]
-    assert max(n_rows for n_rows, *_ in of_model) == sum(AGREED_PIECES)
-    for n_rows, n_seq_max, n_rows_max, _ in of_model:
-        assert n_rows <= n_rows_max == max(n_seq_max, MOST_ROWS)
-
-
-def test_what_was_measured_before_memory_was_short_is_kept(
-    trial: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise LoadFailed("there is no memory for it")
-
-    shape = BenchOptions(8 * 320, 256, 1, is_gpu=True)
-    with monkeypatch.context() as within:
-        within.setattr(Bench, "spread", fail)
-        measured = measure_model(trial, shape, patient(), depths=(128,))
-    assert [point.n_batch_tokens for point in measured.prefill] == [64, 256]
-    monkeypatch.setattr(measure, "Context", fail)
-    with pytest.raises(Unmeasured, match=r"^llama\.cpp could not do it: there is no memory"):
-        measure_model(trial, shape, patient(), depths=(128,))
-
-
-def test_an_embedding_model_is_measured_by_the_size_of_its_batches(tmp_path: Path) -> None:
-    path = path_of("all-minilm", tmp_path)
-    model = Model(path)
-    shape = BenchOptions(n_cells=512, n_batch_tokens=512, n_threads=1, embeds=True)
-    measured = measure_model(model, shape, patient())
-    assert [point.n_batch_tokens for point in measured.prefill][:1] == [64]
-    assert measured.decode == []
-    model.close()
 
 
 def test_no_time_gives_no_profile(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 """Profiles give times between the measured points, and are kept by model, device and build."""
 
-import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.profile.profile import (
     Agreement,
     DecodePoint,
@@ -16,17 +14,12 @@ from paddock.engine.profile.profile import (
     PrefillPoint,
     Profile,
     ProfileStore,
-    ProfileUnreadable,
     neighbour_s,
     prefill_s,
     read_profile,
     step_s,
-    this_device_build,
 )
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.death_reasons import WorkerEnd
-from paddock.engine.workers.worker_process import WorkerProcess
-from paddock.engine.workers.worker_protocol import LoadBroken, WorkerOptions
 
 WHOLE = Profile(
     digest="a" * 64,
@@ -47,27 +40,6 @@ WHOLE = Profile(
 
 def test_a_profile_comes_back_from_json_as_it_was() -> None:
     assert read_profile(json.loads(json.dumps(WHOLE.as_json()))) == WHOLE
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        {"version": 0},
-        {"prefill": [{"n_batch_tokens": 64}]},
-        {"prefill": 3},
-        {"decode": [[1, 2]]},
-        {"prefill": [{"n_batch_tokens": 64, "tokens_per_s": 0}]},
-        {"surprise": 1},
-    ],
-)
-def test_a_damaged_profile_is_refused(damage: dict[str, object]) -> None:
-    with pytest.raises(ProfileUnreadable):
-        read_profile({**WHOLE.as_json(), **damage})
-
-
-def test_a_list_is_no_profile() -> None:
-    with pytest.raises(ProfileUnreadable):
-        read_profile([])
 
 
 def test_times_lie_between_the_measured_ones() -> None:
@@ -149,38 +121,3 @@ def test_what_a_worker_tells_is_there_at_the_next_load(tmp_path: Path) -> None:
     profiles.keep({"profile": {"version": 0}})
     profiles.keep({})
     assert profiles.load_fields("ab" * 32, 2)["profile"] == measured.as_json()
-
-
-def test_a_place_is_named_by_threads_device_and_settings() -> None:
-    two, single = (
-        this_device_build(PoolSettings(), 2),
-        this_device_build(PoolSettings(n_threads=1), 2),
-    )
-    assert two.device.startswith("cpu2-")
-    assert single.device.startswith("cpu1-")
-    assert two.build.startswith("llama-cpp-python ")
-    assert this_device_build(PoolSettings(kv_cache_type="q8_0"), 2).build != two.build
-    assert this_device_build(PoolSettings(), 2, "NVIDIA H200").device == "gpu-nvidia-h200"
-
-
-def test_what_spills_to_the_processor_has_a_profile_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[WorkerOptions] = []
-
-    async def started(load: WorkerOptions, *_: object) -> WorkerProcess:
-        given.append(load)
-        raise LoadBroken(WorkerEnd("it is not started here"))
-
-    monkeypatch.setattr(WorkerProcess, "started", started)
-    settings = PoolSettings(cache_dir=tmp_path)
-    start = WorkerStarter(settings)
-    usual = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, 2, is_gpu=True, device="card")
-    at_home = replace(usual, n_gpu_layers=0, is_gpu=False, device="cpu")
-    loads = (usual, replace(usual, n_gpu_layers=23), replace(usual, n_cpu_experts=9), at_home)
-    for load in loads:
-        with pytest.raises(LoadBroken):
-            asyncio.run(start(load, 1.0))
-    assert len({(build.device, build.build) for build in given}) == 4
-    assert given[0].build == this_device_build(settings, 2, "card").build
-    assert given[3].build == this_device_build(settings, 2).build

@@ -4,19 +4,15 @@ import asyncio
 import json
 import re
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
-import pytest
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Reply
 from paddock.engine.sampling.valid_ending import EndingSearch
-from tests.engine.pools import SETTINGS, digits_with_chances
-from tests.engine.sampling.world import matcher, model
-from tests.fakes import tiny
+from tests.engine.pools import SETTINGS
+from tests.engine.sampling.world import matcher
 
 
 def record(**properties: Any) -> dict[str, Any]:
@@ -132,51 +128,12 @@ async def test_schemas_as_people_write_them_yield_valid_answers_greedy_and_drawn
         assert not re.search(r"\s", between_texts), (name, heat, reply.text)
 
 
-async def test_a_seed_gives_the_same_answer_again_with_a_schema_and_without(tmp_path: Path) -> None:
-    drawing = ModelSpec(str(tiny.alphabet(tmp_path / "alphabet.gguf")), n_ctx_tokens=512)
-    number = {"type": "string", "pattern": "^[0-9]{12}$"}
-
-    async with LocalPool(SETTINGS) as pool:
-        bias = await digits_with_chances(pool, drawing, dict.fromkeys("0123456789", 0.1))
-
-        async def drawn(seed: int, constraint: Constraint | None) -> str:
-            heat = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repeat_penalty": 1.0}
-            params = {**heat, "seed": seed, "max_tokens": 14, "logit_bias": bias}
-            request = ChatRequest(drawing, (), params, prompt="a", constraint=constraint)
-            return (await pool.chat(request).reply()).text
-
-        for constraint in (Constraint("json_schema", json.dumps(number)), None):
-            first, again, other = [await drawn(seed, constraint) for seed in (3, 3, 4)]
-            assert first == again != other
-            assert re.fullmatch('"[0-9]{12}"' if constraint else "[0-9]{14}", first)
-
-
 def chat(pool: LocalPool, params: dict[str, Any], **extra: Any) -> Coroutine[Any, Any, Reply]:
     messages = (Message("user", "Name a fruit."),)
     request = ChatRequest(
         ModelSpec("smollm2:135m"), messages, {"max_tokens": 12, **params}, **extra
     )
     return pool.chat(request).reply()
-
-
-async def test_what_a_request_asks_of_sampling_is_carried_out_or_refused_in_plain_words() -> None:
-    async with LocalPool(SETTINGS) as pool:
-        reply = await chat(pool, {"repeat_penalty": 1.0}, n_logprobs=3)
-        assert b"".join(logprob.raw for logprob in reply.logprobs).decode() == reply.text
-        assert all(logprob.top[0][0] == logprob.token for logprob in reply.logprobs)  # greedy
-        assert all(logprob.logprob <= 0 for logprob in reply.logprobs)
-
-        first = model().tokenise(reply.text, with_special=False, parse_special=False)[0]
-        other = await chat(pool, {"logit_bias": {str(first): -100}, "repeat_penalty": 1.0})
-        assert other.text != reply.text
-
-        whole = await chat(pool, {"stop": ["a", '"']}, constraint=Constraint("json"))
-        assert isinstance(json.loads(whole.text), dict)
-
-        for params, extra, text in REFUSED:
-            with pytest.raises(BadRequest) as caught:
-                await chat(pool, params, **extra)
-            assert str(caught.value) == text
 
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [

@@ -3,12 +3,10 @@
 import json
 
 import numpy as np
-import pytest
 
-from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.constraint import TokenMatcher
-from tests.engine.sampling.world import grammars, matcher, model
+from tests.engine.sampling.world import matcher, model
 
 
 def text(token_matcher: TokenMatcher, answer: str) -> bool:
@@ -44,14 +42,6 @@ def test_answers_to_one_grammar_share_what_was_worked_out_and_nothing_else() -> 
     assert not again.may_end
 
 
-def test_an_answer_that_failed_leaves_nothing_to_others() -> None:
-    constraint = Constraint("regex", "one|two")
-    failed = matcher(constraint)
-    assert not failed.take(failed.vocabulary.tokens_of(b"x"))
-    failed.close()
-    assert matcher(constraint).take(failed.vocabulary.tokens_of(b"two"))
-
-
 def test_an_end_is_allowed_only_where_the_answer_is_whole() -> None:
     token_matcher = matcher(Constraint("regex", "ab*"))
     (end, *_) = token_matcher.vocabulary.ends
@@ -71,31 +61,6 @@ def test_masks_made_next_to_are_those_made_on_the_spot() -> None:
     for regex_matcher, mask in zip(matchers, alone, strict=True):
         assert np.array_equal(regex_matcher.mask(), mask)
         assert len(mask) * 8 >= model().n_vocab
-
-
-@pytest.mark.parametrize(
-    ("constraint", "text"),
-    [
-        (
-            Constraint("json_schema", "{"),
-            "the JSON Schema is not JSON: Expecting property name enclosed in double quotes: "
-            r"line 1 column 2 \(char 1\)$",
-        ),
-        (
-            Constraint("json_schema", '{"type": "array", "uniqueItems": true}'),
-            "the JSON Schema cannot be enforced:\n"
-            "  at /uniqueItems: `uniqueItems` cannot be enforced while the answer is generated. "
-            "Remove it, and check the answer afterwards.$",
-        ),
-        (Constraint("regex", "(a"), "the regular expression cannot be used: .*unclosed group"),
-        (Constraint("lark", "start: foo"), 'the Lark grammar cannot be used: .*name: "foo"'),
-    ],
-)
-def test_a_constraint_that_cannot_be_used_is_refused_in_plain_words(
-    constraint: Constraint, text: str
-) -> None:
-    with pytest.raises(BadRequest, match=f"(?s)^{text}"):
-        grammars().matcher(constraint)
 
 
 def test_half_characters_are_never_whole_answers() -> None:

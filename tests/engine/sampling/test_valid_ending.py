@@ -13,7 +13,6 @@ from paddock.engine.request import Constraint
 from paddock.engine.sampling.json_schema import check_schema
 from paddock.engine.sampling.valid_ending import EndingSearch
 from tests.engine.sampling.world import Babbler, matcher, model, picker, say, tokens
-from tests.optional import present
 
 NAMES = ("a", "title", "some_long_name", "ü", "c d")
 VALUES = ("low", "high", 'x"y', "ünï", None, 3, True, {"a": [1, 2]})
@@ -113,17 +112,6 @@ def test_a_limit_below_every_end_is_told_as_such() -> None:
     assert len(text) > 0
 
 
-def test_an_answer_that_ends_by_itself_is_not_called_shortened() -> None:
-    constraint = Constraint("json_schema", '{"enum": ["yes", "no"]}')
-    row_picker = picker(constraint, 50)
-    text, reason = say(row_picker, Babbler(3), 50)
-    assert (json.loads(text) in ("yes", "no"), reason, row_picker.is_shortened) == (
-        True,
-        "stop",
-        False,
-    )
-
-
 @pytest.mark.parametrize(
     ("kind", "source", "limit"),
     [
@@ -159,14 +147,6 @@ def test_what_is_settled_is_guessed_ahead() -> None:
     jsonschema.validate(json.loads(text), NEWS)
 
 
-def test_a_character_is_finished_before_the_answer_is_closed() -> None:
-    guide = matcher(Constraint("json_schema", '{"type": "string"}'))
-    place = guide.byte_matcher.copy()
-    assert place.take('"né'.encode()[:-1])
-    end = present(EndingSearch(is_json=True).find(place))
-    json.loads('"né'.encode()[:-1] + end)
-
-
 def test_tokens_that_a_grammar_names_by_number_are_said_at_the_end_too() -> None:
     source = (
         'start: <[1]> inner <[3]>\ninner: %json {"type": "object", "properties": {"city": '
@@ -189,13 +169,3 @@ def test_reasoning_is_closed_in_time_for_the_answer(thought: str) -> None:
     text, reason = say(row_picker, Babbler(2), 30)
     assert (reason, row_picker.is_shortened) == ("stop", True)
     assert json.loads(text[text.rindex(b"\n{") :]).keys() == {"city"}
-
-
-def test_a_grammar_over_named_control_tokens_is_kept_even_if_no_end_is_known() -> None:
-    source = 'start: "a"{20} <|im_start|> "b"{20}'
-    for limit in (10, 60):
-        row_picker = picker(Constraint("lark", source), limit)
-        text, reason = say(row_picker, Babbler(2), limit)
-        assert reason == ("length" if limit == 10 else "stop")
-        assert not row_picker.is_shortened
-        assert text.startswith(b"a")

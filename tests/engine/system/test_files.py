@@ -71,22 +71,6 @@ def test_one_of_a_killed_process_is_swept_and_nothing_else(tmp_path: Path) -> No
     assert len(names(tmp_path)) == 5
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
-def test_where_locks_are_not_known_nothing_is_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import fcntl
-
-    def unknown(*_: object) -> None:
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", unknown)
-    TemporaryFile.written(tmp_path / "a.md", b"x").replace(tmp_path / "a.md")
-    (tmp_path / f".b.md.1234{TEMPORARY_SUFFIX}").write_text("x")
-    grown_old(tmp_path)
-    assert remove_stale_files(tmp_path) == []
-
-
 def test_a_file_is_put_with_its_folder_and_a_link_stays_one(tmp_path: Path) -> None:
     write_output(tmp_path / "new" / "a.html", "half a character: \ud800")
     assert (tmp_path / "new" / "a.html").read_text() == "half a character: \\ud800"

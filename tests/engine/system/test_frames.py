@@ -5,8 +5,6 @@ import io
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -114,22 +112,6 @@ def test_a_hostile_child_is_ended_and_the_next_order_answered(
 def test_what_a_child_prints_stands_in_no_answer(child: FrameProcess) -> None:
     answers = [child.ask({"do": do}, 60) for do in ("print", "work")]
     assert [answer and answer["do"] for answer in answers] == ["print", "work"]
-
-
-def test_an_order_larger_than_the_pipes_is_sent_and_answered(child: FrameProcess) -> None:
-    answer = present(child.ask({"do": "work", "text": "x" * 5_000_000}, 60))
-    assert answer["n"] == 5_000_000
-
-
-def test_a_child_that_is_closed_by_another_thread_gives_no_answer(child: FrameProcess) -> None:
-    child.ask({"do": "work"}, 60)
-    answers: list[FrameHead | None] = []
-    asking = threading.Thread(target=lambda: answers.append(child.ask({"do": "half"}, 600)))
-    asking.start()
-    time.sleep(0.2)
-    child.close()
-    asking.join(120)
-    assert answers == [None]
 
 
 def test_an_answer_beyond_its_limit_is_refused_before_it_is_read() -> None:

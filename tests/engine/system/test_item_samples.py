@@ -30,13 +30,6 @@ def test_a_new_document_replaces_at_most_one_of_the_sample(key: str) -> None:
     assert after - before <= {key}
 
 
-def test_each_item_is_taken_as_often_as_any_other() -> None:
-    taken = Counter(key for seed in range(400) for key in ItemSample(50, seed).chosen(KEYS))
-    assert sum(taken.values()) == 400 * 50
-    # 100 times on average, with a standard deviation of 8.7: five of them either way.
-    assert all(56 < taken[key] < 144 for key in KEYS)
-
-
 def test_draws_are_spread_evenly_from_0_to_below_1() -> None:
     drawn = sorted(draw(0, str(number)) for number in range(10_000))
     assert drawn[0] >= 0

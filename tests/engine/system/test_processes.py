@@ -101,14 +101,6 @@ def test_an_ordered_process_that_answers_no_more_is_ended_and_told(
     assert not is_alive(ordered.process.pid)
 
 
-def test_an_order_that_is_not_taken_stops_nothing() -> None:
-    order = {"text": "x" * 1_000_000}
-    code = "import os, time; os.write(2, b'no memory'); time.sleep(0.2); os._exit(3)"
-    with ordered_process([sys.executable, "-c", code], order) as ordered:
-        assert ordered.next_answer() is None
-        assert ordered.why_it_ended() == "the process ended with status 3 (no memory)"
-
-
 def test_a_process_of_low_priority_gives_way_to_those_of_other_sessions_too() -> None:
     code = (
         "import os; from paddock.engine.system.processes import lower_priority; lower_priority(7); "

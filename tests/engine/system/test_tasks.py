@@ -64,13 +64,6 @@ async def test_an_ended_task_set_has_no_tasks_and_an_error_reaches_the_loops_han
     assert len(kept) == 0
 
 
-async def test_waiting_for_an_event_tells_whether_it_came() -> None:
-    event = asyncio.Event()
-    assert not await tasks.wait_for_event(event, 0.001)
-    event.set()
-    assert await tasks.wait_for_event(event, 0)
-
-
 def test_a_future_is_settled_once_and_a_closed_loop_is_left_alone() -> None:
     async def main() -> asyncio.Future[int]:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -12,21 +12,12 @@ import pytest
 from filelock import FileLock
 
 from paddock.engine.gguf import GgufHeader, GgufTensor, read_header
-from paddock.engine.llama.quantise import write_widened
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile.measure import BenchOptions
 from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning import tuned_copies, tuner, tuning_process
 from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore, copy_format, copy_place
-from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, example_texts, tune
-from paddock.engine.tuning.tuning_process import (
-    CopySpeeds,
-    Results,
-    computed_results,
-    is_within_bound,
-    make_copy,
-    measure_speeds,
-)
+from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, tune
+from paddock.engine.tuning.tuning_process import CopySpeeds, Results, is_within_bound, make_copy
 from tests.fakes.one_layer import write_one_layer
 
 KINDS = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 8, "Q4_K": 12}
@@ -129,18 +120,6 @@ def test_a_file_goes_with_its_record_unless_a_name_stands_for_it(
     book.keep(replace(named, path=str(tmp_path / "letter.txt")))
     book.forget("a" * 64)
     assert (tmp_path / "letter.txt").exists(), "no blob"
-
-
-def test_a_model_with_a_copy_is_served_by_it_under_its_own_name(tmp_path: Path) -> None:
-    finder = ModelFinder(tmp_path / "models", tmp_path / "cache")
-    original = finder.find("smollm2:135m")
-    made = copy_in(tmp_path, original.digest)
-    finder.tuned.keep(made)
-    served = finder.find("smollm2:135m")
-    assert (served.name, served.path, served.digest) == ("smollm2:135m", made.path, made.digest)
-    assert (original.tuned_from, served.tuned_from) == (None, original.digest)
-    exact = ModelFinder(tmp_path / "models", tmp_path / "cache", is_exact=True)
-    assert exact.find("smollm2:135m") == finder.find_original("smollm2:135m") == original
 
 
 def test_copies_of_gone_models_and_of_earlier_versions_go_and_those_of_files_elsewhere_stay(
@@ -297,10 +276,6 @@ def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
     assert Path(made.path).read_text() == "copy"
 
 
-def test_the_reference_text_comes_with_the_package() -> None:
-    assert sum(len(text.split()) for text in example_texts()) > 3000
-
-
 def predictions(*right_shares: float, likeliest: int = 0) -> Results:
     """Of two tokens at each place: the first has these shares."""
     shares = np.array(right_shares, np.float32)
@@ -333,19 +308,6 @@ def test_the_bound_holds_next_tokens_and_their_probabilities_or_vectors(
     original: Results, copy: Results, is_within: bool
 ) -> None:
     assert is_within_bound(original, copy) == is_within
-
-
-def test_an_embedding_model_is_judged_by_what_it_reads(tuned: Tuned) -> None:
-    path = Path(tuned.finder.find_original("all-minilm").path)
-    shape = BenchOptions(0, 0, 1, embeds=True)
-    speeds = measure_speeds(path, shape, counts_cpu=True)
-    assert speeds.prompts == speeds.answer == speeds.answers > 0
-    format_name, names = copy_format(read_header(path), ("avx2",))
-    copy = tuned.pool.cache_dir / "copy.gguf"
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    write_widened(path, copy, names, format_name, 1)
-    original = computed_results(path, example_texts(), 256, shape)
-    assert is_within_bound(original, computed_results(copy, example_texts(), 256, shape, original))
 
 
 SAME, SLOW_ALONE = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(300.0, 24.0, 80.0)
