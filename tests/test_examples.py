@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree
@@ -28,8 +27,6 @@ from paddock.runner.settings import Settings
 from paddock.runner.testing import suite_runner as trials
 from tests.benchmarks.first_run import HELD_BACK, LOOK_ALIKES
 from tests.fakes.eyes import write_family
-from tests.fakes.office_mail import MAIL
-from tests.fakes.papers import CONTRACTS, INVOICES, write
 from tests.fakes.readers import read_here
 from tests.live import Live
 from tests.runner.world import run_arguments
@@ -70,21 +67,6 @@ def documents(pipeline: Path) -> set[str]:
 def done(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
     """Return key → state of the items that were not fresh."""
     return {one.key: one.state for one in report.items if one.step == step and one.state != "fresh"}
-
-
-@pytest.mark.parametrize(
-    ("example", "documents"),
-    [("invoices-reviewed", INVOICES), ("contracts", CONTRACTS), ("office", MAIL)],
-)
-def test_the_documents_to_review_are_those_that_the_tests_make(
-    example: str, documents: Mapping[str, Callable[[], bytes]], tmp_path: Path
-) -> None:
-    write(tmp_path, documents)
-    inbox = EXAMPLES / example / "inbox"
-    assert {path.name for path in inbox.iterdir()} == documents.keys()
-    for name in documents:
-        assert read_here(inbox / name).text == read_here(tmp_path / name).text
-        assert (inbox / name).stat().st_size < 30_000
 
 
 def keep_pages(file: Path, n_pages: int) -> None:

@@ -10,11 +10,6 @@ import httpx
 from tests.conformance import fuzz_routes
 from tests.live import CHAT, Live
 
-PATHS = (
-    "/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/api/show", "/api/create",
-    "/api/copy", "/api/delete", "/api/push",
-)  # fmt: skip
-
 
 def test_the_service_and_its_workers_live_on(live: Live, client: httpx.Client) -> None:
     assert live.n_deaths() == 0

@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from paddock.engine.errors import ModelBroken
 from paddock.engine.gguf import read_arrays, read_header
 from paddock.engine.model_file_parts import check_file
-from paddock.engine.models.model_finder import ModelFinder
 from tests.fakes.gguf import LLAMA, Value, write_gguf
-
-REAL = ModelFinder(Path("nowhere"), Path("nowhere")).locate("all-minilm").path
 
 
 def small(n_elements: int = 64, data_bytes: int = 256) -> bytes:

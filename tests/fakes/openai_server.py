@@ -29,9 +29,6 @@ class OpenAIService:
         self.n_cut_tokens: int | None = None
         """What is left of a prompt that is cut; None: as much as it may have."""
         self.tells_usage = True
-        self.has_tokenizer = True
-        self.is_liar = False
-        """It reports what it was sent, not what it read."""
         self.leaves_out_cached = False
         """It reports only what it had not read before."""
         self.n_most_known: int | None = None
@@ -54,7 +51,7 @@ class OpenAIService:
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/embeddings", self._embed, methods=["POST"]),
         ]
-        if self.kind == "vllm" and self.has_tokenizer:
+        if self.kind == "vllm":
             routes.append(Route("/tokenize", self._tokenize, methods=["POST"]))
         if self.kind == "ollama":
             routes += [Route("/api/tags", self._tags), Route("/api/ps", self._tags)]
@@ -105,7 +102,7 @@ class OpenAIService:
 
     def _counted(self, n_sent: int) -> int:
         """Return how many tokens of a prompt are reported as read."""
-        if self.is_liar or n_sent <= self.n_most_tokens:
+        if n_sent <= self.n_most_tokens:
             return n_sent
         return self.n_most_tokens if self.n_cut_tokens is None else self.n_cut_tokens
 

@@ -14,7 +14,6 @@ class Wire:
 
     port: int = 0
     cuts: list[int] = field(default_factory=list)
-    n_connections: int = 0
     n_cut: int = 0
     n_bytes: int = 0
     """Up and down, over all connections that have ended."""
@@ -28,7 +27,6 @@ def cutting_wire(target_port: int) -> Iterator[Wire]:
     wire = Wire()
 
     def serve(client: socket.socket) -> None:
-        wire.n_connections += 1
         limit = wire.cuts.pop(0) if wire.cuts else None
         with client, socket.create_connection(("127.0.0.1", target_port)) as target:
             n_bytes, is_cut = _pass_on(client, target, limit)
@@ -46,7 +44,6 @@ def http_proxy() -> Iterator[Wire]:
     wire = Wire()
 
     def serve(client: socket.socket) -> None:
-        wire.n_connections += 1
         with client:
             head = _head(client)
             if not head:

@@ -1,6 +1,6 @@
 """A machine without models: sizes, speeds and crashes, in virtual time.
 
-`FakeMachine` is what the actor asks about the machine (`residency.survey.Surveyor`) and what starts
+`FakeMachine` is what the manager asks about the machine (`memory.machine_probe`) and what starts
 its workers. It keeps books of its own and notes whenever more is taken than there is.
 """
 
@@ -22,7 +22,7 @@ from paddock.engine.workers.worker_protocol import (
     WorkerOptions,
 )
 
-Fault = Literal["none", "no memory", "abort", "hang", "killed for memory", "killed", "lacks cells"]
+Fault = Literal["none", "no memory", "abort", "hang", "killed for memory", "killed"]
 NO_MEMORY = "ended with status 1: ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate"
 
 
@@ -52,7 +52,7 @@ class FakeModel:
 
 
 class FakeWorker:
-    """Implements `residency.resident.Worker`."""
+    """Implements what the manager asks of a worker."""
 
     def __init__(
         self, machine: FakeMachine, model: FakeModel, load: WorkerOptions, fault: Fault
@@ -122,8 +122,6 @@ class FakeWorker:
         elif self._fault == "killed for memory":
             self._machine.n_oom_kills += 1
             self._end(WorkerEnd("killed by SIGKILL", -9))
-        elif self._fault == "lacks cells":
-            self.load = replace(self.load, n_cells=self.load.n_cells // 2)
         elif self._fault == "hang":
             await asyncio.wait({self.gone})
 
@@ -154,10 +152,7 @@ class FakeMachine:
         self.models = {model.name: model for model in models}
         self.taken = 0
         self.taken_most = 0
-        self.taken_by_others = 0
         self.n_oom_kills = 0
-        self.others_bytes: dict[str, int] = {}
-        """What a layout was last asked to leave to other models."""
         self.workers: list[FakeWorker] = []
         self.log: list[str] = []
         """`load a`, `loaded a`, `cancelled a`, `widen a`."""
@@ -176,12 +171,10 @@ class FakeMachine:
     # As the actor's surveyor
 
     async def look(self) -> Device:
-        free = self.memory - self.taken - self.taken_by_others
-        return Device(1, free, False, n_oom_kills=self.n_oom_kills)
+        return Device(1, self.memory - self.taken, False, n_oom_kills=self.n_oom_kills)
 
     async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
         model = self.models[wanted.facts.path]
-        self.others_bytes[model.name] = wanted.others_bytes
         n_cells = wanted.n_cells_at_most or 1 << 30
         most = max(1, min(model.n_parallel, n_cells // wanted.n_ctx_tokens))
         sizes = [most >> shift for shift in range(most.bit_length())]

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.settings import PoolSettings, ServiceSettings
+from paddock.engine.settings import ServiceSettings
 from tests.browser import Browser, Page, needs_browser
-from tests.fakes.crashing import crashing
 from tests.fakes.http_server import Answer, serving
 from tests.live import CHAT, VECTORS, Live, live_service
 
@@ -87,20 +86,6 @@ def test_a_request_under_way_is_there(busy: Live) -> None:
         pass
     left = state(busy)["last"][0]
     assert (left["fate"], left["path"]) == ("gone", "/api/generate")
-
-
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """Yield a service whose llama.cpp crashes with extra buffers, with a model loaded."""
-    folder = tmp_path_factory.mktemp("broken")
-    settings = PoolSettings(n_threads=1, cache_dir=folder / "cache", profile_s=0)
-    with live_service(folder, settings) as live:
-        with pytest.MonkeyPatch.context() as patch, live.client() as client:
-            for name, value in crashing(folder, "extra").items():
-                patch.setenv(name, value)
-            body = {"model": VECTORS, "input": ["one"]}
-            assert client.post("/api/embed", json=body).is_success
-        yield live
 
 
 # Keys

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
@@ -244,26 +243,6 @@ async def test_a_server_that_is_busy_for_everyone_stops_the_run_and_else_the_req
         await pool.chat(ask("small")).reply()
         with pytest.raises(Busy, match="503: loading"):
             await late
-
-
-async def test_a_server_that_answers_for_another_model_alone_is_full_for_this_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(balancer, "BUSY_S", 0.4)
-    server, other = FarServer("only", n_slots=None), replace(M, n_ctx_tokens=64)
-
-    def refuse(request: ChatRequest) -> None:
-        if request.model == M:
-            raise ServerBusy("503: no slot available", 0.05)
-
-    server.on_chat = refuse
-    async with opened([server]) as (pool, _):
-        full = asyncio.create_task(pool.chat(ask()).reply())
-        while not full.done():
-            await pool.chat(replace(ask(), model=other)).reply()
-            await pool.count_texts(M, ["short"])
-        with pytest.raises(ServersFull):
-            await full
 
 
 async def test_a_server_that_refuses_every_document_stops_all_of_them() -> None:

@@ -25,19 +25,6 @@ from tests.llama_server import EMBEDDER, KEY, MODEL, LlamaServer, llama_server
 SPEC = ModelSpec(MODEL, params={"max_tokens": 12})
 VECTORS = ModelSpec(EMBEDDER, "embed")
 
-TEXTS = {
-    "English": "The ferry leaves the harbour at 7:40 and arrives at noon, weather permitting. " * 4,
-    "German": "Die Donaudampfschifffahrtsgesellschaft übernahm die Verantwortung. " * 4,
-    "French": "Les voyageurs s'étonnèrent de l'élégance des cheminées. " * 4,
-    "Chinese": "渡轮每天早上七点四十分从港口出发。" * 4,
-    "Russian": "Паром отправляется из гавани каждое утро. " * 4,
-    "code": "def f(x: int) -> str:\n    return f'{x:>8}'\n\n\n" * 4,
-    "numbers": "2024-01-02,17.5,abc123,x\n" * 8,
-    "base64": "aGVsbG8gd29ybGQK9xZqQ0pEbFZ3" * 8,
-    "white space": "   \n\n\t\t  a   b\n        return\n" * 4,
-    "emoji": "🙂👩‍👩‍👧" * 8,
-}
-
 
 @pytest.fixture(scope="module")
 def chatting() -> Iterator[LlamaServer]:

@@ -87,21 +87,6 @@ async def test_a_model_in_use_goes_when_its_users_have_left() -> None:
         await empty(pool)
 
 
-async def test_waiting_for_a_load_is_told_apart_from_waiting_for_a_turn() -> None:
-    async with opened(replace(SETTINGS, num_parallel=1)) as pool:
-        first, second = pool.chat(raw("One")), pool.chat(raw("Two"))
-        usage = (await first.reply()).usage
-        assert usage.load_s > 0.05
-        assert usage.queue_s < usage.load_s
-        assert (await second.reply()).usage.load_s > 0.05
-        late = (await pool.chat(raw("Three")).reply()).usage
-        assert late.load_s == 0
-        vectors = await pool.embed(EmbedRequest(VECTORS, ("one",)))
-        assert vectors.usage.load_s > 0.02
-        again = await pool.embed(EmbedRequest(VECTORS, ("one",)))
-        assert again.usage.load_s == 0
-
-
 async def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full() -> None:
     async with opened(replace(SETTINGS, max_queue=0)) as pool:
         with pytest.raises(Busy):

@@ -61,26 +61,6 @@ async def test_chats_in_flight_at_many_kills_from_outside_are_not_given_up(
         await _kill_while_asked(pool, MAX_ATTEMPTS + 2, 8, tell)
 
 
-async def test_a_suspect_does_not_wait_for_less_urgent_chats_that_only_wait_for_a_place(
-    noise: ModelSpec, tmp_path: Path
-) -> None:
-    settings = replace(SETTINGS, num_parallel=2, cache_dir=tmp_path / "cache")
-    done: list[int] = []
-
-    async def batch(number: int) -> None:
-        request = ask(f"Tale {number}", noise, {"max_tokens": 60}, priority="batch")
-        await pool.chat(request).reply()
-        done.append(number)
-
-    async with asyncio.timeout(250), LocalPool(settings) as pool, asyncio.TaskGroup() as jobs:
-        urgent = pool.chat(ask("Story", noise, {"max_tokens": 200}, priority="normal"))
-        for number in range(40):
-            jobs.create_task(batch(number))
-        await _kill_busy(pool, 1)
-        assert (await urgent.reply()).text
-        assert len(done) < 20
-
-
 @pytest.mark.parametrize("dies_at", ["decode", "take"])
 async def test_a_chat_that_kills_its_worker_is_given_up_and_those_with_it_are_answered(
     dies_at: str, noise: ModelSpec, tmp_path: Path

@@ -48,37 +48,6 @@ def test_the_same_marks_give_the_same_identity_in_whatever_order(marks: dict[str
     assert model_identity(marks) != model_identity({**marks, "one more": 1})
 
 
-EVENTS = b'data: {"n": 1}\n\ndata: [DONE]\n\n'
-HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-@pytest.mark.parametrize(("end", "n_connections"), [(b"0\r\n\r\n", 1), (b"", 2)])
-async def test_a_connection_is_kept_for_the_next_answer_unless_the_last_one_does_not_end(
-    end: bytes, n_connections: int
-) -> None:
-    connected: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connected.append(writer)
-        while await reader.readuntil(b"\r\n\r\n"):
-            await reader.readexactly(2)  # the body, {}
-            writer.write(HEAD + b"%x\r\n%b\r\n" % (len(EVENTS), EVENTS))
-            await writer.drain()
-            await asyncio.sleep(0.005)  # as servers that send the end by itself
-            writer.write(end)
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        line = ServerConnection(ServerAddress(f"http://127.0.0.1:{port}"))
-        for _ in range(2):
-            async with line.events("/v1/chat/completions", {}) as events:
-                assert [event async for event in events] == [{"n": 1}]
-        await line.aclose()
-        for writer in connected:
-            writer.close()
-    assert len(connected) == n_connections
-
-
 @pytest.mark.parametrize("n_closed", [0, 1, 2])
 async def test_a_kept_connection_that_the_server_closes_under_a_request_is_opened_once_more(
     n_closed: int,

@@ -325,20 +325,6 @@ def test_a_draft_model_guesses_ahead_and_changes_nothing(
     small.close()
 
 
-def test_those_that_were_put_back_say_the_same_in_the_end(model: Model) -> None:
-    def stories() -> list[DecodeRequest]:
-        texts = [repeated(word) for word in WORDS[:4]]
-        return [job(model, n, text, max_tokens=150, drafts=False) for n, text in enumerate(texts)]
-
-    bench, roomy = Bench(model, n_cells=768), Bench(model)
-    answers, expected = bench.run(stories()), roomy.run(stories())
-    assert bench.total("n_preempted") > 0
-    assert roomy.total("n_preempted") == 0
-    assert answers == expected
-    lengths = [usage["completion_tokens"] for usage in bench.usages.values()]
-    assert lengths == [usage["completion_tokens"] for usage in roomy.usages.values()]
-
-
 def test_a_conversation_is_brought_back_from_outside_the_cache(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -509,14 +495,6 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     roomy = Bench(model, layout, n_parallel=2)
     expected = answers_of(roomy)
     assert texts == expected
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[ContextOptions]:
-    """The options of all contexts that a cache makes."""
-    made: list[ContextOptions] = []
-    note_calls(monkeypatch, kv_cache, "Context", lambda _, __, options: made.append(options))
-    return made
 
 
 # Where llama.cpp finds no cells although the books have some

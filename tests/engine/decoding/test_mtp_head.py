@@ -17,7 +17,6 @@ from paddock.engine.llama.library import CacheFull, DecodeFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.settings import CacheLayout
-from paddock.engine.system.hardware import read_memory
 from tests.engine.decoding.test_loop import Bench, closed, job
 from tests.fakes import tiny
 
@@ -151,22 +150,6 @@ def greedy_tokens(model: Model, text: str, n: int) -> list[int]:
             piece = np.array([context.logits(1)[0].argmax()], np.int32)
             tokens += piece.tolist()
     return tokens
-
-
-def test_a_hybrid_model_guesses_on_request_alone_and_where_memory_is_free(
-    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = TEXTS["qwen35"][0]
-
-    def guessed(*, drafts: bool | None) -> tuple[float, int]:
-        guessing = bench("qwen35")
-        guessing.run([job(guessing.model, 0, text, drafts=drafts)])
-        return counts(guessing)[0], guessing.cache.limits.n_undo_tokens
-
-    assert guessed(drafts=None) == guessed(drafts=False) == (0, 0)
-    assert guessed(drafts=True)[0] > 0
-    monkeypatch.setattr(kv_cache, "read_memory", lambda: replace(read_memory(), free_bytes=1000))
-    assert guessed(drafts=True) == (0, 0)
 
 
 def test_preempted_requests_say_the_same_in_the_end(bench: Callable[..., Bench]) -> None:

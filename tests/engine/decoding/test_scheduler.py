@@ -176,17 +176,6 @@ def test_a_slow_machine_reads_a_prompt_in_steps_that_end_in_time() -> None:
     assert StepSizer().n_most_tokens > 1_000_000
 
 
-def test_a_short_prompt_is_read_next_to_a_long_one() -> None:
-    world = run(ContextLimits(4000, 4, 64))
-    world.scheduler.add(sequence(0, [5] * 3000))
-    world.turn()
-    short = sequence(1, [6] * 20)
-    world.scheduler.add(short)
-    world.turn()
-    world.turn()
-    assert short.state == "decode"
-
-
 def test_a_chat_goes_before_jobs() -> None:
     world = run(ContextLimits(4000, 1, 64, n_reserved=0))
     for number in range(3):
@@ -226,24 +215,6 @@ def test_a_job_that_has_waited_long_goes_before_a_chat_that_comes_now() -> None:
     world.scheduler.add(sequence(0, [1] * 10, priority="batch"), 0.0)
     world.scheduler.add(chat_turn(1, [2] * 10), 61.0)
     assert world.all() == [0, 1]
-
-
-@pytest.mark.parametrize("is_unified", [True, False])
-def test_a_chat_takes_a_reserved_seat_next_to_an_overdue_job_that_lacks_a_seat_of_jobs(
-    is_unified: bool,
-) -> None:
-    world = run(ContextLimits(4000, 1, 64, is_unified=is_unified, n_reserved=2))
-    for number in range(2):
-        world.scheduler.add(sequence(number, [number + 1] * 10, max_tokens=300), 0.0)
-    for _ in range(150):
-        world.turn()
-    assert len(world.scheduler.waiting) == 1
-    for number in (8, 9):
-        world.add(chat_turn(number, [number] * 10, 2))
-    world.turn()
-    world.turn()
-    assert sorted(world.order) == [8, 9]
-    assert world.scheduler.n_preempted == 0
 
 
 GPU = ContextLimits(8 * 512, 8, 256, is_unified=False, is_gpu=True, n_reserved=0)
@@ -398,18 +369,6 @@ def test_steps_that_read_one_document_compute_it_once(limits: ContextLimits) -> 
                 coming.insert(0, sequence(100 * (step + 1) + document, prompt))
         n_answered = len(world.order)
     n_least = SYSTEM + n_documents * (DOCUMENT + n_steps * INSTRUCTION)
-    assert world.device.n_computed - answer_tokens(world) == n_least
-
-
-@pytest.mark.parametrize("limits", LAYOUTS, ids=["split", "unified"])
-def test_prompts_over_some_documents_compute_each_once_however_they_come(
-    limits: ContextLimits,
-) -> None:
-    world = run(limits)
-    for number in range(64):
-        world.scheduler.add(sequence(number, prompt_over(number % 3, number // 3)))
-    world.all()
-    n_least = SYSTEM + 3 * DOCUMENT + 64 * INSTRUCTION
     assert world.device.n_computed - answer_tokens(world) == n_least
 
 

@@ -10,8 +10,6 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.quantise import BLOCK_READERS, quantise, write_widened
 from tests.fakes.one_layer import write_one_layer
 
-TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 4
-
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:

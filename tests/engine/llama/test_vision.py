@@ -15,10 +15,8 @@ from PIL import Image, ImageOps
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.chat.image_checks import check_image
-from paddock.engine.llama import vision
 from paddock.engine.llama.image_cache import ImageDisk, ImagePiece, KeptImages, PromptPiece
 from paddock.engine.llama.library import LoadFailed
-from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.vision import Projector
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
@@ -75,25 +73,6 @@ def test_an_image_becomes_a_piece_of_known_size(projector: Projector) -> None:
     (other,) = images([*projector.look(square(10))])
     assert piece.digest == again.digest != other.digest
     assert np.array_equal(piece.rows, again.rows)
-
-
-def logits_after(model: Model, projector: Projector, image: bytes | None) -> np.ndarray:
-    """Compute `look:`, an image, and `it is`; gives the next token's logits."""
-    options = ContextOptions(n_ctx_tokens=256, n_batch_tokens=64, n_seq_max=2, n_threads=1)
-    position = 0
-    with Context(model, options) as context:
-        for text_piece in ("look:", " it is"):
-            tokens = model.tokenise(text_piece, with_special=False, parse_special=False)
-            output_mask = np.zeros(len(tokens), np.int8)
-            output_mask[-1] = 1
-            positions = np.arange(position, position + len(tokens), dtype=np.int32)
-            context.decode(tokens, positions, np.ones(len(tokens), np.int32), output_mask)
-            position += len(tokens)
-            if image is not None and text_piece == "look:":
-                for piece in images([*projector.look(image)]):
-                    context.decode_image(piece.rows, piece.positions_from(position), seq_id=1)
-                    position += len(piece.rows)
-        return np.array(context.logits(1)[0])
 
 
 def test_a_file_that_is_no_projector_is_refused(model: Model, tmp_path: Path) -> None:
@@ -279,28 +258,6 @@ def test_a_pool_keeps_images_of_documents_alone_on_the_disk(tmp_path: Path) -> N
     again = asyncio.run(answer(keeps_images=True))
     assert plain.text == kept.text == again.text
     assert file.stat().st_mtime > 0, "it was used"
-
-
-@pytest.mark.parametrize(("family", "n_at_once"), [("internvl", 2), ("smolvlm", 1)])
-def test_parts_of_an_image_are_computed_two_at_once_where_libmtmd_can(
-    eyes: Callable[..., Projector], monkeypatch: pytest.MonkeyPatch, family: str, n_at_once: int
-) -> None:
-    eye = eyes(family)
-    computed: list[int] = []
-    eye.on_part = computed.append
-    image = noise(1, 90, 60)
-    together = images([*eye.look(image)])
-    n_rows = len(together[0].rows)
-    assert computed[0] == n_at_once * n_rows
-    assert sum(computed) == len(together) * n_rows
-    monkeypatch.setattr(vision, "PARTS_AT_ONCE", 1)
-    computed.clear()
-    one_by_one = images([*eye.look(image)])
-    assert computed == [n_rows] * len(together)
-    assert len({piece.rows.tobytes() for piece in one_by_one}) > 1
-    for piece, other in zip(together, one_by_one, strict=True):
-        assert piece.digest == other.digest
-        assert np.array_equal(piece.rows, other.rows)
 
 
 def test_an_image_that_exceeds_a_pass_is_refused_only_where_it_needs_one_pass(

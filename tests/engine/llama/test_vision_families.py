@@ -1,7 +1,7 @@
 """Each family of models that see answers as libmtmd's own reading of the prompt does."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.memory.pool_stats import PoolEvents
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Priority, Reply
 from paddock.engine.settings import CacheLayout, PoolSettings
 from tests.fakes.eyes import FAMILIES, noise, write_family
@@ -106,23 +105,6 @@ class Seeing:
 
     def pool(self, **given: Any) -> LocalPool:
         return LocalPool(self.settings(**given))
-
-
-class Turns(PoolEvents):
-    """Notes which requests a worker has begun to read, and which it has answered a part of."""
-
-    def __init__(self) -> None:
-        self.have_come = asyncio.Event()
-        self.clear()
-
-    def clear(self) -> None:
-        self.begun_ids, self.answered_ids = set[int](), set[int]()
-        self.have_come.clear()
-
-    def turn(self, model: str, report: Mapping[str, Any]) -> None:
-        self.begun_ids |= set(report["progressed"])
-        self.answered_ids |= {chunk["id"] for chunk in report["chunks"]}
-        self.have_come.set()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

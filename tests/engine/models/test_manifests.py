@@ -23,7 +23,7 @@ from paddock.engine.models.manifests import (
 )
 from paddock.engine.models.model_store import ModelStore
 
-A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+A, B = (f"sha256:{letter * 64}" for letter in "ab")
 
 
 def test_a_manifest_is_written_byte_for_byte_as_ollama_does() -> None:

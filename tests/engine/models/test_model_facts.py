@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -67,19 +66,6 @@ def test_a_name_that_is_made_changed_and_deleted_is_seen_at_once(tmp_path: Path)
     (world.root / MANIFEST).unlink()
     with pytest.raises(ModelNotFound):
         world.digest("mine")
-
-
-def test_a_file_that_is_another_one_now_is_read_again(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    path = tmp_path / "mine.gguf"
-    shutil.copy(world.finder.locate("all-minilm").path, path)
-    before = world.digest(str(path))
-    with path.open("ab") as file:
-        file.write(b"\0" * 64)
-    assert world.digest(str(path)) != before
-    os.replace(path, tmp_path / "gone.gguf")  # noqa: PTH105 - as another program would
-    with pytest.raises(ModelNotFound):
-        world.digest(str(path))
 
 
 def test_a_path_through_links_is_the_file_that_they_lead_to_now(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from paddock.engine.models.modelfile import (
     print_parameters,
     write_modelfile,
 )
-from paddock.engine.request import Message
 from tests.optional import present
 
 EVERYTHING = '''
@@ -180,24 +179,6 @@ def test_parameters_are_printed_as_editors_read_them() -> None:
 
 def read(text: str, folder: Path) -> ModelRecipe:
     return read_recipe("mine", parse_modelfile(text), folder)
-
-
-def test_a_modelfile_is_read_as_a_recipe(tmp_path: Path) -> None:
-    text = (
-        "FROM smollm2\nTEMPLATE a\nTEMPLATE b\nSYSTEM s\nPARAMETER stop x\nPARAMETER stop y\n"
-        "PARAMETER top_k 5\nPARAMETER top_k 6\nPARAMETER mirostat 2\nPARAMETER use_mmap 1\n"
-        "MESSAGE user hi\nMESSAGE assistant ho\nLICENSE one\nLICENSE two\nREQUIRES 1.2.3"
-    )
-    assert read(text, tmp_path) == ModelRecipe(
-        name="mine",
-        base="smollm2",
-        template="b",
-        system="s",
-        licenses=("one", "two"),
-        parameters={"stop": ["x", "y"], "top_k": 6, "use_mmap": True},
-        messages=(Message("user", "hi"), Message("assistant", "ho")),
-        requires="1.2.3",
-    )
 
 
 def test_files_are_looked_for_next_to_the_modelfile(tmp_path: Path) -> None:

@@ -134,16 +134,3 @@ def chat(pool: LocalPool, params: dict[str, Any], **extra: Any) -> Coroutine[Any
         ModelSpec("smollm2:135m"), messages, {"max_tokens": 12, **params}, **extra
     )
     return pool.chat(request).reply()
-
-
-REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"top_p": 2}, {}, "`top_p` must be a number from 0 to 1, not 2"),
-    ({}, {"n_logprobs": 101}, "`n_logprobs` must be from 0 to 100, not 101"),
-    (
-        {},
-        {"constraint": Constraint("json_schema", '{"not": {}}')},
-        "the JSON Schema cannot be enforced:\n  at /not: `not` cannot be enforced "
-        "while the answer is generated. List what is allowed instead, with `enum`, `pattern` or "
-        "`anyOf`.",
-    ),
-]

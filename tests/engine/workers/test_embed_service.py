@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.errors import TextRefused, TextTooLong
 from paddock.engine.gguf import read_header
-from paddock.engine.llama.library import LoadFailed, quiet_logs
+from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
@@ -128,45 +128,6 @@ def test_a_batch_of_a_graphics_device_is_what_it_computes_at_once() -> None:
     speeds = (10_000, 60_000, 250_000, 1_000_000)
     assert [gpu_batch_tokens(profile(speed)) for speed in speeds] == [512, 1024, 4096, 8192]
     assert gpu_batch_tokens(None) == 512
-
-
-def test_a_text_for_which_memory_is_short_is_refused_and_the_next_one_may_find_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quiet_logs()
-    model = Model(
-        tiny.reranker(tmp_path / "vectors.gguf", pooling=1, n_ctx=2048),
-        ModelOptions(n_gpu_layers=0),
-    )
-    load = WorkerOptions(str(tmp_path), "embed", 2048, 512, 4, 2048, n_threads=1)
-    frames: list[FrameHead] = []
-    service = EmbedService(model, load, lambda head, _: frames.append(head))
-
-    def embed(number: int) -> list[FrameHead]:
-        order = {"texts": ["a b " * 450]}
-        service.take({"op": "embed", "id": number, "order": order}, b"")
-        service._take_messages()
-        service._compute_here(service._queue.next_batch())
-        new = [frame for frame in frames if frame["event"] not in ("started", "turns")]
-        frames.clear()
-        return new
-
-    def limited(model: Model, options: ContextOptions) -> Context:
-        if options.n_batch_tokens > 512:
-            raise LoadFailed("there is no memory for it")
-        return Context(model, options)
-
-    with monkeypatch.context() as within:
-        within.setattr(embed_service, "Context", limited)
-        refused, memory = embed(0)
-    assert refused["event"] == "refused"
-    # Fewer than planned: the pool unloads idle models.
-    assert (memory["memory"]["n_cells"], memory["memory"]["n_cells_at_most"]) == (512, 0)
-    memory, embedded = embed(1)
-    assert (memory["memory"]["n_cells"], memory["memory"]["n_cells_at_most"]) == (1024, 512)
-    assert embedded["event"] == "embedded"
-    service._context.close()
-    model.close()
 
 
 class WatchedContext(Context):

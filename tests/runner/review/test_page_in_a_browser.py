@@ -23,8 +23,8 @@ from paddock.runner.progress.report import Report
 from paddock.runner.review import page as review_page
 from paddock.steps.readers import documents as documents_reader
 from tests.browser import Browser, Page, needs_browser
-from tests.fakes import papers
 from tests.fakes.clerk import Said, clerk, pipeline
+from tests.fakes.papers import INVOICES
 from tests.runner.review.served_page import ServedPage, quote
 from tests.runner.world import settings
 
@@ -404,11 +404,7 @@ def test_the_page_shows_the_documents_picture_with_the_value_marked(
                      {"total": (0.5, "48.0")}),
         "T-5512": Said({"number": "T-5512", "total": 1.0, "pay_by": "2024-04-11"}),
     }  # fmt: skip
-    documents = {
-        "boatyard.pdf": papers.boatyard(),
-        "sailmaker.pdf": papers.sailmaker(),
-        "tides.csv": papers.tides(),
-    }
+    documents = {name: INVOICES[name] for name in ("boatyard.pdf", "sailmaker.pdf", "tides.csv")}
     assert run_bills(tmp_path, documents, answers).counts["waiting"] == 3
     served_page = ServedPage(tmp_path)
     with served_page.served() as address:
@@ -462,10 +458,7 @@ def test_while_a_document_loads_the_pane_is_empty_and_nothing_is_accepted(
                      {"total": (0.5, "48.0")}),
         "T-5512": Said({"number": "T-5512", "total": 61.4, "pay_by": "2024-04-11"}),
     }  # fmt: skip
-    documents = {
-        "boatyard.pdf": papers.boatyard(), "sailmaker.pdf": papers.sailmaker(),
-        "tides.csv": papers.tides(),
-    }  # fmt: skip
+    documents = {name: INVOICES[name] for name in ("boatyard.pdf", "sailmaker.pdf", "tides.csv")}
     run_bills(tmp_path, documents, answers)
     render, read = documents_reader.render_page, review_page.ReviewPage._text_of
     may_go = threading.Event()

@@ -1,4 +1,3 @@
-import base64
 from typing import Any
 
 import pytest
@@ -6,8 +5,6 @@ import pytest
 from paddock.engine.api.anthropic.messages import PromptBody
 from paddock.engine.api.errors import ApiError
 from paddock.engine.request import Message, ToolCall
-
-PICTURE = base64.b64encode(b"GIF89a").decode()
 
 
 def turns(*messages: Any, system: Any = None) -> tuple[Message, ...]:

@@ -6,8 +6,6 @@ from paddock.engine.api.ollama.requests import possible_refs
 from paddock.engine.errors import InvalidName
 from paddock.engine.models.model_names import parse_name
 
-THINKER, OTHER = frozenset({"completion", "thinking"}), frozenset({"completion"})
-
 
 def test_a_name_may_say_that_the_model_is_here() -> None:
     def read(model: str) -> str:

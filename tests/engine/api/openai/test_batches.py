@@ -17,14 +17,11 @@ from openai import OpenAI
 from paddock.engine.api.openai import batch_lines
 from paddock.engine.api.openai.batch_lines import (
     BatchLine,
-    BatchProgress,
     InvalidBatchFile,
     answer_result,
-    answers_of,
     check_lines,
     read_lines,
     recover_results,
-    run_lines,
 )
 from paddock.engine.api.openai.batches import (
     BATCH_ID,
@@ -167,13 +164,6 @@ def test_a_form_that_is_none_is_refused(live: Live) -> None:
         assert client.post("/v1/files", files=names).status_code == 413, "empty ones count, too"
     folder = live.service.settings.state_dir / "files"
     assert not list(folder.glob(".*")), "nothing is left of what was refused"
-
-
-WHOLE = (
-    b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n{}\r\n'
-    b"--b--\r\n"
-)
 
 
 def test_a_batch_has_an_answer_for_each_line(client: OpenAI) -> None:
@@ -346,14 +336,6 @@ def test_a_batch_goes_on_after_kill_9_and_repeats_nothing(tmp_path: Path) -> Non
 
 
 # Lines and results on the disk
-
-
-def ran(live: Live, source: Path, target: Path, **extra: Any) -> list[BatchProgress]:
-    async def run() -> list[BatchProgress]:
-        answer = answers_of(live.service.pool)
-        return [tally async for tally in run_lines(answer, source, target, target, **extra)]
-
-    return live.call(run())
 
 
 def line(custom_id: Any = "a", **extra: Any) -> bytes:

@@ -3,12 +3,7 @@
 import json
 from typing import Any
 
-from paddock.engine.api.openai.chat_completions import (
-    GenerationCall,
-    Stamp,
-    read_chat,
-    read_completion,
-)
+from paddock.engine.api.openai.chat_completions import GenerationCall, Stamp, read_chat
 from paddock.engine.api.openai.requests import ApiCaller
 from paddock.engine.api.openai.responses_api import read_response
 from paddock.engine.request import Chunk, Reply, ToolCall, Usage
@@ -22,10 +17,6 @@ CALLS = (ToolCall("add", {"a": "ü"}, "c1"), ToolCall("add", {}, "c2"))
 def chat(**fields: Any) -> GenerationCall:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
     return read_chat(body, ApiCaller())
-
-
-def completion(**fields: Any) -> GenerationCall:
-    return read_completion({"model": "m", "prompt": "Hi", **fields}, ApiCaller())
 
 
 def response(**fields: Any) -> GenerationCall:
