@@ -22,7 +22,7 @@ from paddock.engine.models.model_cards import (
     list_cards,
     weight_count_text,
 )
-from paddock.engine.models.model_creation import create_model
+from paddock.engine.models.model_creation import copy_model, create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_recipe import ModelRecipe, read_recipe
@@ -46,6 +46,12 @@ def make(
     if recipe is not None:
         create_model(finder.store, finder, recipe, lambda _: None)
     return path
+
+
+def test_a_copy_under_the_packaged_name_is_listed_once(finder: ModelFinder) -> None:
+    copy_model(finder.store, finder, parse_name("all-minilm"), parse_name("all-minilm"))
+    listed = {card.name: card.origin for card in list_cards(finder)}
+    assert listed == {"all-minilm:latest": "store", "smollm2:135m": "package"}
 
 
 def test_a_stored_model_tells_what_its_modelfile_said(finder: ModelFinder, tmp_path: Path) -> None:
