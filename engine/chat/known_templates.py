@@ -157,7 +157,8 @@ def jinja_template(source: str) -> str:
     for family, turns in _FAMILIES.items():
         if _is_of(turns, atoms):
             return _jinja(family)
-    if ".Prompt" in source and set(atoms) == {"…"}:
+    is_closed = source.count("{{") == source.count("}}")
+    if is_closed and ".Prompt" in source and set(atoms) == {"…"}:
         return _TEXTS_ALONE
     raise BadRequest(
         "the chat template is written in Go's language, and says something else than the families "
