@@ -185,8 +185,16 @@ function listRows() {
   if (page.rows.length && (at < 0 && !page.id)) open(free(0));
 }
 
+function narrow() { // what is seen is what is decided: one that the filter leaves out is closed
+  listRows();
+  if (page.rows.some((row) => row.id === page.id)) return;
+  page.id = "";
+  if (page.rows.length) open(free(0));
+  else clear();
+}
+
 function emptyWords(n) {
-  if (n) return "No item is so.";
+  if (n) return `Nothing passes the filter; ${n.toLocaleString("en")} without it.`;
   return page.view === "waiting"
     ? "Nothing waits for review. Items appear here as runs ask."
     : "Nothing has been decided yet.";
@@ -931,11 +939,12 @@ function listRowsAt(at) {
 
 function clear() {
   drawRows();
-  show($("queue-empty"), emptyWords(0));
+  const n = page.view === "waiting" ? page.waiting.length : page.decided.length;
+  show($("queue-empty"), emptyWords(n));
   $("rows").replaceChildren();
   emptyReview("");
   setLoading(false);
-  show($("document-note"), "Everything is decided. The next run goes on with it.");
+  show($("document-note"), n || page.view === "decided" ? "" : "Everything is decided. The next run goes on with it.");
 }
 
 function changed() { // the queue is another one: fetch it, and forget answers that are under way
@@ -1131,8 +1140,8 @@ on("text-before", () => moreText(true));
 on("text-after", () => moreText(false));
 on("tab-waiting", () => setView("waiting"));
 on("tab-decided", () => setView("decided"));
-on("filter", listRows, "input");
-on("least", listRows, "change");
+on("filter", narrow, "input");
+on("least", narrow, "change");
 on("accept-all", askAll);
 on("all-leave", () => $("all-dialog").close());
 on("all-form", (event) => { event.preventDefault(); acceptAll(); }, "submit");
