@@ -62,11 +62,7 @@ WORKER_LOST = (
 
 
 class ApiError(Exception):
-    """A request that is answered with an error.
-
-    `kind`, `code` and `param` are sent in OpenAI's and Anthropic's APIs; an empty `kind` follows
-    from the status.
-    """
+    """A request that is answered with an error; some APIs send `code` and `param` with it."""
 
     def __init__(
         self,
@@ -74,7 +70,6 @@ class ApiError(Exception):
         message: str,
         headers: Mapping[str, str] | None = None,
         *,
-        kind: str = "",
         code: str | None = None,
         param: str | None = None,
     ) -> None:
@@ -83,7 +78,6 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         if status in (429, 503):
             self.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
-        self.kind = kind
         self.code = code
         self.param = param
         super().__init__(message)
@@ -156,7 +150,7 @@ def dialect_of(path: str) -> Dialect:
 
 
 def error_body(dialect: Dialect, error: ApiError) -> dict[str, Any]:
-    kind = error.kind or _ERROR_TYPES[dialect].get(error.status, "api_error")
+    kind = _ERROR_TYPES[dialect].get(error.status, "api_error")
     if dialect == "openai":
         value = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
         return {"error": value}

@@ -65,7 +65,6 @@ class TemplateMeter:
         "_max_nested_chars",
         "_max_steps",
         "_n_chars",
-        "_n_printed",
         "_n_steps",
         "_time",
         "max_output_chars",
@@ -86,7 +85,6 @@ class TemplateMeter:
         self._max_nested_chars = max_nested_chars
         self._n_steps = 0
         self._n_chars = 0
-        self._n_printed = 0
         self._time: ProcessorTime | None = None
         """From the first check on: most templates end before it, and the clock is a system call."""
 
@@ -113,11 +111,6 @@ class TemplateMeter:
         self._n_chars += n_chars
         if self._n_chars > MAX_ALL_CHARS:
             raise TemplateLimitExceeded(f"it makes more than {MAX_ALL_CHARS:,} characters in all")
-
-    def add_output(self, n_chars: int) -> None:
-        """Count a text that is printed, before it is."""
-        self._n_printed += n_chars
-        self.check_output(self._n_printed)
 
     def check_output(self, n_chars: int) -> None:
         """Check the length of an output, or of a part such as a macro's."""
