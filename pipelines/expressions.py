@@ -227,7 +227,6 @@ class Expression:
 
     @classmethod
     def of(cls, source: str) -> Expression:
-        """Compile a bare expression."""
         return compile_text(source, bare=True)
 
     @cached_property
@@ -298,7 +297,6 @@ _KINDS_DIFFER = (
 
 
 def _excerpt(source: str, line_number: int | None = None) -> str:
-    """Return a text, or one of its lines, shortened to one line."""
     lines = source.splitlines()
     if line_number is not None and 0 < line_number <= len(lines):
         source = lines[line_number - 1]

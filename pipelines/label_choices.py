@@ -51,8 +51,6 @@ class WrongLabels(ValueError):
 
 @record(frozen=True)
 class Choice:
-    """A field that is chosen from a list."""
-
     at: Path
     source: Expression
     keys: ChooseKeys
@@ -110,8 +108,6 @@ def _wrong_key(error: Any, data: Mapping[str, Any]) -> WrongLabels:
 
 @record(frozen=True, slots=True)
 class LabelList:
-    """The labels of one list."""
-
     source: str
     """The expression that names it."""
     labels: Mapping[str, str]
@@ -167,7 +163,6 @@ class LabelList:
 
 
 def _pair(element: Any, number: int, source: str, keys: ChooseKeys) -> tuple[str, str]:
-    """Return the label of an element, and its description."""
     label, words = element, ""
     if isinstance(element, Mapping):
         if keys.by is None:
@@ -341,8 +336,6 @@ def without_choice_marks(schema: Any) -> Any:
 
 @record(frozen=True, slots=True)
 class PromptLabels:
-    """A list of labels as a prompt shows it."""
-
     digest: str
     fields: tuple[FieldPath, ...]
     text: str

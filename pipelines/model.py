@@ -62,7 +62,6 @@ class EvidenceSpec:
 
     @property
     def references(self) -> frozenset[Reference]:
-        """The paths that the sources read."""
         return frozenset().union(*(source.references for source in self.sources))
 
 

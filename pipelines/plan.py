@@ -30,8 +30,6 @@ from .yaml_source import parse_yaml, read_yaml
 
 @record(frozen=True)
 class Plan:
-    """A pipeline in order of execution."""
-
     pipeline: Pipeline
     nodes: tuple[Node, ...]
     """The top level in order of execution; bodies are ordered too."""

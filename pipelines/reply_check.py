@@ -37,8 +37,6 @@ _ANSWER_NAMES = ("output", "text", "evidence")
 
 @record(frozen=True, slots=True)
 class AnswerFault:
-    """What is wrong with an answer."""
-
     message: str
     sentence: str
     """The same with its field, as a model or a person reads it."""

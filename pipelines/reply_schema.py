@@ -43,8 +43,6 @@ _TYPES = frozenset(("string", "integer", "number", "boolean", "object", "array",
 
 @record(frozen=True)
 class ReplySchemaFault:
-    """A fault of a schema, and its path in it."""
-
     path: Path
     message: str
     remedy: str = ""
@@ -52,8 +50,6 @@ class ReplySchemaFault:
 
 @record(frozen=True)
 class ReplySchema:
-    """The JSON Schema of an answer."""
-
     schema: Any
     faults: tuple[ReplySchemaFault, ...] = ()
     is_short: bool = False

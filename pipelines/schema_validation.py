@@ -153,5 +153,4 @@ def _is_of_format(name: str, value: Any) -> bool:
 
 
 def is_nested_too_deep(value: Any) -> bool:
-    """Return whether lists and mappings are nested too deeply."""
     return not is_shallow(value, _MOST_LEVELS + 1)

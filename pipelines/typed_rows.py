@@ -56,7 +56,6 @@ class TypedRows(Sequence[Any]):
         return self._rows
 
     def as_list(self) -> list[Any]:
-        """Return all rows as plain data."""
         return self._rows
 
     def picked(self, columns: Sequence[str]) -> TypedRows:

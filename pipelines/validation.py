@@ -254,7 +254,6 @@ class FaultCollector:
             return None
 
     def check(self, source: Any, at: Path) -> Check | None:
-        """Compile an expression that may call check functions."""
         if isinstance(source, bool):
             source = str(source).lower()
         try:

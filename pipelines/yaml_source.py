@@ -111,7 +111,6 @@ class YamlDocument:
         return YamlSpan(node.start_mark.index, end, is_flow, isinstance(node, MappingNode), column)
 
     def _trail(self, path: Path) -> list[tuple[Node | None, Node | None]]:
-        """Return key and value of the root and of each part of a path that is there."""
         found: list[tuple[Node | None, Node | None]] = [(self._root, self._root)]
         for name in path:
             node, inner = found[-1][1], None

@@ -166,7 +166,6 @@ class Facts:
     calls: CallFacts = CallFacts()
 
     def takes_file(self, written: Written) -> bool:
-        """Return whether it moves or deletes a file, and does not copy it."""
         return bool(self.takes_away) and written.get("mode") != "copy"
 
     @property

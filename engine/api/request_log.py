@@ -159,7 +159,6 @@ def note_without_effect(what: str, names: Iterable[str]) -> None:
 
 
 def note_model(name: str) -> None:
-    """Note the model that this task's request names, known or not."""
     exchange = _CURRENT.get()
     if exchange is not None:
         exchange.model = name[:_MAX_NAME_CHARS]

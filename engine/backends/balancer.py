@@ -68,8 +68,6 @@ LOADING_ROUNDS = 1.0
 
 @record(frozen=True, slots=True)
 class ServerState:
-    """What is known of one server at the moment."""
-
     is_up: bool
     n_running: int
     n_slots: int | None = None
@@ -311,7 +309,6 @@ class ServerRoster:
         return [member for member in self._members if key in member.facts]
 
     def pause(self, member: ServerMember, error: ServerBusy) -> None:
-        """Send nothing to a full server for a while."""
         loop = asyncio.get_running_loop()
         loop.call_later(member.pause(error.after_s) + 0.01, self.wake)
 
@@ -454,7 +451,6 @@ class ServerRoster:
         return ", ".join(member.url for member in self._members)
 
     def mark_down(self, member: ServerMember, reason: str, *, is_failing: bool = False) -> None:
-        """Record that a server is down, and try it again from now on."""
         if member.mark_down(reason, is_failing=is_failing):
             others = any(other.is_up for other in self._members)
             what = "the others go on" if others else "it is tried again"

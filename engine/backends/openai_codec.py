@@ -132,7 +132,6 @@ def sampling_body(sampling: Sampling, kind: ServerKind, n_ctx_tokens: int) -> Js
 
 
 def _server_sampling(sampling: Sampling, kind: ServerKind) -> Iterator[tuple[str, Any]]:
-    """Yield what only some servers know."""
     if kind not in ("llama-server", "vllm"):
         return
     if not sampling.is_greedy:
@@ -202,8 +201,6 @@ class _PartialCall:
 
 @record
 class StreamDecoder:
-    """One answer, event by event."""
-
     reason: DoneReason | None = None
     """How it ended; None: it has not."""
     model: str = ""

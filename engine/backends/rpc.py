@@ -53,8 +53,6 @@ MEDIA_TYPE = "application/x-ndjson"
 
 @record(frozen=True, slots=True)
 class CountRequest:
-    """Texts or turns whose tokens are counted."""
-
     model: ModelSpec
     texts: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()

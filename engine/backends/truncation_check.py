@@ -63,8 +63,6 @@ def filler(n_tokens: int) -> str:
 
 @record(slots=True)
 class ReadLimit:
-    """What is known of one model on one server."""
-
     n_tokens: int
     """So long a prompt it was seen to read whole."""
     n_answers: int = 0
@@ -122,7 +120,6 @@ class ReadLimits:
         return self._known[key]
 
     def confirm(self, url: str, digest: str, role: str, n_tokens: int) -> None:
-        """Take what a probe showed, and keep it."""
         limit = self.of(url, digest, role)
         limit.n_tokens = max(limit.n_tokens, n_tokens)
         if self._file is not None:

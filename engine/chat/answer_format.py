@@ -79,7 +79,6 @@ class LarkGrammar:
         return f"{lazy} {self.text(''.join(pieces[1:]))}"
 
     def starting(self, body: str) -> str:
-        """Return the whole grammar, beginning with `body`."""
         return "\n".join([f"start: {body}", *self._rules])
 
 

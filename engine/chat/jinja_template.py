@@ -113,7 +113,6 @@ class JinjaSandbox(MeteredEnvironment):
         return bounded
 
     def _before_text(self, name: str, text: str, others: Sequence[Any]) -> None:
-        """Refuse a call that would make a huge text."""
         if name in _SIZED_FILTERS:
             _check_widths(others)
             if name == "wordwrap" and len(text) > MAX_WRAP_CHARS:

@@ -45,8 +45,6 @@ class Utf8Decoder:
 
 @record(frozen=True, slots=True)
 class AnswerDelta:
-    """What became certain with the last tokens."""
-
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
@@ -116,8 +114,6 @@ _CHEAP_CALL_CHARS = 1000
 
 @record(slots=True)
 class _DeltaBuilder:
-    """Collects what one `feed` makes certain."""
-
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)

@@ -177,7 +177,6 @@ def template_turns(
     rules: TurnRules,
     call_format: ToolCallFormat,
 ) -> list[TemplateTurn]:
-    """Return a conversation as a template with these rules accepts it."""
     turns = list(messages)
     if tools and not rules.shows_tools:
         turns = with_system_text(turns, tools_in_words(tools, call_format))

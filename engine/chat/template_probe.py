@@ -495,7 +495,6 @@ class _TemplateProbe:
         return next(named, next((t for t in KNOWN_TAGS if t.closes in source), THINK_TAGS))
 
     def wrappers(self, tags: ReasoningTags) -> tuple[str, ...]:
-        """Return the marks around the text of an answer."""
         prompt = self._try(_USER_TURN, is_open=True)
         before, found, after = self._try(_USER_TURN, _assistant_turn(_ANSWER_WORD)).partition(
             _ANSWER_WORD

@@ -142,7 +142,6 @@ _WORD = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]*\]|[^\s<\[]+|\S")
 
 
 def _first_word(text: str) -> str:
-    """Return a literal's first tag, or else its first word."""
     stripped = text.strip()
     found = re.match(r"<\|[^<>]*\|>|<[^<>\s=]*[>=]?|\[[^\[\]\s]*\]|[^\s<\[]+|\S", stripped)
     return found.group() if found else stripped

@@ -36,8 +36,6 @@ class _DraftSequence:
 
 @record(frozen=True, slots=True)
 class _DraftPiece:
-    """Tokens of one request in a batch."""
-
     request_id: int
     tokens: Tokens
     is_last: bool

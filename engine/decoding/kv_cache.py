@@ -88,8 +88,6 @@ _PAD_TOKENS = 256  # llama.cpp's own
 
 @record(frozen=True, slots=True)
 class CacheOptions:
-    """Bounds of a cache, and fixed options of its contexts."""
-
     n_ctx_tokens: int
     """The longest request, answer included."""
     n_cells: int

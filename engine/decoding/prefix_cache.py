@@ -121,7 +121,6 @@ class PrefixCache:
         return seq_id in self._residents
 
     def computed(self, seq_id: int) -> Tokens:
-        """Return a sequence's tokens that have cells."""
         return self._residents[seq_id].computed
 
     def marks(self, seq_id: int) -> CellMarks:
@@ -251,7 +250,6 @@ class PromptRepeats:
         return self._n_expected > 0
 
     def finish(self, computed: Tokens) -> None:
-        """Note a finished job's tokens in the cache."""
         self._finished.append(computed.copy())
         self._n_expected -= 1
 

@@ -92,7 +92,6 @@ class Sequence:
 
     @property
     def n_missing(self) -> int:
-        """Prompt tokens that are not computed yet."""
         return max(0, len(self.prompt) - self.n_computed)
 
     @property

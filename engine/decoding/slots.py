@@ -104,7 +104,6 @@ class Slots:
     # Finding a prefix
 
     def find(self, sequence: Sequence) -> PrefixSource:
-        """Find the longest computed prefix of a prompt."""
         if not self.limits.can_share:
             return self._find_whole(sequence)
         # The last token is always computed: its logits are wanted.
@@ -304,7 +303,6 @@ class Slots:
     # Starting and ending sequences
 
     def place(self, sequence: Sequence, source: PrefixSource) -> None:
-        """Assign a slot to a sequence, with its computed prefix."""
         if sequence.priority == "batch":
             running = {seq_id: other.prompt for seq_id, other in self._running.items()}
             _, n_running = longest_shared_prefix(sequence.prompt, running)
@@ -430,7 +428,6 @@ class Slots:
             sequence.seq_id = gap
 
     def preempt(self, sequence: Sequence) -> None:
-        """Free a preempted sequence's slot and save its cells."""
         seq_id = sequence.seq_id
         del self._running[seq_id]
         is_long = seq_id in self.cells and self.cells.n_own(seq_id) >= WORTH_MOVING_TOKENS
@@ -439,7 +436,6 @@ class Slots:
         self._free(seq_id)
 
     def lose(self, sequence: Sequence) -> None:
-        """Free the slot of a sequence whose cells are lost."""
         del self._running[sequence.seq_id]
         self._free(sequence.seq_id)
 

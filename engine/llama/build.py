@@ -25,8 +25,6 @@ GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "cann")
 
 @record(frozen=True, slots=True)
 class LlamaBuild:
-    """A build of llama.cpp, as its files say."""
-
     origin: Literal["paddock-llama", "llama-cpp-python", "LLAMA_CPP_LIB_PATH"]
     folder: Path
     bindings: str

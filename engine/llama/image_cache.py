@@ -26,8 +26,6 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 @record(frozen=True, slots=True, eq=False)
 class ImagePiece:
-    """A part of a prompt that is an image."""
-
     digest: str
     """sha256 of the file, and the part's index in it: equal parts have equal rows."""
     rows: Vectors = field(repr=False)

@@ -241,8 +241,6 @@ def supports_mtp() -> bool:
 
 @record(frozen=True, slots=True)
 class LoadedLibrary:
-    """llama.cpp as it was loaded in this process."""
-
     supports_gpu: bool
     features: tuple[str, ...]
     """The processor's features that the build uses."""

@@ -28,7 +28,6 @@ class LoraAdapters:
         self._pointers = [_load_adapter(model, path, recording) for path in paths]
 
     def apply_to(self, context: Any) -> None:
-        """Apply all adapters to a context, each at its own scale."""
         n = len(self._pointers)
         if not n:
             return

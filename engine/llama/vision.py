@@ -72,8 +72,6 @@ def line_end(path: Path) -> Vectors | None:
 
 
 class Projector:
-    """One projector file, loaded for one model."""
-
     def __init__(
         self,
         model: Model,

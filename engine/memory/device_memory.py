@@ -235,8 +235,6 @@ _SPLIT_OVERHEAD = 1.05
 
 @record(frozen=True, slots=True)
 class Placement:
-    """Which devices, and which share of the model each takes."""
-
     gpus: tuple[int, ...]
     shares: tuple[float, ...]
     split_mode: SplitMode

@@ -252,13 +252,11 @@ class MemoryAccounting:
         return device
 
     def reserve(self, resident: LoadedModel) -> None:
-        """Subtract what a model is planned to take."""
         resident.n_oom_kills = self.device.n_oom_kills if self.device else 0
         self.by_key[resident.key] = resident
         self.free -= resident.room
 
     def release(self, resident: LoadedModel) -> None:
-        """Add a model's memory again."""
         if self.by_key.get(resident.key) is resident:
             del self.by_key[resident.key]
             self.free += resident.room

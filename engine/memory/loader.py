@@ -266,7 +266,6 @@ class ModelLoader:
 
 
 def _load_error(resident: LoadedModel, end: WorkerEnd) -> EngineError:
-    """Return the error of the requests that wait for a model that cannot be loaded."""
     path, name = resident.facts.path, resident.facts.name
     if end.was_by_others:
         return WorkerLost(name, f"{end}; it was started {_MOST_STARTS} times")

@@ -130,14 +130,12 @@ class ModelManager:
         return self._loop.time() if self._loop is not None else time.monotonic()
 
     def resident(self) -> tuple[LoadedModel, ...]:
-        """Return the models that are loaded, loading or unloading."""
         return tuple(self._memory.by_key.values())
 
     def n_waiting(self, key: str) -> int:
         return len(self._queues[key].requests) if key in self._queues else 0
 
     def stats(self) -> PoolStats:
-        """Describe all models in memory, and count the requests that wait for any model."""
         waiting: Counter[str] = Counter()
         for queue in self._queues.values():
             if queue.requests:
@@ -318,7 +316,6 @@ class ModelManager:
             self._queues[model_key(key)].fail(error, n_ctx_tokens)
 
     def _admit(self, key: str) -> None:
-        """Admit requests of a model, each to the least busy replica."""
         queue = self._queues.get(key, WaitQueue())
         for request in queue.first_of_each():
             if request.place.done():  # cancelled, and not removed yet

@@ -109,8 +109,6 @@ _STATE_BYTES = 160  # four numbers of 20 digits and their names
 
 @record(slots=True)
 class BlobPart:
-    """A range of a blob, and how many of its bytes have arrived."""
-
     number: int
     offset: int
     size_bytes: int

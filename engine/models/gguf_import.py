@@ -35,8 +35,6 @@ from .transfer_errors import NoUsableModel
 
 @record(slots=True)
 class ModelDraft:
-    """The layers and config of a model that is being created."""
-
     store: ModelStore
     config: ModelConfig = field(default_factory=ModelConfig)
     layers: list[ManifestLayer] = field(default_factory=list)

@@ -49,8 +49,6 @@ class HubFile:
 
 @record(frozen=True, slots=True)
 class HubListing:
-    """A repository at one commit."""
-
     files: tuple[HubFile, ...]
     auth: HubAuth
 

@@ -176,8 +176,6 @@ class ModelConfig:
 
 @record(frozen=True, slots=True)
 class StoredModel:
-    """The parts of a stored model, files as paths."""
-
     model: Path
     config: ModelConfig = field(default_factory=ModelConfig)
     projector: Path | None = None

@@ -252,7 +252,6 @@ def _add_base(
 
 
 def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> None:
-    """Replace the layer of the weights by one in another format."""
     number, layer = next(
         (number, layer)
         for number, layer in enumerate(draft.layers)

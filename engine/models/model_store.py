@@ -106,7 +106,6 @@ class ManifestFiles:
         return named
 
     def write(self, name: ModelName, raw: bytes) -> None:
-        """Write or replace a manifest atomically."""
         path = self._folder.joinpath(*name.parts)
         with store_write_errors(self._root):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -139,8 +139,6 @@ class ModelfileCommand:
 
 @record(frozen=True, slots=True)
 class Modelfile:
-    """The commands of a file, in order."""
-
     commands: tuple[ModelfileCommand, ...]
 
     def all_of(self, name: str) -> tuple[ModelfileCommand, ...]:
@@ -174,8 +172,6 @@ def parse_modelfile(text: str, path: str = "Modelfile") -> Modelfile:
 
 
 class _ModelfileParser:
-    """Parses the lines and collects faults."""
-
     def __init__(self, text: str) -> None:
         plain = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
         self._lines = _CONTROLS.sub("", plain).split("\n")

@@ -158,7 +158,6 @@ class BlobUpload:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: RequestBody | None = None
     ) -> httpx.Response:
-        """Send a part of the upload to the URL that the registry has named."""
         auth, base = self._registry.auth, parse_url(self._registry.base)
         request = TransferRequest(method, url, headers, body, auth, is_verified=True, named_by=base)
         return await self._connection.ask(request)
@@ -269,7 +268,6 @@ def _mount_source(store: ModelStore, name: ModelName, layer: ManifestLayer) -> s
 
 
 def _is_other_repository(other: ModelName, name: ModelName) -> bool:
-    """Return whether two names are in different repositories of one registry."""
     return (
         other.host.lower() == name.host.lower()
         and other.key.rpartition(":")[0] != (name.key.rpartition(":")[0])

@@ -160,7 +160,6 @@ def pass_tokens(
 
 
 def _n_streams(workload: Workload, limits: LayoutBounds) -> int:
-    """Return how many streams of a whole request each fit."""
     each = max(workload.n_prompt_tokens + workload.n_answer_tokens, limits.n_stream_tokens, 1.0)
     return max(1, min(limits.n_parallel_max, int(limits.n_cells / each)))
 

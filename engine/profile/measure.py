@@ -426,7 +426,6 @@ class _Measurement:
             yield bench
 
     def _sequence_counts(self, depth: int = SHALLOW_TOKENS) -> tuple[int, ...]:
-        """Return the numbers of sequences that fit, also in a split cache."""
         counts = GPU_SEQUENCES if self.shape.is_gpu else CPU_SEQUENCES
         return (
             tuple(n for n in counts if n * _longest_at(depth) <= self.shape.n_cells) or counts[:1]
@@ -478,7 +477,6 @@ class _Measurement:
             points.append(PrefillPoint(n_tokens, n_tokens / seconds))
 
     def _writing(self, bench: Bench, counts: tuple[int, ...]) -> None:
-        """Measure decoding of one, four, … sequences, each in cells of its own."""
         clock, measured = self.clock, self.measured
         measured.cell_bytes = measured.cell_bytes or bench.cell_bytes()
         is_first, depth = not measured.decode, bench.n_tokens(0)

@@ -93,7 +93,6 @@ class Profile:
         return self.device.startswith("gpu")
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain data for `read_profile`."""
         return asdict(self)
 
 
@@ -122,8 +121,6 @@ def read_profile(data: object) -> Profile:
 
 @record(slots=True)
 class Measurements:
-    """What is measured for a `Profile`, whose fields these are."""
-
     cell_bytes: float = 0.0
     prefill: list[PrefillPoint] = field(default_factory=list)
     decode: list[DecodePoint] = field(default_factory=list)
@@ -196,7 +193,6 @@ def _step_s(points: Sequence[DecodePoint], n_sequences: float, n_depth_tokens: f
 
 
 def _at_depth(points: Sequence[tuple[float, float]], depth: float) -> float:
-    """Return the seconds at a depth, by the shallowest and the deepest point."""
     (low, low_s), (high, high_s) = points[0], points[-1]
     if high == low:
         return low_s

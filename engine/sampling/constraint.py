@@ -267,7 +267,6 @@ class TokenMatcher:
 
     @property
     def must_end(self) -> bool:
-        """Whether nothing can follow."""
         self._wait_for_mask()
         return self._inner.is_stopped()
 
@@ -307,7 +306,6 @@ class TokenMatcher:
         return self._inner.validate_tokens([token]) == 1
 
     def _wait_for_mask(self) -> None:
-        """Wait for the mask if another thread computes it."""
         if self._under_way is not None:
             masks, row = self._under_way
             self._under_way = None
@@ -381,7 +379,6 @@ class GrammarCompiler:
         self._trials.close()
 
     def _compile(self, constraint: Constraint) -> TokenMatcher:
-        """Compile a constraint that has passed its trial."""
         with self._vocabulary_lock:
             if self._vocabulary is None:
                 self._vocabulary = GuidanceVocabulary(self._model)

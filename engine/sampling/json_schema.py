@@ -217,8 +217,6 @@ COMPACT_JSON = {
 
 @record(frozen=True, slots=True)
 class SchemaProblem:
-    """Why a schema cannot be enforced, with the place in it."""
-
     path: SchemaPath
     message: str
     remedy: str = ""
@@ -234,7 +232,6 @@ class SchemaProblem:
 
 
 def check_schema(schema: Any) -> tuple[SchemaProblem, ...]:
-    """Return everything in a schema that cannot be enforced."""
     try:
         json.dumps(schema, allow_nan=False)
     except (ValueError, TypeError, RecursionError):

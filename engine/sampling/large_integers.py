@@ -62,7 +62,6 @@ class SchemaGrammar:
         return name
 
     def _rule_of(self, node: Any, *, is_large: bool = False) -> str:
-        """Return the name of the rule of a subschema's values."""
         if not is_large and id(node) not in self._large:
             shared = {name: self._root[name] for name in _NAMES if name in self._root}
             whole = node if isinstance(node, dict) else {"allOf": [node]}

@@ -82,7 +82,6 @@ def _likely_tokens(row: Logits, n: int) -> NDArray[np.intp]:
 
 
 def allowed_tokens(row: Logits, mask: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Return the ids of the tokens that a mask allows, in order."""
     bits = np.unpackbits(mask, count=len(row), bitorder="little")
     return np.flatnonzero(bits.view(np.bool_))
 

@@ -55,7 +55,6 @@ class RowLogprobs:
             self._use_allowed(allowed_tokens(row, mask), n_top)
 
     def _use_allowed(self, allowed: NDArray[np.intp], n_top: int) -> None:
-        """Compute everything from the logits of the allowed tokens."""
         logits = self._row[allowed]
         self._norm = log_sum_exp(logits)
         if len(allowed) and self._norm == -math.inf:

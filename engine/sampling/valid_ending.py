@@ -42,8 +42,6 @@ _WORD_BYTES = _DIGITS + b"".join(_LETTERS)
 
 @record(order=True, slots=True)
 class _SearchNode:
-    """A state in the grammar that is reached by `text`."""
-
     cost: int
     number: int
     place: ByteMatcher = field(compare=False)
@@ -208,7 +206,6 @@ class EndingGuard:
 
     @property
     def ending(self) -> list[int]:
-        """The remaining tokens, once they are fixed."""
         return self._ending or []
 
     def allows(self, token: int) -> bool:

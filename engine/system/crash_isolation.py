@@ -109,7 +109,6 @@ class CrashRecord:
         return n_alone >= max_attempts + n_by_chance(self._n_kills())
 
     def done(self, crashes: Sequence[Crash]) -> None:
-        """Record that a request is no suspect any more."""
         for crash in crashes:
             crash.n_left -= 1
             if not crash.n_left:

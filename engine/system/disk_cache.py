@@ -74,7 +74,6 @@ class KeptFiles:
         return n_removed, n_removed_bytes
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """Yield time of the last use, size and path of each file."""
         for folder, _, names in os.walk(self.folder):
             for name in names:
                 with suppress(OSError):

@@ -28,7 +28,6 @@ def _start_time(pid: int) -> str:
 
 
 def is_process_alive(mark: str) -> bool:
-    """Return whether the process of a mark still runs on this machine."""
     host, _, rest = mark.rpartition(":")[0].partition(":")
     if host != socket.gethostname() or not rest.isdigit():
         return False

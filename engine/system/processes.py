@@ -124,7 +124,6 @@ def bytecode_folder(environ: Mapping[str, str]) -> str:
 
 
 def program_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a program that a pipeline starts."""
     own = {"PYTHONPYCACHEPREFIX": bytecode_folder(environ)}
     return clean_environ({**own, **added}, environ)
 

@@ -60,8 +60,6 @@ def copy_place() -> str:
 
 @record(frozen=True, slots=True)
 class TunedCopy:
-    """One model's tuned copy, or why it has none."""
-
     name: str
     original: str
     """sha256 of the model's file."""

@@ -69,7 +69,6 @@ class EmbedQueue:
         return sum(len(piece.tokens) for texts in self._waiting.values() for piece in texts.pieces)
 
     def add(self, pieces: Sequence[EmbedPiece], priority: Priority) -> None:
-        """Queue the pieces of one request, in order."""
         self._n_arrived += 1
         if pieces:
             texts = _WaitingTexts(deque(pieces), PRIORITY_RANK[priority], self._n_arrived)

@@ -276,8 +276,6 @@ SIDE_BATCH_S = 1.0
 
 @record(slots=True, eq=False)
 class _EmbedRequest:
-    """One request, and the vectors of its pieces so far."""
-
     request_id: int
     texts: list[TokenisedText]
     dimensions: int | None

@@ -208,8 +208,6 @@ class _LongRequests:
 
 
 class _Sender:
-    """Write frames, from any thread."""
-
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._lock = threading.Lock()

@@ -371,7 +371,6 @@ class WorkerProcess:
                     self._handle_answer(event, head, body, pending)
 
     def _still_pending(self, ids: Sequence[int]) -> list[PendingRequest]:
-        """Return the requests of these numbers that have not ended."""
         return [self._pending[number] for number in ids if number in self._pending]
 
     @staticmethod

@@ -55,8 +55,6 @@ class TimeToken:
 
 
 class DateIndex:
-    """The dates of a text, as `folding.plain` has it."""
-
     def __init__(self, text: str, languages: Callable[[], Sequence[str]], is_set: bool) -> None:
         self._text = small(text)
         self._languages = languages
@@ -89,7 +87,6 @@ class DateIndex:
         yield from (date for date in near if date is not None)
 
     def same_days(self, day: datetime.date) -> Iterator[DateToken]:
-        """Yield the places of a day, of any year."""
         return (
             token
             for token in self.all()

@@ -47,8 +47,6 @@ _LINE_CHARS = 40  # what another line counts as: columns of a row are farther ap
 
 @record(frozen=True, slots=True)
 class SourceText:
-    """A text that an answer was made of."""
-
     name: str
     text: str
     page_starts: tuple[int, ...] = ()
@@ -167,8 +165,6 @@ class _Leaf:
 
 @record
 class _Sources:
-    """All sources as one text."""
-
     sources: tuple[SourceText, ...]
     language: str
     _known: dict[tuple[type, Any], _Found] = field(default_factory=dict)
@@ -186,7 +182,6 @@ class _Sources:
 
     @cached_property
     def _lines(self) -> list[int]:
-        """The offsets at which the lines of all sources begin."""
         sizes = (len(line) + 1 for line in self.index.text.split("\n"))
         return [*accumulate(sizes, initial=0)][:-1]
 

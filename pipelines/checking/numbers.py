@@ -92,8 +92,6 @@ class SoughtNumber:
 
 
 class NumberIndex:
-    """The numbers of a text, as `folding.plain` has it."""
-
     def __init__(
         self,
         text: str,

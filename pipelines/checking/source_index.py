@@ -108,11 +108,9 @@ class SourceIndex:
         return self._find(value.sought, value.text, within)
 
     def same_digits(self, number: SoughtNumber) -> Iterator[Quote]:
-        """Yield where a number's digits stand, whatever they are there."""
         return (self._quote(*span, ()) for span in self.numbers.same_digits(number))
 
     def same_days(self, day: datetime.date) -> Iterator[Quote]:
-        """Yield where a day of some year stands."""
         return (self._quote(token.start, token.end, ()) for token in self.dates.same_days(day))
 
     def _find(self, sought: Sought, text: str, within: float = 0.0) -> list[Quote]:

@@ -40,8 +40,6 @@ LATER_PART = "…"
 
 @record
 class GivenInputs:
-    """The inputs of one run, and what is wrong with them."""
-
     values: dict[str, Any] = field(default_factory=dict)
     by_hand: set[str] = field(default_factory=set)
     """The names of those that the caller gave."""

@@ -28,8 +28,6 @@ _BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
 
 @record(frozen=True, slots=True)
 class BoundWatch:
-    """One entry of `on.watch` with its folder."""
-
     name: str
     """Its identity in the ledger: the pipeline's file, and the root as the ledger writes paths."""
     root: Path

@@ -312,7 +312,6 @@ class VariedFlags(PipelineFlags):
 
 
 def parse_inputs(given: list[str] | None) -> dict[str, str]:
-    """Return the inputs of `-i name=value` options."""
     inputs: dict[str, str] = {}
     for pair in given or ():
         name, equals, value = pair.partition("=")

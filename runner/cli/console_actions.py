@@ -50,8 +50,6 @@ log = logging.getLogger("paddock.console")
 
 @record(frozen=True, slots=True)
 class ConsoleSources:
-    """What a console shows."""
-
     folders: Callable[[], Iterable[Path]]
     """Of pipelines, with what is below."""
     settings: Settings

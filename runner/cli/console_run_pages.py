@@ -178,7 +178,6 @@ class RunPages:
         return PageParts("Runs", body, _LIST_LIVE_S)
 
     def _result_text(self, past: PastRun) -> str:
-        """Return what a run did, or of one that goes on, how far it is."""
         with self._turn:
             return open_progress_text(past, self._progress) or run_result_text(past)
 

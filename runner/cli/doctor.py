@@ -143,7 +143,6 @@ def is_systemd_unit(pid: int, unit: str) -> bool:
 
 
 def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Check the Prefect server of PREFECT_API_URL, if set."""
     url = environ.get("PREFECT_API_URL", "").strip()
     if not url:
         is_ci = environ.get("CI", "").strip().lower() not in ("", "0", "false", "no", "off")
@@ -180,7 +179,6 @@ def pool_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _url_without_password(url: str) -> str:
-    """Return the address without user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 

@@ -362,7 +362,6 @@ def _date_text(at: float) -> str:
 
 
 def unknown_path_text(path: str, answer: PathLineage) -> str:
-    """Return the message for an unknown path, with similar ones."""
     is_there = Path(path).exists()
     path = printing.printable_line(printable(path))
     what = "no pipeline here has written it or read it"

@@ -58,8 +58,6 @@ reviews are for people: say which command they need."""
 
 
 class AgentServer:
-    """The protocol's side of the tools."""
-
     def __init__(self, tools: AgentTools) -> None:
         self._functions: dict[str, Callable[..., Answer]] = {}
         self._models: dict[str, type[BaseModel]] = {}

@@ -128,8 +128,6 @@ class _Threads:
 
 
 class WebConsole:
-    """The routes of the pages."""
-
     def __init__(self, access: PageAccess, sources: ConsoleSources) -> None:
         self._access = access
         self._sources = sources

@@ -70,8 +70,6 @@ class FieldFigures:
 
 @record(frozen=True, slots=True)
 class VariantFigures:
-    """What is known of one variant."""
-
     run: VariantRun
     n_items: int
     valid: IntervalEstimate | None = None
@@ -157,8 +155,6 @@ class ItemDifference:
 
 @record(frozen=True, slots=True)
 class Comparison:
-    """What a comparison found."""
-
     pipeline: str
     step: str
     quality: str
@@ -338,7 +334,6 @@ def _figures(
 def _agreement(
     answer: ItemAnswer, right: Mapping[str, Any], metrics: Mapping[str, FieldMetric]
 ) -> float:
-    """Return the mean score of the fields that gold has."""
     scores = [metrics[name].score(_output_at(answer, name), gold) for name, gold in right.items()]
     return fmean(scores) if scores and answer.is_done else 0.0
 

@@ -51,8 +51,6 @@ from .variants import ComparedPart, compared_part
 
 @record(frozen=True, slots=True)
 class ItemAnswer:
-    """What one variant made of one item."""
-
     key: str
     output: Any = None
     """The value of the step's schema, else its text; None: there is none."""

@@ -22,8 +22,6 @@ _ADDRESS_REMEDY = (
 
 @record(frozen=True, slots=True)
 class ServiceAddress:
-    """Where a service listens, or is asked."""
-
     host: str = "127.0.0.1"
     """Without brackets."""
     port: int = DEFAULT_PORT

@@ -187,7 +187,6 @@ class Execute(Walk):
         return await super().outputs_of(state)
 
     async def step(self, step: BoundStep) -> Any:
-        """Run a step without a trace."""
         context, stats = self.context, self.stats
         stats.show_step(step.id, None, 0)
         stats.item_state(step.id, "", ItemState.RUNNING)

@@ -189,7 +189,6 @@ class ItemAttempt:
                 self.note(await in_left_thread(FileRead.of, context.world, path))
 
     def with_outputs(self) -> Dependencies:
-        """Return its dependencies with its outputs, for the item around it."""
         written, place = self.outputs.written, (self.scope_id, self.key)
         within = (OutputWithin(path, *place, sha256) for path, sha256 in written.items())
         return self.dependencies | self.outputs.dependencies | by_name(within)
@@ -262,8 +261,6 @@ class StepAttempt:
 
 @record(frozen=True, slots=True)
 class ItemEnd:
-    """How an attempt at an item ended."""
-
     phase: Phase
     state: ItemState | None
     """Of its entry; None: nothing is recorded, and it keeps the entry that it has."""

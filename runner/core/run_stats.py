@@ -239,7 +239,6 @@ class RunStats:
         self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
 
     def counts_of(self, step: str) -> Mapping[ItemState, int]:
-        """Return how many items of a step or block this run reported, by state."""
         name = f"{self._prefix}{step}"
         return Counter(item.state for item in self._items if item.step == name)
 

@@ -156,7 +156,6 @@ class StepRunner:
 
     @contextmanager
     def _recorded(self, attempt: StepAttempt) -> Iterator[StepAttempt]:
-        """Record a step of an item, with its calls."""
         step, item, record, stats = attempt.step, attempt.item, attempt.record, self.context.stats
         if step.kind.roles:
             stats.item_state(item.node.id, item.shown_key, ItemState.RUNNING, step.id)

@@ -128,7 +128,6 @@ def not_taken_by_watches(bound: BoundPlan) -> Iterator[str]:
 
 
 def watch_specs(bound: BoundPlan) -> tuple[WatchSpec, ...]:
-    """Return the spec of each entry of `on.watch`."""
     file = bound.roots.base / bound.file.name
     return tuple(
         WatchSpec(

@@ -38,8 +38,6 @@ def reports_no_events(file_system: str) -> bool:
 
 @record(frozen=True, slots=True)
 class FolderIdentity:
-    """Which folder lies at a path."""
-
     identity: str
     """File system and inode; of a network share its type, source and the path below the mount."""
     mounts: Mapping[str, str] = field(default_factory=dict)
@@ -60,8 +58,6 @@ class FolderIdentity:
 
 @record(frozen=True, slots=True)
 class Mount:
-    """One mounted file system."""
-
     point: str
     kind: str
     source: str = ""

@@ -143,7 +143,6 @@ class SettledFiles:
         self._filters: dict[str, WatchFilter] = {}
 
     async def read(self) -> None:
-        """Read which versions were handled so far."""
         for spec in self._specs:
             self._handled[spec.name] = await self._ledger.ask(self._ledger.watched, spec.name)
             self._filters[spec.name] = WatchFilter(spec)

@@ -71,8 +71,6 @@ class RetentionLimits:
 
 @record(slots=True)
 class SweepResult:
-    """What was removed, or would be."""
-
     runs: int = 0
     logs: int = 0
     calls: int = 0

@@ -125,7 +125,6 @@ class RecordedItem:
 
     @property
     def kept_in(self) -> tuple[str, ...]:
-        """Vector stores with rows of it."""
         return tuple(rows.store for rows in dependencies_of(self.entry, RowsKept))
 
 

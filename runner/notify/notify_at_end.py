@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 @record
 class ReportedEnd:
-    """How a run ended, once it is known."""
-
     report: Report | None = None
 
 

@@ -74,8 +74,6 @@ def receiver_key(way: NotifyKeys) -> str:
 
 
 class _Notifier:
-    """Sends the notifications of one run."""
-
     def __init__(
         self, bound: BoundPlan, report: Report, settings: Settings, secrets: Secrets | None
     ) -> None:

@@ -359,8 +359,6 @@ _STATUS_CODES = {"failed": 1, "budget": 5, "suspended": 5, "interrupted": 130}
 
 @record(frozen=True, slots=True)
 class PlanItem:
-    """State of one item in a plan, and why."""
-
     step: str
     key: str
     state: ItemState

@@ -46,8 +46,6 @@ class OpenCall:
 
 @record(slots=True)
 class _CallSums:
-    """Sums over calls that have ended."""
-
     n: int = 0
     n_chars: int = 0
     n_read: int = 0

@@ -204,7 +204,6 @@ _LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
 
 
 def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterator[RunItem]:
-    """Yield items of the journal that other runs redid."""
     if not latest:
         return
     ended: dict[tuple[str, str], dict[str, Any]] = {}

@@ -148,7 +148,6 @@ def _inner(mirror: Any, key: str | int) -> Any:
 
 
 def _kind(schema: SchemaParts, value: Any) -> tuple[FieldKind, tuple[Any, ...]]:
-    """Return a field's kind, and its choices."""
     types: list[Any] = []
     choices: list[Any] = []
     for part in schema.parts:
@@ -252,7 +251,6 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
 
 
 def place_text(evidence: Mapping[str, Any]) -> str:
-    """Return where a value stands, with its quote."""
     if evidence.get("match") == "none" or evidence.get("quote") is None:
         return "not found in the document"
     hints = {"fuzzy": "not found; similar: ", "partial": "in part: "}

@@ -54,8 +54,6 @@ _HANDOVER_PREFIX = "paddock-review-"
 
 @record(frozen=True)
 class ReviewPageOptions:
-    """How `paddock review` shows its page."""
-
     by: str
     """The person who decides."""
     port: int | None = None

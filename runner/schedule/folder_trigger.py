@@ -88,7 +88,6 @@ class HotFolderTrigger(FolderTrigger):
 
 
 def folder_triggers(triggered: TriggeredPipeline, max_attempts: int) -> list[FolderTrigger]:
-    """Return the trigger of each entry of `on.watch`."""
     specs = () if triggered.bound is None else watch_specs(triggered.bound)
     return [
         (HotFolderTrigger if spec.is_hot else FolderTrigger)(spec, max_attempts) for spec in specs

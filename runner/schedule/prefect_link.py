@@ -457,7 +457,6 @@ class PrefectLink:
     async def _found(
         self, kind: str, conditions: Mapping[str, Any], **filters: Any
     ) -> list[dict[str, Any]]:
-        """Return objects of a kind by a filter, read in pages."""
         found: list[dict[str, Any]] = []
         while len(found) % PAGE == 0:
             body = {kind: conditions, "limit": PAGE, "offset": len(found), **filters}

@@ -295,7 +295,6 @@ class RunManager:
         return next((job for job in self.jobs.values() if job.process is process), None)
 
     def began(self, process: RunProcess, run: str) -> None:
-        """Note a run's name in the ledger."""
         if (job := self._job_of(process)) is not None:
             job.run = run
             order = self._queue.note(job.order, run=run)

@@ -55,8 +55,6 @@ class PrefectPlace:
 
 @record(frozen=True, slots=True)
 class RunTask:
-    """What a process is started for."""
-
     order: Order
     place: PrefectPlace
     text: str

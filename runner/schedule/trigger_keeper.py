@@ -82,7 +82,6 @@ class TriggerKeeper:
         self._warned: set[str] = set()
 
     async def put(self, pipeline: TriggeredPipeline) -> None:
-        """Start the triggers of a pipeline, and stop those that it no longer has."""
         self._pipelines[pipeline.key] = pipeline
         triggers = {trigger.key: trigger for trigger in self._make(pipeline)}
         kept = self._running.setdefault(pipeline.key, {})
@@ -116,7 +115,6 @@ class TriggerKeeper:
         return [*self._running.get(pipeline, {})]
 
     def ended(self, order: Order) -> None:
-        """Start to hand an order that has ended to its trigger."""
         self._telling.start(self._tell(order))
 
     def status(self, pipeline: str, now: datetime) -> list[dict[str, Any]]:

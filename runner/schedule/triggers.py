@@ -122,7 +122,6 @@ class TriggerDesk:
         return receipt
 
     def open_orders(self) -> list[Order]:
-        """Return its orders that have not ended, the oldest first."""
         own = self.pipeline().key, self.key
         return [o for o in self.queue.orders.values() if (o.pipeline, o.trigger) == own]
 

@@ -239,7 +239,6 @@ class Up:
     def _pipeline_folders(
         self, chosen: Callable[[Pipeline], bool] = lambda pipeline: True
     ) -> list[Path]:
-        """Return the folders of the served pipelines, or of those that `chosen` accepts."""
         pipelines = self._served.values()
         return sorted({pipeline.file.parent for pipeline in pipelines if chosen(pipeline.pipeline)})
 

@@ -207,7 +207,6 @@ def _check(claim: ExpectKeys, after: FinishedRun) -> None:
 
 
 def _read_values(claim: ExpectKeys, scope: Mapping[str, Any]) -> str:
-    """Return the values that an expression read, one per line."""
     if not isinstance(claim.check, str):
         return ""
     lines = []

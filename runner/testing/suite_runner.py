@@ -48,8 +48,6 @@ CASSETTE_FOLDER = "tests/cassettes"
 
 @record(frozen=True, slots=True)
 class SuiteFile:
-    """A file with its tests."""
-
     __test__ = False  # not one of pytest's
 
     file: Path

@@ -126,8 +126,6 @@ class HeldFiles:
 
 @record(frozen=True, slots=True)
 class WatchUpdate:
-    """What follows from an order's end."""
-
     files: Mapping[str, FileIdentity]
     """Versions that were handled; the ledger keeps those of a watch that is no hot folder."""
     gone: tuple[str, ...]
@@ -265,7 +263,6 @@ class WatchState:
         self._ready.pop(relpath, None)
 
     def sent(self, order: Order) -> None:
-        """Note an order of what was ready."""
         self._out[order.id] = order
         for seen in order.files:
             self._latest[seen.relpath] = seen

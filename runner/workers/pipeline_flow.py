@@ -344,7 +344,6 @@ def _shown_default(declared: Input, base: Path) -> Any:
 
 
 def _parameter(declared: Input, default: Any) -> inspect.Parameter:
-    """Return an input as a parameter of a function, from which Prefect makes its schema."""
     kind = SecretStr if declared.is_secret else _TYPES.get(declared.type, Any)
     if declared.type == "enum":
         kind = Annotated[Any, WithJsonSchema({"enum": list(declared.values)})]

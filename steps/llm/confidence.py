@@ -122,7 +122,6 @@ def leaf_spans(text: bytes) -> dict[Path, LeafSpan]:
 
 
 def _below(schemas: Sequence[Any], name: str | int, root: Any) -> list[Any]:
-    """Return the schemas of a field or item, of all branches in which it may stand."""
     found = []
     for schema in schemas:
         if isinstance(name, str):

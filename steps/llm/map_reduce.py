@@ -139,7 +139,6 @@ class SummaryPrompts:
         return _summary_prompt(f"{self.joined(notes)}\n\n{closing}")
 
     def joined(self, notes: Sequence[str]) -> str:
-        """Return notes as one text, as `whole` shows them."""
         return NOTE_SEPARATOR.join(notes)
 
     def refined(self, answer: str, part: TextPart, index: int, n_parts: int) -> list[Message]:

@@ -358,7 +358,6 @@ class NativeToolProtocol:
     """Whether the final answer is asked for in a prompt without tools."""
 
     def opened(self, messages: Sequence[Message]) -> list[Message]:
-        """Return the first messages, with instructions about tools."""
         return with_system_text(messages, DATA_ONLY) if self.warns else list(messages)
 
     async def ask(self, messages: Sequence[Message], *, choice: str = "auto") -> ModelTurn:

@@ -271,7 +271,6 @@ def _hide(soup: Any, node: Any, seen: Container[int]) -> None:
 
 
 def _selectors_of(element: Any) -> Iterator[str]:
-    """Yield the simple selectors that an element matches."""
     name = element.name
     yield name
     if element.attrs:

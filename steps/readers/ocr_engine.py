@@ -102,8 +102,6 @@ def foreign_refusal(script: str) -> Unreadable:
 
 @record(frozen=True, slots=True)
 class _ReadText:
-    """What a model made of the picture of a line."""
-
     text: str
     score: float
     is_read: bool

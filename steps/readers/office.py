@@ -444,7 +444,6 @@ def _chart_blocks(chart: Any) -> Iterator[str]:
 
 
 def _series_table(series: Sequence[Any]) -> str:
-    """Return series of the same categories as a table."""
     named = f"{CHART_NS}tx"
     names = [
         " ".join(_points(ser, (named,)).values()) or ser.findtext(f"{named}/{CHART_NS}v") or ""

@@ -399,7 +399,6 @@ def _gap(last: Word, word: Word) -> float:
 
 
 def _is_sign(words: Sequence[Word]) -> bool:
-    """Return whether words are the sign or number before an entry of a list."""
     text = words[0].text
     is_bullet = text in _BULLETS or (words[0].is_symbol and len(text) == 1)
     return len(words) == 1 and (is_bullet or bool(_ENTRY.fullmatch(text)))

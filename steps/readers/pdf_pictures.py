@@ -84,7 +84,6 @@ def inserted(text: str, seen: SeenText, own: Sequence[TextBox]) -> SeenText:
 
 
 def _is_picture(piece: Any, depth: int = 2) -> bool:
-    """Return whether an object of a page is a picture, or a group with one."""
     kind = raw.FPDFPageObj_GetType(piece)
     if kind != raw.FPDF_PAGEOBJ_FORM or not depth:
         return bool(kind == raw.FPDF_PAGEOBJ_IMAGE)

@@ -429,7 +429,6 @@ class _ReaderProcess:
     def _frame(
         self, sent: bytes, bounds: DocumentLimits, ends: float, max_bytes: int = 0
     ) -> tuple[FrameHead, memoryview]:
-        """Send data, and wait for one frame within the limits."""
         slow = min(monotonic() + bounds.timeout_s, ends)
 
         def check() -> None:

@@ -379,7 +379,6 @@ def _margin_text(written: str) -> str:
 
 
 def related_parts(archive: zipfile.ZipFile, sheet: str) -> Iterator[tuple[str, str]]:
-    """Yield kind and path of the parts of the archive that a sheet names."""
     folder, name = posixpath.split(sheet.lstrip("/"))
     relations = f"{folder}/_rels/{name}.rels"
     present = set(archive.namelist())

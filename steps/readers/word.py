@@ -462,7 +462,6 @@ _REFERENCES = {f"{WORD_NS}{kind}Reference": kind for kind in ("footnote", "endno
 
 
 def _is_inside(inner: Any, outer: Any) -> bool:
-    """Return whether `inner` is directly in `outer`, not in a nested table."""
     above = inner.getparent()
     while above is not outer:
         if above.tag in (f"{WORD_NS}tbl", f"{WORD_NS}tc"):

@@ -163,7 +163,6 @@ def _margins(roots: Sequence[Element], kind: str) -> Iterator[Element]:
 
 
 def _pages(root: Element) -> Iterator[Element]:
-    """Yield the slides, sheets or bodies of a document."""
     for body in [root] if _name(root) == "FictionBook" else root.iterfind("./{*}body/*"):
         parts = [e for e in body if _name(e) in ("page", "table", "body")]
         for part in [body] if _name(body) == "text" or not parts else parts:

@@ -88,8 +88,6 @@ def with_citations(text: str, passages: Sequence[Passage]) -> str:
 
 
 class _PassageIndex:
-    """The words and values of passages, in one index."""
-
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = passages
         self._index = SourceIndex(_BETWEEN_PASSAGES.join(passage.text for passage in passages))

@@ -174,7 +174,6 @@ def arguments_schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
 
 
 def _checked_arguments(table: type[ToolArguments], given: Mapping[str, Any]) -> ToolArguments | str:
-    """Return typed arguments, or a sentence about what is wrong."""
     try:
         return table.model_validate(dict(given))
     except ValidationError as error:

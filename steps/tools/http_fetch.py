@@ -140,7 +140,6 @@ def proxy_of(scheme: str, host: str, port: int) -> str | None:
 
 
 def _is_within(address: Address, network: str) -> bool:
-    """Return whether `NO_PROXY` has a network of an address."""
     try:
         return address in ipaddress.ip_network(network, strict=False)
     except (ValueError, TypeError):

@@ -574,7 +574,6 @@ def checked_condition(where: Where, columns: Mapping[str, ColumnKind]) -> str:
 
 
 def _refuse_non_store(path: Path) -> None:
-    """Check that a folder is a store, or may become one."""
     if store_manifest.is_store(path) or not path.exists():
         return
     if not path.is_dir():

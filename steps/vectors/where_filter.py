@@ -137,7 +137,6 @@ class _Column:
         return f"concat('\n', array_to_string({self.name}, '\n\n'), '\n') LIKE {whole}"
 
     def _literal(self, value: Any, kind: ColumnKind) -> str:
-        """Return a value as SQL if it has the column's type."""
         is_good = value_kind(value) in (("text", "number", "truth") if kind == "any" else (kind,))
         if not is_good or (isinstance(value, float) and not math.isfinite(value)):
             shown = _short_value(value)

@@ -108,7 +108,6 @@ async def _stream_chunks(
 
 
 def response_head(model: str) -> dict[str, Any]:
-    """Return the first fields of every object."""
     return {"model": model, "created_at": rfc3339(utc_now())}
 
 

@@ -152,7 +152,6 @@ async def _merged_chunks(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chu
 
 
 async def _with_echoed_texts(pool: LocalPool, call: GenerationCall) -> GenerationCall:
-    """Return a call with the texts to echo, where it wants them."""
     if not isinstance(call, CompletionCall) or not call.echoes:
         return call
     texts = [

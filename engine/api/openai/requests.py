@@ -378,8 +378,6 @@ def qualified_name(namespace: str, name: str) -> str:
 
 @record(frozen=True, slots=True)
 class OfferedTools:
-    """The tools that may be called, and `tool_choice` as the engine has it."""
-
     tools: tuple[Tool, ...]
     choice: str = "auto"
     namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)

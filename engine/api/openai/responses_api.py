@@ -270,8 +270,6 @@ _REPEATED_FIELDS = ("instructions", "metadata", "reasoning", "text", "tools", "t
 
 @record(frozen=True, slots=True)
 class ResponseCall(GenerationCall):
-    """A response to a conversation, and what it repeats of its request."""
-
     given: Mapping[str, Any]
     """Fields of the request."""
     calls_in_parallel: bool

@@ -43,8 +43,6 @@ _STEPS = re.compile(rb"^steps\s*:", re.MULTILINE)
 
 @record(frozen=True, slots=True)
 class CodeFile:
-    """One file that counts."""
-
     sha256: str
     """Of a link: of its text, and of the file that it leads to within the folder."""
     changed: float

@@ -47,8 +47,6 @@ class StartedProgram:
 
 @record(frozen=True, slots=True)
 class ReachedCommand:
-    """A program that a step starts."""
-
     at: Place
     """Where it is named."""
     written: Mapping[str, Any]

@@ -111,7 +111,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         return cached_vectors(row)
 
     async def _embedded(self, request: EmbedRequest, known: KnownCall, began: float) -> CallRow:
-        """Ask the pool for vectors, and record them."""
         call = self._open_call(request.texts)
         try:
             reply = await self._pool.embed(request)

@@ -33,8 +33,6 @@ class PutOff(Exception):
 
 @record(slots=True)
 class CallOrigin:
-    """The step and item that make calls, and their totals."""
-
     scope_id: str
     step: str
     key: str
@@ -108,7 +106,6 @@ class RecordedCalls:
         return True
 
     def _row(self, hash_: str, kind: str, request: str, model: str, digest: str = "") -> CallRow:
-        """Return a call's row without its reply."""
         caller = self._caller
         return CallRow(
             hash=hash_,

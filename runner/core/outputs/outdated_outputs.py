@@ -167,7 +167,6 @@ class OutdatedFinder:
         """By step, whether the paths that it writes name nothing but an item."""
 
     def stores_to_look_at(self) -> set[Path]:
-        """Return the stores whose contents `find` compares."""
         return {Path(self._index.absolute(row.path)) for row, _ in self._stored}
 
     def find(self) -> list[OutdatedOutput]:

@@ -226,7 +226,6 @@ class Pruner:
     def _files_of(
         self, block: BoundBlock, scope_id: str, entry: Entry, keys_around: tuple[str, ...]
     ) -> Iterator[_OutputFile]:
-        """Yield the files of an item, and of the items within it."""
         for stored in entry.output_paths:
             yield scope_id, entry.key, stored
         for output in dependencies_of(entry, OutputWithin):
@@ -248,7 +247,6 @@ class Pruner:
         *,
         is_outdated: bool = False,
     ) -> _Removal:
-        """Remove files and rows, and note what became of them, and why."""
         removal = await asyncio.to_thread(self._remove_files, files, is_outdated=is_outdated)
         removal.n_rows, refused = await forget_rows(self._context, rows)
         removal.refused |= refused

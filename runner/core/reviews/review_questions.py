@@ -267,7 +267,6 @@ def _partial(outputs: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_empty(outputs: Mapping[str, Any], path: Path) -> bool:
-    """Return whether a field of the answer says nothing."""
     value = outputs.get("output")
     for name in path:
         value = value[name]  # type: ignore[index]  # a path of this answer
