@@ -285,7 +285,6 @@ class ChatRequest:
     n_keep_tokens: int = 4
     """Of a shortened or shifted prompt, how many stay at its beginning."""
     wants_tokens: bool = False
-    """Whether `Reply.tokens` is filled."""
     keeps_images: bool = False
     """Whether what a projector makes of its images may be kept on the disk, as of a run's
     documents."""

@@ -208,7 +208,6 @@ class ConversationTemplate(Template):
     __slots__ = ("params", "schema", "turns")
 
     turns: tuple[tuple[str, Template], ...]
-    """Role and text of each message."""
     params: Mapping[str, Any]
     """Sampling parameters that the file sets."""
     schema: Any

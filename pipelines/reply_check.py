@@ -55,7 +55,6 @@ class CheckCall:
     is_open: bool
     """It has `*` or `**` arguments, so they are unknown."""
     first: Reference | None
-    """The path of its first argument, if it is one."""
 
 
 @record(frozen=True)

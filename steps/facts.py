@@ -158,7 +158,6 @@ class Facts:
     result depends on besides its parameters, such as the readers that are installed."""
     texts: TextFacts = TextFacts()
     tools: Callable[[Written], Iterable[ToolUse]] = lambda written: ()
-    """The tools that it names."""
     missing: Callable[[str, Written, Path], Iterable[Missing]] = lambda step, written, folder: ()
     """What the step of this id needs and this machine lacks; its commands start in the folder."""
     table_faults: Callable[[Written, KnownTables], Iterable[TextFault]] = lambda written, known: ()

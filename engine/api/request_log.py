@@ -113,7 +113,6 @@ class Exchange:
     """Chats and embeddings by a model."""
     n_prompt_tokens: int = 0
     n_reused_tokens: int = 0
-    """Prompt tokens found in the cache."""
     n_completion_tokens: int = 0
     without_effect: dict[str, set[str]] = field(default_factory=dict)
     """Names of `fields` and `options` of the request that change nothing."""

@@ -87,7 +87,6 @@ class MtpHead:
         self.context: Context | None = None
         self._sequences: dict[int, _HeadSequence] = {}
         self.is_open = True
-        """Whether there may be guesses."""
 
     def prepare(self, options: ContextOptions) -> None:
         """Make the context now, so that its memory is counted before requests come."""

@@ -88,7 +88,6 @@ class ModelCard:
     parser: str = ""
     requires: str = ""
     path: str = ""
-    """Of the GGUF file."""
 
 
 def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -> ModelCard:

@@ -30,7 +30,6 @@ class ModelRecipe:
     base: str | None = None
     """The base model; None: `files`."""
     files: Mapping[str, RecipeFile] = field(default_factory=dict)
-    """GGUF files by their names."""
     adapters: Mapping[str, RecipeFile] = field(default_factory=dict)
     template: str = ""
     """Empty, as the fields below: the base's."""

@@ -170,7 +170,6 @@ class GuidanceVocabulary:
     def __init__(self, model: Model) -> None:
         raw = model.raw_vocabulary()
         self.ends = model.ending_tokens
-        """The tokens that end an answer."""
         # Not in llguidance's stub file; its own `llamacpp` module calls it.
         self.tokeniser: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
             tokens=raw.tokens,

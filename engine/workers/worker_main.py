@@ -423,7 +423,6 @@ _CONTEXT_FREE_OPERATIONS: Mapping[str, Callable[[FrameHead, PromptBuilder], Any]
     "tokenise": lambda head, prompter: prompter.tokenise(head["text"]),
     "detokenise": lambda head, prompter: prompter.detokenise(head["tokens"]),
 }
-"""Operations that need no context, by name."""
 
 
 if __name__ == "__main__":

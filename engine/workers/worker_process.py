@@ -100,7 +100,6 @@ class WorkerProcess:
         self.gone: asyncio.Future[WorkerEnd] = loop.create_future()
         self.on_turn: Callable[[Mapping[str, Any]], None] | None = None
         self.ready: FrameHead = {}
-        """The head of its `ready` frame."""
         self.is_measured = load.profile is not None
         self.has_fallback = False
         """Whether a (further) fallback is tried if it crashes in its first steps."""
@@ -119,7 +118,6 @@ class WorkerProcess:
         self._is_stopping = False
         self._n_turns = 0
         self._loading: str | None = "loading"
-        """Its phase before it is ready."""
 
     @classmethod
     async def started(

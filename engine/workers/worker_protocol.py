@@ -206,7 +206,6 @@ class AnswerEnd:
     tokens: tuple[int, ...] = ()
     """Ids of prompt and answer, if wanted."""
     stop: str = ""
-    """The stop string that ended it, if any."""
     fingerprint: str = ""
 
 

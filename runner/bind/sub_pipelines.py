@@ -46,7 +46,6 @@ class BindContext:
     files: tuple[Path, ...] = ()
     """The files that lead here, resolved, the outermost first."""
     steps: tuple[str, ...] = ()
-    """The steps that lead here."""
     later: frozenset[str] = frozenset()
     """Inputs whose values are known when the step runs."""
     cache: bool = True

@@ -258,7 +258,6 @@ _GPU_CMAKE_FLAGS: Mapping[hardware.GpuKind, str] = {
 class NativeBuild:
     supports_gpu: bool
     features: tuple[str, ...]
-    """Features it was compiled with."""
     backends: tuple[str, ...] = ()
     variant: str = ""
     """The processor variant that was chosen, if there are several."""

@@ -143,7 +143,6 @@ class LackingItems:
     failed: tuple[str, ...] = ()
     """Keys of items that failed, but for those that a person rejected or decided on too late."""
     waiting: tuple[tuple[str, ItemState], ...] = ()
-    """Keys of items that wait, and their states."""
     unasked: tuple[str, ...] = ()
     """Keys of items whose review is due, and that the run was told to leave."""
     expired: tuple[str, ...] = ()

@@ -90,7 +90,6 @@ class PlanForecast:
     cost: PlanCost = field(default_factory=PlanCost)
     items: list[PlanItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is not known before the run."""
     outdated_rows: dict[tuple[str, str, str], Outdated] = field(default_factory=dict)
     removed: dict[str, Outdated] = field(default_factory=dict)
     possible: PossibleOutputs = field(default_factory=PossibleOutputs)

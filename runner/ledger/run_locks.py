@@ -51,7 +51,6 @@ class LockHolder:
     host: str
     pid: int
     since: float
-    """When it began to hold it, or to wait for it."""
 
     @classmethod
     def here(cls, run: str) -> LockHolder:

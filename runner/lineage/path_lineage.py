@@ -91,7 +91,6 @@ class Origin:
     looked_in: tuple[str, ...]
     """Folders that it listed, stores that it searched."""
     kept_in: tuple[str, ...]
-    """Vector stores with rows of it."""
     steps: tuple[LineageStep, ...]
     made_of: tuple[str, ...]
     """The top-level steps and blocks whose outputs it reads."""

@@ -37,7 +37,6 @@ class NotDelivered(Exception):
 
     def __init__(self, why: str, *, is_passing: bool = False) -> None:
         self.is_passing = is_passing
-        """Whether another attempt may succeed."""
         super().__init__(why)
 
 

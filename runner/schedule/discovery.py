@@ -63,7 +63,6 @@ class _KnownFile:
     folders: tuple[Path, ...] = ()
     """Where its documents arrive or are written, if it is a pipeline."""
     left_out: str = ""
-    """Why it is not a valid pipeline."""
     triggered: TriggeredPipeline | None = None
     links: tuple[str, ...] = ()
     """Where the links in the paths of its watches led when it was read."""

@@ -88,7 +88,6 @@ class CassetteSession:
     stage: SandboxCopy
     redact: Callable[[str], str]
     is_replayed: bool
-    """Only recorded replies are returned."""
     shown: str
     """The cassette's path in messages."""
     unseen: list[UnrecordedCall] = field(default_factory=list)

@@ -352,7 +352,6 @@ class SuiteOptions:
     sample: ItemSample | None = None
     """Which rows of each data set are taken; None: all."""
     flags: Mapping[str, object] = field(default_factory=dict)
-    """Settings of the command line."""
     pool: Pool | None = None
 
 

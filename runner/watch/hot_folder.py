@@ -30,7 +30,6 @@ OPEN_REASON = "a program still has it open for writing"
 class HotFolderMoves:
     files: Mapping[str, FileVersion]
     refused: Mapping[str, str]
-    """Path → why it stays where it is."""
     changed: Mapping[str, FileVersion] = field(default_factory=dict)
     """Files in `processing/` that changed since they were claimed."""
 

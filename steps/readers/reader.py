@@ -177,7 +177,6 @@ class BrokenReader(Unreadable):
         self.package = reader_package(name)
         self.what = f"reader '{name}' of package '{self.package}' cannot be used: {why}"
         self.is_missing = is_missing
-        """Whether a module that it imports is not installed."""
         super().__init__(f"cannot be read: {self.what}", f"Update or remove '{self.package}'.")
 
 

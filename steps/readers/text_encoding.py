@@ -100,7 +100,6 @@ class Decoded:
     n_damaged: int = 0
     is_guess: bool = False
     not_declared: str = ""
-    """The declared encoding that it is not in."""
 
     @property
     def notes(self) -> tuple[str, ...]:

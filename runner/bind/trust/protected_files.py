@@ -44,7 +44,6 @@ class ProtectedFiles:
     """The files of a pipeline and of those that it runs; all paths are resolved."""
 
     bases: frozenset[Path]
-    """The folders of the pipeline files."""
     parts: frozenset[Path]
     folders: tuple[Path, ...] = ()
     """Folders that the paths of steps name (`BoundPlan.folders`)."""

@@ -48,7 +48,6 @@ class StartedProgram:
 @record(frozen=True, slots=True)
 class ReachedCommand:
     at: Place
-    """Where it is named."""
     written: Mapping[str, Any]
     """What is agreed to: the step's parameters."""
     program: StartedProgram

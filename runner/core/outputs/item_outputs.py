@@ -69,7 +69,6 @@ class ItemOutputs:
         self.written: dict[str, str] = {}
         """What the item wrote, in order: stored path → sha256; part of its entry."""
         self.stores: dict[Path, None] = {}
-        """Stores in which the item keeps rows."""
         self.read: dict[str, None] = {}
         """Files that were read on a model's request."""
         self.dependencies: Dependencies = {}

@@ -124,7 +124,6 @@ class OutdatedOutput:
     why: Outdated
     is_edited: bool = False
     n_rows: int | None = None
-    """Number of its rows, if it is a store."""
 
     @property
     def name(self) -> str:

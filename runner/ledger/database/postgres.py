@@ -87,7 +87,6 @@ class PostgresServer:
     url: str
     schema: str
     limit_s: float = WORK_S
-    """So long a statement may take."""
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connect; each statement is a transaction of its own.

@@ -87,7 +87,6 @@ class Subject:
     due: tuple[str, ...] = ()
     """Why it is asked about, a short sentence each."""
     least: float | None = None
-    """The lowest probability of a field."""
     share: float | None = None
     """The share of sure answers that was asked about then; None: none of them was."""
     is_sampled: bool = False
