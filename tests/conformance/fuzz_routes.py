@@ -452,11 +452,18 @@ class ReviewFuzz:
     async def run(self, most: int) -> None:
         try:
             for number in range(most):
+                if number % 5 == 0:
+                    self.open_all()
                 await self.visit(number)
         finally:
             for door in self.doors:
                 await door.page.close(door.all_reviews.close)
             self.all_reviews.close()
+
+    def open_all(self) -> None:
+        for reviews in self.all_reviews():
+            for one in [*reviews.decided(is_whole=True)]:
+                reviews.undo(one.id, (one.subject.by or ("ann",))[0])
 
     async def visit(self, number: int) -> None:
         """Send some requests of one person, or of a stranger, with a cookie or without."""
@@ -574,7 +581,7 @@ class ReviewFuzz:
         some = self.maker.some
         if some.random() < 0.02:
             return b'{"json": "' + b"a" * (4 * 1024**2 + some.randrange(9)) + b'"}'
-        if some.random() < 0.4:
+        if some.random() < 0.2:
             return self.maker.content(path)
         if path == "/review":
             secret = f"ticket={some.choice((*TICKETS, *OWNERS))}"
@@ -592,8 +599,8 @@ class ReviewFuzz:
         asked = review.question if review is not None else "x"
         told_ = {
             "question": some.choice((*[asked] * 4, *self.old_questions[-1:], odd())),
-            "verb": some.choice(("accept", "edit", "edit", "reject", 7)),
-            "reason": some.choice(("blurred", "", odd())),
+            "verb": some.choice(("accept", "edit", "edit", "reject", "reject", 7)),
+            "reason": some.choice((*["blurred"] * 4, "", odd())),
             "changes": some.choice((*[{"total": "12"}] * 4, {"total": "x"}, odd())),
         }
         if some.random() < 0.1:

@@ -130,24 +130,6 @@ def test_cancelling_at_any_moment_loses_nothing_of_the_others(
     assert {number for number in living if number not in doomed} <= set(world.order)
 
 
-@pytest.mark.parametrize("is_unified", [True, False])
-def test_the_same_instructions_are_computed_once(is_unified: bool) -> None:
-    world = run(ContextLimits(9000, 8, 512, is_unified=is_unified))
-    instructions = list(range(100, 300))
-    for number in range(8):
-        world.scheduler.add(sequence(number, [*instructions, *([number] * 50)], max_tokens=2))
-    world.all()
-    n_answers = 8 * 1  # the last token of an answer is never computed
-    assert world.device.n_computed == 200 + 8 * 50 + n_answers
-
-
-def test_a_finished_prompt_is_reused_by_one_that_continues_it() -> None:
-    world = run(ContextLimits(1000, 2, 64))
-    first = world.serve(chat_turn(0, [1] * 50, 3))
-    longer = world.serve(following(1, first, 7, 8))
-    assert longer.n_reused == 52
-
-
 def test_a_long_prompt_never_delays_running_sequences() -> None:
     world = run(ContextLimits(4000, 4, 64))
     short = sequence(0, [1, 2, 3], max_tokens=50)
@@ -405,15 +387,6 @@ def test_a_conversation_is_kept_where_another_takes_its_seat_for_the_same_system
     world.serve(chat_turn(1, [1] * 50 + [3] * 20, 3))
     again = world.serve(following(2, first, 7, 8))
     assert again.n_reused == 352
-
-
-def test_a_finished_conversation_stays_in_the_cells_of_a_graphics_device() -> None:
-    world = run(ContextLimits(4000, 2, 512, n_host_cache_tokens=1000, is_gpu=True))
-    first = world.serve(chat_turn(0, [1] * 300, 3))
-    world.serve(sequence(1, [2] * 50, max_tokens=3))
-    assert not world.device.kept, "nothing was copied to main memory"
-    again = world.serve(following(2, first, 7))
-    assert again.n_reused == 302
 
 
 SPLIT_GPU = ContextLimits(
