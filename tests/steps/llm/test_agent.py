@@ -167,8 +167,10 @@ def test_the_same_call_is_made_once_and_repeating_it_ends_the_tools() -> None:
 def test_a_model_that_speaks_json_answers_in_plain_words_in_the_end() -> None:
     turns = [{"tool": "calculator", "arguments": {"x": x}} for x in ("4", "5")]
     pool = saying(*map(json.dumps, turns), "So: 9.", takes_tools=False)
-    out = work(pool, system="Be brief.", max_turns=2)
-    assert out.text == "So: 9."
+    hands = tools(Path.cwd(), pool=pool)
+    out = work(pool, hands=hands, system="Be brief.", max_turns=2)
+    assert (out.text, out.turns) == ("So: 9.", 2)
+    assert hands.notes == ["the model used all its 2 turns, and was made to answer without tools."]
     assert pool.chats[-1].messages == (
         Message("system", "Be brief."),
         Message(

@@ -100,7 +100,10 @@ def test_an_answer_that_went_in_circles_is_an_error_unless_a_limit_was_set() -> 
         "the answer repeated itself and was ended after 3 tokens. "
         "Raise `repeat_penalty`, or set `max_tokens` under `params` to accept it."
     )
-    assert chat(Circling(), prompt="Go on.", params={"max_tokens": 30}).text
+    hands = tools(Path.cwd(), pool=Circling())
+    params = ChatParams(prompt=Template.of("Go on."), params=SamplingParams(max_tokens=30))
+    assert asyncio.run(Chat().run(params, hands)).text
+    assert hands.notes == ["answer ended in a repetition"]
 
 
 def test_a_cancelled_step_cancels_its_request() -> None:
