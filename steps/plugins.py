@@ -6,7 +6,7 @@ when it is loaded. Reader processes import this module, so it imports next to no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any, ClassVar
@@ -74,6 +74,28 @@ def lacking(kind: type[Any], values: Sequence[str], methods: Sequence[str]) -> s
     missing = [word for word in values if not hasattr(kind, word)]
     missing += [word for word in methods if not callable(getattr(kind, word, None))]
     return f"lacks {', '.join(f'`{word}`' for word in missing)}" if missing else ""
+
+
+def load_only(
+    name: str, points: Sequence[EntryPoint], broken: type[BrokenPlugin], fault: Callable[[Any], str]
+) -> Any:
+    """Import what the one entry point of a name stands for.
+
+    `fault` returns why it is none of its kind, in words that follow its name.
+
+    Raises:
+        BrokenPlugin: `broken`, with the package and the reason.
+    """
+    package = " and ".join(map(package_of, points))
+    if len(points) > 1:
+        raise broken(name, package, "more than one package brings it")
+    try:
+        found = load_plugin(points[0])
+    except PluginImportError as error:
+        raise broken(name, package, str(error)) from error
+    if why := fault(found):
+        raise broken(name, package, f"{points[0].value} {why}")
+    return found
 
 
 def load_plugin(point: EntryPoint) -> Any:

@@ -25,6 +25,7 @@ from .plugins import (
     BrokenPlugin,
     PluginImportError,
     lacking,
+    load_only,
     load_plugin,
     own_plugins,
     package_of,
@@ -86,16 +87,10 @@ def load_step(name: str) -> type[Step[Any, Any]]:
     points = _points_of(name)
     if not points:
         raise UnknownStep(name, step_names())
-    if len(points) > 1:
-        raise BrokenStep(name, step_package(name), "more than one package brings it")
-    try:
-        kind = load_plugin(points[0])
-    except PluginImportError as error:
-        raise BrokenStep(name, step_package(name), str(error)) from error
     is_own = points is own_plugins(STEP_GROUP).get(own_name(name))  # its form a test has looked at
-    if not is_own and (fault := _step_fault(kind)):
-        raise BrokenStep(name, step_package(name), f"{points[0].value} {fault}")
-    return kind  # type: ignore[no-any-return]  # `_step_fault` has looked at its shape
+    fault = (lambda kind: "") if is_own else _step_fault
+    kind: type[Step[Any, Any]] = load_only(name, points, BrokenStep, fault)
+    return kind
 
 
 @cache

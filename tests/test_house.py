@@ -31,7 +31,6 @@ ONLY_IN = {
     "lancedb": {"steps/vectors/"},
     "pyarrow": {"steps/vectors/", "steps/tables/"},
     "duckdb": {"steps/tables/duckdb_"},
-    "openpyxl": {"steps/tables/workbook_rows.py"},
     "xlsxwriter": {"steps/tables/workbook_file.py"},
     "bs4": {"steps/readers/html.py"},
     "markdownify": {"steps/readers/html.py"},

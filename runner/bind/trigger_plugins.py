@@ -24,7 +24,7 @@ from paddock.steps.plugins import (
     BrokenPlugin,
     PluginImportError,
     lacking,
-    load_plugin,
+    load_only,
     package_of,
     plugins,
 )
@@ -44,24 +44,16 @@ def load_trigger(name: str) -> Any:
         KeyError: none of this name is installed.
         BrokenTrigger: with the package and the reason.
     """
-    points = plugins(TRIGGER_GROUP)[name]
-    package = " and ".join(map(package_of, points))
-    if len(points) > 1:
-        raise BrokenTrigger(name, package, "more than one package brings it")
-    try:
-        kind = load_plugin(points[0])
-    except PluginImportError as error:
-        raise BrokenTrigger(name, package, str(error)) from error
+    return load_only(name, plugins(TRIGGER_GROUP)[name], BrokenTrigger, _trigger_fault)
+
+
+def _trigger_fault(kind: Any) -> str:
     keys = getattr(kind, "Keys", None)
     if not inspect.isclass(kind):
-        fault = "is not a class"
-    elif not (inspect.isclass(keys) and issubclass(keys, BaseModel)):
-        fault = "has no `Keys` that is a Pydantic model"
-    else:
-        fault = lacking(kind, ("kind",), ("run", "done", "status"))
-    if fault:
-        raise BrokenTrigger(name, package, f"{points[0].value} {fault}")
-    return kind
+        return "is not a class"
+    if not (inspect.isclass(keys) and issubclass(keys, BaseModel)):
+        return "has no `Keys` that is a Pydantic model"
+    return lacking(kind, ("kind",), ("run", "done", "status"))
 
 
 def load_all_triggers() -> tuple[dict[str, Any], list[BrokenTrigger]]:

@@ -13,7 +13,8 @@ from typing import Any
 from paddock.engine.system.records import record
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.tables.table_files import missing_library, with_libraries
+from paddock.steps.tables.table_files import missing_library
+from paddock.steps.tables.table_format import with_libraries
 
 ITEM_COLUMNS = ("item_key", "item_state", "item_error")
 """Of a table of a block, before the columns of its results."""

@@ -107,7 +107,7 @@ class FilesReadOutput(Output):
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
     """Yield the extra for a kind of document, where the step names the kind."""
     kind, what, extra = written.get("type"), "", ""
-    if kind in ("docx", "pptx", "xlsx") and not reader.is_installed("documents"):
+    if kind in ("docx", "pptx") and not reader.is_installed("documents"):
         what, extra = f"documents of type '{kind}'", "documents"
     elif kind in NEEDS_FORMATS and not reader.is_installed("formats"):
         what, extra = f"documents of type '{kind}'", "formats"

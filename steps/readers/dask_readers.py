@@ -67,7 +67,7 @@ _OTHER_READERS = "other readers"
 """Event of a worker that reads with something else, besides those of a reader's frames."""
 _LIBRARIES = (
     "beautifulsoup4", "kreuzberg", "lxml", "markdownify", "numpy", "olefile", "onnxruntime",
-    "opencv-python", "opencv-python-headless", "openpyxl", "pi-heif", "pillow", "py3langid",
+    "opencv-python", "opencv-python-headless", "pi-heif", "pillow", "py3langid",
     "pyclipper", "pypdfium2", "python-docx", "python-pptx", "rapidocr", "shapely",
 )  # fmt: skip
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib
 import re
+import sysconfig
+import traceback
 import zipfile
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from decimal import Decimal
 from itertools import groupby, zip_longest
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 from xml.etree import ElementTree
 
@@ -44,6 +47,7 @@ _FILE_OBJECT = re.compile(r"file '<_io\.[^>]*>' ")
 _MOST_ENTRIES = 20_000
 _INFLATE_BYTES = 1024 * 1024
 _ENCRYPTED = 0x1
+_PYTHON = sysconfig.get_path("stdlib")
 
 
 def open_archive(file: BinaryIO, what: str, streamed: tuple[str, ...] = ()) -> zipfile.ZipFile:
@@ -98,17 +102,34 @@ def import_library(name: str, what: str, extra: str = "documents") -> Any:
 
 @contextmanager
 def damage_errors(what: str) -> Iterator[None]:
-    """Convert a library's error to an Unreadable."""
+    """Convert an error to an Unreadable: damage of the file, or a fault of our own code."""
     try:
         yield
     except (Unreadable, MemoryError, RecursionError):
         raise
     except Exception as error:  # archives and broken XML fail in many ways
+        if place := _own_place(error):
+            what = f"is not read: Paddock failed at {place} ({type(error).__name__}: {error})"
+            raise Unreadable(what, "Where other programs open the file, report this.") from error
         if meant := bomb_of(error):
             raise Unreadable(f"is not read: its XML {meant}") from error
         words = " ".join(_FILE_OBJECT.sub("", str(error)).split()).replace(" ,", ",")[:120]
         why = f"is damaged or not {what} ({type(error).__name__}: {words})"
         raise Unreadable(why) from error
+
+
+def _own_place(error: Exception) -> str:
+    """Return the line of our code that failed, of errors that no file has to answer for.
+
+    These are wrong types and names, but for what a library raises of itself.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    within = [f for f in frames if not f.filename.startswith(_PYTHON)]  # its library's callers
+    found = next(reversed(within), None)
+    is_ours = isinstance(error, TypeError | AttributeError | NameError | AssertionError)
+    if not is_ours or found is None or "/site-packages/" in found.filename:
+        return ""
+    return f"{'/'.join(Path(found.filename).parts[-3:])}:{found.lineno}"
 
 
 def bomb_of(error: Exception) -> str:

@@ -37,22 +37,15 @@ _REFERENCES = ("sldId", "sldMasterId", "headerReference", "footerReference")
 """Elements without which a document is read, when the part that they name is not there."""
 _CORE_PROPERTIES = "/metadata/core-properties"
 _TYPES = "[Content_Types].xml"
-_WORKBOOK_STYLES = "xl/styles.xml"
 _PIECE_BYTES = 1024 * 1024
 _MOST_NAMED = 3
 
 
 @contextmanager
 def load_archive(
-    load: Callable[[BinaryIO], L],
-    file: BinaryIO,
-    archive: zipfile.ZipFile,
-    streamed: tuple[str, ...] = (),
+    load: Callable[[BinaryIO], L], file: BinaryIO, archive: zipfile.ZipFile
 ) -> Iterator[tuple[L, BinaryIO, tuple[str, ...]]]:
-    """Yield what a library makes of a file, the file that it has read, and notes.
-
-    `streamed` are name prefixes of parts that are never read whole.
-    """
+    """Yield what a library makes of a file, the file that it has read, and notes."""
     try:
         is_strict = _STRICT.search(archive.read("_rels/.rels")) is not None
         file.seek(0)
@@ -67,14 +60,12 @@ def load_archive(
         yield loaded, file, ()
         return
     with tempfile.TemporaryFile() as written:
-        notes = _write_copy(archive, streamed, written)
+        notes = _write_copy(archive, written)
         written.seek(0)
         yield load(written), written, notes
 
 
-def _write_copy(
-    archive: zipfile.ZipFile, streamed: tuple[str, ...], file: BinaryIO
-) -> tuple[str, ...]:
+def _write_copy(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[str, ...]:
     """Write an archive as the libraries can read it, and return the note on what was lost."""
     etree = import_library("lxml.etree", WORD_DOCUMENT)
     lost = dict[str, None]()
@@ -108,10 +99,7 @@ def _write_copy(
             return b""
         return data
 
-    def is_markup(name: str) -> bool:
-        return name.endswith((".xml", ".rels")) and not name.startswith(streamed)
-
-    parts = {name: markup(name) for name in archive.namelist() if is_markup(name)}
+    parts = {name: markup(name) for name in archive.namelist() if name.endswith((".xml", ".rels"))}
     present = {name for name in archive.namelist() if parts.get(name, b"-")}
     for name in [name for name in parts if name.endswith(".rels") and name in present]:
         relations = tree_of(parts[name])
@@ -139,38 +127,16 @@ def _write_copy(
         if not (entry.get("PartName") or entry.get("Extension", "xml")).endswith(("xml", "rels")):
             entry.set("ContentType", "application/octet-stream")
     parts[_TYPES] = etree.tostring(types)
-    if parts.get(_WORKBOOK_STYLES):
-        # One odd font, fill or style stops the library, which needs to tell numbers from dates;
-        # the others are read by `spreadsheets`.
-        styles = tree_of(parts[_WORKBOOK_STYLES])
-        for element in list(styles):
-            if not str(element.tag).endswith(("numFmts", "cellXfs")):
-                styles.remove(element)
-        for style in styles.iterfind("{*}cellXfs/*"):
-            number = style.get("numFmtId", "0")
-            style.clear()
-            style.set("numFmtId", number)
-        parts[_WORKBOOK_STYLES] = etree.tostring(styles)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
         for name in present:
-            read = _transitional(pieces(name)) if name.startswith(streamed) else pieces(name)
             with out.open(name, "w", force_zip64=True) as part:
-                for piece in [parts[name]] if name in parts else read:
+                for piece in [parts[name]] if name in parts else pieces(name):
                     part.write(piece)
     if not lost:
         return ()
     names = ", ".join(list(lost)[:_MOST_NAMED]) + (", …" if len(lost) > _MOST_NAMED else "")
     what = counted(len(lost), "part is", "parts are")
     return (f": {what} missing or damaged ({names}); what is there is read",)
-
-
-def _transitional(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield pieces of XML with transitional names; a name lies within one tag."""
-    rest = b""
-    for piece in pieces:
-        done, end, rest = (rest + piece).rpartition(b">")
-        yield _renamed(done + end)
-    yield _renamed(rest)
 
 
 def _renamed(data: bytes) -> bytes:

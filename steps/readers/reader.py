@@ -205,7 +205,7 @@ def load_reader(name: str) -> type[Reader]:
 
 
 EXTRAS = {
-    "documents": ("docx", "openpyxl", "pptx"),
+    "documents": ("docx", "pptx"),
     "formats": ("kreuzberg", "olefile"),
     "ocr": ("rapidocr", "onnxruntime"),
 }

@@ -1,4 +1,4 @@
-"""The formats of tables that are no text: XLSX, Parquet, Arrow, SQLite and DuckDB.
+"""The formats of tables that are no text: XLSX, ODS, Parquet, Arrow, SQLite and DuckDB.
 
 Their libraries are imported when a table is read or written.
 """
@@ -10,25 +10,46 @@ from typing import Any, BinaryIO
 
 from paddock.pipelines.typed_rows import TypedRows
 
-from .table_format import TEXT_BYTES, TableFormat, TableLimits, TableSource, WriteOptions
+from .table_format import (
+    TEXT_BYTES,
+    FileAndNotes,
+    RowsAndNotes,
+    TableFormat,
+    TableLimits,
+    TableSource,
+    WriteOptions,
+    with_libraries,
+)
 
 
 class XlsxFormat(TableFormat):
     name, suffixes, also_read = "xlsx", (".xlsx",), (".xlsm",)
-    libraries, libraries_to_write = ("duckdb", "openpyxl", "pyarrow"), ("xlsxwriter",)
+    version = 2
+    libraries_to_write = ("xlsxwriter",)
     most_bytes = TEXT_BYTES
 
-    def read(
-        self, file: BinaryIO, source: TableSource, limits: TableLimits
-    ) -> tuple[TypedRows, list[str]]:
-        from .workbook_rows import read_workbook
+    def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
+        module = with_libraries("workbook_rows")
+        book = module.Workbook(file, module.MOST_CELLS)
+        made: RowsAndNotes = module.read_workbook(book, source.table, source.header, limits.check)
+        return made
 
-        return read_workbook(file, source.table, source.header, limits.check)
+    def write(self, rows: TypedRows, options: WriteOptions) -> FileAndNotes:
+        made: FileAndNotes = with_libraries("workbook_file").workbook_file(
+            rows, options.types, options.table, options.link
+        )
+        return made
 
-    def write(self, rows: TypedRows, options: WriteOptions) -> tuple[bytes, list[str]]:
-        from .workbook_file import workbook_file
 
-        return workbook_file(rows, options.types, options.table, options.link)
+class OdsFormat(TableFormat):
+    name, suffixes = "ods", (".ods",)
+    most_bytes = TEXT_BYTES
+
+    def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
+        module = with_libraries("workbook_rows")
+        book = module.OdsWorkbook(file, module.MOST_CELLS)
+        made: RowsAndNotes = module.read_workbook(book, source.table, source.header, limits.check)
+        return made
 
 
 class _ColumnFormat(TableFormat):
@@ -36,10 +57,8 @@ class _ColumnFormat(TableFormat):
 
     holds_all_numbers = True
 
-    def write(self, rows: TypedRows, options: WriteOptions) -> tuple[bytes, list[str]]:
-        from .arrow_rows import to_arrow
-
-        table, notes = to_arrow(rows, options.types)
+    def write(self, rows: TypedRows, options: WriteOptions) -> FileAndNotes:
+        table, notes = with_libraries("arrow_rows").to_arrow(rows, options.types)
         return self.file_of(table, options), notes
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
@@ -49,33 +68,23 @@ class _ColumnFormat(TableFormat):
 class ParquetFormat(_ColumnFormat):
     name, suffixes = "parquet", (".parquet",)
 
-    def read(
-        self, file: BinaryIO, source: TableSource, limits: TableLimits
-    ) -> tuple[TypedRows, list[str]]:
-        from .arrow_rows import read_parquet
-
-        return read_parquet(file), []
+    def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
+        return with_libraries("arrow_rows").read_parquet(file), []
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        from .arrow_rows import parquet_file
-
-        return parquet_file(table)
+        made: bytes = with_libraries("arrow_rows").parquet_file(table)
+        return made
 
 
 class ArrowFormat(_ColumnFormat):
     name, suffixes = "arrow", (".arrow", ".feather")
 
-    def read(
-        self, file: BinaryIO, source: TableSource, limits: TableLimits
-    ) -> tuple[TypedRows, list[str]]:
-        from .arrow_rows import read_arrow
-
-        return read_arrow(file), []
+    def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
+        return with_libraries("arrow_rows").read_arrow(file), []
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        from .arrow_rows import arrow_file
-
-        return arrow_file(table)
+        made: bytes = with_libraries("arrow_rows").arrow_file(table)
+        return made
 
 
 class SqliteFormat(_ColumnFormat):
@@ -83,17 +92,15 @@ class SqliteFormat(_ColumnFormat):
     files_beside = ("-wal",)
     lock_files = (*TableFormat.lock_files, "{}-wal", "{}-journal")
 
-    def read(
-        self, file: BinaryIO, source: TableSource, limits: TableLimits
-    ) -> tuple[TypedRows, list[str]]:
-        from .sqlite_tables import read_sqlite
-
-        return read_sqlite(Path(source.path), source.table)
+    def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
+        made: RowsAndNotes = with_libraries("sqlite_tables").read_sqlite(
+            Path(source.path), source.table
+        )
+        return made
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        from .sqlite_tables import sqlite_file
-
-        return sqlite_file(table, options.table)
+        made: bytes = with_libraries("sqlite_tables").sqlite_file(table, options.table)
+        return made
 
 
 class DuckdbFormat(_ColumnFormat):
@@ -101,14 +108,13 @@ class DuckdbFormat(_ColumnFormat):
     lock_files = (*TableFormat.lock_files, "{}.wal")
     same_bytes = False
 
-    def read(
-        self, file: BinaryIO, source: TableSource, limits: TableLimits
-    ) -> tuple[TypedRows, list[str]]:
-        from .duckdb_tables import read_duckdb
-
-        return read_duckdb(Path(source.path), source.table, limits.memory_bytes // 2), []
+    def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
+        return with_libraries("duckdb_tables").read_duckdb(
+            Path(source.path), source.table, limits.memory_bytes // 2
+        ), []
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        from .duckdb_tables import duckdb_file
-
-        return duckdb_file(table, options.table, options.there)
+        made: bytes = with_libraries("duckdb_tables").duckdb_file(
+            table, options.table, options.there
+        )
+        return made

@@ -32,6 +32,8 @@ _WHOLE = {".": _GROUPED % ",", ",": _GROUPED % ".", UNSURE_MARK: _NO_ZEROS, NO_M
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
 _SURE_MARK = re.compile(r"[-+]?\d*(?:(?:[., ']\d{3})+(?<!\d{4})([.,])\d+|([.,])(?!\d{3}\Z)\d+)")
 """A number that has one meaning: `1.234,5`, `12,50`; not `1,234`."""
+_CODE = re.compile(r"\+\d{7,}|\d+[eE]\d+")
+"""What a number would not give back: `+49301234567`, `1e5` (programs write `1e+5`)."""
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")
 
@@ -255,6 +257,8 @@ def found_type(cells: Sequence[str], mark: str) -> tuple[ColumnType, int | None]
 
 
 def _is_of(text: str, kind: ColumnType, mark: str) -> bool:
+    if _CODE.fullmatch(text):
+        return False
     if kind in ("int", "decimal"):
         form = _number_form(mark, is_whole=kind == "int")
         return form.fullmatch(text) is not None and len(text) <= MOST_DIGITS

@@ -24,8 +24,8 @@ from paddock.steps.paths import resolve_path
 from paddock.steps.readers.documents import in_reader_process, reading_errors
 
 from .row_formats import UnreadableRows
-from .table_files import TableRequest, format_of, missing_library, require_library, with_libraries
-from .table_format import TableSource
+from .table_files import TableRequest, format_of, missing_library, require_library
+from .table_format import TableSource, with_libraries
 
 DEFAULT_TIMEOUT_S = 60.0
 """Where the step has no `timeout`."""

@@ -7,7 +7,6 @@ within its limits (`table_work`). Imports no library of a format.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.util
 import inspect
 from collections.abc import Mapping
@@ -20,18 +19,18 @@ from paddock.engine.system.records import asdict, record, replace
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import DocumentReaders, StepError
 from paddock.steps.paths import printable
-from paddock.steps.plugins import (
-    TABLE_GROUP,
-    BrokenPlugin,
-    PluginImportError,
-    load_plugin,
-    package_of,
-    plugins,
-)
+from paddock.steps.plugins import TABLE_GROUP, BrokenPlugin, load_only, plugins
 from paddock.steps.readers.reader import after_name
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 
-from .built_in_formats import ArrowFormat, DuckdbFormat, ParquetFormat, SqliteFormat, XlsxFormat
+from .built_in_formats import (
+    ArrowFormat,
+    DuckdbFormat,
+    OdsFormat,
+    ParquetFormat,
+    SqliteFormat,
+    XlsxFormat,
+)
 from .column_types import UNSURE_MARK, ColumnType
 from .row_formats import (
     CSV,
@@ -46,9 +45,16 @@ from .row_formats import (
     typed_rows,
     with_found_types,
 )
-from .table_format import TableFormat, TableSource
+from .table_format import TableFormat, TableSource, with_libraries
 
-_BINARY = (XlsxFormat(), ParquetFormat(), ArrowFormat(), SqliteFormat(), DuckdbFormat())
+_BINARY = (
+    XlsxFormat(),
+    OdsFormat(),
+    ParquetFormat(),
+    ArrowFormat(),
+    SqliteFormat(),
+    DuckdbFormat(),
+)
 BUILT_IN_FORMATS: Mapping[str, TableFormat] = {
     form.name: form for form in (CSV, TSV, JSONL, JSON, *_BINARY, UnnamedFormat())
 }
@@ -75,22 +81,16 @@ def format_named(name: str) -> TableFormat:
     """
     if name in BUILT_IN_FORMATS:
         return BUILT_IN_FORMATS[name]
-    points = plugins(TABLE_GROUP)[name]
-    package = " and ".join(map(package_of, points))
-    if len(points) > 1:
-        raise BrokenFormat(name, package, "more than one package brings it")
-    try:
-        kind = load_plugin(points[0])
-    except PluginImportError as error:
-        raise BrokenFormat(name, package, str(error)) from error
-    fault = "is no subclass of `TableFormat`"
-    if inspect.isclass(kind) and issubclass(kind, TableFormat):
-        known = {*kind.suffixes, *kind.also_read} & _BUILT_IN_SUFFIXES.keys()
-        fault = f"has the built-in suffix '{min(known)}'" if known else ""
-    if fault:
-        raise BrokenFormat(name, package, f"{points[0].value} {fault}")
+    kind = load_only(name, plugins(TABLE_GROUP)[name], BrokenFormat, _format_fault)
     form: TableFormat = kind()
     return form
+
+
+def _format_fault(kind: Any) -> str:
+    if not (inspect.isclass(kind) and issubclass(kind, TableFormat)):
+        return "is no subclass of `TableFormat`"
+    known = {*kind.suffixes, *kind.also_read} & _BUILT_IN_SUFFIXES.keys()
+    return f"has the built-in suffix '{min(known)}'" if known else ""
 
 
 def all_formats() -> tuple[dict[str, TableFormat], list[BrokenFormat]]:
@@ -146,11 +146,6 @@ def require_library(format_: str) -> None:
     """Raise StepError if a format's libraries are not installed."""
     if (lacks := missing_library(format_)) is not None:
         raise StepError(lacks[0], remedy=lacks[1], kind="missing")
-
-
-def with_libraries(module: str) -> Any:
-    """Import a module of this package that needs the extra `tables`."""
-    return importlib.import_module(f"{__package__}.{module}")
 
 
 def read_text_table(form: TextFormat, source: TableSource) -> RowTable:

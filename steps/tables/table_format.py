@@ -7,13 +7,16 @@ without `read` a file is replaced without a look at its rows, and a note says so
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, TypeAlias
 
 from paddock.engine.system.records import field, record
 from paddock.pipelines.typed_rows import ColumnType, TypedRows
 
+RowsAndNotes: TypeAlias = tuple[TypedRows, list[str]]
+FileAndNotes: TypeAlias = tuple[bytes, list[str]]
 TEXT_BYTES, TABLE_BYTES = 64 * 1024**2, 4 * 1024**3
 
 
@@ -68,6 +71,11 @@ class WriteOptions:
     """The file that was written there before, for a format whose bytes differ each time."""
 
 
+def with_libraries(module: str) -> Any:
+    """Import a module of this package that needs the extra `tables`."""
+    return importlib.import_module(f"{__package__}.{module}")
+
+
 class TableFormat:
     """What reads and writes tables of one format."""
 
@@ -91,9 +99,7 @@ class TableFormat:
     same_bytes: ClassVar[bool] = True
     """Whether the same rows always give the same bytes."""
 
-    def read(
-        self, file: BinaryIO, source: TableSource, limits: TableLimits
-    ) -> tuple[TypedRows, list[str]]:
+    def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
         """Read a table in a process of its own; notes follow the file's name.
 
         Raises:
@@ -101,7 +107,7 @@ class TableFormat:
         """
         raise NotImplementedError
 
-    def write(self, rows: TypedRows, options: WriteOptions) -> tuple[bytes, list[str]]:
+    def write(self, rows: TypedRows, options: WriteOptions) -> FileAndNotes:
         """Return rows as a file, and notes on what it cannot hold as it is.
 
         Raises:

@@ -7,47 +7,43 @@ none is chosen by itself. Formulas count by the value that the file keeps; macro
 from __future__ import annotations
 
 import re
-import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa  # type: ignore[import-untyped]
-from openpyxl.utils import get_column_letter, range_boundaries  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import record
-from paddock.engine.system.text import cell_text, one_line
+from paddock.engine.system.text import cell_text, counted, one_line
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.readers.office import import_library, number_text, open_archive
-from paddock.steps.readers.office_archives import load_archive
+from paddock.steps.readers.office import number_text
 from paddock.steps.readers.reader import Unreadable
-from paddock.steps.readers.spreadsheets import part_tree, related_parts
+from paddock.steps.readers.sheet_cells import (
+    MOST_DIGITS,
+    CellStyle,
+    ErrorValue,
+    Sheet,
+    Workbook,
+    column_name,
+    column_of,
+    shown_value,
+)
 
 from .arrow_rows import ArrowRows, to_arrow
+from .column_types import MOST_DIGITS as MOST_DECIMAL_DIGITS
 from .column_types import ColumnType, iso_date, plain_value
+from .ods_cells import OdsWorkbook
 from .row_formats import own_names
 
-_WORKBOOK = "a workbook"
-_STREAMED = ("xl/worksheets/", "xl/sharedStrings")
-_MOST_ROWS, _MOST_CELLS = 1_048_576, 20_000_000
-_CHECK_EACH_ROWS = 500
-_READ_BYTES, _TAG_BYTES = 1024 * 1024, 4096
+MOST_CELLS = 20_000_000
 _MOST_NAMED = 5
-_MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
-_SHEET_TAG = re.compile(
-    rb"<(?:\w+:)?mergeCell\b[^<>]*?\sref=[\"']([A-Z]+\d+:[A-Z]+\d+)[\"']"
-    # A formula without a value
-    rb"|(?:</(?:\w+:)?f>|<(?:\w+:)?f\b[^<>]*/>)(?:<(?:\w+:)?v>\s*</(?:\w+:)?v>|<(?:\w+:)?v\s*/>)?"
-    rb"(</(?:\w+:)?c>)"
-)
+_SAMPLE_ROWS = 50
 _RANGE = re.compile(r"(?:(?:'((?:[^']|'')+)'|([^'!]+))!)?(\$?[A-Z]{1,3}\$?\d+:\$?[A-Z]{1,3}\$?\d+)")
-_FIXED_PLACES = re.compile(r"[^0#%E]*[#,0]*0(?:\.(0+))?[^0#%E.]*")
-_QUOTED = re.compile(r'"[^"]*"|\\.|\[[^]]*\]')
-Cell = tuple[Any, str]
-"""A value, and the number format of a number with a fraction."""
+_CELLS = re.compile(r"([A-Z]{1,3})(\d+):([A-Z]{1,3})(\d+)", re.IGNORECASE)
+Book: TypeAlias = Workbook | OdsWorkbook
+Value = tuple[Any, CellStyle]
 
 
 class _Range(NamedTuple):
@@ -60,10 +56,18 @@ class _Range(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> _Range:
-        return cls(*range_boundaries(text.replace("$", "")))
+        """Return the cells that a text such as `A3:F90` or `B2` names.
+
+        Raises:
+            ValueError: it names none.
+        """
+        start, _, end = text.replace("$", "").partition(":")
+        if not (found := _CELLS.fullmatch(f"{start}:{end or start}")):
+            raise ValueError(text)
+        return cls(column_of(found[1]), int(found[2]), column_of(found[3]), int(found[4]))
 
     def __str__(self) -> str:
-        left, right = get_column_letter(self.left), get_column_letter(self.right)
+        left, right = column_name(self.left), column_name(self.right)
         return f"{left}{self.top}:{right}{self.bottom}"
 
 
@@ -82,8 +86,10 @@ class _SheetCells:
     """What a sheet holds, by row and column from 0."""
 
     title: str
-    rows: list[list[Cell]]
+    rows: list[list[Value]]
     merged: list[_Range]
+    hidden_rows: set[int]
+    hidden_columns: set[int]
     n_bare: int = 0
     n_errors: int = 0
     n_rounded: int = 0
@@ -95,7 +101,7 @@ class _SheetCells:
 
 
 def read_workbook(
-    file: BinaryIO, name: str, header: bool | int, check: Callable[[], None]
+    book: Book, name: str, header: bool | int, check: Callable[[], None]
 ) -> tuple[ArrowRows, list[str]]:
     """Read a table of a workbook, with notes; `name` is a sheet's, a table's, or a range of cells.
 
@@ -104,42 +110,36 @@ def read_workbook(
     Raises:
         Unreadable: it is no workbook, or it is not clear which table is meant.
     """
-    openpyxl = import_library("openpyxl", _WORKBOOK, "tables")
-    archive = open_archive(file, _WORKBOOK, _STREAMED)
+    notes = list[str]()
+    if any(part.endswith("vbaProject.bin") for part in book.archive.namelist()):
+        notes.append("has macros, which are neither read nor run")
 
-    def load(file: BinaryIO) -> Any:
-        return openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+    def has_cells(sheet: Sheet) -> bool:
+        found = book.read(sheet, check, _SAMPLE_ROWS)
+        return any(cell.value is not None for row in found.rows for cell in row)
 
-    with (
-        warnings.catch_warnings(action="ignore"),
-        load_archive(load, file, archive, _STREAMED) as (book, read, damage),
-        zipfile.ZipFile(read) as parts,
-    ):
-        notes = list(damage)
-        if any(part.endswith("vbaProject.bin") for part in archive.namelist()):
-            notes.append("has macros, which are neither read nor run")
-        listed = [table for sheet in book.worksheets for table in _listed_tables(parts, sheet)]
-        sheet, found = _chosen(book, name, listed)
-        cells = _read_sheet(parts, sheet, check)
-        if found is None:
-            found = _only_table(cells, listed, notes)
-            shown = [s.title for s in book.worksheets if s.sheet_state == "visible" and s != sheet]
-            if others := [title for title in shown if _has_cells(book[title])] * (not name):
-                names = ", ".join(f"'{title}'" for title in others[:_MOST_NAMED])
-                notes.append(f": of its sheets only '{sheet.title}' is read, not {names}")
-        return ArrowRows(_table(cells, found, header, notes)), notes
+    listed = [table for sheet in book.sheets for table in _listed_tables(book, sheet)]
+    sheet, found = _chosen(book, name, listed, has_cells)
+    cells = _read_sheet(book, sheet, check)
+    for part in book.broken:  # values of it may be others
+        what = f"is damaged: its part '{one_line(part, 60)}' is not as it was written"
+        raise Unreadable(what, "Open and save it in a spreadsheet program.")
+    if found is None:
+        found = _only_table(cells, listed, notes)
+        shown = [other for other in book.sheets if other.is_visible and other != sheet]
+        if others := [other.title for other in shown if has_cells(other)] * (not name):
+            names = ", ".join(f"'{title}'" for title in others[:_MOST_NAMED])
+            notes.append(f": of its sheets only '{sheet.title}' is read, not {names}")
+    rows = ArrowRows(_table(cells, found, header, notes))
+    return rows, [*book.damage(), *notes]
 
 
-def _has_cells(sheet: Any) -> bool:
-    sheet.reset_dimensions()
-    rows = sheet.iter_rows(max_row=50, values_only=True)
-    return any(value is not None for row in rows for value in row)
-
-
-def _listed_tables(parts: zipfile.ZipFile, sheet: Any) -> Iterator[_FoundTable]:
-    for kind, path in related_parts(parts, sheet._worksheet_path):
+def _listed_tables(book: Book, sheet: Sheet) -> Iterator[_FoundTable]:
+    if not isinstance(book, Workbook):
+        return
+    for kind, path in book.related(sheet.part):
         if kind == "table":
-            facts = part_tree(parts, path).attrib
+            facts = book.part(path).attrib
             counts = (
                 int(facts.get(f"{of}RowCount", n)) for of, n in (("header", 1), ("totals", 0))
             )
@@ -147,63 +147,50 @@ def _listed_tables(parts: zipfile.ZipFile, sheet: Any) -> Iterator[_FoundTable]:
             yield _FoundTable(sheet.title, name, _Range.of(facts["ref"]), *counts)
 
 
-def _chosen(book: Any, name: str, listed: Sequence[_FoundTable]) -> tuple[Any, _FoundTable | None]:
+def _chosen(
+    book: Book, name: str, listed: Sequence[_FoundTable], has_cells: Callable[[Sheet], bool]
+) -> tuple[Sheet, _FoundTable | None]:
     """Return the sheet that a name means, and the table; None: what stands in the sheet."""
-    sheets = {sheet.title.casefold(): sheet for sheet in book.worksheets}
+    sheets = {sheet.title.casefold(): sheet for sheet in book.sheets}
     if not sheets:
         raise Unreadable("has no sheet of cells")
     if not name:
-        shown = (sheet for sheet in book.worksheets if sheet.sheet_state == "visible")
-        return next(filter(_has_cells, shown), book.worksheets[0]), None
+        shown = (sheet for sheet in book.sheets if sheet.is_visible)
+        return next(filter(has_cells, shown), book.sheets[0]), None
     for table in listed:
         if table.name.casefold() == name.casefold():
             return sheets[table.sheet.casefold()], table
     if (sheet := sheets.get(name.casefold())) is not None:
         return sheet, None
-    defined = {key.casefold(): str(place.attr_text) for key, place in book.defined_names.items()}
+    defined = {key.casefold(): place for key, place in book.defined_names.items()}
     if found := _RANGE.fullmatch(defined.get(name.casefold(), name)):
-        title = (found[1] or "").replace("''", "'") or found[2] or book.worksheets[0].title
+        title = (found[1] or "").replace("''", "'") or found[2] or book.sheets[0].title
         if (sheet := sheets.get(title.casefold())) is not None:
             return sheet, _FoundTable(sheet.title, name, _Range.of(found[3]))
         name = title
-    known = [*(sheet.title for sheet in book.worksheets), *(table.name for table in listed)]
+    known = [*(sheet.title for sheet in book.sheets), *(table.name for table in listed)]
     raise Unreadable(f"has no sheet or table '{one_line(name, 60)}'", did_you_mean(name, known))
 
 
-def _read_sheet(parts: zipfile.ZipFile, sheet: Any, check: Callable[[], None]) -> _SheetCells:
-    found, rest, n_cells = _SheetCells(sheet.title, [], []), b"", 0
-    with parts.open(sheet._worksheet_path.lstrip("/")) as part:
-        while data := part.read(_READ_BYTES):
-            check()
-            piece, end = rest + data, 0
-            for tag in _SHEET_TAG.finditer(piece):
-                found.n_bare += tag[2] is not None
-                if tag[1]:
-                    found.merged.append(_Range.of(tag[1].decode()))
-                end = tag.end()
-            rest = piece[max(end, len(piece) - _TAG_BYTES) :]
-    found.merged = [*dict.fromkeys(found.merged)]
-    sheet.reset_dimensions()  # some say A1, some a million rows
-    for index, cells in enumerate(sheet.iter_rows(max_row=_MOST_ROWS)):
-        if index % _CHECK_EACH_ROWS == 0:
-            check()
-        row: list[Cell] = []
+def _read_sheet(book: Book, sheet: Sheet, check: Callable[[], None]) -> _SheetCells:
+    read = book.read(sheet, check)
+    merged = [_Range.of(cells) for cells in dict.fromkeys(read.merged)]
+    gone = set[int]().union(*read.hidden_columns)
+    found = _SheetCells(sheet.title, [], merged, read.hidden_rows, gone, read.n_bare)
+    for cells in read.rows:
+        row: list[Value] = []
         for cell in cells:
-            value, shown_as = cell.value, ""
-            if isinstance(value, float):
-                found.n_rounded += abs(value) >= _MOST_DIGITS
-                shown_as = cell.number_format
-            elif value is not None and cell.data_type == "e":
+            value = cell.text if isinstance(cell.value, tuple) else cell.value
+            if isinstance(value, ErrorValue):
                 value = None
                 found.n_errors += 1
+            elif isinstance(value, float):
+                found.n_rounded += abs(value) >= MOST_DIGITS
             elif isinstance(value, str) and not value.strip():
                 value = None
-            row.append((value, shown_as))
+            row.append((value, cell.style))
         while row and row[-1][0] is None:
             row.pop()
-        n_cells += len(row)
-        if n_cells > _MOST_CELLS:
-            raise Unreadable(f"has more than {_MOST_CELLS:,} cells, which is the maximum")
         found.rows.append(row)
     return found
 
@@ -303,6 +290,7 @@ def _table(
         parts = [one_line(_text(row[n][0])) for row in heads if row[n][0] is not None]
         names.append(" ".join(dict.fromkeys(parts)) or f"column_{n + 1}")
     names = own_names(names)
+    notes += _unshown(sheet, found.cells, n_titles + n_heads, body)
     body = [row for row in body if any(value is not None for value, _ in row)]
     columns = [_column([row[n] for row in body]) for n in range(len(names))]
     types = {name: kind for name, (_, kind) in zip(names, columns, strict=True) if kind}
@@ -320,13 +308,34 @@ def _table(
     return table
 
 
-def _filled(sheet: _SheetCells, cells: _Range) -> list[list[Cell]]:
+def _unshown(
+    sheet: _SheetCells, cells: _Range, n_above: int, body: Sequence[Sequence[Value]]
+) -> Iterator[str]:
+    """Yield the note on rows of a table that are struck out or hidden, and hidden columns."""
+    first = cells.top + n_above
+    filled = [
+        (first + n, [style for value, style in row if value is not None])
+        for n, row in enumerate(body)
+    ]
+    n_struck = sum(all(style.is_struck for style in styles) for _, styles in filled if styles)
+    n_hidden = sum(number in sheet.hidden_rows for number, styles in filled if styles)
+    n_columns = len(sheet.hidden_columns.intersection(range(cells.left, cells.right + 1)))
+    found = [
+        counted(n_struck, "row is struck out", "rows are struck out") * bool(n_struck),
+        counted(n_hidden, "row is hidden", "rows are hidden") * bool(n_hidden),
+        counted(n_columns, "column is hidden", "columns are hidden") * bool(n_columns),
+    ]
+    if any(found):
+        yield f": {', '.join(filter(None, found))}; they are read like all others"
+
+
+def _filled(sheet: _SheetCells, cells: _Range) -> list[list[Value]]:
     """Return the cells of a range; those that a merge covers have its value."""
     width = cells.right - cells.left + 1
     rows = []
     for line in sheet.rows[cells.top - 1 : cells.bottom]:
         part = line[cells.left - 1 : cells.right]
-        rows.append([*part, *[(None, "")] * (width - len(part))])
+        rows.append([*part, *[(None, CellStyle())] * (width - len(part))])
     n_left = len(rows) * width
     for merge in sheet.merged:
         top, left = merge.top - cells.top, merge.left - cells.left
@@ -356,7 +365,7 @@ def _n_heads(sheet: _SheetCells, cells: _Range) -> tuple[int, int]:
     return row - cells.top, last - row + 1
 
 
-def _column(cells: Sequence[Cell]) -> tuple[list[Any], ColumnType]:
+def _column(cells: Sequence[Value]) -> tuple[list[Any], ColumnType]:
     """Return the values of a column, and its type; empty: its values tell, or are of several."""
     values = [value for value, _ in cells]
     present = [value for value in values if value is not None]
@@ -364,11 +373,12 @@ def _column(cells: Sequence[Cell]) -> tuple[list[Any], ColumnType]:
     if kinds <= {int, float}:
         if all(float(value).is_integer() for value in present):
             return [None if value is None else int(value) for value in values], "int"
-        places = {_n_places(shown) for value, shown in cells if isinstance(value, float)}
+        places = {style.n_places for value, style in cells if isinstance(value, float)}
         scale = max((n for n in places if n is not None), default=0)
         if None not in places and all(round(value, scale) == value for value in present):
             exact = [None if value is None else Decimal(f"{value:.{scale}f}") for value in values]
-            return exact, f"decimal(18,{scale})"
+            n_digits = max(len(value.as_tuple().digits) for value in exact if value is not None)
+            return exact, f"decimal({18 if n_digits <= 18 else MOST_DECIMAL_DIGITS},{scale})"
         return values, "float"
     if kinds <= {datetime, str} and datetime in kinds:
         try:  # years before 1900, which cells cannot have, are texts
@@ -378,26 +388,19 @@ def _column(cells: Sequence[Cell]) -> tuple[list[Any], ColumnType]:
     if len(kinds) == 1 and kinds <= {bool, datetime, time}:
         plain = values if kinds == {bool} else [v and v.isoformat() for v in values]
         return plain, {bool: "bool", datetime: "datetime", time: "time"}[kinds.pop()]
+    if kinds == {timedelta}:
+        return values, ""  # which Arrow has
     # Among several types numbers stay, and the column is noted.
     return [
-        value if isinstance(value, int | float) else value and _text(value) for value in values
+        value if value is None or isinstance(value, int | float) else _text(value)
+        for value in values
     ], ""
-
-
-def _n_places(shown_as: str) -> int | None:
-    """Return how many decimal places a number format shows; None: it shows no fixed number.
-
-    >>> [_n_places(text) for text in ("#,##0.00 [$EUR]", "General", "0%", "0.000E+00")]
-    [2, None, None, None]
-    """
-    found = _FIXED_PLACES.fullmatch(_QUOTED.sub("", shown_as).partition(";")[0])
-    return None if found is None else len(found[1] or "")
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return number_text(value)
     if isinstance(value, timedelta):
-        return str(value)
+        return shown_value(value)
     is_day = isinstance(value, datetime) and value.time() == time()
     return cell_text(plain_value(value.date() if is_day else value))

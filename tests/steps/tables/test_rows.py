@@ -111,7 +111,7 @@ def test_columns_without_a_header_get_names(read: Call) -> None:
         ),
         (
             "a.xlsx", b"PK\x03\x04\x00", {},
-            "'a.xlsx' is damaged or not a workbook.",
+            "'a.xlsx' is damaged or not a spreadsheet.",
         ),
     ],
 )  # fmt: skip

@@ -101,6 +101,8 @@ def test_csv_has_the_separator_and_decimal_mark_of_a_locale(
         ("a\n1\n2\nn/a\n", {}, {"a": "1"}, "column 'a' is text because of 'n/a' in line 4"),
         ("a\n1\nNaN\n", {}, {"a": "1"}, "column 'a' is text because of 'NaN' in line 3"),
         ("a,b\n+1,true\n,FALSE\n", {"a": "int", "b": "bool"}, {"a": 1, "b": True}, "a int, b bool"),
+        ("a,b,c\n+49301234567,1e5,1e+5\n", {"c": "float"},
+         {"a": "+49301234567", "b": "1e5", "c": 1e5}, "c float"),
     ],
 )  # fmt: skip
 def test_types_of_csv_are_found_and_told(

@@ -12,6 +12,10 @@ import pytest
 from openpyxl.utils.datetime import CALENDAR_MAC_1904  # type: ignore[import-untyped]
 from openpyxl.worksheet.table import Table  # type: ignore[import-untyped]
 
+from paddock.steps.readers.office import damage_errors
+from paddock.steps.readers.reader import Unreadable
+from paddock.steps.readers.sheet_cells import Workbook
+from paddock.steps.tables import workbook_rows
 from tests.fakes.tools import Call, FakeTools, refused
 
 Sheets = dict[str, Any]
@@ -172,3 +176,94 @@ def test_macros_are_told_and_never_run(read: Call, hands: FakeTools, tmp_path: P
         archive.writestr("xl/vbaProject.bin", b"macros")
     assert read("a.xlsm").count == 2
     assert hands.notes == ["'a.xlsm' has macros, which are neither read nor run."]
+
+
+MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+STYLES = (
+    '<numFmts><numFmt numFmtId="170" formatCode="[h]:mm"/></numFmts>'
+    "<fonts><font/><font><strike/></font></fonts><cellXfs><xf/><xf numFmtId='170'/>"
+    "<xf numFmtId='2'/><xf numFmtId='30'/><xf fontId='1'/><xf numFmtId='20'/></cellXfs>"
+)
+
+
+def sheet_of(path: Path, rows: str, before: str = "", parts: str = "/") -> None:
+    """Write a workbook as other programs do: without places, strings or a list of its parts."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in (
+            ("xl/workbook.xml", f"<workbook {MAIN}><sheets><sheet name='S'/></sheets></workbook>"),
+            ("xl/_rels/workbook.xml.rels", "<Relationships><Relationship Type='x/styles' "
+             "Target='styles.xml'/><Relationship Type='x/sharedStrings' Target='no.xml'/>"
+             "</Relationships>"),
+            ("xl/styles.xml", f"<styleSheet {MAIN}>{STYLES}</styleSheet>"),
+            ("xl/worksheets/sheet1.xml", f"<worksheet {MAIN}>{before}<sheetData><row><c t='str'>"
+             f"<v>a</v></c></row>{rows}</sheetData></worksheet>"),
+        ):  # fmt: skip
+            archive.writestr(name.replace("/", parts), text)
+
+
+def cell(value: str, style: int = 0, kind: str = "n", row: str = "") -> str:
+    return f"<row {row}><c s='{style}' t='{kind}'><v>{value}</v></c></row>"
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "note"),
+    [
+        (cell("x", kind="str") + cell("123.0"), ["x", "123"], "several types"),
+        (cell("l_x000D__x005F_x41_", kind="str"), ["l\r_x41_"], ""),
+        (cell("1.25", 1) + cell("0", 1), [108000.0, 0.0], ""),
+        (cell("1.25", 1) + cell("x", kind="str"), ["30:00:00", "x"], ""),
+        (cell("1.5E17", 2) + cell("12.25", 2), [15 * 10**16, 12.25], "15 digits"),
+        (cell("45000", 3), ["2023-03-15"], ""),
+        (cell("-1.5", 5), [-1.5], ""),
+        (cell("7", 4) + cell("8", row="hidden='1'"), [7, 8], "1 row is struck out, 1 row is"),
+        (cell("1", 99) + cell("0", kind="s") + cell("2"), [1, 2], "no.xml"),
+    ],
+)  # fmt: skip
+def test_cells_are_read_as_the_program_that_shows_them(
+    read: Call, hands: FakeTools, tmp_path: Path, rows: str, values: list[Any], note: str
+) -> None:
+    sheet_of(tmp_path / "a.xlsx", rows, parts="\\" if "x" in rows else "/")
+    assert [row["a"] for row in read().rows] == values
+    assert note in " ".join(hands.notes)
+
+
+ODS = """<d xmlns:o="o"><o:automatic-styles><o:style o:name="t" o:data-style-name="n"/>
+<o:time-style o:name="n" o:truncate-on-overflow="false"/></o:automatic-styles><o:body><o:s>
+<o:table o:name="S"><o:table-row><o:table-cell><o:p>a</o:p></o:table-cell></o:table-row>
+<o:table-row o:number-rows-repeated="2"><o:table-cell {}><o:p>7<o:s o:c="2"/>x</o:p></o:table-cell>
+</o:table-row></o:table></o:s></o:body></d>"""
+
+
+@pytest.mark.parametrize(
+    ("facts", "value"),
+    [
+        ("", "7  x"),
+        ("o:value-type='float' o:value='7.0'", 7),
+        ("o:value-type='boolean' o:boolean-value='true'", True),
+        ("o:value-type='date' o:date-value='2026-03-01'", "2026-03-01"),
+        ("o:value-type='time' o:time-value='PT08H30M00S'", "08:30:00"),
+        ("o:value-type='time' o:time-value='PT08H30M00S' o:style-name='t'", 30600.0),
+    ],
+)
+def test_a_sheet_of_opendocument_is_read_like_one_of_excel(
+    read: Call, tmp_path: Path, facts: str, value: Any
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.ods", "w") as archive:
+        archive.writestr("content.xml", ODS.format(facts))
+    assert [row["a"] for row in read("a.ods").rows] == [value, value]
+
+
+def test_a_fault_of_our_own_code_is_no_damage_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise TypeError("ours")
+
+    book(tmp_path / "a.xlsx", {"S": BILLS})
+    monkeypatch.setattr(workbook_rows, "_chosen", broken)
+    with (
+        (tmp_path / "a.xlsx").open("rb") as file,
+        pytest.raises(Unreadable, match=r"is not read: Paddock failed at .*_rows\.py:"),
+        damage_errors("a workbook"),
+    ):
+        workbook_rows.read_workbook(Workbook(file, 10), "", True, lambda: None)

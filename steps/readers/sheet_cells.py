@@ -1,0 +1,597 @@
+"""Cells of workbooks as values: numbers, texts, dates, times and durations, by their formats.
+
+The one reader of sheets, for the text of a workbook and for its rows. It reads the parts of the
+archive itself: a part that is missing or ends early, a style that no list has, and a cell without
+its place are read as spreadsheet programs do.
+"""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import date, datetime, time, timedelta
+from functools import cached_property, lru_cache, reduce
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from xml.etree import ElementTree
+
+from paddock.engine.system.records import field, record
+from paddock.engine.system.text import counted
+
+from .office import OFF, PLAIN, Look, bomb_of, number_text, open_archive
+from .reader import Unreadable
+
+WORKBOOK = "a spreadsheet"
+MOST_ROWS, MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, by the program
+MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
+_CHECK_EACH_ROWS = 500
+_READ_BYTES = 1024 * 1024
+_MOST_NAMED = 3
+_STREAMED = ("xl/worksheets/", "xl/sharedStrings")
+
+# --- formats of numbers
+
+_NOT_SHOWN = re.compile(r'"[^"]*"|\\.|[_*].|\[(?!(?:h+|m+|s+)\])[^]]*\]', re.IGNORECASE)
+_ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
+_FIXED_PLACES = re.compile(r"[^0#%E?]*[#,0]*0(?:\.(0+))?[^0#%E?.]*")
+_DATES, _TIMES = "yyyy-mm-dd", "hh:mm:ss"
+_BUILT_IN = {
+    **{1: "0", 2: "0.00", 3: "#,##0", 4: "#,##0.00", 9: "0%", 10: "0.00%", 11: "0.00E+00"},
+    **{12: "# ?/?", 13: "# ??/??", 22: "yyyy-mm-dd hh:mm", 46: "[h]:mm:ss", 48: "##0.0E+0"},
+    **dict.fromkeys((37, 38), "#,##0"),
+    **dict.fromkeys((39, 40, 44), "#,##0.00"),
+    **dict.fromkeys((14, 15, 16, 17, *range(27, 32), 36, *range(50, 55), 57, 58), _DATES),
+    **dict.fromkeys((18, 19, 20, 21, 32, 33, 34, 35, 45, 47, 55, 56), _TIMES),
+    # Of Thai
+    **dict.fromkeys((71, 72, 73, 74, 81), _DATES),
+    **dict.fromkeys((75, 76, 78, 80), _TIMES),
+    **{59: "0", 60: "0.00", 61: "#,##0", 62: "#,##0.00", 67: "0%", 68: "0.00%"},
+    **{77: "yyyy-mm-dd hh:mm", 79: "[h]:mm:ss"},
+}
+"""What the numbers of formats show that no file spells out, of every locale."""
+
+
+@record(frozen=True, slots=True)
+class CellStyle:
+    """What the style of a cell says of its value."""
+
+    format: str = ""
+    is_struck: bool = False
+    is_unseen: bool = False
+    """By its number format, such as `;;;`."""
+    is_white: bool = False
+    """With a white font on no fill, which a table's style may give."""
+    kind: str = ""
+    """`date`, `time`, `duration`; else it is a number."""
+
+    @classmethod
+    def of(cls, code: str, **looks: bool) -> CellStyle:
+        shown = _NOT_SHOWN.sub("", code.partition(";")[0])
+        if _ELAPSED.search(shown):
+            return cls(code, kind="duration", **looks)
+        letters = set(re.sub("general|e[+-]", "", re.sub("am/pm|a/p", "h", shown.lower())))
+        is_time = letters & {*"hs"}  # and "m" are minutes
+        is_day = letters & {*"dyebg"} or ("m" in letters and not is_time)
+        return cls(code, kind="date" if is_day else "time" if is_time else "", **looks)
+
+    @property
+    def n_places(self) -> int | None:
+        """How many decimal places it shows; None: no fixed number.
+
+        >>> [CellStyle(text).n_places for text in ("#,##0.00 [$EUR]", "General", "0%", "0.0E+00")]
+        [2, None, None, None]
+        """
+        found = _FIXED_PLACES.fullmatch(_NOT_SHOWN.sub("", self.format.partition(";")[0]))
+        return None if found is None else len(found[1] or "")
+
+
+_NO_STYLE = CellStyle()
+_EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
+_WHITE = re.compile("(?:[0-9A-Fa-f]{2})?(?:[Ff][0-9A-Fa-f]){3}")
+
+
+def _styles(tree: ElementTree.Element) -> list[CellStyle]:
+    codes = {
+        entry.get("numFmtId", ""): entry.get("formatCode", "")
+        for entry in tree.iterfind("{*}numFmts/{*}numFmt")
+    }
+    fonts = tree.findall("{*}fonts/{*}font")
+    whites = [_is_white(font.find("{*}color")) for font in fonts]
+    strikes = [font.find("{*}strike") for font in fonts]
+    lines = [line is not None and line.get("val", "1") not in OFF for line in strikes]
+    bare = [_is_bare(fill) for fill in tree.iterfind("{*}fills/{*}fill")]
+    found = []
+    for style in tree.iterfind("{*}cellXfs/{*}xf"):
+        number, font = style.get("numFmtId", "0"), style.get("fontId")
+        code = codes.get(number) or _BUILT_IN.get(_int(number), "")
+        is_white = _of(whites, font) and _of(bare, style.get("fillId"))
+        is_unseen = _EMPTY_FORMAT.fullmatch(code) is not None
+        looks = {"is_struck": _of(lines, font), "is_unseen": is_unseen, "is_white": is_white}
+        found.append(CellStyle.of(code, **looks))
+    return found
+
+
+def _is_white(colour: ElementTree.Element | None) -> bool:
+    if colour is None:
+        return False
+    is_theme = colour.get("theme") == "0" and float(colour.get("tint", "0")) == 0
+    return is_theme or bool(_WHITE.fullmatch(colour.get("rgb", "")))
+
+
+def _is_bare(fill: ElementTree.Element) -> bool:
+    """Return whether a fill leaves a cell as white as paper."""
+    pattern = fill.find("{*}patternFill")
+    if pattern is None:
+        return not len(fill)
+    is_solid = pattern.get("patternType") == "solid"
+    is_none = pattern.get("patternType", "none") == "none"
+    return is_none or (is_solid and _is_white(pattern.find("{*}fgColor")))
+
+
+def _of(facts: Sequence[bool], number: str | None) -> bool:
+    return _int(number) < len(facts) and facts[_int(number)]
+
+
+def _int(text: str | None, default: int = 0) -> int:
+    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else default
+
+
+# --- values
+
+
+class ErrorValue(str):
+    """What a formula came to that has no value, such as `#N/A`."""
+
+
+RichText: TypeAlias = tuple[tuple[str, Look], ...]
+"""Pieces of a text with looks of their own."""
+
+
+class Cell(NamedTuple):
+    value: Any = None
+    """A number, text, bool, date or time of Python's, `RichText` or `ErrorValue`; None: empty."""
+    style: CellStyle = _NO_STYLE
+    formula: str = ""
+    """Of a formula that has no stored value."""
+
+    @property
+    def text(self) -> str | None:
+        """The words of a text without their looks."""
+        if isinstance(self.value, tuple):
+            return "".join(text for text, _ in self.value)
+        return self.value if isinstance(self.value, str) else None
+
+
+EMPTY = Cell()
+_ESCAPE = re.compile("_x([0-9A-Fa-f]{4})_")
+_RISES = {"superscript": 1, "subscript": -1}
+_MS_OF_DAY = 24 * 60 * 60 * 1000
+
+
+def unescaped(text: str) -> str:
+    r"""Return a text with the characters that OOXML writes as `_xHHHH_`.
+
+    >>> unescaped("a_x000D_b_x005F_x000D_"), unescaped("_xD83D__xDE00_")
+    ('a\rb_x000D_', '😀')
+    """
+    if "_x" not in text:
+        return text
+    made = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+    return made.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def from_serial(value: float, kind: str, *, is_1904: bool) -> Any:
+    """Return a number as the date, time or duration that its format shows, where there is one.
+
+    >>> from_serial(1.25, "duration", is_1904=False), from_serial(61, "date", is_1904=False)
+    (datetime.timedelta(days=1, seconds=21600), datetime.datetime(1900, 3, 1, 0, 0))
+    >>> from_serial(0.5, "time", is_1904=False), from_serial(-1, "date", is_1904=False)
+    (datetime.time(12, 0), -1)
+    """
+    try:
+        if kind == "duration":
+            return timedelta(milliseconds=round(value * _MS_OF_DAY))
+        moment = timedelta(milliseconds=round(value * _MS_OF_DAY))
+        if timedelta() <= moment < timedelta(days=1) and not (is_1904 and kind == "date"):
+            return (datetime(1904, 1, 1) + moment).time()  # noqa: DTZ001 - cells have no zone
+        if is_1904:
+            return datetime(1904, 1, 1) + moment  # noqa: DTZ001
+        if moment < timedelta():
+            return value
+        # By the program 1900 was a leap year.
+        return datetime(1899, 12, 31 if value < 60 else 30) + moment  # noqa: DTZ001
+    except OverflowError:
+        return value
+
+
+def number_cell(text: str) -> Any:
+    """Return a number, a whole one as an integer; an ISO date or time as such, or the text.
+
+    >>> number_cell("123.0"), number_cell("1e-2"), number_cell("n")
+    (123, 0.01, 'n')
+    """
+    try:
+        value = int(text) if text.lstrip("-").isdecimal() else float(text)
+        if not math.isfinite(value):
+            return text
+    except (ValueError, OverflowError):
+        for of in (datetime.fromisoformat, time.fromisoformat):
+            with suppress(ValueError):
+                return of(text).replace(tzinfo=None)
+        return text
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < MOST_DIGITS
+    return int(value) if is_whole else value
+
+
+def shown_value(value: Any) -> str:
+    """Return a value as text, independent of its display format.
+
+    >>> shown_value(3.0), shown_value(True), shown_value(1.2e16), shown_value(timedelta(hours=30))
+    ('3', 'TRUE', '12000000000000000', '30:00:00')
+    >>> shown_value(datetime(2024, 3, 14)), shown_value(time(9, 30))
+    ('2024-03-14', '09:30:00')
+    """
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).upper()
+        case float():
+            return number_text(value)
+        case datetime():
+            is_day = value.time() == time()
+            return value.date().isoformat() if is_day else value.isoformat(" ", "seconds")
+        case date() | time():
+            return value.isoformat()
+        case timedelta():
+            n_ms = abs(value) // timedelta(milliseconds=1)
+            sign, part = "-" * (value < timedelta()), f".{n_ms % 1000:03}" * (n_ms % 1000 > 0)
+            n_s = n_ms // 1000
+            return f"{sign}{n_s // 3600}:{n_s // 60 % 60:02}:{n_s % 60:02}{part}"
+    return str(value)
+
+
+# --- sheets
+
+_MARGINS = [f"{page}{place}" for page in ("odd", "even", "first") for place in ("Header", "Footer")]
+
+
+@record
+class SheetCells:
+    """What a sheet holds, by row and column from 0."""
+
+    rows: list[list[Cell]] = field(default_factory=list)
+    merged: list[str] = field(default_factory=list)
+    """Ranges of cells, such as `A1:B2`."""
+    hidden_rows: set[int] = field(default_factory=set)
+    """From 1."""
+    hidden_columns: list[range] = field(default_factory=list)
+    """From 1."""
+    margins: list[str] = field(default_factory=list)
+    """Headers and footers, with their codes."""
+    n_bare: int = 0
+    """Formulas without a stored value."""
+
+
+@record(frozen=True, slots=True)
+class Sheet:
+    """A sheet of cells in a workbook."""
+
+    title: str
+    part: str
+    is_visible: bool
+
+
+def _key(part: str) -> str:
+    return part.replace("\\", "/").casefold()
+
+
+class Workbook:
+    """A workbook of Excel."""
+
+    def __init__(self, file: BinaryIO, most_cells: int) -> None:
+        """Open it.
+
+        Raises:
+            Unreadable: it is none.
+        """
+        self.archive = open_archive(file, WORKBOOK, _STREAMED)
+        self._most_cells, self._n_cells = most_cells, 0
+        self._lost = dict[str, None]()
+        self.broken = dict[str, None]()
+        """Parts that end early, or whose sum is wrong, as far as they were read."""
+        self._main = self.part(self._part)
+        if not len(self._main):
+            raise Unreadable(f"is damaged or not {WORKBOOK}")
+
+    def part(self, name: str, *, is_needed: bool = True) -> ElementTree.Element:
+        """Return a part's XML as far as it can be read; an empty element: it is not there."""
+        if _key(name) not in self._names:
+            self._lost.update({name: None} if is_needed else {})
+            return ElementTree.Element("missing")
+        events = self._events(name)
+        root = next((element for _, element in events), ElementTree.Element("missing"))
+        for _ in events:
+            pass
+        return root
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Parts by the names that others have for them: some programs write other slashes."""
+        names = self.archive.namelist()
+        return {_key(name): name for name in names}
+
+    def _events(self, name: str) -> Iterator[tuple[str, ElementTree.Element]]:
+        """Yield the starts and ends of a part's elements, until it ends or breaks."""
+        if (found := self._names.get(_key(name))) is None:
+            self._lost[name] = None
+            return
+        parser: Any = ElementTree.XMLPullParser(("start", "end"))
+        crc = 0
+        try:
+            with self.archive.open(found) as part:
+                part._expected_crc = None  # type: ignore[attr-defined]  # else it stops there
+                while piece := part.read(_READ_BYTES):
+                    crc = zlib.crc32(piece, crc)
+                    parser.feed(piece)
+                    yield from parser.read_events()
+            parser.close()
+            if crc != self.archive.getinfo(found).CRC:
+                self.broken[name] = None
+        except (zipfile.BadZipFile, zlib.error, EOFError, ElementTree.ParseError) as error:
+            if bomb_of(error):
+                raise
+            self._lost[name] = self.broken[name] = None
+        yield from parser.read_events()
+
+    def related(self, part: str) -> list[tuple[str, str]]:
+        """Return kind and path of the parts that a part names, and that are there."""
+        found = self._relations(part).values()
+        return [
+            (kind, self._names[_key(path)]) for kind, path in found if _key(path) in self._names
+        ]
+
+    def _relations(self, part: str) -> dict[str, tuple[str, str]]:
+        folder, name = posixpath.split(part.replace("\\", "/"))
+        relations = self.part(posixpath.join(folder, "_rels", f"{name}.rels"), is_needed=False)
+        found = {}
+        for n, relation in enumerate(relations):
+            target = relation.get("Target", "").replace("\\", "/").partition("#")[0]
+            path = posixpath.normpath(posixpath.join("/", folder, target))[1:]
+            if relation.get("TargetMode") != "External":
+                kind = posixpath.basename(relation.get("Type", ""))
+                found[relation.get("Id", str(n))] = kind, path
+        return found
+
+    @cached_property
+    def _part(self) -> str:
+        main = (path for kind, path in self.related("") if kind == "officeDocument")
+        return next(main, "xl/workbook.xml")
+
+    @cached_property
+    def _parts(self) -> dict[str, tuple[str, str]]:
+        """Kind and path of the workbook's parts, by id."""
+        return self._relations(self._part)
+
+    def _part_of(self, kind: str) -> str:
+        return next((path for named, path in self._parts.values() if named == kind), "")
+
+    @cached_property
+    def sheets(self) -> tuple[Sheet, ...]:
+        found = []
+        for n, entry in enumerate(self._main.iterfind("{*}sheets/{*}sheet"), 1):
+            id_ = next((value for name, value in entry.items() if name.endswith("}id")), "")
+            kind, path = self._parts.get(id_, ("worksheet", f"xl/worksheets/sheet{n}.xml"))
+            if kind == "worksheet":
+                is_visible = entry.get("state", "visible") == "visible"
+                found.append(Sheet(entry.get("name", f"Sheet{n}"), path, is_visible))
+        return tuple(found)
+
+    @cached_property
+    def defined_names(self) -> dict[str, str]:
+        found = self._main.iterfind("{*}definedNames/{*}definedName")
+        return {entry.get("name", ""): entry.text or "" for entry in found}
+
+    @cached_property
+    def is_1904(self) -> bool:
+        facts = self._main.find("{*}workbookPr")
+        return facts is not None and facts.get("date1904", "0") not in OFF
+
+    @property
+    def title(self) -> str:
+        named = (path for kind, path in self.related("") if kind == "core-properties")
+        return (self.part(next(named, ""), is_needed=False).findtext("{*}title") or "").strip()
+
+    @cached_property
+    def styles(self) -> list[CellStyle]:
+        part = self._part_of("styles")
+        return _styles(self.part(part, is_needed=bool(part)))
+
+    @cached_property
+    def _strings(self) -> list[str | RichText]:
+        part, found = self._part_of("sharedStrings"), list[str | RichText]()
+        depth = 0
+        for event, element in self._events(part) if part else ():
+            depth += 1 if event == "start" else -1
+            if event == "end" and depth == 1 and element.tag.endswith("}si"):
+                found.append(_rich_text(element))
+                element.clear()
+        return found
+
+    def read(
+        self, sheet: Sheet, check: Callable[[], None], most_rows: int = MOST_ROWS
+    ) -> SheetCells:
+        """Read a sheet; its declared size is not trusted: some say A1, some a million rows.
+
+        Raises:
+            Unreadable: it has too many cells.
+        """
+        found, number, data = SheetCells(), 0, None
+        shared = dict[str, str]()
+        for event, element in self._events(sheet.part):
+            tag = element.tag.rpartition("}")[2]
+            if event == "start":
+                data = element if tag == "sheetData" else data
+                continue
+            match tag:
+                case "row":
+                    number = _int(element.get("r"), number + 1)
+                    if number > min(most_rows, MOST_ROWS):  # damaged numbers are larger
+                        break
+                    cells = self._row(element, found, shared)
+                    if _is_gone(element, "ht"):
+                        found.hidden_rows.add(number)
+                    self._n_cells += len(cells)
+                    if self._n_cells > self._most_cells:
+                        what = f"has more than {self._most_cells:,} cells, which is the maximum"
+                        raise Unreadable(what)
+                    found.rows.extend([] for _ in range(number - 1 - len(found.rows)))
+                    found.rows[number - 1 : number] = [cells]
+                    if number % _CHECK_EACH_ROWS == 0:
+                        check()
+                    if data is not None:
+                        data.clear()
+                case "col" if _is_gone(element, "width"):
+                    last = min(_int(element.get("max")), MOST_COLUMNS)
+                    found.hidden_columns.append(range(_int(element.get("min"), 1), last + 1))
+                case "mergeCell":
+                    found.merged.append(element.get("ref", ""))
+                case _ if tag in _MARGINS:
+                    found.margins.append(element.text or "")
+        return found
+
+    def _row(
+        self, row: ElementTree.Element, sheet: SheetCells, shared: dict[str, str]
+    ) -> list[Cell]:
+        cells: list[Cell] = []
+        at = 0
+        for element in row:
+            if not element.tag.endswith("}c"):
+                continue
+            at = column_of(element.get("r", "")) or at + 1
+            if at > MOST_COLUMNS:
+                continue
+            cell = self._cell(element, shared)
+            sheet.n_bare += bool(cell.formula)
+            if cell.value is None and not cell.formula:
+                continue
+            cells.extend([EMPTY] * (at - 1 - len(cells)))
+            cells[at - 1 : at] = [cell]
+        return cells
+
+    def _cell(self, element: ElementTree.Element, shared: dict[str, str]) -> Cell:
+        text = formula = inline = None
+        for part in element:
+            if part.tag.endswith("}v"):
+                text = part.text
+            elif part.tag.endswith("}f"):
+                formula = part
+            elif part.tag.endswith("}is"):
+                inline = part
+        kind, number = element.get("t", "n"), _int(element.get("s"))
+        style = self.styles[number] if number < len(self.styles) else _NO_STYLE
+        if formula is not None:
+            written, key = formula.text or "", formula.get("si", "")
+            if written and key:
+                shared[key] = f"={written} in {element.get('r', '')}"
+            if not text and inline is None:
+                shown = f"={written}" if written else f"as {shared.get(key, '=')}"
+                return Cell(None, style, shown)
+        value: Any = None
+        if inline is not None:
+            value = _rich_text(inline)
+        elif text is None:
+            return Cell(None, style)
+        elif kind == "s":
+            at = _int(text.strip(), -1)
+            if not 0 <= at < len(self._strings):
+                self._lost[self._part_of("sharedStrings")] = None
+                return Cell(None, style)
+            value = self._strings[at]
+        elif kind == "b":
+            value = text.strip() in ("1", "true")
+        elif kind == "e":
+            value = ErrorValue(text)
+        elif kind == "str":
+            value = unescaped(text)
+        else:
+            value = number_cell(text.strip())
+            if style.kind and isinstance(value, int | float):
+                value = from_serial(value, style.kind, is_1904=self.is_1904)
+        return Cell(value or None if isinstance(value, str) else value, style)
+
+    def damage(self) -> tuple[str, ...]:
+        """Return the note on parts that are missing or damaged."""
+        if not self._lost:
+            return ()
+        etc = ", …" if len(self._lost) > _MOST_NAMED else ""
+        names = ", ".join(list(self._lost)[:_MOST_NAMED]) + etc
+        what = counted(len(self._lost), "part is", "parts are")
+        return (f": {what} missing or damaged ({names}); what is there is read",)
+
+
+def _is_gone(element: ElementTree.Element, size: str) -> bool:
+    """Return whether a row or column is hidden, or has no size."""
+    written = element.get(size)
+    is_flat = written is not None and re.fullmatch(r"0(\.0*)?", written) is not None
+    return is_flat or element.get("hidden") in ("1", "true")
+
+
+def _words(element: ElementTree.Element) -> str:
+    """Return a text as programs show it: blanks around it count where it says so."""
+    text = element.text or ""
+    is_kept = any(value == "preserve" for value in element.attrib.values())
+    return unescaped(text if is_kept else text.strip(" \t\r\n"))
+
+
+def _rich_text(element: ElementTree.Element) -> str | RichText:
+    """Return a text; in pieces, where some have looks of their own."""
+    pieces = list[tuple[str, Look]]()
+    for part in element:
+        name = part.tag.rpartition("}")[2]
+        if name == "t":
+            pieces.append((_words(part), PLAIN))
+        elif name == "r":  # not `rPh`: how to pronounce it
+            font, look = part.find("{*}rPr"), PLAIN
+            if font is not None:
+                rise, strike = font.find("{*}vertAlign"), font.find("{*}strike")
+                look = Look(
+                    0 if rise is None else _RISES.get(rise.get("val", ""), 0),
+                    strike is not None and strike.get("val", "1") not in OFF,
+                )
+            pieces += [(_words(text), look) for text in part.iterfind("{*}t")]
+    if all(look == PLAIN for _, look in pieces):
+        return "".join(text for text, _ in pieces)
+    return tuple(pieces)
+
+
+@lru_cache(MOST_COLUMNS)
+def _column(letters: str) -> int:
+    is_one = letters.isascii() and letters.isalpha() and len(letters) <= 3
+    return reduce(lambda n, letter: n * 26 + ord(letter) - 64, letters.upper() * is_one, 0)
+
+
+def column_of(place: str) -> int:
+    """Return the number of a cell's column, from 1; 0: it names none.
+
+    >>> column_of("A1"), column_of("AB7"), column_of("")
+    (1, 28, 0)
+    """
+    return _column(place.strip("$0123456789"))
+
+
+def column_name(number: int) -> str:
+    """Return the letters of a column, from 1.
+
+    >>> column_name(1), column_name(28)
+    ('A', 'AB')
+    """
+    name = ""
+    while number:
+        number, rest = divmod(number - 1, 26)
+        name = chr(65 + rest) + name
+    return name
