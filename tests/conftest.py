@@ -104,7 +104,7 @@ LONGEST = (
     "runner/cli/test_completion.py", "runner/test_swapped_files.py",
     "runner/watch/test_watch_loop.py", "engine/api/openai/test_batches.py",
     "steps/llm/test_confidence_model.py", "conformance/test_ollama_clients.py",
-    "runner/review/test_reviewed_invoices.py", "steps/readers/test_html.py",
+    "steps/readers/test_html.py",
     "runner/core/test_evidence_in_documents.py", "steps/readers/test_reader_pool.py",
     "runner/core/test_model_pools.py",
     "engine/backends/test_local_pool_fallback.py",
