@@ -121,7 +121,7 @@ def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
 class FilesRead(Step[FilesReadParams, FilesReadOutput]):
     """Text of one document: plain text in any encoding, HTML, PDF.
 
-    With the extra `documents` also Word, PowerPoint and Excel; mails and electronic books; with
+    Excel, mails and electronic books; with the extra `documents` also Word and PowerPoint; with
     the extra `ocr` scans and pictures. Other kinds come from plug-ins (`paddock.readers`).
     """
 
