@@ -56,7 +56,7 @@ async def orders(file, todo):
         desk = TriggerDesk(trigger.key, lambda: triggered, queue, None, None, print)
         running = asyncio.create_task(trigger.run(desk))
         n_lines = todo.read_text().count("\n")
-        while len(queue.orders) < n_lines or (await desk.remembered())["at"] < last(todo):
+        while len(queue.orders) < n_lines or (await desk.remembered()).get("at", 0) < last(todo):
             await asyncio.sleep(0.01)
         running.cancel()
     await queue.close()
