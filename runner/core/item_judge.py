@@ -18,9 +18,16 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.answers.offered_labels import LabelLists
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.plan_walks import all_steps, node_ids, reads_results, steps_of
+from paddock.runner.bind.plan_walks import (
+    all_steps,
+    callable_names,
+    node_ids,
+    reads_results,
+    steps_of,
+)
 from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.unfinished_files import SettledFiles
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
@@ -146,6 +153,7 @@ class Judge:
             value = item.value if item.filed is None else documents.as_listed(item.filed)
             rule.set_parts(item, value, index.stored)
         world = await self._verify(rule, listed.items)  # 3
+        await ledger.ask(self._mark_older, block, keys_around, listed.items, request)
         items = [*listed.items]
         if self.settled_files is not None:  # 4
             if not keys_around:
@@ -235,6 +243,37 @@ class Judge:
             is_of_results=is_of_results,
         )
         return work, documents, entries
+
+    def _mark_older(
+        self,
+        block: BoundBlock,
+        keys_around: Sequence[str],
+        items: Sequence[ItemWork],
+        request: ItemRequest,
+    ) -> None:
+        """Mark items as stale that are older than what was done within them: a run ended between.
+
+        Nothing else shows it where documents were filed: what the item lists is as it was.
+        """
+        nested = list[BoundStep]()
+        for node in block.body:
+            if isinstance(node, BoundBlock):
+                nested += all_steps(node.body)
+            elif node.inner is not None:
+                nested += all_steps(node.inner.nodes)
+        if not any(step.facts.takes_file(step.written) for step in nested):
+            return
+        names, n_around = {*callable_names(block.body)}, len(keys_around)
+        newest: dict[str, float] = {}
+        for scope_id, name, keys in self.scopes.known():
+            if name in names and keys[:n_around] == tuple(keys_around) and len(keys) > n_around:
+                ((at,),) = self.world.ledger.rows(queries.LAST_DONE, scope=scope_id)
+                newest[keys[n_around]] = max(newest.get(keys[n_around], 0.0), at or 0.0)
+        for item in items:
+            entry, is_done = item.entry, item.verdict.is_up_to_date and request.asks_for(item.key)
+            if is_done and entry is not None and entry.at < newest.get(item.key, 0.0):
+                why = (Why.DONE_WITHIN(),)
+                item.verdict = ItemVerdict(ItemState.STALE, why, Case.DEPENDENCY)
 
     def _files_documents(self) -> bool:
         """Return whether documents leave the folders in which they are listed, once done."""

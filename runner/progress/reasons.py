@@ -80,6 +80,7 @@ class Why(Enum):
     EARLIER_VERSION = "it was made by an earlier version"
     FAILED_BEFORE = "it failed before: {}"
     FAILED_WITHIN = "what failed within it is tried again"
+    DONE_WITHIN = "what is within it was done after it"
 
     # What a run is asked for, and people
     RETRIED = "what failed is tried again"

@@ -24,6 +24,7 @@ _LEFT_OUT = {"returns": "null", "was": "null", "seconds": "0", "at": "0"}
 _LEFT_OUT |= dict.fromkeys(("hash", "parts", "run"), "''")
 _WITHOUT_RESULTS = ", ".join(_LEFT_OUT.get(name, name) for name in Entry.__slots__)
 ENTRIES_WITHOUT_RESULTS = f"select {_WITHOUT_RESULTS} from items where scope = :scope"
+LAST_DONE = "select max(at) from items where scope = :scope"
 KEYS_OF_SCOPE = "select key from items where scope = :scope"
 # Added for those not filed, of which a scope may have 100,000: an `or` would read them all.
 NOT_FILED = (

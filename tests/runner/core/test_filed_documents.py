@@ -480,3 +480,24 @@ def test_the_table_of_a_report_has_an_item_once_though_documents_within_it_are_f
     for state in ("new", "stale", "fresh"):
         table = world.run(keeps_tables=True).tables["folders"]
         assert [row["item_state"] for row in table.rows] == [state]
+
+
+def test_an_item_has_what_was_filed_within_it_before_a_run_was_killed(tmp_path: Path) -> None:
+    world = world_of(tmp_path, "sub_in_block")
+    arrive(world, "a.txt")
+    world.run()
+    world.run()
+    ledger = world.folder / ".paddock/ledger.sqlite"
+    with closing(sqlite3.connect(ledger)) as database:
+        at_folders = "scope in (select scope from scopes where step = 'folders')"
+        (before,) = database.execute(f"select * from items where {at_folders}").fetchall()
+    arrive(world, "b.txt")
+    world.run()
+    with closing(sqlite3.connect(ledger)) as database, database:  # not recorded by that run
+        database.execute(f"delete from items where {at_folders}")
+        database.execute(f"insert into items values ({', '.join('?' * len(before))})", before)
+    why = ["what is within it was done after it"]
+    assert [*reasons(world.plan(), "folders").values()] == why
+    assert [*reasons(world.run(), "folders").values()] == why
+    assert rows(world) == ["a.txt", "b.txt"]
+    assert not world.plan().has_work
