@@ -29,9 +29,10 @@ WORKBOOK = "a spreadsheet"
 MOST_ROWS, MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, by the program
 MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
 _CHECK_EACH_ROWS = 500
-_READ_BYTES = 1024 * 1024
+_READ_BYTES = 8 * 1024  # with a MiB at once, and all its elements alive, it takes twice as long
 _MOST_NAMED = 3
 _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
+_WITHIN_ROWS = frozenset(("c", "v", "f", "is", "t"))
 
 # --- formats of numbers
 
@@ -433,9 +434,12 @@ class Workbook:
         found, number, data = SheetCells(), 0, None
         shared = dict[str, str]()
         for event, element in self._events(sheet.part):
-            tag = element.tag.rpartition("}")[2]
             if event == "start":
-                data = element if tag == "sheetData" else data
+                if data is None and element.tag.endswith("}sheetData"):
+                    data = element
+                continue
+            tag = element.tag.rpartition("}")[2]
+            if tag in _WITHIN_ROWS:
                 continue
             match tag:
                 case "row":

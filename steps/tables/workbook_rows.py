@@ -373,7 +373,8 @@ def _column(cells: Sequence[Value]) -> tuple[list[Any], ColumnType]:
     if kinds <= {int, float}:
         if all(float(value).is_integer() for value in present):
             return [None if value is None else int(value) for value in values], "int"
-        places = {style.n_places for value, style in cells if isinstance(value, float)}
+        styles = {id(style): style for value, style in cells if isinstance(value, float)}
+        places = {style.n_places for style in styles.values()}
         scale = max((n for n in places if n is not None), default=0)
         if None not in places and all(round(value, scale) == value for value in present):
             exact = [None if value is None else Decimal(f"{value:.{scale}f}") for value in values]
