@@ -91,7 +91,7 @@ class ChatParams(Params):
     )
     images: list[str] = Field(
         default=[],
-        description="Image files (PNG, JPEG, GIF, BMP, WebP) for the last message of the user.",
+        description="Image files (PNG, JPEG, GIF, BMP, WebP) for the last message.",
     )
     tools: list[ChatTools] = Field(
         default=[],

@@ -93,6 +93,7 @@ def test_every_value_cut_out_of_a_text_is_found_exactly(
     numbers = {n for n, (word, _) in enumerate(pieces) if word.isdecimal()}
     near = {n for edge in {first, last} & numbers for n in range(edge - 2, edge + 3)}
     assume(not numbers & near.difference(range(first, last + 1)))  # "1 101", "2 a - 1"
+    assume(not (last in numbers and last + 1 == len(pieces) and pieces[last][1] == " - "))  # 1 -
     flat = " ".join(text.split())  # of two that differ by white space the first is taken
     assume(len(re.findall(f"(?={re.escape(' '.join(cut.split()))})", flat)) == 1)
     found = one(cut, text)

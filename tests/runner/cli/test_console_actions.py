@@ -256,7 +256,7 @@ def test_a_pipeline_is_run_by_keyboard_and_its_page_follows_the_run(
         page.type("0")
         page.press("Enter", text="\r")
         page.wait("location.pathname.startsWith('/ui/runs/')")
-        page.wait("document.querySelector('main').textContent.includes('completed')")
+        page.wait("document.querySelector('main')?.textContent.includes('completed')")
         assert page.ask("window.hacked === undefined")
         assert page.complaints() == []
         page.ask(f"location.assign('{pipeline_address(world.file.resolve())}')")
@@ -264,7 +264,7 @@ def test_a_pipeline_is_run_by_keyboard_and_its_page_follows_the_run(
         page.wait(f"document.readyState === 'complete' && {run} !== null")
         page.ask(f"for (const _ of '123') {run}.click()")
         page.wait("location.pathname.startsWith('/ui/runs/')")
-        page.wait("document.querySelector('main').textContent.includes('completed')")
+        page.wait("document.querySelector('main')?.textContent.includes('completed')")
         assert len(runs_of(world.folder)) == 2, "clicked three times, begun once"
 
 

@@ -434,7 +434,7 @@ def test_a_watched_page_follows_new_runs_and_says_when_the_service_is_gone(
         go(page, "/ui/runs", "Runs")
         page.ask("document.querySelector('tbody a').focus()")
         record_runs(tmp_path, 1, run="newer", started=5_000.0)
-        page.wait("document.querySelector('main').textContent.includes('newer')")
+        page.wait("document.querySelector('main')?.textContent.includes('newer')")
         assert page.ask("document.activeElement.textContent") == "run-0000"
         assert page.ask("document.getElementById('away').hidden")
     page.wait("!document.getElementById('away').hidden")
