@@ -86,15 +86,17 @@ def load_only(
     Raises:
         BrokenPlugin: `broken`, with the package and the reason.
     """
-    package = " and ".join(map(package_of, points))
-    if len(points) > 1:
-        raise broken(name, package, "more than one package brings it")
-    try:
-        found = load_plugin(points[0])
-    except PluginImportError as error:
-        raise broken(name, package, str(error)) from error
-    if why := fault(found):
-        raise broken(name, package, f"{points[0].value} {why}")
+    found, why = None, "more than one package brings it"
+    error: PluginImportError | None = None
+    if len(points) == 1:
+        try:
+            found = load_plugin(points[0])
+            why = fault(found)
+            why = why and f"{points[0].value} {why}"
+        except PluginImportError as failure:
+            error, why = failure, str(failure)
+    if why:  # only then: it reads the package's metadata
+        raise broken(name, " and ".join(map(package_of, points)), why) from error
     return found
 
 

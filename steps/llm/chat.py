@@ -90,8 +90,7 @@ class ChatParams(Params):
         "answer: those whose texts are nearest by the default embedding model.",
     )
     images: list[str] = Field(
-        default=[],
-        description="Image files (PNG, JPEG, GIF, BMP, WebP) for the last message.",
+        default=[], description="Image files (PNG, JPEG, GIF, BMP, WebP) for the last message."
     )
     tools: list[ChatTools] = Field(
         default=[],
