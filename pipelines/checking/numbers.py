@@ -468,7 +468,7 @@ def _unit_behind(text: str, end: int) -> tuple[int, Unit | None, Obstacle]:
 def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | None:
     """Return where a number ends that has a word for thousands or more behind it, or before it.
 
-    One that is a unit as well is the unit, but of money: $5 K.
+    One that is a unit as well is the unit, but of money: $5 K, 5 K EUR.
     """
     before, behind = cldr.scale_words()
     if (found := _SCALED_CURRENCY.match(text, end)) and _is_currency(found["name"]):  # 450 TEUR
@@ -479,10 +479,11 @@ def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | N
         name = near[:n].replace("\u00a0", " ")
         is_whole = not (LETTER.match(name[-1]) and LETTER.match(near[n : n + 1] or " "))
         if is_whole and (name in behind or (n > 2 and name.casefold() in behind)):
-            if cldr.is_unit(name) and not is_of_money:
-                return None
             after = at + n + (text[at + n : at + n + 1] in (" ", "\u00a0"))
             unit_end, unit = _named_unit(text, after)
+            is_of_money = is_of_money or (unit is not None and unit.is_currency)
+            if cldr.is_unit(name) and not is_of_money:
+                return None
             return at + n if unit is None else unit_end
     word = text[max(0, start - 24) : start].rstrip(" \u00a0")
     is_before = word.rpartition(" ")[2] in before and text[start - 1].isspace()
