@@ -92,6 +92,7 @@ class CellStyle:
 
 _NO_STYLE = CellStyle()
 _EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
+_ZERO = re.compile(r"-?0(\.0*)?")
 _WHITE = re.compile("(?:[0-9A-Fa-f]{2})?(?:[Ff][0-9A-Fa-f]){3}")
 
 
@@ -119,8 +120,8 @@ def _styles(tree: ElementTree.Element) -> list[CellStyle]:
 def _is_white(colour: ElementTree.Element | None) -> bool:
     if colour is None:
         return False
-    is_theme = colour.get("theme") == "0" and float(colour.get("tint", "0")) == 0
-    return is_theme or bool(_WHITE.fullmatch(colour.get("rgb", "")))
+    is_theme = colour.get("theme") == "0" and _ZERO.fullmatch(colour.get("tint", "0"))
+    return bool(is_theme or _WHITE.fullmatch(colour.get("rgb", "")))
 
 
 def _is_bare(fill: ElementTree.Element) -> bool:
@@ -541,7 +542,7 @@ class Workbook:
 def _is_gone(element: ElementTree.Element, size: str) -> bool:
     """Return whether a row or column is hidden, or has no size."""
     written = element.get(size)
-    is_flat = written is not None and re.fullmatch(r"0(\.0*)?", written) is not None
+    is_flat = written is not None and _ZERO.fullmatch(written) is not None
     return is_flat or element.get("hidden") in ("1", "true")
 
 

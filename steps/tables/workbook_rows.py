@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
@@ -140,11 +141,12 @@ def _listed_tables(book: Book, sheet: Sheet) -> Iterator[_FoundTable]:
     for kind, path in book.related(sheet.part):
         if kind == "table":
             facts = book.part(path).attrib
-            counts = (
-                int(facts.get(f"{of}RowCount", n)) for of, n in (("header", 1), ("totals", 0))
-            )
             name = facts.get("displayName") or facts.get("name") or ""
-            yield _FoundTable(sheet.title, name, _Range.of(facts["ref"]), *counts)
+            with suppress(ValueError):  # of a table that names no cells, its sheet is read
+                cells = _Range.of(facts.get("ref", ""))
+                n_heads = int(facts.get("headerRowCount", 1))
+                n_totals = int(facts.get("totalsRowCount", 0))
+                yield _FoundTable(sheet.title, name, cells, n_heads, n_totals)
 
 
 def _chosen(
@@ -174,12 +176,15 @@ def _chosen(
 
 def _read_sheet(book: Book, sheet: Sheet, check: Callable[[], None]) -> _SheetCells:
     read = book.read(sheet, check)
-    merged = [_Range.of(cells) for cells in dict.fromkeys(read.merged)]
+    merged = list[_Range]()
+    for cells in dict.fromkeys(read.merged):
+        with suppress(ValueError):  # programs leave out what names no cells
+            merged.append(_Range.of(cells))
     gone = set[int]().union(*read.hidden_columns)
     found = _SheetCells(sheet.title, [], merged, read.hidden_rows, gone, read.n_bare)
-    for cells in read.rows:
+    for line in read.rows:
         row: list[Value] = []
-        for cell in cells:
+        for cell in line:
             value = cell.text if isinstance(cell.value, tuple) else cell.value
             if isinstance(value, ErrorValue):
                 value = None

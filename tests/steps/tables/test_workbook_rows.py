@@ -181,7 +181,8 @@ def test_macros_are_told_and_never_run(read: Call, hands: FakeTools, tmp_path: P
 MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 STYLES = (
     '<numFmts><numFmt numFmtId="170" formatCode="[h]:mm"/></numFmts>'
-    "<fonts><font/><font><strike/></font></fonts><cellXfs><xf/><xf numFmtId='170'/>"
+    "<fonts><font><color theme='0' tint='x'/></font><font><strike/></font></fonts>"
+    "<cellXfs><xf/><xf numFmtId='170'/>"
     "<xf numFmtId='2'/><xf numFmtId='30'/><xf fontId='1'/><xf numFmtId='20'/></cellXfs>"
 )
 
@@ -222,7 +223,8 @@ def cell(value: str, style: int = 0, kind: str = "n", row: str = "") -> str:
 def test_cells_are_read_as_the_program_that_shows_them(
     read: Call, hands: FakeTools, tmp_path: Path, rows: str, values: list[Any], note: str
 ) -> None:
-    sheet_of(tmp_path / "a.xlsx", rows, parts="\\" if "x" in rows else "/")
+    odd = "<mergeCells><mergeCell ref='no cells'/></mergeCells>"
+    sheet_of(tmp_path / "a.xlsx", rows, odd, parts="\\" if "x" in rows else "/")
     assert [row["a"] for row in read().rows] == values
     assert note in " ".join(hands.notes)
 
