@@ -158,11 +158,12 @@ async def test_answers_are_those_of_libmtmd_beside_seven_others(
 
 @pytest.mark.parametrize("seeing", TWO_KINDS, indirect=True)
 async def test_answers_stay_the_same_after_a_preemption(seeing: Seeing) -> None:
-    # Any three of the answers need more cells than there are.
+    # Any three of the answers need more cells than there are. There are more requests than places,
+    # so that four run at once also where a busy machine brings them one after the other.
     async with seeing.pool(num_parallel=4, cache_layout="unified", n_cells=1024) as pool:
-        requests = [seeing.request(conversation, 400, n_ctx_tokens=1024) for conversation in ALL]
+        requests = [seeing.request(each, 400, n_ctx_tokens=1024) for each in ALL * 3]
         replies = await asyncio.gather(*(pool.chat(request).reply() for request in requests))
-    for reply, conversation in zip(replies, ALL, strict=True):
+    for reply, conversation in zip(replies, ALL * 3, strict=True):
         seeing.check(reply, conversation)
     assert sum(reply.usage.n_preempted for reply in replies) > 0
 
