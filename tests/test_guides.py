@@ -11,7 +11,10 @@ EXAMPLES = ROOT / "examples"
 MOST_COLUMNS = 100
 MOST_WORDS = 1_250  # five minutes at 250 words a minute
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *EXAMPLES.glob("*.md"), *EXAMPLES.glob("*/README.md")],
+    [
+        *ROOT.glob("*.md"),
+        *(page for glob in ("*.md", "for/*.md", "*/README.md") for page in EXAMPLES.glob(glob)),
+    ],
     key=lambda path: path.relative_to(ROOT).as_posix(),
 )
 GUIDE = re.findall(r"^\| \[[^]]+\]\((\w+\.md)\)", (EXAMPLES / "GUIDE.md").read_text("utf-8"), re.M)
