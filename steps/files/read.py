@@ -127,7 +127,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 5
+    version = 6
     facts = Facts(
         only_reads=True,
         is_repeatable=True,

@@ -291,9 +291,9 @@ def _page_module() -> Any:
 
 
 _MODULES: Mapping[str, str] = {
-    **{"pdf": "pdf", "docx": "word", "pptx": "powerpoint", "xlsx": "spreadsheets"},
-    **{"epub": "epub", "image": "ocr"},
-    **dict.fromkeys(("odt", "ods", "odp", "fb2"), "xml_documents"),
+    **{"pdf": "pdf", "docx": "word", "pptx": "powerpoint", "epub": "epub", "image": "ocr"},
+    **dict.fromkeys(("xlsx", "ods"), "spreadsheets"),
+    **dict.fromkeys(("odt", "odp", "fb2"), "xml_documents"),
     **dict.fromkeys(("eml", "mhtml", "mbox", "msg"), "mail"),
     **dict.fromkeys(OF_KREUZBERG, "kreuzberg_reader"),
 }

@@ -1,19 +1,17 @@
-"""OpenDocument texts, sheets and slides, and FictionBook: their elements become those of HTML.
+"""OpenDocument texts and slides, and FictionBook: their elements become those of HTML.
 
 So `html` writes, marks and notes what their layout means as it does for a page.
 """
 
 from __future__ import annotations
 
-import binascii
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
 from html import escape
 from typing import BinaryIO
-from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
+from xml.etree.ElementTree import Element, fromstring, tostring
 
 from paddock.engine.system.records import field, record
 from paddock.engine.system.text import counted
@@ -22,8 +20,9 @@ from paddock.pipelines.text_marks import list_number
 from .document_kinds import MEDIA_TYPES
 from .html import html_to_markdown
 from .inner_documents import InnerPictures
-from .office import damage_errors, open_archive
-from .reader import Document, ReadRequest, Unreadable
+from .office import damage_errors
+from .open_document import OBJECTS, OPEN_DOCUMENT, OpenDocument, attributes, name_of
+from .reader import Document, ReadRequest
 
 _TAGS = {
     **{"p": "p", "v": "p", "text-author": "p", "list": "ul", "list-item": "li", "subtitle": "h4"},
@@ -32,9 +31,8 @@ _TAGS = {
     **{"strikethrough": "s", "sup": "sup", "sub": "sub", "line-break": "br", "empty-line": "br"},
 }
 _INLINE = frozenset(("p", "span", "a", "b", "em", "s", "sup", "sub", "h4"))
-_OBJECTS = ("object", "object-ole", "plugin", "applet", "floating-frame")
-_UNREAD = ("tracked-changes", "binary", "binary-data", "ruby-text", "description", *_OBJECTS)
-_MOST_REPEATED = 200  # cells and rows with the same text; an empty sheet is a million rows
+_UNREAD = ("tracked-changes", "binary", "binary-data", "ruby-text", "description", *OBJECTS)
+_MOST_REPEATED = 200  # cells and rows with the same text
 
 
 @record(frozen=True, slots=True)
@@ -48,11 +46,11 @@ class _Layout:
 
     def add(self, root: Element) -> None:
         for style in root.iter():
-            has, kind = _attributes(style), _name(style)
+            has, kind = attributes(style), name_of(style)
             name = "" if kind == "outline-style" else has.get("name", "")
             for part in style if name or kind == "outline-style" else ():
-                has = _attributes(part)
-                if _name(part).endswith(("-level-style-number", "outline-level-style")):
+                has = attributes(part)
+                if name_of(part).endswith(("-level-style-number", "outline-level-style")):
                     self.levels[name, has.get("level", "")] = has
                 position = has.get("text-position", "").partition("%")[0].strip("0 ")
                 is_low = position.startswith(("sub", "-"))
@@ -85,37 +83,30 @@ class _Layout:
 
 
 def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
-    what = "a FictionBook" if kind == "fb2" else "an OpenDocument file"
+    what = "a FictionBook" if kind == "fb2" else OPEN_DOCUMENT
     pictures, layout = InnerPictures(request), _Layout()
     notes, texts = list[str](), list[str]()
-    with ExitStack() as opened, damage_errors(what):
-        parts, held = [file.read()], dict[str, Callable[[], bytes]]()
-        if parts[0].startswith(b"PK"):
-            archive = opened.enter_context(open_archive(file, what))
-            held = {name: partial(archive.read, name) for name in archive.namelist()}
-            members = ("META-INF/manifest.xml", "styles.xml", "content.xml")
-            parts = [held[name]() for name in members if name in held]
-            if any(b"encryption-data" in part for part in parts[:1]):
-                raise Unreadable("is protected by a password", "Save it without a password.")
-        roots = [fromstring(part) for part in parts]
+    with damage_errors(what):
+        opened = OpenDocument(file, what)
+        roots, held = opened.roots, opened.held
         for root in roots:
             layout.add(root)
-        for binary in roots[-1].iterfind(".//{*}binary"):
-            held[f"#{binary.get('id')}"] = partial(_unpacked, binary.text or "")
 
         def written(page: Element) -> str:
             """Return a page's text, with that of its pictures at the end."""
             seen = list[bytes]()
             for e in page.iter():
-                name = _attributes(e).get("href", "").removeprefix("./")
-                if _name(e) == "object" and f"{name}/content.xml" in held:
+                name = attributes(e).get("href", "").removeprefix("./")
+                if name_of(e) == "object" and f"{name}/content.xml" in held:
                     formula = fromstring(held[f"{name}/content.xml"]())
-                    e[:] = [formula] if _name(formula) == "math" else []
-                elif _name(e) == "image":
-                    seen.append(held[name]() if name in held else _unpacked(_line(e)))
+                    e[:] = [formula] if name_of(formula) == "math" else []
+                elif name_of(e) == "image":
+                    seen.append(opened.picture(e))
             has_text = pictures.text(seen)
-            objects = (e for e in page.iter() if _name(e) in _OBJECTS and e.find("{*}math") is None)
-            tracked = Counter(map(_name, page.iter()))
+            objects = (
+                e for e in page.iter() if name_of(e) in OBJECTS and e.find("{*}math") is None
+            )
+            tracked = Counter(map(name_of, page.iter()))
             unread = {"embedded object": len(list(objects)), "deletion": tracked["deletion"]}
             layout.notes.clear()
             _convert(page, layout)
@@ -127,8 +118,8 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
             return "\n\n".join(filter(None, (found.text, has_text)))
 
         top, bottom = dict[str, None](), dict[str, None]()
-        for part in _margins(roots, kind):
-            margin, is_top = Element("div"), _name(part).startswith("header")
+        for part in opened.margins(has_own_fields=kind != "odt"):
+            margin, is_top = Element("div"), name_of(part).startswith("header")
             margin.append(part)
             if any(map(str.isalpha, text := written(margin))):  # more than the number of a page
                 (top if is_top else bottom)[text] = None
@@ -142,33 +133,11 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     return Document(tuple(texts), title, MEDIA_TYPES[kind], tuple(notes), pictures.why_empty)
 
 
-def _unpacked(text: str) -> bytes:
-    try:
-        return binascii.a2b_base64(text)
-    except ValueError:
-        return b""
-
-
-def _margins(roots: Sequence[Element], kind: str) -> Iterator[Element]:
-    """Yield what is on each page: headers, footers, drawings of masters, without their places.
-
-    Those of sheets and slides that have fields are what the program puts there by itself.
-    """
-    for part in (p for r in roots for master in r.iterfind(".//{*}master-page") for p in master):
-        is_place = "class" in _attributes(part) or _name(part) in ("notes", "forms")
-        fields = {_name(e) for e in part.iter()} & {"sheet-name", "page-number"}
-        if not is_place and not (kind != "odt" and fields):
-            yield part
-    yield from roots[-1].iterfind(".//{*}footer-decl")
-
-
 def _pages(root: Element) -> Iterator[Element]:
-    for body in [root] if _name(root) == "FictionBook" else root.iterfind("./{*}body/*"):
-        parts = [e for e in body if _name(e) in ("page", "table", "body")]
-        for part in [body] if _name(body) == "text" or not parts else parts:
+    for body in [root] if name_of(root) == "FictionBook" else root.iterfind("./{*}body/*"):
+        parts = [e for e in body if name_of(e) in ("page", "body")]
+        for part in [body] if name_of(body) == "text" or not parts else parts:
             page = Element("div")
-            if _name(part) == "table" and _line(part):
-                SubElement(page, "h").text = _attributes(part).get("name", "")
             page.append(part)
             yield page
 
@@ -180,7 +149,7 @@ def _convert(
 
     `number` is that of the item which a heading stands in.
     """
-    name, has, text = _name(e), _attributes(e), None
+    name, has, text = name_of(e), attributes(e), None
     css = layout.styles.get(has.get("style-name", ""), "")
     tag = _TAGS.get(name, "span" if above in _INLINE else "div")
     is_hidden = has.get("visibility") in ("collapse", "filter")
@@ -188,7 +157,7 @@ def _convert(
     e.attrib = {"style": css} if css else {}
     if name == "math":
         for part in e.iter():
-            part.tag, part.attrib = _name(part), {}
+            part.tag, part.attrib = name_of(part), {}
         return
     if name == "h":
         outline = int(has.get("outline-level") or 1)
@@ -201,7 +170,7 @@ def _convert(
         tag = "h2" if text else "div"
     elif name in ("s", "tab"):
         text = "\t" if name == "tab" else " " * min(int(has.get("c") or 1), 100)
-    elif name in ("list", "list-item") and (level < 0 or _name(next(iter(e), e)) == "list"):
+    elif name in ("list", "list-item") and (level < 0 or name_of(next(iter(e), e)) == "list"):
         tag = "div"  # in a cell, or an item that is a list
     elif name == "list":
         lists, level = has.get("style-name", lists), level + 1
@@ -209,7 +178,7 @@ def _convert(
             layout.counts.pop(lists, None)
     elif name == "list-item":
         number = layout.number(lists, level, has.get("start-value", ""))
-        if _name(next(iter(e), e)) == "h":
+        if name_of(next(iter(e), e)) == "h":
             tag = "div"
         elif number:
             e.attrib["style"] = f"list-style-type:'{number}'"
@@ -222,7 +191,7 @@ def _convert(
         for span, name in (("colspan", "columns"), ("rowspan", "rows")):
             e.attrib[span] = has.get(span) or has.get(f"number-{name}-spanned", "1")
     elif name == "annotation":
-        e[:] = [part for part in e if _name(part) not in ("date", "date-string")]
+        e[:] = [part for part in e if name_of(part) not in ("date", "date-string")]
         text = f" (comment: {_line(e)}) "
     elif name == "note":
         label, body = (_line(part) for part in [*e, Element(""), Element("")][:2])
@@ -233,7 +202,7 @@ def _convert(
     e.tag = tag
     if text is not None:
         e.text, e[:] = text, []
-    elif name in ("table", "table-row") or _name(next(iter(e), e)) == "table-row":
+    elif name in ("table", "table-row") or name_of(next(iter(e), e)) == "table-row":
         e[:] = list(_repeated(e))
     for child in e:
         _convert(child, layout, tag, lists, level, number if name == "list-item" else "")
@@ -250,7 +219,7 @@ def _repeated(parent: Element) -> Iterator[Element]:
     """Yield rows or cells as often as they are shown, without empty ones at their end."""
     n_empty = 0
     for child in parent:
-        has, name, text = _attributes(child), _name(child), _line(child)
+        has, name, text = attributes(child), name_of(child), _line(child)
         n = int(has.get("number-columns-repeated") or has.get("number-rows-repeated") or 1)
         if name == "table-cell" and not text:
             n_empty += n
@@ -265,14 +234,4 @@ def _line(element: Element) -> str:
     return " ".join(" ".join(element.itertext()).split())
 
 
-def _name(element: Element) -> str:
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
-
-
-def _attributes(element: Element) -> dict[str, str]:
-    return {name.rpartition("}")[2]: value for name, value in element.items()}
-
-
-read_odt, read_ods, read_odp, read_fb2 = (
-    partial(_read, kind) for kind in ("odt", "ods", "odp", "fb2")
-)
+read_odt, read_odp, read_fb2 = (partial(_read, kind) for kind in ("odt", "odp", "fb2"))

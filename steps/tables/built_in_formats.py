@@ -29,10 +29,7 @@ class XlsxFormat(TableFormat):
     most_bytes = TEXT_BYTES
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
-        module = with_libraries("workbook_rows")
-        book = module.Workbook(file, module.MOST_CELLS)
-        made: RowsAndNotes = module.read_workbook(book, source.table, source.header, limits.check)
-        return made
+        return _workbook_rows("XlsxWorkbook", file, source, limits)
 
     def write(self, rows: TypedRows, options: WriteOptions) -> FileAndNotes:
         made: FileAndNotes = with_libraries("workbook_file").workbook_file(
@@ -46,10 +43,16 @@ class OdsFormat(TableFormat):
     most_bytes = TEXT_BYTES
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
-        module = with_libraries("workbook_rows")
-        book = module.OdsWorkbook(file, module.MOST_CELLS)
-        made: RowsAndNotes = module.read_workbook(book, source.table, source.header, limits.check)
-        return made
+        return _workbook_rows("OdsWorkbook", file, source, limits)
+
+
+def _workbook_rows(
+    kind: str, file: BinaryIO, source: TableSource, limits: TableLimits
+) -> RowsAndNotes:
+    module = with_libraries("workbook_rows")
+    book = getattr(module, kind)(file, module.MOST_CELLS)
+    made: RowsAndNotes = module.read_workbook(book, source.table, source.header, limits.check)
+    return made
 
 
 class _ColumnFormat(TableFormat):

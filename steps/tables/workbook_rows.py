@@ -15,61 +15,24 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from paddock.engine.system.records import record
 from paddock.engine.system.text import cell_text, counted, one_line
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
+from paddock.steps.readers.cells import EMPTY, Cell, CellRange, Sheet, SheetCells, shown_value
+from paddock.steps.readers.ods_cells import OdsWorkbook
 from paddock.steps.readers.office import number_text
 from paddock.steps.readers.reader import Unreadable
-from paddock.steps.readers.sheet_cells import (
-    MOST_DIGITS,
-    CellStyle,
-    ErrorValue,
-    Sheet,
-    Workbook,
-    column_name,
-    column_of,
-    shown_value,
-)
+from paddock.steps.readers.xlsx_cells import XlsxWorkbook
 
 from .arrow_rows import ArrowRows, to_arrow
-from .column_types import MOST_DIGITS as MOST_DECIMAL_DIGITS
-from .column_types import ColumnType, iso_date, plain_value
-from .ods_cells import OdsWorkbook
+from .column_types import MOST_DIGITS, ColumnType, iso_date, plain_value
 from .row_formats import own_names
 
 MOST_CELLS = 20_000_000
 _MOST_NAMED = 5
 _SAMPLE_ROWS = 50
 _RANGE = re.compile(r"(?:(?:'((?:[^']|'')+)'|([^'!]+))!)?(\$?[A-Z]{1,3}\$?\d+:\$?[A-Z]{1,3}\$?\d+)")
-_CELLS = re.compile(r"([A-Z]{1,3})(\d+):([A-Z]{1,3})(\d+)", re.IGNORECASE)
-Book: TypeAlias = Workbook | OdsWorkbook
-Value = tuple[Any, CellStyle]
-
-
-class _Range(NamedTuple):
-    """Cells of a sheet, from 1, both ends included."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @classmethod
-    def of(cls, text: str) -> _Range:
-        """Return the cells that a text such as `A3:F90` or `B2` names.
-
-        Raises:
-            ValueError: it names none.
-        """
-        start, _, end = text.replace("$", "").partition(":")
-        if not (found := _CELLS.fullmatch(f"{start}:{end or start}")):
-            raise ValueError(text)
-        return cls(column_of(found[1]), int(found[2]), column_of(found[3]), int(found[4]))
-
-    def __str__(self) -> str:
-        left, right = column_name(self.left), column_name(self.right)
-        return f"{left}{self.top}:{right}{self.bottom}"
+Workbook: TypeAlias = XlsxWorkbook | OdsWorkbook
 
 
 class _FoundTable(NamedTuple):
@@ -77,32 +40,13 @@ class _FoundTable(NamedTuple):
 
     sheet: str
     name: str
-    cells: _Range
+    cells: CellRange
     n_heads: int = -1
     n_totals: int = 0
 
 
-@record
-class _SheetCells:
-    """What a sheet holds, by row and column from 0."""
-
-    title: str
-    rows: list[list[Value]]
-    merged: list[_Range]
-    hidden_rows: set[int]
-    hidden_columns: set[int]
-    n_bare: int = 0
-    n_errors: int = 0
-    n_rounded: int = 0
-
-    def at(self, row: int, column: int) -> Any:
-        """Return the value of a cell, from 1; None: it is empty."""
-        cells = self.rows[row - 1] if row <= len(self.rows) else ()
-        return cells[column - 1][0] if column <= len(cells) else None
-
-
 def read_workbook(
-    book: Book, name: str, header: bool | int, check: Callable[[], None]
+    book: Workbook, name: str, header: bool | int, check: Callable[[], None]
 ) -> tuple[ArrowRows, list[str]]:
     """Read a table of a workbook, with notes; `name` is a sheet's, a table's, or a range of cells.
 
@@ -111,9 +55,7 @@ def read_workbook(
     Raises:
         Unreadable: it is no workbook, or it is not clear which table is meant.
     """
-    notes = list[str]()
-    if any(part.endswith("vbaProject.bin") for part in book.archive.namelist()):
-        notes.append("has macros, which are neither read nor run")
+    notes = ["has macros, which are neither read nor run"] if book.has_macros else []
 
     def has_cells(sheet: Sheet) -> bool:
         found = book.read(sheet, check, _SAMPLE_ROWS)
@@ -121,7 +63,7 @@ def read_workbook(
 
     listed = [table for sheet in book.sheets for table in _listed_tables(book, sheet)]
     sheet, found = _chosen(book, name, listed, has_cells)
-    cells = _read_sheet(book, sheet, check)
+    cells = book.read(sheet, check)
     for part in book.broken:  # values of it may be others
         what = f"is damaged: its part '{one_line(part, 60)}' is not as it was written"
         raise Unreadable(what, "Open and save it in a spreadsheet program.")
@@ -135,22 +77,22 @@ def read_workbook(
     return rows, [*book.damage(), *notes]
 
 
-def _listed_tables(book: Book, sheet: Sheet) -> Iterator[_FoundTable]:
-    if not isinstance(book, Workbook):
+def _listed_tables(book: Workbook, sheet: Sheet) -> Iterator[_FoundTable]:
+    if not isinstance(book, XlsxWorkbook):
         return
     for kind, path in book.related(sheet.part):
         if kind == "table":
             facts = book.part(path).attrib
             name = facts.get("displayName") or facts.get("name") or ""
             with suppress(ValueError):  # of a table that names no cells, its sheet is read
-                cells = _Range.of(facts.get("ref", ""))
+                cells = CellRange.of(facts.get("ref", ""))
                 n_heads = int(facts.get("headerRowCount", 1))
                 n_totals = int(facts.get("totalsRowCount", 0))
                 yield _FoundTable(sheet.title, name, cells, n_heads, n_totals)
 
 
 def _chosen(
-    book: Book, name: str, listed: Sequence[_FoundTable], has_cells: Callable[[Sheet], bool]
+    book: Workbook, name: str, listed: Sequence[_FoundTable], has_cells: Callable[[Sheet], bool]
 ) -> tuple[Sheet, _FoundTable | None]:
     """Return the sheet that a name means, and the table; None: what stands in the sheet."""
     sheets = {sheet.title.casefold(): sheet for sheet in book.sheets}
@@ -168,42 +110,16 @@ def _chosen(
     if found := _RANGE.fullmatch(defined.get(name.casefold(), name)):
         title = (found[1] or "").replace("''", "'") or found[2] or book.sheets[0].title
         if (sheet := sheets.get(title.casefold())) is not None:
-            return sheet, _FoundTable(sheet.title, name, _Range.of(found[3]))
+            return sheet, _FoundTable(sheet.title, name, CellRange.of(found[3]))
         name = title
     known = [*(sheet.title for sheet in book.sheets), *(table.name for table in listed)]
     raise Unreadable(f"has no sheet or table '{one_line(name, 60)}'", did_you_mean(name, known))
 
 
-def _read_sheet(book: Book, sheet: Sheet, check: Callable[[], None]) -> _SheetCells:
-    read = book.read(sheet, check)
-    merged = list[_Range]()
-    for cells in dict.fromkeys(read.merged):
-        with suppress(ValueError):  # programs leave out what names no cells
-            merged.append(_Range.of(cells))
-    gone = set[int]().union(*read.hidden_columns)
-    found = _SheetCells(sheet.title, [], merged, read.hidden_rows, gone, read.n_bare)
-    for line in read.rows:
-        row: list[Value] = []
-        for cell in line:
-            value = cell.text if isinstance(cell.value, tuple) else cell.value
-            if isinstance(value, ErrorValue):
-                value = None
-                found.n_errors += 1
-            elif isinstance(value, float):
-                found.n_rounded += abs(value) >= MOST_DIGITS
-            elif isinstance(value, str) and not value.strip():
-                value = None
-            row.append((value, cell.style))
-        while row and row[-1][0] is None:
-            row.pop()
-        found.rows.append(row)
-    return found
-
-
 # --- which cells are the table
 
 
-def _only_table(sheet: _SheetCells, listed: Sequence[_FoundTable], notes: list[str]) -> _FoundTable:
+def _only_table(sheet: SheetCells, listed: Sequence[_FoundTable], notes: list[str]) -> _FoundTable:
     """Return the one table of a sheet.
 
     Raises:
@@ -224,7 +140,7 @@ def _only_table(sheet: _SheetCells, listed: Sequence[_FoundTable], notes: list[s
     beside = [
         f"'{one_line(str(value), 40)}'"
         for row, line in enumerate(sheet.rows, 1)
-        for column, (value, _) in enumerate(line, 1)
+        for column, (value, *_) in enumerate(line, 1)
         if value is not None and not (row in rows and column in columns)
     ]
     if beside:
@@ -234,13 +150,13 @@ def _only_table(sheet: _SheetCells, listed: Sequence[_FoundTable], notes: list[s
     return found[0]
 
 
-def _blocks(sheet: _SheetCells) -> list[_Range]:
+def _blocks(sheet: SheetCells) -> list[CellRange]:
     """Return the parts of a sheet that empty rows and columns part, but for titles and notes.
 
     After an empty row a table goes on where the next one has a number or date, and so is no head.
     """
-    blocks: list[_Range] = []
-    filled = [[n for n, cell in enumerate(row, 1) if cell[0] is not None] for row in sheet.rows]
+    blocks: list[CellRange] = []
+    filled = [[n for n, cell in enumerate(row, 1) if cell.value is not None] for row in sheet.rows]
     bands: list[list[int]] = []
     spans: dict[int, list[tuple[int, int]]] = {}
     for merge in sheet.merged:
@@ -268,23 +184,21 @@ def _blocks(sheet: _SheetCells) -> list[_Range]:
             ):
                 blocks[-1] = above._replace(bottom=rows[-1])
             else:
-                blocks.append(_Range(left, rows[0], right, rows[-1]))
+                blocks.append(CellRange(left, rows[0], right, rows[-1]))
     return [block for block in blocks if block.bottom > block.top] or blocks[:1]
 
 
 # --- its rows
 
 
-def _table(
-    sheet: _SheetCells, found: _FoundTable, header: bool | int, notes: list[str]
-) -> pa.Table:
+def _table(sheet: SheetCells, found: _FoundTable, header: bool | int, notes: list[str]) -> pa.Table:
     filled, n_titles, n_heads = _filled(sheet, found.cells), 0, found.n_heads
     if header is not True:
         n_heads = int(header)
     elif n_heads < 0:
         n_titles, n_heads = _n_heads(sheet, found.cells)
     if n_titles:
-        titles = ", ".join(str(filled[n][0][0]) for n in range(n_titles))
+        titles = ", ".join(str(filled[n][0].value) for n in range(n_titles))
         notes.append(f": its title is not read ({one_line(titles, 60)})")
     heads, body = filled[n_titles : n_titles + n_heads], filled[n_titles + n_heads :]
     if found.n_totals:
@@ -292,11 +206,11 @@ def _table(
         notes.append(": its row of totals is not read")
     names = []
     for n in range(found.cells.right - found.cells.left + 1):
-        parts = [one_line(_text(row[n][0])) for row in heads if row[n][0] is not None]
+        parts = [one_line(_text(row[n].value)) for row in heads if row[n].value is not None]
         names.append(" ".join(dict.fromkeys(parts)) or f"column_{n + 1}")
     names = own_names(names)
     notes += _unshown(sheet, found.cells, n_titles + n_heads, body)
-    body = [row for row in body if any(value is not None for value, _ in row)]
+    body = [row for row in body if any(cell.value is not None for cell in row)]
     columns = [_column([row[n] for row in body]) for n in range(len(names))]
     types = {name: kind for name, (_, kind) in zip(names, columns, strict=True) if kind}
     values = zip(*(column for column, _ in columns), strict=True)
@@ -314,12 +228,12 @@ def _table(
 
 
 def _unshown(
-    sheet: _SheetCells, cells: _Range, n_above: int, body: Sequence[Sequence[Value]]
+    sheet: SheetCells, cells: CellRange, n_above: int, body: Sequence[Sequence[Cell]]
 ) -> Iterator[str]:
     """Yield the note on rows of a table that are struck out or hidden, and hidden columns."""
     first = cells.top + n_above
     filled = [
-        (first + n, [style for value, style in row if value is not None])
+        (first + n, [cell.style for cell in row if cell.value is not None])
         for n, row in enumerate(body)
     ]
     n_struck = sum(all(style.is_struck for style in styles) for _, styles in filled if styles)
@@ -334,15 +248,15 @@ def _unshown(
         yield f": {', '.join(filter(None, found))}; they are read like all others"
 
 
-def _filled(sheet: _SheetCells, cells: _Range) -> list[list[Value]]:
+def _filled(sheet: SheetCells, cells: CellRange) -> list[list[Cell]]:
     """Return the cells of a range; those that a merge covers have its value."""
     width = cells.right - cells.left + 1
     rows = []
     for line in sheet.rows[cells.top - 1 : cells.bottom]:
         part = line[cells.left - 1 : cells.right]
-        rows.append([*part, *[(None, CellStyle())] * (width - len(part))])
+        rows.append([*part, *[EMPTY] * (width - len(part))])
     n_left = len(rows) * width
-    for merge in sheet.merged:
+    for merge in dict.fromkeys(sheet.merged):
         top, left = merge.top - cells.top, merge.left - cells.left
         if 0 <= top < len(rows) and 0 <= left < width:
             covered = rows[top : merge.bottom - cells.top + 1]
@@ -354,7 +268,7 @@ def _filled(sheet: _SheetCells, cells: _Range) -> list[list[Value]]:
     return rows
 
 
-def _n_heads(sheet: _SheetCells, cells: _Range) -> tuple[int, int]:
+def _n_heads(sheet: SheetCells, cells: CellRange) -> tuple[int, int]:
     """Return how many rows above the table are titles, and how many name its columns."""
     row = cells.top
     within = [merge for merge in sheet.merged if cells.left <= merge.left <= cells.right]
@@ -370,21 +284,21 @@ def _n_heads(sheet: _SheetCells, cells: _Range) -> tuple[int, int]:
     return row - cells.top, last - row + 1
 
 
-def _column(cells: Sequence[Value]) -> tuple[list[Any], ColumnType]:
+def _column(cells: Sequence[Cell]) -> tuple[list[Any], ColumnType]:
     """Return the values of a column, and its type; empty: its values tell, or are of several."""
-    values = [value for value, _ in cells]
+    values = [cell.value for cell in cells]
     present = [value for value in values if value is not None]
     kinds = {type(value) for value in present}
     if kinds <= {int, float}:
         if all(float(value).is_integer() for value in present):
             return [None if value is None else int(value) for value in values], "int"
-        styles = {id(style): style for value, style in cells if isinstance(value, float)}
+        styles = {id(c.style): c.style for c in cells if isinstance(c.value, float)}
         places = {style.n_places for style in styles.values()}
         scale = max((n for n in places if n is not None), default=0)
         if None not in places and all(round(value, scale) == value for value in present):
             exact = [None if value is None else Decimal(f"{value:.{scale}f}") for value in values]
             n_digits = max(len(value.as_tuple().digits) for value in exact if value is not None)
-            return exact, f"decimal({18 if n_digits <= 18 else MOST_DECIMAL_DIGITS},{scale})"
+            return exact, f"decimal({18 if n_digits <= 18 else MOST_DIGITS},{scale})"
         return values, "float"
     if kinds <= {datetime, str} and datetime in kinds:
         try:  # years before 1900, which cells cannot have, are texts

@@ -208,6 +208,55 @@ def test_sheets_of_an_opendocument_file_are_pages_and_cells_keep_their_columns(
     assert found.pages[1] == ""
 
 
+def test_what_a_sheet_of_opendocument_hides_strikes_and_has_beside_its_cells(
+    placed: Placed,
+) -> None:
+    """A hidden column, a filtered row, a cell under a merged one; a style's parent strikes it."""
+
+    def cell(text: str, more: str = "", kind: str = "table-cell") -> str:
+        return f"<table:{kind} {more}>{text}</table:{kind}>"
+
+    def row(*cells: str, more: str = "") -> str:
+        return f"<table:table-row {more}>{''.join(cells)}</table:table-row>"
+
+    up = '10<text:span text:style-name="up">6</text:span>'
+    note = "<office:annotation><creator>Ada</creator><text:p>by phone</text:p></office:annotation>"
+    table = (
+        "<table:shapes><draw:rect><text:p>Draft</text:p></draw:rect><draw:frame><draw:object "
+        'xlink:href="./Object 1"/></draw:frame></table:shapes><table:table-column/>'
+        '<table:table-column/><table:table-column table:visibility="collapse"/>'
+        + row(*(cell(f"<text:p>{head}</text:p>") for head in ("Item", "Fee", "Cost")))
+        + row(
+            cell(f"{note}<text:p>{up}</text:p>"),
+            cell("<text:p>12,50 €</text:p>", 'office:value-type="currency" office:value="12.5" '
+                 'table:style-name="cell"'),
+            cell("<text:p>50 %</text:p>", 'office:value-type="percentage" office:value="0.5"'),
+        )
+        + row(cell("<text:p>wide</text:p>", 'table:number-columns-spanned="2"'),
+              cell("<text:p>9</text:p>", kind="covered-table-cell"))
+        + row(cell("<text:p>gone</text:p>"), more='table:visibility="filter"')
+    )  # fmt: skip
+    style = '<style:style style:name="cell" style:parent-style-name="out"/>'
+    chart = "urn:oasis:names:tc:opendocument:xmlns:chart:1.0"
+    more = {
+        "styles.xml": f"<office:document-styles {SPACES}><office:styles>{style}</office:styles>"
+        "<office:master-styles><style:master-page><style:header><text:p>Mill Ltd</text:p>"
+        "</style:header></style:master-page></office:master-styles></office:document-styles>",
+        "Object 1/content.xml": f"<c:chart xmlns:c='{chart}'><c:title>Rent</c:title></c:chart>",
+    }
+    made = open_document("spreadsheet", f'<table:table table:name="S">{table}</table:table>', more)
+    found = read(placed("a.ods", made))
+    assert found.text == (
+        "# S\n\n| Item | Fee | <!-- Cost --> |\n| --- | --- | --- |\n"
+        "| 10^6 | ~~12.5~~ | <!-- 0.5 --> |\n| wide | <!-- 9 --> |  |\n| <!-- gone --> |  |  |\n\n"
+        "Comments:\n- A2: Ada: by phone\n\nText boxes:\n- Draft\n\nCharts:\n- Rent\n\n"
+        "Headers and footers:\n- Mill Ltd"
+    )
+    assert found.notes == (
+        ": hidden rows, columns and cells are read as well (S: 1 row, 1 group of columns, 1 cell)",
+    )
+
+
 def test_slides_of_an_opendocument_file_are_pages_with_words_in_tables(placed: Placed) -> None:
     listed = "<text:list><text:list-item><text:p>in a cell</text:p></text:list-item></text:list>"
     body = (

@@ -14,7 +14,7 @@ from openpyxl.worksheet.table import Table  # type: ignore[import-untyped]
 
 from paddock.steps.readers.office import damage_errors
 from paddock.steps.readers.reader import Unreadable
-from paddock.steps.readers.sheet_cells import Workbook
+from paddock.steps.readers.xlsx_cells import XlsxWorkbook
 from paddock.steps.tables import workbook_rows
 from tests.fakes.tools import Call, FakeTools, refused
 
@@ -255,6 +255,13 @@ def test_a_sheet_of_opendocument_is_read_like_one_of_excel(
     assert [row["a"] for row in read("a.ods").rows] == [value, value]
 
 
+def test_named_ranges_of_opendocument_are_tables(read: Call, tmp_path: Path) -> None:
+    named = '<o:named-range o:name="second" o:cell-range-address="$\'S\'.$A$2:.$A$3"/></o:s>'
+    with zipfile.ZipFile(tmp_path / "a.ods", "w") as archive:
+        archive.writestr("content.xml", ODS.replace("</o:s>", named).format(""))
+    assert read("a.ods", table="second").rows == [{"7 x": "7  x"}]
+
+
 def test_a_fault_of_our_own_code_is_no_damage_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,4 +275,4 @@ def test_a_fault_of_our_own_code_is_no_damage_of_the_file(
         pytest.raises(Unreadable, match=r"is not read: Paddock failed at .*_rows\.py:"),
         damage_errors("a workbook"),
     ):
-        workbook_rows.read_workbook(Workbook(file, 10), "", True, lambda: None)
+        workbook_rows.read_workbook(XlsxWorkbook(file, 10), "", True, lambda: None)

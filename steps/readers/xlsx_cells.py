@@ -1,44 +1,48 @@
-"""Cells of workbooks as values: numbers, texts, dates, times and durations, by their formats.
+"""Cells of Excel's workbooks.
 
-The one reader of sheets, for the text of a workbook and for its rows. It reads the parts of the
-archive itself: a part that is missing or ends early, a style that no list has, and a cell without
-its place are read as spreadsheet programs do.
+It reads the parts of the archive itself: a part that is missing or ends early, a style that no list
+has, and a cell without its place are read as spreadsheet programs do.
 """
 
 from __future__ import annotations
 
-import math
 import posixpath
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import date, datetime, time, timedelta
-from functools import cached_property, lru_cache, reduce
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, BinaryIO, TypeAlias
 from xml.etree import ElementTree
 
-from paddock.engine.system.records import field, record
 from paddock.engine.system.text import counted
 
-from .office import OFF, PLAIN, Look, bomb_of, number_text, open_archive
+from .cells import (
+    EMPTY,
+    MOST_COLUMNS,
+    MOST_DIGITS,
+    MOST_ROWS,
+    NO_STYLE,
+    Cell,
+    CellRange,
+    CellStyle,
+    Sheet,
+    SheetCells,
+    column_of,
+    number_cell,
+)
+from .office import MOST_WHOLE, OFF, PLAIN, Look, Piece, bomb_of, open_archive
 from .reader import Unreadable
 
 WORKBOOK = "a spreadsheet"
-MOST_ROWS, MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, by the program
-MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
 _CHECK_EACH_ROWS = 500
 _READ_BYTES = 8 * 1024  # with a MiB at once, and all its elements alive, it takes twice as long
 _MOST_NAMED = 3
 _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 _WITHIN_ROWS = frozenset(("c", "v", "f", "is", "t"))
 
-# --- formats of numbers
-
-_NOT_SHOWN = re.compile(r'"[^"]*"|\\.|[_*].|\[(?!(?:h+|m+|s+)\])[^]]*\]', re.IGNORECASE)
-_ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
-_FIXED_PLACES = re.compile(r"[^0#%E?]*[#,0]*0(?:\.(0+))?[^0#%E?.]*")
 _DATES, _TIMES = "yyyy-mm-dd", "hh:mm:ss"
 _BUILT_IN = {
     **{1: "0", 2: "0.00", 3: "#,##0", 4: "#,##0.00", 9: "0%", 10: "0.00%", 11: "0.00E+00"},
@@ -56,42 +60,6 @@ _BUILT_IN = {
 """What the numbers of formats show that no file spells out, of every locale."""
 
 
-@record(frozen=True, slots=True)
-class CellStyle:
-    """What the style of a cell says of its value."""
-
-    format: str = ""
-    is_struck: bool = False
-    is_unseen: bool = False
-    """By its number format, such as `;;;`."""
-    is_white: bool = False
-    """With a white font on no fill, which a table's style may give."""
-    kind: str = ""
-    """`date`, `time`, `duration`; else it is a number."""
-
-    @classmethod
-    def of(cls, code: str, **looks: bool) -> CellStyle:
-        shown = _NOT_SHOWN.sub("", code.partition(";")[0])
-        if _ELAPSED.search(shown):
-            return cls(code, kind="duration", **looks)
-        letters = set(re.sub("general|e[+-]", "", re.sub("am/pm|a/p", "h", shown.lower())))
-        is_time = letters & {*"hs"}  # and "m" are minutes
-        is_day = letters & {*"dyebg"} or ("m" in letters and not is_time)
-        return cls(code, kind="date" if is_day else "time" if is_time else "", **looks)
-
-    @property
-    def n_places(self) -> int | None:
-        """How many decimal places it shows; None: no fixed number.
-
-        >>> [CellStyle(text).n_places for text in ("#,##0.00 [$EUR]", "General", "0%", "0.0E+00")]
-        [2, None, None, None]
-        """
-        found = _FIXED_PLACES.fullmatch(_NOT_SHOWN.sub("", self.format.partition(";")[0]))
-        return None if found is None else len(found[1] or "")
-
-
-_NO_STYLE = CellStyle()
-_EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
 _ZERO = re.compile(r"-?0(\.0*)?")
 _WHITE = re.compile("(?:[0-9A-Fa-f]{2})?(?:[Ff][0-9A-Fa-f]){3}")
 
@@ -111,9 +79,7 @@ def _styles(tree: ElementTree.Element) -> list[CellStyle]:
         number, font = style.get("numFmtId", "0"), style.get("fontId")
         code = codes.get(number) or _BUILT_IN.get(_int(number), "")
         is_white = _of(whites, font) and _of(bare, style.get("fillId"))
-        is_unseen = _EMPTY_FORMAT.fullmatch(code) is not None
-        looks = {"is_struck": _of(lines, font), "is_unseen": is_unseen, "is_white": is_white}
-        found.append(CellStyle.of(code, **looks))
+        found.append(CellStyle.of(code, is_struck=_of(lines, font), is_white=is_white))
     return found
 
 
@@ -142,42 +108,15 @@ def _int(text: str | None, default: int = 0) -> int:
     return int(text) if text is not None and text.isdecimal() and len(text) < 10 else default
 
 
-# --- values
-
-
-class ErrorValue(str):
-    """What a formula came to that has no value, such as `#N/A`."""
-
-
-RichText: TypeAlias = tuple[tuple[str, Look], ...]
-"""Pieces of a text with looks of their own."""
-
-
-class Cell(NamedTuple):
-    value: Any = None
-    """A number, text, bool, date or time of Python's, `RichText` or `ErrorValue`; None: empty."""
-    style: CellStyle = _NO_STYLE
-    formula: str = ""
-    """Of a formula that has no stored value."""
-
-    @property
-    def text(self) -> str | None:
-        """The words of a text without their looks."""
-        if isinstance(self.value, tuple):
-            return "".join(text for text, _ in self.value)
-        return self.value if isinstance(self.value, str) else None
-
-
-EMPTY = Cell()
 _ESCAPE = re.compile("_x([0-9A-Fa-f]{4})_")
 _RISES = {"superscript": 1, "subscript": -1}
 _MS_OF_DAY = 24 * 60 * 60 * 1000
 
 
-def unescaped(text: str) -> str:
+def _unescaped(text: str) -> str:
     r"""Return a text with the characters that OOXML writes as `_xHHHH_`.
 
-    >>> unescaped("a_x000D_b_x005F_x000D_"), unescaped("_xD83D__xDE00_")
+    >>> _unescaped("a_x000D_b_x005F_x000D_"), _unescaped("_xD83D__xDE00_")
     ('a\rb_x000D_', '😀')
     """
     if "_x" not in text:
@@ -186,12 +125,12 @@ def unescaped(text: str) -> str:
     return made.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def from_serial(value: float, kind: str, *, is_1904: bool) -> Any:
+def _from_serial(value: float, kind: str, *, is_1904: bool) -> Any:
     """Return a number as the date, time or duration that its format shows, where there is one.
 
-    >>> from_serial(1.25, "duration", is_1904=False), from_serial(61, "date", is_1904=False)
+    >>> _from_serial(1.25, "duration", is_1904=False), _from_serial(61, "date", is_1904=False)
     (datetime.timedelta(days=1, seconds=21600), datetime.datetime(1900, 3, 1, 0, 0))
-    >>> from_serial(0.5, "time", is_1904=False), from_serial(-1, "date", is_1904=False)
+    >>> _from_serial(0.5, "time", is_1904=False), _from_serial(-1, "date", is_1904=False)
     (datetime.time(12, 0), -1)
     """
     try:
@@ -210,91 +149,17 @@ def from_serial(value: float, kind: str, *, is_1904: bool) -> Any:
         return value
 
 
-def number_cell(text: str) -> Any:
-    """Return a number, a whole one as an integer; an ISO date or time as such, or the text.
-
-    >>> number_cell("123.0"), number_cell("1e-2"), number_cell("n")
-    (123, 0.01, 'n')
-    """
-    try:
-        value = int(text) if text.lstrip("-").isdecimal() else float(text)
-        if not math.isfinite(value):
-            return text
-    except (ValueError, OverflowError):
-        for of in (datetime.fromisoformat, time.fromisoformat):
-            with suppress(ValueError):
-                return of(text).replace(tzinfo=None)
-        return text
-    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < MOST_DIGITS
-    return int(value) if is_whole else value
-
-
-def shown_value(value: Any) -> str:
-    """Return a value as text, independent of its display format.
-
-    >>> shown_value(3.0), shown_value(True), shown_value(1.2e16), shown_value(timedelta(hours=30))
-    ('3', 'TRUE', '12000000000000000', '30:00:00')
-    >>> shown_value(datetime(2024, 3, 14)), shown_value(time(9, 30))
-    ('2024-03-14', '09:30:00')
-    """
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).upper()
-        case float():
-            return number_text(value)
-        case datetime():
-            is_day = value.time() == time()
-            return value.date().isoformat() if is_day else value.isoformat(" ", "seconds")
-        case date() | time():
-            return value.isoformat()
-        case timedelta():
-            n_ms = abs(value) // timedelta(milliseconds=1)
-            sign, part = "-" * (value < timedelta()), f".{n_ms % 1000:03}" * (n_ms % 1000 > 0)
-            n_s = n_ms // 1000
-            return f"{sign}{n_s // 3600}:{n_s // 60 % 60:02}:{n_s % 60:02}{part}"
-    return str(value)
-
-
-# --- sheets
-
+_Text: TypeAlias = tuple[str, tuple[Piece, ...]]
+_MARGIN_CODE = re.compile(r'&(?:"[^"]*"|K[0-9A-Fa-f]{2}[0-9A-Fa-f+-]{4}|\d+|[A-Za-z])')
+"""Fonts, sizes, places, page numbers and dates in headers and footers."""
 _MARGINS = [f"{page}{place}" for page in ("odd", "even", "first") for place in ("Header", "Footer")]
-
-
-@record
-class SheetCells:
-    """What a sheet holds, by row and column from 0."""
-
-    rows: list[list[Cell]] = field(default_factory=list)
-    merged: list[str] = field(default_factory=list)
-    """Ranges of cells, such as `A1:B2`."""
-    hidden_rows: set[int] = field(default_factory=set)
-    """From 1."""
-    hidden_columns: list[range] = field(default_factory=list)
-    """From 1."""
-    margins: list[str] = field(default_factory=list)
-    """Headers and footers, with their codes."""
-    n_bare: int = 0
-    """Formulas without a stored value."""
-
-
-@record(frozen=True, slots=True)
-class Sheet:
-    """A sheet of cells in a workbook."""
-
-    title: str
-    part: str
-    is_visible: bool
 
 
 def _key(part: str) -> str:
     return part.replace("\\", "/").casefold()
 
 
-class Workbook:
-    """A workbook of Excel."""
-
+class XlsxWorkbook:
     def __init__(self, file: BinaryIO, most_cells: int) -> None:
         """Open it.
 
@@ -404,6 +269,10 @@ class Workbook:
         return facts is not None and facts.get("date1904", "0") not in OFF
 
     @property
+    def has_macros(self) -> bool:
+        return any(name.endswith("vbaproject.bin") for name in self._names)
+
+    @property
     def title(self) -> str:
         named = (path for kind, path in self.related("") if kind == "core-properties")
         return (self.part(next(named, ""), is_needed=False).findtext("{*}title") or "").strip()
@@ -414,13 +283,13 @@ class Workbook:
         return _styles(self.part(part, is_needed=bool(part)))
 
     @cached_property
-    def _strings(self) -> list[str | RichText]:
-        part, found = self._part_of("sharedStrings"), list[str | RichText]()
+    def _strings(self) -> list[_Text]:
+        part, found = self._part_of("sharedStrings"), list[_Text]()
         depth = 0
         for event, element in self._events(part) if part else ():
             depth += 1 if event == "start" else -1
             if event == "end" and depth == 1 and element.tag.endswith("}si"):
-                found.append(_rich_text(element))
+                found.append(_text_of(element))
                 element.clear()
         return found
 
@@ -432,7 +301,7 @@ class Workbook:
         Raises:
             Unreadable: it has too many cells.
         """
-        found, number, data = SheetCells(), 0, None
+        found, number, data = SheetCells(sheet.title), 0, None
         shared = dict[str, str]()
         for event, element in self._events(sheet.part):
             if event == "start":
@@ -462,11 +331,13 @@ class Workbook:
                         data.clear()
                 case "col" if _is_gone(element, "width"):
                     last = min(_int(element.get("max")), MOST_COLUMNS)
-                    found.hidden_columns.append(range(_int(element.get("min"), 1), last + 1))
+                    found.hidden_columns.update(range(_int(element.get("min"), 1), last + 1))
+                    found.n_hidden_columns += 1
                 case "mergeCell":
-                    found.merged.append(element.get("ref", ""))
-                case _ if tag in _MARGINS:
-                    found.margins.append(element.text or "")
+                    with suppress(ValueError):  # programs leave out what names no cells
+                        found.merged.append(CellRange.of(element.get("ref", "")))
+                case _ if tag in _MARGINS and (words := _margin_text(element.text or "")):
+                    found.margins.append(words)
         return found
 
     def _row(
@@ -478,12 +349,15 @@ class Workbook:
             if not element.tag.endswith("}c"):
                 continue
             at = column_of(element.get("r", "")) or at + 1
-            if at > MOST_COLUMNS:
-                continue
             cell = self._cell(element, shared)
-            sheet.n_bare += bool(cell.formula)
-            if cell.value is None and not cell.formula:
+            if at > MOST_COLUMNS or (cell.value is None and not cell.instead):
                 continue
+            if cell.instead:
+                is_error = element.get("t") == "e"
+                sheet.n_errors += is_error
+                sheet.n_bare += not is_error
+            elif type(cell.value) is float:
+                sheet.n_rounded += MOST_DIGITS <= abs(cell.value) < MOST_WHOLE
             cells.extend([EMPTY] * (at - 1 - len(cells)))
             cells[at - 1 : at] = [cell]
         return cells
@@ -498,35 +372,34 @@ class Workbook:
             elif part.tag.endswith("}is"):
                 inline = part
         kind, number = element.get("t", "n"), _int(element.get("s"))
-        style = self.styles[number] if number < len(self.styles) else _NO_STYLE
+        style = self.styles[number] if number < len(self.styles) else NO_STYLE
         if formula is not None:
             written, key = formula.text or "", formula.get("si", "")
             if written and key:
                 shared[key] = f"={written} in {element.get('r', '')}"
             if not text and inline is None:
-                shown = f"={written}" if written else f"as {shared.get(key, '=')}"
-                return Cell(None, style, shown)
-        value: Any = None
+                return Cell(None, style, f"={written}" if written else f"as {shared.get(key, '=')}")
         if inline is not None:
-            value = _rich_text(inline)
-        elif text is None:
+            words, pieces = _text_of(inline)
+            return Cell(words or None, style, "", pieces)
+        if text is None:
             return Cell(None, style)
-        elif kind == "s":
+        if kind == "s":
             at = _int(text.strip(), -1)
-            if not 0 <= at < len(self._strings):
-                self._lost[self._part_of("sharedStrings")] = None
-                return Cell(None, style)
-            value = self._strings[at]
-        elif kind == "b":
-            value = text.strip() in ("1", "true")
-        elif kind == "e":
-            value = ErrorValue(text)
-        elif kind == "str":
-            value = unescaped(text)
-        else:
-            value = number_cell(text.strip())
-            if style.kind and isinstance(value, int | float):
-                value = from_serial(value, style.kind, is_1904=self.is_1904)
+            if 0 <= at < len(self._strings):
+                words, pieces = self._strings[at]
+                return Cell(words or None, style, "", pieces)
+            self._lost[self._part_of("sharedStrings")] = None
+            return Cell(None, style)
+        if kind == "b":
+            return Cell(text.strip() in ("1", "true"), style)
+        if kind == "e":
+            return Cell(None, style, text)
+        if kind == "str":
+            return Cell(_unescaped(text) if text.strip() else None, style)
+        value = number_cell(text.strip())
+        if style.kind and isinstance(value, int | float):
+            value = _from_serial(value, style.kind, is_1904=self.is_1904)
         return Cell(value or None if isinstance(value, str) else value, style)
 
     def damage(self) -> tuple[str, ...]:
@@ -550,12 +423,12 @@ def _words(element: ElementTree.Element) -> str:
     """Return a text as programs show it: blanks around it count where it says so."""
     text = element.text or ""
     is_kept = any(value == "preserve" for value in element.attrib.values())
-    return unescaped(text if is_kept else text.strip(" \t\r\n"))
+    return _unescaped(text if is_kept else text.strip(" \t\r\n"))
 
 
-def _rich_text(element: ElementTree.Element) -> str | RichText:
-    """Return a text; in pieces, where some have looks of their own."""
-    pieces = list[tuple[str, Look]]()
+def _text_of(element: ElementTree.Element) -> _Text:
+    """Return a text; with its pieces, where some have looks of their own."""
+    pieces = list[Piece]()
     for part in element:
         name = part.tag.rpartition("}")[2]
         if name == "t":
@@ -569,34 +442,16 @@ def _rich_text(element: ElementTree.Element) -> str | RichText:
                     strike is not None and strike.get("val", "1") not in OFF,
                 )
             pieces += [(_words(text), look) for text in part.iterfind("{*}t")]
-    if all(look == PLAIN for _, look in pieces):
-        return "".join(text for text, _ in pieces)
-    return tuple(pieces)
+    words = "".join(text for text, _ in pieces)
+    is_plain = all(look == PLAIN for _, look in pieces)
+    return words if words.strip() else "", () if is_plain else tuple(pieces)
 
 
-@lru_cache(MOST_COLUMNS)
-def _column(letters: str) -> int:
-    is_one = letters.isascii() and letters.isalpha() and len(letters) <= 3
-    return reduce(lambda n, letter: n * 26 + ord(letter) - 64, letters.upper() * is_one, 0)
+def _margin_text(written: str) -> str:
+    """Return the words of a header or footer.
 
-
-def column_of(place: str) -> int:
-    """Return the number of a cell's column, from 1; 0: it names none.
-
-    >>> column_of("A1"), column_of("AB7"), column_of("")
-    (1, 28, 0)
+    >>> _margin_text('&L&"Arial,Bold"&12Smith && Co&RPage &P')
+    'Smith & Co Page'
     """
-    return _column(place.strip("$0123456789"))
-
-
-def column_name(number: int) -> str:
-    """Return the letters of a column, from 1.
-
-    >>> column_name(1), column_name(28)
-    ('A', 'AB')
-    """
-    name = ""
-    while number:
-        number, rest = divmod(number - 1, 26)
-        name = chr(65 + rest) + name
-    return name
+    parts = written.split("&&")
+    return " ".join("&".join(_MARGIN_CODE.sub(" ", part) for part in parts).split())
