@@ -24,9 +24,9 @@ ANSWER_NAMES = frozenset(("output", "text", "evidence"))
 """Names in a `check` of an answer: its value by the schema, its text, and where it was found."""
 
 
-REVIEW_NAMES = ANSWER_NAMES | {"confidence", "undecided"}
+REVIEW_NAMES = ANSWER_NAMES | {"confidence"}
 """Names in `escalate.when` and `review.when`: those of a check, and the probabilities of the
-answer's fields. `undecided` is always empty: old pipelines have it."""
+answer's fields."""
 
 
 @record(frozen=True, slots=True)

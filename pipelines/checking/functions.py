@@ -453,17 +453,16 @@ _LACKS: Mapping[Lack, str] = {
 }
 
 
-def grounded(value: Any, source: Any, within: float = 0.0, undecided: str = "accept") -> str | None:
+def numbers_found(value: Any, source: Any, within: float = 0.0) -> str | None:
     """Check that each number, date, time and code of the answer is in the source.
 
     In digits, as `reply.evidence` finds them, and not in a question. Numbers of lists and citations
     such as [1] do not count. `within` is the share by which a number may differ, such as 0.01 for
-    rounded ones. `undecided` has no effect any more.
+    rounded ones. Words are not compared.
 
-    >>> grounded("It has 40 of 1200.", source="It has 40 of 1,300.")
+    >>> numbers_found("It has 40 of 1200.", source="It has 40 of 1,300.")
     'This is not in the source: 1200. Use only what is in it.'
     """
-    del undecided  # written in old pipelines
     answer, text = "\n\n".join(texts_in(value, with_numbers=False)), shown_text(source_text(source))
     lacking = [
         f'{lack.text} (it has "{_short(lack.nearest)}"{_LACKS[lack.lack]})'
@@ -480,7 +479,7 @@ def quotes(value: Any, source: Any) -> str | None:
     """Check that each text of the answer is in the source word by word, in whole words.
 
     Spaces, capitals, kinds of quotation marks and dashes, and hyphens inside words may differ. An
-    empty text is no quotation. Numbers are checked as in `grounded`.
+    empty text is no quotation. Numbers are checked as in `numbers_found`.
 
     >>> quotes(["ferry at nine", "ten boats"], source="The Ferry  at nine.")
     'This is not in the source word by word: "ten boats".'
@@ -568,7 +567,7 @@ def _cited_numbers(value: Any) -> list[int]:
 
 
 _FUNCTIONS: tuple[CheckFunction, ...] = (
-    cites, contains, differs, grounded, is_date, is_email, is_url, lacks, language, located,
-    matches, one_of, quotes, sentences, unique, words,
+    cites, contains, differs, is_date, is_email, is_url, lacks, language, located,
+    matches, numbers_found, one_of, quotes, sentences, unique, words,
 )  # fmt: skip
 BUILT_IN: Mapping[str, CheckFunction] = {function.__name__: function for function in _FUNCTIONS}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.expressions import ExpressionError, Reference, Template
+from paddock.pipelines.keys import CHECK_ALIASES
 from paddock.runner.progress.item_states import OF_LIST, OF_RUN
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
@@ -137,19 +138,13 @@ def _before_document(
 
 
 def _ignored_keys(bound: BoundPlan) -> Iterator[str]:
-    """Yield a note on each file whose own settings a sub-pipeline ignores, and on old keys."""
+    """Yield a note on each file whose own settings a sub-pipeline ignores, and on former names."""
     for step in all_steps(bound.nodes):
         checks = () if step.reply is None else step.reply.checks.values()
-        escalate = None if step.escalate is None else step.escalate.spec
-        conditions = (spec.when for spec in (step.review, escalate) if spec is not None)
-        if any(("undecided",) in when.references for when in conditions) or any(
-            call.name == "grounded" and "undecided" in call.named
-            for check in checks
-            for call in check.calls
-        ):
+        for name in CHECK_ALIASES.keys() & {call.name for check in checks for call in check.calls}:
             yield (
-                f"step '{step.id}': `undecided` has no effect any more, since `grounded` decides. "
-                f"The next release does not know it: remove it."
+                f"step '{step.id}': `{name}` is now called `{CHECK_ALIASES[name]}`, which says "
+                f"what it compares: numbers, dates, times and codes, not words."
             )
     of_runs = ("on", "concurrency", "budget")
     ignored = {

@@ -106,7 +106,6 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
     0.5
     """
     names = {"output": outputs.get("output"), "text": outputs.get("text")}
-    names["undecided"] = []  # written in old pipelines
     for name, of_whole in OF_WHOLE.items():
         found = outputs.get(name)
         fields = found if isinstance(found, Mapping) else {} if found is None else {"items": found}

@@ -20,7 +20,7 @@ import numpy as np
 
 from paddock.engine.system.records import record
 from paddock.engine.system.text import canonical_json, cell_text
-from paddock.pipelines.checking.functions import grounded
+from paddock.pipelines.checking.functions import numbers_found
 from paddock.pipelines.checking.source_index import DayAndTime, sought_in
 from paddock.pipelines.comparison_keys import MetricName
 from paddock.pipelines.errors import did_you_mean
@@ -175,7 +175,7 @@ def _same_date(answer: Any, gold: Any) -> float:
     """Compare dates in any notation: 3 May 2024 is 2024-05-03."""
     if not _has_date(answer):
         return 0.0
-    both = (grounded(answer, source=gold), grounded(gold, source=answer))
+    both = (numbers_found(answer, source=gold), numbers_found(gold, source=answer))
     return float(not any(map(is_refused, both)))
 
 

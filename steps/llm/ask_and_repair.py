@@ -75,9 +75,6 @@ class AnswerOutput(Output):
         default=None,
         description="The probability of each field of `output`: null without `reply.confidence`.",
     )
-    undecided: list[str] = Field(
-        default=[], description="Always empty: checks decide. The next release has no such output."
-    )
     escalated: Any = Field(
         default=None,
         description="`{to, why, was}` of an answer of the larger model, with that of the step's "
@@ -283,7 +280,6 @@ class CheckedAnswer:
             "output": self.output,
             "evidence": self.evidence,
             "confidence": self.confidence,
-            "undecided": [],
         }
 
 

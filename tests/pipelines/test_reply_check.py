@@ -83,7 +83,7 @@ def test_what_is_written_out_is_looked_at_in_advance(source: str, sentence: str 
 
 
 def test_functions_are_no_names_that_a_check_reads() -> None:
-    check = Check.of("grounded(output.a, source=steps.text.text) or range(3)")
+    check = Check.of("numbers_found(output.a, source=steps.text.text) or range(3)")
     assert check.references == {("output", "a"), ("steps", "text", "text")}
 
 

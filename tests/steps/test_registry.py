@@ -188,7 +188,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_functions_of_other_packages_are_found_and_ours_go_first() -> None:
     assert CHECK_FUNCTIONS["sorted_by"] is sorted
     assert CHECK_FUNCTIONS["words"] is not len
-    assert {"sorted_by", "grounded", "gone"} <= set(CHECK_FUNCTIONS)
+    assert {"sorted_by", "numbers_found", "gone"} <= set(CHECK_FUNCTIONS)
     assert len(CHECK_FUNCTIONS) == len(set(CHECK_FUNCTIONS))
     assert registry.check_package("words") == "paddock-llm"
     assert registry.check_package("nothing") == ""

@@ -30,7 +30,7 @@ def decided_outputs(
     if review.state != "edited":
         return {**outputs, "review": outcome}
     value = review.value
-    answer = {"text": value, "output": None, "undecided": []}
+    answer = {"text": value, "output": None}
     if has_schema:
         answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
     outcome["value"] = value

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines.checking.functions import cites, grounded, language, quotes, sentences
+from paddock.pipelines.checking.functions import cites, language, numbers_found, quotes, sentences
 
 
 @pytest.mark.timeout(20)
 def test_an_answer_of_many_line_ends_or_dots_is_checked_in_no_time() -> None:
-    assert grounded("\n" * 200_000 + "x", source="") is None
+    assert numbers_found("\n" * 200_000 + "x", source="") is None
     assert sentences("." * 200_000 + "x") == 1
 
 
@@ -33,7 +33,7 @@ def test_what_is_not_there_is_named_with_the_nearest_place(
     answer: str, source: str, lacking: str
 ) -> None:
     sentence = f"This is not in the source: {lacking}. Use only what is in it."
-    assert grounded(answer, source) == sentence
+    assert numbers_found(answer, source) == sentence
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_is_not_there_is_named_with_the_nearest_place(
     ],
 )
 def test_a_question_states_nothing(source: str, is_grounded: bool) -> None:
-    assert (grounded("The fee is 40 EUR.", source) is None) is is_grounded
+    assert (numbers_found("The fee is 40 EUR.", source) is None) is is_grounded
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ PRICES = [{"priceEUR": "40.50", "weight (kg)": "3"}]
 def test_numbers_of_fields_rows_and_keys_are_grounded_as_they_are_meant(
     answer: Any, source: Any, wishes: dict[str, Any], is_grounded: bool
 ) -> None:
-    assert (grounded(answer, source, **wishes) is None) is is_grounded
+    assert (numbers_found(answer, source, **wishes) is None) is is_grounded
 
 
 @pytest.mark.parametrize(

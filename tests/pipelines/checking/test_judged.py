@@ -1,8 +1,8 @@
-r"""Judged cases of evidence and `grounded`: texts of 24 languages, and what the guide decides.
+r"""Judged cases of evidence and `numbers_found`: texts of 24 languages, and what the guide decides.
 
 `= text` is followed by its values. Of evidence each is behind its verdict and the rule that finds
 it: `+` found, `?` in part, `-` not found, `~` right, but in a form that is not looked for; a place
-may follow: `value => quote @ line`. Of `grounded`, `+` is accepted and `-` is refused; `~` is
+may follow: `value => quote @ line`. Of `numbers_found`, `+` is accepted and `-` is refused; `~` is
 accepted as well, though what its words say of the values is wrong: no rule looks at that.
 """
 
@@ -16,7 +16,7 @@ import pytest
 
 from paddock.pipelines.checking.codes import Code
 from paddock.pipelines.checking.evidence import SourceText, locate
-from paddock.pipelines.checking.functions import grounded
+from paddock.pipelines.checking.functions import numbers_found
 from paddock.pipelines.checking.source_index import DayAndTime, sought_in
 
 MATCHES = {
@@ -79,5 +79,5 @@ def test_each_value_is_found_as_the_guide_says(first: int) -> None:
 @pytest.mark.parametrize("first", range(0, len(GROUNDED), N_TOGETHER))
 def test_each_answer_is_accepted_or_refused_as_the_guide_says(first: int) -> None:
     for text, case in GROUNDED[first : first + N_TOGETHER]:
-        refused = grounded(unescaped(case[2:]), text)
+        refused = numbers_found(unescaped(case[2:]), text)
         assert (refused is None) == (case[0] in "+~"), (text, case, refused)

@@ -29,7 +29,7 @@ inputs:
         reply:
           schema: {file: form.json}
           check:
-            - grounded(output.gist, source=steps.text.text)
+            - numbers_found(output.gist, source=steps.text.text)
             - words(output.gist) <= inputs.most
           repair: 1
     returns: {gist: steps.sum.output.gist, text: steps.sum.text}
@@ -82,17 +82,15 @@ def test_an_answer_that_stays_wrong_quarantines_its_document_and_its_replies_are
     assert (again.status, again.calls, again.cached_calls) == ("completed", 0, 2)
 
 
-def test_undecided_of_old_pipelines_is_false_and_a_note_says_so(tmp_path: Path) -> None:
+def test_the_former_name_of_a_check_holds_and_a_note_says_the_present_one(tmp_path: Path) -> None:
     here = world(tmp_path)
-    here.edit("text: steps.sum.text}", "undecided: steps.sum.undecided}")
-    here.edit("source=steps.text.text)", "source=steps.text.text, undecided='fail')")
-    here.edit("          repair: 1\n", "          repair: 1\n        review: {when: undecided}\n")
-    report = here.run(pool=answering(lambda request: "Boat 0"))
-    assert report.returns == [{"gist": "Boat 0", "undecided": []}]
-    assert "waiting" not in report.counts
-    assert [note for note in here.plan().advice if "undecided" in note] == [
-        "step 'sum': `undecided` has no effect any more, since `grounded` decides. "
-        "The next release does not know it: remove it."
+    here.run(pool=answering(lambda request: "Boat 0"))
+    here.edit("numbers_found(", "grounded(")
+    again = here.run(pool=FakePool())
+    assert (again.status, again.calls) == ("completed", 0)
+    assert [note for note in here.plan().advice if "grounded" in note] == [
+        "step 'sum': `grounded` is now called `numbers_found`, which says what it compares: "
+        "numbers, dates, times and codes, not words."
     ]
 
 

@@ -60,8 +60,8 @@ def faults_of(
 
 
 FUNCTIONS = (
-    "Known: 'cites', 'contains', 'differs', 'grounded', 'is_date', 'is_email', 'is_url', 'lacks', "
-    "'language', 'located', 'matches', 'one_of', 'quotes', 'sentences', 'unique', 'words'."
+    "Known: 'cites', 'contains', 'differs', 'is_date', 'is_email', 'is_url', 'lacks', 'language', "
+    "'located', 'matches', 'numbers_found', 'one_of', 'quotes', 'sentences', 'unique', 'words'."
 )
 
 
@@ -77,7 +77,7 @@ def test_a_check_that_cannot_work_is_told_before_anything_runs() -> None:
         "'tone' is not known here. Known: 'evidence', 'inputs', 'now', "
         "'output', 'steps', 'text', 'today'."
     ]
-    assert faults_of('{check: "grounded(text, source=steps.b.text)"}') == [
+    assert faults_of('{check: "numbers_found(text, source=steps.b.text)"}') == [
         "there is no step 'b'. Known: 'a'."
     ]
 
