@@ -46,8 +46,8 @@ class TypedRows(Sequence[Any]):
         return self._types
 
     @property
-    def lost_numbers(self) -> Mapping[str, int]:
-        """How many numbers of which columns are null as plain data: infinite, or NaN."""
+    def lost_values(self) -> Mapping[str, int]:
+        """How many values of which columns plain data has not: infinite, NaN, or bytes."""
         return {}
 
     @property

@@ -64,6 +64,7 @@ _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x19\x1c-\x1f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TAG_OF_ASCII = re.compile(rb"<[^<>\x80-\xff]*>")
 _PIECE = re.compile(rb"[^\r\n]{1,200}(?=[\r\n]|\Z)|[^\r\n]{100,200}[ ,;\t]|[^\r\n]{1,200}")
+_END_MARK = "\x1a"  # of DOS
 _HIGH = re.compile(rb"[\x80-\xff]")
 _NOT_ASCII = bytes({*range(256)} - {*b"\t\n\r", *range(0x20, 0x7F)})
 _MAX_CONTROL_SHARE = 0.005
@@ -93,13 +94,19 @@ class UnclearEncoding(NotText):
 
 @record(frozen=True, slots=True)
 class Decoded:
-    """A text with line feeds, and its encoding. `n_damaged` bytes became U+FFFD."""
+    """A text and its encoding. `n_damaged` bytes became U+FFFD."""
 
-    text: str
+    written: str
+    """With its own line ends, without the end mark of DOS."""
     encoding: str
     n_damaged: int = 0
     is_guess: bool = False
     not_declared: str = ""
+
+    @property
+    def text(self) -> str:
+        """It with line feeds."""
+        return self.written.replace("\r\n", "\n").replace("\r", "\n")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -204,7 +211,7 @@ def _decode_strictly(data: bytes, encoding: str, codec: str = "") -> Decoded:
         raise NotText("it has NUL characters, as binary data has")
     if _codec(encoding) == "cp1258":  # it has letters and tones apart
         text = unicodedata.normalize("NFC", text)
-    return Decoded(_normalised_newlines(text), encoding)
+    return Decoded(text.removesuffix(_END_MARK), encoding)
 
 
 def _wide_without_mark(data: bytes) -> str:
@@ -246,14 +253,15 @@ def _as_utf8(data: bytes, *, may_be_damaged: bool = True) -> Decoded | None:
     A single broken byte must not make a UTF-8 text decode as a legacy encoding.
     """
     try:
-        return Decoded(_normalised_newlines(data.decode()), "utf-8")
+        return Decoded(data.decode().removesuffix(_END_MARK), "utf-8")
     except UnicodeDecodeError:
         text = data.decode("utf-8", "replace")
     n_damaged = text.count("\ufffd")
     n_whole = sum(1 for char in text if char > "\x7f") - n_damaged
     most = max(1, _MAX_DAMAGE_SHARE * len(data)) if may_be_damaged else 0
     is_utf8 = n_whole > 4 * n_damaged and n_damaged <= most
-    return Decoded(_normalised_newlines(text), "utf-8", n_damaged) if is_utf8 else None
+    text = text.removesuffix(_END_MARK)
+    return Decoded(text, "utf-8", n_damaged) if is_utf8 else None
 
 
 def _likeliest_reading(data: bytes) -> Decoded:
@@ -289,7 +297,7 @@ def _likeliest_reading(data: bytes) -> Decoded:
             start, end = max(0, at - 10), at + 20
             shown = (" ".join(reading[start:end].split()) for reading in (text, other_text))
             raise UnclearEncoding(zip((name, other_name), shown, strict=True))
-    return Decoded(_decode_strictly(data, name).text, name, is_guess=True)
+    return Decoded(_decode_strictly(data, name).written, name, is_guess=True)
 
 
 def _judged_lines(data: bytes) -> Iterator[bytes]:
@@ -303,10 +311,3 @@ def _judged_lines(data: bytes) -> Iterator[bytes]:
         if n % step == 0 or not found <= seen:
             seen |= found
             yield line
-
-
-def _normalised_newlines(text: str) -> str:
-    """Convert line ends to line feeds; drop the DOS end mark."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.removesuffix("\x1a")

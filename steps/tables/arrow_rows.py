@@ -30,6 +30,8 @@ from .row_formats import UnreadableRows, kept_rows, own_names
 _BATCH_ROWS = 10_000
 _MOST_SCALE = 18
 _INT64 = range(-(2**63), 2**63)
+_BYTES = re.compile(r"\b(?:fixed_size_|large_)?binary\b")
+_SHORT_FLOAT = re.compile(r"\bfloat\b")
 _MAY_BE_ODD = re.compile(r"date|time|duration|interval|decimal|map|struct|union|extension")
 """In the names of types with values that Python may not hold."""
 _NO_NAME = re.compile(r"__index_level_\d+__")
@@ -85,13 +87,15 @@ class ArrowRows(TypedRows):
         return cls(table)
 
     @property
-    def lost_numbers(self) -> Mapping[str, int]:
+    def lost_values(self) -> Mapping[str, int]:
         found = {}
         for field in self.table.schema:
             if pa.types.is_floating(field.type):
                 column = self.table[field.name]
                 odd = compute.or_(compute.is_nan(column), compute.is_inf(column))
                 found[field.name] = compute.sum(odd).as_py() or 0
+            elif _BYTES.search(str(field.type)):
+                found[field.name] = sum(map(_has_no_text, self.table[field.name].to_pylist()))
         return {name: n for name, n in found.items() if n}
 
     @cached_property
@@ -138,10 +142,23 @@ def stream_of(table: pa.Table) -> pa.Buffer:
 def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     names, columns = batch.schema.names, []
     for column in batch.columns:
-        kind, values = column.type, _in_microseconds(column).to_pylist()
+        kind = column.type
+        if _SHORT_FLOAT.search(str(kind)):  # 0.1, and not what a double has of it
+            column = column.cast(_float32_as(pa.string(), kind))
+            column = column.cast(_float32_as(pa.float64(), kind))
+        values = _in_microseconds(column).to_pylist()
         is_plain = pa.types.is_string(kind) or pa.types.is_integer(kind)
         columns.append(values if is_plain else map(plain_value, values))
     return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def _float32_as(new: pa.DataType, kind: pa.DataType) -> pa.DataType:
+    """Return a type with another one in place of short floating numbers, also within it."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.large_list(_float32_as(new, kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(part.name, _float32_as(new, part.type)) for part in kind.fields])
+    return new if pa.types.is_float32(kind) else kind
 
 
 def _in_microseconds(column: Any) -> Any:
@@ -174,6 +191,17 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     if of.is_struct(kind):
         return pa.struct([(part.name, _plain_type(part.type)) for part in kind.fields])
     return kind
+
+
+def _has_no_text(value: Any) -> bool:
+    """Return whether bytes, also those within a value, are no text in UTF-8."""
+    if isinstance(value, bytes):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            return True
+    inner = value.values() if isinstance(value, dict) else value
+    return isinstance(value, dict | list | tuple) and any(map(_has_no_text, inner))
 
 
 # --- foreign tables

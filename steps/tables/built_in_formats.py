@@ -70,6 +70,7 @@ class _ColumnFormat(TableFormat):
 
 class ParquetFormat(_ColumnFormat):
     name, suffixes = "parquet", (".parquet",)
+    version = 2
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
         return with_libraries("arrow_rows").read_parquet(file), []
@@ -81,6 +82,7 @@ class ParquetFormat(_ColumnFormat):
 
 class ArrowFormat(_ColumnFormat):
     name, suffixes = "arrow", (".arrow", ".feather")
+    version = 2
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
         return with_libraries("arrow_rows").read_arrow(file), []

@@ -50,6 +50,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 50
 _MOST_NAMED = 3
 _HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
+_QUOTED_OR_END = re.compile(r'(?<![^,;\t|\r\n ])"(?:[^"]|"")*+"|\r\n?')
 _EXCEL_HINT = re.compile(r"\Asep=(.)\n")
 # Inside of a character class:
 _LINE_ENDS = r"\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
@@ -140,6 +141,8 @@ class TextFormat(TableFormat):
 
     libraries = libraries_to_write = ()
     most_bytes = TEXT_BYTES
+    keeps_line_ends: ClassVar[bool] = False
+    """Whether `parse` takes a text with its own line ends, not with line feeds."""
 
     def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
         """Parse rows with all values of CSV as texts.
@@ -181,6 +184,7 @@ class TextFormat(TableFormat):
 
 class CsvFormat(TextFormat):
     name, suffixes = "csv", (".csv",)
+    keeps_line_ends = True
 
     def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
         return _from_csv(text, source.separator, source.names, bool(source.header))
@@ -253,9 +257,12 @@ class UnnamedFormat(TextFormat):
     """CSV or JSONL, by its content."""
 
     name, suffixes = "", ()
+    keeps_line_ends = True
 
     def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
-        return (JSONL if text.lstrip().startswith("{") else CSV).parse(text, source)
+        if text.lstrip().startswith("{"):
+            return JSONL.parse(text.replace("\r\n", "\n").replace("\r", "\n"), source)
+        return CSV.parse(text, source)
 
 
 CSV, TSV, JSONL, JSON = CsvFormat(), TsvFormat(), JsonlFormat(), JsonFormat()
@@ -307,6 +314,7 @@ def with_found_types(table: RowTable, decimal: str) -> RowTable:
 def _from_csv(
     text: str, delimiter: str, columns: Sequence[str] | None, has_header: bool
 ) -> RowTable:
+    text = _QUOTED_OR_END.sub(lambda found: found[0] if found[0][0] == '"' else "\n", text)
     hint = _EXCEL_HINT.match(text)
     n_before = 0
     if hint and not delimiter:

@@ -170,7 +170,7 @@ def read_text_table(form: TextFormat, source: TableSource) -> RowTable:
         remedy = "Name it as what it is, such as `.xlsx`, or set `format`."
         is_archive = data.startswith(b"PK")
         raise UnreadableRows(f"is not text: {error}", remedy * is_archive) from error
-    table = form.parse(decoded.text, source)
+    table = form.parse(decoded.written if form.keeps_line_ends else decoded.text, source)
     if source.declared:
         typed_rows(table, source.declared, source.decimal or UNSURE_MARK)
         table = replace(table, types=source.declared)

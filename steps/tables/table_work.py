@@ -81,7 +81,10 @@ def _read_table(
         if source.declared:
             table, _ = to_arrow(ArrowRows(table), source.declared)
     notes += [f": {note}" for note in of_columns]
-    if odd := ArrowRows(table).lost_numbers:
+    if odd := ArrowRows(table).lost_values:
         shown = ", ".join(f"{n:,} of '{name}'" for name, n in odd.items())
-        notes.append(f": numbers that are infinite or NaN are null in expressions ({shown})")
+        notes.append(
+            f": numbers that are infinite or NaN are null in expressions, and bytes that are no "
+            f"text U+FFFD ({shown})"
+        )
     return table, notes

@@ -33,6 +33,15 @@ def test_rows_of_csv_are_texts_by_the_names_of_the_first_row(read: Call) -> None
     }
 
 
+def test_a_line_end_within_a_cell_of_csv_stays_as_it_is(read: Call, write: Call) -> None:
+    rows = [{"a": "x\r\ny", "b": '5"'}, {"a": "p\nq", "b": "r\rs"}]
+    text = 'sep=;\r\na;b\r\n"x\r\ny";5"\r\n"p\nq";"r\rs"\r\n\x1a'
+    assert read("a.csv", text).rows == rows
+    assert read("b.csv", text.replace('\r\n"', '\r"')).rows == rows
+    write("c.csv", rows)
+    assert read("c.csv").rows == rows
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [

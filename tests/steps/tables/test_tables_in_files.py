@@ -133,18 +133,30 @@ def test_no_digit_of_money_and_of_large_integers_is_lost(read: Call, write: Call
         assert read(f"a.{suffix}").rows == rows
 
 
-def test_numbers_that_json_has_not_are_told(
+def test_values_that_json_has_not_are_told_and_kept_where_there_is_a_place(
     read: Call, write: Call, hands: FakeTools, tmp_path: Path
 ) -> None:
-    parquet.write_table(pa.table({"x": [1.5, float("nan"), float("inf")]}), tmp_path / "a.parquet")
+    short = pa.array([0.1, 3.4e38, None], pa.float32())
+    lists = pa.array([[0.1], [], None], pa.list_(pa.float32()))
+    data = {"x": [1.5, float("nan"), float("inf")], "b": [b"ab", b"\xff", None], "f": short}
+    parquet.write_table(pa.table({**data, "l": lists}), tmp_path / "a.parquet")
     found = read("a.parquet")
-    assert found.rows == [{"x": 1.5}, {"x": None}, {"x": None}]
+    assert found.rows == [
+        {"x": 1.5, "b": "ab", "f": 0.1, "l": [0.1]},
+        {"x": None, "b": "\ufffd", "f": 3.4e38, "l": []},
+        {"x": None, "b": None, "f": None, "l": None},
+    ]
     write("b.parquet", found.rows)
-    assert str(parquet.read_table(tmp_path / "b.parquet")["x"].to_pylist()) == "[1.5, nan, inf]"
+    kept = parquet.read_table(tmp_path / "b.parquet")
+    assert str(kept["x"].to_pylist()) == "[1.5, nan, inf]"
+    assert kept["b"].to_pylist() == data["b"]
+    assert kept["f"].type == pa.float32()
     write("b.csv", found.rows)
     assert hands.notes == [
-        "'a.parquet': numbers that are infinite or NaN are null in expressions (2 of 'x').",
-        "'b.csv': numbers that are infinite or NaN are left empty (2 of 'x'); Parquet has them.",
+        "'a.parquet': numbers that are infinite or NaN are null in expressions, and bytes that are "
+        "no text U+FFFD (2 of 'x', 1 of 'b').",
+        "'b.csv': numbers that are infinite or NaN are left empty, and bytes that are no text are "
+        "U+FFFD (2 of 'x', 1 of 'b'); Parquet has them.",
     ]
 
 
