@@ -1,1 +1,1 @@
-"""The run: judge what is stale, run blocks, items and steps, record them. Imports no Prefect."""
+"""The run: judge items, run blocks, items and steps, record them. Imports no Prefect."""

@@ -192,7 +192,7 @@ class BlockRun:
             try:  # 1
                 if deadly is not None:
                     raise deadly
-                opened = context.documents.open(scope_id, item, state.work.made_by)
+                opened = context.documents.open(scope_id, item, state.work.rule_digest)
                 walk = ItemWalk(block.body, item.scope_in(block, state.scope))
                 with opened as attempt.document:
                     for node in walk.nodes(partial(self._skip, attempt)):

@@ -1,4 +1,4 @@
-"""Run a bound plan within its budget: clean up, walk, do what is stale, report.
+"""Run a bound plan within its budget: clean up, walk, do stale items, report.
 
 `Execute` acts on what `walk` decides: it runs steps, the items of blocks (`block_run`), and the
 pipelines that steps run. Imports no Prefect: a node, or a chunk of items, runs within

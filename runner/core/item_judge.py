@@ -51,7 +51,7 @@ from .traces.source_folders import MissingSources, source_folders
 from .traces.verify import (
     NEW,
     Case,
-    ItemNow,
+    CurrentItem,
     ItemRequest,
     ItemVerdict,
     differences,
@@ -146,7 +146,7 @@ class Judge:
             past=PastItems(ledger, scope_id, block),
             request=request,
             base=base,
-            made_by=self.parts.made_by(block, base),
+            rule_digest=self.parts.rule_digest(block, base),
             is_of_results=listed.is_of_results,
         )
         for item in listed.items:
@@ -180,7 +180,7 @@ class Judge:
             edited_paths=tuple(edited_paths),
             unsettled=listed.unsettled - {item.key for item in items},
             filed=filed,
-            made_by=rule.made_by,
+            rule_digest=rule.rule_digest,
             renewed=[*(entries[key] for key in documents.within if key in entries), *rule.renewed],
         )
         if self.options.leaves_out_items:
@@ -330,7 +330,7 @@ class Judge:
         older = None if self.options.refresh else self.parts.older
         for item in items:
             trace = traces.get(item.key)
-            now = ItemNow(item.hash, item.parts, item.value, older, item.key)
+            now = CurrentItem(item.hash, item.parts, item.value, older, item.key)
             verdict = verify(trace, now, world)
             if trace is not None and (entry := renewed_entry(trace, now, verdict)) is not None:
                 rule.renewed.append(entry)
@@ -485,5 +485,5 @@ async def all_differences(
         is_untold = not isinstance(part, RulePart) or before.get(part.name, "").startswith(KEYED)
         if is_unknown(part) or (part.name not in parts and is_untold):
             unknown.add(part.name)
-    now = ItemNow("", json.dumps(parts), older=judge.parts.older)
+    now = CurrentItem("", json.dumps(parts), older=judge.parts.older)
     return differences(trace, now, prepared, unknown)

@@ -129,7 +129,7 @@ class JudgedRule:
     request: ItemRequest
     base: str = ""
     """The parts of the items' hash that all share: a JSON object."""
-    made_by: str = ""
+    rule_digest: str = ""
     is_of_results: bool = False
     renewed: list[Entry] = field(default_factory=list)
 
@@ -194,14 +194,14 @@ class BlockWork:
     excluded: frozenset[str] = frozenset()
     """Keys of items that `where` excludes."""
     filed: FiledItems = field(default_factory=FiledItems)
-    made_by: str = ""
+    rule_digest: str = ""
     """Digest of what the items have in common, by which filed ones are compared."""
     is_of_results: bool = False
     """Whether its list is made of results, maybe of filed documents."""
     unsettled: frozenset[str] = frozenset()
     """Keys of items that later runs do: their file has not settled, or others are lacking."""
     renewed: Sequence[Entry] = ()
-    """Entries that are as good, by the secrets of now: a run records them."""
+    """Entries that are equivalent, by the secrets of now: a run records them."""
     step: BoundStep | None = None
     """The step outside of blocks that is its one item."""
 

@@ -26,7 +26,7 @@ from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import Roots
 from paddock.steps.files.scan import FilesScanParams
 
-from .parts import KnownResult, Older
+from .parts import Older, PreviousResult
 from .past_decisions import StepDecisions
 from .past_items import PastItems
 from .world import LabelVectors, PreparedWorld, World, listing_digest, scan_digest
@@ -486,8 +486,8 @@ class Trace:
         self.outputs = _outputs(scope_id, entry)
         """The outputs of the item itself, without those of items within it."""
 
-    def result(self, older: Older) -> KnownResult:
-        """Return the result of the item; those made with the values of `older` are as good."""
+    def result(self, older: Older) -> PreviousResult:
+        """Return the result of the item; those made with the values of `older` are equivalent."""
         entry = self.entry
         has_fitted = entry.state == "done" and not dependencies_of(entry, LimitedContext)
-        return KnownResult(entry, has_fitted, older)
+        return PreviousResult(entry, has_fitted, older)

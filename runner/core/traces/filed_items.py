@@ -245,7 +245,7 @@ class FiledDocuments:
         very rule came to another result before, it would again, and what it depended on is not
         looked at.
         """
-        present, request, made_by = {item.key for item in items}, rule.request, rule.made_by
+        present, request, made_by = {item.key for item in items}, rule.request, rule.rule_digest
         rows = [
             row
             for row in self.rows.values()
@@ -276,11 +276,11 @@ class FiledDocuments:
         1. Of a list of results, items have work to do whose source left (`_stay`).
         2. A doubtful document is an item again if it has work to do and lies as it was filed. Of
            several with one name only the last one can be: the others write the same outputs.
-        3. Else it stays filed, and its row notes the rule by which it is as good, or outdated.
+        3. Else it stays filed, and its row notes the rule by which it is equivalent, or outdated.
 
         Blocking.
         """
-        items, made_by = [*listed], rule.made_by
+        items, made_by = [*listed], rule.rule_digest
         earlier = {*self._stay(rule, world, items)} if rule.is_of_results else set[str]()  # 1
         present = {item.key for item in items}
         rows = {key: row for key, row in self.rows.items() if key not in present}

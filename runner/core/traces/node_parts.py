@@ -225,7 +225,7 @@ class NodeParts:
         except OSError:
             return None
 
-    def made_by(self, block: BoundBlock, base: str) -> str:
+    def rule_digest(self, block: BoundBlock, base: str) -> str:
         """Return the digest of what a block's items have in common, with files that all read."""
         read = map(self.world.index.absolute, read_by_all(block))
         return part_digest([base, *map(self._content, read)])

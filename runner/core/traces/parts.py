@@ -1,8 +1,8 @@
 """The parts of an item's hash: a class for each kind, with its name in the ledger.
 
 An entry has the value of each part by its name, most often a short digest. A part of the rule that
-decides results is one class here: what it is now, whether a result by another value is as good, and
-why it makes items stale.
+decides results is one class here: what it is now, whether a result by another value is equivalent,
+and why it makes items stale.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Spec = Mapping[str, Any]
 Values = Mapping[str, str]
 """Digests of parts by their names."""
 Older = Mapping[str, Collection[str]] | None
-"""Earlier values whose results are as good, by that of a part; None: no other value's is."""
+"""Earlier values whose results are equivalent, by that of a part; None: no other value's is."""
 Details = Mapping[str, Sequence[Reason]]
 """By the name of a part, what of it changed, as far as is known; the reasons lack their step."""
 
@@ -65,7 +65,7 @@ def changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 @record(frozen=True, slots=True)
-class KnownResult:
+class PreviousResult:
     """A result that an item has from before."""
 
     entry: Entry
@@ -80,8 +80,8 @@ class Part(ABC):
 
     name: str
 
-    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
-        """Return whether a result by another value is as good as one by that of now."""
+    def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:
+        """Return whether a result by another value is equivalent to one by that of now."""
         return False
 
     @abstractmethod
@@ -316,7 +316,7 @@ class ContextPart(RulePart):
     def value(n_ctx_tokens: int | None, default: int | None) -> str:
         return f"{n_ctx_tokens or ''} of {default or ''}".rstrip()
 
-    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
+    def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:
         return has_room(was, now, is_more_enough=result.has_fitted)
 
 
@@ -350,7 +350,7 @@ class ColumnsPart(RulePart):
 
     what, why = "columns", Why.COLUMNS
 
-    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
+    def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:
         return was is None  # of an older Paddock
 
 
@@ -365,7 +365,7 @@ class VersionPart(RulePart):
 
     what, why = "version", Why.VERSION
 
-    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
+    def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:
         return was in (result.older or {}).get(now, ())
 
     @classmethod
@@ -379,7 +379,7 @@ class ReadersPart(RulePart):
 
     what, why = "readers", Why.READERS
 
-    def is_as_good(self, was: str | None, now: str, result: KnownResult) -> bool:
+    def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:
         # Installing OCR asks for files that could not be read, not for all of them again; and where
         # a reader is missing, what it read elsewhere stays: read here it would be undone.
         then, here = ({*text.split("\n")} - {""} for text in (was or "", now))
@@ -430,20 +430,20 @@ def changed_parts(before: Values, now: Values) -> list[Part]:
     return [part_of(name, names) for name in names if before.get(name) != now.get(name)]
 
 
-def stale_parts(before: Values, now: Values, result: KnownResult) -> list[Part]:
-    """Return the parts that differ so that a result would not be as good."""
+def stale_parts(before: Values, now: Values, result: PreviousResult) -> list[Part]:
+    """Return the parts that differ so that a result would not be equivalent."""
     return [
         part
         for part in changed_parts(before, now)
-        if not _is_as_good(part, before.get(part.name), now.get(part.name, ""), result)
+        if not _is_equivalent(part, before.get(part.name), now.get(part.name, ""), result)
     ]
 
 
-def _is_as_good(part: Part, was: str | None, now: str, result: KnownResult) -> bool:
+def _is_equivalent(part: Part, was: str | None, now: str, result: PreviousResult) -> bool:
     if now.startswith(KEYED):  # none was recorded, or one by another key
         is_by_other_key = was and was.startswith(KEYED) and was[:-PART_CHARS] != now[:-PART_CHARS]
         return was is None or is_by_other_key or was in (result.older or {}).get(now, ())
-    return result.older is not None and part.is_as_good(was, now, result)
+    return result.older is not None and part.is_equivalent(was, now, result)
 
 
 def renewed_parts(before: Values, now: Values) -> dict[str, str]:

@@ -77,7 +77,7 @@ class ItemVerdict:
 
 
 @record(frozen=True, slots=True)
-class ItemNow:
+class CurrentItem:
     """What an item is made of now."""
 
     hash: str
@@ -91,12 +91,12 @@ class ItemNow:
 NEW, FRESH = ItemVerdict(ItemState.NEW), ItemVerdict(ItemState.FRESH, case=Case.FRESH)
 
 
-def verify(trace: Trace | None, now: ItemNow, world: PreparedWorld) -> ItemVerdict:
+def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemVerdict:
     """Compare an item with its trace.
 
     1. It was never done: `new`.
-    2. A part differs, and the result would not be as good: `changed` where the content is another
-       one, as far as it was read then; else `stale`.
+    2. A part differs, and the result would not be equivalent: `changed` where the content is
+       another one, as far as it was read then; else `stale`.
     3. It failed, or something within it did, for a reason that may pass: `stale`.
     4. It waits, or a person has decided since: `stale` where what it depended on changed; else in
        the state of `WAITS` that it is in, or, once more, what it was before, with the decision.
@@ -155,7 +155,7 @@ def verify(trace: Trace | None, now: ItemNow, world: PreparedWorld) -> ItemVerdi
 
 
 def differences(
-    trace: Trace, now: ItemNow, world: PreparedWorld, unknown: Collection[str]
+    trace: Trace, now: CurrentItem, world: PreparedWorld, unknown: Collection[str]
 ) -> tuple[Sequence[Reason], Sequence[Reason]]:
     """Return all that `verify` compares, in place of the first: by 2, then by 6, 7 and 8.
 
@@ -167,9 +167,9 @@ def differences(
 
 
 def _of_parts(
-    trace: Trace, now: ItemNow, unknown: Collection[str] | None = None
+    trace: Trace, now: CurrentItem, unknown: Collection[str] | None = None
 ) -> tuple[Reason, ...]:
-    """Return by which parts the item is stale; none: its result is as good as one of now."""
+    """Return by which parts the item is stale; none: its result is equivalent to one of now."""
     entry = trace.entry
     if entry.hash == now.hash:
         return ()
@@ -238,7 +238,7 @@ class ItemRequest:
 
 
 def permit(
-    verdict: ItemVerdict, trace: Trace | None, now: ItemNow, request: ItemRequest
+    verdict: ItemVerdict, trace: Trace | None, now: CurrentItem, request: ItemRequest
 ) -> ItemVerdict:
     """Return what a run does with an item; it goes on with the verdict where nothing else is said.
 
@@ -277,8 +277,8 @@ def permit(
     return verdict
 
 
-def renewed_entry(trace: Trace, now: ItemNow, verdict: ItemVerdict) -> Entry | None:
-    """Return the entry of an item that is as good, with secrets of now; None: it has these.
+def renewed_entry(trace: Trace, now: CurrentItem, verdict: ItemVerdict) -> Entry | None:
+    """Return the entry of an item that is equivalent, with secrets of now; None: it has these.
 
     So that their next changes show, and those of what an older Paddock did not record.
     """

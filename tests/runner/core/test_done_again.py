@@ -16,7 +16,7 @@ from paddock.runner.core.traces import world as traces
 from paddock.runner.core.traces.block_items import default_key
 from paddock.runner.core.traces.dependencies import Trace
 from paddock.runner.core.traces.past_items import PastItems, SpecChanges
-from paddock.runner.core.traces.verify import ItemNow, ItemVerdict, verify
+from paddock.runner.core.traces.verify import CurrentItem, ItemVerdict, verify
 from paddock.runner.ledger.entries import Entry
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool, echo
@@ -189,7 +189,7 @@ def judged(
     content_then: str | None = None,
 ) -> ItemVerdict:
     world = traces.PreparedWorld(traces.World(cast(Any, None), cast(Any, None), cast(Any, None)))
-    now = ItemNow(hash_, json.dumps(parts), older=older, key=entry.key)
+    now = CurrentItem(hash_, json.dumps(parts), older=older, key=entry.key)
     return verify(Trace("", entry, Past(content_then)), now, world)
 
 
