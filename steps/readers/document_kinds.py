@@ -65,6 +65,7 @@ _NOT_READ = {
     **dict.fromkeys((".pub", ".mpp"), ("a document of Publisher or Project", _AS_PDF)),
     **dict.fromkeys((".xps", ".oxps", ".djvu", ".chm"), ("a document of fixed pages", _AS_PDF)),
     **dict.fromkeys((".wpd", ".wps", ".hwp"), ("of another word processor", _AS_PDF)),
+    **dict.fromkeys((".parquet", ".arrow", ".feather"), ("a table", "`files.rows` reads it.")),
     ".pst": ("a mailbox of Outlook", "Drag its messages into a folder: `.msg` is read."),
     ".mobi": ("an electronic book of the old kind", "Convert it to `.epub`."),
 }

@@ -82,6 +82,7 @@ def html_to_markdown(html: str, styles: str = "") -> HtmlText:
     soup = _parsed_html(_LONG_BLANK.sub(lambda found: found[0][:_MOST_BLANKS], plain))
     notes = tuple(_unread_notes(soup))
     sheets = StyleSheets(soup, styles)
+    sheets.add_generated(soup, _SKIPPED_TAGS)
     unseen = sheets.mark(soup, _own_words, _SKIPPED_TAGS)
     notes += sheets.notes
     _replace_drawings(soup)

@@ -7,6 +7,7 @@ attributes, so that `html` is the only importer of BeautifulSoup.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,13 @@ _LIST_STYLES = {
     **dict.fromkeys(("lower-alpha", "lower-latin"), "a"),
     **dict.fromkeys(("upper-alpha", "upper-latin"), "A"),
 }
+_GENERATED = re.compile(r"(.+?)::?(before|after)", re.IGNORECASE)
+_CONTENT = re.compile(r"(?:^|[;\s])content\s*:\s*((?:\"[^\"]*\"|'[^']*'|[^;!\"'])+)", re.IGNORECASE)
+_CONTENT_PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|attr\(\s*([\w-]+)\s*\)", re.IGNORECASE)
+_CSS_ESCAPE = re.compile(r"\\(?:([0-9A-Fa-f]{1,6})\s?|(.))")
+_SAYS = re.compile("[LNS]|Pd")
+"""Categories of characters that mean something, unlike bullets and quotation marks."""
+_EMPTY_TAGS = ("area", "br", "hr", "img", "input")
 _COUNTED = re.compile(r"content\s*:[^;}]{0,200}?\bcounters?\(", re.IGNORECASE)
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _SIMPLE_SELECTOR = re.compile(r"[\w-]*[.#]?[\w-]+")
@@ -137,6 +145,8 @@ class StyleSheets:
         self._rules: dict[str, str] = {}
         self._rules_within: dict[str, list[tuple[list[str], str]]] = {}
         """By its last part, a selector's other parts (`>` among them) and its declarations."""
+        self._contents: dict[str, list[tuple[list[str], str, str]]] = {}
+        """By the same, the other parts, `before` or `after`, and what is shown there."""
         self._n_steps_left = _MOST_STEPS
         for selectors, declarations in _rules_of(styles):
             for selector in selectors.split(","):
@@ -146,6 +156,13 @@ class StyleSheets:
         self.notes = (f": numbers by {what} not read",) if n_counted else ()
 
     def _add(self, selector: str, declarations: str) -> None:
+        if found := _GENERATED.fullmatch(selector):
+            *parts, last = re.findall(r">|[^\s>]+", found[1]) or [""]
+            is_known = all(p == ">" or _SIMPLE_SELECTOR.fullmatch(p) for p in (*parts, last))
+            shown = _CONTENT.search(declarations)
+            if is_known and shown and not _HIDING.search(declarations):
+                self._contents.setdefault(last, []).append((parts, found[2].lower(), shown[1]))
+            return
         places = {name.lower() for name, _ in _COLOURS.findall(declarations)}
         styling = "".join(f"; {name}: {value}" for name, value in _STYLE.findall(declarations))
         if not _SIMPLE_SELECTOR.fullmatch(selector):
@@ -160,6 +177,20 @@ class StyleSheets:
             return
         if declarations:
             self._rules[selector] = f"{self._rules.get(selector, '')}; {declarations}"
+
+    def add_generated(self, soup: Any, skipped: Container[str]) -> None:
+        """Put what rules show before and behind elements into them, where it says something."""
+        for element in soup.find_all(True) if self._contents else ():
+            shown = dict[str, str]()
+            for selector in _selectors_of(element):
+                for parts, place, content in self._contents.get(selector, ()):
+                    if self._is_within(element, parts):
+                        shown[place] = _generated_text(element, content)
+            if element.name in _EMPTY_TAGS or element.name in skipped:
+                continue
+            for place, text in shown.items():
+                if any(_SAYS.match(unicodedata.category(char)) for char in text):
+                    element.insert(0 if place == "before" else len(element.contents), text)
 
     def _is_within(self, element: Any, parts: Sequence[str]) -> bool:
         """Return whether these parts of a selector match the elements around it."""
@@ -254,6 +285,19 @@ def _apply_style(element: Any, style: Mapping[str, str]) -> None:
     if display and element.name not in OUTER and display[0] not in ("none", "inline", "contents"):
         is_block = display[0] in ("block", "flex", "grid", "table", "list-item", "table-row")
         element.looks |= {"block" if is_block else "apart"}
+
+
+def _generated_text(element: Any, content: str) -> str:
+    """Return the text of a `content`, without its pictures and counters."""
+    text = ""
+    for double, single, name in _CONTENT_PART.findall(content):
+        text += attribute(element, name) if name else _CSS_ESCAPE.sub(_unescaped, double or single)
+    return text
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    code = int(found[1] or "0", 16)
+    return found[2] or (chr(code) if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000 else "")
 
 
 def _hide(soup: Any, node: Any, seen: Container[int]) -> None:

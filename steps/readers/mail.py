@@ -253,6 +253,8 @@ class _MailText:
                 written.append("" if piece.is_multipart() else str(piece.get_payload()))
             data = "\n".join(written).encode("utf-8", "replace")
         line = f"{name} ({media_type}, {len(data):,} bytes)"
+        if not data:  # Outlook has some by a path alone
+            return self._unread(line, name, "the mail has nothing of it")
         if self.n_attachments > MOST_ATTACHED:
             return self._unread(line, name, f"only the first {MOST_ATTACHED} are read")
         pages, notes = read_attached(name, media_type, data, self.request)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from ctypes import (
     POINTER,
     addressof,
@@ -68,6 +68,7 @@ _MOST_RULES = 20_000  # objects that are looked at on a page: more is a drawing
 _MOST_CHARS = 100_000  # of a page whose layout is looked at: these take 5 s
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
+_TINY, _LEGIBLE = 2.0, 6.0  # points: text that no one sees beside what people read
 _NEAR = 1.0  # points by which a text may be larger than what covers it
 _MOST_COVERS = 100  # that are looked at for one text
 _COVER_NOTHING = (raw.FPDF_PAGEOBJ_TEXT, raw.FPDF_PAGEOBJ_UNKNOWN)
@@ -123,11 +124,19 @@ class PdfPages:
                 textpage = page.get_textpage()
                 annotations = Annotations(page, textpage, self._losses)
                 pieces = page_objects(page)
-                undrawn = dict(_undrawn_texts(page, textpage, pieces))
+                covers = _Covers(pieces)
+                undrawn = dict(_undrawn_texts(page, textpage, pieces, covers))
                 self._losses.hidden += undrawn.values()
                 text, places = _characters(textpage)
                 rotation = page.get_rotation()
-                words = list(_words(textpage.raw, text, places, rotation, undrawn))
+                covered = set(_covered_chars(page, textpage.raw, places, covers))
+                words = list(_words(textpage.raw, text, places, rotation, undrawn, covered))
+                is_read = any(word.size >= _LEGIBLE for word in words)
+                tiny = [w for w in words if is_read and w.size <= _TINY and not w.is_hidden]
+                for word in tiny:
+                    word.is_hidden = True
+                unseen = "".join(text[at] for at in sorted(covered)), " ".join(w.text for w in tiny)
+                self._losses.hidden += filter(None, map(str.strip, unseen))
                 rules = [_turned(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)]
                 has_nothing = set("".join(text.split())) == {"\ufffd"}
                 lines = [] if has_nothing else page_lines(words, rules)
@@ -197,20 +206,29 @@ class _Style(NamedTuple):
 
 
 def _words(
-    textpage: Any, text: str, places: Sequence[int], rotation: int, undrawn: Container[int]
+    textpage: Any,
+    text: str,
+    places: Sequence[int],
+    rotation: int,
+    undrawn: Container[int],
+    covered: Set[int],
 ) -> Iterator[Word]:
-    """Yield a page's words; parts of one in several styles are words without a space between."""
-    styles: dict[int | None, _Style] = {}
+    """Yield a page's words; parts of one in several styles are words without a space between.
+
+    Text objects that are `undrawn`, and characters that are `covered`, are not shown.
+    """
+    styles: dict[tuple[int | None, bool], _Style] = {}
     fonts: dict[int, tuple[bool, bool]] = {}
     rect = raw.FS_RECTF()
     to_rect, page_address = addressof(rect), cast(textpage, c_void_p).value
 
     def style_at(at: int) -> _Style:
-        address = _object_at(page_address, places[at])
-        if address not in styles:
-            is_hidden = address in undrawn
-            styles[address] = _style(textpage, places[at], rotation, is_hidden, fonts)
-        return styles[address]
+        address, is_covered = _object_at(page_address, places[at]), at in covered
+        key = address, is_covered
+        if key not in styles:
+            is_hidden = is_covered or address in undrawn
+            styles[key] = _style(textpage, places[at], rotation, is_hidden, fonts)
+        return styles[key]
 
     def sides(at: int) -> tuple[float, ...]:
         """Return left and right."""
@@ -233,9 +251,8 @@ def _words(
         style, first, final = style_at(start), sides(start), sides(end - 1)
         parts = [(start, end, style, first, final)]
         width = max(final[1], first[1]) - min(first[0], final[0])
-        if (end - start > 1 and style is not style_at(end - 1)) or width > _WIDE * style.size * (
-            end - start
-        ):
+        is_mixed = style is not style_at(end - 1) or not covered.isdisjoint(range(start, end))
+        if is_mixed or width > _WIDE * style.size * (end - start):
             parts, before = [], first
             for at in range(start + 1, end):
                 own, here = style_at(at), sides(at)
@@ -303,8 +320,30 @@ def _rules(pieces: Sequence[PageObject]) -> Iterator[Rule]:
             yield from ((x, bottom, x, top) for x in (left, right))
 
 
+def _covered_chars(
+    page: Any, textpage: Any, places: Sequence[int], covers: _Covers
+) -> Iterator[int]:
+    """Yield which characters lie under something that hides only a part of their text."""
+    box, pixels = (c_double * 4)(), None
+    address = cast(textpage, c_void_p).value
+    for at, place in enumerate(places) if covers.over else ():
+        for left, bottom, right, top in covers.over.get(_object_at(address, place), ()):
+            raw.FPDFText_GetCharBox(
+                textpage,
+                place,
+                *(cast(addressof(box) + 8 * n, POINTER(c_double)) for n in range(4)),
+            )
+            x_0, x_1, y_0, y_1 = box
+            is_within = left - _NEAR <= x_0 < x_1 <= right + _NEAR
+            if is_within and bottom - _NEAR <= y_0 < y_1 <= top + _NEAR:
+                pixels = low_pixels(page) if pixels is None else pixels
+                if not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels):
+                    yield at
+                    break
+
+
 def _undrawn_texts(
-    page: Any, textpage: Any, pieces: Sequence[PageObject]
+    page: Any, textpage: Any, pieces: Sequence[PageObject], covers: _Covers
 ) -> Iterator[tuple[int, str]]:
     """Yield an open page's texts that it does not show, with the addresses of their objects.
 
@@ -314,7 +353,7 @@ def _undrawn_texts(
     left, bottom, right, top = page.get_bbox()
     if left >= right or bottom >= top:  # a damaged crop box, which most programs leave out
         return
-    covers, pixels = _Covers(pieces), None
+    pixels = None
     for index, (piece, kind, bounds) in enumerate(pieces):
         if kind != raw.FPDF_PAGEOBJ_TEXT:
             continue
@@ -332,7 +371,9 @@ def _undrawn_texts(
         ):
             pixels = low_pixels(page) if pixels is None else pixels
             is_hidden = not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels)
-        if is_hidden:
+        if not is_hidden:
+            covers.add_over(index, piece, bounds)
+        else:
             text = utf16(raw.FPDFTextObj_GetText, piece, textpage)
             if any(map(str.isalnum, text)):  # points and lines are too fine for few pixels
                 yield addressof(piece.contents), text
@@ -349,6 +390,19 @@ class _Covers:
         ]
         self._bounds = [pieces[at].bounds for at in self._at]
         self._colours = [_fill_of(pieces[at].piece) for at in self._at]
+        self.over = dict[int, list[tuple[float, ...]]]()
+        """By the address of a text, the bounds of what is painted over a part of it."""
+
+    def add_over(self, index: int, piece: Any, bounds: tuple[float, ...]) -> None:
+        """Add what is painted later over a part of a text, and as high as it."""
+        x_0, y_0, x_1, y_1 = bounds
+        first = bisect(self._at, index)
+        for left, bottom, right, top in self._bounds[first : first + _MOST_COVERS]:
+            is_high = bottom <= y_0 + _NEAR and top >= y_1 - _NEAR
+            is_wide = left <= x_0 + _NEAR and right >= x_1 - _NEAR
+            if (is_high and left < x_1 and right > x_0) or (is_wide and bottom < y_1 and top > y_0):
+                over = self.over.setdefault(addressof(piece.contents), [])
+                over.append((left, bottom, right, top))
 
     def may_hide(self, index: int, bounds: tuple[float, ...], colour: tuple[int, ...]) -> bool:
         """Return whether one that is painted later, or in a text's colour, lies around it."""

@@ -280,19 +280,28 @@ class _DocxLines:
         """Return a row's cells in their columns; no text is shown of one merged with that above."""
         form = row.find(f"{WORD_NS}trPr")
         if form is not None and form.find(f"{WORD_NS}del") is not None:
-            texts = "".join(map(_own_text, row.iter(_TEXT, f"{WORD_NS}delText")))
-            self.deleted += [texts] if texts else []
+            self._delete(row)
             return []
+        is_row_hidden = form is not None and is_on(form.find(f"{WORD_NS}hidden"))
         shown = [""] * _columns(form, "gridBefore", 0)
         for cell in cells:
             form = cell.find(f"{WORD_NS}tcPr")
             merged = None if form is None else form.find(f"{WORD_NS}vMerge")
-            text = " ".join(filter(None, self.of(cell, is_cell=True))).strip()
-            if merged is not None and merged.get(f"{WORD_NS}val") != "restart" and text:
+            text = ""
+            if form is not None and form.find(f"{WORD_NS}cellDel") is not None:
+                self._delete(cell)
+            else:
+                text = " ".join(filter(None, self.of(cell, is_cell=True))).strip()
+            is_covered = merged is not None and merged.get(f"{WORD_NS}val") != "restart"
+            if text and (is_row_hidden or is_covered):
                 self.hidden.append(text)
                 text = hidden(text)
             shown += [text, *[""] * (_columns(form, "gridSpan", 1) - 1)]
         return shown
+
+    def _delete(self, element: Any) -> None:
+        texts = "".join(map(_own_text, element.iter(_TEXT, f"{WORD_NS}delText")))
+        self.deleted += [texts] if texts else []
 
     def _chunk(self, chunk: Any) -> str:
         """Return the text of a document that is embedded as a part of this one."""
@@ -350,8 +359,11 @@ class _DocxLines:
             elif child.tag == _TEXT_BOX:
                 self._boxes.append(child)
             elif child.tag == f"{WORD_NS}del":
-                texts = "".join(map(_own_text, child.iter(f"{WORD_NS}delText", _TEXT)))
-                self.deleted += [texts] if texts else []
+                self._delete(child)
+            elif child.tag == f"{WORD_NS}ruby":  # how to pronounce what is below it
+                spoken, below = (child.findall(f"{WORD_NS}{name}") for name in ("rt", "rubyBase"))
+                yield from self._pieces(below, look)
+                yield from (("(", look), *self._pieces(spoken, look), (")", look))
             elif child.tag == f"{MATH_NS}oMath":
                 text = omml_text(child, lambda part: self._marked(self._pieces([part], look)))
                 previous = child.getprevious()

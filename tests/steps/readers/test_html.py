@@ -286,6 +286,12 @@ def test_words_that_stand_apart_are_not_glued(markup: str) -> None:
          HtmlText("~~40~~ 45 EUR", "", (": 1 inserted text is read as text",))),
         ("<style>h2::before {content: counter(h) '. '}</style><h2>Fees</h2>",
          HtmlText("## Fees", "", (": numbers by 1 rule of its styles are not read",))),
+        ("<style>.neg::before {content:'\\2212'} .eur:after{content:' EUR'} div > .no::before {"
+         "content: 'not '} li::before{content:'\\2022'} b::after{content:'x';display:none} "
+         "i::after{content: ' (' attr(data-unit) ')' !important}</style><p>Balance "
+         "<span class=neg>40</span>, fee <span class=eur>30</span> <i data-unit=kg>7</i> <b>8</b>"
+         "<div><p class=no>insured</div><p class=no>here<ul><li>a</ul>",
+         HtmlText("Balance \u221240, fee 30 EUR *7 (kg)* **8**\n\nnot insured\n\nhere\n\n- a", "")),
         ("<table><tr><th>a|b<th><a href='/x|y'>c</a><tr><td><code>d|e</code><td>f<p>1|2</p></table>"
          "<p>g|h",
          HtmlText("| a\\|b | [c](/x\\|y) |\n| --- | --- |\n| `d\\|e` | f 1\\|2 |\n\ng|h", "")),

@@ -184,7 +184,6 @@ DARK = f"0 0 0.5 rg {FIELD} f"
         (f"{DARK} 1 g {PAY}", "ON", ()),
         (f"{DARK} {PAY}", "ON", NOTE),
         (f"{PAY} 1 g {FIELD} f", "ON", NOTE),
-        (f"{PAY} 1 g 60 580 30 40 re f", "ON", ()),
     ],
 )
 def test_text_that_a_page_does_not_show_is_noted(
@@ -193,6 +192,26 @@ def test_text_that_a_page_does_not_show_is_noted(
     found = layered(content, is_on)
     assert "Form" in found.text
     assert (found.notes, "Pay twice" in found.text) == (notes, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "hidden"),
+    [
+        ("0 g 108 595 47 14 re f", "<!-- twice 40 -->", "twice 40"),
+        ("0 g 108 595 29 14 re f", "<!-- twice --> 40", "twice"),
+        ("0 g 108 603 47 2 re f", "~~twice 40~~", ""),  # a line through it
+        ("0 g 200 595 62 14 re f", "twice 40", ""),
+        ("BT /F1 1 Tf 72 500 Td (small print) Tj ET", "twice 40", "small print"),
+        ("BT /F1 1 Tf 9 0 0 9 72 500 Tm (large print) Tj ET", "twice 40", ""),
+    ],
+)
+def test_a_part_of_a_line_that_is_covered_and_tiny_text_are_marked(
+    content: str, text: str, hidden: str
+) -> None:
+    pay = "BT /F1 12 Tf 72 600 Td (Salary twice 40 EUR) Tj ET 0 g"
+    found = layered(f"{pay} {content}", "ON")
+    assert f"Salary {text} EUR" in found.text
+    assert (hidden in "".join(found.notes), bool(found.notes)) == (True, bool(hidden))
 
 
 MEDIA_BOX = "/MediaBox [0 0 612 792]"

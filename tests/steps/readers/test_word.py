@@ -63,6 +63,10 @@ WIDE = rows(
     "<w:trPr><w:gridBefore w:val='2'/><w:gridAfter w:val='9'/></w:trPr>" + cell("h"),
     cell("i", "<w:gridSpan w:val='999999999'/>"),
 )
+GONE = rows(
+    "<w:trPr><w:hidden/></w:trPr>" + cell("Rope") + cell("40"),
+    cell("Oil") + cell("55", "<w:cellDel/>"),
+)
 MERGED = rows(cell("Pay", "<w:vMerge w:val='restart'/>"), cell("twice", "<w:vMerge/>"))
 
 
@@ -86,6 +90,13 @@ MERGED = rows(cell("Pay", "<w:vMerge w:val='restart'/>"), cell("twice", "<w:vMer
          "Prices of 2024\n\n| Rope |\n| --- |", ()),
         (f"<w:tbl {{}}>{MERGED}</w:tbl>", "| Pay |\n| --- |\n| <!-- twice --> |",
          (": text that the document does not show is read as well (5 characters: 'twice')",)),
+        (f"<w:tbl {{}}>{GONE}</w:tbl>",
+         "| <!-- Rope --> | <!-- 40 --> |\n| --- | --- |\n| Oil |  |",
+         (": text that the document does not show is read as well (6 characters: 'Rope 40')",
+          ": 1 deletion is tracked and not read (2 characters: '55')")),
+        ("<w:p {}><w:r><w:ruby><w:rt><w:r><w:t>toukyou</w:t></w:r></w:rt><w:rubyBase><w:r><w:t>東京"
+         "</w:t></w:r></w:rubyBase></w:ruby></w:r><w:r><w:t>港</w:t></w:r></w:p>",
+         "東京(toukyou)港", ()),
         (f"<w:tbl {{}}>{WIDE}</w:tbl>",
          "| a | b | c |\n| --- | --- | --- |\n|  | d | e |\n| f |  | g |\n|  |  | h |\n| i |  |  |",
          (": 1 deletion is tracked and not read (4 characters: 'gone')",)),
