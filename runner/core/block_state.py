@@ -316,6 +316,7 @@ async def opened_block(
         work = await judge.block(node, scope, enclosing.keys, lacks)
     else:
         work = await judge.step(node, scope, enclosing.keys)
+    context.documents.note_unread(work)
     try:  # 2
         for place in work.written_outputs:
             context.index.claim(*place)

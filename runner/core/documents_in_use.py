@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from paddock.engine.system.records import field, record
 from paddock.runner.ledger.filed_store import FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.steps.base import StepError
+from paddock.steps.paths import printable
 
 from .traces.block_items import is_file_value, item_path
 from .traces.scopes import ItemKey
 
 if TYPE_CHECKING:
-    from .traces.block_work import ItemWork
+    from .traces.block_work import BlockWork, ItemWork
 
 
 @record(slots=True, eq=False)
@@ -49,6 +51,15 @@ class DocumentsInUse:
     _index: OutputIndex
     _run: str
     _open: list[DocumentInUse] = field(default_factory=list)
+    _unread: dict[str, ItemKey] = field(default_factory=dict)
+    """Absolute paths where documents lie that were moved before their items were done."""
+
+    def note_unread(self, work: BlockWork) -> None:
+        """Know where the items of a block are done whose documents were moved away before."""
+        for item in work.items:
+            target = None if item.filed is None else item.filed.target
+            if target is not None and not item.verdict.is_up_to_date:
+                self._unread[self._index.absolute(target)] = work.scope_id, item.key
 
     @contextmanager
     def open(self, scope_id: str, item: ItemWork, made_by: str) -> Iterator[DocumentInUse | None]:
@@ -83,7 +94,17 @@ class DocumentsInUse:
     def will_move(
         self, path: Path, target: Path | None, sha256: str, items: Sequence[ItemKey]
     ) -> None:
-        """Write that a file is about to be moved, or deleted; lasting after `durable`."""
+        """Write that a file is about to be moved, or deleted; lasting after `durable`.
+
+        Raises:
+            StepError: it would replace a document whose item is still to be done.
+        """
+        if self._unread.get(str(target), items[-1]) not in items:
+            raise StepError(
+                f"'{printable(str(target))}' is a document that is not done yet, and stays.",
+                remedy="The next run moves this one, once that is done.",
+                kind="io",
+            )
         stored = self._index.stored(path)
         to = None if target is None else self._index.stored(target)
         document = self._at(path, items)
@@ -112,6 +133,8 @@ class DocumentsInUse:
 
     def file(self, document: DocumentInUse, result: tuple[str | None, str | None]) -> None:
         """Write that an item is filed, in one commit with its entry."""
+        if document.row.target is not None:
+            self._unread.pop(self._index.absolute(document.row.target), None)
         row = document.row._replace(returns=result[0], returns_object=result[1])
         store = FiledStore(self._index.ledger)
         store.record(document.scope_id, row, self._run)

@@ -151,7 +151,7 @@ class FiledDocuments:
         3. If that is listed as it was, the item did not leave. Else `filed_row` decides.
         """
         done = [k for k, entry in entries.items() if entry.gone is None and entry.state in WHOLE]
-        moves = self._store.moves_from([listed[key][0] for key in done if key in listed])
+        moves = self._moves_from([listed[key][0] for key in done if key in listed])
         vacated = {path for path, _ in moves}
         left = [  # 1
             key
@@ -165,7 +165,7 @@ class FiledDocuments:
             if source is not None:
                 known = source if row is None else row
                 documents[key] = known.path, known.sha256
-        moves = self._store.moves_from([path for path, _ in documents.values()])
+        moves = self._moves_from([path for path, _ in documents.values()])
         for key, document in documents.items():
             if listed.get(key) == document:  # 3
                 continue
@@ -177,6 +177,20 @@ class FiledDocuments:
             if row is not None:
                 name = raw_item_keys(self._block, self._scope, [self.as_listed(row)])[0]
                 self.rows[key] = row._replace(name=name)
+
+    def _moves_from(self, paths: Collection[str]) -> Mapping[Document, MoveRow]:
+        """Return the moves of files that lay at these paths, but those that were not made.
+
+        Of a run that was killed before it moved a document, which a person has replaced since.
+        """
+        moves = self._store.moves_from(paths)
+        return {at: move for at, move in moves.items() if move.is_done or self._is_made(move)}
+
+    def _is_made(self, move: MoveRow) -> bool:
+        at = None if move.target is None else Path(self._index.absolute(move.target))
+        document = None if at is None else file_at(at, at.name)
+        is_there = document is not None and document["sha256"] == move.sha256
+        return is_there or not os.path.lexists(self._index.absolute(move.path))
 
     def _noted_target(self, key: str, sha256: str) -> str | None:
         """Return where an older Paddock noted that a file of an item went."""
@@ -333,7 +347,7 @@ class FiledDocuments:
                 lost[item.key].add(index.stored(own))
         listed = {item.key: _document(item.value, index) for item in work}
         paths = {*chain(*lost.values()), *(at for at, _ in filter(None, listed.values()))}
-        moves = self._store.moves_from(paths)
+        moves = self._moves_from(paths)
         moved = {path for path, _ in moves}
         for item in work:
             document, has_left = listed[item.key], not moved.isdisjoint(lost[item.key])

@@ -1,10 +1,13 @@
 """Filed documents: what a step moved away keeps its rows; a run with nothing new writes nothing."""
 
 import csv
+import os
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -17,8 +20,10 @@ from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.report import Report
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.hot_folder import finish_files, make_hot_folders
+from paddock.steps.files import move
 from tests.fakes.pool import FakePool
 from tests.runner.core.filing_shapes import pipeline_files
+from tests.runner.core.random_histories import KILLED, in_a_process
 from tests.runner.world import World, each_document, reasons, states
 
 FILING = """\
@@ -501,3 +506,47 @@ def test_an_item_has_what_was_filed_within_it_before_a_run_was_killed(tmp_path: 
     assert [*reasons(world.run(), "folders").values()] == why
     assert rows(world) == ["a.txt", "b.txt"]
     assert not world.plan().has_work
+
+
+# --- runs that died as they moved a document
+
+
+def die_at_the_move(world: World, *, is_moved: bool) -> None:
+    """Run until the first document is moved, or is about to be, and die there."""
+
+    def renamed(source: Path, target: Path) -> None:
+        if is_moved:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+        os._exit(KILLED)
+
+    def act() -> dict[str, Any]:
+        with patch.object(move, "_renamed", renamed):
+            return {"status": world.run().status}
+
+    assert in_a_process(world.folder, act, kill=10_000) is None
+
+
+def test_a_document_that_was_replaced_before_a_killed_run_moved_it_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    world = world_of(tmp_path, "moved_by_second")
+    world.write("inbox/a.txt", "first")
+    die_at_the_move(world, is_moved=False)
+    world.write("inbox/a.txt", "second, by a person")
+    report = world.run()
+    assert (report.status, rows(world)) == ("completed", ["a.txt"])
+    assert world.run().status == "completed"
+
+
+def test_a_document_that_a_killed_run_moved_is_not_replaced_before_it_is_read(world: World) -> None:
+    world.edit('doc.relpath }}"}}', 'doc.relpath }}", on_exists: replace}}')
+    world.write("inbox/a.txt", "first")
+    die_at_the_move(world, is_moved=True)
+    world.write("inbox/a.txt", "second")
+    for _ in range(2):
+        world.run()
+    kinds = [line.rpartition(" ")[2] for line in world.output("t.csv").splitlines()[1:]]
+    assert kinds == ["first", "second"]
+    assert [*map(Path.read_text, (world.folder / "filed").iterdir())] == ["second"]
+    assert not [*(world.folder / "inbox").iterdir()]
