@@ -30,6 +30,10 @@ _UNSHOWN = re.compile(
 )
 _ESCAPES = re.compile(r"\\(?=~~|\^|<!--|-->|\|)")  # also of a cell's own bar
 _BESIDE_TEXT = re.compile(r"(?<!\\)\[\^[^\]\s]{1,40}\]:?|\\(?=~~|\^|<!--|-->)")
+_RAISED = re.compile(r"(?<=[^\s\\])\^(?:\(([+\-−–]?\d{1,3})\)|([+\-−–]?\d{1,3}(?![.,]?\d)))")  # noqa: RUF001
+_LOWERED = re.compile("(?<=[^\\W\\d_])[₀-₉]+")
+_UP = str.maketrans("0123456789+-−–", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻")  # noqa: RUF001
+_DOWN = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _HIDING = re.compile(r"(?<!\\)<!-- | -->")
 _ROMAN = (
     *((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l")),
@@ -147,7 +151,30 @@ def searchable(text: str) -> str:
     '------ 45.... EUR -----------'
     """
     text = _UNSHOWN.sub(lambda found: _NO_TEXT * len(found[0]), text)
-    return _BESIDE_TEXT.sub(lambda found: _NO_WIDTH * len(found[0]), text)
+    return _with_characters(_BESIDE_TEXT.sub(lambda found: _NO_WIDTH * len(found[0]), text))
+
+
+def value_as_shown(text: str) -> str:
+    r"""Return a text, such as a value, with raised digits as characters, and lowered ones plain.
+
+    Digits behind a letter that are lowered are those of a name.
+
+    >>> value_as_shown(r"12 m^2, 10^(-6), 2\^3, CO₂")
+    '12 m², 10⁻⁶, 2\\^3, CO2'
+    """
+    return _with_characters(text).replace(_NO_WIDTH, "")
+
+
+def _with_characters(text: str) -> str:
+    """Return the same at the same length: a mark's own signs become U+200B."""
+
+    def raised_digits(found: re.Match[str]) -> str:
+        inner, bare = found.groups()
+        made = (inner or bare).translate(_UP)
+        return _NO_WIDTH * (3 if inner else 1) + made
+
+    text = _RAISED.sub(raised_digits, text) if "^" in text else text
+    return _LOWERED.sub(lambda found: found[0].translate(_DOWN), text)
 
 
 def shown_text(text: str) -> str:

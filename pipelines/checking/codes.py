@@ -31,6 +31,9 @@ LETTER = regex.compile(rf"(?V1)[[\p{{L}}\p{{M}}_]--[{UNSPACED}]]")
 """A letter that is part of the word it touches."""
 _TOKEN = regex.compile(rf"(?V1)[^\s{UNSPACED}\x00|,;()\[\]{{}}<>'\u2026]+")
 _JOINS = frozenset("-./:@_+&%=?#~\\")
+_FORMULA = re.compile(r"(?:[A-Z][a-z]?|[()]|\d+(?:\.\d+)?)+")
+"""Such as CO2, whose digits readers write as lowered ones: CO_2."""
+_FORMULA_DIGITS = re.compile(r"(?<=[A-Za-z)])\d+(\.\d+)?")
 _SPACE = re.compile(r"[ \u00a0]")
 _MOST_CODE_CHARS = 64  # an IBAN has up to 34, and spaces
 _LEAST_SPACED_SIGNS = 8  # letters and digits: "B 2" is not B2
@@ -112,6 +115,9 @@ class CodeIndex:
         """Return where a code is as a whole token, in its groups or without them."""
         sought = small(code)
         spans = list(self._spans(sought))
+        if not spans and _FORMULA.fullmatch(code):
+            lowered = _FORMULA_DIGITS.sub(lambda n: f"_({n[0]})" if n[1] else f"_{n[0]}", code)
+            spans = list(self._spans(small(lowered)))
         if not spans and sum(map(str.isalnum, sought)) >= _LEAST_SPACED_SIGNS:
             spans = list(self._spaced_spans(_SPACE.sub("", sought)))
         return spans

@@ -147,6 +147,8 @@ def _fold(text: str, hyphens: Hyphens, *, keeps_case: bool) -> FoldedText:
 
 def _folded_sign(sign: str, *, keeps_case: bool) -> str:
     """Return what a single sign counts as; unseen ones and line ends as their surroundings say."""
+    if sign == "\t" and keeps_case:  # it parts cells
+        return sign
     if sign in _SIGNS:
         return _SIGNS[sign]
     if sign.isspace():

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import regex
 
 from paddock.engine.system.records import record
+from paddock.pipelines.text_marks import value_as_shown
 
 from .cldr import unit_named
 from .numbers import SoughtNumber
@@ -54,7 +55,7 @@ UnsupportedValue(text='3 May 2024', lack='year', nearest='3 May')]
     index = SourceIndex(without_list_numbers(source))
     found: dict[str, UnsupportedValue] = {}
     data = (TextValue(0, 0, str(number), sought_number(number)) for number in numbers)
-    for value in (*values_in(without_list_numbers(answer)), *data):
+    for value in (*values_in(value_as_shown(without_list_numbers(answer))), *data):
         if value.text not in found:
             lacking = _lacking(index, value, within)
             if lacking is not None:

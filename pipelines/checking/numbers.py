@@ -7,6 +7,7 @@ date. Its unit is what stands right before or behind it, as CLDR and ISO 4217 na
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -39,6 +40,11 @@ _RANGE = re.compile(
 _RANGE_BEFORE = re.compile(
     rf"(?<![\w.,/-])\d(?:[.,']?\d)*[ \u00a0]?(?P<unit>[^\s\d]{{0,24}}){_DASH}\Z"
 )
+_BOUND_BEFORE = re.compile(r"(?:(?:\A|[\s(|])[<≤≥≲≳~≈±]|[^\S\n\f]>)[ \u00a0]?\Z")
+"""What makes a number a bound or about. A line that begins with `>` is a quotation."""
+_WORD_AND_UNIT = re.compile(r"-(?=[^\W\d_]{2})")  # a 30-day period
+_BRACKETED = re.compile(r"[(\[]([^()\[\]\n]{1,24})[)\]] ?:? ?\Z")
+_MOST_TABLE_ROWS = 1_000
 _PER = re.compile(
     r"[ \u00a0]?/[ \u00a0]?[^\W\d_]|[\u00b2\u00b3\u2070-\u209f^\u00b7\u22c5]|-[^\W\d_]"
 )
@@ -73,7 +79,7 @@ class NumberToken:
 
 
 Obstacle: TypeAlias = Literal[
-    "number", "code", "range", "power", "scale", "fraction", "dash", "sign"
+    "number", "code", "range", "power", "scale", "fraction", "dash", "sign", "bound"
 ]
 """What keeps a token from being a number by itself; `number`: nothing does; `sign`: whether it is
 negative is open."""
@@ -142,15 +148,43 @@ class NumberIndex:
             return False
         unit = token.unit
         if sought.unit is None:
-            if unit is not None and unit.ids & _PERCENTS:
+            is_clock = unit is not None and "clock" in unit.ids and not token.raw.isdecimal()
+            if is_clock or (unit is not None and unit.ids & _PERCENTS):
                 return False
-        elif unit is None or not (
-            unit.is_same(sought.unit)
-            or cldr.sign_means(unit.name, self._languages()) in sought.unit.ids
+        elif not any(
+            other.is_same(sought.unit)
+            or cldr.sign_means(other.name, self._languages()) in sought.unit.ids
+            for other in (self._units_of_cell(token) if unit is None else (unit,))
         ):
             return False
         is_year = len(token.raw) == 4 and token.raw.isdecimal()
         return is_year or not self._is_in_date(*token.digits)
+
+    def _units_of_cell(self, token: NumberToken) -> Iterator[Unit]:
+        """Yield the units that a number takes which is a cell's only content.
+
+        They stand in brackets at the end of the cell beside it or of its column's head; a currency
+        also without anything else there.
+        """
+        text = self._text
+        start = max(text.rfind("\n", 0, token.start), text.rfind("\f", 0, token.start)) + 1
+        cells = _cells(text, start)
+        at = next((n for n, (a, b) in enumerate(cells) if a <= token.start < b), -1)
+        if len(cells) < 2 or text[slice(*cells[at])].strip() != text[token.start : token.end]:
+            return
+        beside = [text[slice(*cells[n])] for n in (at - 1, at + 1) if 0 <= n < len(cells)]
+        head = ""
+        for _ in range(_MOST_TABLE_ROWS):
+            start = text.rfind("\n", 0, max(0, start - 1)) + 1 if start else -1
+            above = _cells(text, start) if start >= 0 else []
+            if len(above) != len(cells) or "\f" in text[start : above[-1][1]]:
+                break
+            head = text[slice(*above[at])]
+        for label in (*beside, head):
+            bracketed = _BRACKETED.search(label)
+            unit = unit_named((label if bracketed is None else bracketed[1]).strip())
+            if unit is not None and (bracketed or unit.is_currency):
+                yield unit
 
     @cached_property
     def decimal_mark(self) -> str:
@@ -185,6 +219,14 @@ class NumberIndex:
         return found
 
 
+def _cells(text: str, start: int) -> list[Span]:
+    """Return where the cells of a line are, between bars or tabs."""
+    end = next((at for at in range(start, len(text)) if text[at] in "\n\f"), len(text))
+    sides = [start - 1, *(m.start() for m in _SIDE.finditer(text, start, end)), end]
+    return [(a + 1, b) for a, b in itertools.pairwise(sides)]
+
+
+_SIDE = re.compile(r"[|\t]")
 _PERCENTS = frozenset(("percent", "permille", "permyriad"))
 
 
@@ -276,6 +318,8 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
     scale_end = _scale_end(text, start, end, is_of_money=lead.currency is not None)
     if obstacle == "number" and scale_end is not None:
         obstacle, stop = "scale", scale_end
+    if obstacle == "number" and _BOUND_BEFORE.search(text, max(0, lead.start - 3), lead.start):
+        obstacle = "bound"
     if obstacle == "number" and (range_end := _range_end(text, lead.start, stop, end)) is not None:
         obstacle, stop = "range", range_end
     if obstacle in ("power", "fraction") or unit is UNKNOWN:
@@ -283,7 +327,8 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
         stop = rest.end() if rest else stop
     begin, currency = lead.start, lead.currency  # 4
     is_behind_number = text[max(0, begin - 2) : begin].rstrip(" \u00a0")[-1:].isdecimal()
-    if currency is not None and unit is not None and is_behind_number:
+    is_clock = unit is not None and "clock" in unit.ids  # um 14.30 Uhr; UM is a currency
+    if currency is not None and unit is not None and (is_behind_number or is_clock):
         begin, currency = start, None
     if currency is not None and (unit is None or unit.ids):
         if unit is not None and not unit.is_currency:
@@ -322,6 +367,8 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
     ):
         return True
     is_rate = last == "/" != first and _named_unit(text, end + 1)[1] is not None  # 88/min
+    if _unit_after_hyphen(text, end) is not None:
+        return is_in_groups(text, start, end) or is_in_address(text, start, end)
     if last and not is_rate and (last in "_@\\\x00" or (last in "/\u2044:.'-#" and _joins(behind))):
         return True
     if last and LETTER.match(last):  # a unit that touches it has two letters or more: 5kg, not 5th
@@ -437,11 +484,22 @@ def _named_unit(text: str, at: int) -> tuple[int, Unit | None]:
     return at, None
 
 
+def _unit_after_hyphen(text: str, end: int) -> tuple[int, Unit] | None:
+    """Return the unit of a number that is one word with it: a 30-day period."""
+    if not _WORD_AND_UNIT.match(text, end):
+        return None
+    stop, unit = _named_unit(text, end + 1)
+    is_word = not text[stop : stop + 2].lstrip("-").isalpha() and text[stop : stop + 1] != "_"
+    return (stop, unit) if unit is not None and not unit.is_currency and is_word else None
+
+
 def _unit_behind(text: str, end: int) -> tuple[int, Unit | None, Obstacle]:
     """Return where the unit behind a number ends, and what else stands there."""
     if text[end : end + 2] in (".-", ",-") and not text[end + 2 : end + 3].isalnum():
         end += 2  # CHF 40.-
     last = text[end : end + 1]
+    if (after := _unit_after_hyphen(text, end)) is not None:
+        return *after, "number"
     if last == "-" and not text[end + 1 : end + 2].isdecimal():
         return end, None, "dash"
     if _POWER.match(text, end):

@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from paddock.engine.system.records import record, replace
+from paddock.pipelines.text_marks import value_as_shown
 
 from .codes import Code, CodeIndex, codes_in, is_code, is_long
 from .dates import DateIndex
@@ -92,7 +93,7 @@ class SourceIndex:
                 return []
             number = sought_number(value)
             return self._find_number(number, {repr(value), str(value).removesuffix(".0")})
-        text = str(value).strip()
+        text = value_as_shown(str(value).strip())
         sought = sought_in(text)
         if sought is None:
             return self.words.find(text) or self.words.find_similar(text)
@@ -175,6 +176,7 @@ def sought_in(value: str) -> Sought | None:
     """
     if not value or len(value) > _MOST_VALUE_CHARS:
         return None
+    value = value_as_shown(value)
     if found := _ISO_MOMENT.fullmatch(value):
         day, time = (sought_in(part) for part in found.groups())
         if isinstance(day, DayAndTime) and isinstance(time, DayAndTime):

@@ -30,7 +30,7 @@ _WORD = regex.compile(rf"(?V1)[{UNSPACED}]\p{{M}}*|{_LETTER}+(?:\p{{M}}+{_LETTER
 _BORDER = regex.compile(rf"(?wV1)\b(?<!_)(?!_)|(?<=[{UNSPACED}])(?!\p{{M}})|(?=[{UNSPACED}])")
 _PART_END = re.compile(r"\s*[,\u060c\u3001\n]\s*")
 _BETWEEN_PARTS = " ,\u060c\u3001"
-_JOINS_DIGITS = frozenset("-/:.,'+@")
+_JOINS_DIGITS = frozenset("-/:.,'+@<≤≥≲≳~≈±")
 _MOST_COMPARED = 4  # times the text's length; above it, one pass over the text is cheaper
 _MOST_OVERLAPPING_CHARS = 256
 _MOST_PLACES = 2000

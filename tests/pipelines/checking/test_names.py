@@ -201,13 +201,27 @@ def units() -> dict[str, str]:
                 for form, pattern in widths.get(width, {}).items():
                     if form != "per" and isinstance(pattern, str) and pattern.startswith("{0}"):
                         found[unit.partition("-")[2], plain(pattern[3:])].add(language)
+    english = Locale("en")._data["unit_patterns"]
+    words = {form.removeprefix("{0} ") for widths in english.values()
+             for form in widths.get("long", {}).values() if isinstance(form, str)}  # fmt: skip
     names: dict[str, set[str]] = defaultdict(set)
     for (unit, name), languages in found.items():
         bare = name.rstrip(".")
-        is_short = bare.isalpha() and len(bare) <= 3 and bare < "\u0e00"
+        is_short = bare.isalpha() and len(bare) <= 3 and bare < "\u0e00" and name not in words
         if name and name not in _WORDS and not (is_short and len(languages) < _LEAST_LANGUAGES):
             names[unit].add(name)
+    names["clock"] = hours().difference(*names.values())
     return {unit: "|".join(sorted(held)) for unit, held in sorted(names.items())}
+
+
+def hours() -> set[str]:
+    """Return the words behind the hours of a clock: 14.30 Uhr."""
+    found = set[str]()
+    for _, locale in locales():
+        forms = locale.datetime_skeletons if is_well_known(locale) else {}
+        for form in (str(forms[key].pattern) for key in ("H", "h") if key in forms):
+            found.update(plain(word) for word in re.findall(r"[Hh] '([^']+)'", form))
+    return found
 
 
 def english_units() -> dict[str, str]:
