@@ -29,7 +29,7 @@ from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
 from paddock.runner.daemon.prefect_client import NOT_FOUND, PREFECT_ERRORS, PrefectRefusal
 from paddock.runner.progress.prefect_view import RUN_TAG, prefect_name, wish_of_state
 from paddock.runner.workers import flow_names
-from paddock.runner.workers.fork_server import call_in_fork
+from paddock.runner.workers.fork_server import ForkServer
 from paddock.runner.workers.order import FROM_PREFECT, Order, OrderEnd
 
 from .order_queue import KEPT_S, OrderQueue, QueueBroken
@@ -47,6 +47,7 @@ What it has not been asked for within 60 s Prefect shows as not ready."""
 ANSWER_S = 30.0  # a server on a busy machine took up to 8 s
 PAGE = 200
 MOST_TOLD = 50  # in a round: each costs Prefect 30 ms
+FORM = "paddock.runner.workers.ordered_run:form_of"  # which imports Prefect
 _OF_SCHEDULE = ("schedule", "active", "max_scheduled_runs", "parameters", "slug")
 _OURS = {"tags": {"all_": [RUN_TAG]}}
 _OF_OBJECT, _GONE = {400, 409, 413, 422}, {NOT_FOUND}
@@ -78,6 +79,7 @@ class PrefectLink:
         is_own_server: bool,
         auth_string: str = "",
         folders: Sequence[Path] = (),
+        forks: ForkServer | None = None,
     ) -> None:
         """Ask nothing yet: `move` says where the server is, which may be our own.
 
@@ -94,6 +96,7 @@ class PrefectLink:
         self._pipelines = pipelines
         self._is_own_server = is_own_server
         self._folders = folders
+        self._forks = forks or ForkServer()
         self._api: httpx.AsyncClient | None = None
         self._asked_url = ""
         self._deployed: dict[str, tuple[TriggeredPipeline, str]] = {}
@@ -203,7 +206,9 @@ class PrefectLink:
         schema: dict[str, Any] = {}
         if self._is_own_server:  # elsewhere a run with inputs is refused
             try:
-                schema = await asyncio.to_thread(_form_of, triggered)
+                schema = await asyncio.to_thread(
+                    self._forks.call, FORM, triggered.key, triggered.text
+                )
             except Exception as error:  # of Prefect or Pydantic; its runs say so as well
                 self._warn(f"{file}: Prefect's form for a run does not show its inputs: {error}")
         about = {
@@ -494,13 +499,6 @@ class PrefectLink:
         if message not in self._warned:
             self._warned.add(message)
             log.warning("%s", message)
-
-
-def _form_of(triggered: TriggeredPipeline) -> dict[str, Any]:
-    """Return the schema of a form for a pipeline's inputs. Blocks."""
-    of = "paddock.runner.workers.ordered_run", "form_of"  # which imports Prefect
-    form: dict[str, Any] = call_in_fork(*of, triggered.file, triggered.text)
-    return form
 
 
 def _kind(row: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_locks import LockHolder
 from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status
+from paddock.runner.workers.fork_server import ForkServer
 from paddock.runner.workers.order import Order, OrderEnd, OrderOutcome
 
 from .cron import due as due_moments
@@ -99,6 +100,8 @@ class ManagerOptions:
     given_up: Callable[[TriggeredPipeline, str, str], Coroutine[Any, Any, None]]
     """Called with a pipeline, how its run crashed once too often, and the run's name."""
     ended: Callable[[Order], None] = lambda order: None
+    forks: ForkServer = field(default_factory=ForkServer)
+    """Starts the processes of runs."""
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings, for runs."""
     has_progressed: Callable[[TriggeredPipeline, str], bool] = lambda pipeline, run: False
@@ -135,7 +138,7 @@ class RunManager:
         """By pipeline: why its last run did not count missing documents as deleted."""
         self.faults: dict[str, str] = {}
         """By pipeline: why its last run could not begin, such as consent that has lapsed."""
-        self.executor = RunExecutor(self)
+        self.executor = RunExecutor(self, options.forks)
         self._queue = queue
         self._options = options
         self._idle: dict[RunProcess, TriggeredPipeline] = {}

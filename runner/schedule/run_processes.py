@@ -13,14 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import socket
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import psutil
@@ -39,8 +36,10 @@ from paddock.engine.system.tasks import TaskSet, end, running
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.progress.report import Status
-from paddock.runner.workers import fork_server
+from paddock.runner.workers.fork_server import ForkedProcess, ForkServer
 from paddock.runner.workers.order import Order
+
+RUN = f"{__name__}:run_in_process"
 
 log = logging.getLogger("paddock.up")
 
@@ -55,6 +54,8 @@ class PrefectPlace:
 
 @record(frozen=True, slots=True)
 class RunTask:
+    """The first frame that a run's process is sent."""
+
     order: Order
     place: PrefectPlace
     text: str
@@ -75,20 +76,14 @@ class StopRequest:
     """Of the run that stops: cancelled for good, or held for a while."""
 
 
-def run_in_process(task: RunTask, link: socket.socket) -> None:
+def run_in_process(link: socket.socket) -> None:
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which sends us a request
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    fork_server.take_interrupts()
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
-        os.dup2(nothing.fileno(), 0)
-    asyncio.run(_run_orders(task, link))
+    has_prefect = asyncio.run(_run_orders(link))
     from paddock.runner.workers import run_in_flow
 
-    if task.place.api_url:
+    if has_prefect:
         run_in_flow.send_what_is_shown()
-    sys.stdout.flush()
-    os._exit(0)  # do not wait for Prefect's threads, whose server may be gone
 
 
 class _OrderReader:
@@ -129,12 +124,17 @@ class _OrderReader:
             self.control.stop.set()
 
 
-async def _run_orders(task: RunTask, link: socket.socket) -> None:
+async def _run_orders(link: socket.socket) -> bool:
+    """Carry out orders until the other end is closed; return whether Prefect shows them."""
     from paddock.runner.workers.ordered_run import RunControl, run_order, use_server
 
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
     requests, answers = await asyncio.open_connection(sock=link)
+    try:
+        task = from_plain(RunTask, (await read_frame_async(requests))[0])
+    except PipeClosed:  # `paddock up` was killed just now
+        return False
 
     def send(head: FrameHead) -> None:
         answers.write(pack_frame(head, errors="surrogatepass"))
@@ -156,6 +156,7 @@ async def _run_orders(task: RunTask, link: socket.socket) -> None:
     answers.close()
     with contextlib.suppress(OSError):  # the other end is closed
         await answers.wait_closed()
+    return bool(task.place.api_url)
 
 
 _POLL_S = 1.0
@@ -163,19 +164,13 @@ _LEFT_OPEN_S = 1.0  # how long what a run started may hold its pipe once the run
 
 
 class RunProcess:
-    def __init__(
-        self,
-        pid: int,
-        process: BaseProcess | None = None,
-        requests: asyncio.StreamWriter | None = None,
-    ) -> None:
+    def __init__(self, pid: int, requests: asyncio.StreamWriter | None = None) -> None:
         self.pid = pid
         self.mark = process_mark(pid)
         self.waits_for = ""
         self.is_over = False
         self.n_orders = 1
         """That it was given."""
-        self._process = process
         self._requests = requests
 
     @property
@@ -205,7 +200,7 @@ class RunProcess:
             self._requests.write(pack_frame(head, errors="surrogatepass"))
 
     def signal(self, number: signal.Signals) -> None:
-        if not self.is_over and (self._process is not None or is_process_alive(self.mark)):
+        if not self.is_over and is_process_alive(self.mark):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -224,10 +219,10 @@ class RunProcess:
 class RunExecutor:
     """Starts runs. Processes survive it unless they are stopped."""
 
-    def __init__(self, events: Any) -> None:
+    def __init__(self, events: Any, forks: ForkServer) -> None:
         """`events` takes what processes report: `began`, `shown_as`, `ended`, `over`."""
         self._events = events
-        self._context = multiprocessing.get_context("forkserver")
+        self._forks = forks
         self._watched = TaskSet()
 
     async def start(self, task: RunTask) -> RunProcess:
@@ -237,15 +232,15 @@ class RunExecutor:
             OSError: the machine cannot start another process.
         """
         ours, theirs = socket.socketpair()
-        process = self._context.Process(target=run_in_process, args=(task, theirs), daemon=False)
         answers, requests = await asyncio.open_connection(sock=ours)
         try:
             with theirs:
-                await asyncio.to_thread(process.start)
-        except (OSError, EOFError) as error:
+                process = await asyncio.to_thread(self._forks.start, RUN, theirs)
+        except OSError as error:
             requests.close()
             raise OSError(f"a run's process could not be started: {error}") from error
-        started = RunProcess(process.pid or 0, process, requests)
+        requests.write(pack_frame(to_plain(task), errors="surrogatepass"))
+        started = RunProcess(process.pid, requests)
         self._watched.start(self._follow(started, process, answers, requests))
         return started
 
@@ -260,21 +255,18 @@ class RunExecutor:
     async def _follow(
         self,
         started: RunProcess,
-        process: BaseProcess,
+        process: ForkedProcess,
         answers: asyncio.StreamReader,
         requests: asyncio.StreamWriter,
     ) -> None:
         """Read a process's frames until it ends, however it does."""
         reading = asyncio.create_task(self._read_frames(started, answers))
-        await fork_server.wait_until_ended(process)
+        code = await process.wait()
         while is_process_alive(started.mark):  # noqa: ASYNC110 - what forked it was killed: no event
             await asyncio.sleep(_POLL_S)
         await asyncio.wait({reading}, timeout=_LEFT_OPEN_S)
         await end(reading)
         requests.close()
-        process.join(1.0)
-        code = process.exitcode
-        process.close() if code is not None else None
         if code is None:
             message = "its process is gone"
         else:

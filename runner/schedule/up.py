@@ -43,7 +43,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAccess
 from paddock.runner.review.page_server import FolderReviews, asks_people, mounted_page, token_file
 from paddock.runner.settings import STATE_FOLDER, Settings
-from paddock.runner.workers.fork_server import start_fork_server
+from paddock.runner.workers.fork_server import ForkServer
 
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
@@ -64,11 +64,6 @@ class UpError(Exception):
     """It cannot start or continue: the reason, and what to do."""
 
 
-def start_run_processes() -> None:
-    """Start the process that runs are forked from, before this one has threads or a loop."""
-    start_fork_server("paddock.runner.schedule.run_processes")
-
-
 LOOK_S = 2.0
 LOOK_SHARE = 20  # scans take at most a twentieth of the time
 ROUND_S = 1.0  # the longest between two rounds; an order wakes the loop at once
@@ -85,6 +80,7 @@ log = logging.getLogger("paddock.up")
 class UpOptions:
     folders: Sequence[Path]
     settings: Settings
+    forks: ForkServer
     flags: dict[str, object] = field(default_factory=dict)
     ready: Callable[[str], None] = lambda text: None
     """Called once everything has started."""
@@ -169,6 +165,7 @@ class Up:
             self._link = PrefectLink(
                 self._queue, lambda: self._run_manager.pipelines, is_own_server=not url,
                 auth_string=auth_string, folders=self._wishes.folders,
+                forks=self._wishes.forks,
             )  # fmt: skip
             if url:
                 self._link.move(url)
@@ -185,6 +182,7 @@ class Up:
                 unattended.max_restarts,
                 partial(alert_trouble, flags),
                 self._ended,
+                self._wishes.forks,
                 flags,
                 self._has_progressed,
                 self._known_end,

@@ -244,9 +244,9 @@ def _without_server() -> Any:
             os.environ["PREFECT_API_URL"] = url
 
 
-def form_of(file: Path, text: str) -> dict[str, Any]:
+def form_of(file: str, text: str) -> dict[str, Any]:
     """Return the schema of Prefect's form for a pipeline's inputs."""
-    return dict(flow_of(file, RunOptions(text=text)).parameters.model_dump())
+    return dict(flow_of(Path(file), RunOptions(text=text)).parameters.model_dump())
 
 
 def use_server(api_url: str = "", auth_string: str = "") -> None:

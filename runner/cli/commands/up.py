@@ -66,16 +66,18 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     importlib.import_module("paddock.runner.prefect.client_settings")
     console_module = importlib.import_module("paddock.runner.cli.console_serving")  # half a second
     pages = console_module.pages_of_up(places, settings, own)
-    from paddock.runner.schedule.up import Up, UpOptions, start_run_processes
+    from paddock.runner.schedule.up import Up, UpOptions
+    from paddock.runner.workers.fork_server import ForkServer
 
-    start_run_processes()
+    forks = ForkServer()
+    forks.fork()  # before this process has threads or a loop
     # A run leaves 400 objects in cycles, 0.1 MB; what is imported is looked through no more.
     gc.set_threshold(*PYTHONS_GC_THRESHOLD)
     logging.root.handlers.clear()  # Prefect's, where something has imported it
     command_logs.prepare_logging(settings)
     tell = command_logs.message_writer(settings)
     is_attended = sys.stdin.isatty()
-    options = UpOptions(places, settings, own, tell, pages=pages, is_attended=is_attended)
+    options = UpOptions(places, settings, forks, own, tell, pages=pages, is_attended=is_attended)
 
     tell("Starting; this takes some seconds.")
 

@@ -52,15 +52,16 @@ def is_there(process: psutil.Process) -> bool:
 
 HOSTILE = """
 import asyncio, json, os, signal, subprocess, time
-from paddock.engine.system.frames import pack_frame
+from paddock.engine.system.frames import pack_frame, read_frame
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.progress.item_states import ItemState
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.progress.report_table import ReportTable
 from paddock.runner.schedule import run_processes
-from paddock.runner.schedule.run_processes import RunExecutor, StopRequest
-from paddock.runner.workers.fork_server import start_fork_server
+from paddock.runner.schedule.run_processes import PrefectPlace, RunExecutor, RunTask, StopRequest
+from paddock.runner.workers.fork_server import ForkServer
+from paddock.runner.workers.order import Order
 from paddock.runner.workers.ordered_run import OrderOutcome, _small
 
 GONE = ItemState.MISSING
@@ -68,7 +69,8 @@ MISSING = tuple(ItemReport("each", f"{n}.md", GONE, error="gone" * 20) for n in 
 REPORT = Report("r", "p", "completed", {"new": 2}, returns={1, 2}, items=MISSING, message="\\udc80",
                 tables={"each": ReportTable(TypedRows([{"a": 1}]))})
 
-def act(do, link):
+def act(link):
+    do = read_frame(link.makefile("rb"))[0]["text"]
     half = pack_frame({"began": "x" * 1000})[:500]
     match do:
         case "dies within a frame":
@@ -103,7 +105,7 @@ class Events:
         self.over_at.setdefault(process.pid, asyncio.Future()).set_result(crash)
 
 async def follow(events, executor, do):
-    running = await executor.start(do)
+    running = await executor.start(RunTask(Order("", "", "", ""), PrefectPlace(), do))
     if do in ("stops within a frame", "reads nothing"):
         for _ in range(10_000):  # more than a pipe holds
             running.halt(StopRequest("x" * 1000, True))
@@ -115,9 +117,8 @@ async def follow(events, executor, do):
     return crash
 
 async def main():
-    run_processes.run_in_process = act
     events = Events()
-    executor = RunExecutor(events)
+    executor = RunExecutor(events, forks)
     deeds = ["dies within a frame", "stops within a frame", "sends garbage", "reports",
              "sends another object", "leaves a child with its pipe", "reads nothing"]
     async with asyncio.timeout(200):
@@ -126,7 +127,9 @@ async def main():
         done = {**dict(zip(deeds, ends)), last: await follow(events, executor, last)}
         print(json.dumps(done))
 
-start_fork_server()
+run_processes.run_in_process = act
+forks = ForkServer()
+forks.fork()
 asyncio.run(main())
 """
 
@@ -163,12 +166,10 @@ def test_a_process_is_known_again_after_the_machines_clock_was_set(
 
 
 FORKS = """
-import multiprocessing
-from paddock.runner.workers.fork_server import start_fork_server
-start_fork_server()
-process = multiprocessing.get_context("forkserver").Process(target=print, args=("forked",))
-process.start()
-process.join()
+from paddock.runner.workers.fork_server import ForkServer
+forks = ForkServer()
+forks.fork()
+print(forks.call("os.path:basename", "/a/forked"))
 """
 
 

@@ -10,20 +10,30 @@ for module in ("cli.commands.up", "cli.console_serving", "schedule.up"):
 print("prefect" in sys.modules)
 """
 CALLS = """
-import sys
-from paddock.runner.workers.fork_server import call_in_fork, start_fork_server
-start_fork_server()
-calls = {
-    "answers": ("os.path", "basename", "/a/b"),
-    "raises": ("os.path", "getsize", "/none"),
-    "dies": ("os", "_exit", 3),
-    "has imported Prefect": ("builtins", "eval", "'prefect' in __import__('sys').modules"),
-}
-for what, call in calls.items():
+import os, signal, sys, time
+from paddock.runner.workers.fork_server import ForkServer
+
+def kill_server():
+    server = os.getppid()
+    os.kill(server, signal.SIGKILL)
+    while os.getppid() == server:
+        time.sleep(0.01)
+
+forks = ForkServer()
+forks.fork()
+calls = [
+    ("os.path:basename", "/a/b"),
+    ("os.path:getsize", "/none"),
+    ("os:abort",),
+    ("builtins:eval", "'prefect' in __import__('sys').modules"),
+    ("__main__:kill_server",),
+    ("builtins:eval", "'prefect' in __import__('sys').modules"),
+]
+for call in calls:
     try:
-        print(f"{what}: {call_in_fork(*call)}")
+        print(forks.call(*call))
     except RuntimeError as error:
-        print(f"{what}: error: {error}")
+        print(f"error: {error}")
 print("here:", "prefect" in sys.modules)
 """
 
@@ -39,11 +49,15 @@ def test_paddock_up_holds_no_prefect() -> None:
     assert _printed(UP) == ["False"]
 
 
-def test_what_runs_are_forked_from_imports_prefect_by_itself_and_answers_or_says_why_not() -> None:
+def test_what_runs_are_forked_from_imports_prefect_by_itself_and_is_started_again_once_killed() -> (
+    None
+):
     assert _printed(CALLS) == [
-        "answers: b",
-        "raises: error: [Errno 2] No such file or directory: '/none'",
-        "dies: error: its process was killed",
-        "has imported Prefect: True",
+        "b",
+        "error: [Errno 2] No such file or directory: '/none'",
+        "error: its process was killed",
+        "True",
+        "None",
+        "True",
         "here: False",
     ]
