@@ -655,37 +655,63 @@ class Example(NamedTuple):
 
 
 @record(frozen=True, slots=True)
-class Tools:
-    """What the runner passes to a step besides its parameters."""
+class ModelTools:
+    """For steps that ask models."""
 
     pool: Pool
     models: ModelResolver
+    priority: Priority = "batch"
+    examples: tuple[Example, ...] = ()
+    """For the prompt, the nearest last; those that its parameter `examples` asks for."""
+    n_refused: int = 0
+    """How many earlier attempts failed their checks: another answer is wanted now."""
+
+
+@record(frozen=True, slots=True)
+class FileTools:
+    """For steps that read or write files."""
+
     roots: Roots
     outputs: OutputFiles
-    log: StepLog
-    priority: Priority = "batch"
-    total_s: float | None = None
-    """The step's `timeout.total`, for each request."""
-    idle_s: float | None = None
-    pipelines: SubPipelines | None = None
-    """None where no pipeline may run, such as during planning."""
+    readers: DocumentReaders | None = None
+    """Processes that read documents; None: one is started for each document."""
+
+
+@record(frozen=True, slots=True)
+class CallTools:
+    """For steps that call programs, functions, tools or pipelines."""
+
     toolset: Toolset = field(default_factory=NoToolset)
     """Built-in tools, Python functions and MCP servers, by name."""
     memo: CallCache = field(default_factory=NoCallCache)
-    """Cache of calls other than model calls."""
+    pipelines: SubPipelines | None = None
+    """None where no pipeline may run, such as during planning."""
+    untrusted: tuple[str, ...] = ()
+    """References to untrusted text in the step's parameters, such as `steps.text.text`: documents,
+    results of tools and commands, and all that is derived from these."""
+
+
+@record(frozen=True, slots=True)
+class TimeLimits:
+    """Of each request of a step, by its `timeout`."""
+
+    total_s: float | None = None
+    idle_s: float | None = None
+
+
+@record(frozen=True, slots=True)
+class Tools:
+    """What the runner passes to a step besides its parameters."""
+
+    log: StepLog
+    llm: ModelTools
+    files: FileTools
+    calls: CallTools = field(default_factory=CallTools)
+    stores: VectorStores = field(default_factory=NoVectorStores)
+    timeout: TimeLimits = field(default_factory=TimeLimits)
     reply: ReplyForm | None = None
     """The step's `reply`; None without one."""
-    n_refused: int = 0
-    """How many earlier attempts failed their checks: another answer is wanted now."""
-    stores: VectorStores = field(default_factory=NoVectorStores)
     item: ItemName = field(default_factory=ItemName)
-    examples: tuple[Example, ...] = ()
-    """For the prompt, the nearest last; those that its parameter `examples` asks for."""
-    readers: DocumentReaders | None = None
-    """Processes that read documents; None: one is started for each document."""
-    untrusted: tuple[str, ...] = ()
-    """References to untrusted text in its parameters, such as `steps.text.text`: documents, results
-    of tools and commands, and all that is derived from these."""
 
 
 P = TypeVar("P", bound=Params, contravariant=True)

@@ -48,8 +48,8 @@ class PythonStep(Step[Params, FunctionOutput]):
     """From the code of the file and of what it imports beside it: a change makes results stale."""
 
     async def run(self, params: Params, tools: Tools) -> FunctionOutput:
-        limit_s = tools.total_s or DEFAULT_TIMEOUT_S
-        tool = await tools.toolset.tool(self.uses, options={"timeout": f"{limit_s:.3f}s"})
+        limit_s = tools.timeout.total_s or DEFAULT_TIMEOUT_S
+        tool = await tools.calls.toolset.tool(self.uses, options={"timeout": f"{limit_s:.3f}s"})
         result = await tool.call(params.model_dump(exclude_unset=True, mode="json"))
         if result.is_error:
             raise StepError(result.sentence())

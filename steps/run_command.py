@@ -89,19 +89,19 @@ class RunCommand(Step[RunParams, RunOutput]):
     facts = Facts(command="command", missing=_missing)
 
     async def run(self, params: RunParams, tools: Tools) -> RunOutput:
-        cwd = resolve_path(tools.roots, params.cwd or ".")
+        cwd = resolve_path(tools.files.roots, params.cwd or ".")
         words = [*params.command, *params.env.values()]
-        named = await asyncio.to_thread(_stamps, files_named(words, cwd, tools.roots.allowed))
+        named = await asyncio.to_thread(_stamps, files_named(words, cwd, tools.files.roots.allowed))
         # What the ledger keeps of the call; values of the environment may be secrets
         request = params.model_dump(exclude={"env", "ok_codes"}, exclude_defaults=True)
         request = {"tool": "run", **request, **({"env": sorted(params.env)} if params.env else {})}
-        ended = await tools.memo.once(
+        ended = await tools.calls.memo.once(
             "tool", request, lambda: _run(params, cwd, tools), keeps=False
         )
         after = await asyncio.to_thread(_stamps, iter(named))
         for path in named.keys() & after.keys():
             if named[path] == after[path]:  # else the command wrote it
-                await tools.outputs.note_file_read(path)
+                await tools.files.outputs.note_file_read(path)
         output = RunOutput.model_validate(ended)
         if output.code in params.ok_codes:
             return output
@@ -127,7 +127,7 @@ async def _run(params: RunParams, cwd: Path, tools: Tools) -> dict[str, Any]:
     if not params.command[0]:
         raise StepError("`command` begins with an empty word; name the program.")
     try:
-        async with asyncio.timeout(None if tools.total_s else DEFAULT_TIMEOUT_S):
+        async with asyncio.timeout(None if tools.timeout.total_s else DEFAULT_TIMEOUT_S):
             ended = await processes.run(
                 params.command,
                 cwd=cwd,
@@ -136,7 +136,7 @@ async def _run(params: RunParams, cwd: Path, tools: Tools) -> dict[str, Any]:
                 most_bytes=MOST_BYTES,
             )
     except TimeoutError as error:
-        if tools.total_s:
+        if tools.timeout.total_s:
             raise
         raise DeadlineExceeded("total", DEFAULT_TIMEOUT_S) from error
     except processes.OutputTooLarge:

@@ -44,10 +44,10 @@ class RunPipeline(Step[PipelineParams, PipelineOutput]):
     facts = Facts(pipeline="file", inputs="inputs")
 
     async def run(self, params: PipelineParams, tools: Tools) -> PipelineOutput:
-        if tools.pipelines is None:
+        if tools.calls.pipelines is None:
             raise StepError("no other pipeline can run from here.")
         return PipelineOutput(
-            **named_outputs(await tools.pipelines.run(params.file, params.inputs))
+            **named_outputs(await tools.calls.pipelines.run(params.file, params.inputs))
         )
 
 

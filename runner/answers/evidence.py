@@ -70,7 +70,11 @@ class EvidenceFinder:
         if spec is None:
             return None
         return cls(
-            schema, spec.only, read_sources(spec, scope, tools.roots.base), tools, spec.language
+            schema,
+            spec.only,
+            read_sources(spec, scope, tools.files.roots.base),
+            tools,
+            spec.language,
         )
 
     async def located(self, output: Any) -> Any:
@@ -82,7 +86,7 @@ class EvidenceFinder:
         if self._latest is None or self._latest[0] is not output:
             texts = tuple((source.name, source.text, source.page_starts) for source in self.sources)
             request = EvidenceRequest(output, self.schema, tuple(self.only), texts, self.language)
-            found = await documents.locate_values(request, readers=self.tools.readers)
+            found = await documents.locate_values(request, readers=self.tools.files.readers)
             self._latest = (output, found)
         return self._latest[1]
 
@@ -289,8 +293,8 @@ async def _fill_in_pdf_boxes(
     """Ask a reader process for the boxes of a document's quotes; without them a quote is enough."""
     spans = [span for _, span in quotes]
     try:
-        file = resolve_path(tools.roots, path)
-        boxes = await documents.quote_boxes(file, spans, readers=tools.readers)
+        file = resolve_path(tools.files.roots, path)
+        boxes = await documents.quote_boxes(file, spans, readers=tools.files.readers)
     except StepError as error:
         tools.log.note(f"evidence has no boxes: {error}")
         return

@@ -236,9 +236,15 @@ class LabelLists:
         if not query.text:
             return None
         tools = query.tools
-        model = tools.models.resolve(None, "embed")
-        identity = (await tools.pool.facts(model)).identity
-        embed = partial(embedded, tools.pool, model, priority=tools.priority, total_s=tools.total_s)
+        model = tools.llm.models.resolve(None, "embed")
+        identity = (await tools.llm.pool.facts(model)).identity
+        embed = partial(
+            embedded,
+            tools.llm.pool,
+            model,
+            priority=tools.llm.priority,
+            total_s=tools.timeout.total_s,
+        )
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             matrix = self._vectors.get((whole.ordered_digest, model.ref))
             if matrix is None:
@@ -260,10 +266,10 @@ class LabelLists:
         """Return the lists that together leave room in the model's context, the shortest first."""
         if step.model is None or not shown:
             return shown
-        most = LISTS_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens
+        most = LISTS_SHARE * (await tools.llm.pool.facts(step.model)).n_ctx_tokens
         if sum(len(entry.text.encode()) for entry in shown) <= most:  # a token has a byte or more
             return shown
-        counts = await tools.pool.count_texts(step.model, [entry.text for entry in shown])
+        counts = await tools.llm.pool.count_texts(step.model, [entry.text for entry in shown])
         by_length = sorted(range(len(shown)), key=lambda place: counts[place])
         sums = accumulate(counts[place] for place in by_length)
         fits = {place for place, total in zip(by_length, sums, strict=True) if total <= most}

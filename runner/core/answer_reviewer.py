@@ -220,7 +220,7 @@ class AnswerReviewer:
         documents = document_spec(scope)
         cited = tools.reply.sources() if isinstance(tools.reply, ScopedReply) else ()
         if not cited and documents.sources:
-            cited = read_sources(documents, scope, tools.roots.base)
+            cited = read_sources(documents, scope, tools.files.roots.base)
         sources = [*cited, prompt]
         if len(sources) == 1 and prompt.text:  # the item has the text of what was read before
             path = subject.document or ""

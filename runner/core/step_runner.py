@@ -111,7 +111,7 @@ class StepRunner:
                     params = step.params.render(scope)
                     if step.untrusted and step.facts.command:
                         refuse_misplaced(step, scope)
-                    await item.note_files(context, step.kind().reads(params), tools.roots)
+                    await item.note_files(context, step.kind().reads(params), tools.files.roots)
                     if step.reply is not None and step.choices:  # 3
                         tools = await labelled_tools(attempt, tools)
                     if step.is_taught:
@@ -181,7 +181,8 @@ class StepRunner:
             finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
             tools = replace(tools, reply=ScopedReply(form, scope, finder))
         if step.inner is not None and self._sub_pipelines is not None:
-            tools = replace(tools, pipelines=self._sub_pipelines(attempt))
+            calls = replace(tools.calls, pipelines=self._sub_pipelines(attempt))
+            tools = replace(tools, calls=calls)
         return tools
 
     def _cause_of_retry(self, attempt: StepAttempt, error: BaseException, n_retries: int) -> Cause:
@@ -214,7 +215,8 @@ class StepRunner:
         """Return the answer of the larger model, where that of the step's own is not enough."""
         step, scope, item, first = attempt.step, attempt.scope, attempt.item, None
         try:  # a refused answer is asked for again of the larger model alone
-            output = await step.kind().run(params, replace(tools, n_refused=0))
+            own = replace(tools, llm=replace(tools.llm, n_refused=0))
+            output = await step.kind().run(params, own)
             first = await self._reviewer.calibrated(attempt, output)
         except StepError as error:
             if cause_of(error) is not Cause.CHECK:

@@ -28,7 +28,19 @@ from paddock.runner.bind.trust.tainted_paths import guarded_roots
 from paddock.runner.ledger.entries import is_variant
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.reviews import review_id
-from paddock.steps.base import CallCache, NoCallCache, NoToolset, StepError, Tools, Toolset, Vector
+from paddock.steps.base import (
+    CallCache,
+    CallTools,
+    FileTools,
+    ModelTools,
+    NoCallCache,
+    NoToolset,
+    StepError,
+    TimeLimits,
+    Tools,
+    Toolset,
+    Vector,
+)
 from paddock.steps.tools.tool import ToolContext
 
 from .calls.call_cache import LedgerPool
@@ -67,21 +79,18 @@ def item_tools(attempt: StepAttempt) -> Tools:
         if context.tape is not None:
             memo, toolset = context.tape.memo(memo), context.tape.toolset(toolset)
     return Tools(
-        pool=pool,
-        models=BoundModels(bound.models, bound.defaults, step.model),
-        roots=roots,
-        outputs=attempt.item.outputs,
-        log=log,
-        priority=bound.priority,
-        total_s=step.timeout.total,
-        idle_s=step.timeout.idle,
+        log,
+        ModelTools(
+            pool,
+            BoundModels(bound.models, bound.defaults, step.model),
+            bound.priority,
+            n_refused=attempt.n_refused,
+        ),
+        FileTools(roots, attempt.item.outputs, context.readers),
+        CallTools(toolset, memo, untrusted=step.untrusted),
         stores=context.world.stores,
+        timeout=TimeLimits(step.timeout.total, step.timeout.idle),
         item=attempt.item_name,
-        untrusted=step.untrusted,
-        toolset=toolset,
-        memo=memo,
-        readers=context.readers,
-        n_refused=attempt.n_refused,
     )
 
 
@@ -220,7 +229,7 @@ async def taught_tools(attempt: StepAttempt, params: Any, tools: Tools) -> Tools
     examples, used_now = chosen
     item.note(used_now)
     item.vectors[step.id] = {"model": used_now.model, "vector": used_now.vector}
-    return replace(tools, examples=examples)
+    return replace(tools, llm=replace(tools.llm, examples=examples))
 
 
 def expect_queries(

@@ -235,7 +235,12 @@ class StepEstimator:
         step, scope, tools = attempt.step, attempt.scope, item_tools(attempt)
         outputs = DryOutputs(context, attempt.item.outputs.items)
         stores = DryStores(context.world.stores, pool)
-        tools = replace(tools, pool=pool, outputs=outputs, stores=stores)
+        tools = replace(
+            tools,
+            llm=replace(tools.llm, pool=pool),
+            files=replace(tools.files, outputs=outputs),
+            stores=stores,
+        )
         if (form := step.reply) is not None:
             finder = labels = None
             with contextlib.suppress(StepError):  # what is not known yet may be no text
@@ -250,7 +255,8 @@ class StepEstimator:
             taught = await taught_tools(attempt, params, tools)
         known = context.judge.reviews.decisions.get(taught_as(context, step))
         if taught is tools and params.examples.k and known is not None and known.decisions:
-            taught = replace(tools, examples=(Example(PLACEHOLDER, PLACEHOLDER),))
+            placeholder = (Example(PLACEHOLDER, PLACEHOLDER),)
+            taught = replace(tools, llm=replace(tools.llm, examples=placeholder))
         return taught
 
 

@@ -79,24 +79,24 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
 
     async def run(self, params: FilesMoveParams, tools: Tools) -> FilesMoveOutput:
         """Move, copy or delete the file, unless that is done already."""
-        source = resolve_path(tools.roots, params.path)
+        source = resolve_path(tools.files.roots, params.path)
         if params.mode != "copy":
-            tools.outputs.check_target(source, is_new=False)
-        filed = None if params.mode == "copy" else tools.outputs.filed_at(source)
+            tools.files.outputs.check_target(source, is_new=False)
+        filed = None if params.mode == "copy" else tools.files.outputs.filed_at(source)
         if filed is not None:
-            await tools.outputs.note_removed(source)
+            await tools.files.outputs.note_removed(source)
             return FilesMoveOutput(path=str(filed))
         if params.mode == "delete":
-            is_later = tools.outputs.delete_when_done(source)
+            is_later = tools.files.outputs.delete_when_done(source)
             await asyncio.to_thread(_delete, source, is_later=is_later)
-            await tools.outputs.note_removed(source)
+            await tools.files.outputs.note_removed(source)
             return FilesMoveOutput(path=str(source))
         if params.to is None:
             raise StepError("`to` is missing.", remedy=f"`mode: {params.mode}` needs it.")
-        target = resolve_path(tools.roots, params.to)
+        target = resolve_path(tools.files.roots, params.to)
         if params.to.endswith(("/", os.sep)) or target.is_dir():
-            target = resolve_path(tools.roots, str(target / source.name))
-        tools.outputs.check_target(target)
+            target = resolve_path(tools.files.roots, str(target / source.name))
+        tools.files.outputs.check_target(target)
         digest = await _digest_of(source)
         if source == target and digest is not None:
             return FilesMoveOutput(path=str(source))
@@ -110,9 +110,9 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
                 elif not await asyncio.to_thread(_renamed, source, target):
                     await asyncio.to_thread(_copied, source, target, digest, is_moved=True)
             if params.mode == "copy":
-                await tools.outputs.wrote(target, digest, n_bytes)
+                await tools.files.outputs.wrote(target, digest, n_bytes)
         if params.mode == "move":
-            await tools.outputs.note_removed(source)
+            await tools.files.outputs.note_removed(source)
         return FilesMoveOutput(path=str(target))
 
 
@@ -124,7 +124,7 @@ async def _moved_before(source: Path, target: Path, params: FilesMoveParams, too
     """Return where a killed or earlier run has moved the file."""
     if params.mode == "move":
         for path in _numbered_names(target):
-            known = await tools.outputs.known_sha256(path, moved=True)
+            known = await tools.files.outputs.known_sha256(path, moved=True)
             if not known and path != target:
                 break
             if known and await _digest_of(path) in known:
@@ -144,15 +144,15 @@ async def _free_target(
         there = await _digest_of(path)
         is_free = there is None or params.on_exists == "replace"
         if not is_free:
-            known = await tools.outputs.known_sha256(path, moved=True)
-            is_ours = there in known or (bool(known) and tools.outputs.takes_over)
+            known = await tools.files.outputs.known_sha256(path, moved=True)
+            is_ours = there in known or (bool(known) and tools.files.outputs.takes_over)
             # What was copied there before is an older state of the same file; what was moved is not
             is_free = is_ours and (there == digest or params.mode == "copy")
         if is_free:
             if params.mode == "move":
-                tools.outputs.will_move(source, path, digest)
+                tools.files.outputs.will_move(source, path, digest)
             try:
-                await tools.outputs.intend(path, digest, size_bytes)
+                await tools.files.outputs.intend(path, digest, size_bytes)
             except StepError:  # another item of this run is about to take it
                 if params.on_exists != "rename":
                     raise

@@ -180,13 +180,13 @@ async def read_document(params: FilesReadParams, tools: Tools) -> Document:
         reader_process,
     )
 
-    path = resolve_path(tools.roots, params.path)
+    path = resolve_path(tools.files.roots, params.path)
     document = await documents.load_document(
         path,
         reader_process.ReadOptions(
             None if params.type == "auto" else params.type, params.encoding, params.ocr == "auto"
         ),
-        readers=tools.readers,
+        readers=tools.files.readers,
         log=tools.log,
         max_bytes=params.max_bytes,
     )

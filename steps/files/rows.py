@@ -148,7 +148,7 @@ class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
         return (params.path, *(params.path + end for end in ends))
 
     async def run(self, params: FilesRowsParams, tools: Tools) -> FilesRowsOutput:
-        path = resolve_path(tools.roots, params.path)
+        path = resolve_path(tools.files.roots, params.path)
         format_ = params.format if params.format != "auto" else format_of(path.name)
         source = TableSource(
             path=str(path),
@@ -162,7 +162,7 @@ class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
             encoding=params.encoding,
             max_bytes=params.max_bytes,
         )
-        rows, columns, notes = await read_table(source, tools.readers)
+        rows, columns, notes = await read_table(source, tools.files.readers)
         for note in notes:
             tools.log.note(note)
         return FilesRowsOutput.model_construct(

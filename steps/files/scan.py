@@ -93,10 +93,10 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     facts = Facts(lists="root")
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
-        root = resolve_path(tools.roots, params.root)
-        owned = tools.outputs.owned(root)
+        root = resolve_path(tools.files.roots, params.root)
+        owned = tools.files.outputs.owned(root)
         files, notes, (left_out, not_taken) = await in_left_thread(
-            scan_folder, params, root, tools.roots.allowed, owned
+            scan_folder, params, root, tools.files.roots.allowed, owned
         )
         for note in notes:
             tools.log.note(f"{printable(params.root)}: {note}")

@@ -149,25 +149,25 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
         """Write it, unless it has this content already or was edited."""
         if found := params.path_fault(params.path, params.model_fields_set):
             raise StepError(found[0], remedy=found[1])
-        path = resolve_path(tools.roots, params.path)
-        tools.outputs.check_target(path)
+        path = resolve_path(tools.files.roots, params.path)
+        tools.files.outputs.check_target(path)
         data = await _bytes_to_write(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()
         there = None
         if os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
             there = await in_left_thread(file_sha256, path, "written", "`path` must name a file")
         if there == sha256:
-            await tools.outputs.intend(path, sha256, len(data))
-            await tools.outputs.wrote(path, sha256, len(data))
+            await tools.files.outputs.intend(path, sha256, len(data))
+            await tools.files.outputs.wrote(path, sha256, len(data))
             return FilesWriteOutput(path=str(path), changed=False)
         may_replace = (
             there is None
             or params.on_edited == "overwrite"
-            or tools.outputs.takes_over
-            or there in await tools.outputs.known_sha256(path)  # it is ours
+            or tools.files.outputs.takes_over
+            or there in await tools.files.outputs.known_sha256(path)  # it is ours
         )
         if not may_replace:
-            await tools.outputs.holds(path, sha256)
+            await tools.files.outputs.holds(path, sha256)
             what = f"'{printable(path)}' was edited, or is not ours"
             if params.on_edited == "fail":
                 raise StepError(
@@ -177,10 +177,10 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
                 )
             tools.log.note(f"{what}: it is kept as it is.")
             return FilesWriteOutput(path=str(path), changed=False)
-        may_be_open = there is not None and not tools.outputs.takes_over
+        may_be_open = there is not None and not tools.files.outputs.takes_over
         mark = await asyncio.to_thread(_open_elsewhere, path) if may_be_open else None
         if mark is not None:
-            await tools.outputs.holds(path, sha256)
+            await tools.files.outputs.holds(path, sha256)
             what = f"'{printable(path)}' is open in another program ('{printable(mark)}')"
             tools.log.note(f"{what}: it is kept as it is until that is closed.")
             return FilesWriteOutput(path=str(path), changed=False)
@@ -190,13 +190,13 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
         aside = await _to_temporary_file(path, data, is_new=there is None)
         try:
             with refusing(f"'{printable(path)}' cannot be written"):
-                await tools.outputs.sync(aside)
-                await tools.outputs.intend(path, sha256, len(data))
+                await tools.files.outputs.sync(aside)
+                await tools.files.outputs.intend(path, sha256, len(data))
                 # The folder is not synced: a rename that a power cut undoes shows as stale later.
                 aside.replace(path)
         finally:
             aside.close()
-        await tools.outputs.wrote(path, sha256, len(data))
+        await tools.files.outputs.wrote(path, sha256, len(data))
         return FilesWriteOutput(path=str(path), changed=True)
 
 
@@ -213,7 +213,7 @@ async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
             n_before = await asyncio.to_thread(form.count, text, options)
         elif form.is_read:
             source = TableSource(str(path), form.name)
-            n_before = len((await read_table(source, tools.readers))[0])
+            n_before = len((await read_table(source, tools.files.readers))[0])
         else:
             tools.log.note(
                 f"'{printable(path)}' is replaced without a look at how many rows it had: "
@@ -222,7 +222,7 @@ async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
             return True
     except (StepError, ValueError, csv.Error, RecursionError):  # it is no table of this format
         n_before = 0
-    return n_now >= n_before or tools.outputs.may_lose_rows(path, n_before, n_now)
+    return n_now >= n_before or tools.files.outputs.may_lose_rows(path, n_before, n_now)
 
 
 async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
@@ -266,10 +266,10 @@ async def _table(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
     there, form = None, format_named(format_of(path.name))
     if not form.same_bytes and path.is_file():  # noqa: ASYNC240 - as quick
         sha256 = await in_left_thread(file_sha256, path, "read", "`path` must name a file")
-        there = path if sha256 in await tools.outputs.known_sha256(path) else None
+        there = path if sha256 in await tools.files.outputs.known_sha256(path) else None
 
     def link(text: str) -> str | None:
-        return _document_link(text, path, params.links, tools.roots)
+        return _document_link(text, path, params.links, tools.files.roots)
 
     try:
         with refusing(f"{name} cannot be written"):  # some formats need a temporary file

@@ -143,9 +143,9 @@ class Agent(Step[AgentParams, AgentOutput]):
         return frozenset({"embed"}) if keeps_texts else frozenset()
 
     async def run(self, params: AgentParams, tools: Tools) -> AgentOutput:
-        model = tools.models.resolve(params.model, "chat")
+        model = tools.llm.models.resolve(params.model, "chat")
         caller = ModelCaller(tools, model, params.params.given(), params.on_truncated)
-        offered = await offered_tools(params.tools, tools.toolset)
+        offered = await offered_tools(params.tools, tools.calls.toolset)
         task = render_template(params.prompt, "prompt", params.vars)
         messages = [Message("user", task)]
         if params.system is not None:
@@ -199,10 +199,10 @@ class AgentConversation:
         """
         tools = self.caller.tools
         offered = {offer.tool.name: offer for offer in self.offered}
-        tool_caller = ToolCaller(tools, offered, dict.fromkeys(tools.untrusted))
-        if tools.untrusted:
+        tool_caller = ToolCaller(tools, offered, dict.fromkeys(tools.calls.untrusted))
+        if tools.calls.untrusted:
             messages = with_system_text(messages, DOCUMENTS_ONLY)
-        facts = await tools.pool.facts(self.caller.model)
+        facts = await tools.llm.pool.facts(self.caller.model)
         turn: ModelTurn | None = None
         for takes_tools in (facts.takes_tools, False):
             protocol = tool_protocol_for(

@@ -275,7 +275,7 @@ class RecalledTurns:
 
     async def _opened(self, n_dimensions: int) -> VectorStore:
         if self._store is None:
-            facts = await self.caller.tools.pool.facts(self.embedder)
+            facts = await self.caller.tools.llm.pool.facts(self.embedder)
             model = EmbedModel(self.embedder.ref, facts.identity)
             # Another model's vectors cannot be compared with these, so it has a store of its own.
             path = self.folder / f"{self.name}-{facts.identity[:8]}.lance"
@@ -295,7 +295,7 @@ def recalled_turns(caller: ModelCaller) -> RecalledTurns:
     """Return a memory in the step's own store, next to the pipeline's ledger."""
     tools = caller.tools
     name = "".join(char if char.isalnum() else "_" for char in tools.item.step) or "agent"
-    folder = private_files.private_folder(tools.roots.base / ".paddock" / "memory")
+    folder = private_files.private_folder(tools.files.roots.base / ".paddock" / "memory")
     own = f"{tools.item.owner} (memory)"  # an owner that no item of the pipeline has
     item = replace(tools.item, step=f"{tools.item.step} (memory)", owner=own)
-    return RecalledTurns(caller, tools.models.resolve(None, "embed"), folder, name, item)
+    return RecalledTurns(caller, tools.llm.models.resolve(None, "embed"), folder, name, item)

@@ -128,18 +128,18 @@ class ModelCaller:
 
     async def room(self) -> int:
         """Return how many tokens a prompt may have: the context without the reserve."""
-        facts = await self.tools.pool.facts(self.model)
+        facts = await self.tools.llm.pool.facts(self.model)
         return facts.n_ctx_tokens - await self.reserved()
 
     async def n_at_once(self) -> int:
         """Return how many calls of one document to make at once."""
-        facts = await self.tools.pool.facts(self.model)
+        facts = await self.tools.llm.pool.facts(self.model)
         return facts.n_parallel or CALLS_AT_ONCE
 
     async def size(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
         """Count a prompt with descriptions of `tools` and the hint of the schema."""
         prompt = with_schema_hint(messages, self.tools.reply)
-        return await self.tools.pool.count_chat(self.model, prompt, tools)
+        return await self.tools.llm.pool.count_chat(self.model, prompt, tools)
 
     def most(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> float:
         """Return a number that the prompt's tokens do not exceed but for what its template adds.
@@ -152,7 +152,7 @@ class ModelCaller:
         return sum(len(str(part).encode("utf-8", "replace")) for part in (*prompt, *tools))
 
     async def count(self, texts: Sequence[str]) -> list[int]:
-        return await self.tools.pool.count_texts(self.model, texts)
+        return await self.tools.llm.pool.count_texts(self.model, texts)
 
     async def overflow(
         self, messages: Sequence[Message], tools: Sequence[Tool] = ()
@@ -208,9 +208,9 @@ class ModelCaller:
             model=self.model,
             messages=tuple(messages),
             params=self._sampling(),
-            priority=self.tools.priority,
-            total_s=self.tools.total_s,
-            idle_s=self.tools.idle_s,
+            priority=self.tools.llm.priority,
+            total_s=self.tools.timeout.total_s,
+            idle_s=self.tools.timeout.idle_s,
             constraint=constraint,
             tools=tuple(tools),
             tool_choice=tool_choice,
@@ -226,7 +226,7 @@ class ModelCaller:
 
     def _sampling(self) -> Mapping[str, Any]:
         """Return the parameters of a call, freer after each answer that failed its checks."""
-        n_refused = self.tools.n_refused
+        n_refused = self.tools.llm.n_refused
         if not n_refused:
             return self.params
         usual = resolve_sampling(self.params, self.model.params)
@@ -236,7 +236,7 @@ class ModelCaller:
         return {**self.params, "seed": usual.seed + n_refused, "temperature": freer}
 
     async def _reply(self, request: ChatRequest) -> Reply:
-        stream = self.tools.pool.chat(request)
+        stream = self.tools.llm.pool.chat(request)
         try:
             reply = await stream.reply()
         except asyncio.CancelledError:

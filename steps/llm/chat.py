@@ -196,7 +196,7 @@ class Chat(Step[ChatParams, ChatOutput]):
         return params.images
 
     async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
-        model = tools.models.resolve(params.model, "chat")
+        model = tools.llm.models.resolve(params.model, "chat")
         conversation = params.prompt if isinstance(params.prompt, ConversationTemplate) else None
         own = conversation.params if conversation else {}
         caller = ModelCaller(tools, model, {**own, **params.params.given()}, params.on_truncated)
@@ -226,11 +226,11 @@ class Chat(Step[ChatParams, ChatOutput]):
     async def _answer(self, caller: ModelCaller, messages: list[Message]) -> CheckedAnswer:
         """Ask with examples, and without them where they leave no room."""
         tools = caller.tools
-        if tools.examples:
+        if tools.llm.examples:
             # Behind what the prompts of all items share: the system message
             n_system = int(messages[0].role == "system")
             taught = messages[:n_system]
-            for text, answer in tools.examples:
+            for text, answer in tools.llm.examples:
                 taught += [Message("user", text), Message("assistant", answer)]
             try:
                 return await ask_checked(caller, [*taught, *messages[n_system:]], form=tools.reply)
@@ -275,7 +275,7 @@ async def _with_images(
 ) -> list[Message]:
     if len(paths) > MOST_IMAGES:
         raise StepError(f"{len(paths)} images are too many; at most {MOST_IMAGES} are allowed.")
-    places = [resolve_path(tools.roots, path) for path in paths]
+    places = [resolve_path(tools.files.roots, path) for path in paths]
     images = tuple([await asyncio.to_thread(_read_image_file, path) for path in places])
     for where, message in reversed(list(enumerate(messages))):
         if message.role == "user":

@@ -46,7 +46,7 @@ class CutOffAnswers:
     """Makes one call."""
 
     async def reserved(self) -> int:
-        facts = await self.tools.pool.facts(self.model)
+        facts = await self.tools.llm.pool.facts(self.model)
         return reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
 
     async def ask(self, request: ChatRequest, most_tokens: int | None) -> Reply:
@@ -67,7 +67,7 @@ class CutOffAnswers:
         A prompt that ends with text of the assistant is continued only by this machine's engine,
         and only where no form or tool makes the answer start again. Else it is asked again whole.
         """
-        facts = await self.tools.pool.facts(self.model)
+        facts = await self.tools.llm.pool.facts(self.model)
         is_elsewhere = "://" in facts.path
         for _ in range(MOST_CONTINUATIONS):
             if not _is_cut_off(reply, limit) or reply.tool_calls:
@@ -113,8 +113,10 @@ class CutOffAnswers:
         return n_tokens, await self.reply(replace(request, params=params))
 
     async def _room_after(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
-        facts = await self.tools.pool.facts(self.model)
-        return facts.n_ctx_tokens - await self.tools.pool.count_chat(self.model, messages, tools)
+        facts = await self.tools.llm.pool.facts(self.model)
+        return facts.n_ctx_tokens - await self.tools.llm.pool.count_chat(
+            self.model, messages, tools
+        )
 
     def _accept(self, reply: Reply, limit: int) -> None:
         """Refuse an answer that ended at a limit that the author did not set, or forbade.

@@ -169,7 +169,7 @@ async def _reduce(
     if not notes:
         tools.log.note("there is nothing to combine.")
         raise StepSkipped("there is nothing to combine")
-    model = tools.models.resolve(params.model, "chat")
+    model = tools.llm.models.resolve(params.model, "chat")
     caller = ModelCaller(tools, model, params.params.given(), on_truncated="more")
 
     async def fold(notes: Sequence[ReduceNote], group: str | None) -> tuple[CheckedAnswer, int]:

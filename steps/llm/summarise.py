@@ -205,7 +205,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
             raise StepError("there is nothing to summarise: the text is empty.")
         if params.how == "extract":
             return await _extracted(params, material, tools)
-        model = tools.models.resolve(params.model, "chat")
+        model = tools.llm.models.resolve(params.model, "chat")
         caller = ModelCaller(tools, model, params.params.given(), on_truncated="more")
         instructions = params.instructions
         prompts = SummaryPrompts(
@@ -306,7 +306,7 @@ async def _extracted(
     separator = " "
     indices: Sequence[int] | None
     if found:
-        model = tools.models.resolve(params.model, "embed")
+        model = tools.llm.models.resolve(params.model, "embed")
         texts = [span.text for _, span in found]
         indices, usage = await extract.central_sentences(texts, n_words, model, tools)
     else:

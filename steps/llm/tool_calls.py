@@ -136,7 +136,9 @@ class ToolCaller:
             is_repeated = _call_key(call) in self._tried  # a retry may succeed, but not forever
             return replace(_failed_call(call, output, result.text), is_repeated=is_repeated)
         for path in _documents_read_by(tool, offer.root, result.value):
-            await self.tools.outputs.note_file_read(resolve_path(self.tools.roots, path))
+            await self.tools.files.outputs.note_file_read(
+                resolve_path(self.tools.files.roots, path)
+            )
         return CallResult(call, result.text, output.model_copy(update={"result": result.value}))
 
     async def _called(self, tool: BoundTool, call: ToolCall) -> ToolResult:
@@ -163,7 +165,7 @@ class ToolCaller:
             return {"text": result.text, "value": result.value}
 
         try:
-            return ToolResult(**await self.tools.memo.once("turn", request, do))
+            return ToolResult(**await self.tools.calls.memo.once("turn", request, do))
         except ToolRefused as refusal:
             return refusal.result
 

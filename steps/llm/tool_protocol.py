@@ -463,8 +463,10 @@ async def request_tool_calls(
         StepError: there is no such tool.
         EngineError: the prompt does not fit with its tools, or the pool could not do it.
     """
-    found = {offer.tool.name: offer for offer in await offered_tools(tools, caller.tools.toolset)}
-    facts = await caller.tools.pool.facts(caller.model)
+    found = {
+        offer.tool.name: offer for offer in await offered_tools(tools, caller.tools.calls.toolset)
+    }
+    facts = await caller.tools.llm.pool.facts(caller.model)
     shown = [offer.tool for offer in found.values()]
     protocol = tool_protocol_for(caller, shown, facts.takes_tools, warns=False)
     choice = resolve_choice(choice, found.values())

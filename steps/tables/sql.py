@@ -119,7 +119,7 @@ class Sql(Step[SqlParams, SqlOutput]):
         require_library("duckdb")
         request = await asyncio.to_thread(_request, params, tools)
         with reading_errors("the query"):
-            meta, rows = await in_reader_process(request, tools.readers)
+            meta, rows = await in_reader_process(request, tools.files.readers)
         if "fault" in meta:
             start, end = meta["start"], meta["start"] + meta["length"]
             line = params.query.count("\n", 0, start) + 1
@@ -148,8 +148,8 @@ def _request(params: SqlParams, tools: Tools) -> TableRequest:
             data.append(arrow_rows.stream_of(table).to_pybytes())
             tables.append((name, len(data[-1]), None))
         else:
-            path = str(resolve_path(tools.roots, value))
+            path = str(resolve_path(tools.files.roots, value))
             tables.append((name, 0, asdict(TableSource(path, format_of(path)))))
     order = {"job": "query", "query": params.query, "tables": tables, "values": params.values}
-    limit = {"timeout_s": tools.total_s or DEFAULT_TIMEOUT_S}
+    limit = {"timeout_s": tools.timeout.total_s or DEFAULT_TIMEOUT_S}
     return TableRequest({**order, **limit}, b"".join(data))

@@ -86,14 +86,14 @@ class Split(Step[SplitParams, SplitOutput]):
 
     async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
         """Cut it; a blank text has no chunks."""
-        model = tools.models.resolve(params.model, "chat")
+        model = tools.llm.models.resolve(params.model, "chat")
         text = params.text or join_pages(page.text for page in params.pages or ())
         pieces = await cut_text(
             text,
             n_tokens=params.tokens,
             overlap=params.overlap,
             by=params.by,
-            count=lambda texts: tools.pool.count_texts(model, texts),
+            count=lambda texts: tools.llm.pool.count_texts(model, texts),
         )
         headings = Headings.of(text) if "heading" in params.by else Headings((), ())
         offsets = page_offsets([page.text for page in params.pages or ()])

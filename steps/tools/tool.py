@@ -125,7 +125,7 @@ class CallTool(Step[ToolParams, ToolOutput]):
         return ()
 
     async def run(self, params: ToolParams, tools: Tools) -> ToolOutput:
-        tool = await tools.toolset.tool(params.name, params.server, params.options)
+        tool = await tools.calls.toolset.tool(params.name, params.server, params.options)
         result = await tool.call(params.args)
         if result.is_error:
             raise StepError(f"the tool '{params.name}' failed: {result.sentence()}")

@@ -98,7 +98,7 @@ class Embed(Step[EmbedParams, EmbedOutput]):
             return await _embed_into_store(params, params.store, parts, tools)
         if not parts:
             return EmbedOutput(vectors=[], count=0)
-        model = tools.models.resolve(params.model, "embed")
+        model = tools.llm.models.resolve(params.model, "embed")
         texts = [part.text for part in parts]
         reply = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
         vectors = reply.vectors
@@ -111,10 +111,10 @@ async def _embed_into_store(
     params: EmbedParams, written: str, parts: Sequence[TextPart], tools: Tools
 ) -> EmbedOutput:
     """Replace the item's rows in a store by these texts."""
-    model = tools.models.resolve(params.model, "embed")
-    facts = await tools.pool.facts(model)
-    path = tools.roots.resolve(written)
-    tools.outputs.check_target(path)
+    model = tools.llm.models.resolve(params.model, "embed")
+    facts = await tools.llm.pool.facts(model)
+    path = tools.files.roots.resolve(written)
+    tools.files.outputs.check_target(path)
     store = await tools.stores.open(path, params.dimensions, EmbedModel(model.ref, facts.identity))
     # Where a text is embedded in parts, they depend on the context size too.
     made = f"split {facts.n_ctx_tokens}" if params.on_overflow == "split" else ""
@@ -146,7 +146,7 @@ async def _embed_into_store(
                 columns=columns,
             )
         )
-    await tools.outputs.note_rows_kept(path)
+    await tools.files.outputs.note_rows_kept(path)
     await store.replace(tools.item, rows)
     return EmbedOutput(vectors=None, count=len(rows), store=str(path))
 
@@ -162,8 +162,8 @@ async def embed_texts(
         model,
         tuple(texts),
         dimensions=dimensions,
-        priority=tools.priority,
-        total_s=tools.total_s,
+        priority=tools.llm.priority,
+        total_s=tools.timeout.total_s,
         on_overflow=on_overflow,
     )
-    return await tools.pool.embed(request)
+    return await tools.llm.pool.embed(request)

@@ -164,12 +164,12 @@ class Search(Step[SearchParams, SearchOutput]):
         if not all(query.strip() for query in queries):
             which = "`query`" if params.query is not None else "text of `queries`"
             raise StepError(f"the {which} is empty.", remedy="Set it to what to search for.")
-        path = tools.roots.resolve(params.store)
-        model = tools.models.resolve(params.model, "embed")
-        facts = await tools.pool.facts(model)
+        path = tools.files.roots.resolve(params.store)
+        model = tools.llm.models.resolve(params.model, "embed")
+        facts = await tools.llm.pool.facts(model)
         known = EmbedModel(model.ref, facts.identity)
         store = await tools.stores.open(path, None, known, is_new_allowed=False)
-        await tools.outputs.note_rows_read(path)
+        await tools.files.outputs.note_rows_read(path)
         if not store.n_rows:
             raise StepError(
                 f"the store '{path}' is empty: there is nothing to find.",

@@ -10,7 +10,17 @@ import pytest
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.records import field, record
-from paddock.steps.base import ItemName, NoVectorStores, Roots, Step, StepError, Tools, VectorStores
+from paddock.steps.base import (
+    FileTools,
+    ItemName,
+    ModelTools,
+    NoVectorStores,
+    Roots,
+    Step,
+    StepError,
+    Tools,
+    VectorStores,
+)
 from tests.fakes.pool import FakePool
 from tests.fakes.readers import HereReaders
 
@@ -118,8 +128,8 @@ class FakeTools(Tools):
 
     @property
     def chats(self) -> FakePool:
-        assert isinstance(self.pool, FakePool)
-        return self.pool
+        assert isinstance(self.llm.pool, FakePool)
+        return self.llm.pool
 
 
 def tools(
@@ -133,14 +143,11 @@ def tools(
 ) -> FakeTools:
     root = base.resolve()
     return FakeTools(
-        pool=pool or FakePool(),
-        models=models or FakeModels(),
-        roots=Roots(base=root, allowed=(root,)),
-        outputs=outputs or FakeOutputs(),
-        log=FakeLog(),
+        FakeLog(),
+        ModelTools(pool or FakePool(), models or FakeModels()),
+        FileTools(Roots(base=root, allowed=(root,)), outputs or FakeOutputs(), HereReaders()),
         stores=stores or NoVectorStores(),
         item=item or ItemName(),
-        readers=HereReaders(),
     )
 
 

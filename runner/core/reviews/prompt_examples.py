@@ -107,14 +107,16 @@ class DecidedExamples:
         text, k = inserted_text(params), params.examples.k
         if not text or step.model is None:
             return None
-        model = tools.models.resolve(None, "embed")
-        identity = (await tools.pool.facts(model)).identity
+        model = tools.llm.models.resolve(None, "embed")
+        identity = (await tools.llm.pool.facts(model)).identity
 
         async def vectors_of(texts: Sequence[str]) -> list[Vector8]:
-            vectors = await embedded(tools.pool, model, texts, tools.priority, tools.total_s)
+            vectors = await embedded(
+                tools.llm.pool, model, texts, tools.llm.priority, tools.timeout.total_s
+            )
             return [*map(as_vector8, vectors)]
 
-        n_ctx_tokens = (await tools.pool.facts(step.model)).n_ctx_tokens
+        n_ctx_tokens = (await tools.llm.pool.facts(step.model)).n_ctx_tokens
         n_tokens_each = int(_CONTEXT_SHARE * n_ctx_tokens) // k
         last = item.last_examples(known)
         if last is not None and item.last is not None:

@@ -102,7 +102,8 @@ LONG = "1,1, " * 60_000
 
 def in_processes(folder: Path, limits: ReaderLimits | None = None) -> tuple[Tools, ReaderPool]:
     readers = ReaderPool(limits)
-    return replace(tools(folder), readers=readers), readers
+    made = tools(folder)
+    return replace(made, files=replace(made.files, readers=readers)), readers
 
 
 def test_long_texts_are_searched_in_another_process_with_the_same_result(

@@ -326,7 +326,7 @@ class Joins:
     async def run(self, params: JoinsParams, tools: Tools) -> JoinsOutput:
         folder = params.folder
         texts = [name if folder is None else f"{folder}/{name}.md" for name in params.names]
-        return JoinsOutput(paths=[str(resolve_path(tools.roots, text)) for text in texts])
+        return JoinsOutput(paths=[str(resolve_path(tools.files.roots, text)) for text in texts])
 
 
 @pytest.fixture

@@ -227,8 +227,8 @@ def test_what_is_no_document_is_left_out_and_most_of_it_said(
         "third-long",
         "fourth-long",
     )
-    assert isinstance(hands.outputs, FakeOutputs)
-    hands.outputs.known[tmp_path.resolve() / "out" / "a.md.md"] = {"0"}
+    assert isinstance(hands.files.outputs, FakeOutputs)
+    hands.files.outputs.known[tmp_path.resolve() / "out" / "a.md.md"] = {"0"}
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link.txt").symlink_to(tmp_path / "a.md")
     (tmp_path / "again").symlink_to(tmp_path / "out")

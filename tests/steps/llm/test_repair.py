@@ -40,7 +40,8 @@ class Saying(FakePool):
 
 
 def hands(pool: FakePool, form: Form | None = None, n_refused: int = 0) -> FakeTools:
-    return replace(tools(Path.cwd(), pool=pool), reply=form, n_refused=n_refused)
+    made = tools(Path.cwd(), pool=pool)
+    return replace(made, reply=form, llm=replace(made.llm, n_refused=n_refused))
 
 
 def ask(

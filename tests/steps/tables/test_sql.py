@@ -83,7 +83,9 @@ def test_a_column_that_is_null_everywhere_or_has_no_row_may_be_of_any_type(
 
 def test_a_query_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     params = SqlParams(query="select count(*) as n from bills", tables={"bills": BILLS})
-    found = asyncio.run(Sql().run(params, replace(tools(tmp_path), readers=None)))
+    hands = tools(tmp_path)
+    hands = replace(hands, files=replace(hands.files, readers=None))
+    found = asyncio.run(Sql().run(params, hands))
     assert found.rows == [{"n": 3}]
 
 
