@@ -348,6 +348,11 @@ async def start_in_session(
     )
 
 
+def start_in_group(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a process of ours that inherits open files. Ctrl-C at the terminal is the parent's."""
+    return subprocess.Popen(command, pass_fds=descriptors, process_group=0)
+
+
 def spawn_detached(
     command: Sequence[str],
     stderr_file: Path,

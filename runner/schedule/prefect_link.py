@@ -77,9 +77,9 @@ class PrefectLink:
         pipelines: Callable[[], Mapping[str, TriggeredPipeline]],
         *,
         is_own_server: bool,
+        forks: ForkServer,
         auth_string: str = "",
         folders: Sequence[Path] = (),
-        forks: ForkServer | None = None,
     ) -> None:
         """Ask nothing yet: `move` says where the server is, which may be our own.
 
@@ -96,7 +96,7 @@ class PrefectLink:
         self._pipelines = pipelines
         self._is_own_server = is_own_server
         self._folders = folders
-        self._forks = forks or ForkServer()
+        self._forks = forks
         self._api: httpx.AsyncClient | None = None
         self._asked_url = ""
         self._deployed: dict[str, tuple[TriggeredPipeline, str]] = {}

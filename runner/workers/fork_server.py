@@ -18,7 +18,6 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import traceback
@@ -27,7 +26,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame
-from paddock.engine.system.processes import python_command, show_as
+from paddock.engine.system.processes import python_command, show_as, start_in_group
 from paddock.engine.system.records import record
 
 PRELOAD = (
@@ -125,18 +124,22 @@ class ForkServer:
             try:
                 socket.send_fds(self._requests, [name], descriptors)
             except ConnectionError:  # it was killed
-                self._requests.close()
-                self._reap()
+                self.close()
             else:
                 return
         self._requests, theirs = socket.socketpair()
         with theirs:
             code = f"from {__name__} import serve_as_python; serve_as_python({theirs.fileno()})"
             command = python_command("-c", code)
-            # A group of its own: Ctrl-C at the terminal is for its parent.
-            server = subprocess.Popen(command, pass_fds=[theirs.fileno()], process_group=0)
-            self._reap = server.wait
+            self._reap = start_in_group(command, [theirs.fileno()]).wait
         socket.send_fds(self._requests, [name], descriptors)
+
+    def close(self) -> None:
+        """End the server; the processes that it has forked go on."""
+        if self._requests is not None:
+            self._requests.close()
+            self._reap()
+            self._requests = None
 
     def call(self, function: str, *arguments: str) -> Any:
         """Return what a function (`module:name`) returns in a process of its own. Blocks.

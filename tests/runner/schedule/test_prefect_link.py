@@ -5,9 +5,9 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -22,6 +22,7 @@ from paddock.runner.schedule.prefect_link import PrefectLink
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings
 from paddock.runner.workers.flow_names import deployment_name
+from paddock.runner.workers.fork_server import ForkServer
 from paddock.runner.workers.order import FROM_PREFECT, Order, OrderEnd
 
 PIPELINE = """\
@@ -35,6 +36,13 @@ steps: [{{id: docs, uses: files.scan, with: {{root: "{{{{ inputs.inbox }}}}"}}}}
 """
 pytestmark = pytest.mark.may_take(600, "Prefect's server takes its time")
 OTHERS = "on a Prefect server that others use a run may have no parameters."
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forks() -> Iterator[None]:
+    Up.forks = ForkServer()
+    yield
+    Up.forks.close()
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +62,8 @@ def pipeline_of(file: Path, name: str = "") -> TriggeredPipeline:
 class Up:
     """What the link has of `paddock up`: a queue and pipelines in service; and Prefect's page."""
 
+    forks: ClassVar[ForkServer]
+
     def __init__(self, folder: Path, api: str, *, is_own: bool = True) -> None:
         self.api, self.is_own = api, is_own
         self.folder = folder / "pipes"
@@ -69,7 +79,11 @@ class Up:
         await self.queue.open()
         await self.queue.serve(self.served)
         self.link = PrefectLink(
-            self.queue, lambda: self.served, is_own_server=self.is_own, folders=[self.folder]
+            self.queue,
+            lambda: self.served,
+            is_own_server=self.is_own,
+            folders=[self.folder],
+            forks=self.forks,
         )
         self.link.move(self.api if api is None else api)
         async with running(self.link.keep()), self.client():
