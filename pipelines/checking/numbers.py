@@ -44,7 +44,7 @@ _BOUND_BEFORE = re.compile(r"(?:(?:\A|[\s(|])[<≤≥≲≳~≈±]|[^\S\n\f]>)[ 
 """What makes a number a bound or about. A line that begins with `>` is a quotation."""
 _WORD_AND_UNIT = re.compile(r"-(?=[^\W\d_]{2})")  # a 30-day period
 _BRACKETED = re.compile(r"[(\[]([^()\[\]\n]{1,24})[)\]] ?:? ?\Z")
-_MOST_TABLE_ROWS = 1_000
+_LINE_END = re.compile(r"[\n\f]")
 _PER = re.compile(
     r"[ \u00a0]?/[ \u00a0]?[^\W\d_]|[\u00b2\u00b3\u2070-\u209f^\u00b7\u22c5]|-[^\W\d_]"
 )
@@ -107,6 +107,8 @@ class NumberIndex:
         self._text = text
         self._languages = languages
         self._is_in_date = is_in_date
+        self._heads = dict[int, list[Span]]()
+        """By the start of a line of a table, the cells of its first one."""
 
     def find(self, sought: SoughtNumber, within: float = 0.0) -> Iterator[NumberToken]:
         """Yield where a number is; with `within`, also one that differs by this share."""
@@ -173,18 +175,26 @@ class NumberIndex:
         if len(cells) < 2 or text[slice(*cells[at])].strip() != text[token.start : token.end]:
             return
         beside = [text[slice(*cells[n])] for n in (at - 1, at + 1) if 0 <= n < len(cells)]
-        head = ""
-        for _ in range(_MOST_TABLE_ROWS):
-            start = text.rfind("\n", 0, max(0, start - 1)) + 1 if start else -1
-            above = _cells(text, start) if start >= 0 else []
-            if len(above) != len(cells) or "\f" in text[start : above[-1][1]]:
-                break
-            head = text[slice(*above[at])]
+        head = text[slice(*self._head_of(start, cells)[at])]
         for label in (*beside, head):
             bracketed = _BRACKETED.search(label)
             unit = unit_named((label if bracketed is None else bracketed[1]).strip())
             if unit is not None and (bracketed or unit.is_currency):
                 yield unit
+
+    def _head_of(self, start: int, cells: list[Span]) -> list[Span]:
+        """Return the cells of the first of the lines above that have as many."""
+        passed = list[int]()
+        while start and start not in self._heads:
+            above = self._text.rfind("\n", 0, start - 1) + 1
+            found = _cells(self._text, above)
+            passed.append(start)
+            if len(found) != len(cells) or "\f" in self._text[above:start]:
+                break
+            cells, start = found, above
+        cells = self._heads.get(start, cells)
+        self._heads.update(dict.fromkeys(passed, cells))
+        return cells
 
     @cached_property
     def decimal_mark(self) -> str:
@@ -221,7 +231,8 @@ class NumberIndex:
 
 def _cells(text: str, start: int) -> list[Span]:
     """Return where the cells of a line are, between bars or tabs."""
-    end = next((at for at in range(start, len(text)) if text[at] in "\n\f"), len(text))
+    found = _LINE_END.search(text, start)
+    end = found.start() if found else len(text)
     sides = [start - 1, *(m.start() for m in _SIDE.finditer(text, start, end)), end]
     return [(a + 1, b) for a, b in itertools.pairwise(sides)]
 
