@@ -284,7 +284,6 @@ class _GgufReader:
         return scalar
 
     def skip_array(self) -> int:
-        """Skip an array; return its length."""
         kind, n_items = self.number("<I"), self.number("<Q")
         if kind == _STRING:
             self._count(n_items)

@@ -119,7 +119,6 @@ async def get_key_proof(request: Request) -> Response:
 
 
 async def get_cloud_status(request: Request) -> Response:
-    """Return that there are no cloud models."""
     return json_response({"cloud": {"disabled": True, "source": "paddock"}})
 
 

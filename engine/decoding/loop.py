@@ -291,13 +291,37 @@ class DecodeLoop:
     # One step
 
     def _step(self, step: ScheduledStep) -> None:
-        n_tokens = step.n_tokens
-        output = StepOutput(n_tokens=n_tokens, n_sequences=len(step.pieces))
+        output = StepOutput(n_tokens=step.n_tokens, n_sequences=len(step.pieces))
         now = time.monotonic()
         ids = [piece.sequence.request_id for piece in step.pieces]
         new = [request_id for request_id in ids if self._answers[request_id].start(now)]
         if new:
             self.on_started(new)
+        computed = self._compute(step, output)
+        if computed is None:
+            return
+        text_step, logits = computed
+        if logits is not None:
+            self._pick(text_step, logits, output)
+        self._guess(text_step)
+        output.progressed = ids
+        self._count(output)
+        is_job = all(piece.sequence.priority == "batch" for piece in step.pieces)
+        output.is_urgent |= bool(output.done)
+        output.is_read = not is_job
+        self._unsent = output
+        if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
+            self._send_last()
+
+    def _compute(
+        self, step: ScheduledStep, output: StepOutput
+    ) -> tuple[ScheduledStep, Logits | None] | None:
+        """Decode a step; return it without its images, and the logits if rows are wanted.
+
+        None: llama.cpp lacked cells, of which some are free now. The last step's output is sent
+        while a graphics device computes this one.
+        """
+        n_tokens = step.n_tokens
         if not self._cache.limits.is_gpu:
             self._start_masks(step)
         self._keep_states()
@@ -307,7 +331,7 @@ class DecodeLoop:
             n_rows = self._decode(text_step) if text_step.pieces else 0
         except CacheFull:
             self._free_cells()
-            return
+            return None
         finally:
             # A graphics device has only received the step, and computes it meanwhile.
             self._send_last()
@@ -326,17 +350,7 @@ class DecodeLoop:
         if n_rows == n_tokens:  # answers and their drafts
             self._cache.note_answers(len(step.pieces), n_tokens - len(step.pieces), output.step_s)
         self._cache.n_computed += n_tokens if text_step is step else text_step.n_tokens
-        if logits is not None:
-            self._pick(text_step, logits, output)
-        self._guess(text_step)
-        output.progressed = ids
-        self._count(output)
-        is_job = all(piece.sequence.priority == "batch" for piece in step.pieces)
-        output.is_urgent |= bool(output.done)
-        output.is_read = not is_job
-        self._unsent = output
-        if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
-            self._send_last()
+        return text_step, logits
 
     def _keep_states(self) -> None:
         """Keep hidden states for the MTP head while few sequences run and some have drafts."""

@@ -77,7 +77,6 @@ def marks_before(marks: CellMarks, n_tokens: int) -> CellMarks:
 
 
 def marks_from(marks: CellMarks, n_tokens: int) -> CellMarks:
-    """Return the marks of the cells from a place on."""
     values = [value for place, value in marks if place <= n_tokens][-1:]
     later = tuple(mark for mark in marks if mark[0] > n_tokens)
     return (*((n_tokens, value) for value in values), *later)

@@ -38,7 +38,6 @@ class ImagePiece:
     """Whether a row sees only those before it; else all rows are computed in one pass."""
 
     def positions_from(self, start: int) -> NDArray[np.int32]:
-        """Return the rows' positions if the image begins at `start`."""
         moved = self.positions + np.int32(start)
         moved[3:] = 0  # reserved; libmtmd leaves it at zero
         return moved

@@ -321,7 +321,6 @@ class GraphicsDevice:
 
 
 def graphics_devices() -> tuple[GraphicsDevice, ...]:
-    """Return the graphics devices; none with a build for the processor."""
     if not supports_gpu():
         return ()
     devices = map(_device_get, range(_device_count()))

@@ -87,7 +87,6 @@ def _cells_part_bytes(context: Context, seq_id: int, n_bytes: int) -> int:
 
 
 def _for_stream_count(state: SavedCells, n_streams: int) -> _StateBytes:
-    """Return a state's bytes for a cache with `n_streams`."""
     if n_streams == state.n_streams:
         return state.raw
     if not state.n_cells_bytes:

@@ -151,7 +151,6 @@ def this_device() -> Device:
 
 
 def _graphics_devices(backends: Sequence[str]) -> tuple[bool, tuple[GpuMemory, ...], str]:
-    """Return `is_gpu`, `gpus` and `why_no_gpu` of a device."""
     listed, hidden, why = read_gpus(), hidden_gpus(os.environ), ""
     gpus = usable_gpus(visible_gpus(listed, os.environ), backends)
     if gpus or "metal" in backends:

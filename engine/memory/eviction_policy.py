@@ -218,7 +218,6 @@ def in_order(waiting: Sequence[WaitingModel]) -> list[WaitingModel]:
 
 
 def may_evict_at(model: LoadedState, waiting_model: WaitingModel, limits: MemoryLimits) -> float:
-    """Return the time from which a model may be evicted for this waiting one."""
     wait_s = 0.0 if waiting_model.is_interactive else limits.max_wait_s
     due = max(waiting_model.since + wait_s, model.ready_at + max(wait_s, model.load_s))
     if model.is_busy:

@@ -219,14 +219,27 @@ class ModelManager:
             EngineError: it cannot be loaded.
         """
         self._start_managing()
-        # Workers that have read these files as they were before go, also pinned ones.
-        paths, key = worker_files(model_use.facts, model_use.adapters), model_use.key
+        self._dismiss_outdated(model_use)
+        resident = await self._admitted(model_use)
+        try:
+            assert resident.worker is not None
+            yield resident.worker
+        finally:
+            self._release(resident, model_use)
+
+    def _dismiss_outdated(self, model_use: ModelUse) -> None:
+        """Dismiss workers, also pinned ones, that have read a use's files as they were before."""
+        paths = worker_files(model_use.facts, model_use.adapters)
         self._dismissed(
             lambda model: (
-                model.model_key != key
+                model.model_key != model_use.key
                 and worker_files(model.facts, model.layout_request.adapters) == paths
             )
         )
+
+    async def _admitted(self, model_use: ModelUse) -> LoadedModel:
+        """Wait in the model's queue; return the replica in which this use has a place."""
+        key = model_use.key
         queue = self._queues.setdefault(key, WaitQueue())
         n_inside = sum(
             max(0, replica.n_users - replica.layout.load.n_parallel)
@@ -256,11 +269,7 @@ class ModelManager:
                         replica.last_used_at = self.now()
                 self._wake.set()
         self._events.waited(model_use.facts.name, self.now() - request.since)
-        try:
-            assert resident.worker is not None
-            yield resident.worker
-        finally:
-            self._release(resident, model_use)
+        return resident
 
     async def dismiss(self, is_meant: Callable[[LoadedModel], bool]) -> bool:
         """Unload models when their last requests have ended; return whether there were any.

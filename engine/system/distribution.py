@@ -28,7 +28,6 @@ def own_version() -> str:
 
 
 def examples_folder() -> Path | None:
-    """Return the folder of `paddock.examples`; None: this installation has none."""
     # Resolved, because an editable install is a tree of links that lacks data files.
     spec = importlib.util.find_spec("paddock.examples")
     return Path(spec.origin).resolve().parent if spec is not None and spec.origin else None

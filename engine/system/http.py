@@ -185,7 +185,6 @@ async def event_data(answer: httpx.Response, n_most: int) -> AsyncGenerator[byte
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that a body is; None: it is none."""
     try:
         value = parse_shallow_json(body)
     except ValueError:

@@ -217,7 +217,6 @@ class MeteredEnvironment(SandboxedEnvironment):
         raise NotImplementedError
 
     def with_metered_loops(self, tree: nodes.Template) -> nodes.Template:
-        """Meter the items of every `for` loop of a template, and return it."""
         for loop in tree.find_all(nodes.For):
             loop.iter = nodes.Filter(loop.iter, "_turns", [], [], None, None, lineno=loop.lineno)
         return tree.set_environment(self)  # type: ignore[return-value]

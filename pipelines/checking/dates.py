@@ -175,7 +175,6 @@ class DateIndex:
 
     @cached_property
     def in_digits(self) -> list[DateToken]:
-        """The dates in digits alone, in order."""
         found = [*self._in_digits()]
         # "Another date of the text": those whose day is above 12
         clear = [orders for *_, orders, is_open in found if is_open and len(orders) == 1]

@@ -257,7 +257,6 @@ def differs(value: Any, other: Any, most: float = 0.8) -> str | None:
 
 
 def _flat_values(values: tuple[Any, ...]) -> list[Any]:
-    """Return several values, or lists of them, as one list."""
     flat: list[Any] = []
     for value in values:
         flat += value if isinstance(value, list | tuple) else [value]

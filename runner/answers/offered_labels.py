@@ -38,7 +38,6 @@ _NONE: Mapping[FieldPath, Sequence[str]] = {}
 
 
 def label_texts(labels: Mapping[str, str]) -> list[str]:
-    """Return what is embedded of labels."""
     return [f"{label}: {words}" if words else label for label, words in labels.items()]
 
 

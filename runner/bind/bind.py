@@ -6,7 +6,7 @@ reports all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,21 +135,12 @@ def bind_with_faults(
     known, roots = KnownInputs(given.values, given.later), given.roots(base)
     known_now = None if inputs is None else known
     inner_plans = SubPipelineReader(pipeline, known_now, roots, context, checks)
-
-    def bind_inner(step: StepNode, *, cache: bool) -> BoundPlan | None:
-        """Bind the pipeline that a step runs; None where that is a fault."""
-        read = inner_plans.read(step, cache=cache)
-        if read is None:
-            return None
-        inner_plan, inner_inputs, place = read
-        bound, found = bind_with_faults(inner_plan, inner_inputs, cwd, default_models, place)
-        checks.include(found.faults)
-        return bound
-
     # 2
     values = KnownValues(pipeline, given.values)
     reads = ReadChecker(values, checks)
-    binder = _NodeBinder(pipeline, base, models, bind_inner, values, reads, checks)
+    binder = _NodeBinder(
+        pipeline, base, cwd, default_models, models, inner_plans, values, reads, checks
+    )
     controls = _InheritedKeys(
         defaults.retry, defaults.timeout, context.cache and defaults.cache != "off"
     )
@@ -216,8 +207,10 @@ class _NodeBinder:
 
     _pipeline: Pipeline
     _base: Path
+    _cwd: Path
+    _default_models: Mapping[Role, str] | None
     _models: ModelBinder
-    _bind_inner: Callable[..., BoundPlan | None]
+    _inner_plans: SubPipelineReader
     _known: KnownValues
     _reads: ReadChecker
     _checks: FaultCollector
@@ -273,7 +266,7 @@ class _NodeBinder:
         if [*facts.tools(step.params.data)]:
             tool_faults.check_tools(step, self._pipeline, self._base, self._checks)
             tools_made_of = specs.tool_spec(step, self._pipeline, self._base)
-        inner = self._bind_inner(step, cache=controls.cache) if facts.pipeline else None
+        inner = self._inner(step, cache=controls.cache) if facts.pipeline else None
         # 5
         self._known.add_step(step, kind, inner)
         model = self._models.of(step, kind)
@@ -299,6 +292,16 @@ class _NodeBinder:
             spec=specs.step_spec(step, tools_made_of),
             inner=inner,
         )
+
+    def _inner(self, step: StepNode, *, cache: bool) -> BoundPlan | None:
+        """Bind the pipeline that a step runs; None where that is a fault."""
+        read = self._inner_plans.read(step, cache=cache)
+        if read is None:
+            return None
+        plan, inputs, context = read
+        bound, found = bind_with_faults(plan, inputs, self._cwd, self._default_models, context)
+        self._checks.include(found.faults)
+        return bound
 
     def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
         defaults = self._pipeline.defaults

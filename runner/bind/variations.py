@@ -221,7 +221,6 @@ def not_answering(named: str, pipeline: Pipeline) -> Fault:
 
 
 def check_varied_names(pipeline: Pipeline, checks: FaultCollector) -> None:
-    """Check that the pipeline has what `compare` and `gold` name."""
     answering = answering_steps(pipeline)
     for key, keys in (("compare", pipeline.compare), ("gold", pipeline.gold)):
         if keys is not None and keys.step is not None and keys.step not in answering:

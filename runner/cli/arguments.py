@@ -276,7 +276,6 @@ class PipelineFlags:
         return given_settings(pool=self.pool, allow=self.allow, **extra)
 
     def item_sample(self) -> ItemSample | None:
-        """Return which items are taken; None: all."""
         if self.sample is not None and self.limit is not None:
             raise CommandError(
                 "`--sample` and `--limit` are both given.\n"

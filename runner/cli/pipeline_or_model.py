@@ -45,7 +45,6 @@ def translate_ollama_run(program: str, given: list[str]) -> list[str]:
 
 
 def warn_of_model_with_same_name(text: str, path: Path, settings: Settings) -> None:
-    """Print a warning if the pipeline to run has the name of a model."""
     from paddock.engine.models import model_finder, model_names
 
     finder = model_finder.ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)

@@ -153,26 +153,13 @@ async def open_session(
     bound = replace(bound, roots=replace(bound.roots, outside=kept))
     state = bound.roots.base / STATE_FOLDER
     async with AsyncExitStack() as stack:
-        # Ledger, name of the run and journal.
         ledger = stack.enter_context(Ledger(state, is_readonly=is_plan, url=settings.ledger_url))
-        run = await _run_name(ledger, bound, is_plan=is_plan)
-        observer = environment.observer
-        if not is_plan:
-            observer = _recording_observer(stack, prepared, options, observer, run)
-        stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", prepared.secrets)
-        stats.effect_times = environment.effect_times
-        stats.tables = {} if environment.keeps_tables else None
-        for text in settings.left_out:
-            stats.note(text)
+        stats = await _run_stats(stack, prepared, options, environment, ledger)
         ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
         has_crashed = False
         if not is_plan:
             has_crashed = await _take_turn(stack, prepared, options, environment, ledger, stats)
-        # The index of outputs; temporary files of crashed runs go when the run ends.
-        scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
-        if options.variant_of:
-            scopes |= await ledger.ask(ledger.scopes_of, options.variant_of)
-        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, bound.file.name)
+        index = await _output_index(ledger, bound, options)
         if has_crashed:
             stack.push_async_callback(asyncio.to_thread, _sweep_temporary_files, index)
         allowed = settings.allow.union(options.allow)
@@ -259,6 +246,34 @@ def new_run_name(taken: Container[str]) -> str:
     name = f"{choice(_ADJECTIVES.split())}-{choice(_NOUNS.split())}"
     numbered = (f"{name}-{number}" for number in itertools.count(2))
     return next(name for name in itertools.chain([name], numbered) if name not in taken)
+
+
+async def _run_stats(
+    stack: AsyncExitStack,
+    prepared: PreparedRun,
+    options: RunOptions,
+    environment: RunEnvironment,
+    ledger: Ledger,
+) -> RunStats:
+    """Name the run, open its journal unless it is a plan, and begin to count."""
+    bound, observer = prepared.bound, environment.observer
+    run = await _run_name(ledger, bound, is_plan=ledger.is_readonly)
+    if not ledger.is_readonly:
+        observer = _recording_observer(stack, prepared, options, observer, run)
+    log_file = bound.roots.base / STATE_FOLDER / "runs" / f"{run}.log"
+    stats = RunStats(run, bound.name, observer, log_file, prepared.secrets)
+    stats.effect_times = environment.effect_times
+    stats.tables = {} if environment.keeps_tables else None
+    for text in prepared.settings.left_out:
+        stats.note(text)
+    return stats
+
+
+async def _output_index(ledger: Ledger, bound: BoundPlan, options: RunOptions) -> OutputIndex:
+    scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
+    if options.variant_of:
+        scopes |= await ledger.ask(ledger.scopes_of, options.variant_of)
+    return await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, bound.file.name)
 
 
 async def _run_name(ledger: Ledger, bound: BoundPlan, *, is_plan: bool) -> str:

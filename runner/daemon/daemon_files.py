@@ -124,7 +124,6 @@ def record_of(daemon: DaemonInfo) -> dict[str, Any]:
 
 
 def info_from_record(record: dict[str, Any]) -> DaemonInfo | None:
-    """Return the daemon that a record describes; None when the record is incomplete."""
     try:
         return DaemonInfo(
             state_dir=Path(record["state_dir"]),
@@ -139,12 +138,10 @@ def info_from_record(record: dict[str, Any]) -> DaemonInfo | None:
 
 
 def find_daemon(settings: Settings) -> DaemonInfo | None:
-    """Return the running daemon that fits these settings; None when there is none."""
     return daemon_at(paths_of(settings))
 
 
 def daemon_at(paths: DaemonPaths) -> DaemonInfo | None:
-    """Return the running daemon at these paths; None when there is none."""
     daemon = info_from_record(files.read_json_object(paths.record))
     return daemon if daemon is not None and is_listening(daemon.socket) else None
 

@@ -200,7 +200,6 @@ class RecordedItems:
         return ItemOutput(written, item, is_current)
 
     def documents_below(self, folder: str) -> list[ItemKey]:
-        """Return the items whose documents are in a folder."""
         return [(s, key) for _, s, key in self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, folder)]
 
     def readers_of(self, paths: Iterable[str]) -> list[ItemKey]:

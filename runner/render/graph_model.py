@@ -161,7 +161,6 @@ def _outcome_text(last: LastStepRun) -> str:
 
 
 def last_run_steps(past: PastRun | None) -> LastRunSteps:
-    """Return what a pipeline's last run did; None: it has not been run."""
     if past is None:
         return LastRunSteps()
     steps = past.summary.get("steps")

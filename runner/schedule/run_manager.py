@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from paddock.engine.system.records import field, record, replace
-from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import TaskSet
 from paddock.engine.wire import from_plain
 from paddock.pipelines.errors import PipelineError
@@ -30,7 +29,15 @@ from paddock.runner.workers.order import Order, OrderEnd, OrderOutcome
 from .cron import due as due_moments
 from .order_queue import OrderQueue
 from .run_processes import PrefectPlace, RunExecutor, RunProcess, RunTask, StopRequest
-from .start_decisions import ActiveRun, DueRun, RunRule, dispatch
+from .start_decisions import (
+    ActiveRun,
+    DueRun,
+    RunRule,
+    StopReason,
+    dispatch,
+    restart_of_crashed,
+    restart_of_stopped,
+)
 from .triggered_pipeline import TriggeredPipeline
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
@@ -39,14 +46,6 @@ CLOCK_WAS_WRONG = timedelta(days=2)  # a restart waits for minutes at most
 ABANDON_S = 0.3  # a commit takes some milliseconds
 MOST_OF_PROCESS = 200
 """Orders that one process carries out: what libraries leak ends with it."""
-
-RESTART_BACKOFF = Backoff(first_s=5.0, longest_s=300.0, factor=3.0)
-
-StopReason = Literal["window", "cancelled", "suspended", "shutdown"]
-_GOES_ON: Mapping[StopReason | None, str] = {
-    "window": "continues in its window",  # due at once: it is held as all runs are
-    "shutdown": "continues after the end of `paddock up`",
-}
 
 log = logging.getLogger("paddock.up")
 
@@ -305,7 +304,6 @@ class RunManager:
             log.info("%s: run %s of order %s has begun (%s)", name, run, order.id, order.trigger)
 
     def shown_as(self, process: RunProcess, flow_run: str) -> None:
-        """Note the flow run in which Prefect shows a run."""
         if (job := self._job_of(process)) is not None:
             self._queue.note(job.order, flow_run=flow_run)
 
@@ -386,21 +384,18 @@ class RunManager:
             log.info("%s: run %s of order %s is suspended; it goes on when it is resumed in "
                      "Prefect", pipeline.pipeline.name, job.name, order.id)  # fmt: skip
             return
-        again, attempt, now = "", order.attempt, datetime.now(UTC)
-        again_at = now
+        now, restart = datetime.now(UTC), None
         if died is not None:
             # A start that made progress is not counted: such a run comes to its end, since the
             # ledger bounds how often an item may end it (`RunStore.has_progressed`).
-            attempt, most = 1 if has_progressed else attempt, options.max_restarts + 1
-            again_at = now + timedelta(seconds=RESTART_BACKOFF.pause_s(attempt))
-            attempt += 1
-            again = f"{died}; start {attempt} of at most {most}" if attempt <= most else ""
+            n_starts = 1 if has_progressed else order.attempt
+            restart = restart_of_crashed(died, n_starts, options.max_restarts, now)
         elif status in ("interrupted", "budget", "suspended"):
-            again = _GOES_ON.get(job.stopped, "")
-        is_given_up = died is not None and not again
+            restart = restart_of_stopped(job.stopped, order.attempt, now)
+        is_given_up = died is not None and restart is None
         is_gone = pipeline.key not in self.pipelines and not order.is_promised
-        if is_gone or (again and is_superseded_by_schedule(order, pipeline, now)):
-            again = ""
+        if is_gone or (restart and is_superseded_by_schedule(order, pipeline, now)):
+            restart = None
         if report is not None:
             missing = (item.error or "" for item in report.items if item.state == "missing")
             self.missing[pipeline.key] = tuple(missing)
@@ -415,11 +410,13 @@ class RunManager:
             message = died or report.message or counts or report.done_in_words()
         level = logging.ERROR if is_error else logging.INFO
         log.log(level, "%s: run %s of order %s %s: %s", name, job.name, order.id, end, message)
-        if again:
+        if restart is not None:
             log.info("%s: order %s is queued again for %s: %s", name, order.id,
-                     f"{again_at.astimezone():%H:%M:%S}", again)  # fmt: skip
-            self._queue.note(order.id, state="waiting", words=again, attempt=attempt,
-                             not_before=again_at.timestamp())  # fmt: skip
+                     f"{restart.at.astimezone():%H:%M:%S}", restart.message)  # fmt: skip
+            self._queue.note(
+                order.id, state="waiting", words=restart.message, attempt=restart.attempt,
+                not_before=restart.at.timestamp(),
+            )  # fmt: skip
             return
         if is_given_up:
             log.error(

@@ -1,16 +1,17 @@
 """Decide which due runs start, wait, are skipped or stopped. Pure.
 
-Knows time windows, missed runs (`catch_up`), concurrency groups (`on_conflict`), priorities, pauses
-and the limit on runs; no Prefect, process or clock.
+Knows time windows, missed runs (`catch_up`), concurrency groups (`on_conflict`), priorities,
+pauses, the limit on runs, and restarts; no Prefect, process or clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from paddock.engine.system.records import field, record
+from paddock.engine.system.retry import Backoff
 
 from .cron import CatchUp
 from .time_windows import TimeWindow
@@ -18,6 +19,12 @@ from .time_windows import TimeWindow
 PAUSED = "waits: it is paused"
 
 OnConflict = Literal["queue", "skip", "cancel_running"]
+StopReason = Literal["window", "cancelled", "suspended", "shutdown"]
+_CONTINUES: Mapping[StopReason | None, str] = {
+    "window": "continues in its window",  # due at once: it is held as all runs are
+    "shutdown": "continues after the end of `paddock up`",
+}
+_RESTART_BACKOFF = Backoff(first_s=5.0, longest_s=300.0, factor=3.0)
 
 
 @record(frozen=True, slots=True)
@@ -152,3 +159,27 @@ def _replaceable_kind(run: DueRun, rule: RunRule) -> tuple[str, ...]:
     if rule.catch_up.get(run.trigger, "all") != "all":
         return ("schedule", run.pipeline, run.trigger)
     return ()
+
+
+@record(frozen=True, slots=True)
+class Restart:
+    """Of an order after the end of its run."""
+
+    message: str
+    at: datetime
+    attempt: int
+
+
+def restart_of_crashed(
+    died: str, n_starts: int, max_restarts: int, now: datetime
+) -> Restart | None:
+    if n_starts > max_restarts:
+        return None
+    at = now + timedelta(seconds=_RESTART_BACKOFF.pause_s(n_starts))
+    message = f"{died}; start {n_starts + 1} of at most {max_restarts + 1}"
+    return Restart(message, at, n_starts + 1)
+
+
+def restart_of_stopped(reason: StopReason | None, attempt: int, now: datetime) -> Restart | None:
+    message = _CONTINUES.get(reason)
+    return Restart(message, now, attempt) if message else None

@@ -129,7 +129,6 @@ class TriggerKeeper:
         ]
 
     async def answer(self, request: Request) -> Response:
-        """Answer a request to a path of a trigger."""
         found = self._paths.get(request.url.path)
         if found is None and (why := self._why_missing()):  # a sender tries 503 again
             return JSONResponse({"error": why}, 503, {"Retry-After": "5"})

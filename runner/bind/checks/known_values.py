@@ -168,7 +168,6 @@ class KnownValues:
             yield from ((str(n), columns) for n in given if columns and n not in columns)
 
     def table_columns(self, step: StepNode, facts: Facts) -> dict[Place, Mapping[str, ColumnType]]:
-        """Return the columns of the tables that a step takes, as far as they are known."""
         found = {}
         for path, made in step.params.expressions.items():
             columns = self.columns_of(made.tree) if path[0] == facts.table else None

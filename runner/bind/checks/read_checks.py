@@ -35,7 +35,6 @@ class ReadChecker:
         self._checks = checks
 
     def check_loop_list(self, block: Block) -> None:
-        """Check what a block goes over."""
         at, tree = (*block.at, "for_each"), block.over.tree
         for name, columns in self._known.unknown_columns(tree):
             what = f"the rows that block '{block.id}' unnests have no column '{name}'"

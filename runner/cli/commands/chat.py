@@ -295,7 +295,6 @@ def _converse(conversation: Conversation) -> None:
 
 
 def _carried_out(conversation: Conversation, command: str, value: str) -> str:
-    """Carry out a command, and return what it did."""
     if command == "/clear":
         conversation.turns.clear()
         return "The conversation starts from the beginning."

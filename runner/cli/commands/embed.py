@@ -56,7 +56,6 @@ def embed(flags: EmbedFlags) -> int:
 
 
 def gather_texts(texts: list[str], files: list[str], *, is_by_lines: bool) -> list[str]:
-    """Return the texts of the arguments, files and stdin."""
     whole = [read_document_text(file) for file in files]
     if not texts and not files:
         if sys.stdin is None or sys.stdin.isatty():

@@ -90,7 +90,6 @@ def copy_template(
 
 
 def examples_folder() -> Path:
-    """Return the folder of `paddock.examples`."""
     folder = distribution.examples_folder()
     if folder is None:
         raise CommandError("This installation has no templates: `paddock.examples` is missing.")

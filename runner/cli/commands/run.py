@@ -98,7 +98,6 @@ class RunFlags(PipelineFlags):
     report: ReportOption = None
 
     def options(self) -> RunOptions:
-        """Return the run's options."""
         sample = self.item_sample()
         if sample is not None and (self.only or self.prune):
             name = "--limit" if sample.is_first else "--sample"

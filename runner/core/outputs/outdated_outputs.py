@@ -282,7 +282,6 @@ class OutdatedFinder:
 
     @cached_property
     def _stored(self) -> list[tuple[StoredRow, Outdated]]:
-        """The rows in stores that are outdated, and why."""
         live = {row for end in self._ended.values() for row in end.made.rows}
         rows = self._lineage.rows_of_scopes(self._scopes)
         others = (row for row in rows if (row.scope, row.path, row.key) not in live)

@@ -91,7 +91,6 @@ async def clear_rows(context: RunContext) -> None:
 
 
 async def _drop(context: RunContext, rows: Sequence[StoredRow]) -> int:
-    """Drop rows of vector stores; return their number."""
     n_rows = 0
     for path in {row.path for row in rows}:
         items = ((row.scope, row.key) for row in rows if row.path == path)
