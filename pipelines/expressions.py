@@ -3,6 +3,9 @@
 A text is compiled once: its tree, what it reads (`Reference`), what it must not contain, whether
 it is one expression. It is rendered in the sandbox over scopes of plain JSON data. Every failure,
 when compiling or running, is an `ExpressionError`. Knows no steps and no files.
+
+`Expression.of` compiles a text without braces, `Template.of` one with them, `Value.of` and
+`Value.scan` every text of nested data; behind all is `compile_text`.
 """
 
 from __future__ import annotations

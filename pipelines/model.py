@@ -277,34 +277,47 @@ class StepParser:
         data = without_x_keys(data)
         keys = checks.table(StepKeys, data, at)
         self._shape(data, at, is_in_block=bool(names))
-        node_id, has_own = self._id(data, at)
+        own_id = self._own_id(data, at)
         name = next((n for n in ("id", "uses", "filter", "for_each") if n in data), None)
-        mark = checks.document.mark(at if name is None else (*at, name))
+        common = {
+            "id": own_id or self._generated_id(data),
+            "at": at,
+            "mark": checks.document.mark(at if name is None else (*at, name)),
+            "has_own_id": own_id is not None,
+            **self._controls(data, keys, at),
+        }
         if "for_each" in data or "do" in data:
-            var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
-            body, keep = _filtered(self.read(data.get("do"), (*at, "do"), (*names, var)))
-            return Block(
-                id=node_id,
-                at=at,
-                mark=mark,
-                var=var,
-                over=over,
-                body=body,
-                keep=keep,
-                has_own_id=has_own,
-                where=checks.expression(data.get("where"), (*at, "where")),
-                key=checks.expression(data.get("key"), (*at, "key")),
-                max_parallel=keys.max_parallel if keys else None,
-                on_error=keys.on_error if keys else None,
-                **self._controls(data, keys, at),
-            )
+            return self._block(data, keys, names, common)
+        return self._step(_filter_as_chat(data) if "filter" in data else data, common)
+
+    def _block(
+        self,
+        data: dict[str, Any],
+        keys: StepKeys | None,
+        names: tuple[str, ...],
+        common: dict[str, Any],
+    ) -> Block:
+        at: Path = common["at"]
+        var, over = self._loop(data.get("for_each"), (*at, "for_each"), names)
+        body, keep = _behind_filters(self.read(data.get("do"), (*at, "do"), (*names, var)))
+        return Block(
+            **common,
+            var=var,
+            over=over,
+            body=body,
+            keep=keep,
+            where=self._checks.expression(data.get("where"), (*at, "where")),
+            key=self._checks.expression(data.get("key"), (*at, "key")),
+            max_parallel=keys.max_parallel if keys else None,
+            on_error=keys.on_error if keys else None,
+        )
+
+    def _step(self, data: dict[str, Any], common: dict[str, Any]) -> StepNode:
+        at: Path = common["at"]
         given = data.get("with")
         given = without_x_keys(given) if isinstance(given, dict) else {}
-        if is_filter := "filter" in data:
-            given = {**given, "prompt": data["filter"]}
-            data = {**_FILTER, **data, "uses": "chat", "reply": _FILTER["reply"]}
         params, errors = Value.scan(given)
-        base = FilePath(checks.document.file).parent
+        base = FilePath(self._checks.document.file).parent
         files: dict[str, Template] = {}
         for name, value in given.items():
             if name in TEXT_OR_FILE_PARAMETERS and is_file_reference(value):
@@ -317,37 +330,34 @@ class StepParser:
             self._checks.failed(error, (*at, "with", *error.path))
         uses = data.get("uses")
         return StepNode(
-            id=node_id,
-            at=at,
-            mark=mark,
+            **common,
             uses=uses if isinstance(uses, str) else "",
             params=params,
             files=files,
-            has_own_id=has_own,
-            **self._controls(data, keys, at),
             reply=self._reply(data["reply"], (*at, "reply")) if "reply" in data else None,
             escalate=self._escalate(data, at) if "escalate" in data else None,
             review=self._review(data, at) if "review" in data else None,
             broken=frozenset(str(error.path[0]) for error in errors) if errors else frozenset(),
-            is_filter=is_filter,
+            is_filter="filter" in data,
         )
 
-    def _id(self, data: dict[str, Any], at: Path) -> tuple[str, bool]:
-        """Return the step's id, or a generated name that is no valid id; whether it has an id."""
-        given = data.get("id")
-        if not (isinstance(given, str) and re.match(ID_PATTERN, given)):
-            return self._made_id(data), False
-        first = self._ids.get(given)
+    def _own_id(self, data: dict[str, Any], at: Path) -> str | None:
+        """Return the step's id as written; None where it has none, or it cannot be used."""
+        own_id = data.get("id")
+        if not (isinstance(own_id, str) and re.match(ID_PATTERN, own_id)):
+            return None
+        first = self._ids.get(own_id)
         if first is not None:
             line = self._checks.document.mark(first).line
-            what = f"the id '{given}' is already used by the step in line {line}"
+            what = f"the id '{own_id}' is already used by the step in line {line}"
             remedy = "Ids must be unique in the file; choose another one."
             self._checks.add((*at, "id"), what, remedy)
-            return self._made_id(data), False
-        self._ids[given] = (*at, "id")
-        return given, True
+            return None
+        self._ids[own_id] = (*at, "id")
+        return own_id
 
-    def _made_id(self, data: dict[str, Any]) -> str:
+    def _generated_id(self, data: dict[str, Any]) -> str:
+        """Return a name that is no valid id, so that it cannot be one of the author's."""
         kind = "filter" if "filter" in data else data.get("uses", "step")
         base = "(for_each)" if "for_each" in data else f"({kind})"
         number = self._unnamed.get(base, 0) + 1
@@ -463,24 +473,32 @@ class StepParser:
         return var, checks.expression(found[2], at) or nothing
 
 
-def _filtered(body: tuple[Node, ...]) -> tuple[tuple[Node, ...], Expression | None]:
-    """Return the steps of a block, and when an item has passed its filters.
+def _filter_as_chat(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the `chat` step that a filter stands for, as its author would have written it."""
+    given = data.get("with")
+    parameters = {**(given if isinstance(given, dict) else {}), "prompt": data["filter"]}
+    return {**_FILTER, **data, "uses": "chat", "reply": _FILTER["reply"], "with": parameters}
+
+
+def _behind_filters(body: tuple[Node, ...]) -> tuple[tuple[Node, ...], Expression | None]:
+    """Return the steps of a block with their filters as conditions; and `Block.keep`.
 
     What stands behind a filter is done only where the answer is yes; a filter behind another one is
     such a step, so the last one decides.
     """
-    made, keep = list[Node](), None
-    condition = ""
+    guarded = list[Node]()
+    keep: Expression | None = None
+    passed = ""  # the condition of the last filter
     for node in body:
-        if condition:
-            own = f"({node.if_.source}) and " if node.if_ is not None else ""
-            node = replace(node, if_=Expression.of(f"{own}{condition}"))
+        if passed:
+            both = f"({node.if_.source}) and {passed}" if node.if_ is not None else passed
+            node = replace(node, if_=Expression.of(both))
         if isinstance(node, StepNode) and node.is_filter:
             step = f"steps[{node.id!r}]"
-            condition = f"{step}.output.answer == 'yes'"
-            keep = Expression.of(f"not {step}.skipped and {condition}")
-        made.append(node)
-    return tuple(made), keep
+            passed = f"{step}.output.answer == 'yes'"
+            keep = Expression.of(f"not {step}.skipped and {passed}")
+        guarded.append(node)
+    return tuple(guarded), keep
 
 
 def _sound(table: type[K], data: Any) -> K | None:
