@@ -76,18 +76,6 @@ def compute_bytes(header: GgufHeader, load: WorkerOptions) -> int:
     return _FLOAT_BYTES * n_values
 
 
-def _with_draft_bytes(
-    request: LayoutRequest, header: GgufHeader, load: WorkerOptions
-) -> tuple[float, int]:
-    """Return what a cell and the compute buffers take, of the model and of its draft model."""
-    per_cell, buffers = cell_bytes(header, load.kv_cache_type), compute_bytes(header, load)
-    if request.draft is None or load.role != "chat":
-        return per_cell, buffers
-    unified = replace(load, cache_layout="unified")
-    per_cell += cell_bytes(request.draft, load.kv_cache_type)
-    return per_cell, buffers + compute_bytes(request.draft, unified)
-
-
 def output_bytes(header: GgufHeader, load: WorkerOptions) -> int:
     """Return the main memory of an embedder's output: llama.cpp has logits of every token there.
 
@@ -223,48 +211,27 @@ def layouts(
     known: FindMeasured = lambda load: None,
     profile: Profile | None = None,
 ) -> tuple[ModelLayout, ...]:
-    """Return the ways to load a model, the best first; the good ones stand before the others."""
-    why = "" if request.on_processor or not settings.n_gpu_layers else device.refusal
-    if request.on_processor or device.refusal:
+    """Return the possible layouts of a model, the best first; the good ones before the others.
+
+    1. On the graphics devices, unless the request, the settings or the device forbid it.
+    2. Where a device may lack the memory for a layer: on the processor alone.
+    """
+    is_off = request.on_processor or not settings.n_gpu_layers
+    why_no_device = "" if is_off else device.refusal
+    if is_off or device.refusal:
         settings = replace(settings, n_gpu_layers=0)
-    if device.is_gpu and not settings.n_gpu_layers:
-        device = _as_processor(device, why or "num_gpu is 0")
-    load = _load_of(request, settings, device, profile)
-    load = replace(load, has_mtp=header.has_mtp, why_no_device=why)
-    good, sizes = _cell_counts(load, request, header, settings, device)
-    # How many tokens of finished conversations main memory may take; none is reserved.
-    if load.role != "chat":
-        n_host_cache = 0
-    else:
-        shelf_bytes = settings.shelf_bytes
-        if shelf_bytes is None:
-            total_bytes = device.total_bytes or device.free_bytes
-            shelf_bytes = min(int(_SHELF_SHARE * total_bytes), _MOST_SHELF_BYTES)
-        n_host_cache = int(shelf_bytes / max(1.0, cell_bytes(header, load.kv_cache_type)))
-    ways: list[ModelLayout] = []
-    for size in sizes:
-        n_parallel = load.n_parallel
-        if load.role == "chat" and settings.num_parallel is None:
-            each = min(LEAST_CELLS_EACH, load.n_ctx_tokens)
-            n_parallel = max(1, min(n_parallel, size // each))
-        sized = replace(load, n_cells=size, n_parallel=n_parallel, n_host_cache_tokens=n_host_cache)
-        outputs = MemoryAmount(output_bytes(header, sized))
-        for way in _layouts_of(sized, request, header, settings, device, size >= good):
-            ways.append(replace(way, room=way.room + outputs))
-    # Fewer cells on the device are faster than many of which the processor computes a part.
-    ways.sort(key=lambda way: (not way.is_good, way.is_spilled))
-    for at, way in enumerate(ways):
-        if (seen := known(way.load)) is not None:
-            room, _ = as_placed(seen.taken, way.room)
-            ways[at] = replace(way, room=room, load_s=seen.load_s or way.load_s)
-    found = tuple(ways)
-    n_spilled = sum(way.is_spilled for way in found)
-    if not _may_spill(settings, device) or n_spilled == len(sizes):
-        return found
-    # Where a device has no room for a layer, the model is laid out as one of the processor.
-    alone = _as_processor(device, f"{device.name} has no room (allow_cpu)")
-    at_home = layouts(request, header, replace(settings, n_gpu_layers=0), alone, known)
-    return found + tuple(replace(way, is_good=False, is_spilled=True) for way in at_home)
+        if device.is_gpu:
+            device = _as_processor(device, why_no_device or "num_gpu is 0")
+    planner = _LayoutPlanner(request, header, settings, device)
+    found = planner.layouts(planner.load(profile, why_no_device), known)
+    unspilled = {layout.load.n_cells for layout in found}
+    unspilled -= {layout.load.n_cells for layout in found if layout.is_spilled}
+    if planner.may_spill and unspilled:
+        alone = _as_processor(device, f"{device.name} has no room (allow_cpu)")
+        planner = replace(planner, settings=replace(settings, n_gpu_layers=0), device=alone)
+        on_processor = planner.layouts(planner.load(), known)
+        found += [replace(layout, is_good=False, is_spilled=True) for layout in on_processor]
+    return tuple(found)
 
 
 def _as_processor(device: Device, why: str) -> Device:
@@ -272,106 +239,25 @@ def _as_processor(device: Device, why: str) -> Device:
     return replace(device, is_gpu=False, gpus=(), why_no_gpu=why)
 
 
-def _may_spill(settings: PoolSettings, device: Device) -> bool:
-    return settings.allow_cpu and settings.n_gpu_layers < 0 and bool(device.gpus)
-
-
 def wider(
     layout: ModelLayout, n_ctx_tokens: int, header: GgufHeader, draft: GgufHeader | None = None
 ) -> tuple[ModelLayout, ...]:
-    """Return the ways in which a loaded model can take longer sequences, the roomiest first."""
+    """Return layouts in which a loaded model takes longer sequences, the most cells first."""
     load = layout.load
     if load.role != "chat":  # it takes the longest text already
         return (layout,)
     per_cell = cell_bytes(header, load.kv_cache_type)
     per_cell += cell_bytes(draft, load.kv_cache_type) if draft is not None else 0.0
     most = max(load.n_cells, n_cells(load.n_parallel, n_ctx_tokens))
-    ways = []
+    found = []
     for cells in _halvings(most, max(load.n_cells, _padded(n_ctx_tokens))):
         extra_bytes = int((cells - load.n_cells) * per_cell)
         grown = replace(load, n_ctx_tokens=n_ctx_tokens, n_cells=cells)
         # Spread bytes as a room is spread: on the devices where there are any, else in main memory
         gpus = _shares(layout.room, extra_bytes)
         spread_like = MemoryAmount(0, gpus) if gpus else MemoryAmount(extra_bytes)
-        ways.append(replace(layout, load=grown, room=layout.room + spread_like))
-    return tuple(ways)
-
-
-def _cell_counts(
-    load: WorkerOptions,
-    request: LayoutRequest,
-    header: GgufHeader,
-    settings: PoolSettings,
-    device: Device,
-) -> tuple[int, list[int]]:
-    """Return from how many cells on a layout is good, and the numbers to try, the most first.
-
-    On devices with memory of their own, cells fill what the weights leave of it, up to a whole
-    request for each place.
-    """
-    if load.role != "chat":  # longer texts than planned find memory or are refused
-        return 0, _halvings(load.n_cells, min(load.n_cells, _LEAST_EMBED_TOKENS))
-    at_most = request.n_cells_at_most or 1 << 62
-    least = _padded(load.n_ctx_tokens)
-    usual = n_cells(load.n_parallel, load.n_ctx_tokens)
-    if settings.n_cells:
-        configured = n_cells(load.n_parallel, load.n_ctx_tokens, settings.n_cells)
-        return 0, _halvings(
-            max(least, min(configured, at_most)), least if request.n_cells_at_most else configured
-        )
-    could, now = _free_cells(load, request, header, settings, device)
-    if request.others_bytes and could is not None and could < _GOOD_REQUESTS * load.n_ctx_tokens:
-        alone = replace(request, others_bytes=0)  # they would not fit with it in any case
-        could, now = _free_cells(load, alone, header, settings, device)
-    if could is None or now is None:
-        return min(at_most, usual) // 2, _halvings(max(least, min(usual, at_most)), least)
-    target = min((load.n_parallel + n_chat_slots(load.n_parallel)) * load.n_ctx_tokens, at_most)
-    n_good = n_cells(min(load.n_parallel, _GOOD_REQUESTS), load.n_ctx_tokens)
-    good = max(least, min(n_good, target, _rounded(could // 2)))
-    top = max(least, min(_padded(target), _rounded(now)))
-    return good, sorted({top, *_halvings(good, least)}, reverse=True)
-
-
-def _free_cells(
-    load: WorkerOptions,
-    request: LayoutRequest,
-    header: GgufHeader,
-    settings: PoolSettings,
-    device: Device,
-) -> tuple[int, int] | tuple[None, None]:
-    """Return how many cells devices could hold with the weights, and hold now.
-
-    On one device where that is enough for some whole requests, else on as few as have it. None:
-    there are none with memory of their own.
-    """
-    n_layers = header.number("block_count") + 1
-    share = 1.0 if load.n_gpu_layers < 0 else min(1.0, load.n_gpu_layers / n_layers)
-    if not device.gpus:
-        return None, None
-    per_cell = share * _with_draft_bytes(request, header, load)[0]
-    weights = share * (request.facts.size_bytes + request.extra_bytes) + request.others_bytes
-    enough = n_cells(_GOOD_REQUESTS, load.n_ctx_tokens)
-    could = now = 0
-    for group in gpu_groups(
-        device.gpus, main_gpu=settings.main_gpu, split_mode=settings.split_mode
-    ):
-        gpus = [device.gpus[i] for i in group]
-        total = sum(gpu.total_bytes for gpu in gpus)
-        kept = weights + total * _LEFT_FREE
-        kept += sum(gpu.context_bytes + settings.gpu_overhead_bytes for gpu in gpus)
-
-        def held(n_bytes: float, kept: float = kept, n: int = len(gpus)) -> int:
-            left = n_bytes - kept
-            # The buffer grows with the cells: the size that is computed first is too large.
-            most = replace(load, n_cells=max(load.n_ctx_tokens, int(left / per_cell)))
-            buffers = n * _with_draft_bytes(request, header, most)[1]
-            return max(0, int((left - buffers) / per_cell))
-
-        could = held(total)
-        now = held(sum(gpu.free_bytes for gpu in gpus))
-        if could >= enough:
-            break
-    return could, min(now, could)
+        found.append(replace(layout, load=grown, room=layout.room + spread_like))
+    return tuple(found)
 
 
 def _halvings(most: int, least: int) -> list[int]:
@@ -401,89 +287,235 @@ def _rounded(n_tokens: int) -> int:
     return n_tokens // step * step
 
 
-def _load_of(
-    request: LayoutRequest, settings: PoolSettings, device: Device, profile: Profile | None
-) -> WorkerOptions:
-    if request.facts.role != "chat":
-        n_parallel = N_PARALLEL_EMBED
-    else:
-        usual = N_PARALLEL_CPU
-        if device.is_gpu:
-            usual = gpu_parallel(profile) if device.gpus else N_PARALLEL_SHARED
-        n_parallel = min(settings.num_parallel or usual, MOST_PARALLEL)
-    # The tokens of a pass for which a device has room, 0 on a processor: all of a batch. Buffers
-    # for 2,048 instead of 512 take a tenth of a card of 4 GB from its cells.
-    if not device.is_gpu:
-        pass_tokens = 0
-    else:
-        is_large = device.gpus and min(gpu.total_bytes for gpu in device.gpus) >= _LARGE_CARD_BYTES
-        pass_tokens = GPU_PASSES[-1] if is_large else GPU_PASSES[0]
-    load = WorkerOptions(
-        path=request.facts.path,
-        role=request.facts.role,
-        n_ctx_tokens=request.n_ctx_tokens,
-        n_cells=n_cells(n_parallel, request.n_ctx_tokens, settings.n_cells),
-        n_parallel=n_parallel,
-        n_batch_tokens=settings.n_batch_tokens or (GPU_BATCH if device.is_gpu else CPU_BATCH),
-        n_threads=settings.n_threads or device.n_threads,
-        n_pass_tokens=pass_tokens,
-        step_s=settings.step_timeout_s / STEPS_WAITED,
-        n_gpu_layers=settings.n_gpu_layers,
-        flash_attention=settings.flash_attention,
-        kv_cache_type=settings.kv_cache_type,
-        adapters=request.adapters,
-        cache_layout=settings.cache_layout,
-        is_gpu=device.is_gpu,
-        projector=request.facts.projector or "",
-        projector_digest=request.facts.projector_digest,
-        cache_dir=str(settings.cache_dir),
-        draft_path=request.facts.draft_path,
-        parts=request.facts.parts,
-        digest=request.facts.digest,
-        device=device.name,
-        is_copy=request.facts.tuned_from is not None,
-    )
-    if request.facts.role == "chat":
-        return load
-    # Whole texts only: a batch must hold the longest one.
-    n_tokens = min(request.facts.n_ctx_train_tokens, 8192)
-    return replace(
-        load, n_ctx_tokens=n_tokens, n_cells=n_tokens, n_batch_tokens=n_tokens, kv_cache_type="f16"
-    )
+@record(frozen=True, slots=True)
+class _CellRange:
+    """How many cells to try, the most first, and from how many on a layout is good."""
+
+    counts: list[int]
+    least_good: int = 0
 
 
-def _layouts_of(
-    load: WorkerOptions,
-    request: LayoutRequest,
-    header: GgufHeader,
-    settings: PoolSettings,
-    device: Device,
-    is_good: bool,
-) -> list[ModelLayout]:
-    """Return the layouts of one load: on each device that may hold it, or on the processor."""
-    size = request.facts.size_bytes + request.extra_bytes
-    per_cell, buffers = _with_draft_bytes(request, header, load)
-    cache = 0.0 if header.is_encoder else load.n_cells * per_cell
-    n_layers = header.number("block_count") + 1
-    spread_bytes, load_s = int(size + cache), size / _READ_BYTES_PER_S
-    n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
-    if not device.gpus:
-        placed = f"all {n_layers} layers on the processor"
-        if device.is_gpu:  # it shares main memory
-            placed = _placement_text(n_there, n_layers, "")
-        placed += f"; {device.why_no_gpu}" if device.why_no_gpu else ""
-        here = MemoryAmount(spread_bytes + buffers + _RUNTIME_BYTES)
-        return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
-    on_devices = _DeviceLoad(
-        load, device, settings, spread_bytes, buffers, n_layers, expert_bytes(header)
-    )
-    found = on_devices.layouts(n_there)
-    if _may_spill(settings, device):
-        found += on_devices.spilled()
-    return [
-        replace(layout, load_s=load_s, is_good=is_good and not layout.is_spilled)
-        for layout in found
-    ]
+@record(frozen=True, slots=True)
+class _FreeCells:
+    """Cells that devices hold beside the weights."""
+
+    at_most: int
+    """With nothing else on the devices."""
+    now: int
+
+
+@record(frozen=True, slots=True)
+class _LayoutPlanner:
+    """Layouts of one model on one machine, in stages: load, numbers of cells, placements."""
+
+    request: LayoutRequest
+    header: GgufHeader
+    settings: PoolSettings
+    device: Device
+
+    @property
+    def may_spill(self) -> bool:
+        """Whether the processor may compute a part for want of memory on a device."""
+        settings = self.settings
+        return settings.allow_cpu and settings.n_gpu_layers < 0 and bool(self.device.gpus)
+
+    def load(self, profile: Profile | None = None, why_no_device: str = "") -> WorkerOptions:
+        """Return the load with as many sequences and cells as are usual."""
+        facts, settings, device = self.request.facts, self.settings, self.device
+        if facts.role != "chat":
+            n_parallel = N_PARALLEL_EMBED
+        else:
+            usual = N_PARALLEL_CPU
+            if device.is_gpu:
+                usual = gpu_parallel(profile) if device.gpus else N_PARALLEL_SHARED
+            n_parallel = min(settings.num_parallel or usual, MOST_PARALLEL)
+        # The tokens of a pass for which a device has room, 0 on a processor: all of a batch.
+        # Buffers for 2,048 instead of 512 take a tenth of a card of 4 GB from its cells.
+        if not device.is_gpu:
+            pass_tokens = 0
+        else:
+            is_large = (
+                device.gpus and min(gpu.total_bytes for gpu in device.gpus) >= _LARGE_CARD_BYTES
+            )
+            pass_tokens = GPU_PASSES[-1] if is_large else GPU_PASSES[0]
+        n_ctx_tokens = self.request.n_ctx_tokens
+        load = WorkerOptions(
+            path=facts.path,
+            role=facts.role,
+            n_ctx_tokens=n_ctx_tokens,
+            n_cells=n_cells(n_parallel, n_ctx_tokens, settings.n_cells),
+            n_parallel=n_parallel,
+            n_batch_tokens=settings.n_batch_tokens or (GPU_BATCH if device.is_gpu else CPU_BATCH),
+            n_threads=settings.n_threads or device.n_threads,
+            n_pass_tokens=pass_tokens,
+            step_s=settings.step_timeout_s / STEPS_WAITED,
+            n_gpu_layers=settings.n_gpu_layers,
+            flash_attention=settings.flash_attention,
+            kv_cache_type=settings.kv_cache_type,
+            adapters=self.request.adapters,
+            cache_layout=settings.cache_layout,
+            is_gpu=device.is_gpu,
+            projector=facts.projector or "",
+            projector_digest=facts.projector_digest,
+            cache_dir=str(settings.cache_dir),
+            draft_path=facts.draft_path,
+            parts=facts.parts,
+            digest=facts.digest,
+            device=device.name,
+            is_copy=facts.tuned_from is not None,
+            has_mtp=self.header.has_mtp,
+            why_no_device=why_no_device,
+        )
+        if facts.role == "chat":
+            return load
+        # Whole texts only: a batch must hold the longest one.
+        n_tokens = min(facts.n_ctx_train_tokens, 8192)
+        return replace(
+            load,
+            n_ctx_tokens=n_tokens,
+            n_cells=n_tokens,
+            n_batch_tokens=n_tokens,
+            kv_cache_type="f16",
+        )
+
+    def cell_range(self, load: WorkerOptions) -> _CellRange:
+        """Return the numbers of cells to try.
+
+        1. An embedder's are halved from its longest text: longer texts than planned find memory or
+           are refused.
+        2. Configured ones are taken as they are; after a lack of memory, at most so many.
+        3. On devices with memory of their own, cells fill what the weights leave of it, up to a
+           whole request for each sequence.
+        4. In main memory, the usual number.
+        """
+        if load.role != "chat":  # 1.
+            return _CellRange(_halvings(load.n_cells, min(load.n_cells, _LEAST_EMBED_TOKENS)))
+        at_most = self.request.n_cells_at_most or 1 << 62
+        least = _padded(load.n_ctx_tokens)
+        if self.settings.n_cells:  # 2.
+            configured = n_cells(load.n_parallel, load.n_ctx_tokens, self.settings.n_cells)
+            top = max(least, min(configured, at_most))
+            return _CellRange(_halvings(top, least if self.request.n_cells_at_most else configured))
+        if self.device.gpus:  # 3.
+            free = self._free_cells(load, self.request.others_bytes)
+            if self.request.others_bytes and free.at_most < _GOOD_REQUESTS * load.n_ctx_tokens:
+                # The other models would not fit with it in any case.
+                free = self._free_cells(load, 0)
+            n_seqs = load.n_parallel + n_chat_slots(load.n_parallel)
+            whole_requests = min(n_seqs * load.n_ctx_tokens, at_most)
+            some_requests = n_cells(min(load.n_parallel, _GOOD_REQUESTS), load.n_ctx_tokens)
+            half_of_device = _rounded(free.at_most // 2)
+            least_good = max(least, min(some_requests, whole_requests, half_of_device))
+            top = max(least, min(_padded(whole_requests), _rounded(free.now)))
+            counts = {top, *_halvings(least_good, least)}
+            return _CellRange(sorted(counts, reverse=True), least_good)
+        usual = min(n_cells(load.n_parallel, load.n_ctx_tokens), at_most)  # 4.
+        return _CellRange(_halvings(max(least, usual), least), usual // 2)
+
+    def _free_cells(self, load: WorkerOptions, others_bytes: int) -> _FreeCells:
+        """Return the cells of one device where that is enough for some whole requests.
+
+        Else those of as few devices as have enough.
+        """
+        n_layers = self.header.number("block_count") + 1
+        share = 1.0 if load.n_gpu_layers < 0 else min(1.0, load.n_gpu_layers / n_layers)
+        per_cell = share * self._cell_and_buffer_bytes(load)[0]
+        weights = share * (self.request.facts.size_bytes + self.request.extra_bytes) + others_bytes
+        enough = n_cells(_GOOD_REQUESTS, load.n_ctx_tokens)
+
+        def beside_weights(n_bytes: float, n_devices: int) -> int:
+            # The buffer grows with the cells: the size that is computed first is too large.
+            most = replace(load, n_cells=max(load.n_ctx_tokens, int(n_bytes / per_cell)))
+            buffers = n_devices * self._cell_and_buffer_bytes(most)[1]
+            return max(0, int((n_bytes - buffers) / per_cell))
+
+        free = _FreeCells(0, 0)
+        for group in gpu_groups(
+            self.device.gpus, main_gpu=self.settings.main_gpu, split_mode=self.settings.split_mode
+        ):
+            gpus = [self.device.gpus[i] for i in group]
+            total = sum(gpu.total_bytes for gpu in gpus)
+            kept = weights + total * _LEFT_FREE
+            kept += sum(gpu.context_bytes + self.settings.gpu_overhead_bytes for gpu in gpus)
+            at_most = beside_weights(total - kept, len(gpus))
+            now = beside_weights(sum(gpu.free_bytes for gpu in gpus) - kept, len(gpus))
+            free = _FreeCells(at_most, min(now, at_most))
+            if at_most >= enough:
+                break
+        return free
+
+    def _cell_and_buffer_bytes(self, load: WorkerOptions) -> tuple[float, int]:
+        """Return what a cell and the compute buffers take, of the model and of its draft model."""
+        per_cell = cell_bytes(self.header, load.kv_cache_type)
+        buffers = compute_bytes(self.header, load)
+        draft = self.request.draft
+        if draft is None or load.role != "chat":
+            return per_cell, buffers
+        per_cell += cell_bytes(draft, load.kv_cache_type)
+        return per_cell, buffers + compute_bytes(draft, replace(load, cache_layout="unified"))
+
+    def layouts(self, load: WorkerOptions, known: FindMeasured) -> list[ModelLayout]:
+        """Return the layouts of a load with each number of cells, the best first."""
+        cells = self.cell_range(load)
+        # How many tokens of finished conversations main memory may take; none is reserved.
+        n_host_cache = 0
+        if load.role == "chat":
+            shelf_bytes = self.settings.shelf_bytes
+            if shelf_bytes is None:
+                total_bytes = self.device.total_bytes or self.device.free_bytes
+                shelf_bytes = min(int(_SHELF_SHARE * total_bytes), _MOST_SHELF_BYTES)
+            per_cell = cell_bytes(self.header, load.kv_cache_type)
+            n_host_cache = int(shelf_bytes / max(1.0, per_cell))
+        found: list[ModelLayout] = []
+        for n_loaded in cells.counts:
+            n_parallel = load.n_parallel
+            if load.role == "chat" and self.settings.num_parallel is None:
+                each = min(LEAST_CELLS_EACH, load.n_ctx_tokens)
+                n_parallel = max(1, min(n_parallel, n_loaded // each))
+            sized = replace(
+                load, n_cells=n_loaded, n_parallel=n_parallel, n_host_cache_tokens=n_host_cache
+            )
+            found += self._placed(sized, n_loaded >= cells.least_good)
+        # Fewer cells on the device are faster than many of which the processor computes a part.
+        found.sort(key=lambda layout: (not layout.is_good, layout.is_spilled))
+        for at, layout in enumerate(found):
+            if (seen := known(layout.load)) is not None:
+                room, _ = as_placed(seen.taken, layout.room)
+                found[at] = replace(layout, room=room, load_s=seen.load_s or layout.load_s)
+        return found
+
+    def _placed(self, load: WorkerOptions, is_good: bool) -> list[ModelLayout]:
+        """Return the layouts of one load: on each device that may hold it, or on the processor."""
+        device, header = self.device, self.header
+        size = self.request.facts.size_bytes + self.request.extra_bytes
+        per_cell, buffers = self._cell_and_buffer_bytes(load)
+        outputs = output_bytes(header, load)
+        cache = 0.0 if header.is_encoder else load.n_cells * per_cell
+        n_layers = header.number("block_count") + 1
+        spread_bytes, load_s = int(size + cache), size / _READ_BYTES_PER_S
+        n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
+        if not device.gpus:
+            placed = f"all {n_layers} layers on the processor"
+            if device.is_gpu:  # it shares main memory
+                placed = _placement_text(n_there, n_layers, "")
+            placed += f"; {device.why_no_gpu}" if device.why_no_gpu else ""
+            here = MemoryAmount(spread_bytes + buffers + _RUNTIME_BYTES + outputs)
+            return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
+        on_devices = _DeviceLoad(
+            load, device, self.settings, spread_bytes, buffers, n_layers, expert_bytes(header)
+        )
+        found = on_devices.layouts(n_there)
+        if self.may_spill:
+            found += on_devices.spilled()
+        return [
+            replace(
+                layout,
+                room=layout.room + MemoryAmount(outputs),
+                load_s=load_s,
+                is_good=is_good and not layout.is_spilled,
+            )
+            for layout in found
+        ]
 
 
 @record(frozen=True, slots=True)
@@ -505,7 +537,7 @@ class _DeviceLoad:
     def layouts(self, n_there: int) -> list[ModelLayout]:
         """Return the layouts with so many layers on graphics devices."""
         there_bytes = self.spread_bytes * n_there // self.n_layers
-        ways = placements(
+        possible = placements(
             there_bytes,
             self.device.gpus,
             main_gpu=self.settings.main_gpu,
@@ -513,7 +545,7 @@ class _DeviceLoad:
             overhead_bytes=self.settings.gpu_overhead_bytes + self.compute_bytes,
         )
         why = f"; num_gpu is {self.load.n_gpu_layers}" if n_there < self.n_layers else ""
-        return [self._layout(way, there_bytes, n_there, why) for way in ways]
+        return [self._layout(placement, there_bytes, n_there, why) for placement in possible]
 
     def spilled(self) -> list[ModelLayout]:
         """Return the layout that leaves to the processor what a device has no memory for now.
@@ -522,8 +554,8 @@ class _DeviceLoad:
         be: a token goes through a few of the experts, and through all of the rest. Without memory
         for a layer there is no layout.
         """
-        way = placements(0, self.device.gpus, main_gpu=self.settings.main_gpu)[0]
-        gpu = self.device.gpus[way.gpus[0]]
+        placement = placements(0, self.device.gpus, main_gpu=self.settings.main_gpu)[0]
+        gpu = self.device.gpus[placement.gpus[0]]
         taken_bytes = gpu.context_bytes + self.settings.gpu_overhead_bytes + self.compute_bytes
         free_bytes = gpu.free_bytes - taken_bytes
         why = "; it has no room for more (allow_cpu)"
@@ -532,44 +564,55 @@ class _DeviceLoad:
             there_bytes -= n_bytes
             if there_bytes <= free_bytes:
                 why = f", the experts of {n_experts} of them on the processor{why}"
-                return [self._layout(way, there_bytes, self.n_layers, why, n_cpu_experts=n_experts)]
+                return [
+                    self._layout(
+                        placement, there_bytes, self.n_layers, why, n_cpu_experts=n_experts
+                    )
+                ]
         n_there = min(self.n_layers - 1, int(free_bytes / (self.spread_bytes / self.n_layers)))
         if n_there < 1:
             return []
         there_bytes = self.spread_bytes * n_there // self.n_layers
-        return [self._layout(way, there_bytes, n_there, why, n_gpu_layers=n_there)]
+        return [self._layout(placement, there_bytes, n_there, why, n_gpu_layers=n_there)]
 
     def _layout(
-        self, way: Placement, there_bytes: int, n_there: int, why: str, **spilled: Any
+        self, placement: Placement, there_bytes: int, n_there: int, why: str, **spilled: Any
     ) -> ModelLayout:
         """Return a layout; `spilled`: options by which the processor computes a part."""
         gpus = self.device.gpus
-        placed = _placement_text(n_there, self.n_layers, ", ".join(gpus[i].name for i in way.gpus))
-        load = replace(_placed_load(self.load, way, self.device), placed=placed + why, **spilled)
+        placed = _placement_text(
+            n_there, self.n_layers, ", ".join(gpus[i].name for i in placement.gpus)
+        )
+        load = replace(
+            _placed_load(self.load, placement, self.device), placed=placed + why, **spilled
+        )
         buffers = [0] * len(gpus)
-        for gpu in way.gpus:
+        for gpu in placement.gpus:
             buffers[gpu] = self.compute_bytes
         own = MemoryAmount(_PROCESS_BYTES + self.spread_bytes - there_bytes, tuple(buffers))
-        room = way.room(there_bytes, gpus) + own
+        room = placement.room(there_bytes, gpus) + own
         host_bytes = self.spread_bytes - there_bytes
         return ModelLayout(load, room, 0.0, is_spilled=bool(spilled), host_layer_bytes=host_bytes)
 
 
-def _placed_load(load: WorkerOptions, way: Placement, device: Device) -> WorkerOptions:
+def _placed_load(load: WorkerOptions, placement: Placement, device: Device) -> WorkerOptions:
     """Write a placement into a load: by UUIDs, since CUDA may count devices in another order."""
-    uuids = [device.gpus[i].uuid for i in way.gpus]
+    uuids = [device.gpus[i].uuid for i in placement.gpus]
     if all(uuids):  # the worker sees its own devices only, and so takes no memory on the others
         load = replace(load, visible_devices=",".join(uuids), split_mode="layer", tensor_split=())
         if len(uuids) > 1:
-            load = replace(load, split_mode=way.split_mode, tensor_split=way.shares)
+            load = replace(load, split_mode=placement.split_mode, tensor_split=placement.shares)
         return load
     if len(device.gpus) < 2:
         return load
     shares = [0.0] * len(device.gpus)
-    for gpu, share in zip(way.gpus, way.shares, strict=True):
+    for gpu, share in zip(placement.gpus, placement.shares, strict=True):
         shares[gpu] = share
     return replace(
-        load, main_gpu=way.gpus[0], split_mode=way.split_mode, tensor_split=tuple(shares)
+        load,
+        main_gpu=placement.gpus[0],
+        split_mode=placement.split_mode,
+        tensor_split=tuple(shares),
     )
 
 
