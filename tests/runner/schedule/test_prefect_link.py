@@ -188,27 +188,32 @@ async def says(up: Up, flow_run: str, words: str) -> bool:
     return bool((await up.state(flow_run))["message"] == words)
 
 
-@pytest.mark.parametrize(
-    ("is_own", "parameters", "words"),
-    [
-        (True, {"colour": "red"}, "the pipeline has no input 'colour'."),
-        (True, {"inbox": "/etc"}, "input 'inbox' leads outside the pipeline's folder."),
-        (True, {"inbox": "../.."}, "input 'inbox' leads outside the pipeline's folder."),
-        (True, {"Paddock": ["x"]}, "the pipeline has no input 'Paddock'."),
-        (False, {"style": "long"}, OTHERS),
-        (False, {"Paddock": {"retry_failed": True}}, OTHERS),
-        (False, {"Paddock": {"path": "/tmp/mine.yaml"}, "style": "x"}, OTHERS),
+REFUSED: dict[bool, list[tuple[dict[str, Any], str]]] = {
+    True: [
+        ({"colour": "red"}, "the pipeline has no input 'colour'."),
+        ({"inbox": "/etc"}, "input 'inbox' leads outside the pipeline's folder."),
+        ({"inbox": "../.."}, "input 'inbox' leads outside the pipeline's folder."),
+        ({"Paddock": ["x"]}, "the pipeline has no input 'Paddock'."),
     ],
-)
+    False: [
+        ({"style": "long"}, OTHERS),
+        ({"Paddock": {"retry_failed": True}}, OTHERS),
+        ({"Paddock": {"path": "/tmp/mine.yaml"}, "style": "x"}, OTHERS),
+    ],
+}
+
+
+@pytest.mark.parametrize("is_own", [True, False])
 async def test_a_run_with_inputs_that_it_may_not_have_is_refused_in_a_sentence(
-    tmp_path: Path, prefect_api: str, is_own: bool, parameters: dict[str, Any], words: str
+    tmp_path: Path, prefect_api: str, is_own: bool
 ) -> None:
     async with Up(tmp_path, prefect_api, is_own=is_own).started() as up:
-        flow_run = await up.start_there(parameters=parameters)
-        state = await up.is_there(flow_run, "FAILED")
-        assert state["message"].endswith(words)
-        assert state["message"].startswith("Refused: ")
-        assert await up.queue.by_flow_run(flow_run) is None
+        for parameters, words in REFUSED[is_own]:
+            flow_run = await up.start_there(parameters=parameters)
+            state = await up.is_there(flow_run, "FAILED")
+            assert state["message"].endswith(words)
+            assert state["message"].startswith("Refused: ")
+            assert await up.queue.by_flow_run(flow_run) is None
         shown = (await up.deployment())["parameter_openapi_schema"]
         assert ("style" in shown.get("properties", {})) is is_own
         fine = await up.start_there(parameters={"Paddock": None})
@@ -279,36 +284,34 @@ async def not_(question: Awaitable[bool]) -> bool:
     return not await question
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "words"),
-    [
-        ("CANCELLING", "Cancelling", "It was cancelled in Prefect."),
-        ("CANCELLED", "Cancelled", "It was cancelled in Prefect."),
-        ("FAILED", "Rejected", "It was set to 'Rejected' in Prefect."),
-        ("", "", "It was deleted in Prefect."),
-    ],
-)
+ENDED_BY_HAND = [
+    ("CANCELLING", "Cancelling", "It was cancelled in Prefect."),
+    ("CANCELLED", "Cancelled", "It was cancelled in Prefect."),
+    ("FAILED", "Rejected", "It was set to 'Rejected' in Prefect."),
+    ("", "", "It was deleted in Prefect."),
+]
+
+
 @pytest.mark.parametrize("is_suspended", [False, True])
-async def test_what_is_ended_in_prefect_does_not_begin(
-    up: Up, kind: str, name: str, words: str, is_suspended: bool
-) -> None:
+async def test_what_is_ended_in_prefect_does_not_begin(up: Up, is_suspended: bool) -> None:
     async with up.started():
-        flow_run = await up.start_there()
-        order = await up.ordered(flow_run)
-        await up.is_there(flow_run, "PENDING")
-        if is_suspended:
-            await up.set_there(flow_run, "PAUSED", "Suspended")
-            up.queue.note(order.id, state="suspended", mark="1 2 3")
-        if kind:
-            await up.set_there(flow_run, kind, name)
-        else:
-            await up.ask("DELETE", f"/flow_runs/{flow_run}")
-        await eventually(lambda: not up.queue.orders)
-        ended = await up.ordered(flow_run)
-        assert (ended.state, ended.end, ended.words) == ("ended", "cancelled", words)
-        if kind:
-            await up.is_there(flow_run, kind.replace("ING", "ED"), name.replace("ing", "ed"))
-        assert await eventually(lambda: told(up))
+        for kind, name, words in ENDED_BY_HAND:
+            flow_run = await up.start_there()
+            order = await up.ordered(flow_run)
+            await up.is_there(flow_run, "PENDING")
+            if is_suspended:
+                await up.set_there(flow_run, "PAUSED", "Suspended")
+                up.queue.note(order.id, state="suspended", mark="1 2 3")
+            if kind:
+                await up.set_there(flow_run, kind, name)
+            else:
+                await up.ask("DELETE", f"/flow_runs/{flow_run}")
+            await eventually(lambda: not up.queue.orders)
+            ended = await up.ordered(flow_run)
+            assert (ended.state, ended.end, ended.words) == ("ended", "cancelled", words)
+            if kind:
+                await up.is_there(flow_run, kind.replace("ING", "ED"), name.replace("ing", "ed"))
+            assert await eventually(lambda: told(up))
 
 
 async def told(up: Up) -> bool:
@@ -384,44 +387,43 @@ async def test_a_finished_run_that_is_tried_again_in_prefect_is_another_order(up
         assert (again.flow_run, again.inputs) == (flow_run, {"style": "long"})
 
 
-@pytest.mark.parametrize(
-    ("end", "kind", "name"),
-    [
-        ("completed", "COMPLETED", "Completed"),
-        ("quarantined", "FAILED", "Quarantined"),
-        ("budget", "COMPLETED", "Budget"),
-        ("failed", "FAILED", "Failed"),
-        ("crashed", "CRASHED", "Crashed"),
-        ("cancelled", "CANCELLED", "Cancelled"),
-    ],
-)
-async def test_runs_that_ended_while_prefect_was_away_are_shown_when_it_is_back(
-    up: Up, end: str, kind: str, name: str
-) -> None:
-    over = {"state": "ended", "end": end, "words": "so it was.", "ended_at": time.time()}
+SHOWN = {
+    "completed": ("COMPLETED", "Completed"),
+    "quarantined": ("FAILED", "Quarantined"),
+    "budget": ("COMPLETED", "Budget"),
+    "failed": ("FAILED", "Failed"),
+    "crashed": ("CRASHED", "Crashed"),
+    "cancelled": ("CANCELLED", "Cancelled"),
+}
+
+
+async def test_runs_that_ended_while_prefect_was_away_are_shown_when_it_is_back(up: Up) -> None:
+    over = {"state": "ended", "words": "so it was.", "ended_at": time.time()}
     async with up.started(api="http://127.0.0.1:9/api"):
-        run = f"20260102-030405-{uuid.uuid4().hex[:4]}"
-        odd = {"style": "half \ud83d", "n": float("nan")}
-        order = await up.put(run=run, inputs={**odd, "key": "12345"}, **over)
-        await up.put(is_told=True, **over)
+        runs = {end: f"20260102-030405-{uuid.uuid4().hex[:4]}" for end in SHOWN}
+        odd = {"style": "half \ud83d", "n": float("nan"), "key": "12345"}
+        orders = [await up.put(run=runs[end], inputs=odd, end=end, **over) for end in SHOWN]
+        await up.put(is_told=True, end="completed", **over)
         await eventually(lambda: up.link.is_there is False)
         up.link.move(up.api)
         await eventually(lambda: told(up))
-        (shown,) = await runs_there(up)
-        assert shown["name"] == run
-        assert shown["parameters"] == {"style": "half \\ud83d", "n": "NaN"}
-        assert set(shown["tags"]) == {RUN_TAG, "watch inbox"}
-        assert (shown["state_type"], shown["state_name"]) == (kind, name)
-        assert shown["state"]["message"].startswith("so it was. It ended at 2")
+        shown = {run["name"]: run for run in await runs_there(up)}
+        assert shown.keys() == {*runs.values()}
+        for end, state in SHOWN.items():
+            run = shown[runs[end]]
+            assert run["parameters"] == {"style": "half \\ud83d", "n": "NaN"}
+            assert set(run["tags"]) == {RUN_TAG, "watch inbox"}
+            assert (run["state_type"], run["state_name"]) == state
+            assert run["state"]["message"].startswith("so it was. It ended at 2")
         # As if the note of it was lost: the run is there already, and stays one.
         await up.queue.flush()
-        up.queue.note_ended(order.id, is_told=False, flow_run="")
+        up.queue.note_ended(orders[0].id, is_told=False, flow_run="")
         await eventually(lambda: told(up))
-        assert len(await runs_there(up)) == 1
+        assert len(await runs_there(up)) == len(SHOWN)
         await eventually(lambda: up.link.is_there)
-        up.link.ended(order)  # it began without Prefect
+        up.link.ended(orders[0])  # it began without Prefect
         assert up.link.is_there
-        up.link.ended(replace(order, flow_run=shown["id"]))
+        up.link.ended(replace(orders[0], flow_run=shown[runs["completed"]]["id"]))
         assert up.link.is_there is None, "until it has answered again"
         await eventually(lambda: up.link.is_there)
 
