@@ -79,8 +79,8 @@ os.environ["PADDOCK_TRUST_STATE"] = tempfile.gettempdir()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What takes longest begins first, so that no process is left alone with it at the end. Each of four
-# processes takes one in turn, twice: beside two that mostly wait for Prefect are two that compute.
+# What takes longest begins first, so that no process is left alone with it at the end. Each of six
+# processes takes one in turn, twice: beside two that mostly wait for Prefect are four that compute.
 LONGEST = (
     "runner/prefect/test_flow.py", "runner/core/test_kinds_of_change.py",
     "runner/schedule/test_up_killed.py", "test_examples.py",
