@@ -114,8 +114,9 @@ class _Repetition:
     problems: tuple[CaseProblem, ...]
     notes: tuple[str, ...] = ()
     is_error: bool = False
-    row: str = ""
-    """The name of the row of a data set."""
+    row: DataRow | None = None
+    """Of a data set."""
+    seconds: float = 0.0
 
 
 async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
@@ -157,7 +158,7 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
         for problem, numbers in found.items()
     )
     all_notes = list(chain.from_iterable(turn.notes for turn in turns))
-    rows = tuple(turn.row for turn in turns if turn.row)
+    rows = tuple(turn.row.name for turn in turns if turn.row)
     needed = test.pass_ if rows else test.pass_rate
     bounds = share_interval(sum(passed) / len(turns), len(turns)) if rows and are_random else None
     if rows:
@@ -173,6 +174,18 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
         # An unrecorded call is not a model's randomness: every repetition must pass.
         needed=1.0 if any(problem.kind == "unseen" for problem in problems) else needed,
         rows=rows,
+        of_rows=tuple(
+            CaseResult(
+                turn.row.key,
+                f"{subject.group}.{test.name}",
+                turn.seconds,
+                turn.problems,
+                turn.is_error,
+                notes=(turn.row.text, *turn.notes),
+            )
+            for turn in turns
+            if turn.row
+        ),
         bounds=bounds,
         notes=tuple(dict.fromkeys((*all_notes, *case.notes))),
         seconds=time.monotonic() - began,
@@ -185,6 +198,9 @@ def _turns_text(numbers: list[int], turns: Sequence[_Repetition]) -> str:
     >>> three = [_Repetition(())] * 3
     >>> _turns_text([2], three), _turns_text([1, 3], three), _turns_text([1, 2, 3], three)
     ('turn 2: ', 'turns 1 and 3: ', 'each turn: ')
+    >>> row = DataRow(2, {"text": "the tram"}, "the tram")
+    >>> _turns_text([1], [_Repetition((), row=row)])
+    "row 2 ('the tram'): "
     """
     what = "row" if turns[0].row else "turn"
     if len(turns) == 1 and what == "turn":
@@ -193,7 +209,11 @@ def _turns_text(numbers: list[int], turns: Sequence[_Repetition]) -> str:
         return f"each {what}: "
     if len(numbers) > MAX_NAMED_REPETITIONS:
         return f"{len(numbers)} {what}s: "
-    names = [turns[number - 1].row.partition(":")[0] or str(number) for number in numbers]
+    names = [
+        str(number) if row is None else f"{row.number} ('{row.first_value}')"
+        for number in numbers
+        for row in (turns[number - 1].row,)
+    ]
     listed = ", ".join([*names[:-2], " and ".join(names[-2:])])
     return f"{what}{'s' if names[1:] else ''} {listed}: "
 
@@ -254,13 +274,18 @@ class _CaseRun:
         test = self.subject.test
         try:
             if rows := self.subject.rows:
-                return [replace(await self._repetition(0, row), row=row.name) for row in rows]
+                return [await self._row(row) for row in rows]
             return [await self._repetition(number) for number in range(test.repeat)]
         except CaseInterrupted:
             if self.source == "record" and self.cassette is not None and self.cassette.calls:
                 # The next recording continues from here.
                 self.cassette.write(test.name, keeps_stale=True)
             raise
+
+    async def _row(self, row: DataRow) -> _Repetition:
+        began = time.monotonic()
+        turn = await self._repetition(0, row)
+        return replace(turn, row=row, seconds=time.monotonic() - began)
 
     async def _repetition(self, number: int, row: DataRow | None = None) -> _Repetition:
         without = [self.subject.cassette.parent]

@@ -6,14 +6,15 @@ with rows passes if enough of them do; how many would of all such rows is an int
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.no_links import NotRegularFile, read_file
-from paddock.engine.system.records import record
-from paddock.engine.system.text import canonical_json, cell_text, one_line
+from paddock.engine.system.records import record, replace
+from paddock.engine.system.text import canonical_json, cell_text, one_line, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import Pipeline
@@ -23,6 +24,7 @@ from paddock.steps.tables.row_formats import TEXT_FORMATS, UnreadableRows
 
 MOST_BYTES = 64 << 20
 MOST_NAME_CHARS = 48
+MOST_TEXT_CHARS = 2_000  # of a row's values, in JUnit XML
 
 
 @record(frozen=True, slots=True)
@@ -31,12 +33,24 @@ class DataRow:
 
     number: int
     values: Mapping[str, Any]
+    key: str = ""
+    """Its first value; the same however many rows are put in front, and unique in its data set."""
 
     @property
     def name(self) -> str:
         """What reports call it: its number and its first value."""
+        return f"{self.number}: {self.first_value}".rstrip(": ")
+
+    @property
+    def first_value(self) -> str:
         first = next((cell_text(value) for value in self.values.values()), "")
-        return f"{self.number}: {one_line(first, MOST_NAME_CHARS)}".rstrip(": ")
+        return one_line(first, MOST_NAME_CHARS)
+
+    @property
+    def text(self) -> str:
+        """Its number and all its values, a line each."""
+        values = (f"{name}: {cell_text(value)}" for name, value in self.values.items())
+        return shorten("\n".join((f"row {self.number}", *values)), MOST_TEXT_CHARS)
 
 
 def read_data_set(file: Path, pipeline: Pipeline, test: TestKeys) -> tuple[DataRow, ...]:
@@ -54,7 +68,15 @@ def read_data_set(file: Path, pipeline: Pipeline, test: TestKeys) -> tuple[DataR
         what = f"the cases of test '{test.name}': '{written}' {error}."
         mark = pipeline.mark((*pipeline.place_of_test(test.name), "cases", "from"))
         raise PipelineError.of(what, error.remedy, mark) from error
-    return tuple(DataRow(number, row) for number, row in enumerate(rows, 1))
+    found: list[DataRow] = []
+    n_alike: Counter[str] = Counter()
+    for number, values in enumerate(rows, 1):
+        row = DataRow(number, values)
+        n_alike[row.first_value] += 1
+        is_first = row.first_value and n_alike[row.first_value] == 1
+        key = row.first_value if is_first else f"{row.first_value} (row {number})".strip()
+        found.append(replace(row, key=key))
+    return tuple(found)
 
 
 class _Unusable(Exception):

@@ -158,6 +158,31 @@ def excerpt_lines(text: str) -> str:
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
+def expected_and_got(expected: str, got: str) -> str:
+    r"""Return where two texts differ, as a diff whose sides have names.
+
+    >>> print(expected_and_got("a\nb\nboat", "a\nb\nroad"))
+    --- expected
+    +++ got
+    @@ from line 3 @@
+    -boat
+    +road
+    """
+    sides = expected.split("\n"), got.split("\n")
+    pairs = zip(*sides, strict=False)
+    n_same = next((n for n, pair in enumerate(pairs) if len({*pair}) > 1), min(map(len, sides)))
+    left, right = (excerpt_lines("\n".join(side[n_same:])).split("\n") for side in sides)
+    return "\n".join(
+        [
+            "--- expected",
+            "+++ got",
+            *([f"@@ from line {n_same + 1} @@"] if n_same else ()),
+            *(f"-{line}" for line in left),
+            *(f"+{line}" for line in right),
+        ]
+    )
+
+
 def _sandbox_path(written: str, after: FinishedRun) -> tuple[Path, str]:
     """Return the path of a claim, which must be in the test's folders, and its shown form."""
     text = str(render_claim(written, after))
@@ -225,9 +250,8 @@ def _equals(claim: ExpectKeys, after: FinishedRun) -> None:
     if isinstance(value, str) and isinstance(expected, str):
         value, expected = value.strip(), expected.strip()
     if value != expected:
-        lines = [f"-{line}" for line in excerpt_lines(value_text(expected)).split("\n")]
-        lines += [f"+{line}" for line in excerpt_lines(value_text(value)).split("\n")]
-        raise ClaimNotMet(f"{subject.name} is not equal to the expected value.", "\n".join(lines))
+        detail = expected_and_got(value_text(expected), value_text(value))
+        raise ClaimNotMet(f"{subject.name} is not equal to the expected value.", detail)
 
 
 def _contains(claim: ExpectKeys, after: FinishedRun) -> None:
@@ -324,7 +348,7 @@ async def _check_by_model(
             raise ClaimNotMet(
                 f"{subject.name} is not similar enough to the expected text: {found:.3f}, below "
                 f"{claim.at_least:g} (by {model.ref}).",
-                f"-{excerpt_lines(expected)}\n+{excerpt_lines(subject.text)}",
+                expected_and_got(expected, subject.text),
             )
         return
     model = models.resolve(claim.model, "chat")

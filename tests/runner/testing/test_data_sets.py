@@ -12,11 +12,17 @@ from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.testing import suite_runner
 from paddock.runner.testing.case_runner import ReplayMode
-from paddock.runner.testing.junit_and_markdown import CaseResult, junit_xml, variant_rows
+from paddock.runner.testing.junit_and_markdown import (
+    CaseResult,
+    SuiteResult,
+    junit_xml,
+    variant_rows,
+)
 from paddock.runner.testing.results_page import suites_page
 from paddock.runner.testing.suite_runner import SuiteFile
 from tests.fakes.pool import FakePool
 from tests.runner.testing.bench import Nobody
+from tests.runner.testing.test_results_junit import read
 
 PIPELINE = """\
 name: labels
@@ -78,11 +84,45 @@ def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(data
         "3 of 4 rows passed (75%; of all such rows 30% to 95%, in 95 of 100 cases), 75% must pass"
     )
     (problem,) = case.problems
-    assert problem.message == "row 4: what the run returns is not equal to the expected value."
+    assert problem.message == (
+        "row 4 ('the tram'): what the run returns is not equal to the expected value."
+    )
     result = case.as_json()
     assert (result["rows"][3], result["turns"][3], result["pass"]) == ("4: the tram", False, 0.75)
     data.edit("pass: 0.75", "pass: 0.8")
     assert data.case().word == "failed"
+
+
+def test_junit_has_a_case_for_each_row_with_its_text_and_what_was_expected(data: Data) -> None:
+    data.rows(ROWS.replace("the canoe", "the ferry"))
+
+    def rows_of(needed: str) -> tuple[dict[str | None, list[tuple[str, str | None, str]]], Any]:
+        data.edit("pass: 0.75", f"pass: {needed}")
+        case = data.case()
+        data.edit(f"pass: {needed}", "pass: 0.75")
+        root = read(junit_xml([SuiteResult("labels", "pipeline.yaml", (case,))]))
+        whole, *rows = root[0]
+        assert {row.get("classname") for row in rows} == {"labels.cases"}
+        numbers = {name: root.get(name) for name in ("tests", "failures")}
+        found = {
+            row.get("name"): [(part.tag, part.get("message"), part.text or "") for part in row]
+            for row in rows
+        }
+        return found, (numbers, [part.tag for part in whole])
+
+    share = "3 of 4 rows passed (75%; of all such rows 30% to 95%, in 95 of 100 cases), "
+    differs = "what the run returns is not equal to the expected value."
+    diff = f"{differs}\n--- expected\n+++ got\n-road\n+boat"
+    text = "row 4\ntext: the tram\nlabel: road"
+    found, whole = rows_of("0.9")
+    assert [*found] == ["the ferry", "the bus", "the ferry (row 3)", "the tram"]
+    assert found["the bus"] == [("system-out", None, "row 2\ntext: the bus\nlabel: road")]
+    assert found["the tram"] == [("failure", differs, diff), ("system-out", None, text)]
+    assert whole == ({"tests": "5", "failures": "2"}, ["failure", "system-out"])
+    found, whole = rows_of("0.75")
+    why = f"Did not pass, as it may: {share}75% must pass."
+    assert found["the tram"] == [("skipped", why, ""), ("system-out", None, f"{text}\n{diff}")]
+    assert whole == ({"tests": "5", "failures": "0"}, ["system-out"]), "enough rows passed"
 
 
 def test_all_rows_are_recorded_in_one_cassette_and_replayed(data: Data, tmp_path: Path) -> None:
@@ -120,7 +160,7 @@ def test_a_row_that_cannot_run_does_not_pass_and_the_others_go_on(data: Data) ->
     data.rows("text,label\n7,boat\nmany,boat\n8,boat\n9,boat\n")
     case = data.case()
     assert (case.word, case.turns) == ("passed", (True, False, True, True))
-    assert case.problems[0].message.startswith("row 2: ")
+    assert case.problems[0].message.startswith("row 2 ('many'): ")
 
 
 @pytest.mark.parametrize(
