@@ -49,6 +49,10 @@ def home(served_home: Home) -> Home:
     return served_home
 
 
+def is_busy(home: Home) -> bool:
+    return any(model["running"] + model["waiting"] for model in home.told()["models"])
+
+
 def has_ended(process: psutil.Process) -> bool:
     """Return whether a process is gone, or only its parent has yet to hear of its end."""
     with suppress(psutil.NoSuchProcess):
@@ -144,9 +148,10 @@ def test_local_and_ci_run_without_it(home: Home) -> None:
 def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
     home.more(16)
     before = home.process()
+    until(lambda: not is_busy(home))  # with what an earlier test left: that would not be this run
     with home.standing_model():
         run = home.started("run", "--json", "pipeline.yaml")
-        until(lambda: any(model["running"] + model["waiting"] for model in home.told()["models"]))
+        until(lambda: is_busy(home))
         os.kill(before.pid, signal.SIGKILL)
     done = ended(run)
     assert done.returncode == 0, done.stderr
@@ -160,10 +165,10 @@ def test_the_requests_of_a_run_that_is_killed_end(home: Home) -> None:
     home.more(4)
     with home.standing_model():
         run = home.started("run", "--json", "pipeline.yaml")
-        until(lambda: any(model["running"] + model["waiting"] for model in home.told()["models"]))
+        until(lambda: is_busy(home))
         run.kill()
         run.communicate()
-    until(lambda: not any(model["running"] + model["waiting"] for model in home.told()["models"]))
+    until(lambda: not is_busy(home))
     until(lambda: home.told()["requests"] == 0)
     for number in range(n_before, home.n_documents):  # no other run has to do them
         (home.root / f"inbox/{number}.txt").unlink()
