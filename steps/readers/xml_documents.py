@@ -6,11 +6,11 @@ So `html` writes, marks and notes what their layout means as it does for a page.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from html import escape
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from xml.etree.ElementTree import Element, fromstring, tostring
 
 from paddock.engine.system.records import field, record
@@ -109,7 +109,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
             tracked = Counter(map(name_of, page.iter()))
             unread = {"embedded object": len(list(objects)), "deletion": tracked["deletion"]}
             layout.notes.clear()
-            _convert(page, layout)
+            _convert(page, layout, _Place())
             found = html_to_markdown(tostring(page, "unicode", "html") + "".join(layout.notes))
             notes.extend(found.notes)
             notes.extend(f": {counted(n, of)} not read" for of, n in unread.items() if n)
@@ -142,77 +142,108 @@ def _pages(root: Element) -> Iterator[Element]:
             yield page
 
 
-def _convert(
-    e: Element, layout: _Layout, above: str = "", lists: str = "", level: int = 0, number: str = ""
-) -> None:
-    """Make an element and all in it those of HTML; `above` is the tag of its parent.
+class _Place(NamedTuple):
+    """Where an element stands."""
 
-    `number` is that of the item which a heading stands in.
+    above: str = ""
+    """The tag of its parent, in HTML."""
+    lists: str = ""
+    """The style of the list that it is in."""
+    level: int = 0
+    """Of lists; below zero: in a cell, where none is shown as one."""
+    number: str = ""
+    """Of the item whose first part it is."""
+
+
+def _convert(e: Element, layout: _Layout, place: _Place) -> None:
+    """Make an element and all in it those of HTML.
+
+    1. A formula is MathML already.
+    2. Blanks, titles, notes, comments and what is not read are a text without elements in it.
+    3. Headings and items get the numbers that the program shows.
+    4. Cells and rows are there as often as they are repeated; a table's first row is its head.
     """
-    name, has, text = name_of(e), attributes(e), None
-    css = layout.styles.get(has.get("style-name", ""), "")
-    tag = _TAGS.get(name, "span" if above in _INLINE else "div")
+    name, has = name_of(e), attributes(e)
     is_hidden = has.get("visibility") in ("collapse", "filter")
-    css = "display:none" if is_hidden else css
+    css = "display:none" if is_hidden else layout.styles.get(has.get("style-name", ""), "")
     e.attrib = {"style": css} if css else {}
-    if name == "math":
+    if name == "math":  # 1
         for part in e.iter():
             part.tag, part.attrib = name_of(part), {}
         return
-    if name == "h":
-        outline = int(has.get("outline-level") or 1)
-        tag = f"h{min(outline, 6)}"
-        if not number and has.get("is-list-header") != "true":
-            number = layout.number("", outline)
-        e.text = " ".join(filter(None, (number, e.text)))
-    elif has.get("class") == "title" or (name == "title" and len(e)):
-        text = _line(e)
-        tag = "h2" if text else "div"
-    elif name in ("s", "tab"):
-        text = "\t" if name == "tab" else " " * min(int(has.get("c") or 1), 100)
-    elif name in ("list", "list-item") and (level < 0 or name_of(next(iter(e), e)) == "list"):
-        tag = "div"  # in a cell, or an item that is a list
-    elif name == "list":
-        lists, level = has.get("style-name", lists), level + 1
-        if level == 1 and not {"continue-numbering", "continue-list"} & has.keys():
-            layout.counts.pop(lists, None)
-    elif name == "list-item":
-        number = layout.number(lists, level, has.get("start-value", ""))
-        if name_of(next(iter(e), e)) == "h":
-            tag = "div"
-        elif number:
-            e.attrib["style"] = f"list-style-type:'{number}'"
-    elif name == "a":
-        e.attrib["href"] = has.get("href", "")
-        if has.get("type") == "note":
-            tag, text = "sup", f"[{_line(e).strip('[]')}]"
-    elif tag in ("td", "th"):
-        level = -1_000  # lists within it are none
-        for span, name in (("colspan", "columns"), ("rowspan", "rows")):
-            e.attrib[span] = has.get(span) or has.get(f"number-{name}-spanned", "1")
-    elif name == "annotation":
-        e[:] = [part for part in e if name_of(part) not in ("date", "date-string")]
-        text = f" (comment: {_line(e)}) "
-    elif name == "note":
-        label, body = (_line(part) for part in [*e, Element(""), Element("")][:2])
-        tag, text = "sup", f"[{label}]"
-        layout.notes.append(f"<p><sup>[{escape(label)}]</sup>: {escape(body)}</p>")
-    elif name in _UNREAD and e.find("{*}math") is None:
-        text = ""
-    e.tag = tag
-    if text is not None:
+    e.tag = _TAGS.get(name, "span" if place.above in _INLINE else "div")
+    if (text := _whole_text(e, name, has, layout)) is not None:  # 2
         e.text, e[:] = text, []
-    elif name in ("table", "table-row") or name_of(next(iter(e), e)) == "table-row":
+        return
+    inner = _numbered(e, name, has, layout, place)  # 3
+    if name == "a":
+        e.attrib["href"] = has.get("href", "")
+    elif e.tag in ("td", "th"):  # 4
+        inner = inner._replace(level=-1_000)
+        for span, of in (("colspan", "columns"), ("rowspan", "rows")):
+            e.attrib[span] = has.get(span) or has.get(f"number-{of}-spanned", "1")
+    if name in ("table", "table-row") or name_of(next(iter(e), e)) == "table-row":
         e[:] = list(_repeated(e))
     for child in e:
-        _convert(child, layout, tag, lists, level, number if name == "list-item" else "")
-    lines = list(e.iter("tr")) if name == "table" else []
-    has_spans = any(cell.get("rowspan", "1") != "1" for line in lines for cell in line)
-    while lines and not has_spans and all(len(line) > 1 and not _line(line[0]) for line in lines):
-        for line in lines:
-            del line[0]
-    for cell in lines[0] if lines else ():
-        cell.tag = "th"
+        _convert(child, layout, inner._replace(above=e.tag))
+    if name == "table":
+        lines = list(e.iter("tr"))
+        has_spans = any(cell.get("rowspan", "1") != "1" for line in lines for cell in line)
+        while lines and not has_spans and all(len(row) > 1 and not _line(row[0]) for row in lines):
+            for line in lines:
+                del line[0]
+        for cell in lines[0] if lines else ():
+            cell.tag = "th"
+
+
+def _whole_text(e: Element, name: str, has: Mapping[str, str], layout: _Layout) -> str | None:
+    """Return the text of an element that nothing else is read of; None: its parts are read."""
+    if has.get("class") == "title" or (name == "title" and len(e)):
+        e.tag = "h2" if _line(e) else "div"
+        return _line(e)
+    match name:
+        case "tab":
+            return "\t"
+        case "s":
+            return " " * min(int(has.get("c") or 1), 100)
+        case "a" if has.get("type") == "note":
+            e.tag = "sup"
+            return f"[{_line(e).strip('[]')}]"
+        case "annotation":
+            said = (_line(part) for part in e if name_of(part) not in ("date", "date-string"))
+            return f" (comment: {' '.join(filter(None, said))}) "
+        case "note":
+            label, body = (_line(part) for part in [*e, Element(""), Element("")][:2])
+            layout.notes.append(f"<p><sup>[{escape(label)}]</sup>: {escape(body)}</p>")
+            e.tag = "sup"
+            return f"[{label}]"
+    return "" if name in _UNREAD and e.find("{*}math") is None else None
+
+
+def _numbered(
+    e: Element, name: str, has: Mapping[str, str], layout: _Layout, place: _Place
+) -> _Place:
+    """Write the number of a heading or an item, and return the place of what is in it."""
+    first, inner = name_of(next(iter(e), e)), place._replace(number="")
+    if name == "h":
+        outline = int(has.get("outline-level") or 1)
+        is_counted = not place.number and has.get("is-list-header") != "true"
+        number = layout.number("", outline) if is_counted else place.number
+        e.tag, e.text = f"h{min(outline, 6)}", " ".join(filter(None, (number, e.text)))
+    elif name in ("list", "list-item") and (place.level < 0 or first == "list"):
+        e.tag = "div"  # in a cell, or an item that is a list
+    elif name == "list":
+        inner = inner._replace(lists=has.get("style-name", place.lists), level=place.level + 1)
+        if inner.level == 1 and not {"continue-numbering", "continue-list"} & has.keys():
+            layout.counts.pop(inner.lists, None)
+    elif name == "list-item":
+        number = layout.number(place.lists, place.level, has.get("start-value", ""))
+        inner = inner._replace(number=number)
+        if first == "h":
+            e.tag = "div"
+        elif number:
+            e.attrib["style"] = f"list-style-type:'{number}'"
+    return inner
 
 
 def _repeated(parent: Element) -> Iterator[Element]:
