@@ -37,17 +37,17 @@ class CellStyle:
     kind: str = ""
     """`date`, `time`, `duration`; else it is a number."""
     is_unseen: bool = False
-    """By its number format, such as `;;;`."""
+    """By its number format, such as `;;;`, or a tiny font."""
 
     @classmethod
-    def of(cls, code: str, *, is_struck: bool, is_white: bool) -> CellStyle:
+    def of(cls, code: str, *, is_struck: bool, is_white: bool, is_tiny: bool) -> CellStyle:
         shown = _NOT_SHOWN.sub("", code.partition(";")[0])
         letters = set(re.sub("general|e[+-]", "", re.sub("am/pm|a/p", "h", shown.lower())))
         is_time = letters & {*"hs"}  # and "m" are minutes
         is_day = letters & {*"dyebg"} or ("m" in letters and not is_time)
         kind = "date" if is_day else "time" if is_time else ""
         kind = "duration" if _ELAPSED.search(shown) else kind
-        is_unseen = _EMPTY_FORMAT.fullmatch(code) is not None
+        is_unseen = is_tiny or _EMPTY_FORMAT.fullmatch(code) is not None
         return cls(code, is_struck, is_white, kind, is_unseen)
 
     @property

@@ -36,7 +36,7 @@ OUTER = frozenset(
 _HIDING = re.compile(
     r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
     r"|(?:font-size|opacity)\s*:\s*0*\.?0+(?:px|pt|r?em|%)?\s*(?:[;!]|$)"
-    r"|(?:text-indent|left|top)\s*:\s*-\d{3,}|mso-hide\s*:\s*all|font-size\s*:\s*1p[xt]\b"
+    r"|(?:text-indent|left|top)\s*:\s*-\d{3,}|mso-hide\s*:\s*all|font-size\s*:\s*(?:[01](?:\.\d+)?p[xt]|2pt)\b"
     r"|(?:max-)?height\s*:\s*0(?:px)?\s*(?:[;!]|$)|clip\s*:\s*rect\(\s*[01](?:px)?\b"
     r"|color\s*:\s*transparent\b|clip-path\s*:\s*inset\(\s*(?:50|100)%"
     r"|transform\s*:\s*scale\(\s*0\s*\)|content-visibility\s*:\s*hidden)",

@@ -24,7 +24,7 @@ from .cells import (
     number_cell,
 )
 from .office import PLAIN, Look, Piece
-from .open_document import OBJECTS, OpenDocument, attributes, name_of
+from .open_document import OBJECTS, OpenDocument, attributes, is_tiny, name_of
 from .reader import Unreadable
 
 _DURATION = re.compile(r"(-?)P(?:(\d+)D)?T?(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:[.,]\d+)?)S)?")
@@ -216,7 +216,7 @@ class OdsWorkbook:
         position = has.get("text-position", "").partition("%")[0].strip("0 ")
         rise = 0 if not position else -1 if position.startswith(("sub", "-")) else 1
         is_struck = has.get("text-line-through-style", "none") != "none"
-        return Look(rise, is_struck, has.get("display") in ("none", "false"))
+        return Look(rise, is_struck, has.get("display") in ("none", "false") or is_tiny(has))
 
     def _style_of(self, name: str) -> CellStyle:
         has = self._properties(name)
@@ -232,7 +232,7 @@ class OdsWorkbook:
             number = shown.find("{*}number")
             places = "" if number is None else attributes(number).get("decimal-places", "")
             code = f"0.{'0' * int(places)}".rstrip(".") if places else ""
-        return CellStyle(code, is_struck, is_white, kind)
+        return CellStyle(code, is_struck, is_white, kind, is_tiny(has))
 
 
 def _duration(text: str, style: CellStyle) -> Any:

@@ -38,6 +38,7 @@ MOST_UNPACKED_BYTES = 512 * 1024 * 1024
 # Of its markup: read whole, it takes up to 16 times as much memory (100 MB of paragraphs 1.6 GB).
 MOST_MARKUP_BYTES = 64 * 1024 * 1024
 _MARKUP = (".xml", ".rels", ".opf", ".ncx", ".xhtml", ".html", ".htm")
+TINY_POINTS = 2  # text that no one sees
 SAVE_AS_PDF = "The extra 'paddock-llm[ocr]' reads them where `ocr` is not off."
 _XML_BOMBS = {
     "amplification factor": "has entities that unfold to far more than the file holds",
@@ -423,7 +424,9 @@ def _drawn_pieces(parts: Iterable[Any], strike: str) -> Iterator[Piece]:
             shift = "0" if form is None else form.get("baseline", "0").rstrip("%")
             rise = 0 if shift.strip("-0.") == "" else -1 if shift.startswith("-") else 1
             is_struck = (strike if form is None else form.get("strike", strike)) != _UNSTRUCK
-            yield escaped(child.findtext(DRAWN_RUN) or ""), Look(rise, is_struck)
+            size = "" if form is None else form.get("sz", "")
+            is_tiny = size.isdecimal() and int(size) <= 100 * TINY_POINTS
+            yield escaped(child.findtext(DRAWN_RUN) or ""), Look(rise, is_struck, is_tiny)
         elif child.tag == f"{DRAWING_NS}br":
             yield " ", PLAIN
         elif child.tag == f"{MATH_NS}oMath":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import BinaryIO
 from xml.etree.ElementTree import Element, fromstring
 
-from .office import open_archive
+from .office import TINY_POINTS, open_archive
 from .reader import Unreadable
 
+_POINTS = re.compile(r"(\d+(?:\.\d+)?)pt")
 OPEN_DOCUMENT = "an OpenDocument file"
 OBJECTS = ("object", "object-ole", "plugin", "applet", "floating-frame")
 
@@ -63,6 +65,12 @@ def _unpacked(text: str) -> bytes:
         return binascii.a2b_base64(text)
     except ValueError:
         return b""
+
+
+def is_tiny(has: Mapping[str, str]) -> bool:
+    """Return whether a style has a font that no one sees."""
+    found = _POINTS.fullmatch(has.get("font-size", ""))
+    return found is not None and float(found[1]) <= TINY_POINTS
 
 
 def name_of(element: Element) -> str:

@@ -100,11 +100,19 @@ def _slide_blocks(slide: Any, unshown: list[str], authors: dict[str, str]) -> It
         yield f"# {text}" if text else ""
     title_id = getattr(title, "shape_id", None)
     size = slide.part.package.presentation_part.presentation
+    painted = [(shape.shape_id, _bounds(shape), _is_opaque(shape)) for shape in slide.shapes]
     for shape in in_reading_order(s for s in slide.shapes if s.shape_id != title_id):
         blocks = list(filter(None, shape_blocks(shape, 0, unshown)))
-        is_beside = _is_beside(shape, size)
-        unshown += blocks if is_beside else ()
-        yield from map(hidden, blocks) if is_beside else blocks
+        left, top, right, bottom = box = _bounds(shape)
+        at = next(n for n, found in enumerate(painted) if found[0] == shape.shape_id)
+        is_unseen = (
+            right <= 0 or bottom <= 0 or left >= size.slide_width or top >= size.slide_height
+        )
+        is_unseen = is_unseen or any(
+            is_opaque and _is_around(cover, box) for _, cover, is_opaque in painted[at + 1 :]
+        )
+        unshown += blocks if is_unseen else ()
+        yield from map(hidden, blocks) if is_unseen else blocks
     for chosen in slide._element.iter(_CHOICE):  # newer shapes, such as formulas
         yield "\n".join(filter(None, map(paragraph_text, chosen.iter(DRAWN_TEXT))))
     for relation in slide.part.rels.values():
@@ -147,12 +155,29 @@ def _layout_blocks(slide: Any, unshown: list[str], pictures: InnerPictures) -> I
             yield from filter(None, shape_blocks(shape, 0, unshown))
 
 
-def _is_beside(shape: Any, size: Any) -> bool:
-    with suppress(Exception):  # as above
+def _bounds(shape: Any) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom; of one without a place no height and width."""
+    with suppress(Exception):  # damaged in many ways, or that of a layout which is missing
         left, top = shape.left, shape.top
-        is_before = left + shape.width <= 0 or top + shape.height <= 0
-        return bool(is_before or left >= size.slide_width or top >= size.slide_height)
-    return False
+        return left, top, left + shape.width, top + shape.height
+    return 1, 1, 1, 1
+
+
+def _is_opaque(shape: Any) -> bool:
+    """Return whether a shape hides all that lies below it: a box that is filled with a colour."""
+    form = shape._element.find("{*}spPr")
+    box = None if form is None else form.find("{*}prstGeom[@prst='rect']")
+    if form is None or box is None or form.find("{*}xfrm[@rot]") is not None:
+        return False
+    fill, style = form.find("{*}solidFill"), shape._element.find("{*}style/{*}fillRef")
+    if fill is None and not any(part.tag.endswith("Fill") for part in form):
+        return style is not None and style.get("idx", "0") != "0"
+    return fill is not None and next(fill.iter("{*}alpha"), None) is None
+
+
+def _is_around(cover: tuple[int, ...], box: tuple[int, ...]) -> bool:
+    is_wide = cover[0] <= box[0] and cover[2] >= box[2] > box[0]
+    return is_wide and cover[1] <= box[1] and cover[3] >= box[3] > box[1]
 
 
 _CHOICE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Choice"

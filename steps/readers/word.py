@@ -26,6 +26,7 @@ from .office import (
     OFF,
     PLAIN,
     RELATION_ID,
+    TINY_POINTS,
     WORD_DOCUMENT,
     Look,
     Piece,
@@ -114,7 +115,6 @@ def read_docx(file: BinaryIO, request: ReadRequest) -> Document:
 
 _LIGHT = re.compile("(?:[Ff][0-9A-Fa-f]){3}")
 _WHITE_THEMES = ("background1", "bg1", "light1", "lt1")
-_TINY_HALF_POINTS = 4  # two points
 _FILLED = (f"{WORD_NS}shd", f"{WORD_NS}highlight", f"{DRAWING_NS}solidFill")
 
 
@@ -396,7 +396,7 @@ class _DocxLines:
             size = self.styles.of_run(run, f"{WORD_NS}sz")
             points = "" if size is None else size.get(f"{WORD_NS}val", "")
             is_hidden = self.styles.is_on(run, f"{WORD_NS}vanish") or (
-                points.isdecimal() and int(points) <= _TINY_HALF_POINTS
+                points.isdecimal() and int(points) <= 2 * TINY_POINTS
             )
             is_struck = any(self.styles.is_on(run, name) for name in _STRIKES)
             colour = self.styles.of_run(run, f"{WORD_NS}color")

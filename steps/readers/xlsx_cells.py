@@ -33,7 +33,7 @@ from .cells import (
     column_of,
     number_cell,
 )
-from .office import MOST_WHOLE, OFF, PLAIN, Look, Piece, bomb_of, open_archive
+from .office import MOST_WHOLE, OFF, PLAIN, TINY_POINTS, Look, Piece, bomb_of, open_archive
 from .reader import Unreadable
 
 WORKBOOK = "a spreadsheet"
@@ -73,14 +73,23 @@ def _styles(tree: ElementTree.Element) -> list[CellStyle]:
     whites = [_is_white(font.find("{*}color")) for font in fonts]
     strikes = [font.find("{*}strike") for font in fonts]
     lines = [line is not None and line.get("val", "1") not in OFF for line in strikes]
+    sizes = [font.find("{*}sz") for font in fonts]
+    tiny = [size is not None and _is_tiny(size.get("val", "")) for size in sizes]
     bare = [_is_bare(fill) for fill in tree.iterfind("{*}fills/{*}fill")]
     found = []
     for style in tree.iterfind("{*}cellXfs/{*}xf"):
         number, font = style.get("numFmtId", "0"), style.get("fontId")
         code = codes.get(number) or _BUILT_IN.get(_int(number), "")
         is_white = _of(whites, font) and _of(bare, style.get("fillId"))
-        found.append(CellStyle.of(code, is_struck=_of(lines, font), is_white=is_white))
+        looks = {"is_struck": _of(lines, font), "is_white": is_white, "is_tiny": _of(tiny, font)}
+        found.append(CellStyle.of(code, **looks))
     return found
+
+
+def _is_tiny(points: str) -> bool:
+    with suppress(ValueError):
+        return float(points) <= TINY_POINTS
+    return False
 
 
 def _is_white(colour: ElementTree.Element | None) -> bool:

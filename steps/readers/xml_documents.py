@@ -21,7 +21,7 @@ from .document_kinds import MEDIA_TYPES
 from .html import html_to_markdown
 from .inner_documents import InnerPictures
 from .office import damage_errors
-from .open_document import OBJECTS, OPEN_DOCUMENT, OpenDocument, attributes, name_of
+from .open_document import OBJECTS, OPEN_DOCUMENT, OpenDocument, attributes, is_tiny, name_of
 from .reader import Document, ReadRequest
 
 _TAGS = {
@@ -56,7 +56,7 @@ class _Layout:
                 is_low = position.startswith(("sub", "-"))
                 shown = {has.get("display"), has.get("visibility")}
                 looks = {
-                    "display:none;": shown & {"none", "false", "hidden"},
+                    "display:none;": shown & {"none", "false", "hidden"} or is_tiny(has),
                     f"vertical-align:{'sub' if is_low else 'super'};": position,
                     "text-decoration:line-through;": has.get("text-line-through-style", "none")
                     != "none",
@@ -210,8 +210,8 @@ def _whole_text(e: Element, name: str, has: Mapping[str, str], layout: _Layout) 
             e.tag = "sup"
             return f"[{_line(e).strip('[]')}]"
         case "annotation":
-            said = (_line(part) for part in e if name_of(part) not in ("date", "date-string"))
-            return f" (comment: {' '.join(filter(None, said))}) "
+            words = (_line(part) for part in e if name_of(part) not in ("date", "date-string"))
+            return f" (comment: {' '.join(filter(None, words))}) "
         case "note":
             label, body = (_line(part) for part in [*e, Element(""), Element("")][:2])
             layout.notes.append(f"<p><sup>[{escape(label)}]</sup>: {escape(body)}</p>")

@@ -119,6 +119,7 @@ def test_values_of_forms_are_read() -> None:
         "<p style='color:red; display : none'>Pay <b>twice</b></p>",
         "<p style='visibility:hidden'>Pay <b>twice</b></p>",
         "<p style='font-size:0px'>Pay <b>twice</b></p>",
+        "<p style='font-size: 2pt'>Pay <b>twice</b></p>",
         "<p style='color:transparent'>Pay <b>twice</b></p>",
         "<p style='height:0;overflow:hidden'>Pay <b>twice</b></p>",
         "<style>.x {clip: rect(1px, 1px)}</style><p class=x>Pay <b>twice</b></p>",

@@ -35,6 +35,7 @@ STYLES = """<office:automatic-styles>
 <style:style style:name="out"><style:text-properties style:text-line-through-style="solid"/>
 </style:style>
 <style:style style:name="gone"><style:text-properties text:display="none"/></style:style>
+<style:style style:name="tiny"><style:text-properties fo:font-size="1pt"/></style:style>
 <text:list-style style:name="L"><text:list-level-style-number text:level="1"
  style:num-format="1" style:num-suffix="."/><text:list-level-style-number text:level="2"
  style:num-format="a" style:num-prefix="(" style:num-suffix=")"/><text:list-level-style-number
@@ -81,7 +82,8 @@ def test_an_opendocument_text_keeps_headings_numbers_and_what_its_layout_means(
         '<text:p>10<text:span text:style-name="up">6</text:span> H'
         '<text:span text:style-name="down">2</text:span>O<text:s text:c="2"/>now '
         '<text:span text:style-name="out">40</text:span> '
-        '<text:span text:style-name="gone">secret</text:span></text:p>'
+        '<text:span text:style-name="gone">sec</text:span>'
+        '<text:span text:style-name="tiny">ret</text:span></text:p>'
         f'<text:list text:style-name="L">{item.format("rent")}{item.format("heating")}</text:list>'
         "<text:p>between</text:p>"
         f'<text:list text:style-name="L" text:continue-numbering="true">{item.format("water")}'
@@ -95,7 +97,7 @@ def test_an_opendocument_text_keeps_headings_numbers_and_what_its_layout_means(
     assert "3. water" in found.text
     [note] = found.notes
     assert "does not show" in note
-    assert "secret" in note
+    assert "sec ret" in note
 
 
 def test_notes_and_deletions_of_an_opendocument_text(placed: Placed) -> None:

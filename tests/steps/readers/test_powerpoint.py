@@ -101,6 +101,46 @@ def test_a_slide_without_a_layout_or_a_master_is_read(missing: str) -> None:
     assert document(saved(presentation)).text == f"# Hello\n\nBuy slates{drawn}"
 
 
+@pytest.mark.parametrize(
+    ("fill", "width", "text"),
+    [
+        (True, 8, "<!-- Salary 40 -->"),
+        (None, 8, "<!-- Salary 40 -->"),  # as its style has it
+        (False, 8, "Salary 40"),
+        (True, 3, "Salary 40"),
+    ],
+)
+def test_text_under_a_box_is_marked_and_noted(fill: bool | None, width: int, text: str) -> None:
+    from pptx.dml.color import RGBColor
+    from pptx.enum.shapes import MSO_SHAPE
+    from pptx.util import Cm
+
+    presentation = new_presentation()
+    shapes = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes
+    shapes.add_textbox(Cm(2), Cm(2), Cm(6), Cm(1)).text_frame.text = "Salary 40"
+    box = shapes.add_shape(MSO_SHAPE.RECTANGLE, Cm(1), Cm(1), Cm(width), Cm(3))
+    if fill:
+        box.fill.solid()
+        box.fill.fore_color.rgb = RGBColor(0, 0, 0)  # type: ignore[no-untyped-call]
+    elif fill is False:
+        box.fill.background()
+    found = document(saved(presentation))
+    assert found.text == text
+    assert bool(found.notes) is text.startswith("<!--")
+
+
+def test_tiny_text_of_a_slide_is_marked() -> None:
+    from pptx.util import Cm, Pt
+
+    presentation = new_presentation()
+    shapes = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes
+    frame = shapes.add_textbox(Cm(2), Cm(2), Cm(6), Cm(1)).text_frame
+    frame.text = "Salary "
+    run = frame.paragraphs[0].add_run()
+    run.text, run.font.size = "40", Pt(1)
+    assert document(saved(presentation)).text == "Salary <!-- 40 -->"
+
+
 def test_text_beside_a_slide_is_noted() -> None:
     from pptx.util import Cm
 

@@ -161,6 +161,7 @@ def test_cells_that_show_nothing_are_noted() -> None:
             ("format", ";;;", Font(), PatternFill()),
             ("white", "General", white, PatternFill()),
             ("white", "General", white, PatternFill("solid", fgColor="FFFFFFFF")),
+            ("tiny", "General", Font(sz=1), PatternFill()),
         ],
         1,
     ):
@@ -169,7 +170,7 @@ def test_cells_that_show_nothing_are_noted() -> None:
     sheet.cell(9, 1).number_format = ";;;"  # empty
     found = document(saved(book))
     assert "format" in found.text
-    assert found.notes == (": hidden rows, columns and cells are read as well (Sheet: 3 cells)",)
+    assert found.notes == (": hidden rows, columns and cells are read as well (Sheet: 4 cells)",)
 
 
 def test_struck_and_raised_text_of_cells_is_marked_and_their_own_marks_escaped() -> None:
