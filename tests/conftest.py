@@ -79,11 +79,13 @@ os.environ["PADDOCK_TRUST_STATE"] = tempfile.gettempdir()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What takes longest begins first, so that no process is left alone with it at the end. Each of six
-# processes takes one in turn, twice: beside two that mostly wait for Prefect are four that compute.
+# What takes longest begins first, so that no process is left alone with it at the end. Each of
+# eight processes takes one in turn, twice: beside three that mostly wait for Prefect are five that
+# compute.
 LONGEST = (
     "runner/prefect/test_flow.py", "runner/core/test_kinds_of_change.py",
     "runner/schedule/test_up_killed.py", "test_examples.py",
+    "runner/schedule/test_prefect_link.py",
     "engine/decoding/test_loop.py",
     "runner/schedule/test_up.py", "engine/llama/test_vision_families.py",
     "runner/core/test_histories.py", "runner/cli/test_mcp_server.py", "runner/test_strangers.py",
@@ -128,8 +130,11 @@ WITH_PREFECT = {
     ),
     "flows": (
         "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
-        "runner/prefect/test_pipeline_flow.py", "runner/schedule/test_prefect_link.py",
-        "runner/workers/test_ordered_run.py", "runner/daemon/test_prefect_retention.py",
+        "runner/prefect/test_pipeline_flow.py",
+    ),
+    "link": (
+        "runner/schedule/test_prefect_link.py", "runner/workers/test_ordered_run.py",
+        "runner/daemon/test_prefect_retention.py",
     ),
 }  # fmt: skip
 
