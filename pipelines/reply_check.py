@@ -1,4 +1,4 @@
-"""A `check`: an expression over an answer that must be true, and what is wrong if it is not.
+"""A `check`: an expression over an answer that must be true, and the fault if it is not.
 
 The functions that a check may call return plain sentences, which a model can read. Knows no model:
 the caller passes the scope.

@@ -1,4 +1,4 @@
-"""Whether an answer is valid under its JSON Schema, and what is wrong with it if it is not.
+"""Validation of an answer under its JSON Schema, with its faults.
 
 The only importer of `jsonschema`. Patterns and formats are matched by the engine that constrains
 local models (`engine.system.schema_patterns`), so that answers of remote models are checked by the

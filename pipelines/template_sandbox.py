@@ -1,4 +1,4 @@
-"""Jinja2 sandbox for expressions: what a template may reach, limits on time and memory.
+"""Jinja2 sandbox for expressions: attributes within reach, limits on time and memory.
 
 Jinja2's own sandbox guards attributes. Time and memory are metered here, from outside the
 template: each loop turn, call, filter, operator and literal passes a `TemplateMeter`, which knows

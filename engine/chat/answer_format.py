@@ -1,4 +1,4 @@
-"""What an answer must look like: its grammar and its parser. Pure.
+"""Format of an answer: its grammar and its parser. Pure.
 
 A grammar forces a tool call, or allows reasoning before a constrained answer. Grammars are
 written in llguidance's dialect of Lark (its docs/syntax.md): control tokens by their numbers, the

@@ -1,4 +1,4 @@
-"""Whether an image of a request may be decoded, by what its file says."""
+"""Checks of a request's image before it is decoded, by its file's header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prompt that does not fit: whether it is too long, and what of it is cut. Pure.
+"""Prompt overflow: the length of a prompt, and its truncation. Pure.
 
 The caller reports what was lost. Turns go in whole exchanges, the oldest first, because templates
 want a conversation to begin with a user turn and a tool result to follow its call.

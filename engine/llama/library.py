@@ -1,4 +1,4 @@
-"""Load llama.cpp and its backends: what was loaded, its devices, its errors, its log.
+"""Load llama.cpp and its backends; its devices, errors and log.
 
 The only module that imports llama_cpp itself; the others take `lib` from here. The order of its
 lines matters: llama_cpp decides in its first import where it looks for its libraries, so the

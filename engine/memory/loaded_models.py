@@ -1,4 +1,4 @@
-"""Loaded models: what is asked of each, its state, and the memory that all of them leave free.
+"""Loaded models: use, state and size of each, and the memory that all of them leave free.
 
 While models come or go, free memory cannot be read: half of a model is loaded and half is not. So
 it is read when nothing is on its way, and in between the planned amounts are added and taken away.

@@ -1,4 +1,4 @@
-"""Fallbacks of llama.cpp: what a model goes without after a worker's own code crashed.
+"""Fallbacks: features of llama.cpp that a model goes without after they crashed its worker.
 
 Imports no llama_cpp. A build of llama.cpp may be broken for its processor: GCC 12, for one, drops
 stores that configure AMX tiles, and the first decode crashes (llama.cpp#20824). A fallback is a

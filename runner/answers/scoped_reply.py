@@ -1,4 +1,4 @@
-"""A step's `reply` for one item: its labels, what its checks find, where its values stand."""
+"""A step's `reply` for one item: its labels, findings of checks, evidence of values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the confidence and the evidence of an answer tell: by field, and of the answer as a whole.
+"""Names of an answer's confidence and evidence: by field, and of the answer as a whole.
 
 Expressions read it as `steps.NAME.confidence.min`, `review.when` as `confidence.min`.
 """

@@ -1,4 +1,4 @@
-"""Whether the paths of what an item writes follow from that item alone, by the specs of its steps.
+"""Output paths that follow from their item alone, by the specs of its steps.
 
 By the spec that a ledger keeps of an item is known whether a path names more than the item, so that
 outputs of earlier forms of a pipeline are told apart.

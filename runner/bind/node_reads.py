@@ -1,4 +1,4 @@
-"""What steps and blocks read of inputs, other steps and loop variables. Pure.
+"""Reads: references of steps and blocks to inputs, other steps and loop variables. Pure.
 
 `StepReads` and `BlockReads` are made whole when a node is bound. They answer the same questions:
 

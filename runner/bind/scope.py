@@ -1,4 +1,4 @@
-"""What expressions see: inputs, finished steps and loop variables.
+"""Scope of expressions: inputs, finished steps and loop variables.
 
 `Scope` is the immutable set of names that an item's expressions see; plain JSON data only.
 """

@@ -1,4 +1,4 @@
-"""The spec of a step or block: what decides its results, as written.
+"""The spec of a step or block: all that decides its results, as written.
 
 A ledger keeps the spec that an item was done with (`item_paths` reads it).
 """

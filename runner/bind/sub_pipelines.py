@@ -1,4 +1,4 @@
-"""The pipelines that steps run: which file, whether it may be run there, what it is given."""
+"""The pipelines that steps run: their files, limits on nesting, and inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variations: values of a pipeline that `compare` and `test` replace, and what is wrong with them.
+"""Variations: values of a pipeline that `compare` and `test` replace, and their faults.
 
 A variant is the pipeline's data with some values replaced: a combination of the variations.
 A change is a value with its place in the pipeline's data. Changes of the command line and of the

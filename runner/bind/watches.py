@@ -1,4 +1,4 @@
-"""The folders that a pipeline watches, and what cannot go well with them.
+"""The folders that a pipeline watches, and their faults.
 
 A watch that sees what the pipeline's own steps write would start it again and again.
 """

@@ -1,4 +1,4 @@
-"""What agents can do with the pipelines of a folder, for `paddock mcp`: the verbs of the commands.
+"""Tools for agents with the pipelines of a folder, for `paddock mcp`: the verbs of the commands.
 
 Each public method is a tool: its type hints are the schema, its docstring the description. Each
 calls what the command of that name calls and returns JSON. Outside of `from_documents` stand only

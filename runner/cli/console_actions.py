@@ -1,4 +1,4 @@
-"""What a person does on the console: pipelines run and are allowed; runs stop and go on.
+"""Actions on the console: run or allow a pipeline; stop or continue a run.
 
 Each action calls what the command of that name calls, and returns the address of the page that
 shows the result. A run that is started here has the person's name in the ledger as what started

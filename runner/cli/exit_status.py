@@ -1,4 +1,4 @@
-"""From functions to Typer commands: exit statuses, flags, and what is printed for an error.
+"""From functions to Typer commands: exit statuses, flags, texts of errors.
 
 0: done, 1: failed, 2: the YAML or the command line is wrong, 4: tests failed, 130: interrupted. A
 run's report has the others.

@@ -1,4 +1,4 @@
-"""A first pipeline from three answers: which documents, what to make of them, where.
+"""A first pipeline from three answers: documents, task, folder.
 
 A draft uses the models that come with Paddock, and only for what these do well: whole sentences of
 a document, a label from a list, short fields with evidence. Comments say what to change.

@@ -1,4 +1,4 @@
-"""What a name after `run` is: a pipeline's file, or a model, to chat with as `ollama run` does.
+"""A name after `run`: a pipeline's file, or a model, to chat with as `ollama run` does.
 
 This module is imported before the command is known, so it may import nothing slow at module level.
 """

@@ -1,4 +1,4 @@
-"""What `paddock plan` prints: items, model calls, their cost."""
+"""Text of `paddock plan`: items, model calls, their cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines that end a run: what waits, what failed, what was written, what it cost."""
+"""The lines that end a run: waiting, failed and written items, cost."""
 
 from __future__ import annotations
 

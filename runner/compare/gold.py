@@ -1,4 +1,4 @@
-"""Gold data: what is right for each item, from a file or from what people decided. Pure.
+"""Gold data: the right answers by item, from a file or from decisions. Pure.
 
 A file is CSV, TSV or JSON lines: the item's key, and a column for each field; or decisions, as
 `paddock review --export jsonl` writes them. An empty cell says nothing about its field. What is

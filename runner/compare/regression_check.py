@@ -1,4 +1,4 @@
-"""Regression check of `compare --against`: what is worse than in an earlier result. Pure.
+"""Regressions from an earlier result, for `compare --against`. Pure.
 
 Variants are compared by name, one alone with one alone, on the items that both results have. A
 variant or an item that only the earlier result has is a loss too: a change that loses documents

@@ -1,4 +1,4 @@
-"""Run the compared part of each variant, and read from the ledger what became of each item.
+"""Run the compared part of each variant, and read each item's result from the ledger.
 
 A variant is an ordinary run, with a text of its own and under a file name of its own. So a
 comparison that was interrupted goes on, and a call that the ledger knows is never made again.

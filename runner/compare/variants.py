@@ -1,4 +1,4 @@
-"""What is run of a variant: the step whose answers are compared, and what that step reads.
+"""The compared part of a variant: the step whose answers are compared, and all that it reads.
 
 So nothing is written, and nothing behind the step is done. The part has a file name of its own in
 the ledger, hence scopes of its own; a model call is found by its request, also where another

@@ -1,4 +1,4 @@
-"""A block while it runs: what its items came to, and what others see of them."""
+"""A block while it runs: the states of its items, and the results that other nodes see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures: of a step, an item, a run; what is tried again, in the run and by the next one.
+"""Failures of a step, an item, a run; retries in the run and by the next one.
 
 A failure is transient where another try may succeed with nothing changed: a time-out, a lost
 worker, a full queue, a disk or network folder that failed. A fault of the document itself is not.

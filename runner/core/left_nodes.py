@@ -1,4 +1,4 @@
-"""Steps and blocks that are left as they are, since what they read is not whole.
+"""Steps and blocks that are left as they are, since items that they read are lacking.
 
 Only some items were done (`--only`, a sample), a person has to decide first, items failed and none
 has a result, all documents are missing (as on a share that is not mounted), or what they read was

@@ -1,4 +1,4 @@
-"""What the rules of a pipeline are made of, as a run saw it: files, models, kinds of steps.
+"""Sources of a pipeline's rules, as a run saw them: files, models, kinds of steps.
 
 Where nothing of it differs, a rule is as it was when the run did its items, and no pipeline has to
 be bound to know that. Servers, secrets, tables, functions and plug-ins are not covered: a pipeline

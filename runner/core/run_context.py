@@ -1,4 +1,4 @@
-"""What every part of a run shares.
+"""Context of a run, which all its parts share.
 
 One `RunContext` for a run is passed to what judges, runs and records items; a sub-pipeline has its
 own, made by `replace`.

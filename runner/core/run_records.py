@@ -1,4 +1,4 @@
-"""Records of what a run did for an item: its calls, steps and source, which are its lineage.
+"""Records of a run's work on an item: calls, steps and source, which are its lineage.
 
 The ledger keeps the lineage as plain data.
 """

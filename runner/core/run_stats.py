@@ -1,4 +1,4 @@
-"""Statistics of a run: what it notes, what the observer shows meanwhile, what the report counts.
+"""Statistics of a run: its notes, progress for the observer, counts for the report.
 
 They belong to the run's event loop.
 """

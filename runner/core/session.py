@@ -1,4 +1,4 @@
-"""Open and close what a run or a plan needs: ledger, locks, pool, tools, journal, name."""
+"""Session of a run or plan: ledger, locks, pool, tools, journal and name, closed at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step of an item is given: tools, labels to choose from, examples, a pipeline's context.
+"""Tools of a step: models, files, calls, labels to choose from, examples, an inner pipeline.
 
 A sub-pipeline has the same pool, ledger and stop gate, with scopes of its own. Its steps are
 reported under the name of the step that runs it: `each` within `clean` is `clean.each`. Where the

@@ -1,4 +1,4 @@
-"""What is in doubt about a node of a plan, and how that spreads to the nodes behind it.
+"""Doubt about a node of a plan, and its propagation to the nodes behind it.
 
 A reply that the ledger does not have is in doubt. A placeholder stands for it, so that what reads
 it can be tried too. It may also decide what is done at all: `DoubtPropagation` has the rules.

@@ -1,4 +1,4 @@
-"""What a step is given in a dry run in place of its tools: nothing is asked of a model or written.
+"""Tools of a step in a dry run: no model is asked, nothing is written.
 
 The ledger answers instead of the models. A reply that it does not have is a placeholder of one
 character (`PLACEHOLDER`), so that the steps behind it can go on; with `is_long`, token counts take

@@ -1,4 +1,4 @@
-"""What changed since an output was made, in the words of `paddock why`.
+"""Changes since an output was made, in the words of `paddock why`.
 
 A run says why it would do an item again ("folder changed"). Of an output that is there, `why` says
 what became of its document, of what its item read, and of the output itself. All reasons of a run,

@@ -1,4 +1,4 @@
-"""What the steps of recorded items did: their checks, and their calls with prompts and replies."""
+"""Steps of recorded items: their checks, and their calls with prompts and replies."""
 
 from __future__ import annotations
 

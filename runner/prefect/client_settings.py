@@ -1,4 +1,4 @@
-"""What Prefect's client reads of the environment, in processes that are Paddock's own.
+"""Settings of Prefect's client in Paddock's own processes.
 
 Imported before Prefect. A user's own program that imports `flow` keeps its own settings.
 """

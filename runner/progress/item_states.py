@@ -1,4 +1,4 @@
-"""What is said of an item: its state in verdicts, entries, reports and displays, and its phase.
+"""State of an item in verdicts, entries, reports and displays, and its phase.
 
 A state is what others read: ledgers, journals and JSON have the values. A phase is known during a
 run alone. A new state is a member and its place in the sets; one in which an item waits has its

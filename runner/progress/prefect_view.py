@@ -1,4 +1,4 @@
-"""What Prefect shows of a run, as plain values: tasks, states, progress, inputs, item table.
+"""A run as Prefect shows it, in plain values: tasks, states, progress, inputs, item table.
 
 A task stands for a step, a block, or a chunk of a block's items. Imports no Prefect.
 """

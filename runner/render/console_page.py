@@ -1,4 +1,4 @@
-"""What all pages of the console share: navigation, style, colour switch, headers of HTTP.
+"""Frame of the console's pages: navigation, style, colour switch, headers of HTTP.
 
 Pages are plain files or HTML that the server writes, without a build step. They load nothing from
 elsewhere. Imports Starlette, so only what serves imports it; offline pages are `html_page`.

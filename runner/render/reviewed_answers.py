@@ -1,4 +1,4 @@
-"""What people decided about answers, and how sure these were, as texts for a page or a terminal."""
+"""Decisions about answers, and the answers' confidence, as texts for a page or a terminal."""
 
 from __future__ import annotations
 

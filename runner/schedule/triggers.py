@@ -1,4 +1,4 @@
-"""Triggers: what starts runs of a pipeline by itself.
+"""Triggers: their protocol, and the desk where they put orders.
 
 A trigger waits for something (a time, files, a call, a decision), gives an order for it, and is
 told when that is done. Schedules, watched folders, hot folders, webhooks and decisions are five;

@@ -1,4 +1,4 @@
-"""What a watch reports to people."""
+"""Messages of a watch to people."""
 
 from __future__ import annotations
 

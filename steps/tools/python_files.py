@@ -1,4 +1,4 @@
-"""What users' Python files define and import, read from their syntax trees: none of it is run."""
+"""Functions and imports of users' Python files, read from their syntax trees: nothing is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the name of a tool stands for: built-in, installed, a function of a file, of an MCP server.
+"""Names of tools: built-in, installed, a function of a file, of an MCP server.
 
 The names come from the YAML alone, never from a model or a document, so the tools of a pipeline are
 known before it starts. Imports no tool.

@@ -1,1 +1,1 @@
-"""What is wrong with a pipeline before a run: each module collects the faults of one part of it."""
+"""Faults of a pipeline before a run: a module for each part of it."""

@@ -1,4 +1,4 @@
-"""What is known of values before a run, as far as schemas tell: outputs, kinds, columns of rows.
+"""Values as far as schemas tell them before a run: outputs, kinds, columns of rows.
 
 A parameter that gets another kind than it takes would fail only in a run, behind the model calls
 that are made first. Of a kind that is not certain, None, nothing is said.

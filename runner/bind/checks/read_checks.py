@@ -1,4 +1,4 @@
-"""What is read of steps, blocks and loop variables, checked against what is known of these."""
+"""Check reads of steps, blocks and loop variables against their known values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pipeline needs and this machine lacks: packages, programs, servers, readers, model files.
+"""Missing requirements: packages, programs, servers, readers and model files.
 
 It is found before a run where it is constant; what depends on an item (an `if` over a document, a
 command made by a template) is found when that item is done.

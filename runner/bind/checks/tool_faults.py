@@ -1,4 +1,4 @@
-"""What is wrong with the tools that steps name: unknown ones, their options, hosts and arguments.
+"""Faults of the tools that steps name: unknown ones, their options, hosts and arguments.
 
 Tools are checked before anything runs, and none of their code is imported: names and options must
 be literals in the file, so that what a pipeline may reach is known.

@@ -1,1 +1,1 @@
-"""What a pipeline reaches, what it may, and which files no step may write."""
+"""Reach and permissions of a pipeline, and the files that no step may write."""

@@ -1,4 +1,4 @@
-"""What people let triggered pipelines reach, and which files counted at the last scan."""
+"""Store of consents to triggered pipelines, and of the files that counted at the last scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Permissions: what a pipeline reaches besides files and models, and whether that is allowed.
+"""Permissions that a pipeline needs besides files and models, and those that are given.
 
 Commands, tools, servers, network and secrets. A YAML may come from a stranger: everything that
 reaches further needs `--allow` or the caller's own settings. Every address but that of Paddock's

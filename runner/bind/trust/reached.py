@@ -1,4 +1,4 @@
-"""What a pipeline reaches besides files and models: commands, functions, tools, MCP servers.
+"""Reach of a pipeline besides files and models: commands, functions, tools, MCP servers.
 
 Needs (`permissions`), consent, what is missing here (`requirements`) and the files that no step may
 write all follow from what this walk yields, so that none of them knows less of a command than what

@@ -1,4 +1,4 @@
-"""A pipeline as Mermaid text, with what its last run did: `paddock graph`."""
+"""A pipeline and its last run as Mermaid text: `paddock graph`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command `paddock status`: what runs here unattended, what waits, where services listen."""
+"""Command `paddock status`: unattended pipelines, waiting orders, addresses of services."""
 
 from __future__ import annotations
 

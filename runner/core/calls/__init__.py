@@ -1,1 +1,1 @@
-"""Calls of models and tools: the pools of a run, its models, and what the ledger answers."""
+"""Calls of models and tools: the pools of a run, its models, the call cache."""

@@ -1,4 +1,4 @@
-"""What the ledger's row of a model call has: what decides its answer, and the reply."""
+"""Row of a model call in the ledger: key and reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run knows of its models: their digests and contexts, what they refuse, calls in flight."""
+"""Models of a run: digests, contexts, refusals, calls in flight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one item writes, moves, reads and searches; what it may not write is refused."""
+"""Files and rows that one item writes, moves, reads and searches; forbidden paths are refused."""
 
 from __future__ import annotations
 

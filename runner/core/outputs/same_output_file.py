@@ -1,4 +1,4 @@
-"""Refuse what would write the same file as another item or pipeline, or where it may not write."""
+"""Refuse a write to the file of another item or pipeline, or to a forbidden place."""
 
 from __future__ import annotations
 

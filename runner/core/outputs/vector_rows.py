@@ -1,4 +1,4 @@
-"""Rows of items in vector stores: the ledger knows them, and what nothing keeps is dropped."""
+"""Rows of items in vector stores: recorded in the ledger, dropped when outdated."""
 
 from __future__ import annotations
 

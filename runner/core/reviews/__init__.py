@@ -1,1 +1,1 @@
-"""What people decided, as a run asks for it and uses it: questions, decisions, examples."""
+"""Reviews in a run: questions, decisions, examples."""

@@ -1,4 +1,4 @@
-"""What a decision makes of a step's outputs: an answer that was accepted or edited."""
+"""Outputs of a step after a decision: the answer as accepted or edited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reviews of one run: what waits, what was decided since, and what is asked.
+"""The reviews of one run: waiting, decided since, and new.
 
 No question is asked twice: the ledger decides that in one transaction (`runner.ledger.reviews`).
 """
