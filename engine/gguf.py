@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -199,25 +199,6 @@ class GgufHeader:
 
 def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
     return -(-n_bytes // alignment) * alignment
-
-
-def header_bytes(values: Mapping[str, str | int | float], tensors: Sequence[GgufTensor]) -> bytes:
-    """Return the header of a file, up to where the tensors' data begins."""
-    head = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(values)))
-    for key, value in values.items():
-        if isinstance(value, str):
-            value_bytes = struct.pack("<I", _STRING) + _string_bytes(value)
-        elif isinstance(value, int):
-            value_bytes = struct.pack("<II", 4, value)
-        else:
-            value_bytes = struct.pack("<If", 6, value)
-        head += _string_bytes(key) + value_bytes
-    head += tensor_table(tensors)
-    return bytes(head.ljust(padded(len(head)), b"\0"))
-
-
-def _string_bytes(text: str) -> bytes:
-    return struct.pack("<Q", len(text)) + text.encode()
 
 
 def tensor_table(tensors: Sequence[GgufTensor], alignment: int = ALIGNMENT) -> bytes:

@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 from paddock.engine.request import Tool, ToolCall
 from paddock.engine.system.python_syntax import parse_expression
 from paddock.engine.system.records import record
-from paddock.engine.system.text import has_json_type, parse_shallow_json, resolve_ref
+from paddock.engine.system.text import has_json_type, parse_shallow_json, resolve_ref, text_or_json
 
 Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]
 """`calls`: JSON of whole calls; `python`: a list of Python calls; `gemma`: Gemma's values; `args`:
@@ -128,14 +128,10 @@ class ToolCallFormat:
             parameter = self.param
             return "".join(
                 f"{parameter.opens}{key}{parameter.between(is_text=isinstance(value, str))}"
-                f"{_as_text(value)}{parameter.closes}"
+                f"{text_or_json(value)}{parameter.closes}"
                 for key, value in call.arguments.items()
             )
         return json.dumps(dict(call.arguments), ensure_ascii=False)
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 _WORD = re.compile(r"<[^<>\s]*>|\[[^\[\]\s]*\]|[^\s<\[]+|\S")

@@ -101,15 +101,17 @@ def is_utf8(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
+def text_or_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def cell_text(value: Any) -> str:
     """Return a value as a cell or a field shows it: texts plain, null empty, the rest as JSON.
 
     >>> cell_text("a"), cell_text(None), cell_text(True), cell_text([1])
     ('a', '', 'true', '[1]')
     """
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "" if value is None else text_or_json(value)
 
 
 def json_size(value: Any) -> int:

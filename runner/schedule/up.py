@@ -178,20 +178,20 @@ class Up:
                 self._queue, self._open_ledger, triggers, self._why_missing
             )
             options = ManagerOptions(
-                unattended.max_runs,
-                unattended.max_restarts,
-                partial(alert_trouble, flags),
-                self._ended,
-                self._wishes.forks,
-                flags,
-                self._has_progressed,
-                self._known_end,
-                partial(group_holders, settings),
-                self._place,
-                auth_string,
-                self._ledgers.faults,
-                self._ledgers.fault_of,
-                self._keeper.keys,
+                max_runs=unattended.max_runs,
+                max_restarts=unattended.max_restarts,
+                given_up=partial(alert_trouble, flags),
+                ended=self._ended,
+                forks=self._wishes.forks,
+                flags=flags,
+                has_progressed=self._has_progressed,
+                known_end=self._known_end,
+                group_holders=partial(group_holders, settings),
+                place=self._place,
+                auth_string=auth_string,
+                faults=self._ledgers.faults,
+                fault_of=self._ledgers.fault_of,
+                triggers=self._keeper.keys,
             )
             self._run_manager = RunManager(self._queue, options)
             self._kill_runs = self._run_manager.abandon

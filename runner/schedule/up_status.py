@@ -27,6 +27,7 @@ from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
 from paddock.engine.system.records import record, replace
+from paddock.engine.system.text import encodable
 from paddock.runner.review.page_access import CONSOLE_PATH
 from paddock.runner.workers.order import Order, OrderEnd
 
@@ -108,10 +109,6 @@ def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat()
 
 
-def _label(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()  # a file's name may be no text
-
-
 @record
 class UpMetrics(Collector):
     """Numbers of `paddock up` for Prometheus, by pipeline."""
@@ -141,7 +138,7 @@ class UpMetrics(Collector):
             "paddock_orders_ended", "By their end.", labels=(*labels, "end")
         )
         for made in self.pipelines:
-            own = _label(made["name"]), _label(made["file"])
+            own = encodable(made["name"]), encodable(made["file"])
             waiting.add_metric(own, made["waiting"])
             running.add_metric(own, made["running"])
             since = made["waiting_since"]
@@ -149,7 +146,7 @@ class UpMetrics(Collector):
             oldest.add_metric(own, max(age_s, 0.0))
             for trigger in made["triggers"]:
                 is_paused = made["is_paused"] or trigger["is_paused"]
-                paused.add_metric((*own, _label(trigger["trigger"])), is_paused)
+                paused.add_metric((*own, encodable(trigger["trigger"])), is_paused)
             if self.totals is not None:
                 facts = self.totals.get(made["file"], {"ends": {}, "last_success": 0.0})
                 for end in get_args(OrderEnd)[1:]:

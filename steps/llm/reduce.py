@@ -19,7 +19,7 @@ from pydantic import Field
 from paddock.engine.request import Message, Reply, Usage
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.tasks import run_concurrently
-from paddock.engine.system.text import one_line
+from paddock.engine.system.text import one_line, text_or_json
 from paddock.pipelines.expressions import ExpressionError, Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import (
@@ -268,7 +268,7 @@ def _group_key(by: Template, item: Any, number: int) -> str:
                 remedy="Name a field that every item has, or write an expression over `item`.",
             )
         value = value[name]
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text_or_json(value)
 
 
 # --- the tree

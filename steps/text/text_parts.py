@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from paddock.engine.system.records import record
+from paddock.engine.system.text import text_or_json
 from paddock.steps.base import Output
 from paddock.steps.readers.reader import PAGE_BREAK
 
@@ -49,7 +50,7 @@ def to_part(chunk: Any) -> TextPart:
         text = json.dumps(chunk, ensure_ascii=False)
         return TextPart(text, {"text": text})
     given = chunk.get("text")
-    lines = (f"{name}: {_value_text(value)}" for name, value in chunk.items())
+    lines = (f"{name}: {text_or_json(value)}" for name, value in chunk.items())
     text = given if isinstance(given, str) else "\n".join(lines)
     return TextPart(text, {**chunk, "text": text})
 
@@ -117,7 +118,3 @@ def merged_source(sources: Sequence[CitedSource], n_characters: int) -> CitedSou
         page_end=max(ends, default=None),
         headings=sources[0].headings if len(sources) == 1 else [],
     )
-
-
-def _value_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from paddock.engine.system.records import record
+from paddock.engine.system.text import text_or_json
 from paddock.steps.base import (
     BoundTool,
     DocumentReaders,
@@ -65,7 +65,7 @@ def tool_result(value: Any, text: str | None = None) -> ToolResult:
     ('{"a": 1}', 'so')
     """
     if text is None:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = text_or_json(value)
     if len(text) > MOST_RESULT_CHARS:
         what = (
             f"the result has {len(text):,} characters; at most {MOST_RESULT_CHARS:,} are allowed."

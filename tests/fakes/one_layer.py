@@ -1,8 +1,9 @@
 """A model of one layer in any format of weights, all of which are the same ordinary number."""
 
+import struct
 from pathlib import Path
 
-from paddock.engine.gguf import TYPE_NAMES, GgufTensor, header_bytes, padded
+from paddock.engine.gguf import TYPE_NAMES, GgufTensor, padded, tensor_table
 
 _EMBEDDING, _INNER, _KV, _VOCAB = 1024, 2048, 256, 64
 _AXES = {
@@ -37,6 +38,22 @@ _FILLERS = {
 }  # 0.01 as a float; else 0.07 as a half, a block's scale
 
 
+def _text(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def _header(tensors: list[GgufTensor]) -> bytes:
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(_VALUES))
+    for key, value in _VALUES.items():
+        kind, packed = 8, _text(value) if isinstance(value, str) else b""
+        if not isinstance(value, str):
+            kind = 4 if isinstance(value, int) else 6
+            packed = struct.pack("<I" if kind == 4 else "<f", value)
+        head += _text(key) + struct.pack("<I", kind) + packed
+    head += tensor_table(tensors)
+    return head.ljust(padded(len(head)), b"\0")
+
+
 def write_one_layer(path: Path, format_name: str) -> None:
     kind = next(kind for kind, name in TYPE_NAMES.items() if name == format_name)
     tensors = [
@@ -44,6 +61,6 @@ def write_one_layer(path: Path, format_name: str) -> None:
         for name, axes in _AXES.items()
     ]
     with path.open("wb") as file:
-        file.write(header_bytes(_VALUES, tensors))
+        file.write(_header(tensors))
         for tensor in tensors:
             file.write(_FILLERS.get(TYPE_NAMES[tensor.kind], b"\x2c") * padded(tensor.n_bytes))

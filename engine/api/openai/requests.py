@@ -8,7 +8,6 @@ comes from the model's own defaults, then from OpenAI's.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
@@ -50,6 +49,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.text import text_or_json
 
 
 class OpenAIBody(Body):
@@ -158,10 +158,7 @@ def constraint_of(kind: _ConstraintKind, value: Any, place: str) -> Constraint:
     if kind == "json_object":
         return Constraint("json")
     if kind == "json":
-        return Constraint(
-            "json_schema",
-            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
-        )
+        return Constraint("json_schema", text_or_json(value))
     if kind == "grammar":
         from paddock.engine.sampling.constraint import lark_of  # llguidance takes 50 ms
 

@@ -62,23 +62,14 @@ def clean(
 
 def clean_summary(swept: SweepResult, n_ledgers: int, *, is_dry: bool) -> str:
     removed = (
-        (swept.runs, "run"), (swept.logs, "log"),
-        (swept.items, "entry of deleted documents"),
-        (swept.compared, "entry of comparisons"), (swept.objects, "object"),
-        (swept.leftovers, "leftover"),
+        (swept.calls, "reply", "replies"), (swept.runs, "run", ""), (swept.logs, "log", ""),
+        (swept.items, "entry of deleted documents", "entries of deleted documents"),
+        (swept.compared, "entry of comparisons", "entries of comparisons"),
+        (swept.objects, "object", ""), (swept.leftovers, "leftover", ""),
     )  # fmt: skip
-    parts = [_count_text(n, noun) for n, noun in removed if n]
-    if swept.calls:
-        parts.insert(0, f"{swept.calls:,} {'reply' if swept.calls == 1 else 'replies'}")
+    parts = [counted(*each) for each in removed if each[0]]
     where = counted(n_ledgers, "ledger")
     if not parts:
         return f"Nothing to remove in {where}."
     verb = "Would remove" if is_dry else "Removed"
     return f"{verb} {', '.join(parts)} from {where} ({units.size(swept.n_bytes)})."
-
-
-def _count_text(n: int, noun: str) -> str:
-    head, space, rest = noun.partition(" ")
-    if n == 1:
-        return f"1 {noun}"
-    return f"{n:,} {'entries' if head == 'entry' else head + 's'}{space}{rest}"

@@ -103,6 +103,5 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
         await up.run()
 
     asyncio.run(main())
-    forks.close()
     tell("Stopped.")
     return DONE
