@@ -17,7 +17,7 @@ from paddock.steps.run_pipeline import RESULT_OUTPUT
 
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .node_reads import read_by
-from .plan_walks import all_plans, all_steps, nodes_of, steps_of, sub_plans
+from .plan_walks import all_plans, all_steps, nodes_of, only_reads, steps_of, sub_plans
 
 _MODEL_SEES_FIRST = ("tools", "images", "messages")
 """Parameters of `chat` that stand before the prompt, or in its place."""
@@ -26,7 +26,29 @@ _MODEL_SEES_FIRST = ("tools", "images", "messages")
 def advice_on(bound: BoundPlan) -> Iterator[str]:
     """Yield each note once, also where several steps run the same file."""
     notes = (*_ignored_keys(bound), *_unshared_prefixes(bound), *_counts_of_runs(bound))
-    yield from dict.fromkeys(notes)
+    yield from dict.fromkeys((*notes, *_repeated_actions(bound)))
+
+
+def _repeated_actions(bound: BoundPlan) -> Iterator[str]:
+    """Yield a warning for each step that acts on results of filed documents again in each run."""
+    for plan in all_plans(bound):
+        blocks = (node for node in plan.nodes if isinstance(node, BoundBlock))
+        filing = {
+            block.id
+            for block in blocks
+            if any(step.facts.takes_file(step.written) for step in all_steps(block.body))
+        }
+        for step in plan.nodes:
+            if isinstance(step, BoundBlock) or step.has_trace or only_reads(step) or step.inner:
+                continue
+            read = {path[:3] for path in step.reads.all}
+            for name in sorted(filing):
+                is_of_new = ("steps", name, "changed") in read
+                if ("steps", name, "results") in read and not is_of_new:
+                    what = f"step '{step.id}' reads the results of all documents that '{name}' "
+                    what += "ever filed, and acts on them in each run."
+                    remedy = f"For what is new alone: `if: steps.{name}.changed`, and its keys."
+                    yield Fault(what, remedy, step.mark).in_one_line()
 
 
 def _counts_of_runs(bound: BoundPlan) -> Iterator[str]:

@@ -20,8 +20,7 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.entries import FILED
-from paddock.runner.ledger.filed_store import FiledStore
+from paddock.runner.ledger.filed_store import NOT_FILED
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import (
     DECIDED,
@@ -378,15 +377,15 @@ async def record_verdicts(context: RunContext, state: BlockState) -> None:
         await asyncio.to_thread(keep_folders, ledger, work.scope_id, work.missing, context.options)
     for entry in work.renewed:
         ledger.renew(work.scope_id, entry)
-    store, keys = FiledStore(ledger), [row.key for row in filed.new]
+    keys = [row.key for row in filed.new]
     entries = await ledger.ask(ledger.entries, work.scope_id, keys) if keys else {}
-    for entry in entries.values():
-        if entry.gone is None:
-            ledger.renew(work.scope_id, replace(entry, gone=FILED))
+    for (scope_id, key), key_now in filed.former.items():
+        for entry in (await ledger.ask(ledger.entries, scope_id, [key])).values():
+            entries.setdefault(key_now, replace(entry, key=key_now))
+            ledger.renew(scope_id, entry, **NOT_FILED)
+    entries |= {entry.key: entry for entry in work.renewed}
     for row in filed.new:
-        store.record(work.scope_id, row, stats.run)
-    for place in filed.dropped:
-        store.drop(*place)
+        ledger.renew(work.scope_id, entries[row.key], **row.columns())
     stats.add_filed(work.block.id, work.filed_counts)
     if work.edited_paths:
         stats.note(str(Why.OUTPUTS_KEPT(work.edited_paths)))

@@ -131,12 +131,14 @@ class DocumentsInUse:
         document.is_away = True
         return document.row.path
 
-    def file(self, document: DocumentInUse, result: tuple[str | None, str | None]) -> None:
-        """Write that an item is filed, in one commit with its entry."""
+    def filed(self, document: DocumentInUse) -> FiledRow:
+        """Write that a document was moved away, in one commit with the entry of its item.
+
+        Return where it is, which is a part of that entry.
+        """
         if document.row.target is not None:
             self._unread.pop(self._index.absolute(document.row.target), None)
-        row = document.row._replace(returns=result[0], returns_object=result[1])
-        store = FiledStore(self._index.ledger)
-        store.record(document.scope_id, row, self._run)
-        owner = (row.path, row.sha256, row.target, document.scope_id, row.key)
-        store.record_move(MoveRow(*owner, is_done=True), self._run)
+        row = document.row
+        move = MoveRow(row.path, row.sha256, row.target, document.scope_id, row.key, is_done=True)
+        FiledStore(self._index.ledger).record_move(move, self._run)
+        return row

@@ -84,7 +84,7 @@ async def run(context: RunContext) -> Report:
         if walk.has_unbegun:
             return stats.report(stop_gate.status, message=stop_gate.left(walk.n_unbegun))
         if context.options.only:
-            context.judge.refuse_unknown_keys()
+            context.judge.requested.refuse_unknown()
         return stats.report("completed", returns=returns)
     except (RunStopped, LedgerError) as error:
         return stats.report("failed", message=str(error))

@@ -14,20 +14,12 @@ from types import MappingProxyType
 
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.answers.offered_labels import LabelLists
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.plan_walks import (
-    all_steps,
-    callable_names,
-    node_ids,
-    reads_results,
-    steps_of,
-)
+from paddock.runner.bind.plan_walks import all_steps, reads_results, steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.folders.unfinished_files import SettledFiles
-from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
@@ -35,11 +27,13 @@ from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.base import OutsideRoots
 
 from .left_nodes import LackingItems
+from .requested_items import RequestedItems
 from .reviews.run_reviews import RunReviews
 from .run_options import RunOptions
-from .traces.block_items import item_strata, listed_items, nearest_keys
+from .traces.block_items import listed_items
 from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
 from .traces.dependencies import KeptOutput, OutputWithin, Trace, dependencies_of
+from .traces.done_within import is_older, newest_within
 from .traces.filed_items import FiledDocuments
 from .traces.node_parts import NodeParts
 from .traces.parts import KEYED, OuterValue, Part, RulePart, part_digest, parts_hash, parts_of
@@ -52,7 +46,6 @@ from .traces.verify import (
     NEW,
     Case,
     CurrentItem,
-    ItemRequest,
     ItemVerdict,
     differences,
     permit,
@@ -61,7 +54,8 @@ from .traces.verify import (
 )
 from .traces.world import PreparedWorld, World
 
-NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
+DONE_WITHIN = ItemVerdict(ItemState.STALE, (Why.DONE_WITHIN(),), Case.DEPENDENCY)
+"""Verdict on an item that is older than what was done within it: a run ended between."""
 
 
 @record(slots=True, eq=False, kw_only=True)
@@ -81,9 +75,17 @@ class Judge:
     """Keys of all items, where only some are asked for."""
     labels: LabelLists = field(default_factory=LabelLists)
     parts: NodeParts = field(init=False)
+    requested: RequestedItems = field(init=False)
 
     def __post_init__(self) -> None:
         self.parts = NodeParts(self.bound, self.world)
+        self.requested = RequestedItems(
+            self.bound,
+            self.options,
+            self.seen_keys,
+            self.job_runs,
+            is_inner=bool(self.scopes.prefix),
+        )
 
     async def world_of(
         self,
@@ -131,74 +133,40 @@ class Judge:
             PipelineError: the list is no list, two items have the same key, or none has one that
                 was asked for.
         """
-        index, ledger = self.world.index, self.world.ledger
-        scope_id = self.scopes.register(block.id, keys_around)
-        listed, documents, entries = await self._listed(block, scope, scope_id, keys_around, lacks)
-        request = await self._request(block, keys_around)
-        if not keys_around:
-            request = replace(request, keys=self._requested_keys(block, scope, listed.items))
-            self.world.seen.listed.clear()  # the steps before it may have written there
-        base = canonical_json(await self.parts.of(block, scope))  # 2
-        rule = JudgedRule(
-            block=block,
-            scope_id=scope_id,
-            scope=scope,
-            past=PastItems(ledger, scope_id, block),
-            request=request,
-            base=base,
-            rule_digest=self.parts.rule_digest(block, base),
-            is_of_results=listed.is_of_results,
-        )
+        listed, documents, entries = await self._listed(block, scope, keys_around, lacks)  # 1
+        rule = await self._rule(listed, scope)  # 2
         for item in listed.items:
             value = item.value if item.filed is None else documents.as_listed(item.filed)
-            rule.set_parts(item, value, index.stored)
+            rule.set_parts(item, value, self.world.index.stored)
         world = await self._verify(rule, listed.items)  # 3
-        await ledger.ask(self._mark_older, block, keys_around, listed.items, request)
-        items = [*listed.items]
-        if self.settled_files is not None:  # 4
-            if not keys_around:
-                await self.settled_files.read()
-            is_unsettled, not_now = self.settled_files.is_unsettled, Case.NOT_REQUESTED
-            items = [item for item in items if not (
-                (item.verdict.is_work or item.verdict.case is not_now) and is_unsettled(item.value)
-            )]  # fmt: skip
-        edited_paths = [path for item in items if item.verdict.state is ItemState.HELD
-                        for path in item.verdict.edited_paths]  # fmt: skip
-        if request.keys is not None:  # 5
-            self.seen_keys.update(documents.rows)
-        items, filed = await self._filed(rule, world, documents, items)
+        newest = await self.world.ledger.ask(newest_within, block, keys_around, self.scopes)
+        for item in listed.items:
+            if rule.request.asks_for(item.key) and is_older(item, newest):
+                item.verdict = DONE_WITHIN
+        items = await self._settled(listed)  # 4
+        items, filed = await self._filed(rule, world, documents, items)  # 5
         in_list = {item.key for item in listed.items}
         for place, item in enumerate(items):
             item.index = place
             if item.key not in in_list:  # filed, and done again: behind what is listed
                 item.position = (place, len(items))
-        done = [item.entry for item in items if not item.verdict.is_work]
         work = replace(
             listed,
             items=tuple(items),
-            written_outputs=_written_by(scope_id, done),
-            edited_paths=tuple(edited_paths),
+            written_outputs=_written_by(rule.scope_id, items),
             unsettled=listed.unsettled - {item.key for item in items},
             filed=filed,
             rule_digest=rule.rule_digest,
-            renewed=[*(entries[key] for key in documents.within if key in entries), *rule.renewed],
+            renewed=rule.renewed,
         )
         if self.options.leaves_out_items:
             return work
-        missing = await self._missing(work, entries, rule)  # 6
-        for item in items:
-            item.renamed_from = was = missing.renamed.get(item.key)
-            if was is not None and item.verdict.state is ItemState.NEW:
-                is_of_key = rule.past.changes(was).has_other_key
-                why = Why.KEY_FROM(was) if is_of_key else Why.RENAMED_FROM(was)
-                item.verdict = replace(item.verdict, reasons=(why,))
-        return replace(work, missing=missing)
+        return await self._reconciled(work, entries, rule)  # 6
 
     async def _listed(
         self,
         block: BoundBlock,
         scope: Scope,
-        scope_id: str,
         keys_around: Sequence[str],
         lacks: Sequence[LackingItems],
     ) -> tuple[BlockWork, FiledDocuments, dict[str, Entry]]:
@@ -207,6 +175,7 @@ class Judge:
         What left the list since is filed.
         """
         index, ledger = self.world.index, self.world.ledger
+        scope_id = self.scopes.register(block.id, keys_around)
         is_of_results = self._files_documents() and reads_results(self.bound, block)
         known = partial(ledger.entries, scope_id) if is_of_results else None
         names, values, excluded = await ledger.ask(listed_items, block, scope, known)
@@ -214,11 +183,6 @@ class Judge:
         sources = await ledger.ask(source_folders, self.bound, index, block, scope, scope_id)
         former = () if keys_around else await ledger.ask(self.scopes.former, self.bound)
         documents = await ledger.ask(FiledDocuments, index, scope_id, sources, block, scope, former)
-        for key in documents.within.keys() & entries.keys():
-            row = documents.within[key]
-            entries[key] = replace(
-                entries[key], returns=row.returns, returns_object=row.returns_object
-            )
         if documents.unfinished_moves:
             await asyncio.to_thread(documents.find_unfinished)
         items = await ledger.ask(documents.items, names, values, excluded, entries)
@@ -244,36 +208,38 @@ class Judge:
         )
         return work, documents, entries
 
-    def _mark_older(
-        self,
-        block: BoundBlock,
-        keys_around: Sequence[str],
-        items: Sequence[ItemWork],
-        request: ItemRequest,
-    ) -> None:
-        """Mark items as stale that are older than what was done within them: a run ended between.
+    async def _rule(self, listed: BlockWork, scope: Scope) -> JudgedRule:
+        """Return what the items of a block have in common, and what the run is asked for."""
+        block, keys_around = listed.block, listed.keys_around
+        request = await self.requested.of(block, keys_around)
+        if not keys_around:
+            keys = self.requested.keys(block, scope, listed.items)
+            request = replace(request, keys=keys)
+            self.world.seen.listed.clear()  # the steps before it may have written there
+        base = canonical_json(await self.parts.of(block, scope))
+        return JudgedRule(
+            block=block,
+            scope_id=listed.scope_id,
+            scope=scope,
+            past=PastItems(self.world.ledger, listed.scope_id, block),
+            request=request,
+            base=base,
+            rule_digest=self.parts.rule_digest(block, base),
+            is_of_results=listed.is_of_results,
+        )
 
-        Nothing else shows it where documents were filed: what the item lists is as it was.
-        """
-        nested = list[BoundStep]()
-        for node in block.body:
-            if isinstance(node, BoundBlock):
-                nested += all_steps(node.body)
-            elif node.inner is not None:
-                nested += all_steps(node.inner.nodes)
-        if not any(step.facts.takes_file(step.written) for step in nested):
-            return
-        names, n_around = {*callable_names(block.body)}, len(keys_around)
-        newest: dict[str, float] = {}
-        for scope_id, name, keys in self.scopes.known():
-            if name in names and keys[:n_around] == tuple(keys_around) and len(keys) > n_around:
-                ((at,),) = self.world.ledger.rows(queries.LAST_DONE, scope=scope_id)
-                newest[keys[n_around]] = max(newest.get(keys[n_around], 0.0), at or 0.0)
-        for item in items:
-            entry, is_done = item.entry, item.verdict.is_up_to_date and request.asks_for(item.key)
-            if is_done and entry is not None and entry.at < newest.get(item.key, 0.0):
-                why = (Why.DONE_WITHIN(),)
-                item.verdict = ItemVerdict(ItemState.STALE, why, Case.DEPENDENCY)
+    async def _settled(self, listed: BlockWork) -> list[ItemWork]:
+        """Return the items without those that have work to do, and whose file has not settled."""
+        if self.settled_files is None:
+            return [*listed.items]
+        if not listed.keys_around:
+            await self.settled_files.read()
+        is_unsettled = self.settled_files.is_unsettled
+        has_work = (
+            item.verdict.is_work or item.verdict.case is Case.NOT_REQUESTED for item in listed.items
+        )
+        pairs = zip(listed.items, has_work, strict=True)
+        return [item for item, is_due in pairs if not (is_due and is_unsettled(item.value))]
 
     def _files_documents(self) -> bool:
         """Return whether documents leave the folders in which they are listed, once done."""
@@ -290,8 +256,10 @@ class Judge:
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of a block with filed ones that are so again, and what is filed."""
         request, ask = rule.request, self.world.ledger.ask
+        if request.keys is not None:
+            self.seen_keys.update(documents.rows)
         if not (documents.rows or rule.is_of_results):
-            return items, FiledItems(dropped=tuple(documents.dropped))
+            return items, FiledItems(former=documents.former)
         decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
         doubtful = await ask(documents.doubtful, rule, items, decided)
         if unknown := [item for item in doubtful if item.verdict is NEW]:
@@ -300,10 +268,10 @@ class Judge:
             await self._verify(replace(rule, request=plain), unknown)
         return await asyncio.to_thread(documents.decided, rule, world, items, doubtful)
 
-    async def _missing(
+    async def _reconciled(
         self, work: BlockWork, entries: Mapping[str, Entry], rule: JudgedRule
-    ) -> MissingSources:
-        """Return what became of those of `entries` that a block's list has no more."""
+    ) -> BlockWork:
+        """Return a block with what became of those of `entries` that its list has no more."""
         lineage, present, ledger = dict[str, LineageRow](), work.present, self.world.ledger
         before = [
             entry
@@ -314,9 +282,16 @@ class Judge:
         if any(entry.key not in present for entry in before):
             await rule.past.read()
             lineage = await ledger.ask(LineageStore(ledger).of_scope, rule.scope_id)
-        return await asyncio.to_thread(
+        missing = await asyncio.to_thread(
             reconcile, work, before, lineage, rule.past, self.options, self.world
         )
+        for item in work.items:
+            item.renamed_from = was = missing.renamed.get(item.key)
+            if was is not None and item.verdict.state is ItemState.NEW:
+                is_of_key = rule.past.changes(was).has_other_key
+                why = Why.KEY_FROM(was) if is_of_key else Why.RENAMED_FROM(was)
+                item.verdict = replace(item.verdict, reasons=(why,))
+        return replace(work, missing=missing)
 
     # --- verdicts
 
@@ -349,7 +324,7 @@ class Judge:
         item = ItemWork(key=step.id, name=step.id, value=None, entry=entries.get(step.id))
         item.parts, item.is_counted = canonical_json(parts), bool(step.kind.roles)
         item.hash = parts_hash(item.parts)
-        request, block = await self._request(step, keys_around), BoundBlock.of_step(step)
+        request, block = await self.requested.of(step, keys_around), BoundBlock.of_step(step)
         past = PastItems(ledger, scope_id, step)
         rule = JudgedRule(block=block, scope_id=scope_id, scope=scope, past=past, request=request)
         await self._verify(rule, [item])
@@ -358,8 +333,7 @@ class Judge:
             keys_around=tuple(keys_around),
             scope_id=scope_id,
             items=(item,),
-            written_outputs=_written_by(scope_id, [None if item.verdict.is_work else item.entry]),
-            edited_paths=item.verdict.edited_paths if item.verdict.state is ItemState.HELD else (),
+            written_outputs=_written_by(scope_id, [item]),
             step=step,
             renewed=rule.renewed,
         )
@@ -380,72 +354,9 @@ class Judge:
         reason = None if is_taken else KeptOutput(path, "").look(self.world)
         return reason is not None and reason.why is Why.OUTPUT_EDITED
 
-    # --- what a run is asked for
 
-    async def _request(self, node: BoundNode, keys_around: Sequence[str]) -> ItemRequest:
-        """Return what the run is asked to do with a step, or with all items of a block."""
-        options, sample, not_requested = self.options, self.options.sample, NOT_REQUESTED
-        job_runs = frozenset[str]()
-        if self.job_runs is not None and not keys_around:  # else the item around it is claimed
-            job_runs = await self.job_runs()
-        if sample is not None:
-            why = Why.NOT_AMONG_FIRST(sample.n_items) if sample.is_first else Why.NOT_SAMPLED()
-            not_requested = ItemVerdict(ItemState.UNSAMPLED, (why,), Case.NOT_REQUESTED)
-        if isinstance(node, BoundBlock):
-            nodes = {node.id, *node_ids(node.body)}
-            writes = [step for step in all_steps(node.body) if step.facts.writes]
-            replaces = [step.written.get("on_edited") == "overwrite" for step in writes]
-            overwrites = bool(replaces) and all(replaces)
-        else:  # what is to fail on an edited file has to run
-            nodes, overwrites = {node.id}, node.written.get("on_edited", "keep") != "keep"
-        return ItemRequest(
-            is_forced=not options.force.isdisjoint(nodes),
-            takes_over=options.takes_over,
-            overwrites=overwrites,
-            retries_failed=options.retry_failed,
-            is_of_step=isinstance(node, BoundStep),
-            asks_people=options.review == "ask",
-            not_requested=not_requested,
-            is_of_variant=bool(options.variant_of),
-            job_runs=job_runs,
-        )
-
-    def _requested_keys(
-        self, block: BoundBlock, scope: Scope, items: Iterable[ItemWork]
-    ) -> frozenset[str] | None:
-        """Return the keys of a top-level block's items that the run is asked to do; None: all.
-
-        Naming an item asks for everything within it.
-        """
-        sample, only = self.options.sample, self.options.only
-        if sample is None and not only:
-            return None
-        keys = [item.key for item in items]
-        if sample is not None:
-            strata = item_strata(block, scope, [item.value for item in items], sample.by)
-            return sample.chosen(keys, strata)
-        self.seen_keys.update(keys)
-        inner = (step.inner for step in self.bound.nodes if isinstance(step, BoundStep))
-        n_blocks = sum(isinstance(node, BoundBlock) for node in self.bound.nodes)
-        if not self.scopes.prefix and n_blocks == 1 and all(plan is None for plan in inner):
-            self.refuse_unknown_keys()
-        return only
-
-    def refuse_unknown_keys(self) -> None:
-        """Refuse keys of `options.only` that no item has; call it when all items are known.
-
-        Raises:
-            PipelineError: a fault for each, with the nearest key.
-        """
-        faults = [
-            Fault(f"no item has the key '{key}'.", nearest_keys(key, self.seen_keys))
-            for key in sorted(self.options.only - self.seen_keys)
-        ]
-        if faults:
-            raise PipelineError(faults)
-
-
-def _written_by(scope_id: str, entries: Iterable[Entry | None]) -> list[tuple[str, str, str]]:
+def _written_by(scope_id: str, items: Iterable[ItemWork]) -> list[tuple[str, str, str]]:
+    entries = [item.entry for item in items if not item.verdict.is_work]
     found = [(scope_id, e.key, path) for e in entries if e is not None for path in e.output_paths]
     within = (dep for entry in entries for dep in dependencies_of(entry, OutputWithin))
     return [*found, *((dep.scope_id, dep.key, dep.path) for dep in within)]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+from typing import Any
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
@@ -13,7 +14,7 @@ from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import whole_spec
-from paddock.runner.ledger.entries import FILED, Entry, LedgerError, LineageRow
+from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.steps.base import StepError
@@ -68,6 +69,8 @@ class ItemRecorder:
         attempt.dependencies |= by_name(rows)
         item = await as_of_its_content(item, stats.began_at)  # 2
         text, object_ = ledger.keep(end.result)
+        if item.was_filed is not None and end.state not in WHOLE:
+            text, object_ = item.was_filed.returns, item.was_filed.returns_object
         was = ItemState.HELD if attempt.edited_paths() else item.verdict.state
         entry = Entry(
             key=item.key,
@@ -87,11 +90,11 @@ class ItemRecorder:
             was=was.value if item.is_counted else "",
         )
         document = attempt.document if end.state in WHOLE else None  # 3
+        filed = dict[str, Any]()
         if document is not None and document.is_filed:
-            entry = replace(entry, gone=FILED)
-            context.documents.file(document, (text, object_))
+            filed = context.documents.filed(document).columns()
         try:  # 4
-            ledger.record(attempt.scope_id, entry, stats.run)
+            ledger.record(attempt.scope_id, entry, stats.run, **filed)
             outputs.record_written()
             place, is_repeated_crash = (attempt.scope_id, item.key), attempt.is_repeated_crash
             context.suspects.end(*place, is_recorded=True, is_repeated_crash=is_repeated_crash)

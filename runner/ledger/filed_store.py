@@ -1,9 +1,8 @@
-"""Store of filed documents: which file was moved where, and the results of the items that had it.
+"""Which files were moved where, and which items are filed, since their document was.
 
 A move is written before it is made, so that after a kill the document is found where it lies; it is
-finished with the entry of the item that had the document. A ledger without these tables is of an
-older Paddock: opened for writing it gets them, and what a step had moved away until then is no
-longer marked as gone.
+finished with the entry of the item that had the document. Filed is a state of the item: its row
+says where the document went.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple
 from paddock.engine.system.records import record
 
 from .database import queries
+from .database.ledger_tables import FILED_IN_ITEMS
+from .entries import FILED
 from .ledger import Ledger
 
 MOVED_BY_WATCH = ""
@@ -38,13 +39,13 @@ class MoveRow:
 
 
 class FiledRow(NamedTuple):
-    """A filed item of a block."""
+    """Where the document of a filed item is: columns of the item's row, and its result."""
 
     key: str
     name: str
     """The key of its file; other content under that name has `key` `name#2`."""
     path: str = ""
-    """Where its document lay when it was listed; empty: it is made of results of filed items."""
+    """Where its document lay when it was listed."""
     sha256: str = ""
     target: str | None = None
     """Where it went; None: it was deleted, or no one knows."""
@@ -55,6 +56,15 @@ class FiledRow(NamedTuple):
     """That of a later version of the block, by which it would come out otherwise."""
     returns: str | None = None
     returns_object: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Return what an item's row has of it; the result is the item's own."""
+        values = {name: getattr(self, name) for name in NOT_FILED}
+        return {**values, "is_deleted": int(self.is_deleted), "gone": FILED}
+
+
+NOT_FILED = dict.fromkeys(FiledRow._fields[1:8])
+"""Columns of an item that is not filed any more."""
 
 
 def list_order(name: str, key: str) -> tuple[str, int, str]:
@@ -109,11 +119,8 @@ class FiledStore:
         return [(s, key) for s, key in self._rows(queries.FILED_OF_CONTENT, content=sha256)]
 
     def _rows(self, query: str, **values: str | float) -> Sequence[Sequence[Any]]:
-        return self._ledger.rows(query, **values) if "filing" in self._ledger.upgrades else ()
-
-    def record(self, scope: str, filed: FiledRow, run: str) -> None:
-        row = {**filed._asdict(), "is_deleted": int(filed.is_deleted)}
-        self._ledger.put("filed", {**row, "scope": scope, "run": run, "at": time.time()})
-
-    def drop(self, scope: str, key: str) -> None:
-        self._ledger.drop("filed", {"scope": scope, "key": key})
+        upgrades = self._ledger.upgrades
+        if "filing" not in upgrades:
+            return ()
+        filed = queries.FILED_ITEMS if FILED_IN_ITEMS in upgrades else queries.FILED_BEFORE
+        return self._ledger.rows(query.format(filed=filed), **values)

@@ -32,6 +32,7 @@ from .database.ledger_writer import Writer
 from .database.sqlite_file import READ_S, SqliteDatabase, write_error
 from .entries import CallRow, Entry, InFlightRow, LedgerError, OutputRow
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
+from .run_locks import all_run_locks
 
 if TYPE_CHECKING:
     from .database.ledger_tables import LedgerDatabase
@@ -104,7 +105,8 @@ class Ledger:
                 entry = entry_of(self.file)
                 database = SqliteDatabase(private_files.private_database(self.file))
                 self._database = database
-                database.make_tables(entry.enter(database))
+                no_runs = all_run_locks(self.folder / "locks", self.file)
+                database.make_tables(entry.enter(database), no_runs)
                 enter_host(self.file, database)
             self._transactions = SqliteDatabase(self.file)
             self._writer = Writer(SqliteDatabase(self.file, is_writer=True), self._note)
@@ -181,13 +183,16 @@ class Ledger:
             rows += self.rows_of_keys(query, left, scope=scope)
         return _entries(rows)
 
-    def record(self, scope: str, entry: Entry, run: str) -> None:
+    def record(self, scope: str, entry: Entry, run: str, **columns: Any) -> None:
         """Write an item's entry; lasting after `durable`."""
-        self.renew(scope, replace(entry, run=run, at=time.time()))
+        self.renew(scope, replace(entry, run=run, at=time.time()), **columns)
 
-    def renew(self, scope: str, entry: Entry) -> None:
-        """Write an entry as it is: its run and time stay those in which the item was done."""
-        self.put_row("items", entry, scope=scope)
+    def renew(self, scope: str, entry: Entry, **columns: Any) -> None:
+        """Write an entry as it is: its run and time stay those in which the item was done.
+
+        `columns`: where its document went, if that is not as it was (`FiledRow.columns`).
+        """
+        self.put_row("items", entry, **columns, scope=scope)
 
     def keep(self, value: Any) -> tuple[str | None, str | None]:
         """Store an item's value; return (text, object), one of which is None, by its size."""

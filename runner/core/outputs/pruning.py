@@ -18,7 +18,7 @@ from paddock.engine.system.records import field, record, replace
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
-from paddock.runner.ledger.filed_store import FiledStore
+from paddock.runner.ledger.filed_store import NOT_FILED
 from paddock.runner.ledger.output_index import OURS
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
@@ -165,12 +165,11 @@ class Pruner:
             if entries:
                 refused |= await self._remove_outputs(work, doomed, why)
                 handled += [entry for entry in entries if entry.key not in refused]
-        for key in missing.pruned - refused:
-            FiledStore(ledger).drop(work.scope_id, key)
         for doubt in missing.doubts:
             self._report(work, doubt)
         for entry in handled:
-            ledger.record(work.scope_id, replace(entry, gone=self._stats.run), self._stats.run)
+            entry = replace(entry, gone=self._stats.run)
+            ledger.record(work.scope_id, entry, self._stats.run, **NOT_FILED)
         return handled
 
     def _report(self, work: BlockWork, doubt: DeletionDoubt) -> None:

@@ -54,6 +54,8 @@ class ItemWork:
     """Whether reports count it in any case; a step that asks no model only where it is held."""
     filed: FiledRow | None = None
     """Of a document that a step moved away before: the item is done where that lies."""
+    was_filed: FiledRow | None = None
+    """As it was filed before, with a result that stands until it has another."""
     renamed_from: str | None = None
     """The key of a deleted item with the same content."""
     phase: Phase = Phase.TO_DO
@@ -172,9 +174,8 @@ class FiledItems:
     """Keys of those that are no longer where they went."""
     new: tuple[FiledRow, ...] = ()
     """Those of `rows` that the ledger does not have as they are now."""
-    dropped: tuple[ItemKey, ...] = ()
-    """Rows that the ledger drops: of blocks that the pipeline no longer has, which are this one's
-    now, and those that an older Paddock kept of listed items."""
+    former: Mapping[ItemKey, str] = field(default_factory=dict)
+    """Filed items of blocks that the pipeline no longer has, and their keys in this one."""
 
 
 @record(frozen=True, slots=True, kw_only=True)
@@ -189,8 +190,6 @@ class BlockWork:
     missing: MissingSources = field(default_factory=MissingSources)
     written_outputs: Sequence[tuple[str, str, str]] = ()
     """Scope, key and stored path of what was written and stands, of items within these too."""
-    edited_paths: tuple[str, ...] = ()
-    """Stored paths of edited outputs that are kept."""
     excluded: frozenset[str] = frozenset()
     """Keys of items that `where` excludes."""
     filed: FiledItems = field(default_factory=FiledItems)
@@ -209,6 +208,12 @@ class BlockWork:
     def present(self) -> frozenset[str]:
         """Keys of all that its list has, whatever becomes of it."""
         return self.excluded.union(self.unsettled, (item.key for item in self.items))
+
+    @property
+    def edited_paths(self) -> tuple[str, ...]:
+        """Stored paths of edited outputs that are kept."""
+        held = (item.verdict for item in self.items if item.verdict.state is ItemState.HELD)
+        return tuple(path for verdict in held for path in verdict.edited_paths)
 
     @property
     def filed_counts(self) -> FiledCounts:

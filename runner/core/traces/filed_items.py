@@ -36,6 +36,7 @@ from .block_items import is_file_value, item_path, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
 from .node_parts import read_by_all
+from .scopes import ItemKey
 from .source_folders import SourceFolder
 from .verify import FRESH, Case, ItemVerdict
 from .world import PreparedWorld
@@ -67,23 +68,19 @@ class FiledDocuments:
         self._roots, self._block, self._scope = [s.root for s in sources], block, scope
         self._is_hot = any(source.is_hot for source in sources)
         self._store = FiledStore(self._ledger)
-        rows = self._store.of(scope_id)
-        self._recorded = {row.key: row for row in rows if row.path}
-        self.within = {row.key: row for row in rows if not row.path}
-        """Results of items within which documents are filed, where an older Paddock had two."""
-        self.dropped = [(scope_id, key) for key in self.within]
+        self._recorded = {row.key: row for row in self._store.of(scope_id)}
+        self.former = dict[ItemKey, str]()
         self.rows = dict(self._recorded)
         """By their keys, as they are now; `FiledItems.new` has those that the ledger lacks so."""
-        contents = {(row.name, row.sha256) for row in self.rows.values()} if former else set()
+        by_content = {(row.name, row.sha256): k for k, row in self.rows.items()} if former else {}
         for former_scope in former:
             for row in self._store.of(former_scope):
                 if self._relpath(row) is None:
                     continue
-                self.dropped.append((former_scope, row.key))
-                if (row.name, row.sha256) not in contents:
-                    contents.add((row.name, row.sha256))
-                    key = free_name(row.name, self.rows)
+                if (row.name, row.sha256) not in by_content:
+                    by_content[row.name, row.sha256] = key = free_name(row.name, self.rows)
                     self.rows[key] = row._replace(key=key, made_by="", outdated_by="")
+                self.former[former_scope, row.key] = by_content[row.name, row.sha256]
         self.unfinished_moves = self._store.unfinished(scope_id)
         """Moves of documents by runs that did not finish their items."""
         self._unfinished: dict[str, ItemWork] = {}
@@ -137,7 +134,7 @@ class FiledDocuments:
                 unfinished.pop(key, None)
             elif name in same_name.values():  # 3
                 key = free_name(name, {*same_name.values(), *taken})
-            items.append(ItemWork(key=key, name=name, value=item))
+            items.append(ItemWork(key=key, name=name, value=item, was_filed=self.rows.get(key)))
         return [*items, *unfinished.values()]
 
     def _file_those_that_left(
@@ -271,6 +268,7 @@ class FiledDocuments:
         for row in rows:
             document, entry = self.as_listed(row), entries.get(row.key)
             item = ItemWork(key=row.key, name=row.name, value=document, entry=entry, filed=row)
+            item.was_filed = row
             rule.set_parts(item, document, self._index.stored, is_listed=False)
             is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
             if is_known and not request.is_forced and row.key not in decided:
@@ -323,7 +321,7 @@ class FiledDocuments:
             earlier=frozenset(earlier),
             away=frozenset(self._away().difference(item.key for item in items)),
             new=tuple(row for key, row in rows.items() if self._recorded.get(key) is not row),
-            dropped=tuple(self.dropped),
+            former=self.former,
         )
 
     def _stay(

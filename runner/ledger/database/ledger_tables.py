@@ -11,8 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 from ..entries import LedgerError
 
-VERSION = 2
-"""Of the tables. A ledger of any other version is refused."""
+VERSION, UPGRADED_VERSION = 3, 2
+"""Of the tables. A ledger of any other version is refused; one of the second is read, too, and
+upgraded when it is opened for writing."""
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -32,12 +33,13 @@ _TABLES = {
     ),
     "scopes": ("scope", "file text not null, step text not null, inputs text not null"),
     "items": (
-        "scope key",
-        "hash text not null, parts text not null, state text not null, error text, returns text, "
-        "returns_object text, reads text, outputs text, has_inner_failures boolean not null, "
+        "scope key",  # what became of it first: long texts behind it are not read then
+        "name text, path text, sha256 text, target text, is_deleted integer, made_by text, "
+        "outdated_by text, gone text, state text not null, returns text, returns_object text, "
+        "hash text not null, parts text not null, error text, "
+        "reads text, outputs text, has_inner_failures boolean not null, "
         "seconds float8 not null, calls integer not null, tokens integer not null, "
-        "run text not null, at float8 not null, gone text, attempts integer not null default 0, "
-        "was text",
+        "run text not null, at float8 not null, attempts integer not null default 0, was text",
     ),
     "calls": (
         "hash",
@@ -71,12 +73,6 @@ _TABLES = {
         "target text, scope text not null, key text not null, is_done integer not null, "
         "run text not null, at float8 not null",
     ),
-    "filed": (
-        "scope key",
-        "name text not null, path text not null, sha256 text not null, target text, "
-        "is_deleted integer not null, made_by text not null, outdated_by text not null, "
-        "returns text, returns_object text, run text not null, at float8 not null",
-    ),
     "attempts": (
         "scope key run",
         "hash text not null, at float8 not null, around_scope text, around_key text",
@@ -93,6 +89,7 @@ _TABLES = {
 _INDEXES = (
     "create index if not exists reviews_id on reviews (id)",
     "create index if not exists items_gone on items (scope, gone)",
+    "create index if not exists items_filed on items (scope, name)",
     "create index if not exists outputs_path on outputs (path)",
     "create index if not exists moves_done on moves (scope, is_done)",
 )
@@ -113,17 +110,39 @@ TOGETHER_IN_REASON = (
     "then substr(reason, length(reason) - 12, 12) end"
 )
 """SQL: `reviews.together` in a ledger without that upgrade, where only the reason has it."""
+_OF_ITEM = "from filed where filed.scope = items.scope and filed.key = items.key"
+_FILED_COLUMNS = "name, path, sha256, target, is_deleted, made_by, outdated_by"
+FILED_IN_ITEMS = "filed_in_items"
 UPGRADES = {
     # Until then an item was marked as gone, and as deleted, when a step had moved its document away
-    "filing": "update items set gone = null where gone is not null and reads like '%[\"away\"]%'",
-    "together": f"update reviews set together = {TOGETHER_IN_REASON}",
+    "filing": ["update items set gone = null where gone is not null and reads like '%[\"away\"]%'"],
+    "together": [f"update reviews set together = {TOGETHER_IN_REASON}"],
+    # Until then a filed document had a row of its own. One without a path had the results of an
+    # item, within which documents were filed.
+    FILED_IN_ITEMS: [
+        "create table if not exists filed (scope text, key text, name text, path text, "
+        "sha256 text, target text, is_deleted integer, made_by text, outdated_by text, "
+        "returns text, returns_object text, run text, at float8, primary key (scope, key))",
+        f"update items set (returns, returns_object) = (select returns, returns_object {_OF_ITEM}) "
+        f"where exists (select 1 {_OF_ITEM})",
+        f"update items set ({_FILED_COLUMNS}) = (select {_FILED_COLUMNS} {_OF_ITEM}), "
+        f"gone = case when gone is null then null else '' end "
+        f"where exists (select 1 {_OF_ITEM} and filed.path <> '')",
+        f"insert into items (scope, key, {_FILED_COLUMNS}, returns, returns_object, run, at, "
+        f"hash, parts, state, has_inner_failures, seconds, calls, tokens, gone) "
+        f"select scope, key, {_FILED_COLUMNS}, returns, returns_object, run, at, "
+        f"'', '{{}}', 'done', false, 0, 0, 0, '' from filed where path <> '' and not exists "
+        f"(select 1 from items where filed.scope = items.scope and filed.key = items.key)",
+        "drop table filed",
+        f"update meta set value = '{VERSION}' where name = 'version'",
+    ],
 }
 """Statements that make a ledger of an older Paddock one of today's, by their names in `meta`."""
 
 SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 """SQL of PostgreSQL: seconds since 1970."""
 
-ROWS_PER_STATEMENT = 40  # of at most 22 columns: SQLite before 3.32 takes 999 values
+ROWS_PER_STATEMENT = 35  # of at most 27 columns: SQLite before 3.32 takes 999 values
 
 T = TypeVar("T")
 
@@ -193,11 +212,18 @@ def check_version(place: object, found: object, remedy: str) -> None:
     Raises:
         LedgerError: its version is not ours.
     """
-    if str(found) != str(VERSION):
+    if str(found) not in (str(VERSION), str(UPGRADED_VERSION)):
         raise LedgerError(
             f"{place}: this ledger has version {found}, and this Paddock reads version {VERSION}. "
             f"{remedy}"
         )
+
+
+def older_run_error(place: object) -> LedgerError:
+    return LedgerError(
+        f"{place}: a run of an older Paddock works with this ledger, which this version upgrades. "
+        f"Wait for that run, or end it, and try again; what it has done is kept."
+    )
 
 
 def create_statements(options: str = "") -> Iterator[str]:
@@ -210,7 +236,6 @@ def create_statements(options: str = "") -> Iterator[str]:
             f"create table if not exists {name} "
             f"({texts}, {columns}, primary key ({', '.join(names)})) {end}"
         )
-    yield from _INDEXES
 
 
 def upgrade_statements(
@@ -229,9 +254,10 @@ def upgrade_statements(
         for column in columns.split(", "):
             if column.split()[0] not in there:
                 yield f"alter table {table} add column {column}"
-    for name, statement in UPGRADES.items():
+    yield from _INDEXES
+    for name, statements in UPGRADES.items():
         if name not in done:
-            yield statement
+            yield from statements
             yield f"insert into meta values ('{name}', '1') on conflict (name) do nothing"
 
 
@@ -239,7 +265,7 @@ def write_statements(pending: Pending, placeholder: str) -> Iterator[tuple[str, 
     """Yield statements and their values that write and delete rows, many in one statement.
 
     In one order everywhere: machines that write the same rows wait for each other, without a
-    deadlock. The rows of one table have the same columns.
+    deadlock.
     """
     for table in sorted(pending):
         rows = sorted(pending[table].items(), key=lambda row: tuple(map(str, row[0])))
@@ -250,8 +276,11 @@ def write_statements(pending: Pending, placeholder: str) -> Iterator[tuple[str, 
                 f"delete from {table} where ({', '.join(KEYS[table])}) in (values {marks})",
                 values,
             )
-        for some in _batches([row for _, row in rows if row is not None]):
-            columns = tuple(some[0])
+        by_columns: dict[tuple[str, ...], list[Row]] = {}
+        for _, row in rows:
+            if row is not None:
+                by_columns.setdefault(tuple(row), []).append(row)
+        for columns, some in ((c, s) for c, all_ in by_columns.items() for s in _batches(all_)):
             values = [row[name] for row in some for name in columns]
             marks = _marks(placeholder, len(columns), len(some))
             changed = (f"{n} = excluded.{n}" for n in columns if n not in KEYS[table])

@@ -43,7 +43,7 @@ class Writer:
         self._thread.start()
 
     def queue(self, table: str, key: Row, row: Row | None) -> None:
-        """Queue a row, which replaces the one with the primary key in `key`; None deletes that.
+        """Queue columns of the row with the primary key in `key`; None deletes that.
 
         Raises:
             LedgerError: an earlier write failed; no more rows are taken.
@@ -52,7 +52,9 @@ class Writer:
         with self._wake:
             if self.error is not None:
                 raise self.error
-            self._pending.setdefault(table, {})[values] = row
+            rows = self._pending.setdefault(table, {})
+            before = rows.get(values)
+            rows[values] = row if row is None or before is None else {**before, **row}
         self._flush_soon()
 
     def queued(self, table: str, key: Key) -> Row | None:

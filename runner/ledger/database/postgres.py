@@ -27,13 +27,16 @@ from .known_ledgers import entry_of
 from .ledger_tables import (
     COLUMNS,
     DONE_UPGRADES,
+    FILED_IN_ITEMS,
     KEYS,
     SERVER_NOW,
+    UPGRADED_VERSION,
     VERSION,
     Execute,
     Pending,
     check_version,
     create_statements,
+    older_run_error,
     upgrade_statements,
     write_statements,
 )
@@ -318,9 +321,11 @@ class PostgresDatabase:
                 connection.execute(
                     "select pg_advisory_xact_lock(hashtext(%s))", [self.server.schema]
                 )
-                if not _has_tables(connection, self.server):
+                if not (is_there := _has_tables(connection, self.server)):
                     _make_tables(connection, self.server.schema, file)
                 done = {name for (name,) in _execute(connection, DONE_UPGRADES, {})}
+                if is_there and FILED_IN_ITEMS not in done:
+                    _copy_aside(connection, self.server)
                 for statement in upgrade_statements(done, partial(_columns, connection)):
                     connection.execute(statement.encode())
 
@@ -461,11 +466,30 @@ def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -
     if file.exists():
         entry = entry_of(file)
         with closing(SqliteDatabase(file)) as database:
-            for pending in database.lasting_rows() if entry.check(database) else ():
+            if entry.check(database):
+                database.make_tables(database.identity())
+            for pending in database.lasting_rows():
                 _write(connection, pending)
     made = {"version": str(VERSION), "made": str(time.time())}
     meta = {(name,): {"name": name, "value": value} for name, value in made.items()}
     _write(connection, {"meta": meta})
+
+
+def _copy_aside(connection: psycopg.Connection[Any], server: PostgresServer) -> None:
+    """Copy the tables that become those of another version, unless a run uses them.
+
+    Raises:
+        LedgerError: a run of an older Paddock is at work.
+    """
+    execute = partial(_execute, connection)
+    for (name,) in execute("select name from meta where name like :lock", {"lock": "% %"}):
+        held = "select pg_try_advisory_xact_lock(hashtextextended(:name, 0))"
+        if not execute(held, {"name": name})[0][0]:
+            raise older_run_error(database_name(server.url))
+    for table in ("items", "filed", "meta"):
+        values = {"name": f"{server.schema}.{table}"}
+        if execute("select 1 where to_regclass(:name) is not null", values):
+            execute(f"create table {table}_version_{UPGRADED_VERSION} as table {table}", {})
 
 
 def _write(connection: psycopg.Connection[Any], pending: Pending) -> None:

@@ -53,6 +53,7 @@ ITEMS_OF_OTHER_RUNS = (
 )
 HAS_ITEM_OF_RUN = "select 1 from items where run = :run limit 1"
 OBJECTS_OF_ITEMS = "select scope, key, returns_object from items where returns_object is not null"
+HAS_FILED = f"select 1 from items where scope = :scope and gone = '{FILED}' limit 1"
 GONE_ITEMS = "select scope, key from items where gone is not null"
 _IS_DELETED = f"gone is not null and gone <> '{FILED}'"
 GONE_ITEMS_BEFORE = f"select scope, key from items where {_IS_DELETED} and at < :before"
@@ -168,7 +169,7 @@ STORED_BY_FILE = (
 )
 STORES = "select distinct path from stored"
 
-# --- moves and filed: documents that a step moved away
+# --- moves: documents that a step moved away; items that are filed
 
 _MOVES = "select path, sha256, target, scope, key, is_done, at from moves"  # as `MoveRow`
 MOVES_AT = f"{_MOVES} where 1 = 1"  # narrowed by `path`
@@ -177,14 +178,18 @@ ORIGINS_OF = "select distinct path from moves where target = :target and at > :s
 ORIGINS_BELOW = (
     "select distinct path from moves where substr(target, 1, :n) = :prefix order by path"
 )
-HAS_FILED = "select 1 from filed where scope = :scope limit 1"
+# `{filed}` is one of these: of an item whose document came again `gone` is null.
+FILED_ITEMS = f"items where name is not null and coalesce(gone, '{FILED}') = '{FILED}'"
+FILED_BEFORE = "filed where path <> ''"  # of an older Paddock, where it is read
+OBJECTS_OF_FILED_BEFORE = (
+    "select scope, key, returns_object from filed where returns_object is not null"
+)
 FILED_OF_SCOPE = (  # as `FiledRow`
     "select key, name, path, sha256, target, is_deleted, made_by, outdated_by, returns, "
-    "returns_object from filed where scope = :scope"
+    "returns_object from {filed} and scope = :scope"
 )
-FILED_TARGET = "select target from filed where scope = :scope and key = :key"
-OBJECTS_OF_FILED = "select scope, key, returns_object from filed where returns_object is not null"
-FILED_OF_CONTENT = "select scope, key from filed where sha256 = :content order by path, scope, key"
+FILED_TARGET = "select target from {filed} and scope = :scope and key = :key"
+FILED_OF_CONTENT = "select scope, key from {filed} and sha256 = :content order by path, scope, key"
 
 # --- runs
 

@@ -15,17 +15,21 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paddock.engine.system import private_files
 from paddock.engine.system.disk_space import free_disk_bytes, is_disk_full
 from paddock.engine.system.text import one_line
 
 from ..entries import LedgerError
 from .ledger_tables import (
     DONE_UPGRADES,
+    FILED_IN_ITEMS,
     KEYS,
+    UPGRADED_VERSION,
     UPGRADES,
     VERSION,
     Execute,
@@ -143,10 +147,13 @@ class SqliteDatabase:
         if self.fact(name) != value:
             self.write_rows({"meta": {(name,): {"name": name, "value": value}}})
 
-    def make_tables(self, identity: str) -> None:
+    def make_tables(
+        self, identity: str, without_runs: AbstractContextManager[None] | None = None
+    ) -> None:
         """Make the tables that are missing, and those of an older Paddock as they are today.
 
-        No other process may do so at the same time.
+        No other process may do so at the same time. `without_runs` is entered where they become
+        those of another version, of which a copy is kept.
         """
         done = {name for (name,) in self.rows(DONE_UPGRADES, {})} if self.find_tables() else set()
         if not done and self.rows("select 1 from sqlite_master", {}):
@@ -156,7 +163,10 @@ class SqliteDatabase:
             )
         if done >= UPGRADES.keys() and self.identity() == identity:
             return
-        with self._explained():
+        is_older = bool(done) and FILED_IN_ITEMS not in done
+        with without_runs if is_older and without_runs else nullcontext(), self._explained():
+            if is_older:
+                self._copy_aside()
             self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
             with _transaction(self._connection):
                 for statement in upgrade_statements(done, self._columns, "without rowid"):
@@ -167,6 +177,16 @@ class SqliteDatabase:
                 self._connection.execute(
                     "insert or replace into meta values ('identity', ?)", [identity]
                 )
+
+    def _copy_aside(self) -> None:
+        """Copy the file, before its tables become those of another version."""
+        copy = self._file.with_suffix(f".version-{UPGRADED_VERSION}.sqlite")
+        new = copy.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        file = private_files.private_database(new)
+        with contextlib.closing(sqlite3.connect(file)) as target:
+            self._connection.backup(target)
+        new.replace(copy)
 
     def _columns(self, table: str) -> list[str]:
         found = self._connection.execute(f"select * from {table} limit 0")

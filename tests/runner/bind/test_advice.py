@@ -99,3 +99,27 @@ def test_who_reads_counts_of_the_run_is_warned(
     assert reads is None or reads in found[0]
     if reads is not None and "counts.new" in reads:
         assert found == (f"{tmp_path}/{TELLS}",)
+
+
+FILES = '      - {uses: files.move, with: {path: "{{ doc.path }}", to: done/}}\n'
+POSTS = "  - {id: post, uses: run, with: {command: [echo, --, 'TEXT']}}\n"
+ALL, NEW = "{{ steps.each.results | length }}", "{{ steps.each.changed | length }}"
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_warned"),
+    [
+        (FILES + POSTS.replace("TEXT", ALL), True),
+        (FILES + POSTS.replace("TEXT", ALL + NEW), False),
+        (FILES + POSTS.replace("'TEXT']}", f"'{ALL}']}}, if: steps.each.changed"), False),
+        (FILES + READS.replace("TEXT", ALL), False),
+        (POSTS.replace("TEXT", ALL), False),
+    ],
+    ids=["all", "its keys", "if new", "a file", "nothing is filed"],
+)
+def test_who_acts_on_all_that_was_ever_filed_is_warned(
+    tmp_path: Path, steps: str, is_warned: bool
+) -> None:
+    found = notes(tmp_path, steps)
+    assert len(found) == is_warned
+    assert not is_warned or found[0].startswith(f"{tmp_path}/pipeline.yaml:9:10: step 'post' reads")

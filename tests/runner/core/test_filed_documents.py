@@ -229,27 +229,6 @@ def test_a_hot_folders_documents_are_filed_but_not_those_that_failed(tmp_path: P
     assert rows(hot.world) == ["a.txt"] * 4 + ["b.txt", "c.txt"]
 
 
-def test_a_ledger_of_an_older_paddock_keeps_its_rows_and_makes_nothing_again(world: World) -> None:
-    arrive(world, "a.txt", "b.txt")
-    world.run()
-    with closing(sqlite3.connect(world.folder / ".paddock/ledger.sqlite")) as ledger, ledger:
-        ledger.execute("drop table moves")
-        ledger.execute("drop table filed")
-        ledger.execute("delete from meta where name = 'filing'")
-        ledger.execute("delete from items where key = 'table'")  # steps that write had no traces
-        ledger.execute("update items set gone = 'some-run' where key = 'a.txt'")
-        ledger.execute("update items set gone = null where key = 'b.txt'")
-    assert not world.plan().has_work
-    (world.folder / "filed/b.txt").unlink()
-    arrive(world, "c.txt")
-    report = world.run()
-    assert (report.calls, report.counts.get("deleted", 0)) == (1, 0)
-    assert (report.filed.n, report.filed.no_longer_there) == (2, 1)
-    assert rows(world) == ["a.txt", "b.txt", "c.txt"]
-    world.edit("Kind of", "Which kind:")
-    assert sorted(states(world.run())) == ["a.txt", "c.txt"]
-
-
 def test_a_document_that_a_person_deleted_is_not_filed(world: World) -> None:
     world.edit(
         '"filed/{{ doc.relpath }}"}}', '"filed/{{ doc.relpath }}"}, if: "doc.stem != \'b\'"}'

@@ -85,7 +85,7 @@ async def test_a_call_comes_back_with_its_raw_reply(tmp_path: Path) -> None:
         assert ledger.call("other") is None
 
 
-@pytest.mark.parametrize("version", [0, 1, 3])
+@pytest.mark.parametrize("version", [0, 1, 4])
 def test_a_ledger_of_another_version_is_refused_by_every_verb_and_left_as_it_is(
     tmp_path: Path, version: int
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_ledger_of_another_version_is_refused_by_every_verb_and_left_as_it_is(
         connection.execute(f"update meta set value = '{version}' where name = 'version'")
     before = file.read_bytes()
     text = (
-        f"{file}: this ledger has version {version}, and this Paddock reads version 2. "
+        f"{file}: this ledger has version {version}, and this Paddock reads version 3. "
         "Use the Paddock that wrote it, or move the file away to start without it: what pipelines "
         "wrote stays (`run --take` replaces it), and people's decisions are lost."
     )

@@ -141,7 +141,7 @@ def test_the_ledger_of_another_version_is_refused(url: str, tmp_path: Path) -> N
         ):
             pass
         assert str(caught.value) == (
-            f"{database_name(url)}: this ledger has version 9, and this Paddock reads version 2. "
+            f"{database_name(url)}: this ledger has version 9, and this Paddock reads version 3. "
             f"Use the same Paddock on all machines."
         )
 
