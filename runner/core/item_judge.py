@@ -143,7 +143,7 @@ class Judge:
         for item in listed.items:
             if rule.request.asks_for(item.key) and is_older(item, newest):
                 item.verdict = DONE_WITHIN
-        items = await self._settled(listed)  # 4
+        items = await self._without_unsettled(listed)  # 4
         items, filed = await self._filed(rule, world, documents, items)  # 5
         in_list = {item.key for item in listed.items}
         for place, item in enumerate(items):
@@ -228,7 +228,7 @@ class Judge:
             is_of_results=listed.is_of_results,
         )
 
-    async def _settled(self, listed: BlockWork) -> list[ItemWork]:
+    async def _without_unsettled(self, listed: BlockWork) -> list[ItemWork]:
         """Return the items without those that have work to do, and whose file has not settled."""
         if self.settled_files is None:
             return [*listed.items]
