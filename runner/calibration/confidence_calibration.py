@@ -5,7 +5,9 @@ wrong. A rejection says that the answer is not to be used: of its fields only th
 wrong, that the reason names (`total, pay_by: misread`). `isotonic_fit` makes of these the share
 that was right at each probability.
 
-A table belongs to one step, model, prompt and schema. An item's own decision never counts for its
+A table belongs to one step, model, prompt and schema. A field with 50 decisions has its own fit,
+the others share one: of a field that is right less often than these, `low` is that of all of its
+own decisions, whatever their probability. An item's own decision never counts for its
 own confidence. Fits never decide whether an item is fresh.
 
 Answers in doubt are wrong more often than others. `review.also` asks about a random sample of the
@@ -17,8 +19,10 @@ since it was asked about. Weights are raised by the share of each kind that is s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 from paddock.engine.system.records import field, record, replace
@@ -31,17 +35,18 @@ from paddock.runner.ledger.reviews.reviews import Review
 from .isotonic_fit import (
     LEAST_DECISIONS,
     Calibration,
+    DecisionPool,
     FieldName,
     ReliabilityBin,
     WeightedField,
-    enough_decided,
     fit,
     reliability,
 )
 from .list_alignment import aligned
 
 LEAST_FIELDS = 50
-"""Reviewed fields without which nothing is calibrated: a share of 0.9 is then known to ± 0.04."""
+"""Decisions on a field, or on all that share a fit, without which these are not calibrated: a share
+of 0.9 is then known to ± 0.04."""
 
 
 @record(frozen=True, slots=True)
@@ -217,12 +222,63 @@ def _edited_fields(
             yield from _edited_fields(element, value, within, name)
 
 
-def _fit_of(answers: Iterable[DecidedAnswer]) -> Calibration | None:
-    """Return the fit of the fields of answers; None: there are too few."""
-    found = [field for answer in answers for field in answer.weighted_fields()]
-    if len(found) < LEAST_FIELDS:
-        return None
-    return replace(fit(field for _, field in found), names=enough_decided(found))
+@record(frozen=True)
+class FieldDecisions:
+    """The decisions that one fit is made of: on one field, or on several with few of their own."""
+
+    by_field: Mapping[FieldName, Sequence[WeightedField]]
+
+    @property
+    def fields(self) -> list[WeightedField]:
+        return [*chain.from_iterable(self.by_field.values())]
+
+    @property
+    def is_enough(self) -> bool:
+        return len(self.fields) >= LEAST_FIELDS
+
+    @property
+    def rows(self) -> list[ReliabilityBin]:
+        """The reliability table; empty while too few fields were reviewed."""
+        return reliability(self.fields) if self.is_enough else []
+
+    @cached_property
+    def fit(self) -> Calibration | None:
+        return fit(self.fields) if self.is_enough else None
+
+    @cached_property
+    def field_bounds(self) -> dict[FieldName, float]:
+        """Lower bounds of how often fields are right, without those with too few decisions."""
+        pools = {name: DecisionPool.of(held) for name, held in self.by_field.items()}
+        enough = (pair for pair in pools.items() if pair[1].effective_n >= LEAST_DECISIONS)
+        return {name: pool.lower_bound for name, pool in enough}
+
+
+@record(frozen=True)
+class FieldFits:
+    """A fit for each field with enough decisions, and one that the others share."""
+
+    own: Mapping[FieldName, FieldDecisions]
+    pooled: FieldDecisions
+
+    @classmethod
+    def of(cls, answers: Iterable[DecidedAnswer]) -> FieldFits:
+        found: dict[FieldName, list[WeightedField]] = {}
+        for name, reviewed in chain.from_iterable(answer.weighted_fields() for answer in answers):
+            found.setdefault(name, []).append(reviewed)
+        own = {name: held for name, held in found.items() if len(held) >= LEAST_FIELDS}
+        rest = {name: held for name, held in found.items() if name not in own}
+        return cls(
+            {name: FieldDecisions({name: held}) for name, held in own.items()}, FieldDecisions(rest)
+        )
+
+    def calibrated(self, name: FieldName, raw: float) -> dict[str, Any] | None:
+        """Return `p`, `low` and whether they are pooled; None where too little was reviewed."""
+        decisions = self.own.get(name, self.pooled)
+        line, is_pooled = decisions.fit, decisions is self.pooled
+        if line is None or name not in decisions.field_bounds or (p := line.of(raw)) is None:
+            return None
+        low = min(line.lower_bound(raw), decisions.field_bounds[name] if is_pooled else 1.0)
+        return {"p": p, "low": low, "is_calibrated": True, "is_pooled": is_pooled}
 
 
 class CalibrationKey(NamedTuple):
@@ -268,15 +324,12 @@ class StepCalibration:
 
     def calibration(
         self, item: tuple[str, str] | None = None, document_sha256: str = ""
-    ) -> Calibration | None:
-        """Return the fit without what was decided about an item, or about its document elsewhere.
-
-        None while too few fields were reviewed.
-        """
+    ) -> FieldFits:
+        """Return the fits without what was decided about an item, or its document elsewhere."""
         own = {item, document_sha256} - {None, ""}
         if own.isdisjoint(self._items_and_documents):
-            return self._whole_fit
-        return _fit_of(
+            return self.fits
+        return FieldFits.of(
             answer
             for answer in self._weighted
             if own.isdisjoint((answer.item, answer.document_sha256))
@@ -288,17 +341,8 @@ class StepCalibration:
         return frozenset(part for pair in both for part in pair)
 
     @cached_property
-    def _whole_fit(self) -> Calibration | None:
-        return _fit_of(self._weighted)
-
-    @property
-    def rows(self) -> list[ReliabilityBin]:
-        """The reliability table; empty while too few fields were reviewed."""
-        if self._whole_fit is None:
-            return []
-        return reliability(
-            field for answer in self._weighted for _, field in answer.weighted_fields()
-        )
+    def fits(self) -> FieldFits:
+        return FieldFits.of(self._weighted)
 
     @cached_property
     def _weighted(self) -> list[DecidedAnswer]:
@@ -430,25 +474,34 @@ def start_text(key: CalibrationKey, tables: Mapping[CalibrationKey, StepCalibrat
     )
 
 
-def calibrated(confidence: Any, calibration: Calibration, name: FieldName = ()) -> Any:
+def like_this_text(confidence: Mapping[str, Any] | None) -> str:
+    """Return what the lower bound of a calibrated value says, in words; else an empty text.
+
+    >>> like_this_text({"p": 0.94, "low": 0.888, "is_calibrated": True})
+    'of 100 like this, 88 or more were right'
+    """
+    if confidence is None or not confidence.get("is_calibrated") or confidence.get("low") is None:
+        return ""
+    pooled = ", pooled with other fields" if confidence.get("is_pooled") else ""
+    return f"of 100 like this, {math.floor(100 * confidence['low'])} or more were right{pooled}"
+
+
+def calibrated(confidence: Any, fits: FieldFits, name: FieldName = ()) -> Any:
     """Return the confidence of an answer with `p` as people's decisions have it; `raw` stays.
 
     What is left of 1 is divided among the other values as before: `second_p` has its share of it.
     """
     if is_confidence(confidence):
         raw = confidence["raw"]
-        p = calibration.of(raw) if raw is not None and calibration.covers(name) else None
-        if p is None or confidence.get("is_empty"):
+        found = None if raw is None else fits.calibrated(name, raw)
+        if found is None or confidence.get("is_empty"):
             return confidence
         second_p, rest = confidence.get("second_p"), 1.0 - confidence["p"]
         if second_p is not None and rest > 0:
-            second_p = round((1.0 - p) * min(second_p / rest, 1.0), 4)
-        found = {"p": p, "low": calibration.lower_bound(raw), "second_p": second_p}
-        return {**confidence, **found, "is_calibrated": True}
+            second_p = round((1.0 - found["p"]) * min(second_p / rest, 1.0), 4)
+        return {**confidence, **found, "second_p": second_p}
     if isinstance(confidence, Mapping):
-        return {
-            key: calibrated(part, calibration, (*name, key)) for key, part in confidence.items()
-        }
+        return {key: calibrated(part, fits, (*name, key)) for key, part in confidence.items()}
     if isinstance(confidence, list):
-        return [calibrated(part, calibration, name) for part in confidence]
+        return [calibrated(part, fits, name) for part in confidence]
     return confidence

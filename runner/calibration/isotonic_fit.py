@@ -4,6 +4,11 @@ The pool-adjacent-violators algorithm returns the share that was right at each p
 falls where the probability rises. There is no value outside the reviewed probabilities, in a gap
 between them, or in a bin with few decisions. Of weighted decisions the effective sample size
 counts (Kish 1965).
+
+A lower bound assumes no such order: it is also that of the decisions of like probability, in groups
+that no outcome has a part in. Simulated fields that are right in 60 to 99 of 100 were right as
+often as `low` said for 0.96 to 0.99 of their answers, by 50 to 1,000 decisions, also where truth
+falls with the probability (0.64 to 0.96 by the line alone).
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ MOST_GAP = 0.025
 """A wider gap between neighbouring reviewed probabilities has no value: a quarter of a bin, as far
 apart as 10 decisions of a bin are by chance (1 in 7 gaps is wider)."""
 N_BINS = 10
+LEAST_OF_GROUP = 50
+"""Least effective sample size of a group of like probabilities, or a tenth of all where that is
+more: 50 of 50 right are a share above 0.93."""
 
 
 class WeightedField(NamedTuple):
@@ -81,6 +89,10 @@ class DecisionPool:
     def share(self) -> float:
         return self.right / self.weight
 
+    @property
+    def lower_bound(self) -> float:
+        return round(share_interval(self.share, self.effective_n)[0], 4)
+
 
 @record(frozen=True, slots=True)
 class Calibration:
@@ -93,8 +105,8 @@ class Calibration:
     """Those in which enough was decided."""
     lower_bounds: tuple[float, ...] = ()
     """By knot, the lower confidence bound of the share that was right (Wilson, 95 %)."""
-    names: frozenset[FieldName] | None = None
-    """Fields of which enough was decided; None: any."""
+    groups: tuple[tuple[float, float], ...] = ()
+    """Of neighbouring probabilities, by their number alone: the highest, and their lower bound."""
 
     def of(self, raw: float) -> float | None:
         """Return the share that was right at a probability; None where too little was reviewed.
@@ -112,7 +124,8 @@ class Calibration:
         return self._between(raw, [share for _, share in self.knots])
 
     def lower_bound(self, raw: float) -> float:
-        return self._between(raw, self.lower_bounds)
+        group = min(bisect_left(self.groups, (raw, -1.0)), len(self.groups) - 1)
+        return min(self._between(raw, self.lower_bounds), self.groups[group][1])
 
     def _between(self, raw: float, heights: Sequence[float]) -> float:
         after = bisect_left(self.knots, (raw, -1.0))
@@ -121,9 +134,6 @@ class Calibration:
             return high
         left, low = self.knots[after - 1][0], heights[after - 1]
         return round(low + (high - low) * (raw - left) / (right - left), 4)
-
-    def covers(self, name: FieldName) -> bool:
-        return self.names is None or name in self.names
 
 
 def fit(reviewed: Iterable[Reviewed | WeightedField]) -> Calibration:
@@ -137,26 +147,36 @@ def fit(reviewed: Iterable[Reviewed | WeightedField]) -> Calibration:
     fields = sorted(WeightedField(*field) for field in reviewed)
     if not fields:
         raise ValueError("no reviewed fields")
+    alike = [
+        DecisionPool.of([*equal]) for _, equal in groupby(fields, key=lambda reviewed: reviewed.raw)
+    ]
     rising: list[DecisionPool] = []
-    for _, equal in groupby(fields, key=lambda reviewed: reviewed.raw):
-        rising.append(DecisionPool.of([*equal]))
+    for pool in alike:
+        rising.append(pool)
         while len(rising) > 1 and rising[-2].share >= rising[-1].share:
             rising[-2:] = [rising[-2].joined(rising[-1])]
-    # Join those that have few decisions with the next one, the last with that before
-    pools: list[DecisionPool] = []
-    for pool in rising:
-        if pools and pools[-1].effective_n < LEAST_DECISIONS:
-            pools[-1] = pools[-1].joined(pool)
-        else:
-            pools.append(pool)
-    if len(pools) > 1 and pools[-1].effective_n < LEAST_DECISIONS:
-        pools[-2:] = [pools[-2].joined(pools[-1])]
+    pools = _joined_until(LEAST_DECISIONS, rising)
+    groups = _joined_until(max(LEAST_OF_GROUP, DecisionPool.of(fields).effective_n / N_BINS), alike)
     edges = [(raw, pool) for pool in pools for raw in dict.fromkeys((pool.low, pool.high))]
     knots = [(raw, round(pool.share, 4)) for raw, pool in edges]
-    lower_bounds = [round(share_interval(pool.share, pool.effective_n)[0], 4) for _, pool in edges]
+    lower_bounds = [pool.lower_bound for _, pool in edges]
     bins = enough_decided((bin_of(field.raw), field) for field in fields)
     raws = tuple(sorted({field.raw for field in fields}))
-    return Calibration(tuple(knots), raws, bins, tuple(lower_bounds))
+    bounds = tuple((group.high, group.lower_bound) for group in groups)
+    return Calibration(tuple(knots), raws, bins, tuple(lower_bounds), bounds)
+
+
+def _joined_until(least_n: float, pools: Iterable[DecisionPool]) -> list[DecisionPool]:
+    """Join those that have few decisions with the next one, the last with that before."""
+    found: list[DecisionPool] = []
+    for pool in pools:
+        if found and found[-1].effective_n < least_n:
+            found[-1] = found[-1].joined(pool)
+        else:
+            found.append(pool)
+    if len(found) > 1 and found[-1].effective_n < least_n:
+        found[-2:] = [found[-2].joined(found[-1])]
+    return found
 
 
 def enough_decided(fields: Iterable[tuple[K, WeightedField]]) -> frozenset[K]:

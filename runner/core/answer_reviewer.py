@@ -66,10 +66,8 @@ class AnswerReviewer:
         if key not in tables:
             return outputs
         own = (item.scope_id, item.key)
-        calibration = tables[key].calibration(own, attempt.document_digest)
-        if calibration is None:
-            return outputs
-        return {**outputs, "confidence": calibrated(outputs["confidence"], calibration)}
+        fits = tables[key].calibration(own, attempt.document_digest)
+        return {**outputs, "confidence": calibrated(outputs["confidence"], fits)}
 
     async def _calibration_key(self, step: BoundStep) -> CalibrationKey:
         assert step.model is not None

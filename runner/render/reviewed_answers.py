@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from paddock.engine.system.records import record
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, listed
 from paddock.runner.calibration.isotonic_fit import ReliabilityBin
 
 
@@ -41,10 +41,12 @@ class ReliabilityTable:
 
     step: str
     model: str
+    fields: tuple[str, ...]
+    """The field, or all whose decisions are pooled; empty of an answer that is one value."""
     n_fields: int
-    """Fields that people have decided on."""
+    """How many of these people have decided on."""
     n_needed: int
-    """Fewer fields calibrate nothing."""
+    """Fewer calibrate nothing."""
     rows: tuple[ReliabilityBin, ...] = ()
     """Empty below `n_needed`."""
     basis: str = ""
@@ -63,6 +65,8 @@ class ReliabilityTable:
     @property
     def summary(self) -> str:
         of = f"confidence of '{self.step}' ({self.model})" if self.model else f"'{self.step}'"
+        if self.fields:
+            of += f", {'pooled ' * (len(self.fields) > 1)}{listed(self.fields)}"
         if self.former:
             of += f" with the earlier {self.former}"
         if self.is_calibrated:

@@ -21,6 +21,7 @@ from paddock.engine.system.text import cell_text, counted, one_line, path_text
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import date_in, number_in
 from paddock.pipelines.errors import did_you_mean
+from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.reviews.reviews import Review, Subject
 
 FieldKind = Literal["text", "number", "choice", "json"]
@@ -236,6 +237,8 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
 
     >>> sure_text({"p": 0.94, "is_calibrated": False})
     '  (94%, uncalibrated)'
+    >>> sure_text({"p": 0.94, "low": 0.88, "is_calibrated": True})
+    '  (94%; of 100 like this, 88 or more were right)'
     """
     if confidence is None or confidence.get("p") is None:
         return ""
@@ -243,6 +246,7 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
         return "  (empty)"
     is_raw = confidence.get("is_calibrated") is False  # an old record does not tell
     words = f"  ({confidence['p']:.0%}{', uncalibrated' * is_raw}"
+    words += f"; {found}" if (found := like_this_text(confidence)) else ""
     second_p = confidence.get("second_p")
     if confidence.get("second") is not None and (second_p or 0.0) >= RIVAL * confidence["p"]:
         other = one_line(cell_text(confidence["second"]), MAX_VALUE_CHARS) or '""'

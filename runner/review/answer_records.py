@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 
-from paddock.engine.system.text import cell_text, one_line
+from paddock.engine.system.text import cell_text, one_line, path_text
 from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
     CalibrationKey,
@@ -131,14 +131,21 @@ def reliability_tables(
         table, former = tables[key], former_tables(key, tables)
         of_step = (other for other in tables.values() if other.key[:2] == key[:2])
         newest = max(of_step, key=lambda other: other.at)
-        yield ReliabilityTable(
-            step=key.step,
-            model=table.model,
-            n_fields=table.n_fields,
-            n_needed=LEAST_FIELDS,
-            rows=tuple(table.rows),
-            basis=table.basis,
-            n_rejected=table.n_rejected,
-            former="" if newest is table else key.changes(newest.key),
-            n_former=sum(other.n_fields for other in former) if newest is table else 0,
-        )
+        fits = table.fits
+        parts = [part for part in (*fits.own.values(), fits.pooled) if part.by_field]
+        for at, decisions in enumerate(parts or [fits.pooled]):
+            names = map(path_text, decisions.by_field) if any(decisions.by_field) else ()
+            yield ReliabilityTable(
+                step=key.step,
+                model=table.model,
+                fields=tuple(names),
+                n_fields=len(decisions.fields),
+                n_needed=LEAST_FIELDS,
+                rows=tuple(decisions.rows),
+                basis=table.basis,
+                n_rejected=0 if at else table.n_rejected,
+                former="" if newest is table else key.changes(newest.key),
+                n_former=sum(other.n_fields for other in former)
+                if newest is table and not at
+                else 0,
+            )

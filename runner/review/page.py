@@ -26,6 +26,7 @@ from paddock.engine.api.streaming import dumps, json_response
 from paddock.engine.system import files, no_links
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.checking.schema_parts import empty_fields
+from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews.reviews import (
     DecisionRefused,
@@ -456,6 +457,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
             | {
                 "is_null": field.value is None,
                 "is_empty": field.keys in empty,
+                "like_this": like_this_text(field.confidence),
                 "choices": [cell_text(choice) for choice in field.choices],
             }
             for field in fields

@@ -44,7 +44,10 @@ def decided_outputs(
     return {**outputs, **answer, **mirrors, "review": outcome}
 
 
-_FROM_PERSON = {**dict.fromkeys(("p", "low", "raw", "second", "second_p")), "is_calibrated": False}
+_FROM_PERSON = {
+    **dict.fromkeys(("p", "low", "raw", "second", "second_p")),
+    **dict.fromkeys(("is_calibrated", "is_pooled"), False),
+}
 """The confidence of a value that a person wrote: no model was asked."""
 
 

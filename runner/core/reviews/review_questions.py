@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import reduce
+from operator import getitem
 from typing import Any, Literal
 
 from paddock.engine.system.item_samples import SEED, draw
@@ -19,6 +21,7 @@ from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.answers.evidence import EvidenceSource
 from paddock.runner.bind.answer_names import probabilities, review_names
+from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 from paddock.runner.ledger.reviews.reviews import Subject, SubjectText
 
@@ -287,13 +290,19 @@ def _unsure(
             yield "no confidence is known"
         return
     found = sorted(
-        (p, path_text(path), p == 0 and _is_empty(outputs, path))
+        (p, path, p == 0 and _is_empty(outputs, path))
         for path, p in probabilities(confidence, bound=bound)
         if p < least or (is_equal_too and p == least)
     )
-    words = "" if bound == "p" else "at least "
-    for p, name, is_nothing in found[:_MOST_NAMED]:
-        yield f"{name or 'the answer'} {'is empty' if is_nothing else f'has {words}{p:.0%}'}"
+    for p, path, is_nothing in found[:_MOST_NAMED]:
+        name = path_text(path) or "the answer"
+        leaf = reduce(getitem, path, confidence)
+        like_this = like_this_text(leaf) if bound == "low" and not is_nothing else ""
+        yield (
+            f"{name}: {like_this}"
+            if like_this
+            else (f"{name} {'is empty' if is_nothing else f'has {p:.0%}'}")
+        )
     if len(found) > _MOST_NAMED:
         yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
 

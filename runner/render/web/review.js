@@ -481,6 +481,7 @@ function drawnDoubt(field) {
     line.append(make("span", `${Math.round(sure.p * 100)} %`), bar);
     if (hasRival(sure)) line.append(make("span", `or ${plain(sure.second)} (${Math.round(sure.second_p * 100)} %)`));
     made.push(line);
+    if (field.like_this) made.push(make("div", field.like_this, "quote"));
   }
   if (found) {
     const kind = isMissing(found) ? "quote none" : "quote";

@@ -1,5 +1,6 @@
 """Calibration: people's decisions make of a probability the share that was right."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from paddock.runner.calibration.confidence_calibration import (
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
+    FieldFits,
     ReviewSampling,
     StepCalibration,
     calibrated,
@@ -84,10 +86,52 @@ def table(*answers: tuple[str, str, list[tuple[str, float, bool]]]) -> StepCalib
 def test_too_few_fields_calibrate_nothing() -> None:
     answers = [(f"{n}", f"doc{n}", [("total", 0.9, True)]) for n in range(LEAST_FIELDS - 1)]
     few = table(*answers)
-    assert (few.calibration(), few.rows, few.n_fields) == (None, [], LEAST_FIELDS - 1)
+    assert (said(few), few.n_fields) == (None, LEAST_FIELDS - 1)
     enough = table(*answers, ("x", "y", [("total", 0.9, False)]))
-    assert enough.calibration() is not None
-    assert [(row.n, row.n_right) for row in enough.rows] == [(50, 49)]
+    assert said(enough) == (0.98, 0.895, False)
+    assert [(row.n, row.n_right) for row in enough.fits.own["total",].rows] == [(50, 49)]
+
+
+def said(
+    decisions: StepCalibration, name: str = "total", raw: float = 0.9
+) -> tuple[float, float, bool] | None:
+    found = decisions.calibration().calibrated((name,), raw)
+    return None if found is None else (found["p"], found["low"], found["is_pooled"])
+
+
+def test_a_field_is_calibrated_by_its_own_decisions_once_it_has_50() -> None:
+    def reviewed(n: int) -> StepCalibration:
+        return table(
+            *((f"k{at}", f"k{at}", [("kind", 0.9, True)]) for at in range(n)),
+            *((f"p{at}", f"p{at}", [("payer", 0.9, at % 5 < 3)]) for at in range(40)),
+        )
+
+    few, many = reviewed(49), reviewed(200)
+    p, low, is_pooled = said(few, "payer") or (0, 0, False)
+    assert (p, is_pooled) == (round((49 + 24) / 89, 4), True)
+    assert low == round(share_interval(0.6, 40)[0], 4), "what is pooled promises no more"
+    assert said(many, "kind") == (1.0, 0.9812, False)
+    assert said(many, "payer") is None, "40 decisions, and no other field shares its fit"
+    assert (few.fits.pooled.rows[0].n, [*few.fits.own]) == (89, [])
+    assert [*many.fits.own] == [("kind",)]
+
+
+@pytest.mark.parametrize("slope", [1.2, 0.0, -0.8])
+def test_the_lower_bound_holds_whether_or_not_truth_rises_with_confidence(slope: float) -> None:
+    rng, n_held, n_said = random.Random(8), 0, 0
+    for truth in (0.6, 0.7, 0.8, 0.9, 0.99):
+
+        def drawn(truth: float = truth) -> tuple[float, float]:
+            raw = round(max(0.3, 1 - abs(rng.gauss(0, 0.12))), 4)
+            return raw, min(1.0, max(0.0, truth + slope * (raw - 0.9)))
+
+        for _ in range(8):
+            line = fit([(raw, rng.random() < p) for raw, p in (drawn() for _ in range(300))])
+            for raw, p in (drawn() for _ in range(200)):
+                if line.of(raw) is not None:
+                    n_said += 1
+                    n_held += line.lower_bound(raw) <= p
+    assert n_held >= 0.94 * n_said
 
 
 def test_sampled_answers_too_few_to_be_weighted_do_not_count_toward_the_threshold() -> None:
@@ -95,7 +139,7 @@ def test_sampled_answers_too_few_to_be_weighted_do_not_count_toward_the_threshol
     sampled = [replace(answer, is_sampled=True, sampling_rate=0.2) for answer in answers[45:]]
     former = StepCalibration(KEY._replace(prompt_digest="q"), "m", 0.0, answers)
     few = replace(former, key=KEY, answers=(*answers[:45], *sampled), sampling=ReviewSampling(0.2))
-    assert (few.calibration(), few.rows, few.n_fields) == (None, [], 45)
+    assert (said(few), few.n_fields) == (None, 45)
     assert (start_text(KEY, {KEY: few, former.key: former}) or "").startswith(
         "'bill': its confidence has 45 of 50 reviewed fields."
     )
@@ -105,12 +149,11 @@ def test_an_items_own_decision_does_not_count_for_itself() -> None:
     answers = [(f"{n}", f"doc{n}", [("total", 0.9, n > 0)]) for n in range(60)]
     line = table(*answers)
     whole, own, copy = (
-        line.calibration(*which)
+        line.calibration(*which).calibrated(("total",), 0.9) or {}
         for which in ((("scope", "new"), "new"), (("scope", "0"), "new"), (("scope", "c"), "doc0"))
     )
-    assert whole is not None and own is not None and copy is not None
-    assert value_at(whole, 0.9) == pytest.approx(59 / 60, abs=1e-4)
-    assert (own.of(0.9), copy.of(0.9)) == (1.0, 1.0)
+    assert whole["p"] == pytest.approx(59 / 60, abs=1e-4)
+    assert (own["p"], copy["p"]) == (1.0, 1.0)
 
 
 def mirror(**raws: float) -> dict[str, Any]:
@@ -238,19 +281,28 @@ def test_another_prompt_or_schema_begins_another_table() -> None:
 def test_the_second_value_has_its_share_of_what_the_calibrated_first_leaves(
     second_p: float | None, then: float | None
 ) -> None:
-    line = fit([(0.9, True)] * 40 + [(0.9, False)] * 40)
+    line = fits(total=(40, 40))
     confidence = {"total": {**mirror(total=0.9)["total"], "second": 7, "second_p": second_p}}
     found = calibrated(confidence, line)
     assert (found["total"]["p"], found["total"]["second_p"]) == (0.5, then)
     assert calibrated(found, line) == found, "once more changes nothing"
 
 
+def fits(**n_right_and_wrong: tuple[int, int]) -> FieldFits:
+    answers = [
+        (f"{name}{at}", f"{name}{at}", [(name, 0.9, at < right)])
+        for name, (right, wrong) in n_right_and_wrong.items()
+        for at in range(right + wrong)
+    ]
+    return table(*answers).fits
+
+
 def test_a_calibrated_confidence_keeps_what_the_model_had() -> None:
-    line = fit([(0.9, True)] * 40 + [(0.9, False)] * 40)
+    line = fits(number=(40, 40))
     confidence = {**mirror(number=0.9), "lines": [mirror(price=1.0)], "none": []}
     found = calibrated(confidence, line)
     bound = round(share_interval(0.5, 80)[0], 4)
-    expected = {"p": 0.5, "low": bound, "is_calibrated": True}
+    expected = {"p": 0.5, "low": bound, "is_calibrated": True, "is_pooled": False}
     assert found["number"] == {**confidence["number"], **expected}
     assert (found["lines"], found["none"]) == (confidence["lines"], [])
     assert calibrated(None, line) is None

@@ -156,7 +156,7 @@ def test_weights_make_the_share_that_was_right_that_of_all_answers(
     weighted, plain, n_within = 0.0, 0.0, 0
     for seed in range(60):
         made, truth = decided_population(seed, decided=decided)
-        (row,) = made.rows
+        (row,) = made.fits.own["total",].rows
         weighted += row.share - truth
         plain += row.n_right / row.n - truth
         n_within += row.interval[0] <= truth <= row.interval[1]

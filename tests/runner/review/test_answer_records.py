@@ -95,7 +95,7 @@ def test_why_shows_who_changed_what_and_where_the_answer_stood(world: ReviewedWo
         "                changed   total: 62.0 → 84.0",
         "                field     total: 62.0  (62%, uncalibrated; else 84.0 30%); 0.txt, page 2: "
         '"62,00"',
-        "              confidence of 'sum' (m): not calibrated: 1 of 50 fields reviewed",
+        "              confidence of 'sum' (m), total: not calibrated: 1 of 50 fields reviewed",
     ]
 
 
@@ -105,11 +105,11 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
     decide_many(world, 48)
     decide(world, ask(world, {"total": 62.0}), "accept")
     assert review_part(invoke("why", "out/0.txt").stdout)[-1] == (
-        "              confidence of 'sum' (m): not calibrated: 49 of 50 fields reviewed"
+        "              confidence of 'sum' (m), total: not calibrated: 49 of 50 fields reviewed"
     )
     decide_many(world, 49)
     assert review_part(invoke("why", "out/0.txt").stdout)[-4:] == [
-        "              confidence of 'sum' (m): calibrated by 50 reviewed fields "
+        "              confidence of 'sum' (m), total: calibrated by 50 reviewed fields "
         "of answers in doubt alone, which are wrong more often than the others",
         "                          0.3 to 0.4: 12 of 25 right (48%), 30% to 67%",
         "                          0.6 to 0.7: 1 of 1 right (100%), 21% to 100%; "
