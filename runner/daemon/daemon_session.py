@@ -33,6 +33,7 @@ class DaemonSession:
         self._stack = AsyncExitStack()
         self.daemon: DaemonInfo | None = None
         """The one that it holds."""
+        self._told_gone: DaemonInfo | None = None
         self._n_moves = 0
         self._is_refused = False
 
@@ -59,7 +60,7 @@ class DaemonSession:
             try:
                 await self._stack.enter_async_context(hold_lease(daemon))
             except DaemonGone:  # killed since it was found, it may look alive for a moment
-                self._count_move()
+                self._note_gone(daemon)
                 await asyncio.sleep(AGAIN_S)
             else:
                 self.daemon = daemon
@@ -83,14 +84,17 @@ class DaemonSession:
     async def _move(self, broken: DaemonInfo) -> None:
         """Hold a daemon that runs: the same one, another process's at its socket, or a new one."""
         if not await asyncio.to_thread(daemon_files.is_listening, broken.socket):
-            self._count_move()
-            self._tell("The local service went away; the run continues with another one.")
+            self._note_gone(broken)
         await self.attach()
 
-    def _count_move(self) -> None:
+    def _note_gone(self, daemon: DaemonInfo) -> None:
+        """Count a daemon that went away; report it once if it was the one held."""
         self._n_moves += 1
         if self._n_moves > MOST_RECONNECTS:
             raise DaemonError(f"The local service went away {MOST_RECONNECTS} times in this run.")
+        if daemon == self.daemon != self._told_gone:
+            self._told_gone = daemon
+            self._tell("The local service went away; the run continues with another one.")
 
     async def detach(self) -> None:
         await self._stack.aclose()

@@ -11,6 +11,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
+from paddock.engine.system.server_address import PoolAddress
 from paddock.runner.daemon import daemon_files, daemon_session
 from paddock.runner.daemon.daemon_files import DaemonInfo, make_daemon_folders, paths_of
 from paddock.runner.daemon.daemon_server import DaemonState
@@ -107,10 +108,11 @@ def test_a_service_ends_when_no_request_is_open_and_none_was_for_long_enough() -
     assert state.is_over
 
 
-async def test_a_service_that_is_killed_as_a_run_finds_it_is_looked_for_again(
+async def test_a_service_that_is_killed_is_looked_for_again_and_reported_once_if_it_was_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reset = [True, True, False]
+    """A killed process may seem to listen for a moment: leases of two are reset at once."""
+    reset = [True, True, False, True, True, False]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -123,13 +125,18 @@ async def test_a_service_that_is_killed_as_a_run_finds_it_is_looked_for_again(
         writer.close()
 
     found = DaemonInfo(tmp_path, tmp_path / "s", "1", os.getpid())
+    told: list[str] = []
 
     async def found_again(*_: object) -> DaemonInfo:
         return found
 
     monkeypatch.setattr(daemon_session, "ensure_daemon", found_again)
+    monkeypatch.setattr(daemon_files, "is_listening", lambda socket: True)
     async with await asyncio.start_unix_server(serve, found.socket):
-        session = daemon_session.DaemonSession(settings(tmp_path), print)
+        session = daemon_session.DaemonSession(settings(tmp_path), told.append)
         assert await session.start()
+        assert told == []
+        await session.place(PoolAddress(socket=found.socket))
         await session.detach()
+    assert told == ["The local service went away; the run continues with another one."]
     assert reset == []
