@@ -24,7 +24,7 @@ from .cells import (
     number_cell,
 )
 from .office import PLAIN, Look, Piece
-from .open_document import OBJECTS, OpenDocument, attributes, is_tiny, name_of
+from .open_document import OBJECTS, OpenDocument, attributes, name_of
 from .reader import Unreadable
 
 _DURATION = re.compile(r"(-?)P(?:(\d+)D)?T?(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:[.,]\d+)?)S)?")
@@ -32,7 +32,6 @@ _PLACE = re.compile(
     r"\$?(?:'((?:[^']|'')+)'|([^.']+))\.(\$?[A-Z]+\$?\d+)(?::(?:.*\.)?(\$?[A-Z]+\$?\d+))?"
 )
 _GONE = ("collapse", "filter")
-_MOST_STYLES = 20  # that are based on one another
 _MOST_BLANKS = 1_000
 _BLANKS = {"s": " ", "tab": "\t", "line-break": "\n"}
 _HOLDERS = ("table-cell", "covered-table-cell", "annotation")
@@ -52,19 +51,12 @@ class OdsWorkbook:
         body = self._document.roots[-1].find("{*}body")
         self._body = Element("body") if body is None else body
         self._tables = {attributes(t).get("name", ""): t for t in self._body.iterfind("*/{*}table")}
-        styles = (
-            style
-            for root in self._document.roots
-            for kind in ("styles", "automatic-styles")
-            for style in root.iterfind(f"{{*}}{kind}/*")
-        )
-        self._styles = {attributes(style).get("name", ""): style for style in styles}
-        self._style, self._look = cache(self._style_of), cache(self._look_of)
+        self._style = cache(self._style_of)
 
     @property
     def sheets(self) -> tuple[Sheet, ...]:
         return tuple(
-            Sheet(name, name, self._properties(style).get("display") != "false")
+            Sheet(name, name, self._document.properties(style).get("display") != "false")
             for name, table in self._tables.items()
             for style in [attributes(table).get("style-name", "")]
         )
@@ -196,34 +188,15 @@ class OdsWorkbook:
                 yield _BLANKS[name] * min(int(has.get("c", 1)), _MOST_BLANKS), look
             elif name != "annotation":
                 named = has.get("style-name")
-                yield from self._pieces(part, self._look(named) if named else look)
+                yield from self._pieces(part, self._document.look(named) if named else look)
             yield part.tail or "", look
 
-    def _properties(self, name: str) -> dict[str, str]:
-        """Return what a style says, and what it takes over from those that it is based on."""
-        found = dict[str, str]()
-        for _ in range(_MOST_STYLES):
-            if not name or (style := self._styles.get(name)) is None:
-                break
-            own = attributes(style)
-            for part in style:
-                own |= attributes(part)
-            name, found = own.get("parent-style-name", ""), own | found
-        return found
-
-    def _look_of(self, name: str) -> Look:
-        has = self._properties(name)
-        position = has.get("text-position", "").partition("%")[0].strip("0 ")
-        rise = 0 if not position else -1 if position.startswith(("sub", "-")) else 1
-        is_struck = has.get("text-line-through-style", "none") != "none"
-        return Look(rise, is_struck, has.get("display") in ("none", "false") or is_tiny(has))
-
     def _style_of(self, name: str) -> CellStyle:
-        has = self._properties(name)
-        is_struck = has.get("text-line-through-style", "none") != "none"
+        has = self._document.properties(name)
+        look = self._document.look(name)
         is_white = has.get("color") == "#ffffff"
         is_white = is_white and has.get("background-color") in (None, "transparent", "#ffffff")
-        shown = self._styles.get(has.get("data-style-name", ""), Element("none"))
+        shown = self._document.styles.get(has.get("data-style-name", ""), Element("none"))
         kind = code = ""
         if name_of(shown) == "time-style":
             is_long = attributes(shown).get("truncate-on-overflow") == "false"
@@ -232,7 +205,7 @@ class OdsWorkbook:
             number = shown.find("{*}number")
             places = "" if number is None else attributes(number).get("decimal-places", "")
             code = f"0.{'0' * int(places)}".rstrip(".") if places else ""
-        return CellStyle(code, is_struck, is_white, kind, is_tiny(has))
+        return CellStyle(code, look.is_struck, is_white, kind, look.is_hidden)
 
 
 def _duration(text: str, style: CellStyle) -> Any:

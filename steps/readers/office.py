@@ -46,6 +46,7 @@ _XML_BOMBS = {
 }
 _FILE_OBJECT = re.compile(r"file '<_io\.[^>]*>' ")
 _MOST_ENTRIES = 20_000
+_MOST_NAMED = 3
 _INFLATE_BYTES = 1024 * 1024
 _ENCRYPTED = 0x1
 _PYTHON = sysconfig.get_path("stdlib")
@@ -136,6 +137,15 @@ def _own_place(error: Exception) -> str:
 def bomb_of(error: Exception) -> str:
     """Return what a parser's error says of XML that would fill the memory, else an empty text."""
     return next((meant for word, meant in _XML_BOMBS.items() if word in str(error)), "")
+
+
+def damage_note(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return the note on parts that are missing or damaged."""
+    if not parts:
+        return ()
+    names = ", ".join(parts[:_MOST_NAMED]) + (", …" if len(parts) > _MOST_NAMED else "")
+    what = counted(len(parts), "part is", "parts are")
+    return (f": {what} missing or damaged ({names}); what is there is read",)
 
 
 _EMBEDDED = frozenset(

@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, TypeVar
 
-from paddock.engine.system.text import counted
-
-from .office import RELATION_ID, WORD_DOCUMENT, bomb_of, import_library
+from .office import RELATION_ID, WORD_DOCUMENT, bomb_of, damage_note, import_library
 
 L = TypeVar("L")
 
@@ -38,7 +36,6 @@ _REFERENCES = ("sldId", "sldMasterId", "headerReference", "footerReference")
 _CORE_PROPERTIES = "/metadata/core-properties"
 _TYPES = "[Content_Types].xml"
 _PIECE_BYTES = 1024 * 1024
-_MOST_NAMED = 3
 
 
 @contextmanager
@@ -132,11 +129,7 @@ def _write_copy(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[str, ...]:
             with out.open(name, "w", force_zip64=True) as part:
                 for piece in [parts[name]] if name in parts else pieces(name):
                     part.write(piece)
-    if not lost:
-        return ()
-    names = ", ".join(list(lost)[:_MOST_NAMED]) + (", …" if len(lost) > _MOST_NAMED else "")
-    what = counted(len(lost), "part is", "parts are")
-    return (f": {what} missing or damaged ({names}); what is there is read",)
+    return damage_note([*lost])
 
 
 def _renamed(data: bytes) -> bytes:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import BinaryIO
 from xml.etree.ElementTree import Element, fromstring
 
-from .office import TINY_POINTS, open_archive
+from .office import TINY_POINTS, Look, open_archive
 from .reader import Unreadable
 
+_MOST_STYLES = 20  # that are based on one another
 _POINTS = re.compile(r"(\d+(?:\.\d+)?)pt")
 OPEN_DOCUMENT = "an OpenDocument file"
 OBJECTS = ("object", "object-ole", "plugin", "applet", "floating-frame")
@@ -38,8 +39,38 @@ class OpenDocument:
                 raise Unreadable(f"is damaged or not {what}")
         self.roots = [fromstring(part) for part in parts]
         """The last one has the document itself, those before it styles."""
+        self.styles = {
+            attributes(style).get("name", ""): style
+            for root in self.roots
+            for kind in ("styles", "automatic-styles")
+            for style in root.iterfind(f"{{*}}{kind}/*")
+        }
+        self.look = cache(self._look_of)
+        """What a style means for a text, by its name."""
         for binary in self.roots[-1].iterfind(".//{*}binary"):
             self.held[f"#{binary.get('id')}"] = partial(_unpacked, binary.text or "")
+
+    def properties(self, name: str) -> dict[str, str]:
+        """Return what a style says, and what it takes over from those that it is based on."""
+        found = dict[str, str]()
+        for _ in range(_MOST_STYLES):
+            if not name or (style := self.styles.get(name)) is None:
+                break
+            own = attributes(style)
+            for part in style:
+                own |= attributes(part)
+            name, found = own.get("parent-style-name", ""), own | found
+        return found
+
+    def _look_of(self, name: str) -> Look:
+        has = self.properties(name)
+        position = has.get("text-position", "").partition("%")[0].strip("0 ")
+        rise = 0 if not position else -1 if position.startswith(("sub", "-")) else 1
+        is_struck = has.get("text-line-through-style", "none") != "none"
+        points = _POINTS.fullmatch(has.get("font-size", ""))
+        is_tiny = points is not None and float(points[1]) <= TINY_POINTS
+        is_hidden = {has.get("display"), has.get("visibility")} & {"none", "false", "hidden"}
+        return Look(rise, is_struck, bool(is_hidden) or is_tiny)
 
     def picture(self, image: Element) -> bytes:
         """Return what an element shows: a part, or what it has within itself."""
@@ -65,12 +96,6 @@ def _unpacked(text: str) -> bytes:
         return binascii.a2b_base64(text)
     except ValueError:
         return b""
-
-
-def is_tiny(has: Mapping[str, str]) -> bool:
-    """Return whether a style has a font that no one sees."""
-    found = _POINTS.fullmatch(has.get("font-size", ""))
-    return found is not None and float(found[1]) <= TINY_POINTS
 
 
 def name_of(element: Element) -> str:

@@ -17,8 +17,6 @@ from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias
 from xml.etree import ElementTree
 
-from paddock.engine.system.text import counted
-
 from .cells import (
     EMPTY,
     MOST_COLUMNS,
@@ -33,13 +31,22 @@ from .cells import (
     column_of,
     number_cell,
 )
-from .office import MOST_WHOLE, OFF, PLAIN, TINY_POINTS, Look, Piece, bomb_of, open_archive
+from .office import (
+    MOST_WHOLE,
+    OFF,
+    PLAIN,
+    TINY_POINTS,
+    Look,
+    Piece,
+    bomb_of,
+    damage_note,
+    open_archive,
+)
 from .reader import Unreadable
 
 WORKBOOK = "a spreadsheet"
 _CHECK_EACH_ROWS = 500
 _READ_BYTES = 8 * 1024  # with a MiB at once, and all its elements alive, it takes twice as long
-_MOST_NAMED = 3
 _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 _WITHIN_ROWS = frozenset(("c", "v", "f", "is", "t"))
 
@@ -412,13 +419,7 @@ class XlsxWorkbook:
         return Cell(value or None if isinstance(value, str) else value, style)
 
     def damage(self) -> tuple[str, ...]:
-        """Return the note on parts that are missing or damaged."""
-        if not self._lost:
-            return ()
-        etc = ", …" if len(self._lost) > _MOST_NAMED else ""
-        names = ", ".join(list(self._lost)[:_MOST_NAMED]) + etc
-        what = counted(len(self._lost), "part is", "parts are")
-        return (f": {what} missing or damaged ({names}); what is there is read",)
+        return damage_note([*self._lost])
 
 
 def _is_gone(element: ElementTree.Element, size: str) -> bool:

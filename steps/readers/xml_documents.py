@@ -6,7 +6,7 @@ So `html` writes, marks and notes what their layout means as it does for a page.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from html import escape
@@ -20,8 +20,8 @@ from paddock.pipelines.text_marks import list_number
 from .document_kinds import MEDIA_TYPES
 from .html import html_to_markdown
 from .inner_documents import InnerPictures
-from .office import damage_errors
-from .open_document import OBJECTS, OPEN_DOCUMENT, OpenDocument, attributes, is_tiny, name_of
+from .office import Look, damage_errors
+from .open_document import OBJECTS, OPEN_DOCUMENT, OpenDocument, attributes, name_of
 from .reader import Document, ReadRequest
 
 _TAGS = {
@@ -37,8 +37,7 @@ _MOST_REPEATED = 200  # cells and rows with the same text
 
 @record(frozen=True, slots=True)
 class _Layout:
-    styles: dict[str, str] = field(default_factory=dict)
-    """By name, the CSS of what is raised, lowered, struck or hidden."""
+    look: Callable[[str], Look]
     levels: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     """By the name of a list's style, empty for headings, and level: a number's form."""
     counts: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -52,17 +51,6 @@ class _Layout:
                 has = attributes(part)
                 if name_of(part).endswith(("-level-style-number", "outline-level-style")):
                     self.levels[name, has.get("level", "")] = has
-                position = has.get("text-position", "").partition("%")[0].strip("0 ")
-                is_low = position.startswith(("sub", "-"))
-                shown = {has.get("display"), has.get("visibility")}
-                looks = {
-                    "display:none;": shown & {"none", "false", "hidden"} or is_tiny(has),
-                    f"vertical-align:{'sub' if is_low else 'super'};": position,
-                    "text-decoration:line-through;": has.get("text-line-through-style", "none")
-                    != "none",
-                }
-                css = "".join(look for look, is_on in looks.items() if is_on)
-                self.styles[name] = self.styles.get(name, "") + css
 
     def number(self, name: str, level: int, start: str = "") -> str:
         """Count an item or heading, and return its number as the program shows it."""
@@ -84,11 +72,11 @@ class _Layout:
 
 def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     what = "a FictionBook" if kind == "fb2" else OPEN_DOCUMENT
-    pictures, layout = InnerPictures(request), _Layout()
+    pictures = InnerPictures(request)
     notes, texts = list[str](), list[str]()
     with damage_errors(what):
         opened = OpenDocument(file, what)
-        roots, held = opened.roots, opened.held
+        roots, held, layout = opened.roots, opened.held, _Layout(opened.look)
         for root in roots:
             layout.add(root)
 
@@ -165,7 +153,10 @@ def _convert(e: Element, layout: _Layout, place: _Place) -> None:
     """
     name, has = name_of(e), attributes(e)
     is_hidden = has.get("visibility") in ("collapse", "filter")
-    css = "display:none" if is_hidden else layout.styles.get(has.get("style-name", ""), "")
+    look = layout.look(has.get("style-name", ""))
+    css = "display:none;" * (is_hidden or look.is_hidden)
+    css += ("", "vertical-align:super;", "vertical-align:sub;")[look.rise]
+    css += "text-decoration:line-through;" * look.is_struck
     e.attrib = {"style": css} if css else {}
     if name == "math":  # 1
         for part in e.iter():
