@@ -106,7 +106,7 @@ class RunCommand(Step[RunParams, RunOutput]):
         if output.code in params.ok_codes:
             return output
         if output.code < 0:
-            how, remedy = f"was {processes.how_it_ended(output.code)}", ""
+            how, remedy = f"was {processes.exit_status_text(output.code)}", ""
         else:
             how = f"ended with code {output.code}"
             remedy = f"Add {output.code} to `ok_codes` where that is not a failure."

@@ -26,7 +26,7 @@ from paddock.engine.system.hardware import (
     read_oom_kills,
     visible_gpus,
 )
-from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
+from paddock.engine.system.processes import exit_status_text, python_command, run_blocking
 from paddock.engine.system.records import record, replace
 from paddock.engine.workers.death_reasons import context_line
 
@@ -212,7 +212,7 @@ def ask_library(expression: str) -> tuple[Any, str]:
         return json.loads(done.stdout.splitlines()[-1]), ""
     except (IndexError, ValueError):
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return None, context_line(lines) or how_it_ended(done.code)
+        return None, context_line(lines) or exit_status_text(done.code)
 
 
 @cache

@@ -134,7 +134,7 @@ def _run_quantiser(
     with ordered_process(_QUANTISER_COMMAND, order) as quantiser:
         answer = quantiser.next_answer(report_size)
         if answer is None:
-            return quantiser.why_it_ended()
+            return quantiser.exit_reason()
         why = str(answer["why"])
         return f"{why}{quantiser.last_line()}" if why else ""
 

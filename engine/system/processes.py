@@ -488,10 +488,10 @@ def _end_answering(process: subprocess.Popen[bytes]) -> None:
         pipe.close()
 
 
-def how_it_ended(status: int) -> str:
+def exit_status_text(status: int) -> str:
     """Return how a process ended, with the name of a signal.
 
-    >>> how_it_ended(-11), how_it_ended(3), how_it_ended(-35)
+    >>> exit_status_text(-11), exit_status_text(3), exit_status_text(-35)
     ('killed by SIGSEGV', 'ended with status 3', 'killed by signal 35')
     """
     if status >= 0:
@@ -529,11 +529,11 @@ class OrderedProcess:
             self.process.kill()
             return self.process.wait()
 
-    def why_it_ended(self) -> str:
+    def exit_reason(self) -> str:
         """Wait for the end and describe it, for a process without a result."""
         status = self.exit_status()
         was = "was " if status < 0 else ""
-        return f"the process {was}{how_it_ended(status)}{self.last_line()}"
+        return f"the process {was}{exit_status_text(status)}{self.last_line()}"
 
     def last_line(self) -> str:
         """Return the last line of standard error in brackets, or ""."""

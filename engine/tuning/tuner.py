@@ -186,4 +186,4 @@ def _run(order: dict[str, Any], facts: ModelFacts, stop: TuningStop) -> dict[str
             raise TuningNotNow(f"the copy of '{facts.name}' was interrupted")
         if result is not None and "not_now" in result:
             raise TuningNotNow(f"the copy of '{facts.name}' cannot be written: {result['not_now']}")
-        return result if result is not None else {"why": process.why_it_ended()}
+        return result if result is not None else {"why": process.exit_reason()}

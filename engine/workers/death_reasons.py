@@ -6,7 +6,7 @@ import re
 import signal
 from collections.abc import Sequence
 
-from paddock.engine.system.processes import how_it_ended
+from paddock.engine.system.processes import exit_status_text
 from paddock.engine.system.records import record, replace
 
 # Messages of llama.cpp, its backends and the C++ library (ggml-backend.cpp, ggml-cuda.cu,
@@ -116,4 +116,4 @@ def context_line(lines: Sequence[str]) -> str:
 
 def end_of_process(status: int, phase: str, lines: Sequence[str] = ()) -> WorkerEnd:
     """Return how a process of llama.cpp ended, by its exit status and the last lines of its log."""
-    return WorkerEnd(f"{how_it_ended(status)} while {phase}", status, context_line(lines))
+    return WorkerEnd(f"{exit_status_text(status)} while {phase}", status, context_line(lines))

@@ -22,8 +22,8 @@ from typing import IO, Any
 
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.processes import (
+    exit_status_text,
     handles_signal,
-    how_it_ended,
     python_command,
     spawn_detached,
 )
@@ -198,7 +198,10 @@ def _wait_for_name(process: _RunProcess, place: LedgerFolder) -> str:
             return run
         if has_ended:
             raise CommandError(
-                str(answers.get("error") or f"The run's process {how_it_ended(process.code or 0)}.")
+                str(
+                    answers.get("error")
+                    or f"The run's process {exit_status_text(process.code or 0)}."
+                )
             )
         time.sleep(_POLL_S)
     with suppress(ProcessLookupError):

@@ -103,7 +103,7 @@ class StepsLeft:
             return Left(LeftBy.WITHOUT_RESULTS, why, is_inherited=True)
         for lack in self._lacking_of(node, scope):  # 4
             if lack.leaves(node):
-                return Left(LeftBy.WITHOUT_RESULTS, lack.why_left())
+                return Left(LeftBy.WITHOUT_RESULTS, lack.left_reason())
         return None
 
     def note_missing(self, node: BoundNode, scope: Scope) -> None:
@@ -184,7 +184,7 @@ class LackingItems:
         """
         return any(key in keys for keys, _ in self._kinds()) or not self.keys.issuperset(listed)
 
-    def why_left(self) -> str:
+    def left_reason(self) -> str:
         """Return why a step that reads the results is left as it is."""
         if not self.keys:
             return f"the documents of '{self.block}' are missing"

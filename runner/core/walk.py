@@ -241,7 +241,7 @@ class ItemWalk:
             for lack in lacking_of(node.reads.all, self._lacking):  # 1
                 if not lack.n_with_result:
                     cause = Cause.IO if lack.is_transient else Cause.OTHER
-                    raise StepFailed(node.id, f"{lack.why_left()}: {lack.error}", cause=cause)
+                    raise StepFailed(node.id, f"{lack.left_reason()}: {lack.error}", cause=cause)
             if skip(node, self.scope):  # 2
                 self.hand_on(node, None)
             else:  # 3

@@ -235,10 +235,10 @@ class TransferBars:
         for status, step in tuple(self._steps.items()):
             mark, style = ("✓", "green") if step.is_over else ("·", "cyan")
             step_heading = Text.assemble((f"{mark} ", style), status)
-            table.add_row(step_heading, *self._how_far(step))
+            table.add_row(step_heading, *self._progress_text(step))
         return table
 
-    def _how_far(self, step: _TransferStep) -> tuple[RenderableType, str]:
+    def _progress_text(self, step: _TransferStep) -> tuple[RenderableType, str]:
         if not step.total:
             return "", ""
         words = f"{units.size(step.completed)} of {units.size(step.total)}"

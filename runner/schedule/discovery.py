@@ -223,7 +223,7 @@ class PipelineFinder:
             for place, owner in claims:
                 is_own = files.identity(place) == files.identity(owner.parent)
                 if not is_own or self._came(path) > self._came(owner):
-                    found[path] = _why_left_out(path, owner, None if is_own else place)
+                    found[path] = _left_out_reason(path, owner, None if is_own else place)
                     break
             else:
                 known = self._known[path]
@@ -350,7 +350,7 @@ def _resolved(path: Path) -> Path:
     return files.resolved(path) or path
 
 
-def _why_left_out(path: Path, owner: Path, folder: Path | None) -> str:
+def _left_out_reason(path: Path, owner: Path, folder: Path | None) -> str:
     """Return why a file in a folder of documents of `owner`'s is ignored; None: in its own."""
     if folder is None:
         return (

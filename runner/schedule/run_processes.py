@@ -30,7 +30,7 @@ from paddock.engine.system.frames import (
     read_frame_async,
 )
 from paddock.engine.system.process_marks import is_process_alive, process_mark
-from paddock.engine.system.processes import how_it_ended
+from paddock.engine.system.processes import exit_status_text
 from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import TaskSet, end, running
 from paddock.engine.wire import from_plain, to_plain
@@ -270,7 +270,7 @@ class RunExecutor:
         if code is None:
             message = "its process is gone"
         else:
-            message = f"its process {'was ' if code < 0 else ''}{how_it_ended(code)}"
+            message = f"its process {'was ' if code < 0 else ''}{exit_status_text(code)}"
         started.is_over = True
         self._events.over(started, message)
 

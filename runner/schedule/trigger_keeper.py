@@ -72,7 +72,7 @@ class TriggerKeeper:
         self._queue = queue
         self._open_ledger = open_ledger
         self._make = make
-        self._why_missing = why_missing
+        self._missing_reason = why_missing
         self._pipelines: dict[str, TriggeredPipeline] = {}
         self._running: dict[str, dict[str, _Running]] = {}
         """By the keys of the pipeline and the trigger."""
@@ -130,7 +130,7 @@ class TriggerKeeper:
 
     async def answer(self, request: Request) -> Response:
         found = self._paths.get(request.url.path)
-        if found is None and (why := self._why_missing()):  # a sender tries 503 again
+        if found is None and (why := self._missing_reason()):  # a sender tries 503 again
             return JSONResponse({"error": why}, 503, {"Retry-After": "5"})
         if found is None:
             return JSONResponse({"error": "there is nothing here."}, 404)

@@ -175,7 +175,7 @@ class Up:
             is_open = not is_loopback(listener.getsockname()[0])
             triggers = partial(triggers_of, max_attempts=unattended.max_attempts, is_open=is_open)
             self._keeper = TriggerKeeper(
-                self._queue, self._open_ledger, triggers, self._why_missing
+                self._queue, self._open_ledger, triggers, self._missing_reason
             )
             options = ManagerOptions(
                 max_runs=unattended.max_runs,
@@ -215,7 +215,7 @@ class Up:
         self._keeper.ended(order)
         self._link.ended(order)
 
-    def _why_missing(self) -> str:
+    def _missing_reason(self) -> str:
         if self._is_starting:
             return "`paddock up` is starting."
         if self._finder.lacks_pipelines():

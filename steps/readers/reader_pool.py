@@ -32,7 +32,7 @@ from paddock.engine.system.frames import (
 from paddock.engine.system.hardware import psutil_module, read_cpu, read_memory
 from paddock.engine.system.processes import (
     GuardedPipes,
-    how_it_ended,
+    exit_status_text,
     python_command,
     python_environ,
 )
@@ -372,7 +372,7 @@ class DocumentLimits:
             room = f"{self.memory_bytes // _MIB:,} MiB"
             return Unreadable(
                 f"is not read: it is damaged, or needs more than {room} of memory; its reader was "
-                f"{how_it_ended(code)}",
+                f"{exit_status_text(code)}",
                 "Save it in another program, or raise PADDOCK_READ_MEMORY.",
             )
         return Unreadable(f"is not read: its reader ended with code {code}")

@@ -97,7 +97,7 @@ def test_an_ordered_process_that_answers_no_more_is_ended_and_told(
                 ordered.next_answer(check)
         else:
             assert ordered.next_answer(check) is None
-            assert ordered.why_it_ended() == "the process was killed by SIGKILL (in the log)"
+            assert ordered.exit_reason() == "the process was killed by SIGKILL (in the log)"
     assert not is_alive(ordered.process.pid)
 
 
