@@ -10,6 +10,7 @@ from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.evidence import EvidenceSource, read_sources
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import inserted_text
@@ -103,15 +104,23 @@ class AnswerReviewer:
     async def decided_before(self, attempt: StepAttempt) -> dict[str, Any] | None:
         """Return the outputs that a person decided on since; None: the model is asked.
 
-        Where the ledger is looked up, it has them. The step is recorded as the run did that made
-        them.
+        So it is where a label that was decided on is gone. Where the ledger is looked up, it has
+        the answer, unless a list of labels is in the prompt, which may be another one by now. The
+        step is recorded as the run did that made them.
         """
         step, item, caller = attempt.step, attempt.item, attempt.caller
-        if step.review is None or not item.is_decided or caller.looks_up:
+        if step.review is None or not item.is_decided:
+            return None
+        if caller.looks_up and not step.choices:
             return None
         review = await self._reviews.at(item.scope_id, item.key, step.id)
         if review is None or (outputs := review.decided_outputs) is None:
             return None
+        lists = self._context.judge.labels.of_step(step, attempt.scope)
+        for choice in step.choices:
+            known = (*lists[choice.field].labels, choice.keys.unknown)
+            if not {*chosen_labels(review.value, choice.field)}.issubset(known):
+                return None
         ledger = self._context.ledger
         row = await ledger.ask(LineageStore(ledger).of_item, item.scope_id, item.key)
         for past in read_lineage(row.made)[1] if row is not None else ():
@@ -159,7 +168,8 @@ class AnswerReviewer:
         is_sampled = mode == "ask" and is_drawn(spec, step.id, subject.item)
 
         async def full_question() -> Question:
-            due_subject = with_reasons(subject, spec, scope, is_drawn=is_sampled)
+            schema = None if step.reply is None else step.reply.schema
+            due_subject = with_reasons(subject, spec, scope, is_drawn=is_sampled, schema=schema)
             return self._question(attempt, await self._full_subject(attempt, due_subject, tools))
 
         while True:
@@ -236,6 +246,7 @@ class AnswerReviewer:
             prompt_digest=None if key is None else key.prompt_digest,
             schema_digest=None if key is None else key.schema_digest,
             schema=None if tools.reply is None else tools.reply.schema,
+            label_tables=self._label_tables(step),
             checks=tuple(check.source for check in checks),
             scope=values_read(sorted(paths), scope),
             evidence_only=() if spec is None else tuple(spec.only),
@@ -243,6 +254,22 @@ class AnswerReviewer:
             sources=tuple(texts[:-1]),
             prompt_text=texts[-1],
         )
+
+    def _label_tables(self, step: BoundStep) -> dict[str, Any]:
+        """Return the CSV files below the pipeline's folder that are read as they are for labels."""
+        nodes = {node.id: node for node in self._context.bound.nodes}
+        found: dict[str, Any] = {}
+        for choice in step.choices:
+            source = nodes.get(choice.source.source.removeprefix("steps.").removesuffix(".rows"))
+            if choice.keys.by is None or not isinstance(source, BoundStep):
+                continue
+            path = str(source.written.get("path"))
+            stored = self._stored(path)
+            is_below = not stored.startswith(("/", "..")) and stored.lower().endswith(".csv")
+            if source.facts.contents and source.written.keys() == {"path"} and is_below:
+                keys = choice.keys.model_dump(exclude_none=True)
+                found[choice.shown] = {"path": stored, "keys": keys}
+        return found
 
     def _stored(self, path: str) -> str:
         """Return a document's path as the ledger writes it, without links."""

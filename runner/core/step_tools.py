@@ -178,7 +178,9 @@ def mark_labels(attempt: StepAttempt, outputs: Mapping[str, Any] | None) -> None
         name = judge.scopes.list_name(step, place)
         item.lists[name] = found
         chosen = None if answer is None else sorted({*chosen_labels(answer, place)})
-        item.note(ChosenLabels(name, found.recorded_digest, chosen))
+        decision = (outputs or {}).get("review") or {}
+        is_decided = decision.get("at") is not None
+        item.note(ChosenLabels(name, found.recorded_digest, chosen, is_decided))
 
 
 async def labelled_tools(attempt: StepAttempt, tools: Tools) -> Tools:

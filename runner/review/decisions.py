@@ -34,6 +34,8 @@ from paddock.steps.readers import documents
 from paddock.steps.readers.reader_pool import EvidenceRequest
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
+from .label_tables import LabelTable, with_present_labels
+
 Verb = Literal["accept", "edit", "reject"]
 VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
 """Each verb with the state that it leads to."""
@@ -84,7 +86,19 @@ class LedgerReviews(ReviewStore):
         found = super().get(id_)
         if found is None:
             raise unknown_review(id_)
-        return found
+        return with_present_labels(found, self.ledger.folder.parent)
+
+    def add_label(self, id_: str, field: str, cells: Mapping[str, str], by: str) -> str:
+        """Add a row to the table that a field's labels are from; return its label.
+
+        Raises:
+            DecisionRefused: `by` may not decide, the field has no such table, or the row is wrong.
+        """
+        review = self.get(id_)
+        refuse_stranger(review, by)
+        if (written := review.subject.label_tables.get(field)) is None:
+            raise DecisionRefused(f"The labels of '{field}' are from no CSV beside the pipeline.")
+        return LabelTable.of(self.ledger.folder.parent, written).add(cells)
 
     def take_lease(self, id_: str, by: str, seconds: float = LEASE_S) -> Review:
         """Keep an open review to one person for some time, or for longer.

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -47,6 +48,7 @@ from paddock.steps.readers.documents import locate_values, render_page
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
 
 from .answer_fields import (
+    AnswerField,
     WrongField,
     answer_fields,
     answer_from_json,
@@ -56,6 +58,7 @@ from .answer_fields import (
     text_window,
 )
 from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
+from .label_tables import LabelTable
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
 
 WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
@@ -121,6 +124,7 @@ class ReviewPage:
             "lease": self._changing(LedgerReviews.take_lease),
             "release": self._changing(LedgerReviews.release),
             "check": self._check,
+            "label": self._add_label,
             "decide": self._decide,
             "undo": self._undo,
         }
@@ -280,6 +284,27 @@ class ReviewPage:
                 found = error
             known = new_evidence, found
             await self._at(request, lambda reviews, _: setattr(reviews, "known_evidence", known))
+
+    async def _add_label(self, request: Request, by: str) -> Any:
+        """Add a row to the table of a field's labels; return its label, and what that changes."""
+        body = await _body(request)
+        field, cells = body.get("field"), body.get("cells")
+        if (
+            not isinstance(field, str)
+            or not isinstance(cells, dict)
+            or not all(isinstance(cell, str) for cell in cells.values())
+        ):
+            raise ApiError(400, "A label has a `field`, and `cells`: a text for each column.")
+
+        def add(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
+            label = reviews.add_label(review.id, field, cells, by)
+            step = (review.subject.pipeline, review.step)
+            n_open = sum(
+                (open_.subject.pipeline, open_.step) == step for open_ in reviews.waiting()
+            )
+            return {"label": label, "others": n_open - 1}
+
+        return await self._at(request, add)
 
     async def _decide(self, request: Request, by: str) -> Any:
         body = await _body(request)
@@ -442,6 +467,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
     fields = subject_fields(subject)
     empty = empty_fields(subject.answer, subject.schema)
     decided = answer_fields(review.value, subject.schema) if review.is_decided else []
+    tables = _tables(reviews, subject)
     return {
         **_row(reviews, review),
         **{name: getattr(subject, name) for name in ("document", "model", "when", "on_expiry")},
@@ -459,6 +485,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
                 "is_empty": field.keys in empty,
                 "like_this": like_this_text(field.confidence),
                 "choices": [cell_text(choice) for choice in field.choices],
+                "table": tables.get(_field_name(field)) if field.kind == "choice" else None,
             }
             for field in fields
         ],
@@ -476,6 +503,21 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
             for source in subject.sources
         ],
     }
+
+
+def _field_name(field: AnswerField) -> str:
+    return ".".join(key for key in field.keys if isinstance(key, str))
+
+
+def _tables(reviews: LedgerReviews, subject: Subject) -> dict[str, Any]:
+    """Return the tables of chosen fields that can be read, with their columns."""
+    found = {}
+    for field, written in subject.label_tables.items():
+        with suppress(DecisionRefused):
+            table = LabelTable.of(reviews.ledger.folder.parent, written)
+            by, columns = written["keys"]["by"], table.table.columns
+            found[field] = {"name": table.file.name, "by": by, "columns": columns}
+    return found
 
 
 def _earlier(decision: Mapping[str, Any], subject: Subject) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class FilesScanParams(Params):
         default=False,
         description="Also list what symbolic links lead to, within the allowed folders.",
     )
+    outputs: bool = Field(
+        default=False,
+        description="Also list what this pipeline wrote, and documents that it moved there.",
+    )
 
     @field_validator("include", "exclude")
     @classmethod
@@ -94,7 +98,7 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root = resolve_path(tools.files.roots, params.root)
-        owned = tools.files.outputs.owned(root)
+        owned = () if params.outputs else tools.files.outputs.owned(root)
         files, notes, (left_out, not_taken) = await in_left_thread(
             scan_folder, params, root, tools.files.roots.allowed, owned
         )

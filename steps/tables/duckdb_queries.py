@@ -142,6 +142,9 @@ def run_query(
     with closing(open_duckdb(memory_bytes=limits.memory_bytes)) as connection:
         named = _check_statement(connection, query, tables.keys(), list(values))
         for name, table in tables.items():
+            if not table.num_columns:
+                remedy = "Give its rows first one that has the columns: `[{'key': none}] + …`."
+                raise QueryFault(f"table '{name}' has no row, so its columns are not known", remedy)
             connection.register(name, table)
             _refuse_alike(name, table.column_names, connection.table(name).types)
         connection.execute("set lock_configuration=true")

@@ -1,7 +1,9 @@
 """The question to a person about an answer: when one is due, why, and what it shows.
 
-Of the parts of `when` that `or` joins, those that hold count as reasons, and of what. Where `when`
-is always true, it is what is most in doubt about the answer.
+Of the parts of `when` that `or` joins, those that hold are the reasons, as sentences for people: of
+confidence and evidence with the fields' names, of other conditions with the values that they read;
+texts that a part itself has as its value are its author's own sentences. Where `when` is always
+true, it is what is most in doubt about the answer.
 """
 
 from __future__ import annotations
@@ -10,13 +12,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import reduce
-from operator import getitem
 from typing import Any, Literal
 
 from paddock.engine.system.item_samples import SEED, draw
-from paddock.engine.system.text import one_line, path_text
-from paddock.pipelines.checking.schema_parts import Path, is_empty, missing_keys, partial_keys
+from paddock.engine.system.records import record
+from paddock.engine.system.text import cell_text, one_line, path_text
+from paddock.pipelines.checking.schema_parts import (
+    Path,
+    SchemaParts,
+    is_empty,
+    missing_keys,
+    partial_keys,
+)
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.answers.evidence import EvidenceSource
@@ -30,6 +37,8 @@ MOST_REASONS = 6
 _MOST_NAMED = 4
 _IN_DOUBT = 0.85
 """Probability below which a field is named where `when` says nothing: the page's own mark."""
+_RIVAL = 0.1
+"""A second value is named from this part of the first one's probability on, as the page does."""
 _MOST_CHARS = 40
 """Most characters that are shown of a value."""
 _TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|\s+|.""", re.DOTALL)
@@ -128,17 +137,18 @@ def is_drawn(spec: ReviewSpec, step: str, item: str) -> bool:
 
 
 def with_reasons(
-    subject: Subject, spec: ReviewSpec, scope: Mapping[str, Any], *, is_drawn: bool
+    subject: Subject, spec: ReviewSpec, scope: Mapping[str, Any], *, is_drawn: bool, schema: Any
 ) -> Subject:
-    """Return a subject with why its answer is asked about.
+    """Return a subject with why its answer, of a JSON Schema, is asked about.
 
     `share` is None for an answer that was decided on before, and would not be asked about now.
     """
     outputs = subject.outputs or {}
     due = is_due(spec, scope, outputs)
-    why = due_reasons(spec.when, {**scope, **review_names(outputs)}, outputs) if due else []
+    names = {**scope, **review_names(outputs)}
+    why = due_reasons(spec.when, names, outputs, schema) if due else []
     if spec.also is not None and is_drawn and not due:
-        why = [f"a random check: {100 * spec.also:g}% of those that are sure"]
+        why = [f"A random check: {100 * spec.also:g}% of those that are sure"]
     return replace(
         subject,
         due=tuple(why),
@@ -149,26 +159,20 @@ def with_reasons(
 
 
 def due_reasons(
-    when: Expression, scope: Mapping[str, Any], outputs: Mapping[str, Any]
+    when: Expression, scope: Mapping[str, Any], outputs: Mapping[str, Any], schema: Any = None
 ) -> list[str]:
     """Return why an answer is due, a short sentence each; `scope` has the names of `when`."""
-    found: list[str] = []
-    for part in parts_that_hold(when, scope):
-        found += _of_part(part, scope, outputs)
-    found = found or list(doubts(outputs))
-    return [one_line(reason, MOST_REASON_CHARS) for reason in dict.fromkeys(found)][:MOST_REASONS]
+    answer = _Answer(outputs, SchemaParts.of(schema))
+    found = [
+        reason for part in parts_that_hold(when, scope) for reason in _of_part(part, scope, answer)
+    ] or [*answer.missing(), *answer.partial(), *answer.unsure(_IN_DOUBT)]
+    shown = (one_line(reason, MOST_REASON_CHARS) for reason in dict.fromkeys(found))
+    return [reason[:1].upper() + reason[1:] for reason in shown][:MOST_REASONS]
 
 
 def parts_that_hold(when: Expression, scope: Mapping[str, Any]) -> list[str]:
     """Return the parts of a condition that `or` joins and that are true."""
     return [part for part in split_at(when.source, "or") if _holds(part, scope)]
-
-
-def doubts(outputs: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is in doubt about an answer: values that stand nowhere, and unsure ones."""
-    yield from _missing(outputs)
-    yield from _partial(outputs)
-    yield from _unsure(outputs, _IN_DOUBT)
 
 
 def split_at(source: str, word: str) -> list[str]:
@@ -210,46 +214,40 @@ def _holds(part: str, scope: Mapping[str, Any]) -> bool:
         return False
 
 
-def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> Iterator[str]:
+def _of_part(part: str, scope: Mapping[str, Any], answer: _Answer) -> Iterator[str]:
     for condition in split_at(part, "and"):
         if len(split_at(condition, "or")) > 1:
             yield from (
                 words
                 for inner in split_at(condition, "or")
                 if _holds(inner, scope)
-                for words in _of_part(inner, scope, outputs)
+                for words in _of_part(inner, scope, answer)
             )
         elif found := LEAST_CONFIDENCE.fullmatch(condition):
             bound: Literal["p", "low"] = "p" if found["bound"] == "min" else "low"
-            yield from _unsure(outputs, float(found[3]), bound, is_equal_too=found[2] == "<=")
+            yield from answer.unsure(float(found[3]), bound, is_equal_too=found[2] == "<=")
         elif found := _MISSING.fullmatch(condition):
-            yield from (_missing if found["what"] == "missing" else _partial)(outputs)
+            yield from answer.missing() if found["what"] == "missing" else answer.partial()
         else:
-            # A part with the values that it reads; nothing of a constant.
-            named = []
-            for path in sorted(Expression.of(condition).references):
-                value: Any = scope
-                for name in path:
-                    value = value.get(name) if isinstance(value, Mapping) else None
-                if not isinstance(value, Mapping | list):
-                    shown = value if isinstance(value, str) else _number_text(value)
-                    named.append(f"{'.'.join(path)} is {one_line(shown, _MOST_CHARS)}")
-                else:
-                    named.append("")
-            if named:
-                values = _listed([text for text in named if text])
-                yield f"{one_line(condition, 2 * _MOST_CHARS)}" + (f": {values}" if values else "")
+            yield from _of_values(Expression.of(condition), scope)
 
 
-def _missing(outputs: Mapping[str, Any]) -> Iterator[str]:
-    """Yield which fields are empty, and which values stand nowhere."""
-    empty, nowhere = list[str](), list[str]()
-    for path in missing_keys(outputs.get("evidence")):
-        (empty if _is_empty(outputs, path) else nowhere).append(path_text(path) or "the answer")
-    if empty:
-        yield f"{_listed(empty)} {'is' if len(empty) == 1 else 'are'} empty"
-    if nowhere:
-        yield f"{_listed(nowhere)} {'stands' if len(nowhere) == 1 else 'stand'} nowhere"
+def _of_values(condition: Expression, scope: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts that a condition has as its value, else the values that it reads."""
+    value = condition.evaluate(scope)
+    if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        yield from value
+        return
+    named = list[str]()
+    for path in sorted(condition.references):
+        value = scope
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping | list):
+            shown = value if isinstance(value, str) else _number_text(value)
+            named.append(f"{_name(path[-1:])}: {one_line(shown, _MOST_CHARS)}")
+    if condition.references:
+        yield _listed(named) or one_line(condition.source, 2 * _MOST_CHARS)
 
 
 _PARTIAL_WORDS = {
@@ -260,51 +258,88 @@ _PARTIAL_WORDS = {
 }
 
 
-def _partial(outputs: Mapping[str, Any]) -> Iterator[str]:
-    """Yield which values stand in part, and what is open."""
-    for path in partial_keys(outputs.get("evidence")):
-        leaf: Any = outputs["evidence"]
-        for name in path:
-            leaf = leaf[name]
-        yield f"{path_text(path) or 'the answer'} stands {_PARTIAL_WORDS[leaf['reason']]}"
+@record(frozen=True, slots=True)
+class _Answer:
+    """What is in doubt about an answer, in sentences."""
 
+    outputs: Mapping[str, Any]
+    schema: SchemaParts
 
-def _is_empty(outputs: Mapping[str, Any], path: Path) -> bool:
-    value = outputs.get("output")
-    for name in path:
-        value = value[name]  # type: ignore[index]  # a path of this answer
-    return value == [] or is_empty(value)
+    def missing(self) -> Iterator[str]:
+        """Yield which fields are empty, and which values stand nowhere."""
+        empty, nowhere = list[str](), list[str]()
+        for path in missing_keys(self.outputs.get("evidence")):
+            (empty if self._is_empty(path) else nowhere).append(self._name(path))
+        for names, what in ((empty, "empty"), (nowhere, "not on the page")):
+            if names:
+                yield f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {what}"
 
+    def partial(self) -> Iterator[str]:
+        """Yield which values stand in part, and what is open."""
+        for path in partial_keys(self.outputs.get("evidence")):
+            reason = _leaf(self.outputs["evidence"], path)["reason"]
+            yield f"{self._name(path)} stands {_PARTIAL_WORDS[reason]}"
 
-def _unsure(
-    outputs: Mapping[str, Any],
-    least: float,
-    bound: Literal["p", "low"] = "p",
-    *,
-    is_equal_too: bool = False,
-) -> Iterator[str]:
-    """Yield the fields with a probability, or its lower bound, below `least`, least sure first."""
-    confidence = outputs.get("confidence")
-    if confidence is None:
-        if outputs.get("output") is not None and least < 1 and is_equal_too:
-            yield "no confidence is known"
-        return
-    found = sorted(
-        (p, path, p == 0 and _is_empty(outputs, path))
-        for path, p in probabilities(confidence, bound=bound)
-        if p < least or (is_equal_too and p == least)
-    )
-    for p, path, is_nothing in found[:_MOST_NAMED]:
-        name = path_text(path) or "the answer"
-        leaf = reduce(getitem, path, confidence)
-        like_this = like_this_text(leaf) if bound == "low" and not is_nothing else ""
-        yield (
-            f"{name}: {like_this}"
-            if like_this
-            else (f"{name} {'is empty' if is_nothing else f'has {p:.0%}'}")
+    def unsure(
+        self, least: float, bound: Literal["p", "low"] = "p", *, is_equal_too: bool = False
+    ) -> Iterator[str]:
+        """Yield the fields with a probability, or its lower bound, below `least`.
+
+        Those for which the model had two values come first, then the least sure.
+        """
+        confidence, output = self.outputs.get("confidence"), self.outputs.get("output")
+        if confidence is None:
+            if output is not None and least < 1 and is_equal_too:
+                yield "no confidence is known"
+            return
+        found = sorted(
+            (p, path_text(path), path)
+            for path, p in probabilities(confidence, bound=bound)
+            if p < least or (is_equal_too and p == least)
         )
-    if len(found) > _MOST_NAMED:
-        yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
+        unsure, empty = list[str](), list[str]()
+        for p, _, path in found:
+            name, leaf = self._name(path), _leaf(confidence, path)
+            second, rival_p = leaf.get("second"), leaf.get("second_p") or 0.0
+            if p == 0 and self._is_empty(path):
+                empty.append(name)
+            elif bound == "low" and (like_this := like_this_text(leaf)):
+                yield f"{name}: {like_this}"
+            elif second is not None and p < _IN_DOUBT and rival_p >= _RIVAL * p:
+                first = cell_text(_leaf(output, path))
+                yield f"two values for {name}: {first} and {cell_text(second)}"
+            else:
+                unsure.append(f"{name} ({p:.0%})")
+        if empty:
+            yield f"{_listed(empty)} {'is' if len(empty) == 1 else 'are'} empty"
+        if unsure:
+            yield f"the model is not sure of {_listed(unsure)}"
+
+    def _name(self, path: Path) -> str:
+        """Return what a person calls a field: "the due date" of `due: date`."""
+        if not path:
+            return "the answer"
+        part = self.schema
+        for name in path:
+            part = part.item(name) if isinstance(name, int) else part.field(name)
+        words = _name(path)
+        is_date = any(found.get("format") == "date" for found in part.parts)
+        has_word = words.endswith(("date", "day"))
+        return f"the {words} date" if is_date and not has_word else f"the {words}"
+
+    def _is_empty(self, path: Path) -> bool:
+        value = _leaf(self.outputs.get("output"), path)
+        return value == [] or is_empty(value)
+
+
+def _leaf(value: Any, path: Path) -> Any:
+    for name in path:
+        value = value[name]
+    return value
+
+
+def _name(path: Sequence[str | int]) -> str:
+    return path_text(path).replace("_", " ")
 
 
 def _number_text(value: Any) -> str:

@@ -36,6 +36,8 @@ _SAME_LABEL = 1e-3
 _SAME_EXAMPLE = 1e-6
 """Similarities that differ by less are the same."""
 _ORDER = attrgetter("order")
+OTHER_LABELS = frozenset((Why.LABELS, Why.LABEL_NEW, Why.LABEL_NEW_NEAR, Why.LABEL_UNDECIDED))
+"""Why a list of labels may have a better one than the answer has."""
 
 
 class Dependency:
@@ -195,6 +197,8 @@ class ChosenLabels(Dependency):
     digest: str
     chosen: Sequence[str] | None
     """Labels that the answer has; None: there is none yet."""
+    is_decided: bool = False
+    """Whether a person decided on them: then no new label fits better."""
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         name = self.list_name
@@ -210,6 +214,8 @@ class ChosenLabels(Dependency):
         other = [lab for lab in self.chosen if before.get(lab, "") != now.labels.get(lab, "")]
         if other:
             return Why.LABEL_DESCRIPTION(quoted(other), step)
+        if self.is_decided and not now.relabels_all:
+            return None
         new = [label for label in now.labels if label not in before]
         texts = dependencies_of(trace.entry, NarrowedLabels)
         text = next((offered for offered in texts if offered.list_name == name), None)

@@ -17,7 +17,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
-from .dependencies import ChosenLabels, KeptOutput, Trace
+from .dependencies import OTHER_LABELS, ChosenLabels, KeptOutput, Trace
 from .parts import Older, changed_parts, parts_hash, renewed_parts, stale_parts
 from .world import PreparedWorld
 
@@ -98,8 +98,9 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
     2. A part differs, and the result would not be equivalent: `changed` where the content is
        another one, as far as it was read then; else `stale`.
     3. It failed, or something within it did, for a reason that may pass: `stale`.
-    4. It waits, or a person has decided since: `stale` where what it depended on changed; else in
-       the state of `WAITS` that it is in, or, once more, what it was before, with the decision.
+    4. It waits, or a person has decided since: `stale` where what it depended on changed, but for
+       lists of labels behind a decision; else in the state of `WAITS` that it is in, or, once more,
+       what it was before, with the decision.
     5. It was given up: `stale` where a list of labels changed or an edited output is no longer in
        its way; else `quarantined`.
     6. What it depended on changed (files, folders and stores; else labels; else examples): `stale`.
@@ -127,7 +128,8 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
     pending = world.pending(trace.scope_id, entry.key)
     if pending is not None or entry.state in WAITS:
         reason, _ = _difference(trace, world)
-        if reason is not None:
+        is_decided = pending is not None and not pending.is_open
+        if reason is not None and not (is_decided and reason.why in OTHER_LABELS):
             return ItemVerdict(ItemState.STALE, (reason,), _case_of(reason))
         if pending is not None and pending.is_open:
             return ItemVerdict(ItemState.WAITING, (pending.why,), Case.WAITS)

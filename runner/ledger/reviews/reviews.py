@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from paddock.engine.system.records import fields, record, replace
+from paddock.engine.system.records import field, fields, record, replace
 from paddock.engine.system.text import canonical_json
 
 ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]
@@ -99,6 +99,9 @@ class Subject:
     prompt_digest: str | None = None
     schema_digest: str | None = None
     schema: Any = None
+    label_tables: Mapping[str, Any] = field(default_factory=dict)
+    """Field, with dots → `path` of the CSV beside the pipeline that its labels are from, and the
+    `keys` of its `choose`."""
     checks: tuple[str, ...] = ()
     scope: Mapping[str, Any] | None = None
     """What the checks read besides the answer."""
@@ -130,9 +133,9 @@ class Subject:
         return {text.text_object for text in texts if text is not None and text.text_object}
 
 
-_TEXT_NAMES = tuple(field.name for field in fields(SubjectText))
+_TEXT_NAMES = tuple(each.name for each in fields(SubjectText))
 _TUPLES = ("by", "due", "checks", "evidence_only")
-_SUBJECT_NAMES = tuple(field.name for field in fields(Subject))
+_SUBJECT_NAMES = tuple(each.name for each in fields(Subject))
 
 
 @record(frozen=True, slots=True)

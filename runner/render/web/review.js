@@ -288,6 +288,7 @@ function emptyReview(item) { // nothing of one item stands under the title of an
   page.review = null;
   leaseWords = "";
   for (const id of ["fields", "notices", "earlier"]) $(id).replaceChildren();
+  $("notices").dataset.key = "";
   show($("calibration"), "");
   $("document-name").textContent = plainName(item);
   $("asked").textContent = "";
@@ -385,9 +386,10 @@ function notice() {
     words.push(`${review.state[0].toUpperCase()}${review.state.slice(1)}${who}, ${day(review.decided_at)}${why}.${then}`);
   }
   if (review.expires_at && review.state === "open") words.push(`Decide until ${day(review.expires_at)}; then it is ${{ accept: "accepted", skip: "skipped" }[review.on_expiry] || "set aside"}.`);
-  const why = review.due?.length ? review.due.join("; ") : review.when !== "true" && review.when;
-  if (why) words.push(`Asked because ${why}`);
-  $("notices").replaceChildren(...words.map((one) => make("p", one)));
+  const due = review.due || [], key = JSON.stringify([review.id, review.state, words, due]);
+  if ($("notices").dataset.key === key) return allow(); // what is open in it stays open
+  $("notices").dataset.key = key;
+  $("notices").replaceChildren(...words.map((one) => make("p", one)), ...drawnReasons(due, review.when));
   if (review.together && review.state === "accepted") {
     const all = make("button", "Undo all that were accepted together");
     all.type = "button";
@@ -396,6 +398,21 @@ function notice() {
     $("notices").append(all);
   }
   allow();
+}
+
+function drawnReasons(due, when) {
+  const made = [];
+  if (due.length) {
+    const list = make("ul");
+    list.append(...due.map((one) => make("li", one)));
+    made.push(make("p", "Asked because:"), list);
+  }
+  if (when && when !== "true") {
+    const rule = make("details");
+    rule.append(make("summary", "The rule"), make("code", when));
+    made.push(rule);
+  }
+  return made;
 }
 
 // Rows lack what has no value.
@@ -774,6 +791,7 @@ function setMode(mode) {
   $("actions").hidden = isEdit || !page.id;
   $("edit").hidden = !isEdit;
   show($("edit-problem"), "");
+  show($("row-note"), "");
   allow();
   if (isEdit) drawForm();
 }
@@ -822,7 +840,7 @@ function drawnInput(one, at) {
   input.addEventListener("focus", () => { if (page.field !== at) { page.field = at; seek(); } });
   const wrong = make("p", "", "wrong");
   wrong.id = `wrong-${at}`;
-  made.append(label, input, ...second(one, input), wrong, ...drawnDoubt({ evidence: one.evidence }));
+  made.append(label, input, ...second(one, input), ...newRow(one), wrong, ...drawnDoubt({ evidence: one.evidence }));
   return made;
 }
 
@@ -837,6 +855,51 @@ function second(one, input) {
     input.focus();
   });
   return [use];
+}
+
+/* A label that the list has not: a row more in the table that the list comes from */
+
+let table = null; // the field whose table gets a row
+
+function newRow(one) {
+  if (!one.table) return [];
+  const add = make("button", `Not in the list: add it to ${one.table.name}`);
+  add.type = "button";
+  add.addEventListener("click", () => {
+    table = one;
+    $("row-title").textContent = plainName(`Add to ${one.table.name}`);
+    $("row-inputs").replaceChildren(...one.table.columns.map((column, at) => {
+      const label = make("label", column), input = make("input");
+      input.id = label.htmlFor = `row-${one.path}-${at}`;
+      input.name = column;
+      input.required = column === one.table.by;
+      input.autocomplete = "off";
+      const box = make("div", "", "input");
+      box.append(label, input);
+      return box;
+    }));
+    show($("row-problem"), "");
+    $("row-dialog").showModal();
+    $("row-inputs").querySelector("[required]")?.focus();
+  });
+  return [add];
+}
+
+async function addRow() {
+  const id = page.id, one = table;
+  const cells = Object.fromEntries([...$("row-inputs").querySelectorAll("input")].map((input) => [input.name, input.value]));
+  let told;
+  try { told = await write(ofReview(id, "/label"), { field: one.path.replace(/\.\d+(?=\.|$)/g, ""), cells }); } catch (error) {
+    if (error instanceof Refused) return show($("row-problem"), error.message);
+    return failed(error);
+  }
+  $("row-dialog").close();
+  keepDraft(id, { changes: { ...draftOf(id).changes, ...(page.id === id ? page.changes : {}), [one.path]: told.label }, isOpen: true });
+  const others = told.others ? ` ${count(told.others, "other document that waits is", "other documents that wait are")} asked about again with it.` : "";
+  await reload();
+  const words = `'${told.label}' is in ${one.table.name}. The next run knows it.${others}`;
+  if (page.id === id) show($("row-note"), words);
+  $("said").textContent = words;
 }
 
 const editBody = () => (page.asJson ? { json: $("json").value } : { changes: page.changes });
@@ -1065,6 +1128,10 @@ async function undo() {
   setView("waiting");
   page.id = id;
   await refresh();
+  if (!page.rows.some((row) => row.id === id)) { // the filter leaves it out: what is undone is seen
+    $("filter").value = $("least").value = "";
+    listRows();
+  }
   const at = page.rows.findIndex((row) => row.id === id);
   if (at >= 0) await open(at);
   $("said").textContent = "Undone; it waits again.";
@@ -1150,6 +1217,8 @@ on("queue", drawRows, "scroll");
 on("leave", leave);
 on("json", typed, "input");
 on("reason-leave", () => $("reason-dialog").close());
+on("row-leave", () => $("row-dialog").close());
+on("row-form", (event) => { event.preventDefault(); addRow(); }, "submit");
 on("edit", (event) => { event.preventDefault(); save(); }, "submit");
 on("reason-form", (event) => { event.preventDefault(); sendReason(); }, "submit");
 on("reason", () => keepDraft(page.id, { ...draftOf(page.id), reason: $("reason").value }), "input");

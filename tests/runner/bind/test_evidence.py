@@ -174,7 +174,37 @@ def test_a_date_without_its_year_is_partial_and_waits_for_a_person(tmp_path: Pat
     names = review_names(outputs)
     assert (names["evidence"]["missing"], names["evidence"]["partial"]) == ([], ["day"])
     when = Expression.of("evidence.missing or evidence.partial")
-    assert due_reasons(when, names, outputs) == ["day stands without its year"]
+    assert due_reasons(when, names, outputs) == ["The day stands without its year"]
+
+
+def test_reasons_are_in_the_words_of_people() -> None:
+    schema = {
+        "properties": {
+            "due": {"type": "string", "format": "date"}, "total": {"type": "number"},
+            "invoice_number": {"type": "string"},
+        }
+    }  # fmt: skip
+    gone = {"match": "none", "quote": None}
+    sure = {"p": 0.62, "raw": 0.62, "second": 95, "second_p": 0.3}
+    outputs = {
+        "output": {"due": "2024-05-03", "total": 144.0, "invoice_number": ""},
+        "evidence": {"due": gone, "total": None, "invoice_number": gone},
+        "confidence": {"total": sure, "due": {**sure, "second": None}},
+    }
+    scope = {"doc": {"doubts": ["two suppliers"], "copy_of": "a.txt"}} | review_names(outputs)
+
+    def reasons_of(when: str) -> list[str]:
+        return due_reasons(Expression.of(when), scope, outputs, schema)
+
+    assert reasons_of("evidence.missing") == [
+        "The invoice number is empty", "The due date is not on the page"
+    ]  # fmt: skip
+    assert reasons_of("confidence.low < 0.9 and doc.doubts or doc.copy_of") == [
+        "Two values for the total: 144.0 and 95",
+        "The model is not sure of the due date (62%)",
+        "Two suppliers",
+        "Copy of: a.txt",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.axe import faults, needs_axe
 from tests.browser import Browser, Page
 from tests.runner.cli.test_web_console import go, links, opened, served, signed_in
 from tests.runner.compare.bills import Bills
-from tests.runner.review.served_page import ServedPage
+from tests.runner.review.served_page import KINDS, ServedPage
 from tests.runner.world import World
 
 pytestmark = [pytest.mark.may_take(280, "axe looks at every page in four forms"), needs_axe]
@@ -57,7 +57,8 @@ def world(tmp_path: Path) -> World:
     world.write("inbox/bad.pdf", "%PDF no")
     world.write("broken.yaml", "steps: [")
     world.run()
-    ServedPage(tmp_path).ask("a.txt", "b.txt")
+    world.write("kinds.csv", "kind,note\ninvoice,\ncredit note,\n")
+    ServedPage(tmp_path).ask("a.txt", "b.txt", label_tables=KINDS, due=["The total is odd"])
     return world
 
 
@@ -81,6 +82,12 @@ def test_pages_of_the_console_have_no_fault(world: World, chromium: Browser) -> 
         page.open(urljoin(address, "/review"))
         page.wait("document.querySelectorAll('.field').length > 0")
         check(page, "review")
+        page.press("e", text="e")
+        page.wait("document.querySelectorAll('#inputs select + button').length > 0")
+        check(page, "edit of the review")
+        page.ask("document.querySelector('#inputs select + button').click()")
+        check(page, "row of the review")
+        page.press("Escape")
         page.ask("document.getElementById('help-open').click()")
         check(page, "keys of the review")
 

@@ -71,7 +71,7 @@ def test_a_second_copy_waits_and_the_first_stays_as_it_is(world: ReviewedWorld) 
     assert report.calls == 1  # of `c`; that of `a` was made before
     assert states(report) == {"a.txt": "waiting", "c.txt": "waiting"}
     assert [[*review.subject.due] for _, review in sorted(world.waiting().items())] == [
-        ["letter.copy_of: letter.copy_of is b.txt"]
+        ["Copy of: b.txt"]
     ] * 2
     assert rows(world) == ["b.txt,,", "z.txt,,"]
     (source,) = world.waiting()["c.txt"].subject.sources  # of what an earlier block has read

@@ -102,7 +102,7 @@ def test_the_larger_model_answers_where_the_condition_holds(bills: Bills) -> Non
     found = bills.results()
     assert found["a"]["told"] is None
     assert found["b"]["told"] == {
-        "to": "boss", "why": ["output.total > 50: output.total is 61"],
+        "to": "boss", "why": ["Total: 61"],
         "was": {"number": "b", "total": 61.0},
     }  # fmt: skip
     assert (report.calls, report.cached_calls) == (7, 0)

@@ -10,6 +10,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.cli.plan_text import plan_text
+from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.review.answer_fields import subject_fields
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import fault_of
@@ -401,6 +402,36 @@ def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_go
     assert here.run().counts == {"fresh": 1}
     here.write("tags.csv", written({name: TAGS[name] for name in ("tram", "bridge")}))
     assert states(here.plan()) == {}, "the label that the model had given does not count"
+    here.write("tags.csv", written({**TAGS, "quay": "where ships lie"}))
+    assert states(here.plan()) == {}, "a person knew better than any new label"
     here.write("tags.csv", written({"bridge": TAGS["bridge"]}))
     assert reasons(here.plan()) == {"0.txt": "its label is gone: 'tram' (step 'label')"}
     assert here.run(pool=FakePool(answer=clerk)).counts == {"waiting": 1}
+
+
+def test_a_person_adds_a_row_to_the_table_and_the_decision_stands(tmp_path: Path) -> None:
+    here = world(tmp_path, n=2)
+    here.edit("    returns: {file", '        review: {when: "true"}\n    returns: {file')
+    here.run(pool=FakePool(answer=clerk))
+    first, second = here.waiting().values()
+    with here.reviews() as reviews:
+        for cells, words in (
+            ({"name": "tram"}, "'tags.csv' has 'tram' already: choose it in the list."),
+            ({"name": "Tram"}, "differ by case or space only. Keep one of them."),
+            ({"name": " "}, "is empty; a label is a text."),
+            ({"name": "quay", "colour": "red"}, "'tags.csv' has no column 'colour'."),
+            ({"name": "quay\nx"}, "A cell is one line of at most 1,000 characters."),
+        ):
+            with pytest.raises(DecisionRefused) as caught:
+                reviews.add_label(first.id, "tag", cells, "ann")
+            assert str(caught.value).endswith(words)
+        before = (here.folder / "tags.csv").read_text("utf-8")
+        assert reviews.add_label(first.id, "tag", {"name": "quay", "note": "=1+1"}, "ann") == "quay"
+        assert (here.folder / "tags.csv").read_text("utf-8") == f"{before}quay,'=1+1\n"
+        for review in (first, second):  # at once in all questions
+            (field,) = subject_fields(reviews.get(review.id).subject)
+            assert "quay" in field.choices
+    here.decide(first.key, "edit", {"tag": "quay"})
+    report = here.run(pool=FakePool(answer=clerk))
+    assert labelled(report) == {first.key: "quay"}
+    assert (report.calls, report.counts["waiting"]) == (1, 1)  # of the other one alone

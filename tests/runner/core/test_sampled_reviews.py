@@ -49,7 +49,7 @@ def test_a_random_share_of_sure_answers_is_asked_about_and_marked(bills: Bills) 
     }
     doubtful, sampled = waiting["00.txt"], waiting[min(drawn(SHARE) - {"00.txt", "01.txt"})]
     assert (doubtful.subject.is_sampled, doubtful.subject.share) == (False, SHARE)
-    assert sampled.subject.due == ("a random check: 20% of those that are sure",)
+    assert sampled.subject.due == ("A random check: 20% of those that are sure",)
     bills.write("inbox/99.txt", "bill 99\ntotal 1\n")
     bills.work()
     assert set(bills.waiting()) - {"99.txt"} == set(waiting)

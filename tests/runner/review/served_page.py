@@ -80,6 +80,10 @@ def subject(item: str = "a.txt", text: str = TEXT, **fields: Any) -> dict[str, A
     }  # fmt: skip
 
 
+KINDS = {"kind": {"path": "kinds.csv", "keys": {"choose": "steps.kinds.rows", "by": "kind"}}}
+"""The field `kind` is chosen from this table."""
+
+
 @dataclass
 class ServedPage:
     """A folder with a ledger; `served` shows it."""

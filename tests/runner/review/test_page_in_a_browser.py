@@ -25,7 +25,7 @@ from paddock.steps.readers import documents as documents_reader
 from tests.browser import Browser, Page, needs_browser
 from tests.fakes.clerk import Said, clerk, pipeline
 from tests.fakes.papers import INVOICES
-from tests.runner.review.served_page import ServedPage, quote
+from tests.runner.review.served_page import KINDS, ServedPage, quote
 from tests.runner.world import settings
 
 pytestmark = needs_browser
@@ -150,6 +150,56 @@ def test_a_person_decides_everything_by_the_keyboard(
         assert page.complaints() == []
         base = address.partition("/review")[0]
         assert all(url.startswith((base, "data:", "blob:")) for url in page.asked_for())
+
+
+def test_a_label_is_added_where_the_question_stands_and_what_is_undone_is_seen(
+    served_page: ServedPage, chromium: Browser
+) -> None:
+    table = served_page.folder / "kinds.csv"
+    table.write_text("kind,note\ninvoice,\ncredit note,", "utf-8")
+    (review, _) = served_page.ask("a.txt", "b.txt", label_tables=KINDS)
+    chosen = "document.getElementById('input-2')?.value === '{}'"
+    with served_page.served() as address:
+        page = opened(chromium, address)
+        rule = "document.querySelector('#notices code').textContent"
+        assert page.ask(rule) == "confidence.min < 0.8"
+        assert not page.ask("document.querySelector('#notices details').open")
+        page.press("e", text="e")
+        page.wait(chosen.format("invoice"))
+        page.ask("document.querySelectorAll('#inputs .input')[2].querySelector('button').click()")
+        page.wait("document.activeElement.name === 'kind'")
+        page.type("Invoice")
+        enter(page)
+        page.wait("document.getElementById('row-problem').textContent")
+        assert "differ by case or space only" in page.text("#row-problem")
+        page.ask("document.activeElement.select()")
+        page.type("reminder")
+        enter(page)
+        page.wait(chosen.format("reminder"))
+        note = page.text("#row-note")
+        assert note.startswith(
+            "'reminder' is in kinds.csv. The next run knows it. 1 other document"
+        )
+        assert table.read_text("utf-8") == "kind,note\ninvoice,\ncredit note,\nreminder,\n"
+        page.ask("document.getElementById('input-2').focus()")
+        page.press("Escape")
+        page.press("e", text="e")
+        page.wait(chosen.format("reminder"))  # as all that was typed
+        page.ask("document.getElementById('input-3').select()")
+        page.type("2026-01-31")
+        enter(page)
+        wait_for_item(page, "b.txt")
+        assert served_page.review(review.id).value["kind"] == "reminder"
+
+        page.ask("document.getElementById('filter').focus()")
+        page.type("b.txt")
+        page.ask("document.getElementById('queue').focus()")
+        page.press("u", text="u")
+        wait_for_item(page, "a.txt")
+        assert page.ask("document.getElementById('filter').value") == ""
+        assert "a.txt" in page.text(".row[aria-selected=true]")
+        (refused,) = page.complaints()
+        assert "409" in refused  # of the row that was like another one
 
 
 def test_a_key_that_is_held_decides_once(served_page: ServedPage, chromium: Browser) -> None:

@@ -235,6 +235,9 @@ def test_what_is_no_document_is_left_out_and_most_of_it_said(
     with (tmp_path / "holes").open("wb") as file:
         file.truncate(2**31)
     assert listed(scan(include=["**/*", ".*"], max_bytes=9)) == ["a.md", "b.lance"]
+    with_outputs = scan(include=["*.md", "out/*.md"], outputs=True)
+    assert listed(with_outputs) == ["a.md", "out/a.md.md"]
+    hands.notes[1:] = []
     longer = "'fourth-long', 'holes', 'much-longer' and 2 more left out, larger than max_bytes (9)."
     assert hands.notes == [f".: {longer}"]
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))).write_text("x")

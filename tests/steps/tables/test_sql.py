@@ -186,6 +186,8 @@ def test_names_that_differ_by_case_alone_are_never_taken_for_each_other(
     [
         ([1, 2], "Table 't': row 1 is a single value; rows must be mappings of names."),
         ([{"a": "\ud800"}], "Table 't' has half a character."),
+        ([], "the query failed: table 't' has no row, so its columns are not known. Give its rows "
+             "first one that has the columns: `[{'key': none}] + …`."),
         ([{"a\0": 1, "a\ufffd": 2}],
          "Table 't': names column 'a\ufffd' twice. Rename one of them."),
     ],

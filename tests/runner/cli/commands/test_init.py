@@ -143,7 +143,7 @@ def test_the_mail_of_an_office_is_an_answer_and_takes_the_documents_that_are_the
     (tmp_path / "mine/inbox/letter.txt").write_text("Dear Ann")
     paddock("init", "mine", "--have", "office", "--want", "filed", cwd=tmp_path)
     there = {path.relative_to(tmp_path / "mine").as_posix() for path in tmp_path.rglob("mine/*/*")}
-    assert {"inbox/letter.txt", "prompts/kind.md", "templates/bill.j2"} <= there
+    assert {"inbox/letter.txt", "prompts/mail.md", "templates/bill.j2"} <= there
     assert not {"inbox/hansen-77.pdf", "tests/cassettes"} & there
     pipeline = tmp_path / "mine/pipeline.yaml"
     assert validate(pipeline).faults == () and "tests:" not in pipeline.read_text()
