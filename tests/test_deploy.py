@@ -33,6 +33,7 @@ from paddock.runner.settings import read_settings
 from tests.benchmarks.processes import free_port
 from tests.live import CHAT, Live, live_service
 from tests.runner.cli.live_console import console_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.may_take(240, "services are started as the guide says")
 
@@ -365,10 +366,7 @@ def test_behind_nginx_a_client_that_leaves_frees_its_place(
         lines = answer.iter_lines()
         next(lines)  # kept, or the connection would be closed
         assert live.n_users() == 1
-    until = time.monotonic() + 60
-    while live.n_users() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert live.n_users() == 0
+    until(lambda: not live.n_users())
 
 
 @needs_nginx

@@ -22,13 +22,6 @@ def until(is_so: Callable[[], Answer | Literal[False] | None], within_s: float =
         rest(began)
 
 
-async def soon(is_so: Callable[[], object], within_s: float = 120.0) -> None:
-    """Wait until something is so that goes on in the same loop, or in another process."""
-    async with asyncio.timeout(within_s):
-        while not is_so():  # noqa: ASYNC110 - what is waited for is told by no one
-            await asyncio.sleep(0.02)
-
-
 async def eventually(is_so: Callable[[], object], within_s: float = 200.0) -> None:
     """Wait in an event loop until something is so that has no event to wait for."""
     async with asyncio.timeout(within_s):

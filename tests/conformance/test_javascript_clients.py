@@ -2,13 +2,13 @@
 
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conformance.test_ollama_clients import TOOLS_TEMPLATE
 from tests.live import Live
+from tests.waiting import until
 
 HERE = Path(__file__).parent / "javascript"
 NODE = shutil.which("node")
@@ -39,10 +39,7 @@ def test_a_javascript_client_does_all_that_its_users_do(live: Live, name: str) -
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert tuple(line.removeprefix("ok ") for line in ran.stdout.splitlines()) == PARTS[name]
-    until = time.monotonic() + 60
     log = live.service.request_log
-    while (live.n_users() or log.running) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert live.n_users() == 0, "whoever left has freed their place"
+    until(lambda: not live.n_users() and not log.running)  # whoever left has freed their place
     last = log.last[-1]
     assert (last.fate, last.status) == ("gone", 200)

@@ -5,8 +5,7 @@ import json
 import os
 import re
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from paddock.engine.system.distribution import OLLAMA_API, own_version
 from tests.conformance.rows import Row, check, ids
 from tests.live import Live
+from tests.waiting import until
 
 CHAT, VECTORS = "smollm2:135m", "all-minilm"
 JSON = {"content-type": "application/json; charset=utf-8"}
@@ -144,20 +144,13 @@ def test_half_a_blob_leaves_nothing(live: Live, client: httpx.Client) -> None:
     head += "Content-Length: 9999999\r\n\r\n"
     with socket.create_connection(("127.0.0.1", live.service.settings.port), 30) as wire:
         wire.sendall(head.encode() + bytes(2_000_000))
-        wait_until(lambda: temporary_files(blobs))
-    wait_until(lambda: not temporary_files(blobs))
+        until(lambda: temporary_files(blobs))
+    until(lambda: not temporary_files(blobs))
     check(client, Row("nothing", f"HEAD /api/blobs/{digest}", None, 404))
 
 
 def temporary_files(blobs: Path) -> list[Path]:
     return list(blobs.glob(".*"))
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    until = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def statuses(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]]:

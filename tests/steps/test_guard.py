@@ -4,15 +4,14 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from paddock.engine.system.process_guard import guarded_command
+from tests.waiting import is_alive, until
 
 STUBBORN = "trap '' TERM; sleep 600 & echo $$ $!; wait; sleep 600"
 
@@ -45,20 +44,6 @@ def ended(fd: int, *command: str, stdin: str = "") -> tuple[int, str, str]:
     with start(fd, *command) as process:
         out, err = process.communicate(stdin, timeout=120)
     return process.returncode, out, err
-
-
-def are_gone(pids: list[int], within_s: float) -> bool:
-    until = time.monotonic() + within_s
-    while any(map(runs, pids)) and time.monotonic() < until:
-        time.sleep(0.02)
-    return not any(map(runs, pids))
-
-
-def runs(pid: int) -> bool:
-    """Return whether a process is there, and not only waited for."""
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 @pytest.mark.parametrize(
@@ -104,13 +89,13 @@ def test_a_stubborn_program_gets_some_time_and_is_killed_with_all_that_it_starte
     ):
         assert process.stdout is not None and process.stdin is not None
         pids = [process.pid, *map(int, process.stdout.readline().split())]
-        assert all(map(runs, pids))
+        assert all(map(is_alive, pids))
         if is_told_by_a_line:
             os.close(ours)
         else:
             process.stdin.close()
         assert process.wait(120) == -signal.SIGKILL
-        assert are_gone(pids, 60)
+        until(lambda: not any(map(is_alive, pids)))
 
 
 def test_a_program_is_asked_before_it_is_killed() -> None:

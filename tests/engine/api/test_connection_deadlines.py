@@ -15,6 +15,7 @@ from websockets.sync.client import connect
 
 from paddock.engine.api import connection_deadlines
 from paddock.engine.api.connection_deadlines import deadline_protocol
+from tests.waiting import until
 
 HEADER_S, IDLE_S = 0.4, 0.6
 REQUEST = b"GET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -111,9 +112,7 @@ def test_who_takes_nothing_of_an_answer_is_cut_off_and_its_work_ends(
     app.ended.clear()
     with call(port) as wire:
         wire.sendall(REQUEST.replace(b"quick", b"large"))
-        until = time.monotonic() + 120
-        while not app.ended and time.monotonic() < until:
-            time.sleep(0.1)
+        until(lambda: app.ended)
         assert app.ended == ["/large"], "the application came free"
         assert len(until_closed(wire)) < 60_000_000
 

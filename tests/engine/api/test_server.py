@@ -1,7 +1,6 @@
 """The server: its port, and how it ends."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.models.model_store import ModelStore
 from tests.fakes import tiny
+from tests.waiting import is_alive, until
 
 CHAT = "noise:latest"
 END_S = 120.0
@@ -168,8 +168,7 @@ def test_a_second_signal_ends_at_once_and_leaves_no_worker(tmp_path: Path) -> No
             process.send_signal(signal.SIGINT)
             process.wait(END_S / 2)  # not when the first signal's time is up
         assert workers
-        for pid in workers:
-            wait_gone(pid)
+        until(lambda: not any(map(is_alive, workers)))
 
 
 def test_a_signal_during_a_creation_leaves_nothing_broken(tmp_path: Path) -> None:
@@ -186,14 +185,3 @@ def test_a_signal_during_a_creation_leaves_nothing_broken(tmp_path: Path) -> Non
     store = ModelStore(tmp_path)
     assert store.check() == []
     assert {name.short for name in store.names()} - {"twin:latest"} == {CHAT}
-
-
-def wait_gone(pid: int) -> None:
-    until = time.monotonic() + END_S
-    while time.monotonic() < until:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"process {pid} lives on")

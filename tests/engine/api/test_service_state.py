@@ -12,6 +12,7 @@ from paddock.engine.settings import ServiceSettings
 from tests.browser import Browser, Page, needs_browser
 from tests.fakes.http_server import Answer, serving
 from tests.live import CHAT, VECTORS, Live, live_service
+from tests.waiting import until
 
 pytestmark = pytest.mark.may_take(240, "services are started, killed and started again")
 
@@ -81,9 +82,7 @@ def test_a_request_under_way_is_there(busy: Live) -> None:
         (exchange,) = state(busy)["under_way"]
         assert (exchange["path"], exchange["fate"]) == ("/api/generate", None)
         assert exchange["seconds"] > 0
-    deadline = time.monotonic() + 120
-    while state(busy)["under_way"] and time.monotonic() < deadline:
-        pass
+    until(lambda: not state(busy)["under_way"])
     left = state(busy)["last"][0]
     assert (left["fate"], left["path"]) == ("gone", "/api/generate")
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from paddock.engine.api import streaming
 from paddock.engine.api.streaming import dumps, ndjson_response, sse_event, sse_response
 from paddock.engine.errors import Busy
 from tests.live import CHAT, Live
+from tests.waiting import until
 
 FREE_S = 15.0
 """A decode step of the small model takes 10 ms; a machine that is shared may take its time.
@@ -117,14 +118,6 @@ def sent_request(live: Live, path: str, body: dict[str, Any]) -> Iterator[socket
         yield wire
 
 
-def wait_for(holds: Callable[[], bool], within_s: float) -> float:
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < within_s
-        time.sleep(0.005)
-    return time.monotonic() - began
-
-
 def is_at_rest(live: Live) -> bool:
     """Return whether no request is in a worker, and none computes."""
 
@@ -159,8 +152,8 @@ def test_a_client_that_vanishes_frees_its_sequence_in_one_step(
     with sent_request(live, path, {**ENDLESS, "stream": streams}) as wire:
         if streams:
             assert b"200 OK" in wire.recv(65536)
-        wait_for(lambda: live.n_users() == 1, 120)
-    wait_for(lambda: is_at_rest(live), FREE_S)
+        until(lambda: live.n_users() == 1)
+    until(lambda: is_at_rest(live), FREE_S)
 
 
 def test_a_hundred_clients_that_vanish_leave_nothing(live: Live) -> None:
@@ -168,10 +161,10 @@ def test_a_hundred_clients_that_vanish_leave_nothing(live: Live) -> None:
         wires = [sent_request(live, "/api/chat", ASK) for _ in range(25)]
         for wire in wires:
             wire.__enter__()
-        wait_for(lambda: live.n_users() > 0, 120)
+        until(live.n_users)
         for wire in wires:
             wire.__exit__(None, None, None)
-    wait_for(lambda: is_at_rest(live), FREE_S)  # all these answers take minutes
+    until(lambda: is_at_rest(live), FREE_S)  # all these answers take minutes
     with live.client() as client:
         answer = client.post("/api/chat", json={**ASK, "stream": False,
                                                 "options": {"num_predict": 3}})  # fmt: skip

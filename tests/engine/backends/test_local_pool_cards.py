@@ -16,7 +16,7 @@ from paddock.engine.request import ModelSpec
 from paddock.runner.cli.loaded_models import processor_text
 from tests.engine.pools import SETTINGS, ask
 from tests.fakes import faulty_worker
-from tests.waiting import soon
+from tests.waiting import eventually
 
 GIB = 1024**3
 H100 = GpuMemory("NVIDIA H100", 78 * GIB, 80 * GIB, "GPU-1")
@@ -128,7 +128,7 @@ async def test_a_request_moves_a_model_to_the_processor_and_back(
         for on_processor in (None, True, None, False, None):
             asked = ask("Hello", replace(noise, on_processor=on_processor))
             assert (await pool.chat(asked).reply()).text
-            await soon(lambda: len(pool.stats().resident) == 1)  # the other place is left at once
+            await eventually(lambda: len(pool.stats().resident) == 1)  # the other place is left
             (model,) = pool.stats().resident
             assert not model.fallback, "it was asked for"
             (count,) = pool.stats().loads.values()

@@ -17,7 +17,7 @@ from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
 from tests.forked import Forked, ForkServer
 from tests.runner.world import World, settings, states
-from tests.waiting import soon, until
+from tests.waiting import eventually, until
 
 N_DOCUMENTS = 30
 
@@ -153,7 +153,7 @@ async def test_a_run_whose_task_is_cancelled_is_interrupted_and_goes_on(tmp_path
     pool = FakePool(delay_s=600)
     environment = RunEnvironment(pool=pool, settings=settings(tmp_path))
     task = asyncio.create_task(run_async(world.file, {}, RunOptions(local=True), environment))
-    await soon(lambda: pool.chats)
+    await eventually(lambda: pool.chats)
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()

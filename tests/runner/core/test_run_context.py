@@ -4,7 +4,6 @@ import json
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from paddock.runner.api import plan
 from tests.fakes.pool import FakePool
 from tests.runner.world import ALL, World, carried_out, settings
-from tests.steps.test_guard import are_gone, runs
+from tests.waiting import is_alive, until
 
 SERVER = Path(__file__).parents[2] / "fakes" / "mcp_server.py"
 
@@ -153,13 +152,10 @@ def test_kill_9_of_a_run_ends_its_commands_functions_and_servers(tmp_path: Path)
         [sys.executable, "-c", main, *command], cwd=tmp_path, stderr=subprocess.PIPE
     )
     files = [tmp_path / f"{kind}.pids" for kind in ("run", "tool", "mcp")]
-    until = time.monotonic() + 150
-    while not all(file.exists() for file in files) and process.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: all(file.exists() for file in files) or process.poll() is not None)
     pids = [int(pid) for file in files for pid in file.read_text().split()]
     assert len(pids) == 6
-    assert all(map(runs, pids))
+    assert all(map(is_alive, pids))
     process.kill()
     process.communicate()
-    assert are_gone(pids, 60)
+    until(lambda: not any(map(is_alive, pids)))

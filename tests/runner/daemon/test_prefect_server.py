@@ -15,7 +15,7 @@ from paddock.engine.system.private_files import private_folder
 from paddock.engine.system.tasks import end, running
 from paddock.runner.daemon import prefect_server
 from paddock.runner.daemon.prefect_server import keep_own_server
-from tests.waiting import soon
+from tests.waiting import eventually
 
 # Answers every request with 200, as a server does that is well; ends with its parent.
 ANSWERS = """
@@ -53,7 +53,7 @@ async def address(folder: Path) -> str:
     """Return where the server of a folder answers."""
     found: list[str] = []
     async with running(keep_own_server(folder, 3601.0, found.append)):
-        await soon(lambda: found)
+        await eventually(lambda: found)
     return found[0]
 
 
@@ -86,11 +86,11 @@ async def test_the_next_holder_goes_on_at_the_same_address(tmp_path: Path) -> No
     second: list[str] = []
     file = tmp_path / "residence/prefect.server"
     async with running(keep_own_server(tmp_path, 3601.0, first.append)) as holder:
-        await soon(lambda: first)
+        await eventually(lambda: first)
         before = json.loads(file.read_text())
         async with running(keep_own_server(tmp_path, 3601.0, second.append)):
-            await soon(lambda: second)
+            await eventually(lambda: second)
             await end(holder)
-            await soon(lambda: json.loads(file.read_text())["pid"] != before["pid"])
-            await soon(lambda: len(second) > 1)  # the first one's address, then its own
+            await eventually(lambda: json.loads(file.read_text())["pid"] != before["pid"])
+            await eventually(lambda: len(second) > 1)  # the first one's address, then its own
     assert {*first, *second} == {f"http://127.0.0.1:{before['port']}/api"}

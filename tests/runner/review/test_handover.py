@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from paddock.runner.review.page_access import PageAccess
 from tests.browser import Browser, needs_browser
 from tests.fakes.process_list import watched_process_list
 from tests.runner.review.served_page import ServedPage
+from tests.waiting import until
 
 API = "/review/api"
 CLI = "from paddock.runner.cli.application import main; main()"
@@ -45,10 +45,7 @@ def reviewing(folder: Path, command: str = "review") -> Iterator[tuple[Path, str
     assert running.stderr is not None
     try:
         token = next(line for line in running.stderr if "this token" in line).split()[-1]
-        until = time.monotonic() + 120
-        while not address_file.exists():
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        until(address_file.exists)
         yield Path(address_file.read_text().strip().removeprefix("file://")), token
     finally:
         running.terminate()
@@ -87,10 +84,7 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
             again = other.post("/review", data=ticket)
             assert (again.status_code, "set-cookie" in again.headers) == (403, False)
             assert other.get(f"{API}/queue").status_code == 401
-        until = time.monotonic() + 120
-        while page.exists():
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        until(lambda: not page.exists())
     assert seen.with_any(str(page)), "the browser was not seen"
     assert seen.with_any(token, ticket["ticket"], str(cookie)) == []
 

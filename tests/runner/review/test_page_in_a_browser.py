@@ -27,6 +27,7 @@ from tests.fakes.clerk import Said, clerk, pipeline
 from tests.fakes.papers import INVOICES
 from tests.runner.review.served_page import KINDS, ServedPage, quote
 from tests.runner.world import settings
+from tests.waiting import until
 
 pytestmark = needs_browser
 
@@ -319,9 +320,7 @@ def test_two_people_see_what_the_other_does(served_page: ServedPage, chromium: B
     with served_page.served("ann") as of_ann, served_page.served("ben", port=0) as of_ben:
         ann = opened(chromium, of_ann)
         ann.wait("document.getElementById('notices').textContent")
-        until = time.monotonic() + 100
-        while served_page.review(first.id).lease_by != "ann":
-            assert time.monotonic() < until
+        until(lambda: served_page.review(first.id).lease_by == "ann")
         ben = opened(chromium, of_ben)
         wait_for_item(ben, "b.txt")  # ann looks at the first
         ben.press("k", text="k")

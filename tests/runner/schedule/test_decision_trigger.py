@@ -21,7 +21,7 @@ from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
 from paddock.runner.workers.order import Order, OrderEnd
 from tests.runner.review.served_page import ServedPage
 from tests.runner.schedule.desks import at_work, desk_of, open_queue, triggered
-from tests.waiting import soon
+from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ async def ended(queue: OrderQueue, trigger: DecisionTrigger, end: OrderEnd) -> N
 
 async def n_orders(queue: OrderQueue, n: int) -> list[Order]:
     """Wait for so many open orders, and see that there are no more."""
-    await soon(lambda: len(queue.orders) >= n)
+    await eventually(lambda: len(queue.orders) >= n)
     await asyncio.sleep(0.2)
     assert len(queue.orders) == n
     return [*queue.orders.values()]
@@ -136,7 +136,7 @@ async def test_a_run_with_secret_inputs_is_left_to_a_person(
         open_queue(tmp_path, bills) as queue,
         at_work(trigger, desk_of(queue, bills, trigger, warn=warned.append)),
     ):
-        await soon(lambda: warned)
+        await eventually(lambda: warned)
         await n_orders(queue, 0)
     name = bills.pipeline.name
     assert {*warned} == {

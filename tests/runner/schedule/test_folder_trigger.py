@@ -21,7 +21,7 @@ from paddock.runner.workers.order import Order
 from tests.fakes.pool import FakePool
 from tests.runner.core.test_failures import failing
 from tests.runner.schedule.desks import at_work, desk_of, open_queue, triggered
-from tests.waiting import soon
+from tests.waiting import eventually
 
 STEPS = """\
 steps:
@@ -74,7 +74,7 @@ class Folder:
             self.orders += [o for o in self.queue.orders.values() if o.id not in known]
             return len(self.orders) >= n
 
-        await soon(is_given)
+        await eventually(is_given)
         assert len(self.orders) == n
         return self.orders[-1]
 
@@ -110,7 +110,7 @@ class Folder:
     async def rest(self) -> None:
         """Wait until the folder is at rest: nothing settles, and no other order is given."""
         await asyncio.sleep(0.5)
-        await soon(lambda: self.trigger.status(None)["settling"] == 0)  # type: ignore[arg-type]
+        await eventually(lambda: self.trigger.status(None)["settling"] == 0)  # type: ignore[arg-type]
         assert {*self.queue.orders} <= {order.id for order in self.orders}
 
     def outputs(self) -> dict[str, str]:
@@ -240,7 +240,7 @@ async def test_a_document_that_is_dropped_again_is_tried_again(tmp_path: Path) -
             assert (order.retry_failed, folder.trigger.kind) == (True, "hot folder")
         folder.write("a.txt", "whole")
         await folder.carried_out(3)
-        await soon((folder.inbox / "done/a.txt").exists)
+        await eventually((folder.inbox / "done/a.txt").exists)
         assert sorted(path.name for path in (folder.inbox / "failed").iterdir()) == [
             "a.2.txt",
             "a.2.txt.reason.txt",
@@ -274,11 +274,11 @@ async def test_a_full_disk_keeps_files_ready(
 ) -> None:
     monkeypatch.setattr("paddock.runner.watch.next_batch.REFUSED_S", 0.1)
     async with watched(tmp_path) as folder, folder.served():
-        await soon(lambda: folder.trigger.status(None)["state"] == "watching")  # type: ignore[arg-type]
+        await eventually(lambda: folder.trigger.status(None)["state"] == "watching")  # type: ignore[arg-type]
         file, folder.queue.file = folder.queue.file, tmp_path / "p.yaml/no"
         await asyncio.to_thread(folder.queue._close)
         folder.write("a.txt", "A")
-        await soon(lambda: folder.notes)
+        await eventually(lambda: folder.notes)
         assert "no order could be given" in folder.notes[0]
         folder.queue.file = file
         await folder.carried_out(1)

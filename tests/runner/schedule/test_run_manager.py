@@ -23,7 +23,7 @@ from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
 from paddock.runner.settings import Settings
 from paddock.runner.workers.order import Order, OrderOutcome
 from tests.runner.schedule.desks import open_queue, triggered
-from tests.waiting import soon
+from tests.waiting import eventually
 
 HOOK = "{webhook: [{path: /x}]}"
 TRIGGER = "webhook /x"
@@ -82,12 +82,12 @@ class World:
         n = len(self.manager.jobs)
         report = Report("calm-owl", "p", status, {}, message=words or None)
         self.manager.ended(process, to_plain(OrderOutcome(report, **how)))
-        await soon(lambda: len(self.manager.jobs) < n)
+        await eventually(lambda: len(self.manager.jobs) < n)
 
     async def die(self, process: Process) -> None:
         n = len(self.manager.jobs)
         self.manager.over(process, "its process was killed by SIGKILL")
-        await soon(lambda: len(self.manager.jobs) < n)
+        await eventually(lambda: len(self.manager.jobs) < n)
 
 
 @asynccontextmanager
@@ -150,7 +150,7 @@ async def test_an_order_whose_process_dies_is_started_again_and_not_for_ever(
         assert [(order.end, order.words) for order in world.ended] == [
             ("crashed", "its process was killed by SIGKILL")
         ]
-        await soon(lambda: world.given_up)
+        await eventually(lambda: world.given_up)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ async def test_what_a_killed_up_left_ends_as_the_ledger_knows_or_is_started_agai
         facts = {"mark": DEAD, "run": "calm-owl", "is_stopped": is_stopped}
         world.queue.note(order.id, state="running", **facts)
         await world.manager.round()
-        await soon(lambda: not world.manager.jobs)
+        await eventually(lambda: not world.manager.jobs)
         if state:
             left = world.now(order)
             assert (left.state, left.attempt) == (state, attempt)
@@ -192,7 +192,7 @@ async def test_a_process_that_lives_is_followed_and_its_end_is_the_ledgers(tmp_p
         ends.append("it is over")
         sleeper.kill()
         await sleeper.wait()
-        await soon(lambda: not world.manager.jobs)
+        await eventually(lambda: not world.manager.jobs)
         assert [order.end for order in world.ended] == ["quarantined"]
 
 
@@ -205,7 +205,7 @@ async def test_a_run_that_could_not_begin_is_a_fault_until_one_has(tmp_path: Pat
         process = world.processes[0]
         refused = OrderOutcome(None, "this file has no consent for that.")
         world.manager.ended(process, to_plain(refused))
-        await soon(lambda: not world.manager.jobs)
+        await eventually(lambda: not world.manager.jobs)
         assert world.manager.faults == {world.pipeline.key: refused.message}
         await world.manager.round()
         await world.end(process)

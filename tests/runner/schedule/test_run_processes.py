@@ -15,6 +15,7 @@ import pytest
 from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.runner.schedule.run_processes import RunProcess
 from tests.fakes.foreign_modules import add_foreign_modules
+from tests.waiting import until
 
 STARTS = """
 import subprocess, time
@@ -36,10 +37,7 @@ def test_what_a_run_started_is_ended_by_force_with_it() -> None:
 
     asyncio.run(killed())
     assert process.wait(120) == -signal.SIGKILL
-    until = time.monotonic() + 120
-    while is_there(started) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not is_there(started)
+    until(lambda: not is_there(started))
 
 
 def is_there(process: psutil.Process) -> bool:

@@ -14,7 +14,7 @@ from paddock.runner.settings import read_settings
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 from tests.runner.schedule.desks import STEPS, at_work, desk_of, open_queue, triggered
 from tests.runner.schedule.test_cron import set_zone as set_zone
-from tests.waiting import soon
+from tests.waiting import eventually
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 
@@ -33,7 +33,7 @@ class Clock:
     async def set(self, now: datetime) -> None:
         """Set it, and wait until it has been looked at."""
         self.now, before = now, self.n_asked
-        await soon(lambda: self.n_asked > before + 4)
+        await eventually(lambda: self.n_asked > before + 4)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ inputs: {tone: {type: str, required: true}}"""
         ):
             await clock.set(NOW)
             await clock.set(NOW + timedelta(minutes=31))
-            await soon(lambda: len(queue.orders) == 2)
+            await eventually(lambda: len(queue.orders) == 2)
         tones = sorted(order.inputs["tone"] for order in queue.orders.values())
         assert tones == ["calm", "loud"]
 

@@ -20,7 +20,7 @@ from paddock.runner.watch import hot_folder
 from paddock.runner.watch.handled_files import BatchOutcome, WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
 from paddock.runner.workers.order import Order, OrderEnd
-from tests.waiting import soon
+from tests.waiting import eventually
 
 DEADLINE_S = 120.0
 
@@ -115,7 +115,7 @@ class Watched:
 
     async def rest(self) -> None:
         """Wait until everything that is there has been seen through."""
-        await soon(
+        await eventually(
             lambda: (
                 self.watch.status().get("out") == 0
                 and self.watch.status()["settling"] == self.watch.status()["settled"] == 0
@@ -147,19 +147,19 @@ def root(tmp_path: Path) -> Path:
 async def test_files_that_are_there_and_files_that_come_in_whatever_way(root: Path) -> None:
     (root / "there.txt").write_text("x")
     async with Watched(spec(root)).running() as watched:
-        await soon(lambda: watched.names == ["there.txt"])
+        await eventually(lambda: watched.names == ["there.txt"])
         (root / "written.txt").write_text("x")
-        await soon(lambda: "written.txt" in watched.names)
+        await eventually(lambda: "written.txt" in watched.names)
         (root / "aside.tmp").write_text("x")
         (root / "aside.tmp").replace(root / "renamed.txt")
-        await soon(lambda: "renamed.txt" in watched.names)
+        await eventually(lambda: "renamed.txt" in watched.names)
         (root.parent / "elsewhere.txt").write_text("x")
         (root.parent / "elsewhere.txt").replace(root / "moved-in.txt")
-        await soon(lambda: "moved-in.txt" in watched.names)
+        await eventually(lambda: "moved-in.txt" in watched.names)
         (root.parent / "folder/deep").mkdir(parents=True)
         (root.parent / "folder/deep/a.txt").write_text("x")
         (root.parent / "folder").rename(root / "folder")
-        await soon(lambda: "folder/deep/a.txt" in watched.names)
+        await eventually(lambda: "folder/deep/a.txt" in watched.names)
         await watched.rest()
         assert len(watched.names) == len(set(watched.names)) == 5
         assert watched.watch.status()["state"] == "watching"
@@ -171,18 +171,18 @@ async def test_the_root_may_come_late_go_and_come_again_and_a_run_decides_on_mis
 ) -> None:
     root = tmp_path / "inbox"
     async with Watched(spec(root)).running() as watched:
-        await soon(lambda: watched.notes)
+        await eventually(lambda: watched.notes)
         assert watched.watch.status()["state"] == "away"
         root.mkdir()
         (root / "a.txt").write_text("x")
-        await soon(lambda: watched.names == ["a.txt"])
+        await eventually(lambda: watched.names == ["a.txt"])
         shutil.rmtree(root)
         root.mkdir()
         (root / "b.txt").write_text("x")
-        await soon(lambda: "b.txt" in watched.names)
+        await eventually(lambda: "b.txt" in watched.names)
         (root / "c.txt").write_text("x")
-        await soon(lambda: "c.txt" in watched.names)
-        await soon(lambda: watched.gone == ["a.txt"])
+        await eventually(lambda: "c.txt" in watched.names)
+        await eventually(lambda: watched.gone == ["a.txt"])
         assert watched.notes[:2] == [
             f"watch '{root}': the folder does not exist. The watch starts when it does.",
             f"watch '{root}': the folder is there again.",
@@ -196,13 +196,13 @@ async def test_a_late_writer_loses_no_end_of_a_document_in_a_hot_folder(root: Pa
     async with watched.running():
         (root / "a.txt").write_text("begin")
         for n, part in enumerate((" middle", " end", "")):
-            await soon(lambda n=n: len(watched.orders) == n + 1)  # type: ignore[misc]
+            await eventually(lambda n=n: len(watched.orders) == n + 1)  # type: ignore[misc]
             claimed = root / "processing/a.txt"
             read.append(claimed.read_text())
             with claimed.open("a") as writer:
                 writer.write(part)
             await watched.done(watched.orders[n])
-        await soon((root / "done/a.txt").exists)
+        await eventually((root / "done/a.txt").exists)
     assert read == ["begin", "begin middle", "begin middle end"]
     assert (root / "done/a.txt").read_text() == "begin middle end"
 
@@ -213,10 +213,10 @@ async def test_an_end_that_cannot_be_written_is_not_taken_and_keeps_no_watch_fro
     (root / "a.txt").write_text("x")
     watched = Watched(spec(root), ends=False)
     async with watched.running():
-        await soon(lambda: watched.orders)
+        await eventually(lambda: watched.orders)
         watched.book.error = LedgerError("the disk is full")
         end = asyncio.create_task(watched.done(watched.orders[0]))
-        await soon(lambda: watched.notes)
+        await eventually(lambda: watched.notes)
     for ended in (end, asyncio.create_task(watched.done(watched.orders[0]))):
         with pytest.raises(asyncio.CancelledError):
             await ended
@@ -229,23 +229,23 @@ async def test_a_hot_folder_from_drop_to_done_and_failed(root: Path) -> None:
     watched = Watched(spec(root, is_hot=True), failed={"bad.txt": "it is empty"})
     watched.status = "quarantined"
     async with watched.running():
-        await soon(lambda: (root / "done/good.txt").exists())
-        await soon(lambda: (root / "failed/bad.txt").exists())
+        await eventually(lambda: (root / "done/good.txt").exists())
+        await eventually(lambda: (root / "failed/bad.txt").exists())
         assert (root / "failed/bad.txt.reason.txt").read_text() == "it is empty\n"
         (root / "good.txt").write_text("another of that name")
-        await soon(lambda: (root / "done/good.2.txt").exists())
+        await eventually(lambda: (root / "done/good.2.txt").exists())
 
 
 async def test_own_outputs_below_the_root_start_nothing(root: Path) -> None:
     (root / "a.txt").write_text("x")
     book = MemoryBook()
     async with Watched(spec(root), book).running() as watched:
-        await soon(lambda: watched.names == ["a.txt"])
+        await eventually(lambda: watched.names == ["a.txt"])
         await watched.rest()
         book.own = frozenset((str(root / "a.txt.md"),))
         (root / "a.txt.md").write_text("made of it")
         (root / "b.txt").write_text("x")
-        await soon(lambda: "b.txt" in watched.names)
+        await eventually(lambda: "b.txt" in watched.names)
         await watched.rest()
         assert watched.names == ["a.txt", "b.txt"]
 
@@ -253,9 +253,9 @@ async def test_own_outputs_below_the_root_start_nothing(root: Path) -> None:
 async def test_a_storm_of_files_loses_none(root: Path) -> None:
     """More events than the system's queue holds: those that are lost are found by a look."""
     async with Watched(spec(root, batch_s=0.5)).running() as watched:
-        await soon(lambda: watched.watch.status()["state"] == "watching")
+        await eventually(lambda: watched.watch.status()["state"] == "watching")
         await asyncio.to_thread(_storm, root, 3000)
-        await soon(lambda: len(set(watched.names)) == 3000)
+        await eventually(lambda: len(set(watched.names)) == 3000)
 
 
 def _storm(root: Path, n_files: int) -> None:
@@ -282,9 +282,9 @@ async def test_where_the_system_reports_no_changes_the_folder_is_polled(
         )
     monkeypatch.setattr("paddock.runner.watch.watch_loop.POLL_S", 0.2)
     async with Watched(spec(root)).running() as watched:
-        await soon(lambda: watched.notes)
+        await eventually(lambda: watched.notes)
         (root / "a.txt").write_text("x")
-        await soon(lambda: watched.names == ["a.txt"])
+        await eventually(lambda: watched.names == ["a.txt"])
         assert watched.notes == [f"watch '{root}': {why}"]
         assert watched.watch.status()["state"] == "polling"
 
@@ -301,7 +301,7 @@ async def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
     )
     try:
         async with Watched(spec(root)).running() as watched:
-            await soon(lambda: watched.notes)
+            await eventually(lambda: watched.notes)
             assert watched.watch.status()["state"] == "not answering"
             assert watched.notes == [f"watch '{root}': the folder has not answered for 0.2 s."]
     finally:
@@ -316,9 +316,9 @@ async def test_a_file_is_taken_when_its_writer_has_closed_it_and_not_before(
         with (root / "a.txt").open("w") as upload:
             upload.write("half")
             upload.flush()
-            await soon(lambda: hot_folder.OPEN_REASON in "".join(watched.notes))
+            await eventually(lambda: hot_folder.OPEN_REASON in "".join(watched.notes))
             upload.write(" and half")
             upload.flush()
             (root / "b.txt").write_text("x")
-            await soon(lambda: watched.names == ["b.txt"])
-        await soon(lambda: watched.names == ["b.txt", "a.txt"])
+            await eventually(lambda: watched.names == ["b.txt"])
+        await eventually(lambda: watched.names == ["b.txt", "a.txt"])

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic, sleep
 
 import psutil
 import pytest
@@ -23,6 +22,7 @@ from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
 from tests.fakes.readers import end_readers
 from tests.fakes.tools import FakeLog
+from tests.waiting import until
 
 OPTIONS = reader_process.ReadOptions()
 MIB = 1024**2
@@ -103,13 +103,6 @@ def peak_mib() -> int:
     [line] = [one for one in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in one]
     Path("/proc/self/clear_refs").write_text("5")
     return int(line.split()[1]) // 1024
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    ends = monotonic() + 100
-    while not is_so():
-        assert monotonic() < ends, "it does not come about"
-        sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from tests.fakes.dask_cluster import DaskCluster, stand_in_reader
 from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
 from tests.runner.world import World, each_document, errors, settings
+from tests.waiting import until
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 MIB = 1024**2
@@ -78,13 +78,6 @@ def submit(readers: DaskReaders, path: Path, **wishes: Any) -> Future[Document]:
     return readers.submit(replace(request, **wishes) if wishes else request)
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    until = monotonic() + 50
-    while not is_so():
-        assert monotonic() < until
-        sleep(0.02)
-
-
 def waiting(folder: Path, n_files: int, seconds: float) -> list[Path]:
     paths = [folder / f"{n}.wait" for n in range(n_files)]
     for path in paths:
@@ -125,7 +118,7 @@ def test_workers_that_read_with_something_else_are_named_and_not_used(
     found = [job.result(50).text for job in [submit(readers, path) for path in paths]]
     assert found == [f"text of {path.name}" for path in paths]
     assert {at for _, at in cluster.reads()} == {"good"}
-    wait_until(lambda: len(notes) == 2)
+    until(lambda: len(notes) == 2)
     named = (
         "The reader at {} is not used: readers is {} there, documents, formats, ocr, wait 1 here."
     )
@@ -143,7 +136,7 @@ def test_documents_of_workers_that_die_or_hang_are_read_elsewhere_and_at_last_he
 ) -> None:
     at = cluster.workers(killed=stand_in, stopped=stand_in, well=stand_in)
     readers, notes = opened(cluster.url)
-    wait_until(lambda: readers.n_elsewhere == 3)
+    until(lambda: readers.n_elsewhere == 3)
     paths = waiting(tmp_path, 9, 0.2)
     assert all(job.result(50) for job in [submit(readers, path) for path in paths])
     assert sorted(name for name, _ in cluster.reads()) == sorted(path.name for path in paths)

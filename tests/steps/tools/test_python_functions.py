@@ -1,7 +1,6 @@
 """Python functions of a user's: described by their hints, called in processes of their own."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from paddock.steps.base import StepError, ToolResult
 from paddock.steps.tools import python_files
 from paddock.steps.tools.python_functions import FunctionPool, PythonFunction
+from tests.waiting import eventually, until
 
 TOOLS = '''
 import asyncio, datetime, os, subprocess, sys, time
@@ -217,18 +217,13 @@ def test_a_caller_that_stops_waiting_ends_the_process_and_what_it_started(folder
     async def do(hands: FunctionPool) -> None:
         pid = folder / "pid"
         calling = asyncio.create_task(call(hands, of(folder, "sleeps"), {"pid": str(pid)}))
-        until = time.monotonic() + 120
-        while not (pid.exists() and pid.read_text()) and time.monotonic() < until:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        await eventually(lambda: pid.exists() and pid.read_text())
         calling.cancel()
         await asyncio.wait({calling})
 
     work(do)
     state = Path(f"/proc/{(folder / 'pid').read_text()}/stat")
-    until = time.monotonic() + 120
-    while runs(state) and time.monotonic() < until:  # a kill takes a moment
-        time.sleep(0.02)
-    assert not runs(state)
+    until(lambda: not runs(state))  # a kill takes a moment
 
 
 def runs(state: Path) -> bool:

@@ -35,6 +35,7 @@ from paddock.engine.api.openai.batches import (
 from paddock.engine.api.openai.chat_completions import new_id
 from paddock.engine.system import socket_owners
 from tests.live import CHAT, VECTORS, Live
+from tests.waiting import until
 
 CHATS, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 ROOT = Path(__file__).parents[4]
@@ -69,9 +70,9 @@ def begun(client: OpenAI, lines: list[dict[str, Any]], endpoint: Any = CHATS) ->
 
 
 def over(client: OpenAI, batch_id: str, within_s: float = 60) -> Any:
-    until = time.monotonic() + within_s
+    ends = time.monotonic() + within_s
     while (batch := client.batches.retrieve(batch_id)).status not in FINAL_STATUSES:
-        assert time.monotonic() < until, batch
+        assert time.monotonic() < ends, batch
         time.sleep(0.1)
     return batch
 
@@ -238,10 +239,7 @@ def test_a_batch_that_cannot_be_is_refused(client: OpenAI) -> None:
 def test_a_cancelled_batch_keeps_what_is_answered(client: OpenAI) -> None:
     long = [chat_line(number, max_tokens=300, stop=["\u0000"]) for number in range(40)]
     batch = begun(client, [chat_line(99, max_tokens=1), *long])
-    until = time.monotonic() + 120
-    while not counts(client, batch.id):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: counts(client, batch.id))
     assert client.batches.cancel(batch.id).status == "cancelling"
     done = over(client, batch.id)
     assert done.status == "cancelled"
@@ -273,10 +271,7 @@ def test_a_batch_whose_time_is_up_says_so_line_by_line(client: OpenAI, live: Liv
 
 def test_a_chat_does_not_wait_for_a_batch(client: OpenAI) -> None:
     batch = begun(client, [chat_line(number, max_tokens=400) for number in range(40)])
-    until = time.monotonic() + 120
-    while client.batches.retrieve(batch.id).status != "in_progress":
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: client.batches.retrieve(batch.id).status == "in_progress")
     client.chat.completions.create(
         model=CHAT, messages=[{"role": "user", "content": "Hi"}], max_tokens=2
     )
