@@ -30,6 +30,12 @@ from paddock.engine.models.model_store import ModelStore
 from paddock.engine.settings import PoolSettings, ServiceSettings
 
 CHAT = "smollm2:135m"
+# No model can end this before it is given up.
+STORY = {
+    "prompt": "Write a very long story about a ferry.",
+    "format": {"type": "array", "items": {"type": "integer"}, "minItems": 4000},
+    "options": {"num_predict": 4000},
+}
 VECTORS = "all-minilm"
 # The bundled model counts to 9 once more: for 16 tokens the likeliest is ahead of the next by at
 # least 3 in logits, more than twice what rounding moves them by. Other chats are decided by it.

@@ -31,7 +31,7 @@ from paddock.engine.backends.metrics import Metrics
 from paddock.engine.settings import ServiceSettings
 from paddock.runner.settings import read_settings
 from tests.benchmarks.processes import free_port
-from tests.live import CHAT, Live, live_service
+from tests.live import CHAT, STORY, Live, live_service
 from tests.runner.cli.live_console import console_of
 from tests.waiting import until
 
@@ -40,12 +40,6 @@ pytestmark = pytest.mark.may_take(240, "services are started as the guide says")
 HOUSE = Path(__file__).resolve().parents[1]
 DEPLOY = HOUSE / "examples" / "deploy"
 SECRET = "correct-horse-battery"
-# No model can end this before it is given up.
-STORY = {
-    "prompt": "Write a very long story about a ferry.",
-    "format": {"type": "array", "items": {"type": "integer"}, "minItems": 4000},
-    "options": {"num_predict": 4000},
-}
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_nginx = pytest.mark.skipif(

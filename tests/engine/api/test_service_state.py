@@ -11,18 +11,12 @@ import pytest
 from paddock.engine.settings import ServiceSettings
 from tests.browser import Browser, Page, needs_browser
 from tests.fakes.http_server import Answer, serving
-from tests.live import CHAT, VECTORS, Live, live_service
+from tests.live import CHAT, STORY, VECTORS, Live, live_service
 from tests.waiting import until
 
 pytestmark = pytest.mark.may_take(240, "services are started, killed and started again")
 
 SECRET = "correct-horse-battery"
-# No model can end this before it is given up.
-STORY = {
-    "prompt": "Write a very long story about a ferry.",
-    "format": {"type": "array", "items": {"type": "integer"}, "minItems": 4000},
-    "options": {"num_predict": 4000},
-}
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,9 @@ import pytest
 from paddock.runner.cli.console_model_page import SpeedHistory
 from paddock.runner.cli.web_console import SIGN_IN
 from tests.browser import Browser, Page, needs_browser
-from tests.live import CHAT, VECTORS, Live
+from tests.live import CHAT, STORY, VECTORS, Live
 from tests.runner.cli.live_console import TOKEN, console_service
 
-# No model can end this before it is given up.
-STORY = {
-    "prompt": "Write a very long story about a ferry.",
-    "format": {"type": "array", "items": {"type": "integer"}, "minItems": 4000},
-    "options": {"num_predict": 4000},
-}
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 
 
