@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from enum import Enum, auto
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,16 @@ _SURELY_FITS = 0.25
 which takes a second to load. An answer keeps at most as much free unless its author said more."""
 
 
+class PriorAsk(Enum):
+    """Whether a plan met a prompt before, and for whom."""
+
+    NONE = auto()
+    OTHER_ITEM = auto()
+    """The reply may be another one than this item's."""
+    SHARED = auto()
+    """This item asked for it, or an item whose reply serves all."""
+
+
 @record
 class AskedPrompts:
     has_history: bool
@@ -69,6 +80,14 @@ class AskedPrompts:
     def as_of(self, n_prompts: int) -> AskedPrompts:
         """Return what the first so many prompts were, to go on from in another way."""
         return replace(self, items=dict(islice(self.items.items(), n_prompts)))
+
+    def prior_ask(self, hash_: str, item: tuple[str, str]) -> PriorAsk:
+        if hash_ not in self.items:
+            return PriorAsk.NONE
+        return PriorAsk.SHARED if self.items[hash_] in (None, item) else PriorAsk.OTHER_ITEM
+
+    def note(self, hash_: str, item: tuple[str, str], *, serves_all: bool) -> None:
+        self.items[hash_] = None if serves_all else self.items.get(hash_, item)
 
 
 class DryPool(LedgerPool):
@@ -176,7 +195,7 @@ class DryPool(LedgerPool):
         reserved, room = await self._reserved(request.model, request.params)
         if n_tokens + reserved > room:
             raise PromptTooLong(n_tokens, reserved, room)
-        self._counted(request.model.ref, found.hash, [msg.content for msg in request.messages])
+        self._note_unknown(request.model.ref, found.hash, [msg.content for msg in request.messages])
         text, form = PLACEHOLDER, request.constraint
         if form is not None and form.kind == "json_schema":
             text = json.dumps(_filled_schema(json.loads(form.source)), ensure_ascii=False)
@@ -187,10 +206,10 @@ class DryPool(LedgerPool):
         if found.row is not None:
             self._note_known()
             return cached_vectors(found.row)
-        self._counted(request.model.ref, found.hash, request.texts)
+        self._note_unknown(request.model.ref, found.hash, request.texts)
         return EmbedReply(tuple((0.0,) for _ in request.texts), Usage(), "")
 
-    def _counted(self, model: str, hash_: str, texts: Sequence[str]) -> None:
+    def _note_unknown(self, model: str, hash_: str, texts: Sequence[str]) -> None:
         """Count a call whose reply the ledger does not have.
 
         1. The same item has asked for it, or an item whose reply serves all: it is known by then.
@@ -198,17 +217,15 @@ class DryPool(LedgerPool):
         3. It is made in any case.
         """
         self.asked_unknown = True
-        prompts, looks_up = self.prompts.items, self._caller.looks_up
-        item = self._caller.scope_id, self._caller.key
+        item, looks_up = (self._caller.scope_id, self._caller.key), self._caller.looks_up
+        prior = self.prompts.prior_ask(hash_, item)
         may_differ = self.reads_unknown or any(PLACEHOLDER in text for text in texts)
-        was_asked = hash_ in prompts
-        is_answered = was_asked and prompts[hash_] in (None, item)
-        if looks_up and is_answered and not may_differ:  # 1
+        if looks_up and prior is PriorAsk.SHARED and not may_differ:  # 1
             self.n_known += 1
             self.asked_equal = True
             return
-        prompts[hash_] = None if looks_up else prompts.get(hash_, item)
-        may_be_known = was_asked or (may_differ and self.prompts.has_history)
+        self.prompts.note(hash_, item, serves_all=looks_up)
+        may_be_known = prior is not PriorAsk.NONE or (may_differ and self.prompts.has_history)
         is_sure = not (looks_up and may_be_known)  # 2, 3
         self.calls += CallBounds(Counter([model]), Counter([model] if is_sure else ()))
         if self._in_tree:

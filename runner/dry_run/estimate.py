@@ -208,17 +208,16 @@ class PlanWalk(Walk):
     async def items(self, state: BlockState) -> EndedNode:
         """Show what a run does with each item of a block, and estimate those that are stale.
 
-        1. It is a step: so is its work.
-        2. Only some items are asked for: what reads the block is left, and it has no outputs.
-        3. Nothing is to be done, or nothing that changes a result or what a step behind it finds:
-           its outputs are known.
-        4. The same, but rows of deleted items go: what searches their store finds less.
-        5. Its items are estimated, and its outputs are not known.
+        1. It is a step outside of blocks: so is its one item.
+        2. Its outputs are known. Rows of deleted items may go all the same; then what searches
+           their store finds less.
+        3. Its items are estimated, and its outputs are not known. Where only some items are asked
+           for, it has none, and what reads it is left.
         """
         context, block, todo = self.context, state.block, state.todo()
         undone = {item.index for item in (*todo, *state.in_phase(*OPEN))}
         expected = {item.index for item in todo}
-        applies = await ended_block(context, state.work, undone, expected)
+        ended = await ended_block(context, state.work, undone, expected)
         scopes = [item.scope_in(block, self.scope) for item in todo]
         if todo:
             self._forecast.possible.add(self.bound, block.body, scopes)
@@ -226,37 +225,49 @@ class PlanWalk(Walk):
             done = expected | {i.index for i in state.work.items if i.verdict.is_up_to_date}
             self._gone |= await Pruner(context).removable(state.work, done)
         if state.step is not None:  # 1
-            (work,) = state.work.items
-            item = PlanItem(block.id, block.id, work.verdict.state, work.verdict.reasons)
-            if todo:
-                attempt = ItemAttempt.of_item(context, state, work)
-                await self._add_work(attempt, state.step, item, work.entry)
-            else:
-                self._add_step(state.step, item)
-            return applies
+            await self._add_item_of(state.step, state)
+            return ended
         items = list(_plan_items(state.work))
         for item in items:
             self._add(item)
         note_possible_refusal(context, block.body, scopes)
         context.stats.add_filed(block.id, state.work.filed_counts)
-        behind = (o for o in self.bound.nodes if block.id in all_before(self.bound.edges, o.id))
-        may_be_read = any(map(may_read_files, all_steps(behind)))
-        is_known = not todo or (only_outputs_missing(block, todo) and not may_be_read)
-        if not state.is_partial and is_known:  # 2, 3
-            for work in todo:
-                if work.entry is not None:
-                    take_entry(context, state, work, work.entry, ItemState.DONE, None)
-                    work.reported = work.changed = work.verdict.state
-            fills = (step.facts.fills in step.written for step in all_steps(block.body))
-            if state.work.missing.deleted and any(fills):  # 4
-                self._note(block, Estimate(outputs=state.outputs()))
-        else:  # 5
+        if self._has_known_outputs(state, todo):  # 2
+            self._take_results(state, todo)
+        else:  # 3
             estimated = await estimate_block(self._forecast, context, state, DoubtPropagation())
             if any(item.is_undecided for item in items):
                 estimated = estimated.if_done()
             entries = [item.entry for item in state.work.items if item.entry is not None]
             self._forecast.cost.add(self._note(block, estimated).calls, entries, len(todo))
-        return applies
+        return ended
+
+    def _has_known_outputs(self, state: BlockState, todo: Collection[ItemWork]) -> bool:
+        """Return whether a run changes no result of a block, nor what a step behind it finds."""
+        block, nodes, edges = state.block, self.bound.nodes, self.bound.edges
+        behind = (node for node in nodes if block.id in all_before(edges, node.id))
+        may_be_read = any(map(may_read_files, all_steps(behind)))
+        is_same = not todo or (only_outputs_missing(block, todo) and not may_be_read)
+        return is_same and not state.is_partial
+
+    def _take_results(self, state: BlockState, todo: Collection[ItemWork]) -> None:
+        """Take the results that the ledger has, also of items that lack output files."""
+        for work in todo:
+            if work.entry is not None:
+                take_entry(self.context, state, work, work.entry, ItemState.DONE, None)
+                work.reported = work.changed = work.verdict.state
+        fills = (step.facts.fills in step.written for step in all_steps(state.block.body))
+        if state.work.missing.deleted and any(fills):
+            self._note(state.block, Estimate(outputs=state.outputs()))
+
+    async def _add_item_of(self, step: BoundStep, state: BlockState) -> None:
+        (work,) = state.work.items
+        item = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
+        if state.todo():
+            attempt = ItemAttempt.of_item(self.context, state, work)
+            await self._add_work(attempt, step, item, work.entry)
+        else:
+            self._add_step(step, item)
 
     async def step(self, step: BoundStep) -> Any:
         attempt = ItemAttempt.of(self.context, step)
@@ -280,9 +291,8 @@ class PlanWalk(Walk):
         if inner.left.first(LeftBy.PARTIAL):
             return NOT_YET
         unknown = {*inner.unknown}
-        if (
-            not inner.steps.propagation.files
-        ):  # else those behind it find others, whatever it returns
+        # Else those behind it find other files, whatever it returns.
+        if not inner.steps.propagation.files:
             unknown &= steps_read(returns_read(inner.bound))
         if not unknown:
             return pipeline_outputs(step, inner.bound, inner.scope, self.scope)

@@ -23,6 +23,7 @@ from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
+from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused, rendered_returns
 from paddock.steps.base import PLACEHOLDER
 from paddock.steps.run_pipeline import named_outputs
@@ -60,6 +61,20 @@ class ItemEstimator:
                 outputs = await self._step(node, walk.scope)
             walk.hand_on(node, outputs)
         return walk
+
+    async def result(self, block: BoundBlock, item: ItemWork, around: Scope) -> Any:
+        """Return the result of an item of a block, with placeholders; None: it surely has none."""
+        doubt_of = self.propagation.of
+        try:
+            walk = await self.walk(block.body, item.scope_in(block, around))
+            if block.keep is not None and doubt_of(block.keep.references):
+                block = replace(block, keep=None)
+            return item_result(block, walk.scope, walk.last)
+        except ItemEnds:
+            return None
+        except StepFailed:
+            is_surely = block.returns is not None and not doubt_of(block.returns.references)
+            return None if is_surely else placeholder_of(item)
 
     def skip(self, node: BoundNode, scope: Scope) -> bool:
         """Count a node's answer that is not asked for; return whether the node is surely skipped.
@@ -230,8 +245,8 @@ async def estimate_block(
     """
     block, todo, deadline = state.block, state.todo(), forecast.deadline_of_items
     calls, n_walked, clock = NO_CALLS, 0, asyncio.get_running_loop().time
-    for item in todo:  # rows of different items differ: so do the prompts that a step makes of them
-        item.result = {"text": f"{PLACEHOLDER} {item.key}"}
+    for item in todo:
+        item.result = placeholder_of(item)
     for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
         if clock() >= deadline:  # where nothing waits, nothing else ends it
             break
@@ -240,21 +255,11 @@ async def estimate_block(
         steps = ItemEstimator(forecast, context, propagation, attempt.enclosing, attempt)
         try:
             async with asyncio.timeout_at(deadline) as limit:
-                walk = await steps.walk(block.body, item.scope_in(block, state.scope))
-            is_filter_unknown = block.keep is not None and steps.propagation.of(
-                block.keep.references
-            )
-            given = replace(block, keep=None) if is_filter_unknown else block
-            item.result = item_result(given, walk.scope, walk.last)
+                item.result = await steps.result(block, item, state.scope)
         except TimeoutError:  # also of a file on a share that does not answer
             if not limit.expired():
                 raise
             break
-        except ItemEnds:
-            item.result = None
-        except StepFailed:
-            if block.returns is not None and not steps.propagation.of(block.returns.references):
-                item.result = None  # else its `returns` read what is not known
         calls, n_walked = calls + steps.calls, n_walked + 1
     n_left = len(todo) - n_walked
     rest = calls_of_body(block.body).of_items(n_left)
@@ -266,6 +271,11 @@ async def estimate_block(
     may_fail = not has_result and (any(checked) or all(item.result is None for item in todo))
     doubt = Doubt.VALUES if todo else Doubt.NONE
     return Estimate(calls, dict(state.outputs()), doubt, may_fail=may_fail)
+
+
+def placeholder_of(item: ItemWork) -> dict[str, str]:
+    """Return a result that differs for each item: so do the prompts that a step makes of them."""
+    return {"text": f"{PLACEHOLDER} {item.key}"}
 
 
 def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:
