@@ -73,16 +73,13 @@ class RunControl:
     """Called with what it waits for; empty: it is at work."""
     shown_as: Callable[[str], None] = lambda flow_run: None
     """Called with the id of its flow run in Prefect."""
-    report: Report | None = None
-    is_over: asyncio.Event = field(default_factory=asyncio.Event)
-    has_begun: bool = False
     is_continued: bool = False
     """If it stops, the same flow run is continued later, and must not end."""
 
 
 async def run_order(order: Order, deployment: str, control: RunControl) -> OrderOutcome:
     """Carry out an order; `deployment` is Prefect's, empty where no server answers."""
-    message, is_shown = "", False
+    run, message, is_shown = _OrderRun(order, control), "", False
     try:
         flow_run = await _flow_run_of(order, deployment) if deployment else None
         if flow_run is not None and flow_run.state is not None and flow_run.state.is_final():
@@ -90,17 +87,17 @@ async def run_order(order: Order, deployment: str, control: RunControl) -> Order
             return OrderOutcome(_ended_there(order, why), is_shown=True, is_cancelled=True)
         if flow_run is not None:
             control.shown_as(str(flow_run.id))
-            message, is_shown = await _run_as_flow(order, flow_run, control)
-        if not control.has_begun and not message:
+            message, is_shown = await run.in_flow(flow_run)
+        if not run.has_begun and not message:
             with _without_server():
-                await _carry_out(order, dict(order.inputs), control)
+                await run.pipeline(Path(order.pipeline), order.inputs, run.options, run.environment)
     except ObjectNotFound:
         why = "it was deleted in Prefect"
         return OrderOutcome(_ended_there(order, why), is_shown=True, is_cancelled=True)
     except Exception as error:  # whatever ends a run is reported, and ends no other
         message = str(error) or type(error).__name__
-    report, is_cancelled = control.report and _small(control.report), control.stop_gate.is_cancelled
-    return OrderOutcome(report, message, is_shown, is_cancelled)
+    report = run.report and _small(run.report)
+    return OrderOutcome(report, message, is_shown, control.stop_gate.is_cancelled)
 
 
 def _ended_there(order: Order, message: str) -> Report:
@@ -164,73 +161,72 @@ async def _find_flow_run(order: Order, deployment: str) -> FlowRun:
         return made
 
 
-async def _run_as_flow(order: Order, found: FlowRun, control: RunControl) -> tuple[str, bool]:
-    """Run an order in Prefect's engine; return its final state's message, and if that is shown.
+class _OrderRun:
+    """The one run of an order, within a flow run or not."""
 
-    It returns when the run is over, at most some seconds later: the server may be gone.
-    """
-    options = _options(order, control)
-    environment = RunEnvironment(stop=control.stop, stop_gate=control.stop_gate)
+    def __init__(self, order: Order, control: RunControl) -> None:
+        self._order = order
+        self._control = control
+        self.options = RunOptions(
+            retry_failed=order.retry_failed, trigger=order.trigger, job=order.id, text=control.text,
+            needs_consent=control.needs_consent,
+            ordered_files=order.files if order.files or order.gone else None,
+        )  # fmt: skip
+        self.environment = RunEnvironment(stop=control.stop, stop_gate=control.stop_gate)
+        self.has_begun = False
+        self.report: Report | None = None
+        """Of its latest try; None: none has ended, but by an error."""
+        self._has_report = asyncio.Event()
 
-    async def carry_out(
-        path: Path, inputs: Mapping[str, Any], options: RunOptions, environment: RunEnvironment
-    ) -> Report:
-        kept = {name: value for name, value in order.inputs.items() if name in RESERVED}
-        return await _carry_out(order, {**inputs, **kept}, control, options, environment)
+    async def in_flow(self, found: FlowRun) -> tuple[str, bool]:
+        """Run it in Prefect's engine; return its final state's message, and if that is shown.
 
-    flow = flow_of(
-        Path(order.pipeline), options, environment, carry_out, lambda: control.is_continued
-    )
-    parameters = {name: value for name, value in order.inputs.items() if name not in RESERVED}
-    # Prefect takes those of the flow run where there are none, which others may have written.
-    verified = found.model_copy(update={"parameters": parameters})
-    coming: Any = run_flow(flow, flow_run=verified, parameters=parameters, return_type="state")
-    running, over = asyncio.ensure_future(coming), asyncio.ensure_future(control.is_over.wait())
-    try:
-        await asyncio.wait({running, over}, return_when=asyncio.FIRST_COMPLETED)
-        if not await _is_done_in_time(running, SHOW_S):
+        It returns when the run is over, at most some seconds later: the server may be gone.
+        """
+        order, control = self._order, self._control
+        file, is_continued = Path(order.pipeline), lambda: control.is_continued
+        flow = flow_of(file, self.options, self.environment, self.pipeline, is_continued)
+        parameters = {name: value for name, value in order.inputs.items() if name not in RESERVED}
+        # Prefect takes those of the flow run where there are none, which others may have written.
+        verified = found.model_copy(update={"parameters": parameters})
+        coming: Any = run_flow(flow, flow_run=verified, parameters=parameters, return_type="state")
+        running, over = map(asyncio.ensure_future, (coming, self._has_report.wait()))
+        try:
+            await asyncio.wait({running, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not await _is_done_in_time(running, SHOW_S):
+                return "", False
+            state: State[Any] = running.result()
+        except Pause as pause:
+            return f"{pause}.", False
+        except (PrefectException, httpx.HTTPError, RuntimeError):
+            # A server that went away: before the run has begun it goes on without, and `up` tells.
+            if self.has_begun and self.report is None:
+                raise
             return "", False
-        state: State[Any] = running.result()
-    except Pause as pause:
-        return f"{pause}.", False
-    except (PrefectException, httpx.HTTPError, RuntimeError):
-        # A server that went away: before the run has begun it goes on without, and `up` tells it.
-        if control.has_begun and control.report is None:
-            raise
-        return "", False
-    finally:
-        for task in (running, over):
-            task.cancel()
-    return _PREFIX.sub("", str(state.message or "")), state.is_final()
+        finally:
+            for task in (running, over):
+                task.cancel()
+        return _PREFIX.sub("", str(state.message or "")), state.is_final()
 
-
-def _options(order: Order, control: RunControl) -> RunOptions:
-    return RunOptions(
-        retry_failed=order.retry_failed, trigger=order.trigger, job=order.id, text=control.text,
-        needs_consent=control.needs_consent,
-        ordered_files=order.files if order.files or order.gone else None,
-    )  # fmt: skip
-
-
-async def _carry_out(
-    order: Order,
-    inputs: Mapping[str, Any],
-    control: RunControl,
-    options: RunOptions | None = None,
-    environment: RunEnvironment | None = None,
-) -> Report:
-    control.has_begun = True
-    path = Path(order.pipeline)
-    settings = read_settings(path.parent, flags=control.flags)
-    settings = replace(settings, is_prefect=False)  # it is `up` that decides it
-    around = environment or RunEnvironment(stop=control.stop, stop_gate=control.stop_gate)
-    with run_log(settings, order.trigger) as lines:
-        observer = MultiObserver(_ControlObserver(control), lines)
-        around = replace(around, settings=settings, observer=observer)
-        report = await api.run_async(path, inputs, options or _options(order, control), around)
-    control.report = report
-    control.is_over.set()
-    return report
+    async def pipeline(
+        self,
+        path: Path,
+        inputs: Mapping[str, Any],
+        options: RunOptions,
+        environment: RunEnvironment,
+    ) -> Report:
+        """Run the pipeline, with those of the order's inputs that no flow can have as well."""
+        self.has_begun = True
+        reserved = {name: value for name, value in self._order.inputs.items() if name in RESERVED}
+        settings = read_settings(path.parent, flags=self._control.flags)
+        settings = replace(settings, is_prefect=False)  # it is `up` that decides it
+        with run_log(settings, self._order.trigger) as lines:
+            observer = MultiObserver(_ControlObserver(self._control), lines)
+            environment = replace(environment, settings=settings, observer=observer)
+            report = await api.run_async(path, {**inputs, **reserved}, options, environment)
+        self.report = report
+        self._has_report.set()
+        return report
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from prefect.utilities.engine import propose_state
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system.item_samples import ItemSample
+from paddock.engine.system.records import record
 from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
@@ -189,7 +190,7 @@ def __getattr__(name: str) -> PipelineFlow:
     return flow(unquote(quoted), replace(PREFECT_OPTIONS, **given)).with_options(**kept)
 
 
-CarryOut = Callable[
+RunPipeline = Callable[
     [Path, Mapping[str, Any], RunOptions, RunEnvironment], Coroutine[Any, Any, Report]
 ]
 """Runs a pipeline with the given inputs, as `run_async` does."""
@@ -199,7 +200,7 @@ def flow_of(
     path: Path,
     options: RunOptions,
     environment: RunEnvironment | None = None,
-    carry_out: CarryOut = api.run_async,
+    run_pipeline: RunPipeline = api.run_async,
     is_continued: Callable[[], bool] = lambda: False,
 ) -> PipelineFlow:
     """Return a pipeline as a Prefect flow, for a caller that follows its runs.
@@ -209,7 +210,7 @@ def flow_of(
         options: those of its runs.
         environment: has what stops its runs; None: each try has its own, for a limit may have
             closed the gate.
-        carry_out: does what a run is for.
+        run_pipeline: what a try calls.
         is_continued: returns whether another flow run continues one that stops.
 
     Raises:
@@ -220,59 +221,17 @@ def flow_of(
     pipeline = plan.pipeline
     if faults := [*pipeline.faults, *plan.faults]:
         raise PipelineError(faults)
-    base = path.resolve().parent
     shown = {spec.name: spec for spec in pipeline.inputs.values() if spec.name not in RESERVED}
-    defaults = {name: _shown_default(declared, base) for name, declared in shown.items()}
+    body = _FlowBody(path, shown, options, environment, run_pipeline, is_continued)
 
     async def run(**values: Any) -> State[Any]:
-        order = values.pop(ORDER, None) or {}
-        # The YAML may have changed since. What Prefect shows counts, but for inputs that are gone.
-        now = {**shown, **read_plan(path, options.text).pipeline.inputs}
-        plain = partial(json.dumps, default=str, sort_keys=True)  # defaults go by value and type
-        given = {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for name, value in values.items()
-            if plain(value) != plain(_shown_default(now[name], base))
-            and not (value is None and defaults[name] is None)
-        }
-        flow_run = current_flow_run()
-        is_process = flow_run is not None and flow_run.deployment_id is not None
-        # Prefect's engine has put its own handler in place of that of who called us.
-        is_outermost = flow_run is not None and flow_run.parent_task_run_id is None
-        takes_signals = is_process or (is_outermost and environment is not None)
+        return await body.run(values)
 
-        async def try_once(is_repeated: bool) -> Report:
-            if not set(order) <= {"retry_failed"}:
-                raise PipelineError.of(UNVERIFIED)
-            around = environment or RunEnvironment()
-            stop, gate = around.stop, around.stop_gate
-            retries_failed = options.retry_failed or is_repeated or order.get("retry_failed")
-            by = "Prefect" if is_process and options.trigger == "hand" else options.trigger
-            requested = replace(options, retry_failed=bool(retries_failed), trigger=by)
-            try:
-                with stop_on_signals(stop, gate) if takes_signals else contextlib.nullcontext():
-                    report = await carry_out(path, given, requested, around)
-            finally:
-                if environment is None and not stop.is_set():  # else its caller has the report
-                    await wait_for_server()
-            if stays_open(report, gate, is_continued=is_continued()):
-                if gate.status == "suspended":
-                    await _show_suspended()
-                raise Pause(gate.message)  # a final state would take its place
-            if is_process and report.status == "interrupted":
-                report = await with_cancellation(report)
-            return report
-
-        return await _run_with_retries(try_once)
-
-    parameters = [_parameter(declared, defaults[name]) for name, declared in shown.items()]
-    parameters.append(ORDER_PARAMETER)
-    signature = inspect.Signature(parameters)
-    run.__signature__ = signature  # type: ignore[attr-defined]
     # A deployment finds it by this name, see `__getattr__`.
     run.__module__, run.__name__ = FLOW_MODULE, quoted_path(str(path))
     run.__qualname__ = run.__name__
     run.__dict__ |= {
+        "__signature__": body.signature(),
         "options": options,
         "left_out": tuple(name for name in pipeline.inputs if name not in shown),
         "secret_inputs": frozenset(name for name, spec in shown.items() if spec.is_secret),
@@ -287,10 +246,91 @@ def flow_of(
         validate_parameters=False,  # the run does, with the messages of `-i`
         persist_result=False,
     )
-    # Its schema is made. A run that lacks an input says so itself, where Prefect's process crashed.
-    given = (p.replace(default=None) if p.default is p.empty else p for p in parameters)
-    run.__signature__ = signature.replace(parameters=[*given])  # type: ignore[attr-defined]
+    run.__dict__["__signature__"] = body.signature(is_call=True)
     return made
+
+
+@record(frozen=True, slots=True)
+class _FlowBody:
+    """What the runs of a pipeline's flow do. The fields are as in `flow_of`."""
+
+    path: Path
+    inputs: Mapping[str, Input]
+    """Those that are parameters of the flow."""
+    options: RunOptions
+    environment: RunEnvironment | None
+    run_pipeline: RunPipeline
+    is_continued: Callable[[], bool]
+
+    def signature(self, *, is_call: bool = False) -> inspect.Signature:
+        """Return the flow's parameters, of which Prefect makes the schema of its forms.
+
+        `is_call`: as calls are checked, without required ones. A run that lacks an input says so
+        itself, where Prefect's process would crash.
+        """
+        of_inputs = [_parameter(spec, self._shown_default(spec)) for spec in self.inputs.values()]
+        parameters = [*of_inputs, ORDER_PARAMETER]
+        if is_call:
+            parameters = [
+                p.replace(default=None) if p.default is p.empty else p for p in parameters
+            ]
+        return inspect.Signature(parameters)
+
+    async def run(self, values: dict[str, Any]) -> State[Any]:
+        """Run the pipeline in the current flow run, with these parameters."""
+        order = values.pop(ORDER, None) or {}
+        return await _run_with_retries(partial(self._try_once, self._changed(values), order))
+
+    def _changed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inputs that are not as the YAML has them by default, which may have changed.
+
+        What Prefect shows counts, but for inputs that are gone.
+        """
+        now = {**self.inputs, **read_plan(self.path, self.options.text).pipeline.inputs}
+        plain = partial(json.dumps, default=str, sort_keys=True)  # defaults go by value and type
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in values.items()
+            if plain(value) != plain(self._shown_default(now[name]))
+            and not (value is None and self._shown_default(self.inputs[name]) is None)
+        }
+
+    async def _try_once(
+        self, inputs: Mapping[str, Any], order: Mapping[str, Any], is_repeated: bool
+    ) -> Report:
+        if not set(order) <= {"retry_failed"}:
+            raise PipelineError.of(UNVERIFIED)
+        flow_run, options = current_flow_run(), self.options
+        is_process = flow_run is not None and flow_run.deployment_id is not None
+        # Prefect's engine has put its own handler in place of that of who called us.
+        is_outermost = flow_run is not None and flow_run.parent_task_run_id is None
+        takes_signals = is_process or (is_outermost and self.environment is not None)
+        around = self.environment or RunEnvironment()
+        stop, gate = around.stop, around.stop_gate
+        retries_failed = options.retry_failed or is_repeated or order.get("retry_failed")
+        by = "Prefect" if is_process and options.trigger == "hand" else options.trigger
+        requested = replace(options, retry_failed=bool(retries_failed), trigger=by)
+        try:
+            with stop_on_signals(stop, gate) if takes_signals else contextlib.nullcontext():
+                report = await self.run_pipeline(self.path, inputs, requested, around)
+        finally:
+            if self.environment is None and not stop.is_set():  # else its caller has the report
+                await wait_for_server()
+        if stays_open(report, gate, is_continued=self.is_continued()):
+            if gate.status == "suspended":
+                await _show_suspended()
+            raise Pause(gate.message)  # a final state would take its place
+        if is_process and report.status == "interrupted":
+            report = await with_cancellation(report)
+        return report
+
+    def _shown_default(self, declared: Input) -> Any:
+        """Return an input's default as a form shows it: a path as a whole, no secret."""
+        if declared.is_secret:
+            return None
+        if declared.type in PATH_TYPES and isinstance(declared.default, str):
+            return str(self.path.resolve().parent / declared.default)
+        return declared.default
 
 
 async def _run_with_retries(try_once: Callable[[bool], Awaitable[Report]]) -> State[Any]:
@@ -332,15 +372,6 @@ _TYPES: dict[str, Any] = {
     "str": str, "int": int, "float": float, "bool": bool, "path": Path, "dir": Path,
     "list": list[Any],
 }  # fmt: skip
-
-
-def _shown_default(declared: Input, base: Path) -> Any:
-    """Return an input's default as a form shows it: a path as a whole, no secret."""
-    if declared.is_secret:
-        return None
-    if declared.type in PATH_TYPES and isinstance(declared.default, str):
-        return str(base / declared.default)
-    return declared.default
 
 
 def _parameter(declared: Input, default: Any) -> inspect.Parameter:
@@ -426,11 +457,11 @@ async def run_as_flow(
     inputs = {**inputs, **{name: frames[name] for name in inputs.keys() & frames}}  # streams end
     reports: list[Report] = []
 
-    async def carry_out(*call: Any) -> Report:
+    async def run_pipeline(*call: Any) -> Report:
         reports.append(await api.run_async(*call))
         return reports[-1]
 
-    made = _refusing_left_out(flow_of(path, options, environment, carry_out))
+    made = _refusing_left_out(flow_of(path, options, environment, run_pipeline))
     is_outermost = FlowRunContext.get() is None
     try:
         state: State[Any] = await made(**inputs, return_state=True)  # type: ignore[misc]
