@@ -41,7 +41,8 @@ from paddock.engine.workers.fallbacks import (
     sound_build_gain,
 )
 from paddock.runner.config.service_address import DEFAULT_PORT, ServiceAddress
-from paddock.runner.daemon.service_client import ask_up, identify_server, is_this_machine
+from paddock.runner.daemon.service_client import ask_up
+from paddock.runner.daemon.service_lookup import identify_server, is_this_machine
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
 from paddock.steps.readers import reader

@@ -18,7 +18,7 @@ from paddock.engine.api.monitoring import ServiceState
 from paddock.engine.api.request_log import Exchange
 from paddock.engine.backends.background_tuning import BackgroundTuner
 from paddock.engine.system.tasks import running
-from paddock.runner.daemon import service_client
+from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.daemon_server import keep_offering
 from paddock.runner.daemon.ollama_service import hosted_service
 from paddock.runner.progress import printing
@@ -117,7 +117,7 @@ def _open_port(settings: Settings) -> socket.socket:
         return server.listen(host, settings.service.port)
     except server.PortTaken as error:
         port = error.port
-    program = service_client.identify_service(settings)
+    program = service_lookup.identify_service(settings)
     pid, name = port_holder(port)
     holder = f" ({name}, process {pid})" if pid else ""
     if program == "paddock":

@@ -11,7 +11,7 @@ from typing import Any
 from paddock.engine.models.model_names import canonical_name, is_path
 from paddock.engine.system import units
 from paddock.engine.system.records import record
-from paddock.runner.daemon import service_client
+from paddock.runner.daemon import service_client, service_lookup
 from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
@@ -78,7 +78,7 @@ def service_answers(
     """
     found, faults = [], []
     with ExitStack() as stack:
-        for name, client in service_client.all_services(settings):
+        for name, client in service_lookup.all_services(settings):
             stack.enter_context(client)
             try:
                 found.append((name, client, client.get(path, within_s)))

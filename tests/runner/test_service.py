@@ -25,7 +25,7 @@ from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system import light_http, socket_owners
 from paddock.engine.system.key_proof import PROOF_PATH, home_secret, knows_key
-from paddock.runner.daemon import service_client
+from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.settings import Settings, read_settings
 from tests.fakes.http_server import by_path, serving
@@ -45,22 +45,22 @@ def test_a_service_is_told_from_ollama_and_from_others(tmp_path: Path) -> None:
         serving(by_path()) as other,
     ):
         kinds = [
-            service_client.identify_server(settings(tmp_path, service.host).address)
+            service_lookup.identify_server(settings(tmp_path, service.host).address)
             for service in (ours, ollama, other)
         ]
     assert kinds == ["paddock", "Ollama", "another program"]
-    assert service_client.identify_server(settings(tmp_path, "127.0.0.1:1").address) is None
+    assert service_lookup.identify_server(settings(tmp_path, "127.0.0.1:1").address) is None
 
 
 def test_where_no_service_runs_it_is_told_how_one_starts(tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as caught:
-        service_client.all_services(settings(tmp_path, "127.0.0.1:1"))
+        service_lookup.all_services(settings(tmp_path, "127.0.0.1:1"))
     assert str(caught.value) == (
         "No model is in memory: no Paddock service runs.\n"
         "  The next `paddock run` starts one; `paddock serve` starts one for other programs."
     )
     with serving(by_path(**{"": OLLAMA})) as server, pytest.raises(ServiceError) as other:
-        service_client.all_services(settings(tmp_path, server.host))
+        service_lookup.all_services(settings(tmp_path, server.host))
     assert f"runs (at http://{server.host} Ollama answers).\n" in str(other.value)
 
 
@@ -68,7 +68,7 @@ def test_objects_are_asked_and_sent_with_the_key(tmp_path: Path) -> None:
     with serving(
         by_path(readyz=READY, api__tags=(200, b'{"models":[]}'), api__copy=(200, b""))
     ) as server:
-        client = service_client.find_service(
+        client = service_lookup.find_service(
             settings(tmp_path, server.host, PADDOCK_API_KEY="a key")
         )
         assert client is not None
@@ -90,7 +90,7 @@ def test_the_key_is_shown_to_the_host_that_the_person_names(tmp_path: Path) -> N
         environ={"PADDOCK_API_KEY": "secret", "PADDOCK_HOST": "gpu.example"},
         home=tmp_path,
     )
-    assert service_client._api_key(own) == ("secret", False)
+    assert service_lookup._api_key(own) == ("secret", False)
 
 
 def unwritten(tmp_path: Path, host: str, **variables: str) -> Settings:
@@ -104,7 +104,7 @@ def test_an_address_that_no_one_wrote_is_asked_where_ones_own_process_listens(
 ) -> None:
     with serving(by_path(readyz=READY, api__tags=(200, b"{}"))) as server:
         found = unwritten(tmp_path, server.host, PADDOCK_API_KEY="secret")
-        client = service_client.find_service(found)
+        client = service_lookup.find_service(found)
         assert client is not None
         with client:
             assert client.get("/api/tags") == {}
@@ -112,13 +112,13 @@ def test_an_address_that_no_one_wrote_is_asked_where_ones_own_process_listens(
             monkeypatch.setattr(socket_owners, "is_own_listener", lambda host, port: False)
             with pytest.raises(ServiceError, match="Another program listens at"):
                 client.get("/api/tags")  # it has ended, and another user took its port
-        assert service_client.find_service(found) is None
-        assert service_client.identify_service(found) == "another user's program"
+        assert service_lookup.find_service(found) is None
+        assert service_lookup.identify_service(found) == "another user's program"
         assert {path for _, path, _, _ in server.seen[n_own:]} == {"/readyz"}
         monkeypatch.setattr(socket_owners, "is_own_listener", lambda host, port: None)
-        assert service_client.find_service(found) is None  # nor does it know this user's secret
+        assert service_lookup.find_service(found) is None  # nor does it know this user's secret
         assert not any("secret" in str(headers) for _, _, headers, _ in server.seen)
-        named = service_client.find_service(settings(tmp_path, server.host))
+        named = service_lookup.find_service(settings(tmp_path, server.host))
         assert named is not None  # what a person writes is meant
         with named:
             assert named.get("/api/tags") == {}
@@ -136,7 +136,7 @@ def test_another_users_listener_gets_nothing(tmp_path: Path) -> None:
         try:
             port = int(host.rpartition(":")[2])
             assert socket_owners.listener_owner("127.0.0.1", port) == 12345
-            assert service_client._is_ours(unwritten(tmp_path, host)) is False
+            assert service_lookup._is_ours(unwritten(tmp_path, host)) is False
         finally:
             other.kill()
 
@@ -197,13 +197,13 @@ def test_a_key_goes_only_to_who_proves_to_know_it(tmp_path: Path) -> None:
         assert knows_key(url, "hush", timeout_s=5) and not knows_key(url, "hush2", timeout_s=5)
         for query in ("", "?nonce=&proof=", "?nonce=a&proof=b", "?nonce=a", f"?{'a=b&' * 500}"):
             assert light_http.get(f"{url}{PROOF_PATH}{query}", timeout_s=5)[0] == 403
-        client = service_client.find_service(unwritten(tmp_path, host, **own))
+        client = service_lookup.find_service(unwritten(tmp_path, host, **own))
         assert client is not None and client.api_key == "hush"
         client.close()
         # Who passes the question on to the real server has another address.
         with relaying(host) as (elsewhere, seen):
             for variables in (own, {"PADDOCK_API_KEY": "hush"}):
-                fooled = service_client.find_service(unwritten(tmp_path, elsewhere, **variables))
+                fooled = service_lookup.find_service(unwritten(tmp_path, elsewhere, **variables))
                 assert fooled is not None and fooled.api_key == ""
                 fooled.close()
             assert b"key-proof" in b"".join(seen) and b"hush" not in b"".join(seen)

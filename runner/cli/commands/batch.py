@@ -27,7 +27,7 @@ from paddock.engine.system import http
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import JsonOption, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
-from paddock.runner.daemon import service_client
+from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.service_client import READ_TIMEOUT_S, ServiceClient, ServiceError
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings, read_settings
@@ -89,7 +89,7 @@ async def _answer_requests(
     """
     shown_at = time.monotonic() - TALLY_EVERY_S
     async with AsyncExitStack() as stack:
-        if (service := service_client.find_service(settings)) is not None:
+        if (service := service_lookup.find_service(settings)) is not None:
             answer = await stack.enter_async_context(_open_service(service))
         else:
             pool = LocalPool(settings.pool, has_metrics=False)

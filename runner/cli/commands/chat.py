@@ -26,7 +26,8 @@ from paddock.runner.cli.arguments import KeepAliveOption, argument, flag, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.cli.model_arguments import ModelArgument, read_document_text
 from paddock.runner.config.format_option import BadAnswerFormat, answer_format
-from paddock.runner.daemon.service_client import ServiceClient, ServiceError, service_for_command
+from paddock.runner.daemon.service_client import ServiceClient, ServiceError
+from paddock.runner.daemon.service_lookup import service_for_command
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings, read_settings
 from paddock.steps.base import StepError

@@ -17,7 +17,8 @@ from paddock.runner.cli.model_arguments import (
     read_document_text,
     read_stdin,
 )
-from paddock.runner.daemon.service_client import READ_TIMEOUT_S, service_for_command
+from paddock.runner.daemon.service_client import READ_TIMEOUT_S
+from paddock.runner.daemon.service_lookup import service_for_command
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 

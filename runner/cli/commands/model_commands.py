@@ -27,7 +27,7 @@ from paddock.runner.cli.arguments import JsonOption, PrefixArgument, flag
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.loaded_models import loaded_models, loaded_table, unload_model
 from paddock.runner.cli.model_arguments import model_argument
-from paddock.runner.daemon import service_client
+from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings, read_settings
@@ -36,7 +36,7 @@ from paddock.runner.settings import Settings, read_settings
 def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     """List the models on this machine."""
     settings = read_settings(Path.cwd())
-    client = service_client.find_service(settings)
+    client = service_lookup.find_service(settings)
     every = (
         model_tables.local_models(settings.pool)
         if client is None
@@ -66,7 +66,7 @@ def cp(
 ) -> int:
     """Copy a model to a second name."""
     settings = read_settings(Path.cwd())
-    client = service_client.find_service(settings)
+    client = service_lookup.find_service(settings)
     if client is not None:
         with client:
             client.post("/api/copy", {"source": source, "destination": target})
@@ -90,7 +90,7 @@ def rm(
 ) -> int:
     """Remove models; blobs that other models use stay."""
     settings = read_settings(Path.cwd())
-    client = service_client.find_service(settings)
+    client = service_lookup.find_service(settings)
     removed, faults = [], []
     with client or nullcontext():
         for model in models:
@@ -177,7 +177,7 @@ def show(flags: ShowFlags) -> int:
         raise CommandError("Only one part can be shown at a time.")
     settings = read_settings(Path.cwd())
     model = model_arguments.resolve_model_ref(flags.model)
-    client = None if is_path(model) else service_client.find_service(settings)
+    client = None if is_path(model) else service_lookup.find_service(settings)
     if client is not None:
         with client:
             facts = client.post("/api/show", {"model": model, "verbose": flags.verbose})

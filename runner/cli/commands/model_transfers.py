@@ -38,8 +38,9 @@ from paddock.runner.cli import model_tables
 from paddock.runner.cli.arguments import JsonOption, argument, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.cli.model_arguments import model_argument, read_stdin
-from paddock.runner.daemon import service_client
-from paddock.runner.daemon.service_client import create_in_service, is_this_machine
+from paddock.runner.daemon import service_client, service_lookup
+from paddock.runner.daemon.service_client import create_in_service
+from paddock.runner.daemon.service_lookup import is_this_machine
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
@@ -263,7 +264,7 @@ def _transfer(
     request: _TransferRequest, settings: Settings, on_size: Callable[[int], None] | None
 ) -> int:
     """Transfer with progress; `on_size` receives the sizes of layers."""
-    client = service_client.find_service(settings)
+    client = service_lookup.find_service(settings)
     try:
         with transfer_progress() as progress:
 
@@ -352,7 +353,7 @@ def create(
     modelfile = parse_modelfile(text, shown)
     recipe = read_recipe(name, modelfile, folder, path=shown, quantize=quantize or "")
     settings = read_settings(Path.cwd())
-    client = service_client.find_service(settings)
+    client = service_lookup.find_service(settings)
     with transfer_progress() as progress:
         if client is not None:
             with client:

@@ -14,7 +14,7 @@ from paddock.engine.system.text import counted
 from paddock.runner.cli import history_text
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, FAILED
-from paddock.runner.daemon import daemon_client, daemon_files, service_client
+from paddock.runner.daemon import daemon_client, daemon_files, service_client, service_lookup
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import recent_runs
 from paddock.runner.progress import printing
@@ -33,7 +33,7 @@ def status(as_json: JsonOption = False) -> int:
     services = [
         {**daemon_client.ask_daemon(daemon), "is_ours": daemon == own} for daemon in daemons
     ]
-    where, serve = settings.address.url, service_client.identify_service(settings)
+    where, serve = settings.address.url, service_lookup.identify_service(settings)
     found = recent_runs(find_ledgers([Path()]), limit=5)
     if as_json:
         runs = [past.as_json() for past in found.runs]
