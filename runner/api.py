@@ -32,7 +32,8 @@ from paddock.runner.config.pipeline_secrets import PlaceholderSecrets, read_secr
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.daemon.secret_digests import digest_key, secret_digest
 from paddock.runner.progress.drain import StopGate, stop_on_signals
-from paddock.runner.progress.report import PlanReport, Report
+from paddock.runner.progress.plan_report import PlanReport
+from paddock.runner.progress.report import Report
 from paddock.runner.progress.run_display import script_observer
 from paddock.runner.settings import Settings, read_settings
 

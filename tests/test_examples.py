@@ -22,7 +22,8 @@ from paddock.pipelines.yaml_source import read_yaml
 from paddock.runner.api import plan, run, run_async
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.report import PlanReport, Report
+from paddock.runner.progress.plan_report import PlanReport
+from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import Settings
 from paddock.runner.testing import suite_runner as trials

@@ -99,6 +99,6 @@ def read_stdin() -> str:
 def parse_keep_alive(value: str) -> float:
     """Return the seconds of a duration; below zero means for ever."""
     try:
-        return setting_values.keep_alive(value)
+        return setting_values.parse_keep_alive(value)
     except setting_values.BadValue as error:
         raise CommandError(f"--keepalive: '{value}' {error.problem}.\n  {error.remedy}") from None

@@ -8,7 +8,8 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted, listed
 from paddock.runner.progress import printing
 from paddock.runner.progress.item_states import WORK, ItemState
-from paddock.runner.progress.report import HELD_REMEDY, PlanItem, PlanReport, not_taken_in_words
+from paddock.runner.progress.plan_report import PlanItem, PlanReport
+from paddock.runner.progress.report import HELD_REMEDY, not_taken_in_words
 
 MAX_NAMED_ITEMS = 5  # in each group; `--json` has them all
 

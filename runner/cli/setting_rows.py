@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddock.engine.system.records import record
-from paddock.runner.config import setting_values
 from paddock.runner.config.setting_specs import SETTING_SPECS
+from paddock.runner.config.setting_values import parse_size, parse_size_or_auto
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
 
@@ -84,7 +84,7 @@ def value_text(row: SettingRow) -> str:
         if isinstance(value, float):
             days = value / 86_400
             return f"{days:g}d" if days >= 1 and days.is_integer() else f"{value:.10g}"
-        is_size = SETTING_SPECS[row.name].read in (setting_values.size, setting_values.size_or_auto)
+        is_size = SETTING_SPECS[row.name].read in (parse_size, parse_size_or_auto)
         return f"{value // _MIB}MiB" if is_size and value and value % _MIB == 0 else str(value)
     return str(value) or "none"
 

@@ -198,15 +198,15 @@ class _Runner:
         items = await asyncio.to_thread(self._items, file, part, report)
         skipped = [f"'{name}' is not run: what it made before is used." for name in part.skipped]
         return VariantRun(
-            variant,
-            items,
-            fault,
-            (*skipped, *report.notes),
-            report.calls,
-            report.cached_calls,
-            report.status == "budget",
-            sum(item.state == "unsampled" for item in report.items),
-            None if step.reply is None else step.reply.schema,
+            variant=variant,
+            items=items,
+            fault=fault,
+            notes=(*skipped, *report.notes),
+            calls=report.calls,
+            cached_calls=report.cached_calls,
+            is_over_budget=report.status == "budget",
+            n_unsampled=sum(item.state == "unsampled" for item in report.items),
+            schema=None if step.reply is None else step.reply.schema,
         )
 
     def _items(self, file: Path, part: ComparedPart, report: Report) -> dict[str, ItemAnswer]:

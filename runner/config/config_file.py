@@ -89,7 +89,7 @@ def file_values(
                     str(file), f"setting '{name}' is not known.", f"Known: {known}.{hint}"
                 )
             if (
-                SETTING_SPECS[name].read in (setting_values.folder, setting_values.file)
+                SETTING_SPECS[name].read in (setting_values.parse_folder, setting_values.parse_file)
                 and isinstance(value, str)
                 and value[:1] != "~"
             ):

@@ -69,18 +69,21 @@ def _without_cut_ends(text: str, forms: Collection[str]) -> str:
     >>> [_without_cut_ends(text, ["s3cr3t/17"]) for text in ("key s3cr3… or…", "…3t/17")]
     ['key ***… or…', '…***']
     """
-    pieces, at = list[str](), 0
+    pieces, done = list[str](), 0
     for cut in _CUT.finditer(text):
-        # How many letters before `end` are the beginning of a secret
-        end = cut.start()
-        last = text[max(0, end - SHORTEST_SECRET) : end]
-        found = ((form, at + len(last)) for form in forms for at in _places(last, form))
-        begun_before = max((n for form, n in found if text.endswith(form[:n], 0, end)), default=0)
-        begun, ended = begun_before, _ended_after(text, cut.end(), forms)
-        pieces += [text[at : max(at, cut.start() - begun)], "***" * bool(begun)]
+        begun = _begun_before(text, cut.start(), forms)
+        ended = _ended_after(text, cut.end(), forms)
+        pieces += [text[done : max(done, cut.start() - begun)], "***" * bool(begun)]
         pieces += [cut[0], "***" * bool(ended)]
-        at = cut.end() + ended
-    return "".join([*pieces, text[at:]])
+        done = cut.end() + ended
+    return "".join([*pieces, text[done:]])
+
+
+def _begun_before(text: str, end: int, forms: Iterable[str]) -> int:
+    """Return how many letters before `end` are the beginning of a secret."""
+    last = text[max(0, end - SHORTEST_SECRET) : end]
+    found = (form[: at + len(last)] for form in forms for at in _places(last, form))
+    return max((len(begun) for begun in found if text.endswith(begun, 0, end)), default=0)
 
 
 def _ended_after(text: str, start: int, forms: Iterable[str]) -> int:

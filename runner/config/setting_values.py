@@ -33,18 +33,18 @@ class BadValue(Exception):
         super().__init__(problem)
 
 
-def text(value: object) -> str:
+def parse_text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadValue("is not a text", "Give a name.")
     return value.strip()
 
 
-def folder(value: object) -> Path:
+def parse_folder(value: object) -> Path:
     """Return a folder; `~` is left for the caller, who knows whose home is meant."""
     return _path(value, "a folder", "~/.paddock/models")
 
 
-def file(value: object) -> Path:
+def parse_file(value: object) -> Path:
     """Return a file; `~` is left for the caller, who knows whose home is meant."""
     return _path(value, "a file", "~/.paddock/keys")
 
@@ -55,10 +55,10 @@ def _path(value: object, what: str, example: str) -> Path:
     return Path(value)
 
 
-def text_list(value: object) -> tuple[str, ...]:
+def parse_text_list(value: object) -> tuple[str, ...]:
     """Return texts: a list, or one text with commas between.
 
-    >>> text_list("https://a.example, app://*"), text_list(["b.example"])
+    >>> parse_text_list("https://a.example, app://*"), parse_text_list(["b.example"])
     (('https://a.example', 'app://*'), ('b.example',))
     """
     parts = value.split(",") if isinstance(value, str) else value
@@ -67,37 +67,37 @@ def text_list(value: object) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
-def folders(value: object) -> tuple[Path, ...]:
+def parse_folders(value: object) -> tuple[Path, ...]:
     """Return folders; `~` is left for the caller.
 
-    >>> folders("/srv/team, ~/share")
+    >>> parse_folders("/srv/team, ~/share")
     (PosixPath('/srv/team'), PosixPath('~/share'))
     """
-    found = tuple(map(folder, text_list(value)))
+    found = tuple(map(parse_folder, parse_text_list(value)))
     if not all(path.is_absolute() or path.parts[0] == "~" for path in found):
         raise BadValue("has a path that depends on the folder", "Begin each with '/' or '~'.")
     return found
 
 
-def urls(value: object) -> tuple[str, ...]:
+def parse_urls(value: object) -> tuple[str, ...]:
     """Return the addresses of servers.
 
-    >>> urls("http://gpu-1:8000/v1, http://gpu-2:8000")
+    >>> parse_urls("http://gpu-1:8000/v1, http://gpu-2:8000")
     ('http://gpu-1:8000', 'http://gpu-2:8000')
     """
     try:
-        return tuple(dict.fromkeys(map(base_url, text_list(value))))
+        return tuple(dict.fromkeys(map(base_url, parse_text_list(value))))
     except BadAddress as error:
         raise BadValue(error.why, error.remedy) from None
 
 
-def dask_scheduler(value: object) -> str:
+def parse_dask_scheduler(value: object) -> str:
     """Return the address of a Dask scheduler: of an encrypted one, or of one on this machine.
 
-    >>> dask_scheduler("tls://scheduler:8786"), dask_scheduler("tcp://[::1]:8786")
+    >>> parse_dask_scheduler("tls://scheduler:8786"), parse_dask_scheduler("tcp://[::1]:8786")
     ('tls://scheduler:8786', 'tcp://[::1]:8786')
     """
-    written = text(value)
+    written = parse_text(value)
     found = re.fullmatch(r"(tls|tcp)://(\[[0-9a-f:.]+\]|[\w.-]+):(\d{1,5})", written)
     if found is None:
         raise BadValue("is not the address of a Dask scheduler", "Give it as 'tls://host:8786'.")
@@ -109,22 +109,22 @@ def dask_scheduler(value: object) -> str:
     return written
 
 
-def permissions(value: object) -> frozenset[str]:
+def parse_permissions(value: object) -> frozenset[str]:
     """Return what pipelines may reach besides files and models.
 
-    >>> sorted(permissions("network, run"))
+    >>> sorted(parse_permissions("network, run"))
     ['network', 'run']
     """
-    given = frozenset(text_list(value))
+    given = frozenset(parse_text_list(value))
     if not given.issubset(PERMISSIONS):
         raise BadValue("is not known", f"Known: {', '.join(PERMISSIONS)}.")
     return given
 
 
-def rate(value: object) -> int | None:
+def parse_rate(value: object) -> int | None:
     """Return requests a minute; `none` and 0 are None.
 
-    >>> rate("60"), rate("10/s"), rate("600/h"), rate("none")
+    >>> parse_rate("60"), parse_rate("10/s"), parse_rate("600/h"), parse_rate("none")
     (60, 600, 10, None)
     """
     written = str(value).strip().lower()
@@ -136,11 +136,11 @@ def rate(value: object) -> int | None:
     return max(1, round(n * per_minute)) if n else None
 
 
-def keep_alive(value: object) -> float:
+def parse_keep_alive(value: object) -> float:
     """Return seconds, -1 for ever.
 
-    >>> keep_alive("5m"), keep_alive("1h30m"), keep_alive(90), keep_alive("-1"), keep_alive("0")
-    (300.0, 5400.0, 90.0, -1.0, 0.0)
+    >>> [*map(parse_keep_alive, ("5m", "1h30m", 90, "-1", "0"))]
+    [300.0, 5400.0, 90.0, -1.0, 0.0]
     """
     written = str(value).strip().lower()
     is_negative, written = written.startswith("-"), written.removeprefix("-")
@@ -162,10 +162,10 @@ def _parsed_seconds(written: str) -> float | None:
     return sum(float(n) * SECONDS_PER_UNIT[unit] for n, unit in _DURATION_PART.findall(written))
 
 
-def seconds(value: object) -> float:
+def parse_seconds(value: object) -> float:
     """Return seconds of 0 or more.
 
-    >>> seconds("4"), seconds("1.5"), seconds("500ms"), seconds(0)
+    >>> parse_seconds("4"), parse_seconds("1.5"), parse_seconds("500ms"), parse_seconds(0)
     (4.0, 1.5, 0.5, 0.0)
     """
     answer = None if isinstance(value, bool) else _parsed_seconds(str(value).strip().lower())
@@ -174,33 +174,33 @@ def seconds(value: object) -> float:
     return answer
 
 
-def count(value: object) -> int:
+def parse_count(value: object) -> int:
     return _at_least(1, value, "Give a number such as 4.")
 
 
-def count_or_auto(value: object) -> int | None:
+def parse_count_or_auto(value: object) -> int | None:
     """Return a whole number of 1 or more; `auto` and 0 are None."""
     if value == "auto" or _whole_number(value) == 0:
         return None
     return _at_least(1, value, "Give a number such as 4, or 'auto'.")
 
 
-def context_or_auto(value: object) -> int | None:
+def parse_context_or_auto(value: object) -> int | None:
     """Return tokens; `16k` is 16,384.
 
-    >>> context_or_auto("16k"), context_or_auto(2048), context_or_auto("auto")
+    >>> parse_context_or_auto("16k"), parse_context_or_auto(2048), parse_context_or_auto("auto")
     (16384, 2048, None)
     """
     written = str(value).strip().lower()
     number = _whole_number(written.removesuffix("k")) if written.endswith("k") else None
     try:
-        return count_or_auto(value if number is None else number * 1024)
+        return parse_count_or_auto(value if number is None else number * 1024)
     except BadValue:
         remedy = "Give a number such as 4096 or '16k', or 'auto'."
         raise BadValue("is not a number of tokens", remedy) from None
 
 
-def layer_count(value: object) -> int:
+def parse_layer_count(value: object) -> int:
     number = -1 if value in ("auto", "all") else _whole_number(value)
     if number is None or number < -1:
         remedy = "Give 0 for none, a number, or -1 for all that fit on the device."
@@ -208,10 +208,10 @@ def layer_count(value: object) -> int:
     return number
 
 
-def size(value: object) -> int:
+def parse_size(value: object) -> int:
     """Return bytes; `2GB` are 2,000,000,000, `2GiB` and Ollama's `2G` 2,147,483,648.
 
-    >>> size("512MiB"), size(0), size("2GB")
+    >>> parse_size("512MiB"), parse_size(0), parse_size("2GB")
     (536870912, 0, 2000000000)
     """
     written = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", str(value).strip().lower())
@@ -222,12 +222,12 @@ def size(value: object) -> int:
     return int(float(number) * base ** " kmgt".index(unit or " "))
 
 
-def size_or_auto(value: object) -> int | None:
-    """Return bytes, as `size` reads them; `auto` is None."""
-    return None if value == "auto" else size(value)
+def parse_size_or_auto(value: object) -> int | None:
+    """Return bytes, as `parse_size` reads them; `auto` is None."""
+    return None if value == "auto" else parse_size(value)
 
 
-def index(value: object) -> int:
+def parse_index(value: object) -> int:
     return _at_least(0, value, "Give a number such as 0.")
 
 
@@ -238,7 +238,7 @@ def _at_least(least: int, value: object, remedy: str) -> int:
     return number
 
 
-def flag(value: object) -> bool:
+def parse_flag(value: object) -> bool:
     """Return yes or no; a number above 1 is a level, as Ollama has it for DEBUG."""
     written = str(value).strip().lower()
     number = _whole_number(written)
@@ -249,7 +249,7 @@ def flag(value: object) -> bool:
     raise BadValue("is neither yes nor no", "Give 1 or 0.")
 
 
-def switch(value: object) -> Switch:
+def parse_switch(value: object) -> Switch:
     written = str(value).strip().lower()
     if written == "auto":
         return "auto"
@@ -268,19 +268,19 @@ def _one_of(kind: Any, problem: str, remedy: str, value: object) -> Any:
 
 OtelMode = Literal["off", "on", "content"]
 """Whether runs are sent to OpenTelemetry's collector, and with prompts and answers."""
-split_mode = partial(
+parse_split_mode = partial(
     _one_of, SplitMode, "is not a way to split a model", "Give 'none', 'layer', 'row' or 'tensor'."
 )
-cache_type = partial(
+parse_cache_type = partial(
     _one_of,
     CacheType,
     "is not a type of cache that this version has",
     "Give 'f16', 'q8_0' or 'q4_0'.",
 )
-cache_layout = partial(
+parse_cache_layout = partial(
     _one_of, CacheLayout, "is not a layout of the cache", "Give 'auto', 'unified' or 'split'."
 )
-otel_mode = partial(
+parse_otel_mode = partial(
     _one_of,
     OtelMode,
     "is no way to send spans",
@@ -288,10 +288,10 @@ otel_mode = partial(
 )
 
 
-def model_pairs(value: object) -> dict[str, str]:
+def parse_model_pairs(value: object) -> dict[str, str]:
     """Return a small model for each large one: a table, or `large=small` with commas between.
 
-    >>> model_pairs("llama3.1:8b=llama3.2:1b, qwen3:8b = qwen3:0.6b")
+    >>> parse_model_pairs("llama3.1:8b=llama3.2:1b, qwen3:8b = qwen3:0.6b")
     {'llama3.1:8b': 'llama3.2:1b', 'qwen3:8b': 'qwen3:0.6b'}
     """
     if isinstance(value, Mapping):

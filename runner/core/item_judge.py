@@ -19,7 +19,7 @@ from paddock.runner.answers.offered_labels import LabelLists
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, reads_results, steps_of
 from paddock.runner.bind.scope import Scope
-from paddock.runner.folders.unfinished_files import SettledFiles
+from paddock.runner.folders.unfinished_files import RunnableVersions
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import ItemState
@@ -69,7 +69,7 @@ class Judge:
     scopes: PipelineScopes
     job_runs: Callable[[], Awaitable[frozenset[str]]] | None = None
     """Returns the runs of the same job, this one included, and those before a crash."""
-    settled_files: SettledFiles | None = None
+    runnable_versions: RunnableVersions | None = None
     """Of a run that a watch started: what it passes on later."""
     seen_keys: set[str] = field(default_factory=set)
     """Keys of all items, where only some are asked for."""
@@ -230,11 +230,11 @@ class Judge:
 
     async def _without_unsettled(self, listed: BlockWork) -> list[ItemWork]:
         """Return the items without those that have work to do, and whose file has not settled."""
-        if self.settled_files is None:
+        if self.runnable_versions is None:
             return [*listed.items]
         if not listed.keys_around:
-            await self.settled_files.read()
-        is_unsettled = self.settled_files.is_unsettled
+            await self.runnable_versions.read()
+        is_unsettled = self.runnable_versions.is_unsettled
         has_work = (
             item.verdict.is_work or item.verdict.case is Case.NOT_REQUESTED for item in listed.items
         )

@@ -26,7 +26,7 @@ from paddock.runner.bind.plan_walks import all_plans, progress_line_names
 from paddock.runner.bind.trust.permissions import forbidden_pools
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
-from paddock.runner.folders.unfinished_files import SettledFiles
+from paddock.runner.folders.unfinished_files import RunnableVersions
 from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
@@ -200,7 +200,7 @@ async def open_session(
             options=options,
             scopes=PipelineScopes.of(bound, index),
             job_runs=job_runs,
-            settled_files=None if ordered is None else SettledFiles(bound, ledger, ordered),
+            runnable_versions=None if ordered is None else RunnableVersions(bound, ledger, ordered),
         )
         context = RunContext(
             documents=DocumentsInUse(index, stats.run),

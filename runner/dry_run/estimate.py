@@ -47,14 +47,14 @@ from paddock.runner.core.step_tools import sub_pipeline_context
 from paddock.runner.core.traces.block_work import BlockWork, ItemWork
 from paddock.runner.core.traces.scopes import ItemKey
 from paddock.runner.core.walk import NOT_YET, Walk, is_skipped, returns_read
-from paddock.runner.folders.file_filter import not_taken_by_watches
+from paddock.runner.folders.watched_folders import not_taken_by_watches
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.item_states import OPEN, WORK, ItemState
+from paddock.runner.progress.plan_report import PlanItem, PlanReport
 from paddock.runner.progress.reasons import Outdated, Why
-from paddock.runner.progress.report import PlanItem, PlanReport
 
 from .call_bounds import calls_of_step
 from .doubt import Doubt, DoubtPropagation, Estimate, ItemEnds, may_read_files

@@ -12,8 +12,8 @@ from paddock.engine.system.records import field, record
 from paddock.runner.core.outputs.same_output_file import PossibleOutputs
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
+from paddock.runner.progress.plan_report import CallsAre, PlanItem, PlanReport
 from paddock.runner.progress.reasons import Outdated
-from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport
 
 from .call_bounds import NO_CALLS, CallBounds, divided
 from .dry_tools import AskedPrompts

@@ -21,8 +21,9 @@ from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.files.folder_walk import is_temporary_path
 
-from .file_filter import WatchFilter, WatchSpec, watch_specs
+from .file_filter import WatchFilter, WatchSpec
 from .file_versions import FileIdentity, FileVersion, file_version_at
+from .watched_folders import watch_specs
 
 if sys.platform == "linux":
     import fcntl
@@ -128,7 +129,7 @@ def open_files(root: Path, relpaths: Iterable[str], written: Collection[str]) ->
     return [path for path in relpaths if path in written or is_open_for_writing(root / path)]
 
 
-class SettledFiles:
+class RunnableVersions:
     """Decides of each file below a watch whether a run may take it.
 
     It may take the versions of its order, and those that were handled before. Reads the ledger once

@@ -36,8 +36,8 @@ from paddock.runner.core.traces.world import World
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WORK, ItemState
+from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.progress.reasons import Reason, Why
-from paddock.runner.progress.report import PlanReport
 from paddock.runner.settings import Settings
 
 from .change_wording import NO_LONGER_APPLIES, dependency_wording, rule_wording

@@ -62,5 +62,5 @@ async def _note_undelivered(
 ) -> None:
     from . import run_end_notices
 
-    for words in await run_end_notices.notify_of_end(bound, report, settings, secrets):
+    for words in await run_end_notices.send_end_notices(bound, report, settings, secrets):
         observer.note(words)

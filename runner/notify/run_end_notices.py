@@ -42,7 +42,7 @@ SENT_FOLDER = "told"
 _ID_CHARS = 16
 
 
-async def notify_of_end(
+async def send_end_notices(
     bound: BoundPlan, report: Report, settings: Settings, secrets: Secrets | None = None
 ) -> tuple[str, ...]:
     """Send the notifications of a run's end; return what was not delivered, one sentence each.
@@ -52,24 +52,24 @@ async def notify_of_end(
     on = bound.pipeline.on
     if on is None or not on.notify:
         return ()
-    bell = _Notifier(bound, report, settings, secrets)
+    notifier = _Notifier(bound, report, settings, secrets)
     folder = bound.roots.base / STATE_FOLDER / SENT_FOLDER
     name = run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
     try:
         make_state(folder.parent)
         async with lock_soon(folder / f"{name}.lock", wait_s=HOLD_S, poll_s=_POLL_S):
-            await bell.tell_all(on.notify, folder / f"{name}.json")
+            await notifier.send_all(on.notify, folder / f"{name}.json")
     except (OSError, LockTaken, ForeignState) as error:
-        if not bell.has_told:  # better twice than never: a full disk is itself worth a message
-            await asyncio.gather(*(bell.tell(way, SentState()) for way in on.notify))
+        if not notifier.has_sent:  # better twice than never: a full disk is itself worth a message
+            await asyncio.gather(*(notifier.send_new(each, SentState()) for each in on.notify))
         why = getattr(error, "strerror", None) or str(error) or "another process holds it"
-        return (*bell.faults, f"cannot record which notifications were sent: {folder}: {why}.")
-    return tuple(bell.faults)
+        return (*notifier.faults, f"cannot record which notifications were sent: {folder}: {why}.")
+    return tuple(notifier.faults)
 
 
-def receiver_key(way: NotifyKeys) -> str:
+def receiver_key(receiver: NotifyKeys) -> str:
     """Return the key of a receiver in the file: a digest of how it is written in the pipeline."""
-    text = json.dumps(way.model_dump(mode="json", exclude={"when"}), sort_keys=True)
+    text = json.dumps(receiver.model_dump(mode="json", exclude={"when"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_CHARS]
 
 
@@ -87,10 +87,10 @@ class _Notifier:
             "secrets": dict(secrets.values) if secrets else {},
         }
         self.faults: list[str] = []
-        self.has_told = False
+        self.has_sent = False
         """Whether anything was sent, or tried."""
 
-    async def tell_all(self, ways: Sequence[NotifyKeys], file: Path) -> None:
+    async def send_all(self, receivers: Sequence[NotifyKeys], file: Path) -> None:
         """Send each receiver what `file` says that it has not had yet; record it there.
 
         Raises:
@@ -100,49 +100,52 @@ class _Notifier:
         data = files.read_json(file)
         known = data if isinstance(data, Mapping) else {}
         sent = {str(name): SentState.of_json(state) for name, state in known.items()}
-        receivers = [receiver_key(way) for way in ways]
-        states = [sent.get(receiver, SentState()) for receiver in receivers]
-        self.has_told = True
-        ends = await asyncio.gather(*map(self.tell, ways, states))
-        after = dict(zip(receivers, ends, strict=True))
+        keys = [receiver_key(receiver) for receiver in receivers]
+        states = [sent.get(key, SentState()) for key in keys]
+        self.has_sent = True
+        ends = await asyncio.gather(*map(self.send_new, receivers, states))
+        after = dict(zip(keys, ends, strict=True))
         if after != sent:
-            value = {receiver: state.as_json() for receiver, state in after.items()}
+            value = {key: state.as_json() for key, state in after.items()}
             files.write_json_atomically(file, value, is_durable=True)
 
-    async def tell(self, way: NotifyKeys, state: SentState) -> SentState:
+    async def send_new(self, receiver: NotifyKeys, state: SentState) -> SentState:
+        """Send what a receiver has not had yet; return what it has had now."""
         state = without_ended_items(self._report, state)
         for notice in notices_of(self._report, state, self._now):
-            if notice.event in way.when:
-                what = notification_of(notice, self._report, self._file, self._now, self._redact)
+            if notice.event in receiver.when:
+                message = notification_of(notice, self._report, self._file, self._now, self._redact)
                 try:
-                    await self._send(way, what)
+                    await self._send(receiver, message)
                 except NotDelivered as error:
-                    kind = next(name for name in _CHANNEL_WORDS if getattr(way, name) is not None)
-                    what_for = f"by {_CHANNEL_WORDS[kind]} that it {_EVENT_WORDS[notice.event]}"
+                    kind = next(
+                        name for name in _CHANNEL_WORDS if getattr(receiver, name) is not None
+                    )
+                    purpose = f"by {_CHANNEL_WORDS[kind]} that it {_EVENT_WORDS[notice.event]}"
                     why = str(error).rstrip(".")
-                    words = f"the notification {what_for} was not delivered: {why}."
+                    words = f"the notification {purpose} was not delivered: {why}."
                     self.faults.append(self._redact(words))
                     return state
             state = notice.after
         return state
 
-    async def _send(self, way: NotifyKeys, what: Notification) -> None:
-        if way.webhook is not None:
-            await channels.post_webhook(self._rendered(way.webhook), what)
-        elif way.command is not None:
+    async def _send(self, receiver: NotifyKeys, message: Notification) -> None:
+        if receiver.webhook is not None:
+            await channels.post_webhook(self._rendered(receiver.webhook), message)
+        elif receiver.command is not None:
             # Split first: the value of an input stays one word, whatever it contains.
             try:
-                words = way.command_words()
+                words = receiver.command_words()
             except ValueError as error:
                 raise NotDelivered(f"the command is not valid ({error})") from error
             words = [self._rendered(word) for word in words]
-            await channels.run_command(words, self._file.parent, what)
-        elif way.email is not None:
+            await channels.run_command(words, self._file.parent, message)
+        elif receiver.email is not None:
             unattended = self._settings.unattended
-            to = self._rendered(way.email)
-            await channels.send_mail(unattended.smtp_url, unattended.mail_from, to, what)
-        elif way.service is not None:
-            await channels.send_by_service(self._rendered(way.service), what)
+            to = self._rendered(receiver.email)
+            await channels.send_mail(unattended.smtp_url, unattended.mail_from, to, message)
+        elif receiver.service is not None:
+            await channels.send_by_service(self._rendered(receiver.service), message)
 
     def _rendered(self, text: str) -> str:
         try:

@@ -20,7 +20,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.runner.ledger.database.sqlite_file import ROOM_BYTES, write_error
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.notify.run_end_notices import notify_of_end
+from paddock.runner.notify.run_end_notices import send_end_notices
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
@@ -44,7 +44,7 @@ async def alert_trouble(
         log.warning("%s: notification not delivered: %s", name, error)
         return
     report = Report(run, name, "failed", {}, message=message)
-    for untold in await notify_of_end(bound, report, settings, secrets):
+    for untold in await send_end_notices(bound, report, settings, secrets):
         log.warning("%s: %s", name, untold)
 
 

@@ -2,8 +2,8 @@
 
 A worker calls `read_at_worker`, which has the document read by a reader process there, within the
 limits of this run. No folder and no database is shared. Dask unpickles what its peers send: who
-takes part in the cluster runs code as this user (`setting_values.dask_scheduler`). What comes back
-is checked as the answer of a reader process here is.
+takes part in the cluster runs code as this user (`parse_dask_scheduler`). What comes back is
+checked as the answer of a reader process here is.
 
 Only workers that read with the same as this machine (`reads_with`) read; others say so, and get no
 more documents. One whose worker is lost, hangs or answers anything else is tried at another worker,

@@ -13,7 +13,8 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.events import Observer
-from paddock.runner.progress.report import PlanReport, Report
+from paddock.runner.progress.plan_report import PlanReport
+from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import STATE_FOLDER, Settings
 from tests.fakes.pool import FakePool

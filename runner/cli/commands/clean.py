@@ -10,7 +10,7 @@ from paddock.engine.system.disk_cache import kept_image_files
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import JsonOption, argument, existing_paths, flag, option
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
-from paddock.runner.config.setting_values import BadValue, seconds
+from paddock.runner.config.setting_values import BadValue, parse_seconds
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.retention import SweepResult, clean_ledgers
 from paddock.runner.progress import printing
@@ -27,7 +27,7 @@ def clean(
 ) -> int:
     """Remove old runs, logs and cached replies; fresh items stay fresh."""
     try:
-        age_s = None if older_than is None else float(seconds(older_than))
+        age_s = None if older_than is None else parse_seconds(older_than)
     except BadValue as error:
         remedy = "Write it as 30d or 12h."
         raise CommandError(f"--older-than: '{older_than}' {error.problem}.\n  {remedy}") from None

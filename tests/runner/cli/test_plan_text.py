@@ -2,8 +2,8 @@ from dataclasses import replace
 
 from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.progress.item_states import ItemState
+from paddock.runner.progress.plan_report import PlanItem, PlanReport
 from paddock.runner.progress.reasons import Why
-from paddock.runner.progress.report import PlanItem, PlanReport
 
 PROMPT_TEXT = "the prompt of step 'sum' changed"
 

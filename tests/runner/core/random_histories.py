@@ -45,7 +45,8 @@ from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.item_states import WORK
-from paddock.runner.progress.report import PlanReport, Report
+from paddock.runner.progress.plan_report import PlanReport
+from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import Verb
 from paddock.steps.vectors.open_stores import OpenStores
 from tests.fakes.pool import FakePool, echo

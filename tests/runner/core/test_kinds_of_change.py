@@ -15,7 +15,8 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.api import plan
-from paddock.runner.progress.report import PlanReport, Report
+from paddock.runner.progress.plan_report import PlanReport
+from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, each_document, errors, settings

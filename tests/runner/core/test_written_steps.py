@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.progress.report import PlanReport
+from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.files.write import FilesWrite
 from tests.runner.world import World, each_document

@@ -18,7 +18,7 @@ from paddock.runner.bind.bind import bind
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.config.mail_server import MailServer, NoMailServer
 from paddock.runner.notify import channels
-from paddock.runner.notify.run_end_notices import notify_of_end
+from paddock.runner.notify.run_end_notices import send_end_notices
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
 from tests.runner.notify.receivers import ended, hook, mail_server
@@ -51,7 +51,7 @@ class Pipe:
         return replace(settings(self.folder), unattended=unattended)
 
     def tell(self, report: Report) -> tuple[str, ...]:
-        return asyncio.run(notify_of_end(self.bound(), report, self.settings()))
+        return asyncio.run(send_end_notices(self.bound(), report, self.settings()))
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_a_command_gets_json_and_no_shell_sees_its_words(tmp_path: Path) -> None
     pipe = Pipe(tmp_path, f'{{when: [failed], command: "{command}"}}')
     bound = pipe.bound(team="a b; rm -rf x")
     report = ended("failed", message="x")
-    assert asyncio.run(notify_of_end(bound, report, pipe.settings())) == ()
+    assert asyncio.run(send_end_notices(bound, report, pipe.settings())) == ()
     assert json.loads((tmp_path / "said.json").read_text()) == [
         ["a b; rm -rf x", "$HOME;ls"], "failed", "swift-otter",
     ]  # fmt: skip
@@ -252,8 +252,8 @@ def test_several_machines_that_end_the_same_run_tell_once(tmp_path: Path) -> Non
         bound, report = pipe.bound(), ended("quarantined", "a.pdf")
 
         async def both() -> None:
-            first = notify_of_end(bound, report, pipe.settings())
-            await asyncio.gather(first, notify_of_end(bound, report, pipe.settings()))
+            first = send_end_notices(bound, report, pipe.settings())
+            await asyncio.gather(first, send_end_notices(bound, report, pipe.settings()))
 
         asyncio.run(both())
     assert len(server.got) == 1
