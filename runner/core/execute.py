@@ -21,7 +21,7 @@ from paddock.pipelines.input_values import WrongInput
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import only_reads
-from paddock.runner.folders.watched_folders import not_taken_by_watches
+from paddock.runner.folders.folder_listing import not_taken_by_watches
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.progress.item_states import LISTED, ItemState

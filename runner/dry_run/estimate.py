@@ -47,7 +47,7 @@ from paddock.runner.core.step_tools import sub_pipeline_context
 from paddock.runner.core.traces.block_work import BlockWork, ItemWork
 from paddock.runner.core.traces.scopes import ItemKey
 from paddock.runner.core.walk import NOT_YET, Walk, is_skipped, returns_read
-from paddock.runner.folders.watched_folders import not_taken_by_watches
+from paddock.runner.folders.folder_listing import not_taken_by_watches
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.lineage_store import LineageStore

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from paddock.engine.system.records import record
 from paddock.engine.system.text import is_utf8
+from paddock.runner.bind.bound import BoundPlan
 from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX, is_temporary
 from paddock.steps.files.globs import Globs
 
@@ -106,3 +107,22 @@ class WatchFilter:
 
     def _is_ignored(self, relpath: str) -> bool:
         return bool(self._ignored) and self._prefix + relpath in self._ignored
+
+
+def watch_specs(bound: BoundPlan) -> tuple[WatchSpec, ...]:
+    file = bound.roots.base / bound.file.name
+    return tuple(
+        WatchSpec(
+            name=watch.name,
+            root=watch.root,
+            include=tuple(watch.keys.include),
+            exclude=tuple(watch.keys.exclude),
+            settle_s=watch.keys.settle,
+            batch_s=watch.keys.batch,
+            reconcile_s=watch.keys.reconcile,
+            file=str(file),
+            is_hot=watch.keys.claim == "move",
+            ignored=(*watch.own, file),
+        )
+        for watch in bound.watches
+    )

@@ -1,4 +1,4 @@
-"""List a watched folder.
+"""List a watched folder, and the files of hot folders that no watch takes.
 
 Links to folders are not followed; a folder that cannot be read proves nothing. Blocks; knows no
 clock.
@@ -9,11 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from paddock.engine.system.records import field, record
+from paddock.runner.bind.bound import BoundPlan
+from paddock.steps.files.folder_walk import is_temporary_path
+from paddock.steps.files.globs import Globs
 
-from .file_filter import WatchFilter
+from .file_filter import ALL_FILES, HOT_FOLDERS, WatchFilter, watch_specs
 from .file_versions import FileVersion, file_version_at
 
 
@@ -70,3 +74,21 @@ def root_identity(root: Path) -> tuple[int, int]:
     if not stat.S_ISDIR(facts.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
     return facts.st_dev, facts.st_ino
+
+
+def not_taken_by_watches(bound: BoundPlan) -> Iterator[str]:
+    """Yield the files of hot folders that no pattern of their watch is about. Blocking."""
+    for spec in watch_specs(bound):
+        if not spec.is_hot or spec.include == ALL_FILES:
+            continue
+        include, exclude = Globs.of(spec.include), Globs.of(spec.exclude)
+        for folder, folders, names in os.walk(spec.root):
+            below = folder.removeprefix(str(spec.root)).replace(os.sep, "/").lstrip("/")
+            inner = {name: (Path(below) / name).as_posix() for name in (*folders, *names)}
+            left_out = [name for name in folders if exclude.names_folder(inner[name])]
+            left_out += () if below else HOT_FOLDERS
+            folders[:] = [name for name in folders if name not in left_out]
+            for path in map(inner.__getitem__, names):
+                is_named = include.names(path) or exclude.names(path)
+                if not is_named and not is_temporary_path(path):
+                    yield f"{spec.root}{os.sep}{path}"

@@ -21,9 +21,8 @@ from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.files.folder_walk import is_temporary_path
 
-from .file_filter import WatchFilter, WatchSpec
+from .file_filter import WatchFilter, WatchSpec, watch_specs
 from .file_versions import FileIdentity, FileVersion, file_version_at
-from .watched_folders import watch_specs
 
 if sys.platform == "linux":
     import fcntl

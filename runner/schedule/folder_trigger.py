@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from paddock.engine.system.records import field, record
-from paddock.runner.folders.file_filter import WatchSpec
+from paddock.runner.folders.file_filter import WatchSpec, watch_specs
 from paddock.runner.folders.file_versions import FileVersion
-from paddock.runner.folders.watched_folders import watch_specs
 from paddock.runner.ledger.entries import stored_path
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch

@@ -7,8 +7,7 @@ import pytest
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
-from paddock.runner.folders.file_filter import WatchSpec
-from paddock.runner.folders.watched_folders import watch_specs
+from paddock.runner.folders.file_filter import WatchSpec, watch_specs
 from tests.runner.bind.pipeline_faults import faults_of, sentences
 
 HEAD = """\
