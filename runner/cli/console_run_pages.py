@@ -195,17 +195,17 @@ class RunPages:
                 self._details[mark] = read_run_details(past, with_calls=False)
                 while len(self._details) > _KEPT_DETAILS:
                     del self._details[next(iter(self._details))]
-            story = self._details[mark]
+            details = self._details[mark]
         progress = None
         if past.status == "running":
-            story = replace(story, seconds=time.time() - past.row.started)
+            details = replace(details, seconds=time.time() - past.row.started)
             progress = self._result_text(past)
         links = {pipeline_address(past.file.resolve()): "The pipeline"}
-        if any(item.state == "waiting" for item in story.items):
+        if any(item.state == "waiting" for item in details.items):
             links[CONSOLE_PAGES["Review"]] = "What waits for review"
         if _earlier_runs(past, 1):
             links[f"{run_path(past)}/difference"] = "What changed since the run before?"
-        items, number = (*story.known, *story.items), page_number(query)
+        items, number = (*details.known, *details.items), page_number(query)
         state, named = query.get("state", ""), query.get("named", "").casefold()
         found = [
             item for item in items if state in ("", item.state) and named in item.key.casefold()
@@ -213,7 +213,7 @@ class RunPages:
         found.sort(key=lambda item: not item.is_bad)
         is_running = past.status == "running"
         body = live_run_page(
-            story,
+            details,
             progress,
             query=query,
             links=links,

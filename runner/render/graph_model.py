@@ -163,16 +163,16 @@ def _outcome_text(last: LastStepRun) -> str:
 def last_run_steps(past: PastRun | None) -> LastRunSteps:
     if past is None:
         return LastRunSteps()
-    steps = past.summary.get("steps")
-    otherwise = LastStepRun()
-    if not isinstance(steps, dict):  # running, or killed
-        steps = _journal_counts(past.journal)
-    elif past.status in _ENDED_STATUSES:
-        otherwise = LastStepRun("fresh")
+    recorded, otherwise = past.summary.get("steps"), LastStepRun()
+    if not isinstance(recorded, dict):  # running, or killed
+        steps = _journal_sums(past.journal)
     else:
-        otherwise = LastStepRun("left")
-        left = {name: counts["left"] for name, counts in _journal_counts(past.journal).items()}
-        steps = {name: {**counts, "left": left.get(name, 0)} for name, counts in steps.items()}
+        steps = {name: StepSums.of_summary(facts) for name, facts in recorded.items()}
+        is_ended = past.status in _ENDED_STATUSES
+        otherwise = LastStepRun("fresh" if is_ended else "left")
+        for name, sums in ({} if is_ended else _journal_sums(past.journal)).items():
+            if name in steps:
+                steps[name].n_left = sums.n_left
     # How many items of each step and block wait for a person, of all runs
     with open_for_reading(past.place) as ledger:
         waiting = ReviewStore(ledger).waiting()
@@ -183,48 +183,58 @@ def last_run_steps(past: PastRun | None) -> LastRunSteps:
         for name in {review.step, review.subject.block}
     )
     for name, n in waiting_counts.items():
-        made = steps.get(name, {})
-        steps = {**steps, name: {**made, "counts": {**made.get("counts", {}), "waiting": n}}}
-    return LastRunSteps({n: _last_step_run(counts) for n, counts in steps.items()}, otherwise)
+        steps.setdefault(name, StepSums()).counts["waiting"] = n
+    return LastRunSteps({name: sums.as_last_run() for name, sums in steps.items()}, otherwise)
 
 
-def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+@record(slots=True)
+class StepSums:
+    """What a run's report, or its journal so far, has of a step or block."""
+
+    n: int = 0
+    n_failed: int = 0
+    n_left: int = 0
+    """Items that have not ended."""
+    seconds: float = 0.0
+    calls: int = 0
+    known_calls: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_summary(cls, facts: Mapping[str, Any]) -> StepSums:
+        numbers = {name: facts.get(name, 0) for name in ("n", "seconds", "calls", "known_calls")}
+        return cls(**numbers, n_failed=facts.get("failed", 0), counts={**facts.get("counts", {})})
+
+    def as_last_run(self) -> LastStepRun:
+        counts = {**self.counts, **({"left": self.n_left} if self.n_left > 0 else {})}
+        state = "failed" if self.n_failed else _box_state(counts)
+        return LastStepRun(
+            state, counts, self.n, self.n_failed, self.seconds, self.calls, self.known_calls
+        )
+
+
+def _journal_sums(journal: Path) -> dict[str, StepSums]:
+    found: dict[str, StepSums] = {}
     for line in JournalTail(journal).new_lines():
         step, event = line.get("step"), line.get("event")
         if not isinstance(step, str) or event not in ("step", "item"):
             continue
-        sums = found.setdefault(step, {"seconds": 0.0, "calls": 0, "n": 0, "counts": {}, "left": 0})
+        sums = found.setdefault(step, StepSums())
         if event == "step":
             n_fresh = line.get("fresh", 0)
-            sums["left"] += line.get("items", 1) - n_fresh
+            sums.n_left += line.get("items", 1) - n_fresh
             if n_fresh:
-                sums["counts"]["fresh"] = n_fresh
+                sums.counts["fresh"] = n_fresh
             continue
-        sums["left"] -= 1
-        sums["seconds"] += line.get("seconds", 0.0)
-        sums["calls"] += line.get("calls", 0)
+        sums.n_left -= 1
+        sums.seconds += line.get("seconds", 0.0)
+        sums.calls += line.get("calls", 0)
         if "key" in line:
             state = str(line.get("state"))
-            sums["counts"][state] = sums["counts"].get(state, 0) + 1
+            sums.counts[state] = sums.counts.get(state, 0) + 1
         else:
-            sums["n"] = 1
+            sums.n = 1
     return found
-
-
-def _last_step_run(steps: Mapping[str, Any]) -> LastStepRun:
-    n_left = max(0, int(steps.get("left", 0)))
-    counts = {**steps.get("counts", {}), **({"left": n_left} if n_left else {})}
-    n_failed = int(steps.get("failed", 0))
-    return LastStepRun(
-        "failed" if n_failed else _box_state(counts),
-        counts,
-        int(steps.get("n", 0)),
-        n_failed,
-        float(steps.get("seconds", 0.0)),
-        int(steps.get("calls", 0)),
-        int(steps.get("known_calls", 0)),
-    )
 
 
 def _box_state(counts: Mapping[str, int]) -> BoxState:

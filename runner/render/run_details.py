@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
@@ -127,41 +127,25 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    with open_for_reading(past.place) as ledger:
-        rows = {(row.scope, row.entry.key): row for row in RunStore(ledger).items_of(past.row.run)}
-        is_needed = with_calls or (
-            past.status == DIED or any(row.entry.gone == past.row.run for row in rows.values())
-        )
-        made = LineageStore(ledger).of_run(past.row.run) if is_needed else ()
-        mades = {(row.scope, row.key): row for row in made}
-        outers = outer_keys(ledger)
-        others = ledger.rows(queries.ITEMS_OF_OTHER_RUNS, file=past.row.file, run=past.row.run)
-        latest: _LatestItems = {
-            (step, f"{outers.get(scope, '')}{key}"): (
-                run,
-                "deleted" if gone == run else _shown_state(state, was),
-                source,
-            )
-            for scope, step, key, run, state, was, gone, source in others
-        }
-        known = RunStore(ledger).items_of(past.row.run, quarantined_before=past.row.file)
-    began = past.row.started
-    base = past.place.folder.resolve()
+    rows = _RunRows.read(past, with_calls=with_calls)
+    began, base = past.row.started, past.place.folder.resolve()
     # By their place; one that was renamed under its new name only
-    renamed = {(scope, row.made.get(run_records.RENAMED)) for (scope, _), row in mades.items()}
+    renamed = {(place[0], row.made.get(run_records.RENAMED)) for place, row in rows.lineage.items()}
     items = []
-    for place, row in rows.items():
-        outer = outers.get(row.scope, "")
-        if row.entry.gone == past.row.run and place not in renamed:
+    for place, row in rows.items.items():
+        outer = rows.outers.get(row.scope, "")
+        if place in renamed:
+            continue
+        if row.entry.gone == past.row.run:
             items.append(RunItem(row.step, f"{outer}{row.entry.key}", "deleted"))
-        elif place not in renamed:
-            items.append(_run_item(row, mades.get(place), outer, began, base))
+        else:
+            items.append(_run_item(row, rows.lineage.get(place), outer, began, base))
     listed = {(item.step, item.key) for item in items}
-    unlisted = {place: item for place, item in latest.items() if place not in listed}
+    unlisted = {place: item for place, item in rows.latest.items() if place not in listed}
     items += _items_of_journal(past, unlisted, base)
     items.sort(key=lambda item: (item.began is None, item.began or 0.0, item.step, item.key))
-    made_rows = mades.values() if with_calls else ()
-    calls = sorted(_run_calls(made_rows, outers, began), key=lambda call: call.began)
+    lineage = rows.lineage.values() if with_calls else ()
+    calls = sorted(_run_calls(lineage, rows.outers, began), key=lambda call: call.began)
     counts = past.summary.get("counts") or {}
     n_done: int = sum(counts.get(state, 0) for state in WORK)
     n_taken = max(0, n_done - sum(item.state in (*WORK, ItemState.DONE) for item in items))
@@ -177,11 +161,55 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         max([*ends, 0.001]),
         n_taken,
         known=tuple(
-            _run_item(row, None, outers.get(row.scope, ""), began, base)
-            for row in known
+            _run_item(row, None, rows.outers.get(row.scope, ""), began, base)
+            for row in rows.known
             if past.summary.get("quarantine", {}).get("known")
         ),
     )
+
+
+_Place = tuple[str, str]
+"""Scope and key."""
+_LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
+"""Step and key → the latest run, the state there, the source."""
+
+
+@record(frozen=True, slots=True)
+class _RunRows:
+    """What the ledger has of a run."""
+
+    items: Mapping[_Place, ItemRow]
+    lineage: Mapping[_Place, LineageRow]
+    """Empty where it is not needed."""
+    outers: Mapping[str, str]
+    latest: _LatestItems
+    """Items that other runs did last."""
+    known: Sequence[ItemRow]
+    """Quarantined by earlier runs."""
+
+    @classmethod
+    def read(cls, past: PastRun, *, with_calls: bool) -> _RunRows:
+        run, file = past.row.run, past.row.file
+        with open_for_reading(past.place) as ledger:
+            store = RunStore(ledger)
+            items = {(row.scope, row.entry.key): row for row in store.items_of(run)}
+            is_needed = with_calls or (
+                past.status == DIED or any(row.entry.gone == run for row in items.values())
+            )
+            made = LineageStore(ledger).of_run(run) if is_needed else ()
+            lineage = {(row.scope, row.key): row for row in made}
+            outers = outer_keys(ledger)
+            others = ledger.rows(queries.ITEMS_OF_OTHER_RUNS, file=file, run=run)
+            latest: _LatestItems = {
+                (step, f"{outers.get(scope, '')}{key}"): (
+                    other,
+                    "deleted" if gone == other else _shown_state(state, was),
+                    source,
+                )
+                for scope, step, key, other, state, was, gone, source in others
+            }
+            known = tuple(store.items_of(run, quarantined_before=file))
+        return cls(items, lineage, outers, latest, known)
 
 
 _TOKEN_NOTES = {
@@ -197,10 +225,6 @@ def outer_keys(ledger: Ledger) -> dict[str, str]:
         if outer:
             found[scope] = "".join(f"{key}/" for key in outer)
     return found
-
-
-_LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
-"""Step and key → the latest run, the state there, the source."""
 
 
 def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterator[RunItem]:
@@ -234,10 +258,10 @@ def _shown_state(state: str, was: str | None) -> str:
 
 
 def _run_item(
-    row: ItemRow, made_row: LineageRow | None, outer: str, began: float, base: Path
+    row: ItemRow, lineage: LineageRow | None, outer: str, began: float, base: Path
 ) -> RunItem:
     entry = row.entry
-    source, steps = run_records.read_lineage(made_row.made) if made_row is not None else (None, ())
+    source, steps = run_records.read_lineage(lineage.made) if lineage is not None else (None, ())
     calls = [call for step in steps for call in step.calls if call.kind != TOOL_KIND]
     new = [call for call in calls if not call.is_known]
     first_s = min((step.began - began for step in steps), default=None)
@@ -247,7 +271,7 @@ def _run_item(
         state=_shown_state(entry.state, entry.was),
         began=None if first_s is None else max(0.0, first_s),
         seconds=entry.seconds,
-        calls=len(new) if made_row is not None else entry.calls,
+        calls=len(new) if lineage is not None else entry.calls,
         prompt=sum(map(attrgetter("prompt"), new)),
         completion=sum(map(attrgetter("completion"), new)),
         error=entry.error,

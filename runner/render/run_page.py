@@ -26,48 +26,50 @@ _RANKS = {"open": 0, "none": 2}  # what waits is first, what was not reviewed la
 _TEMPLATE = "run.html"
 
 
-def live_run_page(story: RunDetails, progress: str | None, **shown: Any) -> Markup:
+def live_run_page(details: RunDetails, progress: str | None, **shown: Any) -> Markup:
     """Return a run's page in the console; `progress` of a run that goes on."""
-    return render(_TEMPLATE, **_values(story, progress) | shown)
+    return render(_TEMPLATE, **_values(details, progress) | shown)
 
 
-def saved_run_page(story: RunDetails, target: Path) -> str:
+def saved_run_page(details: RunDetails, target: Path) -> str:
     """Return the page as a file, whose links lead from there to documents and outputs."""
-    items = sorted((*story.known, *story.items), key=lambda item: (not item.is_bad, -item.seconds))
-    values = _values(story, None) | {
+    items = sorted(
+        (*details.known, *details.items), key=lambda item: (not item.is_bad, -item.seconds)
+    )
+    values = _values(details, None) | {
         "found": items,
         "shown": items[:MAX_ITEMS],
         "most": MAX_FAILURES,
         "most_chars": MAX_ERROR_CHARS,
         "link": partial(_file_address, target.parent.resolve()),
     }
-    return html_page(f"{story.past.row.pipeline}: {story.past.row.run}", _TEMPLATE, **values)
+    return html_page(f"{details.past.row.pipeline}: {details.past.row.run}", _TEMPLATE, **values)
 
 
-def _values(story: RunDetails, progress: str | None) -> dict[str, Any]:
+def _values(details: RunDetails, progress: str | None) -> dict[str, Any]:
     groups: dict[tuple[str, str], list[RunCall]] = defaultdict(list)
-    for call in story.calls:
+    for call in details.calls:
         groups[call.step, call.model or call.kind].append(call)
     notes = []
-    if story.counts.get("held", 0):
+    if details.counts.get("held", 0):
         kept = "are held: outputs were edited, or others wrote them, and are kept"
-        notes.append(f"{story.counts['held']:,} {kept}. {HELD_REMEDY}")
-    if n := story.n_taken_over:
+        notes.append(f"{details.counts['held']:,} {kept}. {HELD_REMEDY}")
+    if n := details.n_taken_over:
         notes.append(f"{n:,} were redone by later runs; their details in this run are gone.")
-    if not_taken := not_taken_in_words(story.past.summary.get("not_taken") or {}):
+    if not_taken := not_taken_in_words(details.past.summary.get("not_taken") or {}):
         notes.append(not_taken)
-    outcomes = sums_by_outcome(story.counts) if progress is None else {}
+    outcomes = sums_by_outcome(details.counts) if progress is None else {}
     return {
-        "story": story,
-        "past": story.past,
+        "details": details,
+        "past": details.past,
         "progress": progress,
-        "counts": {**outcomes, **story.sums},
+        "counts": {**outcomes, **details.sums},
         "notes": notes,
-        "bad": [item for item in story.items if item.is_bad],
-        "items": (*story.known, *story.items),
+        "bad": [item for item in details.items if item.is_bad],
+        "items": (*details.known, *details.items),
         "groups": sorted(groups.items()),
         "answers": sorted(
-            story.reviewed.answers,
+            details.reviewed.answers,
             key=lambda answer: (_RANKS.get(answer.state, 1), answer.item, answer.step),
         ),
         "max_answers": MAX_REVIEWS,
