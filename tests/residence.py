@@ -17,7 +17,7 @@ import psutil
 from paddock.runner.daemon import daemon_client, daemon_files
 from paddock.runner.daemon.daemon_files import DaemonError, DaemonInfo
 from paddock.runner.daemon.prefect_auth import basic_auth_headers, own_auth_string
-from paddock.runner.daemon.prefect_server import end_host, running_server
+from paddock.runner.daemon.prefect_server import end_keeper, running_server
 from tests.fakes import tiny
 from tests.forked import Forked, ForkServer
 from tests.waiting import rest
@@ -138,7 +138,7 @@ class Home:
 
     def end(self) -> None:
         """Kill the services, a server that `--prefect` started, and all below them."""
-        host = end_host(self.state_dir)
+        host = end_keeper(self.state_dir)
         pids = [service.pid for service in self.services()]
         for pid in [*pids, *([] if host is None else [host])]:
             with suppress(psutil.Error):

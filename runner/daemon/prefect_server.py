@@ -32,6 +32,7 @@ from paddock.engine.system.processes import (
     start_in_session,
     without_keys,
 )
+from paddock.engine.system.records import record
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import running, wait_for_event
 from paddock.runner.settings import Settings
@@ -45,7 +46,7 @@ from .prefect_retention import end_what_is_left, own_client, retention_settings
 HOST = "127.0.0.1"
 BACKLOG = 2048
 COMMAND = python_command("-m", "paddock.runner.daemon.prefect_process")
-HOST_MODULE = "paddock.runner.daemon.prefect_server"
+KEEPER_MODULE = "paddock.runner.daemon.prefect_server"
 START_S, START_POLL_S = 120.0, 0.2  # a new database takes 12 s, on a busy machine
 LOOK_S, STEADY_LOOK_S = 2.0, 15.0  # each look costs both processes some milliseconds
 ANSWER_S = 10.0
@@ -95,13 +96,13 @@ def running_server(state_dir: Path) -> str:
     return _url(port)
 
 
-def end_host(state_dir: Path) -> int | None:
+def end_keeper(state_dir: Path) -> int | None:
     """Ask the process to end that `ensure_own_server` started; return its number, if it runs."""
-    host = files.read_json_object(_record_of(state_dir)).get("host")
+    keeper = files.read_json_object(_record_of(state_dir)).get("host")
     with suppress(psutil.Error):
-        if isinstance(host, int) and HOST_MODULE in psutil.Process(host).cmdline():
-            os.kill(host, signal.SIGTERM)
-            return host
+        if isinstance(keeper, int) and KEEPER_MODULE in psutil.Process(keeper).cmdline():
+            os.kill(keeper, signal.SIGTERM)
+            return keeper
     return None
 
 
@@ -118,21 +119,21 @@ async def ensure_own_server(settings: Settings, note: Callable[[str], None]) -> 
         DaemonError: it does not start.
     """
     state_dir, unattended = settings.state_dir, settings.unattended
-    record = _record_of(state_dir)
-    errors, host, is_ours = record.with_name("prefect.err"), None, True
+    record_file = _record_of(state_dir)
+    errors, keeper, is_ours = record_file.with_name("prefect.err"), None, True
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        port = files.read_json_object(record).get("port")
+        port = files.read_json_object(record_file).get("port")
         if isinstance(port, int) and _is_own(port) and await _is_healthy(port):
             return _url(port)
-        if host is None:
+        if keeper is None:
             note("Starting Prefect's server …")
-            private_files.private_folder(record.parent)
+            private_files.private_folder(record_file.parent)
             values = (state_dir, unattended.keep_tracking_s, unattended.service_idle_s)
-            command = python_command("-m", HOST_MODULE, *map(str, values))
-            host = await asyncio.to_thread(spawn_detached, command, errors)
+            command = python_command("-m", KEEPER_MODULE, *map(str, values))
+            keeper = await asyncio.to_thread(spawn_detached, command, errors)
         elif is_ours:
-            status = exit_code(host)
+            status = exit_code(keeper)
             is_ours = status is None
             if status:  # with 0 another process keeps it
                 lines = errors.read_text("utf-8", "replace").strip().splitlines()
@@ -141,7 +142,7 @@ async def ensure_own_server(settings: Settings, note: Callable[[str], None]) -> 
         await asyncio.sleep(START_POLL_S)
     raise DaemonError(
         f"Prefect's server did not start within {START_S:g} s.\n"
-        f"  {record.parent / 'prefect.log'} may say why; without `--prefect` no run needs it."
+        f"  {record_file.parent / 'prefect.log'} may say why; without `--prefect` no run needs it."
     )
 
 
@@ -169,33 +170,53 @@ async def keep_own_server(state_dir: Path, keep_s: float, answers: Callable[[str
         await asyncio.sleep(LOOK_S)
 
 
+@record(slots=True)
+class ServerHealth:
+    """What the health checks of a server that was started have found."""
+
+    deadline: float
+    """Until then it may be silent at its start."""
+    is_ready: bool = False
+    n_silent: int = 0
+
+    def note(self, *, is_healthy: bool, now: float) -> None:
+        if is_healthy:
+            self.is_ready, self.n_silent = True, 0
+        elif self.is_ready or now > self.deadline:
+            self.n_silent += 1
+
+    @property
+    def pause_s(self) -> float:
+        if not self.is_ready:
+            return START_POLL_S
+        return LOOK_S if self.n_silent else STEADY_LOOK_S
+
+
 async def _run(
     state_dir: Path, keep_s: float, listener: socket.socket, answers: Callable[[str], None]
 ) -> None:
     """Start it and watch it until it ends, or has not answered for too long."""
     log_file, port = daemon_folder(state_dir) / "prefect.log", int(listener.getsockname()[1])
-    n_silent, is_ready, deadline = 0, False, time.monotonic() + START_S
+    health = ServerHealth(time.monotonic() + START_S)
     try:
         async with _process(state_dir, keep_s, listener, log_file) as process:
-            record = {"port": port, "pid": process.pid, "host": os.getpid()}
-            files.write_json_atomically(_record_of(state_dir), record)
+            facts = {"port": port, "pid": process.pid, "host": os.getpid()}
+            files.write_json_atomically(_record_of(state_dir), facts)
             async with running(process.wait()) as ended:
-                while not ended.done() and n_silent < N_SILENT:
-                    health: asyncio.Future[Any] = asyncio.ensure_future(_is_healthy(port))
-                    await asyncio.wait({health, ended}, return_when=asyncio.FIRST_COMPLETED)
+                while not ended.done() and health.n_silent < N_SILENT:
+                    check: asyncio.Future[Any] = asyncio.ensure_future(_is_healthy(port))
+                    await asyncio.wait({check, ended}, return_when=asyncio.FIRST_COMPLETED)
                     if ended.done():
-                        health.cancel()
-                    elif not health.result():
-                        n_silent = n_silent + 1 if is_ready or time.monotonic() > deadline else 0
-                    elif is_ready:
-                        n_silent = 0
+                        check.cancel()
+                        break
+                    was_ready = health.is_ready
+                    health.note(is_healthy=check.result(), now=time.monotonic())
+                    if check.result() and was_ready:
                         with suppress(*PREFECT_ERRORS):  # it is asked again
                             await end_what_is_left(_url(port), state_dir)
-                    else:
-                        is_ready = True
+                    elif check.result():
                         answers(_url(port))
-                    pause_s = (LOOK_S if n_silent else STEADY_LOOK_S) if is_ready else START_POLL_S
-                    await asyncio.wait({ended}, timeout=pause_s)
+                    await asyncio.wait({ended}, timeout=health.pause_s)
     except OSError as error:  # a full disk, no free process
         log.warning("cannot start the Prefect server: %s", error)
         return

@@ -16,7 +16,7 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, command_group
 from paddock.runner.daemon import daemon_client, daemon_files
-from paddock.runner.daemon.prefect_server import end_host
+from paddock.runner.daemon.prefect_server import end_keeper
 from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
@@ -59,11 +59,11 @@ def stop(as_json: JsonOption = False) -> int:
     found = daemon_files.running_daemons(state_dir)
     for daemon in found:
         daemon_client.ask_daemon(daemon, "/stop", {})
-    host = end_host(state_dir)
+    keeper = end_keeper(state_dir)
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while (left := daemon_files.running_daemons(state_dir)) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    pids = [*(daemon.pid for daemon in found), *([] if host is None else [host])]
+    pids = [*(daemon.pid for daemon in found), *([] if keeper is None else [keeper])]
     if as_json:
         printing.print_json({"stopped": pids, "running": [daemon.pid for daemon in left]})
     elif left:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from paddock.runner.daemon.prefect_server import end_host
+from paddock.runner.daemon.prefect_server import end_keeper
 from tests.fakes import tiny
 from tests.prefect_server import seed
 
@@ -131,7 +131,7 @@ class Killing:
         for run in self.runs:
             run.kill()
             run.wait()
-        service, host = self.service(), end_host(self.home)
+        service, host = self.service(), end_keeper(self.home)
         if service is not None:
             with contextlib.suppress(psutil.Error):
                 for process in (*service.children(recursive=True), service):
