@@ -216,19 +216,19 @@ class GoldSource:
 def compare(pipeline: str, step: str, runs: Sequence[VariantRun], source: GoldSource) -> Comparison:
     sound = [run for run in runs if run.fault is None]
     keys = [*dict.fromkeys(key for run in sound for key in run.items)]
-    rights, metrics, gold = _rights(step, sound, keys, source)
+    match = _gold_match(step, sound, keys, source)
     located = [[_located_share(item) for item in run.items.values()] for run in sound]
     is_located = bool(sound) and all(any(s is not None for s in shares) for shares in located)
-    quality = "agreement" if rights else "located" if is_located else "valid"
-    figures = _with_front([_figures(run, keys, rights, metrics, quality) for run in runs])
+    quality = "agreement" if match.rights else "located" if is_located else "valid"
+    figures = _with_front([_figures(run, keys, match, quality) for run in runs])
     scores = {
         variant.name: [*variant.scores.values()] for variant in figures if variant.run.fault is None
     }
     tests = [VariantTest(*pair, result) for pair, result in pairwise_tests(scores).items()]
     notes = [*chain.from_iterable(run.notes for run in runs)]
     notes += (f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None)
-    notes += () if gold is None else gold.notes
-    differences = tuple(_differences(sound, keys, rights))
+    notes += () if match.gold is None else match.gold.notes
+    differences = tuple(_differences(sound, keys, match))
     n_unsampled = max(map(attrgetter("n_unsampled"), sound), default=0)
     if len(keys) == 1:
         notes.append("there is 1 item: nothing can be shown by it. Compare on more documents.")
@@ -238,26 +238,32 @@ def compare(pipeline: str, step: str, runs: Sequence[VariantRun], source: GoldSo
         notes.append(f"all variants say the same of each of the {counted(len(keys), 'item')}.")
     return Comparison(
         pipeline, step, quality, tuple(figures), tuple(tests), differences, len(keys), n_unsampled,
-        gold, len(rights), tuple(dict.fromkeys(notes)),
+        match.gold, len(match.rights), tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 
 
-_Rights = Mapping[str, Mapping[str, Any]]
-"""Item → field → what is right."""
+@record(frozen=True, slots=True)
+class GoldMatch:
+    """The part of the gold that is about compared items."""
+
+    gold: Gold | None = None
+    rights: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Item → field → what is right."""
+    metrics: Mapping[str, FieldMetric] = field(default_factory=dict)
+    """By field."""
 
 
-def _rights(
+def _gold_match(
     step: str, runs: Sequence[VariantRun], keys: Sequence[str], source: GoldSource
-) -> tuple[_Rights, Mapping[str, FieldMetric], Gold | None]:
-    """Return what is right for each item, the metrics of its fields, and the gold that counts."""
+) -> GoldMatch:
     if not keys:  # a gold row whose item could not be run is no fault of the gold
-        return {}, {}, source.given
+        return GoldMatch(source.given)
     items = [item for run in runs for item in run.items.values()]
     given, of_gold_key = source.given, defaultdict[str, list[str]](list)
     if given is None:  # another step's answers
         answers = {item.key: item.gold for item in items if item.gold is not None}
         if not answers:
-            return {}, {}, None
+            return GoldMatch()
         given = gold_of_answers(answers, "another step's answers")
     else:
         for item in items:
@@ -288,7 +294,7 @@ def _rights(
             f"{kept.origin}: {n} that may be about several items do not count, such as '{name}': "
             f"'{first}' or '{second}'. Write a `gold.key` that differs for each, as `doc.relpath`."
         )
-    return by_item, metrics, replace(kept, notes=(*kept.notes, *remarks))
+    return GoldMatch(replace(kept, notes=(*kept.notes, *remarks)), by_item, metrics)
 
 
 def _output_at(answer: ItemAnswer, name: str) -> Any:
@@ -298,11 +304,7 @@ def _output_at(answer: ItemAnswer, name: str) -> Any:
 
 
 def _figures(
-    run: VariantRun,
-    keys: Sequence[str],
-    rights: _Rights,
-    metrics: Mapping[str, FieldMetric],
-    quality: str,
+    run: VariantRun, keys: Sequence[str], match: GoldMatch, quality: str
 ) -> VariantFigures:
     if run.fault is not None:
         return VariantFigures(run, 0)
@@ -311,8 +313,7 @@ def _figures(
     timed = [item.busy for item in items if item.busy]
     located = {item.key: _located_share(item) for item in items}
     if quality == "agreement":
-        known = [item for item in items if item.key in rights]
-        scores = {item.key: _agreement(item, rights[item.key], metrics) for item in known}
+        scores = {item.key: _agreement(item, match) for item in items if item.key in match.rights}
     elif quality == "located":
         scores = {key: share or 0.0 for key, share in located.items()}
     else:
@@ -323,7 +324,7 @@ def _figures(
         valid=estimate([float(item.is_done) for item in items]),
         located=estimate([share for share in located.values() if share is not None]),
         agreement=estimate([*scores.values()]) if quality == "agreement" else None,
-        fields=dict(_field_figures(items, rights, metrics)),
+        fields=dict(_field_figures(items, match)),
         seconds=_busy_s([*chain.from_iterable(timed)]) / len(timed) if timed else None,
         prompt_tokens=sum(item.prompt_tokens for item in answered) / max(1, len(answered)),
         completion_tokens=sum(item.completion_tokens for item in answered) / max(1, len(answered)),
@@ -331,10 +332,9 @@ def _figures(
     )
 
 
-def _agreement(
-    answer: ItemAnswer, right: Mapping[str, Any], metrics: Mapping[str, FieldMetric]
-) -> float:
-    scores = [metrics[name].score(_output_at(answer, name), gold) for name, gold in right.items()]
+def _agreement(answer: ItemAnswer, match: GoldMatch) -> float:
+    rights, metrics = match.rights[answer.key], match.metrics
+    scores = [metrics[name].score(_output_at(answer, name), gold) for name, gold in rights.items()]
     return fmean(scores) if scores and answer.is_done else 0.0
 
 
@@ -359,14 +359,13 @@ def _located_share(answer: ItemAnswer) -> float | None:
 
 
 def _field_figures(
-    items: Iterable[ItemAnswer], rights: _Rights, metrics: Mapping[str, FieldMetric]
+    items: Iterable[ItemAnswer], match: GoldMatch
 ) -> Iterator[tuple[str, FieldFigures]]:
-    answers = [item for item in items if item.key in rights]
-    for name, metric in metrics.items():
+    for name, metric in match.metrics.items():
         pairs = [
-            (rights[answer.key][name], _output_at(answer, name))
-            for answer in answers
-            if name in rights[answer.key]
+            (rights[name], _output_at(item, name))
+            for item in items
+            if name in (rights := match.rights.get(item.key, {}))
         ]
         agreement = estimate([metric.score(answer, right) for right, answer in pairs])
         if agreement is not None:
@@ -401,10 +400,10 @@ def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
 
 
 def _differences(
-    runs: Sequence[VariantRun], keys: Iterable[str], rights: _Rights
+    runs: Sequence[VariantRun], keys: Iterable[str], match: GoldMatch
 ) -> Iterator[ItemDifference]:
     for key in keys:
         answers = {run.variant.name: run.items[key] for run in runs if key in run.items}
         first, *others = [(answer.output, answer.is_done) for answer in answers.values()]
         if not all(is_same_value(first[0], output) and first[1] == done for output, done in others):
-            yield ItemDifference(key, rights.get(key, {}), answers)
+            yield ItemDifference(key, match.rights.get(key, {}), answers)

@@ -26,7 +26,7 @@ from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.ledger.output_index import FileCondition, OutputIndex
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress.item_states import ItemState
@@ -157,25 +157,13 @@ class _PathsInLedger:
         return PathLineage(str(path), read_by=uses, n_more=len(readers[MAX_ORIGINS:]))
 
     async def _origin(self, output: ItemOutput) -> Origin:
-        """Return where an output comes from, and what changed since.
-
-        A step that only writes what steps before it answered is explained by these.
-        """
+        """Return where an output comes from, and what changed since."""
         item, written, absolute = output.item, output.written, self._index.absolute
         owner, entry = item.owner, item.entry
-        steps = self._steps.of(item, None if output.is_current else written.run)
-        others = list[RecordedItem]()
-        if not any(step.calls for step in steps):
-            for name in item.made_of:
-                others += self._items.steps_read(owner, name)
-            steps += chain.from_iterable(map(self._steps.of, others))
+        steps, others = self._explaining_steps(output)
         source, reads = files_now(item, self._index.base, self._world.digest)
         if not output.is_current:  # it was made of another one, or of another content
             source = None
-        if written.n_rows is None:
-            condition = self._index.condition(owner.scope_id, written.path)
-        else:
-            condition = "same" if os.path.exists(absolute(written.path)) else "missing"  # noqa: ASYNC240, PTH110
         pipeline = await self._pipelines.of(item)
         bound = None if isinstance(pipeline, Reason) else pipeline
         notes = [] if bound is None else [*bound.notes(item)]
@@ -192,7 +180,7 @@ class _PathsInLedger:
             at=written.at,
             state=ItemState.DONE if entry is None else entry.state,
             error=None if entry is None else entry.error,
-            condition=condition,
+            condition=self._condition(output),
             source=source,
             reads=reads,
             looked_in=tuple(map(absolute, item.looked_in)),
@@ -205,6 +193,25 @@ class _PathsInLedger:
             n_rows=written.n_rows,
             reviewed=reviews_of_item(self._ledger, owner.scope_id, item.key),
         )
+
+    def _explaining_steps(self, output: ItemOutput) -> tuple[list[LineageStep], list[RecordedItem]]:
+        """Return the steps that explain an output, and the other items that some of them are of.
+
+        An item that only writes what steps before it answered is explained by these.
+        """
+        item, others = output.item, list[RecordedItem]()
+        steps = self._steps.of(item, None if output.is_current else output.written.run)
+        if not any(step.calls for step in steps):
+            for name in item.made_of:
+                others += self._items.steps_read(item.owner, name)
+            steps += chain.from_iterable(map(self._steps.of, others))
+        return steps, others
+
+    def _condition(self, output: ItemOutput) -> FileCondition:
+        written = output.written
+        if written.n_rows is None:
+            return self._index.condition(output.item.owner.scope_id, written.path)
+        return "same" if Path(self._index.absolute(written.path)).exists() else "missing"
 
     async def _changes(
         self,

@@ -159,17 +159,24 @@ def _change(
     before: RunItem | None,
     after: RunItem | None,
 ) -> RunItemChange:
+    """Return what became of an item, by the first of these that is there to be compared.
+
+    1. Its chats, where either run has some, or has made some that are no longer on record. The
+       same ones are alike without a look at their texts.
+    2. Its errors, where its states differ.
+    3. Its contents.
+    """
     old, new = (run.hashes.get(name) for run in runs)
     states = _state(before), _state(after)
     n_calls = sum(item.calls for item in (before, after) if item is not None)
-    if old or new or (old is new is None and n_calls):
+    if old or new or (old is None and new is None and n_calls):  # 1
         if old == new and all(run.are_on_record(old) for run in runs):
             return RunItemChange(*name, *states, "", "")
         return RunItemChange(*name, *states, runs[0].answer(old), runs[1].answer(new))
     texts: tuple[str | None, str | None]
-    if states[0] != states[1]:
-        texts = getattr(before, "error", None), getattr(after, "error", None)
-    else:
+    if states[0] != states[1]:  # 2
+        texts = before.error if before else None, after.error if after else None
+    else:  # 3
         content = runs[0].content(before)
         texts = content, None if content is None else runs[1].content(after)
     return RunItemChange(*name, *states, *texts, has_answers=False)

@@ -115,9 +115,7 @@ class ChangeSource:
             return not self.polls or (self._retry_at is not None and now >= self._retry_at)
         if not self._observer.is_alive():
             return True
-        # The observer survives its dead emitter
-        readers = (getattr(emitter, "_inotify_fd", None) for emitter in self._emitters)
-        return not all(each is None or each.is_alive() for each in (*self._emitters, *readers))
+        return not all(map(can_report, self._emitters))
 
     def compare(self, n_folders: int) -> None:
         """Poll as well when the system watches fewer folders than there are.
@@ -126,9 +124,7 @@ class ChangeSource:
         """
         if self._observer is None:
             return
-        groups = (getattr(emitter, "_inotify", None) for emitter in self._emitters)
-        paths = (getattr(group, "_active_callbacks_by_path", None) for group in groups)
-        if any(each is not None and len(each) < n_folders for each in paths):
+        if any(n is not None and n < n_folders for n in map(n_watched_folders, self._emitters)):
             self._poll(None)
         elif self.polls:
             self.polls = False
@@ -177,6 +173,18 @@ class ChangeSource:
             self._has_changed = self._has_changed or not is_noise
         if is_new:
             self._wake()
+
+
+def can_report(emitter: EventEmitter) -> bool:
+    """Return whether an emitter, and its reader of inotify, live: their observer survives them."""
+    reader = getattr(emitter, "_inotify_fd", None)
+    return emitter.is_alive() and (reader is None or reader.is_alive())
+
+
+def n_watched_folders(emitter: EventEmitter) -> int | None:
+    """Return how many folders the system watches; None: it is not inotify."""
+    folders = getattr(getattr(emitter, "_inotify", None), "_active_callbacks_by_path", None)
+    return None if folders is None else len(folders)
 
 
 def _end(observer: BaseObserver) -> None:

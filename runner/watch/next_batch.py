@@ -134,7 +134,20 @@ class WatchUpdate:
 
 
 class WatchState:
-    """State of one watch. `now` is always the time of a monotonic clock."""
+    """State of one watch. `now` is always the time of a monotonic clock.
+
+    A file is in these, in turn; one that changes while it is out settles for the next order:
+
+    | state                                | where           | leaves it by                 |
+    |--------------------------------------|-----------------|------------------------------|
+    | seen, not yet the same for long      | `settling`      | `check`, `forget`            |
+    | stable, goes out with the next order | `_ready`        | `sent`, `forget`             |
+    | missing for long, goes out as gone   | `_gone`         | `sent`; seen again           |
+    | in an order whose run has not ended  | `_latest`       | `ended`                      |
+    | tried again later                    | `_held`         | `release`                    |
+    | handled; its version                 | `done`          | `ended`, if it is gone       |
+    | of a hot folder, moved, in any state | `claimed`, also | `left`                       |
+    """
 
     def __init__(
         self,

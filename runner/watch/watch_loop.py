@@ -204,18 +204,7 @@ class FolderWatch:
             if self._clock() >= self._look_at or state.needs_look(self._clock()):
                 await self._whole(state)
             state.release(self._clock())
-            # Look again at files whose settle time is over
-            names = state.settling.to_check(self._clock())
-            if names:
-                found = await self._ask(_versions, self.spec.root, names)
-                written = self._change_source.written()
-                unfinished = await self._ask(open_files, self.spec.root, names, written)
-                for relpath in unfinished:
-                    state.settling.restart(relpath, self._clock())
-                    self._notices.tell(relpath, f"'{relpath}' waits: {OPEN_REASON}.")
-                for relpath in found.keys() - {*unfinished}:
-                    self._notices.over(relpath)
-                state.check(found, self._clock())
+            await self._check_settled(state)
         except OSError as error:
             self._notices.tell("away", away_message(error))
             self._why_away = error.strerror or type(error).__name__
@@ -225,6 +214,21 @@ class FolderWatch:
             return
         if state.is_due(self._clock()):
             await self._hand_on(state)
+
+    async def _check_settled(self, state: WatchState) -> None:
+        """Look again at files whose settle time is over."""
+        names = state.settling.to_check(self._clock())
+        if not names:
+            return
+        found = await self._ask(_versions, self.spec.root, names)
+        written = self._change_source.written()
+        unfinished = await self._ask(open_files, self.spec.root, names, written)
+        for relpath in unfinished:
+            state.settling.restart(relpath, self._clock())
+            self._notices.tell(relpath, f"'{relpath}' waits: {OPEN_REASON}.")
+        for relpath in found.keys() - {*unfinished}:
+            self._notices.over(relpath)
+        state.check(found, self._clock())
 
     async def _is_there(self, state: WatchState, now: float) -> bool:
         """Return whether the root is there and the same; restart events that have stopped."""
