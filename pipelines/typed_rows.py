@@ -36,9 +36,16 @@ WrittenType = Annotated[
 class TypedRows(Sequence[Any]):
     """A list of rows, plain data, with what is known of their columns' types."""
 
-    def __init__(self, rows: list[Any], types: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        rows: list[Any],
+        types: Mapping[str, str] | None = None,
+        zones: Mapping[str, str] | None = None,
+    ) -> None:
         self._rows = rows
         self._types = types or {}
+        self.zones = zones or {}
+        """The time zone of each column of times that has one: its times are told by offset."""
 
     @property
     def types(self) -> Mapping[str, str]:

@@ -233,15 +233,17 @@ class BlockState:
 
         Of an item without a result there is what `returns` takes of the item alone.
         """
-        block, of_item_alone = self.block, dict[str, Expression]()
+        block, of_item_alone, zones = self.block, dict[str, Expression](), dict[str, str]()
         types = {**dict.fromkeys(ITEM_COLUMNS, "str"), **block.columns}
         listed = block.over.evaluate(self.scope, keeps_types=True)
         for name in block.columns:
             compiled = None if block.returns is None else block.returns.expressions.get((name,))
             if compiled is not None and {root for root, *_ in compiled.references} <= {block.var}:
                 of_item_alone[name] = compiled
-                if isinstance(listed, TypedRows) and not types[name] and compiled.chain:
-                    types[name] = listed.types.get(compiled.chain[-1], "")
+                if isinstance(listed, TypedRows) and compiled.chain:
+                    column = compiled.chain[-1]
+                    types[name] = types[name] or listed.types.get(column, "")
+                    zones |= {name: listed.zones[column]} if column in listed.zones else {}
         rows_of_items = list[tuple[str, str | None, str | None, Any]]()
         for item in self.work.items:
             result, scope = item.result, item.scope_in(block, self.scope)
@@ -259,7 +261,7 @@ class BlockState:
         for *about, result in rows_of_items:
             values = result if isinstance(result, dict) else {"result": result}
             rows.append({**dict(zip(ITEM_COLUMNS, about, strict=True)), **values})
-        return ReportTable(TypedRows(rows, types), [*types])
+        return ReportTable(TypedRows(rows, types, zones), [*types])
 
     def shown_key(self, key: str) -> str:
         """Return an item's key as progress shows it: none of a step outside of blocks."""

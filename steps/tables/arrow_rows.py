@@ -42,7 +42,10 @@ class ArrowRows(TypedRows):
     """The rows of a table. A number that JSON has not, such as NaN, is null in plain data."""
 
     def __init__(self, table: pa.Table) -> None:
-        super().__init__([], {field.name: _type_name(field.type) for field in table.schema})
+        of = {field.name: field.type for field in table.schema}
+        zones = {name: kind.tz for name, kind in of.items() if pa.types.is_timestamp(kind)}
+        zoned = {name: zone for name, zone in zones.items() if zone}
+        super().__init__([], {name: _type_name(kind) for name, kind in of.items()}, zoned)
         self.table = table
 
     @classmethod
@@ -306,7 +309,10 @@ def to_arrow(
     names = list(dict.fromkeys(chain(columns, chain.from_iterable(kept))))
     for name in names:
         values = [row.get(name) for row in kept]
-        made.append(_column(name, values, declared.get(name, ""), known.get(name, ""), notes))
+        column = _column(name, values, declared.get(name, ""), known.get(name, ""), notes)
+        if pa.types.is_timestamp(column.type) and column.type.tz and name in rows.zones:
+            column = column.cast(pa.timestamp("us", rows.zones[name]))
+        made.append(column)
     return pa.table(made, names=own_names(map(str, names))), notes
 
 

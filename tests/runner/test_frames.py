@@ -161,6 +161,14 @@ def test_a_table_has_types_keys_and_what_has_no_result(world: World) -> None:
     assert found is not None and found.fetchall() == [(2, Decimal("25.00"))]
 
 
+def test_a_column_of_times_keeps_its_zone_through_both_changes_of_the_clock(world: World) -> None:
+    days = pd.to_datetime(["2026-03-29 01:30", "2026-10-25 00:30", "2026-07-01 12:00"])
+    frame = pandas_frame().assign(day=days.tz_localize("Europe/Paris"))
+    table = run_rows(world, frame).table("each").to_pandas()
+    assert str(table["day"].dtype) == "datetime64[us, Europe/Paris]"
+    assert list(table["day"]) == list(frame["day"])
+
+
 def test_what_is_written_has_the_types_of_the_frame(world: World) -> None:
     run_rows(world, polars_frame())
     written = pl.read_parquet(world.folder / "out.parquet")
