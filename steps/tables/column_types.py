@@ -112,7 +112,8 @@ def iso_date(text: str) -> date:
 def _number(text: str, mark: str) -> Decimal:
     """Return a number in its decimal mark; digits are grouped only where the mark is sure."""
     if _number_form(mark, is_whole=False).fullmatch(text):
-        plain = re.sub(f"[{_GROUPS}{'.' if mark == ',' else ','}]", "", text)
+        other_mark = "." if mark == "," else ","
+        plain = re.sub(f"[{_GROUPS}{other_mark}]", "", text)
     elif not _FLOAT.fullmatch(plain := text.replace(mark[0], ".")):
         raise ValueError(text)
     return Decimal(plain.replace(mark[0], "."))
