@@ -321,7 +321,7 @@ async def opened_block(
     context.documents.note_unread(work)
     try:  # 2
         for place in work.written_outputs:
-            context.index.claim(*place)
+            context.index.claims.claim(*place)
     except StepError as conflict:
         if isinstance(node, BoundStep):
             raise StepFailed(node.id, str(conflict)) from conflict
@@ -336,7 +336,7 @@ async def opened_block(
         state.escalation_pass = enclosing.escalation_pass or EscalationPass.first(node.body)
     elif isinstance(node, BoundStep) and todo:
         path = judge.output_path(node, scope)
-        if path and context.index.taken_by(path, work.scope_id):
+        if path and context.index.owners.taken_by(path, work.scope_id):
             refuse_other_pipelines(context, node, [path])
     for item in work.items:  # 3
         entry, verdict = item.entry, item.verdict

@@ -26,7 +26,8 @@ from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.output_index import FileCondition, OutputIndex
+from paddock.runner.ledger.output_conditions import FileCondition, condition_of
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
 from paddock.runner.progress.item_states import ItemState
@@ -210,7 +211,7 @@ class _PathsInLedger:
     def _condition(self, output: ItemOutput) -> FileCondition:
         written = output.written
         if written.n_rows is None:
-            return self._index.condition(output.item.owner.scope_id, written.path)
+            return condition_of(self._index, output.item.owner.scope_id, written.path)
         return "same" if Path(self._index.absolute(written.path)).exists() else "missing"
 
     async def _changes(

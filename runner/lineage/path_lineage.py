@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from paddock.engine.system.records import asdict, field, record
 from paddock.engine.system.units import iso_time
-from paddock.runner.ledger.output_index import FileCondition
+from paddock.runner.ledger.output_conditions import FileCondition
 from paddock.runner.progress.reasons import Reason
 from paddock.runner.render.reviewed_answers import ReviewRecord
 

@@ -13,6 +13,7 @@ from paddock.runner.bind.plan_walks import follows_time
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.ledger.output_conditions import is_recorded
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import StepError
 from paddock.steps.paths import printable
@@ -83,7 +84,7 @@ class ItemOutputs:
         return self._index.owned(root)
 
     async def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:
-        return self._index.known_sha256(path, moved=moved)
+        return self._index.owners.known_sha256(path, moved=moved)
 
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
         """Check that a step may write, move or remove a file.
@@ -107,24 +108,24 @@ class ItemOutputs:
         index, stored = self._index, self._index.stored(path)
         place = self._scope_id, self._key, path
         self._refuse_other_pipelines(path, sha256)
-        index.claim(self._scope_id, self._key, stored)
-        index.release(stored, taken_in=self._stats.run if self.takes_over else "")
-        if index.is_recorded(*place, sha256):
+        index.claims.claim(self._scope_id, self._key, stored)
+        index.owners.release(stored, taken_in=self._stats.run if self.takes_over else "")
+        if is_recorded(index, *place, sha256):
             return
-        is_first = not index.has_row(self._scope_id, path)
+        is_first = index.row(self._scope_id, stored) is None
         index.record_intended(*place, sha256, size_bytes, self._stats.run)
         self._intended.add(path)
         await index.ledger.durable()
         if is_first and not self.takes_over:
-            other = await index.ledger.ask(index.written_meanwhile, stored)
+            other = await index.ledger.ask(index.owners.written_meanwhile, stored)
             if other is not None:
-                index.release(stored, of=self._scope_id)
+                index.owners.release(stored, of=self._scope_id)
                 # Perhaps neither writes it now: the next run tries again.
                 raise other_pipelines_output(stored, other, "io")
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         stored = self._index.stored(path)
-        self._index.claim(self._scope_id, self._key, stored)
+        self._index.claims.claim(self._scope_id, self._key, stored)
         row = self._index.written_row(self._scope_id, self._key, path, sha256)
         if row is not None:
             self._unrecorded[row.path] = row
@@ -163,7 +164,7 @@ class ItemOutputs:
 
     def _refuse_other_pipelines(self, path: Path, sha256: str) -> None:
         stored = self._index.stored(path)
-        other = None if self.takes_over else self._index.other_owner(stored)
+        other = None if self.takes_over else self._index.owners.other_owner(stored)
         if other is not None:
             self._note(KeptOutput(stored, sha256))  # so that a run that may write it does
             raise other_pipelines_output(stored, other)

@@ -24,7 +24,7 @@ from paddock.runner.bind.plan_walks import callable_names, nodes_of
 from paddock.runner.bind.specs import whole_spec
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.output_index import OURS
+from paddock.runner.ledger.output_conditions import OURS, condition_of
 from paddock.runner.progress.item_states import UNDECIDED, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
@@ -240,7 +240,7 @@ class OutdatedFinder:
             if not isinstance(why, Outdated) or not self._is_of_item_alone(row):
                 return None
             output = self._output(row, why)
-            conditions.add(self._index.condition(row.scope, path))
+            conditions.add(condition_of(self._index, row.scope, path))
         if output is None or conditions <= {"missing"}:
             return None
         return replace(output, is_edited=conditions.isdisjoint(OURS))

@@ -19,7 +19,7 @@ from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.filed_store import NOT_FILED
-from paddock.runner.ledger.output_index import OURS
+from paddock.runner.ledger.output_conditions import OURS, condition_of
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport
@@ -144,8 +144,8 @@ class Pruner:
         found = dict[str, Outdated]()
         for _, doomed, why in await self._gone(work, _renamed(work, done)):
             for file in await self._files(work, doomed):
-                is_ours = await asyncio.to_thread(self._index.condition, file[0], file[2]) in OURS
-                found |= {file[2]: why} if is_ours and self._index.is_only_of(*file) else {}
+                there = await asyncio.to_thread(condition_of, self._index, file[0], file[2])
+                found |= {file[2]: why} if there in OURS and self._index.is_only_of(*file) else {}
         return found
 
     async def handle_gone(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
@@ -268,7 +268,7 @@ class Pruner:
         removal, index = _Removal(), self._index
         for scope_id, key, stored in files:
             path = Path(index.absolute(stored))  # by all items that ever wrote it
-            conditions = {index.condition(row.scope, stored) for row in index.rows_at(stored)}
+            conditions = {condition_of(index, row.scope, stored) for row in index.rows_at(stored)}
             if conditions <= {"missing"}:
                 continue
             if not (is_outdated or index.is_only_of(scope_id, key, stored)):

@@ -41,7 +41,7 @@ def refuse_output_conflicts(
         if step.facts.writes:
             for key, text in paths.items():
                 try:
-                    index.claim(scope_id, key, index.stored(text))
+                    index.claims.claim(scope_id, key, index.stored(text))
                 except StepError as error:
                     raise PipelineError.of(error.reason, error.remedy, step.mark) from error
             refuse_other_pipelines(context, step, paths.values())
@@ -70,7 +70,7 @@ def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
     for step, path in _output_paths(context.bound.nodes):
         text = _rendered_path(path, scope, base) if step.facts.writes else None
         # What was taken over is refused where the step has work to do
-        if text and not (step.has_trace and index.taken_by(index.stored(text))):
+        if text and not (step.has_trace and index.owners.taken_by(index.stored(text))):
             refuse_other_pipelines(context, step, [text])
 
 
@@ -86,7 +86,7 @@ def note_possible_refusal(
                     continue
             text = _rendered_path(path, scope, base)
             stored = "" if text is None else context.index.stored(text)
-            if stored and (other := context.index.other_owner(stored)) is not None:
+            if stored and (other := context.index.owners.other_owner(stored)) is not None:
                 error = other_pipelines_output(stored, other)
                 context.stats.note(f"'{step.id}' may fail: {error.reason} {error.remedy}")
                 return
@@ -97,7 +97,7 @@ def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable
     if context.options.takes_over:
         return
     for stored in map(context.index.stored, paths):
-        if (other := context.index.other_owner(stored)) is not None:
+        if (other := context.index.owners.other_owner(stored)) is not None:
             error = other_pipelines_output(stored, other)
             raise PipelineError.of(error.reason, error.remedy, step.mark)
 

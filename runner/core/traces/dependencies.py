@@ -22,6 +22,7 @@ from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.answers.text_vectors import Vector8, similarities
 from paddock.runner.ledger.entries import Entry, LedgerError, read_written
+from paddock.runner.ledger.output_conditions import condition_of_item, last_writer
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import Roots
 from paddock.steps.files.scan import FilesScanParams
@@ -317,11 +318,11 @@ class OutputWithin(FileDependency):
 
     def look(self, world: World) -> Reason | None:
         index, scope_id, path = world.index, self.scope_id, self.path
-        if (taker := index.taken_by(path, scope_id)) is not None:
+        if (taker := index.owners.taken_by(path, scope_id)) is not None:
             return Why.OUTPUT_HANDED_OVER(path, taker)
-        condition = index.condition_of_item(scope_id, self.key, path, self.sha256)
+        condition = condition_of_item(index, scope_id, self.key, path, self.sha256)
         if condition == "replaced":
-            return Why.OUTPUT_REPLACED(path, index.last_writer(path, scope_id))
+            return Why.OUTPUT_REPLACED(path, last_writer(index, path, scope_id))
         if condition in ("missing", "interrupted"):
             return Why.OUTPUT_LOST(path)
         return Why.OUTPUT_EDITED(path) if condition == "edited" else None
@@ -371,7 +372,7 @@ class KeptOutput(FileDependency):
             return Why.OUTPUT_LOST(self.path)
         if sha256 == self.sha256:
             return None
-        is_edited = sha256 not in world.index.known_sha256(path)
+        is_edited = sha256 not in world.index.owners.known_sha256(path)
         return (Why.OUTPUT_EDITED if is_edited else Why.OUTPUT_NO_LONGER_EDITED)(self.path)
 
 

@@ -1,0 +1,88 @@
+"""Whether a file is as an item wrote it: the same, edited, missing, or written by another since."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from paddock.engine.system.files import sha256_of
+
+from .database import queries
+from .entries import whole_file
+
+if TYPE_CHECKING:
+    from .output_index import OutputIndex
+
+FileCondition = Literal["same", "edited", "missing", "interrupted"]
+"""`interrupted`: it has what a run was about to record when it was killed."""
+OURS: tuple[FileCondition, ...] = ("same", "interrupted")
+"""Conditions of a file that no one else has changed."""
+
+
+def condition_of(index: OutputIndex, scope: str, stored: str) -> FileCondition:
+    """Return whether an output is as recorded.
+
+    Equal size and mtime are trusted where nothing happened to the file since.
+    """
+    row = index.row(scope, stored)
+    try:
+        stat = os.stat(index.absolute(stored))  # noqa: PTH116 - 10,000 times in a run
+    except OSError:
+        return "missing"
+    if row is None or row.size is None:  # a file of the user's that was moved there
+        return "missing"
+    is_untouched = stat.st_ctime <= row.at
+    if is_untouched and (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns):
+        return "same"
+    if stat.st_size != row.size and not row.intended:
+        return "edited"
+    there = sha256_of(Path(index.absolute(stored)))
+    if there == row.sha256:
+        return "same"
+    if there in row.intended:
+        return "interrupted"
+    return "missing" if row.sha256 is None else "edited"
+
+
+def condition_of_item(
+    index: OutputIndex, scope: str, key: str, stored: str, sha256: str
+) -> FileCondition | Literal["replaced"]:
+    """Return whether an output is as an item wrote it; `replaced`: another one wrote it since.
+
+    Without a `sha256` its content is known only where the item wrote the path last.
+    """
+    row, found = index.row(scope, stored), condition_of(index, scope, stored)
+    if row is not None and row.key == key:
+        sha256 = sha256 or row.sha256 or ""
+        if found == "interrupted":
+            return found
+    if row is not None and (found, row.sha256) == ("same", sha256):
+        return found
+    with suppress(OSError):
+        there = sha256_of(Path(index.absolute(stored)))
+        if row is not None and there == sha256:
+            return "same"
+        if any(there in (row.sha256, *row.intended) for row in index.rows_at(stored)):
+            return "replaced"
+    return found
+
+
+def last_writer(index: OutputIndex, stored: str, scope: str) -> str:
+    """Return who wrote a path last, for items of a scope: an item of it, a step, a pipeline."""
+    row = max(index.rows_at(stored), key=attrgetter("at"))
+    if row.scope == scope:
+        return f"item '{row.key}'"
+    (own,), (other,) = (index.ledger.rows(queries.SCOPE, scope=s) for s in (scope, row.scope))
+    files = whole_file(own[1]), whole_file(other[1])
+    return f"'{other[2] if files[0] == files[1] else files[1]}'"
+
+
+def is_recorded(index: OutputIndex, scope: str, key: str, path: Path, sha256: str) -> bool:
+    """Return whether this item wrote this content, and the file still has it."""
+    stored = index.stored(path)
+    row = index.row(scope, stored)
+    is_of_item = row is not None and (row.key, row.sha256) == (key, sha256)
+    return is_of_item and condition_of(index, scope, stored) == "same"
