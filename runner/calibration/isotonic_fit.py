@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
 from paddock.engine.system.item_samples import share_interval
 from paddock.engine.system.records import field, record
@@ -43,7 +43,6 @@ class WeightedField(NamedTuple):
 
 Reviewed: TypeAlias = tuple[float, bool]
 """The same with a weight of 1."""
-K = TypeVar("K")
 FieldName: TypeAlias = tuple[str, ...]
 """Names from the answer down to a field; items of lists have none of their own."""
 
@@ -160,7 +159,9 @@ def fit(reviewed: Iterable[Reviewed | WeightedField]) -> Calibration:
     edges = [(raw, pool) for pool in pools for raw in dict.fromkeys((pool.low, pool.high))]
     knots = [(raw, round(pool.share, 4)) for raw, pool in edges]
     lower_bounds = [pool.lower_bound for _, pool in edges]
-    bins = enough_decided((bin_of(field.raw), field) for field in fields)
+    by_bin = groupby(fields, key=lambda reviewed: bin_of(reviewed.raw))
+    sizes = {number: DecisionPool.of([*held]).effective_n for number, held in by_bin}
+    bins = frozenset(number for number, n in sizes.items() if n >= LEAST_DECISIONS)
     raws = tuple(sorted({field.raw for field in fields}))
     bounds = tuple((group.high, group.lower_bound) for group in groups)
     return Calibration(tuple(knots), raws, bins, tuple(lower_bounds), bounds)
@@ -177,15 +178,6 @@ def _joined_until(least_n: float, pools: Iterable[DecisionPool]) -> list[Decisio
     if len(found) > 1 and found[-1].effective_n < least_n:
         found[-2:] = [found[-2].joined(found[-1])]
     return found
-
-
-def enough_decided(fields: Iterable[tuple[K, WeightedField]]) -> frozenset[K]:
-    """Return the groups of which enough was decided; `fields` have their group in front."""
-    found: dict[K, list[WeightedField]] = {}
-    for group, reviewed in fields:
-        found.setdefault(group, []).append(reviewed)
-    pools = {group: DecisionPool.of(held) for group, held in found.items()}
-    return frozenset(group for group, pool in pools.items() if pool.effective_n >= LEAST_DECISIONS)
 
 
 @record(frozen=True, slots=True)
