@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from paddock.engine.errors import (
     BadRequest,
@@ -58,7 +58,6 @@ from .neutral_request import (
     refusal_of,
 )
 from .openai_client import ServerAway, ServerBusy
-from .token_counting import TokenCount
 
 # A server that does not say how many requests it answers at a time is taken for one of so many.
 USUAL_SLOTS = 4
@@ -214,10 +213,14 @@ class ServerMember:
                     self._resident[model_key_of(spec)] = await server.is_resident(spec)
         return False
 
-    async def while_up(self, work: Awaitable[_T]) -> _T:
+    async def ask(self, work: Callable[[ModelServer], Awaitable[_T]]) -> _T:
         """Wait for a request there; raise ServerAway when the server is known to be down."""
+
+        async def asked() -> _T:
+            return await work(await self.server())
+
         try:
-            return await unless(work, self._is_down)
+            return await unless(asked(), self._is_down)
         except StopRequested:
             raise ServerAway(self.reason, was_sent=True) from None
 
@@ -495,6 +498,22 @@ BUSY_S = 600.0
 PING_S = 5.0
 
 
+@record(frozen=True, slots=True)
+class _ServerRequest(Generic[_T]):
+    """A request that any server with the model can answer."""
+
+    model: ModelSpec
+    run: Callable[[ModelServer], Awaitable[_T]]
+    neutral: Callable[[ModelServer], Awaitable[object]]
+    """The same without a document: where a server refuses that too, the fault is the server's."""
+    answer: Answer | None = None
+    is_brief: bool = False
+
+    @property
+    def key(self) -> ModelKey:
+        return model_key_of(self.model)
+
+
 class BalancedPool(Pool):
     """A pool of several servers. Use it as `async with BalancedPool(…) as pool`."""
 
@@ -543,28 +562,23 @@ class BalancedPool(Pool):
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
         """Count the prompt's tokens; where no server counts, at most so many."""
-
-        async def work(member: ServerMember) -> TokenCount:
-            return await (await member.server()).count_chat(model, messages, tools)
-
-        async def neutral(member: ServerMember) -> object:
-            plain = neutral_messages(messages)
-            return await (await member.server()).count_chat(model, plain, tools)
-
-        return (await self._run_at_server(model, work, neutral, is_brief=True)).n_most
+        request = _ServerRequest(
+            model,
+            lambda server: server.count_chat(model, messages, tools),
+            lambda server: server.count_chat(model, neutral_messages(messages), tools),
+            is_brief=True,
+        )
+        return (await self._run(request)).n_most
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens; where no server counts, at most so many."""
-
-        async def work(member: ServerMember) -> list[TokenCount]:
-            return await (await member.server()).count_texts(model, texts)
-
-        async def neutral(member: ServerMember) -> object:
-            return await (await member.server()).count_texts(model, [NEUTRAL_TEXT])
-
-        return [
-            count.n_most for count in await self._run_at_server(model, work, neutral, is_brief=True)
-        ]
+        request = _ServerRequest(
+            model,
+            lambda server: server.count_texts(model, texts),
+            lambda server: server.count_texts(model, [NEUTRAL_TEXT]),
+            is_brief=True,
+        )
+        return [count.n_most for count in await self._run(request)]
 
     def chat(self, request: ChatRequest) -> Answer:
         return self._answers.start(request, self._serve)
@@ -578,14 +592,13 @@ class BalancedPool(Pool):
 
         async def send(texts: tuple[str, ...], start: int) -> Embedded:
             portion = replace(request, texts=texts)
-
-            async def work(member: ServerMember) -> Embedded:
-                return await (await member.server()).embed(portion)
-
-            return await self._run_at_server(request.model, work, neutral)
-
-        async def neutral(member: ServerMember) -> object:
-            return await (await member.server()).embed(neutral_embed(request))
+            return await self._run(
+                _ServerRequest(
+                    request.model,
+                    lambda server: server.embed(portion),
+                    lambda server: server.embed(neutral_embed(request)),
+                )
+            )
 
         async with total_deadline(request.total_s):
             whole = await embed_in_portions(request.texts, send)
@@ -600,95 +613,80 @@ class BalancedPool(Pool):
         if facts.role != "chat":
             raise WrongRole(request.model.ref, "chat")
 
-        async def work(member: ServerMember) -> Reply:
-            ended = await (await member.server()).chat(request, answer.add)
-            return answer.reply_of(ended, facts.served_digest)
+        async def run(server: ModelServer) -> Reply:
+            return answer.reply_of(await server.chat(request, answer.add), facts.served_digest)
 
-        async def neutral(member: ServerMember) -> None:
-            server = await member.server()
+        async def neutral(server: ModelServer) -> None:
             await begin_neutral_chat(partial(_begin_chat, server), server.url, request)
 
-        return await self._run_at_server(request.model, work, neutral, answer=answer)
+        return await self._run(_ServerRequest(request.model, run, neutral, answer))
 
-    async def _run_at_server(
-        self,
-        model: ModelSpec,
-        work: Callable[[ServerMember], Awaitable[_T]],
-        neutral: Callable[[ServerMember], Awaitable[object]],
-        *,
-        answer: Answer | None = None,
-        is_brief: bool = False,
-    ) -> _T:
-        """Run `work` at a server: at another one when it goes down, later if all are full.
+    async def _run(self, request: _ServerRequest[_T]) -> _T:
+        """Run a request at a server, and after a failure there at another one, or later.
 
-        `neutral` is the same request without a document: where a server refuses that too, or fails
-        at it, the fault is the server's.
+        1. A full server is left alone for a while; the request ends after `BUSY_S` of refusals.
+        2. One that goes down is left to recover. The request ends if a part of its answer was read,
+           or after `MAX_ATTEMPTS` losses.
+        3. One that refuses the neutral request, too, is left out for this model.
         """
-        await self.facts(model)
-        n_lost, failed_at, key = 0, set[ServerMember](), model_key_of(model)
+        await self.facts(request.model)
+        n_lost, failed_at, answer = 0, set[ServerMember](), request.answer
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
-            member = await self._roster.take(model, failed_at, is_brief=is_brief)
-            attempt = object()
-            if not is_brief:
-                self._attempts[attempt] = key, loop.time()
+            member = await self._roster.take(request.model, failed_at, is_brief=request.is_brief)
             try:
-                done = await self._attempt(member, model, work, neutral)
-            except ServerBusy as error:
+                reply = await self._attempt(member, request)
+            except ServerBusy as error:  # 1.
                 if loop.time() >= began + BUSY_S:
-                    self._attempts.pop(attempt, None)
-                    # When a model last answered, or was at work on an answer: a refusal comes soon
-                    now = asyncio.get_running_loop().time()
-                    begins = [began for other, began in self._attempts.values() if other == key]
-                    is_at_work = any(now - began > BUSY_S / 20 for began in begins)
-                    served_at = now if is_at_work else self._answered_at.get(key, -math.inf)
-                    if served_at < began:
-                        raise ServersFull(model.ref, error.reason, BUSY_S) from None
-                    raise Busy(f"{error.reason}, for {BUSY_S:g} s. Try again later.") from None
+                    raise self._busy_error(request.model, error.reason, began) from None
                 self._roster.pause(member, error)
-            except ServerAway as error:
+            except ServerAway as error:  # 2.
                 self._roster.mark_down(member, error.reason, is_failing=error.is_failing)
                 if answer is not None and answer.was_read:
-                    raise ServerLost(model.ref, error.reason) from None
+                    raise ServerLost(request.model.ref, error.reason) from None
                 n_lost += error.was_sent
                 if n_lost == MAX_ATTEMPTS:
-                    raise await self._loss(model, error.reason, neutral) from None
+                    raise await self._loss(request, error.reason) from None
                 failed_at.add(member)
                 if answer is not None:
                     answer.forget()
-            except _RefusesAll as error:
-                self._roster.leave_out(member, key, error.fault)
-                if not self._roster.has_server(key):
-                    self._facts.pop(key, None)  # the next request asks the servers again
+            except _RefusesAll as error:  # 3.
+                self._roster.leave_out(member, request.key, error.fault)
+                if not self._roster.has_server(request.key):
+                    self._facts.pop(request.key, None)  # the next request asks the servers again
             else:
                 member.succeeded()
-                if not is_brief:
-                    self._answered_at[key] = loop.time()
-                return done
+                return reply
             finally:
-                self._attempts.pop(attempt, None)
-                self._roster.give_back(member, is_brief=is_brief)
+                self._roster.give_back(member, is_brief=request.is_brief)
 
-    async def _attempt(
-        self,
-        member: ServerMember,
-        model: ModelSpec,
-        work: Callable[[ServerMember], Awaitable[_T]],
-        neutral: Callable[[ServerMember], Awaitable[object]],
-    ) -> _T:
-        """Run `work` at a server; raise `_RefusesAll` where it refuses `neutral` as well."""
+    async def _attempt(self, member: ServerMember, request: _ServerRequest[_T]) -> _T:
+        """Run a request at a server, and note when the model was at work."""
+        if request.is_brief:
+            return await self._judged(member, request)
+        loop, attempt = asyncio.get_running_loop(), object()
+        self._attempts[attempt] = request.key, loop.time()
         try:
-            return await member.while_up(work(member))
+            reply = await self._judged(member, request)
+        finally:
+            del self._attempts[attempt]
+        self._answered_at[request.key] = loop.time()
+        return reply
+
+    async def _judged(self, member: ServerMember, request: _ServerRequest[_T]) -> _T:
+        """Run a request at a server; raise `_RefusesAll` where the refusal is not its own fault."""
+        try:
+            return await member.ask(request.run)
         except PromptCut as error:
             if error.is_servers_fault:
                 raise _RefusesAll(ModelBroken(member.url, str(error))) from error
             raise
         except (BadRequest, ModelBroken) as error:
             async with member.asking_neutral:  # the others that it refuses wait for one verdict
-                if model_key_of(model) in member.refusals:
-                    raise _RefusesAll(member.refusals[model_key_of(model)]) from None
-                fault = await refusal_of(member.url, member.while_up(neutral(member)))
+                if request.key in member.refusals:
+                    raise _RefusesAll(member.refusals[request.key]) from None
+                fault = await refusal_of(member.url, member.ask(request.neutral))
             if isinstance(fault, ToolsRefused):  # it can be asked without them
                 raise fault from error
             if fault is not None:
@@ -697,19 +695,26 @@ class BalancedPool(Pool):
                 raise BadRequest(str(error)) from error
             raise
 
-    async def _loss(
-        self, model: ModelSpec, reason: str, neutral: Callable[[ServerMember], Awaitable[object]]
-    ) -> EngineError:
+    def _busy_error(self, model: ModelSpec, reason: str, since: float) -> EngineError:
+        """Return the error of a request that full servers have refused for `BUSY_S`."""
+        now, key = asyncio.get_running_loop().time(), model_key_of(model)
+        begins = [began for other, began in self._attempts.values() if other == key]
+        is_at_work = any(now - began > BUSY_S / 20 for began in begins)  # a refusal comes soon
+        if is_at_work or self._answered_at.get(key, -math.inf) >= since:
+            return Busy(f"{reason}, for {BUSY_S:g} s. Try again later.")
+        return ServersFull(model.ref, reason, BUSY_S)
+
+    async def _loss(self, request: _ServerRequest[_T], reason: str) -> EngineError:
         """Return the error of a request that was lost too often: its own fault, or the servers'.
 
         Raises:
             NoServer: none came back.
         """
-        is_failing = False
+        model, is_failing = request.model, False
         for _ in range(MAX_ATTEMPTS):  # others' requests may bring a server down meanwhile
             member = await self._roster.take(model, set(), is_brief=True)
             try:
-                await member.while_up(neutral(member))
+                await member.ask(request.neutral)
             except ServerAway as error:
                 self._roster.mark_down(member, error.reason, is_failing=error.is_failing)
                 is_failing = error.is_failing

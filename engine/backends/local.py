@@ -316,34 +316,20 @@ class LocalPool(Pool):
     ) -> tuple[Embedded, Usage, str]:
         """Return the vectors of texts, or their scores, what they took, and the served digest."""
         began = time.monotonic()
-        load_s = 0.0
-
-        async def send(texts: tuple[str, ...], start: int) -> Embedded:
-            since = self._residents.now()
-            order = EmbedOrder(
-                texts, query, dimensions, facts.n_ctx_tokens, request.priority, request.on_overflow
-            )
-
-            async def work(worker: WorkerProcess, model_use: ModelUse) -> Embedded:
-                nonlocal load_s
-                load_s = max(load_s, self._residents.awaited_load_s(model_use.key, since))
-                embedded = await worker.embed(order, PendingRequest())
-                served_by.add(model_use.facts.served_digest)
-                return embedded
-
-            return await self._repeatedly(
-                request.model, work, priority=request.priority, waits=waits or start > 0
-            )
-
+        order = EmbedOrder(
+            (), query, dimensions, facts.n_ctx_tokens, request.priority, request.on_overflow
+        )
+        portions = _Portions(self, request.model, order, waits=waits)
         while True:
-            served_by = set[str]()
-            whole = await embed_in_portions(texts, send)
-            if len(served_by) < 2:  # else the model was replaced between two portions
+            portions.digests.clear()
+            whole = await embed_in_portions(texts, portions.send)
+            if len(portions.digests) < 2:  # else the model was replaced between two portions
                 break
         seconds = time.monotonic() - began
         self.events.embedded(facts.name, len(texts), whole.n_tokens, seconds)
+        load_s = portions.load_s
         usage = Usage(whole.n_tokens, load_s=load_s, prefill_s=max(0.0, seconds - load_s))
-        return whole, usage, next(iter(served_by), facts.served_digest)
+        return whole, usage, next(iter(portions.digests), facts.served_digest)
 
     async def _briefly(
         self, model: ModelSpec, work: Callable[[WorkerProcess], Awaitable[_T]]
@@ -501,3 +487,28 @@ class LocalPool(Pool):
         self.events.answered(facts.name, ended.reason, usage, answer.first_s)
         usage = replace(usage, load_s=load_s, queue_s=usage.queue_s + outside_s)
         return answer.reply_of(replace(ended, usage=usage), facts.served_digest)
+
+
+class _Portions:
+    """The texts of an embedding request on their way to workers, and what served them."""
+
+    def __init__(
+        self, pool: LocalPool, model: ModelSpec, order: EmbedOrder, *, waits: bool
+    ) -> None:
+        self._pool, self._model, self._order, self._waits = pool, model, order, waits
+        self.load_s = 0.0
+        self.digests = set[str]()
+
+    async def send(self, texts: tuple[str, ...], start: int) -> Embedded:
+        residents, order = self._pool._residents, replace(self._order, texts=texts)
+        since = residents.now()
+
+        async def work(worker: WorkerProcess, model_use: ModelUse) -> Embedded:
+            self.load_s = max(self.load_s, residents.awaited_load_s(model_use.key, since))
+            embedded = await worker.embed(order, PendingRequest())
+            self.digests.add(model_use.facts.served_digest)
+            return embedded
+
+        return await self._pool._repeatedly(
+            self._model, work, priority=order.priority, waits=self._waits or start > 0
+        )
