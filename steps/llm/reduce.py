@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -171,52 +172,76 @@ async def _reduce(
         raise StepSkipped("there is nothing to combine")
     model = tools.llm.models.resolve(params.model, "chat")
     caller = ModelCaller(tools, model, params.params.given(), on_truncated="more")
-
-    async def fold(notes: Sequence[ReduceNote], group: str | None) -> tuple[CheckedAnswer, int]:
-        """Return the answer to some notes, and how deep their tree was."""
-
-        def messages(given: Sequence[ReduceNote], level: int) -> list[Message]:
-            texts = [note.text for note in given]
-            names: dict[str, Any] = {"notes": texts, "items": [note.value for note in given]}
-            names |= {"level": level, "group": group}
-            text = render_template(params.prompt, "prompt", names)
-            if not any(path[0] in ("notes", "items") for path in params.prompt.references):
-                text = ITEM_SEPARATOR.join([*texts, text])
-            return [Message("user", text)]
-
-        fit = await fit_notes(notes, caller, messages, params.on_overflow)
-        return await TreeReducer(caller, messages, params.fanin, forecast).tree(fit)
-
+    reduction = _Reduction(params, caller, forecast)
     if params.by is None:
-        answer, n_levels = await fold(notes, None)
+        answer, n_levels = await reduction.fold(notes)
         return ReduceOutput(**answer.outputs(), groups=[], levels=n_levels, usage=caller.usage())
-    found: dict[str, list[ReduceNote]] = {}
+    by_key: dict[str, list[ReduceNote]] = {}
     for number, note in enumerate(notes, 1):
-        found.setdefault(_group_key(params.by, note.value, number), []).append(note)
+        by_key.setdefault(_group_key(params.by, note.value, number), []).append(note)
+    return await reduction.fold_groups(by_key)
 
-    async def fold_group(key: str) -> tuple[CheckedAnswer, int]:
-        return await fold(found[key], key)
 
-    folded = await run_concurrently(fold_group, found, await caller.n_at_once())
-    groups = [
-        ReducedGroup(key=key, count=len(found[key]), **answer.outputs())
-        for key, (answer, _) in zip(found, folded, strict=True)
-    ]
-    deepest = max(n_levels for _, n_levels in folded)
-    if params.fold == "groups":
-        has_schema = any(group.output is not None for group in groups)
-        return ReduceOutput(
-            text=ITEM_SEPARATOR.join(f"{group.key}:\n{group.text}" for group in groups),
-            output={group.key: group.output if has_schema else group.text for group in groups},
-            evidence=_by_group(groups, "evidence"),
-            confidence=_by_group(groups, "confidence"),
-            groups=groups,
-            levels=deepest,
-            usage=caller.usage(),
-        )
-    answer, n_levels = folded[0]
-    if len(groups) > 1:
-        texts = [
+@record(frozen=True)
+class _Reduction:
+    """One run of `reduce`: a tree of prompts for each group, and one over their answers."""
+
+    params: ReduceParams
+    caller: ModelCaller
+    forecast: CallCounter | None
+
+    async def fold(
+        self, notes: Sequence[ReduceNote], group: str | None = None
+    ) -> tuple[CheckedAnswer, int]:
+        """Return the answer to some notes, and how deep their tree was."""
+        messages = partial(self._messages, group)
+        fit = await fit_notes(notes, self.caller, messages, self.params.on_overflow)
+        reducer = TreeReducer(self.caller, messages, self.params.fanin, self.forecast)
+        return await reducer.tree(fit)
+
+    def _messages(
+        self, group: str | None, notes: Sequence[ReduceNote], level: int
+    ) -> list[Message]:
+        prompt, texts = self.params.prompt, [note.text for note in notes]
+        names: dict[str, Any] = {"notes": texts, "items": [note.value for note in notes]}
+        names |= {"level": level, "group": group}
+        text = render_template(prompt, "prompt", names)
+        if not any(path[0] in ("notes", "items") for path in prompt.references):
+            text = ITEM_SEPARATOR.join([*texts, text])
+        return [Message("user", text)]
+
+    async def fold_groups(self, by_key: Mapping[str, Sequence[ReduceNote]]) -> ReduceOutput:
+        """Fold each group; then, unless `fold: groups` stops there, the answers of all."""
+
+        async def fold_group(key: str) -> tuple[CheckedAnswer, int]:
+            return await self.fold(by_key[key], key)
+
+        folded = await run_concurrently(fold_group, by_key, await self.caller.n_at_once())
+        groups = [
+            ReducedGroup(key=key, count=len(by_key[key]), **answer.outputs())
+            for key, (answer, _) in zip(by_key, folded, strict=True)
+        ]
+        deepest = max(n_levels for _, n_levels in folded)
+        if self.params.fold == "groups":
+            has_schema = any(group.output is not None for group in groups)
+            return ReduceOutput(
+                text=ITEM_SEPARATOR.join(f"{group.key}:\n{group.text}" for group in groups),
+                output={group.key: group.output if has_schema else group.text for group in groups},
+                evidence=_by_group(groups, "evidence"),
+                confidence=_by_group(groups, "confidence"),
+                groups=groups,
+                levels=deepest,
+                usage=self.caller.usage(),
+            )
+        answer, n_levels = folded[0]
+        if len(groups) > 1:
+            answer, n_levels = await self._fold_answers(groups)
+            n_levels += deepest
+        usage = self.caller.usage()
+        return ReduceOutput(**answer.outputs(), groups=groups, levels=n_levels, usage=usage)
+
+    async def _fold_answers(self, groups: Sequence[ReducedGroup]) -> tuple[CheckedAnswer, int]:
+        notes = [
             ReduceNote(
                 name=group.key,
                 text=f"{group.key}:\n{group.text}",
@@ -225,7 +250,7 @@ async def _reduce(
             for group in groups
         ]
         try:
-            answer, n_levels = await fold(texts, None)
+            return await self.fold(notes)
         except StepError as error:
             if not isinstance(error.__cause__, ExpressionError):
                 raise
@@ -234,8 +259,6 @@ async def _reduce(
                 f"`group`, `text` and `output` of each.",
                 remedy="Set `fold: groups` to stop before that.",
             ) from error
-        n_levels += deepest
-    return ReduceOutput(**answer.outputs(), groups=groups, levels=n_levels, usage=caller.usage())
 
 
 def _by_group(groups: Sequence[ReducedGroup], name: str) -> dict[str, Any] | None:

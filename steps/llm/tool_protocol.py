@@ -144,12 +144,12 @@ async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> 
     Raises:
         StepError: a tool does not exist, is listed twice, or there are too many.
     """
-    found: list[OfferedTool] = []
+    offered: list[OfferedTool] = []
     for listed in params:
         param = ToolParam(name=listed) if isinstance(listed, str) else listed
         if isinstance(param, ChatTool) and param.parameters is not None:
             tool = Tool(param.name or "", param.description or "", param.parameters)
-            found.append(OfferedTool(tool))
+            offered.append(OfferedTool(tool))
             continue
         names = [param.name] if param.name else list(await toolset.names(param.server))
         may_be_tainted = isinstance(param, AgentTool) and param.allow == "tainted"
@@ -160,27 +160,34 @@ async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> 
             if isinstance(param, ChatTool) and param.description is not None:
                 description = param.description
             tool = Tool(bound.name, description, dict(bound.schema))
-            found.append(OfferedTool(tool, bound, may_be_tainted, root))
-    if len(found) > MOST_TOOLS:
+            offered.append(OfferedTool(tool, bound, may_be_tainted, root))
+    if len(offered) > MOST_TOOLS:
         raise StepError(
-            f"{len(found)} tools are offered; at most {MOST_TOOLS} are.",
+            f"{len(offered)} tools are offered; at most {MOST_TOOLS} are.",
             remedy="Name those of a server that the model needs.",
         )
-    # Name each tool as models and servers accept it: `http.get` becomes `http_get`.
-    named: dict[str, OfferedTool] = {}
+    return _with_model_names(offered)
+
+
+def _with_model_names(offered: Sequence[OfferedTool]) -> list[OfferedTool]:
+    """Name each tool as models and servers accept it: `http.get` becomes `http_get`.
+
+    Of two with one name the second has its server's name before its own.
+    """
+    by_name: dict[str, OfferedTool] = {}
     seen: set[tuple[str | None, str]] = set()
-    for offer in found:
+    for offer in offered:
         server = offer.bound.server if offer.bound is not None else None
         name = model_tool_name(offer.tool.name)
-        if name in named:
+        if name in by_name:
             name = safe_tool_name(f"{server}_{offer.tool.name}" if server else offer.tool.name)
-        if (server, offer.tool.name) in seen or name in named:
+        if (server, offer.tool.name) in seen or name in by_name:
             of = f" of server '{server}'" if server else ""
             raise StepError(f"the tool '{offer.tool.name}'{of} is offered twice.")
         seen.add((server, offer.tool.name))
         tool = Tool(name, offer.tool.description, offer.tool.parameters)
-        named[name] = replace(offer, tool=tool)
-    return list(named.values())
+        by_name[name] = replace(offer, tool=tool)
+    return list(by_name.values())
 
 
 def model_tool_name(name: str) -> str:
