@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paddock.engine.system import no_links
 from paddock.engine.system.no_links import facts_of, identity, open_folder
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import is_utf8, listed
 from paddock.steps.base import StepError
 from paddock.steps.paths import os_refusal, printable
@@ -62,13 +62,30 @@ class FoundFile:
 
 
 @record(frozen=True, slots=True)
-class _Below:
+class _Place:
+    """A file or folder that the walk has reached."""
+
+    relpath: str
+    """Of the root: empty."""
     path: str
     real: str
     """The same path without links."""
-    prefix: str
-    """The beginning of its files' relpaths."""
     is_named: bool
+    """Whether `include` names a folder that it is in."""
+
+
+@record
+class LeftOutNames:
+    """Relpaths of what a walk leaves out, by the reason."""
+
+    too_large: list[str] = field(default_factory=list)
+    hollow: list[str] = field(default_factory=list)
+    not_utf8: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    not_followed: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+    temporary: list[str] = field(default_factory=list)
+    """Without hidden ones."""
 
 
 _BLOCK_BYTES = 512  # of `st_blocks`, whatever a block of the disk has
@@ -89,16 +106,9 @@ class FolderWalk:
     allowed: tuple[Path, ...]
     """Folders that symbolic links may lead to; empty if they are not followed."""
     found: list[FoundFile] = field(default_factory=list)
-    links: list[tuple[str, str, bool]] = field(default_factory=list)
-    seen: set[tuple[int, int]] = field(default_factory=set)
-    too_large: list[str] = field(default_factory=list)
-    hollow: list[str] = field(default_factory=list)
-    not_utf8: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    not_followed: list[str] = field(default_factory=list)
-    unmatched: list[str] = field(default_factory=list)
-    temporary: list[str] = field(default_factory=list)
-    """Names that are left out, but for hidden ones."""
+    without: LeftOutNames = field(default_factory=LeftOutNames)
+    _links: list[_Place] = field(default_factory=list)
+    _seen: set[tuple[int, int]] = field(default_factory=set)
 
     def files(self, newest: int | None) -> list[FoundFile]:
         """Walk; return the wanted files in the order of `relpath`.
@@ -109,7 +119,7 @@ class FolderWalk:
         # Walk real folders first, then targets of links. So a file that is reached both ways keeps
         # its own name, and cycles end.
         try:
-            self._folder(_Below(str(self.root), str(self.root), "", False))
+            self._folder(_Place("", str(self.root), str(self.root), False))
         except FileNotFoundError as error:
             raise StepError(
                 f"the folder '{printable(self.root)}' does not exist.",
@@ -122,10 +132,10 @@ class FolderWalk:
         except OSError as error:
             what = f"the folder '{printable(self.root)}' cannot be read"
             raise os_refusal(what, error) from error
-        while self.links:
-            links, self.links = sorted(self.links), []
-            for path, relpath, is_named in links:
-                self._link(path, relpath, is_named)
+        while self._links:
+            links, self._links = sorted(self._links, key=lambda link: link.path), []
+            for link in links:
+                self._follow(link)
         if newest is not None:
             self.found.sort(key=lambda file: (-file.facts.st_mtime_ns, file.relpath))
             del self.found[newest:]
@@ -134,21 +144,24 @@ class FolderWalk:
 
     def notes(self) -> list[str]:
         """Return a sentence for each reason why files were left out."""
-        other_case = [path for path in self.unmatched if self._differs_in_case(path)]
+        other_case = [path for path in self.without.unmatched if self._differs_in_case(path)]
         kinds = (
-            (self.too_large, f"left out, larger than max_bytes ({self.max_bytes:,})"),
-            (self.hollow, "left out, nearly nothing of the size is on the disk"),
+            (self.without.too_large, f"left out, larger than max_bytes ({self.max_bytes:,})"),
+            (self.without.hollow, "left out, nearly nothing of the size is on the disk"),
             (other_case, "left out, `include` has the suffix in another case"),
-            (self.not_utf8, "left out, the name is not UTF-8"),
-            (self.unreadable, "left out, the folder cannot be read"),
-            (self.not_followed, "left out, symbolic links outside the allowed folders, or broken"),
+            (self.without.not_utf8, "left out, the name is not UTF-8"),
+            (self.without.unreadable, "left out, the folder cannot be read"),
+            (
+                self.without.not_followed,
+                "left out, symbolic links outside the allowed folders, or broken",
+            ),
         )
         return [f"{listed_names(names)} {what}." for names, what in kinds if names]
 
     def unmatched_by_cause(self) -> tuple[list[str], list[str]]:
         """Return the paths of files that a pattern leaves out, and of those that none is about."""
         named, not_taken = list[str](), list[str]()
-        for relpath in self.unmatched:
+        for relpath in self.without.unmatched:
             is_named = self.include.names(relpath) or self.exclude.names(relpath)
             (named if is_named else not_taken).append(f"{self.root}{os.sep}{relpath}")
         return named, not_taken
@@ -162,97 +175,95 @@ class FolderWalk:
             return False  # it is left out by `exclude`
         return any(wants(other) and not refuses(other) for other in others)
 
-    def _folder(self, top: _Below) -> None:
+    def _folder(self, top: _Place) -> None:
         waiting = [top]
         while waiting:
             folder = waiting.pop()
             try:
                 handle = open_folder(folder.real)
             except OSError:
-                if not folder.prefix:
+                if not folder.relpath:
                     raise
-                self.unreadable.append(folder.prefix)
+                self.without.unreadable.append(f"{folder.relpath}/")
                 continue
             try:
-                if (own := identity(os.fstat(handle))) in self.seen:
+                if (own := identity(os.fstat(handle))) in self._seen:
                     continue
-                self.seen.add(own)
+                self._seen.add(own)
                 with os.scandir(handle) as listing:
-                    found = (self._entry(entry, folder) for entry in listing)
-                    waiting += [below for below in found if below is not None]
+                    below = (self._entry(entry, folder) for entry in listing)
+                    waiting += [place for place in below if place is not None]
             finally:
                 os.close(handle)
 
-    def _entry(self, entry: os.DirEntry[str], folder: _Below) -> _Below | None:
+    def _entry(self, entry: os.DirEntry[str], folder: _Place) -> _Place | None:
         """Handle one entry; return a folder to descend into."""
-        relpath = folder.prefix + entry.name
+        relpath = f"{folder.relpath}/{entry.name}" if folder.relpath else entry.name
         if is_temporary(entry.name):
-            self.temporary += [] if entry.name.startswith(".") else [relpath]
+            self.without.temporary += [] if entry.name.startswith(".") else [relpath]
             return None
         path = os.path.join(folder.path, entry.name)  # noqa: PTH118 - the hot path
         is_same = folder.real == folder.path
         real = path if is_same else os.path.join(folder.real, entry.name)  # noqa: PTH118
+        place = _Place(relpath, path, real, folder.is_named)
         if not is_utf8(entry.name):
-            self.not_utf8.append(relpath)
+            self.without.not_utf8.append(relpath)
         elif entry.is_symlink():
             if self.allowed:
-                self.links.append((path, relpath, folder.is_named))
+                self._links.append(place)
         elif entry.is_dir(follow_symlinks=False):
-            return self._below(path, real, relpath, folder.is_named)
+            return self._descended(place)
         elif entry.is_file(follow_symlinks=False):
-            facts = partial(entry.stat, follow_symlinks=False)
-            self._file((relpath, path, real), facts, is_named=folder.is_named)
+            self._file(place, partial(entry.stat, follow_symlinks=False))
         return None
 
-    def _below(self, path: str, real: str, relpath: str, is_named: bool) -> _Below | None:
+    def _descended(self, place: _Place) -> _Place | None:
+        """Return a folder if it may have wanted files."""
+        relpath = place.relpath
         if relpath.endswith(VECTOR_TABLE_SUFFIX):
             return None
         if self.exclude.names_folder(relpath) or self.include.refuses_folder(relpath):
             return None
-        is_named = is_named or self.include.names_folder(relpath)
-        return _Below(path, real, f"{relpath}/", is_named)
+        return replace(place, is_named=place.is_named or self.include.names_folder(relpath))
 
-    def _file(
-        self, place: tuple[str, str, str], facts: Callable[[], os.stat_result], *, is_named: bool
-    ) -> None:
-        """Keep a file that is wanted; `place` are its relpath, its path, and that without links."""
-        relpath, path, real = place
-        if path in self.left_out:
+    def _file(self, place: _Place, facts: Callable[[], os.stat_result]) -> None:
+        """Keep a file that is wanted."""
+        relpath = place.relpath
+        if place.path in self.left_out:
             return
-        is_included = self.include.names_file(relpath, in_named_folder=is_named)
+        is_included = self.include.names_file(relpath, in_named_folder=place.is_named)
         if not is_included or self.exclude.names_file(relpath):
-            self.unmatched.append(relpath)
+            self.without.unmatched.append(relpath)
             return
         try:
-            found = FoundFile(relpath, path, real, facts())
+            found = FoundFile(relpath, place.path, place.real, facts())
         except OSError:
             return  # gone since it was listed
         size = found.facts.st_size
         on_disk = getattr(found.facts, "st_blocks", size) * _BLOCK_BYTES
         if size > self.max_bytes:
-            self.too_large.append(relpath)
+            self.without.too_large.append(relpath)
         elif size > _LEAST_HOLLOW_BYTES and on_disk * _MOST_PACKING < size:
-            self.hollow.append(relpath)
+            self.without.hollow.append(relpath)
         else:
             self.found.append(found)
 
-    def _link(self, path: str, relpath: str, is_named: bool) -> None:
+    def _follow(self, link: _Place) -> None:
         """Follow a link to a target within the allowed folders."""
         try:
-            target = no_links.resolve(path, self.allowed)
+            target = no_links.resolve(link.path, self.allowed)
             target.lstat()
         except (OSError, RuntimeError):
-            self.not_followed.append(relpath)
+            self.without.not_followed.append(link.relpath)
             return
+        place = replace(link, real=str(target))
         if not any(target.is_relative_to(folder) for folder in self.allowed):
-            self.not_followed.append(relpath)
+            self.without.not_followed.append(link.relpath)
         elif target.is_dir():
-            below = self._below(path, str(target), relpath, is_named)
-            if below is not None:
-                self._folder(below)
+            if (folder := self._descended(place)) is not None:
+                self._folder(folder)
         elif target.is_file() and str(target) not in self.left_out:
-            place = relpath, path, str(target)
-            self._file(place, lambda: facts_of(target), is_named=is_named)
+            self._file(place, lambda: facts_of(target))
 
 
 def listed_names(names: list[str]) -> str:

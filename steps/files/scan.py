@@ -125,7 +125,7 @@ def scan_folder(
         allowed=allowed if params.follow_links else (),
     )
     found, files = walk.files(params.newest), list[ScannedFile]()
-    hint = () if found or walk.too_large else (_no_files_note(params, walk),)
+    hint = () if found or walk.without.too_large else (_no_files_note(params, walk),)
     while found:  # what was found of a file takes as much memory as what is listed of it
         if (file := _hashed_file(found.pop())) is not None:
             files.append(file)
@@ -134,8 +134,9 @@ def scan_folder(
 
 
 def _no_files_note(params: FilesScanParams, walk: FolderWalk) -> str:
-    if not (unmatched := walk.unmatched):
-        but = f" but temporary ones: {listed_names(walk.temporary)}" if walk.temporary else ""
+    unmatched, temporary = walk.without.unmatched, walk.without.temporary
+    if not unmatched:
+        but = f" but temporary ones: {listed_names(temporary)}" if temporary else ""
         return f"the folder has no files{but}."
     n = "1 file is" if len(unmatched) == 1 else f"{len(unmatched):,} files are"
     patterns = f"`include` ({_quoted(params.include)})"

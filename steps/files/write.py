@@ -146,58 +146,64 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
     )
 
     async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
-        """Write it, unless it has this content already or was edited."""
+        """Write it, unless it has this content already or is kept as it is."""
         if found := params.path_fault(params.path, params.model_fields_set):
             raise StepError(found[0], remedy=found[1])
-        path = resolve_path(tools.files.roots, params.path)
-        tools.files.outputs.check_target(path)
+        path, outputs = resolve_path(tools.files.roots, params.path), tools.files.outputs
+        outputs.check_target(path)
         data = await _bytes_to_write(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()
         there = None
         if os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
             there = await in_left_thread(file_sha256, path, "written", "`path` must name a file")
         if there == sha256:
-            await tools.files.outputs.intend(path, sha256, len(data))
-            await tools.files.outputs.wrote(path, sha256, len(data))
+            await outputs.intend(path, sha256, len(data))
+            await outputs.wrote(path, sha256, len(data))
             return FilesWriteOutput(path=str(path), changed=False)
-        may_replace = (
-            there is None
-            or params.on_edited == "overwrite"
-            or tools.files.outputs.takes_over
-            or there in await tools.files.outputs.known_sha256(path)  # it is ours
-        )
-        if not may_replace:
-            await tools.files.outputs.holds(path, sha256)
-            what = f"'{printable(path)}' was edited, or is not ours"
-            if params.on_edited == "fail":
-                raise StepError(
-                    f"{what}, and `on_edited` is `fail`.",
-                    remedy="Move it away, set `on_edited` to `keep` or `overwrite`, or run with "
-                    "`--take`.",
-                )
-            tools.log.note(f"{what}: it is kept as it is.")
-            return FilesWriteOutput(path=str(path), changed=False)
-        may_be_open = there is not None and not tools.files.outputs.takes_over
-        mark = await asyncio.to_thread(_open_elsewhere, path) if may_be_open else None
-        if mark is not None:
-            await tools.files.outputs.holds(path, sha256)
-            what = f"'{printable(path)}' is open in another program ('{printable(mark)}')"
-            tools.log.note(f"{what}: it is kept as it is until that is closed.")
-            return FilesWriteOutput(path=str(path), changed=False)
-        is_table = there is not None and params.rows is not None
-        if is_table and not await _may_lose(path, params, tools):
+        if there is not None and await _is_kept(path, there, sha256, params, tools):
             return FilesWriteOutput(path=str(path), changed=False)
         aside = await _to_temporary_file(path, data, is_new=there is None)
         try:
             with refusing(f"'{printable(path)}' cannot be written"):
-                await tools.files.outputs.sync(aside)
-                await tools.files.outputs.intend(path, sha256, len(data))
+                await outputs.sync(aside)
+                await outputs.intend(path, sha256, len(data))
                 # The folder is not synced: a rename that a power cut undoes shows as stale later.
                 aside.replace(path)
         finally:
             aside.close()
-        await tools.files.outputs.wrote(path, sha256, len(data))
+        await outputs.wrote(path, sha256, len(data))
         return FilesWriteOutput(path=str(path), changed=True)
+
+
+async def _is_kept(
+    path: Path, there: str, sha256: str, params: FilesWriteParams, tools: Tools
+) -> bool:
+    """Return whether a file with other content, of the digest `there`, is left as it is.
+
+    1. A person has edited it, or it is not ours, unless it may be overwritten.
+    2. It is open in another program.
+    3. It is a table that would lose most of its rows.
+    """
+    outputs = tools.files.outputs
+    may_overwrite = params.on_edited == "overwrite" or outputs.takes_over
+    if not may_overwrite and there not in await outputs.known_sha256(path):  # 1.
+        await outputs.holds(path, sha256)
+        what = f"'{printable(path)}' was edited, or is not ours"
+        if params.on_edited == "fail":
+            raise StepError(
+                f"{what}, and `on_edited` is `fail`.",
+                remedy="Move it away, set `on_edited` to `keep` or `overwrite`, or run with "
+                "`--take`.",
+            )
+        tools.log.note(f"{what}: it is kept as it is.")
+        return True
+    mark = None if outputs.takes_over else await asyncio.to_thread(_open_elsewhere, path)
+    if mark is not None:  # 2.
+        await outputs.holds(path, sha256)
+        what = f"'{printable(path)}' is open in another program ('{printable(mark)}')"
+        tools.log.note(f"{what}: it is kept as it is until that is closed.")
+        return True
+    return params.rows is not None and not await _may_lose(path, params, tools)  # 3.
 
 
 async def _may_lose(path: Path, params: FilesWriteParams, tools: Tools) -> bool:
