@@ -15,10 +15,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import Field
 
+from paddock.engine.system.records import record
 from paddock.pipelines.checking.folding import small
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
@@ -122,6 +123,14 @@ class Duplicates(Step[DuplicatesParams, DuplicatesOutput]):
         return DuplicatesOutput.model_construct(rows=rows, count=n_copies)
 
 
+@record(frozen=True, slots=True)
+class _Copy:
+    first: int
+    """The index of the row that it is a copy of."""
+    kind: str
+    likeness: float = 1.0
+
+
 def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[str, Any]]:
     rows, names = params.rows.as_list(), list[str]()
     for number, row in enumerate(rows, 1):
@@ -136,72 +145,112 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
         names.append(str(row[params.key]))
     ranks = [_rank(row.get(params.first)) for row in rows]
     order = sorted(range(len(rows)), key=ranks.__getitem__)
-    found: dict[int, tuple[int, str, float]] = {}
-    contents: dict[str, list[int]] = {}
-    for index in order if params.content is not None else ():
-        content = rows[index].get(params.content)
-        if isinstance(content, str) and content not in ("", _EMPTY):
-            contents.setdefault(content, []).append(index)
-    for same in contents.values():
+    copies: dict[int, _Copy] = {}
+    if params.content is not None:
+        copies |= _same_content([row.get(params.content) for row in rows], names, ranks, order)
+    if params.text is not None:
+        texts, n_without = _TextCopies(len(rows)), 0
+        for index in order:
+            text = _folded(rows[index].get(params.text))
+            words = _WORD.findall(text)
+            n_without += not words
+            if len(words) >= LEAST_WORDS and index not in copies:
+                texts.add(index, text, words)
+        copies |= texts.same | texts.alike(params.alike)
+        if n_without:
+            note(
+                f"{n_without} of {len(rows)} rows have no text, and are compared by content alone."
+            )
+    marked = []
+    for index, row in enumerate(rows):
+        values: Sequence[Any] = (None,) * len(COLUMNS)
+        if (copy := copies.get(index)) is not None:
+            here, there = (
+                Counter(_NUMBER.findall(_folded(either.get(params.text)) if params.text else ""))
+                for either in (row, rows[copy.first])
+            )
+            lacks = ("; ".join([*some][:MOST_NUMBERS]) for some in (here - there, there - here))
+            values = (names[copy.first], copy.kind, copy.likeness, *lacks)
+        marked.append({**row, **dict(zip(COLUMNS, values, strict=True))})
+    return marked
+
+
+def _same_content(
+    digests: Sequence[Any], names: Sequence[str], ranks: Sequence[_Rank], order: Sequence[int]
+) -> dict[int, _Copy]:
+    """Return the rows with the digest of an earlier one, by index."""
+    by_digest: dict[str, list[int]] = {}
+    for index in order:
+        digest = digests[index]
+        if isinstance(digest, str) and digest not in ("", _EMPTY):
+            by_digest.setdefault(digest, []).append(index)
+    copies: dict[int, _Copy] = {}
+    for same in by_digest.values():
         stems = {i: PurePosixPath(names[i]).stem for i in same if ranks[i] == ranks[same[0]]}
         # `letter (1).pdf` may come first by name, but is made from `letter.pdf`
         begins = {i: len(stem) for i, stem in stems.items() if stems[same[0]].startswith(stem)}
         has_time = not ranks[same[0]][0]
         first = min(begins, key=begins.__getitem__) if has_time else same[0]
-        found |= {index: (first, "content", 1.0) for index in same if index != first}
+        copies |= {index: _Copy(first, "content") for index in same if index != first}
+    return copies
 
-    def text_of(row: Mapping[str, Any]) -> str:
-        text = None if params.text is None else row.get(params.text)
-        return _folded(text) if isinstance(text, str) else ""
 
-    own, texts, n_without = list[int](), dict[bytes, int](), 0
-    phrases = list[list[str]]()
-    if params.text is not None:
+class _TextCopies:
+    """Finds equal and similar texts. Their phrases take memory, and are sketched in chunks."""
+
+    def __init__(self, most: int) -> None:
         try:
-            sketching: Any = importlib.import_module(f"{__package__}.sketches")
+            self._sketching: Any = importlib.import_module(f"{__package__}.sketches")
         except ModuleNotFoundError as error:
             raise StepError(_LACKS[0], remedy=_LACKS[1], kind="missing") from error
-        sketches = sketching.room(len(rows))
-    for index in order if params.text is not None else ():
-        words = _WORD.findall(text := text_of(rows[index]))
-        n_without += not words
-        if len(words) < LEAST_WORDS or index in found:
-            continue
-        first = texts.setdefault(hashlib.sha256(text.encode()).digest(), index)
+        self.same: dict[int, _Copy] = {}
+        self._by_digest: dict[bytes, int] = {}
+        self._distinct: list[int] = []
+        self._phrases: list[list[str]] = []
+        """Of the last of the distinct texts, which are not sketched yet."""
+        self._sketches = self._sketching.room(most)
+
+    def add(self, index: int, text: str, words: Sequence[str]) -> None:
+        first = self._by_digest.setdefault(hashlib.sha256(text.encode()).digest(), index)
         if first != index:
-            found[index] = first, "text", 1.0
-            continue
-        own.append(index)
+            self.same[index] = _Copy(first, "text")
+            return
+        self._distinct.append(index)
         triples = zip(words, words[1:], words[2:], strict=False)
-        phrases.append([" ".join(phrase) for phrase in triples])
-        if len(phrases) == _CHUNK_TEXTS:
-            sketches[len(own) - len(phrases) : len(own)] = sketching.sketches(phrases)
-            phrases.clear()
-    if phrases:
-        sketches[len(own) - len(phrases) : len(own)] = sketching.sketches(phrases)
-    if own:
-        alike = sketching.nearest(sketches[: len(own)], params.alike)
-        for place, (earlier, likeness) in alike.items():
-            found[own[place]] = own[earlier], "alike", likeness
-    if n_without:
-        note(f"{n_without} of {len(rows)} rows have no text, and are compared by content alone.")
-    made = []
-    for index, row in enumerate(rows):
-        values: Sequence[Any] = (None,) * len(COLUMNS)
-        if (match := found.get(index)) is not None:
-            first, kind, likeness = match
-            here, there = (Counter(_NUMBER.findall(text_of(held))) for held in (row, rows[first]))
-            lacks = ("; ".join([*some][:MOST_NUMBERS]) for some in (here - there, there - here))
-            values = (names[first], kind, likeness, *lacks)
-        made.append({**row, **dict(zip(COLUMNS, values, strict=True))})
-    return made
+        self._phrases.append([" ".join(phrase) for phrase in triples])
+        if len(self._phrases) == _CHUNK_TEXTS:
+            self._sketch()
+
+    def _sketch(self) -> None:
+        end = len(self._distinct)
+        sketches = self._sketching.sketches(self._phrases)
+        self._sketches[end - len(self._phrases) : end] = sketches
+        self._phrases.clear()
+
+    def alike(self, least: float) -> dict[int, _Copy]:
+        """Return the texts that share phrases with an earlier one, by the index of their row."""
+        if not self._distinct:
+            return {}
+        if self._phrases:
+            self._sketch()
+        pairs = self._sketching.nearest(self._sketches[: len(self._distinct)], least)
+        return {
+            self._distinct[later]: _Copy(self._distinct[earlier], "alike", likeness)
+            for later, (earlier, likeness) in pairs.items()
+        }
 
 
-def _rank(value: Any) -> tuple[bool, bool, Any]:
+_Rank: TypeAlias = tuple[bool, bool, Any]
+
+
+def _rank(value: Any) -> _Rank:
     """Return a value by which rows are ordered: those without one come last."""
     is_known = isinstance(value, str | int | float) and value == value  # no NaN
     return (not is_known, isinstance(value, str), value if is_known else 0)
 
 
-def _folded(text: str) -> str:
+def _folded(text: Any) -> str:
+    """Return a cell's text without what two copies may differ in; empty if it has none."""
+    if not isinstance(text, str):
+        return ""
     return " ".join(small(unicodedata.normalize("NFKC", text)).split())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 
 from paddock.engine.system.records import field, record
@@ -125,8 +125,28 @@ class _MaskedRow:
     """For the first row: how many tokens the others have."""
 
 
+@record(frozen=True, slots=True)
+class _MaskFacts:
+    """Facts of rows that are masked by the same character."""
+
+    n_tokens: int
+    length: int
+    n_header_tokens: int
+    """Of the header that is repeated where a piece begins with the row."""
+
+
 @record(slots=True)
 class TableMask:
+    r"""A text whose table rows can be masked; the first one with its header.
+
+    >>> table = "|a|b|\n|-|-|\n|1|2|\n|3|4|"
+    >>> size, masked = TableMask.of(table, len).hidden((0, 23), 100)
+    >>> masked.translate({0xF0000: "A", 0xF0001: "B"})
+    'AAAAAAAAAAAAAAAAA\nBBBBB'
+    >>> size(masked[18:])  # a piece that begins with the last row: it has the header, too
+    17
+    """
+
     text: str
     ruler: TokenRuler
     _rows: list[_MaskedRow]
@@ -163,8 +183,7 @@ class TableMask:
         Also return a function that sizes masked text, including a repeated header.
         """
         start, end = span
-        signs: dict[tuple[int, int, int], str] = {}
-        known: dict[str, tuple[int, int, int]] = {}
+        signs: dict[_MaskFacts, str] = {}
         out: list[str] = []
         at = start
         for index in range(bisect_left(self._starts, start), len(self._rows)):
@@ -177,17 +196,17 @@ class TableMask:
             if row.header and row.size + row.header_size > capacity:
                 self._bare.add(row.start)
             header_size = 0 if row.start in self._bare else row.header_size
-            facts = (size, row.end - begin, header_size)
+            facts = _MaskFacts(size, row.end - begin, header_size)
             sign = signs.get(facts)
             if sign is None:
                 if len(signs) >= _MOST_MASK_SIGNS:
                     continue
                 sign = signs[facts] = chr(ord(_PRIVATE_PLANES[0]) + len(signs))
-                known[sign] = facts
-            out += [self.text[at:begin], sign * facts[1]]
+            out += [self.text[at:begin], sign * facts.length]
             at = row.end
         out.append(self.text[at:end])
-        return (self._sizer(known) if known else self.ruler), "".join(out)
+        by_sign = {sign: facts for facts, sign in signs.items()}
+        return (self._sizer(by_sign) if signs else self.ruler), "".join(out)
 
     def zones(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
         """Cut a span before a heading whose table does not fit.
@@ -212,16 +231,16 @@ class TableMask:
                 return row.heading, size
         return row.start, row.size
 
-    def _sizer(self, known: dict[str, tuple[int, int, int]]) -> TokenRuler:
+    def _sizer(self, by_sign: Mapping[str, _MaskFacts]) -> TokenRuler:
         def size(hidden: str) -> int:
             total = at = 0
             for run in _MASKED_RUN.finditer(hidden):
-                n, length, header = known[run[1]]
+                facts, n_masked = by_sign[run[1]], len(run[0])
                 before = hidden[at : run.start()]
                 total += self.ruler(before) if before else 0
-                total += n if len(run[0]) == length else -(-n * len(run[0]) // length)
+                total += -(-facts.n_tokens * n_masked // facts.length)  # of a part, its share
                 if not hidden[: run.start()].strip():
-                    total += header
+                    total += facts.n_header_tokens
                 at = run.end()
             return total + (self.ruler(hidden[at:]) if at < len(hidden) else 0)
 
