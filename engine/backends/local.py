@@ -33,12 +33,12 @@ from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, fan_out
 from paddock.engine.memory.worker_starter import StartWorker, WorkerStarter
-from paddock.engine.models.model_cards import (
-    ModelFactsCache,
+from paddock.engine.models.model_defaults import (
     merged_sampling,
     with_model_defaults,
     with_model_messages,
 )
+from paddock.engine.models.model_facts_cache import ModelFactsCache
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import canonical_name
 from paddock.engine.profile.profile import PoolProfiles

@@ -22,7 +22,7 @@ from paddock.engine.errors import (
     PromptTooLong,
     TextTooLong,
 )
-from paddock.engine.models.model_cards import merged_sampling
+from paddock.engine.models.model_defaults import merged_sampling
 from paddock.engine.request import (
     ChatRequest,
     Chunk,

@@ -321,6 +321,19 @@ class RemoteBlob:
         return f"pulling {name}"
 
 
+@record(frozen=True, slots=True)
+class _BytesWanted:
+    start: int
+    end: int | None
+    """None: the whole file, which needs no `Range`."""
+
+    def headers(self, validator: str) -> dict[str, str]:
+        if self.end is None:
+            return {}
+        wanted = {"Range": f"bytes={self.start}-{self.end - 1}"}
+        return wanted | ({"If-Range": validator} if validator else {})
+
+
 class _RangesUnsupported(Exception):
     """The server ignores `Range`."""
 
@@ -419,41 +432,38 @@ class BlobDownload:
                     await retries.wait(error)
 
     async def _request(self, part: BlobPart, retries: TransferRetries) -> None:
-        wants_all = self._in_one_piece or part.size_bytes == self.blob.size_bytes
         if self._in_one_piece:
             part.completed_bytes = 0  # the server always sends the whole file
-        is_whole = wants_all and part.completed_bytes == 0
+        is_all_missing = part.size_bytes == self.blob.size_bytes and not part.completed_bytes
+        is_whole = self._in_one_piece or is_all_missing
+        wanted = _BytesWanted(part.begins_at, None if is_whole else part.ends_at)
         request = TransferRequest(
             "GET",
             self.blob.url,
-            {} if is_whole else self._range(part),
+            wanted.headers(self.blob.validator),
             auth=self.blob.auth,
             is_verified=bool(self.blob.digest),
         )
         async with self._connection.open(request) as response:
             if response.is_success:
-                self._check(response, part, is_whole=is_whole)
+                self._check(response, wanted)
                 await self._receive(response, part, retries)
             elif not await retries.wait_for(response):
                 if response.status_code == 416:
                     raise self._wrong_size("less")
                 check_response(await with_body(response), self.blob.url)
 
-    def _range(self, part: BlobPart) -> dict[str, str]:
-        headers = {"Range": f"bytes={part.begins_at}-{part.ends_at - 1}"}
-        return headers | ({"If-Range": self.blob.validator} if self.blob.validator else {})
-
-    def _check(self, response: httpx.Response, part: BlobPart, *, is_whole: bool) -> None:
+    def _check(self, response: httpx.Response, wanted: _BytesWanted) -> None:
         """Check that a response is the requested range, before any byte is written."""
         if response.status_code != 206:
-            if not is_whole:
+            if wanted.end is not None:
                 raise _RangesUnsupported
             length = response.headers.get("content-length")
             if length is not None and length != str(self.blob.size_bytes):
                 raise self._wrong_size(length)
             return
         found = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
-        if found is None or int(found[1]) != part.begins_at:
+        if found is None or int(found[1]) != wanted.start:
             raise _RangesUnsupported
         if found[2] not in ("*", str(self.blob.size_bytes)):
             raise self._wrong_size(found[2])

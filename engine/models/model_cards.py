@@ -1,37 +1,28 @@
-"""What is known of a model without loading it: cards for `show` and `list`, facts for requests.
+"""Cards of models for `show` and `list`: what is known of one without loading it.
 
 Most of a card comes from a stored model's config; the rest, and everything about files elsewhere,
 comes from the GGUF header. Safe from any thread.
-
-`ModelFactsCache` repeats a look-up only if the store, the file or the tuned copies changed on disk:
-a service runs for weeks while other processes pull, create, delete and tune models. A model's
-defaults (sampling values, system text, messages, template) come from a Modelfile; those of the
-request take precedence.
 """
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import hashlib
 import math
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.chat.known_templates import insert_form
-from paddock.engine.errors import InvalidName, ModelBroken
+from paddock.engine.errors import ModelBroken
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_arrays
-from paddock.engine.request import ChatRequest, Message, ModelFacts, Sampling, resolve_sampling
-from paddock.engine.settings import PoolSettings
+from paddock.engine.request import Message, ModelFacts
 from paddock.engine.system.records import field, record, replace
 
 from . import manifests
 from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
-from .model_finder import FileStamp, FoundModel, ModelFinder, file_stamp
-from .model_names import parse_name, shown_name
+from .model_finder import FoundModel, ModelFinder
+from .model_names import shown_name
 from .modelfile import ModelfileCommand, each_value, print_parameters, write_modelfile
 
 # Shown elsewhere, or a page of text.
@@ -321,113 +312,3 @@ def _parameter_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-def merged_sampling(request: ChatRequest, facts: ModelFacts) -> Sampling:
-    """Merge sampling values: the request's, the spec's, the model's own, the caller's defaults."""
-    return resolve_sampling(request.params, request.model.params, facts.params, request.defaults)
-
-
-def with_model_defaults(request: ChatRequest, facts: ModelFacts) -> ChatRequest:
-    """Return a request with its model's system text, messages and template.
-
-    A raw prompt stays as it is.
-    """
-    if request.prompt is not None:
-        return request
-    return replace(
-        request,
-        # The tokens of an earlier answer already contain the model's messages.
-        messages=with_model_messages(request.messages, facts, is_new=not request.prompt_tokens),
-        template=request.template or facts.template,
-    )
-
-
-def with_model_messages(
-    messages: Sequence[Message], facts: ModelFacts, *, is_new: bool = True
-) -> tuple[Message, ...]:
-    """Return a conversation that begins with its model's system text and messages.
-
-    A request's own system turns replace the model's; they stay at the beginning, because many
-    templates accept them only there.
-    """
-    turns = tuple(messages)
-    if not turns:
-        return turns
-    n_system = next((n for n, turn in enumerate(turns) if turn.role != "system"), len(turns))
-    system = (Message("system", facts.system),) if facts.system and not n_system else ()
-    own = facts.messages if is_new else ()
-    return (*system, *turns[:n_system], *own, *turns[n_system:])
-
-
-_FileStamps = tuple[FileStamp | None, ...]
-"""Equal stamps: the files are unchanged."""
-
-# Clients may send any number of names.
-_MAX_CACHED_FACTS = 1024
-
-
-class ModelFactsCache:
-    """Facts of models by name; for one event loop."""
-
-    def __init__(self, models: ModelFinder, settings: PoolSettings) -> None:
-        self._models = models
-        self._settings = settings
-        self._store = models.store
-        self._known: OrderedDict[str, tuple[ModelFacts, _FileStamps]] = OrderedDict()
-
-    async def facts(self, ref: str, *, asks_for_tools: bool = True) -> ModelFacts:
-        """Return a model's current facts, or raise as the finder does.
-
-        `asks_for_tools`: with `takes_tools`, for which its chat template is compiled.
-        """
-        known = await asyncio.to_thread(
-            self._looked_up, ref, self._known.get(ref), asks_for_tools=asks_for_tools
-        )
-        self._known[ref] = known
-        self._known.move_to_end(ref)
-        if len(self._known) > _MAX_CACHED_FACTS:
-            self._known.popitem(last=False)
-        return known[0]
-
-    def _looked_up(
-        self, ref: str, known: tuple[ModelFacts, _FileStamps] | None, *, asks_for_tools: bool
-    ) -> tuple[ModelFacts, _FileStamps]:
-        if known is not None and known[1] == self._stamps(ref, known[0]):
-            is_told = known[0].takes_tools is not None or known[0].role != "chat"
-            if is_told or not asks_for_tools:
-                return known
-        facts = self._found(ref)
-        while True:  # what is replaced while it is read gets no stamp that is newer than its facts
-            stamps, before = self._stamps(ref, facts), facts
-            facts = self._found(ref)
-            if facts == before:
-                break
-        if facts.role == "chat" and asks_for_tools:
-            facts = replace(facts, takes_tools="tools" in model_capabilities(self._models, facts))
-        return facts, stamps
-
-    def _found(self, ref: str) -> ModelFacts:
-        facts = self._models.find(ref, self._settings.n_ctx_tokens)
-        draft = self._settings.draft_models.get(facts.name)
-        if draft is not None:
-            facts = replace(facts, draft_path=str(self._models.locate(draft).path))
-        return facts
-
-    def _stamps(self, ref: str, facts: ModelFacts) -> _FileStamps:
-        """Return the stamps of the files that a name depends on; takes 50 µs."""
-        names_it: tuple[Path | None, ...]
-        try:
-            names_it = (self._store.manifest_path(parse_name(ref)),)
-        except InvalidName:  # the path of a file, next to which a projector may come and go
-            path = Path(ref).expanduser()
-            names_it = (path, path.parent)
-        others = (facts.projector, facts.draft_path, *facts.parts)
-        files = (facts.path, *others, self._models.tuned.folder, *names_it)
-        return tuple(_stamp_or_none(Path(file)) if file else None for file in files)
-
-
-def _stamp_or_none(path: Path) -> FileStamp | None:
-    with suppress(OSError):
-        return file_stamp(path)
-    return None

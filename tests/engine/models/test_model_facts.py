@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.errors import ModelNotFound
-from paddock.engine.models.model_cards import (
-    ModelFactsCache,
+from paddock.engine.models.model_defaults import (
     merged_sampling,
     with_model_defaults,
     with_model_messages,
 )
+from paddock.engine.models.model_facts_cache import ModelFactsCache
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec
 from paddock.engine.settings import PoolSettings
