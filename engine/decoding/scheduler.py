@@ -564,22 +564,8 @@ class Scheduler:
         return self._n_prompt_turns > 0
 
     def _prefill_pieces(self, n_decoded: int) -> list[SequencePiece]:
-        most = max(self._n_most_tokens - n_decoded, LEAST_READ_TOKENS)
-        most = budget = min(most, self.limits.n_batch_tokens - n_decoded)
-        if any(
-            sequence.state == "decode" and sequence.priority == "interactive"
-            for sequence in self.running
-        ):
-            budget = min(budget, self.limits.chat_turn_tokens)
-        elif self._now_s - self._chat_seen_s < CHAT_EXPECTED_S:
-            budget = min(budget, self.limits.near_turn_tokens)
-        self._prompt_budget = budget, most
         prompts = [sequence for sequence in self.running if sequence.state == "prefill"]
-        # Short chats are read in one step, since their first tokens wait.
-        n_chats = sum(prompt.n_missing for prompt in prompts if prompt.priority == "interactive")
-        budget = max(budget, min(n_chats, 2 * self.limits.near_turn_tokens, most))
-        if self.limits.is_unified:
-            budget = min(budget, self.slots.cells.n_free - n_decoded)
+        budget = self._prompt_tokens(prompts, n_decoded)
         if self.limits.has_separate_passes:
             self._n_passes += 1
             is_turn = self._n_passes % SHORTEST_EVERY == 0
@@ -601,6 +587,23 @@ class Scheduler:
                 pieces.append(SequencePiece(sequence, tokens, start, int(is_last)))
                 n_free -= n_tokens
         return pieces
+
+    def _prompt_tokens(self, prompts: list[Sequence], n_decoded: int) -> int:
+        """Return how many tokens of prompts this step has beside `n_decoded` of answers."""
+        limits = self.limits
+        in_time = max(self._n_most_tokens - n_decoded, LEAST_READ_TOKENS)
+        most = min(in_time, limits.n_batch_tokens - n_decoded)
+        beside_chat = most
+        if any(job.state == "decode" and job.priority == "interactive" for job in self.running):
+            beside_chat = min(most, limits.chat_turn_tokens)
+        elif self._now_s - self._chat_seen_s < CHAT_EXPECTED_S:
+            beside_chat = min(most, limits.near_turn_tokens)
+        self._prompt_budget = beside_chat, most
+        # Short chats are read in one step, since their first tokens wait.
+        n_chats = sum(prompt.n_missing for prompt in prompts if prompt.priority == "interactive")
+        short_chats = min(n_chats, 2 * limits.near_turn_tokens, most)
+        in_cells = self.slots.cells.n_free - n_decoded if limits.is_unified else most
+        return min(max(beside_chat, short_chats), in_cells)
 
 
 def _promised_cells(sequence: Sequence) -> int:
