@@ -177,7 +177,7 @@ class ConstrainedAnswer:
         return token in self.matcher.vocabulary.ends
 
     def _within_limit(self, token: int) -> int:
-        if self._ending_guard.allows(token) or not self._ending_guard.begin():
+        if self._ending_guard.consider(token) or not self._ending_guard.begin():
             return token
         self.is_shortened = True
         return (self._ending_guard.ending or self.matcher.vocabulary.ends)[0]

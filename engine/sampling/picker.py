@@ -148,18 +148,11 @@ class Picker:
         `scan` is the result of `scan` for this row, if it was called.
         """
         scan = self.scan(row) if scan is None else scan
-        token = scan.token
-        if self.constrained is not None:
-            token = self.constrained.only_token()  # each leaves room for an ending
-            if token is None and self._chain is None:
-                token = scan.token
-                assert token is not None
-                token = self.constrained.likeliest(row, token)
-            elif token is None and self._chain is not None:
-                token = self._draw_constrained(self._chain, self.constrained, row, scan)
-            assert token is not None
-            token = self.constrained.take(token)
-        assert token is not None
+        if self.constrained is None:
+            token = scan.token
+            assert token is not None  # only a constraint leaves the choice open
+        else:
+            token = self.constrained.take(self._pick_constrained(self.constrained, row, scan))
         ends = self._take(token)
         if self._n_logprobs is None:
             return PickedToken(token, ends)
@@ -205,16 +198,20 @@ class Picker:
             self._penalties.add(token)
         return ends
 
-    def _draw_constrained(
-        self, chain: SamplerChain, constrained: ConstrainedAnswer, row: Logits, scan: RowScan
-    ) -> int:
+    def _pick_constrained(self, constrained: ConstrainedAnswer, row: Logits, scan: RowScan) -> int:
+        only = constrained.only_token()
+        if only is not None:  # it leaves room for an ending
+            return only
+        if self._chain is None:
+            assert scan.token is not None  # greedy, and not forced
+            return constrained.likeliest(row, scan.token)
         row, is_changed = constrained.without_avoided(row)
         token = None
         if scan.candidates is not None:
             k = self._sampling.top_k
             found = top_candidates(row, k + N_PRESELECTED) if is_changed else scan.candidates
-            token = self._draw_of_few(chain, constrained.allowed(row, found, k))
-        return chain.pick_of_all(constrained.masked(row)) if token is None else token
+            token = self._draw_of_few(self._chain, constrained.allowed(row, found, k))
+        return self._chain.pick_of_all(constrained.masked(row)) if token is None else token
 
     def _draw_of_few(self, chain: SamplerChain, found: Candidates) -> int | None:
         """Draw one of the `top_k` likeliest; None if llama.cpp itself must order equal ones."""

@@ -188,7 +188,7 @@ class EndingGuard:
         return self._byte_matcher
 
     def prepare(self) -> None:
-        """Do what the next `allows` needs of the answer so far, which may take its time."""
+        """Do what the next `consider` needs of the answer so far, which may take its time."""
         if self.is_active or self._is_far:
             return
         if self._known_ending is None and not self._older_ending:
@@ -208,8 +208,11 @@ class EndingGuard:
     def ending(self) -> list[int]:
         return self._ending or []
 
-    def allows(self, token: int) -> bool:
-        """Return whether a token leaves room for an ending; call `note` before the next call."""
+    def consider(self, token: int) -> bool:
+        """Return whether a token may be taken: it leaves room for an ending, or nothing does.
+
+        The ending after it is remembered for `note`, which takes the token.
+        """
         n_after = self.n_left - 1
         if self._is_far:
             self._spare -= (self._matcher.max_growth_bytes or 0) + 1
