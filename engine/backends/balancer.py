@@ -216,11 +216,11 @@ class ServerMember:
     async def ask(self, work: Callable[[ModelServer], Awaitable[_T]]) -> _T:
         """Wait for a request there; raise ServerAway when the server is known to be down."""
 
-        async def asked() -> _T:
+        async def reply() -> _T:
             return await work(await self.server())
 
         try:
-            return await unless(asked(), self._is_down)
+            return await unless(reply(), self._is_down)
         except StopRequested:
             raise ServerAway(self.reason, was_sent=True) from None
 

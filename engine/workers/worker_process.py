@@ -253,19 +253,24 @@ class WorkerProcess:
         return profile
 
     def measure(self) -> WorkerMemory:
-        """Return the peak of its memory so far, plus the growth of its context and by images."""
+        """Return the peak of its memory up to now, plus the growth of its context and by images."""
+        self._note_peak()
+        return self._memory_with_growth()
+
+    def _note_peak(self) -> None:
         try:
             memory = psutil.Process(self.pid).memory_info()
         except psutil.Error:
-            memory = None
-        if memory is not None:
-            self.mapped_bytes = int(getattr(memory, "shared", 0))
-            if self.load.projector and not self._most_bytes:  # it has not seen any yet
-                self._most_bytes_with_images = int(memory.rss) + IMAGE_BYTES
-            self._most_bytes = max(self._most_bytes, int(memory.rss))
+            return
+        self.mapped_bytes = int(getattr(memory, "shared", 0))
+        if self.load.projector and not self._most_bytes:  # it has not seen any yet
+            self._most_bytes_with_images = int(memory.rss) + IMAGE_BYTES
+        self._most_bytes = max(self._most_bytes, int(memory.rss))
+
+    def _memory_with_growth(self) -> WorkerMemory:
         n_cells = self._memory.get("n_cells", self.load.n_cells)
-        growth = max(0, self.load.n_cells - n_cells) / n_cells
-        host, device = (int(n * growth) for n in self._memory.get("cell_bytes", (0, 0)))
+        share = max(0, self.load.n_cells - n_cells) / n_cells
+        host, device = (int(n * share) for n in self._memory.get("cell_bytes", (0, 0)))
         host += max(0, self._most_bytes_with_images - self._most_bytes)
         device_bytes = self._memory.get("device_bytes", 0)
         return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)

@@ -55,6 +55,12 @@ class FetchTarget:
     proxy: str | None = None
 
 
+@record(frozen=True, slots=True)
+class _Redirect:
+    location: str
+    """Relative to the URL that was requested."""
+
+
 async def fetch(url: str, hosts: Sequence[str], max_bytes: int, within: ToolContext) -> ToolResult:
     """Fetch a URL.
 
@@ -63,11 +69,11 @@ async def fetch(url: str, hosts: Sequence[str], max_bytes: int, within: ToolCont
     """
     try:
         for _ in range(_MOST_REDIRECTS + 1):
-            answer = await _request(await allowed_target(url, hosts), max_bytes, within)
-            if isinstance(answer, ToolResult):
-                return answer
+            reply = await _request(await allowed_target(url, hosts), max_bytes, within)
+            if isinstance(reply, ToolResult):
+                return reply
             try:
-                url = urljoin(url, answer)
+                url = urljoin(url, reply.location)
             except ValueError:
                 raise HostNotAllowed(f"'{url}' redirects to what is no address.") from None
     except HostNotAllowed as error:
@@ -153,8 +159,10 @@ def _literal_address(host: str) -> Address | None:
         return None
 
 
-async def _request(target: FetchTarget, max_bytes: int, within: ToolContext) -> ToolResult | str:
-    """Send one request; return the result, or the URL of a redirect."""
+async def _request(
+    target: FetchTarget, max_bytes: int, within: ToolContext
+) -> ToolResult | _Redirect:
+    """Send one request."""
     host = f"[{target.host}]" if ":" in target.host else target.host
     named = host if target.port is None else f"{host}:{target.port}"
     url = httpx.URL(target.url).copy_with(host=target.address)
@@ -167,7 +175,7 @@ async def _request(target: FetchTarget, max_bytes: int, within: ToolContext) -> 
             ) as answer,
         ):
             if answer.status_code in _REDIRECTS and "location" in answer.headers:
-                return str(answer.headers["location"])
+                return _Redirect(str(answer.headers["location"]))
             found = bytearray()
             async for piece in answer.aiter_bytes():
                 found += piece

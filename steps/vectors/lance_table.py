@@ -323,10 +323,7 @@ class LanceTable:
                 row_ids = batch.column("_rowid").to_numpy(zero_copy_only=False).astype(np.int64)
                 scores = np.hstack([scores, queries @ found.T])
                 ids = np.hstack([ids, np.broadcast_to(row_ids, (len(queries), len(row_ids)))])
-                if scores.shape[1] > k + _EXTRA_ROWS:
-                    best = np.argpartition(-scores, k + _EXTRA_ROWS, axis=1)[:, : k + _EXTRA_ROWS]
-                    scores = np.take_along_axis(scores, best, axis=1)
-                    ids = np.take_along_axis(ids, best, axis=1)
+                scores, ids = _best_rows(scores, ids, k + _EXTRA_ROWS)
             needed = [int(row_id) for row_id in np.unique(ids)]
             names = [name for name in self._table.schema.names if name != "vector"]
             query = self._table.take_row_ids(needed).select(names).with_row_id()
@@ -385,6 +382,18 @@ def _column_value(value: Any) -> Any:
 def _unit_rows(vectors: Any) -> Any:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths == 0, 1, lengths)
+
+
+def _best_rows(scores: Any, ids: Any, limit: int) -> tuple[Any, Any]:
+    """Return for each query the columns with the highest scores, in no order.
+
+    >>> _best_rows(np.array([[0.1, 0.9, 0.5]]), np.array([[7, 8, 9]]), 1)
+    (array([[0.9]]), array([[8]]))
+    """
+    if scores.shape[1] <= limit:
+        return scores, ids
+    best = np.argpartition(-scores, limit, axis=1)[:, :limit]
+    return np.take_along_axis(scores, best, axis=1), np.take_along_axis(ids, best, axis=1)
 
 
 def _ranked_hits(rows: Sequence[dict[str, Any]], k: int, columns: Iterable[str]) -> list[SearchHit]:
