@@ -288,7 +288,7 @@ def _rounded(n_tokens: int) -> int:
 
 
 @record(frozen=True, slots=True)
-class _CellRange:
+class _CellCounts:
     """How many cells to try, the most first, and from how many on a layout is good."""
 
     counts: list[int]
@@ -378,7 +378,7 @@ class _LayoutPlanner:
             kv_cache_type="f16",
         )
 
-    def cell_range(self, load: WorkerOptions) -> _CellRange:
+    def cell_counts(self, load: WorkerOptions) -> _CellCounts:
         """Return the numbers of cells to try.
 
         1. An embedder's are halved from its longest text: longer texts than planned find memory or
@@ -389,13 +389,15 @@ class _LayoutPlanner:
         4. In main memory, the usual number.
         """
         if load.role != "chat":  # 1.
-            return _CellRange(_halvings(load.n_cells, min(load.n_cells, _LEAST_EMBED_TOKENS)))
+            return _CellCounts(_halvings(load.n_cells, min(load.n_cells, _LEAST_EMBED_TOKENS)))
         at_most = self.request.n_cells_at_most or 1 << 62
         least = _padded(load.n_ctx_tokens)
         if self.settings.n_cells:  # 2.
             configured = n_cells(load.n_parallel, load.n_ctx_tokens, self.settings.n_cells)
             top = max(least, min(configured, at_most))
-            return _CellRange(_halvings(top, least if self.request.n_cells_at_most else configured))
+            return _CellCounts(
+                _halvings(top, least if self.request.n_cells_at_most else configured)
+            )
         if self.device.gpus:  # 3.
             free = self._free_cells(load, self.request.others_bytes)
             if self.request.others_bytes and free.at_most < _GOOD_REQUESTS * load.n_ctx_tokens:
@@ -408,9 +410,9 @@ class _LayoutPlanner:
             least_good = max(least, min(some_requests, whole_requests, half_of_device))
             top = max(least, min(_padded(whole_requests), _rounded(free.now)))
             counts = {top, *_halvings(least_good, least)}
-            return _CellRange(sorted(counts, reverse=True), least_good)
+            return _CellCounts(sorted(counts, reverse=True), least_good)
         usual = min(n_cells(load.n_parallel, load.n_ctx_tokens), at_most)  # 4.
-        return _CellRange(_halvings(max(least, usual), least), usual // 2)
+        return _CellCounts(_halvings(max(least, usual), least), usual // 2)
 
     def _free_cells(self, load: WorkerOptions, others_bytes: int) -> _FreeCells:
         """Return the cells of one device where that is enough for some whole requests.
@@ -456,7 +458,7 @@ class _LayoutPlanner:
 
     def layouts(self, load: WorkerOptions, known: FindMeasured) -> list[ModelLayout]:
         """Return the layouts of a load with each number of cells, the best first."""
-        cells = self.cell_range(load)
+        cells = self.cell_counts(load)
         # How many tokens of finished conversations main memory may take; none is reserved.
         n_host_cache = 0
         if load.role == "chat":

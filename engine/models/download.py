@@ -322,7 +322,7 @@ class RemoteBlob:
 
 
 @record(frozen=True, slots=True)
-class _BytesWanted:
+class _ByteRange:
     start: int
     end: int | None
     """None: the whole file, which needs no `Range`."""
@@ -330,8 +330,8 @@ class _BytesWanted:
     def headers(self, validator: str) -> dict[str, str]:
         if self.end is None:
             return {}
-        wanted = {"Range": f"bytes={self.start}-{self.end - 1}"}
-        return wanted | ({"If-Range": validator} if validator else {})
+        headers = {"Range": f"bytes={self.start}-{self.end - 1}"}
+        return headers | ({"If-Range": validator} if validator else {})
 
 
 class _RangesUnsupported(Exception):
@@ -436,34 +436,34 @@ class BlobDownload:
             part.completed_bytes = 0  # the server always sends the whole file
         is_all_missing = part.size_bytes == self.blob.size_bytes and not part.completed_bytes
         is_whole = self._in_one_piece or is_all_missing
-        wanted = _BytesWanted(part.begins_at, None if is_whole else part.ends_at)
+        byte_range = _ByteRange(part.begins_at, None if is_whole else part.ends_at)
         request = TransferRequest(
             "GET",
             self.blob.url,
-            wanted.headers(self.blob.validator),
+            byte_range.headers(self.blob.validator),
             auth=self.blob.auth,
             is_verified=bool(self.blob.digest),
         )
         async with self._connection.open(request) as response:
             if response.is_success:
-                self._check(response, wanted)
+                self._check(response, byte_range)
                 await self._receive(response, part, retries)
             elif not await retries.wait_for(response):
                 if response.status_code == 416:
                     raise self._wrong_size("less")
                 check_response(await with_body(response), self.blob.url)
 
-    def _check(self, response: httpx.Response, wanted: _BytesWanted) -> None:
+    def _check(self, response: httpx.Response, byte_range: _ByteRange) -> None:
         """Check that a response is the requested range, before any byte is written."""
         if response.status_code != 206:
-            if wanted.end is not None:
+            if byte_range.end is not None:
                 raise _RangesUnsupported
             length = response.headers.get("content-length")
             if length is not None and length != str(self.blob.size_bytes):
                 raise self._wrong_size(length)
             return
         found = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
-        if found is None or int(found[1]) != wanted.start:
+        if found is None or int(found[1]) != byte_range.start:
             raise _RangesUnsupported
         if found[2] not in ("*", str(self.blob.size_bytes)):
             raise self._wrong_size(found[2])
