@@ -78,6 +78,16 @@ class _SeenCall:
     param: ParameterFormat | None = None
 
 
+@record(frozen=True, slots=True)
+class _Delimiters:
+    """What stands around each call, and around all of them."""
+
+    opens: str
+    closes: str
+    section_opens: str = ""
+    section_closes: str = ""
+
+
 def derive_tool_format(
     one_call: str, two_calls: str, remove_prefix: Callable[[str], str]
 ) -> ToolCallFormat | None:
@@ -92,32 +102,41 @@ def derive_tool_format(
         second = find_call(two_calls, SECOND_PROBE_ARGUMENTS, seen.end) if two_calls else None
         before, after = remove_prefix(one_call[: seen.start]), one_call[seen.end :]
         parts = _format_parts(one_call, seen)
-        opens, closes, section_opens, section_closes = before, after, "", ""
+        marks = _Delimiters(before, after)
         if second is not None and not seen.is_list:
-            # Where the second call begins and where the first one ends
             again = (find_call(two_calls, PROBE_ARGUMENTS, 0) for find_call in _FINDERS)
-            (start, end) = second.start, next(filter(None, again), seen).end
-            between = two_calls[end:start]
-            n_opens = _shared_end(before, between)
-            section_opens, opens = before[: len(before) - n_opens], before[len(before) - n_opens :]
-            other = between[: len(between) - n_opens]
-            n = _n_common(after, other)
-            cut = re.search(r"[<\[][^<>\[\]]*$", after[:n])
-            n_closes = cut.start() if cut and n < len(after) else n
-            closes, section_closes = after[:n_closes], after[n_closes:]
+            first_end = next(filter(None, again), seen).end
+            marks = _delimiters(before, two_calls[first_end : second.start], after)
             parts = _with_index_placeholder(parts, _format_parts(two_calls, second))
-        writes = _merged_literals([LiteralText(opens), *parts, LiteralText(closes)])
+        writes = _merged_literals([LiteralText(marks.opens), *parts, LiteralText(marks.closes)])
         shell: Sequence[FormatPart] = seen.reads or parts
-        reads = _merged_literals([LiteralText(opens), *shell])
-        if seen.reads and not opens.strip():
+        reads = _merged_literals([LiteralText(marks.opens), *shell])
+        if seen.reads and not marks.opens.strip():
             reads = tuple(seen.reads)
-        call_format = ToolCallFormat(reads, writes, section_opens, section_closes, seen.param)
+        call_format = ToolCallFormat(
+            reads, writes, marks.section_opens, marks.section_closes, seen.param
+        )
         if _reads_back(call_format, remove_prefix(one_call)) and (
             call_format.param is None or call_format.param.opens.strip()
         ):
             return call_format
         return None
     return None
+
+
+def _delimiters(before: str, between: str, after: str) -> _Delimiters:
+    """Divide what stands before, between and after two calls into theirs and the section's.
+
+    >>> _delimiters("<a><b>", "</b><b>", "</b></a>")
+    _Delimiters(opens='<b>', closes='</b>', section_opens='<a>', section_closes='</a>')
+    """
+    n_opens = _shared_end(before, between)
+    n_closes = n_same = _n_common(after, between[: len(between) - n_opens])
+    cut = re.search(r"[<\[][^<>\[\]]*$", after[:n_same])
+    if cut and n_same < len(after):  # within a tag
+        n_closes = cut.start()
+    n_section = len(before) - n_opens
+    return _Delimiters(before[n_section:], after[:n_closes], before[:n_section], after[n_closes:])
 
 
 def _reads_back(call_format: ToolCallFormat, text: str) -> bool:

@@ -605,20 +605,7 @@ def _parse_parameters(
         at = skip_space(text, at)
         rest = text[at:]
         if rest.startswith(opens):
-            named = _literal_pattern(param.read_names).search(text, at + len(opens))
-            if named is None:
-                raise IncompleteValue
-            key = text[at + len(opens) : named.start()].strip().split('"')[0]
-            start, (before, after) = named.end(), param.quotes
-            if is_quoted := bool(before) and text.startswith(before, skip_space(text, start)):
-                start = skip_space(text, start) + len(before)
-            closed_by = f"{after} {param.closes}" if is_quoted else param.closes
-            closed = _literal_pattern(closed_by).search(text, start)
-            if closed is None:
-                raise IncompleteValue
-            value, at = text[start : closed.start()], closed.end()
-            if param.names.endswith("\n") and not is_quoted:
-                value = value.removeprefix("\n").removesuffix("\n")
+            key, value, at = _parse_parameter(param, text, at + len(opens))
             arguments[key] = parse_bare_value(value, schemas.get(key), parameters)
         elif opens.startswith(rest):
             raise IncompleteValue
@@ -628,6 +615,25 @@ def _parse_parameters(
             raise IncompleteValue
         else:
             raise MalformedValue
+
+
+def _parse_parameter(param: ParameterFormat, text: str, at: int) -> tuple[str, str, int]:
+    """Return the name of the parameter that begins here, its value as written, and its end."""
+    named = _literal_pattern(param.read_names).search(text, at)
+    if named is None:
+        raise IncompleteValue
+    key = text[at : named.start()].strip().split('"')[0]
+    start, (before, after) = named.end(), param.quotes
+    if is_quoted := bool(before) and text.startswith(before, skip_space(text, start)):
+        start = skip_space(text, start) + len(before)
+    closed_by = f"{after} {param.closes}" if is_quoted else param.closes
+    closed = _literal_pattern(closed_by).search(text, start)
+    if closed is None:
+        raise IncompleteValue
+    value = text[start : closed.start()]
+    if param.names.endswith("\n") and not is_quoted:
+        value = value.removeprefix("\n").removesuffix("\n")
+    return key, value, closed.end()
 
 
 @lru_cache(maxsize=64)
