@@ -68,7 +68,7 @@ class MessageFormat:
     """Whether a thinking block has its text or is empty."""
 
 
-def message_value(reply: Reply, format_: MessageFormat) -> dict[str, Any]:
+def reply_as_message(reply: Reply, format_: MessageFormat) -> dict[str, Any]:
     calls = reply.tool_calls if format_.calls_in_parallel else reply.tool_calls[:1]
     content: list[dict[str, Any]] = []
     if reply.reasoning:
@@ -514,7 +514,7 @@ async def create_message(request: Request) -> Response:
             PING_EVENT,
         )
     reply = await while_connected(request, _reply(service, messages))
-    return json_response(message_value(reply, messages.format), headers=headers)
+    return json_response(reply_as_message(reply, messages.format), headers=headers)
 
 
 async def count_tokens(request: Request) -> Response:

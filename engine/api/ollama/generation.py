@@ -41,8 +41,8 @@ from .requests import (
     ToolBody,
     capabilities_of,
     chat_request,
+    chunk_as_message,
     full_name,
-    message_value,
     read_model_request,
     read_think,
     require_capability,
@@ -284,7 +284,7 @@ async def chat(request: Request) -> Response:
     call_numbers = itertools.count()
 
     def chunk_fields(chunk: Chunk) -> dict[str, Any]:
-        return {"message": message_value(chunk, call_numbers), **logprobs_value(chunk)}
+        return {"message": chunk_as_message(chunk, call_numbers), **logprobs_value(chunk)}
 
     return await respond(request, model_request, pool_request, chunk_fields)
 

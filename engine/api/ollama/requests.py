@@ -287,7 +287,7 @@ class ToolBody(Body):
         return Tool(self.function.name, self.function.description, self.function.parameters)
 
 
-def message_value(chunk: Chunk, call_numbers: Iterator[int]) -> dict[str, Any]:
+def chunk_as_message(chunk: Chunk, call_numbers: Iterator[int]) -> dict[str, Any]:
     """Return a piece of an answer as a message; `call_numbers` count the answer's calls from 0."""
     value: dict[str, Any] = {"role": "assistant", "content": chunk.text}
     if chunk.reasoning:

@@ -214,7 +214,7 @@ class _ChoicesCall(GenerationCall):
     includes_usage: bool
     wants_logprobs: bool
 
-    def finish_reason(self, reply: Reply) -> str:
+    def finish_value(self, reply: Reply) -> str:
         return finish_reason(reply)
 
     def head(self, kind: str, stamp: Stamp) -> Body:
@@ -259,7 +259,7 @@ class _ChoicesStreamWriter(CallStreamWriter):
         self, index: int, content: Body, logprobs: Body | None = None, reply: Reply | None = None
     ) -> bytes:
         """Return one choice's piece; `reply` at its end, when its fingerprint is known."""
-        finish = self._call.finish_reason(reply) if reply else None
+        finish = self._call.finish_value(reply) if reply else None
         choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": finish}
         choice |= stop_fields(reply) if reply else {}
         known = fingerprint_fields([reply]) if reply else {}
@@ -293,7 +293,7 @@ class ChatCall(_ChoicesCall):
             "index": index,
             "message": message,
             "logprobs": chat_logprobs_value(reply.logprobs) if self.wants_logprobs else None,
-            "finish_reason": self.finish_reason(reply),
+            "finish_reason": self.finish_value(reply),
             **stop_fields(reply),
         }
 
@@ -303,7 +303,7 @@ class ChatCall(_ChoicesCall):
             return {"function_call": values[0]["function"]}
         return {"tool_calls": values}
 
-    def finish_reason(self, reply: Reply) -> str:
+    def finish_value(self, reply: Reply) -> str:
         reason = finish_reason(reply)
         return "function_call" if self.answers_by_function and reason == "tool_calls" else reason
 

@@ -266,12 +266,16 @@ class SamplingBody(ModelBody):
         for name, (kind, value) in given.items():
             if value is not None and (value or kind == "json"):
                 found[name] = constraint_of(kind, value, name)
-        name, *others = [*found, ""]
-        if others[:-1]:
-            raise invalid_value(others[0], f"`{name}` says what the answer must match already.")
-        if name and (self.ignore_eos or self.min_tokens):
-            raise invalid_value(name, "it decides where the answer ends, and so does `ignore_eos`.")
-        return found.get(name)
+        if not found:
+            return None
+        names = [*found]
+        if len(names) > 1:
+            what = f"`{names[0]}` says what the answer must match already."
+            raise invalid_value(names[1], what)
+        if self.ignore_eos or self.min_tokens:
+            what = "it decides where the answer ends, and so does `ignore_eos`."
+            raise invalid_value(names[0], what)
+        return found[names[0]]
 
     @property
     def think(self) -> Think | None:

@@ -3,7 +3,11 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.anthropic.messages import MessageFormat, MessageStreamWriter, message_value
+from paddock.engine.api.anthropic.messages import (
+    MessageFormat,
+    MessageStreamWriter,
+    reply_as_message,
+)
 from paddock.engine.request import Chunk, DoneReason, Reply, ToolCall, Usage
 
 CALLS = (ToolCall("f", {"x": 1}, "id1"), ToolCall("g", {}, "id2"))
@@ -74,7 +78,7 @@ def test_a_stream_has_anthropics_events_in_their_order() -> None:
 def test_reasoning_may_be_left_out_but_not_that_there_was_some() -> None:
     style = MessageFormat("smol", 6, shows_thinking=False)
     reply = Reply("Yes", "stop", USAGE, "d", "Hm.")
-    thinking, _ = message_value(reply, style)["content"]
+    thinking, _ = reply_as_message(reply, style)["content"]
     assert thinking["thinking"] == ""
     assert thinking["signature"]
     sent = events([Chunk("", reasoning="Hm."), Chunk("Yes")], reply, style)
@@ -96,7 +100,7 @@ def test_why_it_ended_is_told(
     done: DoneReason, stop: str, max_tokens: int, reason: str, sequence: str | None
 ) -> None:
     reply = Reply("x", done, USAGE, "d", stop=stop)
-    body = message_value(reply, MessageFormat("smol", max_tokens))
+    body = reply_as_message(reply, MessageFormat("smol", max_tokens))
     assert (body["stop_reason"], body["stop_sequence"]) == (reason, sequence)
     *_, delta, _ = events([], reply, MessageFormat("smol", max_tokens))
     mark = {"stopped_by": "repetition"} if done == "repetition" else {}
