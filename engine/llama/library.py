@@ -222,12 +222,20 @@ def quiet_logs() -> None:
     lib.llama_log_set(LOG_CALLBACK, None)
 
 
-quiet_logs()
-with LOG.recording() as _START:  # of the backends, which look for their devices once
-    if ggml_function("ggml_backend_reg_count", ctypes.c_size_t)() == 0:
-        # Backends that are libraries of their own; of the processor's, the best variant.
-        load_backends = ggml_function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)
-        load_backends(os.fsencode(BUILD.folder))
+def _load_backends() -> LogRecording:
+    """Load backends that are libraries of their own; of the processor's, the best variant.
+
+    They look for their devices once: the recording has the account of that.
+    """
+    quiet_logs()
+    with LOG.recording() as recording:
+        if ggml_function("ggml_backend_reg_count", ctypes.c_size_t)() == 0:
+            load_all = ggml_function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)
+            load_all(os.fsencode(BUILD.folder))
+    return recording
+
+
+_START = _load_backends()
 
 
 def supports_gpu() -> bool:

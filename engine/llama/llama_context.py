@@ -150,8 +150,8 @@ class Context:
             raise
         self._memory = lib.llama_get_memory(pointer)
         self._batch = BatchBuffers(params.n_batch)
-        """Places of the last batch's tokens of which logits are wanted."""
         self._logits_place = (0, 0)
+        """Address of the last logits, and their number of rows."""
         self._logits: Logits = np.empty((0, 0), np.float32)
         self.keeps_states = False
         """Whether a decode's hidden states can be read, see `states`."""

@@ -285,7 +285,7 @@ def create_once(path: Path, text: str) -> None:
         temporary.close()
 
 
-def identity(path: str | Path) -> tuple[int, int] | None:
+def identity_of_path(path: str | Path) -> tuple[int, int] | None:
     """Return device and inode, the same under every path of a file; None: it cannot be read."""
     try:
         facts = os.stat(path)  # noqa: PTH116 - for 10,000 paths in a run

@@ -173,12 +173,12 @@ def facts_of(path: Path) -> os.stat_result:
         return os.stat(path.name, dir_fd=parent, follow_symlinks=False)
 
 
-def identity(facts: os.stat_result) -> tuple[int, int]:
+def identity_of_stat(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
 def remove(path: Path, only: tuple[int, int] | None = None) -> bool:
-    """Remove a file; return False if another one is there than `only` (see `identity`).
+    """Remove a file; return False if another one is there than `only` (see `identity_of_stat`).
 
     Raises:
         OSError: the system refused it; ELOOP: a link is in the path of its folder.
@@ -186,7 +186,7 @@ def remove(path: Path, only: tuple[int, int] | None = None) -> bool:
     with folder(path.parent) as parent:
         if only is not None:
             facts = os.stat(path.name, dir_fd=parent, follow_symlinks=False)
-            if identity(facts) != only:
+            if identity_of_stat(facts) != only:
                 return False
         os.unlink(path.name, dir_fd=parent)
     return True
@@ -256,7 +256,7 @@ def _link_at(path: str) -> tuple[str, int] | None:
         again = os.lstat(path)
     except OSError:
         return None
-    if identity(facts) != identity(again):
+    if identity_of_stat(facts) != identity_of_stat(again):
         raise _refusal(errno.ELOOP, path)  # it is being changed
     return target, facts.st_uid
 

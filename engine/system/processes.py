@@ -2,6 +2,19 @@
 
 A guarded program ends with all that it started when the waiting task is cancelled and when this
 process is killed, since `process_guard` starts it.
+
+Programs of others, guarded:
+
+- `run`: one runs to its end, and its output is wanted.
+- `start_guarded`, `GuardedPipes`: it is talked to while it runs, in the event loop or in a thread.
+
+Processes of ours, which end when their pipes close:
+
+- `start_in_session`, `start_in_group`: long-lived ones, in the event loop or with inherited files.
+- `FrameProcess`: it answers frames, and is started again where it died.
+- `ordered_process`: one piece of work that may abort, or that only its end interrupts.
+
+`run_blocking` asks a short question of the system. `spawn_detached` starts what outlives us.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from paddock.engine.system import distribution, no_links
-from paddock.engine.system.files import identity
+from paddock.engine.system.files import identity_of_path
 from paddock.engine.system.owners import Stranger, stranger
 from paddock.engine.system.text import one_line
 
@@ -54,7 +54,7 @@ def file_values(
     """
     places = [place / FILE_NAME for place in (folder, config) if place is not None]
     for file in filter(Path.is_file, places):
-        is_beside = identity(file.parent) != identity(config)
+        is_beside = identity_of_path(file.parent) != identity_of_path(config)
         with _opened(file) as opened:
             why = stranger(os.fstat(opened.fileno()), is_for_groups=True) if is_beside else None
             if why is not None and not is_trusted(file.parent):

@@ -256,7 +256,7 @@ class FolderReviews:
 
     def _reviews_of(self, folder: Path) -> LedgerReviews | None:
         ledger = Ledger(folder / STATE_FOLDER, url=self._url)
-        file = None if self._url else files.identity(ledger.file)
+        file = None if self._url else files.identity_of_path(ledger.file)
         if known := self._open.get(folder):
             if known[1] == file:
                 return known[0]

@@ -221,7 +221,7 @@ class PipelineFinder:
                 claim for at in around for name in names[at] for claim in owners.get(name, ())
             )
             for place, owner in claims:
-                is_own = files.identity(place) == files.identity(owner.parent)
+                is_own = files.identity_of_path(place) == files.identity_of_path(owner.parent)
                 if not is_own or self._came(path) > self._came(owner):
                     found[path] = _left_out_reason(path, owner, None if is_own else place)
                     break
@@ -373,7 +373,7 @@ _FolderName = Path | tuple[int, int]
 
 
 def _names_of(folder: Path) -> tuple[_FolderName, ...]:
-    identity = files.identity(folder)
+    identity = files.identity_of_path(folder)
     return (folder,) if identity is None else (folder, identity)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from paddock.engine.system import no_links
-from paddock.engine.system.no_links import facts_of, identity, open_folder
+from paddock.engine.system.no_links import facts_of, identity_of_stat, open_folder
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import is_utf8, listed
 from paddock.steps.base import StepError
@@ -187,7 +187,7 @@ class FolderWalk:
                 self.without.unreadable.append(f"{folder.relpath}/")
                 continue
             try:
-                if (own := identity(os.fstat(handle))) in self._seen:
+                if (own := identity_of_stat(os.fstat(handle))) in self._seen:
                     continue
                 self._seen.add(own)
                 with os.scandir(handle) as listing:

@@ -184,7 +184,7 @@ def _renamed(source: Path, target: Path) -> bool:
             raise
         # The name may have been given to another file, or a link, just before the rename.
         moved = no_links.facts_of(target)
-        if no_links.identity(moved) != no_links.identity(os.fstat(file.fileno())):
+        if no_links.identity_of_stat(moved) != no_links.identity_of_stat(os.fstat(file.fileno())):
             files.rename_without_links(target, source)
             raise _is_being_changed(source)
     return True
@@ -196,7 +196,7 @@ def _copied(source: Path, target: Path, digest: str, *, is_moved: bool = False) 
     Remove the source of a move. Return the size in bytes.
     """
     with no_links.open_file(source) as file:
-        own = no_links.identity(os.fstat(file.fileno()))
+        own = no_links.identity_of_stat(os.fstat(file.fileno()))
         aside, copied, n_bytes = TemporaryFile.copied(target, file, follows_links=False)
     try:
         if copied != digest:

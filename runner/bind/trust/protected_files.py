@@ -81,9 +81,9 @@ class ProtectedFiles:
                 return WriteRefusal("lies in '.paddock', where Paddock keeps its own state")
         if path.name.casefold() == SETTINGS_FILE:
             return WriteRefusal("is a settings file of Paddock")
-        identity = None if folded in self.folded else files.identity(path)
+        identity = None if folded in self.folded else files.identity_of_path(path)
         if folded in self.folded or (
-            identity is not None and identity in map(files.identity, self.parts)
+            identity is not None and identity in map(files.identity_of_path, self.parts)
         ):  # under this name or another
             return WriteRefusal("is a part of the pipeline itself")
         suffix = path.suffix.casefold() if is_new else ""

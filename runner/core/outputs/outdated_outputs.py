@@ -182,8 +182,10 @@ class OutdatedFinder:
         candidates = [out for path in paths if (out := self._file(path)) is not None]
         if candidates:  # compared as files, for case-insensitive disks
             absolute = self._index.absolute
-            now = set(filter(None, (files.identity(absolute(path)) for path in live)))
-            outdated += [c for c in candidates if files.identity(absolute(c.stored)) not in now]
+            now = set(filter(None, (files.identity_of_path(absolute(path)) for path in live)))
+            outdated += [
+                c for c in candidates if files.identity_of_path(absolute(c.stored)) not in now
+            ]
         return sorted(outdated, key=lambda out: out.stored)
 
     def is_over(self, scope_id: str, key: str) -> bool:

@@ -126,10 +126,10 @@ def test_files_are_renamed_and_removed_by_their_folders(folder: Path) -> None:
     files.rename_without_links(folder / "in/sub/a.txt", folder / "out/new/b.txt")
     moved = folder / "out/new/b.txt"
     assert moved.read_text() == "own"
-    own = no_links.identity(no_links.facts_of(moved))
+    own = no_links.identity_of_stat(no_links.facts_of(moved))
     (folder / "private/a.txt").replace(moved)
     assert not no_links.remove(moved, only=own), "it is another file now"
-    assert no_links.remove(moved, only=no_links.identity(no_links.facts_of(moved)))
+    assert no_links.remove(moved, only=no_links.identity_of_stat(no_links.facts_of(moved)))
     assert not moved.exists()
 
 
