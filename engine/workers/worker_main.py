@@ -245,35 +245,12 @@ def main() -> None:
         sender.send({"event": "broken", "why": why, "n_devices": n_devices})
         return
     try:
-        model = Model(
-            Path(load.path),
-            ModelOptions(
-                n_gpu_layers=load.n_gpu_layers,
-                main_gpu=load.main_gpu,
-                split_mode=load.split_mode,
-                tensor_split=load.tensor_split,
-                adapters=load.adapters,
-                uses_extra_buffers=load.uses_extra_buffers,
-                parts=load.parts,
-                n_cpu_experts=load.n_cpu_experts,
-                loads_mtp=load.uses_mtp,
-            ),
-        )
+        model = _load_model(load)
         projector = _load_projector(load, model)
         prompter = PromptBuilder(model, projector)
         sender.send({"event": "phase", "phase": "warming up"})
         began = time.monotonic()
-        # The options of a small context with the same kernels as the real one
-        warm_options = ContextOptions(
-            n_ctx_tokens=WARM_UP_CELLS,
-            n_batch_tokens=WARM_UP_CELLS,
-            n_seq_max=1,
-            n_threads=load.n_threads,
-            embeds=load.role != "chat",
-            flash_attention=load.flash_attention,
-            kv_cache_type=load.kv_cache_type,
-        )
-        n_warm = warm_up(model, warm_options)
+        n_warm = warm_up(model, _warm_up_options(load))
         warm_s = time.monotonic() - began
         known, new, began = known_profile(load), None, time.monotonic()
         if load.is_gpu and known is None and load.profile_s > 0:
@@ -281,13 +258,7 @@ def main() -> None:
             new = measured_profile(load, model, BenchClock(load.profile_s, load.n_threads))
         profiling_s = time.monotonic() - began
         sender.send({"event": "phase", "phase": "loading"})
-        service: ChatService | EmbedService
-        if load.role != "chat":
-            service = EmbedService(model, load, sender.send, warm_s / n_warm, known or new)
-        else:
-            pace = StepSizer(load.step_s, warm_s / n_warm)
-            service = ChatService(model, prompter, load, known or new, sender.send, pace)
-            service.measured = partial(measured_when_idle, load, model, service)
+        service = _make_service(load, model, prompter, known or new, sender, warm_s / n_warm)
     except (LoadFailed, DecodeFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return
@@ -300,6 +271,52 @@ def main() -> None:
     reader = _RequestReader(prompter, projector, sender, service.take)
     reader.start(requests, at_end=service.close)
     service.run()
+
+
+def _load_model(load: WorkerOptions) -> Model:
+    return Model(
+        Path(load.path),
+        ModelOptions(
+            n_gpu_layers=load.n_gpu_layers,
+            main_gpu=load.main_gpu,
+            split_mode=load.split_mode,
+            tensor_split=load.tensor_split,
+            adapters=load.adapters,
+            uses_extra_buffers=load.uses_extra_buffers,
+            parts=load.parts,
+            n_cpu_experts=load.n_cpu_experts,
+            loads_mtp=load.uses_mtp,
+        ),
+    )
+
+
+def _warm_up_options(load: WorkerOptions) -> ContextOptions:
+    """Return the options of a small context with the same kernels as the real one."""
+    return ContextOptions(
+        n_ctx_tokens=WARM_UP_CELLS,
+        n_batch_tokens=WARM_UP_CELLS,
+        n_seq_max=1,
+        n_threads=load.n_threads,
+        embeds=load.role != "chat",
+        flash_attention=load.flash_attention,
+        kv_cache_type=load.kv_cache_type,
+    )
+
+
+def _make_service(
+    load: WorkerOptions,
+    model: Model,
+    prompter: PromptBuilder,
+    profile: Profile | None,
+    sender: _Sender,
+    step_s: float,
+) -> ChatService | EmbedService:
+    if load.role != "chat":
+        return EmbedService(model, load, sender.send, step_s, profile)
+    pace = StepSizer(load.step_s, step_s)
+    service = ChatService(model, prompter, load, profile, sender.send, pace)
+    service.measured = partial(measured_when_idle, load, model, service)
+    return service
 
 
 def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
