@@ -14,50 +14,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.system.file_locks import LockTaken, lock_soon
-from paddock.engine.system.no_links import HeldFolder
 from paddock.engine.system.records import field, record
-from paddock.engine.system.tasks import resolve_future
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
-from paddock.steps.extras import NEEDS_LANCEDB
 
 from . import store_manifest
-from .row_changes import RowChanges, RowsToDrop, RowsToKeep, RowSum, row_changes, row_owner
-from .store_manifest import MissingTable, StoreFormat, StoreManifest, refuse_other_model
+from .row_changes import RowsToDrop, RowsToKeep, RowSum, row_owner
+from .store_manifest import StoreFormat, StoreManifest, refuse_other_model
+from .table_writer import PendingWrite, TableWriter
 from .where_filter import ColumnKind, InvalidFilter, Where, sql_condition
-
-MOST_BATCH_ITEMS, MOST_BATCH_ROWS = 64, 20_000
-"""The most of one commit: it is in memory, and lost with a kill."""
-
-
-@record(eq=False)
-class PendingWrite:
-    """One queued write. Any thread reports its end; an event loop owns its future."""
-
-    target: RowsToKeep
-    label: StoreFormat
-    written: asyncio.Future[int] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
 
 if TYPE_CHECKING:
     from .lance_table import LanceTable
 
 T = TypeVar("T")
 
+MOST_BATCH_ITEMS, MOST_BATCH_ROWS = 64, 20_000
+"""The most of one commit: it is in memory, and lost with a kill."""
 LOCK_TIMEOUT_S = 120.0
 """The longest wait for another program's commit; the largest take some seconds."""
 _POLL_S = 0.05
-_COMPACT_AFTER_COMMITS = 64
-"""Compact after this many commits: a search opens the files of each."""
-_KEPT_VERSIONS = 12
-"""This many may be left when a run ends."""
-_OLD_S, _OLD_AT_END_S = 5.0, 0.001
-"""The age of versions that are dropped. A program that still reads one reads again."""
 
 
 class StoreWriter:
-    """A store's rows, for all tasks of one process. Blocking work runs in threads.
+    """A store's rows, for all tasks of one process. A `TableWriter` does the blocking work.
 
     Methods raise `StepError` where the store cannot be read or written.
     """
@@ -65,56 +44,39 @@ class StoreWriter:
     def __init__(self, path: Path) -> None:
         """`path` is absolute and without links; no link that is put there is followed."""
         self.path = path
-        self._folder: HeldFolder | None = None
-        self._table: LanceTable | None = None
-        self._sums: dict[str, RowSum] = {}
-        self._version = -1
-        self._content = (-1, "")
-        self._indexed = ""
-        self._is_changed = False
-        self._n_commits = 0
-        self._kept: dict[str, dict[str, RowSum]] = {}
-        """Which steps of this run have written, by owner."""
+        self._writer = TableWriter(path)
         self._turn = asyncio.Lock()
         self._waiting: list[PendingWrite] = []
 
     @property
     def label(self) -> StoreFormat | None:
-        return self._table.label if self._table is not None else None
+        return self._writer.table.label if self._writer.table is not None else None
 
     @property
     def sums(self) -> dict[str, RowSum]:
-        return self._sums
+        return self._writer.sums
 
     @property
     def has_written(self) -> bool:
-        return self._n_commits > 0
+        return self._writer.n_commits > 0
 
     def content(self) -> str:
         """The digest of its content; empty without a table."""
-        if self._content[0] != self._version:
-            known = self.manifest()
-            digest = (
-                "" if known is None else store_manifest.content_digest(known.label, known.whole)
-            )
-            self._content = (self._version, digest)
-        return self._content[1]
+        return self._writer.content()
 
     def manifest(self) -> StoreManifest | None:
-        if self._table is None:
-            return None
-        return StoreManifest(self._table.label, self._sums, self._indexed)
+        return self._writer.manifest()
 
     async def open(self) -> bool:
         async with self._turn:
-            if self._table is None:
-                await _run_to_end(self._open)
-        return self._table is not None
+            if self._writer.table is None:
+                await _run_to_end(self._writer.open)
+        return self._writer.table is not None
 
     async def renew(self) -> None:
         """Read writes of other programs."""
         async with self._turn:
-            await _run_to_end(self._renewed)
+            await _run_to_end(self._writer.renewed)
 
     # --- writing
 
@@ -135,42 +97,36 @@ class StoreWriter:
 
     async def drop(self, owners: Sequence[str]) -> int:
         """Drop all rows of some owners; return their number."""
-        found = [owner for owner in owners if owner in self._sums]
-        if not found or self._table is None:
+        found = [owner for owner in owners if owner in self.sums]
+        if not found or self._writer.table is None:
             return 0
-        n_rows = sum(self._sums[owner].n_rows for owner in found)
+        n_rows = sum(self.sums[owner].n_rows for owner in found)
         async with self._turn, self._held():
-            await _run_to_end(lambda: self._cut([RowsToDrop(owner) for owner in found]))
+            await _run_to_end(lambda: self._writer.drop([RowsToDrop(owner) for owner in found]))
         return n_rows
 
     async def keep_only(self, owner: str) -> None:
         """Drop rows of an owner's steps that no longer write to this store."""
-        kept = self._kept.get(owner, {})
-        if sum(kept.values(), RowSum()) == self._sums.get(owner, RowSum()):
+        if self._writer.has_only_kept(owner):
             return
         async with self._turn, self._held():
-            await _run_to_end(lambda: self._cut_others(owner, kept))
+            await _run_to_end(lambda: self._writer.drop_others(owner))
 
     async def close(self) -> None:
         """Compact the table and write the manifest."""
         try:
-            if self._table is not None and self._is_changed:
+            if self._writer.table is not None and self._writer.is_changed:
                 async with self._turn, self._held():
-                    await _run_to_end(self._leave)
+                    await _run_to_end(self._writer.finish)
         finally:
             self.release()
-
-    def release(self) -> None:
-        if self._folder is not None:
-            self._folder.close()
-            self._folder = None
 
     async def _write_some(self) -> None:
         try:
             async with self._held():
                 batch = self._next_batch()
                 if batch:
-                    await _run_to_end(lambda: self._try(batch))
+                    await _run_to_end(lambda: self._writer.write(batch))
                 await asyncio.sleep(0)  # waiting tasks run first
         except StepError as error:
             for pending in self._next_batch():
@@ -199,7 +155,7 @@ class StoreWriter:
         """Hold the store's lock against other programs."""
         async with AsyncExitStack() as held:
             try:
-                lock = self._place(is_made=True) / store_manifest.LOCK_NAME
+                lock = self._writer.folder(is_made=True) / store_manifest.LOCK_NAME
                 await held.enter_async_context(
                     lock_soon(lock, wait_s=LOCK_TIMEOUT_S, poll_s=_POLL_S, mode=None)
                 )
@@ -221,7 +177,7 @@ class StoreWriter:
 
     async def read(self, look: Callable[[LanceTable], T]) -> T:
         """Return what `look` finds in the latest version of the table."""
-        table = self._table
+        table = self._writer.table
         if table is None:
             raise StepError(f"the store '{self.path}' is not there.", kind="io")
 
@@ -236,164 +192,24 @@ class StoreWriter:
 
     async def matching(self, text: str, k: int, where: Where) -> list[SearchHit]:
         """Search by words; the index is updated first if rows have changed."""
-        table = self._table
-        if table is None or not self._sums:
+        table = self._writer.table
+        if table is None or not self.sums:
             return []
         if await self.lacks_word_index():
             async with self._turn, self._held():
-                await _run_to_end(lambda: self._index(table))
+                await _run_to_end(lambda: self._writer.index_words(table))
         return await self.read(
             lambda table: table.matching(text, k, checked_condition(where, table.columns))
         )
 
-    def _place(self, *, is_made: bool = False) -> Path:
-        """Return a path of the store's folder, opened at the first call.
-
-        Raises:
-            OSError: it cannot be opened or made.
-        """
-        if self._folder is None:
-            self._folder = HeldFolder(self.path, is_made=is_made)
-        return self._folder.path
-
-    # --- in a thread, one at a time
-
-    def _open(self) -> None:
-        try:
-            place = self._place()
-            table = _tables().open(place, self.path)
-        except (MissingTable, FileNotFoundError):
-            return
-        except OSError as error:
-            raise StepError(
-                f"the store '{self.path}' cannot be read ({error.strerror}).", kind="io"
-            ) from error
-        known = store_manifest.read_manifest(place)
-        self._sums = dict(known.sums) if known is not None else table.sums()
-        self._indexed = known.indexed if known is not None else ""
-        self._is_changed = known is None
-        self._version = table.version
-        self._table = table
-
-    def _renewed(self) -> LanceTable | None:
-        """Return the latest version of the table, including writes of other programs."""
-        if self._table is None:
-            self._open()
-        table = self._table
-        if table is not None and table.renew() != self._version:
-            self._sums = table.sums()
-            self._version = table.version
-            self._is_changed = True
-        return table
-
-    def _try(self, batch: Sequence[PendingWrite]) -> None:
-        """Write a batch; one by one if it fails as a whole."""
-        try:
-            table = self._renewed()
-            if table is None:
-                place = self._place(is_made=True)
-                table = self._table = _tables().make(place, self.path, batch[0].label)
-                self._sums, self._version = {}, table.version
-            for pending in batch:
-                refuse_other_model(self.path, table.label, pending.label)
-            targets = [pending.target for pending in batch]
-            owners = {target.owner for target in targets} & self._sums.keys()
-            made = row_changes(targets, table.known(owners) if owners else ())
-            self._commit(table, made)
-            n_written: dict[tuple[str, str], int] = {}
-            for target, _ in made.put:
-                name = (target.owner, target.step)
-                n_written[name] = n_written.get(name, 0) + 1
-            for pending in batch:
-                target = pending.target
-                self._kept.setdefault(target.owner, {})[target.step] = RowSum.of(
-                    kept.print for kept in target.rows
-                )
-                resolve_future(pending.written, n_written.get((target.owner, target.step), 0))
-        except StepError as error:
-            if len(batch) == 1 or error.is_fatal:
-                for pending in batch:
-                    resolve_future(pending.written, error)
-                return
-            for pending in batch:
-                self._try([pending])
-        except BaseException as error:
-            for pending in batch:
-                resolve_future(pending.written, error)
-            raise
-
-    def _commit(self, table: LanceTable, made: RowChanges) -> None:
-        if made.is_nothing:
-            return
-        table.commit(made)
-        for owner, whole in made.sums.items():
-            if whole.n_rows:
-                self._sums[owner] = whole
-            else:
-                self._sums.pop(owner, None)
-        self._is_changed = True
-        self._n_commits += 1
-        if self._n_commits % _COMPACT_AFTER_COMMITS == 0:
-            table.tidy(_OLD_S)
-        self._version = table.version
-
-    def _cut(self, cuts: Sequence[RowsToDrop]) -> None:
-        table = self._renewed()
-        if table is None or not cuts:
-            return
-        owners = {cut.owner for cut in cuts}
-        dropped = {(cut.owner, cut.step) for cut in cuts}
-        left: dict[str, RowSum] = dict.fromkeys(owners, RowSum())
-        for row in table.known(owners):
-            if dropped.isdisjoint({(row.owner, row.step), (row.owner, None)}):
-                left[row.owner] += RowSum(int(row.print, 16), 1)
-        self._commit(table, RowChanges(drop=list(cuts), sums=left))
-
-    def _cut_others(self, owner: str, kept: dict[str, RowSum]) -> None:
-        table = self._renewed()
-        if table is not None and owner in self._sums:
-            steps = {row.step for row in table.known([owner])} - kept.keys()
-            self._cut([RowsToDrop(owner, step) for step in sorted(steps)])
-
     async def lacks_word_index(self) -> bool:
         """Return whether a search by words has to index rows first."""
-        if (table := self._table) is None:
+        if (table := self._writer.table) is None:
             return False
+        return await asyncio.to_thread(self._writer.lacks_word_index, table)
 
-        def lacks() -> bool:
-            is_same = table.renew() == self._version and self._indexed == self.content()
-            return not (is_same and table.are_words_indexed())
-
-        return await asyncio.to_thread(lacks)
-
-    def _index(self, table: LanceTable) -> None:
-        self._renewed()
-        if self._indexed == self.content() and table.are_words_indexed():
-            return  # another task has done it
-        table.index_words()
-        self._version = table.version
-        self._indexed = self.content()
-        self._is_changed = True
-
-    def _leave(self) -> None:
-        table = self._renewed()
-        if table is None:
-            return
-        if table.n_versions() > _KEPT_VERSIONS:
-            table.tidy(_OLD_AT_END_S)
-            self._version = table.version
-        store_manifest.write_manifest(
-            self._place(), StoreManifest(table.label, self._sums, self._indexed)
-        )
-        self._is_changed = False
-
-
-def _tables() -> type[LanceTable]:
-    try:
-        from .lance_table import LanceTable
-    except ImportError as error:
-        raise StepError(NEEDS_LANCEDB[0], remedy=NEEDS_LANCEDB[1], is_fatal=True) from error
-    return LanceTable
+    def release(self) -> None:
+        self._writer.release()
 
 
 async def _run_to_end(work: Callable[[], T]) -> T:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
-from paddock.steps.vectors import open_stores, store_manifest
+from paddock.steps.vectors import store_manifest, table_writer
 from paddock.steps.vectors.open_stores import OpenStores
 from paddock.steps.vectors.row_changes import RowSum, row_owner
 from paddock.steps.vectors.where_filter import Where
@@ -108,7 +108,7 @@ def test_items_that_come_together_are_written_in_few_commits(tmp_path: Path) -> 
 def test_old_versions_and_small_files_do_not_pile_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_stores, "_COMPACT_AFTER_COMMITS", 16)
+    monkeypatch.setattr(table_writer, "_COMPACT_AFTER_COMMITS", 16)
 
     async def work(store: VectorStore, stores: OpenStores) -> None:
         for turn in range(40):
