@@ -62,7 +62,7 @@ class FoundFile:
 
 
 @record(frozen=True, slots=True)
-class _Place:
+class _WalkEntry:
     """A file or folder that the walk has reached."""
 
     relpath: str
@@ -107,7 +107,7 @@ class FolderWalk:
     """Folders that symbolic links may lead to; empty if they are not followed."""
     found: list[FoundFile] = field(default_factory=list)
     without: LeftOutNames = field(default_factory=LeftOutNames)
-    _links: list[_Place] = field(default_factory=list)
+    _links: list[_WalkEntry] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
 
     def files(self, newest: int | None) -> list[FoundFile]:
@@ -119,7 +119,7 @@ class FolderWalk:
         # Walk real folders first, then targets of links. So a file that is reached both ways keeps
         # its own name, and cycles end.
         try:
-            self._folder(_Place("", str(self.root), str(self.root), False))
+            self._folder(_WalkEntry("", str(self.root), str(self.root), False))
         except FileNotFoundError as error:
             raise StepError(
                 f"the folder '{printable(self.root)}' does not exist.",
@@ -175,7 +175,7 @@ class FolderWalk:
             return False  # it is left out by `exclude`
         return any(wants(other) and not refuses(other) for other in others)
 
-    def _folder(self, top: _Place) -> None:
+    def _folder(self, top: _WalkEntry) -> None:
         waiting = [top]
         while waiting:
             folder = waiting.pop()
@@ -196,7 +196,7 @@ class FolderWalk:
             finally:
                 os.close(handle)
 
-    def _entry(self, entry: os.DirEntry[str], folder: _Place) -> _Place | None:
+    def _entry(self, entry: os.DirEntry[str], folder: _WalkEntry) -> _WalkEntry | None:
         """Handle one entry; return a folder to descend into."""
         relpath = f"{folder.relpath}/{entry.name}" if folder.relpath else entry.name
         if is_temporary(entry.name):
@@ -205,7 +205,7 @@ class FolderWalk:
         path = os.path.join(folder.path, entry.name)  # noqa: PTH118 - the hot path
         is_same = folder.real == folder.path
         real = path if is_same else os.path.join(folder.real, entry.name)  # noqa: PTH118
-        place = _Place(relpath, path, real, folder.is_named)
+        place = _WalkEntry(relpath, path, real, folder.is_named)
         if not is_utf8(entry.name):
             self.without.not_utf8.append(relpath)
         elif entry.is_symlink():
@@ -217,7 +217,7 @@ class FolderWalk:
             self._file(place, partial(entry.stat, follow_symlinks=False))
         return None
 
-    def _descended(self, place: _Place) -> _Place | None:
+    def _descended(self, place: _WalkEntry) -> _WalkEntry | None:
         """Return a folder if it may have wanted files."""
         relpath = place.relpath
         if relpath.endswith(VECTOR_TABLE_SUFFIX):
@@ -226,7 +226,7 @@ class FolderWalk:
             return None
         return replace(place, is_named=place.is_named or self.include.names_folder(relpath))
 
-    def _file(self, place: _Place, facts: Callable[[], os.stat_result]) -> None:
+    def _file(self, place: _WalkEntry, facts: Callable[[], os.stat_result]) -> None:
         """Keep a file that is wanted."""
         relpath = place.relpath
         if place.path in self.left_out:
@@ -248,7 +248,7 @@ class FolderWalk:
         else:
             self.found.append(found)
 
-    def _follow(self, link: _Place) -> None:
+    def _follow(self, link: _WalkEntry) -> None:
         """Follow a link to a target within the allowed folders."""
         try:
             target = no_links.resolve(link.path, self.allowed)
