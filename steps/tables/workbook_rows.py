@@ -230,7 +230,7 @@ def _table(sheet: SheetCells, found: _FoundTable, header: bool | int, notes: lis
 def _unshown(
     sheet: SheetCells, cells: CellRange, n_above: int, body: Sequence[Sequence[Cell]]
 ) -> Iterator[str]:
-    """Yield the note on rows of a table that are struck out or hidden, and hidden columns."""
+    """Yield the note on what of a table is struck out, hidden or raised, which rows do not tell."""
     first = cells.top + n_above
     filled = [
         (first + n, [cell.style for cell in row if cell.value is not None])
@@ -238,11 +238,13 @@ def _unshown(
     ]
     n_struck = sum(all(style.is_struck for style in styles) for _, styles in filled if styles)
     n_hidden = sum(number in sheet.hidden_rows for number, styles in filled if styles)
+    n_marked = sum(bool(cell.pieces) for row in body for cell in row)
     n_columns = len(sheet.hidden_columns.intersection(range(cells.left, cells.right + 1)))
     found = [
         counted(n_struck, "row is struck out", "rows are struck out") * bool(n_struck),
         counted(n_hidden, "row is hidden", "rows are hidden") * bool(n_hidden),
         counted(n_columns, "column is hidden", "columns are hidden") * bool(n_columns),
+        f"{counted(n_marked, 'cell')} with raised, lowered or struck letters" * bool(n_marked),
     ]
     if any(found):
         yield f": {', '.join(filter(None, found))}; they are read like all others"

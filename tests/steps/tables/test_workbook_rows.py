@@ -217,6 +217,8 @@ def cell(value: str, style: int = 0, kind: str = "n", row: str = "") -> str:
         (cell("45000", 3), ["2023-03-15"], ""),
         (cell("-1.5", 5), [-1.5], ""),
         (cell("7", 4) + cell("8", row="hidden='1'"), [7, 8], "1 row is struck out, 1 row is"),
+        ("<row><c t='inlineStr'><is><r><t>10</t></r><r><rPr><vertAlign val='superscript'/></rPr>"
+         "<t>6</t></r></is></c></row>", ["106"], "1 cell with raised, lowered or struck letters"),
         (cell("1", 99) + cell("0", kind="s") + cell("2"), [1, 2], "no.xml"),
     ],
 )  # fmt: skip
