@@ -50,8 +50,7 @@ class FilesScanParams(Params):
         description="Also list what symbolic links lead to, within the allowed folders.",
     )
     outputs: bool = Field(
-        default=False,
-        description="Also list what this pipeline wrote, and documents that it moved there.",
+        default=False, description="Also list its outputs, and what it moved there."
     )
 
     @field_validator("include", "exclude")

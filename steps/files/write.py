@@ -69,8 +69,7 @@ class FilesWriteParams(Params):
     )
     links: str = Field(
         default=".",
-        description="The folder in which the documents lie that rows name: in XLSX their paths "
-        "are links.",
+        description="The folder of documents that rows name: in XLSX their paths are links.",
     )
     separator: Literal[",", ";", "|"] = Field(
         default=",",
@@ -83,8 +82,7 @@ class FilesWriteParams(Params):
         default=".", description="The decimal mark of numbers in CSV; `,` beside `separator: ;`."
     )
     bom: bool = Field(
-        default=False,
-        description="Begin the file with the mark by which Excel knows UTF-8 (é instead of Ã©).",
+        default=False, description="Begin the file with the mark by which Excel knows UTF-8."
     )
     waiting: list[str] = Field(
         default=[],

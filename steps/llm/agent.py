@@ -65,15 +65,12 @@ class AgentParams(Params):
     system: Template | None = Field(default=None, description="The system prompt.")
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
     max_turns: int = Field(
-        default=8,
-        ge=1,
-        le=MOST_AGENT_TURNS,
-        description="The most turns with tools; then the model must answer without.",
+        default=8, ge=1, le=MOST_AGENT_TURNS, description="The most turns with tools."
     )
     memory: Literal["window", "summary", "store"] = Field(
         default="window",
         description="What happens to the oldest turns when the context is full: dropped, "
-        "summarised, or put into a vector store from which the nearest come back.",
+        "summarised, or put into a store from which the nearest come back.",
     )
     tool_choice: str = Field(
         default="auto",

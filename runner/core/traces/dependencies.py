@@ -201,6 +201,10 @@ class ChosenLabels(Dependency):
     is_decided: bool = False
     """Whether a person decided on them: then no new label fits better."""
 
+    def as_json(self) -> list[Any]:
+        values = Dependency.as_json(self)
+        return values if self.is_decided else values[:-1]
+
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         name = self.list_name
         before = trace.past.lists(trace.entry.key).get(name)
