@@ -79,7 +79,7 @@ def office_page(folder: Path, chromium: Browser) -> Shown:
     template = Path(__file__).with_name("office.html.j2").read_text("utf-8")
     page = work / "office.html"
     page.write_text(Environment(autoescape=True).from_string(template).render(shown), "utf-8")
-    yield "office-page", chromium.page(page.as_uri()), {"": (1240, 640)}
+    yield "office-page", chromium.page(page.as_uri()), {"": (1400, 660)}
 
 
 def table(work: Path, name: str) -> list[list[Any]]:
@@ -89,7 +89,7 @@ def table(work: Path, name: str) -> list[list[Any]]:
     for row in rows[1:]:
         for at, cell in enumerate(row):
             is_money = "0.00" in sheet.cell(2, at + 1).number_format
-            row[at] = float(cell) if is_money else cell
+            row[at] = "" if cell is None else float(cell) if is_money else cell
             if isinstance(cell, datetime):
                 row[at] = f"{cell:%Y-%m-%d}"
     return rows
