@@ -345,9 +345,14 @@ def test_behind_nginx_a_stream_comes_in_pieces(outside: tuple[httpx.Client, Live
     events = {"model": CHAT, "messages": [{"role": "user", "content": "Count."}],
               "stream": True, "max_tokens": 60}  # fmt: skip
     with client.stream("POST", "/v1/chat/completions", json=events, headers=KEY) as answer:
-        pieces = [piece for piece in answer.iter_raw() if piece]
-    assert len(pieces) > 10
-    assert pieces[-1].endswith(b"data: [DONE]\n\n")
+        assert b"".join(answer.iter_raw()).endswith(b"data: [DONE]\n\n")
+    story = {"type": "json_object", "schema": STORY["format"]}
+    events |= {"max_tokens": 4000, "response_format": story}
+    with client.stream("POST", "/v1/chat/completions", json=events, headers=KEY) as answer:
+        pieces = answer.iter_raw()  # kept, or the connection would be closed
+        assert next(pieces).startswith(b"data: {")
+        assert live.n_users() == 1, "it goes on: how many pieces are read hangs on the machine"
+    assert live.n_users_within(60) == 0
 
 
 @needs_nginx
