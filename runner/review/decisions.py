@@ -34,7 +34,7 @@ from paddock.steps.readers import documents
 from paddock.steps.readers.reader_pool import EvidenceRequest
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
-from .label_tables import LabelTable, with_present_labels
+from .label_tables import add_row, with_present_labels
 
 Verb = Literal["accept", "edit", "reject"]
 VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
@@ -98,7 +98,7 @@ class LedgerReviews(ReviewStore):
         refuse_stranger(review, by)
         if (written := review.subject.label_tables.get(field)) is None:
             raise DecisionRefused(f"The labels of '{field}' are from no CSV beside the pipeline.")
-        return LabelTable.of(self.ledger.folder.parent, written).add(cells)
+        return add_row(self.ledger.folder, written, cells)
 
     def take_lease(self, id_: str, by: str, seconds: float = LEASE_S) -> Review:
         """Keep an open review to one person for some time, or for longer.

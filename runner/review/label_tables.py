@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import files, no_links
+from paddock.engine.system import file_locks, files, no_links
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import one_line
 from paddock.pipelines.label_choices import LabelList, WrongLabels, read_choice
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
 from paddock.steps.tables.row_formats import CSV, RowTable, UnreadableRows
+from paddock.steps.tables.table_files import open_elsewhere
 from paddock.steps.tables.table_format import WriteOptions
 
 _MOST_BYTES = 8 * 1024**2
 _MOST_CELL_CHARS = 1000
+_LOCK_S = 10.0
 
 
 @record(frozen=True, slots=True)
@@ -61,13 +63,15 @@ class LabelTable:
         return [label for row in self.table.rows if (label := row.get(self.keys["by"]))]
 
     def add(self, cells: Mapping[str, str]) -> str:
-        """Add a row, atomically; return its label.
+        """Add a row, atomically, while no one else does; return its label.
 
         Raises:
             DecisionRefused: a cell is of no column or has several lines, or the label is none that
                 can be told from the others.
         """
         by, name = self.keys["by"], self.file.name
+        if open_elsewhere(self.file):  # which would write over the row
+            raise DecisionRefused(f"'{name}' is open in another program: close it there.")
         row = {column: cells.get(column, "").strip() for column in self.table.columns}
         if unknown := cells.keys() - row.keys():
             raise DecisionRefused(f"'{name}' has no column '{one_line(min(unknown), 60)}'.")
@@ -89,6 +93,19 @@ class LabelTable:
         except OSError as error:
             raise DecisionRefused(f"'{name}' cannot be written: {error.strerror}.") from None
         return row[by]
+
+
+def add_row(state: Path, written: Mapping[str, Any], cells: Mapping[str, str]) -> str:
+    """Add a row to a table beside a pipeline's `state` folder; return its label.
+
+    Raises:
+        DecisionRefused: as of `LabelTable`, or others are adding rows.
+    """
+    try:
+        with file_locks.lock_now(state / "label-tables.lock", wait_s=_LOCK_S):
+            return LabelTable.of(state.parent, written).add(cells)
+    except file_locks.LockTaken:
+        raise DecisionRefused("Others are adding rows. Try again.") from None
 
 
 def with_present_labels(review: Review, folder: Path) -> Review:

@@ -34,6 +34,7 @@ from paddock.steps.tables.table_files import (
     format_named,
     format_of,
     missing_library,
+    open_elsewhere,
     read_table,
     written_suffixes,
 )
@@ -195,7 +196,7 @@ async def _is_kept(
             )
         tools.log.note(f"{what}: it is kept as it is.")
         return True
-    mark = None if outputs.takes_over else await asyncio.to_thread(_open_elsewhere, path)
+    mark = None if outputs.takes_over else await asyncio.to_thread(open_elsewhere, path)
     if mark is not None:  # 2.
         await outputs.holds(path, sha256)
         what = f"'{printable(path)}' is open in another program ('{printable(mark)}')"
@@ -316,12 +317,6 @@ def _table_file(
         )
     data, of_format = form.write(rows, options)
     return data, [*notes, *of_format]
-
-
-def _open_elsewhere(path: Path) -> str | None:
-    """Return the file by which another program says that it has this one open."""
-    names = [mark.format(path.name) for mark in format_named(format_of(path.name)).lock_files]
-    return next((name for name in names if os.path.lexists(path.with_name(name))), None)
 
 
 def _document_link(text: str, table: Path, folder: str, roots: Roots) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import inspect
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -250,3 +251,9 @@ async def read_table(
             meta, rows = await documents.in_reader_process(request, readers)
             columns, notes = list(rows.types), meta["notes"]
     return rows, columns, [f"{name}{after_name(str(note))}." for note in notes]
+
+
+def open_elsewhere(path: Path) -> str | None:
+    """Return the file by which another program says that it has this one open."""
+    names = [mark.format(path.name) for mark in format_named(format_of(path.name)).lock_files]
+    return next((name for name in names if os.path.lexists(path.with_name(name))), None)

@@ -1,8 +1,10 @@
 """`choose`: labels that a list has at run time, and what a changed list makes stale."""
 
+import csv
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from paddock.engine.request import ChatRequest
 from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.review.answer_fields import subject_fields
+from paddock.runner.review.label_tables import add_row
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import fault_of
 from tests.runner.world import ReviewedWorld, World, reasons, states
@@ -425,6 +428,10 @@ def test_a_person_adds_a_row_to_the_table_and_the_decision_stands(tmp_path: Path
             with pytest.raises(DecisionRefused) as caught:
                 reviews.add_label(first.id, "tag", cells, "ann")
             assert str(caught.value).endswith(words)
+        (here.folder / ".~lock.tags.csv#").touch()  # else that program writes over the row
+        with pytest.raises(DecisionRefused, match="open in another program"):
+            reviews.add_label(first.id, "tag", {"name": "quay"}, "ann")
+        (here.folder / ".~lock.tags.csv#").unlink()
         before = (here.folder / "tags.csv").read_text("utf-8")
         assert reviews.add_label(first.id, "tag", {"name": "quay", "note": "=1+1"}, "ann") == "quay"
         assert (here.folder / "tags.csv").read_text("utf-8") == f"{before}quay,'=1+1\n"
@@ -435,3 +442,18 @@ def test_a_person_adds_a_row_to_the_table_and_the_decision_stands(tmp_path: Path
     report = here.run(pool=FakePool(answer=clerk))
     assert labelled(report) == {first.key: "quay"}
     assert (report.calls, report.counts["waiting"]) == (1, 1)  # of the other one alone
+
+
+def test_rows_that_people_add_at_the_same_time_are_all_there(tmp_path: Path) -> None:
+    here = world(tmp_path, n=1)
+    here.edit("    returns: {file", '        review: {when: "true"}\n    returns: {file')
+    here.run(pool=FakePool(answer=clerk))
+    (review,) = here.waiting().values()
+    names = [f"quay {n}" for n in range(24)]
+    with here.reviews() as reviews, ThreadPoolExecutor(8) as people:
+        subject = reviews.get(review.id).subject
+        tables, folder = subject.label_tables["tag"], here.folder / ".paddock"
+        added = people.map(lambda name: add_row(folder, tables, {"name": name}), names)
+        assert [*added] == names
+    rows = csv.reader((here.folder / "tags.csv").read_text("utf-8").splitlines())
+    assert {row[0] for row in rows} >= {*names}
