@@ -40,6 +40,6 @@ def test_a_javascript_client_does_all_that_its_users_do(live: Live, name: str) -
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert tuple(line.removeprefix("ok ") for line in ran.stdout.splitlines()) == PARTS[name]
     log = live.service.request_log
-    until(lambda: not live.n_users() and not log.running)  # clients that left have freed their places
+    until(lambda: not live.n_users() and not log.running)  # a client that left frees its place
     last = log.last[-1]
     assert (last.fate, last.status) == ("gone", 200)
