@@ -1,6 +1,7 @@
 """Calibration: people's decisions make of a probability the share that was right."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,22 +117,45 @@ def test_a_field_is_calibrated_by_its_own_decisions_once_it_has_50() -> None:
     assert [*many.fits.own] == [("kind",)]
 
 
-@pytest.mark.parametrize("slope", [1.2, 0.0, -0.8])
-def test_the_lower_bound_holds_whether_or_not_truth_rises_with_confidence(slope: float) -> None:
-    rng, n_held, n_said = random.Random(8), 0, 0
-    for truth in (0.6, 0.7, 0.8, 0.9, 0.99):
+TRUTHS: dict[str, Callable[[float, float], float]] = {
+    "rises": lambda mean, raw: mean + 1.2 * (raw - 0.9),
+    "flat": lambda mean, raw: mean,
+    "falls": lambda mean, raw: mean - 0.8 * (raw - 0.9),
+    "drops": lambda mean, raw: mean - 0.3 * (raw >= 0.95),
+    "dips": lambda mean, raw: mean - 0.4 * (0.85 <= raw < 0.9),
+}
 
-        def drawn(truth: float = truth) -> tuple[float, float]:
-            raw = round(max(0.3, 1 - abs(rng.gauss(0, 0.12))), 4)
-            return raw, min(1.0, max(0.0, truth + slope * (raw - 0.9)))
 
-        for _ in range(8):
-            line = fit([(raw, rng.random() < p) for raw, p in (drawn() for _ in range(300))])
-            for raw, p in (drawn() for _ in range(200)):
-                if line.of(raw) is not None:
-                    n_said += 1
-                    n_held += line.lower_bound(raw) <= p
-    assert n_held >= 0.94 * n_said
+@pytest.mark.parametrize("shape", TRUTHS)
+@pytest.mark.parametrize("n_answers", [30, 60, 300])
+def test_answers_are_right_as_often_as_their_lower_bounds_say(shape: str, n_answers: int) -> None:
+    """Three fields; with 30 answers they share one fit."""
+    rng, n_held, n_fields = random.Random(8), 0, 0
+
+    def drawn() -> float:
+        return round(max(0.3, 1 - abs(rng.gauss(0, 0.12))), 4)
+
+    for _ in range(20):
+        means = {name: rng.choice((0.6, 0.8, 0.9, 0.99)) for name in "abc"}
+        truth = {
+            (name, raw): min(1.0, max(0.0, TRUTHS[shape](mean, raw)))
+            for name, mean in means.items()
+            for raw in (drawn() for _ in range(n_answers + 100))
+        }
+        pairs = {name: [raw for of, raw in truth if of == name] for name in means}
+        answers = [
+            (f"{at}", f"{at}", [(name, raw, rng.random() < truth[name, raw])])
+            for name, raws in pairs.items()
+            for at, raw in enumerate(raws[:n_answers])
+        ]
+        fits = table(*answers).fits
+        for name, raws in pairs.items():
+            found = [(raw, fits.calibrated((name,), raw)) for raw in raws[n_answers:]]
+            said = [(truth[name, raw], value["low"]) for raw, value in found if value]
+            n_fields += bool(said)
+            n_held += bool(said) and sum(p for p, _ in said) >= sum(low for _, low in said)
+    assert n_fields >= 50
+    assert n_held >= 0.94 * n_fields
 
 
 def test_sampled_answers_too_few_to_be_weighted_do_not_count_toward_the_threshold() -> None:
