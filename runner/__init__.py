@@ -35,7 +35,6 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is first asked for."""
     if name in _PLACES:
         return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -34,8 +34,6 @@ _DAY_S = 86400.0
 
 @record(frozen=True, slots=True)
 class UnattendedSettings:
-    """Settings of the local service and of `paddock up`."""
-
     service_idle_s: float = 900.0
     """After so long without work the local service ends by itself."""
     address: ServiceAddress = field(default_factory=lambda: ServiceAddress(port=UP_PORT))
@@ -69,8 +67,6 @@ KEYS_FILE_NAME = "api-keys"
 
 @record(frozen=True, slots=True)
 class Settings:
-    """What the person, the environment and the settings files want."""
-
     pool: PoolSettings
     state_dir: Path
     """Where what outlives a run is kept; `PADDOCK_HOME`."""
@@ -140,7 +136,6 @@ class Settings:
 
     @property
     def default_models(self) -> Mapping[Role, str]:
-        """Return the model of each role for steps that name none."""
         return {"chat": self.chat_model, "embed": self.embed_model}
 
 

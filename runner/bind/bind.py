@@ -203,8 +203,6 @@ def bind_with_faults(
 
 @record
 class _NodeBinder:
-    """Binds the steps and blocks of one pipeline, in the file's order."""
-
     _pipeline: Pipeline
     _base: Path
     _cwd: Path
@@ -353,8 +351,6 @@ class _NodeBinder:
 
 @record(frozen=True)
 class _InheritedKeys:
-    """What a step inherits from the blocks around it and from `defaults`."""
-
     retry: RetryKeys | None = None
     timeout: TimeoutKeys | None = None
     cache: bool = True

@@ -53,8 +53,6 @@ class BoundEscalation:
 
 @record(frozen=True)
 class BoundStep:
-    """One step with its class and its parameters, compiled."""
-
     id: str
     uses: str
     kind: type[Step[Any, Any]]
@@ -118,7 +116,6 @@ class BoundStep:
         return bool(self.kind.roles) or self.makes_output
 
     def mark_of(self, *at: str | int) -> Mark:
-        """Return the place of one of its keys in the file."""
         return self.params.document.mark((*self.params.step.at, *at))
 
     @cached_property
@@ -137,8 +134,6 @@ class BoundStep:
 
 @record(frozen=True)
 class BoundBlock:
-    """A `for_each` with its body, in order."""
-
     id: str
     mark: Mark
     var: str
@@ -171,8 +166,6 @@ class BoundBlock:
 
 @record(frozen=True, slots=True)
 class BoundPool:
-    """Servers elsewhere that serve one or several of a pipeline's models."""
-
     urls: tuple[str, ...]
     key: Value | None
     """A text that may read secrets and inputs."""
@@ -187,8 +180,6 @@ BoundNode: TypeAlias = BoundStep | BoundBlock
 
 @record(frozen=True)
 class BoundPlan:
-    """Everything that a run needs to know of the YAML."""
-
     pipeline: Pipeline
     file: Path
     nodes: tuple[BoundNode, ...]
@@ -252,7 +243,6 @@ class BoundPlan:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The outputs of a step that runs it."""
         data = {} if self.returns is None else self.returns.data
         return tuple(data) if isinstance(data, dict) else (RESULT_OUTPUT,)
 

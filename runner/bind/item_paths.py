@@ -47,12 +47,10 @@ def _follows_from_item(
     *,
     is_within_item: bool = False,
 ) -> bool:
-    """Return whether a parameter depends on nothing but the item."""
     steps: Mapping[str, Any] = spec["steps"]
     of_items = {"loop", *(loop_parts(block)[0] for block in spec["blocks"].values())}
 
     def follows(path: Reference, seen: frozenset[str]) -> bool:
-        """Return whether a value follows from the item; `seen` are the steps that lead to it."""
         name = str(path[1]) if len(path) > 1 else ""
         if path[0] == "inputs":
             return name in inputs

@@ -50,7 +50,6 @@ class NamedPath:
 
     @property
     def is_begun(self) -> bool:
-        """Whether it is known at least by its beginning."""
         return not self.text.startswith(LATER_PART) and "\0" not in self.text
 
     @property
@@ -59,8 +58,6 @@ class NamedPath:
 
 
 class KnownPaths:
-    """The paths in one pipeline and those that its steps run, by what is known of their inputs."""
-
     def __init__(
         self,
         pipeline: Pipeline,
@@ -109,7 +106,6 @@ class KnownPaths:
         return (named for named in self._named if named.use == "listed")
 
     def written(self) -> Iterator[NamedPath]:
-        """Yield where steps write, as far as it is known at least by its beginning."""
         uses = ("written", "filled")
         return (named for named in self._named if named.use in uses and named.is_begun)
 

@@ -29,14 +29,11 @@ LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
 
 
 def read_by(*parts: Any) -> References:
-    """Return what expressions, values and templates read; parts that are not there are None."""
     return frozenset().union(*[part.references for part in parts if part is not None])
 
 
 @record(frozen=True)
 class StepReads:
-    """What a step reads, in template files too, by when it does."""
-
     parameters: References
     """Before its answer is there, but for lists of labels."""
     lists: References
@@ -99,8 +96,6 @@ class StepReads:
 
 @record(frozen=True)
 class BlockReads:
-    """What a block and all within it read from around the block."""
-
     keys: References = frozenset()
     """What `for_each`, `where`, `key`, `if` and `returns` read."""
     all: References = frozenset()

@@ -191,7 +191,6 @@ class ParameterBinder:
         return BoundParams(self.params_type, step, checks.document, value, templates, instance)
 
     def check_kinds(self, kinds: Mapping[str, type[Any] | None]) -> None:
-        """Check that parameters take values of the kinds that their expressions give."""
         known = {name: _SAMPLES[kind] for name, kind in kinds.items() if kind is not None}
         if not known:
             return

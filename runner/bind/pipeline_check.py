@@ -28,8 +28,6 @@ from .variations import Change
 
 @record(frozen=True, slots=True)
 class ValidateReport:
-    """The faults of a file."""
-
     file: str
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()

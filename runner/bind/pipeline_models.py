@@ -27,8 +27,6 @@ ROLES: tuple[Role, ...] = ("chat", "embed")
 
 
 class ModelBinder:
-    """The models by their aliases, and the defaults; what is wrong is added to `checks`."""
-
     def __init__(
         self,
         pipeline: Pipeline,
@@ -80,7 +78,6 @@ class ModelBinder:
     def _named(
         self, step: StepNode, written: str, at: Place, roles: frozenset[Role]
     ) -> ModelSpec | None:
-        """Return the model of a name that a step has; None where it is a fault."""
         label = _step_label(step)
         if "{{" in written:
             what = f"the model of step '{label}' must be named as it is"

@@ -49,7 +49,6 @@ class Scope(dict[str, Any]):
         return Scope({**self, "steps": {**self["steps"], step_id: seen}})
 
     def is_skipped(self, step_id: str) -> bool:
-        """Return whether a step was skipped; one that is not there was not."""
         return bool(self["steps"].get(step_id, {}).get("skipped"))
 
 

@@ -30,8 +30,6 @@ _ROWS_REMEDY = "Give it the `rows` of a step `files.rows`."
 
 @record
 class SharedPlans:
-    """State shared by all pipelines that one run binds."""
-
     plans: dict[Path, Plan] = field(default_factory=dict)
     """By their files as they are shown: each link to a file has a folder of its own."""
     n_bound: int = 0
@@ -64,8 +62,6 @@ class BindContext:
 
 @record
 class SubPipelineReader:
-    """Reads what the `pipeline` steps of one file run; what is wrong is added to `checks`."""
-
     _pipeline: Pipeline
     _known: KnownInputs | None
     """Its inputs; None: they are not given yet."""
@@ -155,7 +151,6 @@ class SubPipelineReader:
     def _known_inputs(
         self, step: StepNode, pipeline: Pipeline, name: str
     ) -> tuple[dict[str, Any], frozenset[str]]:
-        """Return the inputs that are known by now, and the names of those that are not."""
         parameter = facts_of(step.uses).inputs
         written = step.params.data.get(parameter) or {}
         if not isinstance(written, dict):  # one expression makes all of them

@@ -31,8 +31,6 @@ from paddock.steps.plugins import (
 
 
 class BrokenTrigger(BrokenPlugin):
-    """An installed trigger that cannot be used."""
-
     kind = "trigger"
 
 
@@ -57,7 +55,6 @@ def _trigger_fault(kind: Any) -> str:
 
 
 def load_all_triggers() -> tuple[dict[str, Any], list[BrokenTrigger]]:
-    """Import every trigger; return those that can be used, by name, and those that cannot."""
     kinds, broken = dict[str, Any](), list[BrokenTrigger]()
     for name in plugins(TRIGGER_GROUP):
         try:

@@ -86,7 +86,6 @@ def mark_unused(
 def _placed(
     node: BoundNode, edges: Mapping[str, frozenset[str]], level: dict[str, _Placed], *, is_top: bool
 ) -> _Placed:
-    """Return a node behind those of its level that stand before it."""
     waits_for = edges.get(node.id, frozenset()) & level.keys()
     needed = [level[name] for name in waits_for]
     steps = [step for step in all_steps([node]) if step.inner is None]

@@ -33,8 +33,6 @@ MOST_VARIANTS = 100
 
 @record(frozen=True, slots=True)
 class Change:
-    """One value of a pipeline that a variant replaces."""
-
     option: VariedOption
     target: str
     """As written: an alias, a step, or a step with a path."""
@@ -96,8 +94,6 @@ def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
 
 @record(frozen=True, slots=True)
 class Variant:
-    """The pipeline with some values replaced."""
-
     name: str
     """The changes in which variants differ."""
     changes: tuple[Change, ...]

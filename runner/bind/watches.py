@@ -40,8 +40,6 @@ class BoundWatch:
 
 
 class WatchBinder:
-    """Binds the watches of one pipeline; what is wrong with them is added to `checks`."""
-
     def __init__(self, pipeline: Pipeline, paths: KnownPaths, checks: FaultCollector) -> None:
         self._checks = checks
         self._pipeline = pipeline

@@ -92,7 +92,6 @@ def _with_new_key(text: str, document: YamlDocument, at: Place, value: Any) -> s
 
 
 def _in_block(text: str, around: YamlSpan, entry: str) -> str:
-    """Add a line below the last one of a block."""
     end = around.start + len(text[around.start : around.end].rstrip())
     at = text.find("\n", end)
     at = len(text) if at < 0 else at

@@ -35,8 +35,6 @@ QUALITY_WORDS = {
 
 @record(frozen=True, slots=True)
 class FieldFigures:
-    """How one field agrees with gold."""
-
     metric: FieldMetric
     agreement: IntervalEstimate
     confusion: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -143,8 +141,6 @@ class VariantTest:
 
 @record(frozen=True, slots=True)
 class ItemDifference:
-    """An item of which variants say different things."""
-
     key: str
     gold: Mapping[str, Any]
     answers: Mapping[str, ItemAnswer]
@@ -206,8 +202,6 @@ class Comparison:
 
 @record(frozen=True, slots=True)
 class GoldSource:
-    """Gold data as given, and how its fields are compared."""
-
     given: Gold | None
     """None: there is none, or another step says it."""
     chosen: Mapping[str, tuple[MetricName, float]] = field(default_factory=dict)
@@ -244,8 +238,6 @@ def compare(pipeline: str, step: str, runs: Sequence[VariantRun], source: GoldSo
 
 @record(frozen=True, slots=True)
 class GoldMatch:
-    """The part of the gold that is about compared items."""
-
     gold: Gold | None = None
     rights: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Item → field → what is right."""

@@ -111,7 +111,6 @@ class ThresholdCondition:
         return cls(others)
 
     def text(self, threshold: float) -> str | bool:
-        """Return the condition with a threshold, as it is written."""
         if threshold == ALWAYS:
             return True
         return " or ".join((f"confidence.min < {threshold:g}", *self.others))
@@ -134,8 +133,6 @@ class ThresholdCondition:
 
 @record(frozen=True, slots=True)
 class CalibratedThreshold:
-    """The lowest threshold of which the agreement is promised."""
-
     goal: AgreementGoal
     threshold: float
     agreement: float

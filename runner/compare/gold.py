@@ -115,7 +115,6 @@ class Gold:
 
 
 def _absent(rows: Sequence[GoldRow], keys: Sequence[str]) -> Iterator[str]:
-    """Yield sentences on rows whose items are not there; a nearest name takes its time."""
     for row in rows[:_MOST_ABSENT]:
         yield f"{row.place}: there is no item '{row.key}'. {did_you_mean(row.key, keys)}"
     if len(rows) > _MOST_ABSENT:

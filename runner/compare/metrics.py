@@ -85,7 +85,6 @@ class FieldMetric:
         return f"{_shown(gold)} is no value of the field, so no answer agrees with it. {known}"
 
     def score(self, answer: Any, gold: Any) -> float:
-        """Return how much of a value agrees with gold, as `gold` returned it."""
         if self.kind == "number":
             number = _number_in(answer)
             return float(number is not None and abs(number - float(gold)) <= self.tolerance + 1e-12)

@@ -23,15 +23,11 @@ _ROUNDED = 5e-5
 
 
 class EarlierVariant(BaseModel):
-    """A variant of an earlier result."""
-
     name: str
     scores: dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 
 class EarlierResult(BaseModel):
-    """What is read of an earlier result's JSON."""
-
     quality: Literal["agreement", "located", "valid"]
     variants: Annotated[list[EarlierVariant], Field(min_length=1)]
 
@@ -42,8 +38,6 @@ class NothingShared(Exception):
 
 @record(frozen=True, slots=True)
 class ResultChange:
-    """How a result differs from an earlier one, in sentences."""
-
     shared: tuple[str, ...]
     """On how many items each variant is compared."""
     losses: tuple[str, ...]

@@ -58,8 +58,6 @@ class IntervalEstimate:
 
 @record(frozen=True, slots=True)
 class PairedTest:
-    """Whether two variants differ on the same items."""
-
     n: int
     difference: float
     """Mean of the second less that of the first."""
@@ -78,7 +76,6 @@ class PairedTest:
         return self.p < ALPHA
 
     def corrected(self, p: float) -> PairedTest:
-        """Return the test with a p that is corrected for several tests."""
         return replace(self, p=p, more_items=0 if p < ALPHA else self.more_items)
 
     def words(self) -> str:

@@ -76,8 +76,6 @@ class ItemAnswer:
 
 @record(frozen=True, slots=True)
 class VariantRun:
-    """How the run of a variant ended."""
-
     variant: Variant
     items: Mapping[str, ItemAnswer] = field(default_factory=dict)
     fault: str | None = None
@@ -248,7 +246,6 @@ def _sentence(error: Exception) -> str:
 
 
 def answered_prompts(compared: ComparedPipeline, answers: Iterable[ItemAnswer]) -> dict[str, str]:
-    """Return the messages to which answers were given, by their keys; empty where none were."""
     found = dict[str, str]()
     with compared.ledger() as ledger:
         for answer in answers:
@@ -261,7 +258,6 @@ def answered_prompts(compared: ComparedPipeline, answers: Iterable[ItemAnswer]) 
 def _item_answer(
     ledger: Ledger, step: str, item: ItemReport, entry: Entry, steps: Sequence[StepRecord]
 ) -> ItemAnswer:
-    """Return what became of an item, and what its calls cost when they were made."""
     prompt, completion, first_call_hash = 0, 0, ""
     busy: list[tuple[float, float]] = []
     for step_record in steps:

@@ -176,7 +176,6 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
 def _with_blocks(
     nodes: Iterable[Node], around: tuple[Block, ...]
 ) -> Iterator[tuple[Node, tuple[Block, ...]]]:
-    """Yield every node with the blocks around it, the innermost last."""
     for node in nodes:
         yield node, around
         if isinstance(node, Block):

@@ -61,7 +61,6 @@ class MailServer:
 
 
 def undeliverable_mail(notify: Sequence[NotifyKeys], smtp_url: str) -> tuple[str, ...]:
-    """Return why mail of `on.notify` cannot be delivered, as far as that is known before a run."""
     try:
         if any(way.email for way in notify):
             MailServer.of(smtp_url)

@@ -151,7 +151,6 @@ class Secrets:
     """`secret_digest` with a key; None: what is read now is compared with nothing."""
 
     def of(self, file: Path) -> Mapping[str, str]:
-        """Return those that the pipeline in this file may read."""
         return self.within.get(file, self.values)
 
     def redacted(self, value: Any) -> Any:
@@ -237,7 +236,6 @@ def trigger_secrets(pipeline: Pipeline) -> frozenset[str]:
 
 
 def _is_named(name: str, value: object) -> bool:
-    """Return whether an expression in a value may read a secret."""
     if isinstance(value, Mapping):
         return any(_is_named(name, part) for part in value.values())
     if isinstance(value, list | tuple):
@@ -268,7 +266,6 @@ def _secret_values(
 
 
 def secret_place(keys: SecretKeys) -> str:
-    """Return where a secret is read from, to show before it is allowed."""
     if keys.prefect:
         kind, _, name = keys.prefect.partition("/")
         return f"Prefect's {'Secret block' if kind == 'secret' else 'Variable'} '{name}'"
@@ -276,8 +273,6 @@ def secret_place(keys: SecretKeys) -> str:
 
 
 class UnusableSecret(Exception):
-    """One that is not there or cannot be used: why, and what to do."""
-
     def __init__(self, why: str, remedy: str) -> None:
         self.remedy = remedy
         super().__init__(why)

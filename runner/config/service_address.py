@@ -41,7 +41,6 @@ class ServiceAddress:
 
     @property
     def written(self) -> str:
-        """As it can be read again."""
         netloc = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{netloc}:{self.port}{self.path}"
 

@@ -26,8 +26,6 @@ class SettingsError(Exception):
 
 @record(frozen=True, slots=True)
 class SettingSpec:
-    """One setting: how its value is read, and which field of `Settings` it fills."""
-
     read: Callable[[object], Any]
     field: str
     in_ollama: bool = False

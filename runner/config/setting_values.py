@@ -259,7 +259,6 @@ def parse_switch(value: object) -> Switch:
 
 
 def _one_of(kind: Any, problem: str, remedy: str, value: object) -> Any:
-    """Return one of the words of a `Literal`."""
     written = str(value).strip().lower()
     if written not in get_args(kind):
         raise BadValue(problem, remedy)

@@ -138,7 +138,6 @@ async def _start_once(settings: Settings, paths: DaemonPaths, tell: Tell | None)
 async def _spawn_and_wait(
     settings: Settings, paths: DaemonPaths, deadline: float, tell: Tell | None
 ) -> DaemonInfo:
-    """Start the daemon's process and wait until its socket is open."""
     stderr_file = paths.folder / f"{paths.name}.err"
     text = daemon_files.encode_start_options(settings)
     command = python_command("-m", "paddock.runner.daemon.daemon_main", text)

@@ -36,8 +36,6 @@ class DaemonGone(DaemonError):
 
 @record(frozen=True, slots=True)
 class DaemonPaths:
-    """Names of one daemon's files."""
-
     folder: Path
     name: str
 

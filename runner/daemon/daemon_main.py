@@ -32,7 +32,6 @@ log = logging.getLogger("paddock.runner.daemon.daemon_main")  # it is `__main__`
 
 
 def main() -> None:
-    """Serve until a signal ends it, or until it has been idle for long enough."""
     settings = daemon_files.decode_start_options(sys.argv[1])
     paths = make_daemon_folders(paths_of(settings))
     os.chdir(paths.folder)

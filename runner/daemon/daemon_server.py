@@ -291,5 +291,4 @@ class _DaemonServer(QuietServer, uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Install no signal handler."""
         yield

@@ -24,8 +24,6 @@ AGAIN_S = 0.2  # a process that is killed closes its socket within some hundredt
 
 
 class DaemonSession:
-    """One run's connection to the local daemon. Made by `daemon_session`."""
-
     def __init__(self, settings: Settings, tell: Callable[[str], None]) -> None:
         self._settings = settings
         self._tell = tell
@@ -104,7 +102,6 @@ class DaemonSession:
 async def daemon_session(
     settings: Settings, tell: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession]:
-    """Yield a run's session with the local daemon, which starts when it is needed."""
     session = DaemonSession(settings, tell)
     try:
         if await asyncio.to_thread(daemon_files.find_daemon, settings) is not None:
@@ -122,7 +119,6 @@ class ServicePool(OnDemandPool):
         self._session = session
 
     async def __aenter__(self) -> ServicePool:
-        """Use the service if it is running."""
         if self._session.daemon is not None:
             await self._opened()
         return self

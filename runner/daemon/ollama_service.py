@@ -20,7 +20,6 @@ from paddock.runner.settings import Settings
 
 @asynccontextmanager
 async def hosted_service(settings: Settings) -> AsyncIterator[Service]:
-    """Open the pool and yield the handlers' state."""
     async with LocalPool(settings.pool, events=RequestLogEvents()) as pool:
         yield Service(
             pool,

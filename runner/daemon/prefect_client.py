@@ -28,8 +28,6 @@ BACKOFF = Backoff(0.5, 4.0)  # the server's database may be locked for a moment
 
 
 class PrefectRefusal(Exception):
-    """Prefect's server answers with an error."""
-
     def __init__(self, answer: httpx.Response) -> None:
         self.status = answer.status_code
         self.is_busy = self.status >= 500 or self.status == TOO_MANY
@@ -66,7 +64,6 @@ async def ask(api: httpx.AsyncClient, method: str, path: str, body: Any = None) 
 
 
 async def ask_again(api: httpx.AsyncClient, method: str, path: str, body: Any = None) -> Any:
-    """Return what `ask` does; try again what may pass."""
     for n_tried in range(1, TRIES):
         try:
             return await ask(api, method, path, body)
@@ -123,7 +120,6 @@ class CsrfTokens:
     """Asks for a CSRF token once the server refuses a request without one."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
-        """`url`: where tokens are made; `headers`: those of the client."""
         self._url = url
         self._client_headers = headers
         self._own = {"Prefect-Csrf-Client": str(uuid.uuid4())}
@@ -132,7 +128,6 @@ class CsrfTokens:
     async def auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Yield the request, and if need be one for a token and the request again."""
         sent = self._own
         request.headers.update(sent)
         answer = yield request

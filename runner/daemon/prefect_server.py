@@ -172,8 +172,6 @@ async def keep_own_server(state_dir: Path, keep_s: float, answers: Callable[[str
 
 @record(slots=True)
 class ServerHealth:
-    """What the health checks of a server that was started have found."""
-
     deadline: float
     """Until then it may be silent at its start."""
     is_ready: bool = False

@@ -47,7 +47,6 @@ def ask_up(settings: Settings) -> tuple[Mapping[str, Any] | None, str]:
 
 
 def trigger_text(trigger: Mapping[str, Any]) -> str:
-    """Return the state of a trigger of `paddock up`, for people."""
     return f"{trigger['text']}{', paused' if trigger['is_paused'] else ''}"
 
 
@@ -193,7 +192,6 @@ Tell = Callable[[str, int | None, int | None], None]
 
 
 def create_in_service(client: ServiceClient, recipe: ModelRecipe, tell: Tell) -> None:
-    """Upload the files that the service lacks, and make the model there."""
     body = {
         "model": recipe.name,
         "from": recipe.base,
@@ -220,7 +218,6 @@ def create_in_service(client: ServiceClient, recipe: ModelRecipe, tell: Tell) ->
 
 
 def _upload(client: ServiceClient, source: str | Path, tell: Tell) -> str:
-    """Return a file's digest; upload the file if the service lacks it."""
     if isinstance(source, str):
         return source
     tell(f"reading {source.name}", None, None)

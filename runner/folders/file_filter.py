@@ -49,8 +49,6 @@ class WatchSpec:
 
 
 class WatchFilter:
-    """The files that a watch wants. Paths below the root have forward slashes."""
-
     def __init__(self, spec: WatchSpec) -> None:
         """Compile the globs.
 
@@ -95,7 +93,6 @@ class WatchFilter:
         return all(map(self.wants_folder, folders)) and self.wants_file(relpath)
 
     def _names(self, folder: str) -> bool:
-        """Return whether `include` names a folder, or one above it."""
         if not folder:
             return False
         # A listing asks about all files of one folder in turn: cache the last answer.

@@ -35,14 +35,12 @@ class FileVersion:
 
     @property
     def identity(self) -> FileIdentity:
-        """The part that the ledger keeps."""
         return (self.size, (self.mtime_ns + self.ctime_ns) & _MOST_NS)
 
     def is_known_as(self, known: FileIdentity | None) -> bool:
         return known in (self.identity, (self.size, self.mtime_ns))
 
     def is_same(self, other: FileVersion) -> bool:
-        """Return whether nothing at all has happened to the file between two looks."""
         return self == other and self.inode == other.inode
 
 

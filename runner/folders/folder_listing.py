@@ -23,8 +23,6 @@ from .file_versions import FileVersion, file_version_at
 
 @record
 class FolderListing:
-    """The files below a root at a time."""
-
     files: dict[str, FileVersion] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     """Folders that could not be read, with a slash at the end."""

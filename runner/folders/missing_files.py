@@ -36,8 +36,6 @@ def is_mass_deletion(n_deleted: int, n_known: int, most: float) -> bool:
 
 
 class MissingFiles:
-    """Files that the last listings missed."""
-
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
         self._missing: dict[str, float] = {}
@@ -57,5 +55,4 @@ class MissingFiles:
         return gone
 
     def next_at(self) -> float | None:
-        """Return when a second listing can confirm the first."""
         return min((since + self._settle_s for since in self._missing.values()), default=None)

@@ -73,7 +73,6 @@ class SettlingFiles:
         self._waiting[relpath] = UnsettledFile(self._waiting[relpath].seen, now)
 
     def to_check(self, now: float) -> list[str]:
-        """Return the files whose settle time is over: look at them again."""
         return [
             relpath
             for relpath, waiting in self._waiting.items()
@@ -148,7 +147,6 @@ class RunnableVersions:
             self._filters[spec.name] = WatchFilter(spec)
 
     def is_unsettled(self, item: Any) -> bool:
-        """Return whether an item is a file below a watch that has not settled yet."""
         path = item.get("path") if isinstance(item, Mapping) else None
         if not isinstance(path, str):
             return False

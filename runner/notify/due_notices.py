@@ -67,7 +67,6 @@ class Notice:
 
 
 def without_ended_items(report: Report, before: SentState) -> SentState:
-    """Forget the quarantined items that are resolved: they need no message."""
     if report.status in _STATUSES_WITHOUT_NOTICE or report.status == "failed":
         return before
     items = before.items & _digests(report, "quarantined")

@@ -110,7 +110,6 @@ class _Notifier:
             files.write_json_atomically(file, value, is_durable=True)
 
     async def send_new(self, receiver: NotifyKeys, state: SentState) -> SentState:
-        """Send what a receiver has not had yet; return what it has had now."""
         state = without_ended_items(self._report, state)
         for notice in notices_of(self._report, state, self._now):
             if notice.event in receiver.when:

@@ -216,7 +216,6 @@ RIVAL = 0.1
 
 
 def shown_item(review: Review) -> str:
-    """Return what a person knows an item by: its document, else its key."""
     return review.subject.document or review.item
 
 

@@ -32,7 +32,6 @@ from paddock.runner.review.answer_fields import (
 
 
 def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
-    """Return the answers of an item with their decisions, and the reliability of these steps."""
     store = ReviewStore(ledger)
     heads = store.of_scope(scope, [key])
     found = [store.get(head.id) for _, head in sorted(heads.items())]
@@ -83,7 +82,6 @@ def _record(
 
 
 def review_outcome(review: Review) -> str:
-    """Return what became of a question, such as `edited by ann`."""
     if not review.is_decided:
         return "waits for review"
     by = f" by {review.by}" if review.by else ""

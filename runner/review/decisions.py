@@ -55,8 +55,6 @@ LEASE_S = 120.0
 
 @record(frozen=True, slots=True)
 class AcceptedTogether:
-    """What one decision on several answers did."""
-
     id: str
     reviews: tuple[Review, ...]
     left: Mapping[str, str]

@@ -27,8 +27,6 @@ _LOCK_S = 10.0
 
 @record(frozen=True, slots=True)
 class LabelTable:
-    """A CSV file with a label in each row."""
-
     file: Path
     keys: Mapping[str, Any]
     """What stands under `choose`."""

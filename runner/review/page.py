@@ -462,7 +462,6 @@ def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
 
 
 def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
-    """Return a whole review but for the texts of its sources."""
     subject = review.subject
     fields = subject_fields(subject)
     empty = empty_fields(subject.answer, subject.schema)
@@ -510,7 +509,6 @@ def _field_name(field: AnswerField) -> str:
 
 
 def _tables(reviews: LedgerReviews, subject: Subject) -> dict[str, Any]:
-    """Return the tables of chosen fields that can be read, with their columns."""
     found = {}
     for field, written in subject.label_tables.items():
         with suppress(DecisionRefused):

@@ -41,8 +41,6 @@ _BODY_S = 30.0
 
 
 class AccessRefused(Exception):
-    """A request that may not use the page: an HTTP status, a sentence, whether a token helps."""
-
     def __init__(self, status: int, sentence: str, *, needs_token: bool = False) -> None:
         self.status, self.needs_token = status, needs_token
         super().__init__(sentence)
@@ -124,7 +122,6 @@ class PageAccess:
     # --- from a token, a key or a ticket to a session
 
     def new_ticket(self) -> Ticket:
-        """Return what the owner's browser opens the page with, once."""
         assert self._token is not None
         ticket = Ticket(secrets.token_urlsafe(_SECRET_BYTES), time.monotonic() + TICKET_S)
         self._tickets[digest_of(ticket.value.encode())] = ticket

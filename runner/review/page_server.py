@@ -102,7 +102,6 @@ async def serve_pages(
 
 
 async def _shown(address: str, token: str, access: PageAccess, options: ReviewPageOptions) -> None:
-    """Announce the address, open a browser if asked to, and wait."""
     options.tell(address, token)
     if options.opens_browser:
         # With a private file that posts a ticket; where there can be none, the address was printed

@@ -43,7 +43,6 @@ class DecidedRun:
 
     @property
     def digest(self) -> str:
-        """The same for the same decisions."""
         return hashlib.sha256(canonical_json(self.decisions).encode()).hexdigest()[:16]
 
     def inputs(self) -> dict[str, Any] | None:
@@ -71,8 +70,6 @@ def decided_runs(reviews: LedgerReviews, file: Path) -> list[DecidedRun]:
 
 
 class DecisionTrigger:
-    """The decisions that a pipeline asks people for."""
-
     kind: ClassVar[str] = "review"
 
     def __init__(self) -> None:

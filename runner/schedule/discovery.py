@@ -45,8 +45,6 @@ FileStamp = tuple[int, int, int]
 
 @record(frozen=True, slots=True)
 class PipelineChanges:
-    """What one scan found. `triggered` are all current pipelines."""
-
     triggered: tuple[TriggeredPipeline, ...]
     added: tuple[TriggeredPipeline, ...] = ()
     """New pipelines, and changed ones in their new form."""
@@ -87,7 +85,6 @@ class PipelineFinder:
     is_attended: bool = False
 
     def __post_init__(self) -> None:
-        """Begin with nothing known."""
         self._known: dict[Path, _KnownFile] = {}
         self._reported: dict[str, str] = {}
         self._n_looks = 0
@@ -143,7 +140,6 @@ class PipelineFinder:
         return PipelineChanges(standing, tuple(self._added), tuple(self._messages))
 
     def _note(self, allowed: frozenset[str] | None) -> None:
-        """Record what is allowed, and what counts, for the next start."""
         if self.consents is None:
             return
         counted = {
@@ -201,7 +197,6 @@ class PipelineFinder:
         return dict(self._reported)
 
     def lacks_pipelines(self) -> bool:
-        """Return whether a file that is faulty, or waits for consent, is not in service."""
         return any(not (known.is_sound or known.triggered) for known in [*self._known.values()])
 
     def _left_out(self, seen: Iterable[Path]) -> dict[Path, str]:

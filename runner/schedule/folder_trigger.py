@@ -22,8 +22,6 @@ from .triggers import TriggerDesk
 
 @record
 class FolderTrigger:
-    """An entry of `on.watch`: its orders carry the files as they have settled."""
-
     kind: ClassVar[str] = "watch"
 
     spec: WatchSpec
@@ -44,7 +42,6 @@ class FolderTrigger:
 
     @property
     def key(self) -> str:
-        """Return its key: a pipeline watches a folder once."""
         return f"watch {stored_path(self.spec.root, Path(self.spec.file).parent)}"
 
     async def run(self, desk: TriggerDesk) -> None:

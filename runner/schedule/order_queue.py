@@ -91,8 +91,6 @@ class QueueBroken(Exception):
 
 @record(frozen=True, slots=True)
 class OrderReceipt:
-    """What became of a demand."""
-
     order: Order
     is_known: bool = False
     """There was an order for it already, which is `order`."""
@@ -128,7 +126,6 @@ class OrderQueue:
             await self.read_pauses()
 
     async def close(self) -> None:
-        """Write what has arrived, and close the file."""
         self._write_soon()
         if self._writing is not None and not self._writing.done():
             await asyncio.wait({self._writing})
@@ -179,7 +176,6 @@ class OrderQueue:
         return await future
 
     def note(self, id_: str, **changes: Any) -> Order:
-        """Change what is known of an open order; it is written soon."""
         order = replace(self.orders[id_], **changes)
         self.orders[id_] = order
         if order.state == "ended":
@@ -271,7 +267,6 @@ class OrderQueue:
     # --- what triggers remember
 
     async def remembered(self, pipeline: str, trigger: str) -> dict[str, Any]:
-        """Return the state that a trigger has stored; empty if there is none."""
         query = "SELECT state FROM memories WHERE pipeline = ? AND trigger = ?"
         row = await self._do(lambda db: db.execute(query, (pipeline, trigger)).fetchone())
         return dict(json.loads(row[0])) if row else {}
@@ -297,7 +292,6 @@ class OrderQueue:
             self.changed.set()
 
     async def pause(self, pipeline: str, trigger: str = "", *, is_paused: bool) -> None:
-        """Hold back the runs of a pipeline, or of one trigger of it; or no longer."""
         await self._do(lambda db: write_pause(db, pipeline, trigger, is_paused=is_paused))
         await self.read_pauses()
 
@@ -360,7 +354,6 @@ class OrderQueue:
             _change(db, self._unwritten)
 
     async def flush(self) -> None:
-        """Write what could not be written before."""
         if self._unwritten:
             self._write_soon()
         if self._writing is not None and not self._writing.done():

@@ -128,7 +128,6 @@ class PrefectLink:
         return self._deployed[pipeline][1] if pipeline in self._deployed else ""
 
     async def keep(self) -> None:
-        """Have Prefect and the queue agree, until cancelled."""
         try:
             while True:
                 self.wake.clear()
@@ -171,7 +170,6 @@ class PrefectLink:
     # --- deployments
 
     async def _deploy_all(self) -> None:
-        """Make, change and delete deployments as the pipelines in service have changed."""
         pipelines = dict(self._pipelines())
         for key in self._deployed.keys() - pipelines.keys():
             await self._delete_deployment(self._deployed[key][1])

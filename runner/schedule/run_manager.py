@@ -73,7 +73,6 @@ class ManagedRun:
 
 
 def stop_now(process: RunProcess) -> None:
-    """Stop a run at once; items in flight are given up."""
     process.halt(StopRequest("", is_gentle=False))
 
 
@@ -124,8 +123,6 @@ class ManagerOptions:
 
 
 class RunManager:
-    """All running and waiting orders of the served pipelines."""
-
     def __init__(self, queue: OrderQueue, options: ManagerOptions) -> None:
         self.pipelines: dict[str, TriggeredPipeline] = {}
         """Served pipelines by their keys."""
@@ -150,7 +147,6 @@ class RunManager:
     # --- one round
 
     async def round(self) -> None:
-        """Look at the queue once, and act."""
         for order in [*self._queue.orders.values()]:
             if order.state == "running" and order.id not in self.jobs:
                 self._take_over(order)
@@ -308,7 +304,6 @@ class RunManager:
             self._queue.note(job.order, flow_run=flow_run)
 
     def ended(self, process: RunProcess, outcome: Mapping[str, Any]) -> None:
-        """Take how a process says that its order ended."""
         if (job := self._job_of(process)) is not None:
             self._follow_end(job, from_plain(OrderOutcome, outcome), "")
 

@@ -46,8 +46,6 @@ log = logging.getLogger("paddock.up")
 
 @record(frozen=True, slots=True)
 class PrefectPlace:
-    """Where Prefect shows a run; empty where no server answers."""
-
     api_url: str = ""
     deployment: str = ""
 
@@ -68,8 +66,6 @@ class RunTask:
 
 @record(frozen=True, slots=True)
 class StopRequest:
-    """Stop the run at work, after the current item or at once."""
-
     message: str
     is_gentle: bool
     status: Status = "budget"
@@ -179,7 +175,6 @@ class RunProcess:
         return self._requests is not None and not self.is_over
 
     def give(self, order: Order, place: PrefectPlace) -> None:
-        """Hand another order to it; it must be idle."""
         self.waits_for = ""
         self.n_orders += 1
         self._send({"order": to_plain(order), "place": to_plain(place)})
@@ -259,7 +254,6 @@ class RunExecutor:
         answers: asyncio.StreamReader,
         requests: asyncio.StreamWriter,
     ) -> None:
-        """Read a process's frames until it ends, however it does."""
         reading = asyncio.create_task(self._read_frames(started, answers))
         code = await process.wait()
         while is_process_alive(started.mark):  # noqa: ASYNC110 - what forked it was killed: no event

@@ -20,8 +20,6 @@ CLOCK_WAS_WRONG_S = 2 * 86_400.0
 
 
 class ScheduleTrigger:
-    """A cron schedule of a pipeline."""
-
     kind: ClassVar[str] = "schedule"
 
     def __init__(
@@ -41,7 +39,6 @@ class ScheduleTrigger:
         return self._timed.key
 
     def status(self, now: datetime) -> Mapping[str, Any]:
-        """Return the schedule, and its next time in this machine's zone."""
         coming = upcoming(self._timed, now)
         at = coming[0].astimezone() if coming else None
         text = f"next {at:%Y-%m-%d %H:%M %Z}" if at else f"never: `{self._timed.cron}`"

@@ -66,8 +66,6 @@ class ActiveRun:
 
 @record(frozen=True, slots=True)
 class StartDecision:
-    """What becomes of a due run, or of a running one that must stop."""
-
     act: Literal["start", "hold", "skip", "cancel", "pause"]
     """`cancel`, `pause`: a running one stops after the current item, for good or for a while."""
     id: str
@@ -163,8 +161,6 @@ def _replaceable_kind(run: DueRun, rule: RunRule) -> tuple[str, ...]:
 
 @record(frozen=True, slots=True)
 class Restart:
-    """Of an order after the end of its run."""
-
     message: str
     at: datetime
     attempt: int

@@ -56,8 +56,6 @@ class _Running:
 
 
 class TriggerKeeper:
-    """All running triggers. Lives in one event loop."""
-
     def __init__(
         self,
         queue: OrderQueue,

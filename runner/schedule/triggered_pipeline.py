@@ -51,7 +51,6 @@ class TriggeredPipeline:
 
     @property
     def key(self) -> str:
-        """Return its key: the same as long as its file stays where it is."""
         return str(self.file)
 
     @property

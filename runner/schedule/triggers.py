@@ -72,8 +72,6 @@ class Trigger(Protocol):
 
 @record(frozen=True)
 class UnservedTrigger:
-    """A trigger that cannot run as its file is now, and says why."""
-
     kind: ClassVar[str] = "unserved"
     key: str
     why: str
@@ -90,8 +88,6 @@ class UnservedTrigger:
 
 @record(frozen=True)
 class TriggerDesk:
-    """What a running trigger works with."""
-
     key: str
     """Of the trigger."""
     pipeline: Callable[[], TriggeredPipeline]

@@ -241,7 +241,6 @@ class Up:
         return sorted({pipeline.file.parent for pipeline in pipelines if chosen(pipeline.pipeline)})
 
     async def _closed(self) -> None:
-        """Stop the running runs in bounded time."""
         within_s = self._settings.service.stop_timeout_s
         await self._run_manager.stop(within_s * 0.6)
         await self._keeper.stop()
@@ -261,7 +260,6 @@ class Up:
             await unless(keep_all(), self.stop)
 
     async def _keep_looking(self) -> None:
-        """Scan the folders every two seconds, or less often if that is slow."""
         while True:
             began = time.monotonic()
             self._take_in(await asyncio.to_thread(self._finder.look))
@@ -372,7 +370,6 @@ class Up:
                 notify_systemd(f"WATCHDOG=1\nSTATUS={n} pipelines, {jobs} runs running")
 
     async def _keep_ledgers(self) -> None:
-        """Check regularly whether runs can read and write their ledgers."""
         while True:
             await self._ledgers.look(list(self._run_manager.pipelines.values()))
             await asyncio.sleep(LEDGERS_S)

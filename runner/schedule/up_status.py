@@ -111,8 +111,6 @@ def _moment(at: float) -> str:
 
 @record
 class UpMetrics(Collector):
-    """Numbers of `paddock up` for Prometheus, by pipeline."""
-
     is_ready: bool
     n_faults: int
     pipelines: Sequence[Mapping[str, Any]]

@@ -192,7 +192,6 @@ class WebhookTrigger:
 
 
 def order_key(call: str) -> str:
-    """Return the key of a call's order, by what names the call."""
     return f"webhook:{hashlib.sha256(call.encode()).hexdigest()[:32]}"
 
 

@@ -69,8 +69,6 @@ class CaseInterrupted(Exception):
 
 @record(frozen=True, slots=True)
 class CaseSpec:
-    """One test of one file, and where its cassette is."""
-
     file: Path
     group: str
     test: TestKeys

@@ -60,8 +60,6 @@ def call_key(kind: CallKind, request: Mapping[str, Any]) -> str:
 
 @record(eq=False)
 class Cassette:
-    """Recorded calls of one test, and which of them were used."""
-
     file: Path
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Facts of each model, by `model_name`."""

@@ -77,7 +77,6 @@ def answer_difference(before: str, after: str) -> str:
 
 
 def _cut_words(words: Sequence[str], *, is_first: bool, is_last: bool) -> str:
-    """Return a few words next to a change, of words that stayed."""
     if len(words) <= 2 * N_WORDS_AROUND:
         return " ".join(words)
     before = () if is_last else words[-N_WORDS_AROUND:]

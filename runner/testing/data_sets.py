@@ -38,7 +38,6 @@ class DataRow:
 
     @property
     def name(self) -> str:
-        """What reports call it: its number and its first value."""
         return f"{self.number}: {self.first_value}".rstrip(": ")
 
     @property
@@ -48,7 +47,6 @@ class DataRow:
 
     @property
     def text(self) -> str:
-        """Its number and all its values, a line each."""
         values = (f"{name}: {cell_text(value)}" for name, value in self.values.items())
         return shorten("\n".join((f"row {self.number}", *values)), MOST_TEXT_CHARS)
 
@@ -80,8 +78,6 @@ def read_data_set(file: Path, pipeline: Pipeline, test: TestKeys) -> tuple[DataR
 
 
 class _Unusable(Exception):
-    """Why a file is no data set; follows its name."""
-
     def __init__(self, why: str, remedy: str = "") -> None:
         super().__init__(why)
         self.remedy = remedy

@@ -57,8 +57,6 @@ class FinishedRun:
 
 @record(frozen=True, slots=True)
 class ClaimSubject:
-    """What a claim is about."""
-
     name: str
     value: Any
     text: str
@@ -75,7 +73,6 @@ class ClaimNotMet(Exception):
 async def claim_problems(
     claims: Sequence[ExpectKeys], after: FinishedRun, pool: Pool, models: BoundModels
 ) -> list[CaseProblem]:
-    """Check the claims of a test; return a problem for each that does not hold."""
     found = _status_problems(claims, after)
     person = after.stage.for_person
     for claim in claims:

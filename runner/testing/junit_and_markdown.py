@@ -32,8 +32,6 @@ MOST_FAULT_CHARS = 200
 
 @record(frozen=True, slots=True)
 class CaseProblem:
-    """One reason why a case failed."""
-
     kind: str
     """The claim that does not hold, or `run`, `unseen`, `cassette`, `files`."""
     message: str

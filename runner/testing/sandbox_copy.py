@@ -51,7 +51,6 @@ class SandboxCopy:
         return text.replace(FOLDER_MARK, str(self.folder)).replace(TMP_MARK, str(self.tmp))
 
     def for_person(self, text: str) -> str:
-        """Return a text with paths relative to the pipeline's folder."""
         return (
             text.replace(f"{self.folder}{os.sep}", "")
             .replace(str(self.folder), ".")
@@ -105,8 +104,6 @@ def recorded_outputs(folder: Path) -> frozenset[Path]:
 
 
 class _FolderCopier:
-    """Copies one folder within limits."""
-
     def __init__(self, source: Path, target: Path, globs: Globs, left_out: frozenset[Path]) -> None:
         self._source = source
         self._target = target

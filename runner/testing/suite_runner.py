@@ -423,7 +423,6 @@ def _sampled(file: SuiteFile, sample: ItemSample) -> SuiteFile:
 
 
 async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
-    """Run the tests of a file; Ctrl-C stops the running test in order."""
     cases = []
     stop = asyncio.Event()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))

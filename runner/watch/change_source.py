@@ -142,7 +142,6 @@ class ChangeSource:
             return frozenset(self._written)
 
     async def stop(self) -> None:
-        """Stop listening, in bounded time."""
         observer, self._observer = self._observer, None
         if observer is not None:
             await self._ask(_end, observer)

@@ -86,7 +86,6 @@ class WatchLedger:
         return BatchOutcome(order.run, order.end, failed, again, order.words, waiting)
 
     def owned(self) -> frozenset[str]:
-        """Return the absolute paths below the root that the pipeline itself wrote."""
         base = f"{self._file.parent.resolve()}{os.sep}"
         with self._open(is_readonly=True) as ledger:
             scopes = ledger.scopes_of(self._file.name)

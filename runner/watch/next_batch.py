@@ -41,8 +41,6 @@ class _HeldFile:
 
 
 class HeldFiles:
-    """Files that are tried again, and when."""
-
     def __init__(self, max_attempts: int, batch_s: float, reconcile_s: float) -> None:
         self._max_attempts = max_attempts
         self._first_s = max(batch_s, _FIRST_PAUSE_S)
@@ -319,7 +317,6 @@ class WatchState:
             self.done.pop(relpath, None)
 
     def left(self, relpaths: Iterable[str]) -> None:
-        """Note that files of a hot folder have left `processing/`."""
         for relpath in relpaths:
             self.claimed.pop(relpath, None)
 
@@ -346,7 +343,6 @@ class WatchState:
         return min((time for time in times if time is not None), default=None)
 
     def needs_look(self, now: float) -> bool:
-        """Return whether a full listing must confirm what an earlier one missed."""
         at = self._deletions.next_at()
         if self._gone_not_before and now >= self._gone_not_before:
             self._gone_not_before = 0.0

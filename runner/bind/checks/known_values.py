@@ -100,7 +100,6 @@ class KnownValues:
         return self._elements.get(source, KnownElement())
 
     def add_step(self, step: StepNode, kind: type[Step[Any, Any]], inner: BoundPlan | None) -> None:
-        """Add a step; `inner`: the pipeline that it runs."""
         fields, columns = kind.output.model_fields, step.written.get("columns")
         by_output: dict[str, Mapping[str, ColumnType]] = {}
         if isinstance(columns, dict) and "rows" in fields:

@@ -141,7 +141,6 @@ def check_test_claims(pipeline: Pipeline, base: Path, checks: FaultCollector) ->
 def _claim_faults(
     claim: ExpectKeys, pipeline: Pipeline, base: Path
 ) -> Iterator[tuple[Place, str, str]]:
-    """Yield the place in a claim, what is wrong there, and the remedy."""
     if isinstance(claim.check, str):
         try:
             for message, remedy in Check.of(claim.check).faults(CHECK_FUNCTIONS):

@@ -28,8 +28,6 @@ from .known_values import KIND_NAMES, KnownValues
 
 
 class ReadChecker:
-    """Checks what is read of steps and blocks; what is wrong is added to `checks`."""
-
     def __init__(self, known: KnownValues, checks: FaultCollector) -> None:
         self._known = known
         self._checks = checks
@@ -46,7 +44,6 @@ class ReadChecker:
     def check_parameters(
         self, parameters: ParameterBinder, facts: Facts, templates: Mapping[str, Template]
     ) -> None:
-        """Check the kinds of a step's parameters, and what these read of blocks' results."""
         step = parameters.step
         at = (*step.at, "with")
         places = (path for path in step.params.expressions if len(path) == 1)

@@ -87,8 +87,6 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
 
 
 class ModelFaults(EngineError):
-    """Models that cannot be used as a pipeline asks for them: every fault at once."""
-
     def __init__(self, faults: list[Fault]) -> None:
         self.faults = PipelineError(faults).faults
         super().__init__("\n".join(fault.render() for fault in self.faults))
@@ -108,13 +106,11 @@ def model_file_faults(bound: BoundPlan) -> Iterator[Fault]:
 
 
 def lookup_faults(error: WrongModel, spec: ModelSpec, bound: BoundPlan) -> Iterator[Fault]:
-    """Yield a fault for each place that names the model which could not be looked up."""
     models = _used_models(bound)
     return (model.lookup_fault(error) for model in models if model.key == _key(spec))
 
 
 def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) -> Iterator[Fault]:
-    """Yield a fault where a model cannot do what is asked of it: its role, or its context."""
     for model in _used_models(bound):
         spec, known = model.spec, facts.get(model.key)
         if known is None or spec.pool:
@@ -135,8 +131,6 @@ def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) ->
 
 @record(frozen=True, slots=True)
 class _DeclaredModel:
-    """A model that steps use, by its alias in the file that declares it."""
-
     alias: str
     spec: ModelSpec
     pipeline: Pipeline

@@ -64,8 +64,6 @@ _NO_PATH = re.compile(r"[^\w./:@,+=%~-]")
 
 
 class Misplaced(Enum):
-    """Why untrusted text may not stand where it does."""
-
     PROGRAM = "it would choose the program"
     CODE = "it could be run as code"
     OPTION = "it could be an option, unlike an absolute path"

@@ -48,8 +48,6 @@ _CLOCK_S = 0.05
 
 
 class NotConsented(PipelineError):
-    """A pipeline asks for more than a person agreed to for its file."""
-
     def __init__(
         self,
         needed: Collection[PermissionNeed],
@@ -172,7 +170,6 @@ def _pools(bound: BoundPlan) -> Iterator[list[Any]]:
 
 
 def _consent_items(bound: BoundPlan, *, is_earlier: bool = False) -> Iterator[list[Any]]:
-    """Yield each thing that is asked for, as plain data."""
     yield from _pools(bound)
     for plan in all_plans(bound):
         for name, keys in plan.pipeline.secrets.items():

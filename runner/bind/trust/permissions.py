@@ -40,8 +40,6 @@ MAX_COMMAND_CHARS = 1000
 
 @record(frozen=True, slots=True)
 class PermissionNeed:
-    """One thing that a pipeline wants, and the name by which it is allowed."""
-
     name: str
     what: str
     """The end of the sentence 'the pipeline wants to …'."""
@@ -140,7 +138,6 @@ def refuse_unpermitted(
 
 
 def forbidden_pools(bound: BoundPlan, allowed: Collection[str], service_url: str) -> frozenset[str]:
-    """Return the names of the pools elsewhere that may not be asked."""
     if "network" in allowed:
         return frozenset()
     pools = (pool for plan in all_plans(bound) for pool in plan.pools.items())

@@ -51,8 +51,6 @@ class CodeFile:
 
 @record(frozen=True, slots=True)
 class PipelineCode:
-    """The files that count, by their resolved paths, and what does not count."""
-
     files: dict[Path, CodeFile] = field(default_factory=dict)
     rules: dict[tuple[Path, tuple[str, ...] | None], None] = field(default_factory=dict)
     """The folder of each pipeline that starts programs, with its `code:`."""

@@ -33,8 +33,6 @@ _SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", "
 
 @record(frozen=True)
 class WriteRefusal:
-    """Why a step may not write a file: the end of a sentence, and what to do."""
-
     why: str
     remedy: str = "Write to another path."
 

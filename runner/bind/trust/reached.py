@@ -28,8 +28,6 @@ NO_INPUTS = KnownInputs({})
 
 @record(frozen=True, slots=True)
 class StartedProgram:
-    """A program, its arguments and where it runs, as written."""
-
     words: Sequence[Any]
     cwd: Any = None
     env: Any = None
@@ -88,8 +86,6 @@ class ReachedServer:
 
 @record(frozen=True, slots=True)
 class ReachedNotification:
-    """A way by which people hear that a run has ended."""
-
     at: Place
     notify: NotifyKeys
     program: StartedProgram | None

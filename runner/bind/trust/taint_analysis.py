@@ -27,7 +27,6 @@ def mark_tainted(nodes: Iterable[BoundNode], inputs: Iterable[str] = ()) -> tupl
 
 
 def tainted_inputs(pipeline: Pipeline) -> frozenset[str]:
-    """Return the inputs that a caller may set."""
     on = pipeline.on
     return on.inputs_of_callers(pipeline.inputs) if on is not None else frozenset()
 
