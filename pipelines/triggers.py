@@ -5,11 +5,12 @@ Schedules (cron), watched folders, webhooks and notifications are under `on`.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -87,7 +88,18 @@ def _as_list(given: Any) -> Any:
     return [given] if isinstance(given, dict) else given
 
 
-class ScheduleKeys(Keys):
+class TriggerKeys(Keys):
+    """An entry of a built-in trigger."""
+
+    has_callers: ClassVar[bool] = False
+    """Its inputs come from elsewhere, by expressions."""
+
+    @property
+    def given_inputs(self) -> dict[str, Any]:
+        return getattr(self, "inputs", {})
+
+
+class ScheduleKeys(TriggerKeys):
     """A time at which the pipeline runs."""
 
     cron: Annotated[str, AfterValidator(_cron)] = Field(
@@ -103,6 +115,16 @@ class ScheduleKeys(Keys):
     inputs: dict[str, Any] = Field(
         {}, description="Inputs of its runs, as `-i` gives them; folders below the pipeline's own."
     )
+
+    @property
+    def key(self) -> str:
+        """Name it, as long as it is the same schedule.
+
+        >>> ScheduleKeys(cron="0 6 * * *", timezone="Europe/Paris").key
+        'schedule 0 6 * * * Europe/Paris'
+        """
+        inputs = json.dumps(self.inputs, sort_keys=True) if self.inputs else None
+        return " ".join(filter(None, ("schedule", self.cron, self.timezone, inputs)))
 
 
 class DeletesKeys(Keys):
@@ -133,7 +155,7 @@ def _word_schema(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"type": "string", "enum": [*_DELETES]}, table]
 
 
-class WatchKeys(Keys):
+class WatchKeys(TriggerKeys):
     """A folder whose changes start the pipeline."""
 
     path: str = Field(min_length=1, description="The folder.")
@@ -153,15 +175,17 @@ class WatchKeys(Keys):
     )
 
 
-class WebhookKeys(Keys):
+class WebhookKeys(TriggerKeys):
     """An HTTP path; each call of it starts the pipeline."""
+
+    has_callers = True
 
     path: str = Field(pattern=r"^/", description="The path.", examples=["/digest"])
     secret: str | None = Field(None, description="The key that callers sign with.")
     inputs: dict[str, Any] = Field({}, description="Inputs, as expressions over `payload`.")
 
 
-BUILT_IN_TRIGGERS: Mapping[str, type[Keys]] = {
+BUILT_IN_TRIGGERS: Mapping[str, type[TriggerKeys]] = {
     "schedule": ScheduleKeys,
     "watch": WatchKeys,
     "webhook": WebhookKeys,
@@ -242,19 +266,29 @@ class OnKeys(Keys):
         return self.model_extra or {}
 
     @property
+    def built_in(self) -> list[TriggerKeys]:
+        return [entry for kind in BUILT_IN_TRIGGERS for entry in getattr(self, kind)]
+
+    @property
     def written_inputs(self) -> list[dict[str, Any]]:
         """The inputs that each trigger gives, as far as the file has their values."""
-        of_callers = (webhook.inputs.items() for webhook in self.webhook)
-        known = ({n: v for n, v in some if not Value.scan(v)[0].expressions} for some in of_callers)
-        return [*(timing.inputs for timing in self.schedule), *known]
+        return [
+            {
+                name: value
+                for name, value in entry.given_inputs.items()
+                if not (entry.has_callers and Value.scan(value)[0].expressions)
+            }
+            for entry in self.built_in
+        ]
 
     def inputs_of_callers(self, inputs: Iterable[str]) -> frozenset[str]:
         """Return which of a pipeline's inputs have values from elsewhere: of calls, of packages."""
-        return frozenset(inputs if self.plugins else chain(*(w.inputs for w in self.webhook)))
+        called = (entry.given_inputs for entry in self.built_in if entry.has_callers)
+        return frozenset(inputs if self.plugins else chain(*called))
 
     @property
     def starts_runs(self) -> bool:
-        return any((self.schedule, self.watch, self.webhook, *self.plugins.values()))
+        return any((*self.built_in, *self.plugins.values()))
 
 
 class ConcurrencyKeys(Keys):

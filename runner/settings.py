@@ -59,8 +59,7 @@ class UnattendedSettings:
 
 _SECRET_NAMES = ("review.token", "api-keys", "residence", "up", "service", "prefect",
                  "ledgers", "chat-history", "orders.sqlite", "orders.sqlite-wal",
-                 "orders.sqlite-shm", "webhooks.sqlite", "webhooks.sqlite.taken",
-                 FILE_NAME)  # fmt: skip
+                 "orders.sqlite-shm", FILE_NAME)  # fmt: skip
 KEYS_FILE_NAME = "api-keys"
 """In the state folder, where commands propose to make a file of keys."""
 

@@ -1,25 +1,21 @@
 """Cron schedules, and which of their runs were missed and are made up for (`catch_up`).
 
-Pure, but for the machine's own zone. Where clocks are put forward, what would
-fall into the gap runs right after it; where they are put back, a time of day comes once (cronsim's
-rules, those of Debian's cron).
+Pure, but for the machine's own zone. Where clocks are put forward, what would fall into the gap
+runs right after it; where they are put back, a time of day comes once (cronsim's rules, those of
+Debian's cron).
 """
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice, takewhile
-from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from paddock.engine.system.records import field, record
-
-CatchUp = Literal["none", "latest", "all"]
+from paddock.pipelines.triggers import ScheduleKeys
 
 MOST_MISSED = 1_000
 LOOK_BACK = timedelta(days=30)
@@ -35,31 +31,12 @@ _MACROS = {
 _STEPS_BACK = (timedelta(hours=2), timedelta(days=2), timedelta(days=62), timedelta(days=1_500))
 
 
-@record(frozen=True, slots=True)
-class CronSchedule:
-    cron: str
-    timezone: str | None = None
-    """Time zone of `cron`; None: this machine's."""
-    catch_up: CatchUp = "latest"
-    inputs: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    @property
-    def key(self) -> str:
-        """Name it, as long as it is the same schedule.
-
-        >>> CronSchedule("0 6 * * *", "Europe/Paris").key
-        'schedule 0 6 * * * Europe/Paris'
-        """
-        inputs = json.dumps(dict(self.inputs), sort_keys=True) if self.inputs else None
-        return " ".join(filter(None, ("schedule", self.cron, self.timezone, inputs)))
-
-
-def upcoming(timed: CronSchedule, after: datetime, n: int = 1) -> list[datetime]:
+def upcoming(timed: ScheduleKeys, after: datetime, n: int = 1) -> list[datetime]:
     """Return the next `n` moments after `after`, in UTC."""
     return list(islice(_moments(timed, after), n))
 
 
-def due(timed: CronSchedule, since: datetime, now: datetime) -> list[datetime]:
+def due(timed: ScheduleKeys, since: datetime, now: datetime) -> list[datetime]:
     """Return the moments after `since` and up to now for which there is a run, oldest first.
 
     What was due more than a minute ago was missed: `catch_up` says what is made up for.
@@ -74,7 +51,7 @@ def due(timed: CronSchedule, since: datetime, now: datetime) -> list[datetime]:
     return list(deque(_until(timed, since, now), maxlen=MOST_MISSED))
 
 
-def _latest(timed: CronSchedule, since: datetime, now: datetime) -> datetime | None:
+def _latest(timed: ScheduleKeys, since: datetime, now: datetime) -> datetime | None:
     """Return the last moment without stepping through years of minutes."""
     for step in _STEPS_BACK:
         found = deque(_until(timed, max(since, now - step), now), maxlen=1)
@@ -83,7 +60,7 @@ def _latest(timed: CronSchedule, since: datetime, now: datetime) -> datetime | N
     return None
 
 
-def _until(timed: CronSchedule, since: datetime, now: datetime) -> Iterator[datetime]:
+def _until(timed: ScheduleKeys, since: datetime, now: datetime) -> Iterator[datetime]:
     return takewhile(lambda moment: moment <= now, _moments(timed, since))
 
 
@@ -105,7 +82,7 @@ class _MachineZone(tzinfo):
         return naive.replace(tzinfo=self)
 
 
-def _moments(timed: CronSchedule, after: datetime) -> Iterator[datetime]:
+def _moments(timed: ScheduleKeys, after: datetime) -> Iterator[datetime]:
     """Yield every moment after `after`, once; cronsim gives up after 50 years without one."""
     zone = ZoneInfo(timed.timezone) if timed.timezone else _MachineZone()
     for local in CronSim(_MACROS.get(timed.cron, timed.cron), after.astimezone(zone)):

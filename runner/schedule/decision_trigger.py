@@ -13,9 +13,11 @@ import json
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from paddock.engine.system import files
 from paddock.engine.system.records import record
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import canonical_json, counted
@@ -27,7 +29,6 @@ from paddock.runner.workers.order import Order
 from .order_queue import QueueBroken
 from .triggers import TriggerDesk
 
-TRIGGER = "review"
 LOOK_S, LOOK_ALL_S = 2.0, 30.0
 """Between two looks at a ledger's file, and at what it holds: a question may have expired."""
 _AGAIN = Backoff(10.0, 600.0)  # a run that was skipped or ended early
@@ -36,8 +37,8 @@ _DONE = ("completed", "quarantined", "failed", "cancelled")
 
 @record(frozen=True, slots=True)
 class DecidedRun:
-    given: str
-    """The recorded inputs of the run that asked, as JSON."""
+    recorded_inputs: str
+    """Of the run that asked, as JSON."""
     decisions: tuple[tuple[str, float], ...]
     """Id and time of each."""
 
@@ -47,26 +48,24 @@ class DecidedRun:
 
     def inputs(self) -> dict[str, Any] | None:
         """Return the inputs that were given; None if one of them is secret, so not recorded."""
-        given = json.loads(self.given)
-        return None if given.get("hidden") else dict(given.get("inputs") or {})
+        recorded = json.loads(self.recorded_inputs)
+        return None if recorded.get("hidden") else dict(recorded.get("inputs") or {})
 
 
 def decided_runs(reviews: LedgerReviews, file: Path) -> list[DecidedRun]:
     """Return the runs of a pipeline for what was decided, or has expired, and not gone on with."""
     folder, file = reviews.ledger.folder.parent, file.resolve()
-    found: dict[str, list[tuple[str, float]]] = {}
-    places: dict[str, tuple[Path, str]] = {}
-    """By run: its pipeline's file, and its inputs."""
+    run_row = cache(RunStore(reviews.ledger).run)
+    decisions: dict[str, list[tuple[str, float]]] = {}
+    """By the inputs of the run that asked."""
     for review in reviews.undone():
-        if review.run not in places:
-            row = RunStore(reviews.ledger).run(review.run)  # old runs are forgotten
-            asked_by = row.file if row else review.subject.pipeline
-            places[review.run] = (folder / asked_by, (row.given if row else None) or "{}")
-        asked_by_file, given = places[review.run]
-        if asked_by_file.resolve() == file:
-            at = review.decided_at or review.expires_at or 0.0
-            found.setdefault(given, []).append((review.id, at))
-    return [DecidedRun(given, tuple(sorted(some))) for given, some in sorted(found.items())]
+        row = run_row(review.run)  # old runs are forgotten
+        asked_by = folder / (row.file if row else review.subject.pipeline)
+        if asked_by.resolve() == file:
+            inputs = (row.given if row else None) or "{}"
+            decided_at = review.decided_at or review.expires_at or 0.0
+            decisions.setdefault(inputs, []).append((review.id, decided_at))
+    return [DecidedRun(inputs, tuple(sorted(own))) for inputs, own in sorted(decisions.items())]
 
 
 class DecisionTrigger:
@@ -80,11 +79,11 @@ class DecisionTrigger:
         return isinstance(other, DecisionTrigger)
 
     def __hash__(self) -> int:
-        return hash(TRIGGER)
+        return hash(self.kind)
 
     @property
     def key(self) -> str:
-        return TRIGGER
+        return self.kind
 
     def status(self, now: datetime) -> Mapping[str, Any]:
         return {"text": "decisions of people"}
@@ -97,10 +96,11 @@ class DecisionTrigger:
         seen: tuple[object, ...] = ()
         while True:
             try:
-                now = await asyncio.to_thread(_stamps, desk)
-                if now != seen or time.monotonic() - looked_at > LOOK_ALL_S:
-                    looked_at, seen = time.monotonic(), now
-                    for due in await asyncio.to_thread(_read, desk):
+                stamps = await asyncio.to_thread(_stamps, desk)
+                if stamps != seen or time.monotonic() - looked_at > LOOK_ALL_S:
+                    looked_at = time.monotonic()
+                    seen = stamps
+                    for due in await asyncio.to_thread(_read_decided, desk):
                         await self._order(desk, due)
             except (LedgerError, QueueBroken):  # the ledgers' and the queue's keepers say so
                 seen = ()
@@ -121,7 +121,7 @@ class DecisionTrigger:
         if is_out or time.monotonic() < not_before:
             return
         last = await desk.order(
-            f"{TRIGGER} {due.digest}:{n_failures}",
+            f"{self.key} {due.digest}:{n_failures}",
             inputs=inputs,
             reason=f"goes on with {counted(len(due.decisions), 'decision')}",
         )
@@ -131,7 +131,7 @@ class DecisionTrigger:
             self._failures[due.digest] = n_failures, again_at
 
 
-def _read(desk: TriggerDesk) -> list[DecidedRun]:
+def _read_decided(desk: TriggerDesk) -> list[DecidedRun]:
     with desk.open_ledger(True) as ledger:
         return decided_runs(LedgerReviews(ledger), desk.pipeline().file)
 
@@ -141,11 +141,11 @@ def _stamps(desk: TriggerDesk) -> tuple[object, ...]:
     ledger = desk.open_ledger(True)
     if ledger.is_shared:
         return (time.monotonic(),)
-    found = []
-    for name in (ledger.file, Path(f"{ledger.file}-wal")):
-        try:
-            facts = name.stat()
-            found.append((facts.st_size, facts.st_mtime_ns))
-        except OSError:
-            found.append((0, 0))
-    return tuple(found)
+    return _stamp(ledger.file), _stamp(Path(f"{ledger.file}-wal"))
+
+
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    try:
+        return files.content_stamp(file.stat())
+    except OSError:
+        return None

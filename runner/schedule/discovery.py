@@ -127,7 +127,7 @@ class PipelineFinder:
                     continue
                 known.is_sound, known.triggered = True, None
                 if looks_triggered(_text_of(path) or ""):
-                    self._tell(str(path), known.left_out)
+                    self._report(str(path), known.left_out)
                 else:
                     self._reported.pop(str(path), None)
             elif path in due:
@@ -135,11 +135,11 @@ class PipelineFinder:
             elif was_left_out:
                 known.read_at = None
         self._gone(set(seen))
-        self._note(allowed)
+        self._store_state(allowed)
         standing = tuple(known.triggered for known in self._known.values() if known.triggered)
         return PipelineChanges(standing, tuple(self._added), tuple(self._messages))
 
-    def _note(self, allowed: frozenset[str] | None) -> None:
+    def _store_state(self, allowed: frozenset[str] | None) -> None:
         if self.consents is None:
             return
         counted = {
@@ -208,17 +208,25 @@ class PipelineFinder:
         owners: dict[_FolderName, list[tuple[Path, Path]]] = {}
         """The folders of documents, by path and identity, each with its pipeline's file."""
         names: dict[Path, tuple[_FolderName, ...]] = {}
-        found: dict[Path, str] = {}
-        for path in sorted(seen, key=lambda path: (self._came(path), *_order(path))):
-            around = (*path.parents, *_resolved(path).parents) if owners else ()  # it may be a link
+        reasons: dict[Path, str] = {}
+
+        def order(path: Path) -> tuple[int, bool, int, Path]:
+            return self._came(path), path.is_symlink(), len(path.parts), path
+
+        for path in sorted(seen, key=order):
+            resolved = files.resolved(path) or path  # it may be a link
+            around = (*path.parents, *resolved.parents) if owners else ()
             names |= {folder: _names_of(folder) for folder in around if folder not in names}
             claims = (
-                claim for at in around for name in names[at] for claim in owners.get(name, ())
+                claim
+                for folder in around
+                for name in names[folder]
+                for claim in owners.get(name, ())
             )
             for place, owner in claims:
                 is_own = files.identity_of_path(place) == files.identity_of_path(owner.parent)
                 if not is_own or self._came(path) > self._came(owner):
-                    found[path] = _left_out_reason(path, owner, None if is_own else place)
+                    reasons[path] = _left_out_reason(path, owner, None if is_own else place)
                     break
             else:
                 known = self._known[path]
@@ -226,7 +234,7 @@ class PipelineFinder:
                 for place in {*known.folders, *(running.folders if running else ())}:
                     for name in _names_of(place):
                         owners.setdefault(name, []).append((place, path))
-        return found
+        return reasons
 
     def _came(self, path: Path) -> int:
         """Return when a file came: 0, before this start; else the number of its first scan.
@@ -241,21 +249,22 @@ class PipelineFinder:
         try:
             text = files.read_text(path, "utf-8-sig") if text is None else text
             settings = read_settings(path.parent, flags=self.flags)
-            made = read_triggered_pipeline(
+            triggered = read_triggered_pipeline(
                 path, text, settings, was_pipeline=known.triggered is not None,
                 consents=self.consents, agrees=agrees,
             )  # fmt: skip
         except Exception as error:  # no file's error may affect the others
             kept = " Its last valid version stays in service." if known.triggered else ""
-            self._tell(str(path), f"{_words(path, error)}\n  It does not run.{kept}")
+            self._report(str(path), f"{_error_text(path, error)}\n  It does not run.{kept}")
             return
         known.is_sound = True
         self._reported.pop(str(path), None)
-        old, known.triggered = known.triggered, made
-        was_linked, known.links = known.links, () if made is None else _watched_links(made)
-        if made is not None and (old is None or old.text != made.text or was_linked != known.links):
-            self._added.append(made)
-            self._messages += comparison_notes(made.pipeline)
+        before = known.triggered and known.triggered.text, known.links
+        known.triggered = triggered
+        known.links = () if triggered is None else _watched_links(triggered)
+        if triggered is not None and before != (triggered.text, known.links):
+            self._added.append(triggered)
+            self._messages += comparison_notes(triggered.pipeline)
 
     def _gone(self, seen: set[Path]) -> None:
         """Drop files that are gone for good, unless their whole folder is gone."""
@@ -274,7 +283,7 @@ class PipelineFinder:
         for folder in self.folders:
             if not _is_folder_there(folder):
                 kept = "Its pipelines are kept until it is back."
-                self._tell(str(folder), f"{folder}: this folder cannot be read. {kept}")
+                self._report(str(folder), f"{folder}: this folder cannot be read. {kept}")
                 continue
             self._reported.pop(str(folder), None)
             for path, stamp in walk_yaml_files(folder):
@@ -283,11 +292,11 @@ class PipelineFinder:
                     message = (
                         f"{folder}: has more than {MOST_FILES} YAML files; the rest is ignored."
                     )
-                    self._tell("too many", message)
+                    self._report("too many", message)
                     return
                 yield path, stamp
 
-    def _tell(self, about: str, message: str) -> None:
+    def _report(self, about: str, message: str) -> None:
         if self._reported.get(about) != message:
             self._reported[about] = message
             self._messages.append(message)
@@ -295,13 +304,13 @@ class PipelineFinder:
 
 def _watched_links(triggered: TriggeredPipeline) -> tuple[str, ...]:
     """Return the first link in each watch's path and its target, which may not answer."""
-    found: list[str] = []
+    links: list[str] = []
     for watch in triggered.bound.watches if triggered.bound else ():
         for part in (*reversed(watch.path.parents), watch.path):
             with suppress(OSError):  # it is no link
-                found.append(f"{part} {part.readlink()}")
+                links.append(f"{part} {part.readlink()}")
                 break
-    return tuple(found)
+    return tuple(links)
 
 
 def _is_folder_there(folder: Path) -> bool:
@@ -334,15 +343,11 @@ def walk_yaml_files(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
 
 
 def _text_of(path: Path) -> str | None:
-    """Return a file's text; None when it cannot be read, which the next read reports."""
+    """Return None when the file cannot be read, which the next read reports."""
     try:
         return files.read_text(path, "utf-8-sig")
     except (OSError, ValueError):
         return None
-
-
-def _resolved(path: Path) -> Path:
-    return files.resolved(path) or path
 
 
 def _left_out_reason(path: Path, owner: Path, folder: Path | None) -> str:
@@ -359,10 +364,6 @@ def _left_out_reason(path: Path, owner: Path, folder: Path | None) -> str:
     )
 
 
-def _order(path: Path) -> tuple[bool, int, Path]:
-    return path.is_symlink(), len(path.parts), path
-
-
 _FolderName = Path | tuple[int, int]
 """A folder's path, or its identity: file system and inode."""
 
@@ -372,7 +373,7 @@ def _names_of(folder: Path) -> tuple[_FolderName, ...]:
     return (folder,) if identity is None else (folder, identity)
 
 
-def _words(path: Path, error: Exception) -> str:
+def _error_text(path: Path, error: Exception) -> str:
     if isinstance(error, PipelineError | SettingsError):
         return str(error)
     if isinstance(error, UnicodeDecodeError):

@@ -59,10 +59,9 @@ class FolderTrigger:
     async def _known_orders(self) -> list[Order]:
         desk = self._desk
         await desk.queue.flush()  # what a trigger before this one knows
-        found = {order.id: order for order in desk.open_orders()}
         ended = await desk.queue.unhandled(desk.pipeline().key, desk.key)
-        found |= {order.id: order for order in ended}
-        return sorted(found.values(), key=lambda order: order.created_at)
+        orders = {order.id: order for order in (*desk.open_orders(), *ended)}
+        return sorted(orders.values(), key=lambda order: order.created_at)
 
     async def _submit(self, files: Sequence[FileVersion], gone: Sequence[str]) -> Order:
         names = [*(seen.relpath for seen in files), *gone]

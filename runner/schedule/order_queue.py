@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS orders (
     trigger TEXT NOT NULL, inputs TEXT NOT NULL, reason TEXT NOT NULL, files TEXT NOT NULL,
     gone TEXT NOT NULL, retry_failed INTEGER NOT NULL, is_promised INTEGER NOT NULL,
     signature TEXT, created_at REAL NOT NULL, due_at REAL NOT NULL, state TEXT NOT NULL,
-    words TEXT NOT NULL, not_before REAL NOT NULL, attempt INTEGER NOT NULL, mark TEXT NOT NULL,
+    message TEXT NOT NULL, not_before REAL NOT NULL, attempt INTEGER NOT NULL, mark TEXT NOT NULL,
     run TEXT NOT NULL, is_stopped INTEGER NOT NULL, flow_run TEXT NOT NULL, end TEXT NOT NULL,
     ended_at REAL NOT NULL, is_told INTEGER NOT NULL, is_handled INTEGER NOT NULL,
     UNIQUE (pipeline, key)
@@ -147,8 +147,7 @@ class OrderQueue:
             where = f"pipeline = ? AND {_IS_OPEN} ORDER BY n"
             return [order for pipeline in new for order in _orders(db, where, pipeline)]
 
-        found = await self._do(read)
-        self.orders |= {order.id: order for order in found}
+        self.orders |= {order.id: order for order in await self._do(read)}
         self._pipelines = set(pipelines)
         for id_ in [id_ for id_, order in self.orders.items() if order.pipeline not in pipelines]:
             del self.orders[id_]
@@ -209,8 +208,8 @@ class OrderQueue:
         return await self._do(lambda db: _orders(db, where, served, n))
 
     async def by_flow_run(self, flow_run: str) -> Order | None:
-        found = await self._do(lambda db: _orders(db, "flow_run = ?", flow_run))
-        return found[-1] if found else None
+        orders = await self._do(lambda db: _orders(db, "flow_run = ?", flow_run))
+        return orders[-1] if orders else None
 
     async def elsewhere(self) -> dict[tuple[str, str], int]:
         """Return how many promised orders wait of pipelines that are not served here.
@@ -249,20 +248,20 @@ class OrderQueue:
             await self.serve(pipelines)
         return int(n)
 
-    async def facts(self) -> dict[str, dict[str, Any]]:
+    async def totals(self) -> dict[str, dict[str, Any]]:
         """Return the numbers of ended orders and the time of the last success, by pipeline.
 
         Before the first success it is the time since when the pipeline is served. Orders that were
         deleted since count, too.
         """
         query = "SELECT pipeline, end, n, last FROM totals ORDER BY end"
-        found: dict[str, dict[str, Any]] = {}
-        for key, end, n, at in await self._do(lambda db: db.execute(query).fetchall()):
-            facts = found.setdefault(key, {"ends": Counter(), "last_success": 0.0})
-            facts["ends"][end] = n
+        totals: dict[str, dict[str, Any]] = {}
+        for key, end, n, last in await self._do(lambda db: db.execute(query).fetchall()):
+            own = totals.setdefault(key, {"ends": Counter(), "last_success": 0.0})
+            own["ends"][end] = n
             if end in ("completed", ""):
-                facts["last_success"] = at
-        return found
+                own["last_success"] = last
+        return totals
 
     # --- what triggers remember
 
@@ -286,9 +285,9 @@ class OrderQueue:
     async def read_pauses(self) -> None:
         """Read what people hold back: `paddock pause` writes the file as well."""
         pipelines = tuple(self._pipelines)
-        found = await self._do(lambda db: read_pauses(db, pipelines))
-        if found != self.pauses:
-            self.pauses = found
+        pauses = await self._do(lambda db: read_pauses(db, pipelines))
+        if pauses != self.pauses:
+            self.pauses = pauses
             self.changed.set()
 
     async def pause(self, pipeline: str, trigger: str = "", *, is_paused: bool) -> None:
@@ -369,6 +368,8 @@ class OrderQueue:
         def act() -> _T:
             if self._connection is None:
                 self._connection = open_queue_file(self.file)
+                with suppress(sqlite3.OperationalError):  # the column has its name already
+                    self._connection.execute("ALTER TABLE orders RENAME COLUMN words TO message")
             with self._connection:
                 return work(self._connection)
 
@@ -491,15 +492,15 @@ def _row(values: Mapping[str, Any]) -> list[Any]:
 
 def _orders(db: sqlite3.Connection, where: str, *values: Any) -> list[Order]:
     """Return orders; one whose row is damaged is reported and left where it is."""
-    found = []
-    for row in db.execute(f"{_ORDER} WHERE {where}", values).fetchall():
-        read = dict(zip(_NAMES, row, strict=True))
+    orders = []
+    for values_of_row in db.execute(f"{_ORDER} WHERE {where}", values).fetchall():
+        row = dict(zip(_NAMES, values_of_row, strict=True))
         try:
-            found.append(_read_order(read))
+            orders.append(_read_order(row))
         except (ValueError, TypeError, OverflowError):
             log.warning("the order '%s' of %s is damaged and is not run; its row stays in the "
-                        "queue.", read["id"], read["pipeline"])  # fmt: skip
-    return found
+                        "queue.", row["id"], row["pipeline"])  # fmt: skip
+    return orders
 
 
 def _read_order(row: dict[str, Any]) -> Order:

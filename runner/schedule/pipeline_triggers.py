@@ -38,12 +38,13 @@ def triggers_of(pipeline: TriggeredPipeline, *, max_attempts: int, is_open: bool
 
     `is_open`: other machines can reach the address of its webhooks.
     """
-    found: list[Trigger] = [*map(ScheduleTrigger, pipeline.schedules)]
-    found += folder_triggers(pipeline, max_attempts)
-    found += webhook_triggers(pipeline, is_open=is_open)
-    found += plugin_triggers(pipeline)
-    found += [DecisionTrigger()] if asks_people(pipeline.pipeline) else []
-    return found
+    return [
+        *map(ScheduleTrigger, pipeline.schedules),
+        *folder_triggers(pipeline, max_attempts),
+        *webhook_triggers(pipeline, is_open=is_open),
+        *plugin_triggers(pipeline),
+        *([DecisionTrigger()] if asks_people(pipeline.pipeline) else []),
+    ]
 
 
 def trigger_keys(file: Path, settings: Settings) -> list[str]:
@@ -53,16 +54,16 @@ def trigger_keys(file: Path, settings: Settings) -> list[str]:
         PipelineError: it is no pipeline, or a faulty one.
     """
     allowed = replace(settings, allow=frozenset(PERMISSIONS))
-    made = read_triggered_pipeline(file, files.read_text(file, "utf-8-sig"), allowed)
-    if made is None:
+    triggered = read_triggered_pipeline(file, files.read_text(file, "utf-8-sig"), allowed)
+    if triggered is None:
         bind_written_starts(read_plan(file))
         return []
-    return [trigger.key for trigger in triggers_of(made, max_attempts=1, is_open=False)]
+    return [trigger.key for trigger in triggers_of(triggered, max_attempts=1, is_open=False)]
 
 
 def plugin_triggers(triggered: TriggeredPipeline) -> list[Trigger]:
     """Return the triggers that packages bring; one that cannot be made says why."""
-    made: dict[str, Trigger] = {}
+    triggers: dict[str, Trigger] = {}
     for name, at, entry in written_triggers(triggered.pipeline):
         place = ".".join(map(str, at))
         try:
@@ -70,7 +71,7 @@ def plugin_triggers(triggered: TriggeredPipeline) -> list[Trigger]:
             if not (isinstance(trigger.key, str) and trigger.key.startswith(name)):
                 message = f"`{place}`: its `key` {trigger.key!r} does not begin with '{name}'."
                 trigger = UnservedTrigger(place, message)
-            elif trigger.key in made:
+            elif trigger.key in triggers:
                 message = f"`{place}`: another entry has the key '{trigger.key}'."
                 trigger = UnservedTrigger(place, message)
         except (PipelineError, BrokenTrigger) as error:
@@ -79,8 +80,8 @@ def plugin_triggers(triggered: TriggeredPipeline) -> list[Trigger]:
             log.exception("%s: `%s` cannot be made", triggered.file, place)
             message = f"`{place}` cannot be made: {type(error).__name__}: {error}"
             trigger = UnservedTrigger(place, message)
-        made[trigger.key] = trigger
-    return [*made.values()]
+        triggers[trigger.key] = trigger
+    return [*triggers.values()]
 
 
 def _keys(triggered: TriggeredPipeline, name: str, at: tuple[str | int, ...], entry: Any) -> Any:
@@ -89,13 +90,15 @@ def _keys(triggered: TriggeredPipeline, name: str, at: tuple[str | int, ...], en
     Raises:
         PipelineError: one cannot be filled in.
     """
-    pipeline, read = triggered.pipeline, Value.of(entry).references
+    pipeline = triggered.pipeline
+    names = {path[0] for path in Value.of(entry).references}
     scope: dict[str, object] = {}
-    if any(path[0] == "inputs" for path in read):
+    if "inputs" in names:
         scope["inputs"] = triggered.inputs({})
-    if any(path[0] == "secrets" for path in read):
+    if "secrets" in names:
         scope["secrets"] = pipeline_secrets.read_secrets(pipeline, os.environ).values
-    rendered, table = rendered_value(pipeline, entry, scope, at), load_trigger(name).Keys
+    rendered = rendered_value(pipeline, entry, scope, at)
+    table = load_trigger(name).Keys
     try:
         return table.model_validate(rendered)
     except ValidationError as error:

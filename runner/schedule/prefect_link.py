@@ -174,13 +174,15 @@ class PrefectLink:
         for key in self._deployed.keys() - pipelines.keys():
             await self._delete_deployment(self._deployed[key][1])
             del self._deployed[key]
-        known = {key: triggered for key, (triggered, _) in self._deployed.items()}
-        changed = [triggered for key, triggered in pipelines.items()
-                   if known.get(key) is not triggered]  # fmt: skip
+        changed = [
+            triggered
+            for key, triggered in pipelines.items()
+            if key not in self._deployed or self._deployed[key][0] is not triggered
+        ]
         for triggered in changed:
             with self._passing(_OF_OBJECT, f"{triggered.key}: Prefect refuses its deployment"):
                 self._deployed[triggered.key] = triggered, await self._deploy(triggered)
-        for row in await self._found("deployments", _OURS) if changed else ():
+        for row in await self._rows("deployments", _OURS) if changed else ():
             file, id_ = flow_names.file_of_entrypoint(row["entrypoint"] or ""), row["id"]
             if file in self._deployed:  # its pipeline had another name
                 is_named = row["name"] == flow_names.deployment_name(file)
@@ -200,7 +202,7 @@ class PrefectLink:
         name, flow_name = flow_names.deployment_name(file), prefect_name(pipeline.name)
         flow = (await self._ask("POST", "/flows/", {"name": flow_name}))["id"]
         of_flow = {"id": {"any_": [flow]}}
-        known = await self._found("deployments", {"name": {"any_": [name]}}, flows=of_flow)
+        known = await self._rows("deployments", {"name": {"any_": [name]}}, flows=of_flow)
         schema: dict[str, Any] = {}
         if self._is_own_server:  # elsewhere a run with inputs is refused
             try:
@@ -209,7 +211,7 @@ class PrefectLink:
                 )
             except Exception as error:  # of Prefect or Pydantic; its runs say so as well
                 self._warn(f"{file}: Prefect's form for a run does not show its inputs: {error}")
-        about = {
+        deployment = {
             "flow_id": flow,
             "name": name,
             "version": triggered.version,
@@ -225,7 +227,7 @@ class PrefectLink:
                 for timed in (known[0]["schedules"] if known else ())
             ],
         }
-        return str((await self._ask("POST", "/deployments/", about))["id"])
+        return str((await self._ask("POST", "/deployments/", deployment))["id"])
 
     async def _delete_deployment(self, id_: str) -> None:
         with self._passing(_GONE):
@@ -241,8 +243,8 @@ class PrefectLink:
         3. Else: as here.
         """
         keys = {id_: key for key, (_, id_) in self._deployed.items()}
-        found = await self._found("deployments", {"id": {"any_": [*keys]}}) if keys else []
-        there = {keys[row["id"]]: bool(row["paused"]) for row in found}
+        rows = await self._rows("deployments", {"id": {"any_": [*keys]}}) if keys else []
+        there = {keys[row["id"]]: bool(row["paused"]) for row in rows}
         for key in self._deployed.keys() - there.keys():  # deleted there; it is made again
             del self._deployed[key]
             self.wake.set()
@@ -259,9 +261,9 @@ class PrefectLink:
                 await self._queue.pause(key, is_paused=is_wanted)
             if is_wanted != is_paused:
                 await self._ask("PATCH", f"/deployments/{id_}", {"paused": is_wanted})
-            now = {"deployment": id_, "paused": is_wanted}
-            if now != seen:
-                await self._queue.remember(key, FROM_PREFECT, now)
+            agreed = {"deployment": id_, "paused": is_wanted}
+            if agreed != seen:
+                await self._queue.remember(key, FROM_PREFECT, agreed)
 
     # --- what people do with runs
 
@@ -295,11 +297,11 @@ class PrefectLink:
             elif is_suspended:
                 is_due = _time(row["next_scheduled_start_time"]) <= time.time()
                 if kind in ("PENDING", "RUNNING") or (kind == "SCHEDULED" and is_due):
-                    self._queue.note(order.id, state="waiting", words="", not_before=0.0)
+                    self._queue.note(order.id, state="waiting", message="", not_before=0.0)
                     self._queue.changed.set()
             elif kind == "PAUSED" and not is_left:
                 self._queue.note(order.id, state="suspended")
-            elif is_new or kind != "PENDING" or message != order.words:
+            elif is_new or kind != "PENDING" or message != order.message:
                 if is_left:
                     await self._end_tasks(order)
                 await self._show_waiting(order)
@@ -308,15 +310,15 @@ class PrefectLink:
     def _end(self, order: Order, message: str, *, is_told: bool) -> None:
         name = self._deployed[order.pipeline][0].pipeline.name
         log.info("%s: order %s has ended: %s", name, order.id, message)
-        self._queue.note(order.id, state="ended", end="cancelled", words=message,
+        self._queue.note(order.id, state="ended", end="cancelled", message=message,
                          ended_at=time.time(), is_told=is_told)  # fmt: skip
         self._queue.changed.set()
 
     async def _show_waiting(self, order: Order) -> None:
         """Show that a run waits, and why; a scheduled one is for others to take, and late."""
-        state = {"type": "PENDING", "name": "Pending", "message": order.words or None}
+        state = {"type": "PENDING", "name": "Pending", "message": order.message or None}
         await self._set_state("flow_runs", order.flow_run, state)
-        self._shown[order.flow_run] = (order.mark, order.attempt), order.words
+        self._shown[order.flow_run] = (order.mark, order.attempt), order.message
 
     async def _take_due(self) -> None:
         """Put orders for runs that people, automations and schedules of theirs have started."""
@@ -333,7 +335,7 @@ class PrefectLink:
         id_, last = row["id"], await self._queue.by_flow_run(row["id"])
         if last is not None and not (last.state == "ended" and last.is_told):
             return False  # it is looked at, or told, in its turn
-        inputs, retries_failed = flow_names.form_values(row["parameters"])
+        inputs, retries_failed = flow_names.inputs_of_flow_form(row["parameters"])
         try:
             if last is not None:  # a person tries it again
                 inputs, retries_failed = dict(last.inputs), last.retry_failed
@@ -388,7 +390,7 @@ class PrefectLink:
                 if row is not None and _kind(row) not in _FINAL:  # None: it was deleted there
                     if order.mark:
                         await self._end_tasks(order)
-                    await self._finish(order.flow_run, order.end, order.words)
+                    await self._finish(order.flow_run, order.end, order.message)
             self._queue.note_ended(order.id, is_told=True, flow_run=order.flow_run)
             n_told += 1
         await self._queue.flush()
@@ -402,16 +404,16 @@ class PrefectLink:
         inputs = {key: order.inputs[key] for key in order.inputs.keys() - secret}
         kind, state = _STATES[order.end]
         at = f"{datetime.fromtimestamp(order.ended_at, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
-        message = ". ".join(filter(None, (order.words.rstrip("."), f"It ended at {at}.")))
-        about = {
+        message = ". ".join(filter(None, (order.message.rstrip("."), f"It ended at {at}.")))
+        body = {
             "parameters": json.loads(json.dumps(inputs), parse_constant=str),  # NaN is no JSON
             "tags": [RUN_TAG, order.trigger],
             "idempotency_key": order.id,
             "state": {"type": kind, "name": state, "message": message},
         }
-        about |= {"name": order.run} if order.run else {}
-        made = await self._ask("POST", f"/deployments/{deployment}/create_flow_run", about)
-        return dict(made)
+        body |= {"name": order.run} if order.run else {}
+        row = await self._ask("POST", f"/deployments/{deployment}/create_flow_run", body)
+        return dict(row)
 
     async def _finish(self, flow_run: str, end: OrderEnd, message: str) -> None:
         kind, name = _STATES[end]
@@ -424,8 +426,8 @@ class PrefectLink:
         at_work = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
         of_run = {"id": {"any_": [order.flow_run]}}
         kind, name = _STATES["completed" if order.end == "completed" else "crashed"]
-        state = {"type": kind, "name": name, "message": order.words or None}
-        for task in await self._found("task_runs", at_work, flow_runs=of_run):
+        state = {"type": kind, "name": name, "message": order.message or None}
+        for task in await self._rows("task_runs", at_work, flow_runs=of_run):
             await self._set_state("task_runs", task["id"], state)
 
     # --- Prefect's API
@@ -434,11 +436,12 @@ class PrefectLink:
         if self._asked_url == self.api_url:
             return
         await self._close()
-        own = self.auth_string
-        environ = {CLIENT_VARIABLE: own} if own else os.environ
+        environ = {CLIENT_VARIABLE: self.auth_string} if self.auth_string else os.environ
         options = prefect_client.client_options(self.api_url, environ)
-        self._api, self._asked_url = http.client(**options, trust_env=not own), self.api_url
-        self._deployed, self._shown = {}, {}
+        self._api = http.client(**options, trust_env=not self.auth_string)
+        self._asked_url = self.api_url
+        self._deployed = {}
+        self._shown = {}
 
     async def _close(self) -> None:
         api, self._api, self._asked_url = self._api, None, ""
@@ -457,23 +460,23 @@ class PrefectLink:
             sent = map_texts(body, encodable)  # names of files are in messages and inputs
             return await prefect_client.ask_again(self._api, method, path, sent)
 
-    async def _found(
+    async def _rows(
         self, kind: str, conditions: Mapping[str, Any], **filters: Any
     ) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        while len(found) % PAGE == 0:
-            body = {kind: conditions, "limit": PAGE, "offset": len(found), **filters}
+        rows: list[dict[str, Any]] = []
+        while len(rows) % PAGE == 0:
+            body = {kind: conditions, "limit": PAGE, "offset": len(rows), **filters}
             page = await self._ask("POST", f"/{kind}/filter", body)
             if not page:
                 break
-            found += page
-        return found
+            rows += page
+        return rows
 
     async def _flow_runs(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Return flow runs by their ids; deleted ones are missing."""
         rest, rows = [*ids], list[dict[str, Any]]()
         while rest:
-            rows += await self._found("flow_runs", {"id": {"any_": rest[:PAGE]}})
+            rows += await self._rows("flow_runs", {"id": {"any_": rest[:PAGE]}})
             rest = rest[PAGE:]
         return {row["id"]: row for row in rows}
 

@@ -50,6 +50,16 @@ MOST_OF_PROCESS = 200
 log = logging.getLogger("paddock.up")
 
 
+@record(frozen=True)
+class _Admission:
+    """Whether a pipeline, as its file was then, takes an order."""
+
+    pipeline: TriggeredPipeline
+    refusal: str
+    """Why it does not; empty: it does."""
+    group: str
+
+
 @record
 class ManagedRun:
     order: str
@@ -139,21 +149,21 @@ class RunManager:
         self._options = options
         self._idle: dict[RunProcess, TriggeredPipeline] = {}
         """Processes that can be given another order, each with its pipeline."""
-        self._kinds: dict[str, tuple[TriggeredPipeline, str, str]] = {}
-        """By order: for which form of its pipeline, why that refuses it, and its group."""
+        self._admissions: dict[str, _Admission] = {}
+        """By order."""
         self._ending = TaskSet()
         self._telling = TaskSet()
 
     # --- one round
 
     async def round(self) -> None:
-        for order in [*self._queue.orders.values()]:
-            if order.state == "running" and order.id not in self.jobs:
-                self._take_over(order)
+        for left in [*self._queue.orders.values()]:
+            if left.state == "running" and left.id not in self.jobs:
+                self._take_over(left)
         if self.is_stopping:
             return
         now = datetime.now(UTC)
-        due = [run for order in [*self._queue.orders.values()] if (run := self._due(order, now))]
+        due = [run for each in [*self._queue.orders.values()] if (run := self._due(each, now))]
         rules = {
             key: replace(pipeline.rule, fault=self._options.faults.get(pipeline.file.parent, ""))
             for key, pipeline in self.pipelines.items()
@@ -161,21 +171,21 @@ class RunManager:
         active = await self._other_turns(due, rules)
         active += [job.active() for job in self.jobs.values()]
         for decision in dispatch(due, active, rules, now, self._options.max_runs):
-            found = self._queue.orders.get(decision.id)
+            order = self._queue.orders.get(decision.id)
             if decision.act in ("cancel", "pause"):
                 if decision.id in self.jobs:
                     reason: StopReason = "window" if decision.act == "pause" else "cancelled"
                     self.stop_job(self.jobs[decision.id], reason, decision.message)
                 else:
                     await asyncio.to_thread(self._options.group_holders, (), [decision.id])
-            elif found is None or found.state != "waiting":
+            elif order is None or order.state != "waiting":
                 continue  # a person has ended it meanwhile
             elif decision.act == "start":
-                await self._start(found)
+                await self._start(order)
             elif decision.act == "skip":
-                self.skip(found, decision.message)
+                self.skip(order, decision.message)
             else:
-                self._hold(found, decision.message)
+                self._hold(order, decision.message)
         self._dismiss_idle()
 
     def _dismiss_idle(self) -> None:
@@ -184,8 +194,8 @@ class RunManager:
         self._idle.clear()
 
     def _hold(self, order: Order, message: str) -> None:
-        if order.words != message:  # in memory alone: it changes with each run before it
-            self._queue.orders[order.id] = replace(order, words=message)
+        if order.message != message:  # in memory alone: it changes with each run before it
+            self._queue.orders[order.id] = replace(order, message=message)
 
     def _due(self, order: Order, now: datetime) -> DueRun | None:
         """Return a waiting order that is due, for its pipeline as its file is now."""
@@ -195,26 +205,25 @@ class RunManager:
         wait_s = max(order.not_before, order.due_at) - now.timestamp()
         if 0 < wait_s < CLOCK_WAS_WRONG.total_seconds():
             return None
-        known = self._kinds.get(order.id)
-        if known is None or known[0] is not pipeline:
-            triggers = self._options.triggers(pipeline.key)
-            refusal, group = pipeline.refusal(order, triggers), ""
-            if refusal is None:
+        admission = self._admissions.get(order.id)
+        if admission is None or admission.pipeline is not pipeline:
+            refusal = pipeline.refusal(order, self._options.triggers(pipeline.key))
+            group = ""
+            if not refusal:
                 try:
                     group = pipeline.group(order.inputs)
                 except PipelineError as error:
                     refusal = error.faults[0].message
-            known = self._kinds[order.id] = pipeline, refusal or "", group
-        _, refusal, group = known
-        if refusal and order.is_promised:
-            self._hold(order, f"cannot run: {refusal}")
+            admission = self._admissions[order.id] = _Admission(pipeline, refusal, group)
+        if admission.refusal and order.is_promised:
+            self._hold(order, f"cannot run: {admission.refusal}")
             return None
-        if refusal:
-            self.skip(order, refusal)
+        if admission.refusal:
+            self.skip(order, admission.refusal)
             return None
         at = datetime.fromtimestamp(order.due_at, UTC)
         is_paused = self._queue.is_paused(order)
-        return DueRun(order.id, pipeline.key, order.trigger, at, group, is_paused)
+        return DueRun(order.id, pipeline.key, order.trigger, at, admission.group, is_paused)
 
     async def _other_turns(
         self, due: Sequence[DueRun], rules: Mapping[str, RunRule]
@@ -223,18 +232,19 @@ class RunManager:
 
         A run that had a process before may meet its own turn, which outlives it for a while.
         """
-        orders = self._queue.orders
-        begun = {run.group for run in due if orders[run.id].mark}
-        begun.update(job.group for job in self.jobs.values())
-        have = {key for key, rule in rules.items() if rule.has_turns}
-        turns = {run.group for run in due if run.pipeline in have}
-        if not turns - begun:
+        groups = {run.group for run in due if rules[run.pipeline].has_turns}
+        groups -= {run.group for run in due if self._queue.orders[run.id].mark}
+        groups -= {job.group for job in self.jobs.values()}
+        if not groups:
             return []
         try:
-            found = await asyncio.to_thread(self._options.group_holders, turns - begun)
+            holders = await asyncio.to_thread(self._options.group_holders, groups)
         except LedgerError:  # its run says so
             return []
-        return [ActiveRun(name, who.run, "", name, is_ours=False) for name, who in found.items()]
+        return [
+            ActiveRun(group, holder.run, "", group, is_ours=False)
+            for group, holder in holders.items()
+        ]
 
     def skip(self, order: Order, message: str) -> None:
         name = Path(order.pipeline).name
@@ -244,7 +254,8 @@ class RunManager:
     # --- starting
 
     async def _start(self, order: Order) -> None:
-        pipeline, _, group = self._kinds[order.id]
+        admission = self._admissions[order.id]
+        pipeline = admission.pipeline
         place = self._options.place(pipeline)
         process = next((each for each, of in self._idle.items() if of is pipeline), None)
         if process is not None:
@@ -253,38 +264,35 @@ class RunManager:
         else:
             options = self._options
             task = RunTask(order, place, pipeline.text, options.flags, options.auth_string)
-            self._queue.note(order.id, state="running", mark="", words="")
+            self._queue.note(order.id, state="running", mark="", message="")
             try:
                 process = await self.executor.start(task)
             except OSError as error:
                 log.warning("%s: %s", pipeline.pipeline.name, error)
-                self._queue.note(order.id, state="waiting", words=str(error))
+                self._queue.note(order.id, state="waiting", message=str(error))
                 return
         self._queue.note(
-            order.id, state="running", mark=process.mark, words="", run="", is_stopped=False
+            order.id, state="running", mark=process.mark, message="", run="", is_stopped=False
         )
-        self.jobs[order.id] = ManagedRun(order.id, pipeline, group, process)
+        self.jobs[order.id] = ManagedRun(order.id, pipeline, admission.group, process)
 
     def _take_over(self, order: Order) -> None:
         """Follow the process of an order that a killed `up` left at work, or note its end."""
         pipeline = self.pipelines.get(order.pipeline)
         if pipeline is None:
             return
-        process = self.executor.adopt(order.mark) if order.mark else None
-        stopped: StopReason | None = "shutdown" if order.is_stopped else None
-        is_alive = process is not None
-        if process is not None:
-            stopped = None
-            log.info("%s: run %s of order %s continued by itself", pipeline.pipeline.name,
-                     order.run, order.id)  # fmt: skip
         try:
             group = pipeline.group(order.inputs)
         except PipelineError:
             group = order.id
-        process = process or RunProcess(0)
-        job = ManagedRun(order.id, pipeline, group, process, order.run, stopped)
+        process = self.executor.adopt(order.mark) if order.mark else None
+        job = ManagedRun(order.id, pipeline, group, process or RunProcess(0), order.run)
         self.jobs[order.id] = job
-        if not is_alive:
+        if process is not None:
+            log.info("%s: run %s of order %s continued by itself", pipeline.pipeline.name,
+                     order.run, order.id)  # fmt: skip
+        else:
+            job.stopped = "shutdown" if order.is_stopped else None
             self._follow_end(job, None, "its process is gone")
 
     # --- what processes report
@@ -356,38 +364,46 @@ class RunManager:
             self._queue.changed.set()
 
     async def _judge_end(self, job: ManagedRun, outcome: OrderOutcome | None, crash: str) -> None:
+        """Note what becomes of an order whose run, or whose run's process, has ended.
+
+        1. The run is suspended in Prefect: the order waits until it is resumed there.
+        2. It crashed, or its ledger cannot be used now: it starts again later, unless that happened
+           too often.
+        3. It was stopped by its window, or as `paddock up` ends: it goes on.
+        4. The order has ended; after 2 and 3 too, where its pipeline is gone or a later run of its
+           schedule does the rest.
+        """
         order, options, pipeline = self._queue.orders[job.order], self._options, job.pipeline
-        report = outcome.report if outcome is not None else None
-        if outcome is None:
-            # It may have ended normally while no `up` was there.
+        name = pipeline.pipeline.name
+        if outcome is None:  # it may have ended normally while no `up` was there
             known = await asyncio.to_thread(options.known_end, pipeline, order.id)
             if known is not None:
-                job.run, report = known
-                outcome = OrderOutcome(report)
-        died: str | None = crash if outcome is None else None
-        status = str(report.status) if report is not None else "failed"
-        if died is not None and job.stopped is not None:
-            died, status = None, "interrupted"  # it was killed
-        if died is None and status == "failed" and options.fault_of is not None:
-            fault = await options.fault_of(pipeline.file.parent, [pipeline])
-            died = fault.rstrip(".") or None
-        has_progressed = False
-        if died is not None and job.run:
-            has_progressed = await asyncio.to_thread(options.has_progressed, pipeline, job.run)
-        if job.stopped is None and status == "suspended":
-            self._queue.note(order.id, state="suspended", words=SUSPENDED)
+                job.run = known[0]
+                outcome = OrderOutcome(known[1])
+        report = outcome.report if outcome is not None else None
+        is_killed = outcome is None and job.stopped is not None
+        status = "interrupted" if is_killed else str(report.status) if report else "failed"
+        crash = "" if is_killed or outcome is not None else crash
+        if status == "failed" and not crash and options.fault_of is not None:
+            crash = (await options.fault_of(pipeline.file.parent, [pipeline])).rstrip(".")
+        if job.stopped is None and status == "suspended":  # 1
+            self._queue.note(order.id, state="suspended", message=SUSPENDED)
             log.info("%s: run %s of order %s is suspended; it goes on when it is resumed in "
-                     "Prefect", pipeline.pipeline.name, job.name, order.id)  # fmt: skip
+                     "Prefect", name, job.name, order.id)  # fmt: skip
             return
-        now, restart = datetime.now(UTC), None
-        if died is not None:
+        now = datetime.now(UTC)
+        restart = None
+        if crash:  # 2
             # A start that made progress is not counted: such a run comes to its end, since the
             # ledger bounds how often an item may end it (`RunStore.has_progressed`).
+            has_progressed = bool(job.run) and await asyncio.to_thread(
+                options.has_progressed, pipeline, job.run
+            )
             n_starts = 1 if has_progressed else order.attempt
-            restart = restart_of_crashed(died, n_starts, options.max_restarts, now)
-        elif status in ("interrupted", "budget", "suspended"):
+            restart = restart_of_crashed(crash, n_starts, options.max_restarts, now)
+        elif status in ("interrupted", "budget", "suspended"):  # 3
             restart = restart_of_stopped(job.stopped, order.attempt, now)
-        is_given_up = died is not None and restart is None
+        is_given_up = bool(crash) and restart is None
         is_gone = pipeline.key not in self.pipelines and not order.is_promised
         if is_gone or (restart and is_superseded_by_schedule(order, pipeline, now)):
             restart = None
@@ -395,21 +411,20 @@ class RunManager:
             missing = (item.error or "" for item in report.items if item.state == "missing")
             self.missing[pipeline.key] = tuple(missing)
         self.wants_rest = self.wants_rest or job.stopped == "window"
-        name, is_error = pipeline.pipeline.name, died is not None or status == "failed"
-        end: OrderEnd = "crashed" if died else status  # type: ignore[assignment]
+        end: OrderEnd = "crashed" if crash else status  # type: ignore[assignment]
         if end == "interrupted" and outcome is not None and outcome.is_cancelled:
             end = "cancelled"
-        message = died or (outcome.message if outcome else "")
-        if report is not None:
+        message = crash or (outcome.message if outcome else "")
+        if report is not None and not crash:
             counts = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
-            message = died or report.message or counts or report.done_in_words()
-        level = logging.ERROR if is_error else logging.INFO
+            message = report.message or counts or report.done_in_words()
+        level = logging.ERROR if end in ("crashed", "failed") else logging.INFO
         log.log(level, "%s: run %s of order %s %s: %s", name, job.name, order.id, end, message)
         if restart is not None:
             log.info("%s: order %s is queued again for %s: %s", name, order.id,
                      f"{restart.at.astimezone():%H:%M:%S}", restart.message)  # fmt: skip
             self._queue.note(
-                order.id, state="waiting", words=restart.message, attempt=restart.attempt,
+                order.id, state="waiting", message=restart.message, attempt=restart.attempt,
                 not_before=restart.at.timestamp(),
             )  # fmt: skip
             return
@@ -417,16 +432,16 @@ class RunManager:
             log.error(
                 "%s: order %s is not started again: its run crashed too often.", name, order.id
             )
-            self._telling.start(options.given_up(pipeline, died or "", job.name))
+            self._telling.start(options.given_up(pipeline, crash, job.name))
         self.faults.pop(pipeline.key, None)
         if report is None and end == "failed":
             self.faults[pipeline.key] = message
-        self._end(order, end, message, is_shown=outcome is not None and outcome.is_shown)
+        self._end(order, end, message, is_shown=outcome is not None and outcome.is_shown)  # 4
 
     def _end(self, order: Order, end: OrderEnd, message: str, *, is_shown: bool = False) -> None:
-        self._kinds.pop(order.id, None)
+        self._admissions.pop(order.id, None)
         never_began = not (order.run or order.flow_run)
-        over = self._queue.note(order.id, state="ended", end=end, words=message,
+        over = self._queue.note(order.id, state="ended", end=end, message=message,
                                 ended_at=time.time(), is_told=is_shown or never_began)  # fmt: skip
         self._options.ended(over)
 
@@ -439,21 +454,17 @@ class RunManager:
                 self._queue.note(job.order, is_stopped=True)
             for task in job.tasks:
                 task.cancel()
-            message = "`paddock up` was stopped"
-            job.process.halt(StopRequest(message, is_gentle=True))
+            job.process.halt(StopRequest("`paddock up` was stopped", is_gentle=True))
         self._dismiss_idle()
         for share, act in ((0.4, stop_now), (0.3, RunProcess.kill), (0.2, None)):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s * share):
-                    await self._all_ended()
+                    while self.jobs:  # noqa: ASYNC110 - no event tells that the last one has ended
+                        await asyncio.sleep(0.05)
             for job in list(self.jobs.values()):
                 if act is not None:
                     act(job.process)
         self._dismiss_idle()
-
-    async def _all_ended(self) -> None:
-        while self.jobs:  # noqa: ASYNC110 - no event tells that the last one has ended
-            await asyncio.sleep(0.05)
 
     def abandon(self) -> None:
         """Kill every process, after a moment in which they record that no item is the cause."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+from paddock.pipelines.triggers import ScheduleKeys
 from paddock.runner.workers.order import Order
 
-from .cron import CronSchedule, due, upcoming
+from .cron import due, upcoming
 from .order_queue import QueueBroken
 from .triggers import TriggerDesk
 
@@ -23,7 +24,7 @@ class ScheduleTrigger:
     kind: ClassVar[str] = "schedule"
 
     def __init__(
-        self, timed: CronSchedule, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self, timed: ScheduleKeys, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._timed = timed
         self._now = now
@@ -52,7 +53,7 @@ class ScheduleTrigger:
         while True:
             now = self._now()
             try:
-                since = await self._give(desk, since, now, is_new=last is None)
+                since = await self._order_due(desk, since, now, is_new=last is None)
                 last = since.timestamp()
             except QueueBroken:  # `status` says so
                 await asyncio.sleep(AGAIN_S)
@@ -61,10 +62,10 @@ class ScheduleTrigger:
             wait_s = (coming[0] - self._now()).total_seconds() if coming else LOOK_S
             await asyncio.sleep(min(max(wait_s, 0.01), LOOK_S))
 
-    async def _give(
+    async def _order_due(
         self, desk: TriggerDesk, since: datetime, now: datetime, *, is_new: bool
     ) -> datetime:
-        """Order what became due since a moment; return from which one on the rest is."""
+        """Put an order for each moment due since `since`; return the next `since`."""
         if (since - now).total_seconds() > CLOCK_WAS_WRONG_S:
             since = now  # else nothing would run for as long
         moments = await asyncio.to_thread(due, self._timed, since, now)

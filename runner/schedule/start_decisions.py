@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import record
 from paddock.engine.system.retry import Backoff
 
-from .cron import CatchUp
 from .time_windows import TimeWindow
 
 PAUSED = "waits: it is paused"
@@ -33,8 +32,8 @@ class RunRule:
     on_conflict: OnConflict = "queue"
     rank: int = 2
     """0: `interactive`, 1: `normal`, 2: `batch`; lower numbers start first."""
-    catch_up: Mapping[str, CatchUp] = field(default_factory=dict)
-    """By the trigger's key, for schedules."""
+    latest_only: frozenset[str] = frozenset()
+    """Keys of the schedules of which the newest due run stands for the others (`catch_up`)."""
     has_turns: bool = False
     """Its runs take turns with runs that are started by hand."""
     fault: str = ""
@@ -154,7 +153,7 @@ def _replaceable_kind(run: DueRun, rule: RunRule) -> tuple[str, ...]:
     """Return the kind of a run that newer ones of the same kind replace; empty: each one counts."""
     if rule.on_conflict == "cancel_running":
         return ("group", run.group)
-    if rule.catch_up.get(run.trigger, "all") != "all":
+    if run.trigger in rule.latest_only:
         return ("schedule", run.pipeline, run.trigger)
     return ()
 

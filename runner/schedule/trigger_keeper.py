@@ -21,7 +21,8 @@ from starlette.responses import JSONResponse, Response
 
 from paddock.engine.system.records import record
 from paddock.engine.system.retry import Backoff, Pauses
-from paddock.engine.system.tasks import TaskSet, running, wait_for_event
+from paddock.engine.system.tasks import TaskSet, wait_for_event
+from paddock.engine.system.tasks import running as running_beside
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.workers.order import FROM_PREFECT, Order
 
@@ -38,21 +39,27 @@ OpenLedger = Callable[[Path, bool], Ledger]
 log = logging.getLogger("paddock.up")
 
 
-def _status_of(trigger: Trigger, now: datetime) -> dict[str, Any]:
-    try:
-        state = {"text": trigger.kind, **trigger.status(now)}
-        json.dumps(state)
-    except Exception as error:  # of a package's code
-        return {"text": f"its state cannot be shown: {type(error).__name__}: {error}"}
-    return state
-
-
 @record
 class _Running:
     trigger: Trigger
     desk: TriggerDesk
     has_begun: asyncio.Event
     task: asyncio.Task[None]
+
+    def status(self, now: datetime) -> dict[str, Any]:
+        try:
+            state = {"text": self.trigger.kind, **self.trigger.status(now)}
+            json.dumps(state)
+        except Exception as error:  # of a package's code
+            return {"text": f"its state cannot be shown: {type(error).__name__}: {error}"}
+        return state
+
+
+@record(frozen=True)
+class _Route:
+    pipeline: str
+    trigger: str
+    answer: AnswerRequest
 
 
 class TriggerKeeper:
@@ -74,8 +81,8 @@ class TriggerKeeper:
         self._pipelines: dict[str, TriggeredPipeline] = {}
         self._running: dict[str, dict[str, _Running]] = {}
         """By the keys of the pipeline and the trigger."""
-        self._paths: dict[str, tuple[str, str, AnswerRequest]] = {}
-        """By path: the keys of its pipeline and trigger."""
+        self._routes: dict[str, _Route] = {}
+        """By path."""
         self._telling = TaskSet()
         self._warned: set[str] = set()
 
@@ -121,18 +128,18 @@ class TriggerKeeper:
                 "kind": each.trigger.kind,
                 "trigger": key,
                 "is_paused": (pipeline, key) in self._queue.pauses,
-                **_status_of(each.trigger, now),
+                **each.status(now),
             }
             for key, each in self._running.get(pipeline, {}).items()
         ]
 
     async def answer(self, request: Request) -> Response:
-        found = self._paths.get(request.url.path)
-        if found is None and (why := self._missing_reason()):  # a sender tries 503 again
+        route = self._routes.get(request.url.path)
+        if route is not None:
+            return await route.answer(request)
+        if why := self._missing_reason():  # a sender tries 503 again
             return JSONResponse({"error": why}, 503, {"Retry-After": "5"})
-        if found is None:
-            return JSONResponse({"error": "there is nothing here."}, 404)
-        return await found[2](request)
+        return JSONResponse({"error": "there is nothing here."}, 404)
 
     # --- one trigger
 
@@ -153,7 +160,7 @@ class TriggerKeeper:
         pauses, reported = Pauses(AGAIN), ""
         while True:
             try:
-                async with running(self._hand_over(trigger, desk)):
+                async with running_beside(self._hand_over(trigger, desk)):
                     has_begun.set()
                     await trigger.run(desk)
             except QueueBroken:  # its keeper says so
@@ -180,8 +187,11 @@ class TriggerKeeper:
         for each in stopped:
             each.task.cancel()
             own = each.desk.pipeline().key, each.desk.key
-            for path in [path for path, at in self._paths.items() if at[:2] == own]:
-                del self._paths[path]
+            self._routes = {
+                path: route
+                for path, route in self._routes.items()
+                if (route.pipeline, route.trigger) != own
+            }
         tasks = {each.task for each in stopped}
         if tasks:
             await asyncio.wait(tasks, timeout=END_S)
@@ -191,9 +201,9 @@ class TriggerKeeper:
             await self._queue.remember(pipeline, trigger, {})
 
     async def _tell(self, order: Order, trigger: Trigger | None = None) -> None:
-        found = self._running.get(order.pipeline, {}).get(order.trigger)
-        if trigger is None and found is not None:
-            trigger = found.trigger
+        running = self._running.get(order.pipeline, {}).get(order.trigger)
+        if trigger is None and running is not None:
+            trigger = running.trigger
         if trigger is None and order.trigger != FROM_PREFECT:
             return  # it is handed over when its pipeline is served again
         if trigger is not None:
@@ -205,12 +215,12 @@ class TriggerKeeper:
         self._queue.note_ended(order.id, is_handled=True)
 
     def _serve(self, pipeline: str, trigger: str, path: str, answer: AnswerRequest) -> None:
-        taken = self._paths.get(path)
         if path in RESERVED:
             raise PathTaken(path, "")
-        if taken is not None and taken[:2] != (pipeline, trigger):
-            raise PathTaken(path, taken[0])
-        self._paths[path] = pipeline, trigger, answer
+        taken = self._routes.get(path)
+        if taken is not None and (taken.pipeline, taken.trigger) != (pipeline, trigger):
+            raise PathTaken(path, taken.pipeline)
+        self._routes[path] = _Route(pipeline, trigger, answer)
 
     def warn(self, message: str) -> None:
         if message not in self._warned:

@@ -15,7 +15,7 @@ from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import Plan
-from paddock.pipelines.triggers import ConcurrencyKeys
+from paddock.pipelines.triggers import ConcurrencyKeys, OnKeys, ScheduleKeys
 from paddock.runner.bind import inputs
 from paddock.runner.bind.bind import (
     bind,
@@ -30,7 +30,6 @@ from paddock.runner.core.other_runs.group_names import group_name, has_turns
 from paddock.runner.settings import Settings
 from paddock.runner.workers.order import FROM_PREFECT, Order
 
-from .cron import CronSchedule
 from .start_decisions import RunRule
 from .time_windows import TimeWindow
 
@@ -45,7 +44,6 @@ class TriggeredPipeline:
     text: str
     """The file's text when it was validated; its runs use this."""
     pipeline: Pipeline
-    schedules: tuple[CronSchedule, ...] = ()
     bound: BoundPlan | None = field(default=None, repr=False, compare=False)
     """With every input's default; None when only callers start it, and must provide some."""
 
@@ -58,6 +56,10 @@ class TriggeredPipeline:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     @property
+    def schedules(self) -> list[ScheduleKeys]:
+        return self.pipeline.on.schedule if self.pipeline.on else []
+
+    @property
     def concurrency(self) -> ConcurrencyKeys:
         return self.pipeline.concurrency or ConcurrencyKeys.model_validate({})
 
@@ -67,7 +69,7 @@ class TriggeredPipeline:
             window=self.window,
             on_conflict=self.concurrency.on_conflict,
             rank=_RANKS[self.concurrency.priority],
-            catch_up={timed.key: timed.catch_up for timed in self.schedules},
+            latest_only=frozenset(timed.key for timed in self.schedules if timed.catch_up != "all"),
             has_turns=has_turns(self.concurrency),
         )
 
@@ -109,8 +111,8 @@ class TriggeredPipeline:
             raise PipelineError(faults)
         return {name: values[name] for name in given_inputs}
 
-    def refusal(self, order: Order, triggers: Collection[str]) -> str | None:
-        """Return why the pipeline, as its file is now, does not take an order; None: it does.
+    def refusal(self, order: Order, triggers: Collection[str]) -> str:
+        """Return why the pipeline, as its file is now, does not take an order; empty: it does.
 
         `triggers` are the keys of its triggers.
         """
@@ -121,7 +123,7 @@ class TriggeredPipeline:
             checked(order.inputs)
         except PipelineError as error:
             return error.faults[0].message
-        return None
+        return ""
 
     def group(self, given_inputs: Mapping[str, Any]) -> str:
         """Return the concurrency group of a run with these inputs.
@@ -169,24 +171,20 @@ def read_triggered_pipeline(
     if on is None or not on.starts_runs:
         bind_without_inputs(plan)
         return None
-    if not (on.schedule or on.watch) and any(_missing_inputs(plan.pipeline)):
+    if all(entry.has_callers for entry in on.built_in) and any(_missing_inputs(plan.pipeline)):
         starts = bind_written_starts(plan)
         bound, whole = None, starts[0]
         if consents is not None:
             permissions.refuse_unpermitted(whole, settings.allow, settings.address.url)
     else:
-        bound = whole = _bound(plan, file, settings)
+        bound = whole = _bind_alone(plan, on, file, settings)
         starts = bind_written_starts(plan)
     if consents is not None:
         own = settings.address.url
         if agrees and (needed := consent.digests_to_agree(starts, own, consents, whole)):
             consents.agree(file, needed)
         consent.refuse_unconsented(whole, starts, own, consents, file)
-    schedules = tuple(
-        CronSchedule(timing.cron, timing.timezone, timing.catch_up, timing.inputs)
-        for timing in on.schedule
-    )
-    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound)
+    return TriggeredPipeline(file, text, plan.pipeline, bound)
 
 
 def work_folders(file: Path, text: str) -> tuple[Path, ...] | None:
@@ -207,13 +205,15 @@ def looks_triggered(text: str) -> bool:
     return all(pattern.search(text) for pattern in _LOOKS_TRIGGERED)
 
 
-def _bound(plan: Plan, file: Path, settings: Settings) -> BoundPlan:
-    """Collect every fault and missing permission; a triggered pipeline must need no inputs."""
-    on = plan.pipeline.on
-    given = [timing.inputs for timing in on.schedule] if on is not None and not on.watch else []
-    always = {n: v for n, v in (given or [{}])[0].items() if all(n in inputs for inputs in given)}
-    missing = [*_missing_inputs(plan.pipeline, always)]
-    if missing:
+def _bind_alone(plan: Plan, on: OnKeys, file: Path, settings: Settings) -> BoundPlan:
+    """Bind a pipeline whose triggers must give every input that has no default.
+
+    Raises:
+        PipelineError: every fault and missing permission.
+    """
+    first, *others = [entry.given_inputs for entry in on.built_in if not entry.has_callers] or [{}]
+    always = {name: value for name, value in first.items() if all(name in own for own in others)}
+    if missing := [*_missing_inputs(plan.pipeline, always)]:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *missing])
     bound = bind(plan, always, cwd=file.parent, default_models=settings.default_models)
     permissions.refuse_unpermitted(bound, settings.allow, settings.address.url)

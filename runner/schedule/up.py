@@ -57,7 +57,6 @@ from .trigger_keeper import TriggerKeeper
 from .triggered_pipeline import TriggeredPipeline
 from .up_alerts import LedgerHealth, alert_trouble
 from .up_status import StatusAccess, make_status_app, status_of
-from .webhook_migration import take_over_calls
 
 
 class UpError(Exception):
@@ -93,19 +92,19 @@ class UpOptions:
 class Up:
     """One `paddock up`. `stop` ends it in order, `reload` starts a scan at once."""
 
-    def __init__(self, wishes: UpOptions) -> None:
+    def __init__(self, options: UpOptions) -> None:
         self.stop = asyncio.Event()
         self.reload = asyncio.Event()
-        self._wishes = wishes
-        self._settings = wishes.settings
+        self._options = options
+        self._settings = options.settings
         self._finder = PipelineFinder(
-            [folder.absolute() for folder in wishes.folders],
-            wishes.flags,
-            consents=Consents(wishes.settings.state_dir),
-            is_attended=wishes.is_attended,
+            [folder.absolute() for folder in options.folders],
+            options.flags,
+            consents=Consents(options.settings.state_dir),
+            is_attended=options.is_attended,
         )
-        self._folder_locks = FolderLocks(wishes.settings.state_dir)
-        self._queue = OrderQueue(wishes.settings.state_dir)
+        self._folder_locks = FolderLocks(options.settings.state_dir)
+        self._queue = OrderQueue(options.settings.state_dir)
         self._served: dict[str, TriggeredPipeline] = {}
         self._round_at = time.monotonic()
         self._has_changed = True
@@ -136,7 +135,7 @@ class Up:
             self._take_in(await asyncio.to_thread(self._finder.look), is_first=True)
             async with self._opened(listener):
                 await self._once()
-                self._wishes.ready(self._first_words(listener))
+                self._options.ready(self._start_text(listener))
                 notify_systemd("READY=1")
                 await self._keep()
                 notify_systemd("STOPPING=1")
@@ -155,17 +154,16 @@ class Up:
     async def _opened(self, listener: socket.socket) -> AsyncIterator[None]:
         """Open pool, queue and sockets; close them in bounded time."""
         settings, unattended = self._settings, self._settings.unattended
-        flags = self._wishes.flags
+        flags = self._options.flags
         async with AsyncExitStack() as stack:
             url = os.environ.get("PREFECT_API_URL", "").strip()
             auth_string = "" if url else await asyncio.to_thread(self._password)
             await self._queue.open()
             stack.push_async_callback(self._queue.close)
-            await take_over_calls(settings.state_dir, self._queue)
             self._link = PrefectLink(
                 self._queue, lambda: self._run_manager.pipelines, is_own_server=not url,
-                auth_string=auth_string, folders=self._wishes.folders,
-                forks=self._wishes.forks,
+                auth_string=auth_string, folders=self._options.folders,
+                forks=self._options.forks,
             )  # fmt: skip
             if url:
                 self._link.move(url)
@@ -182,7 +180,7 @@ class Up:
                 max_restarts=unattended.max_restarts,
                 given_up=partial(alert_trouble, flags),
                 ended=self._ended,
-                forks=self._wishes.forks,
+                forks=self._options.forks,
                 flags=flags,
                 has_progressed=self._has_progressed,
                 known_end=self._known_end,
@@ -203,9 +201,9 @@ class Up:
             page = await stack.enter_async_context(
                 mounted_page(all_reviews, settings.state_dir, keys=keys, is_open=is_open)
             )
-            routes = [*page.routes(), *self._wishes.pages(page.access, self)]
+            routes = [*page.routes(), *self._options.pages(page.access, self)]
             app = make_status_app(
-                self._ready, self.status, self._keeper.answer, reader, routes, self._queue.facts
+                self._ready, self.status, self._keeper.answer, reader, routes, self._queue.totals
             )
             stack.push_async_callback(self._closed)
             await stack.enter_async_context(serving(app, listener, settings.service))
@@ -335,7 +333,7 @@ class Up:
         """
         counts = Counter[str]()
         for (key, trigger), n in (await self._queue.elsewhere()).items():
-            folders = map(Path.absolute, self._wishes.folders)
+            folders = map(Path.absolute, self._options.folders)
             if not any(Path(key).is_relative_to(folder) for folder in folders):
                 continue  # of another `paddock up`
             heirs = [heir for heir in self._served if self._keeper.has(heir, trigger)]
@@ -453,8 +451,8 @@ class Up:
         Raises:
             QueueBroken: the change cannot be stored.
         """
-        found = (key for key, made in self._served.items() if made.file.resolve() == file)
-        key = next(found, None)
+        keys = (key for key, served in self._served.items() if served.file.resolve() == file)
+        key = next(keys, None)
         if key is None or (trigger and not self._keeper.has(key, trigger)):
             return False
         await self._queue.pause(key, trigger, is_paused=is_paused)
@@ -466,7 +464,7 @@ class Up:
         ledgers = self._ledgers.faults.items()
         return {
             "pid": os.getpid(),
-            "folders": [str(folder) for folder in self._wishes.folders],
+            "folders": [str(folder) for folder in self._options.folders],
             "queue_file": str(self._queue.file),
             "prefect": self._link.api_url,
             "is_prefect_there": bool(self._link.is_there),
@@ -480,25 +478,26 @@ class Up:
             **facts,
         }
 
-    def _first_words(self, listener: socket.socket) -> str:
+    def _start_text(self, listener: socket.socket) -> str:
         host, port = listener.getsockname()[:2]
         names = sorted(pipeline.pipeline.name for pipeline in self._served.values())
-        what = listed(names, 10) or "no pipeline with `on:` yet"
+        address = f"http://{host}:{port}"
         api = os.environ.get("PREFECT_API_URL", "").strip().removesuffix("/api")
-        address, has_questions = f"http://{host}:{port}", bool(self._pipeline_folders(asks_people))
-        review = f"\n  {address}{PAGE_PATH} shows what waits for review." if has_questions else ""
-        file = token_file(self._settings.state_dir)
-        needs = f"{'They need' if has_questions else 'It needs'} the token in {file}."
-        shown = f"; {api} shows the runs" if api else ""
-        own = ""
-        if not api:
-            password = password_file(self._settings.state_dir)
-            own = (
-                "\n  Prefect's page shows the runs once its server is up: `paddock status` has "
-                f"its address, {password} its password."
+        if api:
+            prefect = f"; {api} shows the runs."
+        else:
+            prefect = (
+                ".\n  Prefect's page shows the runs once its server is up: `paddock status` has "
+                f"its address, {password_file(self._settings.state_dir)} its password."
             )
+        needs = "It needs"
+        review = ""
+        if self._pipeline_folders(asks_people):
+            needs = "They need"
+            review = f"\n  {address}{PAGE_PATH} shows what waits for review."
         return (
-            f"Paddock serves {what}.\n"
-            f"  {address}/status shows its state{shown}.{own}\n"
-            f"  {address}{CONSOLE_PATH} shows pipelines and runs.{review} {needs}"
+            f"Paddock serves {listed(names, 10) or 'no pipeline with `on:` yet'}.\n"
+            f"  {address}/status shows its state{prefect}\n"
+            f"  {address}{CONSOLE_PATH} shows pipelines and runs.{review} "
+            f"{needs} the token in {token_file(self._settings.state_dir)}."
         )

@@ -50,7 +50,7 @@ def status_of(
     at_work = [job for job in manager.jobs.values() if job not in not_let_in]
     n_running = Counter(job.pipeline.key for job in at_work)
     held = [
-        replace(queue.orders[job.order], words=job.process.waits_for)
+        replace(queue.orders[job.order], message=job.process.waits_for)
         for job in not_let_in
         if job.order in queue.orders
     ]
@@ -101,7 +101,7 @@ def _order_json(order: Order, names: Mapping[str, str]) -> dict[str, Any]:
         "reason": order.reason,
         "at": _moment(order.due_at),
         "not_before": _moment(max(order.not_before, order.due_at)),
-        "state": order.words,
+        "state": order.message,
     }
 
 

@@ -122,8 +122,9 @@ class WebhookTrigger:
                 return _error_response(429, "too many calls of this pipeline wait already.", _AGAIN)
             # The key itself is not signed: under another one the same signature is the same call.
             named = (request.headers[name] for name in _KEYS if request.headers.get(name))
+            call = next(named, signature) or uuid.uuid4().hex
             receipt = await desk.order(
-                order_key(next(named, signature) or uuid.uuid4().hex),
+                f"webhook:{hashlib.sha256(call.encode()).hexdigest()[:32]}",
                 inputs=inputs,
                 reason="called by its webhook",
                 is_promised=True,
@@ -189,10 +190,6 @@ class WebhookTrigger:
         if len(json.dumps(inputs)) > MOST_BODY_BYTES:
             raise _BadCall(413, "the inputs that it is mapped to are larger than 512 KiB.")
         return inputs
-
-
-def order_key(call: str) -> str:
-    return f"webhook:{hashlib.sha256(call.encode()).hexdigest()[:32]}"
 
 
 class _BadCall(Exception):

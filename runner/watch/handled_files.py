@@ -83,7 +83,7 @@ class WatchLedger:
                         again[entry.key] = entry.n_failures
                     if entry.state in WAITS:
                         waiting.add(entry.key)
-        return BatchOutcome(order.run, order.end, failed, again, order.words, waiting)
+        return BatchOutcome(order.run, order.end, failed, again, order.message, waiting)
 
     def owned(self) -> frozenset[str]:
         base = f"{self._file.parent.resolve()}{os.sep}"

@@ -18,14 +18,14 @@ ORDER = "Paddock"
 Only `retry_failed` is, today."""
 
 
-def form_values(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def inputs_of_flow_form(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """Return the inputs in a flow run's parameters, and whether quarantined items are tried again.
 
     An empty field of a form is null.
 
-    >>> form_values({"n": 1, "Paddock": {"retry_failed": True}})
+    >>> inputs_of_flow_form({"n": 1, "Paddock": {"retry_failed": True}})
     ({'n': 1}, True)
-    >>> form_values({"n": None, "Paddock": None})
+    >>> inputs_of_flow_form({"n": None, "Paddock": None})
     ({}, False)
     """
     inputs = {name: value for name, value in parameters.items() if value is not None}

@@ -46,7 +46,7 @@ class Order:
     due_at: float = 0.0
 
     state: OrderState = "waiting"
-    words: str = ""
+    message: str = ""
     """Why it waits, or how it ended."""
     not_before: float = 0.0
     """When to look at it again."""

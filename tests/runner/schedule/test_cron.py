@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import get_args
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from paddock.runner.schedule.cron import MOST_MISSED, CatchUp, CronSchedule, due, upcoming
+from paddock.pipelines.triggers import ScheduleKeys
+from paddock.runner.schedule.cron import MOST_MISSED, due, upcoming
 
 ZONES = {
     "Europe/Berlin": "CET-1CEST,M3.5.0,M10.5.0/3",
@@ -67,10 +67,10 @@ def test_schedules_without_a_zone_follow_the_machines_for_twelve_months(
     assert bool(changes) == (zone not in ("Asia/Kathmandu", "UTC"))
     for since in (start, *changes):
         coming = [moment for moment in expected if moment > since][:366]
-        assert upcoming(CronSchedule(cron, zone), since, len(coming)) == coming
+        assert upcoming(schedule(cron=cron, timezone=zone), since, len(coming)) == coming
         for written in filter(None, (zone, f":{zone}", ZONES[zone])):
             set_zone(written)
-            assert upcoming(CronSchedule(cron), since, len(coming)) == coming
+            assert upcoming(schedule(cron=cron), since, len(coming)) == coming
 
 
 @pytest.mark.parametrize("timezone", ["Europe/Berlin", None])
@@ -78,11 +78,16 @@ def test_each_moment_comes_once_though_an_hour_is_left_out_or_comes_twice(
     timezone: str | None, set_zone: Callable[[str], None]
 ) -> None:
     set_zone("Europe/Berlin")
-    timed = CronSchedule("0,30 2 * * *", timezone)
+    timed = schedule(cron="0,30 2 * * *", timezone=timezone)
     assert upcoming(timed, at(2027, 3, 27, 12), 3) == [
         at(2027, 3, 28, 1), at(2027, 3, 29), at(2027, 3, 29, 0, 30)
     ]  # fmt: skip
     assert upcoming(timed, at(2026, 10, 25, 1, 10), 1) == [at(2026, 10, 26, 1)], "not 2:30 again"
+
+
+def schedule(cron: str, timezone: str | None = None, catch_up: str = "latest") -> ScheduleKeys:
+    keys = {"cron": cron, "timezone": timezone, "catch_up": catch_up}
+    return ScheduleKeys.model_validate(keys)
 
 
 def at(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
@@ -92,8 +97,8 @@ def at(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datet
 def test_of_what_was_missed_none_the_latest_or_all_is_made_up_for() -> None:
     since, now = at(2026, 11, 20, 6), at(2026, 11, 20, 9, 30)
     made_up = {
-        catch_up: due(CronSchedule("0 * * * *", "UTC", catch_up), since, now)
-        for catch_up in get_args(CatchUp)
+        catch_up: due(schedule(cron="0 * * * *", timezone="UTC", catch_up=catch_up), since, now)
+        for catch_up in ("none", "latest", "all")
     }
     assert made_up == {
         "none": [],
@@ -104,5 +109,5 @@ def test_of_what_was_missed_none_the_latest_or_all_is_made_up_for() -> None:
 
 def test_all_that_was_missed_is_bounded_and_the_newest_are_kept() -> None:
     now = at(2026, 11, 20, 9, 30)
-    made_up = due(CronSchedule("* * * * *", "UTC", "all"), now - timedelta(days=3), now)
+    made_up = due(schedule("* * * * *", "UTC", "all"), now - timedelta(days=3), now)
     assert (len(made_up), made_up[-1]) == (MOST_MISSED, now)

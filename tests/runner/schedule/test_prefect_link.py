@@ -174,7 +174,7 @@ async def test_a_run_that_is_started_in_prefect_is_one_order_however_often_up_is
             up.pipeline.key, FROM_PREFECT, {"style": "long"}, True,
         )  # fmt: skip
         assert order.is_promised
-        up.queue.note(order.id, words="its window is closed")
+        up.queue.note(order.id, message="its window is closed")
         assert (await eventually(lambda: up.state(flow_run)))["type"] == "PENDING"
         await eventually(lambda: says(up, flow_run, "its window is closed"))
     async with up.started():
@@ -308,7 +308,7 @@ async def test_what_is_ended_in_prefect_does_not_begin(up: Up, is_suspended: boo
                 await up.ask("DELETE", f"/flow_runs/{flow_run}")
             await eventually(lambda: not up.queue.orders)
             ended = await up.ordered(flow_run)
-            assert (ended.state, ended.end, ended.words) == ("ended", "cancelled", words)
+            assert (ended.state, ended.end, ended.message) == ("ended", "cancelled", words)
             if kind:
                 await up.is_there(flow_run, kind.replace("ING", "ED"), name.replace("ing", "ed"))
             assert await eventually(lambda: told(up))
@@ -346,7 +346,7 @@ async def test_a_run_that_starts_again_is_shown_as_waiting_unless_a_person_has_c
             "state": {"type": "RUNNING", "name": "Running"},
         })  # fmt: skip
         await up.set_there(flow_run, kind, kind.title())
-        up.queue.note(order.id, state="waiting", attempt=2, words="it was killed")
+        up.queue.note(order.id, state="waiting", attempt=2, message="it was killed")
         if is_ended:
             await eventually(lambda: order.id not in up.queue.orders)
             return
@@ -377,7 +377,9 @@ async def test_a_finished_run_that_is_tried_again_in_prefect_is_another_order(up
     async with up.started():
         flow_run = await up.start_there(parameters={"style": "long"})
         first = await up.ordered(flow_run)
-        up.queue.note(first.id, state="ended", end="failed", words="no model", ended_at=time.time())
+        up.queue.note(
+            first.id, state="ended", end="failed", message="no model", ended_at=time.time()
+        )
         assert (await up.is_there(flow_run, "FAILED"))["message"] == "no model"
         await eventually(lambda: told(up))
         await up.set_there(flow_run, "SCHEDULED", "AwaitingRetry")
@@ -398,7 +400,7 @@ SHOWN = {
 
 
 async def test_runs_that_ended_while_prefect_was_away_are_shown_when_it_is_back(up: Up) -> None:
-    over = {"state": "ended", "words": "so it was.", "ended_at": time.time()}
+    over = {"state": "ended", "message": "so it was.", "ended_at": time.time()}
     async with up.started(api="http://127.0.0.1:9/api"):
         runs = {end: f"20260102-030405-{uuid.uuid4().hex[:4]}" for end in SHOWN}
         odd = {"style": "half \ud83d", "n": float("nan"), "key": "12345"}

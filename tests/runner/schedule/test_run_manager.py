@@ -121,7 +121,7 @@ async def test_orders_of_a_group_go_one_after_the_other_in_one_process(tmp_path:
         assert [world.now(order).state for order in orders] == ["running", "waiting", "waiting"]
         world.manager.began(process, "calm-owl")
         await world.manager.round()
-        assert world.now(orders[1]).words == "waits for run 'calm-owl'"
+        assert world.now(orders[1]).message == "waits for run 'calm-owl'"
         for _ in orders:
             await world.end(process)
             await world.manager.round()
@@ -142,12 +142,12 @@ async def test_an_order_whose_process_dies_is_started_again_and_not_for_ever(
             assert world.now(order).attempt == attempt
             await world.die(world.processes[-1])
             if attempt == 1:
-                assert world.now(order).words.endswith("start 2 of at most 2")
+                assert world.now(order).message.endswith("start 2 of at most 2")
                 assert world.now(order).not_before > time.time()
                 await world.manager.round()
                 assert len(world.processes) == 1  # its pause is not over
                 world.queue.note(order.id, not_before=0.0)
-        assert [(order.end, order.words) for order in world.ended] == [
+        assert [(order.end, order.message) for order in world.ended] == [
             ("crashed", "its process was killed by SIGKILL")
         ]
         await eventually(lambda: world.given_up)
@@ -220,7 +220,7 @@ async def test_a_pause_holds_what_waits_and_not_what_runs(tmp_path: Path) -> Non
         await world.queue.pause(world.pipeline.key, is_paused=True)
         await world.end(world.processes[0])
         await world.manager.round()
-        assert world.now(second).words == "waits: it is paused"
+        assert world.now(second).message == "waits: it is paused"
         assert [order.id for order in world.ended] == [first.id]
         await world.queue.pause(world.pipeline.key, is_paused=False)
         await world.manager.round()
@@ -234,8 +234,8 @@ async def test_what_a_pipeline_no_longer_takes_waits_if_promised_and_else_is_ski
         promised = await world.put("1", "webhook /gone", is_promised=True)
         await world.put("2", "watch inbox")
         await world.manager.round()
-        assert world.now(promised).words == "cannot run: its webhook /gone is no more."
-        assert [(order.end, order.words) for order in world.ended] == [
+        assert world.now(promised).message == "cannot run: its webhook /gone is no more."
+        assert [(order.end, order.message) for order in world.ended] == [
             ("skipped", "its watch inbox is no more.")
         ]
 
@@ -252,9 +252,9 @@ async def test_a_run_that_failed_because_its_ledger_was_away_waits_until_that_is
         order = await world.put("1")
         await world.manager.round()
         await world.end(world.processes[0], "failed", "no connection")
-        world.queue.note(order.id, not_before=0.0, words="")
+        world.queue.note(order.id, not_before=0.0, message="")
         await world.manager.round()
-        assert world.now(order).words == "waits: the database does not answer."
+        assert world.now(order).message == "waits: the database does not answer."
         assert world.ended == []
 
 
@@ -273,7 +273,7 @@ async def test_a_run_whose_group_a_run_by_hand_holds_gets_no_process_until_that_
         turn = GroupTurn(settings.state_dir / GROUP_FOLDER, name, "calm-owl")
         assert turn.take() is None
         await world.manager.round()
-        assert (world.processes, world.now(order).words) == ([], "waits for run 'calm-owl'")
+        assert (world.processes, world.now(order).message) == ([], "waits for run 'calm-owl'")
         turn.leave()
         await world.manager.round()
         assert world.now(order).state == "running"

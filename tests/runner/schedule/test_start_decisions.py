@@ -92,12 +92,12 @@ def test_of_several_that_would_replace_one_another_only_the_newest_is_left() -> 
 
 def test_the_latest_of_a_schedules_missed_runs_stands_for_all() -> None:
     waiting = [due(str(n), minutes=60 * n, trigger=HOURLY) for n in (3, 2, 1)]
-    assert decide(waiting, p=RunRule(catch_up={HOURLY: "latest"})) == [
+    assert decide(waiting, p=RunRule(latest_only=frozenset({HOURLY}))) == [
         StartDecision("skip", "3", "the run of 2026-11-20 11:00 UTC takes its place"),
         StartDecision("skip", "2", "the run of 2026-11-20 11:00 UTC takes its place"),
         StartDecision("start", "1"),
     ]
-    assert decide(waiting, p=RunRule(catch_up={HOURLY: "all"}))[0] == StartDecision("start", "3")
+    assert decide(waiting, p=RunRule())[0] == StartDecision("start", "3")
 
 
 def test_outside_its_window_everything_waits_for_the_opening() -> None:
@@ -126,7 +126,7 @@ rules_ = st.builds(
     window=st.sampled_from([None, OPEN, SHUT]),
     on_conflict=st.sampled_from(["queue", "skip", "cancel_running"]),
     rank=st.integers(0, 2),
-    catch_up=st.dictionaries(st.just(HOURLY), st.sampled_from(["none", "latest", "all"])),
+    latest_only=st.frozensets(st.just(HOURLY)),
 )
 dues = st.lists(
     st.builds(

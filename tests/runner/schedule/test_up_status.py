@@ -57,7 +57,7 @@ class World:
             return Response(status_code=404)
 
         app = make_status_app(lambda: {"queue": is_ready}, self.status, nothing,
-                              totals=self.queue.facts)  # fmt: skip
+                              totals=self.queue.totals)  # fmt: skip
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost:1") as client:
             answer = await client.get("/metrics")
@@ -115,7 +115,7 @@ async def test_a_pipeline_is_shown_with_its_triggers_and_what_a_person_has_to_co
 async def test_a_run_that_has_not_been_let_in_waits_and_does_not_run(tmp_path: Path) -> None:
     async with world_of(tmp_path) as world:
         runs, held = await world.put("1"), await world.put("2")
-        queued = await world.put("3", words="waits for its group", created_at=time.time() - 60)
+        queued = await world.put("3", message="waits for its group", created_at=time.time() - 60)
         world.start(runs)
         world.start(held, "Waiting for another run of group 'nightly'.")
         status = world.status()
