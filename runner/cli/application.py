@@ -228,6 +228,8 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     # A quarter of the time of `validate`, measured with 150 packages installed: garbage collection
     # at exit 15 %, Pydantic's search for plug-ins in every package 8 %.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Else NumPy's threads spin for 20 ms after each product: a search took three times the CPU time
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     sys.argv[1:] = pipeline_or_model.translate_ollama_run(sys.argv[0], sys.argv[1:])
     try:
         # The command that is run, or whose arguments a shell completes

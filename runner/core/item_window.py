@@ -16,7 +16,9 @@ from paddock.runner.bind.plan_walks import all_steps
 from .run_context import RunContext
 from .traces.block_work import ItemWork
 
-MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
+MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 128
+"""Items in flight. Those that search wait together for one pass over the rows: of 20,000 rows, 500
+searches took 3.3 s of CPU time with 64, 2.7 s with 128, 2.6 s with 256."""
 
 
 async def max_parallel(context: RunContext, block: BoundBlock) -> int:

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -257,30 +258,33 @@ class Ledger:
             if not found:
                 return None
             row = dict(zip(columns, found[0], strict=True))
-        reply = self._content(row.pop("reply"), row.pop("reply_object"))
+        reply = self._content(row.pop("reply"), row.pop("reply_object"), kind=row["kind"])
         request = self._content(row.pop("request", ""), row.pop("request_object", None))
         if reply is None or request is None:
             return None
         usage = json.loads(row.pop("usage"))
         return CallRow(**row, request=request.decode(), reply=reply, usage=usage)
 
-    def _content(self, text: str | None, object_: str | None) -> bytes | None:
+    def _content(self, text: str | None, object_: str | None, kind: str = "") -> bytes | None:
         """Return a request or reply; None if its object is missing."""
-        return (text or "").encode() if object_ is None else self.objects.get(object_)
+        if object_ is not None:
+            return self.objects.get(object_)
+        return b64decode(text or "") if kind == "embed" else (text or "").encode()
 
     def record_call(self, call: CallRow, run: str) -> None:
-        """Write a call; large requests and replies, and vectors, become objects."""
+        """Write a call; large requests and replies become objects."""
         row: dict[str, Any] = {name: getattr(call, name) for name in queries.CALL_COLUMNS}
         row["usage"] = json.dumps(call.usage)
-        row.update(self._split("request", call.request.encode(), is_text=True))
+        row.update(self._split("request", call.request.encode()))
         row.update(self._split("reply", call.reply, is_text=call.kind != "embed"))
         self.put("calls", {**row, "run": run, "at": time.time()})
         if self._writer is not None:
             self._writer.flush()  # it cost more than a commit does
 
-    def _split(self, name: str, value: bytes, *, is_text: bool) -> dict[str, str | None]:
-        if is_text and len(value) <= INLINE_CHARS and b"\0" not in value:
-            return {name: value.decode(), f"{name}_object": None}
+    def _split(self, name: str, value: bytes, *, is_text: bool = True) -> dict[str, str | None]:
+        if len(value) <= INLINE_CHARS and not (is_text and b"\0" in value):
+            inline = value if is_text else b64encode(value)
+            return {name: inline.decode(), f"{name}_object": None}
         return {name: None, f"{name}_object": self._object(value)}
 
     def _object(self, value: bytes) -> str:

@@ -311,8 +311,10 @@ class LanceTable:
         """Return for each vector the rows with the most similar ones; exact search.
 
         The library compares one vector after the other; here a batch of rows is compared with all.
+        The scores of those that are returned do not depend on the other vectors of the call.
         """
-        queries = _unit_rows(np.asarray(vectors, dtype=np.float32))
+        exact_queries = _unit_rows(np.asarray(vectors, dtype=np.float64))
+        queries = exact_queries.astype(np.float32)
         scores = np.empty((len(queries), 0), dtype=np.float32)
         ids = np.empty((len(queries), 0), dtype=np.int64)
         with store_errors(self.path, "read"):
@@ -325,21 +327,22 @@ class LanceTable:
                 ids = np.hstack([ids, np.broadcast_to(row_ids, (len(queries), len(row_ids)))])
                 scores, ids = _best_rows(scores, ids, k + _EXTRA_ROWS)
             needed = [int(row_id) for row_id in np.unique(ids)]
-            names = [name for name in self._table.schema.names if name != "vector"]
-            query = self._table.take_row_ids(needed).select(names).with_row_id()
-            found = query.to_arrow().to_pylist() if needed else ()
-            rows = {int(row["_rowid"]): row for row in found}
-        return [
-            _ranked_hits(
-                [
-                    rows[int(row_id)] | {"_score": float(s)}
-                    for row_id, s in zip(own, scored, strict=True)
-                ],
-                k,
-                self.columns,
-            )
-            for own, scored in zip(ids, scores, strict=True)
-        ]
+            if not needed:
+                return [[] for _ in vectors]
+            query = self._table.take_row_ids(needed).select(self._table.schema.names).with_row_id()
+            found = query.to_arrow().combine_chunks()
+            columns = self.columns
+        flat = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        exact = _unit_rows(flat.reshape(-1, self.label.dimensions).astype(np.float64))
+        rows = found.drop_columns(["vector"]).to_pylist()
+        places = {int(row["_rowid"]): place for place, row in enumerate(rows)}
+        hits: list[list[SearchHit]] = []
+        for own, vector in zip(ids, exact_queries, strict=True):
+            at = [places[int(row_id)] for row_id in own]
+            scored = (exact[at] * vector).sum(axis=1)
+            best = [rows[i] | {"_score": float(score)} for i, score in zip(at, scored, strict=True)]
+            hits.append(_ranked_hits(best, k, columns))
+        return hits
 
     def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
         """Return the rows that match the words best; requires the index."""

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from paddock.engine.request import REQUEST_TEXTS
 from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.records import field, record
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
@@ -35,6 +36,12 @@ LOCK_TIMEOUT_S = 120.0
 _POLL_S = 0.05
 
 
+@record(eq=False)
+class _WaitingSearch:
+    vectors: Sequence[Vector]
+    found: asyncio.Future[list[list[SearchHit]]]
+
+
 class StoreWriter:
     """A store's rows, for all tasks of one process. A `TableWriter` does the blocking work.
 
@@ -47,6 +54,8 @@ class StoreWriter:
         self._writer = TableWriter(path)
         self._turn = asyncio.Lock()
         self._waiting: list[PendingWrite] = []
+        self._searches: dict[str, tuple[asyncio.Lock, list[_WaitingSearch]]] = {}
+        """Those that wait and whose turn it is, by what searches of one pass share."""
 
     @property
     def label(self) -> StoreFormat | None:
@@ -190,6 +199,52 @@ class StoreWriter:
         except StepError:  # another program may have removed the version that was being read
             return await asyncio.to_thread(read_latest)
 
+    async def nearest(
+        self, vectors: Sequence[Vector], k: int, where: Where
+    ) -> list[list[SearchHit]]:
+        """Search by vectors; what waits at the same moment is one pass over the rows."""
+        search = _WaitingSearch(vectors, asyncio.get_running_loop().create_future())
+        kind = repr((k, where))
+        turn, waiting = self._searches.setdefault(kind, (asyncio.Lock(), []))
+        waiting.append(search)
+        try:
+            async with turn:
+                if not search.found.done():
+                    await asyncio.sleep(0)  # items that begin together ask together
+                    await self._search(waiting, k, where)
+        finally:
+            waiting.remove(search)
+            if not waiting:
+                del self._searches[kind]
+            search.found.cancel()
+        return search.found.result()
+
+    async def _search(self, waiting: Iterable[_WaitingSearch], k: int, where: Where) -> None:
+        """Search the first that wait, up to `REQUEST_TEXTS` vectors; if it fails, each alone."""
+        batch, vectors = list[_WaitingSearch](), list[Vector]()
+        for search in waiting:
+            if search.found.done():
+                continue
+            if batch and len(vectors) + len(search.vectors) > REQUEST_TEXTS:
+                break
+            batch.append(search)
+            vectors += search.vectors
+        try:
+            hits = await self.read(
+                lambda table: table.nearest(vectors, k, checked_condition(where, table.columns))
+            )
+        except StepError as error:
+            for search in batch:
+                if len(batch) > 1:
+                    await self._search([search], k, where)
+                elif not search.found.done():
+                    search.found.set_exception(error)
+            return
+        for search in batch:
+            if not search.found.done():  # else it was cancelled
+                search.found.set_result(hits[: len(search.vectors)])
+            del hits[: len(search.vectors)]
+
     async def matching(self, text: str, k: int, where: Where) -> list[SearchHit]:
         """Search by words; the index is updated first if rows have changed."""
         table = self._writer.table
@@ -276,9 +331,7 @@ class StoreHandle:
         assert self.writer.label is not None  # there are rows
         for n_dimensions in {len(vector) for vector in vectors}:
             refuse_other_model(self.path, self.writer.label, StoreFormat(self.model, n_dimensions))
-        return await self.writer.read(
-            lambda table: table.nearest(vectors, k, checked_condition(where, table.columns))
-        )
+        return await self.writer.nearest(vectors, k, where)
 
     async def matching(self, text: str, k: int, where: Where = None) -> list[SearchHit]:
         return await self.writer.matching(text, k, where)

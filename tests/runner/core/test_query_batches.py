@@ -70,6 +70,7 @@ def test_many_searches_are_a_few_embedding_calls(tmp_path: Path, query: str) -> 
     assert sum(len(request.texts) for request in world.pool.embeds) == n_rows + 4
     assert len(world.pool.embeds) < (6 if "row" in query else n_rows / 2)
     # Where a step makes the query, how many gather depends on the machine.
+    assert not list(tmp_path.rglob("objects/*"))  # a file for each vector was synced
 
 
 def test_the_queries_of_items_that_were_done_are_not_asked_again(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
 from paddock.steps.vectors import store_manifest, table_writer
+from paddock.steps.vectors.lance_table import LanceTable
 from paddock.steps.vectors.open_stores import OpenStores
 from paddock.steps.vectors.row_changes import RowSum, row_owner
 from paddock.steps.vectors.where_filter import Where
@@ -248,6 +249,35 @@ def test_own_columns_are_stored_filtered_and_returned_also_where_older_rows_have
         "the column 'year' of the store '…/index.lance' holds a number; '2024' is"
     )
     assert len(texts_in(tmp_path)) == 3
+
+
+async def test_searches_that_wait_together_are_one_pass_and_each_has_its_own_rows_or_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    look = LanceTable.nearest
+
+    def counted(table: LanceTable, vectors: Any, k: int, where: str) -> Any:
+        passes.append(len(vectors))
+        return look(table, vectors, k, where)
+
+    store = await OpenStores(tmp_path).open(tmp_path / "index.lance", None, MODEL)
+    await store.replace(item("a.md"), rows(*(f"row {n}" for n in range(50))))
+    queries = [[vector(f"query {n}", 8)] for n in range(50)]
+    alone = [await store.nearest(query, 3) for query in queries]
+    monkeypatch.setattr(LanceTable, "nearest", counted)
+    searches = [asyncio.create_task(store.nearest(query, 3)) for query in queries]
+    wrong = [
+        asyncio.create_task(store.nearest(query, 3, {"columns": {"x": 1}})) for query in queries[:2]
+    ]
+    await asyncio.sleep(0)
+    searches[0].cancel()  # it was about to search for all
+    found = await asyncio.gather(*searches, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert found[1:] == alone[1:]
+    assert len(passes) <= 2
+    errors = await asyncio.gather(*wrong, return_exceptions=True)
+    assert all(isinstance(error, StepError) for error in errors) and errors[0] is not errors[1]
 
 
 # --- what is refused
