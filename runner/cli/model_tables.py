@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.models.model_cards import list_cards
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.models.well_known import WELL_KNOWN, Machine, WellKnownModel
+from paddock.engine.models.well_known import MEASURED, WELL_KNOWN, Machine, WellKnownModel
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import units
 from paddock.engine.system.records import record, replace
@@ -189,6 +189,11 @@ def proposal_text(machine: Machine, proposed: WellKnownModel | None, what: str) 
         lines.append(f"{counted(n_large, 'larger model')} would not fit.")
     if proposed is None:
         return "\n".join(lines)
+    (tried,) = MEASURED.values()
+    lines.append(
+        f"The `demo` extra's smollm2:135m {tried}. These models were not tried so; "
+        "`paddock compare` tries them with your documents."
+    )
     lines.append(f"Next: `paddock pull` downloads {proposed.name}; `paddock pull NAME` another.")
     return "\n".join([printing.table([head, *rows]), *lines])
 

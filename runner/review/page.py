@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Route
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.streaming import dumps, json_response
+from paddock.engine.models.well_known import MEASURED
 from paddock.engine.system import files, no_links
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.checking.schema_parts import empty_fields
@@ -490,6 +491,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
         ],
         "decided": {field.path: field.text for field in decided},
         "has_confidence": subject.confidence is not None,
+        "measured": MEASURED.get(subject.digest or "", ""),
         "has_evidence": subject.evidence is not None,
         "earlier": [_earlier(decision, subject) for decision in review.earlier],
         "sources": [

@@ -23,6 +23,7 @@ from paddock.engine.backends.neutral_request import (
 )
 from paddock.engine.errors import BadRequest, EngineError, ModelReplaced, PromptTooLong
 from paddock.engine.memory.pool_stats import stats_of
+from paddock.engine.models.well_known import MEASURED
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -316,6 +317,8 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         caller.n_calls += 1
         caller.n_new_calls += not is_known
         caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
+        if row.kind == "chat" and row.digest in MEASURED:
+            self._stats.note(f"{row.model} {MEASURED[row.digest]}.")
         if self._keep_call(row.hash, row.kind, began, usage, is_known=is_known):
             ended = ModelCall(
                 hash=row.hash,

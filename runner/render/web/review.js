@@ -460,6 +460,7 @@ function drawFields() {
   $("fields").replaceChildren(...made);
   $("fields").setAttribute("aria-activedescendant", `field-${page.field}`);
   const all = review.fields.map((field) => field.confidence).filter(Boolean);
+  show($("measured"), review.measured && `${review.model} ${review.measured}.`);
   show($("calibration"), !all.length ? "" : all.every((one) => one.is_calibrated)
     ? "Confidence is calibrated by earlier decisions: of values with 90 %, about 9 in 10 were right."
     : "Confidence is the model's own; it is not calibrated yet.");

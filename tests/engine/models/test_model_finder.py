@@ -8,6 +8,7 @@ import pytest
 from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
 from paddock.engine.models.model_finder import ModelFinder, sampling_params
 from paddock.engine.models.model_names import parse_name
+from paddock.engine.models.well_known import MEASURED
 from paddock.engine.tuning.tuned_copies import TunedCopy, copy_place
 
 
@@ -33,6 +34,7 @@ def test_the_default_models_are_found_without_a_store(tmp_path: Path) -> None:
     assert finder(tmp_path).names() == ("all-minilm", "smollm2:135m")
     facts = finder(tmp_path).find("smollm2:135m")
     assert (facts.role, facts.n_ctx_train_tokens, facts.n_ctx_tokens) == ("chat", 8192, 4096)
+    assert "64 of 100" in MEASURED[facts.identity]
     facts = finder(tmp_path).find("all-minilm")
     assert (facts.role, facts.n_ctx_tokens) == ("embed", 512)
 

@@ -1,13 +1,16 @@
+import hashlib
 import shlex
 from pathlib import Path
 
 import pytest
 
+from paddock.engine.models.well_known import MEASURED
 from paddock.runner.bind.trust.consent import NotConsented
 from paddock.runner.bind.trust.permissions import PermissionNeed
 from paddock.runner.cli.run_summary import closing_lines, print_closing
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.report import ItemReport, Report
+from tests.runner.world import World
 
 
 def report(**changes: object) -> Report:
@@ -48,6 +51,16 @@ def test_what_waits_for_review_is_named_with_the_command() -> None:
     assert lines[1] == "7 wait for review: `paddock review bills.yaml`."
     lines = closing_lines(report(counts={"waiting": 1}), fail_hint="", file="bills.yaml")
     assert lines[1] == "1 waits for review: `paddock review bills.yaml`."
+
+
+def test_how_often_a_model_was_right_is_noted_once_where_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256(b"smollm2:135m").hexdigest()
+    monkeypatch.setitem(MEASURED, digest, "had 64 of 100 right")
+    world = World(tmp_path, n_documents=3)
+    assert world.run().notes == ("smollm2:135m had 64 of 100 right.",)
+    assert world.run().notes == ()  # nothing was asked
 
 
 def test_a_command_to_copy_quotes_the_name_of_its_file(capsys: pytest.CaptureFixture[str]) -> None:

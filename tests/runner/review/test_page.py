@@ -13,6 +13,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from paddock.engine.models.well_known import MEASURED
 from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.web_console import WebConsole
 from paddock.runner.review import page_access
@@ -214,7 +215,9 @@ def test_of_a_text_of_ten_million_characters_a_window_is_sent(
 def test_a_source_without_a_picture_and_a_broken_document_are_a_sentence(
     served_page: ServedPage, ann: httpx.Client, tmp_path: Path
 ) -> None:
-    (plain,) = served_page.ask("a.txt")
+    (known, says), *_ = MEASURED.items()
+    (plain,) = served_page.ask("a.txt", digest=known)
+    assert ann.get(of(plain.id)).json()["measured"] == says
     answer = ann.get(of(plain.id, "/picture"))
     assert (answer.status_code, answer.json()) == (
         409, {"error": "This source has no pages to show."},
