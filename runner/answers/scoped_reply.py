@@ -37,7 +37,6 @@ class ScopedReply:
 
     @property
     def schema(self) -> Any:
-        """The JSON Schema of the answer; None: it is free text."""
         return self.reply.schema if self.labels is None else self.labels.schema
 
     @property
@@ -53,7 +52,6 @@ class ScopedReply:
         return self.reply.wants_confidence
 
     def sources(self) -> tuple[EvidenceSource, ...]:
-        """Return the texts in which answers are found; empty where no evidence is asked for."""
         return () if self.finder is None else self.finder.sources
 
     async def evidence(self, output: Any) -> Any:

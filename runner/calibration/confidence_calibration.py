@@ -350,7 +350,6 @@ class StepCalibration:
 
     @property
     def basis(self) -> str:
-        """Which answers it is of, in words."""
         sampled = [answer for answer in self._weighted if answer.is_sampled]
         if not sampled and self.is_of_all:
             return "of all answers"
@@ -379,7 +378,6 @@ def key_of(review: Review) -> CalibrationKey:
 
 
 def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalibration]:
-    """Return what was decided about each step; `reviews` are whole ones, open ones as well."""
     found: dict[CalibrationKey, list[Review]] = {}
     for review in reviews:
         if review.subject.confidence is not None:

@@ -57,8 +57,6 @@ MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 
 
 class BlockRun:
-    """Does the items of one block, or of a step outside of blocks, in a run."""
-
     def __init__(self, step_runner: StepRunner, recorder: ItemRecorder, state: BlockState) -> None:
         self.step_runner, self.recorder, self.state = step_runner, recorder, state
         self.context, self.stats = recorder.context, recorder.context.stats
@@ -143,7 +141,6 @@ class BlockRun:
         return None
 
     async def _chunk(self, chunk: Sequence[ItemWork], slots: asyncio.Semaphore) -> None:
-        """Do the items of a chunk, each in a slot."""
         context, state, gate = self.context, self.state, self.context.stop_gate
         has_no_own = all(isinstance(n, BoundStep) and n.inner is None for n in state.block.body)
         # A budget that is used up stops no step that only writes what was made

@@ -281,7 +281,6 @@ class BlockState:
         return ItemReport(self.block.id, shown, state, seconds, error, reasons, is_known)
 
     def state_of(self, chunk: Iterable[ItemWork]) -> PrefectState:
-        """Return the state of a chunk; items that were not begun are not counted."""
         ended = [item for item in chunk if item.has_ended]
         n_failed = sum(item.phase is Phase.FAILED for item in ended)
         n_waiting = sum(item.phase is Phase.WAITING for item in ended)
@@ -365,7 +364,6 @@ async def opened_block(
 
 
 def read_results(rows: Collection[FiledRow], ledger: Ledger) -> dict[str, Any]:
-    """Return the results of filed items by their keys."""
     text = ",".join([row.returns or "null" for row in rows])
     values = json.loads(f"[{text}]")  # at once: for 100,000 half the time
     found = {row.key: value for row, value in zip(rows, values, strict=True) if value is not None}
@@ -413,7 +411,6 @@ def take_entry(
     reported: ItemState,
     why: Reason | None,
 ) -> None:
-    """Take how an item ended by its entry, of an earlier run."""
     state.has_failures |= reported in BAD or entry.has_inner_failures
     if reported in BAD:
         item.become(Phase.FAILED, why)

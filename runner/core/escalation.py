@@ -104,7 +104,6 @@ class Escalated:
     """It is asked at random, as a check of answers that are not escalated."""
 
     def is_changed(self, outputs: Mapping[str, Any]) -> bool:
-        """Return whether the larger model's answer is another one."""
         return not is_same_value(self.was, answer_of(outputs))
 
     def outputs(self, log: StepLog, outputs: Mapping[str, Any]) -> dict[str, Any]:

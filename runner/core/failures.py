@@ -61,7 +61,6 @@ class Cause(StrEnum):
 
     @property
     def is_transient(self) -> bool:
-        """Whether another try may succeed with nothing changed."""
         return self in (Cause.TIMEOUT, Cause.WORKER, Cause.BUSY, Cause.IO)
 
 

@@ -89,7 +89,6 @@ class ItemAttempt:
     def of(
         cls, context: RunContext, step: BoundStep, enclosing: EnclosingItems = OUTERMOST
     ) -> ItemAttempt:
-        """Return the attempt at a step outside of blocks that has no item."""
         scope_id = context.judge.scopes.register(step.id, enclosing.keys)
         items = (*enclosing.items, (scope_id, step.id))
         return cls(
@@ -134,7 +133,6 @@ class ItemAttempt:
 
     @property
     def value(self) -> Any:
-        """It as the block's list has it; None of a step outside of blocks."""
         return None if self.work is None else self.work.value
 
     @property
@@ -198,7 +196,6 @@ class ItemAttempt:
         return [*self.outputs.written, *kept_paths(self.outputs.dependencies)]
 
     def edited_paths(self) -> list[str]:
-        """Return the stored paths of edited outputs that were kept."""
         return kept_paths(self.dependencies | self.outputs.dependencies)
 
 
@@ -246,7 +243,6 @@ class StepAttempt:
 
     @property
     def document_digest(self) -> str:
-        """What tells a changed document from an unchanged one."""
         item, values = self.item, reversed(self.scope.values())
         file = next((value for value in values if is_file_value(value)), None)
         if file is not None and file is item.value:
@@ -255,7 +251,6 @@ class StepAttempt:
         return part_digest([*parts, item_content(item.value, None), item.values_read])
 
     def with_larger_model(self) -> StepAttempt:
-        """Return it with the model that it escalates to."""
         return replace(self, step=self.step.escalated)
 
 

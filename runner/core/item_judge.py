@@ -339,7 +339,6 @@ class Judge:
         )
 
     def output_path(self, step: BoundStep, scope: Scope) -> str | None:
-        """Return the stored path of the file that a step would write; None: it is not known."""
         if not step.facts.writes:
             return None
         try:

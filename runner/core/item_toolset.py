@@ -138,7 +138,6 @@ class ItemToolset:
         return server_spec(declared[name], self._bound, self._tool_runtime.stats)
 
     async def _called(self, tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
-        """Call a tool and record the result; failures are recorded, but never looked up."""
         call = {"tool": tool.name, "args": dict(args)}
         call |= {"server": tool.server} if tool.server else {}
         call |= {"digest": tool.digest} if tool.digest else {}

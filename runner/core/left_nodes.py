@@ -134,8 +134,6 @@ class StepsLeft:
 
 @record(frozen=True, slots=True)
 class LackingItems:
-    """Items of a block without a result that may yet have one, by why they have none."""
-
     block: str
     keys: frozenset[str] = frozenset()
     """Of the block's list; none: its documents are missing."""
@@ -234,5 +232,4 @@ def lacking_of(
 
 
 def blocks_read(references: frozenset[tuple[str, ...]]) -> set[str]:
-    """Return the blocks whose `results` are among these references."""
     return steps_read(path for path in references if path[2:3] in ((), ("results",)))

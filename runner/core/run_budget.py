@@ -50,8 +50,6 @@ def budget_reached(budget: BudgetKeys, spent: Spent) -> str | None:
 
 
 class BudgetMeter:
-    """Counts what the run has spent, from now on. Lives in one loop."""
-
     def __init__(self, context: RunContext) -> None:
         self._stats = context.stats
         self._budget = context.bound.budget

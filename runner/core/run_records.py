@@ -71,7 +71,6 @@ class StepRecord:
         return cls(step.id, step.uses, step.kind.version, ref, calls=calls, state="begun")
 
     def note_answer(self, outputs: Mapping[str, Any]) -> None:
-        """Record where the values of an answer stand, and how sure they are."""
         evidence, confidence = outputs.get("evidence"), outputs.get("confidence")
         if evidence is not None or confidence is not None:
             answer = answer_of(outputs)

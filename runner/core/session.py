@@ -364,7 +364,6 @@ def _recording_observer(
 
 
 def _release_name(ledger: Ledger, run: str) -> None:
-    """Forget a run that never began: its inputs were not recorded."""
     with suppress(LedgerError):
         ledger.rows(queries.RELEASE_RUN, run=run)
 

@@ -212,7 +212,6 @@ class StepRunner:
         raise StepFailed(step.id, f"{why}: {error}", cause=cause) from error
 
     async def _escalated(self, attempt: StepAttempt, params: Any, tools: Tools) -> dict[str, Any]:
-        """Return the answer of the larger model, where that of the step's own is not enough."""
         step, scope, item, first = attempt.step, attempt.scope, attempt.item, None
         try:  # a refused answer is asked for again of the larger model alone
             own = replace(tools, llm=replace(tools.llm, n_refused=0))

@@ -98,13 +98,11 @@ def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
 
 
 def calls_of_body(body: Iterable[BoundNode]) -> CallBounds:
-    """Return the calls of the steps of an item."""
     calls = (calls_of_many(n.body) if isinstance(n, BoundBlock) else calls_of_step(n) for n in body)
     return sum(calls, NO_CALLS)
 
 
 def calls_of_many(body: Iterable[BoundNode]) -> CallBounds:
-    """Return the calls of a body that runs for an unknown number of items."""
     return CallBounds(unbounded=models_of(*(step for step in all_steps(body) if step.kind.roles)))
 
 

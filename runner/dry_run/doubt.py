@@ -49,7 +49,6 @@ class Estimate:
     """What is in doubt at the end of the pipeline that it runs, whose steps were walked."""
 
     def if_done(self) -> Estimate:
-        """Return the same of what may not be done."""
         return replace(self, calls=self.calls.at_most())
 
 

@@ -287,8 +287,6 @@ class DryStores:
 
 @record(frozen=True)
 class DryStore(StoreHandle):
-    """A store that is only read."""
-
     pool: DryPool = field(kw_only=True)
 
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
@@ -297,7 +295,6 @@ class DryStore(StoreHandle):
     async def nearest(
         self, vectors: Sequence[Vector], k: int, where: Where = None
     ) -> list[list[SearchHit]]:
-        """Return the nearest rows; none where the vector is a placeholder."""
         is_other = any(len(vector) != self.dimensions for vector in vectors)
         return [[] for _ in vectors] if is_other else await super().nearest(vectors, k, where)
 
@@ -310,7 +307,6 @@ class DryStore(StoreHandle):
 
 
 def without_texts(value: Any) -> Any:
-    """Return outputs with a placeholder in place of each text."""
     if isinstance(value, Mapping):
         return {name: without_texts(part) for name, part in value.items()}
     if isinstance(value, list):

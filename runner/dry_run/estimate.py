@@ -140,7 +140,6 @@ class PlanWalk(Walk):
     async def outdated(
         self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
-        """Name what a run would remove, and what it would keep, once all is walked."""
         self._forecast.swept.append(partial(self._sweep, outdated))
 
     def _sweep(self, outdated: Sequence[OutdatedOutput]) -> None:
@@ -307,7 +306,6 @@ class PlanWalk(Walk):
         self._forecast.items.append(replace(item, step=f"{self._prefix}{item.step}"))
 
     def _note(self, node: BoundNode, estimated: Estimate) -> Estimate:
-        """Note what is estimated of a node that has to run before its outputs are known."""
         self.unknown.setdefault(node.id, node.id)
         self._placeholders[node.id] = estimated.outputs
         return self.steps.propagation.note(node, estimated)
@@ -409,7 +407,6 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
 
 
 def only_outputs_missing(block: BoundBlock, todo: Collection[ItemWork]) -> bool:
-    """Return whether a block's items to do only lack output files, and turn out as before."""
     last = block.body[-1]
     if block.returns is None:  # whether a file was changed is another matter the next time
         tells_changes = isinstance(last, BoundStep) and bool(last.facts.writes)

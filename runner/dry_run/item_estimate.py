@@ -133,7 +133,6 @@ class ItemEstimator:
         return self._noted(step, estimated)
 
     def _noted(self, node: BoundNode, estimated: Estimate) -> dict[str, Any] | None:
-        """Add what is estimated of a node; return its outputs."""
         estimated = self.propagation.note(node, estimated)
         self.calls += estimated.calls
         return estimated.outputs

@@ -58,7 +58,6 @@ class FiledRow(NamedTuple):
     returns_object: str | None = None
 
     def columns(self) -> dict[str, Any]:
-        """Return what an item's row has of it; the result is the item's own."""
         values = {name: getattr(self, name) for name in NOT_FILED}
         return {**values, "is_deleted": int(self.is_deleted), "gone": FILED}
 
@@ -106,7 +105,6 @@ class FiledStore:
         return [target for (target,) in rows if target is not None]
 
     def came_from(self, target: str, since: float = 0.0) -> list[str]:
-        """Return where documents were that were moved to a path after a time."""
         return [path for (path,) in self._rows(queries.ORIGINS_OF, target=target, since=since)]
 
     def came_from_below(self, prefix: str) -> list[str]:

@@ -175,7 +175,6 @@ class Ledger:
     def listed_entries(
         self, scope: str, keys: Collection[str], *, with_results: bool = True
     ) -> dict[str, Entry]:
-        """Return the entries of a scope by their keys: those of filed items only for `keys`."""
         query = queries.ENTRIES if with_results else queries.ENTRIES_WITHOUT_RESULTS
         has_filed = "filing" in self.upgrades and self.rows(queries.HAS_FILED, scope=scope)
         rows = list(self.rows(query + (queries.NOT_FILED if has_filed else ""), scope=scope))
@@ -272,7 +271,6 @@ class Ledger:
         return b64decode(text or "") if kind == "embed" else (text or "").encode()
 
     def record_call(self, call: CallRow, run: str) -> None:
-        """Write a call; large requests and replies become objects."""
         row: dict[str, Any] = {name: getattr(call, name) for name in queries.CALL_COLUMNS}
         row["usage"] = json.dumps(call.usage)
         row.update(self._split("request", call.request.encode()))
@@ -304,7 +302,6 @@ class Ledger:
     # --- attempts
 
     def attempts_left(self) -> list[InFlightRow]:
-        """Return the attempts of runs that are gone; the caller holds the lock on their scopes."""
         return [InFlightRow(*row) for row in self.rows(queries.ATTEMPTS)]
 
     def record_attempt(self, row: InFlightRow) -> None:
@@ -381,7 +378,6 @@ class Ledger:
         return self.rows(query, **values, keys=json.dumps([*keys]))
 
     def put(self, table: str, row: Mapping[str, Any]) -> None:
-        """Write a whole row; lasting after `durable`."""
         if self._writer is not None:
             self._writer.queue(table, row, row)
 
@@ -489,7 +485,6 @@ class ObjectStore:
         return digest
 
     def sweep(self) -> int:
-        """Remove temporary files of killed processes; return how many."""
         return len(files.remove_stale_files(self._folder, waits=True))
 
     def get(self, digest: str) -> bytes | None:

@@ -25,7 +25,6 @@ class LineageStore:
     # --- items
 
     def record_spec(self, text: str) -> str:
-        """Write a spec, which is stored once; return its digest."""
         digest = hashlib.sha256(text.encode()).hexdigest()
         self.ledger.put("specs", {"spec": digest, "text": text})
         return digest

@@ -71,7 +71,6 @@ class PastRun:
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """Its report without the items; empty while it runs."""
         return dict(json.loads(self.row.summary or "{}"))
 
     @property

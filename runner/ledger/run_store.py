@@ -54,7 +54,6 @@ class RunStore:
     def runs(
         self, limit: int = 100, *, file: str | None = None, before: float | None = None
     ) -> list[RunRow]:
-        """Return the latest runs, newest first: of all files or one, that began before a time."""
         query = queries.LATEST_RUNS if file is None else queries.LATEST_RUNS_OF_FILE
         return self._runs(query, file=file, before=before, limit=limit)
 
@@ -78,7 +77,6 @@ class RunStore:
         return rows
 
     def runs_that_continue(self, jobs: Sequence[str]) -> list[RunRow]:
-        """Return the runs whose `parent` is one of these."""
         return sorted(self._runs(queries.RUNS_OF_PARENTS, jobs), key=lambda row: row.started)
 
     def runs_of(self, job: str) -> frozenset[str]:
@@ -113,7 +111,6 @@ class RunStore:
 
 
 def session_name(run: str) -> str:
-    """Return the name of the session that holds a run's lock in PostgreSQL."""
     return f"paddock {run}"[:63]  # longer ones it cuts
 
 
@@ -129,7 +126,6 @@ def run_status(row: RunRow, ledger: Ledger) -> str:
 
 
 def is_process_alive(pid: int, started: float) -> bool:
-    """Return whether the process runs, and is not a later one with the same pid."""
     psutil = psutil_module()
     try:
         process = psutil.Process(pid)

@@ -88,7 +88,6 @@ class BoundPipeline:
         return not (self.is_elsewhere or self.hidden)
 
     def notes(self, item: RecordedItem) -> Iterable[Reason]:
-        """Yield what is not known of an item."""
         node = self._node_of(item)
         if self.is_elsewhere and find_in_plans(self.bound, item.owner.step) is not None:
             yield Why.MODELS_ELSEWHERE()

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 @record(frozen=True, slots=True)
 class CurrentPipelines:
-    """The pipelines of one ledger's items; none is looked at twice."""
-
     _world: World
     _settings: Settings
     _bound: dict[str, BoundPipeline | Reason] = field(default_factory=dict, init=False)

@@ -94,8 +94,6 @@ def _ledgers_around(
 
 
 class _PathsInLedger:
-    """What one ledger knows of paths: what wrote them, then what reads them."""
-
     def __init__(self, ledger: Ledger, base: Path, runner: asyncio.Runner) -> None:
         self._ledger, self._runner = ledger, runner
         self._items = RecordedItems(ledger, base)

@@ -48,7 +48,6 @@ class ScopeOwner:
 
     @classmethod
     def of(cls, scope_id: str, file: str, step: str, inputs: str) -> ScopeOwner:
-        """Return that of a row of the ledger's scopes."""
         folders, outer = list[Mapping[str, str]](), list[str]()
         for part in json.loads(inputs):
             (outer if isinstance(part, str) else folders).append(part)
@@ -56,7 +55,6 @@ class ScopeOwner:
 
     @property
     def id(self) -> str:
-        """Its id in its own pipeline."""
         return self.step.split(".", max(0, len(self.folders) - 1))[-1]
 
     @property
@@ -67,8 +65,6 @@ class ScopeOwner:
 
 @record(frozen=True, slots=True)
 class RecordedItem:
-    """What the ledger knows of one item, as it was done last; `str` names it."""
-
     owner: ScopeOwner
     key: str
     entry: Entry | None
@@ -171,7 +167,6 @@ class RecordedItems:
         return WrittenPath(*rows[-1]) if rows else None
 
     def written_below(self, folder: str) -> list[WrittenPath]:
-        """Return the files in a folder, each as that was written last."""
         rows = self._rows_below(queries.WRITERS_BELOW, folder)
         return [*{row[0]: WrittenPath(*row) for row in rows}.values()]
 
@@ -203,7 +198,6 @@ class RecordedItems:
         return [(s, key) for _, s, key in self._rows_below(queries.ITEMS_WITH_SOURCE_BELOW, folder)]
 
     def readers_of(self, paths: Iterable[str]) -> list[ItemKey]:
-        """Return the items that read one of some files."""
         readers = dict[ItemKey, None]()
         for path in paths:
             found = {(row.scope, row.key) for row in LineageStore(self._ledger).of_source(path)}

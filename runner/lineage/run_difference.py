@@ -103,7 +103,6 @@ def _items(past: PastRun) -> dict[ItemName, RunItem]:
 
 
 def _state(item: RunItem | None) -> str:
-    """Return the state of an item, empty if there is none; why one was done does not count."""
     if item is None:
         return ""
     return "done" if item.state in WORK else item.state

@@ -36,12 +36,10 @@ def inputs_of_flow_form(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def quoted_path(file: str) -> str:
-    """Return a file's path as a name in `FLOW_MODULE`; Prefect splits it at dots and colons."""
     return quote(file).replace(".", "%2E")
 
 
 def entrypoint(file: str) -> str:
-    """Return where Prefect finds the flow of a pipeline's file."""
     return f"{FLOW_MODULE}.{quoted_path(file)}"
 
 

@@ -54,7 +54,6 @@ class ForkedProcess:
     status: socket.socket
 
     async def wait(self) -> int | None:
-        """Return its exit status, negative for a signal; None: its server was killed before it."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(self.status, ended.set)

@@ -22,8 +22,6 @@ FROM_PREFECT = "Prefect"
 
 @record(frozen=True, slots=True)
 class Order:
-    """One order, from its trigger to its run's end. Times are in seconds since 1970."""
-
     id: str
     """Names it in every log. It is its runs' `job` in the ledger."""
     key: str

@@ -116,7 +116,6 @@ class PipelineFlow(Flow[..., Any]):
         return self._loaded_by_path(super().to_deployment(*args, **options | BY_PATH))
 
     async def ato_deployment(self, *args: Any, **options: Any) -> Any:
-        """Make a deployment, in a running loop."""
         self._refuse_unloadable(options)
         made = self._loaded_by_path(await super().ato_deployment(*args, **options | BY_PATH))
         with contextlib.suppress(PrefectException, httpx.HTTPError):  # the first one, or no server
@@ -427,7 +426,6 @@ async def _is_tried_again(message: str) -> bool:
 
 
 def state_of(report: Report) -> State[Any]:
-    """Return the state in which Prefect shows the end of a run."""
     state = last_state(report)
     return State(type=StateType(state.type), name=state.name, message=state.message)
 

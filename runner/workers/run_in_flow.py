@@ -154,7 +154,6 @@ class ChunkTasks:
             await shown(return_state=True)
 
     async def drain(self) -> None:
-        """Wait, within bounds, until the tasks of ended chunks are over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SHOW_S):
                 await self._tasks.drain()

@@ -79,7 +79,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         return self._pool
 
     def chat(self, request: ChatRequest) -> Stream:
-        """Return the known reply, or ask the pool for one."""
         return _LedgerStream(self, request)
 
     async def count_chat(
@@ -100,7 +99,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         return n_tokens
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Return the known vectors, or ask the pool for them."""
         began = time.time()
         async with self._after_equal_call(await self.looked_up_vectors(request)) as known:
             row = known.row
@@ -183,7 +181,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         return known
 
     async def looked_up_vectors(self, request: EmbedRequest) -> KnownCall:
-        """Return an embedding call, with its row if the ledger has the vectors."""
         digest = await self._models.of(request.model)
         key = embed_key(request, digest)
         if request.on_overflow == "split":  # the split into parts depends on the context size
@@ -213,7 +210,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
     async def _ask_pool(
         self, request: ChatRequest, known: KnownCall, began: float, on_chunk: ChunkListener | None
     ) -> Reply:
-        """Ask the pool as `ask` does, and record the reply."""
         await self._pool.ready(request.model)
         call = self._open_call([message.content for message in request.messages])
 
@@ -289,7 +285,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         return replace(reply, text=text, reasoning=reasoning, tool_calls=calls, logprobs=logprobs)
 
     async def _check_same_model(self, model: ModelSpec, digest: str, served_digest: str) -> None:
-        """Check that a reply came from the model whose digest is its key."""
         facts = self._models.known[(model.pool, model.ref)]
         if facts.served_digest != served_digest:  # a tuned copy that is new, or a new model
             facts = await self._pool.facts(model)

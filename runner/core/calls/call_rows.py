@@ -24,7 +24,6 @@ from paddock.steps.llm.answer_tokens import LEAST_ALTERNATIVE, own_tokens
 
 
 def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
-    """Return the parts of a request that decide its vectors."""
     key: dict[str, Any] = {"texts": request.texts, "digest": digest}
     key |= {} if request.dimensions is None else {"dimensions": request.dimensions}
     return key | ({"on_overflow": "split"} if request.on_overflow == "split" else {})
@@ -52,7 +51,6 @@ _UNDECISIVE_FIELDS = frozenset(
 
 
 def _message_key(message: Message) -> list[Any]:
-    """Return role, text, and the other fields where they are set."""
     extra = to_plain(replace(message, role="", content="", images=()))
     del extra["role"], extra["content"]
     if message.images:

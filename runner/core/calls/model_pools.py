@@ -194,7 +194,6 @@ class _Servers:
 
 
 def used_models(bound: BoundPlan) -> tuple[ModelSpec, ...]:
-    """Return the models that a plan's steps ask, named or not, each once."""
     models = (spec for step in all_steps(bound.nodes) for spec in step.models)
     return tuple({(spec.pool, spec.ref): spec for spec in models}.values())
 
@@ -359,7 +358,6 @@ class OnDemandPool(ForwardingPool):
         await self._stack.aclose()
 
     def stats(self) -> PoolStats:
-        """Return the pool's statistics; they are empty while there is no pool."""
         return stats_of(self._pool)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:

@@ -24,8 +24,6 @@ class CallInFlight:
 
 @record(eq=False)
 class RunModels:
-    """The models of one run, which its steps and their calls share."""
-
     _facts: Callable[[ModelSpec], Awaitable[ModelFacts]]
     known: dict[tuple[str, str], ModelFacts] = field(default_factory=dict)
     """Models that were looked up, by pool and name."""

@@ -110,7 +110,6 @@ class CrashSuspects:
     _has_looked: bool = False
 
     async def look_once(self) -> None:
-        """Read the notes of crashed runs before the first item begins."""
         async with self._looking:
             if not self._has_looked:
                 await self._look()

@@ -127,7 +127,6 @@ class OutdatedOutput:
 
     @property
     def name(self) -> str:
-        """Return what people read."""
         if self.n_rows is None:
             return self.stored
         return f"{self.n_rows} {'row' if self.n_rows == 1 else 'rows'} of {self.stored}"
@@ -143,7 +142,6 @@ class _KnownScope:
     """Keys of the items around."""
 
     def top(self, key: str) -> str:
-        """Return the key of the top-level item that an item is, or is within."""
         return self.keys_around[0] if self.keys_around else key
 
 

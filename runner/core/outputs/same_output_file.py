@@ -151,7 +151,6 @@ def _output_paths(
 
 
 def _rendered_path(path: Value, scope: Scope, base: str) -> str | None:
-    """Return the absolute path; None: unknown, so that the step itself reports the error."""
     try:
         text = path.render(scope)
     except ExpressionError:

@@ -195,7 +195,6 @@ def split_at(source: str, word: str) -> list[str]:
 
 
 def _without_brackets(source: str) -> str:
-    """Return an expression without brackets around the whole."""
     while source.startswith("(") and source.endswith(")"):
         depth = 0
         tokens = _TOKEN.findall(source)

@@ -105,7 +105,6 @@ def loop_value(number: int, length: int) -> dict[str, Any]:
 
 
 def nearest_keys(key: str, keys: Collection[str]) -> str:
-    """Return a hint with the nearest keys, or the first ones."""
     near = difflib.get_close_matches(key, sorted(keys), n=N_KEYS_NAMED)
     if near:
         return "Did you mean " + " or ".join(f"'{near_key}'" for near_key in near) + "?"
@@ -225,7 +224,6 @@ def item_names(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[s
 
 
 def default_key(item: Any) -> str:
-    """Return an item's key where the block has no `key`: its path, else its content."""
     return file_path_of(item) or part_digest(item)
 
 

@@ -86,7 +86,6 @@ class ItemWork:
         return self.phase is Phase.FAILED or (self.phase is Phase.SKIPPED and self.why is not None)
 
     def scope_in(self, block: BoundBlock, scope: Scope) -> Scope:
-        """Return the scope in which its steps run."""
         if not block.var:  # of a step outside of blocks
             return scope
         return scope.child({block.var: self.value, "loop": loop_value(*self.position)})
@@ -98,7 +97,6 @@ class ItemWork:
 
     @property
     def n_failures(self) -> int:
-        """Failures in a row of this unchanged item, for transient reasons."""
         return 0 if self.unchanged_entry is None else self.unchanged_entry.n_failures
 
     @property
@@ -223,7 +221,6 @@ class BlockWork:
         return FiledCounts(n, len(filed.away - pruned), len(filed.earlier - pruned))
 
     def shown_key(self, key: str) -> str:
-        """Return an item's key with those of the items around it."""
         return "/".join((*self.keys_around, key))
 
     def deletion(self, key: str) -> ItemReport:

@@ -427,7 +427,6 @@ def read_dependencies(reads: str | None, *kinds: type[_Kind]) -> list[_Kind]:
 
 
 def as_json(dependencies: Dependencies) -> str | None:
-    """Return dependencies as an entry keeps them; None: there are none."""
     values = {name: dependency.as_json() for name, dependency in dependencies.items()}
     return json.dumps(values) if values else None
 
@@ -463,7 +462,6 @@ def note_listing(
 
 
 def with_outputs(entry: Entry, scope_id: str) -> Dependencies:
-    """Return what an entry recorded and its outputs, for the item around it."""
     return by_name([*dependencies_of(entry), *_outputs(scope_id, entry)])
 
 
@@ -473,7 +471,6 @@ def _outputs(scope_id: str, entry: Entry) -> list[OutputWithin]:
 
 
 def current_paths(entry: Entry) -> set[str]:
-    """Return the stored paths that an item, and those within it, last wrote or kept."""
     within: list[OutputWithin | KeptOutput] = dependencies_of(entry, OutputWithin, KeptOutput)
     return {*entry.output_paths, *(output.path for output in within)}
 

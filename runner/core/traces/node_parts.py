@@ -96,7 +96,6 @@ class NodeParts:
     earlier Paddock had for the same value."""
 
     async def of(self, node: BoundNode, scope: Scope) -> dict[str, str]:
-        """Return the parts of the hash of a step, or those that all items of a block share."""
         if isinstance(node, BoundStep):
             parts = await self._of_step(node)
         else:
@@ -226,7 +225,6 @@ class NodeParts:
             return None
 
     def rule_digest(self, block: BoundBlock, base: str) -> str:
-        """Return the digest of what a block's items have in common, with files that all read."""
         read = map(self.world.index.absolute, read_by_all(block))
         return part_digest([base, *map(self._content, read)])
 

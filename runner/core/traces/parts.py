@@ -56,7 +56,6 @@ def ordered_digest(value: Any) -> str:
 
 
 def changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the names of values that differ; the order within a value counts."""
     return [
         name
         for name in {**before, **now}
@@ -125,7 +124,6 @@ class OuterValue(Part):
 
     @property
     def root(self) -> str:
-        """The first name of its path, such as `inputs`."""
         return self.name.partition(".")[0]
 
     def reasons(self, before: Values, now: Values, details: Details) -> Sequence[Reason]:

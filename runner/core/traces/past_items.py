@@ -167,11 +167,9 @@ class PastItems:
                 self._texts[digest] = await self._ledger.ask(origins.spec, digest)
 
     def changes(self, key: str) -> SpecChanges:
-        """Return what of an item's spec changed since it was done."""
         return self._of(key)[0]
 
     def lists(self, key: str) -> Mapping[str, Mapping[str, str]]:
-        """Return the lists that an item was chosen from, by name."""
         return self._of(key)[1]
 
     def _of(self, key: str) -> _PastSpec:

@@ -44,11 +44,9 @@ class PipelineScopes:
 
     @classmethod
     def of(cls, bound: BoundPlan, index: OutputIndex) -> PipelineScopes:
-        """Return those of an outermost pipeline."""
         return cls(index, bound.file.name, "", (_folders(bound, index),))
 
     def within(self, step: str, inner: BoundPlan) -> PipelineScopes:
-        """Return those of a pipeline that a step runs."""
         folders = (*self.folders, _folders(inner, self.index))
         return replace(self, prefix=f"{self.prefix}{step}.", folders=folders)
 

@@ -60,7 +60,6 @@ class SourceFolder:
         return not os.access(folder, os.R_OK | os.X_OK)
 
     def is_temporary(self, file: str) -> bool:
-        """Return whether a file is there under a name that scans leave out."""
         path = self.root / file
         is_below = path.is_relative_to(self.root) and os.path.lexists(path)
         return is_below and is_temporary_path(path.relative_to(self.root).as_posix())

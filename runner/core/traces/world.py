@@ -119,5 +119,4 @@ def scan_digest(folder: str, given: str, roots: Roots, owned: frozenset[Path]) -
 
 
 def listing_digest(files: Iterable[tuple[str, str | None]]) -> str:
-    """Return the digest of files by their relative paths, each with its sha256."""
     return part_digest(sorted(files))

@@ -85,8 +85,6 @@ T = TypeVar("T")
 
 @record(frozen=True, slots=True)
 class PostgresServer:
-    """A database, and the schema of one folder in it."""
-
     url: str
     schema: str
     limit_s: float = WORK_S

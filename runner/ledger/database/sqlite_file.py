@@ -137,7 +137,6 @@ class SqliteDatabase:
         return self.fact("identity")
 
     def fact(self, name: str) -> str:
-        """Return a value of `meta`; empty: there is none."""
         found = self.rows(
             "select substr(value, 1, 255) from meta where name = :name", {"name": name}
         )

@@ -32,7 +32,6 @@ def is_same_value(left: Any, other: Any) -> bool:
 
 
 def stands(question: Question, old: Review) -> bool:
-    """Return whether a review answers a question."""
     if old.state == "expired" and question.is_asked_again:
         return False
     if old.question == question.digest:

@@ -46,11 +46,9 @@ class ReviewStore:
         return {(review.key, review.step): review for review in map(self._review, found)}
 
     def waiting(self, *, is_whole: bool = False) -> list[Review]:
-        """Return what is open, the oldest first; in one query."""
         return self._listed(queries.OPEN, is_whole)
 
     def decided(self, *, is_whole: bool = False) -> list[Review]:
-        """Return what is decided, the newest first."""
         return self._listed(queries.DECIDED, is_whole)
 
     def pending(self, terms: TermsByPlace = MappingProxyType({})) -> list[Review]:
@@ -65,7 +63,6 @@ class ReviewStore:
         ]
 
     def undone(self) -> list[Review]:
-        """Return what was decided, or is late, and no run has gone on with."""
         return self._listed(queries.UNDONE, False)
 
     def mark(self) -> str:

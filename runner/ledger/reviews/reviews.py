@@ -205,8 +205,6 @@ def refuse_stranger(review: Review, by: str) -> None:
 
 @record(frozen=True, slots=True)
 class ReviewTerms:
-    """Who may decide on a step's answers, for how long, and what happens then."""
-
     by: tuple[str, ...]
     ttl_s: float | None
     on_expiry: str
@@ -237,7 +235,6 @@ class Question:
 
     @property
     def digest(self) -> str:
-        """The same for an unchanged document with an unchanged answer."""
         parts = [self.subject.document_sha256, self.subject.answer]
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
