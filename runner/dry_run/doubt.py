@@ -97,10 +97,6 @@ class DoubtPropagation:
             doubt |= self.nodes[step]
         return doubt
 
-    def of_reads(self, step: BoundStep) -> Doubt:
-        """Return what is in doubt about the values that a step reads, its files and stores."""
-        return self.of(step.reads.all) | self.files
-
     def of_condition(self, node: BoundNode) -> Doubt:
         return Doubt.NONE if node.if_ is None else self.of(node.if_.references)
 
@@ -118,29 +114,33 @@ class DoubtPropagation:
 
         `ItemEstimator` and `StepEstimator` apply 3 and 4.
         """
-        doubt, is_sure = estimated.doubt, self.is_sure(node)
+        doubt, is_sure, steps = estimated.doubt, self.is_sure(node), [*all_steps([node])]
         if not is_sure and estimated.outputs is not None:  # 1, 2
             doubt |= Doubt.IF_DONE | Doubt.VALUES
         is_at_most = not is_sure or self.may_have_ended or Doubt.IF_DONE in doubt
-        within, may_fail = estimated.within, estimated.may_fail
-        for step in all_steps([node]):
-            may_refuse = doubt and step.reply is not None and step.reply.checks
-            if (may_refuse or step.review is not None) and (self.is_of_item or step is node):
-                may_fail = True
-            may_change = not (step.inner or only_reads(step) or step.facts.calls.tree)
-            if doubt and may_change and within is None:  # 6
-                self.files = Doubt.FILES
-        if within is not None:
-            self.may_have_ended |= within.may_have_ended
-            self.files |= within.files
         of_readers = doubt
-        if may_fail and self.is_of_item:  # 5
-            self.may_have_ended = True
-        elif may_fail:
-            of_readers |= Doubt.IF_DONE
+        own = steps if self.is_of_item else [step for step in steps if step is node]
+        if estimated.may_fail or any(_may_refuse(step, doubt) for step in own):  # 5
+            if self.is_of_item:
+                self.may_have_ended = True
+            else:
+                of_readers |= Doubt.IF_DONE
+        if estimated.within is not None:  # 5 and 6 of a pipeline whose steps were walked
+            self.may_have_ended |= estimated.within.may_have_ended
+            self.files |= estimated.within.files
+        elif doubt and any(map(_may_change, steps)):  # 6
+            self.files = Doubt.FILES
         if of_readers:
             self.nodes[node.id] = of_readers
         return replace(estimated.if_done() if is_at_most else estimated, doubt=doubt)
+
+
+def _may_refuse(step: BoundStep, doubt: Doubt) -> bool:
+    return step.review is not None or bool(doubt and step.reply and step.reply.checks)
+
+
+def _may_change(step: BoundStep) -> bool:
+    return not (step.inner or only_reads(step) or step.facts.calls.tree)
 
 
 def may_read_files(step: BoundStep) -> bool:

@@ -18,7 +18,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, steps_read
 from paddock.pipelines.input_values import WrongInput
 from paddock.pipelines.plan import all_before
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import all_steps, only_reads, steps_of
 from paddock.runner.bind.scope import Scope
@@ -144,20 +144,16 @@ class PlanWalk(Walk):
 
     def _sweep(self, outdated: Sequence[OutdatedOutput]) -> None:
         """Name outdated outputs, but for files that work of this run may write."""
-        absolute, stats, forecast = self.context.index.absolute, self.stats, self._forecast
-        named = [
-            out
-            for out in outdated
-            if out.n_rows is not None or not forecast.possible.has(absolute(out.stored))
-        ]
+        stats, forecast = self.stats, self._forecast
+
+        def may_be_written(stored: str) -> bool:
+            return forecast.possible.has(self.context.index.absolute(stored))
+
+        named = [o for o in outdated if o.n_rows is not None or not may_be_written(o.stored)]
         rows = (output for output in named if output.n_rows is not None)
         forecast.outdated_rows |= {(row.stored, row.scope_id, row.key): row.why for row in rows}
         sweep = Sweep.of(named, self.ended, self.context.options)
-        removed = {
-            path: why
-            for path, why in self._gone.items()
-            if not forecast.possible.has(absolute(path))
-        }
+        removed = {path: why for path, why in self._gone.items() if not may_be_written(path)}
         removed |= {out.name: out.why for out in sweep.removed}
         kept = [out for out in named if out.name not in removed]
         stats.add_outdated({out.name: out.why for out in kept})
@@ -223,16 +219,28 @@ class PlanWalk(Walk):
         if not context.options.leaves_out_items:
             done = expected | {i.index for i in state.work.items if i.verdict.is_up_to_date}
             self._gone |= await Pruner(context).removable(state.work, done)
-        if state.step is not None:  # 1
-            await self._add_item_of(state.step, state)
+        if (step := state.step) is not None:  # 1
+            (work,) = state.work.items
+            of_step = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
+            if todo:
+                attempt = ItemAttempt.of_item(context, state, work)
+                await self._add_work(attempt, step, of_step, work.entry)
+            else:
+                self._add_step(step, of_step)
             return ended
         items = list(_plan_items(state.work))
         for item in items:
             self._add(item)
         note_possible_refusal(context, block.body, scopes)
         context.stats.add_filed(block.id, state.work.filed_counts)
-        if self._has_known_outputs(state, todo):  # 2
-            self._take_results(state, todo)
+        if _keeps_results(self.bound, state, todo):  # 2
+            for work in todo:  # they lack output files
+                if work.entry is not None:
+                    take_entry(context, state, work, work.entry, ItemState.DONE, None)
+                    work.reported = work.changed = work.verdict.state
+            fills = any(step.facts.fills in step.written for step in all_steps(block.body))
+            if state.work.missing.deleted and fills:
+                self._note(block, Estimate(outputs=state.outputs()))
         else:  # 3
             estimated = await estimate_block(self._forecast, context, state, DoubtPropagation())
             if any(item.is_undecided for item in items):
@@ -240,33 +248,6 @@ class PlanWalk(Walk):
             entries = [item.entry for item in state.work.items if item.entry is not None]
             self._forecast.cost.add(self._note(block, estimated).calls, entries, len(todo))
         return ended
-
-    def _has_known_outputs(self, state: BlockState, todo: Collection[ItemWork]) -> bool:
-        """Return whether a run changes no result of a block, nor what a step behind it finds."""
-        block, nodes, edges = state.block, self.bound.nodes, self.bound.edges
-        behind = (node for node in nodes if block.id in all_before(edges, node.id))
-        may_be_read = any(map(may_read_files, all_steps(behind)))
-        is_same = not todo or (only_outputs_missing(block, todo) and not may_be_read)
-        return is_same and not state.is_partial
-
-    def _take_results(self, state: BlockState, todo: Collection[ItemWork]) -> None:
-        """Take the results that the ledger has, also of items that lack output files."""
-        for work in todo:
-            if work.entry is not None:
-                take_entry(self.context, state, work, work.entry, ItemState.DONE, None)
-                work.reported = work.changed = work.verdict.state
-        fills = (step.facts.fills in step.written for step in all_steps(state.block.body))
-        if state.work.missing.deleted and any(fills):
-            self._note(state.block, Estimate(outputs=state.outputs()))
-
-    async def _add_item_of(self, step: BoundStep, state: BlockState) -> None:
-        (work,) = state.work.items
-        item = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
-        if state.todo():
-            attempt = ItemAttempt.of_item(self.context, state, work)
-            await self._add_work(attempt, step, item, work.entry)
-        else:
-            self._add_step(step, item)
 
     async def step(self, step: BoundStep) -> Any:
         attempt = ItemAttempt.of(self.context, step)
@@ -326,31 +307,38 @@ class PlanWalk(Walk):
         entry: Entry | None,
         pending: str = "",
     ) -> None:
-        """Add what a step with work to do asks, and the item that it is.
+        """Add the calls of a step with work to do, and the step as an item of the plan.
 
-        `pending`: the node that has to run first; it may yet make the files that the step needs.
+        `pending`: the node that has to run first. It may yet make the files that the step needs.
+
+        1. The step is tried; once the time is over, the YAML alone bounds its calls.
+        2. It surely fails, and so does the plan, unless something is pending.
+        3. What it reads may come out as it was: then it makes no calls.
+        4. It will be skipped, so it is no item.
+        5. An edited file in the place of its output holds it.
+        6. The ledger has some of its replies.
         """
         steps, scope = self.steps, self.scope_with_placeholders()
-        estimated = Estimate(calls_of_step(step))
         doubt = steps.propagation.of(step.reads.all) | (Doubt.FILES if pending else Doubt.NONE)
-        try:
+        estimated = Estimate(calls_of_step(step))
+        try:  # 1
             async with asyncio.timeout_at(self._forecast.deadline) as limit:
                 estimated = await steps.carried_out(step, scope, attempt, doubt)
         except TimeoutError:
             if not limit.expired():
                 raise
-        except ItemEnds as end:
+        except ItemEnds as end:  # 2
             if not pending:
                 what = f"step '{step.id}': {end}"
                 raise PipelineError.of(what, mark=step.mark) from end
-        if pending and entry is not None:  # what it reads may come out as it was
+        if pending and entry is not None:  # 3
             estimated = estimated.if_done()
         estimated = self._note(step, estimated)
-        if pending and estimated.outputs is None:
-            return  # it will be skipped
-        held, forecast = await asyncio.to_thread(self._held, step), estimated.call_forecast
-        item = held or item
-        if forecast.n_known:
+        if pending and estimated.outputs is None:  # 4
+            return
+        item = await asyncio.to_thread(self._held_item, step) or item  # 5
+        forecast = estimated.call_forecast
+        if forecast.n_known:  # 6
             left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
             item = replace(item, reasons=(*item.reasons, left))
         ledger, scope_id = self.context.ledger, attempt.scope_id
@@ -359,7 +347,7 @@ class PlanWalk(Walk):
         self._add_step(step, item, is_open=bool(pending) or is_older)
         self._forecast.cost.add(estimated.calls, [] if entry is None else [entry], 1)
 
-    def _held(self, step: BoundStep) -> PlanItem | None:
+    def _held_item(self, step: BoundStep) -> PlanItem | None:
         """Return a step that is held by an edited file in the place of its output. Blocking.
 
         Raises:
@@ -406,11 +394,19 @@ def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
         yield PlanItem(block, key, state, (Why.WHERE(),))
 
 
-def only_outputs_missing(block: BoundBlock, todo: Collection[ItemWork]) -> bool:
-    last = block.body[-1]
+def _keeps_results(bound: BoundPlan, state: BlockState, todo: Collection[ItemWork]) -> bool:
+    """Return whether a run changes no result of a block, nor what a step behind it finds.
+
+    At most output files are missing, and made again as they were.
+    """
+    if state.is_partial or not todo:
+        return not state.is_partial
+    block, last = state.block, state.block.body[-1]
     if block.returns is None:  # whether a file was changed is another matter the next time
         tells_changes = isinstance(last, BoundStep) and bool(last.facts.writes)
     else:
         tells_changes = any("changed" in path for path in block.returns.references)
     can_repeat = all(step.facts.is_repeatable and step.cache for step in steps_of(block.body))
-    return can_repeat and not tells_changes and all(item.verdict.is_remade for item in todo)
+    behind = (node for node in bound.nodes if block.id in all_before(bound.edges, node.id))
+    is_read = tells_changes or any(map(may_read_files, all_steps(behind)))
+    return can_repeat and not is_read and all(item.verdict.is_remade for item in todo)

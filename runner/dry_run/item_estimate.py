@@ -55,11 +55,19 @@ class ItemEstimator:
         """
         walk = ItemWalk(body, scope)
         for node in walk.nodes(self.skip):
-            if isinstance(node, BoundBlock):
-                outputs = await self._block(node, walk.scope)
-            else:
-                outputs = await self._step(node, walk.scope)
-            walk.hand_on(node, outputs)
+            failure = None
+            try:
+                if isinstance(node, BoundBlock):
+                    estimated = await self._block(node, walk.scope)
+                else:
+                    estimated = await self.estimate(node, walk.scope)
+            except ItemEnds as end:
+                failure, estimated = end, Estimate(end.calls, may_fail=True)
+            estimated = self.propagation.note(node, estimated)
+            self.calls += estimated.calls
+            if failure is not None and self.propagation.is_sure(node):
+                raise failure
+            walk.hand_on(node, estimated.outputs)
         return walk
 
     async def result(self, block: BoundBlock, item: ItemWork, around: Scope) -> Any:
@@ -94,48 +102,27 @@ class ItemEstimator:
             node, scope, self.context.stats, key
         )
 
-    async def _block(self, block: BoundBlock, scope: Scope) -> Any:
+    async def _block(self, block: BoundBlock, scope: Scope) -> Estimate:
         """Estimate a block within the item: its own items may be fresh.
 
         Raises:
-            ItemEnds: it surely fails.
+            ItemEnds: it surely fails, unless it is not done.
         """
-        if self.propagation.of(block.over.references):  # so is how many items it has
-            estimated = Estimate(calls_of_many(block.body))
-        else:
-            context, enclosing = self.context, self.enclosing
-            if self.propagation.of(read_by(block.where, block.key)):
-                block = replace(block, where=None, key=None)  # at most all of the list
-            try:
-                state = await opened_block(
-                    context, block, scope, enclosing=enclosing, keeps_results=True
-                )
-            except (ExpressionError, PipelineError) as error:
-                raise ItemEnds(error) from error
-            estimated = await estimate_block(self.forecast, context, state, self.propagation)
-            if self.propagation.of(block.reads.all):
-                estimated = replace(estimated.if_done(), doubt=Doubt.VALUES)
-        return self._noted(block, estimated)
-
-    async def _step(self, step: BoundStep, scope: Scope) -> Any:
-        """Estimate one step.
-
-        Raises:
-            ItemEnds: it surely fails.
-        """
+        doubt_of = self.propagation.of
+        if doubt_of(block.over.references):  # so is how many items it has
+            return Estimate(calls_of_many(block.body))
+        if doubt_of(read_by(block.where, block.key)):
+            block = replace(block, where=None, key=None)  # at most all of the list
         try:
-            estimated = await self.estimate(step, scope)
-        except ItemEnds as end:
-            outputs = self._noted(step, Estimate(end.calls, may_fail=True))
-            if self.propagation.is_sure(step):
-                raise
-            return outputs
-        return self._noted(step, estimated)
-
-    def _noted(self, node: BoundNode, estimated: Estimate) -> dict[str, Any] | None:
-        estimated = self.propagation.note(node, estimated)
-        self.calls += estimated.calls
-        return estimated.outputs
+            state = await opened_block(
+                self.context, block, scope, enclosing=self.enclosing, keeps_results=True
+            )
+        except (ExpressionError, PipelineError) as error:
+            raise ItemEnds(error) from error
+        estimated = await estimate_block(self.forecast, self.context, state, self.propagation)
+        if doubt_of(block.reads.all):
+            return replace(estimated.if_done(), doubt=Doubt.VALUES)
+        return estimated
 
     # --- one step
 
@@ -147,9 +134,10 @@ class ItemEstimator:
         3. Any other step is carried out, as far as that has no effects.
 
         Raises:
-            ItemEnds: it surely fails, or its answer was rejected.
+            ItemEnds: it surely fails, unless it is not done; or its answer was rejected.
         """
-        context, enclosing, doubt = self.context, self.enclosing, self.propagation.of_reads(step)
+        context, enclosing = self.context, self.enclosing
+        doubt = self.propagation.of(step.reads.all) | self.propagation.files
         attempt = self.attempt or ItemAttempt.of(context, step, enclosing)
         if step.inner is not None:  # 1
             return await self._pipeline(step, scope, attempt, doubt)
