@@ -429,7 +429,7 @@ def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> Ledge
         has_tables = database.find_tables
     else:
         file = folder / LEDGER_FILE
-        if not file.exists():
+        if not file.exists() or not file.stat().st_size:  # a run is about to make its tables
             return None
         entry = entry_of(file)
         private_files.make_private(folder)

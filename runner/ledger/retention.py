@@ -285,22 +285,54 @@ class _Sweeper:
         return old_runs
 
     def _sweep_gone_items(self) -> Set[tuple[str, str]]:
-        """Remove the entries of documents deleted long ago; return scope and key of each."""
+        """Remove the entries of documents deleted long ago; return scope and key of each.
+
+        With those of what was done within them, which nothing marks as gone.
+        """
         before = {"before": self.limits.calls_before}
-        rows = self.database.rows(queries.GONE_ITEMS_BEFORE, before)
-        found = {(scope, key) for scope, key in rows}
+        found = self._drop_items(queries.DROP_GONE_ITEM, queries.GONE_ITEMS_BEFORE, before)
+        for scope in self._scopes_within_none(found):
+            found |= self._drop_items(
+                queries.DROP_ITEM_BEFORE, queries.ITEMS_BEFORE, {**before, "scope": scope}
+            )
         if found and not self.is_dry:
-            found = {item for item in sorted(found) if self._drop_gone_item(*item)}
             self._do(queries.DROP_UNUSED_SPECS, {})
         self.swept.items = len(found)
         return found
 
-    def _drop_gone_item(self, scope: str, key: str) -> bool:
+    def _scopes_within_none(self, gone: Set[tuple[str, str]]) -> Iterator[str]:
+        """Yield the scopes of what was done within items of which none is known but `gone` ones."""
+        scopes = {}
+        for scope, file, _, inputs in self.database.rows(queries.SCOPES, {}):
+            folders, *parts = json.loads(inputs)
+            keys = tuple(part for part in parts if isinstance(part, str))
+            scopes[scope] = file, json.dumps(folders), keys
+        nested = {scope: place for scope, place in scopes.items() if place[2]}
+        if not nested:
+            return
+        known = {
+            (file, folders, (*keys, key))
+            for scope, key in self.database.rows(queries.KEYS_OF_ITEMS, {})
+            if scope in scopes and (scope, key) not in gone
+            for file, folders, keys in (scopes[scope],)
+        }
+        for scope, (file, folders, keys) in nested.items():
+            around = (keys[: n + 1] for n in range(len(keys)))
+            if any((file, folders, outer) not in known for outer in around):
+                yield scope
+
+    def _drop_items(self, drop: str, query: str, values: Mapping[str, Any]) -> Set[tuple[str, str]]:
+        found = {(scope, key) for scope, key in self.database.rows(query, values)}
+        if self.is_dry:
+            return found
+        return {item for item in sorted(found) if self._drop_item(drop, *item)}
+
+    def _drop_item(self, statement: str, scope: str, key: str) -> bool:
         """Remove all that is known of an item; return False if its document is back meanwhile."""
-        item = {"scope": scope, "key": key}
+        item = {"scope": scope, "key": key, "before": self.limits.calls_before}
 
         def drop(execute: Execute) -> bool:
-            if not execute(queries.DROP_GONE_ITEM, item):
+            if not execute(statement, item):
                 return False
             paths = [path for (path,) in execute(queries.PATHS_OF_ITEM, item)]
             # An output that exists stays known, with the step that made it: otherwise a scan takes

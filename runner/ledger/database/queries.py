@@ -60,6 +60,11 @@ GONE_ITEMS_BEFORE = f"select scope, key from items where {_IS_DELETED} and at < 
 DROP_GONE_ITEM = (
     f"delete from items where scope = :scope and key = :key and {_IS_DELETED} returning key"
 )
+KEYS_OF_ITEMS = "select scope, key from items"
+ITEMS_BEFORE = f"{KEYS_OF_ITEMS} where scope = :scope and at < :before"
+DROP_ITEM_BEFORE = (
+    "delete from items where scope = :scope and key = :key and at < :before returning key"
+)
 # `:name` is as it stands in the JSON of dependencies. `like` would fold case, and know wildcards.
 ITEMS_THAT_READ = "select scope, key from items where replace(reads, :name, '') <> reads"
 # Narrowed by `scope`.

@@ -294,3 +294,41 @@ def test_only_what_the_ledger_wrote_is_removed_by_its_own_names_and_through_no_l
     }
     assert gone == set(would) and len(would) == 2
     assert all(file.read_text() == "mine" for file in kept)
+
+
+NESTED = each_document("""\
+      - id: parts
+        for_each: part in steps.text.text.split()
+        do:
+          - {id: sum, uses: chat, with: {prompt: "Sum up: {{ part }}"}}
+          - uses: files.write
+            with: {path: "out/{{ doc.name }}.{{ part }}", text: "{{ steps.sum.text }}"}
+      - id: whole
+        uses: pipeline
+        with: {file: parts/whole.yaml, inputs: {text: "{{ steps.text.text }}"}}
+""")
+WHOLE = """\
+inputs: {text: str}
+steps:
+  - {id: sum, uses: chat, with: {prompt: "All of: {{ inputs.text }}"}}
+returns: steps.sum.text
+"""
+
+
+def test_what_was_done_within_a_document_leaves_the_ledger_with_it(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED, {"parts/whole.yaml": WHOLE})
+    for name in ("gone", "kept"):
+        world.write(f"inbox/{name}.txt", f"{name}-1 {name}-2")
+    first = world.run()
+    assert first.calls == 6
+    (world.folder / "inbox/gone.txt").unlink()
+    (world.folder / "out/gone.txt.gone-1").unlink()
+    world.run()
+    age(world, 1e7)
+    assert sweep_ledger(state(world), "", NOTHING).items == 0
+    assert sweep_ledger(state(world), "", EVERYTHING, is_dry=True).items == 4
+    swept = sweep_ledger(state(world), "", EVERYTHING)
+    assert (swept.items, swept.calls) == (4, 3)
+    assert rows(world, "select count(*) from items") == [(4,)]
+    assert rows(world, "select count(*) from provenance") == [(5,)], "one has an output still"
+    assert states(world.run()) == {} and world.pool.chats == []
