@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -72,15 +73,6 @@ class OfferedLabels:
             border = found.labels[-max(1, round(BORDER_SHARE * len(found.labels))) :]
             n += sum(label in border for label in chosen_labels(answer, name))
         return n
-
-
-@record(frozen=True, slots=True)
-class LabelQuery:
-    """A text to which labels are near, and what stays on offer besides."""
-
-    text: str
-    last: Mapping[FieldPath, Sequence[str]]
-    tools: Tools
 
 
 @record(frozen=True, slots=True)
@@ -182,11 +174,9 @@ class LabelLists:
         # 3
         n_lists = len(offered.lists) + len(offered.left_out)
         if any(choice.keys.narrow for choice in reply.choices) and offered.left_out:
-            try:
-                text = inserted_text(step.params.render(scope))
-            except (RenderError, ExpressionError):
-                text = ""  # not known yet, or the step fails for it
-            offered = await self._narrowed(reply, lists, offered, LabelQuery(text, last, tools))
+            with suppress(RenderError, ExpressionError):  # not known yet, or the step fails for it
+                if text := inserted_text(step.params.render(scope)):
+                    offered = await self._narrowed(reply, lists, offered, text, last, tools)
         # 4
         for entry in offered.left_out:
             lists_take = "which take" if n_lists == 1 else "as all its lists take"
@@ -199,7 +189,9 @@ class LabelLists:
         reply: ReplySpec,
         lists: Mapping[FieldPath, LabelList],
         offered: OfferedLabels,
-        query: LabelQuery,
+        text: str,
+        last: Mapping[FieldPath, Sequence[str]],
+        tools: Tools,
     ) -> OfferedLabels:
         """Offer the nearest labels where a list is too long for the prompt, as `narrow` says."""
         found: dict[FieldPath, LabelList] = {}
@@ -209,15 +201,15 @@ class LabelLists:
             whole, n = lists[choice.field], choice.keys.narrow
             if n is None or whole.digest not in digests:
                 continue
-            narrowed = await self._nearest(whole, query, n)
+            narrowed = await self._nearest(whole, text, n, tools)
             if narrowed is None:
                 continue
             nearest[choice.field] = narrowed
-            kept = filter(whole.labels.__contains__, query.last.get(choice.field, ()))
+            kept = filter(whole.labels.__contains__, last.get(choice.field, ()))
             labels = [*dict.fromkeys((*narrowed.labels, *kept))]
             found[choice.field] = replace(whole.part(labels), digest=f"{whole.digest} {labels}")
             what = f"with the {n:,} of {len(whole.labels):,} labels of {whole.source} that are"
-            query.tools.log.tally("prompt", f"{what} nearest to the text")
+            tools.log.tally("prompt", f"{what} nearest to the text")
         if not found:
             return offered
         choices = [choice for choice in reply.choices if choice.field in found]
@@ -227,14 +219,10 @@ class LabelLists:
         shown = (*offered.lists, *prompt_labels(choices, found))
         return replace(offered, schema=schema, lists=shown, left_out=left_out, nearest=nearest)
 
-    async def _nearest(self, whole: LabelList, query: LabelQuery, n: int) -> NearestLabels | None:
-        """Return the labels that are nearest to the text.
-
-        None: there is no text, or no vectors while planning.
-        """
-        if not query.text:
-            return None
-        tools = query.tools
+    async def _nearest(
+        self, whole: LabelList, text: str, n: int, tools: Tools
+    ) -> NearestLabels | None:
+        """Return the labels that are nearest to a text; None: there are no vectors, in a plan."""
         model = tools.llm.models.resolve(None, "embed")
         identity = (await tools.llm.pool.facts(model)).identity
         embed = partial(
@@ -249,7 +237,7 @@ class LabelLists:
             if matrix is None:
                 vectors = await embed(label_texts(whole.labels))
                 matrix = self._vectors[whole.ordered_digest, model.ref] = unit_matrix(vectors)
-        vector = as_vector8((await embed([query.text]))[0])
+        vector = as_vector8((await embed([text]))[0])
         found = similarities(vector, matrix)
         if found is None:
             return None

@@ -312,11 +312,13 @@ async def opened_block(
         RunStopped: an item was given up before a crash, with `on_error: fail`.
         StepFailed: something else of this run writes the file of a step.
     """
-    judge, escalation_pass = context.judge, enclosing.escalation_pass or EscalationPass()
+    judge = context.judge
     if isinstance(node, BoundBlock):  # 1
         work = await judge.block(node, scope, enclosing.keys, lacks)
+        escalation_pass = enclosing.escalation_pass or EscalationPass.first(node.body)
     else:
         work = await judge.step(node, scope, enclosing.keys)
+        escalation_pass = enclosing.escalation_pass or EscalationPass()
     context.documents.note_unread(work)
     try:  # 2
         for place in work.written_outputs:
@@ -332,34 +334,15 @@ async def opened_block(
     todo = state.todo()
     if isinstance(node, BoundBlock) and todo:
         refuse_output_conflicts(node, todo, work.scope_id, scope, context)
-        state.escalation_pass = enclosing.escalation_pass or EscalationPass.first(node.body)
     elif isinstance(node, BoundStep) and todo:
         path = judge.output_path(node, scope)
         if path and context.index.owners.taken_by(path, work.scope_id):
             refuse_other_pipelines(context, node, [path])
     for item in work.items:  # 3
-        entry, verdict = item.entry, item.verdict
-        if verdict.case is Case.SHARED and entry is not None:
-            _count_done_before(context, state, item, entry)
-        elif not verdict.is_work:
-            reported = verdict.state
-            error = verdict.why or "" if reported is ItemState.QUARANTINED else None
-            if entry is not None:
-                why = next(iter(verdict.reasons), None)
-                take_entry(context, state, item, entry, reported, why)
-                may_be_skipped = reported not in BAD and reported not in WAITS
-                if may_be_skipped and entry.state == ItemState.SKIPPED and entry.error:
-                    reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
-                if reported in WAITS:  # an undone answer counts nowhere
-                    state.filed_results.pop(item.key, None)
-                if item.filed is None and (entry.is_deleted or (entry.is_filed and _is_back(item))):
-                    # Its source is back after a deletion; the next deletion is a new one.
-                    back = replace(entry, gone=None)
-                    context.ledger.record(work.scope_id, back, context.stats.run)
-            count_item(context, item, state.report(item, reported, 0.0, error, is_known=True))
-            if state.step:
-                shown = reported if reported in UNCHANGED else ItemState.FRESH
-                context.stats.item_state(state.block.id, "", shown, verdict.why)
+        if item.verdict.case is Case.SHARED and item.entry is not None:
+            _count_done_before(context, state, item, item.entry)
+        elif not item.verdict.is_work:
+            _count_unchanged(context, state, item)
     return state
 
 
@@ -371,10 +354,27 @@ def read_results(rows: Collection[FiledRow], ledger: Ledger) -> dict[str, Any]:
     return found | {row.key: ledger.value(None, row.returns_object) for row in stored}
 
 
-def _is_back(item: ItemWork) -> bool:
-    """Return whether a document that was filed lies where its list has it."""
-    path = item_path(item.value)
-    return path is None or os.path.lexists(path)
+def _count_unchanged(context: RunContext, state: BlockState, item: ItemWork) -> None:
+    """Count an item that is not stale, or that the run leaves as it is."""
+    entry, verdict = item.entry, item.verdict
+    reported = verdict.state
+    error = verdict.why or "" if reported is ItemState.QUARANTINED else None
+    if entry is not None:
+        take_entry(context, state, item, entry, reported, next(iter(verdict.reasons), None))
+        if reported in WAITS:  # an undone answer counts nowhere
+            state.filed_results.pop(item.key, None)
+        elif reported not in BAD and entry.state == ItemState.SKIPPED and entry.error:
+            reported, error = ItemState.SKIPPED, entry.error  # `on_error: skip`
+        path = item_path(item.value)
+        is_back = entry.is_deleted
+        if entry.is_filed:  # its document lies where its list has it
+            is_back = path is None or os.path.lexists(path)
+        if item.filed is None and is_back:  # the next deletion is a new one
+            context.ledger.record(state.work.scope_id, replace(entry, gone=None), context.stats.run)
+    count_item(context, item, state.report(item, reported, 0.0, error, is_known=True))
+    if state.step:
+        shown = reported if reported in UNCHANGED else ItemState.FRESH
+        context.stats.item_state(state.block.id, "", shown, verdict.why)
 
 
 def _count_done_before(

@@ -11,7 +11,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Container, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -256,8 +256,12 @@ async def _run_stats(
     ledger: Ledger,
 ) -> RunStats:
     """Name the run, open its journal unless it is a plan, and begin to count."""
-    bound, observer = prepared.bound, environment.observer
-    run = await _run_name(ledger, bound, is_plan=ledger.is_readonly)
+    bound, observer, runs = prepared.bound, environment.observer, RunStore(ledger)
+    while True:  # in a shared ledger another machine may take the same name
+        run = new_run_name(await ledger.ask(runs.run_names))
+        is_own = ledger.is_readonly or not ledger.is_shared
+        if is_own or await ledger.ask(runs.reserve_run, run, bound.name, bound.file.name):
+            break
     if not ledger.is_readonly:
         observer = _recording_observer(stack, prepared, options, observer, run)
     log_file = bound.roots.base / STATE_FOLDER / "runs" / f"{run}.log"
@@ -276,16 +280,6 @@ async def _output_index(ledger: Ledger, bound: BoundPlan, options: RunOptions) -
     return await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, bound.file.name)
 
 
-async def _run_name(ledger: Ledger, bound: BoundPlan, *, is_plan: bool) -> str:
-    """Return a name that no other run has; in a shared ledger, on any machine."""
-    runs = RunStore(ledger)
-    while True:
-        name = new_run_name(await ledger.ask(runs.run_names))
-        is_own = is_plan or not ledger.is_shared
-        if is_own or await ledger.ask(runs.reserve_run, name, bound.name, bound.file.name):
-            return name
-
-
 async def _take_turn(
     stack: AsyncExitStack,
     prepared: PreparedRun,
@@ -302,7 +296,21 @@ async def _take_turn(
     if environment.has_group_turn and bound.pipeline.concurrency is not None:
         turn = group_turn(bound, prepared.settings, stats.run, environment.stop_gate, wait)
         await stack.enter_async_context(turn)
-    has_crashed = await stack.enter_async_context(_run_lock(bound, ledger, stats, wait))
+    state = bound.roots.base / STATE_FOLDER
+    name = run_locks.run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
+    if ledger.lock is not None:
+        session = session_name(stats.run)
+        lock = run_locks.hold_shared_lock(
+            ledger.lock, name, run=stats.run, session=session, wait=wait
+        )
+    else:
+        lock = run_locks.hold_lock(state / "locks", name, run=stats.run, wait=wait)
+        if has_folder_identity(state):
+            stats.note(
+                "other machines know this folder by a ledger in PostgreSQL; "
+                "this run uses the file beside it, since PADDOCK_LEDGER names none"
+            )
+    has_crashed = await stack.enter_async_context(lock)
     if bound.pipeline.compare is not None or bound.pipeline.gold is not None:
         for message in comparison_notes(bound.pipeline):
             stats.note(message)
@@ -366,25 +374,6 @@ def _recording_observer(
 def _release_name(ledger: Ledger, run: str) -> None:
     with suppress(LedgerError):
         ledger.rows(queries.RELEASE_RUN, run=run)
-
-
-def _run_lock(
-    bound: BoundPlan, ledger: Ledger, stats: RunStats, wait: run_locks.TurnWait
-) -> AbstractAsyncContextManager[bool]:
-    """Return the lock of a run's folders; it yields whether the run that held it has crashed."""
-    state = bound.roots.base / STATE_FOLDER
-    name = run_locks.run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
-    if ledger.lock is not None:
-        session = session_name(stats.run)
-        return run_locks.hold_shared_lock(
-            ledger.lock, name, run=stats.run, session=session, wait=wait
-        )
-    if has_folder_identity(state):
-        stats.note(
-            "other machines know this folder by a ledger in PostgreSQL; "
-            "this run uses the file beside it, since PADDOCK_LEDGER names none"
-        )
-    return run_locks.hold_lock(state / "locks", name, run=stats.run, wait=wait)
 
 
 def _sweep_temporary_files(index: OutputIndex) -> int:

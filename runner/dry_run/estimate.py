@@ -336,8 +336,8 @@ class PlanWalk(Walk):
         estimated = self._note(step, estimated)
         if pending and estimated.outputs is None:  # 4
             return
-        item = await asyncio.to_thread(self._held_item, step) or item  # 5
-        forecast = estimated.call_forecast
+        held, forecast = await asyncio.to_thread(self._held_item, step), estimated.call_forecast
+        item = held or item  # 5
         if forecast.n_known:  # 6
             left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
             item = replace(item, reasons=(*item.reasons, left))

@@ -1,6 +1,6 @@
 """Index of the files that pipelines of a folder wrote: one row for each path and scope.
 
-Readings of it: `output_conditions` (edited, missing, written by another item), `output_claims`
+Readings of it: `output_conditions` (edited, missing, written by another item), `OutputClaims`
 (which item writes a path in this run), and `OutputOwners`: a path belongs to the pipeline that
 wrote it, while both its file and that pipeline's are there. No other one writes it, unless a run
 takes it over (`--take`): the former's row says so then.
@@ -21,7 +21,6 @@ from paddock.steps.base import StepError
 from .database import queries
 from .entries import HANDED_OVER, OutputRow, whole_file
 from .ledger import Ledger
-from .output_claims import OutputClaims
 
 CLOCKS_DIFFER_S = 60.0  # of machines that share a ledger
 OTHER_PIPELINE_REMEDY = (
@@ -139,6 +138,30 @@ class OutputIndex:
         if place not in self._rows:
             self._by_path.setdefault(row.path, []).append(row.scope)
         self._rows[place] = row
+
+
+class OutputClaims:
+    """Which item writes a path in this run, or has, and is fresh: no other one may."""
+
+    def __init__(self) -> None:
+        self._claims: dict[str, tuple[str, str]] = {}
+
+    def of(self, stored: str) -> tuple[str, str] | None:
+        """Return scope and key of the item that claimed a path."""
+        return self._claims.get(stored)
+
+    def claim(self, scope: str, key: str, stored: str) -> None:
+        """Claim a path for an item.
+
+        Raises:
+            StepError: another item has claimed it.
+        """
+        claimant = self._claims.setdefault(stored, (scope, key))
+        if claimant != (scope, key):
+            first, second = sorted((key, claimant[1]))
+            who = f"'{first}' and '{second}'" if first != second else f"two blocks, for '{key}',"
+            what = f"{who} would write the same file '{stored}'."
+            raise StepError(what, remedy="Make the path differ, with `relpath` for example.")
 
 
 class OutputOwners:

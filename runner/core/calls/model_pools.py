@@ -101,50 +101,28 @@ async def open_pools(
     if options.given is not None:
         yield await _look_up_models(options.given, specs, options.stop, bound), options.given
         return
-    servers = _Servers(settings, options.is_patient, options.note)
+    opener = _PoolOpener(settings, options)
     async with AsyncExitStack() as stack:
         default = options.default
         named = {spec.pool for spec in specs}
         if default is None and "" in named:
-            local = _default_pool(settings, options.open_service, options.is_plan, servers)
-            default = await stack.enter_async_context(local)
+            default = await stack.enter_async_context(opener.default())
         elsewhere: dict[str, Pool] = {}
         if options.ledger is not None and options.forbidden_pools:
-            elsewhere = dict.fromkeys(
-                options.forbidden_pools, RecordedPool(options.ledger, settings)
-            )
+            recorded = RecordedPool(options.ledger, settings)
+            elsewhere = dict.fromkeys(options.forbidden_pools, recorded)
         for plan in all_plans(bound):
             for name, declared in plan.pools.items():
                 if name in named - elsewhere.keys():
-                    remote = await _pool_elsewhere(plan, declared, options.secrets, servers)
+                    remote = await opener.elsewhere(plan, declared)
                     elsewhere[name] = await stack.enter_async_context(remote)
         pool = default if default is not None and not elsewhere else RoutedPool(default, elsewhere)
         yield await _look_up_models(pool, specs, options.stop, bound), pool
 
 
-@asynccontextmanager
-async def open_default_pool(settings: Settings) -> AsyncIterator[Pool]:
+def open_default_pool(settings: Settings) -> AbstractAsyncContextManager[Pool]:
     """Open the pool of models that name no servers, to be shared by several runs."""
-    async with _default_pool(settings, None, False, _Servers(settings, False, print)) as pool:
-        yield pool
-
-
-@asynccontextmanager
-async def _default_pool(
-    settings: Settings, open_service: OpenPool | None, is_plan: bool, servers: _Servers
-) -> AsyncIterator[Pool]:
-    if settings.pool_urls:
-        async with servers.pool(settings.pool_urls, settings.pool_key) as balanced:
-            yield balanced
-    elif is_plan:
-        async with aclosing(LookupPool(settings)) as looked_up:
-            yield looked_up
-    elif open_service is not None:
-        async with open_service() as served:
-            yield served
-    else:
-        async with OnDemandPool(settings) as local:
-            yield local
+    return _PoolOpener(settings, PoolOptions()).default()
 
 
 def _model_finder(settings: Settings) -> ModelFinder:
@@ -153,43 +131,50 @@ def _model_finder(settings: Settings) -> ModelFinder:
     return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
 
-async def _pool_elsewhere(
-    bound: BoundPlan, pool: BoundPool, secrets: Secrets | None, servers: _Servers
-) -> BalancedPool:
-    """Return the pool of the servers that a model names.
-
-    Raises:
-        ModelNotFound: the model file whose vocabulary counts tokens is not there.
-    """
-    scope = {"inputs": bound.inputs, "secrets": secrets.of(bound.file) if secrets else {}}
-    key = "" if pool.key is None else str(pool.key.render(scope))
-    if pool.tokenizer is None:
-        return servers.pool(pool.urls, key)
-    located = await asyncio.to_thread(_model_finder(servers.settings).locate, pool.tokenizer)
-    return servers.pool(pool.urls, key, located.path)
-
-
 @record(frozen=True, slots=True)
-class _Servers:
+class _PoolOpener:
     settings: Settings
-    is_patient: bool
-    note: Note
+    options: PoolOptions
 
-    def pool(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> BalancedPool:
+    def default(self) -> AbstractAsyncContextManager[Pool]:
+        settings, open_service = self.settings, self.options.open_service
+        if settings.pool_urls:
+            return self._servers(settings.pool_urls, settings.pool_key)
+        if self.options.is_plan:
+            return aclosing(LookupPool(settings))
+        return OnDemandPool(settings) if open_service is None else open_service()
+
+    async def elsewhere(self, bound: BoundPlan, pool: BoundPool) -> BalancedPool:
+        """Return the pool of the servers that a model names.
+
+        Raises:
+            ModelNotFound: the model file whose vocabulary counts tokens is not there.
+        """
+        secrets = self.options.secrets
+        scope = {"inputs": bound.inputs, "secrets": secrets.of(bound.file) if secrets else {}}
+        key = "" if pool.key is None else str(pool.key.render(scope))
+        if pool.tokenizer is None:
+            return self._servers(pool.urls, key)
+        located = await asyncio.to_thread(_model_finder(self.settings).locate, pool.tokenizer)
+        return self._servers(pool.urls, key, located.path)
+
+    def _servers(
+        self, urls: Iterable[str], key: str, tokenizer: Path | None = None
+    ) -> BalancedPool:
         from paddock.engine.backends import balancer, model_servers, truncation_check  # httpx
 
-        limits = truncation_check.ReadLimits(self.settings.state_dir / _READ_LIMITS)
-        addresses = [ServerAddress(url, key) for url in urls]
         find = partial(
             model_servers.detect_server,
-            note=self.note,
+            note=self.options.note,
             tokenizer=tokenizer,
-            limits=limits,
+            limits=truncation_check.ReadLimits(self.settings.state_dir / _READ_LIMITS),
             usual_ctx_tokens=self.settings.pool.n_ctx_tokens,
         )
-        servers = [balancer.ServerMember(host.url, partial(find, host)) for host in addresses]
         return balancer.BalancedPool(
-            servers, self.note, reach_s=self.settings.pool_wait_s, is_patient=self.is_patient
+            [balancer.ServerMember(url, partial(find, ServerAddress(url, key))) for url in urls],
+            self.options.note,
+            reach_s=self.settings.pool_wait_s,
+            is_patient=self.options.is_patient,
         )
 
 

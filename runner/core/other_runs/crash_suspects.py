@@ -111,21 +111,19 @@ class CrashSuspects:
 
     async def look_once(self) -> None:
         async with self._looking:
-            if not self._has_looked:
-                await self._look()
-                self._has_looked = True
-
-    async def _look(self) -> None:
-        attempts = await self._ledger.ask(self._ledger.attempts_left)
-        for row in attempts:
-            if row.run == self._run:
-                continue
-            rows = self._notes.setdefault((row.scope, row.key), [])
-            rows[:] = [*(other for other in rows if other.run != row.run), row]
-            if row.around_scope is not None and row.around_key is not None:
-                self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
-        if attempts:
-            self._n_kills = await self._ledger.ask(self._kills)
+            if self._has_looked:
+                return
+            attempts = await self._ledger.ask(self._ledger.attempts_left)
+            for row in attempts:
+                if row.run == self._run:
+                    continue
+                rows = self._notes.setdefault((row.scope, row.key), [])
+                rows[:] = [*(other for other in rows if other.run != row.run), row]
+                if row.around_scope is not None and row.around_key is not None:
+                    self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
+            if attempts:
+                self._n_kills = await self._ledger.ask(self._kills)
+            self._has_looked = True
 
     def _kills(self) -> int:
         rows = RunStore(self._ledger).running_without_attempts(time.time() - KILLS_COUNT_FOR_S)

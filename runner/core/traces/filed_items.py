@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -145,7 +145,7 @@ class FiledDocuments:
         1. An item may have left if the list lacks it, or has its document at a path from which a
            file was moved away.
         2. Its document then is in its lineage, or in its row if it was filed and came again.
-        3. If that is listed as it was, the item did not leave. Else `filed_row` decides.
+        3. If that is listed as it was, the item did not leave. Else `_filed_row` decides.
         """
         done = [k for k, entry in entries.items() if entry.gone is None and entry.state in WHOLE]
         moves = self._moves_from([listed[key][0] for key in done if key in listed])
@@ -167,13 +167,39 @@ class FiledDocuments:
             if listed.get(key) == document:  # 3
                 continue
             has_left = self._is_hot and key not in present
-            row = filed_row(
-                entries[key], self.rows.get(key), document, moves, self._noted_target,
-                has_left=has_left,
-            )  # fmt: skip
+            row = self._filed_row(entries[key], document, moves, has_left=has_left)
             if row is not None:
                 name = raw_item_keys(self._block, self._scope, [self.as_listed(row)])[0]
                 self.rows[key] = row._replace(name=name)
+
+    def _filed_row(
+        self, entry: Entry, document: Document, moves: Mapping[Document, MoveRow], *, has_left: bool
+    ) -> FiledRow | None:
+        """Return the row of a done item whose document is not listed as it was; None: not filed.
+
+        `has_left`: the list of a hot folder lacks it.
+
+        1. A step moved the document away, or a watch did after the item was done: it is filed where
+           it went, or as deleted.
+        2. It was filed before, and came again: it is filed as it was.
+        3. A step moved it away, says an entry of an older Paddock: it is filed where that noted.
+        4. It left a hot folder: it is filed, and no one knows where.
+        """
+        key, (path, sha256) = entry.key, document
+        move, by_watch = moves.get(document), moves.get((path, MOVED_BY_WATCH))
+        if move is None and by_watch is not None and by_watch.at >= entry.at:
+            move = by_watch
+        if move is not None:  # 1
+            row = FiledRow(key, key, path, sha256, move.target, move.target is None)
+        elif key in self.rows:  # 2
+            row = self.rows[key]
+        elif any(dep.path == path for dep in dependencies_of(entry, MovedAway)):  # 3
+            row = FiledRow(key, key, path, sha256, self._noted_target(key, sha256))
+        elif has_left:  # 4
+            row = FiledRow(key, key, path, sha256)
+        else:
+            return None
+        return row._replace(returns=entry.returns, returns_object=entry.returns_object)
 
     def _moves_from(self, paths: Collection[str]) -> Mapping[Document, MoveRow]:
         """Return the moves of files that lay at these paths, but those that were not made.
@@ -374,44 +400,6 @@ def _is_at(value: Any, world: PreparedWorld) -> bool:
     with contextlib.suppress(OSError):
         return bool(world.digest(value["path"]) == value["sha256"])
     return False
-
-
-def filed_row(
-    entry: Entry,
-    row: FiledRow | None,
-    document: Document,
-    moves: Mapping[Document, MoveRow],
-    noted_target: Callable[[str, str], str | None],
-    *,
-    has_left: bool,
-) -> FiledRow | None:
-    """Return the row of a done item whose document is not listed as it was; None: it is not filed.
-
-    `row`: as it was filed before it came again.
-    `has_left`: the list of a hot folder lacks it.
-
-    1. A step moved the document away, or a watch did after the item was done: it is filed where it
-       went, or as deleted.
-    2. It was filed before, and came again: it is filed as it was.
-    3. A step moved it away, says an entry of an older Paddock: it is filed where that noted.
-    4. It left a hot folder: it is filed, and no one knows where.
-    """
-    key, (path, sha256), filed = entry.key, document, None
-    move, by_watch = moves.get(document), moves.get((path, MOVED_BY_WATCH))
-    if move is None and by_watch is not None and by_watch.at >= entry.at:
-        move = by_watch
-    is_away = any(dep.path == path for dep in dependencies_of(entry, MovedAway))
-    if move is not None:  # 1
-        filed = FiledRow(key, key, path, sha256, move.target, move.target is None)
-    elif row is not None:  # 2
-        filed = row
-    elif is_away:  # 3
-        filed = FiledRow(key, key, path, sha256, noted_target(key, sha256))
-    elif has_left:  # 4
-        filed = FiledRow(key, key, path, sha256)
-    if filed is None:
-        return None
-    return filed._replace(returns=entry.returns, returns_object=entry.returns_object)
 
 
 def _age(row: FiledRow) -> tuple[int, str]:

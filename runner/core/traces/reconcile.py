@@ -23,7 +23,7 @@ from paddock.runner.progress.reasons import Why
 from ..run_options import RunOptions
 from ..run_records import RENAMED, read_source
 from .block_items import is_file_value
-from .block_work import BlockWork
+from .block_work import BlockWork, ItemWork
 from .past_items import PastItems
 from .source_folders import DeletionDoubt, MissingSources, SourceFolder
 from .world import World
@@ -58,62 +58,27 @@ def reconcile(
     absent = [entry for entry in before if entry.key not in present]
     places = {entry.key: entry.key for entry in absent}  # where no file is known
     places |= {row.key: world.index.absolute(row.source) for row in lineage.values() if row.source}
-    deleted = [e for e in absent if not any(f.cannot_list(places[e.key]) for f in folders)]  # 2
-    seen = {folder.stored: folder.now for folder in folders if folder.now is not None}
-    doubts, n_absent = list[DeletionDoubt](), len(absent)
-    unconfirmed = () if options.is_confirmed else folders
-    if any(folder.is_hot for folder in folders):  # 3
-        deleted, seen, unconfirmed = [], {}, ()
-    for folder in unconfirmed:  # 4
-        was, now, n_there = folder.before, folder.now, len(before) - n_absent
-        if now is None or (absent and is_other_folder(was, now, n_absent, n_there)):
-            seen_there = counted(n_absent, "missing document was", "missing documents were")
-            doubts = [DeletionDoubt(folder.stored, Why.OTHER_FOLDER(folder.stored, seen_there))]
-            deleted, seen, unconfirmed = [], {}, ()
-            break
+    n_there = len(before) - len(absent)
+    missing = _missing_in(folders, absent, places, n_there, options)  # 2 to 5
     if not (absent or dropped or filed.away):  # nothing else is to be decided
-        return MissingSources(doubts=tuple(doubts), sources=folders, seen=seen)
-    for folder in unconfirmed:  # 5
-        hidden = {entry.key: folder.unmounted(places[entry.key]) for entry in deleted}
-        lost = {at for at in hidden.values() if at is not None}
-        deleted = [entry for entry in deleted if hidden[entry.key] is None]
-        kept = {at: folder.before.mounts[at] for at in lost} if folder.before else {}
-        now = seen[folder.stored]
-        seen[folder.stored] = replace(now, mounts={**now.mounts, **kept})
-        for at in sorted(lost):
-            place = f"{folder.stored}/{at}"
-            doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
-        temporary = {entry.key for entry in deleted if folder.is_temporary(places[entry.key])}
-        if temporary:
-            deleted = [entry for entry in deleted if entry.key not in temporary]
-            why = Why.TEMPORARY_NAMES(counted(len(temporary), "document"), folder.stored)
-            doubts.append(DeletionDoubt(folder.stored, why))
-    files = (item for item in items if item.verdict.state is ItemState.NEW)
-    new = {item.key: item.value["sha256"] for item in files if is_file_value(item.value)}
-    sources = ((key, read_source(row.made)) for key, row in lineage.items())
-    contents = {key: source.sha256 for key, source in sources if source is not None}
-    gone = {e.key: contents[e.key] for e in deleted if e.key in contents}
-    renamed = match_renames(gone, new)  # 6
-    for key, row in lineage.items():  # of a run that was killed before it removed the old outputs
-        old = str(row.made.get(RENAMED))
-        if gone.get(old) == contents.get(key, ""):
-            renamed.setdefault(key, old)
-    names = {*renamed.values()}
-    n_deleted = len(deleted) - sum(entry.key in names for entry in deleted)
+        return missing
+    deleted, doubts = missing.deleted, [*missing.doubts]
+    renamed = _renames(deleted, items, lineage)  # 6
+    new_names = {old: key for key, old in renamed.items()}
+    n_deleted = sum(entry.key not in new_names for entry in deleted)
     n_known = sum(entry.gone is None for entry in before)
     mass = mass_doubt(folders, n_deleted, n_known, options) if deleted else None
     if mass is not None:  # 7
-        deleted = [entry for entry in deleted if entry.key in names]
+        deleted = tuple(entry for entry in deleted if entry.key in new_names)
         doubts.append(mass)
-    n_away, n_all = len(filed.away), len(filed.rows) + len(items)
     prunes = options.prune or any(folder.prunes for folder in folders)
     pruned = filed.away if prunes else frozenset()
+    n_away, n_all = len(filed.away), len(filed.rows) + len(items)
     if pruned and not options.is_confirmed and is_mass_deletion(n_away, n_all, MOST_DELETED):  # 8
         why = Why.FILED_ARE_GONE(n_away, n_all, work.block.id)
         pruned, doubts = frozenset(), [*doubts, DeletionDoubt(work.block.id, why)]
     absences = dict.fromkeys((entry.key for entry in dropped), Why.WHERE())
-    new_names = {old: key for key, old in renamed.items()}
-    for key in (entry.key for entry in deleted):
+    for key in (entry.key for entry in deleted):  # 9
         source, is_now = lineage[key].source if key in lineage else None, new_names.get(key)
         if past.changes(key).has_other_key:
             absences[key] = Why.KEY() if is_now is None else Why.KEY_TO(is_now)
@@ -123,16 +88,76 @@ def reconcile(
             is_gone = source and not world.is_there(source)
             absences[key] = Why.SOURCE_GONE() if is_gone else Why.UNLISTED()
     absences |= dict.fromkeys(sorted(pruned), Why.FILED_AND_GONE())
-    return MissingSources(
-        deleted=tuple(deleted),  # 9
+    return replace(
+        missing,
+        deleted=deleted,
         dropped=dropped,
         pruned=pruned,
         absences=absences,
         doubts=tuple(doubts),
-        sources=folders,
-        seen=seen,
         renamed=renamed,
     )
+
+
+def _missing_in(
+    folders: tuple[SourceFolder, ...],
+    absent: Sequence[Entry],
+    places: Mapping[str, str],
+    n_there: int,
+    options: RunOptions,
+) -> MissingSources:
+    """Return which absent items count as deleted, and where items were seen: 2 to 5 of `reconcile`.
+
+    `places`: by key, where their documents were; `n_there`: of known items that are listed.
+    """
+    seen = {folder.stored: folder.now for folder in folders if folder.now is not None}
+    if any(folder.is_hot for folder in folders):  # 3
+        return MissingSources(sources=folders)
+    deleted = [e for e in absent if not any(f.cannot_list(places[e.key]) for f in folders)]  # 2
+    doubts = list[DeletionDoubt]()
+    unconfirmed, n_absent = () if options.is_confirmed else folders, len(absent)
+    for folder in unconfirmed:  # 4
+        was, now = folder.before, folder.now
+        if now is None or (absent and is_other_folder(was, now, n_absent, n_there)):
+            seen_there = counted(n_absent, "missing document was", "missing documents were")
+            why = Why.OTHER_FOLDER(folder.stored, seen_there)
+            return MissingSources(doubts=(DeletionDoubt(folder.stored, why),), sources=folders)
+    for folder in unconfirmed if absent else ():  # 5
+        hidden = {entry.key: folder.unmounted(places[entry.key]) for entry in deleted}
+        lost = {at for at in hidden.values() if at is not None}
+        deleted = [entry for entry in deleted if hidden[entry.key] is None]
+        mounts = {at: folder.before.mounts[at] for at in lost} if folder.before else {}
+        now = seen[folder.stored]
+        seen[folder.stored] = replace(now, mounts={**now.mounts, **mounts})
+        for at in sorted(lost):
+            place = f"{folder.stored}/{at}"
+            doubts.append(DeletionDoubt(place, Why.NOT_MOUNTED(place)))
+        temporary = {entry.key for entry in deleted if folder.is_temporary(places[entry.key])}
+        if temporary:
+            deleted = [entry for entry in deleted if entry.key not in temporary]
+            why = Why.TEMPORARY_NAMES(counted(len(temporary), "document"), folder.stored)
+            doubts.append(DeletionDoubt(folder.stored, why))
+    return MissingSources(deleted=tuple(deleted), doubts=tuple(doubts), sources=folders, seen=seen)
+
+
+def _renames(
+    deleted: Iterable[Entry], items: Iterable[ItemWork], lineage: Mapping[str, LineageRow]
+) -> dict[str, str]:
+    """Return new key → old key of renamed documents.
+
+    Also of a run that was killed before it removed what was made under the old one.
+    """
+    files = (item for item in items if item.verdict.state is ItemState.NEW)
+    new = {item.key: item.value["sha256"] for item in files if is_file_value(item.value)}
+    sources = ((key, read_source(row.made)) for key, row in lineage.items())
+    contents = {key: source.sha256 for key, source in sources if source is not None}
+    gone = {e.key: contents[e.key] for e in deleted if e.key in contents}
+    renamed = match_renames(gone, new)
+    for key, row in lineage.items():
+        old = str(row.made.get(RENAMED))
+        if gone.get(old) == contents.get(key, ""):
+            renamed.setdefault(key, old)
+    return renamed
 
 
 def mass_doubt(
