@@ -29,6 +29,7 @@ from .reviews.review_questions import (
     document_spec,
     is_drawn,
     is_due,
+    second_answer,
     source_texts,
     values_read,
     with_reasons,
@@ -169,7 +170,12 @@ class AnswerReviewer:
 
         async def full_question() -> Question:
             schema = None if step.reply is None else step.reply.schema
-            due_subject = with_reasons(subject, spec, scope, is_drawn=is_sampled, schema=schema)
+            second = None
+            if isinstance(tools.reply, ScopedReply) and tools.reply.finder is not None:
+                second = await tools.reply.finder.located(second_answer(outputs))
+            due_subject = with_reasons(
+                subject, spec, scope, is_drawn=is_sampled, schema=schema, second_evidence=second
+            )
             return self._question(attempt, await self._full_subject(attempt, due_subject, tools))
 
         while True:

@@ -9,7 +9,8 @@ true, it is what is most in doubt about the answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from paddock.pipelines.checking.schema_parts import (
     Path,
     SchemaParts,
     is_empty,
+    located_values,
     missing_keys,
     partial_keys,
 )
@@ -137,16 +139,23 @@ def is_drawn(spec: ReviewSpec, step: str, item: str) -> bool:
 
 
 def with_reasons(
-    subject: Subject, spec: ReviewSpec, scope: Mapping[str, Any], *, is_drawn: bool, schema: Any
+    subject: Subject,
+    spec: ReviewSpec,
+    scope: Mapping[str, Any],
+    *,
+    is_drawn: bool,
+    schema: Any,
+    second_evidence: Any = None,
 ) -> Subject:
     """Return a subject with why its answer, of a JSON Schema, is asked about.
 
+    `second_evidence` is that of `second_answer`.
     `share` is None for an answer that was decided on before, and would not be asked about now.
     """
     outputs = subject.outputs or {}
     due = is_due(spec, scope, outputs)
     names = {**scope, **review_names(outputs)}
-    why = due_reasons(spec.when, names, outputs, schema) if due else []
+    why = due_reasons(spec.when, names, outputs, schema, second_evidence) if due else []
     if spec.also is not None and is_drawn and not due:
         why = [f"A random check: {100 * spec.also:g}% of those that are sure"]
     return replace(
@@ -159,15 +168,31 @@ def with_reasons(
 
 
 def due_reasons(
-    when: Expression, scope: Mapping[str, Any], outputs: Mapping[str, Any], schema: Any = None
+    when: Expression,
+    scope: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    schema: Any = None,
+    second_evidence: Any = None,
 ) -> list[str]:
     """Return why an answer is due, a short sentence each; `scope` has the names of `when`."""
-    answer = _Answer(outputs, SchemaParts.of(schema))
+    found = located_values(second_evidence)
+    stands = frozenset(path for path, match in found if match not in ("none", "fuzzy"))
+    answer = _Answer(outputs, SchemaParts.of(schema), stands)
     found = [
         reason for part in parts_that_hold(when, scope) for reason in _of_part(part, scope, answer)
     ] or [*answer.missing(), *answer.partial(), *answer.unsure(_IN_DOUBT)]
     shown = (one_line(reason, MOST_REASON_CHARS) for reason in dict.fromkeys(found))
     return [reason[:1].upper() + reason[1:] for reason in shown][:MOST_REASONS]
+
+
+def second_answer(outputs: Mapping[str, Any]) -> Any:
+    """Return an answer with the model's second choice for each field that has one."""
+    answer, confidence = deepcopy(outputs.get("output")), outputs.get("confidence")
+    for path, _ in probabilities(confidence):
+        second = _leaf(confidence, path).get("second")
+        if second is not None and path:
+            _leaf(answer, path[:-1])[path[-1]] = second
+    return answer
 
 
 def parts_that_hold(when: Expression, scope: Mapping[str, Any]) -> list[str]:
@@ -263,6 +288,8 @@ class _Answer:
 
     outputs: Mapping[str, Any]
     schema: SchemaParts
+    second_stands: Collection[Path] = ()
+    """Fields whose second choice stands in the sources too."""
 
     def missing(self) -> Iterator[str]:
         """Yield which fields are empty, and which values stand nowhere."""
@@ -305,8 +332,11 @@ class _Answer:
             elif bound == "low" and (like_this := like_this_text(leaf)):
                 yield f"{name}: {like_this}"
             elif second is not None and p < _IN_DOUBT and rival_p >= _RIVAL * p:
-                first = cell_text(_leaf(output, path))
-                yield f"two values for {name}: {first} and {cell_text(second)}"
+                both = f"{cell_text(_leaf(output, path))} and {cell_text(second)}"
+                if path in self.second_stands:
+                    yield f"two values for {name}: {both}"
+                else:
+                    yield f"{name}: the model wavered between {both}"
             else:
                 unsure.append(f"{name} ({p:.0%})")
         if empty:

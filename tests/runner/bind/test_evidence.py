@@ -193,8 +193,10 @@ def test_reasons_are_in_the_words_of_people() -> None:
     }
     scope = {"doc": {"doubts": ["two suppliers"], "copy_of": "a.txt"}} | review_names(outputs)
 
+    found: dict[str, Any] = {"due": None, "total": {"match": "exact"}, "invoice_number": None}
+
     def reasons_of(when: str) -> list[str]:
-        return due_reasons(Expression.of(when), scope, outputs, schema)
+        return due_reasons(Expression.of(when), scope, outputs, schema, found)
 
     assert reasons_of("evidence.missing") == [
         "The invoice number is empty", "The due date is not on the page"
@@ -205,6 +207,9 @@ def test_reasons_are_in_the_words_of_people() -> None:
         "Two suppliers",
         "Copy of: a.txt",
     ]
+    found["total"]["match"] = "none"  # a second choice that the document has not
+    doubt = "The total: the model wavered between 144.0 and 95"
+    assert reasons_of("confidence.min < 0.9")[0] == doubt
 
 
 @pytest.mark.parametrize(
