@@ -338,8 +338,7 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
         stop = rest.end() if rest else stop
     begin, currency = lead.start, lead.currency  # 4
     is_behind_number = text[max(0, begin - 2) : begin].rstrip(" \u00a0")[-1:].isdecimal()
-    is_clock = unit is not None and "clock" in unit.ids  # um 14.30 Uhr; UM is a currency
-    if currency is not None and unit is not None and (is_behind_number or is_clock):
+    if currency is not None and unit is not None and is_behind_number:
         begin, currency = start, None
     if currency is not None and (unit is None or unit.ids):
         if unit is not None and not unit.is_currency:
