@@ -203,8 +203,9 @@ class BlockState:
         for key in rows.keys() - {*self.gone, *(item.key for item in items)}:
             has_none = rows[key].returns is None and rows[key].returns_object is None
             ends[ItemState.SKIPPED if keeps and has_none else ItemState.DONE] += 1
+        results, (_, types, zones) = self._results(), self._columns()
         return {
-            "results": self._results(),
+            "results": TypedRows(results, types, zones) if zones else results,
             # plain values
             "counts": {state.value: ends[state] for state in (*OF_LIST, *OF_RUN)},
             # In the list's order, not by time: a prompt may read it.
@@ -228,22 +229,31 @@ class BlockState:
         places |= {item.key: (list_order(item.name, item.key), item.result) for item in done}
         return [result for _, result in sorted(places.values(), key=itemgetter(0))]
 
+    def _columns(self) -> tuple[dict[str, Expression], dict[str, str], dict[str, str]]:
+        """Return of the results' columns what the item alone tells, types and time zones."""
+        block, of_item_alone, zones = self.block, dict[str, Expression](), dict[str, str]()
+        types = {name: kind for name, kind in block.columns.items() if kind}
+        for name in block.columns:
+            compiled = None if block.returns is None else block.returns.expressions.get((name,))
+            if compiled is not None and {root for root, *_ in compiled.references} <= {block.var}:
+                of_item_alone[name] = compiled
+        columns = {name: of.chain[-1] for name, of in of_item_alone.items() if of.chain}
+        listed = block.over.evaluate(self.scope, keeps_types=True) if columns else None
+        if isinstance(listed, TypedRows):
+            for name, column in columns.items():
+                if column in listed.types:
+                    types.setdefault(name, listed.types[column])
+                zones |= {name: listed.zones[column]} if column in listed.zones else {}
+        return of_item_alone, types, zones
+
     def table(self) -> ReportTable:
         """Return a row for each item: key, state, error, and its result.
 
         Of an item without a result there is what `returns` takes of the item alone.
         """
-        block, of_item_alone, zones = self.block, dict[str, Expression](), dict[str, str]()
-        types = {**dict.fromkeys(ITEM_COLUMNS, "str"), **block.columns}
-        listed = block.over.evaluate(self.scope, keeps_types=True)
-        for name in block.columns:
-            compiled = None if block.returns is None else block.returns.expressions.get((name,))
-            if compiled is not None and {root for root, *_ in compiled.references} <= {block.var}:
-                of_item_alone[name] = compiled
-                if isinstance(listed, TypedRows) and compiled.chain:
-                    column = compiled.chain[-1]
-                    types[name] = types[name] or listed.types.get(column, "")
-                    zones |= {name: listed.zones[column]} if column in listed.zones else {}
+        block = self.block
+        of_item_alone, types, zones = self._columns()
+        types = {**dict.fromkeys(ITEM_COLUMNS, "str"), **dict.fromkeys(block.columns, ""), **types}
         rows_of_items = list[tuple[str, str | None, str | None, Any]]()
         for item in self.work.items:
             result, scope = item.result, item.scope_in(block, self.scope)

@@ -167,6 +167,8 @@ def test_a_column_of_times_keeps_its_zone_through_both_changes_of_the_clock(worl
     table = run_rows(world, frame).table("each").to_pandas()
     assert str(table["day"].dtype) == "datetime64[us, Europe/Paris]"
     assert list(table["day"]) == list(frame["day"])
+    written = pl.read_parquet(world.folder / "out.parquet").schema["day"]
+    assert isinstance(written, pl.Datetime) and written.time_zone == "Europe/Paris"
 
 
 def test_what_is_written_has_the_types_of_the_frame(world: World) -> None:
