@@ -271,7 +271,7 @@ class AnswerReviewer:
                 continue
             path = str(source.written.get("path"))
             stored = self._stored(path)
-            is_below = not stored.startswith(("/", "..")) and stored.lower().endswith(".csv")
+            is_below = not stored.startswith(("/", ".."))
             if source.facts.contents and source.written.keys() == {"path"} and is_below:
                 keys = choice.keys.model_dump(exclude_none=True)
                 found[choice.shown] = {"path": stored, "keys": keys}

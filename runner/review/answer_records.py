@@ -141,7 +141,7 @@ def reliability_tables(
                 n_needed=LEAST_FIELDS,
                 rows=tuple(decisions.rows),
                 basis=table.basis,
-                n_rejected=0 if at else table.n_rejected,
+                n_rejected=table.n_rejected,
                 former="" if newest is table else key.changes(newest.key),
                 n_former=sum(other.n_fields for other in former)
                 if newest is table and not at

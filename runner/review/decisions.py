@@ -95,7 +95,7 @@ class LedgerReviews(ReviewStore):
         review = self.get(id_)
         refuse_stranger(review, by)
         if (written := review.subject.label_tables.get(field)) is None:
-            raise DecisionRefused(f"The labels of '{field}' are from no CSV beside the pipeline.")
+            raise DecisionRefused(f"The labels of '{field}' are from no table beside the pipeline.")
         return add_row(self.ledger.folder, written, cells)
 
     def take_lease(self, id_: str, by: str, seconds: float = LEASE_S) -> Review:
@@ -143,6 +143,10 @@ class LedgerReviews(ReviewStore):
             return [AnswerFault(what, what)]
         wrong = None if schema is None else schema_fault(value, schema, is_for_person=True)
         if wrong is not None:
+            field = ".".join(name for name in wrong.path.split(".") if not name.isdecimal())
+            if (table := review.subject.label_tables.get(field)) is not None:
+                what = f"It is not in '{table['path']}', from which it is chosen."
+                wrong = replace(wrong, message=what, sentence=f"{wrong.path}: {what}")
             return [wrong]
         scope = review.subject.scope or {}
         text = value if schema is None else json.dumps(value, ensure_ascii=False)

@@ -42,6 +42,8 @@ class LabelTable:
         """
         file = folder.resolve() / str(written["path"])
         name = file.name
+        if file.suffix.lower() != ".csv":
+            raise DecisionRefused(f"Rows are added here to CSV alone: add yours in '{name}'.")
         try:
             data = no_links.read_file(file, _MOST_BYTES)
             if len(data) > _MOST_BYTES:

@@ -513,6 +513,7 @@ def _field_name(field: AnswerField) -> str:
 def _tables(reviews: LedgerReviews, subject: Subject) -> dict[str, Any]:
     found = {}
     for field, written in subject.label_tables.items():
+        found[field] = {"name": Path(written["path"]).name, "columns": []}  # no rows are added here
         with suppress(DecisionRefused):
             table = LabelTable.of(reviews.ledger.folder.parent, written)
             by, columns = written["keys"]["by"], table.table.columns

@@ -306,6 +306,7 @@ def _markdown(template: str, **values: Any) -> str:
     text = render_text(
         template,
         cell=_table_cell,
+        line=_line,
         fence_of=lambda text: max(["```", *(f"{run}`" for run in re.findall("`+", text))], key=len),
         **values,
     )
@@ -317,8 +318,18 @@ def _markdown(template: str, **values: Any) -> str:
 
 def _table_cell(text: str) -> str:
     """Return a text as one line with Markdown and HTML escaped."""
-    line = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
-    return shorten(re.sub(r"([\\`*_|\[\]])", r"\\\1", line), 500)
+    return shorten(_escaped(one_line(text)), 500)
+
+
+def _escaped(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_|\[\]])", r"\\\1", text)
+
+
+def _line(text: str) -> str:
+    """Return a text as `_table_cell` does, but for what stands between two backticks: code."""
+    parts = re.split(r"(?<!`)`([^`|]+)`(?!`)", one_line(text, 1000))
+    return "".join(f"`{part}`" if n % 2 else _escaped(part) for n, part in enumerate(parts))
 
 
 GITHUB_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"

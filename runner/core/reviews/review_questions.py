@@ -175,8 +175,8 @@ def due_reasons(
     second_evidence: Any = None,
 ) -> list[str]:
     """Return why an answer is due, a short sentence each; `scope` has the names of `when`."""
-    found = located_values(second_evidence)
-    stands = frozenset(path for path, match in found if match not in ("none", "fuzzy"))
+    located = located_values(second_evidence)
+    stands = frozenset(path for path, match in located if match not in ("none", "fuzzy"))
     answer = _Answer(outputs, SchemaParts.of(schema), stands)
     found = [
         reason for part in parts_that_hold(when, scope) for reason in _of_part(part, scope, answer)

@@ -100,7 +100,7 @@ class Subject:
     schema_digest: str | None = None
     schema: Any = None
     label_tables: Mapping[str, Any] = field(default_factory=dict)
-    """Field, with dots → `path` of the CSV beside the pipeline that its labels are from, and the
+    """Field, with dots → `path` of the table beside the pipeline that its labels are from, and the
     `keys` of its `choose`."""
     checks: tuple[str, ...] = ()
     scope: Mapping[str, Any] | None = None

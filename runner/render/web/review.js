@@ -864,6 +864,7 @@ let table = null; // the field whose table gets a row
 
 function newRow(one) {
   if (!one.table) return [];
+  if (!one.table.columns.length) return [make("p", `A label that is not in the list: add it in ${one.table.name}.`, "soft small")];
   const add = make("button", `Not in the list: add it to ${one.table.name}`);
   add.type = "button";
   add.addEventListener("click", () => {

@@ -399,7 +399,8 @@ def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_go
     assert (field.kind, field.choices) == ("choice", (*TAGS, "none of these"))
     with here.reviews() as reviews:
         (fault,) = reviews.faults(review, {"tag": "tunnel"})
-    assert (fault.path, "is not one of" in fault.message) == ("tag", True)
+    what = "It is not in 'tags.csv', from which it is chosen."
+    assert (fault.path, fault.message) == ("tag", what)
     here.decide("0.txt", "edit", {"tag": "tram"})
     assert labelled(here.run()) == {"0.txt": "tram"}
     assert here.run().counts == {"fresh": 1}
@@ -442,6 +443,23 @@ def test_a_person_adds_a_row_to_the_table_and_the_decision_stands(tmp_path: Path
     report = here.run(pool=FakePool(answer=clerk))
     assert labelled(report) == {first.key: "quay"}
     assert (report.calls, report.counts["waiting"]) == (1, 1)  # of the other one alone
+
+
+def test_a_list_that_is_no_csv_gets_its_labels_there_and_an_edit_names_it(tmp_path: Path) -> None:
+    here = world(tmp_path, n=1)
+    table = (here.folder / "tags.csv").read_text("utf-8")
+    here.write("tags.tsv", table.replace(",", "\t"))
+    here.edit("tags.csv", "tags.tsv")
+    here.edit("    returns: {file", '        review: {when: "true"}\n    returns: {file')
+    here.run(pool=FakePool(answer=clerk))
+    ((key, review),) = here.waiting().items()
+    with (
+        here.reviews() as reviews,
+        pytest.raises(DecisionRefused, match=r"add yours in 'tags\.tsv'"),
+    ):
+        reviews.add_label(review.id, "tag", {"name": "quay"}, "ann")
+    with pytest.raises(DecisionRefused, match=r"tag: It is not in 'tags\.tsv', from which"):
+        here.decide(key, "edit", {"tag": "wharf"})
 
 
 def test_rows_that_people_add_at_the_same_time_are_all_there(tmp_path: Path) -> None:

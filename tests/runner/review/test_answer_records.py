@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from paddock.runner.calibration.confidence_calibration import key_of
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
+from paddock.runner.review.answer_records import reliability_tables
 from paddock.runner.review.decisions import LedgerReviews, Verb
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
@@ -119,6 +121,24 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
     page = report_page(world)
     assert "calibrated by 50 reviewed fields of answers in doubt alone" in page
     assert '>0.3 to 0.4</td>\n<td data-head="Fields" class="n">25</td>' in page
+
+
+def test_a_rejection_without_a_field_is_told_at_each_field(tmp_path: Path) -> None:
+    with Ledger(tmp_path / ".paddock") as ledger:
+        for number in range(51):
+            answer = {"total": number, "n": number}
+            raw = {"p": 0.9, "raw": 0.9 if number % 2 else 0.4, "is_calibrated": False}
+            about = {"document_sha256": "d", "answer": answer, "pipeline": "pipeline.yaml",
+                     "confidence": dict.fromkeys(answer, raw), "digest": "m1"}  # fmt: skip
+            review = ReviewStore(ledger).ask(
+                Question("x", f"{number}", "sum", "r", Subject.of(about))
+            )
+            verb: Verb = "accept" if number else "reject"
+            reason = "" if number else "no bill"
+            LedgerReviews(ledger).decide(review.id, review.question, verb, reason=reason, by="ann")
+        reviews = LedgerReviews(ledger).decided(is_whole=True)
+        found = [*reliability_tables(reviews, {key_of(review) for review in reviews})]
+    assert [(table.fields, table.n_rejected) for table in found] == [(("total",), 1), (("n",), 1)]
 
 
 def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: ReviewedWorld) -> None:

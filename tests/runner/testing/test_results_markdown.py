@@ -18,7 +18,7 @@ def test_tests_that_failed_come_first_with_what_is_wrong() -> None:
             CaseResult("bad", "p", 2.0, (problem,), source="replay"),
             CaseResult("some", "p", turns=(True, False), needed=0.5, source="live"),
         ),
-        ("a.jsonl belongs to no test",),
+        ("a_b.jsonl belongs to no test; `--yes <b>` removes it", "``<b>`` and one `"),
     )
     assert suites_markdown([suite]) == (
         "## Paddock tests: 2 passed, 1 failed\n\n"
@@ -28,5 +28,6 @@ def test_tests_that_failed_come_first_with_what_is_wrong() -> None:
         "| ✅ | some | p.yaml | live, 1 of 2 turns | 0.0 s |\n\n"
         "### bad\n\n- **unseen**: this prompt was not recorded.\n\n"
         "````diff\n-one\n+two ``` <b>\n````\n\n"
-        "- a.jsonl belongs to no test\n"
+        "- a\\_b.jsonl belongs to no test; `--yes <b>` removes it\n"
+        "- \\`\\`&lt;b>\\`\\` and one \\`\n"
     )
