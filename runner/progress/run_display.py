@@ -88,14 +88,22 @@ class NotebookLines(RunProgress):
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
         super().item(step, key, state, detail)
-        if self.clock() - self._shown_at >= NOTEBOOK_EVERY_S:
-            self._show()
+        self._show_soon()
+
+    def tokens(self, n: int) -> None:
+        super().tokens(n)
+        self._show_soon()
 
     def note(self, text: str) -> None:
         self._notes.append(printing.printable_message(text))
+        self._show_soon()
 
     def ended(self, report: Report) -> None:
         self._show()
+
+    def _show_soon(self) -> None:
+        if self.clock() - self._shown_at >= NOTEBOOK_EVERY_S:
+            self._show()
 
     def _show(self) -> None:
         self._shown_at = now = self.clock()
