@@ -77,7 +77,6 @@ class Why(Enum):
     OUTPUT_EDITED = "output was edited: {}"
     OUTPUT_NO_LONGER_EDITED = "output is not edited any more: {}"
     OUTPUTS_KEPT = "edited, or not ours, and kept: {}"
-    EARLIER_VERSION = "it was made by an earlier version"
     FAILED_BEFORE = "it failed before: {}"
     FAILED_WITHIN = "what failed within it is tried again"
     DONE_WITHIN = "what is within it was done after it"

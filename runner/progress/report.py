@@ -78,20 +78,24 @@ class FiledCounts:
     of_earlier_version: int = 0
     """The pipeline would make them otherwise now, and the documents cannot be read again."""
 
+    changed: tuple[str, ...] = ()
+    """What of the pipeline changed since, as far as the ledger knows."""
+
     def __add__(self, other: FiledCounts) -> FiledCounts:
         return FiledCounts(*(map(add, astuple(self), astuple(other))))
 
     def in_words(self) -> str:
         """Return a line; empty for none.
 
-        >>> FiledCounts(1234, 2, 0).in_words()
-        'Filed: 1,234, of which 2 are no longer there.'
+        >>> FiledCounts(1234, 0, 1, ("prompt changed (step 'sum')",)).in_words()
+        "Filed: 1,234, of which 1 was made by an earlier version: prompt changed (step 'sum')."
         """
         parts = []
         if n := self.no_longer_there:
             parts.append(f"{n:,} {'is' if n == 1 else 'are'} no longer there")
         if n := self.of_earlier_version:
-            parts.append(f"{n:,} {'was' if n == 1 else 'were'} made by an earlier version")
+            why = f": {listed([*dict.fromkeys(self.changed)], 3)}" if self.changed else ""
+            parts.append(f"{n:,} {'was' if n == 1 else 'were'} made by an earlier version{why}")
         noted = f", of which {' and '.join(parts)}" if parts else ""
         return f"Filed: {self.n:,}{noted}." if self.n else ""
 

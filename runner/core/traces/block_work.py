@@ -166,8 +166,8 @@ class FiledItems:
 
     rows: Mapping[str, FiledRow] = field(default_factory=dict)
     """By key, those of items that the list lacks. Of those that are items again: as they were."""
-    earlier: frozenset[str] = frozenset()
-    """Keys of those that would come out otherwise now, and cannot be done again."""
+    earlier: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
+    """By key, why those would come out otherwise now that cannot be done again."""
     away: frozenset[str] = frozenset()
     """Keys of those that are no longer where they went."""
     new: tuple[FiledRow, ...] = ()
@@ -218,7 +218,9 @@ class BlockWork:
         filed, pruned = self.filed, self.missing.pruned
         uncounted = pruned.union(item.key for item in self.items)
         n = len(filed.rows.keys() - uncounted)
-        return FiledCounts(n, len(filed.away - pruned), len(filed.earlier - pruned))
+        earlier = [filed.earlier[key] for key in filed.earlier if key not in pruned]
+        why = dict.fromkeys(str(reason) for reasons in earlier for reason in reasons)
+        return FiledCounts(n, len(filed.away - pruned), len(earlier), (*why,))
 
     def shown_key(self, key: str) -> str:
         return "/".join((*self.keys_around, key))

@@ -28,7 +28,7 @@ from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledSto
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WHOLE, ItemState
-from paddock.runner.progress.reasons import Why
+from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.files.scan import file_at, modified_at
 
 from ..run_records import read_source
@@ -36,13 +36,14 @@ from .block_items import is_file_value, item_path, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
 from .node_parts import read_by_all
+from .parts import change_reasons, changed_parts
 from .scopes import ItemKey
 from .source_folders import SourceFolder
 from .verify import FRESH, Case, ItemVerdict
 from .world import PreparedWorld
 
-OUTDATED = ItemVerdict(ItemState.STALE, (Why.EARLIER_VERSION(),), Case.PARTS)
-"""Verdict on a document of which the rule of now made another result in an earlier run."""
+_MOST_EXPLAINED = 20
+"""Of documents that an earlier run found outdated, so many are compared with the rule of now."""
 Document = tuple[str, str]
 """Stored path and digest of a file."""
 
@@ -290,7 +291,7 @@ class FiledDocuments:
             if request.is_forced or row.made_by != made_by or row.key in decided
         ]
         entries = self._ledger.entries(self._scope_id, [row.key for row in rows]) if rows else {}
-        doubtful = list[ItemWork]()
+        doubtful, n_explained = list[ItemWork](), 0
         for row in rows:
             document, entry = self.as_listed(row), entries.get(row.key)
             item = ItemWork(key=row.key, name=row.name, value=document, entry=entry, filed=row)
@@ -298,7 +299,12 @@ class FiledDocuments:
             rule.set_parts(item, document, self._index.stored, is_listed=False)
             is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
             if is_known and not request.is_forced and row.key not in decided:
-                item.verdict = OUTDATED
+                why: Sequence[Reason] = ()
+                if entry is not None and n_explained < _MOST_EXPLAINED:
+                    n_explained += 1
+                    before, now = json.loads(entry.parts), json.loads(item.parts)
+                    why = change_reasons(changed_parts(before, now), before, now)
+                item.verdict = ItemVerdict(ItemState.STALE, tuple(why), Case.PARTS)
             doubtful.append(item)
         return doubtful
 
@@ -319,7 +325,7 @@ class FiledDocuments:
         Blocking.
         """
         items, made_by = [*listed], rule.rule_digest
-        earlier = {*self._stay(rule, world, items)} if rule.is_of_results else set[str]()  # 1
+        earlier = dict(self._stay(rule, world, items)) if rule.is_of_results else {}  # 1
         present = {item.key for item in items}
         rows = {key: row for key, row in self.rows.items() if key not in present}
         by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
@@ -339,12 +345,12 @@ class FiledDocuments:
                 item.value = documents[row.key]
                 items.append(item)
             elif not is_same:  # 3
-                earlier.add(row.key)
+                earlier[row.key] = verdict.reasons
                 if row.outdated_by != made_by:
                     rows[row.key] = row._replace(outdated_by=made_by)
         return items, FiledItems(
             rows=rows,
-            earlier=frozenset(earlier),
+            earlier=earlier,
             away=frozenset(self._away().difference(item.key for item in items)),
             new=tuple(row for key, row in rows.items() if self._recorded.get(key) is not row),
             former=self.former,
@@ -352,13 +358,13 @@ class FiledDocuments:
 
     def _stay(
         self, rule: JudgedRule, world: PreparedWorld, items: Iterable[ItemWork]
-    ) -> Iterator[str]:
+    ) -> Iterator[tuple[str, tuple[Reason, ...]]]:
         """Handle items that have work to do, and whose source left the place that results name.
 
         1. Its document lies elsewhere as it was listed: it is done there.
         2. Else, or where another file that it read or itself moved is away, its result stands.
 
-        Yield the keys of those whose results stand though the rule would make others.
+        Yield the keys of those whose results stand though the rule would make others, and why.
         """
         index, work = self._index, [i for i in items if i.verdict.is_work and i.filed is None]
         by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
@@ -386,9 +392,9 @@ class FiledDocuments:
                     has_left = True
             has_left |= bool(dependencies_of(item.entry, MovedAway))
             if has_left and item.entry is not None and item.entry.state in WHOLE:  # 2
-                item.verdict = FRESH
                 if item.unchanged_entry is None:
-                    yield item.key
+                    yield item.key, item.verdict.reasons
+                item.verdict = FRESH
 
 
 def _document(value: Any, index: OutputIndex) -> Document | None:
