@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from paddock.engine.system.no_links import read_file
+from paddock.engine.system.records import record, replace
 
 from . import yaml_source
 from .errors import PipelineError
@@ -202,10 +203,9 @@ def escape_template(text: str) -> str:
     return TEMPLATE_START.sub(lambda found: "{{ '" + found[0] + "' }}", text)
 
 
+@record(slots=True, eq=False, repr=False)
 class ConversationTemplate(Template):
     """A template with the text of all messages; `chat` takes them one by one."""
-
-    __slots__ = ("params", "schema", "turns")
 
     turns: tuple[tuple[str, Template], ...]
     params: Mapping[str, Any]
@@ -236,15 +236,11 @@ class ConversationTemplate(Template):
         settings = {"params": params, "schema": schema}
         extra = json.dumps({k: v for k, v in settings.items() if v}, sort_keys=True)
         whole = Template.of("\n".join([*written, *([to_template(extra)] if extra != "{}" else [])]))
-        made = cls(whole.source, whole._compiled, file, {})
-        made.turns, made.params, made.schema = turns, params, schema
-        return made
+        return cls(whole.source, whole._compiled, file, {}, turns, params, schema)
 
     def bound(self, scope: Mapping[str, Any]) -> ConversationTemplate:
-        made = ConversationTemplate(self.source, self._compiled, self.file, scope)
-        made.turns = tuple((role, template.bound(scope)) for role, template in self.turns)
-        made.params, made.schema = self.params, self.schema
-        return made
+        turns = tuple((role, template.bound(scope)) for role, template in self.turns)
+        return replace(self, _scope=scope, turns=turns)
 
 
 TEXT_OR_FILE_PARAMETERS: Mapping[str, frozenset[str]] = {

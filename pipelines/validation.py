@@ -6,13 +6,13 @@ Pydantic's errors are translated into plain sentences with marks in the file.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import shorten
 from paddock.pipelines.reply_check import Check
 

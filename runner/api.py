@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.keys import SecretKeys
 from paddock.pipelines.plan import plan_with_faults, read_plan

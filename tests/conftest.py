@@ -21,14 +21,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from paddock.engine.system import records
-
-# What is called frozen refuses changes, as `dataclasses.dataclass` has it. In use nothing does, nor
-# in processes of the tests' own, each of which would make its classes a tenth of a second later.
-records.FREEZES = True
-
-from tests.browser import Browser, browser  # noqa: E402
-from tests.forked import ForkServer  # noqa: E402
+from tests.browser import Browser, browser
+from tests.forked import ForkServer
 
 if TYPE_CHECKING:
     from tests.live import Live

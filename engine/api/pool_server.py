@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -23,6 +22,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, CountRequest, WireLine, write_line
 from paddock.engine.errors import BadRequest, EngineError, pack_error
 from paddock.engine.request import ChatRequest, Chunk, EmbedRequest, ModelSpec
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import end, wait_for_event
 from paddock.engine.wire import read_json
 

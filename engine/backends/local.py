@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -62,6 +61,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.crash_isolation import Crash, CrashRecord
+from paddock.engine.system.records import replace
 from paddock.engine.workers.fallbacks import rebuild_command
 from paddock.engine.workers.worker_process import (
     FIRST_TURNS,

@@ -14,7 +14,6 @@ import base64
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from paddock.engine.errors import (
     BadRequest,
@@ -24,6 +23,7 @@ from paddock.engine.errors import (
     ToolsRefused,
 )
 from paddock.engine.request import ChatRequest, EmbedRequest, Message
+from paddock.engine.system.records import replace
 
 NEUTRAL_TEXT = "Hello"
 _DEADLINE_S = 120.0

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from jinja2 import Environment, TemplateSyntaxError, meta
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Think, Tool
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import map_texts
 
 from .control_tokens import MARK_END, ControlTokenRemover, TextPiece, any_of_pattern, with_literals

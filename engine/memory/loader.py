@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 
 from paddock.engine.errors import EngineError, ModelBroken, ModelTooLarge, ModelUnusable, WorkerLost
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import TaskSet, end
 from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.fallbacks import rebuild_command

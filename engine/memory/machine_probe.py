@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.gguf import GgufHeader
@@ -16,6 +15,7 @@ from paddock.engine.models.model_finder import ModelFiles
 from paddock.engine.profile.profile import PoolProfiles
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.engine.workers.worker_protocol import (
     IMAGE_BYTES,
     LoadBroken,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from paddock.engine.profile.profile import PoolProfiles
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.fallbacks import (
     Fallback,

@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreF
 from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.processes import ordered_process, python_command
+from paddock.engine.system.records import replace
 
 from . import manifests
 from .blobs import BlobStore

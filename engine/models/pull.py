@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelBroken
 from paddock.engine.gguf import read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import parse_shallow_json
 
 from .download import (

@@ -20,7 +20,6 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
+from paddock.engine.system.records import replace
 from paddock.engine.system.schema_patterns import END_SIGN, ByteVocabulary
 
 from . import json_schema

@@ -10,7 +10,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path
@@ -35,6 +34,7 @@ from paddock.engine.profile.profile import Profile
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
+from paddock.engine.system.records import replace
 from paddock.engine.wire import from_plain
 
 from .worker_protocol import ChatOrder, WorkerOptions, pack_refusal

@@ -7,10 +7,10 @@ outputs of earlier forms of a pipeline are told apart.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
+from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Reference, Value, loop_parts
 from paddock.steps import registry
 from paddock.steps.registry import is_function_reference

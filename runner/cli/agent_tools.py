@@ -17,7 +17,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +25,7 @@ from pydantic import BaseModel, Field
 from paddock.engine.api.api_keys import KeyRing
 from paddock.engine.system import no_links
 from paddock.engine.system.item_samples import ItemSample
+from paddock.engine.system.records import asdict
 from paddock.engine.system.text import fit_json, json_size, shorten
 from paddock.pipelines.errors import Fault
 from paddock.pipelines.plan import read_plan

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import BaseRoute
 
+from paddock.engine.system.records import replace
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderReviews, ReviewPageOptions, serve_pages

@@ -10,13 +10,13 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.api import access_log, api_keys, server
 from paddock.engine.api.monitoring import ServiceState
 from paddock.engine.api.request_log import Exchange
 from paddock.engine.backends.background_tuning import BackgroundTuner
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import running
 from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.daemon_server import keep_offering

@@ -14,7 +14,6 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import mcp_types as types
@@ -31,6 +30,7 @@ from paddock.engine.api.request_log import RequestLog
 from paddock.engine.api.server import listen, serving
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import shorten
 from paddock.runner.progress import printing
 from paddock.steps.tools.function_signature import (

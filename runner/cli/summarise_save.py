@@ -11,10 +11,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.core.traces.dependencies import (
     Dependency,

@@ -6,8 +6,8 @@ The third run asks nothing: both models' answers are in the ledger by then.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted
 
 from .comparison import Comparison, GoldSource, compare

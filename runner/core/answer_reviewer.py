@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import mimetypes
-from dataclasses import replace
 from typing import Any
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.label_choices import chosen_labels

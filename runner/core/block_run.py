@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import task_group
 from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import ExpressionError

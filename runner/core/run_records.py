@@ -153,7 +153,8 @@ def lineage_as_json(
                 "began": round(step.began, 3),
                 "seconds": round(step.seconds, 4),
                 "calls": [
-                    [getattr(call, name) for name in CallRecord.__slots__] for call in step.calls
+                    [getattr(call, name) for name in CallRecord.__match_args__]
+                    for call in step.calls
                 ],
                 **({} if step.answer is None else {"answer": step.answer}),
                 **({} if step.escalated is None else {"escalated": step.escalated}),
@@ -170,7 +171,7 @@ def read_source(lineage: Mapping[str, Any]) -> ItemSource | None:
 
 def read_lineage(lineage: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[StepRecord, ...]]:
     """Read what `lineage_as_json` wrote; fields of later versions are ignored."""
-    n_values = len(CallRecord.__slots__)
+    n_values = len(CallRecord.__match_args__)
     steps = tuple(
         StepRecord(
             step["id"],

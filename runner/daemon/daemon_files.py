@@ -18,7 +18,7 @@ from typing import Any, Literal
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files, private_files
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.records import asdict, record
+from paddock.engine.system.records import asdict, record, record_from
 from paddock.runner.settings import Settings, UnattendedSettings
 
 MOST_SOCKET_LETTERS = 100  # the longest is 108 on Linux, 104 on macOS
@@ -179,11 +179,9 @@ def encode_start_options(settings: Settings) -> str:
 
 
 def decode_start_options(text: str) -> Settings:
-    from pydantic import TypeAdapter
-
     value = json.loads(text)
     return Settings(
-        pool=TypeAdapter(PoolSettings).validate_python(value["pool"]),
+        pool=record_from(PoolSettings, value["pool"]),
         state_dir=Path(value["state_dir"]),
         unattended=UnattendedSettings(service_idle_s=float(value["idle_s"])),
     )

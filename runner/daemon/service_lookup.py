@@ -13,12 +13,12 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from paddock.engine.models.model_names import is_path
 from paddock.engine.system import http, light_http, socket_owners
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.key_proof import home_secret, knows_key
+from paddock.engine.system.records import replace
 from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.settings import Settings, is_ci
 

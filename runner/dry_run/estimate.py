@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, steps_read
 from paddock.pipelines.input_values import WrongInput

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INLINE_CHARS = 16_384  # larger values go to objects/: a row stays within a few SQLite pages
-_SHARED = [Entry.__slots__.index(name) for name in ("state", "run")]
+_SHARED = [Entry.__match_args__.index(name) for name in ("state", "run")]
 """Places of texts that many entries have."""
 
 
@@ -383,7 +383,7 @@ class Ledger:
 
     def put_row(self, table: str, row: Any, **others: Any) -> None:
         """Write a row of `entries`, with `others` of its columns."""
-        values = {name: getattr(row, name) for name in row.__slots__}
+        values = {name: getattr(row, name) for name in type(row).__match_args__}
         self.put(table, values | others)
 
     def drop(self, table: str, key: Mapping[str, Any]) -> None:

@@ -12,10 +12,10 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from paddock.engine.system.records import replace
 from paddock.steps.base import StepError
 
 from .database import queries

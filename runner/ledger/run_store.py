@@ -48,7 +48,7 @@ class RunStore:
 
     def record_run(self, row: dict[str, Any]) -> None:
         """Write a run's row, at its start and at its end; missing columns get their defaults."""
-        new = dict.fromkeys(RunRow.__slots__) | {"trigger": "hand", "attempt": 1}
+        new = dict.fromkeys(RunRow.__match_args__) | {"trigger": "hand", "attempt": 1}
         self._ledger.put("runs", new | row)
 
     def runs(

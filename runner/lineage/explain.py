@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import is_utf8, listed
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.core.calls import model_pools

@@ -14,10 +14,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
-from dataclasses import replace
 from typing import Any
 
 from paddock.engine.memory.pool_stats import stats_of
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import running
 from paddock.runner.core.execute import run
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions

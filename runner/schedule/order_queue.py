@@ -21,13 +21,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from paddock.engine.system import private_files
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import fields, record, replace
 from paddock.engine.system.text import one_line
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.database.sqlite_file import primary_code

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -26,7 +27,7 @@ from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import encodable
 from paddock.runner.review.page_access import CONSOLE_PATH
 from paddock.runner.workers.order import Order, OrderEnd
@@ -109,7 +110,7 @@ def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat()
 
 
-@record
+@dataclass  # a record cannot be derived from a class that has an `__init__`
 class UpMetrics(Collector):
     is_ready: bool
     n_faults: int

@@ -13,7 +13,6 @@ import inspect
 import json
 import keyword
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +32,7 @@ from prefect.utilities.engine import propose_state
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.records import record
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
@@ -33,6 +32,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.states import Running as RunningState
 
 from paddock.engine.system.process_marks import process_mark
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import TaskSet, running
 from paddock.pipelines.keys import SecretKeys
 from paddock.runner.bind.plan_walks import progress_line_names

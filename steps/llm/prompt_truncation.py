@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from paddock.engine.request import Message
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import without_middle
 
 _CLOSE_ENOUGH = 0.98

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from paddock.engine.request import Message
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import one_line, resolve_ref
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.steps.base import ReplyForm

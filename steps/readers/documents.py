@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal, TypeVar
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import call_in, clock_stopped
 from paddock.steps.base import DocumentReaders, StepError, StepLog
 from paddock.steps.paths import os_refusal, printable

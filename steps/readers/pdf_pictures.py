@@ -8,11 +8,11 @@ stands.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
+from paddock.engine.system.records import replace
 from paddock.pipelines.text_marks import escaped
 
 from .ocr_layout import SeenText, TextBox

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from paddock.engine.system.processes import FrameProcess, python_command
+from paddock.engine.system.records import asdict
 from paddock.engine.system.text import same_in_sql
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import Params, RowsOutput, Step, StepError, Tools

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator
 
 from paddock.engine.request import REQUEST_TEXTS
+from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import EmbedModel, Output, Params, SearchHit, Step, StepError, Tools
 from paddock.steps.extras import missing_store_library

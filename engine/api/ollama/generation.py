@@ -12,7 +12,6 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -33,6 +32,7 @@ from paddock.engine.backends.answer import Answer
 from paddock.engine.chat.chat_template import checked_template
 from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.request import ChatRequest, Chunk, DoneReason, Message, Reply, Think
+from paddock.engine.system.records import replace
 
 from .requests import (
     AnswerBody,

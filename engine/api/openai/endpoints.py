@@ -10,7 +10,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -26,6 +25,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_cards import ModelCard, describe_model, list_cards
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import Chunk, Reply
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import end
 
 from .chat_completions import (

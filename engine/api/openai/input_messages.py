@@ -11,13 +11,13 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
 from paddock.engine.api.body_models import MOST_SCHEMA_LEVELS, Items, Needed, TextOr, refused
 from paddock.engine.request import Message, ToolCall
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import is_shallow
 
 from .requests import OpenAIBody, qualified_name

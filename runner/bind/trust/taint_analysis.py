@@ -7,8 +7,8 @@ sends, and all that is made of them. What a run does about it: `tainted_paths`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
+from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.model import Pipeline
 

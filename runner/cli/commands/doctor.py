@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
+from paddock.engine.system.records import asdict
 from paddock.runner.cli import doctor as checks
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.progress import printing

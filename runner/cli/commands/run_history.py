@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from paddock.engine.system.files import write_output
+from paddock.engine.system.records import replace
 from paddock.runner.cli.arguments import (
     JsonOption,
     argument,

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +40,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
+from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import canonical_json
 from paddock.engine.wire import to_plain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from paddock.engine.request import (
@@ -18,6 +17,7 @@ from paddock.engine.request import (
     TokenLogprob,
     resolve_sampling,
 )
+from paddock.engine.system.records import replace
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.ledger.entries import CallRow
 from paddock.steps.llm.answer_tokens import LEAST_ALTERNATIVE, own_tokens

@@ -44,7 +44,8 @@ OTHER_LABELS = frozenset((Why.LABELS, Why.LABEL_NEW, Why.LABEL_NEW_NEAR, Why.LAB
 class Dependency:
     """What an item depended on: its fields are its JSON, behind its kind."""
 
-    __slots__: ClassVar[tuple[str, ...]] = ()
+    __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = ""
     prefix: ClassVar[str] = ""
     """Prefix of its name, before its first field."""
@@ -60,11 +61,11 @@ class Dependency:
 
     @property
     def name(self) -> str:
-        first, *_ = self.__slots__
+        first, *_ = type(self).__match_args__
         return f"{self.prefix}{getattr(self, first)}"
 
     def as_json(self) -> list[Any]:
-        values = [getattr(self, field) for field in self.__slots__]
+        values = [getattr(self, field) for field in type(self).__match_args__]
         return [*filter(None, (self.kind,)), *values[self.is_named :]]
 
     @classmethod

@@ -10,9 +10,9 @@ prompt; what was made under the old name goes when the new one is done. No file 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import PurePosixPath
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.folders.missing_files import is_mass_deletion, is_other_folder

@@ -18,11 +18,11 @@ def whole_rows_of_scope(table: str) -> str:
 
 # --- items: one entry for each item and each step outside of blocks
 
-ENTRIES = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
+ENTRIES = f"select {', '.join(Entry.__match_args__)} from items where scope = :scope"
 # Without results, what they are of, and when they were made: for 10,000 items 12 MB and more.
 _LEFT_OUT = {"returns": "null", "was": "null", "seconds": "0", "at": "0"}
 _LEFT_OUT |= dict.fromkeys(("hash", "parts", "run"), "''")
-_WITHOUT_RESULTS = ", ".join(_LEFT_OUT.get(name, name) for name in Entry.__slots__)
+_WITHOUT_RESULTS = ", ".join(_LEFT_OUT.get(name, name) for name in Entry.__match_args__)
 ENTRIES_WITHOUT_RESULTS = f"select {_WITHOUT_RESULTS} from items where scope = :scope"
 LAST_DONE = "select max(at) from items where scope = :scope"
 KEYS_OF_SCOPE = "select key from items where scope = :scope"
@@ -31,7 +31,7 @@ NOT_FILED = (
     f" and key in ({KEYS_OF_SCOPE} and gone is null union all {KEYS_OF_SCOPE} and gone > '{FILED}')"
 )
 _ITEMS = (
-    f"select items.scope, scopes.step, items.{', items.'.join(Entry.__slots__)} from items "
+    f"select items.scope, scopes.step, items.{', items.'.join(Entry.__match_args__)} from items "
     f"left join scopes on scopes.scope = items.scope"
 )
 # Those that its report counts: a step that only writes a file `was` nothing.
@@ -92,7 +92,7 @@ DROP_SCOPE = (
 # --- outputs: the files that items wrote; without a size a file of the user's that was moved, with
 # a negative one a path that another pipeline took over
 
-OUTPUTS = f"select {', '.join(OutputRow.__slots__)} from outputs"
+OUTPUTS = f"select {', '.join(OutputRow.__match_args__)} from outputs"
 OUTPUTS_OF_SCOPE = f"{OUTPUTS} where scope = :scope"
 WRITTEN_OUTPUTS = f"{OUTPUTS} where size is not null"
 MOVED_BELOW = "select scope, path from outputs where size is null and substr(path, 1, :n) = :at"
@@ -165,10 +165,10 @@ DROP_UNUSED_SPECS = "delete from specs where spec not in (select spec from prove
 
 # --- stored: rows of items in vector stores
 
-STORED = f"select {', '.join(StoredRow.__slots__)} from stored"
+STORED = f"select {', '.join(StoredRow.__match_args__)} from stored"
 STORED_IN = f"{STORED} where path = :path"
 STORED_BY_FILE = (
-    f"select c.inputs, c.step, i.key is not null, s.{', s.'.join(StoredRow.__slots__)} "
+    f"select c.inputs, c.step, i.key is not null, s.{', s.'.join(StoredRow.__match_args__)} "
     f"from stored s join scopes c on c.scope = s.scope "
     f"left join items i on i.scope = s.scope and i.key = s.key where c.file = :file"
 )
@@ -198,7 +198,7 @@ FILED_OF_CONTENT = "select scope, key from {filed} and sha256 = :content order b
 
 # --- runs
 
-RUNS = f"select {', '.join(RunRow.__slots__)} from runs"
+RUNS = f"select {', '.join(RunRow.__match_args__)} from runs"
 RUN = f"{RUNS} where run = :run"
 # Without a time all of them, also a damaged one that is compared to none.
 _BEFORE = "(cast(:before as float8) is null or started < cast(:before as float8))"
@@ -256,7 +256,7 @@ HAS_SESSION = "select 1 from pg_stat_activity where application_name = :name"
 
 # --- attempts: items that a run has begun
 
-ATTEMPTS = f"select {', '.join(InFlightRow.__slots__)} from attempts where 1 = 1"
+ATTEMPTS = f"select {', '.join(InFlightRow.__match_args__)} from attempts where 1 = 1"
 # For each innermost item that a run had begun: whether another run had begun it, too.
 SUSPECTS = (
     "select exists (select 1 from attempts other where other.scope = attempts.scope "

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from paddock.engine.system.records import replace
 
 from .reviews import Question, Review, Subject, review_id
 

@@ -171,14 +171,14 @@ class Since(SpecChanges):
         return self.content
 
 
-class Past(PastItems):
+@record
+class Past:
     """Today's item would have had this content then."""
 
-    def __init__(self, content: str | None) -> None:
-        self._since = Since(content=content)
+    content: str | None
 
     def changes(self, key: str) -> SpecChanges:
-        return self._since
+        return Since(content=self.content)
 
 
 def judged(
@@ -190,7 +190,7 @@ def judged(
 ) -> ItemVerdict:
     world = traces.PreparedWorld(traces.World(cast(Any, None), cast(Any, None), cast(Any, None)))
     now = CurrentItem(hash_, json.dumps(parts), older=older, key=entry.key)
-    return verify(Trace("", entry, Past(content_then)), now, world)
+    return verify(Trace("", entry, cast("PastItems", Past(content_then))), now, world)
 
 
 def entry(parts: dict[str, str], state: str = "done", error: str | None = None) -> Entry:
