@@ -380,7 +380,6 @@ def pack_error(error: Exception) -> dict[str, Any]:
 
 
 def read_error(fields: Mapping[str, Any]) -> EngineError:
-    """Return the error that `pack_error` wrote, of the same class with the same fields."""
     kind = _error_class(str(fields["kind"])) or EngineError
     error = kind.__new__(kind)
     error.args = (str(fields["text"]),)

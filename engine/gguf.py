@@ -93,8 +93,6 @@ MAX_ARRAY_ITEMS = 8_000_000  # of all arrays whose items are read one by one
 
 @record(frozen=True, slots=True)
 class GgufTensor:
-    """One tensor of a file: its shape, type and place."""
-
     name: str
     kind: int
     """ggml's number of its type; see `TYPE_NAMES`."""
@@ -109,7 +107,6 @@ class GgufTensor:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes in the file; 0 for a type that is unknown here."""
         per_block, block_bytes = TYPE_BLOCKS.get(self.kind, (1, 0))
         return self.n_weights // per_block * block_bytes
 
@@ -148,12 +145,10 @@ class GgufHeader:
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name for the kind of model, such as `llama` or `bert`."""
         return str(self.values.get("general.architecture", "unknown"))
 
     @property
     def n_parts(self) -> int:
-        """Number of files over which the model is split."""
         n_parts = self.values.get("split.count", 1)
         return max(1, n_parts) if isinstance(n_parts, int) else 1
 
@@ -165,7 +160,6 @@ class GgufHeader:
 
     @property
     def role(self) -> Literal["chat", "embed", "rerank"]:
-        """Whether the model writes text, returns vectors, or scores documents for a query."""
         pooling = self.number("pooling_type")
         if pooling == _RANK_POOLING:
             return "rerank"
@@ -222,8 +216,6 @@ class _LimitExceeded(Exception):
 
 @record(slots=True, eq=False)
 class _GgufReader:
-    """A cursor over the mapped file."""
-
     data: mmap.mmap
     at: int = 0
     _text_bytes: int = 0
@@ -425,7 +417,6 @@ def _read_tensor(path: Path, reader: _GgufReader) -> GgufTensor:
 
 
 def _check_ends(path: Path, n_data: int, n_file: int, tensors: tuple[GgufTensor, ...]) -> None:
-    """Raise an error if the last tensor ends after the file."""
     if not tensors:
         return
     end, name = max((tensor.offset + tensor.n_bytes, tensor.name) for tensor in tensors)

@@ -92,8 +92,6 @@ def with_system_text(messages: Sequence[Message], text: str) -> list[Message]:
 
 @record(frozen=True, slots=True)
 class ModelSpec:
-    """Which model, and how it is wanted. `params` are the author's defaults for its requests."""
-
     ref: str
     role: Role = "chat"
     n_ctx_tokens: int | None = None
@@ -217,7 +215,6 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most likely token is always taken."""
         return self.temperature <= 0 or self.top_k == 1
 
     @property
@@ -392,8 +389,6 @@ REQUEST_TEXTS = 256
 
 @record(frozen=True, slots=True)
 class EmbedRequest:
-    """Vectors asked for whole texts, in their order."""
-
     model: ModelSpec
     texts: tuple[str, ...]
     """An empty one gets the vector of what the model puts around a text, if it puts anything."""
@@ -406,8 +401,6 @@ class EmbedRequest:
 
 @record(frozen=True, slots=True)
 class EmbedReply:
-    """L2-normalised vectors, one for each text, in the order of the texts."""
-
     vectors: tuple[tuple[float, ...], ...]
     usage: Usage
     digest: str
@@ -419,8 +412,6 @@ class EmbedReply:
 
 @record(frozen=True, slots=True)
 class RerankRequest:
-    """Documents to be scored by how well they answer a query."""
-
     model: ModelSpec
     query: str
     documents: tuple[str, ...]
@@ -432,8 +423,6 @@ class RerankRequest:
 
 @record(frozen=True, slots=True)
 class RerankReply:
-    """The model's own scores, one for each document, in the order of the documents."""
-
     scores: tuple[float, ...]
     usage: Usage
     digest: str
@@ -443,7 +432,6 @@ class Pool(Protocol):
     """What steps see of the engine. `paddock.engine.backends.local.LocalPool` is the real one."""
 
     async def ready(self, model: ModelSpec) -> None:
-        """Open what serves a model, where the pool opens late."""
         return  # most are open from the start
 
     async def facts(self, model: ModelSpec) -> ModelFacts:

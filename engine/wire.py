@@ -96,7 +96,6 @@ def _written_fields(kind: Any) -> tuple[tuple[str, Any, _Write], ...]:
 
 @cache
 def _reader(hint: Any) -> _Read:
-    """Return what reads values of a type."""
     origin, args = get_origin(hint), get_args(hint)
     if hint in _READERS:
         return _READERS[hint]

@@ -57,7 +57,6 @@ def access_log_line(exchange: Exchange) -> str:
 
 
 def access_log_json(exchange: Exchange) -> str:
-    """Return a line of JSON, without missing values."""
     fields: dict[str, Any] = {
         "time": datetime.fromtimestamp(exchange.at, UTC).isoformat(timespec="milliseconds"),
         "client": exchange.client,

@@ -190,7 +190,6 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def type_name(value: Any) -> str:
-    """Return the name of a JSON value's type, with its article."""
     return _TYPE_NAMES[type(value)]
 
 

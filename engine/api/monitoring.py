@@ -51,7 +51,6 @@ class HealthReport:
         return "; ".join(ill)
 
     def value(self, *, in_full: bool) -> dict[str, Any]:
-        """Return the JSON value; models' names only `in_full`."""
         short: dict[str, Any] = {"status": "ok" if self.is_well else "unwell"}
         if not in_full:
             return short if self.is_well else {**short, "error": "a worker does not answer"}
@@ -245,7 +244,6 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 def monitoring_routes() -> list[BaseRoute]:
-    """Return the routes of /metrics, /healthz, /readyz and /ui/state.json."""
     health, state = HealthProbe(), ServiceState()
 
     async def get_health(request: Request) -> Response:

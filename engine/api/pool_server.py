@@ -57,8 +57,6 @@ def pool_routes(pool: LocalPool, *, names_only: bool = False) -> list[Route]:
 
 
 class _PoolRoutes:
-    """The verbs of a pool, and how their answers are sent."""
-
     def __init__(self, pool: LocalPool, *, names_only: bool) -> None:
         self._pool = pool
         self._names_only = names_only
@@ -155,7 +153,6 @@ class _PoolRoutes:
             await end(task)
 
     def _take_chunks(self, chunks: list[Chunk]) -> bytes:
-        """Return the chunks so far, joined; empty the list."""
         lines = b"".join(write_line(WireLine(chunk=chunk)) for chunk in _joined_text_chunks(chunks))
         chunks.clear()
         return lines

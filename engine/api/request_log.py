@@ -121,11 +121,9 @@ class Exchange:
 
     @property
     def seconds(self) -> float:
-        """Time from the headers to the last byte, or until now."""
         return self._seconds if self.fate else time.monotonic() - self._began
 
     def __post_init__(self) -> None:
-        """Shorten what the client chose."""
         self.method, self.path = self.method[:_MAX_NAME_CHARS], self.path[:_MAX_NAME_CHARS]
 
     def sent(self, n_bytes: int) -> None:
@@ -188,7 +186,6 @@ class RequestLogEvents(PoolEvents):
         log.debug("a request to %s was refused: %s", model, why)
 
     def answered(self, model: str, reason: DoneReason, usage: Usage, first_s: float) -> None:
-        """Add a chat's tokens; one request may have several answers."""
         exchange = _CURRENT.get()
         if exchange is not None and not exchange.fate:
             exchange.model = model
@@ -219,7 +216,6 @@ class RequestLog:
         """Called with each of these."""
 
     def begin(self, exchange: Exchange, scope: MutableMapping[str, Any]) -> None:
-        """Add a request; pool events of its task are added to it."""
         self._n_begun += 1
         exchange.number = self._n_begun
         exchange.traceparent = Headers(scope=scope).get("traceparent", "")[:_MAX_NAME_CHARS]

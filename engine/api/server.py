@@ -132,7 +132,6 @@ class HttpServer(QuietServer, uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: `serve` handles them."""
         yield
 
 

@@ -200,7 +200,6 @@ async def _wait_for_disconnect(receive: Callable[[], Awaitable[Message]]) -> Non
 
 
 def is_being_cancelled() -> bool:
-    """Return whether the current task is being cancelled, not one that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -153,7 +153,6 @@ class Answer:
         self._moved.set()
 
     def shortened(self, n_tokens: int) -> None:
-        """Record the prompt's tokens before it was shortened."""
         self.prompt_tokens_original = n_tokens
 
     def forget(self) -> None:
@@ -197,7 +196,6 @@ class OpenAnswers:
         return answer
 
     async def close(self) -> None:
-        """Cancel all, and wait for their ends."""
         await end(*(answer.task for answer in self._answers))
 
 

@@ -139,7 +139,6 @@ class ServerMember:
         self._resident: dict[ModelKey, bool | None] = {}
 
     async def server(self) -> ModelServer:
-        """Return the connection; the first call finds out what answers there."""
         async with self._finding:
             if self._server is None:
                 self._server = await self._find()
@@ -255,7 +254,6 @@ class ServerRoster:
         self._tasks = TaskSet()
 
     def start(self) -> None:
-        """Start to ping busy servers; none is asked yet."""
         self._tasks.start(self._pings())
 
     async def close(self) -> None:
@@ -403,7 +401,6 @@ class ServerRoster:
         return None
 
     async def _look_patiently(self, member: ServerMember, model: ModelSpec) -> ModelFacts:
-        """Ask a server for a model, waiting for one that has only just been started."""
         until = asyncio.get_running_loop().time() + self._reach_s
         while True:
             try:
@@ -662,7 +659,6 @@ class BalancedPool(Pool):
                 self._roster.give_back(member, is_brief=request.is_brief)
 
     async def _attempt(self, member: ServerMember, request: _ServerRequest[_T]) -> _T:
-        """Run a request at a server, and note when the model was at work."""
         if request.is_brief:
             return await self._judged(member, request)
         loop, attempt = asyncio.get_running_loop(), object()
@@ -737,7 +733,6 @@ class _RefusesAll(Exception):
 
 
 async def _begin_chat(server: ModelServer, request: ChatRequest) -> None:
-    """Send a chat, and end it when its answer begins."""
     has_begun = asyncio.Event()
     with suppress(StopRequested):
         await unless(server.chat(request, lambda _: has_begun.set()), has_begun)

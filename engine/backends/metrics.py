@@ -22,8 +22,6 @@ from paddock.engine.system.records import record
 
 @record(frozen=True, slots=True)
 class HistogramReading:
-    """A histogram: count, sum, and the bounds of its buckets."""
-
     n: int
     total: float
     buckets: tuple[tuple[float, int], ...]
@@ -84,7 +82,6 @@ def _samples(metric: MetricWrapperBase, model: str, **labels: str) -> Iterator[A
 
 
 def read_count(metric: MetricWrapperBase, model: str, **labels: str) -> int:
-    """Add up what a counter or a gauge holds of a model, over all other labels."""
     return round(sum(float(sample.value) for sample in _samples(metric, model, **labels)))
 
 

@@ -60,8 +60,6 @@ NoteLine = Callable[[str], None]
 
 
 class OpenAIServer:
-    """A server of OpenAI's API. Raises `ServerAway` or `ServerBusy` where others may help."""
-
     def __init__(
         self,
         line: ServerConnection,
@@ -82,7 +80,6 @@ class OpenAIServer:
         self._looked: dict[ModelKey, ServedModel] = {}
 
     async def aclose(self) -> None:
-        """Close the connections, and end the tokenizer's process."""
         await self._line.aclose()
         if self._tokenizer is not None:
             await self._tokenizer.aclose()
@@ -193,7 +190,6 @@ class OpenAIServer:
     async def _vectors(
         self, looked: ServedModel, texts: Sequence[str], total_s: float | None
     ) -> tuple[list[list[float]], int]:
-        """Return a vector for each text, and how many tokens were read."""
         n_most = [most_tokens(text) for text in texts]
         count = TokenCount(sum(n_most), sum(map(least_tokens, texts)))
         sent = SentPrompt(looked, count, max(n_most, default=0), total_s)
@@ -267,7 +263,6 @@ def _read_vectors(data: Any, n: int) -> list[list[float]] | None:
 
 
 def _weighted_mean(parts: Sequence[tuple[Sequence[float], int]]) -> Sequence[float]:
-    """Return the mean of vectors of length 1, weighted by how much each stands for."""
     if len(parts) == 1:
         return parts[0][0]
     total = sum(weight for _, weight in parts) or 1
@@ -374,7 +369,6 @@ class PaddockServer:
         return Embedded(reply.vectors, reply.usage.prompt_tokens, n_pieces, n_cut)
 
     async def _check_not_replaced(self, spec: ModelSpec) -> None:
-        """Raise ModelReplaced where a model's file was replaced there since the first request."""
         known = self._identities.get((spec.ref, spec.role))
         if (await self.facts(spec)).identity != known and known is not None:
             raise ModelReplaced(spec.ref)
@@ -389,7 +383,6 @@ class PaddockServer:
 
 
 def _without_pool(spec: ModelSpec) -> ModelSpec:
-    """Leave out by which pool it is served here."""
     return replace(spec, pool="")
 
 

@@ -90,7 +90,6 @@ class ServerConnection:
         return await self._request("GET", path, None, within_s)
 
     async def post(self, path: str, body: Mapping[str, Any], within_s: float = ANSWER_S) -> Json:
-        """Send a JSON object; return the one that comes back."""
         return await self._request("POST", path, body, within_s)
 
     async def find(self, path: str) -> Json | None:
@@ -101,7 +100,6 @@ class ServerConnection:
             return None
 
     async def answers(self, path: str, within_s: float) -> bool:
-        """Return whether the server answers at all, whatever the status."""
         try:
             await self.status("GET", path, within_s)
         except ServerAway:
@@ -207,7 +205,6 @@ class ServerConnection:
         return value
 
     def _clean(self, text: str) -> str:
-        """Remove the key, which some servers repeat when they refuse it."""
         return text.replace(self._key, "***") if self._key else text
 
     def _refusal(

@@ -98,7 +98,6 @@ async def count_chat(
     tools: Sequence[Tool] = (),
     tokenizer: LocalTokenizer | None = None,
 ) -> TokenCount:
-    """Count a conversation, the chat template included."""
     body: dict[str, object] = {"model": looked.name, "messages": as_json(messages)}
     if tools:
         body["tools"] = tools_as_json(tools)
@@ -131,8 +130,6 @@ async def count_texts(
     texts: Sequence[str],
     tokenizer: LocalTokenizer | None = None,
 ) -> list[TokenCount]:
-    """Count texts, without special tokens."""
-
     async def count_text(text: str) -> TokenCount:
         if looked.kind == "llama-server":
             return TokenCount.exactly(

@@ -170,7 +170,6 @@ class TruncationCheck:
         self._turn = asyncio.Lock()
 
     async def before(self, sent: SentPrompt) -> None:
-        """Probe the server, if it was not seen to read so long a prompt."""
         if not self._is_estimate(sent):
             return
         async with self._turn:  # others wait for the same answer
@@ -180,7 +179,6 @@ class TruncationCheck:
                 await self._probe(sent, n_tokens)
 
     async def after(self, sent: SentPrompt, usage: Usage) -> None:
-        """Compare what the server reports with the bounds, and with its earlier answers."""
         n_read, n_least, n_most = usage.prompt_tokens, sent.count.n_least, sent.count.n_most
         if not n_read:
             words = "does not say how much it reads; a prompt that it cuts would go unseen"
@@ -259,7 +257,6 @@ class TruncationCheck:
             self._limit(sent).n_tokens = n_tokens  # nothing can be learnt by asking again
 
     async def _read_chat(self, model: str, text: str) -> int:
-        """Return how many tokens of a prompt the server reports to have read."""
         body: dict[str, Any] = {
             "model": model,
             "messages": [{"role": "user", "content": text}],
@@ -276,7 +273,6 @@ class TruncationCheck:
         return decoder.usage.prompt_tokens
 
     async def _read_text(self, model: str, text: str) -> int:
-        """Return how many tokens of a text to embed the server reports to have read."""
         body = {"model": model, "input": [text], "encoding_format": "float"}
         usage = (await self._line.post("/v1/embeddings", body, PROBE_S)).get("usage")
         n_read = usage.get("prompt_tokens") if isinstance(usage, dict) else None

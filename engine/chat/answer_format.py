@@ -51,7 +51,6 @@ class LarkGrammar:
         self._cuts = re.compile("(" + "|".join(map(re.escape, longest)) + ")") if longest else None
 
     def rule(self, body: str, options: str = "") -> str:
-        """Add a rule; return its name."""
         name = f"r{len(self._rules)}"
         self._rules.append(f"{name}{options}: {body}")
         return name
@@ -66,7 +65,6 @@ class LarkGrammar:
         return json.dumps(piece, ensure_ascii=False) if token is None else f"<[{token}]>"
 
     def json(self, schema: Schema) -> str:
-        """Add a rule for values of a JSON Schema; return its name."""
         return self.rule(json_rule({**schema, "x-guidance": _AS_TEMPLATES_WRITE}))
 
     def until(self, text: str) -> str:
@@ -84,8 +82,6 @@ class LarkGrammar:
 
 @record(frozen=True, slots=True)
 class ReasoningPrefix:
-    """Reasoning that may or must come before the constrained answer."""
-
     tags: ReasoningTags
     is_inside: bool = False
     """The prompt has opened reasoning, so it must be closed."""
@@ -107,7 +103,6 @@ def tool_call_grammar(
     beginning: ReasoningPrefix,
     special_ids: Mapping[str, int],
 ) -> Constraint:
-    """Return the grammar of one call of one of these tools, as the model's template writes it."""
     grammar = LarkGrammar(special_ids)
     before = beginning.write(grammar)
     calls = " | ".join(grammar.rule(_call_rule(grammar, call_format, tool)) for tool in tools)
@@ -132,7 +127,6 @@ def _analysis_rule(grammar: LarkGrammar) -> str:
 def reasoning_then(
     constraint: Constraint, beginning: ReasoningPrefix, special_ids: Mapping[str, int]
 ) -> Constraint:
-    """Return a grammar of reasoning, then an answer that matches `constraint`."""
     if not beginning.is_inside and not beginning.may_reason:
         return constraint
     grammar = LarkGrammar(special_ids)
@@ -141,7 +135,6 @@ def reasoning_then(
 
 
 def analysis_then(constraint: Constraint, special_ids: Mapping[str, int]) -> Constraint:
-    """Return the same for gpt-oss, whose answer has a channel of its own."""
     grammar = LarkGrammar(special_ids)
     head = grammar.text("<|channel|>final<|message|>")
     body = f"{_analysis_rule(grammar)}{head} {_constraint_rule(grammar, constraint)}"

@@ -200,7 +200,6 @@ class ChatTemplate:
 
 
 def _with_split_reasoning(message: Message, tags: ReasoningTags) -> Message:
-    """Split an earlier answer whose content still begins with its reasoning and tags."""
     opens, found, text = message.content.lstrip().partition(tags.closes)
     if message.role != "assistant" or message.reasoning or not found:
         return message

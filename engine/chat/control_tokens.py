@@ -30,8 +30,6 @@ class TextPiece:
 
 
 class ControlTokenRemover:
-    """Replaces control tokens in all texts of a request by marks."""
-
     def __init__(self, forged: re.Pattern[str] | None, literals: list[str]) -> None:
         self._forged = forged
         self._literals = literals

@@ -25,8 +25,6 @@ _HARMONY_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
 
 class HarmonyParser(StreamParser):
-    """Parses an answer of gpt-oss."""
-
     def __init__(self, stop: tuple[str, ...], new_id: Callable[[], str]) -> None:
         super().__init__(stop)
         self._new_id = new_id

@@ -94,8 +94,6 @@ class JinjaSandbox(MeteredEnvironment):
         return __self.made(super().call(__context, __obj, *args, **named))
 
     def _bounded(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a filter with checks before and a count after each call."""
-
         @wraps(act)
         def bounded(*args: Any, **named: Any) -> Any:
             given = [*args, *named.values()]

@@ -54,7 +54,6 @@ class PromptTokeniser:
 
     @cached_property
     def bos(self) -> Tokens:
-        """The BOS token, if the model wants one before every prompt."""
         if not self._model.adds_bos:
             return _NO_TOKENS
         return self._model.tokenise("", with_special=True, parse_special=False)[:1]
@@ -408,7 +407,6 @@ class PromptBuilder:
         return len(self._tokeniser.tokenise(pieces))
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens, without BOS and EOS."""
         return [len(self._tokeniser.tokenise_text(text)) for text in texts]
 
     def tokenise(self, text: str) -> list[int]:

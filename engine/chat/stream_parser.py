@@ -68,21 +68,17 @@ class StreamParser(ABC):
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a stop string was met: the answer ends here."""
         return self._text.is_stopped
 
     @property
     def stopped_by(self) -> str:
-        """The stop string that was met; empty: none was."""
         return self._text.stopped_by
 
     def feed(self, piece: bytes) -> AnswerDelta:
-        """Add a token's bytes; return what is certain now."""
         self._buffer += self._characters.feed(piece)
         return self._advance(is_end=False)
 
     def close(self) -> AnswerDelta:
-        """Return what was held back, at the end of the answer."""
         return self._advance(is_end=True)
 
     @abstractmethod
@@ -124,8 +120,6 @@ class _DeltaBuilder:
 
 @record(frozen=True, slots=True)
 class AnswerMarkup:
-    """What an answer may hold besides text."""
-
     tags: ReasoningTags
     formats: tuple[ToolCallFormat, ...] = ()
     """Empty: no tools were offered, so nothing is a call."""
@@ -168,7 +162,6 @@ class MarkupParser(StreamParser):
         self._waits_for = (*self._closing, *self._inner)
 
     def feed(self, piece: bytes) -> AnswerDelta:
-        """Add a token's bytes; return what is certain now."""
         new = self._characters.feed(piece)
         self._buffer += new
         if self._is_waiting and not _CALL_END_CHARS.intersection(new):

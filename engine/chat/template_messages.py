@@ -99,7 +99,6 @@ Place = Literal["only", "first", "second", "late", "late without system"]
 
 
 def tool_definitions(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """Return tools in the form of OpenAI's API."""
     return [
         {
             "type": "function",

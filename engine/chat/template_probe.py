@@ -80,8 +80,6 @@ class _SeenCall:
 
 @record(frozen=True, slots=True)
 class _Delimiters:
-    """What stands around each call, and around all of them."""
-
     opens: str
     closes: str
     section_opens: str = ""
@@ -178,7 +176,6 @@ def _with_index_placeholder(parts: list[FormatPart], other: list[FormatPart]) ->
 
 
 def _merged_literals(parts: list[FormatPart]) -> tuple[FormatPart, ...]:
-    """Join neighbouring literals and drop empty ones."""
     made: list[FormatPart] = []
     for part in parts:
         last = made[-1] if made else None
@@ -358,8 +355,6 @@ _RESULT_TURN: TemplateTurn = {
 
 @record(frozen=True, slots=True)
 class ChatFormat:
-    """Turn rules, reasoning tags and tool-call formats of a model."""
-
     rules: TurnRules
     tags: ReasoningTags
     formats: tuple[ToolCallFormat, ...]
@@ -527,7 +522,6 @@ class _TemplateProbe:
     def calls(
         self, rules: TurnRules, tags: ReasoningTags
     ) -> tuple[TurnRules, ToolCallFormat | None]:
-        """Return the rules for calls and results, and the format of calls if one is shown."""
         variants = (
             replace(rules, arguments_as_text=as_text, null_content=is_null)
             for as_text in (False, True)
@@ -573,7 +567,6 @@ class _TemplateProbe:
         )
 
     def _calls_shown(self, rules: TurnRules, n_calls: int) -> str:
-        """Return an answer of so many calls as rendered, without the turn's own marks."""
         whole = self._try(_USER_TURN, _calling_turn(rules, n_calls), tools=True)
         prompt = self._try(_USER_TURN, tools=True, is_open=True)
         text = self._try(_USER_TURN, _assistant_turn(_ANSWER_WORD), tools=True)
@@ -610,7 +603,6 @@ def _calling_turn(
 
 
 def without_tags(text: str, tags: ReasoningTags) -> str:
-    """Return a text without the tags of (empty) reasoning at its beginning."""
     while True:
         text = text.lstrip()
         for mark in (tags.opens, tags.closes):
@@ -622,7 +614,6 @@ def without_tags(text: str, tags: ReasoningTags) -> str:
 
 
 def _answer_part(prompt: str, whole: str) -> str:
-    """Return the rest of `whole` after the `prompt`."""
     n = common_start(prompt, whole)
     body = whole[n:]
     if n == len(prompt):

@@ -84,23 +84,19 @@ class ToolCallFormat:
 
     @property
     def is_bare(self) -> bool:
-        """Whether no literal text announces a call."""
         return not self.section_opens.strip() and not isinstance(self.reads[0], LiteralText)
 
     @property
     def continues_bare(self) -> bool:
-        """Whether a second call may follow unannounced."""
         return not isinstance(self.reads[0], LiteralText)
 
     @property
     def triggers(self) -> tuple[str, ...]:
-        """The first words of the texts that announce a call."""
         first = self.reads[0].text if isinstance(self.reads[0], LiteralText) else ""
         return tuple(_first_word(text) for text in (self.section_opens, first) if text.strip())
 
     @property
     def leftovers(self) -> tuple[str, ...]:
-        """Closing words that may follow a call."""
         last = self.writes[-1]
         texts = [last.text if isinstance(last, LiteralText) else "", self.section_closes]
         words = (word.lstrip("}])\"'") for text in texts for word in _WORD.findall(text))
@@ -303,7 +299,6 @@ def _python_tree(text: str) -> ast.expr:
 
 
 def _end_of_bracket(text: str, at: int, marks: re.Pattern[str], opens: str) -> int:
-    """Return the position after the bracket that closes the one at `at`."""
     if at >= len(text):
         raise IncompleteValue
     if text[at] not in opens:

@@ -46,8 +46,6 @@ class CellPrices:
 
 @record(frozen=True, slots=True)
 class ContextLimits:
-    """Capacity of one context, and the token budgets of its steps."""
-
     n_cells: int
     n_parallel: int
     """Jobs that run at once."""
@@ -75,12 +73,10 @@ class ContextLimits:
 
     @property
     def least_piece_tokens(self) -> int:
-        """Least useful piece of a prompt in a step."""
         return LEAST_PIECE_TOKENS if self.is_flash else LEAST_PLAIN_TOKENS
 
     @property
     def most_drafts(self) -> int:
-        """Drafts of all answers together in one step."""
         return MOST_DRAFTS if self.is_flash else MOST_PLAIN_DRAFTS
 
     @property

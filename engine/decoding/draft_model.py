@@ -27,8 +27,6 @@ from .scheduler_data import batch_arrays
 
 @record(slots=True)
 class _DraftSequence:
-    """One request in the small model's cache."""
-
     seq_id: int
     n_confirmed: int = 0
     """Tokens in the cache that belong to the request; later ones were guessed."""
@@ -43,8 +41,6 @@ class _DraftPiece:
 
 
 class DraftModel:
-    """The smaller model, its context and the accounting of its cells."""
-
     def __init__(self, model: Model, target: Model, options: ContextOptions) -> None:
         """Make a context of the smaller model.
 
@@ -93,7 +89,6 @@ class DraftModel:
         return {}
 
     def widen(self, n_ctx_tokens: int) -> None:
-        """Make a larger context; everything is read again."""
         if self.context is None or n_ctx_tokens <= self._options.n_ctx_tokens:
             return
         self._options = replace(self._options, n_ctx_tokens=n_ctx_tokens)
@@ -110,7 +105,6 @@ class DraftModel:
         return buffers + self.context.buffers if self.context is not None else buffers
 
     def close(self) -> None:
-        """Free the context; there are no more guesses."""
         if self.context is not None:
             self.context.close()
             self.context = None
@@ -185,7 +179,6 @@ class DraftModel:
         return pieces
 
     def _missing(self, context: Context, sequence: _DraftSequence, tokens: Items[int]) -> Tokens:
-        """Cut off wrong guesses, and return the tokens that are to be read."""
         # The last token is always read: its successor is wanted.
         sequence.n_confirmed = min(sequence.n_confirmed, len(tokens) - 1)
         tokens_left = np.array(tokens[sequence.n_confirmed :], np.int32)
@@ -200,7 +193,6 @@ class DraftModel:
     def _add_sequence(
         self, context: Context, request_id: int, tokens: Items[int]
     ) -> _DraftSequence | None:
-        """Assign a sequence id to a new request, with the longest prefix that was read already."""
         taken = {sequence.seq_id for sequence in self._sequences.values()}
         free = next((n for n in range(self._options.n_seq_max) if n not in taken), None)
         if free is None:

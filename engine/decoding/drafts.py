@@ -120,7 +120,6 @@ class PastAnswers:
         self._by_end: OrderedDict[bytes, SimilarAnswers] = OrderedDict()
 
     def like(self, prompt: Tokens) -> tuple[SimilarAnswers, ...]:
-        """Return the answers to requests with this one's beginning, and those with its end."""
         ends = (
             (self._by_beginning, prompt[:N_SAME_TOKENS]), (self._by_end, prompt[-N_SAME_TOKENS:])
         )  # fmt: skip
@@ -177,7 +176,6 @@ class LookupDrafter:
 
     @property
     def tokens(self) -> list[int]:
-        """Prompt and answer so far; do not change it."""
         return self._index.tokens
 
     def learn(self, n_drafted: int, n_accepted: int) -> None:

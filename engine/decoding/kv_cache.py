@@ -228,7 +228,6 @@ class KvCache:
         self.n_computed = cells.n_used
 
     def _copy(self, source: int, target: int, n_positions: int, *, may_wait: bool) -> None:
-        """Copy a sequence's first positions to an empty one, at once unless it `may_wait`."""
         if self.limits.is_unified:
             self.context.copy(source, target, n_positions)
             return
@@ -260,7 +259,6 @@ class KvCache:
         return self._prices[n_sequences]
 
     def note_answers(self, n_sequences: int, n_drafts: int, seconds: float) -> None:
-        """Note the duration of a step of answers alone, from which an unmeasured price follows."""
         if not n_drafts:
             self._plain_s[n_sequences] = seconds
         elif n_sequences in self._plain_s:
@@ -272,7 +270,6 @@ class KvCache:
     # Layout
 
     def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
-        """Allow longer requests from now on."""
         if n_ctx_tokens > self._cache_options.n_ctx_tokens:
             self._cache_options = replace(
                 self._cache_options, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells
@@ -372,7 +369,6 @@ class KvCache:
         return migration, frozenset(lost), failure
 
     def can_be_made(self, plan: ContextPlan) -> bool:
-        """Return whether no context of this size has failed recently."""
         return plan.limits.n_cells <= max(self.n_cells_at_most, self.limits.n_cells)
 
     @property
@@ -411,7 +407,6 @@ class KvCache:
         return prefill_s(self._profile, n_computed)
 
     def _lacks_cells(self, sequences: Items[Sequence], better: ContextPlan) -> bool:
-        """Return whether requests would wait for cells that the better context has."""
         n_needed = sum(sequence.n_likely_tokens for sequence in sequences[: self.limits.n_slots])
         return self.limits.n_cells < min(n_needed, better.limits.n_cells)
 
@@ -527,7 +522,6 @@ class KvCache:
         )
 
     def _turn_tokens(self, limits: ContextLimits, turn_s: float) -> int:
-        """Return the prompt tokens of a step that takes about `turn_s`."""
         n_tokens = turn_tokens(self._profile, turn_s, is_gpu=self._cache_options.is_gpu)
         return min(max(limits.least_piece_tokens, n_tokens), limits.n_batch_tokens)
 
@@ -568,8 +562,6 @@ def _copies_that_may_wait(operations: Items[CacheOperation]) -> set[int]:
 
 
 def _draft_price(profile: Profile, limits: ContextLimits, n_sequences: int) -> float:
-    """Return the cost of checking a draft, as a share of a token's cost in a step without."""
-
     def one_step_s(n: float, depth: float) -> float:
         return step_s(profile, n, depth, limits.is_unified)
 

@@ -41,8 +41,6 @@ GATHER_PAUSE_S, GATHER_S = 0.005, 0.02
 
 @record(frozen=True, slots=True)
 class CancelRequest:
-    """The client of a request is gone."""
-
     request_id: int
 
 
@@ -109,11 +107,9 @@ class DecodeLoop:
         self._configuration = configuration
 
     def post(self, message: LoopMessage) -> None:
-        """Send a message to the owner thread."""
         self._inbox.put(message)
 
     def use_profile(self, profile: Profile) -> None:
-        """Decide by another profile from now on; only for `IdleWork`."""
         self._cache.use_profile(profile)
         self._scheduler.limits = self._cache.limits
 
@@ -375,7 +371,6 @@ class DecodeLoop:
         start_masks(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
 
     def _send_last(self) -> None:
-        """Write the texts of the last step's output and report it, if that has not been done."""
         output, self._unsent = self._unsent, None
         if output is None:
             return
@@ -530,7 +525,6 @@ class DecodeLoop:
     def _model_guesses(
         self, step: ScheduledStep, answers: dict[int, RunningRequest], most: int, price: float
     ) -> dict[int, list[int]]:
-        """Return guesses of the draft model or the MTP head where there are no others."""
         model, head = self._draft_model, self._mtp_head
         if model is not None:
             requests = {
@@ -547,7 +541,6 @@ class DecodeLoop:
         return head.guess(self._hidden_states(step), ahead, present, context.options)
 
     def _hidden_states(self, step: ScheduledStep) -> list[HiddenStates]:
-        """Return the last decode's hidden states, without those of rejected drafts."""
         if not step.pieces:
             return []
         states, end, found = self._cache.context.states(step.n_tokens), 0, []
@@ -566,7 +559,6 @@ class DecodeLoop:
 def _worth_guessing(
     answers: dict[int, RunningRequest], most: int, price: float
 ) -> dict[int, tuple[LookupDrafter, int]]:
-    """Return the answers without drafts for which guessing pays, and how far ahead."""
     drafters = {}
     for request_id, answer in answers.items():
         if answer.drafter and answer.has_model_guesses and not answer.sequence.drafts:

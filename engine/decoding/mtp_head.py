@@ -70,8 +70,6 @@ class _HeadSequence:
 
 @record(frozen=True, slots=True)
 class _HeadPiece:
-    """Tokens of one request, from position `pos` on, with the hidden states before them."""
-
     seq_id: int
     tokens: Tokens
     pos: int
@@ -79,8 +77,6 @@ class _HeadPiece:
 
 
 class MtpHead:
-    """The model's layer that guesses ahead, its context and the requests that it follows."""
-
     def __init__(self, model: Model) -> None:
         """Make no context yet: `prepare` does, or the first request that has guesses."""
         self._model = model
@@ -89,7 +85,6 @@ class MtpHead:
         self.is_open = True
 
     def prepare(self, options: ContextOptions) -> None:
-        """Make the context now, so that its memory is counted before requests come."""
         self.guess((), {}, (), options)
 
     def guess(

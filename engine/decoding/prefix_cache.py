@@ -23,16 +23,12 @@ from .scheduler_data import CellMarks
 
 @record(slots=True, eq=False)
 class _CellRun:
-    """Consecutive cells that belong to the same sequences."""
-
     n_cells: int
     holders: set[int]
 
 
 @record(slots=True, eq=False)
 class _CachedSequence:
-    """The tokens of one `seq_id` that have cells, and the runs that hold them, in order."""
-
     tokens: Tokens
     n_tokens: int = 0
     runs: list[_CellRun] = field(default_factory=list)
@@ -212,7 +208,6 @@ class PrefixCache:
             del self._residents[seq_id]
 
     def _cut(self, resident: _CachedSequence, n_tokens: int) -> None:
-        """Split the run that contains position `n_tokens` there, for all of its holders."""
         n_seen = 0
         for run in resident.runs:
             if n_seen < n_tokens < n_seen + run.n_cells:
@@ -272,9 +267,7 @@ class ReturnShares:
         return self._shares[priority]
 
     def end(self, priority: Priority) -> None:
-        """Note a finished conversation."""
         self._shares[priority] = max(LEAST_SHARE, (1 - _SHARE_WEIGHT) * self._shares[priority])
 
     def return_to(self, priority: Priority) -> None:
-        """Note that one of this priority is continued."""
         self._shares[priority] = min(1.0, self._shares[priority] + _SHARE_WEIGHT)

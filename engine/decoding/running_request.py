@@ -83,7 +83,6 @@ def decode_image_piece(context: Context, piece: SequencePiece, images: Items[Pla
 
 
 def text_tokens(prompt: Tokens) -> Tokens:
-    """Return a prompt without the placeholders of its images."""
     return prompt[prompt >= 0]
 
 
@@ -134,7 +133,6 @@ class RunningRequest:
     """Whether the cache was cleared because it did not fit although it ran alone."""
 
     def start(self, now: float) -> bool:
-        """Note that it is being computed; return whether that is new."""
         if self.started_at:
             return False
         self.started_at = now
@@ -169,7 +167,6 @@ class RunningRequest:
 
     @property
     def may_have_drafts(self) -> bool:
-        """Whether it has a drafter, or a grammar that may force its next tokens."""
         return self.drafter is not None or self.request.picker.constrained is not None
 
     @property
@@ -190,7 +187,6 @@ class RunningRequest:
         return self.request.shift_at <= len(self.sequence.prompt) + len(self.sequence.answer)
 
     def accept(self, choice: PickedToken, model: Model, output: StepOutput) -> None:
-        """Add a token; set `ended` if the answer ends."""
         if not self.first_token_at:
             self.first_token_at = time.monotonic()
         request, token = self.request, choice.token
@@ -214,7 +210,6 @@ class RunningRequest:
             self.ended = "length"
 
     def write(self, model: Model, output: StepOutput) -> None:
-        """Add the text of the newest tokens to the step's output."""
         request, unwritten, self.unwritten = self.request, self.unwritten, []
         for choice in unwritten:
             piece = model.piece(choice.token, shows_control=choice.token in request.shown)
@@ -229,7 +224,6 @@ class RunningRequest:
             self.drafter.learn(n_drafted, n_accepted)
 
     def finish(self, model: Model, output: StepOutput, fingerprint: str) -> None:
-        """Report the rest of the text, and how the answer ended."""
         self.write(model, output)
         rest = self.request.parser.close()
         if rest:

@@ -38,10 +38,7 @@ LEAST_READ_TOKENS = 16
 
 
 class StepSizer:
-    """Limit the tokens of a step, so that a slow machine is not taken for a hung one."""
-
     def __init__(self, step_s: float = float("inf"), s_per_token: float = 0.0) -> None:
-        """Take the longest duration of a step, and a token's measured duration."""
         self._step_s = step_s
         self._s_per_token = s_per_token
 
@@ -51,7 +48,6 @@ class StepSizer:
 
     @property
     def n_most_tokens(self) -> int:
-        """Most tokens that a step should have."""
         most = self._step_s / max(self._s_per_token, 1e-9)
         return int(max(LEAST_READ_TOKENS, min(most, 1 << 30)))
 
@@ -255,7 +251,6 @@ class Scheduler:
         sequence.state = "finished"
 
     def preempt(self, sequence: Sequence) -> None:
-        """Return a running sequence to the queue, to free cells for others."""
         self._requeue(sequence)
         sequence.n_preempted += 1
         self.n_preempted += 1
@@ -266,7 +261,6 @@ class Scheduler:
         self._lacks_cells = True
 
     def start_over(self) -> None:
-        """Return all sequences to the queue and continue with an empty cache."""
         for sequence in tuple(self.running):
             self.preempt(sequence)
         self.slots = Slots(self.limits)
@@ -289,7 +283,6 @@ class Scheduler:
         return n_before - len(sequence.prompt)
 
     def _requeue(self, sequence: Sequence) -> None:
-        """Return a sequence to the queue, and save its cells to main memory if that pays."""
         self.slots.preempt(sequence)
         self._return_to_queue(sequence)
 
@@ -327,7 +320,6 @@ class Scheduler:
         return self.slots.cells.n_free_for(sequence.seq_id)
 
     def computed(self, turn: ScheduledStep, agreement: Agreement, fewer_threads: int = 0) -> None:
-        """Note that the step's tokens have their cells, each piece with its circumstances."""
         self._lacks_cells = False
         n_used = self.slots.cells.n_used
         found = circumstances(turn, self.limits, agreement, n_used, fewer_threads)
@@ -463,7 +455,6 @@ class Scheduler:
         return self._preempt_for(sequence) and self._has_room(sequence, self.slots.find(sequence))
 
     def _preempt_for(self, sequence: Sequence) -> bool:
-        """Preempt the youngest job for a chat, but none that is due before it."""
         if sequence.priority != "interactive":
             return False
         jobs = [
@@ -526,7 +517,6 @@ class Scheduler:
         return tuple(padding for padding in found if padding is not None)
 
     def _pieces(self) -> list[SequencePiece]:
-        """Return the next tokens of answers, and pieces of prompts within the budget."""
         n_free_for = self.slots.cells.n_free_for
         sequences = [
             sequence
@@ -589,7 +579,6 @@ class Scheduler:
         return pieces
 
     def _prompt_tokens(self, prompts: list[Sequence], n_decoded: int) -> int:
-        """Return how many tokens of prompts this step has beside `n_decoded` of answers."""
         limits = self.limits
         in_time = max(self._n_most_tokens - n_decoded, LEAST_READ_TOKENS)
         most = min(in_time, limits.n_batch_tokens - n_decoded)

@@ -75,7 +75,6 @@ class Sequence:
         return n_positions(self.prompt[:index]) + max(0, index - len(self.prompt))
 
     def next_piece_length(self, n_most: int) -> int:
-        """Return how many of the next `n_most` tokens of its prompt can be computed together."""
         if not self.has_images:
             return n_most
         return next_piece_length(self.prompt[self.n_computed :], n_most)
@@ -87,7 +86,6 @@ class Sequence:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Order of preemption, last first: by priority, then by age."""
         return PRIORITY_RANK[self.priority], self.arrival
 
     @property
@@ -96,12 +94,10 @@ class Sequence:
 
     @property
     def n_pending(self) -> int:
-        """Tokens of prompt and answer that are not computed yet."""
         return len(self.prompt) + len(self.answer) - self.n_computed
 
     @property
     def n_most_tokens(self) -> int:
-        """Maximum length of prompt and answer."""
         return len(self.prompt) + self.max_tokens
 
     @property
@@ -114,7 +110,6 @@ class Sequence:
 
     @property
     def n_owed_cells(self) -> int:
-        """Cells that it will likely still need."""
         return self.n_likely_tokens - self.n_computed
 
 
@@ -212,8 +207,6 @@ class Padding:
 
 @record(frozen=True, slots=True)
 class ScheduledStep:
-    """Cache operations in order, then one decode."""
-
     operations: tuple[CacheOperation, ...]
     pieces: tuple[SequencePiece, ...]
     prompt_budget: tuple[int, int] = (0, 0)

@@ -64,16 +64,12 @@ class PrefixSource:
 
 @record(frozen=True, slots=True)
 class SlotMigration:
-    """Slots of another context, and the moves of the running sequences there."""
-
     slots: Slots
     moves: tuple[SequenceMove, ...]
     seq_ids: dict[Sequence, int]
 
 
 class Slots:
-    """The slots of one context. One thread uses it."""
-
     def __init__(self, limits: ContextLimits) -> None:
         self.limits = limits
         self.cells = PrefixCache(limits.n_cells, limits.n_cells_each)
@@ -93,7 +89,6 @@ class Slots:
 
     @property
     def idle(self) -> tuple[int, ...]:
-        """Finished sequences that keep their cells."""
         return tuple(self._idle)
 
     def take_operations(self) -> tuple[CacheOperation, ...]:
@@ -162,7 +157,6 @@ class Slots:
         return self.cells.n_free >= n_cells
 
     def shorten(self, source: PrefixSource) -> None:
-        """Free an idle donor's cells beyond the wanted prefix."""
         if source.seq_id in self._idle:
             self.cut(source.seq_id, source.n_tokens)
 
@@ -199,7 +193,6 @@ class Slots:
         return False
 
     def _vacate(self, seq_id: int, source: PrefixSource) -> None:
-        """Free an idle sequence's slot; the prefix at `source` stays."""
         if self._set_aside(seq_id, source):
             self._free(seq_id)
         else:
@@ -231,12 +224,10 @@ class Slots:
         return True
 
     def _is_worth_saving(self, seq_id: int, priority: Priority) -> bool:
-        """Return whether an idle sequence's cells are worth a copy to main memory."""
         is_cheap = self.limits.prices.is_worth_saving(self.returns[priority])
         return is_cheap and self._may_return(seq_id, priority)
 
     def _is_worth_moving(self, seq_id: int, priority: Priority) -> bool:
-        """Return whether an idle sequence's cells are worth a copy to another stream."""
         n_tokens, share = self.cells.n_tokens(seq_id), self.returns[priority]
         is_cheap = self.limits.prices.is_worth_moving(n_tokens, share)
         return is_cheap and self._may_return(seq_id, priority)
@@ -280,7 +271,6 @@ class Slots:
             self.cells.trim(seq_id, 0)
 
     def cut(self, seq_id: int, n_keep: int) -> None:
-        """Free a sequence's cells of all but its first `n_keep` tokens."""
         if n_keep < self.cells.n_tokens(seq_id):
             n_positions_kept = n_positions(self.cells.computed(seq_id)[:n_keep])
             self._operations.append(TrimCells(seq_id, n_positions_kept))
@@ -363,7 +353,6 @@ class Slots:
         return is_whole or (is_job and not self._may_be_repeated(source.seq_id))
 
     def _save_rest(self, source: PrefixSource) -> None:
-        """Save an idle donor if it has much more than the wanted prefix."""
         seq_id, priority = source.seq_id, self._idle[source.seq_id]
         n_rest = self.cells.n_tokens(seq_id) - source.n_tokens
         is_job = priority == "batch"
@@ -443,7 +432,6 @@ class Slots:
         self._operations += [DropFromHost(key) for key in self.host_cache.limit(n_most_tokens)]
 
     def offload_idle(self) -> None:
-        """Evict every idle sequence; conversations are saved."""
         for seq_id in tuple(self._idle):
             self._evict(seq_id, is_pause=True)
 

@@ -84,7 +84,6 @@ class LlamaBuild:
 
 
 def find_build(environ: Mapping[str, str] = os.environ) -> LlamaBuild:
-    """Return the build that this process, or one with this environment, uses."""
     bindings = _version("llama-cpp-python") or "not installed"
     bundled, mismatch = _bundled_build(bindings)
     named = environ.get("LLAMA_CPP_LIB_PATH")
@@ -98,7 +97,6 @@ def find_build(environ: Mapping[str, str] = os.environ) -> LlamaBuild:
 
 
 def _bundled_build(bindings: str) -> tuple[LlamaBuild | None, str]:
-    """Return the build in `paddock-llama`, or the reason why it does not fit."""
     package = _package_folder("paddock_llama")
     own = _version("paddock-llama")
     if package is None or own is None:

@@ -186,13 +186,10 @@ def _buffer_device(buffer: str) -> str:
 
 
 class LlamaLog:
-    """Callback for llama.cpp's messages, called by any of its threads."""
-
     def __init__(self) -> None:
         self._recordings: list[LogRecording] = []
 
     def __call__(self, level: int, text: bytes, _data: object) -> None:
-        """Take a message; write warnings and errors to stderr."""
         words = text.decode("utf-8", errors="replace")
         if level in (_WARNING, _ERROR):
             sys.stderr.write(words)
@@ -218,7 +215,6 @@ LOG_CALLBACK = lib.llama_log_callback(LOG)
 
 
 def quiet_logs() -> None:
-    """Keep llama.cpp's messages below warnings off stderr."""
     lib.llama_log_set(LOG_CALLBACK, None)
 
 
@@ -243,7 +239,6 @@ def supports_gpu() -> bool:
 
 
 def supports_mtp() -> bool:
-    """Return whether this build has the functions for a model's own guesses."""
     return ext is not None
 
 

@@ -30,8 +30,6 @@ MOST_COMPONENTS = 4
 
 
 class BatchBuffers:
-    """A `llama_batch` whose arrays are NumPy's."""
-
     def __init__(self, n_max: int) -> None:
         self._tokens = np.zeros(n_max, np.int32)
         self._pos = np.zeros(MOST_COMPONENTS * n_max, np.int32)
@@ -56,7 +54,6 @@ class BatchBuffers:
         output_mask: NDArray[np.int8],
         rows: Vectors | None = None,
     ) -> Any:
-        """Return the filled `llama_batch`, valid until the next call and while `rows` lives."""
         n = len(seq_ids)
         self._struct.token = None if tokens is None else self._token_pointer
         self._struct.embd = None if rows is None else _array_pointer(rows, "embd")
@@ -70,7 +67,6 @@ class BatchBuffers:
 
 
 def _array_pointer(array: NDArray[Any], field: str) -> Any:
-    """Return the array's address as the type of a field of `llama_batch`."""
     kind: Any = next(form for name, form, *_ in lib.llama_batch._fields_ if name == field)
     return ctypes.cast(ctypes.c_void_p(array.ctypes.data), kind)
 
@@ -175,21 +171,17 @@ class Context:
             self.pointer = None
 
     def use_threads(self, n_threads: int) -> None:
-        """Set the number of threads from the next decode on."""
         lib.llama_set_n_threads(self.pointer, n_threads, n_threads)
 
     def trim(self, seq_id: int, n_keep: int) -> None:
-        """Free the cells of a sequence from position `n_keep` on."""
         if not lib.llama_memory_seq_rm(self._memory, seq_id, n_keep, -1):
             raise DecodeFailed(f"this model's memory cannot be cut at position {n_keep}")
 
     def drop_beginning(self, seq_id: int, n_tokens: int) -> None:
-        """Free the cells of a sequence up to position `n_tokens`."""
         if not lib.llama_memory_seq_rm(self._memory, seq_id, 0, n_tokens):
             raise DecodeFailed(f"this model's memory cannot be cut at position {n_tokens}")
 
     def copy(self, source: int, target: int, n_tokens: int) -> None:
-        """Share the first `n_tokens` cells of `source` with `target`."""
         lib.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
 
     def clear(self) -> None:
@@ -283,7 +275,6 @@ class Context:
             lib.llama_set_causal_attn(self.pointer, True)
 
     def synchronize(self) -> None:
-        """Wait until the device has computed everything."""
         lib.llama_synchronize(self.pointer)
 
     def logits(self, n_rows: int) -> Logits:

@@ -22,8 +22,6 @@ from .library import LOG, DecodeFailed, LoadFailed, LogRecording, ggml_function,
 
 
 class LoraAdapters:
-    """The LoRA adapters of one model, in order. llama.cpp frees them with the model."""
-
     def __init__(self, model: Any, paths: Sequence[str], recording: LogRecording) -> None:
         self._pointers = [_load_adapter(model, path, recording) for path in paths]
 
@@ -70,13 +68,10 @@ MemoryKind = Literal["cells", "window", "state"]
 
 
 class _BufferOverride(ctypes.Structure):
-    """llama.cpp's `llama_model_tensor_buft_override`."""
-
     _fields_ = (("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p))
 
 
 def _load_files(files: Sequence[str], params: Any) -> Any:
-    """Load a model from one file, or from the parts of a split one, whatever their names."""
     if len(files) == 1:
         return lib.llama_model_load_from_file(files[0].encode(), params)
     paths = (ctypes.c_char_p * len(files))(*(file.encode() for file in files))
@@ -108,10 +103,7 @@ class ModelOptions:
 
 
 class Model:
-    """Weights and vocabulary of one GGUF file. Tokenising is thread-safe."""
-
     def __init__(self, path: Path, options: ModelOptions | None = None) -> None:
-        """Load a file, the first one of a split model."""
         options = options or ModelOptions()
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
@@ -152,7 +144,6 @@ class Model:
         self._special: dict[str, int] | None = None
 
     def close(self) -> None:
-        """Free the weights; contexts must be closed before."""
         if self.pointer:
             lib.llama_model_free(self.pointer)
             self.pointer = None
@@ -210,7 +201,6 @@ class Model:
         return before, behind, between
 
     def pair_tokens(self) -> tuple[list[int], list[int], list[int]]:
-        """Return the tokens before, between and after a pair of texts."""
         vocab = self._vocab
         bos, eos, sep = (
             int(token_of(vocab))
@@ -240,7 +230,6 @@ class Model:
         return tuple(sorted(ends, key=lambda token: token != own))
 
     def special_text(self, which: Literal["bos", "eos"]) -> str:
-        """Return the text of BOS or EOS; "" if there is none."""
         token_of = lib.llama_vocab_bos if which == "bos" else lib.llama_vocab_eos
         token = token_of(self._vocab)
         return self.piece(token, shows_control=True).decode(errors="replace") if token >= 0 else ""
@@ -292,13 +281,11 @@ class Model:
         return kind not in ("", str(lib.LLAMA_POOLING_TYPE_NONE))
 
     def _metadata(self, key: str) -> str:
-        """Return the beginning of one value of the file's header; "" if it is absent."""
         buffer = ctypes.create_string_buffer(64)
         lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
         return buffer.value.decode(errors="replace")
 
     def raw_vocabulary(self) -> RawVocabulary:
-        """Read all tokens: 0.1 s for 49,152."""
         tokenise = ctypes.cast(lib._lib.llama_tokenize, ctypes.c_void_p).value
         assert tokenise is not None
         return RawVocabulary(list(_raw_tokens(self)), int(self.vocabulary), tokenise)
@@ -317,8 +304,6 @@ SPECIAL_MARK = b"\xff"
 
 @record(frozen=True, slots=True)
 class RawVocabulary:
-    """Tokens in the order of their ids, and addresses within llama.cpp."""
-
     tokens: list[bytes]
     pointer: int
     tokenise: int

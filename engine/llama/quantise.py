@@ -52,8 +52,6 @@ _F16, _BF16, _Q8_0, _Q8_0_BLOCK, _Q8_0_BYTES = 1, 30, 8, 32, 34
 
 
 class _Traits(ctypes.Structure):
-    """ggml's `ggml_type_traits`."""
-
     _fields_ = (
         ("type_name", ctypes.c_char_p),
         ("blck_size", ctypes.c_int64),
@@ -88,7 +86,6 @@ def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> No
 
 
 def _values(raw: NDArray[np.uint8], kind: int) -> NDArray[np.float32]:
-    """Return the weights of a tensor of ggml's type `kind`, flat."""
     source = _traits(kind)
     raw = np.ascontiguousarray(raw)
     n_weights = raw.size // source.type_size * source.blck_size

@@ -26,8 +26,6 @@ _COUNT_BYTES = 4
 
 @record(frozen=True, slots=True)
 class SavedCells:
-    """One sequence's part of a cache, as llama.cpp writes it."""
-
     raw: _StateBytes
     n_streams: int
     stream: int

@@ -70,7 +70,6 @@ class ThreadGovernor:
         return self.n_threads
 
     def _judge(self, n_running: float) -> None:
-        """Choose the number of threads after a window in which `n_running` ran on average."""
         if n_running >= ENOUGH_CPU_SHARE * self.n_threads:
             for size, (n_steps, steps_s) in self._steps.items():
                 self._undisturbed_s[self.n_threads, size] = steps_s / n_steps

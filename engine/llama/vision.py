@@ -246,7 +246,6 @@ def _rgb_pixels(image: Image.Image) -> Pixels:
 
 
 def _bitmap(image: bytes) -> Any:
-    """Return libmtmd's copy of an image's pixels."""
     pixels = upright_pixels(image)
     height, width, _ = pixels.shape
     pointer = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

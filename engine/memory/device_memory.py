@@ -57,7 +57,6 @@ class MemoryAmount:
         )
 
     def __sub__(self, other: MemoryAmount) -> MemoryAmount:
-        """Return what is left; it may be less than nothing."""
         return MemoryAmount(
             self.host - other.host, tuple(a - b for a, b in _gpu_pairs(self, other))
         )
@@ -92,8 +91,6 @@ ASK_LIBRARY_S = 30.0  # CUDA takes some seconds on a cold machine; a driver may 
 
 @record(frozen=True, slots=True)
 class GpuMemory:
-    """A graphics device that this build may use."""
-
     name: str
     free_bytes: int
     total_bytes: int
@@ -135,7 +132,6 @@ class Device:
 
     @property
     def name(self) -> str:
-        """Return the name under which what was measured here is kept."""
         return "+".join(gpu.name for gpu in self.gpus) or ("gpu" if self.is_gpu else "cpu")
 
 

@@ -73,7 +73,6 @@ def choose_victims(
 
 
 def eviction_price(candidate: EvictionCandidate, missing: MemoryAmount) -> float:
-    """Return the seconds that an eviction costs for each missing byte that it frees."""
     gives = candidate.room.within(missing).total_bytes
     if missing.total_bytes and not gives:
         return float("inf")
@@ -113,8 +112,6 @@ class LoadedState:
 
 @record(frozen=True, slots=True)
 class WaitingModel:
-    """A model that is not loaded and that requests wait for."""
-
     key: str
     since: float
     is_interactive: bool
@@ -134,8 +131,6 @@ class MemoryLimits:
 
 @record(frozen=True, slots=True)
 class LoadModel:
-    """Load it in the layout of this index."""
-
     key: str
     option: int
 
@@ -280,7 +275,6 @@ def _first_fit(waiting_model: WaitingModel, free: MemoryAmount) -> int | None:
 def _missing(
     room: MemoryAmount, loaded: Sequence[LoadedState], free: MemoryAmount, limits: MemoryLimits
 ) -> tuple[MemoryAmount, int]:
-    """Return the bytes and places that will be missing when the leaving models are gone."""
     leaving = [model for model in loaded if model.is_leaving]
     n_missing = max(0, len(loaded) - len(leaving) + 1 - limits.max_loaded_models)
     return (free + _total_memory(leaving)).missing(room), n_missing

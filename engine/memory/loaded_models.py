@@ -107,8 +107,6 @@ def _checked_adapter(path: Path) -> Path:
 
 @record(slots=True, eq=False)
 class LoadedModel:
-    """One model in memory, or on its way there. Only manager and loader change it."""
-
     key: str
     layout_request: LayoutRequest
     layout: ModelLayout
@@ -209,8 +207,6 @@ def is_idle(resident: LoadedModel, *, spares_pinned: bool = True) -> bool:
 
 @record(slots=True, eq=False)
 class MemoryAccounting:
-    """Loaded models by key, and the memory that they leave free."""
-
     _memory_probe: MachineProbe
     _gpu_overhead_bytes: int
     _halved: dict[str, tuple[int, float]] = field(default_factory=dict)
@@ -266,7 +262,6 @@ class MemoryAccounting:
         resident.layout = layout
 
     def measured(self, resident: LoadedModel, worker: WorkerProcess) -> None:
-        """Replace what was planned by what a worker takes, and remember it."""
         taken = worker.measure()
         self.learn(resident, worker, taken)
         before = resident.room
@@ -295,7 +290,6 @@ class MemoryAccounting:
         return True
 
     def n_cells_at_most(self, key: str) -> int | None:
-        """Return the KV cells that a model may have if it ran out of memory lately."""
         n_cells, since = self._halved.get(key, (None, 0.0))
         is_lately = asyncio.get_running_loop().time() - since < HALVED_S
         return n_cells if is_lately else None

@@ -137,13 +137,11 @@ class ModelLoader:
         return True
 
     def _failed(self, resident: LoadedModel, error: EngineError) -> None:
-        """Report that a load failed; the next request tries again."""
         self.memory.release(resident)
         self._on_failure(resident.key, error, 0)
         self._on_change(resident.key)
 
     def start_idle_timer(self, resident: LoadedModel) -> None:
-        """Start the idle timer of a model without requests, or unload it now."""
         if resident.n_users:
             return
         if resident.state == "draining":
@@ -183,7 +181,6 @@ class ModelLoader:
             self.unload(resident, "died")
 
     def widen(self, resident: LoadedModel, n_ctx_tokens: int) -> None:
-        """Extend a model's context, without loading its weights again."""
         resident.is_widening = True
         resident.cancel_expiry()
         self._tasks.start(self._widen(resident, n_ctx_tokens))

@@ -101,7 +101,6 @@ class MachineProbe:
     async def wider(
         self, request: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
     ) -> tuple[ModelLayout, ...]:
-        """Return the ways in which a loaded model can take longer sequences."""
         header, draft = await self._header(request.facts), await self._draft_header(request.facts)
         return wider(layout, n_ctx_tokens, header, draft)
 

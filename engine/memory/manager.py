@@ -75,7 +75,6 @@ class WaitQueue:
                     break
 
     def fail(self, error: EngineError, n_ctx_tokens: int = 0) -> None:
-        """Fail the requests that need at least so long a context."""
         for request in list(self.requests):
             if request.model_use.facts.n_ctx_tokens >= n_ctx_tokens:
                 self.requests.remove(request)
@@ -89,8 +88,6 @@ _REPLICA_AGAIN_S = 60.0  # after a replica that could not be loaded
 
 
 class ModelManager:
-    """Loads, shares and unloads models. `close` ends every worker."""
-
     def __init__(
         self,
         settings: PoolSettings,
@@ -126,7 +123,6 @@ class ModelManager:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def now(self) -> float:
-        """Return the event loop's time; any thread may ask."""
         return self._loop.time() if self._loop is not None else time.monotonic()
 
     def resident(self) -> tuple[LoadedModel, ...]:
@@ -188,7 +184,6 @@ class ModelManager:
         ]
 
     async def n_parallel(self, model_use: ModelUse) -> int:
-        """Return how many requests of a model are computed at once, or would be once loaded."""
         replicas = self._replicas(model_use.key)
         if replicas:
             self._planned.pop(model_use.key, None)
@@ -308,7 +303,6 @@ class ModelManager:
             self._loader.start_idle_timer(resident)
 
     def _changed(self, key: str) -> None:
-        """Admit waiting requests of a model that has changed, and wake the manager."""
         self._progress_at = self.now()
         if key not in self._memory.by_key:
             self._device_read_at = float("-inf")
@@ -431,7 +425,6 @@ class ModelManager:
                     break
 
     async def _decide_and_act(self) -> float | None:
-        """Act until the policy waits; return when to wake again."""
         if self.now() - self._device_read_at >= _LOOK_AGAIN_S or self._memory.device is None:
             self._layouts.clear()
             await self._memory.look()

@@ -55,7 +55,6 @@ class MeasuredSizes:
         return self._known.get(key)
 
     def note(self, key: str, taken: WorkerMemory, load_s: float) -> None:
-        """Keep what a load took with its context at its full length."""
         before = self.find(key)
         self._known[key] = MeasuredSize(taken, load_s)
         if before is None or taken != before.taken:

@@ -38,7 +38,6 @@ _EXPERTS = re.compile(r"blk\.(\d+)\.ffn_(up|down|gate|gate_up)_(ch|)exps")
 
 
 def cell_bytes(header: GgufHeader, kind: CacheType) -> float:
-    """Return what one token takes in the KV cache, over all layers."""
     n_heads = header.number("attention.head_count")
     n_heads_kv = header.number("attention.head_count_kv", n_heads)
     head_size = header.number("embedding_length") // max(1, n_heads)
@@ -242,7 +241,6 @@ def _as_processor(device: Device, why: str) -> Device:
 def wider(
     layout: ModelLayout, n_ctx_tokens: int, header: GgufHeader, draft: GgufHeader | None = None
 ) -> tuple[ModelLayout, ...]:
-    """Return layouts in which a loaded model takes longer sequences, the most cells first."""
     load = layout.load
     if load.role != "chat":  # it takes the longest text already
         return (layout,)
@@ -297,8 +295,6 @@ class _CellCounts:
 
 @record(frozen=True, slots=True)
 class _FreeCells:
-    """Cells that devices hold beside the weights."""
-
     at_most: int
     """With nothing else on the devices."""
     now: int
@@ -320,7 +316,6 @@ class _LayoutPlanner:
         return settings.allow_cpu and settings.n_gpu_layers < 0 and bool(self.device.gpus)
 
     def load(self, profile: Profile | None = None, why_no_device: str = "") -> WorkerOptions:
-        """Return the load with as many sequences and cells as are usual."""
         facts, settings, device = self.request.facts, self.settings, self.device
         if facts.role != "chat":
             n_parallel = N_PARALLEL_EMBED
@@ -447,7 +442,6 @@ class _LayoutPlanner:
         return free
 
     def _cell_and_buffer_bytes(self, load: WorkerOptions) -> tuple[float, int]:
-        """Return what a cell and the compute buffers take, of the model and of its draft model."""
         per_cell = cell_bytes(self.header, load.kv_cache_type)
         buffers = compute_bytes(self.header, load)
         draft = self.request.draft
@@ -457,7 +451,6 @@ class _LayoutPlanner:
         return per_cell, buffers + compute_bytes(draft, replace(load, cache_layout="unified"))
 
     def layouts(self, load: WorkerOptions, known: FindMeasured) -> list[ModelLayout]:
-        """Return the layouts of a load with each number of cells, the best first."""
         cells = self.cell_counts(load)
         # How many tokens of finished conversations main memory may take; none is reserved.
         n_host_cache = 0
@@ -537,7 +530,6 @@ class _DeviceLoad:
     """Of each layer, where the model is a mixture of experts."""
 
     def layouts(self, n_there: int) -> list[ModelLayout]:
-        """Return the layouts with so many layers on graphics devices."""
         there_bytes = self.spread_bytes * n_there // self.n_layers
         possible = placements(
             there_bytes,

@@ -101,7 +101,6 @@ class BlobStore:
         self.folder = root / "blobs"
 
     def path(self, digest: str) -> Path:
-        """Return a blob's path, whether or not it exists."""
         return self.folder / f"sha256-{digest_hex(digest)}"
 
     def has(self, digest: str) -> bool:
@@ -161,7 +160,6 @@ class BlobStore:
         return f"sha256:{sha256_of(self.path(digest))}"
 
     def remove(self, digest: str) -> int:
-        """Remove a blob; return the bytes that it had."""
         path = self.path(digest)
         with suppress(FileNotFoundError), store_write_errors(self.folder):
             size_bytes = path.stat().st_size
@@ -230,13 +228,11 @@ class BlobWriter:
         self.close()
 
     def close(self) -> None:
-        """Remove the file, unless it was committed."""
         with suppress(OSError):
             self._file.close()
 
 
 def digest_hex(digest: str) -> str:
-    """Return the digits of `sha256:…` (or `sha256-…`) in lower case."""
     match = _DIGEST.fullmatch(digest)
     if match is None:
         raise BadDigest(digest)

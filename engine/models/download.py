@@ -145,7 +145,6 @@ class PartialBlob:
 
     @property
     def is_done(self) -> bool:
-        """Whether all bytes have arrived; they are not verified."""
         return self.path.is_file() and all(part.is_done for part in self.parts)
 
     def begin(self) -> None:
@@ -157,7 +156,6 @@ class PartialBlob:
             self.restart()
 
     def restart(self, *, in_one_piece: bool = False) -> None:
-        """Remove the files and create empty parts."""
         self.discard()
         self.parts = (
             [BlobPart(0, 0, self.total_bytes)] if in_one_piece and self.total_bytes
@@ -181,12 +179,10 @@ class PartialBlob:
             self._write_state(part)
 
     def sync(self) -> None:
-        """Flush all bytes to the disk, before the file is renamed to its digest."""
         with resumable_write_errors(self.path.parent):
             sync_file(self.path)
 
     def rename(self, blob: Path) -> None:
-        """Rename the complete file to its blob's name, and remove the states."""
         with resumable_write_errors(self.path.parent):
             self.path.replace(blob)
         self.discard()
@@ -316,7 +312,6 @@ class RemoteBlob:
 
     @property
     def label(self) -> str:
-        """The status of its progress lines."""
         name = self.digest.partition(":")[2][:12] or self.url.rsplit("/", 1)[-1].partition("?")[0]
         return f"pulling {name}"
 
@@ -356,7 +351,6 @@ class BlobDownload:
         self._in_one_piece = False
 
     def missing_bytes(self) -> int:
-        """Return how many bytes are missing; reads the disk."""
         return 0 if self._is_stored() else max(0, self.blob.size_bytes - arrived_bytes(self._place))
 
     async def fetch(self) -> None:

@@ -54,14 +54,11 @@ class HubListing:
 
 
 class HubAuth:
-    """Authorization for the hub; see `transfer_client.HostAuth`."""
-
     def __init__(self, token: str | None, hub: str) -> None:
         self.origin = url_origin(httpx.URL(hub))
         self.header = f"Bearer {token}" if token else None
 
     async def answer(self, response: httpx.Response) -> bool:
-        """Return False: a refused token stays refused."""
         return False
 
 

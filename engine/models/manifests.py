@@ -54,7 +54,6 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The sha256 of the manifest itself, hexadecimal."""
         return hashlib.sha256(self.raw).hexdigest()
 
     @property
@@ -73,7 +72,6 @@ class Manifest:
 
 
 def make_manifest(config: ManifestLayer | None, layers: Iterable[ManifestLayer]) -> Manifest:
-    """Return a manifest of these parts, byte for byte as Ollama writes it."""
     layers = tuple(layers)
     content: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE}
     if config is not None:
@@ -158,7 +156,6 @@ class ModelConfig:
     unknown_fields: Mapping[str, Any] = field(default_factory=dict)
 
     def dump(self, layers: Iterable[ManifestLayer]) -> bytes:
-        """Return it as Ollama writes it, with the digests of a model's layers."""
         value: dict[str, Any] = {
             "model_format": self.model_format,
             "model_family": self.model_family,
@@ -229,7 +226,6 @@ def read_stored_model(blobs: BlobStore, manifest: Manifest) -> StoredModel:
 
 
 def parse_config(raw: bytes) -> ModelConfig:
-    """Parse a config blob; raises ValueError."""
     value = json.loads(raw)
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - bad content, not a bad call

@@ -175,7 +175,6 @@ def weight_count_text(number: int) -> str:
 
 
 def weights_format(header: GgufHeader) -> str:
-    """Return the format of a file's weights: the one that it names, or else that of most."""
     if header.file_type != "unknown" or not header.tensors:
         return header.file_type
     counts: dict[int, int] = {}

@@ -50,7 +50,6 @@ _MOST_BYTES_EACH = {
 
 
 def parse_format(name: str) -> str:
-    """Return a format's canonical name: `q4_K_M` → `Q4_K_M`."""
     canonical = _FORMAT_ALIASES.get(name.upper(), name.upper())
     if canonical not in QUANTISATION_FORMATS:
         known = ", ".join(QUANTISATION_FORMATS)
@@ -283,7 +282,6 @@ def _quantise_draft(draft: ModelDraft, target: str, report: ReportProgress) -> N
 
 
 def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
-    """Override the base's layers and config by those of the recipe."""
     if recipe.template:
         draft.drop(manifests.TEMPLATE_TYPE, manifests.PROMPT_TYPE)
         draft.add_text(manifests.TEMPLATE_TYPE, recipe.template)

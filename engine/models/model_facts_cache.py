@@ -27,8 +27,6 @@ _MAX_CACHED_FACTS = 1024
 
 
 class ModelFactsCache:
-    """Facts of models by name; for one event loop."""
-
     def __init__(self, models: ModelFinder, settings: PoolSettings) -> None:
         self._models = models
         self._settings = settings

@@ -111,7 +111,6 @@ class ModelFiles:
 
 @contextmanager
 def _broken_if_unreadable(path: Path) -> Iterator[None]:
-    """Raise ModelBroken with the system's reason where a model's file cannot be read."""
     try:
         yield
     except OSError as error:
@@ -190,7 +189,6 @@ class ModelFinder:
         )
 
     def find_original(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
-        """Return the facts of a model's own file, not of its tuned copy."""
         return self._facts(self.locate(ref), n_ctx_tokens)
 
     def locate(self, ref: str) -> FoundModel:
@@ -239,7 +237,6 @@ class ModelFinder:
         return removed
 
     def needed_digests(self) -> set[str]:
-        """Return the digests of blobs that are needed though no manifest names them."""
         return {copy.digest for copy in self.tuned.all()}
 
     def forget_copies_of_gone_models(self) -> list[str]:
@@ -258,7 +255,6 @@ class ModelFinder:
         return tuple(sorted({found.name for found in self.everything()}))
 
     def everything(self) -> Iterator[FoundModel]:
-        """Yield every model; of equal names, the first counts."""
         return (model for model in self._everything() if isinstance(model, FoundModel))
 
     def _everything(self) -> Iterator[FoundModel | ModelBroken]:
@@ -340,7 +336,6 @@ class ModelFinder:
         )
 
     def _elsewhere(self) -> Iterator[FoundModel]:
-        """Yield the models in installed packages, which are not imported for it."""
         for name, package, file, origin, params in _PACKAGED_MODELS:
             try:
                 spec = importlib.util.find_spec(package)

@@ -248,7 +248,6 @@ class ModelStore:
         return set()
 
     def modified_at(self, name: ModelName) -> datetime.datetime:
-        """Return when a model was last pulled, created or copied."""
         path = self.manifest_path(name)
         with suppress(OSError):
             if path is not None:
@@ -267,7 +266,6 @@ class ModelStore:
         return stored
 
     def copy(self, source: ModelName, target: ModelName) -> None:
-        """Add a second name for a model."""
         manifest = self.manifest(source)
         if manifest is None:
             raise self._unknown(source)
@@ -309,7 +307,6 @@ class ModelStore:
             return self._remove_unnamed(old, keep)
 
     def check(self, name: ModelName | None = None) -> list[BlobFault]:
-        """Verify every blob, or those of one model, and return the faults."""
         users: dict[str, tuple[str, ...]] = {}
         for user, path in sorted(self._manifests.all(), key=lambda pair: pair[0].full):
             with suppress(FileNotFoundError, ManifestBroken, BadDigest):
@@ -339,7 +336,6 @@ class ModelStore:
         return ModelNotFound(name.short, [known.short for known in self.names()])
 
     def _with_known_case(self, name: ModelName) -> ModelName:
-        """Return a new name with the case of other tags of the same model."""
         for known in self.names():
             ours, theirs = name.parts, known.parts
             if [part.lower() for part in ours[:3]] == [part.lower() for part in theirs[:3]]:

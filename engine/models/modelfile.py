@@ -104,7 +104,6 @@ def print_parameters(params: Mapping[str, Any]) -> str:
 
 
 def each_value(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield every name and value; of a list, one pair per item."""
     for name, value in params.items():
         for item in value if isinstance(value, list | tuple) else [value]:
             yield name, item
@@ -145,7 +144,6 @@ class Modelfile:
         return tuple(command for command in self.commands if command.name == name)
 
     def last_of(self, name: str) -> ModelfileCommand | None:
-        """Return the last command of this name, which overrides the others."""
         return next(iter(self.all_of(name)[::-1]), None)
 
 
@@ -159,7 +157,6 @@ class ModelfileError(EngineError):
 
 
 def parse_modelfile(text: str, path: str = "Modelfile") -> Modelfile:
-    """Parse a Modelfile; `path` is for its errors."""
     reader = _ModelfileParser(text)
     commands = tuple(reader.commands())
     if not any(command.name == "FROM" for command in commands) and not reader.faults:

@@ -75,7 +75,6 @@ _COPY_BYTES = 4 * 1024 * 1024
 
 
 async def import_file(store: ModelStore, path: Path, report: ReportProgress) -> ImportedFiles:
-    """Copy a model's files, and the projector in their folder, into blobs."""
     files = await run_to_end_in_thread(_files_of_model, path)
     n_bytes = await run_to_end_in_thread(lambda: sum(file.stat().st_size for file in files))
     await run_to_end_in_thread(check_disk_space, store.root, n_bytes)
@@ -104,7 +103,6 @@ def _files_of_model(path: Path) -> list[Path]:
 
 
 async def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> str:
-    """Copy a file into a blob; a cancelled copy is removed."""
     total = await run_to_end_in_thread(lambda: path.stat().st_size)
     with (
         await run_to_end_in_thread(store.blobs.writer) as blob,
@@ -208,7 +206,6 @@ class _Pull:
                 return
 
     async def _from_hub(self, source: HubSource) -> None:
-        """Pull a GGUF file of a repository, and the projector in it."""
         hub = hub_address(self.options)
         # The hub's URL is a setting of this machine's owner, so http:// is intended.
         options = replace(self.options, insecure=self.options.insecure or hub.startswith("http://"))
@@ -245,7 +242,6 @@ class _Pull:
     async def _download(
         self, connection: TransferClient, remote_blobs: Sequence[RemoteBlob]
     ) -> list[str]:
-        """Download and verify blobs; return their digests."""
         downloads = [
             BlobDownload(connection, self.store, blob, self.report) for blob in remote_blobs
         ]
@@ -291,7 +287,6 @@ class _Pull:
             raise NoUsableModel(name.short, error.why) from error
 
     async def _finish(self, name: ModelName, manifest: Manifest) -> None:
-        """Write the manifest, and remove blobs that only the old one needed."""
         old = await run_to_end_in_thread(self._stored, name)
         self.report(ProgressLine("writing manifest"))
         await run_to_end_in_thread(self.store.put_manifest, name, manifest)

@@ -38,7 +38,6 @@ from .transfer_errors import TransferRefused, check_response
 
 
 def credential_files() -> list[Path]:
-    """Return the paths of files with credentials, the most specific first."""
     found = [Path(os.environ[name]) for name in ("REGISTRY_AUTH_FILE",) if os.environ.get(name)]
     folder = os.environ.get("DOCKER_CONFIG")
     found.append((Path(folder) if folder else Path.home() / ".docker") / "config.json")

@@ -69,7 +69,6 @@ class TransferRetries:
         """Whether the host has answered before, so that a failed connection may pass."""
 
     def forgive(self) -> None:
-        """Reset the failures, because something arrived."""
         self.n_failures = 0
         self._was_there = True
 
@@ -218,8 +217,6 @@ class TransferRequest:
 
 
 class TransferClient:
-    """An HTTP client for one pull or push; a context manager."""
-
     def __init__(self, options: TransferOptions, report: ReportProgress | None = None) -> None:
         """Open nothing yet; `report` gets a line for each host that a server redirects to."""
         self.options = options
@@ -305,7 +302,6 @@ class TransferClient:
     async def retried(
         self, url: str, ask: Callable[[], Awaitable[httpx.Response]]
     ) -> httpx.Response:
-        """Call `ask` until its response is final."""
         host = host_of(parse_url(url))
         retries = TransferRetries(host, self.options, was_there=host in self._met)
         while True:
@@ -402,7 +398,6 @@ async def _is_private_host(url: httpx.URL) -> bool:
 
 
 def parse_url(url: str) -> httpx.URL:
-    """Parse a URL; an invalid one raises TransferError."""
     try:
         read = httpx.URL(url)
         if read.host and (read.port is None or 0 < read.port < 65536):  # a bad host raises here

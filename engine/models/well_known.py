@@ -40,7 +40,6 @@ class WellKnownModel:
 
     @property
     def needed_bytes(self) -> int:
-        """Return the memory for the weights, a context of `CONTEXT_TOKENS`, and buffers."""
         return self.size_bytes + self.kv_bytes * CONTEXT_TOKENS + _OVERHEAD_BYTES
 
 

@@ -100,7 +100,6 @@ def choose_layout(
 
 
 def n_chat_slots(n_parallel: int) -> int:
-    """Return the number of slots for chats alone, in addition to `n_parallel` for jobs."""
     return max(min(CHAT_SLOTS, n_parallel // 2), n_parallel // JOBS_PER_CHAT_SLOT)
 
 
@@ -232,7 +231,6 @@ def turn_tokens(profile: Profile | None, turn_s: float, *, is_gpu: bool = False)
 
 
 def workload_s(profile: Profile, workload: Workload) -> float:
-    """Return how long this work takes in its best layout, without the loading of the model."""
     if not workload.n_sequences:
         return 0.0
     limits = _default_bounds(workload, profile)

@@ -88,7 +88,6 @@ class BenchClock:
         return cpu_s if self._counts_cpu else wall_s
 
     def heed_stop(self) -> None:
-        """Raise `MeasuringStopped` if the measurement should end."""
         if self._should_stop():
             raise MeasuringStopped
 
@@ -98,7 +97,6 @@ class BenchClock:
 
     @property
     def share(self) -> float:
-        """The share of the threads' possible processor time that they got."""
         return self._cpu_s / self._wall_s / self._n_threads if self._wall_s else 0.0
 
 
@@ -186,7 +184,6 @@ class Bench:
 
     @contextmanager
     def one_thread(self) -> Iterator[None]:
-        """Compute with one thread, as on a busy machine."""
         self.context.use_threads(1)
         yield
         self.context.use_threads(self.context.options.n_threads)
@@ -196,7 +193,6 @@ class Bench:
         self.context.trim(seq_id, self._lengths[seq_id])
 
     def embed(self, n_texts: int, n_tokens_each: int) -> float:
-        """Compute vectors of texts in one batch; return the seconds."""
         self.clear()
         return self._decode(np.repeat(np.arange(n_texts, dtype=np.int32), n_tokens_each), 0)
 
@@ -446,7 +442,6 @@ class _Measurement:
         self._writing(bench, counts)
 
     def _compare(self, bench: Bench) -> None:
-        """Check whether tokens get the same logits however they are computed, if there is time."""
         if self.model.memory == "state":
             return
         clock, n_tokens = self.clock, AGREED_DEPTH
@@ -492,7 +487,6 @@ class _Measurement:
             measured.decode.append(DecodePoint(n, depth, bench.is_unified, n / took_s))
 
     def _crowded(self, bench: Bench) -> None:
-        """Read a prompt in place of the last sequence, while the others keep their cells."""
         if N_CROWDED * self.clock.token_s > self.clock.left_s:
             return
         bench.drop(bench.n_seq - 1)

@@ -46,8 +46,6 @@ class PrefillPoint:
 
 @record(frozen=True, slots=True)
 class DecodePoint:
-    """Speed of decoding some sequences together, each with some unshared tokens."""
-
     n_sequences: int
     n_depth_tokens: int
     is_unified: bool
@@ -302,8 +300,6 @@ class ProfileStore:
 
 
 class PoolProfiles:
-    """Profiles in the pool: sent to workers, received from them."""
-
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
         self._book = ProfileStore(settings.cache_dir)

@@ -28,8 +28,6 @@ found. A number has some hundred, a text most of them."""
 
 
 class LoopEscape:
-    """Close the text, list or object that repeats, as soon as the grammar allows it."""
-
     def __init__(self, loop: bytes, n_tokens: int) -> None:
         self._is_in_text = b'"' not in loop
         # Repeating objects are items of an endless list.
@@ -88,7 +86,6 @@ class ConstrainedAnswer:
         return not (is_fixed or self.matcher.has_mask or self.matcher.forced_tokens())
 
     def only_token(self) -> int | None:
-        """Return the next token if there is no choice, else None."""
         ending = self._ending_guard.ending
         if ending or self._has_failed or self._loop_escape is not None:
             return ending[0] if ending else None
@@ -134,7 +131,6 @@ class ConstrainedAnswer:
         return Candidates(allowed[few.tokens], few.logits)
 
     def masked(self, row: Logits) -> Logits:
-        """Return a copy of a row in which tokens that are not allowed are impossible."""
         allowed = allowed_tokens(row, self.matcher.mask())
         masked = np.full_like(row, -np.inf)
         masked[allowed] = row[allowed]
@@ -184,7 +180,6 @@ class ConstrainedAnswer:
 
     @property
     def is_over(self) -> bool:
-        """Whether the answer is complete, or has failed."""
         if self._has_failed:
             return not self._ending_guard.ending
         if self.matcher.must_end:

@@ -122,7 +122,6 @@ class ByteMatcher:
         return self._inner.validate_tokens(signs) == len(signs)
 
     def ends_with(self, text: bytes) -> bool:
-        """Return whether the answer is complete after these bytes."""
         signs = [*_encode_signs(text), END_SIGN]
         return self._inner.validate_tokens(signs) == len(signs)
 
@@ -135,7 +134,6 @@ class ByteMatcher:
         return b"" if TOKEN_MARK in forced else forced
 
     def spell(self, sign: int) -> bytes:
-        """Return the byte, or the stand-in of a named token, with this id."""
         return bytes([sign]) if sign < END_SIGN else named_token_bytes(sign - END_SIGN - 1)
 
     def kind(self) -> bytes:
@@ -143,7 +141,6 @@ class ByteMatcher:
         return self._inner.compute_bitmask()
 
     def signs(self) -> frozenset[int]:
-        """Return the ids of the bytes and named tokens that may follow."""
         bits = np.unpackbits(np.frombuffer(self.kind(), np.uint8), bitorder="little")
         return (
             frozenset(np.flatnonzero(bits[: END_SIGN + 1 + N_NAMED_TOKENS]).tolist())
@@ -181,7 +178,6 @@ class GuidanceVocabulary:
         self.masks = MaskComputer(model.n_vocab, os.cpu_count() or 1)
 
     def tokens_of(self, text: bytes) -> list[int]:
-        """Return few tokens that spell these bytes, none of them special."""
         try:
             return self.tokeniser.greedy_tokenize(text.decode())
         except UnicodeDecodeError:  # it begins or ends within a character
@@ -233,14 +229,12 @@ class TokenMatcher:
         return new
 
     def close(self) -> None:
-        """Leave the state machine to another answer."""
         self._wait_for_mask()
         if self._n_uses < MOST_USES and not self._inner.is_error() and self._inner.reset():
             self._spares.append((self._inner, self._n_uses))
         del self._inner
 
     def piece(self, token: int) -> bytes:
-        """Return a token's bytes, or the stand-in for one that is named by number."""
         found = next((text for text, number in self.named.items() if number == token), None)
         return self.vocabulary.bytes_of([token]) if found is None else found
 
@@ -276,13 +270,11 @@ class TokenMatcher:
         return self._inner.consume_tokens(list(tokens))
 
     def ends_with(self, tokens: Sequence[int]) -> bool:
-        """Return whether the answer is complete after these tokens."""
         self._wait_for_mask()
         with_end = [*tokens, self.vocabulary.ends[0]]
         return self._inner.validate_tokens(with_end) == len(with_end)
 
     def forced_tokens(self) -> list[int]:
-        """Return the tokens that must follow; [] if there is a choice."""
         if self._forced is None:
             self._wait_for_mask()
             self._forced = self._inner.compute_ff_tokens()
@@ -300,7 +292,6 @@ class TokenMatcher:
         return self._mask
 
     def allows(self, token: int) -> bool:
-        """Return whether a token may follow (0.5 µs, without a mask)."""
         self._wait_for_mask()
         return self._inner.validate_tokens([token]) == 1
 
@@ -312,15 +303,12 @@ class TokenMatcher:
 
     @staticmethod
     def begin_masks(matchers: Sequence[TokenMatcher]) -> None:
-        """Start the masks of matchers of one model in another thread."""
         masks = matchers[0].vocabulary.masks.start([matcher._inner for matcher in matchers])
         for row, matcher in enumerate(matchers):
             matcher._under_way = (masks, row)
 
 
 class GrammarCompiler:
-    """Compile constraints for one model, with a cache. Thread-safe."""
-
     def __init__(self, model: Model) -> None:
         self._model = model
         self._trials = ConstraintTrials()
@@ -374,7 +362,6 @@ class GrammarCompiler:
             return made.new()
 
     def close(self) -> None:
-        """End the trial subprocess."""
         self._trials.close()
 
     def _compile(self, constraint: Constraint) -> TokenMatcher:

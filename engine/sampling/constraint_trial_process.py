@@ -24,7 +24,6 @@ STACK_BYTES = 2 * 1024 * 1024
 
 
 def main() -> None:
-    """Answer each frame of the input with one frame, until it ends."""
     requests, answers = take_pipes()
     compile_error(Constraint("json"))  # loads the libraries, before memory is limited
     _limit_memory()

@@ -30,8 +30,6 @@ CONSTRAINT_NAMES = {
 
 
 class ConstraintTrials:
-    """Try constraints, one after the other. Thread-safe."""
-
     def __init__(self) -> None:
         self._process = FrameProcess(TRIAL_COMMAND)
 

@@ -295,7 +295,6 @@ def schema_grammar(schema: Any) -> str:
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
-    """Return the body of a Lark rule for a schema that has its `x-guidance`."""
     if large := _large_nodes(schema):
         return f"%lark {{\n{SchemaGrammar(schema, large).text()}\n}}"
     return f"%json {json.dumps(schema, ensure_ascii=False)}"
@@ -464,7 +463,6 @@ def _pattern_problems(pattern: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
 
 
 def _locate_problem(schema: Any, why: str) -> SchemaProblem:
-    """Find the smallest part of a schema that is refused by itself."""
     path: SchemaPath = ()
     part = schema
     while isinstance(part, dict):

@@ -114,7 +114,6 @@ class SchemaGrammar:
         )
 
     def _object(self, own: Mapping[str, Any]) -> str:
-        """Return the rule of a closed object, its properties in their order."""
         first, later = '""', '""'  # what follows without, and with a property before it
         for key, node in reversed(own.get("properties", {}).items()):
             opens = json.dumps(json.dumps(key, ensure_ascii=False) + self._colon)

@@ -31,7 +31,6 @@ class Candidates(NamedTuple):
 
     @property
     def are_distinct(self) -> bool:
-        """Whether no two logits are equal."""
         return not (self.logits[1:] == self.logits[:-1]).any()
 
     def first(self, n: int) -> Candidates:
@@ -106,7 +105,6 @@ class LogitBias:
         self._values = np.array(values, np.float32)
 
     def apply(self, row: Logits) -> None:
-        """Change a row in place."""
         row[self._tokens] += self._values
 
 

@@ -39,7 +39,6 @@ class Penalties:
         self._places = {token: place for place, token in enumerate(tokens.tolist())}
 
     def add(self, token: int) -> None:
-        """Count a new token; the oldest leaves a window that is full."""
         place = self._places.get(token)
         if place is None:
             place = self._places[token] = len(self._places)
@@ -66,7 +65,6 @@ class Penalties:
             self._places[moved] = place
 
     def apply(self, row: Logits) -> None:
-        """Lower the logits of recent tokens in place, to the bit as llama.cpp does."""
         n = len(self._places)
         if not n:
             return

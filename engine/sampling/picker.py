@@ -107,7 +107,6 @@ class Picker:
 
     @property
     def uses_masks(self) -> bool:
-        """Whether every choice of a constrained answer needs its mask."""
         return self._chain is not None or self._n_logprobs is not None
 
     @property
@@ -172,7 +171,6 @@ class Picker:
         return PickedToken(token, self._take(token), self._logprob(token, None))
 
     def _logprobs(self, row: Logits) -> RowLogprobs | None:
-        """Return a row's log probabilities, after bias and penalties, under the constraint."""
         if self._n_logprobs is None:
             return None
         mask = None
@@ -242,7 +240,6 @@ class Picker:
         return [] if self.constrained is None else self.constrained.forced()
 
     def close(self) -> None:
-        """Free llama.cpp's samplers, and leave the constraint's states to other answers."""
         if self._chain is not None:
             self._chain.close()
         if self.constrained is not None:

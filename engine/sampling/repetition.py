@@ -23,8 +23,6 @@ PREFILTER_TOKENS = 8
 
 
 class RepetitionDetector:
-    """Find loops in one answer's tokens."""
-
     def __init__(self) -> None:
         self._tokens = array("i")
         self._next_check = LEAST_LOOP_SPAN

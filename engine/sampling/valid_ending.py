@@ -53,8 +53,6 @@ class _SearchNode:
 
 
 class EndingSearch:
-    """Search for endings in one kind of grammar."""
-
     def __init__(self, *, is_json: bool, marks: tuple[bytes, ...] = ()) -> None:
         """Take whether the whole answer is JSON, and literal texts that may end a part of it."""
         self._is_json = is_json
@@ -160,8 +158,6 @@ UNCHECKED_TOKENS = 16
 
 
 class EndingGuard:
-    """Guard one answer's token limit. Only the owner thread uses it."""
-
     def __init__(self, matcher: TokenMatcher, n_left: int) -> None:
         self._matcher = matcher
         self._byte_matcher = matcher.byte_matcher.copy()
@@ -183,7 +179,6 @@ class EndingGuard:
 
     @property
     def byte_matcher(self) -> ByteMatcher:
-        """The answer's state, byte by byte."""
         self._read()
         return self._byte_matcher
 
@@ -201,7 +196,6 @@ class EndingGuard:
 
     @property
     def is_active(self) -> bool:
-        """Whether the rest of the answer is fixed."""
         return self._ending is not None
 
     @property

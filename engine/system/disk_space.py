@@ -16,7 +16,6 @@ def is_disk_full(error: object) -> bool:
 
 
 def free_disk_bytes(folder: Path) -> int:
-    """Return the free bytes on the disk of `folder`, which need not exist yet."""
     for place in (folder, *folder.parents):
         with suppress(OSError):
             return shutil.disk_usage(place).free

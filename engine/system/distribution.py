@@ -34,7 +34,6 @@ def examples_folder() -> Path | None:
 
 
 def is_clone() -> bool:
-    """Return whether Paddock runs from a clone that uv has installed, editable."""
     try:
         direct_url = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):

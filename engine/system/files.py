@@ -150,7 +150,6 @@ class TemporaryFile:
         self._is_in_place = True
 
     def close(self) -> None:
-        """Release it; remove it unless it has replaced its target."""
         self._release()
         if not self._is_in_place:
             with suppress(FileNotFoundError):
@@ -225,7 +224,6 @@ def write_atomically(
 def write_json_atomically(
     path: Path, value: object, *, mode: int | None = PRIVATE_FILE, is_durable: bool = False
 ) -> None:
-    """Write a value as JSON, as `write_atomically` does."""
     write_atomically(path, json.dumps(value), mode=mode, is_durable=is_durable)
 
 

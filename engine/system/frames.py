@@ -166,7 +166,6 @@ def send_frame(answers: BinaryIO, frame: bytes) -> None:
 def answer_frames(
     requests: BinaryIO, answers: BinaryIO, answer: Callable[[FrameHead], bytes]
 ) -> None:
-    """Answer each frame with one, until the input ends."""
     with suppress(PipeClosed):
         while True:
             head, _ = read_frame(requests)

@@ -45,8 +45,6 @@ class Cpu:
 
 @record(frozen=True, slots=True)
 class MainMemory:
-    """Main memory, a container's limit included."""
-
     total_bytes: int
     free_bytes: int
     """What can be had without swapping."""
@@ -54,8 +52,6 @@ class MainMemory:
 
 @record(frozen=True, slots=True)
 class Gpu:
-    """One graphics device that is there, whether or not this build can use it."""
-
     kind: GpuKind
     name: str
     memory_bytes: int | None = None
@@ -83,7 +79,6 @@ def psutil_module() -> ModuleType:
 
 
 def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
-    """Read the processor's name, cores and the features that matter here."""
     text = _text_or_empty(cpuinfo)
     name = _proc_field(text, "model name") or platform.processor() or platform.machine()
     if sys.platform == "darwin":
@@ -333,7 +328,6 @@ def _text_or_empty(path: Path) -> str:
 
 
 def _proc_field(text: str, name: str) -> str:
-    """Return the value of the first line `name : value`."""
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon and key.strip() == name:

@@ -56,7 +56,6 @@ class UnixClient:
             self._idle.pop().writer.close()
 
     async def request(self, method: str, target: str, body: bytes = b"") -> bytes:
-        """Return the whole body of an answer; raise as `stream` does."""
         return b"".join([piece async for piece in self.stream(method, target, body)])
 
     async def stream(

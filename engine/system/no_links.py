@@ -276,7 +276,6 @@ def _owner_of_nearest(path: Path) -> int:
 
 
 def _open(path: str, flags: int) -> int:
-    """Open an absolute path; a link in any part of it is an error."""
     if not os.path.isabs(path):  # noqa: PTH117 - the hot path
         raise ValueError(f"'{path}' is not an absolute path")
     return _by_kernel(path, flags) if _has_openat2() else _by_parts(path, flags)

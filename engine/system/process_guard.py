@@ -29,7 +29,6 @@ def guarded_command(command: list[str], fd: int) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Start the program, stand by until it has ended, and end in the same way."""
     fd, command = int(arguments[0]), arguments[1:]
     ended, wake = os.pipe()
     os.set_blocking(wake, False)

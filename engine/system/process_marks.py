@@ -14,7 +14,6 @@ def process_mark(pid: int) -> str:
 
 
 def _start_time(pid: int) -> str:
-    """Return when a process began, independent of changes to the machine's clock."""
     try:
         ticks = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()

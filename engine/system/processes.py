@@ -430,8 +430,6 @@ def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedComman
 
 
 class FrameProcess:
-    """A program that answers frames of JSON, restarted where it died. Any thread may ask."""
-
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._turn = threading.Lock()
@@ -440,7 +438,6 @@ class FrameProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether it runs, so that the next answer needs no start."""
         return self._process is not None and self._process.poll() is None
 
     def ask(self, order: Mapping[str, Any], within_s: float) -> FrameHead | None:
@@ -463,7 +460,6 @@ class FrameProcess:
             return answer
 
     def close(self) -> None:
-        """End it; a thread that waits for its answer gets none."""
         if (process := self._process) is not None:
             process.kill()
         with self._turn:
@@ -543,7 +539,6 @@ class OrderedProcess:
             return self.process.wait()
 
     def exit_reason(self) -> str:
-        """Wait for the end and describe it, for a process without a result."""
         status = self.exit_status()
         was = "was " if status < 0 else ""
         return f"the process {was}{exit_status_text(status)}{self.last_line()}"
@@ -641,7 +636,6 @@ async def _wait_for_end(
 
 
 async def _write_stdin(process: asyncio.subprocess.Process, stdin: bytes) -> None:
-    """Write its input; it need not read it."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(stdin)

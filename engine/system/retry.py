@@ -39,19 +39,15 @@ class Backoff:
 
 
 class Pauses:
-    """The pauses of one thing that is tried again and again."""
-
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
         self._n_failures = 0
 
     def failed(self) -> float:
-        """Count a failure; return how long to wait now."""
         self._n_failures += 1
         return self._backoff.pause_s(self._n_failures)
 
     def succeeded(self) -> None:
-        """Begin with the first pause again."""
         self._n_failures = 0
 
     async def wait(self) -> None:

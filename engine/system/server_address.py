@@ -27,7 +27,6 @@ class ServerAddress:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is this machine's own."""
         return is_here(self.url)
 
 

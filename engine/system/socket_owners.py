@@ -63,7 +63,6 @@ def is_own_process(client: tuple[str, int] | None, server: tuple[str, int | None
 
 
 def _socket_rows() -> Iterator[tuple[str, str, str, str]]:
-    """Yield local address, remote address, state and user of each socket."""
     for table in _SOCKET_TABLES:
         try:
             lines = table.read_text("ascii").splitlines()[1:]

@@ -119,7 +119,6 @@ class TaskSet:
         await end(*self._tasks)
 
     async def drain(self) -> None:
-        """Wait until all tasks have ended by themselves."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -89,7 +89,6 @@ class TemplateMeter:
         """From the first check on: most templates end before it, and the clock is a system call."""
 
     def step(self) -> None:
-        """Count one step, such as a turn of a loop or a call."""
         self._n_steps += 1
         if self._n_steps % _CLOCK_CHECK_STEPS == 0:
             self.check()
@@ -103,7 +102,6 @@ class TemplateMeter:
             raise TemplateLimitExceeded(f"it takes longer than {DEADLINE_S:g} s")
 
     def add_text(self, n_chars: int) -> None:
-        """Count a text, if possible before it is made."""
         if n_chars > MAX_TEXT_CHARS:
             raise TemplateLimitExceeded(
                 f"it makes a text of more than {MAX_TEXT_CHARS:,} characters"
@@ -113,7 +111,6 @@ class TemplateMeter:
             raise TemplateLimitExceeded(f"it makes more than {MAX_ALL_CHARS:,} characters in all")
 
     def check_output(self, n_chars: int) -> None:
-        """Check the length of an output, or of a part such as a macro's."""
         if n_chars > self.max_output_chars:
             raise TemplateLimitExceeded(f"it prints more than {self.max_output_chars:,} characters")
 
@@ -207,8 +204,6 @@ class MeteredCodeGenerator(CodeGenerator):
 
 
 class MeteredEnvironment(SandboxedEnvironment):
-    """Jinja2's sandbox with a meter; `filters` must have `_turns`, for the loops."""
-
     code_generator_class = MeteredCodeGenerator
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 

@@ -167,7 +167,6 @@ _SORTED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=
 
 
 def canonical_json(value: Any) -> str:
-    """Return plain data as JSON, the same text for equal values."""
     return _SORTED.encode(value)
 
 
@@ -275,8 +274,6 @@ MOST_JSON_LEVELS = 128
 
 
 class NestedTooDeep(ValueError):
-    """JSON is nested deeper than recursive functions can read."""
-
     def __init__(self) -> None:
         super().__init__("it is nested too deeply")
 

@@ -99,7 +99,6 @@ class TunedCopyStore:
         self.folder = cache_dir / "tuned"
 
     def find(self, original: str) -> TunedCopy | None:
-        """Return the copy of a model's file, if it exists here and is complete."""
         known = self.record(original)
         if known is None or known.why_none:
             return None
@@ -110,14 +109,12 @@ class TunedCopyStore:
         return known if is_whole else None
 
     def record(self, original: str) -> TunedCopy | None:
-        """Return what is known of a model's copy on this processor and build."""
         file = self._file(original)
         known = _read(file) if file.exists() else None  # of most models there is none
         is_here = known is not None and (known.original, known.place) == (original, copy_place())
         return known if is_here else None
 
     def all(self) -> Iterator[TunedCopy]:
-        """Yield every existing copy, sorted by the name of its model."""
         read = map(_read, sorted(self.folder.glob("*.json")))
         known = sorted(filter(None, read), key=lambda copy: copy.name)
         yield from (copy for copy in known if self.find(copy.original) == copy)
@@ -145,7 +142,6 @@ class TunedCopyStore:
             self.keep(TunedCopy(known.name, original, known.original_path, known.place, why))
 
     def forget(self, original: str) -> None:
-        """Remove a copy, first its record, then its file."""
         before = files.read_json_object(self._file(original))
         self._file(original).unlink(missing_ok=True)
         _remove_blob(before)

@@ -62,7 +62,6 @@ class TuningStop:
 
 
 def example_texts() -> tuple[str, ...]:
-    """Return the texts of the package's example documents that are UTF-8."""
     examples = distribution.examples_folder()
     found = []
     for file in sorted((examples / _EXAMPLE_TEXTS).rglob("*")) if examples else ():

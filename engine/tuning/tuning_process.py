@@ -61,8 +61,6 @@ LEAST_AGREEMENT, MOST_DIVERGENCE, LEAST_COSINE = 0.93, 0.012, 0.999
 
 @record(frozen=True, slots=True)
 class CopySpeeds:
-    """Tokens per second."""
-
     prompts: float
     answer: float
     """One answer alone."""
@@ -126,7 +124,6 @@ class Results:
     """Of an embedding model: a vector of length 1 for each piece of a text."""
 
     def agreement(self, other: Results) -> float:
-        """Return the share of positions with the same likeliest token, or the mean cosine."""
         if len(self.vectors):
             return 1 - float(self.distances(other).mean())
         is_equal = self.likeliest == other.likeliest
@@ -221,7 +218,6 @@ def _rows(context: Context, tokens: Tokens) -> Iterator[Logits]:
 def _prediction(
     rows: Logits, ids: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]:
-    """Return the fields of `Results` for rows of logits."""
     if ids is None:
         n_ids = min(_N_LIKELIEST, rows.shape[1])
         ids = np.argpartition(rows, -n_ids, axis=1)[:, -n_ids:]

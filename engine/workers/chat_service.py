@@ -91,8 +91,6 @@ class OutputBuffer:
 
 
 class ChatService:
-    """Serves one model. `take` runs in the reading thread, `run` in the owner thread."""
-
     def __init__(
         self,
         model: Model,
@@ -156,7 +154,6 @@ class ChatService:
 
     @property
     def _contexts(self) -> tuple[Context | None, ...]:
-        """The present contexts, whose memory is reported."""
         return self._cache.context, self._draft_model.context if self._draft_model else None
 
     def take(self, head: FrameHead, body: bytes) -> None:
@@ -209,7 +206,6 @@ class ChatService:
     def _compile_for(
         self, request_id: int, order: ChatOrder, prompt: BuiltPrompt, constraint: Constraint
     ) -> None:
-        """Queue a request until its constraint is compiled."""
         key = (constraint, order.request.constraint)
         with self._compiling_lock:
             waiting = self._compiling.get(key)

@@ -53,8 +53,6 @@ class _WaitingTexts:
 
 @record(slots=True)
 class EmbedQueue:
-    """All waiting pieces. One thread uses it."""
-
     n_most_pieces: int
     n_batch_tokens: int = PACK_TOKENS
     is_flash: bool = True

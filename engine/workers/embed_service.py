@@ -172,8 +172,6 @@ _FILLER_TOKEN = 0  # any token: its output is not used
 
 
 class Embedder:
-    """Embed with one context. Only the thread that owns the context may use it."""
-
     def __init__(self, context: Context, n_least: int = TILE) -> None:
         self._context = context
         self._n_least = n_least
@@ -293,8 +291,6 @@ class _EmbedRequest:
 
 @record(frozen=True, slots=True)
 class _ComputedBatch:
-    """A batch's vectors, and the embedder that is free again."""
-
     batch: EmbedBatch
     rows: Vectors
     took_s: float
@@ -302,8 +298,6 @@ class _ComputedBatch:
 
 
 class EmbedService:
-    """Serves one model. `take` runs in the reading thread, `run` in the owner thread."""
-
     def __init__(
         self,
         model: Model,
@@ -394,7 +388,6 @@ class EmbedService:
                 self._start(threads)
 
     def _start(self, threads: ThreadPoolExecutor) -> None:
-        """Start a batch in every idle side context if many texts wait, else compute one here."""
         much = len(self._sides) * self._queue.n_batch_tokens
         if not self._sides or not (self._is_side_busy or self._queue.n_tokens >= much):
             self._compute_here(self._queue.next_batch())
@@ -457,7 +450,6 @@ class EmbedService:
             self._send({"event": "started", "ids": new}, b"")
 
     def _finish(self, computed: _ComputedBatch) -> None:
-        """Store a batch's vectors, and answer complete requests."""
         complete, progressed = [], []
         for piece, row in zip(computed.batch.pieces, computed.rows, strict=True):
             request = self._requests.get(piece.request_id)

@@ -90,7 +90,6 @@ class FallbackStore:
         self.file = cache_dir / "profiles" / f"fallbacks-{key}.json"
 
     def all(self) -> dict[str, Fallback]:
-        """Return each model's fallback, by the first digits of its digest."""
         data = files.read_json_object(self.file)
         if (data.get("build"), data.get("processor")) != (self._build, self._processor):
             return {}

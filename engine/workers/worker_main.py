@@ -170,7 +170,6 @@ class _LongRequests:
         self._queue.put((head, body))
 
     def cancel(self, request_id: int) -> bool:
-        """Cancel a request that is here; return False if it is not."""
         with self._lock:
             if request_id == self._current:
                 self._is_cancelled = True
@@ -291,7 +290,6 @@ def _load_model(load: WorkerOptions) -> Model:
 
 
 def _warm_up_options(load: WorkerOptions) -> ContextOptions:
-    """Return the options of a small context with the same kernels as the real one."""
     return ContextOptions(
         n_ctx_tokens=WARM_UP_CELLS,
         n_batch_tokens=WARM_UP_CELLS,

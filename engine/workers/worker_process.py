@@ -88,8 +88,6 @@ def _worker_environment(load: WorkerOptions) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """One running worker. `started` starts it, `stop` or `kill` ends it."""
-
     def __init__(self, process: asyncio.subprocess.Process, load: WorkerOptions) -> None:
         loop = asyncio.get_running_loop()
         self.load = load
@@ -413,7 +411,6 @@ class WorkerProcess:
     # The end
 
     async def stop(self) -> None:
-        """Ask the process to end, and kill it if it does not."""
         self._is_stopping = True
         self._send({"op": "stop"})
         try:
@@ -424,7 +421,6 @@ class WorkerProcess:
         await self.kill(WorkerEnd("it was unloaded"))
 
     async def kill(self, end: WorkerEnd) -> None:
-        """Kill the process; its requests end with `WorkerGone`."""
         self._end_requests(end)
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -109,7 +109,6 @@ class AgentTools:
         self._runs = runs
 
     def reading(self) -> tuple[Callable[..., Answer], ...]:
-        """Return the tools that change nothing."""
         return (
             *(self.list_pipelines, self.validate, self.plan, self.runs, self.status),
             *(self.results, self.read_output, self.why, self.reviews, self.review),

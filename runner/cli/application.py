@@ -261,7 +261,6 @@ class HelpGroup(TyperGroup):
     sections: Mapping[str, Collection[str]] = {}
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands, under headings if there are any."""
         summaries = {
             name: " ".join((command.help or "").partition("\n\n")[0].split())
             for name, command in self.commands.items()

@@ -32,8 +32,6 @@ State = Mapping[str, Any]
 
 @record(frozen=True, slots=True)
 class Speed:
-    """Tokens a second between two looks."""
-
     at: float
     answered: float
     read: float
@@ -228,7 +226,6 @@ def _share(part: int | None, whole: int | None) -> str:
 
 
 def _fate(request: State) -> tuple[str, str]:
-    """Return what became of a request, and the class of its colour."""
     fate, status = request["fate"], request["status"]
     if not fate:
         return "answering" if request["first_s"] else "under way", "running"

@@ -145,7 +145,6 @@ class RunPages:
         self._last_difference: tuple[tuple[object, ...], RunDifference] | None = None
 
     def places(self) -> tuple[LedgerFolder, ...]:
-        """Return the ledgers, which are looked for every 15 seconds."""
         return self._places.get()
 
     def _find_places(self) -> tuple[LedgerFolder, ...]:
@@ -335,7 +334,6 @@ def _earlier_runs(after: PastRun, limit: int) -> Sequence[PastRun]:
 
 
 def path_id(path: Path) -> str:
-    """Return what names a path in an address."""
     return hashlib.sha256(str(path).encode("utf-8", "replace")).hexdigest()[:12]
 
 

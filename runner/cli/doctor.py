@@ -61,7 +61,6 @@ class Finding:
 
 
 def findings_exit_status(findings: Sequence[Finding]) -> int:
-    """Return 1 if a fault keeps Paddock from working, else 0."""
     return int(any(finding.level == "fault" for finding in findings))
 
 
@@ -116,7 +115,6 @@ def _port_finding(address: ServiceAddress) -> Finding:
 
 
 def _up_findings(settings: Settings) -> Iterator[Finding]:
-    """Report whether `paddock up` runs, and where."""
     up, why = ask_up(settings)
     if up is not None:
         text = f"{settings.unattended.address.url}: process {up['pid']}; see `paddock status`"
@@ -162,7 +160,6 @@ def prefect_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def pool_findings(settings: Settings) -> Iterator[Finding]:
-    """Check the servers that replace this machine's pool."""
     headers = {"Authorization": f"Bearer {settings.pool_key}"} if settings.pool_key else {}
     for url in settings.pool_urls:
         status, answer = light_http.get(
@@ -271,7 +268,6 @@ class NativeBuild:
 
 
 def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[Finding, ...]:
-    """Run all checks, which takes some seconds."""
     cpu = hardware.read_cpu()
     native = probe_native()
     missing = ",".join(name for name in reader.EXTRAS if not reader.is_installed(name))
@@ -332,7 +328,6 @@ def probe_native() -> NativeBuild | str:
 
 
 def bundle_findings(build: LlamaBuild) -> Iterator[Finding]:
-    """Warn if `paddock-llama` is installed but not usable."""
     if build.mismatch:
         yield Finding(
             "llama.cpp",

@@ -117,7 +117,6 @@ def command_group(
 
 
 def _report_error(error: BaseException, *, as_json: bool) -> int:
-    """Print an error to stderr, with `as_json` also to stdout, and return the exit status."""
     if isinstance(error, typer.Exit):
         return error.exit_code
     if _wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):

@@ -49,7 +49,6 @@ def runs_table(rows: Iterable[tuple[PastRun, str]], now: float, host: str) -> st
 
 
 def run_time_text(past: PastRun, now: float) -> str:
-    """Return how long a run took, or has taken so far."""
     if past.status == "running":
         return units.duration(max(0.0, now - past.row.started))
     return units.duration(past.row.ended - past.row.started) if past.row.ended else ""
@@ -127,7 +126,6 @@ def is_failure(event: Mapping[str, Any]) -> bool:
 
 
 def ledger_item_line(row: ItemRow) -> str:
-    """Return one item of the ledger as a line, for runs without a journal."""
     entry = row.entry
     state = "deleted" if entry.is_deleted else entry.state
     words = f"{row.step}: {entry.key} {state}" if entry.key != row.step else f"{row.step}: {state}"

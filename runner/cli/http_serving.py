@@ -132,7 +132,6 @@ def _open_port(settings: Settings) -> socket.socket:
 
 
 def _free_port(near: int) -> int:
-    """Return a free port above `near`; 0 if there is none."""
     for port in range(near + 1, min(near + 50, 65536)):
         with socket.socket() as probe:
             try:

@@ -18,7 +18,6 @@ SCHEMA_FILE = Path(".paddock") / "pipeline.schema.json"
 
 
 def installed_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the language with every usable step and trigger."""
     kinds, broken = registry.load_all_steps()
     triggers, broken_triggers = load_all_triggers()
     for error in (*broken, *broken_triggers):

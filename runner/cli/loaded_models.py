@@ -98,7 +98,6 @@ LOADED_HEAD = (
 
 
 def loaded_table(models: list[dict[str, Any]], now: datetime) -> str:
-    """Return the table of `ollama ps`, with queue and speed."""
     table = printing.table([LOADED_HEAD, *(loaded_row(model, now) for model in models)])
     notes = [
         f"{model.get('name', '')} {model['fallback']}" for model in models if model.get("fallback")

@@ -72,7 +72,6 @@ def _names_model(given: list[str]) -> bool:
 
 
 def named_file(text: str) -> Path | None:
-    """Return the file or folder of this name, with `.yaml` or `.yml` appended if needed."""
     path = Path(text)
     names = (path, path.with_name(f"{path.name}.yaml"), path.with_name(f"{path.name}.yml"))
     return next((name for name in names[: 3 if path.name else 1] if name.exists()), None)

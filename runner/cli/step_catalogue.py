@@ -266,7 +266,6 @@ def _with_default(param: ParamRow) -> str:
 
 
 def plain_default(param: ParamRow) -> Any:
-    """Return a parameter's default, without null members of a mapping."""
     if isinstance(param.default, dict):
         return {name: value for name, value in param.default.items() if value is not None}
     return param.default

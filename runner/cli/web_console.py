@@ -175,7 +175,6 @@ class WebConsole:
         self, path: str, name: str, build: Callable[..., PageParts], threads: _Threads | None = None
     ) -> BaseRoute:
         def built(request: Request) -> PageParts:
-            """Return the page; a sentence where there is none."""
             began = time.thread_time()  # waits cost nothing
             try:
                 page = build(*request.path_params.values(), dict(request.query_params))
@@ -443,7 +442,6 @@ _Heads = dict[Path, tuple[FileStamp, _PipelineHead]]
 
 
 def _pipeline_head(file: Path, own: str) -> _PipelineHead:
-    """Return what a file says of itself, wants, and how many faults `paddock validate` finds."""
     try:
         plan = read_plan(file)
         pipeline, n_faults = plan.pipeline, len(api.validate(file).faults)
@@ -458,7 +456,6 @@ def _pipeline_head(file: Path, own: str) -> _PipelineHead:
 
 
 def _trigger_texts(pipeline: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what starts a pipeline, and what holds it back."""
     yield from map(trigger_text, pipeline.get("triggers", ()))
     if not pipeline.get("is_open", True):
         yield f"waits for its window {pipeline['window']}"

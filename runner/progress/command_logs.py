@@ -58,8 +58,6 @@ def run_log(settings: Settings, trigger: str) -> Iterator[Observer]:
 
 
 class _NoteWriter(Observer):
-    """Logs the notes of a run, with its name."""
-
     def __init__(self) -> None:
         self._run = ""
 

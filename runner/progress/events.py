@@ -74,7 +74,6 @@ class Observer:
         """One line for people: waiting for a lock, an edited file, what is left out."""
 
     def waits(self, text: str) -> None:
-        """A note: the run waits for another one before it begins."""
         self.note(text)
 
     def stops(self, text: str) -> None:

@@ -59,8 +59,6 @@ class _ItemInFlight:
 
 
 class RunJournal(Observer):
-    """An observer that writes events as lines, with `write`."""
-
     def __init__(self, write: Write, redact: Redact = unredacted, *, trigger: str = "") -> None:
         self._write = write
         self._redact = redact
@@ -216,7 +214,6 @@ class LineWriter:
                     return
 
     def _has_room(self, line: str, weight: LineWeight) -> bool:
-        """Count a line; return whether the file is full."""
         self._n_bytes += len(line) + 1
         if not isinstance(self._out, Path) or self._n_bytes <= MAX_BYTES[weight]:
             return True

@@ -34,8 +34,6 @@ _TRANSFER_BAR_WIDTH = 24
 
 
 class LiveTable(RunProgress):
-    """Observer that draws a table with one line for each step, in a thread of its own."""
-
     def __init__(self, console_: Console | None = None, clock: Clock = time.monotonic) -> None:
         super().__init__(clock)
         self._console = console_ or Console(stderr=True, highlight=False)
@@ -165,7 +163,6 @@ def _progress_bar(pace: StepProgress) -> ProgressBar | Text:
 
 
 def _model_text(model: ModelStats) -> str:
-    """Return a model's load: `smollm2:135m 3 of 8 sequences`."""
     if model.state != "ready":
         return f"{model.name} {model.state}"
     return f"{model.name} {min(model.n_running, model.n_parallel)} of {model.n_parallel} sequences"
@@ -216,7 +213,6 @@ class TransferBars:
         self._live.stop()
 
     def show(self, status: str, total: int | None = None, completed: int | None = None) -> None:
-        """Record progress for the next refresh; sizes are bytes."""
         status = printing.printable_line(status)
         step = self._steps.get(status)
         if step is None:
@@ -251,7 +247,6 @@ class TransferBars:
 
 
 def redraw_until_interrupted(text: Callable[[], str], every_s: float) -> None:
-    """Show what `text` returns, and again after each pause, until Ctrl-C."""
     with Live(console=Console(), auto_refresh=False) as live:
         while True:
             live.update(Text(text(), no_wrap=True), refresh=True)

@@ -182,7 +182,6 @@ class RunSpans(Observer):
         """Those that have ended."""
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Begin the run's span, below that of `TRACEPARENT` if the caller set one."""
         parent = _parent(os.environ.get("TRACEPARENT", ""))
         name = self._text(pipeline)
         attributes = {"paddock.run": run, "paddock.pipeline": name, "gen_ai.workflow.name": name}

@@ -144,7 +144,6 @@ def last_state(report: Report) -> PrefectState:
 
 
 def item_table(report: Report) -> tuple[list[dict[str, Any]], str]:
-    """Return the items, failures first, and a description."""
     items = sorted(report.items, key=lambda item: (item.error is None, item.state == "fresh"))
     n_rest = len(items) - len(items[:MAX_ROWS])
     description = f"{len(items)} items" + (f", {n_rest} of them not shown" if n_rest else "")
@@ -152,7 +151,6 @@ def item_table(report: Report) -> tuple[list[dict[str, Any]], str]:
 
 
 def prefect_name(name: str) -> str:
-    """Remove characters that Prefect does not allow in names."""
     return re.sub(r"[/%&<>]+", " ", name).strip() or "pipeline"
 
 

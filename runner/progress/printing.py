@@ -72,7 +72,6 @@ def write_data(text: str) -> bool:
 
 
 def print_json(value: Any) -> None:
-    """Write one object to stdout, in ASCII where the stream is not UTF-8."""
     is_read_by_person = sys.stdout is not None and sys.stdout.isatty()
     encoding = getattr(sys.stdout, "encoding", None) or ""
     is_utf8 = encoding.lower().replace("-", "") == "utf8"
@@ -119,7 +118,6 @@ def _redirect_to_devnull(stream: TextIO) -> None:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Return rows in columns; the first row is the heading."""
     rows = [tuple(printable_line(cell) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (

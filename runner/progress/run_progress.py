@@ -29,8 +29,6 @@ _RATE_WINDOW_S = 10.0  # long enough to be steady, short enough to follow a chan
 
 @record(slots=True, eq=False)
 class TokenRate:
-    """Tokens a second over the last few seconds."""
-
     _clock: Clock
     _seconds: deque[tuple[int, int]] = field(default_factory=deque)
 
@@ -78,7 +76,6 @@ class StepProgress:
 
     @property
     def n_left(self) -> int | None:
-        """Items that are not done yet, running ones included."""
         n_to_do = self.n_to_do
         return None if n_to_do is None else max(0, n_to_do - self.n_ended)
 
@@ -197,7 +194,6 @@ def progress_text(pace: StepProgress, now: float) -> str:
 
 
 def _counts_apart(pace: StepProgress) -> list[str]:
-    """Return how many items ended otherwise than done, by state."""
     return [f"{pace.counts[state]:,} {state}" for state in APART if pace.counts[state]]
 
 

@@ -73,8 +73,6 @@ class _CallSums:
 
 
 class TimeLeft:
-    """Of one step or block."""
-
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()

@@ -63,7 +63,6 @@ def style_and_script(path: str, name: str = "console") -> list[BaseRoute]:
 
 
 def text_route(path: str, text: Callable[[], str]) -> Route:
-    """Return the route of a text, which a thread makes at each request."""
     headers = {**PAGE_HEADERS, "Content-Type": _MEDIA_TYPES[Path(path).suffix]}
 
     async def endpoint(request: Request) -> Response:

@@ -46,8 +46,6 @@ class LastStepRun:
 
 @record(frozen=True, slots=True)
 class GraphBox:
-    """A step, or a block or sub-pipeline with its content."""
-
     id: str
     label: str
     """The author's id, else what it does."""
@@ -78,8 +76,6 @@ def pipeline_boxes(
 
 @record(frozen=True, slots=True)
 class _GraphLevel:
-    """A pipeline whose boxes are built, and the path to it."""
-
     plan: Plan
     otherwise: LastStepRun
     """Result of steps that the last run did not record."""
@@ -90,8 +86,6 @@ class _GraphLevel:
 
 
 class _BoxBuilder:
-    """Builds the boxes of a plan and, within limits, of its sub-pipelines."""
-
     def __init__(self, last: Mapping[str, LastStepRun], plans: Mapping[Path, Plan]) -> None:
         self._last = last
         self._plans = plans
@@ -141,7 +135,6 @@ class _BoxBuilder:
 
 
 def box_text(box: GraphBox) -> str:
-    """Return the last run's result of a box; empty without a run."""
     last = box.last
     parts = [_outcome_text(last)]
     if last.seconds >= 0.05:

@@ -67,6 +67,5 @@ def web_file(name: str) -> str:
 
 
 def html_page(title: str, template: str, **values: Any) -> str:
-    """Return an offline page, whose body is what a template makes of values."""
     styles = Markup(f"{COLOUR_CSS}\n{PAGE_CSS}")
     return render("offline.html", title=title, styles=styles, body=template, **values)

@@ -77,7 +77,6 @@ class RunCall:
 
     @property
     def is_of_model(self) -> bool:
-        """Whether it is a model call, and not one of a tool."""
         return self.kind != TOOL_KIND
 
 
@@ -176,8 +175,6 @@ _LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
 
 @record(frozen=True, slots=True)
 class _RunRows:
-    """What the ledger has of a run."""
-
     items: Mapping[_Place, ItemRow]
     lineage: Mapping[_Place, LineageRow]
     """Empty where it is not needed."""
@@ -253,7 +250,6 @@ def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterat
 
 
 def _shown_state(state: str, was: str | None) -> str:
-    """Return an entry's state, of one that was done why it had to be."""
     return (was or "new") if state == "done" else state
 
 

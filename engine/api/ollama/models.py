@@ -51,7 +51,6 @@ def name_fields(name: str) -> dict[str, str]:
 
 
 def details_value(details: ModelDetails) -> dict[str, Any]:
-    """Return `details`; lengths only where they are known."""
     value: dict[str, Any] = {
         "parent_model": details.parent_model,
         "format": details.format,

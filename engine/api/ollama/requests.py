@@ -46,8 +46,6 @@ _LOCAL_SUFFIX = ":local"
 
 
 class OllamaBody(Body):
-    """The fields of every request that uses a model."""
-
     model: str = ""
     keep_alive: Any = None
     options: dict[str, Any] = Field(default_factory=dict)

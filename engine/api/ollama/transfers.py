@@ -43,8 +43,6 @@ from .requests import MessageBody
 async def respond_with_progress(
     request: Request, lines: AsyncGenerator[ProgressLine, None], *, streams: bool
 ) -> Response:
-    """Return every progress line, or only the last one."""
-
     async def values() -> AsyncGenerator[dict[str, Any], None]:
         async with aclosing(lines):
             async for line in lines:
@@ -219,7 +217,6 @@ _WRITE_CHUNK_BYTES = 1024 * 1024
 
 
 async def has_blob(request: Request) -> Response:
-    """Handle HEAD /api/blobs/DIGEST."""
     blobs = service_of(request).store.blobs
     is_there = await asyncio.to_thread(blobs.has, request.path_params["digest"])
     return Response(status_code=200 if is_there else 404)

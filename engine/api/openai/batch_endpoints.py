@@ -272,7 +272,6 @@ async def delete_file(request: Request) -> Response:
 
 
 async def create_batch(request: Request) -> Response:
-    """Handle POST /v1/batches: start a batch of an uploaded file."""
     body = _BatchBody.read(await read_json(request))
     batches, owner, window = batches_of(request), owner_of(request), body.completion_window
     file = await asyncio.to_thread(batches.files.find, body.input_file_id, owner)

@@ -140,7 +140,6 @@ def answer_result(line: BatchLine, status: int, body: Mapping[str, Any]) -> byte
 
 
 def expired_result(line: BatchLine) -> bytes:
-    """Return the result line of a request that was not started in time."""
     message = "This request could not be executed before the completion window expired."
     return _result(line, None, {"code": "batch_expired", "message": message})
 

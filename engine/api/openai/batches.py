@@ -294,7 +294,6 @@ class BatchRunner:
         self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
 
     async def start(self) -> None:
-        """Resume what an earlier process left unfinished."""
         for folder in (self.batches.folder, self.files.folder):
             await asyncio.to_thread(remove_stale_files, folder)
         for batch in reversed(await asyncio.to_thread(self.batches.list)):
@@ -305,7 +304,6 @@ class BatchRunner:
                 self._begin(batch)
 
     async def stop(self) -> None:
-        """Stop all batches; the next start resumes them."""
         await self._tasks.close()
 
     async def create(self, record: BatchRecord, lines: Path) -> None:

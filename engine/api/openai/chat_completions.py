@@ -233,8 +233,6 @@ class _ChoicesCall(GenerationCall):
 
 
 class _ChoicesStreamWriter(CallStreamWriter):
-    """Writes events with one choice each, then the usage and `[DONE]`."""
-
     def __init__(self, call: _ChoicesCall, kind: str, stamp: Stamp) -> None:
         self._call = call
         self._head = call.head(kind, stamp)

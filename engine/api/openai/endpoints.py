@@ -122,7 +122,6 @@ async def _submitted(
 
 
 async def _merged_chunks(answers: list[Answer]) -> AsyncGenerator[tuple[int, Chunk | Reply], None]:
-    """Yield the chunks of all answers as they come, each answer's reply after its last."""
     if len(answers) == 1:  # the common case needs no queue
         async for chunk in answers[0]:
             yield 0, chunk

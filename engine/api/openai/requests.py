@@ -408,8 +408,6 @@ class ApiCaller:
 
 
 class ToolsBody(SamplingBody):
-    """The fields of requests whose answers may call tools."""
-
     tools: Items[_ToolOrNamespace] = ()
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True

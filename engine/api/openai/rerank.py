@@ -61,7 +61,6 @@ async def run_rerank(pool: LocalPool, body: RerankBody, caller: ApiCaller) -> Re
 
 
 def rerank_answer(body: RerankBody, reply: RerankReply) -> dict[str, Any]:
-    """Return the best documents by index and score, equal ones in the order of the request."""
     order = sorted(range(len(reply.scores)), key=lambda index: -reply.scores[index])
     results: list[dict[str, Any]] = []
     for index in order[: body.top_n]:

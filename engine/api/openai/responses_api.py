@@ -102,7 +102,6 @@ def _usage_value(reply: Reply) -> Body:
 
 
 def reasoning_item(item_id: str, text: str) -> Body:
-    """Return a reasoning item; empty when it begins."""
     summary = [summary_part(text)] if text else []
     return {"id": item_id, "type": "reasoning", "summary": summary}
 

@@ -109,7 +109,6 @@ async def _answer_requests(
 
 @asynccontextmanager
 async def _open_service(service: ServiceClient) -> AsyncIterator[LineAnswerer]:
-    """Yield a function that sends one line to the service, and retries while it is busy."""
     async with http.client(
         service.url,
         headers={"X-Paddock-Priority": "batch", **http.bearer_headers(service.api_key)},

@@ -57,8 +57,6 @@ class Command(TyperCommand):
 
 @record(frozen=True, slots=True)
 class ChatFlags:
-    """Arguments and options of `paddock chat`."""
-
     model: ModelArgument
     prompt: list[str] | None = argument(
         "Answer this once; without it: a conversation.", metavar="PROMPT"
@@ -85,7 +83,6 @@ class ChatFlags:
     verbose: bool = flag("Show timings.", "--verbose")
 
     def request(self) -> dict[str, Any]:
-        """Return what all requests for an answer share."""
         request: dict[str, Any] = {"options": (options := dict[str, Any]())}
         try:
             for pair in self.parameters or ():
@@ -273,7 +270,6 @@ def _timings_text(last: Mapping[str, Any]) -> str:
 
 
 def _converse(conversation: Conversation) -> None:
-    """Answer what is typed until the end of the input."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # not an answer alone
     printing.print_err(f"{conversation.request['model']}. /? shows the commands, {_HOW_TO_LEAVE}")
     while True:
@@ -315,7 +311,6 @@ def _carried_out(conversation: Conversation, command: str, value: str) -> str:
 
 
 def _typed_text() -> str:
-    """Read a question, without the marks around several lines."""
     text = input(">>> ")
     with contextlib.suppress(EOFError):
         while text.count(_MARK) % 2:

@@ -74,8 +74,6 @@ _LEAST_EXAMPLES = 5
 
 @record(frozen=True)
 class CompareFlags(VariedFlags):
-    """Arguments and options of `paddock compare`."""
-
     file: PipelineArgument = None
     inputs: InputsOption = None
     step: str | None = option("The step whose answers are compared.", metavar="STEP")
@@ -188,7 +186,6 @@ def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
 
 
 def _adopt(chosen: Variant, found: Comparison, plan: Plan, flags: CompareFlags) -> None:
-    """Write a variant into the pipeline's file, and print what becomes stale."""
     fault = next(variant.run.fault for variant in found.variants if variant.run.variant == chosen)
     if fault is not None:
         raise CommandError(f"'{chosen.name}' is not adopted: {fault}")

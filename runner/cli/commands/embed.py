@@ -25,8 +25,6 @@ from paddock.runner.settings import read_settings
 
 @record(frozen=True, slots=True)
 class EmbedFlags:
-    """Arguments and options of `paddock embed`."""
-
     model: ModelArgument
     texts: list[str] | None = argument("Without any: standard input.", metavar="TEXT")
     files: list[str] | None = option("Embed a file's text.", "--file", "-f", metavar="FILE")

@@ -51,8 +51,6 @@ _OF_EXAMPLE = frozenset({"inbox", "cassettes"})
 
 @record(frozen=True, slots=True)
 class PipelineTemplate:
-    """Folder from which a new pipeline can be made."""
-
     name: str
     folder: Path
     description: str
@@ -76,7 +74,6 @@ def list_templates(examples: Path | None = None) -> tuple[PipelineTemplate, ...]
 def copy_template(
     template: str, folder: Path, schema: Mapping[str, Any], *, examples: Path | None = None
 ) -> tuple[Path, ...]:
-    """Copy a template and return the files that were written."""
     known = {found.name: found for found in list_templates(examples)}
     if template not in known:
         near = difflib.get_close_matches(template, known, n=1)

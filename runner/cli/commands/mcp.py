@@ -28,8 +28,6 @@ _KEYS_FILE_NAME = "agent-keys"
 
 @record(frozen=True, slots=True)
 class McpFlags:
-    """Arguments and options of `paddock mcp`."""
-
     folder: str = argument(
         "The folder; by default the current one.", default=HERE, metavar="FOLDER"
     )

@@ -157,8 +157,6 @@ def _model_finder(settings: Settings) -> ModelFinder:
 
 @record(frozen=True, slots=True)
 class ShowFlags:
-    """Arguments and options of `paddock show`."""
-
     model: model_arguments.ModelArgument
     modelfile: bool = flag("Only its Modelfile.", "--modelfile")
     parameters: bool = flag("Only its parameters.", "--parameters")
@@ -216,7 +214,6 @@ def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
 
 
 def card_json(card: ModelCard) -> dict[str, Any]:
-    """Return a card as `/api/show` does, with the file's path and size."""
     texts = ("license", "modelfile", "parameters", "template", "system", "path")
     return {
         **{name: getattr(card, name) for name in texts if getattr(card, name)},

@@ -190,7 +190,6 @@ class _TransferRequest:
 
 
 def _this_machine() -> Machine:
-    """Return the memory for models, and the speed of the processor where that computes."""
     memory_bytes, _ = _largest_memory()
     device = confirmed_device()
     if device.is_gpu:
@@ -321,7 +320,6 @@ async def _transfer_in_process(
 def transfer_options(
     settings: Settings, kept: set[str], *, insecure: bool = False
 ) -> TransferOptions:
-    """Return the options of transfers that a user of this machine starts."""
     return TransferOptions(
         insecure=insecure,
         trusted_hosts=settings.service.trusted_hosts,

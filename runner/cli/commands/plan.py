@@ -24,8 +24,6 @@ EXIT_WORK_TO_DO = 10
 
 @record(frozen=True)
 class PlanFlags(PipelineFlags):
-    """Arguments and options of `paddock plan`."""
-
     file: str = argument("A pipeline, or a folder with one.", default=HERE, metavar="FILE")
     inputs: InputsOption = None
     detailed_exitcode: bool = flag(

@@ -75,8 +75,6 @@ PortOption = Annotated[
 
 @record(frozen=True, slots=True)
 class ReviewFlags:
-    """Arguments and options of `paddock review`."""
-
     file: str = argument(
         "A pipeline, or its folder; by default here.", default=HERE, metavar="FILE"
     )
@@ -169,8 +167,6 @@ def review(flags: ReviewFlags) -> int:
 
 @record(frozen=True, slots=True)
 class _ReviewSession:
-    """The reviews of one folder's ledger, and the person who decides on them."""
-
     place: LedgerFolder
     ledger: Ledger
     reviews: LedgerReviews
@@ -360,7 +356,6 @@ def _sheet_text(source: str, shown: str) -> str:
 
 
 def _enter(act: Callable[..., object], by: str, decision: SheetDecision) -> None:
-    """Decide, or check, what a row of a sheet says."""
     question, verb = decision.question, decision.verb
     act(decision.id, question, verb, decision.value, reason=decision.reason, by=by)
 

@@ -67,8 +67,6 @@ def resumed_run(
 
 @record(frozen=True)
 class RunFlags(PipelineFlags):
-    """Arguments and options of `paddock run`."""
-
     file: PipelineArgument = None
     inputs: InputsOption = None
     only: list[str] | None = option("Only this item; can be repeated.", metavar="KEY")

@@ -210,7 +210,6 @@ def write_run_report(past: PastRun, target: Path) -> None:
 
 
 def _follow(past: PastRun, *, failed: bool, as_json: bool) -> int:
-    """Print lines as they are written, until the run has ended or its process is gone."""
     if not as_json:
         printing.print_out(run_heading(past, time.time()))
     with suppress(KeyboardInterrupt):

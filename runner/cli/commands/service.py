@@ -23,8 +23,6 @@ from paddock.runner.settings import read_settings
 
 @record(frozen=True, slots=True)
 class ServeFlags:
-    """Options of `paddock serve`."""
-
     host: str | None = option("127.0.0.1:11434 by default.", metavar="HOST[:PORT]")
     port: int | None = option("0: any free port.", min=0, max=65535)
     models: str | None = option("The model store.", metavar="DIR")

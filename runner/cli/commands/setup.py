@@ -45,8 +45,6 @@ _OF_SYSTEM = re.compile(
 
 @record(frozen=True, slots=True)
 class SetupFlags:
-    """Arguments and options of `paddock setup`."""
-
     folders: list[str] | None = argument(
         "Folders of pipelines; the current one by default.", metavar="DIR"
     )

@@ -52,8 +52,6 @@ _TEMPLATE = Path(__file__).resolve().parent.parent / "templates" / "summaries.ya
 
 @record(frozen=True, slots=True)
 class SummariseFlags:
-    """Arguments and options of `paddock summarise`."""
-
     documents: Annotated[
         str, typer.Argument(metavar="DIR", help="Folder of documents, or one document.")
     ]
@@ -78,7 +76,6 @@ class SummariseFlags:
     as_json: JsonOption = False
 
     def request(self) -> SummaryRequest:
-        """Return the request, with absolute paths."""
         out = self.out
         documents, include = Path(self.documents).expanduser(), self.include or INCLUDE
         if documents.is_file():
@@ -172,8 +169,6 @@ NAME = ".summarise.yaml"
 
 @record(frozen=True, slots=True)
 class SummaryRequest:
-    """What to summarise, and how."""
-
     folder: Path
     """Absolute, as `out` is."""
     out: Path

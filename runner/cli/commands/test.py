@@ -35,8 +35,6 @@ from paddock.runner.testing.suite_runner import SuiteFile
 
 @record(frozen=True)
 class PipelineTestFlags(VariedFlags):
-    """Arguments and options of `paddock test`."""
-
     files: list[str] | None = argument(
         "Pipelines, folders with one, or .prompt.yml; by default this folder.", metavar="FILE..."
     )
@@ -112,15 +110,12 @@ def _test(flags: PipelineTestFlags) -> int:
 
 
 class _CasePrinter:
-    """Prints results as they come."""
-
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._file: SuiteFile | None = None
         self._printed: set[CaseProblem] = set()
 
     def begin(self, name: str) -> None:
-        """Print the name of a test that starts, on a terminal only."""
         if sys.stderr is not None and sys.stderr.isatty():
             printing.print_err(f"  …       {printing.printable_line(name)}")
 

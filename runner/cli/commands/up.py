@@ -34,8 +34,6 @@ _RUN_FLAGS = ("allow", "debug", "log_json")
 
 @record(frozen=True, slots=True)
 class UpFlags:
-    """Arguments and options of `paddock up`."""
-
     folders: list[str] | None = argument("Folders; the current one by default.", metavar="DIR")
     up_host: str | None = option("127.0.0.1:11436 by default.", "--listen", metavar="HOST[:PORT]")
     max_runs: MaxRunsOption = None
