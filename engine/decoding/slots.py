@@ -25,7 +25,6 @@ from .prefix_cache import (
 )
 from .scheduler_data import (
     CacheOperation,
-    CellMarks,
     CopyPrefix,
     DropFromHost,
     Padding,
@@ -192,12 +191,6 @@ class Slots:
                 return True
         return False
 
-    def _vacate(self, seq_id: int, source: PrefixSource) -> None:
-        if self._set_aside(seq_id, source):
-            self._free(seq_id)
-        else:
-            self._evict(seq_id, spare_key=source.key)
-
     def _set_aside(self, seq_id: int, source: PrefixSource) -> bool:
         """Copy an idle sequence that may be needed again to a free stream of a graphics device.
 
@@ -307,7 +300,10 @@ class Slots:
         else:
             seq_id = self._open_seq_ids(spare=source.seq_id)[0]
             if seq_id in self._idle:
-                self._vacate(seq_id, source)
+                if self._set_aside(seq_id, source):
+                    self._free(seq_id)
+                else:
+                    self._evict(seq_id, spare_key=source.key)
             if source.key >= 0:
                 key = source.key
                 self._operations.append(RestoreFromHost(key, seq_id))
@@ -489,20 +485,16 @@ class Slots:
             move = SequenceMove(source, target, n_tokens)
             if n_tokens:
                 tokens, marks = self.cells.computed(source), self.cells.marks(source)
-                move = slots._enter_cells(move, tokens, marks)
+                donor, n_shared = -1, 0
+                if slots.limits.is_unified and slots.limits.can_share:
+                    donor, n_shared = slots.cells.best(tokens)
+                    n_shared = whole_prefix(tokens[:n_shared])
+                if n_shared:
+                    slots.cells.share(donor, move.target, n_shared)
+                if n_shared < len(tokens):
+                    slots.cells.extend(move.target, tokens[n_shared:], marks_from(marks, n_shared))
+                move = replace(move, donor=donor, n_shared=n_positions(tokens[:n_shared]))
             moves.append(move)
             seq_ids[sequence] = target
             slots._running[target] = sequence
         return SlotMigration(slots, tuple(moves), seq_ids)
-
-    def _enter_cells(self, move: SequenceMove, tokens: Tokens, marks: CellMarks) -> SequenceMove:
-        """Note the cells of a moved sequence; it may share the prefix of one moved before."""
-        donor, n_shared = -1, 0
-        if self.limits.is_unified and self.limits.can_share:
-            donor, n_shared = self.cells.best(tokens)
-            n_shared = whole_prefix(tokens[:n_shared])
-        if n_shared:
-            self.cells.share(donor, move.target, n_shared)
-        if n_shared < len(tokens):
-            self.cells.extend(move.target, tokens[n_shared:], marks_from(marks, n_shared))
-        return replace(move, donor=donor, n_shared=n_positions(tokens[:n_shared]))

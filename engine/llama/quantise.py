@@ -86,18 +86,13 @@ def quantise(source: Path, target: Path, format_name: str, n_threads: int) -> No
 
 
 def _values(raw: NDArray[np.uint8], kind: int) -> NDArray[np.float32]:
-    source = _traits(kind)
+    find_traits = ggml_function("ggml_get_type_traits", ctypes.POINTER(_Traits), ctypes.c_int)
+    source: _Traits = find_traits(kind).contents
     raw = np.ascontiguousarray(raw)
     n_weights = raw.size // source.type_size * source.blck_size
     values = np.empty(n_weights, np.float32)
     source.to_float(raw.ctypes.data, values.ctypes.data, n_weights)
     return values
-
-
-def _traits(kind: int) -> _Traits:
-    found = ggml_function("ggml_get_type_traits", ctypes.POINTER(_Traits), ctypes.c_int)(kind)
-    traits: _Traits = found.contents
-    return traits
 
 
 Float32Array = NDArray[np.float32]

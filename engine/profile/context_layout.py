@@ -233,12 +233,8 @@ def turn_tokens(profile: Profile | None, turn_s: float, *, is_gpu: bool = False)
 def workload_s(profile: Profile, workload: Workload) -> float:
     if not workload.n_sequences:
         return 0.0
-    limits = _default_bounds(workload, profile)
-    return layout_s(profile, workload, choose_layout(profile, workload, limits), limits)
-
-
-def _default_bounds(workload: Workload, profile: Profile) -> LayoutBounds:
     n_parallel = gpu_parallel(profile) if profile.is_gpu else CPU_PARALLEL
     each = int(workload.n_prompt_tokens + workload.n_answer_tokens) + 1
     n_batch = GPU_BATCH if profile.is_gpu else CPU_BATCH
-    return LayoutBounds(n_parallel * each, n_parallel, n_batch, profile.is_gpu)
+    limits = LayoutBounds(n_parallel * each, n_parallel, n_batch, profile.is_gpu)
+    return layout_s(profile, workload, choose_layout(profile, workload, limits), limits)

@@ -253,7 +253,12 @@ class WorkerProcess:
     def measure(self) -> WorkerMemory:
         """Return the peak of its memory up to now, plus the growth of its context and by images."""
         self._note_peak()
-        return self._memory_with_growth()
+        n_cells = self._memory.get("n_cells", self.load.n_cells)
+        share = max(0, self.load.n_cells - n_cells) / n_cells
+        host, device = (int(n * share) for n in self._memory.get("cell_bytes", (0, 0)))
+        host += max(0, self._most_bytes_with_images - self._most_bytes)
+        device_bytes = self._memory.get("device_bytes", 0)
+        return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
 
     def _note_peak(self) -> None:
         try:
@@ -264,14 +269,6 @@ class WorkerProcess:
         if self.load.projector and not self._most_bytes:  # it has not seen any yet
             self._most_bytes_with_images = int(memory.rss) + IMAGE_BYTES
         self._most_bytes = max(self._most_bytes, int(memory.rss))
-
-    def _memory_with_growth(self) -> WorkerMemory:
-        n_cells = self._memory.get("n_cells", self.load.n_cells)
-        share = max(0, self.load.n_cells - n_cells) / n_cells
-        host, device = (int(n * share) for n in self._memory.get("cell_bytes", (0, 0)))
-        host += max(0, self._most_bytes_with_images - self._most_bytes)
-        device_bytes = self._memory.get("device_bytes", 0)
-        return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
 
     async def _request(
         self, head: FrameHead, pending: PendingRequest | None = None, body: bytes = b""

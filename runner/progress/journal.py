@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -270,29 +270,24 @@ class JournalProgress:
                     self._totals[step] = line["items"]
                     self._ended[step] += int(line.get("fresh") or 0)
                 case "item":
-                    self._end_item(step, line.get("state"))
+                    state = line.get("state")
+                    is_nested = step not in self._totals  # items of a nested block
+                    if not is_nested:
+                        self._ended[step] += 1
+                    if state in BAD:
+                        self.not_done["failed"] += 1
+                    elif state in APART and not is_nested:
+                        self.not_done[state] += 1
                 case "time_left":
                     with contextlib.suppress(KeyError, TypeError, ValueError):  # no line of ours
-                        self._take_estimate(step, line)
+                        at = datetime.fromisoformat(line["time"]).timestamp()
+                        self._ends_at[step] = at + float(line["seconds"])
+                        self._written.append((at, int(line["written"])))
+                        while len(self._written) > 2 and self._written[1][0] <= at - _SPEED_SPAN_S:
+                            self._written.popleft()
                 case "note":
                     self.is_stopping |= line.get("is_stop") is True
         return sum(self._ended.values()), sum(self._totals.values())
-
-    def _end_item(self, step: str, state: Any) -> None:
-        is_nested = step not in self._totals  # items of a nested block
-        if not is_nested:
-            self._ended[step] += 1
-        if state in BAD:
-            self.not_done["failed"] += 1
-        elif state in APART and not is_nested:
-            self.not_done[state] += 1
-
-    def _take_estimate(self, step: str, line: Mapping[str, Any]) -> None:
-        at = datetime.fromisoformat(line["time"]).timestamp()
-        self._ends_at[step] = at + float(line["seconds"])
-        self._written.append((at, int(line["written"])))
-        while len(self._written) > 2 and self._written[1][0] <= at - _SPEED_SPAN_S:
-            self._written.popleft()
 
     def seconds_left(self, now: float) -> float | None:
         """Return the run's own estimate for the step whose items go on; None: none yet."""

@@ -221,7 +221,10 @@ class RunSpans(Observer):
             "gen_ai.provider.name": "paddock",
             "gen_ai.request.model": call.model,
         }
-        self._measure(call, common)
+        sides = {"input": call.usage.prompt_tokens, "output": call.usage.completion_tokens}
+        for side, n in sides.items():
+            self._tokens.record(n, {**common, "gen_ai.token.type": side})
+        self._seconds.record(max(0.0, time.time() - call.began), common)
         attributes: dict[str, Any] = {
             **common,
             "gen_ai.usage.input_tokens": call.usage.prompt_tokens,
@@ -238,12 +241,6 @@ class RunSpans(Observer):
         for name, at, seconds in _waits(call.usage, began):
             self._end(self._begin(name, span, at, {}), "done", None, at + int(seconds * 1e9))
         self._end(span, "done", None)
-
-    def _measure(self, call: ModelCall, common: Mapping[str, str]) -> None:
-        sides = {"input": call.usage.prompt_tokens, "output": call.usage.completion_tokens}
-        for side, n in sides.items():
-            self._tokens.record(n, {**common, "gen_ai.token.type": side})
-        self._seconds.record(max(0.0, time.time() - call.began), common)
 
     def ended(self, report: Report) -> None:
         if self._run is None:
