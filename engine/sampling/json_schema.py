@@ -8,6 +8,7 @@ answer must contain another one, no answer ever ends (`endless_ref`).
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
@@ -17,8 +18,6 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.system import schema_patterns
 from paddock.engine.system.records import record
 from paddock.engine.system.text import has_json_type, resolve_ref, shorten
-
-from .large_integers import SchemaGrammar, holds_large
 
 if TYPE_CHECKING:  # `validate` does without requests
     from paddock.engine.request import Constraint
@@ -287,32 +286,65 @@ def schema_grammar(schema: Any) -> str:
     A schema with `properties` becomes an object without additional ones, unless it mentions them:
     every answer is still valid, and a model does not invent endless properties.
     """
-    ready = embeddable_schema(schema)
-    large = _large_nodes(ready)
-    if large:
-        return SchemaGrammar(ready, large).text()
+    ready = _with_exact_numbers(embeddable_schema(schema))
     return json.dumps({"grammars": [{"json_schema": ready}]})
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
-    if large := _large_nodes(schema):
-        return f"%lark {{\n{SchemaGrammar(schema, large).text()}\n}}"
-    return f"%json {json.dumps(schema, ensure_ascii=False)}"
+    return f"%json {json.dumps(_with_exact_numbers(schema), ensure_ascii=False)}"
 
 
-def _large_nodes(schema: Any) -> frozenset[int]:
-    """Return the ids of subschemas that hold numbers beyond 2^53, or refer to one that does."""
-    nodes = [node for _, node in _all_subschemas(schema, ())]
-    found = {id(node) for node in nodes if holds_large(node)}
-    n_before = 0
-    while n_before < len(found):  # until no subschema above them is left
-        n_before = len(found)
-        for node in nodes:
-            below = [child for _, child in subschemas(node)]
-            below += [resolve_ref(schema, str(node["$ref"]))] if "$ref" in node else []
-            if any(id(child) in found for child in below):
-                found.add(id(node))
-    return frozenset(found)
+MOST_EXACT = 2**53 - 1
+"""llguidance reads numbers as doubles, which hold every integer up to here."""
+MOST_INTEGER = 2**63 - 1024
+"""The largest double among llguidance's integers."""
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+def _is_large(value: Any) -> bool:
+    if isinstance(value, int | float):
+        return abs(value) > MOST_EXACT
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(_is_large, inner))
+
+
+def _with_exact_numbers(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema whose large bounds of integers are the next doubles within.
+
+    Raises:
+        BadRequest: a large number stands where it cannot be kept exact.
+    """
+    exact: dict[str, Any] = json.loads(json.dumps(schema))
+    for _, node in _all_subschemas(exact, ()):
+        if _is_large([node.get("enum"), node.get("const")]):
+            raise BadRequest(
+                "the JSON Schema has a number beyond 2^53 in `enum` or `const`, which cannot be "
+                "kept exact. Write it as a text"
+            )
+        if not any(_is_large(node.get(keyword)) for keyword in _BOUNDS):
+            continue
+        kinds = _types_of(node)
+        if "integer" not in kinds or "number" in kinds:
+            raise BadRequest(
+                "the JSON Schema has a bound beyond 2^53, which only an `integer` may have"
+            )
+        least = [math.ceil(node.pop("minimum"))] if "minimum" in node else []
+        if "exclusiveMinimum" in node:
+            least.append(math.floor(node.pop("exclusiveMinimum")) + 1)
+        most = [math.floor(node.pop("maximum"))] if "maximum" in node else []
+        if "exclusiveMaximum" in node:
+            most.append(math.ceil(node.pop("exclusiveMaximum")) - 1)
+        node |= {"minimum": _double_above(max(least))} if least else {}
+        node |= {"maximum": -_double_above(-min(most))} if most else {}
+    return exact
+
+
+def _double_above(number: int) -> int:
+    """Return the least double, of llguidance's integers, that is not below a number."""
+    if number > MOST_INTEGER:
+        raise BadRequest("the JSON Schema has bounds beyond which no integer can be written")
+    double = float(max(number, -MOST_INTEGER))
+    return int(double if double >= number else math.nextafter(double, math.inf))
 
 
 def embeddable_schema(schema: Any) -> dict[str, Any]:
