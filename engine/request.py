@@ -59,7 +59,6 @@ class Message:
     """Encoded as files are (PNG, JPEG, …)."""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_name: str = ""
-    """Of a `tool` turn: which tool's result it is."""
     tool_call_id: str = ""
 
 
@@ -144,7 +143,6 @@ class ModelFacts:
     parts: tuple[str, ...] = ()
     """Of a split model: the files after the first one, in order."""
     n_parallel: int = 0
-    """How many requests its pool computes at once; 0: not known."""
 
     def with_context(self, n_ctx_tokens: int | None) -> ModelFacts:
         """Return the facts with the context that a request asks for; None: as it is."""
@@ -300,7 +298,6 @@ class Usage:
     accepted_tokens: int = 0
     """Of `drafted_tokens`, those that the model would have said itself."""
     n_preempted: int = 0
-    """How often it was put back to make room."""
     shifted_tokens: int = 0
     """Dropped from the history while it answered, see `ChatRequest.shifts`."""
     load_s: float = 0.0
@@ -355,7 +352,6 @@ class Reply:
     prompt_tokens_original: int | None = None
     """What the prompt had before it was shortened; None: it was not."""
     stop: str = ""
-    """The stop string that ended it; empty: none did."""
     n_reasoning_tokens: int = 0
     """Of the completion's tokens, those of its reasoning."""
     fingerprint: str = ""

@@ -119,7 +119,6 @@ TextOr = Annotated[
 Tree = Annotated[dict[str, Any], AfterValidator(_shallow)]
 """An object that is passed on as it is, such as a schema; recursive functions can read it."""
 Texts = Annotated[dict[str, str], BeforeValidator(_of_texts)]
-"""An object of strings."""
 Base64 = Annotated[
     bytes, BeforeValidator(lambda value: decode_base64(value) if isinstance(value, str) else value)
 ]

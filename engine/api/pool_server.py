@@ -35,7 +35,6 @@ SendChunk = Callable[[Chunk], None]
 
 
 Verb = Callable[[bytes, SendChunk], Coroutine[Any, Any, WireLine]]
-"""Takes a request's body and returns the last line of its answer."""
 
 
 def pool_routes(pool: LocalPool, *, names_only: bool = False) -> list[Route]:

@@ -117,7 +117,6 @@ INNER_HARMLESS = _names(
     external_web_access search_context_size user_location search_content_types filters
     output_schema parsed source"""
 )
-"""Fields of objects within a request that change no answer."""
 _KNOWN = HARMLESS | REFUSED.keys()
 
 

@@ -213,7 +213,6 @@ class RequestLog:
         self.last: deque[Exchange] = deque(maxlen=_N_RECENT)
         """Ended requests, the newest last; without monitoring."""
         self.on_end: Callable[[Exchange], None] = lambda exchange: None
-        """Called with each of these."""
 
     def begin(self, exchange: Exchange, scope: MutableMapping[str, Any]) -> None:
         self._n_begun += 1

@@ -67,7 +67,6 @@ class BackgroundTuner:
         self._finder = ModelFinder(settings.models_dir, settings.cache_dir)
         self._measurements: dict[str, _Attempts] = {}
         self._copies: dict[str, _Attempts] = {}
-        """By the models' digests, like `_measurements`."""
         self._stop = TuningStop()
         self._has_request = asyncio.Event()
         self._copying: asyncio.Future[TunedCopy] | None = None

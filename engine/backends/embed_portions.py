@@ -17,7 +17,6 @@ PORTION_TEXTS = 64
 PORTIONS_AHEAD = 3
 
 SendPortion = Callable[[tuple[str, ...], int], Awaitable[Embedded]]
-"""Embeds some texts, of which the first has this index in the request."""
 
 
 async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedded:

@@ -122,7 +122,6 @@ class LocalPool(Pool):
         self._profiles = PoolProfiles(settings)
         self._answers = OpenAnswers()
         self._crashes: defaultdict[str, CrashRecord] = defaultdict(CrashRecord)
-        """By the keys of models."""
         self.on_request: Callable[[], None] = lambda: None
         """Called at each use of a model."""
 

@@ -27,7 +27,6 @@ _T = TypeVar("_T", int, str)
 class ServedModel:
     kind: ServerKind
     name: str
-    """As the server calls it."""
     facts: ModelFacts
     n_slots: int | None = None
     """Requests that it answers at a time; None: it does not say."""

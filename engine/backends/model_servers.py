@@ -56,7 +56,6 @@ _AROUND_TOKENS = 2
 _SHORTEST_PIECE = 8
 
 NoteLine = Callable[[str], None]
-"""Shows a person one line."""
 
 
 class OpenAIServer:

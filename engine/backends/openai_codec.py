@@ -204,7 +204,6 @@ class StreamDecoder:
     reason: DoneReason | None = None
     """How it ended; None: it has not."""
     model: str = ""
-    """Which model the server says that it is."""
     has_usage: bool = False
     has_logprobs: bool = False
     usage: Usage = field(default_factory=Usage)

@@ -57,7 +57,6 @@ class CountRequest:
     texts: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
-    """Tools that the messages may call; a part of the prompt."""
 
 
 @record(frozen=True, slots=True)

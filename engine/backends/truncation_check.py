@@ -166,7 +166,6 @@ class TruncationCheck:
         self._note = note
         self._limits = limits
         self._can_count = can_count
-        """A tokenizer on this machine counts for it."""
         self._turn = asyncio.Lock()
 
     async def before(self, sent: SentPrompt) -> None:

@@ -18,7 +18,6 @@ from .stream_parser import AnswerDelta, StreamParser
 _HARMONY_BODY = "<|message|>"
 _HARMONY_ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", "<|channel|>")
 HARMONY_TOKENS = (_HARMONY_BODY, "<|constrain|>", *_HARMONY_ENDS)
-"""Control tokens that the parser must see as text."""
 
 _HARMONY_RECIPIENT = re.compile(r"\bto=([\w.\-]+)")
 _HARMONY_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")

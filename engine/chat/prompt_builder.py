@@ -142,7 +142,6 @@ class BuiltPrompt:
     tokens: Tokens
     parser: StreamParser
     visible_tokens: frozenset[int] = frozenset()
-    """Control tokens that the parser must see as text."""
     constraint: Constraint | None = None
     """What the answer must match: the request's constraint, or the grammar of a forced call."""
     images: tuple[PlacedImage, ...] = ()

@@ -15,7 +15,6 @@ class StopStringFilter:
         self._stop = tuple(mark for mark in stop if mark)
         self._held = ""
         self.stopped_by = ""
-        """The stop string that was met."""
 
     @property
     def is_stopped(self) -> bool:

@@ -48,7 +48,6 @@ class CellPrices:
 class ContextLimits:
     n_cells: int
     n_parallel: int
-    """Jobs that run at once."""
     n_batch_tokens: int = 512
     can_share: bool = True
     """Whether prefixes can be shared and sequences cut; else a sequence is kept whole."""

@@ -204,7 +204,5 @@ class HiddenStates:
 
     request_id: int
     tokens: Items[int]
-    """Prompt and answer so far, which only grow."""
     pos: int
-    """Position of the first of the states."""
     states: Vectors

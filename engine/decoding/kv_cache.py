@@ -97,7 +97,6 @@ class CacheOptions:
     n_host_cache_tokens: int = 0
     is_gpu: bool = False
     n_devices: int = 1
-    """Graphics devices that share the layers."""
     mtp_price: float = 0.15
     """Cost of a guess by the MTP head, a layer and the output, as a share of a token's."""
 

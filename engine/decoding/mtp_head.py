@@ -60,7 +60,6 @@ class _HeadSequence:
     unread: Vectors
     """Hidden states of the tokens before those that are to be read, shape (n, n_embedding)."""
     n_guessed: int = 0
-    """Guessed tokens that have cells."""
 
     @property
     def n_known(self) -> int:

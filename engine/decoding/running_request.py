@@ -41,7 +41,6 @@ class StepOutput:
     n_drafted: int = 0
     n_accepted: int = 0
     step_s: float = 0.0
-    """Duration of the forward pass alone."""
     is_urgent: bool = False
     """Whether a request waits for it: for a chat's first token, or its end."""
     is_read: bool = False
@@ -99,14 +98,12 @@ class DecodeRequest:
     shown: frozenset[int] = frozenset()
     """Control tokens that the parser wants as text."""
     drafts: bool | None = None
-    """As `ChatRequest.drafts`."""
     shift_at: int = 0
     """Length of prompt and answer at which the history is shifted; 0: never."""
     n_keep_tokens: int = 0
     """Tokens at the prompt's beginning that a shift keeps."""
     images: tuple[PlacedImage, ...] = ()
     is_open: bool = False
-    """As `Sequence.is_open`."""
     wants_tokens: bool = False
     """Whether the ids of prompt and answer are reported at the end."""
 

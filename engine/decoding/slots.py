@@ -78,7 +78,6 @@ class Slots:
         """Finished sequences that keep their cells, oldest first."""
         self.returns = ReturnShares()
         self.waiting: Collection[Sequence] = ()
-        """The queue; its prompts may share prefixes with idle sequences."""
         # Saving some prefixes in vain costs less than computing one again, but not where a graphics
         # device computes: a split cache of it waits until jobs do repeat.
         has_host_cache = self.host_cache.n_most_tokens > 0

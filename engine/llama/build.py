@@ -30,9 +30,7 @@ class LlamaBuild:
     bindings: str
     """The version of llama-cpp-python, or "not installed"."""
     version: str = ""
-    """The version of `paddock-llama`, if that is used."""
     mismatch: str = ""
-    """Why `paddock-llama` is installed, but not used."""
 
     @property
     def name(self) -> str:

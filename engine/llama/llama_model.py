@@ -83,15 +83,12 @@ class ModelOptions:
     n_gpu_layers: int = -1
     """Layers on graphics devices; -1: all."""
     main_gpu: int = 0
-    """The device that has what is not split."""
     split_mode: SplitMode = "layer"
     """How weights are spread over several devices."""
     tensor_split: Sequence[float] = ()
     """Each device's share; empty: by free memory."""
     adapters: Sequence[str] = ()
-    """Paths of LoRA adapters."""
     is_vocabulary: bool = False
-    """Whether to load no weights."""
     uses_extra_buffers: bool = True
     """Whether weights may be repacked for the processor (AMX and others)."""
     parts: Sequence[str] = ()
@@ -307,7 +304,6 @@ class RawVocabulary:
     tokens: list[bytes]
     pointer: int
     tokenise: int
-    """Address of `llama_tokenize`."""
 
 
 def _raw_tokens(model: Model) -> Iterator[bytes]:

@@ -113,7 +113,6 @@ class Device:
 
     n_threads: int
     free_bytes: int
-    """Of main memory."""
     is_gpu: bool
     gpus: tuple[GpuMemory, ...] = ()
     """Empty on a device that shares main memory (Metal), and without one."""

@@ -56,7 +56,6 @@ class WaitingRequest:
 @record(slots=True)
 class WaitQueue:
     requests: list[WaitingRequest] = field(default_factory=list)
-    """In their order of arrival."""
 
     @property
     def most_urgent(self) -> WaitingRequest:
@@ -111,9 +110,7 @@ class ModelManager:
         self._layouts: dict[tuple[str, int, int | None, int], tuple[ModelLayout, ...]] = {}
         self._evicted_for: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
-        """File sizes of evicted models, by key."""
         self._planned: dict[str, int] = {}
-        """Sequences of models that are not loaded, by key."""
         self._planning = asyncio.Lock()
         self._replicate_from = float("-inf")
         self._device_read_at = float("-inf")

@@ -153,7 +153,6 @@ _SHELF_SHARE, _MOST_SHELF_BYTES = 0.1, 8 * 1024**3
 _READ_BYTES_PER_S = 1e9  # how fast a file is taken to load before that was measured
 
 FindMeasured = Callable[[WorkerOptions], MeasuredSize | None]
-"""Returns what a load took earlier, if it is known."""
 
 
 @record(frozen=True, slots=True)
@@ -182,7 +181,6 @@ class LayoutRequest:
     extra_bytes: int = 0
     """Of what is loaded with it: adapters, a projector and its images, a draft model."""
     draft: GgufHeader | None = None
-    """Header of the draft model, which has as many cells."""
     others_bytes: int = 0
     """Of other models that are needed and not loaded yet: memory that its cells leave free."""
 
@@ -525,7 +523,6 @@ class _DeviceLoad:
     compute_bytes: int
     """Of each device that computes."""
     n_layers: int
-    """With the output."""
     expert_bytes: tuple[int, ...]
     """Of each layer, where the model is a mixture of experts."""
 

@@ -39,7 +39,6 @@ class ModelDraft:
     config: ModelConfig = field(default_factory=ModelConfig)
     layers: list[ManifestLayer] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
-    """One status line for each layer."""
 
     made: list[str] = field(default_factory=list)
     """Digests of new blobs, which are removed if the creation fails."""

@@ -38,7 +38,6 @@ class ModelDetails:
     family: str
     families: tuple[str, ...]
     parameter_size: str
-    """Such as `7.2B`."""
     quantization_level: str
     """Such as `Q4_K_M`."""
     context_length: int = 0

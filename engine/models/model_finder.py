@@ -129,10 +129,8 @@ class FoundModel:
     origin: ModelOrigin
     projector: Path | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
-    """Its own parameters, under a Modelfile's names."""
     manifest: Manifest | None = None
     contents: StoredModel | None = None
-    """Of a stored model: its manifest's parts."""
     stored_as: ModelName | None = None
     parts: tuple[Path, ...] = ()
     """Of a split model: the files after the first one, in order."""

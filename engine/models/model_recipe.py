@@ -35,9 +35,7 @@ class ModelRecipe:
     """Empty, as the fields below: the base's."""
     system: str = ""
     licenses: tuple[str, ...] = ()
-    """In addition to the base's."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """Override the base's."""
     messages: tuple[Message, ...] = ()
     quantize: str = ""
     renderer: str = ""

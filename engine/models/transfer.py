@@ -27,11 +27,9 @@ class TransferOptions:
     insecure: bool = False
     """Use plain http for registries, and allow redirects to it."""
     trusted_hosts: tuple[str, ...] = ()
-    """Allowed hosts, as `host`, `host:port` or `*.domain`; empty: every host."""
     accepts_paths: bool = False
     """Whether files of this machine may be imported; only for users of this machine."""
     is_offline: bool = False
-    """Send nothing: only models on this machine exist."""
     prunes: bool = True
     """Remove the layers that only the replaced manifest needed."""
     keep: tuple[str, ...] = ()

@@ -46,7 +46,6 @@ class Workload:
     n_prompt_tokens: float
     n_answer_tokens: float
     n_shared_tokens: float = 0.0
-    """Length of the common prefix of all prompts."""
 
 
 @record(frozen=True, slots=True)
@@ -65,7 +64,6 @@ class LayoutBounds:
     n_batch_max: int
     is_gpu: bool = False
     n_stream_tokens: int = 0
-    """Length of a stream in a split cache; 0: that of a request."""
     n_devices: int = 1
     n_pass_max: int = 0
     """Most tokens of a pass that memory allows; 0: a whole batch."""

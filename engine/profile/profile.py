@@ -64,13 +64,11 @@ class Agreement:
     """Alone or in a step with other requests, by any number of threads, with its prompt whole or
     in pieces."""
     drafts: bool | None = None
-    """One token at a time or several, as drafts are."""
 
 
 @record(frozen=True, slots=True)
 class Profile:
     digest: str
-    """sha256 of the model file that was measured."""
     device: str
     build: str
     """llama.cpp's build, with the settings that change its speed."""

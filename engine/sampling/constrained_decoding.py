@@ -33,7 +33,6 @@ class LoopEscape:
         # Repeating objects are items of an endless list.
         self._closers = b"]" if b"}" in loop else b"]}"
         self.n_left = 2 * n_tokens + 8
-        """Tokens after which the attempt is given up."""
 
     def instead(self, byte_matcher: ByteMatcher, piece: bytes) -> bytes | None:
         """Return bytes to write instead of a token's `piece`, or None if nothing can close yet.

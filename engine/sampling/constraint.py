@@ -205,7 +205,6 @@ class TokenMatcher:
         self._spares: deque[tuple[LLMatcher, int]] = deque(maxlen=MOST_SPARES)
         """State machines of answers that have ended, with the number of these."""
         self.byte_matcher = byte_matcher
-        """The same grammar over bytes, in its initial state."""
         self.vocabulary = vocabulary
         self.max_growth_bytes = max_growth_bytes
         """Of JSON: the most bytes that a token may add to the shortest ending."""
@@ -408,7 +407,6 @@ def compile_error(constraint: Constraint) -> str:
 
 
 MOST_GRAMMAR_CHARACTERS = 100_000
-"""Of a client's grammar: to convert them takes 0.2 s."""
 
 
 def lark_of(grammar: str) -> str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # `validate` does without requests
 SchemaPath: TypeAlias = tuple[str | int, ...]
 
 SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
-"""Keywords that hold schemas by name."""
 SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 SINGLE_SCHEMAS = ("items", "additionalItems", "additionalProperties")
 
@@ -39,7 +38,6 @@ SUPPORTED_KEYWORDS = frozenset(
         *("exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     )
 )
-"""Keywords that llguidance enforces."""
 
 ANNOTATION_KEYWORDS = frozenset(
     (
@@ -197,11 +195,9 @@ def _list_under(node: Mapping[str, Any], name: str) -> list[Any]:
 
 MAX_SCHEMA_DEPTH = 64
 MOST_SUBSCHEMAS = 20_000
-"""Subschemas in one schema."""
 MOST_LEVELS = 500
 """Nesting, `$ref`s followed. Near 3,000, llguidance overflows the stack and the process dies."""
 MOST_SHOWN_PROBLEMS = 20
-"""Problems of one schema that a message lists."""
 MOST_ERROR_CHARACTERS = 300
 """Characters of llguidance's own message that are shown."""
 COMPACT_JSON = {

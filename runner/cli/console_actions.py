@@ -76,7 +76,6 @@ class PipelineState:
     """As the file starts it: by its defaults, and with the inputs of its triggers."""
     settings: Settings
     consents: Consents
-    """Those of the service."""
     needed_consents: frozenset[str]
     """Digests of all that it wants besides files and models."""
 

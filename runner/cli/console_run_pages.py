@@ -68,7 +68,6 @@ PAGE_ROWS = 100
 _MOST_RUNS = 10_000
 """Of a pipeline, among which the earlier ones are sought."""
 MOST_TEXT_CHARS = 100_000
-"""Of one prompt or answer; more makes a browser slow."""
 _LIVE_S, _LIST_LIVE_S = 2, 5
 FIND_EVERY_S = 15.0
 _KEPT_DETAILS = 4

@@ -74,7 +74,6 @@ class RunOrder:
     trigger: str = TRIGGER
     """Its first word says what starts the run, the others who."""
     is_again: bool = False
-    """The inputs are those of an earlier run: their folders were opened to that one."""
 
 
 @record(slots=True)

@@ -264,7 +264,6 @@ class NativeBuild:
     why_no_device: str = ""
     """Why a build for graphics devices has none, in llama.cpp's words."""
     devices: tuple[str, ...] = ()
-    """Devices that only llama.cpp can list, as with Vulkan."""
 
 
 def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[Finding, ...]:

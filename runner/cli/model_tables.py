@@ -96,7 +96,6 @@ class ModelRow:
     path: str = ""
     """Empty for a model of a service."""
     tuned: str = ""
-    """Format of the tuned copy that is used instead."""
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -87,7 +87,6 @@ class DocumentsThere:
     """Documents that are in a folder before its pipeline is drafted."""
 
     root: str
-    """As the pipeline writes the folder."""
     first: str
     """Relative path of the first of their kind."""
     suffixes: tuple[str, ...]

@@ -40,7 +40,6 @@ class StopGate:
     def __init__(self) -> None:
         self._closed = asyncio.Event()
         self.limit: Limit | None = None
-        """Asked before each item; may close the gate."""
         self._n_begun = 0
         self._n_ended = 0
         self._deciding = asyncio.Lock()

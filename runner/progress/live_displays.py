@@ -178,7 +178,6 @@ def _one_line(text: str, width: int) -> Text:
 class _TransferStep:
     since: float
     before: int
-    """Bytes that an earlier, interrupted transfer left."""
     total: int | None = None
     completed: int = 0
     is_over: bool = False

@@ -179,7 +179,6 @@ class RunSpans(Observer):
         self._ends: dict[str, int] = {}
         """When the last item of each step ended, in nanoseconds."""
         self.n_spans = 0
-        """Those that have ended."""
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         parent = _parent(os.environ.get("TRACEPARENT", ""))

@@ -18,7 +18,6 @@ from .report import Report, counts_text
 FLOW_MODULE = "paddock.runner.workers.pipeline_flow"
 """The flow of a pipeline; imports Prefect, which takes a second or two."""
 RUN_TAG = "paddock"
-"""Tag of every flow run of a pipeline."""
 
 
 @record(frozen=True, slots=True)

@@ -59,7 +59,6 @@ class StepProgress:
     counts: Counter[ItemState] = field(default_factory=Counter)
     """Items that have ended by state, with those that were fresh at the start."""
     running: dict[str, str | None] = field(default_factory=dict)
-    """Keys of the items that run now, with the inner step."""
     ends_at: float | None = None
     """By the clock, as estimated; None: not known."""
     since: float | None = None

@@ -30,7 +30,6 @@ class OpenCall:
     """Of its answer, so far."""
     has_begun: bool = False
     usage: Usage | None = None
-    """Set when it has ended."""
 
     def hear(self, n_tokens: int) -> None:
         self.has_begun = True

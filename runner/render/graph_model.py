@@ -35,10 +35,8 @@ _ENDED_STATUSES = ("completed", "quarantined")
 class LastStepRun:
     state: BoxState = "none"
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Of a block: items by state."""
     n: int = 0
     failed: int = 0
-    """Of `n`."""
     seconds: float = 0.0
     calls: int = 0
     known_calls: int = 0
@@ -187,7 +185,6 @@ class StepSums:
     n: int = 0
     n_failed: int = 0
     n_left: int = 0
-    """Items that have not ended."""
     seconds: float = 0.0
     calls: int = 0
     known_calls: int = 0

@@ -27,7 +27,6 @@ from paddock.runner.progress.journal import JournalTail
 from paddock.runner.render.reviewed_answers import ReviewRecord
 
 TOOL_KIND = "tool"
-"""Kind of calls of tools."""
 
 
 @record(frozen=True, slots=True)
@@ -47,7 +46,6 @@ class RunItem:
     source: str | None = None
     """Absolute path of the document."""
     outputs: tuple[str, ...] = ()
-    """Absolute."""
     later: tuple[str, str] | None = None
     """The latest run that redid it, and the state there."""
     place: tuple[str, str] | None = None
@@ -84,7 +82,6 @@ class RunCall:
 class RunDetails:
     past: PastRun
     items: tuple[RunItem, ...]
-    """In order of their beginning."""
     calls: tuple[RunCall, ...]
     seconds: float
     """From its beginning to its end, or to the last recorded event."""
@@ -168,7 +165,6 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
 
 
 _Place = tuple[str, str]
-"""Scope and key."""
 _LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
 """Step and key → the latest run, the state there, the source."""
 
@@ -182,7 +178,6 @@ class _RunRows:
     latest: _LatestItems
     """Items that other runs did last."""
     known: Sequence[ItemRow]
-    """Quarantined by earlier runs."""
 
     @classmethod
     def read(cls, past: PastRun, *, with_calls: bool) -> _RunRows:

@@ -97,7 +97,6 @@ class BatchRecord:
     output_expires_s: int | None = None
     status: BatchStatus = "validating"
     reached: Mapping[str, int] = field(default_factory=dict)
-    """When it reached each status."""
     errors: tuple[Mapping[str, Any], ...] = ()
     total: int = 0
     completed: int = 0

@@ -95,7 +95,6 @@ class GenerationCall(ABC):
     """The engine requests of one body, and how their replies are written."""
 
     model: str
-    """As the client named it."""
     requests: tuple[ChatRequest, ...]
     """The choices of the first prompt, then those of the next."""
     n_choices: int

@@ -43,7 +43,6 @@ from .rerank import read_rerank, rerank_answer, run_rerank
 from .responses_api import read_response
 
 TRUNCATION_WARNING = '299 paddock "the prompt was shortened to fit the context"'
-"""Value of the header `Warning`."""
 
 
 async def run_call(

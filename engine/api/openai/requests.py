@@ -125,7 +125,6 @@ def _logit_bias(value: Any) -> dict[str, float]:
 
 
 Limit = Annotated[Whole, Field(ge=1, le=2**31 - 1)]
-"""A number of tokens."""
 
 
 OpenLimit = Annotated[
@@ -190,7 +189,6 @@ class ResponseFormat(OpenAIBody):
 
     type: Literal["text", "json_object", "json_schema"]
     strict: bool = True
-    """It always is."""
     json_schema: _NamedSchema | None = None
     schema_: Tree | None = Field(None, alias="schema")
 

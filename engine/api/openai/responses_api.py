@@ -270,12 +270,10 @@ _REPEATED_FIELDS = ("instructions", "metadata", "reasoning", "text", "tools", "t
 @record(frozen=True, slots=True)
 class ResponseCall(GenerationCall):
     given: Mapping[str, Any]
-    """Fields of the request."""
     calls_in_parallel: bool
     wants_logprobs: bool
     truncates: bool
     namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """As in `OfferedTools`."""
     prefix = "resp_"
 
     def call_item(self, item_id: str, call: ToolCall, arguments: str) -> Body:

@@ -36,7 +36,6 @@ EXIT_SOME_FAILED = 3  # as for a run: finished, but some requests failed
 TALLY_EVERY_S = 5.0
 
 PAUSE_S, MOST_PAUSE_S = 2.0, 30.0
-"""Before a busy service is asked again: where it does not say when, and at most."""
 
 
 def batch(

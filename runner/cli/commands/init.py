@@ -46,7 +46,6 @@ PACKAGE_FILE = "pyproject.toml"
 # Left behind by runs of a template in a clone.
 _NOT_COPIED = frozenset({".paddock", "__pycache__", "models", "out", "summaries", "build", "filed"})
 _OF_EXAMPLE = frozenset({"inbox", "cassettes"})
-"""Folders of an example's own documents and recordings."""
 
 
 @record(frozen=True, slots=True)
