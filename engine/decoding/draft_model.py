@@ -128,25 +128,6 @@ class DraftModel:
         self, context: Context, requests: Mapping[int, DraftRequest]
     ) -> dict[int, list[int]]:
         guesses: dict[int, list[int]] = {}
-        pieces = self._pieces(context, requests)
-        while pieces:
-            newest = self._decode(context, pieces)
-            pieces = []
-            for request_id, token in newest.items():
-                guess = guesses.setdefault(request_id, [])
-                guess.append(token)
-                if len(guess) < requests[request_id].n_ahead:
-                    pieces.append(
-                        _DraftPiece(request_id, np.array([token], np.int32), is_last=True)
-                    )
-        return guesses
-
-    def _pieces(self, context: Context, requests: Mapping[int, DraftRequest]) -> list[_DraftPiece]:
-        """Return one batch of what is to be read, requests with the fewest missing tokens first.
-
-        A new request gets its sequence when its turn comes: by then more of a shared prefix has
-        been read.
-        """
         known = {
             request_id: self._missing(context, sequence, requests[request_id].tokens)
             for request_id, sequence in self._sequences.items()
@@ -176,7 +157,17 @@ class DraftModel:
             sequence.n_confirmed += len(part)
             room -= len(part)
             n_free -= len(tokens) + request.n_ahead
-        return pieces
+        while pieces:
+            newest = self._decode(context, pieces)
+            pieces = []
+            for request_id, token in newest.items():
+                guess = guesses.setdefault(request_id, [])
+                guess.append(token)
+                if len(guess) < requests[request_id].n_ahead:
+                    pieces.append(
+                        _DraftPiece(request_id, np.array([token], np.int32), is_last=True)
+                    )
+        return guesses
 
     def _missing(self, context: Context, sequence: _DraftSequence, tokens: Items[int]) -> Tokens:
         # The last token is always read: its successor is wanted.

@@ -320,7 +320,11 @@ class DecodeLoop:
         n_tokens = step.n_tokens
         if not self._cache.limits.is_gpu:
             self._start_masks(step)
-        self._keep_states()
+        if self._mtp_head is not None:
+            running = [self._answers[sequence.request_id] for sequence in self._scheduler.running]
+            has_drafts = any(answer.has_model_guesses for answer in running)
+            can_guess = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
+            self._cache.context.keep_states(can_guess and has_drafts)
         began = time.perf_counter()
         try:
             text_step = self._decode_images(step)
@@ -347,14 +351,6 @@ class DecodeLoop:
             self._cache.note_answers(len(step.pieces), n_tokens - len(step.pieces), output.step_s)
         self._cache.n_computed += n_tokens if text_step is step else text_step.n_tokens
         return text_step, logits
-
-    def _keep_states(self) -> None:
-        """Keep hidden states for the MTP head while few sequences run and some have drafts."""
-        if self._mtp_head is not None:
-            running = [self._answers[sequence.request_id] for sequence in self._scheduler.running]
-            has_drafts = any(answer.has_model_guesses for answer in running)
-            can_guess = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
-            self._cache.context.keep_states(can_guess and has_drafts)
 
     def _count(self, output: StepOutput) -> None:
         """Note what waits, the cells in use, and what was preempted since the last step."""

@@ -555,7 +555,20 @@ class Scheduler:
 
     def _prefill_pieces(self, n_decoded: int) -> list[SequencePiece]:
         prompts = [sequence for sequence in self.running if sequence.state == "prefill"]
-        budget = self._prompt_tokens(prompts, n_decoded)
+        limits = self.limits
+        in_time = max(self._n_most_tokens - n_decoded, LEAST_READ_TOKENS)
+        most = min(in_time, limits.n_batch_tokens - n_decoded)
+        beside_chat = most
+        if any(job.state == "decode" and job.priority == "interactive" for job in self.running):
+            beside_chat = min(most, limits.chat_turn_tokens)
+        elif self._now_s - self._chat_seen_s < CHAT_EXPECTED_S:
+            beside_chat = min(most, limits.near_turn_tokens)
+        self._prompt_budget = beside_chat, most
+        # Short chats are read in one step, since their first tokens wait.
+        n_chats = sum(prompt.n_missing for prompt in prompts if prompt.priority == "interactive")
+        short_chats = min(n_chats, 2 * limits.near_turn_tokens, most)
+        in_cells = self.slots.cells.n_free - n_decoded if limits.is_unified else most
+        budget = min(max(beside_chat, short_chats), in_cells)
         if self.limits.has_separate_passes:
             self._n_passes += 1
             is_turn = self._n_passes % SHORTEST_EVERY == 0
@@ -577,22 +590,6 @@ class Scheduler:
                 pieces.append(SequencePiece(sequence, tokens, start, int(is_last)))
                 n_free -= n_tokens
         return pieces
-
-    def _prompt_tokens(self, prompts: list[Sequence], n_decoded: int) -> int:
-        limits = self.limits
-        in_time = max(self._n_most_tokens - n_decoded, LEAST_READ_TOKENS)
-        most = min(in_time, limits.n_batch_tokens - n_decoded)
-        beside_chat = most
-        if any(job.state == "decode" and job.priority == "interactive" for job in self.running):
-            beside_chat = min(most, limits.chat_turn_tokens)
-        elif self._now_s - self._chat_seen_s < CHAT_EXPECTED_S:
-            beside_chat = min(most, limits.near_turn_tokens)
-        self._prompt_budget = beside_chat, most
-        # Short chats are read in one step, since their first tokens wait.
-        n_chats = sum(prompt.n_missing for prompt in prompts if prompt.priority == "interactive")
-        short_chats = min(n_chats, 2 * limits.near_turn_tokens, most)
-        in_cells = self.slots.cells.n_free - n_decoded if limits.is_unified else most
-        return min(max(beside_chat, short_chats), in_cells)
 
 
 def _promised_cells(sequence: Sequence) -> int:

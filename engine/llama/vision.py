@@ -135,7 +135,10 @@ class Projector:
         return pieces
 
     def _computed(self, image: bytes, digest: str, n_most_rows: int) -> tuple[PromptPiece, ...]:
-        bitmap = _bitmap(image)
+        pixels = upright_pixels(image)
+        height, width, _ = pixels.shape
+        pointer = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        bitmap = mtmd.mtmd_bitmap_init(width, height, pointer)
         chunks = mtmd.mtmd_input_chunks_init()
         try:
             part = mtmd.mtmd_input_part()
@@ -243,13 +246,6 @@ def _rgb_pixels(image: Image.Image) -> Pixels:
         end = min(at + _STRIP_ROWS, len(pixels))
         pixels[at:end] = np.asarray(opaque.crop((0, at, opaque.width, end)))
     return pixels
-
-
-def _bitmap(image: bytes) -> Any:
-    pixels = upright_pixels(image)
-    height, width, _ = pixels.shape
-    pointer = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-    return mtmd.mtmd_bitmap_init(width, height, pointer)
 
 
 def _is_text(chunk: Any) -> bool:

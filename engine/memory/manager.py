@@ -210,17 +210,11 @@ class ModelManager:
             Busy: the queue is full and the caller does not wait, or nothing moves any more.
             EngineError: it cannot be loaded.
         """
-        self._start_managing()
-        self._dismiss_outdated(model_use)
-        resident = await self._admitted(model_use)
-        try:
-            assert resident.worker is not None
-            yield resident.worker
-        finally:
-            self._release(resident, model_use)
-
-    def _dismiss_outdated(self, model_use: ModelUse) -> None:
-        """Dismiss workers, also pinned ones, that have read a use's files as they were before."""
+        if self._managing is None:
+            self._loop = asyncio.get_running_loop()
+            self._progress_at = self.now()
+            self._managing = asyncio.create_task(self._manage())
+            self._managing.add_done_callback(self._manage_ended)
         paths = worker_files(model_use.facts, model_use.adapters)
         self._dismissed(
             lambda model: (
@@ -228,9 +222,6 @@ class ModelManager:
                 and worker_files(model.facts, model.layout_request.adapters) == paths
             )
         )
-
-    async def _admitted(self, model_use: ModelUse) -> LoadedModel:
-        """Wait in the model's queue; return the replica in which this use has a place."""
         key = model_use.key
         queue = self._queues.setdefault(key, WaitQueue())
         n_inside = sum(
@@ -261,7 +252,11 @@ class ModelManager:
                         replica.last_used_at = self.now()
                 self._wake.set()
         self._events.waited(model_use.facts.name, self.now() - request.since)
-        return resident
+        try:
+            assert resident.worker is not None
+            yield resident.worker
+        finally:
+            self._release(resident, model_use)
 
     async def dismiss(self, is_meant: Callable[[LoadedModel], bool]) -> bool:
         """Unload models when their last requests have ended; return whether there were any.
@@ -343,13 +338,6 @@ class ModelManager:
                 queue.requests.remove(request)
                 resident.take(request.model_use)
                 request.place.set_result(resident)
-
-    def _start_managing(self) -> None:
-        if self._managing is None:
-            self._loop = asyncio.get_running_loop()
-            self._progress_at = self.now()
-            self._managing = asyncio.create_task(self._manage())
-            self._managing.add_done_callback(self._manage_ended)
 
     def _manage_ended(self, task: asyncio.Task[None]) -> None:
         """Fail all waiting requests where the manager's task has a bug."""

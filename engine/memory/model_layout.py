@@ -75,14 +75,6 @@ def compute_bytes(header: GgufHeader, load: WorkerOptions) -> int:
     return _FLOAT_BYTES * n_values
 
 
-def output_bytes(header: GgufHeader, load: WorkerOptions) -> int:
-    """Return the main memory of an embedder's output: llama.cpp has logits of every token there.
-
-    Also of models without logits: all-minilm, 512 tokens of 30,522 words: 60 MiB.
-    """
-    return 0 if load.role == "chat" else _FLOAT_BYTES * load.n_cells * n_vocab(header)
-
-
 def _n_mask(load: WorkerOptions) -> int:
     """Return the entries of the attention mask: in a split cache, those of a stream's cells."""
     unified = _n_pass(load) * load.n_cells
@@ -482,7 +474,7 @@ class _LayoutPlanner:
         device, header = self.device, self.header
         size = self.request.facts.size_bytes + self.request.extra_bytes
         per_cell, buffers = self._cell_and_buffer_bytes(load)
-        outputs = output_bytes(header, load)
+        outputs = 0 if load.role == "chat" else _FLOAT_BYTES * load.n_cells * n_vocab(header)
         cache = 0.0 if header.is_encoder else load.n_cells * per_cell
         n_layers = header.number("block_count") + 1
         spread_bytes, load_s = int(size + cache), size / _READ_BYTES_PER_S

@@ -107,7 +107,15 @@ def add_gguf_files(
             kind = manifests.PROJECTOR_TYPE
         else:
             kind = manifests.MODEL_TYPE
-        _check_layer_type(name, header, kind, expected_type, draft)
+        if expected_type == manifests.ADAPTER_TYPE and kind != expected_type:
+            raise RecipeRefused(f"{name} is not a LoRA adapter")
+        family = draft.config.model_family
+        if kind == manifests.ADAPTER_TYPE and family and header.architecture != family:
+            own = f"an adapter for '{header.architecture}' models"
+            raise RecipeRefused(f"{name} is {own}, and this one is '{family}'")
+        is_first_part = kind == manifests.MODEL_TYPE and header.part == 0
+        if is_first_part and any(layer.media_type == kind for layer in draft.layers):
+            raise RecipeRefused(f"{name} is a second model file; a model has one")
         if isinstance(given, Path):
             digest, is_new = _copy_to_blob(draft.store, given, report)
             draft.made += [digest] if is_new else []
@@ -150,21 +158,6 @@ def _read_header(name: str, path: Path) -> GgufHeader:
                 "supplied file was not in GGUF format" if is_named else "unknown type"
             ) from None
         raise RecipeRefused(f"supplied file was not in GGUF format: {name}: {error.why}") from None
-
-
-def _check_layer_type(
-    name: str, header: GgufHeader, kind: str, expected_type: str, draft: ModelDraft
-) -> None:
-    if expected_type == manifests.ADAPTER_TYPE and kind != expected_type:
-        raise RecipeRefused(f"{name} is not a LoRA adapter")
-    family = draft.config.model_family
-    if kind == manifests.ADAPTER_TYPE and family and header.architecture != family:
-        raise RecipeRefused(
-            f"{name} is an adapter for '{header.architecture}' models, and this one is '{family}'"
-        )
-    is_first_part = kind == manifests.MODEL_TYPE and header.part == 0
-    if is_first_part and any(layer.media_type == kind for layer in draft.layers):
-        raise RecipeRefused(f"{name} is a second model file; a model has one")
 
 
 def split_model_fault(headers: Sequence[GgufHeader]) -> str:

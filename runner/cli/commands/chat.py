@@ -274,7 +274,11 @@ def _converse(conversation: Conversation) -> None:
     printing.print_err(f"{conversation.request['model']}. /? shows the commands, {_HOW_TO_LEAVE}")
     while True:
         try:
-            text = _typed_text()
+            text = input(">>> ")
+            with contextlib.suppress(EOFError):
+                while text.count(_MARK) % 2:
+                    text += "\n" + input("... ")
+            text = text.replace(_MARK, "").strip("\n")
             command, _, value = text.strip().partition(" ")
             if command in ("/bye", "/exit"):
                 return
@@ -308,14 +312,6 @@ def _carried_out(conversation: Conversation, command: str, value: str) -> str:
             conversation.documents.append(read_document_text(value))
         return f"{value} goes with the next question."
     return _HELP
-
-
-def _typed_text() -> str:
-    text = input(">>> ")
-    with contextlib.suppress(EOFError):
-        while text.count(_MARK) % 2:
-            text += "\n" + input("... ")
-    return text.replace(_MARK, "").strip("\n")
 
 
 @contextlib.contextmanager

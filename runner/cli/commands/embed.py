@@ -38,7 +38,18 @@ class EmbedFlags:
 def embed(flags: EmbedFlags) -> int:
     """Print the vector of each text as a line of JSON."""
     model = model_arguments.resolve_model_ref(flags.model)
-    texts = gather_texts(flags.texts or [], flags.files or [], is_by_lines=flags.lines)
+    texts = flags.texts or []
+    files = flags.files or []
+    whole = [read_document_text(file) for file in files]
+    if not texts and not files:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise CommandError("Name a text: `paddock embed MODEL 'a text'`, or pipe one in.")
+        whole.append(read_stdin())
+    if flags.lines:
+        whole = [line for text in whole for line in text.splitlines() if line.strip()]
+    if not texts and not whole:
+        raise CommandError("There is no text.")
+    texts = [*texts, *whole]
     body: dict[str, Any] = {"model": model, "input": texts, "truncate": flags.truncate}
     if flags.dimensions is not None:
         body["dimensions"] = flags.dimensions
@@ -52,16 +63,3 @@ def embed(flags: EmbedFlags) -> int:
         for vector in answer.get("embeddings", []):
             printing.print_out(json.dumps(vector))
     return DONE
-
-
-def gather_texts(texts: list[str], files: list[str], *, is_by_lines: bool) -> list[str]:
-    whole = [read_document_text(file) for file in files]
-    if not texts and not files:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise CommandError("Name a text: `paddock embed MODEL 'a text'`, or pipe one in.")
-        whole.append(read_stdin())
-    if is_by_lines:
-        whole = [line for text in whole for line in text.splitlines() if line.strip()]
-    if not texts and not whole:
-        raise CommandError("There is no text.")
-    return [*texts, *whole]

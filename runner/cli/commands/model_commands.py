@@ -15,7 +15,7 @@ import typer
 
 from paddock.engine.backends.speed_estimates import SpeedBook
 from paddock.engine.errors import EngineError
-from paddock.engine.models.model_cards import ModelCard, describe_model
+from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.settings import PoolSettings
@@ -182,7 +182,22 @@ def show(flags: ShowFlags) -> int:
     else:
         finder = _model_finder(settings)
         found = describe_model(finder, model, is_verbose=flags.verbose)
-        facts = card_json(found)
+        texts = ("license", "modelfile", "parameters", "template", "system", "path")
+        facts = {
+            **{name: getattr(found, name) for name in texts if getattr(found, name)},
+            "details": {**asdict(found.details), "families": list(found.details.families)},
+            "messages": [
+                {"role": message.role, "content": message.content} for message in found.messages
+            ],
+            "model_info": dict(found.model_info),
+            **({"projector_info": dict(found.projector_info)} if found.projector_info else {}),
+            "tensors": [
+                {**asdict(tensor), "shape": list(tensor.shape)} for tensor in found.tensors
+            ],
+            "capabilities": list(found.capabilities),
+            "modified_at": found.modified_at.isoformat(),
+            "size": found.size_bytes,
+        }
     facts |= _measured_facts(settings, model)
     if flags.as_json:
         printing.print_json(facts)
@@ -211,23 +226,6 @@ def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
     words, agreement = known
     keeps = {"drafts_keep_answers": agreement.drafts} if agreement.drafts is not None else {}
     return tuned | {"greedy_answers": words, **keeps}
-
-
-def card_json(card: ModelCard) -> dict[str, Any]:
-    texts = ("license", "modelfile", "parameters", "template", "system", "path")
-    return {
-        **{name: getattr(card, name) for name in texts if getattr(card, name)},
-        "details": {**asdict(card.details), "families": list(card.details.families)},
-        "messages": [
-            {"role": message.role, "content": message.content} for message in card.messages
-        ],
-        "model_info": dict(card.model_info),
-        **({"projector_info": dict(card.projector_info)} if card.projector_info else {}),
-        "tensors": [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in card.tensors],
-        "capabilities": list(card.capabilities),
-        "modified_at": card.modified_at.isoformat(),
-        "size": card.size_bytes,
-    }
 
 
 def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
