@@ -159,8 +159,6 @@ class TunedCopyStore:
                 if before.get("path"):
                     names.append(str(before.get("name")))
                 self.forget(file.stem)
-        for file in self.folder.glob("*.verdict"):  # of an earlier version
-            file.unlink(missing_ok=True)
         return names
 
     def _file(self, original: str) -> Path:
@@ -183,7 +181,7 @@ def _remove_blob(record: dict[str, object]) -> None:
     """Remove the copy that a record of any version names: a blob that no manifest names."""
     path = Path(str(record.get("path") or ""))
     is_blob = path.parent.name == "blobs" and path.name == f"sha256-{record.get('digest')}"
-    if not is_blob or record.get("is_ours") is False:
+    if not is_blob:
         return
     for manifest in (path.parent.parent / "manifests").glob("*/*/*/*"):
         with suppress(OSError):

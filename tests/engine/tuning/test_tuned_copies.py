@@ -6,18 +6,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from filelock import FileLock
+from numpy.typing import NDArray
 
+from paddock.engine.arrays import Vectors
 from paddock.engine.gguf import GgufHeader, GgufTensor, read_header
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning import tuned_copies, tuner, tuning_process
 from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore, copy_format, copy_place
 from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, tune
-from paddock.engine.tuning.tuning_process import CopySpeeds, Results, is_within_bound, make_copy
+from paddock.engine.tuning.tuning_process import CopySpeeds, agreement, make_copy
 from tests.fakes.one_layer import write_one_layer
 
 KINDS = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 8, "Q4_K": 12}
@@ -137,7 +140,6 @@ def test_copies_of_gone_models_and_of_earlier_versions_go_and_those_of_files_els
     (finder.tuned.folder / f"{'c' * 64}.json").write_text(
         json.dumps({**asdict(old), "version": 1, "before": {"prompts": 500.0}})
     )
-    (finder.tuned.folder / f"{'d' * 64}.verdict").write_text("{}")
     assert finder.tuned.find("c" * 64) is None
     assert finder.forget_copies_of_gone_models() == ["smollm2:135m", "smollm2:135m"]
     assert [Path(copy.path).exists() for copy in (stays, goes, old)] == [True, False, False]
@@ -192,7 +194,7 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(tuned: Tuned) -> None:
         "tuning_process.CopySpeeds.document_s = lambda *_: 1.0",
         "tuning_process.ENOUGH_CPU_SHARE = 0",
         "tuning_process.lower_priority = lambda _: None",
-        "tuning_process.LEAST_AGREEMENT, tuning_process.MOST_DIVERGENCE = 0.88, 0.02  # of few",
+        "tuning_process.LEAST_AGREEMENT = 0.88  # of few",
         "tuning_process.run_and_exit(tuning_process.main)",
     )
     made = tuned.tune()
@@ -276,38 +278,26 @@ def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
     assert Path(made.path).read_text() == "copy"
 
 
-def predictions(*right_shares: float, likeliest: int = 0) -> Results:
-    """Of two tokens at each place: the first has these shares."""
-    shares = np.array(right_shares, np.float32)
-    logprobs = np.log(np.stack([shares, 1 - shares], axis=1))
-    ids, tokens = np.zeros((len(shares), 1), np.int64), np.full(len(shares), likeliest, np.int32)
-    return Results(tokens, ids, logprobs, np.empty((0, 0), np.float32))
+ORIGINAL = np.array([0, 1] * 50, np.int32)
 
 
-def vectors(*angles: float) -> Results:
-    turned = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    return replace(predictions(), vectors=turned)
-
-
-ORIGINAL = predictions(*[0.9, 0.8] * 50)
+def vectors(*angles: float) -> Vectors:
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    ("original", "copy", "is_within"),
+    ("original", "copy", "share"),
     [
-        (ORIGINAL, ORIGINAL, True),
-        (ORIGINAL, predictions(*[0.88, 0.82] * 50), True),
-        (ORIGINAL, predictions(*[0.74, 0.92] * 50), False),
-        (ORIGINAL, replace(ORIGINAL, likeliest=np.array([0] * 92 + [1] * 8, np.int32)), False),
-        (vectors(0.0, 0.0), vectors(0.04, 0.04), True),
-        (vectors(0.0, 0.0), vectors(0.04, 0.06), False),
+        (ORIGINAL, ORIGINAL, 1.0),
+        (ORIGINAL, np.array([0, 1] * 45 + [1, 0] * 5, np.int32), 0.9),
+        (vectors(0.0, 0.0), vectors(0.0, np.pi / 3), 0.75),
     ],
-    ids=["same", "less sure", "much less sure", "other tokens", "near vectors", "far vectors"],
+    ids=["same tokens", "other tokens", "vectors"],
 )
-def test_the_bound_holds_next_tokens_and_their_probabilities_or_vectors(
-    original: Results, copy: Results, is_within: bool
+def test_agreement_is_the_share_of_equal_tokens_or_the_mean_cosine(
+    original: NDArray[Any], copy: NDArray[Any], share: float
 ) -> None:
-    assert is_within_bound(original, copy) == is_within
+    assert agreement(original, copy) == pytest.approx(share)
 
 
 SAME, SLOW_ALONE = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(300.0, 24.0, 80.0)
@@ -319,8 +309,7 @@ SAME, SLOW_ALONE = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(300.0, 24.0, 80.0)
         (CopySpeeds(300.0, 40.0, 80.0), ORIGINAL, None),
         (CopySpeeds(110.0, 50.0, 80.0), ORIGINAL, "it would read documents 1.09 times as fast"),
         (SLOW_ALONE, ORIGINAL, "it would write one answer alone much more slowly"),
-        (CopySpeeds(300.0, 40.0, 80.0), predictions(*[0.9, 0.8] * 50, likeliest=1),
-            "its next tokens differ (0.0% are the same)"),
+        (CopySpeeds(300.0, 40.0, 80.0), 1 - ORIGINAL, "its next tokens differ (0.0% are the same)"),
     ],
     ids=["worth it", "no faster", "slow alone", "other answers"],
 )  # fmt: skip
@@ -329,7 +318,7 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     after: CopySpeeds,
-    copy: Results,
+    copy: NDArray[np.int32],
     why: str | None,
     share: float,
 ) -> None:
@@ -341,7 +330,7 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
         clocks.append(counts_cpu)
         return replace(SAME if path == source else after, share=share)
 
-    results: Callable[..., Results] = lambda path, *_: ORIGINAL if path == source else copy  # noqa: E731
+    results: Callable[..., Any] = lambda path, *_: ORIGINAL if path == source else copy  # noqa: E731
     monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
     monkeypatch.setattr(tuning_process, "computed_results", results)
     names = ["blk.0.ffn_up.weight"]
