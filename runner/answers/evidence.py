@@ -9,6 +9,7 @@ to its words, are asked of them afterwards, once for each document and only for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import Any
@@ -92,9 +93,7 @@ class EvidenceFinder:
 
     async def evidence(self, output: Any) -> Any:
         """Return where each field of an answer stands, in its shape."""
-        found = await self.located(output)
-        await fill_in_boxes(found, self.sources, self.tools)
-        return found
+        return await with_boxes(await self.located(output), self.sources, self.tools)
 
 
 # --- sources
@@ -227,8 +226,9 @@ def _text_of(value: Mapping[str, Any], name: str) -> str:
 # --- boxes
 
 
-async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: Tools) -> None:
-    """Set `box` of each quote on a page that shows it, and `page` of hits."""
+async def with_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: Tools) -> Any:
+    """Return evidence with the `box` of each quote on a page that shows it, and `page` of hits."""
+    evidence = deepcopy(evidence)
     by_name = {source.name: source for source in sources}
     without_box: dict[str, list[tuple[dict[str, Any], QuoteSpan]]] = {}
     for _, leaf in nested_values(evidence):
@@ -252,7 +252,10 @@ async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools:
             if leaf["box"] is None and source.media_type == MEDIA_TYPES["pdf"] and source.path:
                 without_box.setdefault(source.path, []).append((leaf, span))
     for path, quotes in without_box.items():
-        await _fill_in_pdf_boxes(path, quotes, tools)
+        boxes = await _pdf_boxes(path, [span for _, span in quotes], tools)
+        for (leaf, _), box in zip(quotes, boxes, strict=True):
+            leaf["box"] = None if box is None else list(box)
+    return evidence
 
 
 def cut_lines(text: str, lines: Sequence[LineBox], start: int, end: int) -> list[float] | None:
@@ -287,16 +290,13 @@ def _letter_width(letter: str) -> float:
     return 1.25 if letter.isupper() else 1.0
 
 
-async def _fill_in_pdf_boxes(
-    path: str, quotes: Sequence[tuple[dict[str, Any], QuoteSpan]], tools: Tools
-) -> None:
+async def _pdf_boxes(
+    path: str, spans: Sequence[QuoteSpan], tools: Tools
+) -> Sequence[PageBox | None]:
     """Ask a reader process for the boxes of a document's quotes; without them a quote is enough."""
-    spans = [span for _, span in quotes]
     try:
         file = resolve_path(tools.files.roots, path)
-        boxes = await documents.quote_boxes(file, spans, readers=tools.files.readers)
+        return await documents.quote_boxes(file, spans, readers=tools.files.readers)
     except StepError as error:
         tools.log.note(f"evidence has no boxes: {error}")
-        return
-    for (leaf, _), box in zip(quotes, boxes, strict=True):
-        leaf["box"] = None if box is None else list(box)
+        return [None] * len(spans)

@@ -67,7 +67,6 @@ class OfferedLabels:
     """By field, the only labels that are offered for the text, but for those of its last answer."""
 
     def n_at_border(self, answer: Any) -> int:
-        """Return how many labels of an answer are among the last tenth of the nearest ones."""
         n = 0
         for name, found in self.nearest.items():
             border = found.labels[-max(1, round(BORDER_SHARE * len(found.labels))) :]
@@ -205,8 +204,8 @@ class LabelLists:
             if narrowed is None:
                 continue
             nearest[choice.field] = narrowed
-            kept = filter(whole.labels.__contains__, last.get(choice.field, ()))
-            labels = [*dict.fromkeys((*narrowed.labels, *kept))]
+            last_labels = filter(whole.labels.__contains__, last.get(choice.field, ()))
+            labels = [*dict.fromkeys((*narrowed.labels, *last_labels))]
             found[choice.field] = replace(whole.part(labels), digest=f"{whole.digest} {labels}")
             what = f"with the {n:,} of {len(whole.labels):,} labels of {whole.source} that are"
             tools.log.tally("prompt", f"{what} nearest to the text")

@@ -26,8 +26,6 @@ CHECK_TIMEOUT_S = 60.0
 
 @record(frozen=True, slots=True)
 class ScopedReply:
-    """The step's `reply`, over the scope of the item that it works on."""
-
     reply: ReplySpec
     scope: Scope
     finder: EvidenceFinder | None = None
@@ -55,7 +53,6 @@ class ScopedReply:
         return () if self.finder is None else self.finder.sources
 
     async def evidence(self, output: Any) -> Any:
-        """Return where each field of an answer stands; None where it is not asked for."""
         return None if self.finder is None else await self.finder.evidence(output)
 
     async def checked(self, output: Any, text: str) -> list[str]:

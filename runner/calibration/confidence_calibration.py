@@ -51,8 +51,6 @@ of 0.9 is then known to ± 0.04."""
 
 @record(frozen=True, slots=True)
 class DecidedField:
-    """A field of one answer, its probability, and whether it was right."""
-
     name: FieldName
     raw: float
     is_right: bool
@@ -60,8 +58,6 @@ class DecidedField:
 
 @record(frozen=True, slots=True)
 class DecidedAnswer:
-    """What a person decided about one answer."""
-
     item: tuple[str, str]
     """Scope and key."""
     document_sha256: str
@@ -171,12 +167,12 @@ def named_fields(reason: str, answer: Any) -> list[_Path]:
 
 
 def _paths(answer: Any, path: _Path = ()) -> Iterator[_Path]:
-    held: Iterable[tuple[str | int, Any]] = ()
+    children: Iterable[tuple[str | int, Any]] = ()
     if isinstance(answer, Mapping):
-        held = answer.items()
+        children = answer.items()
     elif isinstance(answer, list):
-        held = enumerate(answer)
-    for key, value in held:
+        children = enumerate(answer)
+    for key, value in children:
         yield (*path, key)
         yield from _paths(value, (*path, key))
 
@@ -248,7 +244,7 @@ class FieldDecisions:
     @cached_property
     def field_bounds(self) -> dict[FieldName, float]:
         """Lower bounds of how often fields are right, without those with too few decisions."""
-        pools = {name: DecisionPool.of(held) for name, held in self.by_field.items()}
+        pools = {name: DecisionPool.of(fields) for name, fields in self.by_field.items()}
         enough = (pair for pair in pools.items() if pair[1].effective_n >= LEAST_DECISIONS)
         return {name: pool.lower_bound for name, pool in enough}
 
@@ -382,7 +378,7 @@ def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalib
     for review in reviews:
         if review.subject.confidence is not None:
             found.setdefault(key_of(review), []).append(review)
-    return {key: _step_calibration(key, held) for key, held in found.items()}
+    return {key: _step_calibration(key, of_key) for key, of_key in found.items()}
 
 
 def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCalibration:
@@ -450,7 +446,6 @@ def _is_in_doubt(review: Review, present_conditions: Set[Any]) -> bool:
 def former_tables(
     key: CalibrationKey, tables: Mapping[CalibrationKey, StepCalibration]
 ) -> list[StepCalibration]:
-    """Return the tables of a step's other models, prompts and schemas, the newest first."""
     found = [
         table
         for other, table in tables.items()

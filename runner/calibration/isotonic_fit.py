@@ -162,7 +162,7 @@ def fit(reviewed: Iterable[Reviewed | WeightedField]) -> Calibration:
     knots = [(raw, round(pool.share, 4)) for raw, pool in edges]
     lower_bounds = [pool.lower_bound for _, pool in edges]
     by_bin = groupby(fields, key=lambda reviewed: bin_of(reviewed.raw))
-    sizes = {number: DecisionPool.of([*held]).effective_n for number, held in by_bin}
+    sizes = {number: DecisionPool.of([*of_bin]).effective_n for number, of_bin in by_bin}
     bins = frozenset(number for number, n in sizes.items() if n >= LEAST_DECISIONS)
     raws = tuple(sorted({field.raw for field in fields}))
     bounds = tuple((group.high, group.lower_bound) for group in groups)

@@ -34,8 +34,7 @@ from paddock.runner.ledger.run_history import (
     runs_named,
 )
 from paddock.runner.lineage.explain import explain_in, files_now
-from paddock.runner.lineage.recorded_items import RecordedItems
-from paddock.runner.lineage.recorded_steps import RecordedSteps
+from paddock.runner.lineage.recorded_items import RecordedItems, RecordedSteps
 from paddock.runner.lineage.run_difference import (
     ChangeKind,
     RunDifference,

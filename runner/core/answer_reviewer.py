@@ -226,7 +226,6 @@ class AnswerReviewer:
         )
 
     async def _full_subject(self, attempt: StepAttempt, subject: Subject, tools: Tools) -> Subject:
-        """Return all that a person sees of a question: also checks, sources, prompt and model."""
         step, scope, reply = attempt.step, attempt.scope, attempt.step.reply
         checks = () if reply is None else reply.checks.values()
         paths = {path for check in checks for path in check.references}

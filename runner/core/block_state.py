@@ -121,7 +121,6 @@ class BlockState:
 
     @property
     def has_models(self) -> bool:
-        """Whether any step calls a model, in sub-pipelines too."""
         return any(step.kind.roles for step in all_steps(self.block.body))
 
     # --- its items
@@ -131,7 +130,6 @@ class BlockState:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its outputs are known: nothing is left to do."""
         return all(item.has_ended for item in self.todo())
 
     def in_phase(self, *phases: Phase) -> list[ItemWork]:
@@ -188,7 +186,6 @@ class BlockState:
 
     @property
     def is_partial(self) -> bool:
-        """Whether items have work to do that `--only` or a sample does not ask for."""
         return any(item.verdict.case is Case.NOT_REQUESTED for item in self.work.items)
 
     # --- what others see
@@ -268,9 +265,9 @@ class BlockState:
         for key in sorted(filed, key=lambda key: list_order(names[key].name, key)):
             rows_of_items.append((key, ItemState.FILED.value, None, filed[key]))
         rows = []
-        for *about, result in rows_of_items:
+        for *columns, result in rows_of_items:
             values = result if isinstance(result, dict) else {"result": result}
-            rows.append({**dict(zip(ITEM_COLUMNS, about, strict=True)), **values})
+            rows.append({**dict(zip(ITEM_COLUMNS, columns, strict=True)), **values})
         return ReportTable(TypedRows(rows, types, zones), [*types])
 
     def shown_key(self, key: str) -> str:

@@ -142,8 +142,8 @@ def escalated(
     was = answer_of(outputs)
     if spec.when.evaluate(names):
         why = tuple(due_reasons(spec.when, names, outputs))
-        held = [p for p in parts_that_hold(spec.when, names) if Expression.of(p).references]
-        condition = one_line(held[0], MOST_REASON_CHARS) if held else ""
+        true_parts = [p for p in parts_that_hold(spec.when, names) if Expression.of(p).references]
+        condition = one_line(true_parts[0], MOST_REASON_CHARS) if true_parts else ""
         return Escalated(spec.to, why, condition, was)
     if n_refused:
         return Escalated(spec.to, (REFUSED,), REFUSED, was)

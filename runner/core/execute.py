@@ -209,8 +209,8 @@ class Execute(Walk):
             if lineage is not None or attempt.outputs.written:
                 self.recorder.record_lineage(attempt)
         if not self.is_of_item:
-            made = MadeOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
-            self.ended[step.id] = EndedNode(step, {step.id: Fate.DONE}, made=made)
+            made_outputs = MadeOutputs({*attempt.wrote()}, writers={(scope_id, step.id)})
+            self.ended[step.id] = EndedNode(step, {step.id: Fate.DONE}, made=made_outputs)
         stats.item_state(step.id, "", ItemState.SKIPPED if outputs is None else ItemState.DONE)
         return outputs
 

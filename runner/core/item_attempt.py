@@ -102,7 +102,6 @@ class ItemAttempt:
 
     @classmethod
     def of_item(cls, context: RunContext, state: BlockState, item: ItemWork) -> ItemAttempt:
-        """Return the attempt at an item of a block, or at a step outside of blocks that is one."""
         work, step = state.work, state.step
         items = (*state.enclosing.items, (work.scope_id, item.key))
         enclosing = state.enclosing
@@ -147,7 +146,6 @@ class ItemAttempt:
 
     @property
     def is_decided(self) -> bool:
-        """Whether a person has decided on an answer of the unchanged item since its last run."""
         return self.work is not None and self.work.verdict.case is Case.DECIDED
 
     def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
@@ -201,8 +199,6 @@ class ItemAttempt:
 
 @record(slots=True, kw_only=True)
 class StepAttempt:
-    """One step of an item, or outside of blocks, with its retries."""
-
     context: RunContext
     step: BoundStep
     """With the model that is asked: of an answer that is escalated, the larger one."""
@@ -272,7 +268,6 @@ class ItemEnd:
 
 
 def waiting_end(wait: ItemWaits, report: ItemReport) -> ItemEnd:
-    """Return how an item ended that waits, or is left since no one is asked."""
     report = replace(report, state=wait.state or ItemState.SKIPPED, reasons=(wait.reason,))
     return ItemEnd(wait.phase, wait.state, report, wait.reason)
 

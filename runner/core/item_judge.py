@@ -209,7 +209,6 @@ class Judge:
         return work, documents, entries
 
     async def _rule(self, listed: BlockWork, scope: Scope) -> JudgedRule:
-        """Return what the items of a block have in common, and what the run is asked for."""
         block, keys_around = listed.block, listed.keys_around
         request = await self.requested.of(block, keys_around)
         if not keys_around:
@@ -229,7 +228,6 @@ class Judge:
         )
 
     async def _without_unsettled(self, listed: BlockWork) -> list[ItemWork]:
-        """Return the items without those that have work to do, and whose file has not settled."""
         if self.runnable_versions is None:
             return [*listed.items]
         if not listed.keys_around:
@@ -271,7 +269,6 @@ class Judge:
     async def _reconciled(
         self, work: BlockWork, entries: Mapping[str, Entry], rule: JudgedRule
     ) -> BlockWork:
-        """Return a block with what became of those of `entries` that its list has no more."""
         lineage, present, ledger = dict[str, LineageRow](), work.present, self.world.ledger
         before = [
             entry

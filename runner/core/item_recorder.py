@@ -127,7 +127,6 @@ class ItemRecorder:
         return entry is not None and (entry.hash, entry.seconds) == (put.hash, put.seconds)
 
     def record_lineage(self, attempt: ItemAttempt) -> None:
-        """Record an item's lineage; it is committed with the next entry."""
         context, stats = self.context, self.context.stats
         lineage, node, lists = LineageStore(context.ledger), attempt.node, attempt.lists
         key = (node.id, *(lists[name].digest for name in sorted(lists)))

@@ -65,8 +65,6 @@ class ToolRuntime:
 
 @record(frozen=True, slots=True)
 class ItemToolset:
-    """Implements `paddock.steps.base.Toolset` for one step of one item."""
-
     _bound: BoundPlan
     _tool_runtime: ToolRuntime
     _memo: CallCache

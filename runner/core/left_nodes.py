@@ -75,7 +75,6 @@ class StepsLeft:
         return self.reasons[node].wait if node in self.reasons else None
 
     def is_read_by(self, references: frozenset[tuple[str, ...]]) -> bool:
-        """Return whether what is read was not done as a whole."""
         left = self.reasons.keys()
         return any(path[0] == "steps" and left & {*(path[1:2] or left)} for path in references)
 

@@ -33,7 +33,6 @@ class RequestedItems:
     """Whether a step runs this pipeline."""
 
     async def of(self, node: BoundNode, keys_around: Sequence[str]) -> ItemRequest:
-        """Return what the run is asked to do with a step, or with all items of a block."""
         options, sample, not_requested = self.options, self.options.sample, NOT_REQUESTED
         job_runs = frozenset[str]()
         if self.job_runs is not None and not keys_around:  # else the item around it is claimed

@@ -70,7 +70,6 @@ class RunOptions:
 
     @property
     def leaves_out_items(self) -> bool:
-        """Whether only some items are looked at, so that nothing can be said of all."""
         return bool(self.only) or self.sample is not None
 
     @property

@@ -110,7 +110,6 @@ class StepTotals:
         return StepTotals(n, seconds, calls, known_calls, tokens, failed)
 
     def without(self, record: StepRecord) -> StepTotals:
-        """Return the totals without an execution that is repeated; its time stays."""
         less = asdict(StepTotals().plus(record)) | {"seconds": 0.0}
         return StepTotals(**{name: value - less[name] for name, value in asdict(self).items()})
 

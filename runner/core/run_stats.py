@@ -191,7 +191,6 @@ class RunStats:
             self.observer.item(*self._item, state, f"{self._detail}{step}")
 
     def begin_call(self, step: str, key: str, n_chars: int) -> OpenCall:
-        """Begin to time a call of a model; `call` ends it."""
         name, key = self._item or (f"{self._prefix}{step}", key)
         return self._times_left.setdefault(name, TimeLeft()).begin_call(key, n_chars)
 
@@ -228,7 +227,6 @@ class RunStats:
         return self._tokens["prompt"] + self._tokens["completion"]
 
     def add_step(self, record: StepRecord) -> None:
-        """Add an execution of a step to its totals; one that was skipped does not count."""
         if record.state != "skipped":
             name = f"{self._prefix}{record.id}"
             self._steps[name] = self._steps.get(name, StepTotals()).plus(record)
@@ -253,7 +251,6 @@ class RunStats:
         self._sums["removed"] += n
 
     def add_outdated(self, outdated: Mapping[str, Outdated]) -> None:
-        """Add outputs that no longer apply and are not removed, each with the reason."""
         self.outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
     def add_filed(self, block: str, counts: FiledCounts) -> None:

@@ -90,14 +90,14 @@ class RunSession:
         context = self.context
         bound, stats = context.bound, context.stats
         # The inputs that were given by hand, so that another run can continue.
-        hidden, kept = set(bound.given & bound.secret_inputs), dict[str, Any]()
+        hidden, inputs = set(bound.given & bound.secret_inputs), dict[str, Any]()
         for name in bound.given - hidden:
             value = self.prepared.bound.inputs[name]  # of files of rows their paths
             if isinstance(value, TypedRows) and type(value) is not TypedRows:  # a frame
                 hidden.add(name)
             else:
-                kept[name] = without_types(value)
-        given = {"inputs": stats.secrets.redacted(kept), "hidden": sorted(hidden)}
+                inputs[name] = without_types(value)
+        given = {"inputs": stats.secrets.redacted(inputs), "hidden": sorted(hidden)}
         head: dict[str, Any] = {
             "run": stats.run,
             "pipeline": stats.pipeline,
@@ -149,8 +149,8 @@ async def open_session(
         EngineError: a model that the pipeline names, or the extra `dask`, cannot be used.
     """
     bound, settings = prepared.bound, prepared.settings
-    kept = settings.kept_from(bound.roots.allowed)
-    bound = replace(bound, roots=replace(bound.roots, outside=kept))
+    outside = settings.kept_from(bound.roots.allowed)
+    bound = replace(bound, roots=replace(bound.roots, outside=outside))
     state = bound.roots.base / STATE_FOLDER
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(state, is_readonly=is_plan, url=settings.ledger_url))

@@ -171,7 +171,6 @@ class LabelEmbedder:
 
 
 def mark_labels(attempt: StepAttempt, outputs: Mapping[str, Any] | None) -> None:
-    """Mark an item with the lists of labels that a step chooses from, and with those it chose."""
     step, item, judge = attempt.step, attempt.item, attempt.context.judge
     answer = None if outputs is None else outputs.get("output")
     for place, found in judge.labels.of_step(step, attempt.scope).items():
@@ -184,7 +183,6 @@ def mark_labels(attempt: StepAttempt, outputs: Mapping[str, Any] | None) -> None
 
 
 async def labelled_tools(attempt: StepAttempt, tools: Tools) -> Tools:
-    """Return tools with the labels that an answer may choose from, and mark the item."""
     assert isinstance(tools.reply, ScopedReply)
     step, item, judge = attempt.step, attempt.item, attempt.context.judge
     entry = None if item.work is None else item.work.entry
@@ -202,7 +200,6 @@ async def labelled_tools(attempt: StepAttempt, tools: Tools) -> Tools:
 
 
 def taught_as(context: RunContext, step: BoundStep) -> StepName:
-    """Return by what name the decisions about a step's answers are known."""
     scopes = context.judge.scopes
     return step_name(scopes.file, f"{scopes.prefix}{step.id}")
 

@@ -84,7 +84,6 @@ def divided(n_calls: int, weights: Counter[str]) -> Counter[str]:
 
 
 def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
-    """Bound what depends on how long answers are."""
     most = divided(max(shortest.most.total(), longest.most.total()), shortest.most | longest.most)
     return CallBounds(
         most,

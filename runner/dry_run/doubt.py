@@ -101,7 +101,6 @@ class DoubtPropagation:
         return Doubt.NONE if node.if_ is None else self.of(node.if_.references)
 
     def of_use(self, node: BoundNode) -> Doubt:
-        """Return what is in doubt about whether a node's answer is used."""
         return self.of(("steps", name) for name in node.known_by)
 
     def is_sure(self, node: BoundNode) -> bool:

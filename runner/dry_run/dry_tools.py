@@ -281,8 +281,8 @@ class DryStores:
         self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
     ) -> DryStore:
         store = await self.real.open(path, dimensions, model, is_new_allowed=is_new_allowed)
-        given = store.writer, store.model, store.home, store.requested_dimensions
-        return DryStore(*given, pool=self.pool)
+        fields = store.writer, store.model, store.home, store.requested_dimensions
+        return DryStore(*fields, pool=self.pool)
 
 
 @record(frozen=True, kw_only=True)

@@ -101,8 +101,6 @@ async def estimate_run(
 
 
 class PlanWalk(Walk):
-    """A walk that does nothing, and says what a run would do."""
-
     def __init__(self, context: RunContext, forecast: PlanForecast, prefix: str = "") -> None:
         """`prefix`: the steps that lead here, such as `clean.`."""
         super().__init__(context)
@@ -336,8 +334,9 @@ class PlanWalk(Walk):
         estimated = self._note(step, estimated)
         if pending and estimated.outputs is None:  # 4
             return
-        held, forecast = await asyncio.to_thread(self._held_item, step), estimated.call_forecast
-        item = held or item  # 5
+        held_item = await asyncio.to_thread(self._held_item, step)  # 5
+        item = held_item or item
+        forecast = estimated.call_forecast
         if forecast.n_known:  # 6
             left = Why.CALLS_LEFT(forecast.n_new, forecast.n_calls)
             item = replace(item, reasons=(*item.reasons, left))

@@ -93,7 +93,6 @@ class FiledStore:
         return {(row[0], row[1]): MoveRow(*row) for row in rows}
 
     def unfinished(self, scope: str) -> list[MoveRow]:
-        """Return the moves of items that were not done with their document afterwards."""
         return [MoveRow(*row) for row in self._rows(queries.UNFINISHED_MOVES, scope=scope)]
 
     def of(self, scope: str) -> list[FiledRow]:
@@ -108,12 +107,10 @@ class FiledStore:
         return [path for (path,) in self._rows(queries.ORIGINS_OF, target=target, since=since)]
 
     def came_from_below(self, prefix: str) -> list[str]:
-        """Return where documents were that were moved to paths which begin so."""
         rows = self._rows(queries.ORIGINS_BELOW, prefix=prefix, n=len(prefix))
         return [path for (path,) in rows]
 
     def of_content(self, sha256: str) -> list[tuple[str, str]]:
-        """Return scope and key of the items whose filed documents had this content."""
         return [(s, key) for s, key in self._rows(queries.FILED_OF_CONTENT, content=sha256)]
 
     def _rows(self, query: str, **values: str | float) -> Sequence[Sequence[Any]]:

@@ -24,9 +24,9 @@ def copy_to_postgres(state: Path, url: str) -> None:
     """
     if not (state / LEDGER_FILE).exists():
         raise LedgerError(f"{state / LEDGER_FILE}: there is no ledger to copy.")
-    there = open_existing(state, url)
-    if there is not None:
-        there.close()
+    existing = open_existing(state, url)
+    if existing is not None:
+        existing.close()
         place = postgres_module().database_name(url)
         raise LedgerError(
             f"{place} has a ledger of this folder already. To replace it: "
@@ -56,6 +56,6 @@ def copy_to_file(state: Path, url: str) -> None:
             database.make_tables(entry.enter(database))
             for pending in source.lasting_rows():
                 rows = pending.get("meta", {})  # a file has an identity of its own
-                kept = {key: row for key, row in rows.items() if key[0] in UPGRADES}
-                database.write_rows({"meta": kept} if rows else pending)
+                facts = {key: row for key, row in rows.items() if key[0] in UPGRADES}
+                database.write_rows({"meta": facts} if rows else pending)
     new.rename(file)

@@ -32,8 +32,8 @@ class LineageStore:
     def record(self, row: LineageRow) -> None:
         inline, object_ = self.ledger.keep(row.made)
         values = {name: getattr(row, name) for name in ("scope", "key", "run", "spec", "source")}
-        made = {"made": inline, "made_object": object_, "at": time.time()}
-        self.ledger.put("provenance", {**values, **made})
+        columns = {"made": inline, "made_object": object_, "at": time.time()}
+        self.ledger.put("provenance", {**values, **columns})
 
     def of_item(self, scope: str, key: str) -> LineageRow | None:
         return next(self._rows(queries.LINEAGE_OF_ITEM, scope=scope, key=key), None)

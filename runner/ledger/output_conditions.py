@@ -39,10 +39,10 @@ def condition_of(index: OutputIndex, scope: str, stored: str) -> FileCondition:
         return "same"
     if stat.st_size != row.size and not row.intended:
         return "edited"
-    there = sha256_of(Path(index.absolute(stored)))
-    if there == row.sha256:
+    digest = sha256_of(Path(index.absolute(stored)))
+    if digest == row.sha256:
         return "same"
-    if there in row.intended:
+    if digest in row.intended:
         return "interrupted"
     return "missing" if row.sha256 is None else "edited"
 
@@ -62,10 +62,10 @@ def condition_of_item(
     if row is not None and (found, row.sha256) == ("same", sha256):
         return found
     with suppress(OSError):
-        there = sha256_of(Path(index.absolute(stored)))
-        if row is not None and there == sha256:
+        digest = sha256_of(Path(index.absolute(stored)))
+        if row is not None and digest == sha256:
             return "same"
-        if any(there in (row.sha256, *row.intended) for row in index.rows_at(stored)):
+        if any(digest in (row.sha256, *row.intended) for row in index.rows_at(stored)):
             return "replaced"
     return found
 

@@ -92,7 +92,6 @@ class OutputIndex:
         return is_own and self._by_path[stored] == [scope]
 
     def drop(self, row: OutputRow) -> None:
-        """Forget what a scope wrote to a path; the ledger still has it."""
         del self._rows[row.scope, row.path]
         self._by_path[row.path].remove(row.scope)
 
@@ -147,7 +146,6 @@ class OutputClaims:
         self._claims: dict[str, tuple[str, str]] = {}
 
     def of(self, stored: str) -> tuple[str, str] | None:
-        """Return scope and key of the item that claimed a path."""
         return self._claims.get(stored)
 
     def claim(self, scope: str, key: str, stored: str) -> None:

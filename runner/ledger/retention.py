@@ -125,9 +125,11 @@ def retention_limits(
     settings: Settings, now: float, older_than_s: float | None = None
 ) -> RetentionLimits:
     """Return the limits of the settings; `older_than_s` replaces their ages."""
-    kept = settings.unattended
-    ages_s = (kept.keep_runs_s, kept.keep_calls_s) if older_than_s is None else (older_than_s,) * 2
-    return RetentionLimits(now - ages_s[0], now - ages_s[1], kept.max_ledger_bytes)
+    unattended = settings.unattended
+    runs_s, calls_s = unattended.keep_runs_s, unattended.keep_calls_s
+    if older_than_s is not None:
+        runs_s = calls_s = older_than_s
+    return RetentionLimits(now - runs_s, now - calls_s, unattended.max_ledger_bytes)
 
 
 async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tuple[str, ...]:
@@ -274,11 +276,10 @@ class _Sweeper:
     # --- rows
 
     def _sweep_runs(self) -> Sequence[str]:
-        """Remove old runs that no item refers to, except each pipeline's latest; return them."""
-        kept, old_runs = Counter[str](), list[str]()
+        n_kept, old_runs = Counter[str](), list[str]()
         for run, file, at in self.database.rows(queries.RUNS_WITHOUT_ITEMS, {}):
-            kept[file] += 1
-            if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self.limits.runs_before:
+            n_kept[file] += 1
+            if (n_kept[file] > RUNS_KEPT or is_variant(file)) and at < self.limits.runs_before:
                 old_runs.append(run)
         self.swept.runs = len(old_runs)
         self._delete(queries.DROP_RUNS, old_runs)
@@ -399,11 +400,11 @@ class _Sweeper:
         for scope, key, text, object_ in self.database.rows(queries.LINEAGE_OF_LIVING, {}):
             if (scope, key) in dropped:
                 continue
-            made = objects.get(object_) if object_ is not None else text
-            if made is None and object_ is not None:
+            lineage = objects.get(object_) if object_ is not None else text
+            if lineage is None and object_ is not None:
                 calls = self.database.rows(queries.CALLS_OF_SCOPE, {"scope": scope})
                 found.update(hash_ for (hash_,) in calls)
-            for step in json.loads(made)["steps"] if made else ():
+            for step in json.loads(lineage)["steps"] if lineage else ():
                 found.update(call[0] for call in step["calls"])
         return found
 

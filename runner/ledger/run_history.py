@@ -123,7 +123,6 @@ def recent_runs(
     failed_only: bool = False,
     before: float | None = None,
 ) -> RunHistory:
-    """Return the latest runs of all ledgers, newest first; only those begun before a time."""
     n_all = 0
 
     def read(place: LedgerFolder, ledger: Ledger) -> Iterator[PastRun]:

@@ -143,11 +143,11 @@ def all_run_locks(folder: Path, ledger: Path) -> Iterator[None]:
     Raises:
         LedgerError: one is.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         for file in folder.glob("*.lock"):
             lock = file_locks.file_lock(file)
             try:
-                held.enter_context(lock.acquire(timeout=0))
+                stack.enter_context(lock.acquire(timeout=0))
             except TimeoutError:
                 raise older_run_error(ledger) from None
         yield

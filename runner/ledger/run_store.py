@@ -39,7 +39,6 @@ class RunStore:
         return frozenset(row[0] for row in self._ledger.rows(queries.RUN_NAMES))
 
     def last_summary(self, file: str) -> dict[str, Any] | None:
-        """Return the summary of the last run of a pipeline's file that called a model."""
         for row in self._ledger.rows(queries.LAST_SUMMARIES, file=file):
             summary = json.loads(row[0])
             if summary.get("calls"):

@@ -42,7 +42,7 @@ from paddock.runner.settings import Settings
 
 from .change_wording import NO_LONGER_APPLIES, dependency_wording, rule_wording
 from .path_lineage import LineageChange
-from .recorded_items import ItemOutput, RecordedItem
+from .recorded_items import ItemOutput, RecordedItem, WrittenPath
 
 
 def bound_now(
@@ -56,16 +56,16 @@ def bound_now(
         PipelineError: it is invalid.
     """
     plan, models = read_plan(file), settings.default_models
-    inputs, given = plan.pipeline.inputs, recorded.get("inputs", {})
-    given = {name: given[name] for name in given.keys() & inputs.keys()}
+    inputs, values = plan.pipeline.inputs, recorded.get("inputs", {})
+    values = {name: values[name] for name in values.keys() & inputs.keys()}
     hidden = [name for name in recorded.get("hidden", ()) if name in inputs]
-    bound = bind(plan, given, cwd=file.parent, default_models=models, later=hidden)
+    bound = bind(plan, values, cwd=file.parent, default_models=models, later=hidden)
     has_pools = any(plan.pools for plan in all_plans(bound))
     is_elsewhere, ledger = has_pools or bool(settings.pool_urls), world.ledger
     index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
     facts = RunModels(_unknown_facts) if is_elsewhere else world.models
     own = World(index, world.stores, facts)
-    return BoundPipeline(own, bound, settings, given, hidden, is_elsewhere)
+    return BoundPipeline(own, bound, settings, values, hidden, is_elsewhere)
 
 
 @record(slots=True)
@@ -153,33 +153,24 @@ class BoundPipeline:
            would do it again, or the one around it. Lost outputs are left out. `has_changed`: more
            is known of the item.
         """
-        item, node, changes = output.item, self._node_of(output.item), list[Reason]()
+        item, node = output.item, self._node_of(output.item)
+        changes = list[Reason]()
         if node is None or not self.can_be_planned:
             return []
         try:
             is_elsewhere = self._is_decided_elsewhere(item)
             if output.is_current and (is_elsewhere or not self.bound.is_alone(node)):  # 1
-                written, planned = output.written, await self._planned()
-                row = (written.path, written.scope_id, written.key)
-                is_file, rows = written.n_rows is None, planned.outdated_rows
-                why = (
-                    {**planned.outdated, **planned.removed}.get(written.path)
-                    if is_file
-                    else rows.get(row)
-                )
-                changes += [] if why is None else [NO_LONGER_APPLIES.get(why, Why.OUTDATED)()]
-                changes += [Why.WRITTEN_OVER(i.key) for i in planned.items for r in i.reasons
-                            if (r.why, r.about[:1]) == (Why.OUTPUT_REPLACED, row[:1])]  # fmt: skip
+                changes += _end_of(output.written, await self._planned())
             for before in self.bound.before(node.id):  # 2
                 if before.id not in explained:
                     work = _work_of(before.id, await self._planned(), explained)
                     changes += [Why.BEHIND(before.id, work)] if work else []
             if not (changes or has_changed) and is_elsewhere:  # 3
-                outermost = node.id, (*item.owner.outer, item.key)[0]
+                own = (item.owner.step, item.key), (node.id, (*item.owner.outer, item.key)[0])
                 for again in (await self._planned()).items:
-                    is_own = (again.step, again.key) in (outermost, (item.owner.step, item.key))
                     is_stale = again.state in (ItemState.CHANGED, ItemState.STALE)
-                    if is_own and is_stale and not any(reason.is_loss for reason in again.reasons):
+                    is_lost = any(reason.is_loss for reason in again.reasons)
+                    if (again.step, again.key) in own and is_stale and not is_lost:
                         changes += again.reasons
         except PipelineError as error:
             changes = [Why.BEHIND_UNKNOWN(error.faults[0].message)]
@@ -213,6 +204,19 @@ class BoundPipeline:
 async def _unknown_facts(spec: ModelSpec) -> ModelFacts:
     """Return facts that say nothing: servers elsewhere are not asked about the past."""
     return ModelFacts(spec.ref, "", "", 0, "", spec.role, 0, 0)
+
+
+def _end_of(written: WrittenPath, planned: PlanReport) -> list[Reason]:
+    """Return why a path no longer applies, and the items for which a run writes it over."""
+    if written.n_rows is None:
+        why = {**planned.outdated, **planned.removed}.get(written.path)
+    else:
+        why = planned.outdated_rows.get((written.path, written.scope_id, written.key))
+    ends = [] if why is None else [NO_LONGER_APPLIES.get(why, Why.OUTDATED)()]
+    for item in planned.items:
+        replaced = (r.about[0] for r in item.reasons if r.why is Why.OUTPUT_REPLACED)
+        ends += [Why.WRITTEN_OVER(item.key) for path in replaced if path == written.path]
+    return ends
 
 
 def _work_of(

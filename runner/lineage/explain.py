@@ -39,8 +39,7 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .change_wording import no_longer_written
 from .current_pipelines import CurrentPipelines
 from .path_lineage import FileState, LineageChange, LineageFile, LineageStep, Origin, PathLineage
-from .recorded_items import ItemOutput, RecordedItem, RecordedItems, WrittenPath
-from .recorded_steps import RecordedSteps
+from .recorded_items import ItemOutput, RecordedItem, RecordedItems, RecordedSteps, WrittenPath
 
 if TYPE_CHECKING:
     from .bound_pipeline import BoundPipeline
@@ -156,7 +155,6 @@ class _PathsInLedger:
         return PathLineage(str(path), read_by=uses, n_more=len(readers[MAX_ORIGINS:]))
 
     async def _origin(self, output: ItemOutput) -> Origin:
-        """Return where an output comes from, and what changed since."""
         item, written, absolute = output.item, output.written, self._index.absolute
         owner, entry = item.owner, item.entry
         steps, others = self._explaining_steps(output)

@@ -1,4 +1,4 @@
-"""Items as a ledger has them: by the paths that they wrote, read or are, and by their stores.
+"""Items as a ledger has them: by the paths that they wrote, read or are; their steps and calls.
 
 Nothing looks at the disk here. All paths are as the ledger stores them.
 """
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from paddock.engine.system.records import record
 from paddock.pipelines.expressions import steps_read
-from paddock.runner.core.run_records import WROTE, ItemSource, read_source
+from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage, read_source
 from paddock.runner.core.traces.dependencies import (
     FolderListed,
     RowsKept,
@@ -26,9 +26,11 @@ from paddock.runner.core.traces.dependencies import (
 from paddock.runner.core.traces.past_items import spec_references
 from paddock.runner.core.traces.scopes import ItemKey
 from paddock.runner.ledger.database import queries
-from paddock.runner.ledger.entries import Entry, LineageRow
+from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
+
+from .path_lineage import LineageCall, LineageStep
 
 MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
 
@@ -94,7 +96,6 @@ class RecordedItem:
 
     @property
     def shown_key(self) -> str:
-        """Its key, also that of a step, with those of the items around it."""
         return "/".join((*self.owner.outer, self.key))
 
     @property
@@ -171,7 +172,6 @@ class RecordedItems:
         return [*{row[0]: WrittenPath(*row) for row in rows}.values()]
 
     def kept_in(self, path: str) -> list[WrittenPath]:
-        """Return the rows of each item in the vector store that a path is, or lies in."""
         lineage = LineageStore(self._ledger)
         stores = [store for store in lineage.stores() if f"{path}/".startswith(f"{store}/")]
         rows = itertools.chain.from_iterable(map(lineage.rows_in, stores))
@@ -206,7 +206,6 @@ class RecordedItems:
         return [*readers]
 
     def same_as(self, sha256: str) -> Sequence[str]:
-        """Return the first paths that were written with a content."""
         rows = self._ledger.rows(queries.PATHS_OF_CONTENT, digest=sha256, most=MAX_SIMILAR)
         return [row[0] for row in rows]
 
@@ -266,3 +265,61 @@ class RecordedItems:
         prefix = "" if is_around else f"{folder}/"
         rows = self._ledger.rows(query, n=len(prefix), prefix=prefix)
         return [r for r in rows if not is_around or (self._base / r[0]).is_relative_to(folder)]
+
+
+@record(frozen=True, slots=True)
+class RecordedSteps:
+    _ledger: Ledger
+    _items: RecordedItems
+
+    def of(self, item: RecordedItem, earlier_run: str | None = None) -> list[LineageStep]:
+        """Return the steps of an item with their calls, in the order of running.
+
+        1. Those of its lineage; behind one that runs a pipeline, what that did.
+        2. It has none, since it was interrupted, or none of an earlier run is kept: the calls that
+           the ledger still has, as one step.
+        """
+        owner, steps = item.owner, list[LineageStep]()
+        if item.lineage is None or earlier_run is not None:  # 2
+            hashes = LineageStore(self._ledger).calls_of(owner.scope_id, "/".join(item.keys))
+            kept = filter(None, [self._ledger.call(hash_, is_whole=True) for hash_ in hashes])
+            calls = [_kept_call(c, c.run, None) for c in kept if earlier_run in (None, c.run)]
+            return [LineageStep(owner.step, calls=tuple(calls))] if calls else []
+        for step in read_lineage(item.lineage.made)[1]:  # 1
+            reply = item.spec.get("steps", {}).get(step.id, {}).get("reply")
+            check = reply.get("check") if isinstance(reply, dict) else None
+            checks = (check,) if isinstance(check, str) else tuple(map(str, check or ()))
+            named = f"{owner.prefix}{step.id}", step.uses, step.model, step.seconds
+            calls = [self._call(call, item.run) for call in step.calls]
+            steps.append(LineageStep(*named, checks, tuple(calls)))
+            for inner in self._items.items_within(owner, step.id, item.keys):
+                steps += self.of(inner)
+        return steps
+
+    def _call(self, call: CallRecord, run: str) -> LineageCall:
+        kept = self._ledger.call(call.hash, is_whole=True)
+        if kept is not None:
+            return _kept_call(kept, run, call)
+        usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
+        return LineageCall(
+            hash=call.hash, kind=call.kind, is_known=call.is_known, at=call.began,
+            seconds=call.seconds, run=run, usage=usage, is_gone=True,
+        )  # fmt: skip
+
+
+def _kept_call(kept: CallRow, run: str, call: CallRecord | None) -> LineageCall:
+    """Return a call with its texts; `call`: what the lineage knows of it."""
+    is_known, at, seconds = False, kept.at, None
+    if call is not None:
+        is_known, at, seconds = call.is_known, call.began, call.seconds
+    try:
+        request = json.loads(kept.request)
+    except ValueError:  # a secret that was removed may have stood in its syntax
+        request = {"request": kept.request}
+    reply = "" if kept.kind == "embed" else kept.reply.decode("utf-8", "replace")
+    return LineageCall(
+        hash=kept.hash, kind=kept.kind, model=kept.model, digest=kept.digest,
+        served_digest=kept.served_digest, is_known=is_known, at=at, seconds=seconds, run=run,
+        request=request, reply=reply, done_reason=kept.done_reason,
+        usage=kept.usage.get("usage", {}),
+    )  # fmt: skip

@@ -86,10 +86,10 @@ def run_difference(before: PastRun, after: PastRun) -> RunDifference:
     old, new = _items(before), _items(after)
     found: dict[ChangeKind, list[RunItemChange]] = {kind: [] for kind in get_args(ChangeKind)}
     with open_for_reading(after.place) as ledger:
-        made = {hash_: (run, at) for hash_, run, at in ledger.rows(queries.CHATS)}
+        last_made = {hash_: (run, at) for hash_, run, at in ledger.rows(queries.CHATS)}
         runs = (
-            _RunAnswers(ledger, before, made, _answers(ledger, before)),
-            _RunAnswers(ledger, after, made, _answers(ledger, after)),
+            _RunAnswers(ledger, before, last_made, _answers(ledger, before)),
+            _RunAnswers(ledger, after, last_made, _answers(ledger, after)),
         )
         for name in sorted(old.keys() | new.keys()):
             change = _change(runs, name, old.get(name), new.get(name))
@@ -110,8 +110,6 @@ def _state(item: RunItem | None) -> str:
 
 @record(frozen=True, slots=True)
 class _RunAnswers:
-    """What is on record of the items of one run."""
-
     ledger: Ledger
     past: PastRun
     made: Mapping[str, tuple[str, float]]
@@ -182,7 +180,6 @@ def _change(
 
 
 def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:
-    """Return the hashes of the chats behind each item of a run, as far as they are on record."""
     found: dict[ItemName, list[str]] = {}
     n_made: Counter[ItemName] = Counter()
     for line in JournalTail(past.journal).new_lines():
@@ -192,18 +189,18 @@ def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:
         if line.get("event") == "item":
             n_made[name] = int(line.get("calls", 0))
     found |= _hashes_of_lineage(ledger, past)  # a later run redid the others
-    made: dict[ItemName, list[str]] = defaultdict(list)
+    of_run: dict[ItemName, list[str]] = defaultdict(list)
     embedding = set()
     for step, key, hash_, kind in ledger.rows(queries.CALLS_OF_RUN, run=past.row.run):
         name = step, key or step
         if kind == "embed":
             embedding.add(name)
         elif kind == "chat" and name not in found:
-            made[name].append(hash_)
-    for name in made:
+            of_run[name].append(hash_)
+    for name in of_run:
         # With fewer than the run made, the others were removed or replaced.
-        if len(made[name]) >= n_made[name] or name in embedding:
-            found[name] = made[name]
+        if len(of_run[name]) >= n_made[name] or name in embedding:
+            found[name] = of_run[name]
     return found
 
 

@@ -151,14 +151,14 @@ async def _find_flow_run(order: Order, deployment: str) -> FlowRun:
                 await client.set_flow_run_state(found.id, Pending(), force=True)
                 found = await client.read_flow_run(found.id)
             return found
-        made: FlowRun = await client.create_flow_run_from_deployment(
+        created: FlowRun = await client.create_flow_run_from_deployment(
             deployment,  # type: ignore[arg-type]
             parameters=map_texts(order.inputs, encodable),
             state=Pending(message=encodable(order.reason) or None),
             tags=[RUN_TAG, encodable(order.trigger)],
             idempotency_key=order.id,
         )
-        return made
+        return created
 
 
 class _OrderRun:
@@ -241,7 +241,6 @@ def _without_server() -> Any:
 
 
 def form_of(file: str, text: str) -> dict[str, Any]:
-    """Return the schema of Prefect's form for a pipeline's inputs."""
     return dict(flow_of(Path(file), RunOptions(text=text)).parameters.model_dump())
 
 

@@ -54,7 +54,7 @@ from .flow_names import ORDER, quoted_path
 from .run_in_flow import current_flow_run, send_what_is_shown, wait_for_server
 
 BY_PATH = {"entrypoint_type": EntrypointType.MODULE_PATH}
-KEPT = ("retries", "retry_delay_seconds", "timeout_seconds", "flow_run_name")
+FLOW_OPTIONS = ("retries", "retry_delay_seconds", "timeout_seconds", "flow_run_name")
 HOOKS = ("on_running", "on_completion", "on_failure", "on_cancellation", "on_crashed")
 PREFECT_OPTIONS = RunOptions(trigger="Prefect")
 RESERVED = (*keyword.kwlist, "return_state", "wait_for")  # no flow can have such a parameter
@@ -96,14 +96,14 @@ class PipelineFlow(Flow[..., Any]):
         hidden = dict.fromkeys(self.secret_inputs & parameters.keys(), "***")
         frames = (name for name in parameters if hasattr(parameters[name], "__arrow_c_stream__"))
         hidden |= dict.fromkeys(frames, "rows of a frame")
-        given = {name: value for name, value in parameters.items() if name != ORDER or value}
-        return super().serialize_parameters({**given, **hidden})
+        shown = {name: value for name, value in parameters.items() if name != ORDER or value}
+        return super().serialize_parameters({**shown, **hidden})
 
     def with_options(self, *args: Any, **options: Any) -> PipelineFlow:
-        made: Any = super().with_options(*args, **options)
-        made.__class__ = PipelineFlow  # Prefect's own makes a plain flow
-        made.parameters, made.__signature__ = self.parameters, inspect.signature(self)
-        return made  # type: ignore[no-any-return]
+        flow_copy: Any = super().with_options(*args, **options)
+        flow_copy.__class__ = PipelineFlow  # Prefect's own makes a plain flow
+        flow_copy.parameters, flow_copy.__signature__ = self.parameters, inspect.signature(self)
+        return flow_copy  # type: ignore[no-any-return]
 
     def to_deployment(self, *args: Any, **options: Any) -> Any:
         """Make a deployment that any Prefect worker can load, by the pipeline's path.
@@ -116,26 +116,28 @@ class PipelineFlow(Flow[..., Any]):
 
     async def ato_deployment(self, *args: Any, **options: Any) -> Any:
         self._refuse_unloadable(options)
-        made = self._loaded_by_path(await super().ato_deployment(*args, **options | BY_PATH))
+        deployment = self._loaded_by_path(await super().ato_deployment(*args, **options | BY_PATH))
         with contextlib.suppress(PrefectException, httpx.HTTPError):  # the first one, or no server
             async with get_client() as client:
-                known = await client.read_deployment_by_name(f"{made.flow_name}/{made.name}")
+                name = f"{deployment.flow_name}/{deployment.name}"
+                known = await client.read_deployment_by_name(name)
             paused = [timed.schedule for timed in known.schedules if not timed.active]
-            for timed in made.schedules or ():  # a person's pause outlasts a restart of `serve`
+            # A person's pause outlasts a restart of `serve`
+            for timed in deployment.schedules or ():
                 timed.active = timed.active and timed.schedule not in paused
-        return made
+        return deployment
 
     def _loaded_by_path(self, deployment: Any) -> Any:
         """Have a worker load the flow with the options that it has here, see `__getattr__`."""
-        fields = (
-            (field.name, getattr(self.options, field.name))
+        of_runs = {
+            field.name: value
             for field in dataclasses.fields(RunOptions)
-        )
-        own = {name: value for name, value in fields if value != getattr(PREFECT_OPTIONS, name)}
-        kept = {name: getattr(self, name) for name in KEPT if getattr(self, name)}
-        if own or kept:
-            words = quote(json.dumps([own, kept], default=_as_json), safe="")
-            deployment.entrypoint += f"?{words.replace('.', '%2E')}"
+            if (value := getattr(self.options, field.name)) != getattr(PREFECT_OPTIONS, field.name)
+        }
+        of_flow = {name: getattr(self, name) for name in FLOW_OPTIONS if getattr(self, name)}
+        if of_runs or of_flow:
+            options = quote(json.dumps([of_runs, of_flow], default=_as_json), safe="")
+            deployment.entrypoint += f"?{options.replace('.', '%2E')}"
         return deployment
 
     def _refuse_unloadable(self, options: Mapping[str, Any]) -> None:
@@ -163,11 +165,12 @@ def flow(path: str | Path, options: RunOptions | None = None) -> PipelineFlow:
     return _refusing_left_out(flow_of(Path(path), options or PREFECT_OPTIONS))
 
 
-def _refusing_left_out(made: PipelineFlow) -> PipelineFlow:
+def _refusing_left_out(of_pipeline: PipelineFlow) -> PipelineFlow:
     what = "has a name that no Prefect flow can have"
-    if faults := [Fault(f"the input '{name}' {what}.", "rename it") for name in made.left_out]:
+    left_out = of_pipeline.left_out
+    if faults := [Fault(f"the input '{name}' {what}.", "rename it") for name in left_out]:
         raise PipelineError(faults)
-    return made
+    return of_pipeline
 
 
 def _as_json(value: frozenset[str] | ItemSample) -> Any:
@@ -178,14 +181,14 @@ def __getattr__(name: str) -> PipelineFlow:
     """Return the flow of the path that a deployment's entrypoint names, with its options."""
     if "/" not in name:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    quoted, _, options = name.partition("?")
-    own, kept = json.loads(unquote(options) or "[{}, {}]")
-    given: dict[str, Any] = {
-        key: frozenset(value) if isinstance(value, list) else value for key, value in own.items()
-    }
-    if sample := given.get("sample"):
-        given["sample"] = ItemSample(**sample)
-    return flow(unquote(quoted), replace(PREFECT_OPTIONS, **given)).with_options(**kept)
+    path, _, options = name.partition("?")
+    of_runs, of_flow = json.loads(unquote(options) or "[{}, {}]")
+    for option, value in of_runs.items():
+        if option == "sample":
+            of_runs[option] = ItemSample(**value)
+        elif isinstance(value, list):
+            of_runs[option] = frozenset(value)
+    return flow(unquote(path), replace(PREFECT_OPTIONS, **of_runs)).with_options(**of_flow)
 
 
 RunPipeline = Callable[
@@ -226,17 +229,17 @@ def flow_of(
         return await body.run(values)
 
     # A deployment finds it by this name, see `__getattr__`.
-    run.__module__, run.__name__ = FLOW_MODULE, quoted_path(str(path))
-    run.__qualname__ = run.__name__
+    run.__module__ = FLOW_MODULE
+    run.__name__ = run.__qualname__ = quoted_path(str(path))
     run.__dict__ |= {
         "__signature__": body.signature(),
         "options": options,
         "left_out": tuple(name for name in pipeline.inputs if name not in shown),
         "secret_inputs": frozenset(name for name, spec in shown.items() if spec.is_secret),
     }
-    abouts = (f"    {spec.name}: {one_line(spec.description or '')}" for spec in shown.values())
-    run.__doc__ = "\n".join(("Run the pipeline.", "", "Args:", *abouts))  # Prefect's forms show it
-    made = PipelineFlow(
+    lines = (f"    {spec.name}: {one_line(spec.description or '')}" for spec in shown.values())
+    run.__doc__ = "\n".join(("Run the pipeline.", "", "Args:", *lines))  # Prefect's forms show it
+    of_pipeline = PipelineFlow(
         run,
         name=prefect_name(pipeline.name),
         description=pipeline.description or f"The pipeline {path.name} in {path.parent}",
@@ -245,7 +248,7 @@ def flow_of(
         persist_result=False,
     )
     run.__dict__["__signature__"] = body.signature(is_call=True)
-    return made
+    return of_pipeline
 
 
 @record(frozen=True, slots=True)
@@ -447,10 +450,10 @@ async def run_as_flow(
     """
     pipeline = read_plan(path, options.text).pipeline
     cwd = Path.cwd()
-    given = read_inputs(pipeline, inputs, base=path.parent, cwd=cwd)
-    if given.faults:
-        raise PipelineError(given.faults)
-    frames = {name: rows for name, rows in given.values.items() if isinstance(rows, TypedRows)}
+    read = read_inputs(pipeline, inputs, base=path.parent, cwd=cwd)
+    if read.faults:
+        raise PipelineError(read.faults)
+    frames = {name: rows for name, rows in read.values.items() if isinstance(rows, TypedRows)}
     inputs = {**inputs, **{name: frames[name] for name in inputs.keys() & frames}}  # streams end
     reports: list[Report] = []
 
@@ -458,10 +461,10 @@ async def run_as_flow(
         reports.append(await api.run_async(*call))
         return reports[-1]
 
-    made = _refusing_left_out(flow_of(path, options, environment, run_pipeline))
+    of_pipeline = _refusing_left_out(flow_of(path, options, environment, run_pipeline))
     is_outermost = FlowRunContext.get() is None
     try:
-        state: State[Any] = await made(**inputs, return_state=True)  # type: ignore[misc]
+        state: State[Any] = await of_pipeline(**inputs, return_state=True)  # type: ignore[misc]
         if is_outermost:  # this process may end at once
             await asyncio.to_thread(send_what_is_shown)
     except (PrefectException, httpx.HTTPError) as error:

@@ -119,7 +119,6 @@ class ChunkTasks:
 
     @contextlib.contextmanager
     def __call__(self, block: str, keys: Sequence[str]) -> Iterator[TaskChunk]:
-        """Show a chunk while it runs; without keys it is the whole of a step or block."""
         label = f"{keys[0]} and {len(keys) - 1} more" if keys[1:] else "".join(keys)
         chunk, ended = TaskChunk(block, self._redact(label)), asyncio.Event()
         self._tasks.start(self._show(chunk, ended))
@@ -143,13 +142,13 @@ class ChunkTasks:
             state = chunk.state
             return State(type=StateType(state.type), name=state.name, message=state.message)
 
-        made = task(
+        chunk_task = task(
             name=chunk.block,
             task_run_name=chunk.name.replace("{", "(").replace("}", ")"),
             cache_policy=NO_CACHE,
             persist_result=False,
         )
-        shown: Any = made(wait_for_end)
+        shown: Any = chunk_task(wait_for_end)
         with contextlib.suppress(*_UNREACHED):
             await shown(return_state=True)
 
@@ -183,8 +182,8 @@ async def _show_artifact(key: str, fields: Mapping[str, Any], artifacts: dict[st
                 changed, path = {"data": fields["data"]}, {"id": id_}
                 await client.request("PATCH", "/artifacts/{id}", path_params=path, json=changed)
             else:
-                about = {"key": key, "flow_run_id": str(flow_run.id) if flow_run else None}
-                answer = await client.request("POST", "/artifacts/", json={**about, **fields})
+                artifact = {"key": key, "flow_run_id": str(flow_run.id) if flow_run else None}
+                answer = await client.request("POST", "/artifacts/", json={**artifact, **fields})
                 artifacts[key] = str(answer.json()["id"])
 
 
@@ -306,7 +305,6 @@ _named: ContextVar[UUID | None] = ContextVar("named", default=None)
 
 
 def name_flow_run(name: str) -> asyncio.Task[None]:
-    """Start to name the flow run after its first run in the ledger, and to add our tag."""
     flow_run, named = current_flow_run(), _named.get()
     _named.set(flow_run.id if flow_run is not None else None)
     is_first = flow_run is not None and named != flow_run.id

@@ -252,8 +252,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         return reply
 
     async def _chat_refusal(self, error: BadRequest, request: ChatRequest) -> EngineError:
-        """Return the error of a chat that was refused: the document's, or the model's."""
-
         async def begin(neutral: ChatRequest) -> None:
             stream = self._pool.chat(neutral)
             try:

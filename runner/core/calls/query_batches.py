@@ -71,7 +71,6 @@ class QueryBatches(ForwardingPool):
         return query.reply.result()
 
     def _is_ready(self, kind: str, query: _WaitingQuery) -> bool:
-        """Return whether a query has its reply; that of an expected text is taken now."""
         if not query.reply.done() and len(query.request.texts) == 1:
             reply = self._ready.pop((kind, query.request.texts[0]), None)
             if reply is not None:

@@ -77,8 +77,6 @@ class KnownCall:
 
 
 class RecordedCalls:
-    """Looks up and records the calls of one step of one item."""
-
     def __init__(self, ledger: Ledger, stats: RunStats, caller: CallOrigin) -> None:
         self._ledger = ledger
         self._stats = stats
@@ -162,7 +160,6 @@ class ToolCallCache(RecordedCalls):
         return cast("T", result)
 
     def _numbered(self, text: str) -> str:
-        """Return what names a call that is never looked up: item, number there and text."""
         caller = self._caller
         self._n_requests[text] += 1
         place = [caller.scope_id, caller.step, caller.key, self._n_requests[text]]

@@ -186,7 +186,6 @@ class ItemOutputs:
     # --- what it reads, and vector stores
 
     async def note_rows_kept(self, store: Path) -> None:
-        """Record that rows are about to be written to a store."""
         self.check_target(store)
         self.stores[store] = None
         ledger = self._index.ledger
@@ -199,7 +198,6 @@ class ItemOutputs:
         self.read[str(path)] = None
 
     async def note_rows_read(self, store: Path) -> None:
-        """Record a store that is about to be searched."""
         await self._context.world.stores.look([store])
         self._note(
             StoreSearched(self._index.stored(store), self._context.world.stores.content(store))

@@ -326,8 +326,8 @@ async def ended_block(
     }
     is_unsure = missing.doubts or any(source.is_hot for source in missing.sources)
     unlisted = Fate.OPEN if is_unsure else Outdated.GONE
-    made = MadeOutputs.of(work.scope_id, apply)
-    return EndedNode(work.step or work.block, fates, unlisted, made, work, renamed)
+    made_outputs = MadeOutputs.of(work.scope_id, apply)
+    return EndedNode(work.step or work.block, fates, unlisted, made_outputs, work, renamed)
 
 
 async def find_outdated(

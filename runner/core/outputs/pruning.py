@@ -40,8 +40,6 @@ _OutputFile = tuple[str, str, str]
 
 @record(slots=True)
 class _Removal:
-    """What became of outputs that were to be removed."""
-
     removed: list[str] = field(default_factory=list)
     edited: list[str] = field(default_factory=list)
     """Files that a person edited, which stay."""
@@ -144,8 +142,10 @@ class Pruner:
         found = dict[str, Outdated]()
         for _, doomed, why in await self._gone(work, _renamed(work, done)):
             for file in await self._files(work, doomed):
-                there = await asyncio.to_thread(condition_of, self._index, file[0], file[2])
-                found |= {file[2]: why} if there in OURS and self._index.is_only_of(*file) else {}
+                scope_id, _, stored = file
+                condition = await asyncio.to_thread(condition_of, self._index, scope_id, stored)
+                if condition in OURS and self._index.is_only_of(*file):
+                    found[stored] = why
         return found
 
     async def handle_gone(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:

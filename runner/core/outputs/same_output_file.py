@@ -114,7 +114,6 @@ class PossibleOutputs:
     def add(
         self, bound: BoundPlan, body: Sequence[BoundNode], scopes: Iterable[Scope] = ()
     ) -> None:
-        """Add what a body may write; `scopes`: of its items, if they are known."""
         base, of_body = str(bound.roots.base), {("steps", name) for name in node_ids(body)}
         scopes = [*scopes]
         for block, step in steps_with_blocks(body):  # in a nested one `loop` is another

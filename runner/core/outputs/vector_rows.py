@@ -27,16 +27,16 @@ async def reconcile_rows(
         StepError: a store cannot be written.
     """
     (scope_id, key), name = item, ItemName(owner=owner_of(item))
-    kept = dependencies_of(before, RowsKept)
-    old = {rows.store: rows for rows in kept if (rows.scope_id, rows.key) == item}
+    rows_before = dependencies_of(before, RowsKept)
+    old = {rows.store: rows for rows in rows_before if (rows.scope_id, rows.key) == item}
     now: dict[str, RowsKept] = {}
     for path in outputs.stores:
         if state in DECIDED:
             await context.world.stores.keep_only(path, name)
         owner = context.world.stores.owner(name, path)
-        stored, held = context.index.stored(path), context.world.stores.holds(path, owner)
-        now[stored] = RowsKept(stored, owner, held.text, scope_id, key)
-        row = StoredRow(scope_id, stored, key, held.text, held.n_rows)
+        stored, row_sum = context.index.stored(path), context.world.stores.holds(path, owner)
+        now[stored] = RowsKept(stored, owner, row_sum.text, scope_id, key)
+        row = StoredRow(scope_id, stored, key, row_sum.text, row_sum.n_rows)
         LineageStore(context.ledger).record_rows(row, context.stats.run)
     for stored, rows in now.items():
         if rows.sum != (old[stored].sum if stored in old else ""):

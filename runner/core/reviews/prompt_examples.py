@@ -71,7 +71,6 @@ class TaughtItem:
     def nearest(
         self, decisions: Sequence[Decision], near: Sequence[float], k: int, schema: Any
     ) -> tuple[list[Decision], float]:
-        """Return the nearest decisions that teach it, and how near a better one must be."""
         order = sorted(range(len(near)), key=lambda place: (-near[place], decisions[place].id))
         places = [*islice((at for at in order if self.may_learn(decisions[at], schema)), k)]
         return [decisions[at] for at in places], near[places[-1]] if len(places) == k else -1.0
@@ -151,7 +150,6 @@ class DecidedExamples:
         identity: str,
         vectors_of: Callable[[Sequence[str]], Awaitable[list[Vector8]]],
     ) -> tuple[tuple[Decision, ...], Matrix | None]:
-        """Return the decisions and their vectors; those without one are embedded now."""
         with_vector, _ = known.with_vectors.get(identity, ((), None))
         vectors = {decision.id: decision.vector for decision in with_vector}
         others = [decision for decision in known.decisions if decision.id not in vectors]

@@ -200,7 +200,6 @@ def second_answer(outputs: Mapping[str, Any]) -> Any:
 
 
 def parts_that_hold(when: Expression, scope: Mapping[str, Any]) -> list[str]:
-    """Return the parts of a condition that `or` joins and that are true."""
     return [part for part in split_at(when.source, "or") if _holds(part, scope)]
 
 

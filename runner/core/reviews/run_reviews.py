@@ -134,11 +134,9 @@ class RunReviews:
         return (self._pending or {}).keys()
 
     async def at(self, scope_id: str, key: str, step: str) -> Review | None:
-        """Return the review of a step's answer for an item, whole."""
         return await self._ledger.ask(self._store.at, scope_id, key, step)
 
     async def ended(self, scope_id: str) -> dict[ReviewState, set[str]]:
-        """Return the keys of the items of which an answer is `rejected`, `expired` and so on."""
         found: dict[ReviewState, set[str]] = defaultdict(set)
         for (key, _), review in (await self._ledger.ask(self._store.of_scope, scope_id)).items():
             found[review.state].add(key)

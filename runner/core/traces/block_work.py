@@ -209,9 +209,8 @@ class BlockWork:
 
     @property
     def edited_paths(self) -> tuple[str, ...]:
-        """Stored paths of edited outputs that are kept."""
-        held = (item.verdict for item in self.items if item.verdict.state is ItemState.HELD)
-        return tuple(path for verdict in held for path in verdict.edited_paths)
+        verdicts = (item.verdict for item in self.items if item.verdict.state is ItemState.HELD)
+        return tuple(path for verdict in verdicts for path in verdict.edited_paths)
 
     @property
     def filed_counts(self) -> FiledCounts:

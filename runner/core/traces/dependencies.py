@@ -97,8 +97,6 @@ class FileDependency(Dependency, metaclass=ABCMeta):
 
 @record(frozen=True, slots=True)
 class FileRead(FileDependency):
-    """A file that was read, but for the item's own document."""
-
     is_named = True
     path: str
     size: int
@@ -130,8 +128,6 @@ class FileRead(FileDependency):
 
 @record(frozen=True, slots=True)
 class FolderListed(Dependency):
-    """A folder that was listed for one item."""
-
     kind = "listed"
     folder: str
     listings: tuple[tuple[str, str], ...] = ()
@@ -146,7 +142,7 @@ class FolderListed(Dependency):
 
     @classmethod
     def of_json(cls, name: str, values: Sequence[Any]) -> Dependency:
-        return cls(name.removesuffix("/"), tuple((given, digest) for given, digest in values))
+        return cls(name.removesuffix("/"), tuple((params, digest) for params, digest in values))
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         is_same = all(world.seen.listings.get((self.folder, g)) == was for g, was in self.listings)
@@ -155,8 +151,6 @@ class FolderListed(Dependency):
 
 @record(frozen=True, slots=True)
 class StoreSearched(Dependency):
-    """A vector store that was searched."""
-
     kind, is_named = "store", True
     path: str
     content: str
@@ -168,8 +162,6 @@ class StoreSearched(Dependency):
 
 @record(frozen=True, slots=True)
 class MovedAway(FileDependency):
-    """A file that the item moved away."""
-
     kind, is_named = "away", True
     path: str
 
@@ -450,15 +442,15 @@ def note_listing(
     what its items depend on.
     """
     folder = str(roots.resolve(params.root))
-    given = canonical_json(params.model_dump(mode="json", exclude={"root"}))
+    scan_params = canonical_json(params.model_dump(mode="json", exclude={"root"}))
     listed = FolderListed(world.index.stored(folder))
     before = noted.get(listed.name)
     others = before.listings if isinstance(before, FolderListed) else ()
     if files is None:
-        digest = scan_digest(folder, given, roots, owned)
+        digest = scan_digest(folder, scan_params, roots, owned)
     else:
         digest = listing_digest((file["relpath"], file["sha256"]) for file in files)
-    listings = (*(row for row in others if row[0] != given), (given, digest))
+    listings = (*(row for row in others if row[0] != scan_params), (scan_params, digest))
     noted[listed.name] = replace(listed, listings=listings)
 
 

@@ -158,8 +158,8 @@ class FiledDocuments:
         ]
         lineage = LineageStore(self._ledger).of_scope(self._scope_id, left) if left else {}
         documents = dict[str, Document]()
-        for key, made in lineage.items():  # 2
-            row, source = self.rows.get(key), read_source(made.made)
+        for key, lineage_row in lineage.items():  # 2
+            row, source = self.rows.get(key), read_source(lineage_row.made)
             if source is not None:
                 known = source if row is None else row
                 documents[key] = known.path, known.sha256
@@ -226,7 +226,6 @@ class FiledDocuments:
     # --- where they lie
 
     def _lying(self, row: FiledRow, relpath: str | None = None) -> Any:
-        """Return what lies where a document went, as an item; None if nothing is known to."""
         relpath = relpath or self._relpath(row)
         if row.target is None or relpath is None:
             return None
@@ -253,7 +252,6 @@ class FiledDocuments:
         return next((path.relative_to(root).as_posix() for root in roots), None)
 
     def _away(self) -> set[str]:
-        """Return the keys of documents that were deleted, or are no longer where they went."""
         rows: Iterable[FiledRow] = self.rows.values()
         away = {row.key for row in rows if row.is_deleted}
         last_at = {row.target: row.key for row in rows}

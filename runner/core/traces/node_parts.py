@@ -181,14 +181,14 @@ class NodeParts:
         read = {
             path
             for name in named.keys() & servers.keys()
-            for at, made in servers[name].texts.expressions.items()
-            for path in made.reads
-            if at[0] != "headers"
+            for place, expression in servers[name].texts.expressions.items()
+            for path in expression.reads
+            if place[0] != "headers"
         }
-        given, keyed = self.outer(read, (), scope), self.world.secrets.digest
-        if not given or keyed is None:
+        values, keyed = self.outer(read, (), scope), self.world.secrets.digest
+        if not values or keyed is None:
             return {}
-        return {f"{step.id}.{ServersPart.what}": f"{KEYED}{keyed(canonical_json(given))}"}
+        return {f"{step.id}.{ServersPart.what}": f"{KEYED}{keyed(canonical_json(values))}"}
 
     def outer(
         self, references: Iterable[Reference], shown: Collection[Reference], scope: Scope

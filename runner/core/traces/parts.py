@@ -65,8 +65,6 @@ def changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 @record(frozen=True, slots=True)
 class PreviousResult:
-    """A result that an item has from before."""
-
     entry: Entry
     has_fitted: bool
     """Whether no context was too small for it."""
@@ -116,8 +114,6 @@ _ITEM_PARTS = {part.name: part for part in (CONTENT, PLACE_IN_LIST, PATH, TIME, 
 
 @record(frozen=True, slots=True)
 class OuterValue(Part):
-    """A value from outside of the block or step."""
-
     @classmethod
     def of(cls, path: Reference) -> OuterValue:
         return cls(".".join(path))
@@ -133,12 +129,12 @@ class OuterValue(Part):
 # --- of the rule
 
 
-def _given(spec: Spec) -> dict[str, Any]:
+def _parameters(spec: Spec) -> dict[str, Any]:
     """Return what stands under `with`; a model's name does not count, its digest does."""
-    given = dict(spec.get("with") or {})
+    parameters = dict(spec.get("with") or {})
     if not is_function_reference(str(spec.get("uses"))):  # which may have such an argument
-        given.pop("model", None)
-    return given
+        parameters.pop("model", None)
+    return parameters
 
 
 @record(frozen=True, slots=True)
@@ -181,14 +177,15 @@ class _PromptPart(RulePart):
 
     @classmethod
     def now(cls, spec: Spec) -> str | None:
-        given = _given(spec)
-        texts = {name: given[name] for name in sorted(_TEXTS & given.keys())}
+        parameters = _parameters(spec)
+        texts = {name: parameters[name] for name in sorted(_TEXTS & parameters.keys())}
         return ordered_digest(texts) if texts else None
 
     @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
-        names = [name for name in changed_names(_given(then), _given(now)) if name in _TEXTS]
-        reasons = (Why.TEMPLATE() if name == "template" else Why.PROMPT() for name in names)
+        names = changed_names(_parameters(then), _parameters(now))
+        texts = (name for name in names if name in _TEXTS)
+        reasons = (Why.TEMPLATE() if name == "template" else Why.PROMPT() for name in texts)
         return [*dict.fromkeys(reasons)] or None
 
 
@@ -269,7 +266,7 @@ class ModelPart(RulePart):
     @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
         # The embedding model comes or goes with examples.
-        return () if ("examples" in _given(then)) != ("examples" in _given(now)) else None
+        return () if ("examples" in _parameters(then)) != ("examples" in _parameters(now)) else None
 
 
 class ParametersPart(RulePart):
@@ -281,7 +278,7 @@ class ParametersPart(RulePart):
     def now(cls, spec: Spec) -> str | None:
         others = {"with", "reply", *(part.what for part in _AFTER_ANSWER)}
         control = {name: value for name, value in spec.items() if name not in others}
-        values = {name: value for name, value in _given(spec).items() if name not in _TEXTS}
+        values = {name: value for name, value in _parameters(spec).items() if name not in _TEXTS}
         return ordered_digest([control, values])
 
     @classmethod
@@ -300,7 +297,7 @@ class ParametersPart(RulePart):
                 reasons += files if pairs and len(pairs) == len(changed) else [Why.TOOLS()]
             elif name not in ("with", "reply"):
                 reasons.append(Why.PARAMETER(name))
-        names = changed_names(_given(then), _given(now))
+        names = changed_names(_parameters(then), _parameters(now))
         reasons += [Why.PARAMETER(name) for name in names if name not in _TEXTS]
         return reasons or ([Why.MODEL_PARAMETERS()] if "with" in now else [])
 
@@ -353,14 +350,10 @@ class ColumnsPart(RulePart):
 
 
 class ServersPart(RulePart):
-    """What the MCP servers of a step are given."""
-
     what, why = "servers", Why.SERVERS
 
 
 class VersionPart(RulePart):
-    """The kind of step, or its code."""
-
     what, why = "version", Why.VERSION
 
     def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:

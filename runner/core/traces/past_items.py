@@ -135,8 +135,8 @@ def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the fields of a schema that are chosen from a list, as written."""
     if isinstance(schema, Mapping) and isinstance(schema.get(CHOOSE), Mapping):
         yield schema[CHOOSE]
-    held = schema.values() if isinstance(schema, Mapping) else schema
-    for inner in held if isinstance(schema, Mapping | list) else ():
+    values = schema.values() if isinstance(schema, Mapping) else schema
+    for inner in values if isinstance(schema, Mapping | list) else ():
         yield from _choices_in(inner)
 
 

@@ -49,7 +49,7 @@ async def prepare(
     """
     dependencies = [dep for trace in traces for dep in trace.dependencies]
     folders = [dep for dep in dependencies if isinstance(dep, FolderListed)]
-    unread = {(dep.folder, given) for dep in folders for given, _ in dep.listings}
+    unread = {(dep.folder, scan_params) for dep in folders for scan_params, _ in dep.listings}
     unread -= world.seen.listed
     owned = world.index.owned(roots.base) if unread else frozenset()  # the loop's tasks add
     stores = {dep.path for dep in dependencies if isinstance(dep, StoreSearched)}
@@ -60,10 +60,10 @@ async def prepare(
             for dep in (*trace.outputs, *trace.dependencies):
                 if isinstance(dep, FileDependency):
                     world.seen.reasons[dep] = dep.look(world)
-        for folder, given in unread:
+        for folder, scan_params in unread:
             place = world.index.absolute(folder)
-            world.seen.listings[folder, given] = scan_digest(place, given, roots, owned)
-            world.seen.listed.add((folder, given))
+            world.seen.listings[folder, scan_params] = scan_digest(place, scan_params, roots, owned)
+            world.seen.listed.add((folder, scan_params))
 
     if traces:
         await in_left_thread(look)
@@ -95,6 +95,6 @@ async def dependency_differences(scope_id: str, entry: Entry, world: World) -> l
     trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
     hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())
     prepared = await prepare(world, [trace], hashes, roots, {})
-    made = (*trace.outputs, *trace.dependencies)
-    reasons = (dependency.reason(prepared, trace) for dependency in made)
+    dependencies = (*trace.outputs, *trace.dependencies)
+    reasons = (dependency.reason(prepared, trace) for dependency in dependencies)
     return [*filter(None, reasons)]

@@ -46,7 +46,6 @@ class SourceFolder:
 
     @property
     def prunes(self) -> bool:
-        """Whether its watch removes outputs of deleted documents."""
         return self.watch is not None and self.watch.keys.deletes.prune
 
     @property
@@ -55,7 +54,6 @@ class SourceFolder:
         return MOST_DELETED if self.watch is None else self.watch.keys.deletes.most
 
     def cannot_list(self, file: str) -> bool:
-        """Return whether a file lay in a folder that cannot be listed now."""
         folder = nearest_existing((self.root / file).parent)
         return not os.access(folder, os.R_OK | os.X_OK)
 
@@ -125,7 +123,6 @@ def source_folders(
 def keep_folders(
     ledger: Ledger, scope_id: str, missing: MissingSources, options: RunOptions
 ) -> None:
-    """Record the folders in which a block's items were seen. Blocking."""
     for source in missing.sources:
         seen = missing.seen.get(source.stored)
         if seen is not None and seen != source.before:

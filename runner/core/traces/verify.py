@@ -138,12 +138,12 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
         return _decided(entry, () if pending is None else (pending.why,))
     # 5
     if entry.state == ItemState.QUARANTINED:
-        held = [dep for dep in trace.dependencies if isinstance(dep, KeptOutput)]
-        looked_at = [dep for dep in trace.dependencies if isinstance(dep, ChosenLabels)] + held
-        for reason in (dep.reason(world, trace) for dep in looked_at):
+        kept_outputs = [dep for dep in trace.dependencies if isinstance(dep, KeptOutput)]
+        labels = [dep for dep in trace.dependencies if isinstance(dep, ChosenLabels)]
+        for reason in (dep.reason(world, trace) for dep in (*labels, *kept_outputs)):
             if reason is not None and reason.why is not Why.OUTPUT_EDITED:
                 return ItemVerdict(ItemState.STALE, (reason,), Case.GIVEN_UP)
-        why, paths = (Why.RECORDED(entry.error or ""),), tuple(dep.path for dep in held)
+        why, paths = (Why.RECORDED(entry.error or ""),), tuple(dep.path for dep in kept_outputs)
         return ItemVerdict(ItemState.QUARANTINED, why, Case.GIVEN_UP, paths)
     # 6, 7
     reason, kept = _difference(trace, world)
@@ -163,8 +163,8 @@ def differences(
 
     `unknown`: names of parts that are not known now, and count as they were.
     """
-    made = (*trace.outputs, *trace.dependencies)
-    within = (dependency.reason(world, trace) for dependency in made)
+    dependencies = (*trace.outputs, *trace.dependencies)
+    within = (dependency.reason(world, trace) for dependency in dependencies)
     return _of_parts(trace, now, unknown), [*filter(None, within)]
 
 

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 @record(frozen=True, slots=True)
 class LabelVectors:
-    """Labels that are new to a list, each with its vector."""
-
     labels: Sequence[str]
     model: str
     """Identity of the model that made the vectors."""
@@ -108,10 +106,10 @@ PreparedWorld = NewType("PreparedWorld", World)
 """What `prepare` returns: only of the traces that it has looked at is anything verified."""
 
 
-def scan_digest(folder: str, given: str, roots: Roots, owned: frozenset[Path]) -> str:
+def scan_digest(folder: str, scan_params: str, roots: Roots, owned: frozenset[Path]) -> str:
     """Return the digest of what a scan finds; empty where the folder cannot be listed. Blocks."""
     try:
-        params = FilesScanParams.model_validate({**json.loads(given), "root": folder})
+        params = FilesScanParams.model_validate({**json.loads(scan_params), "root": folder})
         files, _, _ = scan_folder(params, Path(folder), roots.allowed, owned)
     except (OSError, ValueError, StepError):
         return ""

@@ -250,9 +250,9 @@ def upgrade_statements(
         return
     yield from create_statements(options)
     for table, (_, columns) in _TABLES.items():
-        there = columns_of(table)
+        known = columns_of(table)
         for column in columns.split(", "):
-            if column.split()[0] not in there:
+            if column.split()[0] not in known:
                 yield f"alter table {table} add column {column}"
     yield from _INDEXES
     for name, statements in UPGRADES.items():

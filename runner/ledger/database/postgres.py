@@ -259,10 +259,10 @@ class PostgresDatabase:
         Raises:
             LedgerError: the server cannot be reached.
         """
-        held = (f"{self.server.schema} {name}", mark, session)
-        found = self._retried(lambda connection: _take_lock(connection, *held))
+        lock = (f"{self.server.schema} {name}", mark, session)
+        found = self._retried(lambda connection: _take_lock(connection, *lock))
         if found[0]:
-            self._held = held
+            self._held = lock
         return found
 
     def release_lock(self) -> None:
@@ -468,8 +468,8 @@ def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -
                 database.make_tables(database.identity())
             for pending in database.lasting_rows():
                 _write(connection, pending)
-    made = {"version": str(VERSION), "made": str(time.time())}
-    meta = {(name,): {"name": name, "value": value} for name, value in made.items()}
+    facts = {"version": str(VERSION), "made": str(time.time())}
+    meta = {(name,): {"name": name, "value": value} for name, value in facts.items()}
     _write(connection, {"meta": meta})
 
 
@@ -481,8 +481,8 @@ def _copy_aside(connection: psycopg.Connection[Any], server: PostgresServer) -> 
     """
     execute = partial(_execute, connection)
     for (name,) in execute("select name from meta where name like :lock", {"lock": "% %"}):
-        held = "select pg_try_advisory_xact_lock(hashtextextended(:name, 0))"
-        if not execute(held, {"name": name})[0][0]:
+        take_lock = "select pg_try_advisory_xact_lock(hashtextextended(:name, 0))"
+        if not execute(take_lock, {"name": name})[0][0]:
             raise older_run_error(database_name(server.url))
     for table in ("items", "filed", "meta"):
         values = {"name": f"{server.schema}.{table}"}

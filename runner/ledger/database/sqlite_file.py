@@ -216,10 +216,10 @@ class SqliteDatabase:
     def lasting_rows(self) -> Iterator[Pending]:
         """Yield the rows that outlast a run, some at a time; none without tables."""
         cursor = self._connection.cursor()
-        there = {name for (name,) in self.rows("select name from sqlite_master", {})}
+        tables = {name for (name,) in self.rows("select name from sqlite_master", {})}
         for table in KEYS if self.find_tables() else ():
             with self._explained():
-                if table not in there:  # of an older Paddock
+                if table not in tables:  # of an older Paddock
                     continue
                 cursor.execute(f"select * from {table}")
                 names = [column[0] for column in cursor.description]
@@ -261,7 +261,7 @@ class SqliteDatabase:
             self._ends_at = float("inf")
 
 
-def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> bool:
+def compact_file(file: Path) -> bool:
     """Remove unused space from a ledger's file, within `VACUUM_S`; return whether it was done.
 
     Skipped if it takes too long, the disk has no room for a second file, or a run writes.
@@ -280,8 +280,8 @@ def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> boo
             is_worth_it = n_free * page >= VACUUM_BYTES and n_free >= VACUUM_SHARE * n_pages
             if not (is_worth_it and has_room and not is_too_large):
                 return False
-            ends_at = clock() + VACUUM_S
-            connection.set_progress_handler(lambda: int(clock() > ends_at), 10_000)
+            ends_at = time.monotonic() + VACUUM_S
+            connection.set_progress_handler(lambda: int(time.monotonic() > ends_at), 10_000)
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.OperationalError:  # out of time, or another process writes

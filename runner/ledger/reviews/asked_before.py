@@ -45,7 +45,6 @@ def stands(question: Question, old: Review) -> bool:
 
 
 def with_decision(review: Review) -> tuple[Mapping[str, Any], ...]:
-    """Return the earlier decisions, the present one in front."""
     decision = {
         "state": review.state,
         "value": review.value,
@@ -86,6 +85,6 @@ def new_review(question: Question, old: Review | None, now: float) -> Review:
     if old is None:
         return new
     if stands(question, old):
-        kept = {name: getattr(old, name) for name in _TAKEN_OVER}
-        return replace(new, **kept)
+        decision = {name: getattr(old, name) for name in _TAKEN_OVER}
+        return replace(new, **decision)
     return replace(new, earlier=with_decision(old)) if old.is_decided else new

@@ -78,7 +78,6 @@ class ReviewStore:
         return next(map(self._review, self._rows(query, scope=scope, key=key, step=step)), None)
 
     def source_text(self, source: SubjectText) -> str | None:
-        """Return the text of one of a subject's `sources`; None if its object is missing."""
         if source.text_object is None:
             return source.text or ""
         stored = self.ledger.objects.get(source.text_object)
@@ -144,8 +143,6 @@ class ReviewStore:
         return self.ledger.in_transaction(ask)
 
     def apply(self, review: Review) -> Review | None:
-        """Mark that a run goes on with a decision; return None if it was undone meanwhile."""
-
         def apply(execute: Execute) -> Review | None:
             old = self._whole(execute, queries.OF_ID, {"id": review.id})
             if old is None or (old.state, old.question) != (review.state, review.question):
@@ -207,12 +204,12 @@ class ReviewStore:
 
         def work(execute: Execute) -> list[Review]:
             found = [self._whole(execute, queries.OF_ID, {"id": id_}) for id_ in ids]
-            there = [review for review in found if review is not None]
-            made = list(change(there, self._now(execute)))
-            for review in made:
-                if review not in there:
+            reviews = [review for review in found if review is not None]
+            changed = list(change(reviews, self._now(execute)))
+            for review in changed:
+                if review not in reviews:
                     self._update(execute, review)
-            return made
+            return changed
 
         return self.ledger.in_transaction(work)
 
