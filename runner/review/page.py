@@ -49,7 +49,6 @@ from paddock.steps.readers.documents import locate_values, render_page
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
 
 from .answer_fields import (
-    AnswerField,
     WrongField,
     answer_fields,
     answer_from_json,
@@ -485,7 +484,9 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
                 "is_empty": field.keys in empty,
                 "like_this": like_this_text(field.confidence),
                 "choices": [cell_text(choice) for choice in field.choices],
-                "table": tables.get(_field_name(field)) if field.kind == "choice" else None,
+                "table": tables.get(".".join(key for key in field.keys if isinstance(key, str)))
+                if field.kind == "choice"
+                else None,
             }
             for field in fields
         ],
@@ -504,10 +505,6 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
             for source in subject.sources
         ],
     }
-
-
-def _field_name(field: AnswerField) -> str:
-    return ".".join(key for key in field.keys if isinstance(key, str))
 
 
 def _tables(reviews: LedgerReviews, subject: Subject) -> dict[str, Any]:

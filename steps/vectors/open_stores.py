@@ -39,7 +39,7 @@ _POLL_S = 0.05
 @record(eq=False)
 class _WaitingSearch:
     vectors: Sequence[Vector]
-    found: asyncio.Future[list[list[SearchHit]]]
+    found: list[list[SearchHit]] | None = None
 
 
 class StoreWriter:
@@ -203,47 +203,33 @@ class StoreWriter:
         self, vectors: Sequence[Vector], k: int, where: Where
     ) -> list[list[SearchHit]]:
         """Search by vectors; what waits at the same moment is one pass over the rows."""
-        search = _WaitingSearch(vectors, asyncio.get_running_loop().create_future())
+        search = _WaitingSearch(vectors)
         kind = repr((k, where))
         turn, waiting = self._searches.setdefault(kind, (asyncio.Lock(), []))
         waiting.append(search)
         try:
             async with turn:
-                if not search.found.done():
+                if search.found is None:
                     await asyncio.sleep(0)  # items that begin together ask together
-                    await self._search(waiting, k, where)
+                    batch, n_vectors = list[_WaitingSearch](), 0
+                    for other in waiting:
+                        n_vectors += len(other.vectors) if other.found is None else 0
+                        if other is search or (other.found is None and n_vectors <= REQUEST_TEXTS):
+                            batch.append(other)
+                    every = [vector for other in batch for vector in other.vectors]
+                    hits = await self.read(
+                        lambda table: table.nearest(
+                            every, k, checked_condition(where, table.columns)
+                        )
+                    )
+                    for other in batch:
+                        other.found = [hits.pop(0) for _ in other.vectors]
         finally:
             waiting.remove(search)
             if not waiting:
                 del self._searches[kind]
-            search.found.cancel()
-        return search.found.result()
-
-    async def _search(self, waiting: Iterable[_WaitingSearch], k: int, where: Where) -> None:
-        """Search the first that wait, up to `REQUEST_TEXTS` vectors; if it fails, each alone."""
-        batch, vectors = list[_WaitingSearch](), list[Vector]()
-        for search in waiting:
-            if search.found.done():
-                continue
-            if batch and len(vectors) + len(search.vectors) > REQUEST_TEXTS:
-                break
-            batch.append(search)
-            vectors += search.vectors
-        try:
-            hits = await self.read(
-                lambda table: table.nearest(vectors, k, checked_condition(where, table.columns))
-            )
-        except StepError as error:
-            for search in batch:
-                if len(batch) > 1:
-                    await self._search([search], k, where)
-                elif not search.found.done():
-                    search.found.set_exception(error)
-            return
-        for search in batch:
-            if not search.found.done():  # else it was cancelled
-                search.found.set_result(hits[: len(search.vectors)])
-            del hits[: len(search.vectors)]
+        assert search.found is not None
+        return search.found
 
     async def matching(self, text: str, k: int, where: Where) -> list[SearchHit]:
         """Search by words; the index is updated first if rows have changed."""

@@ -42,8 +42,6 @@ from .source_folders import SourceFolder
 from .verify import FRESH, Case, ItemVerdict
 from .world import PreparedWorld
 
-_MOST_EXPLAINED = 20
-"""Of documents that an earlier run found outdated, so many are compared with the rule of now."""
 Document = tuple[str, str]
 """Stored path and digest of a file."""
 
@@ -289,7 +287,7 @@ class FiledDocuments:
             if request.is_forced or row.made_by != made_by or row.key in decided
         ]
         entries = self._ledger.entries(self._scope_id, [row.key for row in rows]) if rows else {}
-        doubtful, n_explained = list[ItemWork](), 0
+        doubtful = list[ItemWork]()
         for row in rows:
             document, entry = self.as_listed(row), entries.get(row.key)
             item = ItemWork(key=row.key, name=row.name, value=document, entry=entry, filed=row)
@@ -298,8 +296,7 @@ class FiledDocuments:
             is_known = row.outdated_by == made_by and (entry is None or entry.state in WHOLE)
             if is_known and not request.is_forced and row.key not in decided:
                 why: Sequence[Reason] = ()
-                if entry is not None and n_explained < _MOST_EXPLAINED:
-                    n_explained += 1
+                if entry is not None:
                     before, now = json.loads(entry.parts), json.loads(item.parts)
                     why = change_reasons(changed_parts(before, now), before, now)
                 item.verdict = ItemVerdict(ItemState.STALE, tuple(why), Case.PARTS)
