@@ -61,7 +61,7 @@ else:
         return dict(chain.from_iterable(fields.items() for fields in own))
 
     class _Meta(type(msgspec.Struct), ABCMeta):
-        """Gives fields to records alone, not to other classes that are derived from one."""
+        """Metaclass of records; other classes that are derived from one get no fields."""
 
         def __new__(mcs, name, bases, namespace, is_record=False, **options):
             if is_record:

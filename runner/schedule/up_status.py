@@ -10,14 +10,12 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -27,7 +25,7 @@ from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import encodable
 from paddock.runner.review.page_access import CONSOLE_PATH
 from paddock.runner.workers.order import Order, OrderEnd
@@ -110,8 +108,8 @@ def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat()
 
 
-@dataclass  # a record cannot be derived from a class that has an `__init__`
-class UpMetrics(Collector):
+@record
+class UpMetrics:
     is_ready: bool
     n_faults: int
     pipelines: Sequence[Mapping[str, Any]]
