@@ -92,7 +92,6 @@ class EvidenceFinder:
         return self._latest[1]
 
     async def evidence(self, output: Any) -> Any:
-        """Return where each field of an answer stands, in its shape."""
         return await with_boxes(await self.located(output), self.sources, self.tools)
 
 
@@ -282,7 +281,6 @@ def cut_lines(text: str, lines: Sequence[LineBox], start: int, end: int) -> list
 
 
 def _letter_width(letter: str) -> float:
-    """Return about how wide a letter is in print; 1.0 for a small one."""
     if letter in _NARROW:
         return 0.5
     if letter in _WIDE or east_asian_width(letter) in "WF":

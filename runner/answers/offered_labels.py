@@ -263,6 +263,5 @@ class LabelLists:
 
 
 def _root(path: Sequence[str], scope: Scope) -> Any:
-    """Return the value from which a reference is followed: it stays the same object in a run."""
     step = step_of(path)
     return scope.get(path[0]) if step is None else scope["steps"].get(step)

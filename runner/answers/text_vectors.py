@@ -24,7 +24,6 @@ _LEAST_DIMENSIONS = 2
 
 
 def inserted_text(params: Any) -> str:
-    """Return the longest text that a step's prompt inserts: that of the document."""
     prompt, texts = getattr(params, "prompt", None), []
     if prompt is not None and hasattr(prompt, "texts"):
         texts = prompt.texts(**getattr(params, "vars", {}))

@@ -180,7 +180,6 @@ def _paths(answer: Any, path: _Path = ()) -> Iterator[_Path]:
 def _leaves(
     confidence: Any, answer: Any, path: _Path = (), name: FieldName = ()
 ) -> Iterator[tuple[_Path, FieldName, float]]:
-    """Yield the fields of an answer that have confidence: path, name, probability."""
     if is_confidence(confidence):
         if confidence["raw"] is not None:  # else a person wrote it
             yield path, name, float(confidence["raw"])
@@ -234,7 +233,6 @@ class FieldDecisions:
 
     @property
     def rows(self) -> list[ReliabilityBin]:
-        """The reliability table; empty while too few fields were reviewed."""
         return reliability(self.fields) if self.is_enough else []
 
     @cached_property
@@ -251,8 +249,6 @@ class FieldDecisions:
 
 @record(frozen=True)
 class FieldFits:
-    """A fit for each field with enough decisions, and one that the others share."""
-
     own: Mapping[FieldName, FieldDecisions]
     pooled: FieldDecisions
 
@@ -315,7 +311,6 @@ class StepCalibration:
 
     @property
     def n_fields(self) -> int:
-        """How many fields the fit is made of; sampled ones that are too few do not count."""
         return _n_fields(self._weighted)
 
     def calibration(

@@ -184,8 +184,6 @@ def _joined_until(least_n: float, pools: Iterable[DecisionPool]) -> list[Decisio
 
 @record(frozen=True, slots=True)
 class ReliabilityBin:
-    """Fields with a probability of a range, and how many of them were right."""
-
     low: float
     high: float
     n: int
@@ -217,7 +215,6 @@ class ReliabilityBin:
 
     @property
     def bounds(self) -> str:
-        """The interval in words; whether it is too wide to be used."""
         low, high = self.interval
         too_few = "" if self._effective_n >= LEAST_DECISIONS else "; too few to calibrate"
         return f"{low:.0%} to {high:.0%}{too_few}"

@@ -42,7 +42,6 @@ def _n_same(left: Sequence[Any], other: Sequence[Any]) -> int:
 
 
 def _partners(before: Sequence[Any], after: Sequence[Any]) -> list[int | None]:
-    """Return the place in `after` of each item of `before`; None: it was removed."""
     costs = [[_difference(element, other) for other in after] for element in before]
     # Two items that share nothing are better left out
     costs = [[cost if cost < 1 else 3.0 for cost in row] for row in costs]
@@ -85,7 +84,6 @@ def _difference(left: Any, other: Any) -> float:
 def _moved(
     before: Sequence[Any], after: Sequence[Any], partners: Sequence[int | None]
 ) -> list[int | None]:
-    """Pair items that were taken out with the same ones that were put in elsewhere."""
     left = [at for at in range(len(after)) if at not in set(partners)]
     found: list[int | None] = []
     for element, partner in zip(before, partners, strict=True):

@@ -87,7 +87,6 @@ class AnswerReviewer:
         )
 
     async def n_rejected(self, attempt: StepAttempt) -> int:
-        """Return how many answers about this document were rejected, and so asked for again."""
         step, item = attempt.step, attempt.item
         if step.review is None:
             return 0

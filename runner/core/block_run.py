@@ -346,7 +346,6 @@ class BlockRun:
                 suspects.end(scope_id, item.key)
 
     def _keeps_former_table(self, step: BoundStep, attempt: ItemAttempt) -> bool:
-        """Note why a table loses rows; return whether that waits for `--yes`."""
         n_lacking, changes, lost_rows = 0, [], attempt.outputs.lost_rows
         for name in sorted(blocks_read(step.reads.all)) if lost_rows else ():
             # What became of the items whose rows it no longer has, as far as is known
@@ -368,7 +367,6 @@ class BlockRun:
 
 
 async def record_verdicts(context: RunContext, state: BlockState) -> None:
-    """Record what was found as items were judged: folders, what is filed, whose secrets changed."""
     ledger, stats, work, filed = context.ledger, context.stats, state.work, state.work.filed
     if work.missing.sources:
         await asyncio.to_thread(keep_folders, ledger, work.scope_id, work.missing, context.options)

@@ -137,7 +137,6 @@ class BlockState:
 
     @property
     def failed(self) -> list[ItemWork]:
-        """The items that are quarantined, or tried again by the next run."""
         return self.in_phase(Phase.FAILED)
 
     @property
@@ -162,7 +161,6 @@ class BlockState:
             raise ItemWaits(Why.REVIEW_DUE_IN(block), None)
 
     async def lacking(self, reviews: RunReviews) -> LackingItems | None:
-        """Return the items whose results others will miss; none of what a person rejected."""
         failed = [item for item in self.work.items if item.has_failed]
         waiting, unasked = self.in_phase(Phase.WAITING), self.in_phase(Phase.UNASKED)
         if not (failed or waiting or unasked):
@@ -271,7 +269,6 @@ class BlockState:
         return ReportTable(TypedRows(rows, types, zones), [*types])
 
     def shown_key(self, key: str) -> str:
-        """Return an item's key as progress shows it: none of a step outside of blocks."""
         return "/".join(self.enclosing.keys) if self.step else self.work.shown_key(key)
 
     def report(

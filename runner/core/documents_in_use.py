@@ -79,7 +79,6 @@ class DocumentsInUse:
             self._open.remove(document)
 
     def _at(self, path: Path, items: Sequence[ItemKey]) -> DocumentInUse | None:
-        """Return the document at a path as an item knows it; `items`: those around, and itself."""
         lying = [document for document in self._open if str(path) in document.paths]
         of_items = [found for found in lying if (found.scope_id, found.row.key) in items]
         return next(reversed(of_items or lying), None)

@@ -41,8 +41,6 @@ _ALARM = 0.01
 
 @record(frozen=True, slots=True)
 class EscalationPass:
-    """One pass over a block's items: which of their calls are put off."""
-
     collected: frozenset[str] = frozenset()
     """Steps whose escalations wait for the second pass."""
     interrupted: frozenset[str] = frozenset()
@@ -122,7 +120,6 @@ class Escalated:
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What `escalated` of the larger model's outputs says."""
         return {"to": self.alias, "why": [*self.why], "was": self.was}
 
 

@@ -91,7 +91,6 @@ async def run(context: RunContext) -> Report:
 
 
 async def _clean_up_and_walk(walk: Execute) -> Any:
-    """Drop rows that an earlier form of the file left in stores, then walk."""
     context = walk.context
     if context.bound.watches:
         not_taken = await asyncio.to_thread(lambda: [*not_taken_by_watches(context.bound)])
@@ -106,8 +105,6 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
 
 
 class Execute(Walk):
-    """A walk that does everything that is stale."""
-
     def __init__(self, context: RunContext, enclosing: EnclosingItems = OUTERMOST) -> None:
         super().__init__(context, enclosing)
         self.step_runner = StepRunner(context, partial(_SubPipelineRun, self))

@@ -149,7 +149,6 @@ class ItemAttempt:
         return self.work is not None and self.work.verdict.case is Case.DECIDED
 
     def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
-        """Return by hash what a step had asked before the item was put off."""
         by_hash: dict[str, list[CallRecord]] = {}
         for step_record in () if self.work is None else self.work.begun:
             for call in step_record.calls if step_record.id == step else ():

@@ -293,7 +293,6 @@ class Judge:
     # --- verdicts
 
     async def _verify(self, rule: JudgedRule, items: Sequence[ItemWork]) -> PreparedWorld:
-        """Set the verdicts of items; return the world as they see it."""
         traces = {
             i.key: Trace(rule.scope_id, i.entry, rule.past) for i in items if i.entry is not None
         }
@@ -314,7 +313,6 @@ class Judge:
     async def step(
         self, step: BoundStep, scope: Scope, keys_around: Sequence[str] = ()
     ) -> BlockWork:
-        """Judge a step outside of blocks that has a trace: a block of one item."""
         scope_id, ledger = self.scopes.register(step.id, keys_around), self.world.ledger
         parts = await self.parts.of(step, scope)
         entries = await ledger.ask(ledger.entries, scope_id)
@@ -359,7 +357,6 @@ def _written_by(scope_id: str, items: Iterable[ItemWork]) -> list[tuple[str, str
 
 
 def values_digest(item: ItemWork) -> str:
-    """Return the digest of the values that a top-level step reads: it has no document."""
     parts: Mapping[str, str] = json.loads(item.parts)
     return part_digest({n: parts[n] for n in parts if OuterValue(n).root in ("steps", "inputs")})
 

@@ -111,7 +111,6 @@ class ItemRecorder:
                 stats.note(f"'{printable(document.leaves)}' {why}")
 
     async def stands(self, attempt: ItemAttempt) -> bool:
-        """Return whether the entry of an item that was cancelled meanwhile is recorded."""
         put, ledger = attempt.entry, self.context.ledger
         if put is None:
             return False

@@ -164,7 +164,6 @@ class ItemToolset:
 
 
 async def _call_in_turn(tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
-    """Call a tool; its time limit begins with its turn."""
     async with tool.turn():
         try:
             async with time_limit(tool.timeout_s):

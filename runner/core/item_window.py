@@ -46,8 +46,6 @@ async def max_parallel(context: RunContext, block: BoundBlock) -> int:
 
 
 class Window:
-    """How many items, and chunks of them, may still begin; it grows as models are loaded."""
-
     def __init__(self, chunk_size: int, most: int) -> None:
         """`most`: how many items may run together, however many are allowed."""
         self.items, self.chunks = asyncio.Semaphore(0), asyncio.Semaphore(0)

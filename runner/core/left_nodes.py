@@ -182,7 +182,6 @@ class LackingItems:
         return any(key in keys for keys, _ in self._kinds()) or not self.keys.issuperset(listed)
 
     def left_reason(self) -> str:
-        """Return why a step that reads the results is left as it is."""
         if not self.keys:
             return f"the documents of '{self.block}' are missing"
         n_items = len(self.keys)
@@ -196,7 +195,6 @@ class LackingItems:
         return f"no item of '{self.block}' has a result: {', '.join(parts)}"
 
     def note(self, step: str) -> str:
-        """Return what a step lacks that was made of the other items."""
         n = sum(len(keys) for keys, _ in self._kinds())
         of = f"{n:,} of {counted(len(self.keys), 'item')} of '{self.block}'"
         parts = [f"{words} ({listed(keys, MAX_NAMED)})" for keys, words in self._kinds()]

@@ -118,7 +118,6 @@ class RunEnvironment:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the run is to end before it begins anything else."""
         return self.stop.is_set() or self.stop_gate.is_closed
 
 

@@ -82,7 +82,6 @@ class StepRecord:
 
 
 def answer_of(outputs: Mapping[str, Any]) -> Any:
-    """Return the answer of a step: the value by the schema, else the text."""
     value = outputs.get("output")
     return outputs.get("text") if value is None else value
 
@@ -139,7 +138,6 @@ INPUTS_BY_ITEM = "inputs_by_item"
 def lineage_as_json(
     source: ItemSource | None, steps: Iterable[StepRecord], renamed_from: str | None = None
 ) -> dict[str, Any]:
-    """Return the lineage as JSON data; `read_lineage` reads its source and steps."""
     return {
         "source": None if source is None else asdict(source),
         **({} if renamed_from is None else {RENAMED: renamed_from}),

@@ -264,12 +264,10 @@ class RunStats:
         return sum(self._filed.values(), FiledCounts())
 
     def acted(self, step: str) -> None:
-        """Record that a step outside of blocks may have changed something."""
         if self._item is None:
             self._acted[f"{self._prefix}{step}"] = None
 
     def not_taken_by_suffix(self) -> Mapping[str, int]:
-        """Return how many files of scanned folders no step takes, by suffix; show it."""
         if self.taken >= self.not_taken:
             return {}
         names = [os.path.basename(path) for path in self.not_taken - self.taken]  # noqa: PTH119

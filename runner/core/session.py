@@ -288,7 +288,6 @@ async def _take_turn(
     ledger: Ledger,
     stats: RunStats,
 ) -> bool:
-    """Wait for the group's turn and the folders' lock; return whether their last run crashed."""
     bound = prepared.bound
     wait = run_locks.TurnWait(options.wait_s, lambda: environment.is_stopping, stats.waits)
     if ledger.is_shared:
@@ -320,7 +319,6 @@ async def _take_turn(
 def _document_readers(
     stack: AsyncExitStack, prepared: PreparedRun, stats: RunStats
 ) -> DocumentReaders:
-    """Return this machine's readers, or those of a Dask scheduler; closed with the session."""
     settings = prepared.settings
     here = ReaderPool(ReaderLimits(settings.read_timeout_s, settings.read_memory_bytes))
     readers: ReaderPool | DaskReaders = here

@@ -69,15 +69,12 @@ def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
 
 
 def step_outputs(step: BoundStep, scope: Scope, outputs: Mapping[str, Any]) -> Any:
-    """Return a step's outputs as its `returns` has them."""
     if step.returns is None:
         return outputs
     return step.returns.render(scope.with_step(step.id, outputs))
 
 
 class StepRunner:
-    """Runs single steps, outside of blocks or of an item."""
-
     def __init__(self, context: RunContext, sub_pipelines: SubPipelinesFor | None = None) -> None:
         """`sub_pipelines`: None while planning, where the pipelines of steps do not run."""
         self.context = context

@@ -57,7 +57,6 @@ from .traces.past_decisions import StepName, step_name
 
 
 def item_tools(attempt: StepAttempt) -> Tools:
-    """Return what a step is given, but for its `reply`, and the pipeline that it runs."""
     context, step, caller = attempt.context, attempt.step, attempt.caller
     bound, roots = context.bound, context.bound.roots
     if step.untrusted:
@@ -143,8 +142,6 @@ class ItemLog:
 
 @record(frozen=True, slots=True)
 class LabelEmbedder:
-    """Embeds labels that are new to a list, by way of the ledger."""
-
     pool: Pool
     ledger: Ledger
     models: RunModels
@@ -234,7 +231,6 @@ async def taught_tools(attempt: StepAttempt, params: Any, tools: Tools) -> Tools
 def expect_queries(
     context: RunContext, block: BoundBlock, todo: Sequence[ItemWork], scope: Scope
 ) -> None:
-    """Have the queries of a block's new items embedded together, where no step makes them."""
     inner = {("steps", name) for name in node_ids(block.body)}
     for step in block.body:
         if not isinstance(step, BoundStep) or not step.facts.searches or context.queries is None:

@@ -129,7 +129,6 @@ class Walk(ABC):
         self._has_ended[node.id].set()
 
     def _note_end(self, state: BlockState, applies: EndedNode | None) -> None:
-        """Note what became of a block, or of a step that has a trace."""
         if state.is_partial:
             self.left.reasons[state.block.id] = Left(LeftBy.PARTIAL)
         if applies is not None:

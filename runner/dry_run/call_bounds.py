@@ -63,7 +63,6 @@ class CallBounds:
         return CallBounds(most, n_extra=math.ceil(self.n_extra * share), is_average=True)
 
     def at_most(self) -> CallBounds:
-        """Return the calls of something that may not be done."""
         return replace(self, least=Counter()) if self.least else self
 
 

@@ -75,7 +75,6 @@ class PlanCost:
     def _workloads(
         self, speeds: SpeedBook, last: dict[str, Any] | None
     ) -> Iterator[tuple[str, Workload]]:
-        """Divide each model's tokens as the last run's were: read, written, read from the cache."""
         shares = last["tokens"] if last is not None else {}
         then = shares.get("prompt", 0) + shares.get("completion", 0)
         for ref, (n_calls, n_tokens) in self.measured.items() if then else ():

@@ -194,7 +194,6 @@ class ItemEstimator:
     async def _pipeline(
         self, step: BoundStep, scope: Scope, attempt: ItemAttempt, doubt: Doubt
     ) -> Estimate:
-        """Estimate a pipeline that a step of the item runs; `doubt` is about what that reads."""
         try:
             inputs = step.params.render(scope).inputs
             context = sub_pipeline_context(self.context, step, attempt, inputs)

@@ -53,8 +53,6 @@ _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotC
 
 @record(frozen=True, slots=True)
 class StepEstimator:
-    """Estimates a step of one item, with its own model and with a larger one."""
-
     forecast: PlanForecast
     attempt: StepAttempt
     doubt: Doubt
@@ -223,7 +221,6 @@ class StepEstimator:
 
     @property
     def _may_be_filled(self) -> bool:
-        """Whether the run may add rows to a store that the step searches."""
         return self.forecast.fills_stores and bool(self.attempt.step.facts.searches)
 
     async def _tools(self, params: Any, pool: DryPool) -> Tools:

@@ -19,7 +19,6 @@ _VARIANT = re.compile(r"\.[0-9a-f]{10}\.compare(?=\.|$)")
 
 
 def variant_file(file: Path, digest: str) -> Path:
-    """Return the file name under which the ledger has a variant; there is no such file."""
     return file.with_name(f"{file.stem}.{digest[:10]}.compare{file.suffix}")
 
 
@@ -91,7 +90,6 @@ class Entry:
 
     @property
     def has_result(self) -> bool:
-        """Whether it was done, with a result: it has none where its last step was skipped."""
         return self.state == "done" and self.returns != "null"
 
     @property

@@ -86,7 +86,6 @@ class FiledStore:
         self._ledger.put_row("moves", move, is_done=is_done, run=run, at=time.time())
 
     def moves_from(self, paths: Collection[str]) -> Mapping[tuple[str, str], MoveRow]:
-        """Return the moves of files that lay at these paths, by path and digest."""
         if not paths or "filing" not in self._ledger.upgrades:
             return {}
         rows = self._ledger.rows_of_keys(queries.MOVES_AT, paths, "path")
@@ -99,7 +98,6 @@ class FiledStore:
         return [*map(FiledRow._make, self._rows(queries.FILED_OF_SCOPE, scope=scope))]  # 100,000
 
     def targets(self, scope: str, key: str) -> list[str]:
-        """Return where the document of a filed item went, if it is filed and that is known."""
         rows = self._rows(queries.FILED_TARGET, scope=scope, key=key)
         return [target for (target,) in rows if target is not None]
 

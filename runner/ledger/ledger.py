@@ -169,7 +169,6 @@ class Ledger:
     # --- items
 
     def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
-        """Return the entries of a scope by their keys: all, or those of `keys`."""
         return _entries([*self.rows_of_keys(queries.ENTRIES, keys, scope=scope)])
 
     def listed_entries(
@@ -313,7 +312,6 @@ class Ledger:
     # --- watches
 
     def watched(self, watch: str) -> dict[str, tuple[int, int]]:
-        """Return the files that a watch has processed: path → (size, mtime_ns)."""
         rows = self.rows(queries.WATCHED, watch=watch)
         return {path: (size, mtime_ns) for path, size, mtime_ns in rows}
 
@@ -488,7 +486,6 @@ class ObjectStore:
         return len(files.remove_stale_files(self._folder, waits=True))
 
     def get(self, digest: str) -> bytes | None:
-        """Return a value; None if it is missing or damaged."""
         try:
             value = (self._folder / digest).read_bytes()
         except FileNotFoundError:

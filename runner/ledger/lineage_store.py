@@ -67,7 +67,6 @@ class LineageStore:
             yield LineageRow(*columns)
 
     def calls_of(self, scope: str, key: str) -> tuple[str, ...]:
-        """Return the hashes of the calls that an item was the first to make, oldest first."""
         rows = self.ledger.rows(queries.CALLS_OF_ITEM, scope=scope, key=key)
         return tuple(row[0] for row in rows)
 

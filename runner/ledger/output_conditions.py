@@ -81,7 +81,6 @@ def last_writer(index: OutputIndex, stored: str, scope: str) -> str:
 
 
 def is_recorded(index: OutputIndex, scope: str, key: str, path: Path, sha256: str) -> bool:
-    """Return whether this item wrote this content, and the file still has it."""
     stored = index.stored(path)
     row = index.row(scope, stored)
     is_of_item = row is not None and (row.key, row.sha256) == (key, sha256)

@@ -82,11 +82,9 @@ class OutputIndex:
         return self._rows.get((scope, stored))
 
     def rows_at(self, stored: str) -> Sequence[OutputRow]:
-        """Return what is known of a path, one row for each scope that wrote it."""
         return [self._rows[scope, stored] for scope in self._by_path.get(stored, ())]
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
-        """Return whether this item alone wrote a file, and no other has it, as far as is known."""
         row, claimant = self.row(scope, stored), self.claims.of(stored)
         is_own = row is not None and row.key == key and claimant in (None, (scope, key))
         return is_own and self._by_path[stored] == [scope]
@@ -202,7 +200,6 @@ class OutputOwners:
         return next(filter(None, map(self._living_other, new)), None)
 
     def _other_file(self, scope: str) -> str | None:
-        """Return the file of a scope's pipeline, if it is another one than this."""
         if scope not in self._index.own_scopes and scope not in self._files:
             rows = self._index.ledger.rows(queries.SCOPES)
             self._files.update({row[0]: whole_file(row[1]) for row in rows})

@@ -420,7 +420,6 @@ class _Sweeper:
     # --- files
 
     def _sweep_objects(self, calls: Collection[str], items: Collection[tuple[str, str]]) -> None:
-        """Remove objects that no row refers to, not counting these calls and items."""
         before = self.now - OBJECT_GRACE_S
         old = {
             name: facts.st_size
@@ -455,7 +454,6 @@ class _Sweeper:
                 yield from [] if value is None else [value]
 
     def _sweep_logs(self, runs: Mapping[str, str], old: Collection[str]) -> None:
-        """Remove the logs of old runs of this ledger, except of runs that may be running."""
         for name, facts in self.logs.files().items():
             run, _, ending = name.rpartition(".")
             if ending not in _LOG_ENDINGS or run not in runs:

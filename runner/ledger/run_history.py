@@ -61,12 +61,10 @@ class PastRun:
 
     @property
     def journal(self) -> Path:
-        """Its journal, which may have been deleted."""
         return self.place.state / "runs" / f"{self.row.run}.jsonl"
 
     @property
     def traces(self) -> Path:
-        """Tracebacks of unexpected errors; exists only if there were some."""
         return self.place.state / "runs" / f"{self.row.run}.log"
 
     @property

@@ -46,7 +46,6 @@ class RunStore:
         return None
 
     def record_run(self, row: dict[str, Any]) -> None:
-        """Write a run's row, at its start and at its end; missing columns get their defaults."""
         new = dict.fromkeys(RunRow.__match_args__) | {"trigger": "hand", "attempt": 1}
         self._ledger.put("runs", new | row)
 
@@ -82,7 +81,6 @@ class RunStore:
         return frozenset(row[0] for row in self._ledger.rows(queries.RUNS_OF_JOB, job=job))
 
     def running_without_attempts(self, since: float) -> list[RunRow]:
-        """Return the runs begun since a time that work, or crashed, and have no item begun."""
         return self._runs(queries.RUNNING_WITHOUT_ATTEMPTS, since=since)
 
     def has_progressed(self, run: str) -> bool:

@@ -195,7 +195,6 @@ class BoundPipeline:
         return self._plan
 
     def _node_of(self, item: RecordedItem) -> BoundNode | None:
-        """Return the top-level step or block that an item's is, or is within, if it is there."""
         step = f"{item.owner.step}."
         within = ((node, f"{id_}.") for node in self.bound.nodes for id_ in node_ids([node]))
         return next((node for node, prefix in within if step.startswith(prefix)), None)

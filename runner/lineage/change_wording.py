@@ -101,7 +101,6 @@ def _difference(before: list[str], now: list[str]) -> Iterator[str]:
 
 
 def _spec_lines(spec: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return a spec as lines by step, one for each line of a text, for a readable diff."""
     found: dict[str, list[str]] = {}
     for name, step in (spec.get("blocks", {}) | spec.get("steps", {})).items():
         lines = found[name] = []

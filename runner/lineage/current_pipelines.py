@@ -79,7 +79,6 @@ class CurrentPipelines:
         return self._bound[id_]
 
     async def _is_rule_unchanged(self, item: RecordedItem, run: RunRow) -> bool:
-        """Return whether nothing changed of a rule that alone decides on an item."""
         entry, sources = item.entry, json.loads(run.summary or "{}").get("rules")
         if not sources or entry is None or entry.run != run.run or item.source is None:
             return False

@@ -245,7 +245,6 @@ class _PathsInLedger:
         return changes
 
     def _use_in_words(self, item: RecordedItem) -> str:
-        """Return what an item made of a document: how it ended, where that went, who decided."""
         entry, scope_id = item.entry, item.owner.scope_id
         facts = [str(item)]
         if entry is not None and entry.error:
@@ -261,7 +260,6 @@ class _PathsInLedger:
 
 
 def _untraced_tools(steps: Sequence[LineageStep]) -> list[str]:
-    """Return the tools and commands that were called and may have read what no entry records."""
     names = {call.model or "run" for step in steps for call in step.calls if call.kind == "tool"}
     if names:
         from paddock.steps.tools.builtin_tools import BUILT_IN_FUNCTIONS  # 4 modules that few need
@@ -273,8 +271,6 @@ def _untraced_tools(steps: Sequence[LineageStep]) -> list[str]:
 def files_now(
     item: RecordedItem, base: Path, digest: Callable[[str], str]
 ) -> tuple[LineageFile | None, tuple[LineageFile, ...]]:
-    """Return an item's document and what it read, as they are now; `base`: of stored paths."""
-
     def now(file: ItemSource | FileRead) -> LineageFile:
         path = str(base / file.path)
         state: FileState = "changed" if os.path.lexists(path) else "gone"

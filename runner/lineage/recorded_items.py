@@ -61,7 +61,6 @@ class ScopeOwner:
 
     @property
     def prefix(self) -> str:
-        """The ids of the steps that lead to its pipeline, such as `clean.`."""
         return self.step.removesuffix(self.id)
 
 
@@ -110,7 +109,6 @@ class RecordedItem:
 
     @property
     def made_of(self) -> tuple[str, ...]:
-        """The steps and blocks around it whose outputs it read, by name."""
         own = {*self.spec.get("steps", {}), *self.spec.get("blocks", {})}
         return tuple(sorted(steps_read(spec_references(self.spec)) - own))
 
@@ -210,7 +208,6 @@ class RecordedItems:
         return [row[0] for row in rows]
 
     def near(self, path: str) -> Sequence[str]:
-        """Return the first outputs with the same file name, then those with a similar path."""
         rows = self._ledger.rows(queries.SOME_PATHS, most=MAX_COMPARED_NAMES)
         names, own_name = [row[0] for row in rows], Path(path).name
         same = [name for name in names if Path(name).name == own_name]
@@ -250,7 +247,6 @@ class RecordedItems:
         return sorted((item for item in items if item.entry is not None), key=attrgetter("at"))
 
     def _scopes_read(self, owner: ScopeOwner, step: str) -> list[str]:
-        """Return the scope of a step of the same pipeline, folders and outer items; or none."""
         name = f"{owner.prefix}{step}"
         rows = self._ledger.rows(queries.SCOPES_OF_STEP, file=owner.file, step=name)
         return [

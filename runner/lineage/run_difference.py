@@ -128,7 +128,6 @@ class _RunAnswers:
         return hashes is not None and is_whole
 
     def answer(self, hashes: Sequence[str] | None) -> str | None:
-        """Return the texts of chats; None: one is not on record."""
         if hashes is None or not self.are_on_record(hashes):
             return None
         found = [call for hash_ in hashes if (call := self.ledger.call(hash_)) is not None]

@@ -162,8 +162,6 @@ async def _find_flow_run(order: Order, deployment: str) -> FlowRun:
 
 
 class _OrderRun:
-    """The one run of an order, within a flow run or not."""
-
     def __init__(self, order: Order, control: RunControl) -> None:
         self._order = order
         self._control = control

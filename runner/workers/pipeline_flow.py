@@ -278,7 +278,6 @@ class _FlowBody:
         return inspect.Signature(parameters)
 
     async def run(self, values: dict[str, Any]) -> State[Any]:
-        """Run the pipeline in the current flow run, with these parameters."""
         order = values.pop(ORDER, None) or {}
         return await _run_with_retries(partial(self._try_once, self._changed(values), order))
 
@@ -398,7 +397,6 @@ def stays_open(report: Report, stop_gate: StopGate, *, is_continued: bool) -> bo
 
 
 async def _show_suspended() -> None:
-    """Show the current flow run as suspended, where only its parent is shown so."""
     flow_run = current_flow_run()
     if flow_run is not None:
         with contextlib.suppress(PrefectException, httpx.HTTPError):
@@ -433,7 +431,6 @@ def state_of(report: Report) -> State[Any]:
 
 
 def is_pipeline_run() -> bool:
-    """Return whether the current flow run is a pipeline's own, rather than one around it."""
     context = FlowRunContext.get()
     return context is not None and isinstance(context.flow, PipelineFlow)
 

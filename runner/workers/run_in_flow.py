@@ -160,7 +160,6 @@ class ChunkTasks:
 
 
 async def _show_progress(key: str, meter: ProgressMeter, artifacts: dict[str, str]) -> None:
-    """Show how much is done as an artifact, until cancelled; at most one update a second."""
     shown = -1.0
     while True:
         await asyncio.sleep(PROGRESS_S)
@@ -174,7 +173,6 @@ def _progress(percent: float) -> dict[str, Any]:
 
 
 async def _show_artifact(key: str, fields: Mapping[str, Any], artifacts: dict[str, str]) -> None:
-    """Make an artifact of the current flow run, or update the one that `artifacts` knows."""
     flow_run = current_flow_run()
     with contextlib.suppress(*_UNREACHED):
         async with get_client() as client:
@@ -188,7 +186,6 @@ async def _show_artifact(key: str, fields: Mapping[str, Any], artifacts: dict[st
 
 
 def send_what_is_shown() -> None:
-    """Send logs and tasks to Prefect, in bounded time, before a process ends. Blocks."""
     for queue in (APILogWorker, EventsWorker):
         queue.drain_all(timeout=SENDING_S)
 

@@ -84,7 +84,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
-        """Count a prompt's tokens; remember the longest, which may not have fitted."""
         count = super().count_chat
         try:
             n_tokens = await count(model, messages, tools)
@@ -194,7 +193,6 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         return KnownCall(digest, request, hash_, await self._recorded(hash_))
 
     async def ask(self, request: ChatRequest, on_chunk: ChunkListener | None = None) -> Reply:
-        """Return an answer's reply; call `on_chunk` with each chunk before."""
         began = time.time()
         async with self._after_equal_call(await self.looked_up(request)) as known:
             if known.row is None:
@@ -265,14 +263,12 @@ class LedgerPool(RecordedCalls, ForwardingPool):
         return await self._models.refusals.verdict(error, ref, neutral_chat(request), ask)
 
     def _notice_limit(self, request: ChatRequest, reply: Reply) -> None:
-        """Notice an answer that a larger context would have let be longer."""
         sampling = resolve_sampling(request.params, request.model.params, request.defaults)
         is_cut = sampling.max_tokens is None and reply.done_reason == "length"
         self._caller.is_cut |= is_cut or reply.is_shortened
         self._caller.max_tokens = sampling.max_tokens
 
     def _without_secrets(self, reply: Reply) -> Reply:
-        """Redact secrets that a model repeats, as a later run reads the reply."""
         redact = self._stats.secrets.redact
         calls = tuple(
             replace(call, arguments=self._stats.secrets.redacted(dict(call.arguments)))

@@ -30,7 +30,6 @@ def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
 
 
 def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
-    """Return what decides a request's answer; the context where it limits the length."""
     sampling = resolve_sampling(request.params, request.model.params, request.defaults)
     fields = to_plain(replace(request, messages=(), images=(), model=ModelSpec("")))
     return {

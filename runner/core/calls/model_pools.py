@@ -121,7 +121,6 @@ async def open_pools(
 
 
 def open_default_pool(settings: Settings) -> AbstractAsyncContextManager[Pool]:
-    """Open the pool of models that name no servers, to be shared by several runs."""
     return _PoolOpener(settings, PoolOptions()).default()
 
 
@@ -220,7 +219,6 @@ class RoutedPool(ForwardingPool):
         self._elsewhere = elsewhere
 
     def stats(self) -> PoolStats:
-        """Return the statistics of the default pool: servers elsewhere keep none."""
         return stats_of(self._default)
 
     async def pool_of(self, model: ModelSpec) -> Pool:
@@ -312,7 +310,6 @@ class LookupPool(FactsPool):
             await tokenizer.aclose()
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return the facts of a model's own file: a tuned copy has the same ones."""
         find = self._finder.find_original
         facts = await asyncio.to_thread(find, model.ref, self._n_ctx_tokens)
         n_ctx = model.n_ctx_tokens

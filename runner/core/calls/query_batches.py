@@ -52,7 +52,6 @@ class QueryBatches(ForwardingPool):
         return self._pool.chat(request)
 
     def expect(self, texts: Iterator[str]) -> None:
-        """Embed these texts with the next requests, as far as a batch has room."""
         self._expected.append(texts)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:

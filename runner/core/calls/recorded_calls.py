@@ -83,7 +83,6 @@ class RecordedCalls:
         self._caller = caller
 
     def _hashed(self, redacted: str, plain: str) -> str:
-        """Return the text of a request's hash: the same request with another secret has another."""
         digest = self._stats.secrets.digest
         return redacted if redacted == plain or digest is None else redacted + digest(plain)
 

@@ -48,7 +48,6 @@ class RunModels:
         return self.known[name].identity
 
     async def default_context(self, spec: ModelSpec) -> int | None:
-        """Return the context of a model where the author sets none; None: it is not known."""
         name = (spec.pool, spec.ref)
         if name not in self._contexts:
             try:

@@ -34,7 +34,6 @@ GIVES_WAY_REASON = "A newer run of its group takes its place"
 def group_holders(
     settings: Settings, names: Collection[str], unwanted: Collection[str] = ()
 ) -> dict[str, LockHolder]:
-    """Return who has the turn in these groups; ask those of `unwanted` to stop. Blocks."""
     folder = Path(settings.state_dir) / GROUP_FOLDER
     turns = {name: GroupTurn(folder, name, "") for name in {*names, *unwanted}}
     holders = {name: holder for name, turn in turns.items() if (holder := turn.holder())}

@@ -59,8 +59,6 @@ class RepeatedCrash(StepFailed):
 
 @record(frozen=True, slots=True)
 class CrashHistory:
-    """The crashes of which an item is suspected."""
-
     n_deaths: int
     """Crashes of its own; 0: an item within it is a suspect, or it was quarantined before."""
     runs: tuple[str, ...]
@@ -164,7 +162,6 @@ class CrashSuspects:
             yield -most, group
 
     async def begin(self, scope_id: str, item: ItemWork, around: ItemKey | None) -> None:
-        """Record durably that an item begins; `around` is the item around it."""
         if self._is_stopped:
             return
         outer = around or (None, None)

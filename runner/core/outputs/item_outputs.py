@@ -77,7 +77,6 @@ class ItemOutputs:
 
     @property
     def takes_over(self) -> bool:
-        """Whether this run replaces files that were edited, or are not ours."""
         return self._context.options.takes_over
 
     def owned(self, root: Path) -> frozenset[Path]:
@@ -103,7 +102,6 @@ class ItemOutputs:
         await self._context.syncs.call(file.sync)
 
     async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
-        """Record durably what is about to be renamed to `path`."""
         self.check_target(path)
         index, stored = self._index, self._index.stored(path)
         place = self._scope_id, self._key, path
@@ -194,7 +192,6 @@ class ItemOutputs:
         await ledger.durable()
 
     async def note_file_read(self, path: Path) -> None:
-        """Record a file that the step could not name beforehand."""
         self.read[str(path)] = None
 
     async def note_rows_read(self, store: Path) -> None:

@@ -233,7 +233,6 @@ class OutdatedFinder:
     # --- files
 
     def _file(self, path: str) -> OutdatedOutput | None:
-        """Return a file, if it is there and outdated for all items that ever wrote it."""
         output, conditions = None, set[str]()
         for row in self._index.rows_at(path):
             why = self._fate(row.scope, row.key)

@@ -203,7 +203,6 @@ class Pruner:
     async def _remove_outputs(
         self, work: BlockWork, entries: Sequence[Entry], why: Outdated
     ) -> set[str]:
-        """Remove the outputs of items; return the keys of those of which one cannot be removed."""
         files = await self._files(work, entries)
         rows = {entry.key: dependencies_of(entry, RowsKept) for entry in entries}
         kept = (row for of_item in rows.values() for row in of_item)
@@ -287,6 +286,5 @@ class Pruner:
 
 
 def _renamed(work: BlockWork, done: Collection[int]) -> Mapping[str, str]:
-    """Return old key → new key of the renamed items among `done`."""
     items = (item for item in work.items if item.index in done)
     return {item.renamed_from: item.key for item in items if item.renamed_from is not None}

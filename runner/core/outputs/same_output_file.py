@@ -93,7 +93,6 @@ def note_possible_refusal(
 
 
 def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable[str]) -> None:
-    """Raise `PipelineError` where a step would write what another pipeline does."""
     if context.options.takes_over:
         return
     for stored in map(context.index.stored, paths):
@@ -104,8 +103,6 @@ def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable
 
 @record(slots=True)
 class PossibleOutputs:
-    """What steps with work to do may write, as far as it is known before a run."""
-
     _paths: set[str] = field(default_factory=set)
     """Absolute paths of files, or of folders into which a file is copied."""
     _beginnings: set[str] = field(default_factory=set)

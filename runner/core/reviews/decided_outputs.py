@@ -93,7 +93,6 @@ def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
 
 
 def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
-    """Return for each element of a list where it was before; None: it is new."""
     origins: list[int | None] = [None] * len(now)
     before, after = ([canonical_json(item) for item in items] for items in (was, now))
     same = SequenceMatcher(None, before, after, autojunk=False)

@@ -255,7 +255,6 @@ def _of_part(part: str, scope: Mapping[str, Any], answer: _Answer) -> Iterator[s
 
 
 def _of_values(condition: Expression, scope: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the texts that a condition has as its value, else the values that it reads."""
     value = condition.evaluate(scope)
     if isinstance(value, list) and all(isinstance(text, str) for text in value):
         yield from value
@@ -290,7 +289,6 @@ class _Answer:
     """Fields whose second choice stands in the sources too."""
 
     def missing(self) -> Iterator[str]:
-        """Yield which fields are empty, and which values stand nowhere."""
         empty, nowhere = list[str](), list[str]()
         for path in missing_keys(self.outputs.get("evidence")):
             (empty if self._is_empty(path) else nowhere).append(self._name(path))
@@ -299,7 +297,6 @@ class _Answer:
                 yield f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {what}"
 
     def partial(self) -> Iterator[str]:
-        """Yield which values stand in part, and what is open."""
         for path in partial_keys(self.outputs.get("evidence")):
             reason = _leaf(self.outputs["evidence"], path)["reason"]
             yield f"{self._name(path)} stands {_PARTIAL_WORDS[reason]}"

@@ -77,7 +77,6 @@ class RunReviews:
         self._loading = asyncio.Lock()
 
     async def calibrations(self) -> Mapping[CalibrationKey, StepCalibration]:
-        """Return what people had decided about each step's fields as the run first asked."""
         async with self._loading:
             if self._calibrations is None:
                 decided = await self._ledger.ask(partial(self._store.decided, is_whole=True))
@@ -130,7 +129,6 @@ class RunReviews:
 
     @property
     def items(self) -> Collection[ItemKey]:
-        """The items of which `of_item` returns anything."""
         return (self._pending or {}).keys()
 
     async def at(self, scope_id: str, key: str, step: str) -> Review | None:

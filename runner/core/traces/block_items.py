@@ -115,7 +115,6 @@ def nearest_keys(key: str, keys: Collection[str]) -> str:
 
 
 def item_label(item: Any, index: int) -> str:
-    """Return an item's place in its list, with its path if it has one."""
     place = item.get("path") if isinstance(item, Mapping) else None
     return f"number {index + 1}" + (f" ('{place}')" if isinstance(place, str) else "")
 
@@ -205,7 +204,6 @@ def _keys_by_content(
 
 
 def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
-    """Return the items' keys before duplicates are refused."""
     names = item_names(block, scope, listed)
     if block.key is None and len(set(names)) < len(names):
         seen: Counter[str] = Counter()

@@ -92,7 +92,6 @@ class ItemWork:
 
     @property
     def unchanged_entry(self) -> Entry | None:
-        """Its entry, if the item is as it was then."""
         return self.entry if self.entry is not None and self.entry.hash == self.hash else None
 
     @property
@@ -204,7 +203,6 @@ class BlockWork:
 
     @property
     def present(self) -> frozenset[str]:
-        """Keys of all that its list has, whatever becomes of it."""
         return self.excluded.union(self.unsettled, (item.key for item in self.items))
 
     @property

@@ -171,8 +171,6 @@ class MovedAway(FileDependency):
 
 @record(frozen=True, slots=True)
 class LimitedContext(Dependency):
-    """A step for which the model's context was too small: a larger one changes its result."""
-
     kind, prefix = "limited", "limited "
     step: str
 
@@ -469,14 +467,11 @@ def current_paths(entry: Entry) -> set[str]:
 
 
 def kept_paths(dependencies: Dependencies) -> list[str]:
-    """Return the stored paths of the files that were kept as a person edited them."""
     kept = (dep for dep in dependencies.values() if isinstance(dep, KeptOutput))
     return [output.path for output in kept]
 
 
 class Trace:
-    """What an entry recorded of how its item was made."""
-
     __slots__ = ("dependencies", "entry", "outputs", "past", "scope_id")
 
     def __init__(self, scope_id: str, entry: Entry, past: PastItems) -> None:

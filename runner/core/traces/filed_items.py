@@ -88,7 +88,6 @@ class FiledDocuments:
     # --- which are listed, and which left the list
 
     def find_unfinished(self) -> None:
-        """Find the documents of unfinished moves: they are items where they lie. Blocking."""
         for move in self.unfinished_moves:
             row = FiledRow(move.key, move.key, move.path, move.sha256, move.target)
             document = self._lying(row)
@@ -230,7 +229,6 @@ class FiledDocuments:
         return file_at(Path(self._index.absolute(row.target)), relpath)
 
     def as_listed(self, row: FiledRow) -> Any:
-        """Return a filed document as an item, as it was when it was listed."""
         relpath = self._relpath(row)
         name, modified = PurePosixPath(relpath or row.name), ""
         if row.target is not None and relpath is not None:

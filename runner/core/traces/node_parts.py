@@ -87,8 +87,6 @@ def read_by_all(block: BoundBlock) -> list[str]:
 
 @record(frozen=True, slots=True)
 class NodeParts:
-    """Makes the parts of one pipeline's steps and blocks."""
-
     bound: BoundPlan
     world: World
     older: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -149,7 +147,6 @@ class NodeParts:
         return _model_options(model, None), known
 
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
-        """Return the hash parts of a sub-pipeline, without its inputs."""
         parts: dict[str, str] = {}
         parts_of_inner = replace(self, bound=inner)
         for step in steps_of(inner.nodes):

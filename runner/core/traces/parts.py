@@ -42,7 +42,6 @@ def text_digest(text: str) -> str:
 
 
 def parts_hash(parts: str) -> str:
-    """Return the hash of an item, by its parts as JSON."""
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -396,7 +395,6 @@ _ORDER: Mapping[type[Part], int] = {part: n for n, part in enumerate(RULE_PARTS.
 
 
 def part_of(name: str, names: Collection[str]) -> Part:
-    """Return the part with a name, of an item that has parts with these `names`."""
     place, _, what = name.rpartition(".")
     # Steps and blocks have this part, other than an outer value `row` with a field `model`.
     is_of_rule = f"{place}.{ParametersPart.what}" in names
@@ -416,7 +414,6 @@ def spec_parts(place: str, spec: Spec) -> dict[str, str]:
 
 
 def changed_parts(before: Values, now: Values) -> list[Part]:
-    """Return the parts that differ."""
     names = {**before, **now}
     return [part_of(name, names) for name in names if before.get(name) != now.get(name)]
 

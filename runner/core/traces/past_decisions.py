@@ -90,7 +90,6 @@ class StepDecisions:
         return {decision.id: decision for decision in self.decisions}
 
     def has(self, used: Mapping[str, str]) -> bool:
-        """Return whether decisions are as they were, by id and digest."""
         return all(i in self.by_id and self.by_id[i].digest == was for i, was in used.items())
 
     @cached_property
@@ -146,7 +145,6 @@ def decisions_of(
 
 
 def known_decisions(ledger: Ledger) -> dict[StepName, StepDecisions]:
-    """Return what people decided, of all that a ledger has."""
     scopes = {scope: (file, step) for scope, file, step, _ in ledger.rows(queries.SCOPES)}
     gone = ledger.rows(queries.GONE_ITEMS)
     decided = ReviewStore(ledger).decided(is_whole=True)

@@ -74,7 +74,6 @@ class SpecChanges:
 
 
 def compare_specs(then: Spec, node: BoundNode) -> SpecChanges:
-    """Compare the spec that an item was done with and that of its block, or step, now."""
     now, block = whole_spec(node), node.id
     details = dict(_code_within([node])) | {
         f"{name}.{what}": reasons
@@ -132,7 +131,6 @@ def spec_references(spec: Spec, block: str = "") -> Iterator[Reference]:
 
 
 def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the fields of a schema that are chosen from a list, as written."""
     if isinstance(schema, Mapping) and isinstance(schema.get(CHOOSE), Mapping):
         yield schema[CHOOSE]
     values = schema.values() if isinstance(schema, Mapping) else schema

@@ -25,14 +25,11 @@ ItemKey = tuple[str, str]
 
 
 def owner_of(item: ItemKey) -> str:
-    """Return the text by which stores know the rows of an item."""
     return "\n".join(item)
 
 
 @record(frozen=True, slots=True)
 class PipelineScopes:
-    """The scopes of one pipeline's steps and blocks."""
-
     index: OutputIndex
     file: str
     """Name of the outermost pipeline's file."""
@@ -56,7 +53,6 @@ class PipelineScopes:
         return hashlib.sha256(f"{self.file}\n{self.prefix}{step}\n{inputs}".encode()).hexdigest()
 
     def register(self, step: str, keys_around: Sequence[str] = ()) -> str:
-        """Return the id of a scope; write it to the ledger the first time."""
         scope_id = self.id_of(step, keys_around)
         if scope_id not in self.index.own_scopes:
             self.index.own_scopes.add(scope_id)

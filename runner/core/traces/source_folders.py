@@ -41,7 +41,6 @@ class SourceFolder:
 
     @property
     def is_hot(self) -> bool:
-        """Whether documents leave the folder when they are done."""
         return self.watch is not None and self.root == self.watch.root / PROCESSING
 
     @property

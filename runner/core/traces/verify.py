@@ -67,7 +67,6 @@ class ItemVerdict:
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether the item is done, and stays as it is."""
         return self.state in (ItemState.FRESH, ItemState.HELD)
 
     @property
@@ -78,8 +77,6 @@ class ItemVerdict:
 
 @record(frozen=True, slots=True)
 class CurrentItem:
-    """What an item is made of now."""
-
     hash: str
     parts: str
     """JSON: part of the hash → its digest."""

@@ -62,8 +62,6 @@ class SeenFiles:
 
 @record(frozen=True, slots=True)
 class World:
-    """What there is now."""
-
     # Of the run.
     index: OutputIndex
     stores: OpenStores

@@ -58,7 +58,6 @@ class Writer:
         self._flush_soon()
 
     def queued(self, table: str, key: Key) -> Row | None:
-        """Return a row that is not committed yet; None: there is none."""
         with self._wake:
             parts: tuple[Pending, ...] = (self._pending, self._committing)
             return next((part[table][key] for part in parts if key in part.get(table, ())), None)
@@ -102,7 +101,6 @@ class Writer:
                 self._wake.notify()
 
     def close(self) -> None:
-        """Commit what is left and end the thread. `error` has a failure."""
         with self._wake:
             self._is_closed = True
             self._wake.notify()

@@ -178,7 +178,6 @@ class SqliteDatabase:
                 )
 
     def _copy_aside(self) -> None:
-        """Copy the file, before its tables become those of another version."""
         copy = self._file.with_suffix(f".version-{UPGRADED_VERSION}.sqlite")
         new = copy.with_suffix(".new")
         new.unlink(missing_ok=True)
@@ -369,5 +368,4 @@ def damage_error(file: Path, cause: object) -> LedgerError:
 
 
 def primary_code(error: object) -> int:
-    """Return SQLite's primary result code of an error; 0: it has none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

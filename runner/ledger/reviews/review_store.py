@@ -26,7 +26,6 @@ TermsByPlace = Mapping[tuple[str, str, str], ReviewTerms]
 
 
 def _under(terms: TermsByPlace, review: Review) -> Review:
-    """Return a review under the terms of its pipeline as it is now, where they are known."""
     found = terms.get((review.subject.pipeline, review.subject.block, review.step))
     return review if found is None or review.state != "open" else found.of(review)
 
@@ -154,7 +153,6 @@ class ReviewStore:
         return self.ledger.in_transaction(apply)
 
     def renew(self, terms: TermsByPlace) -> None:
-        """Put open questions under the terms of their pipelines as they are now."""
         for review in self.waiting():
             if _under(terms, review) != review:
                 self.ledger.in_transaction(partial(self._renew, terms, review.id))

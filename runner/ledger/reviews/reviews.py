@@ -185,7 +185,6 @@ class Review:
 
     @property
     def is_decided(self) -> bool:
-        """Whether the answer, or another one, may be used, or must not be."""
         return self.state != "open"
 
     @property
@@ -230,7 +229,6 @@ class Question:
     is_asked_again: bool = False
 
     def until(self, review: Review) -> float | None:
-        """Return when a question that was asked before is late."""
         return None if self.ttl_s is None else review.asked_at + self.ttl_s
 
     @property
