@@ -159,7 +159,11 @@ async def open_session(
         has_crashed = False
         if not is_plan:
             has_crashed = await _take_turn(stack, prepared, options, environment, ledger, stats)
-        index = await _output_index(ledger, bound, options)
+        scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
+        if options.variant_of:
+            scopes |= await ledger.ask(ledger.scopes_of, options.variant_of)
+        name = bound.file.name
+        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, name)
         if has_crashed:
             stack.push_async_callback(asyncio.to_thread, _sweep_temporary_files, index)
         allowed = settings.allow.union(options.allow)
@@ -271,13 +275,6 @@ async def _run_stats(
     for text in prepared.settings.left_out:
         stats.note(text)
     return stats
-
-
-async def _output_index(ledger: Ledger, bound: BoundPlan, options: RunOptions) -> OutputIndex:
-    scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
-    if options.variant_of:
-        scopes |= await ledger.ask(ledger.scopes_of, options.variant_of)
-    return await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, bound.file.name)
 
 
 async def _take_turn(

@@ -109,6 +109,35 @@ def read_written(outputs: str | None) -> dict[str, str]:
 
 
 @record(frozen=True, slots=True)
+class ScopeOwner:
+    """The step or block that a scope of the ledger stands for, in its folders."""
+
+    scope_id: str
+    file: str
+    """Name of the outermost pipeline's file; empty: the ledger does not know the scope."""
+    step: str
+    """Its id, behind those of the steps that run the pipelines around it."""
+    folders: tuple[Mapping[str, str], ...]
+    """Folders of each pipeline, outermost first."""
+    outer: tuple[str, ...]
+
+    @classmethod
+    def of(cls, scope_id: str, file: str, step: str, inputs: str) -> ScopeOwner:
+        folders, outer = list[Mapping[str, str]](), list[str]()
+        for part in json.loads(inputs):
+            (outer if isinstance(part, str) else folders).append(part)
+        return cls(scope_id, file, step, tuple(folders), tuple(outer))
+
+    @property
+    def id(self) -> str:
+        return self.step.split(".", max(0, len(self.folders) - 1))[-1]
+
+    @property
+    def prefix(self) -> str:
+        return self.step.removesuffix(self.id)
+
+
+@record(frozen=True, slots=True)
 class ItemRow:
     scope: str
     step: str

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from paddock.runner.settings import Settings, read_settings
 from .database import queries
 from .database.ledger_tables import DONE_UPGRADES, FILED_IN_ITEMS, Execute, LedgerDatabase
 from .database.sqlite_file import compact_file
-from .entries import LedgerError, is_variant
+from .entries import LedgerError, ScopeOwner, is_variant
 from .ledger import ObjectStore, open_existing
 from .own_state import LEDGER_FILE, open_state
 from .run_history import LedgerFolder
@@ -303,11 +304,8 @@ class _Sweeper:
 
     def _scopes_within_none(self, gone: Set[tuple[str, str]]) -> Iterator[str]:
         """Yield the scopes of what was done within items of which none is known but `gone` ones."""
-        scopes = {}
-        for scope, file, _, inputs in self.database.rows(queries.SCOPES, {}):
-            folders, *parts = json.loads(inputs)
-            keys = tuple(part for part in parts if isinstance(part, str))
-            scopes[scope] = file, json.dumps(folders), keys
+        owners = starmap(ScopeOwner.of, self.database.rows(queries.SCOPES, {}))
+        scopes = {o.scope_id: (o.file, json.dumps(o.folders[:1]), o.outer) for o in owners}
         nested = {scope: place for scope, place in scopes.items() if place[2]}
         if not nested:
             return

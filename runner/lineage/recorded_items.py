@@ -26,42 +26,13 @@ from paddock.runner.core.traces.dependencies import (
 from paddock.runner.core.traces.past_items import spec_references
 from paddock.runner.core.traces.scopes import ItemKey
 from paddock.runner.ledger.database import queries
-from paddock.runner.ledger.entries import CallRow, Entry, LineageRow
+from paddock.runner.ledger.entries import CallRow, Entry, LineageRow, ScopeOwner
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
 
 from .path_lineage import LineageCall, LineageStep
 
 MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
-
-
-@record(frozen=True, slots=True)
-class ScopeOwner:
-    """The step or block that a scope of the ledger stands for, in its folders."""
-
-    scope_id: str
-    file: str
-    """Name of the outermost pipeline's file; empty: the ledger does not know the scope."""
-    step: str
-    """Its id, behind those of the steps that run the pipelines around it."""
-    folders: tuple[Mapping[str, str], ...]
-    """Folders of each pipeline, outermost first."""
-    outer: tuple[str, ...]
-
-    @classmethod
-    def of(cls, scope_id: str, file: str, step: str, inputs: str) -> ScopeOwner:
-        folders, outer = list[Mapping[str, str]](), list[str]()
-        for part in json.loads(inputs):
-            (outer if isinstance(part, str) else folders).append(part)
-        return cls(scope_id, file, step, tuple(folders), tuple(outer))
-
-    @property
-    def id(self) -> str:
-        return self.step.split(".", max(0, len(self.folders) - 1))[-1]
-
-    @property
-    def prefix(self) -> str:
-        return self.step.removesuffix(self.id)
 
 
 @record(frozen=True, slots=True)

@@ -8,8 +8,8 @@ each pipeline on the way. So a run on other documents finds none of these.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import starmap
 
 from paddock.engine.sampling.json_schema import json_pointer
 from paddock.engine.system.records import record, replace
@@ -18,6 +18,7 @@ from paddock.pipelines.label_choices import FieldPath
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import callable_names
 from paddock.runner.ledger.database import queries
+from paddock.runner.ledger.entries import ScopeOwner
 from paddock.runner.ledger.output_index import OutputIndex
 
 ItemKey = tuple[str, str]
@@ -69,13 +70,11 @@ class PipelineScopes:
 
         With it, the step behind `prefix`, and the keys of the items around it.
         """
-        folders = [*self.folders]
         rows = self.index.ledger.rows(queries.SCOPES_OF_FILE, file=self.file)
-        for scope, _, step, written in rows:
-            inputs = json.loads(written)
-            if step.startswith(self.prefix) and inputs[: len(folders)] == folders:
-                keys_around = tuple(key for key in inputs[len(folders) :] if isinstance(key, str))
-                yield scope, step.removeprefix(self.prefix), keys_around
+        for owner in starmap(ScopeOwner.of, rows):
+            is_here = owner.folders[: len(self.folders)] == self.folders
+            if is_here and owner.step.startswith(self.prefix):
+                yield owner.scope_id, owner.step.removeprefix(self.prefix), owner.outer
 
     def former(self, bound: BoundPlan) -> list[str]:
         """Return the scopes in these folders of steps and blocks that the pipeline has no more."""

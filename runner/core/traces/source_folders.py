@@ -110,7 +110,9 @@ def source_folders(
             root = bound.roots.resolve(str(text))
         except (ExpressionError, OutsideRoots, OSError, RuntimeError, ValueError):
             continue
-        stored, now = index.stored(root), _mounted_folder(root)
+        stored, now = index.stored(root), None
+        with suppress(OSError):
+            now = folder_identity_at(root)
         before = known_folder(
             now, map(FolderIdentity.of_text, index.ledger.roots(scope_id, stored))
         )
@@ -126,9 +128,3 @@ def keep_folders(
         seen = missing.seen.get(source.stored)
         if seen is not None and seen != source.before:
             ledger.record_root(scope_id, source.stored, seen.as_text())
-
-
-def _mounted_folder(root: Path) -> FolderIdentity | None:
-    with suppress(OSError):
-        return folder_identity_at(root)
-    return None

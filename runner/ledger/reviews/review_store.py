@@ -206,7 +206,7 @@ class ReviewStore:
             changed = list(change(reviews, self._now(execute)))
             for review in changed:
                 if review not in reviews:
-                    self._update(execute, review)
+                    execute(queries.DECIDE_REVIEW, {**self._changing(review), "id": review.id})
             return changed
 
         return self.ledger.in_transaction(work)
@@ -234,9 +234,6 @@ class ReviewStore:
             ),
         }
         execute(queries.WRITE_REVIEW, {**row, **self._changing(review)})
-
-    def _update(self, execute: Execute, review: Review) -> None:
-        execute(queries.DECIDE_REVIEW, {**self._changing(review), "id": review.id})
 
     def _changing(self, review: Review) -> dict[str, Any]:
         value, value_object = self.ledger.keep(review.value)
