@@ -15,7 +15,7 @@ from paddock.engine.system.text import counted, shorten
 from paddock.runner.progress import printing
 from paddock.runner.progress.item_states import BAD
 from paddock.runner.progress.journal import JournalProgress
-from paddock.runner.progress.report import counts_text, done_in_words, outdated_in_words
+from paddock.runner.progress.report import counts_text, effects_in_words, outdated_in_words
 from paddock.steps.paths import printable
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def run_result_text(past: PastRun) -> str:
     counts = counts_text(summary.get("counts") or {})
     words = outdated_in_words(n_done[3] if len(n_done) > 3 else 0)
     return (
-        ", ".join(filter(None, (counts, words))) if counts else done_in_words(past.status, *n_done)
+        ", ".join(filter(None, (counts, words)))
+        if counts
+        else effects_in_words(past.status, *n_done)
     )
 
 

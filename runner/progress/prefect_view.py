@@ -132,7 +132,9 @@ def last_state(report: Report) -> PrefectState:
     >>> last_state(Report("a", "p", "completed", {"fresh": 2}))
     PrefectState(type='COMPLETED', name='Completed', message='2 fresh')
     """
-    words = counts_text(report.counts) or report.message or report.done_in_words() or report.status
+    words = (
+        counts_text(report.counts) or report.message or report.effects_in_words() or report.status
+    )
     if report.status == "failed":
         return PrefectState("FAILED", "Failed", report.message or words)
     if report.status == "interrupted":

@@ -182,7 +182,7 @@ class Report:
         yield "items", counts_text(self.counts) or "none"
         yield "model calls", f"{self.calls:,}, and {self.cached_calls:,} from the ledger"
         yield "seconds", f"{self.seconds:,.1f}"
-        if done := self.done_in_words():
+        if done := self.effects_in_words():
             yield "effects", done
         if self.message:
             yield "message", self.message
@@ -222,10 +222,10 @@ class Report:
     def not_done(self) -> list[ItemReport]:
         return [item for item in self.items if item.state in BAD]
 
-    def done_in_words(self) -> str:
+    def effects_in_words(self) -> str:
         """Return the effects that items do not show, in words."""
         n_changed = (len(self.written), self.n_removed, len(self.acted))
-        return done_in_words(self.status, *n_changed, len(self.outdated))
+        return effects_in_words(self.status, *n_changed, len(self.outdated))
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON for machines; `message` only when the run stopped early."""
@@ -311,14 +311,14 @@ def outdated_in_words(n_outdated: int) -> str:
     return f"{n_outdated:,} {what} kept"
 
 
-def done_in_words(
+def effects_in_words(
     status: str, n_written: int, n_removed: int, n_acted: int, n_outdated: int = 0
 ) -> str:
     """Return effects that items do not show; empty where the run did not get far.
 
-    >>> done_in_words("completed", 2, 0, 1), done_in_words("completed", 0, 0, 0)
+    >>> effects_in_words("completed", 2, 0, 1), effects_in_words("completed", 0, 0, 0)
     ('2 files written, 1 step done', 'nothing to do')
-    >>> done_in_words("failed", 0, 0, 0)
+    >>> effects_in_words("failed", 0, 0, 0)
     ''
     """
     parts = [

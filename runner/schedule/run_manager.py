@@ -417,7 +417,7 @@ class RunManager:
         message = crash or (outcome.message if outcome else "")
         if report is not None and not crash:
             counts = ", ".join(f"{n} {state}" for state, n in report.counts.items() if n)
-            message = report.message or counts or report.done_in_words()
+            message = report.message or counts or report.effects_in_words()
         level = logging.ERROR if end in ("crashed", "failed") else logging.INFO
         log.log(level, "%s: run %s of order %s %s: %s", name, job.name, order.id, end, message)
         if restart is not None:

@@ -34,20 +34,20 @@ MOST_PAUSE_S = 3600.0
 
 
 @record(frozen=True, slots=True)
-class _HeldFile:
+class _FileToRetry:
     seen: FileVersion
     until: float
     is_of_failed_run: bool = False
 
 
-class HeldFiles:
+class FilesToRetry:
     def __init__(self, max_attempts: int, batch_s: float, reconcile_s: float) -> None:
         self._max_attempts = max_attempts
         self._first_s = max(batch_s, _FIRST_PAUSE_S)
         self._reconcile_s = reconcile_s
         self._backoff = Backoff(self._first_s, max(MOST_PAUSE_S, reconcile_s))
         self._failed_runs = Pauses(self._backoff)
-        self._held: dict[str, _HeldFile] = {}
+        self._held: dict[str, _FileToRetry] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -56,7 +56,7 @@ class HeldFiles:
         return iter(self._held)
 
     def put(self, seen: FileVersion, until: float) -> None:
-        self._held[seen.relpath] = _HeldFile(seen, until)
+        self._held[seen.relpath] = _FileToRetry(seen, until)
 
     def holds(self, seen: FileVersion) -> bool:
         """Return whether this version waits; another one does not."""
@@ -118,7 +118,7 @@ class HeldFiles:
                 counted_s = self._backoff.pause_s(outcome.again.get(seen.relpath, 0))
                 pause_s = counted_s or self._reconcile_s
             until = math.inf if outcome.status == "cancelled" else now + pause_s
-            self._held[seen.relpath] = _HeldFile(seen, until, is_failed)
+            self._held[seen.relpath] = _FileToRetry(seen, until, is_failed)
         return now + pause_s
 
 
@@ -162,7 +162,7 @@ class WatchState:
         self._wants = wants
         self.settling = SettlingFiles(spec.settle_s)
         self._deletions = MissingFiles(spec.settle_s)
-        self._held = HeldFiles(max_attempts, spec.batch_s, spec.reconcile_s)
+        self._held = FilesToRetry(max_attempts, spec.batch_s, spec.reconcile_s)
         self.claimed: dict[str, FileVersion] = {}
         """Files in a hot folder's `processing/`, as they were claimed."""
         self._ready: dict[str, FileVersion] = {}

@@ -60,7 +60,7 @@ def test_a_step_whose_condition_became_false_leaves_an_outdated_file(tmp_path: P
         UNASKED,
         "kept, though their items no longer make them: out/a (`--prune` removes)",
     )
-    assert report.done_in_words() == "1 output no longer applies and is kept"
+    assert report.effects_in_words() == "1 output no longer applies and is kept"
     again, plan = world.run(), world.plan()
     assert again.outdated == plan.outdated == report.outdated
     assert report.as_json()["outdated"] == plan.as_json()["outdated"] == report.outdated

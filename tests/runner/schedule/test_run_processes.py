@@ -111,7 +111,7 @@ async def follow(events, executor, do):
         running.kill()
     crash = await events.over_at.setdefault(running.pid, asyncio.Future())
     if report := events.ends.get(running.pid):
-        return [report.message, len(report.items), report.done_in_words(), report.exit_status()]
+        return [report.message, len(report.items), report.effects_in_words(), report.exit_status()]
     return crash
 
 async def main():

@@ -6,17 +6,17 @@ import pytest
 
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.watch.handled_files import BatchOutcome
-from paddock.runner.watch.next_batch import MOST_PAUSE_S, HeldFiles
+from paddock.runner.watch.next_batch import MOST_PAUSE_S, FilesToRetry
 
 A, B = FileVersion("a", 1, 1), FileVersion("b", 2, 2)
 FAILED = {"a": "empty", "b": "busy"}
 
 
-def held_files() -> HeldFiles:
-    return HeldFiles(max_attempts=3, batch_s=10, reconcile_s=600)
+def held_files() -> FilesToRetry:
+    return FilesToRetry(max_attempts=3, batch_s=10, reconcile_s=600)
 
 
-def take(held: HeldFiles, outcome: BatchOutcome, *, claimed: str = "") -> dict[str, float]:
+def take(held: FilesToRetry, outcome: BatchOutcome, *, claimed: str = "") -> dict[str, float]:
     """Take the end of an order of both files; return until when each is held."""
     again = held.tried_again((A, B), outcome, claimed)
     held.hold([seen for seen in (A, B) if seen.relpath in again], outcome, 0)
