@@ -325,12 +325,21 @@ def test_tables_of_the_office_grow_with_each_batch_and_its_letters_are_those_of_
     assert kinds["sent-twice.pdf"] == ("copy", "hansen-77.pdf") and len(kinds) == len(filed)
 
 
-def test_the_office_works_on_its_first_letter(tmp_path: Path) -> None:
+def test_the_office_works_on_its_first_letter_and_with_an_empty_inbox(tmp_path: Path) -> None:
     pipeline = copied("office", tmp_path, "reference.txt")
-    report = run(pipeline, options=RunOptions(local=True))
-    assert (report.status, report.exit_status()) == ("completed", 0)
-    register = load_workbook(pipeline.parent / "out" / "register.xlsx").active
-    assert [row[0] for row in register.iter_rows(min_row=2, values_only=True)] == ["reference.txt"]
+    inbox = pipeline.parent / "inbox"
+    (inbox / "reference.txt").rename(tmp_path / "reference.txt")
+
+    def registered() -> list[object]:
+        report = run(pipeline, options=RunOptions(local=True))
+        assert (report.status, report.exit_status()) == ("completed", 0)
+        register = load_workbook(pipeline.parent / "out" / "register.xlsx").active
+        return [row[0] for row in register.iter_rows(min_row=2, values_only=True)]
+
+    assert registered() == []  # nothing came yet
+    shutil.copy(tmp_path / "reference.txt", inbox)
+    assert registered() == ["reference.txt"]
+    assert not [*inbox.iterdir()] and registered() == ["reference.txt"]  # all is filed
 
 
 def bill(supplier: str, number: str, total: str, due: str, what: str = "Two oars.") -> str:
