@@ -41,7 +41,6 @@ def step_of(reference: Sequence[str]) -> str | None:
 
 
 def steps_read(references: Iterable[Reference]) -> set[str]:
-    """Return the steps and blocks that are read by name."""
     return {step for step in map(step_of, references) if step is not None}
 
 
@@ -56,7 +55,6 @@ _METHODS = METHODS[dict] | METHODS[str] | METHODS[list] | {"replace", "join"}
 
 
 def references(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
-    """Return every path that the template reads from its scope, without its own variables."""
     chains = [*_chains(tree)]
     free = {chain[0] for chain in chains}
     if any(name.ctx != "load" for name in tree.find_all(nodes.Name)):
@@ -196,8 +194,6 @@ _RESULT = "result"
 
 
 class ExpressionError(Exception):
-    """An expression that cannot be parsed, or that failed: a sentence and a remedy."""
-
     def __init__(
         self, message: str, remedy: str = "", *, path: Path = (), line: int | None = None
     ) -> None:
@@ -419,8 +415,6 @@ _BARE_STEP = re.compile(r"steps(\.[a-z][a-z0-9_]*)+\Z")
 
 @record(frozen=True, eq=False)
 class Value:
-    """Nested data with expressions in it, as under `with` and `returns`."""
-
     data: Any
     """As it is written."""
     expressions: Mapping[Path, Expression]

@@ -21,7 +21,6 @@ _REMEDIES = {"sum": "`flatten` makes one list of lists."}
 
 
 def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
-    """Yield sentence and remedy for each wrong argument of a filter."""
     if node.dyn_args is not None or node.dyn_kwargs is not None:
         return  # known only at run time
     signature = _signature(node.name)
@@ -60,7 +59,6 @@ def _may_have_type(node: nodes.Node, accepted: frozenset[type]) -> bool:
 
 @cache
 def _signature(name: str) -> inspect.Signature:
-    """Return a filter's signature, without what Jinja2 passes first."""
     signature = inspect.signature(FILTERS[name])
     parameters = list(signature.parameters.values())
     if parameters[0].name in ("context", "environment", "eval_ctx", "env"):

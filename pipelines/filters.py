@@ -118,7 +118,6 @@ def title(value: str) -> str:
 
 
 def urlencode(value: Any) -> str:
-    """Percent-encode a text, or the pairs of a mapping."""
     _check_size(len(str(value)), MAX_WRAP_CHARS)
     made: str = JINJA_FILTERS["urlencode"](value)
     return made
@@ -181,7 +180,6 @@ def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:
 
 
 def slice_(value: Any, count: int) -> list[list[Any]]:
-    """Cut a list into a number of lists of about the same length."""
     items, count = list(value), max(_bounded_size("count", count), 1)
     size, rest = divmod(len(items), count)
     starts = [at * size + min(at, rest) for at in range(count + 1)]
@@ -202,7 +200,6 @@ def sum_(environment: Any, value: Any, attribute: str | None = None, start: floa
 def unique(
     environment: Any, value: Any, case_sensitive: bool = False, attribute: str | None = None
 ) -> list[Any]:
-    """Return the values without duplicates."""
     items = list(value)
     compared = items if attribute is None else _attributes(environment, items, attribute)
     seen: dict[Any, Any] = {}

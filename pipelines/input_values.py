@@ -33,8 +33,6 @@ class WrongInput(ValueError):
 
 @record(frozen=True, slots=True)
 class Input:
-    """One declared input."""
-
     name: str
     type: InputType
     at: Path

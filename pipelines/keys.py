@@ -234,7 +234,6 @@ class ReviewKeys(Keys):
 
     @property
     def condition(self) -> str | bool:
-        """`when`; without it, where `also` is given, nothing but the share is asked about."""
         is_given = "when" in self.model_fields_set
         return self.when if is_given or self.also is None else False
 

@@ -157,7 +157,6 @@ class LabelList:
 
     @property
     def is_short(self) -> bool:
-        """Whether it stands in the form of the answer, and needs no place of its own."""
         is_plain = not any(self.labels.values())
         return is_plain and sum(len(label) + 4 for label in self.labels) <= _SHORT_LIST_CHARS
 
@@ -193,7 +192,6 @@ def _pair(element: Any, number: int, source: str, keys: ChooseKeys) -> tuple[str
 
 
 def _refuse_unsayable(text: str, what: str) -> None:
-    """Refuse a text that shows nothing, or that has more than one line of characters."""
     if any(unicodedata.category(char) in _UNSAYABLE for char in text):
         shown = one_line("".join(map(_visible, text)), _SHOWN_CHARS)
         raise WrongLabels(

@@ -78,7 +78,6 @@ class McpServer:
 
     @property
     def is_command(self) -> bool:
-        """Whether it is started as a subprocess."""
         return self.keys.command is not None
 
 

@@ -52,8 +52,6 @@ from .yaml_source import YamlDocument
 
 @record(frozen=True)
 class EvidenceSpec:
-    """The texts in which the fields of an answer are found."""
-
     sources: tuple[Expression, ...]
     only: tuple[str, ...] = ()
     """The fields that are looked for; empty: all."""
@@ -67,8 +65,6 @@ class EvidenceSpec:
 
 @record(frozen=True)
 class ReplySpec:
-    """What the answer of a step must be."""
-
     written: Any
     """The schema as written; None without one."""
     form: ReplySchema
@@ -91,8 +87,6 @@ class ReplySpec:
 
 @record(frozen=True)
 class ReviewSpec:
-    """When an answer waits for a person."""
-
     when: Expression
     by: tuple[str, ...] = ()
     """Who may decide; empty: everyone."""
@@ -104,8 +98,6 @@ class ReviewSpec:
 
 @record(frozen=True)
 class EscalationSpec:
-    """Which answers another model gives in place of the step's own."""
-
     to: str
     when: Expression
     also: float | None = None
@@ -132,8 +124,6 @@ class _NodeKeys:
 
 @record(frozen=True, kw_only=True)
 class StepNode(_NodeKeys):
-    """One step as written."""
-
     uses: str
     params: Value
     """The value of `with`."""
@@ -149,7 +139,6 @@ class StepNode(_NodeKeys):
 
     @property
     def written(self) -> Mapping[str, Any]:
-        """The parameters as they stand under `with`; in place of a file's name, its text."""
         texts = {name: template.source for name, template in self.files.items()}
         return {**self.params.data, **texts}
 
@@ -184,8 +173,6 @@ class OutsideText:
 
 @record(frozen=True)
 class Pipeline:
-    """A whole file, as far as it can be read."""
-
     document: YamlDocument
     name: str
     description: str
@@ -218,7 +205,6 @@ class Pipeline:
         return self.document.mark(at)
 
     def nodes(self) -> Iterator[Node]:
-        """Yield every step and block, also in bodies, in the order of the file."""
         waiting = [*reversed(self.steps)]
         while waiting:
             node = waiting.pop()
@@ -257,8 +243,6 @@ _RESERVED_NAMES = frozenset(
 
 @record(slots=True, eq=False)
 class StepParser:
-    """Parses steps; remembers which ids are taken."""
-
     _checks: FaultCollector
     _ids: dict[str, Path] = field(default_factory=dict)
     _unnamed: dict[str, int] = field(default_factory=dict)

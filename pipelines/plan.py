@@ -61,7 +61,6 @@ def read_plan(path: FilePath, text: str | None = None) -> Plan:
 
 
 def plan_with_faults(pipeline: Pipeline) -> Plan:
-    """Return edges and order as far as possible; faults are in the plan's `faults`."""
     graph = DependencyGraph(pipeline)
     nodes = graph.ordered(pipeline.steps)
     return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), graph.checks.faults)
@@ -69,16 +68,12 @@ def plan_with_faults(pipeline: Pipeline) -> Plan:
 
 @record(frozen=True, slots=True)
 class _PlanLevel:
-    """Nodes of one level, and the level around them."""
-
     nodes: Mapping[str, Node]
     block: str | None = None
     outer: _PlanLevel | None = None
 
 
 class DependencyGraph:
-    """Collects edges and faults, level by level."""
-
     def __init__(self, pipeline: Pipeline) -> None:
         self.edges: dict[str, frozenset[str]] = {}
         self.uses: list[ReferenceUse] = []
@@ -137,7 +132,6 @@ class DependencyGraph:
                         self._resolve(use, body, None)
 
     def _resolve(self, use: ReferenceUse, level: _PlanLevel, node: Node | None) -> None:
-        """Check a reference; where it names a step, add the edge."""
         self.uses.append(use)
         if use.reference[0] != "steps":
             if (found := unknown_name(use, self._pipeline)) is not None:

@@ -53,7 +53,6 @@ class ModelParameters(_ForeignKeys):
     stop: list[str] | str | None = None
 
     def given(self) -> dict[str, Any]:
-        """Return what is set, under the names that steps use."""
         found = self.model_dump(exclude_none=True)
         limit = found.pop("max_completion_tokens", None)
         if limit is not None:
@@ -152,7 +151,6 @@ class PromptFile(_ForeignKeys):
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The variables of the messages, in order."""
         found = (name for turn in self.messages for name in _VARIABLE.findall(turn.content))
         return tuple(dict.fromkeys(found))
 
@@ -258,7 +256,6 @@ MAX_TEXT_FILE_BYTES = 1024 * 1024
 
 
 def is_file_reference(value: Any) -> bool:
-    """Return whether a parameter's value is `{file: …}`."""
     return isinstance(value, dict) and set(value) == {"file"}
 
 

@@ -31,8 +31,6 @@ answer's fields."""
 
 @record(frozen=True, slots=True)
 class ReferenceUse:
-    """One use of a reference. `names` are known at that place."""
-
     at: Path
     reference: Reference
     names: frozenset[str]

@@ -46,8 +46,6 @@ class AnswerFault:
 
 @record(frozen=True)
 class CheckCall:
-    """A call in a check: the function's name and its arguments as far as they are known."""
-
     name: str
     positional: tuple[Any, ...]
     """Its arguments where they are literals; else `...`."""
@@ -59,8 +57,6 @@ class CheckCall:
 
 @record(frozen=True)
 class Check:
-    """A compiled check. One that cannot be read or evaluated raises `ExpressionError`."""
-
     expression: Expression
     calls: tuple[CheckCall, ...]
 
@@ -120,14 +116,12 @@ class Check:
     def explanations(
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> list[str] | None:
-        """Return what its functions say is wrong, perhaps nothing; None if it is true."""
         found = self._evaluated(scope, functions)
         return None if found is None else [fault.sentence for fault in self._explained(found)]
 
     def _evaluated(
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> _CheckFindings | None:
-        """Return what was found while it was evaluated; None if it is true."""
         found = _CheckFindings()
         names = {call.name for call in self.calls} & functions.keys()
         ready = {name: found.watching(name, functions[name], scope) for name in names}
@@ -155,8 +149,6 @@ class Check:
 
 
 class _CheckFindings:
-    """Collects the sentences of one evaluation."""
-
     def __init__(self) -> None:
         self.sentences: dict[str, None] = {}
         self.values: dict[str, str] = {}
@@ -164,7 +156,6 @@ class _CheckFindings:
     def watching(
         self, name: str, function: CheckFunction, scope: Mapping[str, Any]
     ) -> Callable[..., object]:
-        """Return a function that returns true, false or a value, and keeps sentences."""
         given = {key: scope[key] for key in _from_scope(function) if key in scope}
         return partial(self._called, name, partial(function, **given))
 

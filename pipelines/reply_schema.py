@@ -60,7 +60,6 @@ class ReplySchema:
 
 
 def read_reply_schema(value: Any, base: FilePath) -> ReplySchema:
-    """Parse `reply.schema`; `base` is the pipeline's folder."""
     if prompt_file.is_file_reference(value) and str(value["file"]) not in SCALAR_TYPES:
         name = value["file"]
         try:
@@ -152,7 +151,6 @@ def _expand_short_form(data: Any, path: Path, found: list[ReplySchemaFault | Cho
 
 
 def _is_choice(data: Mapping[str, Any]) -> bool:
-    """Return whether a mapping is one field that is chosen, not a field called `choose`."""
     source = data.get("choose")
     if isinstance(source, dict) and source.keys() == {"file"}:
         source = source["file"]

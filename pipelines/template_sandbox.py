@@ -66,8 +66,6 @@ class MissingValueError(TemplateRuntimeError):
 
 
 class MissingValue(StrictUndefined):
-    """An undefined name: any use of it raises `MissingValueError`."""
-
     __slots__ = ()
 
     def __init__(
@@ -81,7 +79,6 @@ class MissingValue(StrictUndefined):
 
     @property
     def _undefined_message(self) -> Any:
-        """Return the arguments of `MissingValueError`; Jinja2 raises it."""
         name, owner = str(self._undefined_name), self._undefined_obj
         if self._undefined_hint:
             return self._undefined_hint, ""
@@ -117,7 +114,6 @@ class TemplateSandbox(MeteredEnvironment):
 
     @property
     def names(self) -> Iterable[str]:
-        """The names in the scope of this thread's current rendering."""
         rendering = getattr(self._local, "rendering", None)
         return rendering[1] if rendering else ()
 

@@ -43,7 +43,6 @@ class Moment(str):
 
 
 def moments(seconds: float) -> dict[str, Moment]:
-    """Return the names that expressions see, for a time in seconds since 1970."""
     return {name: Moment.of(seconds, is_date=name == "today") for name in sorted(TIME_NAMES)}
 
 

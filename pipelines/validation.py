@@ -222,11 +222,9 @@ class FaultCollector:
         return tuple(self._found)
 
     def add(self, at: Path, message: str, remedy: str = "", *, is_key: bool = False) -> None:
-        """Add a fault of the value at `at`, or of its key."""
         self.include([self.document.fault(at, message, remedy, is_key=is_key)])
 
     def include(self, faults: Iterable[Fault]) -> None:
-        """Add faults that have their places, such as those of another document."""
         self._found.update(dict.fromkeys(faults))
 
     def raise_faults(self) -> None:
@@ -242,7 +240,6 @@ class FaultCollector:
             return None
 
     def expression(self, source: Any, at: Path) -> Expression | None:
-        """Compile a bare expression; its table refuses what is not text."""
         if isinstance(source, bool):
             source = str(source).lower()
         if not isinstance(source, str):

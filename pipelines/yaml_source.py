@@ -58,8 +58,6 @@ class YamlSpan:
 
 @record(frozen=True)
 class YamlDocument:
-    """A file's plain values, and the position of each key and value."""
-
     file: str
     data: Any = field(repr=False)
     _root: Node | None = field(repr=False, compare=False)
@@ -77,7 +75,6 @@ class YamlDocument:
         return self.mark_of(self._trail(path)[-1][0])
 
     def fault(self, path: Path, message: str, remedy: str = "", *, is_key: bool = False) -> Fault:
-        """Return a fault of the value at `path`, or of its key; a missing full stop is added."""
         mark = self.key_mark(path) if is_key else self.mark(path)
         return Fault(message if message.endswith(".") else f"{message}.", remedy, mark)
 
@@ -99,7 +96,6 @@ class YamlDocument:
         return _mark(self.file, self._lines, line, column, len(part.split("\n")[0]))
 
     def span(self, path: Path) -> YamlSpan | None:
-        """Return where the value at `path` stands in the text; None: there is none."""
         _, *found = self._trail(path)
         node = found[-1][1] if found else self._root
         if node is None or len(found) < len(path):

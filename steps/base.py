@@ -40,8 +40,6 @@ PLAIN_FOR_S = 1.0  # 10,000 documents in 100 folders: 2 lstat each instead of 6
 
 
 class OutsideRoots(Exception):
-    """A path outside every allowed folder."""
-
     def __init__(self, text: str, roots: tuple[Path, ...]) -> None:
         allowed = ", ".join(f"'{root}'" for root in roots)
         self.reason = f"path '{text}' leads outside the pipeline's folders ({allowed})."
@@ -129,8 +127,6 @@ ColumnValue = str | float | bool
 
 @record(frozen=True, slots=True)
 class ItemName:
-    """The item that a step works on; names rows of a store and sources of an answer."""
-
     step: str = ""
     key: str = ""
     """The item's key; those of nested blocks are joined; without an item the step's id."""
@@ -146,8 +142,6 @@ class ItemName:
 
 @record(frozen=True, slots=True)
 class EmbedModel:
-    """The model that made a store's vectors."""
-
     ref: str
     """Its name, for people."""
     digest: str
@@ -656,8 +650,6 @@ class Example(NamedTuple):
 
 @record(frozen=True, slots=True)
 class ModelTools:
-    """For steps that ask models."""
-
     pool: Pool
     models: ModelResolver
     priority: Priority = "batch"
@@ -669,8 +661,6 @@ class ModelTools:
 
 @record(frozen=True, slots=True)
 class FileTools:
-    """For steps that read or write files."""
-
     roots: Roots
     outputs: OutputFiles
     readers: DocumentReaders | None = None
@@ -679,8 +669,6 @@ class FileTools:
 
 @record(frozen=True, slots=True)
 class CallTools:
-    """For steps that call programs, functions, tools or pipelines."""
-
     toolset: Toolset = field(default_factory=NoToolset)
     """Built-in tools, Python functions and MCP servers, by name."""
     memo: CallCache = field(default_factory=NoCallCache)

@@ -22,8 +22,6 @@ KnownTables: TypeAlias = Mapping[tuple[str | int, ...], Mapping[str, str]]
 
 
 class TextFault(NamedTuple):
-    """What is wrong with the text of a parameter, and where in it; a length of 0: all of it."""
-
     name: str
     message: str
     remedy: str = ""
@@ -37,8 +35,6 @@ Missing: TypeAlias = tuple[tuple[str | int, ...], str, str]
 
 @record(frozen=True, slots=True)
 class ToolUse:
-    """A use of a tool in a step, with its options."""
-
     path: Place
     """The path of its name in the step's parameters."""
     name: str

@@ -81,7 +81,6 @@ def _installed_folders() -> tuple[str, ...]:
 
 @contextmanager
 def refusing(what: str) -> Iterator[None]:
-    """Raise `os_refusal` where a system call fails within; `what` is its beginning."""
     try:
         yield
     except OSError as error:

@@ -22,8 +22,6 @@ TRIGGER_GROUP = "paddock.triggers"
 
 
 class BrokenPlugin(Exception):
-    """An installed plug-in that cannot be used: the package that brings it must be mended."""
-
     kind: ClassVar[str]
 
     def __init__(self, name: str, package: str, why: str) -> None:
@@ -48,7 +46,6 @@ class PluginImportError(Exception):
 
 @cache
 def plugins(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
-    """Return a group's entry points by name, both sorted; those of one name by package."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for point in sorted(entry_points(group=group), key=lambda p: (p.name, package_of(p))):
         found[point.name] = (*found.get(point.name, ()), point)

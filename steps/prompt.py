@@ -13,15 +13,11 @@ from .facts import Facts, TextFacts, brings_none
 
 
 class PromptParams(Params):
-    """Parameters of `prompt`."""
-
     template: Template = Field(description="The text, with expressions in it.")
     vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")
 
 
 class PromptOutput(Output):
-    """Outputs of `prompt`."""
-
     text: str
 
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 
 class UnknownStep(LookupError):
-    """No step of this name is installed."""
-
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         self.name = name
         self.known = known
@@ -47,8 +45,6 @@ class UnknownStep(LookupError):
 
 
 class BrokenStep(BrokenPlugin):
-    """An installed step that cannot be used."""
-
     kind = "step"
 
 
@@ -73,7 +69,6 @@ def _points_of(name: str) -> tuple[EntryPoint, ...]:
 
 
 def step_names() -> tuple[str, ...]:
-    """Return the sorted names of the installed steps; imports none."""
     return tuple(sorted(_effective_points()))
 
 
@@ -137,7 +132,6 @@ def step_package(name: str) -> str:
 
 
 def _step_fault(kind: object) -> str:
-    """Return why `kind` is not a step, in words that follow its name."""
     if not inspect.isclass(kind):
         return "is not a class"
     for field, base in (("params", Params), ("output", Output)):
@@ -154,8 +148,6 @@ def _step_fault(kind: object) -> str:
 
 
 class BrokenCheck(BrokenPlugin):
-    """An installed check function that cannot be used."""
-
     kind = "check function"
 
 
@@ -228,7 +220,6 @@ def roles_besides(kind: type[Any], written: Mapping[str, Any]) -> frozenset[Role
 
 
 def takes_reply(kind: type[Any]) -> bool:
-    """Return whether the form of a step's answer may be set by `reply`."""
     return bool(getattr(kind, "takes_reply", False))
 
 

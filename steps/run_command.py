@@ -41,8 +41,6 @@ CommandWord = Annotated[str, BeforeValidator(_as_word)]
 
 
 class RunParams(Params):
-    """Parameters of `run`."""
-
     paths: ClassVar[tuple[str, ...]] = ("cwd",)
 
     command: list[CommandWord] = Field(
@@ -65,8 +63,6 @@ class RunParams(Params):
 
 
 class RunOutput(Output):
-    """Outputs of `run`; bytes other than UTF-8 are replaced."""
-
     stdout: str
     stderr: str
     """Its last 64 KiB."""

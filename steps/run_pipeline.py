@@ -18,8 +18,6 @@ RESULT_OUTPUT = "result"
 
 
 class PipelineParams(Params):
-    """Parameters of `pipeline`."""
-
     file: str = Field(
         min_length=1,
         description="The other YAML file, relative to this one; not an expression.",
@@ -31,8 +29,6 @@ class PipelineParams(Params):
 
 
 class PipelineOutput(Output):
-    """Outputs of `pipeline`: the other file's `returns`."""
-
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 

@@ -106,8 +106,6 @@ def _is_joined(sign: str) -> bool:
 
 
 class CodeIndex:
-    """The codes of a text, as `folding.plain` has it."""
-
     def __init__(self, text: str) -> None:
         self._text = small(text)
 

@@ -63,7 +63,6 @@ class DateIndex:
         self._parsed: dict[int, DateToken | None] = {}
 
     def find(self, day: datetime.date) -> Iterator[DateToken]:
-        """Yield the places that are, or may be, a day."""
         yield from (token for token in self.in_digits if token.holds(day))
         for start, end, name in self._names:
             if day.month not in cldr.month_names()[name]:
@@ -117,7 +116,6 @@ class DateIndex:
 
     @cached_property
     def _names(self) -> list[tuple[int, int, str]]:
-        """The places of the months' names that the text has, in order."""
         words = {*_LETTERS.findall(self._text)}
         by_word, unspaced = _names_by_word()
         there = [name for word in words & by_word.keys() for name in by_word[word]]

@@ -383,6 +383,5 @@ class _Choice:
 
 
 def _item_of(path: Path) -> Path:
-    """Return the path of the innermost item of a list that a value is in."""
     numbers = [at for at, part in enumerate(path) if isinstance(part, int)]
     return path[: numbers[-1] + 1] if numbers else ()

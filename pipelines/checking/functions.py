@@ -67,7 +67,6 @@ def texts_in(value: Any, *, with_texts: bool = True, with_numbers: bool = True) 
 
 
 def numbers_in(value: Any) -> list[float]:
-    """Return the numbers of nested data, each once."""
     if isinstance(value, Mapping | list | tuple):
         held = value.values() if isinstance(value, Mapping) else value
         return [*dict.fromkeys(number for inner in held for number in numbers_in(inner))]
@@ -421,7 +420,6 @@ def language(value: Any, *names: str) -> str | None:
 
 
 def _language_in_advance(value: Any, *languages: Any) -> str | None:
-    """Check a language's name without loading the library's model."""
     names = {*LANGUAGE_NAMES, *(name.casefold() for name in LANGUAGE_NAMES.values())}
     for language_name in languages:
         word = _language_word(language_name) if isinstance(language_name, str) else "en"

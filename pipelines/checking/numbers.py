@@ -131,7 +131,6 @@ class NumberIndex:
             yield read_number(self._text, start, end)
 
     def amount(self, raw: str) -> Decimal | None:
-        """Return what digits are as a number; None where the text leaves it open."""
         return amount_of(raw, self.decimal_mark if amount_of(raw, "") is None else "")
 
     def _may_be(self, sought: SoughtNumber, raw: str, within: float) -> bool:
@@ -290,8 +289,6 @@ def _is_grouped(groups: list[str]) -> bool:
 
 @record(frozen=True, slots=True)
 class _Lead:
-    """What stands before a number."""
-
     start: int
     """Of its currency or its sign, else of its digits."""
     digits: int
@@ -447,7 +444,6 @@ def _is_listed(text: str, first: int, last: int) -> bool:
 
 
 def _may_be_in_brackets(text: str, start: int, end: int, stop: int) -> bool:
-    """Return whether a number in brackets is no amount: it has a unit, or is a year."""
     return stop > end or end - start == 4
 
 

@@ -87,7 +87,6 @@ class SourceIndex:
         return CodeIndex(self._plain.text)
 
     def find(self, value: Any) -> list[Quote]:
-        """Return where a value of an answer is, in order; at most one place is fuzzy."""
         if isinstance(value, int | float):
             if isinstance(value, float) and not math.isfinite(value):
                 return []

@@ -45,8 +45,6 @@ _TWICE = re.compile(r"(.)\1+")
 
 @record(frozen=True, slots=True)
 class Quote:
-    """A place in a text that supports a value, or part of it."""
-
     start: int
     end: int
     match: Literal["exact", "normalised", "partial", "fuzzy"]
@@ -142,7 +140,6 @@ class TextIndex:
             at = whole.text.find(sought, at + step)
 
     def _find_parts(self, parts: Sequence[str]) -> list[Span]:
-        """Return where parts stand in order, with only white space and commas between."""
         first, *others = (folded(part).text.strip() for part in parts)
         whole, found = self._folded, list[Span]()
         for start in islice(self._starts_in(whole, first), _MOST_PLACES):
@@ -190,7 +187,6 @@ class TextIndex:
         return True
 
     def _quote(self, start: int, end: int, bare: str) -> Quote:
-        """Return a quote, with the unseen signs at its ends if the text sought has them."""
         if self.text.startswith(bare, start):
             return Quote(start, start + len(bare), "exact")
         if self.text.endswith(bare, 0, end):
@@ -260,7 +256,6 @@ class TextIndex:
 
 
 def _is_cut(outside: str, mark: str, inside: str) -> bool:
-    """Return whether a code goes on behind a mark at an end of a text."""
     goes_on = outside.isalnum() if inside.isdecimal() else outside.isdecimal()
     joins = mark in _JOINS_DIGITS or mark == "#"
     return goes_on and joins and (mark != ":" or inside.isdecimal())

@@ -63,8 +63,6 @@ class FoundFile:
 
 @record(frozen=True, slots=True)
 class _WalkEntry:
-    """A file or folder that the walk has reached."""
-
     relpath: str
     """Of the root: empty."""
     path: str
@@ -76,8 +74,6 @@ class _WalkEntry:
 
 @record
 class LeftOutNames:
-    """Relpaths of what a walk leaves out, by the reason."""
-
     too_large: list[str] = field(default_factory=list)
     hollow: list[str] = field(default_factory=list)
     not_utf8: list[str] = field(default_factory=list)
@@ -96,8 +92,6 @@ _LEAST_HOLLOW_BYTES, _MOST_PACKING = 64 * 1024**2, 100
 
 @record
 class FolderWalk:
-    """One walk through a folder. Used by one thread."""
-
     root: Path
     include: Globs
     exclude: Globs
@@ -143,7 +137,6 @@ class FolderWalk:
         return self.found
 
     def notes(self) -> list[str]:
-        """Return a sentence for each reason why files were left out."""
         other_case = [path for path in self.without.unmatched if self._differs_in_case(path)]
         kinds = (
             (self.without.too_large, f"left out, larger than max_bytes ({self.max_bytes:,})"),
@@ -227,7 +220,6 @@ class FolderWalk:
         return replace(place, is_named=place.is_named or self.include.names_folder(relpath))
 
     def _file(self, place: _WalkEntry, facts: Callable[[], os.stat_result]) -> None:
-        """Keep a file that is wanted."""
         relpath = place.relpath
         if place.path in self.left_out:
             return
@@ -249,7 +241,6 @@ class FolderWalk:
             self.found.append(found)
 
     def _follow(self, link: _WalkEntry) -> None:
-        """Follow a link to a target within the allowed folders."""
         try:
             target = no_links.resolve(link.path, self.allowed)
             target.lstat()

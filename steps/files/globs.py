@@ -45,7 +45,6 @@ class Globs:
         return self._decide(path, is_folder=True)
 
     def refuses_folder(self, path: str) -> bool:
-        """Return whether a pattern with `!` leaves out this folder."""
         return not self._decide(path, is_folder=True, otherwise=True)
 
     def names_file(self, path: str, *, in_named_folder: bool = False) -> bool:

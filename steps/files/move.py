@@ -32,8 +32,6 @@ _MOST_NAMES = 1000
 
 
 class FilesMoveParams(Params):
-    """Parameters of `files.move`."""
-
     paths: ClassVar[tuple[str, ...]] = ("to", "path")
 
     path: str = Field(min_length=1, description="The file.")
@@ -121,7 +119,6 @@ async def _digest_of(path: Path) -> str | None:
 
 
 async def _moved_before(source: Path, target: Path, params: FilesMoveParams, tools: Tools) -> Path:
-    """Return where a killed or earlier run has moved the file."""
     if params.mode == "move":
         for path in _numbered_names(target):
             known = await tools.files.outputs.known_sha256(path, moved=True)

@@ -34,8 +34,6 @@ KnownEncoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
 class FilesReadParams(Params):
-    """Parameters of `files.read`."""
-
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str = Field(min_length=1, description="The document.")
@@ -90,8 +88,6 @@ class DocumentPage(Output):
 
 
 class FilesReadOutput(Output):
-    """Outputs of `files.read`."""
-
     text: str
     pages: list[DocumentPage]
     title: str
@@ -105,7 +101,6 @@ class FilesReadOutput(Output):
 
 
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
-    """Yield the extra for a kind of document, where the step names the kind."""
     kind, what, extra = written.get("type"), "", ""
     if kind in ("docx", "pptx") and not reader.is_installed("documents"):
         what, extra = f"documents of type '{kind}'", "documents"

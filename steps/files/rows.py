@@ -32,8 +32,6 @@ def _known_formats() -> tuple[str, ...]:
 
 
 class FilesRowsParams(Params):
-    """Parameters of `files.rows`."""
-
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str = Field(min_length=1, description="The file.")
@@ -118,7 +116,6 @@ def _format(written: Written) -> str:
 
 
 def _parts(written: Written) -> dict[str, list[str]]:
-    """Return the versions of formats that read other rows than their first ones did."""
     path, known = str(written.get("path")), all_formats()[0]
     form = _format(written)
     forms = known if not form and "{{" in path else [form]
@@ -128,7 +125,6 @@ def _parts(written: Written) -> dict[str, list[str]]:
 
 
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
-    """Yield the library of a file's format that is not installed."""
     form = _format(written)
     if form in _known_formats() and (lacks := missing_library(form)) is not None:
         yield ("path",), *lacks

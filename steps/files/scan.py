@@ -24,8 +24,6 @@ from .globs import Globs
 
 
 class FilesScanParams(Params):
-    """Parameters of `files.scan`."""
-
     paths: ClassVar[tuple[str, ...]] = ("root",)
 
     root: str = Field(min_length=1, description="The folder.")
@@ -149,7 +147,6 @@ def _quoted(patterns: Sequence[str]) -> str:
 
 
 def _hashed_file(found: FoundFile) -> ScannedFile | None:
-    """Hash a file; return None if it has vanished."""
     try:
         sha256: str | None = sha256_of(found.real, follows_links=False)
     except FileNotFoundError:
@@ -173,7 +170,6 @@ def _hashed_file(found: FoundFile) -> ScannedFile | None:
 
 
 def modified_at(mtime_s: float) -> str:
-    """Return the time of a file as ISO 8601 in UTC."""
     try:
         moment = datetime.fromtimestamp(mtime_s, UTC)
     except (OverflowError, ValueError, OSError):  # a clock that was never set

@@ -45,8 +45,6 @@ _SMALL_BYTES = 256 * 1024  # into the system's cache in 0.1 ms, less than a thre
 
 
 class FilesWriteParams(Params):
-    """Parameters of `files.write`."""
-
     paths: ClassVar[tuple[str, ...]] = ("path",)
 
     one_of: ClassVar[tuple[str, ...]] = ("text", "template", "rows")
@@ -125,8 +123,6 @@ class FilesWriteParams(Params):
 
 
 class FilesWriteOutput(Output):
-    """Outputs of `files.write`: the absolute path, and whether its content has changed."""
-
     path: str
     changed: bool
 
@@ -266,7 +262,6 @@ def _with_waiting(params: FilesWriteParams) -> TypedRows:
 
 
 async def _table(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
-    """Return rows in the format of the file's suffix; log what it cannot hold as it is."""
     rows, name = _with_waiting(params), f"'{printable(path.name)}'"
     there, form = None, format_named(format_of(path.name))
     if not form.same_bytes and path.is_file():  # noqa: ASYNC240 - as quick

@@ -53,8 +53,6 @@ MOST_AGENT_TURNS = 100
 
 
 class AgentParams(Params):
-    """Parameters of `agent`."""
-
     prompt: Template = Field(description="The task.")
     tools: list[AgentTools] = Field(
         min_length=1,
@@ -95,8 +93,6 @@ class AgentParams(Params):
 
 
 class AgentOutput(AnswerOutput):
-    """Outputs of `agent`."""
-
     calls: list[Any] = Field(
         description="Its calls in order: `{turn, tool, server, arguments, result, error}`."
     )
@@ -112,7 +108,6 @@ def _brings_text(written: Written) -> bool:
 
 
 def _most_calls(written: Written, _has_reply: bool) -> int | None:
-    """Count its turns, the answer without tools, and what it does to remember."""
     n_turns = written.get("max_turns", AgentParams.model_fields["max_turns"].default)
     if not isinstance(n_turns, int):
         return None  # an expression

@@ -180,7 +180,6 @@ class ConversationMemory:
 
 
 def _n_bytes(text: str) -> int:
-    """Return the most tokens that a text can have."""
     return len(text.encode("utf-8", "replace"))
 
 
@@ -215,7 +214,6 @@ class TurnNotes:
     async def close(self) -> None: ...
 
     async def _prompt(self, words: str) -> list[Message]:
-        """Return the prompt for new notes, with as much of a turn's words as fits."""
         before = f"Notes so far:\n{as_data(self._notes)}\n\n" if self._notes else ""
 
         def prompt(n: int) -> list[Message]:

@@ -62,8 +62,6 @@ _RETRY_TEMPERATURE_STEP, _MOST_RETRY_TEMPERATURE = 0.3, 0.9  # temperatures
 
 
 class AnswerOutput(Output):
-    """A model's answer, and what is known of it."""
-
     text: str
     output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     evidence: Any = Field(
@@ -88,8 +86,6 @@ class AnswerOutput(Output):
 
 
 class UsageOutput(Output):
-    """Usage of a step's model calls."""
-
     calls: int = 0
     prompt_tokens: int = 0
     prompt_reused_tokens: int = Field(
@@ -103,8 +99,6 @@ class UsageOutput(Output):
 
 @record
 class ModelCaller:
-    """Calls one model for one step; adds up usage."""
-
     tools: Tools
     model: ModelSpec
     params: Mapping[str, Any]
@@ -127,12 +121,10 @@ class ModelCaller:
         return await self._limited.reserved()
 
     async def room(self) -> int:
-        """Return how many tokens a prompt may have: the context without the reserve."""
         facts = await self.tools.llm.pool.facts(self.model)
         return facts.n_ctx_tokens - await self.reserved()
 
     async def n_at_once(self) -> int:
-        """Return how many calls of one document to make at once."""
         facts = await self.tools.llm.pool.facts(self.model)
         return facts.n_parallel or CALLS_AT_ONCE
 
@@ -221,7 +213,6 @@ class ModelCaller:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the same prompt always gets the same answer."""
         return resolve_sampling(self._sampling(), self.model.params).is_greedy
 
     def _sampling(self) -> Mapping[str, Any]:

@@ -68,8 +68,6 @@ class ExamplesParam(BaseModel):
 
 
 class ChatParams(Params):
-    """Parameters of `chat`."""
-
     paths: ClassVar[tuple[str, ...]] = ("images",)
 
     one_of: ClassVar[tuple[str, ...]] = ("prompt", "messages")
@@ -139,8 +137,6 @@ class ChatParams(Params):
 
 
 class ChatOutput(AnswerOutput):
-    """Outputs of `chat`."""
-
     reasoning: str | None = Field(
         default=None,
         description="The model's reasoning; null if it has none, or drops it "
@@ -224,7 +220,6 @@ class Chat(Step[ChatParams, ChatOutput]):
         return _chat_output(caller, answer, answer.reply, calls)
 
     async def _answer(self, caller: ModelCaller, messages: list[Message]) -> CheckedAnswer:
-        """Ask with examples, and without them where they leave no room."""
         tools = caller.tools
         if tools.llm.examples:
             # Behind what the prompts of all items share: the system message
@@ -242,7 +237,6 @@ class Chat(Step[ChatParams, ChatOutput]):
 def _chat_output(
     caller: ModelCaller, answer: CheckedAnswer, reply: Reply, calls: list[dict[str, Any]]
 ) -> ChatOutput:
-    """Return the outputs; `reply` has the reasoning."""
     return ChatOutput(
         **answer.outputs(),
         reasoning=(reply.reasoning or None) if caller.model.keeps_reasoning else None,
@@ -284,7 +278,6 @@ async def _with_images(
 
 
 def _read_image_file(path: Path) -> bytes:
-    """Return an image's bytes; the engine checks its format."""
     with refusing(f"image '{printable(path)}' cannot be read"), open_file(path) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         found = file.read(MOST_IMAGE_BYTES + 1)

@@ -229,8 +229,6 @@ def _loaded(text: bytes) -> Any:
 
 @record(frozen=True, slots=True)
 class _TokenChoice:
-    """What one token decides of a field: its probability, and what would have been instead."""
-
     p: float
     same: float
     """Probability of the alternatives with which the value is the same."""

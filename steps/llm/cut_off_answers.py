@@ -102,7 +102,6 @@ class CutOffAnswers:
     async def _with_more_room(
         self, request: ChatRequest, reply: Reply, limit: int, most_tokens: int | None
     ) -> tuple[int, Reply]:
-        """Ask again with twice the limit if an answer reached it and the context holds more."""
         if not _is_cut_off(reply, limit) or (self.max_tokens or 1) < 0:
             return limit, reply
         room = await self._room_after(request.messages, request.tools)

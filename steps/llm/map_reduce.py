@@ -110,8 +110,6 @@ class LevelReducer(ABC):
 
 @record(frozen=True, slots=True)
 class SummaryPrompts:
-    """The prompts of `summarise`. `index` counts parts from 0."""
-
     words: int | None = None
     style: str | None = None
     instructions: str = ""
@@ -132,7 +130,6 @@ class SummaryPrompts:
         return _summary_prompt(f"{before}{part.data['text']}\n\n{closing}")
 
     def whole(self, notes: Sequence[str]) -> list[Message]:
-        """Ask for one answer out of the notes on consecutive parts."""
         if self.reduce is not None:
             return _summary_prompt(render_template(self.reduce, "reduce", {"notes": list(notes)}))
         closing = self._closing("Summarise the notes above as one text")
@@ -286,7 +283,6 @@ class MapReduce(LevelReducer):
         return LastPrompt(messages, tuple(parts), tuple(notes))
 
     async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
-        """Put neighbouring notes together, each group as large as a prompt holds."""
         overflow = await self.caller.overflow(self._whole(notes))
         if overflow is None:
             return [(0, len(notes))]

@@ -58,8 +58,6 @@ _NAME_FIELDS = ("key", "id", "relpath", "path", "file", "name", "title")
 
 
 class ReduceParams(Params):
-    """Parameters of `reduce`."""
-
     sees: ClassVar[Mapping[str, frozenset[str]]] = {
         "prompt": frozenset(("notes", "items", "level", "group")),
         "by": frozenset(("item",)),
@@ -93,7 +91,6 @@ class ReduceParams(Params):
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """Refuse `fold` where there are no groups."""
         faults = super().faults(given)
         if "fold" in given and "by" not in given:
             faults += (("`fold` needs `by`: it decides what happens to the groups.", ""),)
@@ -108,8 +105,6 @@ class ReducedGroup(AnswerOutput):
 
 
 class ReduceOutput(AnswerOutput):
-    """Outputs of `reduce`."""
-
     output: Any = Field(
         default=None,
         description="The value of `reply.schema`: null without one. With `fold: groups` a mapping "
@@ -184,8 +179,6 @@ async def _reduce(
 
 @record(frozen=True)
 class _Reduction:
-    """One run of `reduce`: a tree of prompts for each group, and one over their answers."""
-
     params: ReduceParams
     caller: ModelCaller
     forecast: CallCounter | None
@@ -305,8 +298,6 @@ PromptOfNotes = Callable[[Sequence[ReduceNote], int], list[Message]]
 
 @record
 class CallCounter:
-    """How many calls there would be, and how many replies are known."""
-
     n_calls: int = 0
     n_known: int = 0
 

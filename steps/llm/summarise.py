@@ -52,8 +52,6 @@ class ContextParam(BaseModel):
 
 
 class SummariseParams(Params):
-    """Parameters of `summarise`."""
-
     one_of: ClassVar[tuple[str, ...]] = ("text", "chunks", "file")
 
     text: str | None = Field(default=None, description="The text.")
@@ -141,8 +139,6 @@ class ExtractedSentence(Output):
 
 
 class SummariseOutput(AnswerOutput):
-    """Outputs of `summarise`."""
-
     notes: list[str] = Field(description="The notes on the parts; empty if it was read at once.")
     sources: list[CitedSource] = Field(
         description="Pages and headings of each part, so of each note; a single entry if it was "

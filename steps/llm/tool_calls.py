@@ -142,7 +142,6 @@ class ToolCaller:
         return CallResult(call, result.text, output.model_copy(update={"result": result.value}))
 
     async def _called(self, tool: BoundTool, call: ToolCall) -> ToolResult:
-        """Call a tool; a call with side effects is not repeated for this item after a kill."""
         # Whether a call is made once for an item, however often the item is restarted
         if tool.server is None and tool.name in ("now", "http.get"):
             is_called_once = tool.name == "now"
@@ -180,7 +179,6 @@ def _documents_read_by(tool: BoundTool, root: str, value: Any) -> list[str]:
 
 
 async def _call_within_time(tool: BoundTool, arguments: Mapping[str, Any]) -> ToolResult:
-    """Call a tool. Time-outs and failures are returned to the model as tool results."""
     try:
         async with time_limit(tool.timeout_s + _GRACE_S):
             return await tool.call(dict(arguments))

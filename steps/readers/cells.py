@@ -28,8 +28,6 @@ _EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
 
 @record(frozen=True, slots=True)
 class CellStyle:
-    """What the style of a cell says of its value."""
-
     format: str = ""
     is_struck: bool = False
     is_white: bool = False
@@ -110,8 +108,6 @@ class Sheet:
 
 @record
 class SheetCells:
-    """What a sheet holds."""
-
     title: str
     rows: list[list[Cell]] = field(default_factory=list)
     merged: list[CellRange] = field(default_factory=list)

@@ -199,7 +199,6 @@ class DaskReaders:
         return self._threads.submit(self._read, *wishes)
 
     def close(self) -> None:
-        """Abandon the documents, end the processes of `here` and leave the cluster."""
         self._closing.set()
         self._here.close()
         self._threads.shutdown(wait=True, cancel_futures=True)

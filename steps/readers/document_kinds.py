@@ -105,13 +105,10 @@ HEAD_BYTES = 1024  # of a PDF, what may stand before its signature
 
 
 def is_readable_suffix(suffix: str) -> bool:
-    """Return whether a built-in reader is for files of this suffix, such as `.pdf`."""
     return bool(kind_by_name(PurePath(f"a{suffix}")))
 
 
 class UnknownKind(ValueError):
-    """A file of an unsupported kind; the message names it."""
-
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
         self.remedy = remedy

@@ -115,7 +115,6 @@ async def web_page_text(
 
 
 def read_document_file(path: Path, *, max_bytes: int) -> Document:
-    """Read a document in a process of its own, and wait for it."""
     with closing(ReaderPool()) as readers:
         return wait_for_document(
             readers.submit(DocumentRequest(path, None, "auto", True, max_bytes)), path
@@ -166,7 +165,6 @@ def _logged(document: Document, log: StepLog) -> Document:
 
 @contextmanager
 def reading_errors(name: str) -> Iterator[None]:
-    """Convert a failure to read a document to a StepError."""
     try:
         yield
     except OSError as error:

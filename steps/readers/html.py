@@ -217,7 +217,6 @@ def _become_text(element: Any, text: str) -> None:
 
 
 def _replace_forms(soup: Any) -> None:
-    """Replace the fields of forms by their values; `[x]` is a chosen one."""
     for field in soup.find_all("input"):
         _become_text(field, _input_text(field))
     for group in soup.find_all("optgroup"):
@@ -365,7 +364,6 @@ def _fill_spans(soup: Any, rows: Sequence[tuple[Any, list[Any]]], n_left: int) -
 
 
 def _span(cell: Any, name: str) -> int:
-    """Return how many columns or rows a cell takes; a `rowspan` of 0 takes all that follow."""
     written = attribute(cell, name)
     n = int(written) if written.isdecimal() and len(written) < 6 else 1
     return n or (65_534 if name == "rowspan" else 1)
@@ -462,7 +460,6 @@ def _is_note(tag: Any) -> bool:
 
 
 def _mark_note(note: Any, label: str) -> None:
-    """Mark what begins with a note's label, and drop that label and the links back."""
     note.explains = label
     if note.name not in OUTER:  # an anchor at the beginning of the note
         note.is_dropped = note_label(note.get_text()) in (label, "")

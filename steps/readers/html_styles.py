@@ -339,6 +339,5 @@ def _rules_of(styles: str) -> Iterator[tuple[str, str]]:
 
 
 def attribute(element: Any, name: str) -> str:
-    """Return an attribute as one line; empty if it is missing."""
     value = element.get(name) or ""
     return " ".join((" ".join(value) if isinstance(value, list) else str(value)).split())

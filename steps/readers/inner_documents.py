@@ -36,7 +36,6 @@ _MOST_PICTURES = 200  # are read: 15 minutes of a processor
 def read_attached(
     name: str, media_type: str, data: bytes, request: ReadRequest
 ) -> tuple[list[str] | None, list[str]]:
-    """Return an attached file's pages, the first under its name, and notes; None: not read."""
     try:
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
         document = request.within(kind, BytesIO(data))
@@ -49,8 +48,6 @@ def read_attached(
 
 
 class InnerPictures:
-    """The pictures of one document; those that are there twice are read once."""
-
     def __init__(self, request: ReadRequest) -> None:
         self._request = request
         self._sees = request.ocr and reader.is_installed("ocr")
@@ -83,12 +80,10 @@ class InnerPictures:
         return self.text(pictures())
 
     def text(self, pictures: Iterable[bytes]) -> str:
-        """Return the text of pictures; small ones, such as icons, do not count."""
         return "\n\n".join(f"Picture:\n{text}" for data in pictures if (text := self._text(data)))
 
     @property
     def why_empty(self) -> str:
-        """The message for a document whose text is empty: it may have pictures alone."""
         note = next(self.notes(), "")
         return f"has no text{note}" if note else "is empty"
 

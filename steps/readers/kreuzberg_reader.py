@@ -153,7 +153,6 @@ def _own_text(written: str) -> str:
 
 
 def _without_empty_cells(text: str) -> str:
-    """Return sheets without empty rows, and rows without empty cells at their end."""
     lines = [""]
     for line in text.split("\n"):
         cells = line.rstrip("| ") if line.startswith("|") else line

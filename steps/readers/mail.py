@@ -187,7 +187,6 @@ class _MailText:
     n_attachments: int = 0
 
     def add(self, message: EmailMessage, depth: int) -> None:
-        """Add a mail's page, then those of its attachments."""
         self.request.check()
         index = len(self.pages)
         self.pages.append("")
@@ -234,7 +233,6 @@ class _MailText:
             self.notes.append(f": words of its other form (HTML) are not read ({what})")
 
     def _attached(self, part: MIMEPart, depth: int) -> str:
-        """Read an attachment; return the line that names it."""
         self.n_attachments += 1
         media_type = part.get_content_type()
         name = _one_line(part.get_filename() or "") or _name_of(part)
@@ -374,7 +372,6 @@ def _leaves(part: MIMEPart, unread: list[MIMEPart]) -> Iterator[MIMEPart]:
 
 
 def _header(message: MIMEPart, name: str) -> str:
-    """Return a header as one line; unparsed if it is invalid."""
     try:
         return _one_line(str(message.get(name, "")))
     except (ValueError, IndexError, TypeError, AttributeError, RecursionError):  # on rubbish
@@ -389,7 +386,6 @@ def _name_of(part: MIMEPart) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return it as one line, without control characters of encoded headers."""
     return " ".join(_CONTROLS.sub(" ", text).split())
 
 
@@ -489,7 +485,6 @@ class _OutlookMessage:
         return f"{quoted} <{address}>" if address else quoted
 
     def _date(self, at: str) -> str:
-        """Return when it was sent, or delivered."""
         since_1601 = (struct.unpack("<Q", self._fixed(at, tag))[0] for tag in (0x0039, 0x0E06))
         with suppress(OverflowError, StopIteration):
             passed = timedelta(microseconds=next(filter(None, since_1601)) // 10)

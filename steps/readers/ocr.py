@@ -130,7 +130,6 @@ def _refuse_large(picture: Any) -> None:
 
 
 def _pixels_of(picture: Any, most_side_px: int) -> Any:
-    """Return it upright, on white, within size limits, as BGR."""
     import numpy as np
 
     image, operations = _pillow()

@@ -142,8 +142,6 @@ class _LineReader:
 
 
 class _OcrEngine:
-    """The models of this process, each loaded when it is first needed."""
-
     def __init__(self) -> None:
         self._lock = Lock()
         self._finder = _rapidocr({}, n_threads=_THREADS)
@@ -155,12 +153,10 @@ class _OcrEngine:
 
     @property
     def scripts(self) -> list[str]:
-        """The scripts that are read here."""
         known = self._reader.scripts.union(*(model.scripts for model in self._added))
         return [name for name in _SCRIPTS if name in known]
 
     def read(self, pixels: Any, known: Sequence[TextBox] = ()) -> SeenText:
-        """Read one picture; others wait."""
         with self._lock:
             corners, sure = self._find(pixels)
             is_new = list[bool]()
@@ -258,7 +254,6 @@ class _OcrEngine:
 
 @cache
 def _engine() -> _OcrEngine:
-    """Return the engine of this process; two first threads may create two."""
     return _OcrEngine()
 
 

@@ -117,7 +117,6 @@ class OdsWorkbook:
         return found
 
     def _add_drawn(self, name: str, part: Element, has: dict[str, str], found: SheetCells) -> None:
-        """Add what is drawn on a sheet, and anchored in its cells."""
         if name in ("title", "desc"):
             found.boxes += [f"![{text}]" for text in [_line(part)] if text]
         elif name == "image" and "ObjectReplacements" not in has.get("href", ""):
@@ -180,7 +179,6 @@ class OdsWorkbook:
         return Cell(text if text.strip() else None, style, "", () if is_plain else tuple(pieces))
 
     def _pieces(self, element: Element, look: Look = PLAIN) -> Iterator[Piece]:
-        """Yield the text of a paragraph, with its blanks."""
         yield element.text or "", look
         for part in element:
             name, has = name_of(part), attributes(part)

@@ -104,7 +104,6 @@ def import_library(name: str, what: str, extra: str = "documents") -> Any:
 
 @contextmanager
 def damage_errors(what: str) -> Iterator[None]:
-    """Convert an error to an Unreadable: damage of the file, or a fault of our own code."""
     try:
         yield
     except (Unreadable, MemoryError, RecursionError):
@@ -140,7 +139,6 @@ def bomb_of(error: Exception) -> str:
 
 
 def damage_note(parts: Sequence[str]) -> tuple[str, ...]:
-    """Return the note on parts that are missing or damaged."""
     if not parts:
         return ()
     names = ", ".join(parts[:_MOST_NAMED]) + (", …" if len(parts) > _MOST_NAMED else "")
@@ -158,7 +156,6 @@ _EMBEDDED = frozenset(
 
 
 def embedded_notes(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Return the note on embedded parts, by the types of their relations."""
     n = sum(kind.rpartition("/")[2] in _EMBEDDED for kind in kinds)
     what = counted(n, "embedded file, film or control is", "embedded files, films or controls are")
     return (f": {what} not read",) if n else ()
@@ -302,7 +299,6 @@ _LINE_EMU = 200_000  # shapes whose tops differ by less than half a centimetre a
 
 
 def _properties(shape: Any) -> Any:
-    """Return the element with a shape's alternative text and whether it is hidden."""
     return next(shape._element.iter("{*}cNvPr"), {})
 
 
@@ -351,7 +347,6 @@ def _shown_blocks(shape: Any, depth: int, unshown: list[str]) -> Iterator[str]:
 
 
 def _list_styles(shape: Any) -> list[Any]:
-    """Return the styles of lists that hold for a shape, the nearest first."""
     styles, owner = [], shape
     with suppress(Exception):  # damaged in many ways, or a layout is missing
         for _ in ("slide", "layout", "master"):

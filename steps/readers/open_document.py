@@ -51,7 +51,6 @@ class OpenDocument:
             self.held[f"#{binary.get('id')}"] = partial(_unpacked, binary.text or "")
 
     def properties(self, name: str) -> dict[str, str]:
-        """Return what a style says, and what it takes over from those that it is based on."""
         found = dict[str, str]()
         for _ in range(_MOST_STYLES):
             if not name or (style := self.styles.get(name)) is None:

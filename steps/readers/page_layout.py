@@ -98,7 +98,6 @@ class Traced:
         self.origins += other.origins[start:end]
 
     def escaped(self, text: str) -> Traced:
-        """Return this text with backslashes put in."""
         origins, at = list[int](), 0
         for char in text if text != self.text else ():
             is_own = char == self.text[at]
@@ -107,7 +106,6 @@ class Traced:
         return Traced(text, origins) if origins else self
 
     def marked(self, text: str) -> Traced:
-        """Return this text, or the label in it, with marks before and after it."""
         inner = self.text if self.text in text else note_label(self.text)
         head, _, tail = text.partition(inner)
         out, start = Traced(), self.text.index(inner)
@@ -142,8 +140,6 @@ _Cells: TypeAlias = list[list[list[_Row]]]
 
 @record(slots=True)
 class PageLine:
-    """A line of a page, or a table."""
-
     traced: Traced
     size: float = 0.0
     is_bold: bool = False
@@ -281,7 +277,6 @@ def _used_words(raw_text: str) -> set[str]:
 
 
 def _joined(text: Traced, raw_text: str, facts: DocumentFacts) -> Traced:
-    """Join the parts of words that the ends of lines cut."""
     out, at, own = Traced(), 0, set[str]()
     for cut in _CUT.finditer(text.text):
         own = own or _used_words(raw_text)
@@ -431,7 +426,6 @@ def _page_line(row: _Row, labels: Collection[str]) -> PageLine:
 
 
 def _level(word: Word, last: Word | None, row: _Row) -> int:
-    """Return 1 for raised words, -1 for lowered ones."""
     if word.size > _SMALL * row.size or word.is_symbol or not word.is_upright:
         return 0
     is_fraction = "\u2044" in word.text or (last is not None and "\u2044" in last.text)
@@ -489,7 +483,6 @@ def _line_text(
 
 
 def _table(cells: _Cells, labels: Collection[str]) -> PageLine:
-    """Return a table without empty rows and columns, the first row as its header."""
     rows = [row for row in cells if any(row)]
     kept = [column for column in range(len(rows[0])) if any(row[column] for row in rows)]
     out = Traced()
@@ -689,7 +682,6 @@ def _grid_cells(
 
 
 def _split_row(row: list[list[_Row]]) -> _Cells:
-    """Return the rows of values that a table has between two lines: at the same heights."""
     full = [cell for cell in row if cell]
     heights = max(full, key=len, default=[])
     alike = [

@@ -34,8 +34,6 @@ _WORD = re.compile(r"\w{2,}")
 
 @record(frozen=True, slots=True)
 class _PageReading:
-    """A page as it was read."""
-
     text: str = ""
     number: int = 0
     """From 1; 0: of an attached file."""
@@ -100,7 +98,6 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
 def _read_page(
     document: Any, number: int, page: ReadPage, text: str, *, sees: bool
 ) -> _PageReading:
-    """Read a page with this text of its own; pictures are read if OCR `sees`."""
     is_noise = page.n_unnamed > _MOST_UNNAMED * len("".join(page.raw_text.split()))
     source: Literal["text", "ocr", "both", "nothing", "noise"] = "text"
     seen: SeenText | None = None

@@ -72,7 +72,6 @@ class LaidOver:
     boxes: tuple[LineBox, ...]
 
     def line_boxes(self, offset: int) -> tuple[LineBox, ...]:
-        """Return the boxes in a text in which this one begins at an offset."""
         return tuple(
             (start + offset, end + offset, left, top, right, bottom)
             for start, end, left, top, right, bottom in self.boxes
@@ -80,8 +79,6 @@ class LaidOver:
 
 
 class Annotations:
-    """What is laid over an open page: fields of forms, typed texts and comments."""
-
     def __init__(self, page: Any, textpage: Any, losses: Losses) -> None:
         self._page, self._textpage, self._losses = page, textpage, losses
         self._form = page.formenv.raw if page.formenv else None
@@ -144,7 +141,6 @@ class Annotations:
             self._losses.hidden.append(text)
 
     def _marked(self, annotation: Any) -> str:
-        """Return the words of the page that an annotation marks."""
         words, quad = list[str](), raw.FS_QUADPOINTSF()
         for index in range(raw.FPDFAnnot_CountAttachmentPoints(annotation)):
             if raw.FPDFAnnot_GetAttachmentPoints(annotation, index, quad):
@@ -178,7 +174,6 @@ class Annotations:
             pieces += [(value, self._box(annotation))] if is_new else []
 
     def _value(self, annotation: Any, kind: int) -> str:
-        """Return a field's value; of a choice that is one of several, which one it is."""
         form = self._form
         if kind in (raw.FPDF_FORMFIELD_CHECKBOX, raw.FPDF_FORMFIELD_RADIOBUTTON):
             mark = "[x]" if raw.FPDFAnnot_IsChecked(form, annotation) else "[ ]"

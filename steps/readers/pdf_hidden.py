@@ -99,8 +99,6 @@ def _is_around(cover: Sequence[float], box: Sequence[float]) -> bool:
 
 
 class _Covers:
-    """The pictures, fields and drawings of a page, in the order in which they are painted."""
-
     def __init__(self, pieces: Sequence[PageObject]) -> None:
         self._at = [
             at
@@ -148,7 +146,6 @@ def _is_frame(found: PageObject) -> bool:
 
 
 def _fill_of(piece: Any) -> tuple[int, ...]:
-    """Return red, green, blue and opacity of an object's fill, up to 255; empty: it has none."""
     parts = (c_uint * 4)()
     places = (addressof(parts) + 4 * at for at in range(4))
     return tuple(parts) if _fill_colour(piece, *places) else ()

@@ -63,8 +63,6 @@ class ReadPage:
 
 
 class PdfPages:
-    """The pages of an open document, and what its first pages tell about the others."""
-
     def __init__(self, document: Any, check: Callable[[int], None], losses: Losses) -> None:
         self._document, self._check, self._losses = document, check, losses
         self._n_chars = 0
@@ -75,7 +73,6 @@ class PdfPages:
         self._facts = document_facts((page.raw_text, page.lines) for page in known)
 
     def __iter__(self) -> Iterator[ReadPage | None]:
-        """Yield each page; None: it is damaged."""
         for index in range(self._n_pages):
             yield self._first.pop(index) if index in self._first else self._read(index)
 
@@ -115,8 +112,6 @@ class PdfPages:
 
 
 def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
-    """Return a page's text, and PDFium's index of each of its characters."""
-
     def known(char: str, place: int) -> str:
         if char in (HYPHEN, "\ufffe") and raw.FPDFText_IsHyphen(textpage, place) == 1:
             return HYPHEN
@@ -177,7 +172,6 @@ def _hide_tiny(words: Sequence[Word]) -> str:
 def _words(
     textpage: Any, text: str, places: Sequence[int], rotation: int, unshown: HiddenText
 ) -> Iterator[Word]:
-    """Yield a page's words; parts of one in several styles are words without a space between."""
     styles: dict[tuple[int | None, bool], _Style] = {}
     fonts: dict[int, tuple[bool, bool]] = {}
     rect = raw.FS_RECTF()
@@ -192,7 +186,6 @@ def _words(
         return styles[key]
 
     def sides(at: int) -> tuple[float, ...]:
-        """Return left and right."""
         _box_at(page_address, places[at], to_rect)
         if not rotation:
             return rect.left, rect.right
@@ -260,7 +253,6 @@ def _style(
 
 
 def _turned(box: Rule, rotation: int) -> Rule:
-    """Return a box of a page as the page is shown, which is turned clockwise."""
     left, bottom, right, top = box
     if rotation == 90:
         return bottom, -right, top, -left

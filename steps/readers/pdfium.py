@@ -106,7 +106,6 @@ def open_pdf(file: BinaryIO) -> Iterator[Any]:
 
 @contextmanager
 def open_page(document: Any, index: int) -> Iterator[Any]:
-    """Open a page, and hold the lock; errors within name the page."""
     with PDFIUM_LOCK:
         try:
             page = document[index]
@@ -181,7 +180,6 @@ def utf16(function: Any, *arguments: Any) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Return a text without control characters, PDFium's marks of hyphens and outer space."""
     lines = _NO_TEXT.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
     return "\n".join(map(str.rstrip, lines)).strip()
 

@@ -156,7 +156,6 @@ def _layout_blocks(slide: Any, unshown: list[str], pictures: InnerPictures) -> I
 
 
 def _bounds(shape: Any) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom; of one without a place no height and width."""
     with suppress(Exception):  # damaged in many ways, or that of a layout which is missing
         left, top = shape.left, shape.top
         return left, top, left + shape.width, top + shape.height

@@ -63,7 +63,6 @@ def hidden_text_note(what: str, texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def page_offsets(pages: Sequence[str]) -> list[int]:
-    """Return each page's offset in the joined text."""
     lengths = [len(page) + len(PAGE_BREAK) for page in pages]
     return list(accumulate(lengths[:-1], initial=0)) if pages else []
 
@@ -109,7 +108,6 @@ class Document:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has only white space."""
         return not any(page.strip() for page in self.pages)
 
 
@@ -145,8 +143,6 @@ class Reader(Protocol):
 
 
 class PartCheck(Protocol):
-    """Called before each page or part, with how many characters the one before it had."""
-
     def __call__(self, n_characters: int = 0) -> None:
         """Raise Unreadable where the document has more text than it may have."""
 
@@ -171,8 +167,6 @@ ReadsFile = Callable[[BinaryIO, ReadRequest], Document]
 
 
 class BrokenReader(Unreadable):
-    """An installed reader that cannot be used."""
-
     def __init__(self, name: str, why: str, *, is_missing: bool = False) -> None:
         self.package = reader_package(name)
         self.what = f"reader '{name}' of package '{self.package}' cannot be used: {why}"
@@ -181,7 +175,6 @@ class BrokenReader(Unreadable):
 
 
 def plugin_kinds() -> tuple[str, ...]:
-    """Return the sorted kinds of plug-ins; imports none."""
     return tuple(plugins(READER_GROUP))
 
 
@@ -230,7 +223,6 @@ def added_ocr_models() -> tuple[Path, ...]:
 
 
 def reader_versions() -> tuple[str, ...]:
-    """Return the extras and plug-ins, with versions, that decide a document's text."""
     found = [*filter(is_installed, EXTRAS)]
     found += [f"ocr {model.stem}" for model in added_ocr_models()]
     for name in plugins(READER_GROUP):
@@ -242,7 +234,6 @@ def reader_versions() -> tuple[str, ...]:
 
 
 def _reader_fault(kind: object) -> str:
-    """Return why `kind` is not a reader, in words that follow its name."""
     if not inspect.isclass(kind):
         return "is not a class"
     suffixes = getattr(kind, "suffixes", None)

@@ -58,8 +58,6 @@ _MOST_META_BYTES = 16 * _MIB
 
 @record(frozen=True, slots=True)
 class ReaderLimits:
-    """Limits of one document: the settings `read_timeout` and `read_memory`."""
-
     timeout_s: float = 120.0
     """For each page or part; 0: no limit."""
     memory_bytes: int | None = None
@@ -71,8 +69,6 @@ A = TypeVar("A", covariant=True)
 
 
 class ReaderRequest(Protocol[A]):
-    """What a reader process is asked to do with one document."""
-
     def frame(self) -> tuple[dict[str, Any], bytes]:
         """Return the request as JSON data and bytes."""
 
@@ -86,8 +82,6 @@ class ReaderRequest(Protocol[A]):
 
 @record(frozen=True, slots=True)
 class DocumentRequest:
-    """One document to be read: a file, or `data` where `path` is None."""
-
     path: Path | None
     kind: str | None
     encoding: str
@@ -154,8 +148,6 @@ class BoxesRequest:
 
 @record(frozen=True, slots=True)
 class PageRequest:
-    """A page, from 1, as a PNG of at most `most_side_px` a side."""
-
     path: Path
     page: int
     most_side_px: int
@@ -197,7 +189,6 @@ class EvidenceRequest:
         return n_chars <= _SMALL_CHARS and len(canonical_json(self.value)) <= _SMALL_CHARS
 
     def result(self) -> Any:
-        """Return the answer without another process."""
         return locate_values(self.value, self.schema, self.only, self.sources, self.language)
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
@@ -297,7 +288,6 @@ class ReaderPool:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        """One thread per process, which waits for the answer and watches time and memory."""
         return ThreadPoolExecutor(self._shares[0], thread_name_prefix="paddock-reader")
 
     def _read(self, request: ReaderRequest[R], is_unwanted: Event, begun: Callable[[], None]) -> R:
@@ -358,7 +348,6 @@ class DocumentLimits:
         )
 
     def ended(self, code: int | None) -> Unreadable:
-        """Return the error for a process that ended by itself."""
         if code is None:
             return self.too_large()
         if code == -signal.SIGKILL:

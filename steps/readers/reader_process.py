@@ -63,8 +63,6 @@ _MOST_LINES = 100_000  # about 6 MB as JSON; a thousand scanned pages
 
 @record(frozen=True, slots=True)
 class ReadOptions:
-    """How to read. Implements `paddock.steps.readers.reader.ReadRequest`."""
-
     kind: str | None = None
     """None finds it out by content and name."""
     encoding: str = "auto"
@@ -188,7 +186,6 @@ def png_bytes(pixels: Any) -> bytes:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a document; `path` is absolute, and no part of it is a link."""
     try:
         file = no_links.open_file(path)
     except no_links.NotRegularFile as error:
@@ -281,12 +278,10 @@ def _plugin_for(path: Path) -> str:
 
 
 def _reader_module(kind: str) -> Any:
-    """Import the module that reads a kind: a process pays only for what its documents need."""
     return importlib.import_module(f".{_MODULES[kind]}", __package__)
 
 
 def _page_module() -> Any:
-    """Import the module for pictures of a PDF's pages and places on them."""
     return importlib.import_module(".pdf_boxes", __package__)
 
 

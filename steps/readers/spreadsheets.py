@@ -141,7 +141,6 @@ def _cell_text(cell: Cell) -> str:
 
 
 def _add_beside(book: XlsxWorkbook, part: str, sheet: SheetCells) -> None:
-    """Add what the parts beside a sheet have: comments, boxes, titles of charts, pictures."""
     related = book.related(part)
     threads = [book.part(path) for kind, path in related if kind == "threadedComment"]
     for kind, path in related:
@@ -174,8 +173,6 @@ def _lists_beside(sheet: SheetCells) -> Iterator[str]:
 
 
 def _drawn_lines(drawing: ElementTree.Element) -> Iterator[str]:
-    """Yield the texts of boxes and shapes from the top, and pictures' alternative texts."""
-
     def place(anchor: ElementTree.Element) -> list[int]:
         found = (anchor.findtext(f"{{*}}from/{{*}}{name}", "") for name in ("row", "col"))
         return [int(n) if n.isdecimal() else 0 for n in found]

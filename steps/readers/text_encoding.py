@@ -194,13 +194,11 @@ def _detected(data: bytes) -> Decoded:
 
 
 def _by_byte_order_mark(data: bytes) -> tuple[str, int]:
-    """Return the encoding and the length of a byte-order mark."""
     found = ((name, len(mark)) for mark, name in _MARKS if data.startswith(mark))
     return next(found, ("", 0))
 
 
 def _decode_strictly(data: bytes, encoding: str, codec: str = "") -> Decoded:
-    """Decode with a known encoding; damage is an error."""
     try:
         text = data.decode(codec or _codec(encoding))
     except UnicodeDecodeError as error:

@@ -175,8 +175,6 @@ def _joined_blocks(blocks: Iterable[str]) -> str:
 
 @record
 class _DocxLines:
-    """Converts a body to lines; remembers the first heading."""
-
     document: Any
     request: ReadRequest
     styles: StyleSheet
@@ -247,7 +245,6 @@ class _DocxLines:
             yield f": {what} a format that is not known and written in digits"
 
     def of(self, parent: Any, *, is_cell: bool = False) -> Iterator[str]:
-        """Yield each paragraph and table in order, also in containers; of a cell in a line."""
         for child in parent:
             if child.tag == f"{WORD_NS}p":
                 yield self._paragraph(child, is_cell=is_cell)
@@ -483,7 +480,6 @@ def _is_inside(inner: Any, outer: Any) -> bool:
 
 
 def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
-    """Return footnotes, end notes and comments with their marks."""
     found: list[str] = []
     for kind, name in _NOTES:
         for relation in document.part.rels.values():
@@ -506,7 +502,6 @@ def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
 
 
 def _headers_and_footers(document: Any, lines: _DocxLines) -> tuple[list[str], list[str]]:
-    """Return headers and footers, each text once: a sender is often only there."""
     top: dict[str, None] = {}
     bottom: dict[str, None] = {}
     for section in document.sections:

@@ -43,7 +43,6 @@ def number_format(name: str) -> Callable[[int], str]:
 
 
 def value_of(form: Any, name: str) -> str:
-    """Return a value within an element's format; empty where there is none."""
     found = None if form is None else form.find(f"{WORD_NS}{name}")
     return "" if found is None else found.get(f"{WORD_NS}val", "")
 
@@ -82,7 +81,6 @@ class StyleSheet:
         self._inherited: dict[tuple[str, str], Any] = {}
 
     def chain(self, name: str) -> Iterator[Any]:
-        """Yield a style and those that it is based on."""
         for _ in range(_MOST_STYLES):
             if name not in self.by_id:
                 break
@@ -104,7 +102,6 @@ class StyleSheet:
         return is_on(own) if own is not None else sum(map(is_on, by_style)) == 1
 
     def heading_level(self, paragraph: Any) -> int:
-        """Return 1 to 6 for a heading, by its style or one that this is based on; else 0."""
         for style in self.chain(self.paragraph_style(paragraph)):
             outline = value_of(style.find(f"{WORD_NS}pPr"), "outlineLvl")
             named = value_of(style, "name")
@@ -178,7 +175,6 @@ class ListNumbers:
         return ListMark(text, level) if text else None
 
     def _place_of(self, paragraph: Any) -> tuple[str, int]:
-        """Return the list and level of a paragraph, which its styles may give."""
         form = form_of(paragraph)
         own = None if form is None else form.find(f"{WORD_NS}numPr")
         name, level = value_of(own, "numId"), value_of(own, "ilvl")
@@ -215,7 +211,6 @@ class ListNumbers:
         return self._levels[abstract].get(str(level)) if own is None else own
 
     def _format(self, form: Any) -> str:
-        """Return the number format of a level; a zero and digits for one of its own."""
         found = None if form is None else next(form.iter(f"{WORD_NS}numFmt"), None)
         if found is None:
             return "decimal"

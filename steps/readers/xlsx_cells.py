@@ -209,7 +209,6 @@ class XlsxWorkbook:
         return {_key(name): name for name in names}
 
     def _events(self, name: str) -> Iterator[tuple[str, ElementTree.Element]]:
-        """Yield the starts and ends of a part's elements, until it ends or breaks."""
         if (found := self._names.get(_key(name))) is None:
             self._lost[name] = None
             return
@@ -257,7 +256,6 @@ class XlsxWorkbook:
 
     @cached_property
     def _parts(self) -> dict[str, tuple[str, str]]:
-        """Kind and path of the workbook's parts, by id."""
         return self._relations(self._part)
 
     def _part_of(self, kind: str) -> str:
@@ -437,7 +435,6 @@ def _words(element: ElementTree.Element) -> str:
 
 
 def _text_of(element: ElementTree.Element) -> _Text:
-    """Return a text; with its pieces, where some have looks of their own."""
     pieces = list[Piece]()
     for part in element:
         name = part.tag.rpartition("}")[2]

@@ -53,7 +53,6 @@ class _Layout:
                     self.levels[name, has.get("level", "")] = has
 
     def number(self, name: str, level: int, start: str = "") -> str:
-        """Count an item or heading, and return its number as the program shows it."""
         has, counts = self.levels.get((name, str(level)), {}), self.counts.setdefault(name, {})
         counts[level] = int(start or counts.get(level, int(has.get("start-value") or 1) - 1) + 1)
         for deeper in [at for at in counts if at > level]:
@@ -81,7 +80,6 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
             layout.add(root)
 
         def written(page: Element) -> str:
-            """Return a page's text, with that of its pictures at the end."""
             seen = list[bytes]()
             for e in page.iter():
                 name = attributes(e).get("href", "").removeprefix("./")

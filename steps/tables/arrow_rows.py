@@ -156,7 +156,6 @@ def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 
 def _float32_as(new: pa.DataType, kind: pa.DataType) -> pa.DataType:
-    """Return a type with another one in place of short floating numbers, also within it."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.large_list(_float32_as(new, kind.value_type))
     if pa.types.is_struct(kind):
@@ -165,7 +164,6 @@ def _float32_as(new: pa.DataType, kind: pa.DataType) -> pa.DataType:
 
 
 def _in_microseconds(column: Any) -> Any:
-    """Return a column with times as Python has them."""
     kind = column.type
     if pa.types.is_time64(kind):
         return column.cast(pa.time64("us"), safe=False)
@@ -174,7 +172,6 @@ def _in_microseconds(column: Any) -> Any:
 
 
 def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column without encodings of its values, by which libraries differ."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = _plain_type(kind.value_type)

@@ -82,8 +82,6 @@ class QueryFault(Exception):
 
 @record(frozen=True, slots=True)
 class QueryLimits:
-    """What a query may take; of its result the bytes in memory."""
-
     timeout_s: float = 60.0
     memory_bytes: int = 512 * _MIB
     result_bytes: int = 0
@@ -192,7 +190,6 @@ def _refuse_alike(table: str, names: Iterable[str], kinds: Sequence[Any] = ()) -
 
 @contextmanager
 def _interrupted(connection: Any, limits: QueryLimits) -> Iterator[None]:
-    """Interrupt what runs on a connection once its time is over."""
     timer = Timer(limits.timeout_s, connection.interrupt)
     timer.start()
     try:
@@ -288,7 +285,6 @@ def _characters(query: str, start: int, length: int) -> tuple[int, int]:
 
 @contextmanager
 def _query_errors(query: str, shift: int, limits: QueryLimits) -> Iterator[None]:
-    """Convert DuckDB's errors to what is wrong with a query."""
     try:
         yield
     except duckdb.InterruptException as error:

@@ -137,8 +137,6 @@ _WHOLE, _AS_USUAL = TableSource("", ""), WriteOptions()
 
 
 class TextFormat(TableFormat):
-    """A format that is text, read in the run's own process."""
-
     libraries = libraries_to_write = ()
     most_bytes = TEXT_BYTES
     keeps_line_ends: ClassVar[bool] = False
@@ -254,8 +252,6 @@ class JsonFormat(JsonlFormat):
 
 
 class UnnamedFormat(TextFormat):
-    """CSV or JSONL, by its content."""
-
     name, suffixes = "", ()
     keeps_line_ends = True
 
@@ -504,7 +500,6 @@ def _float(digits: str) -> float:
 def _picked_columns(
     found: list[dict[str, Any]], names: list[str], columns: Sequence[str] | None
 ) -> RowTable:
-    """Return the wanted columns; missing values are null."""
     if columns is None:
         return RowTable(found, names)
     for column in columns:
@@ -570,7 +565,6 @@ def _after_separators(delimiter: str) -> re.Pattern[str]:
 
 
 def _formula_places(text: str, delimiter: str) -> Iterator[int]:
-    """Yield where a cell of a spreadsheet would begin with a formula, or with its apostrophe."""
     if found := _AT_START.match(text):
         yield found.end()
     for found in _after_separators(delimiter).finditer(text):

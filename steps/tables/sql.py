@@ -35,8 +35,6 @@ TableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
 
 
 class SqlParams(Params):
-    """Parameters of `sql`."""
-
     query: str = Field(
         min_length=1,
         description="One `select`, in DuckDB's SQL.",
@@ -100,8 +98,6 @@ def _query_fault(
 
 
 class Sql(Step[SqlParams, SqlOutput]):
-    """Filter, join, group and sum rows in SQL: a query over tables, by DuckDB in memory."""
-
     params = SqlParams
     output = SqlOutput
     is_pure = True
@@ -132,7 +128,6 @@ class Sql(Step[SqlParams, SqlOutput]):
 
 
 def _request(params: SqlParams, tools: Tools) -> TableRequest:
-    """Return the order for a reader process: each table with its file, or with its rows."""
     arrow_rows = with_libraries("arrow_rows")
     tables, data = list[tuple[str, int, Any]](), list[bytes]()
     for name, value in params.tables.items():

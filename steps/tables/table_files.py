@@ -68,8 +68,6 @@ MOST_RESULT_BYTES = 768 * 1024**2  # below the largest frame
 
 
 class BrokenFormat(BrokenPlugin):
-    """An installed format of tables that cannot be used."""
-
     kind = "table format"
 
 
@@ -131,7 +129,6 @@ def format_versions() -> tuple[str, ...]:
 
 
 def missing_library(name: str, *, writes: bool = False) -> tuple[str, str] | None:
-    """Return sentence and remedy if a format cannot be used here; imports no library of it."""
     try:
         form = format_named(name)
     except BrokenFormat as error:
@@ -144,7 +141,6 @@ def missing_library(name: str, *, writes: bool = False) -> tuple[str, str] | Non
 
 
 def require_library(format_: str) -> None:
-    """Raise StepError if a format's libraries are not installed."""
     if (lacks := missing_library(format_)) is not None:
         raise StepError(lacks[0], remedy=lacks[1], kind="missing")
 

@@ -22,8 +22,6 @@ TEXT_BYTES, TABLE_BYTES = 64 * 1024**2, 4 * 1024**3
 
 @record(frozen=True, slots=True)
 class TableSource:
-    """A table of a file, and how it is read."""
-
     path: str
     format: str
     """Empty: by its content, CSV or JSONL."""
@@ -48,8 +46,6 @@ class TableSource:
 
 @record(frozen=True, slots=True)
 class TableLimits:
-    """What reading may take."""
-
     check: Callable[[], None]
     """Called now and then: reports progress, and raises where time is over."""
     memory_bytes: int

@@ -60,7 +60,6 @@ def carry_out(
 def _read_table(
     source: TableSource, memory_bytes: int, check: Callable[[], None]
 ) -> tuple[pa.Table, list[str]]:
-    """Read a table of any format; return it with notes that follow the file's name."""
     if isinstance(form := format_named(source.format), TextFormat):
         found = read_text_table(form, source)
         rows = TypedRows(found.rows, found.types)

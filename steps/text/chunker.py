@@ -134,7 +134,6 @@ class _TextCutter:
 
 
 async def _in_thread(text: str, work: Callable[..., T], *given: Any) -> T:
-    """Work on a text, in a thread if it is long."""
     if len(text) < _THREAD_FROM_CHARACTERS:
         return work(*given)
     return await asyncio.to_thread(work, *given)
@@ -155,7 +154,6 @@ def _with_overlap(
 
 
 def _overlap_start(cutter: _TextCutter, before: int, begin: int, overlap: int) -> int:
-    """Return a start so that at most `overlap` tokens are before `begin`."""
     text = cutter.text
     for stop_gate in (_SENTENCE, _WORD_START):
         starts = [match.end() for match in re.compile(stop_gate).finditer(text, before, begin)]

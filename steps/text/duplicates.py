@@ -45,8 +45,6 @@ _OTHER_NAME = "Give it another name in `returns`."
 
 
 class DuplicatesParams(Params):
-    """Parameters of `duplicates`."""
-
     rows: TypedRows = Field(description="Rows, such as a block's results.")
     key: str = Field(description="The column that names a row.", examples=["document"])
     content: str | None = Field(
@@ -93,7 +91,6 @@ def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
 
 
 def _column_faults(written: Written, known: KnownTables) -> Iterator[TextFault]:
-    """Yield the columns that the rows have not, and those that they have already."""
     columns = known.get(("rows",), {})
     for parameter in ("key", "content", "text"):
         name = str(written.get(parameter) or "")
@@ -244,7 +241,6 @@ _Rank: TypeAlias = tuple[bool, bool, Any]
 
 
 def _rank(value: Any) -> _Rank:
-    """Return a value by which rows are ordered: those without one come last."""
     is_known = isinstance(value, str | int | float) and value == value  # no NaN
     return (not is_known, isinstance(value, str), value if is_known else 0)
 

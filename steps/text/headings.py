@@ -18,7 +18,6 @@ class Headings:
 
     @classmethod
     def of(cls, text: str) -> Headings:
-        """Find the `#` headings outside fenced code."""
         offsets: list[int] = []
         paths: list[tuple[str, ...]] = []
         open_ones: list[tuple[int, str]] = []
@@ -39,6 +38,5 @@ class Headings:
         return cls(tuple(offsets), tuple(paths))
 
     def at(self, offset: int) -> tuple[str, ...]:
-        """Return the titles above `offset`, outermost first; a heading includes itself."""
         index = bisect_right(self.offsets, offset)
         return self.paths[index - 1] if index else ()

@@ -62,7 +62,6 @@ class TextSpan:
 
 
 def prose_sentences(text: str, pages: Sequence[str] = ()) -> list[TextSpan]:
-    """Return the sentences of a document's prose, in order, each text once."""
     found: dict[str, TextSpan] = {}
     # Lines at the top or the foot of several pages, without their numbers
     seen: Counter[str] = Counter()

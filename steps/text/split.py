@@ -19,8 +19,6 @@ from .headings import Headings
 
 
 class SplitParams(Params):
-    """Parameters of `split`."""
-
     one_of: ClassVar[tuple[str, ...]] = ("text", "pages")
 
     text: str | None = Field(default=None, description="The text to cut.")
@@ -66,8 +64,6 @@ class SplitChunk(Output):
 
 
 class SplitOutput(Output):
-    """Outputs of `split`."""
-
     chunks: list[SplitChunk]
 
 

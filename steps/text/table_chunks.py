@@ -36,7 +36,6 @@ class TextTable:
 
 
 def find_tables(text: str) -> list[TextTable]:
-    """Return the tables of Markdown; or the text as a whole, if all of it is CSV."""
     head = text.lstrip("\n").partition("\n")[0]
     for delimiter in _DELIMITERS if not head.lstrip().startswith("|") else "":
         if delimiter in head and (rows := _csv_rows(text, delimiter)):
@@ -45,7 +44,6 @@ def find_tables(text: str) -> list[TextTable]:
 
 
 def _markdown_tables(text: str) -> Iterator[TextTable]:
-    """Yield the tables of consecutive rows; a row above a line of dashes is the header."""
     runs: list[list[tuple[int, int]]] = []
     for match in _TABLE_ROW.finditer(text):
         if not runs or match.start() != runs[-1][-1][1] + 1:

@@ -31,7 +31,6 @@ class TextPart:
 
     @property
     def headings(self) -> list[str]:
-        """The headings above it, outermost first."""
         found = self.data.get("headings")
         return list(map(str, found)) if isinstance(found, list) else []
 
@@ -56,7 +55,6 @@ def to_part(chunk: Any) -> TextPart:
 
 
 def to_parts(chunks: Sequence[Any]) -> list[TextPart]:
-    """Convert chunks to parts, without null and blank ones."""
     made = [to_part(chunk) for chunk in chunks if chunk is not None]
     return [part for part in made if part.text.strip()]
 
@@ -80,7 +78,6 @@ def join_parts(parts: Sequence[TextPart]) -> str:
 
 
 def repeated_chars(part: TextPart) -> int:
-    """Return the length of a repeated table header at its beginning."""
     n = part.number("repeated") or 0
     return n if 0 < n < len(part.text) else 0
 
@@ -97,7 +94,6 @@ class CitedSource(Output):
 
 
 def source_of(index: int, part: TextPart, page_of: Callable[[int], int] | None) -> CitedSource:
-    """Return the source of a part; `page_of` returns the page of an offset, if known."""
     start, end = part.number("start"), part.number("end")
     page, page_end = part.pages
     if page_of is not None and start is not None and end is not None:

@@ -24,7 +24,6 @@ _MAX_MODULES = 1000  # of a folder: a tree of that size is read in a second
 
 
 def file_content(file: Path, most_bytes: int = -1) -> bytes:
-    """Return what a file holds, or its beginning; nothing where it cannot be read."""
     try:
         with open_file(file, follows_links=True) as opened:
             return opened.read(most_bytes)
@@ -52,7 +51,6 @@ def code_digests(file: Path) -> dict[str, str]:
 
 
 def code_digest(file: Path) -> str:
-    """Return one sha256 of the code of a Python file with all that it imports."""
     lines = (f"{name} {digest}\n" for name, digest in code_digests(file).items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -82,7 +80,6 @@ def _imported_files(file: Path, folder: Path) -> Iterator[Path]:
 
 
 def _modules(name: str, folder: Path) -> Iterator[Path]:
-    """Yield the files of a module's name: itself, and the packages around it."""
     at = folder
     for part in filter(None, name.split(".")):
         if (at / f"{part}.py").is_file():

@@ -118,7 +118,6 @@ async def search_folder(
 
 
 def _hits_in(text: str, relpath: str, query: str, most: int) -> Iterator[dict[str, Any]]:
-    """Yield the first lines that contain every word, as `_folded` compares them."""
     words = _folded(query).split()
     found = (
         {"path": relpath, "line": number, "text": line.strip()[:_LINE_CHARS]}

@@ -168,7 +168,6 @@ def _call_function(function: Callable[..., Any], args: Mapping[str, Any]) -> Any
 
 
 def _error_words(error: BaseException, request: Mapping[str, Any]) -> str:
-    """Return a function's error and the line in its file."""
     file = request.get("file")
     lines = [
         frame.lineno

@@ -162,7 +162,6 @@ def _literal_address(host: str) -> Address | None:
 async def _request(
     target: FetchTarget, max_bytes: int, within: ToolContext
 ) -> ToolResult | _Redirect:
-    """Send one request."""
     host = f"[{target.host}]" if ":" in target.host else target.host
     named = host if target.port is None else f"{host}:{target.port}"
     url = httpx.URL(target.url).copy_with(host=target.address)

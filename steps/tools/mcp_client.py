@@ -359,8 +359,6 @@ _MOST_STARTS = 5
 
 @record
 class _ServerState:
-    """One server, and its session if it has one."""
-
     spec: McpServerSpec
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     session: McpSession | None = None

@@ -128,7 +128,6 @@ class FunctionPool:
             yield
 
     async def _ask(self, request: Mapping[str, Any], limit_s: float | None) -> Mapping[str, Any]:
-        """Return a process's answer; cancellation ends it."""
         # Another call may have taken the free process.
         process = self._free.pop() if self._free else await _FunctionProcess.started()
         is_well = False
@@ -155,8 +154,6 @@ class FunctionPool:
 
 
 class _FunctionProcess:
-    """One process, serving one call at a time."""
-
     def __init__(self, held: processes.GuardedProcess) -> None:
         self._held = held
         self._process = held.process

@@ -42,7 +42,6 @@ class ToolReference:
 
 
 def installed_tools() -> tuple[str, ...]:
-    """Return the names of the tools that installed packages bring; imports none of them."""
     return tuple(plugins(TOOL_GROUP))
 
 
@@ -72,7 +71,6 @@ def resolve_tool(name: str, server: str | None, servers: Collection[str]) -> Too
 
 
 def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tuple[str, str]:
-    """Return the sentence, without its end, and the remedy for a name that is no tool."""
     if server is not None:
         remedy = did_you_mean(server, servers, "Name it under `mcpServers`.")
         return f"there is no MCP server '{server}'", remedy
@@ -82,7 +80,6 @@ def unknown_tool(name: str, server: str | None, servers: Collection[str]) -> tup
 
 
 def one_tool(written: Mapping[str, Any]) -> Iterator[ToolUse]:
-    """Yield the tool that a step calls, which its parameters name."""
     for use in _tool_use(written, (), ("name",)):
         yield replace(use, args=("args", written.get("args")))
 

@@ -25,8 +25,6 @@ from .where_filter import value_kind
 
 
 class EmbedParams(Params):
-    """Parameters of `embed`."""
-
     paths: ClassVar[tuple[str, ...]] = ("store",)
 
     one_of: ClassVar[tuple[str, ...]] = ("texts", "chunks")

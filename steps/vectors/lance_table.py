@@ -40,7 +40,6 @@ from .where_filter import KIND_WORDS, ColumnKind, sql_literal, value_kind
 
 @contextlib.contextmanager
 def store_errors(path: Path, what: str) -> Iterator[None]:
-    """Convert errors of the library to StepErrors; `what`: read or written."""
     try:
         yield
     except StepError:
@@ -124,7 +123,6 @@ class LanceTable:
 
     @property
     def columns(self) -> dict[str, ColumnKind]:
-        """The store's own columns."""
         kinds = {"string": "text", "double": "number", "bool": "truth"}
         return {
             field.name: cast("ColumnKind", kinds[str(field.type)])
@@ -150,7 +148,6 @@ class LanceTable:
         return found
 
     def known(self, owners: Iterable[str]) -> list[KnownRow]:
-        """Return the rows of some owners, without texts and vectors."""
         names = ["owner", "step", "index", "print"]
         batches = self._scan(_owned_by(owners), names)
         return [
@@ -221,7 +218,6 @@ class LanceTable:
                 self._table.add_columns([arrow.field(name, types[new[name]]) for name in added])
 
     def tidy(self, old_s: float) -> None:
-        """Merge the files of many commits, and drop versions that are older than this."""
         with store_errors(self.path, "written"):
             self._table.optimize(cleanup_older_than=timedelta(seconds=old_s))
         self._to_disk()

@@ -90,7 +90,6 @@ class StoreWriter:
     # --- writing
 
     async def replace(self, target: RowsToKeep, label: StoreFormat) -> int:
-        """Replace the rows of a step of an owner; return the number of written ones."""
         pending = PendingWrite(target, label)
         self._waiting.append(pending)
         try:
@@ -105,7 +104,6 @@ class StoreWriter:
         return pending.written.result()
 
     async def drop(self, owners: Sequence[str]) -> int:
-        """Drop all rows of some owners; return their number."""
         found = [owner for owner in owners if owner in self.sums]
         if not found or self._writer.table is None:
             return 0
@@ -244,7 +242,6 @@ class StoreWriter:
         )
 
     async def lacks_word_index(self) -> bool:
-        """Return whether a search by words has to index rows first."""
         if (table := self._writer.table) is None:
             return False
         return await asyncio.to_thread(self._writer.lacks_word_index, table)
@@ -406,7 +403,6 @@ class OpenStores:
         await writer.keep_only(self.owner(item, path))
 
     async def forget(self, path: Path, items: Iterable[ItemName]) -> int:
-        """Drop all rows of these items in a store; return their number."""
         if not store_manifest.is_store(path):
             return 0
         writer = await self._writer(path)

@@ -57,8 +57,6 @@ _WHERE_SCHEMA: dict[str, Any] = {
 
 
 class SearchParams(Params):
-    """Parameters of `search`."""
-
     paths: ClassVar[tuple[str, ...]] = ("store",)
 
     store: str = Field(min_length=1, description="The folder of the store, filled by `embed`.")
@@ -109,8 +107,6 @@ class SearchParams(Params):
 
 
 class FoundRow(Output):
-    """One row that was found."""
-
     number: int
     """1 for the nearest; the number for citations."""
     text: str
@@ -130,15 +126,11 @@ class FoundRow(Output):
 
 
 class QueryHits(Output):
-    """What one of several queries found."""
-
     query: str
     hits: list[FoundRow]
 
 
 class SearchOutput(Output):
-    """Outputs of `search`."""
-
     hits: list[FoundRow]
     """With `queries` empty."""
     results: list[QueryHits]

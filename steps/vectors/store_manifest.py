@@ -74,7 +74,6 @@ def table_state(path: Path) -> str:
 
 
 def read_manifest(path: Path) -> StoreManifest | None:
-    """Return the manifest if it is of the current table, else None."""
     try:
         found = json.loads((path / MANIFEST_NAME).read_text("utf-8"))
         if found["version"] != _MANIFEST_VERSION or found["state"] != table_state(path):

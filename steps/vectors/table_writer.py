@@ -33,8 +33,6 @@ _OLD_S, _OLD_AT_END_S = 5.0, 0.001
 
 @record(eq=False)
 class PendingWrite:
-    """One queued write. Any thread reports its end; an event loop owns its future."""
-
     target: RowsToKeep
     label: StoreFormat
     written: asyncio.Future[int] = field(
@@ -119,7 +117,6 @@ class TableWriter:
         return table
 
     def write(self, batch: Sequence[PendingWrite]) -> None:
-        """Write a batch; one by one if it fails as a whole."""
         try:
             table = self.renewed()
             if table is None:
@@ -194,7 +191,6 @@ class TableWriter:
             self.drop([RowsToDrop(owner, step) for step in sorted(steps)])
 
     def lacks_word_index(self, table: LanceTable) -> bool:
-        """Return whether a search by words has to index rows first."""
         is_same = table.renew() == self._version and self._indexed == self.content()
         return not (is_same and table.are_words_indexed())
 

@@ -122,7 +122,6 @@ class _Column:
         return f"{self.quoted} {sign} {self._literal(value, self.kind)}"
 
     def equal_or_like(self, value: Any) -> str:
-        """Compare with a value, several values, or a text with `*` and `?`."""
         return _any_of([self._equal_or_like_one(option) for option in _value_list(value)])
 
     def _equal_or_like_one(self, value: Any) -> str:
@@ -201,8 +200,6 @@ _WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 @record(frozen=True, slots=True)
 class _Expression:
-    """What converts an expression; `columns`: the store's own, None: not known yet."""
-
     columns: Mapping[str, ColumnKind] | None
 
     def condition(self, node: ast.expr) -> str:
@@ -280,7 +277,6 @@ def _constant(node: ast.expr) -> Any:
 
 
 def sql_literal(value: str | float) -> str:
-    """Return a value as an SQL literal; quotes are doubled."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''").replace("\0", "") + "'"
     return repr(value)
