@@ -243,7 +243,7 @@ def check_schema(schema: Any) -> tuple[SchemaProblem, ...]:
         found = _grammar_error(schema)
     except BadRequest as error:  # of a large integer
         return (SchemaProblem((), str(error)),)
-    return () if found is None else (_locate_problem(schema, found),)
+    return () if found is None else (_compile_problem(found),)
 
 
 def parse_schema(constraint: Constraint) -> Any:
@@ -487,58 +487,12 @@ def _pattern_problems(pattern: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
         yield SchemaProblem(at, f"the pattern cannot be used: {refused}", "Write it otherwise.")
 
 
-# Errors found by compiling
-
-
-def _locate_problem(schema: Any, why: str) -> SchemaProblem:
-    path: SchemaPath = ()
-    part = schema
-    while isinstance(part, dict):
-        refused = [
-            (below, child, error)
-            for below, child in subschemas(part)
-            if (error := _error_of_part(child, schema)) is not None
-        ]
-        same = [refusal for refusal in refused if refusal[2] == why] or [
-            refusal for refusal in refused if refusal[0][0] not in ("$defs", "definitions")
-        ]
-        if not same:
-            break
-        below, part, why = same[0]
-        path = (*path, *below)
-    if (
-        isinstance(part, dict)
-        and "oneOf" in part
-        and _grammar_error(_as_any_of(part, schema)) is None
-    ):
-        what = "the options of `oneOf` cannot be distinguished while the answer is generated"
+def _compile_problem(why: str) -> SchemaProblem:
+    if why.startswith("oneOf constraints are not supported"):
+        what = "the options of a `oneOf` cannot be distinguished while the answer is generated"
         remedy = "Use `anyOf`, or give each option a required property with a `const` of its own."
-        return SchemaProblem(path, what, remedy)
-    return SchemaProblem(path, plain_error(why))
-
-
-def _as_any_of(part: dict[str, Any], root: Any) -> dict[str, Any]:
-    """Return a subschema, with what it may refer to, whose `oneOf` is an `anyOf`."""
-    shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
-    return {**shared, **{"anyOf" if name == "oneOf" else name: part[name] for name in part}}
-
-
-def _error_of_part(part: Any, root: Any) -> str | None:
-    """Return why this subschema is refused by itself, or None."""
-    if not isinstance(part, dict) or not isinstance(root, dict):
-        return None
-    if any(not ref.startswith(("#/$defs/", "#/definitions/")) for ref in _refs(part)):
-        return None
-    shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
-    return _grammar_error({**part, **shared})
-
-
-def _refs(part: Any) -> Iterator[str]:
-    if isinstance(part, dict):
-        if isinstance(part.get("$ref"), str):
-            yield part["$ref"]
-        for _, child in subschemas(part):
-            yield from _refs(child)
+        return SchemaProblem((), what, remedy)
+    return SchemaProblem((), plain_error(why))
 
 
 def plain_error(why: str) -> str:

@@ -212,11 +212,14 @@ def _parameter_list(function: Any) -> str:
 
 
 def catalogue_text(found: InstalledParts) -> str:
-    return "\n\n".join((steps_text(found.steps), *_parts_text(found.parts)))
+    steps = (PartRow("step", row.name, row.package, row.about) for row in found.steps)
+    parts = (*steps, *found.parts)
+    titles = {"step": "Steps, for `uses`; `paddock steps NAME` shows all of one"}
+    return "\n\n".join(_parts_text(parts, titles | _SECTION_TITLES))
 
 
-def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
-    for kind, title in _SECTION_TITLES.items():
+def _parts_text(parts: Sequence[PartRow], titles: Mapping[str, str]) -> Iterator[str]:
+    for kind, title in titles.items():
         rows = [part for part in parts if part.kind == kind]
         shown = [
             f"{row.name}({row.takes})" if row.takes and row.kind != "reader" else row.name
@@ -234,35 +237,6 @@ def _parts_text(parts: Sequence[PartRow]) -> Iterator[str]:
             )
             lines.append(f"{head}{about}".rstrip())
         yield "\n".join(lines)
-
-
-def steps_text(rows: Sequence[StepRow]) -> str:
-    return "\n\n".join(_step_text(row) for row in rows)
-
-
-def _step_text(row: StepRow) -> str:
-    needed = [param.name for param in row.params if param.is_required]
-    others = [_with_default(param) for param in row.params if not param.is_required]
-    lines = [f"{row.name}  {row.about}".rstrip()]
-    if row.package != DISTRIBUTION:
-        lines[0] += f" [{row.package}]"
-    for title, words in (("needs", needed), ("takes", others), ("gives", row.outputs)):
-        if words:
-            lines += textwrap.wrap(
-                f"{title}  {', '.join(words)}",
-                width=_WIDTH,
-                initial_indent="  ",
-                subsequent_indent=" " * 9,
-                break_on_hyphens=False,
-            )
-    return "\n".join(lines)
-
-
-def _with_default(param: ParamRow) -> str:
-    default = plain_default(param)
-    if default is None:
-        return param.name
-    return f"{param.name} {json.dumps(default, ensure_ascii=False)}"
 
 
 def plain_default(param: ParamRow) -> Any:
