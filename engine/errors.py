@@ -369,7 +369,6 @@ class RecipeRefused(BadRequest):
 
 
 def pack_error(error: Exception) -> dict[str, Any]:
-    """Return an error's class, text and fields; of a foreign one, its class name and text."""
     known = next(
         (kind for kind in type(error).__mro__ if _error_class(kind.__name__) is kind), None
     )

@@ -297,7 +297,6 @@ class _GgufReader:
 
 
 def join_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
-    """Return one header for all parts of a model: the first one's, with every tensor."""
     first, *others = headers
     if not others:
         return first

@@ -145,7 +145,6 @@ class ModelFacts:
     n_parallel: int = 0
 
     def with_context(self, n_ctx_tokens: int | None) -> ModelFacts:
-        """Return the facts with the context that a request asks for; None: as it is."""
         if n_ctx_tokens is None:
             return self
         return replace(self, n_ctx_tokens=min(n_ctx_tokens, self.n_ctx_train_tokens))
@@ -374,9 +373,7 @@ class Stream(Protocol):
         """
         ...
 
-    def cancel(self) -> None:
-        """Stop at the next decode step; `reply` then raises `asyncio.CancelledError`."""
-        ...
+    def cancel(self) -> None: ...
 
 
 REQUEST_TEXTS = 256

@@ -67,7 +67,6 @@ class Body(BaseModel):
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the fields by their types; raise ApiError (400), which names the first fault."""
         try:
             return cls.model_validate(fields, context=cls)
         except ValidationError as error:
@@ -76,7 +75,6 @@ class Body(BaseModel):
 
 
 def refused(why: str) -> PydanticCustomError:
-    """Return the error of a validator: the field's value cannot be used."""
     return PydanticCustomError("refused", "{why}", {"why": why})
 
 

@@ -53,7 +53,6 @@ class DeadlineProtocol(H11Protocol):
         self._start_timer()
 
     def _note_idle(self) -> None:
-        """Update the list of idle connections; close the oldest of too many."""
         self._idle.pop(self, None)
         if not self._is_serving:
             self._idle[self] = None
@@ -122,7 +121,6 @@ def _is_past_deadline(since: float | None, limit_s: float, now: float) -> bool:
 def deadline_protocol(
     *, header_s: float, idle_s: float
 ) -> type[asyncio.Protocol] | HTTPProtocolType:
-    """Return a value for uvicorn's `http`; 0 stands for no deadline."""
     idle: dict[DeadlineProtocol, None] = {}
     made: Any = functools.partial(DeadlineProtocol, header_s=header_s, idle_s=idle_s, idle=idle)
     return made  # type: ignore[no-any-return]

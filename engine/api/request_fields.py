@@ -121,7 +121,6 @@ _KNOWN = HARMLESS | REFUSED.keys()
 
 
 def refusal(declared: Collection[str], fields: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the first field that is refused, with what to do; None: there is none."""
     for name in REFUSED.keys() & fields.keys():
         if name not in declared and fields[name] and fields[name] not in NEUTRAL.get(name, ()):
             return name, REFUSED[name]

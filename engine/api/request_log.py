@@ -224,7 +224,6 @@ class RequestLog:
         self.metrics.began()
 
     def end(self, exchange: Exchange, fate: Fate, route: str) -> None:
-        """Note a request's end; `route` is the pattern of its path, empty where none matched."""
         exchange.end(fate)
         self.running.pop(exchange, None)
         self.metrics.ended(

@@ -44,7 +44,6 @@ class _Attempts:
     next_at: float = 0.0
 
     def begin(self) -> bool:
-        """Count an attempt if its turn has come; return whether it has."""
         now = asyncio.get_running_loop().time()
         if self.n == MOST_ATTEMPTS or now < self.next_at:
             return False
@@ -106,7 +105,6 @@ class BackgroundTuner:
                 log.exception("work while idle failed")
 
     async def _measure(self) -> bool:
-        """Measure a loaded model if its time has come; return whether that began."""
         for digest in self._pool.unmeasured():
             if self._measurements.setdefault(digest, _Attempts()).begin():
                 with suppress(EngineError, WorkerGone, StopRequested):  # its next turn comes
@@ -115,7 +113,6 @@ class BackgroundTuner:
         return False
 
     async def _copy(self) -> bool:
-        """Make the copy of a loaded model if its time has come; return whether that began."""
         for resident in self._pool.stats().resident if self._makes_copies else ():
             is_known = resident.tuned_from or self._finder.tuned.record(resident.digest)
             if is_known or not self._copies.setdefault(resident.digest, _Attempts()).begin():

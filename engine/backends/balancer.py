@@ -169,7 +169,6 @@ class ServerMember:
         return facts
 
     def n_parallel(self, key: ModelKey) -> int:
-        """Return how many requests of a model it computes at once; 0: unknown."""
         return self._n_slots.get(key) or self.facts[key].n_parallel
 
     def mark_down(self, reason: str, *, is_failing: bool = False) -> bool:
@@ -386,7 +385,6 @@ class ServerRoster:
     def _take_facts(
         self, member: ServerMember, model: ModelSpec, look: asyncio.Task[ModelFacts]
     ) -> EngineError | None:
-        """Record one server's answer about a model; return its error, if it refused."""
         if look.cancelled():
             self.mark_down(member, f"{member.url} has not answered within {GRACE_S:g} s")
             return None
@@ -412,7 +410,6 @@ class ServerRoster:
                 await asyncio.sleep(error.after_s or _LOADING_PAUSE_S)
 
     def _record_facts(self, member: ServerMember, model: ModelSpec, facts: ModelFacts) -> None:
-        """Record that a server has a model; raise ModelBroken where the others have another one."""
         key = model_key_of(model)
         others = (other for other in self._members if other is not member and key in other.facts)
         for other in others:
@@ -671,7 +668,6 @@ class BalancedPool(Pool):
         return reply
 
     async def _judged(self, member: ServerMember, request: _ServerRequest[_T]) -> _T:
-        """Run a request at a server; raise `_RefusesAll` where the refusal is not its own fault."""
         try:
             return await member.ask(request.run)
         except PromptCut as error:

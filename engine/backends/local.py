@@ -346,7 +346,6 @@ class LocalPool(Pool):
         waits: bool = True,
         on_death: Callable[[WorkerGone], EngineError | None] = lambda _: None,
     ) -> _T:
-        """Work in a model's worker, again where it dies: at once, but in the end as a suspect."""
         crashes: list[Crash] = []
         rank = 0 if is_brief else PRIORITY_RANK[priority]
         while True:

@@ -251,7 +251,6 @@ def model_key_of(spec: ModelSpec) -> ModelKey:
 
 
 def _read_vectors(data: Any, n: int) -> list[list[float]] | None:
-    """Read vectors in the order of the texts; None: they are not there."""
     if not isinstance(data, list) or len(data) != n:
         return None
     by_index = {entry.get("index", at): entry.get("embedding") for at, entry in enumerate(data)}

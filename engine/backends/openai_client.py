@@ -148,7 +148,6 @@ class ServerConnection:
 
     @contextmanager
     def _server_away(self, within_s: float | None = None) -> Iterator[None]:
-        """Turn broken connections, and with `within_s` time-outs, into `ServerAway`."""
         try:
             with http.http_failures(self.url):
                 yield

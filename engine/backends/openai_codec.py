@@ -211,7 +211,6 @@ class StreamDecoder:
     _n_chunks: int = 0
 
     def chunks(self, event: EventJson) -> Iterator[Chunk]:
-        """Yield what an event adds to the answer; a broken call in it raises BadRequest."""
         self._count(event)
         self.model = str(event.get("model") or self.model)
         choices = event.get("choices")
@@ -294,7 +293,6 @@ def _int_field(fields: EventJson, name: str) -> int:
 
 
 def _logprobs(logprobs: Any) -> Iterator[TokenLogprob]:
-    """Yield the log probabilities of an event's tokens; none where they are not as documented."""
     listed = logprobs.get("content") if isinstance(logprobs, Mapping) else None
     try:
         yield from [

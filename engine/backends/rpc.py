@@ -86,7 +86,6 @@ def write_line(line: WireLine) -> bytes:
 
 
 def read_line(raw: bytes) -> WireLine:
-    """Read a line of an answer; raise `ValueError` where it is none."""
     line = read_json(WireLine, raw)
     if line.facts is None:
         return line
@@ -234,7 +233,6 @@ class RemotePool(Pool):
         return list(line.numbers or ())
 
     async def _serve(self, answer: Answer) -> Reply:
-        """Answer one chat; retry it from the start unless a part was read."""
         request = answer.request
         lines = self._lines("chat", write_json(request), request.model.ref)
         async with aclosing(lines):

@@ -199,7 +199,6 @@ def _quoted_text(text: str) -> str:
 
 
 def _arguments_schema(tool: Tool) -> Schema:
-    """Return the schema of a tool's arguments: an object without additional properties."""
     schema = {"type": "object", **tool.parameters}
     schema.setdefault("properties", {})
     if "$ref" not in schema:
@@ -348,5 +347,4 @@ def answer_format(
 
 
 def new_call_id() -> str:
-    """Return a new id for a tool call: nine letters and digits, as Mistral's templates require."""
     return f"c{secrets.token_hex(4)}"

@@ -161,7 +161,6 @@ class PromptBuilder:
         self._own = self._read_template(None)
 
     def _read_template(self, source: str | None) -> ChatTemplate:
-        """Compile a template; None: the one of the model's file."""
         model = self._model
         of_file = model.chat_template()
         served = served_template(source, of_file)
@@ -399,7 +398,6 @@ class PromptBuilder:
         think: Think | None = None,
         n_ctx_tokens: int = 0,
     ) -> int:
-        """Count a conversation's tokens; `n_ctx_tokens` limits what a template may print."""
         pieces = self._template(template).render(
             messages, tools=tools, think=think, n_ctx_tokens=n_ctx_tokens
         )

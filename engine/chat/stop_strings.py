@@ -21,7 +21,6 @@ class StopStringFilter:
         return bool(self.stopped_by)
 
     def add(self, new: str, *, is_end: bool = False) -> str:
-        """Add to the text; return what is certain now, or all of it at the end."""
         if not self._stop:
             return new
         if self.is_stopped:

@@ -186,7 +186,6 @@ class MarkupParser(StreamParser):
     # Each step takes from the front of the buffer and returns whether to go on.
 
     def _parse_start(self, delta: _DeltaBuilder, is_end: bool) -> bool:
-        """Parse the beginning, or what follows reasoning: reasoning or a bare call may come."""
         rest = self._buffer.lstrip()
         opens = self._markup.tags.opens
         if rest.startswith(opens):
@@ -307,7 +306,6 @@ class MarkupParser(StreamParser):
         return True
 
     def _parse_after_call(self, delta: _DeltaBuilder, is_end: bool) -> bool:
-        """Parse what follows a call: its closing words, another call, reasoning, or text."""
         self._buffer = rest = self._buffer.lstrip()
         if not rest:
             return False

@@ -588,7 +588,6 @@ def _parse_placeholder(
 def _parse_parameters(
     call_format: ToolCallFormat, text: str, at: int, tool: Tool | None
 ) -> tuple[dict[str, Any], int]:
-    """Parse named values until something else follows."""
     param = call_format.param
     assert param is not None
     opens = param.opens.strip()

@@ -97,7 +97,6 @@ class ContextLimits:
 
     @property
     def n_seq_ids(self) -> int:
-        """Sequence ids of the context: in a unified cache idle ones need ids of their own."""
         n_idle = (
             min(self.n_slots, _MOST_IDLE_SEQUENCES) if self.is_unified and self.can_share else 0
         )
@@ -105,7 +104,6 @@ class ContextLimits:
 
     @property
     def n_rows(self) -> int:
-        """Most rows of logits of one step; llama.cpp needs space for one of each id."""
         return max(self.n_seq_ids, self.n_slots + self.most_drafts)
 
     @property

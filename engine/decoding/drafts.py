@@ -171,7 +171,6 @@ class LookupDrafter:
         return guess
 
     def n_worth(self, most: int, price: float) -> int:
-        """Return how far ahead a draft model's guess pays; see `DraftOdds.n_worth`."""
         return self._odds.n_worth(most, price)
 
     @property

@@ -83,7 +83,6 @@ class HostCache:
         self.n_tokens = 0
 
     def best(self, prompt: Tokens) -> tuple[int, int]:
-        """Find the entry with the longest shared prefix: `(key, n_tokens)`, or (-1, 0)."""
         return longest_shared_prefix(prompt, self._entries)
 
     def tokens(self, key: int) -> Tokens:

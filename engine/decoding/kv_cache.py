@@ -410,7 +410,6 @@ class KvCache:
         return self.limits.n_cells < min(n_needed, better.limits.n_cells)
 
     def _n_stream_for(self, sequences: Items[Sequence]) -> int:
-        """Return the length of a stream: doubled until the longest request fits."""
         longest = max((sequence.n_likely_tokens for sequence in sequences), default=0)
         cache_options, length = self._cache_options, LEAST_STREAM_TOKENS
         # All cells are planned for. Growing costs 0.2 to 0.5 s on a graphics device. A sliding

@@ -396,7 +396,6 @@ class DecodeLoop:
         self._on_refused(alone.request_id, BadRequest(why))
 
     def _start_over(self) -> None:
-        """Clear the cache, whose state is unknown; running sequences go back into the queue."""
         self._scheduler.start_over()
         self._cache.clear()
 

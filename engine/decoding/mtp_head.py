@@ -167,7 +167,6 @@ class MtpHead:
         return sequence
 
     def _piece(self, context: Context, sequence: _HeadSequence, n_tokens: int) -> _HeadPiece:
-        """Return the next tokens to be read, and count them as read; guessed cells are cut off."""
         if sequence.n_guessed:
             context.trim(sequence.seq_id, sequence.n_read)
             sequence.n_guessed = 0

@@ -287,7 +287,6 @@ class Scheduler:
         self._return_to_queue(sequence)
 
     def _return_to_queue(self, sequence: Sequence) -> None:
-        """Return a sequence to the queue; its answer so far becomes a part of its prompt."""
         self.running.remove(sequence)
         sequence.prompt = np.concatenate([sequence.prompt, np.array(sequence.answer, np.int32)])
         sequence.max_tokens -= len(sequence.answer)
@@ -438,7 +437,6 @@ class Scheduler:
         return min(coming, len(sequence.prompt) - 1) - n_shared >= WORTH_WAITING_TOKENS
 
     def _has_slot(self, sequence: Sequence) -> bool:
-        """Return whether there is a slot; a chat preempts a job if necessary."""
         if sequence.priority != "interactive":
             has_job_slot = self._n_jobs() < self.limits.n_parallel
             return has_job_slot and len(self.running) < self.limits.n_slots
@@ -491,7 +489,6 @@ class Scheduler:
             self.is_outgrown = True
 
     def _n_least_needed(self) -> int:
-        """Return the least cells for progress: those of all answers, or a prompt's next ones."""
         answers = [sequence for sequence in self.running if sequence.state == "decode"]
         n_tokens = sum(_n_least_cells(answer) + len(answer.drafts) for answer in answers)
         return n_tokens or min(map(_n_least_cells, self.running), default=0)
@@ -593,12 +590,10 @@ class Scheduler:
 
 
 def _promised_cells(sequence: Sequence) -> int:
-    """Return the cells to keep free for a sequence: all it needs if it was preempted before."""
     n_answer = sequence.max_tokens - len(sequence.answer)
     n_soon = sequence.n_missing + min(ANSWER_SLICE_TOKENS, n_answer)
     return max(n_soon, sequence.n_owed_cells) if sequence.n_preempted else n_soon
 
 
 def _n_least_cells(sequence: Sequence) -> int:
-    """Return the least cells for a sequence's next step; a prompt's text is read in any pieces."""
     return sequence.n_pending if sequence.state == "decode" else sequence.next_piece_length(1)

@@ -56,7 +56,6 @@ class ImageDisk:
         self._folder = self._files.folder / key[:32]
 
     def read(self, digest: str) -> tuple[PromptPiece, ...] | None:
-        """Return an image's pieces; None: they are not there, or damaged."""
         data = self._files.read(self._folder / digest)
         if data is None or hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
             return None
@@ -101,7 +100,6 @@ class KeptImages:
         self._pieces: OrderedDict[str, tuple[PromptPiece, ...]] = OrderedDict()
 
     def get(self, digest: str, *, on_disk: bool = False) -> tuple[PromptPiece, ...] | None:
-        """Return an image's pieces, also those on the disk if it may be there; None: none."""
         pieces = self._pieces.get(digest)
         if pieces is not None:
             self._pieces.move_to_end(digest)

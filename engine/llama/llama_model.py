@@ -163,7 +163,6 @@ class Model:
         return buffer[:n].copy()
 
     def piece(self, token: int, *, shows_control: bool = False) -> bytes:
-        """Return a token's bytes; those of control tokens only with `shows_control`."""
         known = self._pieces.get(token)
         if known is not None and not shows_control:
             return known

@@ -267,7 +267,6 @@ def _pieces(start: int, tensor: GgufTensor) -> tuple[Sequence[int], Sequence[int
 
 
 def _widened(data: mmap.mmap, kind: int, target: int, start: int, end: int) -> BlockBytes:
-    """Return a piece of ggml's type `kind` in F16 or BF16; of one with a reader, in Q8_0."""
     raw = np.frombuffer(data[start:end], np.uint8)
     if target == _F16:
         return _values(raw, kind).astype(np.float16).view(np.uint8)

@@ -212,7 +212,6 @@ def ask_library(expression: str) -> tuple[Any, str]:
 
 @cache
 def confirmed_device() -> Device:
-    """Return this machine, without the listed devices that llama.cpp does not have; asks once."""
     device = this_device()
     if not find_build().backends or (device.is_gpu and not device.gpus):
         return device

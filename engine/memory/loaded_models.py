@@ -78,7 +78,6 @@ class ModelUse:
 
 
 def worker_files(facts: ModelFacts, adapters: Sequence[str]) -> tuple[str, ...]:
-    """Return the paths of what a worker loads; of a split model, the first file's."""
     besides = (*adapters, facts.projector or "", facts.draft_path)
     return (facts.path, *filter(None, besides))
 
@@ -168,7 +167,6 @@ class LoadedModel:
         )
 
     def take(self, model_use: ModelUse) -> None:
-        """Count a request in; the `keep_alive` of the latest request counts."""
         if model_use.keep_alive_s is not None:
             self.keep_alive_s = model_use.keep_alive_s
         self.is_pinned |= model_use.is_pinned

@@ -88,7 +88,6 @@ class ModelLoader:
             self.start_idle_timer(resident)
 
     async def _started_at_last(self, resident: LoadedModel) -> WorkerProcess:
-        """Start a worker; again where it is killed from outside before it is ready."""
         for _ in range(1, _MOST_STARTS):
             try:
                 return await self._started(resident)
@@ -118,7 +117,6 @@ class ModelLoader:
         return end.ran_out_of_memory(resident.n_oom_kills, device.n_oom_kills)
 
     async def _unload_idle(self, resident: LoadedModel) -> bool:
-        """Unload the idle models for one that found no memory; return whether there were any."""
         going = self.memory.idle(but=resident)
         for other in going:
             self.unload(other, "room")
@@ -126,7 +124,6 @@ class ModelLoader:
         return bool(going)
 
     async def _shrink(self, resident: LoadedModel) -> bool:
-        """Plan a model with half as many KV cells; return whether that is possible."""
         if not self.memory.halve(resident):
             return False
         at_most = self.memory.n_cells_at_most(resident.model_key)
@@ -227,7 +224,6 @@ class ModelLoader:
         return ways[-1]
 
     def drain(self, resident: LoadedModel, why: UnloadReason) -> None:
-        """Unload a model when its last request has ended; it takes no new ones."""
         resident.leaves_because = why
         if resident.state == "ready" and resident.n_users:
             resident.state = "draining"

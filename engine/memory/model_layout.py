@@ -470,7 +470,6 @@ class _LayoutPlanner:
         return found
 
     def _placed(self, load: WorkerOptions, is_good: bool) -> list[ModelLayout]:
-        """Return the layouts of one load: on each device that may hold it, or on the processor."""
         device, header = self.device, self.header
         size = self.request.facts.size_bytes + self.request.extra_bytes
         per_cell, buffers = self._cell_and_buffer_bytes(load)
@@ -561,7 +560,6 @@ class _DeviceLoad:
     def _layout(
         self, placement: Placement, there_bytes: int, n_there: int, why: str, **spilled: Any
     ) -> ModelLayout:
-        """Return a layout; `spilled`: options by which the processor computes a part."""
         gpus = self.device.gpus
         placed = _placement_text(
             n_there, self.n_layers, ", ".join(gpus[i].name for i in placement.gpus)

@@ -122,7 +122,6 @@ class BlobStore:
         return tuple(name.replace("-", ":") for name in self._names() if _BLOB.fullmatch(name))
 
     def writer(self, digest: str | None = None) -> BlobWriter:
-        """Begin a blob; `digest`: the one that its content must have."""
         expected = f"sha256:{digest_hex(digest)}" if digest else None
         with store_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -226,7 +226,6 @@ def arrived_bytes(blob: Path) -> int:
 
 
 def read_part_states(partial: Path) -> Iterator[BlobPart]:
-    """Yield the parts by their states; unreadable states are skipped."""
     for path in _state_paths(partial):
         try:
             state = json.loads(path.read_bytes())
@@ -472,7 +471,6 @@ class BlobDownload:
     async def _receive(
         self, response: httpx.Response, part: BlobPart, retries: TransferRetries
     ) -> None:
-        """Write a response's bytes; if it is cut, those that arrived are kept."""
         held = bytearray()
         written_at = time.monotonic()
         left = part.size_bytes - part.completed_bytes

@@ -140,7 +140,6 @@ def _path_of(given: RecipeFile, store: ModelStore) -> Path:
 
 
 def _read_header(name: str, path: Path) -> GgufHeader:
-    """Read a file's header; RecipeRefused says what a file is that is no GGUF file."""
     try:
         return read_header(path)
     except ModelBroken as error:

@@ -81,7 +81,6 @@ class ModelCard:
 
 
 def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -> ModelCard:
-    """Return the full card of one model; `is_verbose`: with its vocabulary."""
     found = finder.locate(ref)
     header = finder.files.header(found.path, found.parts)
     own = found.own

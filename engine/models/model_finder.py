@@ -63,7 +63,6 @@ class ModelFiles:
         self._header_of = lru_cache(_MAX_CACHED)(lambda stamp: read_header(Path(stamp[0])))
 
     def header(self, path: Path, parts: Sequence[Path] = ()) -> GgufHeader:
-        """Return a model's header; `parts`: the files of a split model after the first."""
         return join_headers([self._header(file) for file in (path, *parts)])
 
     def _header(self, path: Path) -> GgufHeader:

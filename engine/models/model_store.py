@@ -124,7 +124,6 @@ class ManifestFiles:
                     _drop_empty(path.parent, folder)
 
     def _choose_from_list(self, raw: bytes) -> Manifest | None:
-        """Return the first usable manifest of a list; None: `raw` is no list."""
         if _MANIFEST_LIST_TYPE.encode() not in raw:
             return None
         listed = [
@@ -226,7 +225,6 @@ class ModelStore:
         return sorted((name for name, _ in self._manifests.all()), key=lambda name: name.full)
 
     def find(self, name: ModelName) -> ModelName | None:
-        """Return a name as it is spelled in the store, in any case; None: there is none."""
         found = self._manifests.find(name)
         return found[0] if found else None
 
@@ -241,7 +239,6 @@ class ModelStore:
         return found[1] if found else None
 
     def digests(self, name: ModelName) -> set[str]:
-        """Return every digest in a model's manifest; none without a manifest."""
         found = self._manifests.find(name)
         with suppress(ManifestBroken):
             return self._manifests.digests(found[1]) if found else set()

@@ -187,7 +187,6 @@ class _ModelfileParser:
                 yield command
 
     def _command(self, line: str, number: int) -> ModelfileCommand | None:
-        """Parse the command that begins with `line`, and advance."""
         word = line.split(None, 1)[0]
         name = word.upper()
         rest = line[len(word) :].lstrip(" \t")
@@ -213,7 +212,6 @@ class _ModelfileParser:
         return ModelfileCommand(name, value, key, number)
 
     def _value(self, first: str) -> str | None:
-        """Parse a value that begins with `first`; None: its quotes are never closed."""
         pieces = [first]
         self._at += 1
         while (value := _without_quotes("\n".join(pieces).strip())) is None:

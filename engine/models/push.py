@@ -85,7 +85,6 @@ class BlobUpload:
         return response.status_code == 201
 
     async def _send_all(self) -> None:
-        """Send the missing bytes until the blob is complete; begin a new upload if one is lost."""
         host = host_of(httpx.URL(self._registry.base))
         retries = TransferRetries(host, self._connection.options, was_there=True)
         url, furthest = "", 0
@@ -198,7 +197,6 @@ class _UploadLost(Exception):
 
 
 def _upload_url(response: httpx.Response) -> str:
-    """Return the URL to continue an upload at; registries send it relative or absolute."""
     url = response.headers.get("docker-upload-location") or response.headers.get("location")
     try:
         return str(response.url.join(url)) if url else ""

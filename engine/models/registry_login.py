@@ -47,7 +47,6 @@ def credential_files() -> list[Path]:
 
 
 def read_credentials(files: Iterable[Path]) -> dict[str, RegistryCredentials]:
-    """Return the credentials in these files by host; the first file with a host counts."""
     known: dict[str, RegistryCredentials] = {}
     for file in files:
         for host, found in _read_credentials_file(file).items():
@@ -122,7 +121,6 @@ class RegistryAuth:
         self._lock = asyncio.Lock()
 
     async def answer(self, response: httpx.Response) -> bool:
-        """Get a token for a 401's challenge; False: there is nothing to answer it with."""
         async with self._lock:
             if response.request.headers.get("Authorization") != self.header:
                 return True  # another request got a new token meanwhile

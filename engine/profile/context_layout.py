@@ -170,7 +170,6 @@ def _shares_much(workload: Workload, limits: LayoutBounds) -> bool:
 def layout_s(
     profile: Profile, workload: Workload, layout: ContextLayout, limits: LayoutBounds
 ) -> float:
-    """Return how many seconds the work takes in a layout; infinite if no request fits."""
     n_at_once = _n_at_once(workload, layout, limits)
     if n_at_once < 1:
         return float("inf")

@@ -158,7 +158,6 @@ class Bench:
         return seconds
 
     def step(self, n_sequences: int) -> float:
-        """Add a token to each of the first sequences; return the seconds."""
         return self._decode(np.arange(n_sequences, dtype=np.int32), n_outputs=n_sequences)
 
     def rows(self, n_tokens: int, seq_id: int = 0, *, n_beside: int = 0) -> Logits:

@@ -78,7 +78,6 @@ class ConstrainedAnswer:
     # Choosing the next token
 
     def prepare(self) -> bool:
-        """Do what the next choice needs of the answer so far; return whether it needs a mask."""
         if self._has_limit:
             self._ending_guard.prepare()
         is_fixed = self._ending_guard.is_active or self._has_failed
@@ -98,7 +97,6 @@ class ConstrainedAnswer:
         return not is_own and bool(self.matcher.forced_tokens())
 
     def allowed_mask(self) -> NDArray[np.uint8] | None:
-        """Return the mask for the next token; None where the matcher met a limit."""
         return None if self._has_failed else self.matcher.mask()
 
     def likeliest(self, row: Logits, first: int) -> int:

@@ -181,7 +181,6 @@ def _ends(node: Mapping[str, Any], root: Any, ending: set[int]) -> bool:
 
 
 def _types_of(node: Mapping[str, Any]) -> list[str]:
-    """Return a schema's types; without `type` those that llguidance assumes."""
     kinds = node.get("type")
     if isinstance(kinds, list | str):
         return kinds if isinstance(kinds, list) else [kinds]
@@ -398,7 +397,6 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
 
 
 def _grammar_error(schema: Any) -> str | None:
-    """Return llguidance's message if it refuses a schema or warns of it, else None."""
     _, messages = schema_patterns.load_engine().LLMatcher.validate_grammar_with_warnings(
         schema_grammar(schema), None
     )

@@ -189,7 +189,6 @@ class Picker:
         return row.of(token)
 
     def _take(self, token: int) -> DoneReason | None:
-        """Note a token of the answer; return why the answer ends with it, if it does."""
         ends = self._ends(token)
         self._n_picked += 1
         if self._penalties is not None and ends != "stop":

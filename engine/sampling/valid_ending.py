@@ -110,7 +110,6 @@ class EndingSearch:
                 yield _SearchNode(cost, number + rank + 1, place, node.text + text, len(node.text))
 
     def _short_cut(self, place: ByteMatcher, signs: frozenset[int]) -> bytes | None:
-        """Return bytes that close a text, object or list, are `null`, or lengthen a text."""
         if not self._is_json and not self._marks:
             return None
         if signs >= _PLAIN_TEXT:
@@ -262,7 +261,6 @@ class EndingGuard:
         return self._known_ending
 
     def _ending_after(self, token: int, n_after: int) -> bytes | None:
-        """Return an ending after a token: what is left of the known one, or a new one."""
         piece, end = self._matcher.piece(token), self._known_ending
         if end and piece and end.startswith(piece):
             return end[len(piece) :]

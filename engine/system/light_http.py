@@ -42,8 +42,6 @@ class _OpenSocket:
 
 
 class UnixClient:
-    """A client of one server; it keeps a connection for each request under way."""
-
     def __init__(self, path: Path, *, silence_s: float) -> None:
         """`silence_s`: the longest time between two pieces of an answer."""
         self._path = path

@@ -91,7 +91,6 @@ class GuardedProcess:
     line: socket.socket
 
     def start_error(self) -> OSError | None:
-        """Return why the program did not start, once the process has ended; None: it did."""
         if self.process.returncode != CANNOT_START:
             return None
         with contextlib.suppress(BlockingIOError):

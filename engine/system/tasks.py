@@ -163,7 +163,6 @@ class GroupedCalls:
     _waiting: list[_Call] = field(default_factory=list)
 
     async def call(self, work: Callable[[], None]) -> None:
-        """Call it and raise its error; a call that is cancelled may be made nevertheless."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._start, loop)

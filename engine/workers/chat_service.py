@@ -77,7 +77,6 @@ class OutputBuffer:
         """Whether one of them has streamed output."""
 
     def add(self, output: StepOutput, now: float) -> list[FrameHead]:
-        """Add a step's output; return those to send now, each with its age in seconds."""
         self._turns.append((now, output))
         self._is_read |= output.is_read
         hold_s = READ_HOLD_S if self._is_read else HOLD_S
@@ -175,7 +174,6 @@ class ChatService:
             self._take_chat(head["id"], from_plain(ChatOrder, head["order"], body))
 
     def _take_chat(self, request_id: int, order: ChatOrder) -> None:
-        """Render and tokenise a request; post it, or queue it for its constraint."""
         n_ctx_tokens = min(order.n_ctx_tokens, self._load.n_ctx_tokens)
         self._prompter.check_length(order.request, n_ctx_tokens)
         # Drop stop strings if the answer is JSON: one within a text would break it
@@ -225,7 +223,6 @@ class ChatService:
         self._to_compile.put(key)
 
     def _compile_all(self) -> None:
-        """Compile constraints from the queue until the process ends; runs in its own thread."""
         while True:
             key = self._to_compile.get()
             made: TokenMatcher | EngineError
@@ -257,7 +254,6 @@ class ChatService:
                     self._loop.post(decode_request)
 
     def _stop_waiting(self, request_id: int) -> bool:
-        """Remove a request that waits for its constraint; return False if there is none."""
         with self._compiling_lock:
             for waiting in self._compiling.values():
                 for entry in waiting:

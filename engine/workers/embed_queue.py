@@ -76,7 +76,6 @@ class EmbedQueue:
         self._waiting.pop(request_id, None)
 
     def next_batch(self) -> EmbedBatch:
-        """Remove and return the next batch; the queue must not be empty."""
         window = list(islice(self._in_turn(), max(_PACK_WINDOW, self.n_most_pieces)))
         first, *others = window
         n_most = max(self.n_batch_tokens // TILE, n_tiles(len(first.tokens)))

@@ -407,7 +407,6 @@ class EmbedService:
         return len(self._free) < len(self._sides)
 
     def _take_messages(self) -> bool:
-        """Empty the inbox, waiting only if there is nothing to do; return False at the end."""
         while True:
             try:
                 can_start = len(self._queue) > 0 and (bool(self._free) or not self._sides)
@@ -441,7 +440,6 @@ class EmbedService:
             self._finish(computed)
 
     def _note_started(self, batch: EmbedBatch) -> None:
-        """Report requests before their first batch: the process may die of it."""
         ids = dict.fromkeys(piece.request_id for piece in batch.pieces)
         new = [number for number in ids if not self._requests[number].has_started]
         for number in new:
@@ -499,7 +497,6 @@ class EmbedService:
         return n_tokens <= self._context.options.n_batch_tokens
 
     def _side_options(self, n_tokens: int) -> list[ContextOptions]:
-        """Return the options of the side contexts, which share the threads; maybe none."""
         n_threads = self._load.n_threads
         batch_s = n_tokens * self._s_per_token * n_threads
         if self._load.is_gpu or n_threads < 2 or batch_s > SIDE_BATCH_S:

@@ -123,7 +123,6 @@ class ConsoleActions:
         return PipelineState(plan, shared.plans, file, starts, settings, consents, needed)
 
     def run(self, by: str, form: Form, file: Path) -> str:
-        """Start a pipeline with the inputs of a form; an empty field is the default."""
         inputs = {
             name.removeprefix(_INPUT): value
             for name, value in form.items()

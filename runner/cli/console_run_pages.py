@@ -304,7 +304,6 @@ class RunPages:
         return PageParts(f"{key} of {name}", body)
 
     def _written_at(self, past: PastRun) -> float:
-        """Return when something of the ledger changed last; now, where that is not known."""
         found = []
         for file in past.place.state.glob("ledger.sqlite*"):
             with suppress(FileNotFoundError):  # the last connection removes SQLite's own

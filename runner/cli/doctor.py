@@ -65,7 +65,6 @@ def findings_exit_status(findings: Sequence[Finding]) -> int:
 
 
 def findings_text(findings: Sequence[Finding]) -> str:
-    """Return the findings as lines; problems are in capitals, with the remedy below."""
     marks = {"ok": "ok", "warning": "WARNING", "fault": "FAULT"}
     width = max(len(finding.about) for finding in findings)
     lines = []
@@ -308,7 +307,6 @@ def _processor_findings(cpu: Cpu) -> Iterator[Finding]:
 
 
 def probe_native() -> NativeBuild | str:
-    """Return llama.cpp's description from a subprocess, or the reason why it does not start."""
     loaded, why = ask_library("dataclasses.asdict(library.describe_library())")
     if loaded is None:
         return why

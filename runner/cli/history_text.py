@@ -35,7 +35,6 @@ _MAX_DETAIL_CHARS = 60
 
 
 def runs_table(rows: Iterable[tuple[PastRun, str]], now: float, host: str) -> str:
-    """Return the table of runs; each row is a run and, while it runs, its progress."""
     lines: list[tuple[str, ...]] = [RUNS_HEAD]
     for past, progress in rows:
         row, is_over = past.row, past.status in ("completed", "quarantined")
@@ -82,7 +81,6 @@ def open_progress_text(past: PastRun, known: dict[Path, JournalProgress]) -> str
 
 
 def run_result_text(past: PastRun) -> str:
-    """Return what a run did; empty if that is unknown, or nothing was done."""
     summary = past.summary
     if not summary:
         return ""
@@ -97,7 +95,6 @@ def run_result_text(past: PastRun) -> str:
 
 
 def run_heading(past: PastRun, now: float) -> str:
-    """Return the lines above a run's log: which run, and how it ended."""
     row, summary = past.row, past.summary
     started = datetime.fromtimestamp(row.started).astimezone()
     where = f" on {row.host}" if row.host else ""

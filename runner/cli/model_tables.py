@@ -160,7 +160,6 @@ def _origin_text(row: ModelRow) -> str:
 
 
 def proposal_text(machine: Machine, proposed: WellKnownModel | None, what: str) -> str:
-    """Return the well-known models that fit, with their speed; `what` names the memory."""
     fitting = [model for model in WELL_KNOWN if machine.holds(model)]
     head = ("", "NAME", "SIZE", "WEIGHTS", "LICENCE", "TIME PER DOCUMENT")
     rows = [
@@ -198,7 +197,6 @@ def proposal_text(machine: Machine, proposed: WellKnownModel | None, what: str) 
 
 
 def proposal_json(machine: Machine, proposed: WellKnownModel | None) -> dict[str, Any]:
-    """Return each well-known model, whether it fits, and its estimated speed."""
     speed = machine.speed
     return {
         "proposed": proposed.name if proposed else None,

@@ -61,7 +61,6 @@ def print_err(text: str) -> None:
 
 
 def write_out(text: str) -> bool:
-    """Write a piece of text to stdout; return False if stdout is closed."""
     return _write(sys.stdout, printable_text(text))
 
 
@@ -81,7 +80,6 @@ def print_json(value: Any) -> None:
 
 
 def print_result(value: Any, text: str, *, as_json: bool) -> None:
-    """Print what a command found: as one object for programs, or as text for people."""
     if as_json:
         print_json(value)
     else:
@@ -89,7 +87,6 @@ def print_result(value: Any, text: str, *, as_json: bool) -> None:
 
 
 def _write(stream: TextIO | None, text: str) -> bool:
-    """Write and flush; return False if the stream is closed or has no reader."""
     if stream is None:
         return False
     try:

@@ -133,7 +133,6 @@ class ProgressLines(RunProgress):
             printing.print_err(f"{step}: fresh")
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Print a failure at once, and progress when it is due."""
         super().item(step, key, state, detail)
         if state in BAD:
             printing.print_err(failure_line(step, key, state, detail))

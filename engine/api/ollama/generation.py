@@ -155,7 +155,6 @@ def logprobs_value(chunk: Chunk) -> dict[str, Any]:
 
 
 def warning_header(n_tokens: int | None) -> dict[str, str]:
-    """Return the header for a prompt of `n_tokens` that was cut; none for None."""
     if n_tokens is None:
         return {}
     return {"Warning": f'299 paddock "the prompt of {n_tokens} tokens was cut to fit the context"'}

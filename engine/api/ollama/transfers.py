@@ -125,7 +125,6 @@ async def pull_model(request: Request) -> Response:
 
 
 async def push_model(request: Request) -> Response:
-    """Handle POST /api/push: send a model to the registry in its name."""
     body = _PushBody.read(await read_json(request))
     service, name = service_of(request), parse_name(body.needed_name)
     options = await transfer_options(service, insecure=body.insecure)

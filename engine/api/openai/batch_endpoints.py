@@ -201,7 +201,6 @@ async def _find(request: Request, records: RecordFolder[_Record]) -> _Record:
 
 
 def _page(records: Iterable[FileRecord | BatchRecord], limit: int | None, after: str) -> Response:
-    """Return one page of a list: at most `limit` values, after the one with an id."""
     values = [record.value() for record in records]
     ids, start = [value["id"] for value in values], 0
     if after:

@@ -108,7 +108,6 @@ def _parsed_lines(path: Path, urls: Sequence[str]) -> Iterator[tuple[int, BatchL
 
 
 def _parse_line(number: int, text: bytes, urls: Sequence[str]) -> BatchLine | LineFault:
-    """Return a line's request or its fault; no `urls`: any endpoint is allowed."""
     try:
         value = parse_object(text)
     except ApiError as error:
@@ -254,7 +253,6 @@ async def run_lines(
     finished: asyncio.Queue[tuple[bool, bytes] | None] = asyncio.Queue()
 
     async def work() -> None:
-        """Run lines one after the other until there are no more; put None at the end."""
         try:
             while True:
                 async with reading:

@@ -163,7 +163,6 @@ class RecordFolder(Generic[_Record]):
         return record if record is not None and record.owner in ("", owner) else None
 
     def list(self, owner: str | None = None) -> list[_Record]:
-        """Return an owner's records, or those of all, the newest first."""
         every = [record for path in self.folder.glob("*.json") if (record := self._read(path))]
         found = [record for record in every if owner is None or record.owner in ("", owner)]
         return sorted(found, key=lambda record: record.created_ns, reverse=True)
@@ -359,7 +358,6 @@ class BatchRunner:
             self.batches.path(batch_id, kind).unlink(missing_ok=True)
 
     async def _run(self, run: _RunningBatch) -> None:
-        """Run a batch to its end; raise EngineError after a failed write."""
         try:
             status = await self._answer(run)
             late = self.batches.path(run.record.id, "lines") if status == "expired" else None
@@ -409,6 +407,5 @@ class BatchRunner:
         await self._note(run)
 
     async def _note(self, run: _RunningBatch) -> None:
-        """Write a batch's record; never an older state after a newer one."""
         async with run.writing:
             await asyncio.to_thread(self.batches.write, run.record)

@@ -358,8 +358,6 @@ def chat_logprobs_value(logprobs: Sequence[TokenLogprob]) -> Body:
 
 
 class _ChatStreamWriter(_ChoicesStreamWriter):
-    """Writes one stream; every choice begins with its role and ends with its finish reason."""
-
     def __init__(self, call: ChatCall, stamp: Stamp) -> None:
         super().__init__(call, "chat.completion.chunk", stamp)
         self._chat = call

@@ -48,7 +48,6 @@ TRUNCATION_WARNING = '299 paddock "the prompt was shortened to fit the context"'
 async def run_call(
     pool: LocalPool, call: GenerationCall, caller: ApiCaller
 ) -> tuple[Body, list[Reply]]:
-    """Return the whole answer and its replies; raise ApiError with OpenAI's texts."""
     with openai_errors():
         ready = await _with_echoed_texts(pool, call)
         async with _submitted(pool, ready, caller) as answers:
@@ -65,11 +64,9 @@ class GenerationStream:
         self._headers: dict[str, str] = {}
 
     def headers(self) -> dict[str, str]:
-        """Return the response's headers; complete after the first event."""
         return self._headers
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """Yield the events, the first one with the first chunk; raise ApiError."""
         with openai_errors():
             ready = await _with_echoed_texts(self._pool, self._call)
             async with (

@@ -94,7 +94,6 @@ def text_and_images(content: Content) -> tuple[str, tuple[bytes, ...]]:
 
 
 def _arguments(text: Any) -> Any:
-    """Return a call's arguments: a JSON object, its text, or empty."""
     if isinstance(text, str) and not text.strip():
         return {}
     try:

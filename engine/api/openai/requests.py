@@ -113,7 +113,6 @@ def _stop_marks(value: Any) -> tuple[str, ...]:
 
 
 def _logit_bias(value: Any) -> dict[str, float]:
-    """Return the bias of each token; checked here, as Pydantic would report every fault."""
     if not isinstance(value, dict):
         raise refused("expected an object.")
     for token, bias in value.items():

@@ -24,7 +24,6 @@ RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
 
 
 def _document_text(value: Any) -> str:
-    """Return a document's text: the document itself, or its `text`."""
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
         raise refused("a document is a string or has a `text`")

@@ -57,7 +57,6 @@ from paddock.runner.settings import Settings, read_settings
 def resumed_run(
     name: str, file: Path | None, by_hand: Mapping[str, str]
 ) -> tuple[Path, dict[str, Any]]:
-    """Return a run's pipeline and inputs; inputs of `by_hand` win."""
     where = find_ledgers([file if file is not None else Path()], printing.print_err)
     found = runs_named(where, name)
     if not found.runs:
@@ -143,7 +142,6 @@ def run(flags: RunFlags) -> int:
 
 
 def write_ci_reports(flags: RunFlags, pipeline: Path, ended: Report) -> bool:
-    """Write JUnit and Markdown where wanted; print an error and return False if that fails."""
     if flags.junit is flags.summary is None and not os.environ.get("GITHUB_STEP_SUMMARY"):
         return True
     from paddock.runner.testing import junit_and_markdown

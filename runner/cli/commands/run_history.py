@@ -112,7 +112,6 @@ def runs(
 
 
 def _current_table(found: Sequence[PastRun], known: dict[Path, JournalProgress]) -> str:
-    """Return the table of runs; `known` keeps the progress of unfinished runs between calls."""
     rows = [(past, open_progress_text(past, known)) for past in found]
     return runs_table(rows, time.time(), socket.gethostname())
 
