@@ -110,37 +110,7 @@ def compare_variants(flags: CompareFlags) -> int:
     path = pipeline_file(HERE if flags.file is None else flags.file, "compare")
     plan = read_plan(path)
     bind_for_comparison(plan)
-    # `compare` of the file, with the options of the command in place of its keys
-    written = dict(plan.pipeline.document.data.get("compare") or {})
-    given: dict[str, Any] = {**varied_options(flags.models, flags.prompts, flags.settings)}
-    if flags.calibrate is not None:
-        goals = (goal.partition("=") for goal in flags.calibrate.split(","))
-        given["calibrate"] = {
-            name.strip(): parse_yaml(value, "--calibrate").data for name, _, value in goals
-        }
-    if given:
-        written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}
-    for name in ("step", "budget", "against", "allow_loss"):
-        if (value := getattr(flags, name)) is not None:
-            given[name] = str(value) if isinstance(value, Path) else value
-    try:
-        keys = CompareKeys.model_validate({**written, **given})
-    except ValidationError as error:
-        # The sentence of an option that `compare` could not have
-        first = error.errors()[0]
-        if not first["loc"]:
-            option_fault = (
-                "`--calibrate` compares a step's own model with that of its `escalate`.\n"
-                "  Leave out --model, --prompt and --set."
-            )
-        else:
-            name = str(first["loc"][0])
-            what = first.get("ctx", {}).get("error", first["msg"])
-            if name == "calibrate":
-                what = "is no target=T,delta=D with numbers between 0 and 1. "
-                what += "Write for example target=0.95,delta=0.05"
-            option_fault = f"'--{name.replace('_', '-')} {getattr(flags, name)}' {what}."
-        raise CommandError(option_fault) from None
+    keys = _compare_keys(flags, plan)
     # A threshold has two variants of its own.
     variants = [] if keys.calibrate is not None else variants_of(keys, plan.pipeline)
     if flags.adopt is not None and keys.calibrate is None:
@@ -169,6 +139,39 @@ def compare_variants(flags: CompareFlags) -> int:
     if is_open or any(variant.run.fault for variant in found.variants):
         return FAILED
     return TESTS_FAILED if change is not None and change.losses else DONE
+
+
+def _compare_keys(flags: CompareFlags, plan: Plan) -> CompareKeys:
+    """Return `compare` of the file, with the options of the command in place of its keys."""
+    written = dict(plan.pipeline.document.data.get("compare") or {})
+    given: dict[str, Any] = {**varied_options(flags.models, flags.prompts, flags.settings)}
+    if flags.calibrate is not None:
+        goals = (goal.partition("=") for goal in flags.calibrate.split(","))
+        given["calibrate"] = {
+            name.strip(): parse_yaml(value, "--calibrate").data for name, _, value in goals
+        }
+    if given:
+        written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}
+    for name in ("step", "budget", "against", "allow_loss"):
+        if (value := getattr(flags, name)) is not None:
+            given[name] = str(value) if isinstance(value, Path) else value
+    try:
+        return CompareKeys.model_validate({**written, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+    if not first["loc"]:
+        raise CommandError(
+            "`--calibrate` compares a step's own model with that of its `escalate`.\n"
+            "  Leave out --model, --prompt and --set."
+        )
+    name = str(first["loc"][0])
+    what = first.get("ctx", {}).get("error", first["msg"])
+    if name == "calibrate":
+        what = (
+            "is no target=T,delta=D with numbers between 0 and 1. "
+            "Write for example target=0.95,delta=0.05"
+        )
+    raise CommandError(f"'--{name.replace('_', '-')} {getattr(flags, name)}' {what}.")
 
 
 def _folder(option: object, pipeline: Path) -> Path:

@@ -114,7 +114,24 @@ def review(flags: ReviewFlags) -> int:
     if flags.skip_bad and flags.imported is None:
         raise CommandError("`--skip-bad` belongs to `--import`.")
     export, imported = flags.export, flags.imported
-    text = flags.file
+    place = _ledger_with_reviews(flags.file)
+    if flags.only_list or (flags.as_json and not (export or imported or flags.accept_all)):
+        return _list(place, flags)
+    if export is not None:
+        return _export(place, export)
+    with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
+        opened = _ReviewSession(place, ledger, LedgerReviews(ledger), flags.by or _user_name())
+        if flags.accept_all:
+            return _accept_all(opened, flags)
+        if flags.undone is not None:
+            return _undo(opened, flags.undone)
+        if imported is not None:
+            return _import(opened, imported, skip_bad=flags.skip_bad, as_json=flags.as_json)
+        return _serve(opened, flags.port, opens_browser=not flags.no_browser)
+
+
+def _ledger_with_reviews(text: str) -> LedgerFolder:
+    """Return the ledger of a pipeline, or the only one below a folder that has reviews."""
     path = Path(text) if Path(text).is_dir() else named_file(text)
     if path is None:
         raise CommandError(f"There is no file or folder '{text}'.")
@@ -139,30 +156,7 @@ def review(flags: ReviewFlags) -> int:
             f"{len(found)} folders have reviews: {names}.\n  Name one of them: `paddock review "
             f"{shlex.quote(os.path.relpath(found[0].folder))}`."
         )
-    place = found[0]
-    if flags.only_list or (flags.as_json and not (export or imported or flags.accept_all)):
-        return _list(place, flags)
-    if export is not None:
-        return _export(place, export)
-    with Ledger(place.state, url=read_settings(place.folder).ledger_url) as ledger:
-        opened = _ReviewSession(place, ledger, LedgerReviews(ledger), flags.by or _user_name())
-        if flags.accept_all:
-            return _accept_all(opened, flags)
-        if flags.undone is not None:
-            id_ = flags.undone
-            try:
-                if any(review.together == id_ for review in opened.reviews.decided()):
-                    n = len(opened.reviews.undo_together(id_, opened.by))
-                else:
-                    opened.reviews.undo(id_, opened.by)
-                    n = 1
-            except DecisionRefused as error:
-                raise CommandError(str(error)) from error
-            printing.print_out(f"Undone: {counted(n, 'answer waits', 'answers wait')} again.")
-            return DONE
-        if imported is not None:
-            return _import(opened, imported, skip_bad=flags.skip_bad, as_json=flags.as_json)
-        return _serve(opened, flags.port, opens_browser=not flags.no_browser)
+    return found[0]
 
 
 @record(frozen=True, slots=True)
@@ -227,6 +221,19 @@ def _accept_all(opened: _ReviewSession, flags: ReviewFlags) -> int:
         f"{counted(len(done.reviews), 'answer')} accepted as one decision: "
         f"`paddock review --undo {done.id}` takes it back. {_next_text(opened)}"
     )
+    return DONE
+
+
+def _undo(opened: _ReviewSession, id_: str) -> int:
+    try:
+        if any(review.together == id_ for review in opened.reviews.decided()):
+            n = len(opened.reviews.undo_together(id_, opened.by))
+        else:
+            opened.reviews.undo(id_, opened.by)
+            n = 1
+    except DecisionRefused as error:
+        raise CommandError(str(error)) from error
+    printing.print_out(f"Undone: {counted(n, 'answer waits', 'answers wait')} again.")
     return DONE
 
 

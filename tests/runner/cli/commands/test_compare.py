@@ -25,7 +25,7 @@ def bills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bills:
         yield bills.made
 
     bills.made = FakePool(answer=clerk)
-    monkeypatch.setattr(model_pools, "_default_pool", opened)
+    monkeypatch.setattr(model_pools._PoolOpener, "default", opened)
     monkeypatch.chdir(bills.folder)
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     return bills
