@@ -49,7 +49,9 @@ class NotInStore(ModelNotFound):
     """A model comes with a package, or is bundled: the store cannot remove it."""
 
     def __init__(self, ref: str, path: str) -> None:
-        self.ref, self.known, self.path = ref, (), path
+        self.ref = ref
+        self.known = ()
+        self.path = path
         why = f"model '{ref}' is not in the store, but in {path}: remove it there"
         WrongModel.__init__(self, why)
 
@@ -58,7 +60,9 @@ class NotServed(ModelNotFound):
     """A server elsewhere has no model of this name."""
 
     def __init__(self, ref: str, known: Sequence[str], url: str) -> None:
-        self.ref, self.known, self.url = ref, tuple(known), url
+        self.ref = ref
+        self.known = tuple(known)
+        self.url = url
         names = ", ".join(repr(name) for name in self.known[:20]) or "none"
         remedy = f"It has: {names}. Write one of them as the model's `ref`."
         WrongModel.__init__(self, f"the server at {url} has no model '{ref}'", remedy)
@@ -174,7 +178,9 @@ class NoPlace(EngineError):
     """Memory would do for a model, but pinned ones take every place."""
 
     def __init__(self, ref: str, pinned: Sequence[str], limit: int) -> None:
-        self.ref, self.pinned, self.limit = ref, tuple(pinned), limit
+        self.ref = ref
+        self.pinned = tuple(pinned)
+        self.limit = limit
         names = ", ".join(repr(name) for name in self.pinned)
         super().__init__(
             f"model '{ref}' has no place: {names} are pinned and max_loaded_models is {limit}. "

@@ -115,7 +115,8 @@ class KeyRing:
     def find(self, key: bytes) -> ApiKey | None:
         """Return the known key, or None; takes equally long for every unknown key."""
         self._refresh()
-        digest, found = digest_of(key), None
+        digest = digest_of(key)
+        found = None
         for known in self._keys:
             if hmac.compare_digest(known.digest, digest):
                 found = known

@@ -215,7 +215,8 @@ class NoSuchObject(ApiError):
 def as_openai_error(error: Exception) -> ApiError:
     match error:
         case PromptTooLong():
-            n_given, what = error.n_prompt_tokens, "your prompt"
+            n_given = error.n_prompt_tokens
+            what = "your prompt"
         case TextTooLong():
             n_given, what = error.n_tokens, f"input {error.index}"
         case ModelNotFound():

@@ -342,7 +342,8 @@ class ServerRoster:
             for member in self._members
             if member.is_up
         }
-        left, has_answer = set(looks.values()), False
+        left = set(looks.values())
+        has_answer = False
         try:
             while left:
                 done, left = await asyncio.wait(
@@ -624,7 +625,9 @@ class BalancedPool(Pool):
         3. One that refuses the neutral request, too, is left out for this model.
         """
         await self.facts(request.model)
-        n_lost, failed_at, answer = 0, set[ServerMember](), request.answer
+        n_lost = 0
+        failed_at = set[ServerMember]()
+        answer = request.answer
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
@@ -702,7 +705,8 @@ class BalancedPool(Pool):
         Raises:
             NoServer: none came back.
         """
-        model, is_failing = request.model, False
+        model = request.model
+        is_failing = False
         for _ in range(MAX_ATTEMPTS):  # others' requests may bring a server down meanwhile
             member = await self._roster.take(model, set(), is_brief=True)
             try:

@@ -215,7 +215,8 @@ class LocalPool(Pool):
 
         Works for models that are not on disk any more. Other names of the same file go with it.
         """
-        name, key = canonical_name(ref), ""
+        name = canonical_name(ref)
+        key = ""
         with suppress(EngineError):
             key = (await self._request_use(ModelSpec(ref))).key
         return await self._residents.dismiss(

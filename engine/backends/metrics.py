@@ -38,7 +38,9 @@ class HistogramReading:
         >>> HistogramReading(4, 5.0, ((1.0, 2), (2.0, 4), (float("inf"), 4))).quantile(0.75)
         1.5
         """
-        target, low, n_below = share * self.n, 0.0, 0
+        target = share * self.n
+        low = 0.0
+        n_below = 0
         for high, n in self.buckets:
             if n >= target and n > n_below:
                 if high == float("inf"):
@@ -86,7 +88,9 @@ def read_count(metric: MetricWrapperBase, model: str, **labels: str) -> int:
 
 
 def read_histogram(metric: Histogram, model: str) -> HistogramReading:
-    n, amount, buckets = 0, 0.0, []
+    n = 0
+    amount = 0.0
+    buckets = []
     for sample in _samples(metric, model):
         if sample.name.endswith("_count"):
             n = round(sample.value)

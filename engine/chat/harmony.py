@@ -53,7 +53,8 @@ class HarmonyParser(StreamParser):
             self._recipient = named[1] if named and named[1] != "assistant" else ""
             return AnswerDelta()
         if is_end and self._buffer and "<|" not in self._buffer:
-            text, self._buffer = self._buffer, ""
+            text = self._buffer
+            self._buffer = ""
             return AnswerDelta(self._text.add(text))  # a model that forgot its channels
         return None
 

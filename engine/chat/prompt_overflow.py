@@ -56,7 +56,8 @@ def drop_oldest_turns(
     def shorter(place: int) -> tuple[Message, ...]:
         return (*(message for n, message in system if n < place), *messages[place:])
 
-    low, high = 0, len(places) - 1
+    low = 0
+    high = len(places) - 1
     while low < high:
         middle = (low + high) // 2
         if count(shorter(places[middle])) <= limit.n_goal:

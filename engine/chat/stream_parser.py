@@ -98,7 +98,8 @@ class PlainTextParser(StreamParser):
     """
 
     def _advance(self, *, is_end: bool) -> AnswerDelta:
-        new, self._buffer = self._buffer, ""
+        new = self._buffer
+        self._buffer = ""
         return AnswerDelta(self._text.add(new, is_end=is_end))
 
 
@@ -206,7 +207,8 @@ class MarkupParser(StreamParser):
         return bool(self._buffer)
 
     def _enter_reasoning(self, rest: str) -> None:
-        self._buffer, self._state = rest, "reasoning"
+        self._buffer = rest
+        self._state = "reasoning"
         self._is_first = self._was_reasoning = True
 
     def _parse_reasoning(self, delta: _DeltaBuilder, is_end: bool) -> bool:
@@ -222,7 +224,8 @@ class MarkupParser(StreamParser):
         at, mark = _earliest_mark(self._buffer, marks, is_end=is_end)
         if mark == tags.closes:
             self._add_reasoning(self._buffer[:at].rstrip(), delta)
-            self._buffer, self._state = self._buffer[at + len(mark) :], "start"
+            self._buffer = self._buffer[at + len(mark) :]
+            self._state = "start"
             return True
         if mark:
             return self._parse_call_in_reasoning(at, mark, delta, is_end)
@@ -354,7 +357,8 @@ class MarkupParser(StreamParser):
         self._add_text("", delta, is_end=True)  # no stop string reaches across a call
         for call in calls:
             delta.tool_calls.append(call if call.id else replace(call, id=self._new_id()))
-        self._buffer, self._state = text[end:], "after"
+        self._buffer = text[end:]
+        self._state = "after"
 
     def _add_text(self, text: str, delta: _DeltaBuilder, *, is_end: bool = False) -> None:
         sure = self._text.add(text, is_end=is_end)

@@ -54,7 +54,8 @@ def prompt_meter(n_ctx_tokens: int, *request: Any) -> TemplateMeter:
 
 def _n_chars(value: Any) -> int:
     """Return about how many characters a nested value has when it is printed."""
-    n_chars, waiting = 0, [value]
+    n_chars = 0
+    waiting = [value]
     while waiting:
         item = waiting.pop()
         n_chars += _VALUE_CHARS

@@ -435,7 +435,8 @@ def carries(
         n = roles.index("X")
         roles[n] = role
         texts = [f"qx{number} <a> & b" for number in range(len(roles))]
-        turns, kept = list(map(Message, roles, texts)), ""
+        turns = list(map(Message, roles, texts))
+        kept = ""
         try:
             shown = render(turns)
             if n and role != "user":

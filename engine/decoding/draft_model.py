@@ -134,7 +134,9 @@ class DraftModel:
             if request_id in requests
         }
         in_order = sorted(known, key=lambda request_id: len(known[request_id]))
-        room, n_free, pieces = self._options.n_batch_tokens, self._cells.n_free, []
+        room = self._options.n_batch_tokens
+        n_free = self._cells.n_free
+        pieces = []
         for request_id in (
             *in_order,
             *(request_id for request_id in requests if request_id not in known),

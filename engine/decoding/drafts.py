@@ -59,7 +59,8 @@ class DraftOdds:
         if chance < price:
             self.n_paused, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
             # The next guess is short.
-            self._n_right, self._n_wrong = 1.5 * price / (1 - price), 1.0
+            self._n_right = 1.5 * price / (1 - price)
+            self._n_wrong = 1.0
             return 0
         return min(most, MOST_DRAFT_TOKENS, max(1, int(math.log(price) / math.log(chance))))
 

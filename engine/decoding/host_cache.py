@@ -70,7 +70,8 @@ class HostCache:
 
     def limit(self, n_most_tokens: int) -> tuple[int, ...]:
         """Set the limit; return the evicted keys."""
-        self.n_most_tokens, gone = n_most_tokens, []
+        self.n_most_tokens = n_most_tokens
+        gone = []
         while self.n_tokens > n_most_tokens:
             gone.append(next(iter(self._entries)))
             self._forget(gone[-1])

@@ -124,7 +124,8 @@ class KvCache:
         """Last duration of a step without drafts, by the number of sequences."""
         self.n_computed = 0
         """Tokens that were computed since the cells were last compacted."""
-        self._most_cells, self._failed_at = 0, float("-inf")
+        self._most_cells = 0
+        self._failed_at = float("-inf")
         """Cells of the context when llama.cpp last failed to make a larger one, and the time."""
         self._n_undo_tokens = 0
         n_stream_tokens = self._n_stream_for(())

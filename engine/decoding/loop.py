@@ -367,7 +367,8 @@ class DecodeLoop:
         start_masks(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
 
     def _send_last(self) -> None:
-        output, self._unsent = self._unsent, None
+        output = self._unsent
+        self._unsent = None
         if output is None:
             return
         for request_id in output.progressed:
@@ -452,7 +453,9 @@ class DecodeLoop:
         output: StepOutput,
     ) -> None:
         """Pick tokens along the drafts as long as these agree, and up to `n_ahead` forced ones."""
-        n_drafts, n_accepted, picker = piece.n_rows - 1, 0, answer.request.picker
+        n_drafts = piece.n_rows - 1
+        n_accepted = 0
+        picker = answer.request.picker
         drafts = piece.tokens[len(piece.tokens) - n_drafts :].tolist() if n_drafts else []
         if not answer.first_token_at:
             output.is_urgent |= answer.request.priority != "batch"
@@ -538,7 +541,9 @@ class DecodeLoop:
     def _hidden_states(self, step: ScheduledStep) -> list[HiddenStates]:
         if not step.pieces:
             return []
-        states, end, found = self._cache.context.states(step.n_tokens), 0, []
+        states = self._cache.context.states(step.n_tokens)
+        end = 0
+        found = []
         for piece in step.pieces:
             start, end = end, end + len(piece.tokens)
             n_right = min(len(piece.tokens), piece.sequence.n_computed - piece.start)

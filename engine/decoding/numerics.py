@@ -39,7 +39,8 @@ def circumstances(
     it is not the configured one, else 0.
     """
     found: list[Circumstances] = []
-    n_before, n_tokens = 0, step.n_tokens
+    n_before = 0
+    n_tokens = step.n_tokens
     for piece in step.pieces:
         values = list[object]()
         n_cells = n_cells_used if limits.is_unified else piece.start

@@ -56,7 +56,8 @@ def longest_shared_prefix(prompt: Tokens, others: Mapping[int, Tokens]) -> tuple
     >>> longest_shared_prefix(np.array([1, 2, 3]), {4: np.array([1, 5]), 6: np.array([1, 2])})
     (6, 2)
     """
-    key, n_most = -1, 0
+    key = -1
+    n_most = 0
     following = prompt.item(0) if len(prompt) else None
     for other_key, tokens in others.items():
         # Most differ before this token: one comparison instead of thousands.

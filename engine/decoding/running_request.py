@@ -207,7 +207,9 @@ class RunningRequest:
             self.ended = "length"
 
     def write(self, model: Model, output: StepOutput) -> None:
-        request, unwritten, self.unwritten = self.request, self.unwritten, []
+        request = self.request
+        unwritten = self.unwritten
+        self.unwritten = []
         for choice in unwritten:
             piece = model.piece(choice.token, shows_control=choice.token in request.shown)
             output.chunk(request.request_id, request.parser.feed(piece), choice)

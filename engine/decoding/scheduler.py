@@ -292,7 +292,9 @@ class Scheduler:
         sequence.max_tokens -= len(sequence.answer)
         sequence.answer.clear()
         sequence.drafts.clear()
-        sequence.seq_id, sequence.n_computed, sequence.state = -1, 0, "waiting"
+        sequence.seq_id = -1
+        sequence.n_computed = 0
+        sequence.state = "waiting"
         self.waiting.append(sequence)
 
     def schedule(self, now_s: float = 0.0, n_most_tokens: int = 1 << 30) -> ScheduledStep:
@@ -578,7 +580,8 @@ class Scheduler:
                 is_turn_of_shortest=self._is_turn_of_shortest,
                 n_least=self.limits.least_piece_tokens,
             )
-        n_free, pieces = self.slots.cells.n_free - n_decoded, list[SequencePiece]()
+        n_free = self.slots.cells.n_free - n_decoded
+        pieces = list[SequencePiece]()
         for sequence, n_share in shares:
             n_tokens = sequence.next_piece_length(n_share) if n_share else 0
             if 0 < n_tokens <= n_free:

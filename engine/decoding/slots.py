@@ -91,7 +91,8 @@ class Slots:
 
     def take_operations(self) -> tuple[CacheOperation, ...]:
         """Return and clear the operations to do before the next decode."""
-        operations, self._operations = tuple(self._operations), []
+        operations = tuple(self._operations)
+        self._operations = []
         return operations
 
     # Finding a prefix
@@ -484,7 +485,8 @@ class Slots:
             move = SequenceMove(source, target, n_tokens)
             if n_tokens:
                 tokens, marks = self.cells.computed(source), self.cells.marks(source)
-                donor, n_shared = -1, 0
+                donor = -1
+                n_shared = 0
                 if slots.limits.is_unified and slots.limits.can_share:
                     donor, n_shared = slots.cells.best(tokens)
                     n_shared = whole_prefix(tokens[:n_shared])

@@ -78,7 +78,8 @@ class ImageDisk:
 
 
 def _unpacked(data: bytes, digest: str) -> Iterable[PromptPiece]:
-    buffer, number = io.BytesIO(data), 0
+    buffer = io.BytesIO(data)
+    number = 0
     while buffer.tell() < len(data):
         array = np.load(buffer, allow_pickle=False)
         if array.ndim == 1:

@@ -48,7 +48,9 @@ class SamplerChain:
         self._data["id"][:n] = tokens
         self._data["logit"][:n] = logits
         array = self._array
-        array.size, array.selected, array.sorted = n, -1, are_sorted
+        array.size = n
+        array.selected = -1
+        array.sorted = are_sorted
         lib.llama_sampler_apply(self._chain, ctypes.byref(array))
         return int(self._data["id"][array.selected])
 

@@ -38,7 +38,8 @@ class ThreadGovernor:
         """Seconds of an undisturbed step, by number of threads and size."""
         self._pauses = Pauses(PROBE_BACKOFF)
         self._until_probe_s = 0.0
-        self._n_left, self._crowded_until = n_most, 0.0
+        self._n_left = n_most
+        self._crowded_until = 0.0
 
     @property
     def n_left(self) -> int:

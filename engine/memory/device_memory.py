@@ -146,7 +146,9 @@ def this_device() -> Device:
 
 
 def _graphics_devices(backends: Sequence[str]) -> tuple[bool, tuple[GpuMemory, ...], str]:
-    listed, hidden, why = read_gpus(), hidden_gpus(os.environ), ""
+    listed = read_gpus()
+    hidden = hidden_gpus(os.environ)
+    why = ""
     gpus = usable_gpus(visible_gpus(listed, os.environ), backends)
     if gpus or "metal" in backends:
         return True, gpus, ""

@@ -76,7 +76,9 @@ class ModelLoader:
             self._failed(resident, WorkerLost(resident.facts.name, str(error)))
         else:
             now = asyncio.get_running_loop().time()
-            resident.worker, resident.state, resident.loading = worker, "ready", None
+            resident.worker = worker
+            resident.state = "ready"
+            resident.loading = None
             resident.ready_at = resident.last_used_at = now
             name = resident.facts.name
             worker.on_turn = partial(self._events.turn, name)
@@ -160,7 +162,8 @@ class ModelLoader:
 
         The limit grows with its slowest step: a large model on a small machine does not hang.
         """
-        clock, lacks_cells = asyncio.get_running_loop(), False
+        clock = asyncio.get_running_loop()
+        lacks_cells = False
         while not worker.gone.done():
             await asyncio.wait({worker.gone}, timeout=_WATCH_S)
             worker.measure()
@@ -238,7 +241,8 @@ class ModelLoader:
         if resident.state == "unloading":
             return
         resident.cancel_expiry()
-        resident.state, resident.leaves_because = "unloading", why
+        resident.state = "unloading"
+        resident.leaves_because = why
         resident.leaving = self._tasks.start(self._unload(resident))
 
     async def _unload(self, resident: LoadedModel) -> None:

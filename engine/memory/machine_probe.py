@@ -53,11 +53,14 @@ class MachineProbe:
 
         CUDA stops at the first device that it has not.
         """
-        n, digest, uuids = error.n_devices, load.digest, load.visible_devices.split(",")
+        n = error.n_devices
+        digest = load.digest
+        uuids = load.visible_devices.split(",")
         if not load.has_device or (n is None and not error.end.is_crash):
             return False
         if n is not None:
-            digest, uuids = "", uuids[n : n + 1] or uuids
+            digest = ""
+            uuids = uuids[n : n + 1] or uuids
         why = error.end.line or error.end.how
         log.info("%s is laid out without %s: %s", load.path, load.device, why)
         self._refusals |= {(digest, uuid): (why, time.monotonic()) for uuid in uuids}

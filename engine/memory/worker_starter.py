@@ -74,7 +74,8 @@ class WorkerStarter:
                     raise LoadBroken(failed) from None
                 log.info("%s: %s; started again %s", load.path, end, fallback_words(higher))
                 first_reason = first_reason or end.how
-                fallback, is_news = higher, True
+                fallback = higher
+                is_news = True
         needed = Fallback(Path(load.path).name, fallback, first_reason)
         if is_news:
             self._proven(load, book, needed)

@@ -120,7 +120,8 @@ def add_gguf_files(
             digest, is_new = _copy_to_blob(draft.store, given, report)
             draft.made += [digest] if is_new else []
         else:
-            digest, is_new = given.replace("-", ":").lower(), False
+            digest = given.replace("-", ":").lower()
+            is_new = False
         size_bytes = draft.store.blobs.size_bytes(digest)
         draft.add(ManifestLayer(kind, digest, size_bytes, source), is_new=is_new)
         if kind == manifests.MODEL_TYPE:

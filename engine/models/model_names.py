@@ -81,7 +81,8 @@ def parse_name(text: str) -> ModelName:
     """
     scheme, found, rest = text.partition("://")
     if not found:
-        scheme, rest = "", text
+        scheme = ""
+        rest = text
     elif scheme not in ("http", "https"):
         raise InvalidName(text, f"'{scheme}' is no way to reach a registry")
     path, tag = rest, DEFAULT_TAG
@@ -91,9 +92,13 @@ def parse_name(text: str) -> ModelName:
     if found and len(steps) < 3:
         raise InvalidName(text, "an address needs host/namespace/model")
     if len(steps) == 1:
-        (host, namespace, model) = DEFAULT_HOST, DEFAULT_NAMESPACE, steps[0]
+        host = DEFAULT_HOST
+        namespace = DEFAULT_NAMESPACE
+        model = steps[0]
     elif len(steps) == 2:
-        (host, namespace, model) = DEFAULT_HOST, steps[0], steps[1]
+        host = DEFAULT_HOST
+        namespace = steps[0]
+        model = steps[1]
     else:
         (host, namespace, model) = steps[0], steps[1], steps[2]
     for what, part, form in (

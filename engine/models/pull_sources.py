@@ -120,7 +120,8 @@ def _parse_hub_source(host: str, rest: str, own: ModelName | None) -> HubSource:
     """Parse `owner/repo[:quant]`, `owner/repo/file.gguf`, or the path of a page on the hub."""
     path, _, requested = rest.partition(":")
     steps = [unquote(step) for step in path.strip("/").split("/")]
-    repository, revision = "/".join(steps[:2]), None
+    repository = "/".join(steps[:2])
+    revision = None
     is_file = "/" in requested
     match steps if all(steps) else []:
         case [_, _]:
@@ -130,7 +131,8 @@ def _parse_hub_source(host: str, rest: str, own: ModelName | None) -> HubSource:
         case [_, _, "tree", commit]:
             revision = commit
         case [_, _, _, *_] if steps[-1].lower().endswith(".gguf") and not requested:
-            requested, is_file = "/".join(steps[2:]), True
+            requested = "/".join(steps[2:])
+            is_file = True
         case _:
             raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
     tag = quantisation_label(requested) if is_file or revision else requested

@@ -255,7 +255,9 @@ class TransferClient:
             HostNotTrusted, NotEncrypted, RedirectsToPrivateHost: nothing was sent there.
             httpx.TransportError: for `TransferRetries`.
         """
-        target, before, auth = parse_url(request.url), request.named_by, request.auth
+        target = parse_url(request.url)
+        before = request.named_by
+        auth = request.auth
         sent = dict(request.headers)
         was_challenged = False
         for n_hop in range(_MAX_REDIRECTS + 1):

@@ -150,7 +150,8 @@ class Bench:
 
     def read(self, seq_id: int, n_tokens: int) -> float:
         """Add tokens to a sequence in batches; return the seconds."""
-        seconds, n_left = 0.0, n_tokens
+        seconds = 0.0
+        n_left = n_tokens
         while n_left:
             n = min(n_left, self.n_batch_tokens)
             seconds += self._decode(np.full(n, seq_id, np.int32), n_outputs=1)

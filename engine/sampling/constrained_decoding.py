@@ -138,7 +138,8 @@ class ConstrainedAnswer:
 
     def without_avoided(self, row: Logits) -> tuple[Logits, bool]:
         """Return a copy without the token that continues a loop, and True; or the row and False."""
-        avoided, self._avoided = self._avoided, None
+        avoided = self._avoided
+        self._avoided = None
         if avoided is None or not np.any(allowed_tokens(row, self.matcher.mask()) != avoided):
             return row, False
         row = row.copy()

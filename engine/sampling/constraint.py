@@ -201,7 +201,8 @@ class TokenMatcher:
         vocabulary: GuidanceVocabulary,
         max_growth_bytes: int | None,
     ) -> None:
-        self._inner, self._n_uses = inner, 0
+        self._inner = inner
+        self._n_uses = 0
         self._spares: deque[tuple[LLMatcher, int]] = deque(maxlen=MOST_SPARES)
         """State machines of answers that have ended, with the number of these."""
         self.byte_matcher = byte_matcher
@@ -221,7 +222,8 @@ class TokenMatcher:
         try:
             inner, n_uses = self._spares.pop()
         except IndexError:  # none is there, or another thread took the last one
-            inner, n_uses = self._inner.deep_copy(), 0
+            inner = self._inner.deep_copy()
+            n_uses = 0
         new = TokenMatcher(inner, self.byte_matcher, self.vocabulary, self.max_growth_bytes)
         new._spares, new._n_uses = self._spares, n_uses + 1
         new.marks, new.named = self.marks, self.named

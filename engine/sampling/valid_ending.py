@@ -230,7 +230,8 @@ class EndingGuard:
         self._not_read += self._matcher.piece(token)
         self.n_left -= 1
         self._older_ending = self._known_ending or self._older_ending
-        self._known_ending, self._next_ending = self._next_ending, None
+        self._known_ending = self._next_ending
+        self._next_ending = None
         if self._ending and self._ending[0] == token:
             self._ending.pop(0)
 

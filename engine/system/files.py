@@ -111,7 +111,8 @@ class TemporaryFile:
         Raises:
             OSError: the system refused it; nothing is left.
         """
-        digest, n_bytes = hashlib.sha256(), 0
+        digest = hashlib.sha256()
+        n_bytes = 0
         facts = os.fstat(source.fileno())
         temporary = cls(target, mode=stat.S_IMODE(facts.st_mode), follows_links=follows_links)
         with temporary._removed_on_error():

@@ -213,7 +213,9 @@ def resolve(path: str, roots: Collection[Path] | None = None) -> Path:
         OSError: ELOOP: a link is another user's.
         RuntimeError: the links form a cycle.
     """
-    at, owners, n_links = os.sep, set[int](), 0
+    at = os.sep
+    owners = set[int]()
+    n_links = 0
     names = path.split(os.sep)[::-1]  # noqa: PTH206 - links may be in it
     while names:
         name = names.pop()

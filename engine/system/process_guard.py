@@ -87,7 +87,8 @@ def _wait_status(pid: int, ended: int, fd: int) -> int:
             poll.unregister(fd)
             wait_s = OWN_END_S if fd == 0 else 0.0
         elif not seen and not is_terminated:
-            is_terminated, wait_s = True, GRACE_S
+            is_terminated = True
+            wait_s = GRACE_S
             os.killpg(0, signal.SIGTERM)
         elif not seen:
             os.killpg(0, signal.SIGKILL)

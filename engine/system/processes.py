@@ -465,7 +465,9 @@ class FrameProcess:
             self._end()
 
     def _end(self) -> None:
-        process, self._process, self._pipes = self._process, None, None
+        process = self._process
+        self._process = None
+        self._pipes = None
         if process is not None:
             _end_answering(process)
 
@@ -523,7 +525,8 @@ class OrderedProcess:
 
         `check` is called several times a second, and raises to give up.
         """
-        sent, self._unsent = self._unsent, b""
+        sent = self._unsent
+        self._unsent = b""
         try:
             return self._pipes.ask(sent, check, poll_s=_ORDER_POLL_S)[0]
         except (PipeClosed, ValueError):

@@ -50,7 +50,9 @@ else:
                 found = {}
                 for name, (kind, default) in _fields_of(cls).items():
                     spec = default if isinstance(default, Field) else field(default=default)
-                    spec.name, spec.type, spec._field_type = name, kind, dataclasses._FIELD
+                    spec.name = name
+                    spec.type = kind
+                    spec._field_type = dataclasses._FIELD
                     found[name] = spec
                 cls.__library_fields__ = found
             return found

@@ -170,7 +170,8 @@ class GroupedCalls:
         await self._waiting[-1][1]
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        self._waiting = []
         for first in range(min(len(waiting), self._n_threads)):
             loop.run_in_executor(None, _call_all, loop, waiting[first :: self._n_threads])
 

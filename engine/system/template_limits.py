@@ -140,7 +140,9 @@ def check_values(
         TemplateLimitExceeded: there are too many, their texts are too long in all, or one is of a
             `forbidden` type.
     """
-    count, n_chars, waiting = 0, 0, [value]
+    count = 0
+    n_chars = 0
+    waiting = [value]
     while waiting:
         item = waiting.pop()
         count += 1
@@ -229,7 +231,9 @@ class MeteredEnvironment(SandboxedEnvironment):
 
     def concat(self, parts: Iterable[str]) -> str:
         """Join the output of a template, macro or block, checking each part against the limit."""
-        meter, kept, n_chars = self.meter, [], 0
+        meter = self.meter
+        kept = []
+        n_chars = 0
         for part in parts:
             meter.step()
             n_chars += len(part)

@@ -44,7 +44,8 @@ def copy_format(header: GgufHeader, features: Collection[str]) -> tuple[str, fro
     if n_weights <= MOST_WEIGHTS_IN_16_BITS:
         target, slow = "BF16" if "avx512_bf16" in features else "F16", _AT_MOST_8_BITS
     else:
-        target, slow = "Q8_0", _ONE_ROW_FORMATS if n_weights <= MOST_WEIGHTS else frozenset()
+        target = "Q8_0"
+        slow = _ONE_ROW_FORMATS if n_weights <= MOST_WEIGHTS else frozenset()
     return target, frozenset(
         tensor.name
         for tensor in header.tensors

@@ -196,12 +196,14 @@ class _LongRequests:
                 if head["id"] not in self._waiting:
                     continue
                 self._waiting.remove(head["id"])
-                self._current, self._is_cancelled = head["id"], False
+                self._current = head["id"]
+                self._is_cancelled = False
             with contextlib.suppress(_Cancelled):
                 self._act(head, body)
             del body  # images may be large, and the next request may be far off
             with self._lock:
-                self._current, is_cancelled = None, self._is_cancelled
+                self._current = None
+                is_cancelled = self._is_cancelled
             if is_cancelled:
                 self._act({"op": "cancel", "id": head["id"]}, b"")
 
@@ -215,7 +217,8 @@ class _Sender:
 
     def send(self, head: FrameHead, body: bytes = b"") -> None:
         with self._lock:
-            taken, self._taken = self._taken, []
+            taken = self._taken
+            self._taken = []
             send_frame(self._stream, pack_frame({**head, "taken": taken}, body))
 
     def note_taken(self, request_id: int) -> None:
@@ -251,7 +254,9 @@ def main() -> None:
         began = time.monotonic()
         n_warm = warm_up(model, _warm_up_options(load))
         warm_s = time.monotonic() - began
-        known, new, began = known_profile(load), None, time.monotonic()
+        known = known_profile(load)
+        new = None
+        began = time.monotonic()
         if load.is_gpu and known is None and load.profile_s > 0:
             sender.send({"event": "phase", "phase": "measuring its speed"})
             new = measured_profile(load, model, BenchClock(load.profile_s, load.n_threads))

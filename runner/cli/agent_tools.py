@@ -431,7 +431,8 @@ def _page(
     """
     page: list[Answer] = []
     kept = fit_json(around, _AROUND_BYTES)
-    n_bytes, is_cut = 0, kept is not around
+    n_bytes = 0
+    is_cut = kept is not around
     for source in found[offset : offset + limit]:
         item = made(source)
         page.append(fit_json(item, _ITEM_BYTES))

@@ -326,7 +326,8 @@ def _excerpt_lines(name: str, text: str, *, is_full: bool) -> Iterator[str]:
     is_cut = not is_full and len(text) >= SHOWN_CHARS
     lines = text.splitlines() or [""]
     if not is_full and len(lines) > SHOWN_LINES:
-        lines, is_cut = lines[:SHOWN_LINES], True
+        lines = lines[:SHOWN_LINES]
+        is_cut = True
     yield _labelled_inner(name, lines[0])
     for line in lines[1:]:
         yield _labelled_inner("", line)

@@ -308,7 +308,8 @@ class WebConsole:
         A faulty one is read each time: its fault may be in another file.
         """
         self._finder.folders = sorted({folder.resolve() for folder in self._sources.folders()})
-        known, heads = self._heads, _Heads()
+        known = self._heads
+        heads = _Heads()
         for file, stamp in self._finder.pipeline_files().items():
             old = known.get(file)
             if old is not None and old[0] == stamp and not old[1].n_faults:
@@ -370,7 +371,8 @@ async def _changes(
     A session that ends, ends it too: the browser asks again, and has to sign in.
     """
     stopping = getattr(request.state, STOPPING, None) or asyncio.Event()
-    last, page = b"", await shown()
+    last = b""
+    page = await shown()
     while True:
         event = sse_event({"title": _title(page), "main": str(page.body)})
         yield b":\n\n" if event == last else event

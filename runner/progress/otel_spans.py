@@ -247,7 +247,8 @@ class RunSpans(Observer):
         for name, n in (*report.counts.items(), ("calls", report.calls)):
             self._run.set_attribute(f"paddock.{name}", n)
         self._close_parts()
-        run, self._run = self._run, None
+        run = self._run
+        self._run = None
         run.set_attribute("paddock.status", report.status)
         self._end(run, report.status, report.message)
 

@@ -136,7 +136,9 @@ class ProgressLines(RunProgress):
         super().item(step, key, state, detail)
         if state in BAD:
             printing.print_err(failure_line(step, key, state, detail))
-        pace, now, words = self.steps[step], self.clock(), ""
+        pace = self.steps[step]
+        now = self.clock()
+        words = ""
         if state == "running":
             is_first = not key and len(pace.running) == 1 and not pace.n_ended
             words = "running" if is_first else ""

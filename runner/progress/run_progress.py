@@ -105,7 +105,9 @@ class RunProgress(Observer):
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         with self.lock:
-            self.run, self.pipeline, self.since = run, pipeline, self.clock()
+            self.run = run
+            self.pipeline = pipeline
+            self.since = self.clock()
             for name in steps:
                 self._step(name)
 

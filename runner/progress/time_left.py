@@ -123,7 +123,8 @@ class TimeLeft:
         if self._first_call_at is None or not self._sums.n:
             return (self._clock() - self._began) / self._n_ended * n_left
         usual_calls = self._n_calls_of_ended / self._n_ended
-        done, left = self._work_of_ended, 0.0
+        done = self._work_of_ended
+        left = 0.0
         size_begun, size_left = self._size_of_ended, self._size_left
         for key, calls in self._calls.items():
             size = self._sizes.get(key, 1.0)

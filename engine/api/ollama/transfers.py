@@ -116,7 +116,9 @@ class _PullBody(_PushBody):
 async def pull_model(request: Request) -> Response:
     """Handle POST /api/pull; `as` is another name for a model that is not from a registry."""
     body = _PullBody.read(await read_json(request))
-    service, source, own_name = service_of(request), body.model or body.name, body.own_name or None
+    service = service_of(request)
+    source = body.model or body.name
+    own_name = body.own_name or None
     options = await transfer_options(service, insecure=body.insecure)
     if isinstance(parse_source(source, own_name), FileSource):
         raise InvalidName(source, "it is the path of a file")  # on this machine

@@ -58,7 +58,9 @@ class UploadForm:
         self.size_bytes = 0
         self._write = write
         self._headers = [bytearray(), bytearray()]
-        self._disposition, self._field, self._value = b"", "", bytearray()
+        self._disposition = b""
+        self._field = ""
+        self._value = bytearray()
         self._n_field_bytes = 0
 
     async def read(self, request: Request) -> None:
@@ -202,7 +204,8 @@ async def _find(request: Request, records: RecordFolder[_Record]) -> _Record:
 
 def _page(records: Iterable[FileRecord | BatchRecord], limit: int | None, after: str) -> Response:
     values = [record.value() for record in records]
-    ids, start = [value["id"] for value in values], 0
+    ids = [value["id"] for value in values]
+    start = 0
     if after:
         if after not in ids:
             raise invalid_value("after", "there is no such id in this list.")
@@ -272,7 +275,9 @@ async def delete_file(request: Request) -> Response:
 
 async def create_batch(request: Request) -> Response:
     body = _BatchBody.read(await read_json(request))
-    batches, owner, window = batches_of(request), owner_of(request), body.completion_window
+    batches = batches_of(request)
+    owner = owner_of(request)
+    window = body.completion_window
     file = await asyncio.to_thread(batches.files.find, body.input_file_id, owner)
     if file is None:
         why = f"there is no file '{shown(body.input_file_id)}'."

@@ -227,7 +227,8 @@ def _finish(files: FileStore, record: BatchRecord, late_lines: Path | None) -> B
         if size_bytes := path.stat().st_size if path.exists() else 0:
             now_ns, lasts_s = time.time_ns(), record.output_expires_s
             expires_at = None if lasts_s is None else now_ns // 1_000_000_000 + lasts_s
-            name, purpose = f"{record.id}_{kind}.jsonl", "batch_output"
+            name = f"{record.id}_{kind}.jsonl"
+            purpose = "batch_output"
             files.write(
                 FileRecord(file_id, name, purpose, size_bytes, now_ns, expires_at, record.owner)
             )
@@ -369,7 +370,8 @@ class BatchRunner:
             raise
         except Exception:
             log.exception("%s failed", run.record.id)
-            status, fault = "failed", {"code": "server_error", "message": "internal server error"}
+            status = "failed"
+            fault = {"code": "server_error", "message": "internal server error"}
             run.record = replace(run.record, errors=(fault,))
         await self._move(run, status)
 

@@ -499,7 +499,8 @@ def read_completion(fields: Mapping[str, Any], caller: ApiCaller) -> CompletionC
 
 def _completion_logprobs_value(logprobs: Sequence[TokenLogprob], start: int) -> Body:
     """Return log probabilities column by column; `start` is the first token's offset."""
-    offsets, at = [], start
+    offsets = []
+    at = start
     for logprob in logprobs:
         offsets.append(at)
         at += len(logprob.token)

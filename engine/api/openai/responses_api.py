@@ -42,12 +42,15 @@ def response_value(
     call: ResponseCall, stamp: Stamp, items: Sequence[Body], reply: Reply | None
 ) -> Body:
     """Return a `response` with the given items; no reply: it is in progress."""
-    given, usage = call.given, None
+    given = call.given
+    usage = None
     details = status = None
     if reply is not None:
-        status, usage = "completed", _usage_value(reply)
+        status = "completed"
+        usage = _usage_value(reply)
         if is_incomplete(reply):
-            status, details = "incomplete", {"reason": "max_output_tokens", **stop_fields(reply)}
+            status = "incomplete"
+            details = {"reason": "max_output_tokens", **stop_fields(reply)}
     return {
         "id": stamp.id,
         "object": "response",

@@ -202,7 +202,8 @@ class Conversation:
         request = {**self.request, "messages": [*system, *self.turns, question]}
         is_terminal = sys.stdout is not None and sys.stdout.isatty()
         hidden = () if is_terminal and not self.flags.hide_thinking else ("thinking",)
-        parts, last = {"thinking": "", "content": ""}, dict[str, Any]()
+        parts = {"thinking": "", "content": ""}
+        last = dict[str, Any]()
         try:
             with contextlib.closing(self.service.stream("/api/chat", request)) as chunks:
                 with _spinner(request["model"]) if is_terminal else contextlib.nullcontext():

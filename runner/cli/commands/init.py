@@ -225,7 +225,8 @@ def write_draft(
     there: DocumentsThere | None = None,
 ) -> tuple[Path, ...]:
     """Write a drafted pipeline for the documents there, or with one to try it on; return files."""
-    pipeline, documents = folder / PIPELINE_FILE, list[Path]()
+    pipeline = folder / PIPELINE_FILE
+    documents = list[Path]()
     if answers.result == "filed":
         # The example of an office, without its documents and tests where others are there
         if answers.documents == "table":

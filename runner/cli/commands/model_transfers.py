@@ -339,7 +339,9 @@ def create(
     """Make a model from a Modelfile."""
     name = parse_name(model).short
     if file == "-":
-        text, folder, shown = read_stdin(), Path.cwd(), "standard input"
+        text = read_stdin()
+        folder = Path.cwd()
+        shown = "standard input"
     else:
         path = Path(file or MODELFILE).expanduser()
         if path.is_dir():
@@ -347,7 +349,9 @@ def create(
         if not path.is_file():
             remedy = "Name it: `paddock create NEW -f FILE`."
             raise CommandError(f"There is no file '{path}'.\n  {remedy}")
-        text, folder, shown = path.read_text("utf-8", "replace"), path.parent, str(path)
+        text = path.read_text("utf-8", "replace")
+        folder = path.parent
+        shown = str(path)
     modelfile = parse_modelfile(text, shown)
     recipe = read_recipe(name, modelfile, folder, path=shown, quantize=quantize or "")
     settings = read_settings(Path.cwd())

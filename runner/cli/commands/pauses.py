@@ -56,7 +56,8 @@ def _change(text: str, key: str | None, *, is_paused: bool) -> int:
     served: Sequence[Mapping[str, Any]] = ()
     if up is not None and Path(up.get("queue_file", "")).resolve() == queue_file.resolve():
         served = up["pipelines"]  # else it has another home
-    fault, file = None, Path(text).absolute()
+    fault = None
+    file = Path(text).absolute()
     try:
         file = _file(text, served)
     except CommandError as error:  # a pause of a file that is gone can be taken back

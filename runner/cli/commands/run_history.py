@@ -242,7 +242,8 @@ def _find_run(run: str | None, places: list[str] | None) -> PastRun:
     # `paddock logs news.yaml` means the latest run of that pipeline.
     looks_like_path = "/" in (run or "") or "." in (run or "")
     if run is not None and places is None and looks_like_path and Path(run).exists():
-        places, run = [run], None
+        places = [run]
+        run = None
     where = _find_given_ledgers(places, printing.print_err)
     found = runs_named(where, run) if run is not None else recent_runs(where, limit=1)
     if found.faults and not found.runs:

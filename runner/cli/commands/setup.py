@@ -82,7 +82,8 @@ def setup(flags: SetupFlags) -> int:
         processes.python_command("-m", "paddock.runner", "up"), folders, user, environ,
         settings.service.stop_timeout_s + _STOP_MARGIN_S,
     )  # fmt: skip
-    log, notes = f"journalctl --user -fu {_NAME}", list[str]()
+    log = f"journalctl --user -fu {_NAME}"
+    notes = list[str]()
     if is_mac:
         log = str(Path.home() / "Library/Logs" / f"{_NAME}.log")
         text, place = unit.of_launchd(log), Path.home() / f"Library/LaunchAgents/{_NAME}.plist"
