@@ -111,11 +111,11 @@ class ModelTooLarge(EngineError):
     ) -> None:  # fmt: skip
         self.ref, self.needed_bytes, self.free_bytes = ref, needed_bytes, free_bytes
         self.device, self.holders = device, dict(holders)
-        held = ", ".join(
+        holders_text = ", ".join(
             f"model '{name}' holds {_mib(n_bytes)}" if name else f"others hold {_mib(n_bytes)}"
             for name, n_bytes in self.holders.items()
         )
-        where, there = (f" on {device}", f" there ({held})") if device else ("", "")
+        where, there = (f" on {device}", f" there ({holders_text})") if device else ("", "")
         super().__init__(
             f"model '{ref}' needs about {_mib(needed_bytes)} with its context{where}, and "
             f"{_mib(free_bytes)} are free{there}. "

@@ -70,8 +70,8 @@ class HarmonyParser(StreamParser):
             return delta
         if self._recipient and not is_end:
             return None
-        held = 0 if is_end else partial_mark_length(self._buffer, _HARMONY_ENDS)
-        sure = self._buffer[: len(self._buffer) - held]
+        n_held_back = 0 if is_end else partial_mark_length(self._buffer, _HARMONY_ENDS)
+        sure = self._buffer[: len(self._buffer) - n_held_back]
         self._buffer = self._buffer[len(sure) :]
         return self._body_delta(sure) if sure else None
 

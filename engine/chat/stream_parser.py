@@ -229,8 +229,8 @@ class MarkupParser(StreamParser):
             return True
         if mark:
             return self._parse_call_in_reasoning(at, mark, delta, is_end)
-        held = 0 if is_end else partial_mark_length(self._buffer, marks)
-        kept = self._buffer[: len(self._buffer) - held].rstrip()
+        n_held_back = 0 if is_end else partial_mark_length(self._buffer, marks)
+        kept = self._buffer[: len(self._buffer) - n_held_back].rstrip()
         self._add_reasoning(kept, delta)
         self._buffer = "" if is_end else self._buffer[len(kept) :]
         return False

@@ -471,23 +471,23 @@ class BlobDownload:
     async def _receive(
         self, response: httpx.Response, part: BlobPart, retries: TransferRetries
     ) -> None:
-        held = bytearray()
+        unwritten = bytearray()
         written_at = time.monotonic()
         left = part.size_bytes - part.completed_bytes
         try:
             async for piece in response.aiter_raw():
-                held += piece[: left - len(held)]
+                unwritten += piece[: left - len(unwritten)]
                 is_due = time.monotonic() - written_at > _FLUSH_S
-                if len(held) >= _FLUSH_BYTES or len(held) >= left or is_due:
-                    content, held = bytes(held), bytearray()
+                if len(unwritten) >= _FLUSH_BYTES or len(unwritten) >= left or is_due:
+                    content, unwritten = bytes(unwritten), bytearray()
                     await run_to_end_in_thread(self._partial.write, part, content)
                     left, written_at = left - len(content), time.monotonic()
                     self._forgive(retries)
                 if left <= 0:
                     return
         finally:
-            if held:
-                await run_to_end_in_thread(self._partial.write, part, bytes(held))
+            if unwritten:
+                await run_to_end_in_thread(self._partial.write, part, bytes(unwritten))
                 self._forgive(retries)
         if not part.is_done:
             raise httpx.RemoteProtocolError("the answer ended early")

@@ -85,15 +85,15 @@ KEYWORD_REMEDIES: Mapping[str, str] = {
 
 def subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[SchemaPath, Any]]:
     for name in SCHEMA_MAPS:
-        held = schema.get(name)
-        if isinstance(held, dict):
-            yield from (((name, key), value) for key, value in held.items())
+        children = schema.get(name)
+        if isinstance(children, dict):
+            yield from (((name, key), child) for key, child in children.items())
     for name in (*SCHEMA_LISTS, *SINGLE_SCHEMAS):
-        held = schema.get(name)
-        if isinstance(held, list):
-            yield from (((name, index), value) for index, value in enumerate(held))
-        elif name in SINGLE_SCHEMAS and held is not None:
-            yield (name,), held
+        value = schema.get(name)
+        if isinstance(value, list):
+            yield from (((name, index), child) for index, child in enumerate(value))
+        elif name in SINGLE_SCHEMAS and value is not None:
+            yield (name,), value
 
 
 def json_pointer(path: SchemaPath) -> str:
@@ -172,8 +172,8 @@ def _ends(node: Mapping[str, Any], root: Any, ending: set[int]) -> bool:
         return True
     if "object" in kinds:
         names = node.get("properties")
-        held = names if isinstance(names, dict) else {}
-        if all(is_known(held.get(name)) for name in _list_under(node, "required")):
+        properties = names if isinstance(names, dict) else {}
+        if all(is_known(properties.get(name)) for name in _list_under(node, "required")):
             return True
     least, first = _number(node, "minItems"), _list_under(node, "prefixItems")
     rest = [node.get("items")] if least > len(first) else []
@@ -188,8 +188,8 @@ def _types_of(node: Mapping[str, Any]) -> list[str]:
 
 
 def _list_under(node: Mapping[str, Any], name: str) -> list[Any]:
-    held = node.get(name)
-    return held if isinstance(held, list) else []
+    children = node.get(name)
+    return children if isinstance(children, list) else []
 
 
 MAX_SCHEMA_DEPTH = 64

@@ -156,8 +156,8 @@ class HeldFolder:
             OSError: as of `folder`.
         """
         self._handle = made_folder(path) if is_made else _open(os.fspath(path), _PASS)
-        held = Path(f"/proc/self/fd/{self._handle}")
-        self.path = held if held.exists() else path
+        by_handle = Path(f"/proc/self/fd/{self._handle}")
+        self.path = by_handle if by_handle.exists() else path
 
     def close(self) -> None:
         os.close(self._handle)

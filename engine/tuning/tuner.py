@@ -139,10 +139,10 @@ def _temporary_target(folder: Path, facts: ModelFacts, n_bytes: int) -> Iterator
     if needed > min(free_disk_bytes(folder), read_memory().free_bytes):
         text = f"disk or memory has no room for a copy of '{facts.name}' ({needed // 10**6} MB)"
         raise TuningNotNow(text)
-    held = folder / f".{facts.digest[:12]}-tuned.{secrets.token_hex(4)}.part"
+    lock_file = folder / f".{facts.digest[:12]}-tuned.{secrets.token_hex(4)}.part"
     try:
-        with files.held_file(held):
-            yield held.with_name(f"{held.name}.copy.part")
+        with files.held_file(lock_file):
+            yield lock_file.with_name(f"{lock_file.name}.copy.part")
     finally:
         _remove_parts(folder)
 

@@ -155,9 +155,9 @@ def _memory_text(state: State) -> tuple[str, str]:
         for name in ("total", "free")
     )
     side = "device_bytes" if gpus else "host_bytes"
-    held = min(sum(model[side] for model in state["models"]), total - free)
+    used_bytes = min(sum(model[side] for model in state["models"]), total - free)
     where = f" of {counted(len(gpus), 'device')}" if gpus else ""
-    words = f"memory{where} free; models hold {units.size(held)} of {units.size(total)}"
+    words = f"memory{where} free; models hold {units.size(used_bytes)} of {units.size(total)}"
     return units.size(free), words
 
 
@@ -186,8 +186,8 @@ def _model_facts(model: State, per_s: float) -> Iterator[tuple[str, str]]:
             yield "KV cache", f"{_share(model.get('cells'), n_cells)} of {n_cells:,}"
         yield "Prompts from it", _share(model.get("reused"), model.get("prompt"))
     sides = (("device_bytes", "on the device"), ("host_bytes", "main"))
-    held = (f"{units.size(model[side])} {words}" for side, words in sides if model[side])
-    yield "Memory", ", ".join(held)
+    sizes = (f"{units.size(model[side])} {words}" for side, words in sides if model[side])
+    yield "Memory", ", ".join(sizes)
     yield "Context", f"{model['context']:,}" if model["context"] else ""
 
 

@@ -186,13 +186,13 @@ class RunPages:
         """
         past = self.past(place, name)
         # A run's items; those of a run that ended are kept while its record is the same.
-        mark = (str(past.place.state), past.row.run, past.status, str(self._written_at(past)))
+        key = (str(past.place.state), past.row.run, past.status, str(self._written_at(past)))
         with self._details_turn:
-            if mark not in self._details:
-                self._details[mark] = read_run_details(past, with_calls=False)
+            if key not in self._details:
+                self._details[key] = read_run_details(past, with_calls=False)
                 while len(self._details) > _KEPT_DETAILS:
                     del self._details[next(iter(self._details))]
-            details = self._details[mark]
+            details = self._details[key]
         progress = None
         if past.status == "running":
             details = replace(details, seconds=time.time() - past.row.started)
@@ -240,10 +240,10 @@ class RunPages:
         if before is None:
             raise NotHere("There is no such earlier run of this pipeline.")
         # The difference; the last one is kept while the record is the same.
-        mark = (str(after.place.state), before.row.run, after.row.run, self._written_at(after))
+        key = (str(after.place.state), before.row.run, after.row.run, self._written_at(after))
         known = self._last_difference
-        if known is None or known[0] != mark:
-            known = self._last_difference = mark, run_difference(before, after)
+        if known is None or known[0] != key:
+            known = self._last_difference = key, run_difference(before, after)
         found = known[1]
         kinds = [kind for kind in _CHANGES if found[kind] or kind not in _CHANGE_NOTES]
         shown: ChangeKind = next((kind for kind in kinds if kind == query.get("show")), "changed")

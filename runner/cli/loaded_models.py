@@ -52,14 +52,15 @@ def loaded_models(
         ]
 
 
-def unload_model(held: Sequence[LoadedModels], ref: str) -> bool:
+def unload_model(services: Sequence[LoadedModels], ref: str) -> bool:
     """Unload a model after its current answers; return whether a service had it.
 
     Raises:
         ServiceError: no service knows it.
     """
-    there = [service for service in held if service.has(ref)]
-    for service in there or held[: not is_path(ref)]:  # an unknown model is an error of the service
+    there = [service for service in services if service.has(ref)]
+    # An unknown model is an error of the service.
+    for service in there or services[: not is_path(ref)]:
         service.client.post("/api/generate", {"model": ref, "keep_alive": 0, "stream": False})
     return bool(there)
 

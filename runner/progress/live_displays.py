@@ -115,9 +115,9 @@ class LiveTable(RunProgress):
             if n_more := len(running) - len(shown):
                 names.append(f"and {n_more:,} more")
             yield "reading: " + ", ".join(names)
-        held = self.stats().resident if self.stats else ()
-        if held:
-            yield "pool: " + ", ".join(map(_model_text, held))
+        resident = self.stats().resident if self.stats else ()
+        if resident:
+            yield "pool: " + ", ".join(map(_model_text, resident))
 
     def _step_table(self, paces: Sequence[StepProgress], now: float) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

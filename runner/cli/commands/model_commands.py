@@ -235,11 +235,11 @@ def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     a batch, QUEUE those that wait.
     """
     settings = read_settings(Path.cwd())
-    with loaded_models(settings) as held:
-        rows = [row for service in held for row in service.rows]
+    with loaded_models(settings) as services:
+        rows = [row for service in services for row in service.rows]
     models = [row for row in rows if str(row.get("name", "")).lower().startswith(prefix.lower())]
     if as_json:
-        n_queued = sum(service.n_queued for service in held)
+        n_queued = sum(service.n_queued for service in services)
         printing.print_json({"models": models, "queue_depth": n_queued})
     else:
         notes = copy_notes(settings.pool, models)
@@ -254,9 +254,9 @@ def stop(
     as_json: JsonOption = False,
 ) -> int:
     """Unload models after their current answers, in every service."""
-    with loaded_models(read_settings(Path.cwd())) as held:
+    with loaded_models(read_settings(Path.cwd())) as services:
         for model in models:
-            if not unload_model(held, model_arguments.absolute_model_ref(model)):
+            if not unload_model(services, model_arguments.absolute_model_ref(model)):
                 printing.print_err(f"'{model}' is not in memory.")
     if as_json:
         printing.print_json({"ok": True, "models": models})
