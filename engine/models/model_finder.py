@@ -203,7 +203,7 @@ class ModelFinder:
                 path.with_name(name).resolve() for name in split_file_names(path.name)[1:]
             )
             return FoundModel(
-                ref, path.resolve(), "path", _neighbouring_projector(path), parts=parts
+                ref, path.resolve(), "path", neighbouring_projector(path), parts=parts
             )
         return self.named(parse_name(ref), ref)
 
@@ -364,13 +364,14 @@ def sampling_params(params: Mapping[str, Any]) -> dict[str, Any]:
     return usable
 
 
-def _neighbouring_projector(model: Path) -> Path | None:
+def neighbouring_projector(model: Path) -> Path | None:
     """Return the projector in the folder of a model's file, as in Hugging Face's repositories.
 
     The folder is that of the name, not of a link's target: in a cache, files are under digests. A
     single projector belongs to a single model; among several, the names must begin alike.
     """
-    others = [path for path in model.parent.glob("*.gguf") if path.name != model.name]
+    own = split_file_names(model.name)
+    others = [path for path in model.parent.glob("*.gguf") if path.name not in own]
     projectors = sorted(path for path in others if "mmproj" in path.name)
     if "mmproj" in model.name or not projectors:
         return None

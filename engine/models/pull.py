@@ -33,7 +33,6 @@ from .hugging_face import (
     choose_model_files,
     choose_projector,
     hub_address,
-    is_projector_file,
     list_hub_files,
 )
 from .manifests import (
@@ -45,6 +44,7 @@ from .manifests import (
     TEMPLATE_TYPE,
     Manifest,
 )
+from .model_finder import neighbouring_projector
 from .model_names import ModelName
 from .model_store import ModelStore
 from .oci_registry import RegistryClient
@@ -84,22 +84,17 @@ async def import_file(store: ModelStore, path: Path, report: ReportProgress) -> 
 
 
 def _files_of_model(path: Path) -> list[Path]:
-    """Return the model's files and its projector, their headers checked.
-
-    A single projector in the folder of a single model belongs to it; among several it is unclear.
-    """
+    """Return the model's files and its projector, their headers checked."""
     if not path.is_file():
         raise NotPublished(str(path))
     check_file(path, str(path))
     parts = [path.with_name(name) for name in split_file_names(path.name)]
     check_model_files(parts)
-    names = {part.name for part in parts}
-    others = [file for file in path.parent.glob("*.gguf") if file.name not in names]
-    projectors = [file for file in others if is_projector_file(file.name)]
-    if len(projectors) != 1 or len(others) != 1 or is_projector_file(path.name):
+    projector = neighbouring_projector(path)
+    if projector is None:
         return parts
-    read_header(projectors[0])
-    return [*parts, projectors[0]]
+    read_header(projector)
+    return [*parts, projector]
 
 
 async def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> str:

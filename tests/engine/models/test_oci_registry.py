@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from paddock.engine.models.registry_login import (
+from paddock.engine.models.oci_registry import (
     credential_files,
     parse_challenge,
     read_credentials,
