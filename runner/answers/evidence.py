@@ -198,7 +198,7 @@ def _kind_of(value: Any) -> str:
 
 
 def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
-    """Return what `files.read` or `search` has found, or a mapping of the author's like these."""
+    """Return the source of outputs of `files.read`, a hit of `search`, or a mapping like these."""
     path, media_type = _text_of(value, "path"), _text_of(value, "media_type")
     page, pages, boxes = value.get("page"), value.get("pages"), value.get("line_boxes")
     texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]

@@ -56,7 +56,7 @@ class ScopedReply:
         return None if self.finder is None else await self.finder.evidence(output)
 
     async def checked(self, output: Any, text: str) -> list[str]:
-        """Return what the checks find wrong with the answer, each sentence once."""
+        """Return the faults that the checks find in the answer, each once."""
         scope: dict[str, Any] = {**self.scope, "output": output, "text": text}
         if self.finder is not None and any(
             check.reads_evidence for check in self.reply.checks.values()

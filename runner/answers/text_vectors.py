@@ -74,7 +74,7 @@ def matrix_of(vectors: Sequence[Vector8]) -> Matrix | None:
 
 
 def similarities(vector: Vector8, rows: Matrix | None) -> list[float] | None:
-    """Return how near each row is, 1 at most; None: they are not of one model."""
+    """Return the cosine similarity of each row; None: rows and vector are of different models."""
     own = array("b", base64.b64decode(vector))
     if len(own) < _LEAST_DIMENSIONS:
         return None

@@ -283,7 +283,7 @@ class CalibrationKey(NamedTuple):
     schema_digest: str
 
     def changes(self, other: CalibrationKey) -> str:
-        """Return what differs from the key of the same step, in words.
+        """Return the parts that differ from another key of the same step, in words.
 
         >>> CalibrationKey("a", "s", "1", "2", "3").changes(CalibrationKey("a", "s", "1", "0", "0"))
         'prompt and schema'
@@ -463,7 +463,7 @@ def start_text(key: CalibrationKey, tables: Mapping[CalibrationKey, StepCalibrat
 
 
 def like_this_text(confidence: Mapping[str, Any] | None) -> str:
-    """Return what the lower bound of a calibrated value says, in words; else an empty text.
+    """Return the lower bound of a calibrated value in words; empty where there is none.
 
     >>> like_this_text({"p": 0.94, "low": 0.888, "is_calibrated": True})
     'of 100 like this, 88 or more were right'

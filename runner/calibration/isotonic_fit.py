@@ -221,7 +221,7 @@ class ReliabilityBin:
 
 
 def reliability(reviewed: Iterable[Reviewed | WeightedField]) -> list[ReliabilityBin]:
-    """Return how often fields were right, by bins of their probability, without empty ones.
+    """Return the share of right fields by bins of their probability, without empty bins.
 
     >>> [(one.label, one.n, one.n_right) for one in reliability([(0.93, True), (1.0, False)])]
     [('0.9 to 1.0', 2, 1)]

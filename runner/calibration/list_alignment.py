@@ -16,7 +16,7 @@ with ten values each."""
 
 
 def aligned(before: Sequence[Any], after: Sequence[Any], removed: Any) -> list[Any] | None:
-    """Return what became of each item of `before`: an item of `after`, or `removed`.
+    """Return for each item of `before` its counterpart in `after`, or `removed`.
 
     None: they are too long to be compared.
 

@@ -328,7 +328,7 @@ class BlockRun:
     async def _in_flight(
         self, item: ItemWork, known: CrashHistory | None, *, is_noted: bool
     ) -> AsyncIterator[None]:
-        """Hold an item while it runs; `is_noted`: the ledger notes durably that it is in flight.
+        """Wait for a place for an item; `is_noted`: the ledger notes durably that it is in flight.
 
         It waits until it may run with what else runs; an item around a nested block does so for
         those of the block.

@@ -55,7 +55,7 @@ class DocumentsInUse:
     """Absolute paths where documents lie that were moved before their items were done."""
 
     def note_unread(self, work: BlockWork) -> None:
-        """Know where the items of a block are done whose documents were moved away before."""
+        """Note items of a block that have work to do, and whose documents were moved away."""
         for item in work.items:
             target = None if item.filed is None else item.filed.target
             if target is not None and not item.verdict.is_up_to_date:
@@ -63,7 +63,7 @@ class DocumentsInUse:
 
     @contextmanager
     def open(self, scope_id: str, item: ItemWork, made_by: str) -> Iterator[DocumentInUse | None]:
-        """Know an item's document while its steps run; None: the item is no document."""
+        """Register an item's document while its steps run; None: the item is no document."""
         value, path = item.value, item_path(item.value)
         if not is_file_value(value) or path is None:
             yield None

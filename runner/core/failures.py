@@ -121,7 +121,7 @@ def stop_if_fatal(error: StepError | EngineError, step: BoundStep) -> None:
 
 
 def max_retries(retry: RetryKeys | None, cause: Cause) -> int:
-    """Return how often a step is retried at most after a failure of this cause.
+    """Return the maximum number of retries of a step for a cause of failure.
 
     >>> max_retries(None, Cause.BUSY), max_retries(None, Cause.TIMEOUT)
     (5, 0)

@@ -158,7 +158,7 @@ class ItemAttempt:
     # --- what steps and others see of it
 
     def merge_nested(self, inner: Dependencies, n_failures: int, *, has_failures: bool) -> None:
-        """Take what a nested block, or a pipeline of a step, depended on, and what failed in it."""
+        """Merge dependencies and failures of a nested block, or of a pipeline that a step runs."""
         self.dependencies |= inner
         self.has_inner_failures |= has_failures
         self.n_failures = max(self.n_failures, n_failures)

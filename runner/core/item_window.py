@@ -22,7 +22,7 @@ searches took 3.3 s of CPU time with 64, 2.7 s with 128, 2.6 s with 256."""
 
 
 async def max_parallel(context: RunContext, block: BoundBlock) -> int:
-    """Return how many items may be in flight: enough to fill the slots of their models.
+    """Return the number of items that may be in flight: enough to fill their models' slots.
 
     Twice as many as slots: items also wait for files, other steps and the ledger. Where other
     machines read documents, they are slots as well.
@@ -79,7 +79,7 @@ def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[
 
 
 def expected_tokens(todo: Sequence[ItemWork], items: Sequence[ItemWork]) -> dict[str, float]:
-    """Return how long each item to do will be, by key: the tokens of its last run.
+    """Return the expected tokens of each item to do, by key: those of its last run.
 
     Else its size times the tokens per byte of other items with the same kind of file.
     """

@@ -202,7 +202,7 @@ class LackingItems:
 
 
 def no_documents_of(work: BlockWork) -> LackingItems | None:
-    """Return what a block lacks whose list is empty, and of which a person is asked why."""
+    """Return the lack of a block whose list is empty for a reason that a person has to confirm."""
     if work.items or work.filed.rows or not work.missing.doubts:
         return None
     error = str(work.missing.doubts[0].reason)

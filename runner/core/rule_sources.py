@@ -39,7 +39,7 @@ Sources = Mapping[str, Any]
 
 
 def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
-    """Return what the rules of a run are made of; None: that is not known. Blocks."""
+    """Return the sources of a run's rules; None: they are not known. Blocks."""
     bound, known = context.bound, context.world.models.known
     plans, steps = [*all_plans(bound)], [*all_steps(bound.nodes)]
     specs = {(spec.ref, spec.n_ctx_tokens) for step in steps for spec in step.models}

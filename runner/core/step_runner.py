@@ -240,5 +240,5 @@ class StepRunner:
 
 
 def _limit_s(step: BoundStep) -> float | None:
-    """Return how long a step may run; a model's time counts from when the pool has the request."""
+    """Return the time limit of a step; that of a model's call begins when the pool has the request."""
     return None if step.kind.roles else step.timeout.total

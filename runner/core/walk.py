@@ -198,7 +198,7 @@ class Walk(ABC):
 
     @abstractmethod
     def items(self, state: BlockState) -> Awaitable[EndedNode | None]:
-        """Handle the items that have work to do; while planning, some may not end.
+        """Do the items that have work to do; while planning, some may not end.
 
         Return what of a block of the pipeline itself applies, as far as that is known.
         """
@@ -214,7 +214,7 @@ class Walk(ABC):
     async def outdated(
         self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
-        """Handle outputs that nothing makes any more, and items of which nothing is to be asked."""
+        """Remove or name outdated outputs, and drop the questions of these items."""
 
 
 class ItemWalk:

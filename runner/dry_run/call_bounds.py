@@ -58,7 +58,7 @@ class CallBounds:
         return CallBounds(most, unbounded=self.unbounded, n_extra=self.n_extra * n_items)
 
     def scaled(self, share: float) -> CallBounds:
-        """Return what `share` times as many items take, if they are like these on average."""
+        """Return the bounds for `share` times as many items, if these are average."""
         most = divided(math.ceil(self.most.total() * share), self.most)
         return CallBounds(most, n_extra=math.ceil(self.n_extra * share), is_average=True)
 

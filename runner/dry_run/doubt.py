@@ -91,7 +91,7 @@ class DoubtPropagation:
     """6: `FILES`, what follows may find others."""
 
     def of(self, references: Iterable[Reference]) -> Doubt:
-        """Return what is in doubt about what these references read."""
+        """Return the doubt about the values of these references."""
         doubt = Doubt.NONE
         for step in steps_read(references) & self.nodes.keys():
             doubt |= self.nodes[step]

@@ -78,7 +78,7 @@ class AskedPrompts:
     """By the request's hash: the item that asked for it first; None: its reply serves all items."""
 
     def as_of(self, n_prompts: int) -> AskedPrompts:
-        """Return what the first so many prompts were, to go on from in another way."""
+        """Return a copy with the first so many prompts, for another try."""
         return replace(self, items=dict(islice(self.items.items(), n_prompts)))
 
     def prior_ask(self, hash_: str, item: tuple[str, str]) -> PriorAsk:

@@ -224,7 +224,7 @@ class StepEstimator:
         return self.forecast.fills_stores and bool(self.attempt.step.facts.searches)
 
     async def _tools(self, params: Any, pool: DryPool) -> Tools:
-        """Return what a step is given while it is tried, which asks and writes nothing.
+        """Return tools for a step that is tried: they ask no model and write nothing.
 
         Of examples and labels that are not known yet, a placeholder stands for the examples.
         """

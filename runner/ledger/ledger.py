@@ -443,7 +443,7 @@ def open_existing(folder: Path, url: str, *, is_readonly: bool = False) -> Ledge
 
 @contextmanager
 def forgotten(folder: Path) -> Iterator[None]:
-    """Have the home forget the ledger of a folder at the end, when the folder will be removed."""
+    """Remove the home's entry of a folder's ledger at the end: the folder will be removed."""
     try:
         yield
     finally:

@@ -71,7 +71,7 @@ def condition_of_item(
 
 
 def last_writer(index: OutputIndex, stored: str, scope: str) -> str:
-    """Return who wrote a path last, for items of a scope: an item of it, a step, a pipeline."""
+    """Return the last writer of a path as items of a scope name it: an item, a step, a pipeline."""
     row = max(index.rows_at(stored), key=attrgetter("at"))
     if row.scope == scope:
         return f"item '{row.key}'"

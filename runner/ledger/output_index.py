@@ -111,7 +111,7 @@ class OutputIndex:
         self.record_written(replace(old, key=key, intended=intended, size=size), run)
 
     def written_row(self, scope: str, key: str, path: Path, sha256: str) -> OutputRow | None:
-        """Return what is to be recorded of a file that has just been written; None: it is."""
+        """Return the row of a file that has just been written; None: it is recorded already."""
         stat = os.stat(path)  # noqa: PTH116 - as in `condition`
         times = stat.st_mtime_ns, time.time()
         row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, *times)
@@ -227,7 +227,7 @@ class OutputOwners:
                     ledger.drop("outputs", {"scope": row.scope, "path": stored})
 
     def taken_by(self, stored: str, scope: str | None = None) -> str | None:
-        """Return whose file took a path over, and has it: from a scope, or any of this pipeline."""
+        """Return the file of the pipeline that took a path over from a scope, or from this pipeline."""
         scopes = self._index.own_scopes if scope is None else (scope,)
         is_taken = any((scope, stored) in self._index.handed_over for scope in scopes)
         return self.other_owner(stored) if is_taken else None

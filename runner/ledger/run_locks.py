@@ -211,7 +211,7 @@ class GroupTurn:
         return None
 
     def holder(self) -> LockHolder | None:
-        """Return who holds the turn; a free one is taken and left at once."""
+        """Return the holder of the turn; None: it is free."""
         found = LockHolder.read(self._who)
         if found is None or not psutil.pid_exists(found.pid):
             return None

@@ -91,7 +91,7 @@ class RunStore:
         return len(were_suspects) == 1 or (bool(were_suspects) and all(were_suspects))
 
     def reserve_run(self, run: str, pipeline: str, file: str) -> bool:
-        """Take a run's name, which another machine may want too; return False if it is taken."""
+        """Reserve a run's name among machines; return False if it is taken."""
         values = {"run": run, "pipeline": pipeline, "file": file, "started": time.time()}
         return bool(self._ledger.rows(queries.RESERVE_RUN, **values))
 

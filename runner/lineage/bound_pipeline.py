@@ -95,7 +95,7 @@ class BoundPipeline:
             yield Why.BEFORE_UNCHECKED()
 
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange] | Reason:
-        """Return what changed of an item, or why its rule cannot be compared."""
+        """Return the changes of an item, or why its rule cannot be compared."""
         owner, index = item.owner, self.world.index
         found = find_in_plans(self.bound, owner.step)
         if found is None:
@@ -145,7 +145,7 @@ class BoundPipeline:
     async def changes_by_plan(
         self, output: ItemOutput, explained: Collection[str], *, has_changed: bool
     ) -> list[LineageChange]:
-        """Return what a plan says of an output, made as soon as one of these needs it.
+        """Return the changes that only a plan shows; it is made when one of these needs it.
 
         1. Why the output no longer applies, or for which item a run writes it over.
         2. Which nodes before it have work to do, but for `explained` steps.
@@ -188,7 +188,7 @@ class BoundPipeline:
         return any(self._is_unknown(found[0], p) for p in parts_of(json.loads(item.entry.parts)))
 
     def _planned(self) -> asyncio.Task[PlanReport]:
-        """Return what a run would do, or why that is not known, once for all items."""
+        """Return the plan of the pipeline, made once for all items."""
         if self._plan is None:
             plan = plan_async(self.bound.file, self.given, settings=self.settings)
             self._plan = asyncio.create_task(plan)

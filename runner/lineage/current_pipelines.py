@@ -34,7 +34,7 @@ class CurrentPipelines:
     """By run: whether its rules are made of the same now."""
 
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:
-        """Return what changed of an item's rule, and of what it depended on; `subject` names it.
+        """Return the changes of an item's rule and dependencies; `subject` names it.
 
         Where the rule is as it was, or cannot be compared, only dependencies are that need no rule.
         """

@@ -77,7 +77,7 @@ def explain_path(path: Path, places: Sequence[Path] = ()) -> PathLineage:
 
 
 def explain_in(ledger: Ledger, base: Path, paths: Iterable[Path]) -> list[PathLineage]:
-    """Return what one ledger knows of some absolute paths; `base`: the folder of its pipelines."""
+    """Return the lineage of absolute paths by one ledger; `base`: the folder of its pipelines."""
     with asyncio.Runner() as runner:
         known = _PathsInLedger(ledger, base, runner)
         return [known.answer(path) for path in paths]
@@ -105,7 +105,7 @@ class _PathsInLedger:
         self._pipelines = CurrentPipelines(self._world, settings)
 
     def answer(self, path: Path) -> PathLineage:
-        """Return what a path is.
+        """Return the lineage of a path.
 
         1. A file that an item wrote, where no document was moved to since: its origin.
         2. A vector store, or within one: the origins of its items.
@@ -217,7 +217,7 @@ class _PathsInLedger:
         pipeline: BoundPipeline | None,
         source: LineageFile | None,
     ) -> list[LineageChange]:
-        """Return what changed since an output was made, as were `others` that explain it.
+        """Return the changes since an output, and `others` that explain it, were made.
 
         1. What became of its document.
         2. Why it is no output of its item any more, by the ledger.

@@ -155,7 +155,7 @@ def _change(
     before: RunItem | None,
     after: RunItem | None,
 ) -> RunItemChange:
-    """Return what became of an item, by the first of these that is there to be compared.
+    """Return the change of an item, by the first of these that can be compared.
 
     1. Its chats, where either run has some, or has made some that are no longer on record. The
        same ones are alike without a look at their texts.
@@ -256,7 +256,7 @@ def word_differences(before: str, after: str) -> Markup:
 
 
 def n_equal_pairs(before: str, after: str) -> int:
-    """Return how many pairs of words are alike, which is what a comparison costs.
+    """Return the number of equal pairs of words, which is the cost of a comparison.
 
     Too many, where a text has more words than are compared.
 

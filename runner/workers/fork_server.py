@@ -141,7 +141,7 @@ class ForkServer:
             self._requests = None
 
     def call(self, function: str, *arguments: str) -> Any:
-        """Return what a function (`module:name`) returns in a process of its own. Blocks.
+        """Call a function (`module:name`) in a process of its own, and return its result. Blocks.
 
         For what needs a library that this process does not hold.
 

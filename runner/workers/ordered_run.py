@@ -229,7 +229,7 @@ class _OrderRun:
 
 @contextlib.contextmanager
 def _without_server() -> Any:
-    """Have no run take itself for a flow run."""
+    """Remove Prefect's address from the environment, so that no run is a flow run."""
     url = os.environ.pop("PREFECT_API_URL", None)
     try:
         yield

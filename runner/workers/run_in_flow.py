@@ -208,7 +208,7 @@ async def wait_for_server() -> None:
 
 
 def stored_secret(keys: SecretKeys) -> str:
-    """Return what a Secret block or Variable has, on the server of the current flow run. Blocks.
+    """Return the value of a Secret block or Variable on the current flow run's server. Blocks.
 
     Raises:
         UnusableSecret: there is none, it is no text, the server is away, or this is no flow run.

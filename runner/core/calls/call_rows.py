@@ -62,7 +62,7 @@ def _image_digests(images: Sequence[bytes]) -> list[str]:
 
 
 def recorded_logprobs(reply: Reply) -> tuple[TokenLogprob, ...]:
-    """Return what the confidence of an answer is made of: its text's tokens, rounded.
+    """Return the log-probabilities of the tokens of an answer's text, rounded.
 
     Each has the alternatives that count.
     """

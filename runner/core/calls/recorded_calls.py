@@ -94,7 +94,7 @@ class RecordedCalls:
     def _keep_call(
         self, hash_: str, kind: str, began: float, usage: Usage, *, is_known: bool
     ) -> bool:
-        """Keep a call that has ended; return False if the item made it before it was put off."""
+        """Record an ended call; return False if the item made it before it was put off."""
         before = self._caller.before.get(hash_) if is_known else None
         if before:
             self._caller.calls.append(before.pop(0))

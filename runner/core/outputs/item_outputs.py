@@ -34,7 +34,7 @@ class LostRows:
     """Whether it is not written until a person confirms that."""
 
     def text(self, why: str) -> str:
-        """Return what became of the table.
+        """Return a sentence on the table's rows.
 
         >>> LostRows("t.csv", 10, 8, False).text("2 items of 'each' are deleted")
         "'t.csv' has 8 rows, 2 fewer than before: 2 items of 'each' are deleted."

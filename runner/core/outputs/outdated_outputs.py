@@ -167,7 +167,7 @@ class OutdatedFinder:
         return {Path(self._index.absolute(row.path)) for row, _ in self._stored}
 
     def find(self) -> list[OutdatedOutput]:
-        """Return what is outdated and still there; `stores_to_look_at` have been looked at."""
+        """Return the outdated outputs that still exist; `stores_to_look_at` have been looked at."""
         outdated = list[OutdatedOutput]()
         for row, why in self._stored:
             path = Path(self._index.absolute(row.path))
@@ -196,7 +196,7 @@ class OutdatedFinder:
         return OutdatedOutput(row.scope, row.key, row.path, known.node, known.top(row.key), why)
 
     def _fate(self, scope_id: str, key: str) -> Fate | Outdated:
-        """Return what becomes of what an item made, of all that does not apply.
+        """Return the fate of those outputs of an item that do not apply.
 
         1. No step of the pipeline makes it any more, and all those that may have are walked.
         2. The walk has not reached its step or block.

@@ -119,7 +119,7 @@ class Pruner:
     async def _gone(
         self, work: BlockWork, renamed: Collection[str]
     ) -> Iterable[tuple[Sequence[Entry], Sequence[Entry], Outdated]]:
-        """Return what a block's list has no more, and of which of it the outputs are removed.
+        """Return the items that a block's list no longer has, and those whose outputs are removed.
 
         1. Deleted items: where `--prune` or the watch on their folder asks for it; a renamed item
            in any case.
@@ -149,7 +149,7 @@ class Pruner:
         return found
 
     async def handle_gone(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
-        """Handle what a block's list has no more; return the entries that are marked as gone.
+        """Remove outputs of items that a block's list no longer has; return entries marked as gone.
 
         `done` are the indexes of items whose result stands. An item of which an output cannot be
         removed stays as it is: the next run tries again. Why documents do not count as deleted is

@@ -21,7 +21,7 @@ from .item_outputs import ItemOutputs
 async def reconcile_rows(
     context: RunContext, item: ItemKey, outputs: ItemOutputs, before: Entry | None, state: str
 ) -> list[RowsKept]:
-    """Return what an item keeps in stores; drop the rows that it no longer keeps.
+    """Return the rows of an item in stores; drop those that it no longer keeps.
 
     Raises:
         StepError: a store cannot be written.

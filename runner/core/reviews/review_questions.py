@@ -340,7 +340,7 @@ class _Answer:
             yield f"the model is not sure of {_listed(unsure)}"
 
     def _name(self, path: Path) -> str:
-        """Return what a person calls a field: "the due date" of `due: date`."""
+        """Return the name of a field for people: "the due date" of `due: date`."""
         if not path:
             return "the answer"
         part = self.schema

@@ -47,7 +47,7 @@ def decision_reason(review: Review) -> Reason:
 
 
 def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:
-    """Return who may decide, and for how long, by file, block and step, also of sub-pipelines.
+    """Return the terms of reviews by file, block and step, also of sub-pipelines.
 
     Nothing is known of files of one name in two folders that say different things.
     """
@@ -113,7 +113,7 @@ class RunReviews:
             self._pending = found
 
     def of_item(self, scope_id: str, key: str) -> PendingReview | None:
-        """Return what of an item waits, or was decided since the last run; after `load`."""
+        """Return the review of an item that waits, or was decided since its last run."""
         reviews = (self._pending or {}).get((scope_id, key))
         if not reviews:
             return None

@@ -215,7 +215,7 @@ def raw_item_keys(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> lis
 
 
 def item_names(block: BoundBlock, scope: Scope, listed: Sequence[Any]) -> list[str]:
-    """Return what the items' keys are, but for the numbers of those that have the same one."""
+    """Return the items' keys without the numbers of those that share one."""
     if block.key is None:
         return [default_key(item) for item in listed]
     return [str(block.key.evaluate(scope.child(block.var, item))) for item in listed]

@@ -89,7 +89,7 @@ class FileDependency(Dependency, metaclass=ABCMeta):
 
     @abstractmethod
     def look(self, world: World) -> Reason | None:
-        """Return what `reason` returns, by the disk. Blocks."""
+        """Return the result of `reason` by a look at the disk. Blocks."""
 
 
 # --- what an item read

@@ -352,7 +352,7 @@ class FiledDocuments:
     def _stay(
         self, rule: JudgedRule, world: PreparedWorld, items: Iterable[ItemWork]
     ) -> Iterator[tuple[str, tuple[Reason, ...]]]:
-        """Handle items that have work to do, and whose source left the place that results name.
+        """Set verdicts of items that have work to do, and whose source left the place in results.
 
         1. Its document lies elsewhere as it was listed: it is done there.
         2. Else, or where another file that it read or itself moved is away, its result stands.

@@ -137,7 +137,7 @@ class NodeParts:
         return parts
 
     async def _options(self, step: BoundStep, model: ModelSpec) -> tuple[object, list[str]]:
-        """Return what of a model's options decides results, and its context where that may not."""
+        """Return the options of a model that decide results, and its context where it may not."""
         n_ctx = model.n_ctx_tokens
         is_elsewhere = n_ctx is None and model.pool  # servers may differ, and a plan may not ask
         if is_elsewhere or not step.facts.only_measures:
@@ -227,6 +227,6 @@ class NodeParts:
 
 
 def _model_options(model: ModelSpec, n_ctx_tokens: int | None) -> list[Any]:
-    """Return what of a model decides its answers, besides its file."""
+    """Return the options of a model that decide its answers."""
     drops = [] if model.keeps_reasoning else ["drop"]
     return [model.role, n_ctx_tokens, dict(model.params), *drops]

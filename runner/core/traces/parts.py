@@ -129,7 +129,7 @@ class OuterValue(Part):
 
 
 def _parameters(spec: Spec) -> dict[str, Any]:
-    """Return what stands under `with`; a model's name does not count, its digest does."""
+    """Return the parameters under `with`, without the model's name: its digest counts."""
     parameters = dict(spec.get("with") or {})
     if not is_function_reference(str(spec.get("uses"))):  # which may have such an argument
         parameters.pop("model", None)
@@ -155,7 +155,7 @@ class RulePart(Part):
 
     @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
-        """Return what changed between two specs of a step or block; None: that is not known."""
+        """Return the changes between two specs of a step or block; None: they are not known."""
         return None
 
     def reasons(self, before: Values, now: Values, details: Details) -> Sequence[Reason]:

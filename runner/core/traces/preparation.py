@@ -90,7 +90,7 @@ async def prepare(
 
 
 async def dependency_differences(scope_id: str, entry: Entry, world: World) -> list[Reason]:
-    """Return what changed of what an item depended on, as far as no rule is needed for that."""
+    """Return the changes of an item's dependencies that can be seen without its rule."""
     trace = Trace(scope_id, entry, PastItems(world.ledger, scope_id, None))
     trace.dependencies = [d for d in trace.dependencies if not isinstance(d, NEED_A_RULE)]
     hashes, roots = {entry.key: entry.hash}, Roots(world.index.base, ())

@@ -168,7 +168,7 @@ def differences(
 def _of_parts(
     trace: Trace, now: CurrentItem, unknown: Collection[str] | None = None
 ) -> tuple[Reason, ...]:
-    """Return by which parts the item is stale; none: its result is equivalent to one of now."""
+    """Return the reasons why parts make an item stale; none: its result is equivalent."""
     entry = trace.entry
     if entry.hash == now.hash:
         return ()
@@ -185,7 +185,7 @@ def _of_parts(
 
 
 def _difference(trace: Trace, world: PreparedWorld) -> tuple[Reason | None, list[Reason]]:
-    """Return what changed of an item's dependencies and outputs, and which outputs others keep.
+    """Return the change of an item's dependencies and outputs, and the outputs that others keep.
 
     A changed dependency comes before a lost output, which can be made again without a call.
     """
@@ -239,7 +239,7 @@ class ItemRequest:
 def permit(
     verdict: ItemVerdict, trace: Trace | None, now: CurrentItem, request: ItemRequest
 ) -> ItemVerdict:
-    """Return what a run does with an item; it goes on with the verdict where nothing else is said.
+    """Return the verdict that a run acts on: that of `verify`, unless its options say otherwise.
 
     1. Another run of the job has done it as it is now: it is done.
     2. What its parts decide stands, since no option changes that.

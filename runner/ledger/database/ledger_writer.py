@@ -80,7 +80,7 @@ class Writer:
         await future
 
     def _flush_soon(self) -> None:
-        """Have what is queued committed once the loop has called all that is ready.
+        """Commit the queue once the loop has called all that is ready.
 
         Many items are in a commit then, and the thread takes the interpreter's lock seldom.
         """

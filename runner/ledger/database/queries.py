@@ -1,9 +1,9 @@
 """The statements that read or remove rows of a ledger, by the table that they are about.
 
 Portable between SQLite and PostgreSQL, with named values (`:name`). `ledger_tables` makes the
-tables and writes whole rows; `coordination_queries` has what only PostgreSQL does. A query that
-ends in a condition may be narrowed to some keys (`Ledger.rows_of_keys`); `{listed}` is a list of
-keys as the database reads it (`LedgerDatabase.listed_keys`).
+tables and writes whole rows. A query that ends in a condition may be narrowed to some keys
+(`Ledger.rows_of_keys`); `{listed}` is a list of keys as the database reads it
+(`LedgerDatabase.listed_keys`).
 """
 
 from __future__ import annotations

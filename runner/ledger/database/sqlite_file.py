@@ -229,7 +229,7 @@ class SqliteDatabase:
                     yield {table: {tuple(row[key] for key in KEYS[table]): row for row in found}}
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
-        """Return what SQLite finds in a damaged file, where an error was not expected."""
+        """Return the damage that SQLite finds in the file after an unexpected error."""
         return self._damage if isinstance(error, Exception) else None
 
     @cached_property

@@ -51,7 +51,7 @@ class ReviewStore:
         return self._listed(queries.DECIDED, is_whole)
 
     def pending(self, terms: TermsByPlace = MappingProxyType({})) -> list[Review]:
-        """Return what is open, what no run has gone on with, and what is late, as expired."""
+        """Return reviews that are open or not applied yet; late ones are expired."""
         found = self._rows(f"{queries.REVIEWS_AND_NOW} {queries.PENDING}")
         reviews = ((_under(terms, self._review(row)), float(now)) for now, *row in found)
         return [

@@ -42,7 +42,7 @@ class SubjectText:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> SubjectText:
-        """Return what `data` returned; what a newer Paddock adds is left out."""
+        """Read the result of `data`; fields of a newer Paddock are left out."""
         known = {name: stored[name] for name in _TEXT_NAMES if stored.get(name) is not None}
         return cls(**{**known, "page_starts": tuple(known.get("page_starts", ()))})
 
@@ -112,7 +112,7 @@ class Subject:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Subject:
-        """Return what `data` returned; what an older Paddock did not store is empty."""
+        """Read the result of `data`; fields that an older Paddock did not store are empty."""
         known = {name: stored[name] for name in _SUBJECT_NAMES if stored.get(name) is not None}
         known |= {name: tuple(known[name]) for name in _TUPLES if name in known}
         known["around"] = tuple((scope, key) for scope, key in known.get("around", ()))
