@@ -240,5 +240,5 @@ class StepRunner:
 
 
 def _limit_s(step: BoundStep) -> float | None:
-    """Return the time limit of a step; that of a model's call begins when the pool has the request."""
+    """Return the time limit of a step; a model's begins when the pool has the request."""
     return None if step.kind.roles else step.timeout.total

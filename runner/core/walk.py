@@ -11,7 +11,6 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from enum import Enum, auto
 from typing import Any, NoReturn
 
 from paddock.engine.system.text import listed
@@ -29,14 +28,8 @@ from .run_context import RunContext
 from .run_stats import RunStats
 from .traces.scopes import ItemKey
 
-
-class NotYet(Enum):
-    """What a node gives that has to run first. Only while planning."""
-
-    NOT_YET = auto()
-
-
-NOT_YET = NotYet.NOT_YET
+NOT_YET: Any = object()
+"""The outputs of a node that has to run first. Only while planning."""
 
 
 class Walk(ABC):

@@ -227,7 +227,7 @@ class OutputOwners:
                     ledger.drop("outputs", {"scope": row.scope, "path": stored})
 
     def taken_by(self, stored: str, scope: str | None = None) -> str | None:
-        """Return the file of the pipeline that took a path over from a scope, or from this pipeline."""
+        """Return the file of the pipeline that took a path over: from a scope, or from this one."""
         scopes = self._index.own_scopes if scope is None else (scope,)
         is_taken = any((scope, stored) in self._index.handed_over for scope in scopes)
         return self.other_owner(stored) if is_taken else None

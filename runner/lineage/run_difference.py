@@ -28,8 +28,8 @@ from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.journal import JournalTail
 from paddock.runner.render.run_details import RunItem, outer_keys, read_run_details
 
-ItemName = tuple[str, str]
-"""Step and key."""
+StepAndKey = tuple[str, str]
+"""Of an item."""
 ChangeKind = Literal["changed", "added", "left", "unknown", "made_again", "alike"]
 """Of items of both runs: another state or answer; of the later run only; of the earlier run only
 (fresh since, or gone); of both with the same state: an answer is not on record, or, without model
@@ -97,7 +97,7 @@ def run_difference(before: PastRun, after: PastRun) -> RunDifference:
     return found
 
 
-def _items(past: PastRun) -> dict[ItemName, RunItem]:
+def _items(past: PastRun) -> dict[StepAndKey, RunItem]:
     items = read_run_details(past, with_calls=False).items
     return {(item.step, item.key): item for item in items}
 
@@ -114,7 +114,7 @@ class _RunAnswers:
     past: PastRun
     made: Mapping[str, tuple[str, float]]
     """Hash of each chat on record → the run that made it last, and when."""
-    hashes: Mapping[ItemName, Sequence[str]]
+    hashes: Mapping[StepAndKey, Sequence[str]]
     """Hashes of the chats behind each item, as far as they are on record."""
 
     def are_on_record(self, hashes: Sequence[str] | None) -> bool:
@@ -151,7 +151,7 @@ class _RunAnswers:
 
 def _change(
     runs: tuple[_RunAnswers, _RunAnswers],
-    name: ItemName,
+    name: StepAndKey,
     before: RunItem | None,
     after: RunItem | None,
 ) -> RunItemChange:
@@ -178,9 +178,9 @@ def _change(
     return RunItemChange(*name, *states, *texts, has_answers=False)
 
 
-def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:
-    found: dict[ItemName, list[str]] = {}
-    n_made: Counter[ItemName] = Counter()
+def _answers(ledger: Ledger, past: PastRun) -> Mapping[StepAndKey, Sequence[str]]:
+    found: dict[StepAndKey, list[str]] = {}
+    n_made: Counter[StepAndKey] = Counter()
     for line in JournalTail(past.journal).new_lines():
         name = str(line.get("step")), str(line.get("key", line.get("step")))
         if isinstance(line.get("chats"), list):
@@ -188,7 +188,7 @@ def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:
         if line.get("event") == "item":
             n_made[name] = int(line.get("calls", 0))
     found |= _hashes_of_lineage(ledger, past)  # a later run redid the others
-    of_run: dict[ItemName, list[str]] = defaultdict(list)
+    of_run: dict[StepAndKey, list[str]] = defaultdict(list)
     embedding = set()
     for step, key, hash_, kind in ledger.rows(queries.CALLS_OF_RUN, run=past.row.run):
         name = step, key or step
@@ -203,10 +203,10 @@ def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:
     return found
 
 
-def _hashes_of_lineage(ledger: Ledger, past: PastRun) -> dict[ItemName, list[str]]:
+def _hashes_of_lineage(ledger: Ledger, past: PastRun) -> dict[StepAndKey, list[str]]:
     steps = {str(scope): str(step) for scope, _, step, _ in ledger.rows(queries.SCOPES)}
     outers = outer_keys(ledger)
-    found: dict[ItemName, list[str]] = defaultdict(list)
+    found: dict[StepAndKey, list[str]] = defaultdict(list)
     for row in LineageStore(ledger).of_run(past.row.run):
         calls = [call for step in read_lineage(row.made)[1] for call in step.calls]
         name = steps.get(row.scope, ""), f"{outers.get(row.scope, '')}{row.key}"

@@ -128,7 +128,7 @@ class PipelineFlow(Flow[..., Any]):
         return deployment
 
     def _loaded_by_path(self, deployment: Any) -> Any:
-        """Add the flow's options to the entrypoint, from which a worker loads it (`__getattr__`)."""
+        """Add the flow's options to the entrypoint by which a worker loads it (`__getattr__`)."""
         of_runs = {
             field.name: value
             for field in dataclasses.fields(RunOptions)

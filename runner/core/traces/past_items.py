@@ -36,7 +36,7 @@ from .parts import (
 
 LABELS = "labels"
 """In a recorded spec, the lists of labels that its items were chosen from, by name."""
-Spec = Mapping[str, Mapping[str, Any]]
+WholeSpec = Mapping[str, Mapping[str, Any]]
 """As `whole_spec` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
 
 
@@ -73,7 +73,7 @@ class SpecChanges:
         return reasons or (rest,)
 
 
-def compare_specs(then: Spec, node: BoundNode) -> SpecChanges:
+def compare_specs(then: WholeSpec, node: BoundNode) -> SpecChanges:
     now, block = whole_spec(node), node.id
     details = dict(_code_within([node])) | {
         f"{name}.{what}": reasons
@@ -104,7 +104,7 @@ def _code_within(
             yield from _code_within(step.inner.nodes, f"{place}{step.id}.")
 
 
-def spec_references(spec: Spec, block: str = "") -> Iterator[Reference]:
+def spec_references(spec: WholeSpec, block: str = "") -> Iterator[Reference]:
     """Yield the references of a recorded spec; texts that no longer compile are left out.
 
     `block`: its items are known, so what they are listed by is left out.

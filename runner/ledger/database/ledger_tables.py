@@ -153,17 +153,14 @@ class LedgerDatabase(Protocol):
     @property
     def listed_keys(self) -> str:
         """SQL: a table with a column `value` of the texts in the JSON list `:keys`."""
-        ...
 
     @property
     def now(self) -> str:
         """SQL: seconds since 1970 by the clock of the machine that has the database."""
-        ...
 
     @property
     def size_query(self) -> str:
         """SQL: the bytes that it takes, without unused space."""
-        ...
 
     def find_tables(self) -> bool:
         """Return whether a run has made the tables.
@@ -171,7 +168,6 @@ class LedgerDatabase(Protocol):
         Raises:
             LedgerError: another version of Paddock made them; the database cannot be used.
         """
-        ...
 
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
         """Call `work` in one transaction; when it returns, all of it is committed.
@@ -181,7 +177,6 @@ class LedgerDatabase(Protocol):
         Raises:
             LedgerError: the database refuses, or cannot be reached.
         """
-        ...
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Execute a portable statement with named values (`:name`); return its rows.
@@ -189,7 +184,6 @@ class LedgerDatabase(Protocol):
         Raises:
             LedgerError: the database refuses, or cannot be reached.
         """
-        ...
 
     def write_rows(self, pending: Pending) -> None:
         """Write and delete rows in one transaction.
@@ -197,11 +191,9 @@ class LedgerDatabase(Protocol):
         Raises:
             LedgerError: it cannot be written; `LedgerBusy`: another program holds a file.
         """
-        ...
 
     def damage_behind(self, error: BaseException) -> LedgerError | None:
         """Return the damage that may be the reason of an unexpected error; None: there is none."""
-        ...
 
     def close(self) -> None: ...
 
