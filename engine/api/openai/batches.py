@@ -297,9 +297,6 @@ class BatchRunner:
             await asyncio.to_thread(remove_stale_files, folder)
         for batch in reversed(await asyncio.to_thread(self.batches.list)):
             if batch.status not in FINAL_STATUSES:
-                earlier = self.batches.path(batch.id, "results")  # of versions before this
-                if earlier.exists():
-                    earlier.replace(self.files.data_path(batch.result_ids[0]))
                 self._begin(batch)
 
     async def stop(self) -> None:
