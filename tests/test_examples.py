@@ -434,6 +434,10 @@ def test_a_clerk_decides_on_the_mail_of_two_days(tmp_path: Path) -> None:
         ("We were dear, and yours sincerely offered whole sales.", ""),
         ("Dear Ann,\n\n" + "thank you for all of it. " * 100 + "\n\nYours sincerely,\nP. Lund", ""),
         ("# Minutes of 24 June\n\nPresent: Quill. The timetable was agreed.", "minutes"),
+        ("Present your reports\nAny other business\nNext meeting: 1 June", ""),
+        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "# Rechnung"), "invoice"),
+        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "Zahlungserinnerung"), ""),
+        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "**Pro forma invoice**"), ""),
     ],
 )
 def test_words_alone_decide_on_no_kind_that_may_be_another(
@@ -455,7 +459,7 @@ _BILL = "Calder Boatyard\n\nInvoice number: 24-1\nTotal: 84.00 EUR\nPay by: 3 Ma
     [
         ("", {}),
         ("Please quote the invoice number with your payment.", {}),
-        ("Total hours: 12\nSubtotal: 70.00 EUR\nTotals of the year follow.", {}),
+        ("Total hours: 12\nSubtotal: 84.00 EUR\nTotals of the year follow.", {}),
         ("| Total | 84,00 € |\nAmount due EUR 84.00\nDue on 03.05.2024", {}),
         ("Invoice number: 24-2", {"number": None}),
         ("Invoice number: 24-1 of 3 April 2024", {"number": None}),
@@ -466,6 +470,8 @@ _BILL = "Calder Boatyard\n\nInvoice number: 24-1\nTotal: 84.00 EUR\nPay by: 3 Ma
         ("Amount payable 144.00", {"total": None}),
         ("Pay by: 03/05/2024", {"due": None}),
         ("Bootswerft Hansen brings it.", {"supplier": None}),
+        ("Less paid: 40.00 EUR\nLeft: 44.00 EUR", {"total": None}),
+        ("Without discount: 17 May 2024", {"due": None}),
     ],
 )
 def test_the_words_of_the_office_find_what_stands_alone_in_its_form_or_leave_it(

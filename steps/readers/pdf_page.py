@@ -30,6 +30,7 @@ from .pdf_pictures import unread_pictures
 from .pdfium import PDFIUM_LOCK, DamagedPage, PageObject, by_address, open_page, page_objects
 
 _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no characters
+_HALF = re.compile("[\ud800-\udfff]")  # of a character of UTF-16
 _UNNAMED = re.compile("[\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]")  # or of the font's own
 _PRINTED = r"[^\s\x00-\x1f\ufffe\uffff]"
 _TOKEN = re.compile(rf"[.…·]{{4,}}|(?:(?![.…·]{{4}}){_PRINTED})*\x02|(?:(?![.…·]{{4}}){_PRINTED})+")
@@ -123,13 +124,13 @@ def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
     chars, places = list[str](), list[int]()
     for place in range(n_chars):
         char = chr(raw.FPDFText_GetUnicode(textpage, place))
-        if "\udc00" <= char <= "\udfff" and chars:  # the second half of a character of UTF-16
+        if "\udc00" <= char <= "\udfff" and chars and "\ud800" <= chars[-1] <= "\udbff":
             pair = (chars[-1] + char).encode("utf-16-le", "surrogatepass")
-            chars[-1] = pair.decode("utf-16-le", "replace")
+            chars[-1] = pair.decode("utf-16-le")
             continue
         chars.append(known(char, place))
         places.append(place)
-    return "".join(chars), places
+    return _HALF.sub("\ufffd", "".join(chars)), places
 
 
 def _n_unnamed(textpage: Any, text: str, places: Sequence[int]) -> int:

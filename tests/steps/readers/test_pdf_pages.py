@@ -99,20 +99,23 @@ def test_a_page_none_of_whose_letters_is_known_is_read_as_a_picture() -> None:
 
 
 def test_a_sign_that_the_font_does_not_name_stays_before_its_number() -> None:
-    """Of U+0003, as fonts of formulas have it for a minus: without it the number is another one."""
+    """Of U+0003, as fonts of formulas have it for a minus: without it the number is another one.
+
+    Fonts of icons map a glyph to half of a UTF-16 pair.
+    """
     cmap = (
         "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def\n"
         "1 begincodespacerange <00> <ff> endcodespacerange\n"
-        "3 beginbfchar <66> <0003> <67> <e123> <68> <0000> endbfchar endcmap end end"
+        "4 beginbfchar <66> <0003> <67> <e123> <68> <0000> <69> <d83c> endbfchar endcmap end end"
     )
     found = read(
         pdf_of_objects(
-            "BT /F1 10 Tf 72 700 Td (f0.93 and g0.94, h5) Tj ET",
+            "BT /F1 10 Tf 72 700 Td (f0.93 and g0.94, h5, and i7 on top) Tj ET",
             "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 7 0 R >>",
             f"<< /Length {len(cmap)} >>\nstream\n{cmap}\nendstream",
         )
     )
-    assert found.text == "\ufffd0.93 and \ue1230.94, \ufffd5"
+    assert found.text == "\ufffd0.93 and \ue1230.94, \ufffd5, and \ufffd7 on top"
     assert found.notes == (
-        ": 3 characters on page 1 may be other ones: the font does not say what they mean",
+        ": 4 characters on page 1 may be other ones: the font does not say what they mean",
     )
