@@ -497,6 +497,31 @@ def test_the_words_of_the_office_find_nothing_in_another_form(text: str, tmp_pat
     assert {found[name] for name in _FOUND} == {None}
 
 
+def test_a_bill_with_an_attachment_of_markup_still_fits_the_office_s_model(tmp_path: Path) -> None:
+    """As e-invoices have it: 300 words of XML were more than the model's context."""
+    pipeline = copied("office", tmp_path, "none")
+    pipeline.write_text(
+        """pipeline: 1
+name: prompt
+inputs: {documents: {type: json}}
+steps:
+  - id: each
+    for_each: doc in inputs.documents
+    key: doc.file
+    do:
+      - {id: paper, uses: prompt, with: {template: "{{ doc.text }}"}}
+      - {id: asked, uses: prompt, with: {template: {file: prompts/mail.md}}}
+    returns: steps.asked.text
+returns: {all: steps.each.results}
+""",
+        "utf-8",
+    )
+    text = "<ram:ChargeAmount>198.00</ram:ChargeAmount> " * 300
+    document = {"file": "a", "text": text, "found": dict.fromkeys(_FOUND)}
+    report = run(pipeline, {"documents": [document]})
+    assert len(report.returns["all"][0]) < 1800  # in 2,048 tokens, however short these are
+
+
 def by_words(tmp_path: Path, text: str) -> dict[str, Any]:
     pipeline = copied("office", tmp_path, "none")
     steps = """pipeline: 1
