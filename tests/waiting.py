@@ -34,7 +34,11 @@ def rest(began: float) -> None:
 
     One at Prefect's server takes 20 ms of a processor, which what is waited for needs as well.
     """
-    time.sleep(min(0.5, max(0.05, 9 * (time.monotonic() - began))))
+    time.sleep(rest_s(began))
+
+
+def rest_s(began: float) -> float:
+    return min(0.5, max(0.05, 9 * (time.monotonic() - began)))
 
 
 def is_alive(pid: int) -> bool:

@@ -492,6 +492,20 @@ def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_pref
         assert up.output(name, "d.txt") == "done"
         assert prefect.read(f"flow_runs/{run}")["run_count"] == 2
 
+        # A wrong parameter is one sentence without a traceback
+        prefect.patch(f"deployments/{id_}", {"enforce_parameter_schema": False})
+        wrong = [prefect.start(id_, {"n": 40}), prefect.start(id_, {"title": None})]
+        prefect.patch(f"deployments/{id_}", {"parameters": {}})
+        wrong.append(prefect.start(id_))
+        until(lambda: all("Finished in state" in prefect.logs(run) for run in wrong))
+        no_title = "input 'title' has no value. Give it: `-i title=…`."
+        too_large = "input 'n' must be at most 9, not '40'."
+        for run, words in zip(wrong, (too_large, no_title, no_title), strict=True):
+            state, logged = prefect.state(run), prefect.logs(run)
+            assert state["type"] == "FAILED"
+            assert words in state["message"] and "\n" not in state["message"]
+            assert state["message"] in logged and "Traceback" not in logged
+
         timed = prefect.read(f"deployments/{id_}")["schedules"][0]
         prefect.patch(f"deployments/{id_}/schedules/{timed['id']}", {"active": False})
     with _running(up, sys.executable, program):  # it makes the schedule again
@@ -550,32 +564,6 @@ def test_secrets_come_from_blocks_and_variables_of_the_runs_server_and_are_redac
         said += _python(up, ALLOWED, file, "secrets")
         assert words in said
     assert "geheim" not in said + "".join(prefect.logs(run["id"]) for run in prefect.runs(file))
-
-
-WRONG_PARAMETERS: list[tuple[dict[str, Any], str]] = [
-    ({"n": 40}, "input 'n' must be at most 9, not '40'."),
-    ({"title": None}, "input 'title' has no value. Give it: `-i title=…`."),
-]
-
-
-def test_a_wrong_parameter_is_one_sentence_without_a_traceback(
-    up: UpFolder, prefect_api: str
-) -> None:
-    file, prefect = _notes(up), Prefect(prefect_api)
-    program = up.write(f"{file.parent.name}/serve.py", _served())
-    with _running(up, sys.executable, program):
-        id_ = until(lambda: prefect.deployment(file, "nightly"))
-        prefect.patch(f"deployments/{id_}", {"enforce_parameter_schema": False})
-        runs = [prefect.start(id_, given) for given, _ in WRONG_PARAMETERS]
-        prefect.patch(f"deployments/{id_}", {"parameters": {}})
-        runs.append(prefect.start(id_))
-        until(lambda: all(prefect.state(run)["type"] == "FAILED" for run in runs))
-        until(lambda: all("Finished in state" in prefect.logs(run) for run in runs))
-    sentences = [*(words for _, words in WRONG_PARAMETERS), WRONG_PARAMETERS[-1][1]]
-    for run, words in zip(runs, sentences, strict=True):
-        message, logged = prefect.state(run)["message"], prefect.logs(run)
-        assert words in message and "\n" not in message
-        assert message in logged and "Traceback" not in logged
 
 
 TIMED_OUT = """

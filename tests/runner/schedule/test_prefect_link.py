@@ -24,6 +24,7 @@ from paddock.runner.settings import Settings
 from paddock.runner.workers.flow_names import deployment_name
 from paddock.runner.workers.fork_server import ForkServer
 from paddock.runner.workers.order import FROM_PREFECT, Order, OrderEnd
+from tests.waiting import rest_s
 
 PIPELINE = """\
 name: {name}
@@ -138,6 +139,21 @@ class Up:
         assert isinstance(found, Order)
         return found
 
+    async def taken(self, n: int) -> list[tuple[str, Order]]:
+        """Start runs there; return them with their orders when they are shown as taken."""
+        flow_runs = [await self.start_there() for _ in range(n)]
+        for flow_run in flow_runs:
+            await self.is_there(flow_run, "PENDING")  # else that comes after what a test sets
+        return [(flow_run, await self.ordered(flow_run)) for flow_run in flow_runs]
+
+    async def start_task(self, flow_run: str) -> str:
+        running = {"type": "RUNNING", "name": "Running"}
+        body = {"flow_run_id": flow_run, "task_key": "each", "dynamic_key": "0", "state": running}
+        return str((await self.ask("POST", "/task_runs/", body))["id"])
+
+    async def state_of_task(self, task: str) -> str:
+        return str((await self.ask("GET", f"/task_runs/{task}"))["state"]["type"])
+
     async def put(self, **values: Any) -> Order:
         """Put an order of a trigger, as it is after its last start."""
         order = Order("", uuid.uuid4().hex, self.pipeline.key, "watch inbox")
@@ -148,12 +164,13 @@ class Up:
 async def eventually(look: Callable[[], Any | Awaitable[Any]], within_s: float = 150.0) -> Any:
     async with asyncio.timeout(within_s):
         while True:
+            began = time.monotonic()
             found = look()
             if isinstance(found, Awaitable):
                 found = await found
             if found:
                 return found
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(rest_s(began))
 
 
 @pytest.fixture
@@ -208,8 +225,9 @@ async def test_a_run_with_inputs_that_it_may_not_have_is_refused_in_a_sentence(
     tmp_path: Path, prefect_api: str, is_own: bool
 ) -> None:
     async with Up(tmp_path, prefect_api, is_own=is_own).started() as up:
-        for parameters, words in REFUSED[is_own]:
-            flow_run = await up.start_there(parameters=parameters)
+        cases = REFUSED[is_own]
+        flow_runs = [await up.start_there(parameters=parameters) for parameters, _ in cases]
+        for flow_run, (_, words) in zip(flow_runs, cases, strict=True):
             state = await up.is_there(flow_run, "FAILED")
             assert state["message"].endswith(words)
             assert state["message"].startswith("Refused: ")
@@ -292,13 +310,11 @@ ENDED_BY_HAND = [
 ]
 
 
-@pytest.mark.parametrize("is_suspended", [False, True])
-async def test_what_is_ended_in_prefect_does_not_begin(up: Up, is_suspended: bool) -> None:
+async def test_what_is_ended_in_prefect_does_not_begin(up: Up) -> None:
+    cases = [(is_suspended, *end) for is_suspended in (False, True) for end in ENDED_BY_HAND]
     async with up.started():
-        for kind, name, words in ENDED_BY_HAND:
-            flow_run = await up.start_there()
-            order = await up.ordered(flow_run)
-            await up.is_there(flow_run, "PENDING")
+        taken = await up.taken(len(cases))
+        for (flow_run, order), (is_suspended, kind, name, _) in zip(taken, cases, strict=True):
             if is_suspended:
                 await up.set_there(flow_run, "PAUSED", "Suspended")
                 up.queue.note(order.id, state="suspended", mark="1 2 3")
@@ -306,71 +322,51 @@ async def test_what_is_ended_in_prefect_does_not_begin(up: Up, is_suspended: boo
                 await up.set_there(flow_run, kind, name)
             else:
                 await up.ask("DELETE", f"/flow_runs/{flow_run}")
-            await eventually(lambda: not up.queue.orders)
+        await eventually(lambda: not up.queue.orders)
+        for (flow_run, _), (_, kind, name, words) in zip(taken, cases, strict=True):
             ended = await up.ordered(flow_run)
             assert (ended.state, ended.end, ended.message) == ("ended", "cancelled", words)
             if kind:
                 await up.is_there(flow_run, kind.replace("ING", "ED"), name.replace("ing", "ed"))
-            assert await eventually(lambda: told(up))
+        assert await eventually(lambda: told(up))
 
 
 async def told(up: Up) -> bool:
     return not await up.queue.untold(10)
 
 
-@pytest.mark.parametrize("kind", ["SCHEDULED", "RUNNING"])  # as Prefect resumes what it suspends
-async def test_a_suspended_run_goes_on_when_it_is_resumed(up: Up, kind: str) -> None:
+async def test_states_of_prefect_and_of_an_order_follow_each_other(up: Up) -> None:
     async with up.started():
-        flow_run = await up.start_there()
-        order = await up.ordered(flow_run)
-        await up.is_there(flow_run, "PENDING")  # else that comes after what is set here
-        await up.set_there(flow_run, "PAUSED", "Suspended")  # it has not begun
-        await eventually(lambda: up.queue.orders[order.id].state == "suspended")
-        await up.set_there(flow_run, kind, "Resuming")
-        await eventually(lambda: up.queue.orders[order.id].state == "waiting")
-        await up.is_there(flow_run, "PENDING")
+        resumed = ("SCHEDULED", "RUNNING")  # as Prefect resumes what it suspends
+        for kind, (flow_run, order) in zip(resumed, await up.taken(2), strict=True):
+            await up.set_there(flow_run, "PAUSED", "Suspended")  # it has not begun
+            await eventually(lambda id_=order.id: up.queue.orders[id_].state == "suspended")
+            await up.set_there(flow_run, kind, "Resuming")
+            await eventually(lambda id_=order.id: up.queue.orders[id_].state == "waiting")
+            await up.is_there(flow_run, "PENDING")
 
+        # What starts again is shown as waiting, unless a person has cancelled it
+        cancelled, killed = await up.taken(2)
+        tasks = []
+        for kind, (flow_run, order) in (("CANCELLED", cancelled), ("FAILED", killed)):
+            up.queue.note(order.id, state="running", mark="1 2 3")
+            await up.set_there(flow_run, "RUNNING", "Running")
+            tasks.append(await up.start_task(flow_run))
+            await up.set_there(flow_run, kind, kind.title())
+            up.queue.note(order.id, state="waiting", attempt=2, message="it was killed")
+        await eventually(lambda: cancelled[1].id not in up.queue.orders)
+        assert (await up.is_there(killed[0], "PENDING"))["message"] == "it was killed"
+        assert await up.state_of_task(tasks[1]) == "CRASHED"
 
-@pytest.mark.parametrize(("kind", "is_ended"), [("CANCELLED", True), ("FAILED", False)])
-async def test_a_run_that_starts_again_is_shown_as_waiting_unless_a_person_has_cancelled_it(
-    up: Up, kind: str, is_ended: bool
-) -> None:
-    async with up.started():
-        flow_run = await up.start_there()
-        order = await up.ordered(flow_run)
-        await up.is_there(flow_run, "PENDING")
-        up.queue.note(order.id, state="running", mark="1 2 3")
-        await up.set_there(flow_run, "RUNNING", "Running")
-        task = await up.ask("POST", "/task_runs/", {
-            "flow_run_id": flow_run, "task_key": "each", "dynamic_key": "0",
-            "state": {"type": "RUNNING", "name": "Running"},
-        })  # fmt: skip
-        await up.set_there(flow_run, kind, kind.title())
-        up.queue.note(order.id, state="waiting", attempt=2, message="it was killed")
-        if is_ended:
-            await eventually(lambda: order.id not in up.queue.orders)
-            return
-        assert (await up.is_there(flow_run, "PENDING"))["message"] == "it was killed"
-        shown = await up.ask("GET", f"/task_runs/{task['id']}")
-        assert shown["state"]["type"] == "CRASHED"
-
-
-@pytest.mark.parametrize(("end", "kind"), [("completed", "COMPLETED"), ("failed", "CRASHED")])
-async def test_a_task_whose_end_prefect_did_not_hear_ends_with_its_run(
-    up: Up, end: OrderEnd, kind: str
-) -> None:
-    async with up.started():
-        flow_run = await up.start_there()
-        order = await up.ordered(flow_run)
-        await up.is_there(flow_run, "PENDING")
-        task = await up.ask("POST", "/task_runs/", {
-            "flow_run_id": flow_run, "task_key": "each", "dynamic_key": "0",
-            "state": {"type": "RUNNING", "name": "Running"},
-        })  # fmt: skip
-        up.queue.note(order.id, state="ended", end=end, mark="1 2 3", ended_at=time.time())
-        await up.is_there(flow_run, end.upper())
-        shown = await up.ask("GET", f"/task_runs/{task['id']}")
-        assert shown["state"]["type"] == kind
+        # A task whose end Prefect did not hear ends with its run
+        ends: dict[OrderEnd, str] = {"completed": "COMPLETED", "failed": "CRASHED"}
+        taken = await up.taken(2)
+        tasks = [await up.start_task(flow_run) for flow_run, _ in taken]
+        for end, (_, order) in zip(ends, taken, strict=True):
+            up.queue.note(order.id, state="ended", end=end, mark="1 2 3", ended_at=time.time())
+        for (end, kind), (flow_run, _), task in zip(ends.items(), taken, tasks, strict=True):
+            await up.is_there(flow_run, end.upper())
+            assert await up.state_of_task(task) == kind
 
 
 async def test_a_finished_run_that_is_tried_again_in_prefect_is_another_order(up: Up) -> None:
