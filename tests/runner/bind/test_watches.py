@@ -1,14 +1,16 @@
 """What cannot go well with a watch is refused before anything runs, each thing by its full text."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from paddock.pipelines.errors import Fault
+from paddock.engine.request import Role
+from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind
 from paddock.runner.folders.file_filter import WatchSpec, watch_specs
-from tests.runner.bind.pipeline_faults import faults_of, sentences
+from tests.runner.bind.pipeline_faults import fault_of, faults_of, sentences
 
 HEAD = """\
 name: news
@@ -27,6 +29,7 @@ steps:
       - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
       - {id: page, uses: files.write, with: {path: "PATH", text: "{{ steps.text.text }}"}}
 """
+MODELS: Mapping[Role, str] = {"chat": "m", "embed": "e"}
 
 
 def pipeline(watch: str, path: str, step: str = "") -> str:
@@ -114,8 +117,7 @@ def test_what_a_watch_looks_at(tmp_path: Path) -> None:
     watch = "path: inbox, settle: 5s, batch: 1m, reconcile: 1h, deletes: prune"
     text = pipeline(f'{{{watch}, include: ["*.txt"]}}', "sums/DIGEST.md")
     plan = read_plan(tmp_path / "news.yaml", text)
-    models = {"chat": "m", "embed": "e"}
-    bound = bind(plan, {"other": "x"}, cwd=tmp_path, default_models=models)  # type: ignore[arg-type]
+    bound = bind(plan, {"other": "x"}, cwd=tmp_path, default_models=MODELS)
     assert watch_specs(bound) == (
         WatchSpec(
             name="news.yaml:inbox",
@@ -128,3 +130,58 @@ def test_what_a_watch_looks_at(tmp_path: Path) -> None:
             ignored=(tmp_path / "sums/DIGEST.md", tmp_path / "news.yaml"),
         ),
     )
+
+
+def test_a_watch_on_its_own_output_folder_is_refused(tmp_path: Path) -> None:
+    watch = '{path: "{{ inputs.folder }}"}'
+    (fault,) = faults(tmp_path, watch, "inbox/sums/{{ doc.relpath }}.md")
+    file = tmp_path / "news.yaml"
+    assert str(PipelineError([fault])) == (
+        f"{file}:8:14: the watch on '{{{{ inputs.folder }}}}' would see what step 'page' writes, "
+        f"'inbox/sums/….md', and start the pipeline again and again.\n"
+        f'       8 |     - {{path: "{{{{ inputs.folder }}}}"}}\n'
+        f"         |              ^^^^^^^^^^^^^^^^^^^^^\n"
+        f'  Write into another folder, or set `exclude: ["/sums/"]`.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("watch", "path"),
+    [
+        ("{path: inbox}", "inbox/{{ doc.stem }}.md"),
+        ("{path: inbox}", "{{ inputs.folder }}/DIGEST.md"),
+        ("{path: .}", "{{ inputs.out }}/{{ doc.relpath }}"),
+        ("{path: sums}", "{{ inputs.out }}/{% if doc.size %}a{% endif %}.md"),
+        ('{path: inbox, include: ["*.md"]}', "inbox/{{ doc.stem }}.md"),
+        ("{path: ./inbox/../sums}", "sums/a.md"),
+    ],
+)
+def test_a_watch_on_its_own_output_is_refused_however_it_is_written(
+    tmp_path: Path, watch: str, path: str
+) -> None:
+    (fault,) = faults(tmp_path, watch, path)
+    assert "start the pipeline again and again" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("watch", "path"),
+    [
+        ("{path: inbox}", "sums/{{ doc.stem }}.md"),
+        ("{path: inbox}", "{{ doc.path }}.md"),
+        ('{path: inbox, include: ["*.txt"]}', "inbox/{{ doc.stem }}.md"),
+        ('{path: inbox, exclude: ["/sums/"]}', "inbox/sums/{{ doc.relpath }}.md"),
+        ('{path: ., include: ["inbox/**"]}', "{{ inputs.out }}/{{ doc.relpath }}"),
+        ("{path: inbox}", "inbox/.sums/{{ doc.relpath }}"),
+        ('{path: "{{ inputs.other }}"}', "inbox/{{ doc.relpath }}"),
+        ("{path: inbox}", "inboxes/{{ doc.relpath }}"),
+    ],
+)
+def test_what_does_not_start_itself_is_taken(tmp_path: Path, watch: str, path: str) -> None:
+    assert faults(tmp_path, watch, path) == ()
+
+
+def test_the_folder_that_an_input_gives_is_looked_at_when_it_is_given(tmp_path: Path) -> None:
+    text = pipeline('{path: "{{ inputs.other }}"}', "{{ inputs.out }}/a.md")
+    plan = read_plan(tmp_path / "news.yaml", text)
+    fault = fault_of(lambda: bind(plan, {"other": "sums"}, cwd=tmp_path, default_models=MODELS))
+    assert "start the pipeline again and again" in fault.message

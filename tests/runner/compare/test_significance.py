@@ -1,6 +1,7 @@
 """What intervals and tests promise, by 1,000 draws from known worlds."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,22 +24,22 @@ def scores(draw: np.random.Generator, n: int, right: float) -> list[float]:
     return [float(x) for x in np.where(draw.random(n) < right, 1.0, draw.random(n))]
 
 
-@pytest.mark.parametrize(("share", "n"), [(0.9, 40), (0.5, 100), (0.97, 60)])
-def test_the_interval_of_a_share_holds_the_true_one_in_95_of_100_draws(
-    share: float, n: int
+def shares(draw: np.random.Generator, n: int, right: float) -> list[float]:
+    return [float(x) for x in draw.random(n) < right]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "right", "n", "true"),
+    [
+        *((shares, share, n, share) for share, n in ((0.9, 40), (0.5, 100), (0.97, 60))),
+        *((scores, 0.6, n, 0.6 + 0.4 * 0.5) for n in (20, 50)),
+    ],
+)
+def test_the_interval_of_a_mean_holds_the_true_one_in_95_of_100_draws(
+    drawn: Callable[..., list[float]], right: float, n: int, true: float
 ) -> None:
-    draw = DRAW(1)
-    found = [estimate([float(x) for x in draw.random(n) < share]) for _ in range(N_WORLDS)]
-    held = sum(
-        interval is not None and interval.low <= share <= interval.high for interval in found
-    )
-    assert held / N_WORLDS >= 0.93
-
-
-@pytest.mark.parametrize("n", [20, 50])
-def test_the_interval_of_a_mean_holds_the_true_one_in_95_of_100_draws(n: int) -> None:
-    draw, true = DRAW(2), 0.6 + 0.4 * 0.5
-    found = [estimate(scores(draw, n, 0.6)) for _ in range(N_WORLDS)]
+    draw = DRAW(1 if drawn is shares else 2)
+    found = [estimate(drawn(draw, n, right)) for _ in range(N_WORLDS)]
     held = sum(interval is not None and interval.low <= true <= interval.high for interval in found)
     assert held / N_WORLDS >= 0.93
 
@@ -53,7 +54,7 @@ def test_equal_variants_are_called_different_in_at_most_5_of_100_draws_of_scores
 def test_over_many_equal_variants_one_is_called_better_in_at_most_5_of_100_draws() -> None:
     draw, n_false, n_worlds = DRAW(5), 0, N_WORLDS // 2  # of five tests each
     for _ in range(n_worlds):
-        first, *others = ([float(x) for x in draw.random(60) < 0.7] for _ in range(6))
+        first, *others = (shares(draw, 60, 0.7) for _ in range(6))
         ps = holm({number: paired_test(first, other).p for number, other in enumerate(others)})
         n_false += min(ps.values()) < 0.05
     assert n_false / n_worlds <= 0.05

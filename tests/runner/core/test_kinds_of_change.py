@@ -235,13 +235,9 @@ TOOL = _with(
 COMMAND = _with(
     CODE,
     '{id: own, uses: "own.py:clean", with: {text: "{{ steps.text.text }}"}}',
-    "{id: own, uses: run, with: {command: [sh, tools/s.sh, words.txt], returns_: 0}}",
+    "{id: own, uses: run, with: {command: [sh, tools/s.sh, words.txt]}}",
 )
-COMMAND["pipeline.yaml"] = (
-    COMMAND["pipeline.yaml"]
-    .replace(", returns_: 0", "")
-    .replace("steps.own.result", "steps.text.text }} {{ steps.own.stdout")
-)
+COMMAND = _with(COMMAND, "steps.own.result", "steps.text.text }} {{ steps.own.stdout")
 COMMAND |= {"tools/s.sh": "cat $1; echo done\n", "words.txt": "one two\n"}
 PYTHON_COMMAND = _with(COMMAND, "[sh, tools/s.sh, words.txt]", "[python3, tools/main.py]")
 PYTHON_COMMAND |= {

@@ -387,18 +387,6 @@ def test_a_run_makes_the_calls_that_its_plan_has_told(case: Case, tmp_path: Path
     check()
 
 
-def test_what_a_condition_may_skip_at_the_top_is_asked_at_most(tmp_path: Path) -> None:
-    text = """\
-steps:
-  - {id: a, uses: chat, with: {prompt: Hi}}
-  - {id: b, uses: chat, with: {prompt: You}, if: "'no' in steps.a.text"}
-"""
-    world = World(tmp_path, text)
-    planned = world.plan()
-    assert (planned.calls, planned.calls_are, planned.least_calls) == (2, "at most", 1)
-    assert world.run().calls == 1
-
-
 @pytest.mark.parametrize(
     "node",
     [

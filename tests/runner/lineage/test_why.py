@@ -430,10 +430,6 @@ def test_a_document_tells_what_pipelines_made_of_it_that_its_item_runs(
     assert uses_of("inbox/0.txt") == ("item '0.txt' of 'each' → out/0.txt, 0.txt.md",)
 
 
-def test_a_document_tells_what_was_made_of_it(world: World) -> None:
-    assert uses_of("inbox/b.txt") == ("item 'b.txt' of 'each' → out/b.txt",)
-
-
 def test_a_folder_of_documents_tells_what_was_made_of_each(world: World) -> None:
     assert uses_of("inbox") == (
         "item 'a.txt' of 'each' → out/a.txt", "item 'b.txt' of 'each' → out/b.txt",

@@ -146,6 +146,9 @@ class Up:
             await self.is_there(flow_run, "PENDING")  # else that comes after what a test sets
         return [(flow_run, await self.ordered(flow_run)) for flow_run in flow_runs]
 
+    async def order_is(self, order: Order, state: str) -> None:
+        await eventually(lambda: self.queue.orders[order.id].state == state)
+
     async def start_task(self, flow_run: str) -> str:
         running = {"type": "RUNNING", "name": "Running"}
         body = {"flow_run_id": flow_run, "task_key": "each", "dynamic_key": "0", "state": running}
@@ -340,9 +343,9 @@ async def test_states_of_prefect_and_of_an_order_follow_each_other(up: Up) -> No
         resumed = ("SCHEDULED", "RUNNING")  # as Prefect resumes what it suspends
         for kind, (flow_run, order) in zip(resumed, await up.taken(2), strict=True):
             await up.set_there(flow_run, "PAUSED", "Suspended")  # it has not begun
-            await eventually(lambda id_=order.id: up.queue.orders[id_].state == "suspended")
+            await up.order_is(order, "suspended")
             await up.set_there(flow_run, kind, "Resuming")
-            await eventually(lambda id_=order.id: up.queue.orders[id_].state == "waiting")
+            await up.order_is(order, "waiting")
             await up.is_there(flow_run, "PENDING")
 
         # What starts again is shown as waiting, unless a person has cancelled it

@@ -8,34 +8,26 @@ from hypothesis import strategies as st
 
 from paddock.runner.testing.cassette import CassetteError, cassette_file_names, read_cassette
 
+NO_LINE = "is not a line of a cassette. Delete the file, and record it again with `--record`."
+CHAT = '{"kind": "chat", "asked": {}, "given": '
+
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "is not a line of a cassette. Delete the file, and record it again with `--record`."),
+        ("{", NO_LINE),
+        ("[]", NO_LINE),
+        ('{"kind": "chat"}', NO_LINE),
+        (f'{CHAT}{{"text": "no usage"}}}}', NO_LINE),
+        ('{"kind": "tool", "asked": {}, "given": {"results": []}}', NO_LINE),
+        (f'{CHAT}{{"text": 3, "done_reason": "stop", "usage": {{}}}}}}', NO_LINE),
         (
-            "[]",
-            "is not a line of a cassette. Delete the file, and record it again with `--record`.",
+            f'{CHAT}{{"text": "", "done_reason": "stop", "usage": {{"prompt_tokens": "9"}}}}}}',
+            NO_LINE,
         ),
-        *(
-            (
-                line,
-                "is not a line of a cassette. Delete the file, and record it again with "
-                "`--record`.",
-            )
-            for line in (
-                '{"kind": "chat"}',
-                '{"kind": "chat", "asked": {}, "given": {"text": "no usage"}}',
-                '{"kind": "tool", "asked": {}, "given": {"results": []}}',
-                '{"kind": "chat", "asked": {}, "given": {"text": 3, "done_reason": "stop", '
-                '"usage": {}}}',
-                '{"kind": "chat", "asked": {}, "given": {"text": "", "done_reason": "stop", '
-                '"usage": {"prompt_tokens": "9"}}}',
-                '{"kind": "embed", "asked": {}, "given": {"vectors": "", "usage": {}}}',
-                '{"kind": "counts", "model": "m", "tokens": {"a": "1"}}',
-                '{"kind": "model", "name": "m", "facts": {"digest": "x"}}',
-            )
-        ),
+        ('{"kind": "embed", "asked": {}, "given": {"vectors": "", "usage": {}}}', NO_LINE),
+        ('{"kind": "counts", "model": "m", "tokens": {"a": "1"}}', NO_LINE),
+        ('{"kind": "model", "name": "m", "facts": {"digest": "x"}}', NO_LINE),
         (
             "<<<<<<< HEAD",
             "is a merge conflict. Resolve it, or delete the file, "
