@@ -55,18 +55,18 @@ def test_ctrl_c_ends_a_script_once_the_ledger_has_what_was_done(world: World) ->
 
 
 def test_a_report_is_shown_in_ten_lines_and_as_html(world: World) -> None:
-    world.documents(300)
+    world.documents(40)
     pool = FakePool(answer=lambda request: "<b>" + echo(request), n_ctx_tokens=100_000)
     many = world.run(pool=pool)
     shown = repr(many)
     assert len(shown.splitlines()) <= 10
     assert len(shown) < 1_500
-    assert "items: 301 done" in shown
+    assert "items: 41 done" in shown
     assert "<b>" not in many._repr_html_()
-    assert "<td>301 done</td>" in many._repr_html_()
+    assert "<td>41 done</td>" in many._repr_html_()
     plan = world.plan(pool=pool)
     assert len(repr(plan).splitlines()) <= 10
-    assert "301 fresh" in plan._repr_html_()
+    assert "41 fresh" in plan._repr_html_()
 
 
 def test_where_an_event_loop_runs_the_async_twins_are_named(
