@@ -147,7 +147,7 @@ def _step_fault(kind: object) -> str:
     return ""
 
 
-class BrokenCheck(BrokenPlugin):
+class UnusableCheckPlugin(BrokenPlugin):
     kind = "check function"
 
 
@@ -159,7 +159,7 @@ class CheckFunctions(Mapping[str, "CheckFunction"]):
 
         Raises:
             KeyError: there is none of this name.
-            BrokenCheck: it cannot be imported, or is no function.
+            UnusableCheckPlugin: it cannot be imported, or is no function.
         """
         name = CHECK_ALIASES.get(name, name)
         if name in _own_checks():
@@ -200,9 +200,9 @@ def _load_check(name: str, point: EntryPoint) -> CheckFunction:
     try:
         found = load_plugin(point)
     except PluginImportError as error:
-        raise BrokenCheck(name, package_of(point), str(error)) from error
+        raise UnusableCheckPlugin(name, package_of(point), str(error)) from error
     if not callable(found):
-        raise BrokenCheck(name, package_of(point), f"{point.value} is no function")
+        raise UnusableCheckPlugin(name, package_of(point), f"{point.value} is no function")
     return found  # type: ignore[no-any-return]  # its result is checked when it is called
 
 

@@ -39,7 +39,7 @@ from paddock.engine.system.light_http import (
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.server_address import PoolAddress
 from paddock.engine.system.tasks import end
-from paddock.engine.system.text import split_lines
+from paddock.engine.system.text import completed_lines
 from paddock.engine.wire import read_json, write_json
 
 from .answer import Answer, OpenAnswers
@@ -292,7 +292,7 @@ class RemotePool(Pool):
             _post(connected.link, connected.place, f"{PREFIX}/{verb}", body)
         ) as pieces:
             async for piece in pieces:
-                lines, rest = split_lines(rest, piece)
+                lines, rest = completed_lines(rest, piece)
                 for raw in lines:
                     yield read_line(raw)
         raise ConnectionBroken("its answer broke off")

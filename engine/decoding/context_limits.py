@@ -32,7 +32,7 @@ class CellPrices:
     """Copying a token's cells to main memory, or back."""
     stream_s: float = 0.0
     """Copying a stream to another one on the device."""
-    pass_tokens: int = 90
+    pass_cost_tokens: int = 90
     """Tokens of a prompt that take as long as a pass costs besides its tokens."""
 
     def is_worth_saving(self, share: float = 1.0) -> bool:

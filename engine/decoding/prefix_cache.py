@@ -69,11 +69,11 @@ def longest_shared_prefix(prompt: Tokens, others: Mapping[int, Tokens]) -> tuple
     return key, n_most
 
 
-def marks_before(marks: CellMarks, n_tokens: int) -> CellMarks:
+def cell_marks_before(marks: CellMarks, n_tokens: int) -> CellMarks:
     return tuple(mark for mark in marks if mark[0] < n_tokens)
 
 
-def marks_from(marks: CellMarks, n_tokens: int) -> CellMarks:
+def cell_marks_from(marks: CellMarks, n_tokens: int) -> CellMarks:
     values = [value for place, value in marks if place <= n_tokens][-1:]
     later = tuple(mark for mark in marks if mark[0] > n_tokens)
     return (*((n_tokens, value) for value in values), *later)
@@ -148,7 +148,7 @@ class PrefixCache:
         if not 0 < n_tokens <= donor.n_tokens:
             raise ValueError(f"sequence {source} has no {n_tokens} tokens to share")
         if not self.is_unified:
-            self.extend(target, donor.computed[:n_tokens], marks_before(donor.marks, n_tokens))
+            self.extend(target, donor.computed[:n_tokens], cell_marks_before(donor.marks, n_tokens))
             return
         self._cut(donor, n_tokens)
         taken, n_seen = [], 0
@@ -159,7 +159,10 @@ class PrefixCache:
             taken.append(run)
             n_seen += run.n_cells
         self._residents[target] = _CachedSequence(
-            donor.tokens[:n_tokens].copy(), n_tokens, taken, marks_before(donor.marks, n_tokens)
+            donor.tokens[:n_tokens].copy(),
+            n_tokens,
+            taken,
+            cell_marks_before(donor.marks, n_tokens),
         )
 
     def extend(self, seq_id: int, tokens: Tokens, marks: CellMarks = ()) -> None:
@@ -204,7 +207,7 @@ class PrefixCache:
                     if not run.holders:
                         self.n_used -= run.n_cells
             resident.runs, resident.n_tokens = kept, n_keep
-            resident.marks = marks_before(resident.marks, n_keep)
+            resident.marks = cell_marks_before(resident.marks, n_keep)
         if n_keep == 0:
             del self._residents[seq_id]
 

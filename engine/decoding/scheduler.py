@@ -137,7 +137,7 @@ def share_pass(
             shares.append((prompt, n_own))
             n_read += n_own
             n_blocks = -(-len(shares) * n_each // BLOCK_TOKENS)
-            rate = n_read / (limits.prices.pass_tokens + n_blocks * BLOCK_TOKENS)
+            rate = n_read / (limits.prices.pass_cost_tokens + n_blocks * BLOCK_TOKENS)
             if rate > best_rate:
                 best, best_rate = list(shares), rate
     return best

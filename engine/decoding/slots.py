@@ -19,8 +19,8 @@ from .prefix_cache import (
     PrefixCache,
     PromptRepeats,
     ReturnShares,
+    cell_marks_from,
     longest_shared_prefix,
-    marks_from,
     shared_prefix_length,
 )
 from .scheduler_data import (
@@ -493,7 +493,9 @@ class Slots:
                 if n_shared:
                     slots.cells.share(donor, move.target, n_shared)
                 if n_shared < len(tokens):
-                    slots.cells.extend(move.target, tokens[n_shared:], marks_from(marks, n_shared))
+                    slots.cells.extend(
+                        move.target, tokens[n_shared:], cell_marks_from(marks, n_shared)
+                    )
                 move = replace(move, donor=donor, n_shared=n_positions(tokens[:n_shared]))
             moves.append(move)
             seq_ids[sequence] = target

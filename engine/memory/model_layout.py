@@ -317,12 +317,12 @@ class _LayoutPlanner:
         # The tokens of a pass for which a device has room, 0 on a processor: all of a batch.
         # Buffers for 2,048 instead of 512 take a tenth of a card of 4 GB from its cells.
         if not device.is_gpu:
-            pass_tokens = 0
+            n_tokens_per_pass = 0
         else:
             is_large = (
                 device.gpus and min(gpu.total_bytes for gpu in device.gpus) >= _LARGE_CARD_BYTES
             )
-            pass_tokens = GPU_PASSES[-1] if is_large else GPU_PASSES[0]
+            n_tokens_per_pass = GPU_PASSES[-1] if is_large else GPU_PASSES[0]
         n_ctx_tokens = self.request.n_ctx_tokens
         load = WorkerOptions(
             path=facts.path,
@@ -332,7 +332,7 @@ class _LayoutPlanner:
             n_parallel=n_parallel,
             n_batch_tokens=settings.n_batch_tokens or (GPU_BATCH if device.is_gpu else CPU_BATCH),
             n_threads=settings.n_threads or device.n_threads,
-            n_pass_tokens=pass_tokens,
+            n_pass_tokens=n_tokens_per_pass,
             step_s=settings.step_timeout_s / STEPS_WAITED,
             n_gpu_layers=settings.n_gpu_layers,
             flash_attention=settings.flash_attention,

@@ -87,7 +87,7 @@ def choose_layout(
             is_unified,
             n_parallel,
             limits.n_batch_max,
-            pass_tokens(None, limits, limits.n_batch_max, is_unified=is_unified),
+            n_tokens_per_pass(None, limits, limits.n_batch_max, is_unified=is_unified),
         )
     layouts = [*_layouts(profile, workload, limits)]
     rated = [(layout_s(profile, workload, layout, limits), layout) for layout in layouts]
@@ -132,11 +132,11 @@ def _layouts(profile: Profile, workload: Workload, limits: LayoutBounds) -> Iter
         (False, _n_streams(workload, limits)),
     ):
         for size in sizes:
-            n_pass = pass_tokens(profile, limits, size, is_unified=is_unified)
+            n_pass = n_tokens_per_pass(profile, limits, size, is_unified=is_unified)
             yield ContextLayout(is_unified, n, size, n_pass)
 
 
-def pass_tokens(
+def n_tokens_per_pass(
     profile: Profile | None, limits: LayoutBounds, n_batch_tokens: int, *, is_unified: bool
 ) -> int:
     """Return how many tokens of a batch are computed in one pass; 0: all.

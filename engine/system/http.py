@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .text import one_line, parse_shallow_json, split_lines
+from .text import completed_lines, one_line, parse_shallow_json
 
 if TYPE_CHECKING:
     import httpx
@@ -174,7 +174,7 @@ async def event_data(answer: httpx.Response, n_most: int) -> AsyncGenerator[byte
     """
     rest = b""
     async for piece in answer.aiter_bytes():
-        lines, rest = split_lines(rest, piece)
+        lines, rest = completed_lines(rest, piece)
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()

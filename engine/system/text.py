@@ -225,10 +225,10 @@ def resolve_ref(schema: Any, ref: str) -> Any:
     return schema
 
 
-def split_lines(rest: bytes, piece: bytes) -> tuple[list[bytes], bytes]:
+def completed_lines(rest: bytes, piece: bytes) -> tuple[list[bytes], bytes]:
     r"""Return the lines that `piece` completes, and the new rest; only `\n` ends a line.
 
-    >>> split_lines(b"a", b"b\nc\r\nd")
+    >>> completed_lines(b"a", b"b\nc\r\nd")
     ([b'ab', b'c\r'], b'd')
     """
     *lines, rest = (rest + piece).split(b"\n")

@@ -12,7 +12,7 @@ from paddock.pipelines.label_choices import PromptLabels
 from paddock.pipelines.model import ReplySpec
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError
-from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
+from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 
 from .offered_labels import OfferedLabels
 
@@ -76,6 +76,6 @@ class ScopedReply:
         for check in self.reply.checks.values():
             try:
                 found |= dict.fromkeys(check.failures(scope, CHECK_FUNCTIONS))
-            except (ExpressionError, BrokenCheck) as error:
+            except (ExpressionError, UnusableCheckPlugin) as error:
                 raise StepError(f"`check`: {error}") from error
         return [*found]

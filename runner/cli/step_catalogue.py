@@ -138,7 +138,7 @@ def list_installed() -> InstalledParts:
     for name in registry.CHECK_FUNCTIONS:
         try:
             function = registry.CHECK_FUNCTIONS[name]
-        except registry.BrokenCheck as error:
+        except registry.UnusableCheckPlugin as error:
             broken.append(str(error))
             continue
         package, takes = registry.check_package(name), _parameter_list(function)

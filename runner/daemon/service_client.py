@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import http, light_http, socket_owners
 from paddock.engine.system.files import sha256_of
-from paddock.engine.system.text import split_lines
+from paddock.engine.system.text import completed_lines
 from paddock.runner.settings import Settings
 
 from .daemon_client import LEASE, PREFIX
@@ -159,7 +159,7 @@ def _json_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Split at line feeds alone: text may hold other characters at which httpx would split."""
     rest = b""
     for piece in pieces:
-        whole, rest = split_lines(rest, piece)
+        whole, rest = completed_lines(rest, piece)
         yield from (line for line in whole if line.strip())
     if rest.strip():
         yield rest

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system import no_links, private_files
 from paddock.engine.system.records import asdict, field, record
-from paddock.engine.system.text import shorten, split_lines
+from paddock.engine.system.text import completed_lines, shorten
 from paddock.runner.config.pipeline_secrets import Redact, unredacted
 
 from .report import outcome_of
@@ -237,7 +237,7 @@ class JournalTail:
         except OSError:
             return []
         self._at += len(found)
-        texts, self._rest = split_lines(self._rest, found)
+        texts, self._rest = completed_lines(self._rest, found)
         return [line for line in map(_parsed_line, texts) if line]
 
 

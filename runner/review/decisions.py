@@ -32,7 +32,7 @@ from paddock.runner.ledger.reviews.reviews import (
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents
 from paddock.steps.readers.reader_pool import EvidenceRequest
-from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
+from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 
 from .label_tables import add_row, with_present_labels
 
@@ -166,7 +166,7 @@ class LedgerReviews(ReviewStore):
         for source in review.subject.checks:
             try:
                 faults = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)
-            except (ExpressionError, BrokenCheck) as error:
+            except (ExpressionError, UnusableCheckPlugin) as error:
                 what = f"`check` ({source}): {error}"
                 faults = [AnswerFault(what, what)]
             found.update(dict.fromkeys(faults))

@@ -8,7 +8,7 @@ import pytest
 
 from paddock.steps import registry
 from paddock.steps.plugins import CHECK_GROUP
-from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
+from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 
 BUILT_IN = (
     *("chat", "embed", "files.read", "files.scan", "files.write"),
@@ -206,6 +206,6 @@ def test_functions_of_other_packages_are_found_and_ours_go_first() -> None:
     ],
 )  # fmt: skip
 def test_a_broken_function_names_its_package(name: str, sentence: str) -> None:
-    with pytest.raises(BrokenCheck) as caught:
+    with pytest.raises(UnusableCheckPlugin) as caught:
         CHECK_FUNCTIONS[name]
     assert str(caught.value) == sentence

@@ -24,7 +24,7 @@ from paddock.pipelines.plan import Plan, all_before
 from paddock.pipelines.reply_check import Check
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.files.globs import BadPattern, Globs
-from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, facts_of
+from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin, facts_of
 
 from ..inputs import paths_outside, read_inputs
 
@@ -147,7 +147,7 @@ def _claim_faults(
                 yield ("check",), f"`check`: {message}", remedy
         except ExpressionError:
             pass  # reported with the file
-        except BrokenCheck as error:
+        except UnusableCheckPlugin as error:
             yield ("check",), error.message, error.remedy
     if claim.claim == "schema":
         for found in reply_schema.read_reply_schema(claim.schema_, base).faults:

@@ -17,7 +17,7 @@ from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import Step
 from paddock.steps.registry import (
     CHECK_FUNCTIONS,
-    BrokenCheck,
+    UnusableCheckPlugin,
     facts_of_kind,
     own_roles,
     takes_reply,
@@ -75,7 +75,7 @@ def _check_reply(step: StepNode, reply: ReplySpec, checks: FaultCollector) -> No
         try:
             for message, remedy in check.faults(CHECK_FUNCTIONS):
                 checks.add(at, f"`check`: {message}", remedy)
-        except BrokenCheck as error:
+        except UnusableCheckPlugin as error:
             checks.add(at, f"`check`: {error.message}", error.remedy)
         read = sorted(path for path in check.references if path[0] == "output")
         if read and reply.written is None:
