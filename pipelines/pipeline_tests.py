@@ -132,7 +132,7 @@ class CasesKeys(Keys):
     from_: str = Field(
         alias="from",
         min_length=1,
-        description="A CSV, TSV, JSON or JSONL file; a row is `case` in `inputs` and `expect`.",
+        description="A file of rows, such as a CSV; a row is `case` in `inputs` and `expect`.",
         examples=["tests/cases.csv"],
     )
 

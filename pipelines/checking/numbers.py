@@ -258,7 +258,8 @@ def amount_of(raw: str, decimal_mark: str) -> Decimal | None:
     >>> amount_of("1.320", ","), amount_of("1.320", ".")
     (Decimal('1320'), Decimal('1.320'))
     """
-    groups, marks = _MARK.split(raw), _MARK.findall(raw)
+    groups = _MARK.split(raw)
+    marks = _MARK.findall(raw)
     if len(groups[0]) > 1 and groups[0][0] == "0":
         return None
     fraction = ""
@@ -302,18 +303,20 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
     """Return a token with its sign and unit, and what keeps it from being a number by itself.
 
     1. Digits that make no number, or are a part of a code, have neither sign nor unit.
-    2. Before it: a currency and a sign.
-    3. Behind it: a unit, a scale, the rest of a range.
-    4. A currency before it is its unit, unless that belongs to the number before: 5 EUR 12 kg.
+    2. Before it: a currency and a sign. Behind it: a unit.
+    3. A sign may stand apart: `12.50 -`, `(12.50)`.
+    4. The first obstacle: before it, behind it, a scale, a bound, the rest of a range.
+    5. A currency before it is its unit, unless that belongs to the number before: 5 EUR 12 kg.
+    6. A percent sign before it, as in Turkish, is its unit: %5.
     """
     raw = text[start:end]
     is_number = amount_of(raw, ".") is not None or amount_of(raw, ",") is not None
     if not is_number or _is_in_code(text, start, end):  # 1
         return NumberToken(start, end, (start, end), raw, is_negative=False, unit=None), "code"
     lead = _lead_of(text, start)  # 2
-    stop, unit, behind = _unit_behind(text, end)  # 3
+    stop, unit, behind = _unit_behind(text, end)
     digits = lead.digits, end
-    if lead.obstacle == "number" and not lead.is_negative:
+    if lead.obstacle == "number" and not lead.is_negative:  # 3
         is_of_money = lead.currency is not None or (unit is not None and unit.is_currency)
         is_amount = is_of_money or (unit is None and not raw.isdecimal())
         sign, first, last = _sign_apart(text, (lead.start, start, end, stop), is_amount=is_amount)
@@ -322,7 +325,7 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
             digits, stop = (first, last), last
         elif sign != "plus":
             lead = replace(lead, obstacle=sign)
-    obstacle = lead.obstacle if lead.obstacle != "number" else behind
+    obstacle = lead.obstacle if lead.obstacle != "number" else behind  # 4
     scale_end = _scale_end(text, start, end, is_of_money=lead.currency is not None)
     if obstacle == "number" and scale_end is not None:
         obstacle, stop = "scale", scale_end
@@ -333,7 +336,7 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
     if obstacle in ("power", "fraction") or unit is UNKNOWN:
         rest = _REST.match(text, stop)
         stop = rest.end() if rest else stop
-    begin, currency = lead.start, lead.currency  # 4
+    begin, currency = lead.start, lead.currency  # 5
     is_behind_number = text[max(0, begin - 2) : begin].rstrip(" \u00a0")[-1:].isdecimal()
     if currency is not None and unit is not None and is_behind_number:
         begin, currency = start, None
@@ -342,8 +345,11 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
             stop = end
         is_other = unit is not None and unit.is_currency and not unit.is_same(currency)
         unit = UNKNOWN if is_other else currency
-    if text[begin - 1 : begin] in ("%", "\u066a") or text[start - 2 : start] in ("% ", "%\u00a0"):
-        unit = unit_named("%")  # Turkish: %5
+    if text[begin - 1 : begin] in ("%", "\u066a") or text[start - 2 : start] in (
+        "% ",
+        "%\u00a0",
+    ):  # 6
+        unit = unit_named("%")
     return NumberToken(begin, stop, digits, raw, lead.is_negative, unit), obstacle
 
 
@@ -352,7 +358,8 @@ def _lead_of(text: str, start: int) -> _Lead:
     sign_at = start if text[start - 1 : start] == "-" else before
     if text[sign_at - 1 : sign_at] != "-":
         return _Lead(before, start, currency, is_negative=False, obstacle="number")
-    obstacle = _minus(text, sign_at - 1)
+    before_sign = text[sign_at - 2 : sign_at - 1] if sign_at > 1 else ""
+    obstacle: Obstacle = "code" if before_sign.isdecimal() or before_sign == "-" else "number"
     if sign_at < start:
         return _Lead(sign_at - 1, start, currency, is_negative=True, obstacle=obstacle)
     before, currency = _currency_before(text, start - 1)  # EUR -40
@@ -360,39 +367,47 @@ def _lead_of(text: str, start: int) -> _Lead:
 
 
 def _is_in_code(text: str, start: int, end: int) -> bool:
-    """Return whether digits are a part of a code: of one word, of groups, of an address."""
-    first, before = text[start - 1 : start] if start else "", text[max(0, start - 2) : start - 1]
-    last, behind = text[end : end + 1], text[end + 1 : end + 2]
-    if first and (LETTER.match(first) or (first == "-" and LETTER.match(before or " "))):
-        if not _is_currency_word(text, start - (first == "-"), end):
+    """Return whether digits are a part of a code: of one word, of groups, of an address.
+
+    1. A letter touches them from the left, itself or by a hyphen, that is not of a currency.
+    2. Another sign touches them from the left that joins them to what is before it.
+    3. A sign touches them from the right and joins them to what is behind it, but for a rate such
+       as 88/min, and the unit of a 30-day period.
+    4. A letter touches them from the right that is not of a unit: 5th, not 5kg. A unit that
+       touches a number has two letters or more.
+    5. They are in groups or in an address.
+    """
+    sign_before = text[start - 1 : start] if start else ""
+    before = text[max(0, start - 2) : start - 1]
+    sign_behind = text[end : end + 1]
+    behind = text[end + 1 : end + 2]
+    is_hyphenated = sign_before == "-"
+    if sign_before and (
+        LETTER.match(sign_before) or (is_hyphenated and LETTER.match(before or " "))
+    ):
+        if not _is_currency_word(text, start - is_hyphenated, end):  # 1
             return True
-    elif first and (
-        first in "/\u2044_@&=?\\^\x00"
-        or (first == "." and before != ".")
-        or (first in "+#" and _joins(before))
-        or (first in ":'" and before.isdecimal())
+    elif sign_before and (  # 2
+        sign_before in "/\u2044_@&=?\\^\x00"
+        or (sign_before == "." and before != ".")
+        or (sign_before in "+#" and _joins(before))
+        or (sign_before in ":'" and before.isdecimal())
     ):
         return True
-    is_rate = last == "/" != first and _named_unit(text, end + 1)[1] is not None  # 88/min
-    if _unit_after_hyphen(text, end) is not None:
-        return is_in_groups(text, start, end) or is_in_address(text, start, end)
-    if last and not is_rate and (last in "_@\\\x00" or (last in "/\u2044:.'-#" and _joins(behind))):
-        return True
-    if last and LETTER.match(last):  # a unit that touches it has two letters or more: 5kg, not 5th
-        stop, unit = _named_unit(text, end)
-        if unit is None or (stop - end == 1 and last.isalpha()):
+    if sign_behind and _unit_after_hyphen(text, end) is None:
+        is_rate = sign_behind == "/" != sign_before and _named_unit(text, end + 1)[1] is not None
+        is_joined = sign_behind in "/\u2044:.'-#" and _joins(behind)
+        if not is_rate and (sign_behind in "_@\\\x00" or is_joined):  # 3
             return True
-    return is_in_groups(text, start, end) or is_in_address(text, start, end)
+        if LETTER.match(sign_behind):  # 4
+            stop, unit = _named_unit(text, end)
+            if unit is None or (stop - end == 1 and sign_behind.isalpha()):
+                return True
+    return is_in_groups(text, start, end) or is_in_address(text, start, end)  # 5
 
 
 def _joins(sign: str) -> bool:
     return sign.isalnum() or sign == "_"
-
-
-def _minus(text: str, at: int) -> Obstacle:
-    """Return what a hyphen before a number is: nothing before it, it is a minus."""
-    before = text[at - 1 : at] if at else ""
-    return "code" if before.isdecimal() or before == "-" else "number"
 
 
 def _sign_apart(
@@ -423,7 +438,8 @@ def _sign_apart(
         is_alone = is_first and is_last and not (is_dashed and _is_listed(text, first, last))
         if is_amount and (touches or is_alone) and not (minus and is_dashed):
             return "minus", first, last
-        if is_closed and not is_amount and _may_be_in_brackets(text, start, end, stop):
+        has_unit_or_is_year = stop > end or end - start == 4
+        if is_closed and not is_amount and has_unit_or_is_year:
             return "plus", before, stop
         return "sign", before, stop
     if is_dashed and not is_first:
@@ -441,10 +457,6 @@ def _is_listed(text: str, first: int, last: int) -> bool:
     before = text[max(0, first - _LINE_CHARS) : first].rstrip("\n\f")
     is_behind = before.rpartition("\n")[2].startswith("- ")
     return is_behind or _DASH_OF_NEXT_LINE.match(text, last) is not None
-
-
-def _may_be_in_brackets(text: str, start: int, end: int, stop: int) -> bool:
-    return stop > end or end - start == 4
 
 
 def _currency_before(text: str, at: int) -> tuple[int, Unit | None]:

@@ -16,7 +16,8 @@ from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.review.csv_and_gold_data import gold_jsonl
-from paddock.steps.tables.row_formats import TEXT_FORMATS, UnreadableRows
+from paddock.steps.tables.row_formats import UnreadableRows
+from paddock.steps.tables.table_files import text_formats
 
 from .metrics import FieldMetric, GoldNotFitting
 
@@ -134,9 +135,10 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
     Raises:
         UnreadableGold: it is no table, has no column besides the key's, or no row.
     """
-    form = TEXT_FORMATS.get(PurePath(name).suffix.lower())
+    formats = text_formats()
+    form = formats.get(PurePath(name).suffix.lower())
     if form is None:
-        known = ", ".join(sorted(TEXT_FORMATS))
+        known = ", ".join(sorted(formats))
         raise UnreadableGold(f"{name}: gold data must be a file of the kinds {known}.")
     try:
         table = form.parse(text)

@@ -20,7 +20,8 @@ from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.pipeline_tests import TestKeys
 from paddock.steps.readers.text_encoding import NotText, decode_text
-from paddock.steps.tables.row_formats import TEXT_FORMATS, UnreadableRows
+from paddock.steps.tables.row_formats import UnreadableRows
+from paddock.steps.tables.table_files import text_formats
 
 MOST_BYTES = 64 << 20
 MOST_NAME_CHARS = 48
@@ -87,14 +88,15 @@ def _rows(folder: Path, path: Path) -> Iterator[Mapping[str, Any]]:
     if not path.resolve().is_relative_to(folder):
         raise _Unusable("is outside the pipeline's folder", "Put it there.")
     suffix = path.suffix.lower()
-    if suffix not in TEXT_FORMATS:
-        known = ", ".join(f"'{suffix}'" for suffix in TEXT_FORMATS)
+    formats = text_formats()
+    if suffix not in formats:
+        known = ", ".join(f"'{suffix}'" for suffix in formats)
         raise _Unusable(f"has the suffix '{suffix}'", f"Known: {known}.")
     try:
         data = read_file(path, MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise _Unusable(f"is larger than {MOST_BYTES >> 20} MiB")
-        table = TEXT_FORMATS[suffix].parse(decode_text(data).text)
+        table = formats[suffix].parse(decode_text(data).text)
     except (OSError, NotRegularFile) as error:
         raise _Unusable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except NotText as error:

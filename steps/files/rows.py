@@ -13,22 +13,18 @@ from paddock.pipelines.typed_rows import TypedRows, WrittenType
 from paddock.steps.base import Params, RowsOutput, Step, Tools
 from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import resolve_path
-from paddock.steps.plugins import TABLE_GROUP, plugins
 from paddock.steps.tables.table_files import (
-    BUILT_IN_FORMATS,
     all_formats,
     format_named,
+    format_names,
     format_of,
+    limits_of_formats,
     missing_library,
     read_table,
 )
 from paddock.steps.tables.table_format import TableSource
 
 from .read import KnownEncoding
-
-
-def _known_formats() -> tuple[str, ...]:
-    return ("auto", *filter(None, BUILT_IN_FORMATS), *plugins(TABLE_GROUP))
 
 
 class FilesRowsParams(Params):
@@ -38,7 +34,7 @@ class FilesRowsParams(Params):
     format: str = Field(
         default="auto",
         description="Its format; by default from its name.",
-        json_schema_extra=lambda schema: schema.update(enum=list(_known_formats())),
+        json_schema_extra=lambda schema: schema.update(enum=list(format_names())),
     )
     table: str = Field(
         default="",
@@ -73,16 +69,14 @@ class FilesRowsParams(Params):
         default="auto", description="Its encoding; by default detected."
     )
     max_bytes: SizeBytes | None = Field(
-        default=None,
-        description="A larger file is a failure. Default: 64MiB; of Parquet, Arrow, SQLite and "
-        "DuckDB 4GiB.",
+        default=None, description=f"A larger file is a failure. Default: {limits_of_formats()}."
     )
 
     @field_validator("format")
     @classmethod
     def _is_a_format(cls, value: str) -> str:
-        if value not in _known_formats():
-            known = ", ".join(_known_formats())
+        if value not in format_names():
+            known = ", ".join(format_names())
             raise ValueError(f"'{value}' is no format of tables; known: {known}")
         return value
 
@@ -126,12 +120,12 @@ def _parts(written: Written) -> dict[str, list[str]]:
 
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
     form = _format(written)
-    if form in _known_formats() and (lacks := missing_library(form)) is not None:
+    if form in format_names() and (lacks := missing_library(form)) is not None:
         yield ("path",), *lacks
 
 
 class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
-    """The rows of a table: CSV, TSV, JSONL, JSON, XLSX, Parquet, Arrow, SQLite or DuckDB."""
+    """The rows of a table in a file, of any of its formats."""
 
     params = FilesRowsParams
     output = FilesRowsOutput

@@ -54,8 +54,7 @@ class FilesWriteParams(Params):
     template: Template | None = Field(default=None, description="A template of what to write.")
     rows: TypedRows | None = Field(
         default=None,
-        description="Rows to write, mappings of names: as CSV, TSV, JSONL, JSON, XLSX, Parquet, "
-        "Arrow, SQLite or DuckDB by the suffix.",
+        description="Rows to write, mappings of names: as a table in the format of the suffix.",
     )
     columns: list[str] | dict[str, WrittenType] | None = Field(
         default=None,

@@ -58,7 +58,8 @@ class SchemaOnlyForm:
 
 CALLS_AT_ONCE = 8  # if a pool does not report its slots; it mixes calls of many documents
 _SURELY_FITS_SHARE = 0.8  # of the room; a template's own words take the rest
-_RETRY_TEMPERATURE_STEP, _MOST_RETRY_TEMPERATURE = 0.3, 0.9  # temperatures
+_RETRY_TEMPERATURE_STEP = 0.3
+_MOST_RETRY_TEMPERATURE = 0.9
 
 
 class AnswerOutput(Output):
@@ -388,10 +389,7 @@ async def _repair_messages(
     answer: CheckedAnswer | None,
     wrong: Sequence[str],
 ) -> list[Message] | None:
-    """Return the prompt for another answer, with the last one if that is given and fits.
-
-    None if it does not fit.
-    """
+    """Return the prompt for another answer, with the last one if it is given and fits, or None."""
     reasons = "\n".join(f"- {sentence}" for sentence in wrong)
     if answer is not None:
         order = f"This is wrong with your answer:\n{reasons}\nGive the whole answer again."

@@ -142,29 +142,36 @@ async def offered_tools(params: Sequence[str | ToolParam], toolset: Toolset) -> 
     Raises:
         StepError: a tool does not exist, is listed twice, or there are too many.
     """
-    offered: list[OfferedTool] = []
-    for listed in params:
-        param = ToolParam(name=listed) if isinstance(listed, str) else listed
-        if isinstance(param, ChatTool) and param.parameters is not None:
-            tool = Tool(param.name or "", param.description or "", param.parameters)
-            offered.append(OfferedTool(tool))
-            continue
-        names = [param.name] if param.name else list(await toolset.names(param.server))
-        may_be_tainted = isinstance(param, AgentTool) and param.allow == "tainted"
-        root = str(param.options.get("root", "."))
-        for name in names:
-            bound = await toolset.tool(name, param.server, param.options)
-            description = bound.description
-            if isinstance(param, ChatTool) and param.description is not None:
-                description = param.description
-            tool = Tool(bound.name, description, dict(bound.schema))
-            offered.append(OfferedTool(tool, bound, may_be_tainted, root))
+    offered = [
+        offer
+        for param in params
+        for offer in await _offered(
+            ToolParam(name=param) if isinstance(param, str) else param, toolset
+        )
+    ]
     if len(offered) > MOST_TOOLS:
         raise StepError(
             f"{len(offered)} tools are offered; at most {MOST_TOOLS} are.",
             remedy="Name those of a server that the model needs.",
         )
     return _with_model_names(offered)
+
+
+async def _offered(param: ToolParam, toolset: Toolset) -> list[OfferedTool]:
+    """Return the tools of one entry: its author's own form, one tool, or all of a server."""
+    description = param.description if isinstance(param, ChatTool) else None
+    if isinstance(param, ChatTool) and param.parameters is not None:
+        return [OfferedTool(Tool(param.name or "", description or "", param.parameters))]
+    names = [param.name] if param.name else list(await toolset.names(param.server))
+    may_be_tainted = isinstance(param, AgentTool) and param.allow == "tainted"
+    root = str(param.options.get("root", "."))
+    offered = []
+    for name in names:
+        bound = await toolset.tool(name, param.server, param.options)
+        about = bound.description if description is None else description
+        tool = Tool(bound.name, about, dict(bound.schema))
+        offered.append(OfferedTool(tool, bound, may_be_tainted, root))
+    return offered
 
 
 def _with_model_names(offered: Sequence[OfferedTool]) -> list[OfferedTool]:

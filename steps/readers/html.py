@@ -70,22 +70,32 @@ class HtmlText:
 def html_to_markdown(html: str, styles: str = "") -> HtmlText:
     """Return the page's text as Markdown, its title, and what is not shown or not read.
 
-    `styles` are style sheets besides its own.
+    1. Parse it, and note what is shown from elsewhere while all of it is there.
+    2. Apply the style sheets, its own and those in `styles`: add generated texts, mark what is not
+       shown.
+    3. Replace drawings, pictures and fields of forms by their texts.
+    4. Shape lists, tables and notes as Markdown has them.
+    5. Convert.
 
     Raises:
         Unreadable: its markup cannot be parsed.
     """
     if html.count("<") > _MAX_TAGS:
         raise _unreadable_html(f"it has more than {_MAX_TAGS:,} tags, which is the maximum")
-    tags, end, rest = _DECLARATION.sub("", html).rpartition(">")  # in the rest are no tags
+    tags, end, rest = _DECLARATION.sub("", html).rpartition(">")  # 1: in the rest are no tags
     plain = tags + end + rest.replace("<", "&lt;")
     soup = _parsed_html(_LONG_BLANK.sub(lambda found: found[0][:_MOST_BLANKS], plain))
     notes = tuple(_unread_notes(soup))
-    sheets = StyleSheets(soup, styles)
+    sheets = StyleSheets(soup, styles)  # 2
     sheets.add_generated(soup, _SKIPPED_TAGS)
     unseen = sheets.mark(soup, _own_words, _SKIPPED_TAGS)
     notes += sheets.notes
-    _replace_drawings(soup)
+    for drawing in soup.find_all("svg"):  # 3: the words of a drawing lie somewhere on it
+        if drawing.find_parent("svg") is None:
+            for element in drawing.find_all(("script", "style", "metadata")):
+                element.decompose()
+            words = [attribute(drawing, "aria-label"), *drawing.stripped_strings]
+            _become_text(drawing, f" {' '.join(' '.join(words).split())} ")
     named = soup.title or soup.h1
     title = " ".join(named.get_text().split()) if named else ""
     notes += (*_skipped_notes(soup), *hidden_text_note("the page", unseen))
@@ -96,7 +106,7 @@ def html_to_markdown(html: str, styles: str = "") -> HtmlText:
         if not picture.get_text(strip=True) and (text := attribute(picture, "aria-label")):
             picture.string = f" ![{text}] "
     _replace_forms(soup)
-    for menu in soup.find_all(("menu", "dir")):
+    for menu in soup.find_all(("menu", "dir")):  # 4
         menu.name = "ul"
     _fit_tables(soup)
     _number_items(soup)
@@ -106,7 +116,7 @@ def html_to_markdown(html: str, styles: str = "") -> HtmlText:
     for head in soup.find_all("thead"):  # what markdownify counts for each row again
         rows = head.find_all("tr")
         head.find_all = lambda _, rows=rows: rows
-    soup.smooth()
+    soup.smooth()  # 5
     lines = (line.rstrip() for line in _Converter(labels).convert_soup(soup).split("\n"))
     return HtmlText(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), title, notes)
 
@@ -196,16 +206,6 @@ def _skipped_notes(soup: Any) -> Iterator[str]:
         element.decompose()
     if unread:
         yield f": text of `noscript` and `template` is not read ({text_sample(unread)})"
-
-
-def _replace_drawings(soup: Any) -> None:
-    """Replace each drawing by its words: they are pieces that lie somewhere on it."""
-    for drawing in soup.find_all("svg"):
-        if drawing.find_parent("svg") is None:
-            for element in drawing.find_all(("script", "style", "metadata")):
-                element.decompose()
-            words = [attribute(drawing, "aria-label"), *drawing.stripped_strings]
-            _become_text(drawing, f" {' '.join(' '.join(words).split())} ")
 
 
 def _become_text(element: Any, text: str) -> None:

@@ -439,30 +439,34 @@ def _level(word: Word, last: Word | None, row: _Row) -> int:
 def _line_text(
     words: Sequence[Word], row: _Row, labels: Collection[str], *, is_first: bool = False
 ) -> Traced:
-    """Return the words of a piece of a row, with its marks."""
-    most = _SMALL * row.size
-    is_plain = not any(word.size <= most or word.is_struck or word.is_hidden for word in words)
-    keys = [(0, False, False)] * len(words)
+    """Return the words of a piece of a row: runs of one look, each with its marks.
+
+    1. A label at the beginning of a note; else raised or lowered characters.
+    2. Around these: struck or hidden text.
+    """
+    small = _SMALL * row.size
+    is_plain = not any(word.size <= small or word.is_struck or word.is_hidden for word in words)
+    looks = [(0, False, False)] * len(words)
     if not is_plain:
-        keys = [
+        looks = [
             (_level(word, last, row), word.is_struck, word.is_hidden)
             for last, word in zip((None, *words), words, strict=False)
         ]
-    out, start = Traced(), 0
-    for (level, is_struck, is_hidden), group in groupby(keys):
+    out = Traced()
+    start = 0
+    for (level, is_struck, is_hidden), group in groupby(looks):
         end = start + len(list(group))
         run = Traced()
-        for at in range(start, end):
-            word = words[at]
+        for index in range(start, end):
             # A space between Asian characters, or before raised ones, may be only a gap
-            last = words[at - 1]
+            last, word = words[index - 1], words[index]
             is_asian = _ASIAN.match(last.text[-1]) and _ASIAN.match(word.text)
-            most = 0.5 * word.size if is_asian else 0.2 * row.size if level else 0
-            is_glued = not at or (most > 0 and _gap(last, word) < most)
-            (run if at > start else out).add("" if is_glued else word.space)
+            most_gap = 0.5 * word.size if is_asian else 0.2 * row.size if level else 0
+            is_glued = not index or (most_gap > 0 and _gap(last, word) < most_gap)
+            (run if index > start else out).add("" if is_glued else word.space)
             run.add(word.text, word.at)
         run = run.escaped(escaped(run.text))
-        after = words[end].space + words[end].text if end < len(words) else ""
+        after = words[end].space + words[end].text if end < len(words) else ""  # 1
         label = note_label(run.text)
         if level > 0 and is_first and not start and after and label in labels:
             run = run.marked(f"[^{label}]:{'' if after[0].isspace() else ' '}")
@@ -470,7 +474,7 @@ def _line_text(
             run = run.marked(raised(run.text, out.text, after, labels))
         elif level:
             run = run.marked(lowered(run.text, out.text, after))
-        shown = struck("0") if is_struck else "0"
+        shown = struck("0") if is_struck else "0"  # 2
         head, tail = (hidden(shown) if is_hidden else shown).split("0")
         out.add(head)
         out.append(run)

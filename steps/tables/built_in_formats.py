@@ -1,15 +1,18 @@
-"""The formats of tables that are no text: XLSX, ODS, Parquet, Arrow, SQLite and DuckDB.
+"""The built-in formats of tables: `BUILT_IN_FORMATS` is the only list of them.
 
-Their libraries are imported when a table is read or written.
+The classes of those that are no text stand here (the others: `row_formats`). Their libraries are
+imported when a table is read or written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from paddock.pipelines.typed_rows import TypedRows
 
+from .row_formats import CSV, JSONL, JsonFormat, TsvFormat, UnnamedFormat
 from .table_format import (
     TEXT_BYTES,
     FileAndNotes,
@@ -123,3 +126,22 @@ class DuckdbFormat(_ColumnFormat):
             table, options.table, options.there
         )
         return made
+
+
+BUILT_IN_FORMATS: Mapping[str, TableFormat] = {
+    form.name: form
+    for form in (
+        CSV,
+        TsvFormat(),
+        JSONL,
+        JsonFormat(),
+        XlsxFormat(),
+        OdsFormat(),
+        ParquetFormat(),
+        ArrowFormat(),
+        SqliteFormat(),
+        DuckdbFormat(),
+        UnnamedFormat(),
+    )
+}
+"""By name, in the order in which people are shown them."""

@@ -49,7 +49,8 @@ _MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 50
 _MOST_NAMED = 3
-_HALF, _HALF_ESCAPED = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
+_HALF = re.compile("[\ud800-\udfff]")
+_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _QUOTED_OR_END = re.compile(r'(?<![^,;\t|\r\n ])"(?:[^"]|"")*+"|\r\n?')
 _EXCEL_HINT = re.compile(r"\Asep=(.)\n")
 # Inside of a character class:
@@ -59,7 +60,8 @@ _LIST_SEPARATORS = r",;|\t"
 _BLANKS = r"\s\x01-\x1f\x7f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
 
 # Where full-width signs are usual, they begin formulas as well. Numbers and telephone numbers stay.
-_SIGNS, _SUM_SIGNS = r"[=@\uff1d\uff20]", r"[+\-\uff0b\uff0d]"
+_SIGNS = r"[=@\uff1d\uff20]"
+_SUM_SIGNS = r"[+\-\uff0b\uff0d]"
 _AT_START = re.compile(rf"\ufeff?(?=[{_BLANKS}']*(?:{_SIGNS}|{_SUM_SIGNS}(?![\d\s().,/%+-]*\Z)))")
 _PLAIN = re.compile(rf'(?!sep=)\w[^"\0{_LIST_SEPARATORS}{_LINE_ENDS}]*\Z', re.IGNORECASE)
 _TO_QUOTE = re.compile(rf'["{_LIST_SEPARATORS}{_LINE_ENDS}]|\Asep=', re.IGNORECASE)
@@ -133,7 +135,8 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
     return TypedRows(rows, types)
 
 
-_WHOLE, _AS_USUAL = TableSource("", ""), WriteOptions()
+_WHOLE = TableSource("", "")
+_AS_USUAL = WriteOptions()
 
 
 class TextFormat(TableFormat):
@@ -261,11 +264,8 @@ class UnnamedFormat(TextFormat):
         return CSV.parse(text, source)
 
 
-CSV, TSV, JSONL, JSON = CsvFormat(), TsvFormat(), JsonlFormat(), JsonFormat()
-TEXT_FORMATS: Mapping[str, TextFormat] = {
-    suffix: form for form in (CSV, TSV, JSONL, JSON) for suffix in form.suffixes
-}
-"""By suffix."""
+CSV = CsvFormat()
+JSONL = JsonlFormat()
 
 
 def typed_rows(table: RowTable, kinds: Mapping[str, ColumnType], mark: str = UNSURE_MARK) -> None:

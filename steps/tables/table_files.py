@@ -24,23 +24,11 @@ from paddock.steps.plugins import TABLE_GROUP, BrokenPlugin, load_only, plugins
 from paddock.steps.readers.reader import after_name
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 
-from .built_in_formats import (
-    ArrowFormat,
-    DuckdbFormat,
-    OdsFormat,
-    ParquetFormat,
-    SqliteFormat,
-    XlsxFormat,
-)
+from .built_in_formats import BUILT_IN_FORMATS
 from .column_types import UNSURE_MARK, ColumnType
 from .row_formats import (
-    CSV,
-    JSON,
-    JSONL,
-    TSV,
     RowTable,
     TextFormat,
-    UnnamedFormat,
     UnreadableRows,
     rows_of_values,
     typed_rows,
@@ -48,17 +36,6 @@ from .row_formats import (
 )
 from .table_format import TableFormat, TableSource, with_libraries
 
-_BINARY = (
-    XlsxFormat(),
-    OdsFormat(),
-    ParquetFormat(),
-    ArrowFormat(),
-    SqliteFormat(),
-    DuckdbFormat(),
-)
-BUILT_IN_FORMATS: Mapping[str, TableFormat] = {
-    form.name: form for form in (CSV, TSV, JSONL, JSON, *_BINARY, UnnamedFormat())
-}
 _BUILT_IN_SUFFIXES = {
     suffix: form
     for form in BUILT_IN_FORMATS.values()
@@ -112,6 +89,27 @@ def format_of(name: str) -> str:
     return next(
         (name for name, form in formats.items() if suffix in (*form.suffixes, *form.also_read)), ""
     )
+
+
+def text_formats() -> dict[str, TextFormat]:
+    """Return the formats that are text, by suffix, built-in ones first."""
+    texts = (form for form in all_formats()[0].values() if isinstance(form, TextFormat))
+    return {suffix: form for form in texts for suffix in form.suffixes}
+
+
+def format_names() -> tuple[str, ...]:
+    """Return the names that a step may have under `format`; imports no plug-in."""
+    return ("auto", *filter(None, BUILT_IN_FORMATS), *plugins(TABLE_GROUP))
+
+
+def limits_of_formats() -> str:
+    """Return how large a file may be by default, by format, as one sentence for people."""
+    by_limit: dict[int, list[str]] = {}
+    for name in filter(None, BUILT_IN_FORMATS):
+        by_limit.setdefault(BUILT_IN_FORMATS[name].most_bytes, []).append(name)
+    usual, *others = sorted(by_limit)
+    parts = (f"of {', '.join(by_limit[limit])} {limit >> 30}GiB" for limit in others)
+    return "; ".join((f"{usual >> 20}MiB", *parts))
 
 
 def written_suffixes() -> tuple[str, ...]:

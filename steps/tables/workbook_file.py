@@ -14,17 +14,21 @@ from decimal import Decimal
 from io import BytesIO
 from typing import Any
 
+from paddock.engine.system.records import record
 from paddock.engine.system.text import cell_text, counted, one_line
 from paddock.pipelines.typed_rows import TypedRows
 
 from .column_types import ColumnType, iso_date, plain_decimal, typed_value
 from .row_formats import UnreadableRows, kept_rows
 
-_MOST_ROWS, _MOST_COLUMNS, _EXACT_INTEGER = 1_048_576, 16_384, 10**15  # the bounds of Excel
-_MOST_LINKS = 65_530  # of a sheet
+_MOST_ROWS = 1_048_576  # of a sheet of Excel, as what follows
+_MOST_COLUMNS = 16_384
+_EXACT_INTEGER = 10**15
+_MOST_LINKS = 65_530
 _LARGE_CELLS = 100_000  # beyond, rows go to a temporary file one by one, in a third of the memory
 _WIDTH_ROWS = 500  # the first ones decide how wide a column is
-_LEAST_WIDTH, _MOST_WIDTH = 6, 60
+_LEAST_WIDTH = 6
+_MOST_WIDTH = 60
 _FORMATS: Mapping[str, str] = {
     "date": "yyyy-mm-dd",
     "datetime": "yyyy-mm-dd hh:mm:ss",
@@ -59,79 +63,122 @@ def workbook_file(
         values = (row.get(name) for row in kept)
         if not kinds[name] and all(_is_day(value) for value in values if value is not None):
             kinds[name] = "date"
-    data, n_old, n_long, n_links = BytesIO(), 0, 0, 0
+    data = BytesIO()
     is_large = len(kept) * len(names) > _LARGE_CELLS
     memory = {"constant_memory" if is_large else "in_memory": True}
     with _system_errors(library), library.Workbook(data, memory) as book:
         book.set_properties({"created": datetime(2000, 1, 1, tzinfo=UTC)})
         sheet = book.add_worksheet(_NO_TITLE.sub(" ", title)[:31].strip(" '") or None)
         bold = book.add_format({"bold": True, "bottom": 1})
-        linked = book.get_default_url_format()
-        formats = {}
-        for name, kind in kinds.items():
-            shown_as = _FORMATS.get(kind, "")
-            if kind.startswith("decimal("):
-                scale = int(kind.partition(",")[2].rstrip(") "))
-                shown_as = "#,##0" + ("." + "0" * scale if scale else "")
-            formats[name] = book.add_format({"num_format": shown_as} if shown_as else {})
-        widths = {name: len(name) + 3 for name in names}  # with the filter's arrow
-        for column, name in enumerate(names):
-            if sheet.write_string(0, column, name, bold):
-                what = f"the name of column {column + 1:,}, '{one_line(name, 40)}'"
+        cells = _CellWriter(sheet, link, book.get_default_url_format())
+        columns = [
+            _Column(n, name, kinds[name], name in declared, _number_format(book, kinds[name]))
+            for n, name in enumerate(names)
+        ]
+        widths = [len(name) + 3 for name in names]  # with the filter's arrow
+        for n, name in enumerate(names):
+            if sheet.write_string(0, n, name, bold):
+                what = f"the name of column {n + 1:,}, '{one_line(name, 40)}'"
                 raise UnreadableRows(f"{what}, has more than 32,767 characters")
-        for n, row in enumerate(kept, 1):
-            for column, name in enumerate(names):
-                value, kind = row.get(name), kinds[name]
-                if value is None:
+        for n_row, row in enumerate(kept, 1):
+            for column in columns:
+                if (value := row.get(column.name)) is None:
                     continue
-                if n <= _WIDTH_ROWS:
-                    widths[name] = max(widths[name], len(cell_text(value)) + 1)
-                try:
-                    made: Any = typed_value(value, kind) if kind else value
-                except (ValueError, ArithmeticError):
-                    if name in declared:
-                        what = f"row {n} has '{cell_text(value)[:40]}' in column '{name}'"
-                        raise UnreadableRows(f"{what}, which is no {kind}") from None
-                    made = value
-                if getattr(made, "tzinfo", None) is not None:  # which Excel has not
-                    made = value
-                match made:
-                    case bool():
-                        sheet.write_boolean(n, column, made)
-                        continue
-                    case datetime() | date() | time():
-                        if isinstance(made, time) or made.year >= 1900:
-                            sheet.write_datetime(n, column, made, formats[name])
-                            continue
-                        n_old += 1
-                    case int() | float() | Decimal():
-                        is_long = isinstance(made, Decimal) and isinstance(plain_decimal(made), str)
-                        if -_EXACT_INTEGER < made < _EXACT_INTEGER and not is_long:
-                            sheet.write_number(n, column, made, formats[name])
-                            continue
-                        n_long += 1
-                text = cell_text(value)
-                target = link(text) if isinstance(value, str) and n_links < _MOST_LINKS else None
-                n_links += target is not None
-                if target is None:
-                    wrong = sheet.write_string(n, column, text)
-                else:
-                    wrong = sheet.write_url(n, column, f"external:{target}", linked, text)
-                if wrong:
-                    what = f"row {n}, column '{name}' has more than 32,767 characters"
-                    raise UnreadableRows(what)
-        for column, name in enumerate(names):
-            sheet.set_column(column, column, max(_LEAST_WIDTH, min(widths[name], _MOST_WIDTH)))
+                if n_row <= _WIDTH_ROWS:
+                    widths[column.index] = max(widths[column.index], len(cell_text(value)) + 1)
+                cells.write(n_row, column, value)
+        for n, width in enumerate(widths):
+            sheet.set_column(n, n, max(_LEAST_WIDTH, min(width, _MOST_WIDTH)))
         sheet.freeze_panes(1, 0)
         if kept and names:
             sheet.autofilter(0, 0, len(kept), len(names) - 1)
-    notes = []
-    if n_old:
-        notes.append(f"{counted(n_old, 'date')} before 1900 stand as text, since Excel has none")
-    if n_long:
-        numbers = counted(n_long, "number")
-        notes.append(f"{numbers} of more than 15 digits stand as text, since Excel keeps no more")
-    return data.getvalue(), notes
+    return data.getvalue(), list(cells.notes())
+
+
+@record(frozen=True, slots=True)
+class _Column:
+    index: int
+    name: str
+    kind: ColumnType
+    is_declared: bool
+    """Whether a value of another type is an error; else it stands as it is."""
+    format: Any
+
+
+def _number_format(book: Any, kind: ColumnType) -> Any:
+    shown_as = _FORMATS.get(kind, "")
+    if kind.startswith("decimal("):
+        scale = int(kind.partition(",")[2].rstrip(") "))
+        shown_as = "#,##0" + ("." + "0" * scale if scale else "")
+    return book.add_format({"num_format": shown_as} if shown_as else {})
+
+
+@record(slots=True)
+class _CellWriter:
+    """Writes the values of a sheet, and counts those that Excel cannot hold as they are."""
+
+    sheet: Any
+    link: Callable[[str], str | None]
+    link_format: Any
+    n_links: int = 0
+    n_old_dates: int = 0
+    n_long_numbers: int = 0
+
+    def write(self, n_row: int, column: _Column, value: Any) -> None:
+        """Write a value as its type, else as a text, which may be a link.
+
+        Raises:
+            UnreadableRows: it is not of its column's type, or too long.
+        """
+        if self._write_typed(n_row, column, value):
+            return
+        text = cell_text(value)
+        may_link = isinstance(value, str) and self.n_links < _MOST_LINKS
+        target = self.link(text) if may_link else None
+        if target is None:
+            error = self.sheet.write_string(n_row, column.index, text)
+        else:
+            self.n_links += 1
+            url = f"external:{target}"
+            error = self.sheet.write_url(n_row, column.index, url, self.link_format, text)
+        if error:
+            what = f"row {n_row}, column '{column.name}' has more than 32,767 characters"
+            raise UnreadableRows(what)
+
+    def _write_typed(self, n_row: int, column: _Column, value: Any) -> bool:
+        try:
+            typed: Any = typed_value(value, column.kind) if column.kind else value
+        except (ValueError, ArithmeticError):
+            if column.is_declared:
+                what = f"row {n_row} has '{cell_text(value)[:40]}' in column '{column.name}'"
+                raise UnreadableRows(f"{what}, which is no {column.kind}") from None
+            typed = value
+        if getattr(typed, "tzinfo", None) is not None:  # which Excel has not
+            typed = value
+        match typed:
+            case bool():
+                self.sheet.write_boolean(n_row, column.index, typed)
+                return True
+            case datetime() | date() | time():
+                if isinstance(typed, time) or typed.year >= 1900:
+                    self.sheet.write_datetime(n_row, column.index, typed, column.format)
+                    return True
+                self.n_old_dates += 1
+            case int() | float() | Decimal():
+                is_long = isinstance(typed, Decimal) and isinstance(plain_decimal(typed), str)
+                if -_EXACT_INTEGER < typed < _EXACT_INTEGER and not is_long:
+                    self.sheet.write_number(n_row, column.index, typed, column.format)
+                    return True
+                self.n_long_numbers += 1
+        return False
+
+    def notes(self) -> Iterator[str]:
+        if self.n_old_dates:
+            dates = counted(self.n_old_dates, "date")
+            yield f"{dates} before 1900 stand as text, since Excel has none"
+        if self.n_long_numbers:
+            numbers = counted(self.n_long_numbers, "number")
+            yield f"{numbers} of more than 15 digits stand as text, since Excel keeps no more"
 
 
 @contextmanager

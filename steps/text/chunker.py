@@ -124,12 +124,14 @@ class _TextCutter:
         kind = library.MarkdownSplitter if "heading" in self.by else library.TextSplitter
         spans: list[tuple[int, int]] = []
         for zone in self.mask.zones(span, capacity):
-            size, hidden = self.mask.hidden(zone, capacity)
-            splitter = kind.from_callback(size, capacity)
+            masked = self.mask.masked(zone, capacity)
+            splitter = kind.from_callback(masked.n_tokens, capacity)
+            text = masked.text
             if not {"heading", "paragraph"} & {*self.by}:  # mask line ends; offsets stay
-                hidden = re.sub(r"[\n\r\v\f\x85\u2028\u2029]", " ", hidden)
-            found = splitter.chunk_indices(hidden)
-            spans += [(zone[0] + at, zone[0] + at + len(part)) for at, part in found]
+                text = re.sub(r"[\n\r\v\f\x85\u2028\u2029]", " ", text)
+            for offset, part in splitter.chunk_indices(text):
+                start = zone[0] + offset
+                spans.append((start, start + len(part)))
         return [(start, end) for start, end in spans if self.text[start:end].strip()]
 
 
@@ -155,9 +157,9 @@ def _with_overlap(
 
 def _overlap_start(cutter: _TextCutter, before: int, begin: int, overlap: int) -> int:
     text = cutter.text
-    for stop_gate in (_SENTENCE, _WORD_START):
-        starts = [match.end() for match in re.compile(stop_gate).finditer(text, before, begin)]
-        index = bisect_left(starts, True, key=lambda at: cutter.ruler(text[at:begin]) <= overlap)
+    for border in (_SENTENCE, _WORD_START):
+        starts = [match.end() for match in re.compile(border).finditer(text, before, begin)]
+        index = bisect_left(starts, True, key=lambda n: cutter.ruler(text[n:begin]) <= overlap)
         if index < len(starts) and text[starts[index] : begin].strip():
             return starts[index]
     return begin

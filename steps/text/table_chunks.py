@@ -124,13 +124,37 @@ class _MaskedRow:
 
 
 @record(frozen=True, slots=True)
-class _MaskFacts:
-    """Facts of rows that are masked by the same character."""
+class _RowFacts:
+    """What one masking character stands for; rows with the same facts share it."""
 
     n_tokens: int
-    length: int
+    n_chars: int
     n_header_tokens: int
     """Of the header that is repeated where a piece begins with the row."""
+
+
+@record(frozen=True, slots=True)
+class MaskedText:
+    """A part of a text with rows of tables masked: as long as the original."""
+
+    text: str
+    ruler: TokenRuler
+    facts_by_sign: Mapping[str, _RowFacts]
+
+    def n_tokens(self, part: str) -> int:
+        """Estimate a part of `text`, with the header that is repeated before its first row."""
+        if not self.facts_by_sign:
+            return self.ruler(part)
+        total = end = 0
+        for run in _MASKED_RUN.finditer(part):
+            facts = self.facts_by_sign[run[1]]
+            before = part[end : run.start()]
+            total += self.ruler(before) if before else 0
+            total += -(-facts.n_tokens * len(run[0]) // facts.n_chars)  # of a part, its share
+            if not part[: run.start()].strip():
+                total += facts.n_header_tokens
+            end = run.end()
+        return total + (self.ruler(part[end:]) if end < len(part) else 0)
 
 
 @record(slots=True)
@@ -138,10 +162,10 @@ class TableMask:
     r"""A text whose table rows can be masked; the first one with its header.
 
     >>> table = "|a|b|\n|-|-|\n|1|2|\n|3|4|"
-    >>> size, masked = TableMask.of(table, len).hidden((0, 23), 100)
-    >>> masked.translate({0xF0000: "A", 0xF0001: "B"})
+    >>> masked = TableMask.of(table, len).masked((0, 23), 100)
+    >>> masked.text.translate({0xF0000: "A", 0xF0001: "B"})
     'AAAAAAAAAAAAAAAAA\nBBBBB'
-    >>> size(masked[18:])  # a piece that begins with the last row: it has the header, too
+    >>> masked.n_tokens(masked.text[18:])  # it begins with the last row, so it has the header, too
     17
     """
 
@@ -155,9 +179,8 @@ class TableMask:
     @classmethod
     def of(cls, text: str, ruler: TokenRuler) -> TableMask:
         """Find the tables; none in a text that has private-use characters itself."""
-        found = [] if _MASKED_RUN.search(text) else find_tables(text)
         rows: list[_MaskedRow] = []
-        for table in found:
+        for table in [] if _MASKED_RUN.search(text) else find_tables(text):
             begin, end = table.header
             header = f"{text[begin:end]}\n" if end > begin else ""
             header_size = ruler(header) if header else 0
@@ -175,36 +198,27 @@ class TableMask:
             ]
         return cls(text, ruler, rows, [row.start for row in rows])
 
-    def hidden(self, span: tuple[int, int], capacity: int) -> tuple[TokenRuler, str]:
-        """Return the part with rows masked, except those that do not fit.
-
-        Also return a function that sizes masked text, including a repeated header.
-        """
+    def masked(self, span: tuple[int, int], capacity: int) -> MaskedText:
+        """Mask the rows in a span that have at most `capacity` tokens."""
+        signs: dict[_RowFacts, str] = {}
+        parts: list[str] = []
         start, end = span
-        signs: dict[_MaskFacts, str] = {}
-        out: list[str] = []
-        at = start
-        for index in range(bisect_left(self._starts, start), len(self._rows)):
-            row = self._rows[index]
-            if row.end > end:
-                break
+        for row in self._rows_within(span):
             if row.size > capacity:
                 continue
-            begin, size = self._with_heading(row, at, capacity)
+            begin, size = self._with_heading(row, start, capacity)
             if row.header and row.size + row.header_size > capacity:
                 self._bare.add(row.start)
             header_size = 0 if row.start in self._bare else row.header_size
-            facts = _MaskFacts(size, row.end - begin, header_size)
-            sign = signs.get(facts)
-            if sign is None:
-                if len(signs) >= _MOST_MASK_SIGNS:
-                    continue
-                sign = signs[facts] = chr(ord(_PRIVATE_PLANES[0]) + len(signs))
-            out += [self.text[at:begin], sign * facts.length]
-            at = row.end
-        out.append(self.text[at:end])
-        by_sign = {sign: facts for facts, sign in signs.items()}
-        return (self._sizer(by_sign) if signs else self.ruler), "".join(out)
+            facts = _RowFacts(size, row.end - begin, header_size)
+            if facts not in signs and len(signs) >= _MOST_MASK_SIGNS:
+                continue
+            sign = signs.setdefault(facts, chr(ord(_PRIVATE_PLANES[0]) + len(signs)))
+            parts += [self.text[start:begin], sign * facts.n_chars]
+            start = row.end
+        parts.append(self.text[start:end])
+        facts_by_sign = {sign: facts for facts, sign in signs.items()}
+        return MaskedText("".join(parts), self.ruler, facts_by_sign)
 
     def zones(self, span: tuple[int, int], capacity: int) -> list[tuple[int, int]]:
         """Cut a span before a heading whose table does not fit.
@@ -212,37 +226,25 @@ class TableMask:
         Otherwise the splitter would separate the heading from the table.
         """
         borders = [span[0]]
-        for index in range(bisect_left(self._starts, span[0]), len(self._rows)):
-            row = self._rows[index]
-            if row.end > span[1]:
-                break
+        for row in self._rows_within(span):
             begin, _ = self._with_heading(row, span[0], capacity)
             if row.start > begin > borders[-1]:
                 borders.append(begin)
         return list(pairwise([*borders, span[1]]))
 
-    def _with_heading(self, row: _MaskedRow, least: int, capacity: int) -> tuple[int, int]:
+    def _rows_within(self, span: tuple[int, int]) -> Iterator[_MaskedRow]:
+        for index in range(bisect_left(self._starts, span[0]), len(self._rows)):
+            if self._rows[index].end > span[1]:
+                return
+            yield self._rows[index]
+
+    def _with_heading(self, row: _MaskedRow, earliest: int, capacity: int) -> tuple[int, int]:
         """Return a row's start and size, with the heading of its table if that is kept."""
-        if least <= row.heading < row.start and row.size + row.rest > capacity:
+        if earliest <= row.heading < row.start and row.size + row.rest > capacity:
             size = row.size + self.ruler(self.text[row.heading : row.start])
             if size <= capacity:
                 return row.heading, size
         return row.start, row.size
-
-    def _sizer(self, by_sign: Mapping[str, _MaskFacts]) -> TokenRuler:
-        def size(hidden: str) -> int:
-            total = at = 0
-            for run in _MASKED_RUN.finditer(hidden):
-                facts, n_masked = by_sign[run[1]], len(run[0])
-                before = hidden[at : run.start()]
-                total += self.ruler(before) if before else 0
-                total += -(-facts.n_tokens * n_masked // facts.length)  # of a part, its share
-                if not hidden[: run.start()].strip():
-                    total += facts.n_header_tokens
-                at = run.end()
-            return total + (self.ruler(hidden[at:]) if at < len(hidden) else 0)
-
-        return size
 
     def header(self, span: tuple[int, int]) -> str:
         """Return the header to repeat before a piece; empty if it needs none."""

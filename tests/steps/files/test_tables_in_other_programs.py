@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddock.steps.tables.row_formats import TEXT_FORMATS, without_formula_escape
+from paddock.steps.tables.row_formats import without_formula_escape
+from paddock.steps.tables.table_files import text_formats
 from paddock.steps.tables.table_format import WriteOptions
 
 DELIMITERS = {"csv": ",", "tsv": "\t", "csv;": ";"}
@@ -39,7 +40,7 @@ def is_computed(cell: str, delimiter: str) -> bool:
 
 
 def table_text(rows: list[dict[str, str]], format_: str) -> str:
-    return TEXT_FORMATS[f".{format_[:3]}"].text_of(
+    return text_formats()[f".{format_[:3]}"].text_of(
         rows, WriteOptions(separator=DELIMITERS[format_])
     )[0]
 
@@ -77,7 +78,7 @@ def test_what_is_written_is_read_back_with_its_line_ends_unified(
 ) -> None:
     columns = ["n", *(f"x{name}x" for name in names)]
     rows = [dict(zip(columns, [str(n), *row], strict=True)) for n, row in enumerate(table)]
-    assert TEXT_FORMATS[f".{format_[:3]}"].parse(unified(table_text(rows, format_))).rows == [
+    assert text_formats()[f".{format_[:3]}"].parse(unified(table_text(rows, format_))).rows == [
         {unified(name): unified(cell) for name, cell in row.items()} for row in rows
     ]
 
