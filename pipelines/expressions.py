@@ -173,7 +173,8 @@ def forbidden_nodes(tree: nodes.Template) -> Iterator[tuple[str, str, int]]:
         assert isinstance(node, nodes.Filter | nodes.Test)
         kind, names = "filter", filters
         if isinstance(node, nodes.Test):
-            kind, names = "test", list(sandbox.tests)
+            kind = "test"
+            names = list(sandbox.tests)
         if node.name not in names:
             yield (
                 f"there is no {kind} '{node.name}'",

@@ -126,7 +126,6 @@ class _NodeKeys:
 class StepNode(_NodeKeys):
     uses: str
     params: Value
-    """The value of `with`."""
     files: Mapping[str, Template] = field(default_factory=dict)
     """Parameters that name a template file, with its content."""
     reply: ReplySpec | None = None

@@ -40,7 +40,8 @@ class Plan:
 
 
 def all_before(edges: Mapping[str, frozenset[str]], name: str) -> frozenset[str]:
-    found, waiting = frozenset[str](), [name]
+    found = frozenset[str]()
+    waiting = [name]
     while waiting:
         new = edges.get(waiting.pop(), frozenset()) - found
         found |= new

@@ -190,7 +190,8 @@ def to_template(text: str) -> str:
     >>> to_template("Sum up {{ input }}, as {% raw %} or {{#if x}}")
     "Sum up {{ input }}, as {{ '{%' }} raw %} or {{ '{{' }}#if x}}"
     """
-    parts, at = [], 0
+    parts = []
+    at = 0
     for found in _VARIABLE.finditer(text):
         parts += [escape_template(text[at : found.start()]), found[0]]
         at = found.end()

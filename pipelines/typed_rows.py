@@ -30,7 +30,6 @@ def _known_type(name: str) -> str:
 WrittenType = Annotated[
     str, AfterValidator(_known_type), WithJsonSchema({"type": "string", "pattern": _PATTERN})
 ]
-"""A type as an author writes it."""
 
 
 class TypedRows(Sequence[Any]):

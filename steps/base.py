@@ -143,7 +143,6 @@ class ItemName:
 @record(frozen=True, slots=True)
 class EmbedModel:
     ref: str
-    """Its name, for people."""
     digest: str
     """Its identity (`ModelFacts.identity`); vectors of another one cannot be compared."""
 
@@ -290,7 +289,6 @@ class BoundTool:
     timeout_s: float
     do: Callable[[Mapping[str, Any]], Awaitable[ToolResult]]
     server: str | None = None
-    """The MCP server that has it."""
 
     async def call(self, args: Mapping[str, Any]) -> ToolResult:
         """Call it once; arguments that do not match its schema are an error result.

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from paddock.pipelines.expressions import Path as Place
 
 Written: TypeAlias = Mapping[str, Any]
-"""A step's parameters as they stand under `with`."""
 KnownTables: TypeAlias = Mapping[tuple[str | int, ...], Mapping[str, str]]
 """By the place of a table in the parameters: the types of its columns; empty: not known."""
 

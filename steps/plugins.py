@@ -83,7 +83,8 @@ def load_only(
     Raises:
         BrokenPlugin: `broken`, with the package and the reason.
     """
-    found, why = None, "more than one package brings it"
+    found = None
+    why = "more than one package brings it"
     error: PluginImportError | None = None
     if len(points) == 1:
         try:

@@ -59,7 +59,6 @@ class DateIndex:
         self._text = small(text)
         self._languages = languages
         self._is_set = is_set
-        """Whether the pipeline's author has set the language."""
         self._parsed: dict[int, DateToken | None] = {}
 
     def find(self, day: datetime.date) -> Iterator[DateToken]:

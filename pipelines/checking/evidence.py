@@ -38,7 +38,8 @@ _IN_COLUMN = 1.0
 _MOST_HEADINGS = 8
 _DECIMALS = re.compile(r"\d[.,]\d{1,2}(?!\d)")
 _CELL = re.compile(r"[^\t|;]+(?=[\t|;]|$)|(?<=[\t|;])(?=[\t|;])")
-_SPACED_CELL, _ONE_WORD = re.compile(r"\S+(?: \S+)*"), re.compile(r"\S+")
+_SPACED_CELL = re.compile(r"\S+(?: \S+)*")
+_ONE_WORD = re.compile(r"\S+")
 _MOST_LINE_CHARS = 2000
 _MARKS = re.compile(r"[^\w\x00\n]*\n?[^\w\x00\n]*")
 _MOST_MARKS = 40

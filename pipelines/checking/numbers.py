@@ -56,7 +56,8 @@ _SIDE_BEHIND = re.compile(r"[ \u00a0]?(?:CR|DR|Cr|Dr|cr|dr)(?![^\W_])")
 """Credit or debit: whose statement it is decides what they say."""
 _SCALED_CURRENCY = re.compile(r"[ \u00a0]?[TkKM](?P<name>[A-Z]{3}|[^\w\s])(?![^\W_])")
 _LINE_OR_CELL_START = re.compile(r"(?:\A|[\n\f\t|])[ \u00a0]?\Z")
-_DASH_OF_NEXT_LINE, _LINE_CHARS = re.compile(r"[ \u00a0]?[\n\f]- "), 200
+_DASH_OF_NEXT_LINE = re.compile(r"[ \u00a0]?[\n\f]- ")
+_LINE_CHARS = 200
 _LINE_OR_CELL_END = re.compile(r"[ \u00a0]?(?:\Z|[\n\f\t|])")
 _UNIT_CHARS = 36
 _UNIT_WORDS = re.compile(r"(?!\d)[^\n\f\t;:!?()|]+")

@@ -83,7 +83,8 @@ class SchemaParts:
 
     def _with(self, schemas: Sequence[Any]) -> SchemaParts:
         parts: list[Mapping[str, Any]] = []
-        left, n_references = [*schemas], 0
+        left = [*schemas]
+        n_references = 0
         while left:
             schema = left.pop()
             if not isinstance(schema, Mapping):

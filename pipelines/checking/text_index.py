@@ -75,7 +75,8 @@ class TextIndex:
     @cached_property
     def _word_starts(self) -> list[int]:
         """The first place after the word before: between two words is no sign of a word."""
-        starts, at = [], 0
+        starts = []
+        at = 0
         for word in self.words:
             starts.append(self._folded.text.find(word, at))
             at = starts[-1] + len(word)

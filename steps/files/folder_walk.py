@@ -153,7 +153,8 @@ class FolderWalk:
 
     def unmatched_by_cause(self) -> tuple[list[str], list[str]]:
         """Return the paths of files that a pattern leaves out, and of those that none is about."""
-        named, not_taken = list[str](), list[str]()
+        named = list[str]()
+        not_taken = list[str]()
         for relpath in self.without.unmatched:
             is_named = self.include.names(relpath) or self.exclude.names(relpath)
             (named if is_named else not_taken).append(f"{self.root}{os.sep}{relpath}")

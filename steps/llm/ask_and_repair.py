@@ -103,7 +103,6 @@ class ModelCaller:
     tools: Tools
     model: ModelSpec
     params: Mapping[str, Any]
-    """The step's own sampling parameters."""
     on_truncated: OnTruncated = "keep"
     """What happens to an answer that ends at the author's limit."""
     noun: str = "answer"
@@ -294,7 +293,8 @@ async def ask_checked(
     answer, wrong = await _ask_once(caller, prompt, form, most_tokens)
     if form is None:
         return answer
-    n_repairs, is_parrot = 0, False
+    n_repairs = 0
+    is_parrot = False
     while wrong and n_repairs < form.repair:
         again = await _repair_messages(caller, prompt, None if is_parrot else answer, wrong)
         if again is None:

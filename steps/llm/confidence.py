@@ -275,7 +275,8 @@ class _Field:
         norm = token.p + sum(p for _, p in likely) if n_before else 1.0
         if not norm:
             return _TokenChoice(0.0, 0.0, (), token)
-        same, others = 0.0, []
+        same = 0.0
+        others = []
         for raw, p in likely:
             instead = begun + raw[n_before:]
             if _is_same(self.form.read(instead), self.value):

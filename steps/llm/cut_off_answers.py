@@ -41,7 +41,6 @@ class CutOffAnswers:
     """The author's limit, on the step or the model."""
     on_truncated: OnTruncated
     noun: str
-    """What the report calls the answers."""
     reply: Callable[[ChatRequest], Awaitable[Reply]]
     """Makes one call."""
 

@@ -391,7 +391,8 @@ def _even_groups(sizes: Sequence[int], limit: int) -> list[IndexRange]:
     """
     n_groups = max(1, math.ceil(sum(sizes) / max(1, limit)))
     even = min(limit, math.ceil(sum(sizes) / n_groups))
-    borders, filled = [0], 0
+    borders = [0]
+    filled = 0
     for index, size in enumerate(sizes):
         if filled and (filled >= even or filled + size > limit):
             borders.append(index)

@@ -218,7 +218,8 @@ class StyleSheets:
         plain, texts = _Look(), list[str]()
         looks = dict[int, _Look]()
         """By the id of an element that looks other than the page does."""
-        seen, unseen = set[int](), list[Any]()
+        seen = set[int]()
+        unseen = list[Any]()
         for node in soup.descendants:
             around = looks.get(id(node.parent), plain)
             words = ""

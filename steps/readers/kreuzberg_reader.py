@@ -108,7 +108,8 @@ def _rtf_in_unicode(data: bytes) -> bytes:
     default = _RTF_ENCODINGS[heading[1]] if heading else ""
     encodings = dict[bytes, str]()
     groups = [(b"", 1)]  # the font, and by how many signs others follow each of Unicode
-    parts, start = list[bytes](), 0
+    parts = list[bytes]()
+    start = 0
     while found := _RTF_TOKEN.search(data, start):
         parts.append(data[start : found.start()])
         start, shown = found.end(), found[0]

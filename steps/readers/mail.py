@@ -75,8 +75,11 @@ def read_mbox(file: BinaryIO, request: ReadRequest) -> Document:
     within the `Content-Length` of a mail is text, if that ends where another mail begins.
     """
     data = file.read()
-    found, notes = list[re.Match[bytes]](), list[str]()
-    n_odd, end, is_sure = 0, 0, False
+    found = list[re.Match[bytes]]()
+    notes = list[str]()
+    n_odd = 0
+    end = 0
+    is_sure = False
     for line in _MAIL_START.finditer(data):
         has_header = not found or _HEADER_NAME.match(data, line.end())
         if not has_header or (is_sure and line.start() < end):

@@ -66,7 +66,9 @@ def join_boxes(
     >>> join_boxes([TextBox("Total", 0, 0, 50, 10), TextBox("9.50", 200, 1, 240, 11)]).text
     'Total\t9.50'
     """
-    text, lines, scores = "", list[LineBox](), list[float]()
+    text = ""
+    lines = list[LineBox]()
+    scores = list[float]()
     for region in page_regions(boxes):
         text += "\n\n" if text else ""
         for before, box in _pieces(region):

@@ -101,7 +101,8 @@ def _write_copy(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[str, ...]:
     for name in [name for name in parts if name.endswith(".rels") and name in present]:
         relations = tree_of(parts[name])
         folder = posixpath.dirname(posixpath.dirname(name))
-        dropped, kinds = set[str](), set[str]()
+        dropped = set[str]()
+        kinds = set[str]()
         for relation in list(relations):
             kind, target = relation.get("Type", ""), relation.get("Target", "").partition("#")[0]
             path = posixpath.normpath(posixpath.join("/", folder, target))[1:]

@@ -98,7 +98,8 @@ class Traced:
         self.origins += other.origins[start:end]
 
     def escaped(self, text: str) -> Traced:
-        origins, at = list[int](), 0
+        origins = list[int]()
+        at = 0
         for char in text if text != self.text else ():
             is_own = char == self.text[at]
             origins.append(self.origins[at] if is_own else _NOWHERE)
@@ -238,7 +239,8 @@ def page_text(raw_text: str, lines: Sequence[PageLine], facts: DocumentFacts) ->
             groups[-1].append(line)
         else:
             groups.append([line])
-    out, was_apart = Traced(), False
+    out = Traced()
+    was_apart = False
     for group in groups:
         size, n_chars = group[0].size, sum(len(line.traced.text) for line in group)
         is_short = n_chars <= _MOST_HEADING_CHARS and len(group) <= (
@@ -277,7 +279,9 @@ def _used_words(raw_text: str) -> set[str]:
 
 
 def _joined(text: Traced, raw_text: str, facts: DocumentFacts) -> Traced:
-    out, at, own = Traced(), 0, set[str]()
+    out = Traced()
+    at = 0
+    own = set[str]()
     for cut in _CUT.finditer(text.text):
         own = own or _used_words(raw_text)
         is_one_word = cut[2] == "\u00ad" or _is_one_word(cut, own, facts.words)
@@ -327,7 +331,8 @@ def _rows(words: Sequence[Word]) -> list[_Row]:
 
 def _sorted_rows(rows: list[_Row]) -> tuple[list[_Row], bool]:
     """Sort rows by height, unless more than a few stand beside others: then there are columns."""
-    below, n_beside = list[_Row](), 0
+    below = list[_Row]()
+    n_beside = 0
     for row in sorted(rows, key=lambda row: -row.base):
         last = below[-1] if below else row
         if row is not last and _is_beside(last, row):

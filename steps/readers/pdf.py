@@ -150,7 +150,8 @@ def _notes_on_pages(
         return [page.number for page in pages if page.source == source]
 
     has_text = any(page.text for page in pages)
-    first, last = list[str](), list[str]()
+    first = list[str]()
+    last = list[str]()
     if damaged := which("damaged"):
         it_is = "it is" if len(damaged) == 1 else "they are"
         last.append(f": {page_ranges(damaged)} cannot be read: {it_is} damaged")

@@ -97,7 +97,8 @@ class Annotations:
     def joined(self) -> LaidOver:
         fields = list(self._fields.values())
         parts = {"Form fields": fields, "Text boxes": self._typed, "Comments": self._comments}
-        text, boxes = "", list[LineBox]()
+        text = ""
+        boxes = list[LineBox]()
         for name, lines in parts.items():
             gap = "\n\n" if text else ""
             text += f"{gap}{name}:" if lines else ""

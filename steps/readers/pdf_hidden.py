@@ -54,7 +54,8 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
     if left >= right or bottom >= top:  # a damaged crop box, which most programs leave out
         return HiddenText({}, frozenset())
     covers, pixels = _Covers(pieces), cache(lambda: low_pixels(page))
-    objects, partly = dict[int, str](), dict[int, list[tuple[float, ...]]]()
+    objects = dict[int, str]()
+    partly = dict[int, list[tuple[float, ...]]]()
     for index, (piece, kind, bounds) in enumerate(pieces):
         if kind != raw.FPDF_PAGEOBJ_TEXT:
             continue

@@ -121,7 +121,8 @@ def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
     text, n_chars = textpage.get_text_range(), textpage.count_chars()
     if n_chars == len(text) and max(text, default="") < "\U00010000":
         return _ODD.sub(lambda odd: known(odd[0], odd.start()), text), range(n_chars)
-    chars, places = list[str](), list[int]()
+    chars = list[str]()
+    places = list[int]()
     for place in range(n_chars):
         char = chr(raw.FPDFText_GetUnicode(textpage, place))
         if "\udc00" <= char <= "\udfff" and chars and "\ud800" <= chars[-1] <= "\udbff":

@@ -34,7 +34,8 @@ def unread_pictures(
 
     Its places are fractions of the page.
     """
-    pictures, share = list[PageBox](), 0.0
+    pictures = list[PageBox]()
+    share = 0.0
     for piece, kind, (left, bottom, right, top) in pieces[:_MOST_OBJECTS]:
         if kind != raw.FPDF_PAGEOBJ_IMAGE and not (
             kind == raw.FPDF_PAGEOBJ_FORM and _is_picture(piece)

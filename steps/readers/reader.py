@@ -202,7 +202,6 @@ EXTRAS = {
     "formats": ("kreuzberg", "olefile"),
     "ocr": ("rapidocr", "onnxruntime"),
 }
-"""The extras that read documents, and the packages of each."""
 
 
 def is_installed(extra: str) -> bool:

@@ -48,7 +48,6 @@ SMALL_BYTES = 256 * 1024
 """A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""
 _SMALL_KINDS = text_files.TEXT_KINDS - {"html"}
 READY, PROGRESS, RESULT, FAILURE = "ready", "progress", "result", "failure"
-"""Events of a reader's frames."""
 IDLE_S = 30.0
 OUT_OF_MEMORY = "memory"
 """The reason of a failure when memory runs out."""
@@ -363,7 +362,8 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                 boxes = find_boxes(Path(request["path"]), quotes, check, request["max_bytes"])
                 return _frame(RESULT, {"boxes": boxes})
             case "locate":
-                sources, at = list[SourceParts](), 0
+                sources = list[SourceParts]()
+                at = 0
                 for name, n_bytes, page_starts in request["sources"]:
                     text = data[at : at + n_bytes].decode("utf-8", "surrogatepass")
                     sources.append((name, text, page_starts))

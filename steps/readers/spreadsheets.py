@@ -48,7 +48,9 @@ def read_ods(file: BinaryIO, request: ReadRequest) -> Document:
 
 
 def _workbook_text(book: XlsxWorkbook | OdsWorkbook, request: ReadRequest, kind: str) -> Document:
-    pages, unshown, kinds = list[str](), list[str](), list[str]()
+    pages = list[str]()
+    unshown = list[str]()
+    kinds = list[str]()
     n_bare = n_rounded = 0
     pictures = InnerPictures(request)
     for sheet in book.sheets:
@@ -102,7 +104,8 @@ def _marked_rows(sheet: SheetCells) -> tuple[list[list[str]], int]:
     These have a format that shows nothing, are white on white, or lie under a merged cell.
     """
     covered = _covered(sheet)
-    rows, n_unseen = list[list[str]](), 0
+    rows = list[list[str]]()
+    n_unseen = 0
     for number, cells in enumerate(sheet.rows, 1):
         texts = []
         for at, cell in enumerate(cells, 1):

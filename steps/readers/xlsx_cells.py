@@ -167,7 +167,6 @@ def _from_serial(value: float, kind: str, *, is_1904: bool) -> Any:
 
 _Text: TypeAlias = tuple[str, tuple[Piece, ...]]
 _MARGIN_CODE = re.compile(r'&(?:"[^"]*"|K[0-9A-Fa-f]{2}[0-9A-Fa-f+-]{4}|\d+|[A-Za-z])')
-"""Fonts, sizes, places, page numbers and dates in headers and footers."""
 _MARGINS = [f"{page}{place}" for page in ("odd", "even", "first") for place in ("Header", "Footer")]
 
 

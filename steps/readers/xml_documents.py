@@ -72,7 +72,8 @@ class _Layout:
 def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     what = "a FictionBook" if kind == "fb2" else OPEN_DOCUMENT
     pictures = InnerPictures(request)
-    notes, texts = list[str](), list[str]()
+    notes = list[str]()
+    texts = list[str]()
     with damage_errors(what):
         opened = OpenDocument(file, what)
         roots, held, layout = opened.roots, opened.held, _Layout(opened.look)
@@ -103,7 +104,8 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
                 notes.append(f": {counted(n, 'insertion')} read as text")
             return "\n\n".join(filter(None, (found.text, has_text)))
 
-        top, bottom = dict[str, None](), dict[str, None]()
+        top = dict[str, None]()
+        bottom = dict[str, None]()
         for part in opened.margins(has_own_fields=kind != "odt"):
             margin, is_top = Element("div"), name_of(part).startswith("header")
             margin.append(part)

@@ -149,7 +149,8 @@ def run_query(
         with _interrupted(connection, limits), _query_errors(query, 0, limits):
             found = connection.sql(query, params={n: values[n] for n in named} or None)
             reader = with_held_types(found).to_arrow_reader(_BATCH_ROWS)
-            batches, n_bytes = list[Any](), 0
+            batches = list[Any]()
+            n_bytes = 0
             for batch in reader:
                 n_bytes += batch.nbytes
                 if n_bytes > limits.result_bytes:

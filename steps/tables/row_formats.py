@@ -293,7 +293,8 @@ def with_found_types(table: RowTable, decimal: str) -> RowTable:
     """
     mark = decimal or found_mark(text for row in table.rows for text in row.values())
     mark = mark or (NO_MARK if table.separator == ";" else UNSURE_MARK)
-    types, notes = dict[str, ColumnType](), list[str]()
+    types = dict[str, ColumnType]()
+    notes = list[str]()
     for name in table.columns:
         cells = [row[name] for row in table.rows]
         kind, odd = found_type(cells, mark)

@@ -129,7 +129,8 @@ class Sql(Step[SqlParams, SqlOutput]):
 
 def _request(params: SqlParams, tools: Tools) -> TableRequest:
     arrow_rows = with_libraries("arrow_rows")
-    tables, data = list[tuple[str, int, Any]](), list[bytes]()
+    tables = list[tuple[str, int, Any]]()
+    data = list[bytes]()
     for name, value in params.tables.items():
         if isinstance(value, TypedRows):
             try:

@@ -71,7 +71,8 @@ def _format_fault(kind: Any) -> str:
 
 def all_formats() -> tuple[dict[str, TableFormat], list[BrokenFormat]]:
     """Return every format that can be used, by name, and those of plug-ins that cannot."""
-    found, broken = dict(BUILT_IN_FORMATS), list[BrokenFormat]()
+    found = dict(BUILT_IN_FORMATS)
+    broken = list[BrokenFormat]()
     for name in plugins(TABLE_GROUP):
         try:
             found[name] = format_named(name)

@@ -91,9 +91,7 @@ class TableFormat:
     lock_files: ClassVar[tuple[str, ...]] = (".~lock.{}#", "~${}")
     """Names of files beside it while another program has it open; by default those of Office."""
     holds_all_numbers: ClassVar[bool] = False
-    """Whether it has infinite numbers and NaN."""
     same_bytes: ClassVar[bool] = True
-    """Whether the same rows always give the same bytes."""
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
         """Read a table in a process of its own; notes follow the file's name.

@@ -33,7 +33,9 @@ def carry_out(
     if request["job"] == "read":
         table, notes = _read_table(TableSource(**request["source"]), memory_bytes, check)
         return {"notes": notes}, memoryview(stream_of(table))
-    tables, notes, at = {}, list[str](), 0
+    tables = {}
+    notes = list[str]()
+    at = 0
     for name, size, source in request["tables"]:
         if source is None:
             tables[name] = ArrowRows.of_bytes(data[at : at + size]).table

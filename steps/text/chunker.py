@@ -22,7 +22,6 @@ from .table_chunks import TableMask, TokenRuler
 T = TypeVar("T")
 
 TokenCounter = Callable[[Sequence[str]], Awaitable[list[int]]]
-"""Counts each text's tokens."""
 
 CUT_BORDERS = ("heading", "paragraph", "sentence")
 

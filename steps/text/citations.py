@@ -78,7 +78,8 @@ def with_citations(text: str, passages: Sequence[Passage]) -> str:
     """
     cited = _PassageIndex(passages)
 
-    parts, at = list[str](), 0
+    parts = list[str]()
+    at = 0
     for line in re.finditer(r"[^\n]+", text):
         for start, end in sentence_spans(text, *line.span()):
             best = cited.best(text[start:end])

@@ -105,7 +105,6 @@ _MOST_HEADING_CHARACTERS = 300
 _MASKED_RUN = re.compile(f"([{_PRIVATE_PLANES[0]}-{_PRIVATE_PLANES[1]}])\\1*")
 
 TokenRuler = Callable[[str], int]
-"""Estimates a text's tokens."""
 
 
 @record(frozen=True, slots=True)

@@ -65,7 +65,9 @@ def join_parts(parts: Sequence[TextPart]) -> str:
     An overlap must match by text and by offset: chunks of several documents may have equal offsets.
     """
     texts: list[str] = []
-    before, began, reached = "", 0, 0
+    before = ""
+    began = 0
+    reached = 0
     for part in parts:
         start, end = part.number("start"), part.number("end")
         text = whole = part.text[repeated_chars(part) :]

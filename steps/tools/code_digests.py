@@ -33,7 +33,8 @@ def file_content(file: Path, most_bytes: int = -1) -> bytes:
 
 def python_modules_of(file: Path, folder: Path | None = None) -> list[Path]:
     """Return a Python file and all that it imports from a folder, else from its own, by name."""
-    found, waiting = {file: None}, [file]
+    found = {file: None}
+    waiting = [file]
     while waiting and len(found) < _MAX_MODULES:
         for module in _imported_files(waiting.pop(), folder or file.parent):
             if module not in found:

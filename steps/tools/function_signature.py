@@ -105,7 +105,9 @@ def documented_arguments(text: str) -> dict[str, str]:
     {'name': 'Who.'}
     """
     found: dict[str, str] = {}
-    is_inside, last, indent = False, "", 0
+    is_inside = False
+    last = ""
+    indent = 0
     for line in text.splitlines():
         section = _DOC_SECTION.match(line)
         if section:

@@ -49,7 +49,6 @@ from .function_signature import (
 )
 
 MOST_MESSAGE_BYTES = 16 * 1024 * 1024
-"""Of an answer."""
 
 
 class FunctionRefused(Exception):

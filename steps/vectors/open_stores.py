@@ -209,7 +209,8 @@ class StoreWriter:
             async with turn:
                 if search.found is None:
                     await asyncio.sleep(0)  # items that begin together ask together
-                    batch, n_vectors = list[_WaitingSearch](), 0
+                    batch = list[_WaitingSearch]()
+                    n_vectors = 0
                     for other in waiting:
                         n_vectors += len(other.vectors) if other.found is None else 0
                         if other is search or (other.found is None and n_vectors <= REQUEST_TEXTS):
