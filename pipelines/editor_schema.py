@@ -131,10 +131,10 @@ def _either(*schemas: Schema) -> Schema:
 
 def _table(table: type[BaseModel], definitions: Schema) -> Schema:
     """Return the schema of one type; inner types move to the shared definitions."""
-    made = table.model_json_schema(by_alias=True, ref_template=_REF + "{model}")
-    for name, inner in made.pop("$defs", {}).items():
+    schema = table.model_json_schema(by_alias=True, ref_template=_REF + "{model}")
+    for name, inner in schema.pop("$defs", {}).items():
         definitions[name] = _cleaned(inner)
-    cleaned: Schema = _cleaned(made)
+    cleaned: Schema = _cleaned(schema)
     return cleaned
 
 

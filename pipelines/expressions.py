@@ -365,13 +365,15 @@ def template_pieces(source: str) -> list[str | Expression]:
     Raises:
         ExpressionError: it cannot be read.
     """
-    made = compile_text(source, bare=False)
-    if not made.is_text:
-        return [made]
+    expression = compile_text(source, bare=False)
+    if not expression.is_text:
+        return [expression]
     pieces: list[str | Expression] = []
-    for number, node in enumerate(made.tree.body):
+    for number, node in enumerate(expression.tree.body):
         if not isinstance(node, nodes.Output):
-            rest = nodes.Template(made.tree.body[number:], lineno=1, environment=environment())
+            rest = nodes.Template(
+                expression.tree.body[number:], lineno=1, environment=environment()
+            )
             return [*pieces, _expression(source, rest, None)]
         for part in node.nodes:
             if isinstance(part, nodes.TemplateData):
@@ -548,8 +550,8 @@ class Template:
 
     def render(self, **extra: Any) -> str:
         """Return the text; `extra` names take precedence over the scope."""
-        made = self._compiled.evaluate({**self._scope, **extra})
-        return made if isinstance(made, str) else str(made)
+        text = self._compiled.evaluate({**self._scope, **extra})
+        return text if isinstance(text, str) else str(text)
 
     def texts(self, **extra: Any) -> list[str]:
         """Return the texts that it inserts unchanged, such as `{{ steps.text.text }}`."""

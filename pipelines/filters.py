@@ -113,14 +113,14 @@ def wordcount(value: str) -> int:
 
 def title(value: str) -> str:
     _check_size(len(str(value)), MAX_WRAP_CHARS)
-    made: str = JINJA_FILTERS["title"](value)
-    return made
+    titled: str = JINJA_FILTERS["title"](value)
+    return titled
 
 
 def urlencode(value: Any) -> str:
     _check_size(len(str(value)), MAX_WRAP_CHARS)
-    made: str = JINJA_FILTERS["urlencode"](value)
-    return made
+    encoded: str = JINJA_FILTERS["urlencode"](value)
+    return encoded
 
 
 def indent(value: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
@@ -164,8 +164,8 @@ def _parts(chunk: str, size: int) -> Iterator[str]:
 
 
 def round_(value: float, precision: int = 0, method: str = "common") -> float:
-    made: float = JINJA_FILTERS["round"](value, _bounded_size("precision", precision), method)
-    return made
+    rounded: float = JINJA_FILTERS["round"](value, _bounded_size("precision", precision), method)
+    return rounded
 
 
 def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:
@@ -173,10 +173,10 @@ def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:
     items = list(value)
     if not isinstance(size, int) or size < 1:
         raise ValueError("size must be a whole number of at least 1")
-    made = [items[at : at + size] for at in range(0, len(items), size)]
-    if made and fill is not None:
-        made[-1] += [fill] * _bounded_size("size", size - len(made[-1]))
-    return made
+    batches = [items[at : at + size] for at in range(0, len(items), size)]
+    if batches and fill is not None:
+        batches[-1] += [fill] * _bounded_size("size", size - len(batches[-1]))
+    return batches
 
 
 def slice_(value: Any, count: int) -> list[list[Any]]:
@@ -217,17 +217,17 @@ def flatten(value: Any, levels: int | None = None) -> list[Any]:
     ([1, 2, 3], [1, 2, [3]])
     """
     most = _MOST_LEVELS if levels is None else _bounded_size("levels", levels)
-    made: list[Any] = []
+    unique_values: list[Any] = []
     waiting = [iter(_list_argument("flatten", value))]
     while waiting:
         for item in waiting[-1]:
             if isinstance(item, list | tuple) and len(waiting) <= most:
                 waiting.append(iter(item))
                 break
-            made.append(item)
+            unique_values.append(item)
         else:
             waiting.pop()
-    return made
+    return unique_values
 
 
 def unnest(value: Any, column: str, by: str, *keep: str) -> list[dict[str, Any]]:

@@ -124,7 +124,7 @@ def _of_file(name: str, checks: FaultCollector, at: Path) -> Iterator[tuple[str,
         return
     for server, item in found.items():
         try:
-            made = _server(server, item, at)
+            entry = _server(server, item, at)
         except (ExpressionError, ValueError) as error:
             why = str(error)
             if isinstance(error, ValidationError):
@@ -134,8 +134,8 @@ def _of_file(name: str, checks: FaultCollector, at: Path) -> Iterator[tuple[str,
                 why = f"`{key}`: {why}" if key else why
             checks.add(at, f"in the file '{name}', server '{server}': {why}", "")
             continue
-        if made is not None:
-            yield server, made
+        if entry is not None:
+            yield server, entry
 
 
 def _servers(text: str, name: str) -> Mapping[str, Any]:
@@ -182,11 +182,13 @@ def _variables_to_secrets(value: Any, variables: set[str]) -> Any:
             raise ValueError(
                 f"'{name}' is not known here; `${{NAME}}` names an environment variable"
             )
-    made = []
+    pieces = []
     for number, piece in enumerate(_VARIABLE.split(value)):
         if number % 2:
             variables.add(piece)
-            made.append(f"{{{{ secrets['{secret_of(piece)}'] }}}}")
+            pieces.append(f"{{{{ secrets['{secret_of(piece)}'] }}}}")
         else:
-            made.append(f"{{{{ {json.dumps(piece)} }}}}" if TEMPLATE_START.search(piece) else piece)
-    return "".join(made)
+            pieces.append(
+                f"{{{{ {json.dumps(piece)} }}}}" if TEMPLATE_START.search(piece) else piece
+            )
+    return "".join(pieces)

@@ -297,12 +297,12 @@ class StepParser:
 
     def _step(self, data: dict[str, Any], common: dict[str, Any]) -> StepNode:
         at: Path = common["at"]
-        given = data.get("with")
-        given = without_x_keys(given) if isinstance(given, dict) else {}
-        params, errors = Value.scan(given)
+        parameters = data.get("with")
+        parameters = without_x_keys(parameters) if isinstance(parameters, dict) else {}
+        params, errors = Value.scan(parameters)
         base = FilePath(self._checks.document.file).parent
         files: dict[str, Template] = {}
-        for name, value in given.items():
+        for name, value in parameters.items():
             if name in TEXT_OR_FILE_PARAMETERS and is_file_reference(value):
                 try:
                     files[name] = read_template_file(base, value["file"])
@@ -458,8 +458,8 @@ class StepParser:
 
 def _filter_as_chat(data: dict[str, Any]) -> dict[str, Any]:
     """Return the `chat` step that a filter stands for, as its author would have written it."""
-    given = data.get("with")
-    parameters = {**(given if isinstance(given, dict) else {}), "prompt": data["filter"]}
+    written = data.get("with")
+    parameters = {**(written if isinstance(written, dict) else {}), "prompt": data["filter"]}
     return {**_FILTER, **data, "uses": "chat", "reply": _FILTER["reply"], "with": parameters}
 
 
@@ -582,8 +582,8 @@ class _PipelineParser:
 
     def _models(self, data: dict[str, Any]) -> Iterator[tuple[str, ModelKeys]]:
         for alias, item in data.items():
-            given = {"ref": item} if isinstance(item, str) else item
-            model = self._checks.table(ModelKeys, given, ("models", alias))
+            table = {"ref": item} if isinstance(item, str) else item
+            model = self._checks.table(ModelKeys, table, ("models", alias))
             if model is not None and model.pool is not None:
                 at: Path = ("models", alias, "pool")
                 self._text(item["pool"].get("url"), (*at, "url"), {"inputs"})
@@ -624,7 +624,7 @@ class _PipelineParser:
         has_default = keys.default is not None
         is_required = keys.required if keys.required is not None else not has_default
         kind = keys.type or ("enum" if keys.values else kind_of_default(keys.default))
-        made = Input(
+        declared = Input(
             name=name,
             type=kind,
             at=at,
@@ -641,11 +641,11 @@ class _PipelineParser:
         )
         try:
             if has_default:
-                made.checked(keys.default)
+                declared.checked(keys.default)
         except WrongInput as error:
             what = f"the default of input '{name}' {error.message}"
             self._checks.add((*at, "default"), what, error.remedy)
-        return made
+        return declared
 
 
 def step_nodes(pipeline: Pipeline) -> Iterator[StepNode]:

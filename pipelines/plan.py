@@ -100,15 +100,15 @@ class DependencyGraph:
         here = {node.id for node in nodes}
         done: list[Node] = []
         ids: set[str] = set()
-        left = {node.id: node for node in nodes}
-        while left:
-            waiting = left.values()
+        remaining = {node.id: node for node in nodes}
+        while remaining:
+            waiting = remaining.values()
             ready = next((node for node in waiting if self._waits[node.id] & here <= ids), None)
             if ready is None:
-                self._cycle(left)
+                self._cycle(remaining)
                 ready = next(iter(waiting))
                 self._waits[ready.id] = set()
-            del left[ready.id]
+            del remaining[ready.id]
             ids.add(ready.id)
             self.edges[ready.id] = frozenset(self._waits[ready.id])
             if isinstance(ready, Block):

@@ -176,9 +176,9 @@ def prompt_file_of(document: yaml_source.YamlDocument) -> PromptFile:
     """
     checks = FaultCollector(document)
     if isinstance(document.data, dict):
-        made = checks.table(PromptFile, document.data, ())
-        if made is not None:
-            return made
+        prompt_file = checks.table(PromptFile, document.data, ())
+        if prompt_file is not None:
+            return prompt_file
     else:
         checks.add((), "a .prompt.yml is a mapping with the key `messages`", "Begin with it.")
     raise PipelineError(checks.faults)

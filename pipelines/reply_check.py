@@ -156,8 +156,8 @@ class _CheckFindings:
     def watching(
         self, name: str, function: CheckFunction, scope: Mapping[str, Any]
     ) -> Callable[..., object]:
-        given = {key: scope[key] for key in _from_scope(function) if key in scope}
-        return partial(self._called, name, partial(function, **given))
+        arguments = {key: scope[key] for key in _from_scope(function) if key in scope}
+        return partial(self._called, name, partial(function, **arguments))
 
     def _called(self, name: str, function: CheckFunction, *args: Any, **named: Any) -> object:
         for value in (*args, *named.values()):

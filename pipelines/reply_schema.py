@@ -167,11 +167,11 @@ def _schema_of_word(word: str, path: Path, found: list[ReplySchemaFault | Choice
         return schema
     if word in SCALAR_TYPES:
         return dict(SCALAR_TYPES[word])
-    held = _CONTAINER_TYPE.match(word)
-    if held and held[1] == "list":
-        return {"type": "array", "items": _schema_of_word(held[2].strip(), path, found)}
-    if held:
-        values = _enum_values(held[2])
+    container = _CONTAINER_TYPE.match(word)
+    if container and container[1] == "list":
+        return {"type": "array", "items": _schema_of_word(container[2].strip(), path, found)}
+    if container:
+        values = _enum_values(container[2])
         if isinstance(values, str):
             found.append(ReplySchemaFault(path, f"'{word}' cannot be parsed: {values}", _QUOTED))
             return True

@@ -26,9 +26,9 @@ class Moment(str):
     @classmethod
     def of(cls, seconds: float, *, is_date: bool) -> Moment:
         at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=0)
-        made = cls(at.astimezone().date().isoformat() if is_date else _written(at))
-        made._at, made._is_date = at, is_date
-        return made
+        moment = cls(at.astimezone().date().isoformat() if is_date else _written(at))
+        moment._at, moment._is_date = at, is_date
+        return moment
 
     def __call__(self, by: str = "", zone: str | None = None) -> str:
         """Return it, moved by a duration such as `-1d`; a date is that of `zone`.

@@ -290,16 +290,16 @@ def _gap(written: str) -> str:
 
 def _pattern(form: str, *, is_before: bool) -> str:
     """Return a pattern of what stands on one side of a month's name."""
-    made = []
+    patterns = []
     for part in filter(None, _FIELD.split(form)):
         if part == "{d}":
             several = rf"(?:[ \u00a0]?-[ \u00a0]?(?P<e>\d{{1,2}}){_ORDINAL})?"
-            made.append(_DAY + _ORDINAL + ("" if is_before else several))
+            patterns.append(_DAY + _ORDINAL + ("" if is_before else several))
         elif part == "{y}":
-            made.append(r"(?P<y>\d{4}|(?<=-)\d{2})")
+            patterns.append(r"(?P<y>\d{4}|(?<=-)\d{2})")
         else:
-            made.append(_gap(part))
-    return "".join(made)
+            patterns.append(_gap(part))
+    return "".join(patterns)
 
 
 @lru_cache(maxsize=1)

@@ -68,8 +68,8 @@ def texts_in(value: Any, *, with_texts: bool = True, with_numbers: bool = True) 
 
 def numbers_in(value: Any) -> list[float]:
     if isinstance(value, Mapping | list | tuple):
-        held = value.values() if isinstance(value, Mapping) else value
-        return [*dict.fromkeys(number for inner in held for number in numbers_in(inner))]
+        children = value.values() if isinstance(value, Mapping) else value
+        return [*dict.fromkeys(number for inner in children for number in numbers_in(inner))]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return [value] if is_number and math.isfinite(value) else []
 

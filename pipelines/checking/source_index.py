@@ -247,8 +247,8 @@ def number_in(value: str, language: str = "") -> float | None:
     numbers = [v.sought for v in values if not isinstance(v.sought, DayAndTime | Code)]
     if len(numbers) != 1 or numbers[0] is None or numbers[0].amount is None:
         return None
-    made = float(-numbers[0].amount if numbers[0].is_negative else numbers[0].amount)
-    return made if abs(Decimal(repr(made))) == numbers[0].amount else None
+    amount = float(-numbers[0].amount if numbers[0].is_negative else numbers[0].amount)
+    return amount if abs(Decimal(repr(amount))) == numbers[0].amount else None
 
 
 def date_in(value: str, language: str = "") -> str | None:

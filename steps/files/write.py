@@ -233,8 +233,8 @@ async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) ->
     elif params.text is not None:
         text = params.text
     else:
-        given = "rows" if "rows" in params.model_fields_set else "text"
-        raise StepError(f"`{given}` is null, so there is nothing to write.")
+        kind = "rows" if "rows" in params.model_fields_set else "text"
+        raise StepError(f"`{kind}` is null, so there is nothing to write.")
     try:
         return text.encode("utf-8-sig" if params.bom else "utf-8")
     except UnicodeEncodeError as error:

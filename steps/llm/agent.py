@@ -112,8 +112,8 @@ def _most_calls(written: Written, _has_reply: bool) -> int | None:
     if not isinstance(n_turns, int):
         return None  # an expression
     memory = written.get("memory", "window")
-    kept = {"window": 0, "summary": n_turns, "store": 3 * n_turns + 3}.get(memory)
-    return None if kept is None else n_turns + 1 + kept
+    n_memory_calls = {"window": 0, "summary": n_turns, "store": 3 * n_turns + 3}.get(memory)
+    return None if n_memory_calls is None else n_turns + 1 + n_memory_calls
 
 
 class Agent(Step[AgentParams, AgentOutput]):
@@ -143,19 +143,19 @@ class Agent(Step[AgentParams, AgentOutput]):
         if params.system is not None:
             system = render_template(params.system, "system", params.vars)
             messages.insert(0, Message("system", system))
-        kept: TurnStore | None = None  # turns that no longer fit are lost
+        store: TurnStore | None = None  # turns that no longer fit are lost
         if params.memory == "summary":
-            kept = await turn_notes(caller, task)
+            store = await turn_notes(caller, task)
         elif params.memory == "store":
-            kept = recalled_turns(caller)
+            store = recalled_turns(caller)
         talk = AgentConversation(
-            caller, offered, params.max_turns, kept, resolve_choice(params.tool_choice, offered)
+            caller, offered, params.max_turns, store, resolve_choice(params.tool_choice, offered)
         )
         try:
             answer, calls, n_turns = await talk.work(messages, tools.reply)
         finally:
-            if kept is not None:
-                await kept.close()
+            if store is not None:
+                await store.close()
         return AgentOutput(
             **answer.outputs(),
             calls=[call.model_dump(mode="json") for call in calls],
@@ -219,10 +219,13 @@ class AgentConversation:
             done = await tool_caller.carry_out(turn.calls, n_turns)
             outputs += [result.output for result in done]
             n_repeats = n_repeats + 1 if all(result.is_repeated for result in done) else 0
-            given = await memory.fitting(turn.message, done)
+            results = await memory.fitting(turn.message, done)
             is_new = [result.output.error is None and not result.is_repeated for result in done]
-            words, found = turn_text(turn.text, given), turn_text("", list(compress(given, is_new)))
-            shown = tuple(protocol.results(given))
+            words, found = (
+                turn_text(turn.text, results),
+                turn_text("", list(compress(results, is_new))),
+            )
+            shown = tuple(protocol.results(results))
             memory.turns.append(AgentTurn(turn.message, shown, words, found))
             if n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
                 turn = await _turn(protocol, memory, "auto")

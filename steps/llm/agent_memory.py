@@ -105,8 +105,8 @@ class ConversationMemory:
         last = messages[-1]
         for n_gone in range(self._n_gone, max(len(self.turns), self._n_gone + 1)):
             found = "\n\n".join(turn.found for turn in self.turns[n_gone:] if turn.found)
-            kept = await self._words(found)
-            content = "\n\n".join(filter(None, [kept, found, last.content]))
+            recalled = await self._words(found)
+            content = "\n\n".join(filter(None, [recalled, found, last.content]))
             plain = [*messages[:-1], replace(last, content=content)]
             overflow = await self.caller.overflow(plain) if counts else None
             if overflow is None:
@@ -120,8 +120,8 @@ class ConversationMemory:
         goal = _TARGET_FILL_SHARE * await self.caller.room()
         n_most = len(self.turns) - 1 - self._n_gone
         for n in range(1, n_most):
-            left = self._beside("", self._n_gone + n, "")
-            if await self.caller.size(left, self.tools) <= goal:
+            shorter = self._beside("", self._n_gone + n, "")
+            if await self.caller.size(shorter, self.tools) <= goal:
                 return n
         return n_most
 

@@ -175,8 +175,8 @@ class LeafForm:
     def read(self, begun: bytes) -> Any:
         """Return the value of a text that is begun so, or `_UNKNOWN` if that is still open."""
         if self.literals is not None:
-            left = [value for word, value in self.literals if _agree(begun, word)]
-            return left[0] if len(left) == 1 else _UNKNOWN
+            candidates = [value for word, value in self.literals if _agree(begun, word)]
+            return candidates[0] if len(candidates) == 1 else _UNKNOWN
         if not begun:
             return _UNKNOWN
         for word, value in _WORDS:

@@ -55,10 +55,10 @@ def first_lines(lines: Sequence[str], n_words: int) -> range:
     Raises:
         StepError: the first line is longer.
     """
-    left = n_words
+    n_left = n_words
     for index, line in enumerate(lines):
-        left -= _count(line)
-        if left < 0:
+        n_left -= _count(line)
+        if n_left < 0:
             if not index:
                 raise _too_short("line", n_words, _count(line))
             return range(index)
@@ -119,9 +119,9 @@ def most_central(vectors: Sequence[Vector], sizes: Sequence[int], n_words: int) 
     centrality /= max(float(centrality.max()), 1e-9)
     is_open = centrality >= np.quantile(centrality, 1 - _OPEN_SHARE)
     repeated = np.zeros(len(rows), dtype=np.float32)
-    left = n_words
+    n_left = n_words
     while True:
-        fits = is_open & (counts <= left)
+        fits = is_open & (counts <= n_left)
         if not fits.any():
             # All of the central ones may be longer than `n_words`.
             if chosen or is_open.all():
@@ -132,7 +132,7 @@ def most_central(vectors: Sequence[Vector], sizes: Sequence[int], n_words: int) 
         best = int(np.argmax(np.where(fits, scores, -np.inf)))
         chosen.append(best)
         is_open[best] = False
-        left -= sizes[best]
+        n_left -= sizes[best]
         repeated = np.maximum(repeated, rows @ rows[best])
 
 

@@ -263,8 +263,8 @@ class MapReduce(LevelReducer):
         if len(parts) == 1:
             return LastPrompt(self.prompts.part(parts[0], 0, 1), tuple(parts), None)
         notes = await self._notes(parts)
-        given = [ReduceNote("", note, note, is_answer=True) for note in notes]
-        left, level = await self.reduce(given)
+        answers = [ReduceNote("", note, note, is_answer=True) for note in notes]
+        left, level = await self.reduce(answers)
         return LastPrompt(self._whole(left), tuple(parts), tuple(notes), level + 1)
 
     async def refined(self, parts: Sequence[TextPart]) -> LastPrompt:

@@ -413,9 +413,9 @@ def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[Ind
     pieces = [piece for begin, end in whole for piece in _even_ranges(begin, end, fanin)]
     if len(names) > _SHORT_LIST or len(pieces) <= _most_groups(len(names), fanin):
         return pieces
-    made = _joined_ranges(pieces, ranks, fanin)
-    if len(made) <= _most_groups(len(names), fanin):
-        return made
+    joined = _joined_ranges(pieces, ranks, fanin)
+    if len(joined) <= _most_groups(len(names), fanin):
+        return joined
     return list(_even_ranges(0, len(names), fanin))
 
 
@@ -428,13 +428,13 @@ def _joined_ranges(
     ranges: Sequence[IndexRange], ranks: Sequence[bytes], fanin: int
 ) -> list[IndexRange]:
     """Join neighbouring ranges that fit together, at the border of the lowest rank first."""
-    made = list(ranges)
+    joined = list(ranges)
     while True:
-        fitting = [n for n in range(1, len(made)) if made[n][1] - made[n - 1][0] <= fanin]
+        fitting = [n for n in range(1, len(joined)) if joined[n][1] - joined[n - 1][0] <= fanin]
         if not fitting:
-            return made
-        at = min(fitting, key=lambda n: ranks[made[n][0] - 1])
-        made[at - 1 : at + 1] = [(made[at - 1][0], made[at][1])]
+            return joined
+        at = min(fitting, key=lambda n: ranks[joined[n][0] - 1])
+        joined[at - 1 : at + 1] = [(joined[at - 1][0], joined[at][1])]
 
 
 def _most_groups(n: int, fanin: int) -> int:

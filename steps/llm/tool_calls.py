@@ -88,9 +88,9 @@ class ToolCaller:
             if not failed:
                 self._known.setdefault(_call_key(call), result)
             self._tried.add(_call_key(call))
-        made = dict(zip(first, done, strict=True))
+        results = dict(zip(first, done, strict=True))
         # Equal calls of a turn are made once and answered twice: each has its id.
-        return [replace(made[_call_key(call)], call=call) for call in calls]
+        return [replace(results[_call_key(call)], call=call) for call in calls]
 
     def _has_effects(self, call: ToolCall) -> bool:
         offer = self.offered.get(call.name)
@@ -117,8 +117,8 @@ class ToolCaller:
                 f"You have made this call before. Do not repeat it: use its result, or answer.\n"
                 f"{before.text}"
             )
-            made = output.model_copy(update={"result": before.output.result})
-            return CallResult(call, text, made, is_repeated=True)
+            repeated = output.model_copy(update={"result": before.output.result})
+            return CallResult(call, text, repeated, is_repeated=True)
         if tool.has_effects and self.foreign and not offer.may_be_tainted:
             if tool.name not in self._refused:
                 self._refused.add(tool.name)

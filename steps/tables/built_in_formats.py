@@ -35,10 +35,10 @@ class XlsxFormat(TableFormat):
         return _workbook_rows("XlsxWorkbook", file, source, limits)
 
     def write(self, rows: TypedRows, options: WriteOptions) -> FileAndNotes:
-        made: FileAndNotes = with_libraries("workbook_file").workbook_file(
+        file_and_notes: FileAndNotes = with_libraries("workbook_file").workbook_file(
             rows, options.types, options.table, options.link
         )
-        return made
+        return file_and_notes
 
 
 class OdsFormat(TableFormat):
@@ -54,8 +54,10 @@ def _workbook_rows(
 ) -> RowsAndNotes:
     module = with_libraries("workbook_rows")
     book = getattr(module, kind)(file, module.MOST_CELLS)
-    made: RowsAndNotes = module.read_workbook(book, source.table, source.header, limits.check)
-    return made
+    rows_and_notes: RowsAndNotes = module.read_workbook(
+        book, source.table, source.header, limits.check
+    )
+    return rows_and_notes
 
 
 class _ColumnFormat(TableFormat):
@@ -79,8 +81,8 @@ class ParquetFormat(_ColumnFormat):
         return with_libraries("arrow_rows").read_parquet(file), []
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        made: bytes = with_libraries("arrow_rows").parquet_file(table)
-        return made
+        file: bytes = with_libraries("arrow_rows").parquet_file(table)
+        return file
 
 
 class ArrowFormat(_ColumnFormat):
@@ -91,8 +93,8 @@ class ArrowFormat(_ColumnFormat):
         return with_libraries("arrow_rows").read_arrow(file), []
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        made: bytes = with_libraries("arrow_rows").arrow_file(table)
-        return made
+        file: bytes = with_libraries("arrow_rows").arrow_file(table)
+        return file
 
 
 class SqliteFormat(_ColumnFormat):
@@ -101,14 +103,14 @@ class SqliteFormat(_ColumnFormat):
     lock_files = (*TableFormat.lock_files, "{}-wal", "{}-journal")
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
-        made: RowsAndNotes = with_libraries("sqlite_tables").read_sqlite(
+        rows_and_notes: RowsAndNotes = with_libraries("sqlite_tables").read_sqlite(
             Path(source.path), source.table
         )
-        return made
+        return rows_and_notes
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        made: bytes = with_libraries("sqlite_tables").sqlite_file(table, options.table)
-        return made
+        file: bytes = with_libraries("sqlite_tables").sqlite_file(table, options.table)
+        return file
 
 
 class DuckdbFormat(_ColumnFormat):
@@ -122,10 +124,10 @@ class DuckdbFormat(_ColumnFormat):
         ), []
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        made: bytes = with_libraries("duckdb_tables").duckdb_file(
+        file: bytes = with_libraries("duckdb_tables").duckdb_file(
             table, options.table, options.there
         )
-        return made
+        return file
 
 
 BUILT_IN_FORMATS: Mapping[str, TableFormat] = {

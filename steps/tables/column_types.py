@@ -178,9 +178,9 @@ def typed_value(value: Any, kind: ColumnType) -> Any:
         case "time" if isinstance(value, str):
             return time.fromisoformat(value)
     if kind.startswith("decimal") and (is_number or isinstance(value, str)):
-        made = Decimal(str(value)) if is_number else _number(value, UNSURE_MARK)
-        if made.is_finite():
-            return made
+        number = Decimal(str(value)) if is_number else _number(value, UNSURE_MARK)
+        if number.is_finite():
+            return number
     raise ValueError(value)
 
 

@@ -223,8 +223,8 @@ def _check_statement(
     macros = dict(connection.execute(_MACROS).fetchall())
     views = {name for (name,) in connection.execute(_VIEWS).fetchall()}
     named = list(_named(connection, query))
-    made = {name.lower() for kind, name, _ in named if kind == "cte"}
-    known = made.difference(views).union(map(str.lower, tables))
+    ctes = {name.lower() for kind, name, _ in named if kind == "cte"}
+    known = ctes.difference(views).union(map(str.lower, tables))
     for kind, name, location in named:  # which the parts of macros are added to
         place = _characters(query, *location)
         if kind == "qualified" or (kind == "table" and name.lower() not in known):
@@ -269,8 +269,8 @@ def _named(connection: Any, query: str) -> Iterator[tuple[str, str, tuple[int, i
             case {"type": "SHOW_REF", "query": None, "table_name": name}:
                 yield "reader", f"show {name}", (0, 0)
             case {"class": "FUNCTION", "function_name": name}:
-                given = node.get("arguments", node.get("children")) or ()  # before DuckDB 2
-                is_from_now = (name.lower(), len(given)) == ("age", 1)
+                arguments = node.get("arguments", node.get("children")) or ()  # before DuckDB 2
+                is_from_now = (name.lower(), len(arguments)) == ("age", 1)
                 yield "impure" if is_from_now else "function", name.lower(), place
             case {"class": "COLUMN_REF", "column_names": [name]} if name.lower() in _UNSAID:
                 yield "impure", name.lower(), place

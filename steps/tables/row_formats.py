@@ -93,10 +93,10 @@ def own_names(names: Iterable[str], remedy: str = "Rename one of them.") -> list
     Raises:
         UnreadableRows: two are alike.
     """
-    made = [name.replace("\0", "\ufffd") for name in names]
-    if (twice := next((name for name, n in Counter(made).items() if n > 1), None)) is not None:
+    clean = [name.replace("\0", "\ufffd") for name in names]
+    if (twice := next((name for name, n in Counter(clean).items() if n > 1), None)) is not None:
         raise UnreadableRows(f"names column '{twice}' twice", remedy)
-    return made
+    return clean
 
 
 def kept_rows(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
@@ -105,12 +105,12 @@ def kept_rows(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
     Raises:
         UnreadableRows: a row is not a mapping.
     """
-    kept = [row for row in rows if row is not None]
-    for index, row in enumerate(kept):
+    mappings = [row for row in rows if row is not None]
+    for index, row in enumerate(mappings):
         if not isinstance(row, Mapping):
             what = "a list" if isinstance(row, list) else "a single value"
             raise UnreadableRows(f"row {index + 1} is {what}; rows must be mappings of names")
-    return kept
+    return mappings
 
 
 def rows_of_values(values: Sequence[Any]) -> TypedRows:

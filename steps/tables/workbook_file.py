@@ -52,19 +52,19 @@ def workbook_file(
         ImportError: the library is not installed.
     """
     library: Any = importlib.import_module("xlsxwriter")
-    kept = kept_rows(rows)
-    names = list(dict.fromkeys(name for row in kept for name in row)) or list(rows.types)
-    if len(kept) >= _MOST_ROWS:
-        raise UnreadableRows(f"a sheet of Excel has no room for {len(kept):,} rows")
+    table = kept_rows(rows)
+    names = list(dict.fromkeys(name for row in table for name in row)) or list(rows.types)
+    if len(table) >= _MOST_ROWS:
+        raise UnreadableRows(f"a sheet of Excel has no room for {len(table):,} rows")
     if len(names) > _MOST_COLUMNS:
         raise UnreadableRows(f"a sheet of Excel has no room for {len(names):,} columns")
     kinds = {name: declared.get(name) or rows.types.get(name, "") for name in names}
     for name in names:
-        values = (row.get(name) for row in kept)
+        values = (row.get(name) for row in table)
         if not kinds[name] and all(_is_day(value) for value in values if value is not None):
             kinds[name] = "date"
     data = BytesIO()
-    is_large = len(kept) * len(names) > _LARGE_CELLS
+    is_large = len(table) * len(names) > _LARGE_CELLS
     memory = {"constant_memory" if is_large else "in_memory": True}
     with _system_errors(library), library.Workbook(data, memory) as book:
         book.set_properties({"created": datetime(2000, 1, 1, tzinfo=UTC)})
@@ -80,7 +80,7 @@ def workbook_file(
             if sheet.write_string(0, n, name, bold):
                 what = f"the name of column {n + 1:,}, '{one_line(name, 40)}'"
                 raise UnreadableRows(f"{what}, has more than 32,767 characters")
-        for n_row, row in enumerate(kept, 1):
+        for n_row, row in enumerate(table, 1):
             for column in columns:
                 if (value := row.get(column.name)) is None:
                     continue
@@ -90,8 +90,8 @@ def workbook_file(
         for n, width in enumerate(widths):
             sheet.set_column(n, n, max(_LEAST_WIDTH, min(width, _MOST_WIDTH)))
         sheet.freeze_panes(1, 0)
-        if kept and names:
-            sheet.autofilter(0, 0, len(kept), len(names) - 1)
+        if table and names:
+            sheet.autofilter(0, 0, len(table), len(names) - 1)
     return data.getvalue(), list(cells.notes())
 
 

@@ -172,18 +172,18 @@ async def _within_limit(
     capacity = {span: n_tokens for span in spans}
     for _ in range(_MAX_SECOND_CUTS):
         sizes = await count([cutter.shown(span) for span in spans])
-        left: list[tuple[int, int]] = []
+        too_long: list[tuple[int, int]] = []
         for span, size in zip(spans, sizes, strict=True):
             if size <= n_tokens or span[1] - span[0] <= 1:
                 done.append(cutter.piece(span, size))
             elif cutter.mask.drop_header(span):
-                left.append(span)
+                too_long.append(span)
             else:
                 smaller = max(1, min(capacity[span] - 1, n_tokens * n_tokens // size))
                 for inner in await cutter.cut(span, smaller):
                     capacity[inner] = smaller
-                    left.append(inner)
-        spans = left
+                    too_long.append(inner)
+        spans = too_long
         if not spans:
             break
     done += await _halved(cutter, spans, n_tokens, count)
@@ -197,13 +197,13 @@ async def _halved(
     done: list[CutPiece] = []
     while spans:
         sizes = await count([cutter.shown(span) for span in spans])
-        left: list[tuple[int, int]] = []
+        too_long: list[tuple[int, int]] = []
         for span, size in zip(spans, sizes, strict=True):
             start, end = span
             if size <= n_tokens or end - start <= 1:
                 done.append(cutter.piece(span, size))
             else:
                 middle = (start + end) // 2
-                left += [(start, middle), (middle, end)]
-        spans = left
+                too_long += [(start, middle), (middle, end)]
+        spans = too_long
     return [piece for piece in done if piece.text[piece.repeated :].strip()]

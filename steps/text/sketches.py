@@ -23,8 +23,8 @@ def room(n_texts: int) -> Sketches:
 
 
 def sketches(phrases: Sequence[list[str]]) -> Sketches:
-    made = rensa.RMinHash.digests_from_token_sets(phrases, _N_HASHES, _SEED)
-    return np.array(made, dtype=np.uint32)
+    sketches = rensa.RMinHash.digests_from_token_sets(phrases, _N_HASHES, _SEED)
+    return np.array(sketches, dtype=np.uint32)
 
 
 def nearest(sketches: Sketches, least: float) -> dict[int, tuple[int, float]]:

@@ -55,8 +55,8 @@ def to_part(chunk: Any) -> TextPart:
 
 
 def to_parts(chunks: Sequence[Any]) -> list[TextPart]:
-    made = [to_part(chunk) for chunk in chunks if chunk is not None]
-    return [part for part in made if part.text.strip()]
+    parts = [to_part(chunk) for chunk in chunks if chunk is not None]
+    return [part for part in parts if part.text.strip()]
 
 
 def join_parts(parts: Sequence[TextPart]) -> str:

@@ -147,10 +147,10 @@ def bind_builtin(name: str, options: Mapping[str, Any], within: ToolContext) -> 
         raise StepError(f"the options of '{name}' cannot be used: {fixed}")
 
     async def do(args: Mapping[str, Any]) -> ToolResult:
-        given = _checked_arguments(tool.arguments, args)
-        if isinstance(given, str):
-            return tool_refusal(given)
-        return await tool.do(given, fixed, within)
+        arguments = _checked_arguments(tool.arguments, args)
+        if isinstance(arguments, str):
+            return tool_refusal(arguments)
+        return await tool.do(arguments, fixed, within)
 
     return RunnableTool(
         name=name,

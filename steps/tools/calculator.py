@@ -118,8 +118,8 @@ def _exact(whole: Callable[[int, int], int], name: str) -> Callable[..., Number]
     def of(left: Number, right: Number, context: decimal.Context) -> Number:
         if isinstance(left, int) and isinstance(right, int):
             return whole(left, right)
-        made: Decimal = getattr(context, name)(Decimal(left), Decimal(right))
-        return made
+        result: Decimal = getattr(context, name)(Decimal(left), Decimal(right))
+        return result
 
     return of
 
@@ -164,18 +164,18 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Number, Number, decimal.Contex
 
 
 def _function_value(node: ast.Call, name: str, context: decimal.Context) -> Number:
-    given = [_value(argument, context) for argument in node.args]
-    if name in _OF_MANY and given:
-        return _OF_MANY[name](given)
-    if name in _OF_ONE and len(given) == 1:
-        return _OF_ONE[name](given[0], context)
-    if name == "round" and len(given) in (1, 2):
-        places = int(given[1]) if given[1:] else 0
+    arguments = [_value(argument, context) for argument in node.args]
+    if name in _OF_MANY and arguments:
+        return _OF_MANY[name](arguments)
+    if name in _OF_ONE and len(arguments) == 1:
+        return _OF_ONE[name](arguments[0], context)
+    if name == "round" and len(arguments) in (1, 2):
+        places = int(arguments[1]) if arguments[1:] else 0
         if abs(places) > _DIGITS:
             raise CalculationError(f"round takes at most {_DIGITS} places.")
-        return Decimal(given[0]).quantize(Decimal(1).scaleb(-places), decimal.ROUND_HALF_UP)
-    if name == "factorial" and len(given) == 1 and isinstance(given[0], int):
-        value = given[0]
+        return Decimal(arguments[0]).quantize(Decimal(1).scaleb(-places), decimal.ROUND_HALF_UP)
+    if name == "factorial" and len(arguments) == 1 and isinstance(arguments[0], int):
+        value = arguments[0]
         if not 0 <= value <= _MOST_FACTORIAL:
             raise CalculationError(f"factorial takes 0 to {_MOST_FACTORIAL}.")
         return math.factorial(value)

@@ -59,9 +59,9 @@ async def read_file(
     text = document.text
     part = text[given.offset : given.offset + given.limit]
     end = given.offset + len(part)
-    left = max(len(text) - end, 0)
-    value = {"path": path, "text": part, "offset": given.offset, "left": left}
-    note = f"\n[{left:,} characters follow; continue at offset {end}]" if left else ""
+    n_left = max(len(text) - end, 0)
+    value = {"path": path, "text": part, "offset": given.offset, "left": n_left}
+    note = f"\n[{n_left:,} characters follow; continue at offset {end}]" if n_left else ""
     return tool_result(value, part + note)
 
 
