@@ -32,9 +32,16 @@ HYPHEN = "\x02"  # as PDFium writes it at the end of a line
 _NOWHERE = -1  # the offset of a character that the page does not have
 _SOFT_BREAK = "\x03"  # the end of a line within a cell or heading
 # Of a size (points for 10 pt text by ten): a space has 0.2 to 0.6, also in justified lines.
-_CELL_GAP, _TAB_GAP, _ROW_PITCH, _TIGHT_PITCH = 0.9, 3.0, 3.3, 1.45
-_SHIFT_UP, _SHIFT_DOWN, _SMALL, _LARGER = 0.15, 0.07, 0.86, 1.08
-_NEAR, _THIN = 2.5, 4.0  # points by which lines miss each other; that a line may be thick
+_CELL_GAP = 0.9
+_TAB_GAP = 3.0
+_ROW_PITCH = 3.3
+_TIGHT_PITCH = 1.45
+_SHIFT_UP = 0.15
+_SHIFT_DOWN = 0.07
+_SMALL = 0.86
+_LARGER = 1.08
+_NEAR = 2.5  # points by which lines miss each other
+_THIN = 4.0  # points that a line may be thick
 _MOST_HEADING_CHARS = 160
 _MOST_CELL_LINES = 14  # more is text in a frame
 _MOST_TABLE_ROWS = 200  # without lines; a longer table is several
@@ -109,7 +116,8 @@ class Traced:
     def marked(self, text: str) -> Traced:
         inner = self.text if self.text in text else note_label(self.text)
         head, _, tail = text.partition(inner)
-        out, start = Traced(), self.text.index(inner)
+        out = Traced()
+        start = self.text.index(inner)
         out.add(head)
         out.append(self, start, start + len(inner))
         out.add(tail)

@@ -72,7 +72,7 @@ def workbook_file(
         bold = book.add_format({"bold": True, "bottom": 1})
         cells = _CellWriter(sheet, link, book.get_default_url_format())
         columns = [
-            _Column(n, name, kinds[name], name in declared, _number_format(book, kinds[name]))
+            _SheetColumn(n, name, kinds[name], name in declared, _number_format(book, kinds[name]))
             for n, name in enumerate(names)
         ]
         widths = [len(name) + 3 for name in names]  # with the filter's arrow
@@ -96,7 +96,7 @@ def workbook_file(
 
 
 @record(frozen=True, slots=True)
-class _Column:
+class _SheetColumn:
     index: int
     name: str
     kind: ColumnType
@@ -124,7 +124,7 @@ class _CellWriter:
     n_old_dates: int = 0
     n_long_numbers: int = 0
 
-    def write(self, n_row: int, column: _Column, value: Any) -> None:
+    def write(self, n_row: int, column: _SheetColumn, value: Any) -> None:
         """Write a value as its type, else as a text, which may be a link.
 
         Raises:
@@ -145,7 +145,7 @@ class _CellWriter:
             what = f"row {n_row}, column '{column.name}' has more than 32,767 characters"
             raise UnreadableRows(what)
 
-    def _write_typed(self, n_row: int, column: _Column, value: Any) -> bool:
+    def _write_typed(self, n_row: int, column: _SheetColumn, value: Any) -> bool:
         try:
             typed: Any = typed_value(value, column.kind) if column.kind else value
         except (ValueError, ArithmeticError):

@@ -129,8 +129,15 @@ class _Copy:
 
 
 def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[str, Any]]:
-    rows, names = params.rows.as_list(), list[str]()
-    for number, row in enumerate(rows, 1):
+    """Return the rows with the columns of `COLUMNS`.
+
+    1. Check the rows, and put them in order.
+    2. Find copies by content, then by text among the others.
+    3. Fill the columns.
+    """
+    rows = params.rows.as_list()
+    names: list[str] = []
+    for number, row in enumerate(rows, 1):  # 1
         if not isinstance(row, Mapping):
             raise StepError(f"row {number} is no mapping.", remedy="Give the block `returns`.")
         if row.get(params.key) is None:
@@ -142,11 +149,12 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
         names.append(str(row[params.key]))
     ranks = [_rank(row.get(params.first)) for row in rows]
     order = sorted(range(len(rows)), key=ranks.__getitem__)
-    copies: dict[int, _Copy] = {}
+    copies: dict[int, _Copy] = {}  # 2
     if params.content is not None:
         copies |= _same_content([row.get(params.content) for row in rows], names, ranks, order)
     if params.text is not None:
-        texts, n_without = _TextCopies(len(rows)), 0
+        texts = _TextCopies(len(rows))
+        n_without = 0
         for index in order:
             text = _folded(rows[index].get(params.text))
             words = _WORD.findall(text)
@@ -158,7 +166,7 @@ def _marked(params: DuplicatesParams, note: Callable[[str], None]) -> list[dict[
             note(
                 f"{n_without} of {len(rows)} rows have no text, and are compared by content alone."
             )
-    marked = []
+    marked = []  # 3
     for index, row in enumerate(rows):
         values: Sequence[Any] = (None,) * len(COLUMNS)
         if (copy := copies.get(index)) is not None:

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import rensa  # type: ignore[import-untyped]  # Rust, without types
 
-_N_HASHES, _N_BANDS = 128, 32  # at a Jaccard of 0.7, 2 pairs of 10,000 are missed; at 0.8 none
+_N_HASHES = 128
+_N_BANDS = 32  # at a Jaccard of 0.7, 2 pairs of 10,000 are missed; at 0.8 none
 _SEED = 1
-_MOST_OF_BAND, _MOST_COMPARED = 200, 100  # a form filled in 100,000 times: the nearest are compared
+_MOST_OF_BAND = 200  # a form filled in 100,000 times: the nearest are compared
+_MOST_COMPARED = 100
 Sketches: TypeAlias = npt.NDArray[np.uint32]
 
 
@@ -23,8 +25,8 @@ def room(n_texts: int) -> Sketches:
 
 
 def sketches(phrases: Sequence[list[str]]) -> Sketches:
-    sketches = rensa.RMinHash.digests_from_token_sets(phrases, _N_HASHES, _SEED)
-    return np.array(sketches, dtype=np.uint32)
+    digests = rensa.RMinHash.digests_from_token_sets(phrases, _N_HASHES, _SEED)
+    return np.array(digests, dtype=np.uint32)
 
 
 def nearest(sketches: Sketches, least: float) -> dict[int, tuple[int, float]]:

@@ -24,6 +24,13 @@ _LEAST_ROWS = 3  # two lines with one comma each are hardly a table
 # letters must not take minutes.
 _EIGHT_WORDS = re.compile(r"(?<!\S)(?=(\S+)(?: \S+){7})")
 _LETTER = re.compile(r"[^\W\d]")
+_PRIVATE_PLANES = ("\U000f0000", "\U000ffffd")
+_MOST_MASK_SIGNS = ord(_PRIVATE_PLANES[1]) - ord(_PRIVATE_PLANES[0])
+_HEADING = re.compile(r"(?:\A|\n)(#{1,6}[ \t][^\n]*\n\s*)\Z")
+_MOST_HEADING_CHARACTERS = 300
+_MASKED_RUN = re.compile(f"([{_PRIVATE_PLANES[0]}-{_PRIVATE_PLANES[1]}])\\1*")
+
+TokenRuler = Callable[[str], int]
 
 
 @record(frozen=True, slots=True)
@@ -96,15 +103,6 @@ def _is_prose(cell: str) -> bool:
     (True, False)
     """
     return any(_LETTER.search(found[1]) for found in _EIGHT_WORDS.finditer(cell))
-
-
-_PRIVATE_PLANES = ("\U000f0000", "\U000ffffd")
-_MOST_MASK_SIGNS = ord(_PRIVATE_PLANES[1]) - ord(_PRIVATE_PLANES[0])
-_HEADING = re.compile(r"(?:\A|\n)(#{1,6}[ \t][^\n]*\n\s*)\Z")
-_MOST_HEADING_CHARACTERS = 300
-_MASKED_RUN = re.compile(f"([{_PRIVATE_PLANES[0]}-{_PRIVATE_PLANES[1]}])\\1*")
-
-TokenRuler = Callable[[str], int]
 
 
 @record(frozen=True, slots=True)

@@ -48,9 +48,9 @@ def to_part(chunk: Any) -> TextPart:
     if not isinstance(chunk, Mapping):
         text = json.dumps(chunk, ensure_ascii=False)
         return TextPart(text, {"text": text})
-    given = chunk.get("text")
+    own_text = chunk.get("text")
     lines = (f"{name}: {text_or_json(value)}" for name, value in chunk.items())
-    text = given if isinstance(given, str) else "\n".join(lines)
+    text = own_text if isinstance(own_text, str) else "\n".join(lines)
     return TextPart(text, {**chunk, "text": text})
 
 
