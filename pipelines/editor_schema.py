@@ -172,7 +172,6 @@ def _step(step_params: Mapping[str, type[BaseModel]], definitions: Schema) -> Sc
 
 
 def _with(name: str, definitions: Schema, params: type[BaseModel]) -> Schema:
-    """Return the schema of `with` for `uses` of this step."""
     aliases = [alias for alias, of in STEP_ALIASES.items() if of == name]
     made = _table(params, definitions)
     made["properties"] = {

@@ -66,7 +66,6 @@ class Fault:
     mark: Mark | None = None
 
     def render(self) -> str:
-        """Return place, sentence, the line with a caret, and remedy."""
         lines = [self.message]
         if self.mark is not None:
             text, carets = self.mark.shown()
@@ -77,12 +76,10 @@ class Fault:
         return "\n".join(lines)
 
     def in_one_line(self) -> str:
-        """Return place, sentence and remedy, without the line itself."""
         place = f"{self.mark.file}:{self.mark.line}:{self.mark.column}: " if self.mark else ""
         return f"{place}{self.message} {self.remedy}".strip()
 
     def as_json(self) -> dict[str, str | int | None]:
-        """Return the object of `validate --json`."""
         mark = self.mark
         return {
             "file": mark.file if mark else None,

@@ -530,7 +530,6 @@ class Template:
 
     @classmethod
     def of(cls, source: str, file: str | None = None) -> Template:
-        """Compile a text, bound to an empty scope."""
         return cls(source, compile_text(source, bare=False), file, {})
 
     @property
@@ -564,8 +563,6 @@ class Template:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Accept a `Template`, or a text, which is compiled."""
-
         def template_from(value: Any) -> Template:
             if isinstance(value, Template):
                 return value

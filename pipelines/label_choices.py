@@ -152,7 +152,6 @@ class LabelList:
         return {label: words for label, words in self.labels.items() if label in new}
 
     def part(self, labels: Sequence[str]) -> LabelList:
-        """Return the list of some of its labels, in this order."""
         return replace(self, labels={label: self.labels[label] for label in labels})
 
     @property

@@ -87,7 +87,6 @@ def secret_of(variable: str) -> str:
 
 
 def read_servers(data: Any, checks: FaultCollector) -> dict[str, McpServer]:
-    """Parse `mcpServers`; faults go to `checks`."""
     at: Path = ("mcpServers",)
     if not isinstance(data, dict):
         return {}  # what is not None, its table reported

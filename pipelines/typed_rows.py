@@ -58,7 +58,6 @@ class TypedRows(Sequence[Any]):
 
     @property
     def content(self) -> Any:
-        """Plain data that differs where the rows do."""
         return self._rows
 
     def as_list(self) -> list[Any]:

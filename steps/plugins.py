@@ -34,8 +34,6 @@ class BrokenPlugin(Exception):
 
 
 class PluginImportError(Exception):
-    """The module of a plug-in cannot be imported; the message is one line."""
-
     def __init__(self, error: BaseException) -> None:
         self.is_missing = isinstance(error, ModuleNotFoundError)
         """A module that it imports is not installed."""

@@ -101,7 +101,6 @@ UNKNOWN = Unit("", frozenset())
 
 @lru_cache(maxsize=1)
 def _units() -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]]:
-    """Return the ids of units by their names, and by these in small letters."""
     found: dict[str, set[str]] = {}
     for kind in ("units", "currencies"):
         for unit, names in _data()[kind].items():
@@ -137,7 +136,6 @@ def unit_named(name: str) -> Unit | None:
 
 
 def is_unit(name: str) -> bool:
-    """Return whether a name with these capitals is one of a unit."""
     return name in _units()[0]
 
 

@@ -187,7 +187,6 @@ class _Sources:
         return [*accumulate(sizes, initial=0)][:-1]
 
     def number_of(self, start: int) -> int:
-        """Return which of the sources has an offset."""
         return bisect_right(self._starts, start) - 1
 
     def is_in_column(self, heading: Span, quote: Quote) -> bool:

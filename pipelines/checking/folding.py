@@ -102,7 +102,6 @@ def small(text: str) -> str:
 
 @lru_cache(maxsize=4)
 def _changes(is_french: bool, has_longer: bool) -> re.Pattern[str]:
-    """Return the pattern of what changes offsets; a part of it that a text lacks costs time."""
     parts = (_FRENCH * is_french, _HYPHEN, _GAP, _LONGER * has_longer)
     return re.compile("|".join(filter(None, parts)))
 

@@ -212,7 +212,6 @@ class FolderWalk:
         return None
 
     def _descended(self, place: _WalkEntry) -> _WalkEntry | None:
-        """Return a folder if it may have wanted files."""
         relpath = place.relpath
         if relpath.endswith(VECTOR_TABLE_SUFFIX):
             return None

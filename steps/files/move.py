@@ -76,7 +76,6 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
         return (params.path,) if params.mode == "copy" else ()
 
     async def run(self, params: FilesMoveParams, tools: Tools) -> FilesMoveOutput:
-        """Move, copy or delete the file, unless that is done already."""
         source = resolve_path(tools.files.roots, params.path)
         if params.mode != "copy":
             tools.files.outputs.check_target(source, is_new=False)

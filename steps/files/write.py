@@ -140,7 +140,6 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
     )
 
     async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
-        """Write it, unless it has this content already or is kept as it is."""
         if found := params.path_fault(params.path, params.model_fields_set):
             raise StepError(found[0], remedy=found[1])
         path, outputs = resolve_path(tools.files.roots, params.path), tools.files.outputs

@@ -31,8 +31,6 @@ _TARGET_FILL_SHARE = 0.75
 
 @record(frozen=True, slots=True)
 class AgentTurn:
-    """The model's message and the results of its calls: kept or dropped as a whole."""
-
     message: Message
     results: tuple[Message, ...]
     words: str

@@ -40,8 +40,6 @@ from .schema_hint import with_ending, with_schema_hint
 
 @record(frozen=True, slots=True)
 class SchemaOnlyForm:
-    """Implements `paddock.steps.base.ReplyForm`: a schema without checks."""
-
     schema: Any
     repair: int = 0
 

@@ -246,7 +246,6 @@ class _Field:
     form: LeafForm
 
     def confidence(self, tokens: Sequence[AnswerToken]) -> dict[str, Any]:
-        """Return its probability by the tokens that have bytes of it."""
         choices = [self._choice(token) for token in tokens]
         p = 1.0
         for choice in reversed(choices):

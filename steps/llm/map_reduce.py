@@ -218,8 +218,6 @@ class LastPrompt:
 
 @record(frozen=True)
 class MapReduce(LevelReducer):
-    """One way to read a text with one model."""
-
     prompts: SummaryPrompts | DivisiblePrompt
     n_previous: int = 0
     """How many of the notes before a part its prompt shows."""

@@ -182,7 +182,6 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
 
     @staticmethod
     def own_roles(written: Mapping[str, Any]) -> frozenset[Role]:
-        """Return the role of its model; an expression may choose either."""
         how = written.get("how", "write")
         if how == "extract":
             return frozenset({"embed"})

@@ -28,8 +28,6 @@ _GRACE_S = 5.0  # a tool keeps its own deadline; this one is for a tool that doe
 
 
 class CallOutput(Output):
-    """One call of the model, and its result."""
-
     turn: int
     tool: str
     server: str | None = None
@@ -48,8 +46,6 @@ class CallResult(ToolCallResult):
 
 @record
 class ToolCaller:
-    """Calls the tools of one conversation; remembers calls and results."""
-
     tools: Tools
     offered: Mapping[str, OfferedTool]
     """By the names that the model uses."""

@@ -59,8 +59,6 @@ _NOTE_ID = re.compile(
 
 @record(frozen=True, slots=True)
 class HtmlText:
-    """A page as Markdown."""
-
     text: str
     title: str
     notes: tuple[str, ...] = ()
@@ -209,7 +207,6 @@ def _skipped_notes(soup: Any) -> Iterator[str]:
 
 
 def _become_text(element: Any, text: str) -> None:
-    """Replace an element by a text that looks as it does."""
     if element.looks:
         element.name, element.attrs, element.string = "span", {}, text
     else:

@@ -193,7 +193,6 @@ class StyleSheets:
                     element.insert(0 if place == "before" else len(element.contents), text)
 
     def _is_within(self, element: Any, parts: Sequence[str]) -> bool:
-        """Return whether these parts of a selector match the elements around it."""
         is_parent = False
         for part in reversed(parts):
             if part == ">":

@@ -84,7 +84,6 @@ def recognise(pixels: Any, known: Sequence[TextBox] = ()) -> SeenText:
 
 
 def foreign_refusal(script: str) -> Unreadable:
-    """Return why a picture in a script is not read, and the model that reads it."""
     why = f"shows text in {script}, which no OCR model here reads"
     if script == _OTHER_SCRIPT:
         why = "shows text that no OCR model here reads: it is in another script, or too unclear"

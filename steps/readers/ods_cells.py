@@ -39,8 +39,6 @@ _CHART_NS = "urn:oasis:names:tc:opendocument:xmlns:chart:1.0"
 
 
 class OdsWorkbook:
-    """A workbook of LibreOffice and others."""
-
     has_macros = False
     title = ""
     broken = ()  # which the archive has checked

@@ -446,7 +446,6 @@ _VALUES = (f"{CHART_NS}val", f"{CHART_NS}yVal")
 
 
 def drawn_texts(relation: Any) -> Iterator[str]:
-    """Yield the texts of a chart or a diagram (SmartArt), which are separate parts."""
     if relation.reltype.endswith("/chart"):
         yield from _chart_blocks(part_tree(relation))
     elif relation.reltype.endswith("/diagramData"):

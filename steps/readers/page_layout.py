@@ -522,7 +522,6 @@ def _table(cells: _Cells, labels: Collection[str]) -> PageLine:
 
 
 def _aligned_tables(rows: Sequence[_Row]) -> Iterator[tuple[int, int, _Cells]]:
-    """Yield where tables begin and end among rows, and their cells."""
     at = 0
     while at < len(rows):
         end, last, columns = at, at, list[list[float]]()

@@ -75,8 +75,6 @@ LineBox: TypeAlias = tuple[int, int, float, float, float, float]
 
 @record(frozen=True, slots=True)
 class QuoteSpan:
-    """A piece of a page's text whose box is wanted."""
-
     page: int
     """From 1."""
     start: int

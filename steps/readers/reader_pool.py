@@ -375,8 +375,6 @@ class _ReaderEnded(Exception):
 
 
 class _ReaderProcess:
-    """One process, used by one thread at a time."""
-
     def __init__(self, bounds: DocumentLimits) -> None:
         module = f"{__package__}.reader_process"
         command = python_command("-m", module, str(bounds.memory_bytes))
@@ -444,7 +442,6 @@ class _ReaderProcess:
         return 0
 
     def end(self) -> None:
-        """Kill it at once: it has no state to save."""
         with contextlib.suppress(psutil_module().Error):
             if self._watched is not None:
                 self._watched.kill()  # so that the guard sees its end, and leaves no zombie

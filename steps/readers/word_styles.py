@@ -91,7 +91,6 @@ class StyleSheet:
         return value_of(form_of(paragraph), "pStyle") or self._default
 
     def of_run(self, run: Any, name: str) -> Any:
-        """Return the element of a format that holds for a run, or None."""
         own, by_style = self._formats(run, name)
         found = (e for e in (own, *by_style) if e is not None)
         return next(found, None if self._run_defaults is None else self._run_defaults.find(name))
@@ -112,7 +111,6 @@ class StyleSheet:
         return 0
 
     def _formats(self, run: Any, name: str) -> tuple[Any, list[Any]]:
-        """Return an element of a run's own format, and those of its two styles."""
         form = run.find(f"{WORD_NS}rPr")
         paragraph = next(run.iterancestors(f"{WORD_NS}p"), None)
         of_paragraph = "" if paragraph is None else self.paragraph_style(paragraph)
@@ -134,8 +132,6 @@ class ListMark(NamedTuple):
 
 
 class ListNumbers:
-    """Counts a document's automatic numbers, paragraph after paragraph."""
-
     def __init__(self, styles: StyleSheet, numbering: Any) -> None:
         self.styles = styles
         self.n_unknown = 0
@@ -150,7 +146,6 @@ class ListNumbers:
         }
 
     def next(self, paragraph: Any) -> ListMark | None:
-        """Count a paragraph and return its mark; None for one of no list, or without a mark."""
         name, level = self._place_of(paragraph)
         abstract = self._abstract_of(name)
         if not abstract:

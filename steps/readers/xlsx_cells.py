@@ -420,7 +420,6 @@ class XlsxWorkbook:
 
 
 def _is_gone(element: ElementTree.Element, size: str) -> bool:
-    """Return whether a row or column is hidden, or has no size."""
     written = element.get(size)
     is_flat = written is not None and _ZERO.fullmatch(written) is not None
     return is_flat or element.get("hidden") in ("1", "true")

@@ -131,8 +131,6 @@ def _pages(root: Element) -> Iterator[Element]:
 
 
 class _Place(NamedTuple):
-    """Where an element stands."""
-
     above: str = ""
     """The tag of its parent, in HTML."""
     lists: str = ""

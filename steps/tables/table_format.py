@@ -53,8 +53,6 @@ class TableLimits:
 
 @record(frozen=True, slots=True)
 class WriteOptions:
-    """How rows are written, as far as a format has a use for it."""
-
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Declared ones."""
     table: str = "rows"

@@ -130,8 +130,6 @@ _CONNECTION_CLOSED = -32000  # the library's code for a closed connection
 
 @record(frozen=True, slots=True)
 class StdioServerSpec:
-    """A server that is started as a subprocess."""
-
     name: str
     timeout_s: float
     command: str
@@ -146,8 +144,6 @@ class StdioServerSpec:
 
 @record(frozen=True, slots=True)
 class HttpServerSpec:
-    """A remote server."""
-
     name: str
     timeout_s: float
     url: str
@@ -197,7 +193,6 @@ class McpSession:
         return self._tools
 
     async def answers(self) -> bool:
-        """Return whether the server still answers after a time-out."""
         if self.is_over or not self._is_doubted:
             return not self.is_over
         try:

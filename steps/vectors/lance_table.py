@@ -135,7 +135,6 @@ class LanceTable:
         return int(self._table.version)
 
     def renew(self) -> int:
-        """Open the newest version and return its number."""
         with store_errors(self.path, "read"):
             self._table.checkout_latest()
             return self.version
@@ -290,7 +289,6 @@ class LanceTable:
         return arrow.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
     def _to_disk(self) -> None:
-        """Sync the files that are new since the last call."""
         for part in ("data", "_deletions", "_versions"):
             folder = table_folder(self.path) / part
             with contextlib.suppress(OSError):  # gone by now, or a file system that cannot

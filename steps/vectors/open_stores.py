@@ -159,7 +159,6 @@ class StoreWriter:
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
-        """Hold the store's lock against other programs."""
         async with AsyncExitStack() as held:
             try:
                 lock = self._writer.folder(is_made=True) / store_manifest.LOCK_NAME
@@ -378,7 +377,6 @@ class OpenStores:
         return writer.manifest()
 
     def holds(self, path: Path, owner: str) -> RowSum:
-        """Return the sum of an item's rows in a store."""
         if path in self._writers:
             return self._writers[path].sums.get(owner, RowSum())
         known = self._manifests.get(path)

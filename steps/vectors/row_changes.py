@@ -100,8 +100,6 @@ class KnownRow:
 
 @record(frozen=True, slots=True)
 class RowsToDrop:
-    """Rows of an owner to drop: those of `step`, or all if it is None."""
-
     owner: str
     step: str | None = None
     above: int | None = None

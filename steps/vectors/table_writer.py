@@ -106,7 +106,6 @@ class TableWriter:
         self.table = table
 
     def renewed(self) -> LanceTable | None:
-        """Return the latest version of the table, including writes of other programs."""
         if self.table is None:
             self.open()
         table = self.table
@@ -184,7 +183,6 @@ class TableWriter:
         return sum(kept.values(), RowSum()) == self.sums.get(owner, RowSum())
 
     def drop_others(self, owner: str) -> None:
-        """Drop the rows of an owner's steps that have not written in this run."""
         table = self.renewed()
         if table is not None and owner in self.sums:
             steps = {row.step for row in table.known([owner])} - self._kept.get(owner, {}).keys()
