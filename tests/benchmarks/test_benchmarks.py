@@ -45,7 +45,7 @@ COMMANDS = {
     "job": (job, f"--rounds 1 --alone 1 {FEW} {ANY}", "| paddock |"),
     "job-forms": (
         job,
-        f"--load b --rounds 1 --alone 1 {FEW.replace('-tokens 4', '-tokens 40')}",
+        f"--load b --rounds 1 --alone 1 {FEW.replace('-tokens 4', '-tokens 40')} {ANY}",
         "| paddock |",
     ),
     "chat": (
