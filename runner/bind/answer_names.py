@@ -107,7 +107,9 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = {"output": outputs.get("output"), "text": outputs.get("text")}
     for name, of_whole in OF_WHOLE.items():
-        found = outputs.get(name)
-        fields = found if isinstance(found, Mapping) else {} if found is None else {"items": found}
-        names[name] = {**fields, **of_whole(found), ALL_FIELDS: fields}
+        output = outputs.get(name)
+        fields = {} if output is None else {"items": output}
+        if isinstance(output, Mapping):
+            fields = dict(output)
+        names[name] = {**fields, **of_whole(output), ALL_FIELDS: fields}
     return names

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
@@ -27,13 +27,13 @@ from .bound import NO_TIMEOUT, BoundBlock, BoundNode, BoundPlan, BoundStep
 from .checks import plan_faults, reply_faults, tool_faults
 from .checks.known_values import KnownValues
 from .checks.read_checks import ReadChecker
-from .inputs import KnownInputs, read_inputs
+from .inputs import GivenInputs, KnownInputs, read_inputs
 from .known_paths import KnownPaths
 from .node_reads import BlockReads, StepReads
 from .parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .plan_walks import nodes_of, steps_of, sub_plans
-from .sub_pipelines import BindContext, SharedPlans, SubPipelineReader
+from .sub_pipelines import SharedPlans, SubPipelinePlace, SubPipelineReader
 from .trust import command_words, protected_files, taint_analysis
 from .watches import BoundWatch, WatchBinder
 
@@ -57,8 +57,8 @@ def bind(
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    context = BindContext(later=frozenset(later))
-    bound, checks = bind_with_faults(plan, inputs, cwd, default_models, context)
+    place = SubPipelinePlace(later=frozenset(later))
+    bound, checks = bind_with_faults(plan, inputs, cwd, default_models, place)
     checks.raise_faults()
     return bound
 
@@ -71,7 +71,7 @@ def bind_without_inputs(plan: Plan, shared: SharedPlans | None = None) -> BoundP
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    bound, checks = bind_with_faults(plan, context=BindContext(shared or SharedPlans()))
+    bound, checks = bind_with_faults(plan, place=SubPipelinePlace(shared or SharedPlans()))
     checks.raise_faults()
     return bound
 
@@ -87,8 +87,10 @@ def bind_written_starts(plan: Plan, shared: SharedPlans | None = None) -> list[B
     """
     bind_without_inputs(plan, shared)
     on = plan.pipeline.on
-    given: list[Mapping[str, Any]] = [{}, *(on.written_inputs if on is not None else ())]
-    starts = [inputs for n, inputs in enumerate(given) if inputs not in given[:n]]
+    starts: list[Mapping[str, Any]] = [{}]
+    for inputs in on.written_inputs if on is not None else ():
+        if inputs not in starts:
+            starts.append(inputs)
     return [bind_with_faults(plan, inputs)[0] for inputs in starts]  # an input may have no value
 
 
@@ -100,8 +102,7 @@ def document_folders(file: Path, text: str | None = None) -> tuple[Path, ...]:
     Raises:
         PipelineError: it cannot be read as YAML, or is no mapping.
     """
-    bound, _ = bind_with_faults(read_plan(file, text))
-    return bound.folders
+    return bind_with_faults(read_plan(file, text))[0].folders
 
 
 def bind_with_faults(
@@ -109,14 +110,15 @@ def bind_with_faults(
     inputs: Mapping[str, Any] | None = None,
     cwd: Path | None = None,
     default_models: Mapping[Role, str] | None = None,
-    context: BindContext | None = None,
+    place: SubPipelinePlace | None = None,
 ) -> tuple[BoundPlan, FaultCollector]:
     """Return the bound plan as far as faults let it be bound, and what is wrong.
 
     `inputs` None: they are not given yet.
 
-    1. Read the inputs, and bind the models.
-    2. Bind each step and block, in the file's order: class, parameters, model, inner pipeline.
+    1. Read the inputs.
+    2. Bind the models; then each step and block, in the file's order: class, parameters, model,
+       inner pipeline.
     3. Mark what follows from all of them: untrusted text, answers that nothing may use.
     4. Check each reference, now that all outputs are known.
     5. Bind what starts the pipeline: schedules, and watches where no step runs it.
@@ -124,27 +126,18 @@ def bind_with_faults(
     7. Check the claims of tests.
     8. Check what untrusted text commands have, in inner pipelines too.
     """
-    # 1
-    context, cwd = context or BindContext(), cwd or Path.cwd()
-    pipeline, defaults = plan.pipeline, plan.pipeline.defaults
+    place = place or SubPipelinePlace()
+    cwd = cwd or Path.cwd()
+    pipeline = plan.pipeline
     file = Path(pipeline.document.file)
     base = (cwd / file).parent
-    given = read_inputs(pipeline, inputs, base=base, cwd=cwd, later=context.later)
+    # 1
+    given = read_inputs(pipeline, inputs, base=base, cwd=cwd, later=place.later)
     checks = FaultCollector(pipeline.document, pipeline.faults, plan.faults, given.faults)
-    models = ModelBinder(pipeline, base.resolve(), default_models or {}, given, context, checks)
-    known, roots = KnownInputs(given.values, given.later), given.roots(base)
-    known_now = None if inputs is None else known
-    inner_plans = SubPipelineReader(pipeline, known_now, roots, context, checks)
+    roots = given.roots(base)
     # 2
-    values = KnownValues(pipeline, given.values)
-    reads = ReadChecker(values, checks)
-    binder = _NodeBinder(
-        pipeline, base, cwd, default_models, models, inner_plans, values, reads, checks
-    )
-    controls = _InheritedKeys(
-        defaults.retry, defaults.timeout, context.cache and defaults.cache != "off"
-    )
-    nodes = tuple(binder.nodes(plan.nodes, BASE_NAMES, controls))
+    binder = _NodeBinder(pipeline, given, cwd, default_models or {}, place, checks)
+    nodes = binder.bind(plan.nodes)
     # 3
     tainted = taint_analysis.tainted_inputs(pipeline)
     nodes = taint_analysis.mark_tainted(nodes, tainted)
@@ -152,19 +145,19 @@ def bind_with_faults(
         nodes = unused_answers.mark_unused(nodes, plan.edges, pipeline.returns)
     # 4
     for use in plan.uses:
-        reads.check_reference(use, binder.params)
+        binder.reads.check_reference(use, binder.params)
     # 5
     within = (
         (inner.pipeline, KnownInputs(inner.inputs, inner.later_inputs), inner.roots.base)
         for inner in sub_plans(nodes)
     )
-    paths = KnownPaths(pipeline, known, roots, within)
+    paths = KnownPaths(pipeline, KnownInputs(given.values, given.later), roots, within)
     watches: tuple[BoundWatch, ...] = ()
     if pipeline.on is not None:
         plan_faults.check_schedules(pipeline, checks)
         plan_faults.check_webhooks(pipeline, checks)
         trigger_plugins.check_triggers(pipeline, checks)
-        if context.is_outermost:
+        if place.is_outermost:
             watches = WatchBinder(pipeline, paths, checks).bind()
     # 6
     plan_faults.check_code_patterns(pipeline, checks)
@@ -187,48 +180,64 @@ def bind_with_faults(
         later_inputs=frozenset(given.later),
         tainted_inputs=tainted,
         roots=roots,
-        models=models.by_alias,
-        pools=models.pools,
-        defaults=models.defaults,
+        models=binder.models.by_alias,
+        pools=binder.models.pools,
+        defaults=binder.models.defaults,
         watches=watches,
         folders=folders,
         documents=paths.folders(with_inputs=False),
-        moment=context.shared.moment,
+        moment=place.shared.moment,
         priority=pipeline.concurrency.priority if pipeline.concurrency else "batch",
     )
-    if context.is_outermost:  # inner pipelines are marked with what they are given
+    if place.is_outermost:  # inner pipelines are marked with what they are given
         checks.include(command_words.check_commands(bound))  # 8
     return bound, checks
 
 
-@record
 class _NodeBinder:
-    _pipeline: Pipeline
-    _base: Path
-    _cwd: Path
-    _default_models: Mapping[Role, str] | None
-    _models: ModelBinder
-    _inner_plans: SubPipelineReader
-    _known: KnownValues
-    _reads: ReadChecker
-    _checks: FaultCollector
-    params: dict[Place, ParameterBinder] = field(default_factory=dict)
-    """By the place of each step, in the file's order."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        given: GivenInputs,
+        cwd: Path,
+        default_models: Mapping[Role, str],
+        place: SubPipelinePlace,
+        checks: FaultCollector,
+    ) -> None:
+        base = (cwd / pipeline.document.file).parent
+        known = None if given.is_check else KnownInputs(given.values, given.later)
+        self._pipeline = pipeline
+        self._base = base
+        self._cwd = cwd
+        self._default_models = default_models
+        self._cache = place.cache and pipeline.defaults.cache != "off"
+        self._checks = checks
+        self._inner_plans = SubPipelineReader(pipeline, known, given.roots(base), place, checks)
+        self._known = KnownValues(pipeline, given.values)
+        self.models = ModelBinder(pipeline, base.resolve(), default_models, given, place, checks)
+        self.reads = ReadChecker(self._known, checks)
+        self.params: dict[Place, ParameterBinder] = {}
+        """By the place of each step, in the file's order."""
 
-    def nodes(
-        self, nodes: Iterable[Node], names: frozenset[str], controls: _InheritedKeys
-    ) -> Iterable[BoundNode]:
+    def bind(self, nodes: Iterable[Node]) -> tuple[BoundNode, ...]:
+        defaults = self._pipeline.defaults
+        inherited = _InheritedKeys(defaults.retry, defaults.timeout, self._cache)
+        return self._nodes(nodes, BASE_NAMES, inherited)
+
+    def _nodes(
+        self, nodes: Iterable[Node], names: frozenset[str], around: _InheritedKeys
+    ) -> tuple[BoundNode, ...]:
+        bound: list[BoundNode] = []
         for node in nodes:
-            inherited = controls.of(node)
+            inherited = around.of(node)
             if isinstance(node, Block):
-                yield self._block(node, names, inherited)
-            else:
-                step = self._step(node, names, inherited)
-                if step is not None:
-                    yield step
+                bound.append(self._block(node, names, inherited))
+            elif (step := self._step(node, names, inherited)) is not None:
+                bound.append(step)
+        return tuple(bound)
 
     def _step(
-        self, step: StepNode, names: frozenset[str], controls: _InheritedKeys
+        self, step: StepNode, names: frozenset[str], inherited: _InheritedKeys
     ) -> BoundStep | None:
         """Return the bound step; None where its class is not known, which is a fault.
 
@@ -258,16 +267,16 @@ class _NodeBinder:
                 self._checks.include([fault])
         self.params[step.at] = parameters
         # 3
-        self._reads.check_parameters(parameters, facts, params.templates)
+        self.reads.check_parameters(parameters, facts, params.templates)
         # 4
         tools_made_of = None
         if [*facts.tools(step.params.data)]:
             tool_faults.check_tools(step, self._pipeline, self._base, self._checks)
             tools_made_of = specs.tool_spec(step, self._pipeline, self._base)
-        inner = self._inner(step, cache=controls.cache) if facts.pipeline else None
+        inner = self._inner(step, cache=inherited.cache) if facts.pipeline else None
         # 5
         self._known.add_step(step, kind, inner)
-        model = self._models.of(step, kind)
+        model = self.models.of(step, kind)
         return BoundStep(
             id=step.id,
             uses=registry.own_name(step.uses),
@@ -277,15 +286,15 @@ class _NodeBinder:
             params=params,
             if_=step.if_,
             needs=frozenset(step.needs),
-            retry=controls.retry,
+            retry=inherited.retry,
             # A limit on requests that is inherited is none on a whole pipeline.
-            timeout=(controls.timeout if inner is None else step.timeout) or NO_TIMEOUT,
-            cache=controls.cache,
+            timeout=(inherited.timeout if inner is None else step.timeout) or NO_TIMEOUT,
+            cache=inherited.cache,
             returns=step.returns,
             model=model,
-            extra_models=self._models.extra_models(step, kind),
+            extra_models=self.models.extra_models(step, kind),
             reply=step.reply,
-            escalate=self._models.escalation(step, step.escalate, model) if step.escalate else None,
+            escalate=self.models.escalation(step, step.escalate, model) if step.escalate else None,
             review=step.review,
             spec=specs.step_spec(step, tools_made_of),
             inner=inner,
@@ -296,16 +305,16 @@ class _NodeBinder:
         read = self._inner_plans.read(step, cache=cache)
         if read is None:
             return None
-        plan, inputs, context = read
-        bound, found = bind_with_faults(plan, inputs, self._cwd, self._default_models, context)
-        self._checks.include(found.faults)
+        plan, inputs, place = read
+        bound, checks = bind_with_faults(plan, inputs, self._cwd, self._default_models, place)
+        self._checks.include(checks.faults)
         return bound
 
-    def _block(self, block: Block, names: frozenset[str], controls: _InheritedKeys) -> BoundBlock:
+    def _block(self, block: Block, names: frozenset[str], inherited: _InheritedKeys) -> BoundBlock:
         defaults = self._pipeline.defaults
-        self._reads.check_loop_list(block)
+        self.reads.check_loop_list(block)
         self._known.enter_block(block)
-        body = tuple(self.nodes(block.body, names | {block.var} | LOOP_NAMES, controls))
+        body = self._nodes(block.body, names | {block.var} | LOOP_NAMES, inherited)
         self._known.add_block(block)
         return BoundBlock(
             id=block.id,
@@ -356,11 +365,12 @@ class _InheritedKeys:
     cache: bool = True
 
     def of(self, node: Node) -> _InheritedKeys:
-        timeout, inherited = node.timeout or self.timeout, self.timeout
-        if node.timeout is not None and inherited is not None:
+        own = node.timeout
+        timeout = own or self.timeout
+        if own is not None and self.timeout is not None:
             timeout = TimeoutKeys.model_construct(
-                total=inherited.total if node.timeout.total is None else node.timeout.total,
-                idle=inherited.idle if node.timeout.idle is None else node.timeout.idle,
+                total=self.timeout.total if own.total is None else own.total,
+                idle=self.timeout.idle if own.idle is None else own.idle,
             )
         cache = self.cache if node.cache is None else node.cache
         return _InheritedKeys(node.retry or self.retry, timeout, cache)

@@ -158,8 +158,8 @@ def _read_default(given: GivenInputs, declared: Input, pipeline: Pipeline, base:
 
 
 def _lies_under(path: Path, base: Path) -> bool:
-    found = files.resolved(path)
-    return found is not None and found.is_relative_to(base.resolve())
+    resolved = files.resolved(path)
+    return resolved is not None and resolved.is_relative_to(base.resolve())
 
 
 def reads_only_inputs(references: Iterable[Reference], names: Container[str]) -> bool:

@@ -91,7 +91,7 @@ class KnownPaths:
         texts = [(text, self.roots.base, False) for text in watched]
         texts += [(text, base, False) for text, base in self._dirs if with_inputs]
         texts += [(p.text, p.base, p.use == "written") for p in self._named if p.use != "taken"]
-        found: dict[Path, None] = {}
+        folders: dict[Path, None] = {}
         for text, base, is_file in texts:
             place = _folder_of(text, is_file=is_file)
             if place is not None:
@@ -99,8 +99,8 @@ class KnownPaths:
                 folder = resolved(named)
                 tops = (base, *self.roots.allowed)
                 if any(path.is_relative_to(top) for path in (named, folder) for top in tops):
-                    found[folder] = None
-        return tuple(found)
+                    folders[folder] = None
+        return tuple(folders)
 
     def scanned(self) -> Iterator[NamedPath]:
         return (named for named in self._named if named.use == "listed")
@@ -126,14 +126,15 @@ class KnownPaths:
             for part in written if isinstance(written, list) else (written,):
                 if not isinstance(part, str):
                     continue
-                text, found = self.known.text_of(part), None
+                text = self.known.text_of(part)
+                fault = None
                 if are_folders_known and self._leads_outside(text):
                     outside = OutsideRoots(text, self.roots.allowed)
-                    found = outside.reason, outside.remedy
+                    fault = outside.reason, outside.remedy
                 elif name == params_type.paths[0]:
-                    found = params_type.path_fault(text, step.params.data)
-                if found is not None:
-                    checks.add((*step.at, "with", name), *found)
+                    fault = params_type.path_fault(text, step.params.data)
+                if fault is not None:
+                    checks.add((*step.at, "with", name), *fault)
 
     def _leads_outside(self, text: str) -> bool:
         """Return whether a path leads outside for each item, where its beginning is known."""

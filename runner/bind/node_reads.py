@@ -59,7 +59,8 @@ class StepReads:
         if step.returns is not None:
             own_outputs = ("steps", step.id)
             parameters.update(path for path in step.returns.references if path[:2] != own_outputs)
-        lists, answer = set[Reference](), set[Reference]()
+        lists: set[Reference] = set()
+        answer: set[Reference] = set()
         if step.reply is not None:
             for check in step.reply.checks.values():
                 parameters.update(path for path in check.references if path[0] not in ANSWER_NAMES)
@@ -150,5 +151,5 @@ class BlockReads:
 
 def _attributes(var: str, read: Iterable[Reference]) -> frozenset[str] | None:
     """Name the attributes of a variable that are read; None: all of it."""
-    found = {path[1:2] for path in read if path[0] == var}
-    return None if () in found else frozenset().union(*found)
+    attributes = {path[1:2] for path in read if path[0] == var}
+    return None if () in attributes else frozenset().union(*attributes)

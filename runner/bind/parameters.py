@@ -76,24 +76,26 @@ class BoundParams:
             return self.constant
         at = (*self.step.at, "with")
         try:
-            given = self.value.render(scope, others)
+            values = self.value.render(scope, others)
         except ExpressionError as error:
             what = f"`{'.'.join(map(str, error.path))}`: {error.message}."
             fault = self.document.fault((*at, *error.path), what, error.remedy)
             raise RenderError(fault) from error
         for name, template in self.templates.items():
-            given[name] = template.bound(scope)
+            values[name] = template.bound(scope)
         for place, types in self.columns.items():
             *above, last = place
-            holder = reduce(getitem, above, given)
+            holder = reduce(getitem, above, values)
             if isinstance(holder[last], list):
                 holder[last] = TypedRows(holder[last], types)
         try:
-            return self.params_type.model_validate(given)
+            return self.params_type.model_validate(values)
         except ValidationError as error:
             details = error.errors(include_url=False)
-            found = faults_of(details, self.params_type, given, self.document, at, is_rendered=True)
-            raise RenderError(next(found)) from error
+            faults = faults_of(
+                details, self.params_type, values, self.document, at, is_rendered=True
+            )
+            raise RenderError(next(faults)) from error
 
     def with_model(self, alias: str) -> BoundParams:
         constant = self.constant and self.constant.model_copy(update={"model": alias})
@@ -117,6 +119,7 @@ class ParameterBinder:
         self._fields = {
             field.alias or name: field for name, field in params_type.model_fields.items()
         }
+        self._required = [name for name, field in self._fields.items() if field.is_required()]
         self._template_names = {
             name
             for name, field in self._fields.items()
@@ -129,12 +132,10 @@ class ParameterBinder:
         1. Name parameters that the type does not have.
         2. Compile the texts that the step renders itself; the rest is one value.
         3. Check which parameters stand together, which are missing, which take a conversation.
-        4. Put stand-ins in place of what only a run knows, and of what has a fault already.
-        5. Validate as a run does; then strictly, since that passes a text for a number.
-        6. Keep the instance itself where nothing in it is rendered.
+        4. Validate what is known; keep the instance itself where nothing in it is rendered.
         """
-        step, written, fields = self.step, self.step.params.data, self._fields
-        checks = self._checks
+        step, checks, fields = self.step, self._checks, self._fields
+        written = step.params.data
         # 1
         for name in written:
             if name not in fields:
@@ -149,12 +150,11 @@ class ParameterBinder:
         rest = {name: item for name, item in step.written.items() if name not in templates}
         value, _ = Value.scan(rest, tables=(self._facts.table,))
         # 3
-        together = self.params_type.faults(written)
-        for what, remedy in together:
+        conflicts = self.params_type.faults(written)
+        for what, remedy in conflicts:
             checks.add(self._at, f"step '{step.uses}': {what}", remedy)
-        required = {name for name, field in fields.items() if field.is_required()}
-        for name in fields:
-            if name in required and name not in written:
+        for name in self._required:
+            if name not in written:
                 what = f"step '{step.uses}' needs the parameter '{name}'."
                 mark = checks.document.mark(self._at) if written else step.mark
                 checks.include([Fault(what, f"Add `{name}: …` under `with`.", mark)])
@@ -165,30 +165,39 @@ class ParameterBinder:
                 at = (*self._at, name, "file")
                 checks.add(at, what, "`prompt` of 'chat' takes a .prompt.yml.")
         # 4
-        given = {name: item for name, item in rest.items() if name in fields}
-        later = {str(path[0]) for path in value.expressions} | step.broken
-        later |= required - {*given, *templates}
-        later &= fields.keys()
-        given |= dict(templates) | {name: _Later() for name in later}
-        # 5
+        instance = self._validate(value, templates, has_conflicts=bool(conflicts))
+        texts = [template.source for template in templates.values()]
+        if value.expressions or any("{{" in text or "{%" in text for text in texts):
+            instance = None
+        return BoundParams(self.params_type, step, checks.document, value, templates, instance)
+
+    def _validate(
+        self, value: Value, templates: Mapping[str, Template], *, has_conflicts: bool
+    ) -> Params | None:
+        """Return the instance, with stand-ins for what a run knows, has a fault, or is missing.
+
+        Validate as a run does; then strictly, since that passes a text for a number.
+        """
+        known = {name: item for name, item in value.data.items() if name in self._fields}
+        known |= dict(templates)
+        later = {str(path[0]) for path in value.expressions} | self.step.broken
+        later |= {name for name in self._required if name not in known}
+        later &= self._fields.keys()
+        known |= {name: _Later() for name in later}
         checked_type = self.params_type
-        if later or together:
+        if later or has_conflicts:
             checked_type = _loosened(self.params_type, frozenset(later))
-        instance, details = _validated(checked_type, given, strict=False)
+        instance, details = _validated(checked_type, known, strict=False)
         at_fault = {detail["loc"][:1] for detail in details}
-        for detail in _validated(checked_type, given, strict=True)[1]:
+        for detail in _validated(checked_type, known, strict=True)[1]:
             is_constant = isinstance(detail["input"], str | int | float)
             if detail["type"] in _STRICT and is_constant and detail["loc"][:1] not in at_fault:
                 details.append(detail)
         certain = [detail for detail in details if not later.intersection(detail["loc"][:1])]
         if certain:
-            document = checks.document
-            checks.include(faults_of(certain, self.params_type, given, document, self._at))
-        # 6
-        texts = [template.source for template in templates.values()]
-        if value.expressions or any("{{" in text or "{%" in text for text in texts):
-            instance = None
-        return BoundParams(self.params_type, step, checks.document, value, templates, instance)
+            document = self._checks.document
+            self._checks.include(faults_of(certain, self.params_type, known, document, self._at))
+        return instance
 
     def check_kinds(self, kinds: Mapping[str, type[Any] | None]) -> None:
         known = {name: _SAMPLES[kind] for name, kind in kinds.items() if kind is not None}

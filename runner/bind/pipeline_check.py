@@ -87,8 +87,8 @@ def _check_variations(pipeline: Pipeline, checks: FaultCollector) -> None:
         data = variations.changed(written, variant)
         document = parse_yaml(json.dumps(data), pipeline.document.file)
         named = " ".join(f"'{change.name}'" for change in variant)
-        _, found = bind_with_faults(plan_with_faults(parse_pipeline(document)))
-        for fault in found.faults:
+        _, of_variant = bind_with_faults(plan_with_faults(parse_pipeline(document)))
+        for fault in of_variant.faults:
             what = f"with {named}: {fault.message}"
             if fault.mark is not None and fault.mark.file != document.file:  # a varied pipeline's
                 checks.include([replace(fault, message=what)])

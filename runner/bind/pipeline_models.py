@@ -18,7 +18,7 @@ from paddock.steps.registry import own_roles, roles_besides
 
 from .bound import BoundEscalation, BoundPool
 from .inputs import GivenInputs, reads_only_inputs
-from .sub_pipelines import BindContext
+from .sub_pipelines import SubPipelinePlace
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Role
@@ -33,13 +33,14 @@ class ModelBinder:
         base: Path,
         default_models: Mapping[Role, str],
         given: GivenInputs,
-        context: BindContext,
+        place: SubPipelinePlace,
         checks: FaultCollector,
     ) -> None:
         self.pools: dict[str, BoundPool] = {}
         self._checks = checks
-        self._inputs, self._is_check = given.values, given.is_check
-        self._context = context
+        self._inputs = given.values
+        self._is_check = given.is_check
+        self._place = place
         self._pipeline = pipeline
         self._base = base
         self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
@@ -145,7 +146,7 @@ class ModelBinder:
             source = other.key.data if other.key is not None else None
             if (other.urls, source, other.tokenizer) == (pool.urls, keys.key, tokenizer):
                 return name
-        name = f"{self._context.label}{alias}"
+        name = f"{self._place.label}{alias}"
         self.pools[name] = pool
         return name
 
@@ -157,7 +158,7 @@ class ModelBinder:
         names = sorted(path[1] for path in value.references if path[0] == "inputs")
         name = next((name for name in names if self._inputs.get(name) is None), None)
         if name is not None:
-            if name in self._context.later:
+            if name in self._place.later:
                 what = f"input '{name}' is the address of a server, and must be known before a run"
                 remedy = "Give it as it is, or from the outermost pipeline's inputs."
                 self._checks.add(at, what, remedy)

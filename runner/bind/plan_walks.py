@@ -88,24 +88,26 @@ def only_reads(step: BoundStep) -> bool:
 def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
     """Return whether a node reads `now` or `today`, or blocks that do, as to choose their items."""
     reads = {other.id: other.reads.all for other in nodes}
-    found, left = set[str](), {node.id}
-    while left:
-        found |= left
-        paths = [path for name in left for path in reads.get(name, ())]
+    seen: set[str] = set()
+    names = {node.id}
+    while names:
+        seen |= names
+        paths = [path for name in names for path in reads.get(name, ())]
         if any(path[0] in TIME_NAMES for path in paths):
             return True
-        left = steps_read(paths) - found
+        names = steps_read(paths) - seen
     return False
 
 
 def reads_results(bound: BoundPlan, block: BoundBlock) -> bool:
     """Return whether a block's list is made of the results of blocks, or of pipelines."""
     nodes = {node.id: node for node in nodes_of(bound.nodes)}
-    found, left = set[str](), steps_read(read_by(block.over, block.where))
-    while left:
-        found |= left
-        read = [nodes[name] for name in left if name in nodes]
+    seen: set[str] = set()
+    names = steps_read(read_by(block.over, block.where))
+    while names:
+        seen |= names
+        read = [nodes[name] for name in names if name in nodes]
         if any(isinstance(node, BoundBlock) or node.inner is not None for node in read):
             return True
-        left = steps_read(path for node in read for path in node.reads.all) - found
+        names = steps_read(path for node in read for path in node.reads.all) - seen
     return False

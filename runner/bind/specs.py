@@ -81,23 +81,23 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     Of a function its code with what that imports; of an MCP server the files beside the pipeline
     that its command names; of an installed tool the version of its package.
     """
-    found: dict[str, Any] = {}
+    spec: dict[str, Any] = {}
     inside = base.resolve()
     for reached in reached_by_step(step, pipeline):
         match reached:
             case ReachedServer(name=name, program=program):
-                found[name] = reached.texts
+                spec[name] = reached.texts
                 files = dict[str, str]()
                 for path in () if program is None else program.files(inside):
                     with suppress(OSError):
                         files[os.path.relpath(path, inside)] = sha256_of(path)
                 if files:
-                    found[f"files of {name}"] = files
+                    spec[f"files of {name}"] = files
             case ReachedCode(kind="installed", name=name):
-                found[f"tool {name}"] = tool_version(name)
+                spec[f"tool {name}"] = tool_version(name)
             case ReachedCode(kind="function", name=name) if reached.use is not None:
-                found[f"files of {name}"] = code_digests((base / reached.file).resolve())
-    return found or None
+                spec[f"files of {name}"] = code_digests((base / reached.file).resolve())
+    return spec or None
 
 
 def block_spec(block: Block) -> dict[str, Any]:

@@ -37,8 +37,8 @@ class SharedPlans:
 
 
 @record(frozen=True)
-class BindContext:
-    """Place of a sub-pipeline; empty for the outermost."""
+class SubPipelinePlace:
+    """Where in a run a pipeline is bound; empty for the outermost."""
 
     shared: SharedPlans = field(default_factory=SharedPlans)
     files: tuple[Path, ...] = ()
@@ -66,12 +66,12 @@ class SubPipelineReader:
     _known: KnownInputs | None
     """Its inputs; None: they are not given yet."""
     _roots: Roots
-    _context: BindContext
+    _place: SubPipelinePlace
     _checks: FaultCollector
 
     def read(
         self, step: StepNode, *, cache: bool
-    ) -> tuple[Plan, Mapping[str, Any] | None, BindContext] | None:
+    ) -> tuple[Plan, Mapping[str, Any] | None, SubPipelinePlace] | None:
         """Read the pipeline that a step names, to be bound; None where that is a fault.
 
         With it come the inputs that are known by now (None: those of the outer one are not given
@@ -82,10 +82,10 @@ class SubPipelineReader:
         name = step.params.data.get(facts.pipeline)
         path = self._file(name, at) if isinstance(name, str) and name else None
         this_file = self._roots.base / Path(self._pipeline.document.file).name
-        around = self._context.files or (this_file,)  # the files that lead here, with this one
+        around = self._place.files or (this_file,)  # the files that lead here, with this one
         if path is None or not self._may_run(path, around, at):
             return None
-        plans = self._context.shared.plans
+        plans = self._place.shared.plans
         shown = Path(os.path.normpath(Path(self._pipeline.document.file).parent / str(name)))
         if shown not in plans:
             try:
@@ -94,14 +94,14 @@ class SubPipelineReader:
                 self._checks.include(error.faults)
                 return None
         values, later = self._known_inputs(step, plans[shown].pipeline, str(name))
-        context = replace(
-            self._context,
+        place = replace(
+            self._place,
             files=(*around, path),
-            steps=(*self._context.steps, step.id),
+            steps=(*self._place.steps, step.id),
             later=later,
             cache=cache,
         )
-        return plans[shown], None if self._known is None else values, context
+        return plans[shown], None if self._known is None else values, place
 
     def _file(self, name: str, at: Place) -> Path | None:
         """Find the file; it must lie in the folder of the one that names it."""
@@ -129,7 +129,7 @@ class SubPipelineReader:
 
     def _may_run(self, path: Path, around: tuple[Path, ...], at: Place) -> bool:
         """Refuse circles, and too many pipelines."""
-        shared = self._context.shared
+        shared = self._place.shared
         shared.n_bound += 1
         if path in around:
             circle = (*around[around.index(path) :], path)

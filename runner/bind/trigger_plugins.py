@@ -55,7 +55,8 @@ def _trigger_fault(kind: Any) -> str:
 
 
 def load_all_triggers() -> tuple[dict[str, Any], list[BrokenTrigger]]:
-    kinds, broken = dict[str, Any](), list[BrokenTrigger]()
+    kinds: dict[str, Any] = {}
+    broken: list[BrokenTrigger] = []
     for name in plugins(TRIGGER_GROUP):
         try:
             load_trigger(name).Keys.model_json_schema()
@@ -82,8 +83,9 @@ def check_triggers(pipeline: Pipeline, checks: FaultCollector) -> None:
     for name in pipeline.on.plugins if pipeline.on else ():
         try:
             table = load_trigger(name).Keys
-            for _, at, entry in (found for found in written_triggers(pipeline) if found[0] == name):
-                checks.table(table, entry, at)
+            for kind, at, entry in written_triggers(pipeline):
+                if kind == name:
+                    checks.table(table, entry, at)
         except KeyError:
             known = [*OnKeys.model_fields, *plugins(TRIGGER_GROUP)]
             remedy = did_you_mean(name, known)

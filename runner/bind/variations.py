@@ -63,7 +63,7 @@ def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
     Raises:
         PipelineError: with every entry that names nothing of the pipeline, or no value.
     """
-    found: dict[Place, dict[str, Change]] = {}
+    by_place: dict[Place, dict[str, Change]] = {}
     faults: list[Fault] = []
     document = pipeline.document if keys is pipeline.compare else None
     for option in get_args(VariedOption):
@@ -81,10 +81,10 @@ def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
             for value in values:
                 data = {"file": value} if option == "prompt" else value
                 change = Change(option, target, at, data)
-                found.setdefault(at, {}).setdefault(change.name, change)
+                by_place.setdefault(at, {}).setdefault(change.name, change)
     if faults:
         raise PipelineError(faults)
-    varied = [[*changes.values()] for changes in found.values()]
+    varied = [[*changes.values()] for changes in by_place.values()]
     if math.prod(map(len, varied)) > MOST_VARIANTS:
         mark = document.key_mark(("compare",)) if document else None
         what = f"these are more than {MOST_VARIANTS} variants."
@@ -128,7 +128,7 @@ def varied_options(
     Raises:
         PipelineError: with every text that is no NAME=VALUE,….
     """
-    found: dict[str, dict[str, list[Any]]] = {}
+    options: dict[str, dict[str, list[Any]]] = {}
     faults: list[Fault] = []
     examples = ("clerk=qwen3:8b,llama3.2:3b", "bill=a.md,b.md", "bill.params.temperature=0,0.7")
     for option, texts, example in zip(
@@ -136,15 +136,16 @@ def varied_options(
     ):
         for text in texts or ():
             target, equals, values = text.partition("=")
-            read, target = [*_values(option, values)], target.strip()
+            target = target.strip()
+            read = [*_values(option, values)]
             if equals and target and read:
-                found.setdefault(option, {}).setdefault(target, []).extend(read)
+                options.setdefault(option, {}).setdefault(target, []).extend(read)
             else:
                 what = f"'--{option} {text}' is no NAME=VALUE,…."
                 faults.append(Fault(what, f"Write for example {example}."))
     if faults:
         raise PipelineError(faults)
-    return found
+    return options
 
 
 def _values(option: VariedOption, text: str) -> Iterator[Any]:
@@ -155,8 +156,9 @@ def _values(option: VariedOption, text: str) -> Iterator[Any]:
     """
     parts = text.split(",")
     while parts:
-        word, n_parts = parts[0].strip(), 1
+        word = parts[0].strip()
         value: Any = word
+        n_parts = 1
         is_flow = word[:1] in ("[", "{", "'", '"')
         for n in range(1, len(parts) + 1 if is_flow else 2) if option == "set" else ():
             with suppress(PipelineError):  # such as a bracket that is closed behind a later comma

@@ -161,18 +161,18 @@ class KnownValues:
 
     def unknown_columns(self, over: nodes.Template) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield names of columns that a list is unnested by and that its rows have not."""
-        for found in over.find_all(nodes.Filter):
-            columns = self._columns_at(found.node) if found.name == "unnest" else None
-            given = (name.value for name in found.args if isinstance(name, nodes.Const))
-            yield from ((str(n), columns) for n in given if columns and n not in columns)
+        for call in over.find_all(nodes.Filter):
+            columns = self._columns_at(call.node) if call.name == "unnest" else None
+            names = (name.value for name in call.args if isinstance(name, nodes.Const))
+            yield from ((str(n), columns) for n in names if columns and n not in columns)
 
     def table_columns(self, step: StepNode, facts: Facts) -> dict[Place, Mapping[str, ColumnType]]:
-        found = {}
-        for path, made in step.params.expressions.items():
-            columns = self.columns_of(made.tree) if path[0] == facts.table else None
+        by_place = {}
+        for path, expression in step.params.expressions.items():
+            columns = self.columns_of(expression.tree) if path[0] == facts.table else None
             if columns is not None:
-                found[path] = columns
-        return found
+                by_place[path] = columns
+        return by_place
 
     def columns_of(self, tree: nodes.Template) -> Mapping[str, ColumnType] | None:
         """Return the columns of the rows that an expression names; None: they are not known."""
@@ -234,13 +234,13 @@ class KnownValues:
 
 
 def _kind_of_hint(hint: Any) -> Kind:
-    found = get_origin(hint) or hint
+    hinted = get_origin(hint) or hint
     of_types: tuple[tuple[Kind, Any], ...] = (
         (bool, bool), (str, str), (float, int | float), (list, list | tuple),
         (dict, Mapping | BaseModel),
     )  # fmt: skip
-    is_one = isinstance(found, type)  # no union, and not any
-    return next((kind for kind, types in of_types if is_one and issubclass(found, types)), None)
+    is_one = isinstance(hinted, type)  # no union, and not any
+    return next((kind for kind, types in of_types if is_one and issubclass(hinted, types)), None)
 
 
 def _child_schema(schema: Any, name: str) -> Any:

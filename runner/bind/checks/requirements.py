@@ -37,10 +37,10 @@ def refuse_missing(bound: BoundPlan) -> None:
     Raises:
         PipelineError: with each package, program or model file that is missing, where needed first.
     """
-    found: dict[str, Fault] = {}
+    missing: dict[str, Fault] = {}
     for fault in _missing_of_plan(bound):
-        found.setdefault(fault.message, fault)
-    if faults := [*found.values(), *model_file_faults(bound)]:
+        missing.setdefault(fault.message, fault)
+    if faults := [*missing.values(), *model_file_faults(bound)]:
         raise PipelineError(faults)
 
 

@@ -157,7 +157,10 @@ def _in_step(step: BoundStep, evaluate: Callable[[Expression], Any]) -> _Found:
 def _word(
     is_untrusted: Callable[[Reference], bool], evaluate: Callable[[Expression], Any], written: Any
 ) -> _Word:
-    text, own, is_path, names = "", "", True, set[str]()
+    text = ""
+    own = ""
+    is_path = True
+    names: set[str] = set()
     with suppress(ExpressionError):  # reported with its place
         for piece in template_pieces(str(written)):
             if isinstance(piece, str):

@@ -20,20 +20,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Value
 from paddock.steps.facts import ToolUse
 from paddock.steps.files.folder_walk import listed_names
-from paddock.steps.tools.code_digests import file_content, python_modules_of
 
 from ..bound import BoundPlan
 from ..plan_walks import all_plans, steps_of
 from .consents import Consents
 from .permissions import PermissionNeed, permission_needs
 from .pipeline_code import PipelineCode, code_of
-from .protected_files import is_script
 from .reached import (
     Reached,
     ReachedCode,
@@ -84,9 +81,6 @@ def refuse_unconsented(
     code, agreed = code_of(starts, consents.state_dir), consents.agreed(file)
     parts = _code_digests(code, consents, bound.roots.base)
     needed = {*map(_digest, _consent_items(bound))} | parts.keys()
-    if not needed <= agreed and _is_earlier_consent(agreed, (*starts, bound)):
-        consents.agree(file, digests_to_agree(starts, service_url, consents, bound))
-        agreed = consents.agreed(file)
     if not needed <= agreed:
         changed = {parts[digest] for digest in parts.keys() - agreed} - {""} if agreed else ()
         names_server = bool(bound.given) and not {*map(_digest, _pools(bound))} <= agreed
@@ -103,9 +97,9 @@ def digests_to_agree(
         PipelineError: its folder is too large.
     """
     asking = [bound for bound in (*starts, *others) if permission_needs(bound, service_url)]
-    found = {_digest(item) for bound in asking for item in _consent_items(bound)}
+    digests = {_digest(item) for bound in asking for item in _consent_items(bound)}
     code = code_of(starts, consents.state_dir) if asking else PipelineCode()
-    return frozenset(found | _code_digests(code, consents, starts[0].roots.base).keys())
+    return frozenset(digests | _code_digests(code, consents, starts[0].roots.base).keys())
 
 
 def consent_words(
@@ -116,11 +110,12 @@ def consent_words(
     code = code_of(starts, consents.state_dir) if words else PipelineCode()
     if code.rules:
         base = starts[0].roots.base
-        names, left_out = ([os.path.relpath(path, base) for path in found]
-                           for found in (code.files, code.left_out))  # fmt: skip
-        words.append(f"load {counted(len(names), 'file')} beside it")
-        words[-1] += f": {listed_names(names)}" if names else ""
-        words[-1] += f"; of {listed_names(left_out)} only what it names" if left_out else ""
+        names = [os.path.relpath(path, base) for path in code.files]
+        left_out = [os.path.relpath(path, base) for path in code.left_out]
+        loads = f"load {counted(len(names), 'file')} beside it"
+        loads += f": {listed_names(names)}" if names else ""
+        loads += f"; of {listed_names(left_out)} only what it names" if left_out else ""
+        words.append(loads)
     return words
 
 
@@ -136,13 +131,13 @@ def note_own_writes(
     """
     with suppress(PipelineError, OSError):  # too large by now, or no space: the next run asks
         after = code_of(starts, consents.state_dir)
-        found: dict[Path, tuple[str, str]] = {}
+        written: dict[Path, tuple[str, str]] = {}
         for path, file in after.files.items():
             old = before.files[path].sha256 if path in before.files else ""
             is_own = any(b - _CLOCK_S <= file.changed <= e + _CLOCK_S for b, e in times)
             if old != file.sha256 and is_own:
-                found[path] = old, file.sha256
-        consents.note_written(found)
+                written[path] = old, file.sha256
+        consents.note_written(written)
 
 
 def _digest(item: list[Any]) -> str:
@@ -151,17 +146,18 @@ def _digest(item: list[Any]) -> str:
 
 def _code_digests(code: PipelineCode, consents: Consents, base: Path) -> dict[str, str]:
     """Return the digest of each file that counts, with its name, and one of what does not."""
-    found, written = dict[str, str](), consents.written()
+    names: dict[str, str] = {}
+    written = consents.written()
     for path, file in code.files.items():
-        before, now = written.get(path, ("", ""))
-        if sha256 := before if file.sha256 == now else file.sha256:
+        before, after = written.get(path, ("", ""))
+        if sha256 := before if file.sha256 == after else file.sha256:
             name = os.path.relpath(path, base)
-            found[_digest(["file", name, sha256])] = name
+            names[_digest(["file", name, sha256])] = name
     if code.rules:
         rules = [(os.path.relpath(folder, base), globs) for folder, globs in code.rules]
         left_out = (os.path.relpath(path, base) for path in code.left_out)
-        found[_digest(["folder", sorted(rules, key=str), sorted(left_out)])] = ""
-    return found
+        names[_digest(["folder", sorted(rules, key=str), sorted(left_out)])] = ""
+    return names
 
 
 def _pools(bound: BoundPlan) -> Iterator[list[Any]]:
@@ -169,15 +165,14 @@ def _pools(bound: BoundPlan) -> Iterator[list[Any]]:
         yield from (["pool", sorted(pool.urls)] for pool in plan.pools.values())
 
 
-def _consent_items(bound: BoundPlan, *, is_earlier: bool = False) -> Iterator[list[Any]]:
+def _consent_items(bound: BoundPlan) -> Iterator[list[Any]]:
     yield from _pools(bound)
     for plan in all_plans(bound):
         for name, keys in plan.pipeline.secrets.items():
             yield ["secret", name, keys.env, keys.file, *filter(None, [keys.prefect])]
         for reached in reached_by(plan.pipeline):
             if plan is bound or not isinstance(reached, ReachedNotification):
-                item = _reached_item(reached, plan)
-                yield _with_scripts(item, reached, plan.roots.base) if is_earlier else item
+                yield _reached_item(reached, plan)
         for step in steps_of(plan.nodes):
             if step.facts.pipeline:  # what the inner pipeline fills into its commands
                 yield ["pipeline", step.written, _input_defaults(step.written, plan)]
@@ -211,29 +206,3 @@ def _input_defaults(written: Any, plan: BoundPlan) -> dict[str, Any]:
     read = {path[1] for path in value.references if path[0] == "inputs" and path[1:]}
     inputs = plan.pipeline.inputs
     return {name: inputs[name].default for name in sorted(read) if name in inputs}
-
-
-# --- consents of Paddock 0.x, whose digests had of the code only scripts and modules
-
-
-def _is_earlier_consent(agreed: frozenset[str], starts: Iterable[BoundPlan]) -> bool:
-    """Return whether a consent of before `pipeline_code` holds; today's items differ from these."""
-    items = (item for bound in starts for item in _consent_items(bound, is_earlier=True))
-    return frozenset(map(_digest, items)) <= agreed
-
-
-def _with_scripts(item: list[Any], reached: Reached, base: Path) -> list[Any]:
-    found: list[Path] = []
-    if isinstance(reached, ReachedCode):
-        if not reached.file:
-            return item
-        file = (base / reached.file).resolve()
-        base, found = file.parent, python_modules_of(file)
-        item = item[:-1] if reached.use else item
-    elif isinstance(reached, ReachedServer) and reached.use is not None:
-        return item
-    elif reached.program is not None:
-        found = [*filter(is_script, replace(reached.program, env=None).files(base))]
-    hashes = (hashlib.sha256(file_content(file)).hexdigest() for file in found)
-    names = (os.path.relpath(file, base) for file in found)
-    return [*item, dict(zip(names, hashes, strict=True))]

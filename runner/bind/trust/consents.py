@@ -59,13 +59,11 @@ class Consents:
 
     def counted(self, folders: Iterable[Path]) -> dict[Path, tuple[Path, ...]]:
         """Return the files that counted as pipelines, each with the folders of its documents."""
-        known = self._read("counted")
-        found = [known.get(str(folder.resolve())) for folder in folders]
+        by_folder = self._read("counted")
         return {
             Path(file): tuple(map(Path, names))
-            for files_there in found
-            if isinstance(files_there, dict)
-            for file, names in files_there.items()
+            for folder in folders
+            for file, names in by_folder.get(str(folder.resolve()), {}).items()
         }
 
     def note_counted(self, folder: Path, counted: Mapping[Path, Iterable[Path]]) -> None:
@@ -84,23 +82,23 @@ class Consents:
         """
         return {Path(path): (before, now) for path, (before, now) in self._read("written").items()}
 
-    def note_written(self, found: Mapping[Path, tuple[str, str]]) -> None:
-        """Record what an agreed run wrote.
+    def note_written(self, written: Mapping[Path, tuple[str, str]]) -> None:
+        """Record what an agreed run wrote: digests of what was there, and what is.
 
         Raises:
             OSError: it cannot be written.
         """
         known = self.written()
-        for path, (before, now) in found.items():
+        for path, (before, after) in written.items():
             first, last = known.get(path, ("", ""))
-            known[path] = first if last == before else before, now
-        if found:
+            known[path] = first if last == before else before, after
+        if written:
             kept = {str(path): digests for path, digests in known.items() if path.exists()}
             self._write("written", kept, is_whole=True)
 
     def _read(self, kind: str) -> dict[str, Any]:
-        found = files.read_json_object(self._file).get(kind)
-        return found if isinstance(found, dict) else {}
+        values = files.read_json_object(self._file).get(kind)
+        return values if isinstance(values, dict) else {}
 
     def _write(self, kind: str, values: Mapping[str, Any], *, is_whole: bool = False) -> None:
         try:

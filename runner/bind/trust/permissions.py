@@ -57,19 +57,22 @@ def permission_needs(bound: BoundPlan, service_url: str) -> list[PermissionNeed]
     3. What its steps reach; a server where it is declared, and none that no step names.
     4. Notifications, which pipelines that steps run do not send.
     """
-    found: list[PermissionNeed] = []
+    all_needs: list[PermissionNeed] = []
     for plan in all_plans(bound):
-        pipeline, needs = plan.pipeline, list[PermissionNeed]()
+        pipeline = plan.pipeline
+        needs: list[PermissionNeed] = []
         for pool in plan.pools.values():  # 1
             if remote := [url for url in pool.urls if is_remote(url, service_url)]:
                 what = f"ask {' and '.join(map(_address_text, remote))} for a model"
                 needs.append(PermissionNeed("network", what, pool.mark, is_of_run=True))
         of_triggers = trigger_secrets(pipeline) if pipeline.secrets else frozenset()
         for name, keys in pipeline.secrets.items():  # 2
-            mark, what = pipeline.mark(("secrets", name)), f"read {secret_place(keys)}"
+            mark = pipeline.mark(("secrets", name))
+            what = f"read {secret_place(keys)}"
             needs.append(PermissionNeed("secrets", what, mark, is_of_up=name in of_triggers))
         for reached in reached_by(pipeline):
-            at, is_of_up = reached.at, isinstance(reached, ReachedNotification)
+            at = reached.at
+            is_of_up = isinstance(reached, ReachedNotification)
             if isinstance(reached, ReachedServer):  # 3
                 if reached.use is None:
                     continue
@@ -80,8 +83,8 @@ def permission_needs(bound: BoundPlan, service_url: str) -> list[PermissionNeed]
             if words is not None:
                 mark = pipeline.mark(at)
                 needs.append(PermissionNeed(*words, mark, is_of_run=True, is_of_up=is_of_up))
-        found += sorted(needs, key=lambda need: need.mark.line if need.mark else 0)
-    return list(dict.fromkeys(found))
+        all_needs += sorted(needs, key=lambda need: need.mark.line if need.mark else 0)
+    return list(dict.fromkeys(all_needs))
 
 
 def permission_names(needs: Collection[PermissionNeed]) -> str:
@@ -192,12 +195,12 @@ def is_remote(url: str, service_url: str) -> bool:
     [False, True]
     """
     try:
-        found, service = written_authority(url), read_authority(service_url)
+        authority, service = written_authority(url), read_authority(service_url)
     except BadHost:
         return True
-    if found is None or found.has_user or not service.host.is_loopback:
+    if authority is None or authority.has_user or not service.host.is_loopback:
         return True
-    return not found.host.is_loopback or found.port != service.port
+    return not authority.host.is_loopback or authority.port != service.port
 
 
 def server_permission(server: ReachedServer) -> str:
@@ -211,10 +214,10 @@ def _address_text(url: str) -> str:
 
 def _is_this_machine(url: str) -> bool:
     try:
-        found = written_authority(url)
+        authority = written_authority(url)
     except BadHost:
         return False
-    return found is not None and not found.has_user and found.host.is_loopback
+    return authority is not None and not authority.has_user and authority.host.is_loopback
 
 
 def _is_own_pattern(host: str, service_url: str) -> bool:

@@ -66,7 +66,8 @@ def code_of(starts: Sequence[BoundPlan], state_dir: Path) -> PipelineCode:
     """
     plans = [plan for start in starts for plan in all_plans(start)]
     own = {_file_of(plan) for plan in plans}
-    code, n_bytes = PipelineCode(), 0
+    code = PipelineCode()
+    n_bytes = 0
     no_code = {resolved(state_dir), *(folder for start in starts for folder in start.documents)}
     for plan in plans:
         base, globs = _file_of(plan).parent, plan.pipeline.code

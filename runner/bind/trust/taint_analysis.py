@@ -97,12 +97,12 @@ class _TaintMarker:
         return replace(block, body=body)
 
     def _untrusted(self, references: Iterable[Reference]) -> list[Reference]:
-        found: list[Reference] = []
+        untrusted: list[Reference] = []
         for path in references:
             if path[:2] in self._trusted or path[:3] in self._trusted:
                 continue
             source = path[:1] if path[0] not in ("inputs", "steps") else path[:2]
             # What stands after who reads it is not known yet
             if self._tainted.get(source, path[0] == "steps"):
-                found.append(path)
-        return found
+                untrusted.append(path)
+        return untrusted

@@ -57,7 +57,8 @@ def _pieces_of(
     text: str, step: BoundStep, scope: Mapping[str, Any]
 ) -> tuple[str, list[PathPiece], frozenset[str]]:
     """Return where a path is from, in words, its pieces, and the references that it is made of."""
-    is_written, values = False, dict[str, frozenset[str]]()
+    is_written = False
+    values: dict[str, frozenset[str]] = {}
     templates = step.params.templates  # which name no files
     paths = {name: item for name, item in step.written.items() if name not in templates}
     for place, written in nested_values(paths):
@@ -65,10 +66,10 @@ def _pieces_of(
             continue
         pieces = list(_pieces(written, scope, step.untrusted))
         made_of = frozenset[str]().union(*(names for _, names in pieces))
-        found = _pieces_in(text, pieces)
-        if made_of and found is not None:
-            return f"`{'.'.join(map(str, place))}` is", found, made_of
-        is_written = is_written or found is not None
+        own_pieces = _pieces_in(text, pieces)
+        if made_of and own_pieces is not None:
+            return f"`{'.'.join(map(str, place))}` is", own_pieces, made_of
+        is_written = is_written or own_pieces is not None
         values |= {leaf: names for value, names in pieces if names for leaf in _leaf_texts(value)}
     if is_written:
         return "", [(text, False)], frozenset()
@@ -95,8 +96,8 @@ def _marked(
     if not longest_first:
         return [(text, False)], frozenset()
     pieces = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
-    found = frozenset[str]().union(*(values.get(piece, frozenset()) for piece in pieces))
-    return [(piece, piece in values) for piece in pieces], found
+    made_of = frozenset[str]().union(*(values.get(piece, frozenset()) for piece in pieces))
+    return [(piece, piece in values) for piece in pieces], made_of
 
 
 def path_refusal(pieces: Sequence[PathPiece]) -> str | None:

@@ -294,25 +294,7 @@ def test_what_else_a_run_writes_beside_asks_no_night(
     assert {path.name for path in folder.iterdir()} & {"A.md", "told", "log"}
 
 
-# --- consents of before, and folders without a bound
-
-
-def test_an_earlier_consent_that_holds_is_renewed_once(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = run_of("[sh, job.sh]") + "  - {id: f, uses: './f.py:one', with: {}}\n"
-    beside = {"job.sh": "echo", "Makefile": "", "f.py": "def one() -> int: return 1"}
-    world = World(folder, text, beside)
-    (start,) = bind_written_starts(read_plan(world.file))
-    earlier = {consent._digest(i) for i in consent._consent_items(start, is_earlier=True)}
-    world.write("job.sh", "other")
-    consents_of(world).agree(world.file, earlier)
-    asks(world)
-    world.write("job.sh", "echo")
-    night(world)
-    world.write("Makefile", "other")
-    assert "New or changed since: 'Makefile'." in asks(world)
-    assert not earlier <= consents_of(world).agreed(world.file)
+# --- folders without a bound
 
 
 def test_a_folder_beyond_the_bound_names_its_code(
