@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.yaml_source import YamlDocument, YamlSpan, parse_yaml
+from paddock.pipelines.yaml_source import YamlDocument, parse_yaml
 from paddock.runner.bind.variations import Variant
 
 _PLAIN = re.compile(r"[A-Za-z0-9][\w./:+-]*[\w+-]|[A-Za-z]")
@@ -59,19 +61,16 @@ def _with_value(text: str, document: YamlDocument, at: Place, value: Any) -> str
     span = document.span(at)
     if span is None:
         return _with_new_key(text, document, at, value)
-    if isinstance(value, dict) and span.is_mapping and _keys(document, at) == value.keys():
+    if (
+        isinstance(value, dict)
+        and span.is_mapping
+        and reduce(getitem, at, document.data).keys() == value.keys()
+    ):
         for name, inner in value.items():
             text = _with_value(text, parse_yaml(text, document.file), (*at, name), inner)
         return text
     end = span.start + len(text[span.start : span.end].rstrip())
     return text[: span.start] + _flow_text(value) + text[end:]
-
-
-def _keys(document: YamlDocument, at: Place) -> Any:
-    data = document.data
-    for name in at:
-        data = data[name]
-    return data.keys()
 
 
 def _with_new_key(text: str, document: YamlDocument, at: Place, value: Any) -> str:
@@ -85,20 +84,18 @@ def _with_new_key(text: str, document: YamlDocument, at: Place, value: Any) -> s
     if not around.is_mapping:
         return text  # read again, it does not hold the variant
     if not around.is_flow:
-        return _in_block(text, around, entry)
+        # A line below the last one of a block
+        end = around.start + len(text[around.start : around.end].rstrip())
+        below = text.find("\n", end)
+        below = len(text) if below < 0 else below
+        line_end = "\n"
+        if text[below - 1 : below] == "\r":
+            below -= 1
+            line_end = "\r\n"
+        return f"{text[:below]}{line_end}{' ' * around.column}{entry}{text[below:]}"
     inner = text[around.start : around.end - 1].rstrip()
     comma = "" if inner.endswith(("{", ",")) else ", "
     return inner.join((text[: around.start], f"{comma}{entry}{text[around.end - 1 :]}"))
-
-
-def _in_block(text: str, around: YamlSpan, entry: str) -> str:
-    end = around.start + len(text[around.start : around.end].rstrip())
-    at = text.find("\n", end)
-    at = len(text) if at < 0 else at
-    line_end = "\n"
-    if text[at - 1 : at] == "\r":
-        at, line_end = at - 1, "\r\n"
-    return f"{text[:at]}{line_end}{' ' * around.column}{entry}{text[at:]}"
 
 
 def _flow_text(value: Any) -> str:

@@ -6,7 +6,7 @@ Pure. Every figure is over the same items. An answer that is missing or invalid 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
@@ -49,7 +49,8 @@ class FieldFigures:
     @property
     def is_chance(self) -> bool:
         """Whether labels agree with gold no more often than by chance."""
-        golds, answers = Counter[str](), Counter[str]()
+        golds: Counter[str] = Counter()
+        answers: Counter[str] = Counter()
         for (gold, answer), n in self.confusion.items():
             golds[gold] += n
             answers[answer] += n
@@ -59,11 +60,11 @@ class FieldFigures:
         return 0 < n_right * n_items <= by_chance < n_items**2
 
     def as_json(self) -> dict[str, Any]:
-        found = {"metric": self.metric.kind, "agreement": self.agreement.as_json()}
+        figures = {"metric": self.metric.kind, "agreement": self.agreement.as_json()}
         if not (labels := self.labels):
-            return found
+            return figures
         table = [[self.confusion.get((gold, answer), 0) for answer in labels] for gold in labels]
-        return {**found, "labels": labels, "confusion": table}
+        return {**figures, "labels": labels, "confusion": table}
 
 
 @record(frozen=True, slots=True)
@@ -244,49 +245,68 @@ class GoldMatch:
     metrics: Mapping[str, FieldMetric] = field(default_factory=dict)
     """By field."""
 
+    def agreement(self, answer: ItemAnswer) -> float:
+        """Return the mean score of the fields of an item that has gold."""
+        scores = [
+            self.metrics[name].score(_output_at(answer, name), gold)
+            for name, gold in self.rights[answer.key].items()
+        ]
+        return fmean(scores) if scores and answer.is_done else 0.0
+
 
 def _gold_match(
     step: str, runs: Sequence[VariantRun], keys: Sequence[str], source: GoldSource
 ) -> GoldMatch:
-    if not keys:  # a gold row whose item could not be run is no fault of the gold
+    """Return what is right of the compared items, and the gold with notes on what counts for none.
+
+    1. Nothing is compared: a row whose item could not be run is no fault of the gold.
+    2. What is right was given, by the items' names in it; or another step said it of each item.
+    3. What is about other items and fields, or does not fit its metric, becomes a note.
+    4. A row that may be about several items counts for none of them.
+    """
+    if not keys:  # 1
         return GoldMatch(source.given)
-    items = [item for run in runs for item in run.items.values()]
-    given, of_gold_key = source.given, defaultdict[str, list[str]](list)
-    if given is None:  # another step's answers
-        answers = {item.key: item.gold for item in items if item.gold is not None}
-        if not answers:
+    answers = [answer for run in runs for answer in run.items.values()]
+    gold = source.given
+    items_of_name: dict[str, list[str]] = {}  # 2
+    if gold is None:
+        gold_of_steps = {answer.key: answer.gold for answer in answers if answer.gold is not None}
+        if not gold_of_steps:
             return GoldMatch()
-        given = gold_of_answers(answers, "another step's answers")
+        gold = gold_of_answers(gold_of_steps, "another step's answers")
     else:
-        for item in items:
-            if item.gold_key:
-                of_gold_key[item.gold_key].append(item.key)
-    by_name = {name: [*dict.fromkeys(same)] for name, same in of_gold_key.items()}
+        for answer in answers:
+            named = items_of_name.setdefault(answer.gold_key, []) if answer.gold_key else []
+            if answer.key not in named:
+                named.append(answer.key)
     is_part = any(run.n_unsampled for run in runs)  # gold of the other items is no fault
     schema = next((run.schema for run in runs if run.schema is not None), None)
-    # The fields that an answer may have; empty where any may be.
-    named = schema.get("properties") if isinstance(schema, Mapping) else None
-    properties = tuple(named) if isinstance(named, Mapping) else ()
-    kept = given.of_step(step, [*(by_name or keys)], properties, is_part=is_part)
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    fields = tuple(properties) if isinstance(properties, Mapping) else ()  # 3
+    gold = gold.of_step(step, [*(items_of_name or keys)], fields, is_part=is_part)
     metrics = {
-        metric.name: metric for metric in field_metrics(schema, kept.values(), source.chosen)
+        metric.name: metric for metric in field_metrics(schema, gold.values(), source.chosen)
     }
-    rights, kept = kept.fitting(metrics.values())
-    doubled = {name: by_name[name] for name in rights if len(by_name.get(name, ())) > 1}
-    by_key = {by_name.get(name, [name])[0]: rights[name] for name in rights.keys() - doubled.keys()}
-    by_item = {key: by_key[key] for key in keys if key in by_key}
-    remarks = [
+    by_name, gold = gold.fitting(metrics.values())
+    notes = [
         f"`gold.metrics`: no gold has the field '{name}'."
         for name in source.chosen
         if name not in metrics
     ]
-    for name, (first, second, *_) in [*doubled.items()][:1]:
-        n = counted(len(doubled), "row")
-        remarks.append(
-            f"{kept.origin}: {n} that may be about several items do not count, such as '{name}': "
+    ambiguous = {name: items_of_name[name] for name in by_name if items_of_name.get(name, ())[1:]}
+    for name, (first, second, *_) in [*ambiguous.items()][:1]:  # 4
+        n = counted(len(ambiguous), "row")
+        notes.append(
+            f"{gold.origin}: {n} that may be about several items do not count, such as '{name}': "
             f"'{first}' or '{second}'. Write a `gold.key` that differs for each, as `doc.relpath`."
         )
-    return GoldMatch(replace(kept, notes=(*kept.notes, *remarks)), by_item, metrics)
+    by_item = {
+        items_of_name.get(name, [name])[0]: right
+        for name, right in by_name.items()
+        if name not in ambiguous
+    }
+    rights = {key: by_item[key] for key in keys if key in by_item}
+    return GoldMatch(replace(gold, notes=(*gold.notes, *notes)), rights, metrics)
 
 
 def _output_at(answer: ItemAnswer, name: str) -> Any:
@@ -305,7 +325,7 @@ def _figures(
     timed = [item.busy for item in items if item.busy]
     located = {item.key: _located_share(item) for item in items}
     if quality == "agreement":
-        scores = {item.key: _agreement(item, match) for item in items if item.key in match.rights}
+        scores = {item.key: match.agreement(item) for item in items if item.key in match.rights}
     elif quality == "located":
         scores = {key: share or 0.0 for key, share in located.items()}
     else:
@@ -324,19 +344,14 @@ def _figures(
     )
 
 
-def _agreement(answer: ItemAnswer, match: GoldMatch) -> float:
-    rights, metrics = match.rights[answer.key], match.metrics
-    scores = [metrics[name].score(_output_at(answer, name), gold) for name, gold in rights.items()]
-    return fmean(scores) if scores and answer.is_done else 0.0
-
-
 def _busy_s(spans: Sequence[tuple[float, float]]) -> float:
     """Return for how long at least one call was computed.
 
     >>> _busy_s([(0.0, 2.0), (1.0, 3.0), (10.0, 11.0)])
     4.0
     """
-    total, until = 0.0, -math.inf
+    total = 0.0
+    until = -math.inf
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, until))
         until = max(until, end)

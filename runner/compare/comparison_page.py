@@ -24,32 +24,33 @@ MOST_PROMPT_CHARS = 4_000
 """Of the prompt with the document, for each item."""
 
 
-def comparison_page(found: Comparison) -> str:
-    heads, figures = figure_table(found)
-    names = dict.fromkeys(name for variant in found.variants for name in variant.fields)
-    shown = list(islice(found.differences, MOST_DIFFERENCES))
+def comparison_page(comparison: Comparison) -> str:
+    heads, figures = figure_table(comparison)
+    threshold = comparison.threshold
+    names = dict.fromkeys(name for variant in comparison.variants for name in variant.fields)
+    shown = list(islice(comparison.differences, MOST_DIFFERENCES))
     variants = list(shown[0].answers) if shown else []
     return html_page(
-        f"{found.pipeline}: variants of {found.step}",
+        f"{comparison.pipeline}: variants of {comparison.step}",
         "comparison.html",
-        found=found,
-        head=head_text(found),
+        found=comparison,
+        head=head_text(comparison),
         figure_heads=heads,
-        figures=[*zip(found.variants, figures, strict=True)],
+        figures=[*zip(comparison.variants, figures, strict=True)],
         figure_note=f"{BOUNDS_WORDS} {SPEED_WORDS}",
-        quality=QUALITY_WORDS[found.quality],
-        method=method_words(found),
+        quality=QUALITY_WORDS[comparison.quality],
+        method=method_words(comparison),
         fields=[
             (name, variant, variant.fields[name])
             for name in names
-            for variant in found.variants
+            for variant in comparison.variants
             if name in variant.fields
         ],
         differences=shown,
         variants=variants,
         answers=[_answers(difference, variants) for difference in shown],
         most_chars=MOST_PROMPT_CHARS,
-        remarks=[*([found.threshold.words()] if found.threshold else []), *found.notes],
+        remarks=[*([threshold.words()] if threshold else []), *comparison.notes],
         number_heads=lambda labels: [f"#{label}" for label in labels],
         cell_text=cell_text,
         estimate=estimate_text,

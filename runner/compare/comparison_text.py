@@ -39,9 +39,9 @@ def estimate_text(estimate: IntervalEstimate | None) -> str:
     return f"{estimate.mean:z.2f} ({estimate.low:z.2f} to {estimate.high:z.2f})"
 
 
-def figure_table(found: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def figure_table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return headings, and a row of each variant's figures; without columns that say nothing."""
-    rows = [_figure_cells(variant) for variant in found.variants]
+    rows = [_figure_cells(variant) for variant in comparison.variants]
     shown = {"valid", "tokens", *(head for row in rows for head, text in row.items() if text)}
     heads = [head for head in rows[0] if head in shown]
     return tuple(heads), [tuple(row[head] for head in heads) for row in rows]
@@ -58,44 +58,44 @@ def _figure_cells(variant: VariantFigures) -> dict[str, str]:
     return dict.fromkeys(cells, "") if variant.run.fault else cells
 
 
-def comparison_text(found: Comparison) -> str:
-    lines = [f"{printing.printable_line(found.pipeline)}: {head_text(found)}", ""]
-    heads, figures = figure_table(found)
+def comparison_text(comparison: Comparison) -> str:
+    lines = [f"{printing.printable_line(comparison.pipeline)}: {head_text(comparison)}", ""]
+    heads, figures = figure_table(comparison)
     rows = [("", "", "variant", *heads)]
-    letters = _letters_of(found).values()
-    for letter, variant, row in zip(letters, found.variants, figures, strict=True):
+    letters = _letters_of(comparison).values()
+    for letter, variant, row in zip(letters, comparison.variants, figures, strict=True):
         is_worth = variant.is_on_front and not variant.is_chance
         mark = "✗" if variant.run.fault else "*" if is_worth else ""
         rows.append((mark, letter, variant.name, *row))
-    cost = "quicker" if found.is_timed else "shorter"
+    cost = "quicker" if comparison.is_timed else "shorter"
     lines += [printing.table(rows), "", f"* No other is better and {cost}. {BOUNDS_WORDS}"]
     lines += [SPEED_WORDS] if "a minute" in heads else []
-    for part in (_field_lines(found), _test_lines(found), _difference_lines(found)):
+    for part in (_field_lines(comparison), _test_lines(comparison), _difference_lines(comparison)):
         written = [*part]
         lines += ["", *written] if written else []
-    remarks = [*([found.threshold.words()] if found.threshold else []), *found.notes]
+    remarks = [*([comparison.threshold.words()] if comparison.threshold else []), *comparison.notes]
     lines += ["", *map(printing.printable_line, remarks)] if remarks else []
     return "\n".join(lines)
 
 
-def _letters_of(found: Comparison) -> dict[str, str]:
-    return letters(variant.name for variant in found.variants)
+def _letters_of(comparison: Comparison) -> dict[str, str]:
+    return letters(variant.name for variant in comparison.variants)
 
 
-def head_text(found: Comparison) -> str:
-    head = f"{counted(len(found.variants), 'variant')} of '{found.step}'"
-    head += f" on {counted(found.n_items, 'item')}"
-    head += f" of {found.n_items + found.n_unsampled:,}" if found.n_unsampled else ""
-    if found.gold is not None:
-        head += f"; gold for {found.n_gold:,} of them: {found.gold.origin}"
+def head_text(comparison: Comparison) -> str:
+    head = f"{counted(len(comparison.variants), 'variant')} of '{comparison.step}'"
+    head += f" on {counted(comparison.n_items, 'item')}"
+    head += f" of {comparison.n_items + comparison.n_unsampled:,}" if comparison.n_unsampled else ""
+    if comparison.gold is not None:
+        head += f"; gold for {comparison.n_gold:,} of them: {comparison.gold.origin}"
     return printing.printable_line(head)
 
 
-def _field_lines(found: Comparison) -> Iterator[str]:
-    names = dict.fromkeys(name for variant in found.variants for name in variant.fields)
-    short = _letters_of(found)
+def _field_lines(comparison: Comparison) -> Iterator[str]:
+    names = dict.fromkeys(name for variant in comparison.variants for name in variant.fields)
+    short = _letters_of(comparison)
     for name in names:
-        for variant in found.variants:
+        for variant in comparison.variants:
             figures = variant.fields.get(name)
             if figures is None or (len(names) == 1):
                 continue
@@ -104,35 +104,35 @@ def _field_lines(found: Comparison) -> Iterator[str]:
             yield printing.printable_line(line)
 
 
-def _test_lines(found: Comparison) -> Iterator[str]:
-    short = _letters_of(found)
-    shown: Sequence[VariantTest] = found.tests
+def _test_lines(comparison: Comparison) -> Iterator[str]:
+    short = _letters_of(comparison)
+    shown: Sequence[VariantTest] = comparison.tests
     if len(shown) > MOST_TESTS:  # those of the variant with the highest mean
-        scored = [variant for variant in found.variants if variant.scores]
+        scored = [variant for variant in comparison.variants if variant.scores]
         best = max(scored, key=lambda variant: fmean(variant.scores.values())).name
         shown = [test for test in shown if best in (test.first, test.second)]
     for test in shown:
         line = f"{short[test.second]} against {short[test.first]}: {test.result.words()}"
         yield printing.printable_line(line)
-    if left := len(found.tests) - len(shown):
+    if left := len(comparison.tests) - len(shown):
         yield f"and {left:,} more: `--report FILE` and `--json` have all."
-    if found.tests:
-        n, methods = counted(len(found.tests), "paired test"), method_words(found)
-        holm = "; p by Holm's correction" if found.tests[1:] else ""
-        yield f"({n} of {QUALITY_WORDS[found.quality]}: {methods}{holm}.)"
+    if comparison.tests:
+        n, methods = counted(len(comparison.tests), "paired test"), method_words(comparison)
+        holm = "; p by Holm's correction" if comparison.tests[1:] else ""
+        yield f"({n} of {QUALITY_WORDS[comparison.quality]}: {methods}{holm}.)"
 
 
-def method_words(found: Comparison) -> str:
-    used = {test.result.method for test in found.tests}
+def method_words(comparison: Comparison) -> str:
+    used = {test.result.method for test in comparison.tests}
     return " and ".join(words for method, words in _METHOD_WORDS.items() if method in used)
 
 
-def _difference_lines(found: Comparison) -> Iterator[str]:
-    if not found.differences:
+def _difference_lines(comparison: Comparison) -> Iterator[str]:
+    if not comparison.differences:
         return
-    short = _letters_of(found)
-    yield f"Different answers to {counted(len(found.differences), 'item')}:"
-    for difference in found.differences[:MOST_DIFFERENCES]:
+    short = _letters_of(comparison)
+    yield f"Different answers to {counted(len(comparison.differences), 'item')}:"
+    for difference in comparison.differences[:MOST_DIFFERENCES]:
         right = ", ".join(
             f"{name}: {cell_text(value)}" if name else cell_text(value)
             for name, value in difference.gold.items()
@@ -145,6 +145,6 @@ def _difference_lines(found: Comparison) -> Iterator[str]:
         for stated, variants in by_answer.items():
             line = f"{listed(variants, _MOST_LETTERS)}: {shorten(stated, _ANSWER_CHARS)}"
             yield f"    {printing.printable_line(line)}"
-    left = len(found.differences) - MOST_DIFFERENCES
+    left = len(comparison.differences) - MOST_DIFFERENCES
     if left > 0:
         yield f"  and {left:,} more: `--report FILE` and `--json` have all."

@@ -49,9 +49,9 @@ def calibrated_comparison(
             and not larger.items[key].is_done
             and (own.items[key].first_call_hash or larger.items[key].first_call_hash)
         ]
-    found = compare(name, step, runs, source)
+    comparison = compare(name, step, runs, source)
     if any(run.fault is not None for run in runs):
-        return found
+        return comparison
     notes = []
     if lost:
         verb, pronoun = ("has", "it counts") if len(lost) == 1 else ("have", "they count")
@@ -60,8 +60,8 @@ def calibrated_comparison(
     try:
         # The threshold by the items with gold; what is `lost` agrees with nothing.
         condition = ThresholdCondition.of(escalation_condition(compared.plan, step))
-        small, large = found.variants
-        keys = [key for key in small.scores if key in large.scores] if found.n_gold else []
+        small, large = comparison.variants
+        keys = [key for key in small.scores if key in large.scores] if comparison.n_gold else []
         threshold = calibrated_threshold(
             goal,
             condition,
@@ -70,8 +70,8 @@ def calibrated_comparison(
             [*(large.scores[key] for key in keys), *(0.0 for _ in lost)],
         )
     except CannotCalibrate as error:
-        return replace(found, notes=(str(error), *notes, *found.notes))
+        return replace(comparison, notes=(str(error), *notes, *comparison.notes))
     pair = escalation_variant(compared.plan, step, threshold.when)
     runs = [*runs, *run_variants(compared, [pair], watch)]
-    found = compare(name, step, runs, source)
-    return replace(found, threshold=threshold, notes=(*notes, *found.notes))
+    comparison = compare(name, step, runs, source)
+    return replace(comparison, threshold=threshold, notes=(*notes, *comparison.notes))

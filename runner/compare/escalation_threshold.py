@@ -98,8 +98,10 @@ class ThresholdCondition:
             CannotCalibrate: its threshold cannot be told from the rest.
         """
         parts = [part for part in split_at(when.source, "or") if Expression.of(part).references]
-        found = {part: LEAST_CONFIDENCE.fullmatch(part) for part in parts}
-        others = tuple(part for part, at in found.items() if at is None or at["bound"] != "min")
+        thresholds = {part: LEAST_CONFIDENCE.fullmatch(part) for part in parts}
+        others = tuple(
+            part for part, at in thresholds.items() if at is None or at["bound"] != "min"
+        )
         read = {path[0] for part in others for path in Expression.of(part).references}
         if unknown := sorted(read - REVIEW_NAMES):
             what = f"`escalate.when` reads '{unknown[0]}', but a threshold is found by answers."
@@ -181,22 +183,21 @@ def calibrated_threshold(
             f"{goal.target:g} with probability {1 - goal.delta:g}: it takes {goal.n_least}, even "
             "where all agree."
         )
-    sure, scores = np.asarray(sureness), (np.asarray(own, float), np.asarray(larger, float))
-    found = None
+    promised: CalibratedThreshold | None = None
     for threshold in THRESHOLDS:
-        is_escalated = sure < threshold
-        losses = 1 - np.where(is_escalated, scores[1], scores[0])
+        is_escalated = np.asarray(sureness) < threshold
+        losses = 1 - np.where(is_escalated, np.asarray(larger, float), np.asarray(own, float))
         if goal.p(losses) > goal.delta:
             break
-        found = (threshold, 1 - float(losses.mean()), int(is_escalated.sum()))
-    if found is None:
-        mean = float(scores[1].mean())
+        agreement, n_escalated = 1 - float(losses.mean()), int(is_escalated.sum())
+        when = condition.text(threshold)
+        promised = CalibratedThreshold(goal, threshold, agreement, n, n_escalated, when)
+    if promised is None:
+        mean = float(np.mean(larger))
         promise = f"an agreement of {goal.target:g} with probability {1 - goal.delta:g}"
         what = f"no threshold reaches {promise}: the larger model alone has {mean:.3f} on {n:,}"
         if (n_needed := goal.n_needed(1 - mean)) is None:
             raise CannotCalibrate(f"{what} items. Escalate to a better model, or lower the target.")
         rest = f"At that rate it takes {n_needed:,} items to show it."
         raise CannotCalibrate(f"{what} items. {rest}")
-    threshold, agreement, n_escalated = found
-    when = condition.text(threshold)
-    return CalibratedThreshold(goal, threshold, agreement, n, n_escalated, when)
+    return promised

@@ -92,7 +92,7 @@ class Gold:
     def fitting(self, metrics: Iterable[FieldMetric]) -> tuple[dict[str, dict[str, Any]], Gold]:
         """Return item → field → value as the metrics compare it, and the gold with its faults."""
         by_name = {metric.name: metric for metric in metrics}
-        found: dict[str, dict[str, Any]] = {}
+        by_item: dict[str, dict[str, Any]] = {}
         notes: list[str] = []
         for row in self.rows:
             for name, value in row.fields.items():
@@ -102,17 +102,17 @@ class Gold:
                 except GoldNotFitting as error:
                     notes.append(f"{place}: {error}. Correct it, or name another metric.")
                     continue
-                found.setdefault(row.key, {})[name] = right
+                by_item.setdefault(row.key, {})[name] = right
                 if why := by_name[name].unknown_label(right):
                     notes.append(f"{place}: {why}")
-        return found, replace(self, notes=(*self.notes, *_bounded(notes)))
+        return by_item, replace(self, notes=(*self.notes, *_bounded(notes)))
 
     def values(self) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
+        values: dict[str, list[Any]] = {}
         for row in self.rows:
             for name, value in row.fields.items():
-                found.setdefault(name, []).append(value)
-        return found
+                values.setdefault(name, []).append(value)
+        return values
 
 
 def _absent(rows: Sequence[GoldRow], keys: Sequence[str]) -> Iterator[str]:
@@ -147,7 +147,7 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
     lines = table.lines or range(1, len(table.rows) + 1)
     places = [f"{name}:{line}" for line in lines]
     if set(table.columns) >= _DECISION_COLUMNS:
-        found: list[GoldRow] = []
+        decided: list[GoldRow] = []
         n_rejected = 0
         for row, place in zip(table.rows, places, strict=True):
             value = row.get("value")
@@ -156,10 +156,10 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
                 continue
             fields = value if isinstance(value, dict) else {"": value}
             step = str(row.get("step") or "")
-            found.append(GoldRow(cell_text(row.get("item")), fields, place, step))
+            decided.append(GoldRow(cell_text(row.get("item")), fields, place, step))
         rejected = counted(n_rejected, "rejected answer")
         notes = (f"{name}: {rejected} without a right one do not count.",) if n_rejected else ()
-        return Gold(tuple(found), f"{name} ({REVIEWS_WORDS})", notes)
+        return Gold(tuple(decided), f"{name} ({REVIEWS_WORDS})", notes)
     if not table.columns:
         raise UnreadableGold(f"{name} is empty: it has no row.")
     key_names = (key_column, *_KEY_COLUMNS)

@@ -104,12 +104,12 @@ def field_metrics(
         for field in answer_fields(dict.fromkeys(golds), schema)
         if field.path in golds
     }
-    found = []
+    metrics = []
     for name, values in golds.items():
         field = known.get(name) if schema is not None else None
         kind, tolerance = chosen.get(name) or (_default_metric(field, values), 0.0)
-        found.append(FieldMetric(name, kind, tolerance, field))
-    return found
+        metrics.append(FieldMetric(name, kind, tolerance, field))
+    return metrics
 
 
 def _default_metric(field: AnswerField | None, golds: Sequence[Any]) -> MetricName:

@@ -102,16 +102,15 @@ def estimate(values: Sequence[float]) -> IntervalEstimate | None:
     return IntervalEstimate(mean, *share_interval(mean, len(values)), len(values))
 
 
-def paired_test(first: Sequence[float], second: Sequence[float], *, n_tests: int = 1) -> PairedTest:
-    """Test two lists of scores of the same items, in the same order; one of `n_tests`.
+def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
+    """Test two lists of scores of the same items, in the same order.
 
     Scores of 0 and 1 alone, as of labels, by McNemar's exact test; others by the bootstrap.
 
     >>> paired_test([0] * 8 + [1] * 4, [1] * 8 + [1] * 4).words()
     'better by 0.667 (p = 0.008)'
     """
-    (found,) = _tested(np.array([first], float), np.array([second], float), ALPHA / n_tests)
-    return found
+    return _tested(np.array([first], float), np.array([second], float), ALPHA)[0]
 
 
 def pairwise_tests(scores: Mapping[Key, Sequence[float]]) -> dict[tuple[Key, Key], PairedTest]:
@@ -184,7 +183,8 @@ def _bootstrap_ps(differences: Scores) -> Scores:
     least = np.minimum(1.0, 2 * 0.5**n_signs)  # what signs alone show: few draws know less
     is_equal = errors[0] == 0
     far = np.abs(means) / np.where(is_equal, 1.0, errors) - _ROUNDING
-    draw, n_as_far = np.random.default_rng(SEED), np.zeros(len(differences))
+    draw = np.random.default_rng(SEED)
+    n_as_far = np.zeros(len(differences))
     n_at_once = max(1, _VALUES_AT_ONCE // n)
     for start in range(0, N_DRAWS, n_at_once):
         n_draws = min(n_at_once, N_DRAWS - start)
@@ -196,8 +196,8 @@ def _bootstrap_ps(differences: Scores) -> Scores:
         at_most = np.where(distances > _ROUNDING, np.inf, 0.0)
         ratios = np.divide(distances, own_errors, out=at_most, where=own_errors > 0)
         n_as_far += (ratios >= far).sum(axis=0)
-    found: Scores = np.minimum(1.0, np.maximum(least, (1 + n_as_far) / (1 + N_DRAWS)))
-    return np.where(is_equal, least, found)
+    ps: Scores = np.minimum(1.0, np.maximum(least, (1 + n_as_far) / (1 + N_DRAWS)))
+    return np.where(is_equal, least, ps)
 
 
 def _mean_and_error(weights: Scores, differences: Scores) -> tuple[Scores, Scores]:

@@ -146,15 +146,15 @@ class _Runner:
     async def all(self, variants: Sequence[Variant]) -> list[VariantRun]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(api.FILE_THREADS))
         gate = StopGate()
-        found = []
+        runs = []
         async with AsyncExitStack() as stack:
             stack.enter_context(stop_on_signals(self._stop, gate))
             default = await stack.enter_async_context(self._compared.default_pool())
             for variant in variants:
-                found.append(await self._run_variant(variant, default))
+                runs.append(await self._run_variant(variant, default))
                 if self._stop.is_set() or gate.is_closed:
                     raise KeyboardInterrupt
-        return found
+        return runs
 
     async def _run_variant(self, variant: Variant, default: Pool) -> VariantRun:
         left_s = self._compared.left_s
@@ -174,7 +174,14 @@ class _Runner:
             raise PipelineError(faults)
         part = compared_part(plan, compared.step, compared.key, compared.gold)
         budget = {} if left_s is None else {"budget": {"time": f"{int(left_s)}s"}}
-        options = _options(compared, variant, {**part.data, **budget})
+        options = RunOptions(
+            local=True,
+            text=json.dumps({**part.data, **budget}),
+            notify=False,
+            variant_of=compared.file.name,
+            trigger=f"compare: {variant.name}",
+            sample=compared.sample,
+        )
         file = part.file(compared.file, compared.inputs)
         environment = RunEnvironment(settings=compared.settings, stop=self._stop)
         prepared = api.prepare(file, compared.inputs, options, environment)
@@ -215,27 +222,17 @@ class _Runner:
             for item in report.items
             if item.step == block and (item.error or item.state not in left_out)
         }
-        found: dict[str, ItemAnswer] = {}
+        answers: dict[str, ItemAnswer] = {}
         with self._compared.ledger() as ledger:
             for scope, *_ in ledger.rows(queries.SCOPES_OF_STEP, file=file.name, step=block):
                 entries = ledger.entries(str(scope))
-                made = LineageStore(ledger).of_scope(str(scope))
+                lineage = LineageStore(ledger).of_scope(str(scope))
                 for key in results.keys() & entries.keys():
-                    steps = read_lineage(made[key].made)[1] if key in made else ()
-                    answer = _item_answer(ledger, part.step, results[key], entries[key], steps)
-                    found[key] = answer
-        return {key: found[key] for key in results if key in found}
-
-
-def _options(compared: ComparedPipeline, variant: Variant, data: Mapping[str, Any]) -> RunOptions:
-    return RunOptions(
-        local=True,
-        text=json.dumps(data),
-        notify=False,
-        variant_of=compared.file.name,
-        trigger=f"compare: {variant.name}",
-        sample=compared.sample,
-    )
+                    steps = read_lineage(lineage[key].made)[1] if key in lineage else ()
+                    answers[key] = _item_answer(
+                        ledger, part.step, results[key], entries[key], steps
+                    )
+        return {key: answers[key] for key in results if key in answers}
 
 
 def _sentence(error: Exception) -> str:
@@ -246,19 +243,21 @@ def _sentence(error: Exception) -> str:
 
 
 def answered_prompts(compared: ComparedPipeline, answers: Iterable[ItemAnswer]) -> dict[str, str]:
-    found = dict[str, str]()
+    prompts: dict[str, str] = {}
     with compared.ledger() as ledger:
         for answer in answers:
             row = ledger.call(answer.first_call_hash, is_whole=True)
             messages = [] if row is None else json.loads(row.request).get("messages", [])
-            found[answer.key] = "\n\n".join(str(message[1]) for message in messages)
-    return found
+            prompts[answer.key] = "\n\n".join(str(message[1]) for message in messages)
+    return prompts
 
 
 def _item_answer(
     ledger: Ledger, step: str, item: ItemReport, entry: Entry, steps: Sequence[StepRecord]
 ) -> ItemAnswer:
-    prompt, completion, first_call_hash = 0, 0, ""
+    prompt_tokens = 0
+    completion_tokens = 0
+    first_call_hash = ""
     busy: list[tuple[float, float]] = []
     for step_record in steps:
         for call in step_record.calls:
@@ -272,16 +271,16 @@ def _item_answer(
                 busy.append((row.at - took_s, row.at))
             elif not call.is_known:
                 busy.append((call.began + call.queue_s, call.began + call.seconds))
-            prompt += usage.prompt_tokens
-            completion += usage.completion_tokens
+            prompt_tokens += usage.prompt_tokens
+            completion_tokens += usage.completion_tokens
             if step_record.id == step:
                 first_call_hash = first_call_hash or call.hash
     answer = ItemAnswer(
         item.key,
         first_call_hash=first_call_hash,
         busy=tuple(busy),
-        prompt_tokens=prompt,
-        completion_tokens=completion,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
     )
     if item.state not in WITH_RESULT:
         return replace(answer, error=item.error or entry.error or f"it is {item.state}")

@@ -11,6 +11,8 @@ import copy
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,6 @@ from paddock.engine.system.records import record
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression, steps_read
-from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Node, StepNode, step_nodes
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.variations import Change, Variant, answering_steps, not_answering
@@ -34,12 +35,12 @@ def _step_of(plan: Plan, step: str) -> StepNode:
 
 def escalating_step(plan: Plan) -> str | None:
     """Return the only step that escalates; None where there are several, or none."""
-    found = [
+    names = [
         node.id
         for node in step_nodes(plan.pipeline)
         if node.escalate is not None and node.has_own_id
     ]
-    return found[0] if len(found) == 1 else None
+    return names[0] if len(names) == 1 else None
 
 
 def model_variants(plan: Plan, step: str) -> list[Variant]:
@@ -91,10 +92,9 @@ def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) ->
     changed = {change.target.partition(".")[0] for change in changes if change.option != "model"}
     models = {change.target for change in changes if change.option == "model"}
     using = {name for name, step in steps.items() if step.params.data.get("model") in models}
-    steps_meant = changed & steps.keys(), using
-    for found in (*steps_meant, steps.keys()):
-        if len(found) == 1:
-            return next(iter(found))
+    for names in (changed & steps.keys(), using, steps.keys()):
+        if len(names) == 1:
+            return next(iter(names))
     if not steps:
         remedy = "Add one of `chat`, `summarise`, `reduce`."
         raise PipelineError.of("no step answers: there is nothing to compare.", remedy)
@@ -156,17 +156,17 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
     results = {name: text for name, text in results.items() if text is not None}
     skipped: list[str] = []  # in `needs`, and not run
     for node in plan.pipeline.nodes():
-        written = _at(data, node.at)
+        written = reduce(getitem, node.at, data)
         written.pop("review", None)  # answers are compared as the model gave them
         if "needs" in written:
             written["needs"] = [name for name in node.needs if name in kept]
             skipped += [name for name in node.needs if name not in kept and node.id in kept]
-    written = _at(data, _step_of(plan, step).at)
+    written = reduce(getitem, _step_of(plan, step).at, data)
     written.pop("returns", None)
     if block is None:
         written["returns"] = results
     else:
-        _at(data, block.at).update({"returns": results, "on_error": "quarantine"})
+        reduce(getitem, block.at, data).update({"returns": results, "on_error": "quarantine"})
     data["steps"] = _kept_steps(data["steps"], plan.pipeline.steps, kept)
     for name in _NOT_RUN:
         data.pop(name, None)
@@ -196,19 +196,13 @@ def _reads_of(plan: Plan, node: Node, *, with_results: bool) -> Iterator[str]:
         yield node.body[-1].id
 
 
-def _at(data: Any, place: Place) -> Any:
-    for name in place:
-        data = data[name]
-    return data
-
-
 def _kept_steps(written: Sequence[Any], nodes: Iterable[Node], kept: set[str]) -> list[Any]:
-    found = []
+    steps = []
     for node in nodes:
         if node.id not in kept:
             continue
         own = written[int(node.at[-1])]
         if isinstance(node, Block):
             own["do"] = _kept_steps(own["do"], node.body, kept)
-        found.append(own)
-    return found
+        steps.append(own)
+    return steps

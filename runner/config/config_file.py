@@ -41,8 +41,8 @@ elsewhere may bring such a file along. A new setting is refused there until it i
 def file_values(
     folder: Path | None,
     config: Path,
-    is_trusted: Callable[[Path], bool] = lambda folder: False,
-    note: Callable[[str], None] = lambda text: None,
+    is_trusted: Callable[[Path], bool],
+    note: Callable[[str], None],
 ) -> Iterator[tuple[str, str, object]]:
     """Yield name, origin and value of all that the settings files say, the nearest file first.
 

@@ -69,7 +69,8 @@ def _without_cut_ends(text: str, forms: Collection[str]) -> str:
     >>> [_without_cut_ends(text, ["s3cr3t/17"]) for text in ("key s3cr3… or…", "…3t/17")]
     ['key ***… or…', '…***']
     """
-    pieces, done = list[str](), 0
+    pieces: list[str] = []
+    done = 0
     for cut in _CUT.finditer(text):
         begun = _begun_before(text, cut.start(), forms)
         ended = _ended_after(text, cut.end(), forms)
@@ -82,15 +83,15 @@ def _without_cut_ends(text: str, forms: Collection[str]) -> str:
 def _begun_before(text: str, end: int, forms: Iterable[str]) -> int:
     """Return how many letters before `end` are the beginning of a secret."""
     last = text[max(0, end - SHORTEST_SECRET) : end]
-    found = (form[: at + len(last)] for form in forms for at in _places(last, form))
-    return max((len(begun) for begun in found if text.endswith(begun, 0, end)), default=0)
+    begins = (form[: at + len(last)] for form in forms for at in _places(last, form))
+    return max((len(begin) for begin in begins if text.endswith(begin, 0, end)), default=0)
 
 
 def _ended_after(text: str, start: int, forms: Iterable[str]) -> int:
     """Return how many letters from `start` on are the end of a secret."""
     first = text[start : start + SHORTEST_SECRET]
-    found = (form[at:] for form in forms for at in _places(first, form))
-    return max((len(end) for end in found if text.startswith(end, start)), default=0)
+    ends = (form[at:] for form in forms for at in _places(first, form))
+    return max((len(end) for end in ends if text.startswith(end, start)), default=0)
 
 
 def _places(part: str, text: str) -> Iterator[int]:
@@ -129,10 +130,10 @@ def _within_base64(value: bytes) -> Iterator[str]:
         whole = base64.b64encode(bytes(n_before) + value).decode()
         n_behind = (-len(value) - n_before) % 3
         # Letters that hold bits of a neighbour are left out.
-        found = whole[n_before + bool(n_before) : len(whole) - n_behind - bool(n_behind)]
-        if len(found) >= _SHORTEST_LINE // 2:
-            yield found
-            yield found.translate(_URL_SAFE)
+        own = whole[n_before + bool(n_before) : len(whole) - n_behind - bool(n_behind)]
+        if len(own) >= _SHORTEST_LINE // 2:
+            yield own
+            yield own.translate(_URL_SAFE)
 
 
 class RedactedError(Exception):

@@ -73,10 +73,10 @@ def parse_folders(value: object) -> tuple[Path, ...]:
     >>> parse_folders("/srv/team, ~/share")
     (PosixPath('/srv/team'), PosixPath('~/share'))
     """
-    found = tuple(map(parse_folder, parse_text_list(value)))
-    if not all(path.is_absolute() or path.parts[0] == "~" for path in found):
+    folders = tuple(map(parse_folder, parse_text_list(value)))
+    if not all(path.is_absolute() or path.parts[0] == "~" for path in folders):
         raise BadValue("has a path that depends on the folder", "Begin each with '/' or '~'.")
-    return found
+    return folders
 
 
 def parse_urls(value: object) -> tuple[str, ...]:
@@ -98,10 +98,10 @@ def parse_dask_scheduler(value: object) -> str:
     ('tls://scheduler:8786', 'tcp://[::1]:8786')
     """
     written = parse_text(value)
-    found = re.fullmatch(r"(tls|tcp)://(\[[0-9a-f:.]+\]|[\w.-]+):(\d{1,5})", written)
-    if found is None:
+    parts = re.fullmatch(r"(tls|tcp)://(\[[0-9a-f:.]+\]|[\w.-]+):(\d{1,5})", written)
+    if parts is None:
         raise BadValue("is not the address of a Dask scheduler", "Give it as 'tls://host:8786'.")
-    if found[1] == "tcp" and not is_loopback(found[2].strip("[]")):
+    if parts[1] == "tcp" and not is_loopback(parts[2].strip("[]")):
         raise BadValue(
             "is not encrypted, and those who take part in a Dask cluster can run code as you",
             "Use 'tls://' with certificates on both sides; 'tcp://' is for loopback alone.",

@@ -165,19 +165,16 @@ async def _post_end(request: Request, *, is_at_once: bool) -> Response:
 
 async def _post_rest(request: Request) -> Response:
     pool = _state_of(request).pool
-    idle = [
-        model.name for model in pool.stats().resident if not model.n_users and not model.n_waiting
-    ]
-    gone = [name for name in idle if await pool.unload(name)]
-    return JSONResponse({"unloaded": gone})
+    models = pool.stats().resident
+    idle = [model.name for model in models if not model.n_users and not model.n_waiting]
+    return JSONResponse({"unloaded": [name for name in idle if await pool.unload(name)]})
 
 
 class _DaemonApp:
     """Route each request to its application, and count those that keep the daemon from ending.
 
-    Ollama's API, for `paddock chat`, `embed`,
-    `ps` and `stop`, is made at its first request: its modules take 0.6 s to import, and runs need
-    none of them.
+    Ollama's API, for `paddock chat`, `embed`, `ps` and `stop`, is made at its first request: its
+    modules take 0.6 s to import, and runs need none of them.
     """
 
     def __init__(self, own: ASGIApp, state: DaemonState) -> None:
@@ -186,7 +183,8 @@ class _DaemonApp:
         self._api: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, app = scope.get("path", ""), self._own
+        path = scope.get("path", "")
+        app = self._own
         if path.startswith((API, STATE_PATH)):
             if self._api is None:
                 self._api = await asyncio.to_thread(self._ollama_api)

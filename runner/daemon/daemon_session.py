@@ -74,16 +74,12 @@ class DaemonSession:
         if broken is not None:
             async with self._moving:
                 try:
-                    await self._move(self.daemon)
+                    if not await asyncio.to_thread(daemon_files.is_listening, self.daemon.socket):
+                        self._note_gone(self.daemon)
+                    await self.attach()  # this one, another process's at its socket, or a new one
                 except DaemonError as error:
                     raise EngineError(str(error)) from None
         return PoolAddress(socket=self.daemon.socket)
-
-    async def _move(self, broken: DaemonInfo) -> None:
-        """Hold a daemon that runs: the same one, another process's at its socket, or a new one."""
-        if not await asyncio.to_thread(daemon_files.is_listening, broken.socket):
-            self._note_gone(broken)
-        await self.attach()
 
     def _note_gone(self, daemon: DaemonInfo) -> None:
         """Count a daemon that went away; report it once if it was the one held."""

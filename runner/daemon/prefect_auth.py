@@ -45,11 +45,11 @@ def stored_secret(file: Path, *, prefix: str = "") -> str:
     Raises:
         OSError: the file cannot be read or written, or belongs to another user.
     """
-    if found := _read_secret_file(file):
-        return found
+    if secret := _read_secret_file(file):
+        return secret
     files.create_once(file, f"{prefix}{secrets.token_urlsafe(_SECRET_BYTES)}\n")
-    if found := _read_secret_file(file):
-        return found
+    if secret := _read_secret_file(file):
+        return secret
     raise OSError(None, "the file is empty; remove it, then a new one is made", str(file))
 
 
@@ -59,10 +59,10 @@ def _read_secret_file(file: Path) -> str:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return ""
-    with os.fdopen(handle, encoding="utf-8") as found:
-        facts = os.fstat(found.fileno())
+    with os.fdopen(handle, encoding="utf-8") as opened:
+        facts = os.fstat(opened.fileno())
         if facts.st_uid != os.getuid():
             raise PermissionError(None, "the file belongs to another user", str(file))
         if facts.st_mode & 0o077:
-            os.fchmod(found.fileno(), private_files.PRIVATE_FILE)
-        return found.read().strip()
+            os.fchmod(opened.fileno(), private_files.PRIVATE_FILE)
+        return opened.read().strip()

@@ -81,7 +81,8 @@ def client_options(url: str, environ: Mapping[str, str]) -> dict[str, Any]:
         OSError: the file with certificates cannot be used.
         ValueError: the headers are not a JSON object.
     """
-    url, headers = url.strip().rstrip("/"), headers_from(environ)
+    url = url.strip().rstrip("/")
+    headers = headers_from(environ)
     tokens = CsrfTokens(f"{url}/csrf-token", headers)
     verify = _verify(environ)
     return {"url": url, "headers": headers, "verify": verify, "auth_flow": tokens.auth_flow}

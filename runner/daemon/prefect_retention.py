@@ -39,7 +39,7 @@ def own_client(url: str, state_dir: Path) -> httpx.AsyncClient:
     return http.client(**client_options(url, password), trust_env=False)
 
 
-async def end_what_is_left(api_url: str, state_dir: Path) -> None:
+async def end_orphans(api_url: str, state_dir: Path) -> None:
     """Show as crashed what no process is at any more, but for runs of `up`, which it starts again.
 
     These are runs by hand whose process was killed, with their tasks, and tasks of runs that have

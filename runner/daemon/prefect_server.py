@@ -41,7 +41,7 @@ from .daemon_client import exit_code
 from .daemon_files import DaemonError, daemon_folder
 from .prefect_auth import SERVER_VARIABLE, own_auth_string
 from .prefect_client import PREFECT_ERRORS, ask
-from .prefect_retention import end_what_is_left, own_client, retention_settings
+from .prefect_retention import end_orphans, own_client, retention_settings
 
 HOST = "127.0.0.1"
 BACKLOG = 2048
@@ -86,8 +86,8 @@ log = logging.getLogger(__name__)
 
 def running_server(state_dir: Path) -> str:
     """Return the address of this machine's own server; empty where none runs. Blocks."""
-    port = files.read_json_object(_record_of(state_dir)).get("port")
-    if not isinstance(port, int) or not _is_own(port):
+    port = files.read_json_object(_record_file(state_dir)).get("port")
+    if not isinstance(port, int) or not _is_ours(port):
         return ""
     try:
         socket.create_connection((HOST, port), timeout=1.0).close()
@@ -98,7 +98,7 @@ def running_server(state_dir: Path) -> str:
 
 def end_keeper(state_dir: Path) -> int | None:
     """Ask the process to end that `ensure_own_server` started; return its number, if it runs."""
-    keeper = files.read_json_object(_record_of(state_dir)).get("host")
+    keeper = files.read_json_object(_record_file(state_dir)).get("host")
     with suppress(psutil.Error):
         if isinstance(keeper, int) and KEEPER_MODULE in psutil.Process(keeper).cmdline():
             os.kill(keeper, signal.SIGTERM)
@@ -106,7 +106,7 @@ def end_keeper(state_dir: Path) -> int | None:
     return None
 
 
-def _record_of(state_dir: Path) -> Path:
+def _record_file(state_dir: Path) -> Path:
     return daemon_folder(state_dir) / "prefect.server"
 
 
@@ -118,19 +118,22 @@ async def ensure_own_server(settings: Settings, note: Callable[[str], None]) -> 
     Raises:
         DaemonError: it does not start.
     """
-    state_dir, unattended = settings.state_dir, settings.unattended
-    record_file = _record_of(state_dir)
-    errors, keeper, is_ours = record_file.with_name("prefect.err"), None, True
+    unattended = settings.unattended
+    record_file = _record_file(settings.state_dir)
+    errors = record_file.with_name("prefect.err")
+    keeper: int | None = None
+    is_ours = True
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         port = files.read_json_object(record_file).get("port")
-        if isinstance(port, int) and _is_own(port) and await _is_healthy(port):
+        if isinstance(port, int) and _is_ours(port) and await _is_healthy(port):
             return _url(port)
         if keeper is None:
             note("Starting Prefect's server …")
             private_files.private_folder(record_file.parent)
-            values = (state_dir, unattended.keep_tracking_s, unattended.service_idle_s)
-            command = python_command("-m", KEEPER_MODULE, *map(str, values))
+            times = (unattended.keep_tracking_s, unattended.service_idle_s)
+            arguments = map(str, (settings.state_dir, *times))
+            command = python_command("-m", KEEPER_MODULE, *arguments)
             keeper = await asyncio.to_thread(spawn_detached, command, errors)
         elif is_ours:
             status = exit_code(keeper)
@@ -146,25 +149,28 @@ async def ensure_own_server(settings: Settings, note: Callable[[str], None]) -> 
     )
 
 
-async def keep_own_server(state_dir: Path, keep_s: float, answers: Callable[[str], None]) -> None:
+async def keep_own_server(state_dir: Path, keep_s: float, on_answer: Callable[[str], None]) -> None:
     """Run this machine's own server until cancelled, or watch that of another process.
 
-    `answers` is called with the address whenever a server has begun to answer there, or may have.
+    `on_answer` is called with the address whenever a server has begun to answer there, or may have.
     """
     folder = private_files.private_folder(daemon_folder(state_dir))
     while True:
         try:
-            with lock_now(folder / "prefect.lock"), closing(_own_listener(state_dir)) as listener:
+            with (
+                lock_now(folder / "prefect.lock"),
+                closing(_reopened_listener(state_dir)) as listener,
+            ):
                 pauses = Pauses(BACKOFF)
                 while True:
                     began = time.monotonic()
-                    await _run(state_dir, keep_s, listener, answers)
+                    await _run_server(state_dir, keep_s, listener, on_answer)
                     if time.monotonic() - began > STEADY_S:
                         pauses.succeeded()
                     await pauses.wait()
         except LockTaken:
             if url := await asyncio.to_thread(running_server, state_dir):
-                answers(url)
+                on_answer(url)
         except OSError as error:  # no port, no lock
             log.warning("cannot start the Prefect server: %s", error)
         await asyncio.sleep(LOOK_S)
@@ -179,7 +185,8 @@ class ServerHealth:
 
     def note(self, *, is_healthy: bool, now: float) -> None:
         if is_healthy:
-            self.is_ready, self.n_silent = True, 0
+            self.is_ready = True
+            self.n_silent = 0
         elif self.is_ready or now > self.deadline:
             self.n_silent += 1
 
@@ -190,16 +197,17 @@ class ServerHealth:
         return LOOK_S if self.n_silent else STEADY_LOOK_S
 
 
-async def _run(
-    state_dir: Path, keep_s: float, listener: socket.socket, answers: Callable[[str], None]
+async def _run_server(
+    state_dir: Path, keep_s: float, listener: socket.socket, on_answer: Callable[[str], None]
 ) -> None:
     """Start it and watch it until it ends, or has not answered for too long."""
-    log_file, port = daemon_folder(state_dir) / "prefect.log", int(listener.getsockname()[1])
+    log_file = daemon_folder(state_dir) / "prefect.log"
+    port = int(listener.getsockname()[1])
     health = ServerHealth(time.monotonic() + START_S)
     try:
-        async with _process(state_dir, keep_s, listener, log_file) as process:
+        async with _server_process(state_dir, keep_s, listener, log_file) as process:
             facts = {"port": port, "pid": process.pid, "host": os.getpid()}
-            files.write_json_atomically(_record_of(state_dir), facts)
+            files.write_json_atomically(_record_file(state_dir), facts)
             async with running(process.wait()) as ended:
                 while not ended.done() and health.n_silent < N_SILENT:
                     check: asyncio.Future[Any] = asyncio.ensure_future(_is_healthy(port))
@@ -211,9 +219,9 @@ async def _run(
                     health.note(is_healthy=check.result(), now=time.monotonic())
                     if check.result() and was_ready:
                         with suppress(*PREFECT_ERRORS):  # it is asked again
-                            await end_what_is_left(_url(port), state_dir)
+                            await end_orphans(_url(port), state_dir)
                     elif check.result():
-                        answers(_url(port))
+                        on_answer(_url(port))
                     await asyncio.wait({ended}, timeout=health.pause_s)
     except OSError as error:  # a full disk, no free process
         log.warning("cannot start the Prefect server: %s", error)
@@ -227,10 +235,11 @@ async def _run(
 
 
 @asynccontextmanager
-async def _process(
+async def _server_process(
     state_dir: Path, keep_s: float, listener: socket.socket, log_file: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    home, port = state_dir / "prefect", int(listener.getsockname()[1])
+    home = state_dir / "prefect"
+    port = int(listener.getsockname()[1])
     private_files.private_folder(home)
     environ = server_environment(home, port, os.environ, keep_s, own_auth_string(state_dir))
     # The log holds one start only: it is short.
@@ -246,7 +255,7 @@ async def _process(
         await end_group(process, STOP_S)
 
 
-def _own_listener(state_dir: Path) -> socket.socket:
+def _reopened_listener(state_dir: Path) -> socket.socket:
     """Listen at the port that the server had before, or at another one when that is taken.
 
     It stays open while the server restarts, so that no other user can listen there. A server whose
@@ -255,7 +264,7 @@ def _own_listener(state_dir: Path) -> socket.socket:
     Raises:
         OSError: no port is free.
     """
-    known = files.read_json_object(_record_of(state_dir))
+    known = files.read_json_object(_record_file(state_dir))
     with suppress(psutil.Error, ValueError):
         orphan = psutil.Process(int(known.get("pid", 0)))
         if COMMAND[-1] in orphan.cmdline():
@@ -305,7 +314,7 @@ def _listen_at(port: int) -> socket.socket:
     return listener
 
 
-def _is_own(port: int) -> bool:
+def _is_ours(port: int) -> bool:
     """Return whether this user listens at a port; True where that cannot be known (not Linux)."""
     knows = socket_owners.knows_socket_owners()
     return not knows or socket_owners.listener_owner(HOST, port) == os.getuid()
@@ -323,9 +332,10 @@ async def _is_healthy(port: int) -> bool:
 _AT_WORK = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
 
 
-async def _host(state_dir: Path, keep_s: float, idle_s: float) -> None:
+async def _keep_until_idle(state_dir: Path, keep_s: float, idle_s: float) -> None:
     """Keep a server for runs with `--prefect` until a signal comes, or it is idle for `idle_s`."""
-    stop, busy_at = asyncio.Event(), time.monotonic()
+    stop = asyncio.Event()
+    busy_at = time.monotonic()
     addresses = deque[str](maxlen=1)
     with suppress(LockTaken), lock_now(daemon_folder(state_dir) / "prefect-host.lock"):
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -342,4 +352,4 @@ async def _host(state_dir: Path, keep_s: float, idle_s: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_host(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))
+    asyncio.run(_keep_until_idle(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))

@@ -17,11 +17,9 @@ from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX, is_temporary
 from paddock.steps.files.globs import Globs
 
 ALL_FILES = ("**/*",)
-
-
-PROCESSING, DONE, FAILED = "processing", "done", "failed"
-
-
+PROCESSING = "processing"
+DONE = "done"
+FAILED = "failed"
 HOT_FOLDERS = (PROCESSING, DONE, FAILED)
 """Folders of a hot folder that hold no unclaimed documents."""
 

@@ -143,6 +143,6 @@ def known_folder(
 
     `kept` begins with what this machine saw, if it saw any.
     """
-    several = list(kept)
-    same = (mount for mount in several if now is not None and mount.identity == now.identity)
-    return next(same, several[0] if several else None)
+    known = list(kept)
+    same = (folder for folder in known if now is not None and folder.identity == now.identity)
+    return next(same, known[0] if known else None)

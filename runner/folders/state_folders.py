@@ -30,15 +30,15 @@ def find_ledgers(paths: Iterable[Path], note: Note = lambda text: None) -> list[
 
     `note` is called with a sentence on each state folder that is left out, up to some.
     """
-    found: dict[LedgerFolder, None] = {}
+    named: dict[LedgerFolder, None] = {}
     states: set[Path] = set()
     for path in map(Path.absolute, paths):
         if path.is_dir():
             # `_walk_below` skips the user's own state folder, which has the same name.
             states.update(_walk_below(path))
         else:
-            found[LedgerFolder(path.parent / STATE_FOLDER, path.name)] = None
-    return [*found, *_counting(states, note)]
+            named[LedgerFolder(path.parent / STATE_FOLDER, path.name)] = None
+    return [*named, *_counting(states, note)]
 
 
 def ledgers_around(paths: Iterable[Path], note: Note = lambda text: None) -> list[LedgerFolder]:
@@ -53,14 +53,14 @@ def ledgers_around(paths: Iterable[Path], note: Note = lambda text: None) -> lis
 
 def _counting(states: Iterable[Path], note: Note) -> list[LedgerFolder]:
     """Return the ledgers of those state folders that count, outer ones first."""
-    found: list[LedgerFolder] = []
+    counting: list[LedgerFolder] = []
     left_out: list[str] = []
     for state in sorted(states, key=lambda state: (len(state.parts), state)):
         try:
             if not is_own_state(state):
                 continue
             url = read_settings(state.parent).ledger_url
-            around = next((at.folder for at in found if at.folder in state.parents), None)
+            around = next((at.folder for at in counting if at.folder in state.parents), None)
             if not url and not entry_of(state / LEDGER_FILE).is_kept and around is not None:
                 left_out.append(
                     f"{one_line(str(state))} is not used: it lies below {around}, as what arrives "
@@ -72,12 +72,12 @@ def _counting(states: Iterable[Path], note: Note) -> list[LedgerFolder]:
             continue
         except (LedgerError, SettingsError, OSError):
             pass  # reported where the ledger is used
-        found.append(LedgerFolder(state))
+        counting.append(LedgerFolder(state))
     for text in left_out[:_MOST_NOTES]:
         note(text)
     if n_more := len(left_out) - len(left_out[:_MOST_NOTES]):
         note(f"{n_more:,} more state folders are not used.")
-    return found
+    return counting
 
 
 def is_state_folder(folder: Path) -> bool:

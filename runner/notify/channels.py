@@ -73,8 +73,8 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
     """
     added = {
         "PADDOCK_EVENT": message.event,
-        "PADDOCK_PIPELINE": _variable(message.data["pipeline"]),
-        "PADDOCK_RUN": _variable(message.data["run"]),
+        "PADDOCK_PIPELINE": str(message.data["pipeline"]).replace("\0", ""),
+        "PADDOCK_RUN": str(message.data["run"]).replace("\0", ""),
     }
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -96,10 +96,6 @@ async def run_command(words: Sequence[str], folder: Path, message: Notification)
         last = last_part(ended.stderr.decode("utf-8", "replace"), _SHOWN_CHARS)
         why = f"'{words[0]}' ended with status {ended.code}"
         raise NotDelivered(why + (f": {last}" if last else ""))
-
-
-def _variable(value: object) -> str:
-    return str(value).replace("\0", "")
 
 
 async def post_webhook(url: str, message: Notification) -> None:
@@ -160,22 +156,22 @@ async def send_mail(url: str, sender: str, to: str, message: Notification) -> No
     mail["Auto-Submitted"] = "auto-generated"  # no automatic replies, such as holiday notices
     mail.set_content(message.text.encode("utf-8", "replace").decode())
 
-    async def give() -> None:
-        post = _SmtpDelivery(server)
+    async def send() -> None:
+        delivery = _SmtpDelivery(server)
         try:
-            await asyncio.to_thread(post.give, mail)
+            await asyncio.to_thread(delivery.send, mail)
         finally:
-            post.hang_up()  # the thread must not outlive the deadline
+            delivery.hang_up()  # the thread must not outlive the deadline
 
-    await with_retries(give)
+    await with_retries(send)
 
 
 def addresses(to: str) -> Sequence[str]:
     """Split `a@b.org, C <c@d.org>` into addresses."""
-    found = [address for _, address in getaddresses([to]) if "@" in address]
-    if not found or "\n" in to or "\r" in to:
+    receivers = [address for _, address in getaddresses([to]) if "@" in address]
+    if not receivers or "\n" in to or "\r" in to:
         raise NotDelivered("this is not a mail address")
-    return found
+    return receivers
 
 
 class _SmtpDelivery:
@@ -183,22 +179,21 @@ class _SmtpDelivery:
 
     def __init__(self, server: MailServer) -> None:
         self._server = server
-        self._line: smtplib.SMTP | None = None
+        self._connection: smtplib.SMTP | None = None
 
-    def give(self, mail: EmailMessage) -> None:
+    def send(self, mail: EmailMessage) -> None:
         server = self._server
         try:
-            with self._connected() as line:
-                self._line = line
-                if not server.is_encrypted and line.has_extn("starttls"):
-                    line.starttls(context=ssl.create_default_context())
-                    line.ehlo()
+            with self._connected() as smtp:
+                self._connection = smtp
+                if not server.is_encrypted and smtp.has_extn("starttls"):
+                    smtp.starttls(context=ssl.create_default_context())
+                    smtp.ehlo()
                 elif server.user and not server.is_encrypted and server.host not in _OWN_HOSTS:
                     raise NotDelivered(f"{server.host} offers no encryption for the password")
                 if server.user:
-                    line.login(server.user, server.password)
-                refused = line.send_message(mail)
-                if refused:
+                    smtp.login(server.user, server.password)
+                if refused := smtp.send_message(mail):
                     raise NotDelivered(f"{server.host} refused {', '.join(refused)}")
         except smtplib.SMTPResponseException as error:
             words = f"{server.host} answered {error.smtp_code} {_server_answer(error.smtp_error)}"
@@ -217,12 +212,12 @@ class _SmtpDelivery:
         if server.is_encrypted:
             context = ssl.create_default_context()
             return smtplib.SMTP_SSL(server.host, server.port, timeout=ATTEMPT_S, context=context)
-        line = smtplib.SMTP(server.host, server.port, timeout=ATTEMPT_S)
-        line.ehlo_or_helo_if_needed()
-        return line
+        smtp = smtplib.SMTP(server.host, server.port, timeout=ATTEMPT_S)
+        smtp.ehlo_or_helo_if_needed()
+        return smtp
 
     def hang_up(self) -> None:
-        sock = getattr(self._line, "sock", None)
+        sock = getattr(self._connection, "sock", None)
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)

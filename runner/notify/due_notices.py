@@ -21,9 +21,8 @@ AGAIN_S = 86_400.0  # a pipeline that fails every five minutes sends one message
 MOST_REMEMBERED = 50_000
 _DIGEST_CHARS = 12
 _STATUSES_WITHOUT_NOTICE = ("interrupted", "budget", "suspended")
-
-
-_DIGESTS, _TIMES = ("items", "waiting"), ("failed_at", "quarantined_at", "waiting_at")
+_DIGESTS = ("items", "waiting")
+_TIMES = ("failed_at", "quarantined_at", "waiting_at")
 
 
 @record(frozen=True, slots=True)
@@ -48,10 +47,10 @@ class SentState:
     def of_json(cls, data: Any) -> SentState:
         """Read the state; unreadable values count as not sent."""
         try:
-            found: dict[str, Any] = {name: str(data[name]) for name in ("bad", "failure")}
-            found |= {name: float(data[name]) for name in _TIMES}
-            found |= {name: frozenset(map(str, data[name])) for name in _DIGESTS}
-            return cls(**found)
+            fields: dict[str, Any] = {name: str(data[name]) for name in ("bad", "failure")}
+            fields |= {name: float(data[name]) for name in _TIMES}
+            fields |= {name: frozenset(map(str, data[name])) for name in _DIGESTS}
+            return cls(**fields)
         except (AttributeError, KeyError, TypeError, ValueError):
             return cls()
 
@@ -82,32 +81,37 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
         return ()
     if report.status == "failed":
         failed = (f"{item.key}\n{item.error}" for item in items_of(report, "failed"))
-        mark = _digest(report.message or "", *failed)
-        is_same = before.bad == "failed" and before.failure == mark
+        failure = _digest(report.message or "", *failed)
+        is_same = before.bad == "failed" and before.failure == failure
         if is_same and 0 <= now - before.failed_at < AGAIN_S:
             return ()
-        return (Notice("failed", replace(before, bad="failed", failure=mark, failed_at=now)),)
-    found: list[Notice] = []
-    marks = _digests(report, "quarantined")
-    if before.bad == "failed" or (before.bad and not marks):
-        kept = before.items & marks
-        bad: Literal["quarantined", ""] = "quarantined" if kept else ""
-        before = replace(before, bad=bad, failure="", failed_at=0.0, items=kept)
-        found.append(Notice("recovered", before))
-    fresh = marks - before.items
+        return (Notice("failed", replace(before, bad="failed", failure=failure, failed_at=now)),)
+    notices: list[Notice] = []
+    quarantined = _digests(report, "quarantined")
+    if before.bad == "failed" or (before.bad and not quarantined):
+        known = before.items & quarantined
+        bad: Literal["quarantined", ""] = "quarantined" if known else ""
+        before = replace(before, bad=bad, failure="", failed_at=0.0, items=known)
+        notices.append(Notice("recovered", before))
+    new = quarantined - before.items
     is_due = not 0 <= now - before.quarantined_at < AGAIN_S
-    if fresh or (is_due and report.quarantine().without_result):
+    if new or (is_due and report.quarantine().without_result):
         before = replace(
-            before, bad="quarantined", failure="", failed_at=0.0, items=marks, quarantined_at=now
+            before,
+            bad="quarantined",
+            failure="",
+            failed_at=0.0,
+            items=quarantined,
+            quarantined_at=now,
         )
-        found.append(Notice("quarantined", before, fresh))
+        notices.append(Notice("quarantined", before, new))
     # One message for all that waits: not again while any of it waits, but once a day.
-    marks = _digests(report, "waiting")
-    fresh = marks - before.waiting
-    is_known = bool(marks & before.waiting) and 0 <= now - before.waiting_at < AGAIN_S
-    if fresh and not is_known:
-        found.append(Notice("waiting", replace(before, waiting=marks, waiting_at=now), fresh))
-    return tuple(found)
+    waiting = _digests(report, "waiting")
+    new = waiting - before.waiting
+    is_known = bool(waiting & before.waiting) and 0 <= now - before.waiting_at < AGAIN_S
+    if new and not is_known:
+        notices.append(Notice("waiting", replace(before, waiting=waiting, waiting_at=now), new))
+    return tuple(notices)
 
 
 def items_of(report: Report, event: Event) -> list[ItemReport]:

@@ -46,7 +46,9 @@ def notification_of(
     bad = items_of(report, notice.event)
     if notice.event in ("quarantined", "waiting"):  # new items first
         bad = sorted(bad, key=lambda item: item_digest(item) not in notice.new_items)
-    host, lead, at = socket.gethostname(), _lead(notice, bad), datetime.fromtimestamp(now, UTC)
+    host = socket.gethostname()
+    lead = _lead(notice, bad)
+    at = datetime.fromtimestamp(now, UTC)
     subject = _plain(f"[paddock] {report.pipeline}: {lead} ({host})")
     # What happened, where, the details, and what to do next
     lines = [f"Pipeline '{_plain(report.pipeline)}': {lead}.", ""]

@@ -28,25 +28,21 @@ class ReportedEnd:
 
 @asynccontextmanager
 async def notify_at_end(
-    bound: BoundPlan,
-    settings: Settings,
-    observer: Observer,
-    secrets: Secrets,
-    stop: asyncio.Event,
-    outcome: ReportedEnd,
-) -> AsyncIterator[None]:
-    """Send the notifications at the end of a run; `outcome` has its report by then.
+    bound: BoundPlan, settings: Settings, observer: Observer, secrets: Secrets, stop: asyncio.Event
+) -> AsyncIterator[ReportedEnd]:
+    """Send the notifications at the end of a run, whose report is put into what is yielded.
 
     An error that ends the run is sent as its failure, and raised again. The observer gets what was
     not delivered.
     """
+    outcome = ReportedEnd()
     if bound.pipeline.on is None or not bound.pipeline.on.notify:
-        yield
+        yield outcome
         return
     for words in undeliverable_mail(bound.pipeline.on.notify, settings.unattended.smtp_url):
         observer.note(words)
     try:
-        yield
+        yield outcome
     except Exception as error:
         if not stop.is_set():
             words = str(error) or type(error).__name__

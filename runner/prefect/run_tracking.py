@@ -96,10 +96,8 @@ async def run_prepared(
         stack.enter_context(prepared.secrets.guarded())
         # A run that leaves out items has not looked at most of them
         if bound.pipeline.on is not None and options.notifies and not options.leaves_out_items:
-            notifying = notify_at_end(
-                bound, settings, observer, prepared.secrets, environment.stop, outcome
-            )
-            await stack.enter_async_context(notifying)
+            notifying = notify_at_end(bound, settings, observer, prepared.secrets, environment.stop)
+            outcome = await stack.enter_async_context(notifying)
         service = None
         if uses_service(options.local, os.environ, has_pool=has_pool):
             from .local_service import local_service, pool_on_demand

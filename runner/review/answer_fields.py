@@ -81,13 +81,13 @@ class AnswerField:
         if self.kind == "text":
             return (self.is_date and date_in(text)) or text
         try:
-            found = answer_from_json(text.strip())
+            value = answer_from_json(text.strip())
         except WrongField:
-            found = number_in(text) if self.kind == "number" else None
-        if isinstance(found, float) and not math.isfinite(found):
+            value = number_in(text) if self.kind == "number" else None
+        if isinstance(value, float) and not math.isfinite(value):
             return text
-        is_number = isinstance(found, int | float) and not isinstance(found, bool)
-        return text if found is None or (self.kind == "number" and not is_number) else found
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return text if value is None or (self.kind == "number" and not is_number) else value
 
 
 def answer_fields(
@@ -127,9 +127,9 @@ def _fields(
 ) -> Iterator[AnswerField]:
     if isinstance(value, Mapping | list) and value:
         for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
-            held = (_inner(mirrors[0], key), _inner(mirrors[1], key))
             of_inner = schema.item(key) if isinstance(key, int) else schema.field(key)
-            yield from _fields((*keys, key), inner, of_inner, held)
+            inner_mirrors = (_inner(mirrors[0], key), _inner(mirrors[1], key))
+            yield from _fields((*keys, key), inner, of_inner, inner_mirrors)
         return
     kind, choices = _kind(schema, value)
     is_nullable = schema.is_nullable or schema.lists(None) or (kind == "json" and value is None)
@@ -177,7 +177,7 @@ def edited_answer(answer: Any, fields: Sequence[AnswerField], changes: Mapping[s
     {'n': 12, 's': 'a'}
     """
     by_path = {field.path: field for field in fields}
-    made = copy.deepcopy(answer)
+    edited = copy.deepcopy(answer)
     for path, text in changes.items():
         field = by_path.get(path)
         if field is None:
@@ -185,11 +185,11 @@ def edited_answer(answer: Any, fields: Sequence[AnswerField], changes: Mapping[s
             raise WrongField(f"the answer has no field '{path}'. {remedy}")
         if not field.keys:
             return field.typed(text)
-        inner = made
+        inner = edited
         for key in field.keys[:-1]:
             inner = inner[key]
         inner[field.keys[-1]] = field.typed(text)
-    return made
+    return edited
 
 
 def answer_from_json(text: str) -> Any:
@@ -245,7 +245,7 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
         return "  (empty)"
     is_raw = confidence.get("is_calibrated") is False  # an old record does not tell
     words = f"  ({confidence['p']:.0%}{', uncalibrated' * is_raw}"
-    words += f"; {found}" if (found := like_this_text(confidence)) else ""
+    words += f"; {alike}" if (alike := like_this_text(confidence)) else ""
     second_p = confidence.get("second_p")
     if confidence.get("second") is not None and (second_p or 0.0) >= RIVAL * confidence["p"]:
         other = one_line(cell_text(confidence["second"]), MAX_VALUE_CHARS) or '""'
@@ -273,10 +273,10 @@ Span = tuple[int, int, str]
 
 
 def field_spans(fields: Iterable[AnswerField], source: str) -> list[Span]:
-    found = ((field.path, field.evidence or {}) for field in fields)
+    quotes = ((field.path, field.evidence or {}) for field in fields)
     return [
         (evidence["start"], evidence["end"], path)
-        for path, evidence in found
+        for path, evidence in quotes
         if isinstance(evidence.get("start"), int)
         and isinstance(evidence.get("end"), int)
         and evidence.get("source") in (source, None)
@@ -293,15 +293,9 @@ def text_window(text: str, start: int, n: int, spans: Sequence[Span]) -> dict[st
     end = min(len(text), start + n)
     start = text.rfind("\n", max(0, start - _MOST_LINE_CHARS), start) + 1 or start
     inside = [span for span in spans if span[0] < end and span[1] > start]
-    cuts = {
-        start,
-        end,
-        *(max(start, span[0]) for span in inside),
-        *(min(end, o[1]) for o in inside),
-    }
-    ordered = sorted(cuts)
+    bounds = {max(start, min(end, bound)) for span in inside for bound in span[:2]}
     parts = [
         [text[left:right], [path for first, last, path in inside if first <= left < last]]
-        for left, right in pairwise(ordered)
+        for left, right in pairwise(sorted({start, end, *bounds}))
     ]
     return {"start": start, "end": end, "total": len(text), "parts": parts}

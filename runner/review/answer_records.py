@@ -33,11 +33,10 @@ from paddock.runner.review.answer_fields import (
 
 def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
     store = ReviewStore(ledger)
-    heads = store.of_scope(scope, [key])
-    found = [store.get(head.id) for _, head in sorted(heads.items())]
-    reviews = [review for review in found if review is not None]
-    made = LineageStore(ledger).of_item(scope, key)
-    answers = [] if made is None else list(_unreviewed(made, key, {r.step for r in reviews}))
+    heads = sorted(store.of_scope(scope, [key]).items())
+    reviews = [review for _, head in heads if (review := store.get(head.id)) is not None]
+    row = LineageStore(ledger).of_item(scope, key)
+    answers = [] if row is None else list(_unreviewed(row, key, {r.step for r in reviews}))
     if not reviews:
         return ReviewRecord(tuple(answers))
     known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))

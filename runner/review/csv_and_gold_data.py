@@ -97,25 +97,26 @@ def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
         raise UnreadableSheet(
             f"has no column {names}. Import a file that `paddock review --export` wrote."
         )
-    found: dict[str, SheetDecision] = {}
+    decisions: dict[str, SheetDecision] = {}
     faults: list[SheetFault] = []
     for line, row in zip(table.lines, table.rows, strict=True):
         cells = {name: str(row[name] or "").strip() for name in _NEEDED}
         try:
-            _add_row(found, line, cells)
+            _add_row(decisions, line, cells)
         except WrongField as error:
             faults.append(SheetFault(line, str(error), cells["id"]))
     wrong = {fault.id for fault in faults}
     faults += [
         SheetFault(row.line, "'reject' needs a reason. Write it under `reason`.", row.id)
-        for row in found.values()
+        for row in decisions.values()
         if row.verb == "reject" and not row.reason and row.id not in wrong
     ]
-    return list(found.values()), sorted(faults, key=lambda fault: fault.line)
+    return list(decisions.values()), sorted(faults, key=lambda fault: fault.line)
 
 
-def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str]) -> None:
-    word, new = cells["decision"].lower(), cells["new value"]
+def _add_row(decisions: dict[str, SheetDecision], line: int, cells: Mapping[str, str]) -> None:
+    word = cells["decision"].lower()
+    new = cells["new value"]
     if not word and not new:
         return
     verb = _VERBS.get(word) if word else "edit"
@@ -125,7 +126,7 @@ def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str
         raise WrongField(f"'edit' has no new value. Write it, or {EMPTY_VALUE} for an empty one.")
     if verb != "edit" and new:
         raise WrongField(f"has a new value, but says '{word}'. Write edit, or remove the value.")
-    decision = found.setdefault(
+    decision = decisions.setdefault(
         cells["id"], SheetDecision(line, cells["id"], cells["question"], verb)
     )
     if decision.question != cells["question"]:
@@ -215,8 +216,7 @@ def _gold_row(review: Review) -> dict[str, Any]:
 def review_json(review: Review) -> dict[str, Any]:
     names = ("pipeline", "block", "item", "document", "document_sha256", "model", "when", "due",
              "least", "by", "share", "is_sampled")  # fmt: skip
-    held = review.lease_by if (review.lease_until or 0) > time.time() else None
-    left = review.expires_at
+    is_leased = (review.lease_until or 0) > time.time()
     return {
         "id": review.id,
         "question": review.question,
@@ -224,7 +224,7 @@ def review_json(review: Review) -> dict[str, Any]:
         **{name: getattr(review.subject, name) for name in names},
         "run": review.run,
         "asked": iso_time(review.asked_at),
-        "expires": None if left is None else iso_time(left),
-        "held_by": held,
+        "expires": None if review.expires_at is None else iso_time(review.expires_at),
+        "held_by": review.lease_by if is_leased else None,
         "earlier": len(review.earlier),
     }

@@ -81,10 +81,10 @@ class LedgerReviews(ReviewStore):
         Raises:
             DecisionRefused: there is none of this id.
         """
-        found = super().get(id_)
-        if found is None:
+        review = super().get(id_)
+        if review is None:
             raise unknown_review(id_)
-        return with_present_labels(found, self.ledger.folder.parent)
+        return with_present_labels(review, self.ledger.folder.parent)
 
     def add_label(self, id_: str, field: str, cells: Mapping[str, str], by: str) -> str:
         """Add a row to the table that a field's labels are from; return its label.
@@ -151,7 +151,7 @@ class LedgerReviews(ReviewStore):
         scope = review.subject.scope or {}
         text = value if schema is None else json.dumps(value, ensure_ascii=False)
         answer = {"output": None if schema is None else value, "text": text}
-        found: dict[AnswerFault, None] = {}
+        faults: dict[AnswerFault, None] = {}
         request = self.evidence_request(review, value)
         if request is not None:
             known_request, evidence = self.known_evidence
@@ -165,12 +165,12 @@ class LedgerReviews(ReviewStore):
             answer["evidence"] = evidence
         for source in review.subject.checks:
             try:
-                faults = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)
+                of_check = Check.of(source).answer_faults({**scope, **answer}, CHECK_FUNCTIONS)
             except (ExpressionError, UnusableCheckPlugin) as error:
                 what = f"`check` ({source}): {error}"
-                faults = [AnswerFault(what, what)]
-            found.update(dict.fromkeys(faults))
-        return list(found)
+                of_check = [AnswerFault(what, what)]
+            faults |= dict.fromkeys(of_check)
+        return list(faults)
 
     def decide(
         self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
@@ -216,9 +216,11 @@ class LedgerReviews(ReviewStore):
         decided = replace(seen, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
 
         def decide(review: Review, now: float) -> Review:
-            names, same = ("state", "question", "reason", "by"), replace(decided, question=question)
-            is_same = all(getattr(review, name) == getattr(same, name) for name in names)
-            if is_same and is_same_value(review.value, same.value):
+            is_same = review.question == question and all(
+                getattr(review, name) == getattr(decided, name)
+                for name in ("state", "reason", "by")
+            )
+            if is_same and is_same_value(review.value, decided.value):
                 return review
             if review.question != question:
                 raise DecisionRefused(
@@ -246,7 +248,8 @@ class LedgerReviews(ReviewStore):
         What cannot be accepted, since it has changed or another person looks at it, is left; so is
         what is asked about as a random check.
         """
-        questions, left = dict(shown), dict[str, str]()
+        questions = dict(shown)
+        left: dict[str, str] = {}
         together = secrets.token_hex(6)
 
         def accept(reviews: Sequence[Review], now: float) -> list[Review]:
@@ -273,10 +276,10 @@ class LedgerReviews(ReviewStore):
             reason = f"one of {len(sound):,} that were accepted together ({together})"
             return [replace(review, reason=reason, together=together) for review in sound]
 
-        made = self.change_together(list(questions), accept)
-        gone = questions.keys() - left.keys() - {review.id for review in made}
+        accepted = self.change_together(list(questions), accept)
+        gone = questions.keys() - left.keys() - {review.id for review in accepted}
         left.update({id_: str(unknown_review(id_)) for id_ in sorted(gone)})
-        return AcceptedTogether(together, tuple(made), left)
+        return AcceptedTogether(together, tuple(accepted), left)
 
     def undo_together(self, together: str, by: str) -> list[Review]:
         """Open all answers again that one decision accepted, as far as it stands.
@@ -284,8 +287,8 @@ class LedgerReviews(ReviewStore):
         Raises:
             DecisionRefused: there are none, or one of them is not for `by` to decide.
         """
-        found = [review.id for review in self.decided() if review.together == together]
-        if not found:
+        ids = [review.id for review in self.decided() if review.together == together]
+        if not ids:
             raise DecisionRefused(f"No decision '{together}' on several answers stands.")
 
         def undo(reviews: Sequence[Review], now: float) -> list[Review]:
@@ -294,7 +297,7 @@ class LedgerReviews(ReviewStore):
                 refuse_stranger(review, by)
             return [_opened_again(review, now) for review in standing]
 
-        return self.change_together(found, undo)
+        return self.change_together(ids, undo)
 
     def undo(self, id_: str, by: str) -> Review:
         """Open a review again, as it was before the decision, which counts nowhere.

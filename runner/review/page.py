@@ -151,7 +151,7 @@ class ReviewPage:
     def _endpoint(self, act: Act) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             try:
-                found = await act(request, self.access.reviewer(request))
+                answer = await act(request, self.access.reviewer(request))
             except (AccessRefused, ApiError) as error:
                 return _refusal(error.status, str(error))
             except (DecisionRefused, StepError) as error:
@@ -160,8 +160,9 @@ class ReviewPage:
                 return _refusal(422, str(error))
             except LedgerError as error:
                 return _refusal(503, str(error))
-            is_made = isinstance(found, Response)
-            return found if is_made else json_response(found, headers=_NO_STORE)
+            if isinstance(answer, Response):
+                return answer
+            return json_response(answer, headers=_NO_STORE)
 
         return endpoint
 
@@ -169,32 +170,35 @@ class ReviewPage:
 
     async def _queue(self, request: Request, by: str) -> Response:
         """Return what waits. Open pages ask every few seconds, so an unchanged list is not sent."""
-        mark, rows = await self.ask(self._waiting)
-        headers = {**_NO_STORE, "ETag": f'"{mark}"'}
+        etag, rows = await self.ask(self._waiting)
+        headers = {**_NO_STORE, "ETag": f'"{etag}"'}
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(status_code=304, headers=headers)
         body = b'{"by":%b,"rows":%b}' % (dumps(by), rows)
         return Response(body, 200, headers, "application/json")
 
     def _waiting(self, all_reviews: Sequence[LedgerReviews]) -> tuple[str, bytes]:
-        """Return the queue's mark, and its rows as JSON, which are kept until the mark changes."""
-        marks = dumps([[str(reviews.ledger.folder), reviews.mark()] for reviews in all_reviews])
-        mark = hashlib.sha256(marks).hexdigest()[:20]
-        if self._queue_rows[0] != mark:
+        """Return the queue's ETag, and its rows as JSON, which are kept until that changes."""
+        versions = dumps([[str(reviews.ledger.folder), reviews.mark()] for reviews in all_reviews])
+        etag = hashlib.sha256(versions).hexdigest()[:20]
+        if self._queue_rows[0] != etag:
             waiting = ((reviews, review) for reviews in all_reviews for review in reviews.waiting())
             rows = [_row(reviews, review) for reviews, review in waiting if self._is_shown(review)]
             # Of 5,000 rows, a third is names of values that are not there.
             short = [{name: value for name, value in row.items() if value} for row in rows]
-            self._queue_rows = mark, dumps(short)
+            self._queue_rows = etag, dumps(short)
         return self._queue_rows
 
     async def _decided(self, request: Request, by: str) -> Any:
         def newest(all_reviews: Sequence[LedgerReviews]) -> list[dict[str, Any]]:
-            found = [(reviews, review) for reviews in all_reviews
-                     for review in reviews.decided()[:MOST_DECIDED]
-                     if self._is_shown(review)]  # fmt: skip
-            found.sort(key=lambda pair: -(pair[1].decided_at or 0.0))
-            return [_row(reviews, review) for reviews, review in found[:MOST_DECIDED]]
+            pairs = [
+                (reviews, review)
+                for reviews in all_reviews
+                for review in reviews.decided()[:MOST_DECIDED]
+                if self._is_shown(review)
+            ]
+            pairs.sort(key=lambda pair: -(pair[1].decided_at or 0.0))
+            return [_row(reviews, review) for reviews, review in pairs[:MOST_DECIDED]]
 
         return {"rows": await self.ask(newest)}
 
@@ -231,13 +235,13 @@ class ReviewPage:
         page = _count(request.query_params.get("page"), 1)
         number = request.query_params.get("source")
 
-        def found(reviews: LedgerReviews, review: Review) -> tuple[Path, Review]:
+        def document(reviews: LedgerReviews, review: Review) -> tuple[Path, Review]:
             source = _source(review, number)
             if not source.has_picture:
                 raise DecisionRefused("This source has no pages to show.")
             return reviews.ledger.folder.parent.resolve() / str(source.path), review
 
-        path, review = await self._at(request, found)
+        path, review = await self._at(request, document)
         await asyncio.to_thread(_refuse_changed, path, review)
         picture = await render_page(path, page, MOST_SIDE_PX, readers=self._readers)
         return Response(picture, headers=_NO_STORE, media_type="image/png")
@@ -258,10 +262,10 @@ class ReviewPage:
 
         def faults(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             try:
-                found = reviews.faults(review, _edited(review, body))
+                wrong = reviews.faults(review, _edited(review, body))
             except WrongField as error:
                 return {"faults": [{"path": "", "message": str(error)}]}
-            return {"faults": [{"path": wrong.path, "message": wrong.message} for wrong in found]}
+            return {"faults": [{"path": fault.path, "message": fault.message} for fault in wrong]}
 
         await self._find_evidence(request, body)
         return await self._at(request, faults)
@@ -277,12 +281,12 @@ class ReviewPage:
 
         new_evidence = await self._at(request, evidence_request)
         if new_evidence is not None:
-            found: Any
+            evidence: Any
             try:
-                found = await locate_values(new_evidence, readers=self._readers)
+                evidence = await locate_values(new_evidence, readers=self._readers)
             except StepError as error:  # it takes too much time or memory
-                found = error
-            known = new_evidence, found
+                evidence = error
+            known = new_evidence, evidence
             await self._at(request, lambda reviews, _: setattr(reviews, "known_evidence", known))
 
     async def _add_label(self, request: Request, by: str) -> Any:
@@ -313,9 +317,9 @@ class ReviewPage:
 
         def decide(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             value = _edited(review, body) if verb == "edit" else None
-            made = reviews.decide(review.id, question, verb, value, reason=reason, by=by)
-            self.decided_here.add(page_id(reviews, made.id))
-            return _row(reviews, made)
+            decided = reviews.decide(review.id, question, verb, value, reason=reason, by=by)
+            self.decided_here.add(page_id(reviews, decided.id))
+            return _row(reviews, decided)
 
         if verb == "edit":
             await self._find_evidence(request, body)
@@ -323,9 +327,9 @@ class ReviewPage:
 
     async def _undo(self, request: Request, by: str) -> Any:
         def undo(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
-            made = reviews.undo(review.id, by)
-            self.decided_here.discard(page_id(reviews, made.id))
-            return _row(reviews, made)
+            opened = reviews.undo(review.id, by)
+            self.decided_here.discard(page_id(reviews, opened.id))
+            return _row(reviews, opened)
 
         return await self._at(request, undo)
 
@@ -341,21 +345,25 @@ class ReviewPage:
         pairs = dict(rows)
 
         def accept(all_reviews: Sequence[LedgerReviews]) -> dict[str, Any]:
-            ids, accepted, left = list[str](), set[str](), list[str]()
+            ids: list[str] = []
+            accepted: set[str] = set()
+            left: list[str] = []
             unknown = set(pairs)
             for reviews in all_reviews:
                 by_id = {review.id: page_id(reviews, review.id) for review in reviews.waiting()}
                 own = [(id_, pairs[shown]) for id_, shown in by_id.items() if shown in pairs]
+                if not own:
+                    continue
                 unknown -= {by_id[id_] for id_, _ in own}
                 try:
-                    done = reviews.accept_together(own, by) if own else None
+                    done = reviews.accept_together(own, by)
                 except LedgerError as error:  # what other folders' ledgers took stands
                     left += [str(error)] * len(own)
                     continue
-                if done is not None and done.reviews:
+                if done.reviews:
                     ids.append(done.id)
                     accepted |= {by_id[review.id] for review in done.reviews}
-                left += done.left.values() if done is not None else ()
+                left += done.left.values()
             left += [str(unknown_review(id_)) for id_ in sorted(unknown)]
             self.decided_here |= accepted
             return {"together": ids, "accepted": len(accepted), "left": left}
@@ -368,22 +376,25 @@ class ReviewPage:
         ids = [id_ for id_ in given if isinstance(id_, str)] if isinstance(given, list) else []
 
         def undo(all_reviews: Sequence[LedgerReviews]) -> dict[str, Any]:
-            found = [(reviews, review) for reviews in all_reviews for review in reviews.decided()
-                     if review.together in ids]  # fmt: skip
-            if not found:
+            standing = [
+                (reviews, review)
+                for reviews in all_reviews
+                for review in reviews.decided()
+                if review.together in ids
+            ]
+            if not standing:
                 raise DecisionRefused("No such decision on several answers stands.")
-            for why in (reviews.refusal(review, by) for reviews, review in found):
+            for why in (reviews.refusal(review, by) for reviews, review in standing):
                 if why is not None:  # all or none, in other folders as well
                     raise DecisionRefused(why)
-            made: set[str] = set()
-            for reviews, together in {
-                (reviews, str(review.together)): None for reviews, review in found
-            }:
-                made |= {
-                    page_id(reviews, review.id) for review in reviews.undo_together(together, by)
-                }
-            self.decided_here -= made
-            return {"opened": len(made)}
+            decisions = {(reviews, str(review.together)): None for reviews, review in standing}
+            opened = {
+                page_id(reviews, review.id)
+                for reviews, together in decisions
+                for review in reviews.undo_together(together, by)
+            }
+            self.decided_here -= opened
+            return {"opened": len(opened)}
 
         return await self.ask(undo)
 
@@ -508,14 +519,15 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
 
 
 def _tables(reviews: LedgerReviews, subject: Subject) -> dict[str, Any]:
-    found = {}
+    tables = {}
     for field, written in subject.label_tables.items():
-        found[field] = {"name": Path(written["path"]).name, "columns": []}  # no rows are added here
+        # No rows are added to a table that cannot be read
+        tables[field] = {"name": Path(written["path"]).name, "columns": []}
         with suppress(DecisionRefused):
             table = LabelTable.of(reviews.ledger.folder.parent, written)
             by, columns = written["keys"]["by"], table.table.columns
-            found[field] = {"name": table.file.name, "by": by, "columns": columns}
-    return found
+            tables[field] = {"name": table.file.name, "by": by, "columns": columns}
+    return tables
 
 
 def _earlier(decision: Mapping[str, Any], subject: Subject) -> dict[str, Any]:

@@ -42,7 +42,8 @@ _BODY_S = 30.0
 
 class AccessRefused(Exception):
     def __init__(self, status: int, sentence: str, *, needs_token: bool = False) -> None:
-        self.status, self.needs_token = status, needs_token
+        self.status = status
+        self.needs_token = needs_token
         super().__init__(sentence)
 
 
@@ -114,8 +115,8 @@ class PageAccess:
         given = given_keys(request.headers)
         session = self._sessions.get(digest_of(cookie))
         for secret in (*given, *filter(None, [session])):
-            if found := self._name_of(secret):
-                return found
+            if person := self._name_of(secret):
+                return person
         what = _UNKNOWN if given or cookie else _MISSING
         raise AccessRefused(401, f"{what} {self._remedy}", needs_token=True)
 
@@ -176,8 +177,8 @@ class PageAccess:
     def _name_of(self, secret: bytes) -> str | None:
         if self._token is not None and hmac.compare_digest(secret, self._token):
             return self._owner
-        found = self._ring.find(secret) if self._ring else None
-        return None if found is None else found.name
+        key = self._ring.find(secret) if self._ring else None
+        return None if key is None else key.name
 
 
 def _is_own_origin(request: Request) -> bool:
@@ -203,8 +204,8 @@ async def read_form(request: Request, most_bytes: int) -> dict[str, str] | None:
     body = await request_body(request, most_bytes)
     if body is None:
         return None
-    found = parse_qs(body.decode("utf-8", "replace"))
-    return {name: values[0] for name, values in found.items()}
+    fields = parse_qs(body.decode("utf-8", "replace"))
+    return {name: values[0] for name, values in fields.items()}
 
 
 def _cookie_name(request: Request) -> str:

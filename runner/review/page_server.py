@@ -233,7 +233,7 @@ class FolderReviews:
         folders = sorted({folder.resolve() for folder in self._folders()})
         for gone in self._open.keys() - set(folders):
             self._close(gone)
-        found: list[LedgerReviews | None] = []
+        of_folders: list[LedgerReviews | None] = []
         faults: list[LedgerError] = []
         common = os.path.commonpath(folders) if len(folders) > 1 else None
         for folder in folders:
@@ -244,10 +244,10 @@ class FolderReviews:
                 continue
             if reviews is not None:
                 reviews.shown_folder = shown_folder(folder, common)
-            found.append(reviews)
-        if faults and not any(found):
+            of_folders.append(reviews)
+        if faults and not any(of_folders):
             raise faults[0]
-        return [reviews for reviews in found if reviews is not None]
+        return [reviews for reviews in of_folders if reviews is not None]
 
     def close(self) -> None:
         for folder in list(self._open):

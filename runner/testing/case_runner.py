@@ -117,57 +117,48 @@ class _Repetition:
     seconds: float = 0.0
 
 
-async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
+async def run_case(spec: CaseSpec, options: CaseOptions) -> CaseResult:
     """Run a test and return its result.
 
     Raises:
-        CaseInterrupted: `how.stop` was set.
+        CaseInterrupted: `options.stop` was set.
     """
     began = time.monotonic()
-    source = subject.source(how.mode)
-    cassette: Cassette | None = None
+    test, source = spec.test, spec.source(options.mode)
+    notes: list[str] = []
+    changed: tuple[str, ...] = ()
     try:
-        cassette = _open_cassette(subject, source)
-        turns = await _CaseRun(subject, how, source, cassette).repetitions()
-        notes = _save_cassette(subject, source, cassette, turns)
+        cassette = _open_cassette(spec, source)
+        turns = await _CaseRun(spec, options, source, cassette).repetitions()
+        notes += _save_cassette(spec, source, cassette, turns)
+        if source == "record" and cassette is not None:
+            changed = tuple(changed_answers(cassette))
     except (CassetteError, SandboxError) as error:
         kind = "cassette" if isinstance(error, CassetteError) else "files"
-        turns, notes = [_Repetition((CaseProblem(kind, str(error)),), is_error=True)], ()
-    case = CaseResult(subject.test.name, subject.group, source=source, notes=notes)
-    if source == "record" and cassette is not None:
-        case = replace(case, changed_answers=tuple(changed_answers(cassette)))
-    if subject.n_left_out:
-        note = f"{counted(subject.n_left_out, 'row')} of its data set left out by the sample"
-        case = replace(case, notes=(note, *notes))
-    # The result of all repetitions; a problem of several of them appears once, with their numbers.
-    test, are_random = subject.test, not (subject.has_first_rows and subject.n_left_out)
-    passed = tuple(not turn.problems for turn in turns)
-    # Of problems that differ in their details only, the first few have them.
-    found: dict[CaseProblem, list[int]] = {}
-    n_alike: Counter[CaseProblem] = Counter()
-    for number, turn in enumerate(turns, 1):
-        for problem in dict.fromkeys(turn.problems):
-            short = replace(problem, detail="")
-            n_alike[short] += problem not in found
-            shown = problem if n_alike[short] <= MAX_ALIKE or problem in found else short
-            found.setdefault(shown, []).append(number)
-    problems = tuple(
-        replace(problem, message=_turns_text(numbers, turns) + problem.message)
-        for problem, numbers in found.items()
-    )
-    all_notes = list(chain.from_iterable(turn.notes for turn in turns))
+        turns = [_Repetition((CaseProblem(kind, str(error)),), is_error=True)]
+    if spec.n_left_out:
+        notes.insert(0, f"{counted(spec.n_left_out, 'row')} of its data set left out by the sample")
+    notes = [*chain.from_iterable(turn.notes for turn in turns), *notes]
+    problems = _merged_problems(turns)
     rows = tuple(turn.row.name for turn in turns if turn.row)
     needed = test.pass_ if rows else test.pass_rate
-    bounds = share_interval(sum(passed) / len(turns), len(turns)) if rows and are_random else None
+    passed = tuple(not turn.problems for turn in turns)
+    is_random = not (spec.has_first_rows and spec.n_left_out)
+    bounds = share_interval(sum(passed) / len(turns), len(turns)) if rows and is_random else None
     if rows:
-        all_notes.insert(0, share_text(sum(passed), len(turns), needed, bounds))
+        notes.insert(0, share_text(sum(passed), len(turns), needed, bounds))
     elif len(turns) > 1:
         words = f"{sum(passed)} of {len(turns)} turns passed, {needed:.0%} must pass"
-        all_notes.insert(0, words)
-    return replace(
-        case,
-        problems=problems,
+        notes.insert(0, words)
+    return CaseResult(
+        test.name,
+        spec.group,
+        time.monotonic() - began,
+        problems,
         is_error=all(turn.is_error for turn in turns),
+        notes=tuple(dict.fromkeys(notes)),
+        changed_answers=changed,
+        source=source,
         turns=passed,
         # An unrecorded call is not a model's randomness: every repetition must pass.
         needed=1.0 if any(problem.kind == "unseen" for problem in problems) else needed,
@@ -175,7 +166,7 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
         of_rows=tuple(
             CaseResult(
                 turn.row.key,
-                f"{subject.group}.{test.name}",
+                f"{spec.group}.{test.name}",
                 turn.seconds,
                 turn.problems,
                 turn.is_error,
@@ -185,8 +176,25 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
             if turn.row
         ),
         bounds=bounds,
-        notes=tuple(dict.fromkeys((*all_notes, *case.notes))),
-        seconds=time.monotonic() - began,
+    )
+
+
+def _merged_problems(turns: Sequence[_Repetition]) -> tuple[CaseProblem, ...]:
+    """Return each problem once, with the numbers of the repetitions that have it.
+
+    Of problems that differ in their details only, the first few have them.
+    """
+    numbers: dict[CaseProblem, list[int]] = {}
+    n_alike: Counter[CaseProblem] = Counter()
+    for number, turn in enumerate(turns, 1):
+        for problem in dict.fromkeys(turn.problems):
+            short = replace(problem, detail="")
+            n_alike[short] += problem not in numbers
+            shown = problem if n_alike[short] <= MAX_ALIKE or problem in numbers else short
+            numbers.setdefault(shown, []).append(number)
+    return tuple(
+        replace(problem, message=_turns_text(own, turns) + problem.message)
+        for problem, own in numbers.items()
     )
 
 
@@ -216,40 +224,40 @@ def _turns_text(numbers: list[int], turns: Sequence[_Repetition]) -> str:
     return f"{what}{'s' if names[1:] else ''} {listed}: "
 
 
-def _open_cassette(subject: CaseSpec, source: ReplySource) -> Cassette | None:
+def _open_cassette(spec: CaseSpec, source: ReplySource) -> Cassette | None:
     if source == "live":
         return None
-    cassette = read_cassette(subject.cassette)
+    cassette = read_cassette(spec.cassette)
     if source == "replay" and not cassette.is_there:
-        command = f"`paddock test {shlex.quote(str(subject.file))} --record`"
-        if subject.is_variant:
+        command = f"`paddock test {shlex.quote(str(spec.file))} --record`"
+        if spec.is_variant:
             command = "the same command and `--record`"
         raise CassetteError(
-            f"this test has no recorded replies: there is no {subject.shown_cassette}. "
+            f"this test has no recorded replies: there is no {spec.shown_cassette}. "
             f"Record it with {command}."
         )
     return cassette
 
 
 def _save_cassette(
-    subject: CaseSpec, source: ReplySource, cassette: Cassette | None, turns: Iterable[_Repetition]
+    spec: CaseSpec, source: ReplySource, cassette: Cassette | None, turns: Iterable[_Repetition]
 ) -> tuple[str, ...]:
     """Write the cassette when recording; return notes, for example about stale replies."""
     if cassette is None:
         return ()
-    is_part = bool(subject.n_left_out)  # replies that others of its rows need are no stale ones
+    is_part = bool(spec.n_left_out)  # replies that others of its rows need are no stale ones
     stale = 0 if is_part else len(cassette.unused)
     if source == "record":
         if any(turn.is_error for turn in turns):
             return ("nothing was recorded, because the test could not run",)
-        if not cassette.write(subject.test.name, keeps_stale=is_part):
+        if not cassette.write(spec.test.name, keeps_stale=is_part):
             return ()
         dropped = f", {_replies_text(stale)} removed" if stale else ""
-        return (f"recorded {subject.shown_cassette}{dropped}",)
+        return (f"recorded {spec.shown_cassette}{dropped}",)
     if stale and not any(turn.problems for turn in turns):
         was = "was" if stale == 1 else "were"
         return (
-            f"{_replies_text(stale)} in {subject.shown_cassette} {was} not used; "
+            f"{_replies_text(stale)} in {spec.shown_cassette} {was} not used; "
             f"`--record` removes stale ones",
         )
     return ()
@@ -263,16 +271,16 @@ def _replies_text(n: int) -> str:
 class _CaseRun:
     """One test that is run; `cassette` is None where nothing is recorded or replayed."""
 
-    subject: CaseSpec
-    how: CaseOptions
+    spec: CaseSpec
+    options: CaseOptions
     source: ReplySource
     cassette: Cassette | None
 
     async def repetitions(self) -> list[_Repetition]:
-        test = self.subject.test
+        test = self.spec.test
         try:
-            if rows := self.subject.rows:
-                return [await self._row(row) for row in rows]
+            if rows := self.spec.rows:
+                return [await self._repetition(0, row) for row in rows]
             return [await self._repetition(number) for number in range(test.repeat)]
         except CaseInterrupted:
             if self.source == "record" and self.cassette is not None and self.cassette.calls:
@@ -280,14 +288,27 @@ class _CaseRun:
                 self.cassette.write(test.name, keeps_stale=True)
             raise
 
-    async def _row(self, row: DataRow) -> _Repetition:
+    async def _repetition(self, number: int, row: DataRow | None = None) -> _Repetition:
         began = time.monotonic()
-        turn = await self._repetition(0, row)
+        async with self._sandbox(row) as stage:
+            try:
+                problems = await self._problems(stage, number, row)
+                turn = _Repetition(tuple(problems))
+            except _REPORTED_ERRORS as error:
+                if self.options.stop.is_set():
+                    raise CaseInterrupted from error
+                words = stage.for_person(self._error_words(error))
+                turn = _Repetition((CaseProblem("run", words),), is_error=True)
         return replace(turn, row=row, seconds=time.monotonic() - began)
 
-    async def _repetition(self, number: int, row: DataRow | None = None) -> _Repetition:
-        without = [self.subject.cassette.parent]
-        patterns = self.subject.test.files
+    @asynccontextmanager
+    async def _sandbox(self, row: DataRow | None) -> AsyncIterator[SandboxCopy]:
+        """Yield a copy of the pipeline's folder, which is made and removed in a thread.
+
+        Raises:
+            SandboxError: it cannot be made.
+        """
+        patterns = self.spec.test.files
         if row is not None:
             escape = partial(glob.escape, unix=True)
             names = {name: map_texts(value, escape) for name, value in row.values.items()}
@@ -295,68 +316,73 @@ class _CaseRun:
                 patterns = Value.of(list(patterns)).render({"case": names})
             except ExpressionError as error:
                 raise SandboxError(f"`files`: {error.message}. {error.remedy}".strip()) from error
-        copied = sandbox_copy(self.subject.file, patterns=patterns, without=without)
+        without = [self.spec.cassette.parent]
+        copied = sandbox_copy(self.spec.file, patterns=patterns, without=without)
         stage = await asyncio.to_thread(copied.__enter__)
         try:
-            subject, how = self.subject, self.how
-            inputs = case_inputs(subject, stage, row)
-            is_replay = self.source == "replay"  # it needs no secrets and permissions
-            options = RunOptions(
-                local=True,
-                allow=how.allow | UNUSED_IN_REPLAY if is_replay else how.allow,
-                text=subject.text,
-                notify=False,
-                review=subject.test.review,
-            )
-            environment = RunEnvironment(
-                settings=replace(how.settings, ledger_url=""),
-                stop=how.stop,
-                environ=PlaceholderSecrets() if is_replay else how.environ,
-                has_group_turn=False,
-            )
-            made = api.prepare(stage.file, inputs, options, environment)
-            bound, secrets = made.bound, made.secrets
-            tape = tools = None
-            if self.cassette is not None:
-                shown, name, redact = subject.shown_cassette, subject.test.name, secrets.redact
-                tape = CassetteSession(self.cassette, stage, redact, is_replay, shown, test=name)
-                tools = CassetteTools(tape, number)
-            with secrets.guarded():
-                async with self._open_pool(tape, bound, secrets, number) as pool:
-                    environment = replace(environment, pool=pool, tape=tools)
-                    api.refuse_unready(made, options, environment)
-                    report = await run_prepared(made, options, environment)
-                    if how.stop.is_set() or report.status == "interrupted":
-                        raise CaseInterrupted
-                    if tape is not None and tape.unseen:
-                        return _Repetition(_unrecorded_problems(tape.unseen))
-                    after = FinishedRun(
-                        stage, report, bound.inputs, None if row is None else row.values
-                    )
-                    models = BoundModels(bound.models, bound.defaults, None)
-                    claims = subject.test.expect
-                    problems = await expectations.claim_problems(claims, after, pool, models)
-                    if tape is not None and tape.unseen:  # a judge's prompt, say
-                        problems += _unrecorded_problems(tape.unseen)
-            if how.stop.is_set():
-                raise CaseInterrupted
-            found = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
-            return _Repetition(tuple(CaseProblem(*problem) for problem in found))
-        except _REPORTED_ERRORS as error:
-            if self.how.stop.is_set():
-                raise CaseInterrupted from error
-            words = stage.for_person(self._error_words(error))
-            return _Repetition((CaseProblem("run", words),), is_error=True)
+            yield stage
         finally:
             await asyncio.to_thread(copied.__exit__, None, None, None)
+
+    async def _problems(
+        self, stage: SandboxCopy, number: int, row: DataRow | None
+    ) -> Sequence[CaseProblem]:
+        """Run the pipeline, and return the claims that do not hold, or the unrecorded calls.
+
+        Raises:
+            CaseInterrupted: a stop was requested.
+        """
+        spec, how = self.spec, self.options
+        is_replay = self.source == "replay"  # it needs no secrets and permissions
+        options = RunOptions(
+            local=True,
+            allow=how.allow | UNUSED_IN_REPLAY if is_replay else how.allow,
+            text=spec.text,
+            notify=False,
+            review=spec.test.review,
+        )
+        environment = RunEnvironment(
+            settings=replace(how.settings, ledger_url=""),
+            stop=how.stop,
+            environ=PlaceholderSecrets() if is_replay else how.environ,
+            has_group_turn=False,
+        )
+        prepared = api.prepare(stage.file, case_inputs(spec, stage, row), options, environment)
+        bound, secrets = prepared.bound, prepared.secrets
+        tape = tools = None
+        if self.cassette is not None:
+            tape = CassetteSession(
+                self.cassette, stage, secrets.redact, is_replay, spec.shown_cassette,
+                test=spec.test.name,
+            )  # fmt: skip
+            tools = CassetteTools(tape, number)
+        with secrets.guarded():
+            async with self._open_pool(tape, bound, secrets, number) as pool:
+                environment = replace(environment, pool=pool, tape=tools)
+                api.refuse_unready(prepared, options, environment)
+                report = await run_prepared(prepared, options, environment)
+                if how.stop.is_set() or report.status == "interrupted":
+                    raise CaseInterrupted
+                if tape is not None and tape.unseen:
+                    return _unrecorded_problems(tape.unseen)
+                values = None if row is None else row.values
+                run = FinishedRun(stage, report, bound.inputs, values)
+                models = BoundModels(bound.models, bound.defaults, None)
+                problems = await expectations.claim_problems(spec.test.expect, run, pool, models)
+                if tape is not None and tape.unseen:  # a judge's prompt, say
+                    problems += _unrecorded_problems(tape.unseen)
+        if how.stop.is_set():
+            raise CaseInterrupted
+        texts = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
+        return [CaseProblem(*redacted) for redacted in texts]
 
     def _error_words(self, error: Exception) -> str:
         """Return an error; in a text that no one wrote, as of a variant, places mean nothing."""
         faults: Sequence[Fault] = getattr(error, "faults", ())  # also `ModelFaults` has them
-        if self.subject.text is None or not faults:
+        if self.spec.text is None or not faults:
             return str(error)
         sentences = (f"{fault.message} {fault.remedy}".strip() for fault in faults)
-        return f"{self.subject.file.name}: {' '.join(dict.fromkeys(sentences))}"
+        return f"{self.spec.file.name}: {' '.join(dict.fromkeys(sentences))}"
 
     @asynccontextmanager
     async def _open_pool(
@@ -369,20 +395,18 @@ class _CaseRun:
         models = BoundModels(bound.models, bound.defaults, None)
         judges = [
             models.resolve(claim.model, "embed" if claim.claim == "similar" else "chat")
-            for claim in self.subject.test.expect
+            for claim in self.spec.test.expect
             if claim.claim in EXPECTATIONS_WITH_MODEL
         ]
-        default = await self.how.default_pool()
+        default = await self.options.default_pool()
         options = model_pools.PoolOptions(
-            default=default, secrets=secrets, stop=self.how.stop, besides=judges
+            default=default, secrets=secrets, stop=self.options.stop, besides=judges
         )
-        async with model_pools.open_pools(bound, self.how.settings, options) as (_, real):
+        async with model_pools.open_pools(bound, self.options.settings, options) as (_, real):
             yield ReseededPool(real if tape is None else CassettePool(tape, real), number)
 
 
-def case_inputs(
-    subject: CaseSpec, stage: SandboxCopy, row: DataRow | None = None
-) -> dict[str, Any]:
+def case_inputs(spec: CaseSpec, stage: SandboxCopy, row: DataRow | None) -> dict[str, Any]:
     """Return a test's inputs with absolute paths, resolved in the sandbox.
 
     Raises:
@@ -390,10 +414,10 @@ def case_inputs(
     """
     try:
         scope = {"tmp": str(stage.tmp), **({"case": row.values} if row is not None else {})}
-        inputs = Value.of(subject.test.inputs).render(scope)
+        inputs = Value.of(spec.test.inputs).render(scope)
     except ExpressionError as error:
         raise SandboxError(f"`inputs`: {error.message}. {error.remedy}".strip()) from error
-    for name in subject.paths.intersection(inputs):
+    for name in spec.paths.intersection(inputs):
         if not isinstance(inputs[name], str):
             continue  # reported with the pipeline's other inputs
         path = files.resolved(stage.folder / inputs[name])

@@ -24,13 +24,12 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter
 
 def nearest_call(request: Mapping[str, Any], calls: Iterable[RecordedCall]) -> RecordedCall | None:
     words = Counter(_call_words(request))
-    best: tuple[int, RecordedCall] | None = None
-    for call in calls:
-        found = Counter(_call_words(call.asked))
-        common = 2 * (words & found).total() - found.total()
-        if best is None or common > best[0]:
-            best = (common, call)
-    return best[1] if best else None
+
+    def likeness(call: RecordedCall) -> int:
+        recorded = Counter(_call_words(call.asked))
+        return 2 * (words & recorded).total() - recorded.total()
+
+    return max(calls, key=likeness, default=None)
 
 
 def changed_answers(cassette: Cassette) -> Iterator[str]:

@@ -60,22 +60,23 @@ def read_data_set(file: Path, pipeline: Pipeline, test: TestKeys) -> tuple[DataR
     """
     if test.cases is None:
         return ()
-    folder, written = file.absolute().parent.resolve(), test.cases.from_
+    folder = file.absolute().parent.resolve()
+    written = test.cases.from_
     try:
         rows = list(_rows(folder, folder / written))
     except _Unusable as error:
         what = f"the cases of test '{test.name}': '{written}' {error}."
         mark = pipeline.mark((*pipeline.place_of_test(test.name), "cases", "from"))
         raise PipelineError.of(what, error.remedy, mark) from error
-    found: list[DataRow] = []
+    data_rows: list[DataRow] = []
     n_alike: Counter[str] = Counter()
     for number, values in enumerate(rows, 1):
         row = DataRow(number, values)
         n_alike[row.first_value] += 1
         is_first = row.first_value and n_alike[row.first_value] == 1
         key = row.first_value if is_first else f"{row.first_value} (row {number})".strip()
-        found.append(replace(row, key=key))
-    return tuple(found)
+        data_rows.append(replace(row, key=key))
+    return tuple(data_rows)
 
 
 class _Unusable(Exception):
@@ -108,7 +109,7 @@ def _rows(folder: Path, path: Path) -> Iterator[Mapping[str, Any]]:
     yield from table.rows
 
 
-def sampled_rows(rows: Sequence[DataRow], sample: ItemSample | None) -> tuple[DataRow, ...]:
+def sampled_rows(rows: Sequence[DataRow], sample: ItemSample) -> tuple[DataRow, ...]:
     """Return the rows of a sample, in their order.
 
     A row is known by its values, so that one that is added changes no other.
@@ -116,8 +117,6 @@ def sampled_rows(rows: Sequence[DataRow], sample: ItemSample | None) -> tuple[Da
     Raises:
         PipelineError: the sample's expression cannot be read, or failed for a row.
     """
-    if sample is None:
-        return tuple(rows)
     seen: dict[str, int] = {}
     keys = []
     for row in rows:
@@ -132,17 +131,17 @@ def _strata(rows: Sequence[DataRow], source: str) -> list[str]:
     if not source:
         return []
     row: DataRow | None = None
-    found = []
+    strata = []
     try:
         expression = Expression.of(source)
         for row in rows:
             scope = {"case": dict(row.values), "item": dict(row.values)}
-            found.append(canonical_json(expression.evaluate(scope)))
+            strata.append(canonical_json(expression.evaluate(scope)))
     except ExpressionError as error:
         at = "" if row is None else f", row {row.number}"
         what = f"`--stratify {source}`{at}: {error.message}."
         raise PipelineError.of(what, error.remedy) from error
-    return found
+    return strata
 
 
 def share_text(

@@ -71,30 +71,30 @@ class ClaimNotMet(Exception):
 
 
 async def claim_problems(
-    claims: Sequence[ExpectKeys], after: FinishedRun, pool: Pool, models: BoundModels
+    claims: Sequence[ExpectKeys], run: FinishedRun, pool: Pool, models: BoundModels
 ) -> list[CaseProblem]:
-    found = _status_problems(claims, after)
-    person = after.stage.for_person
+    problems = _status_problems(claims, run)
+    person = run.stage.for_person
     for claim in claims:
         try:
             if claim.claim in EXPECTATIONS_WITH_MODEL:
-                await _check_by_model(claim, after, pool, models)
+                await _check_by_model(claim, run, pool, models)
             else:
-                await asyncio.to_thread(_CHECKS[claim.claim], claim, after)
+                await asyncio.to_thread(_CHECKS[claim.claim], claim, run)
         except ClaimNotMet as error:
-            found.append(CaseProblem(claim.claim, person(str(error)), person(error.detail)))
+            problems.append(CaseProblem(claim.claim, person(str(error)), person(error.detail)))
         except ExpressionError as error:
             words = f"{error.message}. {error.remedy}".strip()
-            found.append(CaseProblem(claim.claim, person(words)))
+            problems.append(CaseProblem(claim.claim, person(words)))
         except (EngineError, StepError) as error:
-            found.append(CaseProblem(claim.claim, person(str(error))))
-    return found
+            problems.append(CaseProblem(claim.claim, person(str(error))))
+    return problems
 
 
-def _status_problems(claims: Sequence[ExpectKeys], after: FinishedRun) -> list[CaseProblem]:
+def _status_problems(claims: Sequence[ExpectKeys], run: FinishedRun) -> list[CaseProblem]:
     """Return a problem if the run's status is not the claimed one, by default `completed`."""
     expected = next((claim.status for claim in claims if claim.status is not None), "completed")
-    report = after.report
+    report = run.report
     if report.status == expected:
         return []
     what = f"the run ended as '{report.status}', not as '{expected}'."
@@ -102,10 +102,10 @@ def _status_problems(claims: Sequence[ExpectKeys], after: FinishedRun) -> list[C
     failures = [report.message] if report.message else []
     failures += [f"{item.step} {item.key}: {item.error}" for item in bad[:5]]
     failures += [f"… and {len(bad) - 5:,} more"] if len(bad) > 5 else []
-    return [CaseProblem("status", what, after.stage.for_person("\n".join(failures)))]
+    return [CaseProblem("status", what, run.stage.for_person("\n".join(failures)))]
 
 
-def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:
+def claim_subject(claim: ExpectKeys, run: FinishedRun) -> ClaimSubject:
     """Return a claim's subject: a file, the value of an expression, or what the run returns.
 
     Raises:
@@ -113,7 +113,7 @@ def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:
         ExpressionError: the expression cannot be evaluated.
     """
     if claim.file is not None:
-        path, shown = _sandbox_path(claim.file, after)
+        path, shown = _sandbox_path(claim.file, run)
         try:
             with path.open("rb") as file:
                 raw = file.read(MAX_FILE_BYTES + 1)
@@ -132,19 +132,19 @@ def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:
             raise ClaimNotMet(f"'{shown}' is not JSON.", excerpt_lines(text)) from None
         return ClaimSubject(f"'{shown}'", text, text)
     if claim.of is not None:
-        value = Expression.of(claim.of).evaluate(after.scope)
+        value = Expression.of(claim.of).evaluate(run.scope)
         return ClaimSubject(f"`{claim.of}`", value, value_text(value))
-    value = after.report.returns
+    value = run.report.returns
     return ClaimSubject("what the run returns", value, value_text(value))
 
 
-def render_claim(value: Any, after: FinishedRun) -> Any:
+def render_claim(value: Any, run: FinishedRun) -> Any:
     """Return a claim's value with its expressions rendered.
 
     Raises:
         ExpressionError: one cannot be evaluated.
     """
-    return Value.of(value).render(after.scope)
+    return Value.of(value).render(run.scope)
 
 
 def value_text(value: Any) -> str:
@@ -180,10 +180,10 @@ def expected_and_got(expected: str, got: str) -> str:
     )
 
 
-def _sandbox_path(written: str, after: FinishedRun) -> tuple[Path, str]:
+def _sandbox_path(written: str, run: FinishedRun) -> tuple[Path, str]:
     """Return the path of a claim, which must be in the test's folders, and its shown form."""
-    text = str(render_claim(written, after))
-    stage = after.stage
+    text = str(render_claim(written, run))
+    stage = run.stage
     try:
         path = (stage.folder / text).resolve()
         path.exists()  # raises for a name that is too long
@@ -196,29 +196,29 @@ def _sandbox_path(written: str, after: FinishedRun) -> tuple[Path, str]:
     return path, stage.for_person(str(path))
 
 
-def _exists(claim: ExpectKeys, after: FinishedRun) -> None:
-    path, shown = _sandbox_path(str(claim.exists), after)
+def _exists(claim: ExpectKeys, run: FinishedRun) -> None:
+    path, shown = _sandbox_path(str(claim.exists), run)
     if not path.exists():
         folder = next(filter(Path.is_dir, path.parents))
         names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
-        nearby = f"In '{after.stage.for_person(str(folder))}': {listed(names, 10) or 'nothing'}"
+        nearby = f"In '{run.stage.for_person(str(folder))}': {listed(names, 10) or 'nothing'}"
         raise ClaimNotMet(f"there is no '{shown}'.", nearby)
 
 
-def _absent(claim: ExpectKeys, after: FinishedRun) -> None:
-    path, shown = _sandbox_path(str(claim.absent), after)
+def _absent(claim: ExpectKeys, run: FinishedRun) -> None:
+    path, shown = _sandbox_path(str(claim.absent), run)
     if path.exists():
         raise ClaimNotMet(f"'{shown}' exists, but should not.")
 
 
-def _check(claim: ExpectKeys, after: FinishedRun) -> None:
-    scope = after.scope
+def _check(claim: ExpectKeys, run: FinishedRun) -> None:
+    scope = run.scope
     holds = claim.check is True
     if isinstance(claim.check, str):
         check = Check.of(claim.check)
         names = {path[0] for path in check.references}
         if claim.file is not None or claim.of is not None or names & {"text", "output"}:
-            subject = claim_subject(claim, after)
+            subject = claim_subject(claim, run)
             scope |= {"text": subject.text, "output": subject.value}
         failures = check.explanations(scope, CHECK_FUNCTIONS)
         if failures:
@@ -241,8 +241,8 @@ def _read_values(claim: ExpectKeys, scope: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _equals(claim: ExpectKeys, after: FinishedRun) -> None:
-    subject, expected = claim_subject(claim, after), render_claim(claim.equals, after)
+def _equals(claim: ExpectKeys, run: FinishedRun) -> None:
+    subject, expected = claim_subject(claim, run), render_claim(claim.equals, run)
     value = subject.value
     if isinstance(value, str) and isinstance(expected, str):
         value, expected = value.strip(), expected.strip()
@@ -251,25 +251,25 @@ def _equals(claim: ExpectKeys, after: FinishedRun) -> None:
         raise ClaimNotMet(f"{subject.name} is not equal to the expected value.", detail)
 
 
-def _contains(claim: ExpectKeys, after: FinishedRun) -> None:
-    subject, lacks = claim_subject(claim, after), claim.claim == "lacks"
-    texts = render_claim(claim.lacks if lacks else claim.contains, after)
+def _contains(claim: ExpectKeys, run: FinishedRun) -> None:
+    subject, lacks = claim_subject(claim, run), claim.claim == "lacks"
+    texts = render_claim(claim.lacks if lacks else claim.contains, run)
     names = ", ".join(f"'{text}'" for text in texts if (str(text) in subject.text) == lacks)
     if names:
         words = f"contains {names}, but should not" if lacks else f"does not contain {names}"
         raise ClaimNotMet(f"{subject.name} {words}.", excerpt_lines(subject.text))
 
 
-def _regex(claim: ExpectKeys, after: FinishedRun) -> None:
-    subject = claim_subject(claim, after)
+def _regex(claim: ExpectKeys, run: FinishedRun) -> None:
+    subject = claim_subject(claim, run)
     if re.search(claim.regex or "", subject.text) is None:
         words = f"nothing in {subject.name} matches `{claim.regex}`."
         raise ClaimNotMet(words, excerpt_lines(subject.text))
 
 
-def _schema(claim: ExpectKeys, after: FinishedRun) -> None:
-    subject = claim_subject(claim, after)
-    form = reply_schema.read_reply_schema(claim.schema_, after.stage.folder)
+def _schema(claim: ExpectKeys, run: FinishedRun) -> None:
+    subject = claim_subject(claim, run)
+    form = reply_schema.read_reply_schema(claim.schema_, run.stage.folder)
     if form.faults:
         raise ClaimNotMet(f"{form.faults[0].message}. {form.faults[0].remedy}".strip())
     value = subject.value
@@ -287,7 +287,7 @@ def _schema(claim: ExpectKeys, after: FinishedRun) -> None:
 
 
 _CHECKS: Mapping[str, Callable[[ExpectKeys, FinishedRun], None]] = {
-    "status": lambda claim, after: None,  # `_status_problems` checks it
+    "status": lambda claim, run: None,  # `_status_problems` checks it
     "exists": _exists,
     "absent": _absent,
     "check": _check,
@@ -329,29 +329,29 @@ def judge_request(
 
 
 async def _check_by_model(
-    claim: ExpectKeys, after: FinishedRun, pool: Pool, models: BoundModels
+    claim: ExpectKeys, run: FinishedRun, pool: Pool, models: BoundModels
 ) -> None:
-    subject = claim_subject(claim, after)
+    subject = claim_subject(claim, run)
     if claim.claim == "similar":
-        expected = value_text(render_claim(claim.similar, after))
+        expected = value_text(render_claim(claim.similar, run))
         model = models.resolve(claim.model, "embed")
         texts = (subject.text, expected)
         if not all(text.strip() for text in texts):
             raise ClaimNotMet(f"{subject.name} or the expected text is empty.")
         embedding = EmbedRequest(model, texts, total_s=JUDGE_TIMEOUT_S, on_overflow="split")
         reply = await pool.embed(embedding)
-        found = cosine_similarity(*reply.vectors)
-        if found < claim.at_least:
+        similarity = cosine_similarity(*reply.vectors)
+        if similarity < claim.at_least:
             raise ClaimNotMet(
-                f"{subject.name} is not similar enough to the expected text: {found:.3f}, below "
-                f"{claim.at_least:g} (by {model.ref}).",
+                f"{subject.name} is not similar enough to the expected text: {similarity:.3f}, "
+                f"below {claim.at_least:g} (by {model.ref}).",
                 expected_and_got(expected, subject.text),
             )
         return
     model = models.resolve(claim.model, "chat")
     if isinstance(claim.judge, JudgeKeys):
         judge = claim.judge
-        scope = after.scope | {"text": subject.text, "output": subject.value}
+        scope = run.scope | {"text": subject.text, "output": subject.value}
         question = value_text(Value.of(judge.prompt).render(scope))
         system = [Message("system", judge.system)] if judge.system else []
         messages = (*system, Message("user", question))
@@ -362,7 +362,7 @@ async def _check_by_model(
             what = f"{model.ref} chooses '{choice}' for {subject.name} (scores: {counts})."
             raise ClaimNotMet(what, excerpt_lines(subject.text))
         return
-    requirement = value_text(render_claim(claim.judge, after))
+    requirement = value_text(render_claim(claim.judge, run))
     question = f"Requirement: {requirement}\n\nText:\n<text>\n{subject.text}\n</text>"
     messages = (Message("system", JUDGE_SYSTEM_PROMPT), Message("user", question))
     request = judge_request(model, messages, _VERDICT)

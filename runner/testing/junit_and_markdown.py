@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -127,7 +127,7 @@ class SuiteResult:
         return {**facts, "tests": cases, "notes": list(self.notes)}
 
 
-def variant_rows(suites: Iterable[SuiteResult]) -> list[tuple[str, ...]]:
+def variant_rows(suites: Sequence[SuiteResult]) -> list[tuple[str, ...]]:
     """Return variants' results side by side: the heads, then a row for each; [] without any."""
     varied = [suite for suite in suites if suite.variant]
     names = [*dict.fromkeys(case.name for suite in varied for case in suite.cases)]
@@ -135,23 +135,24 @@ def variant_rows(suites: Iterable[SuiteResult]) -> list[tuple[str, ...]]:
     short = letters(map(str, range(len(varied)))).values()
     rows = []
     for letter, suite in zip(short, varied, strict=True):
-        found = {case.name: case.result for case in suite.cases}
+        results = {case.name: case.result for case in suite.cases}
         title = suite.variant if is_one_file else suite.title
-        rows.append((letter, title, *(found.get(name, "") for name in names)))
+        rows.append((letter, title, *(results.get(name, "") for name in names)))
     return [("", "variant", *names), *rows] if rows else []
 
 
-def count_cases(suites: Iterable[SuiteResult]) -> dict[str, int]:
+def count_cases(suites: Sequence[SuiteResult]) -> dict[str, int]:
     words = ("passed", "failed", "error", "skipped")
-    found = list(suites)
-    return {word: sum(suite.n(word) for suite in found) for word in words}
+    return {word: sum(suite.n(word) for suite in suites) for word in words}
 
 
-def counts_text(suites: Iterable[SuiteResult]) -> str:
-    found = count_cases(suites)
+def counts_text(suites: Sequence[SuiteResult]) -> str:
     many = {"error": "errors"}
-    words = ((n, word if n == 1 else many.get(word, word)) for word, n in found.items())
-    return ", ".join(f"{n:,} {word}" for n, word in words if n)
+    return ", ".join(
+        f"{n:,} {word if n == 1 else many.get(word, word)}"
+        for word, n in count_cases(suites).items()
+        if n
+    )
 
 
 def _skip_reason(item: ItemReport) -> str | None:
@@ -211,7 +212,7 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 MAX_CASE_CHARS = 20_000  # of one case: GitLab refuses reports that are too large
 
 
-def junit_xml(suites: Iterable[SuiteResult]) -> str:
+def junit_xml(suites: Sequence[SuiteResult]) -> str:
     ends = str.maketrans({"\t": "&#9;", "\n": "&#10;", "\r": "&#13;"})  # attributes keep them so
     return render_text(
         "junit.xml",
@@ -258,16 +259,15 @@ MAX_SUMMARY_CHARS = 200_000  # GitHub takes 1 MiB from a step
 _ICONS = {"passed": "✅", "failed": "❌", "error": "💥", "skipped": "⏭️"}
 
 
-def suites_markdown(suites: Iterable[SuiteResult]) -> str:
-    found = list(suites)
-    cases = [(suite, case) for suite in found for case in suite.cases]
+def suites_markdown(suites: Sequence[SuiteResult]) -> str:
+    cases = [(suite, case) for suite in suites for case in suite.cases]
     turns = "{}, {} of {} {}".format
     cases.sort(key=lambda pair: pair[1].word not in ("failed", "error"))
     bad = [case for _, case in cases if not case.passed and case.skipped is None]
     return _markdown(
         "test_results.md",
-        head=f"{TESTS_START}{counts_text(found) or 'no tests'}",
-        variants=[tuple(map(_table_cell, row)) for row in variant_rows(found)],
+        head=f"{TESTS_START}{counts_text(suites) or 'no tests'}",
+        variants=[tuple(map(_table_cell, row)) for row in variant_rows(suites)],
         rows=[
             (
                 _ICONS[case.word],
@@ -282,7 +282,7 @@ def suites_markdown(suites: Iterable[SuiteResult]) -> str:
         ],
         n_cases=len(cases),
         bad=bad[:MAX_SHOWN_PROBLEMS],
-        notes=[note for suite in found for note in suite.notes][:MAX_SHOWN_PROBLEMS],
+        notes=[note for suite in suites for note in suite.notes][:MAX_SHOWN_PROBLEMS],
     )
 
 

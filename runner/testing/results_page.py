@@ -46,10 +46,10 @@ def _rows_of_variants(
 ) -> Iterator[tuple[str, list[tuple[str, list[bool | None]]]]]:
     """Yield each data set's name and its rows, those first in which variants differ."""
     for name in dict.fromkeys(case.name for suite in suites for case in suite.cases if case.rows):
-        found: dict[str, list[bool | None]] = {}
+        by_row: dict[str, list[bool | None]] = {}
         for place, suite in enumerate(suites):
             for case in suite.cases:
                 if case.name == name and case.rows:
                     for row, is_passed in zip(case.rows, case.turns, strict=True):
-                        found.setdefault(row, [None] * len(suites))[place] = is_passed
-        yield name, sorted(found.items(), key=lambda row: (len({*row[1]}) < 2, all(row[1])))
+                        by_row.setdefault(row, [None] * len(suites))[place] = is_passed
+        yield name, sorted(by_row.items(), key=lambda row: (len({*row[1]}) < 2, all(row[1])))

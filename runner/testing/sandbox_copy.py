@@ -146,7 +146,8 @@ class _FolderCopier:
             return  # a socket, a pipe
         with no_links.open_file(path) as file:
             facts = os.fstat(file.fileno())
-            self._n_files, self._n_bytes = self._n_files + 1, self._n_bytes + facts.st_size
+            self._n_files += 1
+            self._n_bytes += facts.st_size
             if self._n_files > MAX_COPY_FILES or self._n_bytes > MAX_COPY_BYTES:
                 raise SandboxError(
                     f"a test runs on a copy of the pipeline's folder, and '{self._source}' holds "

@@ -53,7 +53,7 @@ class SuiteFile:
     file: Path
     name: str
     stem: str
-    subjects: tuple[CaseSpec, ...]
+    specs: tuple[CaseSpec, ...]
     notes: tuple[str, ...] = ()
     notes_if_asked: tuple[str, ...] = ()
     """Of its models: shown where not all replies are replayed."""
@@ -83,7 +83,8 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
         raise PipelineError.of(what, "Write one with the step `chat` and this prompt.")
     plan = read_plan(file)
     bind_without_inputs(plan)
-    made, faults = [], list[Fault]()
+    suites: list[SuiteFile] = []
+    faults: list[Fault] = []
     for variant in variants_of(keys, plan.pipeline):
         text = json.dumps(variant.data(plan.pipeline.document.data), ensure_ascii=False)
         try:
@@ -98,13 +99,13 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
             continue
         values = " ".join(change.name for change in variant.changes)
         own_cassettes = (
-            replace(subject, cassette=variant_cassette(subject.cassette, values), is_variant=True)
-            for subject in suite.subjects
+            replace(spec, cassette=variant_cassette(spec.cassette, values), is_variant=True)
+            for spec in suite.specs
         )
-        made.append(replace(suite, subjects=tuple(own_cassettes), variant=variant.name))
+        suites.append(replace(suite, specs=tuple(own_cassettes), variant=variant.name))
     if faults:
         raise PipelineError(list(dict.fromkeys(faults)))
-    return made
+    return suites
 
 
 def case_specs(
@@ -138,7 +139,7 @@ def case_specs(
         raise PipelineError(faults)
     names = cassette_file_names(stem, [test.name for test in pipeline.tests])
     paths = {name for name, spec in pipeline.inputs.items() if spec.type in PATH_TYPES}
-    subjects = tuple(
+    specs = tuple(
         CaseSpec(
             file=file,
             group=pipeline.name,
@@ -150,12 +151,11 @@ def case_specs(
         )
         for test in pipeline.tests
     )
-    return SuiteFile(file, pipeline.name, stem, subjects)
+    return SuiteFile(file, pipeline.name, stem, specs)
 
 
-def orphaned_cassettes(subjects: Iterable[CaseSpec], stem: str) -> Iterator[Path]:
-    found = list(subjects)
-    own = {subject.cassette for subject in found}
+def orphaned_cassettes(specs: Iterable[CaseSpec], stem: str) -> Iterator[Path]:
+    own = {spec.cassette for spec in specs}
     for folder in sorted({cassette.parent for cassette in own}):
         for file in sorted(folder.glob("*.jsonl")):
             # A name with another dot belongs to `x.y.yaml`, not to `x.yaml`.
@@ -187,70 +187,69 @@ JUDGED_QUALITIES: Mapping[str, str] = {
 
 def prompt_file_suite(file: Path) -> SuiteFile:
     document = yaml_source.read_yaml(file)
-    found = prompt_file.prompt_file_of(document)
-    lacking = [*_prompt_file_faults(found, document)]
-    if lacking:
-        raise PipelineError(lacking)
-    vars_ = {name: f"{{{{ inputs.{_input_name(name)} }}}}" for name in found.variables}
+    prompt = prompt_file.prompt_file_of(document)
+    if faults := [*_prompt_file_faults(prompt, document)]:
+        raise PipelineError(faults)
+    vars_ = {name: f"{{{{ inputs.{_input_name(name)} }}}}" for name in prompt.variables}
     with_ = {"prompt": {"file": file.name}, "vars": vars_}
     pipeline: dict[str, Any] = {
-        "name": found.name or file.name,
-        "inputs": {_input_name(name): {"type": "json"} for name in found.variables},
+        "name": prompt.name or file.name,
+        "inputs": {_input_name(name): {"type": "json"} for name in prompt.variables},
         "steps": [{"id": "answer", "uses": "chat", "with": with_}],
         "returns": "steps.answer.text",
         "tests": [
             {
-                "name": DataRow(number, {n: row[n] for n in found.variables if n in row}).name,
+                "name": DataRow(number, {n: row[n] for n in prompt.variables if n in row}).name,
                 "inputs": {
-                    _input_name(name): _literal_value(row[name]) for name in found.variables
+                    _input_name(name): _literal_value(row[name]) for name in prompt.variables
                 },
                 "files": [file.name],
                 "expect": [
                     claim
-                    for evaluator in found.evaluators
+                    for evaluator in prompt.evaluators
                     for claim in _evaluator_claims(evaluator, row)
                 ],
             }
-            for number, row in enumerate(found.test_data, 1)
+            for number, row in enumerate(prompt.test_data, 1)
         ],
     }
-    if found.model and _is_stored_model(found.model):
-        pipeline["models"] = {"own": found.model}
+    if prompt.model and _is_stored_model(prompt.model):
+        pipeline["models"] = {"own": prompt.model}
     text = json.dumps(pipeline, ensure_ascii=False)
     plan = read_plan(file, text)
     bind_without_inputs(plan)
     stem = file.name.rpartition(".")[0]
-    made = case_specs(file, plan.pipeline, stem, cassettes=PROMPT_CASSETTE_FOLDER, text=text)
-    read = " ".join(evaluator.model_dump_json() for evaluator in found.evaluators)
+    suite = case_specs(file, plan.pipeline, stem, cassettes=PROMPT_CASSETTE_FOLDER, text=text)
+    read = " ".join(evaluator.model_dump_json() for evaluator in prompt.evaluators)
     is_compared = "github/similarity" in read or "expected" in _PLACEHOLDER.findall(read)
-    if not is_compared and any("expected" in row for row in found.test_data):
+    if not is_compared and any("expected" in row for row in prompt.test_data):
         note = f"{file.name}: no evaluator reads `expected`, so an answer that differs passes, too"
-        made = replace(made, notes=(note,))
-    if found.model and not _is_stored_model(found.model):
-        note = f"{file.name}: its model '{found.model}' is not available; the default one is used"
-        made = replace(made, notes_if_asked=(note,))
-    return made
+        suite = replace(suite, notes=(note,))
+    if prompt.model and not _is_stored_model(prompt.model):
+        note = f"{file.name}: its model '{prompt.model}' is not available; the default one is used"
+        suite = replace(suite, notes_if_asked=(note,))
+    return suite
 
 
-def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
-    for index, row in enumerate(found.test_data):
-        for name in found.variables:
+def _prompt_file_faults(prompt: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
+    for index, row in enumerate(prompt.test_data):
+        for name in prompt.variables:
             if name not in row:
                 what = f"the messages read '{name}', which this row of `testData` does not have."
                 mark = document.mark(("testData", index))
                 yield Fault(what, f"Add `{name}: …` to it.", mark)
         for name in row:
-            if name not in found.variables and any(
-                f"{{{{{name}}}}}" in turn.content for turn in found.messages
+            if name not in prompt.variables and any(
+                f"{{{{{name}}}}}" in turn.content for turn in prompt.messages
             ):
                 what = f"'{name}' cannot be the name of a variable."
                 remedy = "Use only letters, digits and `_`, also in the messages."
                 yield Fault(what, remedy, document.key_mark(("testData", index, name)))
-    for index, evaluator in enumerate(found.evaluators):
+    for index, evaluator in enumerate(prompt.evaluators):
         dumped = evaluator.string and evaluator.string.model_dump(by_alias=True, exclude_none=True)
         for key, text in (dumped or {}).items():
             for name in dict.fromkeys(_PLACEHOLDER.findall(text)):
-                rows = [n for n, row in enumerate(found.test_data, 1) if name not in row]
+                rows = [n for n, row in enumerate(prompt.test_data, 1) if name not in row]
                 if rows:
                     what = (
                         f"`{key}` reads '{name}', which row {rows[0]} of `testData` does not have."
@@ -308,14 +307,13 @@ def _evaluator_claims(
             yield {"check": f"{lowered}.endswith({end})"}
     elif evaluator.llm is not None:
         # A judge's prompt with the row's values, and `{{ text }}` for the answer
-        parts = _PLACEHOLDER.split(evaluator.llm.prompt)
-        made = [_literal_value(parts[0])]
-        for name, text in zip(parts[1::2], parts[2::2], strict=True):
+        first, *parts = _PLACEHOLDER.split(evaluator.llm.prompt)
+        prompt = _literal_value(first)
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
             value = _literal_value(_row_text(row.get(name, "")))
-            made += ["{{ text }}" if name == "completion" else value, _literal_value(text)]
-        filled_prompt = "".join(made)
+            prompt += ("{{ text }}" if name == "completion" else value) + _literal_value(text)
         judge = {
-            "prompt": filled_prompt,
+            "prompt": prompt,
             "choices": {choice.choice: float(choice.score) for choice in evaluator.llm.choices},
         }
         if evaluator.llm.system_prompt:
@@ -376,16 +374,16 @@ def read_suites(files: Sequence[Path], varied: CompareKeys | None = None) -> lis
     Raises:
         PipelineError: with every fault of all of them.
     """
-    found: list[SuiteFile] = []
+    suites: list[SuiteFile] = []
     faults: list[Fault] = []
     for file in files:
         try:
-            found += [read_suite(file)] if varied is None else variant_suites(file, varied)
+            suites += [read_suite(file)] if varied is None else variant_suites(file, varied)
         except PipelineError as error:
             faults += error.faults
     if faults:
         raise PipelineError(faults)
-    return found
+    return suites
 
 
 def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[SuiteResult, ...]:
@@ -397,7 +395,7 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
         PipelineError: a settings file next to a pipeline needs more permissions than allowed.
         EngineError: this machine's pool cannot be opened.
     """
-    names = [*dict.fromkeys(subject.test.name for file in files for subject in file.subjects)]
+    names = [*dict.fromkeys(spec.test.name for file in files for spec in file.specs)]
     for name in sorted(set(options.only) - set(names)):
         listed = ", ".join(f"'{name}'" for name in names) or "none"
         raise UnknownCase(f"There is no test '{name}'.\n  There are: {listed}.")
@@ -414,12 +412,12 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
 
 
 def _sampled(file: SuiteFile, sample: ItemSample) -> SuiteFile:
-    subjects = []
-    for subject in file.subjects:
-        rows = sampled_rows(subject.rows, sample)
-        n_out, is_first = len(subject.rows) - len(rows), sample.is_first
-        subjects.append(replace(subject, rows=rows, n_left_out=n_out, has_first_rows=is_first))
-    return replace(file, subjects=tuple(subjects))
+    specs = []
+    for spec in file.specs:
+        rows = sampled_rows(spec.rows, sample)
+        n_out, is_first = len(spec.rows) - len(rows), sample.is_first
+        specs.append(replace(spec, rows=rows, n_left_out=n_out, has_first_rows=is_first))
+    return replace(file, specs=tuple(specs))
 
 
 async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
@@ -436,12 +434,14 @@ async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
                 opened.append(await stack.enter_async_context(open_default_pool(settings)))
             return opened[0]
 
-        how = CaseOptions(options.mode, settings, settings.allow, os.environ, stop, default_pool)
-        for subject in file.subjects:
-            if options.only and subject.test.name not in options.only:
+        of_cases = CaseOptions(
+            options.mode, settings, settings.allow, os.environ, stop, default_pool
+        )
+        for spec in file.specs:
+            if options.only and spec.test.name not in options.only:
                 continue
-            options.on_begin(subject.test.name)
-            case = await run_case(subject, how)
+            options.on_begin(spec.test.name)
+            case = await run_case(spec, of_cases)
             options.on_result(file, case)
             cases.append(case)
     is_whole = not options.only and not file.variant
@@ -454,7 +454,7 @@ async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
 def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:
     """Return notes about cassettes without a test; delete them when recording."""
     notes = []
-    for cassette in orphaned_cassettes(file.subjects, file.stem):
+    for cassette in orphaned_cassettes(file.specs, file.stem):
         shown = os.path.relpath(cassette)
         if mode == "record":
             cassette.unlink(missing_ok=True)

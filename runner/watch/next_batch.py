@@ -1,6 +1,6 @@
 """Which files the next order of a watch takes.
 
-Which file versions are done, settling, ready, in an order, or held for another try. No clock, no
+Which file versions are done, settling, ready, in an order, or wait for another try. No clock, no
 file, no ledger, no queue.
 
 How often a file is tried is the ledger's to count: it quarantines one that fails too often, or of
@@ -47,33 +47,33 @@ class FilesToRetry:
         self._reconcile_s = reconcile_s
         self._backoff = Backoff(self._first_s, max(MOST_PAUSE_S, reconcile_s))
         self._failed_runs = Pauses(self._backoff)
-        self._held: dict[str, _FileToRetry] = {}
+        self._retried: dict[str, _FileToRetry] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._retried)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._held)
+        return iter(self._retried)
 
     def put(self, seen: FileVersion, until: float) -> None:
-        self._held[seen.relpath] = _FileToRetry(seen, until)
+        self._retried[seen.relpath] = _FileToRetry(seen, until)
 
-    def holds(self, seen: FileVersion) -> bool:
+    def delays(self, seen: FileVersion) -> bool:
         """Return whether this version waits; another one does not."""
-        held = self._held.get(seen.relpath)
-        if held is not None and held.seen.identity != seen.identity:
-            del self._held[seen.relpath]
+        file = self._retried.get(seen.relpath)
+        if file is not None and file.seen.identity != seen.identity:
+            del self._retried[seen.relpath]
             return False
-        return held is not None
+        return file is not None
 
     def released(self, now: float) -> Iterator[FileVersion]:
-        for relpath in [path for path, held in self._held.items() if now >= held.until]:
-            yield self._held.pop(relpath).seen
+        for relpath in [path for path, file in self._retried.items() if now >= file.until]:
+            yield self._retried.pop(relpath).seen
 
     def next_at(self) -> float | None:
-        return min((held.until for held in self._held.values()), default=None)
+        return min((file.until for file in self._retried.values()), default=None)
 
-    def tried_again(
+    def to_retry(
         self, files: Iterable[FileVersion], outcome: BatchOutcome, claimed: Collection[str]
     ) -> frozenset[str]:
         """Return which files of an ended order are tried again, decided by the first that fits.
@@ -100,25 +100,26 @@ class FilesToRetry:
 
         return frozenset(seen.relpath for seen in files if is_tried_again(seen.relpath))
 
-    def hold(self, files: Iterable[FileVersion], outcome: BatchOutcome, now: float) -> float:
-        """Hold these files of an ended order; return until when, if its run did not finish."""
+    def delay(self, files: Iterable[FileVersion], outcome: BatchOutcome, now: float) -> float:
+        """Delay these files of an ended order; return until when, if its run did not finish."""
         is_failed = False
         pause_s = self._first_s
         if outcome.is_through:
             self._failed_runs.succeeded()
-            for relpath, held in self._held.items():
-                if held.is_of_failed_run:
-                    self._held[relpath] = replace(held, until=now)
+            for relpath, file in self._retried.items():
+                if file.is_of_failed_run:
+                    self._retried[relpath] = replace(file, until=now)
         elif outcome.status in ("budget", "suspended", "cancelled"):
             pause_s = self._reconcile_s
         elif outcome.status not in ("interrupted", "skipped"):
-            is_failed, pause_s = True, self._failed_runs.failed()
+            is_failed = True
+            pause_s = self._failed_runs.failed()
         for seen in files:
             if outcome.is_through:  # what is not counted waits for something else
                 counted_s = self._backoff.pause_s(outcome.again.get(seen.relpath, 0))
                 pause_s = counted_s or self._reconcile_s
             until = math.inf if outcome.status == "cancelled" else now + pause_s
-            self._held[seen.relpath] = _FileToRetry(seen, until, is_failed)
+            self._retried[seen.relpath] = _FileToRetry(seen, until, is_failed)
         return now + pause_s
 
 
@@ -127,8 +128,7 @@ class WatchUpdate:
     files: Mapping[str, FileIdentity]
     """Versions that were handled; the ledger keeps those of a watch that is no hot folder."""
     gone: tuple[str, ...]
-    held: frozenset[str]
-    """Files that are tried again."""
+    retried: frozenset[str]
 
 
 class WatchState:
@@ -142,7 +142,7 @@ class WatchState:
     | stable, goes out with the next order | `_ready`        | `sent`, `forget`             |
     | missing for long, goes out as gone   | `_gone`         | `sent`; seen again           |
     | in an order whose run has not ended  | `_latest`       | `ended`                      |
-    | tried again later                    | `_held`         | `release`                    |
+    | tried again later                    | `_retried`      | `release`                    |
     | handled; its version                 | `done`          | `ended`, if it is gone       |
     | of a hot folder, moved, in any state | `claimed`, also | `left`                       |
     """
@@ -162,7 +162,7 @@ class WatchState:
         self._wants = wants
         self.settling = SettlingFiles(spec.settle_s)
         self._deletions = MissingFiles(spec.settle_s)
-        self._held = FilesToRetry(max_attempts, spec.batch_s, spec.reconcile_s)
+        self._retried = FilesToRetry(max_attempts, spec.batch_s, spec.reconcile_s)
         self.claimed: dict[str, FileVersion] = {}
         """Files in a hot folder's `processing/`, as they were claimed."""
         self._ready: dict[str, FileVersion] = {}
@@ -186,7 +186,7 @@ class WatchState:
         self.release(now)
         # Nearly all of 100,000 files are unchanged: they must cost next to nothing.
         done, busy = self.done, {*self._latest, *self._ready, *self._gone, *self.settling,
-                                 *self._held, *self.claimed}  # fmt: skip
+                                 *self._retried, *self.claimed}  # fmt: skip
         for relpath, seen in listing.files.items():
             if relpath in busy or done.get(relpath) != seen.identity:
                 self._see(seen, now)
@@ -233,7 +233,7 @@ class WatchState:
         known = out.identity if out is not None else self.done.get(relpath)
         if out is None and known != seen.identity and seen.is_known_as(known):
             known = self.done[relpath] = seen.identity  # the ledger has an older Paddock's
-        if known == seen.identity or self._held.holds(seen):
+        if known == seen.identity or self._retried.delays(seen):
             self.forget(relpath)
         elif not (relpath in self._ready and self._ready[relpath].is_same(seen)):
             self._ready.pop(relpath, None)
@@ -244,7 +244,7 @@ class WatchState:
 
     def release(self, now: float) -> None:
         """Make files ready that have waited long enough for their retry."""
-        for seen in self._held.released(now):
+        for seen in self._retried.released(now):
             if seen.relpath in self.claimed:
                 self._ready[seen.relpath] = seen
                 self._gather(now)
@@ -294,23 +294,23 @@ class WatchState:
         later = {
             seen.relpath for key, other in self._out.items() if key != id_ for seen in other.files
         }
-        held = self._held.tried_again(order.files, outcome, self.claimed)
+        retried = self._retried.to_retry(order.files, outcome, self.claimed)
         files = {
             seen.relpath: seen.identity
             for seen in order.files
-            if seen.relpath not in held and seen.relpath not in later
+            if seen.relpath not in retried and seen.relpath not in later
         }
         gone = tuple(path for path in order.gone if outcome.is_through and path not in later)
-        return WatchUpdate(files, gone, held)
+        return WatchUpdate(files, gone, retried)
 
     def ended(self, id_: str, outcome: BatchOutcome, update: WatchUpdate, now: float) -> None:
         """Take an order's end, and what `judge` made of it."""
         order = self._out.pop(id_)
         self._latest = {seen.relpath: seen for other in self._out.values() for seen in other.files}
-        held = [seen for seen in order.files if seen.relpath in update.held]
-        held_until = self._held.hold(held, outcome, now)
+        retried = [seen for seen in order.files if seen.relpath in update.retried]
+        retried_at = self._retried.delay(retried, outcome, now)
         if not outcome.is_through:
-            self._gone_not_before = held_until
+            self._gone_not_before = retried_at
         if not self._spec.is_hot:
             self.done.update(update.files)
         for relpath in update.gone:
@@ -327,7 +327,7 @@ class WatchState:
         """
         for relpath, seen in files.items():
             self.claimed[relpath] = seen
-            self._held.put(seen, now + self._spec.settle_s)
+            self._retried.put(seen, now + self._spec.settle_s)
 
     # --- times
 
@@ -337,7 +337,7 @@ class WatchState:
             due,
             self.settling.next_at(),
             self._deletions.next_at(),
-            self._held.next_at(),
+            self._retried.next_at(),
             self._gone_not_before or None,
         )
         return min((time for time in times if time is not None), default=None)
@@ -356,5 +356,5 @@ class WatchState:
             "settled": len(self._ready) + len(self._gone),
             "out": sum(len(order.files) + len(order.gone) for order in self._out.values()),
             "orders_out": len(self._out),
-            "held_back": len(self._held),
+            "held_back": len(self._retried),
         }

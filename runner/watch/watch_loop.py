@@ -11,7 +11,6 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from paddock.engine.system.tasks import call_in, in_left_thread, wait_for_event
@@ -138,14 +137,16 @@ class FolderWatch:
         await taken
 
     def status(self) -> dict[str, Any]:
-        how = "polling" if self._change_source.polls else "watching"
-        how = "away" if self._root is None else how
+        state = "polling" if self._change_source.polls else "watching"
+        if self._root is None:
+            state = "away"
+        if self._is_slow:
+            state = "not answering"
         since_s = round(self._clock() - self._looked_at, 1)
-        how = "not answering" if self._is_slow else how
         return {
-            "text": f"{how} '{self.spec.root}'",
+            "text": f"{state} '{self.spec.root}'",
             "path": str(self.spec.root),
-            "state": how,
+            "state": state,
             "why": self._why_away if self._root is None else None,
             "files": self._n_files,
             "is_hot": self.spec.is_hot,
@@ -202,7 +203,7 @@ class FolderWatch:
             if self._change_source.take():
                 self._look_soon()
             if self._clock() >= self._look_at or state.needs_look(self._clock()):
-                await self._whole(state)
+                await self._list_all(state)
             state.release(self._clock())
             await self._check_settled(state)
         except OSError as error:
@@ -213,22 +214,25 @@ class FolderWatch:
             await self._change_source.stop()
             return
         if state.is_due(self._clock()):
-            await self._hand_on(state)
+            await self._give_order(state)
 
     async def _check_settled(self, state: WatchState) -> None:
         """Look again at files whose settle time is over."""
         names = state.settling.to_check(self._clock())
         if not names:
             return
-        found = await self._ask(_versions, self.spec.root, names)
+        root = self.spec.root
+        versions = await self._ask(
+            lambda: {name: file_version_at(f"{root}{os.sep}{name}", name) for name in names}
+        )
         written = self._change_source.written()
-        unfinished = await self._ask(open_files, self.spec.root, names, written)
+        unfinished = await self._ask(open_files, root, names, written)
         for relpath in unfinished:
             state.settling.restart(relpath, self._clock())
             self._notices.tell(relpath, f"'{relpath}' waits: {OPEN_REASON}.")
-        for relpath in found.keys() - {*unfinished}:
+        for relpath in versions.keys() - {*unfinished}:
             self._notices.over(relpath)
-        state.check(found, self._clock())
+        state.check(versions, self._clock())
 
     async def _is_there(self, state: WatchState, now: float) -> bool:
         """Return whether the root is there and the same; restart events that have stopped."""
@@ -243,8 +247,8 @@ class FolderWatch:
             if self.spec.is_hot:
                 # Take files left in a hot folder's `processing/` that no order has
                 await self._ask(make_hot_folders, self.spec)
-                found = await self._ask(claimed_files, self.spec, self._filter)
-                new = {path: seen for path, seen in found.items() if path not in state.claimed}
+                files = await self._ask(claimed_files, self.spec, self._filter)
+                new = {path: seen for path, seen in files.items() if path not in state.claimed}
                 state.found_claimed(new, self._clock())
         self._root = root
         if is_back:
@@ -255,7 +259,7 @@ class FolderWatch:
         wait_s = max(BETWEEN_LOOKS_S, self._took_s / SOON_SHARE)
         self._look_at = min(self._look_at, self._looked_at + wait_s)
 
-    async def _whole(self, state: WatchState) -> None:
+    async def _list_all(self, state: WatchState) -> None:
         began = self._clock()
         listing = await self._ask(list_folder, self.spec.root, self._filter)
         state.look(listing, self._clock())
@@ -275,7 +279,7 @@ class FolderWatch:
 
     # --- orders
 
-    async def _hand_on(self, state: WatchState) -> None:
+    async def _give_order(self, state: WatchState) -> None:
         try:
             self._filter.owned = await self._ask(self._ledger.owned)
         except LedgerError as error:
@@ -371,7 +375,3 @@ class FolderWatch:
     def _tell_refused(self, refused: Mapping[str, str]) -> None:
         for relpath, why in refused.items():
             self._notices.tell(relpath, f"'{relpath}' cannot be moved ({why}). Retrying.")
-
-
-def _versions(root: Path, relpaths: Sequence[str]) -> dict[str, FileVersion | None]:
-    return {relpath: file_version_at(f"{root}{os.sep}{relpath}", relpath) for relpath in relpaths}

@@ -78,12 +78,12 @@ def _test(flags: PipelineTestFlags) -> int:
     paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
     varied = varied_options(flags.models, flags.prompts, flags.settings)
     tests = suite_runner.read_suites(paths, CompareKeys.model_validate(varied) if varied else None)
-    if not any(file.subjects for file in tests):
+    if not any(file.specs for file in tests):
         names = ", ".join(str(file.file) for file in tests)
         remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
         raise CommandError(f"There are no tests in {names}.\n  {remedy}")
     sample = flags.item_sample()
-    if sample is not None and not any(subject.rows for file in tests for subject in file.subjects):
+    if sample is not None and not any(spec.rows for file in tests for spec in file.specs):
         name = "--limit" if sample.is_first else "--sample"
         remedy = "Leave it out, or give a test `cases: {from: …}`."
         raise CommandError(

@@ -10,7 +10,7 @@ from prefect.settings import Settings
 
 from paddock.engine.system.process_marks import process_mark
 from paddock.runner.daemon import prefect_retention
-from paddock.runner.daemon.prefect_retention import end_what_is_left, retention_settings
+from paddock.runner.daemon.prefect_retention import end_orphans, retention_settings
 from tests.prefect_server import prefect_client as client_of
 
 
@@ -65,7 +65,7 @@ async def test_a_run_whose_process_was_killed_has_ended_with_its_tasks(
         running = {**about, "state": {"type": "RUNNING"}}
         task = client.post("/task_runs/", json=running).raise_for_status().json()["id"]
         killed.wait()
-        await end_what_is_left(prefect_api, tmp_path)
+        await end_orphans(prefect_api, tmp_path)
         places = [f"/task_runs/{task}", *(f"/flow_runs/{run}" for run in (gone, here, elsewhere))]
         states = [client.get(place).json()["state_type"] for place in places]
     assert states == ["CRASHED", "CRASHED", "RUNNING", "RUNNING"]
@@ -84,7 +84,7 @@ async def test_a_task_whose_end_did_not_arrive_has_ended_with_its_run_and_none_o
             tasks.append(client.post("/task_runs/", json=pending).raise_for_status().json()["id"])
 
         async def states() -> list[str]:
-            await end_what_is_left(prefect_api, tmp_path)
+            await end_orphans(prefect_api, tmp_path)
             return [client.get(f"/task_runs/{task}").json()["state_type"] for task in tasks]
 
         assert await states() == ["PENDING", "PENDING"]  # it may still arrive

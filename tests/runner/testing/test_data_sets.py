@@ -219,7 +219,7 @@ def test_variants_are_tested_side_by_side_each_with_its_own_replies(
     assert variant_rows(replayed) == variant_rows(suites)
     assert not data.case("replay", Nobody()).is_error
     (plain,) = suite_runner.read_suites([data.file])
-    assert not [*suite_runner.orphaned_cassettes(plain.subjects, plain.stem)]
+    assert not [*suite_runner.orphaned_cassettes(plain.specs, plain.stem)]
     page = suites_page(suites)
     assert '<th scope="col">A</th><th scope="col">B</th>' in page
     assert "<p>1 file in 2 variants, " in page

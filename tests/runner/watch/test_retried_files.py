@@ -12,19 +12,19 @@ A, B = FileVersion("a", 1, 1), FileVersion("b", 2, 2)
 FAILED = {"a": "empty", "b": "busy"}
 
 
-def held_files() -> FilesToRetry:
+def retried_files() -> FilesToRetry:
     return FilesToRetry(max_attempts=3, batch_s=10, reconcile_s=600)
 
 
-def take(held: FilesToRetry, outcome: BatchOutcome, *, claimed: str = "") -> dict[str, float]:
-    """Take the end of an order of both files; return until when each is held."""
-    again = held.tried_again((A, B), outcome, claimed)
-    held.hold([seen for seen in (A, B) if seen.relpath in again], outcome, 0)
+def take(files: FilesToRetry, outcome: BatchOutcome, *, claimed: str = "") -> dict[str, float]:
+    """Take the end of an order of both files; return until when each waits."""
+    again = files.to_retry((A, B), outcome, claimed)
+    files.delay([seen for seen in (A, B) if seen.relpath in again], outcome, 0)
     untils: dict[str, float] = {}
-    while len(held):
-        at = held.next_at()
+    while len(files):
+        at = files.next_at()
         assert at is not None
-        untils |= {seen.relpath: at for seen in held.released(at)}
+        untils |= {seen.relpath: at for seen in files.released(at)}
     return untils
 
 
@@ -60,11 +60,11 @@ def take(held: FilesToRetry, outcome: BatchOutcome, *, claimed: str = "") -> dic
 def test_an_end_tells_which_files_are_tried_again_and_when(
     outcome: BatchOutcome, claimed: str, untils: dict[str, float]
 ) -> None:
-    assert take(held_files(), outcome, claimed=claimed) == untils
+    assert take(retried_files(), outcome, claimed=claimed) == untils
 
 
 def test_a_run_that_fails_as_a_whole_is_tried_again_for_ever_and_ever_more_seldom() -> None:
-    held, failed = held_files(), BatchOutcome("r", "failed", message="the share is away")
-    waits = [take(held, failed)["a"] for _ in range(12)]
+    files, failed = retried_files(), BatchOutcome("r", "failed", message="the share is away")
+    waits = [take(files, failed)["a"] for _ in range(12)]
     assert waits[:4] == [10, 20, 40, 80]
     assert waits[-1] == MOST_PAUSE_S
