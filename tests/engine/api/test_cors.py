@@ -1,5 +1,7 @@
 """Which pages may ask, and what a browser is told: CORS as WIRE 1.0 has it."""
 
+from pathlib import Path
+
 import pytest
 
 from paddock.engine.api.cors import AllowedOrigins
@@ -98,10 +100,8 @@ def test_a_preflight_is_answered_with_what_clients_send() -> None:
     assert refused.status_code == 403
 
 
-def test_a_preflight_needs_no_key_since_browsers_send_none(tmp_path: object) -> None:
-    from pathlib import Path
-
-    file = Path(str(tmp_path)) / "keys"
+def test_a_preflight_needs_no_key_since_browsers_send_none(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
     file.write_text("secret-key-of-mine\n")
     house = SmallService(ServiceSettings(api_keys_file=file))
     headers = {"Origin": "http://localhost", "Access-Control-Request-Method": "GET"}

@@ -106,3 +106,15 @@ def test_words_from_outside_make_no_new_series() -> None:
         house.ask("/", f"METHOD{n}")
     lines = [line for line in house.metrics().splitlines() if "requests_total{" in line]
     assert len(lines) < 6
+
+
+def test_only_so_many_are_kept_and_none_that_only_looked() -> None:
+    request_log = RequestLog()
+    for n in range(300):
+        for path in ("/api/tags", "/ui/state.json", "/metrics"):
+            exchange = Exchange("POST", path, "")
+            request_log.begin(exchange, {"headers": []})
+            exchange.status = n
+            request_log.end(exchange, "answered", "")
+    assert [exchange.status for exchange in request_log.last] == list(range(200, 300))
+    assert not request_log.running

@@ -1,10 +1,13 @@
-"""Ollama's `options`: their types, their ranges, and those that mean nothing here."""
+"""Ollama's `options`: their types, their ranges, and those that mean nothing here; its names."""
 
 from typing import Any
 
 import pytest
 
 from paddock.engine.api.ollama.options import default_sampling, read_options
+from paddock.engine.api.ollama.requests import possible_refs
+from paddock.engine.errors import InvalidName
+from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import resolve_sampling
 
 
@@ -47,3 +50,15 @@ def test_without_layers_on_the_device_a_model_moves_to_the_processor(
     n: Any, on_processor: bool | None
 ) -> None:
     assert read_options({"num_gpu": n}).on_processor is on_processor
+
+
+def test_a_name_may_say_that_the_model_is_here() -> None:
+    def read(model: str) -> str:
+        return parse_name(model).short
+
+    assert possible_refs(read, "a") == ["a:latest"]
+    assert possible_refs(read, "a:local") == ["a:local", "a:latest"]
+    assert possible_refs(read, "a:7b:local") == ["a:7b"]
+    assert possible_refs(read, "") == []
+    with pytest.raises(InvalidName):
+        possible_refs(read, ":local")

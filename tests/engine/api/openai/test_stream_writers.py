@@ -149,6 +149,3 @@ def test_a_response_repeats_what_was_asked() -> None:
         "total_tokens": 13,
         "queue_duration": 500_000_000,
     }
-
-
-# Failures
