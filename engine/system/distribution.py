@@ -6,6 +6,7 @@ The import name and the command stay `paddock`.
 
 import importlib.util
 import json
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,7 @@ SETTINGS_FILE = "paddock.toml"
 OLLAMA_API = "0.32.15"
 
 
+@cache  # 2 ms, and each record of what a rule is made of has it
 def own_version() -> str:
     """Return Paddock's version; "0" where it runs from a folder that nothing installed."""
     try:
