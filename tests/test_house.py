@@ -231,7 +231,7 @@ def test_kinds_of_steps_are_told_apart_by_their_facts() -> None:
     assert [place for place in found if not place.startswith(evaluators)] == []
 
 
-def test_dataclasses_are_made_by_the_light_decorator() -> None:
+def test_records_are_made_by_one_decorator() -> None:
     standard = re.compile(r"^from dataclasses import (\([^)]*|.*)\bdataclass\b", re.MULTILINE)
     assert standard.search("from dataclasses import (\n    dataclass,\n)")
     assert [m.place for m in figures.all_modules() if standard.search(m.text)] == []
