@@ -458,7 +458,7 @@ class ToolsBody(SamplingBody):
             if namespace:
                 namespaces[name] = (namespace, function.name)
         offered = OfferedTools(tuple(by_name.values()), namespaces=namespaces)
-        found = self.tool_choice
+        found = self._choice()
         if found is None:
             return offered
         if found.function is not None:
@@ -472,6 +472,9 @@ class ToolsBody(SamplingBody):
             message = "a tool must be called ('required'), but none is offered."
             raise InvalidValue(message, "tool_choice")
         return replace(offered, tools=tools, choice=choice)
+
+    def _choice(self) -> NamedToolChoice | None:
+        return self.tool_choice
 
     def _functions(self) -> Iterator[tuple[str, OfferedFunction]]:
         for outer in self.tools:
