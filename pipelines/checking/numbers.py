@@ -31,17 +31,24 @@ _TOKEN, _SPACED_TOKEN = (
 _MAY_BE_SPACED = re.compile(r"(?<![\d.,])\d{1,3} \d{3}(?!\d)")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?:\u00a0\d{3}| 0\d\d|(?: \d{3}){2,})(?!\d)")
 _MARK = re.compile(r"\D")
-_POWER = re.compile(r"[ \u00a0]?[x\u00d7*\u00b7\u22c5][ \u00a0]?10(?!\d)|\^")
+_POWER = re.compile(
+    r"[ \u00a0\n]?[x\u00d7*\u00b7\u22c5][ \u00a0\n]?10(?!\d)|[ \u00a0]?\^|\*\*(?=-?\d)"
+)
 _FRACTION = re.compile(r"[ \u00a0]?\d+[/\u2044]\d")
-_DASH = r"[ \u00a0]?[-~\u301c\uff5e\u2026][ \u00a0]?"
+_DASH = r"[ \u00a0]?(?:[-~\u301c\uff5e]|\.{2,3})[ \u00a0\n]?"
 _RANGE = re.compile(
     rf"{_DASH}(?P<before>[^\s\d]{{0,4}}[ \u00a0]?)(?=\d(?!\d{{0,3}}[./-]\d{{1,2}}[./-]\d))"
 )
 _RANGE_BEFORE = re.compile(
     rf"(?<![\w.,/-])\d(?:[.,']?\d)*[ \u00a0]?(?P<unit>[^\s\d]{{0,24}}){_DASH}\Z"
 )
-_BOUND_BEFORE = re.compile(r"(?:(?:\A|[\s(|])[<≤≥≲≳~≈±]|[^\S\n\f]>)[ \u00a0]?\Z")
-"""What makes a number a bound or about. A line that begins with `>` is a quotation."""
+_BOUND_BEFORE = re.compile(
+    r"(?:[<>!]=|(?:\A|[^<])<|[\u223c\u2241-\u2260\u2262-\u228b\u2a7d-\u2aa2±∓]|(?:\A|[\s(|])~"
+    r"|[^\S\n\f]>|[^\W\d_]>)[ \u00a0\n]?\Z"
+)
+"""What makes a number a bound, about, or another one: a relation of Unicode but `=` and `≡`. A line
+that begins with `>` is a quotation, and a tag ends with it."""
+_TAG = re.compile(r"</?[A-Za-z][^<>\n]*>[ \u00a0\n]?\Z")
 _WORD_AND_UNIT = re.compile(r"-(?=[^\W\d_]{2})")  # a 30-day period
 _BRACKETED = re.compile(r"[(\[]([^()\[\]\n]{1,24})[)\]] ?:? ?\Z")
 _LINE_END = re.compile(r"[\n\f]")
@@ -54,10 +61,14 @@ _OPENED = re.compile(r"\([-\d.,']+\Z")
 _MINUS_BEHIND = re.compile(r"(?P<gap>[ \u00a0]?)-(?![^\s)|])")
 _SIDE_BEHIND = re.compile(r"[ \u00a0]?(?:CR|DR|Cr|Dr|cr|dr)(?![^\W_])")
 """Credit or debit: whose statement it is decides what they say."""
-_SCALED_CURRENCY = re.compile(r"[ \u00a0]?[TkKM](?P<name>[A-Z]{3}|[^\w\s])(?![^\W_])")
+_SCALED_CURRENCY = re.compile(
+    r"[ \u00a0]?(?:[TkKM](?P<name>[A-Z]{3}|[^\w\s])|(?P<code>[A-Z]{3})[a-z]{1,3})(?![^\W_])"
+)
+"""450 TEUR, 5 k€, 8 EURm."""
 _LINE_OR_CELL_START = re.compile(r"(?:\A|[\n\f\t|])[ \u00a0]?\Z")
 _DASH_OF_NEXT_LINE = re.compile(r"[ \u00a0]?[\n\f]- ")
 _LINE_CHARS = 200
+_TAG_CHARS = 60
 _LINE_OR_CELL_END = re.compile(r"[ \u00a0]?(?:\Z|[\n\f\t|])")
 _UNIT_CHARS = 36
 _UNIT_WORDS = re.compile(r"(?!\d)[^\n\f\t;:!?()|]+")
@@ -169,7 +180,7 @@ class NumberIndex:
         also without anything else there.
         """
         text = self._text
-        start = max(text.rfind("\n", 0, token.start), text.rfind("\f", 0, token.start)) + 1
+        start = _line_start(text, token.start)
         cells = _cells(text, start)
         at = next((n for n, (a, b) in enumerate(cells) if a <= token.start < b), -1)
         if len(cells) < 2 or text[slice(*cells[at])].strip() != text[token.start : token.end]:
@@ -186,10 +197,10 @@ class NumberIndex:
         """Return the cells of the first of the lines above that have as many."""
         passed = list[int]()
         while start and start not in self._heads:
-            above = self._text.rfind("\n", 0, start - 1) + 1
+            above = _line_start(self._text, start - 1)
             found = _cells(self._text, above)
             passed.append(start)
-            if len(found) != len(cells) or "\f" in self._text[above:start]:
+            if len(found) != len(cells) or self._text[start - 1] == "\f":
                 break
             cells, start = found, above
         cells = self._heads.get(start, cells)
@@ -227,6 +238,11 @@ class NumberIndex:
             if groups is not None or " " not in token[0]:
                 found.setdefault(_significant(token[0]), []).append(token.span())
         return found
+
+
+def _line_start(text: str, at: int) -> int:
+    start = text.rfind("\n", 0, at) + 1
+    return text.rfind("\f", start, at) + 1 or start
 
 
 def _cells(text: str, start: int) -> list[Span]:
@@ -328,10 +344,13 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
             lead = replace(lead, obstacle=sign)
     obstacle = lead.obstacle if lead.obstacle != "number" else behind  # 4
     scale_end = _scale_end(text, start, end, is_of_money=lead.currency is not None)
+    if scale_end is None and unit is not None and unit.is_currency:  # 8 EUR million
+        scale_end = _scale_end(text, stop, stop, is_of_money=True)
     if obstacle == "number" and scale_end is not None:
         obstacle, stop = "scale", scale_end
-    if obstacle == "number" and _BOUND_BEFORE.search(text, max(0, lead.start - 3), lead.start):
-        obstacle = "bound"
+    if obstacle == "number" and _BOUND_BEFORE.search(text, max(0, lead.start - 4), lead.start):
+        is_tag = _TAG.search(text, max(0, lead.start - _TAG_CHARS), lead.start)
+        obstacle = "number" if is_tag else "bound"
     if obstacle == "number" and (range_end := _range_end(text, lead.start, stop, end)) is not None:
         obstacle, stop = "range", range_end
     if obstacle in ("power", "fraction") or unit is UNKNOWN:
@@ -548,14 +567,16 @@ def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | N
     One that is a unit as well is the unit, but of money: $5 K, 5 K EUR.
     """
     before, behind = cldr.scale_words()
-    if (found := _SCALED_CURRENCY.match(text, end)) and _is_currency(found["name"]):  # 450 TEUR
-        return found.end()
-    at = end + (text[end : end + 1] in (" ", "\u00a0"))
+    scaled = _SCALED_CURRENCY.match(text, end)
+    if scaled and _is_currency(scaled["name"] or scaled["code"]):
+        return scaled.end()
+    at = end + (text[end : end + 1] in (" ", "\u00a0", "\n"))
+    least = 2 if text[end : end + 1] == "\n" or (start == end < at) else 0
     near = text[at : at + 24]
     for n in range(len(near), 0, -1):
         name = near[:n].replace("\u00a0", " ")
         is_whole = not (LETTER.match(name[-1]) and LETTER.match(near[n : n + 1] or " "))
-        if is_whole and (name in behind or (n > 2 and name.casefold() in behind)):
+        if is_whole and n > least and (name in behind or (n > 2 and name.casefold() in behind)):
             after = at + n + (text[at + n : at + n + 1] in (" ", "\u00a0"))
             unit_end, unit = _named_unit(text, after)
             is_of_money = is_of_money or (unit is not None and unit.is_currency)
