@@ -336,12 +336,12 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
     if lead.obstacle == "number" and not lead.is_negative:  # 3
         is_of_money = lead.currency is not None or (unit is not None and unit.is_currency)
         is_amount = is_of_money or (unit is None and not raw.isdecimal())
-        sign, first, last = _sign_apart(text, (lead.start, start, end, stop), is_amount=is_amount)
-        if sign == "minus":
-            lead, behind = replace(lead, start=first, is_negative=True), "number"
-            digits, stop = (first, last), last
-        elif sign != "plus":
-            lead = replace(lead, obstacle=sign)
+        signed = _sign_apart(text, lead, end, stop, is_amount=is_amount)
+        if not isinstance(signed, str):
+            lead, behind = replace(lead, start=signed[0], is_negative=True), "number"
+            digits, stop = signed, signed[1]
+        elif signed != "number":
+            lead = replace(lead, obstacle=signed)
     obstacle = lead.obstacle if lead.obstacle != "number" else behind  # 4
     scale_end = _scale_end(text, start, end, is_of_money=lead.currency is not None)
     if scale_end is None and unit is not None and unit.is_currency:  # 8 EUR million
@@ -365,10 +365,8 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
             stop = end
         is_other = unit is not None and unit.is_currency and not unit.is_same(currency)
         unit = UNKNOWN if is_other else currency
-    if text[begin - 1 : begin] in ("%", "\u066a") or text[start - 2 : start] in (
-        "% ",
-        "%\u00a0",
-    ):  # 6
+    touching, spaced = text[begin - 1 : begin], text[start - 2 : start]
+    if touching in ("%", "\u066a") or spaced in ("% ", "%\u00a0"):  # 6
         unit = unit_named("%")
     return NumberToken(begin, stop, digits, raw, lead.is_negative, unit), obstacle
 
@@ -431,45 +429,49 @@ def _joins(sign: str) -> bool:
 
 
 def _sign_apart(
-    text: str, places: tuple[int, int, int, int], *, is_amount: bool
-) -> tuple[Literal["plus", "minus", "dash", "sign"], int, int]:
-    """Return the sign of a number without a minus right before it, and where it begins and ends.
+    text: str, lead: _Lead, end: int, unit_end: int, *, is_amount: bool
+) -> Span | Literal["number", "dash", "sign"]:
+    """Return where a number with its sign is that stands apart and makes it negative.
 
-    A dash behind it or with a space before it, and brackets, make it negative where it is an amount
-    and alone in its line or cell. Elsewhere they leave its sign open (`sign`), as do words for
-    credit and debit; but a dash after or before words parts them: `Lunch - 12`, `- 12 apples`.
+    Such signs are a minus behind it, a dash and a space before it, and brackets around it. Without
+    one return whether a sign is an obstacle (`number`: none is).
 
-    `places`: where its currency, its digits, what follows them, and what follows its unit begin.
+    1. Words for credit and debit leave open whether it is negative.
+    2. A minus that touches an amount makes it negative, and so does any of these signs where the
+       amount is alone in its line or cell and is no entry of a list; but not a dash and a minus.
+    3. Brackets do not count where it is no amount, but has a unit or is a year.
+    4. Otherwise a minus, brackets, and a dash before what is alone, leave that open.
+    5. A dash is an obstacle unless it is between a word and the number, `Lunch - 12`, and open
+       behind a currency, `EUR - 12`.
+    6. It is none before words, `- 12 apples`.
     """
-    before, start, end, stop = places
+    before, start = lead.start, lead.digits
     is_dashed = text[before - 2 : before] in ("- ", "-\u00a0")
-    is_closed = text[before - 1 : before] == "(" and text[stop : stop + 1] == ")"
+    is_closed = text[before - 1 : before] == "(" and text[unit_end : unit_end + 1] == ")"
     first = before - 2 if is_dashed else before - 1 if is_closed else before
-    minus = _MINUS_BEHIND.match(text, end) or _MINUS_BEHIND.match(text, stop)
-    last = minus.end() if minus else stop + 1 if is_closed else stop
+    minus = _MINUS_BEHIND.match(text, end) or _MINUS_BEHIND.match(text, unit_end)
+    last = minus.end() if minus else unit_end + 1 if is_closed else unit_end
     is_first = _LINE_OR_CELL_START.search(text, max(0, first - 2), first) is not None
     is_last = _LINE_OR_CELL_END.match(text, last) is not None
     if minus and minus["gap"] and not is_last and _named_unit(text, last + 1)[1] is None:
-        minus, last = None, stop  # 4711 - 3 May
-    if _SIDE_BEHIND.match(text, stop):
-        return "sign", before, stop
+        minus, last = None, unit_end  # 4711 - 3 May
+    if _SIDE_BEHIND.match(text, unit_end):  # 1
+        return "sign"
     if minus or is_closed or (is_dashed and is_first and is_last):
-        touches = minus is not None and not minus["gap"]
-        is_alone = is_first and is_last and not (is_dashed and _is_listed(text, first, last))
-        if is_amount and (touches or is_alone) and not (minus and is_dashed):
-            return "minus", first, last
-        has_unit_or_is_year = stop > end or end - start == 4
-        if is_closed and not is_amount and has_unit_or_is_year:
-            return "plus", before, stop
-        return "sign", before, stop
-    if is_dashed and not is_first:
+        if is_amount and not (minus and is_dashed):  # 2
+            is_alone = is_first and is_last and not (is_dashed and _is_listed(text, first, last))
+            if is_alone or (minus and not minus["gap"]):
+                return first, last
+        if is_closed and not is_amount and (unit_end > end or end - start == 4):  # 3
+            return "number"
+        return "sign"  # 4
+    if is_dashed and not is_first:  # 5
         around = text[max(0, first - 2) : first]
-        is_word = around[0].isalpha() or around[0] in "')]"
-        if around[-1] != " " or not is_word:
-            return "dash", before, stop
-        if before == start and _currency_before(text, first)[1] is not None:  # EUR - 12
-            return "sign", before, stop
-    return "plus", before, stop
+        if around[-1] != " " or not (around[0].isalpha() or around[0] in "')]"):
+            return "dash"
+        if before == start and _currency_before(text, first)[1] is not None:
+            return "sign"
+    return "number"  # 6
 
 
 def _is_listed(text: str, first: int, last: int) -> bool:
