@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import lru_cache
+from typing import Any
 
 from paddock.engine.system.records import record
 
@@ -103,6 +104,13 @@ class PipelineError(Exception):
     @classmethod
     def of(cls, message: str, remedy: str = "", mark: Mark | None = None) -> PipelineError:
         return PipelineError([Fault(message, remedy, mark)])
+
+
+def kind_of(value: Any) -> str:
+    """Return how a message names the kind of a value of YAML or JSON."""
+    kinds = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+    kinds |= {list: "a list", dict: "a mapping", type(None): "null"}
+    return kinds.get(type(value), "something else")
 
 
 def did_you_mean(

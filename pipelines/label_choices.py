@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import listed, one_line
 
-from .errors import did_you_mean
+from .errors import did_you_mean, kind_of
 from .expressions import Expression, ExpressionError, Path
 from .keys import ChooseKeys
 
@@ -127,7 +127,7 @@ class LabelList:
         """
         source, keys = choice.source.source, choice.keys
         if not isinstance(value, list):
-            what = f"'{source}' is {_kind_of(value)}, not a list of texts or rows"
+            what = f"'{source}' is {kind_of(value)}, not a list of texts or rows"
             raise WrongLabels(what, "Read a table with `files.rows`, and name its `rows`.")
         if not value:
             raise WrongLabels(f"'{source}' is an empty list: there is no label to choose")
@@ -174,11 +174,11 @@ def _pair(element: Any, number: int, source: str, keys: ChooseKeys) -> tuple[str
                 _refuse_unsayable(words, f"the description of label {number} of '{source}'")
     elif keys.by is not None:
         raise WrongLabels(
-            f"`by` names a column, but element {number} of '{source}' is {_kind_of(element)}",
+            f"`by` names a column, but element {number} of '{source}' is {kind_of(element)}",
             "Leave out `by` where the list has texts.",
         )
     if not isinstance(label, str) or not label.strip():
-        what = "empty" if isinstance(label, str) or label is None else _kind_of(label)
+        what = "empty" if isinstance(label, str) or label is None else kind_of(label)
         raise WrongLabels(f"label {number} of '{source}' is {what}; a label is a text")
     if len(label) > _MOST_LABEL_CHARS:
         shown = one_line(label, _SHOWN_CHARS)
@@ -242,13 +242,6 @@ def _refuse_alike(labels: Sequence[str], source: str, unknown: str | None) -> No
     if unknown is not None and _look(unknown) in seen:
         what = f"`unknown`: '{unknown}' is a label of '{source}' as well"
         raise WrongLabels(what, "Choose other words.")
-
-
-def _kind_of(value: Any) -> str:
-    if value is None:
-        return "null"
-    kinds = {str: "a text", bool: "true or false", dict: "a mapping", list: "a list"}
-    return kinds.get(type(value), "a number")
 
 
 def schema_with_labels(schema: Any, lists: Mapping[FieldPath, LabelList]) -> Any:

@@ -16,7 +16,7 @@ from paddock.engine.system.records import replace
 from paddock.engine.system.text import shorten
 from paddock.pipelines.reply_check import Check
 
-from .errors import Fault, MustBe, PipelineError, did_you_mean
+from .errors import Fault, MustBe, PipelineError, did_you_mean, kind_of
 from .expressions import Expression, ExpressionError, Path, Value
 from .yaml_source import YamlDocument
 
@@ -133,7 +133,7 @@ def _sentence(name: str, details: Sequence[ErrorDetails]) -> tuple[str, str]:
     what, remedy = f"'{name}' must be {' or '.join(kinds)}", _remedy_for(name, given, kinds)
     if given is None:
         return f"{what}; it is empty.", remedy
-    return f"{what}; {_quoted(given)} is {_kind_of(given)}.", remedy
+    return f"{what}; {_quoted(given)} is {kind_of(given)}.", remedy
 
 
 def _remedy_for(name: str, given: Any, kinds: Collection[str]) -> str:
@@ -175,12 +175,6 @@ def _quoted(value: Any) -> str:
         return "null"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"'{shorten(text, 60)}'"
-
-
-def _kind_of(value: Any) -> str:
-    kinds = {str: "text", bool: "a boolean", int: "a whole number", float: "a number"}
-    kinds |= {list: "a list", dict: "a mapping", type(None): "nothing"}
-    return kinds.get(type(value), "something else")
 
 
 def _names_at(table: type[BaseModel], path: Path) -> list[str]:

@@ -16,7 +16,8 @@ from typing import Any
 from unicodedata import east_asian_width
 
 from paddock.engine.system.records import field, record, replace
-from paddock.engine.system.text import free_name, nested_values
+from paddock.engine.system.text import free_name, listed, nested_values
+from paddock.pipelines.errors import kind_of
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
 from paddock.runner.bind.scope import Scope
@@ -181,20 +182,15 @@ def _sources_in(value: Any, name: str) -> Iterator[EvidenceSource]:
     elif isinstance(value, Mapping) and isinstance(value.get("text"), str):
         yield _document(value, name)
     else:
+        what = kind_of(value)
+        if isinstance(value, Mapping):
+            names = [f"`{name}`" for name in value if name != "skipped"]
+            has = f"with {listed(names, _SHOWN_FIELDS)}"
+            what = f"a mapping {has}" if names else "an empty mapping"
         raise StepError(
-            f"`evidence`: '{name}' is {_kind_of(value)}, not a text.",
+            f"`evidence`: '{name}' is {what}, not a text.",
             remedy="Name a text, the outputs of `files.read`, or the hits of `search`.",
         )
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, Mapping):
-        names = [f"`{name}`" for name in value if name != "skipped"]
-        shown = ", ".join(names[:_SHOWN_FIELDS]) + (", …" if len(names) > _SHOWN_FIELDS else "")
-        return f"a mapping with {shown}" if names else "an empty mapping"
-    if isinstance(value, bool):
-        return "true or false"
-    return "null" if value is None else "a number"
 
 
 def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:

@@ -55,7 +55,7 @@ NO_TEXT = (
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (5, f"'doc.x' is a number, {NOT_A_TEXT}"),
+        (5, f"'doc.x' is a whole number, {NOT_A_TEXT}"),
         (True, f"'doc.x' is true or false, {NOT_A_TEXT}"),
         ({"skipped": False}, f"'doc.x' is an empty mapping, {NOT_A_TEXT}"),
         ([["a", {"n": 1}]], f"'doc.x[0][1]' is a mapping with `n`, {NOT_A_TEXT}"),
