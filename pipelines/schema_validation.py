@@ -35,14 +35,14 @@ def schema_mismatch(value: Any, schema: Any) -> str | None:
     >>> schema_mismatch({"n": "x"}, {"properties": {"n": {"type": "integer"}}})
     "At /n: 'x' is not of type 'integer'."
     """
-    fault = schema_fault(value, schema)
+    fault = value_fault(value, schema)
     return None if fault is None else fault.sentence
 
 
-def schema_fault(value: Any, schema: Any, *, is_for_person: bool = False) -> AnswerFault | None:
+def value_fault(value: Any, schema: Any, *, is_for_person: bool = False) -> AnswerFault | None:
     """Return the most relevant fault of a value, or None; a person reads the form of dates, too.
 
-    >>> schema_fault("28. Oktober 2026", {"format": "date"}, is_for_person=True).message
+    >>> value_fault("28. Oktober 2026", {"format": "date"}, is_for_person=True).message
     "'28. Oktober 2026' is not a 'date'. Write it as 2026-10-28."
     """
     if is_nested_too_deep(value):

@@ -26,7 +26,7 @@ from paddock.engine.system.text import resolve_ref
 from paddock.pipelines.checking.schema_parts import Path, empty_fields
 from paddock.pipelines.schema_validation import schema_mismatch
 
-from .answer_tokens import AnswerToken, answer_tokens
+from .token_probabilities import AnswerToken, tokens_with_alternatives
 
 if TYPE_CHECKING:
     from paddock.engine.request import TokenLogprob
@@ -47,7 +47,7 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
     `p` until that is calibrated. One that is empty, though the schema requires it, has a `p` of 0
     and `is_empty`. None if the tokens' probabilities are not known.
     """
-    tokens = answer_tokens(text, logprobs)
+    tokens = tokens_with_alternatives(text, logprobs)
     if not tokens:
         return None
     raw, starts = text.encode(), [token.start for token in tokens]

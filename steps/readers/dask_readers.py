@@ -132,11 +132,11 @@ def reads_with() -> dict[str, str]:
 # --- here
 
 
-class WorkerFailed(Exception):
+class MustReadElsewhere(Exception):
     """A document has to be read elsewhere; the text says why."""
 
 
-class OtherReaders(WorkerFailed):
+class OtherReaders(MustReadElsewhere):
     """The worker reads with something else than this machine."""
 
 
@@ -220,7 +220,7 @@ class DaskReaders:
                 begun()
                 try:
                     found = self._read_at(worker, request, path, bounds)
-                except WorkerFailed as error:
+                except MustReadElsewhere as error:
                     worker.n_failed += 1
                     if is_other := isinstance(error, OtherReaders):
                         what = f"is not used: {error}"
@@ -278,14 +278,14 @@ class DaskReaders:
                 return checked_answer(request, job.result(timeout=_GRACE_S))
             finally:
                 job.release()
-        except (WorkerFailed, ReadAbandoned, Unreadable):
+        except (MustReadElsewhere, ReadAbandoned, Unreadable):
             raise
         except CancelledError as error:  # the client is cut off
-            raise WorkerFailed(_LOST) from error
+            raise MustReadElsewhere(_LOST) from error
         except ImportError as error:  # where Paddock is not installed
             raise OtherReaders(_shown(error)) from error
         except Exception as error:  # what the worker, or Dask's client where it is cut off, raises
-            raise WorkerFailed(_shown(error)) from error
+            raise MustReadElsewhere(_shown(error)) from error
 
     def _wait_for(self, job: Any, worker: _ReadingWorker, bounds: DocumentLimits) -> None:
         ends, is_done = monotonic() + bounds.total_s + _GRACE_S, Event()
@@ -293,7 +293,7 @@ class DaskReaders:
         while not is_done.wait(_POLL_S) and not bounds.is_unwanted():
             is_there = worker.is_heard and self._workers.get(worker.address) is worker
             if not is_there or monotonic() > ends:
-                raise WorkerFailed(_LOST)
+                raise MustReadElsewhere(_LOST)
         if bounds.is_unwanted():
             raise ReadAbandoned
 
@@ -352,7 +352,7 @@ def checked_answer(request: DocumentRequest, sent: object) -> Document:
 
     Raises:
         Unreadable: the worker's reason why it cannot be read.
-        WorkerFailed: it sent anything else.
+        MustReadElsewhere: it sent anything else.
     """
     try:
         meta, data = read_frame(BytesIO(sent if isinstance(sent, bytes) else b""))
@@ -365,12 +365,12 @@ def checked_answer(request: DocumentRequest, sent: object) -> Document:
         else:
             found = outcome(request, meta, memoryview(data)[: request.most_answer_bytes])
     except (PipeClosed, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise WorkerFailed("it sends no answer of a reader") from error
+        raise MustReadElsewhere("it sends no answer of a reader") from error
     if isinstance(found, Document):
         return found
     if isinstance(found, OtherReaders) or type(found) is Unreadable:
         raise found
-    raise WorkerFailed(_shown(found))
+    raise MustReadElsewhere(_shown(found))
 
 
 def _shown(error: object) -> str:

@@ -20,7 +20,7 @@ from paddock.engine.request import (
 from paddock.engine.system.records import replace
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.ledger.entries import CallRow
-from paddock.steps.llm.answer_tokens import LEAST_ALTERNATIVE, own_tokens
+from paddock.steps.llm.token_probabilities import LEAST_ALTERNATIVE, own_tokens
 
 
 def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def test_an_answer_that_no_reader_gives_is_a_failure_of_the_worker(sent: object)
     why = {"event": "failure", "why": "is odd", "remedy": "", "is_missing": False}
     with pytest.raises(Unreadable, match="is odd"):
         dask_readers.checked_answer(request, pack_frame(why))
-    with pytest.raises(dask_readers.WorkerFailed):
+    with pytest.raises(dask_readers.MustReadElsewhere):
         dask_readers.checked_answer(request, sent)
 
 

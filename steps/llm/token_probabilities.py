@@ -45,7 +45,7 @@ def own_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> Sequence[TokenLog
     return logprobs[first : last + 1]
 
 
-def answer_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> list[AnswerToken]:
+def tokens_with_alternatives(text: str, logprobs: Sequence[TokenLogprob]) -> list[AnswerToken]:
     """Return a text's tokens; the first may begin before it, with a negative `start`."""
     own = own_tokens(text, logprobs)
     start = -b"".join(token.raw for token in own).rfind(text.encode())
