@@ -59,7 +59,8 @@ def unknown_name(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | Non
         if name is None:
             return "`secrets` alone names no secret", "Write `secrets.<name>`."
         if name not in pipeline.secrets:
-            remedy = did_you_mean(name, pipeline.secrets, "Declare it under `secrets`.")
+            declare = f"Declare it: `secrets: {{{name}: {{env: {name.upper()}}}}}`."
+            remedy = did_you_mean(name, pipeline.secrets, declare)
             return f"there is no secret '{name}'", remedy
         if _is_command_line(use.at):
             return (

@@ -99,6 +99,11 @@ def read_inputs(
     return given
 
 
+REMEDY_FOR_FOLDER_ELSEWHERE = (
+    "What starts by itself has only folders below its own; mount it there."
+)
+
+
 def paths_outside(
     pipeline: Pipeline, given: Collection[str], values: Mapping[str, Any], folder: Path, what: str
 ) -> list[Fault]:
@@ -148,7 +153,7 @@ def _read_default(given: GivenInputs, declared: Input, pipeline: Pipeline, base:
             what = f"the default of input '{declared.name}' leads outside the pipeline's folder"
             remedy = f"Remove it, and give the folder to a run: `-i {declared.name}=…`."
             if pipeline.on is not None:
-                remedy += " What starts by itself has only folders below its own; mount it there."
+                remedy += f" {REMEDY_FOR_FOLDER_ELSEWHERE}"
             at = (*declared.at, "default")
             given.wrong_in_file.append(pipeline.document.fault(at, what, remedy))
         value = os.path.normpath(path)

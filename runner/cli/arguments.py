@@ -179,6 +179,11 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
             f"{name} has {len(found)} {what} and no {STANDARD_NAME}: {_file_list(found)}.",
             f"Name one of them: `paddock {command} {shlex.quote(str(found[0]))}`.",
         )
+    if inner := sorted(file.parent for file in folder.glob(f"*/{STANDARD_NAME}")):
+        raise CommandError(
+            f"{name} has no pipeline; of the folders in it these have one: {_file_list(inner)}.",
+            f"Name one of them: `paddock {command} {shlex.quote(str(inner[0]))}`.",
+        )
     others = f" It has {_file_list(files)}, without `steps`." if files else ""
     raise CommandError(
         f"{name} has no pipeline.{others}",

@@ -51,7 +51,7 @@ def test_a_server_is_a_command_or_an_address() -> None:
          "the older transport `sse` is not supported. Most servers also have streamable "
          "HTTP: remove `type` and use that URL."),
         ("{command: x, env: {K: '{{ secrets.k }}'}}",
-         "there is no secret 'k'. Declare it under `secrets`."),
+         "there is no secret 'k'. Declare it: `secrets: {k: {env: K}}`."),
         ("{command: '{{ steps.a.text }}'}",
          "'steps' is not known here. Known: 'inputs', 'python', 'secrets'."),
     ],

@@ -26,7 +26,7 @@ from paddock.pipelines.validation import FaultCollector
 from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin, facts_of
 
-from ..inputs import paths_outside, read_inputs
+from ..inputs import REMEDY_FOR_FOLDER_ELSEWHERE, paths_outside, read_inputs
 
 _REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -83,8 +83,10 @@ def check_schedules(pipeline: Pipeline, checks: FaultCollector) -> None:
         outside = paths_outside(
             pipeline, schedule.inputs, given.values, base, "the pipeline's folder"
         )
-        for fault in (*given.wrong_values, *outside):
+        for fault in given.wrong_values:
             checks.add((*at, "inputs"), fault.message, fault.remedy)
+        for fault in outside:
+            checks.add((*at, "inputs"), fault.message, REMEDY_FOR_FOLDER_ELSEWHERE)
 
 
 def check_webhooks(pipeline: Pipeline, checks: FaultCollector) -> None:

@@ -111,12 +111,16 @@ def test_what_cannot_start_by_itself_is_a_fault(look: Look) -> None:
     look.write("a.yaml", HOURLY + "inputs: {folder: {type: dir, required: true}}\n" + STEPS)
     look.write("b.yaml", 'on: {schedule: [{cron: "0 0 31 2 *"}]}\n' + STEPS)
     look.write("c.yaml", 'on: {schedule: [{cron: "0 0 * * *", timezone: Mars/X}]}\n' + STEPS)
+    look.write("e.yaml", "on: {schedule: [{cron: '@daily', inputs: {folder: /etc}}]}\n"
+               "inputs: {folder: {type: dir}}\n" + STEPS)  # fmt: skip
     secret = "on: {webhook: [{path: /x, inputs: {word: '{{ payload.word }}'}}]}\n"
     look.write("d.yaml", f"{secret}inputs: {{word: {{type: str, secret: true}}}}\n{STEPS}")
     text = "\n".join(look().messages)
     assert "input 'word' is secret, and inputs of a webhook are stored in the queue." in text
     assert "input 'folder' has no value, and the pipeline starts by itself." in text
     assert "the schedule '0 0 31 2 *' never comes." in text
+    assert "input 'folder' leads outside the pipeline's folder." in text
+    assert "What starts by itself has only folders below its own; mount it there." in text
     assert "'timezone' must be a time zone such as Europe/Paris or UTC" in text
 
 

@@ -64,6 +64,19 @@ def test_a_folder_without_a_pipeline_is_told_with_what_to_type(command: str, her
     )
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_of_folders_with_pipelines_is_told_their_names(command: str, here: Path) -> None:
+    for name in ("bills", "tidy"):
+        (here / name).mkdir()
+        (here / name / "pipeline.yaml").write_text(PIPELINE)
+    result = invoke(command)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "The current folder has no pipeline; of the folders in it these have one: 'bills', 'tidy'."
+        f"\n  Name one of them: `paddock {command} bills`.\n"
+    )
+
+
 def test_the_tests_of_the_only_file_of_prompts_are_meant_where_there_is_no_pipeline(
     here: Path,
 ) -> None:
