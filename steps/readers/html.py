@@ -259,9 +259,11 @@ def _option_text(option: Any) -> str:
 def _fit_tables(soup: Any) -> None:
     """Put empty cells where others span columns and rows, and let no table be within a table.
 
-    A table around others, or of one row of paragraphs, that has no heads, borders or caption lays
-    out a page: cells of such rows are blocks. In others the inner tables are written in a line,
-    `a, b; c, d`. Empty ones are left out.
+    1. Leave out an empty table.
+    2. Write one that is left in a cell in a line: `a, b; c, d`.
+    3. Turn one that lays out a page into blocks and tables: it is around others, or of one row of
+       paragraphs, and has no heads, border or caption.
+    4. Keep any other.
     """
     tables = soup.find_all("table")
     outer = {id(table.find_parent("tr")) for table in tables}
@@ -270,45 +272,55 @@ def _fit_tables(soup: Any) -> None:
     n_left = 10_000 + 10 * len(soup.find_all(CELLS))
     for table in tables:
         if table.decomposed or next(table.stripped_strings, None) is None:
-            table.decompose()
+            table.decompose()  # 1
             continue
         rows = [
             row
             for part in (table, *table.find_all(ROWS[:3], recursive=False))
             for row in part.find_all("tr", recursive=False)
         ]
-        cells = [(row, row.find_all(CELLS, recursive=False)) for row in rows]
+        cells = _with_cells(rows)
         has_border = attribute(table, "border") not in ("", "0")
         is_data = has_border or bool(table.find(("thead", "caption"), recursive=False))
         is_data = is_data or any(cell.name == "th" for _, found in cells for cell in found)
         for caption in table.find_all("caption", recursive=False):  # no row has one before it
             caption.name = "p"
             table.insert_before(caption)
+        is_frame = len(rows) == 1 and (len(cells[0][1]) < 2 or bool(rows[0].find(_PARAGRAPHS)))
         if table.find_parent(CELLS) is not None:
-            _write_in_line(table, cells)
-        elif not is_data and (
-            any(id(row) in outer for row in rows)
-            or (len(rows) == 1 and (len(cells[0][1]) < 2 or rows[0].find(_PARAGRAPHS)))
-        ):
-            outer |= {id(row) for row in rows[:1]} if len(rows) == 1 else set()
-            parts = list[Any]()
-            for row, found in cells:
-                if id(row) in outer or len(found) < 2:
-                    for part in (row, *found):
-                        part.name = "div"
-                    parts.append(row)
-                else:
-                    if not parts or parts[-1].name != "table":
-                        parts.append(soup.new_tag("table"))
-                    parts[-1].append(row)
-            table.name = "div"
-            table.extend(parts)
-            for part in parts:
-                found_rows = part.find_all("tr", recursive=False)
-                inner = [(row, row.find_all(CELLS, recursive=False)) for row in found_rows]
+            _write_in_line(table, cells)  # 2
+        elif not is_data and (is_frame or any(id(row) in outer for row in rows)):  # 3
+            for part in _write_as_blocks(soup, table, cells, outer):
+                inner = _with_cells(part.find_all("tr", recursive=False))
                 n_left = _fill_spans(soup, inner, n_left)
         else:
-            n_left = _fill_spans(soup, cells, n_left)
+            n_left = _fill_spans(soup, cells, n_left)  # 4
+
+
+def _with_cells(rows: Sequence[Any]) -> list[tuple[Any, list[Any]]]:
+    return [(row, row.find_all(CELLS, recursive=False)) for row in rows]
+
+
+def _write_as_blocks(
+    soup: Any, table: Any, rows: Sequence[tuple[Any, list[Any]]], outer: Container[int]
+) -> list[Any]:
+    """Make a block of each row that is around tables, is alone or has one cell; return the parts.
+
+    The rows between them stay tables, one for those without a block between.
+    """
+    parts = list[Any]()
+    for row, cells in rows:
+        if id(row) in outer or len(rows) == 1 or len(cells) < 2:
+            for part in (row, *cells):
+                part.name = "div"
+            parts.append(row)
+        else:
+            if not parts or parts[-1].name != "table":
+                parts.append(soup.new_tag("table"))
+            parts[-1].append(row)
+    table.name = "div"
+    table.extend(parts)
+    return parts
 
 
 def _write_in_line(table: Any, rows: Sequence[tuple[Any, list[Any]]]) -> None:

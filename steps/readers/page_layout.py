@@ -522,27 +522,38 @@ def _table(cells: _Cells, labels: Collection[str]) -> PageLine:
 
 
 def _aligned_tables(rows: Sequence[_Row]) -> Iterator[tuple[int, int, _Cells]]:
+    """Yield where tables without lines begin and end, with their cells.
+
+    1. A table goes on as long as each piece of a row stands in one column, known or new.
+    2. Where one does not, look for the columns again in all of its rows.
+    3. It ends with its last row of several pieces.
+    """
     at = 0
     while at < len(rows):
-        end, last, columns = at, at, list[list[float]]()
+        end = last = at
+        columns = list[list[float]]()
         while end < min(len(rows), at + _MOST_TABLE_ROWS) and _continues(rows, at, end):
-            wider = _with_row(columns, rows[end])
-            if wider is None:  # the rows with most pieces tell the columns
-                wider = []
-                # and those below the header, whose titles may go over several
-                below = [*rows[at + 1 : end + 1], rows[at]]
-                for row in sorted(below, key=lambda row: -len(row.segments)):
-                    wider = None if wider is None else _with_row(wider, row)
+            wider = _with_row(columns, rows[end]) or _columns(rows[at : end + 1])  # 1, 2
             if wider is None:
                 break
-            columns = wider
-            end += 1
-            last = end if len(rows[end - 1].segments) > 1 else last
+            columns, end = wider, end + 1
+            last = end if len(rows[end - 1].segments) > 1 else last  # 3
         if _is_table(rows[at:last], columns) and not _goes_on(rows[last - 1 : last + 4], columns):
             yield at, last, _aligned_cells(rows[at:last], columns)
             at = last
         else:
             at += 1
+
+
+def _columns(rows: Sequence[_Row]) -> list[list[float]] | None:
+    """Return the columns by the rows with most pieces; None: a row does not fit into them.
+
+    The header is last of its like: its titles may span several columns.
+    """
+    columns: list[list[float]] | None = []
+    for row in sorted((*rows[1:], rows[0]), key=lambda row: -len(row.segments)):
+        columns = None if columns is None else _with_row(columns, row)
+    return columns
 
 
 def _goes_on(rows: Sequence[_Row], columns: Sequence[Sequence[float]]) -> bool:
