@@ -35,7 +35,7 @@ _OTHER_SOURCE_CHARS = 1_000_000  # more than any within a source
 _LABEL_REACH_CHARS = 2_000  # about a page: what is farther from its label does not belong to it
 _LINE_CHARS = 40  # added for another line: rows are near, columns far; with 0, 3 judged cases fail
 # Costs, in doublings of a distance: 3 is eight times as far. Set by hand. "Fails" is of the judged
-# cases and of `test_evidence`; where it is not said, 0 and double find the same places in all.
+# cases and of `test_evidence`; where it is not said, much less and more find the same places.
 _TAKEN_BY_ITEM = 6.0  # equal rows are different places; half of it fails
 _TAKEN = 3.0  # fields of one item may share a place: less than that of another item
 _OUT_OF_ORDER = 1.0  # items are mostly in the text's order: it decides between equals

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import resource
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 
@@ -220,12 +221,11 @@ def _check_statement(
         place = max(query.find(f"${missing[0]}"), 0), len(missing[0]) + 1
         raise QueryFault(f"there is no value '{missing[0]}'", remedy, place)
     impure = {name for (name,) in connection.execute(_IMPURE).fetchall()} | _UNSAID
-    macros = dict(connection.execute(_MACROS).fetchall())
     views = {name for (name,) in connection.execute(_VIEWS).fetchall()}
     named = list(_named(connection, query))
     ctes = {name.lower() for kind, name, _ in named if kind == "cte"}
     known = ctes.difference(views).union(map(str.lower, tables))
-    for kind, name, location in named:  # which the parts of macros are added to
+    for kind, name, location in _with_macros(connection, named):
         place = _characters(query, *location)
         if kind == "qualified" or (kind == "table" and name.lower() not in known):
             remedy = did_you_mean(name, list(tables), "Add it under `tables`.")
@@ -240,14 +240,26 @@ def _check_statement(
             remedy = 'Pass the value: `values: {today: "{{ today }}"}`, and name it `$today`.'
             what = f"'{name}' depends on the time, on chance or on this machine"
             raise QueryFault(what, remedy, place)
-        for text in macros.pop(name, ()) if kind == "function" else ():
-            parts = _named(connection, f"select {text}")
-            named += [(kind, name, location) for kind, name, _ in parts]
     return frozenset(statements[0].named_parameters)
 
 
-def _named(connection: Any, query: str) -> Iterator[tuple[str, str, tuple[int, int]]]:
-    """Yield what a query names: its kind, its name, and its place (start and length in bytes)."""
+_Named: TypeAlias = tuple[str, str, tuple[int, int]]
+"""What a query names: its kind, its name, and its place (start and length in bytes)."""
+
+
+def _with_macros(connection: Any, named: Iterable[_Named]) -> Iterator[_Named]:
+    """Yield names, then those of the macros among them, at the place of the macro."""
+    macros = dict(connection.execute(_MACROS).fetchall())
+    queue = deque(named)
+    while queue:
+        kind, name, location = queue.popleft()
+        yield kind, name, location
+        for text in macros.pop(name, ()) if kind == "function" else ():
+            parts = _named(connection, f"select {text}")
+            queue.extend((inner, part, location) for inner, part, _ in parts)
+
+
+def _named(connection: Any, query: str) -> Iterator[_Named]:
     tree = json.loads(connection.execute("select json_serialize_sql(?)", [query]).fetchall()[0][0])
     if tree["error"]:  # it is no query that could be checked
         raise QueryFault(one_line(str(tree.get("error_message")), 300))

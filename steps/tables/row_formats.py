@@ -55,7 +55,7 @@ _QUOTED_OR_END = re.compile(r'(?<![^,;\t|\r\n ])"(?:[^"]|"")*+"|\r\n?')
 _EXCEL_HINT = re.compile(r"\Asep=(.)\n")
 # Inside of a character class:
 _LINE_ENDS = r"\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
-_LIST_SEPARATORS = r",;|\t"
+_LIST_SEPARATORS = ",;|\t"
 # Some programs drop them before a formula: white space, what is not seen, and controls but NUL.
 _BLANKS = r"\s\x01-\x1f\x7f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
 
@@ -555,14 +555,18 @@ def _to_csv(
 def _after_separators(delimiter: str) -> re.Pattern[str]:
     """Match separators and line ends, with blanks and quotes between, that a formula follows.
 
-    Such a run is matched from its start alone, so that a long one takes no square of its length.
+    1. The other separators of lists end a cell in programs that take them for theirs.
+    2. A number with a sign is no formula if such an end follows it, the same one or a line's; a
+       comma is a part of it where that is the delimiter: then the cell is quoted.
+    3. A run of ends, blanks and quotes is matched from its start alone, so that a long one takes no
+       square of its length; group 1 is its last end, and it needs one.
     """
-    ends = _LIST_SEPARATORS.replace(delimiter, "").replace(r"\t", "\t" * (delimiter != "\t"))
-    ends += _LINE_ENDS
-    is_number = rf"[\d ./%()+{',' * (delimiter == ',')}-]*(?:\1|[\r\n]|\Z)"
-    formula = rf"(?='*(?:{_SIGNS}|{_SUM_SIGNS}(?!{is_number})))"
-    run = rf"(?:([{ends}])|(?![{ends}])[{_BLANKS}\"])"
-    return re.compile(rf"(?<![{ends}{_BLANKS}\"]){run}+(?(1){formula}|(?!))")
+    ends = _LIST_SEPARATORS.replace(delimiter, "") + _LINE_ENDS  # 1
+    comma = "," if delimiter == "," else ""
+    number = rf"[\d ./%()+{comma}-]*(?:\1|[\r\n]|\Z)"  # 2
+    formula = rf"(?='*(?:{_SIGNS}|{_SUM_SIGNS}(?!{number})))"
+    run = rf"(?:([{ends}])|(?![{ends}])[{_BLANKS}\"])+"  # 3
+    return re.compile(rf"(?<![{ends}{_BLANKS}\"]){run}(?(1){formula}|(?!))")
 
 
 def _formula_places(text: str, delimiter: str) -> Iterator[int]:

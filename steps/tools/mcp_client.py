@@ -32,7 +32,14 @@ from paddock.steps.extras import missing_mcp_library
 from .tool import RunnableTool, tool_refusal, tool_result
 
 _KEPT_STDERR_BYTES = 4096
-_INVALID_LINE_CHARS = 80
+_INVALID_LINE_CHARS = 80  # of what is no message, in an error
+_MOST_PAGES = 100  # of a server's list of tools
+_CONNECTION_CLOSED = -32000  # the library's code for a closed connection
+_CLOSE_S = 8.0  # the protocol ends a process after 2 s, asks for 2 s, then kills it
+_LAST_WORDS_S = 0.5  # until standard error says why a server ended
+_ANSWER_S = 5.0  # of a server that may hang
+_RETRY_AFTER_S = 2.0  # tasks that wait for a server share its failure
+_MOST_STARTS = 5  # of one server per run: it may die at every call
 
 
 @record
@@ -119,13 +126,6 @@ class _WatchedStream:
             line = str(errors[0].get("input", "")) if errors else str(item)
             self._output.garbage = one_line(line, _INVALID_LINE_CHARS)
         return item
-
-
-_MOST_PAGES = 100
-_CLOSE_S = 8.0  # the protocol ends a process after 2 s, asks for 2 s, then kills it
-_LAST_WORDS_S = 0.5
-_ANSWER_S = 5.0
-_CONNECTION_CLOSED = -32000  # the library's code for a closed connection
 
 
 @record(frozen=True, slots=True)
@@ -345,11 +345,6 @@ def _block_text(block: Any) -> str:
         return f"[{block.name}: {block.uri}]"
     size = len(getattr(block, "data", "")) * 3 // 4
     return f"[{block.type}, {getattr(block, 'mime_type', '')}, {size:,} bytes]"
-
-
-_RETRY_AFTER_S = 2.0
-_MOST_STARTS = 5
-"""Starts of one server per run: a server may die at every call."""
 
 
 @record
