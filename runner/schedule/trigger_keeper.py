@@ -28,7 +28,7 @@ from paddock.runner.workers.order import FROM_PREFECT, Order
 
 from .order_queue import OrderQueue, QueueBroken
 from .triggered_pipeline import TriggeredPipeline
-from .triggers import RESERVED, AnswerRequest, PathTaken, Trigger, TriggerDesk
+from .triggers import RESERVED, AnswerRequest, PathTaken, Trigger, TriggerDesk, UnservedTrigger
 
 AGAIN = Backoff(3.0, 300.0)
 END_S = 10.0  # a watch writes its state within 5 s
@@ -137,7 +137,14 @@ class TriggerKeeper:
         route = self._routes.get(request.url.path)
         if route is not None:
             return await route.answer(request)
-        if why := self._missing_reason():  # a sender tries 503 again
+        why = self._missing_reason()
+        if not why and any(
+            isinstance(each.trigger, UnservedTrigger)
+            for kept in self._running.values()
+            for each in kept.values()
+        ):
+            why = "a trigger that is not served may have this: `paddock status` says why."
+        if why:  # a sender tries 503 again
             return JSONResponse({"error": why}, 503, {"Retry-After": "5"})
         return JSONResponse({"error": "there is nothing here."}, 404)
 

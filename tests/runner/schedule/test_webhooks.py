@@ -316,6 +316,25 @@ def test_an_order_that_its_pipeline_no_longer_takes_is_refused_with_the_reason(
     assert refusal.startswith(words) and bool(refusal) == bool(words)
 
 
+async def test_a_call_waits_for_a_webhook_whose_secret_is_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inbox").mkdir()
+    monkeypatch.delenv("HOOK", raising=False)
+    text = PIPELINE.replace("hush", '"{{ secrets.hook }}"') + "secrets: {hook: {env: HOOK}}\n"
+    address, file = Address(tmp_path), tmp_path / "digest.yaml"
+    allowed = Settings(PoolSettings(), tmp_path, allow=frozenset({"secrets"}))
+    triggered = read_triggered_pipeline(file, text, allowed)
+    assert triggered is not None
+    await address.put(triggered)
+    assert (await address.post_signed(GOOD))[0] == 503
+    monkeypatch.setenv("HOOK", "hush")
+    await address.put(triggered)
+    assert (await address.post_signed(GOOD))[0] == 202
+    await address.keeper.stop()
+    await address.queue.close()
+
+
 async def test_a_webhook_answers_as_soon_as_its_pipeline_is_served_also_with_a_full_disk(
     tmp_path: Path,
 ) -> None:
