@@ -33,6 +33,7 @@ from paddock.runner.workers.order import Order, OrderEnd
 from .order_queue import OrderQueue, QueueBroken
 from .run_manager import ManagedRun, RunManager
 from .trigger_keeper import TriggerKeeper
+from .triggers import UnservedTrigger
 
 MOST_SHOWN = 200
 
@@ -123,7 +124,9 @@ class UpMetrics:
 
         labels = ("pipeline", "file")
         yield GaugeMetricFamily("paddock_up_ready", "Whether it can take work.", self.is_ready)
-        yield GaugeMetricFamily("paddock_up_faults", "`faults` of its status.", self.n_faults)
+        yield GaugeMetricFamily(
+            "paddock_up_faults", "Faults and triggers that are not served.", self.n_faults
+        )
         waiting = gauge("orders_waiting", "Orders that wait.")
         running = gauge("orders_running", "Orders at work.")
         oldest = gauge("oldest_order_seconds", "How long the oldest one waits.")
@@ -193,7 +196,8 @@ def make_status_app(
             with contextlib.suppress(QueueBroken):  # `paddock_up_ready` says so
                 ended = await totals()
         shown = status()
-        n_faults = len(shown.get("faults", ()))
+        kinds = [trigger["kind"] for each in shown["pipelines"] for trigger in each["triggers"]]
+        n_faults = len(shown.get("faults", ())) + kinds.count(UnservedTrigger.kind)
         numbers = UpMetrics(all(ready().values()), n_faults, shown["pipelines"], ended)
         return Response(generate_latest(numbers), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

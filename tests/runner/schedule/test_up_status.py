@@ -73,7 +73,7 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(folder: Path) -> AsyncIterator[World]:
+async def world_of(folder: Path, *, is_open: bool = False) -> AsyncIterator[World]:
     async def given_up(*words: object) -> None: ...
 
     pipeline = triggered(folder, ON)
@@ -82,7 +82,7 @@ async def world_of(folder: Path) -> AsyncIterator[World]:
             queue,
             lambda folder, is_readonly: None,  # type: ignore[arg-type,return-value]
             lambda made: [*map(ScheduleTrigger, made.schedules),
-                          *webhook_triggers(made, is_open=False)],
+                          *webhook_triggers(made, is_open=is_open)],
         )  # fmt: skip
         manager = RunManager(queue, ManagerOptions(2, 1, given_up))
         manager.pipelines[pipeline.key] = pipeline
@@ -162,3 +162,8 @@ async def test_prometheus_reads_what_waits_how_orders_ended_and_what_is_paused(
         f"paddock_trigger_paused {SCHEDULE}": 1, f"paddock_trigger_paused {HOOK}": 0,
     }  # fmt: skip
     assert (paused["paddock_up_ready"], paused[f"paddock_trigger_paused {HOOK}"]) == (0, 1)
+
+
+async def test_a_trigger_that_is_not_served_is_a_fault_for_alerts(tmp_path: Path) -> None:
+    async with world_of(tmp_path, is_open=True) as world:  # and its webhook has no secret
+        assert (await world.scraped())["paddock_up_faults"] == 1
