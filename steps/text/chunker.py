@@ -66,13 +66,13 @@ async def cut_text(
         start = len(text) - len(text.lstrip())
         return [CutPiece(bare, start, start + len(bare), sum(sizes))] if bare else []
     ruler = await _word_ruler(text, count)
-    # The largest error of an estimate: tokens may merge across words
-    ratios = [
+    # Tokens may merge across words: the slices show by how much an estimate is wrong at most
+    errors = [
         size / estimate
         for part, size in zip(slices, sizes, strict=True)
         if (estimate := ruler(part)) and len(part) > _SLICE_CHARACTERS // 4
     ]
-    scale = min(4.0, max(0.25, max(ratios, default=1.0)))
+    scale = min(4.0, max(0.25, max(errors, default=1.0)))
     cutter = _TextCutter(text, ruler, by, await _in_thread(text, TableMask.of, text, ruler))
     spans = await cutter.cut((0, len(text)), max(1, int((n_tokens - overlap) / scale)))
     if overlap:
@@ -167,18 +167,23 @@ def _overlap_start(cutter: _TextCutter, before: int, begin: int, overlap: int) -
 async def _within_limit(
     cutter: _TextCutter, spans: list[tuple[int, int]], n_tokens: int, count: TokenCounter
 ) -> list[CutPiece]:
-    """Count the pieces, and cut again where an estimate was too small."""
+    """Count the pieces, and cut again where an estimate was too small.
+
+    1. Keep a piece that fits, or has one character.
+    2. Drop the repeated header of a single row.
+    3. Cut it by a smaller estimate, else (after some rounds) in the middle.
+    """
     done: list[CutPiece] = []
     capacity = {span: n_tokens for span in spans}
     for _ in range(_MAX_SECOND_CUTS):
         sizes = await count([cutter.shown(span) for span in spans])
         too_long: list[tuple[int, int]] = []
         for span, size in zip(spans, sizes, strict=True):
-            if size <= n_tokens or span[1] - span[0] <= 1:
+            if size <= n_tokens or span[1] - span[0] <= 1:  # 1
                 done.append(cutter.piece(span, size))
-            elif cutter.mask.drop_header(span):
+            elif cutter.mask.drop_header(span):  # 2
                 too_long.append(span)
-            else:
+            else:  # 3
                 smaller = max(1, min(capacity[span] - 1, n_tokens * n_tokens // size))
                 for inner in await cutter.cut(span, smaller):
                     capacity[inner] = smaller

@@ -15,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -191,11 +191,12 @@ def _same_content(
             by_digest.setdefault(digest, []).append(index)
     copies: dict[int, _Copy] = {}
     for same in by_digest.values():
-        stems = {i: PurePosixPath(names[i]).stem for i in same if ranks[i] == ranks[same[0]]}
-        # `letter (1).pdf` may come first by name, but is made from `letter.pdf`
-        begins = {i: len(stem) for i, stem in stems.items() if stems[same[0]].startswith(stem)}
-        has_time = not ranks[same[0]][0]
-        first = min(begins, key=begins.__getitem__) if has_time else same[0]
+        first = same[0]
+        if not ranks[first].is_unknown:
+            # `letter (1).pdf` may come first by name, but is made from `letter.pdf`
+            stems = {i: PurePosixPath(names[i]).stem for i in same if ranks[i] == ranks[first]}
+            originals = [i for i, stem in stems.items() if stems[first].startswith(stem)]
+            first = min(originals, key=lambda i: len(stems[i]))
         copies |= {index: _Copy(first, "content") for index in same if index != first}
     return copies
 
@@ -245,12 +246,17 @@ class _TextCopies:
         }
 
 
-_Rank: TypeAlias = tuple[bool, bool, Any]
+class _Rank(NamedTuple):
+    """What rows are sorted by: those without a value are last, texts after numbers."""
+
+    is_unknown: bool
+    is_text: bool
+    value: Any
 
 
 def _rank(value: Any) -> _Rank:
     is_known = isinstance(value, str | int | float) and value == value  # no NaN
-    return (not is_known, isinstance(value, str), value if is_known else 0)
+    return _Rank(not is_known, isinstance(value, str), value if is_known else 0)
 
 
 def _folded(text: Any) -> str:
