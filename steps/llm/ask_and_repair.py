@@ -291,19 +291,18 @@ async def ask_checked(
     answer, wrong = await _ask_once(caller, prompt, form, most_tokens)
     if form is None:
         return answer
-    n_repairs = 0
-    is_parrot = False
+    n_repairs, shows_answer = 0, True
     while wrong and n_repairs < form.repair:
-        again = await _repair_messages(caller, prompt, None if is_parrot else answer, wrong)
+        again = await _repair_messages(caller, prompt, answer if shows_answer else None, wrong)
         if again is None:
             break
         before = answer.text
         answer, wrong = await _ask_once(caller, again, form, most_tokens)
         n_repairs += 1
         if answer.text == before and caller.is_greedy:
-            if is_parrot:
+            if not shows_answer:
                 break  # the same prompt would get the same answer
-            is_parrot = True  # small models repeat what they see: leave it out
+            shows_answer = False  # small models repeat what they see
     if wrong:
         after = f", even after {counted(n_repairs, 'repair')}" if n_repairs else ""
         remedy = "Loosen `check`, raise `repair`, or ask a larger model."

@@ -247,19 +247,13 @@ class _Field:
 
     def confidence(self, tokens: Sequence[AnswerToken]) -> dict[str, Any]:
         choices = [self._choice(token) for token in tokens]
-        p = 1.0
+        p = 1.0  # from the end: that this token, or what means the same, leads to the value
         for choice in reversed(choices):
             p = choice.same + choice.p * p
         raw = round(min(1.0, p), 4)
         second, second_p = self._runner_up(choices, raw)
-        found = {"p": raw, "low": raw, "raw": raw}
-        return {
-            **found,
-            "second": second,
-            "second_p": second_p,
-            "is_calibrated": False,
-            "is_pooled": False,
-        }
+        found = {"p": raw, "low": raw, "raw": raw, **_NO_SECOND}
+        return found | {"second": second, "second_p": second_p}
 
     def _choice(self, token: AnswerToken) -> _TokenChoice:
         start = self.span.start
