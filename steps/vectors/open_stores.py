@@ -42,6 +42,23 @@ class _WaitingSearch:
     found: list[list[SearchHit]] | None = None
 
 
+@record(eq=False)
+class _SearchQueue:
+    """Searches that may be one pass over the rows, and the turn of the one that does it."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: list[_WaitingSearch] = field(default_factory=list)
+
+    def batch(self, search: _WaitingSearch) -> list[_WaitingSearch]:
+        """Return a search and others that have nothing found, up to the texts of one request."""
+        batch, n_vectors = list[_WaitingSearch](), 0
+        for other in self.waiting:
+            n_vectors += len(other.vectors) if other.found is None else 0
+            if other is search or (other.found is None and n_vectors <= REQUEST_TEXTS):
+                batch.append(other)
+        return batch
+
+
 class StoreWriter:
     """A store's rows, for all tasks of one process. A `TableWriter` does the blocking work.
 
@@ -54,8 +71,8 @@ class StoreWriter:
         self._writer = TableWriter(path)
         self._turn = asyncio.Lock()
         self._waiting: list[PendingWrite] = []
-        self._searches: dict[str, tuple[asyncio.Lock, list[_WaitingSearch]]] = {}
-        """Those that wait and whose turn it is, by what searches of one pass share."""
+        self._searches: dict[str, _SearchQueue] = {}
+        """By what searches of one pass share."""
 
     @property
     def label(self) -> StoreFormat | None:
@@ -202,18 +219,13 @@ class StoreWriter:
         """Search by vectors; what waits at the same moment is one pass over the rows."""
         search = _WaitingSearch(vectors)
         kind = repr((k, where))
-        turn, waiting = self._searches.setdefault(kind, (asyncio.Lock(), []))
-        waiting.append(search)
+        queue = self._searches.setdefault(kind, _SearchQueue())
+        queue.waiting.append(search)
         try:
-            async with turn:
+            async with queue.turn:
                 if search.found is None:
                     await asyncio.sleep(0)  # items that begin together ask together
-                    batch = list[_WaitingSearch]()
-                    n_vectors = 0
-                    for other in waiting:
-                        n_vectors += len(other.vectors) if other.found is None else 0
-                        if other is search or (other.found is None and n_vectors <= REQUEST_TEXTS):
-                            batch.append(other)
+                    batch = queue.batch(search)
                     every = [vector for other in batch for vector in other.vectors]
                     hits = await self.read(
                         lambda table: table.nearest(
@@ -223,8 +235,8 @@ class StoreWriter:
                     for other in batch:
                         other.found = [hits.pop(0) for _ in other.vectors]
         finally:
-            waiting.remove(search)
-            if not waiting:
+            queue.waiting.remove(search)
+            if not queue.waiting:
                 del self._searches[kind]
         assert search.found is not None
         return search.found
