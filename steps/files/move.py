@@ -131,20 +131,13 @@ async def _moved_before(source: Path, target: Path, params: FilesMoveParams, too
 async def _free_target(
     source: Path, target: Path, digest: str, params: FilesMoveParams, tools: Tools
 ) -> Path:
-    """Return a free path for the file, after recording it in the ledger."""
+    """Return a path that the file may get, after recording it in the ledger."""
     size_bytes = None
     if params.mode == "copy":
         with refusing(f"'{printable(source)}' cannot be read"):
             size_bytes = (await asyncio.to_thread(no_links.facts_of, source)).st_size
     for path in _numbered_names(target):
-        there = await _digest_of(path)
-        is_free = there is None or params.on_exists == "replace"
-        if not is_free:
-            known = await tools.files.outputs.known_sha256(path, moved=True)
-            is_ours = there in known or (bool(known) and tools.files.outputs.takes_over)
-            # What was copied there before is an older state of the same file; what was moved is not
-            is_free = is_ours and (there == digest or params.mode == "copy")
-        if is_free:
+        if await _is_free(path, digest, params, tools):
             if params.mode == "move":
                 tools.files.outputs.will_move(source, path, digest)
             try:
@@ -160,6 +153,20 @@ async def _free_target(
                 remedy="Move it away, or set `on_exists` to `rename` or `replace`.",
             )
     raise StepError(f"'{printable(target)}' and {_MOST_NAMES:,} similar names are taken.")
+
+
+async def _is_free(path: Path, digest: str, params: FilesMoveParams, tools: Tools) -> bool:
+    """Return whether the file may get a name.
+
+    1. No file has it, or whatever has it may be replaced.
+    2. Ours has it: what was moved there is the same file, what was copied an older state of it.
+    """
+    there = await _digest_of(path)
+    if there is None or params.on_exists == "replace":  # 1
+        return True
+    known = await tools.files.outputs.known_sha256(path, moved=True)  # 2
+    is_ours = there in known or (bool(known) and tools.files.outputs.takes_over)
+    return is_ours and (there == digest or params.mode == "copy")
 
 
 def _numbered_names(target: Path) -> Iterator[Path]:

@@ -153,7 +153,7 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
             await outputs.intend(path, sha256, len(data))
             await outputs.wrote(path, sha256, len(data))
             return FilesWriteOutput(path=str(path), changed=False)
-        if there is not None and await _is_kept(path, there, sha256, params, tools):
+        if there is not None and await _hold_back(path, there, sha256, params, tools):
             return FilesWriteOutput(path=str(path), changed=False)
         aside = await _to_temporary_file(path, data, is_new=there is None)
         try:
@@ -168,10 +168,12 @@ class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
         return FilesWriteOutput(path=str(path), changed=True)
 
 
-async def _is_kept(
+async def _hold_back(
     path: Path, there: str, sha256: str, params: FilesWriteParams, tools: Tools
 ) -> bool:
-    """Return whether a file with other content, of the digest `there`, is left as it is.
+    """Record that a file with other content, of the digest `there`, is left as it is.
+
+    Return False where it is to be replaced; it is left where
 
     1. A person has edited it, or it is not ours, unless it may be overwritten.
     2. It is open in another program.
