@@ -308,8 +308,8 @@ def without_repeats(value: Any, schema: Any, alike: Any = None) -> tuple[Any, An
             name: without_repeats(element, inner.get(name), known.get(name))
             for name, element in value.items()
         }
-        kept = {name: found[name][1] if name in found else other for name, other in known.items()}
-        return {name: kept for name, (kept, _) in found.items()}, kept if known else alike
+        made = {name: found[name][1] if name in found else other for name, other in known.items()}
+        return {name: kept for name, (kept, _) in found.items()}, made if known else alike
     return value, alike
 
 
