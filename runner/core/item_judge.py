@@ -43,7 +43,6 @@ from .traces.reconcile import reconcile
 from .traces.scopes import PipelineScopes
 from .traces.source_folders import MissingSources, source_folders
 from .traces.verify import (
-    NEW,
     Case,
     CurrentItem,
     ItemVerdict,
@@ -259,8 +258,8 @@ class Judge:
         if not (documents.rows or rule.is_of_results):
             return items, FiledItems(former=documents.former)
         decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
-        doubtful = await ask(documents.doubtful, rule, items, decided)
-        if unknown := [item for item in doubtful if item.verdict is NEW]:
+        doubtful, unknown = await ask(documents.doubtful, rule, items, decided)
+        if unknown:
             # What was edited, or a run before a crash did, makes none an item again.
             plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
             await self._verify(replace(rule, request=plain), unknown)

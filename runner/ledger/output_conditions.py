@@ -80,7 +80,9 @@ def last_writer(index: OutputIndex, stored: str, scope: str) -> str:
     return f"'{other[2] if files[0] == files[1] else files[1]}'"
 
 
-def is_recorded(index: OutputIndex, scope: str, key: str, path: Path, sha256: str) -> bool:
+def is_recorded_and_unchanged(
+    index: OutputIndex, scope: str, key: str, path: Path, sha256: str
+) -> bool:
     stored = index.stored(path)
     row = index.row(scope, stored)
     is_of_item = row is not None and (row.key, row.sha256) == (key, sha256)

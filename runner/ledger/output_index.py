@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from paddock.engine.system.records import replace
 from paddock.steps.base import StepError
@@ -36,6 +36,13 @@ def other_pipelines_output(
     return StepError(what, remedy=OTHER_PIPELINE_REMEDY, kind=kind)
 
 
+class OutputPlace(NamedTuple):
+    """What a row is of: items of a scope, and the path that they wrote."""
+
+    scope: str
+    path: str
+
+
 class OutputIndex:
     """Every output row of the ledger, kept up to date while the run writes."""
 
@@ -50,10 +57,10 @@ class OutputIndex:
         self.claims = OutputClaims()
         self.base = base
         self._prefix = f"{base}{os.sep}"
-        self._rows: dict[tuple[str, str], OutputRow] = {}
+        self._rows: dict[OutputPlace, OutputRow] = {}
         self._by_path: dict[str, list[str]] = {}
-        self.handed_over: set[tuple[str, str]] = set()
-        """Scope and path of what a run of another pipeline took over."""
+        self.handed_over: set[OutputPlace] = set()
+        """What a run of another pipeline took over."""
         for row in ledger.outputs(with_moved=False):
             self._keep(row)
 
@@ -79,43 +86,55 @@ class OutputIndex:
         return tuple(self._rows.values())
 
     def row(self, scope: str, stored: str) -> OutputRow | None:
-        return self._rows.get((scope, stored))
+        return self._rows.get(OutputPlace(scope, stored))
 
     def rows_at(self, stored: str) -> Sequence[OutputRow]:
-        return [self._rows[scope, stored] for scope in self._by_path.get(stored, ())]
+        scopes = self._by_path.get(stored, ())
+        return [self._rows[OutputPlace(scope, stored)] for scope in scopes]
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
         row, claimant = self.row(scope, stored), self.claims.of(stored)
         is_own = row is not None and row.key == key and claimant in (None, (scope, key))
         return is_own and self._by_path[stored] == [scope]
 
-    def drop(self, row: OutputRow) -> None:
-        del self._rows[row.scope, row.path]
-        self._by_path[row.path].remove(row.scope)
+    def withdraw(self, scope: str, stored: str) -> None:
+        """Forget that items of a scope write a path, as if they had not begun to."""
+        self.forget(scope, stored)
+        self.ledger.drop("outputs", {"scope": scope, "path": stored})
+
+    def forget(self, scope: str, stored: str) -> None:
+        del self._rows[OutputPlace(scope, stored)]
+        self._by_path[stored].remove(scope)
 
     def record_intended(
         self, scope: str, key: str, path: Path, sha256: str, size_bytes: int | None, run: str
     ) -> None:
         """Record the content that is about to be renamed to `path`.
 
-        `size_bytes` None: it is a file of the user's, which is no output.
+        1. `size_bytes` None: it is a file of the user's, which is no output. An output that lay
+           there is known by its content only.
+        2. An output that is recorded stays so until the new one is written.
+        3. Any other output has the size that it is about to have.
         """
         stored = self.stored(path)
-        new = OutputRow(scope, stored, key, None, (), None, None)
-        old = self._rows.get((scope, stored), new)
-        known = [*old.intended, *((old.sha256,) if old.sha256 and size_bytes is None else ())]
-        intended = tuple(dict.fromkeys([*known, sha256]))
-        if size_bytes is None:
-            old = new
-        size = size_bytes if old.sha256 is None else old.size
-        self.record_written(replace(old, key=key, intended=intended, size=size), run)
+        unwritten = OutputRow(scope, stored, key, None, (), None, None)
+        row = self.row(scope, stored) or unwritten
+        digests = [*row.intended, sha256]
+        if size_bytes is None:  # 1
+            digests = [*row.intended, *filter(None, (row.sha256,)), sha256]
+            row = unwritten
+        elif row.sha256 is not None:  # 2
+            row = replace(row, key=key)
+        else:  # 3
+            row = replace(row, key=key, size=size_bytes)
+        self.record_written(replace(row, intended=tuple(dict.fromkeys(digests))), run)
 
     def written_row(self, scope: str, key: str, path: Path, sha256: str) -> OutputRow | None:
         """Return the row of a file that has just been written; None: it is recorded already."""
         stat = os.stat(path)  # noqa: PTH116 - as in `condition`
         times = stat.st_mtime_ns, time.time()
         row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, *times)
-        known = self._rows.get((scope, row.path))
+        known = self.row(scope, row.path)
         return row if known != row or known.at < stat.st_ctime else None
 
     def record_written(self, row: OutputRow, run: str) -> None:
@@ -127,7 +146,7 @@ class OutputIndex:
         self.ledger.record_output(row, run)
 
     def _keep(self, row: OutputRow) -> None:
-        place = row.scope, row.path
+        place = OutputPlace(row.scope, row.path)
         if row.size == HANDED_OVER:
             self.handed_over.add(place)
             return
@@ -210,26 +229,25 @@ class OutputOwners:
         file = self._other_file(scope)
         return file if file is not None and os.path.lexists(self._index.absolute(file)) else None
 
-    def release(self, stored: str, *, of: str | None = None, taken_in: str = "") -> None:
-        """Forget the output of other pipelines at a path that this one writes; or that of a scope.
+    def drop_others(self, stored: str, *, taken_in: str = "") -> None:
+        """Forget the outputs of other pipelines at a path that this one writes.
 
         Their runs do not take it for theirs then. `taken_in`: the run that takes it over.
         """
-        ledger = self._index.ledger
         for row in self._index.rows_at(stored):
-            is_other = of is None and row.size is not None and self._other_file(row.scope)
-            if row.scope == of or is_other:
-                self._index.drop(row)
-                if taken_in:
-                    handed_over = OutputRow(row.scope, stored, row.key, None, (), HANDED_OVER, None)
-                    ledger.record_output(handed_over, taken_in)
-                else:
-                    ledger.drop("outputs", {"scope": row.scope, "path": stored})
+            if row.size is None or not self._other_file(row.scope):
+                continue
+            if taken_in:
+                self._index.forget(row.scope, stored)
+                handed_over = OutputRow(row.scope, stored, row.key, None, (), HANDED_OVER, None)
+                self._index.ledger.record_output(handed_over, taken_in)
+            else:
+                self._index.withdraw(row.scope, stored)
 
     def taken_by(self, stored: str, scope: str | None = None) -> str | None:
         """Return the file of the pipeline that took a path over: from a scope, or from this one."""
         scopes = self._index.own_scopes if scope is None else (scope,)
-        is_taken = any((scope, stored) in self._index.handed_over for scope in scopes)
+        is_taken = any(OutputPlace(scope, stored) in self._index.handed_over for scope in scopes)
         return self.other_owner(stored) if is_taken else None
 
     def known_sha256(self, path: Path, *, moved: bool = False) -> frozenset[str]:

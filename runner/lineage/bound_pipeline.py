@@ -47,7 +47,7 @@ from .recorded_items import ItemOutput, RecordedItem, WrittenPath
 
 def bound_now(
     file: Path, recorded: Mapping[str, Any], world: World, settings: Settings
-) -> BoundPipeline:
+) -> RecordedPipeline:
     """Bind a pipeline with the inputs of an earlier run that it still has.
 
     `recorded`: as a run's `given`. Inputs that are secret, or frames, are hidden there.
@@ -65,11 +65,11 @@ def bound_now(
     index = OutputIndex(ledger, world.index.base, ledger.scopes_of(file.name))
     facts = RunModels(_unknown_facts) if is_elsewhere else world.models
     own = World(index, world.stores, facts)
-    return BoundPipeline(own, bound, settings, values, hidden, is_elsewhere)
+    return RecordedPipeline(own, bound, settings, values, hidden, is_elsewhere)
 
 
 @record(slots=True)
-class BoundPipeline:
+class RecordedPipeline:
     """A pipeline that is bound with the inputs of an item's run."""
 
     world: World

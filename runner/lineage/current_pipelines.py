@@ -21,14 +21,14 @@ from .path_lineage import LineageChange
 from .recorded_items import RecordedItem
 
 if TYPE_CHECKING:
-    from .bound_pipeline import BoundPipeline
+    from .bound_pipeline import RecordedPipeline
 
 
 @record(frozen=True, slots=True)
 class CurrentPipelines:
     _world: World
     _settings: Settings
-    _bound: dict[str, BoundPipeline | Reason] = field(default_factory=dict, init=False)
+    _bound: dict[str, RecordedPipeline | Reason] = field(default_factory=dict, init=False)
     """By file and inputs."""
     _are_unchanged: dict[str, bool] = field(default_factory=dict, init=False)
     """By run: whether its rules are made of the same now."""
@@ -52,7 +52,7 @@ class CurrentPipelines:
             changes += dependency_wording(reasons, subject, world.is_there)
         return changes
 
-    async def of(self, item: RecordedItem) -> BoundPipeline | Reason | None:
+    async def of(self, item: RecordedItem) -> RecordedPipeline | Reason | None:
         """Return an item's pipeline as it is now, with the inputs of the item's run.
 
         1. Why it cannot be bound: its file was deleted, or the ledger does not know which it was.

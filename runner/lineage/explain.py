@@ -42,7 +42,7 @@ from .path_lineage import FileState, LineageChange, LineageFile, LineageStep, Or
 from .recorded_items import ItemOutput, RecordedItem, RecordedItems, RecordedSteps, WrittenPath
 
 if TYPE_CHECKING:
-    from .bound_pipeline import BoundPipeline
+    from .bound_pipeline import RecordedPipeline
 
 MAX_ORIGINS = 20
 """Of a folder, a store or a document; the rest are counted."""
@@ -214,7 +214,7 @@ class _PathsInLedger:
         self,
         output: ItemOutput,
         others: Sequence[RecordedItem],
-        pipeline: BoundPipeline | None,
+        pipeline: RecordedPipeline | None,
         source: LineageFile | None,
     ) -> list[LineageChange]:
         """Return the changes since an output, and `others` that explain it, were made.

@@ -179,28 +179,35 @@ def _change(
 
 
 def _answers(ledger: Ledger, past: PastRun) -> Mapping[StepAndKey, Sequence[str]]:
-    found: dict[StepAndKey, list[str]] = {}
+    """Return the hashes of the chats behind each item, by the first of these that has the item.
+
+    1. Its lineage, unless a later run redid it.
+    2. The run's journal.
+    3. The calls that the run was the first to make, unless fewer are left than it made: the others
+       were removed or replaced then.
+    """
+    noted: dict[StepAndKey, list[str]] = {}  # 2
     n_made: Counter[StepAndKey] = Counter()
     for line in JournalTail(past.journal).new_lines():
         name = str(line.get("step")), str(line.get("key", line.get("step")))
         if isinstance(line.get("chats"), list):
-            found[name] = line["chats"]
+            noted[name] = line["chats"]
         if line.get("event") == "item":
             n_made[name] = int(line.get("calls", 0))
-    found |= _hashes_of_lineage(ledger, past)  # a later run redid the others
-    of_run: dict[StepAndKey, list[str]] = defaultdict(list)
+    first_made: dict[StepAndKey, list[str]] = defaultdict(list)  # 3
     embedding = set()
     for step, key, hash_, kind in ledger.rows(queries.CALLS_OF_RUN, run=past.row.run):
         name = step, key or step
         if kind == "embed":
             embedding.add(name)
-        elif kind == "chat" and name not in found:
-            of_run[name].append(hash_)
-    for name in of_run:
-        # With fewer than the run made, the others were removed or replaced.
-        if len(of_run[name]) >= n_made[name] or name in embedding:
-            found[name] = of_run[name]
-    return found
+        elif kind == "chat":
+            first_made[name].append(hash_)
+    whole = {
+        name: hashes
+        for name, hashes in first_made.items()
+        if len(hashes) >= n_made[name] or name in embedding
+    }
+    return {**whole, **noted, **_hashes_of_lineage(ledger, past)}
 
 
 def _hashes_of_lineage(ledger: Ledger, past: PastRun) -> dict[StepAndKey, list[str]]:

@@ -13,7 +13,7 @@ from paddock.runner.bind.plan_walks import follows_time
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.ledger.output_conditions import is_recorded
+from paddock.runner.ledger.output_conditions import is_recorded_and_unchanged
 from paddock.runner.ledger.output_index import other_pipelines_output
 from paddock.steps.base import StepError
 from paddock.steps.paths import printable
@@ -107,8 +107,8 @@ class ItemOutputs:
         place = self._scope_id, self._key, path
         self._refuse_other_pipelines(path, sha256)
         index.claims.claim(self._scope_id, self._key, stored)
-        index.owners.release(stored, taken_in=self._stats.run if self.takes_over else "")
-        if is_recorded(index, *place, sha256):
+        index.owners.drop_others(stored, taken_in=self._stats.run if self.takes_over else "")
+        if is_recorded_and_unchanged(index, *place, sha256):
             return
         is_first = index.row(self._scope_id, stored) is None
         index.record_intended(*place, sha256, size_bytes, self._stats.run)
@@ -117,7 +117,7 @@ class ItemOutputs:
         if is_first and not self.takes_over:
             other = await index.ledger.ask(index.owners.written_meanwhile, stored)
             if other is not None:
-                index.owners.release(stored, of=self._scope_id)
+                index.withdraw(self._scope_id, stored)
                 # Perhaps neither writes it now: the next run tries again.
                 raise other_pipelines_output(stored, other, "io")
 

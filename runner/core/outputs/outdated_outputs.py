@@ -202,8 +202,8 @@ class OutdatedFinder:
         2. The walk has not reached its step or block.
         3. That is skipped.
         4. The pipeline that a step runs decides.
-        5. Its item is open, filed or gone; or it is not listed.
-        6. It, or what is within it, is tried again.
+        5. Its item ended in part: it, or what is within it, is open if it is tried again.
+        6. Its item is open, filed or gone; or it is not listed.
         7. It is done, and made something else.
         """
         known = self._scopes.get(scope_id)
@@ -221,11 +221,11 @@ class OutdatedFinder:
         if not isinstance(end.node, BoundBlock) and known.step != end.node.id:  # 4
             return Fate.OPEN
         fate = end.fates.get(known.top(key), end.unlisted)
-        if fate is Fate.DONE_IN_PART:  # 6
+        if fate is Fate.DONE_IN_PART:  # 5
             entry = self._ledger.entries(scope_id, [key]).get(key)
             is_open = entry is not None and entry.state in UNDECIDED
             fate = Fate.OPEN if is_open else Fate.DONE
-        if fate is not Fate.DONE:  # 5
+        if fate is not Fate.DONE:  # 6
             return fate
         is_written = (scope_id, key) in end.made.writers  # 7
         return Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
@@ -298,8 +298,9 @@ async def ended_block(
     1. What filed items made stays, though the list lacks them.
     2. Items that later runs do are open.
     3. What listed items made applies.
-    4. Of an item that is deleted, and of one that `where` excludes, nothing applies.
+    4. Of an item that `where` excludes, and of one that is deleted, nothing applies.
     5. Of any other that the list lacks it is not known whether it is gone.
+    6. A gone item is renamed where the item with its content is done, or will be.
     """
     ledger, missing, keys = context.ledger, work.missing, [item.key for item in work.items]
     await ledger.durable()
@@ -311,18 +312,19 @@ async def ended_block(
         fates[item.key] = Fate.OPEN if item.index in is_open else Fate.of(entries.get(item.key))
     deleted = {entry.key for entry in missing.deleted}
     for key in entries.keys() - fates.keys():
-        is_gone = key in deleted or entries[key].gone is not None
-        fates[key] = Outdated.GONE if is_gone else Fate.OPEN  # 4, 5
         if key in work.excluded:  # 4
             fates[key] = Outdated.EXCLUDED
+        elif key in deleted or entries[key].gone is not None:
+            fates[key] = Outdated.GONE
+        else:  # 5
+            fates[key] = Fate.OPEN
+    renamed = set[str]()
+    for item in work.items:  # 6
+        is_done = fates[item.key] in ENDED and entries[item.key].state == ItemState.DONE
+        was = item.renamed_from
+        if was and isinstance(fates.get(was), Outdated) and (is_done or item.index in expected):
+            renamed.add(was)
     apply = (entry for key, entry in entries.items() if fates[key] in (*ENDED, Fate.OPEN))
-    renamed = {
-        item.renamed_from
-        for item in work.items
-        if item.renamed_from and isinstance(fates.get(item.renamed_from), Outdated)
-        if item.index in expected
-        or (fates[item.key] in ENDED and entries[item.key].state == ItemState.DONE)
-    }
     is_unsure = missing.doubts or any(source.is_hot for source in missing.sources)
     unlisted = Fate.OPEN if is_unsure else Outdated.GONE
     made_outputs = MadeOutputs.of(work.scope_id, apply)

@@ -42,7 +42,10 @@ OTHER_LABELS = frozenset((Why.LABELS, Why.LABEL_NEW, Why.LABEL_NEW_NEAR, Why.LAB
 
 
 class Dependency:
-    """What an item depended on: its fields are its JSON, behind its kind."""
+    """What an item depended on: its fields are its JSON, behind its kind.
+
+    So the order of a subclass's fields is the ledger's format: a new one is the last, and optional.
+    """
 
     __slots__ = ()
     __match_args__: ClassVar[tuple[str, ...]] = ()
@@ -413,7 +416,7 @@ def read_dependencies(reads: str | None, *kinds: type[_Kind]) -> list[_Kind]:
             remedy = "a newer one wrote it. Run it with that version, which loses nothing."
             raise LedgerError(f"{what} this Paddock does not know: {remedy}")
         if not kinds or kind in kinds:
-            dependencies.append(kind.of_json(name, values if kind is FileRead else values[1:]))
+            dependencies.append(kind.of_json(name, values[1:] if kind.kind else values))
     return dependencies
 
 

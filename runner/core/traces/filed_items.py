@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from paddock.engine.system import no_links
 from paddock.engine.system.text import free_name
@@ -44,6 +44,13 @@ from .world import PreparedWorld
 
 Document = tuple[str, str]
 """Stored path and digest of a file."""
+
+
+class _MovedSource(NamedTuple):
+    item: ItemWork
+    row: FiledRow
+    path: str
+    """Where its document lies now."""
 
 
 class FiledDocuments:
@@ -269,8 +276,8 @@ class FiledDocuments:
 
     def doubtful(
         self, rule: JudgedRule, items: Iterable[ItemWork], decided: Collection[str]
-    ) -> list[ItemWork]:
-        """Return filed documents that may be items again; those that are `NEW` are to be verified.
+    ) -> tuple[list[ItemWork], list[ItemWork]]:
+        """Return filed documents that may be items again, and which of them are to be verified.
 
         `decided`: keys of items on which a person has decided. A document is doubtful if the rule
         is another one than when it was done, a person has decided, or the run is forced. If this
@@ -285,7 +292,7 @@ class FiledDocuments:
             if request.is_forced or row.made_by != made_by or row.key in decided
         ]
         entries = self._ledger.entries(self._scope_id, [row.key for row in rows]) if rows else {}
-        doubtful = list[ItemWork]()
+        doubtful, unknown = list[ItemWork](), list[ItemWork]()
         for row in rows:
             document, entry = self.as_listed(row), entries.get(row.key)
             item = ItemWork(key=row.key, name=row.name, value=document, entry=entry, filed=row)
@@ -298,8 +305,10 @@ class FiledDocuments:
                     before, now = json.loads(entry.parts), json.loads(item.parts)
                     why = change_reasons(changed_parts(before, now), before, now)
                 item.verdict = ItemVerdict(ItemState.STALE, tuple(why), Case.PARTS)
+            else:
+                unknown.append(item)
             doubtful.append(item)
-        return doubtful
+        return doubtful, unknown
 
     def decided(
         self,
@@ -310,7 +319,8 @@ class FiledDocuments:
     ) -> tuple[list[ItemWork], FiledItems]:
         """Return the items of the run, with filed ones that are so again, and what is filed.
 
-        1. Of a list of results, items have work to do whose source left (`_stay`).
+        1. Of a list of results, items have work to do whose source left: those that are done where
+           it lies now are so there, and of the others the result stands (`_without_source`).
         2. A doubtful document is an item again if it has work to do and lies as it was filed. Of
            several with one name only the last one can be: the others write the same outputs.
         3. Else it stays filed, and its row notes the rule by which it is equivalent, or outdated.
@@ -318,7 +328,15 @@ class FiledDocuments:
         Blocking.
         """
         items, made_by = [*listed], rule.rule_digest
-        earlier = dict(self._stay(rule, world, items)) if rule.is_of_results else {}  # 1
+        earlier = dict[str, tuple[Reason, ...]]()
+        if rule.is_of_results:  # 1
+            moved, standing = self._without_source(rule, world, items)
+            for done in moved:
+                done.item.value, done.item.filed = {**done.item.value, "path": done.path}, done.row
+            for item in standing:
+                if item.unchanged_entry is None:  # the rule would make another result
+                    earlier[item.key] = item.verdict.reasons
+                item.verdict = FRESH
         present = {item.key for item in items}
         rows = {key: row for key, row in self.rows.items() if key not in present}
         by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
@@ -349,15 +367,13 @@ class FiledDocuments:
             former=self.former,
         )
 
-    def _stay(
+    def _without_source(
         self, rule: JudgedRule, world: PreparedWorld, items: Iterable[ItemWork]
-    ) -> Iterator[tuple[str, tuple[Reason, ...]]]:
-        """Set verdicts of items that have work to do, and whose source left the place in results.
+    ) -> tuple[list[_MovedSource], list[ItemWork]]:
+        """Return the items with work to do whose source left the place that results name.
 
-        1. Its document lies elsewhere as it was listed: it is done there.
-        2. Else, or where another file that it read or itself moved is away, its result stands.
-
-        Yield the keys of those whose results stand though the rule would make others, and why.
+        1. Those whose document lies elsewhere as it was listed: they are done there.
+        2. Else, or where another file that one read or itself moved is away: its result stands.
         """
         index, work = self._index, [i for i in items if i.verdict.is_work and i.filed is None]
         by_all = {index.stored(index.absolute(path)) for path in read_by_all(rule.block)}
@@ -371,23 +387,23 @@ class FiledDocuments:
         listed = {item.key: _document(item.value, index) for item in work}
         paths = {*chain(*lost.values()), *(at for at, _ in filter(None, listed.values()))}
         moves = self._moves_from(paths)
-        moved = {path for path, _ in moves}
+        vacated = {path for path, _ in moves}
+        moved, standing = list[_MovedSource](), list[ItemWork]()
         for item in work:
-            document, has_left = listed[item.key], not moved.isdisjoint(lost[item.key])
+            document, has_left = listed[item.key], not vacated.isdisjoint(lost[item.key])
             if document is not None:
                 move = moves.get(document) or moves.get((document[0], MOVED_BY_WATCH))
                 if move is not None and not _is_at(item.value, world):
                     row = FiledRow(item.key, item.name, *document, move.target, move.target is None)
                     at = self._lying(row, item.value.get("relpath") or item.name)
                     if at is not None and at["sha256"] == row.sha256:  # 1
-                        item.value, item.filed = {**item.value, "path": at["path"]}, row
+                        moved.append(_MovedSource(item, row, at["path"]))
                         continue
                     has_left = True
             has_left |= bool(dependencies_of(item.entry, MovedAway))
             if has_left and item.entry is not None and item.entry.state in WHOLE:  # 2
-                if item.unchanged_entry is None:
-                    yield item.key, item.verdict.reasons
-                item.verdict = FRESH
+                standing.append(item)
+        return moved, standing
 
 
 def _document(value: Any, index: OutputIndex) -> Document | None:

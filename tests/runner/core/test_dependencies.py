@@ -3,15 +3,24 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from paddock.runner.core.traces.dependencies import (
     ChosenLabels,
     Dependency,
+    FileDependency,
     FileRead,
+    FolderListed,
     KeptOutput,
+    LimitedContext,
+    MovedAway,
+    NarrowedLabels,
+    OutputWithin,
     RowsKept,
+    StoreSearched,
+    UsedExamples,
     as_json,
     by_name,
     dependencies_of,
@@ -35,6 +44,7 @@ READS = json.dumps(
         "limited sum": ["limited", "sum"],
         "labels label/kind": ["labels", "digest", ["ferry"]],
         "labels other/kind": ["labels", "digest", None],
+        "labels own/kind": ["labels", "digest", ["ferry"], True],
         "nearest label/kind": ["nearest", 0.25, "model", "AQID"],
         "examples r1": [
             "examples", ["bills", "bill"], "r1", ["d", "in/a.md", ""], "pool", {"r2": "x"}, -1.0,
@@ -44,11 +54,40 @@ READS = json.dumps(
 )  # fmt: skip
 
 
-def test_what_is_read_of_the_ledger_is_written_back_byte_for_byte() -> None:
+VECTOR: dict[str, Any] = {"least": 0.25, "model": "model", "vector": "AQID"}
+DECISIONS: dict[str, Any] = {
+    "own_document": ["d", "in/a.md", ""],
+    "pool": "pool",
+    "used": {"r2": "x"},
+}
+FIELDS: list[Dependency] = [
+    FileRead(
+        path="rules.md", size=120, mtime_ns=1750000000000000000, sha256="a1",
+        ctime_ns=1750000000000000001, inode=7,
+    ),
+    FolderListed("inbox", (('{"patterns":["*.md"]}', "d1"), ('{"patterns":["*.txt"]}', "d2"))),
+    OutputWithin(path="out/a.md", scope_id="scope", key="a"),
+    OutputWithin(path="out/b.md", scope_id="scope", key="a", sha256="b2"),
+    RowsKept(store="notes.lance", owner="owner", sum="3:abc", scope_id="scope", key="a"),
+    StoreSearched(path="laws.lance", content="content"),
+    MovedAway("inbox/a.md"),
+    KeptOutput(path="out/b.md", sha256="b2"),
+    LimitedContext("sum"),
+    ChosenLabels(list_name="label/kind", digest="digest", chosen=["ferry"]),
+    ChosenLabels(list_name="other/kind", digest="digest", chosen=None),
+    ChosenLabels(list_name="own/kind", digest="digest", chosen=["ferry"], is_decided=True),
+    NarrowedLabels(list_name="label/kind", **VECTOR),
+    UsedExamples(step=["bills", "bill"], id="r1", **DECISIONS, **{**VECTOR, "least": -1.0}),
+]  # fmt: skip
+
+
+def test_each_kind_reads_its_fields_of_a_stored_line_and_writes_them_byte_for_byte() -> None:
     found: list[Dependency] = read_dependencies(READS)
-    assert (
-        len({type(dependency) for dependency in found}) == len(found) - 2
-    )  # two of labels, and outputs
+    assert found == FIELDS
+    kinds = {
+        kind.__name__ for base in (Dependency, FileDependency) for kind in base.__subclasses__()
+    }
+    assert {type(dependency).__name__ for dependency in found} == kinds - {"FileDependency"}
     assert as_json(by_name(found)) == READS
     assert as_json({}) is None
 
@@ -57,7 +96,8 @@ def test_some_kinds_are_read_alone() -> None:
     entry = Entry("a", "", "{}", "done", reads=READS)
     assert [read.path for read in dependencies_of(entry, FileRead)] == ["rules.md"]
     assert [rows.sum for rows in dependencies_of(entry, RowsKept)] == ["3:abc"]
-    assert [labels.chosen for labels in dependencies_of(entry, ChosenLabels)] == [["ferry"], None]
+    labels = dependencies_of(entry, ChosenLabels)
+    assert [of_list.chosen for of_list in labels] == [["ferry"], None, ["ferry"]]
     assert dependencies_of(replace(entry, reads='{"a": [1, 2, "c", 4, 5]}'), KeptOutput) == []
     assert dependencies_of(None, FileRead) == []
 

@@ -63,7 +63,7 @@ def is_bound_for(path: str) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         bound, bind = list[object](), bound_pipeline.bound_now
 
-        def noted(*given: Any) -> bound_pipeline.BoundPipeline:
+        def noted(*given: Any) -> bound_pipeline.RecordedPipeline:
             bound.append(given)
             return bind(*given)
 
