@@ -34,6 +34,7 @@ from .sandbox_copy import SandboxCopy
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_SHOWN_CHARS = 300  # of a wrong text
 MAX_NAMED_CHARS = 60  # of an invalid path
+MAX_VALUES_CHARS = 160  # of two values that are named in one line
 
 
 @record(frozen=True, slots=True)
@@ -247,8 +248,11 @@ def _equals(claim: ExpectKeys, run: FinishedRun) -> None:
     if isinstance(value, str) and isinstance(expected, str):
         value, expected = value.strip(), expected.strip()
     if value != expected:
-        detail = expected_and_got(value_text(expected), value_text(value))
-        raise ClaimNotMet(f"{subject.name} is not equal to the expected value.", detail)
+        wanted, got = value_text(expected), value_text(value)
+        words = "is not equal to the expected value"
+        if "\n" not in wanted + got and len(wanted + got) <= MAX_VALUES_CHARS:
+            words = f"is '{got}', not '{wanted}'"
+        raise ClaimNotMet(f"{subject.name} {words}.", expected_and_got(wanted, got))
 
 
 def _contains(claim: ExpectKeys, run: FinishedRun) -> None:

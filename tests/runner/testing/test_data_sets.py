@@ -84,9 +84,7 @@ def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(data
         "3 of 4 rows passed (75%; of all such rows 30% to 95%, in 95 of 100 cases), 75% must pass"
     )
     (problem,) = case.problems
-    assert problem.message == (
-        "row 4 ('the tram'): what the run returns is not equal to the expected value."
-    )
+    assert problem.message == ("row 4 ('the tram'): what the run returns is 'boat', not 'road'.")
     result = case.as_json()
     assert (result["rows"][3], result["turns"][3], result["pass"]) == ("4: the tram", False, 0.75)
     data.edit("pass: 0.75", "pass: 0.8")
@@ -111,7 +109,7 @@ def test_junit_has_a_case_for_each_row_with_its_text_and_what_was_expected(data:
         return found, (numbers, [part.tag for part in whole])
 
     share = "3 of 4 rows passed (75%; of all such rows 30% to 95%, in 95 of 100 cases), "
-    differs = "what the run returns is not equal to the expected value."
+    differs = "what the run returns is 'boat', not 'road'."
     diff = f"{differs}\n--- expected\n+++ got\n-road\n+boat"
     text = "row 4\ntext: the tram\nlabel: road"
     found, whole = rows_of("0.9")

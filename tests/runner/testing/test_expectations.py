@@ -47,11 +47,7 @@ def bench(tmp_path: Path) -> Bench:
         ),
         (
             "{equals: 4, of: returns.n}",
-            (
-                "equals",
-                "`returns.n` is not equal to the expected value.",
-                "--- expected\n+++ got\n-4\n+3",
-            ),
+            ("equals", "`returns.n` is '3', not '4'.", "--- expected\n+++ got\n-4\n+3"),
         ),
         (
             "{contains: [ferry, train], of: returns.text}",
