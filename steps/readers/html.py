@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import bs4
 from markdownify import MarkdownConverter
@@ -297,13 +297,15 @@ def _fit_tables(soup: Any) -> None:
             n_left = _fill_spans(soup, cells, n_left)  # 4
 
 
-def _with_cells(rows: Sequence[Any]) -> list[tuple[Any, list[Any]]]:
+_Rows: TypeAlias = Sequence[tuple[Any, list[Any]]]
+"""Rows of a table, each with its cells."""
+
+
+def _with_cells(rows: Sequence[Any]) -> _Rows:
     return [(row, row.find_all(CELLS, recursive=False)) for row in rows]
 
 
-def _write_as_blocks(
-    soup: Any, table: Any, rows: Sequence[tuple[Any, list[Any]]], outer: Container[int]
-) -> list[Any]:
+def _write_as_blocks(soup: Any, table: Any, rows: _Rows, outer: Container[int]) -> list[Any]:
     """Make a block of each row that is around tables, is alone or has one cell; return the parts.
 
     The rows between them stay tables, one for those without a block between.
@@ -323,7 +325,7 @@ def _write_as_blocks(
     return parts
 
 
-def _write_in_line(table: Any, rows: Sequence[tuple[Any, list[Any]]]) -> None:
+def _write_in_line(table: Any, rows: _Rows) -> None:
     for row, cells in rows:
         for cell in cells:
             cell.name = "span"
@@ -336,7 +338,7 @@ def _write_in_line(table: Any, rows: Sequence[tuple[Any, list[Any]]]) -> None:
         part.name = "span"
 
 
-def _fill_spans(soup: Any, rows: Sequence[tuple[Any, list[Any]]], n_left: int) -> int:
+def _fill_spans(soup: Any, rows: _Rows, n_left: int) -> int:
     """Return how many more empty cells the page may get."""
     spans = [[_span(cell, "colspan") for cell in cells] for _, cells in rows]
     for _, cells in rows:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import addressof, c_double, c_int, c_void_p, cast, create_string_buffer
 from math import hypot
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
@@ -151,10 +151,6 @@ _has_no_unicode = by_address(raw.FPDFText_HasUnicodeMapError, c_int, c_void_p, c
 _box_at = by_address(raw.FPDFText_GetLooseCharBox, c_int, c_void_p, c_int, c_void_p)
 
 
-_Sides: TypeAlias = tuple[float, ...]
-"""The left and the right one of a character."""
-
-
 class _Style(NamedTuple):
     """How the characters of a text object are written; the last fields of a `Word`."""
 
@@ -164,14 +160,6 @@ class _Style(NamedTuple):
     is_upright: bool = True
     is_hidden: bool = False
     is_symbol: bool = False
-
-
-class _TokenPart(NamedTuple):
-    start: int
-    end: int
-    style: _Style
-    left: float
-    right: float
 
 
 def _hide_tiny(words: Sequence[Word]) -> str:
@@ -199,28 +187,23 @@ def _words(
             styles[key] = _style(textpage, places[at], rotation, is_hidden, fonts)
         return styles[key]
 
-    def sides(at: int) -> _Sides:
+    def sides(at: int) -> tuple[float, ...]:
         _box_at(page_address, places[at], to_rect)
         if not rotation:
             return rect.left, rect.right
         return _turned((rect.left, rect.bottom, rect.right, rect.top), rotation)[::2]
 
-    def part(start: int, end: int, style: _Style, first: _Sides, final: _Sides) -> _TokenPart:
-        left, right = min(first[0], final[0]), max(first[1], final[1])
-        return _TokenPart(start, end, style, left, right)
-
-    def parts_of(start: int, end: int) -> Iterator[_TokenPart]:
+    def word_spans(start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield what is one word each of a token: of one style, without a gap."""
-        style, first = style_at(start), sides(start)
-        before = first
+        style, before = style_at(start), sides(start)
         for at in range(start + 1, end):
             own, here = style_at(at), sides(at)
             gap = max(here[0] - before[1], before[0] - here[1])
             if own != style or gap > _WORD_GAP * own.size:
-                yield part(start, at, style, first, before)
-                start, style, first = at, own, here
+                yield start, at
+                start, style = at, own
             before = here
-        yield part(start, end, style, first, before)
+        yield start, end
 
     line = last = 0
     for token in _TOKEN.finditer(text):
@@ -233,13 +216,15 @@ def _words(
             left, right = start / 1000, end / 1000
             yield Word(text[start:end], start, line, space, left, right, *_Style(-line))
             continue
-        whole = part(start, end, style_at(start), sides(start), sides(end - 1))
-        is_wide = whole.right - whole.left > _WIDE * whole.style.size * (end - start)
-        is_mixed = whole.style is not style_at(end - 1)
+        style, first, final = style_at(start), sides(start), sides(end - 1)
+        width = max(final[1], first[1]) - min(first[0], final[0])
+        is_mixed = style is not style_at(end - 1)
         is_mixed = is_mixed or not unshown.chars.isdisjoint(places[start:end])
-        for found in parts_of(start, end) if is_mixed or is_wide else (whole,):
-            shown = text[found.start : found.end]
-            yield Word(shown, found.start, line, space, found.left, found.right, *found.style)
+        is_one = not is_mixed and width <= _WIDE * style.size * (end - start)
+        for begin, stop in ((start, end),) if is_one else word_spans(start, end):
+            style, first, final = style_at(begin), sides(begin), sides(stop - 1)
+            left, right = min(first[0], final[0]), max(first[1], final[1])
+            yield Word(text[begin:stop], begin, line, space, left, right, *style)
             space = ""
 
 
