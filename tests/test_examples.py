@@ -423,6 +423,11 @@ def test_a_clerk_decides_on_the_mail_of_two_days(tmp_path: Path) -> None:
     assert seen["Calder Boatyard EUR"] == (1, 84, 0)
 
 
+_E_INVOICE = """E-invoice of type 380\nInvoice\nInvoice number: 24-1\nSeller:\nCalder Boatyard
+Buyer: Quill\nItem 1: 2 C62 Slip at 35.29 EUR = 70.58 EUR\nPay by: 2024-05-03
+Total: 84.00 EUR\nAmount due: 84.00 EUR"""
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -438,6 +443,18 @@ def test_a_clerk_decides_on_the_mail_of_two_days(tmp_path: Path) -> None:
         (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "# Rechnung"), "invoice"),
         (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "Zahlungserinnerung"), ""),
         (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "**Pro forma invoice**"), ""),
+        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "Quill Ltd"), "invoice"),
+        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "Other Ltd"), ""),
+        (f"24-1 of Ann\nFor: Joe\nQuay rent\n84,00 € by 3.5.2024\n{_E_INVOICE}", "invoice"),
+        (f"24-1\n84,00 € by 3.5.2024\n{'slip ' * 400}\n{_E_INVOICE}", "invoice"),
+        (_E_INVOICE, "invoice"),
+        (_E_INVOICE.replace("380\nI", "384\nCorrected i"), ""),
+        (f"24-2\n84,00 € by 3.5.2024\n{_E_INVOICE}", ""),
+        (f"24-1\n48,00 € by 3.5.2024\n{_E_INVOICE}", ""),
+        (f"24-1\n84,00 £ by 3.5.2024\n{_E_INVOICE}", ""),
+        (f"24-1\n84,00 € by 2.5.2024\n{_E_INVOICE}", ""),
+        (f"24-1\nStornorechnung\n84,00 € by 3.5.2024\n{_E_INVOICE}", ""),
+        (f"24-1\nCalder Boatyard\n84,00 € by 3.5.2024\n{_E_INVOICE.replace('Boatyard', 'B')}", ""),
     ],
 )
 def test_words_alone_decide_on_no_kind_that_may_be_another(
@@ -526,7 +543,7 @@ def by_words(tmp_path: Path, text: str) -> dict[str, Any]:
     pipeline = copied("office", tmp_path, "none")
     steps = """pipeline: 1
 name: words
-inputs: {documents: {type: json}}
+inputs: {documents: {type: json}, own_name: {type: str, default: Quill Ltd; Quill}}
 steps:
   - {id: kinds, uses: files.rows, with: {path: kinds.csv}}
   - {id: suppliers, uses: files.rows, with: {path: suppliers.csv}}

@@ -122,7 +122,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 6
+    version = 7
     facts = Facts(
         only_reads=True,
         is_repeatable=True,

@@ -153,7 +153,7 @@ class SummariseOutput(AnswerOutput):
 
 def _parts(written: Written) -> Mapping[str, Sequence[str]]:
     """Return the versions of readers: with others a text may differ."""
-    return {"readers": (*reader_versions(), *(["texts 3"] if "file" in written else []))}
+    return {"readers": (*reader_versions(), *(["texts 4"] if "file" in written else []))}
 
 
 def _most_calls(written: Written, _has_reply: bool) -> int | None:

@@ -1,4 +1,7 @@
-"""Documents that are text: plain text, Markdown, CSV and JSON, from bytes; HTML by `html`."""
+"""Documents that are text: plain text, Markdown, CSV and JSON, from bytes; HTML by `html`.
+
+An XML that is an electronic invoice is read by `e_invoice`.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,12 @@ def read_text_file(
             raise Unreadable(f"is not valid JSON: {fault}")
         notes.append(f"is not valid JSON ({fault}); it is read as plain text")
         kind = "txt"
+    elif kind == "txt" and not is_named and text.lstrip().startswith("<"):
+        from .e_invoice import e_invoice_text
+
+        lines, note = e_invoice_text(text)
+        text = lines or text
+        notes += [note] if note else []
     return Document((text,), title, MEDIA_TYPES[kind], tuple(notes))
 
 
