@@ -68,10 +68,11 @@ class BlockRun:
 
         1. What was found as they were judged is recorded.
         2. They begin in their list's order, or the longest first.
-        3. They run in chunks; again those that were put off.
-        4. Some were not begun, since the stop gate was closed.
-        5. Those whose source is gone are handled, and it is found what applies of an outermost
-           block.
+        3. They are shown, and those of which the process may have died.
+        4. They run; then, in the next pass, those that were put off.
+        5. Some were not begun, since the stop gate was closed.
+        6. Those whose source is gone are handled.
+        7. It is found what applies of an outermost block.
 
         Raises:
             StepFailed, ItemWaits: of a step outside of blocks: it failed, or has to wait.
@@ -87,11 +88,11 @@ class BlockRun:
         # failure may end the run early.
         if sizes and not (state.is_of_item or block.max_parallel == 1 or block.on_error == "fail"):
             todo = todo if context.bound.budget.is_set else longest_first(todo, sizes)
-        if self.is_shown:
+        if self.is_shown:  # 3
             n_fresh = sum(item.verdict.is_up_to_date for item in work.items)
             shown = {work.shown_key(key): size for key, size in sizes.items()}
             self.stats.show_step(block.id, n_fresh + len(todo), n_fresh, shown)
-        if todo:  # 3
+        if todo:
             await suspects.look_once()
             expect_queries(context, block, todo, state.scope)
             state.parallel = max(state.parallel, await max_parallel(context, block))
@@ -101,44 +102,45 @@ class BlockRun:
             if tried := [pair for pair in known if not pair[1].is_deadly(state.parallel, limit)]:
                 self.stats.note(suspects_text(tried, state.parallel))
         remaining = todo
-        while remaining and not gate.is_closed:
-            for most, items in context.suspects.by_crashes(
-                work.scope_id, remaining, state.parallel
-            ):
-                size = 1
-                if most >= state.parallel:
-                    size = MODEL_CHUNK_ITEMS if state.has_models else PLAIN_CHUNK_ITEMS
-                firsts = range(0, len(items), size)
-                chunks: list[Sequence[ItemWork]] = [items[at : at + size] for at in firsts]
-                window = Window(min(size, len(items)), most)
-                async with task_group() as group:
-                    for chunk in chunks:
-                        # A pool that the first item opens knows its number of slots only then.
-                        window.grow(await max_parallel(context, block))
-                        await window.chunks.acquire()
-                        if gate.is_closed:
-                            break
-                        task = group.create_task(self._chunk(chunk, window.items))
-                        task.add_done_callback(window.chunk_ended)
+        while remaining and not gate.is_closed:  # 4
+            for most, items in suspects.by_crashes(work.scope_id, remaining, state.parallel):
+                await self._in_chunks(items, most)
             if remaining := state.in_phase(Phase.PUT_OFF):  # outermost, in its next pass
                 state.escalation_pass = state.escalation_pass.next()
-        if n_unbegun := sum(not item.has_ended for item in todo):  # 4
+        if n_unbegun := sum(not item.has_ended for item in todo):  # 5
             raise StopGateClosed(n_unbegun if self.is_shown else 0)
-        if not context.options.leaves_out_items:  # 5
-            gone = work.missing
-            if gone.deleted or gone.dropped or gone.pruned or gone.doubts:
-                renamed = {item.renamed_from for item in work.items}
-                stand = (i for i in work.items if i.has_ended or i.verdict.is_up_to_date)
-                done = {item.index for item in stand if item.phase not in (Phase.FAILED, *OPEN)}
-                for entry in await Pruner(context).handle_gone(work, done):
-                    state.filed_results.pop(entry.key, None)
-                    if entry.key not in renamed:  # which is counted under its new name
-                        state.gone.append(entry.key)
-                        self.stats.item(work.deletion(entry.key))
-            if not state.is_of_item:
-                undone = {item.index for item in state.in_phase(*OPEN)}
-                return await ended_block(context, work, undone)
-        return None
+        if context.options.leaves_out_items:
+            return None
+        gone = work.missing
+        if gone.deleted or gone.dropped or gone.pruned or gone.doubts:  # 6
+            renamed = {item.renamed_from for item in work.items}
+            stand = (i for i in work.items if i.has_ended or i.verdict.is_up_to_date)
+            done = {item.index for item in stand if item.phase not in (Phase.FAILED, *OPEN)}
+            for entry in await Pruner(context).handle_gone(work, done):
+                state.filed_results.pop(entry.key, None)
+                if entry.key not in renamed:  # which is counted under its new name
+                    state.gone.append(entry.key)
+                    self.stats.item(work.deletion(entry.key))
+        if state.is_of_item:
+            return None
+        undone = {item.index for item in state.in_phase(*OPEN)}
+        return await ended_block(context, work, undone)  # 7
+
+    async def _in_chunks(self, items: Sequence[ItemWork], most: int) -> None:
+        """Run items in chunks, at most so many at once; none is begun once the gate is closed."""
+        size = 1
+        if most >= self.state.parallel:
+            size = MODEL_CHUNK_ITEMS if self.state.has_models else PLAIN_CHUNK_ITEMS
+        window = Window(min(size, len(items)), most)
+        async with task_group() as group:
+            for at in range(0, len(items), size):
+                # A pool that the first item opens knows its number of slots only then.
+                window.grow(await max_parallel(self.context, self.state.block))
+                await window.chunks.acquire()
+                if self.context.stop_gate.is_closed:
+                    break
+                task = group.create_task(self._chunk(items[at : at + size], window.items))
+                task.add_done_callback(window.chunk_ended)
 
     async def _chunk(self, chunk: Sequence[ItemWork], slots: asyncio.Semaphore) -> None:
         context, state, gate = self.context, self.state, self.context.stop_gate
