@@ -222,7 +222,12 @@ def _text_of(value: Mapping[str, Any], name: str) -> str:
 
 
 async def with_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: Tools) -> Any:
-    """Return evidence with the `box` of each quote on a page that shows it, and `page` of hits."""
+    """Return evidence with the `box` of each quote on a page that shows it, and `page` of hits.
+
+    1. A source of one page, such as a hit: the quote is on that.
+    2. A page that OCR has read: the box is cut of its lines.
+    3. Any other page of a PDF: the reader processes are asked, once for each document.
+    """
     evidence = deepcopy(evidence)
     by_name = {source.name: source for source in sources}
     without_box: dict[str, list[tuple[dict[str, Any], QuoteSpan]]] = {}
@@ -230,27 +235,28 @@ async def with_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: To
         is_leaf = isinstance(leaf, dict) and isinstance(leaf.get("match"), str)
         if not is_leaf or leaf["source"] is None:
             continue
-        source = by_name[leaf["source"]]
-        if source.only_page is not None:
+        source, page = by_name[leaf["source"]], leaf["page"]
+        if source.only_page is not None:  # 1
             leaf |= {"page": source.only_page, "line": None, "column": None}
-        elif leaf["page"] is not None:
-            # The quote in the text of the page on which it begins
-            page, starts = leaf["page"], source.page_starts
-            begins = starts[page - 1]
-            ends = starts[page] - len(PAGE_BREAK) if page < len(starts) else len(source.text)
-            end = min(leaf["end"], ends)
-            quote = source.text[leaf["start"] : end]
-            span = QuoteSpan(page, leaf["start"] - begins, end - begins, quote)
-            lines = source.line_boxes.get(span.page)
-            if lines:
-                leaf["box"] = cut_lines(source.text[begins:], lines, span.start, span.end)
+        elif page is not None:
+            span = _span_on_page(source, page, leaf["start"], leaf["end"])
+            if lines := source.line_boxes.get(page):  # 2
+                page_text = source.text[source.page_starts[page - 1] :]
+                leaf["box"] = cut_lines(page_text, lines, span.start, span.end)
             if leaf["box"] is None and source.media_type == MEDIA_TYPES["pdf"] and source.path:
-                without_box.setdefault(source.path, []).append((leaf, span))
+                without_box.setdefault(source.path, []).append((leaf, span))  # 3
     for path, quotes in without_box.items():
         boxes = await _pdf_boxes(path, [span for _, span in quotes], tools)
         for (leaf, _), box in zip(quotes, boxes, strict=True):
             leaf["box"] = None if box is None else list(box)
     return evidence
+
+
+def _span_on_page(source: EvidenceSource, page: int, start: int, end: int) -> QuoteSpan:
+    """Return a quote within the page on which it begins, cut where that ends."""
+    begins, *rest = source.page_starts[page - 1 :]
+    end = min(end, rest[0] - len(PAGE_BREAK) if rest else len(source.text))
+    return QuoteSpan(page, start - begins, end - begins, source.text[start:end])
 
 
 def cut_lines(text: str, lines: Sequence[LineBox], start: int, end: int) -> list[float] | None:

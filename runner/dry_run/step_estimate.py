@@ -260,18 +260,19 @@ class StepEstimator:
 def _calls(step: BoundStep, params: Any, pool: DryPool, tree: CallForecast | None) -> CallBounds:
     """Return the calls of a step that was tried, with those that repairs may add.
 
-    They are those that it asked the pool for, such as the 1 of a `chat`. Where it counted a tree of
-    calls (`foresee`), the pool was only asked for prompts without unknown answers: `reduce` over 20
-    texts asks it for 3 of 4 calls, and the last one comes later. Where the groups of `by` are not
-    known, each text may be one: so many calls are extra.
+    1. They are those that it asked the pool for, such as the 1 of a `chat`.
+    2. It counted a tree of calls (`foresee`), and asked the pool only for prompts without unknown
+       answers: `reduce` over 20 texts asks for 3 of 4 calls, and the last one comes later.
+    3. The groups of `by` are not known. Each text may be one, and so many calls are extra.
     """
-    calls, n_extra = pool.calls, 0
-    if tree is not None and step.facts.calls.tree is not None:
-        is_grouped = pool.reads_unknown and tree.n_new > 0
-        in_groups = step.facts.calls.tree(params).in_groups if is_grouped else 0
+    calls, n_extra, tree_of = pool.calls, 0, step.facts.calls.tree  # 1
+    if tree is not None and tree_of is not None:  # 2
+        in_groups = 0
+        if pool.reads_unknown and tree.n_new > 0:  # 3
+            in_groups = tree_of(params).in_groups
+            n_extra = in_groups - tree.n_new
         later = divided(tree.n_new - calls.most.total(), calls.most or models_of(step))
         may_be_known = pool.prompts.has_history or pool.asked_equal or in_groups
         calls += CallBounds(later, Counter() if may_be_known else later)
-        n_extra = in_groups - tree.n_new
     calls = with_repairs(step, calls, is_local=pool.prompts.is_local)
     return replace(calls, n_extra=max(calls.n_extra, n_extra))
