@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, NamedTuple, TypeAlias
 
 from paddock.engine.system.records import field, record, replace
@@ -377,14 +377,20 @@ def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalib
 
 
 def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCalibration:
-    newest = max(reviews, key=lambda review: review.asked_at)
+    """Return what people decided about a step.
+
+    1. Answers with decided fields. A higher sampling rate asks about the answers before it, too:
+       the rate of each is the highest since it was asked about.
+    2. Rejections that name no field.
+    3. Answers that are undecided: open, expired, or accepted unseen with others.
+    """
+    newest_first = sorted(reviews, key=lambda review: -review.asked_at)
+    rates = [*accumulate((review.subject.share or 0.0 for review in newest_first), max)]
     present = {review.subject.when for review in reviews if review.subject.share is not None}
     answers: list[DecidedAnswer] = []
-    n_rejected, rate = 0, 0.0
-    # From the newest to the oldest: a higher rate asks about the answers before it, too
-    for review in sorted(reviews, key=lambda review: -review.asked_at):
-        rate = max(rate, review.subject.share or 0.0)
-        if fields := tuple(reviewed_fields(review)):
+    n_rejected = 0
+    for review, rate in zip(newest_first, rates, strict=True):
+        if fields := tuple(reviewed_fields(review)):  # 1
             answers.append(
                 DecidedAnswer(
                     (review.scope, review.key),
@@ -395,20 +401,20 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
                     sampling_rate=rate or None,
                 )
             )
-        else:
+        else:  # 2
             n_rejected += review.state == "rejected"
-    undecided = [review for review in reviews if not review.is_decided or review.state == "expired"]
+    undecided = [r for r in reviews if not r.is_decided or r.state == "expired"]  # 3
     undecided += [review for review in reviews if review.together is not None]
     n_open_sampled = sum(review.subject.is_sampled for review in undecided)
     n_open = sum(review.subject.is_sampled or _is_in_doubt(review, present) for review in undecided)
     return StepCalibration(
         key,
-        model=newest.subject.model or "",
-        at=newest.asked_at,
+        model=newest_first[0].subject.model or "",
+        at=newest_first[0].asked_at,
         answers=tuple(answers),
         n_rejected=n_rejected,
         is_of_all=all(_asks_about_all(review.subject.when) for review in reviews),
-        sampling=ReviewSampling(rate or None, n_open - n_open_sampled, n_open_sampled),
+        sampling=ReviewSampling(rates[-1] or None, n_open - n_open_sampled, n_open_sampled),
     )
 
 
