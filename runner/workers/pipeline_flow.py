@@ -178,7 +178,10 @@ def _as_json(value: frozenset[str] | ItemSample) -> Any:
 
 
 def __getattr__(name: str) -> PipelineFlow:
-    """Return the flow of the path that a deployment's entrypoint names, with its options."""
+    """Return the flow that a deployment's entrypoint names: a path, and options behind a `?`.
+
+    For Prefect an entrypoint is an attribute of a module. `_loaded_by_path` writes the options.
+    """
     if "/" not in name:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     path, _, options = name.partition("?")
@@ -228,9 +231,10 @@ def flow_of(
     async def run(**values: Any) -> State[Any]:
         return await body.run(values)
 
-    # A deployment finds it by this name, see `__getattr__`.
+    # 1. A deployment finds the flow by this name, see `__getattr__`.
     run.__module__ = FLOW_MODULE
     run.__name__ = run.__qualname__ = quoted_path(str(path))
+    # 2. A flow takes over what its function has: so does a copy that Prefect makes of it.
     run.__dict__ |= {
         "__signature__": body.signature(),
         "options": options,
@@ -247,6 +251,7 @@ def flow_of(
         validate_parameters=False,  # the run does, with the messages of `-i`
         persist_result=False,
     )
+    # 3. The schema of its parameters is made: from now on calls are checked.
     run.__dict__["__signature__"] = body.signature(is_call=True)
     return of_pipeline
 
