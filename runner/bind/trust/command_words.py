@@ -81,6 +81,14 @@ class _Word(NamedTuple):
     """Why it may stand only where all words are arguments."""
 
 
+class _CodeWords(NamedTuple):
+    numbers: Collection[int]
+    """Of the words that only the author may write; the program is one."""
+    n_before_arguments: int
+    """How many words stand before the arguments of an inline script; all where there is none."""
+    is_stdin_code: bool
+
+
 _NOTHING = _Word()
 _Found: TypeAlias = Iterator[tuple[Place, _Word, Misplaced]]
 
@@ -181,54 +189,79 @@ def _word(
 def _misplaced(words: Sequence[_Word], stdin: _Word = _NOTHING) -> _Found:
     """Yield untrusted text that may not stand where it does, with its place and why."""
     texts = [word.own for word in words]
-    code, n_before_arguments, is_stdin_code = _code_words(texts)
-    for number, word in enumerate(words[:n_before_arguments]):
-        why = None if "--" in texts[max(code) : number] else word.why
-        if number in code:
+    code = _code_words(texts)
+    for number, word in enumerate(words[: code.n_before_arguments]):
+        why = None if "--" in texts[max(code.numbers) : number] else word.why
+        if number in code.numbers:
             why = Misplaced.CODE if number else Misplaced.PROGRAM
         if word.made_of and why is not None:
             yield ("command", number), word, why
-    if is_stdin_code and stdin.made_of:
+    if code.is_stdin_code and stdin.made_of:
         yield ("stdin",), stdin, Misplaced.CODE
 
 
-def _code_words(texts: Sequence[str]) -> tuple[Collection[int], int, bool]:
-    """Return which words are the author's, from where on all are arguments of an inline script.
+def _code_words(texts: Sequence[str]) -> _CodeWords:
+    """Return what of a command is code. `texts`: of each word what is the author's.
 
-    And whether standard input is the script. `texts`: of each word what is the author's.
+    The words are read from the left, the first as a program, until 1 or 4:
+
+    1. A program that joins its words (`ssh`): it and all behind it is code.
+    2. Another that is unknown, or a word of such a program, which may start an interpreter.
+    3. A program that starts one (`env`): code as far as that, which is read next.
+    4. An interpreter: code as far as its script.
+       a. Inline, with `-c`, of a shell or Python: only arguments follow.
+       b. Of any other, options behind it may hold further scripts (`-e`).
+       c. Missing, `-`, or with `-s` in a shell: standard input is the script.
+
+    Standard input is code also to `xargs` and `parallel`, which make words of it.
     """
-    code, n_before_arguments, is_stdin_code = {0}, len(texts), False
-    number, is_program = 0, True
+    code = {0}
+    n_before_arguments = len(texts)
+    is_stdin_code = False
+    is_program = True
+    number = 0
     while number < len(texts):
         name = re.sub(r"[\d.]+\Z", "", texts[number].rpartition("/")[2])
         is_stdin_code = is_stdin_code or (is_program and name in ("xargs", "parallel"))
-        if is_program and name in _JOINING:
+        if is_program and name in _JOINING:  # 1
             code.update(range(number, len(texts)))
             break
-        if name not in _INTERPRETERS:  # it may start one
-            number, is_program = number + 1, False
+        if name not in _INTERPRETERS:  # 2
+            number += 1
+            is_program = False
             continue
-        begin, number, is_inline = number, number + 1, False
-        while number < len(texts) and _OPTION.match(text := texts[number]):
-            is_inline = is_inline or _INLINE.fullmatch(text) is not None
-            has_value = text in _WITH_VALUE or (name in _STARTING and text[2:] and "=" not in text)
-            if text[0] in "-+" and text[1] != "-":
-                has_value = text[-1] in _INTERPRETERS[name]
-            number += 2 if has_value else 1
-        if name in _STARTING:
-            number += number < len(texts) and _AMOUNT.fullmatch(texts[number]) is not None
-        code.update(range(begin, number + 1))
-        if name in _STARTING:
+        operand, is_inline = _first_operand(name, texts, number + 1)
+        code.update(range(number, operand + 1))
+        if name in _STARTING:  # 3
+            number = operand
             is_program = True
             continue
-        if name in _PASSING and is_inline:
-            n_before_arguments = number + 1
-        elif name not in _PASSING:
+        if name not in _PASSING:  # 4b
             options = [text.partition("=")[0] in _ANOTHER_SCRIPT for text in texts]
-            code |= {n for n in range(number, len(texts)) if options[n] or options[n - 1]}
-        if is_program and not is_stdin_code:
-            script = texts[number] if number < len(texts) else "-"
-            is_on_stdin = name in _SHELLS and "-s" in texts[begin:number]
+            code |= {n for n in range(operand, len(texts)) if options[n] or options[n - 1]}
+        elif is_inline:  # 4a
+            n_before_arguments = operand + 1
+        if is_program and not is_stdin_code:  # 4c
+            script = texts[operand] if operand < len(texts) else "-"
+            is_on_stdin = name in _SHELLS and "-s" in texts[number:operand]
             is_stdin_code = is_on_stdin or script in ("-", "/dev/stdin")
         break
-    return code, n_before_arguments, is_stdin_code
+    return _CodeWords(code, n_before_arguments, is_stdin_code)
+
+
+def _first_operand(name: str, texts: Sequence[str], number: int) -> tuple[int, bool]:
+    """Return which word is an interpreter's script or program, and whether it is inline (`-c`).
+
+    `number` is the first word behind the interpreter. Options and their values are passed over, and
+    the amount of one like `timeout`.
+    """
+    is_inline = False
+    while number < len(texts) and _OPTION.match(text := texts[number]):
+        is_inline = is_inline or _INLINE.fullmatch(text) is not None
+        has_value = text in _WITH_VALUE or (name in _STARTING and text[2:] and "=" not in text)
+        if text[0] in "-+" and text[1] != "-":
+            has_value = text[-1] in _INTERPRETERS[name]
+        number += 2 if has_value else 1
+    if name in _STARTING and number < len(texts) and _AMOUNT.fullmatch(texts[number]):
+        number += 1
+    return number, is_inline
