@@ -13,11 +13,11 @@ from pathlib import Path
 from paddock.engine.system.records import record
 from paddock.engine.system.text import is_utf8
 from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.watches import PROCESSING
 from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX, is_temporary
 from paddock.steps.files.globs import Globs
 
 ALL_FILES = ("**/*",)
-PROCESSING = "processing"
 DONE = "done"
 FAILED = "failed"
 HOT_FOLDERS = (PROCESSING, DONE, FAILED)

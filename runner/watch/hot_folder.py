@@ -15,7 +15,8 @@ from pathlib import Path
 from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.records import field, record
-from paddock.runner.folders.file_filter import DONE, FAILED, PROCESSING, WatchFilter, WatchSpec
+from paddock.runner.bind.watches import PROCESSING
+from paddock.runner.folders.file_filter import DONE, FAILED, WatchFilter, WatchSpec
 from paddock.runner.folders.file_versions import FileVersion, file_version_at
 from paddock.runner.folders.folder_listing import list_folder
 from paddock.runner.folders.unfinished_files import is_open_for_writing

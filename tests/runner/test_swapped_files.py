@@ -19,8 +19,9 @@ import pytest
 from paddock.engine.system import no_links
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run
+from paddock.runner.bind.watches import PROCESSING
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.folders.file_filter import DONE, FAILED, PROCESSING, WatchFilter, WatchSpec
+from paddock.runner.folders.file_filter import DONE, FAILED, WatchFilter, WatchSpec
 from paddock.runner.folders.folder_listing import list_folder
 from paddock.runner.watch import hot_folder
 from paddock.steps.base import StepError
