@@ -104,7 +104,7 @@ REMEDY_FOR_FOLDER_ELSEWHERE = (
 )
 
 
-def paths_outside(
+def outside_path_faults(
     pipeline: Pipeline, given: Collection[str], values: Mapping[str, Any], folder: Path, what: str
 ) -> list[Fault]:
     """Return the given inputs whose paths lead out of a folder: for callers from elsewhere.

@@ -16,7 +16,7 @@ from paddock.pipelines.model import Pipeline, parse_pipeline
 from paddock.pipelines.plan import Plan, plan_with_faults, read_plan
 from paddock.pipelines.validation import FaultCollector
 from paddock.pipelines.yaml_source import YamlDocument, parse_yaml
-from paddock.runner.config.mail_server import undeliverable_mail
+from paddock.runner.config.mail_server import mail_server_faults
 
 from . import variations
 from .advice import advice_on
@@ -52,7 +52,7 @@ def validate(path: str | Path) -> ValidateReport:
             from paddock.runner.settings import read_settings
 
             smtp_url = read_settings(bound.file.parent).unattended.smtp_url
-            notes += undeliverable_mail(bound.pipeline.on.notify, smtp_url)
+            notes += mail_server_faults(bound.pipeline.on.notify, smtp_url)
         return ValidateReport(str(path), notes=notes)
     except PipelineError as error:
         return ValidateReport(str(path), error.faults)

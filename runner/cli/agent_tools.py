@@ -60,13 +60,13 @@ from paddock.runner.settings import STATE_FOLDER, read_settings
 from .arguments import has_steps, pipeline_file
 from .detached_run import (
     TRIGGER,
+    DetachedRunRequest,
     DetachedRuns,
-    RunOrder,
     ToolRefusal,
     refuse_paths_outside,
     stop_run,
 )
-from .exit_status import CommandError, explain_error
+from .exit_status import CommandError, status_and_message
 from .history_text import unknown_path_text
 
 Answer = dict[str, Any]
@@ -197,7 +197,7 @@ class AgentTools:
         `paddock allow`.
         """
         file = self._pipeline(pipeline)
-        order = RunOrder(str(file), inputs or {}, tuple(only or ()), sample, retry_failed)
+        order = DetachedRunRequest(str(file), inputs or {}, tuple(only or ()), sample, retry_failed)
         return self.status(self._runs.start(order))
 
     def runs(self, offset: Offset = 0, limit: Limit = 20) -> Answer:
@@ -454,7 +454,7 @@ def error_answer(error: Exception) -> Answer:
     """
     if isinstance(error, ToolRefusal):
         return {"error": str(error)}
-    message = str(error) if isinstance(error, DecisionRefused) else explain_error(error)[1]
+    message = str(error) if isinstance(error, DecisionRefused) else status_and_message(error)[1]
     return {"error": f"It was refused or failed: `{DATA}` says why.", DATA: {"error": message}}
 
 

@@ -38,7 +38,7 @@ from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from .arguments import recorded_inputs
 from .console_run_pages import NotHere, PageParts, RunPages, again_offer, pipeline_address, run_path
-from .detached_run import CONSOLE_TRIGGER, DetachedRuns, RunOrder, stop_refusal, stop_run
+from .detached_run import CONSOLE_TRIGGER, DetachedRunRequest, DetachedRuns, stop_refusal, stop_run
 from .exit_status import CommandError
 
 _INPUT = "input."
@@ -128,7 +128,7 @@ class ConsoleActions:
             for name, value in form.items()
             if name.startswith(_INPUT)
         }
-        order = RunOrder(str(file), inputs, trigger=f"{CONSOLE_TRIGGER} by {by}")
+        order = DetachedRunRequest(str(file), inputs, trigger=f"{CONSOLE_TRIGGER} by {by}")
         return self._started(order)
 
     def allow(self, by: str, form: Form, file: Path) -> str:
@@ -185,10 +185,12 @@ class ConsoleActions:
         only = (form["only"],) if "only" in form else ()
         trigger = f"{CONSOLE_TRIGGER} by {by}"
         return self._started(
-            RunOrder(str(file.absolute()), inputs, only, None, True, trigger, is_again=True)
+            DetachedRunRequest(
+                str(file.absolute()), inputs, only, None, True, trigger, is_again=True
+            )
         )
 
-    def _started(self, order: RunOrder) -> str:
+    def _started(self, order: DetachedRunRequest) -> str:
         """Start a run; return the address of its page as soon as it has begun."""
         file = Path(order.file)
         folder = self.shown_folder(file)

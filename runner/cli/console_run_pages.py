@@ -24,7 +24,7 @@ from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
-from paddock.runner.bind.inputs import paths_outside, read_inputs
+from paddock.runner.bind.inputs import outside_path_faults, read_inputs
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import (
     LedgerFolder,
@@ -368,6 +368,10 @@ def again_offer(past: PastRun) -> tuple[str, list[tuple[str, str, bool]]]:
         return str(error), []
     given = read_inputs(pipeline, inputs, base=base, cwd=base)
     return str(PipelineError(given.faults)) if given.faults else "", [
-        (name, cell_text(value), bool(paths_outside(pipeline, [name], given.values, base, "")))
+        (
+            name,
+            cell_text(value),
+            bool(outside_path_faults(pipeline, [name], given.values, base, "")),
+        )
         for name, value in inputs.items()
     ]

@@ -32,14 +32,14 @@ from paddock.engine.system.text import counted, fit_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner import api
-from paddock.runner.bind.inputs import paths_outside, read_inputs
+from paddock.runner.bind.inputs import outside_path_faults, read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs, runs_named
 from paddock.runner.progress.events import Observer
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
-from .exit_status import CommandError, explain_error
+from .exit_status import CommandError, status_and_message
 
 TRIGGER, CONSOLE_TRIGGER = "mcp", "console"
 _TOO_MANY = {
@@ -62,7 +62,7 @@ class ToolRefusal(CommandError):
 
 
 @record(frozen=True, slots=True)
-class RunOrder:
+class DetachedRunRequest:
     """What an agent or a person asks for; plain JSON values."""
 
     file: str
@@ -122,7 +122,7 @@ class DetachedRuns:
         self._starting: set[int] = set()
         self._processes: dict[str, _RunProcess] = {}
 
-    def start(self, order: RunOrder) -> str:
+    def start(self, order: DetachedRunRequest) -> str:
         """Start a run; return its name as soon as the ledger has it.
 
         Raises:
@@ -248,7 +248,7 @@ def refuse_paths_outside(file: Path, inputs: Mapping[str, Any], folder: Path) ->
     """
     pipeline = read_plan(file).pipeline
     values = read_inputs(pipeline, inputs, base=file.parent, cwd=Path.cwd()).values
-    if faults := paths_outside(pipeline, inputs, values, folder, "the folder that is shown"):
+    if faults := outside_path_faults(pipeline, inputs, values, folder, "the folder that is shown"):
         raise PipelineError(faults)
 
 
@@ -297,7 +297,7 @@ def main() -> None:
         cut = {} if kept is returns else {"is_cut": True}
         say(returns=kept, error=report.message, **cut)
     except (Exception, KeyboardInterrupt) as error:  # the outermost frame
-        say(error=explain_error(error)[1])
+        say(error=status_and_message(error)[1])
 
 
 if __name__ == "__main__":

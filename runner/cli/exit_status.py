@@ -121,7 +121,7 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
         return error.exit_code
     if _wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):
         traceback.print_exception(error)
-    status, message = explain_error(error)
+    status, message = status_and_message(error)
     printing.print_err(message)
     if as_json:
         with contextlib.suppress(OSError):  # a full disk: stderr has the message
@@ -134,7 +134,7 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
     return status
 
 
-def explain_error(error: BaseException) -> tuple[int, str]:
+def status_and_message(error: BaseException) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, str(error) or "Interrupted."
     if isinstance(error, typer.Abort):  # Ctrl-C or Ctrl-D at a question, whose line is still open

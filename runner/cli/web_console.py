@@ -66,7 +66,7 @@ from .console_run_pages import (
     pipeline_address,
     run_path,
 )
-from .exit_status import explain_error
+from .exit_status import status_and_message
 from .loaded_models import service_answers
 from .setting_rows import setting_rows, value_text
 
@@ -239,7 +239,7 @@ class WebConsole:
             except _Busy as error:
                 return _not_done(name, str(error), 503)
             except Exception as error:  # whatever ends a command is a message, as in a terminal
-                return _not_done(name, explain_error(error)[1], 409)
+                return _not_done(name, status_and_message(error)[1], 409)
 
         return Route(path, endpoint, methods=["POST"])
 

@@ -60,7 +60,7 @@ class MailServer:
         return cls(parts.hostname, port or usual, is_encrypted, user, password)
 
 
-def undeliverable_mail(notify: Sequence[NotifyKeys], smtp_url: str) -> tuple[str, ...]:
+def mail_server_faults(notify: Sequence[NotifyKeys], smtp_url: str) -> tuple[str, ...]:
     try:
         if any(way.email for way in notify):
             MailServer.of(smtp_url)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from paddock.engine.system.records import record
-from paddock.runner.config.mail_server import undeliverable_mail
+from paddock.runner.config.mail_server import mail_server_faults
 from paddock.runner.progress.report import Report
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def notify_at_end(
     if bound.pipeline.on is None or not bound.pipeline.on.notify:
         yield outcome
         return
-    for words in undeliverable_mail(bound.pipeline.on.notify, settings.unattended.smtp_url):
+    for words in mail_server_faults(bound.pipeline.on.notify, settings.unattended.smtp_url):
         observer.note(words)
     try:
         yield outcome

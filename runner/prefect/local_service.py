@@ -18,7 +18,7 @@ from .run_mode import uses_service
 
 
 @asynccontextmanager
-async def local_service(
+async def service_of_run(
     bound: BoundPlan, settings: Settings, note: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession | None]:
     """Yield this machine's service, started when a model is asked; None: none is asked here."""

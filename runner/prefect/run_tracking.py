@@ -100,9 +100,9 @@ async def run_prepared(
             outcome = await stack.enter_async_context(notifying)
         service = None
         if uses_service(options.local, os.environ, has_pool=has_pool):
-            from .local_service import local_service, pool_on_demand
+            from .local_service import pool_on_demand, service_of_run
 
-            daemon = await stack.enter_async_context(local_service(bound, settings, observer.note))
+            daemon = await stack.enter_async_context(service_of_run(bound, settings, observer.note))
             service = None if daemon is None else pool_on_demand(settings, daemon)
         waiting: AbstractAsyncContextManager[object] = nullcontext()
         if is_within:

@@ -105,7 +105,7 @@ class TriggeredPipeline:
             PipelineError: one is missing, unknown, of the wrong kind, or leads elsewhere.
         """
         values = self.inputs(given_inputs)
-        if faults := inputs.paths_outside(
+        if faults := inputs.outside_path_faults(
             self.pipeline, given_inputs, values, self.file.parent, "the pipeline's folder"
         ):
             raise PipelineError(faults)

@@ -19,7 +19,7 @@ from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
 from paddock.runner.api import plan, run
-from paddock.runner.bind.inputs import paths_outside, read_inputs
+from paddock.runner.bind.inputs import outside_path_faults, read_inputs
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import Report
 from paddock.runner.workers.pipeline_flow import flow
@@ -223,7 +223,9 @@ def test_a_caller_from_elsewhere_names_no_file_outside(world: World, tmp_path: P
     for given, n_faults in (("/etc/passwd", 1), ("in/bills.csv", 0), ([{"id": 1}], 0)):
         inputs = {"bills": given}
         values = read_inputs(pipeline, inputs, base=tmp_path, cwd=tmp_path).values
-        assert len(paths_outside(pipeline, inputs, values, tmp_path, "the folder")) == n_faults
+        assert (
+            len(outside_path_faults(pipeline, inputs, values, tmp_path, "the folder")) == n_faults
+        )
 
 
 def test_prefect_is_not_sent_the_rows_of_a_frame(world: World) -> None:

@@ -26,7 +26,7 @@ from paddock.pipelines.validation import FaultCollector
 from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin, facts_of
 
-from ..inputs import REMEDY_FOR_FOLDER_ELSEWHERE, paths_outside, read_inputs
+from ..inputs import REMEDY_FOR_FOLDER_ELSEWHERE, outside_path_faults, read_inputs
 
 _REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -80,7 +80,7 @@ def check_schedules(pipeline: Pipeline, checks: FaultCollector) -> None:
             checks.add((*at, "cron"), what, f"Check its {why}.")
         base = Path(pipeline.document.file).absolute().parent
         given = read_inputs(pipeline, schedule.inputs, base=base, cwd=base)
-        outside = paths_outside(
+        outside = outside_path_faults(
             pipeline, schedule.inputs, given.values, base, "the pipeline's folder"
         )
         for fault in given.wrong_values:

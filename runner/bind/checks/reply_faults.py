@@ -41,7 +41,9 @@ def reply_fields(reply: ReplySpec) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def check_answer(step: StepNode, kind: type[Step[Any, Any]] | None, checks: FaultCollector) -> None:
+def check_answer_keys(
+    step: StepNode, kind: type[Step[Any, Any]] | None, checks: FaultCollector
+) -> None:
     """Check `reply`, `escalate` and `review` of a step, but for names of models.
 
     `kind` is its class; None: it is not known.

@@ -13,7 +13,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.private_files import write_private
-from paddock.runner.cli.exit_status import FAILED, explain_error
+from paddock.runner.cli.exit_status import FAILED, status_and_message
 from paddock.runner.ledger.database import ledger_writer, sqlite_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.events import Observer
@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_before_anything_is_done(
 def test_a_disk_that_is_full_when_a_lock_is_written_is_named_with_what_to_do() -> None:
     with pytest.raises(OSError) as caught:
         write_private(Path("/dev/full"), "x")
-    assert explain_error(caught.value) == (
+    assert status_and_message(caught.value) == (
         FAILED,
         "/dev/full: No space left on device. Free some space and run again; "
         "what was finished is kept.",
