@@ -248,11 +248,11 @@ def _equals(claim: ExpectKeys, run: FinishedRun) -> None:
     if isinstance(value, str) and isinstance(expected, str):
         value, expected = value.strip(), expected.strip()
     if value != expected:
-        wanted, got = value_text(expected), value_text(value)
+        expected_text, got = value_text(expected), value_text(value)
         words = "is not equal to the expected value"
-        if "\n" not in wanted + got and len(wanted + got) <= MAX_VALUES_CHARS:
-            words = f"is '{got}', not '{wanted}'"
-        raise ClaimNotMet(f"{subject.name} {words}.", expected_and_got(wanted, got))
+        if "\n" not in expected_text + got and len(expected_text + got) <= MAX_VALUES_CHARS:
+            words = f"is '{got}', not '{expected_text}'"
+        raise ClaimNotMet(f"{subject.name} {words}.", expected_and_got(expected_text, got))
 
 
 def _contains(claim: ExpectKeys, run: FinishedRun) -> None:
