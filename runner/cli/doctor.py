@@ -42,7 +42,7 @@ from paddock.engine.workers.fallbacks import (
 )
 from paddock.runner.config.service_address import DEFAULT_PORT, ServiceAddress
 from paddock.runner.daemon.service_client import ask_up
-from paddock.runner.daemon.service_lookup import identify_server, is_this_machine
+from paddock.runner.daemon.service_lookup import ServerKind, identify_server, is_this_machine
 from paddock.runner.progress import printing
 from paddock.runner.settings import Settings
 from paddock.steps.readers import reader
@@ -105,9 +105,9 @@ def _port_finding(address: ServiceAddress) -> Finding:
     if program is None:
         return Finding("port", "ok", f"{where} is free")
     pid, name = port_holder(address.port) if is_this_machine(address) else (0, "")
-    state = "Paddock serves" if program == "paddock" else f"taken by {program}"
+    state = "Paddock serves" if program is ServerKind.PADDOCK else f"taken by {program}"
     text = f"{where}: {state}" + (f" ({name}, process {pid})" if pid else "")
-    if program == "paddock":
+    if program is ServerKind.PADDOCK:
         return Finding("port", "ok", text)
     remedy = f"paddock serve --port {address.port + 1}, or stop the other program."
     return Finding("port", "ok", text, remedy)

@@ -120,14 +120,18 @@ def _open_port(settings: Settings) -> socket.socket:
     program = service_lookup.identify_service(settings)
     pid, name = port_holder(port)
     holder = f" ({name}, process {pid})" if pid else ""
-    if program == "paddock":
+    if program is service_lookup.ServerKind.PADDOCK:
         raise CommandError(
             f"Paddock serves at {settings.address.url} already{holder}.\n  paddock ps"
         )
     remedy = f"paddock serve --host {host} --port {_free_port(port)}"
-    if program == "Ollama" and pid and is_systemd_unit(pid, "ollama.service"):
+    if (
+        program is service_lookup.ServerKind.OLLAMA
+        and pid
+        and is_systemd_unit(pid, "ollama.service")
+    ):
         remedy = "sudo systemctl stop ollama && paddock serve"
-    what = f"Port {port} is taken by {program or 'another program'}{holder}."
+    what = f"Port {port} is taken by {program or service_lookup.ServerKind.OTHER}{holder}."
     raise CommandError(f"{what}\n  {remedy}")
 
 

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 from paddock.engine.models.model_names import is_path
 from paddock.engine.system import http, light_http, socket_owners
@@ -29,6 +30,15 @@ from .service_client import ServiceClient, ServiceError, client_at_path
 _NEAR_S, _FAR_S = 0.5, http.CONNECT_S
 
 
+class ServerKind(StrEnum):
+    """What answers at an address, as messages name it."""
+
+    PADDOCK = "paddock"
+    OLLAMA = "Ollama"
+    OTHER = "another program"
+    OTHER_USERS = "another user's program"
+
+
 def find_service(settings: Settings) -> ServiceClient | None:
     """Return the service at the configured address; None when none of ours runs on this machine.
 
@@ -37,7 +47,7 @@ def find_service(settings: Settings) -> ServiceClient | None:
     """
     address = settings.address
     server_kind = identify_service(settings)
-    if server_kind == "paddock":
+    if server_kind is ServerKind.PADDOCK:
         key, must_prove = _api_key(settings)
         if must_prove and not knows_key(address.url, key, timeout_s=http.CONNECT_S):
             key, must_prove = "", False
@@ -111,18 +121,16 @@ def is_this_machine(address: ServiceAddress) -> bool:
     return host == socket.gethostname().lower()
 
 
-def identify_service(settings: Settings) -> str | None:
-    """Return what answers at the configured address, as `identify_server` does.
-
-    A Paddock that another user may have put there is `another user's program`.
-    """
-    program = identify_server(settings.address)
-    is_ours = program != "paddock" or _is_ours(settings)
-    return program if is_ours else "another user's program"
+def identify_service(settings: Settings) -> ServerKind | None:
+    """Return what answers at the configured address; a Paddock may be another user's program."""
+    kind = identify_server(settings.address)
+    if kind is ServerKind.PADDOCK and not _is_ours(settings):
+        return ServerKind.OTHER_USERS
+    return kind
 
 
-def identify_server(address: ServiceAddress) -> str | None:
-    """Return what answers: `paddock`, `Ollama`, `another program`; None when nothing does."""
+def identify_server(address: ServiceAddress) -> ServerKind | None:
+    """Return what answers, whoever's it is; None when nothing does."""
     within_s = _NEAR_S if is_this_machine(address) else _FAR_S
     host = address.url.partition("://")[2].partition("/")[0].rpartition(":")[0].strip("[]")
     try:
@@ -132,9 +140,9 @@ def identify_server(address: ServiceAddress) -> str | None:
     status, body = light_http.get(f"{address.url}/readyz", timeout_s=http.CONNECT_S)
     # Only Paddock has this route, with a JSON answer.
     if status in (200, 503) and body.lstrip().startswith("{"):
-        return "paddock"
+        return ServerKind.PADDOCK
     _, body = light_http.get(f"{address.url}/", timeout_s=http.CONNECT_S)
-    return "Ollama" if "Ollama is running" in body else "another program"
+    return ServerKind.OLLAMA if "Ollama is running" in body else ServerKind.OTHER
 
 
 def _api_key(settings: Settings) -> tuple[str, bool]:

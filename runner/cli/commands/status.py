@@ -43,8 +43,10 @@ def status(as_json: JsonOption = False) -> int:
     lines = [*_up_lines(up, settings.unattended.address.url)] if up is not None else [why]
     for service in services:
         lines += _service_lines(service)
-    answering = {"paddock": "`paddock serve` answers", None: "nothing answers"}
-    lines.append(f"{where}: {answering.get(serve, serve)}.")
+    answering = f"{serve}" if serve else "nothing answers"
+    if serve is service_lookup.ServerKind.PADDOCK:
+        answering = "`paddock serve` answers"
+    lines.append(f"{where}: {answering}.")
     printing.print_out("\n".join(map(printing.printable_message, (*lines, *found.faults))))
     if found.runs:
         rows = [(past, history_text.open_progress_text(past, {})) for past in found.runs]
