@@ -58,7 +58,7 @@ class FilesToRetry:
     def put(self, seen: FileVersion, until: float) -> None:
         self._retried[seen.relpath] = _FileToRetry(seen, until)
 
-    def delays(self, seen: FileVersion) -> bool:
+    def is_delayed(self, seen: FileVersion) -> bool:
         """Return whether this version waits; another one does not."""
         file = self._retried.get(seen.relpath)
         if file is not None and file.seen.identity != seen.identity:
@@ -233,7 +233,7 @@ class WatchState:
         known = out.identity if out is not None else self.done.get(relpath)
         if out is None and known != seen.identity and seen.is_known_as(known):
             known = self.done[relpath] = seen.identity  # the ledger has an older Paddock's
-        if known == seen.identity or self._retried.delays(seen):
+        if known == seen.identity or self._retried.is_delayed(seen):
             self.forget(relpath)
         elif not (relpath in self._ready and self._ready[relpath].is_same(seen)):
             self._ready.pop(relpath, None)

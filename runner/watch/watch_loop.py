@@ -198,7 +198,7 @@ class FolderWatch:
         try:
             await self._take_ends(state)
             await self._file_done(state)
-            if not await self._is_there(state, self._clock()):
+            if not await self._look_at_root(state, self._clock()):
                 return
             if self._change_source.take():
                 self._look_soon()
@@ -234,8 +234,11 @@ class FolderWatch:
             self._notices.over(relpath)
         state.check(versions, self._clock())
 
-    async def _is_there(self, state: WatchState, now: float) -> bool:
-        """Return whether the root is there and the same; restart events that have stopped."""
+    async def _look_at_root(self, state: WatchState, now: float) -> bool:
+        """Look at the root when it is time, and return whether it is there.
+
+        Of a new one, or where events have stopped: start them, and list it again.
+        """
         if now < self._root_at:
             return self._root is not None
         self._root_at = now + ROOT_S
