@@ -130,7 +130,7 @@ def identify_service(settings: Settings) -> ServerKind | None:
 
 
 def identify_server(address: ServiceAddress) -> ServerKind | None:
-    """Return what answers, whoever's it is; None when nothing does."""
+    """Return what answers, of this user or another; None when nothing does."""
     within_s = _NEAR_S if is_this_machine(address) else _FAR_S
     host = address.url.partition("://")[2].partition("/")[0].rpartition(":")[0].strip("[]")
     try:
