@@ -99,8 +99,11 @@ class DecisionTrigger:
                 stamps = await asyncio.to_thread(_stamps, desk)
                 if stamps != seen or time.monotonic() - looked_at > LOOK_ALL_S:
                     looked_at = time.monotonic()
-                    seen = stamps
-                    for due in await asyncio.to_thread(_read_decided, desk):
+                    seen, open_before = stamps, {*desk.queue.orders}
+                    decided = await asyncio.to_thread(_read_decided, desk)
+                    if not open_before <= desk.queue.orders.keys():
+                        seen, decided = (), []  # a run that ended meanwhile may have used them
+                    for due in decided:
                         await self._order(desk, due)
             except (LedgerError, QueueBroken):  # the ledgers' and the queue's keepers say so
                 seen = ()

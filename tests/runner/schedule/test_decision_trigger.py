@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,3 +157,36 @@ def test_a_question_whose_time_is_over_is_due_like_a_decision(
     (due,) = decided_runs(LedgerReviews(ledger), file)
     assert due.decisions == ((a.id, 5.0),)
     assert decided_runs(LedgerReviews(ledger), tmp_path / "letters.yaml") == []
+
+
+async def test_what_a_run_used_while_it_was_looked_for_is_no_order(
+    tmp_path: Path, ledger: Ledger, bills: TriggeredPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = ask_about(tmp_path, ledger, "a.txt", "b.txt")
+    trigger, read = DecisionTrigger(), decision_trigger._read_decided
+    is_slow, has_read = threading.Event(), threading.Event()
+
+    def read_slowly(desk: Any) -> Any:
+        decided = read(desk)
+        if is_slow.is_set():
+            has_read.set()
+            time.sleep(0.3)
+        return decided
+
+    monkeypatch.setattr(decision_trigger, "_read_decided", read_slowly)
+    async with (
+        open_queue(tmp_path, bills) as queue,
+        at_work(trigger, desk_of(queue, bills, trigger)),
+    ):
+        accept(ledger, a)
+        await n_orders(queue, 1)
+        is_slow.set()
+        accept(ledger, b)
+        has_read.clear()
+        await eventually(has_read.is_set)
+        is_slow.clear()
+        for review in (a, b):
+            assert ReviewStore(ledger).apply(LedgerReviews(ledger).get(review.id)) is not None
+        await ended(queue, trigger, "completed")
+        await asyncio.sleep(0.4)
+        await n_orders(queue, 0)
