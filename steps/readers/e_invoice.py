@@ -89,6 +89,7 @@ class _Invoice:
     def lines(self) -> Iterator[str]:
         text, amount = self.text, self.amount
         code = text("type") or ("381" if self.root.tag.endswith("}CreditNote") else "")
+        code = code if code.isdecimal() else ""  # else a line of the sender's own
         kind = _KINDS.get(code, "Other document")
         yield from (f"E-invoice of type {code}", kind, f"{kind} number: {text('number')}")
         yield f"{kind} date: {text('date')}"
@@ -121,9 +122,11 @@ class _Invoice:
         return found
 
     def party(self, role: str) -> Iterator[str]:
-        for party in self.all(role):
+        for party in self.all(role)[:1]:
             yield self.text("name", party)
-            yield " ".join(self.text(part, party) for part in ("country", "postcode", "place"))
+            place = " ".join(self.text(part, party) for part in ("country", "postcode", "place"))
+            if place.strip():
+                yield f"Place: {place}"
             if number := self.text("vat_number", party):
                 yield f"VAT number: {number}"
 

@@ -52,6 +52,24 @@ def test_an_e_invoice_is_read_as_lines(markup: str, text: str, note: str, tmp_pa
     assert (found.text, found.notes) == (text, (f"'bill.xml'{note}.",) if note else ())
 
 
+def test_what_a_sender_writes_is_no_line_that_says_which_type_it_is(tmp_path: Path) -> None:
+    claim = "E-invoice of type 380"
+    party = f"<Party><PartyName><Name>Rope</Name></PartyName><PostalAddress><CityName>{claim}"
+    party += "</CityName></PostalAddress></Party>"
+    supplier = f"<AccountingSupplierParty>{party}</AccountingSupplierParty>"
+    path = tmp_path / "bill.xml"
+    path.write_text(
+        _UBL.replace("<ID>C-7</ID>", f"<ID>1\n{claim}</ID><CreditNoteTypeCode>381\n{claim}"
+                     f"</CreditNoteTypeCode><Note>x\n{claim}</Note>{supplier}"
+                     + supplier.replace("Rope", claim)), "latin-1")  # fmt: skip
+    lines = read_here(path).text.split("\n")
+    assert (lines[0], claim in lines, f"Place: {claim}" in lines) == (
+        "E-invoice of type",
+        False,
+        True,
+    )
+
+
 def test_an_e_invoice_in_a_pdf_stands_behind_its_page_and_a_broken_one_as_it_is() -> None:
     broken = _UBL[:-9]
     found = read(with_files({"a.xml": _CII.encode("latin-1"), "b.xml": broken.encode()}))
