@@ -75,9 +75,12 @@ else:
     class _Record(msgspec.Struct, metaclass=_Meta):
         __dataclass_fields__ = _DataclassFields()
 
+        def __rich_repr__(self):
+            return ((f.name, getattr(self, f.name)) for f in fields(self) if f.repr)
+
         @recursive_repr()
         def __repr__(self):
-            shown = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
+            shown = (f"{name}={value!r}" for name, value in self.__rich_repr__())
             return f"{type(self).__qualname__}({', '.join(shown)})"
 
     def _struct(cls, slots=False, weakref_slot=False, repr=True, **options):
@@ -115,6 +118,7 @@ else:
             bases = (*bases, _Record)
         if not repr:
             namespace.setdefault("__repr__", object.__repr__)
+            namespace.setdefault("__rich_repr__", lambda self: ())
         options |= {"dict": not slots, "weakref": not slots or weakref_slot}
         made = _Meta(cls.__name__, bases, namespace, is_record=True, **options)
         if options.get("eq", True):

@@ -6,9 +6,11 @@ import pickle
 from typing import Any
 
 import pytest
+from rich.pretty import pretty_repr
 
 from paddock.engine.request import Message
 from paddock.engine.system import records
+from paddock.engine.system.server_address import ServerAddress
 
 
 def _classes(dataclass: Any) -> dict[str, Any]:
@@ -98,6 +100,11 @@ def test_they_are_equal_shown_hashed_ordered_and_copied_as_those_of_the_library(
 def test_what_is_called_frozen_refuses_changes_here() -> None:
     with pytest.raises(AttributeError):
         Message("user", "Hello").content = "Bye"  # type: ignore[misc]
+
+
+def test_what_is_not_shown_is_not_shown_by_rich_either() -> None:
+    address = ServerAddress("http://127.0.0.1:80", key="hidden")
+    assert "hidden" not in repr(address) + pretty_repr(address)
 
 
 def test_an_object_can_be_sent_to_another_process() -> None:
