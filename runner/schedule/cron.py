@@ -1,8 +1,8 @@
 """Cron schedules, and which of their runs were missed and are made up for (`catch_up`).
 
-Pure, but for the machine's own zone. Where clocks are put forward, what would fall into the gap
-runs right after it; where they are put back, a time of day comes once (cronsim's rules, those of
-Debian's cron).
+Pure, but for the machine's own zone. cronsim knows the moments of a clock that is never changed;
+where clocks are put forward, what would fall into the gap runs right after it; where they are put
+back, a time of day comes once, unless the schedule has every hour.
 """
 
 from __future__ import annotations
@@ -85,7 +85,40 @@ class _MachineZone(tzinfo):
 def _moments(timed: ScheduleKeys, after: datetime) -> Iterator[datetime]:
     """Yield every moment after `after`, once; cronsim gives up after 50 years without one."""
     zone = ZoneInfo(timed.timezone) if timed.timezone else _MachineZone()
-    for local in CronSim(_MACROS.get(timed.cron, timed.cron), after.astimezone(zone)):
-        moment = local.astimezone(UTC)
-        if moment > after:  # not in an hour that comes twice, or two from one that is left out
+    start = after.astimezone(zone)
+    # In the first of two equal hours, the second one's moments begin before the clock's time
+    begin = start.replace(tzinfo=None, fold=0) - max(_repeats_after(start), timedelta())
+    clock = CronSim(_MACROS.get(timed.cron, timed.cron), begin)
+    is_every_hour = len(clock.hours) == 24
+    again: deque[datetime] = deque()
+    for time_of_day in clock:
+        local = time_of_day.replace(tzinfo=zone)
+        shift = _repeats_after(local)
+        moment = _gap_end(local) if shift < timedelta() else local.astimezone(UTC)
+        while again and again[0] < moment:
+            if again[0] > after:
+                yield (after := again[0])
+            again.popleft()
+        if moment > after:  # what falls into a gap has one moment
             yield (after := moment)
+        if is_every_hour and shift > timedelta():
+            again.append(moment + shift)
+
+
+def _repeats_after(local: datetime) -> timedelta:
+    """Return when a time of the clock comes again: zero for never, less in a gap."""
+    offsets = [local.replace(fold=fold).utcoffset() or timedelta() for fold in (0, 1)]
+    return timedelta() if local.fold else offsets[0] - offsets[1]
+
+
+def _gap_end(local: datetime) -> datetime:
+    """Return the moment at which the clock skips this time."""
+    early, late = (local.replace(fold=fold).astimezone(UTC) for fold in (1, 0))
+    before = early.astimezone(local.tzinfo).utcoffset()
+    while late - early > timedelta(seconds=1):
+        middle = early + (late - early) // 2
+        if middle.astimezone(local.tzinfo).utcoffset() == before:
+            early = middle
+        else:
+            late = middle
+    return late.replace(microsecond=0)

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from zoneinfo import ZoneInfo
+from operator import methodcaller
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
@@ -71,6 +72,68 @@ def test_schedules_without_a_zone_follow_the_machines_for_twelve_months(
         for written in filter(None, (zone, f":{zone}", ZONES[zone])):
             set_zone(written)
             assert upcoming(schedule(cron=cron), since, len(coming)) == coming
+
+
+COMES: dict[str, Callable[[datetime], bool]] = {
+    "* * * * *": lambda _: True,
+    "*/15 * * * *": lambda at: at.minute % 15 == 0,
+    "45 * * * *": lambda at: at.minute == 45,
+    "10 0-23 * * *": lambda at: at.minute == 10,
+    "*/30 2 * * *": lambda at: at.hour == 2 and at.minute % 30 == 0,
+    "*/5 2 * * 0": lambda at: at.hour == 2 and at.minute % 5 == 0 and at.isoweekday() == 7,
+    "0 */2 * * *": lambda at: at.hour % 2 == 0 and at.minute == 0,
+    "* 1 * * *": lambda at: at.hour == 1,
+    "10,40 0-3 * * *": lambda at: at.hour < 4 and at.minute in (10, 40),
+    "15 23 * * *": lambda at: (at.hour, at.minute) == (23, 15),
+    "0 0 * * *": lambda at: (at.hour, at.minute) == (0, 0),
+    "*/20 0,23 * * *": lambda at: at.hour in (0, 23) and at.minute % 20 == 0,
+    "59 1,2 * * 6,0": lambda at: at.hour in (1, 2) and at.minute == 59 and at.isoweekday() > 5,
+}
+"""Schedules, and what they say of a clock on the wall."""
+
+
+OFFSET = methodcaller("utcoffset")
+
+
+def changes_of_the_clock() -> Iterator[tuple[str, datetime]]:
+    """Yield each day on which a zone's clock is put on or back, once for each time and shift."""
+    starts = at(2011, 9, 1), at(2026, 1, 1)  # in December 2011 Samoa had no 30th
+    days = [start + timedelta(days=n) for start in starts for n in range(700)]
+    seen = set()
+    for name in sorted(available_timezones()):
+        offsets = [day.astimezone(ZoneInfo(name)).utcoffset() for day in days]
+        for day, (old, new) in zip(days, pairwise(offsets), strict=False):
+            if old == new or day == days[699]:
+                continue
+            quarters = [day + timedelta(minutes=15 * n) for n in range(97)]
+            clocks = [quarter.astimezone(ZoneInfo(name)) for quarter in quarters]
+            before, after = next(two for two in pairwise(clocks) if len({*map(OFFSET, two)}) > 1)
+            change = before.time(), after.time(), OFFSET(after) - OFFSET(before), day.year < 2026
+            if change not in seen:
+                seen.add(change)
+                yield name, day
+
+
+def test_what_falls_into_an_hour_left_out_runs_right_after_it_and_an_hour_twice_once() -> None:
+    changes = list(changes_of_the_clock())
+    assert len(changes) > 30
+    for name, day in changes:
+        minutes = [day + timedelta(minutes=n) for n in range(-600, 2_400)]
+        clocks = [minute.astimezone(ZoneInfo(name)).replace(tzinfo=None) for minute in minutes]
+        for cron, comes in COMES.items():
+            expected, last = [], clocks[0]
+            for minute, clock in zip(minutes, clocks, strict=True):
+                n_new = (clock - last) // timedelta(minutes=1)
+                is_again = n_new <= 0 and cron.split()[1] in ("*", "0-23")
+                new = [clock - timedelta(minutes=n) for n in range(is_again or n_new)]
+                expected += [minute] if any(map(comes, new)) else []
+                last = max(last, clock)
+            n_starts = len(expected) // 5 + 1
+            for since in (minutes[0], *expected[1::n_starts], *minutes[600:2_200:97]):
+                coming = [moment for moment in expected if moment > since]
+                coming = coming if since == minutes[0] else coming[:5]
+                found = upcoming(schedule(cron, name), since, len(coming))
+                assert found == coming, (name, day, cron, since)
 
 
 @pytest.mark.parametrize("timezone", ["Europe/Berlin", None])
