@@ -5,13 +5,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.benchmarks.processes import free_port
+from tests.waiting import until
 
 START_S = 60.0
 _SETTINGS = "-c fsync=off -c max_connections=200 -c shared_buffers=64MB"
@@ -61,11 +63,45 @@ def postgres() -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def pgbouncer(server: Postgres, *settings: str) -> Iterator[Postgres]:
+    """Run a real PgBouncer before the server; skip where there is none."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("NOT TRIED: there is no PgBouncer (Debian: apt-get install pgbouncer)")
+    folder, port = Path(tempfile.mkdtemp(prefix="paddock-pgbouncer-")), free_port()
+    lines = ["[databases]", f"* = user=postgres host=127.0.0.1 port={server.port}", "[pgbouncer]",
+        "listen_addr = 127.0.0.1", f"listen_port = {port}", "unix_socket_dir =",
+        "auth_type = any", *settings]  # fmt: skip
+    (folder / "ini").write_text("\n".join(lines))
+    if os.geteuid() == 0:
+        folder.chmod(0o755)
+    running = subprocess.Popen([*_as_nobody(), program, "-q", f"{folder}/ini"])
+    try:
+        bouncer = Postgres(folder, port)
+        until(lambda: _answers(bouncer))
+        yield bouncer
+    finally:
+        running.kill()
+        running.wait()
+        shutil.rmtree(folder)
+
+
+def _answers(server: Postgres) -> bool:
+    with suppress(psycopg.OperationalError):
+        psycopg.connect(server.url()).close()
+        return True
+    return False
+
+
+def _as_nobody() -> list[str]:
+    """Return what comes before a command that refuses to run as root."""
+    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] * (not os.geteuid())
+
+
 def _pg(folder: Path, program: str, *arguments: str) -> None:
     """Run one of PostgreSQL's programs, as nobody where we are root."""
-    command = [_program(program), *arguments]
-    if os.geteuid() == 0:
-        command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
+    command = [*_as_nobody(), _program(program), *arguments]
     # Not a pipe: the server would hold it open for as long as it runs.
     with (folder / f"{program}.out").open("w") as out:
         done = subprocess.run(

@@ -7,6 +7,7 @@ importer of psycopg.
 from __future__ import annotations
 
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,6 +81,8 @@ _TRANSIENT_WORDS = (
 
 _NAMED_VALUE = re.compile(r"(?<!:):([a-z_]+)\b")  # not the `::` of a cast
 
+_PROOFS = 20  # PgBouncer with 2 to 12 busy clients, in turns: one alone missed 73 of 100
+
 T = TypeVar("T")
 
 
@@ -94,20 +97,45 @@ class PostgresServer:
 
         Raises:
             psycopg.Error: it cannot be reached; see `connection_error`.
+            LedgerError: a pooler gives each transaction another session.
         """
         parameters = psycopg.conninfo.conninfo_to_dict(self.url)
         defaults = {name: value for name, value in _KEEP_ALIVE.items() if name not in parameters}
         connection = psycopg.connect(self.url, autocommit=True, **defaults)
         try:
-            # Tables of a session are else found before those of the schema.
-            path = sql.SQL("set search_path to {}, pg_temp").format(sql.Identifier(self.schema))
-            connection.execute(path)
+            with psycopg.connect(self.url, **defaults) as other:
+                self._prove_session(connection, other)
             connection.execute(_SESSION_SETTINGS)
             connection.execute(f"set statement_timeout = '{self.limit_s:g}s'".encode())
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _prove_session(
+        self, connection: psycopg.Connection[Any], other: psycopg.Connection[Any]
+    ) -> None:
+        """Set where tables are found, in a session that keeps its locks and its settings.
+
+        Raises:
+            LedgerError: it does not, as behind PgBouncer with `pool_mode = transaction`.
+        """
+        own = _execute(connection, "select pg_backend_pid()", {})[0][0]
+        # Behind a pooler, which answers with a number of its own, one proof may succeed by chance
+        n_proofs = 1 if own == connection.info.backend_pid else _PROOFS
+        if all(_holds_lock(connection, other) for _ in range(n_proofs)):
+            # Tables of a session are else found before those of the schema
+            path = f"{sql.Identifier(self.schema).as_string(connection)}, pg_temp"
+            _execute(connection, "select set_config('search_path', :path, false)", {"path": path})
+            with connection.transaction():
+                if _execute(connection, "show search_path", {})[0][0] == path:
+                    return
+        raise LedgerError(
+            f"{database_name(self.url)} is reached through a pooler that gives each transaction "
+            f"another session: locks and settings of the ledger would hold nothing. Name the "
+            f"server itself in the setting 'ledger' (PADDOCK_LEDGER), or let the pooler keep "
+            f"sessions (in PgBouncer: pool_mode = session)."
+        )
 
 
 def postgres_server(url: str, identity: str) -> PostgresServer:
@@ -410,6 +438,18 @@ def _take_lock(
         meta = {(name,): {"name": name, "value": mark}}
         _write(connection, {"meta": meta})
     return is_ours, str(found[0][0]) if found else ""
+
+
+def _holds_lock(connection: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> bool:
+    """Return whether a session holds a lock against a transaction of another one."""
+    key = secrets.randbits(62)  # in the statement: none is executed again, and so none is prepared
+    unlock = f"pg_advisory_unlock({key})"
+    _execute(connection, f"select pg_advisory_lock({key})", {})
+    with other.transaction():
+        if _execute(other, f"select pg_try_advisory_lock({key})", {})[0][0]:
+            _execute(other, f"select {unlock}, {unlock}", {})
+            return False
+        return bool(_execute(connection, f"select {unlock}", {})[0][0])
 
 
 def _columns(connection: psycopg.Connection[Any], table: str) -> list[str]:

@@ -22,7 +22,7 @@ from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, folder_identity
 from paddock.runner.ledger.run_store import RunStore
-from tests.postgres import Postgres
+from tests.postgres import Postgres, pgbouncer
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import SUMMARIES, ReviewedWorld
 
@@ -247,3 +247,45 @@ def test_a_ledger_is_copied_to_postgresql_and_back_with_what_people_decided(
     monkeypatch.delenv("PADDOCK_LEDGER")
     again = world.run()
     assert (again.counts["waiting"], again.calls) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("default_pool_size = 1",),
+        ("default_pool_size = 5",),
+        ("default_pool_size = 5", "server_round_robin = 1"),
+        ("default_pool_size = 5", "min_pool_size = 5"),
+    ],
+)
+def test_a_pooler_that_keeps_no_session_is_refused_before_anything_is_read_or_written(
+    server: Postgres, url: str, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    name = url.rpartition("/")[2]
+    with pgbouncer(server, "pool_mode = transaction", *settings) as pooler:
+        for _ in range(5):
+            with pytest.raises(LedgerError) as caught, Ledger(tmp_path, url=pooler.url(name)):
+                pass
+            assert "pool_mode = session" in str(caught.value)
+        with psycopg.connect(pooler.url(name)) as connection:  # nor left as it is not
+            assert connection.execute("show search_path").fetchone() == ('"$user", public',)
+    with psycopg.connect(url) as connection:
+        made = "select 1 from pg_namespace where nspname like 'paddock%'"
+        assert connection.execute(made).fetchall() == []
+        held = "select 1 from pg_locks where locktype = 'advisory' and database = "
+        held += "(select oid from pg_database where datname = current_database())"
+        assert connection.execute(held).fetchall() == []
+
+
+def test_a_pooler_that_keeps_sessions_is_as_good_as_the_server(
+    server: Postgres, url: str, tmp_path: Path
+) -> None:
+    with pgbouncer(server, "pool_mode = session") as pooler:
+        through = pooler.url(url.rpartition("/")[2])
+        with Ledger(tmp_path, url=through) as ledger, Ledger(tmp_path, url=url) as there:
+            ledger.record("scope", entry("a"), "run")
+            assert ledger.lock and there.lock
+            assert ledger.lock.take_lock("run", "1", "first")[0]
+            assert there.lock.take_lock("run", "2", "second") == (False, "1")
+        with Ledger(tmp_path, url=url, is_readonly=True) as reading:
+            assert list(reading.entries("scope")) == ["a"]
