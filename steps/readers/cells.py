@@ -23,6 +23,8 @@ _CELLS = re.compile(r"([A-Z]{1,3})(\d+):([A-Z]{1,3})(\d+)", re.IGNORECASE)
 _NOT_SHOWN = re.compile(r'"[^"]*"|\\.|[_*].|\[(?!(?:h+|m+|s+)\])[^]]*\]', re.IGNORECASE)
 _ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
 _FIXED_PLACES = re.compile(r"[^0#%E?]*[#,0]*0(?:\.(0+))?[^0#%E?.]*")
+_NO_CODES = {*"cfijklnopqrtuvwxz"}
+"""Letters that write no day or time (ECMA-376 18.8.31); an era (`g`) has its year behind it."""
 _EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
 
 
@@ -40,9 +42,11 @@ class CellStyle:
     @classmethod
     def of(cls, code: str, *, is_struck: bool, is_white: bool, is_tiny: bool) -> CellStyle:
         shown = _NOT_SHOWN.sub("", code.partition(";")[0])
-        letters = set(re.sub("general|e[+-]", "", re.sub("am/pm|a/p", "h", shown.lower())))
+        letters = set(re.sub("e[+-]", "", re.sub("am/pm|a/p", "h", shown.lower())))
+        if letters & _NO_CODES:  # "General", or its name in another language
+            letters = set()
         is_time = letters & {*"hs"}  # and "m" are minutes
-        is_day = letters & {*"dyebg"} or ("m" in letters and not is_time)
+        is_day = letters & {*"dyeb"} or ("m" in letters and not is_time)
         kind = "date" if is_day else "time" if is_time else ""
         kind = "duration" if _ELAPSED.search(shown) else kind
         is_unseen = is_tiny or _EMPTY_FORMAT.fullmatch(code) is not None

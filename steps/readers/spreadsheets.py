@@ -31,7 +31,7 @@ from .office import (
 )
 from .open_document import OPEN_DOCUMENT
 from .reader import Document, ReadRequest
-from .xlsx_cells import WORKBOOK, XlsxWorkbook
+from .xlsx_cells import WORKBOOK, XlsxWorkbook, rich_text
 
 _MOST_CELLS = 2_000_000
 _MOST_COVERED = 2_000_000  # cells that merged ones may cover, of those that are looked at
@@ -194,7 +194,10 @@ def _comment_lines(
     """
     authors = dict(enumerate(map(text_of, comments.iterfind("{*}authors/{*}author"))))
     for element in comments.iterfind(".//{*}comment"):
-        number, text, cell = element.get("authorId", ""), text_of(element), element.get("ref", "")
+        number = element.get("authorId", "")
+        text = " ".join(escaped(rich_text(part)[0]) for part in element.iterfind("{*}text"))
+        text = " ".join(text.split())
+        cell = element.get("ref", "")
         author = authors.get(int(number), "") if number.isdecimal() else ""
         if author.startswith("tc=") and cell in conversations:
             text = "; ".join(conversations[cell])

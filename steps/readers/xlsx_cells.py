@@ -281,6 +281,12 @@ class XlsxWorkbook:
         facts = self._main.find("{*}workbookPr")
         return facts is not None and facts.get("date1904", "0") not in OFF
 
+    @cached_property
+    def _is_uncomputed(self) -> bool:
+        """Whether the program that wrote it asks for its formulas to be computed when opened."""
+        facts = self._main.find("{*}calcPr")
+        return facts is not None and facts.get("fullCalcOnLoad", "0") not in OFF
+
     @property
     def has_macros(self) -> bool:
         return any(name.endswith("vbaproject.bin") for name in self._names)
@@ -302,7 +308,7 @@ class XlsxWorkbook:
         for event, element in self._events(part) if part else ():
             depth += 1 if event == "start" else -1
             if event == "end" and depth == 1 and element.tag.endswith("}si"):
-                found.append(_text_of(element))
+                found.append(rich_text(element))
                 element.clear()
         return found
 
@@ -390,10 +396,11 @@ class XlsxWorkbook:
             written, key = formula.text or "", formula.get("si", "")
             if written and key:
                 shared[key] = f"={written} in {element.get('r', '')}"
-            if not text and inline is None:
+            is_placeholder = text == "0" and kind == "n" and self._is_uncomputed
+            if (not text or is_placeholder) and inline is None:
                 return Cell(None, style, f"={written}" if written else f"as {shared.get(key, '=')}")
         if inline is not None:
-            words, pieces = _text_of(inline)
+            words, pieces = rich_text(inline)
             return Cell(words or None, style, "", pieces)
         if text is None:
             return Cell(None, style)
@@ -432,7 +439,8 @@ def _words(element: ElementTree.Element) -> str:
     return _unescaped(text if is_kept else text.strip(" \t\r\n"))
 
 
-def _text_of(element: ElementTree.Element) -> _Text:
+def rich_text(element: ElementTree.Element) -> _Text:
+    """Return the text of a cell or comment: of its text elements alone, and its looks."""
     pieces = list[Piece]()
     for part in element:
         name = part.tag.rpartition("}")[2]

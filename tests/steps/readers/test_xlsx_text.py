@@ -227,3 +227,49 @@ def test_what_is_drawn_on_a_sheet_is_read_from_the_top() -> None:
     for number, text in enumerate((b"below", b"right", b"left"), 1):
         data = rewritten(data, b'name="Chart %d"' % number, b'name="" descr="%s"' % text)
     assert "Text boxes:\n- ![left]\n- ![right]\n- ![below]" in document(data).text
+
+
+def test_a_comment_is_the_text_of_its_text_elements() -> None:
+    """LibreOffice writes the place of the bubble within the comment; Excel, how to read a word."""
+    from openpyxl.comments import Comment
+
+    book = new_workbook()
+    book.active["A1"] = "a"
+    book.active["A1"].comment = Comment("check", "")
+    bubble = b"</text><x:anchor xmlns:x='x'><x:to>790026446</x:to></x:anchor>"
+    reading = b"<rPh sb='0' eb='1'><t>how</t></rPh></text>"
+    for more in (bubble, reading):
+        found = document(rewritten(saved(book), b"</text>", more))
+        assert found.text.endswith("Comments:\n- A1: check")
+
+
+def test_a_formula_that_nothing_has_computed_has_no_value() -> None:
+    from xlsxwriter import Workbook  # type: ignore[import-untyped]
+
+    made = BytesIO()
+    with Workbook(made) as book:
+        sheet = book.add_worksheet("A")
+        sheet.write_row("A1", ["fee", 0])
+        sheet.write_formula("A2", "=B1+5")
+        sheet.write_formula("B2", "=B1+7", None, 7)
+    found = document(made.getvalue())
+    assert found.text.endswith("| fee | 0 |\n| --- | --- |\n| =B1+5 | 7 |")
+    assert found.notes[0].startswith(": 1 of its formulas have no stored value")
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        *((code, "45.5") for code in ("General", "G/通用格式", "G/標準", "G/표준", "Standard")),
+        *((code, "45.5") for code in ("Estándar", "Geral", "Genel", "Основной", 'General" Stück"')),
+        *(
+            (code, "1900-02-14 12:00:00")
+            for code in ("yyyy", "yyyy年m月d日", "ge.m.d", "bbbb", "h")
+        ),
+    ],
+)
+def test_general_is_no_day_in_any_language(code: str, shown: str) -> None:
+    book = new_workbook()
+    book.active["A1"] = 45.5
+    book.active["A1"].number_format = code
+    assert f"| {shown} |" in document(saved(book)).text
