@@ -182,6 +182,8 @@ class OdsWorkbook:
             name, has = name_of(part), attributes(part)
             if name in _BLANKS:
                 yield _BLANKS[name] * min(int(has.get("c", 1)), _MOST_BLANKS), look
+            elif name == "ruby-text":
+                yield f"({_line(part)})", look
             elif name != "annotation":
                 named = has.get("style-name")
                 yield from self._pieces(part, self._document.look(named) if named else look)

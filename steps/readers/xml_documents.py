@@ -5,6 +5,7 @@ So `html` writes, marks and notes what their layout means as it does for a page.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -27,11 +28,16 @@ from .reader import Document, ReadRequest
 _TAGS = {
     **{"p": "p", "v": "p", "text-author": "p", "list": "ul", "list-item": "li", "subtitle": "h4"},
     **{"table": "table", "table-row": "tr", "table-cell": "td", "tr": "tr", "th": "th", "td": "td"},
+    **{"table-header-rows": "thead", "table-rows": "tbody", "table-row-group": "tbody"},
     **{"cite": "blockquote", "epigraph": "blockquote", "strong": "b", "emphasis": "em", "a": "a"},
     **{"strikethrough": "s", "sup": "sup", "sub": "sub", "line-break": "br", "empty-line": "br"},
 }
 _INLINE = frozenset(("p", "span", "a", "b", "em", "s", "sup", "sub", "h4"))
-_UNREAD = ("tracked-changes", "binary", "binary-data", "ruby-text", "description", *OBJECTS)
+_UNREAD = (
+    *("tracked-changes", "binary", "binary-data", "ruby-text", "description", "page-number"),
+    *OBJECTS,
+)
+_LENGTH = re.compile(r"(?:-?\d+(?:\.\d+)?)?")
 _MOST_REPEATED = 200  # cells and rows with the same text
 
 
@@ -83,7 +89,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         def written(page: Element) -> str:
             seen = list[bytes]()
             for e in page.iter():
-                name = attributes(e).get("href", "").removeprefix("./")
+                name = attributes(e).get("href", "").removeprefix("./").rstrip("/")
                 if name_of(e) == "object" and f"{name}/content.xml" in held:
                     formula = fromstring(held[f"{name}/content.xml"]())
                     e[:] = [formula] if name_of(formula) == "math" else []
@@ -127,7 +133,19 @@ def _pages(root: Element) -> Iterator[Element]:
         for part in [body] if name_of(body) == "text" or not parts else parts:
             page = Element("div")
             page.append(part)
+            if name_of(part) == "page":
+                part[:] = sorted(part, key=_place_on_slide)
             yield page
+
+
+def _place_on_slide(shape: Element) -> tuple[bool, bool, float, float]:
+    """Return a key of reading order: the title first, the speaker's notes last, else by place.
+
+    A group is where its first shape is. One program writes one unit of length.
+    """
+    has = attributes(next((e for e in shape.iter() if "y" in attributes(e)), shape))
+    left, top = (float(_LENGTH.match(has.get(name, ""))[0] or 0) for name in "xy")  # type: ignore[index]
+    return name_of(shape) == "notes", has.get("class") != "title", top, left
 
 
 class _Place(NamedTuple):
@@ -165,6 +183,8 @@ def _convert(e: Element, layout: _Layout, place: _Place) -> None:
         e.text, e[:] = text, []
         return
     inner = _numbered(e, name, has, layout, place)  # 3
+    if name == "notes" and any(map(str.isalpha, _line(e))):
+        e.text = "Notes:"
     if name == "a":
         e.attrib["href"] = has.get("href", "")
     elif e.tag in ("td", "th"):  # 4
@@ -203,7 +223,7 @@ def _whole_text(e: Element, name: str, has: Mapping[str, str], layout: _Layout) 
             return f" (comment: {' '.join(filter(None, words))}) "
         case "note":
             label, body = (_line(part) for part in [*e, Element(""), Element("")][:2])
-            layout.notes.append(f"<p><sup>[{escape(label)}]</sup>: {escape(body)}</p>")
+            layout.notes.append(f"<p><sup>[{escape(label)}]</sup> {escape(body)}</p>")
             e.tag = "sup"
             return f"[{label}]"
     return "" if name in _UNREAD and e.find("{*}math") is None else None
