@@ -42,6 +42,8 @@ ONLY_IN = {
     "PIL": {"engine/llama/vision.py", "engine/system/images.py", "steps/readers/ocr.py"},
     "kreuzberg": {"steps/readers/kreuzberg_reader.py"},
     "olefile": {"steps/readers/mail.py"},
+    "asn1crypto": {"steps/readers/mail.py"},
+    "icalendar": {"steps/readers/calendars.py"},
     "mcp": {"steps/tools/mcp_client.py", "runner/cli/mcp_server.py"},
     "py3langid": {"pipelines/checking/language_model.py"},
     "regex": {"pipelines/checking/"},

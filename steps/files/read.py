@@ -13,7 +13,7 @@ from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Too
 from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
-from paddock.steps.readers.document_kinds import MEDIA_TYPES, NEEDS_FORMATS
+from paddock.steps.readers.document_kinds import MEDIA_TYPES, OF_KREUZBERG
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.text_encoding import is_known_encoding
 
@@ -104,7 +104,7 @@ def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
     kind, what, extra = written.get("type"), "", ""
     if kind in ("docx", "pptx") and not reader.is_installed("documents"):
         what, extra = f"documents of type '{kind}'", "documents"
-    elif kind in NEEDS_FORMATS and not reader.is_installed("formats"):
+    elif kind in {"msg", *OF_KREUZBERG} and not reader.is_installed("formats"):
         what, extra = f"documents of type '{kind}'", "formats"
     elif kind == "image" and not reader.is_installed("ocr"):
         what, extra = "texts of pictures", "ocr"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import binascii
 import re
+from contextlib import suppress
+from email.parser import BytesHeaderParser
+from email.utils import parsedate_to_datetime
 from pathlib import PurePath
 
 OF_KREUZBERG = {
     **{"doc": "application/msword", "xls": "application/vnd.ms-excel", "rtf": "application/rtf"},
-    **{"ppt": "application/vnd.ms-powerpoint", "ipynb": "application/x-ipynb+json"},
-    **{"org": "text/x-org", "rst": "text/x-rst", "tex": "application/x-latex"},
+    **{"ppt": "application/vnd.ms-powerpoint"},
     "xlsb": "application/vnd.ms-excel.sheet.binary.macroEnabled.12",
 }
 MEDIA_TYPES: dict[str, str] = {
@@ -29,12 +32,14 @@ MEDIA_TYPES: dict[str, str] = {
     "odp": "application/vnd.oasis.opendocument.presentation",
     **{"fb2": "application/x-fictionbook+xml", "mhtml": "multipart/related"},
     **{"mbox": "application/mbox", "msg": "application/vnd.ms-outlook"},
+    **{"ics": "text/calendar", "vcf": "text/vcard", "p7m": "application/pkcs7-mime"},
+    "ipynb": "application/x-ipynb+json",
     **OF_KREUZBERG,
 }
 """The built-in kinds. A picture's media type is known once it is read."""
-NEEDS_FORMATS = frozenset(("msg", "doc", "xls", "ppt", "xlsb", "rtf"))
-"""Kinds that only the extra `formats` reads; without it the others of kreuzberg are plain text."""
-AFTER_PLUGINS = frozenset(("odt", "ods", "odp", "fb2", "mhtml", "mbox", "msg", *OF_KREUZBERG))
+AFTER_PLUGINS = frozenset(
+    ("odt", "ods", "odp", "fb2", "mhtml", "mbox", "msg", "ics", "vcf", "p7m", "ipynb")
+) | frozenset(OF_KREUZBERG)
 """Kinds for which an installed plug-in goes first: it read them before these readers were there."""
 
 _BY_SUFFIX: dict[str, str] = {
@@ -47,7 +52,8 @@ _BY_SUFFIX: dict[str, str] = {
     **{".eml": "eml", ".epub": "epub"},
     **{f".{kind}": kind for kind in AFTER_PLUGINS},
     **{f".{flat}{kind}": f"od{kind}" for flat in ("fod", "ot") for kind in "tsp"},
-    **{".mht": "mhtml", ".mbx": "mbox", ".dot": "doc", ".xlt": "xls", ".pps": "ppt", ".pot": "ppt"},
+    **{".mht": "mhtml", ".mbx": "mbox", ".emlx": "eml", ".vcard": "vcf", ".ical": "ics"},
+    **{".p7s": "p7m", ".dot": "doc", ".xlt": "xls", ".pps": "ppt", ".pot": "ppt"},
 }
 _ZIPPED = frozenset(("docx", "pptx", "xlsx", "epub"))
 _ALSO_ZIPPED = frozenset(("odt", "ods", "odp", "xlsb"))
@@ -55,6 +61,8 @@ _OLD_OFFICE = frozenset(("doc", "xls", "ppt", "msg"))
 """Kinds in an OLE container; some programs write text, pages or mails under their names."""
 _BY_MEDIA_TYPE = {media_type: kind for kind, media_type in MEDIA_TYPES.items()} | {
     "application/xhtml+xml": "html",
+    "application/x-pkcs7-mime": "p7m",
+    "text/x-vcard": "vcf",
     "text/tab-separated-values": "csv",
 }
 _AS_PDF = "Export it as PDF in the program that wrote it."
@@ -73,12 +81,24 @@ _NOT_READ = {
 _IMAGE_SIGNATURES = (
     b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"BM",
 )  # fmt: skip
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_HEIF_BRANDS = (
+    b"avif",
+    b"avis",
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"mif1",
+    b"msf1",
+)
 _IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".webp", ".heic", ".heif")
+    f".{kind}"
+    for kind in "png jpg jpeg gif tif tiff bmp webp avif heic heif".split()  # noqa: SIM905
 )
 _MEDIA_SUFFIXES = {
-    **dict.fromkeys((".avif", ".ico", ".emf", ".wmf", ".psd"), "a picture"),
+    **dict.fromkeys((".ico", ".emf", ".wmf", ".psd"), "a picture"),
     **dict.fromkeys((".mp3", ".wav", ".m4a", ".ogg", ".flac"), "a recording"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a film"),
     **dict.fromkeys((".zip", ".gz", ".7z", ".rar", ".tar", ".tgz", ".xz", ".bz2"), "an archive"),
@@ -95,13 +115,37 @@ _SIGNATURES = (
     (b"SQLite format 3\x00", "a database"),
     (b"-----BEGIN PGP MESSAGE", "an encrypted message"),
     (b"%!PS", "a PostScript document"),
+    (b"\x78\x9f\x3e\x22", "a wrapper that only Outlook opens (TNEF)"),
 )
 _PAGE = re.compile(rb"<(?:!doctype\s+html|html|head|meta|body|table)\b", re.IGNORECASE)
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]|progid=")
 _OFFICE = b"[Content_Types].xml"  # the first entry of what Office writes
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _EPUB = b"mimetypeapplication/epub+zip"  # the first entry of the archive, by the standard
-HEAD_BYTES = 1024  # of a PDF, what may stand before its signature
+HEAD_BYTES = 16 * 1024  # of a mail, what stands before its text; of a PDF, before its signature
+_PDF_HEAD_BYTES = 1024
+MAIL_START = re.compile(
+    rb"^From (?:\S+|\S+ at \S+|\"[^\"\n]*\"@\S+)[ \t]+[A-Z][a-z]{2}(?:"  # an address, a day
+    rb"[ \t]+[A-Z][a-z]{2}[ \t]+\d\d?[ \t]+\d\d?:[\d:]+(?:[ \t]+[A-Z+-]\S*){0,2}[ \t]+\d{4}|"
+    rb",[ \t]*\d\d?[ \t]+[A-Z][a-z]{2}[ \t]+\d{4}[ \t]+\d\d?:[\d:]+)"
+    rb"(?:[ \t]+(?:remote from \S+|[A-Z+-]\S*))?[ \t]*\r?\n",
+    re.MULTILINE,
+)
+"""The line before each mail of a mailbox."""
+HEADER_NAME = re.compile(rb"[!-9;-~]+[ \t]*:|>From ")
+EMLX_LENGTH = re.compile(rb"(\d{1,12})[ \t]*\r?\n")
+"""The first line of a mail of Apple Mail: how many bytes the mail has."""
+_HEADERS_END = re.compile(rb"\r?\n\r?\n")
+_UNDERWAY = ("Message-ID", "Received", "Return-Path", "MIME-Version", "DKIM-Signature")
+"""Headers that programs write; who types a letter with From and Date writes none of them."""
+_ENCODED = re.compile(
+    rb"^Content-T(?:ransfer-Encoding:[ \t]*(?:quoted-printable|base64)|ype:[ \t]*multipart/)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CMS = (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07", b"\x02\x03")
+"""The identifier at the beginning of what is signed or encrypted as a whole (RFC 5652), and how it
+goes on."""
+CMS_HEADING = re.compile(rb"-----BEGIN (?:PKCS7|CMS)-----\s*")
 
 
 def is_readable_suffix(suffix: str) -> bool:
@@ -122,8 +166,10 @@ def kind_of(path: PurePath, head: bytes) -> str:
     """
     suffix = path.suffix.lower()
     named = _BY_SUFFIX.get(suffix, "")
-    if head.lstrip().startswith(b"%PDF-"):
+    if head[:_PDF_HEAD_BYTES].lstrip().startswith(b"%PDF-"):
         return "pdf"
+    if is_cms(head):
+        return "p7m"
     if head.startswith(_OLE):
         if named in _OLD_OFFICE:
             return named
@@ -169,8 +215,54 @@ def kind_of(path: PurePath, head: bytes) -> str:
         raise UnknownKind("damaged: a picture by its name, but not by its content")
     if suffix in _MEDIA_SUFFIXES:
         raise UnknownKind(f"{_MEDIA_SUFFIXES[suffix]} by its name, not text")
-    is_old = named in {*_OLD_OFFICE, *_ALSO_ZIPPED, "rtf"}
-    return _written_as(named, head) if is_old else named or "txt"
+    if named in {*_OLD_OFFICE, *_ALSO_ZIPPED, "rtf"}:
+        return _written_as(named, head)
+    is_text = named in ("", "txt", "md", "csv", "json", "p7m")
+    return (_kind_by_text(head, is_named=bool(named)) if is_text else "") or named or "txt"
+
+
+def is_cms(head: bytes) -> bool:
+    """Return whether it is signed or encrypted as a whole, also written in base64."""
+    if not head.startswith(b"\x30"):
+        written = (
+            head[:_PDF_HEAD_BYTES].split(b"-----\n", 1)[-1] if CMS_HEADING.match(head) else head
+        )
+        with suppress(binascii.Error):
+            head = binascii.a2b_base64(b"".join(written[:200].split())[:60])
+    start, _, rest = head[:64].partition(_CMS[0])
+    return start.startswith(b"\x30") and len(start) < 12 and rest[:1] in (b"\x02", b"\x03")
+
+
+def _kind_by_text(head: bytes, *, is_named: bool) -> str:
+    """Return the kind of a text of some program, whatever it is called; empty: it is none.
+
+    1. Calendars and contacts say so in their first line.
+    2. A mailbox begins with the line that parts its mails, above a header.
+    3. A mail begins with its headers: nothing else stands before its first empty line, a sender
+       and a day are there, and a program has written some. One that `is_named` a text is one
+       only where its text cannot be read as it stands: others may quote it.
+    """
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for kind, name in (("ics", b"begin:vcalendar"), ("vcf", b"begin:vcard")):  # 1
+        if start[:20].lower().startswith(name):
+            return kind
+    if found := MAIL_START.match(head):  # 2
+        return "mbox" if HEADER_NAME.match(head, found.end()) else ""
+    if found := EMLX_LENGTH.match(head):  # 3
+        head = head[found.end() :]
+    if not HEADER_NAME.match(head):
+        return ""
+    headers, *text = _HEADERS_END.split(head, 1)
+    whole = headers if text else headers.rpartition(b"\n")[0]
+    written = BytesHeaderParser().parsebytes(whole)
+    if written.defects or not any(name in written for name in _UNDERWAY):
+        return ""
+    try:
+        parsedate_to_datetime(str(written["Date"]))
+        is_mail = "From" in written
+    except (ValueError, IndexError, TypeError):
+        is_mail = "Date" not in written and not text  # further below
+    return "eml" if is_mail and (_ENCODED.search(whole) or not is_named) else ""
 
 
 def _written_as(named: str, head: bytes) -> str:

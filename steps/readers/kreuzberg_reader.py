@@ -1,4 +1,4 @@
-"""Old Office files, Rich Text, notebooks and markup languages, by the library `kreuzberg`.
+"""Old Office files and Rich Text, by the library `kreuzberg`.
 
 The only module that knows it. It is given bytes, never a path, and only kinds for which it opens no
 other file, starts no program and asks no server: no pictures, for which it looks for Tesseract.
@@ -16,16 +16,15 @@ from typing import BinaryIO
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import escaped, lowered, raised
 
-from . import reader, text_files
-from .document_kinds import MEDIA_TYPES, NEEDS_FORMATS
+from .document_kinds import MEDIA_TYPES
 from .office import import_library
 from .reader import Document, ReadRequest, Unreadable
 
 _CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _ESCAPED = re.compile(r"(?:\\[!-/:-@\[-{}~]|--|&#\d+;)+|(?<!\[)\^")
 _UNTOLD = (
-    ": hidden, deleted or struck text, comments, margins, text boxes, pictures and automatic "
-    "numbers may be missing or stand as plain text"
+    ": hidden, deleted or struck text, comments, footnotes, margins, text boxes, pictures and "
+    "automatic numbers may be missing or stand as plain text"
 )
 _RTF_LOSSES = {
     "hidden text": re.compile(rb"\\v(?![a-z0-9])"),
@@ -42,7 +41,8 @@ _RTF_ENCODINGS = {
 }
 """By the character set of a document or font."""
 _RTF_TOKEN = re.compile(
-    rb"\\[\\{}]|([{}])|\\(deff|f|fcharset|uc|u)(-?\d{1,9}) ?|((?:\\'[0-9a-fA-F]{2})+)"
+    rb"\\[\\{}]|([{}])|\\(deff|f|fcharset|uc|u)(-?\d{1,9}) ?|((?:\\'[0-9a-fA-F]{2})+)|"
+    rb"(\\[~_])|((?:\\\*\s*)?\\footnote(?![a-z]) ?)|(\\(?:pard?|chftn)(?![a-z]) ?)"
 )
 _RTF_SIGN = re.compile(rb"[\r\n]*(?:\\'[0-9a-fA-F]{2}|[^\\{}])")
 _RTF_RAISED = re.compile(rb"\\su(per|b)(?:\s?\\(?!nosupersub|chftn)[a-z]+-?\d*)*\s([^\\{}]+)")
@@ -52,20 +52,15 @@ _PAGE_STARTS = {"ppt": r"(?m)^-----$", "xls": r"(?m)^#(?=# )", "xlsb": r"(?m)^#(
 
 
 def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
-    """Read it; markup that the library is missing for, or finds nothing in, is read as text."""
     data = file.read()
-    as_text = None if kind in NEEDS_FORMATS else text_files.read_text_file(data, "txt")
-    if as_text is not None and not reader.is_installed("formats"):
-        return as_text
     kreuzberg = import_library("kreuzberg", f"of the kind `{kind}`", "formats")
     written = "plain" if kind == "doc" else "markdown"  # in which its paragraphs run together
     config = kreuzberg.ExtractionConfig(
         use_cache=False, enable_quality_processing=False, output_format=written
     )
     request.check()
-    notes = [f": read by kreuzberg, without places{_UNTOLD if kind in NEEDS_FORMATS else ''}"]
+    notes = [f": read by kreuzberg, without places{_UNTOLD}"]
     try:
-        data = data if as_text is None else as_text.text.encode("utf-8", "replace")
         if kind == "rtf":
             counts = ((len(lost.findall(data)), what) for what, lost in _RTF_LOSSES.items())
             if losses := ", ".join(counted(n, what) for n, what in counts if n):
@@ -77,15 +72,11 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of its Rust code is no Exception
-        if as_text is not None:
-            return as_text
         words = " ".join(str(error).split())[:120]
         raise Unreadable(
             f"is damaged, protected by a password, or not of the kind `{kind}` ({words})",
             "Open it in a program for such documents, and save it again or as PDF.",
         ) from error
-    if as_text is not None and not text.strip():
-        return as_text
     if kind == "doc":
         pages = [escaped(text)]
     else:  # own signs of its Markdown stay, its backslashes go
@@ -100,25 +91,39 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
 
 
 def _rtf_in_unicode(data: bytes) -> bytes:
-    """Return Rich Text whose letters are Unicode where a font has an encoding of its own.
+    """Return Rich Text as the library reads it whole.
 
-    The library reads all of them in the encoding of the document.
+    1. Letters are Unicode where a font has an encoding of its own: the library reads all of them in
+       that of the document.
+    2. So are the blank and the hyphen where no line ends.
+    3. Footnotes, which it leaves out, stand in brackets where they are cited.
     """
     heading = re.match(rb"{\\rtf\d*\s*\\(mac|pca?)\b", data)
     default = _RTF_ENCODINGS[heading[1]] if heading else ""
     encodings = dict[bytes, str]()
     groups = [(b"", 1)]  # the font, and by how many signs others follow each of Unicode
+    notes = list[int]()  # the depths of footnotes
     parts = list[bytes]()
     start = 0
     while found := _RTF_TOKEN.search(data, start):
         parts.append(data[start : found.start()])
         start, shown = found.end(), found[0]
-        brace, word, number, codes = found.groups()
+        brace, word, number, codes, sign, note, mark = found.groups()
         font, n_others = groups[-1]
         if brace == b"{":
             groups.append(groups[-1])
         elif brace and len(groups) > 1:
+            if notes[-1:] == [len(groups)]:
+                notes.pop()
+                shown = b")}"  # 3
             groups.pop()
+        elif note:
+            notes.append(len(groups))
+            shown = b" (footnote: "
+        elif mark and notes:
+            shown = b" "
+        elif sign:
+            shown = (b"\\u160" if sign == b"\\~" else b"\\u8209") + (b"?" * n_others or b" ")  # 2
         elif word in (b"f", b"deff"):
             groups[-1] = (number, n_others)
         elif word == b"uc":
@@ -130,7 +135,7 @@ def _rtf_in_unicode(data: bytes) -> bytes:
                 other = _RTF_SIGN.match(data, start)
                 start = other.end() if other else start
             shown = found[0].rstrip() + (b"?" * n_others or b" ")  # as the library skips them
-        elif codes and (encoding := encodings.get(font, default)):
+        elif codes and (encoding := encodings.get(font, default)):  # 1
             narrow = bytes.fromhex(codes.replace(b"\\'", b"").decode())
             for own in (narrow, narrow + data[start : start + 1]):  # its last sign has two bytes
                 with suppress(UnicodeDecodeError):
@@ -172,7 +177,4 @@ def _raised(found: re.Match[str]) -> str:
 
 read_doc, read_xls, read_ppt, read_xlsb, read_rtf = (
     partial(_read, kind) for kind in ("doc", "xls", "ppt", "xlsb", "rtf")
-)
-read_ipynb, read_org, read_rst, read_tex = (
-    partial(_read, kind) for kind in ("ipynb", "org", "rst", "tex")
 )

@@ -7,8 +7,10 @@ one is read, and what only the others say is noted.
 
 from __future__ import annotations
 
+import binascii
 import email
 import email.policy
+import importlib
 import re
 import struct
 from collections import Counter
@@ -17,13 +19,22 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime, quote
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted, listed
 
 from . import text_encoding, text_files
-from .document_kinds import MEDIA_TYPES
+from .document_kinds import (
+    EMLX_LENGTH,
+    HEAD_BYTES,
+    HEADER_NAME,
+    MAIL_START,
+    MEDIA_TYPES,
+    is_cms,
+    kind_within,
+)
 from .inner_documents import MOST_ATTACHED, InnerPictures, read_attached
 from .office import damage_errors, import_library
 from .reader import Document, ReadRequest, Unreadable, text_sample
@@ -32,17 +43,12 @@ _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
 _MOST_MAILS = 10_000
 _MOST_FORMS = 50  # some hundredths of a second each
-_MAIL_START = re.compile(
-    rb"^From (?:\S+|\S+ at \S+|\"[^\"\n]*\"@\S+)[ \t]+[A-Z][a-z]{2}(?:"  # an address, a day
-    rb"[ \t]+[A-Z][a-z]{2}[ \t]+\d\d?[ \t]+\d\d?:[\d:]+(?:[ \t]+[A-Z+-]\S*){0,2}[ \t]+\d{4}|"
-    rb",[ \t]*\d\d?[ \t]+[A-Z][a-z]{2}[ \t]+\d{4}[ \t]+\d\d?:[\d:]+)"
-    rb"(?:[ \t]+(?:remote from \S+|[A-Z+-]\S*))?[ \t]*\r?\n",
-    re.MULTILINE,
-)
-_HEADER_NAME = re.compile(rb"[!-9;-~]+[ \t]*:|>From ")
 _HEADERS_END = re.compile(rb"\r?\n\r?\n")
 _MOST_HEADERS_BYTES = 65_536
 _CONTENT_LENGTH = re.compile(rb"^Content-Length:[ \t]*(\d{1,12})[ \t]*\r?$", re.I | re.M)
+_PART_START = re.compile(rb"(?:Content-[A-Za-z-]+|MIME-Version):", re.IGNORECASE)
+_NOT_JUDGED = ": read from a signed wrapper, whose signature is not checked"
+_MOST_STUB_WORDS = 60  # of "this mail is a page", in three languages
 _GAP = re.compile(rb"(?:\r?\n){0,3}")  # between mails
 _MESSAGE = "a message of Outlook"
 _PROPERTIES = "__properties_version1.0"
@@ -59,7 +65,10 @@ _WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
 
 
 def read_eml(file: BinaryIO, request: ReadRequest) -> Document:
-    data = text_encoding.narrow(file.read())
+    """Return a mail, also of Apple Mail: behind its length, and before what that program notes."""
+    data = text_encoding.narrow(file.read()).removeprefix(b"\xef\xbb\xbf")
+    if length := EMLX_LENGTH.match(data):
+        data = data[length.end() : length.end() + int(length[1])]
     message = email.message_from_bytes(data, policy=email.policy.default)
     if not isinstance(message, EmailMessage) or not any(
         _header(message, n) for n in _SHOWN_HEADERS
@@ -80,8 +89,8 @@ def read_mbox(file: BinaryIO, request: ReadRequest) -> Document:
     n_odd = 0
     end = 0
     is_sure = False
-    for line in _MAIL_START.finditer(data):
-        has_header = not found or _HEADER_NAME.match(data, line.end())
+    for line in MAIL_START.finditer(data):
+        has_header = not found or HEADER_NAME.match(data, line.end())
         if not has_header or (is_sure and line.start() < end):
             continue
         is_apart = not found or data.endswith((b"\n\n", b"\n\r\n"), 0, line.start())
@@ -119,7 +128,7 @@ def _declared_end(data: bytes, start: int) -> tuple[int, bool]:
     end = headers.end() + int(length[1])
     after = _GAP.match(data, min(end, len(data)))
     next_at = len(data) if after is None else after.end()
-    return end, end <= next_at == len(data) or _MAIL_START.match(data, next_at) is not None
+    return end, end <= next_at == len(data) or MAIL_START.match(data, next_at) is not None
 
 
 def read_mhtml(file: BinaryIO, request: ReadRequest) -> Document:
@@ -166,6 +175,43 @@ def read_msg(file: BinaryIO, request: ReadRequest) -> Document:
     return _mails_document([message], request, "msg", outlook.notes)
 
 
+def read_p7m(file: BinaryIO, request: ReadRequest) -> Document:
+    """Return the document that a signature wraps."""
+    data = _signed_content(file.read())
+    if _PART_START.match(data):
+        message = email.message_from_bytes(data, EmailMessage, policy=email.policy.default)
+        found = _mails_document([message], request, "eml")
+    else:
+        kind = kind_within("", "", data[:HEAD_BYTES])
+        found = request.within(kind, BytesIO(data))
+    return replace(found, notes=(*found.notes, _NOT_JUDGED))
+
+
+def _signed_content(data: bytes) -> bytes:
+    """Return what a wrapper of CMS (RFC 5652) holds, in DER, BER or base64.
+
+    Raises:
+        Unreadable: it is encrypted, damaged, or a signature alone.
+    """
+    cms = importlib.import_module("asn1crypto.cms")  # 80 ms, which few mails need
+    try:
+        if not data.startswith(b"\x30"):
+            lines = (line for line in data.split() if not line.startswith(b"-"))
+            data = binascii.a2b_base64(b"".join(lines).replace(b"PKCS7-----", b""))
+        wrapper = cms.ContentInfo.load(data)
+        kind = wrapper["content_type"].native
+        is_signed = kind == "signed_data"
+        content = wrapper["content"]["encap_content_info"]["content"] if is_signed else None
+        held = bytes(content) if content is not None and content.native is not None else b""
+    except (ValueError, TypeError, KeyError) as error:
+        raise Unreadable("is damaged or not a signed document") from error
+    if not is_signed:
+        raise Unreadable("is encrypted", "Save what it holds in the program that has its key.")
+    if not held:
+        raise Unreadable("is a signature alone, of another file")
+    return held
+
+
 def _mails_document(
     messages: Iterable[EmailMessage], request: ReadRequest, kind: str, notes: Iterable[str] = ()
 ) -> Document:
@@ -191,6 +237,8 @@ class _MailText:
 
     def add(self, message: EmailMessage, depth: int) -> None:
         self.request.check()
+        while _open_signed(message):
+            self.notes.append(_NOT_JUDGED)
         index = len(self.pages)
         self.pages.append("")
         body, unread = _best_form(message), list[MIMEPart]()
@@ -233,7 +281,9 @@ class _MailText:
         others = [piece for piece in written if not known.issuperset(_words(piece))]
         if others:
             what = text_sample([" ".join(others)])
-            self.notes.append(f": words of its other form (HTML) are not read ({what})")
+            has_page = any(form.get_content_subtype() == "html" for form in some)
+            form = "HTML" if has_page else "plain text"
+            self.notes.append(f": words of its other form ({form}) are not read ({what})")
 
     def _attached(self, part: MIMEPart, depth: int) -> str:
         self.n_attachments += 1
@@ -330,11 +380,46 @@ def _form(part: MIMEPart, kind: str) -> MIMEPart | None:
 
 
 def _best_form(part: MIMEPart) -> MIMEPart | None:
-    """Return the plain text, or the page where there is none or an empty one."""
-    plain, page = _form(part, "plain"), _form(part, "html")
-    data = plain.get_payload(decode=True) if plain is not None else b""
+    """Return the plain text; the page where there is none, or one that says nothing of the page."""
+    plain = _form(part, "plain")
+    page = _form(part, "html")
+    if plain is None or page is None:
+        return page if plain is None else plain
+    data = plain.get_payload(decode=True)
     is_empty = isinstance(data, bytes) and not data.strip()
-    return page if is_empty and page is not None else plain
+    forms = ([*p.walk()] for p in part.walk() if p.get_content_subtype() == "alternative")
+    is_choice = any(plain in parts and page in parts for parts in forms)
+    return page if is_empty or (is_choice and _is_stub(plain, page)) else plain
+
+
+def _is_stub(plain: MIMEPart, page: MIMEPart) -> bool:
+    """Return whether a short plain text has less than a fifth of the words of the page."""
+    text = _document_of(plain)
+    words = _words(text.text) if text is not None else set[str]()
+    if len(words) > _MOST_STUB_WORDS:
+        return False
+    shown = _words(" ".join(_written(page)))
+    return 5 * len(words & shown) < len(shown)
+
+
+def _open_signed(message: MIMEPart) -> bool:
+    """Put what a signed mail wraps in the place of its wrapper, and return whether it has one."""
+    data = None if message.is_multipart() else message.get_payload(decode=True)
+    if not isinstance(data, bytes) or not is_cms(data):
+        return False
+    try:
+        content = _signed_content(data)
+    except Unreadable:  # read and refused like other attachments
+        return False
+    if not _PART_START.match(content):
+        return False
+    inner = email.message_from_bytes(content, EmailMessage, policy=email.policy.default)
+    for name in [name for name in message.keys() if name.lower().startswith("content-")]:  # noqa: SIM118
+        del message[name]
+    for name, value in inner.raw_items():
+        message.set_raw(name, value)
+    message.set_payload(inner.get_payload())
+    return True
 
 
 def _attachments(

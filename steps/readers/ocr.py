@@ -39,7 +39,8 @@ def read_image(file: BinaryIO, request: ReadRequest) -> Document:
         raise Unreadable("is a picture", INSTALL_OCR)
     pages: list[SeenText] = []
     with _opened_picture(file) as picture:
-        n = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+        n_frames = getattr(picture, "n_frames", 1)
+        n = n_frames if picture.format == "TIFF" else 1
         for index in range(min(n, _MOST_FRAMES)):
             request.check()
             picture.seek(index)
@@ -49,6 +50,8 @@ def read_image(file: BinaryIO, request: ReadRequest) -> Document:
     notes = [": read from a picture by OCR"]
     if n > _MOST_FRAMES:
         notes.append(f": only the first {_MOST_FRAMES} of its {n} pictures were read")
+    elif n_frames > n:
+        notes.append(f": only the first of its {n_frames} pictures was read")
     texts = tuple(page.text for page in pages)
     notes += unread_notes(dict(enumerate(pages, 1)), is_all=not any(texts))
     return Document(

@@ -288,7 +288,9 @@ _MODULES: Mapping[str, str] = {
     **{"pdf": "pdf", "docx": "word", "pptx": "powerpoint", "epub": "epub", "image": "ocr"},
     **dict.fromkeys(("xlsx", "ods"), "spreadsheets"),
     **dict.fromkeys(("odt", "odp", "fb2"), "xml_documents"),
-    **dict.fromkeys(("eml", "mhtml", "mbox", "msg"), "mail"),
+    **dict.fromkeys(("eml", "mhtml", "mbox", "msg", "p7m"), "mail"),
+    **dict.fromkeys(("ics", "vcf"), "calendars"),
+    "ipynb": "notebooks",
     **dict.fromkeys(OF_KREUZBERG, "kreuzberg_reader"),
 }
 """The module of each kind other than plain text; its function is `read_` and the kind."""

@@ -52,8 +52,7 @@ def read_text_file(
         text, title = page.text, page.title
         notes += page.notes
     elif kind == "md":
-        heading = _HEADING.search(text)
-        title = heading[1].rstrip(" \t#")[:_MAX_TITLE_CHARACTERS] if heading else ""
+        title = first_heading(text)
     elif kind == "json" and (fault := _json_fault(text)):
         if is_named:
             raise Unreadable(f"is not valid JSON: {fault}")
@@ -66,6 +65,11 @@ def read_text_file(
         text = lines or text
         notes += [note] if note else []
     return Document((text,), title, MEDIA_TYPES[kind], tuple(notes))
+
+
+def first_heading(text: str) -> str:
+    heading = _HEADING.search(text)
+    return heading[1].rstrip(" \t#")[:_MAX_TITLE_CHARACTERS] if heading else ""
 
 
 def _json_fault(text: str) -> str:

@@ -119,7 +119,7 @@ MIXED = "Content-Type: multipart/mixed; boundary=BB\n"
 ALTERNATIVE = MIXED.replace("mixed", "alternative")
 PLAIN, HTML = "Content-Type: text/plain\n\nplain", "Content-Type: text/html\n\n<p>page</p>"
 SAME = "Content-Type: text/html\n\n<p><a href='http://x.org/y'>Plain</a><img alt=logo src=z></p>"
-INVITATION = "Content-Type: text/calendar\n\nBEGIN:VCALENDAR"
+INVITATION = "Content-Type: text/calendar\n\nBEGIN:VEVENT\nSUMMARY:Rent\\, 45\n  EUR\nEND:VEVENT"
 STATUS = "Content-Type: message/delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1"
 PICTURE = "Content-Type: image/png\nContent-ID: <p>\nContent-Disposition: inline\n\nbroken"
 
@@ -138,7 +138,7 @@ WITHIN = "Content-Type: multipart/mixed; boundary=CC\n\n" + "".join(
          ["# attachment.plain\n\nplain", "# attachment.html\n\npage"], ()),
         (ALTERNATIVE, [PLAIN, SAME], "plain", [], ()),
         (ALTERNATIVE, [PLAIN, SAME, INVITATION], "plain",
-         ["# attachment.calendar\n\nBEGIN:VCALENDAR"], ()),
+         ["# attachment.calendar\n\nVEVENT\nSUMMARY: Rent, 45 EUR"], ()),
         (MIXED.replace("mixed", "report"), [PLAIN, STATUS], "plain",
          ["# attachment.delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1\n"], ()),
         (MIXED, [HTML.replace("page", "<img src='cid:p'>"), PICTURE], "", [], ()),
@@ -173,7 +173,7 @@ def test_a_form_whose_boundary_is_missing_and_a_picture_that_is_not_shown_hide_n
         ("<ol><li>Rain<ol><li>Snow</ol><li>click</ol><blockquote><ol><li>H</ol></blockquote>", ()),
         ("<b>Ra</b>in <i>Snow</i> <s>5</s>*3 H<sub>2</sub>O <code>click</code>", ()),
         ("<p>12. Rain</p>", ("3 characters: '12.'",)),
-        ("<ol><li><b>Hail</b> <a href=x>two words</a></ol>", ("14 characters: 'Hail two words'",)),
+        ("<ol><li><b>Hail</b> <a href=x>two Rain</a></ol>", ("8 characters: 'Hail two'",)),
     ],
 )
 def test_signs_of_markdown_are_no_words_of_the_other_form(

@@ -45,8 +45,8 @@ STYLES = """<office:automatic-styles>
 
 BY_KREUZBERG = ": read by kreuzberg, without places"
 UNTOLD = (
-    ": hidden, deleted or struck text, comments, margins, text boxes, pictures and automatic "
-    "numbers may be missing or stand as plain text"
+    ": hidden, deleted or struck text, comments, footnotes, margins, text boxes, pictures and "
+    "automatic numbers may be missing or stand as plain text"
 )
 
 
@@ -454,17 +454,59 @@ def test_a_notebook_is_read_by_its_cells(placed: Placed) -> None:
     assert "```\nprint('a\\.b')\n```" in text
 
 
-def test_markup_in_which_kreuzberg_finds_nothing_is_read_as_it_is_written(placed: Placed) -> None:
-    found = read(placed("chapter.tex", b"\\section{A} without a document"))
-    assert (found.text, found.media_type) == ("\\section{A} without a document", "text/plain")
+@pytest.mark.parametrize("name", ["a.tex", "a.org", "a.rst"])
+def test_markup_is_text_with_and_without_the_extras(placed: Placed, name: str) -> None:
+    found = read(placed(name, b"10\\textsuperscript{6} units"))
+    assert (found.text, found.media_type) == ("10\\textsuperscript{6} units", "text/plain")
 
 
-def test_without_the_extra_markup_is_plain_text_and_old_office_files_are_refused(
+def test_tables_with_a_heading_row_formulas_and_notes_of_an_opendocument_text(
+    placed: Placed,
+) -> None:
+    def row(*cells: str) -> str:
+        texts = (f"<table:table-cell><text:p>{c}</text:p></table:table-cell>" for c in cells)
+        return f"<table:table-row>{''.join(texts)}</table:table-row>"
+
+    body = (
+        f"<table:table><table:table-header-rows>{row('Item', 'Price')}</table:table-header-rows>"
+        f"<table:table-rows>{row('Nails', '10.00')}</table:table-rows>{row('Door', '190')}"
+        '</table:table><text:p>so <draw:object xlink:href="./Formula-1/"/></text:p>'
+    )
+    math = '<math xmlns="http://www.w3.org/1998/Math/MathML"><mi>x</mi></math>'
+    found = read(placed("a.odt", open_document("text", body, {"Formula-1/content.xml": math})))
+    assert "| Item | Price |\n| --- | --- |\n| Nails | 10.00 |\n| Door | 190 |" in found.text
+    assert found.text.endswith("so x")
+    assert found.notes == ()
+
+
+def test_a_slide_of_opendocument_is_read_by_its_places(placed: Placed) -> None:
+    def box(text: str, x: int, y: int, more: str = "") -> str:
+        inner = f"<draw:text-box><text:p>{text}</text:p></draw:text-box>"
+        return f'<draw:frame svg:x="{x}cm" svg:y="{y}.5cm" {more}>{inner}</draw:frame>'
+
+    notes = f"<presentation:notes>{box('say so', 1, 1)}</presentation:notes>"
+    shapes = (
+        f"{notes}{box('right', 9, 4)}{box('left', 1, 4)}<draw:g>{box('group', 1, 2)}</draw:g>"
+        f"{box('Title', 1, 8, 'presentation:class=' + chr(34) + 'title' + chr(34))}"
+    )
+    found = read(placed("a.odp", open_document("presentation", f"<draw:page>{shapes}</draw:page>")))
+    assert found.text.split() == ["##", "Title", "group", "left", "right", "Notes:", "say", "so"]
+
+
+def test_rich_text_keeps_fixed_blanks_and_footnotes(placed: Placed) -> None:
+    note = r"{\super\chftn{\*\footnote\chftn\pard without {\b tax}\par}}"
+    text = r"{\rtf1\ansi\uc1 Fee 1\~234,50\~EUR for A\_7" + note + r" now.}"
+    found = read(placed("a.rtf", text.encode())).text.replace("\u2011", "-").replace("\xa0", " ")
+    assert "1 234,50 EUR for A-7" in found
+    assert "(footnote: without **tax**" in found
+    assert found.endswith("now.")
+
+
+def test_without_the_extra_old_office_files_are_refused(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "is_installed", lambda extra: extra != "formats")
     monkeypatch.setitem(sys.modules, "kreuzberg", None)
-    assert read(placed("a.org", b"* Fees\n")).text == "* Fees\n"
     assert refusal(placed("a.rtf", b"{\\rtf1 x}")) == (
         "is of the kind `rtf`. To read it install the extra: pip install 'paddock-llm[formats]'."
     )
