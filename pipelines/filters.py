@@ -31,6 +31,8 @@ MAX_FILTER_CHARS = 32 * 1024 * 1024
 MAX_PARSED_CHARS = 4_000_000  # each part of a text costs some 50 bytes
 MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
 _PART_CHARS = 256
+_FINDABLE = re.compile("[LN]|Sc").match
+"""Of the category of a character: a letter, a digit, a currency sign."""
 
 
 def names(words: str) -> tuple[str, ...]:
@@ -296,6 +298,19 @@ def split(value: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
     return value.split(sep, maxsplit)
 
 
+def terms(value: Any) -> list[str]:
+    """Return the terms of a cell, or of several, that can be looked for: `a; b` has two.
+
+    What has no letter, digit or currency sign is none: it would be found in any text.
+
+    >>> terms("EUR; €;"), terms(None), terms(["Hill", "", "-"])
+    (['EUR', '€'], [], ['Hill'])
+    """
+    cells = value if isinstance(value, list | tuple) else str(value or "").split(";")
+    found = (str(cell or "").strip() for cell in cells)
+    return [term for term in found if any(_FINDABLE(unicodedata.category(c)) for c in term)]
+
+
 def fromjson(value: str) -> Any:
     """Read a text as JSON.
 
@@ -379,7 +394,7 @@ OWN_FILTERS: dict[str, Callable[..., Any]] = {
     **{"title": title, "urlencode": urlencode, "wordcount": wordcount},
     **{"indent": indent, "join": join, "replace": replace, "unique": unique},
     **{"flatten": flatten, "unnest": unnest, "zip": zip_, "enumerate": enumerate_},
-    **{"split": split, "fromjson": fromjson},
+    **{"split": split, "terms": terms, "fromjson": fromjson},
     **{"local": local_time, "date": local_date, "plus": moved},
     **{"number_in": number_in, "date_in": date_in, "evidence_in": evidence_in},
 }

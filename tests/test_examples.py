@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -22,6 +24,7 @@ from paddock.pipelines.yaml_source import read_yaml
 from paddock.runner.api import plan, run, run_async
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import LedgerReviews
@@ -399,8 +402,10 @@ def test_a_clerk_decides_on_the_mail_of_two_days(tmp_path: Path) -> None:
         reviews = LedgerReviews(ledger)
         (lamps,) = map(reviews.get, [review.id for review in reviews.waiting()])
         assert "No supplier of the list on a line of its own" in lamps.subject.due
-        cells = {"supplier": "Amazon Marine", "account": "4490"}
-        reviews.add_label(lamps.id, "supplier", cells, "ann")
+        cells = {"supplier": "Amazon Marine"}
+        with pytest.raises(DecisionRefused, match="has 'account': fill it in"):
+            reviews.add_label(lamps.id, "supplier", cells, "ann")
+        reviews.add_label(lamps.id, "supplier", {**cells, "account": "4490"}, "ann")
     arrive(
         again=bill(*dear, "84,00 €", "03.05.2024", "Reminder of the scanner."),
         oil=bill("Amazon Marine", "AM-2", "30.00 EUR", "19 May 2024", "Oil for the lamps."),
@@ -539,8 +544,24 @@ returns: {all: steps.each.results}
     assert len(report.returns["all"][0]) < 1800  # in 2,048 tokens, however short these are
 
 
-def by_words(tmp_path: Path, text: str) -> dict[str, Any]:
+def test_an_empty_cell_of_a_table_matches_nothing(tmp_path: Path) -> None:
+    cells = ("", " ", ";", "; ;", "-", ".", " ; .", "'", "|", "( )")
+    rows = {
+        "currencies": ",EUR\n" + "\n".join(f"CZK,{cell}" for cell in cells),
+        "suppliers": "\n".join(f"{cell},4499" for cell in cells),
+        "kinds": "\n".join(f"spam,{cell},junk" for cell in cells),
+    }
+    for text in (_BILL, "Total: 84.00", "Total: 84.00 EUR\nTotal: 9", f"{_BILL}{_E_INVOICE}"):
+        assert by_words(tmp_path, text, rows) == by_words(tmp_path, text)
+
+
+def by_words(tmp_path: Path, text: str, more: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """Return what words find; `more`: a row more in some tables."""
+    shutil.rmtree(tmp_path / "office", ignore_errors=True)
     pipeline = copied("office", tmp_path, "none")
+    for name, row in more.items():
+        with (pipeline.parent / f"{name}.csv").open("a", encoding="utf-8") as file:
+            file.write(f"{row}\n")
     steps = """pipeline: 1
 name: words
 inputs: {documents: {type: json}, own_name: {type: str, default: Quill Ltd; Quill}}

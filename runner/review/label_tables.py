@@ -62,6 +62,16 @@ class LabelTable:
     def labels(self) -> list[str]:
         return [label for row in self.table.rows if (label := row.get(self.keys["by"]))]
 
+    @property
+    def needed(self) -> list[str]:
+        """The columns that all rows fill: what reads them may not know a row without one."""
+        return [
+            column
+            for column in self.table.columns
+            if column == self.keys["by"]
+            or all((row.get(column) or "").strip() for row in self.table.rows)
+        ]
+
     def add(self, cells: Mapping[str, str]) -> str:
         """Add a row, atomically, while no one else does; return its label.
 
@@ -84,6 +94,8 @@ class LabelTable:
             LabelList.of([*self.table.rows, row], read_choice(self.keys, ())[1])
         except WrongLabels as error:
             raise DecisionRefused(f"'{name}': {error.message}. {error.remedy}".strip()) from None
+        if lacks := [column for column in self.needed if not row[column]]:
+            raise DecisionRefused(f"Each row of '{name}' has '{lacks[0]}': fill it in as well.")
         options = WriteOptions(separator=self.table.separator)
         line = CSV.text_of([row], options)[0].partition("\n")[2]
         end = "\r\n" if "\r\n" in self.text else "\n"

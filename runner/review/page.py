@@ -525,8 +525,8 @@ def _tables(reviews: LedgerReviews, subject: Subject) -> dict[str, Any]:
         tables[field] = {"name": Path(written["path"]).name, "columns": []}
         with suppress(DecisionRefused):
             table = LabelTable.of(reviews.ledger.folder.parent, written)
-            by, columns = written["keys"]["by"], table.table.columns
-            tables[field] = {"name": table.file.name, "by": by, "columns": columns}
+            columns, needed = table.table.columns, table.needed
+            tables[field] = {"name": table.file.name, "columns": columns, "needed": needed}
     return tables
 
 

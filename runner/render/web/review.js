@@ -874,7 +874,7 @@ function newRow(one) {
       const label = make("label", column), input = make("input");
       input.id = label.htmlFor = `row-${one.path}-${at}`;
       input.name = column;
-      input.required = column === one.table.by;
+      input.required = one.table.needed.includes(column);
       input.autocomplete = "off";
       const box = make("div", "", "input");
       box.append(label, input);

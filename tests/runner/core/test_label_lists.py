@@ -424,6 +424,11 @@ def test_a_person_adds_a_row_to_the_table_and_the_decision_stands(tmp_path: Path
             ({"name": "Tram"}, "differ by case or space only. Keep one of them."),
             ({"name": " "}, "is empty; a label is a text."),
             ({"name": "quay", "colour": "red"}, "'tags.csv' has no column 'colour'."),
+            ({"name": "quay"}, "Each row of 'tags.csv' has 'note': fill it in as well."),
+            (
+                {"name": "quay", "note": " "},
+                "Each row of 'tags.csv' has 'note': fill it in as well.",
+            ),
             ({"name": "quay\nx"}, "A cell is one line of at most 1,000 characters."),
         ):
             with pytest.raises(DecisionRefused) as caught:
@@ -431,7 +436,7 @@ def test_a_person_adds_a_row_to_the_table_and_the_decision_stands(tmp_path: Path
             assert str(caught.value).endswith(words)
         (here.folder / ".~lock.tags.csv#").touch()  # else that program writes over the row
         with pytest.raises(DecisionRefused, match="open in another program"):
-            reviews.add_label(first.id, "tag", {"name": "quay"}, "ann")
+            reviews.add_label(first.id, "tag", {"name": "quay", "note": "-"}, "ann")
         (here.folder / ".~lock.tags.csv#").unlink()
         before = (here.folder / "tags.csv").read_text("utf-8")
         assert reviews.add_label(first.id, "tag", {"name": "quay", "note": "=1+1"}, "ann") == "quay"
@@ -457,7 +462,7 @@ def test_a_list_that_is_no_csv_gets_its_labels_there_and_an_edit_names_it(tmp_pa
         here.reviews() as reviews,
         pytest.raises(DecisionRefused, match=r"add yours in 'tags\.tsv'"),
     ):
-        reviews.add_label(review.id, "tag", {"name": "quay"}, "ann")
+        reviews.add_label(review.id, "tag", {"name": "quay", "note": "-"}, "ann")
     with pytest.raises(DecisionRefused, match=r"tag: It is not in 'tags\.tsv', from which"):
         here.decide(key, "edit", {"tag": "wharf"})
 
@@ -471,7 +476,9 @@ def test_rows_that_people_add_at_the_same_time_are_all_there(tmp_path: Path) -> 
     with here.reviews() as reviews, ThreadPoolExecutor(8) as people:
         subject = reviews.get(review.id).subject
         tables, folder = subject.label_tables["tag"], here.folder / ".paddock"
-        added = people.map(lambda name: add_row(folder, tables, {"name": name}), names)
+        added = people.map(
+            lambda name: add_row(folder, tables, {"name": name, "note": name}), names
+        )
         assert [*added] == names
     rows = csv.reader((here.folder / "tags.csv").read_text("utf-8").splitlines())
     assert {row[0] for row in rows} >= {*names}
