@@ -9,6 +9,7 @@ to its words, are asked of them afterwards, once for each document and only for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from itertools import accumulate
 from pathlib import Path, PurePath
@@ -25,15 +26,9 @@ from paddock.steps.base import StepError, Tools
 from paddock.steps.paths import resolve_path
 from paddock.steps.readers import documents
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
-from paddock.steps.readers.reader import (
-    PAGE_BREAK,
-    LineBox,
-    PageBox,
-    QuoteSpan,
-    join_pages,
-    page_offsets,
-)
+from paddock.steps.readers.reader import PAGE_BREAK, PageBox, QuoteSpan, join_pages, page_offsets
 from paddock.steps.readers.reader_pool import EvidenceRequest
+from paddock.steps.readers.text_cells import TextCell, unpack_cells
 
 _PAGED = frozenset((MEDIA_TYPES["pdf"], MEDIA_TYPES["pptx"]))
 _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
@@ -111,8 +106,8 @@ class EvidenceSource:
     media_type: str = ""
     only_page: int | None = None
     """The page that the whole text is of."""
-    line_boxes: Mapping[int, Sequence[LineBox]] = field(default_factory=dict)
-    """By page, of what OCR has read."""
+    cells: Mapping[int, str] = field(default_factory=dict)
+    """By page, where its words stand; packed."""
 
 
 def read_sources(
@@ -196,7 +191,7 @@ def _sources_in(value: Any, name: str) -> Iterator[EvidenceSource]:
 def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
     """Return the source of outputs of `files.read`, a hit of `search`, or a mapping like these."""
     path, media_type = _text_of(value, "path"), _text_of(value, "media_type")
-    page, pages, boxes = value.get("page"), value.get("pages"), value.get("line_boxes")
+    page, pages, boxes = value.get("page"), value.get("pages"), value.get("cells")
     texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]
     is_shown = media_type in _PAGED or media_type.startswith("image/")
     is_paged = is_shown or (len(texts) > 1 and media_type not in _WITHOUT_PAGES)
@@ -209,7 +204,7 @@ def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
         path=path,
         media_type=media_type,
         only_page=page if isinstance(page, int) and page == value.get("page_end", page) else None,
-        line_boxes={int(page): [tuple(line) for line in lines] for page, lines in by_page},
+        cells={int(page): str(cells) for page, cells in by_page},
     )
 
 
@@ -240,9 +235,10 @@ async def with_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: To
             leaf |= {"page": source.only_page, "line": None, "column": None}
         elif page is not None:
             span = _span_on_page(source, page, leaf["start"], leaf["end"])
-            if lines := source.line_boxes.get(page):  # 2
+            if packed := source.cells.get(page):  # 2
                 page_text = source.text[source.page_starts[page - 1] :]
-                leaf["box"] = cut_lines(page_text, lines, span.start, span.end)
+                with suppress(ValueError):  # what a pipeline made may look like a document
+                    leaf["box"] = quote_box(page_text, unpack_cells(packed), span.start, span.end)
             if leaf["box"] is None and source.media_type == MEDIA_TYPES["pdf"] and source.path:
                 without_box.setdefault(source.path, []).append((leaf, span))  # 3
     for path, quotes in without_box.items():
@@ -259,22 +255,23 @@ def _span_on_page(source: EvidenceSource, page: int, start: int, end: int) -> Qu
     return QuoteSpan(page, start - begins, end - begins, source.text[start:end])
 
 
-def cut_lines(text: str, lines: Sequence[LineBox], start: int, end: int) -> list[float] | None:
-    """Return the box around a piece of a page whose lines were read by OCR.
+def quote_box(text: str, cells: Sequence[TextCell], start: int, end: int) -> list[float] | None:
+    """Return the box around a piece of a page's text.
 
-    A line is cut by the usual widths of its letters, and half a letter more at either side.
+    A word or line is cut by the usual widths of its letters, and half a letter more at either side.
 
-    >>> cut_lines("Total: 84.00", [(0, 12, 0.0, 0.5, 1.0, 0.6)], 7, 12)
+    >>> quote_box("Total: 84.00", [TextCell(0, 12, (0.0, 0.5, 1.0, 0.6))], 7, 12)
     [0.4872, 0.5, 1.0, 0.6]
     """
     cut: list[PageBox] = []
-    for begins, ends, left, top, right, bottom in lines:
-        first, last = max(start, begins), min(end, ends)
-        if first < last:
-            reached = list(accumulate(map(_letter_width, text[begins:ends]), initial=0.0))
+    for cell in cells:
+        first, last = max(start, cell.start), min(end, cell.end)
+        if first < last and cell.box is not None:
+            left, top, right, bottom = cell.box
+            reached = list(accumulate(map(_letter_width, text[cell.start : cell.end]), initial=0.0))
             share = (right - left) / reached[-1]
-            begin = left + share * (reached[first - begins] - _MARGIN_LETTERS)
-            stop = left + share * (reached[last - begins] + _MARGIN_LETTERS)
+            begin = left + share * (reached[first - cell.start] - _MARGIN_LETTERS)
+            stop = left + share * (reached[last - cell.start] + _MARGIN_LETTERS)
             cut.append((max(left, begin), top, min(right, stop), bottom))
     if not cut:
         return None

@@ -15,6 +15,7 @@ from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
 from paddock.steps.readers.document_kinds import MEDIA_TYPES, OF_KREUZBERG
 from paddock.steps.readers.reader import Document
+from paddock.steps.readers.text_cells import unpack_cells
 from paddock.steps.readers.text_encoding import is_known_encoding
 
 DEFAULT_MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -93,10 +94,10 @@ class FilesReadOutput(Output):
     title: str
     media_type: str
     path: str = Field(default="", description="The file, as `path` names it.")
-    line_boxes: dict[str, list[tuple[int, int, float, float, float, float]]] = Field(
+    cells: dict[str, str] = Field(
         default={},
-        description="By the number of a page: start and end of each piece of its text that OCR, a "
-        "form or a comment gave, and its left, top, right and bottom as fractions of the page.",
+        description="By the number of a page: where each word of its text stands, packed. "
+        "`evidence` finds the boxes of quotes in it.",
     )
 
 
@@ -122,7 +123,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 7
+    version = 8
     facts = Facts(
         only_reads=True,
         is_repeatable=True,
@@ -143,23 +144,18 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
             title=document.title,
             media_type=document.media_type,
             path=params.path,
-            line_boxes={
-                str(n): list(lines) for n, lines in enumerate(document.line_boxes, 1) if lines
-            },
+            cells={str(n): cells for n, cells in enumerate(document.cells, 1) if cells},
         )
 
 
 def _page(document: Document, index: int) -> DocumentPage:
-    scores = document.line_scores[index] if document.line_scores else ()
-    lines = [
-        ReadLine(start=line[0], end=line[1], p=score)
-        for line, score in zip(document.line_boxes[index] if scores else (), scores, strict=True)
-    ]
+    cells = unpack_cells(document.cells[index]) if document.cells else []
+    lines = [ReadLine(start=at.start, end=at.end, p=at.p) for at in cells if at.p is not None]
     return DocumentPage(
         number=index + 1,
         text=document.pages[index],
         lines=lines,
-        doubt=round(1 - min(scores, default=1.0), 3),
+        doubt=round(1 - min((line.p for line in lines), default=1.0), 3),
     )
 
 

@@ -15,6 +15,7 @@ from paddock.engine.system.text import counted
 from . import ocr_engine, reader
 from .ocr_layout import SeenText
 from .reader import Document, ReadRequest, Unreadable
+from .text_cells import pack_cells
 
 INSTALL_OCR = "To read it install the extra: pip install 'paddock-llm[ocr]'."
 _MOST_PIXELS = 100_000_000  # 300 MB in memory; a photograph has 12 to 50 million
@@ -60,8 +61,7 @@ def read_image(file: BinaryIO, request: ReadRequest) -> Document:
         media_type,
         tuple(notes if any(texts) else ()),
         "has no text that OCR can read",
-        tuple(page.lines for page in pages),
-        tuple(page.scores for page in pages),
+        tuple(pack_cells(page.cells) for page in pages),
     )
 
 

@@ -11,7 +11,8 @@ from itertools import pairwise
 
 from paddock.engine.system.records import record
 
-from .reader import LineBox, PageBox
+from .reader import PageBox
+from .text_cells import TextCell
 
 _SAME_LINE = 0.5  # boxes whose heights overlap by this share are in one line
 _PARAGRAPH_GAP = 1.2  # of a line's height, free above it
@@ -42,9 +43,7 @@ class SeenText:
     """The text of a picture, where its pieces stand, and how sure each is."""
 
     text: str
-    lines: tuple[LineBox, ...] = ()
-    scores: tuple[float, ...] = ()
-    """Of each piece, from 0 to 1."""
+    cells: tuple[TextCell, ...] = ()
     n_unread: int = 0
     """Lines that are there and cannot be read; they are not in the text."""
     foreign: str = ""
@@ -67,8 +66,7 @@ def join_boxes(
     'Total\t9.50'
     """
     text = ""
-    lines = list[LineBox]()
-    scores = list[float]()
+    cells = list[TextCell]()
     for region in page_regions(boxes):
         text += "\n\n" if text else ""
         for before, box in _pieces(region):
@@ -80,9 +78,9 @@ def join_boxes(
                 left, right = box.left + a_letter * begin, box.left + a_letter * end
                 sides = (left / width, box.top / height, right / width, box.bottom / height)
                 within = [round(min(max(side, 0.0), 1.0), 4) for side in sides]
-                lines.append((start + begin, start + end, *_turned_back(within, turns)))
-                scores.append(round(box.score, 3))
-    return SeenText(text, tuple(lines), tuple(scores))
+                place = _turned_back(within, turns)
+                cells.append(TextCell(start + begin, start + end, place, p=round(box.score, 3)))
+    return SeenText(text, tuple(cells))
 
 
 def _turned_back(sides: Sequence[float], turns: int) -> PageBox:

@@ -25,7 +25,8 @@ from .pdf_annotations import Losses
 from .pdf_page import PdfPages, ReadPage
 from .pdf_pictures import inserted
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
-from .reader import Document, LineBox, ReadRequest, Unreadable
+from .reader import Document, ReadRequest, Unreadable
+from .text_cells import TextCell, moved_cells, pack_cells
 
 _MOST_UNNAMED = 0.2  # of a page's characters: then OCR reads it, or a note says so
 _LEAST_ALIKE = 0.5  # of a page's words: chance has hardly any
@@ -39,8 +40,7 @@ class _PageReading:
     """From 1; 0: of an attached file."""
     source: Literal["text", "ocr", "both", "nothing", "noise", "damaged"] = "text"
     """Where its text is from; `noise`: of fonts that do not say which letters they show."""
-    lines: tuple[LineBox, ...] = ()
-    scores: tuple[float, ...] = ()
+    cells: tuple[TextCell, ...] = ()
     seen: SeenText | None = None
     """What OCR found, where it looked."""
     n_unread: int = 0
@@ -83,15 +83,13 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         if attached:
             notes.append(f": attached files stand behind its own pages ({listed(attached)})")
     why_empty, page_notes = _notes_on_pages(pages, is_ocr_wanted=request.ocr, sees=sees)
-    boxes = tuple(page.lines for page in pages)
     return Document(
         tuple(page.text for page in pages),
         "" if title.lower() == "untitled" else title,
         MEDIA_TYPES["pdf"],
         (*page_notes[0], *notes, *page_notes[1]),
         why_empty,
-        boxes if any(boxes) else (),
-        tuple(page.scores for page in pages) if any(boxes) else (),
+        tuple(pack_cells(page.cells) for page in pages),
     )
 
 
@@ -117,20 +115,18 @@ def _read_page(
             own = "" if is_noise else text
             seen = inserted(own, seen, page.own)
             text, source = seen.text, "both" if own else "ocr"
-    lines, scores = (seen.lines, seen.scores) if seen is not None and seen.text else ((), ())
+    cells = seen.cells if seen is not None and seen.text else ()
     if page.is_picture and not text:
         source = "nothing"
     elif is_noise and source != "ocr":
         source = "noise"
     over = page.laid_over
     whole = "\n\n".join(filter(None, (text, over.text)))
-    lines += over.line_boxes(len(whole) - len(over.text))
     return _PageReading(
         whole,
         number,
         source,
-        lines,
-        scores + (1.0,) * (len(lines) - len(scores)),
+        (*cells, *moved_cells(over.cells, len(whole) - len(over.text))),
         seen,
         n_unread=0 if seen is not None or page.is_picture else page.n_pictures,
         n_unknown=page.n_unnamed if text and not is_noise else 0,

@@ -12,7 +12,8 @@ from paddock.engine.system.records import field, record
 from paddock.engine.system.text import counted, one_line
 
 from .pdfium import PDFIUM_LOCK, clean_text, shown_box, utf16
-from .reader import LineBox, PageBox, hidden_text_note
+from .reader import PageBox, hidden_text_note
+from .text_cells import TextCell
 
 
 @record
@@ -69,13 +70,7 @@ class LaidOver:
     """The text of what is laid over a page, and where its pieces stand."""
 
     text: str
-    boxes: tuple[LineBox, ...]
-
-    def line_boxes(self, offset: int) -> tuple[LineBox, ...]:
-        return tuple(
-            (start + offset, end + offset, left, top, right, bottom)
-            for start, end, left, top, right, bottom in self.boxes
-        )
+    cells: tuple[TextCell, ...]
 
 
 class Annotations:
@@ -98,7 +93,7 @@ class Annotations:
         fields = list(self._fields.values())
         parts = {"Form fields": fields, "Text boxes": self._typed, "Comments": self._comments}
         text = ""
-        boxes = list[LineBox]()
+        cells = list[TextCell]()
         for name, lines in parts.items():
             gap = "\n\n" if text else ""
             text += f"{gap}{name}:" if lines else ""
@@ -106,8 +101,9 @@ class Annotations:
                 text += "\n-"
                 for piece, box in line:
                     text += f" {piece}"
-                    boxes += [(len(text) - len(piece), len(text), *box)] if box else []
-        return LaidOver(text, tuple(boxes))
+                    start = len(text) - len(piece)
+                    cells += [TextCell(start, len(text), box, p=1.0)] if box else []
+        return LaidOver(text, tuple(cells))
 
     def _add(self, annotation: Any) -> None:
         kind = raw.FPDFAnnot_GetSubtype(annotation)

@@ -18,6 +18,7 @@ from paddock.pipelines.text_marks import escaped
 from .ocr_layout import SeenText, TextBox
 from .pdfium import PageObject, shown_box
 from .reader import PageBox
+from .text_cells import moved_cells
 
 _LEAST_SHARE = 0.03  # of a page, which a picture has: a logo on A4 has 0.015
 _MANY_SHARE = 0.3  # of a page, which many small ones have together: strips of a scan
@@ -70,7 +71,7 @@ def inserted(text: str, seen: SeenText, own: Sequence[TextBox]) -> SeenText:
     """Return a page's text with that of a picture after the line that stands above it."""
     if not seen.text or seen.has_known:
         return seen if seen.has_known else replace(seen, text=text)
-    top = min((line[3] for line in seen.lines), default=1.0)
+    top = min((cell.box[1] for cell in seen.cells if cell.box), default=1.0)
     above = [piece for piece in own if piece.bottom <= top + _SLACK]
     at = 0
     if above:
@@ -80,8 +81,8 @@ def inserted(text: str, seen: SeenText, own: Sequence[TextBox]) -> SeenText:
         at = len(text) if at < 0 else at
     before, after = text[:at].rstrip(), text[at:].lstrip()
     start = len(before) + 2 * bool(before)
-    lines = tuple((line[0] + start, line[1] + start, *line[2:]) for line in seen.lines)
-    return replace(seen, text="\n\n".join(filter(None, (before, seen.text, after))), lines=lines)
+    whole = "\n\n".join(filter(None, (before, seen.text, after)))
+    return replace(seen, text=whole, cells=moved_cells(seen.cells, start))
 
 
 def _is_picture(piece: Any, depth: int = 2) -> bool:

@@ -69,8 +69,6 @@ def page_offsets(pages: Sequence[str]) -> list[int]:
 
 PageBox: TypeAlias = tuple[float, float, float, float]
 """Left, top, right and bottom as fractions of a page as it is shown, from its top left."""
-LineBox: TypeAlias = tuple[int, int, float, float, float, float]
-"""Start and end of a piece of a page's text, and its `PageBox`."""
 
 
 @record(frozen=True, slots=True)
@@ -95,10 +93,8 @@ class Document:
     """Notes for the report: sentences that follow the document's name."""
     why_empty: str = "is empty"
     """The message if it is empty; follows its name."""
-    line_boxes: tuple[tuple[LineBox, ...], ...] = ()
-    """By page, of what is not its own text: read by OCR, of a form, or a comment."""
-    line_scores: tuple[tuple[float, ...], ...] = ()
-    """How sure each of them is, up to 1, by page as well."""
+    cells: tuple[str, ...] = ()
+    """By page, where its text stands, as `text_cells.pack_cells` returns it."""
 
     @property
     def text(self) -> str:

@@ -116,11 +116,7 @@ class DocumentRequest:
             str(meta["media_type"]),
             tuple(map(str, meta["notes"])),
             str(meta["why_empty"]),
-            tuple(
-                tuple((int(start), int(end), *_page_box(sides)) for start, end, *sides in lines)
-                for lines in meta["line_boxes"]
-            ),
-            tuple(tuple(map(float, scores)) for scores in meta["line_scores"]),
+            tuple(map(_checked_text, meta["cells"])),
         )
 
 
@@ -457,6 +453,12 @@ def outcome(
     if "errno" in meta:
         return OSError(meta["errno"], meta["why"], meta.get("file") or None)
     return (MissingDocument if meta["is_missing"] else Unreadable)(meta["why"], meta["remedy"])
+
+
+def _checked_text(sent: object) -> str:
+    if not isinstance(sent, str):
+        raise TypeError(f"{sent!r} is no text")
+    return sent
 
 
 def _page_box(sent: list[float]) -> PageBox:

@@ -57,7 +57,7 @@ _SLACK_BYTES = 256 * 1024**2
 _RESERVE_BYTES = 4 * 1024**2
 _TITLE_CHARS = 1_000
 _MOST_DEPTH = 3  # of documents within documents; each may hold hundreds
-_MOST_LINES = 100_000  # about 6 MB as JSON; a thousand scanned pages
+_MOST_CELL_CHARS = 8_000_000  # of two thousand full pages
 
 
 @record(frozen=True, slots=True)
@@ -409,15 +409,14 @@ def document_frame(document: Document) -> bytes:
     """Return a document as it is sent; `DocumentRequest.answer` reads it."""
     pages = [page.encode("utf-8", "surrogatepass") for page in document.pages]
     # A frame has its limit, and the text is enough.
-    has_room = sum(map(len, document.line_boxes)) <= _MOST_LINES
+    has_room = sum(map(len, document.cells)) <= _MOST_CELL_CHARS
     meta = {
         "sizes": [len(page) for page in pages],
         "title": document.title[:_TITLE_CHARS],
         "media_type": document.media_type,
         "notes": document.notes,
         "why_empty": document.why_empty,
-        "line_boxes": document.line_boxes if has_room else (),
-        "line_scores": document.line_scores if has_room else (),
+        "cells": document.cells if has_room else (),
     }
     return _frame(RESULT, meta, b"".join(pages))
 

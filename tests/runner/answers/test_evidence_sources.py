@@ -14,6 +14,7 @@ from paddock.runner.answers.evidence import EvidenceFinder, EvidenceSource, read
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError, Tools
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
+from paddock.steps.readers.text_cells import TextCell, pack_cells
 from tests.fakes.tools import tools
 
 SCHEMA = {"type": "object", "properties": {"price": {"type": "number"}}}
@@ -87,7 +88,10 @@ def test_a_value_in_a_hit_is_on_the_page_of_the_hit(tmp_path: Path) -> None:
 def test_a_quote_over_a_page_break_has_the_box_of_its_first_part(tmp_path: Path) -> None:
     """Pages that OCR has read: their boxes came with the text."""
     found = document("We agree to pay", "the whole sum.", media_type="image/tiff", path="a.tif")
-    found["line_boxes"] = {"1": [[0, 15, 0.1, 0.8, 0.9, 0.9]], "2": [[0, 14, 0.1, 0.1, 0.9, 0.2]]}
+    found["cells"] = {
+        "1": pack_cells([TextCell(0, 15, (0.1, 0.8, 0.9, 0.9))]),
+        "2": pack_cells([TextCell(0, 14, (0.1, 0.1, 0.9, 0.2))]),
+    }
     schema = {"type": "object", "properties": {"clause": {"type": "string"}}}
     finder = EvidenceFinder(schema, (), sources(found), tools(tmp_path))
     at = asyncio.run(finder.evidence({"clause": "agree to pay the whole sum"}))["clause"]

@@ -36,7 +36,7 @@ def test_a_text_file_is_one_page(read: Call) -> None:
         "title": "letter",
         "media_type": "text/plain",
         "path": "letter.txt",
-        "line_boxes": {},
+        "cells": {},
     }
 
 

@@ -16,6 +16,7 @@ from paddock.steps.base import StepError
 from paddock.steps.readers import documents
 from paddock.steps.readers.reader import PageBox, QuoteSpan
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
+from paddock.steps.readers.text_cells import unpack_cells
 from tests.fakes.office import scan, scanned_pdf
 from tests.fakes.pdf import pdf_of_objects
 from tests.fakes.readers import read_here
@@ -184,17 +185,18 @@ def test_scanned_pages_keep_where_their_lines_stand(placed: Placed, readers: Rea
     ):  # fmt: skip
         found = read_here(placed(name, data))
         assert found.text == "\n".join(lines)
-        [[first, second]] = found.line_boxes
-        assert [found.text[at[0] : at[1]] for at in (first, second)] == list(lines)
+        first, second = cells = unpack_cells(found.cells[0])
+        boxes = [cell.box for cell in cells if cell.box]
+        assert [found.text[at.start : at.end] for at in (first, second)] == list(lines)
         pixels = pixels_of(placed(name, data), readers)
         height, width = pixels.shape[:2]
-        for _, _, left, top, right, bottom in (first, second):
+        for left, top, right, bottom in boxes:
             region = pixels[
                 int(top * height) : int(bottom * height), int(left * width) : int(right * width)
             ]
             assert (region < 100).any()
         outside = pixels.copy()
-        for _, _, left, top, right, bottom in (first, second):
+        for left, top, right, bottom in boxes:
             outside[
                 int(top * height) - 4 : int(bottom * height) + 4,
                 int(left * width) - 4 : int(right * width) + 4,

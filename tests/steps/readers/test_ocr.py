@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from paddock.steps.base import StepError
 from paddock.steps.readers import ocr_engine, reader
 from paddock.steps.readers.ocr_layout import TextBox, join_boxes
+from paddock.steps.readers.text_cells import unpack_cells
 from tests.fakes.office import eml, scan, scanned_pdf
 from tests.fakes.readers import read_here
 
@@ -74,7 +75,7 @@ def test_a_turned_page_is_read_from_first_to_last_and_its_words_are_where_they_s
     found = read_here(placed("a.png", png(page)))
     assert found.text == "\n".join(ENGLISH)
     start = found.text.index("contract")
-    [box] = [line[2:] for line in found.line_boxes[0] if line[:2] == (start, start + 8)]
+    [box] = [at.box for at in unpack_cells(found.cells[0]) if at.start == start and at.box]
     left, top, right, bottom = (
         round(side * size) for side, size in zip(box, page.size * 2, strict=True)
     )
@@ -152,8 +153,9 @@ def test_a_model_that_was_added_lets_documents_be_read_again(
 
 def test_each_line_has_a_confidence(placed: Placed) -> None:
     found = read_here(placed("a.png", png(drawn(ENGLISH))))
-    assert len(found.line_scores[0]) == len(found.line_boxes[0]) == 3
-    assert all(0.9 < score <= 1 for score in found.line_scores[0])
+    cells = unpack_cells(found.cells[0])
+    assert len(cells) == 3
+    assert all(0.9 < (cell.p or 0.0) <= 1 for cell in cells)
 
 
 def drawn(lines: tuple[str, ...], font: str = "") -> Image.Image:

@@ -11,6 +11,7 @@ from paddock.steps.readers import pdf as pdf_reader
 from paddock.steps.readers import pdf_annotations
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
+from paddock.steps.readers.text_cells import unpack_cells
 from tests.fakes.office import docx
 from tests.fakes.pdf import pdf, pdf_form
 
@@ -150,9 +151,9 @@ def test_the_value_of_a_field_has_the_fields_place() -> None:
     document = read(
         pdf_form([f"{WIDGET} /FT /Tx /T (total) /V (12.50)"], form="<< /Fields [10 0 R] >>")
     )
-    ((start, end, *box),) = document.line_boxes[0]
-    assert document.text[start:end] == "12.50"
-    assert box == pytest.approx([72 / 612, 172 / 792, 172 / 612, 192 / 792], abs=1e-4)
+    *_, cell = unpack_cells(document.cells[0])
+    assert document.text[cell.start : cell.end] == "12.50"
+    assert cell.box == pytest.approx([72 / 612, 172 / 792, 172 / 612, 192 / 792], abs=1e-4)
 
 
 def layered(content: str, is_on: str) -> Document:

@@ -13,6 +13,7 @@ from paddock.steps.base import StepError
 from paddock.steps.readers import reader
 from paddock.steps.readers.pdf_boxes import find_pdf_boxes
 from paddock.steps.readers.reader import QuoteSpan
+from paddock.steps.readers.text_cells import unpack_cells
 from tests.fakes.office import saved, scanned_pdf
 from tests.fakes.pdf import NAMED_FONT, UNNAMED_FONT, pdf_of_objects
 from tests.fakes.readers import read_here
@@ -49,8 +50,10 @@ def test_a_stamp_does_not_keep_a_scan_from_being_read(placed: Placed) -> None:
     assert found.text == "\n".join(LETTER) + "\n\nScanned with a telephone"
     assert found.notes == ("'a.pdf': pictures on page 1 read by OCR.",)
     start = found.text.index("Scanned")
-    assert start in [line[0] for line in found.line_boxes[0]]
-    assert found.line_scores[0][-1] == 1.0 > min(found.line_scores[0]) > 0.9
+    seen = {cell.start: cell.p for cell in unpack_cells(found.cells[0]) if cell.p is not None}
+    assert start in seen
+    *others, last = seen.values()
+    assert last == 1.0 > min(others) > 0.9
 
 
 @pytest.mark.parametrize("is_off", [True, False])
