@@ -1,15 +1,16 @@
-"""Types of columns: found in texts, declared, or known from a JSON Schema; values of each as JSON.
+"""Types of columns, declared or known from a JSON Schema, and values of each as JSON.
 
-In rows a date or time is ISO text, and a decimal a number where 15 digits hold it exactly, else
-text, so that no digit is lost. Null, or an empty cell, is of every type.
+In rows a date or time is ISO text, in UTC where it has a zone, and a decimal a number where 15
+digits hold it exactly, else text, so that no digit is lost. Null, or an empty cell, is of every
+type.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -19,21 +20,19 @@ from paddock.pipelines.typed_rows import ColumnType as ColumnType
 
 MOST_DIGITS = 38
 """Of a decimal, as Arrow, Parquet and DuckDB have it."""
-_FLOAT_DIGITS = 15  # a double holds as many in any number
+FLOAT_DIGITS = 15
+"""A double holds as many in any number."""
+MOST_SCALE = 18
 MOST_INT_DIGITS = 4300
 """Of an integer: Python makes no text of a longer one, nor JSON."""
 _MOST_INT = 10**MOST_INT_DIGITS
-UNSURE_MARK, NO_MARK = ".?", "?"
-"""Where no number of a file tells its mark: a point without groups, or whole numbers alone."""
+UNSURE_MARK = ".?"
+"""Where no decimal mark is named: a point, without groups."""
 _GROUPS = "'\u2019 \u00a0\u202f"
 _NO_ZEROS = r"[-+]?(?:0|[1-9]\d*)"  # what begins with a zero is a code
 _GROUPED = rf"[-+]?(?:0|[1-9]\d*|[1-9]\d{{0,2}}([%s{_GROUPS}])\d{{3}}(?:\1\d{{3}})*)"
-_WHOLE = {".": _GROUPED % ",", ",": _GROUPED % ".", UNSURE_MARK: _NO_ZEROS, NO_MARK: _NO_ZEROS}
+_WHOLE = {".": _GROUPED % ",", ",": _GROUPED % ".", UNSURE_MARK: _NO_ZEROS}
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
-_SURE_MARK = re.compile(r"[-+]?\d*(?:(?:[., ']\d{3})+(?<!\d{4})([.,])\d+|([.,])(?!\d{3}\Z)\d+)")
-"""A number that has one meaning: `1.234,5`, `12,50`; not `1,234`."""
-_CODE = re.compile(r"\+\d{7,}|\d+[eE]\d+")
-"""What a number would not give back: `+49301234567`, `1e5` (programs write `1e+5`)."""
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")
 
@@ -58,7 +57,7 @@ def plain_decimal(value: Decimal) -> int | float | str:
     if value == value.to_integral_value():
         return int(value)
     n_digits = len(value.normalize().as_tuple().digits)
-    return float(value) if n_digits <= _FLOAT_DIGITS else str(value)
+    return float(value) if n_digits <= FLOAT_DIGITS else str(value)
 
 
 def plain_value(value: Any) -> Any:
@@ -75,6 +74,8 @@ def plain_value(value: Any) -> Any:
             return float(value) if math.isfinite(value) else None
         case Decimal():
             return plain_decimal(value) if value.is_finite() else None
+        case datetime() if value == value and value.tzinfo is not None:
+            return value.astimezone(UTC).isoformat()  # so that texts compare as the times do
         case date() | time():
             return value.isoformat() if value == value else None  # NaT of pandas is no time
         case timedelta():
@@ -145,7 +146,7 @@ def parsed_cell(text: str, kind: ColumnType, mark: str = UNSURE_MARK) -> Any:
         case "date":
             return iso_date(text).isoformat()
         case "datetime" if _ISO_DATE.match(text) and len(text) > len("2026-03-01T"):
-            return datetime.fromisoformat(text).isoformat()
+            return plain_value(datetime.fromisoformat(text))
         case "time":
             return time.fromisoformat(text).isoformat()
     if not kind.startswith("decimal"):
@@ -220,53 +221,3 @@ def type_of_schema(schema: Any) -> ColumnType:
         elif kind != "null":
             found.add(_OF_SCHEMA.get(kind, ""))
     return found.pop() if len(found) == 1 else ""
-
-
-# --- types that are found in the texts of a file
-
-
-def found_mark(cells: Iterable[str]) -> str:
-    """Return the decimal mark of a file's numbers; empty: none of them tells.
-
-    >>> found_mark(["1.234,50", "7"]), found_mark(["1,234"]), found_mark(["19.9", "1.3.2026"])
-    (',', '', '.')
-    """
-    counts = {".": 0, ",": 0}
-    for cell in cells:
-        if ("," in cell or "." in cell) and (found := _SURE_MARK.fullmatch(cell.strip())):
-            counts[found[1] or found[2]] += 1
-    return "," if counts[","] > counts["."] else "." if counts["."] else ""
-
-
-def found_type(cells: Sequence[str], mark: str) -> tuple[ColumnType, int | None]:
-    """Return the type that all cells of a column have, blank ones aside; empty: all are blank.
-
-    The second is the index of the first cell because of which the column is text, where the cells
-    before it are of another type.
-
-    >>> found_type(["1", "", "2.50"], "."), found_type(["1", "n/a"], "."), found_type(["007"], ".")
-    (('decimal', None), ('str', 1), ('str', None))
-    """
-    texts = [(n, text) for n, cell in enumerate(cells) if (text := cell.strip())]
-    odd = None
-    for kind in ("int", "decimal", "float", "bool", "date", "datetime") if texts else ():
-        wrong = next((n for n, text in texts if not _is_of(text, kind, mark)), None)
-        if wrong is None:
-            return kind, None
-        odd = wrong if odd is None and wrong != texts[0][0] else odd
-    return "str" if texts else "", odd
-
-
-def _is_of(text: str, kind: ColumnType, mark: str) -> bool:
-    if _CODE.fullmatch(text):
-        return False
-    if kind in ("int", "decimal"):
-        form = _number_form(mark, is_whole=kind == "int")
-        return form.fullmatch(text) is not None and len(text) <= MOST_DIGITS
-    if kind == "float" and (re.match("[-+]?0[0-9]", text) or mark == ","):
-        return False
-    try:
-        parsed_cell(text, kind)
-    except ValueError:
-        return False
-    return True

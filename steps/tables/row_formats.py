@@ -33,26 +33,25 @@ from paddock.steps.readers.reader import Unreadable
 
 from .column_types import (
     MOST_INT_DIGITS,
-    NO_MARK,
     UNSURE_MARK,
     ColumnType,
-    found_mark,
-    found_type,
     parsed_cell,
     plain_value,
     type_of_value,
 )
+from .found_types import found_columns
 from .table_format import TEXT_BYTES, TableFormat, TableSource, WriteOptions
 
 _MOST_ROWS = 1_000_000
 _MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 50
+_PART_ROWS = 1000
+"""Of CSV, that are turned into columns at once: they fit a processor's cache."""
 _MOST_NAMED = 3
 _HALF = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
-_QUOTED_OR_END = re.compile(r'(?<![^,;\t|\r\n ])"(?:[^"]|"")*+"|\r\n?')
-_EXCEL_HINT = re.compile(r"\Asep=(.)\n")
+_EXCEL_HINT = re.compile(r"\Asep=(.)(?:\r\n?|\n)")
 # Inside of a character class:
 _LINE_ENDS = r"\r\n\v\f\x1c-\x1e\x85\u2028\u2029"
 _LIST_SEPARATORS = ",;|\t"
@@ -73,10 +72,11 @@ class UnreadableRows(Unreadable):
 
 @record(frozen=True, slots=True)
 class RowTable:
-    """Rows as mappings of column names."""
-
-    rows: list[dict[str, Any]]
     columns: list[str]
+    objects: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of JSON."""
+    cells: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Those of each column of CSV."""
     lines: Sequence[int] = ()
     """The first line of each row in the text; only of CSV and TSV."""
     notes: tuple[str, ...] = ()
@@ -85,6 +85,11 @@ class RowTable:
     """What separates the cells of CSV."""
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Of columns that have one."""
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        rows = zip(*self.cells.values(), strict=True)
+        return [dict(zip(self.cells, row, strict=True)) for row in rows] or self.objects
 
 
 def own_names(names: Iterable[str], remedy: str = "Rename one of them.") -> list[str]:
@@ -226,7 +231,10 @@ class JsonlFormat(TextFormat):
             f"has '{name[:40]}' more than once in {counted(n, 'object')}; the last one is taken"
             for name, n in twice.most_common(_MOST_NAMED)
         )
-        return replace(_picked_columns(found, names, source.names), notes=notes)
+        columns = _known_columns(names, source.names)
+        if source.names is not None:
+            found = [{name: row.get(name) for name in columns} for row in found]
+        return RowTable(columns, found, notes=notes)
 
     def _objects(self, text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
         return _json_lines(text, twice)
@@ -268,22 +276,30 @@ CSV = CsvFormat()
 JSONL = JsonlFormat()
 
 
-def typed_rows(table: RowTable, kinds: Mapping[str, ColumnType], mark: str = UNSURE_MARK) -> None:
-    """Make values of the texts in some columns by their types; an empty cell becomes null.
+def typed_rows(
+    table: RowTable, kinds: Mapping[str, ColumnType], mark: str = UNSURE_MARK
+) -> RowTable:
+    """Return a table with values of the texts in some columns; an empty cell becomes null.
 
     Raises:
-        UnreadableRows: with the line.
+        UnreadableRows: a text is not of its type; with the line.
     """
+    cells = dict(table.cells) or {
+        name: [row[name] for row in table.objects] for name in table.columns
+    }
     for name, kind in kinds.items():
-        for n, row in enumerate(table.rows):
-            if kind == "str" or not isinstance(row[name], str):
+        values = list(cells[name])
+        for n, value in enumerate(values):
+            if kind == "str" or not isinstance(value, str):
                 continue
             try:
-                row[name] = parsed_cell(row[name], kind, mark)
+                values[n] = parsed_cell(value, kind, mark)
             except (ValueError, ArithmeticError):
                 place = f"line {table.lines[n]}" if table.lines else f"row {n + 1}"
-                what = f"has '{one_line(row[name], 40)}' in column '{name}', which is no {kind}"
+                what = f"has '{one_line(value, 40)}' in column '{name}', which is no {kind}"
                 raise UnreadableRows(f"{what} ({place})") from None
+        cells[name] = values
+    return replace(table, cells=cells, types=kinds)
 
 
 def with_found_types(table: RowTable, decimal: str) -> RowTable:
@@ -291,50 +307,60 @@ def with_found_types(table: RowTable, decimal: str) -> RowTable:
 
     `decimal`: the decimal mark; empty: found, where a number tells it.
     """
-    mark = decimal or found_mark(text for row in table.rows for text in row.values())
-    mark = mark or (NO_MARK if table.separator == ";" else UNSURE_MARK)
     types = dict[str, ColumnType]()
     notes = list[str]()
-    for name in table.columns:
-        cells = [row[name] for row in table.rows]
-        kind, odd = found_type(cells, mark)
-        types[name] = kind or "str"
-        if odd is not None:
-            text, line = cells[odd].strip()[:40], table.lines[odd]
-            notes.append(f": column '{name}' is text because of '{text}' in line {line}")
-    typed_rows(table, types, mark if mark in ".," else UNSURE_MARK)
+    is_point_usual = table.separator != ";"
+    found = found_columns(table.cells.values(), decimal, is_point_usual=is_point_usual)
+    for name, column in zip(table.columns, found, strict=True):
+        types[name] = column.kind
+        if column.odd is not None:
+            cell, line = column.values[column.odd], table.lines[column.odd]
+            why = f"'{one_line(cell.strip(), 40)}' in line {line}{column.why.value}"
+            notes.append(f": column '{name}' is text because of {why}")
     typed = ", ".join(f"{name} {kind}" for name, kind in types.items() if kind != "str")
     notes.insert(0, f": types found: {typed or 'all columns are text'}; `columns` declares others")
-    return replace(table, types=types, notes=(*table.notes, *notes))
+    cells = dict(zip(table.cells, (column.values for column in found), strict=True))
+    return replace(table, cells=cells, types=types, notes=(*table.notes, *notes))
 
 
 def _from_csv(
     text: str, delimiter: str, columns: Sequence[str] | None, has_header: bool
 ) -> RowTable:
-    text = _QUOTED_OR_END.sub(lambda found: found[0] if found[0][0] == '"' else "\n", text)
     hint = _EXCEL_HINT.match(text)
     n_before = 0
     if hint and not delimiter:
         delimiter, text, n_before = hint[1], text[hint.end() :], 1
     delimiter = delimiter or _delimiter(text)
-    lines = [
-        (line, [without_formula_escape(cell, delimiter) for cell in row])
-        for line, row in _cells(text, delimiter, n_before, _MOST_ROWS + has_header)
-    ]
-    if not lines:
+    rows = _cells(text, delimiter, n_before, _MOST_ROWS + has_header)
+    if (first := next(rows, None)) is None:
         raise UnreadableRows("is empty: it has no row")
     if has_header:
+        heads = (without_formula_escape(cell, delimiter).strip() for cell in first[1])
         names = own_names(
-            (cell.strip() or f"column_{n}" for n, cell in enumerate(lines[0][1], 1)),
+            (name or f"column_{n}" for n, name in enumerate(heads, 1)),
             "Rename one, or set `header: false` and name them under `columns`.",
         )
-        body, picked = lines[1:], columns
     else:
-        names, body, picked = list(columns or ()), lines, None
-        names = names or [f"column_{n}" for n in range(1, len(lines[0][1]) + 1)]
-    rows = list(_named_row(names, body, max(len(text), _MOST_ROWS)))
-    found = _picked_columns(rows, names, picked)
-    return replace(found, lines=[line for line, _ in body], separator=delimiter)
+        rows, names = itertools.chain([first], rows), list(columns or ())
+        names = columns = names or [f"column_{n}" for n in range(1, len(first[1]) + 1)]
+    picked = _known_columns(names, columns)
+    most_rows = max(len(text), _MOST_ROWS) // len(names)
+    lines = list[int]()
+    found = [list[str]() for _ in names]
+    while part := list(itertools.islice(rows, _PART_ROWS)):
+        if (n := len(lines) + len(part)) > most_rows:
+            n += sum(1 for _ in rows)
+            what = f"has {n:,} rows of {len(names):,} columns, most of them empty"
+            what += f": {n * len(names):,} cells"
+            raise UnreadableRows(what, "Name only the columns that exist.")
+        lines += [line for line, _ in part]
+        for of_part, column in zip(zip(*_filled_up(names, part), strict=True), found, strict=True):
+            column += of_part
+    by_name = dict(zip(names, found, strict=True))
+    cells = {name: by_name[name] for name in picked}
+    for name in picked if "'" in text else ():
+        cells[name] = [without_formula_escape(cell, delimiter) for cell in cells[name]]
+    return RowTable(picked, cells=cells, lines=lines, separator=delimiter)
 
 
 def _cells(
@@ -396,7 +422,8 @@ def _delimiter(text: str) -> str:
 
 
 def _head(text: str) -> str:
-    return "\n".join(text.split("\n", _SAMPLE_ROWS)[:_SAMPLE_ROWS])
+    lines = itertools.islice(StringIO(text, newline=""), _SAMPLE_ROWS)
+    return "\n".join(line.rstrip("\r\n") for line in lines)
 
 
 def _has_blanks(head: str, delimiter: str) -> bool:
@@ -406,21 +433,16 @@ def _has_blanks(head: str, delimiter: str) -> bool:
     return re.search(rf'(?:^|{sign}) +"', plain, re.MULTILINE) is not None
 
 
-def _named_row(
-    names: Sequence[str], body: Sequence[tuple[int, list[str]]], most_cells: int
-) -> Iterator[dict[str, Any]]:
-    """Yield rows by name; short ones are filled up, within the size of the text."""
-    if len(names) * len(body) > most_cells:
-        n = len(names) * len(body)
-        what = f"has {len(body):,} rows of {len(names):,} columns, most of them empty"
-        raise UnreadableRows(f"{what}: {n:,} cells", "Name only the columns that exist.")
-    for line, cells in body:
+def _filled_up(names: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> Iterator[list[str]]:
+    """Yield rows without their lines; fill up short ones, refuse long ones."""
+    for line, cells in rows:
         if len(cells) > len(names):
             remedy = "Quote the cells that contain the delimiter."
             n = len(names)
             what = f"line {line} has {len(cells)} cells, but there are {n} columns"
             raise UnreadableRows(what, remedy)
-        yield dict(zip(names, [*cells, *[""] * (len(names) - len(cells))], strict=True))
+        cells += [""] * (len(names) - len(cells))
+        yield cells
 
 
 def _json_lines(text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -498,15 +520,13 @@ def _float(digits: str) -> float:
     return value
 
 
-def _picked_columns(
-    found: list[dict[str, Any]], names: list[str], columns: Sequence[str] | None
-) -> RowTable:
+def _known_columns(names: list[str], columns: Sequence[str] | None) -> list[str]:
     if columns is None:
-        return RowTable(found, names)
+        return names
     for column in columns:
         if names and column not in names:
             raise UnreadableRows(f"has no column '{column}'", did_you_mean(column, names))
-    return RowTable([{name: row.get(name) for name in columns} for row in found], list(columns))
+    return list(columns)
 
 
 def _to_csv(

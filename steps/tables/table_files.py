@@ -168,8 +168,7 @@ def read_text_table(form: TextFormat, source: TableSource) -> RowTable:
         raise UnreadableRows(f"is not text: {error}", remedy * is_archive) from error
     table = form.parse(decoded.written if form.keeps_line_ends else decoded.text, source)
     if source.declared:
-        typed_rows(table, source.declared, source.decimal or UNSURE_MARK)
-        table = replace(table, types=source.declared)
+        table = typed_rows(table, source.declared, source.decimal or UNSURE_MARK)
     elif table.separator and source.finds_types:
         table = with_found_types(table, source.decimal)
     return replace(table, notes=(*decoded.notes, *table.notes))

@@ -21,6 +21,7 @@ from pyarrow import parquet
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.files.write import FilesWriteParams
 from paddock.steps.tables import table_files, workbook_file
+from paddock.steps.tables.table_files import given_rows
 from tests.fakes.tools import Call, FakeTools, refused
 
 SUFFIXES = ("parquet", "arrow", "sqlite", "duckdb", "xlsx")
@@ -93,16 +94,24 @@ def test_csv_has_the_separator_and_decimal_mark_of_a_locale(
 @pytest.mark.parametrize(
     ("text", "types", "first", "note"),
     [
-        ("n;total;zip\n1;1.234,50;01234\n2;0,5;1\n", {"n": "int", "total": "decimal"},
-         {"n": 1, "total": 1234.5, "zip": "01234"}, "types found: n int, total decimal"),
+        ("n;total;zip\n1;1.234,50;01234\n2;0,50;1\n", {"n": "int", "total": "decimal(18,2)"},
+         {"n": 1, "total": 1234.5, "zip": "01234"}, "types found: n int, total decimal(18,2)"),
         ("n,t\n1,2026-03-01\n9007199254740993,31.12.1899\n", {"n": "int", "t": "date"},
          {"n": 1, "t": "2026-03-01"}, "types found: n int, t date"),
         ("a;b\n1,234;x\n", {}, {"a": "1,234", "b": "x"}, "all columns are text"),
         ("a\n1\n2\nn/a\n", {}, {"a": "1"}, "column 'a' is text because of 'n/a' in line 4"),
         ("a\n1\nNaN\n", {}, {"a": "1"}, "column 'a' is text because of 'NaN' in line 3"),
-        ("a,b\n+1,true\n,FALSE\n", {"a": "int", "b": "bool"}, {"a": 1, "b": True}, "a int, b bool"),
-        ("a,b,c\n+49301234567,1e5,1e+5\n", {"c": "float"},
-         {"a": "+49301234567", "b": "1e5", "c": 1e5}, "c float"),
+        ("a,b\n-1,true\n,FALSE\n", {"a": "int", "b": "bool"}, {"a": -1, "b": True}, "b bool"),
+        ("a,b,c\n+49301234567,1e5,1e+20\n", {"c": "float"},
+         {"a": "+49301234567", "b": "1e5", "c": 1e20}, "c float"),
+        ("id;lat;price\n1;52.520;12,50\n", {"id": "int", "price": "decimal(18,2)"},
+         {"id": 1, "lat": "52.520", "price": 12.5},
+         "'52.520' in line 2, which may be two numbers; `decimal` says which"),
+        ("lat;kg;price\n52.5;1,250;12,5\n",
+         {"lat": "decimal(18,1)", "price": "decimal(18,1)"},
+         {"lat": 52.5, "kg": "1,250", "price": 12.5}, "'1,250' in line 2, which may be two"),
+        ("kg;price\n1,250;12,5\n", {"kg": "decimal(18,3)", "price": "decimal(18,1)"},
+         {"kg": 1.25, "price": 12.5}, ""),
     ],
 )  # fmt: skip
 def test_types_of_csv_are_found_and_told(
@@ -113,6 +122,69 @@ def test_types_of_csv_are_found_and_told(
     assert {name: kind for name, kind in found.types.items() if kind != "str"} == types
     assert found.rows[0] == first
     assert any(note in said for said in hands.notes)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "odd"),
+    [
+        (["3.1", "3.9", "3.10"], "str", "3.10"),
+        (["1.2.3", "1.2"], "str", "1.2.3"),
+        (["+49", "33"], "str", "+49"),
+        (["5", "+3"], "str", "+3"),
+        (["12", "007"], "str", "007"),
+        (["-0", "1"], "str", "-0"),
+        (["-0.00", "1.00"], "str", "-0.00"),
+        ([".5", "0.7"], "str", ".5"),
+        (["1.", "2"], "str", "1."),
+        (["1", "2.50"], "str", "2.50"),
+        (["1'234", "1000"], "str", "1000"),
+        (["1'234", "12'34"], "str", "12'34"),
+        (["1,234.50", "1.234,50"], "str", "1.234,50"),
+        (["9" * 39], "str", "9" * 39),
+        (["0." + "1" * 38], "str", "0." + "1" * 37),
+        (["1.5", "1e999"], "str", "1e999"),
+        (["1.5", "1.50e3"], "str", "1.50e3"),
+        (["1_000"], "str", ""),
+        (["٣"], "str", ""),
+        (["1,234", "5,678"], "str", "1,234"),
+        (["2026-03-01T10:00", "2026-03-01T10:00Z"], "str", "2026-03-01T10:00Z"),
+        (["2026-03-01T10:00:00.1234567"], "str", ""),
+        (["9" * 38, "-1"], "int", ""),
+        (["1,234,567", "1,000", "7"], "int", ""),
+        (["1\u202f234", "999"], "int", ""),
+        (["19.90", "20.00"], "decimal(18,2)", ""),
+        (["12345678901234567.50", "-1.25"], "decimal(38,2)", ""),
+        (["1,234.50", "999.00"], "decimal(18,2)", ""),
+        (["19.9", "20", "3.25"], "decimal", ""),
+        (["0.30000000000000004", "0.1"], "float", ""),
+        (["1.0", "2.25", "1e-05"], "float", ""),
+        (["1", "2.5e-07"], "float", ""),
+        (["1.000000e+00", "2.500000e-05"], "float", ""),
+        (["1.3.2026", "31.12.2026"], "date", ""),
+    ],
+)  # fmt: skip
+def test_a_column_is_of_numbers_only_if_each_cell_can_be_written_back(
+    read: Call, hands: FakeTools, cells: list[str], kind: str, odd: str
+) -> None:
+    found = read("a.csv", "x\n" + "".join(f'"{cell}"\n' for cell in cells), types="auto")
+    assert found.types == {"x": kind}
+    if kind == "str":
+        assert [row["x"] for row in found.rows] == cells
+    said = [note for note in hands.notes if "is text because of" in note]
+    assert [f"'{odd[:39]}" in note for note in said] == [True] * bool(odd)
+
+
+@pytest.mark.parametrize("types", ["auto", {"at": "datetime"}])
+def test_times_of_several_offsets_are_in_utc_and_compare_as_they_are(
+    read: Call, types: Any
+) -> None:
+    wishes = {"types": types} if types == "auto" else {"columns": types}
+    cells = ["2026-10-25T02:30:00+02:00", "2026-10-25T02:10:00+01:00", "2026-10-25T00:45:00Z"]
+    found = [row["at"] for row in read("a.csv", "\n".join(["at", *cells]), **wishes).rows]
+    assert found == [f"2026-10-25T0{time}:00+00:00" for time in ("0:30", "1:10", "0:45")]
+    paris = pa.array([1_777_000_000_000_000], pa.timestamp("us", "Europe/Paris"))
+    frame = pa.table({"at": paris})
+    assert given_rows(frame, {}).as_list() == [{"at": "2026-04-24T03:06:40+00:00"}]
 
 
 def test_types_of_csv_are_declared_with_their_decimal_mark(read: Call, tmp_path: Path) -> None:
