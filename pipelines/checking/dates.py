@@ -27,7 +27,7 @@ _FIELD = re.compile(r"(\{[dMy]\})")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _UNSPACED_NAME = regex.compile(rf"(?V1)\d|[{UNSPACED}]")
 _AROUND_CHARS = 28
-_RANGE_BEFORE = re.compile(r"(?<![\w,:])(\d{1,2})\.?[ \u00a0]?-[ \u00a0]?\Z")
+_RANGE_BEFORE = re.compile(r"(?<![\w,:])(?<!\d\.)(\d{1,2})\.?[ \u00a0]?-[ \u00a0]?\Z")
 _TIME = regex.compile(
     rf"(?V1)(?:(?<![\w--[{UNSPACED}]]|[:.,])|(?<=\dt))(?<![^\W\d_]-)(\d{{1,2}}):(\d\d)(?::(\d\d)(?:\.0+)?)?(?![\d:])"
 )
@@ -154,13 +154,13 @@ class DateIndex:
         fields = {**_groups(head), **_groups(tail)}
         begin, stop = start - len(head[0]), end + len(tail[0])
         days = [int(fields["d"])]
-        shared = _RANGE_BEFORE.search(text, max(0, begin - 8), begin) if head[0] else None
+        shared = self._first_of_range(begin, days[0]) if head[0] else None
         if "e" in fields:
             days.append(int(fields["e"]))
             reason = "range"
         elif shared:
-            begin = shared.start()
-            days.append(int(shared[1]))
+            begin, first_day = shared
+            days.append(first_day)
             reason = "range"
         year = int(fields["y"]) + (2000 if len(fields["y"]) < 4 else 0) if "y" in fields else None
         if year is None:
@@ -187,12 +187,18 @@ class DateIndex:
                     kept = {o: day for o, day in readings.items() if o in usual}
                 reason = None if len(kept) == 1 else "order"
                 days = {*(kept if len(kept) == 1 else readings).values()}
-            shared = _RANGE_BEFORE.search(self._text, max(0, start - 8), start)
+            shared = self._first_of_range(start, max(day for _, _, day in days))
             if shared:
-                days |= {(y, m, int(shared[1])) for y, m, _ in days}
-                start, reason = shared.start(), "range"
+                start, first_day = shared
+                days |= {(y, m, first_day) for y, m, _ in days}
+                reason = "range"
             tokens.append(DateToken(start, end, frozenset(days), reason))
         return tokens
+
+    def _first_of_range(self, start: int, last_day: int) -> tuple[int, int] | None:
+        """Return where an earlier day stands that a dash joins to a date, and which it is."""
+        found = _RANGE_BEFORE.search(self._text, max(0, start - 8), start)
+        return (found.start(), int(found[1])) if found and 0 < int(found[1]) < last_day else None
 
     def _in_digits(self) -> Iterator[tuple[int, int, dict[str, tuple[int | None, int, int]], bool]]:
         """Yield place and readings by order, and whether the form leaves the order open."""

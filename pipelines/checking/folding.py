@@ -39,7 +39,8 @@ _SIGNS = {
     **dict.fromkeys("\u00a0\u2007\u2009\u202f", "\u00a0"),
     **dict.fromkeys("\t\f ", " "),
 }
-_HYPHEN = r"(?P<hyphen>-(?<=\w-)[^\S\n]*\n\s*(?=\w))"
+# Behind 12.50 it is a minus
+_HYPHEN = r"(?P<hyphen>-(?<=\w-)(?<![.,]\d\d-)[^\S\n]*\n\s*(?=\w))"
 _GAP = rf"(?P<gap>[\s{_UNSEEN}]{{2,}}|[{_UNSEEN}\t])"
 _FRENCH = r"(?P<french>[^\S\n]+(?=[;:!?]|\u00bb(?!\w))|(?<=\u00ab)(?<![^\s(\[]\u00ab)[^\S\n]+)"
 _FRENCH_GAPS = (*(f"{gap}{mark}" for gap in " \u00a0" for mark in ";:!?\u00bb"), "\u00ab")
@@ -90,6 +91,14 @@ def plain(text: str) -> FoldedText:
     '1\xa0320\tHC-0457\x0cEnd'
     """
     return _fold(text, "kept", keeps_case=True)
+
+
+def composed(text: str) -> str:
+    """Return a text in one Unicode form (NFC), without what is not seen."""
+    if text.isascii():
+        return text
+    seen = re.sub(f"[{_UNSEEN}]", "", unicodedata.normalize("NFD", text))
+    return unicodedata.normalize("NFC", seen)
 
 
 def small(text: str) -> str:

@@ -56,10 +56,14 @@ UnsupportedValue(text='3 May 2024', lack='year', nearest='3 May')]
     found: dict[str, UnsupportedValue] = {}
     data = (TextValue(0, 0, str(number), sought_number(number)) for number in numbers)
     for value in (*values_in(value_as_shown(without_list_numbers(answer))), *data):
-        if value.text not in found:
-            lacking = _lacking(index, value, within)
-            if lacking is not None:
-                found[value.text] = lacking
+        lacking: list[UnsupportedValue] = min(
+            (
+                [lack for part in reading if (lack := _lacking(index, part, within)) is not None]
+                for reading in value.readings or ((value,),)
+            ),
+            key=len,
+        )
+        found.update({lack.text: lack for lack in lacking if lack.text not in found})
     return [*found.values()]
 
 

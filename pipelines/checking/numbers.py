@@ -35,10 +35,8 @@ _POWER = re.compile(
     r"[ \u00a0\n]?[x\u00d7*\u00b7\u22c5][ \u00a0\n]?10(?!\d)|[ \u00a0]?\^|\*\*(?=-?\d)"
 )
 _FRACTION = re.compile(r"[ \u00a0]?\d+[/\u2044]\d")
-_DASH = r"[ \u00a0]?(?:[-~\u301c\uff5e]|\.{2,3})[ \u00a0\n]?"
-_RANGE = re.compile(
-    rf"{_DASH}(?P<before>[^\s\d]{{0,4}}[ \u00a0]?)(?=\d(?!\d{{0,3}}[./-]\d{{1,2}}[./-]\d))"
-)
+_DASH = r"[ \u00a0]?(?:[-~\u301c\uff5e]|\.{2,3})(?:[ \u00a0]|(?<![.,]\d\d-)\n)?"
+_RANGE = re.compile(rf"{_DASH}(?P<before>[^\s\d]{{0,4}}[ \u00a0]?)(?=\d)")
 _RANGE_BEFORE = re.compile(
     rf"(?<![\w.,/-])\d(?:[.,']?\d)*[ \u00a0]?(?P<unit>[^\s\d]{{0,24}}){_DASH}\Z"
 )
@@ -55,8 +53,14 @@ _LINE_END = re.compile(r"[\n\f]")
 _PER = re.compile(
     r"[ \u00a0]?/[ \u00a0]?[^\W\d_]|[\u00b2\u00b3\u2070-\u209f^\u00b7\u22c5]|-[^\W\d_]"
 )
-_REST = re.compile(r"[ \u00a0]?(?:[x\u00d7*\u00b7\u22c5][ \u00a0]?)?[^\s,;:!?()]*[^\s.,;:!?()]")
+_REST = re.compile(
+    r"[ \u00a0]?(?:[x\u00d7*\u00b7\u22c5][ \u00a0]?)?"
+    r"(?:[^\s,;:!?()]|(?<=\d),(?=\d))*[^\s.,;:!?()]"
+)
 """What belongs to a number that is no number by itself."""
+_NUMBER_BEFORE = re.compile(rf"(?<![\d.,'])({_MARKED})(?:[.,]-)?[ \u00a0]?\Z")
+_NUMBER_BEHIND = re.compile(rf"[ \u00a0]?-?({_SPACED_TOKEN.pattern})")
+_IS_MONEY = re.compile(r".*\D\d{2,3}")
 _OPENED = re.compile(r"\([-\d.,']+\Z")
 _MINUS_BEHIND = re.compile(r"(?P<gap>[ \u00a0]?)-(?![^\s)|])")
 _SIDE_BEHIND = re.compile(r"[ \u00a0]?(?:CR|DR|Cr|Dr|cr|dr)(?![^\W_])")
@@ -70,6 +74,7 @@ _DASH_OF_NEXT_LINE = re.compile(r"[ \u00a0]?[\n\f]- ")
 _LINE_CHARS = 200
 _TAG_CHARS = 60
 _LINE_OR_CELL_END = re.compile(r"[ \u00a0]?(?:\Z|[\n\f\t|])")
+_END = re.compile(r"[ \u00a0]?(?:\Z|[\n\f\t|;)]|[.!?,](?!\S))")
 _UNIT_CHARS = 36
 _UNIT_WORDS = re.compile(r"(?!\d)[^\n\f\t;:!?()|]+")
 _MOST_PLACES = 1000
@@ -129,7 +134,7 @@ class NumberIndex:
             places = [place for held in self._by_digits.values() for place in held]
         for start, end in places:
             if self._may_be(sought, self._text[start:end], within):
-                token, obstacle = read_number(self._text, start, end)
+                token, obstacle = read_number(self._text, start, end, self._is_in_date)
                 if obstacle == "number" and self._is_place(sought, token):
                     yield token
 
@@ -140,7 +145,7 @@ class NumberIndex:
 
     def all(self) -> Iterator[tuple[NumberToken, Obstacle]]:
         for start, end in sorted(place for held in self._by_digits.values() for place in held):
-            yield read_number(self._text, start, end)
+            yield read_number(self._text, start, end, self._is_in_date)
 
     def amount(self, raw: str) -> Decimal | None:
         return amount_of(raw, self.decimal_mark if amount_of(raw, "") is None else "")
@@ -170,7 +175,7 @@ class NumberIndex:
             for other in (self._units_of_cell(token) if unit is None else (unit,))
         ):
             return False
-        is_year = len(token.raw) == 4 and token.raw.isdecimal()
+        is_year = len(token.raw) == 4 and token.raw.isdecimal() and sought.unit is None
         return is_year or not self._is_in_date(*token.digits)
 
     def _units_of_cell(self, token: NumberToken) -> Iterator[Unit]:
@@ -316,15 +321,17 @@ class _Lead:
     obstacle: Obstacle
 
 
-def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]:
+def read_number(
+    text: str, start: int, end: int, is_in_date: Callable[[int, int], bool]
+) -> tuple[NumberToken, Obstacle]:
     """Return a token with its sign and unit, and what keeps it from being a number by itself.
 
     1. Digits that make no number, or are a part of a code, have neither sign nor unit.
     2. Before it: a currency and a sign. Behind it: a unit.
     3. A sign may stand apart: `12.50 -`, `(12.50)`.
     4. The first obstacle: before it, behind it, a scale, a bound, the rest of a range.
-    5. A currency before it is its unit, unless that belongs to the number before: 5 EUR 12 kg.
-    6. A percent sign before it, as in Turkish, is its unit: %5.
+    5. A currency before it is its unit.
+    6. A percent sign before it, as in Turkish, is its unit: %5, but not in 5 % 12.
     """
     raw = text[start:end]
     is_number = amount_of(raw, ".") is not None or amount_of(raw, ",") is not None
@@ -348,25 +355,29 @@ def read_number(text: str, start: int, end: int) -> tuple[NumberToken, Obstacle]
         scale_end = _scale_end(text, stop, stop, is_of_money=True)
     if obstacle == "number" and scale_end is not None:
         obstacle, stop = "scale", scale_end
-    if obstacle == "number" and _BOUND_BEFORE.search(text, max(0, lead.start - 4), lead.start):
-        is_tag = _TAG.search(text, max(0, lead.start - _TAG_CHARS), lead.start)
-        obstacle = "number" if is_tag else "bound"
-    if obstacle == "number" and (range_end := _range_end(text, lead.start, stop, end)) is not None:
+    if (
+        _BOUND_BEFORE.search(text, max(0, lead.start - 4), lead.start)
+        and not _TAG.search(text, max(0, lead.start - _TAG_CHARS), lead.start)
+    ):  # fmt: skip
+        obstacle = "bound" if obstacle == "number" else obstacle
+        lead = replace(lead, start=lead.start - (not text[lead.start - 1].isspace()))
+    if (
+        obstacle == "number"
+        and (range_end := _range_end(text, lead.start, stop, end, is_in_date)) is not None
+    ):
         obstacle, stop = "range", range_end
     if obstacle in ("power", "fraction") or unit is UNKNOWN:
         rest = _REST.match(text, stop)
         stop = rest.end() if rest else stop
     begin, currency = lead.start, lead.currency  # 5
-    is_behind_number = text[max(0, begin - 2) : begin].rstrip(" \u00a0")[-1:].isdecimal()
-    if currency is not None and unit is not None and is_behind_number:
-        begin, currency = start, None
     if currency is not None and (unit is None or unit.ids):
         if unit is not None and not unit.is_currency:
             stop = end
         is_other = unit is not None and unit.is_currency and not unit.is_same(currency)
         unit = UNKNOWN if is_other else currency
-    touching, spaced = text[begin - 1 : begin], text[start - 2 : start]
-    if touching in ("%", "\u066a") or spaced in ("% ", "%\u00a0"):  # 6
+    sign_at = begin - 1 - (text[begin - 1 : begin] in (" ", "\u00a0"))
+    is_percent = sign_at >= 0 and text[sign_at] in "%\u066a"
+    if is_percent and _owner(text, sign_at, sign_at + 1) == "behind":  # 6
         unit = unit_named("%")
     return NumberToken(begin, stop, digits, raw, lead.is_negative, unit), obstacle
 
@@ -481,8 +492,48 @@ def _is_listed(text: str, first: int, last: int) -> bool:
     return is_behind or _DASH_OF_NEXT_LINE.match(text, last) is not None
 
 
+def _owner(text: str, start: int, end: int, before: int = 0) -> Literal["before", "behind", "both"]:
+    """Return which number a currency or % belongs to: that before it, behind it; both: it is open.
+
+    `before` is where that before it ends, if that is known.
+
+    1. There is only one.
+    2. It touches only one.
+    3. That behind it has a unit of its own, or that before it a currency: 5 EUR 12 kg.
+    4. Only one is written as an amount of money: Season 2026 CHF 1'200.00.
+    5. That behind it ends the line, cell or sentence, and is no year: Pier 3 EUR 40.
+    """
+    before = before or start
+    first = _NUMBER_BEFORE.search(text, max(0, before - 24), before)
+    last = _NUMBER_BEHIND.match(text, end)
+    if first is None or _is_in_code(text, *first.span(1)):  # 1
+        return "behind"
+    if last is None or _is_in_code(text, *last.span(1)):
+        return "before"
+    touches = text[start - 1].isdecimal(), last.start(1) == end
+    is_money = [_IS_MONEY.fullmatch(found[1]) is not None for found in (first, last)]
+    own, currency = _currency_named_before(text, first.start(1))
+    if touches[0] != touches[1]:  # 2
+        return "before" if touches[0] else "behind"
+    behind = last.end() + (text[last.end() : last.end() + 1] in (" ", "\u00a0"))
+    if _named_unit(text, behind)[1] is not None:  # 3
+        return "before"
+    if currency is not None and _NUMBER_BEFORE.search(text, max(0, own - 24), own) is None:
+        return "behind"
+    if is_money[0] != is_money[1]:  # 4
+        return "before" if is_money[0] else "behind"
+    is_year = len(last[1]) == 4 and last[1].isdecimal()
+    return "behind" if _END.match(text, last.end()) and not is_year else "both"  # 5
+
+
 def _currency_before(text: str, at: int) -> tuple[int, Unit | None]:
-    """Return where a currency begins that stands right before a place."""
+    """Return where a currency begins that stands right before a place, and belongs to it."""
+    start, unit = _currency_named_before(text, at)
+    is_other = unit is not None and _owner(text, start, start + len(unit.name)) == "before"
+    return (at, None) if is_other else (start, unit)
+
+
+def _currency_named_before(text: str, at: int) -> tuple[int, Unit | None]:
     end = at - 1 if text[at - 1 : at] in (" ", "\u00a0") and at else at
     for n in range(min(7, end), 0, -1):
         name = text[end - n : end]
@@ -502,7 +553,7 @@ def _is_currency(name: str) -> bool:
 
 def _is_currency_word(text: str, start: int, end: int) -> bool:
     """Return whether letters that touch a number are a currency: `US$40`, and `EUR12.50`."""
-    begin, unit = _currency_before(text, start)
+    begin, unit = _currency_named_before(text, start)
     if unit is None or begin == start:
         return False
     name = text[begin:start]
@@ -555,6 +606,8 @@ def _unit_behind(text: str, end: int) -> tuple[int, Unit | None, Obstacle]:
     if at == end and near and not near.isdecimal() and unicodedata.numeric(near, None) is not None:
         return end + 1, None, "scale"  # 5万
     stop, unit = _named_unit(text, at)
+    if unit is not None and unit.is_currency and _owner(text, at, stop, end) == "behind":
+        return end, None, "number"
     if unit is None:
         is_rate = text[end : end + 1] == "/" and _named_unit(text, end + 1)[1] is not None
         return end, UNKNOWN if is_rate else None, "number"
@@ -590,10 +643,14 @@ def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | N
     return end if is_before else None
 
 
-def _range_end(text: str, start: int, stop: int, end: int) -> int | None:
+def _range_end(
+    text: str, start: int, stop: int, end: int, is_in_date: Callable[[int, int], bool]
+) -> int | None:
     """Return where a range ends of which a number is a part: 5-40, 5 EUR - 40 EUR."""
     for at in {stop, end}:
         found = _RANGE.match(text, at)
+        if found and is_in_date(found.end(), found.end() + 1):
+            continue
         if found and (not found["before"].strip() or unit_named(found["before"].strip())):
             rest = _REST.match(text, found.end())
             return rest.end() if rest else found.end()

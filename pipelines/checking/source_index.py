@@ -29,6 +29,10 @@ _ISO_MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:\.0+)?(?:Z|[+-]\d\d:?\d\d)?"
 )
 _SPACED_AMOUNT = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
+_WITH_DIGITS = re.compile(r"\w*\d(?:\S*\w)?")
+_RUN = re.compile(r"\d+")
+_DIGITS = re.compile(r"-?\d(?:.*\d)?")
+_WORD_END = re.compile(r"[^\W\d_]\.? \Z")
 _IS_VERSION = re.compile(r"\d{1,2}\.\d+")
 _MOMENT_CHARS = 24  # between a day and its time
 _MOST_LINE_CHARS = 1_000
@@ -55,6 +59,8 @@ class TextValue:
     text: str
     sought: Sought | None
     """None: with something that these rules do not read, such as a range: it is found as text."""
+    readings: tuple[tuple[TextValue, ...], ...] = ()
+    """Where readings compete, the values of each: 7 EUR and 99, or 7 and EUR 99."""
 
 
 class SourceIndex:
@@ -195,14 +201,19 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
     ['HC-0457', '3 May 2024', '40 EUR', '9:30']
     """
     index, whole = SourceIndex(text, language), plain(text)
-    if index.numbers.groups_by_space is None:  # a number all the same: what is open is not found
-        return values_in(_SPACED_AMOUNT.sub("\u00a0", text), language)
+    if index.numbers.groups_by_space is None:
+        return _with_open_groups(text, language)
     values: dict[Span, Sought | None] = {}
-    taken: set[int] = set()  # the signs of these: of values that overlap, the first counts
+    held: set[int] = set()
 
-    def add(start: int, end: int, sought: Sought | None) -> None:
-        if taken.isdisjoint(range(start, end)):
-            taken.update(range(start, end))
+    def add(start: int, end: int, sought: Sought | None, own: Span | None = None) -> None:
+        """Add what has digits of its own: it may overlap with others."""
+        digits, own_digits = (
+            {at for at in range(*span) if whole.text[at].isdecimal()}
+            for span in ((start, end), own or (start, end))
+        )
+        if not digits or not own_digits <= held:
+            held.update(digits)
             values[start, end] = sought
 
     for date in index.dates.all():
@@ -211,26 +222,80 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
         add(date.start, date.end, DayAndTime(days[0]) if is_sure else None)
     for time in index.dates.times():
         add(time.start, time.end, DayAndTime(None, time.seconds))
-    numbers = [token for token in index.numbers.all() if token[1] != "code"]
-    digits = {at for token, _ in numbers for at in range(*token.digits)}
-    for start, end in codes_in(whole.text):
-        if digits.isdisjoint(range(start, end)):
-            add(start, end, Code(whole.text[start:end]))
-    for token, obstacle in numbers:
+    for token, obstacle in index.numbers.all():
+        if obstacle == "code":
+            continue
         if obstacle != "number" or (token.unit is not None and not token.unit.ids):
-            add(token.start, token.end, None)
+            add(token.start, token.end, None, token.digits)
             continue
         amount = index.numbers.amount(token.raw)
         is_version = token.unit is None and amount is not None and _IS_VERSION.fullmatch(token.raw)
-        sought = SoughtNumber(
+        number = SoughtNumber(
             amount, token.raw, token.is_negative, token.unit,
             keeps_fraction=bool(is_version and amount == Decimal(token.raw)),
         )  # fmt: skip
-        add(*(token.digits if token.unit is None else (token.start, token.end)), sought)
-    return [
-        TextValue(*(place := whole.original(start, end)), text[slice(*place)], sought)
-        for (start, end), sought in sorted(values.items(), key=lambda item: item[0])
-    ]
+        span = token.digits if token.unit is None else (token.start, token.end)
+        add(*span, number, token.digits)
+    for start, end in codes_in(whole.text):
+        add(start, end, Code(whole.text[start:end]))
+    by_rule = {*values}
+    for left in _WITH_DIGITS.finditer(whole.text):  # a number with an ending: 9'dan
+        add(*left.span(), None)
+    found: list[TextValue] = []
+    for (start, end), sought in sorted(values.items(), key=lambda item: item[0]):
+        place = whole.original(start, end)
+        value = TextValue(*place, text[slice(*place)], sought)
+        if (start, end) not in by_rule:
+            value = replace(value, readings=((value,), tuple(_runs(value, index.numbers))))
+        if found and value.start < found[-1].end and _is_amount(value) and _is_amount(found[-1]):
+            value = _contested(text, found.pop(), value)
+        found.append(value)
+    return found
+
+
+def _runs(value: TextValue, numbers: NumberIndex) -> Iterator[TextValue]:
+    """Yield the digits of a text as numbers by themselves."""
+    for run in _RUN.finditer(value.text):
+        sought = SoughtNumber(numbers.amount(run[0]), run[0])
+        yield TextValue(value.start + run.start(), value.start + run.end(), run[0], sought)
+
+
+def _is_amount(value: TextValue) -> bool:
+    return isinstance(value.sought, SoughtNumber) and value.sought.unit is not None
+
+
+def _contested(text: str, first: TextValue, second: TextValue) -> TextValue:
+    """Return two numbers of which either may have the currency between them."""
+    bare = []
+    for value in (first, second):
+        digits = _DIGITS.search(value.text)
+        assert digits is not None
+        assert isinstance(value.sought, SoughtNumber)
+        start, end = (value.start + at for at in digits.span())
+        bare.append(TextValue(start, end, digits[0], replace(value.sought, unit=None)))
+    readings = (first, bare[1]), (bare[0], second)
+    return TextValue(first.start, second.end, text[first.start : second.end], None, readings)
+
+
+def _with_open_groups(text: str, language: str) -> list[TextValue]:
+    """Return the values where a space may group thousands: Pier 7 500, as text and both ways.
+
+    One that no word stands before is taken for a number.
+    """
+    joined, apart = (values_in(_SPACED_AMOUNT.sub(gap, text), language) for gap in "\u00a0\t")
+    found = []
+    for value in joined:
+        place = value.start, value.end
+        inner = tuple(part for part in apart if place[0] <= part.start < place[1])
+        if _SPACED_AMOUNT.search(text, *place):
+            as_text = TextValue(*place, text[slice(*place)], None)
+            readings = (value,), (as_text,), inner
+            if _WORD_END.search(text, max(0, value.start - 3), value.start):
+                value = replace(as_text, readings=readings)
+            else:
+                value = replace(value, readings=readings[:2])
+        found.append(value)
+    return found
 
 
 def number_in(value: str, language: str = "") -> float | None:

@@ -116,8 +116,9 @@ class _PassageIndex:
         """Yield the weight of each number, date and word, and the passages that have it."""
         rest = sentence
         for value in values_in(sentence):
-            starts = (found.start for found in self._index.find_value(value))
-            yield _VALUE_WEIGHT, self._passages_at(starts)
+            for part in value.readings[0] if value.readings else (value,):
+                starts = (found.start for found in self._index.find_value(part))
+                yield _VALUE_WEIGHT, self._passages_at(starts)
             rest = rest.replace(value.text, " ", 1)
         for word in dict.fromkeys(folded_words(rest)):
             if word not in self._known:
