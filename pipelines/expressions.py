@@ -291,8 +291,8 @@ def _as_expression_error(source: str, error: Exception) -> ExpressionError:
 
 
 _KINDS_DIFFER = (
-    "Values of different kinds: `| int` or `| float` makes a number of a text. Cells of a CSV are "
-    "texts unless `columns` or `types: auto` of `files.rows` says otherwise."
+    "Values of different kinds: `| number_in` makes a number of a text. Cells of a CSV are texts "
+    "unless `columns` or `types: auto` of `files.rows` says otherwise."
 )
 
 

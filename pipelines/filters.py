@@ -22,7 +22,7 @@ from jinja2 import pass_environment
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.tests import TESTS as JINJA_TESTS
 
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import canonical_json, one_line
 
 from .times import local_date, local_time, moved
 from .typed_rows import without_types
@@ -42,7 +42,7 @@ def names(words: str) -> tuple[str, ...]:
 _MOST_LEVELS = 1000
 
 _PLAIN = names(
-    "abs capitalize count d default dictsort filesizeformat first float int items last "
+    "abs capitalize count d default dictsort filesizeformat first items last "
     "length list lower map max min reject rejectattr reverse select selectattr groupby "
     "sort string title trim truncate upper"
 )
@@ -168,6 +168,30 @@ def _parts(chunk: str, size: int) -> Iterator[str]:
 def round_(value: float, precision: int = 0, method: str = "common") -> float:
     rounded: float = JINJA_FILTERS["round"](value, _bounded_size("precision", precision), method)
     return rounded
+
+
+_NO_DEFAULT = object()
+
+
+def float_(value: Any, default: Any = _NO_DEFAULT) -> Any:
+    return _number_of(value, default, JINJA_FILTERS["float"](value, _NO_DEFAULT))
+
+
+def int_(value: Any, default: Any = _NO_DEFAULT, base: int = 10) -> Any:
+    return _number_of(value, default, JINJA_FILTERS["int"](value, _NO_DEFAULT, base))
+
+
+def _number_of(value: Any, default: Any, number: Any) -> Any:
+    """Return the number, or the default; Jinja's own is 0, which a condition takes for a value."""
+    is_odd = isinstance(value, str) and ("_" in value or number in (math.inf, -math.inf))
+    is_read = number is not _NO_DEFAULT and number == number and not is_odd  # NaN is not itself
+    if not is_read and default is _NO_DEFAULT:
+        shown = "null" if value is None else f"'{one_line(str(value), 40)}'"
+        raise ValueError(
+            f"{shown} is no number. `number_in` reads one as people write it, such as 12,50; with "
+            "a default, such as `float(0)`, what is none is that"
+        )
+    return number if is_read else default
 
 
 def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:
@@ -391,6 +415,7 @@ def _check_size(n_chars: int, limit: int = MAX_FILTER_CHARS) -> None:
 OWN_FILTERS: dict[str, Callable[..., Any]] = {
     **{"basename": basename, "slug": slug, "tojson": tojson, "truncate_words": truncate_words},
     **{"batch": batch, "slice": slice_, "sum": sum_, "round": round_, "wordwrap": wordwrap},
+    **{"float": float_, "int": int_},
     **{"title": title, "urlencode": urlencode, "wordcount": wordcount},
     **{"indent": indent, "join": join, "replace": replace, "unique": unique},
     **{"flatten": flatten, "unnest": unnest, "zip": zip_, "enumerate": enumerate_},

@@ -57,6 +57,14 @@ def test_the_number_or_date_of_a_line_is_read_and_null_where_it_may_be_two(
         ("'[NaN]' | fromjson", "the text is not JSON: it has NaN"),
         ("'1e999' | fromjson", "the text is not JSON: it has 1e999"),
         ("('[' * 90000) | fromjson", "it is nested too deeply"),
+        ("'12,50' | float", "'12,50' is no number. `number_in` reads one as people write it"),
+        ("'1.234,50' | int", "'1.234,50' is no number. `number_in`"),
+        ("['7', '12 EUR'] | map('float') | list", "'12 EUR' is no number."),
+        ("'' | int", "'' is no number."),
+        ("'nan' | float", "'nan' is no number."),
+        ("'1_000' | int", "'1_000' is no number."),
+        ("none | float > 10", "null is no number."),
+        ("[] | int", "'[]' is no number."),
         ("('a' * 5000000) | split('b')", "the text would have more than 4,000,000 characters"),
         ("range(99999) | zip(*[range(99999)] * 9)", "more than 1,000,000 values"),
     ],
@@ -65,6 +73,26 @@ def test_what_such_a_filter_cannot_do_is_one_sentence(source: str, told: str) ->
     with pytest.raises(ExpressionError) as caught:
         Expression.of(source).evaluate({})
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("'12.50' | float", 12.5),
+        ("' 7 ' | int", 7),
+        ("'12.50' | int", 12),
+        ("'ff' | int(0, 16)", 255),
+        ("true | int", 1),
+        ("'1e3' | float", 1000),
+        ("'12,50' | float(0)", 0),
+        ("'n/a' | int(-1)", -1),
+        ("'n/a' | float(none)", None),
+        ("none | int(default=3)", 3),
+        ("'inf' | float('')", ""),
+    ],
+)
+def test_a_number_is_read_or_the_default_stands_for_it(source: str, wanted: object) -> None:
+    assert Expression.of(source).evaluate({}) == wanted
 
 
 def test_wordwrap_gives_what_the_standard_library_gives() -> None:
