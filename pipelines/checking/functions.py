@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import reduce
 from operator import getitem
@@ -25,6 +24,7 @@ from paddock.engine.system.text import counted, listed, one_line, path_text
 from paddock.pipelines.text_marks import shown_text
 
 from .cldr import unit_named
+from .folding import composed
 from .grounding import Lack, unsupported
 from .language_model import language_identifier
 from .schema_parts import is_empty, missing_keys
@@ -264,8 +264,7 @@ def _flat_values(values: tuple[Any, ...]) -> list[Any]:
 
 def _casefolded(text: Any) -> str:
     """Return a text as it is compared: no case, single spaces, accents joined, nothing unseen."""
-    plain = re.sub(f"[{_UNSEEN}]", "", str(text)).replace("İ", "i").casefold()
-    return " ".join(unicodedata.normalize("NFC", plain).split())
+    return " ".join(composed(composed(str(text)).replace("İ", "i").casefold()).split())
 
 
 def _quoted(texts: list[str]) -> str:

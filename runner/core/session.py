@@ -22,7 +22,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.typed_rows import TypedRows, without_types
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.plan_walks import all_plans, progress_line_names
+from paddock.runner.bind.plan_walks import all_plans, all_steps, progress_line_names
 from paddock.runner.bind.trust.permissions import forbidden_pools
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
@@ -183,7 +183,8 @@ async def open_session(
         models, pool = await stack.enter_async_context(open_pools(bound, settings, pools))
         readers = _document_readers(stack, prepared, stats)
         bound = await _with_rows_of_files(bound, readers, stats)
-        stores = OpenStores(bound.roots.base, stats.note)
+        are_filled = any(step.facts.fills for step in all_steps(bound.nodes))
+        stores = OpenStores(bound.roots.base, stats.note, are_filled)
         stack.push_async_callback(stores.close)
         reviews = RunReviews(ledger, bound, options.review)
         world = World(

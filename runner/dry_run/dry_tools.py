@@ -44,6 +44,7 @@ from paddock.steps.base import (
     ItemName,
     ReplyNotCached,
     SearchHit,
+    StepError,
     Vector,
     VectorRow,
 )
@@ -281,6 +282,8 @@ class DryStores:
         self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
     ) -> DryStore:
         store = await self.real.open(path, dimensions, model, is_new_allowed=is_new_allowed)
+        if not (is_new_allowed or store.n_rows) and self.pool.doubt:
+            raise StepError(f"what the store '{path}' will hold is not known.")
         fields = store.writer, store.model, store.home, store.requested_dimensions
         return DryStore(*fields, pool=self.pool)
 

@@ -23,6 +23,7 @@ import pyarrow as arrow  # type: ignore[import-untyped]  # comes with LanceDB
 
 from paddock.engine.system.files import sync_file, sync_folder
 from paddock.engine.system.text import one_line, shorten
+from paddock.pipelines.checking.folding import composed
 from paddock.steps.base import EmbedModel, SearchHit, StepError
 
 from .row_changes import (
@@ -161,9 +162,11 @@ class LanceTable:
             f"{_owned_by([owner])} AND step = {sql_literal(step)} AND made = {sql_literal(made)}"
         )
         found = {}
-        for batch in self._scan(where, ["text", "vector"]):
-            for text, vector in zip(batch["text"].to_pylist(), batch["vector"], strict=True):
-                found[text] = array("f", vector.as_py())
+        written = [name for name in ("_text", "text") if name in self._table.schema.names]
+        for batch in self._scan(where, [*written, "vector"]):
+            texts = zip(*(batch[name].to_pylist() for name in written), strict=True)
+            for forms, vector in zip(texts, batch["vector"], strict=True):
+                found[next(filter(None, forms), "")] = array("f", vector.as_py())
         return found
 
     def _scan(self, where: str, names: list[str]) -> Iterator[dict[str, Any]]:
@@ -211,10 +214,13 @@ class LanceTable:
                         "none.",
                         remedy="Give it the same kind of value in each item.",
                     )
-        if added := [name for name in new if name not in known]:
-            types = {"text": arrow.string(), "number": arrow.float64(), "truth": arrow.bool_()}
+        types = {"text": arrow.string(), "number": arrow.float64(), "truth": arrow.bool_()}
+        added = [arrow.field(name, types[new[name]]) for name in new if name not in known]
+        if "_text" not in self._table.schema.names:  # a store of an earlier version
+            added.append(arrow.field("_text", arrow.string()))
+        if added:
             with store_errors(self.path, "written"):
-                self._table.add_columns([arrow.field(name, types[new[name]]) for name in added])
+                self._table.add_columns(added)
 
     def tidy(self, old_s: float) -> None:
         with store_errors(self.path, "written"):
@@ -274,7 +280,8 @@ class LanceTable:
                 "page": kept.row.page,
                 "page_end": kept.row.page_end,
                 "headings": [_clean_text(heading) for heading in kept.row.headings],
-                "text": _clean_text(kept.row.text),
+                "text": (text := _clean_text(kept.row.text)) and composed(text),
+                "_text": text if text != composed(text) else None,
                 "print": kept.print,
                 "made": kept.row.made,
                 **{name: _column_value(kept.row.columns.get(name)) for name in own},
@@ -341,7 +348,7 @@ class LanceTable:
     def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
         """Return the rows that match the words best; requires the index."""
         with store_errors(self.path, "read"):
-            words = lancedb.query.MatchQuery(text, "text")  # type: ignore[call-arg]  # pydantic's defaults
+            words = lancedb.query.MatchQuery(composed(text), "text")  # type: ignore[call-arg]  # pydantic's defaults
             query = self._table.search(words, query_type="fts")
             query = query.where(where, prefilter=True) if where else query
             rows: list[dict[str, Any]] = query.limit(k + _EXTRA_ROWS).to_list()
@@ -360,6 +367,7 @@ def _arrow_schema(label: StoreFormat) -> Any:
         ("page_end", number),
         ("headings", arrow.list_(text)),
         ("text", text),
+        ("_text", text),
         ("print", text),
         ("made", text),
         ("vector", arrow.list_(arrow.float32(), label.dimensions)),
@@ -395,10 +403,11 @@ def _best_rows(scores: Any, ids: Any, limit: int) -> tuple[Any, Any]:
 
 def _ranked_hits(rows: Sequence[dict[str, Any]], k: int, columns: Iterable[str]) -> list[SearchHit]:
     """Order by score; equal ones by where they come from, so that every machine agrees."""
-    names = ("text", "source", "item", "step", "index", "page", "page_end")
+    names = ("source", "item", "step", "index", "page", "page_end")
     hits = [
         SearchHit(
             **{name: row[name] for name in names},
+            text=row.get("_text") or row["text"],
             score=round(row["_score"], 6),
             headings=tuple(row["headings"] or ()),
             columns={name: row[name] for name in columns if row[name] is not None},

@@ -338,6 +338,8 @@ class OpenStores:
 
     _home: Path
     _note: Callable[[str], None] = lambda text: None
+    _are_filled: bool = False
+    """A step of the run fills stores: one that is not there yet is empty."""
     _writers: dict[Path, StoreWriter] = field(default_factory=dict)
     _manifests: dict[Path, tuple[str, StoreManifest]] = field(default_factory=dict)
 
@@ -345,9 +347,13 @@ class OpenStores:
         self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
     ) -> StoreHandle:
         _refuse_non_store(path)
+        is_known = path in self._writers
         writer = await self._writer(path)
         if writer.label is not None:
             refuse_other_model(path, writer.label, StoreFormat(model, dimensions or 0))
+        elif not is_new_allowed and self._are_filled:
+            if not is_known:
+                self._note(f"There is no store '{path}' yet: a search in it finds nothing.")
         elif not is_new_allowed:
             remedy = "First run the step that fills it (`embed` with `store`), or correct the path."
             raise StepError(f"there is no store '{path}'.", remedy=remedy, kind="io")

@@ -20,7 +20,7 @@ _DIGEST_BYTES = 16
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 TABLE_COLUMNS = (
     *("id", "owner", "step", "item", "source", "index", "page", "page_end", "headings", "text"),
-    *("print", "made", "vector", "score"),
+    *("print", "made", "vector", "score", "_text"),
 )
 """Names that a store's own columns cannot have."""
 _MOST_LISTED_ROWS = 500

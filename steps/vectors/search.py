@@ -162,23 +162,18 @@ class Search(Step[SearchParams, SearchOutput]):
         known = EmbedModel(model.ref, facts.identity)
         store = await tools.stores.open(path, None, known, is_new_allowed=False)
         await tools.files.outputs.note_rows_read(path)
-        if not store.n_rows:
-            raise StepError(
-                f"the store '{path}' is empty: there is nothing to find.",
-                remedy="Run the step that fills it (`embed` with `store`) on some documents first.",
-            )
         where = params.where.source if isinstance(params.where, Template) else params.where
         is_hybrid = params.mode == "hybrid"
         k = max(_WIDER * params.k, _AT_LEAST) if is_hybrid else params.k
-        orders: list[list[list[SearchHit]]] = []
-        if params.mode != "text":
+        orders: list[list[list[SearchHit]]] = [] if store.n_rows else [[[] for _ in queries]]
+        if params.mode != "text" and store.n_rows:
             nearest: list[list[SearchHit]] = []
             for first in range(0, len(queries), REQUEST_TEXTS):
                 texts = queries[first : first + REQUEST_TEXTS]
                 reply = await embed_texts(tools, model, texts, dimensions=store.dimensions)
                 nearest += await store.nearest(reply.vectors, k, where)
             orders.append(nearest)
-        if params.mode != "vector":
+        if params.mode != "vector" and store.n_rows:
             orders.append([await store.matching(query, k, where) for query in queries])
         found: list[list[FoundRow]] = []
         for of_query in zip(*orders, strict=True):

@@ -166,11 +166,41 @@ def test_what_cannot_be_searched_is_told_with_a_way_out(tmp_path: Path) -> None:
         "the store '…/index.lance' holds vectors of model 'default-embed', and those of 'other' "
     )
     assert told(tmp_path, " ") == "the `query` is empty. Set it to what to search for."
+
+
+@pytest.mark.parametrize("mode", ["vector", "text", "hybrid"])
+def test_a_search_over_nothing_finds_nothing_and_asks_no_model(tmp_path: Path, mode: str) -> None:
+    kept(with_store(tmp_path))
     kept(with_store(tmp_path), [])
-    assert told(tmp_path) == (
-        "the store '…/index.lance' is empty: there is nothing to find. "
-        "Run the step that fills it (`embed` with `store`) on some documents first."
-    )
+    pool = FakePool()
+    assert (found(tmp_path, "ferry", pool, mode=mode).hits, pool.embeds) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("written", "query"),
+    [
+        ("Ihre Strom\u00adrechnung liegt bei.", "Stromrechnung"),
+        ("Ihre Stromrechnung liegt bei.", "Strom\u00adrechnung"),
+        ("Hafen Ko\u0308ln, Steg 4", "Köln"),
+        ("Hafen Köln, Steg 4", "Ko\u0308ln"),
+        ("Hafen Köln, Steg 4", "koln"),
+        ("L'e\u0301te\u0301 au port", "été"),
+        ("Harbour\u200bmaster", "harbourmaster"),
+        ("de Ve\u0301lo a\u0300 Nice", "à"),
+        ("\u1112\u1161\u11ab\u1100\u116e\u11a8 항구", "한국"),
+        ("Tie\u0302\u0301ng Vie\u0323\u0302t", "Việt"),
+        ("שָׁלוֹם", "שלום"),
+    ],
+)
+def test_a_word_is_found_in_whatever_form_it_is_written(
+    tmp_path: Path, written: str, query: str
+) -> None:
+    kept(with_store(tmp_path), ["Something else.", written])
+    assert [hit.text for hit in found(tmp_path, query, mode="text").hits] == [written]
+    assert found(tmp_path, written, k=1).hits[0].text == written
+    pool = FakePool()  # its vector is known by the text as it was written
+    kept(with_store(tmp_path, pool), ["Something new.", written])
+    assert [request.texts for request in pool.embeds] == [("Something new.",)]
 
 
 @pytest.mark.parametrize(
