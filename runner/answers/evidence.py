@@ -2,8 +2,8 @@
 
 `reply.evidence` names values of an item's scope: texts, outputs of `files.read`, hits of `search`.
 The finder (`pipelines.checking.evidence`) sees texts alone, in the reader processes, within their
-limits of time and memory, so that no text holds up a run. Boxes of quotes, the lines of a quote cut
-to its words, are asked of them afterwards, once for each document and only for pages with a quote.
+limits of time and memory, so that no text holds up a run. Where a quote stands on its page is known
+since the document was read: its cells came with the text.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import Any
-from unicodedata import east_asian_width
 
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import free_name, listed, nested_values
@@ -23,12 +21,11 @@ from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError, Tools
-from paddock.steps.paths import resolve_path
 from paddock.steps.readers import documents
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
-from paddock.steps.readers.reader import PAGE_BREAK, PageBox, QuoteSpan, join_pages, page_offsets
+from paddock.steps.readers.reader import PAGE_BREAK, join_pages, page_offsets
 from paddock.steps.readers.reader_pool import EvidenceRequest
-from paddock.steps.readers.text_cells import TextCell, unpack_cells
+from paddock.steps.readers.text_cells import quote_box, unpack_cells
 
 _PAGED = frozenset((MEDIA_TYPES["pdf"], MEDIA_TYPES["pptx"]))
 _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
@@ -36,9 +33,6 @@ _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
 _MOST_SOURCE_CHARS = 8_000_000
 """A text of this length takes 15 s and 0.6 GB."""
 _SHOWN_FIELDS = 3
-_MARGIN_LETTERS = 0.5
-_NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
-_WIDE = frozenset("mwMW@%")
 
 
 @record(slots=True)
@@ -88,7 +82,7 @@ class EvidenceFinder:
         return self._latest[1]
 
     async def evidence(self, output: Any) -> Any:
-        return await with_boxes(await self.located(output), self.sources, self.tools)
+        return with_boxes(await self.located(output), self.sources)
 
 
 # --- sources
@@ -216,16 +210,14 @@ def _text_of(value: Mapping[str, Any], name: str) -> str:
 # --- boxes
 
 
-async def with_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: Tools) -> Any:
+def with_boxes(evidence: Any, sources: Sequence[EvidenceSource]) -> Any:
     """Return evidence with the `box` of each quote on a page that shows it, and `page` of hits.
 
     1. A source of one page, such as a hit: the quote is on that.
-    2. A page that OCR has read: the box is cut of its lines.
-    3. Any other page of a PDF: the reader processes are asked, once for each document.
+    2. A page whose words have places: the part of a quote that is on the page where it begins.
     """
     evidence = deepcopy(evidence)
     by_name = {source.name: source for source in sources}
-    without_box: dict[str, list[tuple[dict[str, Any], QuoteSpan]]] = {}
     for _, leaf in nested_values(evidence):
         is_leaf = isinstance(leaf, dict) and isinstance(leaf.get("match"), str)
         if not is_leaf or leaf["source"] is None:
@@ -233,67 +225,12 @@ async def with_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: To
         source, page = by_name[leaf["source"]], leaf["page"]
         if source.only_page is not None:  # 1
             leaf |= {"page": source.only_page, "line": None, "column": None}
-        elif page is not None:
-            span = _span_on_page(source, page, leaf["start"], leaf["end"])
-            if packed := source.cells.get(page):  # 2
-                page_text = source.text[source.page_starts[page - 1] :]
-                with suppress(ValueError):  # what a pipeline made may look like a document
-                    leaf["box"] = quote_box(page_text, unpack_cells(packed), span.start, span.end)
-            if leaf["box"] is None and source.media_type == MEDIA_TYPES["pdf"] and source.path:
-                without_box.setdefault(source.path, []).append((leaf, span))  # 3
-    for path, quotes in without_box.items():
-        boxes = await _pdf_boxes(path, [span for _, span in quotes], tools)
-        for (leaf, _), box in zip(quotes, boxes, strict=True):
-            leaf["box"] = None if box is None else list(box)
+        elif page is not None and (packed := source.cells.get(page)):  # 2
+            begins, *rest = source.page_starts[page - 1 :]
+            end = min(leaf["end"], rest[0] - len(PAGE_BREAK) if rest else len(source.text))
+            with suppress(ValueError):  # what a pipeline made may look like a document
+                cells = unpack_cells(packed)
+                leaf["box"] = quote_box(
+                    source.text[begins:], cells, leaf["start"] - begins, end - begins
+                )
     return evidence
-
-
-def _span_on_page(source: EvidenceSource, page: int, start: int, end: int) -> QuoteSpan:
-    """Return a quote within the page on which it begins, cut where that ends."""
-    begins, *rest = source.page_starts[page - 1 :]
-    end = min(end, rest[0] - len(PAGE_BREAK) if rest else len(source.text))
-    return QuoteSpan(page, start - begins, end - begins, source.text[start:end])
-
-
-def quote_box(text: str, cells: Sequence[TextCell], start: int, end: int) -> list[float] | None:
-    """Return the box around a piece of a page's text.
-
-    A word or line is cut by the usual widths of its letters, and half a letter more at either side.
-
-    >>> quote_box("Total: 84.00", [TextCell(0, 12, (0.0, 0.5, 1.0, 0.6))], 7, 12)
-    [0.4872, 0.5, 1.0, 0.6]
-    """
-    cut: list[PageBox] = []
-    for cell in cells:
-        first, last = max(start, cell.start), min(end, cell.end)
-        if first < last and cell.box is not None:
-            left, top, right, bottom = cell.box
-            reached = list(accumulate(map(_letter_width, text[cell.start : cell.end]), initial=0.0))
-            share = (right - left) / reached[-1]
-            begin = left + share * (reached[first - cell.start] - _MARGIN_LETTERS)
-            stop = left + share * (reached[last - cell.start] + _MARGIN_LETTERS)
-            cut.append((max(left, begin), top, min(right, stop), bottom))
-    if not cut:
-        return None
-    lefts, tops, rights, bottoms = zip(*cut, strict=True)
-    return [round(side, 4) for side in (min(lefts), min(tops), max(rights), max(bottoms))]
-
-
-def _letter_width(letter: str) -> float:
-    if letter in _NARROW:
-        return 0.5
-    if letter in _WIDE or east_asian_width(letter) in "WF":
-        return 1.6
-    return 1.25 if letter.isupper() else 1.0
-
-
-async def _pdf_boxes(
-    path: str, spans: Sequence[QuoteSpan], tools: Tools
-) -> Sequence[PageBox | None]:
-    """Ask a reader process for the boxes of a document's quotes; without them a quote is enough."""
-    try:
-        file = resolve_path(tools.files.roots, path)
-        return await documents.quote_boxes(file, spans, readers=tools.files.readers)
-    except StepError as error:
-        tools.log.note(f"evidence has no boxes: {error}")
-        return [None] * len(spans)

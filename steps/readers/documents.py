@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,9 +15,8 @@ from paddock.engine.system.tasks import call_in, clock_stopped
 from paddock.steps.base import DocumentReaders, StepError, StepLog
 from paddock.steps.paths import os_refusal, printable
 
-from .reader import Document, PageBox, QuoteSpan, Unreadable, after_name
+from .reader import Document, Unreadable, after_name
 from .reader_pool import (
-    BoxesRequest,
     DocumentRequest,
     EvidenceRequest,
     MissingDocument,
@@ -64,19 +63,6 @@ async def render_page(
         StepError: it cannot be drawn.
     """
     request = PageRequest(path, page, most_side_px, MOST_SHOWN_BYTES)
-    with reading_errors(f"'{printable(path.name)}'"):
-        return await in_reader_process(request, readers)
-
-
-async def quote_boxes(
-    path: Path, quotes: Sequence[QuoteSpan], *, readers: DocumentReaders | None = None
-) -> list[PageBox | None]:
-    """Return the box around each quote on the pages of a PDF; None where it has none.
-
-    Raises:
-        StepError: the document cannot be read.
-    """
-    request = BoxesRequest(path, tuple(quotes), MOST_SHOWN_BYTES)
     with reading_errors(f"'{printable(path.name)}'"):
         return await in_reader_process(request, readers)
 

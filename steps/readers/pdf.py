@@ -59,7 +59,7 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         pages = [
             _PageReading(number=number, source="damaged")
             if page is None
-            else _read_page(document, number, page, found.text(page).text, sees=sees)
+            else _read_page(document, number, page, *found.text(page), sees=sees)
             for number, page in enumerate(found, 1)
         ]
         if not pages:
@@ -94,7 +94,13 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
 
 
 def _read_page(
-    document: Any, number: int, page: ReadPage, text: str, *, sees: bool
+    document: Any,
+    number: int,
+    page: ReadPage,
+    text: str,
+    cells: tuple[TextCell, ...],
+    *,
+    sees: bool,
 ) -> _PageReading:
     is_noise = page.n_unnamed > _MOST_UNNAMED * len("".join(page.raw_text.split()))
     source: Literal["text", "ocr", "both", "nothing", "noise"] = "text"
@@ -113,9 +119,8 @@ def _read_page(
             seen = ocr_engine.recognise(pixels, own_texts) if has_more else SeenText("")
         if seen.text:
             own = "" if is_noise else text
-            seen = inserted(own, seen, page.own)
-            text, source = seen.text, "both" if own else "ocr"
-    cells = seen.cells if seen is not None and seen.text else ()
+            seen = inserted(own, seen, page.own, cells if own else ())
+            text, cells, source = seen.text, seen.cells, "both" if own else "ocr"
     if page.is_picture and not text:
         source = "nothing"
     elif is_noise and source != "ocr":

@@ -32,10 +32,13 @@ from .pdfium import PageObject, by_address, low_pixels, shown_box, utf16
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
+_THIN = 2.0  # points: lines, which no letter hides behind
 _MOST_COVERS = 100  # that are looked at for one text
 _COVER_NOTHING = (raw.FPDF_PAGEOBJ_TEXT, raw.FPDF_PAGEOBJ_UNKNOWN)
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _LAYER_MARK = "OC\0".encode("utf-16-le")  # "optional content"
+_n_marks_of = by_address(raw.FPDFPageObj_CountMarks, c_int, c_void_p)
+_mode_of = by_address(raw.FPDFTextObj_GetTextRenderMode, c_int, c_void_p)
 _fill_colour = by_address(raw.FPDFPageObj_GetFillColor, c_int, *[c_void_p] * 5)
 text_object_at = by_address(raw.FPDFText_GetTextObject, c_void_p, c_void_p, c_int)
 
@@ -68,7 +71,7 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
         if not is_hidden and (
             _is_of_layer(piece)
             or is_faint
-            or raw.FPDFTextObj_GetTextRenderMode(piece) in _UNPAINTED
+            or _mode_of(piece) in _UNPAINTED
             or covers.may_hide(index, bounds, colour)
         ):
             is_hidden = not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels())
@@ -104,7 +107,7 @@ class _Covers:
         self._at = [
             at
             for at, found in enumerate(pieces)
-            if found.kind not in _COVER_NOTHING and not _is_frame(found)
+            if found.kind not in _COVER_NOTHING and _is_thick(found) and not _is_frame(found)
         ]
         self._bounds = [pieces[at].bounds for at in self._at]
         self._colours = [_fill_of(pieces[at].piece) for at in self._at]
@@ -132,6 +135,11 @@ class _Covers:
         return False
 
 
+def _is_thick(found: PageObject) -> bool:
+    left, bottom, right, top = found.bounds
+    return min(right - left, top - bottom) > _THIN
+
+
 def _is_frame(found: PageObject) -> bool:
     """Return whether it is thin lines around something, as cells of tables have them."""
     if found.kind != raw.FPDF_PAGEOBJ_PATH:
@@ -153,7 +161,7 @@ def _fill_of(piece: Any) -> tuple[int, ...]:
 
 
 def _is_of_layer(piece: Any) -> bool:
-    for index in range(raw.FPDFPageObj_CountMarks(piece)):
+    for index in range(_n_marks_of(piece)):
         mark = raw.FPDFPageObj_GetMark(piece, index)
         name, n_bytes = create_string_buffer(len(_LAYER_MARK)), c_ulong()
         raw.FPDFPageObjMark_GetName(mark, cast(name, POINTER(c_ushort)), len(name), n_bytes)

@@ -4,44 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from ctypes import addressof, c_double, c_int, c_void_p, cast, create_string_buffer
-from math import hypot
-from typing import Any, NamedTuple
+from ctypes import c_int, c_void_p, cast
+from typing import Any
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import record
 
 from .ocr_layout import TextBox
-from .page_layout import (
-    FACT_PAGES,
-    HYPHEN,
-    PageLine,
-    Rule,
-    Traced,
-    Word,
-    document_facts,
-    page_lines,
-    page_text,
-)
+from .page_layout import FACT_PAGES, HYPHEN, document_facts, page_lines, page_pieces
+from .page_rows import PageLine, Rule, Word
 from .pdf_annotations import Annotations, LaidOver, Losses
-from .pdf_hidden import HiddenText, hidden_text, text_object_at
+from .pdf_hidden import hidden_text
 from .pdf_pictures import unread_pictures
-from .pdfium import PDFIUM_LOCK, DamagedPage, PageObject, by_address, open_page, page_objects
+from .pdf_words import PageWords, turned_box
+from .pdfium import (
+    PDFIUM_LOCK,
+    DamagedPage,
+    PageFrame,
+    PageObject,
+    by_address,
+    open_page,
+    page_objects,
+)
+from .text_cells import TextCell
 
 _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no characters
 _HALF = re.compile("[\ud800-\udfff]")  # of a character of UTF-16
 _UNNAMED = re.compile("[\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]")  # or of the font's own
-_PRINTED = r"[^\s\x00-\x1f\ufffe\uffff]"
-_TOKEN = re.compile(rf"[.…·]{{4,}}|(?:(?![.…·]{{4}}){_PRINTED})*\x02|(?:(?![.…·]{{4}}){_PRINTED})+")
-_BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re.IGNORECASE)
-_SYMBOL_NAME = re.compile(rb"dingbats|wingding|webding|symbol", re.IGNORECASE)
-_FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
-_WORD_GAP = 0.5  # of a size, between characters of a word: such are two words
-_WIDE = 1.1  # of a size, a character: there are gaps in the word
 _THIN_RULE = 4.0  # points
+_DOT = 1.5, 8.0  # points, of signs of lists
 _MOST_RULES = 20_000  # objects that are looked at on a page: more is a drawing
-_MOST_CHARS = 100_000  # of a page whose layout is looked at: these take 5 s
 _TINY, _LEGIBLE = 2.0, 6.0  # points: text that no one sees beside what people read
 
 
@@ -49,10 +42,9 @@ _TINY, _LEGIBLE = 2.0, 6.0  # points: text that no one sees beside what people r
 class ReadPage:
     raw_text: str
     """As PDFium has it: with U+0002 for a hyphen at a line's end, U+FFFD for unknown letters."""
-    places: Sequence[int]
-    """PDFium's index of each of its characters."""
     lines: Sequence[PageLine]
     laid_over: LaidOver
+    frame: PageFrame
     is_picture: bool
     """Whether it shows something, but no text of its own."""
     n_unnamed: int
@@ -80,8 +72,17 @@ class PdfPages:
     def __getitem__(self, index: int) -> ReadPage | None:
         return self._first[index] if index in self._first else self._read(index)
 
-    def text(self, page: ReadPage) -> Traced:
-        return page_text(page.raw_text, page.lines, self._facts)
+    def text(self, page: ReadPage) -> tuple[str, tuple[TextCell, ...]]:
+        """Return the text of a page, and where its words stand."""
+        cells = list[TextCell]()
+        parts = list[str]()
+        at = 0
+        for shown, word, row, column in page_pieces(page.raw_text, page.lines, self._facts):
+            if word is not None:
+                cells.append(TextCell(at, at + len(shown), page.frame.box(*word.box), row, column))
+            parts.append(shown)
+            at += len(shown)
+        return "".join(parts), tuple(cells)
 
     def _read(self, index: int) -> ReadPage | None:
         self._check(self._n_chars)
@@ -93,22 +94,26 @@ class PdfPages:
                 unshown = hidden_text(page, textpage, pieces)
                 text, places = _characters(textpage)
                 rotation = page.get_rotation()
-                words = list(_words(textpage.raw, text, places, rotation, unshown))
+                words = list(PageWords(textpage, text, places, rotation, unshown))
                 covered = (c for c, at in zip(text, places, strict=True) if at in unshown.chars)
                 unseen = *unshown.objects.values(), "".join(covered).strip(), _hide_tiny(words)
                 self._losses.hidden += filter(None, unseen)
-                rules = [_turned(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)]
+                rules = [
+                    turned_box(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)
+                ]
+                dots = [turned_box(dot, rotation) for dot in _dots(pieces)]
                 has_nothing = set("".join(text.split())) == {"\ufffd"}
-                lines = [] if has_nothing else page_lines(words, rules)
+                lines = [] if has_nothing else page_lines(words, rules, dots)
                 is_picture = not lines and bool(pieces)
                 n_pictures, own = unread_pictures(page, textpage, pieces)
                 n_unnamed = _n_unnamed(textpage, text, places)
+                frame = PageFrame.of(page)
                 textpage.close()
         except DamagedPage:
             return None
         self._n_chars = len(text)
         return ReadPage(
-            text, places, lines, annotations.joined(), is_picture, n_unnamed, n_pictures, own
+            text, lines, annotations.joined(), frame, is_picture, n_unnamed, n_pictures, own
         )
 
 
@@ -148,18 +153,6 @@ def _n_unnamed(textpage: Any, text: str, places: Sequence[int]) -> int:
 
 
 _has_no_unicode = by_address(raw.FPDFText_HasUnicodeMapError, c_int, c_void_p, c_int)
-_box_at = by_address(raw.FPDFText_GetLooseCharBox, c_int, c_void_p, c_int, c_void_p)
-
-
-class _Style(NamedTuple):
-    """How the characters of a text object are written; the last fields of a `Word`."""
-
-    base: float
-    size: float = 1.0
-    is_bold: bool = False
-    is_upright: bool = True
-    is_hidden: bool = False
-    is_symbol: bool = False
 
 
 def _hide_tiny(words: Sequence[Word]) -> str:
@@ -171,99 +164,13 @@ def _hide_tiny(words: Sequence[Word]) -> str:
     return " ".join(word.text for word in tiny)
 
 
-def _words(
-    textpage: Any, text: str, places: Sequence[int], rotation: int, unshown: HiddenText
-) -> Iterator[Word]:
-    styles: dict[tuple[int | None, bool], _Style] = {}
-    fonts: dict[int, tuple[bool, bool]] = {}
-    rect = raw.FS_RECTF()
-    to_rect, page_address = addressof(rect), cast(textpage, c_void_p).value
-
-    def style_at(at: int) -> _Style:
-        address = text_object_at(page_address, places[at])
-        is_hidden = places[at] in unshown.chars or address in unshown.objects
-        key = address, is_hidden
-        if key not in styles:
-            styles[key] = _style(textpage, places[at], rotation, is_hidden, fonts)
-        return styles[key]
-
-    def sides(at: int) -> tuple[float, ...]:
-        _box_at(page_address, places[at], to_rect)
-        if not rotation:
-            return rect.left, rect.right
-        return _turned((rect.left, rect.bottom, rect.right, rect.top), rotation)[::2]
-
-    def word_spans(start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield what is one word each of a token: of one style, without a gap."""
-        style, before = style_at(start), sides(start)
-        for at in range(start + 1, end):
-            own, here = style_at(at), sides(at)
-            gap = max(here[0] - before[1], before[0] - here[1])
-            if own != style or gap > _WORD_GAP * own.size:
-                yield start, at
-                start, style = at, own
-            before = here
-        yield start, end
-
-    line = last = 0
-    for token in _TOKEN.finditer(text):
-        start, end = token.span()
-        space = text[last:start]
-        if "\n" in space or "\r" in space or text[last - 1 : last] == HYPHEN:
-            line, space = line + 1, ""
-        last = end
-        if len(text) > _MOST_CHARS:  # all the same, one below the other
-            left, right = start / 1000, end / 1000
-            yield Word(text[start:end], start, line, space, left, right, *_Style(-line))
-            continue
-        style, first, final = style_at(start), sides(start), sides(end - 1)
-        width = max(final[1], first[1]) - min(first[0], final[0])
-        is_mixed = style is not style_at(end - 1)
-        is_mixed = is_mixed or not unshown.chars.isdisjoint(places[start:end])
-        is_one = not is_mixed and width <= _WIDE * style.size * (end - start)
-        for begin, stop in ((start, end),) if is_one else word_spans(start, end):
-            style, first, final = style_at(begin), sides(begin), sides(stop - 1)
-            left, right = min(first[0], final[0]), max(first[1], final[1])
-            yield Word(text[begin:stop], begin, line, space, left, right, *style)
-            space = ""
-
-
-def _style(
-    textpage: Any, place: int, rotation: int, is_hidden: bool, fonts: dict[int, tuple[bool, bool]]
-) -> _Style:
-    """Return how a character is written; `fonts` keeps which are bold, and of signs."""
-    matrix, x, y = raw.FS_MATRIX(), c_double(), c_double()
-    raw.FPDFText_GetMatrix(textpage, place, matrix)
-    raw.FPDFText_GetCharOrigin(textpage, place, x, y)
-    base = _turned((x.value, y.value, x.value, y.value), rotation)[1]
-    along = complex(matrix.a, matrix.b) * (1, -1j, -1, 1j)[rotation // 90 % 4]
-    size = raw.FPDFText_GetFontSize(textpage, place) * hypot(matrix.c, matrix.d)
-    piece = raw.FPDFText_GetTextObject(textpage, place)
-    font = raw.FPDFTextObj_GetFont(piece) if piece else None
-    is_bold = is_symbol = False
-    if font:
-        address = addressof(font.contents)
-        if address not in fonts:
-            name = create_string_buffer(100)
-            raw.FPDFFont_GetBaseFontName(font, name, len(name))
-            is_forced = raw.FPDFFont_GetFlags(font) & _FORCE_BOLD
-            is_named = _BOLD_NAME.search(name.value) is not None
-            fonts[address] = is_named or bool(is_forced), bool(_SYMBOL_NAME.search(name.value))
-        is_bold, is_symbol = fonts[address]
-        if not is_bold:
-            mode = raw.FPDFTextObj_GetTextRenderMode(piece)
-            is_bold = mode == raw.FPDF_TEXTRENDERMODE_FILL_STROKE
-    is_upright = along.real > 0 and abs(along.imag) < 0.05 * along.real
-    return _Style(base, round(size, 1) or 1.0, is_bold, is_upright, is_hidden, is_symbol)
-
-
-def _turned(box: Rule, rotation: int) -> Rule:
-    left, bottom, right, top = box
-    if rotation == 90:
-        return bottom, -right, top, -left
-    if rotation == 180:
-        return -right, -top, -left, -bottom
-    return (-top, left, -bottom, right) if rotation == 270 else box
+def _dots(pieces: Sequence[PageObject]) -> Iterator[Rule]:
+    """Yield the drawings of a page that are as small as the sign of a list."""
+    for _, kind, (left, bottom, right, top) in pieces[:_MOST_RULES]:
+        width, height = right - left, top - bottom
+        is_small = _DOT[0] < min(width, height) <= max(width, height) < _DOT[1]
+        if kind == raw.FPDF_PAGEOBJ_PATH and is_small and 0.7 < width / height < 1.4:
+            yield left, bottom, right, top
 
 
 def _rules(pieces: Sequence[PageObject]) -> Iterator[Rule]:

@@ -18,7 +18,7 @@ from paddock.pipelines.text_marks import escaped
 from .ocr_layout import SeenText, TextBox
 from .pdfium import PageObject, shown_box
 from .reader import PageBox
-from .text_cells import moved_cells
+from .text_cells import TextCell, moved_cells
 
 _LEAST_SHARE = 0.03  # of a page, which a picture has: a logo on A4 has 0.015
 _MANY_SHARE = 0.3  # of a page, which many small ones have together: strips of a scan
@@ -67,10 +67,12 @@ def unread_pictures(
     return sum(share < _COVERED for share in covered), own
 
 
-def inserted(text: str, seen: SeenText, own: Sequence[TextBox]) -> SeenText:
+def inserted(
+    text: str, seen: SeenText, own: Sequence[TextBox], cells: Sequence[TextCell]
+) -> SeenText:
     """Return a page's text with that of a picture after the line that stands above it."""
     if not seen.text or seen.has_known:
-        return seen if seen.has_known else replace(seen, text=text)
+        return seen if seen.has_known else replace(seen, text=text, cells=tuple(cells))
     top = min((cell.box[1] for cell in seen.cells if cell.box), default=1.0)
     above = [piece for piece in own if piece.bottom <= top + _SLACK]
     at = 0
@@ -82,7 +84,9 @@ def inserted(text: str, seen: SeenText, own: Sequence[TextBox]) -> SeenText:
     before, after = text[:at].rstrip(), text[at:].lstrip()
     start = len(before) + 2 * bool(before)
     whole = "\n\n".join(filter(None, (before, seen.text, after)))
-    return replace(seen, text=whole, cells=moved_cells(seen.cells, start))
+    behind = moved_cells([cell for cell in cells if cell.start >= at], len(whole) - len(text))
+    above_it = (cell for cell in cells if cell.start < at)
+    return replace(seen, text=whole, cells=(*above_it, *moved_cells(seen.cells, start), *behind))
 
 
 def _is_picture(piece: Any, depth: int = 2) -> bool:

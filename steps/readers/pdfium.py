@@ -58,19 +58,37 @@ _BOX_HANDLE = 1  # no address of a font
 
 def shown_box(page: Any, rect: Any) -> PageBox | None:
     """Return a rectangle of a page as it is shown; None if it is not on it."""
-    corners = [_shown(page, rect.left, rect.top), _shown(page, rect.right, rect.bottom)]
-    (left, right), (top, bottom) = map(sorted, zip(*corners, strict=True))
-    return (left, top, right, bottom) if left < right and top < bottom else None
+    return PageFrame.of(page).box(rect.left, rect.bottom, rect.right, rect.top)
 
 
-def _shown(page: Any, x: float, y: float) -> tuple[float, float]:
-    """Return a point of a page as fractions: rotated and cropped as PDFium draws it."""
+class PageFrame(NamedTuple):
+    """Where the points of a page are as it is shown: rotated and cropped as PDFium draws it."""
+
+    origin: complex
+    across: complex
+    up: complex
+
+    @classmethod
+    def of(cls, page: Any) -> PageFrame:
+        origin, right, above = (
+            _device_point(page, x, y) for x, y in ((0, 0), (1000, 0), (0, 1000))
+        )
+        return cls(origin, (right - origin) / 1000, (above - origin) / 1000)
+
+    def box(self, left: float, bottom: float, right: float, top: float) -> PageBox | None:
+        """Return a rectangle as fractions of the page; None if it is not on it."""
+        a = self.origin + self.across * left + self.up * bottom
+        b = self.origin + self.across * right + self.up * top
+        sides = min(a.real, b.real), min(a.imag, b.imag), max(a.real, b.real), max(a.imag, b.imag)
+        x_0, y_0, x_1, y_1 = (round(min(max(side, 0.0), 1.0), 4) for side in sides)
+        return (x_0, y_0, x_1, y_1) if x_0 < x_1 and y_0 < y_1 else None
+
+
+def _device_point(page: Any, x: float, y: float) -> complex:
     across, down = c_int(), c_int()
     size = (0, 0, _BOX_UNITS, _BOX_UNITS)
     raw.FPDF_PageToDevice(page, *size, 0, x, y, byref(across), byref(down))
-    shares = (across.value / _BOX_UNITS, down.value / _BOX_UNITS)
-    left, top = (round(min(max(share, 0.0), 1.0), 4) for share in shares)
-    return left, top
+    return complex(across.value, down.value) / _BOX_UNITS
 
 
 class DamagedPage(Unreadable):
@@ -166,6 +184,16 @@ def page_pixels(document: Any, index: int, most_side_px: int, *, shows_forms: bo
         pixels = bitmap.to_numpy()[:, :, :3].copy()
         bitmap.close()
         return pixels
+
+
+def draw_pdf_page(file: BinaryIO, number: int, most_side_px: int) -> Any:
+    """Return a page, from 1, as it is shown: an array of height x width x 3 bytes, blue first."""
+    with open_pdf(file) as document:
+        with PDFIUM_LOCK:
+            n_pages = len(document)
+        if not 1 <= number <= n_pages:
+            raise Unreadable(f"has no page {number}")
+        return page_pixels(document, number - 1, most_side_px)
 
 
 def utf16(function: Any, *arguments: Any) -> str:

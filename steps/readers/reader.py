@@ -72,16 +72,6 @@ PageBox: TypeAlias = tuple[float, float, float, float]
 
 
 @record(frozen=True, slots=True)
-class QuoteSpan:
-    page: int
-    """From 1."""
-    start: int
-    end: int
-    """Offsets in the page's text."""
-    text: str
-
-
-@record(frozen=True, slots=True)
 class Document:
     """A document's text by pages; without pages it is a single one."""
 

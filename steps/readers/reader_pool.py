@@ -39,7 +39,7 @@ from paddock.engine.system.processes import (
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
 
-from .reader import Document, PageBox, QuoteSpan, Unreadable
+from .reader import Document, Unreadable
 from .reader_process import FAILURE, OUT_OF_MEMORY, PROGRESS, SourceParts, locate_values
 
 MOST_PROCESSES = 4
@@ -118,28 +118,6 @@ class DocumentRequest:
             str(meta["why_empty"]),
             tuple(map(_checked_text, meta["cells"])),
         )
-
-
-@record(frozen=True, slots=True)
-class BoxesRequest:
-    """The boxes of quotes on the pages of a PDF."""
-
-    path: Path
-    quotes: tuple[QuoteSpan, ...]
-    max_bytes: int
-
-    def frame(self) -> tuple[dict[str, Any], bytes]:
-        quotes = [[quote.page, quote.start, quote.end, quote.text] for quote in self.quotes]
-        head = {"do": "find", "path": str(self.path.absolute()), "max_bytes": self.max_bytes}
-        return head, json.dumps(quotes).encode()
-
-    @property
-    def most_answer_bytes(self) -> int:
-        return 0
-
-    def answer(self, meta: Mapping[str, Any], data: memoryview) -> list[PageBox | None]:
-        found = [None if box is None else _page_box(box) for box in meta["boxes"]]
-        return found if len(found) == len(self.quotes) else [None] * len(self.quotes)
 
 
 @record(frozen=True, slots=True)
@@ -459,8 +437,3 @@ def _checked_text(sent: object) -> str:
     if not isinstance(sent, str):
         raise TypeError(f"{sent!r} is no text")
     return sent
-
-
-def _page_box(sent: list[float]) -> PageBox:
-    left, top, right, bottom = map(float, sent)
-    return left, top, right, bottom

@@ -21,7 +21,7 @@ import struct
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -42,7 +42,7 @@ from .document_kinds import (
     kind_by_name,
     kind_of,
 )
-from .reader import BrokenReader, Document, PageBox, PartCheck, QuoteSpan, ReadsFile, Unreadable
+from .reader import BrokenReader, Document, PartCheck, ReadsFile, Unreadable
 
 SMALL_BYTES = 256 * 1024
 """A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""
@@ -142,21 +142,11 @@ def draw_page(path: Path, number: int, most_side_px: int, max_bytes: int) -> byt
     """Return a page of a PDF, or a picture of an image file, as a PNG within limits."""
     with _opened_kind(path, max_bytes) as (kind, file):
         if kind == "pdf":
-            return png_bytes(_page_module().draw_pdf_page(file, number, most_side_px))
+            pdfium = importlib.import_module(".pdfium", __package__)
+            return png_bytes(pdfium.draw_pdf_page(file, number, most_side_px))
         if kind == "image":
             return png_bytes(_reader_module(kind).draw_picture(file, number, most_side_px))
     raise Unreadable("has no pages that can be shown: it is not a PDF or a picture")
-
-
-def find_boxes(
-    path: Path, quotes: Sequence[QuoteSpan], check: Callable[[], None], max_bytes: int
-) -> list[PageBox | None]:
-    """Return the box around each quote in a PDF; None for those that it does not have there."""
-    with _opened_kind(path, max_bytes) as (kind, file):
-        if kind != "pdf":
-            return [None] * len(quotes)
-        found: list[PageBox | None] = _page_module().find_pdf_boxes(file, quotes, check)
-        return found
 
 
 @contextmanager
@@ -280,10 +270,6 @@ def _reader_module(kind: str) -> Any:
     return importlib.import_module(f".{_MODULES[kind]}", __package__)
 
 
-def _page_module() -> Any:
-    return importlib.import_module(".pdf_boxes", __package__)
-
-
 _MODULES: Mapping[str, str] = {
     **{"pdf": "pdf", "docx": "word", "pptx": "powerpoint", "epub": "epub", "image": "ocr"},
     **dict.fromkeys(("xlsx", "ods"), "spreadsheets"),
@@ -359,10 +345,6 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                 path, most_px = Path(request["path"]), request["most_side_px"]
                 page = draw_page(path, request["page"], most_px, request["max_bytes"])
                 return _frame(RESULT, {}, page)
-            case "find":
-                quotes = [QuoteSpan(*quote) for quote in json.loads(data)]
-                boxes = find_boxes(Path(request["path"]), quotes, check, request["max_bytes"])
-                return _frame(RESULT, {"boxes": boxes})
             case "locate":
                 sources = list[SourceParts]()
                 at = 0

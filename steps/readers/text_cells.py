@@ -13,6 +13,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
 from operator import sub
+from unicodedata import east_asian_width
 
 from paddock.engine.system.records import record, replace
 
@@ -21,6 +22,9 @@ from .reader import PageBox
 _UNITS = 10_000  # of a page's side: a twentieth of a millimetre on A4
 _SURE = 1000  # of OCR
 _N_FIELDS = 9
+_MARGIN_LETTERS = 0.5
+_NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
+_WIDE = frozenset("mwMW@%")
 _MOST_BYTES = 8 * 1024 * 1024  # of a page: 200,000 words
 
 
@@ -95,3 +99,35 @@ def unpack_cells(text: str) -> list[TextCell]:
         )
         for start, end, *sides, row, column, p in zip(*columns, strict=True)
     ]
+
+
+def quote_box(text: str, cells: Sequence[TextCell], start: int, end: int) -> list[float] | None:
+    """Return the box around a piece of a page's text.
+
+    A word or line is cut by the usual widths of its letters, and half a letter more at either side.
+
+    >>> quote_box("Total: 84.00", [TextCell(0, 12, (0.0, 0.5, 1.0, 0.6))], 7, 12)
+    [0.4872, 0.5, 1.0, 0.6]
+    """
+    cut: list[PageBox] = []
+    for cell in cells:
+        first, last = max(start, cell.start), min(end, cell.end)
+        if first < last and cell.box is not None:
+            left, top, right, bottom = cell.box
+            reached = list(accumulate(map(_letter_width, text[cell.start : cell.end]), initial=0.0))
+            share = (right - left) / reached[-1]
+            begin = left + share * (reached[first - cell.start] - _MARGIN_LETTERS)
+            stop = left + share * (reached[last - cell.start] + _MARGIN_LETTERS)
+            cut.append((max(left, begin), top, min(right, stop), bottom))
+    if not cut:
+        return None
+    lefts, tops, rights, bottoms = zip(*cut, strict=True)
+    return [round(side, 4) for side in (min(lefts), min(tops), max(rights), max(bottoms))]
+
+
+def _letter_width(letter: str) -> float:
+    if letter in _NARROW:
+        return 0.5
+    if letter in _WIDE or east_asian_width(letter) in "WF":
+        return 1.6
+    return 1.25 if letter.isupper() else 1.0

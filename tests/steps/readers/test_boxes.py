@@ -14,9 +14,9 @@ from PIL import Image
 
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents
-from paddock.steps.readers.reader import PageBox, QuoteSpan
+from paddock.steps.readers.reader import PageBox
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
-from paddock.steps.readers.text_cells import unpack_cells
+from paddock.steps.readers.text_cells import quote_box, unpack_cells
 from tests.fakes.office import scan, scanned_pdf
 from tests.fakes.pdf import pdf_of_objects
 from tests.fakes.readers import read_here
@@ -45,13 +45,13 @@ def page_with(*words: tuple[str, tuple[float, float]], marked: str, **page: Any)
     return bytes(made.output())
 
 
-def box_of(path: Path, quote: str, readers: ReaderPool, page: int = 1) -> PageBox:
-    text = read_here(path).pages[page - 1]
-    start = text.index(quote)
-    span = QuoteSpan(page, start, start + len(quote), quote)
-    [box] = asyncio.run(documents.quote_boxes(path, [span], readers=readers))
+def box_of(path: Path, quote: str) -> PageBox:
+    found = read_here(path)
+    start = found.text.index(quote)
+    box = quote_box(found.text, unpack_cells(found.cells[0]), start, start + len(quote))
     assert box is not None
-    return box
+    left, top, right, bottom = box
+    return left, top, right, bottom
 
 
 def pixels_of(path: Path, readers: ReaderPool, page: int = 1) -> Any:
@@ -132,15 +132,7 @@ def test_the_box_of_a_word_covers_this_word_alone_as_the_page_is_shown(
     if "cropped" not in change:
         is_upright = pixels.shape[0] > pixels.shape[1]
         assert is_upright is (change in ("turned by 90", "turned by 270"))
-    assert_covers_what_is_red(box_of(path, marked, readers), pixels)
-
-
-def test_a_quote_that_the_page_does_not_have_there_has_no_box(
-    placed: Placed, readers: ReaderPool
-) -> None:
-    path = placed("a.pdf", page_with(*TABLE, marked="Rope"))
-    spans = [QuoteSpan(1, 0, 4, "Rope"), QuoteSpan(7, 0, 4, "Rope"), QuoteSpan(1, 9000, 9004, "x")]
-    assert asyncio.run(documents.quote_boxes(path, spans, readers=readers)) == [None] * 3
+    assert_covers_what_is_red(box_of(path, marked), pixels)
 
 
 def test_characters_beyond_the_first_plane_do_not_shift_what_follows(
@@ -151,13 +143,13 @@ def test_characters_beyond_the_first_plane_do_not_shift_what_follows(
     assert read_here(path).text == "\U0001d400 ff \U0001d400 price 84.00 end"
     page = np.asarray(pixels_of(path, readers)).min(axis=2)
     height, width = page.shape
-    left, top, right, bottom = box_of(path, "84.00", readers)
+    left, top, right, bottom = box_of(path, "84.00")
     part = page[int(top * height) : int(bottom * height), :]
     inked = np.flatnonzero((part < 100).any(axis=0)) / width
     assert inked[inked > left - 0.01].min() == pytest.approx(left, abs=0.01)
     last = inked[inked < right + 0.005].max()
     assert last == pytest.approx(right, abs=0.01)
-    assert box_of(path, "end", readers)[2] == pytest.approx(inked.max(), abs=0.01)
+    assert box_of(path, "end")[2] == pytest.approx(inked.max(), abs=0.01)
 
 
 def mapped_pdf(line: str, texts: dict[str, str]) -> bytes:

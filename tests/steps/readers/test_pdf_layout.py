@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from paddock.steps.readers import page_layout, pdf, pdf_boxes
-from paddock.steps.readers.page_layout import Word
-from paddock.steps.readers.reader import Document, QuoteSpan
+from paddock.steps.readers import page_layout, pdf
+from paddock.steps.readers.page_rows import Word
+from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
+from paddock.steps.readers.text_cells import quote_box, unpack_cells
 from paddock.steps.text.headings import Headings
 from tests.fakes.pdf import pdf_of_objects
 
@@ -217,16 +218,17 @@ def test_quotes_lead_to_their_places_whatever_became_of_the_text_around_them(
         page=f"/Rotate {rotation}",
         media_box=media_box,
     )
-    found = read(data).pages[0]
-    assert "# Heating costs" in found
-    assert "| A-2 | | 41 |" in found
+    found = read(data)
+    text = found.text
+    assert "# Heating costs" in text
+    assert "| A-2 | | 41 |" in text
+    [number] = [c for c in unpack_cells(found.cells[0]) if text[c.start : c.end] == "41"]
+    assert (number.row, number.column) == (3, 3)
     quotes = {"Heating": (72, 560), "41": (312, 664), "Euros": (134, 514), "information": (72, 514)}
-    starts = [found.index(word) for word in quotes]
-    spans = [
-        QuoteSpan(1, at, at + len(word), word) for at, word in zip(starts, quotes, strict=True)
-    ]
-    boxes = pdf_boxes.find_pdf_boxes(BytesIO(data), spans, lambda: None)
-    for (x, y), box in zip(quotes.values(), boxes, strict=True):
+    cells = unpack_cells(found.cells[0])
+    for quote, (x, y) in quotes.items():
+        start = text.index(quote)
+        box = quote_box(text, cells, start, start + len(quote))
         assert box is not None
         left, top, right, bottom = box
         assert left <= (x + 2) / 612 <= right
@@ -234,27 +236,25 @@ def test_quotes_lead_to_their_places_whatever_became_of_the_text_around_them(
         assert (right - left) * (bottom - top) < 0.01
 
 
-def test_every_character_keeps_its_offset_whatever_the_page_is_like() -> None:
+def test_every_word_is_read_once_whatever_the_page_is_like() -> None:
     chance = random.Random(7)
     for _ in range(300):
-        words, raw = list[Word](), ""
+        words = list[Word]()
         for line in range(chance.randint(1, 25)):
             for _ in range(chance.randint(1, 6)):
                 text = "".join(chance.choices("ab^|~.-\x02\u0663\u4e00A1•", k=chance.randint(1, 5)))
                 left, shift = chance.choice((72, 72, 180, 300, 310)), chance.choice((0, 0, 4))
-                end, base = left + 5 * len(text), 700 - 12 * line + shift
+                right, base = left + 5 * len(text), 700 - 12 * line + shift
                 size = chance.choice((6.0, 10.0, 10.0, 14.0))
                 styles = [chance.random() < share for share in (0.2, 0.95, 0.1, 0)]
-                words.append(Word(text, len(raw), line, " ", left, end, base, size, *styles))
-                raw += text + " "
+                box = (left, base, right, base + 7)
+                sides = left, right, base, base + 7
+                words.append(Word(text, False, *sides, box, base, size, *styles))
         rules = [(60, 700 - 12 * at, 400, 700 - 12 * at) for at in range(chance.randint(0, 9))]
         places = chance.sample((60, 170, 290, 400), chance.randint(0, 4))
         page = page_layout.page_lines(words, [*rules, *((x, 500, x, 710) for x in places)])
-        traced = page_layout.page_text(raw, page, page_layout.document_facts([(raw, page)]))
-        assert len(traced.text) == len(traced.origins)
-        for char, at in zip(traced.text, traced.origins, strict=True):
-            assert at < 0 or raw[at] == char or (char == "-" and raw[at] in "\x02•")
-        found = [at for at in traced.origins if at >= 0]
-        assert len(set(found)) == len(found)
-        left_out = {raw[at] for at in set(range(len(raw))) - set(found)}
-        assert left_out <= set(" \x02-.")
+        pieces = page_layout.page_pieces("", page, page_layout.document_facts([("", page)]))
+        shown = [id(piece.word) for piece in pieces if piece.word is not None]
+        assert len(set(shown)) == len(shown)
+        left_out = {word.text for word in words if id(word) not in set(shown)}
+        assert all(set(text) <= set("\x02-.") for text in left_out)

@@ -11,9 +11,7 @@ from pypdfium2 import raw
 
 from paddock.steps.base import StepError
 from paddock.steps.readers import reader
-from paddock.steps.readers.pdf_boxes import find_pdf_boxes
-from paddock.steps.readers.reader import QuoteSpan
-from paddock.steps.readers.text_cells import unpack_cells
+from paddock.steps.readers.text_cells import quote_box, unpack_cells
 from tests.fakes.office import saved, scanned_pdf
 from tests.fakes.pdf import NAMED_FONT, UNNAMED_FONT, pdf_of_objects
 from tests.fakes.readers import read_here
@@ -90,13 +88,12 @@ def test_the_text_of_a_picture_stands_between_the_lines_around_it(placed: Placed
     texts = [(f"{prose} {n}.", 40, base, 12) for n, base in ((1, 700), (2, 680), (3, 300))]
     texts += [(words, 80 + 45 * n, 404, 9) for n, words in enumerate(("27", "150", "3090"))]
     data = lettered(out.getvalue(), texts)
-    text = read_here(placed("a.pdf", data)).text
+    document = read_here(placed("a.pdf", data))
+    text = document.text
     found = [text.index(part) for part in ("below 2.", "Total due 2,120.50 EUR", "below 3.")]
     assert found == sorted(found)
     assert [text.count(word) for word in ("27", "150", "3090")] == [1, 1, 1]
-    [box] = find_pdf_boxes(
-        BytesIO(data), [QuoteSpan(1, found[2], found[2] + 8, "below 3.")], lambda: None
-    )
+    box = quote_box(text, unpack_cells(document.cells[0]), found[2], found[2] + 8)
     assert box is not None
     assert 0.6 < box[1] < box[3] < 0.64
 

@@ -1,0 +1,347 @@
+"""Rows of a page's words, and their text: raised and lowered, struck and hidden, with blanks.
+
+What stands raised or lowered beside a word belongs to the row of that word. The ink of both
+decides, not their fonts' sizes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby, pairwise
+from statistics import median
+from typing import NamedTuple, TypeAlias
+
+from paddock.engine.system.records import record
+from paddock.pipelines.text_marks import escaped, hidden, lowered, note_label, raised, struck
+
+# Of a size, which is that of the larger of two neighbours: 10 points of text of 10 points.
+CAPITAL = 0.7  # the height of a capital
+BLANK = 0.15  # a gap between two words: kerning has less, the narrowest justified blank 0.2
+_MARK_GAP = 0.2  # the same before a raised or lowered one
+_APART = 0.9  # a gap between two pieces of a row; justified lines have blanks of 0.6
+_BESIDE = 0.6  # the most between a word and its mark
+_SAME_BASE = 0.15  # by which bases of a row differ
+_SAME_ROW = 0.3  # the same where pieces stand apart: cells of several sizes
+_PAGE_NUMBER = re.compile(r"\d{1,4}|[ivxlc]{1,8}")
+_LEADER = ".…·"
+_ASIAN = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")  # scripts without spaces
+
+SOFT_BREAK = "\x03"  # the end of a line within a cell or heading
+TIGHT = 1.45  # between the lines of a paragraph
+LARGER = 1.08  # a heading
+NEAR = 2.5  # points by which lines miss each other
+Rule: TypeAlias = tuple[float, float, float, float]
+"""A thin line or bar: left, bottom, right, top."""
+
+
+@record(slots=True, eq=False)
+class Word:
+    """Printed characters without white space, all of one style; in points, y upwards."""
+
+    text: str
+    has_blank: bool
+    """Whether white space stands before it that is part of the text."""
+    left: float
+    right: float
+    ink_bottom: float
+    ink_top: float
+    box: Rule
+    """Its place on the page, which may be turned."""
+    base: float
+    size: float
+    is_bold: bool
+    is_upright: bool
+    is_hidden: bool
+    is_symbol: bool
+    """Of a font of signs, such as Wingdings."""
+    is_struck: bool = False
+    level: int = 0
+    """1 is raised, -1 is lowered."""
+
+
+class Piece(NamedTuple):
+    """A piece of a page's text."""
+
+    text: str
+    word: Word | None = None
+    """The word that it shows; None: blanks and marks."""
+    row: int = 0
+    column: int = 0
+    """From 1, of a cell of a table."""
+
+
+_Segment: TypeAlias = list[Word]
+"""Words of a row with no wide gap between them."""
+
+
+@record(slots=True, eq=False)
+class Row:
+    segments: list[_Segment]
+    base: float
+    size: float
+    is_bold: bool = False
+    is_upright: bool = True
+    is_contents: bool = False
+    """It ends with leader dots, which are left out, and a page's number."""
+    table: PageLine | None = None
+    """The whole table that stands in its place."""
+
+    @property
+    def words(self) -> list[Word]:
+        return [word for segment in self.segments for word in segment]
+
+
+@record(slots=True)
+class PageLine:
+    pieces: list[Piece]
+    size: float = 0.0
+    is_bold: bool = False
+    base: float = 0.0
+    is_table: bool = False
+    may_be_heading: bool = False
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        self.text = "".join(piece.text for piece in self.pieces)
+
+
+def rows_of(words: Sequence[Word]) -> list[Row]:
+    """Return the lines of words, from top to bottom; what is turned is in the order of its text."""
+    lines = list[list[Word]]()
+    for word in sorted((w for w in words if w.is_upright), key=lambda word: -word.base):
+        head = lines[-1][0] if lines else word
+        if lines and head.base - word.base <= _SAME_BASE * max(head.size, word.size):
+            lines[-1].append(word)
+        else:
+            lines.append([word])
+    for index, upper in enumerate(lines):
+        for lower in lines[index + 1 : index + 3]:
+            _move_marks(upper, lower)
+            _move_marks(lower, upper)
+    rows = list[list[Word]]()
+    for line in filter(None, lines):
+        if rows and _is_same_row(rows[-1], line):
+            rows[-1] += line
+        else:
+            rows.append(line)
+    turned = (list(group) for up, group in groupby(words, lambda word: word.is_upright) if not up)
+    made = [row_of(sorted(row, key=lambda word: word.left)) for row in rows]
+    made += [row_of(list(line)) for group in turned for line in _turned_lines(group)]
+    return sorted(made, key=lambda row: -row.base)
+
+
+def _turned_lines(words: Sequence[Word]) -> Iterator[list[Word]]:
+    """Yield turned words that follow each other, each with a blank between."""
+    line = list[Word]()
+    for word in words:
+        if line and max(_distance(line[-1].box, word.box)) > 2 * word.size:
+            yield line
+            line = []
+        line.append(word)
+    yield line
+
+
+def _distance(a: Rule, b: Rule) -> tuple[float, float]:
+    return max(a[0] - b[2], b[0] - a[2]), max(a[1] - b[3], b[1] - a[3])
+
+
+def _move_marks(line: list[Word], other: list[Word]) -> None:
+    """Move words to the line of words beside which they are raised or lowered."""
+    if not line or not other:
+        return
+    most = 0.7 * max(other[0].size, line[0].size)
+    if abs(line[0].base - other[0].base) > most:
+        return
+    for word in list(line):
+        for host in other:
+            is_smaller = word.size < 0.95 * host.size or (
+                word.size <= 1.05 * host.size and len(line) < len(other)
+            )
+            gap = gap_between(host, word)
+            if is_smaller and -_BESIDE * host.size < gap < _BESIDE * host.size:
+                line.remove(word)
+                other.append(word)
+                break
+
+
+def _is_same_row(row: Sequence[Word], line: Sequence[Word]) -> bool:
+    size = max(row[0].size, line[0].size)
+    if abs(row[0].base - line[0].base) > _SAME_ROW * size:
+        return False
+    return all(gap_between(a, b) > -_SAME_ROW * size for a in row for b in line)
+
+
+def row_of(words: list[Word]) -> Row:
+    _set_levels(words)
+    sizes: Counter[float] = Counter()
+    for word in words:
+        sizes[word.size] += 0 if word.is_symbol or word.level else len(word.text)
+    size = max(sizes, key=lambda size: (sizes[size], size))
+    n_titled = len(words) - 1
+    while n_titled and not words[n_titled - 1].text.strip(_LEADER):
+        n_titled -= 1
+    n_dots = sum(len(word.text) for word in words[n_titled:-1])
+    is_contents = n_dots > 3 and n_titled > 0 and bool(_PAGE_NUMBER.fullmatch(words[-1].text))
+    segments = list[list[Word]]()
+    for index, word in enumerate(words):
+        if is_contents and n_titled <= index < len(words) - 1:
+            continue
+        last = words[index - 1] if index else word
+        if (
+            not index
+            or (gap_between(last, word) > _APART * max(last.size, word.size) and word.is_upright)
+            or (is_contents and index >= n_titled)
+        ):
+            segments.append([])
+        segments[-1].append(word)
+    return Row(
+        segments,
+        median(word.base for word in words if word.size == size),
+        size,
+        all(word.is_bold or not any(map(str.isalnum, word.text)) for word in words),
+        words[0].is_upright,
+        is_contents,
+    )
+
+
+def span_of(words: Sequence[Word]) -> tuple[float, float]:
+    return min([word.left for word in words]), max([word.right for word in words])
+
+
+def gap_between(last: Word, word: Word) -> float:
+    return max(word.left - last.right, last.left - word.right)
+
+
+def add_dots(rows: Sequence[Row], dots: Sequence[Rule]) -> None:
+    """Put drawings as small as a sign of a list before the line that begins beside them."""
+    for left, bottom, right, top in dots:
+        middle = (bottom + top) / 2
+        for row in rows:
+            for at, segment in enumerate(row.segments):
+                first = segment[0]
+                is_at = 0 < first.left - right < 2.5 * row.size and right - left < 0.6 * row.size
+                is_free = not at or row.segments[at - 1][-1].right < left
+                if row.base < middle < row.base + 0.7 * row.size and is_at and is_free:
+                    sign = Word(
+                        "•", False, left, right, bottom, top, (left, bottom, right, top),
+                        row.base, row.size, False, True, False, True,
+                    )  # fmt: skip
+                    row.segments[at : at + 1] = [[sign], segment]
+                    break
+
+
+def _set_levels(words: Sequence[Word]) -> None:
+    """Find words whose ink stands higher or lower than that of the words beside them."""
+    if len({(word.base, word.size) for word in words}) == 1 and not any(
+        abs(word.ink_bottom - word.base) > 0.07 * word.size for word in words
+    ):
+        return
+    for index, word in enumerate(words):
+        last = words[index - 1] if index else None
+        after = words[index + 1] if index + 1 < len(words) else None
+        if word.is_symbol or not word.is_upright or len(word.text) > 12:
+            continue
+        around = [
+            w
+            for w in (last, after)
+            if w and gap_between(w, word) < _BESIDE * max(w.size, word.size)
+        ]
+        if any("\u2044" in w.text for w in (word, *around)):  # a fraction
+            continue
+        if last is not None and last in around and _is_like(last, word):
+            word.level = last.level
+            continue
+        for host in around:
+            if host.level or host.size < 0.98 * word.size or host.is_symbol:
+                continue
+            height = CAPITAL * host.size
+            rise = word.ink_bottom - host.base
+            # Old-style figures go below the line, too, and are as high as others.
+            is_lower = host.base - word.base > 0.1 * height
+            is_low = is_lower or word.ink_top - word.ink_bottom < 0.8 * height
+            if rise > 0.18 * height:
+                word.level = 1
+            elif rise < -0.1 * height and is_low and index:
+                word.level = -1
+            break
+
+
+def _is_beside(host: Word, word: Word) -> bool:
+    return gap_between(host, word) < _BESIDE * max(host.size, word.size)
+
+
+def _is_like(last: Word, word: Word) -> bool:
+    """Return whether a word goes on as the last one, which is raised or lowered."""
+    near = 0.05 * word.size
+    return (
+        last.level != 0
+        and abs(last.base - word.base) < near
+        and abs(last.size - word.size) < near
+        and abs(last.ink_bottom - word.ink_bottom) < near
+    )
+
+
+def segment_pieces(
+    words: Sequence[Word], labels: Collection[str], *, is_first: bool = False
+) -> list[Piece]:
+    """Return the words of a piece of a row: runs of one look, each with its marks.
+
+    1. A label at the beginning of a note; else raised or lowered characters.
+    2. Around these: struck or hidden text.
+    """
+    out = list[Piece]()
+    start = 0
+    blanks = [False, *(_has_blank(last, word) for last, word in pairwise(words))]
+    for (level, is_struck, is_hidden), group in groupby(
+        words, lambda word: (word.level, word.is_struck, word.is_hidden)
+    ):
+        end = start + len(list(group))
+        if blanks[start]:
+            out.append(Piece(" "))
+        run = list[Piece]()
+        for index in range(start, end):
+            run += [Piece(" ")] if index > start and blanks[index] else []
+            run.append(Piece(escaped(words[index].text), words[index]))
+        if level:
+            text = "".join(piece.text for piece in run)
+            before = "".join(piece.text for piece in out)
+            after = (" " if blanks[end] else "") + words[end].text if end < len(words) else ""  # 1
+            label = note_label(text)
+            if level > 0 and is_first and not start and after and label in labels:
+                run = _marked(run, f"[^{label}]:{'' if after[0].isspace() else ' '}")
+            else:
+                run = _marked(
+                    run,
+                    raised(text, before, after, labels)
+                    if level > 0
+                    else lowered(text, before, after),
+                )
+        if is_struck or is_hidden:  # 2
+            shown = struck("0") if is_struck else "0"
+            head, tail = (hidden(shown) if is_hidden else shown).split("0")
+            run = [Piece(head), *run, Piece(tail)]
+        out += run
+        start = end
+    return out
+
+
+def _marked(run: Sequence[Piece], text: str) -> list[Piece]:
+    """Return a run as a text that holds it between marks, or its label as a note."""
+    inner = "".join(piece.text for piece in run)
+    if inner in text:
+        head, _, tail = text.partition(inner)
+        return [*([Piece(head)] if head else []), *run, *([Piece(tail)] if tail else [])]
+    label = note_label(inner)
+    head, _, tail = text.partition(label)
+    return [Piece(head), Piece(label, run[0].word), Piece(tail)]
+
+
+def _has_blank(last: Word, word: Word) -> bool:
+    size = max(last.size, word.size)
+    gap = gap_between(last, word) if word.is_upright else max(_distance(last.box, word.box))
+    if gap < 0.5 * size and _ASIAN.match(last.text[-1]) and _ASIAN.match(word.text):
+        return False
+    least = BLANK if last.level == word.level else _MARK_GAP
+    return word.has_blank or gap > least * size
