@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from itertools import islice, pairwise
 from textwrap import TextWrapper
 from types import ModuleType
@@ -40,6 +41,7 @@ def names(words: str) -> tuple[str, ...]:
 
 
 _MOST_LEVELS = 1000
+_ROUNDINGS = {"common": ROUND_HALF_UP, "ceil": ROUND_CEILING, "floor": ROUND_FLOOR}
 
 _PLAIN = names(
     "abs capitalize count d default dictsort filesizeformat first items last "
@@ -166,8 +168,13 @@ def _parts(chunk: str, size: int) -> Iterator[str]:
 
 
 def round_(value: float, precision: int = 0, method: str = "common") -> float:
+    """Round as SQL does: half a unit goes away from zero, of the number as it is written."""
     rounded: float = JINJA_FILTERS["round"](value, _bounded_size("precision", precision), method)
-    return rounded
+    if isinstance(value, int) or not math.isfinite(value):
+        return rounded
+    exact, unit = Decimal(repr(float(value))), Decimal(1).scaleb(-precision)
+    has_more = exact.normalize().as_tuple().exponent < unit.as_tuple().exponent  # type: ignore[operator]  # finite
+    return float(exact.quantize(unit, _ROUNDINGS[method])) if has_more else value
 
 
 _NO_DEFAULT = object()

@@ -167,7 +167,7 @@ class TestKeys(Keys):
     review: Literal["ask", "fail", "skip", "accept"] = Field(
         "ask", description="What becomes of answers whose `review` is due, as `run --review` says."
     )
-    expect: list[ExpectKeys] = Field([], description="What must hold afterwards.")
+    expect: list[ExpectKeys] = Field(min_length=1, description="What must hold afterwards.")
 
     @model_validator(mode="after")
     def _of_cases(self) -> TestKeys:

@@ -382,6 +382,11 @@ LANGUAGE_NAMES = {
     "zh": "Chinese",
 }  # fmt: skip
 """English names of common languages; the library knows more by code."""
+_WIDER = {
+    **{"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh", "cmn": "zh"},
+    **{"ary": "ar", "arz": "ar", "fil": "tl", "gsw": "de"},
+}
+"""Languages of which the library knows a wider one, as ISO 639-3 and CLDR have it."""
 _LEAST_PROBABILITY = 0.5  # below it a text is too short or too odd to judge
 _LEAST_PLAUSIBLE = 0.1  # related languages share words: Norwegian and Danish, Croatian and Serbian
 _MOST_LANGUAGE_CHARS = 100_000
@@ -402,7 +407,8 @@ def language(value: Any, *names: str) -> str | None:
     codes: list[str] = []
     for name in names:
         word = _language_word(str(name))
-        code = {"nb": "no", "nn": "no"}.get(word, by_name.get(word, word))
+        code = by_name.get(word, word)
+        code = code if code in identifier.labels else _WIDER.get(code, code)
         if code not in identifier.labels:
             raise ValueError(f"there is no language '{name}'; write a code such as 'de'")
         codes.append(code)
@@ -410,9 +416,9 @@ def language(value: Any, *names: str) -> str | None:
         raise ValueError("`language` needs the language, such as 'de'")
     ranked = identifier.rank(text_of(value)[:_MOST_LANGUAGE_CHARS])
     likeliest, probability = ranked[0]
-    if probability < _LEAST_PROBABILITY or likeliest in codes:
-        return None
-    if any(code in codes and chance >= _LEAST_PLAUSIBLE for code, chance in ranked):
+    fitting = {likeliest, *(code for code, chance in ranked if chance >= _LEAST_PLAUSIBLE)}
+    fitting |= {_WIDER[code] for code in fitting & _WIDER.keys()}
+    if probability < _LEAST_PROBABILITY or not fitting.isdisjoint(codes):
         return None
     asked_for = " or ".join(LANGUAGE_NAMES.get(code, code) for code in codes)
     return f"It is written in {LANGUAGE_NAMES.get(likeliest, likeliest)}; write it in {asked_for}."

@@ -13,7 +13,7 @@ from typing import Any
 
 from paddock.engine.system.records import field, record
 from paddock.engine.system.units import iso_time
-from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
+from paddock.runner.ledger.reviews.reviews import N_ID_CHARS, DecisionRefused, Review
 from paddock.steps.tables.row_formats import CSV, JSONL, UnreadableRows
 
 from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
@@ -159,10 +159,10 @@ def check_decisions(
     for decision in decisions:
         review = reviews.get(decision.id)
         if review is None:
-            what = (
-                f"there is no review '{decision.id}' here: its document was deleted, or the file "
-                "comes from another folder's ledger."
-            )
+            why = "its document was deleted, or the file comes from another folder's ledger."
+            if len(decision.id) != N_ID_CHARS:
+                why = "a spreadsheet has changed the id. Open the file with that column as text."
+            what = f"there is no review '{decision.id}' here: {why}"
             faults.append(SheetFault(decision.line, what, decision.id))
             continue
         try:

@@ -328,7 +328,8 @@ def words_of(error: Exception) -> tuple[str, Mapping[str, Any]]:
         text = str(facts["exception_message"])
     except (ValueError, KeyError, TypeError):
         facts = {}
-    return one_line(text.partition("\n")[0], 300).rstrip("!."), facts
+    text = text.partition("\n")[0].partition(", or SET ")[0]  # a query may change no setting
+    return one_line(text, 300).rstrip("!."), facts
 
 
 # --- the process that checks one

@@ -29,7 +29,8 @@ _CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _WORD = rf"[{_CJK}]|\s?[^\s{_CJK}]{{1,24}}|\s+"
 _ALONE = rf"[{_CJK}]|\s|\Z"
 _SENTENCE = r"(?<=[.!?])[\"')\]]*\s+|(?<=[\u3002\uff01\uff1f])\s*|\n\s*"
-_WORD_START = rf"\s+|(?=[{_CJK}])"
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese and Khmer
+_WORD_START = rf"\s+|(?=[{_CJK}])|(?=[{_UNSPACED}])(?=\w)"
 _SLICE_CHARACTERS = 4_000
 _THREAD_FROM_CHARACTERS = 20_000  # cutting takes about 1 ms for each 2,000 characters
 _MAX_SECOND_CUTS = 6

@@ -78,6 +78,14 @@ def test_what_such_a_filter_cannot_do_is_one_sentence(source: str, told: str) ->
 @pytest.mark.parametrize(
     ("source", "wanted"),
     [
+        (
+            "[2.675, -2.675, 0.285, 1.005, 2.5, 1e300, 7] | map('round', 2) | list",
+            [2.68, -2.68, 0.29, 1.01, 2.5, 1e300, 7],
+        ),
+        (
+            "[1.1 | round(2, 'ceil'), 0.29 | round(2, 'floor'), 2.5 | round, 1250.0 | round(-2)]",
+            [1.1, 0.29, 3, 1300],
+        ),
         ("'12.50' | float", 12.5),
         ("' 7 ' | int", 7),
         ("'12.50' | int", 12),
@@ -91,7 +99,7 @@ def test_what_such_a_filter_cannot_do_is_one_sentence(source: str, told: str) ->
         ("'inf' | float('')", ""),
     ],
 )
-def test_a_number_is_read_or_the_default_stands_for_it(source: str, wanted: object) -> None:
+def test_a_number_is_read_or_rounded_as_people_do(source: str, wanted: object) -> None:
     assert Expression.of(source).evaluate({}) == wanted
 
 

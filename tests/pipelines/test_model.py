@@ -118,7 +118,7 @@ steps:
   - {id: e, for_each: doc of docs, uses: x, do: []}
   - {id: h, key: x}
   - 5
-tests: [{expect: [{}]}]
+tests: [{expect: [{}]}, {name: nothing}, {name: none, expect: []}]
 """
     ) == [
         "unknown key 'nam'.",
@@ -160,6 +160,8 @@ tests: [{expect: [{}]}]
         "the key 'name' is missing here.",
         "in 'expect': give exactly one of `exists`, `absent`, `check`, `equals`, `contains`, "
         "`lacks`, `regex`, `schema`, `similar`, `judge` and `status`.",
+        "the key 'expect' is missing here.",
+        "'expect' must not be empty.",
     ]
 
 

@@ -230,6 +230,8 @@ class KnownValues:
                     kind = schema.get("type") if isinstance(schema, dict) else None
                     return _SCHEMA_KINDS.get(kind) if isinstance(kind, str) else None
                 return None if path else known.kinds.get(output)
+            case ("steps", _):
+                return dict
         return None
 
 

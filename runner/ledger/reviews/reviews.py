@@ -237,5 +237,8 @@ class Question:
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
+N_ID_CHARS = 12
+
+
 def review_id(scope: str, key: str, step: str) -> str:
-    return hashlib.sha256("\0".join((scope, key, step)).encode()).hexdigest()[:12]
+    return hashlib.sha256("\0".join((scope, key, step)).encode()).hexdigest()[:N_ID_CHARS]

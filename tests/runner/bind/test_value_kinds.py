@@ -57,6 +57,10 @@ def writes(parameters: str) -> str:
             f"'text' must be text; this is a list. {TO_TEXT}",
         ),
         (
+            '{uses: split, with: {text: "{{ steps.docs }}"}}',
+            f"'text' must be text; this is a mapping. {TO_TEXT}",
+        ),
+        (
             writes('path: x.csv, rows: "{{ steps.each.counts }}"'),
             "'rows' must be a list; this is a mapping.",
         ),

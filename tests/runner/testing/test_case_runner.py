@@ -186,7 +186,9 @@ returns: steps.at.stdout
 """
     bench = Bench(tmp_path, pipeline, n_documents=0)
     bench.edit(
-        TEST, TEST.partition("    inputs")[0] + "    repeat: 2\n    replay: tests/cassettes\n"
+        TEST,
+        TEST.partition("    inputs")[0]
+        + "    repeat: 2\n    replay: tests/cassettes\n    expect: [{check: returns}]\n",
     )
     allowed = {"allow": "run"}
     assert bench.case("record", flags=allowed).passed

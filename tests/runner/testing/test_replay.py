@@ -143,7 +143,12 @@ def test_probabilities_of_tokens_that_spell_a_path_or_a_secret_are_not_recorded(
 ) -> None:
     monkeypatch.setenv("KEY", "label")
     pipeline = f"secrets: {{key: {{env: KEY}}}}\n{SURE}".replace("Which", "'{{ secrets.key }}'")
-    bench = Bench(tmp_path, pipeline, TEST.split("    expect")[0], n_documents=0)
+    bench = Bench(
+        tmp_path,
+        pipeline,
+        TEST.split("    expect")[0] + '    expect: [{check: "true"}]\n',
+        n_documents=0,
+    )
     bench.case("record", pool=Unsure(), flags={"allow": "secrets"})
     replies = [line["given"] for line in bench.lines() if line.get("kind") == "chat"]
     assert replies and all("logprobs" not in reply for reply in replies)

@@ -247,6 +247,8 @@ def test_a_query_that_reads_its_tables_alone_is_taken(query: str) -> None:
         ("select a.n + b.n as n from t a, t b, t c", "its result has more than 4 MiB"),
         ("select cast('x' || n as int) from t",
          "Could not convert string 'x0' to INT32"),
+        ("select n // (n - n) as part from t", "Division by zero in expression (n // (n - n)). Use "
+         "TRY(...) to return NULL for this expression"),
     ],
 )  # fmt: skip
 def test_a_query_without_end_or_measure_is_ended(query: str, message: str) -> None:

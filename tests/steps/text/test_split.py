@@ -1,4 +1,7 @@
 import asyncio
+import unicodedata
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.request import ModelSpec
+from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.split import Split, SplitChunk, SplitParams
 from paddock.steps.text.table_chunks import TextTable, find_tables
 from tests.fakes.pool import FakePool, count
@@ -94,6 +98,17 @@ FEW = [{"number": n, "text": f"Page {n} has a few words."} for n in (1, 2, 3)]
 )  # fmt: skip
 def test_a_text_is_cut_at_sentences_else_at_words(wishes: dict[str, Any], texts: list[str]) -> None:
     assert [chunk.text for chunk in cut(**wishes)] == texts
+
+
+def test_pieces_of_a_text_without_blanks_overlap_too() -> None:
+    text = "เรือออกเก้าโมงเช้าและกลับมาตอนกลางคืน"
+
+    async def by_sign(texts: Sequence[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    pieces = asyncio.run(cut_text(text, n_tokens=12, count=by_sign, overlap=4))
+    assert any(before.end > after.start for before, after in pairwise(pieces))
+    assert not any(unicodedata.category(piece.text[0])[0] == "M" for piece in pieces)
 
 
 def test_counting_takes_three_journeys_to_the_model_whatever_the_length() -> None:

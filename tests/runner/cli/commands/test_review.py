@@ -209,6 +209,9 @@ def test_a_csv_of_another_ledger_decides_nothing(folder: Path) -> None:
     assert f"line 2: there is no review '{rows[0]['id']}' here" in done.stderr or (
         "was changed meanwhile" in done.stderr
     )
+    rows[0]["id"] = "1.23457E+11"
+    done = paddock("review", "bills.yaml", "--import", "-", given=sheet(rows))
+    assert "there is no review '1.23457E+11' here: a spreadsheet has changed the id." in done.stderr
     assert decided(folder) == {}
 
 
