@@ -41,6 +41,7 @@ def runs_table(rows: Iterable[tuple[PastRun, str]], now: float, host: str) -> st
         by = row.trigger + (f" on {row.host}" if row.host not in (None, host) else "")
         by += f" (start {row.attempt})" if row.attempt > 1 else ""
         what, message = _shortened(row.pipeline), "" if is_over else past.message or ""
+        what += "" if past.file.exists() else f" ('{printable(row.file)}' is gone)"
         times = units.ago(now - row.started), run_time_text(past, now)
         result = progress or run_result_text(past)
         lines.append((row.run, what, past.outcome, *times, result, by, _shortened(message)))

@@ -51,6 +51,7 @@ from .calls.query_batches import QueryBatches
 from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
+from .known_pipelines import known_pipeline, record_pipeline
 from .other_runs.concurrency_groups import group_turn
 from .other_runs.crash_suspects import CrashSuspects
 from .reviews.run_reviews import RunReviews
@@ -159,11 +160,17 @@ async def open_session(
         has_crashed = False
         if not is_plan:
             has_crashed = await _take_turn(stack, prepared, options, environment, ledger, stats)
-        scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
+        known = await ledger.ask(known_pipeline, ledger, bound, options)
+        for text in known.notes():
+            stats.note(text)
+        file = known.file
+        if not is_plan:
+            file = bound.file.name
+            await asyncio.to_thread(record_pipeline, ledger, known)
+        scopes = await ledger.ask(ledger.scopes_of, file)
         if options.variant_of:
             scopes |= await ledger.ask(ledger.scopes_of, options.variant_of)
-        name = bound.file.name
-        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, name)
+        index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes, file)
         if has_crashed:
             stack.push_async_callback(asyncio.to_thread, _sweep_temporary_files, index)
         allowed = settings.allow.union(options.allow)
@@ -203,7 +210,7 @@ async def open_session(
             reviews=reviews,
             bound=bound,
             options=options,
-            scopes=PipelineScopes.of(bound, index),
+            scopes=PipelineScopes.of(bound, index, file, known.row.name),
             job_runs=job_runs,
             runnable_versions=None if ordered is None else RunnableVersions(bound, ledger, ordered),
         )
@@ -294,7 +301,8 @@ async def _take_turn(
         turn = group_turn(bound, prepared.settings, stats.run, environment.stop_gate, wait)
         await stack.enter_async_context(turn)
     state = bound.roots.base / STATE_FOLDER
-    name = run_locks.run_lock_name(bound.file.name, bound.folder_inputs, bound.roots.base)
+    known = await ledger.ask(known_pipeline, ledger, bound, options)
+    name = run_locks.run_lock_name(known.row.name, bound.folder_inputs, bound.roots.base)
     if ledger.lock is not None:
         session = session_name(stats.run)
         lock = run_locks.hold_shared_lock(

@@ -92,7 +92,7 @@ async def estimate_run(
         note_possible_refusal(context, context.bound.nodes, [walk.scope])
         last = speeds = None
         if forecast.cost.calls.weights:
-            last = await ledger.ask(RunStore(ledger).last_summary, context.bound.file.name)
+            last = await ledger.ask(RunStore(ledger).last_summary, context.judge.scopes.file)
             if not has_pool:  # measured speeds are of our own pool
                 from paddock.engine.backends.speed_estimates import SpeedBook
 

@@ -138,6 +138,24 @@ class ScopeOwner:
 
 
 @record(frozen=True, slots=True)
+class PipelineRow:
+    """A pipeline of the folder, as it was when it ran last."""
+
+    name: str
+    """What its scopes are made of: its file's name when it ran first, unless that was taken."""
+    file: str
+    """Name of its file."""
+    sha256: str = ""
+    """Of its text; empty: an older Paddock ran it."""
+    blocks: str = "[]"
+    """JSON: its blocks, each by what its items are from."""
+
+    @property
+    def sources(self) -> frozenset[str]:
+        return frozenset(json.loads(self.blocks))
+
+
+@record(frozen=True, slots=True)
 class ItemRow:
     scope: str
     step: str

@@ -106,7 +106,7 @@ class RecordedPipeline:
             is_other = then and ordered_json(then) != ordered_json(now)
             return [*rule_wording([Why.STEP()] if is_other else (), node.id, then, now)]
         trace = Trace(owner.scope_id, item.entry, PastItems(index.ledger, owner.scope_id, node))
-        scopes = PipelineScopes(index, owner.file, owner.prefix, owner.folders)
+        scopes = PipelineScopes(index, owner.file, owner.prefix, owner.folders, owner.file)
         try:
             of_rule, of_dependencies = await all_differences(
                 trace, self.world, plan, node, scopes, partial(self._is_unknown, plan)

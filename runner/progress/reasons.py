@@ -210,6 +210,7 @@ class Outdated(StrEnum):
     NOT_MADE = "their items no longer make them"
     SKIPPED = "their step is skipped"
     NO_STEP = "no step makes them any more"
+    NO_PIPELINE = "their pipeline's file is gone"
 
 
 def quoted(names: Iterable[str]) -> tuple[str, ...]:

@@ -48,17 +48,18 @@ class World:
     """Other files of the folder."""
     n_documents: int = 0
     pool: FakePool = field(default_factory=FakePool)
+    name: str = "pipeline.yaml"
 
     def __post_init__(self) -> None:
         if not self.file.exists() or self.file.read_text() != self.text:
-            self.write("pipeline.yaml", self.text)
+            self.write(self.name, self.text)
         for name, text in self.beside.items():
             self.write(name, text)
         self.documents(self.n_documents)
 
     @property
     def file(self) -> Path:
-        return self.folder / "pipeline.yaml"
+        return self.folder / self.name
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -73,7 +74,7 @@ class World:
     def edit(self, old: str, new: str) -> None:
         assert old in self.text
         self.text = self.text.replace(old, new)
-        self.write("pipeline.yaml", self.text)
+        self.write(self.name, self.text)
 
     def run(
         self,

@@ -29,6 +29,7 @@ from paddock.runner.progress.item_states import UNDECIDED, ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.steps.base import ItemName
 
+from ..known_pipelines import scopes_of_gone
 from ..run_context import RunContext
 from ..run_records import INPUTS_BY_ITEM
 from ..traces.block_work import BlockWork
@@ -124,6 +125,8 @@ class OutdatedOutput:
     why: Outdated
     is_edited: bool = False
     n_rows: int | None = None
+    pipeline: str = ""
+    """Name of the file of another pipeline that made it, where that is gone."""
 
     @property
     def name(self) -> str:
@@ -140,13 +143,15 @@ class _KnownScope:
     """The top-level step or block; empty: the pipeline no longer has it."""
     keys_around: tuple[str, ...]
     """Keys of the items around."""
+    gone: str = ""
+    """Name of the file of another pipeline that is gone, if it is of one."""
 
     def top(self, key: str) -> str:
         return self.keys_around[0] if self.keys_around else key
 
 
 class OutdatedFinder:
-    """Finds the outdated outputs of one pipeline in its folders. Blocking."""
+    """Finds the outdated outputs of one pipeline in its folders, and of those gone. Blocking."""
 
     def __init__(self, context: RunContext, ended: Mapping[str, EndedNode]) -> None:
         """`ended`: by its id, each top-level step or block that has ended."""
@@ -159,6 +164,9 @@ class OutdatedFinder:
         self._scopes = {
             scope: _KnownScope(step, names.get(step, ""), keys_around)
             for scope, step, keys_around in context.judge.scopes.known()
+        } | {
+            owner.scope_id: _KnownScope(owner.step, "", owner.outer, owner.file)
+            for owner in scopes_of_gone(context)
         }
         self._is_step_of_items: dict[str, bool] = {}
         """By step, whether the paths that it writes name nothing but an item."""
@@ -189,15 +197,21 @@ class OutdatedFinder:
     def is_over(self, scope_id: str, key: str) -> bool:
         """Return whether nothing of an item is to be decided any more: it is outdated, or filed."""
         fate = self._fate(scope_id, key)
+        if scope_id in self._scopes and self._scopes[scope_id].gone:
+            return False  # the file may come back
         return fate is Fate.FILED or isinstance(fate, Outdated)
 
     def _output(self, row: OutputRow | StoredRow, why: Outdated) -> OutdatedOutput:
         known = self._scopes[row.scope]
-        return OutdatedOutput(row.scope, row.key, row.path, known.node, known.top(row.key), why)
+        item = known.top(row.key)
+        return OutdatedOutput(
+            row.scope, row.key, row.path, known.node, item, why, pipeline=known.gone
+        )
 
     def _fate(self, scope_id: str, key: str) -> Fate | Outdated:
         """Return the fate of those outputs of an item that do not apply.
 
+        0. Another pipeline made it, whose file is gone.
         1. No step of the pipeline makes it any more, and all those that may have are walked.
         2. The walk has not reached its step or block.
         3. That is skipped.
@@ -209,6 +223,8 @@ class OutdatedFinder:
         known = self._scopes.get(scope_id)
         if known is None:
             return Fate.OPEN
+        if known.gone:  # 0
+            return Outdated.NO_PIPELINE
         if not known.node:  # 1
             is_own = key == known.step  # else it is of an item, which no top-level step makes
             makers = (is_own or isinstance(node, BoundBlock) or node.inner for node in self._rest)
@@ -251,6 +267,8 @@ class OutdatedFinder:
         recorded, by how it wrote another one last.
         """
         at = self._scopes[row.scope]
+        if at.gone:  # no value is left with which it would be made
+            return True
         if at.node:
             if at.step not in self._is_step_of_items:
                 self._is_step_of_items[at.step] = False
@@ -360,10 +378,12 @@ def kept_texts(outdated: Iterable[OutdatedOutput]) -> Iterator[str]:
     >>> [text.partition(":")[0] for text in kept_texts(pages)]
     ['kept, though their step is skipped', 'edited by hand, and kept though their step is skipped']
     """
-    by_why: dict[tuple[Outdated, bool], list[str]] = {}
+    by_why: dict[tuple[Outdated, bool, str], list[str]] = {}
     for output in outdated:
-        by_why.setdefault((output.why, output.is_edited), []).append(output.name)
-    for (why, is_edited), names in by_why.items():
+        place = output.why, output.is_edited, output.pipeline
+        by_why.setdefault(place, []).append(output.name)
+    for (reason, is_edited, pipeline), names in by_why.items():
+        why = f"{reason} ('{pipeline}')" if pipeline else reason
         if is_edited:
             yield f"edited by hand, and kept though {why}: {listed_names(names)}"
         else:

@@ -1,8 +1,8 @@
 """Names of scopes: a step or block of a pipeline in its folders, with the items around it.
 
-A scope and a key are an item's name in the ledger. What people name makes a scope: the file of the
-outermost pipeline, the ids of the steps that lead to a step, and the `dir` and `path` inputs of
-each pipeline on the way. So a run on other documents finds none of these.
+A scope and a key are an item's name in the ledger. What people name makes a scope: the outermost
+pipeline (`core.known_pipelines`), the ids of the steps that lead to a step, and the `dir` and
+`path` inputs of each pipeline on the way. So a run on other documents finds none of these.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ def owner_of(item: ItemKey) -> str:
 class PipelineScopes:
     index: OutputIndex
     file: str
-    """Name of the outermost pipeline's file."""
+    """Name that the outermost pipeline's file has in the ledger."""
     prefix: str
     """Ids of the steps that lead here, such as `clean.`."""
     folders: tuple[Mapping[str, str], ...]
     """The `dir` and `path` inputs of each pipeline, outermost first, relative to the outermost's
     folder where they lie in it."""
+    name: str = ""
+    """The outermost pipeline's in the ledger, which it keeps when its file is renamed."""
 
     @classmethod
-    def of(cls, bound: BoundPlan, index: OutputIndex) -> PipelineScopes:
-        return cls(index, bound.file.name, "", (_folders(bound, index),))
+    def of(cls, bound: BoundPlan, index: OutputIndex, file: str, name: str) -> PipelineScopes:
+        return cls(index, file, "", (_folders(bound, index),), name)
 
     def within(self, step: str, inner: BoundPlan) -> PipelineScopes:
         folders = (*self.folders, _folders(inner, self.index))
@@ -51,7 +53,7 @@ class PipelineScopes:
     def id_of(self, step: str, keys_around: Sequence[str] = ()) -> str:
         """Return the id of the scope of a step or block; `keys_around`: of the items around it."""
         inputs = canonical_json([*self.folders, *keys_around])
-        return hashlib.sha256(f"{self.file}\n{self.prefix}{step}\n{inputs}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.name}\n{self.prefix}{step}\n{inputs}".encode()).hexdigest()
 
     def register(self, step: str, keys_around: Sequence[str] = ()) -> str:
         scope_id = self.id_of(step, keys_around)

@@ -32,6 +32,7 @@ _TABLES = {
         "pid integer, attempt integer not null default 1, message text, parent text, given text",
     ),
     "scopes": ("scope", "file text not null, step text not null, inputs text not null"),
+    "pipelines": ("name", "file text not null, sha256 text not null, blocks text not null"),
     "items": (
         "scope key",  # what became of it first: long texts behind it are not read then
         "name text, path text, sha256 text, target text, is_deleted integer, made_by text, "
@@ -113,6 +114,7 @@ TOGETHER_IN_REASON = (
 _OF_ITEM = "from filed where filed.scope = items.scope and filed.key = items.key"
 _FILED_COLUMNS = "name, path, sha256, target, is_deleted, made_by, outdated_by"
 FILED_IN_ITEMS = "filed_in_items"
+PIPELINES = "pipelines"
 UPGRADES = {
     # Until then an item was marked as gone, and as deleted, when a step had moved its document away
     "filing": ["update items set gone = null where gone is not null and reads like '%[\"away\"]%'"],
@@ -135,6 +137,12 @@ UPGRADES = {
         f"(select 1 from items where filed.scope = items.scope and filed.key = items.key)",
         "drop table filed",
         f"update meta set value = '{VERSION}' where name = 'version'",
+    ],
+    # Until then a pipeline was the name of its file.
+    PIPELINES: [
+        "insert into pipelines (name, file, sha256, blocks) "
+        "select distinct file, file, '', '[]' from scopes where file not like '%.compare.%' "
+        "on conflict (name) do nothing"
     ],
 }
 """Statements that make a ledger of an older Paddock one of today's, by their names in `meta`."""

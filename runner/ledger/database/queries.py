@@ -8,7 +8,7 @@ tables and writes whole rows. A query that ends in a condition may be narrowed t
 
 from __future__ import annotations
 
-from ..entries import FILED, Entry, InFlightRow, OutputRow, RunRow, StoredRow
+from ..entries import FILED, Entry, InFlightRow, OutputRow, PipelineRow, RunRow, StoredRow
 from .ledger_tables import COLUMNS
 
 
@@ -81,6 +81,13 @@ SCOPE = f"{SCOPES} where scope = :scope"
 SCOPES_OF_STEP = f"{SCOPES_OF_FILE} and step = :step"
 SCOPES_WITHIN = f"{SCOPES_OF_FILE} and substr(step, 1, :n) = :prefix"
 SCOPES_OF_FOLDERS = "select scope, step from scopes where file = :file and inputs = :inputs"
+KNOWN_PIPELINES = f"select {', '.join(PipelineRow.__match_args__)} from pipelines order by name"
+# What follows the file of a pipeline: `:head` begins the heads of its reviews.
+RENAME_PIPELINE = (
+    *(f"update {t} set file = :file where file = :was" for t in ("pipelines", "scopes", "runs")),
+    "update reviews set head = replace(head, :head_was, :head) "
+    "where substr(head, 1, :n) = :head_was",
+)
 # All that is known of a scope that has no outputs.
 DROP_SCOPE = (
     "delete from provenance where scope = :scope",

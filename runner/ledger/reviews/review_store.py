@@ -103,7 +103,8 @@ class ReviewStore:
         value, subject = None, json.loads(head)
         if large:
             value = self.ledger.value(*large[:2])
-            subject = self.ledger.value(*large[2:])
+            # The head alone follows a pipeline's file that is renamed.
+            subject = {**self.ledger.value(*large[2:]), "pipeline": subject["pipeline"]}
         return Review(
             scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
             bool(is_applied), lease_by, lease_until, reason, tuple(json.loads(earlier)),

@@ -16,6 +16,9 @@ With `--reviews` answers wait for a person, who decides by the answer alone, som
 nothing for a while, and undoes decisions, also on documents that are gone or filed by then. In the
 end nothing waits.
 
+With `--moving` the pipeline's file is renamed, edited or not, copied, deleted and put back, and
+exchanges its name with another pipeline, which is deleted in the end: all that it made is named.
+
 With `--plain` no larger model is asked, nothing is labelled, no step runs a pipeline, no rows are
 read and no run takes a sample: a seed makes what it made before there was that.
 
@@ -59,7 +62,29 @@ NAMES = ("a.txt", "b.txt", "c.txt", "sub/d.txt", "sub/e.txt")
 PRICES = (10, 20)  # so few that they come back
 LABELS = ("red", "green", "blue", "grey")
 OF_RESULTS = ("INDEX", "INDEX.txt", "TABLE.csv", "TABLE.jsonl", "COUNTS")
-OUTPUTS = ("out", "other", "parts", "copies", "tags", "subs", "rows", "both", "LIST", *OF_RESULTS)
+OTHER = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: word in ['one', 'two']
+    do: [{uses: files.write, with: {path: "else/{{ word }}", text: "{{ word }}"}}]
+"""
+MAIN, OTHERS = "MAIN", "OTHER"
+"""Files with the names of those of the pipeline, and of the other one."""
+FILES = ("pipeline.yaml", "bills.yaml", "letters.yaml", "mail.yaml")
+OUTPUTS = (
+    "else",
+    "out",
+    "other",
+    "parts",
+    "copies",
+    "tags",
+    "subs",
+    "rows",
+    "both",
+    "LIST",
+    *OF_RESULTS,
+)
 KILLED = 9
 OF_SUBS = ("sub", "sub_if", "sub_page", "sub_page_if", "sub_path")
 OF_ROWS = (
@@ -299,10 +324,18 @@ class History:
     """Whether items within others wait, which runs report."""
 
     def __init__(
-        self, seed: int, folder: Path, *, is_plain: bool = False, may_review: bool = False
+        self,
+        seed: int,
+        folder: Path,
+        *,
+        is_plain: bool = False,
+        may_review: bool = False,
+        moves: int | None = None,
     ) -> None:
+        """`moves`: a seed with which the pipeline's file is renamed and copied; None: it is not."""
         self.chance = random.Random(seed)
         self.folder = folder
+        self.moves = None if moves is None else random.Random(moves)
         self.is_plain = is_plain
         self.shape = Shape(self.chance, is_plain=is_plain, may_review=may_review)
         self.events: list[str] = []
@@ -327,8 +360,62 @@ class History:
         self.events.append(f"write {name}: {path.read_text('utf-8')}")
 
     def save(self) -> None:
-        (self.folder / "pipeline.yaml").write_text(self.shape.yaml(), "utf-8")
+        (self.folder / file_of(self.folder)).write_text(self.shape.yaml(), "utf-8")
         (self.folder / "sub.yaml").write_text(self.shape.sub_yaml(), "utf-8")
+
+    def move_pipeline(self) -> None:
+        """Rename the pipeline, copy it, or have another one, which may have its name then."""
+        if self.moves is None:
+            return
+        file, other = self.folder / file_of(self.folder), self.folder / file_of(self.folder, OTHERS)
+        kind = self.moves.choice(("", "rename", "rename", "copy", "other", "exchange", "delete"))
+        self.events.append(f"move: {kind}")
+        if kind == "rename":
+            free = [name for name in FILES if not (self.folder / name).exists()]
+            (self.folder / MAIN).write_text(self.moves.choice(free), "utf-8")
+            file.rename(self.folder / file_of(self.folder))
+        elif kind == "copy":
+            shutil.copy(file, self.folder / "copy.yaml")
+        elif kind == "other" and not other.exists():
+            free = [name for name in FILES if not (self.folder / name).exists()]
+            (self.folder / OTHERS).write_text(self.moves.choice(free), "utf-8")
+            self.run_other()
+        elif kind == "exchange" and other.exists():
+            for name, now in ((MAIN, other), (OTHERS, file)):
+                (self.folder / name).write_text(now.name, "utf-8")
+            file.rename(self.folder / "aside")
+            other.rename(file)
+            (self.folder / "aside").rename(other)
+            if self.moves.random() < 0.5:
+                self.run_other()
+        elif kind == "delete" and other.exists():
+            other.unlink()
+        self.refused(file)
+
+    def refused(self, was: Path) -> None:
+        """Do what a plan says that does not know which pipeline a file is."""
+
+        def is_refused() -> bool:
+            try:
+                world_of(self.folder).plan()
+            except PipelineError as error:
+                return "it may be that one" in str(error)
+            return False
+
+        for _ in range(2):
+            if in_a_process(self.folder, is_refused):
+                self.events.append("it is not known which pipeline it is")
+                if (self.folder / "copy.yaml").exists():
+                    (self.folder / "copy.yaml").unlink()
+                else:
+                    (self.folder / file_of(self.folder)).rename(was)
+                    (self.folder / MAIN).write_text(was.name, "utf-8")
+
+    def run_other(self) -> None:
+        assert self.moves is not None
+        other = World(self.folder, OTHER, name=file_of(self.folder, OTHERS))
+        prune = self.moves.random() < 0.5
+        in_a_process(self.folder, lambda: other.run(prune=prune).status)
 
     def documents(self) -> list[Path]:
         return sorted(path for path in (self.folder / "inbox").rglob("*") if path.is_file())
@@ -376,6 +463,7 @@ class History:
             self.save()
 
     def run_somehow(self) -> None:
+        self.move_pipeline()
         kill = self.chance.randint(1, 40) if self.chance.random() < 0.4 else 0
         prune = self.chance.random() < 0.2
         may_sample = not (self.is_plain or prune)
@@ -417,6 +505,8 @@ class History:
         return facts, found
 
     def faults(self) -> list[str]:
+        for name in ("copy.yaml", file_of(self.folder, OTHERS)):
+            (self.folder / name).unlink(missing_ok=True)
         # Gives up what several kills met; the next one tries it again.
         _, found = self.decided(self.folder)
         found += self.broken
@@ -425,7 +515,7 @@ class History:
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
             shutil.copytree(self.folder / "inbox", scratch / "inbox", copy_function=shutil.copy2)
-            for file in self.folder.glob("*.yaml"):
+            for file in (*self.folder.glob("*.yaml"), *self.folder.glob(MAIN)):
                 shutil.copy(file, scratch)
             if not self.is_plain:
                 shutil.copy(self.folder / "t.csv", scratch)
@@ -465,7 +555,9 @@ class History:
 class FilingHistory(History):
     """A folder whose documents are filed: its table has all that ever were, as if replayed."""
 
-    def __init__(self, seed: int, folder: Path, *, may_review: bool = False) -> None:
+    def __init__(
+        self, seed: int, folder: Path, *, may_review: bool = False, moves: int | None = None
+    ) -> None:
         self.n_prompts = 0
         self.review = ("true", "'keep' in text", "'two' in text")[seed % 3] if may_review else ""
         self.arrived: dict[str, str] = {}
@@ -474,12 +566,13 @@ class FilingHistory(History):
         self.may_be_unfinished = False
         self.form = [*SHAPES][seed % len(SHAPES)]
         self.is_nested = "in_block" in self.form
-        super().__init__(seed, folder, is_plain=True)
+        super().__init__(seed, folder, is_plain=True, moves=moves)
         self.shape.may_store = False
 
     def save(self) -> None:
         prompt = f"Kind {self.n_prompts} of"
         for name, text in pipeline_files(self.form, prompt, self.review).items():
+            name = file_of(self.folder) if name == "pipeline.yaml" else name
             (self.folder / name).write_text(text, "utf-8")
 
     def note_filed(self) -> None:
@@ -531,6 +624,7 @@ class FilingHistory(History):
         self.events.append(kind)
 
     def run_somehow(self) -> None:
+        self.move_pipeline()
         kill = self.chance.randint(1, 40) if self.chance.random() < 0.4 else 0
         prune = self.chance.random() < 0.1 and not any(
             event in ("year", "edit", "remove") for event in self.events
@@ -562,7 +656,7 @@ class FilingHistory(History):
         self.note_filed()
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
-            for path in self.folder.glob("*.yaml"):
+            for path in (*self.folder.glob("*.yaml"), *self.folder.glob(MAIN)):
                 shutil.copy(path, scratch)
             for arrival, text in self.filed:
                 path = scratch / "inbox" / arrival
@@ -586,6 +680,17 @@ class FilingHistory(History):
         return found
 
 
+def file_of(folder: Path, note: str = MAIN) -> str:
+    """Return the name of the pipeline's file, or, of `OTHERS`, of the other one's."""
+    default = "pipeline.yaml" if note == MAIN else "none.yaml"
+    return (folder / note).read_text("utf-8") if (folder / note).exists() else default
+
+
+def world_of(folder: Path) -> ReviewedWorld:
+    name = file_of(folder)
+    return ReviewedWorld(folder, (folder / name).read_text("utf-8"), name=name)
+
+
 def table_of(folder: Path) -> list[list[str]]:
     path = folder / "out/t.csv"
     return [*csv.reader(path.read_text("utf-8").splitlines())][1:] if path.exists() else []
@@ -605,7 +710,7 @@ def answer(request: ChatRequest) -> str:
 def decide(folder: Path, chance: random.Random | None = None) -> list[str]:
     """Decide on all that waits, or on some; return their names."""
     names = []
-    with ReviewedWorld(folder, (folder / "pipeline.yaml").read_text("utf-8")).reviews() as reviews:
+    with world_of(folder).reviews() as reviews:
         for review in reviews.waiting(is_whole=True):
             if chance is None or chance.random() < 0.8:
                 answer = review.subject.answer
@@ -620,7 +725,7 @@ def decide(folder: Path, chance: random.Random | None = None) -> list[str]:
 def undo(folder: Path, chance: random.Random) -> list[str]:
     """Undo some decisions, also on documents that are gone; return their names."""
     names = []
-    with ReviewedWorld(folder, (folder / "pipeline.yaml").read_text("utf-8")).reviews() as reviews:
+    with world_of(folder).reviews() as reviews:
         for review in reviews.decided():
             if chance.random() < 0.5:
                 reviews.undo(review.id, "ann")
@@ -640,7 +745,7 @@ def run_here(
     is_planned: bool = False,
 ) -> dict[str, Any]:
     """Run it; the last time with what was given up, since several kills met it."""
-    world = World(folder, (folder / "pipeline.yaml").read_text("utf-8"))
+    world = world_of(folder)
     promised: PlanReport | str | None = None
     if is_planned:
         options: dict[str, Any] = {
@@ -735,7 +840,7 @@ def files_of(folder: Path) -> dict[str, str]:
     }
 
 
-def in_a_process(folder: Path, act: Callable[[], dict[str, Any]], kill: int = 0) -> Any:
+def in_a_process(folder: Path, act: Callable[[], Any], kill: int = 0) -> Any:
     """Act in a child process; with `kill` it ends at that write. Return what `act` returned."""
     answer = folder / "answer.json"
     child = os.fork()
@@ -805,18 +910,24 @@ def main() -> int:
     parser.add_argument("--histories", type=int, default=1000, help="of each seed and those on it")
     parser.add_argument("--seed", type=int, nargs="+", default=[1])
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--moving", action="store_true", help="the pipeline's file is renamed")
     parser.add_argument("--reviews", action="store_true", help="answers wait for a person")
     parser.add_argument("--filing", action="store_true", help="documents are moved away when done")
     given = parser.parse_args()
     import_all()
     n_bad, seeds = 0, [first + n for first in given.seed for n in range(given.histories)]
     for seed in seeds:
+        moves = seed if given.moving else None
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if given.filing:
-                history: History = FilingHistory(seed, folder, may_review=given.reviews)
+                history: History = FilingHistory(
+                    seed, folder, may_review=given.reviews, moves=moves
+                )
             else:
-                history = History(seed, folder, is_plain=given.plain, may_review=given.reviews)
+                history = History(
+                    seed, folder, is_plain=given.plain, may_review=given.reviews, moves=moves
+                )
             faults = history.go()
         if faults:
             n_bad += 1

@@ -125,6 +125,17 @@ def test_a_ledger_of_before_documents_were_filed_keeps_its_rows(older: World) ->
     assert sorted(states(older.run())) == ["a.txt", "c.txt"]
 
 
+def test_a_pipeline_of_before_names_were_kept_is_known_by_its_file(tmp_path: Path) -> None:
+    world = filing_world(tmp_path)
+    world.run()
+    world.run()
+    change(world, "drop table pipelines", "delete from meta where name = 'pipelines'")
+    assert (world.plan().has_work, world.plan().filed.n) == (False, 2)
+    assert filed(world.run()) == (0, 2, ())
+    world.file.rename(tmp_path / "renamed.yaml")
+    assert filed(World(tmp_path, world.text, name="renamed.yaml").run()) == (0, 2, ())
+
+
 def test_a_ledger_in_postgresql_is_upgraded_where_no_run_is_at_work(
     url: str, tmp_path: Path
 ) -> None:
