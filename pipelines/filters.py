@@ -334,10 +334,11 @@ def terms(value: Any) -> list[str]:
 
     What has no letter, digit or currency sign is none: it would be found in any text.
 
-    >>> terms("EUR; €;"), terms(None), terms(["Hill", "", "-"])
+    >>> terms("EUR; €;"), terms(None), terms(iter(["Hill", "", "-"]))
     (['EUR', '€'], [], ['Hill'])
     """
-    cells = value if isinstance(value, list | tuple) else str(value or "").split(";")
+    is_list = hasattr(value, "__iter__") and not isinstance(value, str)
+    cells = value if is_list else str(value or "").split(";")
     found = (str(cell or "").strip() for cell in cells)
     return [term for term in found if any(_FINDABLE(unicodedata.category(c)) for c in term)]
 
