@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -40,6 +41,19 @@ class Postgres:
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 {_SETTINGS}"
         _pg(self.folder, "pg_ctl", "-D", f"{self.folder}/data", "-l", f"{log}", "-o", options,
             "-w", "-t", str(int(START_S)), "start")  # fmt: skip
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Stop it as with its machine: connections stay, and nothing answers."""
+        main = psutil.Process(int((self.folder / "data/postmaster.pid").read_text().split()[0]))
+        stopped = [main, *main.children(recursive=True)]
+        for process in stopped:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                process.resume()
 
     def stop(self, how: str = "immediate") -> None:
         _pg(self.folder, "pg_ctl", "-D", f"{self.folder}/data", "-m", how, "-w", "stop")

@@ -155,6 +155,8 @@ async def open_session(
     state = bound.roots.base / STATE_FOLDER
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(state, is_readonly=is_plan, url=settings.ledger_url))
+        hurry = ledger.hurry_after(environment.stop)
+        await stack.enter_async_context(tasks.running(hurry))
         stats = await _run_stats(stack, prepared, options, environment, ledger)
         ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
         has_crashed = False

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ class Ledger:
         self._transactions: LedgerDatabase | None = None
         """A connection of its own: other threads may read while a transaction waits."""
         self._writer: Writer | None = None
+        self._is_closed = threading.Event()
         self.lock: SharedLock | None = None
         """What holds a run's lock in PostgreSQL: the connection that writes, or writes no more."""
 
@@ -118,6 +120,14 @@ class Ledger:
                 "  Make it writable, or copy the pipeline to a folder of your own."
             ) from error
 
+    async def hurry_after(self, stop: asyncio.Event) -> None:
+        """Wait for a stop; from then on a server that does not answer is not waited for."""
+        await stop.wait()
+        if self.is_shared:
+            mine = [each for each in (self._database, self._transactions, self.lock) if each]
+            work = partial(postgres_module().give_up_when_away, mine, self._is_closed)
+            threading.Thread(target=work, daemon=True).start()
+
     def _note(self, text: str) -> None:
         self.on_wait(text)
 
@@ -147,6 +157,7 @@ class Ledger:
         for database in (self._transactions, self._database):
             if database is not None:
                 database.close()
+        self._is_closed.set()
         if damage is not None:
             raise damage from error
 

@@ -6,12 +6,14 @@ importer of psycopg.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +48,7 @@ from .sqlite_file import ROWS_AT_A_TIME, WORK_S, SqliteDatabase
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
 
 RETRY_S = 60.0  # for a server that restarts, or a cable that is plugged in again
+END_S = 3  # once a run is to end
 OPEN_S = 5.0  # at the start a person waits, and a wrong address should show soon
 _BACKOFF = Backoff(first_s=0.25, longest_s=4.0)
 
@@ -275,6 +278,7 @@ class PostgresDatabase:
         self._has_failed = False
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
+        self._is_given_up = False
         self._held: tuple[str, str, str] | None = None
         """A lock of the session: name, mark, the session's name."""
 
@@ -292,6 +296,16 @@ class PostgresDatabase:
         if found[0]:
             self._held = lock
         return found
+
+    def give_up(self) -> None:
+        """Break what waits for the server in another thread, and wait for it no more."""
+        self._is_given_up = True
+        if (connection := self._connection) is not None:
+            with (
+                suppress(OSError, psycopg.Error),
+                socket.socket(fileno=os.dup(connection.fileno())) as other,
+            ):
+                other.shutdown(socket.SHUT_RDWR)
 
     def release_lock(self) -> None:
         if self._held is None:
@@ -363,6 +377,8 @@ class PostgresDatabase:
     def _retried(self, action: Callable[[psycopg.Connection[Any]], T]) -> T:
         def once() -> T:
             try:
+                if self._is_given_up:
+                    raise psycopg.OperationalError("it did not answer when the run was to end")
                 self._connection = self._connection or self._connected()
                 return action(self._connection)
             except psycopg.Error:
@@ -381,7 +397,7 @@ class PostgresDatabase:
                 found = retried_blocking(
                     once,
                     backoff=_BACKOFF,
-                    is_passing=is_transient_error,
+                    is_passing=lambda error: is_transient_error(error) and not self._is_given_up,
                     within_s=retry_s,
                     on_wait=note_wait,
                 )
@@ -416,6 +432,22 @@ class PostgresDatabase:
 
     def find_tables(self) -> bool:
         return self._retried(lambda connection: _has_tables(connection, self.server))
+
+
+def give_up_when_away(databases: Sequence[PostgresDatabase], is_over: threading.Event) -> None:
+    """Let what waits for a server end once it answers no one; a person waits for the end.
+
+    A server that stands still, as with its virtual machine, breaks no connection.
+    """
+    while not is_over.is_set():
+        try:
+            psycopg.connect(databases[0].server.url, connect_timeout=END_S).close()
+        except psycopg.Error as error:
+            if is_transient_error(error):
+                for database in databases:
+                    database.give_up()
+                return
+        is_over.wait(END_S)
 
 
 def _take_lock(

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from paddock.engine.system.tasks import running
 from paddock.runner.ledger.database.ledger_tables import UPGRADES
 from paddock.runner.ledger.database.postgres import (
     PostgresDatabase,
@@ -22,7 +23,7 @@ from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, folder_identity
 from paddock.runner.ledger.run_store import RunStore
-from tests.postgres import Postgres, pgbouncer
+from tests.postgres import Postgres, pgbouncer, postgres
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import SUMMARIES, ReviewedWorld
 
@@ -289,3 +290,21 @@ def test_a_pooler_that_keeps_sessions_is_as_good_as_the_server(
             assert there.lock.take_lock("run", "2", "second") == (False, "1")
         with Ledger(tmp_path, url=url, is_readonly=True) as reading:
             assert list(reading.entries("scope")) == ["a"]
+
+
+async def test_a_run_that_is_to_end_waits_for_no_server_that_stands_still(tmp_path: Path) -> None:
+    with postgres() as own, Ledger(tmp_path, url=own.url()) as ledger:
+        stop = asyncio.Event()
+        async with running(ledger.hurry_after(stop)):
+            ledger.record("scope", entry("a"), "run")
+            await ledger.durable()
+            stop.set()
+            ledger.record("scope", entry("b"), "run")
+            await ledger.durable()  # a server that answers is waited for
+            with own.standing_still():
+                ledger.record("scope", entry("c"), "run")
+                reading = asyncio.create_task(ledger.ask(ledger.entries, "scope"))
+                with pytest.raises(LedgerError, match="cannot be reached"):
+                    await ledger.durable()
+                with pytest.raises(LedgerError, match="cannot be reached"):
+                    await reading
