@@ -29,8 +29,12 @@ _ERRNO_REASONS = {
     errno.ENOTDIR: "a part of its path is a file, not a folder",
     errno.EEXIST: "a part of its path is a file, not a folder",
     errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open on this machine",
     errno.EIO: "the device reports an input/output error",
 }
+
+_MAY_PASS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS,
+                       errno.EIO, errno.ESTALE, errno.ETXTBSY})  # fmt: skip
 
 
 def resolve_path(roots: Roots, text: str) -> Path:
@@ -67,6 +71,18 @@ def os_refusal(what: str, error: OSError) -> StepError:
         what = f"'{file}', a file that belongs to the installation, cannot be read: {why}."
         return StepError(what, remedy=f"Install `{DISTRIBUTION}` again.", kind="missing")
     return StepError(f"{what}: {why}.", kind="io")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether an error is the machine's as it is now: files, processes, memory ran out."""
+    return isinstance(error, OSError) and error.errno in _MAY_PASS
+
+
+def start_refusal(what: str, error: OSError | ValueError) -> StepError:
+    """Return the error for a program that cannot be started; a missing one may stay so."""
+    if isinstance(error, OSError) and may_pass(error):
+        return os_refusal(f"{what} cannot be started", error)
+    return StepError(f"{what} cannot be started: {getattr(error, 'strerror', None) or error}.")
 
 
 @lru_cache(maxsize=1)

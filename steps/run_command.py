@@ -24,7 +24,7 @@ from paddock.steps.tools.code_digests import files_named
 from .base import Output, Params, Step, StepError, Tools
 from .extras import is_missing_program
 from .facts import Facts, Missing, Written
-from .paths import printable, resolve_path
+from .paths import printable, resolve_path, start_refusal
 
 DEFAULT_TIMEOUT_S = 600.0
 MOST_BYTES = 16 * 1024 * 1024
@@ -101,14 +101,19 @@ class RunCommand(Step[RunParams, RunOutput]):
         output = RunOutput.model_validate(ended)
         if output.code in params.ok_codes:
             return output
-        if output.code < 0:
+        is_killed = output.code in processes.KILLED
+        if is_killed:
+            how = "was killed, as where memory runs out"
+            remedy = "Free memory, or let fewer items run at once (`max_parallel`)."
+        elif output.code < 0:
             how, remedy = f"was {processes.exit_status_text(output.code)}", ""
         else:
             how = f"ended with code {output.code}"
             remedy = f"Add {output.code} to `ok_codes` where that is not a failure."
         last = last_part(output.stderr.strip() or output.stdout, 300)
         what = f"{command_words(params.command)} {how}"
-        raise StepError(what + (f": {last.rstrip('.')}." if last else "."), remedy=remedy)
+        what += f": {last.rstrip('.')}." if last else "."
+        raise StepError(what, remedy=remedy, kind="io" if is_killed else "other")
 
 
 def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
@@ -162,7 +167,6 @@ def command_words(command: Sequence[str]) -> str:
 def _start_error(command: Sequence[str], cwd: Path, error: OSError | ValueError) -> StepError:
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return StepError(f"the folder '{printable(cwd)}' is not there.")
-    why = getattr(error, "strerror", None) or error
     if isinstance(error, FileNotFoundError):
         first = command[0]
         if os.sep not in first or not (cwd / first).exists():
@@ -172,4 +176,5 @@ def _start_error(command: Sequence[str], cwd: Path, error: OSError | ValueError)
             what = f"there is no program '{printable(first)}' here."
             return StepError(what, remedy=remedy, kind="missing")
         why = "the program that its first line names is not there"
-    return StepError(f"{command_words(command)} cannot be started: {why}.")
+        return StepError(f"{command_words(command)} cannot be started: {why}.")
+    return start_refusal(command_words(command), error)

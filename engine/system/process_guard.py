@@ -30,12 +30,12 @@ def guarded_command(command: list[str], fd: int) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     fd, command = int(arguments[0]), arguments[1:]
-    ended, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    os.set_inheritable(fd, fd == 0)
     try:
+        ended, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        os.set_inheritable(fd, fd == 0)
         pid = os.posix_spawnp(
             command[0], command, os.environ, setsigdef=(signal.SIGPIPE, signal.SIGXFSZ)
         )

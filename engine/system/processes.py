@@ -56,6 +56,9 @@ from .tasks import end
 EXIT_BROKEN = 70  # EX_SOFTWARE
 _LEFT_OPEN_S = 1.0
 """How long what a command started may hold its pipes once the command itself has ended."""
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""Exit codes of a program that another one killed, and of a shell that reports it: the kernel does
+so where memory runs out. What kills ours raises an error instead."""
 _POLL_S = 0.1
 _ORDER_POLL_S = 0.2  # the progress of an order is reported as often
 _PIECE_BYTES = 64 * 1024
@@ -217,7 +220,7 @@ async def run(
             for part in (_write_stdin(guarded.process, stdin), read_stdout(), read_stderr)
         ]
         try:
-            await _wait_for_end(guarded.process, pipes[0])
+            await wait_for_end(guarded.process, pipes[0])
             _, open_ = await asyncio.wait(pipes, timeout=_LEFT_OPEN_S)
             if open_:  # what it started lives on and holds the pipes; it is not waited for
                 _signal_group(guarded.process.pid, signal.SIGKILL)
@@ -616,7 +619,7 @@ async def keep_last(stream: asyncio.StreamReader, kept: bytearray, n_bytes: int)
         del kept[: max(0, len(kept) - n_bytes)]
 
 
-async def _wait_for_end(
+async def wait_for_end(
     process: asyncio.subprocess.Process, reading: asyncio.Task[None] | None = None
 ) -> None:
     """Wait until the process itself has ended.
@@ -652,11 +655,11 @@ async def end_group(process: asyncio.subprocess.Process, grace_s: float = GRACE_
         _signal_group(process.pid, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                await _wait_for_end(process)
+                await wait_for_end(process)
         _signal_group(process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
-                await _wait_for_end(process)
+                await wait_for_end(process)
     transport = getattr(process, "_transport", None)  # its pipes, which a grandchild may hold open
     if transport is not None:
         transport.close()

@@ -28,6 +28,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import Output, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
+from paddock.steps.paths import may_pass, os_refusal
 
 from .answer_reviewer import AnswerReviewer
 from .calls.recorded_calls import PutOff
@@ -192,6 +193,8 @@ class StepRunner:
         step, limit_s = attempt.step, _limit_s(attempt.step)
         if isinstance(error, TimeoutError) and limit_s is not None:
             error = DeadlineExceeded("total", limit_s)
+        if isinstance(error, OSError) and may_pass(error):
+            error = os_refusal("the step failed", error)
         if isinstance(error, StepError | EngineError):
             stop_if_fatal(error, step)
             cause = cause_of(error)

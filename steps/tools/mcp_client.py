@@ -28,6 +28,7 @@ from paddock.engine.system.tasks import first_error, running
 from paddock.engine.system.text import last_part, one_line
 from paddock.steps.base import StepError, ToolResult
 from paddock.steps.extras import missing_mcp_library
+from paddock.steps.paths import start_refusal
 
 from .tool import RunnableTool, tool_refusal, tool_result
 
@@ -329,7 +330,7 @@ class McpSession:
         if isinstance(self.spec, StdioServerSpec):
             if not isinstance(first, OSError | ValueError) or self._output.is_over:
                 return SessionLost(f"{self.spec} ended{self._output.words()}", kind="io")
-            return StepError(f"{self.spec} cannot be started: {first}.")
+            return start_refusal(str(self.spec), first)
         self._output.is_over = True
         why = one_line(str(first)) or type(first).__name__
         return SessionLost(f"{self.spec} cannot be asked: {why.rstrip('.')}.", kind="io")

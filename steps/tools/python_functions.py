@@ -21,6 +21,7 @@ from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import last_part
 from paddock.steps.base import StepError, ToolResult
+from paddock.steps.paths import start_refusal
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
 from . import function_worker
@@ -171,7 +172,7 @@ class _FunctionProcess:
             command = processes.python_command("-m", *arguments)
             held = await processes.start_guarded(command, environ=environ)
         except OSError as error:
-            raise StepError(f"Python cannot be started: {error.strerror or error}.") from error
+            raise start_refusal("Python", error) from error
         made = cls(held)
         try:
             async with asyncio.timeout(_START_S):
@@ -181,7 +182,8 @@ class _FunctionProcess:
             if isinstance(error, TimeoutError):
                 raise StepError("Python takes too long to start.", kind="io") from None
             if isinstance(error, PipeClosed | ValueError):
-                raise StepError(f"Python ended at its start: {made._last_words()}") from None
+                what = f"Python ended at its start: {made._last_words()}"
+                raise StepError(what, kind="io") from None
             raise
         return made
 
@@ -207,9 +209,14 @@ class _FunctionProcess:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await asyncio.shield(self._stderr_reader)
+                    await processes.wait_for_end(self._process)
             words = self._last_words()
-            what = f"'{request['of']}:{request['name']}' ended its process"
-            raise StepError(what + (f": {words}" if words else ".")) from None
+            named = f"'{request['of']}:{request['name']}'"
+            what = f"{named} ended its process"
+            kind: Literal["io", "other"] = "other"
+            if self._process.returncode in processes.KILLED:
+                what, kind = f"{named} was killed, as where memory runs out", "io"
+            raise StepError(what + (f": {words}" if words else "."), kind=kind) from None
 
     def _last_words(self) -> str:
         return last_part(bytes(self._stderr_tail).decode("utf-8", "replace"), 300)

@@ -61,8 +61,10 @@ def test_another_code_than_expected_is_a_failure_with_its_last_words(tmp_path: P
         "Add 3 to `ok_codes` where that is not a failure."
     )
     assert run(tmp_path, *script, ok_codes=[0, 3]).code == 3
+    assert refused(tmp_path, "sh", "-c", "kill $$") == "`sh -c 'kill $$'` was killed by SIGTERM."
     assert refused(tmp_path, "sh", "-c", "kill -9 $$") == (
-        "`sh -c 'kill -9 $$'` was killed by SIGKILL."
+        "`sh -c 'kill -9 $$'` was killed, as where memory runs out. "
+        "Free memory, or let fewer items run at once (`max_parallel`)."
     )
 
 

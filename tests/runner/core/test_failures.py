@@ -2,6 +2,7 @@
 
 import errno
 import os
+from asyncio.base_events import BaseEventLoop
 from collections.abc import Callable
 from dataclasses import replace
 from io import BufferedReader
@@ -30,7 +31,7 @@ from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.settings import UnattendedSettings
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_blocks import NESTED
-from tests.runner.world import World, settings, states
+from tests.runner.world import ALL, World, each_document, outputs, settings, states
 
 Answer = Callable[[ChatRequest], str]
 
@@ -173,3 +174,68 @@ def test_what_failed_within_an_item_is_tried_again_and_given_up_as_well(tmp_path
     mended = world.run()
     assert (mended.calls, [result["n"] for result in mended.returns]) == (1, [2, 2])
     assert world.run().counts == {"fresh": 2}
+
+
+OWN_CODE = """
+import os, signal
+from pathlib import Path
+
+def say():
+    if Path(__file__).with_name("fails").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "hello"
+"""
+FUNCTION = "{uses: tool, with: {name: './own.py:say'}}"
+COMMAND = "{uses: run, with: {command: [sh, -c, 'test ! -e fails || kill -9 $$']}}"
+INNER = (
+    "{uses: run, with: {command: [sh, -c, 'sh -c \"test ! -e fails || kill -9 \\$\\$\"; exit $?']}}"
+)
+SERVER = "{uses: tool, with: {name: shop.add, args: {a: 1, b: 2}}}"
+
+
+def starting(folder: Path, step: str) -> World:
+    """Return a world in which each document starts a program."""
+    steps = f"      - {step}\n      - {{uses: files.write, with: {WRITTEN}}}\n"
+    server = "mcpServers: {shop: {command: python3, args: [server.py]}}\n"
+    return World(folder, server + each_document(steps), {"own.py": OWN_CODE}, n_documents=2)
+
+
+WRITTEN = '{path: "out/{{ doc.relpath }}", text: done}'
+
+
+@pytest.mark.parametrize("step", [COMMAND, FUNCTION, SERVER])
+@pytest.mark.parametrize(
+    ("names", "state"),
+    [("EMFILE ENFILE ENOMEM EAGAIN EIO ESTALE", "stale"), ("EACCES ENOEXEC E2BIG", "quarantined")],
+)
+def test_a_program_that_cannot_be_started_now_is_the_machines_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, names: str, state: str
+) -> None:
+    for name in names.split():
+        world = starting(tmp_path / name, step)
+        error = OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+
+        async def refuse(*_: object, error: OSError = error, **__: object) -> None:
+            raise error
+
+        with monkeypatch.context() as machine:
+            machine.setattr(BaseEventLoop, "subprocess_exec", refuse)
+            report = world.run(allow=ALL)
+        assert states(report) == {"0.txt": "quarantined", "1.txt": "quarantined"}
+        assert "cannot be started" in str(report.items[0].error)
+        assert states(world.plan(allow=ALL)) == {"0.txt": state, "1.txt": state}, name
+
+
+@pytest.mark.parametrize("step", [COMMAND, INNER, FUNCTION])
+def test_what_the_system_killed_is_tried_again_and_given_up_after_three_runs(
+    tmp_path: Path, step: str
+) -> None:
+    world = starting(tmp_path, step)
+    world.write("fails", "")
+    for state in ("stale", "stale", "quarantined"):
+        report = world.run(allow=ALL)
+        assert "memory runs out" in str(report.items[0].error)
+        assert states(world.plan(allow=ALL)) == {"0.txt": state, "1.txt": state}
+    (tmp_path / "fails").unlink()
+    assert world.run(allow=ALL, retry_failed=True).status == "completed"
+    assert outputs(world) == ["0.txt", "1.txt"]

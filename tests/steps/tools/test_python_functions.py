@@ -188,7 +188,7 @@ def test_a_function_that_is_killed_or_writes_garbage_fails_alone(folder: Path, r
     async def do(hands: FunctionPool) -> None:
         function = of(folder, "garbage")
         assert await failure(call(hands, of(folder, "killed"), {})) == (
-            "'tools.py:killed' ended its process."
+            "'tools.py:killed' was killed, as where memory runs out."
         )
         assert await failure(call(hands, function, {"raw": raw, "fds": [3, 4, 5, 6]})) == (
             "'tools.py:garbage' ended its process."
