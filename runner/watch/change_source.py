@@ -34,10 +34,10 @@ POLL_SHARE = 0.05
 EVENTS_RETRY_S = 300.0
 """Time before events are tried again where the system had no watches left."""
 _END_S = 5.0
-# What can mean a change; reads are left out.
+# What can mean a change; reads are left out. Attributes are a mode or a time: no one is writing.
 _EVENT_TYPES: list[type[events.FileSystemEvent]] = [
     events.FileCreatedEvent, events.FileModifiedEvent, events.FileClosedEvent,
-    events.FileMovedEvent, events.FileDeletedEvent,
+    events.FileMovedEvent, events.FileDeletedEvent, events.FileAttribEvent, events.DirAttribEvent,
     events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent,
 ]  # fmt: skip
 

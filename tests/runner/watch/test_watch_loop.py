@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -163,6 +164,18 @@ async def test_files_that_are_there_and_files_that_come_in_whatever_way(root: Pa
         await watched.rest()
         assert len(watched.names) == len(set(watched.names)) == 5
         assert watched.watch.status()["state"] == "watching"
+        assert watched.notes == []
+
+
+async def test_a_file_whose_attributes_alone_change_is_seen_and_is_not_being_written(
+    root: Path,
+) -> None:
+    (root / "a.txt").write_text("x")
+    async with Watched(spec(root)).running() as watched:
+        await eventually(lambda: watched.names == ["a.txt"])
+        await watched.rest()
+        os.utime(root / "a.txt", (1, 1))  # as chmod, which root's own reading does not notice
+        await eventually(lambda: watched.names == ["a.txt", "a.txt"])
         assert watched.notes == []
 
 
