@@ -26,7 +26,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
@@ -120,7 +120,8 @@ def _parent(traceparent: str) -> Context:
 def _resource() -> Resource:
     for name in ("opentelemetry.exporter.otlp", "opentelemetry.sdk"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a run counts what they lose
-    return Resource.create({"service.name": "paddock"})
+    named = OTELResourceDetector().detect()  # by the environment, which takes precedence
+    return Resource.create({"service.name": "paddock", **named.attributes})
 
 
 @contextmanager

@@ -149,7 +149,9 @@ class ChunkTasks:
             persist_result=False,
         )
         shown: Any = chunk_task(wait_for_end)
-        with contextlib.suppress(*_UNREACHED):
+        with contextlib.suppress(
+            Exception
+        ):  # such as a limit of 0: the chunk is at work all the same
             await shown(return_state=True)
 
     async def drain(self) -> None:

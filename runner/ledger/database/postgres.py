@@ -435,7 +435,7 @@ class PostgresDatabase:
 
 
 def give_up_when_away(databases: Sequence[PostgresDatabase], is_over: threading.Event) -> None:
-    """Let what waits for a server end once it answers no one; a person waits for the end.
+    """Break what waits for a server once it answers no one; a person waits for the end.
 
     A server that stands still, as with its virtual machine, breaks no connection.
     """

@@ -43,6 +43,7 @@ class Collector:
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
+    services: set[str] = field(default_factory=set)
     metrics: dict[str, Metric] = field(default_factory=dict)
 
     def named(self, name: str) -> Span:
@@ -62,6 +63,7 @@ def collector() -> Iterator[Collector]:
         else:
             assert request.path == "/v1/traces"
             for resource in ExportTraceServiceRequest.FromString(request.body).resource_spans:
+                found.services.add(attributes(resource.resource)["service.name"])
                 for scope in resource.scope_spans:
                     found.spans.extend(scope.spans)
         return Answer()
@@ -130,6 +132,20 @@ def test_run_steps_items_and_calls_are_spans_within_each_other(
         assert step.name == "step each"
         assert step.parent_span_id == top.span_id
     assert found.named("step docs").parent_span_id == top.span_id
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "service"),
+    [("", "", "paddock"), ("letters", "", "letters"), ("", "service.name=bills,a=b", "bills")],
+)
+def test_the_service_has_the_name_that_the_environment_gives_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str, more: str, service: str
+) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", name)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", more)
+    with collector() as found:
+        traced(world, "on", found.url, monkeypatch)
+    assert found.services == {service}
 
 
 def test_requests_of_a_service_are_spans_below_their_callers(
