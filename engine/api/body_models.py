@@ -37,6 +37,8 @@ from paddock.engine.system.text import is_shallow
 
 MOST_SCHEMA_LEVELS = 64
 """Nesting of a JSON Schema, or of a tool call's arguments."""
+MOST_MEMBERS = 1_000
+"""Files, parameters or options of a request: each costs work; the largest models have 200 files."""
 
 _T = TypeVar("_T")
 
@@ -88,6 +90,12 @@ def _shallow(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _few(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MOST_MEMBERS:
+        raise refused(f"it has {len(value):,} members; at most {MOST_MEMBERS:,} are read.")
+    return value
+
+
 def _of_texts(value: Any) -> Any:
     """Refuse other values at once: Pydantic would report each one of an object."""
     if isinstance(value, dict) and not all(isinstance(member, str) for member in value.values()):
@@ -116,7 +124,9 @@ TextOr = Annotated[
 """A string, or an array."""
 Tree = Annotated[dict[str, Any], AfterValidator(_shallow)]
 """An object that is passed on as it is, such as a schema; recursive functions can read it."""
-Texts = Annotated[dict[str, str], BeforeValidator(_of_texts)]
+Few = Annotated[dict[str, Any], BeforeValidator(_few)]
+"""An object of which each member costs work."""
+Texts = Annotated[dict[str, str], BeforeValidator(_of_texts), BeforeValidator(_few)]
 Base64 = Annotated[
     bytes, BeforeValidator(lambda value: decode_base64(value) if isinstance(value, str) else value)
 ]

@@ -139,6 +139,8 @@ def api_error(error: Exception) -> ApiError:
         return as_api_error(error)
     if isinstance(error, ClientDisconnect):
         return ClientGone()
+    if isinstance(error, RecursionError):
+        return ApiError(400, "the request is nested too deeply")
     log.error("a request failed with an unexpected error", exc_info=error)
     return ApiError(500, "internal server error")
 
@@ -224,8 +226,6 @@ def as_openai_error(error: Exception) -> ApiError:
             return ApiError(404, message, code="model_not_found", param="model")
         case InvalidName():
             return ApiError(400, "invalid model name", code="invalid_model", param="model")
-        case RecursionError():
-            return ApiError(400, "the request is nested too deeply")
         case _:
             return api_error(error)
     return ApiError(

@@ -6,7 +6,6 @@ Imports the HTTP application, so only the command that serves imports it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +21,7 @@ from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.daemon_server import keep_offering
 from paddock.runner.daemon.ollama_service import hosted_service
 from paddock.runner.progress import printing
+from paddock.runner.progress.command_logs import prepare_logging
 from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.review.page_server import FolderReviews, mounted_page
 from paddock.runner.settings import KEYS_FILE_NAME, Settings
@@ -43,10 +43,7 @@ def serve_models(settings: Settings, port: int | None) -> None:
         settings = with_port(settings, port)
     refuse_open_service(settings)
     with _open_port(settings) as listener:
-        logging.basicConfig(
-            level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
-        logging.getLogger("paddock").setLevel(logging.DEBUG if settings.is_debug else logging.INFO)
+        prepare_logging(settings)
         if settings.is_debug:
             settings = replace(settings, service=replace(settings.service, access_log=True))
         folder = Path.cwd()

@@ -18,6 +18,7 @@ from typing import Any
 from paddock.engine.system import private_files
 from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.tasks import wait_for_event
+from paddock.runner.progress.command_logs import PlainFormatter
 from paddock.runner.settings import Settings
 
 from . import daemon_files
@@ -38,7 +39,7 @@ def main() -> None:
     file = daemon_log(settings.state_dir)
     handler = _PrivateLog(file, maxBytes=LOG_BYTES, backupCount=N_LOGS, encoding="utf-8")
     handler.setFormatter(
-        logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
+        PlainFormatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("paddock").setLevel(logging.INFO)

@@ -33,8 +33,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+class PlainFormatter(logging.Formatter):
+    """Formats for people; a text of others, also in a traceback, moves no cursor."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printing.printable_text(super().format(record))
+
+
 def prepare_logging(settings: Settings) -> None:
-    form = JsonFormatter() if settings.service.is_log_json else logging.Formatter(_PLAIN)
+    form = JsonFormatter() if settings.service.is_log_json else PlainFormatter(_PLAIN)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(form)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.requests import Request
 
-from paddock.engine.api.body_models import Base64, Body, Items, Needed, Whole
+from paddock.engine.api.body_models import Base64, Body, Few, Items, Needed, Whole
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.service import Service, priority_of, service_of
@@ -50,7 +50,7 @@ _LOCAL_SUFFIX = ":local"
 class OllamaBody(Body):
     model: str = ""
     keep_alive: Any = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Few = Field(default_factory=dict)
     stream: bool = True
 
 
@@ -307,6 +307,7 @@ _MICRO, _MU = "\u00b5", "\u03bc"
 _UNITS_S: dict[str, float] = {"ns": 1e-9, "us": 1e-6, f"{_MICRO}s": 1e-6, f"{_MU}s": 1e-6,
                               "ms": 1e-3, "s": 1, "m": 60, "h": 3600}  # fmt: skip
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([^0-9.]*)")
+_MOST_DURATION_CHARS = 1_000  # Go has no limit; two million parts took 14 s
 _MAX_GO_DURATION_S = (2**63 - 1) / 1e9
 _GO_TYPE_NAMES = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
 
@@ -348,7 +349,7 @@ def parse_go_duration(text: str) -> float:
     if rest == "0":
         return 0.0
     shown = text if len(text) <= 64 else text[:64] + "…"
-    if not rest or not rest.isprintable():
+    if not rest or len(rest) > _MOST_DURATION_CHARS or not rest.isprintable():
         raise ApiError(400, f'time: invalid duration "{shown}"')
     seconds, at = 0.0, 0
     while at < len(rest):

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.api.body_models import Items, Texts
+from paddock.engine.api.body_models import Few, Items, Texts
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import read_json
 from paddock.engine.api.service import Service, service_of
@@ -151,7 +151,7 @@ class CreateBody(NamedModelBody):
     license: Annotated[
         Items[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
     ] = ()
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Few = Field(default_factory=dict)
     messages: Items[MessageBody] = ()
     quantize: str = ""
     quantization: str = ""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from paddock.engine.api.body_models import Base64, Body, Items, Needed, Texts, Tree, Whole
+from paddock.engine.api.body_models import Base64, Body, Few, Items, Needed, Texts, Tree, Whole
 from paddock.engine.api.errors import ApiError
 
 
@@ -21,6 +21,7 @@ class Outer(Body):
     number: float | None = Field(None, ge=0, le=2)
     tree: Tree = Field(default_factory=dict)
     texts: Texts = Field(default_factory=dict)
+    few: Few = Field(default_factory=dict)
     items: Items[Inner] = ()
     image: Base64 = b""
 
@@ -44,13 +45,17 @@ def refused(fields: dict[str, Any]) -> str:
         ({"number": 3}, "number: expected at most 2, not 3."),
         ({"tree": []}, "tree: must be an object, not an array"),
         ({"texts": {"a": 1}}, "texts: its values must be strings."),
+        ({"texts": {f"{n}": "" for n in range(1_001)}},
+         "texts: it has 1,001 members; at most 1,000 are read."),
+        ({"few": {f"{n}": n for n in range(500_000)}},
+         "few: it has 500,000 members; at most 1,000 are read."),
         ({"items": {}}, "items: must be an array, not an object"),
         ({"items": ["a"]}, "items.0: must be an object, not a string"),
         ({"items": [{}, {"Text": 1}]}, "items.1.text: must be a string, not an integer"),
         ({"items": [{"needed": ""}]}, "items.0.needed is required"),
         ({"image": "!!"}, "image: illegal base64 data"),
     ],
-)
+)  # fmt: skip
 def test_a_fault_is_named_by_its_place_and_type(fields: dict[str, Any], expected: str) -> None:
     assert refused(fields) == expected
 

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.progress.command_logs import JsonFormatter, message_writer, run_log
+from paddock.runner.progress.command_logs import (
+    JsonFormatter,
+    PlainFormatter,
+    message_writer,
+    run_log,
+)
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.journal import RunJournal
 from paddock.runner.settings import Settings
@@ -38,6 +43,17 @@ def test_a_record_is_one_line_with_its_trace() -> None:
         "it failed\nagain",
     )
     assert "ValueError: bad" in logged["trace"]
+
+
+def test_a_text_of_others_moves_no_cursor_of_a_person() -> None:
+    try:
+        raise ValueError("\x1b[2Jgone\x07")  # noqa: TRY301 - for its trace
+    except ValueError:
+        trace = sys.exc_info()
+    record = logging.LogRecord("paddock", logging.ERROR, __file__, 1, "%s", ("\x9b2J",), trace)
+    text = PlainFormatter().format(record)
+    assert text.startswith("\\x9b2J\nTraceback")
+    assert text.endswith("ValueError: \\x1b[2Jgone\\x07")
 
 
 def test_what_is_said_is_logged_where_a_machine_reads(

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from paddock.engine.api.errors import ApiError
 from paddock.engine.api.ollama.options import default_sampling, read_options
-from paddock.engine.api.ollama.requests import possible_refs
+from paddock.engine.api.ollama.requests import parse_go_duration, possible_refs
 from paddock.engine.errors import InvalidName
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import resolve_sampling
@@ -62,3 +63,9 @@ def test_a_name_may_say_that_the_model_is_here() -> None:
     assert possible_refs(read, "") == []
     with pytest.raises(InvalidName):
         possible_refs(read, ":local")
+
+
+def test_a_duration_has_not_a_million_parts() -> None:
+    assert parse_go_duration("1s" * 500) == 500
+    with pytest.raises(ApiError, match="time: invalid duration"):
+        parse_go_duration("1s" * 2_000_000)
