@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from paddock.engine.request import Pool
 from paddock.engine.system.records import replace
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.keys import SecretKeys
@@ -40,9 +41,6 @@ from paddock.runner.settings import Settings, read_settings
 # Threads that read and write files. Each costs the others waiting for Python's lock (2,000
 # documents took 4.4 s of CPU with 1, 5.0 with 2, 6.3 with 6 on 2 cores), but hides the disk's.
 FILE_THREADS = 4
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Pool
 
 
 def plan(

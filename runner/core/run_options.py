@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from paddock.engine.request import Pool
+from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.records import field, record
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.config.pipeline_secrets import Secrets
+from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Pool
-    from paddock.engine.system.item_samples import ItemSample
-    from paddock.runner.bind.bound import BoundPlan
-    from paddock.runner.config.pipeline_secrets import Secrets
-    from paddock.runner.folders.file_versions import FileVersion
-    from paddock.runner.progress.report import ReviewMode
-    from paddock.runner.settings import Settings
-    from paddock.steps.base import CallCache, Toolset
+from paddock.runner.progress.report import ReviewMode
+from paddock.runner.settings import Settings
+from paddock.steps.base import CallCache, Toolset
 
 
 @record(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,21 @@
 """Run, plan and validate on real files, with a pool without a model: what is done, what is not."""
 
 import asyncio
+import inspect
+import pydoc
 import signal
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+from paddock import runner
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.progress.plan_report import PlanReport
+from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, settings, states
 
@@ -34,6 +40,12 @@ def test_a_first_run_does_everything_and_tells_what_it_did(world: World) -> None
     assert [item.key for item in report.items if item.step == "each"] == [
         f"{n}.txt" for n in range(5)
     ]
+
+
+def test_each_public_name_has_help_and_types() -> None:
+    for public in (*(getattr(runner, name) for name in runner.__all__), Report, PlanReport):
+        assert inspect.signature(public) and get_type_hints(public) is not None
+        assert pydoc.render_doc(public)
 
 
 def test_ctrl_c_ends_a_script_once_the_ledger_has_what_was_done(world: World) -> None:
