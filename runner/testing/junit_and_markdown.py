@@ -365,3 +365,22 @@ def write_reports(
             Path(environ[GITHUB_SUMMARY_VARIABLE]).open("a", encoding="utf-8") as file,
         ):
             file.write(f"{markdown}\n")
+
+
+def github_annotations(
+    suites: Sequence[SuiteResult], environ: Mapping[str, str] = os.environ
+) -> Iterator[str]:
+    """Yield the command that shows a failed test at its file, where GitHub Actions reads them."""
+    if environ.get("GITHUB_ACTIONS") != "true":
+        return
+    for suite in suites:
+        file = os.path.relpath(suite.file, environ.get("GITHUB_WORKSPACE") or os.curdir)
+        for case in suite.cases:
+            if case.word in ("failed", "error") and case.problems:
+                facts = {"file": file, "title": case.name}
+                shown = (f"{name}={_encoded(value, ':,')}" for name, value in facts.items())
+                yield f"::error {','.join(shown)}::{_encoded(case.problems[0].message)}"
+
+
+def _encoded(text: str, also: str = "") -> str:
+    return re.sub(f"[%\r\n{also}]", lambda found: f"%{ord(found[0]):02X}", text)

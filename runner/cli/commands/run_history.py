@@ -239,9 +239,9 @@ def _recorded_items(past: PastRun, failed: bool) -> list[Any]:
 
 
 def _find_run(run: str | None, places: list[str] | None) -> PastRun:
-    # `paddock logs news.yaml` means the latest run of that pipeline.
-    looks_like_path = "/" in (run or "") or "." in (run or "")
-    if run is not None and places is None and looks_like_path and Path(run).exists():
+    # `paddock logs news.yaml` means the latest run of that pipeline, `logs news` that of a folder
+    is_place = run is not None and places is None and Path(run).exists()
+    if run is not None and is_place and not runs_named(_find_given_ledgers(None), run).runs:
         places = [run]
         run = None
     where = _find_given_ledgers(places, printing.print_err)

@@ -71,6 +71,8 @@ def _write_reports(flags: PipelineTestFlags, suites: Sequence[SuiteResult]) -> N
     junit_and_markdown.write_reports(
         suites, markdown, junit=flags.junit, summary=flags.summary, page=page
     )
+    for annotation in junit_and_markdown.github_annotations(suites):
+        printing.print_err(annotation)
 
 
 def _test(flags: PipelineTestFlags) -> int:

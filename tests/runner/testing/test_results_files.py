@@ -4,14 +4,18 @@ from pathlib import Path
 
 from paddock.runner.progress.report import Report
 from paddock.runner.testing.junit_and_markdown import (
+    CaseProblem,
     CaseResult,
     SuiteResult,
+    github_annotations,
     run_as_suite,
     run_markdown,
     suites_markdown,
     write_reports,
 )
 
+BAD = CaseProblem("contains", "100% is\nnot there", "- a")
+FAILED = SuiteResult("p", "/repo/a/p.yaml", (CaseResult("one: a, b", "p", problems=(BAD,)),))
 SUITE = SuiteResult("p", "p.yaml", (CaseResult("one", "p"),))
 RUN = Report("r", "digest", "completed", {})
 
@@ -30,3 +34,11 @@ def test_githubs_own_summary_is_added_to(tmp_path: Path) -> None:
         suites_markdown([SUITE]),
         environ={"GITHUB_STEP_SUMMARY": str(tmp_path / "no" / "such.md")},
     )
+
+
+def test_a_failed_test_is_shown_at_its_file_on_github() -> None:
+    environ = {"GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": "/repo"}
+    assert list(github_annotations([SUITE, FAILED], environ)) == [
+        "::error file=a/p.yaml,title=one%3A a%2C b::100%25 is%0Anot there"
+    ]
+    assert list(github_annotations([FAILED], {})) == []

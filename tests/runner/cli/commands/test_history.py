@@ -113,6 +113,10 @@ def test_the_log_of_a_run_shows_each_item_and_what_failed(world: World) -> None:
     assert bad in text
     lines = invoke("logs", report.run, "--failed").stdout.splitlines()
     assert [line[14:] for line in lines[3:]] == [bad]
+    for place in ("news", "./news", "news/pipeline.yaml"):
+        assert invoke("logs", "--failed", place).stdout.splitlines()[3:] == lines[3:]
+    Path(report.run).mkdir()
+    assert invoke("logs", "--failed", report.run).stdout.splitlines()[3:] == lines[3:]
 
 
 def test_a_log_is_followed_until_its_run_is_over(world: World) -> None:
