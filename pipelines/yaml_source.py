@@ -7,6 +7,7 @@ refused quickly. Uses the pure-Python parser: the C parser crashes on deep nesti
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -63,8 +64,9 @@ class YamlDocument:
     _root: Node | None = field(repr=False, compare=False)
     _lines: tuple[str, ...] = field(repr=False, compare=False)
 
-    def is_of(self, content: bytes) -> bool:
-        return self._lines == tuple(_BREAK.split(content.decode("utf-8-sig", "replace")))
+    @property
+    def digest(self) -> str:
+        return text_digest("\n".join(self._lines).encode(errors="replace"))
 
     def mark(self, path: Path = ()) -> Mark:
         """Return the position of the value at `path`, or of the nearest one above it."""
@@ -142,6 +144,12 @@ def _last_of(node: Node) -> Node:
 def _mark(file: str, lines: tuple[str, ...], line: int, column: int, length: int) -> Mark:
     snippet = lines[line] if line < len(lines) else ""
     return Mark(file, line + 1, column + 1, max(1, min(length, len(snippet) - column)), snippet)
+
+
+def text_digest(content: bytes) -> str:
+    """Return the digest of a text, the same with any line ends."""
+    lines = _BREAK.split(content.decode("utf-8-sig", "replace"))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_yaml(path: FilePath) -> YamlDocument:

@@ -14,13 +14,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.files import sha256_of
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json, free_name, listed
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import steps_read
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import read_plan
+from paddock.pipelines.yaml_source import MAX_BYTES, text_digest
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.known_paths import YAML_SUFFIXES
 from paddock.runner.ledger.database import queries
@@ -29,6 +29,7 @@ from paddock.runner.ledger.entries import PipelineRow, ScopeOwner, is_variant
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.reasons import quoted
 from paddock.steps.registry import facts_of
+from paddock.steps.tools.code_digests import file_content
 
 from .run_options import RunOptions
 
@@ -70,7 +71,7 @@ class _Folder:
             for path in self.base.iterdir()
             if path.name in known or (path.suffix in YAML_SUFFIXES and not is_variant(path.name))
         )
-        return {path.name: _digest(path) for path in found}
+        return {path.name: text_digest(file_content(path, MAX_BYTES + 1)) for path in found}
 
     def blocks(self, name: str) -> frozenset[str]:
         return _blocks_of(self.base / name, self.texts[name])
@@ -112,10 +113,10 @@ def known_pipeline(ledger: Ledger, bound: BoundPlan, options: RunOptions) -> Kno
     """
     folder, file = _Folder.of(ledger, bound.roots.base), bound.file.name
     by_file = {row.file: row for row in folder.rows}
-    own, text = by_file.get(file), _digest(folder.base / file)
+    own, text = by_file.get(file), bound.pipeline.document.digest  # the file may be gone by now
     if is_variant(file) or (own is not None and own.sha256 == text):
         return KnownPipeline(own or PipelineRow(file, file), file, {})
-    blocks = _blocks_of(folder.base / file, text)
+    blocks = frozenset(_blocks_in(bound.pipeline.steps))
     now = PipelineRow(file, file, text, json.dumps(sorted(blocks)))
     left = [row for row in folder.rows if row is not own and folder.has_left(row)]
     found = [row for row in left if row.sha256 == text]
@@ -162,25 +163,17 @@ def record_pipeline(ledger: Ledger, known: KnownPipeline) -> None:
 def scopes_of_gone(context: RunContext) -> Iterator[ScopeOwner]:
     """Yield the scopes of the pipelines of a run's folder that no file is, or may be. Blocks.
 
-    After a run that prunes no file goes on with one of these.
+    After a run that removes what they made no file goes on with one of them.
     """
     ledger, scopes, options = context.ledger, context.judge.scopes, context.options
     folder = _Folder.of(ledger, context.index.base)
     for row in folder.rows if not (scopes.prefix or options.variant_of) else ():
         is_gone = row.name != scopes.name and row.file not in folder.texts
         if is_gone and not folder.heirs(row, context.bound.file.name):
-            if options.prune:
+            if options.prune and options.is_confirmed:
                 ledger.put_row("pipelines", replace(row, sha256="", blocks="[]"))
             for owner in ledger.rows(queries.SCOPES_OF_FILE, file=row.file):
                 yield ScopeOwner.of(*owner)
-
-
-def _digest(file: Path) -> str:
-    """Return the digest of a file; a text that none has where it cannot be read."""
-    try:
-        return sha256_of(file)
-    except OSError:
-        return "?"
 
 
 @lru_cache(maxsize=256)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec
 from paddock.engine.system.distribution import DISTRIBUTION, own_version
+from paddock.pipelines.yaml_source import text_digest
 from paddock.runner.bind.plan_walks import all_plans, all_steps, node_ids
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.settings import Settings
@@ -63,7 +64,7 @@ def rule_sources(context: RunContext, settings: Settings) -> Sources | None:
         for file in context.protected.parts:
             files[world.index.stored(file)] = world.digest(str(file))
             if file in documents:
-                is_as_bound = documents[file].is_of(file_content(file))
+                is_as_bound = documents[file].digest == text_digest(file_content(file))
             else:
                 is_as_bound = file.stat().st_ctime < bound.moment - _SURELY_BEFORE_S
             if not is_as_bound:

@@ -387,7 +387,8 @@ def kept_texts(outdated: Iterable[OutdatedOutput]) -> Iterator[str]:
         if is_edited:
             yield f"edited by hand, and kept though {why}: {listed_names(names)}"
         else:
-            yield f"kept, though {why}: {listed_names(names)} (`--prune` removes)"
+            option = "--prune --yes" if pipeline else "--prune"
+            yield f"kept, though {why}: {listed_names(names)} (`{option}` removes)"
 
 
 def listed_names(names: Iterable[str]) -> str:

@@ -66,7 +66,8 @@ class Sweep:
 
         1. Nothing that a person edited.
         2. Rows that no step keeps, which a run drops before it begins (`clear_rows`).
-        3. Of a step, or of what the pipeline no longer has: with `--prune`, all.
+        3. Of a step, or of what the pipeline no longer has: with `--prune`, all. Of a pipeline
+           whose file is gone a person is asked first.
         4. Of a block with `--prune`: all; but where most documents are gone, a person is asked
            first about those that went in earlier runs.
         5. Without it: those of items that are done under another key.
@@ -81,7 +82,9 @@ class Sweep:
             work = None if end is None or end.work is None or end.work.step else end.work
             if end is None or work is None:  # 2, 3
                 rows = (o for o in of_node if o.why is Outdated.NO_STEP and o.n_rows is not None)
-                removed += of_node if options.prune else rows
+                is_confirmed = options.is_confirmed
+                pruned = (out for out in of_node if is_confirmed or not out.pipeline)
+                removed += pruned if options.prune else rows
                 continue
             sources, now = work.missing.sources, {entry.key for entry in work.missing.deleted}
             if options.prune:  # 4

@@ -1,6 +1,7 @@
 """A pipeline is what it does, not what its file is called."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from paddock.runner.cli.history_text import runs_table
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from paddock.runner.lineage.explain import explain_path
+from paddock.runner.progress.events import Observer
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.review.decisions import LedgerReviews
 from tests.runner.world import ReviewedWorld, World, settings
@@ -102,6 +104,19 @@ def test_a_copy_starts_its_own_and_the_original_keeps_what_it_made(bills: World)
     assert bills.run().filed.n == 3
 
 
+def test_a_file_that_is_renamed_while_its_run_works_is_known_by_the_next(tmp_path: Path) -> None:
+    world = World(tmp_path, BILLS, n_documents=2)
+
+    class Renaming(Observer):
+        def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+            world.file.rename(tmp_path / "bills.yaml")
+
+    world.run(observer=Renaming())
+    again = World(tmp_path, BILLS.replace("\n", "\r\n"), name="bills.yaml")
+    again.write("inbox/new.txt", "Another one")
+    assert (again.run().calls, n_rows(tmp_path)) == (1, 3)
+
+
 def test_two_pipelines_exchange_their_names(bills: World) -> None:
     letters = World(bills.folder, LETTERS, name="letters.yaml")
     letters.write("letters/a.txt", "Dear Sirs")
@@ -172,8 +187,8 @@ def test_a_part_of_a_pipeline_is_told_until_a_person_prunes(tmp_path: Path) -> N
     part = renamed(both, "bills.yaml", BILLS)
     with pytest.raises(PipelineError, match="has blocks of"):
         part.run()
-    report = part.run(prune=True)
-    assert report.status == "completed"
+    assert part.run(prune=True).outdated.keys() > {"out/0.txt", "replies/a.txt"}
+    assert part.run(prune=True, is_confirmed=True).status == "completed"
     assert files(tmp_path) == set()
     assert not part.plan().outdated
 
@@ -191,10 +206,12 @@ def test_what_a_deleted_pipeline_made_is_named_and_pruned(bills: World) -> None:
         notes = getattr(found, "remarks", None) or found.notes
         assert (
             "kept, though their pipeline's file is gone ('pipeline.yaml'): TABLE.csv, out/0.txt, "
-            "out/2.txt (`--prune` removes)"
+            "out/2.txt (`--prune --yes` removes)"
         ) in notes
-    assert letters.plan(prune=True).removed.keys() == named.keys() - {"out/1.txt"}
-    report = letters.run(prune=True)
+    assert letters.run(prune=True).outdated == named
+    removed = letters.plan(prune=True, is_confirmed=True).removed
+    assert removed.keys() == named.keys() - {"out/1.txt"}
+    report = letters.run(prune=True, is_confirmed=True)
     assert files(bills.folder) == {"out/1.txt", "replies/a.txt"}
     assert report.outdated == {"out/1.txt": gone}
     again = World(bills.folder, BILLS)
