@@ -57,6 +57,13 @@ class TypedRows(Sequence[Any]):
         return {}
 
     @property
+    def loss(self) -> str:
+        """What plain data has not, as a sentence; empty: nothing."""
+        shown = ", ".join(f"{n:,} of '{name}'" for name, n in self.lost_values.items())
+        what = "numbers that are infinite or NaN are null in expressions, and bytes that are no"
+        return f"{what} text U+FFFD ({shown})" if shown else ""
+
+    @property
     def content(self) -> Any:
         return self._rows
 

@@ -359,6 +359,8 @@ async def _with_rows_of_files(
                 raise PipelineError.of(what, error.remedy) from error
             for note in notes:
                 stats.note(f"input '{name}': {note}")
+        elif isinstance(rows := bound.inputs[name], TypedRows) and rows.loss:
+            stats.note(f"input '{name}': {rows.loss}.")
     return replace(bound, inputs={**bound.inputs, **found})
 
 

@@ -18,6 +18,7 @@ from paddock.engine.system.records import field, record
 from .office import Piece, number_text
 
 MOST_ROWS, MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, by the program
+MOST_ZEROS = 30  # of a format, by the program
 MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
 _CELLS = re.compile(r"([A-Z]{1,3})(\d+):([A-Z]{1,3})(\d+)", re.IGNORECASE)
 _NOT_SHOWN = re.compile(r'"[^"]*"|\\.|[_*].|\[(?!(?:h+|m+|s+)\])[^]]*\]', re.IGNORECASE)
@@ -25,6 +26,7 @@ _ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]", re.IGNORECASE)
 _FIXED_PLACES = re.compile(r"[^0#%E?]*[#,0]*0(?:\.(0+))?[^0#%E?.]*")
 _NO_CODES = {*"cfijklnopqrtuvwxz"}
 """Letters that write no day or time (ECMA-376 18.8.31); an era (`g`) has its year behind it."""
+_FORMAT_PART = re.compile(r'"[^"]*"|[\\_*].|\[[^]]*\]|.')
 _EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
 
 
@@ -61,6 +63,42 @@ class CellStyle:
         """
         found = _FIXED_PLACES.fullmatch(_NOT_SHOWN.sub("", self.format.partition(";")[0]))
         return None if found is None else len(found[1] or "")
+
+    @property
+    def is_zero_filled(self) -> bool:
+        return bool(_zero_filled(self.format))
+
+    def shown(self, value: Any) -> Any:
+        """Return a whole number as the text that it shows, where its format fills it with zeros.
+
+        >>> [CellStyle(code).shown(67) for code in ("0000", '"INV-"000', "0", "#,##0")]
+        ['0067', 'INV-067', 67, 67]
+        """
+        parts = _zero_filled(self.format)
+        if not parts or type(value) is not int or value < 0:
+            return value
+        digits, text = str(value), ""
+        n_left = sum(is_digit for is_digit, _ in parts)
+        for is_digit, part in reversed(parts):
+            n_left -= is_digit
+            taken = digits[-1:] if n_left else digits
+            text = ((taken or part.strip("#")) if is_digit else part) + text
+            digits = digits[: len(digits) - is_digit]
+        return text
+
+
+@lru_cache
+def _zero_filled(code: str) -> tuple[tuple[bool, str], ...]:
+    """Return signs of digits, and literals, of a format such as `"INV-"0000`; empty: of others."""
+    parts = []
+    for part in _FORMAT_PART.findall(code.partition(";")[0]):
+        if part in ("0", "#"):
+            parts.append((True, part))
+        elif len(part) == 1 and part not in "-+ ():$":
+            return ()
+        elif part[0] not in "_*[":
+            parts.append((False, part.strip('"') if part[0] == '"' else part.removeprefix("\\")))
+    return tuple(parts) if parts.count((True, "0")) > 1 else ()
 
 
 NO_STYLE = CellStyle()

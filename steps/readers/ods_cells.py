@@ -15,6 +15,7 @@ from paddock.pipelines.text_marks import escaped
 from .cells import (
     MOST_COLUMNS,
     MOST_ROWS,
+    MOST_ZEROS,
     Cell,
     CellRange,
     CellStyle,
@@ -158,7 +159,7 @@ class OdsWorkbook:
         value: Any = None
         match kind:
             case "float" | "percentage" | "currency":
-                value = number_cell(has.get("value", ""))
+                value = style.shown(number_cell(has.get("value", "")))
             case "date":
                 with suppress(ValueError):
                     value = datetime.fromisoformat(has.get("date-value", ""))
@@ -200,9 +201,14 @@ class OdsWorkbook:
             is_long = attributes(shown).get("truncate-on-overflow") == "false"
             kind = "duration" if is_long else "time"
         elif name_of(shown) != "percentage-style":
-            number = shown.find("{*}number")
-            places = "" if number is None else attributes(number).get("decimal-places", "")
-            code = f"0.{'0' * int(places)}".rstrip(".") if places else ""
+            for part in shown.iterfind("*"):
+                has = attributes(part)
+                n_least, places = has.get("min-integer-digits", "0"), has.get("decimal-places", "")
+                if name_of(part) == "text":
+                    code += f'"{part.text or ""}"'
+                elif name_of(part) == "number" and (places or int(n_least) > 1):
+                    zeros = "0" * max(1, min(int(n_least), MOST_ZEROS))
+                    code += f"{zeros}.{'0' * min(int(places or 0), MOST_ZEROS)}".rstrip(".")
         return CellStyle(code, look.is_struck, is_white, kind, look.is_hidden)
 
 

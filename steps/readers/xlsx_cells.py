@@ -420,6 +420,7 @@ class XlsxWorkbook:
         value = number_cell(text.strip())
         if style.kind and isinstance(value, int | float):
             value = _from_serial(value, style.kind, is_1904=self.is_1904)
+        value = style.shown(value)
         return Cell(value or None if isinstance(value, str) else value, style)
 
     def damage(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from paddock.steps.readers.reader import Unreadable
 
 from .column_types import MOST_DIGITS, ColumnType, plain_value, type_of_value, typed_value
 from .row_formats import UnreadableRows, kept_rows, own_names
+from .table_format import with_libraries
 
 _BATCH_ROWS = 10_000
 _MOST_SCALE = 18
@@ -34,6 +35,10 @@ _BYTES = re.compile(r"\b(?:fixed_size_|large_)?binary\b")
 _SHORT_FLOAT = re.compile(r"\bfloat\b")
 _MAY_BE_ODD = re.compile(r"date|time|duration|interval|decimal|map|struct|union|extension")
 """In the names of types with values that Python may not hold."""
+_NOT_IN_ARROW = ("Int128", "UInt128", "Object")
+"""Types of Polars that Arrow refuses without the column's name, or takes for bytes."""
+_HELD_EXTENSIONS = ("arrow.bool8", "arrow.json", "arrow.uuid")
+_OTHER_TYPE = "Make it a text or a number first, or leave it out."
 _NO_NAME = re.compile(r"__index_level_\d+__")
 """What pyarrow calls an index of pandas that has no name."""
 
@@ -72,6 +77,13 @@ class ArrowRows(TypedRows):
         """
         if any(getattr(getattr(frame, "index", None), "names", ())):  # of pandas
             frame = frame.reset_index()
+        if type(frame).__name__ == "DuckDBPyRelation":
+            frame = with_libraries("duckdb_queries").with_held_types(frame)
+        kinds = getattr(frame, "schema", None)
+        for name, kind in kinds.items() if isinstance(kinds, Mapping) else ():  # of Polars
+            if str(kind) in _NOT_IN_ARROW:
+                what = f"cannot be read as a table: has column '{name}' of the type '{kind}'"
+                raise UnreadableRows(what, _OTHER_TYPE)
         try:
             if isinstance(frame, pa.RecordBatchReader):
                 frame = frame.read_all()
@@ -84,7 +96,8 @@ class ArrowRows(TypedRows):
             table = pa.table(columns, names=names).combine_chunks()
         except (pa.ArrowException, ValueError, TypeError) as error:
             why = ". ".join(map(str, error.args)) or type(error).__name__
-            raise UnreadableRows(f"cannot be read as a table: {why}") from error
+            remedy = getattr(error, "remedy", "")
+            raise UnreadableRows(f"cannot be read as a table: {why}", remedy) from error
         if notes:  # a program can mend it
             raise UnreadableRows(f"cannot be read as a table: {notes[0]}")
         return cls(table)
@@ -230,6 +243,9 @@ def own_table(table: pa.Table, columns: Iterable[str] | None = None) -> tuple[pa
 
 def _own_column(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.ChunkedArray:
     of, kind = pa.types, column.type
+    if not _is_known(kind):
+        what = f"has column '{name}' of the type '{kind}', which plain data does not hold"
+        raise Unreadable(what, _OTHER_TYPE)
     has_ends = of.is_date(kind) or of.is_time(kind) or of.is_timestamp(kind)
     has_ends = has_ends or (of.is_decimal(kind) and 0 <= kind.scale <= kind.precision)
     try:
@@ -240,6 +256,9 @@ def _own_column(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.Chun
         raise Unreadable(f"is damaged: column '{name}': {why}") from error
     if not _MAY_BE_ODD.search(str(kind)):
         return column
+    if of.is_decimal32(kind) or of.is_decimal64(kind):  # which few functions of Arrow know
+        column = column.cast(pa.decimal128(kind.precision, kind.scale))
+        return _own_column(column, name, notes)
     if of.is_dictionary(kind):
         return _own_column(_plain_column(column), name, notes)
     if of.is_timestamp(kind) and kind.tz:
@@ -259,6 +278,18 @@ def _own_column(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.Chun
     what = f"row {row:,} has '{texts[row - 1]}' in column '{name}', which is no {_type_name(kind)}"
     notes.append(f"{what}: the column is text")
     return texts
+
+
+def _is_known(kind: pa.DataType) -> bool:
+    """Return whether plain data has a type; what is not known is never taken as it is stored."""
+    of = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.extension_name in _HELD_EXTENSIONS
+    if of.is_dictionary(kind) or of.is_run_end_encoded(kind):
+        return _is_known(kind.value_type)
+    if of.is_nested(kind) and not of.is_union(kind):
+        return all(_is_known(kind.field(n).type) for n in range(kind.num_fields))
+    return not (of.is_union(kind) or of.is_interval(kind))
 
 
 def _is_held(value: Any) -> bool:
@@ -404,7 +435,8 @@ def read_parquet(file: BinaryIO) -> ArrowRows:
     Raises:
         ArrowException, OSError: it is none.
     """
-    return ArrowRows(parquet.read_table(file))
+    # Other programs write times of 96 bits, which overflow in nanoseconds.
+    return ArrowRows(parquet.read_table(file, coerce_int96_timestamp_unit="us"))
 
 
 def read_arrow(file: BinaryIO) -> ArrowRows:

@@ -27,7 +27,7 @@ from .table_format import (
 
 class XlsxFormat(TableFormat):
     name, suffixes, also_read = "xlsx", (".xlsx",), (".xlsm",)
-    version = 2
+    version = 3
     libraries_to_write = ("xlsxwriter",)
     most_bytes = TEXT_BYTES
 
@@ -66,7 +66,10 @@ class _ColumnFormat(TableFormat):
     holds_all_numbers = True
 
     def write(self, rows: TypedRows, options: WriteOptions) -> FileAndNotes:
-        table, notes = with_libraries("arrow_rows").to_arrow(rows, options.types)
+        module = with_libraries("arrow_rows")
+        table, notes = module.to_arrow(rows, options.types)
+        is_told = self.holds_all_numbers or rows.lost_values
+        notes += [loss] if not is_told and (loss := module.ArrowRows(table).loss) else []
         return self.file_of(table, options), notes
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
@@ -75,7 +78,7 @@ class _ColumnFormat(TableFormat):
 
 class ParquetFormat(_ColumnFormat):
     name, suffixes = "parquet", (".parquet",)
-    version = 2
+    version = 3
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
         return with_libraries("arrow_rows").read_parquet(file), []
@@ -99,6 +102,7 @@ class ArrowFormat(_ColumnFormat):
 
 class SqliteFormat(_ColumnFormat):
     name, suffixes, also_read = "sqlite", (".sqlite", ".db"), (".sqlite3",)
+    holds_all_numbers = False
     files_beside = ("-wal",)
     lock_files = (*TableFormat.lock_files, "{}-wal", "{}-journal")
 

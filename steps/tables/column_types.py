@@ -11,9 +11,11 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cache
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.typed_rows import ColumnType as ColumnType
@@ -26,6 +28,7 @@ MOST_SCALE = 18
 MOST_INT_DIGITS = 4300
 """Of an integer: Python makes no text of a longer one, nor JSON."""
 _MOST_INT = 10**MOST_INT_DIGITS
+_EXACT = Context(prec=MOST_INT_DIGITS)
 UNSURE_MARK = ".?"
 """Where no decimal mark is named: a point, without groups."""
 _GROUPS = "'\u2019 \u00a0\u202f"
@@ -60,6 +63,33 @@ def plain_decimal(value: Decimal) -> int | float | str:
     return float(value) if n_digits <= FLOAT_DIGITS else str(value)
 
 
+def decimal_text(value: float | str, kind: ColumnType) -> str:
+    """Return a decimal of plain data with the places of its type, if it has no more of them.
+
+    >>> decimal_text(19.9, "decimal(10,2)"), decimal_text("1", "decimal")
+    ('19.90', '1')
+    """
+    plain = f"{Decimal(str(value)):f}"
+    scale = _digits_of(kind)[1] or 0
+    n_missing = scale - len(plain.partition(".")[2])
+    return plain if n_missing <= 0 else f"{plain}{'.' * ('.' not in plain)}{'0' * n_missing}"
+
+
+@cache
+def _digits_of(kind: ColumnType) -> tuple[int, int | None]:
+    """Return how many digits a decimal may have, and how many of them are places."""
+    precision, _, scale = kind.removeprefix("decimal").strip("()").partition(",")
+    return (int(precision), int(scale)) if scale else (MOST_DIGITS, None)
+
+
+def _fits(number: Decimal, kind: ColumnType) -> bool:
+    precision, scale = _digits_of(kind)
+    if scale is None:
+        return True
+    _, digits, exponent = _EXACT.normalize(number).as_tuple()
+    return -int(exponent) <= scale and len(digits) + int(exponent) <= precision - scale
+
+
 def plain_value(value: Any) -> Any:
     """Return a value as JSON holds it.
 
@@ -67,7 +97,8 @@ def plain_value(value: Any) -> Any:
     ('2026-03-01', None, [1.5])
 
     Raises:
-        ValueError: an integer has too many digits.
+        ValueError: an integer has too many digits, or a text half a character.
+        TypeError: its type is none of these; with the name.
     """
     match value:
         case float():
@@ -88,13 +119,25 @@ def plain_value(value: Any) -> Any:
             return [plain_value(inner) for inner in value]
         case int() if abs(value) >= _MOST_INT:
             raise ValueError("too many digits")
-        case None | bool() | int():
+        case None | bool():
             return value
-    if type(value).__name__ == "NAType":  # of pandas
-        return None
-    if hasattr(value, "tolist"):  # of NumPy
+        case int():
+            return int(value)
+        case str():
+            value.encode()  # half a character is no text
+            return str.__str__(value)
+        case UUID() | PurePath():
+            return str(value)
+    match type(value).__name__:
+        case "NAType":  # of pandas
+            return None
+        case "datetime64" | "timedelta64":  # of NumPy; finer ones are integers for Python
+            return plain_value(value.astype(f"{value.dtype.kind}8[us]").tolist())
+        case "float16" | "float32":  # 0.1, and not what a double has of it
+            return plain_value(float(str(value)))
+    if hasattr(value, "tolist"):
         return plain_value(value.tolist())
-    return str(value).encode("utf-8", "replace").decode()
+    raise TypeError(type(value).__name__)
 
 
 def iso_date(text: str) -> date:
@@ -180,7 +223,7 @@ def typed_value(value: Any, kind: ColumnType) -> Any:
             return time.fromisoformat(value)
     if kind.startswith("decimal") and (is_number or isinstance(value, str)):
         number = Decimal(str(value)) if is_number else _number(value, UNSURE_MARK)
-        if number.is_finite():
+        if number.is_finite() and _fits(number, kind):
             return number
     raise ValueError(value)
 

@@ -11,10 +11,11 @@ done in a process of its own, which imports little.
 from __future__ import annotations
 
 import json
+import re
 import resource
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from threading import Timer
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -128,6 +129,7 @@ def check_query(
         prefix = "describe "
         with _query_errors(query, -len(prefix), QueryLimits()):
             connection.execute(prefix + query, dict.fromkeys(named))
+        _refuse_mixed_types(connection, query, {})
 
 
 def run_query(
@@ -144,8 +146,13 @@ def run_query(
             if not table.num_columns:
                 remedy = "Give its rows first one that has the columns: `[{'key': none}] + …`."
                 raise QueryFault(f"table '{name}' has no row, so its columns are not known", remedy)
+            columns = connection.from_arrow(table.slice(0, 0))
+            _refuse_alike(name, table.column_names, columns.types)
+            columns.create(name)  # a plan of Arrow's tables cannot be had
+        _refuse_mixed_types(connection, query, values)
+        for name, table in tables.items():
+            connection.execute(f"drop table {sql_name(name)}")
             connection.register(name, table)
-            _refuse_alike(name, table.column_names, connection.table(name).types)
         connection.execute("set lock_configuration=true")
         with _interrupted(connection, limits), _query_errors(query, 0, limits):
             found = connection.sql(query, params={n: values[n] for n in named} or None)
@@ -259,17 +266,25 @@ def _with_macros(connection: Any, named: Iterable[_Named]) -> Iterator[_Named]:
             queue.extend((inner, part, location) for inner, part, _ in parts)
 
 
-def _named(connection: Any, query: str) -> Iterator[_Named]:
+def _syntax_tree(connection: Any, query: str) -> Any:
     tree = json.loads(connection.execute("select json_serialize_sql(?)", [query]).fetchall()[0][0])
     if tree["error"]:  # it is no query that could be checked
         raise QueryFault(one_line(str(tree.get("error_message")), 300))
+    return tree
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
     stack = [tree]
     while stack:
         node = stack.pop()
         stack += node if isinstance(node, list) else ()
-        if not isinstance(node, dict):
-            continue
-        stack += node.values()
+        if isinstance(node, dict):
+            stack += node.values()
+            yield node
+
+
+def _named(connection: Any, query: str) -> Iterator[_Named]:
+    for node in _nodes(_syntax_tree(connection, query)):
         place = int(node.get("query_location") or 0), int(node.get("query_location_length") or 1)
         if node.get("sample"):
             yield "sample", "", place if "query_location" in node else (0, 0)
@@ -288,6 +303,58 @@ def _named(connection: Any, query: str) -> Iterator[_Named]:
                 yield "impure", name.lower(), place
             case {"cte_map": {"map": made}}:
                 yield from (("cte", str(entry["key"]), (0, 0)) for entry in made)
+
+
+def _refuse_mixed_types(connection: Any, query: str, values: Mapping[str, Any]) -> None:
+    """Refuse comparisons for which DuckDB casts a column without a word.
+
+    1. Of a text: '007' would be 7.
+    2. Of a time without a zone, to one that has one.
+    3. Of an exact number, to equate it with floats: two integers of 17 digits would be one.
+
+    What the query itself casts is planned as `try_cast`, so all other casts are DuckDB's. A query
+    that cannot be planned fails by itself, in better words.
+
+    Raises:
+        QueryFault: with the column.
+    """
+    tree = _syntax_tree(connection, query)
+    for node in _nodes(tree):
+        kind = _TYPES.get(type(values.get(node.get("identifier", ""))).__name__, "VARCHAR")
+        if node.get("class") == "CAST":
+            node["try_cast"] = True
+        elif node.get("class") == "PARAMETER" and kind != "VARCHAR":  # texts take any type
+            typed = _syntax_tree(connection, f"select try_cast(null as {kind})")
+            node.update(typed["statements"][0]["node"]["select_list"][0])
+    plan = None
+    planned = "select json_serialize_plan(json_deserialize_sql(?::json))"
+    with suppress(duckdb.Error):
+        plan = json.loads(connection.execute(planned, [json.dumps(tree)]).fetchall()[0][0])
+    for node in _nodes(plan):
+        compared = str(node.get("comparison", node.get("type")))
+        if not compared.startswith("COMPARE_"):
+            continue
+        sides = [*filter(None, node.get("children") or (node.get("left"), node.get("right")))]
+        columns = [[n["alias"] for n in _nodes(side) if _is_column(n)] for side in sides]
+        for side, names in zip(sides, columns, strict=True):
+            is_cast = side.get("type") == "OPERATOR_CAST" and not side["function_data"]["try_cast"]
+            if not (names and is_cast):
+                continue
+            source, target = side["arguments"][0]["id"], side["return_type"]["id"]
+            is_text = source in ("VARCHAR", "ENUM") and target != "VARCHAR"  # 1.
+            gets_zone = target == "TIMESTAMP WITH TIME ZONE" and all(columns)  # 2.
+            is_equation = "THAN" not in compared and all(columns)
+            is_rounded = is_equation and target == "DOUBLE" and source != "FLOAT"  # 3.
+            if is_text or gets_zone or is_rounded:
+                found = re.search(rf"\b{re.escape(names[0])}\b", query)
+                kinds = f"of type {source.lower()}, is compared with the type {target.lower()}"
+                remedy = f"Cast one of them, such as `{names[0]}::{target.lower()}`."
+                place = (found.start(), len(names[0])) if found else (0, 0)
+                raise QueryFault(f"'{names[0]}', {kinds}", remedy, place)
+
+
+def _is_column(node: Mapping[str, Any]) -> bool:
+    return node.get("type") in ("BOUND_REF", "BOUND_COLUMN_REF")
 
 
 def _characters(query: str, start: int, length: int) -> tuple[int, int]:

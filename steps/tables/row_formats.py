@@ -14,10 +14,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from io import StringIO
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import (
@@ -35,9 +35,11 @@ from .column_types import (
     MOST_INT_DIGITS,
     UNSURE_MARK,
     ColumnType,
+    decimal_text,
     parsed_cell,
     plain_value,
     type_of_value,
+    typed_value,
 )
 from .found_types import found_columns
 from .table_format import TEXT_BYTES, TableFormat, TableSource, WriteOptions
@@ -45,6 +47,7 @@ from .table_format import TEXT_BYTES, TableFormat, TableSource, WriteOptions
 _MOST_ROWS = 1_000_000
 _MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
 _DELIMITERS = (",", ";", "\t", "|")
+ODD_NUMBERS = "numbers that are infinite or NaN are"
 _SAMPLE_ROWS = 50
 _PART_ROWS = 1000
 """Of CSV, that are turned into columns at once: they fit a processor's cache."""
@@ -63,6 +66,7 @@ _SIGNS = r"[=@\uff1d\uff20]"
 _SUM_SIGNS = r"[+\-\uff0b\uff0d]"
 _AT_START = re.compile(rf"\ufeff?(?=[{_BLANKS}']*(?:{_SIGNS}|{_SUM_SIGNS}(?![\d\s().,/%+-]*\Z)))")
 _PLAIN = re.compile(rf'(?!sep=)\w[^"\0{_LIST_SEPARATORS}{_LINE_ENDS}]*\Z', re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?").fullmatch
 _TO_QUOTE = re.compile(rf'["{_LIST_SEPARATORS}{_LINE_ENDS}]|\Asep=', re.IGNORECASE)
 
 
@@ -132,14 +136,25 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
     types = {name: found.pop() if len(found) == 1 else "" for name, found in kinds.items()}
     rows = []
     for n, row in enumerate(kept, 1):
-        try:
-            rows.append(plain_value(dict(row)))
-        except ValueError:
-            what = f"has an integer of more than {MOST_INT_DIGITS:,} digits in row {n:,}"
-            raise UnreadableRows(what, "Give it as a text.") from None
+        made = {}
+        for name, value in row.items():
+            try:
+                if isinstance(value, bytes):
+                    value.decode()
+                made[str(name)] = plain_value(value)
+            except (TypeError, ValueError) as error:
+                what = f"a value of the type '{error}'"
+                if isinstance(error, ValueError):
+                    is_text = isinstance(error, UnicodeError)
+                    long = f"an integer of more than {MOST_INT_DIGITS:,} digits"
+                    what = "bytes or half a character that are no text" if is_text else long
+                place = f"in row {n:,}, column '{one_line(str(name), 40)}'"
+                raise UnreadableRows(f"has {what} {place}", "Give it as a text.") from None
+        rows.append(made)
     return TypedRows(rows, types)
 
 
+TextAndNotes: TypeAlias = tuple[str, list[str]]
 _WHOLE = TableSource("", "")
 _AS_USUAL = WriteOptions()
 
@@ -158,8 +173,8 @@ class TextFormat(TableFormat):
         """
         raise NotImplementedError
 
-    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
-        """Return rows, without null ones, and how many cells were escaped against formulas.
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
+        """Return rows, without null ones, and notes on what is not as it was.
 
         Raises:
             UnreadableRows: a row is not a mapping.
@@ -179,13 +194,9 @@ class TextFormat(TableFormat):
         return True
 
     def write(self, rows: TypedRows, options: WriteOptions) -> tuple[bytes, list[str]]:
-        text, n_escaped = self.text_of(rows, options)
-        note = (
-            f"an apostrophe stands before {counted(n_escaped, 'cell')} that a spreadsheet "
-            f"would compute; JSONL has them as they are"
-        )
-        data = text.encode("utf-8-sig" if options.bom else "utf-8")
-        return data, [note] if n_escaped else []
+        given = _declared_rows(rows, options.types) if options.types else rows
+        text, notes = self.text_of(given, options)
+        return text.encode("utf-8-sig" if options.bom else "utf-8"), notes
 
 
 class CsvFormat(TextFormat):
@@ -195,9 +206,10 @@ class CsvFormat(TextFormat):
     def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
         return _from_csv(text, source.separator, source.names, bool(source.header))
 
-    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
         types = rows.types if isinstance(rows, TypedRows) else {}
-        return _to_csv(kept_rows(rows), options.separator, options.decimal, types)
+        kinds = {**types, **options.types}
+        return _to_csv(kept_rows(rows), options.separator, options.decimal, kinds)
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
         if '"' not in text and "\r" not in text:  # each line is a row
@@ -212,7 +224,7 @@ class TsvFormat(CsvFormat):
     def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
         return super().parse(text, replace(source, separator="\t"))
 
-    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
         return super().text_of(rows, replace(options, separator="\t"))
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
@@ -239,9 +251,9 @@ class JsonlFormat(TextFormat):
     def _objects(self, text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
         return _json_lines(text, twice)
 
-    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in kept_rows(rows))
-        return "".join(lines), 0
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
+        encode = partial(json.dumps, ensure_ascii=False, allow_nan=False)
+        return _json_text(kept_rows(rows), lambda kept: "".join(encode(row) + "\n" for row in kept))
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
         return sum(1 for line in text.split("\n") if line.strip())
@@ -254,8 +266,9 @@ class JsonFormat(JsonlFormat):
     def _objects(self, text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
         return _objects_in_list(text, twice)
 
-    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> tuple[str, int]:
-        return json.dumps(kept_rows(rows), ensure_ascii=False, indent=2) + "\n", 0
+    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
+        encode = partial(json.dumps, ensure_ascii=False, allow_nan=False, indent=2)
+        return _json_text(kept_rows(rows), lambda kept: encode(kept) + "\n")
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
         found = json.loads(text)
@@ -274,6 +287,37 @@ class UnnamedFormat(TextFormat):
 
 CSV = CsvFormat()
 JSONL = JsonlFormat()
+
+
+def _declared_rows(rows: TypedRows, kinds: Mapping[str, ColumnType]) -> TypedRows:
+    """Return rows whose values are of declared types.
+
+    Raises:
+        UnreadableRows: a value is not; with the row.
+    """
+    made = [dict(row) for row in kept_rows(rows)]
+    for name, kind in kinds.items():
+        for n, row in enumerate(made, 1):
+            try:
+                if name in row:
+                    row[name] = plain_value(typed_value(row[name], kind))
+            except (ValueError, ArithmeticError):
+                what = f"row {n} has '{cell_text(row[name])[:40]}' in column '{name}'"
+                raise UnreadableRows(f"{what}, which is no {kind}") from None
+    return TypedRows(made, rows.types)
+
+
+def _json_text(
+    rows: Sequence[Mapping[str, Any]], text_of: Callable[[Sequence[Any]], str]
+) -> TextAndNotes:
+    """Return rows as JSON, with null for the numbers that it has not, and a note on these."""
+    try:
+        return text_of(rows), []
+    except ValueError:
+        finite = [plain_value(dict(row)) for row in rows]
+        pairs = (pair for row in rows for pair in row.items())
+        odd = dict.fromkeys(f"'{name}'" for name, value in pairs if plain_value(value) != value)
+        return text_of(finite), [f"{ODD_NUMBERS} null, in {', '.join(odd)}"]
 
 
 def typed_rows(
@@ -531,24 +575,24 @@ def _known_columns(names: list[str], columns: Sequence[str] | None) -> list[str]
 
 def _to_csv(
     rows: Sequence[Mapping[str, Any]], delimiter: str, mark: str, types: Mapping[str, ColumnType]
-) -> tuple[str, int]:
+) -> TextAndNotes:
     """Format rows so that a program with any list separator finds the same rows in them.
 
-    Long decimals are texts in plain data.
+    Long decimals are texts in plain data; those of a type with places have as many.
 
     Written here, not by `csv`: that one leaves a carriage return and other separators unquoted.
     """
     names = list(dict.fromkeys(itertools.chain.from_iterable(rows))) or list(types)
-    exact = {name for name, kind in types.items() if kind.startswith("decimal")}
-    n_guarded, is_plain = 0, _PLAIN.match
+    exact = {name: kind for name, kind in types.items() if kind.startswith("decimal")}
+    changed = Counter[str]()
+    is_plain = _PLAIN.match
 
     def line(values: Iterable[Any]) -> str:
-        nonlocal n_guarded
         cells = []
         for name, value in zip(names, values, strict=True):
             kind = type(value)  # most are plain, in a fifth of the time
-            if kind is str and name in exact:
-                cells.append(value.replace(".", mark))
+            if name in exact and (kind in (int, float) or (kind is str and _NUMBER(value))):
+                cells.append(decimal_text(value, exact[name]).replace(".", mark))
                 continue
             if kind is str and is_plain(value):
                 cells.append(value)
@@ -559,16 +603,30 @@ def _to_csv(
             if value is None and len(names) > 1:
                 cells.append("")
                 continue
-            cell = formula_escaped(value, delimiter).replace("\0", "\ufffd")  # ends a text in C
-            n_guarded += isinstance(value, str) and len(cell) > len(value)
+            if kind is float:
+                changed["odd"] += 1
+                value = None
+            cell = formula_escaped(value, delimiter)
+            changed["guarded"] += isinstance(value, str) and len(cell) > len(value)
+            if "\0" in cell:  # which ends a text in C
+                changed["nul"] += 1
+                cell = cell.replace("\0", "\ufffd")
             is_quoted = _TO_QUOTE.search(cell) or (not cell and len(names) == 1)
             cells.append('"' + cell.replace('"', '""') + '"' if is_quoted else cell)
         return delimiter.join(cells) + "\n"
 
     head = [line(names)] if names else []
-    n_guarded = 0  # only cells are counted
+    changed.clear()  # only cells are counted
     lines = [line([row.get(name) for name in names]) for row in rows if names]
-    return "".join([*head, *lines]), n_guarded
+    notes = {
+        "guarded": "an apostrophe stands before {} that a spreadsheet would compute; JSONL has "
+        "them as they are",
+        "odd": ODD_NUMBERS + " left empty, in {}",
+        "nul": "U+FFFD stands for NUL in {}",
+    }
+    return "".join([*head, *lines]), [
+        note.format(counted(changed[what], "cell")) for what, note in notes.items() if changed[what]
+    ]
 
 
 @cache

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from .row_formats import UnreadableRows
 _BUSY_S = 5.0
 _MOST_NAMED = 8
 _STORED_ALONE = "Of a view, and of computed columns in DuckDB, make a table: `create table x as …`."
-_DECIMAL = re.compile(r"(?:DECIMAL|NUMERIC)\((\d+),\s*(\d+)\)")
+_DECIMAL = re.compile(r"(?:DECIMAL(?:TEXT)?|NUMERIC)\((\d+),\s*(\d+)\)")
 _DECLARED = (
     ("BOOL", "bool"), ("DATETIME", "datetime"), ("TIMESTAMP", "datetime"), ("DATE", "date"),
     ("TIME", "time"), ("DECIMAL", "decimal"), ("INT", "int"), ("CHAR", "str"), ("TEXT", "str"),
@@ -105,27 +106,42 @@ def read_sqlite(path: Path, name: str) -> tuple[ArrowRows, list[str]]:
     return ArrowRows(made), [f": {note}" for note in notes]
 
 
+def _is_rounded(column: pa.ChunkedArray) -> bool:
+    """Return whether SQLite would round a number of a column: it has doubles and 64 bits."""
+    kind = column.type
+    if pa.types.is_uint64(kind) or (pa.types.is_decimal(kind) and kind.scale <= 0):
+        return any(abs(value) >= 2**63 for value in column.to_pylist() if value is not None)
+    values = map(plain_value, column.to_pylist() if pa.types.is_decimal(kind) else ())
+    return any(isinstance(value, str) for value in values)
+
+
 def sqlite_file(table: pa.Table, name: str) -> bytes:
     """Return a SQLite file with one table; the same table gives the same bytes.
 
     Raises:
         UnreadableRows: SQLite cannot hold it.
     """
+    columns, texts_of = list[str](), dict[str, str]()
+    for field, kind in zip(table.schema, ArrowRows(table).types.values(), strict=True):
+        declared = _SQLITE_TYPES.get(kind) or (kind.upper() if "(" in kind else "TEXT")
+        if _is_rounded(table[field.name]):  # a name with TEXT in it keeps texts as they are
+            scale = max(getattr(field.type, "scale", 0), 0)
+            texts_of[field.name] = f".{scale}f"
+            declared = f"DECIMALTEXT({MOST_DIGITS},{scale})"
+        columns.append(f"{sql_name(field.name)} {declared}")
 
-    def value_of(value: Any) -> Any:
-        is_large = isinstance(value, int) and abs(value) >= 2**63
-        return cell_text(value) if is_large or isinstance(value, list | dict) else value
+    def values_of(row: Mapping[str, Any]) -> Iterator[Any]:
+        for name, value in row.items():
+            if value is not None and (form := texts_of.get(name)):
+                yield format(Decimal(value), form)
+            else:
+                yield cell_text(value) if isinstance(value, list | dict) else value
 
-    rows = ArrowRows(table)
-    columns = [
-        f"{sql_name(column)} {_SQLITE_TYPES.get(kind) or (kind.upper() if '(' in kind else 'TEXT')}"
-        for column, kind in rows.types.items()
-    ]
     try:
         with closing(sqlite3.connect(":memory:")) as connection:
             connection.execute(f"create table {sql_name(name)} ({', '.join(columns) or 'nothing'})")
             insert = f"insert into {sql_name(name)} values ({', '.join('?' * len(columns))})"
-            connection.executemany(insert, (tuple(map(value_of, row.values())) for row in rows))
+            connection.executemany(insert, (tuple(values_of(row)) for row in ArrowRows(table)))
             connection.commit()
             return connection.serialize()
     except sqlite3.Error as error:  # too many columns, a name that it keeps for itself

@@ -55,6 +55,7 @@ def carry_out(
         place = {"start": fault.start, "length": fault.length}
         return {"fault": str(fault), "remedy": fault.remedy, **place}, memoryview(b"")
     own, found = own_table(result)
+    found += [loss] if (loss := ArrowRows(own).loss) else []
     notes += [f"the result: {note}" for note in found]
     return {"notes": notes}, memoryview(stream_of(own))
 
@@ -82,10 +83,5 @@ def _read_table(
         if source.declared:
             table, _ = to_arrow(ArrowRows(table), source.declared)
     notes += [f": {note}" for note in of_columns]
-    if odd := ArrowRows(table).lost_values:
-        shown = ", ".join(f"{n:,} of '{name}'" for name, n in odd.items())
-        notes.append(
-            f": numbers that are infinite or NaN are null in expressions, and bytes that are no "
-            f"text U+FFFD ({shown})"
-        )
+    notes += [f": {loss}"] if (loss := ArrowRows(table).loss) else []
     return table, notes

@@ -6,6 +6,7 @@ Texts are never formulas. The same rows give the same bytes.
 from __future__ import annotations
 
 import importlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +20,13 @@ from paddock.engine.system.text import cell_text, counted, one_line
 from paddock.pipelines.typed_rows import TypedRows
 
 from .column_types import ColumnType, iso_date, plain_decimal, typed_value
-from .row_formats import UnreadableRows, kept_rows
+from .row_formats import ODD_NUMBERS, UnreadableRows, kept_rows
 
 _MOST_ROWS = 1_048_576  # of a sheet of Excel, as what follows
 _MOST_COLUMNS = 16_384
 _EXACT_INTEGER = 10**15
 _MOST_LINKS = 65_530
+_MOST_CHARS = 32_767  # of a cell
 _LARGE_CELLS = 100_000  # beyond, rows go to a temporary file one by one, in a third of the memory
 _WIDTH_ROWS = 500  # the first ones decide how wide a column is
 _LEAST_WIDTH = 6
@@ -123,27 +125,32 @@ class _CellWriter:
     n_links: int = 0
     n_old_dates: int = 0
     n_long_numbers: int = 0
+    n_odd_numbers: int = 0
+    n_fine_times: int = 0
+    n_long_texts: int = 0
+    long_at: str = ""
 
     def write(self, n_row: int, column: _SheetColumn, value: Any) -> None:
         """Write a value as its type, else as a text, which may be a link.
 
         Raises:
-            UnreadableRows: it is not of its column's type, or too long.
+            UnreadableRows: it is not of its column's type.
         """
         if self._write_typed(n_row, column, value):
             return
         text = cell_text(value)
+        if len(text) > _MOST_CHARS:
+            text = text[: _MOST_CHARS - 1] + "…"
+            self.long_at = self.long_at or f"row {n_row:,}, column '{one_line(column.name, 40)}'"
+            self.n_long_texts += 1
         may_link = isinstance(value, str) and self.n_links < _MOST_LINKS
         target = self.link(text) if may_link else None
         if target is None:
-            error = self.sheet.write_string(n_row, column.index, text)
+            self.sheet.write_string(n_row, column.index, text)
         else:
             self.n_links += 1
             url = f"external:{target}"
-            error = self.sheet.write_url(n_row, column.index, url, self.link_format, text)
-        if error:
-            what = f"row {n_row}, column '{column.name}' has more than 32,767 characters"
-            raise UnreadableRows(what)
+            self.sheet.write_url(n_row, column.index, url, self.link_format, text)
 
     def _write_typed(self, n_row: int, column: _SheetColumn, value: Any) -> bool:
         try:
@@ -161,9 +168,13 @@ class _CellWriter:
                 return True
             case datetime() | date() | time():
                 if isinstance(typed, time) or typed.year >= 1900:
+                    self.n_fine_times += getattr(typed, "microsecond", 0) % 1000 > 0
                     self.sheet.write_datetime(n_row, column.index, typed, column.format)
                     return True
                 self.n_old_dates += 1
+            case float() if not math.isfinite(typed):
+                self.n_odd_numbers += 1
+                return True
             case int() | float() | Decimal():
                 is_long = isinstance(typed, Decimal) and isinstance(plain_decimal(typed), str)
                 if -_EXACT_INTEGER < typed < _EXACT_INTEGER and not is_long:
@@ -179,6 +190,14 @@ class _CellWriter:
         if self.n_long_numbers:
             numbers = counted(self.n_long_numbers, "number")
             yield f"{numbers} of more than 15 digits stand as text, since Excel keeps no more"
+        if self.n_odd_numbers:
+            yield f"{ODD_NUMBERS} left empty, in {counted(self.n_odd_numbers, 'cell')}"
+        if self.n_fine_times:
+            times = counted(self.n_fine_times, "time")
+            yield f"{times} with parts of a millisecond are cut there, since Excel keeps no more"
+        if self.n_long_texts:
+            texts = counted(self.n_long_texts, "text")
+            yield f"{texts} of more than {_MOST_CHARS:,} characters are cut there ({self.long_at})"
 
 
 @contextmanager

@@ -223,6 +223,10 @@ def _table(sheet: SheetCells, found: _FoundTable, header: bool | int, notes: lis
         (sheet.n_rounded, "numbers of more than 15 digits are as the program kept them"),
     ):  # fmt: skip
         notes += [f": {n:,} {what}"] if n else []
+    for n, name in enumerate(names):
+        cells = (row[n] for row in body if row[n].style.is_zero_filled)
+        if (text := next((cell.value for cell in cells if isinstance(cell.value, str)), "")) != "":
+            notes.append(f": column '{name}' is text as its numbers are shown, such as '{text}'")
     notes += [f": {note}" for note in column_notes]
     return table
 

@@ -3,13 +3,18 @@
 import io
 import sqlite3
 import struct
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import duckdb
+import numpy
 import openpyxl  # type: ignore[import-untyped]
+import pandas  # type: ignore[import-untyped]
+import polars
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from pyarrow import ipc, parquet
@@ -264,6 +269,134 @@ def test_a_frame_with_values_that_plain_data_does_not_hold_is_refused() -> None:
     frame = ipc.open_stream(io.BytesIO(overlong("x", 4000))).read_all()
     with pytest.raises(UnreadableRows, match="is damaged: column 'x'"):
         given_rows(frame, {})
+
+
+class Colour(Enum):
+    RED = 1
+
+
+PERIODS = pandas.period_range("2026-01", periods=1, freq="M")
+MONTH = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([{"x": {1}}], "has a value of the type 'set' in row 1, column 'x'"),
+        ([{"x": 1}, {"x": {"y": Colour.RED}}], "the type 'Colour' in row 2, column 'x'"),
+        ([{"x": 1j}], "'complex' in row 1, column 'x'"),
+        ([{"x": range(3)}], "'range' in row 1, column 'x'"),
+        ([{"x": object()}], "'object' in row 1, column 'x'"),
+        ([{"x": PERIODS[0]}], "'Period' in row 1, column 'x'"),
+        ([{"x": b"\xff"}], "no text in row 1, column 'x'"),
+        ([{"x": "a\ud800"}], "no text in row 1, column 'x'"),
+        (pandas.DataFrame({"x": PERIODS}), "has column 'x' of the type 'extension<pandas.period"),
+        (polars.DataFrame({"x": [1]}, {"x": polars.Int128}), "has column 'x' of the type 'Int128'"),
+        (polars.DataFrame({"x": polars.Series([object()])}), "has column 'x' of the type 'Object'"),
+        (pa.table({"x": MONTH}), "has column 'x' of the type 'month_day_nano_interval'"),
+        (pa.table({"x": pa.array([[None]], pa.list_(MONTH.type))}), "has column 'x' of the type"),
+        (pa.table({"x": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])}),
+         "has column 'x' of the type 'sparse_union"),
+        (pa.table({"x": pa.ExtensionArray.from_storage(pa.opaque(pa.int32(), "x", "y"),
+                                                       pa.array([1], pa.int32()))}),
+         "has column 'x' of the type 'extension<arrow.opaque"),
+    ],
+)  # fmt: skip
+def test_a_type_that_is_not_known_is_refused_by_its_column(given: Any, message: str) -> None:
+    with pytest.raises(UnreadableRows) as caught:
+        given_rows(given, {})
+    assert message in str(caught.value)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        (duckdb.sql(f"select {2**128 - 1}::uhugeint as x"), str(2**128 - 1)),
+        (duckdb.sql("select '10:00:00+02'::timetz as x"), "10:00:00+02"),
+        (duckdb.sql("select '1010'::bit as x"), "1010"),
+        (duckdb.sql("select interval 1 day as x"), "1 day"),
+        (pa.table({"x": pa.array([Decimal("1.5")], pa.decimal32(5, 2))}), 1.5),
+        (pa.table({"x": pa.array([b"0" * 16], pa.uuid())}), "30303030-3030-3030-3030-303030303030"),
+        ([{"x": numpy.datetime64("2026-03-01", "ns")}], "2026-03-01T00:00:00"),
+        ([{"x": numpy.timedelta64(90, "m")}], 5400.0),
+        ([{"x": numpy.float32(0.1)}], 0.1),
+        ([{"x": UUID(int=7)}], "00000000-0000-0000-0000-000000000007"),
+        ([{"x": IntEnum("Size", ["S"]).S}], 1),  # type: ignore[attr-defined]
+        ([{"x": b"ab"}], "ab"),
+    ],
+)  # fmt: skip
+def test_values_of_other_libraries_are_what_they_are(given: Any, value: Any) -> None:
+    assert [row["x"] for row in given_rows(given, {})] == [value]
+
+
+def test_times_of_96_bits_keep_their_year(read: Call, tmp_path: Path) -> None:
+    days = pa.array([datetime(9999, 12, 31), datetime(1500, 1, 1)], pa.timestamp("us"))  # noqa: DTZ001
+    table = pa.table({"x": days, "l": pa.array([[day] for day in days.to_pylist()])})
+    parquet.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    first = "9999-12-31T00:00:00"
+    assert read("a.parquet").rows[0] == {"x": first, "l": [first]}
+    assert read("a.parquet").rows[1]["x"] == "1500-01-01T00:00:00"
+
+
+def test_no_digit_is_lost_in_sqlite(read: Call, write: Call) -> None:
+    ids = ["12345678901234567890", "12345678901234567891"]
+    rows = [{"id": int(n), "total": f"{n[:15]}.6789"} for n in ids]
+    write("a.sqlite", rows, columns={"total": "decimal(20,4)"})
+    found = read("a.sqlite")
+    assert found.rows == rows
+    assert found.types == {"id": "int", "total": "decimal(38,4)"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "xlsx", "parquet", "sqlite"])
+@pytest.mark.parametrize(
+    ("kind", "value", "good"),
+    [("int", "abc", 7), ("date", "tomorrow", "2026-03-01"), ("decimal(4,2)", 1.234, 1.25),
+     ("decimal(4,2)", 123, 12), ("bool", "yes", True)],
+)  # fmt: skip
+def test_declared_types_hold_in_each_format(
+    write: Call, read: Call, suffix: str, kind: str, value: Any, good: Any
+) -> None:
+    said = refused(write, f"a.{suffix}", [{"x": good}, {"x": value}], columns={"x": kind})
+    assert f"row 2 has '{value}' in column 'x', which is no {kind}" in said
+    write(f"a.{suffix}", [{"x": good}], columns={"x": kind})
+    wishes = {"columns": {"x": kind}} if suffix in ("csv", "tsv") else {}
+    assert read(f"a.{suffix}", **wishes).rows == [{"x": good}]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "xlsx", "sqlite"])
+def test_numbers_that_a_format_has_not_are_left_out_with_a_note(
+    write: Call, read: Call, hands: FakeTools, suffix: str
+) -> None:
+    write(f"a.{suffix}", [{"x": float("inf"), "n": 1}, {"x": 1.5, "n": 2}])
+    wishes = {"types": "auto"} if suffix == "csv" else {}
+    assert [row["x"] for row in read(f"a.{suffix}", **wishes).rows] == [None, 1.5]
+    assert "infinite" in hands.notes[0]
+
+
+def test_decimals_are_written_with_the_places_of_their_type(
+    write: Call, read: Call, tmp_path: Path
+) -> None:
+    values = (19.9, 20, "12345678901234567.5", None, 0.01, 1e-05)
+    rows = [{"x": value, "n": 1} for value in values]
+    write("a.csv", TypedRows(rows, {"x": "decimal(38,2)"}), separator=";", decimal=",")
+    text = (tmp_path / "a.csv").read_text()
+    shown = ("19,90", "20,00", "12345678901234567,50", "", "0,01")
+    assert text == "x;n\n" + "".join(f"{value};1\n" for value in shown) + "0,00001;1\n"
+    (tmp_path / "a.csv").write_text(text := text.removesuffix("0,00001;1\n"))
+    found = read("a.csv", types="auto")
+    write("b.csv", found.rows, separator=";", decimal=",")
+    assert (tmp_path / "b.csv").read_text() == text
+
+
+def test_a_text_too_long_for_a_cell_is_cut_with_a_note(
+    write: Call, read: Call, hands: FakeTools
+) -> None:
+    write("a.xlsx", [{"x": "a" * 40_000, "n": 1}, {"x": "b", "n": 2}])
+    assert [len(row["x"]) for row in read("a.xlsx").rows] == [32_767, 1]
+    assert hands.notes == [
+        "'a.xlsx': 1 text of more than 32,767 characters are cut there (row 1, column 'x')."
+    ]
 
 
 @pytest.mark.parametrize(

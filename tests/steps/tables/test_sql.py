@@ -3,6 +3,8 @@
 import asyncio
 import resource
 from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,72 @@ def test_values_that_python_has_not_are_texts(
 ) -> None:
     found = ask(f"select {query} as x from bills")
     assert (found.rows[0]["x"], found.rows.types["x"]) == (value, type_)
+
+
+NO = "zip varchar bigint"
+
+
+@pytest.mark.parametrize(
+    ("query", "values", "refused"),
+    [
+        ("from a join b using (zip)", {}, NO),
+        ("from a natural join (select zip from b)", {}, NO),
+        ("from a join b on a.zip = b.zip", {}, NO),
+        ("with c as (select zip as z from b) from a join c on z = zip", {}, NO),
+        ("from a where exists (select 1 from b where b.zip = a.zip)", {}, NO),
+        ("from a where zip = $zip", {"zip": 7}, NO),
+        ("from a where zip = 7", {}, "zip varchar integer"),
+        ("from a where zip in (7, 8)", {}, "zip varchar integer"),
+        ("select case zip when 7 then 1 end from a", {}, "zip varchar integer"),
+        ("select count(*) filter (zip = 7) from a", {}, "zip varchar integer"),
+        ("from a, b where a.day = b.said", {}, "said varchar date"),
+        ("from a join b using (n)", {}, "n bigint double"),
+        ("from a where n = x", {}, "n bigint double"),
+        ("from a where m is not distinct from x", {}, "m decimal double"),
+        ("from a, b where a.at = b.sent", {}, "at timestamp timestamp with time zone"),
+        ("from a join b on a.zip::int = b.zip", {}, ""),
+        ("from a join b on a.n::double = b.n", {}, ""),
+        ("from a join b on a.zip = b.zip::varchar", {}, ""),
+        ("from a where zip = '007' and n = '1' and day >= '2026-01-01'", {}, ""),
+        ("from a where zip = $zip and day = $day", {"zip": "007", "day": "2026-01-01"}, ""),
+        ("from a where n > x and n = m and x = 1.5 and n = $n", {"n": 1}, ""),
+        ("from a where n + 1 > 0.5 and x = 3 order by zip = '7'", {}, ""),
+        ("select zip from a union select zip::varchar from b", {}, ""),
+    ],
+)  # fmt: skip
+def test_columns_of_different_types_are_not_taken_for_equal(
+    query: str, values: Any, refused: str
+) -> None:
+    a = {"zip": ["007"], "n": [2**53 + 1], "x": [1.5], "day": [date(2026, 1, 1)],
+         "m": [Decimal("1.50")], "at": [datetime(2026, 1, 1)]}  # noqa: DTZ001 # fmt: skip
+    b = {"zip": [7], "n": [2.0**53], "said": ["2026-01-01"], "sent": [datetime.now(UTC)]}
+    tables, limits = {"a": pa.table(a), "b": pa.table(b)}, QueryLimits(result_bytes=10**6)
+    if not refused:
+        run_query(query, tables, values, limits)
+        return
+    name, kind, other = refused.split(" ", 2)
+    with pytest.raises(QueryFault) as caught:
+        run_query(query, tables, values, limits)
+    said = f"'{name}', of type {kind}, is compared with the type {other}"
+    remedy = f"Cast one of them, such as `{name}::{other}`."
+    assert (str(caught.value), caught.value.remedy) == (said, remedy)
+    place = caught.value.start
+    assert query[place : place + caught.value.length] == name
+
+
+def test_types_are_compared_before_there_are_rows() -> None:
+    tables = {"a": {"zip": "str", "x": ""}, "b": {"zip": "int"}}
+    with pytest.raises(QueryFault, match="'zip', of type varchar, is compared with the type"):
+        check_query("from a join b using (zip) where x = 1", tables)
+    check_query("from a join b on a.zip = b.zip::varchar where x = $n", tables, ["n"])
+
+
+def test_infinite_results_are_told(ask: Call, hands: FakeTools) -> None:
+    assert ask("select sum(total) / 0 as x from bills").rows == [{"x": None}]
+    assert hands.notes == [
+        "the result: numbers that are infinite or NaN are null in expressions, and bytes that are "
+        "no text U+FFFD (1 of 'x')."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,21 @@ def test_cells_have_the_types_that_a_person_sees(read: Call, tmp_path: Path) -> 
                              "hour": "10:00:00", "ok": False}  # fmt: skip
 
 
+def test_numbers_that_are_filled_up_with_zeros_are_read_as_they_are_shown(
+    read: Call, hands: FakeTools, tmp_path: Path
+) -> None:
+    def shape(made: Any) -> None:
+        for column, code in enumerate(("00000", '"INV-"0000', "#,##0", '0 "m2"', "00.00"), 1):
+            made["S"].cell(2, column).number_format = code
+
+    book(tmp_path / "a.xlsx", {"S": [["zip", "no", "n", "area", "x"], [1067, 7, 7, 7, 1.5]]}, shape)
+    assert read().rows == [{"zip": "01067", "no": "INV-0007", "n": 7, "area": 7, "x": 1.5}]
+    assert hands.notes == [
+        "'a.xlsx': column 'zip' is text as its numbers are shown, such as '01067'.",
+        "'a.xlsx': column 'no' is text as its numbers are shown, such as 'INV-0007'.",
+    ]
+
+
 def test_dates_are_right_in_both_systems_and_before_1900(read: Call, tmp_path: Path) -> None:
     def of_mac(made: Any) -> None:
         made.epoch = CALENDAR_MAC_1904
