@@ -125,6 +125,7 @@ def _units() -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]
     )
 
 
+@lru_cache(maxsize=4096)  # a number tries some thirty
 def unit_named(name: str) -> Unit | None:
     """Return a unit or a currency by its name; capitals count where they tell two units apart."""
     by_name, in_small = _units()

@@ -506,10 +506,11 @@ def _owner(text: str, start: int, end: int, before: int = 0) -> Literal["before"
     before = before or start
     first = _NUMBER_BEFORE.search(text, max(0, before - 24), before)
     last = _NUMBER_BEHIND.match(text, end)
-    if first is None or _is_in_code(text, *first.span(1)):  # 1
-        return "behind"
-    if last is None or _is_in_code(text, *last.span(1)):
-        return "before"
+    if first is None or last is None:  # 1
+        return "behind" if first is None else "before"
+    for found, other in ((first, "behind"), (last, "before")):
+        if _is_in_code(text, *found.span(1)):
+            return other  # type: ignore[return-value]
     touches = text[start - 1].isdecimal(), last.start(1) == end
     is_money = [_IS_MONEY.fullmatch(found[1]) is not None for found in (first, last)]
     own, currency = _currency_named_before(text, first.start(1))
@@ -627,7 +628,7 @@ def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | N
         return scaled.end()
     at = end + (text[end : end + 1] in (" ", "\u00a0", "\n"))
     least = 2 if text[end : end + 1] == "\n" or (start == end < at) else 0
-    near = text[at : at + 24]
+    near = text[at : at + 24] if text[at : at + 1].isalpha() else ""
     for n in range(len(near), 0, -1):
         name = near[:n].replace("\u00a0", " ")
         is_whole = not (LETTER.match(name[-1]) and LETTER.match(near[n : n + 1] or " "))
