@@ -36,7 +36,6 @@ from .page_rows import (
     Row,
     Rule,
     Word,
-    add_dots,
     gap_between,
     row_of,
     rows_of,
@@ -51,7 +50,7 @@ _GUTTER = 0.5  # the least between columns
 _MOST_HEADING_CHARS = 160
 _LEAST_LINES = 4  # of a column
 _PROSE_CHARS = 12  # of its lines, on average: the narrowest columns of newspapers have 20
-_FILLED = 0.6  # of a column's width, which its lines fill on average
+_FILLED = 0.65  # of a column's width, which its lines fill on average
 _BULLETS = frozenset("•●▪■◦‣∙·○▸►❖➢✓\ufffd\uf0b7\uf0a7\uf0d8\uf0a8\u2043")
 _ENTRY = re.compile(r"\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]")  # of a list
 _NUMBER = re.compile(r"\(?[\dA-Z]{0,3}(?:\.?\d{1,3})*[.)]?")  # of a heading
@@ -76,25 +75,19 @@ class DocumentFacts:
     words: set[str] = field(default_factory=set)
 
 
-def page_lines(
-    words: Sequence[Word], rules: Sequence[Rule], dots: Sequence[Rule] = ()
-) -> list[PageLine]:
+def page_lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
     """Lay out a page: its lines and tables in the order in which they are read.
 
-    `words` are in the order of the page's text, `dots` are small drawings: signs of lists.
+    `words` are in the order of the page's text.
     """
     text = "".join(word.text for word in words)
     if not text.isascii() and len(_RIGHT_TO_LEFT.findall(text)) > 0.5 * sum(map(str.isalpha, text)):
         for word in words:  # laid out as in a mirror
             word.left, word.right = -word.right, -word.left
-        rules, dots = (
-            [(-right, bottom, -left, top) for left, bottom, right, top in boxes]
-            for boxes in (rules, dots)
-        )
+        rules = [(-right, bottom, -left, top) for left, bottom, right, top in rules]
     _strike(words, rules)
     rest, tables = ruled_tables(words, rules)
     rows = rows_of(rest)
-    add_dots(rows, dots)
     # Labels of notes: raised at the beginning of a line.
     firsts = [row.words[0] for row in rows if len(row.words) > 1]
     labels = {note_label(word.text) for word in firsts if word.level > 0}
@@ -163,11 +156,9 @@ def _page_line(row: Row, labels: Collection[str]) -> PageLine:
         out += [Piece("\t")] if index else []
         out += segment_pieces(segment, labels, is_first=not index)
     first = row.words[0]
-    is_entry = len(row.words) > 1 and out[0].word is first and _is_sign([first])
+    is_entry = len(out) > 1 and out[0].word is first and out[1].text == " " and _is_sign([first])
     if is_entry and not _ENTRY.fullmatch(first.text):
         out[0] = Piece("-", first)
-        if out[1].text[:1] != " ":
-            out.insert(1, Piece(" "))
     is_numbered = len(row.segments) == 2 and _NUMBER.fullmatch(first.text)
     may_be_heading = (
         (len(row.segments) == 1 or is_numbered)
@@ -211,8 +202,8 @@ def _gutter(rows: Sequence[Row]) -> tuple[int, int, float] | None:
     It is where most lines begin, that no line crosses; the most lines of a page decide.
     """
     starts: Counter[int] = Counter()
-    for row in rows:
-        words = row.words
+    lines = [row.words for row in rows]
+    for row, words in zip(rows, lines, strict=True):
         starts.update(
             {
                 round(word.left)
@@ -226,7 +217,7 @@ def _gutter(rows: Sequence[Row]) -> tuple[int, int, float] | None:
             continue
         first = 0
         for end in range(len(rows) + 1):
-            if end < len(rows) and not _crosses(rows[end], x - NEAR):
+            if end < len(rows) and not _crosses(rows[end], lines[end], x - NEAR):
                 continue
             if end - first >= _LEAST_LINES and (not found or end - first > found[1] - found[0]):
                 region = _prose_region(rows, first, end, x - NEAR)
@@ -236,16 +227,18 @@ def _gutter(rows: Sequence[Row]) -> tuple[int, int, float] | None:
     return found
 
 
-def _crosses(row: Row, at: float) -> bool:
-    words = row.words
-    return (
-        not row.is_upright
-        or any(word.left < at < word.right for word in words)
-        or any(
-            last.left < at <= word.left and gap_between(last, word) < _GUTTER * row.size
-            for last, word in pairwise(words)
-        )
-    )
+def _crosses(row: Row, words: Sequence[Word], at: float) -> bool:
+    """Return whether a row has no gutter at a place."""
+    if not row.is_upright:
+        return True
+    last: Word | None = None
+    for word in words:
+        if word.left >= at:
+            return last is not None and gap_between(last, word) < _GUTTER * row.size
+        if word.right > at:
+            return True
+        last = word
+    return False
 
 
 def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple[int, int] | None:
@@ -261,8 +254,12 @@ def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple
     while first < end - 1 and is_apart(end - 2, end - 1):
         end -= 1
     for is_left in (True, False):
-        lines = [[w for w in row.words if (w.left < at) is is_left] for row in rows[first:end]]
-        spans = [span_of(words) for words in lines if words]
+        side = [*_side(rows[first:end], at, is_left)]
+        n_of_tables = sum(last - first for first, last, _ in aligned_tables(side))
+        if n_of_tables > 0.5 * len(side) and (is_left or _gutter(side) is None):
+            return None
+        lines = [row.words for row in side]
+        spans = [span_of(words) for words in lines]
         if len(spans) < (_LEAST_LINES if is_left else 2):  # the last column may be short
             return None
         rights = sorted(right for _, right in spans)
@@ -283,7 +280,9 @@ def document_facts(pages: Iterable[tuple[str, Sequence[PageLine]]]) -> DocumentF
         edges.update({_running(line) for line in (*page[:3], *page[-3:]) if not line.is_table})
         lines += page
         facts.words |= _used_words(raw_text)
-    facts.size, facts.is_bold = _most_used(lines)
+    # How many rows its tables have tells nothing about a document's text.
+    outside = [line for line in lines if not line.is_table]
+    facts.size, facts.is_bold = _most_used(outside or lines)
     facts.running = {text for text, n in edges.items() if n >= 3}
     large = (
         line.size for line in lines if _is_heading(line, facts) and line.size >= LARGER * facts.size

@@ -214,24 +214,6 @@ def gap_between(last: Word, word: Word) -> float:
     return max(word.left - last.right, last.left - word.right)
 
 
-def add_dots(rows: Sequence[Row], dots: Sequence[Rule]) -> None:
-    """Put drawings as small as a sign of a list before the line that begins beside them."""
-    for left, bottom, right, top in dots:
-        middle = (bottom + top) / 2
-        for row in rows:
-            for at, segment in enumerate(row.segments):
-                first = segment[0]
-                is_at = 0 < first.left - right < 2.5 * row.size and right - left < 0.6 * row.size
-                is_free = not at or row.segments[at - 1][-1].right < left
-                if row.base < middle < row.base + 0.7 * row.size and is_at and is_free:
-                    sign = Word(
-                        "•", False, left, right, bottom, top, (left, bottom, right, top),
-                        row.base, row.size, False, True, False, True,
-                    )  # fmt: skip
-                    row.segments[at : at + 1] = [[sign], segment]
-                    break
-
-
 def _set_levels(words: Sequence[Word]) -> None:
     """Find words whose ink stands higher or lower than that of the words beside them."""
     if len({(word.base, word.size) for word in words}) == 1 and not any(
@@ -344,4 +326,5 @@ def _has_blank(last: Word, word: Word) -> bool:
     if gap < 0.5 * size and _ASIAN.match(last.text[-1]) and _ASIAN.match(word.text):
         return False
     least = BLANK if last.level == word.level else _MARK_GAP
-    return word.has_blank or gap > least * size
+    is_next = last.text != "\ufffd"  # else the blank may be that before a drawn letter
+    return (word.has_blank and is_next) or gap > least * size

@@ -47,6 +47,8 @@ class _PageReading:
     """Pictures that nothing looked at."""
     n_unknown: int = 0
     """Characters that may be other ones."""
+    n_drawn: int = 0
+    """Characters of which there are only drawings."""
 
 
 def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
@@ -135,6 +137,7 @@ def _read_page(
         seen,
         n_unread=0 if seen is not None or page.is_picture else page.n_pictures,
         n_unknown=page.n_unnamed if text and not is_noise else 0,
+        n_drawn=page.n_drawn,
     )
 
 
@@ -159,6 +162,9 @@ def _notes_on_pages(
     if n_unknown := {page.number: page.n_unknown for page in pages if page.n_unknown}:
         on = f"{counted(sum(n_unknown.values()), 'character')} on {page_ranges(list(n_unknown))}"
         last.append(f": {on} may be other ones: the font does not say what they mean")
+    if n_drawn := {page.number: page.n_drawn for page in pages if page.n_drawn}:
+        on = f"{counted(sum(n_drawn.values()), 'character')} on {page_ranges(list(n_drawn))}"
+        last.append(f": {on} missing: the page has drawings of them, read as '\ufffd'")
     seen = {page.number: page.seen for page in pages if page.seen is not None}
     last += ocr.unread_notes(seen, is_all=not has_text)
     how = ", which the extra 'paddock-llm[ocr]' reads" if is_ocr_wanted else ", and `ocr` is off"

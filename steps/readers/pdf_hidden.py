@@ -28,17 +28,23 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import record
 
-from .pdfium import PageObject, by_address, low_pixels, shown_box, utf16
+from .pdfium import PageObject, by_address, form_objects, low_pixels, shown_box, utf16
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
 _THIN = 2.0  # points: lines, which no letter hides behind
+_MOST_DEPTH = 4  # groups within groups
 _MOST_COVERS = 100  # that are looked at for one text
 _COVER_NOTHING = (raw.FPDF_PAGEOBJ_TEXT, raw.FPDF_PAGEOBJ_UNKNOWN)
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _LAYER_MARK = "OC\0".encode("utf-16-le")  # "optional content"
 _n_marks_of = by_address(raw.FPDFPageObj_CountMarks, c_int, c_void_p)
 _mode_of = by_address(raw.FPDFTextObj_GetTextRenderMode, c_int, c_void_p)
+_clip_path_of = by_address(raw.FPDFPageObj_GetClipPath, c_void_p, c_void_p)
+_n_clips_of = by_address(raw.FPDFClipPath_CountPaths, c_int, c_void_p)
+_n_clip_segments_of = by_address(raw.FPDFClipPath_CountPathSegments, c_int, c_void_p, c_int)
+_clip_segment_of = by_address(raw.FPDFClipPath_GetPathSegment, c_void_p, c_void_p, c_int, c_int)
+_point_of = by_address(raw.FPDFPathSegment_GetPoint, c_int, *[c_void_p] * 3)
 _fill_colour = by_address(raw.FPDFPageObj_GetFillColor, c_int, *[c_void_p] * 5)
 text_object_at = by_address(raw.FPDFText_GetTextObject, c_void_p, c_void_p, c_int)
 
@@ -59,39 +65,96 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
     covers, pixels = _Covers(pieces), cache(lambda: low_pixels(page))
     objects = dict[int, str]()
     partly = dict[int, list[tuple[float, ...]]]()
-    for index, (piece, kind, bounds) in enumerate(pieces):
-        if kind != raw.FPDF_PAGEOBJ_TEXT:
-            continue
+    """By text objects: what may hide a part of them."""
+    clips = dict[int, tuple[float, ...]]()
+    for index, piece, bounds, is_clear in _texts(pieces):
         x_0, y_0, x_1, y_1 = bounds
         if x_0 >= x_1 or y_0 >= y_1:  # such as spaces
             continue
-        is_hidden = x_1 <= left or x_0 >= right or y_1 <= bottom or y_0 >= top
-        colour = _fill_of(piece)
+        is_hidden = is_clear or x_1 <= left or x_0 >= right or y_1 <= bottom or y_0 >= top
+        colour, clip = _fill_of(piece), _clip_of(piece)
         is_faint = bool(colour) and (min(colour[:3]) >= _PAPER or colour[3] < _FAINT)
         if not is_hidden and (
             _is_of_layer(piece)
             or is_faint
             or _mode_of(piece) in _UNPAINTED
+            or (clip and not _is_around(clip, bounds))
             or covers.may_hide(index, bounds, colour)
         ):
             is_hidden = not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels())
         address = addressof(piece.contents)
-        if not is_hidden and (over := list(covers.over_a_part(index, bounds))):
+        if is_hidden:
+            text = utf16(raw.FPDFTextObj_GetText, piece, textpage)
+            if any(map(str.isalnum, text)):  # points and lines are too fine for few pixels
+                objects[address] = text
+        elif over := list(covers.over_a_part(index, bounds)):
             partly[address] = over
-        text = utf16(raw.FPDFTextObj_GetText, piece, textpage) if is_hidden else ""
-        if any(map(str.isalnum, text)):  # points and lines are too fine for few pixels
-            objects[address] = text
+        elif clip and not _is_around(clip, bounds):
+            clips[address] = clip
     chars, box = set[int](), (c_double * 4)()
     sides = [cast(addressof(box) + 8 * n, POINTER(c_double)) for n in range(4)]
-    for place in range(textpage.count_chars()) if partly else ():
-        over = partly.get(text_object_at(cast(textpage, c_void_p).value, place), [])
+    page_address = cast(textpage, c_void_p).value
+    for place in range(textpage.count_chars()) if partly or clips else ():
+        found = text_object_at(page_address, place)
+        if found not in partly and found not in clips:
+            continue
         raw.FPDFText_GetCharBox(textpage, place, *sides)
         x_0, x_1, y_0, y_1 = box
-        if any(_is_around(cover, (x_0, y_0, x_1, y_1)) for cover in over) and not _is_drawn(
-            page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels()
-        ):
+        char = x_0, y_0, x_1, y_1
+        may_be_hidden = any(_is_around(cover, char) for cover in partly.get(found, ()))
+        if found in clips:
+            clip = clips[found]
+            may_be_hidden = x_0 >= clip[2] or x_1 <= clip[0] or y_0 >= clip[3] or y_1 <= clip[1]
+        if may_be_hidden and not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels()):
             chars.add(place)
     return HiddenText(objects, chars)
+
+
+def _texts(
+    pieces: Sequence[PageObject], depth: int = _MOST_DEPTH
+) -> Iterator[tuple[int, Any, tuple[float, ...], bool]]:
+    """Yield the texts of a page and of the groups on it, and whether their group is clear.
+
+    A text has the index of the piece that it belongs to, and bounds on the page.
+    """
+    for index, (piece, kind, bounds) in enumerate(pieces):
+        if kind == raw.FPDF_PAGEOBJ_TEXT:
+            yield index, piece, bounds, False
+        elif kind == raw.FPDF_PAGEOBJ_FORM and depth:
+            colour, matrix = _fill_of(piece), raw.FS_MATRIX()
+            is_clear = bool(colour) and colour[3] < _FAINT
+            raw.FPDFPageObj_GetMatrix(piece, matrix)
+            for _, text, (x_0, y_0, x_1, y_1), is_clear_within in _texts(
+                form_objects(piece), depth - 1
+            ):
+                xs = [
+                    matrix.a * x + matrix.c * y + matrix.e for x in (x_0, x_1) for y in (y_0, y_1)
+                ]
+                ys = [
+                    matrix.b * x + matrix.d * y + matrix.f for x in (x_0, x_1) for y in (y_0, y_1)
+                ]
+                on_page = min(xs), min(ys), max(xs), max(ys)
+                yield index, text, on_page, is_clear or is_clear_within
+
+
+def _clip_of(piece: Any) -> tuple[float, ...]:
+    """Return the box in which a text is shown; empty: the whole page."""
+    path = _clip_path_of(piece)
+    n_paths = _n_clips_of(path) if path else 0
+    found: tuple[float, ...] = ()
+    point = (c_float * 2)()
+    place = addressof(point)
+    for index in range(n_paths):
+        xs, ys = list[float](), list[float]()
+        for at in range(_n_clip_segments_of(path, index)):
+            if _point_of(_clip_segment_of(path, index, at), place, place + 4):
+                xs.append(point[0])
+                ys.append(point[1])
+        if xs:
+            box = min(xs), min(ys), max(xs), max(ys)
+            inner = zip((max, max, min, min), found, box, strict=True)
+            found = tuple(nearer(a, b) for nearer, a, b in inner) if found else box
+    return found
 
 
 def _is_around(cover: Sequence[float], box: Sequence[float]) -> bool:
@@ -156,8 +219,8 @@ def _is_frame(found: PageObject) -> bool:
 
 def _fill_of(piece: Any) -> tuple[int, ...]:
     parts = (c_uint * 4)()
-    places = (addressof(parts) + 4 * at for at in range(4))
-    return tuple(parts) if _fill_colour(piece, *places) else ()
+    at = addressof(parts)
+    return tuple(parts) if _fill_colour(piece, at, at + 4, at + 8, at + 12) else ()
 
 
 def _is_of_layer(piece: Any) -> bool:

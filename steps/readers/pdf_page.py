@@ -17,7 +17,7 @@ from .page_rows import PageLine, Rule, Word
 from .pdf_annotations import Annotations, LaidOver, Losses
 from .pdf_hidden import hidden_text
 from .pdf_pictures import unread_pictures
-from .pdf_words import PageWords, turned_box
+from .pdf_words import UNKNOWN, PageWords, drawn, turned_box
 from .pdfium import (
     PDFIUM_LOCK,
     DamagedPage,
@@ -33,7 +33,6 @@ _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no cha
 _HALF = re.compile("[\ud800-\udfff]")  # of a character of UTF-16
 _UNNAMED = re.compile("[\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]")  # or of the font's own
 _THIN_RULE = 4.0  # points
-_DOT = 1.5, 8.0  # points, of signs of lists
 _MOST_RULES = 20_000  # objects that are looked at on a page: more is a drawing
 _TINY, _LEGIBLE = 2.0, 6.0  # points: text that no one sees beside what people read
 
@@ -49,6 +48,8 @@ class ReadPage:
     """Whether it shows something, but no text of its own."""
     n_unnamed: int
     """Characters to which their font gives no Unicode: they may be any other ones."""
+    n_drawn: int = 0
+    """Characters of which it has only drawings."""
     n_pictures: int = 0
     """Pictures that its own text does not cover, as it does after OCR."""
     own: Sequence[TextBox] = ()
@@ -101,20 +102,22 @@ class PdfPages:
                 rules = [
                     turned_box(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)
                 ]
-                dots = [turned_box(dot, rotation) for dot in _dots(pieces)]
+                drawn_words = list(drawn(words, pieces[:_MOST_RULES], rotation))
+                words += drawn_words
                 has_nothing = set("".join(text.split())) == {"\ufffd"}
-                lines = [] if has_nothing else page_lines(words, rules, dots)
+                lines = [] if has_nothing else page_lines(words, rules)
                 is_picture = not lines and bool(pieces)
                 n_pictures, own = unread_pictures(page, textpage, pieces)
                 n_unnamed = _n_unnamed(textpage, text, places)
+                n_drawn = sum(word.text == UNKNOWN for word in drawn_words)
                 frame = PageFrame.of(page)
                 textpage.close()
         except DamagedPage:
             return None
         self._n_chars = len(text)
-        return ReadPage(
-            text, lines, annotations.joined(), frame, is_picture, n_unnamed, n_pictures, own
-        )
+        over = annotations.joined()
+        counts = n_unnamed, n_drawn, n_pictures
+        return ReadPage(text, lines, over, frame, is_picture, *counts, own)
 
 
 def _characters(textpage: Any) -> tuple[str, Sequence[int]]:
@@ -162,15 +165,6 @@ def _hide_tiny(words: Sequence[Word]) -> str:
     for word in tiny:
         word.is_hidden = True
     return " ".join(word.text for word in tiny)
-
-
-def _dots(pieces: Sequence[PageObject]) -> Iterator[Rule]:
-    """Yield the drawings of a page that are as small as the sign of a list."""
-    for _, kind, (left, bottom, right, top) in pieces[:_MOST_RULES]:
-        width, height = right - left, top - bottom
-        is_small = _DOT[0] < min(width, height) <= max(width, height) < _DOT[1]
-        if kind == raw.FPDF_PAGEOBJ_PATH and is_small and 0.7 < width / height < 1.4:
-            yield left, bottom, right, top
 
 
 def _rules(pieces: Sequence[PageObject]) -> Iterator[Rule]:

@@ -7,6 +7,7 @@ and of some programs' pages each letter into a line of its own.
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from ctypes import addressof, c_double, c_float, c_int, c_void_p, cast, create_string_buffer
 from itertools import pairwise
@@ -19,7 +20,7 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from .page_rows import BLANK, CAPITAL, Rule, Word
 from .pdf_hidden import HiddenText, text_object_at
-from .pdfium import by_address
+from .pdfium import PageObject, by_address
 
 _LEADERS = re.compile(r"[.…·]{4,}")
 _BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re.IGNORECASE)
@@ -28,7 +29,12 @@ _FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
 # Of a size:
 _KERNING = 0.05  # the most between letters that are not spaced
 _FIGURE = 0.2, -0.06, 0.5  # above and below the line: figures that a font raises and lowers; height
+_BEARING = 0.08  # white at the sides of a letter
+_CLOSE = 0.5  # a drawn letter to the next one, with a blank
+_SIGN_GAP = 2.5  # the sign of a list to its text
+_MOST_DRAWN = 15.0  # points, of what may be a letter or a sign
 _RAISED_SIGN = 0.36  # where a raised minus begins; others have 0.3
+UNKNOWN = "\ufffd"
 _SIGNS = "+-\u2212"
 
 _matrix_at = by_address(raw.FPDFText_GetMatrix, c_int, c_void_p, c_int, c_void_p)
@@ -79,17 +85,21 @@ class PageWords:
     def __iter__(self) -> Iterator[Word]:
         run = list[int]()
         last, style, last_object = -1, _Style(0.0), -1
+        page, places, blanks = self._page, self._places, self._blanks
         has_parts_hidden = bool(self._unshown.chars)
         for at, char in enumerate(self._text):
             if char.isspace():
-                if not _is_generated(self._page, self._places[at]) or at in self._blanks:
-                    self._blanks.add(at + 1)
+                if at in blanks or not _is_generated(page, places[at]):
+                    blanks.add(at + 1)
                 continue
-            own, text_object = style, text_object_at(self._page, self._places[at])
+            own, text_object = style, text_object_at(page, places[at])
             if text_object != last_object or has_parts_hidden:
-                own = self._style(text_object, self._places[at])
+                own = self._style(text_object, places[at])
                 last_object = text_object
-            if run and not self._goes_on(last, style, at, own):
+            if run and not (
+                (own is style or self._is_like(style, own))
+                and (not own.is_upright or self._gap(last, at) > -0.5 * own.size)
+            ):
                 yield from self._words(run, style)
                 run = []
             run.append(at)
@@ -97,24 +107,27 @@ class PageWords:
         if run:
             yield from self._words(run, style)
 
-    def _goes_on(self, last: int, last_style: _Style, at: int, style: _Style) -> bool:
-        """Return whether a character is written behind the last one, in the same way."""
-        if style.is_upright:
-            return style == last_style and self._gap(last, at) > -0.5 * style.size
-        return style[1:] == last_style[1:]
+    def _is_like(self, last: _Style, style: _Style) -> bool:
+        return style == last if style.is_upright else style[1:] == last[1:]
 
     def _gap(self, a: int, b: int) -> float:
-        """Return how far apart two characters are: aside or, of turned text, in height."""
-        aside = max(self._left[b] - self._right[a], self._left[a] - self._right[b])
-        above = max(self._bottom[b] - self._top[a], self._bottom[a] - self._top[b])
-        return aside if above < 0 else max(aside, above)
+        aside = self._left[b] - self._right[a]
+        if aside < 0:
+            aside = max(aside, self._left[a] - self._right[b])
+        return aside
 
     def _words(self, run: Sequence[int], style: _Style) -> Iterator[Word]:
+        start, least = 0, _KERNING * style.size
         gaps = [self._gap(a, b) for a, b in pairwise(run)]
+        if not style.is_upright:
+            above = (
+                max(self._bottom[b] - self._top[a], self._bottom[a] - self._top[b])
+                for a, b in pairwise(run)
+            )
+            gaps = list(map(max, gaps, above))
         most = BLANK * style.size
-        if sum(gap > _KERNING * style.size for gap in gaps) > 0.5 * len(gaps):
+        if len([gap for gap in gaps if gap > least]) > 0.5 * len(gaps):
             most += self._letter_spacing(run, gaps, style.size)
-        start = 0
         for at, gap in enumerate(gaps, 1):
             if gap > most or run[at] in self._blanks:
                 yield from self._parts(run[start:at], style, has_blank=start > 0)
@@ -146,26 +159,30 @@ class PageWords:
             changes = (at for at, (a, b) in enumerate(pairwise(levels), 1) if a != b)
             ends = sorted({*ends, *changes})
         start = 0
+        lefts, bottoms, rights, tops = self._boxes
         for end in ends:
             first, last = word[start], word[end - 1]
             low, high = style.base, style.base + CAPITAL * style.size
             if inks:
                 low, high = min(low for low, _ in inks[start:end]), max(inks[start:end])[1]
-            lefts, bottoms, rights, tops = self._boxes
-            yield Word(
-                text[start:end],
-                has_blank and not start,
-                min(self._left[first], self._left[last]),
-                max(self._right[first], self._right[last]),
-                low,
-                high,
-                (
-                    min(lefts[first], lefts[last]),
+            left, right, box_left, box_right = (
+                self._left[first], self._right[last], lefts[first], rights[last]
+            )  # fmt: skip
+            if self._left[last] < left:  # written to the left
+                left, right = self._left[last], self._right[first]
+            box = (
+                min(box_left, lefts[last]), bottoms[first],
+                max(box_right, rights[first]), tops[first],
+            )  # fmt: skip
+            if not style.is_upright or self._rotation:
+                box = (
+                    box[0],
                     min(bottoms[first], bottoms[last]),
-                    max(rights[first], rights[last]),
+                    box[2],
                     max(tops[first], tops[last]),
-                ),
-                *style,
+                )
+            yield Word(
+                text[start:end], has_blank and not start, left, right, low, high, box, *style
             )
             start = end
 
@@ -215,6 +232,41 @@ class PageWords:
             is_bold = bool(is_forced) or _BOLD_NAME.search(name.value) is not None
             self._fonts[font] = is_bold, bool(_SYMBOL_NAME.search(name.value))
         return self._fonts[font]
+
+
+def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) -> Iterator[Word]:
+    """Yield words for drawings that stand in a line of text.
+
+    1. A dot or square before a line is the sign of a list.
+    2. A small group close to a letter is one that the font lacks: Type 3 fonts have 256 at most.
+    """
+    by_base = sorted((word for word in words if word.is_upright), key=lambda word: word.base)
+    bases = [word.base for word in by_base]
+    for _, kind, bounds in pieces:
+        box = left, bottom, right, top = turned_box((*bounds,), rotation)  # type: ignore[arg-type]
+        width, height = right - left, top - bottom
+        is_dot = kind == raw.FPDF_PAGEOBJ_PATH and 0.7 * width < height < 1.4 * width
+        if max(width, height) > _MOST_DRAWN or not (is_dot or kind == raw.FPDF_PAGEOBJ_FORM):
+            continue
+        first, last = bisect(bases, bottom - _MOST_DRAWN), bisect(bases, top + _MOST_DRAWN)
+        middle = (bottom + top) / 2
+        line = [w for w in by_base[first:last] if 0 < middle - w.base < CAPITAL * w.size]
+        close = [w for w in line if -0.1 < _aside(w, left, right) / w.size < _CLOSE]
+        behind = [w for w in line if 0 < w.left - right < _SIGN_GAP * w.size]
+        host: Word | None = None
+        if is_dot and behind and width < 0.6 * behind[0].size:  # 1
+            host = min(behind, key=lambda word: word.left)
+            text = "•" if all(w.left > right or left - w.right > w.size for w in line) else ""
+        elif close and not is_dot:  # 2
+            host, text = close[0], UNKNOWN
+            left, right = left - _BEARING * host.size, right + _BEARING * host.size
+        if host is not None and text:
+            level = host.base, host.size, False, True, False, is_dot
+            yield Word(text, False, left, right, host.ink_bottom, host.ink_top, box, *level)
+
+
+def _aside(word: Word, left: float, right: float) -> float:
+    return max(word.left - right, left - word.right)
 
 
 def _figure_level(low: float, height: float, size: float) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from base64 import b85decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from ctypes import (
     POINTER,
@@ -156,11 +156,21 @@ class PageObject(NamedTuple):
 
 
 def page_objects(page: Any) -> list[PageObject]:
-    handle, sides = page.raw, (c_float * 4)()
+    n_objects = raw.FPDFPage_CountObjects(page.raw)
+    return _with_bounds(raw.FPDFPage_GetObject(page.raw, at) for at in range(n_objects))
+
+
+def form_objects(form: Any) -> list[PageObject]:
+    """Return what a group holds; its bounds are those within the group."""
+    n_objects = raw.FPDFFormObj_CountObjects(form)
+    return _with_bounds(raw.FPDFFormObj_GetObject(form, at) for at in range(n_objects))
+
+
+def _with_bounds(pieces: Iterable[Any]) -> list[PageObject]:
+    sides = (c_float * 4)()
     places = [addressof(sides) + 4 * at for at in range(4)]
     found = list[PageObject]()
-    for index in range(raw.FPDFPage_CountObjects(handle)):
-        piece = raw.FPDFPage_GetObject(handle, index)
+    for piece in pieces:
         sides[:] = [0.0] * 4
         _bounds_of(piece, *places)
         found.append(PageObject(piece, _kind_of(piece), tuple(sides)))
