@@ -282,12 +282,19 @@ def _with_open_groups(text: str, language: str) -> list[TextValue]:
 
     One that no word stands before is taken for a number.
     """
-    joined, apart = (values_in(_SPACED_AMOUNT.sub(gap, text), language) for gap in "\u00a0\t")
+    signs = {gap: list(text) for gap in "\u00a0\t"}
+    opened = set[int]()
+    for gap_found in _SPACED_AMOUNT.finditer(plain(text).text):
+        start, end = plain(text).original(*gap_found.span())  # also of a wide or unseen space
+        opened.add(start)
+        for gap, own in signs.items():
+            own[start:end] = gap, *"\u00ad" * (end - start - 1)
+    joined, apart = (values_in("".join(own), language) for own in signs.values())
     found = []
     for value in joined:
         place = value.start, value.end
         inner = tuple(part for part in apart if place[0] <= part.start < place[1])
-        if _SPACED_AMOUNT.search(text, *place):
+        if not opened.isdisjoint(range(*place)):
             as_text = TextValue(*place, text[slice(*place)], None)
             readings = (value,), (as_text,), inner
             if _WORD_END.search(text, max(0, value.start - 3), value.start):

@@ -78,6 +78,9 @@ def test_no_text_raises_and_none_has_digits_outside_its_values() -> None:
         ("Season 2026 CHF 1’200.00", None),
         ("Berth 7 EUR 99", None),
         ("Berth 7 500 EUR", None),  # 7,500 EUR, or berth 7
+        ("Berth 7\u2003500 EUR", None),
+        ("7\u2003500 EUR", 7500),
+        ("May€ß𝟙 \xad451;", None),
         ("35€ 99", None),
         ("1 250 € 60", None),
         ("5 euro 40 cents", None),
