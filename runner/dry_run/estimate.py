@@ -250,6 +250,8 @@ class PlanWalk(Walk):
     async def step(self, step: BoundStep) -> Any:
         attempt = ItemAttempt.of(self.context, step)
         if step.inner is None and not only_reads(step):
+            name = f"{self._prefix}{step.id}"
+            self.context.stats.note(f"'{name}' is done in each run: it is outside of blocks.")
             self._note(step, Estimate())
             self._forecast.possible.add(self.bound, [step], [self.scope])
             return NOT_YET

@@ -14,7 +14,7 @@ from tests.runner.dry_run.test_item_estimate import (
     chat,
     summed,
 )
-from tests.runner.world import ReviewedWorld, World
+from tests.runner.world import ALL, ReviewedWorld, World
 
 
 def bounded(world: World, *, pool: FakePool | None = None, **options: Any) -> tuple[int, int]:
@@ -176,3 +176,21 @@ steps:
     for name in ("pipeline.yaml", "inner.yaml"):
         world.write(name, (tmp_path / name).read_text().replace("First", "Changed"))
     assert bounded(world)[0] > 0
+
+
+def test_a_step_that_runs_each_time_is_named_by_a_plan_with_nothing_to_do(tmp_path: Path) -> None:
+    text = """\
+steps:
+  - {id: own, uses: ./own.py:say, with: {text: hello}}
+  - {id: list, uses: run, with: {command: [ls]}}
+"""
+    world = World(tmp_path, text, {"own.py": "def say(text): return text\n"})
+    world.run(allow=ALL)
+    plan = world.plan(allow=ALL)
+    assert (plan.has_work, list(plan.remarks)) == (
+        False,
+        [
+            "'own' is done in each run: it is outside of blocks.",
+            "'list' is done in each run: it is outside of blocks.",
+        ],
+    )
