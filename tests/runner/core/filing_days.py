@@ -4,9 +4,9 @@
 
 Letters and mails come in, the same name again with other content and with the same, some are
 deleted or renamed before a run, a clerk moves what was filed to a folder of the year, a run is
-killed, a disk is full, a prompt changes. `hand`: `files.move` takes the documents away; `hot`: the
-watch of a hot folder does, as under `paddock up` (which `tests/soak/soak.py` has in processes that
-are really killed).
+killed, a disk is full, a prompt changes, the pipeline's file is renamed. `hand`: `files.move` takes
+the documents away; `hot`: the watch of a hot folder does, as under `paddock up` (which
+`tests/soak/soak.py` has in processes that are really killed).
 """
 
 import argparse
@@ -50,6 +50,7 @@ MOVE    returns: {file: doc.relpath, words: "steps.text.text | split | last", ki
 MOVE = '      - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}}\n'
 MAIL = "From: a@example.com\nSubject: Mail\nContent-Type: text/plain\n\n"
 KILL_DAYS, FULL_DAYS, PROMPT_DAY, YEAR_DAYS = (5, 12, 19, 26), (8, 15), 20, (10, 23)
+RENAME_DAYS = (6, 12, 15, 20)
 
 
 class FilingDays:
@@ -77,6 +78,10 @@ class FilingDays:
         self.arrive(day)
         if day == PROMPT_DAY:
             self.world.edit("kind 1", "kind 2")
+        if day in RENAME_DAYS:
+            new = self.folder / f"letters-{day}.yaml"
+            self.world.file.rename(new)
+            self.world = World(self.folder, self.world.text, name=new.name)
         if day in KILL_DAYS:
             in_a_process(self.folder, partial(self.run_here, {}), kill=self.chance.randint(1, 30))
         if day in FULL_DAYS:

@@ -20,12 +20,13 @@ EARLIER = ("--plain", "--histories", "1", "--seed", "100261", "200208", "400082"
 REVIEWS = ("--reviews", "--histories", "8")
 FILING = ("--filing", "--histories", "10", "--seed", "29")  # each shape of a pipeline once
 FILING_REVIEWS = ("--filing", "--reviews", "--histories", "10", "--seed", "1000")
+MOVING = ("--moving", "--filing", "--reviews", "--histories", "8", "--seed", "9100")
 
 
 @pytest.mark.parametrize(
     "given",
-    [("--histories", "12"), EARLIER, REVIEWS, FILING, FILING_REVIEWS],
-    ids=["random", "earlier faults", "reviews", "filing", "filing and reviews"],
+    [("--histories", "12"), EARLIER, REVIEWS, FILING, FILING_REVIEWS, MOVING],
+    ids=["random", "earlier faults", "reviews", "filing", "filing and reviews", "moving"],
 )
 def test_a_history_ends_as_a_run_from_scratch_or_as_all_arrivals_replayed(
     given: Sequence[str],
