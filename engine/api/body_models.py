@@ -32,7 +32,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from paddock.engine.api.errors import ApiError, Dialect, InvalidValue
 from paddock.engine.api.json_body import type_name
-from paddock.engine.api.request_fields import name_unknown, refusal
+from paddock.engine.api.request_fields import ERROR_CODES, name_unknown, refusal
 from paddock.engine.system.text import is_shallow
 
 MOST_SCHEMA_LEVELS = 64
@@ -54,7 +54,7 @@ class Body(BaseModel):
             return value
         fields = {name.lower(): field for name, field in value.items() if field is not None}
         is_inner = info.context is not cls
-        found = None if is_inner else refusal(cls.declared(), fields)
+        found = refusal(cls.declared(), fields, is_inner=is_inner)
         if found is not None:
             name, why = found
             raise PydanticCustomError("unsupported", "{why}", {"field": name, "why": why})
@@ -171,7 +171,8 @@ def _api_error(dialect: Dialect, path: list[str | int], fault: ErrorDetails) -> 
             message = f"{place} is not supported here: {_reason(fault)}"
         else:
             message = f"{place} is required" if kind in _MISSING else f"{place}: {_reason(fault)}"
-        return ApiError(400, message, param=place)
+        code = ERROR_CODES.get(place) if kind == "unsupported" else None
+        return ApiError(400, message, param=place, code=code)
     place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
     if kind in _TYPES:
         message = f"Invalid type for '{place}': expected {_TYPES[kind]}, but got {found} instead."

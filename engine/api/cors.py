@@ -32,8 +32,8 @@ _ORIGIN = re.compile(
 )
 _ALLOWED_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _STAINLESS_HEADERS = (
-    "Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version",
-    "Poll-Helper", "Retry-Count", "Runtime", "Runtime-Version", "Timeout",
+    "Arch", "Async", "Custom-Poll-Interval", "Helper", "Helper-Method", "Lang", "Os",
+    "Package-Version", "Poll-Helper", "Retry-Count", "Runtime", "Runtime-Version", "Timeout",
 )  # fmt: skip
 # Ollama's, then those of Anthropic's clients, then our own priority.
 _ALLOWED_HEADERS = (

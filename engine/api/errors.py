@@ -2,7 +2,8 @@
 
 Ollama's clients know the texts of its errors, so these are the same word for word.
 `x-should-retry: false` is sent where a retry would fail again. OpenAI's clients read `code` and
-`param` (openai-python, `_exceptions.py`), so its endpoints raise errors that name the field.
+`param` (openai-python, `_exceptions.py`), so its endpoints raise errors that name the field;
+Anthropic's recover by `details.error_code` (anthropic 2.14, `lib/threads/_thread_state.py`).
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ def error_body(dialect: Dialect, error: ApiError) -> dict[str, Any]:
         value = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
         return {"error": value}
     if dialect == "anthropic":
-        value = {"type": kind, "message": error.message}
+        details = {"details": {"error_code": error.code}} if error.code else {}
+        value = {"type": kind, "message": error.message, **details}
         return {"type": "error", "error": value, "request_id": f"req_{secrets.token_hex(12)}"}
     return {"error": error.message}
 

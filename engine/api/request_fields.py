@@ -44,10 +44,14 @@ _REMEDIES = {
     "There is no web search here; offer a tool of your own.": "web_search_options",
     "Run it beside your client, and offer its tools under `tools`.": "mcp_servers container skills",
     "Nothing is moderated here; check the answer yourself.": "moderation",
-    "Nothing is stored here; send the whole conversation as `input`.": """previous_response_id
-        conversation""",
+    "Nothing is stored here: send the whole conversation as `input`, by `store: false` of clients "
+    'that keep it themselves (Agent Framework: `options={"store": False}`).': """
+        previous_response_id conversation""",
     "Answers are not stored here; ask for a stream.": "background",
     "Put the texts into a message.": "documents",
+    "Nothing is stored here; send the whole conversation, without `thread`.": "thread",
+    "Nothing is summarised here; ask for a summary in a message.": "compaction",
+    "What must no longer be read must not be sent; leave the message out.": "clear_at",
     "This endpoint has no template; /v1/chat/completions has.": """chat_template
         chat_template_kwargs""",
     _TEMPLATE: "add_generation_prompt add_special_tokens echo generation_prompt",
@@ -104,7 +108,7 @@ HARMLESS = _names(
 """Accounts, caches, speed, and what has an effect with another field alone. An answer that a
 conversation ends with is always continued."""
 NAMED = _names(
-    """verbosity max_tool_calls context_management compaction fallbacks thread id watermarking
+    """verbosity max_tool_calls context_management fallbacks id watermarking
     reasoning_format reasoning_control n_keep n_discard mm_processor_kwargs keep_alive options
     """
 )
@@ -117,11 +121,17 @@ INNER_HARMLESS = _names(
     external_web_access search_context_size user_location search_content_types filters
     output_schema parsed source"""
 )
+_INNER_REFUSED = frozenset(("clear_at",))
+ERROR_CODES: Mapping[str, str] = {"thread": "thread_unsupported_request"}
+"""By a field that is refused: the code by which Anthropic's clients go on without it."""
 _KNOWN = HARMLESS | REFUSED.keys()
 
 
-def refusal(declared: Collection[str], fields: Mapping[str, Any]) -> tuple[str, str] | None:
-    for name in REFUSED.keys() & fields.keys():
+def refusal(
+    declared: Collection[str], fields: Mapping[str, Any], *, is_inner: bool
+) -> tuple[str, str] | None:
+    names = _INNER_REFUSED if is_inner else REFUSED.keys()
+    for name in names & fields.keys():
         if name not in declared and fields[name] and fields[name] not in NEUTRAL.get(name, ()):
             return name, REFUSED[name]
     return None

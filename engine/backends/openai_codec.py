@@ -28,7 +28,7 @@ from paddock.engine.request import (
     reserved_tokens,
 )
 from paddock.engine.system.records import field, record
-from paddock.engine.system.text import parse_shallow_json
+from paddock.engine.system.text import one_line, parse_shallow_json
 
 ServerKind = Literal["llama-server", "vllm", "ollama", "paddock", "other"]
 """Which program a server is, as far as that matters for what it understands."""
@@ -207,8 +207,13 @@ class StreamDecoder:
     has_usage: bool = False
     has_logprobs: bool = False
     usage: Usage = field(default_factory=Usage)
-    _calls: dict[int, _PartialCall] = field(default_factory=dict)
+    _calls: list[_PartialCall] = field(default_factory=list)
+    _places: dict[int, int] = field(default_factory=dict)
+    """Of the latest call of each index."""
     _n_chunks: int = 0
+    _has_answer: bool = False
+    _n_hidden: int = 0
+    """Tokens of reasoning that the server keeps to itself."""
 
     def chunks(self, event: EventJson) -> Iterator[Chunk]:
         self._count(event)
@@ -216,27 +221,41 @@ class StreamDecoder:
         choices = event.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else {}
         delta = choice.get("delta") or {}
-        text = _text_field(delta, "content")
+        if refused := _text_field(delta, "refusal"):
+            raise BadRequest(f"the model refused to answer: {one_line(refused, 300)}")
+        text, thoughts = _content(delta.get("content"))
         reasoning = _text_field(delta, "reasoning_content") or _text_field(delta, "reasoning")
+        reasoning += thoughts
         logprobs = tuple(_logprobs(choice.get("logprobs")))
         self.has_logprobs |= bool(logprobs)
         for part in delta.get("tool_calls") or ():
             # Take a piece of a tool call; its arguments come in parts.
-            at = part.get("index")
-            index = at if isinstance(at, int) else len(self._calls)
-            if index not in self._calls and len(self._calls) >= _MOST_CALLS:
-                raise BadRequest(f"the answer has more than {_MOST_CALLS} tool calls")
-            call = self._calls.setdefault(index, _PartialCall())
+            call = self._call_of(part.get("index"), str(part.get("id") or ""))
             function = part.get("function") or {}
-            call.id = call.id or str(part.get("id") or "")
+            arguments = function.get("arguments")
             call.name += str(function.get("name") or "")
-            call.arguments += str(function.get("arguments") or "")
+            is_whole = isinstance(arguments, Mapping)  # as Ollama's own API sends them
+            call.arguments += json.dumps(arguments) if is_whole else str(arguments or "")
+        self._has_answer |= bool(text or reasoning or self._calls)
         if text or reasoning or logprobs:
             self._n_chunks += 1
             yield Chunk(text, 1, reasoning, logprobs=logprobs)
         finish = choice.get("finish_reason")
         if finish is not None:
             yield from self._finish(str(finish))
+
+    def _call_of(self, index: Any, call_id: str) -> _PartialCall:
+        """Return the call that a piece belongs to; another id under one index is another call."""
+        at = index if isinstance(index, int) else None
+        known = self._calls[self._places[at]] if at in self._places else None
+        if known is not None and call_id in ("", known.id):
+            return known
+        if len(self._calls) >= _MOST_CALLS:
+            raise BadRequest(f"the answer has more than {_MOST_CALLS} tool calls")
+        self._calls.append(_PartialCall(call_id))
+        if at is not None:
+            self._places[at] = len(self._calls) - 1
+        return self._calls[-1]
 
     def _finish(self, finish: str) -> Iterator[Chunk]:
         if finish == "content_filter":
@@ -247,10 +266,17 @@ class StreamDecoder:
         else:
             self.reason = None if word in _BROKEN_OFF else "stop"
         if self._calls:
-            yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls.values())))
+            yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls)))
 
     def ended(self) -> Usage:
-        """Return the usage; where the server reports none, a chunk counts as a token."""
+        """Return the usage; where the server reports none, a chunk counts as a token.
+
+        Raises:
+            BadRequest: the server counted tokens of which nothing has come: an end token is one.
+        """
+        n_tokens = self.usage.completion_tokens - self._n_hidden
+        if self.reason == "stop" and n_tokens > 1 and not self._has_answer:
+            raise BadRequest(f"the server counts {n_tokens} tokens of an answer, and sent none")
         return self.usage if self.has_usage else Usage(completion_tokens=self._n_chunks)
 
     def _count(self, event: EventJson) -> None:
@@ -260,6 +286,9 @@ class StreamDecoder:
         self.has_usage = True
         details = usage.get("prompt_tokens_details")
         details = details if isinstance(details, Mapping) else {}
+        hidden = usage.get("completion_tokens_details")
+        if isinstance(hidden, Mapping):
+            self._n_hidden = _int_field(hidden, "reasoning_tokens")
         timings = event.get("timings")
         timings = timings if isinstance(timings, Mapping) else {}
         self.usage = Usage(
@@ -279,6 +308,27 @@ def _tool_call(call: _PartialCall) -> ToolCall:
     if not isinstance(arguments, dict):
         raise BadRequest(f"the arguments of the call of '{call.name}' are no JSON object")
     return ToolCall(call.name, arguments, call.id)
+
+
+def _content(content: Any) -> tuple[str, str]:
+    """Return text and reasoning of what a delta holds: a text, or a list of parts.
+
+    Raises:
+        BadRequest: a part is of a kind that has no text.
+    """
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else "", ""
+    text = reasoning = ""
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in ("text", "output_text"):
+            text += str(part.get("text") or "")
+        elif kind == "thinking":  # of Mistral's servers, in parts of its own
+            inner = part.get("thinking")
+            reasoning += inner if isinstance(inner, str) else "".join(_content(inner))
+        else:
+            raise BadRequest(f"the answer has a part of the kind '{one_line(str(kind), 40)}'")
+    return text, reasoning
 
 
 def _text_field(delta: EventJson, name: str) -> str:

@@ -167,17 +167,24 @@ async def read_start(answer: httpx.Response, n_most: int) -> bytes:
 
 
 async def event_data(answer: httpx.Response, n_most: int) -> AsyncGenerator[bytes, None]:
-    """Yield the data of server-sent events; other lines are comments and names.
+    """Yield the data of server-sent events; other lines are comments.
+
+    Of an event that is named `error` the data is yielded as the error of an object.
 
     Raises:
         AnswerTooLarge: an event has more than `n_most` bytes.
     """
     rest = b""
+    is_error = False
     async for piece in answer.aiter_bytes():
         lines, rest = completed_lines(rest, piece)
         for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
+            if line.startswith(b"event:"):
+                is_error = line[6:].strip() == b"error"
+            elif line.startswith(b"data:"):
+                data = line[5:].strip()
+                yield b'{"error":' + data + b"}" if is_error else data
+                is_error = False
             elif line.startswith(b"error:"):  # llama-server's old form
                 yield b'{"error":' + line[6:].strip() + b"}"
         if len(rest) > n_most:
@@ -199,6 +206,8 @@ def error_text(body: dict[str, Any] | None) -> str:
     ('no such model', 'busy')
     """
     error: Any = body.get("error", body) if body else ""
+    while isinstance(error, dict) and isinstance(error.get("error"), dict):
+        error = error["error"]
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error.get("error")
     return one_line(str(error or ""), 300)

@@ -133,6 +133,8 @@ def _final_fields(model_request: ModelRequest, reply: Reply, found_s: float) -> 
     # Ours, and always present: an empty queue differs from an unknown one.
     fields["queue_duration"] = nanoseconds(usage.queue_s)
     fields["cached_tokens"] = usage.prompt_reused_tokens
+    if usage.prompt_reused_tokens:  # Ollama's own name since 0.33.3
+        fields["prompt_eval_cached_count"] = usage.prompt_reused_tokens
     value |= fields
     if reply.fingerprint:
         value["system_fingerprint"] = reply.fingerprint

@@ -87,7 +87,7 @@ def test_a_preflight_is_answered_with_what_clients_send() -> None:
     stainless = {
         f"x-stainless-{name}"
         for name in (
-            "arch", "async", "custom-poll-interval", "helper-method", "lang", "os",
+            "arch", "async", "custom-poll-interval", "helper", "helper-method", "lang", "os",
             "package-version", "poll-helper", "retry-count", "runtime", "runtime-version",
             "timeout",
         )

@@ -1,5 +1,6 @@
 """Servers of OpenAI's API, each as it is: what is asked of them, and what their answers mean."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -237,6 +238,35 @@ async def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
         ([b'data: {"error":{"code":503,"message":"full"}}\n\n'], ServerBusy, "is busy: full"),
         ([b'data: {"error":{"message":"dead"}}\n\n'], ServerAway, "failed (500: dead)"),
         (
+            [b'event: error\ndata: {"message":"out of memory","type":"server_error"}\n\n'],
+            ServerAway,
+            "failed (500: out of memory)",
+        ),
+        (
+            [b'event: error\ndata: {"error":{"message":"out of memory"}}\n\n'],
+            ServerAway,
+            "failed (500: out of memory)",
+        ),
+        (
+            [b'data: {"choices":[{"delta":{"refusal":"I cannot read this."}}]}\n\n'],
+            BadRequest,
+            "the model refused to answer: I cannot read this.",
+        ),
+        (
+            [b'data: {"choices":[{"delta":{"content":[{"type":"image_url"}]}}]}\n\n'],
+            BadRequest,
+            "the answer has a part of the kind 'image_url'",
+        ),
+        (
+            [
+                b'data: {"choices":[{"delta":{"answer":"a"},"finish_reason":"stop"}]}\n\n',
+                b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4}}\n\n',
+                b"data: [DONE]\n\n",
+            ],
+            BadRequest,
+            "the server counts 4 tokens of an answer, and sent none",
+        ),
+        (
             [b'data: {"choices":[{"delta":{},"finish_reason":"content_filter"}]}\n\n'],
             BadRequest,
             "the server withheld the answer (content_filter)",
@@ -253,6 +283,34 @@ async def test_an_answer_that_goes_wrong_in_the_middle_is_none(
         with pytest.raises(kind) as caught:
             await answer_of(server, ChatRequest(M, TWO_WORDS))
     assert message in str(caught.value)
+
+
+async def test_parts_of_a_text_and_calls_are_read_however_they_are_spelled() -> None:
+    def event(delta: dict[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return f"data: {json.dumps({'choices': [choice]})}\n\n".encode()
+
+    def call(name: str, arguments: object, call_id: str) -> dict[str, Any]:
+        function = {"name": name, "arguments": arguments}
+        return {"tool_calls": [{"index": 0, "id": call_id, "function": function}]}
+
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Which bell?"}]}
+    service = OpenAIService("vllm")
+    service.events = [
+        event({"content": [thinking, {"type": "text", "text": "The bell "}]}),
+        event({"content": [{"type": "text", "text": "is green."}]}),
+        event(call("add", {"a": 1}, "call_a")),
+        event(call("mul", '{"b"', "call_b")),
+        event(call("", ":2}", "call_b")),
+        event({}, "tool_calls"),
+        b"data: [DONE]\n\n",
+    ]
+    async with opened(service) as (server, _):
+        _, chunks = await answer_of(server, ChatRequest(M, TWO_WORDS))
+    assert "".join(chunk.text for chunk in chunks) == "The bell is green."
+    assert "".join(chunk.reasoning for chunk in chunks) == "Which bell?"
+    calls = [call for chunk in chunks for call in chunk.tool_calls]
+    assert calls == [ToolCall("add", {"a": 1}, "call_a"), ToolCall("mul", {"b": 2}, "call_b")]
 
 
 async def test_what_is_no_server_of_this_api_is_named() -> None:

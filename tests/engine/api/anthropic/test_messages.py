@@ -212,3 +212,57 @@ def test_errors_have_anthropics_shape(client: Anthropic) -> None:
         )
     body = long.value.body
     assert body["error"]["message"].startswith("prompt is too long: 90")
+
+
+def test_a_thread_and_a_tool_run_go_on_with_the_whole_conversation(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest clients keep conversations on the server until it says that it keeps none."""
+    import httpx2
+    from anthropic import Anthropic, beta_tool
+
+    bodies = list[dict[str, Any]]()
+
+    class Seen(httpx2.HTTPTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            request.read()
+            answer = super().handle_request(request)
+            if answer.status_code == 200:
+                bodies.append(json.loads(request.content))
+            return answer
+
+    @beta_tool
+    def get_weather(city: str) -> str:
+        """Tell the weather of a city."""
+        return f"Rain in {city}."
+
+    with Anthropic(
+        base_url=live.url,
+        api_key="none",
+        max_retries=0,
+        http_client=httpx2.Client(transport=Seen(), timeout=120),
+    ) as client:
+        thread = client.beta.messages.thread(
+            model=CHAT,
+            max_tokens=8,
+            system="Be brief.",
+            unsupported_request_behavior="continue_unthreaded",
+        )
+        for text in ("My name is Ann.", "What is my name?"):
+            assert thread.send({"role": "user", "content": text}).content
+        assert [len(body["messages"]) for body in bodies] == [1, 3]
+        assert all("thread" not in body and body["system"] for body in bodies)
+        bodies.clear()
+        runner = client.beta.messages.tool_runner(
+            model=CHAT,
+            max_tokens=40,
+            messages=HI,
+            tools=[get_weather],
+            tool_choice={"type": "tool", "name": "get_weather"},
+            max_iterations=2,
+        )
+        messages = list(runner)
+    assert len(messages) == 2
+    assert [len(body["messages"]) for body in bodies] == [1, 3]
+    assert bodies[1]["messages"][2]["content"][0]["type"] == "tool_result"
+    assert all("thread" not in body and body["tools"] for body in bodies)
