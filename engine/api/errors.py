@@ -158,9 +158,10 @@ def error_body(dialect: Dialect, error: ApiError) -> dict[str, Any]:
         value = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
         return {"error": value}
     if dialect == "anthropic":
-        details = {"details": {"error_code": error.code}} if error.code else {}
-        value = {"type": kind, "message": error.message, **details}
-        return {"type": "error", "error": value, "request_id": f"req_{secrets.token_hex(12)}"}
+        fault: dict[str, Any] = {"type": kind, "message": error.message}
+        if error.code:
+            fault["details"] = {"error_code": error.code}
+        return {"type": "error", "error": fault, "request_id": f"req_{secrets.token_hex(12)}"}
     return {"error": error.message}
 
 
