@@ -9,7 +9,7 @@ from paddock.engine.system.text import counted, listed
 from paddock.runner.progress import printing
 from paddock.runner.progress.item_states import WORK, ItemState
 from paddock.runner.progress.plan_report import PlanItem, PlanReport
-from paddock.runner.progress.report import HELD_REMEDY, not_taken_in_words
+from paddock.runner.progress.report import BLOCKED_REMEDY, HELD_REMEDY, not_taken_in_words
 
 MAX_NAMED_ITEMS = 5  # in each group; `--json` has them all
 
@@ -35,8 +35,8 @@ def plan_text(report: PlanReport) -> str:
     lines += [printing.printable_message(note) for note in (*report.notes, *report.remarks)]
     lines += filter(None, [report.filed.in_words()])
     lines += filter(None, [not_taken_in_words(report.not_taken)])
-    if any(item.state == "held" for item in report.items):
-        lines.append(HELD_REMEDY)
+    remedies = {ItemState.HELD: HELD_REMEDY, ItemState.BLOCKED: BLOCKED_REMEDY}
+    lines += (remedies[state] for state in remedies if any(i.state is state for i in report.items))
     if report.has_work:
         parts, hint = [], ""
         if report.calls is not None:

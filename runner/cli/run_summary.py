@@ -13,6 +13,7 @@ from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner.progress import printing
 from paddock.runner.progress.item_states import LISTED, OF_LIST, OF_RUN, WAITS
 from paddock.runner.progress.report import (
+    BLOCKED_REMEDY,
     HELD_REMEDY,
     ItemReport,
     Report,
@@ -34,8 +35,8 @@ def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[st
     for state, wait in WAITS.items():
         if n := counts.get(state, 0):
             command = f"paddock review {shlex.quote(file) if file else ''}".rstrip()
-            how = f": `{printing.printable_line(command)}`" if wait.is_for_people else ""
-            lines.append(f"{n:,} {wait.verb(n)}{how}.")
+            how = f": `{printing.printable_line(command)}`." if wait.is_for_people else ""
+            lines.append(f"{n:,} {wait.verb(n)}{how or f'. {BLOCKED_REMEDY}'}")
     if held := [item for item in report.items if item.state == "held"]:
         what = f"Held {counted(len(held), 'item')}: {_item_names(held)}."
         lines.append(f"{what} Outputs were edited, or others wrote them, and are kept.")

@@ -66,7 +66,7 @@ class BlockRun:
     async def items(self) -> EndedNode | None:
         """Do the items of an outermost block, and return what of it applies; or of a nested one.
 
-        1. What was found as they were judged is recorded.
+        1. What was found as they were judged is recorded, and which items wait for a path.
         2. They begin in their list's order, or the longest first.
         3. They are shown, and those of which the process may have died.
         4. They run; then, in the next pass, those that were put off.
@@ -83,6 +83,11 @@ class BlockRun:
         work, block, todo = state.work, state.block, state.todo()
         gate, suspects = context.stop_gate, context.suspects
         await record_verdicts(context, state)  # 1
+        for item in work.items:
+            if item.verdict.state is ItemState.BLOCKED:
+                wait = ItemWaits(item.verdict.reasons[0], ItemState.BLOCKED)
+                end = waiting_end(wait, state.report(item, ItemState.BLOCKED))
+                await self.recorder.record(ItemAttempt.of_item(context, state, item), end)
         sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}  # 2
         # The list's order is kept where items run one by one, and where a budget or the first
         # failure may end the run early.

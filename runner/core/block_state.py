@@ -11,7 +11,6 @@ from operator import itemgetter
 from typing import Any
 
 from paddock.engine.system.records import field, record, replace
-from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
@@ -36,12 +35,11 @@ from paddock.runner.progress.prefect_view import PrefectState, completed, quaran
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ItemReport
 from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
-from paddock.steps.base import StepError
 
 from .escalation import EscalationPass
-from .failures import ItemWaits, RunStopped, StepFailed
+from .failures import ItemWaits, RunStopped
 from .left_nodes import LackingItems
-from .outputs.same_output_file import refuse_other_pipelines, refuse_output_conflicts
+from .outputs.same_output_file import refuse_forbidden_paths, refuse_other_pipelines
 from .reviews.run_reviews import RunReviews
 from .run_context import RunContext
 from .traces.block_items import item_path
@@ -152,6 +150,8 @@ class BlockState:
         """Raise `ItemWaits` where an item waits: so does the one around a nested block."""
         block = self.block.id
         waiting = [item.reported for item in self.in_phase(Phase.WAITING) if item.reported]
+        if ItemState.BLOCKED in waiting and self.wait is not None:
+            raise self.wait
         if waiting:
             n, state = len(waiting), waiting[-1]
             verb, is_one = WAITS[state].verb(n), n == 1
@@ -307,14 +307,13 @@ async def opened_block(
     """Return a block, or a step outside of blocks, with its items judged.
 
     1. Its items are judged; `lacks`: what the block's list lacks.
-    2. What stands of their outputs is claimed, so that nothing else of this run writes it.
+    2. Those that would write what is another item's wait.
     3. The items that this job did before a crash, and those that are not stale, are counted, with
        their recorded results.
 
     Raises:
-        PipelineError: two items have the same key, or would write the same file.
+        PipelineError: two items have the same key, or a file cannot be written.
         RunStopped: an item was given up before a crash, with `on_error: fail`.
-        StepFailed: something else of this run writes the file of a step.
     """
     judge = context.judge
     if isinstance(node, BoundBlock):  # 1
@@ -324,20 +323,14 @@ async def opened_block(
         work = await judge.step(node, scope, enclosing.keys)
         escalation_pass = enclosing.escalation_pass or EscalationPass()
     context.documents.note_unread(work)
-    try:  # 2
-        for place in work.written_outputs:
-            context.index.claims.claim(*place)
-    except StepError as conflict:
-        if isinstance(node, BoundStep):
-            raise StepFailed(node.id, str(conflict)) from conflict
-        raise PipelineError.of(conflict.reason, conflict.remedy, node.mark) from conflict
+    paths = await context.owners.open_block(judge, work, scope, enclosing.items)  # 2
     filed = read_results(work.filed.rows.values(), context.ledger) if keeps_results else {}
     state = BlockState(
         work, scope, keeps_results, enclosing, enclosing.parallel, filed, escalation_pass
     )
     todo = state.todo()
     if isinstance(node, BoundBlock) and todo:
-        refuse_output_conflicts(node, todo, work.scope_id, scope, context)
+        refuse_forbidden_paths(context, todo, paths)
     elif isinstance(node, BoundStep) and todo:
         path = judge.output_path(node, scope)
         if path and context.index.owners.taken_by(path, work.scope_id):
@@ -362,8 +355,11 @@ def _count_unchanged(context: RunContext, state: BlockState, item: ItemWork) -> 
     """Count an item that is not stale, or that the run leaves as it is."""
     entry, verdict = item.entry, item.verdict
     reported = verdict.state
-    error = verdict.why or "" if reported is ItemState.QUARANTINED else None
-    if entry is not None:
+    is_told = reported in (ItemState.QUARANTINED, ItemState.BLOCKED)
+    error = verdict.why or "" if is_told else None
+    if reported is ItemState.BLOCKED:
+        item.become(Phase.WAITING, verdict.reasons[0])
+    elif entry is not None:
         take_entry(context, state, item, entry, reported, next(iter(verdict.reasons), None))
         if reported in WAITS:  # an undone answer counts nowhere
             state.filed_results.pop(item.key, None)
@@ -444,5 +440,5 @@ def count_item(context: RunContext, item: ItemWork, report: ItemReport) -> None:
     if report.state not in UNCHANGED and not report.is_known:
         is_made = report.state is ItemState.HELD and item.verdict.is_work
         item.changed = item.verdict.state if is_made else report.state
-    if item.is_counted or report.state is ItemState.HELD:
+    if item.is_counted or report.state in (ItemState.HELD, ItemState.BLOCKED):
         context.stats.item(report)

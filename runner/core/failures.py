@@ -106,6 +106,14 @@ class ItemWaits(Exception):
         return Phase.UNASKED if self.state is None else Phase.WAITING
 
 
+class OutputTaken(StepError):
+    """A step would write a path of another item: its own item waits."""
+
+    def __init__(self, why: Reason) -> None:
+        self.why = why
+        super().__init__(f"{why}.")
+
+
 class SkippedByReview(StepFailed):
     """No one decided in time, and `on_expiry` says that the item is skipped."""
 

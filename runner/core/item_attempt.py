@@ -267,7 +267,9 @@ class ItemEnd:
 
 
 def waiting_end(wait: ItemWaits, report: ItemReport) -> ItemEnd:
-    report = replace(report, state=wait.state or ItemState.SKIPPED, reasons=(wait.reason,))
+    error = str(wait.reason) if wait.state is ItemState.BLOCKED else None
+    state = wait.state or ItemState.SKIPPED
+    report = replace(report, state=state, reasons=(wait.reason,), error=error)
     return ItemEnd(wait.phase, wait.state, report, wait.reason)
 
 

@@ -32,7 +32,7 @@ from .reviews.run_reviews import RunReviews
 from .run_options import RunOptions
 from .traces.block_items import listed_items
 from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
-from .traces.dependencies import KeptOutput, OutputWithin, Trace, dependencies_of
+from .traces.dependencies import KeptOutput, Trace
 from .traces.done_within import is_older, newest_within
 from .traces.filed_items import FiledDocuments
 from .traces.node_parts import NodeParts
@@ -152,7 +152,6 @@ class Judge:
         work = replace(
             listed,
             items=tuple(items),
-            written_outputs=_written_by(rule.scope_id, items),
             unsettled=listed.unsettled - {item.key for item in items},
             filed=filed,
             rule_digest=rule.rule_digest,
@@ -327,7 +326,6 @@ class Judge:
             keys_around=tuple(keys_around),
             scope_id=scope_id,
             items=(item,),
-            written_outputs=_written_by(scope_id, [item]),
             step=step,
             renewed=rule.renewed,
         )
@@ -346,13 +344,6 @@ class Judge:
         is_taken = self.options.takes_over or step.written.get("on_edited") == "overwrite"
         reason = None if is_taken else KeptOutput(path, "").look(self.world)
         return reason is not None and reason.why is Why.OUTPUT_EDITED
-
-
-def _written_by(scope_id: str, items: Iterable[ItemWork]) -> list[tuple[str, str, str]]:
-    entries = [item.entry for item in items if not item.verdict.is_work]
-    found = [(scope_id, e.key, path) for e in entries if e is not None for path in e.output_paths]
-    within = (dep for entry in entries for dep in dependencies_of(entry, OutputWithin))
-    return [*found, *((dep.scope_id, dep.key, dep.path) for dep in within)]
 
 
 def values_digest(item: ItemWork) -> str:

@@ -16,7 +16,7 @@ from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import whole_spec
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.progress.item_states import WHOLE, ItemState
+from paddock.runner.progress.item_states import WAITS, WHOLE, ItemState
 from paddock.steps.base import StepError
 from paddock.steps.paths import printable
 
@@ -27,7 +27,7 @@ from .run_context import RunContext
 from .run_records import INPUTS_BY_ITEM, WROTE, lineage_as_json, source_of
 from .traces.block_items import is_file_value, item_path
 from .traces.block_work import ItemWork
-from .traces.dependencies import LimitedContext, as_json, by_name
+from .traces.dependencies import LimitedContext, TakenPath, as_json, by_name
 from .traces.parts import CONTENT, parts_hash
 from .traces.past_items import LABELS
 
@@ -57,6 +57,9 @@ class ItemRecorder:
         item, outputs, error = attempt.work, attempt.outputs, end.report.error
         assert item is not None and end.state is not None
         attempt.dependencies |= outputs.dependencies  # 1
+        if end.state is ItemState.BLOCKED and end.reason is not None:
+            attempt.note(TakenPath(str(end.reason.about[0])))
+            stats.note(f"{attempt.shown_key or item.key} {WAITS[end.state].singular}: {end.reason}")
         for caller in attempt.callers:
             if caller.is_limited:
                 attempt.note(LimitedContext(caller.step))

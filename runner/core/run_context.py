@@ -28,6 +28,7 @@ from .documents_in_use import DocumentsInUse
 from .item_judge import Judge
 from .item_toolset import ToolRuntime
 from .other_runs.crash_suspects import CrashSuspects
+from .path_owners import PathOwners
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
 from .traces.world import World
@@ -46,6 +47,7 @@ class RunContext:
     readers: DocumentReaders
     documents: DocumentsInUse
     protected: ProtectedFiles
+    owners: PathOwners
     suspects: CrashSuspects
     stop: asyncio.Event
     """Once set, what is in flight is cancelled."""

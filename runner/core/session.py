@@ -22,7 +22,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.typed_rows import TypedRows, without_types
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.plan_walks import all_plans, all_steps, progress_line_names
+from paddock.runner.bind.plan_walks import all_plans, all_steps, callable_names, progress_line_names
 from paddock.runner.bind.trust.permissions import forbidden_pools
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
@@ -54,6 +54,7 @@ from .item_toolset import ToolRuntime
 from .known_pipelines import known_pipeline, record_pipeline
 from .other_runs.concurrency_groups import group_turn
 from .other_runs.crash_suspects import CrashSuspects
+from .path_owners import PathOwners
 from .reviews.run_reviews import RunReviews
 from .rule_sources import rule_sources
 from .run_context import RunContext
@@ -218,6 +219,7 @@ async def open_session(
         )
         context = RunContext(
             documents=DocumentsInUse(index, stats.run),
+            owners=PathOwners(frozenset(callable_names(bound.nodes))),
             judge=judge,
             pool=pool,
             queries=defaultdict(partial(QueryBatches, pool)),

@@ -36,6 +36,7 @@ from .escalation import EscalationPass, escalated
 from .failures import (
     Cause,
     ItemWaits,
+    OutputTaken,
     RunStopped,
     StepFailed,
     cause_of,
@@ -188,8 +189,11 @@ class StepRunner:
 
         Raises:
             StepFailed: it is not.
+            ItemWaits: what it writes is another item's.
             RunStopped: every other item would meet the error, too.
         """
+        if isinstance(error, OutputTaken):
+            raise ItemWaits(error.why, ItemState.BLOCKED) from error
         step, limit_s = attempt.step, _limit_s(attempt.step)
         if isinstance(error, TimeoutError) and limit_s is not None:
             error = DeadlineExceeded("total", limit_s)

@@ -54,6 +54,7 @@ class Walk(ABC):
         """The most failures in a row of an item for transient reasons; 0: none is retried."""
         self.ended: dict[str, EndedNode] = {}
         """What applies of each top-level step and block that has ended, as far as it is known."""
+        self.sources = _sources_of(self.bound)
         self._has_ended = {node.id: asyncio.Event() for node in context.bound.nodes}
 
     async def nodes(self) -> None:
@@ -73,7 +74,8 @@ class Walk(ABC):
     async def node(self, node: BoundNode) -> None:
         """Decide what becomes of a node.
 
-        1. It waits until those before it have ended.
+        1. It waits until those before it have ended; one with items until all lists are known that
+           can be, since of another block an item may leave whose path one here gets.
         2. The stop gate is closed: it is not begun.
         3. What it reads is not whole: it is left as it is.
         4. What it reads has to run first: what it would do is not known. Only while planning.
@@ -84,7 +86,8 @@ class Walk(ABC):
         9. Its outputs are handed on. What has to wait for a person, or to run first, has none.
         """
         before = self.bound.edges.get(node.id, frozenset())
-        for earlier in before | node.known_by:  # 1
+        has_items = isinstance(node, BoundBlock) or node.has_trace
+        for earlier in before | node.known_by | (self.sources if has_items else frozenset()):  # 1
             await self._has_ended[earlier].wait()
         if self.context.stop_gate.is_closed:  # 2
             self.has_unbegun = True
@@ -244,6 +247,16 @@ class ItemWalk:
         self.last, self.scope = outputs, self.scope.with_step(node.id, outputs)
         if lacking is not None:
             self._lacking[node.id] = lacking
+
+
+def _sources_of(bound: BoundPlan) -> frozenset[str]:
+    """Return the steps that only list and read files, before any items are done."""
+    sources = frozenset[str]()
+    for node in bound.nodes:
+        before = bound.edges.get(node.id, frozenset()) | node.known_by
+        is_pure = isinstance(node, BoundStep) and node.kind.is_pure and not node.has_trace
+        sources |= {node.id} if is_pure and before <= sources else frozenset()
+    return sources
 
 
 def is_skipped(node: BoundNode, scope: Scope) -> bool:

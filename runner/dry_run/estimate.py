@@ -118,7 +118,8 @@ class PlanWalk(Walk):
         self.left = StepsLeft(lambda _: None, some_are)
 
     async def each(self, nodes: Iterable[BoundNode]) -> None:
-        for node in nodes:  # in the plan's order, in which items and notes are shown
+        # In the plan's order, in which items and notes are shown; but sources before items
+        for node in sorted(nodes, key=lambda node: node.id not in self.sources):
             try:
                 await self.node(node)
             except (RunStopped, RenderError, WrongInput) as error:
@@ -368,13 +369,14 @@ class PlanWalk(Walk):
         """Add a step outside of blocks as an item of the plan, if it is one.
 
         1. It asks a model: it is one in any state.
-        2. An edited file, which is kept, is in the place of its output: it is held.
+        2. An edited file, which is kept, is in the place of its output, or that is another item's.
         3. It only makes a file, and a run surely does so.
         4. `is_open`: that file may be as it is. What the step reads has to run first, and may come
            out as it was; or an older Paddock did not record what it made the file of. It is none.
         """
         has_to_run = item.state in WORK and not is_open  # 3, 4
-        if step.kind.roles or item.state is ItemState.HELD or has_to_run:  # 1, 2
+        is_kept = item.state in (ItemState.HELD, ItemState.BLOCKED)
+        if step.kind.roles or is_kept or has_to_run:  # 1, 2
             self._add(item)
 
 

@@ -1,9 +1,8 @@
 """Index of the files that pipelines of a folder wrote: one row for each path and scope.
 
-Readings of it: `output_conditions` (edited, missing, written by another item), `OutputClaims`
-(which item writes a path in this run), and `OutputOwners`: a path belongs to the pipeline that
-wrote it, while both its file and that pipeline's are there. No other one writes it, unless a run
-takes it over (`--take`): the former's row says so then.
+Readings of it: `output_conditions` (edited, missing, written by another item), and `OutputOwners`:
+a path belongs to the pipeline that wrote it, while both its file and that pipeline's are there. No
+other one writes it, unless a run takes it over (`--take`): the former's row says so then.
 """
 
 from __future__ import annotations
@@ -54,7 +53,8 @@ class OutputIndex:
         self.own_scopes = own_scopes
         """The scopes of this pipeline's file, in all folders it worked on."""
         self.owners = OutputOwners(self, file)
-        self.claims = OutputClaims()
+        self.claims = dict[str, tuple[str, str]]()
+        """Stored path → scope and key of the item that has it in this run, and it alone."""
         self.base = base
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[OutputPlace, OutputRow] = {}
@@ -93,7 +93,7 @@ class OutputIndex:
         return [self._rows[OutputPlace(scope, stored)] for scope in scopes]
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
-        row, claimant = self.row(scope, stored), self.claims.of(stored)
+        row, claimant = self.row(scope, stored), self.claims.get(stored)
         is_own = row is not None and row.key == key and claimant in (None, (scope, key))
         return is_own and self._by_path[stored] == [scope]
 
@@ -154,29 +154,6 @@ class OutputIndex:
         if place not in self._rows:
             self._by_path.setdefault(row.path, []).append(row.scope)
         self._rows[place] = row
-
-
-class OutputClaims:
-    """Which item writes a path in this run, or has, and is fresh: no other one may."""
-
-    def __init__(self) -> None:
-        self._claims: dict[str, tuple[str, str]] = {}
-
-    def of(self, stored: str) -> tuple[str, str] | None:
-        return self._claims.get(stored)
-
-    def claim(self, scope: str, key: str, stored: str) -> None:
-        """Claim a path for an item.
-
-        Raises:
-            StepError: another item has claimed it.
-        """
-        claimant = self._claims.setdefault(stored, (scope, key))
-        if claimant != (scope, key):
-            first, second = sorted((key, claimant[1]))
-            who = f"'{first}' and '{second}'" if first != second else f"two blocks, for '{key}',"
-            what = f"{who} would write the same file '{stored}'."
-            raise StepError(what, remedy="Make the path differ, with `relpath` for example.")
 
 
 class OutputOwners:

@@ -80,6 +80,8 @@ class ItemState(StrEnum):
     """It is tried again when it, or its steps, have changed, or with `--retry-failed`."""
     WAITING = "waiting"
     """A person has to decide on an answer."""
+    BLOCKED = "blocked"
+    """It would write a path that is another item's."""
 
     # Of what the block's list has no longer
     FILED = "filed"
@@ -109,7 +111,10 @@ class Wait:
 
 
 WAITS: Mapping[ItemState, Wait] = {
-    _S.WAITING: Wait("waits for review", "wait for review", is_for_people=True)
+    _S.WAITING: Wait("waits for review", "wait for review", is_for_people=True),
+    _S.BLOCKED: Wait(
+        "waits for another item's path", "wait for another item's path", is_for_people=False
+    ),
 }
 """Where an item has no result yet, and each run looks whether it is due."""
 BAD = frozenset((_S.FAILED, _S.QUARANTINED))

@@ -23,6 +23,7 @@ Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "i
 HELD_REMEDY = (
     "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
 )
+BLOCKED_REMEDY = "Let its path differ (`{{ doc.sha256[:8] }}` in it), or delete what has the path."
 FailOn = Literal["new", "any", "never"]
 ReviewMode = Literal["ask", "fail", "skip", "accept"]
 """What a run does with an answer whose review is due: all but `ask` are for runs with no one to

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from paddock.engine.system.records import field, record
+from paddock.runner.bind.watches import PROCESSING
 from paddock.runner.folders.file_versions import FileIdentity
 from paddock.runner.ledger.entries import HANDED_OVER, LedgerError
 from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledStore, MoveRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.item_states import WAITS
 from paddock.runner.workers.order import Order, OrderEnd
@@ -25,13 +27,13 @@ class BatchOutcome:
     run: str
     status: OrderEnd
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Items that failed, key → reason; in a block over files the key is the `relpath`."""
+    """Documents that failed, `relpath` → reason; of an item without one its key."""
     again: Mapping[str, int] = field(default_factory=dict)
-    """Items that the next run tries again, key → failures in a row; 0: none is counted."""
+    """What the next run tries again → failures in a row; 0: none is counted."""
     message: str = ""
     """Why the run as a whole failed."""
     waiting: Collection[str] = frozenset()
-    """Items that wait for a person's decision."""
+    """Those that wait for a person's decision, or for another item's path."""
 
     @property
     def is_through(self) -> bool:
@@ -74,19 +76,28 @@ class WatchLedger:
                 runs = RunStore(ledger)
                 row = runs.run(order.run)
                 first = row.parent if row is not None and row.parent else order.run
-                for entry in (
-                    item.entry for run in runs.runs_of(first) for item in runs.items_of(run)
-                ):
-                    if entry.state in ("quarantined", "failed"):
-                        failed[entry.key] = entry.error or ""
-                    if entry.is_tried_again:
-                        again[entry.key] = entry.n_failures
-                    if entry.state in WAITS:
-                        waiting.add(entry.key)
+                for run in runs.runs_of(first):
+                    lineage = LineageStore(ledger).of_run(run)
+                    sources = {(row.scope, row.key): row.source for row in lineage}
+                    for item in runs.items_of(run):
+                        entry = item.entry
+                        # The key is another one where a document of that name was filed before
+                        source = sources.get((item.scope, entry.key))
+                        relpath = entry.key if source is None else self._relpath(source)
+                        if entry.state in ("quarantined", "failed"):
+                            failed[relpath] = entry.error or ""
+                        if entry.is_tried_again:
+                            again[relpath] = entry.n_failures
+                        if entry.state in WAITS:
+                            waiting.add(relpath)
         return BatchOutcome(order.run, order.end, failed, again, order.message, waiting)
 
+    def _relpath(self, source: str) -> str:
+        path = os.path.join(self._base, source)  # noqa: PTH118 - many
+        return path.removeprefix(self._prefix).removeprefix(f"{PROCESSING}/")
+
     def owned(self) -> frozenset[str]:
-        base = f"{self._file.parent.resolve()}{os.sep}"
+        base = self._base
         with self._open(is_readonly=True) as ledger:
             scopes = ledger.scopes_of(self._file.name)
             paths = (
@@ -102,12 +113,16 @@ class WatchLedger:
 
     def record_filed(self, places: Mapping[Path, Path]) -> None:
         """Write where documents lie, and where they are about to go when they are done."""
-        base = f"{self._file.parent.resolve()}{os.sep}"
+        base = self._base
         with self._open(is_readonly=False) as ledger:
             store = FiledStore(ledger)
             for place in places.items():
                 path, target = (str(each).removeprefix(base) for each in place)
                 store.record_move(MoveRow(path, MOVED_BY_WATCH, target, "", "", is_done=True), "")
+
+    @property
+    def _base(self) -> str:
+        return f"{self._file.parent.resolve()}{os.sep}"
 
     @contextmanager
     def _open(self, *, is_readonly: bool) -> Iterator[Ledger]:

@@ -84,7 +84,7 @@ class FilesWriteParams(Params):
     )
     waiting: list[str] = Field(
         default=[],
-        description="Keys of items that wait for review (`steps.each.waiting`): each is one more "
+        description="Keys of items that wait (`steps.each.waiting`): each is one more "
         "row, with its key in the first column and `true` in the column `waiting`.",
     )
     vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")

@@ -106,7 +106,7 @@ class ItemOutputs:
         index, stored = self._index, self._index.stored(path)
         place = self._scope_id, self._key, path
         self._refuse_other_pipelines(path, sha256)
-        index.claims.claim(self._scope_id, self._key, stored)
+        await self._context.owners.claim(self._context.judge, self.items, stored)
         index.owners.drop_others(stored, taken_in=self._stats.run if self.takes_over else "")
         if is_recorded_and_unchanged(index, *place, sha256):
             return
@@ -123,7 +123,6 @@ class ItemOutputs:
 
     async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None:
         stored = self._index.stored(path)
-        self._index.claims.claim(self._scope_id, self._key, stored)
         row = self._index.written_row(self._scope_id, self._key, path, sha256)
         if row is not None:
             self._unrecorded[row.path] = row

@@ -243,6 +243,10 @@ class OutdatedFinder:
             fate = Fate.OPEN if is_open else Fate.DONE
         if fate is not Fate.DONE:  # 6
             return fate
+        if known.keys_around:  # within its item, others may be filed
+            entry = self._ledger.entries(scope_id, [key]).get(key)
+            if entry is not None and entry.is_filed:
+                return Fate.FILED
         is_written = (scope_id, key) in end.made.writers  # 7
         return Outdated.ELSEWHERE if is_written else Outdated.NOT_MADE
 

@@ -1,9 +1,9 @@
-"""Refuse a write to the file of another item or pipeline, or to a forbidden place."""
+"""Refuse a write to the file of another pipeline, or to a forbidden place."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,40 +11,29 @@ from paddock.engine.system.records import field, record
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.bound import BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import node_ids, steps_with_blocks
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.output_index import other_pipelines_output
-from paddock.steps.base import StepError
 from paddock.steps.paths import nearest_existing, write_refusal
 
+from ..path_owners import PathsOfSteps, output_paths, rendered_path
 from ..run_context import RunContext
 from ..traces.block_work import ItemWork
 
 
-def refuse_output_conflicts(
-    block: BoundBlock, todo: Sequence[ItemWork], scope_id: str, scope: Scope, context: RunContext
+def refuse_forbidden_paths(
+    context: RunContext, todo: Sequence[ItemWork], paths: PathsOfSteps
 ) -> None:
-    """Refuse items that would write the same file, or into folders that are not writable.
+    """Refuse items that would write another pipeline's file, or into folders that are not writable.
 
     Raises:
-        PipelineError: two files are the same, one is another pipeline's, or none of the folders can
-            be written.
+        PipelineError: a file is another pipeline's, or none of the folders can be written.
     """
-    index, base = context.index, str(context.bound.roots.base)
-    for step, path in _output_paths(block.body):
-        rendered = {
-            item.key: _rendered_path(path, item.scope_in(block, scope), base) for item in todo
-        }
-        paths = {key: text for key, text in rendered.items() if text is not None}
-        folders: Iterable[str] = paths.values()
+    for step, path, texts in paths:
+        folders: Iterable[str] = [texts[item.key] for item in todo if item.key in texts]
         if step.facts.writes:
-            for key, text in paths.items():
-                try:
-                    index.claims.claim(scope_id, key, index.stored(text))
-                except StepError as error:
-                    raise PipelineError.of(error.reason, error.remedy, step.mark) from error
-            refuse_other_pipelines(context, step, paths.values())
+            refuse_other_pipelines(context, step, folders)
             folders = map(os.path.dirname, folders)
         refusals = [(folder, write_refusal(Path(folder))) for folder in dict.fromkeys(folders)]
         if not refusals or any(why is None for _, why in refusals):
@@ -67,8 +56,8 @@ def refuse_written_by_others(context: RunContext, scope: Scope) -> None:
         PipelineError: an output belongs to another pipeline.
     """
     base, index = str(context.bound.roots.base), context.index
-    for step, path in _output_paths(context.bound.nodes):
-        text = _rendered_path(path, scope, base) if step.facts.writes else None
+    for step, path in output_paths(context.bound.nodes):
+        text = rendered_path(path, scope, base) if step.facts.writes else None
         # What was taken over is refused where the step has work to do
         if text and not (step.has_trace and index.owners.taken_by(index.stored(text))):
             refuse_other_pipelines(context, step, [text])
@@ -80,11 +69,11 @@ def note_possible_refusal(
     """Note a step that would write what another pipeline does, unless its `if` is false."""
     base = str(context.bound.roots.base)
     for scope in scopes if not context.options.takes_over else ():
-        for step, path in _output_paths(body, conditional=True):
+        for step, path in output_paths(body, conditional=True):
             with suppress(ExpressionError):
                 if step.if_ is not None and not step.if_.evaluate(scope):
                     continue
-            text = _rendered_path(path, scope, base)
+            text = rendered_path(path, scope, base)
             stored = "" if text is None else context.index.stored(text)
             if stored and (other := context.index.owners.other_owner(stored)) is not None:
                 error = other_pipelines_output(stored, other)
@@ -121,7 +110,7 @@ class PossibleOutputs:
                 continue
             path, texts = Value.of(written), set[str | None]([None])
             if scopes and not block and of_body.isdisjoint(read[:2] for read in path.references):
-                texts = {_rendered_path(path, scope, base) for scope in scopes}
+                texts = {rendered_path(path, scope, base) for scope in scopes}
             self._paths.update(text for text in texts if text is not None)
             if None in texts:
                 known = str(written).partition("{")[0]
@@ -130,26 +119,3 @@ class PossibleOutputs:
     def has(self, path: str) -> bool:
         paths = {path, os.path.dirname(path)}  # noqa: PTH120
         return not self._paths.isdisjoint(paths) or path.startswith((*self._beginnings,))
-
-
-def _output_paths(
-    body: Sequence[BoundNode], *, conditional: bool = False
-) -> Iterator[tuple[BoundStep, Value]]:
-    """Yield the output paths that depend on none of these steps, of those with or without `if`."""
-    for step in body:
-        if not isinstance(step, BoundStep) or (step.if_ is not None) != conditional:
-            continue
-        written = step.written.get(step.facts.writes or step.facts.fills)
-        if written is not None:
-            path, inner = Value.of(written), {("steps", name) for name in node_ids(body)}
-            if inner.isdisjoint(read[:2] for read in path.references):
-                yield step, path
-
-
-def _rendered_path(path: Value, scope: Scope, base: str) -> str | None:
-    try:
-        text = path.render(scope)
-    except ExpressionError:
-        return None
-    # Of a sub-pipeline the base is another folder than the ledger's.
-    return os.path.normpath(os.path.join(base, text)) if isinstance(text, str) else None  # noqa: PTH118

@@ -51,7 +51,8 @@ class ItemWork:
     position: tuple[int, int] = (0, 1)
     """Its index in the block's list, and the list's length."""
     is_counted: bool = True
-    """Whether reports count it in any case; a step that asks no model only where it is held."""
+    """Whether reports count it in any case; a step that asks no model only where it is held or
+    blocked."""
     filed: FiledRow | None = None
     """Of a document that a step moved away before: the item is done where that lies."""
     was_filed: FiledRow | None = None
@@ -185,8 +186,6 @@ class BlockWork:
     scope_id: str
     items: tuple[ItemWork, ...]
     missing: MissingSources = field(default_factory=MissingSources)
-    written_outputs: Sequence[tuple[str, str, str]] = ()
-    """Scope, key and stored path of what was written and stands, of items within these too."""
     excluded: frozenset[str] = frozenset()
     """Keys of items that `where` excludes."""
     filed: FiledItems = field(default_factory=FiledItems)

@@ -374,18 +374,26 @@ class KeptOutput(FileDependency):
         return (Why.OUTPUT_EDITED if is_edited else Why.OUTPUT_NO_LONGER_EDITED)(self.path)
 
 
+@record(frozen=True, slots=True)
+class TakenPath(Dependency):
+    """A path that an item would have written, and that is another item's: each run asks again."""
+
+    kind, prefix, is_named = "taken", "taken ", True
+    path: str
+
+
 # --- the ledger's codec
 
 _KINDS: Mapping[Any, type[Dependency]] = {
     kind.kind: kind
     for kind in (
         FolderListed, StoreSearched, MovedAway, LimitedContext, ChosenLabels, NarrowedLabels,
-        UsedExamples, OutputWithin, RowsKept, KeptOutput,
+        UsedExamples, OutputWithin, RowsKept, KeptOutput, TakenPath,
     )
 }  # fmt: skip
 NEED_A_RULE = (FolderListed, ChosenLabels, NarrowedLabels, UsedExamples)
 """Kinds of which only a bound rule tells what there is now."""
-MADE = (OutputWithin, RowsKept, KeptOutput)
+MADE = (OutputWithin, RowsKept, KeptOutput, TakenPath)
 """Kinds of what an item makes, each time that it runs."""
 _Kind = TypeVar("_Kind", bound=Dependency)
 Dependencies = dict[str, Dependency]

@@ -17,7 +17,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
-from .dependencies import OTHER_LABELS, ChosenLabels, KeptOutput, Trace
+from .dependencies import OTHER_LABELS, ChosenLabels, KeptOutput, TakenPath, Trace
 from .parts import Older, changed_parts, parts_hash, renewed_parts, stale_parts
 from .world import PreparedWorld
 
@@ -96,8 +96,8 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
        another one, as far as it was read then; else `stale`.
     3. It failed, or something within it did, for a reason that may pass: `stale`.
     4. It waits, or a person has decided since: `stale` where what it depended on changed, but for
-       lists of labels behind a decision; else in the state of `WAITS` that it is in, or, once more,
-       what it was before, with the decision.
+       lists of labels behind a decision; else `waiting`, or, once more, what it was before, with
+       the decision; or without one where it waited for a path, which may be free now.
     5. It was given up: `stale` where a list of labels changed or an edited output is no longer in
        its way; else `quarantined`.
     6. What it depended on changed (files, folders and stores; else labels; else examples): `stale`.
@@ -130,8 +130,9 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
             return ItemVerdict(ItemState.STALE, (reason,), _case_of(reason))
         if pending is not None and pending.is_open:
             return ItemVerdict(ItemState.WAITING, (pending.why,), Case.WAITS)
-        if pending is None and not WAITS[ItemState(entry.state)].is_for_people:
-            return ItemVerdict(ItemState(entry.state), case=Case.WAITS)
+        if pending is None and entry.state == ItemState.BLOCKED:
+            taken = (dep.path for dep in trace.dependencies if isinstance(dep, TakenPath))
+            return ItemVerdict(ItemState.STALE, (*map(Why.PATH_FREE, taken),), Case.WAITS)
         return _decided(entry, () if pending is None else (pending.why,))
     # 5
     if entry.state == ItemState.QUARANTINED:

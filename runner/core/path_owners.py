@@ -1,0 +1,277 @@
+"""Which item a path belongs to: the one that wrote it, as long as that has a row.
+
+`open_block` asks before the items of a block begin, in a run and in a plan; `claim` as a file is
+written, since some paths are known only then. What goes, goes before what is written: a path is
+free once the item that wrote it is deleted or left out, its step is gone or skipped, or it writes
+elsewhere, by the end of this run too. Pruning keeps what was claimed in this run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+
+from paddock.engine.errors import EngineError
+from paddock.engine.system.records import field, record
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.runner.bind.plan_walks import node_ids
+from paddock.runner.bind.scope import Scope
+from paddock.runner.ledger.database import queries
+from paddock.runner.ledger.entries import OutputRow, ScopeOwner
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.progress.item_states import WHOLE, ItemState
+from paddock.runner.progress.reasons import Reason, Why, quoted
+from paddock.steps.base import StepError
+
+from .failures import OutputTaken
+from .item_judge import Judge
+from .traces.block_work import BlockWork
+from .traces.dependencies import OutputWithin, TakenPath, current_paths, dependencies_of
+from .traces.scopes import ItemKey
+from .traces.verify import Case, ItemVerdict
+
+PathsOfSteps = Sequence[tuple[BoundStep, Value, Mapping[str, str]]]
+"""Steps with what their paths are written as, and are for items with work to do, by their keys."""
+
+
+@record(frozen=True, slots=True)
+class _JudgedBlock:
+    """A block, or a step outside of blocks, as this run judged it."""
+
+    work: BlockWork
+    paths: Mapping[str, set[str]]
+    """By the keys of items with work to do: stored paths that they write."""
+    unknown: Collection[str]
+    """Keys of those that may write others."""
+
+    def gives_up(self, key: str, row: OutputRow) -> bool:
+        """Return whether an item leaves a path that it, or one within it, wrote."""
+        missing = self.work.missing
+        if key in self.paths:
+            is_known = row.scope == self.work.scope_id and key not in self.unknown
+            return is_known and row.path not in self.paths[key]
+        gone = (*missing.deleted, *missing.dropped)
+        return key in missing.pruned or any(entry.key == key for entry in gone)
+
+
+@record(slots=True)
+class PathOwners:
+    """The owners of paths, as a run with its sub-pipelines finds them."""
+
+    names: Collection[str]
+    """Of the steps and blocks of the whole pipeline."""
+    _judged: dict[str, _JudgedBlock] = field(default_factory=dict)
+    """By scope."""
+    _adopted: dict[ItemKey, ItemKey] = field(default_factory=dict)
+    """Filed items of blocks that have another name now, under that."""
+    _scopes: dict[str, Scope] = field(default_factory=dict)
+    """By the steps that lead to a pipeline: what its last outermost block saw."""
+
+    async def open_block(
+        self, judge: Judge, work: BlockWork, scope: Scope, around: tuple[ItemKey, ...]
+    ) -> PathsOfSteps:
+        """Claim the paths of a block's items, and return them; let items wait for those of others.
+
+        1. Items that are not done again keep their paths.
+        2. A path that no other item wrote, or would write, is claimed. So is one whose owner the
+           item is, or that it had begun to write.
+        3. Of several items that would write a path without an owner, all wait.
+        """
+        paths, index, scope_id = paths_of_work(judge, work, scope), judge.world.index, work.scope_id
+        judged, blocked = self._note(judge, work, paths), dict[str, Reason]()
+        if not around:
+            self._scopes[judge.scopes.prefix] = scope
+        takers = dict[str, list[str]]()
+        for item in work.items:
+            if not item.verdict.is_work:  # 1
+                for stored in () if item.entry is None else current_paths(item.entry):
+                    index.claims.setdefault(stored, (scope_id, item.key))
+                continue
+            # What waited for a path that is known late waits while that is another's
+            is_late = item.verdict.case is Case.WAITS
+            late = dependencies_of(item.entry, TakenPath) if is_late else ()
+            for stored in judged.paths[item.key].union(path.path for path in late):
+                takers.setdefault(stored, []).append(item.key)
+        for stored, keys in takers.items():
+            own, rows = [(scope_id, key) for key in keys], index.rows_at(stored)
+            owner = index.claims.get(stored)
+            if owner is None and any((row.scope, row.key) != own[0] for row in rows):
+                owner = await self._owner(judge, stored, around)
+            if owner is None:  # 2
+                begun = [item for item in own if item in {(row.scope, row.key) for row in rows}]
+                owner = next(iter(begun or own[: len(own) == 1]), None)
+            if owner in own and stored in judged.paths[owner[1]]:
+                index.claims[stored] = owner
+            for key in () if owner in around else keys:
+                if owner is None:  # 3
+                    others = quoted(other for other in keys if other != key)
+                    blocked.setdefault(key, Why.PATH_SHARED(stored, others))
+                elif owner != (scope_id, key):
+                    blocked.setdefault(key, self._taken(judge, stored, owner, scope_id))
+        for item in work.items:
+            if item.key in blocked:
+                why = (blocked[item.key],)
+                item.verdict = ItemVerdict(ItemState.BLOCKED, why, Case.WAITS)
+        return paths
+
+    async def claim(self, judge: Judge, items: tuple[ItemKey, ...], stored: str) -> None:
+        """Claim a path for an item that is about to write it; `items`: those around it, and itself.
+
+        Raises:
+            OutputTaken: it is another item's.
+            StepError: an item around it has written it.
+        """
+        own, rows = items[-1], judge.world.index.rows_at(stored)
+        owner = judge.world.index.claims.setdefault(stored, own)
+        if owner == own and any((row.scope, row.key) != own for row in rows):
+            owner = await self._owner(judge, stored, items[:-1]) or own
+        judge.world.index.claims[stored] = owner
+        if owner != own and owner in items:
+            what = f"two blocks, for '{owner[1]}', would write the same file '{stored}'."
+            raise StepError(what, remedy="Make the path differ.")
+        if owner != own:
+            raise OutputTaken(self._taken(judge, stored, owner, own[0]))
+
+    def _note(self, judge: Judge, work: BlockWork, paths: PathsOfSteps) -> _JudgedBlock:
+        todo = {item.key: set[str]() for item in work.items if item.verdict.is_work}
+        writers = {
+            step.id
+            for step in work.block.body
+            if isinstance(step, BoundStep) and step.facts.output in step.written
+            if not step.facts.takes_file(step.written)
+        }
+        unknown = {*todo} if writers - {step.id for step, _, _ in paths} else set[str]()
+        for step, _, texts in paths:
+            unknown |= todo.keys() - texts.keys()
+            for key, text in texts.items() if step.facts.writes else ():
+                todo[key].add(judge.world.index.stored(text))
+        self._adopted |= {was: (work.scope_id, key) for was, key in work.filed.former.items()}
+        judged = self._judged[work.scope_id] = _JudgedBlock(work, todo, unknown)
+        return judged
+
+    async def _owner(
+        self, judge: Judge, stored: str, around: tuple[ItemKey, ...]
+    ) -> ItemKey | None:
+        """Return the item that keeps a path, of those that wrote it; None: the path is free.
+
+        Not one of `around`, which write again.
+        """
+        for row in judge.world.index.rows_at(stored):
+            if row.size is None or row.scope not in judge.world.index.own_scopes:
+                continue  # a file of the user's, or of another pipeline
+            holder = row.scope, row.key
+            if row.scope not in self._judged:
+                holder = await judge.world.ledger.ask(_outermost, judge.world.ledger, row)
+            if holder not in around and await self._keeps(judge, holder, row):
+                return self._adopted.get(holder, holder)
+        return None
+
+    async def _keeps(self, judge: Judge, holder: ItemKey, row: OutputRow) -> bool:
+        """Return whether an item keeps a path that it, or one within it, wrote.
+
+        1. Not if it has no row: it is deleted, or was killed before it was recorded.
+        2. Nor if it is done, and writes elsewhere.
+        3. Its block, or step, is judged in this run: that tells.
+        4. The pipeline lacks that, or its folders by these names: what a block took over is kept.
+        5. It is yet to be opened: it is judged now, or not at all if it is skipped.
+        6. It is left out this time, or not known before it runs: the item goes with its document.
+        """
+        ledger, scopes, (scope_id, key) = judge.world.ledger, judge.scopes, holder
+        entry = (await ledger.ask(ledger.entries, scope_id, [key])).get(key)
+        if entry is None or entry.is_deleted:  # 1
+            return False
+        if entry.state in WHOLE and row.path not in current_paths(entry):  # 2
+            return False
+        if (judged := self._judged.get(scope_id)) is not None:  # 3
+            return not judged.gives_up(key, row)
+        owner = await ledger.ask(_scope_owner, ledger, scope_id)
+        if owner.step not in self.names or owner.folders[0].keys() != scopes.folders[0].keys():
+            return holder in self._adopted  # 4
+        scope = self._scopes.get(scopes.prefix, Scope.of({}))
+        for node in (node for node in judge.bound.nodes if scopes.id_of(node.id) == scope_id):  # 5
+            with suppress(ExpressionError, PipelineError, EngineError):
+                if node.if_ is not None and not node.if_.evaluate(scope):
+                    return False
+                if isinstance(node, BoundBlock):
+                    work = await judge.block(node, scope)
+                else:
+                    work = await judge.step(node, scope)
+                judged = self._note(judge, work, paths_of_work(judge, work, scope))
+                return not judged.gives_up(key, row)
+        lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, key)  # 6
+        source = None if lineage is None else lineage.source
+        return entry.is_filed or source is None or judge.world.is_there(source)
+
+    def _taken(self, judge: Judge, stored: str, owner: ItemKey, scope_id: str) -> Reason:
+        (scope, key), of_step = owner, ""
+        if scope in self._judged:
+            step, folders = self._judged[scope].work.block.id, judge.scopes.folders[:1]
+        else:
+            of_scope = _scope_owner(judge.world.ledger, scope)
+            step, folders = of_scope.step, of_scope.folders[:1]
+        if scope != scope_id:
+            of_step = f" of '{step}'"
+        if folders != judge.scopes.folders[:1]:
+            of_step += f" in {', '.join(folders[0].values())}"
+        who = f"step '{key}'" if step == key else f"item '{key}'{of_step}"
+        return Why.PATH_TAKEN(stored, who)
+
+
+def _scope_owner(ledger: Ledger, scope_id: str) -> ScopeOwner:
+    rows = ledger.rows(queries.SCOPE, scope=scope_id)  # none: of this run, and not durable
+    return ScopeOwner.of(*rows[0]) if rows else ScopeOwner(scope_id, "", "", ({},), ())
+
+
+def _outermost(ledger: Ledger, row: OutputRow) -> ItemKey:
+    """Return the outermost item within which one wrote a path; that itself if none is around it."""
+    writer, has_outer = (row.scope, row.key), bool(_scope_owner(ledger, row.scope).outer)
+    name = f"{json.dumps(row.path)}:"
+    for item in ledger.rows(queries.ITEMS_THAT_READ, name=name) if has_outer else ():
+        made = dependencies_of(ledger.entries(item[0], [item[1]])[item[1]], OutputWithin)
+        is_within = any((out.path, out.scope_id, out.key) == (row.path, *writer) for out in made)
+        if is_within and not _scope_owner(ledger, item[0]).outer:
+            return item[0], item[1]
+    return writer
+
+
+# --- paths that are known before any step of an item has run
+
+
+def paths_of_work(judge: Judge, work: BlockWork, scope: Scope) -> PathsOfSteps:
+    block, base, found = work.block, str(judge.bound.roots.base), []
+    todo = {item.key: item.scope_in(block, scope) for item in work.items if item.verdict.is_work}
+    steps = [*output_paths(block.body)]
+    if work.step is not None:  # its `if` holds
+        steps += output_paths(block.body, conditional=True)
+    for step, path in steps if todo else ():
+        texts = {key: rendered_path(path, its, base) for key, its in todo.items()}
+        found.append((step, path, {key: text for key, text in texts.items() if text is not None}))
+    return found
+
+
+def output_paths(
+    body: Sequence[BoundNode], *, conditional: bool = False
+) -> Iterator[tuple[BoundStep, Value]]:
+    """Yield the output paths that depend on none of these steps, of those with or without `if`."""
+    for step in body:
+        if not isinstance(step, BoundStep) or (step.if_ is not None) != conditional:
+            continue
+        written = step.written.get(step.facts.writes or step.facts.fills)
+        if written is not None:
+            path, inner = Value.of(written), {("steps", name) for name in node_ids(body)}
+            if inner.isdisjoint(read[:2] for read in path.references):
+                yield step, path
+
+
+def rendered_path(path: Value, scope: Scope, base: str) -> str | None:
+    try:
+        text = path.render(scope)
+    except ExpressionError:
+        return None
+    # Of a sub-pipeline the base is another folder than the ledger's.
+    return os.path.normpath(os.path.join(base, text)) if isinstance(text, str) else None  # noqa: PTH118
