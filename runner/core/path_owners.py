@@ -164,10 +164,12 @@ class PathOwners:
         for row in judge.world.index.rows_at(stored):
             if row.size is None or row.scope not in judge.world.index.own_scopes:
                 continue  # a file of the user's, or of another pipeline
-            holder = row.scope, row.key
+            holder: ItemKey | None = (row.scope, row.key)
             if row.scope not in self._judged:
                 holder = await judge.world.ledger.ask(_outermost, judge.world.ledger, row)
-            if holder not in around and await self._keeps(judge, holder, row):
+            if holder is None or holder in around:
+                continue
+            if await self._keeps(judge, holder, row):
                 return self._adopted.get(holder, holder)
         return None
 
@@ -227,8 +229,11 @@ def _scope_owner(ledger: Ledger, scope_id: str) -> ScopeOwner:
     return ScopeOwner.of(*rows[0]) if rows else ScopeOwner(scope_id, "", "", ({},), ())
 
 
-def _outermost(ledger: Ledger, row: OutputRow) -> ItemKey:
-    """Return the outermost item within which one wrote a path; that itself if none is around it."""
+def _outermost(ledger: Ledger, row: OutputRow) -> ItemKey | None:
+    """Return the outermost item within which one wrote a path; that itself if none is around it.
+
+    None: the one around it was never recorded with it, as where a run was killed.
+    """
     writer, has_outer = (row.scope, row.key), bool(_scope_owner(ledger, row.scope).outer)
     name = f"{json.dumps(row.path)}:"
     for item in ledger.rows(queries.ITEMS_THAT_READ, name=name) if has_outer else ():
@@ -236,7 +241,7 @@ def _outermost(ledger: Ledger, row: OutputRow) -> ItemKey:
         is_within = any((out.path, out.scope_id, out.key) == (row.path, *writer) for out in made)
         if is_within and not _scope_owner(ledger, item[0]).outer:
             return item[0], item[1]
-    return writer
+    return None if has_outer else writer
 
 
 # --- paths that are known before any step of an item has run
