@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from paddock.engine.system.records import asdict
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Tools
 from paddock.steps.facts import Facts, Missing, Written
@@ -88,6 +89,45 @@ class DocumentPage(Output):
     )
 
 
+class InvoiceDisagreement(Output):
+    """Two witnesses of an e-invoice that say something else."""
+
+    rule: str = Field(description="Of EN 16931, such as `BR-CO-15`; `page`: what is printed.")
+    field: str
+    stated: str
+    stated_at: str = Field(description="The path in the XML.")
+    found: str = Field(description="What the sum is, or the page shows; empty: nothing like it.")
+    found_at: str = Field(description="The paths of what was summed, or the line of the page.")
+    page: int = Field(description="The page of the line; 0 for a sum.")
+
+
+class EInvoice(Output):
+    """An e-invoice; texts are empty, and amounts null, where it has none."""
+
+    syntax: Literal["cii", "ubl", "fatturapa", "ksef"]
+    type: str = Field(description="A code of UNTDID 1001, such as `380`.")
+    kind: Literal["invoice", "credit_note", "other"]
+    name: str = Field(description="That of its type.")
+    number: str
+    date: str
+    currency: str
+    seller: str
+    buyer: str
+    payee: str = Field(description="Empty: the seller.")
+    iban: str
+    reference: str = Field(description="To be named in the payment.")
+    due: str
+    net: float | None
+    tax: float | None
+    gross: float | None
+    payable: float | None = Field(description="What is left to be paid, or of a credit.")
+    lines: list[float] = Field(description="The amounts of its items.")
+    places: dict[str, str] = Field(description="By field, its path in the XML.")
+    page: int = Field(description="That of the document on which its lines stand.")
+    witnesses: list[Literal["xml", "sums", "page"]] = Field(description="What was compared.")
+    disagreements: list[InvoiceDisagreement]
+
+
 class FilesReadOutput(Output):
     text: str
     pages: list[DocumentPage]
@@ -98,6 +138,9 @@ class FilesReadOutput(Output):
         default={},
         description="By the number of a page: where each word of its text stands, packed. "
         "`evidence` finds the boxes of quotes in it.",
+    )
+    invoices: list[EInvoice] = Field(
+        default=[], description="The e-invoices in it, and whether XML, sums and page agree."
     )
 
 
@@ -123,7 +166,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 8
+    version = 9
     facts = Facts(
         only_reads=True,
         is_repeatable=True,
@@ -145,6 +188,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
             media_type=document.media_type,
             path=params.path,
             cells={str(n): cells for n, cells in enumerate(document.cells, 1) if cells},
+            invoices=[EInvoice.model_validate(asdict(i)) for i in document.invoices],
         )
 
 

@@ -19,7 +19,7 @@ from icalendar.prop import TypesFactory
 from . import text_files
 from .document_kinds import MEDIA_TYPES
 from .inner_documents import read_attached
-from .reader import Document, ReadRequest
+from .reader import Document, Invoice, ReadRequest, on_later_pages
 
 _FOLD = re.compile(rb"\r?\n[ \t]")
 _QUOTED_PRINTABLE = re.compile(
@@ -39,6 +39,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     lines = list[str]()
     pages = list[str]()
     notes = list(text.notes)
+    invoices = list[Invoice]()
     title = ""
     for line in text.text.splitlines():
         request.check()
@@ -54,7 +55,8 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         if embedded := _embedded(parameters, value):
             media_type, content = embedded
             named = parameters.get("FILENAME") or parameters.get("X-FILENAME") or name.lower()
-            read, why = read_attached(str(named), media_type, content, request)
+            read, why, found = read_attached(str(named), media_type, content, request)
+            invoices += on_later_pages(found, 1 + len(pages))
             pages += read or ()
             notes += why
             value = f"{named} ({len(content):,} bytes)" + ", not read" * (read is None)
@@ -68,7 +70,9 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         about = f" ({'; '.join(written)})" if written else ""
         lines.append(f"{name}{about}: {_shown(name, value)}")
     first = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-    return Document((first, *pages), title, MEDIA_TYPES[kind], tuple(notes))
+    return Document(
+        (first, *pages), title, MEDIA_TYPES[kind], tuple(notes), invoices=tuple(invoices)
+    )
 
 
 def _decoded(found: re.Match[bytes]) -> bytes:

@@ -13,14 +13,16 @@ from contextlib import suppress
 from hashlib import sha256
 from html import unescape
 from io import BytesIO
+from itertools import compress
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted
 
 from . import ocr, reader, text_files
 from .document_kinds import HEAD_BYTES, UnknownKind, kind_within
-from .reader import ReadRequest, Unreadable, after_name
+from .reader import Invoice, ReadRequest, Unreadable, after_name
 
 _DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
 _SHOWN = re.compile(
@@ -35,16 +37,18 @@ _MOST_PICTURES = 200  # are read: 15 minutes of a processor
 
 def read_attached(
     name: str, media_type: str, data: bytes, request: ReadRequest
-) -> tuple[list[str] | None, list[str]]:
+) -> tuple[list[str] | None, list[str], tuple[Invoice, ...]]:
     try:
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
         document = request.within(kind, BytesIO(data))
     except (UnknownKind, Unreadable) as error:
         why = f"it {error}" if isinstance(error, Unreadable) else str(error)
-        return None, [f": attachment '{name}' is not read: {why}"]
-    pages = [page for page in document.pages if page.strip()]
+        return None, [f": attachment '{name}' is not read: {why}"], ()
+    is_kept = [bool(page.strip()) for page in document.pages]
+    pages = list(compress(document.pages, is_kept))
     pages[:1] = [f"# {name}\n\n{page}" for page in pages[:1]]
-    return pages, [f": attachment '{name}'{after_name(note)}" for note in document.notes]
+    notes = [f": attachment '{name}'{after_name(note)}" for note in document.notes]
+    return pages, notes, tuple(replace(i, page=sum(is_kept[: i.page])) for i in document.invoices)
 
 
 class InnerPictures:

@@ -37,7 +37,7 @@ from .document_kinds import (
 )
 from .inner_documents import MOST_ATTACHED, InnerPictures, read_attached
 from .office import damage_errors, import_library
-from .reader import Document, ReadRequest, Unreadable, text_sample
+from .reader import Document, Invoice, ReadRequest, Unreadable, on_later_pages, text_sample
 
 _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
@@ -224,7 +224,13 @@ def _mails_document(
         around = (text for part in message.walk() for text in (part.preamble, part.epilogue))
         if outside := [text for text in around if text and text.strip() and "MIME" not in text]:
             mail.notes.append(f": text around its parts is not read ({text_sample(outside)})")
-    return Document(tuple(mail.pages), mail.title, MEDIA_TYPES[kind], (*mail.notes, *notes))
+    return Document(
+        tuple(mail.pages),
+        mail.title,
+        MEDIA_TYPES[kind],
+        (*mail.notes, *notes),
+        invoices=tuple(mail.invoices),
+    )
 
 
 @record
@@ -233,6 +239,7 @@ class _MailText:
     title: str = ""
     pages: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    invoices: list[Invoice] = field(default_factory=list)
     n_attachments: int = 0
 
     def add(self, message: EmailMessage, depth: int) -> None:
@@ -308,7 +315,8 @@ class _MailText:
             return self._unread(line, name, "the mail has nothing of it")
         if self.n_attachments > MOST_ATTACHED:
             return self._unread(line, name, f"only the first {MOST_ATTACHED} are read")
-        pages, notes = read_attached(name, media_type, data, self.request)
+        pages, notes, invoices = read_attached(name, media_type, data, self.request)
+        self.invoices += on_later_pages(invoices, len(self.pages))
         self.pages += pages or ()
         self.notes += notes
         return f"{line}, not read" if pages is None else line

@@ -18,6 +18,7 @@ from paddock.engine.system.text import counted, listed
 
 from . import ocr, ocr_engine, reader
 from .document_kinds import MEDIA_TYPES
+from .e_invoice_checks import check_page, page_disagreements
 from .inner_documents import MOST_ATTACHED, read_attached
 from .ocr import page_ranges
 from .ocr_layout import SeenText, TextBox
@@ -25,7 +26,7 @@ from .pdf_annotations import Losses
 from .pdf_page import PdfPages, ReadPage
 from .pdf_pictures import inserted
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
-from .reader import Document, ReadRequest, Unreadable
+from .reader import Document, Invoice, ReadRequest, Unreadable, on_later_pages
 from .text_cells import TextCell, moved_cells, pack_cells
 
 _MOST_UNNAMED = 0.2  # of a page's characters: then OCR reads it, or a note says so
@@ -69,7 +70,7 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         if all(page.source == "damaged" for page in pages):
             raise DamagedPage(1)
         notes = list(losses.notes(document))
-        attached = list[str]()
+        attached, invoices = list[str](), list[Invoice]()
         for n, (name, n_bytes, data) in enumerate(losses.attached(document)):
             if n == MOST_ATTACHED:
                 notes.append(f": only the first {MOST_ATTACHED} attached files are read")
@@ -78,10 +79,15 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             if not data:
                 notes.append(f": attachment '{name}' is not read: it has {n_bytes:,} bytes")
                 continue
-            behind, behind_notes = read_attached(name, "", data, request)
+            behind, behind_notes, found_invoices = read_attached(name, "", data, request)
+            invoices += on_later_pages(found_invoices, len(pages))
             attached += [name] if behind else []
             pages += map(_PageReading, behind or ())
             notes += behind_notes
+        if len(invoices) == 1:  # else which one the pages show is open
+            shown = [page.text for page in pages if page.number]
+            invoices = [check_page(invoices[0], pages[invoices[0].page - 1].text, shown)]
+            notes += page_disagreements(invoices[0])
         if attached:
             notes.append(f": attached files stand behind its own pages ({listed(attached)})")
     why_empty, page_notes = _notes_on_pages(pages, is_ocr_wanted=request.ocr, sees=sees)
@@ -92,6 +98,7 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
         (*page_notes[0], *notes, *page_notes[1]),
         why_empty,
         tuple(pack_cells(page.cells) for page in pages),
+        tuple(invoices),
     )
 
 

@@ -8,14 +8,14 @@ processes import this module, so it imports next to nothing.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Protocol, TypeAlias
+from typing import BinaryIO, ClassVar, Literal, Protocol, TypeAlias
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import field, record, replace
 from paddock.steps.plugins import (
     READER_GROUP,
     PluginImportError,
@@ -72,6 +72,59 @@ PageBox: TypeAlias = tuple[float, float, float, float]
 
 
 @record(frozen=True, slots=True)
+class Disagreement:
+    """Two witnesses of an e-invoice that say something else: its XML, its sums, its page."""
+
+    rule: str
+    """That of EN 16931, such as `BR-CO-15`; `page`: the printed page shows something else."""
+    field: str
+    stated: str
+    stated_at: str
+    """The path in the XML."""
+    found: str
+    """What the sum is, or what the page shows instead; empty: nothing like it."""
+    found_at: str
+    """The paths of what was summed, or the line of the page."""
+    page: int = 0
+    """From 1; 0: of a sum."""
+
+
+@record(frozen=True, slots=True)
+class Invoice:
+    """An e-invoice in a document; texts are empty and amounts None where it has none."""
+
+    syntax: str
+    """`cii`, `ubl`, `fatturapa` or `ksef`."""
+    type: str
+    """A code of UNTDID 1001: `380`."""
+    kind: Literal["invoice", "credit_note", "other"]
+    name: str
+    number: str
+    date: str
+    currency: str
+    seller: str
+    buyer: str
+    payee: str
+    """Empty: the seller."""
+    iban: str
+    reference: str
+    due: str
+    net: float | None
+    tax: float | None
+    gross: float | None
+    payable: float | None
+    lines: tuple[float, ...] = ()
+    """The amounts of its items."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """By field, its path in the XML."""
+    page: int = 1
+    """Of the document, from 1: where its lines stand."""
+    witnesses: tuple[str, ...] = ("xml",)
+    """Also `sums` and `page`, where there was something to compare."""
+    disagreements: tuple[Disagreement, ...] = ()
+
+
+@record(frozen=True, slots=True)
 class Document:
     """A document's text by pages; without pages it is a single one."""
 
@@ -85,6 +138,7 @@ class Document:
     """The message if it is empty; follows its name."""
     cells: tuple[str, ...] = ()
     """By page, where its text stands, as `text_cells.pack_cells` returns it."""
+    invoices: tuple[Invoice, ...] = ()
 
     @property
     def text(self) -> str:
@@ -93,6 +147,10 @@ class Document:
     @property
     def is_empty(self) -> bool:
         return not any(page.strip() for page in self.pages)
+
+
+def on_later_pages(invoices: Iterable[Invoice], n_pages: int) -> list[Invoice]:
+    return [replace(invoice, page=invoice.page + n_pages) for invoice in invoices]
 
 
 class Unreadable(ValueError):

@@ -36,10 +36,10 @@ from paddock.engine.system.processes import (
     python_command,
     python_environ,
 )
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import record, record_from, replace
 from paddock.engine.system.text import canonical_json
 
-from .reader import Document, Unreadable
+from .reader import Document, Invoice, Unreadable
 from .reader_process import FAILURE, OUT_OF_MEMORY, PROGRESS, SourceParts, locate_values
 
 MOST_PROCESSES = 4
@@ -117,6 +117,7 @@ class DocumentRequest:
             tuple(map(str, meta["notes"])),
             str(meta["why_empty"]),
             tuple(map(_checked_text, meta["cells"])),
+            tuple(record_from(Invoice, invoice) for invoice in meta["invoices"]),
         )
 
 

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from paddock.engine.system import no_links
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import asdict, record, replace
 
 from . import reader, text_files
 from .document_kinds import (
@@ -399,6 +399,7 @@ def document_frame(document: Document) -> bytes:
         "notes": document.notes,
         "why_empty": document.why_empty,
         "cells": document.cells if has_room else (),
+        "invoices": [asdict(invoice) for invoice in document.invoices],
     }
     return _frame(RESULT, meta, b"".join(pages))
 

@@ -59,11 +59,14 @@ def read_text_file(
         notes.append(f"is not valid JSON ({fault}); it is read as plain text")
         kind = "txt"
     elif kind == "txt" and not is_named and text.lstrip().startswith("<"):
-        from .e_invoice import e_invoice_text
+        from .e_invoice import read_e_invoices
 
-        lines, note = e_invoice_text(text)
-        text = lines or text
-        notes += [note] if note else []
+        found = read_e_invoices(text)
+        notes += found.notes
+        if found.pages:
+            return Document(
+                found.pages, "", MEDIA_TYPES[kind], tuple(notes), invoices=found.invoices
+            )
     return Document((text,), title, MEDIA_TYPES[kind], tuple(notes))
 
 

@@ -1,0 +1,75 @@
+"""An e-invoice's XML, its sums and its printed page: whether they agree."""
+
+from decimal import Decimal
+from io import BytesIO
+from random import Random
+
+import pytest
+
+from paddock.steps.readers import pdf as pdf_reader
+from paddock.steps.readers.reader import Document
+from paddock.steps.readers.reader_process import ReadOptions
+from tests.fakes.invoices import IBANS, Made, hybrid
+
+_RULES = {
+    "lines": "BR-CO-10", "allowances": "BR-CO-11", "charges": "BR-CO-12", "net": "BR-CO-13",
+    "tax": "BR-CO-14", "gross": "BR-CO-15", "payable": "BR-CO-16", "vat": "BR-CO-14",
+    "item": "R120",
+}  # fmt: skip
+_ON_PAGE = ("number", "date", "due", "iban", "currency", "net", "tax", "gross", "payable")
+
+
+def read(page: str, xml: str) -> Document:
+    return pdf_reader.read_pdf(BytesIO(hybrid(page, xml)), ReadOptions(ocr=False))
+
+
+def other(name: str, value: str, random: Random) -> str:
+    """Return what a person would not see at once."""
+    if name == "number":
+        return value[:-1] + str((int(value[-1]) + 1) % 10)
+    if name in ("date", "due"):
+        return value[:-1] + str((int(value[-1]) + 1) % 8)
+    if name == "iban":
+        return next(iban for iban in IBANS if iban != value)
+    if name == "currency":
+        return "GBP"
+    return f"{Decimal(value) + Decimal(random.choice((1, -10, 90, 1000))) / 100}"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_witnesses_that_agree_are_said_to(seed: int) -> None:
+    made = Made(seed)
+    found = read(made.page(), made.xml())
+    (invoice,) = found.invoices
+    assert (invoice.witnesses, invoice.disagreements) == (("xml", "sums", "page"), ())
+    seen = {name: getattr(invoice, name) for name in ("number", "date", "due", "iban", "currency")}
+    assert seen == {name: made.values[name] for name in seen}
+    assert not any("agree" in note for note in found.notes)
+
+
+def test_numbers_of_any_size_are_compared() -> None:
+    made = Made(1)
+    huge = made.xml().replace(f">{made.lines[0].quantity}<", f">{'9' * 20}.{'9' * 20}<")
+    huge = huge.replace(f">{made.lines[0].price}<", f">{'9' * 20}<")
+    rules = {d.rule for d in read(made.page(), huge).invoices[0].disagreements}
+    assert "R120" in rules
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_planted_difference_is_found_with_both_places(seed: int) -> None:
+    made, random = Made(seed + 100), Random(seed)
+    if seed % 2:
+        name = _ON_PAGE[seed // 2 % len(_ON_PAGE)]
+        value = other(name, made.values[name], random)
+        found = read(made.page(**{name: value}), made.xml())
+        place = next(d for d in found.invoices[0].disagreements if d.field == name)
+        assert (place.rule, place.page) == ("page", 1)
+        assert place.stated_at and (place.found_at or name == "number")
+    else:
+        name = list(_RULES)[seed // 2 % len(_RULES)]
+        value = other(name, made.values[name], random)
+        found = read(made.page(), made.xml(**{name: value}))
+        rules = {d.rule: d for d in found.invoices[0].disagreements}
+        assert _RULES[name] in rules
+        assert rules[_RULES[name]].stated_at
+    assert any("agree" in note for note in found.notes)
