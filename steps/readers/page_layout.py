@@ -48,6 +48,7 @@ FACT_PAGES = 40  # are read for the facts about a document: a second at most
 HYPHEN = "\x02"  # as PDFium writes it at the end of a line
 _GUTTER = 0.5  # the least between columns
 _MOST_HEADING_CHARS = 160
+_MOST_PLACES = 12  # where a column may begin
 _LEAST_LINES = 4  # of a column
 _PROSE_CHARS = 12  # of its lines, on average: the narrowest columns of newspapers have 20
 _FILLED = 0.65  # of a column's width, which its lines fill on average
@@ -185,11 +186,11 @@ def _in_columns(rows: list[Row]) -> Iterator[list[Row]]:
     first, last, at = found
     yield from _in_columns(rows[:first])
     for is_left in (True, False):
-        yield from _in_columns([*_side(rows[first:last], at, is_left)])
+        yield from _in_columns([*_side(rows[first:last], at, is_left=is_left)])
     yield from _in_columns(rows[last:])
 
 
-def _side(rows: Sequence[Row], at: float, is_left: bool) -> Iterator[Row]:
+def _side(rows: Sequence[Row], at: float, *, is_left: bool) -> Iterator[Row]:
     for row in rows:
         words = [word for word in row.words if (word.left < at) is is_left]
         if words:
@@ -212,9 +213,9 @@ def _gutter(rows: Sequence[Row]) -> tuple[int, int, float] | None:
             }
         )
     found: tuple[int, int, float] | None = None
-    for x, n in sorted(starts.items())[1:]:
+    for x, n in starts.most_common(_MOST_PLACES):
         if n + starts[x + 1] + starts[x - 1] < 2:
-            continue
+            break
         first = 0
         for end in range(len(rows) + 1):
             if end < len(rows) and not _crosses(rows[end], lines[end], x - NEAR):
@@ -253,22 +254,35 @@ def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple
         first += 1
     while first < end - 1 and is_apart(end - 2, end - 1):
         end -= 1
-    for is_left in (True, False):
-        side = [*_side(rows[first:end], at, is_left)]
-        n_of_tables = sum(last - first for first, last, _ in aligned_tables(side))
-        if n_of_tables > 0.5 * len(side) and (is_left or _gutter(side) is None):
-            return None
-        lines = [row.words for row in side]
-        spans = [span_of(words) for words in lines]
-        if len(spans) < (_LEAST_LINES if is_left else 2):  # the last column may be short
-            return None
-        rights = sorted(right for _, right in spans)
-        width = rights[len(rights) * 4 // 5] - min(left for left, _ in spans)
-        filled = sum(right - left for left, right in spans)
-        n_letters = sum(map(str.isalpha, "".join(w.text for words in lines for w in words)))
-        if filled < _FILLED * width * len(spans) or n_letters < _PROSE_CHARS * len(spans):
-            return None
-    return first, end
+    lines = [row.words for row in rows[first:end]]
+    left, right = (
+        [side for words in lines if (side := [w for w in words if (w.left < at) is is_left])]
+        for is_left in (True, False)
+    )
+    if len(left) < _LEAST_LINES or len(right) < 2 or not _is_filled(left):
+        return None
+    if _is_of_tables([*_side(rows[first:end], at, is_left=True)]):
+        return None
+    right_rows = [*_side(rows[first:end], at, is_left=False)]
+    is_prose = _is_filled(right) and not _is_of_tables(right_rows)
+    return (first, end) if is_prose or _gutter(right_rows) else None
+
+
+def _is_filled(lines: Sequence[Sequence[Word]]) -> bool:
+    """Return whether lines fill a column with words."""
+    spans = [span_of(words) for words in lines]
+    rights = sorted(right for _, right in spans)
+    # The longest lines may be those of further columns.
+    width = rights[len(rights) * 4 // 5] - min(left for left, _ in spans)
+    filled = sum(right - left for left, right in spans)
+    if filled < _FILLED * width * len(lines):
+        return False
+    n_letters = sum(map(str.isalpha, "".join(word.text for words in lines for word in words)))
+    return n_letters >= _PROSE_CHARS * len(lines)
+
+
+def _is_of_tables(rows: Sequence[Row]) -> bool:
+    return sum(last - first for first, last, _ in aligned_tables(rows)) > 0.5 * len(rows)
 
 
 def document_facts(pages: Iterable[tuple[str, Sequence[PageLine]]]) -> DocumentFacts:

@@ -56,6 +56,8 @@ class Word:
     is_hidden: bool
     is_symbol: bool
     """Of a font of signs, such as Wingdings."""
+    spacing: float = 0.0
+    """Between its letters, as titles have it."""
     is_struck: bool = False
     level: int = 0
     """1 is raised, -1 is lowered."""
@@ -191,7 +193,7 @@ def row_of(words: list[Word]) -> Row:
         last = words[index - 1] if index else word
         if (
             not index
-            or (gap_between(last, word) > _APART * max(last.size, word.size) and word.is_upright)
+            or (word.is_upright and _is_apart(last, word))
             or (is_contents and index >= n_titled)
         ):
             segments.append([])
@@ -204,6 +206,11 @@ def row_of(words: list[Word]) -> Row:
         words[0].is_upright,
         is_contents,
     )
+
+
+def _is_apart(last: Word, word: Word) -> bool:
+    spacing = 2 * min(last.spacing, word.spacing)
+    return gap_between(last, word) - spacing > _APART * max(last.size, word.size)
 
 
 def span_of(words: Sequence[Word]) -> tuple[float, float]:

@@ -77,6 +77,8 @@ class PageWords:
             turned = (turned_box(box, rotation) for box in zip(*self._boxes, strict=True))
             sides = [list(side) for side in zip(*turned, strict=True)] or [[], [], [], []]
             self._left, self._bottom, self._right, self._top = sides
+        self._ink_sides = (c_double * 4)()
+        self._to_ink = addressof(self._ink_sides)
         self._styles: dict[tuple[int | None, bool], _Style] = {}
         self._fonts: dict[int, tuple[bool, bool]] = {}
         self._blanks = set[int]()
@@ -126,13 +128,14 @@ class PageWords:
             )
             gaps = list(map(max, gaps, above))
         most = BLANK * style.size
+        spacing = 0.0
         if len([gap for gap in gaps if gap > least]) > 0.5 * len(gaps):
-            most += self._letter_spacing(run, gaps, style.size)
+            spacing = self._letter_spacing(run, gaps, style.size)
         for at, gap in enumerate(gaps, 1):
-            if gap > most or run[at] in self._blanks:
-                yield from self._parts(run[start:at], style, has_blank=start > 0)
+            if gap - spacing > most or run[at] in self._blanks:
+                yield from self._parts(run[start:at], style, spacing, has_blank=start > 0)
                 start = at
-        yield from self._parts(run[start:], style, has_blank=start > 0)
+        yield from self._parts(run[start:], style, spacing, has_blank=start > 0)
 
     def _letter_spacing(self, run: Sequence[int], gaps: Sequence[float], size: float) -> float:
         """Return the gap between the letters of words that are spaced; most text has none."""
@@ -145,7 +148,9 @@ class PageWords:
         is_spaced = len(alike) > max(3, 0.5 * len(gaps)) and sum(alike) > 1
         return usual if is_spaced else 0.0
 
-    def _parts(self, word: Sequence[int], style: _Style, *, has_blank: bool) -> Iterator[Word]:
+    def _parts(
+        self, word: Sequence[int], style: _Style, spacing: float, *, has_blank: bool
+    ) -> Iterator[Word]:
         """Yield a word, or its parts where some figures of its font are raised or lowered."""
         text = "".join([self._text[at] for at in word])
         has_blank = has_blank or word[0] in self._blanks
@@ -153,7 +158,7 @@ class PageWords:
         if leaders := _LEADERS.search(text):
             ends = sorted({leaders.start(), leaders.end(), len(word)} - {0})
         inks: list[tuple[float, float]] = []
-        if len(word) < 4 or any(map(str.isdecimal, text)):
+        if len(word) < 3 or any(map(str.isdecimal, text)):
             inks = [self._ink(at, style) for at in word]
             levels = [_figure_level(low - style.base, high - low, style.size) for low, high in inks]
             changes = (at for at, (a, b) in enumerate(pairwise(levels), 1) if a != b)
@@ -165,36 +170,27 @@ class PageWords:
             low, high = style.base, style.base + CAPITAL * style.size
             if inks:
                 low, high = min(low for low, _ in inks[start:end]), max(inks[start:end])[1]
-            left, right, box_left, box_right = (
-                self._left[first], self._right[last], lefts[first], rights[last]
-            )  # fmt: skip
-            if self._left[last] < left:  # written to the left
-                left, right = self._left[last], self._right[first]
+            left = min(self._left[first], self._left[last])
+            right = max(self._right[first], self._right[last])
             box = (
-                min(box_left, lefts[last]), bottoms[first],
-                max(box_right, rights[first]), tops[first],
+                min(lefts[first], lefts[last]), min(bottoms[first], bottoms[last]),
+                max(rights[first], rights[last]), max(tops[first], tops[last]),
             )  # fmt: skip
-            if not style.is_upright or self._rotation:
-                box = (
-                    box[0],
-                    min(bottoms[first], bottoms[last]),
-                    box[2],
-                    max(tops[first], tops[last]),
-                )
-            yield Word(
-                text[start:end], has_blank and not start, left, right, low, high, box, *style
-            )
+            blank = has_blank and not start
+            made = Word(text[start:end], blank, left, right, low, high, box, *style)
+            made.spacing = spacing
+            yield made
             start = end
 
     def _ink(self, at: int, style: _Style) -> tuple[float, float]:
         """Return from where to where the ink of a letter or figure goes; signs stand anywhere."""
         char = self._text[at]
         if char in _SIGNS or char.isdecimal() or category(char) in ("Ll", "Lu"):
-            sides = (c_double * 4)()
-            to = addressof(sides)
+            to = self._to_ink
             _ink_at(self._page, self._places[at], to, to + 8, to + 16, to + 24)
-            left, right, bottom, top = sides
-            _, low, _, high = turned_box((left, bottom, right, top), self._rotation)
+            left, right, low, high = self._ink_sides
+            if self._rotation:
+                _, low, _, high = turned_box((left, low, right, high), self._rotation)
             is_level = char in _SIGNS and low - style.base < _RAISED_SIGN * style.size
             if low < high and not is_level:
                 return low, high

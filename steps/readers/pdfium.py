@@ -79,8 +79,13 @@ class PageFrame(NamedTuple):
         """Return a rectangle as fractions of the page; None if it is not on it."""
         a = self.origin + self.across * left + self.up * bottom
         b = self.origin + self.across * right + self.up * top
-        sides = min(a.real, b.real), min(a.imag, b.imag), max(a.real, b.real), max(a.imag, b.imag)
-        x_0, y_0, x_1, y_1 = (round(min(max(side, 0.0), 1.0), 4) for side in sides)
+        x_0, x_1, y_0, y_1 = a.real, b.real, a.imag, b.imag
+        if x_0 > x_1:
+            x_0, x_1 = x_1, x_0
+        if y_0 > y_1:
+            y_0, y_1 = y_1, y_0
+        if x_0 < 0 or y_0 < 0 or x_1 > 1 or y_1 > 1:
+            x_0, y_0, x_1, y_1 = (min(max(side, 0.0), 1.0) for side in (x_0, y_0, x_1, y_1))
         return (x_0, y_0, x_1, y_1) if x_0 < x_1 and y_0 < y_1 else None
 
 

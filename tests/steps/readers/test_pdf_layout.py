@@ -170,6 +170,153 @@ def test_lists_raised_lowered_struck_and_hidden_text_are_marked() -> None:
     assert "does not show" in found.notes[0]
 
 
+LISTED = "1. keys\n2. pets"
+
+
+def mirrored(*pieces: Piece) -> list[Piece]:
+    """Draw the right part of each line first."""
+    return sorted(pieces, key=lambda piece: (-piece[0], -piece[1]))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        # What is raised is smaller by a tenth, or not at all; a smaller currency is not.
+        ([(72, 700, "40"), (83.5, 704, "1", 8.9), (92, 700, "EUR")], "40^1 EUR"),
+        ([(72, 700, "10", 15), (89, 707, "6", 14.4), (101, 700, "units", 15)], "10^6 units"),
+        ([(72, 700, "10"), (83.5, 705, "6"), (92, 700, "units")], "10^6 units"),
+        ([(72, 700, "H"), (79.5, 698, "2", 8.9), (84.8, 700, "O")], "H_2O"),
+        ([(72, 700, "EUR", 7), (90, 700, "40", 10)], "EUR 40"),
+        # Signs of lists, drawn before the lines or behind all of them
+        (
+            [(90, 700, "keys"), (90, 687, "pets"), (72, 700, "1."), (72, 687, "2.")],
+            "1. keys\n2. pets",
+        ),
+        # A label and its amount
+        ([(72, 700, "Net"), (400, 700, "200.00 EUR")], "Net\t200.00 EUR"),
+        (
+            mirrored(
+                *((72, 700 - 14 * at, name) for at, name in enumerate(("Net", "VAT", "Total"))),
+                *((400, 700 - 14 * at, f"{at}.00 EUR") for at in range(3)),
+            ),
+            "| Net | 0.00 EUR |\n| --- | --- |\n| VAT | 1.00 EUR |\n| Total | 2.00 EUR |",
+        ),
+    ],
+)
+def test_a_line_is_what_stands_on_it_in_whatever_order_it_is_drawn(
+    pieces: list[Piece], shown: str
+) -> None:
+    assert read(drawn(*pieces)).text == shown
+
+
+def test_figures_that_a_font_raises_or_lowers_are_seen_by_their_ink() -> None:
+    """As Typst writes them: of the same size, on the same line."""
+    glyphs = {"one": (0, 700), "zero": (0, 700), "six": (350, 700), "two": (-120, 230)}
+    procs = [
+        f"600 0 0 {low} 500 {high} d1 50 {low} 450 {high - low} re f"
+        for low, high in glyphs.values()
+    ]
+    font = (
+        "<< /Type /Font /Subtype /Type3 /FontBBox [0 -200 600 800] /FontMatrix [.001 0 0 .001 0 0] "
+        "/FirstChar 49 /LastChar 52 /Widths [600 600 600 600] /Resources << >> /CharProcs << "
+        + " ".join(f"/{name} {7 + at} 0 R" for at, name in enumerate(glyphs))
+        + " >> /Encoding << /Type /Encoding /Differences [49 "
+        + " ".join(f"/{name}" for name in glyphs)
+        + "] >> >>"
+    )
+    streams = [f"<< /Length {len(proc)} >>\nstream\n{proc}\nendstream" for proc in procs]
+    data = pdf_of_objects("BT /F1 10 Tf 72 700 Td (123 24) Tj ET", font, *streams)
+    assert read(data).text == "12^3 2_4"  # a font of drawings has no names for its letters
+
+
+@pytest.mark.parametrize("gap", [30, 100, 300, 600])
+def test_letters_that_are_spaced_or_drawn_one_by_one_are_words(gap: int) -> None:
+    """Gaps of thousandths of a size, and no blanks, as TeX and Qt draw them."""
+    words = f" {-300 - 2 * gap} ".join(
+        f" {-gap} ".join(f"({letter})" for letter in word) for word in ("TOTAL", "due", "2026")
+    )
+    assert read(drawn(extra=f"BT /F1 10 Tf 72 680 Td [{words}] TJ ET")).text == "TOTAL due 2026"
+
+
+COLUMNS = [(72, "left"), (240, "middle"), (408, "right")]
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("shift", [0, 4])
+def test_columns_of_prose_are_read_one_after_the_other(n: int, shift: float) -> None:
+    pieces = [
+        (x, 700 - 13 * line - shift * at, f"{name} column in its line {line}")
+        for line in range(9)
+        for at, (x, name) in enumerate(COLUMNS[:n])
+    ]
+    found = read(drawn((72, 740, "News", 20), *pieces)).text.split("\n")
+    assert found[0] == "# News"
+    assert found[2:] == [
+        f"{name} column in its line {line}" for _, name in COLUMNS[:n] for line in range(9)
+    ]
+
+
+def invoice(n_goods: int) -> list[Piece]:
+    head = [
+        (300, 740 - 13 * at, f"{name}:") for at, name in enumerate(("Number", "Date", "Client"))
+    ]
+    values = [(430, 740 - 13 * at, f"{at}71") for at in range(3)]
+    goods = [["Item", "Count", "Price"], *([f"Nails {at}", "2", "9.50"] for at in range(n_goods))]
+    rows = [
+        (x, 660 - 16 * at, text, 9)
+        for at, cells in enumerate(goods)
+        for x, text in zip((72, 300, 430), cells, strict=True)
+    ]
+    end = 640 - 16 * len(goods)
+    prose = "Dear client, we thank you for your order and bill the goods below."
+    return [*head, *values, (72, 684, prose), *rows, (72, end, "Please pay in ten days.")]
+
+
+def test_documents_of_one_layout_have_one_form_however_many_rows_they_have() -> None:
+    """A line of prose between tables is no row, and the text's size is not that of the rows."""
+    for n_goods in (1, 2, 5, 20):
+        found = read(drawn(*invoice(n_goods))).text.split("\n")
+        goods = [f"| Nails {at} | 2 | 9.50 |" for at in range(n_goods)]
+        assert found == [
+            "| Number: | 071 |", "| --- | --- |", "| Date: | 171 |", "| Client: | 271 |", "",
+            "Dear client, we thank you for your order and bill the goods below.", "",
+            "| Item | Count | Price |", "| --- | --- | --- |", *goods, "",
+            "Please pay in ten days.",
+        ]  # fmt: skip
+
+
+def test_small_drawings_in_a_line_are_signs_of_lists_or_letters_that_the_font_lacks() -> None:
+    """A filled square before a line; a group as large as a letter, as matplotlib draws a minus."""
+    minus = "<< /Type /XObject /Subtype /Form /BBox [0 0 6 1] /Length 14 >>\nstream\n"
+    minus += "0 0 6 1 re f \nendstream"
+    font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    content = (
+        "72 702 3 3 re f BT /F1 10 Tf 84 700 Td (keys) Tj ET "
+        "BT /F1 10 Tf 72 680 Td (Result:) Tj 42 0 Td (5 EUR) Tj ET q 1 0 0 1 107 683 cm /M Do Q"
+    )
+    data = pdf_of_objects(content, font, minus, page="/Group << >>")
+    data = data.replace(b"/Font << /F1", b"/XObject << /M 7 0 R >> /Font << /F1")
+    found = read(data)
+    assert found.text == "- keys\nResult: \ufffd5 EUR"
+    assert "1 character on page 1 missing" in found.notes[0]
+
+
+def test_text_that_a_clear_group_or_a_clip_keeps_from_being_seen_is_hidden() -> None:
+    font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    unseen = "BT /F1 10 Tf 72 660 Td (unseen 99) Tj ET"
+    group = "<< /Type /XObject /Subtype /Form /BBox [0 0 612 792] /Length 40 "
+    group += f"/Resources << /Font << /F1 6 0 R >> >> >>\nstream\n{unseen}\nendstream"
+    content = (
+        "BT /F1 10 Tf 72 700 Td (seen 12) Tj ET q /Clear gs /M Do Q "
+        "q 60 600 200 30 re W n BT /F1 10 Tf 72 610 Td (within) Tj 0 -30 Td (cut 77) Tj ET Q"
+    )
+    data = pdf_of_objects(content, font, group)
+    resources = b"/XObject << /M 7 0 R >> /ExtGState << /Clear << /ca 0 >> >> /Font << /F1 6"
+    found = read(data.replace(b"/Font << /F1 6", resources, 1))
+    assert found.text == "seen 12\n<!-- unseen 99 -->\nwithin\n<!-- cut 77 -->"
+    assert "characters: 'unseen 99 cut 77')" in found.notes[0]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "elsewhere", "wanted"),
     [
