@@ -24,12 +24,18 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.reader import Unreadable
 
-from .column_types import MOST_DIGITS, ColumnType, plain_value, type_of_value, typed_value
+from .column_types import (
+    MOST_DIGITS,
+    MOST_SCALE,
+    ColumnType,
+    plain_value,
+    type_of_value,
+    typed_value,
+)
 from .row_formats import UnreadableRows, kept_rows, own_names
 from .table_format import with_libraries
 
 _BATCH_ROWS = 10_000
-_MOST_SCALE = 18
 _INT64 = range(-(2**63), 2**63)
 _BYTES = re.compile(r"\b(?:fixed_size_|large_)?binary\b")
 _SHORT_FLOAT = re.compile(r"\bfloat\b")
@@ -333,15 +339,27 @@ def to_arrow(
     known = rows.types
     if isinstance(rows, ArrowRows) and all(known.get(n) == kind for n, kind in declared.items()):
         return rows.table, []
-    kept, notes, made = kept_rows(rows), list[str](), []
+    kept = kept_rows(rows)
     names = list(dict.fromkeys(chain(columns, chain.from_iterable(kept))))
-    for name in names:
-        values = [row.get(name) for row in kept]
+    cells = {name: [row.get(name) for row in kept] for name in names}
+    return columns_to_arrow(cells, declared, known, rows.zones)
+
+
+def columns_to_arrow(
+    cells: Mapping[str, Sequence[Any]],
+    declared: Mapping[str, ColumnType],
+    known: Mapping[str, ColumnType],
+    zones: Mapping[str, str],
+) -> tuple[pa.Table, list[str]]:
+    """Return columns of plain data as `to_arrow` returns rows."""
+    notes = list[str]()
+    made = []
+    for name, values in cells.items():
         column = _column(name, values, declared.get(name, ""), known.get(name, ""), notes)
-        if pa.types.is_timestamp(column.type) and column.type.tz and name in rows.zones:
-            column = column.cast(pa.timestamp("us", rows.zones[name]))
+        if pa.types.is_timestamp(column.type) and column.type.tz and name in zones:
+            column = column.cast(pa.timestamp("us", zones[name]))
         made.append(column)
-    return pa.table(made, names=own_names(map(str, names))), notes
+    return pa.table(made, names=own_names(map(str, cells))), notes
 
 
 def to_query_table(rows: TypedRows) -> tuple[pa.Table, list[str]]:
@@ -358,7 +376,7 @@ def to_query_table(rows: TypedRows) -> tuple[pa.Table, list[str]]:
 
 
 def _column(
-    name: str, values: list[Any], declared: ColumnType, known: ColumnType, notes: list[str]
+    name: str, values: Sequence[Any], declared: ColumnType, known: ColumnType, notes: list[str]
 ) -> pa.Array:
     kind = declared or known
     if not kind:  # that of all values; int and float together are float if that is exact
@@ -394,7 +412,37 @@ class _WrongRow(ValueError):
         self.row = row
 
 
+_ARROW_TYPES: Mapping[ColumnType, tuple[set[type], pa.DataType]] = {
+    "str": ({str}, pa.string()), "int": ({int}, pa.int64()), "float": ({float}, pa.float64()),
+    "bool": ({bool}, pa.bool_()), "date": ({str}, pa.date32()),
+    "datetime": ({str}, pa.timestamp("us")),
+}  # fmt: skip
+"""Of types: those of plain values that Arrow converts as we do."""
+
+
+def _converted_array(values: Sequence[Any], kind: ColumnType) -> pa.Array | None:
+    """Return what Arrow makes of plain values of one type; None: they need a look at each."""
+    types = set(map(type, values)) - {type(None)}
+    plain, arrow_type = _ARROW_TYPES.get(kind, (set(), None))
+    try:
+        if kind.startswith("decimal(") and types <= {int, float, str}:
+            precision, scale = map(int, kind[8:-1].split(","))
+            texts = pa.array([None if value is None else str(value) for value in values])
+            return texts.cast(pa.decimal128(precision, scale)) if scale <= MOST_SCALE else None
+        if not types or not types <= plain:
+            return None
+        if kind not in ("date", "datetime"):
+            return pa.array(values, arrow_type)
+        texts = pa.array(values, pa.string())
+        # Arrow has a year 0.
+        return texts.cast(arrow_type) if compute.min(texts).as_py() >= "0001" else None
+    except (pa.ArrowException, OverflowError):
+        return None
+
+
 def _typed_array(values: Sequence[Any], kind: ColumnType) -> pa.Array:
+    if (converted := _converted_array(values, kind)) is not None:
+        return converted
     made: list[Any] = []
     for n, value in enumerate(values, 1):
         try:
@@ -415,7 +463,7 @@ def _typed_array(values: Sequence[Any], kind: ColumnType) -> pa.Array:
         exact = [(n, Decimal(value).as_tuple()) for n, value in present]
         scales = [max(0, -int(parts.exponent)) for _, parts in exact]
         form = kind[8:-1].split(",") if "(" in kind else (MOST_DIGITS, max(scales, default=0))
-        wide = pa.decimal128(int(form[0]), min(int(form[1]), _MOST_SCALE))
+        wide = pa.decimal128(int(form[0]), min(int(form[1]), MOST_SCALE))
         for (n, parts), scale in zip(exact, scales, strict=True):
             n_whole = len(parts.digits) + int(parts.exponent)
             if scale > wide.scale or n_whole > wide.precision - wide.scale:

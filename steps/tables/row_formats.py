@@ -584,10 +584,11 @@ def _to_csv(
     """
     names = list(dict.fromkeys(itertools.chain.from_iterable(rows))) or list(types)
     exact = {name: kind for name, kind in types.items() if kind.startswith("decimal")}
-    changed = Counter[str]()
-    is_plain = _PLAIN.match
+    changed = Counter[tuple[str, str]]()
+    n_guarded, is_plain = 0, _PLAIN.match
 
     def line(values: Iterable[Any]) -> str:
+        nonlocal n_guarded
         cells = []
         for name, value in zip(names, values, strict=True):
             kind = type(value)  # most are plain, in a fifth of the time
@@ -604,29 +605,31 @@ def _to_csv(
                 cells.append("")
                 continue
             if kind is float:
-                changed["odd"] += 1
+                changed["odd", name] += 1
                 value = None
             cell = formula_escaped(value, delimiter)
-            changed["guarded"] += isinstance(value, str) and len(cell) > len(value)
+            n_guarded += isinstance(value, str) and len(cell) > len(value)
             if "\0" in cell:  # which ends a text in C
-                changed["nul"] += 1
+                changed["nul", name] += 1
                 cell = cell.replace("\0", "\ufffd")
             is_quoted = _TO_QUOTE.search(cell) or (not cell and len(names) == 1)
             cells.append('"' + cell.replace('"', '""') + '"' if is_quoted else cell)
         return delimiter.join(cells) + "\n"
 
     head = [line(names)] if names else []
-    changed.clear()  # only cells are counted
+    n_guarded = 0  # only cells are counted
+    changed.clear()
     lines = [line([row.get(name) for name in names]) for row in rows if names]
-    notes = {
-        "guarded": "an apostrophe stands before {} that a spreadsheet would compute; JSONL has "
-        "them as they are",
-        "odd": ODD_NUMBERS + " left empty, in {}",
-        "nul": "U+FFFD stands for NUL in {}",
-    }
-    return "".join([*head, *lines]), [
-        note.format(counted(changed[what], "cell")) for what, note in notes.items() if changed[what]
-    ]
+    notes = [
+        f"an apostrophe stands before {counted(n_guarded, 'cell')} that a spreadsheet would "
+        f"compute; JSONL has them as they are"
+    ] * bool(n_guarded)
+    for what, sentence in (("odd", f"{ODD_NUMBERS} left empty"), ("nul", "U+FFFD stands for NUL")):
+        shown = ", ".join(
+            f"{n:,} of '{name}'" for (kind, name), n in changed.items() if kind == what
+        )
+        notes += [f"{sentence} ({shown})"] if shown else []
+    return "".join([*head, *lines]), notes
 
 
 @cache

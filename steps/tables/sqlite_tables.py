@@ -108,11 +108,10 @@ def read_sqlite(path: Path, name: str) -> tuple[ArrowRows, list[str]]:
 
 def _is_rounded(column: pa.ChunkedArray) -> bool:
     """Return whether SQLite would round a number of a column: it has doubles and 64 bits."""
-    kind = column.type
-    if pa.types.is_uint64(kind) or (pa.types.is_decimal(kind) and kind.scale <= 0):
-        return any(abs(value) >= 2**63 for value in column.to_pylist() if value is not None)
-    values = map(plain_value, column.to_pylist() if pa.types.is_decimal(kind) else ())
-    return any(isinstance(value, str) for value in values)
+    if not (pa.types.is_uint64(column.type) or pa.types.is_decimal(column.type)):
+        return False
+    plain = (plain_value(value) for value in column.to_pylist() if value is not None)
+    return any(isinstance(value, str) or abs(value) >= 2**63 for value in plain)
 
 
 def sqlite_file(table: pa.Table, name: str) -> bytes:

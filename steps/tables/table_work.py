@@ -13,7 +13,7 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.office import damage_errors
 from paddock.steps.readers.reader import Unreadable, after_name
 
-from .arrow_rows import ArrowRows, own_table, stream_of, to_arrow
+from .arrow_rows import ArrowRows, columns_to_arrow, own_table, stream_of, to_arrow
 from .duckdb_queries import QueryFault, QueryLimits, run_query
 from .row_formats import TextFormat
 from .table_files import format_named, read_text_table
@@ -65,8 +65,11 @@ def _read_table(
 ) -> tuple[pa.Table, list[str]]:
     if isinstance(form := format_named(source.format), TextFormat):
         found = read_text_table(form, source)
-        rows = TypedRows(found.rows, found.types)
-        table, of_columns = to_arrow(rows, {}, found.columns)
+        if found.cells:
+            table, of_columns = columns_to_arrow(found.cells, {}, found.types, {})
+        else:
+            rows = TypedRows(found.objects, found.types)
+            table, of_columns = to_arrow(rows, {}, found.columns)
         notes = list(found.notes)
     else:
         with no_links.open_file(Path(source.path)) as file:

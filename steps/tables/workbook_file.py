@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
@@ -15,7 +16,7 @@ from decimal import Decimal
 from io import BytesIO
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import field, record
 from paddock.engine.system.text import cell_text, counted, one_line
 from paddock.pipelines.typed_rows import TypedRows
 
@@ -125,8 +126,8 @@ class _CellWriter:
     n_links: int = 0
     n_old_dates: int = 0
     n_long_numbers: int = 0
-    n_odd_numbers: int = 0
-    n_fine_times: int = 0
+    odd_numbers: Counter[str] = field(default_factory=Counter)
+    fine_times: Counter[str] = field(default_factory=Counter)
     n_long_texts: int = 0
     long_at: str = ""
 
@@ -168,12 +169,13 @@ class _CellWriter:
                 return True
             case datetime() | date() | time():
                 if isinstance(typed, time) or typed.year >= 1900:
-                    self.n_fine_times += getattr(typed, "microsecond", 0) % 1000 > 0
+                    if getattr(typed, "microsecond", 0) % 1000:
+                        self.fine_times[column.name] += 1
                     self.sheet.write_datetime(n_row, column.index, typed, column.format)
                     return True
                 self.n_old_dates += 1
             case float() if not math.isfinite(typed):
-                self.n_odd_numbers += 1
+                self.odd_numbers[column.name] += 1
                 return True
             case int() | float() | Decimal():
                 is_long = isinstance(typed, Decimal) and isinstance(plain_decimal(typed), str)
@@ -190,11 +192,12 @@ class _CellWriter:
         if self.n_long_numbers:
             numbers = counted(self.n_long_numbers, "number")
             yield f"{numbers} of more than 15 digits stand as text, since Excel keeps no more"
-        if self.n_odd_numbers:
-            yield f"{ODD_NUMBERS} left empty, in {counted(self.n_odd_numbers, 'cell')}"
-        if self.n_fine_times:
-            times = counted(self.n_fine_times, "time")
-            yield f"{times} with parts of a millisecond are cut there, since Excel keeps no more"
+        for counts, what in (
+            (self.odd_numbers, f"{ODD_NUMBERS} left empty"),
+            (self.fine_times, "parts of a millisecond are cut, since Excel keeps no more"),
+        ):
+            shown = ", ".join(f"{n:,} of '{name}'" for name, n in counts.items())
+            yield from [f"{what} ({shown})"] * bool(counts)
         if self.n_long_texts:
             texts = counted(self.n_long_texts, "text")
             yield f"{texts} of more than {_MOST_CHARS:,} characters are cut there ({self.long_at})"
