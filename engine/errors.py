@@ -203,6 +203,10 @@ class NoInsert(BadRequest):
         super().__init__("this model cannot fill in the middle: its file names no tokens for it")
 
 
+class TemplateTooLarge(BadRequest):
+    """A chat template is longer, or nested more deeply, than templates may be."""
+
+
 class TextRefused(BadRequest):
     """A text that cannot have a vector, by its index, and why."""
 

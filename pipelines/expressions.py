@@ -17,13 +17,12 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from jinja2 import TemplateSyntaxError, nodes
-from jinja2.meta import find_undeclared_variables
 from jinja2.parser import Parser
 from jinja2.runtime import Undefined
 from pydantic_core import core_schema
 
 from paddock.engine.system.records import field, record
-from paddock.engine.system.template_limits import TemplateLimitExceeded
+from paddock.engine.system.template_limits import TemplateLimitExceeded, undeclared_variables
 from paddock.engine.system.text import nested_values, one_line
 
 from .errors import MustBe, did_you_mean
@@ -59,7 +58,7 @@ def references(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
     free = {chain[0] for chain in chains}
     if any(name.ctx != "load" for name in tree.find_all(nodes.Name)):
         assert isinstance(tree, nodes.Template)  # only statements make names
-        free = find_undeclared_variables(tree)
+        free = undeclared_variables(tree)
     free -= set(environment().globals)
     return frozenset(chain for chain in chains if chain[0] in free)
 

@@ -14,8 +14,6 @@ from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from jinja2 import Environment, TemplateSyntaxError, meta
-
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Think, Tool
 from paddock.engine.system.records import replace
@@ -41,6 +39,7 @@ def checked_template(source: str) -> str:
     """Return a template that a person wrote, in Jinja.
 
     Raises:
+        TemplateTooLarge: it is too long, or nested too deeply.
         BadRequest: it cannot be parsed, or is a Go template of no known family.
     """
     jinja = jinja_template(source)
@@ -67,14 +66,10 @@ def template_capabilities(own: str | None, of_file: str | None) -> frozenset[Tem
         if not source:
             return frozenset()
         template = JinjaTemplate(source)
-    except BadRequest:
+        expected = template.variables()
+    except (BadRequest, RecursionError):
         return frozenset()
     found: set[TemplateCapability] = set()
-    environment = Environment(extensions=["jinja2.ext.loopcontrols"])
-    try:
-        expected = meta.find_undeclared_variables(environment.parse(source))
-    except TemplateSyntaxError:  # tags of Hugging Face's own, such as `generation`
-        expected = set(re.findall(r"\b(?:xml_)?tools\b", source))
     # Some (DeepSeek's) render calls alone; tools are then described in a system turn.
     if "tool_calls" in source or expected & {"tools", "xml_tools", "functions"}:
         found.add("tools")

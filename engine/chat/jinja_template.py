@@ -21,15 +21,17 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 
-from paddock.engine.errors import BadRequest
+from paddock.engine.errors import BadRequest, TemplateTooLarge
 from paddock.engine.system.template_limits import (
     MeteredEnvironment,
     TemplateLimitExceeded,
     TemplateMeter,
     check_bits,
     check_values,
+    undeclared_variables,
 )
 
+from .known_templates import check_template_length
 from .template_messages import TemplateExhausted, TemplateRefused, TemplateTurn, prompt_meter
 
 MAX_WIDTH = 10_000  # of padding
@@ -144,6 +146,7 @@ def _check_nested_values(value: Any) -> None:
 
 class JinjaTemplate:
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        check_template_length(source)
         self.source = source
         environment = JinjaSandbox(
             trim_blocks=True,
@@ -156,10 +159,15 @@ class JinjaTemplate:
             self._template = environment.from_string(
                 environment.with_metered_loops(environment.parse(self.source))
             )
+        except (RecursionError, SyntaxError, MemoryError) as error:  # Python's, of Jinja2's code
+            raise TemplateTooLarge("the model's chat template is nested too deeply") from error
         except Exception as error:  # untrusted code can raise anything
             raise BadRequest(f"the model's chat template cannot be read: {error}") from error
         self._environment = environment
         self._special = {"bos_token": bos, "eos_token": eos}
+
+    def variables(self) -> set[str]:
+        return undeclared_variables(self._environment.parse(self.source))
 
     def render(
         self,

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import re
 
-from paddock.engine.errors import BadRequest
+from paddock.engine.errors import BadRequest, TemplateTooLarge
 
+# The longest of llama.cpp's has 17,000; to compile so many takes 2 s and 200 MB at the worst.
+MOST_TEMPLATE_CHARS = 100_000
 # For models without a template: ChatML, which most instruction-tuned models have seen.
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
@@ -143,12 +145,21 @@ def is_go_template(source: str) -> bool:
     return any(map(_GO_SYNTAX.search, actions)) and _JINJA_STATEMENT.search(source) is None
 
 
+def check_template_length(source: str) -> None:
+    if len(source) > MOST_TEMPLATE_CHARS:
+        raise TemplateTooLarge(
+            f"a chat template has at most {MOST_TEMPLATE_CHARS:,} characters, not {len(source):,}"
+        )
+
+
 def jinja_template(source: str) -> str:
     """Return a template in Jinja, a Go template as that of its family.
 
     Raises:
+        TemplateTooLarge: it is too long.
         BadRequest: it is a Go template of no known family.
     """
+    check_template_length(source)
     if found := _INSERT_BEFORE.fullmatch(source):
         source = found[1]
     if not is_go_template(source):
@@ -253,6 +264,7 @@ def served_template(own: str | None, of_file: str | None) -> str | None:
     Raises:
         BadRequest: as `jinja_template`.
     """
+    check_template_length(own or "")
     is_go = own is not None and is_go_template(own)
     return of_file if is_go and of_file else jinja_template(own) if own else of_file
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
+from jinja2.meta import TrackingCodeGenerator
 from jinja2.sandbox import SandboxedEnvironment
 
 DEADLINE_S = 3.0
@@ -197,12 +198,29 @@ class MeteredCodeGenerator(CodeGenerator):
         else:
             super().visit_Getitem(node, frame)
 
+    def visit_EvalContextModifier(self, node: nodes.EvalContextModifier, frame: Frame) -> None:
+        if not all(isinstance(option.value, nodes.Const) for option in node.options):
+            self.fail("`autoescape` takes true or false here", node.lineno)
+        super().visit_EvalContextModifier(node, frame)
+
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self.write("environment.joined((")
         for part in node.nodes:
             self.visit(part, frame)
             self.write(", ")
         self.write("))")
+
+
+class _VariableTracker(MeteredCodeGenerator, TrackingCodeGenerator):
+    pass
+
+
+def undeclared_variables(tree: nodes.Template) -> set[str]:
+    assert tree.environment is not None
+    tracker = _VariableTracker(tree.environment)
+    tracker.optimizer = None  # it computes constants, whatever the environment says
+    tracker.visit(tree)
+    return tracker.undeclared_identifiers
 
 
 class MeteredEnvironment(SandboxedEnvironment):

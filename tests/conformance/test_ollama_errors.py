@@ -160,6 +160,15 @@ GENERATE = [
         error="model 'smollm2:135m' cannot see images: it has no projector"),
     Row("a bad template", "POST /api/generate",
         {"model": CHAT, "prompt": "Hi", "template": "{{ .Prompt "}, 500, re.compile("error")),
+    *(
+        Row(f"a template that is {why}", "POST /api/generate",
+            {"model": CHAT, "prompt": "Hi", "template": template}, 400, error=error)
+        for why, template, error in (
+            ("too long", " " * 100_001, "a chat template has at most 100,000 characters, "
+             "not 100,001"),
+            ("too deep", "{{" + "[" * 5000, "the model's chat template is nested too deeply"),
+        )
+    ),
     Row("a prompt of another type", "POST /api/generate", {"model": CHAT, "prompt": ["Hi"]}, 400,
         error="prompt: must be a string, not an array"),
     *(

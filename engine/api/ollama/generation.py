@@ -30,7 +30,7 @@ from paddock.engine.api.streaming import (
 )
 from paddock.engine.backends.answer import Answer
 from paddock.engine.chat.chat_template import checked_template
-from paddock.engine.errors import BadRequest, NoInsert
+from paddock.engine.errors import BadRequest, NoInsert, TemplateTooLarge
 from paddock.engine.request import ChatRequest, Chunk, DoneReason, Message, Reply, Think
 from paddock.engine.system.records import replace
 
@@ -235,6 +235,8 @@ async def generate(request: Request) -> Response:
     if body.template and not body.suffix:
         try:
             template = await asyncio.to_thread(checked_template, body.template)
+        except TemplateTooLarge:
+            raise
         except BadRequest as error:
             raise ApiError(500, f"template error: {error}") from None
         pool_request = replace(pool_request, template=template)

@@ -1,8 +1,10 @@
 import pytest
+from jinja2 import nodes
 
-from paddock.engine.chat.chat_template import ChatTemplate, template_capabilities
+from paddock.engine.chat.chat_template import ChatTemplate, checked_template, template_capabilities
 from paddock.engine.chat.control_tokens import TextPiece
-from paddock.engine.errors import BadRequest
+from paddock.engine.chat.known_templates import MOST_TEMPLATE_CHARS
+from paddock.engine.errors import BadRequest, TemplateTooLarge
 from paddock.engine.request import Message, Tool, ToolCall
 from tests.engine.chat.answer_parsing import TEMPLATES
 
@@ -122,3 +124,41 @@ def test_a_jinja_template_tells_what_a_model_can_do(name: str, expected: set[str
 @pytest.mark.parametrize("own", [None, "", "plain", "{% for", "{{ if .Tools }}", "{{ .Prompt }}"])
 def test_a_template_that_shows_nothing_promises_nothing(own: str | None) -> None:
     assert template_capabilities(own, None) == frozenset()
+
+
+def test_no_constant_of_a_template_is_computed_to_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compute(self: nodes.Expr, context: nodes.EvalContext | None = None) -> None:
+        pytest.fail(f"{self} is computed")
+
+    for kind in (nodes.BinExpr, nodes.Filter, nodes.Concat, nodes.List, nodes.Compare):
+        monkeypatch.setattr(kind, "as_const", compute)
+    constants = "{{ 2 ** 3 }}{{ 'a' | upper }}{{ 'a' ~ 'b' }}{{ [1] }}{{ 1 < 2 }}"
+    source = f"{constants}{{% if tools %}}{{% endif %}}"
+    assert template_capabilities(None, source) == {"tools"}
+    assert template_capabilities(None, f"{{% generation %}}{source}{{% endgeneration %}}")
+    with pytest.raises(BadRequest, match="`autoescape` takes true or false"):
+        checked_template("{% autoescape 'a' | upper %}{% endautoescape %}")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_template_that_is_too_long_supports_nothing(own: bool) -> None:
+    source = "{{ tools }}".ljust(MOST_TEMPLATE_CHARS)
+    too_long = source + " "
+    assert template_capabilities(source if own else None, source) == {"tools"}
+    assert template_capabilities(too_long if own else None, too_long) == frozenset()
+    with pytest.raises(TemplateTooLarge, match="at most 100,000 characters, not 100,001"):
+        ChatTemplate(too_long, bos="", eos="")
+    with pytest.raises(TemplateTooLarge, match="at most 100,000 characters, not 100,001"):
+        checked_template(too_long)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{" + "(" * 5000 + "1" + ")" * 5000 + "}}", "{{" + "[" * 5000, "{{" + "not " * 5000 + "1}}",
+     "{{ a" + " + b" * 5000 + "}}", "{{ a" + "|e" * 5000 + "}}", "{{ a" + ".b" * 5000 + "}}",
+     "{% if a %}" * 500 + "{% endif %}" * 500, "{% for x in y %}" * 40 + "{% endfor %}" * 40],
+)  # fmt: skip
+def test_a_template_that_is_nested_too_deeply_is_refused(source: str) -> None:
+    with pytest.raises(TemplateTooLarge, match="nested too deeply"):
+        checked_template(source)
+    assert template_capabilities(None, source) == frozenset()
