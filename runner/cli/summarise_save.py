@@ -16,6 +16,7 @@ from typing import Any
 
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import canonical_json
+from paddock.pipelines.yaml_source import text_digest
 from paddock.runner.core.traces.dependencies import (
     Dependency,
     FileRead,
@@ -26,7 +27,7 @@ from paddock.runner.core.traces.dependencies import (
 )
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.database.ledger_tables import COLUMNS
-from paddock.runner.ledger.entries import read_written
+from paddock.runner.ledger.entries import PipelineRow, read_written
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.settings import STATE_FOLDER, read_settings
@@ -58,6 +59,8 @@ class _ResultTransfer:
         self._mine, self._theirs = mine, theirs
         self._from = OutputIndex(mine, source.parent, set())
         self._to = OutputIndex(theirs, target.parent, set())
+        known = self._pipelines(theirs, self._target)
+        self._name = known[0].name if known else self._target
         self._moved = {
             "items": self._item,
             "outputs": lambda row: {"path": self._path(row["path"])},
@@ -80,7 +83,16 @@ class _ResultTransfer:
         asyncio.run(self._theirs.durable())
         for scope, *_ in scopes:
             self._drop(scope)
+        if scopes:  # the file that was saved is a pipeline of its own, not the command's renamed
+            text = text_digest(self._to.base.joinpath(self._target).read_bytes())
+            self._theirs.put_row("pipelines", PipelineRow(self._name, self._target, text))
+        for row in self._pipelines(self._mine, self._file):
+            self._mine.drop("pipelines", {"name": row.name})
         return n_items
+
+    def _pipelines(self, ledger: Ledger, file: str) -> list[PipelineRow]:
+        rows = (PipelineRow(*row) for row in ledger.rows(queries.KNOWN_PIPELINES))
+        return [row for row in rows if row.file == file]
 
     # --- reading and writing rows
 
@@ -115,7 +127,7 @@ class _ResultTransfer:
             for place in json.loads(inputs)
         ]
         text = canonical_json(places)
-        scope = hashlib.sha256(f"{self._target}\n{step}\n{text}".encode()).hexdigest()
+        scope = hashlib.sha256(f"{self._name}\n{step}\n{text}".encode()).hexdigest()
         self._theirs.record_scope(scope, self._target, step, text)
         return scope
 
