@@ -158,10 +158,14 @@ class SourceIndex:
         whole = [quote for quote in found if quote.match != "partial"]
         return sorted(whole or found, key=lambda quote: quote.start)
 
+    def place(self, start: int, end: int) -> Span:
+        """Return where in the text a token of `numbers` or `dates` stands."""
+        return self._plain.original(start, end)
+
     def _quote(
         self, start: int, end: int, written: Collection[str], reason: str | None = None
     ) -> Quote:
-        begin, stop = self._plain.original(start, end)
+        begin, stop = self.place(start, end)
         if reason is not None:
             return Quote(begin, stop, "partial", reason=reason)
         return Quote(begin, stop, "exact" if self.text[begin:stop] in written else "normalised")

@@ -219,7 +219,7 @@ def check_page(invoice: Invoice, own: str, pages: Sequence[str]) -> Invoice:
         ("due", invoice.due, invoice.date),  # other days before it are those of orders
     ):
         others = (
-            (token.start, token.end)
+            page.place(token.start, token.end)
             for token in page.dates.all()
             if not token.days & days
             and max(f"{y or 0:04}-{m:02}-{d:02}" for y, m, d in token.days) > after
@@ -247,7 +247,7 @@ def check_page(invoice: Invoice, own: str, pages: Sequence[str]) -> Invoice:
             nearest = min(
                 foreign, key=lambda t: abs((page.numbers.amount(t.raw) or 0) - amount), default=None
             )
-            found.append((name, f"{number:.2f}", nearest.digits if nearest else None))
+            found.append((name, f"{number:.2f}", page.place(*nearest.digits) if nearest else None))
     priced = [
         t for t in amounts.get(_amount(invoice.payable or 0), ()) if t.unit and t.unit.is_currency
     ]
@@ -256,7 +256,7 @@ def check_page(invoice: Invoice, own: str, pages: Sequence[str]) -> Invoice:
         and invoice.currency
         and not any(t.unit and invoice.currency in t.unit.ids for t in priced)
     ):
-        found.append(("currency", invoice.currency, (priced[0].start, priced[0].end)))
+        found.append(("currency", invoice.currency, page.place(priced[0].start, priced[0].end)))
     differences = [
         Disagreement(
             "page", name, value, invoice.places.get(name, ""), *_on_page(text, pages, span)

@@ -37,6 +37,7 @@ def test_a_text_file_is_one_page(read: Call) -> None:
         "media_type": "text/plain",
         "path": "letter.txt",
         "cells": {},
+        "invoices": [],
     }
 
 

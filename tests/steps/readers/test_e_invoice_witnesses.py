@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from paddock.steps.readers import pdf as pdf_reader
+from paddock.steps.readers.e_invoice_checks import check_page
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.invoices import IBANS, Made, hybrid
@@ -47,6 +48,14 @@ def test_witnesses_that_agree_are_said_to(seed: int) -> None:
     assert not any("agree" in note for note in found.notes)
 
 
+def test_what_a_page_shows_is_quoted_as_it_stands_there() -> None:
+    made, pages = Made(1), ["…\u00ad ﬁnal Ⅻ½ ", ""]
+    invoice = read(made.page(), made.xml()).invoices[0]
+    pages[1] = made.page(payable="48.00")
+    (found,) = check_page(invoice, made.page(), pages).disagreements[:1]
+    assert (found.found, found.page) == ("48.00", 2)
+
+
 def test_numbers_of_any_size_are_compared() -> None:
     made = Made(1)
     huge = made.xml().replace(f">{made.lines[0].quantity}<", f">{'9' * 20}.{'9' * 20}<")
@@ -64,7 +73,7 @@ def test_a_planted_difference_is_found_with_both_places(seed: int) -> None:
         found = read(made.page(**{name: value}), made.xml())
         place = next(d for d in found.invoices[0].disagreements if d.field == name)
         assert (place.rule, place.page) == ("page", 1)
-        assert place.stated_at and (place.found_at or name == "number")
+        assert place.stated_at and (place.found in place.found_at or name == "number")
     else:
         name = list(_RULES)[seed // 2 % len(_RULES)]
         value = other(name, made.values[name], random)

@@ -204,7 +204,7 @@ def test_only_files_of_a_fair_size_are_sent_and_abandoned_ones_are_not_waited_fo
 
 RESULT = {
     "event": "result", "sizes": [2], "title": "", "media_type": "text/plain", "notes": [],
-    "why_empty": "", "cells": [],
+    "why_empty": "", "cells": [], "invoices": [],
 }  # fmt: skip
 
 
@@ -215,6 +215,7 @@ RESULT = {
     pack_frame(RESULT, b"too long"),
     pack_frame({**RESULT, "notes": 1}, b"ok"),
     pack_frame({**RESULT, "cells": [[0, 1]]}, b"ok"),
+    pack_frame({**RESULT, "invoices": [{"syntax": "cii"}]}, b"ok"),
     pack_frame({"event": "failure", "why": "memory"}),
     pack_frame({"event": "failure", "errno": 28, "why": "No space left on device"}),
     pack_frame({**RESULT, "sizes": [5000]}, b"x" * 5000),
