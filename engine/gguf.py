@@ -76,6 +76,21 @@ _EMBEDDING_ARCHITECTURES = (
 # only these are used, of which `tests/fakes/tiny.py` writes one each.
 _MTP_ARCHITECTURES = ("deepseek2", "glm4moe", "hy_v3", "qwen35", "qwen35moe")
 
+SAMPLING_KEYS = "general.sampling."
+FILE_SAMPLING: dict[str, str] = {
+    SAMPLING_KEYS + "temp": "temperature",
+    SAMPLING_KEYS + "top_k": "top_k",
+    SAMPLING_KEYS + "top_p": "top_p",
+    SAMPLING_KEYS + "min_p": "min_p",
+    SAMPLING_KEYS + "penalty_last_n": "repeat_last_n",
+    SAMPLING_KEYS + "penalty_repeat": "repeat_penalty",
+}
+"""Sampling values of a file, by our names. llama-server also obeys `sequence`, `mirostat*` and
+`xtc_*`: the order of samplers is fixed here, and neither of these is among them."""
+SUPPRESSED = "tokenizer.ggml.suppress_tokens"
+"""Tokens that are never said; llama.cpp reads them itself (`Model.suppressed_tokens`)."""
+_MAX_SUPPRESSED = 4096
+
 _TOKENS = "tokenizer.ggml.tokens"
 _LENGTH = struct.Struct("<Q")
 
@@ -123,7 +138,7 @@ class GgufHeader:
     data_at: int = 0
     """Byte where the first tensor begins."""
     arrays: dict[str, tuple[GgufScalar, ...]] = field(default_factory=dict)
-    """Short arrays: at most five items."""
+    """Short arrays: at most five items; of `SUPPRESSED`, 4,096."""
     fill_in_middle_tokens: tuple[str, str, str] | None = None
     """Texts of the prefix, suffix and middle tokens in the vocabulary."""
 
@@ -138,6 +153,17 @@ class GgufHeader:
         """The format of most of it, such as `Q4_K_M`; `unknown` if its number is new."""
         kind = self.values.get("general.file_type")
         return FILE_TYPES.get(kind, "unknown") if isinstance(kind, int) else "unknown"
+
+    @property
+    def sampling(self) -> dict[str, GgufScalar]:
+        """Sampling values by our names, unchecked; with six decimals, as llama.cpp reads them."""
+        found = {
+            name: self.values[key] for key, name in FILE_SAMPLING.items() if key in self.values
+        }
+        return {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in found.items()
+        }
 
     @property
     def n_weights(self) -> int:
@@ -363,7 +389,8 @@ def _read(path: Path, reader: _GgufReader, has_all_arrays: bool) -> GgufHeader:
         begin = reader.at
         lengths[key] = int(_LENGTH.unpack_from(reader.take(12), 4)[0])
         reader.at = begin
-        if has_all_arrays or lengths[key] <= _MAX_SHORT_ITEMS:
+        most_items = _MAX_SUPPRESSED if key == SUPPRESSED else _MAX_SHORT_ITEMS
+        if has_all_arrays or lengths[key] <= most_items:
             arrays[key] = reader.array()
         else:
             reader.skip_array()

@@ -225,6 +225,13 @@ class Model:
         ends = [token for token in range(self.n_vocab) if is_end(self._vocab, token)]
         return tuple(sorted(ends, key=lambda token: token != own))
 
+    @cached_property
+    def suppressed_tokens(self) -> tuple[int, ...]:
+        """Tokens that are never said, by the file (`tokenizer.ggml.suppress_tokens`)."""
+        n_tokens = ctypes.c_int32()
+        found = lib.llama_vocab_get_suppress_tokens(self._vocab, ctypes.byref(n_tokens))
+        return tuple(found[: n_tokens.value])
+
     def special_text(self, which: Literal["bos", "eos"]) -> str:
         token_of = lib.llama_vocab_bos if which == "bos" else lib.llama_vocab_eos
         token = token_of(self._vocab)

@@ -15,13 +15,13 @@ from typing import Any
 
 from paddock.engine.chat.known_templates import insert_form
 from paddock.engine.errors import ModelBroken
-from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_arrays
+from paddock.engine.gguf import SUPPRESSED, TYPE_NAMES, GgufHeader, read_arrays
 from paddock.engine.request import Message, ModelFacts
 from paddock.engine.system.records import field, record, replace
 
 from . import manifests
 from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
-from .model_finder import FoundModel, ModelFinder
+from .model_finder import FoundModel, ModelFinder, model_params, sampling_params
 from .model_names import shown_name
 from .modelfile import ModelfileCommand, each_value, print_parameters, write_modelfile
 
@@ -66,6 +66,8 @@ class ModelCard:
     origin: str
     """`store`, `package`, `bundled` or `path`."""
     license: str = ""
+    of_file: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling values of the file itself, and how many tokens it forbids."""
     modelfile: str = ""
     parameters: str = ""
     template: str = ""
@@ -116,7 +118,7 @@ def describe_model(finder: ModelFinder, ref: str, *, is_verbose: bool = False) -
         card,
         license="\n".join(own.licenses),
         modelfile=modelfile_text,
-        parameters=print_parameters(found.params),
+        parameters=print_parameters(model_params(found, header)),
         template=_shown_template(own, header),
         system=own.system,
         messages=own.messages,
@@ -203,6 +205,14 @@ def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | Non
         capabilities=abilities,
         origin=found.origin,
         path=str(found.path),
+        of_file=_decoding_of_file(header) if header else {},
+    )
+
+
+def _decoding_of_file(header: GgufHeader) -> dict[str, Any]:
+    n_suppressed = header.array_lengths.get(SUPPRESSED)
+    return sampling_params(header.sampling) | (
+        {"suppress_tokens": n_suppressed} if n_suppressed else {}
     )
 
 

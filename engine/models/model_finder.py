@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound, NotInStore
-from paddock.engine.gguf import GgufHeader, GgufScalar, join_headers, read_header
+from paddock.engine.gguf import FILE_SAMPLING, GgufHeader, GgufScalar, join_headers, read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
 from paddock.engine.request import DEFAULT_CTX_TOKENS, ModelFacts
 from paddock.engine.sampling_values import SAMPLING_NAMES, checked_value
@@ -49,7 +49,9 @@ _PACKAGED_MODELS: tuple[tuple[str, str, str, ModelOrigin, Mapping[str, float]], 
 # be read again every time (92 models: 1.1 s).
 _MAX_CACHED = 256
 
-_FACT_VALUES = ("general.architecture", "{}.context_length", "{}.pooling_type")
+_FACT_VALUES = (
+    "general.architecture", "{}.context_length", "{}.pooling_type", *FILE_SAMPLING,
+)  # fmt: skip
 
 FileStamp = tuple[str, int, int, int, int]
 """Path and `content_stamp`: equal stamps mean the same file, unchanged."""
@@ -81,7 +83,7 @@ class ModelFiles:
             names = [name.format(kind) for name in _FACT_VALUES]
             return {name: found[name] for name in names if name in found}
 
-        known = [self._kept("headers.json", file, values) for file in (path, *parts)]
+        known = [self._kept("header_values.json", file, values) for file in (path, *parts)]
         return GgufHeader(version=0, n_tensors=0, values=known[0], array_lengths={})
 
     def digest(self, path: Path, parts: Sequence[Path] = ()) -> str:
@@ -307,7 +309,7 @@ class ModelFinder:
             role=header.role,
             n_ctx_train_tokens=n_train,
             n_ctx_tokens=min(int(n_ctx), n_train),
-            params=sampling_params(found.params),
+            params=sampling_params(model_params(found, header)),
             projector=str(found.projector) if found.projector else None,
             projector_digest=self.files.digest(projector) if projector else "",
             parts=tuple(map(str, found.parts)),
@@ -344,6 +346,11 @@ class ModelFinder:
                 if path.is_file():
                     yield FoundModel(name, path, origin, params=params)
                     break
+
+
+def model_params(found: FoundModel, header: GgufHeader) -> dict[str, Any]:
+    """Return a model's parameters: its Modelfile's take precedence over its file's."""
+    return {**sampling_params(header.sampling), **found.params}
 
 
 def sampling_params(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,9 +93,9 @@ class Picker:
             (n_tokens, LogitBias(dict.fromkeys(tokens, FORBIDDING_BIAS), model.n_vocab))
             for n_tokens, tokens in (
                 (sampling.min_tokens, {*ends, *self.stop_tokens}),
-                (math.inf if sampling.ignore_eos else 0, ends),
+                (math.inf, {*model.suppressed_tokens, *(ends if sampling.ignore_eos else ())}),
             )
-            if n_tokens
+            if n_tokens and tokens
         ]
         """Tokens that cannot be chosen before the answer has so many."""
         self._n_picked = 0

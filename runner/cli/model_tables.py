@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.gguf import FILE_SAMPLING, SAMPLING_KEYS, SUPPRESSED
 from paddock.engine.models.model_cards import list_cards
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.well_known import MEASURED, WELL_KNOWN, Machine, WellKnownModel
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import units
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted
 from paddock.runner.progress import printing
 
@@ -53,12 +54,19 @@ def model_card(card: Mapping[str, Any], *, is_verbose: bool = False) -> str:
         name: [line for line in str(card.get(name) or "").splitlines() if line.strip()]
         for name in ("parameters", "system", "license")
     }
+    suppressed = info.get(SUPPRESSED) or ()
     pairs = (line.partition(" ") for line in lines["parameters"])
     parts = {
         "Model": model,
         "Projector": projector,
         "Capabilities": [(str(name), "") for name in card.get("capabilities") or ()],
         "Parameters": [(name, value.strip()) for name, _, value in pairs],
+        "Never said": [("tokens", ", ".join(map(str, suppressed)))] if suppressed else [],
+        "Not obeyed": [
+            (name, _short_value(value))
+            for name, value in sorted(info.items())
+            if name.startswith(SAMPLING_KEYS) and name not in FILE_SAMPLING
+        ],
         "System": [(line, "") for line in lines["system"]],
         "License": [(line, "") for line in lines["license"][:_LICENCE_LINES]],
     }
@@ -96,6 +104,8 @@ class ModelRow:
     path: str = ""
     """Empty for a model of a service."""
     tuned: str = ""
+    of_file: Mapping[str, Any] = field(default_factory=dict)
+    """What the file says of decoding; unknown of a service's models."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -106,6 +116,7 @@ class ModelRow:
             "role": self.role,
             **({"from": self.origin, "path": self.path} if self.path else {}),
             **({"tuned": self.tuned} if self.tuned else {}),
+            **({"of_file": dict(self.of_file)} if self.of_file else {}),
         }
 
 
@@ -118,7 +129,8 @@ def local_models(pool: PoolSettings) -> tuple[ModelRow, ...]:
         role = "embed" if "embedding" in card.capabilities else "chat"
         tuned = copy.format if copy is not None else ""
         row = ModelRow(card.name, card.digest, card.size_bytes, role, card.modified_at)
-        rows.append(replace(row, origin=card.origin, path=card.path, tuned=tuned))
+        row = replace(row, origin=card.origin, path=card.path, tuned=tuned, of_file=card.of_file)
+        rows.append(row)
     return tuple(sorted(rows, key=lambda row: row.name))
 
 
@@ -156,7 +168,9 @@ def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
 
 def _origin_text(row: ModelRow) -> str:
     origin = "store" if row.origin == "store" else f"{row.origin} ({Path(row.path).name})"
-    return f"{origin}, tuned: {row.tuned}" if row.tuned else origin
+    decoding = ", ".join(f"{name} {value:g}" for name, value in row.of_file.items())
+    notes = (f"tuned: {row.tuned}" if row.tuned else "", f"says {decoding}" if decoding else "")
+    return ", ".join(filter(None, (origin, *notes)))
 
 
 def proposal_text(machine: Machine, proposed: WellKnownModel | None, what: str) -> str:

@@ -70,10 +70,10 @@ def sliding(path: Path, n_window: int = 32) -> Path:
     return _write(path, "gemma2", values, axes)
 
 
-def llama(path: Path, seed: int = 1) -> Path:
-    """Write an ordinary model."""
+def llama(path: Path, seed: int = 1, more: Mapping[str, Value] | None = None) -> Path:
+    """Write an ordinary model; `more` are values of its header."""
     own = {"attn_norm.weight": (N_EMBD,), **_attention(), **_feed_forward()}
-    return _write(path, "llama", {}, _outer() | _layers(2, own), seed)
+    return _write(path, "llama", more or {}, _outer() | _layers(2, own), seed)
 
 
 def write_llm(
@@ -461,7 +461,10 @@ def _write(
     tokens = [*_tokens(), *control]
     header: dict[str, Value] = {
         "general.architecture": architecture,
-        **{f"{architecture}.{key}": value for key, value in every.items()},
+        **{
+            key if key.startswith(("general.", "tokenizer.")) else f"{architecture}.{key}": value
+            for key, value in every.items()
+        },
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,

@@ -11,9 +11,12 @@ import pytest
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, Busy, NoInsert
+from paddock.engine.gguf import SUPPRESSED
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ChatRequest, EmbedRequest, ModelSpec, Tool
+from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, ModelSpec, Tool
 from tests.engine.pools import SETTINGS, VECTORS, opened
+from tests.fakes import tiny
+from tests.fakes.gguf import Value
 
 MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
 ENDS = {0: -100, 2: -100}
@@ -92,3 +95,32 @@ async def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full(
         with pytest.raises(Busy):
             await pool.embed(EmbedRequest(VECTORS, ("one",)), waits=False)
         assert len((await pool.embed(EmbedRequest(VECTORS, ("one",)))).vectors) == 1
+
+
+async def test_what_the_file_says_of_decoding_is_obeyed(tmp_path: Path) -> None:
+    def asked(params: Mapping[str, Any], **more: Any) -> ChatRequest:
+        spec = ModelSpec(str(tmp_path / "m.gguf"), n_ctx_tokens=256)
+        wanted = {"max_tokens": 40, "ignore_eos": True, "guards_repetition": False, **params}
+        return ChatRequest(spec, (), wanted, prompt="Hello", wants_tokens=True, **more)
+
+    async def said(values: Mapping[str, Value], *requests: ChatRequest) -> list[tuple[int, ...]]:
+        tiny.llama(tmp_path / "m.gguf", more=values)
+        async with opened() as pool:
+            return [(await pool.chat(request).reply()).tokens[5:] for request in requests]
+
+    ours: Mapping[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    greedy, drawn = asked({"temperature": 0}), asked({}, defaults={**ours, "seed": 4})
+    best, other = await said({}, greedy, drawn)
+    assert best != other
+    # The file's temperature comes before ours, and after the request's.
+    cold: dict[str, Value] = {"general.sampling.temp": 0.0}
+    assert await said(cold, drawn, asked({**ours, "seed": 4})) == [best, other]
+    # Tokens that the file forbids are not said, nor those beyond the vocabulary a fault.
+    never = [*best[:20], *other[:20], 999_999, -1 & 0xFFFFFFFF]
+    for tokens in await said({SUPPRESSED: never}, greedy, drawn, asked({"min_tokens": 3})):
+        assert tokens
+        assert not {*tokens} & {*never}
+    # A constraint goes before the file, as before a bias.
+    forced = asked({}, constraint=Constraint("regex", "[ab]{3}"))
+    [spelt] = await said({SUPPRESSED: [ord("a") - 33, ord("b") - 33]}, forced)
+    assert len(spelt) >= 3

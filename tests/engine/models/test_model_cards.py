@@ -7,6 +7,7 @@ import pytest
 
 from paddock.engine.chat.known_templates import CHATML
 from paddock.engine.errors import ModelBroken, RecipeRefused
+from paddock.engine.gguf import SUPPRESSED
 from paddock.engine.models.manifests import (
     CONFIG_TYPE,
     LICENSE_TYPE,
@@ -141,6 +142,21 @@ def test_a_model_that_fills_in_by_its_tokens_says_so_as_editors_look_for_it(
         "{{- if .Suffix }}<|fim_prefix|>{{ .Prompt }}<|fim_suffix|>{{ .Suffix }}<|fim_middle|>"
         "{{- else }}x{{- end }}"
     )
+
+
+def test_what_a_file_says_of_decoding_is_told(finder: ModelFinder, tmp_path: Path) -> None:
+    never = list(range(100, 130))
+    values: dict[str, Value] = {"general.sampling.temp": 0.6, "general.sampling.mirostat": 2}
+    write_gguf(tmp_path / "m.gguf", {**LLAMA, **values, SUPPRESSED: never, "x.many": never})
+    text = parse_modelfile("FROM ./m.gguf\nPARAMETER top_k 5\nPARAMETER num_ctx 512\n")
+    create_model(finder.store, finder, read_recipe("mine", text, tmp_path), lambda _: None)
+    card = describe_model(finder, "mine")
+    assert card.parameters.split() == ["temperature", "0.6", "num_ctx", "512", "top_k", "5"]
+    assert "temperature" not in card.modelfile, "a model made from it has the file"
+    assert (card.model_info[SUPPRESSED], card.model_info["x.many"]) == (never, [])
+    assert card.model_info["general.sampling.mirostat"] == 2
+    row = next(card for card in list_cards(finder) if card.name == "mine:latest")
+    assert row.of_file == {"temperature": 0.6, "suppress_tokens": 30}
 
 
 def test_a_broken_file_is_listed_by_its_config_and_said_to_be_broken(

@@ -1,15 +1,23 @@
 import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
+from paddock.engine.models.model_creation import create_model
+from paddock.engine.models.model_defaults import merged_sampling
 from paddock.engine.models.model_finder import ModelFinder, sampling_params
 from paddock.engine.models.model_names import parse_name
+from paddock.engine.models.model_recipe import read_recipe
+from paddock.engine.models.modelfile import parse_modelfile
 from paddock.engine.models.well_known import MEASURED
+from paddock.engine.request import ChatRequest, ModelSpec, resolve_sampling
 from paddock.engine.tuning.tuned_copies import TunedCopy, copy_place
+from tests.fakes.gguf import LLAMA, Value, write_gguf
 
 
 def finder(tmp_path: Path) -> ModelFinder:
@@ -140,3 +148,39 @@ def test_a_deleted_model_goes_with_its_blobs_and_its_tuned_copy(tmp_path: Path) 
     assert models.store.blobs.digests() == ()
     with pytest.raises(ModelNotFound):
         models.delete("smollm2:135m")
+
+
+@pytest.mark.parametrize(
+    ("of_file", "parameters", "expected"),
+    [
+        ({"temp": 0.6}, "", {"temperature": 0.6}),
+        ({"temp": 0.0, "top_k": np.int32(20)}, "", {"temperature": 0, "top_k": 20}),
+        ({"temp": 1}, "", {"temperature": 1}),
+        ({"top_p": 0.95, "min_p": 0.05}, "", {"top_p": 0.95, "min_p": 0.05}),
+        (
+            {"penalty_last_n": np.int32(-1), "penalty_repeat": 1.05},
+            "",
+            {"repeat_last_n": -1, "repeat_penalty": 1.05},
+        ),
+        ({"temp": 0.6, "top_k": 20}, "temperature 0.2", {"temperature": 0.2, "top_k": 20}),
+        ({"top_k": np.int32(-1)}, "", {"top_k": -1}),
+        ({"temp": -1.0, "top_p": 1.5, "penalty_repeat": 0.0, "min_p": 0.1}, "", {"min_p": 0.1}),
+        ({"temp": math.nan, "top_p": math.inf, "top_k": "many", "min_p": True}, "", {}),
+        ({"mirostat": 2, "xtc_probability": 0.5, "sequence": "temp;top_k", "typ_p": 0.5}, "", {}),
+    ],
+)
+def test_sampling_values_of_the_file_hold_where_the_modelfile_has_none(
+    tmp_path: Path, of_file: dict[str, Value], parameters: str, expected: dict[str, float]
+) -> None:
+    values = {f"general.sampling.{key}": value for key, value in of_file.items()}
+    write_gguf(tmp_path / "m.gguf", {**LLAMA, **values})
+    text = "FROM ./m.gguf" + (f"\nPARAMETER {parameters}" if parameters else "")
+    found = finder(tmp_path)
+    recipe = read_recipe("mine", parse_modelfile(text), tmp_path)
+    create_model(found.store, found, recipe, lambda _: None)
+    assert finder(tmp_path).find("mine").params == expected
+    assert finder(tmp_path).find("mine").params == expected, "as it was kept"
+    ours = {"temperature": 0.8, "top_k": 40}
+    chat = ChatRequest(ModelSpec("mine"), (), {"min_p": 0.3}, defaults=ours)
+    sampling = merged_sampling(chat, found.find("mine"))
+    assert sampling == resolve_sampling({"min_p": 0.3}, expected, ours)

@@ -7,6 +7,9 @@ MODEL_INFO = {
         "llama.context_length": 2048,
         "llama.embedding_length": 576,
         "tokenizer.ggml.tokens": list(range(2000)),
+        "tokenizer.ggml.suppress_tokens": [2, 7, 49151],
+        "general.sampling.temp": 0.2,
+        "general.sampling.mirostat": 2,
     },
     "capabilities": ["completion", "tools"],
     "parameters": 'stop                           "<|im_end|>"\ntemperature                    0.2',
@@ -32,6 +35,12 @@ def test_what_is_known_of_a_model_is_told_in_parts() -> None:
         "  Parameters\n"
         '    stop         "<|im_end|>"\n'
         "    temperature  0.2\n"
+        "\n"
+        "  Never said\n"
+        "    tokens  2, 7, 49151\n"
+        "\n"
+        "  Not obeyed\n"
+        "    general.sampling.mirostat  2\n"
         "\n"
         "  System\n"
         "    You are\\x1b brief.\n"
