@@ -15,6 +15,9 @@ from .library import lib
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
+_WIDEST_LOGITS = 87
+"""Behind the likeliest by more, a probability has no normal float: of 2e6 tokens none is 0."""
+
 
 class SamplerChain:
     """llama.cpp's samplers for one sequence, in llama.cpp's order.
@@ -33,6 +36,8 @@ class SamplerChain:
         add(self._chain, lib.llama_sampler_init_min_p(sampling.min_p, 1))
         add(self._chain, lib.llama_sampler_init_temp(sampling.temperature))
         add(self._chain, lib.llama_sampler_init_dist(sampling.seed & 0xFFFFFFFF))
+        # The entropy of llama.cpp's `typical` is not a number if a probability is 0.
+        self._widest = np.float32(_WIDEST_LOGITS if sampling.typical_p < 1 else np.inf)
         self._data = np.zeros(0, _TOKEN_DATA)
         self._array: Any = lib.llama_token_data_array()
 
@@ -40,7 +45,13 @@ class SamplerChain:
         """Draw one of the tokens.
 
         `tokens` are at least one, with their `logits`; `are_sorted`: the likeliest comes first.
+        Impossible tokens are left out; where all are, the first one is taken.
         """
+        possible = logits > logits.max() - self._widest
+        if not possible.any():
+            return int(tokens[0])
+        if not possible.all():
+            tokens, logits = tokens[possible], logits[possible]
         n = len(tokens)
         if len(self._data) < n:
             self._data = np.zeros(n, _TOKEN_DATA)

@@ -215,8 +215,6 @@ class Picker:
         k = self._sampling.top_k
         if not len(found.tokens) or not found.first(k + 1).are_distinct:
             return None
-        if len(found.tokens) < k and self._sampling.typical_p < 1:
-            return None  # the entropy is undefined with impossible tokens
         return chain.pick(*found.first(k), are_sorted=True)
 
     def _ends(self, token: int) -> DoneReason | None:

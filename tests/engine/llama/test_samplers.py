@@ -55,6 +55,39 @@ def test_draws_are_those_of_the_whole_row(sampling: Sampling) -> None:
     whole.close()
 
 
+def typical_tokens(row: Logits, top_k: int, share: float) -> set[int]:
+    """Return the tokens nearest to the entropy that have this share, from 64-bit numbers."""
+    tokens = np.argsort(-row, kind="stable")[: top_k or None]
+    tokens = tokens[row[tokens] > -np.inf]
+    logs = row[tokens].astype(np.float64) - row.max()
+    logs -= np.log(np.exp(logs).sum())
+    order = np.argsort(np.abs(logs + (np.exp(logs) * -logs).sum()), kind="stable")
+    n_within = int(np.searchsorted(np.cumsum(np.exp(logs[order])), share)) + 2  # and rounding
+    return {int(token) for token in tokens[order[:n_within]]}
+
+
+@pytest.mark.parametrize("top_k", [0, 20, 4000])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.95])
+@pytest.mark.parametrize("lowered", [-np.inf, -1e30, -200.0, -99.0, -70.0, 0.0])
+@pytest.mark.parametrize("n_lowered", [1, 2900, 2995])
+def test_typical_tokens_are_drawn_whatever_is_forbidden(
+    top_k: int, share: float, lowered: float, n_lowered: int
+) -> None:
+    sampling = sampled(top_k=top_k, top_p=1.0, typical_p=share)
+    row_picker = picker(None, sampling=sampling)
+    random = np.random.default_rng(1)
+    for _ in range(5):
+        row = random.standard_normal(N_VOCAB, np.float32) * np.float32(2)
+        row[random.permutation(N_VOCAB)[:n_lowered]] += np.float32(lowered)
+        assert row_picker.pick(row.copy()).token in typical_tokens(row, top_k, share)
+
+
+def test_where_all_tokens_are_forbidden_one_is_taken() -> None:
+    row = np.full(N_VOCAB, -np.inf, np.float32)
+    for sampling in (sampled(), sampled(top_k=0), sampled(top_k=0, typical_p=0.5)):
+        assert picker(None, sampling=sampling).pick(row.copy()).token == 0
+
+
 @pytest.mark.parametrize("top_k", [40, 0])
 def test_draws_do_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPatch, top_k: int) -> None:
     monkeypatch.setattr(picker_module, "LOGITS_WORTH_THREADS", 0)
