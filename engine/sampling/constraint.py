@@ -24,7 +24,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper, regex_to_lark
 from llguidance.gbnf_to_lark import gbnf_to_lark
 from numpy.typing import NDArray
 
@@ -493,5 +493,25 @@ def _grammar(constraint: Constraint) -> str:
     if constraint.kind in ("json", "json_schema"):
         return json_schema.schema_grammar(json_schema.parse_schema(constraint))
     if constraint.kind == "regex":
-        return LLMatcher.grammar_from_regex(constraint.source)
-    return LLMatcher.grammar_from_lark(constraint.source)
+        return LLMatcher.grammar_from_lark(f"start: /{_ascii_pattern(constraint.source)}/")
+    return LLMatcher.grammar_from_lark(_LARK_PART.sub(_with_ascii_pattern, constraint.source))
+
+
+_LARK_PART = re.compile(
+    r"""
+      "(?:[^"\\\n]|\\.)*"                    # a text
+    | (?://|\#)[^\n]*                         # a comment
+    | /(?P<pattern>(?:[^/\\\n]|\\.)+)/
+    """,
+    re.VERBOSE,
+)
+
+
+def _with_ascii_pattern(found: re.Match[str]) -> str:
+    pattern = found["pattern"]
+    return f"/{_ascii_pattern(pattern)}/" if pattern else found[0]
+
+
+def _ascii_pattern(pattern: str) -> str:
+    r"""Return a pattern for Lark, with `\d` and `\w` in ASCII as in patterns of JSON Schema."""
+    return regex_to_lark(pattern, "dw")

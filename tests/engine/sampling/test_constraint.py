@@ -3,7 +3,9 @@
 import json
 
 import numpy as np
+import pytest
 
+from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.constraint import TokenMatcher
 from tests.engine.sampling.world import matcher, model
@@ -61,6 +63,58 @@ def test_masks_made_next_to_are_those_made_on_the_spot() -> None:
     for regex_matcher, mask in zip(matchers, alone, strict=True):
         assert np.array_equal(regex_matcher.mask(), mask)
         assert len(mask) * 8 >= model().n_vocab
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_accepted"),
+    [
+        (r"\d", {"1": True, "٣": False, "२": False, "\U0001fbf8": False, "a": False}),
+        (r"[\d.]", {"1": True, ".": True, "٣": False, "[": False, "\\": False}),
+        (r"\D", {"1": False, "٣": True, "a": True}),
+        (r"[^\d]", {"1": False, "٣": True, "a": True}),
+        (r"\w", {"a": True, "_": True, "9": True, "é": False, "\U0001fbf1": False, "中": False}),
+        (r"[\w-]", {"a": True, "-": True, "é": False}),
+        (r"\W", {"a": False, "é": True, " ": True}),
+        (r".", {"a": True, "é": True, "\U0001fbf8": True, "\n": False}),
+        (r"(?s:.)", {"\n": True}),
+        (r"[a-zé]", {"é": True}),
+        (r"\p{Nd}", {"٣": True}),
+        (r"\\d", {"\\d": True, "1": False}),
+        (r"No\. \d{3,5}", {"No. 2018": True, "No. 2018\U0001fbf8": False}),
+        (r"\d/\d", {"1/2": True, "٣/٣": False}),
+        (r"\d\/\d", {"1/2": True, "٣/٣": False}),
+        (r"\b\d", None),
+        (r"\d\b", None),
+        (r"\B", None),
+    ],
+)
+def test_a_pattern_means_the_same_however_it_comes_in(
+    pattern: str, is_accepted: dict[str, bool] | None
+) -> None:
+    in_lark = pattern.replace("\\/", "/").replace("/", "\\/")
+    grammar = f'start: "" _x ""  // 1/\\d/"\n# and /"\n_x: /{in_lark}/'
+    ways = {
+        Constraint("regex", pattern): str,
+        Constraint("lark", grammar): str,
+        Constraint("lark", f"start: part\npart: %lark {{\nstart: /{in_lark}/\n}}"): str,
+        Constraint("json_schema", json.dumps({"type": "string", "pattern": f"^(?:{pattern})$"})): (
+            lambda answer: json.dumps(answer, ensure_ascii=False)
+        ),
+    }
+    for constraint, spelt in ways.items():
+        if is_accepted is None:
+            with pytest.raises(BadRequest):
+                matcher(constraint)
+            continue
+        for answer, is_right in is_accepted.items():
+            token_matcher = matcher(constraint)
+            taken = token_matcher.take(token_matcher.vocabulary.tokens_of(spelt(answer).encode()))
+            assert (taken and token_matcher.may_end) is is_right, (constraint, answer)
+
+
+def test_texts_and_comments_of_a_grammar_are_no_patterns() -> None:
+    grammar = 'start: "a/\\\\d/" /\\d/i "\\"/\\\\d/"  // "/\\d\n'
+    assert text(matcher(Constraint("lark", grammar)), 'a/\\d/1"/\\d/')
 
 
 def test_half_characters_are_never_whole_answers() -> None:
