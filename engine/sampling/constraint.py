@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -409,6 +410,26 @@ def compile_error(constraint: Constraint) -> str:
 
 
 MOST_GRAMMAR_CHARACTERS = 100_000
+_GBNF_ODDITY = re.compile(
+    r"\\(?:x(?P<x>[\da-fA-F]{2})|u(?P<u>[\da-fA-F]{4})|U(?P<U>[\da-fA-F]{8})|.)|(?P<twin>&&|~~)"
+)
+"""Escapes, of which `gbnf_to_lark` shortens some, and what a class in Rust reads as an operator."""
+
+
+def _plain_gbnf(found: re.Match[str]) -> str:
+    if found["twin"]:
+        return rf"{found['twin'][0]}\x{ord(found['twin'][0]):02x}"
+    digits = found["x"] or found["u"] or found["U"]
+    if not digits:
+        return found[0]
+    number = int(digits, 16)
+    if number > sys.maxunicode or 0xD800 <= number <= 0xDFFF:
+        raise BadRequest(f"the grammar cannot be read: '{found[0]}' is no character")
+    return chr(number) if number > 0x7F else rf"\x{number:02x}"
+
+
+def _with_line_breaks(found: re.Match[str]) -> str:
+    return "/(?s:.)/" if found["pattern"] == "." else found[0]  # GBNF's `.` is any character
 
 
 def lark_of(grammar: str) -> str:
@@ -421,8 +442,9 @@ def lark_of(grammar: str) -> str:
         raise BadRequest(f"the grammar has more than {MOST_GRAMMAR_CHARACTERS:,} characters")
     if "::=" not in grammar:
         return re.sub(r"(?m)^\?(?=\w+\s*:)", "", grammar)  # inlining is Lark's own matter
+    plain = _GBNF_ODDITY.sub(_plain_gbnf, grammar)
     try:
-        return gbnf_to_lark(grammar)
+        return _LARK_PART.sub(_with_line_breaks, gbnf_to_lark(plain))
     except Exception as error:  # its parser raises plain ones
         raise BadRequest(
             f"the grammar cannot be read: {json_schema.plain_error(str(error))}"

@@ -7,7 +7,7 @@ import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.constraint import TokenMatcher
+from paddock.engine.sampling.constraint import TokenMatcher, lark_of
 from tests.engine.sampling.world import matcher, model
 
 
@@ -110,6 +110,44 @@ def test_a_pattern_means_the_same_however_it_comes_in(
             token_matcher = matcher(constraint)
             taken = token_matcher.take(token_matcher.vocabulary.tokens_of(spelt(answer).encode()))
             assert (taken and token_matcher.may_end) is is_right, (constraint, answer)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "is_accepted"),
+    [
+        (r'root ::= "caf\u00e9"', {"café": True, "cafe": False}),
+        (r'root ::= "\u0041\u0000"', {"A\0": True, "A": False}),
+        (r'root ::= "\U0001F600"', {"😀": True}),
+        (r'root ::= "\xe9\x41"', {"éA": True}),
+        (r'root ::= "\u005c\u0022"', {'\\"': True}),
+        (r'root ::= "\\u0041"', {r"\u0041": True, "A": False}),
+        (r"root ::= [a-z\u00c0-\u00ff]+", {"é": True, "zÿa": True, "Ā": False, "A": False}),
+        (r"root ::= [\u0000-\u001f]", {"\n": True, " ": False}),
+        (r"root ::= [^\u0041]", {"B": True, "A": False, "\n": True}),
+        (r"root ::= [\U0001F600-\U0001F64F]", {"😃": True, "a": False}),
+        (r"root ::= [\u005d\u005b]", {"]": True, "[": True, "u": False}),
+        (r"root ::= [a&&b]", {"a": True, "&": True, "b": True, "c": False}),
+        (r"root ::= [a~~b]+", {"a~b": True, "c": False}),
+        ('root ::= "a&&b~~" # && "x"', {"a&&b~~": True}),
+        ("root ::= .", {"\n": True, "é": True, "ab": False}),
+        ('root ::= "." [.] . "/./"', {"..\n/./": True, "..x/x/": False}),
+        (r'root ::= "\u12"', None),
+        (r'root ::= "\ud800"', None),
+        (r'root ::= "\U00110000"', None),
+        (r'root ::= "\q"', None),
+    ],
+)
+def test_gbnf_is_read_as_llama_cpp_reads_it(
+    grammar: str, is_accepted: dict[str, bool] | None
+) -> None:
+    if is_accepted is None:
+        with pytest.raises(BadRequest):
+            matcher(Constraint("lark", lark_of(grammar)))
+        return
+    for answer, is_right in is_accepted.items():
+        token_matcher = matcher(Constraint("lark", lark_of(grammar)))
+        taken = token_matcher.take(token_matcher.vocabulary.tokens_of(answer.encode()))
+        assert (taken and token_matcher.may_end) is is_right, answer
 
 
 def test_texts_and_comments_of_a_grammar_are_no_patterns() -> None:
