@@ -157,13 +157,8 @@ class GgufHeader:
     @property
     def sampling(self) -> dict[str, GgufScalar]:
         """Sampling values by our names, unchecked; with six decimals, as llama.cpp reads them."""
-        found = {
-            name: self.values[key] for key, name in FILE_SAMPLING.items() if key in self.values
-        }
-        return {
-            name: round(value, 6) if isinstance(value, float) else value
-            for name, value in found.items()
-        }
+        found = ((FILE_SAMPLING.get(key), value) for key, value in self.values.items())
+        return {name: round(n, 6) if isinstance(n, float) else n for name, n in found if name}
 
     @property
     def n_weights(self) -> int:

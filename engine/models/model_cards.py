@@ -211,9 +211,8 @@ def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | Non
 
 def _decoding_of_file(header: GgufHeader) -> dict[str, Any]:
     n_suppressed = header.array_lengths.get(SUPPRESSED)
-    return sampling_params(header.sampling) | (
-        {"suppress_tokens": n_suppressed} if n_suppressed else {}
-    )
+    never_said = {"suppress_tokens": n_suppressed} if n_suppressed else {}
+    return sampling_params(header.sampling) | never_said
 
 
 def _model_digest(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> str:

@@ -515,25 +515,15 @@ def _grammar(constraint: Constraint) -> str:
     if constraint.kind in ("json", "json_schema"):
         return json_schema.schema_grammar(json_schema.parse_schema(constraint))
     if constraint.kind == "regex":
-        return LLMatcher.grammar_from_lark(f"start: /{_ascii_pattern(constraint.source)}/")
+        return LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(constraint.source, 'dw')}/")
     return LLMatcher.grammar_from_lark(_LARK_PART.sub(_with_ascii_pattern, constraint.source))
 
 
-_LARK_PART = re.compile(
-    r"""
-      "(?:[^"\\\n]|\\.)*"                    # a text
-    | (?://|\#)[^\n]*                         # a comment
-    | /(?P<pattern>(?:[^/\\\n]|\\.)+)/
-    """,
-    re.VERBOSE,
-)
+# A text, a comment, or a pattern.
+_LARK_PART = re.compile(r'"(?:[^"\\\n]|\\.)*"|(?://|#)[^\n]*|/(?P<pattern>(?:[^/\\\n]|\\.)+)/')
 
 
 def _with_ascii_pattern(found: re.Match[str]) -> str:
     pattern = found["pattern"]
-    return f"/{_ascii_pattern(pattern)}/" if pattern else found[0]
-
-
-def _ascii_pattern(pattern: str) -> str:
-    r"""Return a pattern for Lark, with `\d` and `\w` in ASCII as in patterns of JSON Schema."""
-    return regex_to_lark(pattern, "dw")
+    # "dw": in ASCII, as llguidance has it in patterns of JSON Schema
+    return f"/{regex_to_lark(pattern, 'dw')}/" if pattern else found[0]

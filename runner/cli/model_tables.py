@@ -54,14 +54,14 @@ def model_card(card: Mapping[str, Any], *, is_verbose: bool = False) -> str:
         name: [line for line in str(card.get(name) or "").splitlines() if line.strip()]
         for name in ("parameters", "system", "license")
     }
-    suppressed = info.get(SUPPRESSED) or ()
+    suppressed = info.get(SUPPRESSED)
     pairs = (line.partition(" ") for line in lines["parameters"])
     parts = {
         "Model": model,
         "Projector": projector,
         "Capabilities": [(str(name), "") for name in card.get("capabilities") or ()],
         "Parameters": [(name, value.strip()) for name, _, value in pairs],
-        "Never said": [("tokens", ", ".join(map(str, suppressed)))] if suppressed else [],
+        "Never said": [("tokens", _short_value(suppressed))] if suppressed else [],
         "Not obeyed": [
             (name, _short_value(value))
             for name, value in sorted(info.items())

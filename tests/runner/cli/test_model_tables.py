@@ -37,7 +37,7 @@ def test_what_is_known_of_a_model_is_told_in_parts() -> None:
         "    temperature  0.2\n"
         "\n"
         "  Never said\n"
-        "    tokens  2, 7, 49151\n"
+        "    tokens  [2, 7, 49151]\n"
         "\n"
         "  Not obeyed\n"
         "    general.sampling.mirostat  2\n"
