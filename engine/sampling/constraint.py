@@ -428,10 +428,6 @@ def _plain_gbnf(found: re.Match[str]) -> str:
     return chr(number) if number > 0x7F else rf"\x{number:02x}"
 
 
-def _with_line_breaks(found: re.Match[str]) -> str:
-    return "/(?s:.)/" if found["pattern"] == "." else found[0]  # GBNF's `.` is any character
-
-
 def lark_of(grammar: str) -> str:
     """Return a grammar in GBNF, as llama.cpp has it, or in Lark as Lark.
 
@@ -444,7 +440,10 @@ def lark_of(grammar: str) -> str:
         return re.sub(r"(?m)^\?(?=\w+\s*:)", "", grammar)  # inlining is Lark's own matter
     plain = _GBNF_ODDITY.sub(_plain_gbnf, grammar)
     try:
-        return _LARK_PART.sub(_with_line_breaks, gbnf_to_lark(plain))
+        # GBNF's `.` is any character.
+        return _LARK_PART.sub(
+            lambda part: "/(?s:.)/" if part["pattern"] == "." else part[0], gbnf_to_lark(plain)
+        )
     except Exception as error:  # its parser raises plain ones
         raise BadRequest(
             f"the grammar cannot be read: {json_schema.plain_error(str(error))}"
