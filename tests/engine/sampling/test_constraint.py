@@ -1,6 +1,7 @@
 """Answers are held to a schema, an expression or a grammar, over the real vocabulary."""
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_a_pattern_means_the_same_however_it_comes_in(
 ) -> None:
     in_lark = pattern.replace("\\/", "/").replace("/", "\\/")
     grammar = f'start: "" _x ""  // 1/\\d/"\n# and /"\n_x: /{in_lark}/'
-    ways = {
+    ways: dict[Constraint, Callable[[str], str]] = {
         Constraint("regex", pattern): str,
         Constraint("lark", grammar): str,
         Constraint("lark", f"start: part\npart: %lark {{\nstart: /{in_lark}/\n}}"): str,
