@@ -86,8 +86,8 @@ class _ResultTransfer:
         if scopes:  # the file that was saved is a pipeline of its own, not the command's renamed
             text = text_digest(self._to.base.joinpath(self._target).read_bytes())
             self._theirs.put_row("pipelines", PipelineRow(self._name, self._target, text))
-        for row in self._pipelines(self._mine, self._file):
-            self._mine.drop("pipelines", {"name": row.name})
+        for pipeline in self._pipelines(self._mine, self._file):
+            self._mine.drop("pipelines", {"name": pipeline.name})
         return n_items
 
     def _pipelines(self, ledger: Ledger, file: str) -> list[PipelineRow]:
