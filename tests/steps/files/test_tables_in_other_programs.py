@@ -110,6 +110,8 @@ def test_libreoffice_computes_nothing(tmp_path: Path) -> None:
         )  # fmt: skip
         for source in sources:
             imported = source.with_suffix(".fods")
+            if not imported.exists():
+                pytest.skip("NOT TRIED: LibreOffice has no Calc (apt-get install libreoffice-calc)")
             cells = [c for c in ET.parse(imported).iter() if c.tag.endswith("}table-cell")]
             assert cells
             formulas = [
