@@ -454,6 +454,16 @@ class ModelResolver(Protocol):
         """Return the model of this alias, or the default of this role."""
 
 
+@record(frozen=True, slots=True)
+class FiledDocument:
+    path: Path
+    """Where it was moved."""
+    sha256: str
+    """Of what was moved there: a person may have edited or removed it since."""
+    listed: Path
+    """Where it lay when it was listed."""
+
+
 class OutputFiles(Protocol):
     """The files that a pipeline wrote, as its ledger knows them."""
 
@@ -498,8 +508,8 @@ class OutputFiles(Protocol):
     async def holds(self, path: Path, sha256: str) -> None:
         """Record that `path`, edited by a person, is kept; `sha256` is of our content."""
 
-    def filed_at(self, path: Path) -> Path | None:
-        """Return where a document lies that was moved away before; None: it was not."""
+    def filed_at(self, path: Path) -> FiledDocument | None:
+        """Return where a document was moved that is read again; None: it was not."""
 
     def will_move(self, path: Path, target: Path, sha256: str) -> None:
         """Record that a file is about to be moved; durable with the `intend` that follows."""

@@ -10,19 +10,18 @@ from typing import Any
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import ExpressionError
-from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.evidence import EvidenceSource, read_sources
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import inserted_text
-from paddock.runner.bind.bound import BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
-from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.reviews import Question, Review, Subject
 from paddock.steps.base import Output, OutsideRoots, Tools
 
-from .failures import Cause, RunStopped, SkippedByReview, StepFailed
+from .failures import Cause, SkippedByReview, StepFailed
 from .item_attempt import StepAttempt
 from .reviews.decided_outputs import decided_outputs
 from .reviews.review_questions import (
@@ -37,6 +36,8 @@ from .reviews.review_questions import (
 from .reviews.run_reviews import ReviewDue, decision_reason
 from .run_context import RunContext
 from .run_records import answer_of, read_lineage
+from .standing_decisions import Standing, outputs_seen
+from .traces.block_items import document_readers
 
 MODE_OPTION = "--review accept"
 """Who decided, where a run was told to accept everything."""
@@ -90,10 +91,7 @@ class AnswerReviewer:
         step, item = attempt.step, attempt.item
         if step.review is None:
             return 0
-        try:
-            review = await self._reviews.at(item.scope_id, item.key, step.id)
-        except LedgerError as error:
-            raise RunStopped(str(error)) from error
+        review = item.reviews.get(step.id)
         if review is None:
             return 0
         decisions = [(row.get("state"), row.get("document_sha256")) for row in review.earlier]
@@ -101,26 +99,13 @@ class AnswerReviewer:
             decisions.append((review.state, review.subject.document_sha256))
         return decisions.count(("rejected", attempt.document_digest))
 
-    async def decided_before(self, attempt: StepAttempt) -> dict[str, Any] | None:
-        """Return the outputs that a person decided on since; None: the model is asked.
-
-        So it is where a label that was decided on is gone. Where the ledger is looked up, it has
-        the answer, unless a list of labels is in the prompt, which may be another one by now. The
-        step is recorded as the run did that made them.
-        """
+    async def decided_before(
+        self, attempt: StepAttempt, decision: Standing | None
+    ) -> dict[str, Any] | None:
+        """Return `outputs_seen`; the step is recorded as the run did that made them."""
         step, item, caller = attempt.step, attempt.item, attempt.caller
-        if step.review is None or not item.is_decided:
+        if (outputs := outputs_seen(attempt, decision)) is None:
             return None
-        if caller.looks_up and not step.choices:
-            return None
-        review = await self._reviews.at(item.scope_id, item.key, step.id)
-        if review is None or (outputs := review.decided_outputs) is None:
-            return None
-        lists = self._context.judge.labels.of_step(step, attempt.scope)
-        for choice in step.choices:
-            known = (*lists[choice.field].labels, choice.keys.unknown)
-            if not {*chosen_labels(review.value, choice.field)}.issubset(known):
-                return None
         ledger = self._context.ledger
         row = await ledger.ask(LineageStore(ledger).of_item, item.scope_id, item.key)
         for past in read_lineage(row.made)[1] if row is not None else ():
@@ -129,14 +114,34 @@ class AnswerReviewer:
                 caller.calls.extend(replace(call, is_known=True) for call in past.calls)
         return outputs
 
+    async def with_standing(
+        self, outputs: dict[str, Any], decision: Standing, tools: Tools
+    ) -> dict[str, Any]:
+        """Return the outputs of a model with the fields that a person decided on."""
+        answer = decision.over(answer_of(outputs))
+        if is_same_value(answer, answer_of(outputs)):
+            return outputs
+        has_schema = tools.reply is not None and tools.reply.schema is not None
+        evidence = await tools.reply.evidence(answer) if tools.reply and has_schema else None
+        edited = replace(decision.review, state="edited", value=answer)
+        new = decided_outputs(outputs, edited, has_schema=has_schema, evidence=evidence)
+        return {name: value for name, value in new.items() if name != "review"}
+
     async def decided(
-        self, attempt: StepAttempt, outputs: dict[str, Any], tools: Tools
+        self,
+        attempt: StepAttempt,
+        outputs: dict[str, Any],
+        tools: Tools,
+        *,
+        is_decided: bool = False,
     ) -> dict[str, Any]:
         """Return a step's outputs as a person decides on its answer.
 
+        `is_decided`: they have, on each of its fields, whatever `when` says of it now.
+
         1. The answer is sure, and not in the random share: its outputs stay as they are.
         2. It is due, and the run accepts all answers: it is accepted unseen.
-        3. A person has decided: their decision is applied, if they have not undone it meanwhile.
+        3. A person has decided: their decision is applied, once the item is recorded.
         4. No one has decided: a person is asked, and the item waits.
 
         Raises:
@@ -177,23 +182,22 @@ class AnswerReviewer:
             )
             return self._question(attempt, await self._full_subject(attempt, due_subject, tools))
 
-        while True:
-            try:
-                due = is_due(spec, scope, outputs)
-                review = await self._reviews.decision_on(
-                    short_question, full_question, is_due=due or is_sampled
-                )  # 4
-            except ReviewDue as error:
-                raise StepFailed(step.id, str(error), cause=Cause.REVIEW) from error
-            except ExpressionError as error:
-                raise StepFailed(step.id, f"`review.when`: {error}") from error
-            if review is None and not due:
-                return outputs  # 1
-            if review is None:
-                unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
-                return {**outputs, "review": unseen}  # 2
-            if await self._reviews.apply(review):
-                return await self._applied(step, review, outputs, tools)  # 3
+        try:
+            due = is_decided or is_due(spec, scope, outputs)
+            review = await self._reviews.decision_on(
+                short_question, full_question, is_due=due or is_sampled
+            )  # 4
+        except ReviewDue as error:
+            raise StepFailed(step.id, str(error), cause=Cause.REVIEW) from error
+        except ExpressionError as error:
+            raise StepFailed(step.id, f"`review.when`: {error}") from error
+        if review is None and not due:
+            return outputs  # 1
+        if review is None:
+            unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
+            return {**outputs, "review": unseen}  # 2
+        item.applied.append(review)
+        return await self._applied(step, review, outputs, tools)  # 3
 
     async def _applied(
         self, step: BoundStep, review: Review, outputs: dict[str, Any], tools: Tools
@@ -241,6 +245,11 @@ class AnswerReviewer:
             sources.insert(0, replace(prompt, name=name, path=path, media_type=kind))
         ledger = self._context.ledger
         texts = await asyncio.to_thread(source_texts, sources, ledger, self._stored)
+        node, read, ledger_objects = attempt.item.node, dict[str, str](), ledger.objects
+        for name in document_readers(node) if isinstance(node, BoundBlock) else ():
+            if name in scope["steps"] and not scope.is_skipped(name):
+                data = canonical_json(scope["steps"][name]).encode()
+                read[name] = await asyncio.to_thread(ledger_objects.put, data)
         spec = None if reply is None else reply.evidence
         key = None if step.model is None else await self._calibration_key(step)
         return replace(
@@ -257,6 +266,7 @@ class AnswerReviewer:
             evidence_language="" if spec is None else spec.language,
             sources=tuple(texts[:-1]),
             prompt_text=texts[-1],
+            read=read,
         )
 
     def _label_tables(self, step: BoundStep) -> dict[str, Any]:

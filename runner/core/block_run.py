@@ -46,6 +46,7 @@ from .outputs.outdated_outputs import EndedNode, ended_block
 from .outputs.pruning import Pruner
 from .run_context import RunContext
 from .run_records import StepRecord
+from .standing_decisions import note_reviews
 from .step_runner import StepRunner, item_result
 from .step_tools import expect_queries
 from .traces.block_work import ItemWork
@@ -197,6 +198,7 @@ class BlockRun:
                     raise deadly
                 opened = context.documents.open(scope_id, item, state.work.rule_digest)
                 walk = ItemWalk(block.body, item.scope_in(block, state.scope))
+                await note_reviews(context.judge.reviews, attempt, block.body, walk.scope)
                 with opened as attempt.document:
                     for node in walk.nodes(partial(self._skip, attempt)):
                         lacking = None
@@ -234,8 +236,9 @@ class BlockRun:
         """
         record = StepRecord.begin(node, []) if isinstance(node, BoundStep) else None
         try:
-            skips = is_skipped(node, scope)
-            if not skips and leave_unused(node, scope, self.stats, attempt.shown_key):
+            skips = is_skipped(node, scope, attempt.upheld)
+            shown, upheld = attempt.shown_key, attempt.upheld
+            if not skips and leave_unused(node, scope, self.stats, shown, upheld):
                 skips = attempt.has_run = True  # the item counts as with the answer
         except StepFailed:
             if record is not None:
@@ -308,6 +311,8 @@ class BlockRun:
                 if await self.recorder.stands(attempt):
                     count_item(context, item, end.report)
                 raise
+            for review in attempt.applied:
+                await context.judge.reviews.apply(review)
             if end.state in DECIDED:
                 await context.judge.reviews.forget([(scope_id, item.key)])
             if state.is_of_item:
@@ -319,8 +324,10 @@ class BlockRun:
         state.has_failures |= end.phase is Phase.FAILED or attempt.has_inner_failures
         if end.is_counted:
             count_item(context, item, end.report)
-        if end.reason is None:
+        is_rejected = any(review.state == "rejected" for review in attempt.applied)
+        if end.reason is None or end.phase in OPEN or is_rejected:
             state.filed_results.pop(item.key, None)
+        if end.reason is None:
             item.has_result = end.result is not None
             item.result = end.result if state.keeps_results else None
         item.become(end.phase, end.reason)

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.text import listed
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
@@ -38,7 +39,7 @@ from paddock.runner.progress.report_table import ITEM_COLUMNS, ReportTable
 
 from .escalation import EscalationPass
 from .failures import ItemWaits, RunStopped
-from .left_nodes import LackingItems
+from .left_nodes import MAX_NAMED, LackingItems
 from .outputs.same_output_file import refuse_forbidden_paths, refuse_other_pipelines
 from .reviews.run_reviews import RunReviews
 from .run_context import RunContext
@@ -163,14 +164,17 @@ class BlockState:
     async def lacking(self, reviews: RunReviews) -> LackingItems | None:
         failed = [item for item in self.work.items if item.has_failed]
         waiting, unasked = self.in_phase(Phase.WAITING), self.in_phase(Phase.UNASKED)
-        if not (failed or waiting or unasked):
+        without = [row for row in self.work.filed.rows.values() if not row.has_result]
+        if not (failed or waiting or unasked or without):
             return None
         ended = await reviews.ended(self.work.scope_id) if failed else {}
         rejected, expired = ended.get("rejected", ()), ended.get("expired", ())
+        undone = (*waiting, *(item for item in failed if item.key in rejected))
+        without += [item.was_filed for item in undone if item.was_filed is not None]
         keys = [item.key for item in failed]
         lacking = LackingItems(
             self.block.id,
-            frozenset(item.key for item in self.work.items),
+            frozenset((*(item.key for item in self.work.items), *(row.key for row in without))),
             sum(item.has_result for item in self.work.items) + len(self.filed_results),
             failed=tuple(key for key in keys if key not in rejected and key not in expired),
             waiting=tuple((item.key, item.reported) for item in waiting if item.reported),
@@ -179,8 +183,9 @@ class BlockState:
             n_rejected=sum(key in rejected for key in keys),
             error=next((str(item.why) for item in self.failed), ""),
             is_transient=self.n_failures > 0,
+            documents=frozenset((row.path, row.sha256) for row in without),
         )
-        return lacking or None
+        return lacking if lacking or without else None
 
     @property
     def is_partial(self) -> bool:
@@ -196,7 +201,7 @@ class BlockState:
         ends[ItemState.DELETED] += len(self.gone)
         keeps = self.block.keep is not None
         for key in rows.keys() - {*self.gone, *(item.key for item in items)}:
-            has_none = rows[key].returns is None and rows[key].returns_object is None
+            has_none = not rows[key].has_result
             ends[ItemState.SKIPPED if keeps and has_none else ItemState.DONE] += 1
         results, (_, types, zones) = self._results(), self._columns()
         return {
@@ -335,7 +340,13 @@ async def opened_block(
         path = judge.output_path(node, scope)
         if path and context.index.owners.taken_by(path, work.scope_id):
             refuse_other_pipelines(context, node, [path])
+    if left := [item.filed.target for item in todo if item.kept is not None and item.filed]:
+        names = listed([f"'{target}'" for target in left], MAX_NAMED)
+        context.stats.note(f"Gone or edited since it was filed, and left so: {names}.")
     for item in work.items:  # 3
+        was_done = item.entry is not None and item.entry.state == ItemState.DONE
+        if was_done and item.verdict.case in (Case.WAITS, Case.DECIDED):
+            context.stats.decided_again.add((work.scope_id, item.key))
         if item.verdict.case is Case.SHARED and item.entry is not None:
             _count_done_before(context, state, item, item.entry)
         elif not item.verdict.is_work:

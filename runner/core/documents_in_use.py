@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from paddock.engine.system.records import field, record
 from paddock.runner.ledger.filed_store import FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
-from paddock.steps.base import StepError
+from paddock.steps.base import FiledDocument, StepError
 from paddock.steps.paths import printable
 
 from .traces.block_items import is_file_value, item_path
@@ -83,12 +83,12 @@ class DocumentsInUse:
         of_items = [found for found in lying if (found.scope_id, found.row.key) in items]
         return next(reversed(of_items or lying), None)
 
-    def filed_at(self, path: Path, items: Sequence[ItemKey]) -> Path | None:
-        """Return where a document lies that was moved away before; None: it was not."""
+    def filed_at(self, path: Path, items: Sequence[ItemKey]) -> FiledDocument | None:
         document = self._at(path, items)
         if document is None or not document.is_away or document.row.target is None:
             return None
-        return Path(self._index.absolute(document.row.target))
+        target, listed = map(self._index.absolute, (document.row.target, document.row.path))
+        return FiledDocument(Path(target), document.row.sha256, Path(listed))
 
     def will_move(
         self, path: Path, target: Path | None, sha256: str, items: Sequence[ItemKey]

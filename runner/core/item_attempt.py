@@ -19,6 +19,7 @@ from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.progress.item_states import ItemState, Phase
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.runner.progress.report import ItemReport
@@ -76,6 +77,12 @@ class ItemAttempt:
     """The lists of labels that its answers were chosen from, by name."""
     vectors: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """By step, the vector of the text for which examples were chosen."""
+    reviews: dict[str, Review] = field(default_factory=dict)
+    """By step, what was asked about its answer when the item began."""
+    upheld: frozenset[str] = frozenset()
+    """Nodes that decisions hold up: their `if` skips none of these."""
+    applied: list[Review] = field(default_factory=list)
+    """Decisions with which its steps went on."""
     has_inner_failures: bool = False
     n_failures: int = 0
     """Failures in a row for a transient reason, of the item or one within it."""
@@ -141,6 +148,11 @@ class ItemAttempt:
     # --- what was so before
 
     @property
+    def kept(self) -> Mapping[str, Any]:
+        """As `ItemWork.kept`; empty where its document is as it was listed."""
+        return (self.work.kept or {}) if self.work is not None else {}
+
+    @property
     def renamed_from(self) -> str | None:
         return None if self.work is None else self.work.renamed_from
 
@@ -156,6 +168,14 @@ class ItemAttempt:
         return by_hash
 
     # --- what steps and others see of it
+
+    def document_digest(self, scope: Scope) -> str:
+        """Return the digest of what a decision in this scope is about."""
+        file = next((value for value in reversed(scope.values()) if is_file_value(value)), None)
+        if file is not None and file is self.value:
+            return str(file["sha256"])
+        parts = [] if file is None else [file["sha256"]]
+        return part_digest([*parts, item_content(self.value, None), self.values_read])
 
     def merge_nested(self, inner: Dependencies, n_failures: int, *, has_failures: bool) -> None:
         """Merge dependencies and failures of a nested block, or of a pipeline that a step runs."""
@@ -205,6 +225,7 @@ class StepAttempt:
     item: ItemAttempt
     caller: CallOrigin
     record: StepRecord
+    is_forced: bool = False
     n_refused: int = 0
     """How many of its answers a person, or its checks, refused."""
 
@@ -218,7 +239,15 @@ class StepAttempt:
         before = item.calls_before(step.id)
         caller = CallOrigin(item.scope_id, block, item.shown_key, looks_up, before=before)
         record = StepRecord.begin(step, caller.calls)
-        return cls(context=context, step=step, scope=scope, item=item, caller=caller, record=record)
+        return cls(
+            context=context,
+            step=step,
+            scope=scope,
+            item=item,
+            caller=caller,
+            record=record,
+            is_forced=is_forced,
+        )
 
     @property
     def item_name(self) -> ItemName:
@@ -238,12 +267,7 @@ class StepAttempt:
 
     @property
     def document_digest(self) -> str:
-        item, values = self.item, reversed(self.scope.values())
-        file = next((value for value in values if is_file_value(value)), None)
-        if file is not None and file is item.value:
-            return str(file["sha256"])
-        parts = [] if file is None else [file["sha256"]]
-        return part_digest([*parts, item_content(item.value, None), item.values_read])
+        return self.item.document_digest(self.scope)
 
     def with_larger_model(self) -> StepAttempt:
         return replace(self, step=self.step.escalated)

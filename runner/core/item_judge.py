@@ -34,7 +34,7 @@ from .traces.block_items import listed_items
 from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
 from .traces.dependencies import KeptOutput, Trace
 from .traces.done_within import is_older, newest_within
-from .traces.filed_items import FiledDocuments
+from .traces.filed_items import Document, FiledDocuments
 from .traces.node_parts import NodeParts
 from .traces.parts import KEYED, OuterValue, Part, RulePart, part_digest, parts_hash, parts_of
 from .traces.past_items import PastItems
@@ -143,7 +143,8 @@ class Judge:
             if rule.request.asks_for(item.key) and is_older(item, newest):
                 item.verdict = DONE_WITHIN
         items = await self._without_unsettled(listed)  # 4
-        items, filed = await self._filed(rule, world, documents, items)  # 5
+        lacking = frozenset[Document]().union(*(lack.documents for lack in lacks))
+        items, filed = await self._filed(rule, world, documents, items, lacking)  # 5
         in_list = {item.key for item in listed.items}
         for place, item in enumerate(items):
             item.index = place
@@ -192,7 +193,7 @@ class Judge:
         later = {  # which may be listed again, once the list lacks nothing
             key
             for key, entry in (entries.items() if lacks else ())
-            if entry.gone is None and any(lack.may_be_of(key, keys) for lack in lacks)
+            if entry.gone is None and any(lack and lack.may_be_of(key, keys) for lack in lacks)
         }
         work = BlockWork(
             block=block,
@@ -249,8 +250,12 @@ class Judge:
         world: PreparedWorld,
         documents: FiledDocuments,
         items: list[ItemWork],
+        lacking: Collection[Document],
     ) -> tuple[list[ItemWork], FiledItems]:
-        """Return the items of a block with filed ones that are so again, and what is filed."""
+        """Return the items of a block with filed ones that are so again, and what is filed.
+
+        Of documents that the blocks before it are `lacking` a person took back what they came to.
+        """
         request, ask = rule.request, self.world.ledger.ask
         if request.keys is not None:
             self.seen_keys.update(documents.rows)
@@ -262,7 +267,13 @@ class Judge:
             # What was edited, or a run before a crash did, makes none an item again.
             plain = replace(request, takes_over=False, overwrites=False, job_runs=frozenset())
             await self._verify(replace(rule, request=plain), unknown)
-        return await asyncio.to_thread(documents.decided, rule, world, items, doubtful)
+        items, filed = await asyncio.to_thread(documents.decided, rule, world, items, doubtful)
+        taken_back = {
+            key: row._replace(returns=None, returns_object=None)
+            for key, row in (filed.rows.items() if lacking else ())
+            if (row.path, row.sha256) in lacking
+        }
+        return items, replace(filed, rows={**filed.rows, **taken_back})
 
     async def _reconciled(
         self, work: BlockWork, entries: Mapping[str, Entry], rule: JudgedRule

@@ -72,7 +72,8 @@ class ItemRecorder:
         attempt.dependencies |= by_name(rows)
         item = await as_of_its_content(item, stats.began_at)  # 2
         text, object_ = ledger.keep(end.result)
-        if item.was_filed is not None and end.state not in WHOLE:
+        is_rejected = any(review.state == "rejected" for review in attempt.applied)
+        if item.was_filed is not None and end.state not in WHOLE and not is_rejected:
             text, object_ = item.was_filed.returns, item.was_filed.returns_object
         was = ItemState.HELD if attempt.edited_paths() else item.verdict.state
         entry = Entry(
@@ -165,7 +166,7 @@ async def as_of_its_content(item: ItemWork, listed_after: float) -> ItemWork:
     """Return an item; without a content digest if its document changed since it was listed."""
     path = item_path(item.value) if is_file_value(item.value) else None
     with contextlib.suppress(OSError, ValueError):  # what is gone, the next run misses
-        if path is None:
+        if path is None or item.kept is not None:
             return item
         facts = os.stat(path)  # noqa: PTH116 - for each item
         if facts.st_ctime <= listed_after - _CLOCK_SLACK_S:

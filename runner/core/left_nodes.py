@@ -148,6 +148,8 @@ class LackingItems:
     error: str = ""
     """Of the first that failed."""
     is_transient: bool = False
+    documents: frozenset[tuple[str, str]] = frozenset()
+    """Path and digest of each filed document that has no result any more, as a person decided."""
 
     def __bool__(self) -> bool:
         return any(self._kinds()) or not self.keys

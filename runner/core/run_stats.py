@@ -71,6 +71,8 @@ class RunStats:
         """When steps were at work that do more than read and ask."""
         self.tables: dict[str, ReportTable] | None = None
         """Tables of blocks and steps that have ended; None: no one reads them."""
+        self.decided_again: set[tuple[str, str]] = set()
+        """Scope and key of items that were done, and on which a person decided otherwise since."""
         self.not_taken: set[str] = set()
         """Files of scanned folders that no pattern of a scan takes."""
         self._written: dict[str, None] = {}

@@ -46,6 +46,7 @@ from .failures import (
 )
 from .item_attempt import ItemAttempt, StepAttempt
 from .run_context import RunContext
+from .standing_decisions import standing
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
 from .traces.dependencies import note_listing
 
@@ -104,6 +105,8 @@ class StepRunner:
         context, reviewer, result = self.context, self._reviewer, None
         with self._recorded(StepAttempt.begin(context, step, scope, item)) as attempt:  # 1
             attempt.n_refused = await reviewer.n_rejected(attempt)
+            if (kept := item.kept.get(step.id)) is not None:
+                return kept
             for n_retries in itertools.count():
                 try:
                     tools = self._tools(attempt)  # 2
@@ -113,10 +116,12 @@ class StepRunner:
                     await item.note_files(context, step.kind().reads(params), tools.files.roots)
                     if step.reply is not None and step.choices:  # 3
                         tools = await labelled_tools(attempt, tools)
-                    if step.is_taught:
+                    decision = None if step.review is None else standing(attempt)
+                    outputs, answered = await reviewer.decided_before(attempt, decision), attempt
+                    if outputs is None and step.is_taught:
                         tools = await taught_tools(attempt, params, tools)
-                    outputs, answered = await reviewer.decided_before(attempt), attempt  # 4
-                    if outputs is None and step.escalate is not None:
+                    is_asked = outputs is None
+                    if outputs is None and step.escalate is not None:  # 4
                         outputs = await self._escalated(attempt, params, tools)
                     elif outputs is None:
                         async with time_limit(_limit_s(step)):
@@ -125,8 +130,13 @@ class StepRunner:
                     if outputs.get("escalated") is not None and step.escalate is not None:
                         answered = attempt.with_larger_model()
                         attempt.record.model = step.escalate.to.ref
+                    if is_asked and decision is not None:
+                        outputs = await reviewer.with_standing(outputs, decision, tools)
                     if step.review is not None:  # 5
-                        outputs = await reviewer.decided(answered, outputs, tools)
+                        is_decided = decision is not None and decision.is_whole
+                        outputs = await reviewer.decided(
+                            answered, outputs, tools, is_decided=is_decided
+                        )
                     if isinstance(tools.reply, ScopedReply):  # 6
                         mark_labels(answered, outputs)
                         if (labels := tools.reply.labels) is not None:

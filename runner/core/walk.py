@@ -149,7 +149,7 @@ class Walk(ABC):
             left.lacking[block] = missing
         if not state.has_ended:
             return NOT_YET
-        if lacking := await state.lacking(self.context.judge.reviews):
+        if (lacking := await state.lacking(self.context.judge.reviews)) is not None:
             left.lacking.setdefault(block, lacking)
         return state.outputs()
 
@@ -259,8 +259,10 @@ def _sources_of(bound: BoundPlan) -> frozenset[str]:
     return sources
 
 
-def is_skipped(node: BoundNode, scope: Scope) -> bool:
+def is_skipped(node: BoundNode, scope: Scope, upheld: Collection[str] = ()) -> bool:
     """Return whether `if` is false, or a node reads a skipped step and not whether it is skipped.
+
+    `upheld`: the nodes whose `if` skips none (`standing_decisions`).
 
     Raises:
         StepFailed: its condition cannot be evaluated.
@@ -270,7 +272,7 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
         step = step_of(path)
         if step and scope.is_skipped(step) and (*path[:2], "skipped") not in read:
             return True
-    if node.if_ is None:
+    if node.if_ is None or node.id in upheld:
         return False
     try:
         return not node.if_.evaluate(scope)
@@ -278,12 +280,14 @@ def is_skipped(node: BoundNode, scope: Scope) -> bool:
         raise StepFailed(node.id, str(error)) from error
 
 
-def leave_unused(node: BoundNode, scope: Scope, stats: RunStats, item: str = "") -> bool:
+def leave_unused(
+    node: BoundNode, scope: Scope, stats: RunStats, item: str = "", upheld: Collection[str] = ()
+) -> bool:
     """Count an answer that is not asked for, since all that would use it is skipped.
 
     Return whether it is one.
     """
-    if not _are_surely_skipped(node.consumers, scope, {}):
+    if not _are_surely_skipped(node.consumers, scope, {}, upheld):
         return False
     names = listed([repr(other.id) for other in node.consumers], 3)
     are = "uses it and is" if len(node.consumers) == 1 else "use it and are"
@@ -305,14 +309,17 @@ def returns_read(bound: BoundPlan) -> frozenset[Reference]:
     return frozenset() if bound.returns is None else bound.returns.references
 
 
-def _are_surely_skipped(nodes: Collection[BoundNode], scope: Scope, known: dict[str, bool]) -> bool:
+def _are_surely_skipped(
+    nodes: Collection[BoundNode], scope: Scope, known: dict[str, bool], upheld: Collection[str]
+) -> bool:
     # Without closures: two that call each other would keep the texts of an item in memory.
     for node in nodes:
         if node.id not in known:
             read = () if node.if_ is None else node.if_.references
             try:
                 known[node.id] = steps_read(read) <= scope["steps"].keys() and (
-                    is_skipped(node, scope) or _are_surely_skipped(node.consumers, scope, known)
+                    is_skipped(node, scope, upheld)
+                    or _are_surely_skipped(node.consumers, scope, known, upheld)
                 )
             except StepFailed:  # told where it is done
                 known[node.id] = False

@@ -42,6 +42,7 @@ from paddock.runner.core.outputs.same_output_file import (
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import open_session
+from paddock.runner.core.standing_decisions import note_reviews
 from paddock.runner.core.step_runner import StepRunner
 from paddock.runner.core.step_tools import sub_pipeline_context
 from paddock.runner.core.traces.block_work import BlockWork, ItemWork
@@ -223,6 +224,7 @@ class PlanWalk(Walk):
             of_step = PlanItem(step.id, step.id, work.verdict.state, work.verdict.reasons)
             if todo:
                 attempt = ItemAttempt.of_item(context, state, work)
+                await note_reviews(context.judge.reviews, attempt, [step], state.scope)
                 await self._add_work(attempt, step, of_step, work.entry)
             else:
                 self._add_step(step, of_step)

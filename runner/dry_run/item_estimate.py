@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from paddock.engine.system.item_samples import SEED, draw
@@ -21,11 +22,12 @@ from paddock.runner.core.failures import StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt, StepAttempt
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
+from paddock.runner.core.standing_decisions import note_reviews, outputs_seen, standing
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
 from paddock.runner.core.traces.block_work import ItemWork
 from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused, rendered_returns
-from paddock.steps.base import PLACEHOLDER
+from paddock.steps.base import PLACEHOLDER, StepError
 from paddock.steps.run_pipeline import named_outputs
 
 from .call_bounds import NO_CALLS, CallBounds, calls_of_body, calls_of_many, calls_of_step
@@ -90,16 +92,17 @@ class ItemEstimator:
         Raises:
             ItemEnds: its `if` cannot be evaluated.
         """
+        upheld = frozenset[str]() if self.attempt is None else self.attempt.upheld
         if self.propagation.of_condition(node):
             return False
         try:
-            if is_skipped(node, scope):
+            if is_skipped(node, scope, upheld):
                 return True
         except StepFailed as error:
             raise ItemEnds(error) from error
         key = "/".join(self.enclosing.keys)
         return not self.propagation.of_use(node) and leave_unused(
-            node, scope, self.context.stats, key
+            node, scope, self.context.stats, key, upheld
         )
 
     async def _block(self, block: BoundBlock, scope: Scope) -> Estimate:
@@ -137,6 +140,9 @@ class ItemEstimator:
             ItemEnds: it surely fails, unless it is not done; or its answer was rejected.
         """
         context, enclosing = self.context, self.enclosing
+        kept = None if self.attempt is None else self.attempt.kept.get(step.id)
+        if kept is not None:
+            return Estimate(outputs=kept, doubt=Doubt.NONE)
         doubt = self.propagation.of(step.reads.all) | self.propagation.files
         attempt = self.attempt or ItemAttempt.of(context, step, enclosing)
         if step.inner is not None:  # 1
@@ -153,6 +159,7 @@ class ItemEstimator:
                 raise ItemEnds(state.wait)
             return Estimate(outputs=work.result, doubt=Doubt.NONE)
         attempt = ItemAttempt.of_item(context, state, work)
+        await note_reviews(context.judge.reviews, attempt, [step], scope)
         estimated = await self.carried_out(step, scope, attempt, doubt)
         if of_trace and work.entry is not None:
             return estimated.if_done()
@@ -163,7 +170,7 @@ class ItemEstimator:
     ) -> Estimate:
         """Estimate a step that has work to do; `doubt` is about what it reads.
 
-        1. A person has decided on its answer, and no cache has it: it is the one that they saw.
+        1. A person has decided on its answer: it is the one that they saw.
         2. Any other is tried, or bounded by the YAML (`StepEstimator`).
         3. A person rejected the answer: the item ends; at the top level, what reads it is left.
         4. A person accepted or edited it: the decision is applied.
@@ -171,12 +178,11 @@ class ItemEstimator:
         Raises:
             ItemEnds: it surely fails, or its answer was rejected.
         """
-        context, review = self.context, None
-        if step.review is not None and attempt.is_decided:
-            review = await context.judge.reviews.at(attempt.scope_id, attempt.key, step.id)
-        of_step = StepAttempt.begin(context, step, scope, attempt)
-        looks_up = of_step.caller.looks_up
-        seen = None if review is None or looks_up else review.decided_outputs
+        of_step, decision = StepAttempt.begin(self.context, step, scope, attempt), None
+        with suppress(StepError):  # a list of labels that a run cannot read either
+            decision = standing(of_step)
+        review = attempt.reviews.get(step.id) if decision or attempt.is_decided else None
+        seen = outputs_seen(of_step, decision)
         if seen is not None:  # 1
             estimated = Estimate(outputs=seen, doubt=Doubt.NONE)
         else:  # 2
@@ -185,9 +191,9 @@ class ItemEstimator:
             if not attempt.is_of_item:
                 return replace(estimated, outputs=None, doubt=Doubt.NONE)
             raise ItemEnds(StepFailed(step.id, "its answer was rejected"), estimated.calls)
-        if review is not None and review.state in ("accepted", "edited") and estimated.outputs:  # 4
+        if decision is not None and decision.is_whole and estimated.outputs:  # 4
             has_schema = step.reply is not None and step.reply.schema is not None
-            outputs = decided_outputs(estimated.outputs, review, has_schema)
+            outputs = decided_outputs(estimated.outputs, decision.review, has_schema)
             estimated = replace(estimated, outputs=outputs)
         return estimated
 
@@ -237,6 +243,8 @@ async def estimate_block(
         if clock() >= deadline:  # where nothing waits, nothing else ends it
             break
         attempt = ItemAttempt.of_item(context, state, item)
+        own = item.scope_in(block, state.scope)
+        await note_reviews(context.judge.reviews, attempt, block.body, own)
         propagation = DoubtPropagation(nodes={**around.nodes}, files=around.files)
         steps = ItemEstimator(forecast, context, propagation, attempt.enclosing, attempt)
         try:

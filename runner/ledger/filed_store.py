@@ -57,6 +57,10 @@ class FiledRow(NamedTuple):
     returns: str | None = None
     returns_object: str | None = None
 
+    @property
+    def has_result(self) -> bool:
+        return self.returns not in (None, "null") or self.returns_object is not None
+
     def columns(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in NOT_FILED}
         return {**values, "is_deleted": int(self.is_deleted), "gone": FILED}

@@ -4,8 +4,9 @@ Never replaces another file unless the author asks for it.
 
 The ledger notes a move before it is made, so that after a kill the run recognises its own file. A
 moved file belongs to the user and is never pruned; a copy is an output. A new file under the name
-of a moved one is moved too, whatever its content. A document that was moved before is left where it
-lies; one that is to be deleted goes when its item is recorded.
+of a moved one is moved too, whatever its content. A document that was moved before, and belongs to
+another place by now, is moved on; one that a person edited or removed since is left. One that is to
+be deleted goes when its item is recorded.
 """
 
 from __future__ import annotations
@@ -79,10 +80,12 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
         source = resolve_path(tools.files.roots, params.path)
         if params.mode != "copy":
             tools.files.outputs.check_target(source, is_new=False)
-        filed = None if params.mode == "copy" else tools.files.outputs.filed_at(source)
-        if filed is not None:
-            await tools.files.outputs.note_removed(source)
-            return FilesMoveOutput(path=str(filed))
+        listed, filed = source, None
+        if params.mode != "copy" and (filed := tools.files.outputs.filed_at(source)) is not None:
+            source, listed = filed.path, filed.listed
+            if params.to is None or await _digest_of(source) != filed.sha256:
+                await tools.files.outputs.note_removed(listed)
+                return FilesMoveOutput(path=str(source))
         if params.mode == "delete":
             is_later = tools.files.outputs.delete_when_done(source)
             await asyncio.to_thread(_delete, source, is_later=is_later)
@@ -92,15 +95,18 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
             raise StepError("`to` is missing.", remedy=f"`mode: {params.mode}` needs it.")
         target = resolve_path(tools.files.roots, params.to)
         if params.to.endswith(("/", os.sep)) or target.is_dir():
-            target = resolve_path(tools.files.roots, str(target / source.name))
+            target = resolve_path(tools.files.roots, str(target / listed.name))
         tools.files.outputs.check_target(target)
         digest = await _digest_of(source)
+        if filed is not None and source in {*_numbered_names(target)}:
+            await tools.files.outputs.note_removed(listed)
+            return FilesMoveOutput(path=str(source))
         if source == target and digest is not None:
             return FilesMoveOutput(path=str(source))
         if digest is None:
             target = await _moved_before(source, target, params, tools)
         else:
-            target = await _free_target(source, target, digest, params, tools)
+            target = await _free_target(listed, target, digest, params, tools)
             with refusing(f"'{printable(source)}' cannot be moved to '{printable(target)}'"):
                 if params.mode == "copy":
                     n_bytes = await asyncio.to_thread(_copied, source, target, digest)
@@ -109,7 +115,7 @@ class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
             if params.mode == "copy":
                 await tools.files.outputs.wrote(target, digest, n_bytes)
         if params.mode == "move":
-            await tools.files.outputs.note_removed(source)
+            await tools.files.outputs.note_removed(listed)
         return FilesMoveOutput(path=str(target))
 
 

@@ -76,7 +76,7 @@ class FakeOutputs:
     def may_lose_rows(self, path: Path, n_before: int, n_now: int) -> bool:
         return True
 
-    def filed_at(self, path: Path) -> Path | None:
+    def filed_at(self, path: Path) -> None:
         return None
 
     def will_move(self, path: Path, target: Path, sha256: str) -> None:

@@ -15,7 +15,7 @@ from paddock.runner.ledger.entries import OutputRow, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_conditions import is_recorded_and_unchanged
 from paddock.runner.ledger.output_index import other_pipelines_output
-from paddock.steps.base import StepError
+from paddock.steps.base import FiledDocument, StepError
 from paddock.steps.paths import printable
 
 from ..run_context import RunContext
@@ -139,9 +139,11 @@ class ItemOutputs:
         """Note that a table loses rows; refuse where most go at once, unless that is confirmed.
 
         The table of an item is made of that item alone, and loses what that no longer has; that
-        of yesterday's letters has those of another day today.
+        of yesterday's letters has those of another day today. What a person took back, or decided
+        otherwise, they have confirmed.
         """
-        is_most = n_now == 0 or is_mass_deletion(n_before - n_now, n_before, MOST_DELETED)
+        n_lost = n_before - n_now - len(self._stats.decided_again)
+        is_most = n_lost > 0 and (n_now == 0 or is_mass_deletion(n_lost, n_before, MOST_DELETED))
         node, is_confirmed = self._node, self._context.options.is_confirmed
         may_shrink = node is None or follows_time(self._context.bound.nodes, node)
         is_refused = is_most and not (may_shrink or is_confirmed)
@@ -168,7 +170,7 @@ class ItemOutputs:
 
     # --- documents that it moves
 
-    def filed_at(self, path: Path) -> Path | None:
+    def filed_at(self, path: Path) -> FiledDocument | None:
         return self._context.documents.filed_at(path, self.items)
 
     def will_move(self, path: Path, target: Path, sha256: str) -> None:

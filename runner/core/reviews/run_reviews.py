@@ -174,9 +174,9 @@ class RunReviews:
             raise ItemWaits(Why.WAITS_SINCE(str(iso_time(review.asked_at))))
         return review
 
-    async def apply(self, review: Review) -> bool:
-        """Mark that the run goes on with a decision; return False if it was undone meanwhile."""
-        return await asyncio.to_thread(self._store.apply, review) is not None
+    async def apply(self, review: Review) -> None:
+        """Mark that a decision is in what was recorded, unless it was undone meanwhile."""
+        await asyncio.to_thread(self._store.apply, review)
 
     async def _withdraw(self, review: Review) -> None:
         await asyncio.to_thread(self._store.withdraw, review)

@@ -15,6 +15,7 @@ from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.runner.bind.bound import BoundBlock
+from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
 
@@ -226,6 +227,17 @@ def default_key(item: Any) -> str:
 
 
 # --- items that are files
+
+
+def document_readers(block: BoundBlock) -> set[str]:
+    """Return the steps that take the path of a block's item, and neither move it nor ask."""
+    return {
+        step.id
+        for step in steps_of(block.body)
+        if (block.var, "path") in step.reads.all
+        if step.review is None and not step.facts.takes_file(step.written)
+    }
+
 
 _MAPPINGS = (dict, Mapping)  # most are the first, which is seen ten times as fast
 

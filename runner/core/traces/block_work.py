@@ -55,6 +55,9 @@ class ItemWork:
     blocked."""
     filed: FiledRow | None = None
     """Of a document that a step moved away before: the item is done where that lies."""
+    kept: Mapping[str, Any] | None = None
+    """By step, what was read of a filed document that is gone or edited since: that stays as it is,
+    and the item is done with what its question kept."""
     was_filed: FiledRow | None = None
     """As it was filed before, with a result that stands until it has another."""
     renamed_from: str | None = None

@@ -21,22 +21,25 @@ from typing import Any, NamedTuple
 from paddock.engine.system import no_links
 from paddock.engine.system.text import free_name
 from paddock.runner.bind.bound import BoundBlock
+from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
+from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.files.scan import file_at, modified_at
 
 from ..run_records import read_source
-from .block_items import is_file_value, item_path, raw_item_keys
+from .block_items import document_readers, is_file_value, item_path, raw_item_keys
 from .block_work import FiledItems, ItemWork, JudgedRule
 from .dependencies import FileRead, MovedAway, dependencies_of
 from .node_parts import read_by_all
 from .parts import change_reasons, changed_parts
+from .past_decisions import PendingReview
 from .scopes import ItemKey
 from .source_folders import SourceFolder
 from .verify import FRESH, Case, ItemVerdict
@@ -50,7 +53,7 @@ class _MovedSource(NamedTuple):
     item: ItemWork
     row: FiledRow
     path: str
-    """Where its document lies now."""
+    """Where its document lies now, or was listed."""
 
 
 class FiledDocuments:
@@ -254,6 +257,42 @@ class FiledDocuments:
         roots = (root for root in self._roots if path.is_relative_to(root))
         return next((path.relative_to(root).as_posix() for root in roots), None)
 
+    def _as_filed(self, row: FiledRow) -> Any:
+        """Return the document of a row where it lies; None: it is gone, or edited."""
+        for _ in range(2):
+            at = self._lying(row)
+            if at is not None and at["sha256"] == row.sha256:
+                return at
+            self._follow([row])
+            row = self.rows[row.key]
+        return None
+
+    def _goes_on_without(self, item: ItemWork, pending: PendingReview | None) -> bool:
+        """Return whether an item whose document is gone or edited waits, or is done, even so.
+
+        It is done with what its steps read of the document, as far as its questions keep that.
+        """
+        if pending is not None and pending.is_open:
+            item.verdict = ItemVerdict(ItemState.WAITING, (pending.why,), Case.WAITS)
+            return True
+        store, kept = ReviewStore(self._ledger), dict[str, Any]()
+        for step in steps_of(self._block.body):
+            review = step.review and store.at(self._scope_id, item.key, step.id)
+            for name, digest in (review.subject.read if review else {}).items():
+                if (text := self._ledger.objects.get(digest)) is not None:
+                    kept[name] = json.loads(text)
+        item.kept = kept if kept.keys() >= document_readers(self._block) else None
+        return item.kept is not None
+
+    def _follow(self, rows: Iterable[FiledRow]) -> None:
+        """Note where documents lie that an item of another block has moved on."""
+        rows = [row for row in rows if row.target is not None]
+        moves = self._moves_from([row.path for row in rows])
+        for row in rows:
+            move = moves.get((row.path, row.sha256))
+            if move is not None and move.target not in (None, row.target):
+                self.rows[row.key] = row._replace(target=move.target)
+
     def _away(self) -> set[str]:
         rows: Iterable[FiledRow] = self.rows.values()
         away = {row.key for row in rows if row.is_deleted}
@@ -323,7 +362,9 @@ class FiledDocuments:
            it lies now are so there, and of the others the result stands (`_without_source`).
         2. A doubtful document is an item again if it has work to do and lies as it was filed. Of
            several with one name only the last one can be: the others write the same outputs.
-        3. Else it stays filed, and its row notes the rule by which it is equivalent, or outdated.
+        3. One that a person decided on, or took that back, is so wherever it lies, as far as its
+           questions keep what was read of it.
+        4. Else it stays filed, and its row notes the rule by which it is equivalent, or outdated.
 
         Blocking.
         """
@@ -338,32 +379,35 @@ class FiledDocuments:
                     earlier[item.key] = item.verdict.reasons
                 item.verdict = FRESH
         present = {item.key for item in items}
-        rows = {key: row for key, row in self.rows.items() if key not in present}
-        by_age = (row for row in sorted(rows.values(), key=_age) if row.name not in present)
-        last_ones = {*{row.name: row.key for row in by_age}.values()} if doubtful else set[str]()
+        rows = [row for key, row in self.rows.items() if key not in present] if doubtful else []
+        by_age = (row for row in sorted(rows, key=_age) if row.name not in present)
+        last_ones = {row.name: row.key for row in by_age}.values()
         with_work = (item.key for item in doubtful if not item.verdict.is_up_to_date)
-        looked_for = [rows[key] for key in with_work if key in last_ones]
-        lying = ((row, self._lying(row)) for row in looked_for)
-        documents = {row.key: at for row, at in lying if at and at["sha256"] == row.sha256}
+        looked_for = [self.rows[key] for key in with_work if key in last_ones]
+        documents = {row.key: at for row in looked_for if (at := self._as_filed(row))}
+        away = self._away()
+        noted = {key: row for key, row in self.rows.items() if key not in present}
         for item in doubtful:
-            row, verdict = rows[item.key], item.verdict
-            is_same = row.made_by == made_by
+            row, verdict = self.rows[item.key], item.verdict
+            pending, is_same = world.pending(self._scope_id, item.key), row.made_by == made_by
             stands = any(reason.why is Why.OUTPUT_REPLACED for reason in verdict.reasons)
-            if verdict.is_up_to_date or stands:  # 3
+            if verdict.is_up_to_date or stands:  # 4
                 if not is_same:
-                    rows[row.key] = row._replace(made_by=made_by, outdated_by="")
+                    noted[row.key] = row._replace(made_by=made_by, outdated_by="")
             elif verdict.case is not Case.NOT_REQUESTED and row.key in documents:  # 2
-                item.value = documents[row.key]
+                item.value, item.filed = documents[row.key], row
                 items.append(item)
-            elif not is_same:  # 3
+            elif pending is not None and self._goes_on_without(item, pending):  # 3
+                items.append(item)
+            elif not is_same or pending is not None:  # 4
                 earlier[row.key] = verdict.reasons
-                if row.outdated_by != made_by:
-                    rows[row.key] = row._replace(outdated_by=made_by)
+                if row.outdated_by != made_by and not is_same:
+                    noted[row.key] = row._replace(outdated_by=made_by)
         return items, FiledItems(
-            rows=rows,
+            rows=noted,
             earlier=earlier,
-            away=frozenset(self._away().difference(item.key for item in items)),
-            new=tuple(row for key, row in rows.items() if self._recorded.get(key) is not row),
+            away=frozenset(away.difference(item.key for item in items)),
+            new=tuple(row for key, row in noted.items() if self._recorded.get(key) is not row),
             former=self.former,
         )
 
@@ -372,7 +416,9 @@ class FiledDocuments:
     ) -> tuple[list[_MovedSource], list[ItemWork]]:
         """Return the items with work to do whose source left the place that results name.
 
-        1. Those whose document lies elsewhere as it was listed: they are done there.
+        1. Those whose document lies elsewhere as it was listed, or that moved it to where it is
+           listed now: they are done there. If it is gone, and what was made of it before is another
+           value by now, they are done with what was kept.
         2. Else, or where another file that one read or itself moved is away: its result stands.
         """
         index, work = self._index, [i for i in items if i.verdict.is_work and i.filed is None]
@@ -385,22 +431,36 @@ class FiledDocuments:
             if own is not None and not os.path.lexists(own):
                 lost[item.key].add(index.stored(own))
         listed = {item.key: _document(item.value, index) for item in work}
-        paths = {*chain(*lost.values()), *(at for at, _ in filter(None, listed.values()))}
+        away = {i.key: [d.path for d in dependencies_of(i.entry, MovedAway)] for i in work}
+        paths = {*chain(*lost.values(), *away.values())}
+        paths |= {at for at, _ in filter(None, listed.values())}
         moves = self._moves_from(paths)
         vacated = {path for path, _ in moves}
         moved, standing = list[_MovedSource](), list[ItemWork]()
         for item in work:
             document, has_left = listed[item.key], not vacated.isdisjoint(lost[item.key])
-            if document is not None:
+            is_there = document is not None and _is_at(item.value, world)
+            if document is not None and is_there:
+                of_own = (moves.get((path, document[1])) for path in away[item.key])
+                if move := next((m for m in of_own if m and m.target == document[0]), None):  # 1
+                    row = FiledRow(item.key, item.name, move.path, document[1], document[0])
+                    moved.append(_MovedSource(item, row, item.value["path"]))
+                    continue
+            elif document is not None:
                 move = moves.get(document) or moves.get((document[0], MOVED_BY_WATCH))
-                if move is not None and not _is_at(item.value, world):
+                if move is not None:
                     row = FiledRow(item.key, item.name, *document, move.target, move.target is None)
                     at = self._lying(row, item.value.get("relpath") or item.name)
                     if at is not None and at["sha256"] == row.sha256:  # 1
                         moved.append(_MovedSource(item, row, at["path"]))
                         continue
+                    pending = world.pending(self._scope_id, item.key)
+                    is_other = pending is not None or Why.CONTENT() in item.verdict.reasons
+                    if is_other and self._goes_on_without(item, pending):  # 1
+                        moved.append(_MovedSource(item, row, item.value["path"]))
+                        continue
                     has_left = True
-            has_left |= bool(dependencies_of(item.entry, MovedAway))
+            has_left |= bool(away[item.key]) and not is_there
             if has_left and item.entry is not None and item.entry.state in WHOLE:  # 2
                 standing.append(item)
         return moved, standing

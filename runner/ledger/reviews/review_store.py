@@ -21,6 +21,7 @@ from ..ledger import Ledger
 from .asked_before import is_other_subject, new_review, stands
 from .reviews import HEAD_NAMES, Question, Review, ReviewTerms, Subject, SubjectText, unknown_review
 
+_DECISION = ("state", "question", "decided_at")
 TermsByPlace = Mapping[tuple[str, str, str], ReviewTerms]
 """By the file's name, the block (empty at the top) and the step."""
 
@@ -145,7 +146,7 @@ class ReviewStore:
     def apply(self, review: Review) -> Review | None:
         def apply(execute: Execute) -> Review | None:
             old = self._whole(execute, queries.OF_ID, {"id": review.id})
-            if old is None or (old.state, old.question) != (review.state, review.question):
+            if old is None or any(getattr(old, n) != getattr(review, n) for n in _DECISION):
                 return None
             if not old.is_applied:
                 execute(queries.APPLY_REVIEW, {"id": review.id})

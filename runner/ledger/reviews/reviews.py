@@ -109,6 +109,8 @@ class Subject:
     evidence_language: str = ""
     sources: tuple[SubjectText, ...] = ()
     prompt_text: SubjectText | None = None
+    read: Mapping[str, str] = field(default_factory=dict)
+    """By step, the object with what was read of the document before: it may be gone later."""
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Subject:
@@ -130,7 +132,8 @@ class Subject:
     @property
     def objects(self) -> set[str]:
         texts = (*self.sources, self.prompt_text)
-        return {text.text_object for text in texts if text is not None and text.text_object}
+        objects = {text.text_object for text in texts if text is not None and text.text_object}
+        return objects | {*self.read.values()}
 
 
 _TEXT_NAMES = tuple(each.name for each in fields(SubjectText))

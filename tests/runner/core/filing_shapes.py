@@ -13,6 +13,7 @@ EACH = """\
     returns: {file: doc.relpath, text: steps.text.text, kind: steps.kind.text}
 """
 HERE = EACH.replace("ROOT", "inbox").replace("FILED", "filed/")
+BY_KIND = EACH.replace("ROOT", "inbox").replace("FILED", "filed/{{ steps.kind.text | slug }}/")
 THERE = EACH.replace("ROOT", "{{ inputs.from }}").replace("FILED", "{{ inputs.to }}/")
 SUB = (
     "inputs: {from: {type: dir, default: inbox}, to: {type: str, default: filed}}\n"
@@ -77,8 +78,13 @@ SHAPES: Mapping[str, str] = {
     "sub_in_block": IN_A_BLOCK + TABLE.replace("ROWS", IN_FOLDERS),
     "sub_in_block_second": IN_A_BLOCK + second("second", IN_FOLDERS)
     + TABLE.replace("ROWS", "steps.second.results"),
+    "by_kind": BY_KIND + TABLE.replace("ROWS", "steps.each.results"),
 }  # fmt: skip
 """By name, the steps of a pipeline; those with `sub` in their name run `sub.yaml`."""
+
+
+DECIDED_ALONE = ("plain", "by_kind", "moved_by_second", "sub")
+"""Those whose tables have nothing but documents and what a person decided."""
 
 
 def pipeline_files(shape: str, prompt: str = "Kind of", review: str = "") -> dict[str, str]:

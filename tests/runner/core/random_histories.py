@@ -12,9 +12,9 @@ With `--filing` documents are moved away when they are done: then the table has 
 arrivals give when they are replayed one by one, whatever became of the files; the table is over a
 block, a second or third one, or what a sub-pipeline returns. Some runs are forced, or do a sample.
 
-With `--reviews` answers wait for a person, who decides by the answer alone, sometimes decides
-nothing for a while, and undoes decisions, also on documents that are gone or filed by then. In the
-end nothing waits.
+With `--reviews` answers wait for a person, who decides by the document alone, sometimes decides
+nothing for a while, and undoes or corrects decisions, also on documents that are gone or filed by
+then. In the end nothing waits, and what is filed lies where the last decision puts it.
 
 With `--moving` the pipeline's file is renamed, edited or not, copied, deleted and put back, and
 exchanges its name with another pipeline, which is deleted in the end: all that it made is named.
@@ -39,6 +39,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence, Set
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,10 +51,9 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.progress.report import Report
-from paddock.runner.review.decisions import Verb
 from paddock.steps.vectors.open_stores import OpenStores
 from tests.fakes.pool import FakePool, echo
-from tests.runner.core.filing_shapes import SHAPES, pipeline_files
+from tests.runner.core.filing_shapes import DECIDED_ALONE, SHAPES, pipeline_files
 from tests.runner.core.test_label_lists import enum_of
 from tests.runner.world import ReviewedWorld, World
 
@@ -70,6 +70,8 @@ steps:
     do: [{uses: files.write, with: {path: "else/{{ word }}", text: "{{ word }}"}}]
 """
 MAIN, OTHERS = "MAIN", "OTHER"
+CORRECTIONS = "corrections.json"
+COPIED = ("*.yaml", MAIN, CORRECTIONS)
 """Files with the names of those of the pipeline, and of the other one."""
 FILES = ("pipeline.yaml", "bills.yaml", "letters.yaml", "mail.yaml")
 OUTPUTS = (
@@ -433,7 +435,7 @@ class History:
     def change(self) -> None:
         kinds: tuple[str, ...] = ("write", "write", "rename", "delete", "shape", "shape")
         kinds += ("lose", "rows", "rows") * (not self.is_plain)
-        kinds += ("decide", "decide", "undo") * bool(self.shape.review)
+        kinds += ("decide", "decide", "undo", "correct") * bool(self.shape.review)
         kind = self.chance.choice(kinds)
         documents = self.documents()
         if kind == "write" or not documents:
@@ -456,8 +458,9 @@ class History:
             self.write_rows()
         elif kind == "decide":
             self.events.append(f"decide: {decide(self.folder, self.chance)}")
-        elif kind == "undo":
-            self.events.append(f"undo: {undo(self.folder, self.chance)}")
+        elif kind in ("undo", "correct"):
+            names = undo(self.folder, self.chance, corrects=kind == "correct")
+            self.events.append(f"{kind}: {names}")
         else:
             self.events.append(self.shape.change())
             self.save()
@@ -515,7 +518,7 @@ class History:
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
             shutil.copytree(self.folder / "inbox", scratch / "inbox", copy_function=shutil.copy2)
-            for file in (*self.folder.glob("*.yaml"), *self.folder.glob(MAIN)):
+            for file in chain(*map(self.folder.glob, COPIED)):
                 shutil.copy(file, scratch)
             if not self.is_plain:
                 shutil.copy(self.folder / "t.csv", scratch)
@@ -592,7 +595,7 @@ class FilingHistory(History):
         self.note_filed()
         kinds: tuple[str, ...] = ("write", "write", "write", "rename", "delete", "prompt")
         kinds += ("year", "edit", "remove")
-        kinds += ("decide", "decide", "undo") * bool(self.review)
+        kinds += ("decide", "decide", "undo", "correct", "correct") * bool(self.review)
         kind = self.chance.choice(kinds)
         filed = sorted(path for path in (self.folder / "filed").rglob("*") if path.is_file())
         if kind in ("rename", "delete") and self.arrived:
@@ -616,8 +619,8 @@ class FilingHistory(History):
             self.chance.choice(filed).unlink()
         elif kind == "decide":
             kind += f": {decide(self.folder, self.chance)}"
-        elif kind == "undo":
-            kind += f": {undo(self.folder, self.chance)}"
+        elif kind in ("undo", "correct"):
+            kind += f": {undo(self.folder, self.chance, corrects=kind == 'correct')}"
         else:
             self.write(self.chance.choice(NAMES))
             return
@@ -656,7 +659,7 @@ class FilingHistory(History):
         self.note_filed()
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
-            for path in (*self.folder.glob("*.yaml"), *self.folder.glob(MAIN)):
+            for path in chain(*map(self.folder.glob, COPIED)):
                 shutil.copy(path, scratch)
             for arrival, text in self.filed:
                 path = scratch / "inbox" / arrival
@@ -664,9 +667,15 @@ class FilingHistory(History):
                 path.write_text(text, "utf-8")
                 self.decided(scratch)
             ours, replayed = table_of(self.folder), table_of(scratch)
+            places = filed_in(self.folder), filed_in(scratch)
+        is_decided = self.review == "true" and self.form in DECIDED_ALONE
+        if is_decided and ours != replayed:
+            found.append(f"decisions: {ours}, of all arrivals {replayed}")
         if [row[:2] for row in ours] != [row[:2] for row in replayed]:
             found.append(f"table: {ours}, of all arrivals {replayed}")
         is_whole = not any(event in ("year", "edit", "remove") for event in self.events)
+        if is_whole and self.form == "by_kind" and places[0] != places[1]:
+            found.append(f"filed: {places[0]}, of all arrivals {places[1]}")
         if is_whole and ours != replayed and len({name for name, _ in self.filed}) == len(ours):
             found.append(f"answers: {ours}, of all arrivals {replayed}")
         again = self.last_run(self.folder)
@@ -696,6 +705,12 @@ def table_of(folder: Path) -> list[list[str]]:
     return [*csv.reader(path.read_text("utf-8").splitlines())][1:] if path.exists() else []
 
 
+def filed_in(folder: Path) -> list[tuple[str, str]]:
+    """Return the folder and the text of each document that is filed."""
+    filed = [path for path in (folder / "filed").rglob("*") if path.is_file()]
+    return sorted((p.parent.relative_to(folder).as_posix(), p.read_text("utf-8")) for p in filed)
+
+
 def answer(request: ChatRequest) -> str:
     """Answer with the model's name, or with a label that does not change when others go."""
     if request.constraint is None:
@@ -707,29 +722,43 @@ def answer(request: ChatRequest) -> str:
     return json.dumps({"tag": max(ranks, key=ranks.__getitem__)})
 
 
+def corrections(folder: Path) -> dict[str, int]:
+    """Return how often a person has corrected a decision, by the document's digest."""
+    path = folder / CORRECTIONS
+    found: dict[str, int] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return found
+
+
 def decide(folder: Path, chance: random.Random | None = None) -> list[str]:
-    """Decide on all that waits, or on some; return their names."""
-    names = []
+    """Decide on all that waits, or on some, by the document alone; return their names."""
+    names, corrected = [], corrections(folder)
     with world_of(folder).reviews() as reviews:
         for review in reviews.waiting(is_whole=True):
             if chance is None or chance.random() < 0.8:
-                answer = review.subject.answer
-                is_right = hashlib.sha256(answer.encode()).digest()[0] % 2
-                verb: Verb = "accept" if is_right else "edit"
-                value = None if is_right else f"No {answer}"
-                reviews.decide(review.id, review.question, verb, value, by="ann")
+                document = review.subject.document_sha256
+                word = ("keep", "drop", "two")[int(document[:8], 16) % 3]
+                value = f"{word} {corrected.get(document, 0)}"
+                reviews.decide(review.id, review.question, "edit", value, by="ann")
                 names.append(review.key)
     return names
 
 
-def undo(folder: Path, chance: random.Random) -> list[str]:
-    """Undo some decisions, also on documents that are gone; return their names."""
-    names = []
+def undo(folder: Path, chance: random.Random, *, corrects: bool = False) -> list[str]:
+    """Undo some decisions, also on documents that are gone or filed; return their names.
+
+    `corrects`: they are decided otherwise the next time.
+    """
+    names, corrected = [], corrections(folder)
     with world_of(folder).reviews() as reviews:
-        for review in reviews.decided():
-            if chance.random() < 0.5:
+        decided = reviews.decided()
+        chosen = {r.subject.document_sha256 for r in decided if chance.random() < 0.5}
+        for review in decided:
+            if review.subject.document_sha256 in chosen:
                 reviews.undo(review.id, "ann")
                 names.append(review.key)
+    if corrects:
+        corrected |= {document: corrected.get(document, 0) + 1 for document in chosen}
+        (folder / CORRECTIONS).write_text(json.dumps(corrected), "utf-8")
     return names
 
 

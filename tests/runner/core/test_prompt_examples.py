@@ -157,5 +157,5 @@ def test_a_plan_takes_no_answer_without_examples_for_one_with_examples(topics: B
     plan: Any = topics.plan()
     fresh_pool = pool()
     topics.work(pool=fresh_pool)
-    assert plan.models == {"smollm2:135m": 4, "all-minilm": len(fresh_pool.embeds)}
-    assert len(fresh_pool.chats) == 4
+    assert plan.models == {"smollm2:135m": 2, "all-minilm": len(fresh_pool.embeds)}
+    assert len(fresh_pool.chats) == 2  # what was decided stands

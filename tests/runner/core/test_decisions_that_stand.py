@@ -1,0 +1,328 @@
+"""What a person decided stands until they take it back, and reaches what was filed."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.runner.progress.report import Report
+from tests.fakes.pool import FakePool
+from tests.runner.core.random_histories import in_a_process
+from tests.runner.core.test_waiting import read_bill
+from tests.runner.world import ReviewedWorld, each_document, states
+
+BILL = """\
+      - id: bill
+        uses: chat
+        with: {prompt: "Read: {{ steps.text.text }}"}
+        reply: {schema: {number: str, total: float}}
+        review: {when: "output.total > 50"}
+"""
+MOVE = """\
+      - uses: files.write
+        with: {path: "out/{{ doc.sha256[:8] }}.txt", text: "{{ OF }}"}
+      - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ OF }}/"}}
+"""
+TABLE = '  - {uses: files.write, with: {path: out/t.csv, rows: "{{ steps.LAST.results }}"}}\n'
+ONE = (
+    each_document(BILL + MOVE.replace("OF", "steps.bill.output.number"))
+    + "    returns: {file: doc.relpath, n: steps.bill.output.number, t: steps.bill.output.total}\n"
+    + TABLE.replace("LAST", "each")
+)
+IN_TWO_BLOCKS = (
+    each_document(BILL)
+    + """\
+    returns:
+      file: doc.relpath
+      path: doc.path
+      sha256: doc.sha256
+      n: steps.bill.output.number
+      t: steps.bill.output.total
+  - id: known
+    uses: sql
+    with: {tables: {t: "{{ steps.each.results }}"}, query: select * from t order by file}
+  - id: file
+    for_each: doc in steps.known.rows
+    key: doc.file
+    do:
+"""
+    + MOVE.replace("OF", "doc.n")
+    + "    returns: {file: doc.file, n: doc.n, t: doc.t}\n"
+    + TABLE.replace("LAST", "file")
+)
+
+
+class Office(ReviewedWorld):
+    def work(self, **options: Any) -> Report:
+        return self.run(pool=FakePool(answer=read_bill), **options)
+
+    def arrive(self, **totals: float) -> None:
+        for name, total in totals.items():
+            self.write(f"inbox/{name}.txt", f"bill {name}\ntotal {total}\n")
+
+    def says(self, number: str, total: float) -> Report:
+        """Decide on `b.txt`, once more where that was done before."""
+        if "b.txt" not in self.waiting():
+            self.undo("b.txt")
+        self.decide("b.txt", "edit", {"number": number, "total": total})
+        assert self.plan().calls in (0, None)  # of a second block it is not known
+        report = self.work()
+        assert (report.status, report.calls) == ("completed", 0)
+        assert not self.plan().has_work
+        return report
+
+    def table(self) -> dict[str, tuple[str, float]]:
+        rows = csv.DictReader(self.output("t.csv").splitlines())
+        return {row["file"]: (row["n"], float(row["t"])) for row in rows}
+
+    def filed(self) -> dict[str, str]:
+        folder = self.folder / "filed"
+        return {p.name: p.parent.name for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(params=[ONE, IN_TWO_BLOCKS], ids=["one block", "two blocks"])
+def office(request: pytest.FixtureRequest, tmp_path: Path) -> Office:
+    world = Office(tmp_path, f"name: bills\n{request.param}")
+    world.arrive(a=10, b=60)
+    world.work()
+    return world
+
+
+def outputs_of(office: Office) -> list[str]:
+    return sorted(p.read_text() for p in (office.folder / "out").glob("*.txt"))
+
+
+def test_a_correction_after_filing_moves_and_rewrites_what_was_filed(office: Office) -> None:
+    for number, total in (("B", 700.0), ("C", 90.0), ("D", 1000.0), ("B", 700.0)):
+        for _ in range(2):
+            office.says(number, total)
+            assert office.table() == {"a.txt": ("a", 10.0), "b.txt": (number, total)}
+            assert office.filed() == {"a.txt": "a", "b.txt": number}
+            assert outputs_of(office) == [number, "a"]
+    assert office.work().written == ()
+
+
+def test_an_undone_decision_takes_its_row_back_and_is_asked_again(office: Office) -> None:
+    office.says("B", 700)
+    for _ in range(2):
+        office.undo("b.txt")
+        for _ in range(2):
+            report = office.work()
+            assert (office.table(), report.outdated) == ({"a.txt": ("a", 10.0)}, {})
+            assert office.waiting().keys() == {"b.txt"}
+        office.says("C", 90)
+        assert office.table()["b.txt"] == ("C", 90.0)
+
+
+def test_the_only_row_of_a_table_goes_with_its_decision(office: Office) -> None:
+    office.says("B", 700)
+    (office.folder / "filed/a/a.txt").unlink()
+    office.work(prune=True)
+    assert office.table().keys() == {"b.txt"}
+    office.undo("b.txt")
+    office.work()
+    assert office.table() == {}
+
+
+def test_a_rejection_after_filing_takes_the_row_back(office: Office) -> None:
+    office.says("B", 700)
+    office.undo("b.txt")
+    office.decide("b.txt", "reject", reason="no bill")
+    for _ in range(2):
+        office.work()
+        assert office.table().keys() == {"a.txt"}
+    office.says("C", 90)
+    assert office.table()["b.txt"] == ("C", 90.0)
+    assert office.filed()["b.txt"] == "C"
+
+
+@pytest.mark.parametrize("change", ["removed", "edited", "moved", "replaced"])
+def test_a_correction_reaches_its_row_where_the_document_is_gone(
+    office: Office, change: str
+) -> None:
+    office.says("B", 700)
+    path = office.folder / "filed/B/b.txt"
+    if change == "edited":
+        path.write_text("bill z\ntotal 1\n")
+    elif change == "moved":
+        path.rename(office.folder / "kept.txt")
+    else:
+        path.unlink()
+    if change == "replaced":
+        office.arrive(b=20)
+        office.work()
+    for number, total in (("C", 90.0), ("D", 80.0)):
+        if "b.txt" not in office.waiting():
+            office.undo("b.txt")
+        office.work()
+        assert ("B", 700.0) not in office.table().values()
+        report = office.says(number, total)
+        assert "Gone or edited since it was filed, and left so: 'filed/B/b.txt'." in report.notes
+        rows = csv.DictReader(office.output("t.csv").splitlines())
+        assert (number, str(total)) in {(row["n"], str(float(row["t"]))) for row in rows}
+        assert path.exists() == (change == "edited")
+    assert change != "edited" or path.read_text() == "bill z\ntotal 1\n"
+
+
+def test_a_correction_reaches_its_row_where_a_person_edited_an_output(office: Office) -> None:
+    office.says("B", 700)
+    (edited,) = [p for p in (office.folder / "out").glob("*.txt") if p.read_text() == "B"]
+    edited.write_text("mine")
+    office.undo("b.txt")
+    office.decide("b.txt", "edit", {"number": "C", "total": 90})
+    report = office.work()
+    assert any("is edited" in note or edited.name in note for note in report.notes), report.notes
+    assert (edited.read_text(), office.table()["b.txt"]) == ("mine", ("C", 90.0))
+    assert office.filed()["b.txt"] == "C"
+
+
+@pytest.mark.parametrize("at", range(1, 14))
+def test_a_correction_arrives_though_the_run_is_killed(office: Office, at: int) -> None:
+    office.says("B", 700)
+    office.undo("b.txt")
+    office.decide("b.txt", "edit", {"number": "C", "total": 90})
+
+    def act() -> dict[str, Any]:
+        return {"status": office.work().status}
+
+    in_a_process(office.folder, act, kill=at)
+    assert office.work().status == "completed"
+    assert office.table()["b.txt"] == ("C", 90.0)
+    assert office.filed() == {"a.txt": "a", "b.txt": "C"}
+
+
+# --- what words, lists and other prompts read later
+
+BY_WORDS = """\
+name: bills
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - {id: list, uses: files.rows, with: {path: list.csv}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: signs
+        uses: prompt
+        with:
+          vars: {names: "{{ steps.list.rows | map(attribute='name') | terms }}"}
+          template: "{{ names | select('in', steps.text.text) | join }}"
+      - {id: paper, if: not steps.signs.text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: bill
+        uses: chat
+        with: {prompt: "Read: {{ steps.paper.text }}"}
+        reply: {schema: {number: str, total: float}, evidence: steps.paper}
+        review: {when: not steps.signs.text}
+      - id: facts
+        uses: prompt
+        with: {template: "{{ 'words' if steps.bill.skipped else steps.bill.output.number }}"}
+      - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ steps.facts.text }}/"}}
+    returns: {file: doc.relpath, n: steps.facts.text, t: "0"}
+  - {uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Office:
+    world = Office(tmp_path, BY_WORDS, {"list.csv": "name\nnone\n"})
+    world.arrive(b=60, c=60)
+    world.work()
+    world.decide("b.txt", "edit", {"number": "B", "total": 700})
+    world.work()
+    return world
+
+
+def edit_list(words: Office) -> None:
+    words.write("list.csv", "name\nnone\nbill\n")
+
+
+def edit_prompt(words: Office) -> None:
+    words.edit("Read:", "Which bill:")
+
+
+def edit_check(words: Office) -> None:
+    words.edit("evidence: steps.paper}", 'evidence: steps.paper, check: ["output.total > 0"]}')
+
+
+@pytest.mark.parametrize("change", [edit_list, edit_prompt, edit_check])
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_nothing_that_can_be_read_later_overtakes_a_decision(
+    words: Office, change: Any, is_gone: bool
+) -> None:
+    if is_gone:
+        (words.folder / "filed/B/b.txt").unlink()
+    change(words)
+    plan, report = words.plan(), words.work()
+    assert states(plan).keys() == states(report).keys()
+    assert words.table()["b.txt"] == ("B", 0.0)
+    assert "c.txt" in words.waiting() or words.table()["c.txt"] == ("words", 0.0)
+    assert "b.txt" not in words.waiting()
+    words.undo("b.txt")
+    words.work()
+    words.decide("b.txt", "edit", {"number": "C", "total": 700})
+    assert words.work().calls == 0
+    assert words.table()["b.txt"] == ("C", 0.0)
+
+
+def test_a_field_that_is_new_is_asked_about_and_the_others_stand(words: Office) -> None:
+    words.edit("number: str, total: float", 'number: str, total: float, due: "str"')
+
+    def answer(request: ChatRequest) -> str:
+        return json.dumps({"number": "x", "total": 1, "due": "today"})
+
+    words.run(pool=FakePool(answer=answer))
+    assert words.waiting()["b.txt"].subject.answer == {
+        "number": "B", "total": 700, "due": "today"
+    }  # fmt: skip
+    assert words.waiting()["c.txt"].subject.answer["number"] == "x"
+
+
+def test_a_decision_of_before_holds_up_no_step_that_another_decision_skips(tmp_path: Path) -> None:
+    """A kind is decided, and of a bill its values; then it is none."""
+    text = each_document("""\
+      - id: kind
+        uses: chat
+        with: {prompt: "Kind of {{ steps.text.text }}"}
+        reply: {schema: {kind: "enum[bill, other]"}}
+        review: {}
+      - id: page
+        if: steps.kind.output.kind == 'bill'
+        uses: prompt
+        with: {template: "{{ steps.text.text }}"}
+      - id: bill
+        uses: chat
+        with: {prompt: "Read: {{ steps.page.text }}"}
+        reply: {schema: {number: str, total: float}}
+        review: {}
+      - uses: files.move
+        with: {path: "{{ doc.path }}", to: "filed/{{ steps.kind.output.kind }}/"}
+    returns:
+      file: doc.relpath
+      n: "'none' if steps.bill.skipped else steps.bill.output.number"
+      t: "0"
+  - {uses: files.write, with: {path: out/t.csv, rows: "{{ steps.each.results }}"}}
+""")
+    office = Office(tmp_path, f"name: bills\n{text}")
+    office.arrive(b=60)
+
+    def answer(request: ChatRequest) -> str:
+        is_kind = request.messages[-1].content.startswith("Kind")
+        return '{"kind": "bill"}' if is_kind else read_bill(request)
+
+    for _ in range(3):
+        office.run(pool=FakePool(answer=answer))
+        office.decide_all("accept")
+    office.run(pool=FakePool(answer=answer))
+    assert (office.table()["b.txt"], office.filed()) == (("b", 0.0), {"b.txt": "bill"})
+    for kind, number in (("other", "none"), ("bill", "b")):
+        with office.reviews() as reviews:
+            (kinds,) = [r for r in reviews.decided() if r.step == "kind"]
+            reviews.undo(kinds.id, "ann")
+            new = reviews.get(kinds.id)
+            reviews.decide(kinds.id, new.question, "edit", {"kind": kind}, by="ann")
+        assert office.run(pool=FakePool(answer=answer)).calls == 0
+        assert (office.table()["b.txt"][0], office.filed()) == (number, {"b.txt": kind})
+        assert not office.waiting()
