@@ -12,7 +12,6 @@ through.
 from __future__ import annotations
 
 import math
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,12 +23,13 @@ from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.utils import Namespace, missing
 
 from paddock.engine.system.template_limits import (
-    MAX_TEXT_CHARS,
     MAX_VALUES,
     MeteredEnvironment,
     TemplateLimitExceeded,
     TemplateMeter,
     check_bits,
+    check_format,
+    check_repeat,
     check_values,
 )
 
@@ -54,7 +54,6 @@ METHODS: Mapping[type, frozenset[str]] = {
     list: frozenset(("count", "index")),
 }
 _SPLITS = frozenset(("split", "rsplit", "splitlines"))
-_WIDTH = re.compile(r"\d{4,}|\*")
 
 
 class MissingValueError(TemplateRuntimeError):
@@ -159,13 +158,14 @@ class TemplateSandbox(MeteredEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Check the size of the result, then compute it."""
         if operator == "%" and isinstance(left, str):
-            _check_format(left, right)
+            check_values(right, JINJA_INTERNALS)
+            check_format(left, right if isinstance(right, tuple) else (right,), _text_of)
         elif isinstance(left, bool | int) and isinstance(right, bool | int):
             bits, right_bits = int(left).bit_length(), int(right).bit_length()
             n_bits = bits * max(right, 0) if operator == "**" else bits + right_bits
             check_bits(n_bits)
         elif operator == "*":
-            _check_repeat(left, right)
+            check_repeat(left, right, JINJA_INTERNALS)
         elif operator == "+" and isinstance(left, str) and isinstance(right, str):
             environment().meter.add_text(len(left) + len(right))
         elif operator == "**" and not isinstance(left, int | float):
@@ -245,29 +245,6 @@ def _text_of(value: Any) -> str:
     if isinstance(value, list | tuple | dict):
         check_values(value, JINJA_INTERNALS)
     return value if isinstance(value, str) else str(value)
-
-
-def _check_repeat(left: Any, right: Any) -> None:
-    value, times = (right, left) if isinstance(left, int) else (left, right)
-    if not isinstance(times, int):
-        return
-    if isinstance(value, str) and len(value) * times > MAX_TEXT_CHARS:
-        raise TemplateLimitExceeded(f"it makes a text of more than {MAX_TEXT_CHARS:,} characters")
-    if (
-        isinstance(value, list | tuple)
-        and check_values(value, JINJA_INTERNALS, math.inf) * times > MAX_VALUES
-    ):
-        raise TemplateLimitExceeded(f"it makes a list of more than {MAX_VALUES:,} values")
-
-
-def _check_format(text: str, right: Any) -> None:
-    if _WIDTH.search(text):
-        raise TemplateLimitExceeded("a width in its format has more than three digits")
-    check_values(right, JINJA_INTERNALS)
-    values = right if isinstance(right, tuple) else (right,)
-    longest = max((len(_text_of(value)) for value in values), default=0)
-    if len(text) + text.count("%") * (1000 + longest) > MAX_TEXT_CHARS:
-        raise TemplateLimitExceeded(f"it makes a text of more than {MAX_TEXT_CHARS:,} characters")
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,8 @@ allows: filters, methods, operators.
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -26,6 +28,9 @@ MAX_ALL_CHARS = 128 * 1024 * 1024  # of all texts that are made
 MAX_VALUES = 1_000_000  # of one list or mapping, nested ones included
 MAX_BITS = 4096  # of an integer
 _CLOCK_CHECK_STEPS = 16  # steps between two checks of the clock, which take 50 ns
+
+_WIDTH = re.compile(r"\d{4,}|\*|\{[^{}]*\{")
+"""In a format: a large width, or one that comes from an argument."""
 
 _T = TypeVar("_T")
 
@@ -103,10 +108,7 @@ class TemplateMeter:
             raise TemplateLimitExceeded(f"it takes longer than {DEADLINE_S:g} s")
 
     def add_text(self, n_chars: int) -> None:
-        if n_chars > MAX_TEXT_CHARS:
-            raise TemplateLimitExceeded(
-                f"it makes a text of more than {MAX_TEXT_CHARS:,} characters"
-            )
+        check_chars(n_chars)
         self._n_chars += n_chars
         if self._n_chars > MAX_ALL_CHARS:
             raise TemplateLimitExceeded(f"it makes more than {MAX_ALL_CHARS:,} characters in all")
@@ -151,6 +153,9 @@ def check_values(
             n_chars += len(item)
         elif isinstance(item, dict):
             waiting.extend(item.values())
+            if max_chars < math.inf:
+                n_chars += sum(len(key) for key in item if isinstance(key, str))
+                waiting.extend(key for key in item if isinstance(key, tuple))
         elif isinstance(item, list | tuple):
             waiting.extend(item)
         elif isinstance(item, forbidden):
@@ -162,6 +167,34 @@ def check_values(
                 f"it makes a list or mapping of more than {MAX_VALUES:,} values"
             )
     return count
+
+
+def check_chars(n_chars: int) -> None:
+    if n_chars > MAX_TEXT_CHARS:
+        raise TemplateLimitExceeded(f"it makes a text of more than {MAX_TEXT_CHARS:,} characters")
+
+
+def check_repeat(left: Any, right: Any, forbidden: tuple[type, ...] = ()) -> None:
+    value, times = (right, left) if isinstance(left, int) else (left, right)
+    if not isinstance(times, int):
+        return
+    if isinstance(value, str):
+        check_chars(len(value) * times)
+    elif (
+        isinstance(value, list | tuple)
+        and check_values(value, forbidden, math.inf) * times > MAX_VALUES
+    ):
+        raise TemplateLimitExceeded(f"it makes a list of more than {MAX_VALUES:,} values")
+
+
+def check_format(
+    text: str, values: Iterable[Any], written: Callable[[Any], str], mark: str = "%"
+) -> None:
+    """Check the widths of a format, and the longest text that it can make of values."""
+    if _WIDTH.search(text):
+        raise TemplateLimitExceeded("a width in its format has more than three digits")
+    longest = max((len(written(value)) for value in values), default=0)
+    check_chars(len(text) + text.count(mark) * (1000 + longest))
 
 
 class MeteredCodeGenerator(CodeGenerator):
