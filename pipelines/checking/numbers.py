@@ -58,7 +58,7 @@ _REST = re.compile(
     r"(?:[^\s,;:!?()]|(?<=\d),(?=\d))*[^\s.,;:!?()]"
 )
 """What belongs to a number that is no number by itself."""
-_NUMBER_BEFORE = re.compile(rf"(?<![\d.,'])({_MARKED})(?:[.,]-)?[ \u00a0]?\Z")
+_NUMBER_BEFORE = re.compile(rf"(?<!\d)(?<!\d[.,'])({_MARKED})(?:[.,]-)?[ \u00a0]?\Z")
 _NUMBER_BEHIND = re.compile(rf"[ \u00a0]?-?({_SPACED_TOKEN.pattern})")
 _IS_MONEY = re.compile(r".*\D\d{2,3}")
 _OPENED = re.compile(r"\([-\d.,']+\Z")

@@ -41,23 +41,20 @@ class FilesReadParams(Params):
     path: str = Field(min_length=1, description="The document.")
     type: str = Field(
         default="auto",
-        description="Its kind; by default detected from content and name.",
+        description="Its kind; by default detected.",
         json_schema_extra=lambda schema: schema.update(enum=list(_known_kinds())),
     )
     encoding: KnownEncoding = Field(
-        default="auto",
-        description="A text's encoding, such as `utf-8` or `gbk`; by default detected.",
+        default="auto", description="A text's encoding, such as `gbk`; by default detected."
     )
     empty: Literal["fail", "skip"] = Field(
-        default="fail",
-        description="What happens if it is empty: a failure, or the item is skipped.",
+        default="fail", description="Whether an empty one is a failure, or is skipped."
     )
     max_bytes: SizeBytes = Field(
-        default=DEFAULT_MAX_FILE_BYTES,
-        description="A larger document is a failure. Default: 64MiB.",
+        default=DEFAULT_MAX_FILE_BYTES, description="A larger one is a failure. Default: 64MiB."
     )
     ocr: Literal["auto", "off"] = Field(
-        default="auto", description="Whether scans and pictures are read, with the extra `ocr`."
+        default="auto", description="Whether scans and pictures are read (extra `ocr`)."
     )
 
     @field_validator("type")

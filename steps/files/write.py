@@ -79,9 +79,7 @@ class FilesWriteParams(Params):
     decimal: Literal[".", ","] = Field(
         default=".", description="The decimal mark of numbers in CSV; `,` beside `separator: ;`."
     )
-    bom: bool = Field(
-        default=False, description="Begin the file with the mark by which Excel knows UTF-8."
-    )
+    bom: bool = Field(default=False, description="Begin with the mark by which Excel knows UTF-8.")
     waiting: list[str] = Field(
         default=[],
         description="Keys of items that wait (`steps.each.waiting`): each is one more "

@@ -155,3 +155,10 @@ def test_of_two_readings_one_has_to_be_in_the_source(
     answer: str, source: str, is_found: bool
 ) -> None:
     assert (numbers_found(answer, source=source) is None) == is_found
+
+
+def test_a_number_behind_a_comma_has_its_currency() -> None:
+    """As in a row of CSV: `Total,61.40 EUR`."""
+    for text in ("Total,61.40 EUR\nPay by,as agreed", "x,61.40 EUR", "a;,61.40 EUR;b"):
+        [value] = [value for value in values_in(text) if "61" in value.text]
+        assert value.text == "61.40 EUR", text

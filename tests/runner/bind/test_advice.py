@@ -64,7 +64,7 @@ RUNS = "  - {id: sub, uses: pipeline, with: {file: inner.yaml}}\n"
 TELLS = (
     "pipeline.yaml:8:10: step 'n' reads `steps.each.counts.new`, which tells of the run: the next "
     "one counts otherwise, though nothing has changed. Name a count of the list: `done`, "
-    "`skipped`, `failed`, `quarantined`, `waiting`."
+    "`skipped`, `failed`, `quarantined`, `waiting`, `blocked`."
 )
 
 
