@@ -48,12 +48,14 @@ class Postgres:
         main = psutil.Process(int((self.folder / "data/postmaster.pid").read_text().split()[0]))
         stopped = [main, *main.children(recursive=True)]
         for process in stopped:
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
         try:
             yield
         finally:
             for process in stopped:
-                process.resume()
+                with suppress(psutil.NoSuchProcess):  # such as a worker that was ending
+                    process.resume()
 
     def stop(self, how: str = "immediate") -> None:
         _pg(self.folder, "pg_ctl", "-D", f"{self.folder}/data", "-m", how, "-w", "stop")
