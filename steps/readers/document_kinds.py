@@ -243,6 +243,7 @@ def _kind_by_text(head: bytes, *, is_named: bool) -> str:
        only where its text cannot be read as it stands: others may quote it.
     """
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    is_cut = len(head) >= HEAD_BYTES
     for kind, name in (("ics", b"begin:vcalendar"), ("vcf", b"begin:vcard")):  # 1
         if start[:20].lower().startswith(name):
             return kind
@@ -261,7 +262,7 @@ def _kind_by_text(head: bytes, *, is_named: bool) -> str:
         parsedate_to_datetime(str(written["Date"]))
         is_mail = "From" in written
     except (ValueError, IndexError, TypeError):
-        is_mail = "Date" not in written and not text  # further below
+        is_mail = is_cut and "Date" not in written and not text  # further below
     return "eml" if is_mail and (_ENCODED.search(whole) or not is_named) else ""
 
 

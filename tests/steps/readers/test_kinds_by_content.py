@@ -32,7 +32,7 @@ PLAIN = "\nDie Gebuehr: 1320 Euro.\n"
 UNDERWAY = "".join(
     f"Received: from mail{n}.example.org (mail{n}.example.org [10.0.0.{n}])\n"
     f"\tby mx.example.org with ESMTPS id {n:08};\n\tMon, 02 Mar 2026 10:00:00 +0100\n"
-    for n in range(60)
+    for n in range(150)  # more than is read of a file to tell its kind
 )
 LETTER = "From: Ann\nTo: the office\nDate: 2 March 2026\nSubject: Rent\n\nIt rises to 1320 Euro.\n"
 EVENT = "BEGIN:VCALENDAR\nBEGIN:VEVENT\nSUMMARY:Rent\\, 47\n 11 EUR\nEND:VEVENT\nEND:VCALENDAR\n"
@@ -106,6 +106,8 @@ def test_a_mailbox_is_a_container_of_mails_under_any_name(placed: Placed, name: 
         ("a.json", '{"From": "Ann", "Date": "Mon, 02 Mar 2026 10:00:00 +0100"}'),
         ("calendars.txt", f"A calendar begins so:\n{EVENT}"),
         ("count", "12\nFrom: a\nTo: b\n"),
+        ("parcels", "From: Ann\nReceived: yesterday, 45 EUR by hand\n"),
+        ("parcels.md", "From: Ann\nReceived: yesterday\nContent-Type: multipart/ box, 45 EUR\n"),
     ],
 )  # fmt: skip
 def test_a_text_that_quotes_a_mail_stays_what_it_is(placed: Placed, name: str, text: str) -> None:
