@@ -96,7 +96,8 @@ class DecodeLoop:
         self._mtp_head = draft_model if isinstance(draft_model, MtpHead) else None
         self._past_answers = PastAnswers()
         self._scanner = RowScanner(cache.n_idle_cores)
-        self._inbox: queue.SimpleQueue[LoopMessage] = queue.SimpleQueue()
+        # No SimpleQueue: CPython 3.11.7's waits for ever where a short timeout ends as it begins.
+        self._inbox: queue.Queue[LoopMessage] = queue.Queue()
         self._answers: dict[int, RunningRequest] = {}
         self._widen: list[WidenContext] = []
         self._recheck_at = 0.0
