@@ -130,23 +130,6 @@ def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Pat
     assert suite.notes == (), "every cassette has its test"
 
 
-def test_a_prompt_of_its_own_form_is_tested_without_a_model(tmp_path: Path) -> None:
-    file = EXAMPLES / "ci-batch" / "prompts" / "triage.prompt.yml"
-    (suite,) = trials.run_suites([trials.read_suite(file)], trials.SuiteOptions("replay"))
-    assert [case.word for case in suite.cases] == ["passed"]
-    (cassette,) = (file.parent / "cassettes").iterdir()
-    text = cassette.read_text("utf-8")
-    wrong = text.replace('\\"kind\\":\\"thanks\\"}"', '\\"kind\\":\\"complaint\\"}"')
-    assert wrong != text, "another kind"
-    copy = tmp_path / "prompts"
-    shutil.copytree(file.parent, copy)
-    (copy / "cassettes" / cassette.name).write_text(wrong, "utf-8")
-    (suite,) = trials.run_suites(
-        [trials.read_suite(copy / file.name)], trials.SuiteOptions("replay")
-    )
-    assert [case.word for case in suite.cases] == ["failed"]
-
-
 INSTALLS = re.compile(
     r"^(pip install uv && )?uv tool install --find-links wheels 'paddock-llm\[demo\]'"
     r" --with paddock-llama\b"
@@ -203,16 +186,13 @@ def cases_of(junit: Path) -> list[tuple[str, str, list[str]]]:
 
 
 def test_what_the_ci_files_tell_a_shell_is_carried_out(tmp_path: Path) -> None:
-    tested: list[tuple[str, str, list[str]]] = [
-        ("ci-batch", "three messages, no model", []),
-        ("Triage of a message", "1: From: E. Hale Subject: Thanks The crew was so k…", []),
-    ]
+    tested: list[tuple[str, str, list[str]]] = [("ci-batch", "three messages, no model", [])]
     folder = copied("ci-batch", tmp_path).parent
     summary = tmp_path / "step.md"
     github = jobs_of_github(folder)
     carried_out(folder, github["test"], GITHUB_STEP_SUMMARY=str(summary))
     assert cases_of(folder / "junit.xml") == tested
-    assert summary.read_text("utf-8").startswith("## Paddock tests: 2 passed")
+    assert summary.read_text("utf-8").startswith("## Paddock tests: 1 passed")
 
     for name in ("ferry-late.txt", "timetable.txt"):
         (folder / "inbox" / name).unlink()

@@ -163,7 +163,7 @@ class ParameterBinder:
             if isinstance(file, ConversationTemplate) and not takes_conversation:
                 what = f"`{name}` of step '{step.uses}' takes a text, no whole conversation"
                 at = (*self._at, name, "file")
-                checks.add(at, what, "`prompt` of 'chat' takes a .prompt.yml.")
+                checks.add(at, what, "`prompt` of 'chat' takes one.")
         # 4
         instance = self._validate(value, templates, has_conflicts=bool(conflicts))
         texts = [template.source for template in templates.values()]

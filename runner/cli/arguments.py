@@ -113,12 +113,11 @@ _HAS_STEPS = re.compile(r"^(?:steps|'steps'|\"steps\")[ \t]*:", re.MULTILINE)
 _N_NAMED = 5  # in a message
 
 
-def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Path:
+def pipeline_file(text: str, command: str) -> Path:
     """Return the pipeline of a FILE argument: a file, or the pipeline of a folder.
 
     In a folder it is `pipeline.yaml`, else the only YAML file with `steps`. The suffix `.yaml` may
-    be left out. `command` is used in the hint of an error. `with_prompts`: the only `.prompt.yml`
-    of a folder without a pipeline is also accepted.
+    be left out. `command` is used in the hint of an error.
 
     Raises:
         CommandError: no pipeline, or several; the message names what was found.
@@ -134,8 +133,13 @@ def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Pat
             "Rename it, or set a locale that has its letters, such as LC_ALL=C.UTF-8.",
         )
     if path.is_dir():
-        return _in_folder(path, command, with_prompts=with_prompts)
+        return _in_folder(path, command)
     if (found := named_file(text)) is not None:
+        from paddock.pipelines.prompt_file import GITHUB_SUFFIXES, github_prompt_remedy
+
+        if found.name.lower().endswith(GITHUB_SUFFIXES):
+            what = f"'{text}' is a prompt in the form of GitHub Models, and no pipeline."
+            raise CommandError(what, github_prompt_remedy(found.name))
         return found
     if path.is_symlink():
         raise CommandError(
@@ -148,7 +152,7 @@ def pipeline_file(text: str, command: str, *, with_prompts: bool = False) -> Pat
     raise CommandError(f"There is no file '{text}'.", similar)
 
 
-def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
+def _in_folder(folder: Path, command: str) -> Path:
     if (folder / STANDARD_NAME).is_file():
         return folder / STANDARD_NAME
     try:
@@ -165,18 +169,12 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
         and entry.is_file()
     ]
     found = [file for file in files if has_steps(file)]
-    what = "pipelines"
-    if not found and with_prompts:
-        from paddock.pipelines.prompt_file import is_prompt_file
-
-        found = [file for file in files if is_prompt_file(file.name)]
-        what = "prompt files"
     if len(found) == 1:
         return found[0]
     name = "The current folder" if folder == Path() else f"The folder '{folder}'"
     if found:
         raise CommandError(
-            f"{name} has {len(found)} {what} and no {STANDARD_NAME}: {_file_list(found)}.",
+            f"{name} has {len(found)} pipelines and no {STANDARD_NAME}: {_file_list(found)}.",
             f"Name one of them: `paddock {command} {shlex.quote(str(found[0]))}`.",
         )
     if inner := sorted(file.parent for file in folder.glob(f"*/{STANDARD_NAME}")):

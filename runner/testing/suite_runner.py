@@ -1,7 +1,6 @@
-"""Test suites: read the tests of pipelines and `.prompt.yml` files, and run them file by file.
+"""Test suites: read the tests of pipelines, and run them file by file.
 
-A `.prompt.yml` file becomes a pipeline of one step: each row of its data is a test, its evaluators
-are the claims. Cassettes without a test are reported, and dropped when new ones are recorded.
+Cassettes without a test are reported, and dropped when new ones are recorded.
 """
 
 from __future__ import annotations
@@ -9,28 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.records import field, record, replace
-from paddock.pipelines import prompt_file, yaml_source
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import PATH_TYPES
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import read_plan
-from paddock.pipelines.prompt_file import (
-    PromptEvaluator,
-    PromptFile,
-    escape_template,
-    is_prompt_file,
-)
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.bind.bind import bind_without_inputs
 from paddock.runner.bind.variations import variants_of
@@ -54,14 +44,11 @@ class SuiteFile:
     name: str
     stem: str
     specs: tuple[CaseSpec, ...]
-    notes: tuple[str, ...] = ()
-    notes_if_asked: tuple[str, ...] = ()
-    """Of its models: shown where not all replies are replayed."""
     variant: str = ""
     """Name of the variant that is tested; empty: the file as it is."""
 
 
-def pipeline_suite(file: Path) -> SuiteFile:
+def read_suite(file: Path) -> SuiteFile:
     """Read a pipeline's tests.
 
     Raises:
@@ -78,9 +65,6 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
     Raises:
         PipelineError: with every fault of the file, or of its variants.
     """
-    if is_prompt_file(file.name):
-        what = f"{file.name}: only the values of a pipeline can be varied."
-        raise PipelineError.of(what, "Write one with the step `chat` and this prompt.")
     plan = read_plan(file)
     bind_without_inputs(plan)
     suites: list[SuiteFile] = []
@@ -108,17 +92,8 @@ def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
     return suites
 
 
-def case_specs(
-    file: Path,
-    pipeline: Pipeline,
-    stem: str,
-    *,
-    cassettes: str = CASSETTE_FOLDER,
-    text: str | None = None,
-) -> SuiteFile:
+def case_specs(file: Path, pipeline: Pipeline, stem: str, *, text: str | None = None) -> SuiteFile:
     """Return the tests of a pipeline; `text` is run instead of the file's own text.
-
-    `cassettes` is the folder for tests that name none.
 
     Raises:
         PipelineError: the cassette folder of a test is outside of the pipeline's folder.
@@ -144,7 +119,7 @@ def case_specs(
             file=file,
             group=pipeline.name,
             test=test,
-            cassette=file.parent / (test.replay or cassettes) / names[test.name],
+            cassette=file.parent / (test.replay or CASSETTE_FOLDER) / names[test.name],
             paths=frozenset(paths),
             text=text,
             rows=rows[test.name],
@@ -172,173 +147,6 @@ def _is_cassette(file: Path) -> bool:
         return False
 
 
-SIMILAR_ENOUGH = 0.5
-"""Minimum cosine of `github/similarity`, which passes from two stars of five."""
-_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
-PROMPT_CASSETTE_FOLDER = "cassettes"
-JUDGED_QUALITIES: Mapping[str, str] = {
-    "coherence": "The text is coherent: its sentences follow from one another and are in order.",
-    "fluency": "The text is written in fluent and correct language.",
-    "relevance": "The text answers this: {input}",
-    "groundedness": "The text says nothing that cannot be found in this: {context}",
-}
-"""Evaluators with the prefix `github/` → requirement for the LLM judge."""
-
-
-def prompt_file_suite(file: Path) -> SuiteFile:
-    document = yaml_source.read_yaml(file)
-    prompt = prompt_file.prompt_file_of(document)
-    if faults := [*_prompt_file_faults(prompt, document)]:
-        raise PipelineError(faults)
-    vars_ = {name: f"{{{{ inputs.{_input_name(name)} }}}}" for name in prompt.variables}
-    with_ = {"prompt": {"file": file.name}, "vars": vars_}
-    pipeline: dict[str, Any] = {
-        "name": prompt.name or file.name,
-        "inputs": {_input_name(name): {"type": "json"} for name in prompt.variables},
-        "steps": [{"id": "answer", "uses": "chat", "with": with_}],
-        "returns": "steps.answer.text",
-        "tests": [
-            {
-                "name": DataRow(number, {n: row[n] for n in prompt.variables if n in row}).name,
-                "inputs": {
-                    _input_name(name): _literal_value(row[name]) for name in prompt.variables
-                },
-                "files": [file.name],
-                "expect": [
-                    claim
-                    for evaluator in prompt.evaluators
-                    for claim in _evaluator_claims(evaluator, row)
-                ],
-            }
-            for number, row in enumerate(prompt.test_data, 1)
-        ],
-    }
-    if prompt.model and _is_stored_model(prompt.model):
-        pipeline["models"] = {"own": prompt.model}
-    text = json.dumps(pipeline, ensure_ascii=False)
-    plan = read_plan(file, text)
-    bind_without_inputs(plan)
-    stem = file.name.rpartition(".")[0]
-    suite = case_specs(file, plan.pipeline, stem, cassettes=PROMPT_CASSETTE_FOLDER, text=text)
-    read = " ".join(evaluator.model_dump_json() for evaluator in prompt.evaluators)
-    is_compared = "github/similarity" in read or "expected" in _PLACEHOLDER.findall(read)
-    if not is_compared and any("expected" in row for row in prompt.test_data):
-        note = f"{file.name}: no evaluator reads `expected`, so an answer that differs passes, too"
-        suite = replace(suite, notes=(note,))
-    if prompt.model and not _is_stored_model(prompt.model):
-        note = f"{file.name}: its model '{prompt.model}' is not available; the default one is used"
-        suite = replace(suite, notes_if_asked=(note,))
-    return suite
-
-
-def _prompt_file_faults(prompt: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
-    for index, row in enumerate(prompt.test_data):
-        for name in prompt.variables:
-            if name not in row:
-                what = f"the messages read '{name}', which this row of `testData` does not have."
-                mark = document.mark(("testData", index))
-                yield Fault(what, f"Add `{name}: …` to it.", mark)
-        for name in row:
-            if name not in prompt.variables and any(
-                f"{{{{{name}}}}}" in turn.content for turn in prompt.messages
-            ):
-                what = f"'{name}' cannot be the name of a variable."
-                remedy = "Use only letters, digits and `_`, also in the messages."
-                yield Fault(what, remedy, document.key_mark(("testData", index, name)))
-    for index, evaluator in enumerate(prompt.evaluators):
-        dumped = evaluator.string and evaluator.string.model_dump(by_alias=True, exclude_none=True)
-        for key, text in (dumped or {}).items():
-            for name in dict.fromkeys(_PLACEHOLDER.findall(text)):
-                rows = [n for n, row in enumerate(prompt.test_data, 1) if name not in row]
-                if rows:
-                    what = (
-                        f"`{key}` reads '{name}', which row {rows[0]} of `testData` does not have."
-                    )
-                    remedy = f"Add `{name}: …` to each row, or write the text itself."
-                    yield Fault(what, remedy, document.mark(("evaluators", index, "string", key)))
-        if (
-            evaluator.llm is not None
-            and len({choice.choice for choice in evaluator.llm.choices}) < 2
-        ):
-            mark = document.mark(("evaluators", index, "llm", "choices"))
-            what = "a judge with a single choice decides nothing."
-            yield Fault(what, "Give it at least two different choices.", mark)
-        name = (evaluator.uses or "").removeprefix("github/")
-        if evaluator.uses is not None and name not in ("similarity", *JUDGED_QUALITIES):
-            names = ", ".join(f"'github/{known}'" for known in ("similarity", *JUDGED_QUALITIES))
-            mark = document.mark(("evaluators", index, "uses"))
-            yield Fault(f"there is no evaluator '{evaluator.uses}'.", f"Known: {names}.", mark)
-
-
-def _is_stored_model(model: str) -> bool:
-    """Return whether this is a model reference, and not `publisher/name` of GitHub's catalogue."""
-    return "/" not in model or model.startswith(("hf.co/", "./", "/")) or ":" in model
-
-
-def _input_name(variable: str) -> str:
-    return f"of_{variable.lower()}" if not re.match(r"[a-z][a-z0-9_]*\Z", variable) else variable
-
-
-def _literal_value(value: Any) -> Any:
-    return escape_template(value) if isinstance(value, str) else value
-
-
-def _evaluator_claims(
-    evaluator: PromptEvaluator, row: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    if evaluator.string is not None:
-        filled = evaluator.string.model_copy(
-            update={
-                name: _PLACEHOLDER.sub(lambda found: _row_text(row.get(found[1], "")), text)
-                for name, text in evaluator.string.model_dump().items()
-                if isinstance(text, str)
-            }
-        )
-        lowered = "text.strip().lower()"
-        if filled.equals:
-            yield {"equals": _literal_value(filled.equals)}
-        if filled.contains:
-            yield {"check": f"contains(text, {_quoted_literal(filled.contains)})"}
-        if filled.starts_with:
-            start = _quoted_literal(filled.starts_with.lower())
-            yield {"check": f"{lowered}.startswith({start})"}
-        if filled.ends_with:
-            end = _quoted_literal(filled.ends_with.lower())
-            yield {"check": f"{lowered}.endswith({end})"}
-    elif evaluator.llm is not None:
-        # A judge's prompt with the row's values, and `{{ text }}` for the answer
-        first, *parts = _PLACEHOLDER.split(evaluator.llm.prompt)
-        prompt = _literal_value(first)
-        for name, text in zip(parts[::2], parts[1::2], strict=True):
-            value = _literal_value(_row_text(row.get(name, "")))
-            prompt += ("{{ text }}" if name == "completion" else value) + _literal_value(text)
-        judge = {
-            "prompt": prompt,
-            "choices": {choice.choice: float(choice.score) for choice in evaluator.llm.choices},
-        }
-        if evaluator.llm.system_prompt:
-            judge["system"] = evaluator.llm.system_prompt
-        yield {"judge": judge}
-    elif evaluator.uses == "github/similarity":
-        yield {
-            "similar": _literal_value(_row_text(row.get("expected", ""))),
-            "at_least": SIMILAR_ENOUGH,
-        }
-    elif evaluator.uses is not None:
-        words = JUDGED_QUALITIES[evaluator.uses.removeprefix("github/")]
-        given = {"input": row.get("input", ""), "context": row.get("context", row.get("input", ""))}
-        texts = {name: _row_text(value) for name, value in given.items()}
-        yield {"judge": _literal_value(words.format_map(texts))}
-
-
-def _row_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _quoted_literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
 @record(frozen=True)
 class SuiteOptions:
     mode: ReplayMode
@@ -355,17 +163,6 @@ class SuiteOptions:
 
 class UnknownCase(Exception):
     """No test has the requested name."""
-
-
-def read_suite(file: Path) -> SuiteFile:
-    """Read the tests of a pipeline, or of a `.prompt.yml`.
-
-    Raises:
-        PipelineError: with every fault of the file, its tests included.
-    """
-    if is_prompt_file(file.name):
-        return prompt_file_suite(file)
-    return pipeline_suite(file)
 
 
 def read_suites(files: Sequence[Path], varied: CompareKeys | None = None) -> list[SuiteFile]:
@@ -446,9 +243,7 @@ async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
             cases.append(case)
     is_whole = not options.only and not file.variant
     notes = await asyncio.to_thread(_orphan_notes, file, options.mode) if is_whole else ()
-    if_asked = file.notes_if_asked if any(case.source != "replay" for case in cases) else ()
-    whole = (*file.notes, *if_asked, *notes)
-    return SuiteResult(file.name, str(file.file), tuple(cases), whole, file.variant)
+    return SuiteResult(file.name, str(file.file), tuple(cases), notes, file.variant)
 
 
 def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from paddock.engine.system.no_links import open_file
 from paddock.engine.system.records import asdict, replace
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.pipelines.prompt_file import ConversationTemplate
+from paddock.pipelines.prompt_file import ConversationTemplate, MessageParam
 from paddock.steps.base import Params, Step, StepError, Tools
 from paddock.steps.facts import CallFacts, Facts, TextFacts, Written
 from paddock.steps.paths import printable, refusing, resolve_path
@@ -25,14 +25,7 @@ from paddock.steps.prompt import render_template
 from paddock.steps.text.text_parts import to_part
 from paddock.steps.tools.tool_names import listed_tools
 
-from .ask_and_repair import (
-    AnswerOutput,
-    CheckedAnswer,
-    ModelCaller,
-    SchemaOnlyForm,
-    UsageOutput,
-    ask_checked,
-)
+from .ask_and_repair import AnswerOutput, CheckedAnswer, ModelCaller, UsageOutput, ask_checked
 from .cut_off_answers import MOST_CONTINUATIONS
 from .map_reduce import DivisiblePrompt, MapReduce
 from .prompt_truncation import truncate_messages
@@ -41,15 +34,6 @@ from .tool_protocol import ChatTools, refuse_duplicates, refuse_unknown_choice, 
 MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's
 MOST_IMAGES = 32
 """Each takes hundreds of tokens; more would fill a context."""
-
-
-class MessageParam(BaseModel):
-    """One message of a conversation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    role: Literal["system", "user", "assistant"] = Field(description="Whose message it is.")
-    content: str = Field(description="The text.")
 
 
 class ExamplesParam(BaseModel):
@@ -193,11 +177,7 @@ class Chat(Step[ChatParams, ChatOutput]):
 
     async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
         model = tools.llm.models.resolve(params.model, "chat")
-        conversation = params.prompt if isinstance(params.prompt, ConversationTemplate) else None
-        own = conversation.params if conversation else {}
-        caller = ModelCaller(tools, model, {**own, **params.params.given()}, params.on_truncated)
-        if conversation and conversation.schema is not None and tools.reply is None:
-            caller.tools = tools = replace(tools, reply=SchemaOnlyForm(conversation.schema))
+        caller = ModelCaller(tools, model, params.params.given(), params.on_truncated)
         messages = _messages_of(params)
         if params.images:
             messages = await _with_images(messages, params.images, tools)

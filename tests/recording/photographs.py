@@ -100,7 +100,7 @@ def compare_page(folder: Path, chromium: Browser) -> Shown:
     shutil.copytree(
         EXAMPLES / "choose-a-model", work, ignore=shutil.ignore_patterns(".paddock", "out")
     )
-    varied = "label=prompts/plain.md,prompts/turns.prompt.yml"
+    varied = "label=prompts/plain.md,prompts/turns.messages.yaml"
     report = work / "compare.html"
     command = [PADDOCK, "compare", ".", "--prompt", varied, "--report", str(report)]
     subprocess.run(command, cwd=work, check=True)

@@ -36,7 +36,7 @@ from paddock.runner.testing.suite_runner import SuiteFile
 @record(frozen=True)
 class PipelineTestFlags(VariedFlags):
     files: list[str] | None = argument(
-        "Pipelines, folders with one, or .prompt.yml; by default this folder.", metavar="FILE..."
+        "Pipelines, or folders with one; by default this folder.", metavar="FILE..."
     )
     record: bool = flag(
         "Ask models for replies that are not recorded yet, and record them.", "--record"
@@ -77,13 +77,12 @@ def _write_reports(flags: PipelineTestFlags, suites: Sequence[SuiteResult]) -> N
 
 def _test(flags: PipelineTestFlags) -> int:
     mode: ReplayMode = "record" if flags.record else "replay" if flags.replay else "auto"
-    paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
+    paths = [pipeline_file(file, "test") for file in flags.files or (HERE,)]
     varied = varied_options(flags.models, flags.prompts, flags.settings)
     tests = suite_runner.read_suites(paths, CompareKeys.model_validate(varied) if varied else None)
     if not any(file.specs for file in tests):
         names = ", ".join(str(file.file) for file in tests)
-        remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
-        raise CommandError(f"There are no tests in {names}.\n  {remedy}")
+        raise CommandError(f"There are no tests in {names}.\n  Write some under `tests:`.")
     sample = flags.item_sample()
     if sample is not None and not any(spec.rows for file in tests for spec in file.specs):
         name = "--limit" if sample.is_first else "--sample"

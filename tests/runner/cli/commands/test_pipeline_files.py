@@ -77,16 +77,14 @@ def test_a_folder_of_folders_with_pipelines_is_told_their_names(command: str, he
     )
 
 
-def test_the_tests_of_the_only_file_of_prompts_are_meant_where_there_is_no_pipeline(
-    here: Path,
-) -> None:
+def test_a_prompt_of_github_models_is_told_the_form_to_write(here: Path) -> None:
     (here / "sort.prompt.yml").write_text("messages: []\n")
-    assert pipeline_file(".", "test", with_prompts=True) == Path("sort.prompt.yml")
-    (here / "other.prompt.yaml").write_text("messages: []\n")
-    with pytest.raises(CommandError, match=r"has 2 prompt files and no pipeline.yaml: 'other"):
-        pipeline_file(".", "test", with_prompts=True)
-    (here / "news.yaml").write_text(PIPELINE)
-    assert pipeline_file(".", "test", with_prompts=True) == Path("news.yaml")
+    with pytest.raises(CommandError) as caught:
+        pipeline_file("sort.prompt.yml", "test")
+    assert str(caught.value).startswith(
+        "'sort.prompt.yml' is a prompt in the form of GitHub Models, and no pipeline.\n"
+        "  Write its messages in 'sort.messages.yaml', as a list of `{role: user, content: …}`"
+    )
 
 
 def test_a_mistyped_file_is_told_with_the_one_that_is_near(here: Path) -> None:
