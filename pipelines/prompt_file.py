@@ -72,8 +72,8 @@ class ConversationTemplate(Template):
         except PipelineError as error:
             fault = error.faults[0]
             line = f", line {fault.mark.line}" if fault.mark else ""
-            message = f"in the file '{name}'{line}: {fault.message.rstrip('.')}"
-            raise ExpressionError(message, fault.remedy) from None
+            what = f"in the file '{name}'{line}: {fault.message.rstrip('.')}"
+            raise ExpressionError(what, fault.remedy) from None
         # All that decides an answer, as one text: part of the ledger's keys.
         whole = Template.of("\n".join(f"[{role}]\n{template.source}" for role, template in turns))
         return cls(whole.source, whole._compiled, file, {}, tuple(turns))
