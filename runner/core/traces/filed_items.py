@@ -360,8 +360,7 @@ class FiledDocuments:
 
         1. Of a list of results, items have work to do whose source left: those that are done where
            it lies now are so there, and of the others the result stands (`_without_source`).
-        2. A doubtful document is an item again if it has work to do and lies as it was filed. Of
-           several with one name only the last one can be: the others write the same outputs.
+        2. A doubtful document is an item again if it has work to do and lies as it was filed.
         3. One that a person decided on, or took that back, is so wherever it lies, as far as its
            questions keep what was read of it.
         4. Else it stays filed, and its row notes the rule by which it is equivalent, or outdated.
@@ -379,12 +378,8 @@ class FiledDocuments:
                     earlier[item.key] = item.verdict.reasons
                 item.verdict = FRESH
         present = {item.key for item in items}
-        rows = [row for key, row in self.rows.items() if key not in present] if doubtful else []
-        by_age = (row for row in sorted(rows, key=_age) if row.name not in present)
-        last_ones = {row.name: row.key for row in by_age}.values()
-        with_work = (item.key for item in doubtful if not item.verdict.is_up_to_date)
-        looked_for = [self.rows[key] for key in with_work if key in last_ones]
-        documents = {row.key: at for row in looked_for if (at := self._as_filed(row))}
+        with_work = [self.rows[i.key] for i in doubtful if not i.verdict.is_up_to_date]
+        documents = {row.key: at for row in with_work if (at := self._as_filed(row))}
         away = self._away()
         noted = {key: row for key, row in self.rows.items() if key not in present}
         for item in doubtful:

@@ -676,7 +676,7 @@ class FilingHistory(History):
         is_whole = not any(event in ("year", "edit", "remove") for event in self.events)
         if is_whole and self.form == "by_kind" and places[0] != places[1]:
             found.append(f"filed: {places[0]}, of all arrivals {places[1]}")
-        if is_whole and ours != replayed and len({name for name, _ in self.filed}) == len(ours):
+        if is_whole and ours != replayed:
             found.append(f"answers: {ours}, of all arrivals {replayed}")
         again = self.last_run(self.folder)
         after = (self.folder / "out/t.csv").stat().st_mtime_ns if self.filed else 0

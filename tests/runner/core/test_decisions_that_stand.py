@@ -91,6 +91,53 @@ def office(request: pytest.FixtureRequest, tmp_path: Path) -> Office:
     return world
 
 
+IN_A_PIPELINE = """\
+steps:
+  - {id: sub, uses: pipeline, with: {file: sub.yaml}}
+""" + TABLE.replace("steps.LAST.results", "steps.sub.rows")
+READ_AGAIN = '      - {id: again, uses: files.read, with: {path: "{{ doc.path }}"}}\n'
+OF_ONE_NAME = {
+    "one block": (ONE, ""),
+    "read again behind the decision": (
+        ONE.replace("      - uses: files.write", f"{READ_AGAIN}      - uses: files.write"),
+        "",
+    ),
+    "two blocks": (IN_TWO_BLOCKS, ""),
+    "a pipeline that a step runs": (
+        IN_A_PIPELINE,
+        ONE.replace(TABLE.replace("LAST", "each"), "returns: {rows: steps.each.results}\n"),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", OF_ONE_NAME)
+def test_a_correction_reaches_each_of_three_documents_of_one_name(
+    tmp_path: Path, form: str
+) -> None:
+    text, sub = OF_ONE_NAME[form]
+    office = Office(tmp_path, f"name: bills\n{text}", {"sub.yaml": sub} if sub else {})
+    told = {"b.txt": "A", "b.txt#2": "B", "b.txt#3": "C"}
+    for n, (key, number) in enumerate(told.items()):
+        office.arrive(b=60 + n)
+        office.work()
+        office.decide(key, "edit", {"number": number, "total": 60})
+        office.work()
+    for key, number in (("b.txt", "D"), ("b.txt#2", "E"), ("b.txt#3", "F"), ("b.txt", "G")):
+        office.undo(key)
+        told[key] = number
+        if number in "EF":  # undone and decided before a run
+            office.work()
+        office.decide(key, "edit", {"number": number, "total": 60})
+        plan, report = office.plan(), office.work()
+        assert (report.status, report.calls, plan.calls or 0) == ("completed", 0, 0)
+        assert not any("Gone or edited" in note for note in report.notes)
+        rows = csv.DictReader(office.output("t.csv").splitlines())
+        assert [row["n"] for row in rows] == [*told.values()]
+        places = [p.parent.name for p in (tmp_path / "filed").rglob("*") if p.is_file()]
+        assert sorted(places) == sorted(outputs_of(office)) == sorted(told.values())
+    assert not office.plan().has_work
+
+
 def outputs_of(office: Office) -> list[str]:
     return sorted(p.read_text() for p in (office.folder / "out").glob("*.txt"))
 
