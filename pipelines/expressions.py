@@ -22,12 +22,17 @@ from jinja2.runtime import Undefined
 from pydantic_core import core_schema
 
 from paddock.engine.system.records import field, record
-from paddock.engine.system.template_limits import TemplateLimitExceeded, undeclared_variables
+from paddock.engine.system.template_limits import TemplateLimitExceeded
+from paddock.engine.system.template_sandbox import (
+    METHODS,
+    closed_attribute_message,
+    undeclared_variables,
+)
 from paddock.engine.system.text import nested_values, one_line
 
 from .errors import MustBe, did_you_mean
 from .filter_misuses import misuses
-from .template_sandbox import METHODS, MissingValueError, closed_attribute_message, environment
+from .template_sandbox import MissingValueError, environment
 from .typed_rows import without_types
 
 Reference = tuple[str, ...]
@@ -239,7 +244,7 @@ class Expression:
             if found is not _ABSENT:
                 return found if keeps_types else without_types(found)
         try:
-            with environment().metering(scope):
+            with environment().rendering(scope):
                 if self.is_text:
                     return self._code.render(scope)
                 context = self._code.new_context(dict(scope))

@@ -1,9 +1,7 @@
 """Limits on templates, which are untrusted code: steps, time, and the size of what they make.
 
 A template is metered from outside. No single operation may make more than one value's worth, so
-nothing runs long between two checks of the clock. `MeteredEnvironment` meters Jinja2: each turn of
-a loop and each new value passes its `TemplateMeter`. A sandbox derives from it and adds what it
-allows: filters, methods, operators.
+nothing runs long between two checks of the clock (`template_sandbox`).
 """
 
 from __future__ import annotations
@@ -11,13 +9,11 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
-from jinja2.meta import TrackingCodeGenerator
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2.runtime import LoopContext, Macro
+from jinja2.utils import Namespace
 
 DEADLINE_S = 3.0
 # A conversation of 1,000 turns takes some 50,000 steps; a million take about a second, in which
@@ -28,6 +24,9 @@ MAX_ALL_CHARS = 128 * 1024 * 1024  # of all texts that are made
 MAX_VALUES = 1_000_000  # of one list or mapping, nested ones included
 MAX_BITS = 4096  # of an integer
 _CLOCK_CHECK_STEPS = 16  # steps between two checks of the clock, which take 50 ns
+
+JINJA_INTERNALS = (Namespace, LoopContext, Macro)
+"""Jinja2's own objects: not data."""
 
 _WIDTH = re.compile(r"\d{4,}|\*|\{[^{}]*\{")
 """In a format: a large width, or one that comes from an argument."""
@@ -67,7 +66,6 @@ class TemplateMeter:
     """
 
     __slots__ = (
-        "_forbidden",
         "_max_nested_chars",
         "_max_steps",
         "_n_chars",
@@ -80,14 +78,12 @@ class TemplateMeter:
         self,
         max_steps: int = MAX_STEPS,
         *,
-        forbidden: tuple[type, ...] = (),
         max_nested_chars: float = MAX_ALL_CHARS,
         max_output_chars: int = MAX_TEXT_CHARS,
     ) -> None:
-        """Begin; `forbidden` and `max_nested_chars` hold for each list and mapping."""
+        """Begin; `max_nested_chars` holds for each list and mapping."""
         self.max_output_chars = max_output_chars
         self._max_steps = max_steps
-        self._forbidden = forbidden
         self._max_nested_chars = max_nested_chars
         self._n_steps = 0
         self._n_chars = 0
@@ -122,7 +118,7 @@ class TemplateMeter:
         if isinstance(value, str):
             self.add_text(len(value))
         elif isinstance(value, list | tuple | dict):
-            check_values(value, self._forbidden, self._max_nested_chars)
+            check_values(value, self._max_nested_chars)
             self.check()
         elif isinstance(value, int):
             check_bits(value.bit_length())
@@ -134,14 +130,12 @@ def check_bits(n_bits: int) -> None:
         raise TemplateLimitExceeded(f"it makes a number of more than {MAX_BITS:,} bits")
 
 
-def check_values(
-    value: Any, forbidden: tuple[type, ...] = (), max_chars: float = MAX_ALL_CHARS
-) -> int:
+def check_values(value: Any, max_chars: float = MAX_ALL_CHARS) -> int:
     """Return how many values a list or mapping has; shared ones count each time, as in printing.
 
     Raises:
-        TemplateLimitExceeded: there are too many, their texts are too long in all, or one is of a
-            `forbidden` type.
+        TemplateLimitExceeded: there are too many, their texts are too long in all, or one is
+            Jinja2's own.
     """
     count = 0
     n_chars = 0
@@ -158,7 +152,7 @@ def check_values(
                 waiting.extend(key for key in item if isinstance(key, tuple))
         elif isinstance(item, list | tuple):
             waiting.extend(item)
-        elif isinstance(item, forbidden):
+        elif isinstance(item, JINJA_INTERNALS):
             raise TemplateLimitExceeded(f"a {type(item).__name__} cannot be part of a value")
         if n_chars > max_chars:
             raise TemplateLimitExceeded(f"it makes more than {max_chars:,} characters in all")
@@ -174,16 +168,13 @@ def check_chars(n_chars: int) -> None:
         raise TemplateLimitExceeded(f"it makes a text of more than {MAX_TEXT_CHARS:,} characters")
 
 
-def check_repeat(left: Any, right: Any, forbidden: tuple[type, ...] = ()) -> None:
+def check_repeat(left: Any, right: Any) -> None:
     value, times = (right, left) if isinstance(left, int) else (left, right)
     if not isinstance(times, int):
         return
     if isinstance(value, str):
         check_chars(len(value) * times)
-    elif (
-        isinstance(value, list | tuple)
-        and check_values(value, forbidden, math.inf) * times > MAX_VALUES
-    ):
+    elif isinstance(value, list | tuple) and check_values(value, math.inf) * times > MAX_VALUES:
         raise TemplateLimitExceeded(f"it makes a list of more than {MAX_VALUES:,} values")
 
 
@@ -195,106 +186,3 @@ def check_format(
         raise TemplateLimitExceeded("a width in its format has more than three digits")
     longest = max((len(written(value)) for value in values), default=0)
     check_chars(len(text) + text.count(mark) * (1000 + longest))
-
-
-class MeteredCodeGenerator(CodeGenerator):
-    """Jinja2's code generator, with metered values and no constant folding."""
-
-    def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
-        if not isinstance(node, nodes.TemplateData):
-            raise nodes.Impossible
-        return super()._output_child_to_const(node, frame, finalize)
-
-    def _metered(self, visit: Callable[[Any, Frame], None], node: Any, frame: Frame) -> None:
-        self.write("environment.made(")
-        visit(node, frame)
-        self.write(")")
-
-    def visit_List(self, node: nodes.List, frame: Frame) -> None:
-        self._metered(super().visit_List, node, frame)
-
-    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
-        self._metered(super().visit_Dict, node, frame)
-
-    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
-        if node.ctx == "load":
-            self._metered(super().visit_Tuple, node, frame)
-        else:
-            super().visit_Tuple(node, frame)
-
-    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
-        self._metered(super().visit_Compare, node, frame)
-
-    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
-        if isinstance(node.arg, nodes.Slice):
-            self._metered(super().visit_Getitem, node, frame)
-        else:
-            super().visit_Getitem(node, frame)
-
-    def visit_EvalContextModifier(self, node: nodes.EvalContextModifier, frame: Frame) -> None:
-        if not all(isinstance(option.value, nodes.Const) for option in node.options):
-            self.fail("`autoescape` takes true or false here", node.lineno)
-        super().visit_EvalContextModifier(node, frame)
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
-        self.write("environment.joined((")
-        for part in node.nodes:
-            self.visit(part, frame)
-            self.write(", ")
-        self.write("))")
-
-
-class _VariableTracker(MeteredCodeGenerator, TrackingCodeGenerator):
-    pass
-
-
-def undeclared_variables(tree: nodes.Template) -> set[str]:
-    assert tree.environment is not None
-    tracker = _VariableTracker(tree.environment)
-    tracker.optimizer = None  # it computes constants, whatever the environment says
-    tracker.visit(tree)
-    return tracker.undeclared_identifiers
-
-
-class MeteredEnvironment(SandboxedEnvironment):
-    code_generator_class = MeteredCodeGenerator
-    intercepted_binops = frozenset(("+", "*", "**", "%"))
-
-    @property
-    def meter(self) -> TemplateMeter:
-        raise NotImplementedError
-
-    def with_metered_loops(self, tree: nodes.Template) -> nodes.Template:
-        for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, "_turns", [], [], None, None, lineno=loop.lineno)
-        return tree.set_environment(self)  # type: ignore[return-value]
-
-    def made(self, value: Any) -> Any:
-        return self.meter.made(value)
-
-    def text(self, value: Any) -> str:
-        return str(value)
-
-    def joined(self, parts: Iterable[Any]) -> str:
-        texts = [self.text(self.made(part)) for part in parts]
-        self.meter.add_text(sum(map(len, texts)))
-        return "".join(texts)
-
-    def concat(self, parts: Iterable[str]) -> str:
-        """Join the output of a template, macro or block, checking each part against the limit."""
-        meter = self.meter
-        kept = []
-        n_chars = 0
-        for part in parts:
-            meter.step()
-            n_chars += len(part)
-            meter.check_output(n_chars)
-            kept.append(part)
-        meter.add_text(n_chars)
-        return "".join(kept)
-
-    def _turns(self, values: Any) -> Iterator[Any]:
-        step = self.meter.step
-        for value in values:
-            step()
-            yield value

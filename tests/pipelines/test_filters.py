@@ -3,8 +3,8 @@ import textwrap
 
 import pytest
 
+from paddock.engine.system.template_filters import wordwrap
 from paddock.pipelines.expressions import Expression, ExpressionError
-from paddock.pipelines.filters import wordwrap
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 
+from paddock.engine.system.template_sandbox import METHODS
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import (
     LIST_ELEMENT,
@@ -17,7 +18,6 @@ from paddock.pipelines.expressions import (
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block
 from paddock.pipelines.references import ReferenceUse
-from paddock.pipelines.template_sandbox import METHODS
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.facts import Facts
 
