@@ -81,6 +81,7 @@ _Segment: TypeAlias = list[Word]
 @record(slots=True, eq=False)
 class Row:
     segments: list[_Segment]
+    words: list[Word]
     base: float
     size: float
     is_bold: bool = False
@@ -89,10 +90,6 @@ class Row:
     """It ends with leader dots, which are left out, and a page's number."""
     table: PageLine | None = None
     """The whole table that stands in its place."""
-
-    @property
-    def words(self) -> list[Word]:
-        return [word for segment in self.segments for word in segment]
 
 
 @record(slots=True)
@@ -176,34 +173,33 @@ def _is_same_row(row: Sequence[Word], line: Sequence[Word]) -> bool:
 
 
 def row_of(words: list[Word]) -> Row:
-    _set_levels(words)
-    sizes: Counter[float] = Counter()
-    for word in words:
-        sizes[word.size] += 0 if word.is_symbol or word.level else len(word.text)
-    size = max(sizes, key=lambda size: (sizes[size], size))
+    first = words[0]
+    base, size, near = first.base, first.size, 0.07 * first.size
+    if any([w.base != base or w.size != size or abs(w.ink_bottom - base) > near for w in words]):
+        _set_levels(words)
+        sizes: Counter[float] = Counter()
+        for word in words:
+            sizes[word.size] += 0 if word.is_symbol or word.level else len(word.text)
+        size = max(sizes, key=lambda size: (sizes[size], size))
     n_titled = len(words) - 1
     while n_titled and not words[n_titled - 1].text.strip(_LEADER):
         n_titled -= 1
-    n_dots = sum(len(word.text) for word in words[n_titled:-1])
+    n_dots = sum([len(word.text) for word in words[n_titled:-1]])
     is_contents = n_dots > 3 and n_titled > 0 and bool(_PAGE_NUMBER.fullmatch(words[-1].text))
-    segments = list[list[Word]]()
-    for index, word in enumerate(words):
-        if is_contents and n_titled <= index < len(words) - 1:
-            continue
-        last = words[index - 1] if index else word
-        if (
-            not index
-            or (word.is_upright and _is_apart(last, word))
-            or (is_contents and index >= n_titled)
-        ):
+    if is_contents:
+        words = [*words[:n_titled], words[-1]]
+    segments = [[first]]
+    for last, word in pairwise(words):
+        if (word.is_upright and _is_apart(last, word)) or (is_contents and word is words[-1]):
             segments.append([])
         segments[-1].append(word)
     return Row(
         segments,
-        median(word.base for word in words if word.size == size),
+        words,
+        median([word.base for word in words if word.size == size]),
         size,
-        all(word.is_bold or not any(map(str.isalnum, word.text)) for word in words),
-        words[0].is_upright,
+        all([word.is_bold or not any(map(str.isalnum, word.text)) for word in words]),
+        first.is_upright,
         is_contents,
     )
 
@@ -218,15 +214,12 @@ def span_of(words: Sequence[Word]) -> tuple[float, float]:
 
 
 def gap_between(last: Word, word: Word) -> float:
-    return max(word.left - last.right, last.left - word.right)
+    gap = word.left - last.right
+    return gap if gap >= 0 else max(gap, last.left - word.right)
 
 
 def _set_levels(words: Sequence[Word]) -> None:
     """Find words whose ink stands higher or lower than that of the words beside them."""
-    if len({(word.base, word.size) for word in words}) == 1 and not any(
-        abs(word.ink_bottom - word.base) > 0.07 * word.size for word in words
-    ):
-        return
     for index, word in enumerate(words):
         last = words[index - 1] if index else None
         after = words[index + 1] if index + 1 < len(words) else None
@@ -255,10 +248,6 @@ def _set_levels(words: Sequence[Word]) -> None:
             elif rise < -0.1 * height and is_low and index:
                 word.level = -1
             break
-
-
-def _is_beside(host: Word, word: Word) -> bool:
-    return gap_between(host, word) < _BESIDE * max(host.size, word.size)
 
 
 def _is_like(last: Word, word: Word) -> bool:
@@ -292,7 +281,9 @@ def segment_pieces(
         run = list[Piece]()
         for index in range(start, end):
             run += [Piece(" ")] if index > start and blanks[index] else []
-            run.append(Piece(escaped(words[index].text), words[index]))
+            word = words[index]
+            text = word.text if word.text.isalnum() else escaped(word.text)
+            run.append(Piece(text, word))
         if level:
             text = "".join(piece.text for piece in run)
             before = "".join(piece.text for piece in out)

@@ -42,7 +42,7 @@ def table_row(cells: CellRows, labels: Collection[str]) -> Row:
     left, right = min(word.left for word in words), max(word.right for word in words)
     first = max(words, key=lambda word: word.base)
     edge = Word("", False, left, right, 0, 0, first.box, first.base, first.size, *[False] * 4)
-    return Row([[edge]], first.base, first.size, table=table_line(cells, labels))
+    return Row([[edge]], [edge], first.base, first.size, table=table_line(cells, labels))
 
 
 def table_line(cells: CellRows, labels: Collection[str]) -> PageLine:
@@ -172,7 +172,7 @@ def _aligned_cells(rows: Sequence[Row], columns: Sequence[Sequence[float]]) -> C
         for segment in row.segments:
             left, right = span_of(segment)
             over = (at for at, (start, end) in enumerate(columns) if left < end and right > start)
-            line[next(over, 0)].append(Row([segment], row.base, row.size, row.is_bold))
+            line[next(over, 0)].append(Row([segment], segment, row.base, row.size, row.is_bold))
         pitch = rows[index - 1].base - row.base
         goes_on = (
             index > 0

@@ -22,13 +22,21 @@ from ctypes import (
 )
 from functools import cache
 from math import hypot
-from typing import Any
+from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import record
 
-from .pdfium import PageObject, by_address, form_objects, low_pixels, shown_box, utf16
+from .pdfium import (
+    PageObject,
+    by_address,
+    form_objects,
+    low_pixels,
+    shown_box,
+    utf16,
+    values_of_each,
+)
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
@@ -62,82 +70,90 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
     left, bottom, right, top = page.get_bbox()
     if left >= right or bottom >= top:  # a damaged crop box, which most programs leave out
         return HiddenText({}, frozenset())
-    covers, pixels = _Covers(pieces), cache(lambda: low_pixels(page))
+    covers, pixels = _covers_of(pieces), cache(lambda: low_pixels(page))
     objects = dict[int, str]()
-    partly = dict[int, list[tuple[float, ...]]]()
+    partly = dict[int, list[_Cover]]()
     """By text objects: what may hide a part of them."""
     clips = dict[int, tuple[float, ...]]()
-    for index, piece, bounds, is_clear in _texts(pieces):
-        x_0, y_0, x_1, y_1 = bounds
+    faint = dict[tuple[int, ...], bool]()
+    texts = list(_texts(pieces))
+    found = [text.address for _, text, _ in texts]
+    facts = zip(
+        texts, _fills(found), map(_mode_of, found), map(_n_marks_of, found), map(_clip_of, found),
+        strict=True,
+    )  # fmt: skip
+    for (index, text, is_clear), colour, mode, n_marks, clip in facts:
+        x_0, y_0, x_1, y_1 = bounds = text.bounds
         if x_0 >= x_1 or y_0 >= y_1:  # such as spaces
             continue
         is_hidden = is_clear or x_1 <= left or x_0 >= right or y_1 <= bottom or y_0 >= top
-        colour, clip = _fill_of(piece), _clip_of(piece)
-        is_faint = bool(colour) and (min(colour[:3]) >= _PAPER or colour[3] < _FAINT)
+        if colour not in faint:
+            faint[colour] = bool(colour) and (min(colour[:3]) >= _PAPER or colour[3] < _FAINT)
+        is_cut = bool(clip) and not _is_around(clip, bounds)
+        near = list[_Cover]()
+        if covers:
+            middle = bisect(covers, (index,))
+            near = covers[max(0, middle - _MOST_COVERS) : middle + _MOST_COVERS]
+            near = [c for c in near if c[1] < x_1 and c[3] > x_0 and c[2] < y_1 and c[4] > y_0]
         if not is_hidden and (
-            _is_of_layer(piece)
-            or is_faint
-            or _mode_of(piece) in _UNPAINTED
-            or (clip and not _is_around(clip, bounds))
-            or covers.may_hide(index, bounds, colour)
+            faint[colour]
+            or is_cut
+            or mode in _UNPAINTED
+            or (n_marks and _is_of_layer(text.piece, n_marks))
+            or (near and any(cover.hides(index, bounds, colour) for cover in near))
         ):
             is_hidden = not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels())
-        address = addressof(piece.contents)
         if is_hidden:
-            text = utf16(raw.FPDFTextObj_GetText, piece, textpage)
-            if any(map(str.isalnum, text)):  # points and lines are too fine for few pixels
-                objects[address] = text
-        elif over := list(covers.over_a_part(index, bounds)):
-            partly[address] = over
-        elif clip and not _is_around(clip, bounds):
-            clips[address] = clip
-    chars, box = set[int](), (c_double * 4)()
+            chars = utf16(raw.FPDFTextObj_GetText, text.piece, textpage)
+            if any(map(str.isalnum, chars)):  # points and lines are too fine for few pixels
+                objects[text.address] = chars
+        elif over := [c for c in near if c.is_over_part(index, bounds)]:
+            partly[text.address] = over
+        elif is_cut:
+            clips[text.address] = clip
+    unseen, box = set[int](), (c_double * 4)()
     sides = [cast(addressof(box) + 8 * n, POINTER(c_double)) for n in range(4)]
     page_address = cast(textpage, c_void_p).value
     for place in range(textpage.count_chars()) if partly or clips else ():
-        found = text_object_at(page_address, place)
-        if found not in partly and found not in clips:
+        host = text_object_at(page_address, place)
+        if host not in partly and host not in clips:
             continue
         raw.FPDFText_GetCharBox(textpage, place, *sides)
         x_0, x_1, y_0, y_1 = box
         char = x_0, y_0, x_1, y_1
-        may_be_hidden = any(_is_around(cover, char) for cover in partly.get(found, ()))
-        if found in clips:
-            clip = clips[found]
+        may_be_hidden = any(_is_around(cover[1:5], char) for cover in partly.get(host, ()))
+        if host in clips:
+            clip = clips[host]
             may_be_hidden = x_0 >= clip[2] or x_1 <= clip[0] or y_0 >= clip[3] or y_1 <= clip[1]
         if may_be_hidden and not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels()):
-            chars.add(place)
-    return HiddenText(objects, chars)
+            unseen.add(place)
+    return HiddenText(objects, unseen)
 
 
 def _texts(
     pieces: Sequence[PageObject], depth: int = _MOST_DEPTH
-) -> Iterator[tuple[int, Any, tuple[float, ...], bool]]:
+) -> Iterator[tuple[int, PageObject, bool]]:
     """Yield the texts of a page and of the groups on it, and whether their group is clear.
 
     A text has the index of the piece that it belongs to, and bounds on the page.
     """
-    for index, (piece, kind, bounds) in enumerate(pieces):
-        if kind == raw.FPDF_PAGEOBJ_TEXT:
-            yield index, piece, bounds, False
-        elif kind == raw.FPDF_PAGEOBJ_FORM and depth:
-            colour, matrix = _fill_of(piece), raw.FS_MATRIX()
+    for index, piece in enumerate(pieces):
+        if piece.kind == raw.FPDF_PAGEOBJ_TEXT:
+            yield index, piece, False
+        elif piece.kind == raw.FPDF_PAGEOBJ_FORM and depth:
+            [colour], m = _fills([piece.address]), raw.FS_MATRIX()
             is_clear = bool(colour) and colour[3] < _FAINT
-            raw.FPDFPageObj_GetMatrix(piece, matrix)
-            for _, text, (x_0, y_0, x_1, y_1), is_clear_within in _texts(
-                form_objects(piece), depth - 1
-            ):
-                xs = [
-                    matrix.a * x + matrix.c * y + matrix.e for x in (x_0, x_1) for y in (y_0, y_1)
-                ]
-                ys = [
-                    matrix.b * x + matrix.d * y + matrix.f for x in (x_0, x_1) for y in (y_0, y_1)
-                ]
-                on_page = min(xs), min(ys), max(xs), max(ys)
-                yield index, text, on_page, is_clear or is_clear_within
+            raw.FPDFPageObj_GetMatrix(piece.piece, m)
+            for _, text, is_clear_within in _texts(form_objects(piece.address), depth - 1):
+                x_0, y_0, x_1, y_1 = text.bounds
+                corners = [(x, y) for x in (x_0, x_1) for y in (y_0, y_1)]
+                xs = [m.a * x + m.c * y + m.e for x, y in corners]
+                ys = [m.b * x + m.d * y + m.f for x, y in corners]
+                on_page = text._replace(bounds=(min(xs), min(ys), max(xs), max(ys)))
+                yield index, on_page, is_clear or is_clear_within
 
 
-def _clip_of(piece: Any) -> tuple[float, ...]:
+def _clip_of(piece: int) -> tuple[float, ...]:
     """Return the box in which a text is shown; empty: the whole page."""
     path = _clip_path_of(piece)
     n_paths = _n_clips_of(path) if path else 0
@@ -165,37 +181,40 @@ def _is_around(cover: Sequence[float], box: Sequence[float]) -> bool:
     return is_wide and bottom <= y_0 + _NEAR and top >= y_1 - _NEAR
 
 
-class _Covers:
-    def __init__(self, pieces: Sequence[PageObject]) -> None:
-        self._at = [
-            at
-            for at, found in enumerate(pieces)
-            if found.kind not in _COVER_NOTHING and _is_thick(found) and not _is_frame(found)
-        ]
-        self._bounds = [pieces[at].bounds for at in self._at]
-        self._colours = [_fill_of(pieces[at].piece) for at in self._at]
+class _Cover(NamedTuple):
+    at: int
+    """Its place in the order of drawing."""
+    left: float
+    bottom: float
+    right: float
+    top: float
+    colour: tuple[int, ...]
 
-    def over_a_part(self, index: int, bounds: tuple[float, ...]) -> Iterator[tuple[float, ...]]:
-        """Yield what is painted later over a part of a text, and as high or as wide as it."""
-        x_0, y_0, x_1, y_1 = bounds
-        first = bisect(self._at, index)
-        for cover in self._bounds[first : first + _MOST_COVERS]:
-            left, bottom, right, top = cover
-            if left < x_1 and right > x_0 and bottom < y_1 and top > y_0:
-                is_high = bottom <= y_0 + _NEAR and top >= y_1 - _NEAR
-                if is_high or (left <= x_0 + _NEAR and right >= x_1 - _NEAR):
-                    yield cover
+    def hides(self, index: int, box: Sequence[float], colour: tuple[int, ...]) -> bool:
+        """Return whether it lies around a text, and is painted later or in the text's colour."""
+        alike = zip(self.colour, colour, strict=False)
+        is_like_text = self.colour and colour and all(abs(a - b) < _FAINT for a, b in alike)
+        return (self.at >= index or bool(is_like_text)) and _is_around(self[1:5], box)
 
-    def may_hide(self, index: int, bounds: tuple[float, ...], colour: tuple[int, ...]) -> bool:
-        """Return whether one that is painted later, or in a text's colour, lies around it."""
-        middle = bisect(self._at, index)
-        for at in range(max(0, middle - _MOST_COVERS), min(len(self._at), middle + _MOST_COVERS)):
-            own = self._colours[at] if at < middle else ()
-            is_alike = all(abs(a - b) < _FAINT for a, b in zip(own, colour, strict=False))
-            is_like_text = at >= middle or (own and colour and is_alike)
-            if is_like_text and _is_around(self._bounds[at], bounds):
-                return True
-        return False
+    def is_over_part(self, index: int, box: Sequence[float]) -> bool:
+        """Return whether it is painted later over a part of a text, as high or as wide as it."""
+        x_0, y_0, x_1, y_1 = box
+        is_high = self.bottom <= y_0 + _NEAR and self.top >= y_1 - _NEAR
+        is_wide = self.left <= x_0 + _NEAR and self.right >= x_1 - _NEAR
+        return self.at >= index and (is_high or is_wide)
+
+
+def _covers_of(pieces: Sequence[PageObject]) -> list[_Cover]:
+    found = [
+        (at, piece)
+        for at, piece in enumerate(pieces)
+        if piece.kind not in _COVER_NOTHING and _is_thick(piece) and not _is_frame(piece)
+    ]
+    colours = _fills([piece.address for _, piece in found])
+    return [
+        _Cover(at, *piece.bounds, colour)
+        for (at, piece), colour in zip(found, colours, strict=True)
+    ]
 
 
 def _is_thick(found: PageObject) -> bool:
@@ -217,14 +236,15 @@ def _is_frame(found: PageObject) -> bool:
     return not fill.value and thickness < min(right - left, top - bottom) / 2
 
 
-def _fill_of(piece: Any) -> tuple[int, ...]:
-    parts = (c_uint * 4)()
-    at = addressof(parts)
-    return tuple(parts) if _fill_colour(piece, at, at + 4, at + 8, at + 12) else ()
+def _fills(pieces: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return red, green, blue and opacity of objects; empty: not one colour."""
+    known, parts = values_of_each(_fill_colour, c_uint, 4, pieces)
+    colours = zip(*parts, strict=True)
+    return [colour if is_known else () for is_known, colour in zip(known, colours, strict=True)]
 
 
-def _is_of_layer(piece: Any) -> bool:
-    for index in range(_n_marks_of(piece)):
+def _is_of_layer(piece: Any, n_marks: int) -> bool:
+    for index in range(n_marks):
         mark = raw.FPDFPageObj_GetMark(piece, index)
         name, n_bytes = create_string_buffer(len(_LAYER_MARK)), c_ulong()
         raw.FPDFPageObjMark_GetName(mark, cast(name, POINTER(c_ushort)), len(name), n_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import c_int, c_void_p, cast
+from itertools import repeat
 from typing import Any
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
@@ -148,9 +149,12 @@ def _n_unnamed(textpage: Any, text: str, places: Sequence[int]) -> int:
     PDFium's text has the code of the glyph in its place.
     """
     address = cast(textpage, c_void_p).value
+    answers = list(map(_has_no_unicode, repeat(address), places))
+    if 1 not in answers and not _UNNAMED.search(text):
+        return 0
     return sum(
-        _UNNAMED.match(char) is not None or _has_no_unicode(address, place) == 1
-        for char, place in zip(text, places, strict=True)
+        (answer == 1 or _UNNAMED.match(char) is not None)
+        for char, answer in zip(text, answers, strict=True)
         if not char.isspace() and char != HYPHEN
     )
 
@@ -170,11 +174,12 @@ def _hide_tiny(words: Sequence[Word]) -> str:
 def _rules(pieces: Sequence[PageObject]) -> Iterator[Rule]:
     """Yield the thin bars of a page, and the sides of what else is drawn with a line."""
     fill, is_stroked = c_int(), c_int()
-    for piece, kind, (left, bottom, right, top) in pieces[:_MOST_RULES]:
-        if kind != raw.FPDF_PAGEOBJ_PATH:
+    for piece in pieces[:_MOST_RULES]:
+        if piece.kind != raw.FPDF_PAGEOBJ_PATH:
             continue
+        left, bottom, right, top = piece.bounds
         if min(right - left, top - bottom) < _THIN_RULE:
             yield left, bottom, right, top
-        elif raw.FPDFPath_GetDrawMode(piece, fill, is_stroked) and is_stroked.value:
+        elif raw.FPDFPath_GetDrawMode(piece.piece, fill, is_stroked) and is_stroked.value:
             yield from ((left, y, right, y) for y in (bottom, top))
             yield from ((x, bottom, x, top) for x in (left, right))

@@ -16,7 +16,7 @@ from paddock.engine.system.records import replace
 from paddock.pipelines.text_marks import escaped
 
 from .ocr_layout import SeenText, TextBox
-from .pdfium import PageObject, shown_box
+from .pdfium import PageObject, form_objects, shown_box
 from .reader import PageBox
 from .text_cells import TextCell, moved_cells
 
@@ -37,11 +37,10 @@ def unread_pictures(
     """
     pictures = list[PageBox]()
     share = 0.0
-    for piece, kind, (left, bottom, right, top) in pieces[:_MOST_OBJECTS]:
-        if kind != raw.FPDF_PAGEOBJ_IMAGE and not (
-            kind == raw.FPDF_PAGEOBJ_FORM and _is_picture(piece)
-        ):
+    for piece in pieces[:_MOST_OBJECTS]:
+        if not _is_picture(piece):
             continue
+        left, bottom, right, top = piece.bounds
         box = shown_box(page, raw.FS_RECTF(left, top, right, bottom))
         if box is not None:
             share += _area(box)
@@ -89,14 +88,10 @@ def inserted(
     return replace(seen, text=whole, cells=(*above_it, *moved_cells(seen.cells, start), *behind))
 
 
-def _is_picture(piece: Any, depth: int = 2) -> bool:
-    kind = raw.FPDFPageObj_GetType(piece)
-    if kind != raw.FPDF_PAGEOBJ_FORM or not depth:
-        return bool(kind == raw.FPDF_PAGEOBJ_IMAGE)
-    n_within = min(raw.FPDFFormObj_CountObjects(piece), _MOST_OBJECTS)
-    return any(
-        _is_picture(raw.FPDFFormObj_GetObject(piece, index), depth - 1) for index in range(n_within)
-    )
+def _is_picture(piece: PageObject, depth: int = 2) -> bool:
+    if piece.kind != raw.FPDF_PAGEOBJ_FORM or not depth:
+        return bool(piece.kind == raw.FPDF_PAGEOBJ_IMAGE)
+    return any(_is_picture(inner, depth - 1) for inner in form_objects(piece.address))
 
 
 def _area(box: PageBox) -> float:

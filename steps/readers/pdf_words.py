@@ -10,18 +10,20 @@ import re
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from ctypes import addressof, c_double, c_float, c_int, c_void_p, cast, create_string_buffer
-from itertools import pairwise
+from itertools import compress, pairwise, repeat
 from math import hypot
+from operator import ne, sub
 from statistics import median
 from typing import Any, NamedTuple
-from unicodedata import category
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from .page_rows import BLANK, CAPITAL, Rule, Word
 from .pdf_hidden import HiddenText, text_object_at
-from .pdfium import PageObject, by_address
+from .pdfium import PageObject, by_address, values_of_each
 
+_SHOWN = re.compile(r"\S+")
+_DIGIT = re.compile(r"\d")
 _LEADERS = re.compile(r"[.…·]{4,}")
 _BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re.IGNORECASE)
 _SYMBOL_NAME = re.compile(rb"dingbats|wingding|webding|symbol", re.IGNORECASE)
@@ -50,7 +52,6 @@ _mode_of = by_address(raw.FPDFTextObj_GetTextRenderMode, c_int, c_void_p)
 class _Style(NamedTuple):
     """How the characters of a text object are written; the last fields of a `Word`."""
 
-    base: float
     size: float = 1.0
     is_bold: bool = False
     is_upright: bool = True
@@ -64,159 +65,163 @@ class PageWords:
     def __init__(
         self, textpage: Any, text: str, places: Sequence[int], rotation: int, unshown: HiddenText
     ) -> None:
-        self._text, self._places, self._rotation, self._unshown = text, places, rotation, unshown
-        self._page = cast(textpage, c_void_p).value
-        boxes = (c_float * (4 * len(text)))()
-        at = addressof(boxes)
-        for place in places:
-            _box_at(self._page, place, at)
-            at += 16
-        self._boxes = boxes[0::4], boxes[3::4], boxes[2::4], boxes[1::4]
-        self._left, self._bottom, self._right, self._top = self._boxes
+        self._rotation, self._unshown = rotation, unshown
+        self._page = page = cast(textpage, c_void_p).value
+        self._places = list[int]()
+        self._blanks = set[int]()
+        """Before these characters is white space that is part of the text."""
+        reached = 0
+        for shown in _SHOWN.finditer(text):
+            start, end = shown.span()
+            if not all(map(_is_generated, repeat(page), places[reached:start])):
+                self._blanks.add(len(self._places))
+            self._places += places[start:end]
+            reached = end
+        self._text = "".join(text.split())
+        pages = repeat(page, len(self._places))
+        pages = repeat(page, len(self._places))
+        _, sides = values_of_each(_box_at, c_float, 4, pages, self._places, is_struct=True)
+        self._boxes = left, bottom, right, top = sides[0], sides[3], sides[2], sides[1]
         if rotation:
             turned = (turned_box(box, rotation) for box in zip(*self._boxes, strict=True))
-            sides = [list(side) for side in zip(*turned, strict=True)] or [[], [], [], []]
-            self._left, self._bottom, self._right, self._top = sides
+            left, bottom, right, top = map(list, zip(*turned, strict=True)) if left else ([],) * 4
+        self._left, self._bottom, self._right, self._top = left, bottom, right, top
+        behind, before = map(sub, left[1:], right), map(sub, left, right[1:])
+        self._gaps = [0.0, *map(max, behind, before)]
+        """Between each character and the one before it."""
         self._ink_sides = (c_double * 4)()
-        self._to_ink = addressof(self._ink_sides)
-        self._styles: dict[tuple[int | None, bool], _Style] = {}
         self._fonts: dict[int, tuple[bool, bool]] = {}
-        self._blanks = set[int]()
-        """Of the text: before these characters is white space that is part of it."""
 
     def __iter__(self) -> Iterator[Word]:
-        run = list[int]()
-        last, style, last_object = -1, _Style(0.0), -1
-        page, places, blanks = self._page, self._places, self._blanks
-        has_parts_hidden = bool(self._unshown.chars)
-        for at, char in enumerate(self._text):
-            if char.isspace():
-                if at in blanks or not _is_generated(page, places[at]):
-                    blanks.add(at + 1)
-                continue
-            own, text_object = style, text_object_at(page, places[at])
-            if text_object != last_object or has_parts_hidden:
-                own = self._style(text_object, places[at])
-                last_object = text_object
-            if run and not (
-                (own is style or self._is_like(style, own))
-                and (not own.is_upright or self._gap(last, at) > -0.5 * own.size)
-            ):
-                yield from self._words(run, style)
-                run = []
-            run.append(at)
-            last, style = at, own
+        n_chars, parts = len(self._places), self._unshown.chars
+        objects = list(map(text_object_at, repeat(self._page), self._places))
+        is_first = map(ne, objects, (-1, *objects))
+        starts = list(range(n_chars) if parts else compress(range(n_chars), is_first))
+        run: tuple[float, _Style] | None = None
+        first = 0
+        for start, base, style in self._styles(starts, objects):
+            if run and not (style == run[1] and (base == run[0] or not style.is_upright)):
+                yield from self._words(first, start, *run)
+                first = start
+            run = base, style
         if run:
-            yield from self._words(run, style)
+            yield from self._words(first, n_chars, *run)
 
-    def _is_like(self, last: _Style, style: _Style) -> bool:
-        return style == last if style.is_upright else style[1:] == last[1:]
-
-    def _gap(self, a: int, b: int) -> float:
-        aside = self._left[b] - self._right[a]
-        if aside < 0:
-            aside = max(aside, self._left[a] - self._right[b])
-        return aside
-
-    def _words(self, run: Sequence[int], style: _Style) -> Iterator[Word]:
-        start, least = 0, _KERNING * style.size
-        gaps = [self._gap(a, b) for a, b in pairwise(run)]
+    def _words(self, first: int, end: int, base: float, style: _Style) -> Iterator[Word]:
+        """Yield the words of a run of characters of one style."""
+        size, blanks = style.size, self._blanks
+        gaps = self._gaps[first + 1 : end]
         if not style.is_upright:
-            above = (
-                max(self._bottom[b] - self._top[a], self._bottom[a] - self._top[b])
-                for a, b in pairwise(run)
-            )
+            places = range(first + 1, end)
+            low, high = self._bottom, self._top
+            above = (max(low[at] - high[at - 1], low[at - 1] - high[at]) for at in places)
             gaps = list(map(max, gaps, above))
-        most = BLANK * style.size
-        spacing = 0.0
+        least, back, spacing = _KERNING * size, -0.5 * size, 0.0
         if len([gap for gap in gaps if gap > least]) > 0.5 * len(gaps):
-            spacing = self._letter_spacing(run, gaps, style.size)
-        for at, gap in enumerate(gaps, 1):
-            if gap - spacing > most or run[at] in self._blanks:
-                yield from self._parts(run[start:at], style, spacing, has_blank=start > 0)
-                start = at
-        yield from self._parts(run[start:], style, spacing, has_blank=start > 0)
+            spacing = self._letter_spacing(first, gaps, size)
+        most = BLANK * size + spacing
+        start, has_blank = first, False
+        for at, gap in enumerate(gaps, first + 1):
+            if back < gap <= most and at not in blanks:
+                continue
+            yield from self._parts(start, at, base, style, spacing, has_blank=has_blank)
+            start, has_blank = at, gap > most
+        yield from self._parts(start, end, base, style, spacing, has_blank=has_blank)
 
-    def _letter_spacing(self, run: Sequence[int], gaps: Sequence[float], size: float) -> float:
+    def _letter_spacing(self, first: int, gaps: Sequence[float], size: float) -> float:
         """Return the gap between the letters of words that are spaced; most text has none."""
         usual = median(gaps)
         alike = [
-            self._text[a].isalpha() and self._text[b].isalpha()
-            for (a, b), gap in zip(pairwise(run), gaps, strict=True)
+            self._text[at : at + 2].isalpha()
+            for at, gap in enumerate(gaps, first)
             if abs(gap - usual) < _KERNING * size
         ]
         is_spaced = len(alike) > max(3, 0.5 * len(gaps)) and sum(alike) > 1
         return usual if is_spaced else 0.0
 
     def _parts(
-        self, word: Sequence[int], style: _Style, spacing: float, *, has_blank: bool
+        self, start: int, end: int, base: float, style: _Style, spacing: float, *, has_blank: bool
     ) -> Iterator[Word]:
         """Yield a word, or its parts where some figures of its font are raised or lowered."""
-        text = "".join([self._text[at] for at in word])
-        has_blank = has_blank or word[0] in self._blanks
-        ends = [len(word)]
+        text = self._text[start:end]
+        has_blank = has_blank or start in self._blanks
+        ends = {end}
         if leaders := _LEADERS.search(text):
-            ends = sorted({leaders.start(), leaders.end(), len(word)} - {0})
+            ends |= {start + at for at in leaders.span() if at}
         inks: list[tuple[float, float]] = []
-        if len(word) < 3 or any(map(str.isdecimal, text)):
-            inks = [self._ink(at, style) for at in word]
-            levels = [_figure_level(low - style.base, high - low, style.size) for low, high in inks]
-            changes = (at for at, (a, b) in enumerate(pairwise(levels), 1) if a != b)
-            ends = sorted({*ends, *changes})
-        start = 0
+        if len(text) < 3 or _DIGIT.search(text):
+            inks = [self._ink(at, base, style.size) for at in range(start, end)]
+            levels = [_figure_level(low - base, high - low, style.size) for low, high in inks]
+            ends |= {start + at for at, (a, b) in enumerate(pairwise(levels), 1) if a != b}
+        low, high = base, base + CAPITAL * style.size
+        first = start
         lefts, bottoms, rights, tops = self._boxes
-        for end in ends:
-            first, last = word[start], word[end - 1]
-            low, high = style.base, style.base + CAPITAL * style.size
+        for stop in sorted(ends):
+            last = stop - 1
             if inks:
-                low, high = min(low for low, _ in inks[start:end]), max(inks[start:end])[1]
-            left = min(self._left[first], self._left[last])
-            right = max(self._right[first], self._right[last])
+                low, high = (
+                    min(low for low, _ in inks[start - first : stop - first]),
+                    max(inks[start - first : stop - first])[1],
+                )
             box = (
-                min(lefts[first], lefts[last]), min(bottoms[first], bottoms[last]),
-                max(rights[first], rights[last]), max(tops[first], tops[last]),
+                min(lefts[start], lefts[last]), min(bottoms[start], bottoms[last]),
+                max(rights[start], rights[last]), max(tops[start], tops[last]),
             )  # fmt: skip
-            blank = has_blank and not start
-            made = Word(text[start:end], blank, left, right, low, high, box, *style)
-            made.spacing = spacing
-            yield made
-            start = end
+            left, _, right, _ = turned_box(box, self._rotation) if self._rotation else box
+            blank = has_blank and start == first
+            yield Word(
+                text[start - first : stop - first],
+                blank,
+                left,
+                right,
+                low,
+                high,
+                box,
+                base,
+                *style,
+                spacing,
+            )
+            start = stop
 
-    def _ink(self, at: int, style: _Style) -> tuple[float, float]:
+    def _ink(self, at: int, base: float, size: float) -> tuple[float, float]:
         """Return from where to where the ink of a letter or figure goes; signs stand anywhere."""
         char = self._text[at]
-        if char in _SIGNS or char.isdecimal() or category(char) in ("Ll", "Lu"):
-            to = self._to_ink
+        if char in _SIGNS or char.isdecimal() or char.isupper() or char.islower():
+            to = addressof(self._ink_sides)
             _ink_at(self._page, self._places[at], to, to + 8, to + 16, to + 24)
             left, right, low, high = self._ink_sides
             if self._rotation:
                 _, low, _, high = turned_box((left, low, right, high), self._rotation)
-            is_level = char in _SIGNS and low - style.base < _RAISED_SIGN * style.size
+            is_level = char in _SIGNS and low - base < _RAISED_SIGN * size
             if low < high and not is_level:
                 return low, high
-        return style.base, style.base + CAPITAL * style.size
+        return base, base + CAPITAL * size
 
-    def _style(self, text_object: int | None, place: int) -> _Style:
-        is_hidden = place in self._unshown.chars or text_object in self._unshown.objects
-        key = text_object, is_hidden
-        if key in self._styles:
-            return self._styles[key]
-        values, origin = (c_float * 6)(), (c_double * 2)()
-        _matrix_at(self._page, place, addressof(values))
-        _origin_at(self._page, place, addressof(origin), addressof(origin) + 8)
-        a, b, c, d, _, _ = values
-        x, y = origin
-        base = turned_box((x, y, x, y), self._rotation)[1]
-        along = complex(a, b) * (1, -1j, -1, 1j)[self._rotation // 90 % 4]
-        size = _size_at(self._page, place) * hypot(c, d)
-        font = _font_of(text_object) if text_object else None
-        is_bold, is_symbol = self._font(font) if font else (False, False)
-        if text_object and not is_bold:
-            is_bold = _mode_of(text_object) == raw.FPDF_TEXTRENDERMODE_FILL_STROKE
-        is_upright = along.real > 0 and abs(along.imag) < 0.05 * along.real
-        style = _Style(base, round(size, 1) or 1.0, is_bold, is_upright, is_hidden, is_symbol)
-        self._styles[key] = style
-        return style
+    def _styles(
+        self, starts: Sequence[int], objects: Sequence[int | None]
+    ) -> Iterator[tuple[int, float, _Style]]:
+        """Yield the base and style of text objects, by their first characters."""
+        places, hidden = [self._places[at] for at in starts], self._unshown
+        owners = [objects[at] for at in starts]
+        pages, turn = repeat(self._page, len(starts)), self._rotation // 90 % 4
+        _, matrices = values_of_each(_matrix_at, c_float, 6, pages, places, is_struct=True)
+        pages = repeat(self._page, len(starts))
+        _, origins = values_of_each(_origin_at, c_double, 2, pages, places)
+        sizes = map(_size_at, repeat(self._page), places)
+        own = starts, places, owners, *origins, *matrices[:4], sizes
+        facts = zip(*own, map(_font_of, owners), map(_mode_of, owners), strict=True)
+        styles = dict[tuple[Any, ...], _Style]()
+        for start, place, owner, x, y, a, b, c, d, size, font, mode in facts:
+            is_hidden = place in hidden.chars or owner in hidden.objects
+            key = a, b, c, d, size, font, mode, is_hidden
+            if key not in styles:
+                is_bold, is_symbol = self._font(font) if font else (False, False)
+                is_bold |= mode == raw.FPDF_TEXTRENDERMODE_FILL_STROKE
+                across, up = ((a, b), (b, -a), (-a, -b), (-b, a))[turn]
+                is_upright = across > 0 and abs(up) < 0.05 * across
+                full_size = round(size * hypot(c, d), 1) or 1.0
+                styles[key] = _Style(full_size, is_bold, is_upright, is_hidden, is_symbol)
+            yield start, (y, -x, -y, x)[turn], styles[key]
 
     def _font(self, font: int) -> tuple[bool, bool]:
         """Return whether a font is bold, and whether it is of signs."""
@@ -239,7 +244,7 @@ def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) ->
     by_base = sorted((word for word in words if word.is_upright), key=lambda word: word.base)
     bases = [word.base for word in by_base]
     for _, kind, bounds in pieces:
-        box = left, bottom, right, top = turned_box((*bounds,), rotation)  # type: ignore[arg-type]
+        box = left, bottom, right, top = turned_box(bounds, rotation)
         width, height = right - left, top - bottom
         is_dot = kind == raw.FPDF_PAGEOBJ_PATH and 0.7 * width < height < 1.4 * width
         if max(width, height) > _MOST_DRAWN or not (is_dot or kind == raw.FPDF_PAGEOBJ_FORM):

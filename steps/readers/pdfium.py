@@ -18,13 +18,16 @@ from ctypes import (
     byref,
     c_float,
     c_int,
+    c_ulong,
     c_ushort,
     c_void_p,
     cast,
     create_string_buffer,
     memmove,
+    sizeof,
 )
 from functools import cache
+from itertools import repeat
 from threading import Lock
 from typing import Any, BinaryIO, NamedTuple
 
@@ -149,37 +152,54 @@ def by_address(function: Any, answer: Any, *kinds: Any) -> Callable[..., Any]:
 
 _kind_of = by_address(raw.FPDFPageObj_GetType, c_int, c_void_p)
 _bounds_of = by_address(raw.FPDFPageObj_GetBounds, c_int, *[c_void_p] * 5)
+_on_page = by_address(raw.FPDFPage_GetObject, c_void_p, c_void_p, c_int)
+_in_form = by_address(raw.FPDFFormObj_GetObject, c_void_p, c_void_p, c_ulong)
+_n_in_form = by_address(raw.FPDFFormObj_CountObjects, c_int, c_void_p)
+
+
+def values_of_each(
+    function: Callable[..., Any], kind: Any, n: int, *things: Any, is_struct: bool = False
+) -> tuple[list[Any], list[list[Any]]]:
+    """Return what a function answers for each thing, and by position the `n` values it writes.
+
+    No line of Python runs for each: some programs' pages have an object for every letter.
+    """
+    n_things = len(things[-1])
+    values = (kind * (n * n_things))()
+    step, start = n * sizeof(kind), addressof(values)
+    shifts = (0,) if is_struct else range(0, step, sizeof(kind))
+    places = (range(start + at, start + at + step * n_things, step) for at in shifts)
+    answers = list(map(function, *things, *places))
+    return answers, [values[at::n] for at in range(n)]
 
 
 class PageObject(NamedTuple):
     """A text, line, picture or group on an open page."""
 
-    piece: Any
+    address: int
     kind: int
-    bounds: tuple[float, ...]
+    bounds: tuple[float, float, float, float]
     """Left, bottom, right and top."""
+
+    @property
+    def piece(self) -> Any:
+        return cast(self.address, raw.FPDF_PAGEOBJECT)
 
 
 def page_objects(page: Any) -> list[PageObject]:
     n_objects = raw.FPDFPage_CountObjects(page.raw)
-    return _with_bounds(raw.FPDFPage_GetObject(page.raw, at) for at in range(n_objects))
+    return _with_bounds(map(_on_page, repeat(page.raw), range(n_objects)))
 
 
-def form_objects(form: Any) -> list[PageObject]:
+def form_objects(form: int) -> list[PageObject]:
     """Return what a group holds; its bounds are those within the group."""
-    n_objects = raw.FPDFFormObj_CountObjects(form)
-    return _with_bounds(raw.FPDFFormObj_GetObject(form, at) for at in range(n_objects))
+    return _with_bounds(map(_in_form, repeat(form), range(_n_in_form(form))))
 
 
-def _with_bounds(pieces: Iterable[Any]) -> list[PageObject]:
-    sides = (c_float * 4)()
-    places = [addressof(sides) + 4 * at for at in range(4)]
-    found = list[PageObject]()
-    for piece in pieces:
-        sides[:] = [0.0] * 4
-        _bounds_of(piece, *places)
-        found.append(PageObject(piece, _kind_of(piece), tuple(sides)))
-    return found
+def _with_bounds(addresses: Iterable[int]) -> list[PageObject]:
+    pieces = list(addresses)
+    _, sides = values_of_each(_bounds_of, c_float, 4, pieces)
+    return list(map(PageObject, pieces, map(_kind_of, pieces), zip(*sides, strict=True)))
 
 
 def low_pixels(page: Any) -> Any:
