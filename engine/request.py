@@ -6,6 +6,7 @@ Knows no llama.cpp, no process, no clock. Times are seconds, sizes bytes, length
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -284,6 +285,12 @@ class ChatRequest:
     documents."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Sampling values where neither the request nor the model has its own: after all `params`."""
+    answers: tuple[str, ...] = ()
+    """Texts that may come next: nothing is sampled, and each gets its probability
+    (`Reply.scores`). The reply's text is the likeliest."""
+    scores_prompt: bool = False
+    """With `n_logprobs`: whether `Reply.logprobs` begin with those of the prompt's own tokens, but
+    its first."""
 
 
 @record(frozen=True, slots=True)
@@ -323,6 +330,26 @@ class TokenLogprob:
 
 
 @record(frozen=True, slots=True)
+class AnswerScore:
+    """How likely a given answer is after a prompt."""
+
+    logprob: float
+    """The natural logarithm of the probability of all its tokens."""
+    n_tokens: int = 1
+
+
+def answer_shares(scores: Sequence[AnswerScore]) -> list[float]:
+    """Return the probability of each answer if it is one of them; together they are 1.
+
+    >>> answer_shares([AnswerScore(-700.0), AnswerScore(-700.0)])
+    [0.5, 0.5]
+    """
+    highest = max(score.logprob for score in scores)
+    weights = [math.exp(score.logprob - highest) for score in scores]
+    return [weight / sum(weights) for weight in weights]
+
+
+@record(frozen=True, slots=True)
 class Chunk:
     """A piece of an answer: whole UTF-8 characters."""
 
@@ -356,6 +383,8 @@ class Reply:
     fingerprint: str = ""
     """Of all by which its numbers were rounded: equal requests with equal ones have equal greedy
     answers. Empty: not known."""
+    scores: tuple[AnswerScore, ...] = ()
+    """Of `ChatRequest.answers`, in their order."""
 
 
 class Stream(Protocol):

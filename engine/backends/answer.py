@@ -161,8 +161,9 @@ class Answer:
 
     def reply_of(self, ended: AnswerEnd, digest: str) -> Reply:
         whole = _joined_chunks(self._chunks)
+        likeliest = max(ended.scores, key=lambda score: score.logprob, default=None)
         return Reply(
-            whole.text,
+            self.request.answers[ended.scores.index(likeliest)] if likeliest else whole.text,
             ended.reason,
             ended.usage,
             digest,
@@ -175,6 +176,7 @@ class Answer:
             ended.stop,
             self._n_reasoning_tokens,
             ended.fingerprint,
+            ended.scores,
         )
 
     def _ended(self, task: asyncio.Future[Reply]) -> None:

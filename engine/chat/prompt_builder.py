@@ -406,6 +406,21 @@ class PromptBuilder:
     def count(self, texts: Sequence[str]) -> list[int]:
         return [len(self._tokeniser.tokenise_text(text)) for text in texts]
 
+    def answers(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the tokens of possible answers; each ends its turn if one begins another.
+
+        Raises:
+            BadRequest: one has no tokens.
+        """
+        found = [self._tokeniser.tokenise_text(text) for text in texts]
+        if not all(map(len, found)):
+            raise BadRequest("a possible answer is empty")
+        rows = [tuple(tokens.tolist()) for tokens in found]
+        if any(a != b and a == b[: len(a)] for a in rows for b in rows):
+            end = np.array(self._model.ending_tokens[:1], np.int32)
+            found = [np.concatenate([tokens, end]) for tokens in found]
+        return found
+
     def tokenise(self, text: str) -> list[int]:
         """Return a text's token ids; control tokens in it are recognised, and none is added."""
         ids: list[int] = self._model.tokenise(text, with_special=False, parse_special=True).tolist()

@@ -18,6 +18,9 @@ LEAST_PIECE_TOKENS = 65
 # Without flash attention only the pass over the weights counts.
 LEAST_PLAIN_TOKENS, MOST_PLAIN_DRAFTS = 17, 96
 
+# Branches of a step that have sequence ids of their own: as many as have rows in most steps.
+_MOST_BRANCHES = 32
+
 # Idle sequences that a unified cache keeps, besides the running ones.
 _MOST_IDLE_SEQUENCES = 32
 
@@ -103,8 +106,17 @@ class ContextLimits:
         return min(self.n_slots + n_idle, MOST_SEQ_IDS)
 
     @property
+    def branch_ids(self) -> range:
+        """Sequence ids of branches, which share the cells of their prompt for one step.
+
+        In a split cache each would be a stream with cells of its own.
+        """
+        n_branches = _MOST_BRANCHES if self.is_unified and self.can_share else 0
+        return range(self.n_seq_ids, min(self.n_seq_ids + n_branches, MOST_SEQ_IDS))
+
+    @property
     def n_rows(self) -> int:
-        return max(self.n_seq_ids, self.n_slots + self.most_drafts)
+        return max(self.branch_ids.stop, self.n_slots + self.most_drafts)
 
     @property
     def n_cells_each(self) -> int | None:

@@ -530,7 +530,7 @@ class KvCache:
             self._cache_options.options,
             n_ctx_tokens=limits.n_cells,
             n_batch_tokens=max(self._cache_options.options.n_batch_tokens, limits.n_rows),
-            n_seq_max=limits.n_seq_ids,
+            n_seq_max=limits.branch_ids.stop,
             n_rows_max=limits.n_rows,
             n_pass_tokens=plan.layout.n_pass_tokens,
             is_unified=limits.is_unified,

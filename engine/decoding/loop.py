@@ -195,6 +195,11 @@ class DecodeLoop:
             is_open=request.is_open,
             has_images=bool(request.images),
         )
+        if request.scores is not None:
+            sequence.branches = request.scores.branches()
+            if request.scores.is_echo:
+                sequence.keeps_branch, sequence.prompt = True, request.prompt[:1]
+                sequence.max_tokens += len(request.prompt) - 1
         drafter = None
         if self._may_draft(request):
             drafter = LookupDrafter(request.prompt, self._past_answers.like(request.prompt))
@@ -331,6 +336,7 @@ class DecodeLoop:
             text_step = self._decode_images(step)
             n_rows = self._decode(text_step) if text_step.pieces else 0
         except CacheFull:
+            self._scheduler.slots.free_branches(step.pieces)
             self._free_cells()
             return None
         finally:
@@ -348,7 +354,8 @@ class DecodeLoop:
             self._cache.wait()
         output.step_s = time.perf_counter() - began
         self._step_sizer.note(n_tokens, output.step_s)
-        if n_rows == n_tokens:  # answers and their drafts
+        has_branches = any(piece.branch is not None for piece in step.pieces)
+        if n_rows == n_tokens and not has_branches:  # answers and their drafts
             self._cache.note_answers(len(step.pieces), n_tokens - len(step.pieces), output.step_s)
         self._cache.n_computed += n_tokens if text_step is step else text_step.n_tokens
         return text_step, logits
@@ -416,12 +423,7 @@ class DecodeLoop:
 
     def _decode(self, step: ScheduledStep) -> int:
         rows = [
-            (
-                piece.sequence.seq_id,
-                piece.sequence.position(piece.start),
-                piece.tokens,
-                piece.n_rows,
-            )
+            (piece.seq_id, piece.sequence.position(piece.start), piece.tokens, piece.n_rows)
             for piece in step.pieces
         ]
         if step.padding and not self._cache.context.keeps_states:  # which are read by pieces
@@ -434,15 +436,39 @@ class DecodeLoop:
 
     def _pick(self, step: ScheduledStep, logits: Logits, output: StepOutput) -> None:
         pieces = [piece for piece in step.pieces if piece.n_rows]
-        answers = [self._answers[piece.sequence.request_id] for piece in pieces]
-        pickers = [answer.request.picker for answer in answers]
-        ends = list(itertools.accumulate(piece.n_rows for piece in pieces))
-        firsts = [logits[end - piece.n_rows] for end, piece in zip(ends, pieces, strict=True)]
-        scans = self._scanner.scan(list(zip(pickers, firsts, strict=True)))
+        ends = itertools.accumulate(piece.n_rows for piece in pieces)
+        picked: list[tuple[RunningRequest, SequencePiece, Logits]] = []
+        for piece, end in zip(pieces, ends, strict=True):
+            answer, rows = (
+                self._answers[piece.sequence.request_id],
+                logits[end - piece.n_rows : end],
+            )
+            if answer.is_picked(piece):
+                picked.append((answer, piece, rows))
+            elif self._score(answer, piece, rows, output):
+                picked.append((answer, replace(piece, n_rows=1), rows[-1:]))
+        firsts = [(answer.request.picker, rows[0]) for answer, _, rows in picked]
+        scans = self._scanner.scan(firsts)
         n_ahead = self._n_ahead()
-        for answer, piece, end, scan in zip(answers, pieces, ends, scans, strict=True):
-            rows = logits[end - piece.n_rows : end]
+        for (answer, piece, rows), scan in zip(picked, scans, strict=True):
             self._pick_piece(answer, piece, rows, scan, n_ahead, output)
+
+    def _score(
+        self, answer: RunningRequest, piece: SequencePiece, rows: Logits, output: StepOutput
+    ) -> bool:
+        """Take rows of given tokens; return whether a token is to be picked from the last row."""
+        sequence, branch = piece.sequence, piece.branch
+        answer.score(piece, rows)
+        if branch is not None:
+            n_left = len(sequence.prompt) + len(branch.tokens) - piece.start
+            if n_left == len(piece.tokens):
+                self._scheduler.end_branch(sequence, branch)
+        if sequence.branches:
+            return False
+        answer.end_scores(output)
+        if answer.ended:
+            self._finish(answer, output)
+        return not answer.ended
 
     def _pick_piece(
         self,
@@ -500,6 +526,8 @@ class DecodeLoop:
     def _n_ahead(self) -> int:
         """Return how many tokens after its newest one each answer may have in the next step."""
         n_answers = sum(sequence.state == "decode" for sequence in self._scheduler.running)
+        if any(sequence.state == "score" for sequence in self._scheduler.running):
+            return 0  # the rows are theirs
         most = max(0, self._cache.limits.most_drafts - n_answers) // max(1, n_answers)
         # On a graphics device the passes of sequences with more tokens may cost more than steps.
         return most if most and self._cache.draft_price(max(1, n_answers)) < 1 else 0

@@ -10,16 +10,17 @@ import time
 from collections.abc import Sequence as Items
 from typing import Any
 
-from paddock.engine.arrays import Tokens
+from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.chat.prompt_images import PlacedImage
 from paddock.engine.chat.stream_parser import AnswerDelta, StreamParser
 from paddock.engine.llama.llama_context import Context
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.request import DoneReason, Priority
+from paddock.engine.request import DoneReason, Priority, TokenLogprob
 from paddock.engine.sampling.picker import PickedToken, Picker
 from paddock.engine.system.records import field, record
 from paddock.engine.wire import to_plain
 
+from .answer_scores import AnswerScores
 from .drafts import LookupDrafter
 from .scheduler_data import Sequence, SequencePiece
 
@@ -64,6 +65,11 @@ class StepOutput:
             fields["logprobs"] = [to_plain(choice.logprob)]
         self.chunks.append(fields)
 
+    def logprobs(self, request_id: int, found: Items[TokenLogprob]) -> None:
+        """Add log probabilities of tokens that no answer has."""
+        plain = to_plain(list(found))
+        self.chunks.append({"id": request_id, "text": "", "n_tokens": 0, "logprobs": plain})
+
 
 def decode_image_piece(context: Context, piece: SequencePiece, images: Items[PlacedImage]) -> None:
     """Compute rows of one image.
@@ -106,6 +112,8 @@ class DecodeRequest:
     is_open: bool = False
     wants_tokens: bool = False
     """Whether the ids of prompt and answer are reported at the end."""
+    scores: AnswerScores | None = None
+    """Of tokens that are given."""
 
 
 @record(slots=True, eq=False)
@@ -214,6 +222,32 @@ class RunningRequest:
             piece = model.piece(choice.token, shows_control=choice.token in request.shown)
             output.chunk(request.request_id, request.parser.feed(piece), choice)
 
+    def is_picked(self, piece: SequencePiece) -> bool:
+        """Return whether tokens are picked from a piece's rows; else these score given ones."""
+        scores = self.request.scores
+        is_after = self.sequence.state == "decode" and piece.branch is None
+        return scores is None or (scores.is_echo and is_after)
+
+    def score(self, piece: SequencePiece, rows: Logits) -> None:
+        """Take the rows of given tokens; the request ends with the last of its answers."""
+        request = self.request
+        assert request.scores is not None
+        if piece.branch is None:
+            self.first_token_at = self.first_token_at or time.monotonic()
+            request.scores.take_first(rows[-1])
+        else:
+            request.scores.take(piece.branch, piece.start - len(self.sequence.prompt), rows)
+
+    def end_scores(self, output: StepOutput) -> None:
+        """Report the log probabilities of all given tokens."""
+        request = self.request
+        assert request.scores is not None
+        if request.scores.is_echo:
+            output.logprobs(request.request_id, request.scores.logprobs[0])
+            return
+        self.ended = "stop"
+        self.n_answered = sum(map(len, request.scores.logprobs))
+
     def learn(self, n_drafted: int, n_accepted: int, output: StepOutput) -> None:
         self.n_drafted += n_drafted
         self.n_accepted += n_accepted
@@ -248,6 +282,11 @@ class RunningRequest:
         if self.request.wants_tokens:
             # A preempted sequence's prompt includes its answer until then.
             done["tokens"] = [*text_tokens(self.sequence.prompt).tolist(), *self.sequence.answer]
+        scores = self.request.scores
+        if scores is not None and not scores.is_echo:
+            lengths = map(len, scores.logprobs)
+            pairs = zip(scores.totals(), lengths, strict=True)
+            done["scores"] = [{"logprob": total, "n_tokens": n} for total, n in pairs]
         if self.ended == "stop" and self.request.parser.is_stopped:
             done["stop"] = self.request.parser.stopped_by
         output.done.append(done)

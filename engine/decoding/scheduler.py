@@ -24,10 +24,10 @@ from paddock.engine.chat.prompt_overflow import cut_middle
 from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import PRIORITY_RANK
 
-from .context_limits import LEAST_PIECE_TOKENS, ContextLimits
+from .context_limits import LEAST_PIECE_TOKENS, MOST_DRAFTS, ContextLimits
 from .numerics import circumstances
 from .prefix_cache import shared_prefix_length
-from .scheduler_data import CacheOperation, Padding, ScheduledStep, Sequence, SequencePiece
+from .scheduler_data import Branch, CacheOperation, Padding, ScheduledStep, Sequence, SequencePiece
 from .slots import PrefixSource, SlotMigration, Slots
 
 # A long job leaves half of a step to the others, and a long chat a quarter.
@@ -292,6 +292,8 @@ class Scheduler:
         sequence.max_tokens -= len(sequence.answer)
         sequence.answer.clear()
         sequence.drafts.clear()
+        for branch in sequence.branches:
+            branch.n_done = 0
         sequence.seq_id = -1
         sequence.n_computed = 0
         sequence.state = "waiting"
@@ -326,11 +328,26 @@ class Scheduler:
         found = circumstances(turn, self.limits, agreement, n_used, fewer_threads)
         for piece, values in zip(turn.pieces, found, strict=True):
             sequence = piece.sequence
+            if piece.branch_id >= 0:
+                continue
             self.slots.cells.extend(sequence.seq_id, piece.tokens, ((piece.start, values),))
             sequence.n_computed += len(piece.tokens)
             sequence.drafts.clear()
+            if piece.branch is not None:
+                piece.branch.n_done += len(piece.tokens)
             if sequence.state == "prefill" and sequence.n_missing == 0:
-                sequence.state = "decode"
+                sequence.state = "score" if sequence.branches else "decode"
+        self.slots.free_branches(turn.pieces)
+
+    def end_branch(self, sequence: Sequence, branch: Branch) -> None:
+        """Forget a computed branch, or make it a part of the prompt."""
+        sequence.branches.remove(branch)
+        if sequence.keeps_branch:
+            sequence.prompt = np.concatenate([sequence.prompt, branch.tokens])
+            sequence.max_tokens -= len(branch.tokens)
+            sequence.state = "decode"
+        elif sequence.branches:
+            self.reject(sequence, branch.n_done)
 
     def reject(self, sequence: Sequence, n_drafts: int) -> None:
         """Remove the cells of the last `n_drafts` tokens, which were wrong guesses.
@@ -534,11 +551,54 @@ class Scheduler:
             )
             for sequence, own, end in zip(sequences, new, ends, strict=True)
         ]
+        answers += self._branch_pieces(answers)
         if not any(sequence.state == "prefill" for sequence in self.running):
             return answers
         if self.limits.has_separate_passes and answers:
             return self._prefill_pieces(0) if self._is_prompts_turn(answers) else answers
         return answers + self._prefill_pieces(sum(len(piece.tokens) for piece in answers))
+
+    def _branch_pieces(self, answers: list[SequencePiece]) -> list[SequencePiece]:
+        """Return pieces of the branches of sequences whose prompts are computed.
+
+        1. In a unified cache all branches of a prompt share its cells, each with an id of its own,
+           in this step alone. A step has those of whole prompts, unless not even one's fit.
+        2. Else, and if one is longer than a step has rows, they have the prompt's id one after the
+           other, each in pieces.
+        """
+        scored = [sequence for sequence in self.running if sequence.state == "score"]
+        if not scored:
+            return []
+        limits, cells = self.limits, self.slots.cells
+        n_before = sum(len(piece.tokens) for piece in answers)
+        n_others = sum(sequence.state == "prefill" for sequence in self.running)
+        n_others += sum(piece.n_rows for piece in answers)
+        n_left = min(limits.n_rows - n_others, limits.n_batch_tokens - n_before)
+        n_left = min(n_left, cells.n_free - n_before) if limits.is_unified else n_left
+        ids, pieces = list(limits.branch_ids), list[SequencePiece]()
+        for sequence in scored:
+            lengths = [len(branch.tokens) for branch in sequence.branches]
+            if not limits.branch_ids or max(lengths) > limits.most_drafts:  # 2
+                branch = sequence.branches[0]
+                n_tokens = min(n_left, cells.n_free_for(sequence.seq_id))
+                tokens = branch.tokens[branch.n_done :][:n_tokens]
+                if n_tokens > 0:
+                    start = sequence.n_computed
+                    pieces.append(SequencePiece(sequence, tokens, start, len(tokens), branch))
+                    n_left -= len(tokens)
+                continue
+            if pieces and (sum(lengths) > n_left or len(lengths) > len(ids)):
+                continue
+            for branch in sequence.branches:  # 1
+                n_tokens = len(branch.tokens)
+                if n_tokens > n_left or not ids:
+                    break
+                branch_id, start = ids.pop(0), len(sequence.prompt)
+                self.slots.open_branch(sequence, branch_id)
+                found = SequencePiece(sequence, branch.tokens, start, n_tokens, branch, branch_id)
+                pieces.append(found)
+                n_left -= n_tokens
+        return pieces
 
     def _is_prompts_turn(self, answers: list[SequencePiece]) -> bool:
         """Return whether this step has prompts alone rather than answers alone.
@@ -599,4 +659,7 @@ def _promised_cells(sequence: Sequence) -> int:
 
 
 def _n_least_cells(sequence: Sequence) -> int:
+    if sequence.state == "score":
+        branch = sequence.branches[0]
+        return min(len(branch.tokens) - branch.n_done, MOST_DRAFTS)
     return sequence.n_pending if sequence.state == "decode" else sequence.next_piece_length(1)

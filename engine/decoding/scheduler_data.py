@@ -33,6 +33,16 @@ LIKELY_ANSWER_TOKENS = 512
 
 
 @record(slots=True, eq=False)
+class Branch:
+    """Tokens that may come after a prompt: every one's row of logits is wanted."""
+
+    number: int
+    tokens: Tokens
+    n_done: int = 0
+    """Those with cells of the prompt's own sequence."""
+
+
+@record(slots=True, eq=False)
 class Sequence:
     """A prompt and the answer after it.
 
@@ -47,7 +57,8 @@ class Sequence:
     priority: Priority = "normal"
     arrived_s: float = 0.0
     arrival: int = 0
-    state: Literal["waiting", "prefill", "decode", "finished"] = "waiting"
+    state: Literal["waiting", "prefill", "score", "decode", "finished"] = "waiting"
+    """`score`: its branches are computed."""
     seq_id: int = -1
     n_computed: int = 0
     n_reused: int = 0
@@ -64,6 +75,10 @@ class Sequence:
     is_open: bool = False
     """Whether `max_tokens` is the context's end rather than an expected length."""
     has_images: bool = False
+    branches: list[Branch] = field(default_factory=list)
+    """Those not computed yet."""
+    keeps_branch: bool = False
+    """Whether its only branch becomes a part of the prompt."""
 
     def position(self, index: int) -> int:
         """Return the position of a token: its place, unless rows of an image before it share one.
@@ -175,13 +190,20 @@ class SequencePiece:
     """Consecutive tokens of one sequence in a batch, or rows of one image; `start` is their place.
 
     `n_rows` rows of logits are wanted: none within a prompt, one after its last token or an
-    answer's, and one after each draft.
+    answer's, one after each draft and each token of a branch.
     """
 
     sequence: Sequence
     tokens: Tokens
     start: int
     n_rows: int
+    branch: Branch | None = None
+    branch_id: int = -1
+    """The branch's own sequence id, for this step; -1: it has its prompt's."""
+
+    @property
+    def seq_id(self) -> int:
+        return self.branch_id if self.branch_id >= 0 else self.sequence.seq_id
 
     @property
     def is_image(self) -> bool:

@@ -5,7 +5,7 @@ Every change is recorded as a cache operation, which the owner of the context ca
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, whole_prefix
@@ -32,6 +32,7 @@ from .scheduler_data import (
     SaveToHost,
     Sequence,
     SequenceMove,
+    SequencePiece,
     TrimCells,
 )
 
@@ -379,6 +380,16 @@ class Slots:
         n_copied = n_positions(self.cells.computed(source)[:n_tokens])
         self._operations.append(CopyPrefix(source, target, n_copied))
         self.cells.share(source, target, n_tokens)
+
+    def open_branch(self, sequence: Sequence, branch_id: int) -> None:
+        """Share a sequence's cells with a branch, until `free_branches`."""
+        n_shared = n_positions(sequence.prompt)
+        self._operations.append(CopyPrefix(sequence.seq_id, branch_id, n_shared))
+
+    def free_branches(self, pieces: Iterable[SequencePiece]) -> None:
+        """Free the cells of a step's branches before the next decode."""
+        ids = [piece.branch_id for piece in pieces if piece.branch_id >= 0]
+        self._operations += [TrimCells(branch_id, 0) for branch_id in ids]
 
     def close_gaps(self) -> None:
         """Move running sequences of a graphics device to streams that follow one another.

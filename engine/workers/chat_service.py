@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.chat.prompt_builder import BuiltPrompt, PromptBuilder
 from paddock.engine.chat.prompt_overflow import answer_limit_tokens
+from paddock.engine.decoding.answer_scores import AnswerScores
 from paddock.engine.decoding.context_limits import MOST_SEQ_IDS
 from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
@@ -266,6 +267,16 @@ class ChatService:
         self, request_id: int, order: ChatOrder, prompt: BuiltPrompt, matcher: TokenMatcher | None
     ) -> DecodeRequest:
         request, n_ctx_tokens = order.request, min(order.n_ctx_tokens, self._load.n_ctx_tokens)
+        scores = None
+        if request.answers:
+            answers = self._prompter.answers(request.answers)
+            n_longest = max(map(len, answers))
+            order = replace(order, sampling=replace(order.sampling, max_tokens=n_longest))
+            scores = AnswerScores(answers, self._model.piece, 0, is_echo=False)
+        elif request.scores_prompt and not prompt.images:
+            piece = partial(self._model.piece, shows_control=True)
+            n_top = request.n_logprobs or 0
+            scores = AnswerScores([prompt.tokens[1:]], piece, n_top, is_echo=True)
         budget = _answer_budget(prompt, order, n_ctx_tokens)
         shifts = bool(request.shifts) and not prompt.images
         if shifts:
@@ -292,12 +303,13 @@ class ChatService:
             picker,
             prompt.parser,
             prompt.visible_tokens,
-            False if shifts else request.drafts,
+            False if shifts or scores else request.drafts,
             images=prompt.images,
             shift_at=n_ctx_tokens if shifts else 0,
             n_keep_tokens=n_keep if shifts else 0,
             is_open=not request.reserves_answer,
             wants_tokens=request.wants_tokens,
+            scores=scores,
         )
 
     def _measure(self, head: FrameHead, should_stop: Callable[[], bool]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError, pack_error
 from paddock.engine.request import (
+    AnswerScore,
     ChatRequest,
     Chunk,
     DoneReason,
@@ -207,6 +208,7 @@ class AnswerEnd:
     """Ids of prompt and answer, if wanted."""
     stop: str = ""
     fingerprint: str = ""
+    scores: tuple[AnswerScore, ...] = ()
 
 
 class PendingRequest:

@@ -11,6 +11,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
+from paddock.engine.request import ModelSpec
 from tests.conformance.openai_client import HI, speaking_to
 from tests.engine.pools import SURE_PROMPT
 from tests.live import CHAT, COUNTING, VECTORS, Live
@@ -226,8 +227,6 @@ def test_completions_go_on_with_a_text(client: OpenAI) -> None:
 
 
 def test_completions_take_token_ids_and_tell_probabilities(client: OpenAI, live: Live) -> None:
-    from paddock.engine.request import ModelSpec
-
     ids = live.call(live.service.pool.tokenise(ModelSpec(CHAT), SURE_PROMPT))
     asked: Any = {"model": CHAT, "max_tokens": 4, "temperature": 0}
     (by_text,) = client.completions.create(prompt=SURE_PROMPT, logprobs=2, **asked).choices
@@ -238,6 +237,38 @@ def test_completions_take_token_ids_and_tell_probabilities(client: OpenAI, live:
     assert by_text.logprobs.text_offset is not None and by_text.logprobs.text_offset[0] == 0
     with pytest.raises(openai.BadRequestError):
         client.completions.create(prompt=[10_000_000], **asked)
+
+
+def test_the_tokens_of_an_echoed_prompt_have_their_probabilities(
+    client: OpenAI, live: Live
+) -> None:
+    """lm-eval's `local-completions` asks so, and reads the answers so."""
+
+    def ids_of(text: str) -> list[int]:
+        return live.call(live.service.pool.tokenise(ModelSpec(CHAT), text))
+
+    context = ids_of(SURE_PROMPT)
+    endings = [ids_of(" e f g"), ids_of(" x y"), ids_of(" e, then")]
+    asked: Any = {"model": CHAT, "temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1234}
+    rows = [context + ending for ending in endings]
+    answer = client.completions.create(prompt=rows, echo=True, **asked)
+    found = []
+    for row, choice in zip(rows, answer.choices, strict=True):
+        logprobs = choice.logprobs
+        assert logprobs is not None and logprobs.token_logprobs and logprobs.top_logprobs
+        assert len(logprobs.token_logprobs) == len(row) + 1
+        assert (logprobs.token_logprobs[0], logprobs.top_logprobs[0]) == (None, None)
+        assert "".join(logprobs.tokens or ()) == choice.text
+        own = logprobs.token_logprobs[len(context) : -1]
+        tops = logprobs.top_logprobs[len(context) : -1]
+        found.append(
+            (sum(own), all(max(top.values()) == p for top, p in zip(tops, own, strict=True)))
+        )
+    assert [is_greedy for _, is_greedy in found] == [True, False, False]
+    assert found[0][0] > max(found[1][0], found[2][0])
+    assert answer.usage is not None and answer.usage.prompt_tokens == sum(map(len, rows))
+    with pytest.raises(openai.BadRequestError, match="come whole"):
+        client.completions.create(prompt=context, echo=True, stream=True, **asked)
 
 
 # Embeddings

@@ -16,6 +16,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PlainValidator
@@ -410,7 +411,10 @@ class CompletionCall(_ChoicesCall):
         return self.whole_body("text_completion", stamp, choices, replies)
 
     def _choice(self, index: int, reply: Reply) -> Body:
-        logprobs = _completion_logprobs_value(reply.logprobs, 0) if self.wants_logprobs else None
+        logprobs = None
+        if self.wants_logprobs:
+            first = _unread_beginning(self.echo_of(index), reply)
+            logprobs = _completion_logprobs_value(reply.logprobs, 0, first)
         return {
             "index": index,
             "text": self.echo_of(index) + reply.text,
@@ -466,8 +470,8 @@ def read_completion(fields: Mapping[str, Any], caller: ApiCaller) -> CompletionC
         raise invalid_value("prompt", f"at most {MAX_ANSWERS} answers are made at once.")
     if body.best_of not in (None, body.n):
         raise invalid_value("best_of", "only as many answers are made as `n` asks for.")
-    if body.echo and body.logprobs is not None:
-        raise invalid_value("echo", "log probabilities of a prompt's own tokens are not computed.")
+    if body.echo and body.logprobs is not None and body.stream:
+        raise invalid_value("stream", "log probabilities of a prompt's own tokens come whole.")
     request = ChatRequest(
         body.spec("chat"),
         (),
@@ -475,6 +479,7 @@ def read_completion(fields: Mapping[str, Any], caller: ApiCaller) -> CompletionC
         priority=caller.priority,
         constraint=body.constraint(body.response_format),
         n_logprobs=body.logprobs,
+        scores_prompt=body.echo and body.logprobs is not None,
         suffix=body.suffix or None,
         reserves_answer=False,
         truncates=body.truncates,
@@ -497,18 +502,32 @@ def read_completion(fields: Mapping[str, Any], caller: ApiCaller) -> CompletionC
     )
 
 
-def _completion_logprobs_value(logprobs: Sequence[TokenLogprob], start: int) -> Body:
-    """Return log probabilities column by column; `start` is the first token's offset."""
-    offsets = []
-    at = start
-    for logprob in logprobs:
-        offsets.append(at)
-        at += len(logprob.token)
+def _unread_beginning(echo: str, reply: Reply) -> str:
+    """Return the first token of an echoed prompt: nothing stands before it, so it is not likely.
+
+    Where the model's BOS stands before it, it has a log probability as the others.
+    """
+    own = reply.logprobs[: len(reply.logprobs) - reply.usage.completion_tokens]
+    n_bytes = len(echo.encode()) - sum(len(logprob.raw) for logprob in own)
+    return echo.encode()[: max(0, n_bytes)].decode(errors="replace")
+
+
+def _completion_logprobs_value(
+    logprobs: Sequence[TokenLogprob], start: int, unread: str = ""
+) -> Body:
+    """Return log probabilities column by column; `start` is the first token's offset.
+
+    `unread` is a token before them that has none.
+    """
+    first = [unread] if unread else []
+    tokens = [*first, *(logprob.token for logprob in logprobs)]
+    ends = accumulate(map(len, tokens), initial=start)
+    tops = [{text: value for text, value, _ in logprob.top} for logprob in logprobs]
     return {
-        "tokens": [logprob.token for logprob in logprobs],
-        "token_logprobs": [logprob.logprob for logprob in logprobs],
-        "top_logprobs": [{text: value for text, value, _ in logprob.top} for logprob in logprobs],
-        "text_offset": offsets,
+        "tokens": tokens,
+        "token_logprobs": [*(None for _ in first), *(logprob.logprob for logprob in logprobs)],
+        "top_logprobs": [*(None for _ in first), *tops],
+        "text_offset": [*ends][: len(tokens)],
     }
 
 
