@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_type_hints
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -15,7 +15,7 @@ from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
 from paddock.steps.readers.document_kinds import MEDIA_TYPES, OF_KREUZBERG
-from paddock.steps.readers.reader import Document
+from paddock.steps.readers.reader import Disagreement, Document, Invoice
 from paddock.steps.readers.text_cells import unpack_cells
 from paddock.steps.readers.text_encoding import is_known_encoding
 
@@ -87,42 +87,16 @@ class DocumentPage(Output):
 
 
 class InvoiceDisagreement(Output):
-    """Two witnesses of an e-invoice that say something else."""
-
-    rule: str = Field(description="Of EN 16931, such as `BR-CO-15`; `page`: what is printed.")
-    field: str
-    stated: str
-    stated_at: str = Field(description="The path in the XML.")
-    found: str = Field(description="What the sum is, or the page shows; empty: nothing like it.")
-    found_at: str = Field(description="The paths of what was summed, or the line of the page.")
-    page: int = Field(description="The page of the line; 0 for a sum.")
+    __annotations__ = get_type_hints(Disagreement)
 
 
 class EInvoice(Output):
-    """An e-invoice; texts are empty, and amounts null, where it has none."""
-
-    syntax: Literal["cii", "ubl", "fatturapa", "ksef"]
-    type: str = Field(description="A code of UNTDID 1001, such as `380`.")
-    kind: Literal["invoice", "credit_note", "other"]
-    name: str = Field(description="That of its type.")
-    number: str
-    date: str
-    currency: str
-    seller: str
-    buyer: str
-    payee: str = Field(description="Empty: the seller.")
-    iban: str
-    reference: str = Field(description="To be named in the payment.")
-    due: str
-    net: float | None
-    tax: float | None
-    gross: float | None
-    payable: float | None = Field(description="What is left to be paid, or of a credit.")
-    lines: list[float] = Field(description="The amounts of its items.")
-    places: dict[str, str] = Field(description="By field, its path in the XML.")
-    page: int = Field(description="That of the document on which its lines stand.")
-    witnesses: list[Literal["xml", "sums", "page"]] = Field(description="What was compared.")
-    disagreements: list[InvoiceDisagreement]
+    __annotations__ = {
+        **get_type_hints(Invoice),
+        **{"syntax": Literal["cii", "ubl", "fatturapa", "ksef"], "lines": list[float]},
+        **{"places": dict[str, str], "witnesses": list[Literal["xml", "sums", "page"]]},
+        "disagreements": list[InvoiceDisagreement],
+    }
 
 
 class FilesReadOutput(Output):

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from decimal import ROUND_HALF_UP, Context, Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 from xml.etree.ElementTree import Element
 
@@ -26,6 +27,24 @@ if TYPE_CHECKING:
 Span: TypeAlias = tuple[int, int]
 _CENT = Decimal("0.01")
 _WIDE = Context(prec=100)  # a foreign quantity and price may have 20 digits each
+_SUMS = (
+    ("BR-CO-10", "lines", "items"),
+    ("BR-CO-11", "allowances", "given"),
+    ("BR-CO-12", "charges", "added"),
+    ("BR-CO-13", "net", "lines -allowances charges"),
+    ("BR-CO-14", "tax", "taxes"),
+    ("BR-CO-15", "gross", "net tax in_gross on_gross"),
+    ("BR-CO-16", "payable", "gross -prepaid rounding for_others -taken"),
+)
+"""The rules of EN 16931 on totals: which one is what others make, of which only the first must be
+there. What an invoice does not state is what its parts make."""
+_PARTS = {
+    "lines": "items",
+    "allowances": "given",
+    "charges": "added",
+    "net": "bases",
+    "tax": "taxes",
+}
 _LINE_SLACK = Decimal("0.02")  # PEPPOL-EN16931-R120
 _TAX_SLACK = Decimal(1)  # BR-CO-17, as EN 16931's own schematron has it
 _MOST = 20
@@ -41,17 +60,11 @@ _UNCOUNTED = frozenset(("GROUP", "INFORMATION"))
 class Term:
     """A number, and the elements that it is made of."""
 
-    value: Decimal
+    value: Decimal = Decimal(0)
     parts: tuple[Element, ...] = ()
 
-    def __add__(self, other: Term) -> Term:
-        return Term(self.value + other.value, self.parts + other.parts)
-
-    def __sub__(self, other: Term) -> Term:
-        return Term(self.value - other.value, self.parts + other.parts)
-
-
-_NOTHING = Term(Decimal(0))
+    def plus(self, other: Term, sign: int = 1) -> Term:
+        return Term(self.value + sign * other.value, self.parts + other.parts)
 
 
 class Sums:
@@ -59,79 +72,74 @@ class Sums:
 
     def __init__(self, syntax: Syntax, reading: Reading) -> None:
         self.reading, self._syntax = reading, syntax
-        currency = reading.text("currency")
         self.items = [i for i in reading.groups("item") if i.text("status") not in _UNCOUNTED]
-        self.vat = [v for v in reading.groups("vat") if _is_in(currency, v.all("amount"))]
-        signed = [("-" if item.text("before") else "+", item) for item in self.items]
-        self._lines = _total("amount", signed)
-        parts = reading.groups("allowance")
-        given, added = ([("+", p) for p in parts if is_charge(p) is side] for side in (False, True))
-        self._allowances = _total("amount", given) if given else _NOTHING
-        self._charges = _total("amount", added) if added else _NOTHING
-        self._basis = _total("basis", [("+", vat) for vat in self.vat])
-        self._vat = _total("amount", [("+", vat) for vat in self.vat if vat.all("amount")])
-        self.tax = self._stated("tax") or self._vat
-        self.net = self._stated("net") or self._basis
-        self.gross = self._stated("gross")
-        self.payable = self._stated("payable")
+        self.vat = [v for v in reading.groups("vat") if self._is_own(v.all("amount"))]
+        on_gross = [(1 if p.text("sign") == "MG" else -1, p) for p in reading.groups("on_gross")]
+        allowances = reading.groups("allowance")
+        self._made = {
+            "items": _total("amount", [(-1 if i.text("before") else 1, i) for i in self.items]),
+            "bases": _total("basis", [(1, vat) for vat in self.vat]),
+            "taxes": _total("amount", [(1, vat) for vat in self.vat if vat.all("amount")]),
+            "on_gross": _total("amount", on_gross),
+            **{
+                name: _total("amount", parts) if parts else Term()
+                for name, is_added in (("given", False), ("added", True))
+                for parts in [[(1, a) for a in allowances if is_charge(a) is is_added]]
+            },
+        }
 
-    def disagreements(self) -> Iterator[tuple[str, str, Term, Term]]:
-        """Yield rule and field, what is stated and what it should be."""
-        stated, slack = self._stated, self._syntax.net_slack * max(1, len(self.vat))
-        lines = stated("lines") or self._lines
-        allowances = stated("allowances") or self._allowances or _NOTHING
-        charges = stated("charges") or self._charges or _NOTHING
-        rounding, net, gross = stated("rounding"), self.net, self.gross
-        due = gross and gross - (stated("prepaid") or _NOTHING) + (rounding or _NOTHING)
-        due = due and due + (stated("for_others") or _NOTHING) - (stated("taken") or _NOTHING)
-        made = lines and lines - allowances + charges
-        whole = net and net + (self.tax or _NOTHING) + (stated("in_gross") or _NOTHING)
-        after = [(part.text("sign"), part) for part in self.reading.groups("on_gross")]
-        signed = [("+" if sign == "MG" else "-", part) for sign, part in after]
-        whole = whole and (whole + (_total("amount", signed) or _NOTHING))
-        if gross and whole:  # programs of Italy state it with or without what changes hands apart
-            apart = [-(stated("withheld") or _NOTHING).value, (stated("stamp") or _NOTHING).value]
-            if gross.value - whole.value in (*apart, sum(apart)):
-                whole = gross
-        rules: list[tuple[str, str, Term | None, Term | None, Decimal]] = [
-            ("BR-CO-10", "lines", stated("lines"), self._lines, Decimal(0)),
-            ("BR-CO-11", "allowances", stated("allowances"), self._allowances, Decimal(0)),
-            ("BR-CO-12", "charges", stated("charges"), self._charges, Decimal(0)),
-            ("BR-CO-13", "net", net, made, slack),
-            ("BR-CO-14", "tax", stated("tax"), self._vat, Decimal(0)),
-            ("BR-CO-15", "gross", gross, whole, Decimal(0)),
-        ]
-        # In Italy it is what a transfer brings; Factur-X's MINIMUM leaves out what was prepaid
-        if self._syntax.name != "fatturapa" and (self.vat or self._lines):
-            rules.append(("BR-CO-16", "payable", self.payable, due, Decimal(0)))
-        for vat in self.vat:
-            rate = vat.number("rate")
-            basis, amount = _term(vat, "basis"), _term(vat, "amount")
-            if rate is not None and basis is not None:
-                tax = Term(basis.value * rate / 100, (*basis.parts, *vat.all("rate")))
-                rules.append(("BR-CO-17", "tax", amount, tax, _TAX_SLACK))
-        rules += [
-            ("R120", "item", _term(i, "amount"), _product(i), _LINE_SLACK) for i in self.items
-        ]
-        for rule, name, stated_term, other, within in rules:
-            if stated_term and other and not _is_same(stated_term.value, other.value, within):
-                yield rule, name, stated_term, Term(_rounded(other.value), other.parts)
-
-    @property
-    def can_check(self) -> bool:
-        return bool(self.gross and (self.net or self._lines))
-
-    def _stated(self, name: str) -> Term | None:
-        currency = self.reading.text("currency")
-        found = [e for e in self.reading.all(name) if _is_in(currency, [e])]
+    def amount(self, name: str) -> Term | None:
+        """Return what it states; else what its parts make, and None if they do not tell."""
+        found = [e for e in self.reading.all(name) if self._is_own([e])]
         if name not in ("payable", "prepaid", "for_others", "withheld"):
             found = found[:1]
         numbers = [(number, e) for e in found if (number := number_of(e)) is not None]
-        return (
-            Term(sum((n for n, _ in numbers), Decimal(0)), tuple(e for _, e in numbers))
-            if (numbers)
-            else None
-        )
+        if numbers:
+            values, parts = zip(*numbers, strict=True)
+            return Term(sum(values), parts)
+        return self._made.get(_PARTS.get(name, name))
+
+    def disagreements(self) -> Iterator[tuple[str, str, Term, Term]]:
+        """Yield rule and field, what is stated and what it should be."""
+        rules = list[tuple[str, str, Term | None, Term | None, Decimal]]()
+        for rule, name, parts in _SUMS:
+            stated, slack = self.amount(name), Decimal(0)
+            first, *others = parts.split()
+            made = self.amount(first)
+            for other in others if made else ():
+                part = self.amount(other.removeprefix("-")) or Term()
+                made = made and made.plus(part, -1 if other.startswith("-") else 1)
+            if name == "net":
+                slack = self._syntax.net_slack * max(1, len(self.vat))
+            elif name == "gross" and stated and made:
+                # Programs of Italy state it with or without what changes hands apart
+                held, stamp = (self.amount(n) or Term() for n in ("withheld", "stamp"))
+                apart = (-held.value, stamp.value, stamp.value - held.value)
+                made = stated if stated.value - made.value in apart else made
+            # In Italy it is what a transfer brings; Factur-X's MINIMUM leaves out what was prepaid
+            is_whole = self._syntax.name != "fatturapa" and (self.vat or self._made["items"])
+            if name != "payable" or is_whole:
+                rules.append((rule, name, stated, made, slack))
+        for vat in self.vat:
+            rate, basis = vat.number("rate"), _term(vat, "basis")
+            if rate is not None and basis is not None:
+                tax = Term(basis.value * rate / 100, (*basis.parts, *vat.all("rate")))
+                rules.append(("BR-CO-17", "tax", _term(vat, "amount"), tax, _TAX_SLACK))
+        rules += [
+            ("R120", "item", _term(i, "amount"), _product(i), _LINE_SLACK) for i in self.items
+        ]
+        for rule, name, stated, made, slack in rules:
+            if stated and made and not _is_same(stated.value, made.value, slack):
+                yield rule, name, stated, Term(_rounded(made.value), made.parts)
+
+    @property
+    def can_check(self) -> bool:
+        return bool(self.amount("gross") and (self.amount("net") or self._made["items"]))
+
+    def _is_own(self, elements: Sequence[Element]) -> bool:
+        """Return whether they are in the currency of the invoice."""
+        known = (None, "", self.reading.text("currency"))
+        return all(element.get("currencyID") in known for element in elements)
 
 
 def is_charge(allowance: Reading) -> bool:
@@ -140,31 +148,26 @@ def is_charge(allowance: Reading) -> bool:
 
 def check_sums(invoice: Invoice, sums: Sums) -> Invoice:
     places = Places(sums.reading.root)
-    found = [
-        Disagreement(
-            rule, name, f"{stated_term.value:f}", _paths(places, stated_term), f"{other.value:f}",
-            _paths(places, other),
-        )
-        for rule, name, stated_term, other in sums.disagreements()
-    ]  # fmt: skip
+
+    def paths(term: Term) -> str:
+        shown = [path for path in dict.fromkeys(map(places.path, term.parts)) if path]
+        return " + ".join([*shown[:_MOST_SHOWN], *(["…"] if len(shown) > _MOST_SHOWN else [])])
+
+    found = tuple(
+        Disagreement(rule, name, f"{stated.value:f}", paths(stated), f"{made.value:f}", paths(made))
+        for rule, name, stated, made in islice(sums.disagreements(), _MOST)
+    )
     witnesses = ("xml", "sums") if sums.can_check else ("xml",)
-    return replace(invoice, disagreements=tuple(found[:_MOST]), witnesses=witnesses)
+    return replace(invoice, disagreements=found, witnesses=witnesses)
 
 
-def _paths(places: Places, term: Term) -> str:
-    paths = [places.path(element) for element in term.parts]
-    shown = [path for path in dict.fromkeys(paths) if path]
-    return " + ".join([*shown[:_MOST_SHOWN], *(["…"] if len(shown) > _MOST_SHOWN else [])])
-
-
-def _total(name: str, signed: Sequence[tuple[str, Reading]]) -> Term | None:
+def _total(name: str, signed: Sequence[tuple[int, Reading]]) -> Term | None:
     """Return the sum; None if there is nothing to sum, or one of them has no such number."""
-    total = _NOTHING
+    total = Term()
     for sign, reading in signed:
-        term = _term(reading, name)
-        if term is None:
+        if (term := _term(reading, name)) is None:
             return None
-        total = total - term if sign == "-" else total + term
+        total = total.plus(term, sign)
     return total if signed else None
 
 
@@ -179,17 +182,10 @@ def _product(item: Reading) -> Term | None:
     if quantity is None or price is None or item.groups("each"):
         return None
     value = quantity.value * price.value / (item.number("per") or 1)
-    parts = (*quantity.parts, *price.parts, *item.all("per")[:1])
+    made = Term(value, (*quantity.parts, *price.parts, *item.all("per")[:1]))
     for allowance in item.groups("allowance"):
-        amount = _term(allowance, "amount")
-        if amount is not None:
-            value += amount.value if is_charge(allowance) else -amount.value
-            parts += amount.parts
-    return Term(value, parts)
-
-
-def _is_in(currency: str, elements: Sequence[Element]) -> bool:
-    return all(element.get("currencyID") in (None, "", currency) for element in elements)
+        made = made.plus(_term(allowance, "amount") or Term(), 1 if is_charge(allowance) else -1)
+    return made
 
 
 def _rounded(number: Decimal) -> Decimal:
@@ -200,74 +196,62 @@ def _is_same(first: Decimal, other: Decimal, within: Decimal) -> bool:
     return first == other or abs(_rounded(first) - _rounded(other)) <= within
 
 
-def check_page(invoice: Invoice, own: str, pages: Sequence[str]) -> Invoice:
-    """Compare it with the pages that show it; `own` are the lines of its XML."""
+def check_page(invoice: Invoice, own: str, pages: Sequence[str], first: int = 1) -> Invoice:
+    """Compare it with the pages that show it, from number `first`; `own` are its XML's lines."""
     from paddock.pipelines.checking.source_index import SourceIndex  # 30 ms; few documents need it
 
     text = PAGE_BREAK.join(pages)[:_MOST_PAGE_CHARS]
     if not text.strip():
         return invoice
+    differences = list(invoice.disagreements)
     page, xml = SourceIndex(text), SourceIndex(own[:_MOST_PAGE_CHARS])
-    amounts, stated = _amounts(page), _amounts(xml)
-    foreign = [tokens[0] for amount, tokens in amounts.items() if amount not in stated]
-    days = {day for token in xml.dates.all() for day in token.days}
-    found = list[tuple[str, str, Span | None]]()
+    for name, value, span in _differences(invoice, page, xml):
+        start, end = span or (0, 0)
+        whole = text[text.rfind("\n", 0, start) + 1 :].partition("\n")
+        line = " ".join(whole[0].split())[:_MOST_LINE_CHARS] if span else ""
+        number = first - 1 + bisect_right(page_offsets(pages), start)
+        at = invoice.places.get(name, "")
+        differences.append(Disagreement("page", name, value, at, text[start:end], line, number))
+    witnesses = (*invoice.witnesses, "page")
+    return replace(invoice, disagreements=tuple(differences[:_MOST]), witnesses=witnesses)
+
+
+def _differences(
+    invoice: Invoice, page: SourceIndex, xml: SourceIndex
+) -> Iterator[tuple[str, str, Span | None]]:
+    """Yield a field, its value and where on the page another one stands instead."""
     if invoice.number and not page.find(invoice.number):
-        found.append(("number", invoice.number, None))
-    for name, value, after in (
-        ("date", invoice.date, ""),
-        ("due", invoice.due, invoice.date),  # other days before it are those of orders
-    ):
+        yield "number", invoice.number, None
+    days = {day for token in xml.dates.all() for day in token.days}
+    # Other days before that of the invoice are those of orders
+    for name, value, after in (("date", invoice.date, ""), ("due", invoice.due, invoice.date)):
         others = (
-            page.place(token.start, token.end)
+            token
             for token in page.dates.all()
             if not token.days & days
             and max(f"{y or 0:04}-{m:02}-{d:02}" for y, m, d in token.days) > after
         )
-        if value and not page.find(value) and (other := next(others, None)):
-            found.append((name, value, other))
-    ibans = [
-        span
-        for span in (match.span() for match in _IBAN.finditer(text))
-        if _is_iban(text[slice(*span)])
-    ]
-    known = "".join(own.split())
-    if invoice.iban and ibans and not any("".join(text[slice(*i)].split()) in known for i in ibans):
-        found.append(("iban", invoice.iban, ibans[0]))
+        if value and not page.find(value) and (day := next(others, None)):
+            yield name, value, page.place(day.start, day.end)
+    found = [m for m in _IBAN.finditer(page.text) if _is_iban(m[0])]
+    known = "".join(xml.text.split())
+    if invoice.iban and found and not any("".join(m[0].split()) in known for m in found):
+        yield "iban", invoice.iban, found[0].span()
+    amounts, stated = _amounts(page), _amounts(xml)
+    foreign = [tokens[0] for amount, tokens in amounts.items() if amount not in stated]
     shows_lines = all(_amount(line) in amounts for line in invoice.lines)
-    for name, number in (
-        ("payable", invoice.payable),
-        ("gross", invoice.gross),
-        ("tax", invoice.tax),
-        ("net", invoice.net),
-    ):
-        amount = _amount(number or 0)
-        is_decisive = name == "payable"
-        if amount and amount not in amounts and (is_decisive or (foreign and shows_lines)):
-            nearest = min(
-                foreign, key=lambda t: abs((page.numbers.amount(t.raw) or 0) - amount), default=None
-            )
-            found.append((name, f"{number:.2f}", page.place(*nearest.digits) if nearest else None))
-    priced = [
-        t for t in amounts.get(_amount(invoice.payable or 0), ()) if t.unit and t.unit.is_currency
-    ]
-    if (
-        priced
-        and invoice.currency
-        and not any(t.unit and invoice.currency in t.unit.ids for t in priced)
-    ):
-        found.append(("currency", invoice.currency, page.place(priced[0].start, priced[0].end)))
-    differences = [
-        Disagreement(
-            "page", name, value, invoice.places.get(name, ""), *_on_page(text, pages, span)
-        )
-        for name, value, span in found
-    ]
-    return replace(
-        invoice,
-        disagreements=(*invoice.disagreements, *differences)[:_MOST],
-        witnesses=(*invoice.witnesses, "page"),
-    )
+    for name in ("payable", "gross", "tax", "net"):
+        number: float = getattr(invoice, name) or 0
+        amount = _amount(number)
+        is_decisive = name == "payable" or (foreign and shows_lines)
+        if amount and amount not in amounts and is_decisive:
+            far = [abs((page.numbers.amount(token.raw) or 0) - amount) for token in foreign]
+            nearest = foreign[far.index(min(far))] if far else None
+            yield name, f"{number:.2f}", page.place(*nearest.digits) if nearest else None
+    to_pay = amounts.get(_amount(invoice.payable or 0), ())
+    priced = [(t, t.unit.ids) for t in to_pay if t.unit and t.unit.is_currency]
+    if priced and invoice.currency and not any(invoice.currency in ids for _, ids in priced):
+        yield "currency", invoice.currency, page.place(priced[0][0].start, priced[0][0].end)
 
 
 def sum_disagreements(invoice: Invoice) -> list[str]:
@@ -304,12 +288,3 @@ def _amount(number: float) -> Decimal:
 def _is_iban(text: str) -> bool:
     code = "".join(text.split())
     return int("".join(str(int(sign, 36)) for sign in code[4:] + code[:4])) % 97 == 1
-
-
-def _on_page(text: str, pages: Sequence[str], span: Span | None) -> tuple[str, str, int]:
-    """Return what stands there, the line and the page."""
-    if span is None:
-        return "", "", 1
-    start, end = text.rfind("\n", 0, span[0]) + 1, text.find("\n", span[1])
-    line = " ".join(text[start : end if end > 0 else None].split())[:_MOST_LINE_CHARS]
-    return text[slice(*span)], line, bisect_right(page_offsets(pages), span[0])

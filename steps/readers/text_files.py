@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 
+from paddock.engine.system.records import replace
+
 from . import text_encoding
 from .document_kinds import MEDIA_TYPES
 from .reader import Document, Unreadable
@@ -64,9 +66,7 @@ def read_text_file(
         found = read_e_invoices(text)
         notes += found.notes
         if found.pages:
-            return Document(
-                found.pages, "", MEDIA_TYPES[kind], tuple(notes), invoices=found.invoices
-            )
+            return replace(found, media_type=MEDIA_TYPES[kind], notes=tuple(notes))
     return Document((text,), title, MEDIA_TYPES[kind], tuple(notes))
 
 
