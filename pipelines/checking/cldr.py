@@ -113,11 +113,11 @@ def _units() -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]
             found.setdefault(name, set()).update(code.values())
     found |= {name: {unit} for name, unit in _data()["english_units"].items()}
     in_small: dict[str, set[str]] = {}
-    common, currencies = _data()["common_currencies"], {*_data()["currencies"]}
+    common, currencies = {*_data()["common_currencies"].split()}, {*_data()["currencies"]}
     for name, units in found.items():
-        # "all" is not ALL, and "top" not TOP; as a sign, "um" is not UM
+        # "all" is not ALL, and "top" not TOP; as a sign, "um" is not UM; 99 a month are no amperes
         is_code = name in units or (name.isalpha() and name.isupper() and units <= currencies)
-        if not is_code or name in common:
+        if (len(name) > 1 and not is_code) or name in common:
             in_small.setdefault(small(name), set()).update(units)
     return (
         {name: frozenset(units) for name, units in found.items() if name},

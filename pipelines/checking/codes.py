@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import regex
 
@@ -27,8 +27,7 @@ _IN_ADDRESS = re.compile(r"://|\S@\S|(?i:\bwww\.)|\w\.[^\W\d_]{2,}[:/]")
 _SPACED = re.compile(
     r"[+(]{0,2}\d[\d ()./-]*\d|[A-Za-z]{2}\d{2}(?: [A-Za-z0-9]{1,4})+|\d{4}(?: \d{4})+"
 )
-LETTER = regex.compile(rf"(?V1)[[\p{{L}}\p{{M}}_]--[{UNSPACED}]]")
-"""A letter that is part of the word it touches."""
+_LETTER = regex.compile(rf"(?V1)[[\p{{L}}\p{{M}}_]--[{UNSPACED}]]")
 _TOKEN = regex.compile(rf"(?V1)[^\s{UNSPACED}\x00|,;()\[\]{{}}<>'\u2026]+")
 _JOINS = frozenset("-./:@_+&%=?#~\\")
 _FORMULA = re.compile(r"(?:[A-Z][a-z]?|[()]|\d+(?:\.\d+)?)+")
@@ -101,8 +100,18 @@ def is_in_address(text: str, start: int, end: int) -> bool:
     return _IN_ADDRESS.search(text, first, last) is not None
 
 
+@lru_cache(maxsize=4096)
+def is_letter(sign: str) -> bool:
+    """Return whether a sign is a letter that is part of the word it touches."""
+    return _LETTER.match(sign) is not None
+
+
+def is_within_word(text: str, at: int) -> bool:
+    return is_letter(text[at : at + 1]) and is_letter(text[at - 1 : at])
+
+
 def _is_joined(sign: str) -> bool:
-    return sign.isdecimal() or LETTER.match(sign) is not None
+    return sign.isdecimal() or is_letter(sign)
 
 
 class CodeIndex:
@@ -155,7 +164,7 @@ class CodeIndex:
         if text[start].isalnum() and before:
             sign, earlier = before[-1], before[:-1]
             is_digit = text[start].isdecimal()
-            if LETTER.match(sign) or sign.isdecimal() or sign in "+@_\\/\x00":
+            if _is_joined(sign) or sign in "+@_\\/\x00":
                 return False
             if sign in ",'" and is_digit and earlier.isdecimal():
                 return False
@@ -167,7 +176,7 @@ class CodeIndex:
                 return False
         if text[end - 1].isalnum() and behind:
             sign, later = behind[0], behind[1:]
-            if LETTER.match(sign) or sign.isdecimal() or sign in "_@\x00":
+            if _is_joined(sign) or sign in "_@\x00":
                 return False
             if sign in _JOINS and (later.isalnum() or later in ("_", "/") if later else False):
                 return False

@@ -19,7 +19,7 @@ import regex
 from paddock.engine.system.records import record
 
 from . import cldr
-from .codes import LETTER
+from .codes import is_letter
 from .folding import small
 from .text_index import UNSPACED
 
@@ -126,8 +126,9 @@ class DateIndex:
             while at >= 0:
                 end = at + len(name)
                 before, first = self._text[max(0, at - 1) : at], name[0]
-                is_begun = LETTER.match(before) if LETTER.match(first) else before.isdecimal()
-                if not (is_begun or before.isdecimal() or LETTER.match(self._text, end)):
+                is_begun = is_letter(first) and is_letter(before)
+                is_begun = is_begun or before.isdecimal()
+                if not (is_begun or is_letter(self._text[end : end + 1])):
                     found[at] = at, end, name  # of several, the longest
                 at = self._text.find(name, end)
         return [found[at] for at in sorted(found)]

@@ -153,6 +153,7 @@ def _fold(text: str, hyphens: Hyphens, *, keeps_case: bool) -> FoldedText:
     )  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def _folded_sign(sign: str, *, keeps_case: bool) -> str:
     """Return what a single sign counts as; unseen ones and line ends as their surroundings say."""
     if sign == "\t" and keeps_case:  # it parts cells

@@ -20,7 +20,7 @@ from paddock.engine.system.records import record, replace
 
 from . import cldr
 from .cldr import UNKNOWN, Unit, unit_named
-from .codes import LETTER, is_in_address, is_in_groups
+from .codes import is_in_address, is_in_groups, is_letter, is_within_word
 from .folding import Span
 
 _MARKED = r"\d+(?:[.,'\u060c\u066b\u066c\u2e41]\d+)*"
@@ -76,6 +76,7 @@ _TAG_CHARS = 60
 _LINE_OR_CELL_END = re.compile(r"[ \u00a0]?(?:\Z|[\n\f\t|])")
 _END = re.compile(r"[ \u00a0]?(?:\Z|[\n\f\t|;)]|[.!?,](?!\S))")
 _UNIT_CHARS = 36
+_ELIDED = re.compile(r"'[^\W\d_]")  # 3 l'année
 _UNIT_WORDS = re.compile(r"(?!\d)[^\n\f\t;:!?()|]+")
 _MOST_PLACES = 1000
 """Of one number: the first ones count."""
@@ -411,9 +412,7 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
     sign_behind = text[end : end + 1]
     behind = text[end + 1 : end + 2]
     is_hyphenated = sign_before == "-"
-    if sign_before and (
-        LETTER.match(sign_before) or (is_hyphenated and LETTER.match(before or " "))
-    ):
+    if sign_before and (is_letter(sign_before) or (is_hyphenated and is_letter(before))):
         if not _is_currency_word(text, start - is_hyphenated, end):  # 1
             return True
     elif sign_before and (  # 2
@@ -428,7 +427,7 @@ def _is_in_code(text: str, start: int, end: int) -> bool:
         is_joined = sign_behind in "/\u2044:.'-#" and _joins(behind)
         if not is_rate and (sign_behind in "_@\\\x00" or is_joined):  # 3
             return True
-        if LETTER.match(sign_behind):  # 4
+        if is_letter(sign_behind):  # 4
             stop, unit = _named_unit(text, end)
             if unit is None or (stop - end == 1 and sign_behind.isalpha()):
                 return True
@@ -541,8 +540,8 @@ def _currency_named_before(text: str, at: int) -> tuple[int, Unit | None]:
         if name[0].isspace() or name[-1].isspace() or name[-1].isdecimal() or name[0] == "-":
             continue
         unit = unit_named(name)
-        is_whole = not (LETTER.match(name) and LETTER.match(text[end - n - 1 : end - n] or " "))
-        if unit is not None and is_whole and any(map(str.isupper, unit.ids)):
+        is_part = is_within_word(text, end - n)
+        if unit is not None and not is_part and any(map(str.isupper, unit.ids)):
             return end - n, unit
     return at, None
 
@@ -567,7 +566,7 @@ def _named_unit(text: str, at: int) -> tuple[int, Unit | None]:
     words = _UNIT_WORDS.match(near)
     for n in range(words.end() if words else 0, 0, -1):
         name = near[:n]
-        is_part = n < len(near) and LETTER.match(near, n) and LETTER.match(name[-1])
+        is_part = is_within_word(near, n) or _ELIDED.match(near, n)
         if name[-1] in " \u00a0\n\t\f" or is_part:
             continue
         unit = unit_named(name.replace("\u00a0", " "))
@@ -631,8 +630,8 @@ def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | N
     near = text[at : at + 24] if text[at : at + 1].isalpha() else ""
     for n in range(len(near), 0, -1):
         name = near[:n].replace("\u00a0", " ")
-        is_whole = not (LETTER.match(name[-1]) and LETTER.match(near[n : n + 1] or " "))
-        if is_whole and n > least and (name in behind or (n > 2 and name.casefold() in behind)):
+        is_whole = n > least and not is_within_word(near, n)
+        if is_whole and (name in behind or (n > 2 and name.casefold() in behind)):
             after = at + n + (text[at + n : at + n + 1] in (" ", "\u00a0"))
             unit_end, unit = _named_unit(text, after)
             is_of_money = is_of_money or (unit is not None and unit.is_currency)

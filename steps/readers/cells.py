@@ -74,8 +74,7 @@ class CellStyle:
         >>> [CellStyle(code).shown(67) for code in ("0000", '"INV-"000', "0", "#,##0")]
         ['0067', 'INV-067', 67, 67]
         """
-        parts = _zero_filled(self.format)
-        if not parts or type(value) is not int or value < 0:
+        if type(value) is not int or value < 0 or not (parts := _zero_filled(self.format)):
             return value
         digits, text = str(value), ""
         n_left = sum(is_digit for is_digit, _ in parts)

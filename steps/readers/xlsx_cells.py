@@ -48,7 +48,7 @@ WORKBOOK = "a spreadsheet"
 _CHECK_EACH_ROWS = 500
 _READ_BYTES = 8 * 1024  # with a MiB at once, and all its elements alive, it takes twice as long
 _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
-_WITHIN_ROWS = frozenset(("c", "v", "f", "is", "t"))
+_WITHIN_ROWS = ("}c", "}v", "}f", "}is", "}t")
 
 _DATES, _TIMES = "yyyy-mm-dd", "hh:mm:ss"
 _BUILT_IN = {
@@ -327,10 +327,9 @@ class XlsxWorkbook:
                 if data is None and element.tag.endswith("}sheetData"):
                     data = element
                 continue
-            tag = element.tag.rpartition("}")[2]
-            if tag in _WITHIN_ROWS:
+            if element.tag.endswith(_WITHIN_ROWS):
                 continue
-            match tag:
+            match tag := element.tag.rpartition("}")[2]:
                 case "row":
                     number = _int(element.get("r"), number + 1)
                     if number > min(most_rows, MOST_ROWS):  # damaged numbers are larger
@@ -436,7 +435,7 @@ def _is_gone(element: ElementTree.Element, size: str) -> bool:
 def _words(element: ElementTree.Element) -> str:
     """Return a text as programs show it: blanks around it count where it says so."""
     text = element.text or ""
-    is_kept = any(value == "preserve" for value in element.attrib.values())
+    is_kept = "preserve" in element.attrib.values()
     return _unescaped(text if is_kept else text.strip(" \t\r\n"))
 
 

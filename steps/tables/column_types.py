@@ -27,6 +27,7 @@ FLOAT_DIGITS = 15
 MOST_SCALE = 18
 MOST_INT_DIGITS = 4300
 """Of an integer: Python makes no text of a longer one, nor JSON."""
+_NUMBERS = (int, float, Decimal)
 _MOST_INT = 10**MOST_INT_DIGITS
 _EXACT = Context(prec=MOST_INT_DIGITS)
 UNSURE_MARK = ".?"
@@ -203,12 +204,12 @@ def typed_value(value: Any, kind: ColumnType) -> Any:
     Raises:
         ValueError: it is not of the type.
     """
-    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if value is None:
+        return None
+    if kind == "str":
+        return cell_text(value)
+    is_number = isinstance(value, _NUMBERS) and not isinstance(value, bool)
     match kind:
-        case _ if value is None:
-            return None
-        case "str":
-            return cell_text(value)
         case "bool" if isinstance(value, bool):
             return value
         case "int" if is_number and value == int(value):

@@ -136,10 +136,15 @@ def _first(facts: Iterable[Any]) -> int | None:
 
 
 def _of_form(texts: Sequence[str], mark: str, group: str) -> _Values | _Odd:
-    """Return the numbers of texts that give them back in one form, or a text for which none does.
+    """Return the numbers of texts that are all in one form, or a text that is not.
 
     A form without a decimal mark is of whole numbers.
     """
+    whole = rf"[1-9]\d{{0,2}}(?:{re.escape(group)}\d{{3}})*" if group else r"[1-9]\d*"
+    places = rf"(?:{re.escape(mark)}\d+)?" if mark else ""
+    form = re.compile(rf"(?:-(?=.*[1-9]))?(?:0|{whole}){places}", re.ASCII)
+    if (at := _first(map(not_, map(form.fullmatch, texts)))) is not None:
+        return _Odd(at)
     plain = [text.replace(group, "") for text in texts] if group else texts
     plain = [text.replace(",", ".") for text in plain] if mark == "," else plain
     n_digits = max(map(len, plain))
@@ -147,41 +152,22 @@ def _of_form(texts: Sequence[str], mark: str, group: str) -> _Values | _Odd:
         each = [len(text.strip("-").replace(".", "")) for text in plain]
         if (n_digits := max(each)) > MOST_DIGITS:
             return _Odd(each.index(n_digits))
+    if not mark:
+        return "int", map(int, plain), ""
     is_short = n_digits <= FLOAT_DIGITS
-    values = list[Any]()
-    try:
-        values.extend(map(int if not mark else float if is_short else Decimal, plain))
-    except (ValueError, ArithmeticError):
-        return _Odd(len(values))
-    written: Iterable[str]
-    if not mark:
-        places, written = [0], map("{:,}".format if group else str, values)
-    else:
-        places = [len(text.partition(".")[2]) for text in plain]
-        written = map(("{:,.{}f}" if group else "{:.{}f}").format, values, places)
-        if is_short and not group and len(set(places)) == 1:  # the same, in half the time
-            written = map(f"%.{places[0]}f".__mod__, values)
-    if group or mark == ",":
-        signs = str.maketrans({",": group, ".": mark})
-        written = (text.translate(signs) for text in written)
-    if (at := _first(map(ne, written, texts))) is not None:
-        return _Odd(at)
-    zeros = (not value and text[0] == "-" for value, text in zip(values, texts, strict=True))
-    if mark and (at := _first(zeros)) is not None:
-        return _Odd(at)
-    if not mark:
-        return "int", values, ""
-    if max(places) > MOST_SCALE:
-        return _Odd(places.index(max(places)))
-    kind = f"decimal({18 if n_digits <= 18 else MOST_DIGITS},{places[0]})"
-    if len(set(places)) > 1:
-        ends = (n and text[-1] == "0" for n, text in zip(places, texts, strict=True))
+    n_places = [len(text.partition(".")[2]) for text in plain]
+    kind = f"decimal({18 if n_digits <= 18 else MOST_DIGITS},{n_places[0]})"
+    if len(set(n_places)) > 1:
+        ends = (n and text[-1] == "0" for n, text in zip(n_places, texts, strict=True))
         if (at := _first(ends)) is not None or not is_short:
             return _Odd(at or 0)
         kind = "decimal"
+    if max(n_places) > MOST_SCALE:
+        return _Odd(n_places.index(max(n_places)))
     if is_short:
-        return kind, (int(value) if value.is_integer() else value for value in values), mark
-    return kind, map(plain_decimal, values), mark
+        floats = map(float, plain)
+        return kind, (int(value) if value.is_integer() else value for value in floats), mark
+    return kind, map(plain_decimal, map(Decimal, plain)), mark
 
 
 def _floats(texts: Sequence[str]) -> _Values | _Odd:

@@ -20,13 +20,7 @@ from io import StringIO
 from typing import Any, ClassVar, TypeAlias
 
 from paddock.engine.system.records import field, record, replace
-from paddock.engine.system.text import (
-    NestedTooDeep,
-    cell_text,
-    counted,
-    one_line,
-    parse_shallow_json,
-)
+from paddock.engine.system.text import NestedTooDeep, cell_text, one_line, parse_shallow_json
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.reader import Unreadable
@@ -42,16 +36,22 @@ from .column_types import (
     typed_value,
 )
 from .found_types import found_columns
-from .table_format import TEXT_BYTES, TableFormat, TableSource, WriteOptions
+from .table_format import (
+    ODD_NUMBERS,
+    TEXT_BYTES,
+    ChangedValues,
+    TableFormat,
+    TableSource,
+    WriteOptions,
+)
 
 _MOST_ROWS = 1_000_000
 _MOST_PARTS = 2_000_000  # objects and lists of JSON, which take 64 to 232 bytes each
 _DELIMITERS = (",", ";", "\t", "|")
-ODD_NUMBERS = "numbers that are infinite or NaN are"
 _SAMPLE_ROWS = 50
 _PART_ROWS = 1000
 """Of CSV, that are turned into columns at once: they fit a processor's cache."""
-_MOST_NAMED = 3
+_GUARDED = "apostrophes stand before what a spreadsheet would compute; JSONL has it as it is"
 _HALF = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _EXCEL_HINT = re.compile(r"\Asep=(.)(?:\r\n?|\n)")
@@ -236,20 +236,16 @@ class JsonlFormat(TextFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson")
 
     def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
-        twice = Counter[str]()
-        found = list(self._objects(text, twice))
+        changed = ChangedValues()
+        found = list(self._objects(text, changed))
         names = list(dict.fromkeys(name for row in found for name in row))
-        notes = tuple(
-            f"has '{name[:40]}' more than once in {counted(n, 'object')}; the last one is taken"
-            for name, n in twice.most_common(_MOST_NAMED)
-        )
         columns = _known_columns(names, source.names)
         if source.names is not None:
             found = [{name: row.get(name) for name in columns} for row in found]
-        return RowTable(columns, found, notes=notes)
+        return RowTable(columns, found, notes=tuple(f": {note}" for note in changed.notes))
 
-    def _objects(self, text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
-        return _json_lines(text, twice)
+    def _objects(self, text: str, changed: ChangedValues) -> Iterator[dict[str, Any]]:
+        return _json_lines(text, changed)
 
     def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
         encode = partial(json.dumps, ensure_ascii=False, allow_nan=False)
@@ -263,8 +259,8 @@ class JsonFormat(JsonlFormat):
     name = "json"
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
 
-    def _objects(self, text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
-        return _objects_in_list(text, twice)
+    def _objects(self, text: str, changed: ChangedValues) -> Iterator[dict[str, Any]]:
+        return _objects_in_list(text, changed)
 
     def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
         encode = partial(json.dumps, ensure_ascii=False, allow_nan=False, indent=2)
@@ -417,10 +413,12 @@ def _cells(
         strict=True,
         skipinitialspace=_has_blanks(_head(text), delimiter),
     )
-    begins, n = 1 + n_before, 0
+    begins, n, n_columns = 1 + n_before, 0, 0
     try:
         for row in reader:
-            if row and not (len(row) == 1 and not row[0].strip()):
+            is_null = n_columns == 1 and row == [""]
+            if len(row) > 1 or is_null or (row and row[0].strip()):
+                n_columns = n_columns or len(row)
                 n += 1
                 if n > n_most:
                     raise _too_many()
@@ -489,7 +487,7 @@ def _filled_up(names: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> I
         yield cells
 
 
-def _json_lines(text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
+def _json_lines(text: str, changed: ChangedValues) -> Iterator[dict[str, Any]]:
     n = 0
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -497,14 +495,14 @@ def _json_lines(text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
         n += 1
         if n > _MOST_ROWS:
             raise _too_many()
-        row = _json_value(line, "JSONL", twice, number)
+        row = _json_value(line, "JSONL", changed, number)
         if not isinstance(row, dict):
             raise UnreadableRows(f"has no row on line {number}: it must be an object `{{…}}`")
         yield row
 
 
-def _objects_in_list(text: str, twice: Counter[str]) -> Iterator[dict[str, Any]]:
-    rows = _json_value(text, "JSON", twice)
+def _objects_in_list(text: str, changed: ChangedValues) -> Iterator[dict[str, Any]]:
+    rows = _json_value(text, "JSON", changed)
     if not isinstance(rows, list):
         raise UnreadableRows(
             "holds no list of rows", "Read a JSON file of another form with `files.read`."
@@ -521,17 +519,20 @@ class _NotJson(ValueError):
     """Not allowed in JSON, or too much of it."""
 
 
-def _json_value(text: str, form: str, twice: Counter[str], line: int | None = None) -> Any:
-    """Parse JSON, of one line of a file or of all; half a character becomes U+FFFD.
-
-    `twice` counts the names that an object has more than once.
-    """
+def _json_value(text: str, form: str, changed: ChangedValues, line: int | None = None) -> Any:
+    """Parse JSON, of one line of a file or of all; half a character becomes U+FFFD."""
+    has_half = _HALF_ESCAPED.search(text) is not None
 
     def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) < len(pairs):
             n_of = Counter(name for name, _ in pairs)
-            twice.update(name for name, n in n_of.items() if n > 1)
+            what = "an object has a name more than once, and the last one is taken"
+            changed.update((what, name) for name, n in n_of.items() if n > 1)
+        for pair in pairs if has_half else ():
+            if _HALF.search(json.dumps(pair, ensure_ascii=False)):
+                name = _HALF.sub("\ufffd", pair[0])
+                changed["U+FFFD stands for half a character", name] += 1
         return value
 
     try:
@@ -540,7 +541,7 @@ def _json_value(text: str, form: str, twice: Counter[str], line: int | None = No
         value = parse_shallow_json(
             text, parse_constant=_constant, parse_float=_float, object_pairs_hook=made
         )
-        if not _HALF_ESCAPED.search(text):
+        if not has_half:
             return value
         return json.loads(_HALF.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
     except json.JSONDecodeError as error:
@@ -584,11 +585,9 @@ def _to_csv(
     """
     names = list(dict.fromkeys(itertools.chain.from_iterable(rows))) or list(types)
     exact = {name: kind for name, kind in types.items() if kind.startswith("decimal")}
-    changed = Counter[tuple[str, str]]()
-    n_guarded, is_plain = 0, _PLAIN.match
+    changed, is_plain = ChangedValues(), _PLAIN.match
 
     def line(values: Iterable[Any]) -> str:
-        nonlocal n_guarded
         cells = []
         for name, value in zip(names, values, strict=True):
             kind = type(value)  # most are plain, in a fifth of the time
@@ -601,35 +600,29 @@ def _to_csv(
             if kind is int or (kind is float and math.isfinite(value)):
                 cells.append(repr(value) if mark == "." else repr(value).replace(".", mark))
                 continue
+            if kind is bool:
+                cells.append("true" if value else "false")
+                continue
             if value is None and len(names) > 1:
                 cells.append("")
                 continue
             if kind is float:
-                changed["odd", name] += 1
+                changed[f"{ODD_NUMBERS} left empty", name] += 1
                 value = None
             cell = formula_escaped(value, delimiter)
-            n_guarded += isinstance(value, str) and len(cell) > len(value)
+            if kind is str and len(cell) > len(value):
+                changed[_GUARDED, name] += 1
             if "\0" in cell:  # which ends a text in C
-                changed["nul", name] += 1
+                changed["U+FFFD stands for NUL", name] += 1
                 cell = cell.replace("\0", "\ufffd")
             is_quoted = _TO_QUOTE.search(cell) or (not cell and len(names) == 1)
             cells.append('"' + cell.replace('"', '""') + '"' if is_quoted else cell)
         return delimiter.join(cells) + "\n"
 
     head = [line(names)] if names else []
-    n_guarded = 0  # only cells are counted
-    changed.clear()
+    changed.clear()  # only cells are counted
     lines = [line([row.get(name) for name in names]) for row in rows if names]
-    notes = [
-        f"an apostrophe stands before {counted(n_guarded, 'cell')} that a spreadsheet would "
-        f"compute; JSONL has them as they are"
-    ] * bool(n_guarded)
-    for what, sentence in (("odd", f"{ODD_NUMBERS} left empty"), ("nul", "U+FFFD stands for NUL")):
-        shown = ", ".join(
-            f"{n:,} of '{name}'" for (kind, name), n in changed.items() if kind == what
-        )
-        notes += [f"{sentence} ({shown})"] if shown else []
-    return "".join([*head, *lines]), notes
+    return "".join([*head, *lines]), changed.notes
 
 
 @cache

@@ -8,16 +8,20 @@ without `read` a file is replaced without a look at its rows, and a note says so
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeAlias
 
 from paddock.engine.system.records import field, record
+from paddock.engine.system.text import listed, one_line
 from paddock.pipelines.typed_rows import ColumnType, TypedRows
 
 RowsAndNotes: TypeAlias = tuple[TypedRows, list[str]]
 FileAndNotes: TypeAlias = tuple[bytes, list[str]]
 TEXT_BYTES, TABLE_BYTES = 64 * 1024**2, 4 * 1024**3
+_MOST_NAMED = 10
+ODD_NUMBERS = "numbers that are infinite or NaN are"
 
 
 @record(frozen=True, slots=True)
@@ -63,6 +67,17 @@ class WriteOptions:
     """The document that a text names, as a link from where the file will lie."""
     there: Path | None = None
     """The file that was written there before, for a format whose bytes differ each time."""
+
+
+class ChangedValues(Counter[tuple[str, str]]):
+    """Counts of the values that a file cannot hold: by what became of them, and their column."""
+
+    @property
+    def notes(self) -> list[str]:
+        columns = dict[str, list[str]]()
+        for (what, name), n in self.items():
+            columns.setdefault(what, []).append(f"{n:,} of '{one_line(name, 40)}'")
+        return [f"{what} ({listed(shown, _MOST_NAMED)})" for what, shown in columns.items()]
 
 
 def with_libraries(module: str) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
@@ -17,11 +16,12 @@ from io import BytesIO
 from typing import Any
 
 from paddock.engine.system.records import field, record
-from paddock.engine.system.text import cell_text, counted, one_line
+from paddock.engine.system.text import cell_text, one_line
 from paddock.pipelines.typed_rows import TypedRows
 
 from .column_types import ColumnType, iso_date, plain_decimal, typed_value
-from .row_formats import ODD_NUMBERS, UnreadableRows, kept_rows
+from .row_formats import UnreadableRows, kept_rows
+from .table_format import ODD_NUMBERS, ChangedValues
 
 _MOST_ROWS = 1_048_576  # of a sheet of Excel, as what follows
 _MOST_COLUMNS = 16_384
@@ -95,7 +95,7 @@ def workbook_file(
         sheet.freeze_panes(1, 0)
         if table and names:
             sheet.autofilter(0, 0, len(table), len(names) - 1)
-    return data.getvalue(), list(cells.notes())
+    return data.getvalue(), cells.changed.notes
 
 
 @record(frozen=True, slots=True)
@@ -118,18 +118,11 @@ def _number_format(book: Any, kind: ColumnType) -> Any:
 
 @record(slots=True)
 class _CellWriter:
-    """Writes the values of a sheet, and counts those that Excel cannot hold as they are."""
-
     sheet: Any
     link: Callable[[str], str | None]
     link_format: Any
     n_links: int = 0
-    n_old_dates: int = 0
-    n_long_numbers: int = 0
-    odd_numbers: Counter[str] = field(default_factory=Counter)
-    fine_times: Counter[str] = field(default_factory=Counter)
-    n_long_texts: int = 0
-    long_at: str = ""
+    changed: ChangedValues = field(default_factory=ChangedValues)
 
     def write(self, n_row: int, column: _SheetColumn, value: Any) -> None:
         """Write a value as its type, else as a text, which may be a link.
@@ -137,13 +130,48 @@ class _CellWriter:
         Raises:
             UnreadableRows: it is not of its column's type.
         """
-        if self._write_typed(n_row, column, value):
-            return
+        try:
+            typed: Any = typed_value(value, column.kind) if column.kind else value
+        except (ValueError, ArithmeticError):
+            if column.is_declared:
+                what = f"row {n_row} has '{cell_text(value)[:40]}' in column '{column.name}'"
+                raise UnreadableRows(f"{what}, which is no {column.kind}") from None
+            typed = value
+        match typed:
+            case bool():
+                self.sheet.write_boolean(n_row, column.index, typed)
+            case str():
+                self._write_text(n_row, column, value)
+            case int() | float() | Decimal():
+                is_long = isinstance(typed, Decimal) and isinstance(plain_decimal(typed), str)
+                if -_EXACT_INTEGER < typed < _EXACT_INTEGER and not is_long:
+                    self.sheet.write_number(n_row, column.index, typed, column.format)
+                elif isinstance(typed, float) and not math.isfinite(typed):
+                    self.changed[f"{ODD_NUMBERS} left empty", column.name] += 1
+                else:
+                    what = "numbers of more than 15 digits stand as text, since Excel keeps no more"
+                    self.changed[what, column.name] += 1
+                    self._write_text(n_row, column, value)
+            case datetime() | date() | time() if getattr(typed, "tzinfo", None) is None:
+                if getattr(typed, "year", 1900) < 1900:
+                    what = "dates before 1900 stand as text, since Excel has none"
+                    self.changed[what, column.name] += 1
+                    self._write_text(n_row, column, value)
+                    return
+                if getattr(typed, "microsecond", 0) % 1000:
+                    what = "parts of a millisecond are cut, since Excel keeps no more"
+                    self.changed[what, column.name] += 1
+                self.sheet.write_datetime(n_row, column.index, typed, column.format)
+            case _:
+                self._write_text(n_row, column, value)
+
+    def _write_text(self, n_row: int, column: _SheetColumn, value: Any) -> None:
         text = cell_text(value)
         if len(text) > _MOST_CHARS:
             text = text[: _MOST_CHARS - 1] + "…"
-            self.long_at = self.long_at or f"row {n_row:,}, column '{one_line(column.name, 40)}'"
-            self.n_long_texts += 1
+            self.changed[
+                f"texts of more than {_MOST_CHARS:,} characters are cut there", column.name
+            ] += 1
         may_link = isinstance(value, str) and self.n_links < _MOST_LINKS
         target = self.link(text) if may_link else None
         if target is None:
@@ -152,55 +180,6 @@ class _CellWriter:
             self.n_links += 1
             url = f"external:{target}"
             self.sheet.write_url(n_row, column.index, url, self.link_format, text)
-
-    def _write_typed(self, n_row: int, column: _SheetColumn, value: Any) -> bool:
-        try:
-            typed: Any = typed_value(value, column.kind) if column.kind else value
-        except (ValueError, ArithmeticError):
-            if column.is_declared:
-                what = f"row {n_row} has '{cell_text(value)[:40]}' in column '{column.name}'"
-                raise UnreadableRows(f"{what}, which is no {column.kind}") from None
-            typed = value
-        if getattr(typed, "tzinfo", None) is not None:  # which Excel has not
-            typed = value
-        match typed:
-            case bool():
-                self.sheet.write_boolean(n_row, column.index, typed)
-                return True
-            case datetime() | date() | time():
-                if isinstance(typed, time) or typed.year >= 1900:
-                    if getattr(typed, "microsecond", 0) % 1000:
-                        self.fine_times[column.name] += 1
-                    self.sheet.write_datetime(n_row, column.index, typed, column.format)
-                    return True
-                self.n_old_dates += 1
-            case float() if not math.isfinite(typed):
-                self.odd_numbers[column.name] += 1
-                return True
-            case int() | float() | Decimal():
-                is_long = isinstance(typed, Decimal) and isinstance(plain_decimal(typed), str)
-                if -_EXACT_INTEGER < typed < _EXACT_INTEGER and not is_long:
-                    self.sheet.write_number(n_row, column.index, typed, column.format)
-                    return True
-                self.n_long_numbers += 1
-        return False
-
-    def notes(self) -> Iterator[str]:
-        if self.n_old_dates:
-            dates = counted(self.n_old_dates, "date")
-            yield f"{dates} before 1900 stand as text, since Excel has none"
-        if self.n_long_numbers:
-            numbers = counted(self.n_long_numbers, "number")
-            yield f"{numbers} of more than 15 digits stand as text, since Excel keeps no more"
-        for counts, what in (
-            (self.odd_numbers, f"{ODD_NUMBERS} left empty"),
-            (self.fine_times, "parts of a millisecond are cut, since Excel keeps no more"),
-        ):
-            shown = ", ".join(f"{n:,} of '{name}'" for name, n in counts.items())
-            yield from [f"{what} ({shown})"] * bool(counts)
-        if self.n_long_texts:
-            texts = counted(self.n_long_texts, "text")
-            yield f"{texts} of more than {_MOST_CHARS:,} characters are cut there ({self.long_at})"
 
 
 @contextmanager

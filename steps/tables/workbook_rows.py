@@ -224,8 +224,8 @@ def _table(sheet: SheetCells, found: _FoundTable, header: bool | int, notes: lis
     ):  # fmt: skip
         notes += [f": {n:,} {what}"] if n else []
     for n, name in enumerate(names):
-        cells = (row[n] for row in body if row[n].style.is_zero_filled)
-        if (text := next((cell.value for cell in cells if isinstance(cell.value, str)), "")) != "":
+        texts = (row[n] for row in body if type(row[n].value) is str)
+        if (text := next((cell.value for cell in texts if cell.style.is_zero_filled), "")) != "":
             notes.append(f": column '{name}' is text as its numbers are shown, such as '{text}'")
     notes += [f": {note}" for note in column_notes]
     return table
@@ -308,7 +308,7 @@ def _column(cells: Sequence[Cell]) -> tuple[list[Any], ColumnType]:
         return values, "float"
     if kinds <= {datetime, str} and datetime in kinds:
         try:  # years before 1900, which cells cannot have, are texts
-            return [value and str(iso_date(_text(value).strip())) for value in values], "date"
+            return [value and _iso_day(value) for value in values], "date"
         except ValueError:
             pass
     if len(kinds) == 1 and kinds <= {bool, datetime, time}:
@@ -321,6 +321,11 @@ def _column(cells: Sequence[Cell]) -> tuple[list[Any], ColumnType]:
         value if value is None or isinstance(value, int | float) else _text(value)
         for value in values
     ], ""
+
+
+def _iso_day(value: Any) -> str:
+    is_day = isinstance(value, datetime) and value.time() == time()
+    return (value.date() if is_day else iso_date(_text(value).strip())).isoformat()
 
 
 def _text(value: Any) -> str:

@@ -66,6 +66,7 @@ def test_the_number_or_date_of_a_line_is_read_and_null_where_it_may_be_two(
         ("none | float > 10", "null is no number."),
         ("[] | int", "'[]' is no number."),
         ("('a' * 5000000) | split('b')", "the text would have more than 4,000,000 characters"),
+        ("range(99999) | list | tojson(1000)", "a text of more than 33,554,432 characters"),
         ("range(99999) | zip(*[range(99999)] * 9)", "more than 1,000,000 values"),
     ],
 )

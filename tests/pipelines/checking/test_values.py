@@ -93,6 +93,9 @@ def test_no_text_raises_and_none_has_digits_outside_its_values() -> None:
         ("Bill 28 – 4 June 2025", 28),
         ("Invoice 12 - 04.06.2025", 12),
         ("7 % VAT on 12 EUR", None),
+        ("99 a month", 99),
+        ("99 A", 99),
+        ("3 l'année", 3),
     ],
 )
 def test_the_only_number_of_a_line(text: str, number: float | None) -> None:

@@ -191,8 +191,8 @@ def test_what_a_spreadsheet_would_compute_is_marked_and_told(
         "'=1+1", "+49 30 123", '"-5,5 %"', "\"'-2+cmd|' /C calc'!A0\"", "'@SUM(A1)", "-3", "plain",
     ]  # fmt: skip
     assert hands.notes == [
-        "'a.csv': an apostrophe stands before 3 cells that a spreadsheet would compute; "
-        "JSONL has them as they are."
+        "'a.csv': apostrophes stand before what a spreadsheet would compute; JSONL has it as it is "
+        "(3 of 'cell')."
     ]
 
 

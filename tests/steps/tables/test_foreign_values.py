@@ -395,7 +395,7 @@ def test_a_text_too_long_for_a_cell_is_cut_with_a_note(
     write("a.xlsx", [{"x": "a" * 40_000, "n": 1}, {"x": "b", "n": 2}])
     assert [len(row["x"]) for row in read("a.xlsx").rows] == [32_767, 1]
     assert hands.notes == [
-        "'a.xlsx': 1 text of more than 32,767 characters are cut there (row 1, column 'x')."
+        "'a.xlsx': texts of more than 32,767 characters are cut there (1 of 'x')."
     ]
 
 

@@ -42,6 +42,12 @@ def test_a_line_end_within_a_cell_of_csv_stays_as_it_is(read: Call, write: Call)
     assert read("c.csv").rows == rows
 
 
+def test_a_null_of_the_only_column_is_a_row(read: Call, write: Call) -> None:
+    write("a.csv", [{"x": None}, {"x": "a"}, {"x": None}])
+    assert read("a.csv").rows == [{"x": ""}, {"x": "a"}, {"x": ""}]
+    assert read("b.csv", 'x\n\n7\n \n""\n').rows == [{"x": "7"}, {"x": ""}]
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -212,16 +218,19 @@ def test_blanks_before_quotes_are_no_part_of_a_cell(
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("a.jsonl", '{"fee": 1, "fee": 2}\n{"fee": 3}\n{"fee": {"net": 1, "net": 2}}\n'),
-        ("a.json", '[{"fee": 1, "fee": 2}, {"fee": 3}, {"fee": {"net": 1, "net": 2}}]'),
+        ("a.jsonl", '{"fee": 1, "fee": 2}\n{"fee": 3}\n{"fee": {"net": 1, "net": "\\ud800"}}\n'),
+        ("a.json", '[{"fee": 1, "fee": 2}, {"fee": 3}, {"fee": {"net": 1, "net": "\\ud800"}}]'),
     ],
 )
-def test_a_name_that_an_object_has_twice_is_told(tmp_path: Path, name: str, data: str) -> None:
+def test_names_that_an_object_has_twice_and_half_characters_are_told(
+    tmp_path: Path, name: str, data: str
+) -> None:
     (tmp_path / name).write_text(data)
     within = tools(tmp_path)
     rows = asyncio.run(FilesRows().run(FilesRowsParams(path=name), within)).rows
-    assert rows == [{"fee": 2}, {"fee": 3}, {"fee": {"net": 2}}]
+    assert rows == [{"fee": 2}, {"fee": 3}, {"fee": {"net": "\ufffd"}}]
     assert within.notes == [
-        f"'{name}' has 'fee' more than once in 1 object; the last one is taken.",
-        f"'{name}' has 'net' more than once in 1 object; the last one is taken.",
+        f"'{name}': an object has a name more than once, and the last one is taken "
+        "(1 of 'fee', 1 of 'net').",
+        f"'{name}': U+FFFD stands for half a character (1 of 'net', 1 of 'fee').",
     ]

@@ -73,8 +73,9 @@ def test_a_workbook_looks_as_a_person_would_make_it(
     assert {sheet[place].data_type for place in ("C2", "D2", "E2")} == {"s"}
     assert sheet.column_dimensions["A"].width > 10
     assert hands.notes == [
-        "'a.xlsx': 1 date before 1900 stand as text, since Excel has none.",
-        "'a.xlsx': 1 number of more than 15 digits stand as text, since Excel keeps no more.",
+        "'a.xlsx': dates before 1900 stand as text, since Excel has none (1 of 'old').",
+        "'a.xlsx': numbers of more than 15 digits stand as text, since Excel keeps no more "
+        "(1 of 'n').",
     ]
 
 
