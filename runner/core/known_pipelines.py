@@ -102,11 +102,11 @@ class _Folder:
 def known_pipeline(ledger: Ledger, bound: BoundPlan, options: RunOptions) -> KnownPipeline:
     """Return which pipeline of the ledger a file is. Blocks.
 
-    1. It is the one that ran under its name. But of these two of three make it another one: that
-       one's text is in another file; they have no block in common; the text is another one's.
+    1. It is the one that ran under its name, unless that has left it, and has its text elsewhere,
+       or it is one of 2 by its text.
     2. It is the one that has its text, and has left its own file; else one whose blocks it has.
-    3. Where that may be several, or it has only some of the blocks, a person decides. A run that
-       prunes says that it is another one.
+    3. Where that may be several, or another file, or it has only some of the blocks, a person
+       decides. A run that prunes says that it is another one.
 
     Raises:
         PipelineError: a person has to decide.
@@ -122,14 +122,13 @@ def known_pipeline(ledger: Ledger, bound: BoundPlan, options: RunOptions) -> Kno
     found = [row for row in left if row.sha256 == text]
     renames = dict[str, str]()
     if own is not None:  # 1
-        is_other = bool(own.sources) and own.sources.isdisjoint(blocks)
-        if bool(found) + is_other + bool(folder.heirs(own, file, is_same=True)) < 2:
+        is_elsewhere = found or folder.heirs(own, file, is_same=True)
+        if not (is_elsewhere and folder.has_left(own)):
             return KnownPipeline(replace(now, name=own.name), file, {})
         renames[file] = free_name(f"former {file}", by_file)
     is_same = bool(found)
     if not is_same:
-        shares = (row for row in left if not row.sources.isdisjoint(blocks))
-        found = [row for row in shares if not folder.heirs(row, file, is_same=True)]
+        found = [row for row in left if not row.sources.isdisjoint(blocks)]
     others = {name for row in found for name in folder.heirs(row, file, is_same=is_same)}
     if len(found) == 1 and not others and (is_same or found[0].sources <= blocks):  # 2
         renames[found[0].file] = file
