@@ -88,7 +88,10 @@ class BlockRun:
             if item.verdict.state is ItemState.BLOCKED:
                 wait = ItemWaits(item.verdict.reasons[0], ItemState.BLOCKED)
                 end = waiting_end(wait, state.report(item, ItemState.BLOCKED))
-                await self.recorder.record(ItemAttempt.of_item(context, state, item), end)
+                attempt = ItemAttempt.of_item(context, state, item)
+                await self.recorder.record(attempt, end)
+                if state.is_of_item:
+                    state.dependencies |= attempt.with_outputs()
         sizes = expected_tokens(todo, work.items) if todo and state.has_models else {}  # 2
         # The list's order is kept where items run one by one, and where a budget or the first
         # failure may end the run early.

@@ -65,6 +65,8 @@ class EnclosingItems:
     """Outermost first."""
     parallel: int = 1
     """How many items may be in flight, of the blocks of these."""
+    is_of_document: bool = False
+    """Whether one of them is a document, of which the others are parts."""
     escalation_pass: EscalationPass | None = None
     """The pass over the outermost, of which a nested block is a part; None: they are around a
     pipeline, whose blocks have passes of their own."""
@@ -148,11 +150,16 @@ class BlockState:
         return ItemWaits(last.why or Why.RECORDED(""), state)
 
     def refuse_waiting(self) -> None:
-        """Raise `ItemWaits` where an item waits: so does the one around a nested block."""
+        """Raise `ItemWaits` where an item waits: so does the one around a nested block.
+
+        But where it waits for a path, and is no part of a document, the others are done.
+        """
         block = self.block.id
         waiting = [item.reported for item in self.in_phase(Phase.WAITING) if item.reported]
         if ItemState.BLOCKED in waiting and self.wait is not None:
-            raise self.wait
+            if self.enclosing.is_of_document or not any(i.has_result for i in self.work.items):
+                raise self.wait
+            waiting = [state for state in waiting if state is not ItemState.BLOCKED]
         if waiting:
             n, state = len(waiting), waiting[-1]
             verb, is_one = WAITS[state].verb(n), n == 1

@@ -113,7 +113,8 @@ class ItemAttempt:
         items = (*state.enclosing.items, (work.scope_id, item.key))
         enclosing = state.enclosing
         if step is None:
-            enclosing = EnclosingItems(items, state.parallel, state.escalation_pass)
+            is_of_document = enclosing.is_of_document or is_file_value(item.value)
+            enclosing = EnclosingItems(items, state.parallel, is_of_document, state.escalation_pass)
         attempt = cls(
             scope_id=work.scope_id,
             key=item.key,

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.records import field, record
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
+from paddock.pipelines.expressions import ExpressionError, Reference, Value
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import node_ids
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.database import queries
@@ -30,6 +30,7 @@ from paddock.steps.base import StepError
 
 from .failures import OutputTaken
 from .item_judge import Judge
+from .traces.block_items import loop_value
 from .traces.block_work import BlockWork
 from .traces.dependencies import OutputWithin, TakenPath, current_paths, dependencies_of
 from .traces.scopes import ItemKey
@@ -95,7 +96,9 @@ class PathOwners:
             # What waited for a path that is known late waits while that is another's
             is_late = item.verdict.case is Case.WAITS
             late = dependencies_of(item.entry, TakenPath) if is_late else ()
-            for stored in judged.paths[item.key].union(path.path for path in late):
+            within = _written_within(work.block.body, item.scope_in(work.block, scope), judge.bound)
+            foreseen = {*(path.path for path in late), *map(index.stored, within)}
+            for stored in judged.paths[item.key] | foreseen:
                 takers.setdefault(stored, []).append(item.key)
         for stored, keys in takers.items():
             own, rows = [(scope_id, key) for key in keys], index.rows_at(stored)
@@ -271,6 +274,43 @@ def output_paths(
             path, inner = Value.of(written), {("steps", name) for name in node_ids(body)}
             if inner.isdisjoint(read[:2] for read in path.references):
                 yield step, path
+
+
+def _written_within(
+    body: Sequence[BoundNode], scope: Scope, bound: BoundPlan, *, is_within: bool = False
+) -> Iterator[str]:
+    """Yield the paths that an item writes in nested blocks and in pipelines that its steps run.
+
+    Those that nothing but the item tells: neither a step that is to run, nor a condition.
+    """
+    for node in body:
+        with suppress(ExpressionError):
+            if node.if_ is not None:
+                continue
+            if isinstance(node, BoundBlock):
+                is_known = node.where is None and _are_known(node.over.references, scope)
+                values = node.over.evaluate(scope) if is_known else ()
+                for place, value in enumerate(values):
+                    names = {node.var: value, "loop": loop_value(place, len(values))}
+                    yield from _written_within(node.body, scope.child(names), bound, is_within=True)
+            elif node.inner is not None:
+                written = {n: Value.of(v) for n, v in node.written.get("inputs", {}).items()}
+                inputs = {n: v for n, v in node.inner.inputs.items() if n not in written}
+                known = (n for n in written if _are_known(written[n].references, scope))
+                inputs |= {name: written[name].render(scope) for name in known}
+                own = scope.child({"inputs": inputs, "steps": {}})
+                yield from _written_within(node.inner.nodes, own, node.inner, is_within=True)
+            elif is_within and node.facts.writes in node.written:
+                path = Value.of(node.written[node.facts.writes])
+                if _are_known(path.references, scope):
+                    text = rendered_path(path, scope, str(bound.roots.base))
+                    yield from () if text is None else (text,)
+
+
+def _are_known(references: Iterable[Reference], scope: Scope) -> bool:
+    """Return whether the inputs and steps that expressions read have their values."""
+    named = (path for path in references if path[0] in ("inputs", "steps"))
+    return all(path[1:] and path[1] in scope[path[0]] for path in named)
 
 
 def rendered_path(path: Value, scope: Scope, base: str) -> str | None:

@@ -229,9 +229,6 @@ class PlanWalk(Walk):
             else:
                 self._add_step(step, of_step)
             return ended
-        items = list(_plan_items(state.work))
-        for item in items:
-            self._add(item)
         note_possible_refusal(context, block.body, scopes)
         context.stats.add_filed(block.id, state.work.filed_counts)
         if _keeps_results(self.bound, state, todo):  # 2
@@ -244,10 +241,12 @@ class PlanWalk(Walk):
                 self._note(block, Estimate(outputs=state.outputs()))
         else:  # 3
             estimated = await estimate_block(self._forecast, context, state, DoubtPropagation())
-            if any(item.is_undecided for item in items):
+            if any(item.is_undecided for item in _plan_items(state.work)):
                 estimated = estimated.if_done()
             entries = [item.entry for item in state.work.items if item.entry is not None]
             self._forecast.cost.add(self._note(block, estimated).calls, entries, len(todo))
+        for item in _plan_items(state.work):  # also those that wait by what is within them
+            self._add(item)
         return ended
 
     async def step(self, step: BoundStep) -> Any:

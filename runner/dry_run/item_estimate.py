@@ -18,7 +18,7 @@ from paddock.runner.bind.parameters import RenderError
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.bind.scope import Scope
 from paddock.runner.core.block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
-from paddock.runner.core.failures import StepFailed
+from paddock.runner.core.failures import ItemWaits, StepFailed
 from paddock.runner.core.item_attempt import ItemAttempt, StepAttempt
 from paddock.runner.core.reviews.decided_outputs import decided_outputs
 from paddock.runner.core.run_context import RunContext
@@ -26,7 +26,9 @@ from paddock.runner.core.standing_decisions import note_reviews, outputs_seen, s
 from paddock.runner.core.step_runner import item_result, step_outputs
 from paddock.runner.core.step_tools import sub_pipeline_context
 from paddock.runner.core.traces.block_work import ItemWork
+from paddock.runner.core.traces.verify import Case, ItemVerdict
 from paddock.runner.core.walk import ItemWalk, is_skipped, leave_unused, rendered_returns
+from paddock.runner.progress.item_states import ItemState
 from paddock.steps.base import PLACEHOLDER, StepError
 from paddock.steps.run_pipeline import named_outputs
 
@@ -80,7 +82,10 @@ class ItemEstimator:
             if block.keep is not None and doubt_of(block.keep.references):
                 block = replace(block, keep=None)
             return item_result(block, walk.scope, walk.last)
-        except ItemEnds:
+        except ItemEnds as end:
+            if isinstance(end.error, ItemWaits) and end.error.state is ItemState.BLOCKED:
+                reasons = (end.error.reason,)
+                item.verdict = ItemVerdict(ItemState.BLOCKED, reasons, Case.WAITS)
             return None
         except StepFailed:
             is_surely = block.returns is not None and not doubt_of(block.returns.references)

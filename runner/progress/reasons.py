@@ -78,6 +78,7 @@ class Why(Enum):
     OUTPUT_NO_LONGER_EDITED = "output is not edited any more: {}"
     PATH_TAKEN = "'{}' is an output of {}"
     PATH_FREE = "its path is free: {}"
+    PATH_WITHIN = "what waits within it for '{}' is tried again"
     PATH_SHARED = "'{}' would be written by {}, too"
     OUTPUTS_KEPT = "edited, or not ours, and kept: {}"
     FAILED_BEFORE = "it failed before: {}"

@@ -293,6 +293,17 @@ class OrderQueue:
         await self._do(lambda db: write_pause(db, pipeline, trigger, is_paused=is_paused))
         await self.read_pauses()
 
+    async def paused_files(self) -> list[Path]:
+        query = "SELECT DISTINCT pipeline FROM pauses"
+        rows = await self._do(lambda db: db.execute(query).fetchall())
+        return [Path(file) for (file,) in rows]
+
+    async def move_pauses(self, was: Path, now: Path) -> None:
+        """Have what a person holds back of a file hold back the one that it is called now."""
+        move = "UPDATE OR REPLACE pauses SET pipeline = ? WHERE pipeline = ?"
+        await self._do(lambda db: db.execute(move, (os.path.realpath(now), str(was))))
+        await self.read_pauses()
+
     def is_paused(self, order: Order) -> bool:
         return not self.pauses.isdisjoint(((order.pipeline, ""), (order.pipeline, order.trigger)))
 

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -28,9 +28,12 @@ from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.engine.system.text import counted, listed
+from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.model import Pipeline
 from paddock.runner.bind.trust.consents import Consents
+from paddock.runner.core.known_pipelines import known_pipeline
 from paddock.runner.core.other_runs.concurrency_groups import group_holders
+from paddock.runner.core.run_options import RunOptions
 from paddock.runner.daemon.daemon_client import ask_daemon
 from paddock.runner.daemon.daemon_files import DaemonError, running_daemons
 from paddock.runner.daemon.prefect_auth import own_auth_string, password_file
@@ -316,6 +319,7 @@ class Up:
                 self._folder_locks.release(folder)
         at_work = {job.pipeline.key for job in manager.jobs.values()}
         await self._queue.serve({*served, *at_work})
+        await self._follow_renames(served.values())
         new = [key for key, each in served.items() if manager.pipelines.get(key) is not each]
         manager.pipelines.clear()
         manager.pipelines.update(served)
@@ -325,6 +329,24 @@ class Up:
         await self._hand_over()
         self._link.wake.set()
         self._queue.changed.set()
+
+    async def _follow_renames(self, served: Iterable[TriggeredPipeline]) -> None:
+        """Hold back the pipelines whose file had another name when a person paused them."""
+        for was in await self._queue.paused_files():
+            own = (p for p in served if p.bound and p.file.parent.resolve() == was.parent)
+            for pipeline in own if not was.exists() else ():
+                if was.name in await asyncio.to_thread(self._known_names, pipeline):
+                    await self._queue.move_pauses(was, pipeline.file)
+                    log.info("%s is %s now, and paused", was, pipeline.file)
+
+    def _known_names(self, pipeline: TriggeredPipeline) -> Collection[str]:
+        """Return the names by which the ledger knows a pipeline; none: it does not."""
+        assert pipeline.bound is not None
+        with contextlib.suppress(LedgerError, PipelineError):
+            with self._open_ledger(pipeline.file.parent, True) as ledger:
+                known = known_pipeline(ledger, pipeline.bound, RunOptions())
+            return {known.file, known.row.name}
+        return ()
 
     async def _hand_over(self) -> None:
         """Hand promised orders of a file that was renamed to who has their trigger now.

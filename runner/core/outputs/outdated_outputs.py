@@ -33,7 +33,14 @@ from ..known_pipelines import scopes_of_gone
 from ..run_context import RunContext
 from ..run_records import INPUTS_BY_ITEM
 from ..traces.block_work import BlockWork
-from ..traces.dependencies import Dependency, KeptOutput, OutputWithin, RowsKept, dependencies_of
+from ..traces.dependencies import (
+    Dependency,
+    KeptOutput,
+    OutputWithin,
+    RowsKept,
+    TakenPath,
+    dependencies_of,
+)
 from ..traces.scopes import ItemKey, owner_of
 
 
@@ -53,7 +60,10 @@ class Fate(Enum):
     def of(cls, entry: Entry | None) -> Fate:
         if entry is None or entry.state in UNDECIDED:
             return cls.OPEN
-        return cls.DONE_IN_PART if entry.has_inner_failures or entry.n_failures else cls.DONE
+        is_in_part = (
+            entry.has_inner_failures or entry.n_failures or dependencies_of(entry, TakenPath)
+        )
+        return cls.DONE_IN_PART if is_in_part else cls.DONE
 
 
 ENDED = frozenset((Fate.DONE, Fate.DONE_IN_PART))

@@ -17,7 +17,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState
 from paddock.runner.progress.reasons import Reason, Why, in_words
 
-from .dependencies import OTHER_LABELS, ChosenLabels, KeptOutput, TakenPath, Trace
+from .dependencies import OTHER_LABELS, ChosenLabels, KeptOutput, TakenPath, Trace, dependencies_of
 from .parts import Older, changed_parts, parts_hash, renewed_parts, stale_parts
 from .world import PreparedWorld
 
@@ -94,7 +94,8 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
     1. It was never done: `new`.
     2. A part differs, and the result would not be equivalent: `changed` where the content is
        another one, as far as it was read then; else `stale`.
-    3. It failed, or something within it did, for a reason that may pass: `stale`.
+    3. It failed, or something within it did, for a reason that may pass, or waits for a path:
+       `stale`.
     4. It waits, or a person has decided since: `stale` where what it depended on changed, but for
        lists of labels behind a decision; else `waiting`, or, once more, what it was before, with
        the decision; or without one where it waited for a path, which may be free now.
@@ -121,6 +122,9 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
         return ItemVerdict(ItemState.STALE, (failed,), Case.FAILED)
     if entry.state == ItemState.DONE and entry.n_failures:
         return ItemVerdict(ItemState.STALE, (Why.FAILED_WITHIN(),), Case.FAILED)
+    taken = [dep.path for dep in dependencies_of(entry, TakenPath)]
+    if taken and entry.state == ItemState.DONE:
+        return ItemVerdict(ItemState.STALE, (*map(Why.PATH_WITHIN, taken),), Case.FAILED)
     # 4
     pending = world.pending(trace.scope_id, entry.key)
     if pending is not None or entry.state in WAITS:
@@ -131,7 +135,6 @@ def verify(trace: Trace | None, now: CurrentItem, world: PreparedWorld) -> ItemV
         if pending is not None and pending.is_open:
             return ItemVerdict(ItemState.WAITING, (pending.why,), Case.WAITS)
         if pending is None and entry.state == ItemState.BLOCKED:
-            taken = (dep.path for dep in trace.dependencies if isinstance(dep, TakenPath))
             return ItemVerdict(ItemState.STALE, (*map(Why.PATH_FREE, taken),), Case.WAITS)
         return _decided(entry, () if pending is None else (pending.why,))
     # 5

@@ -289,3 +289,101 @@ def test_in_a_hot_folder_the_newcomer_stays_in_processing(tmp_path: Path) -> Non
     (tmp_path / "inbox/done/scan.txt").unlink()
     world.run(prune=True, is_confirmed=True)
     assert outputs(world) == {"scan.txt": "Invoice 2"}
+
+
+KNOWN = [way for way in WAYS if way not in ("a path that is known late", "a step with a condition")]
+
+
+@pytest.mark.parametrize("way", KNOWN)
+def test_of_two_new_items_that_would_write_one_path_both_wait_in_plan_and_run(
+    tmp_path: Path, way: str
+) -> None:
+    world = world_of(tmp_path, way, STEM, moves=True)
+    for name in ("report.txt", "report.md", "other.txt"):
+        world.write(f"inbox/{name}", name)
+    planned = {i.key: str(i.why) for i in world.plan().items if i.state == "blocked"}
+    report = world.run()
+    assert planned == blocked(report)
+    assert planned == {
+        "report.txt": "'out/report' would be written by 'report.md', too",
+        "report.md": "'out/report' would be written by 'report.txt', too",
+    }
+    assert outputs(world) == {"other": "other.txt"}
+    (tmp_path / "inbox/report.md").unlink()
+    assert not blocked(world.run())
+    assert outputs(world) == {"other": "other.txt", "report": "report.txt"}
+    world.write("inbox/report.md", "late")
+    planned = {i.key: str(i.why) for i in world.plan().items if i.state == "blocked"}
+    assert planned == blocked(world.run()) != {}
+
+
+OF_FOLDERS = """\
+steps:
+  - id: folders
+    for_each: f in ['inbox', 'more']
+    key: f
+    do: [{id: sub, uses: pipeline, with: {file: sub.yaml, inputs: {from: "{{ f }}"}}}]
+    returns: {folder: f, rows: steps.sub.rows}
+  - id: table
+    uses: files.write
+    with:
+      path: t.csv
+      rows: "{{ steps.folders.results | map(attribute='rows') | flatten | list }}"
+"""
+IN_FOLDERS = {
+    "a block": """\
+steps:
+  - id: folders
+    for_each: f in ['inbox', 'more']
+    key: f
+    do:
+      - {id: docs, uses: files.scan, with: {root: "{{ f }}"}}
+      - id: each
+        for_each: doc in steps.docs.files
+        do:
+          - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+          - {uses: files.write, with: {path: "out/{{ doc.stem }}", text: "{{ steps.text.text }}"}}
+        returns: {file: doc.relpath, text: steps.text.text}
+    returns: {folder: f, rows: steps.each.results}
+"""
+    + OF_FOLDERS.partition("    returns: {folder: f, rows: steps.sub.rows}\n")[2],
+    "a pipeline": OF_FOLDERS,
+}
+
+
+@pytest.mark.parametrize("way", IN_FOLDERS)
+def test_a_document_that_waits_within_an_item_leaves_the_others_done(
+    tmp_path: Path, way: str
+) -> None:
+    sub = "inputs: {from: {type: dir}}\nsteps:\n" + block(write(STEM), root='"{{ inputs.from }}"')
+    world = World(
+        tmp_path, IN_FOLDERS[way], {"sub.yaml": sub + "returns: {rows: steps.each.results}\n"}
+    )
+    world.write("more/own.txt", "own")
+    for name in ("report.txt", "other.txt"):
+        world.write(f"inbox/{name}", name)
+    world.run()
+
+    def rows() -> set[str]:
+        return {line.partition(",")[0] for line in world.output("../t.csv").splitlines()[1:]}
+
+    world.write("inbox/report.md", "second")  # of the same folder
+    world.write("more/other.md", "third")  # of another one
+    world.write("more/new.txt", "new")
+    for _ in range(2):
+        report = world.run()
+        told = [note for note in report.notes if "waits for another item's path" in note]
+        assert [note.partition(" ")[0] for note in told] == ["inbox/report.md", "more/other.md"]
+        assert rows() == {"report.txt", "other.txt", "own.txt", "new.txt"}
+        assert outputs(world).keys() == {"report", "other", "own", "new"}
+        assert (report.exit_status(), report.calls) == (0, 0)
+    (tmp_path / "inbox/report.txt").unlink()
+    (tmp_path / "inbox/other.txt").unlink()
+    world.run()
+    world.run()
+    assert rows() == {"report.md", "other.md", "own.txt", "new.txt"}
+    assert {name: text for name, text in outputs(world).items() if name in ("report", "other")} == {
+        "report": "second",
+        "other": "third",
+    }
+    assert not world.plan().has_work

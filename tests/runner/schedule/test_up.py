@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from paddock.runner.cli.console_run_pages import pipeline_address
+from paddock.runner.schedule import order_queue
 from tests.forked import ForkServer
 from tests.runner.cli.commands.terminal import terminal
 from tests.runner.schedule.up_process import CLI, HOOK, WATCH, UpFolder, signed
@@ -148,6 +150,25 @@ def test_it_ends_with_the_window_of_its_terminal_and_else_a_hangup_is_a_reload(
         assert screen.process.poll() is None
         screen.close()
         screen.process.wait(60)
+
+
+def test_a_pause_holds_back_the_pipeline_whose_file_is_renamed(running: UpFolder) -> None:
+    up = running
+    up.write("kept/inbox/a.txt", "ferry")
+    file = up.notes("kept", WATCH)
+    up.until(lambda: up.output("kept", "a.txt") == "Seen: ferry")
+    with closing(order_queue.open_queue_file(up.folder.parent / "home/orders.sqlite")) as db, db:
+        assert order_queue.write_pause(db, str(file), "", is_paused=True)
+    file.rename(file.with_name("bills.yaml"))
+    up.reload()
+    up.until(lambda: "bills.yaml now, and paused" in up.log_text())
+    up.write("kept/inbox/b.txt", "harbour")
+    up.until(lambda: "waits: it is paused" in json.dumps(up.get()["queue"]))
+    assert up.output("kept", "b.txt") is None
+    with closing(order_queue.open_queue_file(up.folder.parent / "home/orders.sqlite")) as db, db:
+        bills = str(file.with_name("bills.yaml"))
+        assert order_queue.write_pause(db, bills, "", is_paused=False)
+    up.until(lambda: up.output("kept", "b.txt") == "Seen: harbour")
 
 
 def test_a_pipeline_is_paused_and_resumed_on_the_console(running: UpFolder) -> None:
