@@ -1,18 +1,19 @@
 """`paddock summarise`: summarise a folder of documents, or one, without writing YAML.
 
 The text of the pipeline contains only what was asked for; folders are inputs, so that no path is
-read as an expression. `--save` writes it to a file and transfers the results to that file: they are
-neither computed again nor taken for another pipeline's. Item hashes contain no file and no folder,
-so entries stay fresh if the steps are the same.
+read as an expression. `--save` writes it to a file. In the same folder that is the same pipeline,
+renamed; in another one it has a ledger of its own, which gets the replies of models.
 """
 
 from __future__ import annotations
 
+import asyncio
 import glob
 import json
 import shlex
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from string import Template
@@ -21,7 +22,6 @@ from typing import Annotated, Literal
 import typer
 
 from paddock.engine.system.records import record, replace
-from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import (
     JsonOption,
     LocalOption,
@@ -36,12 +36,13 @@ from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.model_arguments import complete_model_names
 from paddock.runner.cli.run_summary import print_closing
-from paddock.runner.cli.summarise_save import transfer_results
 from paddock.runner.core.run_options import RunOptions
-from paddock.runner.ledger.ledger import forgotten
+from paddock.runner.ledger.database import queries
+from paddock.runner.ledger.database.ledger_tables import COLUMNS
+from paddock.runner.ledger.ledger import Ledger, forgotten
 from paddock.runner.progress import printing
 from paddock.runner.progress.run_display import run_observer
-from paddock.runner.settings import read_settings
+from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.paths import write_refusal
 
 from .run import run_until_confirmed
@@ -138,15 +139,12 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
         inputs = request.inputs() if needs_inputs(request, file.parent) else {}
         given = [save, *(word for name in inputs for word in ("-i", f"{name}={inputs[name]}"))]
         printing.print_err(f"Saved as '{save}'. From now on: paddock run {shlex.join(given)}")
-        # Transfer the results of earlier runs without `--save` to the saved pipeline
         before = request.out / NAME
         if before.is_file() and not before.samefile(file):
-            n_items = transfer_results(before, file)
+            if before.parent.resolve() != file.parent.resolve():
+                copy_calls(before.parent, file.parent)
             before.unlink()
-            if n_items:
-                what = counted(n_items, "document")
-                message = f"It takes over {what} of '{request.out}' that are summarised already."
-                printing.print_err(message)
+            printing.print_err(f"It goes on with the summaries of '{request.out}'.")
     settings = read_settings(file.parent, flags=given_settings(pool=flags.pool))
     display = partial(run_observer, is_quiet_stdout=flags.as_json)
     ended = run_until_confirmed(file, request.inputs(), flags.options(), settings, display)
@@ -160,6 +158,26 @@ def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
         for summary in summaries:
             printing.print_out(summary.read_text("utf-8").removesuffix("\n"))
     return ended.exit_status()
+
+
+def copy_calls(source: Path, target: Path) -> None:
+    """Copy the replies of models from the ledger of one folder to that of another.
+
+    Raises:
+        LedgerError: a ledger cannot be read or written.
+    """
+    urls = (read_settings(folder).ledger_url for folder in (source, target))
+    states = (folder / STATE_FOLDER for folder in (source, target))
+    with ExitStack() as stack:
+        opened = (Ledger(state, url=url) for state, url in zip(states, urls, strict=True))
+        mine, theirs = map(stack.enter_context, opened)
+        for values in mine.rows(queries.ALL_CALLS):
+            row = dict(zip(COLUMNS["calls"], values, strict=True))
+            for name in ("request_object", "reply_object"):
+                if row[name] and (kept := mine.objects.get(row[name])) is not None:
+                    theirs.objects.put(kept)
+            theirs.put("calls", row)
+        asyncio.run(theirs.durable())
 
 
 INCLUDE = "**/*.{md,markdown,txt,rst,html,htm,pdf,csv,tsv,json,docx,pptx,xlsx,eml,epub}"

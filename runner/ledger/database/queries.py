@@ -11,11 +11,6 @@ from __future__ import annotations
 from ..entries import FILED, Entry, InFlightRow, OutputRow, PipelineRow, RunRow, StoredRow
 from .ledger_tables import COLUMNS
 
-
-def whole_rows_of_scope(table: str) -> str:
-    return f"select {', '.join(COLUMNS[table])} from {table} where scope = :scope"
-
-
 # --- items: one entry for each item and each step outside of blocks
 
 ENTRIES = f"select {', '.join(Entry.__match_args__)} from items where scope = :scope"
@@ -130,6 +125,7 @@ WHOLE_CALL_COLUMNS = (*REPLY_COLUMNS, "request", "request_object")
 CALL_WITH_REPLY = f"select {', '.join(REPLY_COLUMNS)} from calls where hash = :hash"
 WHOLE_CALL = f"select {', '.join(WHOLE_CALL_COLUMNS)} from calls where hash = :hash"
 HAS_CALLS = "select hash from calls limit 1"
+ALL_CALLS = f"select {', '.join(COLUMNS['calls'])} from calls"
 CALLS_OF_ITEM = "select hash from calls where scope = :scope and key = :key order by at"
 CALLS_OF_SCOPE = "select hash from calls where scope = :scope"
 CALLS_OF_RUN = "select step, key, hash, kind from calls where run = :run order by at"
