@@ -8,19 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import inf
 
 from paddock.engine.system.records import record
 
+from .page_layout import in_columns
+from .page_rows import Row, Word, row_of
 from .reader import PageBox
 from .text_cells import TextCell
 
 _SAME_LINE = 0.5  # boxes whose heights overlap by this share are in one line
 _PARAGRAPH_GAP = 1.2  # of a line's height, free above it
 _WIDE_GAP = 3.0  # of a line's height, free within it
-_LEAST_LINES = 5  # of a column
-_FILLED = 0.7  # of its column's width, which a line of running text has on average
 _WORDS = re.compile("[\u3040-\u9fff]|[^\\s\u3040-\u9fff]+")
-_MOST_CROSSING = 0.2  # of a page's lines may go over both columns: titles, pictures' captions
 
 
 @record(frozen=True, slots=True)
@@ -67,19 +67,17 @@ def join_boxes(
     """
     text = ""
     cells = list[TextCell]()
-    for region in page_regions(boxes):
-        text += "\n\n" if text else ""
-        for before, box in _pieces(region):
-            start = len(text) + len(before)
-            text += before + box.text
-            words = _WORDS.finditer(box.text) if turns else ()
-            a_letter = (box.right - box.left) / max(1, len(box.text))
-            for begin, end in [word.span() for word in words] or [(0, len(box.text))]:
-                left, right = box.left + a_letter * begin, box.left + a_letter * end
-                sides = (left / width, box.top / height, right / width, box.bottom / height)
-                within = [round(min(max(side, 0.0), 1.0), 4) for side in sides]
-                place = _turned_back(within, turns)
-                cells.append(TextCell(start + begin, start + end, place, p=round(box.score, 3)))
+    for before, box in _pieces(boxes):
+        start = len(text) + len(before)
+        text += before + box.text
+        words = _WORDS.finditer(box.text) if turns else ()
+        a_letter = (box.right - box.left) / max(1, len(box.text))
+        for begin, end in [word.span() for word in words] or [(0, len(box.text))]:
+            left, right = box.left + a_letter * begin, box.left + a_letter * end
+            sides = (left / width, box.top / height, right / width, box.bottom / height)
+            within = [round(min(max(side, 0.0), 1.0), 4) for side in sides]
+            place = _turned_back(within, turns)
+            cells.append(TextCell(start + begin, start + end, place, p=round(box.score, 3)))
     return SeenText(text, tuple(cells))
 
 
@@ -95,60 +93,32 @@ def _turned_back(sides: Sequence[float], turns: int) -> PageBox:
     return round(left, 4), round(top, 4), round(right, 4), round(bottom, 4)
 
 
-def page_regions(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
-    """Split a page into parts in reading order: its columns, if it has two.
-
-    Tables have columns too, but are read across; in running text the lines fill their column. Lines
-    across both columns stay between what is above and below.
-    """
-    at = _gutter(boxes)
-    if at is None:
-        return [list(boxes)] if boxes else []
-    found: list[list[TextBox]] = []
-    left: list[TextBox] = []
-    right: list[TextBox] = []
-    for box in sorted(boxes, key=lambda box: box.top):
-        if box.left < at < box.right:
-            found += [left, right, [box]]
-            left, right = [], []
-        else:
-            (left if box.right <= at else right).append(box)
-    return [region for region in (*found, left, right) if region]
-
-
-def _gutter(boxes: Sequence[TextBox]) -> float | None:
-    """Return where two columns are separated; None if there is one."""
-    if len(boxes) < 2 * _LEAST_LINES:
-        return None
-    start, end = min(box.left for box in boxes), max(box.right for box in boxes)
-    places = (start + (end - start) * share / 100 for share in range(35, 66))
-    n_crossing = {at: sum(box.left < at < box.right for box in boxes) for at in places}
-    fewest = min(n_crossing.values())
-    free = [at for at, n in n_crossing.items() if n == fewest]
-    at = free[len(free) // 2]
-    is_text = _is_column(boxes, start, at) and _is_column(boxes, at, end)
-    return at if is_text and fewest <= _MOST_CROSSING * len(boxes) else None
-
-
-def _is_column(boxes: Sequence[TextBox], start: float, end: float) -> bool:
-    """Return whether the lines between two places are text that fills a column there."""
-    widths = [box.right - box.left for box in boxes if start <= box.left and box.right <= end]
-    return len(widths) >= _LEAST_LINES and sum(widths) > _FILLED * (end - start) * len(widths)
-
-
 def _pieces(boxes: Sequence[TextBox]) -> Iterator[tuple[str, TextBox]]:
     """Yield boxes in reading order, each with the white space before it."""
-    reached = None
+    owners = dict[int, TextBox]()
+    rows = list[Row]()
     for line in _lines(boxes):
-        top = min(box.top for box in line)
-        height = sum(box.height for box in line) / len(line)
-        is_apart = reached is not None and top - reached > _PARAGRAPH_GAP * height
-        before = "" if reached is None else "\n\n" if is_apart else "\n"
-        ordered = sorted(line, key=lambda box: box.left)
-        yield before, ordered[0]
-        for last, box in pairwise(ordered):
-            yield ("\t" if box.left - last.right > _WIDE_GAP * box.height else " "), box
-        reached = max(box.bottom for box in line)
+        words = [_word(box) for box in line]
+        owners.update(zip(map(id, words), line, strict=True))
+        rows.append(row_of(words))
+    before = ""
+    for block in in_columns(rows):
+        reached = inf
+        for row in block:
+            own = [owners[id(word)] for word in row.words]
+            height = sum(box.height for box in own) / len(own)
+            is_apart = min(box.top for box in own) - reached > _PARAGRAPH_GAP * height
+            yield "\n\n" if is_apart else before, own[0]
+            for last, box in pairwise(own):
+                yield "\t" if box.left - last.right > _WIDE_GAP * box.height else " ", box
+            before, reached = "\n", max(box.bottom for box in own)
+        before = "\n\n"
+
+
+def _word(box: TextBox) -> Word:
+    sides = box.left, -box.bottom, box.right, -box.top
+    ink = box.left, box.right, -box.bottom, -box.top
+    return Word(box.text, False, *ink, sides, -box.bottom, box.height, False, True, False, False)
 
 
 def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
@@ -156,8 +126,9 @@ def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
     for box in sorted(boxes, key=lambda box: (box.top + box.bottom, box.left)):
         last = lines[-1][-1] if lines else box
         shared = min(last.bottom, box.bottom) - max(last.top, box.top)
-        if lines and shared > _SAME_LINE * min(last.height, box.height):
+        is_aside = lines and all(a.right <= box.left or box.right <= a.left for a in lines[-1])
+        if is_aside and shared > _SAME_LINE * min(last.height, box.height):
             lines[-1].append(box)
         else:
             lines.append([box])
-    return lines
+    return [sorted(line, key=lambda box: box.left) for line in lines]

@@ -6,14 +6,14 @@ Ink and white space decide, not the order of drawing nor a font's name:
    belongs to the row of that word.
 2. Words between crossing lines are a table (`ruled_tables`).
 3. A place where many lines begin and that none of them crosses, with text on both sides that reads
-   as prose, is the gutter of two columns: the left one is read first (`_in_columns`).
+   as prose, is the gutter of two columns: the left one is read first (`in_columns`).
 4. Rows whose pieces stand below each other are a table, with its empty cells (`aligned_tables`),
    and so are contents, with titles and numbers of pages. All others are lines.
-5. Lines that are larger or bolder than the page's text are headings, with a level by their size.
+5. Lines that are larger or bolder than most text of the page are headings, of levels by size.
 
-What only the whole document tells (which size its text has, which words it uses) comes from its
-first pages, so that any page can be laid out again by itself (`DocumentFacts`). A text's pieces
-know the words that they are made of, and so their places.
+What only the whole document tells (how many levels its headings have, which words it uses) comes
+from its first pages, so that any page can be laid out again by itself (`DocumentFacts`). A text's
+pieces know the words that they are made of, and so their places.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .page_rows import (
     LARGER,
     NEAR,
     SOFT_BREAK,
+    TIGHT,
     PageLine,
     Piece,
     Row,
@@ -47,9 +48,10 @@ from .page_tables import aligned_tables, ruled_tables, table_line, table_row
 FACT_PAGES = 40  # are read for the facts about a document: a second at most
 HYPHEN = "\x02"  # as PDFium writes it at the end of a line
 _GUTTER = 0.5  # the least between columns
-_MOST_HEADING_CHARS = 160
-_MOST_PLACES = 12  # where a column may begin
+_MOST_HEADING_CHARS, _MOST_HEADING_LINES = 160, 4  # a longer one is text
+_MOST_PLACES = 6  # where a column may begin
 _LEAST_LINES = 4  # of a column
+_EVEN = 0.1  # by which the gaps of a justified line differ
 _PROSE_CHARS = 12  # of its lines, on average: the narrowest columns of newspapers have 20
 _FILLED = 0.65  # of a column's width, which its lines fill on average
 _BULLETS = frozenset("•●▪■◦‣∙·○▸►❖➢✓\ufffd\uf0b7\uf0a7\uf0d8\uf0a8\u2043")
@@ -67,10 +69,7 @@ _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 class DocumentFacts:
     """What a document's first pages tell about all of them."""
 
-    size: float = 0.0
-    """Of most of its text."""
-    is_bold: bool = False
-    heading_sizes: Sequence[float] = ()
+    heading_sizes: Collection[float] = ()
     running: Collection[str] = ()
     """Lines that are at the top or bottom of several pages, without digits."""
     words: set[str] = field(default_factory=set)
@@ -96,7 +95,7 @@ def page_lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
     labels |= _foot_labels(rows)
     rows += [table_row(cells, labels) for cells in tables]
     rows.sort(key=lambda row: -row.base)
-    return [line for block in _in_columns(rows) for line in _block_lines(block, labels)]
+    return [line for block in in_columns(rows) for line in _block_lines(block, labels)]
 
 
 def _foot_labels(rows: Sequence[Row]) -> set[str]:
@@ -176,7 +175,7 @@ def _is_sign(words: Sequence[Word]) -> bool:
     return len(words) == 1 and (is_bullet or bool(_ENTRY.fullmatch(text)))
 
 
-def _in_columns(rows: list[Row]) -> Iterator[list[Row]]:
+def in_columns(rows: list[Row]) -> Iterator[list[Row]]:
     """Yield rows that are read one below the other, column by column."""
     found = _gutter(rows)
     if found is None:
@@ -184,17 +183,22 @@ def _in_columns(rows: list[Row]) -> Iterator[list[Row]]:
             yield rows
         return
     first, last, at = found
-    yield from _in_columns(rows[:first])
+    yield from in_columns(rows[:first])
     for is_left in (True, False):
-        yield from _in_columns([*_side(rows[first:last], at, is_left=is_left)])
-    yield from _in_columns(rows[last:])
+        yield from in_columns([*_side(rows[first:last], at, is_left=is_left)])
+    yield from in_columns(rows[last:])
 
 
 def _side(rows: Sequence[Row], at: float, *, is_left: bool) -> Iterator[Row]:
-    for row in rows:
-        words = [word for word in row.words if (word.left < at) is is_left]
+    """Yield one column's part of rows, in which equal gaps are those of a justified line."""
+    for whole in rows:
+        words = [word for word in whole.words if (word.left < at) is is_left]
         if words:
-            yield row if len(words) == len(row.words) else row_of(words)
+            row = whole if len(words) == len(whole.words) else row_of(words)
+            gaps = [gap_between(a, b) for a, b in pairwise(row.words)] if row.segments[1:] else []
+            if len(gaps) > 1 and max(gaps) - min(gaps) < _EVEN * row.size:
+                row.segments = [row.words]
+            yield row
 
 
 def _gutter(rows: Sequence[Row]) -> tuple[int, int, float] | None:
@@ -203,37 +207,32 @@ def _gutter(rows: Sequence[Row]) -> tuple[int, int, float] | None:
     It is where most lines begin, that no line crosses; the most lines of a page decide.
     """
     starts: Counter[int] = Counter()
-    lines = [row.words for row in rows]
-    for row, words in zip(rows, lines, strict=True):
-        starts.update(
-            {
-                round(word.left)
-                for last, word in pairwise((words[0], *words))
-                if word is last or gap_between(last, word) > _GUTTER * row.size
-            }
-        )
-    found: tuple[int, int, float] | None = None
+    for row in rows:
+        pairs = pairwise((row.words[0], *row.words))
+        apart = (b for a, b in pairs if a is b or gap_between(a, b) > _GUTTER * row.size)
+        starts.update({round(word.left) for word in apart})
+    found = (0, 0, 0.0)
     for x, n in starts.most_common(_MOST_PLACES):
+        at, first = x - NEAR, 0
         if n + starts[x + 1] + starts[x - 1] < 2:
             break
-        first = 0
         for end in range(len(rows) + 1):
-            if end < len(rows) and not _crosses(rows[end], lines[end], x - NEAR):
+            if end < len(rows) and not _crosses(rows[end], at):
                 continue
-            if end - first >= _LEAST_LINES and (not found or end - first > found[1] - found[0]):
-                region = _prose_region(rows, first, end, x - NEAR)
-                if region and (not found or region[1] - region[0] > found[1] - found[0]):
-                    found = (*region, x - NEAR)
+            if end - first >= max(_LEAST_LINES, found[1] - found[0] + 1):
+                region = _prose_region(rows, first, end, at)
+                if region[1] - region[0] > found[1] - found[0]:
+                    found = (*region, at)
             first = end + 1
-    return found
+    return found if found[1] else None
 
 
-def _crosses(row: Row, words: Sequence[Word], at: float) -> bool:
+def _crosses(row: Row, at: float) -> bool:
     """Return whether a row has no gutter at a place."""
     if not row.is_upright:
         return True
     last: Word | None = None
-    for word in words:
+    for word in row.words:
         if word.left >= at:
             return last is not None and gap_between(last, word) < _GUTTER * row.size
         if word.right > at:
@@ -242,8 +241,8 @@ def _crosses(row: Row, words: Sequence[Word], at: float) -> bool:
     return False
 
 
-def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple[int, int] | None:
-    """Return the rows between two that are of two columns of prose; None: they are of none."""
+def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple[int, int]:
+    """Return the rows between two that are of two columns of prose; an empty range: none are."""
 
     def is_apart(above: int, index: int) -> bool:
         """Return whether a line stands apart, alone on its side, as a page's number does."""
@@ -254,95 +253,79 @@ def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple
         first += 1
     while first < end - 1 and is_apart(end - 2, end - 1):
         end -= 1
-    lines = [row.words for row in rows[first:end]]
-    left, right = (
-        [side for words in lines if (side := [w for w in words if (w.left < at) is is_left])]
-        for is_left in (True, False)
-    )
-    if len(left) < _LEAST_LINES or len(right) < 2 or not _is_filled(left):
-        return None
-    if _is_of_tables([*_side(rows[first:end], at, is_left=True)]):
-        return None
-    right_rows = [*_side(rows[first:end], at, is_left=False)]
-    is_prose = _is_filled(right) and not _is_of_tables(right_rows)
-    return (first, end) if is_prose or _gutter(right_rows) else None
+    left, right = ([*_side(rows[first:end], at, is_left=is_left)] for is_left in (True, False))
+    if len(left) < _LEAST_LINES or len(right) < 2 or not _is_prose(left):
+        return 0, 0
+    return (first, end) if _is_prose(right) or _gutter(right) else (0, 0)
 
 
-def _is_filled(lines: Sequence[Sequence[Word]]) -> bool:
-    """Return whether lines fill a column with words."""
-    spans = [span_of(words) for words in lines]
+def _is_prose(rows: Sequence[Row]) -> bool:
+    """Return whether lines fill a column with words, and are not those of a table."""
+    spans = [span_of(row.words) for row in rows]
     rights = sorted(right for _, right in spans)
     # The longest lines may be those of further columns.
     width = rights[len(rights) * 4 // 5] - min(left for left, _ in spans)
-    filled = sum(right - left for left, right in spans)
-    if filled < _FILLED * width * len(lines):
+    if sum(right - left for left, right in spans) < _FILLED * width * len(rows):
         return False
-    n_letters = sum(map(str.isalpha, "".join(word.text for words in lines for word in words)))
-    return n_letters >= _PROSE_CHARS * len(lines)
-
-
-def _is_of_tables(rows: Sequence[Row]) -> bool:
-    return sum(last - first for first, last, _ in aligned_tables(rows)) > 0.5 * len(rows)
+    n_letters = sum(map(str.isalpha, "".join(word.text for row in rows for word in row.words)))
+    n_of_tables = sum(last - first for first, last, _ in aligned_tables(rows))
+    return n_letters >= _PROSE_CHARS * len(rows) and n_of_tables <= 0.5 * len(rows)
 
 
 def document_facts(pages: Iterable[tuple[str, Sequence[PageLine]]]) -> DocumentFacts:
     """Return the facts of a document by the raw texts and lines of its first pages."""
     edges: Counter[str] = Counter()
-    lines = list[PageLine]()
+    known = list(pages)
     facts = DocumentFacts()
-    for raw_text, page in pages:
+    for raw_text, page in known:
         edges.update({_running(line) for line in (*page[:3], *page[-3:]) if not line.is_table})
-        lines += page
         facts.words |= _used_words(raw_text)
-    # How many rows its tables have tells nothing about a document's text.
-    outside = [line for line in lines if not line.is_table]
-    facts.size, facts.is_bold = _most_used(outside or lines)
     facts.running = {text for text, n in edges.items() if n >= 3}
-    large = (
-        line.size for line in lines if _is_heading(line, facts) and line.size >= LARGER * facts.size
-    )
-    most_used = Counter(round(size * 2) / 2 for size in large).most_common(5)
-    facts.heading_sizes = [size for size, _ in most_used]
+    facts.heading_sizes = {
+        round(line.size * 2) / 2
+        for _, page in known
+        for usual in [_usual_text(page)]
+        for line in page
+        if _is_heading(line, usual, facts)
+    }
     return facts
 
 
-def _most_used(lines: Iterable[PageLine]) -> tuple[float, bool]:
-    """Return the size of most text, and whether it is bold."""
+def _usual_text(page: Sequence[PageLine]) -> tuple[float, bool]:
+    """Return the size of most text of a page, and whether it is bold.
+
+    A table is as much as one of its rows: how many it has tells nothing about the text.
+    """
     sizes: Counter[tuple[float, bool]] = Counter()
-    for line in lines:
-        sizes[round(line.size * 2) / 2, line.is_bold] += len(line.text)
+    for line in page:
+        sizes[round(line.size * 2) / 2, line.is_bold] += len(line.text.rpartition("\n")[2])
     return sizes.most_common(1)[0][0] if sizes else (0.0, False)
 
 
 def page_pieces(raw_text: str, lines: Sequence[PageLine], facts: DocumentFacts) -> list[Piece]:
     """Return a page's text, with headings marked and words at the ends of lines joined."""
+    usual = _usual_text(lines)
     groups: list[list[PageLine]] = []  # a heading may have several lines
     for line in lines:
         last = groups[-1][-1] if groups else line
-        if (
-            0 < last.base - line.base < 1.5 * line.size
-            and abs(last.size - line.size) < 0.5
-            and last.is_bold == line.is_bold
-            and _is_heading(line, facts)
-            and _is_heading(last, facts)
-        ):
+        is_alike = last.is_bold == line.is_bold and abs(last.size - line.size) < 0.5
+        is_alike &= not (last.is_table or line.is_table)
+        if is_alike and 0 < last.base - line.base < TIGHT * line.size:
             groups[-1].append(line)
         else:
             groups.append([line])
     out = list[Piece]()
     was_apart = False
     for group in groups:
-        size, n_chars = group[0].size, sum(len(line.text) for line in group)
-        is_short = n_chars <= _MOST_HEADING_CHARS and len(group) <= (
-            5 if size > 1.3 * facts.size else 3
+        is_heading = len(group) <= _MOST_HEADING_LINES and all(
+            _is_heading(line, usual, facts) for line in group
         )
-        is_heading = is_short and _is_heading(group[0], facts)
         is_apart = is_heading or group[0].is_table
         if out:
             out.append(Piece("\n\n" if is_apart or was_apart else "\n"))
         was_apart = is_apart
         if is_heading:
-            n_larger = sum(other > size + 0.3 for other in facts.heading_sizes)
+            n_larger = sum(other > group[0].size + 0.3 for other in facts.heading_sizes)
             out.append(Piece("#" * (1 + n_larger) + " "))
         for index, line in enumerate(group):
             out += [Piece(SOFT_BREAK if is_heading else "\n")] if index else []
@@ -350,14 +333,15 @@ def page_pieces(raw_text: str, lines: Sequence[PageLine], facts: DocumentFacts) 
     return list(_joined(out, raw_text, facts))
 
 
-def _is_heading(line: PageLine, facts: DocumentFacts) -> bool:
+def _is_heading(line: PageLine, usual: tuple[float, bool], facts: DocumentFacts) -> bool:
     text = line.text
     if not line.may_be_heading or len(text) > _MOST_HEADING_CHARS or text[-1] in ",;":
         return False
     if sum(map(str.isalpha, text)) < 2 or _running(line) in facts.running:
         return False
-    is_bolder = line.is_bold and not facts.is_bold and line.size >= 0.9 * facts.size
-    return line.size >= LARGER * facts.size or (is_bolder and text[-1] != ".")
+    size, is_bold = usual
+    is_bolder = line.is_bold and not is_bold and line.size >= 0.9 * size
+    return line.size >= LARGER * size or (is_bolder and text[-1] != ".")
 
 
 def _running(line: PageLine) -> str:

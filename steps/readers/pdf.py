@@ -118,8 +118,16 @@ def _read_page(
         pixels = page_pixels(document, number - 1, MOST_SIDE_PX, shows_forms=False)
         height, width = pixels.shape[:2]
         own_texts = [
-            TextBox(t.text, t.left * width, t.top * height, t.right * width, t.bottom * height)
-            for t in page.own
+            TextBox(
+                text[cell.start : cell.end],
+                left * width,
+                top * height,
+                right * width,
+                bottom * height,
+            )
+            for cell in cells
+            if cell.box
+            for left, top, right, bottom in [cell.box]
         ]
         seen = ocr_engine.recognise(pixels, () if is_noise else own_texts)
         if is_noise and _is_alike(text, seen.text):
@@ -128,7 +136,7 @@ def _read_page(
             seen = ocr_engine.recognise(pixels, own_texts) if has_more else SeenText("")
         if seen.text:
             own = "" if is_noise else text
-            seen = inserted(own, seen, page.own, cells if own else ())
+            seen = inserted(own, seen, cells if own else ())
             text, cells, source = seen.text, seen.cells, "both" if own else "ocr"
     if page.is_picture and not text:
         source = "nothing"

@@ -12,12 +12,11 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import record
 
-from .ocr_layout import TextBox
 from .page_layout import FACT_PAGES, HYPHEN, document_facts, page_lines, page_pieces
 from .page_rows import PageLine, Rule, Word
 from .pdf_annotations import Annotations, LaidOver, Losses
 from .pdf_hidden import hidden_text
-from .pdf_pictures import unread_pictures
+from .pdf_pictures import n_uncovered
 from .pdf_words import UNKNOWN, PageWords, drawn, turned_box
 from .pdfium import (
     PDFIUM_LOCK,
@@ -53,8 +52,6 @@ class ReadPage:
     """Characters of which it has only drawings."""
     n_pictures: int = 0
     """Pictures that its own text does not cover, as it does after OCR."""
-    own: Sequence[TextBox] = ()
-    """Its own text and where it stands, if it has such pictures."""
 
 
 class PdfPages:
@@ -108,17 +105,17 @@ class PdfPages:
                 has_nothing = set("".join(text.split())) == {"\ufffd"}
                 lines = [] if has_nothing else page_lines(words, rules)
                 is_picture = not lines and bool(pieces)
-                n_pictures, own = unread_pictures(page, textpage, pieces)
                 n_unnamed = _n_unnamed(textpage, text, places)
                 n_drawn = sum(word.text == UNKNOWN for word in drawn_words)
                 frame = PageFrame.of(page)
+                n_pictures = n_uncovered(frame, pieces, words)
                 textpage.close()
         except DamagedPage:
             return None
         self._n_chars = len(text)
         over = annotations.joined()
         counts = n_unnamed, n_drawn, n_pictures
-        return ReadPage(text, lines, over, frame, is_picture, *counts, own)
+        return ReadPage(text, lines, over, frame, is_picture, *counts)
 
 
 def _characters(textpage: Any) -> tuple[str, Sequence[int]]:

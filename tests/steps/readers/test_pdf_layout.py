@@ -256,6 +256,14 @@ def test_columns_of_prose_are_read_one_after_the_other(n: int, shift: float) -> 
     ]
 
 
+def test_the_wide_blanks_of_a_justified_line_in_a_column_make_no_table() -> None:
+    wide = "BT /F1 10 Tf 12 Tw 72 609 Td (roof bills them ten-) Tj 0 -13 Td (ant dry owner) Tj ET"
+    left = lines(*(f"{PROSE[:30]} {at}" for at in range(7)))
+    right = lines(*(f"{PROSE[:30]} r{at}" for at in range(9)), left=330)
+    found = read(drawn(*left, *right, (72, 500, "The tenant"), extra=wide)).text
+    assert "roof bills them tenant dry owner" in found.replace("\n", " ")
+
+
 def invoice(n_goods: int) -> list[Piece]:
     head = [
         (300, 740 - 13 * at, f"{name}:") for at, name in enumerate(("Number", "Date", "Client"))
