@@ -207,6 +207,10 @@ class TemplateTooLarge(BadRequest):
     """A chat template is longer, or nested more deeply, than templates may be."""
 
 
+class TemplateUnreadable(BadRequest):
+    """A chat template that cannot be parsed."""
+
+
 class TextRefused(BadRequest):
     """A text that cannot have a vector, by its index, and why."""
 
@@ -221,6 +225,10 @@ class Busy(EngineError):
     @classmethod
     def of(cls, ref: str, n_waiting: int) -> Busy:
         return cls(f"model '{ref}' is busy: {n_waiting} requests wait already. Try again later.")
+
+
+class TrialTimeout(EngineError):
+    """What others wrote could not be computed in time, since the machine is busy."""
 
 
 class DeadlineExceeded(EngineError):

@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from traceback import clear_frames
 from typing import Any, Literal
 
 from starlette.requests import ClientDisconnect, Request
@@ -38,6 +39,7 @@ from paddock.engine.errors import (
     StoreFull,
     StoreReadOnly,
     TextTooLong,
+    TrialTimeout,
     WorkerLost,
     WrongRole,
 )
@@ -102,7 +104,7 @@ _FINAL_ERRORS = (
 )  # fmt: skip
 _STATUS_OF_OWN_TEXT = {
     400: (BadDigest, BadRequest, BlobMissing, DigestMismatch),
-    503: (NoPlace,),
+    503: (NoPlace, TrialTimeout),
     504: (DeadlineExceeded,),
     507: (StoreFull, StoreReadOnly),
 }
@@ -195,7 +197,9 @@ def with_error_responses(handler: Handler) -> Handler:
         except asyncio.CancelledError:  # by the server, when the time to stop is up
             return error_response(request.url.path, shutting_down())
         except Exception as error:  # no traceback may reach a client
-            return error_response(request.url.path, api_error(error))
+            response = error_response(request.url.path, api_error(error))
+            clear_frames(error.__traceback__)  # they hold the body until Python looks for cycles
+            return response
 
     return endpoint
 

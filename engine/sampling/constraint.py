@@ -26,16 +26,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper, regex_to_lark
-from llguidance.gbnf_to_lark import gbnf_to_lark
+from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.system.records import replace
 from paddock.engine.system.schema_patterns import END_SIGN, ByteVocabulary
+from paddock.engine.system.text import shorten
+from paddock.engine.trial_process import TRIAL_WALL_S
 
 from . import json_schema
-from .constraint_trials import CONSTRAINT_NAMES, ConstraintTrials
+from .constraint_trials import MARK_OF_GBNF, ConstraintTrials, constraint_name
 
 if TYPE_CHECKING:
     from paddock.engine.llama.llama_model import Model
@@ -335,13 +337,19 @@ class GrammarCompiler:
                 raise BadRequest(str(known))
             return known.new()
 
-    def matcher(self, constraint: Constraint, requested: Constraint | None = None) -> TokenMatcher:
+    def matcher(
+        self,
+        constraint: Constraint,
+        requested: Constraint | None = None,
+        within_s: float = TRIAL_WALL_S,
+    ) -> TokenMatcher:
         """Return a new matcher.
 
         `requested`: the client's own constraint, if `constraint` was derived from it.
 
         Raises:
             BadRequest: it cannot be enforced, or costs too much to compile.
+            TrialTimeout: that is not known.
         """
         found = self.known(constraint)
         if found is not None:
@@ -349,8 +357,8 @@ class GrammarCompiler:
         made: TokenMatcher | BadRequest
         try:
             if requested is not None and requested != constraint:
-                self._trials.check(requested)
-            self._trials.check(constraint)
+                self._trials.check(requested, within_s)
+            self._trials.check(constraint, within_s)
             made = self._compile(constraint)
         except BadRequest as error:
             made = error
@@ -390,15 +398,15 @@ class GrammarCompiler:
 def compile_error(constraint: Constraint) -> str:
     """Return why a constraint cannot be enforced, or "". Runs in the trial subprocess.
 
-    Control tokens that a Lark grammar names are not in the vocabulary of bytes, so its errors are
-    found later, with the model's own vocabulary.
+    Control tokens that a Lark grammar names are not in the vocabulary of bytes, so the errors of
+    such a grammar are found later, with the model's own vocabulary.
     """
     try:
         if constraint.kind == "json_schema":
             json_schema.checked_schema(constraint)
         renumbered = _with_byte_ids(constraint, _named_tokens(constraint))
         inner = LLMatcher(byte_tokeniser(), _grammar(renumbered), log_level=0)
-        if inner.is_error() and constraint.kind != "lark":
+        if inner.is_error() and not _names_control_tokens(constraint):
             raise _refusal(constraint, inner.get_error())
         is_readable = not inner.is_error()
         inner.compute_bitmask()
@@ -438,16 +446,47 @@ def lark_of(grammar: str) -> str:
         raise BadRequest(f"the grammar has more than {MOST_GRAMMAR_CHARACTERS:,} characters")
     if "::=" not in grammar:
         return re.sub(r"(?m)^\?(?=\w+\s*:)", "", grammar)  # inlining is Lark's own matter
-    plain = _GBNF_ODDITY.sub(_plain_gbnf, grammar)
+    lines = grammar.splitlines()
+    rules = ((number, _GBNF_RULE.match(line)) for number, line in enumerate(lines, 1))
+    marks = {number: f"# @{number} {rule[1]}" for number, rule in rules if rule}
+    plain = (_GBNF_ODDITY.sub(_plain_gbnf, line) for line in lines)
+    marked = "\n".join(
+        part for number, line in enumerate(plain, 1) for part in (marks.get(number), line)
+        if part is not None
+    )  # fmt: skip
     try:
         # GBNF's `.` is any character.
         return _LARK_PART.sub(
-            lambda part: "/(?s:.)/" if part["pattern"] == "." else part[0], gbnf_to_lark(plain)
+            lambda part: "/(?s:.)/" if part["pattern"] == "." else part[0], gbnf_to_lark(marked)
         )
-    except Exception as error:  # its parser raises plain ones
-        raise BadRequest(
-            f"the grammar cannot be read: {json_schema.plain_error(str(error))}"
-        ) from None
+    except GbnfToLarkError as error:
+        why = str(error)[: -len(f" at {error.pos}")]
+        place = _gbnf_place(lines, error.pos.text[: error.pos.pos])
+        raise BadRequest(f"the grammar cannot be read: {place}: {why}") from None
+    except RecursionError:
+        raise BadRequest("the grammar cannot be read: it is nested too deeply") from None
+    except Exception as error:  # its parser raises plain ones, such as "Rule 'x' not found"
+        name = re.escape(str(error).partition("'")[2].partition("'")[0])
+        used = re.compile(rf"(?<![\w-]){name}(?![\w-]|\s*::=)")
+        found = ((n, used.search(line)) for n, line in enumerate(lines, 1))
+        place = next((f"line {n}, column {at.start() + 1}: " for n, at in found if at), "")
+        raise BadRequest(f"the grammar cannot be read: {place}{error}") from None
+
+
+_GBNF_RULE = re.compile(r"\s*([\w-]+)\s*::=")
+_MARK = re.compile(r"# @\d+ [\w-]+")
+
+
+def _gbnf_place(lines: Sequence[str], read: str) -> str:
+    """Return the place in a grammar, of which this was read, with marks and without escapes."""
+    above = read.split("\n")
+    number = len(above) - sum(_MARK.fullmatch(line) is not None for line in above)
+    column = len(above[-1])
+    for escape in _GBNF_ODDITY.finditer(lines[number - 1] if number <= len(lines) else ""):
+        if escape.start() >= column:
+            break
+        column += len(escape[0]) - len(_plain_gbnf(escape))
+    return f"line {number}, column {column + 1}"
 
 
 def schema_error(value: Mapping[str, Any]) -> str:
@@ -456,9 +495,27 @@ def schema_error(value: Mapping[str, Any]) -> str:
 
 
 def _refusal(constraint: Constraint, why: str) -> BadRequest:
-    return BadRequest(
-        f"{CONSTRAINT_NAMES[constraint.kind]} cannot be used: {json_schema.plain_error(why)}"
-    )
+    name, place, rest = constraint_name(constraint), "", why.lstrip()
+    if found := _LARK_PLACE.match(rest):
+        rest = rest[found.end() :]
+    if constraint.kind == "regex":
+        if caret := _REGEX_FAULT.search(rest):  # within the pattern as it is compiled
+            begin, n = len(caret[2]), len(caret[3])
+            place = f"at '{shorten(caret[1][begin : begin + n], 20)}': "
+        elif re.search(r"\\[bB]", constraint.source):
+            rest = r"`\b` and `\B` are not supported"
+    elif found and constraint.kind == "lark":
+        line, column = int(found[1]), int(found[2])
+        above = "\n".join(constraint.source.splitlines()[:line])
+        marks = MARK_OF_GBNF.findall(above)
+        place = f"line {line}, column {column}: "
+        if marks:
+            place = "line {}, rule '{}': ".format(*marks[-1])
+    return BadRequest(f"{name} cannot be used: {place}{json_schema.plain_error(rest)}")
+
+
+_LARK_PLACE = re.compile(r"(?:at )?(\d+)\((\d+)\): ")
+_REGEX_FAULT = re.compile(r"regex parse error:\n    (.*)\n    ( *)(\^+)")
 
 
 def _byte_matcher(constraint: Constraint) -> ByteMatcher:
@@ -497,6 +554,11 @@ def _named_tokens(constraint: Constraint) -> list[int]:
     return [int(n) for n in dict.fromkeys(_TOKEN_BY_NUMBER.findall(constraint.source))][
         :N_NAMED_TOKENS
     ]
+
+
+def _names_control_tokens(constraint: Constraint) -> bool:
+    without_texts = _LARK_PART.sub("", constraint.source) if constraint.kind == "lark" else ""
+    return re.search(r"<[^>\s]+>", without_texts) is not None
 
 
 def _with_byte_ids(constraint: Constraint, numbers: list[int]) -> Constraint:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import math
 import os
 import re
 import shutil
@@ -62,6 +63,7 @@ so where memory runs out. What kills ours raises an error instead."""
 _POLL_S = 0.1
 _ORDER_POLL_S = 0.2  # the progress of an order is reported as often
 _PIECE_BYTES = 64 * 1024
+LOWEST_PRIORITY = 19
 MOST_ERROR_BYTES = 64 * 1024
 """Kept of what a program writes to standard error."""
 # What a program needs to find others, its user's folder, a language and a temporary folder;
@@ -442,23 +444,40 @@ class FrameProcess:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def ask(self, order: Mapping[str, Any], within_s: float) -> FrameHead | None:
-        """Return its answer; None: it ended, or took too long and was ended."""
-        ends = time.monotonic() + within_s
+    def _running_pipes(self) -> FramePipes:
+        if self._pipes is None or not self.is_running:
+            self._end()  # it was killed between two answers
+            self._process, self._pipes = _start_answering(self._command, subprocess.DEVNULL)
+        return self._pipes
+
+    def ask(
+        self, order: Mapping[str, Any], within_s: float, brief_s: float = math.inf
+    ) -> FrameHead | None:
+        """Return its answer; None: it ended, or took too long and was ended.
+
+        What takes longer than `brief_s` goes on at the lowest priority. The next one has another
+        process, which starts at once.
+        """
+        began = time.monotonic()
+        is_lowered = False
 
         def check() -> None:
-            if time.monotonic() > ends:
+            nonlocal is_lowered
+            took_s = time.monotonic() - began
+            if took_s > within_s:
                 raise PipeClosed
+            if took_s > brief_s and not is_lowered and self._process is not None:
+                is_lowered = True
+                _lower_group(self._process.pid)
 
         with self._turn:
-            try:
-                if self._pipes is None or not self.is_running:
-                    self._end()  # it was killed between two answers
-                    self._process, self._pipes = _start_answering(self._command, subprocess.DEVNULL)
-                answer, _ = self._pipes.ask(pack_frame(dict(order)), check)
-            except (PipeClosed, ValueError):
+            answer: FrameHead | None = None
+            with contextlib.suppress(PipeClosed, ValueError):
+                answer, _ = self._running_pipes().ask(pack_frame(dict(order)), check)
+            if answer is None or is_lowered:
                 self._end()
-                return None
+            if is_lowered:
+                self._running_pipes()
             return answer
 
     def close(self) -> None:
@@ -583,6 +602,13 @@ def lower_priority(nice: int) -> None:
     if sys.platform == "linux" and os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(nice), "ascii")
+
+
+def _lower_group(group: int) -> None:
+    """Lower the priority of a process that leads a session, and of all its threads."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PGRP, group, LOWEST_PRIORITY)
+        Path(f"/proc/{group}/autogroup").write_text(str(LOWEST_PRIORITY), "ascii")
 
 
 def take_order() -> tuple[FrameHead, Callable[[FrameHead], None]]:

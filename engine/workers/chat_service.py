@@ -36,6 +36,7 @@ from paddock.engine.request import Constraint
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.records import replace
+from paddock.engine.trial_process import wall_s
 from paddock.engine.wire import from_plain
 
 from .worker_protocol import ChatOrder, WorkerOptions, pack_refusal
@@ -107,7 +108,7 @@ class ChatService:
         self._compiling: dict[_CompileKey, list[tuple[int, ChatOrder, BuiltPrompt]]] = {}
         """Requests that wait for each constraint to be compiled."""
         self._compiling_lock = threading.Lock()
-        self._to_compile: queue.SimpleQueue[_CompileKey] = queue.SimpleQueue()
+        self._to_compile: queue.SimpleQueue[tuple[_CompileKey, float]] = queue.SimpleQueue()
         self._has_compilers = False
         self._outputs = OutputBuffer()
         self._cache = KvCache(model, _cache_options(load), profile)
@@ -221,14 +222,14 @@ class ChatService:
                     threading.Thread(target=self._compile_all, name=name, daemon=True).start()
             finally:
                 threading.stack_size(usual_bytes)
-        self._to_compile.put(key)
+        self._to_compile.put((key, wall_s(order.request.priority)))
 
     def _compile_all(self) -> None:
         while True:
-            key = self._to_compile.get()
+            key, within_s = self._to_compile.get()
             made: TokenMatcher | EngineError
             try:
-                made = self._grammars.matcher(*key)
+                made = self._grammars.matcher(*key, within_s)
             except EngineError as error:
                 made = error
             except BaseException:  # even a panic of Rust: requests must not wait forever

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.constraint import TokenMatcher, lark_of
+from paddock.engine.sampling.constraint import TokenMatcher, compile_error, lark_of
 from tests.engine.sampling.world import matcher, model
 
 
@@ -154,6 +155,41 @@ def test_gbnf_is_read_as_llama_cpp_reads_it(
 def test_texts_and_comments_of_a_grammar_are_no_patterns() -> None:
     grammar = 'start: "a/\\\\d/" /\\d/i "\\"/\\\\d/"  // "/\\d\n'
     assert text(matcher(Constraint("lark", grammar)), 'a/\\d/1"/\\d/')
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "why"),
+    [
+        ("gbnf", 'root ::= "a', "read: line 1, column 12: Unexpected end of input"),
+        ("gbnf", 'root ::= a\n# one\na ::= (("b")', "read: line 3, column 13: Expected ')'"),
+        ("gbnf", 'root ::= "\\u00e9" )', "read: line 1, column 19: Expected name"),
+        ("gbnf", 'root ::= "a" b\n\nb ::= b c', "read: line 3, column 9: Rule 'c' not found"),
+        ("gbnf", 'root ::= "\\uD800"', "'\\uD800' is no character"),
+        ("gbnf", "root ::= " + "(" * 30_000, "it is nested too deeply"),
+        ("gbnf", 'root ::= x-y\nx-y ::= [z-a]', "the GBNF grammar cannot be used: line 2, rule "
+         "'x-y': invalid character class range, the start must be <= the end"),
+        ("gbnf", 'root ::= "a"{3,1}', "used: line 1, rule 'root': range end must be >= start"),
+        ("gbnf", "root ::= root", "the GBNF grammar cannot be used: no answer matches it"),
+        ("lark", "start: foo", "used: line 1, column 8: unknown name: \"foo\""),
+        ("lark", 'start: "a"\nstart: "b"', "the Lark grammar cannot be used: line 2, column 8:"),
+        ("lark", "start: x\nx: /a(?=b)/", "used: line 2, column 4: look-around"),
+        ("regex", "(a", "the regular expression cannot be used: at '(': unclosed group"),
+        ("regex", r"x\d+[z-a]", "used: at 'z-a': invalid character class range"),
+        ("regex", "a(?=b)", "used: at '(?=': look-around"),
+        ("regex", r"\bword\b", r"used: `\b` and `\B` are not supported"),
+        ("json_schema", '{"properties": {"a": {"pattern": "("}}}', "at /properties/a/pattern:"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_in_the_words_and_places_of_its_notation(
+    kind: Any, source: str, why: str
+) -> None:
+    try:
+        found = compile_error(
+            Constraint("lark", lark_of(source)) if kind == "gbnf" else Constraint(kind, source)
+        )
+    except BadRequest as error:
+        found = str(error)
+    assert why in found
 
 
 def test_half_characters_are_never_whole_answers() -> None:

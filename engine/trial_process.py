@@ -1,0 +1,102 @@
+"""A process that computes what others wrote: schemas, grammars, chat templates.
+
+Its memory and time are limited, and its priority is the lowest for all that is not brief. What it
+cannot compute ends it alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import BadRequest, TrialTimeout
+from .request import Priority
+from .system.frames import FrameHead, answer_frames, pack_frame, take_pipes
+from .system.processes import FrameProcess, python_command
+
+if sys.platform != "win32":
+    import resource
+
+TRIAL_CPU_S = 3
+"""For one answer: 5,000 optional properties take 2.1 s, a usual schema 1 ms, a template 15 ms."""
+TRIAL_WALL_S = 4.5
+PATIENT_WALL_S = 60.0
+"""The same on a busy machine: for someone who waits, and for a run."""
+BRIEF_S = 0.5
+"""What takes longer goes on at the lowest priority. At that, 15 ms took 5 s on a busy machine."""
+TRIAL_MEMORY_BYTES = 512 * 1024 * 1024
+"""Beyond what the process has at its start."""
+
+
+def wall_s(priority: Priority) -> float:
+    return PATIENT_WALL_S if priority == "batch" else TRIAL_WALL_S
+
+
+class TrialProcess:
+    """The process of a module that calls `answer_trials`; it starts at first use."""
+
+    def __init__(self, module: str) -> None:
+        self._process = FrameProcess(python_command("-m", module))
+
+    def ask(
+        self, order: FrameHead, name: str, remedy: str, within_s: float = TRIAL_WALL_S
+    ) -> FrameHead:
+        """Return its answer; `name` and `remedy` are for the sentence of an error.
+
+        Raises:
+            BadRequest: it costs too much.
+            TrialTimeout: others used the machine, so that it is not known.
+        """
+        if not self._process.is_running:
+            self._process.ask({}, PATIENT_WALL_S)
+        began = time.monotonic()
+        answer = self._process.ask(order, max(within_s, 0.1), BRIEF_S)
+        if answer is not None:
+            return answer
+        if time.monotonic() - began >= within_s:
+            raise TrialTimeout(
+                f"{name} could not be computed within {within_s:.3g} s while the machine is busy."
+                f" Try again later. {remedy}"
+            )
+        raise BadRequest(
+            f"{name} is too complex: it cannot be computed within {TRIAL_CPU_S} s and "
+            f"{TRIAL_MEMORY_BYTES // 2**20} MiB. {remedy}"
+        )
+
+    def close(self) -> None:
+        self._process.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def answer_trials(answer: Callable[[FrameHead], FrameHead]) -> None:
+    """Answer orders within limits until the pipe closes; an empty order is answered at once."""
+    requests, answers = take_pipes()
+    _limit_memory()
+
+    def answered(order: FrameHead) -> bytes:
+        _limit_time()
+        return pack_frame(answer(order) if order else {})
+
+    answer_frames(requests, answers, answered)
+
+
+def _limit_memory() -> None:
+    """Limit the process to `TRIAL_MEMORY_BYTES` more than its libraries take."""
+    with suppress(OSError, NameError):  # not Linux
+        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+        limit = pages * resource.getpagesize() + TRIAL_MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_time() -> None:
+    """Limit the next answer to `TRIAL_CPU_S`, after which the system kills the process."""
+    with suppress(NameError):
+        limit = int(time.process_time()) + 1 + TRIAL_CPU_S
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
