@@ -430,6 +430,12 @@ class EmbedReply:
     """Into how many parts each text was split; empty: every one was read whole."""
     n_cut_tokens: tuple[int, ...] = ()
     """How many tokens of each text were left out; empty: none."""
+    unknown_shares: tuple[float, ...] = ()
+    """Of the letters of each text, those that no token has; empty: none, or not known."""
+
+    def unknown_letters(self, index: int) -> str:
+        share = max(0.01, self.unknown_shares[index])
+        return f"the model's vocabulary lacks {share:.0%} of the letters of text {index}"
 
 
 @record(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.models.model_store import ModelStore
-from paddock.engine.request import Priority
+from paddock.engine.request import EmbedReply, Priority
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.records import field, record
 
@@ -40,6 +40,11 @@ class Service:
     def ref(self, model: str) -> str:
         """Return the pool's reference for the model that a client names, or raise InvalidName."""
         return model if self.takes_paths and is_path(model) else parse_name(model).short
+
+
+def unknown_letters_warning(reply: EmbedReply) -> dict[str, str]:
+    index = next((index for index, n in enumerate(reply.unknown_shares) if n), None)
+    return {} if index is None else {"Warning": f'299 paddock "{reply.unknown_letters(index)}"'}
 
 
 def service_of(request: HTTPConnection) -> Service:

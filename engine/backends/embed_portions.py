@@ -40,9 +40,11 @@ async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedd
     parts = await run_concurrently(portion, starts, PORTIONS_AHEAD)
     n_pieces = tuple(n for part in parts for n in part.n_pieces)
     n_cut = tuple(n for part in parts for n in part.n_cut_tokens)
+    unknown = tuple(n for part in parts for n in part.unknown_shares)
     return Embedded(
         tuple(vector for part in parts for vector in part.vectors),
         sum(part.n_tokens for part in parts),
         n_pieces if any(n > 1 for n in n_pieces) else (),
         n_cut if any(n_cut) else (),
+        unknown if any(unknown) else (),
     )

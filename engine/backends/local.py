@@ -281,7 +281,8 @@ class LocalPool(Pool):
             whole, usage, digest = await self._computed(
                 request, request.texts, facts, waits=waits, dimensions=request.dimensions
             )
-            return EmbedReply(whole.vectors, usage, digest, whole.n_pieces, whole.n_cut_tokens)
+            counts = (whole.n_pieces, whole.n_cut_tokens, whole.unknown_shares)
+            return EmbedReply(whole.vectors, usage, digest, *counts)
 
     async def rerank(self, request: RerankRequest, *, waits: bool = True) -> RerankReply:
         """Score documents for a query.

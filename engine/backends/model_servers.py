@@ -364,7 +364,8 @@ class PaddockServer:
         await self._check_not_replaced(request.model)
         n = len(reply.vectors)
         n_pieces, n_cut = reply.n_pieces or (1,) * n, reply.n_cut_tokens or (0,) * n
-        return Embedded(reply.vectors, reply.usage.prompt_tokens, n_pieces, n_cut)
+        n_tokens = reply.usage.prompt_tokens
+        return Embedded(reply.vectors, n_tokens, n_pieces, n_cut, reply.unknown_shares)
 
     async def _check_not_replaced(self, spec: ModelSpec) -> None:
         known = self._identities.get((spec.ref, spec.role))

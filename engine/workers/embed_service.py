@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import queue
 import time
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
@@ -43,6 +45,8 @@ class TokenisedText:
     """One, unless it is split; each with the model's special tokens around it."""
     n_cut: int = 0
     """Tokens that were cut off at its end."""
+    unknown_share: float = 0.0
+    """Of its letters, those that no token has."""
 
 
 class TextReader:
@@ -65,8 +69,17 @@ class TextReader:
             TextTooLong: a text does not fit, and may be neither split nor cut.
             TextRefused: a text has no tokens.
         """
-        return [self._read(index, text, n_ctx_tokens, on_overflow)
+        return [replace(self._read(index, text, n_ctx_tokens, on_overflow),
+                        unknown_share=self._unknown_share(text))
                 for index, text in enumerate(texts)]  # fmt: skip
+
+    def _unknown_share(self, text: str) -> float:
+        if text.isascii():  # each vocabulary has these
+            return 0.0
+        plain = self._model.tokenise(text, with_special=False, parse_special=False)
+        pieces = b"".join(self._model.piece(token) for token in plain.tolist())
+        given = letters(text)
+        return (given - letters(pieces.decode(errors="replace"))).total() / max(1, given.total())
 
     def read_pairs(
         self, query: str, documents: Sequence[str], n_ctx_tokens: int, on_overflow: OnOverflow
@@ -135,6 +148,21 @@ class TextReader:
 
     def _with_surroundings(self, plain: Tokens) -> Tokens:
         return np.concatenate([self._before, plain, self._after]).astype(np.int32)
+
+
+def letters(text: str) -> Counter[str]:
+    """Count the letters of a text, without accents and capitals; vowel signs are letters, too.
+
+    >>> letters("\u00c9t\u00e9 1"), letters("\u0926\u093f") - letters("\u0926\u093e")
+    (Counter({'e': 2, 't': 1}), Counter({'\u093f': 1}))
+    """
+    signs = unicodedata.normalize("NFKD", text.casefold())
+    return Counter(sign for sign in signs if sign.isalpha() or _is_vowel_sign(sign))
+
+
+def _is_vowel_sign(sign: str) -> bool:
+    # Accents have a class: they are put together with the letter before.
+    return unicodedata.category(sign)[0] == "M" and not unicodedata.combining(sign)
 
 
 def split_tokens(words: Sequence[str], room: int) -> list[tuple[int, int]]:
@@ -521,6 +549,7 @@ class EmbedService:
         sizes = [len(tokens) for text in request.texts for tokens in text.pieces]
         n_pieces = [len(text.pieces) for text in request.texts]
         n_cut = tuple(text.n_cut for text in request.texts)
+        unknown = tuple(text.unknown_share for text in request.texts)
         try:
             if request.is_rerank:
                 vectors = rerank_scores(request.rows)
@@ -531,7 +560,8 @@ class EmbedService:
             return
         body = bytearray()
         rows = np.ascontiguousarray(vectors, np.float32)
-        embedded = to_plain(Embedded(cast(Any, rows), sum(sizes), tuple(n_pieces), n_cut), body)
+        answer = Embedded(cast(Any, rows), sum(sizes), tuple(n_pieces), n_cut, unknown)
+        embedded = to_plain(answer, body)
         head = {"event": "embedded", "id": request.request_id, "vectors": embedded}
         self._send(head, bytes(body))
 

@@ -170,6 +170,8 @@ class Embedded:
     """For each text; 1: it was read whole. Of a whole reply, empty: every text was."""
     n_cut_tokens: tuple[int, ...]
     """For each text; 0: nothing was cut off. Of a whole reply, empty: nothing was."""
+    unknown_shares: tuple[float, ...] = ()
+    """Of the letters of each text, those that no token has; empty: none, or not known."""
 
 
 def pack_refusal(request_id: int, error: EngineError) -> FrameHead:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -22,6 +22,8 @@ from paddock.steps.text.text_parts import TextPart, to_part
 
 from .row_changes import COLUMN_NAME, TABLE_COLUMNS
 from .where_filter import value_kind
+
+OnUnknown = Literal["note", "error"]
 
 
 class EmbedParams(Params):
@@ -51,6 +53,15 @@ class EmbedParams(Params):
         description="What happens to a text that does not fit: an error, or the mean of its parts' "
         "vectors, weighted by tokens.",
     )
+    on_unknown: OnUnknown = Field(
+        default="note",
+        description="What happens to a text with letters that the model's vocabulary lacks: other "
+        "words may have its vector.",
+    )
+
+    @property
+    def options(self) -> tuple[int | None, OnOverflow, OnUnknown]:
+        return self.dimensions, self.on_overflow, self.on_unknown
 
     @field_validator("columns", mode="after")
     @classmethod
@@ -98,7 +109,7 @@ class Embed(Step[EmbedParams, EmbedOutput]):
             return EmbedOutput(vectors=[], count=0)
         model = tools.llm.models.resolve(params.model, "embed")
         texts = [part.text for part in parts]
-        reply = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
+        reply = await embed_texts(tools, model, texts, *params.options)
         vectors = reply.vectors
         return EmbedOutput.model_construct(
             vectors=[list(vector) for vector in vectors], count=len(vectors), store=None
@@ -127,7 +138,7 @@ async def _embed_into_store(
     new = [text for text in dict.fromkeys(part.text for part in parts) if text not in vectors]
     for first in range(0, len(new), REQUEST_TEXTS):
         texts = new[first : first + REQUEST_TEXTS]
-        reply = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
+        reply = await embed_texts(tools, model, texts, *params.options)
         vectors |= {text: array("f", v) for text, v in zip(texts, reply.vectors, strict=True)}
     rows: list[VectorRow] = []
     for index, part in enumerate(parts):
@@ -155,7 +166,9 @@ async def embed_texts(
     texts: Sequence[str],
     dimensions: int | None = None,
     on_overflow: OnOverflow = "error",
+    on_unknown: OnUnknown = "note",
 ) -> EmbedReply:
+    """Return vectors, and note where the model does not know the letters of a text."""
     request = EmbedRequest(
         model,
         tuple(texts),
@@ -164,4 +177,10 @@ async def embed_texts(
         total_s=tools.timeout.total_s,
         on_overflow=on_overflow,
     )
-    return await tools.llm.pool.embed(request)
+    reply = await tools.llm.pool.embed(request)
+    for index in (index for index, n in enumerate(reply.unknown_shares) if n):
+        if on_unknown == "error":
+            remedy = "Use a model for its language, or `on_unknown: note`."
+            raise StepError(f"{reply.unknown_letters(index)}.", remedy=remedy)
+        tools.log.note(f"{reply.unknown_letters(index)}: other words may have its vector.")
+    return reply

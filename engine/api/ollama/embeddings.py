@@ -18,6 +18,7 @@ from starlette.responses import Response
 from paddock.engine.api.body_models import Needed, Whole
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import read_json
+from paddock.engine.api.service import unknown_letters_warning
 from paddock.engine.api.streaming import (
     dumps,
     json_response,
@@ -77,7 +78,8 @@ async def embed(request: Request) -> Response:
         vectors,
         dumps(value)[1:],
     )
-    return json_response(raw, headers=warning_header(n_original if n_cut else None))
+    is_cut = warning_header(n_original if n_cut else None)
+    return json_response(raw, headers=is_cut or unknown_letters_warning(reply))
 
 
 class _EmbedLegacyBody(_EmbedBody):

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from paddock.engine.api.anthropic.messages import is_anthropic_client, model_list_value, model_value
 from paddock.engine.api.errors import ApiError, openai_errors
 from paddock.engine.api.json_body import read_json
-from paddock.engine.api.service import Service, priority_of, service_of
+from paddock.engine.api.service import Service, priority_of, service_of, unknown_letters_warning
 from paddock.engine.api.streaming import json_response, sse_response, while_connected
 from paddock.engine.backends.answer import Answer
 from paddock.engine.backends.local import LocalPool
@@ -192,7 +192,7 @@ async def create_embeddings(request: Request) -> Response:
     reply = await while_connected(request, run_embedding(service.pool, call, caller))
     written = await asyncio.to_thread(embedding_answer, call, reply)
     headers = {"Warning": TRUNCATION_WARNING} if any(reply.n_cut_tokens) else None
-    return json_response(written, headers=headers)
+    return json_response(written, headers=headers or unknown_letters_warning(reply))
 
 
 async def rerank(request: Request) -> Response:

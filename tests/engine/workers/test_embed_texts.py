@@ -52,6 +52,25 @@ def test_parts_wear_what_the_model_puts_around_a_text() -> None:
     model.close()
 
 
+def test_how_much_of_a_text_a_vocabulary_lacks_is_known() -> None:
+    model = Model(ModelFinder(Path("/nonexistent"), Path("/nonexistent")).locate("all-minilm").path)
+    # Accents and capitals are no loss; that of Thai is whole, of Korean and Hindi the vowels'.
+    whole = ["Hello", "Été à Zürich", "Ελληνικά", "Привет", "שָׁלוֹם", "مرحبا", "中文", "Tiếng Việt",
+             "Straße", "ﬁne", "🙂 ② ½", "", "A\u200bé"]  # fmt: skip
+    lacking = {
+        "강": 2 / 3,
+        "곰": 2 / 3,
+        "दिन": 1 / 3,
+        "दान": 1 / 3,
+        "ภาษาไทย": 1,
+        "Thai แมว": 3 / 7,
+    }
+    read = TextReader(model).read([*whole, *lacking], 512)
+    shares = [text.unknown_share for text in read]
+    assert shares == pytest.approx([0] * len(whole) + list(lacking.values()))
+    model.close()
+
+
 FORM = "[CLS] q {query} d {document}[SEP] {query}?[SEP]"
 
 

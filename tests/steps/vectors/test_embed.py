@@ -1,10 +1,12 @@
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.engine.errors import TextTooLong
+from paddock.engine.request import EmbedReply, EmbedRequest
 from paddock.steps.base import StepError
 from paddock.steps.vectors.embed import Embed, EmbedOutput, EmbedParams
 from tests.fakes.pool import FakePool, vector
@@ -39,3 +41,19 @@ def test_a_long_text_is_split_where_that_is_wished() -> None:
 def test_an_empty_text_has_no_vector() -> None:
     with pytest.raises(StepError, match="text 1 is empty, so it has no vector"):
         embed(FakePool(), texts=["one", " "])
+
+
+def test_letters_that_the_model_does_not_know_are_noted_or_refused() -> None:
+    class Latin(FakePool):
+        async def embed(self, request: EmbedRequest) -> EmbedReply:
+            shares = tuple(float(not text.isascii()) for text in request.texts)
+            return replace(await super().embed(request), unknown_shares=shares)
+
+    own = tools(Path(), pool=Latin())
+    asyncio.run(Embed().run(EmbedParams(texts=["a", "ก"]), own))
+    assert own.notes == [
+        "the model's vocabulary lacks 100% of the letters of text 1: other words may have its "
+        "vector."
+    ]
+    with pytest.raises(StepError, match="lacks 100% of the letters of text 1"):
+        embed(Latin(), texts=["a", "ก"], on_unknown="error")
