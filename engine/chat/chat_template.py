@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest
@@ -21,7 +21,7 @@ from paddock.engine.system.text import map_texts
 
 from .control_tokens import MARK_END, ControlTokenRemover, TextPiece, any_of_pattern, with_literals
 from .jinja_template import JinjaTemplate
-from .known_templates import CHATML, jinja_template, served_template
+from .known_templates import CHATML, served_template
 from .reasoning_tags import ReasoningTags
 from .template_messages import (
     MEDIA_MARK,
@@ -35,26 +35,12 @@ from .template_probe import ChatFormat, carries, probe_template
 MOST_MESSAGES = 10_000  # OpenAI takes 2,048; for so many a template takes 1 s
 
 
-def checked_template(source: str) -> str:
-    """Return a template that a person wrote, in Jinja.
-
-    Raises:
-        TemplateTooLarge: it is too long, or nested too deeply.
-        BadRequest: it cannot be parsed, or is a Go template of no known family.
-    """
-    jinja = jinja_template(source)
-    JinjaTemplate(jinja)
-    return jinja
-
-
 TemplateCapability = Literal["tools", "thinking"]
 
 # A template without any of these words has no reasoning; probing it costs some milliseconds.
 _REASONING_WORDS = re.compile(r"think|reason|thought|<\|channel\|>", re.IGNORECASE)
 
 
-# A list of models reads all of them: with fewer places than models, each would be read every time.
-@lru_cache(maxsize=256)
 def template_capabilities(own: str | None, of_file: str | None) -> frozenset[TemplateCapability]:
     """Return what a model's template supports; reading it takes 2 to 15 ms.
 

@@ -19,7 +19,7 @@ from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.parser import Parser
 from jinja2.utils import Cycler, Joiner
 
-from paddock.engine.errors import BadRequest, TemplateTooLarge
+from paddock.engine.errors import TemplateTooLarge, TemplateUnreadable
 from paddock.engine.system.template_filters import (
     BOUNDED_FILTERS,
     PLAIN_FILTERS,
@@ -58,7 +58,9 @@ class JinjaTemplate:
         except (RecursionError, SyntaxError, MemoryError) as error:  # Python's, of Jinja2's code
             raise TemplateTooLarge("the model's chat template is nested too deeply") from error
         except Exception as error:  # untrusted code can raise anything
-            raise BadRequest(f"the model's chat template cannot be read: {error}") from error
+            raise TemplateUnreadable(
+                f"the model's chat template cannot be read: {error}"
+            ) from error
         self._environment = environment
         self._special = {"bos_token": bos, "eos_token": eos}
 

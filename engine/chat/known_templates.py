@@ -130,9 +130,7 @@ _BRANCH = re.compile(
     re.DOTALL,
 )
 _WORD = re.compile(r"\"(?:\\.|[^\"\\])*\"|`[^`]*`|[()]|[^\s()\"`]+")
-_INSERT_BEFORE = re.compile(
-    r"\{\{- if \.Suffix \}\}.*?\{\{- else \}\}(.*)\{\{- end \}\}", re.DOTALL
-)
+_INSERTS, _ELSE, _END = "{{- if .Suffix }}", "{{- else }}", "{{- end }}"
 
 
 def is_go_template(source: str) -> bool:
@@ -160,8 +158,9 @@ def jinja_template(source: str) -> str:
         BadRequest: it is a Go template of no known family.
     """
     check_template_length(source)
-    if found := _INSERT_BEFORE.fullmatch(source):
-        source = found[1]
+    head, found, rest = source.partition(_ELSE)
+    if found and head.startswith(_INSERTS) and rest.endswith(_END):
+        source = rest.removesuffix(_END)
     if not is_go_template(source):
         return source
     atoms = _ATOM.findall(_plain_text(source))
@@ -181,7 +180,7 @@ def jinja_template(source: str) -> str:
 def _is_of(turns: dict[str, str], atoms: list[str]) -> bool:
     """Return whether a template's atoms are those of a family, and a turn among them in order."""
     own = _EDGES.union(*map(_ATOM.findall, turns.values()))
-    if any(own.isdisjoint((atom, *_with_roles(atom))) for atom in atoms):
+    if any(own.isdisjoint((atom, *_with_roles(atom))) for atom in set(atoms)):
         return False
     rest = iter(atoms)
     turn = _ATOM.findall(turns["user"] + turns["assistant"].partition("…")[0])
@@ -255,6 +254,11 @@ def _value(call: list[str | bool | None]) -> bool | None:
     return values[0] if len(values) == 1 else None
 
 
+def is_foreign(template: str | None) -> bool:
+    """Return whether a template in place of the model's is none of a family that is known here."""
+    return template is not None and not is_go_template(template)
+
+
 def served_template(own: str | None, of_file: str | None) -> str | None:
     """Return the Jinja template by which a model is rendered; None: it has none.
 
@@ -272,4 +276,4 @@ def served_template(own: str | None, of_file: str | None) -> str | None:
 def insert_form(before: str, after: str, middle: str, template: str) -> str:
     """Return a template as editors want it: with `.Suffix`, the mark of a model that inserts."""
     inserted = f"{before}{{{{ .Prompt }}}}{after}{{{{ .Suffix }}}}{middle}"
-    return f"{{{{- if .Suffix }}}}{inserted}{{{{- else }}}}{template}{{{{- end }}}}"
+    return f"{_INSERTS}{inserted}{_ELSE}{template}{_END}"

@@ -8,11 +8,9 @@ also where a template writes it itself.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,11 +19,12 @@ from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
 from paddock.engine.system.records import record, replace
+from paddock.engine.trial_process import TRIAL_WALL_S, wall_s
 
 from .answer_format import answer_format, offered_tools, required_tools
 from .chat_template import ChatTemplate
 from .control_tokens import TextPiece
-from .known_templates import served_template
+from .known_templates import is_foreign, served_template
 from .prompt_images import ImagePlaceholders, PlacedImage, place_images
 from .prompt_overflow import (
     PromptLimit,
@@ -37,6 +36,7 @@ from .prompt_overflow import (
 )
 from .stream_parser import PlainTextParser, StreamParser
 from .template_messages import MEDIA_MARK
+from .template_trials import ForeignTemplate, TemplateTrials
 
 if TYPE_CHECKING:
     from paddock.engine.llama.vision import Projector
@@ -130,9 +130,6 @@ class PromptTokeniser:
 
 _NO_TOKENS: Tokens = np.empty(0, np.int32)
 
-# Templates of requests that are kept; to probe one takes 50 ms.
-_N_TEMPLATES = 16
-
 # Encoding an image takes seconds, so its tokens are estimated while turns are chosen.
 _IMAGE_TOKENS = 768
 
@@ -156,34 +153,34 @@ class PromptBuilder:
         self._projector = projector
         self._placeholders = ImagePlaceholders()
         self._tokeniser = PromptTokeniser(model)
-        self._templates_lock = threading.Lock()
-        self._templates: OrderedDict[str | None, ChatTemplate] = OrderedDict()
-        self._own = self._read_template(None)
+        self._of_file = model.chat_template()
+        self._of_family = lru_cache(self._read_template)
+        self._own = self._read_template(self._of_file, model.chat_template("tool_use"))
+        self._trials = TemplateTrials()
 
-    def _read_template(self, source: str | None) -> ChatTemplate:
+    def _facts(self, source: str | None, tool_source: str | None = None) -> dict[str, Any]:
         model = self._model
-        of_file = model.chat_template()
-        served = served_template(source, of_file)
-        return ChatTemplate(
-            served,
+        return dict(
+            source=source,
             bos=model.special_text("bos"),
             eos=model.special_text("eos"),
-            control_tokens=model.special_tokens(),
+            control_tokens=list(model.special_tokens()),
             ends=[model.piece(token, shows_control=True).decode(errors="replace")
                   for token in model.ending_tokens],
-            tool_source=model.chat_template("tool_use") if served is of_file else None,
+            tool_source=tool_source,
         )  # fmt: skip
 
-    def _template(self, source: str | None) -> ChatTemplate:
-        if source is None:
+    def _read_template(self, source: str | None, tool_source: str | None = None) -> ChatTemplate:
+        return ChatTemplate(**self._facts(source, tool_source))
+
+    def _template(self, source: str | None, within_s: float = TRIAL_WALL_S) -> ChatTemplate:
+        """Return the file's template, which ends no more than its own worker, or another one."""
+        served = served_template(source, self._of_file)
+        if served is None or served is self._of_file:
             return self._own
-        with self._templates_lock:
-            if source not in self._templates:
-                self._templates[source] = self._read_template(source)
-                if len(self._templates) > _N_TEMPLATES:
-                    self._templates.popitem(last=False)
-            self._templates.move_to_end(source)
-            return self._templates[source]
+        if is_foreign(source):
+            return ForeignTemplate(self._facts(served), self._trials, within_s)
+        return self._of_family(served)
 
     def chat(self, request: ChatRequest, sampling: Sampling, n_ctx_tokens: int = 0) -> BuiltPrompt:
         """Return a request's prompt, with the parser of its answer.
@@ -214,7 +211,7 @@ class PromptBuilder:
             return self._fill_in_middle(request, texts, limit, built)
         required = required_tools(request)
         tools = offered_tools(request)
-        template = self._template(request.template)
+        template = self._template(request.template, wall_s(request.priority))
 
         def render(messages: Sequence[Message]) -> tuple[TextPiece, ...]:
             return template.render(

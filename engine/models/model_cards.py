@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.chat.known_templates import insert_form
-from paddock.engine.errors import ModelBroken
+from paddock.engine.errors import ModelBroken, TrialTimeout
 from paddock.engine.gguf import SUPPRESSED, TYPE_NAMES, GgufHeader, read_arrays
 from paddock.engine.request import Message, ModelFacts
 from paddock.engine.system.records import field, record, replace
 
 from . import manifests
 from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
-from .model_finder import FoundModel, ModelFinder, model_params, sampling_params
+from .model_finder import FoundModel, ModelFiles, ModelFinder, model_params, sampling_params
 from .model_names import shown_name
 from .modelfile import ModelfileCommand, each_value, print_parameters, write_modelfile
 
@@ -148,15 +148,17 @@ def list_cards(finder: ModelFinder) -> list[ModelCard]:
         if name not in listed:
             try:
                 list_card = _short_card(finder, found, finder.files.header(found.path, found.parts))
-            except ModelBroken:
+            except (ModelBroken, TrialTimeout):  # what its template supports is not known
                 list_card = _short_card(finder, found, None)
             listed[name] = list_card
     return sorted(listed.values(), key=lambda card: card.modified_at, reverse=True)
 
 
 def model_capabilities(finder: ModelFinder, facts: ModelFacts) -> tuple[str, ...]:
-    header = finder.files.header(Path(facts.path), tuple(map(Path, facts.parts)))
-    return _capabilities_of(header, facts.template, facts.projector is not None)
+    path = Path(facts.path)
+    header = finder.files.header(path, tuple(map(Path, facts.parts)))
+    sees = facts.projector is not None
+    return _capabilities_of(finder.files, path, header, facts.template, sees)
 
 
 def weight_count_text(number: int) -> str:
@@ -186,7 +188,9 @@ def weights_format(header: GgufHeader) -> str:
 def _short_card(finder: ModelFinder, found: FoundModel, header: GgufHeader | None) -> ModelCard:
     own = found.own
     sees = found.projector is not None
-    abilities = _capabilities_of(header, own.own_template, sees) if header else ()
+    abilities: tuple[str, ...] = ()
+    if header:
+        abilities = _capabilities_of(finder.files, found.path, header, own.own_template, sees)
     if found.manifest:
         n_bytes = found.manifest.size_bytes
     else:
@@ -270,12 +274,12 @@ def _model_details(own: StoredModel, header: GgufHeader | None) -> ModelDetails:
     )
 
 
-def _capabilities_of(header: GgufHeader, template: str | None, sees: bool) -> tuple[str, ...]:
+def _capabilities_of(
+    files: ModelFiles, path: Path, header: GgufHeader, template: str | None, sees: bool
+) -> tuple[str, ...]:
     if header.role != "chat":
         return ("rerank",) if header.role == "rerank" else ("embedding",)
-    from paddock.engine.chat.chat_template import template_capabilities  # 1.5 MB, 40 ms
-
-    by_template = template_capabilities(template, str(header.values.get(_TEMPLATE_KEY, "")))
+    by_template = files.capabilities(path, template, str(header.values.get(_TEMPLATE_KEY, "")))
     has = {
         "completion": True,
         "tools": "tools" in by_template,

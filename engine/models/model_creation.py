@@ -11,12 +11,12 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.chat.chat_template import checked_template
-from paddock.engine.chat.known_templates import is_go_template
+from paddock.engine.chat.known_templates import is_go_template, jinja_template
+from paddock.engine.chat.template_trials import TemplateTrials
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
 from paddock.engine.system.disk_space import free_disk_bytes
@@ -318,9 +318,12 @@ def _stored_template(store: ModelStore, template: str) -> str:
     if not template or any(digest in store.digests(name) for name in store.names()):
         return template  # as `show` prints it
     try:
-        return checked_template(template)
+        with closing(TemplateTrials()) as trials:
+            jinja = jinja_template(template)
+            trials.compute({"template": {"source": jinja, "bos": "", "eos": ""}})
     except BadRequest as error:
         raise RecipeRefused(f"template error: {error}") from error
+    return jinja
 
 
 def _notes(recipe: ModelRecipe) -> Iterator[str]:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from textwrap import TextWrapper
+from textwrap import wrap
 from typing import Any
 
 from jinja2 import pass_environment
@@ -25,7 +25,7 @@ from .template_limits import (
 
 MAX_PARSED_CHARS = 4_000_000  # each part of a text costs some 50 bytes
 MAX_WRAP_CHARS = 1_000_000  # textwrap reads about a million characters a second
-_PART_CHARS = 256
+MAX_WORD_CHARS = 100_000  # broken at width 1: 0.1 s, and 13 s for a million
 
 
 def names(words: str) -> tuple[str, ...]:
@@ -78,42 +78,18 @@ def urlencode(value: Any) -> str:
 
 def indent(value: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     check_size(len(str(value)), MAX_WRAP_CHARS * 4)
-    pad = " " * bounded_size("width", width) if isinstance(width, int) else str(width)
-    lines = str(value).splitlines(keepends=True)
-    check_size(len(value) + len(pad) * len(lines))
-    wants = (blank or bool(line.strip()) for line in lines)
-    return "".join(
-        pad + line if want and (first or at) else line
-        for at, (line, want) in enumerate(zip(lines, wants, strict=True))
-    )
+    size = bounded_size("width", width) if isinstance(width, int) else len(width)
+    check_size(len(value) + size * (str(value).count("\n") + 1))
+    indented: str = JINJA_FILTERS["indent"](str(value), width, first, blank)
+    return indented
 
 
 def wordwrap(value: str, width: int = 79) -> str:
     text = str(value)
     check_size(len(text), MAX_WRAP_CHARS)
-    wrapper = _LinearWrapper(width)
-    return "\n".join("\n".join(wrapper.wrap(line)) for line in text.split("\n"))
-
-
-class _LinearWrapper(TextWrapper):
-    """The standard library's wrapper, in linear time.
-
-    It breaks a word that is longer than a line by copying the rest of the word for each line: 13 s
-    for a million characters at width 1. Shorter parts, each longer than a line, come out the same.
-    """
-
-    def _split(self, text: str) -> list[str]:
-        size = max(self.width, 0) + _PART_CHARS
-        return [part for chunk in super()._split(text) for part in _parts(chunk, size)]
-
-
-def _parts(chunk: str, size: int) -> Iterator[str]:
-    """Cut into parts of `size` characters; the last one may be up to twice as long."""
-    at = 0
-    while len(chunk) - at > 2 * size:
-        yield chunk[at : at + size]
-        at += size
-    yield chunk[at:]
+    # To break a word, `textwrap` copies the rest of it for each line.
+    check_size(max(map(len, text.split()), default=0), MAX_WORD_CHARS)
+    return "\n".join("\n".join(wrap(line, width)) for line in text.split("\n"))
 
 
 def batch(value: Any, size: int, fill: Any = None) -> list[list[Any]]:

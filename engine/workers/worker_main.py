@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from paddock.engine.chat.known_templates import is_foreign
 from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError
@@ -368,6 +369,7 @@ class _RequestReader:
         self._take = take
         self._with_long_texts = _LongRequests(self._act_at_length)
         self._with_images = _LongRequests(self._act_at_length)
+        self._with_templates = _LongRequests(self._act_at_length)
         if projector is not None:
             projector.on_part = self._before_image_part
 
@@ -388,13 +390,15 @@ class _RequestReader:
         threading.Thread(target=read_all, name="requests", daemon=True).start()
 
     def _distribute(self, head: FrameHead, body: bytes) -> None:
-        long_requests = (self._with_long_texts, self._with_images)
+        long_requests = (self._with_long_texts, self._with_images, self._with_templates)
         if head["op"] == "cancel" and any(
             requests.cancel(head["id"]) for requests in long_requests
         ):
             return
         if body:  # always the same thread, as the projector is not thread-safe
             self._with_images.add(head, body)
+        elif is_foreign(head.get("order", {}).get("request", head).get("template")):
+            self._with_templates.add(head, body)
         elif _n_characters(head) > LONG_CHARACTERS:
             self._with_long_texts.add(head, body)
         else:

@@ -8,7 +8,6 @@ github.com/ollama/ollama, server/routes.go, `GenerateHandler` and `ChatHandler`.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -29,8 +28,8 @@ from paddock.engine.api.streaming import (
     while_connected,
 )
 from paddock.engine.backends.answer import Answer
-from paddock.engine.chat.chat_template import checked_template
-from paddock.engine.errors import BadRequest, NoInsert, TemplateTooLarge
+from paddock.engine.chat.known_templates import jinja_template
+from paddock.engine.errors import BadRequest, NoInsert, TemplateTooLarge, TemplateUnreadable
 from paddock.engine.request import ChatRequest, Chunk, DoneReason, Message, Reply, Think
 from paddock.engine.system.records import replace
 
@@ -234,16 +233,11 @@ async def generate(request: Request) -> Response:
     pool_request = body.request(model_request, think)
     if body.template and not body.suffix:
         try:
-            template = await asyncio.to_thread(checked_template, body.template)
+            pool_request = replace(pool_request, template=jinja_template(body.template))
         except TemplateTooLarge:
             raise
         except BadRequest as error:
             raise ApiError(500, f"template error: {error}") from None
-        pool_request = replace(pool_request, template=template)
-    if body.only_renders:
-        return json_response(
-            {**await render_prompt(request, model_request, pool_request), "response": ""}
-        )
 
     def chunk_fields(chunk: Chunk) -> dict[str, Any]:
         thinking = {"thinking": chunk.reasoning} if chunk.reasoning else {}
@@ -253,7 +247,12 @@ async def generate(request: Request) -> Response:
         return {} if body.raw else {"context": list(reply.tokens)}
 
     try:
+        if body.only_renders:
+            rendered = await render_prompt(request, model_request, pool_request)
+            return json_response({**rendered, "response": ""})
         return await respond(request, model_request, pool_request, chunk_fields, end)
+    except TemplateUnreadable as error:
+        raise ApiError(500, f"template error: {error}") from None
     except NoInsert:
         name = full_name(model_request.spec.ref)
         raise ApiError(400, f"{name} does not support insert") from None

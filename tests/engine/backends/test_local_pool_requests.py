@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.errors import BadRequest, Busy, NoInsert
+from paddock.engine.errors import BadRequest, Busy, NoInsert, TemplateUnreadable, TrialTimeout
 from paddock.engine.gguf import SUPPRESSED
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, ModelSpec, Tool
+from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec, Tool
 from tests.engine.pools import SETTINGS, VECTORS, opened
 from tests.fakes import tiny
 from tests.fakes.gguf import Value
@@ -95,6 +95,31 @@ async def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full(
         with pytest.raises(Busy):
             await pool.embed(EmbedRequest(VECTORS, ("one",)), waits=False)
         assert len((await pool.embed(EmbedRequest(VECTORS, ("one",)))).vectors) == 1
+
+
+async def test_a_requests_template_ends_with_that_request() -> None:
+    def asked(template: str | None) -> ChatRequest:
+        turn = Message("user", "Hello")
+        return ChatRequest(MODEL, (turn,), {"max_tokens": 4}, template=template)
+
+    computes = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    async with opened() as pool:
+        usual = await pool.chat(asked(None)).reply()
+        costly = asyncio.ensure_future(pool.chat(asked(computes)).reply())
+        answered = [await pool.chat(asked(None)).reply() for _ in range(3)]
+        assert {reply.text for reply in answered} == {usual.text}
+        with pytest.raises((BadRequest, TrialTimeout)):
+            await costly
+        own = "{% for m in messages %}<|im_start|>{{ m.role }}{{ m.content }}{% endfor %}"
+        assert (await pool.chat(asked(own)).reply()).text
+        with pytest.raises(TemplateUnreadable):
+            await pool.chat(asked("{% for %}")).reply()
+
+
+async def test_vectors_tell_of_letters_that_the_model_does_not_know(pool: LocalPool) -> None:
+    texts = ("Hello", "Ünïcode", "ภาษาไทย")
+    assert (await pool.embed(EmbedRequest(VECTORS, texts))).unknown_shares == (0, 0, 1)
+    assert (await pool.embed(EmbedRequest(VECTORS, texts[:2]))).unknown_shares == ()
 
 
 async def test_what_the_file_says_of_decoding_is_obeyed(tmp_path: Path) -> None:

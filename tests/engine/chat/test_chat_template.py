@@ -1,9 +1,10 @@
 import pytest
 from jinja2 import nodes
 
-from paddock.engine.chat.chat_template import ChatTemplate, checked_template, template_capabilities
+from paddock.engine.chat.chat_template import ChatTemplate, template_capabilities
 from paddock.engine.chat.control_tokens import TextPiece
-from paddock.engine.chat.known_templates import MOST_TEMPLATE_CHARS
+from paddock.engine.chat.jinja_template import JinjaTemplate
+from paddock.engine.chat.known_templates import MOST_TEMPLATE_CHARS, jinja_template
 from paddock.engine.errors import BadRequest, TemplateTooLarge
 from paddock.engine.request import Message, Tool, ToolCall
 from tests.engine.chat.answer_parsing import TEMPLATES
@@ -137,7 +138,7 @@ def test_no_constant_of_a_template_is_computed_to_read_it(monkeypatch: pytest.Mo
     assert template_capabilities(None, source) == {"tools"}
     assert template_capabilities(None, f"{{% generation %}}{source}{{% endgeneration %}}")
     with pytest.raises(BadRequest, match="`autoescape` takes true or false"):
-        checked_template("{% autoescape 'a' | upper %}{% endautoescape %}")
+        JinjaTemplate("{% autoescape 'a' | upper %}{% endautoescape %}")
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -149,7 +150,7 @@ def test_a_template_that_is_too_long_supports_nothing(own: bool) -> None:
     with pytest.raises(TemplateTooLarge, match="at most 100,000 characters, not 100,001"):
         ChatTemplate(too_long, bos="", eos="")
     with pytest.raises(TemplateTooLarge, match="at most 100,000 characters, not 100,001"):
-        checked_template(too_long)
+        jinja_template(too_long)
 
 
 @pytest.mark.parametrize(
@@ -160,5 +161,5 @@ def test_a_template_that_is_too_long_supports_nothing(own: bool) -> None:
 )  # fmt: skip
 def test_a_template_that_is_nested_too_deeply_is_refused(source: str) -> None:
     with pytest.raises(TemplateTooLarge, match="nested too deeply"):
-        checked_template(source)
+        JinjaTemplate(source)
     assert template_capabilities(None, source) == frozenset()

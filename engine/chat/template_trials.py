@@ -1,0 +1,79 @@
+"""Chat templates that others wrote: parsed, probed and rendered in a process of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from paddock.engine.errors import BadRequest, TemplateTooLarge, TemplateUnreadable
+from paddock.engine.request import Message, Think, Tool
+from paddock.engine.system.frames import FrameHead
+from paddock.engine.system.records import replace
+from paddock.engine.trial_process import TRIAL_WALL_S, TrialProcess
+from paddock.engine.wire import from_plain, to_plain
+
+from .chat_template import ChatTemplate
+from .control_tokens import TextPiece
+from .template_probe import ChatFormat
+
+_ERRORS = {kind.__name__: kind for kind in (BadRequest, TemplateTooLarge, TemplateUnreadable)}
+
+
+class TemplateTrials(TrialProcess):
+    """Raises BadRequest where a template is refused or costs too much, and as TrialProcess."""
+
+    def __init__(self) -> None:
+        super().__init__("paddock.engine.chat.template_trial_process")
+
+    def capabilities(
+        self, own: str | None, of_file: str | None, within_s: float = TRIAL_WALL_S
+    ) -> list[str]:
+        """Return `template_capabilities`; none of a template that costs too much."""
+        try:
+            return list(self.compute({"own": own, "of_file": of_file}, within_s)["capabilities"])
+        except BadRequest:
+            return []
+
+    def compute(self, order: FrameHead, within_s: float = TRIAL_WALL_S) -> FrameHead:
+        answer = self.ask(order, "the chat template", "Use a simpler one", within_s)
+        if "error" in answer:
+            raise _ERRORS[answer["error"]](answer["why"])
+        return answer
+
+
+class ForeignTemplate(ChatTemplate):
+    """A request's or a Modelfile's template, for one request: it ends with that.
+
+    `facts` are the arguments of a ChatTemplate.
+    """
+
+    def __init__(self, facts: FrameHead, trials: TemplateTrials, within_s: float) -> None:
+        self._facts, self._trials = facts, trials
+        self._ends_at = time.monotonic() + within_s
+
+    def _compute(self, **order: Any) -> FrameHead:
+        left_s = self._ends_at - time.monotonic()
+        return self._trials.compute({"template": self._facts, **order}, left_s)
+
+    @cached_property
+    def chat_format(self) -> ChatFormat:
+        return from_plain(ChatFormat, self._compute()["format"])
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        think: Think | None = None,
+        variables: Mapping[str, Any] | None = None,
+        n_ctx_tokens: int = 0,
+    ) -> tuple[TextPiece, ...]:
+        # Only the number of pictures counts.
+        bare = [replace(message, images=(b"",) * len(message.images)) for message in messages]
+        options = {"think": think, "variables": variables, "n_ctx_tokens": n_ctx_tokens}
+        answer = self._compute(
+            messages=to_plain(bare), tools=to_plain(list(tools)), options=options
+        )
+        return from_plain(tuple[TextPiece, ...], answer["pieces"])
