@@ -446,7 +446,7 @@ def lark_of(grammar: str) -> str:
         raise BadRequest(f"the grammar has more than {MOST_GRAMMAR_CHARACTERS:,} characters")
     if "::=" not in grammar:
         return re.sub(r"(?m)^\?(?=\w+\s*:)", "", grammar)  # inlining is Lark's own matter
-    lines = grammar.splitlines()
+    lines = grammar.split("\n")  # not at U+2028, which a text may have
     rules = ((number, _GBNF_RULE.match(line)) for number, line in enumerate(lines, 1))
     marks = {number: f"# @{number} {rule[1]}" for number, rule in rules if rule}
     plain = (_GBNF_ODDITY.sub(_plain_gbnf, line) for line in lines)
@@ -506,11 +506,12 @@ def _refusal(constraint: Constraint, why: str) -> BadRequest:
             rest = r"`\b` and `\B` are not supported"
     elif found and constraint.kind == "lark":
         line, column = int(found[1]), int(found[2])
-        above = "\n".join(constraint.source.splitlines()[:line])
-        marks = MARK_OF_GBNF.findall(above)
-        place = f"line {line}, column {column}: "
-        if marks:
-            place = "line {}, rule '{}': ".format(*marks[-1])
+        marks = MARK_OF_GBNF.findall("\n".join(constraint.source.split("\n")[:line]))
+        place = (
+            "line {}, rule '{}': ".format(*marks[-1])
+            if marks
+            else f"line {line}, column {column}: "
+        )
     return BadRequest(f"{name} cannot be used: {place}{json_schema.plain_error(rest)}")
 
 

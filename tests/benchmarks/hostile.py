@@ -3,8 +3,9 @@
 uv run python tests/benchmarks/hostile.py [CHECKOUT] [--chats 20] [--seconds 60] [--rounds 3]
 
 Chats of the bundled model run all the time; requests of another model are hostile, one after the
-other. Of each kind: the first tokens of the chats (p50, p95), by which factor the p95 is longer
-than without any, how much the server's own process grew, and what the culprit was told, when.
+other, a second apart. Of each kind: the first tokens of the chats (p50, p95), by which factor the
+p95 is longer than without any, how much the server's own process grew, and what the culprit was
+told, when.
 """
 
 import argparse
@@ -67,6 +68,7 @@ async def harm(client: httpx.AsyncClient, body: dict[str, Any], until: float) ->
         began = time.monotonic()
         answer = await client.post(url, content=raw)
         told.append((time.monotonic() - began, answer.status_code, answer.text[:160]))
+        await asyncio.sleep(1)
     return told
 
 

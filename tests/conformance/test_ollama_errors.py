@@ -338,7 +338,14 @@ def test_no_one_waits_for_a_hostile_schema(live: Live, client: httpx.Client) -> 
     assert client.post("/api/generate", json=body).json()["done"]
     ended.append("plain")
     hostile.join()
-    assert ended == ["plain", "400 the JSON Schema cannot be used: it is too large or too complex"]
+    plain, refusal = ended
+    assert plain == "plain"
+    assert refusal in (
+        "400 the JSON Schema cannot be used: it is too large or too complex",
+        # Where other tests use the machine
+        "503 the JSON Schema could not be computed within 4.5 s while the machine is busy. "
+        "Try again later. Use fewer options, `$ref`s or repetitions",
+    )
 
 
 def test_who_leaves_while_a_long_text_is_tokenised_leaves_nothing_behind(

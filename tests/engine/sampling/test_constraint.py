@@ -132,6 +132,7 @@ def test_a_pattern_means_the_same_however_it_comes_in(
         (r"root ::= [a~~b]+", {"a~b": True, "c": False}),
         ('root ::= "a&&b~~" # && "x"', {"a&&b~~": True}),
         ("root ::= .", {"\n": True, "é": True, "ab": False}),
+        ('root ::= "a\u2028b" x\r\nx ::= "c"', {"a\u2028bc": True}),
         ('root ::= "." [.] . "/./"', {"..\n/./": True, "..x/x/": False}),
         (r'root ::= "\u12"', None),
         (r'root ::= "\ud800"', None),
