@@ -23,10 +23,11 @@ from paddock.engine.api.connection_deadlines import deadline_protocol
 from paddock.engine.errors import EngineError
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.http import QuietServer
+from paddock.engine.system.processes import return_large_blocks
 
 if TYPE_CHECKING:
     from paddock.engine.api.openai.batches import BatchRunner
-    from paddock.engine.api.service import Service
+from paddock.engine.api.service import Service
 
 BACKLOG = 2048
 STOPPING = "paddock.stopping"
@@ -149,6 +150,7 @@ async def serving(
 
 
 def make_server(service: Service) -> HttpServer:
+    return_large_blocks()
     # 6 MB that `paddock up` does without
     app = importlib.import_module("paddock.engine.api.app").make_app(service)
     settings = service.settings

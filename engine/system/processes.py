@@ -64,6 +64,7 @@ _POLL_S = 0.1
 _ORDER_POLL_S = 0.2  # the progress of an order is reported as often
 _PIECE_BYTES = 64 * 1024
 LOWEST_PRIORITY = 19
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 MOST_ERROR_BYTES = 64 * 1024
 """Kept of what a program writes to standard error."""
 # What a program needs to find others, its user's folder, a language and a temporary folder;
@@ -411,6 +412,15 @@ def show_as(name: str) -> None:
         os.environ.update(os.environ)  # each variable is copied to where the old ones are not
         text = name.encode()[: last - first - 1]
         ctypes.memmove(first, text.ljust(end - first, b"\0"), end - first)
+
+
+def return_large_blocks() -> None:
+    """Give blocks of a megabyte back when they are freed: glibc keeps them where some were (Linux).
+
+    Requests of 30 MB left 300 MB with a service.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def handles_signal(pid: int, number: signal.Signals) -> bool | None:
