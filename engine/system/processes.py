@@ -415,7 +415,7 @@ def show_as(name: str) -> None:
 
 
 def return_large_blocks() -> None:
-    """Give blocks of a megabyte back when they are freed: glibc keeps them where some were (Linux).
+    """Return blocks of a megabyte to the system when they are freed; glibc keeps some of them.
 
     Requests of 30 MB left 300 MB with a service.
     """
