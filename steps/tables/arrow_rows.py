@@ -294,7 +294,10 @@ def _is_known(kind: pa.DataType) -> bool:
     if of.is_dictionary(kind) or of.is_run_end_encoded(kind):
         return _is_known(kind.value_type)
     if of.is_nested(kind) and not of.is_union(kind):
-        return all(_is_known(kind.field(n).type) for n in range(kind.num_fields))
+        parts = [kind.field(n) for n in range(kind.num_fields)]
+        names = {part.name for part in parts if of.is_binary(part.type)}
+        is_variant = names >= {"metadata", "value"}  # as Parquet stores it
+        return not is_variant and all(_is_known(part.type) for part in parts)
     return not (of.is_union(kind) or of.is_interval(kind))
 
 

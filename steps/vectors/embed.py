@@ -6,7 +6,6 @@ embedded again.
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -129,10 +128,10 @@ async def _embed_into_store(
     made = f"split {facts.n_ctx_tokens}" if params.on_overflow == "split" else ""
     columns = {name: value for name, value in (params.columns or {}).items() if value is not None}
     for name, value in columns.items():
-        if value_kind(value) is None or (isinstance(value, float) and not math.isfinite(value)):
+        if value_kind(value) is None:
             raise StepError(
                 f"the column '{name}' cannot hold {shorten(str(value), 60)!r}.",
-                remedy="Give it a text, a number, true or false.",
+                remedy="Give it a text, a number of up to 15 digits, true or false.",
             )
     vectors: dict[str, Vector] = dict(await store.known(tools.item, made))
     new = [text for text in dict.fromkeys(part.text for part in parts) if text not in vectors]

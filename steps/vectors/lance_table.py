@@ -384,6 +384,10 @@ def _column_value(value: Any) -> Any:
     return _clean_text(value) if isinstance(value, str) else value
 
 
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _unit_rows(vectors: Any) -> Any:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths == 0, 1, lengths)
@@ -410,7 +414,7 @@ def _ranked_hits(rows: Sequence[dict[str, Any]], k: int, columns: Iterable[str])
             text=row.get("_text") or row["text"],
             score=round(row["_score"], 6),
             headings=tuple(row["headings"] or ()),
-            columns={name: row[name] for name in columns if row[name] is not None},
+            columns={name: _plain(row[name]) for name in columns if row[name] is not None},
         )
         for row in rows
     ]

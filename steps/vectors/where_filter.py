@@ -137,7 +137,7 @@ class _Column:
 
     def _literal(self, value: Any, kind: ColumnKind) -> str:
         is_good = value_kind(value) in (("text", "number", "truth") if kind == "any" else (kind,))
-        if not is_good or (isinstance(value, float) and not math.isfinite(value)):
+        if not is_good:
             shown = _short_value(value)
             raise InvalidFilter(f"'{self.name}' holds {KIND_WORDS[kind]}; {shown} is none")
         return sql_literal(value)
@@ -151,11 +151,12 @@ KIND_WORDS: Mapping[ColumnKind, str] = {
 
 
 def value_kind(value: Any) -> ColumnKind | None:
-    """Return the kind of column that holds a value; None: no own column can."""
+    """Return the kind of column that holds a value; None: no own column can (they are doubles)."""
     if isinstance(value, bool):
         return "truth"
     if isinstance(value, int | float):
-        return "number"
+        is_held = math.isfinite(value) if isinstance(value, float) else abs(value) <= 2**53
+        return "number" if is_held else None
     return "text" if isinstance(value, str) else None
 
 

@@ -300,6 +300,7 @@ MONTH = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
         (pa.table({"x": pa.ExtensionArray.from_storage(pa.opaque(pa.int32(), "x", "y"),
                                                        pa.array([1], pa.int32()))}),
          "has column 'x' of the type 'extension<arrow.opaque"),
+        (pa.table({"x": [{"metadata": b"\1\0\0", "value": b"\0"}]}), "of the type 'struct<meta"),
     ],
 )  # fmt: skip
 def test_a_type_that_is_not_known_is_refused_by_its_column(given: Any, message: str) -> None:

@@ -217,8 +217,8 @@ def test_own_columns_are_stored_filtered_and_returned_also_where_older_rows_have
     tmp_path: Path,
 ) -> None:
     bills = {
-        "a.md": {"supplier": "it's ACME", "year": 2024.0, "paid": True},
-        "b.md": {"year": 2026.0},
+        "a.md": {"supplier": "it's ACME", "year": 2024, "paid": True},
+        "b.md": {"year": 2026},
     }
 
     async def work(store: VectorStore, stores: OpenStores) -> None:
@@ -236,7 +236,7 @@ def test_own_columns_are_stored_filtered_and_returned_also_where_older_rows_have
             for where in filters:
                 (near,) = await store.nearest([vector("bell", 8)], 9, where)
                 assert {hit.item for hit in near} == {key}, where
-                assert near[0].columns == bills.get(key, {})
+                assert str(near[0].columns) == str(bills.get(key, {}))
                 assert await store.matching("bell", 9, where) != []
 
     within(tmp_path, work)
