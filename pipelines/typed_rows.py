@@ -60,8 +60,8 @@ class TypedRows(Sequence[Any]):
     def loss(self) -> str:
         """What plain data has not, as a sentence; empty: nothing."""
         shown = ", ".join(f"{n:,} of '{name}'" for name, n in self.lost_values.items())
-        what = "numbers that are infinite or NaN are null in expressions, and bytes that are no"
-        return f"{what} text U+FFFD ({shown})" if shown else ""
+        what = "numbers that are infinite or NaN are null, and bytes that are no text"
+        return f"{what} U+FFFD ({shown})" if shown else ""
 
     @property
     def content(self) -> Any:

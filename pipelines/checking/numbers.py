@@ -496,34 +496,29 @@ def _owner(text: str, start: int, end: int, before: int = 0) -> Literal["before"
 
     `before` is where that before it ends, if that is known.
 
-    1. There is only one.
-    2. It touches only one.
-    3. That behind it has a unit of its own, or that before it a currency: 5 EUR 12 kg.
-    4. Only one is written as an amount of money: Season 2026 CHF 1'200.00.
-    5. That behind it ends the line, cell or sentence, and is no year: Pier 3 EUR 40.
+    1. There is only one, or the other one is a part of a code.
+    2. Only one touches it; has no other unit; is written as an amount of money.
+    3. That behind it ends the line, cell or sentence, and is no year: Pier 3 EUR 40.
     """
     before = before or start
     first = _NUMBER_BEFORE.search(text, max(0, before - 24), before)
     last = _NUMBER_BEHIND.match(text, end)
-    if first is None or last is None:  # 1
-        return "behind" if first is None else "before"
-    for found, other in ((first, "behind"), (last, "before")):
-        if _is_in_code(text, *found.span(1)):
-            return other  # type: ignore[return-value]
-    touches = text[start - 1].isdecimal(), last.start(1) == end
-    is_money = [_IS_MONEY.fullmatch(found[1]) is not None for found in (first, last)]
-    own, currency = _currency_named_before(text, first.start(1))
-    if touches[0] != touches[1]:  # 2
-        return "before" if touches[0] else "behind"
-    behind = last.end() + (text[last.end() : last.end() + 1] in (" ", "\u00a0"))
-    if _named_unit(text, behind)[1] is not None:  # 3
-        return "before"
-    if currency is not None and _NUMBER_BEFORE.search(text, max(0, own - 24), own) is None:
+    if first is None or _is_in_code(text, *first.span(1)):  # 1
         return "behind"
-    if is_money[0] != is_money[1]:  # 4
-        return "before" if is_money[0] else "behind"
+    if last is None or _is_in_code(text, *last.span(1)):
+        return "before"
+    behind = last.end() + (text[last.end() : last.end() + 1] in (" ", "\u00a0"))
+    own, currency = _currency_named_before(text, first.start(1))
+    is_free = currency is None or _NUMBER_BEFORE.search(text, max(0, own - 24), own) is not None
+    for of_first, of_last in (  # 2
+        (text[start - 1].isdecimal(), last.start(1) == end),
+        (is_free, _named_unit(text, behind)[1] is None),
+        [_IS_MONEY.fullmatch(found[1]) is not None for found in (first, last)],
+    ):
+        if of_first != of_last:
+            return "before" if of_first else "behind"
     is_year = len(last[1]) == 4 and last[1].isdecimal()
-    return "behind" if _END.match(text, last.end()) and not is_year else "both"  # 5
+    return "behind" if _END.match(text, last.end()) and not is_year else "both"  # 3
 
 
 def _currency_before(text: str, at: int) -> tuple[int, Unit | None]:
@@ -544,11 +539,6 @@ def _currency_named_before(text: str, at: int) -> tuple[int, Unit | None]:
         if unit is not None and not is_part and any(map(str.isupper, unit.ids)):
             return end - n, unit
     return at, None
-
-
-def _is_currency(name: str) -> bool:
-    unit = unit_named(name)
-    return unit is not None and unit.is_currency
 
 
 def _is_currency_word(text: str, start: int, end: int) -> bool:
@@ -623,7 +613,8 @@ def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | N
     """
     before, behind = cldr.scale_words()
     scaled = _SCALED_CURRENCY.match(text, end)
-    if scaled and _is_currency(scaled["name"] or scaled["code"]):
+    of_scaled = unit_named(scaled["name"] or scaled["code"]) if scaled else None
+    if scaled and of_scaled is not None and of_scaled.is_currency:
         return scaled.end()
     at = end + (text[end : end + 1] in (" ", "\u00a0", "\n"))
     least = 2 if text[end : end + 1] == "\n" or (start == end < at) else 0

@@ -302,12 +302,8 @@ def _table_file(
         notes.append(f"{n_null} of {len(rows)} rows are null and left out")
     if isinstance(columns, list):
         rows = rows.picked(columns)
-    if (odd := rows.lost_values) and not form.holds_all_numbers:
-        shown = ", ".join(f"{n:,} of '{name}'" for name, n in odd.items())
-        notes.append(
-            f"numbers that are infinite or NaN are left empty, and bytes that are no text are "
-            f"U+FFFD ({shown}); Parquet has them"
-        )
+    if rows.loss and not form.holds_all_numbers:
+        notes.append(f"{rows.loss}; Parquet has them")
     data, of_format = form.write(rows, options)
     return data, [*notes, *of_format]
 

@@ -418,7 +418,7 @@ class _WrongRow(ValueError):
 _ARROW_TYPES: Mapping[ColumnType, tuple[set[type], pa.DataType]] = {
     "str": ({str}, pa.string()), "int": ({int}, pa.int64()), "float": ({float}, pa.float64()),
     "bool": ({bool}, pa.bool_()), "date": ({str}, pa.date32()),
-    "datetime": ({str}, pa.timestamp("us")),
+    "datetime": ({str}, pa.timestamp("us")), "time": (set(), pa.time64("us")),
 }  # fmt: skip
 """Of types: those of plain values that Arrow converts as we do."""
 
@@ -472,9 +472,7 @@ def _typed_array(values: Sequence[Any], kind: ColumnType) -> pa.Array:
             if scale > wide.scale or n_whole > wide.precision - wide.scale:
                 raise _WrongRow(n, values[n - 1])
         return pa.array([None if value is None else Decimal(value) for value in made], wide)
-    types = {"str": pa.string(), "float": pa.float64(), "bool": pa.bool_(),
-             "date": pa.date32(), "time": pa.time64("us")}  # fmt: skip
-    return pa.array(made, types[kind])
+    return pa.array(made, _ARROW_TYPES[kind][1])
 
 
 # --- files

@@ -84,8 +84,7 @@ class ParquetFormat(_ColumnFormat):
         return with_libraries("arrow_rows").read_parquet(file), []
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        file: bytes = with_libraries("arrow_rows").parquet_file(table)
-        return file
+        return bytes(with_libraries("arrow_rows").parquet_file(table))
 
 
 class ArrowFormat(_ColumnFormat):
@@ -96,8 +95,7 @@ class ArrowFormat(_ColumnFormat):
         return with_libraries("arrow_rows").read_arrow(file), []
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        file: bytes = with_libraries("arrow_rows").arrow_file(table)
-        return file
+        return bytes(with_libraries("arrow_rows").arrow_file(table))
 
 
 class SqliteFormat(_ColumnFormat):
@@ -113,8 +111,7 @@ class SqliteFormat(_ColumnFormat):
         return rows_and_notes
 
     def file_of(self, table: Any, options: WriteOptions) -> bytes:
-        file: bytes = with_libraries("sqlite_tables").sqlite_file(table, options.table)
-        return file
+        return bytes(with_libraries("sqlite_tables").sqlite_file(table, options.table))
 
 
 class DuckdbFormat(_ColumnFormat):

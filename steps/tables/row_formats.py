@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from io import StringIO
 from typing import Any, ClassVar, TypeAlias
@@ -157,6 +157,7 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
 TextAndNotes: TypeAlias = tuple[str, list[str]]
 _WHOLE = TableSource("", "")
 _AS_USUAL = WriteOptions()
+_encoded = partial(json.dumps, ensure_ascii=False, allow_nan=False)
 
 
 class TextFormat(TableFormat):
@@ -202,33 +203,28 @@ class TextFormat(TableFormat):
 class CsvFormat(TextFormat):
     name, suffixes = "csv", (".csv",)
     keeps_line_ends = True
+    own_separator: ClassVar[str] = ""
 
     def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
-        return _from_csv(text, source.separator, source.names, bool(source.header))
+        separator = self.own_separator or source.separator
+        return _from_csv(text, separator, source.names, bool(source.header))
 
     def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
         types = rows.types if isinstance(rows, TypedRows) else {}
-        kinds = {**types, **options.types}
-        return _to_csv(kept_rows(rows), options.separator, options.decimal, kinds)
+        kinds, separator = {**types, **options.types}, self.own_separator or options.separator
+        return _to_csv(kept_rows(rows), separator, options.decimal, kinds)
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
         if '"' not in text and "\r" not in text:  # each line is a row
             return max(0, sum(map(bool, text.split("\n"))) - 1)
-        lines = csv.reader(StringIO(text, newline=""), delimiter=options.separator)
+        separator = self.own_separator or options.separator
+        lines = csv.reader(StringIO(text, newline=""), delimiter=separator)
         return max(0, sum(1 for line in lines if line) - 1)
 
 
 class TsvFormat(CsvFormat):
     name, suffixes, also_read = "tsv", (".tsv",), (".tab",)
-
-    def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
-        return super().parse(text, replace(source, separator="\t"))
-
-    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
-        return super().text_of(rows, replace(options, separator="\t"))
-
-    def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
-        return super().count(text, replace(options, separator="\t"))
+    own_separator = "\t"
 
 
 class JsonlFormat(TextFormat):
@@ -236,20 +232,37 @@ class JsonlFormat(TextFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson")
 
     def parse(self, text: str, source: TableSource = _WHOLE) -> RowTable:
-        changed = ChangedValues()
-        found = list(self._objects(text, changed))
+        changed, found = ChangedValues(), list[dict[str, Any]]()
+        for place, row in self._values(text, changed):
+            if not isinstance(row, dict):
+                raise UnreadableRows(f"has no row {place}: it must be an object `{{…}}`")
+            if len(found) == _MOST_ROWS:
+                raise _too_many()
+            found.append(row)
         names = list(dict.fromkeys(name for row in found for name in row))
         columns = _known_columns(names, source.names)
         if source.names is not None:
             found = [{name: row.get(name) for name in columns} for row in found]
         return RowTable(columns, found, notes=tuple(f": {note}" for note in changed.notes))
 
-    def _objects(self, text: str, changed: ChangedValues) -> Iterator[dict[str, Any]]:
-        return _json_lines(text, changed)
+    def _values(self, text: str, changed: ChangedValues) -> Iterator[tuple[str, Any]]:
+        """Yield the values that rows must be, and where each stands."""
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield f"on line {number}", _json_value(line, "JSONL", changed, number)
 
     def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
-        encode = partial(json.dumps, ensure_ascii=False, allow_nan=False)
-        return _json_text(kept_rows(rows), lambda kept: "".join(encode(row) + "\n" for row in kept))
+        kept = kept_rows(rows)
+        try:
+            return self._text(kept), []
+        except ValueError:  # numbers that JSON has not
+            pairs = (pair for row in kept for pair in row.items())
+            odd = [name for name, value in pairs if plain_value(value) != value]
+            changed = ChangedValues((f"{ODD_NUMBERS} null", name) for name in odd)
+            return self._text([plain_value(dict(row)) for row in kept]), changed.notes
+
+    def _text(self, rows: Sequence[Any]) -> str:
+        return "".join(_encoded(row) + "\n" for row in rows)
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
         return sum(1 for line in text.split("\n") if line.strip())
@@ -259,12 +272,15 @@ class JsonFormat(JsonlFormat):
     name = "json"
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
 
-    def _objects(self, text: str, changed: ChangedValues) -> Iterator[dict[str, Any]]:
-        return _objects_in_list(text, changed)
+    def _values(self, text: str, changed: ChangedValues) -> Iterator[tuple[str, Any]]:
+        rows = _json_value(text, "JSON", changed)
+        if not isinstance(rows, list):
+            remedy = "Read a JSON file of another form with `files.read`."
+            raise UnreadableRows("holds no list of rows", remedy)
+        return ((f"as element {n} of its list", row) for n, row in enumerate(rows, 1))
 
-    def text_of(self, rows: Sequence[Any], options: WriteOptions = _AS_USUAL) -> TextAndNotes:
-        encode = partial(json.dumps, ensure_ascii=False, allow_nan=False, indent=2)
-        return _json_text(kept_rows(rows), lambda kept: encode(kept) + "\n")
+    def _text(self, rows: Sequence[Any]) -> str:
+        return _encoded(rows, indent=2) + "\n"
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
         found = json.loads(text)
@@ -301,19 +317,6 @@ def _declared_rows(rows: TypedRows, kinds: Mapping[str, ColumnType]) -> TypedRow
                 what = f"row {n} has '{cell_text(row[name])[:40]}' in column '{name}'"
                 raise UnreadableRows(f"{what}, which is no {kind}") from None
     return TypedRows(made, rows.types)
-
-
-def _json_text(
-    rows: Sequence[Mapping[str, Any]], text_of: Callable[[Sequence[Any]], str]
-) -> TextAndNotes:
-    """Return rows as JSON, with null for the numbers that it has not, and a note on these."""
-    try:
-        return text_of(rows), []
-    except ValueError:
-        finite = [plain_value(dict(row)) for row in rows]
-        pairs = (pair for row in rows for pair in row.items())
-        odd = dict.fromkeys(f"'{name}'" for name, value in pairs if plain_value(value) != value)
-        return text_of(finite), [f"{ODD_NUMBERS} null, in {', '.join(odd)}"]
 
 
 def typed_rows(
@@ -485,34 +488,6 @@ def _filled_up(names: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> I
             raise UnreadableRows(what, remedy)
         cells += [""] * (len(names) - len(cells))
         yield cells
-
-
-def _json_lines(text: str, changed: ChangedValues) -> Iterator[dict[str, Any]]:
-    n = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        n += 1
-        if n > _MOST_ROWS:
-            raise _too_many()
-        row = _json_value(line, "JSONL", changed, number)
-        if not isinstance(row, dict):
-            raise UnreadableRows(f"has no row on line {number}: it must be an object `{{…}}`")
-        yield row
-
-
-def _objects_in_list(text: str, changed: ChangedValues) -> Iterator[dict[str, Any]]:
-    rows = _json_value(text, "JSON", changed)
-    if not isinstance(rows, list):
-        raise UnreadableRows(
-            "holds no list of rows", "Read a JSON file of another form with `files.read`."
-        )
-    if len(rows) > _MOST_ROWS:
-        raise _too_many()
-    for index, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise UnreadableRows(f"holds a list whose element {index} is no object `{{…}}`")
-        yield row
 
 
 class _NotJson(ValueError):

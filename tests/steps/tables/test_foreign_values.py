@@ -219,7 +219,7 @@ def test_sqlite_gives_generated_columns_and_infinite_numbers(
     ]
     assert hands.notes == [
         "'a.sqlite': row 1 has '10000-01-01' in column 'at', which is no date: the column is text.",
-        "'a.sqlite': numbers that are infinite or NaN are null in expressions, and bytes that are "
+        "'a.sqlite': numbers that are infinite or NaN are null, and bytes that are "
         "no text U+FFFD (1 of 'r').",
     ]
 

@@ -284,7 +284,7 @@ def test_types_are_compared_before_there_are_rows() -> None:
 def test_infinite_results_are_told(ask: Call, hands: FakeTools) -> None:
     assert ask("select sum(total) / 0 as x from bills").rows == [{"x": None}]
     assert hands.notes == [
-        "the result: numbers that are infinite or NaN are null in expressions, and bytes that are "
+        "the result: numbers that are infinite or NaN are null, and bytes that are "
         "no text U+FFFD (1 of 'x')."
     ]
 

@@ -216,10 +216,7 @@ def test_a_filter_is_kept_to_by_meaning_and_by_words(tmp_path: Path) -> None:
 def test_own_columns_are_stored_filtered_and_returned_also_where_older_rows_have_none(
     tmp_path: Path,
 ) -> None:
-    bills = {
-        "a.md": {"supplier": "it's ACME", "year": 2024, "paid": True},
-        "b.md": {"year": 2026},
-    }
+    bills = {"a.md": {"supplier": "it's ACME", "year": 2024, "paid": True}, "b.md": {"year": 2026}}
 
     async def work(store: VectorStore, stores: OpenStores) -> None:
         await store.replace(item("old.md"), rows("bell zero"))
