@@ -40,22 +40,19 @@ class EmbedParams(Params):
         "`search` reads it. Created if it does not exist.",
     )
     dimensions: int | None = Field(
-        default=None, ge=1, description="Keep only this many dimensions, normalised again."
+        default=None, ge=1, description="So many dimensions, normalised again."
     )
     columns: dict[str, Any] | None = Field(
         default=None,
-        description="Values that the rows in the `store` have besides, such as {supplier: ACME}: "
+        description="More columns of the `store`, such as {supplier: ACME}: "
         "texts, numbers, true or false. `search` filters by them and returns them.",
     )
     on_overflow: OnOverflow = Field(
         default="error",
-        description="What happens to a text that does not fit: an error, or the mean of its parts' "
-        "vectors, weighted by tokens.",
+        description="If a text does not fit: an error, or its parts' mean vector, by tokens.",
     )
     on_unknown: OnUnknown = Field(
-        default="note",
-        description="What happens to a text with letters that the model's vocabulary lacks: other "
-        "words may have its vector.",
+        default="note", description="If the model lacks letters of a text."
     )
 
     @property
@@ -177,9 +174,12 @@ async def embed_texts(
         on_overflow=on_overflow,
     )
     reply = await tools.llm.pool.embed(request)
-    for index in (index for index, n in enumerate(reply.unknown_shares) if n):
+    if lacking := [index for index, share in enumerate(reply.unknown_shares) if share]:
         if on_unknown == "error":
             remedy = "Use a model for its language, or `on_unknown: note`."
-            raise StepError(f"{reply.unknown_letters(index)}.", remedy=remedy)
-        tools.log.note(f"{reply.unknown_letters(index)}: other words may have its vector.")
+            raise StepError(f"{reply.unknown_letters(lacking[0])}.", remedy=remedy)
+        more = f", and some of {len(lacking) - 1:,} others" if len(lacking) > 1 else ""
+        tools.log.note(
+            f"{reply.unknown_letters(lacking[0])}{more}: other words may have its vector."
+        )
     return reply

@@ -50,10 +50,10 @@ def test_letters_that_the_model_does_not_know_are_noted_or_refused() -> None:
             return replace(await super().embed(request), unknown_shares=shares)
 
     own = tools(Path(), pool=Latin())
-    asyncio.run(Embed().run(EmbedParams(texts=["a", "ก"]), own))
-    assert own.notes == [
-        "the model's vocabulary lacks 100% of the letters of text 1: other words may have its "
-        "vector."
-    ]
+    for texts in (["a", "ก"], ["ก", "a", "ข"]):
+        asyncio.run(Embed().run(EmbedParams(texts=texts), own))
+    lacks, so = "the model's vocabulary lacks 100% of the letters of text", "may have its vector."
+    assert own.notes == [f"{lacks} 1: other words {so}",
+                         f"{lacks} 0, and some of 1 others: other words {so}"]  # fmt: skip
     with pytest.raises(StepError, match="lacks 100% of the letters of text 1"):
         embed(Latin(), texts=["a", "ก"], on_unknown="error")
