@@ -137,13 +137,6 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 
 `paddock --help` prints this without importing the commands; a test compares it with them.
 """
-REMOVED = dict.fromkeys(
-    ("cluster", "worker"),
-    "Paddock no longer divides a run among machines: `paddock run` does all of it, with models on "
-    "other servers (`pool.url`), and `prefect worker` takes whole runs. What is done stays done. "
-    "See MACHINES.md.",
-)
-"""Command that is no more → what to do now."""
 
 
 def application(command: str | None = None) -> typer.Typer:
@@ -277,8 +270,3 @@ class RootGroup(HelpGroup):
     """Root group, with the headings of `SECTIONS`."""
 
     sections = SECTIONS
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] in REMOVED:
-            ctx.fail(REMOVED[args[0]])
-        return super().resolve_command(ctx, args)

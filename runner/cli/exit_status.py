@@ -24,10 +24,7 @@ import typer
 
 from paddock.engine.system import private_files
 from paddock.engine.system.disk_space import is_disk_full
-from paddock.runner.config.setting_specs import SettingsError
-from paddock.runner.ledger.database.known_ledgers import begin_home
 from paddock.runner.progress import printing
-from paddock.runner.settings import read_settings
 
 DONE, FAILED, WRONG, TESTS_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
 TYPER = "typer"
@@ -78,8 +75,6 @@ def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**kwargs: Any) -> None:
-        with contextlib.suppress(SettingsError):  # the command reports it, if it reads them
-            begin_home(read_settings().state_dir)
         try:
             status = command(**kwargs) if flags is None else command(flags(**kwargs))
         except KeyboardInterrupt as error:

@@ -24,7 +24,7 @@ from paddock.pipelines.yaml_source import MAX_BYTES, text_digest
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.known_paths import YAML_SUFFIXES
 from paddock.runner.ledger.database import queries
-from paddock.runner.ledger.database.ledger_tables import PIPELINES, Execute
+from paddock.runner.ledger.database.ledger_tables import Execute
 from paddock.runner.ledger.entries import PipelineRow, ScopeOwner, is_variant
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.reasons import quoted
@@ -59,8 +59,7 @@ class _Folder:
 
     @classmethod
     def of(cls, ledger: Ledger, base: Path) -> _Folder:
-        found = ledger.rows(queries.KNOWN_PIPELINES) if PIPELINES in ledger.upgrades else ()
-        return cls(base, tuple(PipelineRow(*row) for row in found))
+        return cls(base, tuple(PipelineRow(*row) for row in ledger.rows(queries.KNOWN_PIPELINES)))
 
     @cached_property
     def texts(self) -> Mapping[str, str]:

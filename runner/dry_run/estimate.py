@@ -373,7 +373,7 @@ class PlanWalk(Walk):
         2. An edited file, which is kept, is in the place of its output, or that is another item's.
         3. It only makes a file, and a run surely does so.
         4. `is_open`: that file may be as it is. What the step reads has to run first, and may come
-           out as it was; or an older Paddock did not record what it made the file of. It is none.
+           out as it was. It is none.
         """
         has_to_run = item.state in WORK and not is_open  # 3, 4
         is_kept = item.state in (ItemState.HELD, ItemState.BLOCKED)

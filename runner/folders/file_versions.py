@@ -14,12 +14,12 @@ from typing import TypeAlias
 from paddock.engine.system.records import field, record
 
 FileIdentity: TypeAlias = tuple[int, int]
-"""(size, mtime_ns + ctime_ns) of one version of a file; of an older Paddock (size, mtime_ns)."""
+"""(size, mtime_ns + ctime_ns) of one version of a file."""
 
 _MOST_NS = (1 << 63) - 1  # of a database's integer
 
 UNKNOWN_FILE: FileIdentity = (-1, -1)
-"""The version of a file that is in an order; in the ledger an older Paddock wrote it."""
+"""The version of a file that is in an order."""
 
 
 @record(frozen=True, slots=True)
@@ -36,9 +36,6 @@ class FileVersion:
     @property
     def identity(self) -> FileIdentity:
         return (self.size, (self.mtime_ns + self.ctime_ns) & _MOST_NS)
-
-    def is_known_as(self, known: FileIdentity | None) -> bool:
-        return known in (self.identity, (self.size, self.mtime_ns))
 
     def is_same(self, other: FileVersion) -> bool:
         return self == other and self.inode == other.inode

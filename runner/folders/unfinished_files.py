@@ -166,4 +166,4 @@ class RunnableVersions:
         if seen is None:  # of one that no watch has seen, its reader reports that it is gone
             return ordered is not None or handled is not None
         is_ordered = ordered is not None and ordered.identity == seen.identity
-        return not is_ordered and not seen.is_known_as(handled)
+        return not is_ordered and seen.identity != handled

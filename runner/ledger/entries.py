@@ -59,7 +59,7 @@ class Entry:
     reads: str | None = None
     """JSON: what else it depended on, by name; see `runner/core/traces/dependencies.py`."""
     outputs: str | None = None
-    """JSON: stored path → sha256 of each file that it wrote; of an older Paddock: a list."""
+    """JSON: stored path → sha256 of each file that it wrote."""
     has_inner_failures: bool = False
     seconds: float = 0.0
     calls: int = 0
@@ -104,8 +104,7 @@ class Entry:
 
 def read_written(outputs: str | None) -> dict[str, str]:
     """Return an entry's `outputs`: stored path → sha256; empty where that was not recorded."""
-    read = json.loads(outputs) if outputs else {}
-    return read if isinstance(read, dict) else dict.fromkeys(read, "")
+    return dict(json.loads(outputs)) if outputs else {}
 
 
 @record(frozen=True, slots=True)
@@ -146,7 +145,7 @@ class PipelineRow:
     file: str
     """Name of its file."""
     sha256: str = ""
-    """Of its text; empty: an older Paddock ran it."""
+    """Of its text; empty: it is not known."""
     blocks: str = "[]"
     """JSON: its blocks, each by what its items are from."""
 

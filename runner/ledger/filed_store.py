@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from paddock.engine.system.records import record
 
 from .database import queries
-from .database.ledger_tables import FILED_IN_ITEMS
 from .entries import FILED
 from .ledger import Ledger
 
@@ -90,8 +89,6 @@ class FiledStore:
         self._ledger.put_row("moves", move, is_done=is_done, run=run, at=time.time())
 
     def moves_from(self, paths: Collection[str]) -> Mapping[tuple[str, str], MoveRow]:
-        if not paths or "filing" not in self._ledger.upgrades:
-            return {}
         rows = self._ledger.rows_of_keys(queries.MOVES_AT, paths, "path")
         return {(row[0], row[1]): MoveRow(*row) for row in rows}
 
@@ -116,8 +113,4 @@ class FiledStore:
         return [(s, key) for s, key in self._rows(queries.FILED_OF_CONTENT, content=sha256)]
 
     def _rows(self, query: str, **values: str | float) -> Sequence[Sequence[Any]]:
-        upgrades = self._ledger.upgrades
-        if "filing" not in upgrades:
-            return ()
-        filed = queries.FILED_ITEMS if FILED_IN_ITEMS in upgrades else queries.FILED_BEFORE
-        return self._ledger.rows(query.format(filed=filed), **values)
+        return self._ledger.rows(query, **values)

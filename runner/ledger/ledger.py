@@ -29,12 +29,11 @@ from paddock.engine.system.records import record, replace
 
 from .database import queries
 from .database.known_ledgers import enter_host, entry_of, entry_place
-from .database.ledger_tables import DONE_UPGRADES, Execute
+from .database.ledger_tables import Execute
 from .database.ledger_writer import Writer
 from .database.sqlite_file import READ_S, SqliteDatabase, write_error
 from .entries import CallRow, Entry, InFlightRow, LedgerError, OutputRow
 from .own_state import LEDGER_FILE, folder_identity, is_own_state, known_folder_identity, make_state
-from .run_locks import all_run_locks
 
 if TYPE_CHECKING:
     from .database.ledger_tables import LedgerDatabase
@@ -61,8 +60,6 @@ class Ledger:
         """Called with a note when the ledger waits for something; from any thread."""
         self.is_readonly = is_readonly
         self.objects = ObjectStore(folder / "objects")
-        self.upgrades = frozenset[str]()
-        """Those of `ledger_tables` that it has had: one of an older Paddock, read, lacks some."""
         self._database: LedgerDatabase | None = None
         self._transactions: LedgerDatabase | None = None
         """A connection of its own: other threads may read while a transaction waits."""
@@ -84,7 +81,6 @@ class Ledger:
                 self._database = open_existing(self.folder, self.url, is_readonly=True)
             else:
                 self._open_for_writing()
-            self.upgrades = frozenset(name for (name,) in self.rows(DONE_UPGRADES))
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -108,8 +104,7 @@ class Ledger:
                 entry = entry_of(self.file)
                 database = SqliteDatabase(private_files.private_database(self.file))
                 self._database = database
-                no_runs = all_run_locks(self.folder / "locks", self.file)
-                database.make_tables(entry.enter(database), no_runs)
+                database.make_tables(entry.enter(database))
                 enter_host(self.file, database)
             self._transactions = SqliteDatabase(self.file)
             self._writer = Writer(SqliteDatabase(self.file, is_writer=True), self._note)
@@ -186,7 +181,7 @@ class Ledger:
         self, scope: str, keys: Collection[str], *, with_results: bool = True
     ) -> dict[str, Entry]:
         query = queries.ENTRIES if with_results else queries.ENTRIES_WITHOUT_RESULTS
-        has_filed = "filing" in self.upgrades and self.rows(queries.HAS_FILED, scope=scope)
+        has_filed = self.rows(queries.HAS_FILED, scope=scope)
         rows = list(self.rows(query + (queries.NOT_FILED if has_filed else ""), scope=scope))
         if has_filed:
             left = set(keys).difference(row[0] for row in rows)

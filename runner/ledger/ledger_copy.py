@@ -9,7 +9,6 @@ from typing import Any
 from paddock.engine.system import private_files
 
 from .database.known_ledgers import entry_of
-from .database.ledger_tables import UPGRADES
 from .database.sqlite_file import SqliteDatabase
 from .entries import LedgerError
 from .ledger import Ledger, open_existing, postgres_module
@@ -55,7 +54,6 @@ def copy_to_file(state: Path, url: str) -> None:
         with closing(SqliteDatabase(private_files.private_database(new))) as database:
             database.make_tables(entry.enter(database))
             for pending in source.lasting_rows():
-                rows = pending.get("meta", {})  # a file has an identity of its own
-                facts = {key: row for key, row in rows.items() if key[0] in UPGRADES}
-                database.write_rows({"meta": facts} if rows else pending)
+                if "meta" not in pending:  # a file has an identity of its own
+                    database.write_rows(pending)
     new.rename(file)

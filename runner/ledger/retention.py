@@ -30,7 +30,7 @@ from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.settings import Settings, read_settings
 
 from .database import queries
-from .database.ledger_tables import DONE_UPGRADES, FILED_IN_ITEMS, Execute, LedgerDatabase
+from .database.ledger_tables import Execute, LedgerDatabase
 from .database.sqlite_file import compact_file
 from .entries import LedgerError, ScopeOwner, is_variant
 from .ledger import ObjectStore, open_existing
@@ -439,10 +439,7 @@ class _Sweeper:
         for hash_, request, reply in self.database.rows(queries.OBJECTS_OF_CALLS, {}):
             if hash_ not in calls:
                 yield from (digest for digest in (request, reply) if digest is not None)
-        upgrades = {name for (name,) in self.database.rows(DONE_UPGRADES, {})}
-        is_older = "filing" in upgrades and FILED_IN_ITEMS not in upgrades
-        of_filed = [queries.OBJECTS_OF_FILED_BEFORE] if is_older else []
-        for query in (queries.OBJECTS_OF_ITEMS, queries.OBJECTS_OF_LINEAGE, *of_filed):
+        for query in (queries.OBJECTS_OF_ITEMS, queries.OBJECTS_OF_LINEAGE):
             for scope, key, digest in self.database.rows(query, {}):
                 if (scope, key) not in items:
                     yield digest

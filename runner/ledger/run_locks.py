@@ -12,8 +12,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +24,6 @@ from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.records import asdict, record
 from paddock.engine.system.text import canonical_json
 
-from .database.ledger_tables import older_run_error
 from .entries import LedgerError, is_variant, stored_path, whole_file
 
 
@@ -134,23 +133,6 @@ async def hold_lock(folder: Path, name: str, *, run: str, wait: TurnWait) -> Asy
     finally:
         holder_file.unlink(missing_ok=True)
         lock.release()
-
-
-@contextmanager
-def all_run_locks(folder: Path, ledger: Path) -> Iterator[None]:
-    """Hold the locks of all runs that a folder has known, so that none is at work.
-
-    Raises:
-        LedgerError: one is.
-    """
-    with ExitStack() as stack:
-        for file in folder.glob("*.lock"):
-            lock = file_locks.file_lock(file)
-            try:
-                stack.enter_context(lock.acquire(timeout=0))
-            except TimeoutError:
-                raise older_run_error(ledger) from None
-        yield
 
 
 class SharedLock(Protocol):

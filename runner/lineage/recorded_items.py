@@ -40,7 +40,7 @@ class RecordedItem:
     owner: ScopeOwner
     key: str
     entry: Entry | None
-    """None for a step without one, which runs each time, or which an older Paddock ran."""
+    """None for a step without one, which runs each time."""
     lineage: LineageRow | None
     spec: Mapping[str, Any]
     """The rule with which it was done, as recorded; empty: not known."""

@@ -1,19 +1,26 @@
-"""Reviews as files: a CSV out and in for people without a browser, and decisions as gold data.
+"""Reviews as files: a CSV out and in for people without a browser, decisions as JSON lines.
 
 A row of the CSV is one field of an answer. A decision in any row of an answer counts for all of it;
 a new value in a row without a decision is an edit. A file is applied whole or not at all, unless
-the caller asks for its sound decisions alone.
+the caller asks for its sound decisions alone. JSON lines are gold data, and what another ledger of
+the same pipelines takes over.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from paddock.engine.system.records import field, record
 from paddock.engine.system.units import iso_time
-from paddock.runner.ledger.reviews.reviews import N_ID_CHARS, DecisionRefused, Review
+from paddock.runner.ledger.reviews.reviews import (
+    N_ID_CHARS,
+    DecisionRefused,
+    Review,
+    question_digest,
+)
 from paddock.steps.tables.row_formats import CSV, JSONL, UnreadableRows
 
 from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
@@ -59,7 +66,11 @@ class SheetDecision:
     """Field → the text of its new value."""
     reason: str = ""
     value: Any = None
-    """The whole edited answer; known after `check_decisions`."""
+    """The whole edited answer; of a CSV it is known after `check_decisions`."""
+    document_sha256: str | None = None
+    """Of the document that was decided about; None: the row of a CSV, of an answer of now."""
+    by: str = ""
+    """Who decided; empty: who imports it."""
 
 
 def reviews_csv(reviews: Iterable[Review]) -> str:
@@ -142,6 +153,40 @@ def _add_row(decisions: dict[str, SheetDecision], line: int, cells: Mapping[str,
     decision.reason = decision.reason or cells["reason"]
 
 
+def read_decided(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
+    """Return the decisions of JSON lines that `gold_jsonl` wrote, and the faults of its lines."""
+    verbs: Mapping[object, Verb] = {"accepted": "accept", "edited": "edit", "rejected": "reject"}
+    decisions: list[SheetDecision] = []
+    faults: list[SheetFault] = []
+    for line, written in enumerate(text.splitlines(), 1):
+        if not written.strip():
+            continue
+        try:
+            row = json.loads(written)
+            sha256, reason = str(row["document_sha256"] or ""), str(row["reason"] or "")
+            question, verb = question_digest(sha256, row["answer"]), verbs[row["decision"]]
+            decision = SheetDecision(line, str(row["id"]), question, verb, {}, reason)
+            decision.value, decision.by = row["value"], str(row["by"] or "")
+        except (ValueError, LookupError, TypeError, RecursionError):
+            what = "is no decision. Import a file that `paddock review --export jsonl` wrote."
+            faults.append(SheetFault(line, what))
+            continue
+        decision.document_sha256 = sha256
+        decisions.append(decision)
+    return decisions, faults
+
+
+def _of_now(decision: SheetDecision, review: Review) -> None:
+    """Adapt a decision of another ledger to the answer of now.
+
+    What a person accepted or wrote stands for the document, also where the model answers otherwise
+    now. A rejection is of the answer that was given.
+    """
+    is_same_document = review.subject.document_sha256 == decision.document_sha256
+    if is_same_document and review.question != decision.question and decision.verb != "reject":
+        decision.question, decision.verb = review.question, "edit"
+
+
 Check = Callable[[SheetDecision], None]
 """Raises DecisionRefused where a decision would be refused; changes nothing."""
 
@@ -166,7 +211,9 @@ def check_decisions(
             faults.append(SheetFault(decision.line, what, decision.id))
             continue
         try:
-            if decision.verb == "edit":
+            if decision.document_sha256 is not None:
+                _of_now(decision, review)
+            elif decision.verb == "edit":
                 fields = subject_fields(review.subject)
                 decision.value = edited_answer(review.subject.answer, fields, decision.changes)
             # As by an earlier import of the file.

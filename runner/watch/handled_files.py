@@ -59,9 +59,7 @@ class WatchLedger:
 
     def read(self) -> dict[str, FileIdentity]:
         with self._open(is_readonly=True) as ledger:
-            rows = dict(ledger.watched(self._watch))
-        rows.pop("", None)  # an older Paddock counted there
-        return rows
+            return dict(ledger.watched(self._watch))
 
     def outcome(self, order: Order) -> BatchOutcome:
         """Return how an order's run ended, with each item's outcome.

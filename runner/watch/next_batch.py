@@ -231,8 +231,6 @@ class WatchState:
         self._gone.discard(relpath)
         out = self._latest.get(relpath)
         known = out.identity if out is not None else self.done.get(relpath)
-        if out is None and known != seen.identity and seen.is_known_as(known):
-            known = self.done[relpath] = seen.identity  # the ledger has an older Paddock's
         if known == seen.identity or self._retried.is_delayed(seen):
             self.forget(relpath)
         elif not (relpath in self._ready and self._ready[relpath].is_same(seen)):

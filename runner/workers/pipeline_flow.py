@@ -71,7 +71,7 @@ ORDER_PARAMETER = inspect.Parameter(
 )
 UNVERIFIED = (
     "This order was not verified. Such runs are carried out by `paddock up`, not by a worker of "
-    "Prefect's. Jobs of an older Paddock are not carried out any more: run the pipeline as a whole."
+    "Prefect's."
 )
 
 

@@ -216,8 +216,6 @@ class LanceTable:
                     )
         types = {"text": arrow.string(), "number": arrow.float64(), "truth": arrow.bool_()}
         added = [arrow.field(name, types[new[name]]) for name in new if name not in known]
-        if "_text" not in self._table.schema.names:  # a store of an earlier version
-            added.append(arrow.field("_text", arrow.string()))
         if added:
             with store_errors(self.path, "written"):
                 self._table.add_columns(added)

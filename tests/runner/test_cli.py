@@ -146,13 +146,6 @@ def test_help_of_what_is_no_command_says_so() -> None:
     )
 
 
-@pytest.mark.parametrize("words", [("cluster", "run", "x.yaml"), ("worker", "--name", "gpu1")])
-def test_a_command_of_several_machines_says_what_to_do_now(words: tuple[str, ...]) -> None:
-    done = invoke(*words)
-    assert done.exit_code == 2
-    assert "`paddock run` does all of it" in " ".join(done.stderr.split())
-
-
 def test_help_names_every_command_once_below_its_heading() -> None:
     there = typer.main.get_command(application())
     assert isinstance(there, typer.core.TyperGroup)

@@ -46,6 +46,7 @@ from paddock.runner.review.csv_and_gold_data import (
     UnreadableSheet,
     check_decisions,
     gold_jsonl,
+    read_decided,
     read_sheet,
     review_json,
     reviews_csv,
@@ -90,7 +91,7 @@ class ReviewFlags:
         metavar="FILE|-|jsonl",
     )
     imported: str | None = option(
-        "Take the decisions of such a CSV.", "--import", metavar="FILE.csv|-"
+        "Take the decisions of such a file.", "--import", metavar="FILE.csv|FILE.jsonl|-"
     )
     skip_bad: bool = flag("Import the sound decisions, although others are not.", "--skip-bad")
     by: DeciderOption = None
@@ -301,10 +302,12 @@ def _export(place: LedgerFolder, target: str) -> int:
 
 
 def _import(opened: _ReviewSession, source: str, *, skip_bad: bool, as_json: bool) -> int:
-    """Take the decisions of a CSV: all of them, or, if one is faulty, none."""
+    """Take the decisions of a CSV or of JSON lines: all of them, or, if one is faulty, none."""
     shown = "standard input" if source == STANDARD_STREAM else f"'{source}'"
     try:
-        decisions, unreadable = read_sheet(_sheet_text(source, shown))
+        text = _sheet_text(source, shown)
+        read = read_decided if text.lstrip().startswith("{") else read_sheet
+        decisions, unreadable = read(text)
     except UnreadableSheet as error:
         raise CommandError(f"{shown} {error}") from error
     sound, faults = _checked(opened, decisions, unreadable)
@@ -364,7 +367,7 @@ def _sheet_text(source: str, shown: str) -> str:
 
 def _enter(act: Callable[..., object], by: str, decision: SheetDecision) -> None:
     question, verb = decision.question, decision.verb
-    act(decision.id, question, verb, decision.value, reason=decision.reason, by=by)
+    act(decision.id, question, verb, decision.value, reason=decision.reason, by=decision.by or by)
 
 
 def _import_summary(

@@ -308,11 +308,7 @@ class OutputWithin(FileDependency):
     scope_id: str
     key: str
     sha256: str = ""
-    """Of what it wrote; empty where an older Paddock did not record it."""
-
-    def as_json(self) -> list[Any]:
-        values = Dependency.as_json(self)
-        return values if self.sha256 else values[:-1]
+    """Of what it wrote; empty: it is not known."""
 
     def look(self, world: World) -> Reason | None:
         index, scope_id, path = world.index, self.scope_id, self.path

@@ -23,7 +23,6 @@ from paddock.engine.system.text import free_name
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.lineage_store import LineageStore
@@ -93,7 +92,6 @@ class FiledDocuments:
         self.unfinished_moves = self._store.unfinished(scope_id)
         """Moves of documents by runs that did not finish their items."""
         self._unfinished: dict[str, ItemWork] = {}
-        self._noted_targets: Mapping[Document, str] | None = None
 
     # --- which are listed, and which left the list
 
@@ -190,8 +188,7 @@ class FiledDocuments:
         1. A step moved the document away, or a watch did after the item was done: it is filed where
            it went, or as deleted.
         2. It was filed before, and came again: it is filed as it was.
-        3. A step moved it away, says an entry of an older Paddock: it is filed where that noted.
-        4. It left a hot folder: it is filed, and no one knows where.
+        3. It left a hot folder: it is filed, and no one knows where.
         """
         key, (path, sha256) = entry.key, document
         move, by_watch = moves.get(document), moves.get((path, MOVED_BY_WATCH))
@@ -201,9 +198,7 @@ class FiledDocuments:
             row = FiledRow(key, key, path, sha256, move.target, move.target is None)
         elif key in self.rows:  # 2
             row = self.rows[key]
-        elif any(dep.path == path for dep in dependencies_of(entry, MovedAway)):  # 3
-            row = FiledRow(key, key, path, sha256, self._noted_target(key, sha256))
-        elif has_left:  # 4
+        elif has_left:  # 3
             row = FiledRow(key, key, path, sha256)
         else:
             return None
@@ -222,13 +217,6 @@ class FiledDocuments:
         document = None if at is None else file_at(at, at.name)
         is_there = document is not None and document["sha256"] == move.sha256
         return is_there or not os.path.lexists(self._index.absolute(move.path))
-
-    def _noted_target(self, key: str, sha256: str) -> str | None:
-        """Return where an older Paddock noted that a file of an item went."""
-        if self._noted_targets is None:
-            noted = self._ledger.rows(queries.MOVED_OF_SCOPE, scope=self._scope_id)
-            self._noted_targets = {(k, s): p for k, p, texts in noted for s in json.loads(texts)}
-        return self._noted_targets.get((key, sha256))
 
     # --- where they lie
 

@@ -90,8 +90,7 @@ class NodeParts:
     bound: BoundPlan
     world: World
     older: dict[str, frozenset[str]] = field(default_factory=dict)
-    """As `parts.Older`: compatible earlier versions of steps, and of a part with a key what an
-    earlier Paddock had for the same value."""
+    """As `parts.Older`: compatible earlier versions of steps."""
 
     async def of(self, node: BoundNode, scope: Scope) -> dict[str, str]:
         if isinstance(node, BoundStep):
@@ -210,8 +209,7 @@ class NodeParts:
             if is_secret or (path[0] == "inputs" and hidden.intersection(path[1:] or hidden)):
                 if keyed is None:
                     continue
-                plain, digest = digest, f"{KEYED}{keyed(digest)}"
-                self.older[digest] = frozenset((plain,))
+                digest = f"{KEYED}{keyed(digest)}"
             parts[OuterValue.of(path).name] = digest
         return parts
 

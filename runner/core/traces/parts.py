@@ -344,9 +344,6 @@ class ColumnsPart(RulePart):
 
     what, why = "columns", Why.COLUMNS
 
-    def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:
-        return was is None  # of an older Paddock
-
 
 class ServersPart(RulePart):
     what, why = "servers", Why.SERVERS
@@ -430,20 +427,16 @@ def stale_parts(before: Values, now: Values, result: PreviousResult) -> list[Par
 def _is_equivalent(part: Part, was: str | None, now: str, result: PreviousResult) -> bool:
     if now.startswith(KEYED):  # none was recorded, or one by another key
         is_by_other_key = was and was.startswith(KEYED) and was[:-PART_CHARS] != now[:-PART_CHARS]
-        return was is None or is_by_other_key or was in (result.older or {}).get(now, ())
+        return was is None or bool(is_by_other_key)
     return result.older is not None and part.is_equivalent(was, now, result)
 
 
 def renewed_parts(before: Values, now: Values) -> dict[str, str]:
-    """Return the values of parts that replace those with which a result was made.
-
-    They are made of secrets, or an older Paddock did not record them.
-    """
+    """Return the values of parts that are made of secrets, and replace those of a result."""
     return {
         name: now[name]
         for name in now
-        if (now[name].startswith(KEYED) and now[name] != before.get(name))
-        or (name not in before and isinstance(part_of(name, now), ColumnsPart))
+        if now[name].startswith(KEYED) and now[name] != before.get(name)
     }
 
 

@@ -46,7 +46,6 @@ def reconcile(
     3. Documents leave a hot folder when they are done: none is deleted.
     4. The folder is another one than before: none is deleted until a person confirms it.
     5. What was seen on a mount that is not there now stays until then, too.
-       So does a document of an older Paddock whose name scans leave out now.
     6. A new document has the content of a deleted one: that was renamed.
     7. Most are gone at once, and their outputs would be removed: only those that were renamed count
        as deleted until a person confirms it.

@@ -283,7 +283,7 @@ def permit(
 def renewed_entry(trace: Trace, now: CurrentItem, verdict: ItemVerdict) -> Entry | None:
     """Return the entry of an item that is equivalent, with secrets of now; None: it has these.
 
-    So that their next changes show, and those of what an older Paddock did not record.
+    So that their next changes show.
     """
     entry = trace.entry
     if entry.hash == now.hash or verdict.case in FINAL:

@@ -6,10 +6,8 @@ Numbers of devices change between mounts: they do not count.
 
 1. A ledger without tables is new; it is entered before its first table is made.
 2. One with an entry counts if its identity is in the entry.
-3. One that did not change since the home began to have entries counts, and is entered when it is
-   first written to. In a home that was new then, there is none.
-4. In a trusted folder (`trust_state`) each one counts, without an entry.
-5. `paddock adopt` enters any.
+3. In a trusted folder (`trust_state`) each one counts, without an entry.
+4. `paddock adopt` enters any.
 
 A ledger in PostgreSQL counts where the settings name its database. On a network file system a
 ledger's `meta` names the one machine that writes it: SQLite's locks do not hold between machines.
@@ -19,8 +17,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -93,11 +89,8 @@ def entry_of(file: Path) -> LedgerEntry:
         ForeignState: the home does not know it.
     """
     settings = read_settings()
-    began_at = begin_home(settings.state_dir)
     if not file.exists() or not file.stat().st_size:
         return LedgerEntry(file, frozenset())
-    if file.stat().st_ctime < began_at:
-        return LedgerEntry(file, None)
     place = entry_place(file, "")
     entries = place.parent.glob(f"{place.name}*")
     known = frozenset(entry.name.removeprefix(place.name) for entry in entries)
@@ -137,18 +130,3 @@ def entry_place(file: Path, identity: str) -> Path:
     facts = file.stat()
     inode = facts.st_ino if has_lasting_inodes(facts.st_dev) else 0
     return read_settings().state_dir / FOLDER / f"{inode}-{identity}"
-
-
-def begin_home(state_dir: Path) -> float:
-    """Return when a home began to have entries, which is now if it has none; 0: it was new then.
-
-    With models alone, which are copied there, it is new.
-    """
-    since = state_dir / FOLDER / "since"
-    with suppress(OSError, ValueError):  # not writable: nothing is older
-        if not since.exists():
-            names = {at.name for at in state_dir.iterdir()} if state_dir.is_dir() else set()
-            is_used = not names <= {"models", FOLDER}
-            files.create_once(since, f"{time.time() if is_used else 0.0}\n")
-        return float(since.read_text("utf-8"))
-    return 0.0

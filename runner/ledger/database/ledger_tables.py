@@ -6,14 +6,15 @@ and the way to read a list of keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
+
+from paddock.engine.system.distribution import own_version
 
 from ..entries import LedgerError
 
-VERSION, UPGRADED_VERSION = 3, 2
-"""Of the tables. A ledger of any other version is refused; one of the second is read, too, and
-upgraded when it is opened for writing."""
+VERSION = 4
+"""Of the tables. A ledger of any other version is refused."""
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -103,50 +104,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """Each table with its columns, those of the primary key first."""
 
-DONE_UPGRADES = "select name from meta"
-"""Names of `UPGRADES` that a ledger has had, among others; new ones have had all."""
-TOGETHER_IN_REASON = (
-    "case when state = 'accepted' and substr(reason, 1, 7) = 'one of ' "
-    "and substr(reason, length(reason) - 42, 30) = ' that were accepted together (' "
-    "then substr(reason, length(reason) - 12, 12) end"
-)
-"""SQL: `reviews.together` in a ledger without that upgrade, where only the reason has it."""
-_OF_ITEM = "from filed where filed.scope = items.scope and filed.key = items.key"
-_FILED_COLUMNS = "name, path, sha256, target, is_deleted, made_by, outdated_by"
-FILED_IN_ITEMS = "filed_in_items"
-PIPELINES = "pipelines"
-UPGRADES = {
-    # Until then an item was marked as gone, and as deleted, when a step had moved its document away
-    "filing": ["update items set gone = null where gone is not null and reads like '%[\"away\"]%'"],
-    "together": [f"update reviews set together = {TOGETHER_IN_REASON}"],
-    # Until then a filed document had a row of its own. One without a path had the results of an
-    # item, within which documents were filed.
-    FILED_IN_ITEMS: [
-        "create table if not exists filed (scope text, key text, name text, path text, "
-        "sha256 text, target text, is_deleted integer, made_by text, outdated_by text, "
-        "returns text, returns_object text, run text, at float8, primary key (scope, key))",
-        f"update items set (returns, returns_object) = (select returns, returns_object {_OF_ITEM}) "
-        f"where exists (select 1 {_OF_ITEM})",
-        f"update items set ({_FILED_COLUMNS}) = (select {_FILED_COLUMNS} {_OF_ITEM}), "
-        f"gone = case when gone is null then null else '' end "
-        f"where exists (select 1 {_OF_ITEM} and filed.path <> '')",
-        f"insert into items (scope, key, {_FILED_COLUMNS}, returns, returns_object, run, at, "
-        f"hash, parts, state, has_inner_failures, seconds, calls, tokens, gone) "
-        f"select scope, key, {_FILED_COLUMNS}, returns, returns_object, run, at, "
-        f"'', '{{}}', 'done', false, 0, 0, 0, '' from filed where path <> '' and not exists "
-        f"(select 1 from items where filed.scope = items.scope and filed.key = items.key)",
-        "drop table filed",
-        f"update meta set value = '{VERSION}' where name = 'version'",
-    ],
-    # Until then a pipeline was the name of its file.
-    PIPELINES: [
-        "insert into pipelines (name, file, sha256, blocks) "
-        "select distinct file, file, '', '[]' from scopes where file not like '%.compare.%' "
-        "on conflict (name) do nothing"
-    ],
-}
-"""Statements that make a ledger of an older Paddock one of today's, by their names in `meta`."""
-
 SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 """SQL of PostgreSQL: seconds since 1970."""
 
@@ -206,28 +163,34 @@ class LedgerDatabase(Protocol):
     def close(self) -> None: ...
 
 
-def check_version(place: object, found: object, remedy: str) -> None:
-    """Refuse a ledger that another version of Paddock wrote.
+def made_facts() -> Mapping[str, str]:
+    """Return what `meta` says of a ledger that is made now."""
+    return {"version": str(VERSION), "paddock": own_version()}
+
+
+VERSION_FACTS = "select name, substr(value, 1, 255) from meta where name in ('version', 'paddock')"
+
+
+def check_version(place: object, rows: Sequence[Sequence[Any]], remedy: str) -> bool:
+    """Return whether a ledger has tables, by the rows of `VERSION_FACTS`.
 
     Raises:
-        LedgerError: its version is not ours.
+        LedgerError: another version of Paddock made them.
     """
-    if str(found) not in (str(VERSION), str(UPGRADED_VERSION)):
+    facts = {str(name): str(value) for name, value in rows}
+    if facts.get("version", str(VERSION)) != str(VERSION):
+        writer = f"Paddock {facts.get('paddock', '0.1.0')}"
         raise LedgerError(
-            f"{place}: this ledger has version {found}, and this Paddock reads version {VERSION}. "
-            f"{remedy}"
+            f"{place}: this ledger has version {facts['version']}, which {writer} reads; this is "
+            f"Paddock {own_version()}, for version {VERSION}. To keep what people decided: "
+            f"`paddock review FOLDER --export decided.jsonl` with {writer}, and here, after a run, "
+            f"`paddock review FOLDER --import decided.jsonl`. {remedy}"
         )
-
-
-def older_run_error(place: object) -> LedgerError:
-    return LedgerError(
-        f"{place}: a run of an older Paddock works with this ledger, which this version upgrades. "
-        f"Wait for that run, or end it, and try again; what it has done is kept."
-    )
+    return "version" in facts
 
 
 def create_statements(options: str = "") -> Iterator[str]:
-    """Yield the statements that make the tables; `options` follow those with a compound key."""
+    """Yield statements that make tables and indexes; `options` follow those with a compound key."""
     for name, (key, columns) in _TABLES.items():
         names = key.split()
         texts = ", ".join(f"{column} text not null" for column in names)
@@ -236,29 +199,7 @@ def create_statements(options: str = "") -> Iterator[str]:
             f"create table if not exists {name} "
             f"({texts}, {columns}, primary key ({', '.join(names)})) {end}"
         )
-
-
-def upgrade_statements(
-    done: Set[str], columns_of: Callable[[str], Collection[str]], options: str = ""
-) -> Iterator[str]:
-    """Yield the statements that make the tables of an older Paddock, or of none, today's.
-
-    Execute each before the next is asked for: `columns_of` returns the columns that a table has by
-    then. `done`: as `DONE_UPGRADES` found them; `options`: as in `create_statements`.
-    """
-    if done >= UPGRADES.keys():
-        return
-    yield from create_statements(options)
-    for table, (_, columns) in _TABLES.items():
-        known = columns_of(table)
-        for column in columns.split(", "):
-            if column.split()[0] not in known:
-                yield f"alter table {table} add column {column}"
     yield from _INDEXES
-    for name, statements in UPGRADES.items():
-        if name not in done:
-            yield from statements
-            yield f"insert into meta values ('{name}', '1') on conflict (name) do nothing"
 
 
 def write_statements(pending: Pending, placeholder: str) -> Iterator[tuple[str, list[Any]]]:

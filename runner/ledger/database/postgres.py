@@ -29,18 +29,14 @@ from ..entries import LedgerError
 from .known_ledgers import entry_of
 from .ledger_tables import (
     COLUMNS,
-    DONE_UPGRADES,
-    FILED_IN_ITEMS,
     KEYS,
     SERVER_NOW,
-    UPGRADED_VERSION,
-    VERSION,
+    VERSION_FACTS,
     Execute,
     Pending,
     check_version,
     create_statements,
-    older_run_error,
-    upgrade_statements,
+    made_facts,
     write_statements,
 )
 from .sqlite_file import ROWS_AT_A_TIME, WORK_S, SqliteDatabase
@@ -361,13 +357,8 @@ class PostgresDatabase:
                 connection.execute(
                     "select pg_advisory_xact_lock(hashtext(%s))", [self.server.schema]
                 )
-                if not (is_there := _has_tables(connection, self.server)):
+                if not _has_tables(connection, self.server):
                     _make_tables(connection, self.server.schema, file)
-                done = {name for (name,) in _execute(connection, DONE_UPGRADES, {})}
-                if is_there and FILED_IN_ITEMS not in done:
-                    _copy_aside(connection, self.server)
-                for statement in upgrade_statements(done, partial(_columns, connection)):
-                    connection.execute(statement.encode())
 
         self._retried(prepare)
 
@@ -484,11 +475,6 @@ def _holds_lock(connection: psycopg.Connection[Any], other: psycopg.Connection[A
         return bool(_execute(connection, f"select {unlock}", {})[0][0])
 
 
-def _columns(connection: psycopg.Connection[Any], table: str) -> list[str]:
-    found = connection.execute(f"select * from {table} limit 0".encode())
-    return [column.name for column in found.description or ()]
-
-
 def _execute(
     connection: psycopg.Connection[Any], query: str, values: Mapping[str, Any]
 ) -> Sequence[Sequence[Any]]:
@@ -522,11 +508,9 @@ def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> 
     values = {"name": f"{server.schema}.meta"}
     if not _execute(connection, "select 1 where to_regclass(:name) is not null", values):
         return False
-    versions = _execute(connection, "select value from meta where name = 'version'", {})
-    for (version,) in versions:
-        place = database_name(server.url)
-        check_version(place, int(version), "Use the same Paddock on all machines.")
-    return bool(versions)
+    facts = _execute(connection, VERSION_FACTS, {})
+    remedy = "Use the same Paddock on all machines."
+    return check_version(database_name(server.url), facts, remedy)
 
 
 def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -> None:
@@ -536,30 +520,12 @@ def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -
     if file.exists():
         entry = entry_of(file)
         with closing(SqliteDatabase(file)) as database:
-            if entry.check(database):
-                database.make_tables(database.identity())
+            entry.check(database)
             for pending in database.lasting_rows():
                 _write(connection, pending)
-    facts = {"version": str(VERSION), "made": str(time.time())}
+    facts = {**made_facts(), "made": str(time.time())}
     meta = {(name,): {"name": name, "value": value} for name, value in facts.items()}
     _write(connection, {"meta": meta})
-
-
-def _copy_aside(connection: psycopg.Connection[Any], server: PostgresServer) -> None:
-    """Copy the tables that become those of another version, unless a run uses them.
-
-    Raises:
-        LedgerError: a run of an older Paddock is at work.
-    """
-    execute = partial(_execute, connection)
-    for (name,) in execute("select name from meta where name like :lock", {"lock": "% %"}):
-        take_lock = "select pg_try_advisory_xact_lock(hashtextextended(:name, 0))"
-        if not execute(take_lock, {"name": name})[0][0]:
-            raise older_run_error(database_name(server.url))
-    for table in ("items", "filed", "meta"):
-        values = {"name": f"{server.schema}.{table}"}
-        if execute("select 1 where to_regclass(:name) is not null", values):
-            execute(f"create table {table}_version_{UPGRADED_VERSION} as table {table}", {})
 
 
 def _write(connection: psycopg.Connection[Any], pending: Pending) -> None:

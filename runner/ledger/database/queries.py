@@ -99,7 +99,6 @@ OUTPUTS_OF_SCOPE = f"{OUTPUTS} where scope = :scope"
 WRITTEN_OUTPUTS = f"{OUTPUTS} where size is not null"
 MOVED_BELOW = "select scope, path from outputs where size is null and substr(path, 1, :n) = :at"
 MOVED_CONTENTS = "select intended from outputs where path = :path and size is null"
-MOVED_OF_SCOPE = "select key, path, intended from outputs where scope = :scope and size is null"
 # Scopes of other pipelines' files that wrote a path; `in` is by the primary key.
 OTHER_WRITERS = (
     "select scope from outputs where path = :path and size >= 0 "
@@ -186,18 +185,16 @@ ORIGINS_OF = "select distinct path from moves where target = :target and at > :s
 ORIGINS_BELOW = (
     "select distinct path from moves where substr(target, 1, :n) = :prefix order by path"
 )
-# `{filed}` is one of these: of an item whose document came again `gone` is null.
-FILED_ITEMS = f"items where name is not null and coalesce(gone, '{FILED}') = '{FILED}'"
-FILED_BEFORE = "filed where path <> ''"  # of an older Paddock, where it is read
-OBJECTS_OF_FILED_BEFORE = (
-    "select scope, key, returns_object from filed where returns_object is not null"
-)
+# Of an item whose document came again `gone` is null.
+_FILED = f"items where name is not null and coalesce(gone, '{FILED}') = '{FILED}'"
 FILED_OF_SCOPE = (  # as `FiledRow`
     "select key, name, path, sha256, target, is_deleted, made_by, outdated_by, returns, "
-    "returns_object from {filed} and scope = :scope"
+    f"returns_object from {_FILED} and scope = :scope"
 )
-FILED_TARGET = "select target from {filed} and scope = :scope and key = :key"
-FILED_OF_CONTENT = "select scope, key from {filed} and sha256 = :content order by path, scope, key"
+FILED_TARGET = f"select target from {_FILED} and scope = :scope and key = :key"
+FILED_OF_CONTENT = (
+    f"select scope, key from {_FILED} and sha256 = :content order by path, scope, key"
+)
 
 # --- runs
 
@@ -279,10 +276,10 @@ ROOTS_OF = (
 
 # --- reviews: questions and what people decided
 
-# `{now}` is SQL, by the clock of the database; `{together}`, too, since older ledgers lack it.
+# `{now}` is SQL, by the clock of the database.
 _REVIEW_COLUMNS = (
     "scope, key, step, id, state, question, run, asked_at, expires_at, decided_by, decided_at, "
-    "is_applied, lease_by, lease_until, reason, {together}, earlier, head"
+    "is_applied, lease_by, lease_until, reason, together, earlier, head"
 )
 REVIEWS = f"select {_REVIEW_COLUMNS} from reviews"
 REVIEWS_AND_NOW = f"select {{now}}, {_REVIEW_COLUMNS} from reviews"

@@ -15,27 +15,22 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paddock.engine.system import private_files
 from paddock.engine.system.disk_space import free_disk_bytes, is_disk_full
 from paddock.engine.system.text import one_line
 
 from ..entries import LedgerError
 from .ledger_tables import (
-    DONE_UPGRADES,
-    FILED_IN_ITEMS,
     KEYS,
-    UPGRADED_VERSION,
-    UPGRADES,
-    VERSION,
+    VERSION_FACTS,
     Execute,
     Pending,
     check_version,
-    upgrade_statements,
+    create_statements,
+    made_facts,
     write_statements,
 )
 
@@ -61,8 +56,7 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 _REMEDY = (
-    "Use the Paddock that wrote it, or move the file away to start without it: what pipelines "
-    "wrote stays (`run --take` replaces it), and people's decisions are lost."
+    "Move the file away to start without it: what pipelines wrote stays (`run --take` replaces it)."
 )
 
 
@@ -127,13 +121,10 @@ class SqliteDatabase:
                 )
         if not self.rows("select 1 from sqlite_master where name = 'meta'", {}):
             return False
-        versions = self.rows("select value from meta where name = 'version'", {})
-        for (version,) in versions:
-            check_version(self._file, version, _REMEDY)
-        return bool(versions)
+        return check_version(self._file, self.rows(VERSION_FACTS, {}), _REMEDY)
 
     def identity(self) -> str:
-        """Return the identity of a ledger with tables; empty: an older Paddock made it."""
+        """Return the identity of a ledger with tables; empty: it was removed."""
         return self.fact("identity")
 
     def fact(self, name: str) -> str:
@@ -146,49 +137,28 @@ class SqliteDatabase:
         if self.fact(name) != value:
             self.write_rows({"meta": {(name,): {"name": name, "value": value}}})
 
-    def make_tables(
-        self, identity: str, without_runs: AbstractContextManager[None] | None = None
-    ) -> None:
-        """Make the tables that are missing, and those of an older Paddock as they are today.
+    def make_tables(self, identity: str) -> None:
+        """Make the tables where they are missing, and note the ledger's identity.
 
-        No other process may do so at the same time. `without_runs` is entered where they become
-        those of another version, of which a copy is kept.
+        No other process may do so at the same time.
         """
-        done = {name for (name,) in self.rows(DONE_UPGRADES, {})} if self.find_tables() else set()
-        if not done and self.rows("select 1 from sqlite_master", {}):
+        if self.find_tables():
+            if self.identity() == identity:
+                return
+        elif self.rows("select 1 from sqlite_master", {}):
             raise LedgerError(
                 f"{self._file}: this is no ledger of Paddock's: it has tables and no version. "
                 "Move the file away to start without it."
             )
-        if done >= UPGRADES.keys() and self.identity() == identity:
-            return
-        is_older = bool(done) and FILED_IN_ITEMS not in done
-        with without_runs if is_older and without_runs else nullcontext(), self._explained():
-            if is_older:
-                self._copy_aside()
+        with self._explained():
             self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
             with _transaction(self._connection):
-                for statement in upgrade_statements(done, self._columns, "without rowid"):
+                for statement in create_statements("without rowid"):
                     self._connection.execute(statement)
-                self._connection.execute(
-                    "insert or ignore into meta values ('version', ?)", [str(VERSION)]
+                self._connection.executemany(
+                    "insert or replace into meta values (?, ?)",
+                    ({**made_facts(), "identity": identity}).items(),
                 )
-                self._connection.execute(
-                    "insert or replace into meta values ('identity', ?)", [identity]
-                )
-
-    def _copy_aside(self) -> None:
-        copy = self._file.with_suffix(f".version-{UPGRADED_VERSION}.sqlite")
-        new = copy.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        file = private_files.private_database(new)
-        with contextlib.closing(sqlite3.connect(file)) as target:
-            self._connection.backup(target)
-        new.replace(copy)
-
-    def _columns(self, table: str) -> list[str]:
-        found = self._connection.execute(f"select * from {table} limit 0")
-        return [column[0] for column in found.description]
 
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
         with self._lock, self._explained(self._limit_s), _transaction(self._connection):
@@ -215,11 +185,8 @@ class SqliteDatabase:
     def lasting_rows(self) -> Iterator[Pending]:
         """Yield the rows that outlast a run, some at a time; none without tables."""
         cursor = self._connection.cursor()
-        tables = {name for (name,) in self.rows("select name from sqlite_master", {})}
         for table in KEYS if self.find_tables() else ():
             with self._explained():
-                if table not in tables:  # of an older Paddock
-                    continue
                 cursor.execute(f"select * from {table}")
                 names = [column[0] for column in cursor.description]
                 while rows := cursor.fetchmany(ROWS_AT_A_TIME):

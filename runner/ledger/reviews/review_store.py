@@ -16,7 +16,7 @@ from typing import Any
 from paddock.engine.system.records import record, replace
 
 from ..database import queries
-from ..database.ledger_tables import TOGETHER_IN_REASON, Execute
+from ..database.ledger_tables import Execute
 from ..ledger import Ledger
 from .asked_before import is_other_subject, new_review, stands
 from .reviews import HEAD_NAMES, Question, Review, ReviewTerms, Subject, SubjectText, unknown_review
@@ -93,9 +93,7 @@ class ReviewStore:
         return self.ledger.rows_of_keys(self._sql(query), keys, **values)
 
     def _sql(self, query: str) -> str:
-        has_column = "together" in self.ledger.upgrades
-        together = "together" if has_column else TOGETHER_IN_REASON
-        return query.format(now=self.ledger.now, together=together)
+        return query.format(now=self.ledger.now)
 
     def _review(self, row: Sequence[Any]) -> Review:
         (scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,

@@ -114,7 +114,7 @@ class Subject:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Subject:
-        """Read the result of `data`; fields that an older Paddock did not store are empty."""
+        """Read the result of `data`; absent fields are empty."""
         known = {name: stored[name] for name in _SUBJECT_NAMES if stored.get(name) is not None}
         known |= {name: tuple(known[name]) for name in _TUPLES if name in known}
         known["around"] = tuple((scope, key) for scope, key in known.get("around", ()))
@@ -236,11 +236,14 @@ class Question:
 
     @property
     def digest(self) -> str:
-        parts = [self.subject.document_sha256, self.subject.answer]
-        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+        return question_digest(self.subject.document_sha256, self.subject.answer)
 
 
 N_ID_CHARS = 12
+
+
+def question_digest(document_sha256: str, answer: Any) -> str:
+    return hashlib.sha256(canonical_json([document_sha256, answer]).encode()).hexdigest()
 
 
 def review_id(scope: str, key: str, step: str) -> str:

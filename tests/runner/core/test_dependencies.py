@@ -36,7 +36,6 @@ READS = json.dumps(
     {
         "rules.md": [120, 1750000000000000000, "a1", 1750000000000000001, 7],
         "inbox/": ["listed", ['{"patterns":["*.md"]}', "d1"], ['{"patterns":["*.txt"]}', "d2"]],
-        "out/a.md": ["written", "scope", "a"],  # by an older Paddock
         "out/b.md": ["written", "scope", "a", "b2"],
         "notes.lance#owner": ["rows", "notes.lance", "owner", "3:abc", "scope", "a"],
         "laws.lance": ["store", "content"],
@@ -68,7 +67,6 @@ FIELDS: list[Dependency] = [
         ctime_ns=1750000000000000001, inode=7,
     ),
     FolderListed("inbox", (('{"patterns":["*.md"]}', "d1"), ('{"patterns":["*.txt"]}', "d2"))),
-    OutputWithin(path="out/a.md", scope_id="scope", key="a"),
     OutputWithin(path="out/b.md", scope_id="scope", key="a", sha256="b2"),
     RowsKept(store="notes.lance", owner="owner", sum="3:abc", scope_id="scope", key="a"),
     StoreSearched(path="laws.lance", content="content"),

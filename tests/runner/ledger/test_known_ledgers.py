@@ -1,17 +1,14 @@
 """Which ledgers are this user's: those that were made or adopted in their home; others are data."""
 
 import contextlib
-import os
 import shutil
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from paddock.runner.ledger.database.known_ledgers import begin_home
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.own_state import ForeignState, WrongKind
@@ -47,7 +44,6 @@ def sql(folder: Path, statement: str) -> None:
 
 
 def without_identity(folder: Path) -> None:
-    """Make its ledger one of an older Paddock."""
     sql(folder, "delete from meta where name = 'identity'")
 
 
@@ -74,7 +70,7 @@ def unpacked(source: Path, target: Path) -> None:
     shutil.unpack_archive(f"{target}.tar", target, filter="fully_trusted")
 
 
-def of_an_older_paddock(source: Path, target: Path) -> None:
+def without_an_identity(source: Path, target: Path) -> None:
     shutil.copytree(source, target)
     without_identity(target)
 
@@ -94,7 +90,7 @@ def as_a_file_of_sqlite(source: Path, target: Path) -> None:
 
 @pytest.mark.parametrize(
     "arrive",
-    [shutil.copytree, cloned, unpacked, of_an_older_paddock, in_place_of_ours, as_a_file_of_sqlite],
+    [shutil.copytree, cloned, unpacked, without_an_identity, in_place_of_ours, as_a_file_of_sqlite],
 )
 def test_a_ledger_that_was_not_made_here_is_data_until_it_is_adopted(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrive: Change
@@ -146,27 +142,6 @@ def test_a_rename_keeps_whose_a_ledger_is(world: World, tmp_path: Path, change: 
     change(world.folder, tmp_path / "elsewhere")
     assert counts(tmp_path / "elsewhere")
     assert World(tmp_path / "elsewhere", COPIES).run().counts["fresh"] == 1
-
-
-@pytest.mark.parametrize("has_identity", [True, False])
-@pytest.mark.parametrize("is_used", [True, False])
-def test_ledgers_that_are_older_than_a_used_homes_first_start_are_entered(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_used: bool, has_identity: bool
-) -> None:
-    if not has_identity:
-        without_identity(world.folder)
-    home = tmp_path / "home"
-    (home / ("cache" if is_used else "models")).mkdir(parents=True)
-    monkeypatch.setenv("PADDOCK_HOME", str(home))
-    time.sleep(0.02)  # the clock of file systems ticks every few milliseconds
-    assert (begin_home(home) > 0) is is_used
-    shutil.copytree(world.folder, tmp_path / "later")
-    assert (counts(world.folder), counts(tmp_path / "later")) == (is_used, False)
-    if is_used:
-        assert world.run().counts["fresh"] == 1
-        assert counts(world.folder), "also after it was changed"
-        os.utime(tmp_path / "later/.paddock/ledger.sqlite", (0, 0))
-        assert not counts(tmp_path / "later"), "its time is not that of which archives speak"
 
 
 def test_in_a_trusted_folder_any_ledger_counts_for_as_long(

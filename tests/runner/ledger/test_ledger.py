@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.system.distribution import own_version
 from paddock.runner.folders.state_folders import find_ledgers
 from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
@@ -85,20 +86,26 @@ async def test_a_call_comes_back_with_its_raw_reply(tmp_path: Path) -> None:
         assert ledger.call("other") is None
 
 
-@pytest.mark.parametrize("version", [0, 1, 4])
+@pytest.mark.parametrize("version", [0, 1, 3, 5])
 def test_a_ledger_of_another_version_is_refused_by_every_verb_and_left_as_it_is(
     tmp_path: Path, version: int
 ) -> None:
+    is_named = version > 3  # ledgers of before say only their own version
     world = World(tmp_path, n_documents=1)
     world.run()
     file = world.folder / ".paddock/ledger.sqlite"
     with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         connection.execute(f"update meta set value = '{version}' where name = 'version'")
+        connection.execute("update meta set value = '9.9' where name = 'paddock' and ?", [is_named])
+        connection.execute("delete from meta where name = 'paddock' and not ?", [is_named])
     before = file.read_bytes()
+    writer = f"Paddock {'9.9' if is_named else '0.1.0'}"
     text = (
-        f"{file}: this ledger has version {version}, and this Paddock reads version 3. "
-        "Use the Paddock that wrote it, or move the file away to start without it: what pipelines "
-        "wrote stays (`run --take` replaces it), and people's decisions are lost."
+        f"{file}: this ledger has version {version}, which {writer} reads; this is Paddock "
+        f"{own_version()}, for version 4. To keep what people decided: `paddock review FOLDER "
+        f"--export decided.jsonl` with {writer}, and here, after a run, `paddock review FOLDER "
+        "--import decided.jsonl`. Move the file away to start without it: what pipelines wrote "
+        "stays (`run --take` replaces it)."
     )
     for verb in (
         world.run,

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,46 @@ def test_decisions_are_gold_data_with_the_models_answer(folder: Path) -> None:
     assert (gold["c.txt"]["value"], gold["c.txt"]["reason"]) == (None, "no invoice")
     assert {row["by"] for row in gold.values()} == {"ann"}
     assert gold["a.txt"]["model"] == "clerk"
+
+
+@pytest.mark.parametrize(
+    ("now", "document_sha256", "result"),
+    [
+        (ANSWER, "same", {"a.txt": "accepted", "b.txt": "edited", "c.txt": "rejected"}),
+        ({**ANSWER, "total": 7.0}, "same", {"a.txt": "edited", "b.txt": "edited"}),
+        ({**ANSWER, "total": 7.0}, "other", {}),
+    ],
+    ids=["the same answers", "other answers", "other documents"],
+)
+def test_decisions_of_another_ledger_are_taken_over_for_the_same_documents(
+    folder: Path, now: Any, document_sha256: str, result: dict[str, str]
+) -> None:
+    for key in ("a.txt", "b.txt", "c.txt"):
+        ask(folder, key, document_sha256="same")
+    paddock("review", "--accept-all", "--filter", "a.txt")
+    rows = exported()
+    rows[1]["new value"] = "84"
+    rows[3] |= {"decision": "reject", "reason": "no invoice"}
+    paddock("review", "--import", "-", given=sheet(rows))
+    text = paddock("review", "--export", "jsonl").stdout
+    assert len(text.splitlines()) == 3
+    shutil.rmtree(folder / ".paddock")
+    for key in ("a.txt", "b.txt", "c.txt"):
+        ask(folder, key, now, document_sha256=document_sha256)
+    done = paddock("review", "--import", "-", "--skip-bad", "--as", "bob", given=text)
+    found = {review.subject.item: review for review in decided(folder).values()}
+    assert {key: review.state for key, review in found.items()} == result
+    assert {review.by for review in found.values()} <= {"ann"}, "who decided"
+    assert (found["b.txt"].value["total"] == 84) if found else done.exit_code
+    if len(result) < 3:
+        assert "was changed meanwhile" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["{", '{"id": "x"}', "{}", '{"id": 1, "decision": "expired"}'])
+def test_a_line_that_is_no_decision_is_told(folder: Path, line: str) -> None:
+    ask(folder)
+    done = paddock("review", "--import", "-", given=line)
+    assert "line 1: is no decision. Import a file that" in done.stderr
 
 
 # --- many in one decision
