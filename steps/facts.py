@@ -148,9 +148,8 @@ class Facts:
 
     is_one_answer: Callable[[Written], bool] = lambda written: True
     """Whether its answer is a single one, and not one for each group by keys that a run shows."""
-    parts: Callable[[Written], Mapping[str, Iterable[str]]] = lambda written: {}
-    """Lines of parts of its rule that not every step has, by their names in `core/parts`: what its
-    result depends on besides its parameters, such as the readers that are installed."""
+    readers: Callable[[Written], Iterable[str]] = lambda written: ()
+    """The versions of what reads documents for it here: with others its result may differ."""
     texts: TextFacts = TextFacts()
     tools: Callable[[Written], Iterable[ToolUse]] = lambda written: ()
     missing: Callable[[str, Written, Path], Iterable[Missing]] = lambda step, written, folder: ()

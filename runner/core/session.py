@@ -35,7 +35,6 @@ from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.own_state import has_folder_identity
 from paddock.runner.ledger.run_store import RunStore, session_name
 from paddock.runner.progress.events import MultiObserver, Observer
-from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.journal import LineWriter, RunJournal
 from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.progress.report import Report
@@ -56,7 +55,6 @@ from .other_runs.concurrency_groups import group_turn
 from .other_runs.crash_suspects import CrashSuspects
 from .path_owners import PathOwners
 from .reviews.run_reviews import RunReviews
-from .rule_sources import rule_sources
 from .run_context import RunContext
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
@@ -79,10 +77,7 @@ class RunSession:
 
     def end(self, report: Report) -> None:
         row: dict[str, Any] = {"ended": time.time(), "status": report.status}
-        summary = report.as_summary()
-        if any(report.counts.get(state) for state in WORK):  # else no entry is of this run
-            summary["rules"] = rule_sources(self.context, self.prepared.settings)
-        row["summary"] = json.dumps(summary)
+        row["summary"] = json.dumps(report.as_summary())
         row["message"] = report.message
         if self.context.ledger.error is None:
             self._record(row)

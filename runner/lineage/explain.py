@@ -161,7 +161,7 @@ class _PathsInLedger:
         source, reads = files_now(item, self._index.base, self._world.digest)
         if not output.is_current:  # it was made of another one, or of another content
             source = None
-        pipeline = await self._pipelines.of(item)
+        pipeline = self._pipelines.of(item)
         bound = None if isinstance(pipeline, Reason) else pipeline
         notes = [] if bound is None else [*bound.notes(item)]
         if tools := _untraced_tools(steps):

@@ -378,8 +378,6 @@ class OrderQueue:
         def act() -> _T:
             if self._connection is None:
                 self._connection = open_queue_file(self.file)
-                with suppress(sqlite3.OperationalError):  # the column has its name already
-                    self._connection.execute("ALTER TABLE orders RENAME COLUMN words TO message")
             with self._connection:
                 return work(self._connection)
 

@@ -143,7 +143,7 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
         is_repeatable=True,
         contents=("path",),
         shows_path=True,
-        parts=lambda written: {"readers": reader.reader_versions()},
+        readers=lambda written: reader.reader_versions(),
         missing=_missing,
     )
 

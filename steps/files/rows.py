@@ -109,13 +109,12 @@ def _format(written: Written) -> str:
     return format_of(str(written.get("path"))) if named == "auto" else named
 
 
-def _parts(written: Written) -> dict[str, list[str]]:
+def _readers(written: Written) -> list[str]:
     path, known = str(written.get("path")), all_formats()[0]
     form = _format(written)
     forms = known if not form and "{{" in path else [form]
     found = [(name, known[name].version) for name in forms if name in known]
-    lines = [f"{name} {version}" for name, version in found if version > 1]
-    return {"readers": lines} if lines else {}
+    return [f"{name} {version}" for name, version in found if version > 1]
 
 
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
@@ -131,7 +130,7 @@ class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
     output = FilesRowsOutput
     version = 2
     is_pure = True
-    facts = Facts(is_repeatable=True, contents=("path",), parts=_parts, missing=_missing)
+    facts = Facts(is_repeatable=True, contents=("path",), readers=_readers, missing=_missing)
 
     def reads(self, params: FilesRowsParams) -> Sequence[str]:
         ends = format_named(format_of(params.path)).files_beside

@@ -151,9 +151,9 @@ class SummariseOutput(AnswerOutput):
     usage: UsageOutput
 
 
-def _parts(written: Written) -> Mapping[str, Sequence[str]]:
+def _readers(written: Written) -> Sequence[str]:
     """Return the versions of readers: with others a text may differ."""
-    return {"readers": (*reader_versions(), *(["texts 4"] if "file" in written else []))}
+    return (*reader_versions(), *(["texts 4"] if "file" in written else []))
 
 
 def _most_calls(written: Written, _has_reply: bool) -> int | None:
@@ -175,7 +175,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         only_answers=True,
         only_measures=True,
         contents=("file",),
-        parts=_parts,
+        readers=_readers,
         calls=CallFacts(_most_calls, lambda written: True, most_repeats=one_repeat),
         texts=TextFacts(lambda written: "file" in written, without=("usage",)),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.request import ModelSpec
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
@@ -23,17 +22,16 @@ from paddock.runner.bind.scope import Scope
 from .block_items import AsStored, is_file_value, item_content
 from .parts import (
     KEYED,
-    ColumnsPart,
+    RULE_PARTS,
     ContextPart,
     EscalatePart,
     ModelPart,
     OuterValue,
     ParametersPart,
-    ServersPart,
+    StepRule,
     VersionPart,
     ordered_digest,
     part_digest,
-    spec_parts,
     text_digest,
 )
 from .world import World
@@ -105,45 +103,21 @@ class NodeParts:
 
     async def _of_step(self, step: BoundStep) -> dict[str, str]:
         id_ = step.id
-        parts = spec_parts(id_, step.spec)
-        version = part_digest([step.uses, step.kind.version])
-        parts[f"{id_}.{VersionPart.what}"] = version
+        rule = StepRule(step, self.world.models, self._server_part(step))
+        values = {what: await part.now(rule) for what, part in RULE_PARTS.items()}
+        parts = {f"{id_}.{what}": value for what, value in values.items() if value is not None}
         older: Iterable[int] = getattr(step.kind, "compatible_versions", ())
-        self.older[version] = frozenset(part_digest([step.uses, number]) for number in older)
-        for what, lines in step.facts.parts(step.written).items():
-            parts[f"{id_}.{what}"] = "\n".join(sorted(lines))
+        version = VersionPart.digest(step, step.kind.version)
+        self.older[version] = frozenset(VersionPart.digest(step, number) for number in older)
         if step.inner is not None:
             parts.update(await self._inner_parts(id_, step.inner))
-        if columns := step.params.columns:
-            types = [[*place, types] for place, types in columns.items()]
-            parts[f"{id_}.{ColumnsPart.what}"] = ordered_digest(types)
-        if self.bound.pipeline.servers:
-            parts.update(self._server_part(step))
-        if step.model is not None:
-            digest = await self.world.models.of(step.model)
-            others = [await self.world.models.of(spec) for spec in step.extra_models]
-            parts[f"{id_}.{ModelPart.what}"] = part_digest([digest, *others] if others else digest)
-            written = parts[f"{id_}.{ParametersPart.what}"]
-            options, context = await self._options(step, step.model)
-            parts[f"{id_}.{ParametersPart.what}"] = part_digest([written, options])
-            parts |= {f"{id_}.{ContextPart.what}": text for text in context}
         if step.escalate is not None:
             place, to = f"{id_}.{EscalatePart.what}", step.escalate.to
-            options, context = await self._options(step, to)
             parts[f"{place}.{ModelPart.what}"] = await self.world.models.of(to)
-            parts[f"{place}.{ParametersPart.what}"] = part_digest(options)
-            parts |= {f"{place}.{ContextPart.what}": text for text in context}
+            parts[f"{place}.{ParametersPart.what}"] = part_digest(rule.options(to))
+            if (context := await ContextPart.value(rule, to)) is not None:
+                parts[f"{place}.{ContextPart.what}"] = context
         return parts
-
-    async def _options(self, step: BoundStep, model: ModelSpec) -> tuple[object, list[str]]:
-        """Return the options of a model that decide results, and its context where it may not."""
-        n_ctx = model.n_ctx_tokens
-        is_elsewhere = n_ctx is None and model.pool  # servers may differ, and a plan may not ask
-        if is_elsewhere or not step.facts.only_measures:
-            return _model_options(model, n_ctx), []
-        default = await self.world.models.default_context(model)
-        known = [ContextPart.value(n_ctx, default)] if n_ctx or default else []
-        return _model_options(model, None), known
 
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
         parts: dict[str, str] = {}
@@ -169,10 +143,11 @@ class NodeParts:
             parts[f"secrets.{place}.{name.partition('.')[2]}"] = value
         return parts
 
-    def _server_part(self, step: BoundStep) -> dict[str, str]:
-        """Return the part of what its MCP servers are given, but for headers: keys may rotate."""
+    def _server_part(self, step: BoundStep) -> str | None:
         servers = self.bound.pipeline.servers
         named = step.spec.get("servers") or {}
+        if not servers or not named:
+            return None
         scope = Scope.of(self.bound.inputs, self.world.secrets.of(self.bound.file))
         read = {
             path
@@ -183,8 +158,8 @@ class NodeParts:
         }
         values, keyed = self.outer(read, (), scope), self.world.secrets.digest
         if not values or keyed is None:
-            return {}
-        return {f"{step.id}.{ServersPart.what}": f"{KEYED}{keyed(canonical_json(values))}"}
+            return None
+        return f"{KEYED}{keyed(canonical_json(values))}"
 
     def outer(
         self, references: Iterable[Reference], shown: Collection[Reference], scope: Scope
@@ -222,9 +197,3 @@ class NodeParts:
     def rule_digest(self, block: BoundBlock, base: str) -> str:
         read = map(self.world.index.absolute, read_by_all(block))
         return part_digest([base, *map(self._content, read)])
-
-
-def _model_options(model: ModelSpec, n_ctx_tokens: int | None) -> list[Any]:
-    """Return the options of a model that decide its answers."""
-    drops = [] if model.keeps_reasoning else ["drop"]
-    return [model.role, n_ctx_tokens, dict(model.params), *drops]

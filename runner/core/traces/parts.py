@@ -12,7 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddock.engine.system.records import record
 from paddock.engine.system.text import canonical_json, ordered_json
@@ -20,6 +20,12 @@ from paddock.pipelines.expressions import Reference
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.registry import is_function_reference
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelSpec
+    from paddock.runner.bind.bound import BoundStep
+
+    from ..calls.run_models import RunModels
 
 PART_CHARS = 16
 KEYED = "hmac:"
@@ -128,6 +134,36 @@ class OuterValue(Part):
 # --- of the rule
 
 
+@record(frozen=True, slots=True)
+class StepRule:
+    """A bound step, whose parts say what they are now."""
+
+    step: BoundStep
+    models: RunModels
+    given_to_servers: str | None
+    """The value of `ServersPart`, which is made of secrets."""
+
+    @property
+    def spec(self) -> Spec:
+        return self.step.spec
+
+    @property
+    def model_specs(self) -> Sequence[ModelSpec]:
+        """The model that it asks, and those besides."""
+        return () if self.step.model is None else (self.step.model, *self.step.extra_models)
+
+    def tells_context_apart(self, model: ModelSpec) -> bool:
+        """Return whether a model's context is a part of its own, and none of its options."""
+        is_elsewhere = model.n_ctx_tokens is None and model.pool  # servers may differ
+        return self.step.facts.only_measures and not is_elsewhere
+
+    def options(self, model: ModelSpec) -> list[Any]:
+        """Return the options of a model that decide its answers."""
+        n_ctx_tokens = None if self.tells_context_apart(model) else model.n_ctx_tokens
+        drops = [] if model.keeps_reasoning else ["drop"]
+        return [model.role, n_ctx_tokens, dict(model.params), *drops]
+
+
 def _parameters(spec: Spec) -> dict[str, Any]:
     """Return the parameters under `with`, without the model's name: its digest counts."""
     parameters = dict(spec.get("with") or {})
@@ -149,9 +185,9 @@ class RulePart(Part):
         return self.name.rpartition(".")[0]
 
     @classmethod
-    def now(cls, spec: Spec) -> str | None:
-        """Return the value of a step by its spec; None: no spec tells it."""
-        return None
+    @abstractmethod
+    async def now(cls, rule: StepRule) -> str | None:
+        """Return the value of a step; None: it has no such part."""
 
     @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
@@ -175,8 +211,8 @@ class _PromptPart(RulePart):
     what, why = "prompt", Why.PROMPT
 
     @classmethod
-    def now(cls, spec: Spec) -> str | None:
-        parameters = _parameters(spec)
+    async def now(cls, rule: StepRule) -> str | None:
+        parameters = _parameters(rule.spec)
         texts = {name: parameters[name] for name in sorted(_TEXTS & parameters.keys())}
         return ordered_digest(texts) if texts else None
 
@@ -193,8 +229,9 @@ class _SchemaPart(RulePart):
     keys: ClassVar[tuple[str, ...]] = ("schema",)
 
     @classmethod
-    def now(cls, spec: Spec) -> str | None:
-        return ordered_digest(spec["reply"].get("schema")) if "reply" in spec else None
+    async def now(cls, rule: StepRule) -> str | None:
+        reply = rule.spec.get("reply")
+        return None if reply is None else ordered_digest(reply.get("schema"))
 
     @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
@@ -209,18 +246,17 @@ class _CheckPart(_SchemaPart):
     what, why, keys = "check", Why.CHECKS, ("check", "repair")
 
     @classmethod
-    def now(cls, spec: Spec) -> str | None:
-        return (
-            part_digest([spec["reply"].get(key) for key in cls.keys]) if "reply" in spec else None
-        )
+    async def now(cls, rule: StepRule) -> str | None:
+        reply = rule.spec.get("reply")
+        return None if reply is None else part_digest([reply.get(key) for key in cls.keys])
 
 
 class _ConfidencePart(RulePart):
     what, why = "confidence", Why.CONFIDENCE
 
     @classmethod
-    def now(cls, spec: Spec) -> str | None:
-        reply = spec.get("reply") or {}
+    async def now(cls, rule: StepRule) -> str | None:
+        reply = rule.spec.get("reply") or {}
         return part_digest(reply[cls.what]) if cls.what in reply else None
 
 
@@ -240,8 +276,8 @@ class EscalatePart(RulePart):
     what, why = "escalate", Why.ESCALATE
 
     @classmethod
-    def now(cls, spec: Spec) -> str | None:
-        value = spec.get(cls.what)
+    async def now(cls, rule: StepRule) -> str | None:
+        value = rule.spec.get(cls.what)
         return None if value is None else part_digest(value)
 
 
@@ -263,6 +299,11 @@ class ModelPart(RulePart):
     what, why = "model", Why.MODEL
 
     @classmethod
+    async def now(cls, rule: StepRule) -> str | None:
+        digests = [await rule.models.of(model) for model in rule.model_specs]
+        return part_digest(digests[0] if len(digests) == 1 else digests) if digests else None
+
+    @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
         # The embedding model comes or goes with examples.
         return () if ("examples" in _parameters(then)) != ("examples" in _parameters(now)) else None
@@ -274,11 +315,17 @@ class ParametersPart(RulePart):
     what, why = "parameters", Why.PARAMETERS
 
     @classmethod
-    def now(cls, spec: Spec) -> str | None:
+    async def now(cls, rule: StepRule) -> str | None:
         others = {"with", "reply", *(part.what for part in _AFTER_ANSWER)}
-        control = {name: value for name, value in spec.items() if name not in others}
-        values = {name: value for name, value in _parameters(spec).items() if name not in _TEXTS}
-        return ordered_digest([control, values])
+        control = {name: value for name, value in rule.spec.items() if name not in others}
+        parameters = _parameters(rule.spec)
+        values = {name: value for name, value in parameters.items() if name not in _TEXTS}
+        written = ordered_digest([control, values])
+        return (
+            part_digest([written, rule.options(rule.model_specs[0])])
+            if rule.model_specs
+            else written
+        )
 
     @classmethod
     def details(cls, then: Spec, now: Spec) -> Sequence[Reason] | None:
@@ -306,9 +353,16 @@ class ContextPart(RulePart):
 
     what, why = "ctx", Why.CONTEXT
 
+    @classmethod
+    async def now(cls, rule: StepRule) -> str | None:
+        return await cls.value(rule, rule.model_specs[0]) if rule.model_specs else None
+
     @staticmethod
-    def value(n_ctx_tokens: int | None, default: int | None) -> str:
-        return f"{n_ctx_tokens or ''} of {default or ''}".rstrip()
+    async def value(rule: StepRule, model: ModelSpec) -> str | None:
+        if not rule.tells_context_apart(model):
+            return None
+        own, default = model.n_ctx_tokens, await rule.models.default_context(model)
+        return f"{own or ''} of {default or ''}".rstrip() if own or default else None
 
     def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:
         return has_room(was, now, is_more_enough=result.has_fitted)
@@ -344,13 +398,32 @@ class ColumnsPart(RulePart):
 
     what, why = "columns", Why.COLUMNS
 
+    @classmethod
+    async def now(cls, rule: StepRule) -> str | None:
+        types = [[*place, types] for place, types in rule.step.params.columns.items()]
+        return ordered_digest(types) if types else None
+
 
 class ServersPart(RulePart):
+    """What its MCP servers are given, but for headers: keys may rotate."""
+
     what, why = "servers", Why.SERVERS
+
+    @classmethod
+    async def now(cls, rule: StepRule) -> str | None:
+        return rule.given_to_servers
 
 
 class VersionPart(RulePart):
     what, why = "version", Why.VERSION
+
+    @classmethod
+    async def now(cls, rule: StepRule) -> str | None:
+        return cls.digest(rule.step, rule.step.kind.version)
+
+    @staticmethod
+    def digest(step: BoundStep, version: int) -> str:
+        return part_digest([step.uses, version])
 
     def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:
         return was in (result.older or {}).get(now, ())
@@ -365,6 +438,10 @@ class ReadersPart(RulePart):
     """The installed readers of documents, one a line; no digest."""
 
     what, why = "readers", Why.READERS
+
+    @classmethod
+    async def now(cls, rule: StepRule) -> str | None:
+        return "\n".join(sorted(rule.step.facts.readers(rule.step.written))) or None
 
     def is_equivalent(self, was: str | None, now: str, result: PreviousResult) -> bool:
         # Installing OCR asks for files that could not be read, not for all of them again; and where
@@ -402,12 +479,6 @@ def part_of(name: str, names: Collection[str]) -> Part:
 
 def parts_of(names: Collection[str]) -> list[Part]:
     return [part_of(name, names) for name in names]
-
-
-def spec_parts(place: str, spec: Spec) -> dict[str, str]:
-    """Return the parts of a step that its spec tells."""
-    values = ((what, part.now(spec)) for what, part in RULE_PARTS.items())
-    return {f"{place}.{what}": value for what, value in values if value is not None}
 
 
 def changed_parts(before: Values, now: Values) -> list[Part]:

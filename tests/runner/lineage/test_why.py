@@ -7,8 +7,9 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import pytest
 
@@ -16,15 +17,15 @@ from paddock.engine.errors import ModelNotFound
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.runner.api import run_async
 from paddock.runner.cli.history_text import lineage_text
-from paddock.runner.core import rule_sources
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.lineage import bound_pipeline
+from paddock.runner.core.traces.parts import RULE_PARTS, RulePart, StepRule, part_digest
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.path_lineage import Origin, PathLineage
+from paddock.runner.progress.reasons import Why
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.core.test_filed_documents import FILING
-from tests.runner.world import SUMMARIES, World, each_document, settings
+from tests.runner.world import SUMMARIES, World, each_document, reasons, settings
 
 
 @pytest.fixture(autouse=True)
@@ -46,30 +47,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def origin_of(path: str) -> Origin:
-    """Return an origin, which is the same whether its pipeline had to be bound or not."""
     (origin,) = explain_path(Path(path)).origins
-
-    async def never(*_: object) -> bool:
-        return False
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paddock.runner.lineage.current_pipelines.are_unchanged", never)
-        assert explain_path(Path(path)).origins == (origin,)
     return origin
-
-
-def is_bound_for(path: str) -> bool:
-    """Return whether a pipeline was bound to explain a path."""
-    with pytest.MonkeyPatch.context() as patch:
-        bound, bind = list[object](), bound_pipeline.bound_now
-
-        def noted(*given: Any) -> bound_pipeline.RecordedPipeline:
-            bound.append(given)
-            return bind(*given)
-
-        patch.setattr(bound_pipeline, "bound_now", noted)
-        assert explain_path(Path(path)).is_known
-    return bool(bound)
 
 
 def changes(path: str) -> list[str]:
@@ -185,118 +164,96 @@ FORM = '{"type": "object", "properties": {"a": {"type": "string"}}}'
 def test_each_file_that_a_rule_is_made_of_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, why: str
 ) -> None:
-    monkeypatch.setattr(rule_sources, "_SURELY_BEFORE_S", 0.0)
     world = World(tmp_path, PARTED, PARTS | {"form.json": FORM}, n_documents=1)
     world.run(pool=FakePool(answer=lambda request: '{"a": "x"}'))
     monkeypatch.chdir(tmp_path)
-    assert not is_bound_for("out/0.txt")
     assert changes("out/0.txt") == []
     world.write(file, text)
     assert changes("out/0.txt") == [why]
 
 
-async def other_facts(pool: FakePool, model: ModelSpec) -> ModelFacts:
-    return replace(await FakePool.facts(pool, model), digest="e" * 64)
-
-
 def has_readers(monkeypatch: pytest.MonkeyPatch, *versions: str) -> None:
     monkeypatch.setattr("paddock.steps.readers.reader.reader_versions", lambda: versions)
-    monkeypatch.setattr(rule_sources, "reader_versions", lambda: versions)
+
+
+def other_model(monkeypatch: pytest.MonkeyPatch) -> FakePool:
+    async def other_facts(pool: FakePool, model: ModelSpec) -> ModelFacts:
+        return replace(await FakePool.facts(pool, model), digest="e" * 64)
+
+    pool = FakePool(answer=lambda request: LETTER)
+    monkeypatch.setattr(pool, "facts", partial(other_facts, pool))
+    monkeypatch.setattr("paddock.runner.core.calls.model_pools.LookupPool", lambda _: pool)
+    return pool
+
+
+class SeasonPart(RulePart):
+    """A reason to be stale that a developer adds: one class."""
+
+    what, why = "season", Why.TOOLS
+    season: ClassVar[str] = "spring"
+
+    @classmethod
+    async def now(cls, rule: StepRule) -> str | None:
+        return part_digest(cls.season) if rule.step.uses == "chat" else None
+
+
+LETTER = '{"kind": "letter"}'
+RULED = each_document("""\
+      - id: sum
+        uses: chat
+        with: {prompt: "What is this? {{ steps.text.text }}", params: {max_tokens: 9}}
+        reply: {schema: {kind: str}, check: ["words(text, most=99)"]}
+      - uses: files.write
+        with: {path: "out/{{ doc.stem }}.csv", rows: "{{ [steps.sum.output] }}"}
+""")
 
 
 @pytest.mark.parametrize(
-    ("changed", "why"),
+    ("change", "why"),
     [
-        ("pipeline", ["prompt changed (step 'sum')"]),
-        ("template", ["prompt changed (step 'sum')"]),
-        ("model", ["model changed (step 'sum')"]),
-        ("kind", ["step version changed (step 'sum')"]),
-        ("readers", ["what reads documents here changed (step 'text')"]),
-        ("default", ["model changed (step 'sum')"]),
-        ("Paddock", []),
-        ("nothing", []),
+        (("What is", "Which kind is"), "prompt changed (step 'sum')"),
+        (("max_tokens: 9", "max_tokens: 8"), "`params` changed (step 'sum')"),
+        (("kind: str", 'kind: "enum[letter, bill]"'), "schema changed (step 'sum')"),
+        (("most=99", "most=98"), "checks changed (step 'sum')"),
+        ((", check", ", confidence: true, check"), "`confidence` changed (step 'sum')"),
+        ((", check", ", evidence: steps.text.text, check"), "evidence changed (step 'sum')"),
+        (
+            ("        reply", "        review: {when: false}\n        reply"),
+            "`review.when` changed (step 'sum')",
+        ),
+        (("steps:", "models: {m: {ref: smollm2:135m, ctx: 1k}}\nsteps:"), ""),
+        ("model", "model changed (step 'sum')"),
+        ("version", "step version changed (step 'sum')"),
+        ("readers", "what reads documents here changed (step 'text')"),
+        ("season", "its tools changed (step 'sum')"),
     ],
 )
-def test_a_pipeline_is_only_bound_where_its_rules_are_made_of_something_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, why: list[str]
+def test_each_part_of_a_rule_is_told_alike_by_plan_run_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str | tuple[str, str], why: str
 ) -> None:
-    prompt = tmp_path / "prompt.md"
-    prompt.write_text("Sum up: {{ steps.text.text }}")
-    monkeypatch.setattr(rule_sources, "_SURELY_BEFORE_S", 0.0)
     has_readers(monkeypatch, "odd 1")
-    world = World(tmp_path, TEMPLATED, n_documents=1)
-    world.run()
+    monkeypatch.setitem(RULE_PARTS, "season", SeasonPart)
+    pool = FakePool(answer=lambda request: LETTER)
+    world = World(tmp_path, RULED, n_documents=1)
+    assert world.run(pool=pool).status == "completed"
     monkeypatch.chdir(tmp_path)
-    if changed == "pipeline":
-        world.edit("{file: prompt.md}", "Short")
-    elif changed == "template":
-        prompt.write_text("Short: {{ steps.text.text }}")
-    elif changed == "model":
-        other = type("Other", (FakePool,), {"facts": other_facts})
-        monkeypatch.setattr(
-            "paddock.runner.core.calls.model_pools.LookupPool", lambda settings: other()
-        )
-    elif changed == "default":
-        monkeypatch.setenv("PADDOCK_CHAT_MODEL", "other:1b")
-    elif changed == "kind":
+    assert changes("out/0.csv") == []
+    if isinstance(change, tuple):
+        world.edit(*change)
+    elif change == "model":
+        pool = other_model(monkeypatch)
+    elif change == "version":
         monkeypatch.setattr("paddock.steps.llm.chat.Chat.version", 99)
-    elif changed == "readers":
+    elif change == "season":
+        monkeypatch.setattr(SeasonPart, "season", "summer")
+    else:
         has_readers(monkeypatch, "odd 2")
-    elif changed == "Paddock":
-        monkeypatch.setattr(rule_sources, "own_version", lambda: "99")
-    assert is_bound_for("out/0.txt") == (changed != "nothing")
-    assert changes("out/0.txt") == why
-
-
-@pytest.mark.parametrize(
-    ("read", "inputs"),
-    [
-        ("today", "{}"),
-        ("loop.index", "{}"),
-        ("inputs.style", "{style: {type: path, default: style.md}}"),
-        ("inputs.word", "{word: {type: str, secret: true, default: none}}"),
-        ("inputs.rows", "{rows: {type: rows, default: rows.csv}}"),
-        ("steps.other.text", "{}"),
-    ],
-)
-def test_a_pipeline_is_bound_where_an_item_reads_what_no_record_of_its_rules_covers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str, inputs: str
-) -> None:
-    text = TEMPLATED.replace("{file: prompt.md}", f'"{{{{ steps.text.text }}}} {{{{ {read} }}}}"')
-    text = text.replace("steps:", "steps:\n  - {id: other, uses: prompt, with: {template: A}}", 1)
-    world = World(
-        tmp_path,
-        f"inputs: {inputs}\n{text}",
-        {"style.md": "Plain.", "rows.csv": "a\nb\n"},
-        n_documents=1,
-    )
-    assert world.run().status == "completed"
-    monkeypatch.chdir(tmp_path)
-    assert is_bound_for("out/0.txt")
-    assert changes("out/0.txt") == []
-    if "inputs.rows" in read:
-        world.write("rows.csv", "a\nc\n")
-        assert changes("out/0.txt") == ["value changed: inputs.rows"]
-
-
-@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "edited"])
-def test_a_pipeline_that_changes_while_it_runs_is_not_recorded_as_what_its_rules_are_made_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_gone: bool
-) -> None:
-    world = World(tmp_path, n_documents=1)
-    text = world.file.read_text()
-
-    def answer(request: ChatRequest) -> str:
-        if is_gone:
-            world.file.unlink(missing_ok=True)
-        else:
-            world.file.write_text(text.replace("Sum up", "In one line"))
-        return "An answer."
-
-    assert world.run(pool=FakePool(answer=answer)).status == "completed"
-    monkeypatch.chdir(tmp_path)
-    why = "the pipeline was deleted: pipeline.yaml" if is_gone else "prompt changed (step 'sum')"
-    assert changes("out/0.txt") == [why]
+    told = changes("out/0.csv")
+    of_plan = [*filter(None, reasons(world.plan(pool=pool)).values())]
+    of_run = [*filter(None, reasons(world.run(pool=pool)).values())]
+    assert told == of_plan == of_run
+    assert why in "".join(told)
+    assert changes("out/0.csv") == []
 
 
 def test_newer_results_of_what_it_reads_are_told(world: World) -> None:

@@ -44,19 +44,6 @@ async def test_an_order_is_there_with_all_it_carries_after_a_kill(tmp_path: Path
         await each.close()
 
 
-async def test_a_queue_whose_messages_are_in_the_column_words_is_read_and_written(
-    tmp_path: Path,
-) -> None:
-    queue = await opened(tmp_path)
-    receipt = await queue.put(Order("", "k", PIPELINE, "w", message="waits"))
-    await queue.close()
-    with closing(sqlite3.connect(tmp_path / order_queue.QUEUE_FILE)) as db:
-        db.execute("ALTER TABLE orders RENAME COLUMN message TO words")
-    queue = await opened(tmp_path)
-    assert queue.orders[receipt.order.id].message == "waits"
-    await queue.close()
-
-
 async def test_names_of_files_that_are_no_text_stop_no_order(tmp_path: Path) -> None:
     odd = "/srv/caf\udce9/pipeline.yaml"
     queue = await opened(tmp_path, odd, PIPELINE)

@@ -263,7 +263,7 @@ def test_sentences_are_cited_by_the_page_that_their_words_are_of(tmp_path: Path)
 
 
 def test_only_summaries_of_files_are_made_again_when_documents_are_read_otherwise() -> None:
-    of_text, of_file = (Summarise.facts.parts({name: "x"})["readers"] for name in ("text", "file"))
+    of_text, of_file = (Summarise.facts.readers({name: "x"}) for name in ("text", "file"))
     assert [*of_text, "texts 4"] == list(of_file)
 
 
