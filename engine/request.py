@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from paddock.engine.system.records import field, record, replace
 
-from .sampling_values import checked_sampling
+from .sampling_values import OTHER_NAMES, checked_sampling
 
 Role = Literal["chat", "embed", "rerank"]
 Priority = Literal["interactive", "normal", "batch"]
@@ -25,6 +25,11 @@ tokens, is its own; or cut, and the cut told."""
 DEFAULT_CTX_TOKENS = 4096
 """Of a chat model that no one asked more of; embedding models get all that they were trained on."""
 Think = bool | Literal["low", "medium", "high"]
+EFFORTS: Mapping[str, Think] = {
+    **{"none": False, "minimal": "low", "low": "low", "medium": "medium"},
+    **dict.fromkeys(("high", "xhigh", "max", "ultra"), "high"),
+}
+"""By the words of all APIs."""
 
 
 @record(frozen=True, slots=True)
@@ -199,7 +204,8 @@ class Sampling:
     seed: int = 0
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
-    """None: the smaller of 1,024 and a quarter of the context; -1 and -2: up to its end."""
+    """None: the smaller of 1,024 and a quarter of the context; -1 and -2: up to its end; 0: the
+    prompt is read and kept in the cache, and nothing is said."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Added to the logits of these token ids; -100 and less forbids one."""
     stop_token_ids: tuple[int, ...] = ()
@@ -527,7 +533,7 @@ def resolve_sampling(*layers: Mapping[str, Any]) -> Sampling:
     for layer in reversed(layers):
         for name, value in layer.items():
             if value is not None:
-                merged["max_tokens" if name == "num_predict" else name] = value
+                merged[OTHER_NAMES.get(name, name)] = value
     return Sampling(**checked_sampling(merged))
 
 

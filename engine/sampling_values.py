@@ -1,37 +1,94 @@
-"""Sampling parameters: their names, types and ranges, and how values are checked. Pure.
+"""Parameters: the one list of their names, kinds and ranges, and how values are checked. Pure.
 
-The tables of Ollama's options, OpenAI's parameters and Modelfiles take names and ranges from here.
-The ranges are wider than those of the YAML language.
+Ollama's options, OpenAI's and Anthropic's fields and Modelfiles take them from here. The ranges are
+wider than those of the YAML language.
 """
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from .errors import BadRequest
+from .system.records import record
 
-NUMBER_RANGES: Mapping[str, tuple[float, float]] = {
-    "temperature": (0, 100),
-    "top_p": (0, 1),
-    "min_p": (0, 1),
-    "typical_p": (0, 1),
-    "repeat_penalty": (0.01, 100),  # logits are divided by it
-    "presence_penalty": (-100, 100),
-    "frequency_penalty": (-100, 100),
+ParameterKind = Literal["integer", "number", "boolean", "texts", "token ids", "bias"]
+INT32 = 2**31 - 1
+_MOST = sys.float_info.max
+_WORDS: Mapping[ParameterKind, str] = {
+    "boolean": "true or false",
+    "texts": "a text or a list of texts",
+    "token ids": "a list of token ids",
+    "bias": "numbers from -100 to 100 by token ids",
 }
-INTEGER_RANGES: Mapping[str, tuple[int, int]] = {
-    "top_k": (-1, 2**31 - 1),  # 0 and -1: all of them
-    "repeat_last_n": (-1, 2**31 - 1),  # -1: the whole context
-    "seed": (-(2**63), 2**64 - 1),
+
+
+@record(frozen=True, slots=True)
+class Parameter:
+    kind: ParameterKind
+    least: float = -_MOST
+    most: float = _MOST
+
+    def typed(self, value: Any) -> Any:
+        """Return a value as the engine has it.
+
+        Raises:
+            ValueError: it is none of this kind: not `words`.
+        """
+        match self.kind, value:
+            case "boolean", bool():
+                return value
+            case "texts", str() | list() | tuple():
+                texts = (value,) if isinstance(value, str) else tuple(value)
+                if all(isinstance(text, str) for text in texts):
+                    return tuple(filter(None, texts))
+            case "token ids", list() | tuple():
+                return tuple(map(_TOKEN_ID.typed, value))
+            case "bias", Mapping():  # JSON has no integer keys
+                return {
+                    _TOKEN_ID.typed(int(token)): _BIAS.typed(bias) for token, bias in value.items()
+                }
+            case "integer" | "number", int() | float() if self.least <= value <= self.most:
+                is_whole = value % 1 == 0
+                if not isinstance(value, bool) and (is_whole or self.kind == "number"):
+                    return float(value) if self.kind == "number" else int(value)
+        raise ValueError(self.words)
+
+    @property
+    def words(self) -> str:
+        if self.kind in _WORDS:
+            return _WORDS[self.kind]
+        noun = "a number" if self.kind == "number" else "a whole number"
+        if self.least == -_MOST:
+            return noun
+        return f"{noun} from {self.least} " + (f"to {self.most}" if self.most < INT32 else "on")
+
+
+_TOKEN_ID, _BIAS = Parameter("integer", 0, INT32), Parameter("number", -100, 100)
+_SHARE = Parameter("number", 0, 1)
+PARAMETERS: Mapping[str, Parameter] = {
+    "temperature": Parameter("number", 0, 100),
+    **dict.fromkeys(("top_p", "min_p", "typical_p"), _SHARE),
+    "repeat_penalty": Parameter("number", 0.01, 100),  # logits are divided by it
+    **dict.fromkeys(("presence_penalty", "frequency_penalty"), Parameter("number", -100, 100)),
+    # -1: all of them, or the whole context
+    **dict.fromkeys(("top_k", "repeat_last_n"), Parameter("integer", -1, INT32)),
+    "seed": Parameter("integer", -(2**63), 2**64 - 1),
+    "max_tokens": Parameter("integer", -2, INT32),  # -1 and -2: up to the end of the context
+    "min_tokens": _TOKEN_ID,
+    **dict.fromkeys(("guards_repetition", "ignore_eos"), Parameter("boolean")),
+    "stop": Parameter("texts"),
+    "stop_token_ids": Parameter("token ids"),
+    "logit_bias": Parameter("bias"),
 }
-_SWITCHES = ("guards_repetition", "ignore_eos")
-SAMPLING_NAMES = (
-    *NUMBER_RANGES, *INTEGER_RANGES, *_SWITCHES, "max_tokens", "min_tokens", "stop",
-    "stop_token_ids", "logit_bias",
-)  # fmt: skip
+OTHER_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("max_completion_tokens", "max_output_tokens"), "max_tokens"),
+    **dict.fromkeys(("n_predict", "num_predict"), "max_tokens"),
+    "stop_sequences": "stop",
+}
+"""The parameters by the names that clients have for them."""
 
 
 def checked_sampling(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,57 +101,11 @@ def checked_sampling(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_value(name: str, value: Any) -> Any:
-    if name in NUMBER_RANGES:
-        return _number(name, value, *NUMBER_RANGES[name])
-    if name == "max_tokens":  # -1 and -2: up to the end of the context
-        return int(value) if value in (-1, -2) else _integer(name, value, 1, 2**31 - 1)
-    if name in INTEGER_RANGES:
-        return _integer(name, value, *INTEGER_RANGES[name])
-    if name == "stop":
-        marks = (value,) if isinstance(value, str) else value
-        if not isinstance(marks, list | tuple) or not all(isinstance(mark, str) for mark in marks):
-            raise BadRequest(f"`stop` must be a text or a list of texts, not {value!r}")
-        return tuple(marks)
-    if name == "logit_bias":
-        return _bias(value)
-    if name == "min_tokens":
-        return _integer(name, value, 0, 2**31 - 1)
-    if name == "stop_token_ids" and isinstance(value, list | tuple):
-        return tuple(_integer(name, token, 0, 2**31 - 1) for token in value)
-    if name in _SWITCHES:
-        if isinstance(value, bool):
-            return value
-        raise BadRequest(f"`{name}` must be true or false, not {value!r}")
-    near = get_close_matches(str(name), (*SAMPLING_NAMES, "num_predict"), n=1)
-    hint = f" Did you mean `{near[0]}`?" if near else f" Known: {', '.join(SAMPLING_NAMES)}."
-    raise BadRequest(f"there is no sampling value called '{name}'.{hint}")
-
-
-def _number(name: str, value: Any, least: float, most: float) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:  # NaN is in no range
-        raise BadRequest(f"`{name}` must be a number from {least:g} to {most:g}, not {value!r}")
-    return float(value)
-
-
-def _integer(name: str, value: Any, least: int, most: int) -> int:
-    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if not is_whole or isinstance(value, bool) or not least <= value <= most:
-        raise BadRequest(f"`{name}` must be a whole number from {least} on, not {value!r}")
-    return int(value)
-
-
-def _bias(value: Any) -> dict[int, float]:
-    if not isinstance(value, Mapping):
-        raise BadRequest(f"`logit_bias` must map token ids to numbers, not be {value!r}")
-    bias = {}
-    for token, number in value.items():
-        is_id = str(token).isascii() and str(token).isdigit()  # JSON has no integer keys
-        if not is_id or isinstance(number, bool) or not isinstance(number, int | float):
-            raise BadRequest(
-                f"`logit_bias` must map token ids to numbers, not {token!r}: {number!r}"
-            )
-        if math.isnan(number) or number == math.inf:
-            raise BadRequest(f"`logit_bias` of token {token} must be a finite number, not {number}")
-        bias[int(token)] = float(number)
-    return bias
+    if name not in PARAMETERS:
+        near = get_close_matches(str(name), (*PARAMETERS, "num_predict"), n=1)
+        hint = f" Did you mean `{near[0]}`?" if near else f" Known: {', '.join(PARAMETERS)}."
+        raise BadRequest(f"there is no sampling value called '{name}'.{hint}")
+    try:
+        return PARAMETERS[name].typed(value)
+    except ValueError:
+        raise BadRequest(f"`{name}` must be {PARAMETERS[name].words}, not {value!r}") from None

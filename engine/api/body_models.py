@@ -2,7 +2,7 @@
 
 Types are strict, as in the APIs. `null` counts as absent, because clients write it for what they
 leave out; names are matched in any case, as in Go's decoder. Fields that a class does not declare
-are as `request_fields` says: refused, harmless, or named in the header `Warning`. An array is read
+are as `request_fields` says: refused, or named in the header `Warning`. An array is read
 up to its first fault: a million of them would fill the memory. What only one model knows to be
 wrong is `refused(why)` in a validator of its own; an ApiError that is raised there is sent as it
 is.
@@ -23,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
     ValidationError,
     ValidationInfo,
@@ -32,7 +33,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from paddock.engine.api.errors import ApiError, Dialect, InvalidValue
 from paddock.engine.api.json_body import type_name
-from paddock.engine.api.request_fields import ERROR_CODES, name_unknown, refusal
+from paddock.engine.api.request_fields import REFUSED, check_undeclared
+from paddock.engine.sampling_values import OTHER_NAMES, PARAMETERS
 from paddock.engine.system.text import is_shallow
 
 MOST_SCHEMA_LEVELS = 64
@@ -54,11 +56,10 @@ class Body(BaseModel):
             return value
         fields = {name.lower(): field for name, field in value.items() if field is not None}
         is_inner = info.context is not cls
-        found = refusal(cls.declared(), fields, is_inner=is_inner)
-        if found is not None:
-            name, why = found
+        name = check_undeclared(cls.declared(), fields, is_inner=is_inner)
+        if name is not None:
+            why = REFUSED[name].remedy
             raise PydanticCustomError("unsupported", "{why}", {"field": name, "why": why})
-        name_unknown(cls.declared(), fields, is_inner=is_inner)
         return fields
 
     @classmethod
@@ -66,6 +67,15 @@ class Body(BaseModel):
     def declared(cls) -> frozenset[str]:
         """Return the names of the fields that have an effect."""
         return frozenset(field.alias or name for name, field in cls.model_fields.items())
+
+    def sampling(self) -> dict[str, Any]:
+        """Return the fields that are parameters, by the engine's names; the first name counts."""
+        given: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            parameter, value = OTHER_NAMES.get(name, name), getattr(self, name)
+            if parameter in PARAMETERS and value is not None:
+                given.setdefault(parameter, value)
+        return given
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
@@ -110,6 +120,23 @@ def decode_base64(text: str) -> bytes:
         return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise refused("illegal base64 data") from None
+
+
+def within(name: str) -> Any:
+    """Return the field of a number, with the range of the engine's parameter."""
+    return Field(None, ge=PARAMETERS[name].least, le=PARAMETERS[name].most)
+
+
+def parameter(name: str) -> PlainValidator:
+    """Return the validator of a field that is read as the engine's parameter."""
+
+    def typed(value: Any) -> Any:
+        try:
+            return PARAMETERS[name].typed(value)
+        except ValueError:
+            raise refused(f"expected {PARAMETERS[name].words}.") from None
+
+    return PlainValidator(typed)
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
@@ -171,7 +198,7 @@ def _api_error(dialect: Dialect, path: list[str | int], fault: ErrorDetails) -> 
             message = f"{place} is not supported here: {_reason(fault)}"
         else:
             message = f"{place} is required" if kind in _MISSING else f"{place}: {_reason(fault)}"
-        code = ERROR_CODES.get(place) if kind == "unsupported" else None
+        code = REFUSED[str(path[-1])].code if kind == "unsupported" else None
         return ApiError(400, message, param=place, code=code)
     place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
     if kind in _TYPES:

@@ -8,9 +8,8 @@ The manifest is written last. llama.cpp's quantiser runs in a process of its own
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from .model_finder import ModelFinder
 from .model_names import ModelName, parse_name
 from .model_recipe import ModelRecipe
 from .model_store import ModelStore
-from .modelfile import KIND_WORDS, PARAMETER_KINDS, POOL_SETTINGS
+from .modelfile import PARAMETER_KINDS, POOL_SETTINGS
 from .transfer import ProgressLine, ReportProgress
 
 QUANTISATION_FORMATS = (
@@ -170,10 +169,10 @@ def create_model(
     if recipe.requires and _SEMVER.fullmatch(recipe.requires) is None:
         raise RecipeRefused("requires must be a valid semver (e.g. 0.14.0)")
     for key, value in recipe.parameters.items():
-        kind = PARAMETER_KINDS.get(key)
-        if kind is not None and not _IS_OF_KIND[kind](value):
-            what = "a text or a list of texts" if kind == "texts" else KIND_WORDS[kind]
-            raise RecipeRefused(f"parameter '{key}' must be {what}, not {value!r}")
+        try:
+            _stored_parameter(key, value)
+        except ValueError as error:
+            raise RecipeRefused(f"parameter '{key}' must be {error}, not {value!r}") from None
     recipe = replace(recipe, template=_stored_template(store, recipe.template))
     before = store.digests(name)
     draft = ModelDraft(store)
@@ -207,21 +206,6 @@ def copy_model(
         store.copy(source, destination)
     else:
         create_model(store, finder, ModelRecipe(destination.full, base=source.full), lambda _: None)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-_IS_OF_KIND: Mapping[str, Callable[[Any], bool]] = {
-    "texts": lambda value: (
-        isinstance(value, str)
-        or (isinstance(value, list | tuple) and all(isinstance(text, str) for text in value))
-    ),
-    "boolean": lambda value: isinstance(value, bool),
-    "integer": lambda value: _is_number(value) and value % 1 == 0,
-    "number": lambda value: _is_number(value) and abs(value) < math.inf,
-}
 
 
 def _add_base(
@@ -338,9 +322,8 @@ def _notes(recipe: ModelRecipe) -> Iterator[str]:
 
 
 def _stored_parameter(key: str, value: Any) -> Any:
-    if PARAMETER_KINDS[key] == "texts":
-        return [value] if isinstance(value, str) else list(value)
-    return int(value) if PARAMETER_KINDS[key] == "integer" else value
+    typed = PARAMETER_KINDS[key].typed(value) if key in PARAMETER_KINDS else value
+    return list(typed) if isinstance(typed, tuple) else typed
 
 
 def _draft_contents(draft: ModelDraft) -> StoredModel:

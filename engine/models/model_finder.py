@@ -20,7 +20,7 @@ from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound, NotInS
 from paddock.engine.gguf import FILE_SAMPLING, GgufHeader, GgufScalar, join_headers, read_header
 from paddock.engine.model_file_parts import check_file, split_file_names
 from paddock.engine.request import DEFAULT_CTX_TOKENS, ModelFacts
-from paddock.engine.sampling_values import SAMPLING_NAMES, checked_value
+from paddock.engine.sampling_values import OTHER_NAMES, PARAMETERS, checked_value
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.files import (
     content_stamp,
@@ -380,13 +380,10 @@ def sampling_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """
     usable: dict[str, Any] = {}
     for name, value in params.items():
-        known = "max_tokens" if name == "num_predict" else name
-        if known not in SAMPLING_NAMES:
-            continue
-        try:
-            usable[known] = checked_value(known, value)
-        except BadRequest:
-            continue  # a mistake in a model is no reason to refuse every request
+        known = OTHER_NAMES.get(name, name)
+        if known in PARAMETERS and (name, value) != ("num_predict", 0):  # of Ollama: no limit
+            with suppress(BadRequest):  # a mistake in a model is no reason to refuse every request
+                usable[known] = checked_value(known, value)
     return usable
 
 

@@ -105,7 +105,7 @@ def _recipe_parameters(modelfile: Modelfile) -> dict[str, Any]:
         if command.key in OBSOLETE_PARAMETERS:
             continue
         value = parse_parameter(command.key, command.value)
-        if PARAMETER_KINDS[command.key] == "texts":
+        if PARAMETER_KINDS[command.key].kind == "texts":
             params.setdefault(command.key, []).append(value)
         else:
             params[command.key] = value

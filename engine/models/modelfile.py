@@ -9,29 +9,26 @@ ones are accepted and ignored.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
+from paddock.engine.sampling_values import PARAMETERS, Parameter
 from paddock.engine.system.records import record
 from paddock.engine.system.text import shorten
 
-ParameterKind = Literal["integer", "number", "boolean", "texts"]
-
-_WHOLE_NUMBERS = (
-    "num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread",
-    "draft_num_predict", *INTEGER_RANGES,
-)  # fmt: skip
-PARAMETER_KINDS: Mapping[str, ParameterKind] = {
-    **dict.fromkeys(_WHOLE_NUMBERS, "integer"),
-    **dict.fromkeys(NUMBER_RANGES, "number"),
-    "use_mmap": "boolean",
-    "stop": "texts",
+_WHOLE_NUMBERS = ("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu",
+                  "num_thread", "draft_num_predict")  # fmt: skip
+_OWN = ("min_tokens", "ignore_eos", "stop_token_ids", "logit_bias", "max_tokens")
+PARAMETER_KINDS: Mapping[str, Parameter] = {
+    **dict.fromkeys(_WHOLE_NUMBERS, Parameter("integer")),
+    "use_mmap": Parameter("boolean"),
+    **{name: Parameter(known.kind) for name, known in PARAMETERS.items() if name not in _OWN},
 }
+"""Of Modelfiles and of Ollama's requests. Their ranges do not count: values are clamped."""
 POOL_SETTINGS: Mapping[str, str] = {
     "num_batch": "NUM_BATCH",
     "num_gpu": "NUM_GPU",
@@ -47,13 +44,7 @@ OBSOLETE_PARAMETERS = frozenset(
     }
 )  # fmt: skip
 
-_TRUE_WORDS, _FALSE_WORDS = ("1", "t", "true"), ("0", "f", "false")
-KIND_WORDS = {
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "texts": "a text",
-}
+_WORDS = {**dict.fromkeys(("1", "t", "true"), True), **dict.fromkeys(("0", "f", "false"), False)}
 
 
 def parse_parameter(name: str, text: str) -> Any:
@@ -70,26 +61,19 @@ def parse_parameter(name: str, text: str) -> Any:
         near = get_close_matches(name, PARAMETER_KINDS, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(PARAMETER_KINDS)}."
         raise ValueError(f"there is no parameter '{name}'. {hint}")
-    if kind == "texts":
+    if kind.kind == "texts":
         return text
-    value = _parse_value(kind, text.strip())
-    if value is None:
-        raise ValueError(f"parameter '{name}' must be {KIND_WORDS[kind]}, not {text!r}")
-    return value
-
-
-def _parse_value(kind: ParameterKind, text: str) -> Any:
-    if kind == "boolean":
-        small = text.lower()
-        return True if small in _TRUE_WORDS else False if small in _FALSE_WORDS else None
+    bare = text.strip()
+    value: float | None = None
+    if kind.kind == "boolean":
+        value = _WORDS.get(bare.lower())
+    else:
+        with suppress(ValueError):
+            value = int(bare) if kind.kind == "integer" else float(bare)
     try:
-        number = float(text)
-        whole = int(text) if kind == "integer" else None
-    except ValueError:
-        return None
-    if kind == "integer":
-        return whole
-    return number if math.isfinite(number) else None
+        return kind.typed(value)
+    except ValueError as error:
+        raise ValueError(f"parameter '{name}' must be {error}, not {text!r}") from None
 
 
 def print_parameters(params: Mapping[str, Any]) -> str:

@@ -15,12 +15,17 @@ from paddock.engine.request import Sampling, resolve_sampling
         ({"repeat_penalty": 0}, "`repeat_penalty` must be a number from 0.01 to 100, not 0"),
         ({"repeat_last_n": -2}, "`repeat_last_n` must be a whole number from -1 on, not -2"),
         ({"typical_p": -1}, "`typical_p` must be a number from 0 to 1, not -1"),
-        ({"max_tokens": -3}, "`max_tokens` must be a whole number from 1 on, not -3"),
-        ({"max_tokens": 0}, "`max_tokens` must be a whole number from 1 on, not 0"),
-        ({"num_predict": 2.5}, "`max_tokens` must be a whole number from 1 on, not 2.5"),
+        ({"max_tokens": -3}, "`max_tokens` must be a whole number from -2 on, not -3"),
+        ({"num_predict": 2.5}, "`max_tokens` must be a whole number from -2 on, not 2.5"),
         ({"stop": 3}, "`stop` must be a text or a list of texts, not 3"),
-        ({"logit_bias": {"x": 1}}, "`logit_bias` must map token ids to numbers, not 'x': 1"),
-        ({"logit_bias": {7: math.inf}}, "`logit_bias` of token 7 must be a finite number, not inf"),
+        (
+            {"logit_bias": {"x": 1}},
+            "`logit_bias` must be numbers from -100 to 100 by token ids, not {'x': 1}",
+        ),
+        (
+            {"logit_bias": {7: math.inf}},
+            "`logit_bias` must be numbers from -100 to 100 by token ids, not {7: inf}",
+        ),
         (
             {"temprature": 1},
             "there is no sampling value called 'temprature'. Did you mean `temperature`?",

@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
@@ -24,7 +24,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.api.body_models import Base64, Body, Items, Needed, TextOr, Tree, Whole, refused
+from paddock.engine.api.body_models import (
+    Base64,
+    Body,
+    Items,
+    Needed,
+    TextOr,
+    Tree,
+    Whole,
+    parameter,
+    refused,
+)
 from paddock.engine.api.errors import ApiError, error_body
 from paddock.engine.api.json_body import read_json
 from paddock.engine.api.request_log import note_model
@@ -41,6 +51,7 @@ from paddock.engine.errors import EngineError, ModelNotFound, PromptTooLong
 from paddock.engine.models.model_cards import ModelCard
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import (
+    EFFORTS,
     ChatRequest,
     Chunk,
     Constraint,
@@ -389,15 +400,6 @@ class _OutputConfig(_Fields):
     format: _Format | None = None
 
 
-_EFFORT_LEVELS: Mapping[str | None, Think] = {
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-    "max": "high",
-}
-
-
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -431,7 +433,7 @@ class PromptBody(_Fields):
         tools = tuple(Tool(tool.name, tool.description, tool.input_schema) for tool in self.tools)
         think: Think = False  # the default of Anthropic's API
         if self.thinking.type != "disabled":
-            think = _EFFORT_LEVELS.get(self.output_config.effort) or self.thinking.type is not None
+            think = EFFORTS.get(self.output_config.effort or "") or self.thinking.type is not None
         return ChatRequest(spec, with_tool_names(messages), tools=tools, think=think)
 
 
@@ -445,35 +447,27 @@ class MessagesRequest:
 
 
 class MessagesBody(PromptBody):
-    max_tokens: Whole = 0
+    max_tokens: Whole | None = Field(None, ge=0)
     temperature: float | None = None
     top_p: float | None = None
     top_k: Whole | None = None
     guards_repetition: bool | None = None
-    stop_sequences: Items[str] = ()
+    stop_sequences: Annotated[Items[str], parameter("stop")] = ()
     stream: bool = False
     output_format: _Format | None = None
     """The older name of `output_config.format`."""
 
     def messages_request(self, priority: Priority) -> MessagesRequest:
-        if self.max_tokens <= 0:
-            message = "max_tokens is required and must be positive"
+        if self.max_tokens is None:
+            message = "max_tokens is required (0: the prompt is read into the cache, no more)"
             raise ApiError(400, message, param="max_tokens")
         prompt, format_ = self.prompt(), self.output_config.format or self.output_format
         tools, choice = prompt.tools, self.tool_choice.choice()
         if self.tool_choice.type == "tool":
             tools, choice = forced_call(tools, choice)
-        params = {
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "guards_repetition": self.guards_repetition,
-            "stop": tuple(filter(None, self.stop_sequences)),
-        }
         request = replace(
             prompt,
-            params={name: value for name, value in params.items() if value is not None},
+            params=self.sampling(),
             priority=priority,
             tools=tools,
             tool_choice=choice,

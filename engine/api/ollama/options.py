@@ -7,43 +7,21 @@ names them; constraints among them are refused. Values out of range are clamped,
 
 from __future__ import annotations
 
-import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_fields import CONSTRAINT, REFUSED
 from paddock.engine.api.request_log import note_without_effect
-from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
+from paddock.engine.models.modelfile import PARAMETER_KINDS
+from paddock.engine.sampling_values import INT32, OTHER_NAMES, PARAMETERS
 from paddock.engine.system.records import field, record
 
-INTEGER_OPTIONS = frozenset(
-    (*INTEGER_RANGES, "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep",
-     "num_predict", "draft_num_predict", "mirostat")
-)  # fmt: skip
-FLOAT_OPTIONS = frozenset((*NUMBER_RANGES, "tfs_z", "mirostat_tau", "mirostat_eta"))
-BOOLEAN_OPTIONS = frozenset(
-    ("use_mmap", "use_mlock", "numa", "low_vram", "f16_kv", "logits_all", "vocab_only",
-     "penalize_newline", "guards_repetition")
-)  # fmt: skip
-
 MIN_CTX_TOKENS = 4
-_INT32 = 2**31 - 1
-
-DEFAULT_OPTIONS: Mapping[str, Any] = {
-    "max_tokens": -1,  # to the end of the context
-    "temperature": 0.8,
-    "top_k": 40,
-    "top_p": 0.9,
-    "min_p": 0.0,
-    "typical_p": 1.0,
-    "repeat_last_n": 64,
-    "repeat_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-}
-"""Ollama's defaults where neither the request nor the model has a value; the seed is random."""
+DEFAULT_OPTIONS: Mapping[str, Any] = {"max_tokens": -1, "temperature": 0.8}
+"""Ollama's defaults where neither the request nor the model has a value, and where they differ from
+the engine's; -1: to the end of the context. The seed is random."""
 
 
 @record(frozen=True, slots=True)
@@ -61,28 +39,25 @@ class OllamaOptions:
 
 def read_options(options: Mapping[str, Any]) -> OllamaOptions:
     """Return a request's options, checked; a wrong type is ApiError (500), as in Ollama."""
-    known: dict[str, Any] = {}
-    in_vain = options.keys() - _SAMPLING_OPTIONS.keys() - _MODEL_OPTIONS
+    in_vain = options.keys() - _MODEL_OPTIONS - _SAMPLING_OPTIONS
     for name in in_vain:
-        if options[name] and REFUSED.get(name) == CONSTRAINT:
+        if options[name] and name in REFUSED and REFUSED[name].remedy == CONSTRAINT:
             why = f"options.{name} is not supported here: {CONSTRAINT}"
             raise ApiError(400, why, param=f"options.{name}")
-    for name, value in options.items():
-        if value is not None and (typed := _typed(name, value)) is not None:
-            known[name] = typed
+    given = options.items()
+    known = {name: _typed(name, value) for name, value in given
+             if name in PARAMETER_KINDS and value is not None}  # fmt: skip
     some_layers = {"num_gpu"} if known.get("num_gpu", 0) > 0 else set()  # the pool says how many
     note_without_effect("options", in_vain | some_layers)
-    read = _SAMPLING_OPTIONS.items()
-    params = {name: convert(known[name]) for name, convert in read if name in known}
-    if "num_predict" in params:
-        params["max_tokens"] = params.pop("num_predict")
+    params = {OTHER_NAMES.get(name, name): _within(name, known[name])
+              for name in known.keys() & _SAMPLING_OPTIONS}  # fmt: skip
     if params.get("seed") == -1:
         del params["seed"]
     n_ctx = known.get("num_ctx", 0)
     return OllamaOptions(
         params,
         max(n_ctx, MIN_CTX_TOKENS) if n_ctx > 0 else None,
-        min(known.get("num_keep", 4), _INT32),
+        min(known.get("num_keep", 4), INT32),
         known["draft_num_predict"] != 0 if "draft_num_predict" in known else None,
         known["num_gpu"] == 0 if "num_gpu" in known else None,
     )
@@ -90,54 +65,37 @@ def read_options(options: Mapping[str, Any]) -> OllamaOptions:
 
 def default_sampling() -> dict[str, Any]:
     """Return Ollama's defaults with a new seed."""
-    return {**DEFAULT_OPTIONS, "seed": secrets.randbelow(_INT32)}
+    return {**DEFAULT_OPTIONS, "seed": secrets.randbelow(INT32)}
+
+
+_GO_TYPES = {"integer": "type integer", "number": "type float32", "boolean": "type boolean"}
 
 
 def _typed(name: str, value: Any) -> Any:
-    """Return a value converted to its option's type; None: no such option."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if name in INTEGER_OPTIONS:
-        if not is_number or not math.isfinite(_float(value)):
-            raise _wrong_type(name, "type integer")
-        return int(value)
-    if name in FLOAT_OPTIONS:
-        if not is_number:
-            raise _wrong_type(name, "type float32")
-        return _float(value)
-    if name in BOOLEAN_OPTIONS:
-        if not isinstance(value, bool):
-            raise _wrong_type(name, "type boolean")
-        return value
-    if name == "stop":
-        if not isinstance(value, list):
-            raise _wrong_type("stop", "type array")
-        if not all(isinstance(text, str) for text in value):
-            raise _wrong_type("stop", "an array of strings")
-        return tuple(text for text in value if text)
-    return None
-
-
-def _float(value: float) -> float:
+    """Return a value of its option's type; an integer is cut from a number, as in Go."""
+    parameter, expected = PARAMETER_KINDS[name], _GO_TYPES.get(PARAMETER_KINDS[name].kind)
+    if isinstance(value, float) and parameter.kind == "integer":
+        value = int(value)
+    if expected is None:
+        expected = "an array of strings" if isinstance(value, list) else "type array"
+        value = value if isinstance(value, list) else None
     try:
-        return float(value)
-    except OverflowError:
-        return math.copysign(math.inf, value)
+        return parameter.typed(value)
+    except ValueError:
+        raise ApiError(500, f'option "{name}" must be of {expected}') from None
 
 
-def _wrong_type(name: str, expected: str) -> ApiError:
-    return ApiError(500, f'option "{name}" must be of {expected}')
+def _within(name: str, value: Any) -> Any:
+    parameter = PARAMETERS[OTHER_NAMES.get(name, name)]
+    if name == "num_predict" and value <= 0:
+        return -1
+    if name == "repeat_penalty" and value < parameter.least:
+        return 1.0  # it is a divisor
+    is_number = parameter.kind in ("integer", "number")
+    return min(max(value, parameter.least), parameter.most) if is_number else value
 
 
-def _clamp(least: float, most: float) -> Callable[[Any], Any]:
-    return lambda value: min(max(value, least), most)
-
-
-_SAMPLING_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
-    **{name: _clamp(*ends) for name, ends in {**NUMBER_RANGES, **INTEGER_RANGES}.items()},
-    "repeat_penalty": lambda value: min(value, 100.0) if value >= 0.01 else 1.0,  # a divisor
-    "top_k": _clamp(0, _INT32),
-    "num_predict": lambda value: min(value, _INT32) if value > 0 else -1,
-    "stop": lambda marks: marks,
-    "guards_repetition": lambda is_guarded: is_guarded,
-}
 _MODEL_OPTIONS = frozenset({"num_ctx", "num_keep", "draft_num_predict", "num_gpu"})
+_SAMPLING_OPTIONS = frozenset(
+    name for name in PARAMETER_KINDS if OTHER_NAMES.get(name, name) in PARAMETERS
+)

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from paddock.engine.errors import InvalidName, ModelNotFound
 from paddock.engine.models.model_cards import model_capabilities
 from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.request import (
+    EFFORTS,
     ChatRequest,
     Chunk,
     Constraint,
@@ -178,14 +179,6 @@ def read_format(value: Any) -> Constraint | None:
     raise ApiError(500, f"invalid format: {shown}; {expected}")
 
 
-_THINK_LEVELS: Mapping[str, Think] = {
-    "high": "high",
-    "medium": "medium",
-    "low": "low",
-    "max": "high",
-}
-
-
 def read_think(value: Any, model: str, abilities: frozenset[str]) -> Think | None:
     """Return the reasoning effort; the default is to reason where the model can."""
     levels = '"high", "medium", "low", "max", true, or false'
@@ -194,7 +187,7 @@ def read_think(value: Any, model: str, abilities: frozenset[str]) -> Think | Non
         think = value
     elif not isinstance(value, str):
         raise ApiError(400, f"think must be a boolean or string ({levels})")
-    elif (level := _THINK_LEVELS.get(value)) is not None:
+    elif (level := EFFORTS.get(value)) is not None:
         think = level
     else:
         shown = json.dumps(value, ensure_ascii=False)
@@ -303,9 +296,8 @@ def chunk_as_message(chunk: Chunk, call_numbers: Iterator[int]) -> dict[str, Any
 FOREVER_S = -1.0
 
 # Two letters look like mu: the micro sign and the Greek one. Go accepts both.
-_MICRO, _MU = "\u00b5", "\u03bc"
-_UNITS_S: dict[str, float] = {"ns": 1e-9, "us": 1e-6, f"{_MICRO}s": 1e-6, f"{_MU}s": 1e-6,
-                              "ms": 1e-3, "s": 1, "m": 60, "h": 3600}  # fmt: skip
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0,
+            "m": 60.0, "h": 3600.0}  # fmt: skip
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([^0-9.]*)")
 _MOST_DURATION_CHARS = 1_000  # Go has no limit; two million parts took 14 s
 _MAX_GO_DURATION_S = (2**63 - 1) / 1e9
@@ -346,21 +338,15 @@ def parse_go_duration(text: str) -> float:
         ApiError: 400, with Go's text.
     """
     rest = text[1:] if text[:1] in ("+", "-") else text
+    shown = text if len(text) <= 64 else text[:64] + "…"
+    parts = _DURATION_PART.findall(rest) if len(rest) <= _MOST_DURATION_CHARS else []
     if rest == "0":
         return 0.0
-    shown = text if len(text) <= 64 else text[:64] + "…"
-    if not rest or len(rest) > _MOST_DURATION_CHARS or not rest.isprintable():
+    if not parts or "".join(number + unit for number, unit in parts) != rest:
         raise ApiError(400, f'time: invalid duration "{shown}"')
-    seconds, at = 0.0, 0
-    while at < len(rest):
-        part = _DURATION_PART.match(rest, at)
-        if part is None:
-            raise ApiError(400, f'time: invalid duration "{shown}"')
-        number, unit = part.groups()
-        if not unit:
-            raise ApiError(400, f'time: missing unit in duration "{shown}"')
+    for _, unit in parts:
         if unit not in _UNITS_S:
-            raise ApiError(400, f'time: unknown unit "{unit}" in duration "{shown}"')
-        seconds += float(number) * _UNITS_S[unit]
-        at = part.end()
+            why = f'unknown unit "{unit}"' if unit else "missing unit"
+            raise ApiError(400, f'time: {why} in duration "{shown}"')
+    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
     return -seconds if text.startswith("-") else seconds

@@ -141,6 +141,10 @@ async def transfer_options(service: Service, *, insecure: bool = False) -> Trans
     )
 
 
+_RECIPE_FIELDS = ("files", "adapters", "template", "system", "parameters", "renderer", "parser",
+                  "requires")  # fmt: skip
+
+
 class CreateBody(NamedModelBody):
     base: str = Field("", alias="from")
     files: Texts = Field(default_factory=dict)
@@ -170,17 +174,10 @@ class CreateBody(NamedModelBody):
         return ModelRecipe(
             name=name,
             base=parse_name(self.base).short if self.base else None,
-            files=self.files,
-            adapters=self.adapters,
-            template=self.template,
-            system=self.system,
             licenses=tuple(filter(None, self.license)),
-            parameters=self.parameters,
             messages=tuple(Message(message.role, message.content) for message in self.messages),
             quantize=self.quantize or self.quantization,
-            renderer=self.renderer,
-            parser=self.parser,
-            requires=self.requires,
+            **{name: getattr(self, name) for name in _RECIPE_FIELDS},
         )
 
 

@@ -130,7 +130,7 @@ class _UploadBody(OpenAIBody):
     expires_s: int | None = Field(
         None, alias="expires_after[seconds]", ge=_LEAST_EXPIRY_S, le=_MOST_EXPIRY_S, strict=False
     )
-    anchor: str = Field("created_at", alias="expires_after[anchor]")
+    anchor: Literal["created_at"] = Field("created_at", alias="expires_after[anchor]")
 
 
 class _ListQuery(OpenAIBody):

@@ -12,14 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from paddock.engine.api.body_models import (
     Body,
@@ -28,8 +21,10 @@ from paddock.engine.api.body_models import (
     Tree,
     Whole,
     invalid_value,
+    parameter,
     refused,
     shown,
+    within,
 )
 from paddock.engine.api.errors import InvalidValue
 from paddock.engine.api.request_log import note_without_effect
@@ -37,6 +32,7 @@ from paddock.engine.chat.known_templates import jinja_template
 from paddock.engine.errors import BadRequest
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import (
+    EFFORTS,
     ChatRequest,
     Constraint,
     Message,
@@ -47,7 +43,7 @@ from paddock.engine.request import (
     Tool,
     forced_call,
 )
-from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
+from paddock.engine.sampling_values import INT32
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import text_or_json
 
@@ -63,16 +59,6 @@ MAX_CHOICES = 128
 MAX_LOGPROBS = 20
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
-_REASONING_EFFORTS: Mapping[str, Think] = {
-    "none": False,
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-    "max": "high",
-    "ultra": "high",
-}
 
 
 def _whole_context(n_tokens: int) -> int:
@@ -105,35 +91,9 @@ def model_ref(model: str) -> str:
     return name.short if model.lower().endswith(".gguf") else model
 
 
-def _stop_marks(value: Any) -> tuple[str, ...]:
-    marks = [value] if isinstance(value, str) else value
-    if not isinstance(marks, list) or not all(isinstance(mark, str) for mark in marks):
-        raise refused("expected a string or an array of strings.")
-    return tuple(mark for mark in marks if mark)
-
-
-def _logit_bias(value: Any) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise refused("expected an object.")
-    for token, bias in value.items():
-        if not (token.isascii() and token.isdigit() and len(token) < 10):
-            raise refused(f"'{shown(token)}' is no token id.")
-        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
-            raise refused(f"the bias of {token} must be a number from -100 to 100.")
-    return {token: float(bias) for token, bias in value.items()}
-
-
-Limit = Annotated[Whole, Field(ge=1, le=2**31 - 1)]
-
-
-OpenLimit = Annotated[
-    Limit, WrapValidator(lambda value, limit: -1 if value == -1 else limit(value))
-]
-"""A number of tokens; -1, as in other servers: to the end of the context."""
-
-
-def _ranged(ends: tuple[float, float]) -> Any:
-    return Field(None, ge=ends[0], le=ends[1])
+Limit = Annotated[Whole, Field(ge=1, le=INT32)]
+OpenLimit = Annotated[Whole, Field(ge=-1, le=INT32)]
+"""A number of tokens; -1, as in other servers: to the end of the context; 0: only the prompt."""
 
 
 class _Reasoning(OpenAIBody):
@@ -205,23 +165,23 @@ class ResponseFormat(OpenAIBody):
 
 
 class SamplingBody(ModelBody):
-    temperature: float | None = _ranged((0, 2))
-    top_p: float | None = _ranged((0, 1))
-    frequency_penalty: float | None = _ranged((-2, 2))
-    presence_penalty: float | None = _ranged((-2, 2))
-    seed: Whole | None = _ranged((-(2**63), 2**63 - 1))
-    stop: Annotated[tuple[str, ...], PlainValidator(_stop_marks)] | None = None
-    logit_bias: Annotated[dict[str, float], PlainValidator(_logit_bias)] | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = within("top_p")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    seed: Whole | None = within("seed")
+    stop: Annotated[tuple[str, ...], parameter("stop")] | None = None
+    logit_bias: Annotated[dict[int, float], parameter("logit_bias")] | None = None
     # Not OpenAI's, but sent by clients of local servers.
-    top_k: Whole | None = _ranged(INTEGER_RANGES["top_k"])
-    repeat_last_n: Whole | None = _ranged(INTEGER_RANGES["repeat_last_n"])
-    min_p: float | None = _ranged(NUMBER_RANGES["min_p"])
-    typical_p: float | None = _ranged(NUMBER_RANGES["typical_p"])
-    repeat_penalty: float | None = _ranged(NUMBER_RANGES["repeat_penalty"])
-    repetition_penalty: float | None = _ranged(NUMBER_RANGES["repeat_penalty"])
+    top_k: Whole | None = within("top_k")
+    repeat_last_n: Whole | None = within("repeat_last_n")
+    min_p: float | None = within("min_p")
+    typical_p: float | None = within("typical_p")
+    repeat_penalty: float | None = within("repeat_penalty")
+    repetition_penalty: float | None = within("repeat_penalty")
     """vLLM's: of the whole prompt and answer."""
-    min_tokens: Whole | None = _ranged((0, 2**31 - 1))
-    stop_token_ids: Items[Annotated[Whole, Field(ge=0, le=2**31 - 1)]] | None = None
+    min_tokens: Whole | None = within("min_tokens")
+    stop_token_ids: Items[Annotated[Whole, Field(ge=0, le=INT32)]] | None = None
     ignore_eos: bool | None = None
     guards_repetition: bool | None = None
     max_completion_tokens: OpenLimit | None = None
@@ -241,13 +201,11 @@ class SamplingBody(ModelBody):
     reasoning: _Reasoning = _Reasoning()
 
     def sampling(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in _SAMPLING_NAMES}
-        limits = (self.max_completion_tokens, self.max_output_tokens, self.max_tokens)
-        given["max_tokens"] = next((n for n in limits if n is not None), self.n_predict)
+        given = super().sampling()
         if self.repetition_penalty is not None:
             given["repeat_penalty"] = self.repetition_penalty
-            given["repeat_last_n"] = -1 if self.repeat_last_n is None else self.repeat_last_n
-        return {name: value for name, value in given.items() if value is not None}
+            given.setdefault("repeat_last_n", -1)
+        return given
 
     def constraint(self, format_: ResponseFormat | None = None) -> Constraint | None:
         found: dict[str, Constraint] = {}
@@ -277,14 +235,7 @@ class SamplingBody(ModelBody):
     @property
     def think(self) -> Think | None:
         effort = self.reasoning_effort or self.reasoning.effort
-        return _REASONING_EFFORTS[effort] if effort else None
-
-
-_SAMPLING_NAMES = (
-    "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop", "logit_bias",
-    "top_k", "repeat_last_n", "min_p", "typical_p", "repeat_penalty", "stop_token_ids",
-    "min_tokens", "ignore_eos", "guards_repetition",
-)  # fmt: skip
+        return EFFORTS[effort] if effort else None
 
 
 _FIXED_VARIABLES = frozenset(
@@ -322,12 +273,16 @@ class OfferedFunction(_NamedFunction):
     strict: bool = False
 
 
+_UNASKED_TOOLS = ("web_search", "image_generation", "tool_search")
+"""Tools of OpenAI's servers that clients offer by themselves: a model that lacks them answers."""
+
+
 def _supported(kind: str) -> str:
-    """Refuse tools that only OpenAI's servers have, but web searches: some clients send them."""
-    if kind.startswith("web_search"):
+    if kind.startswith(_UNASKED_TOOLS):
         note_without_effect("tools", (kind,))
     elif kind not in ("function", "namespace"):
-        raise refused(f"tools of type '{shown(kind)}' are not supported here.")
+        why = "OpenAI's servers run it. Offer a function, and run it beside your client"
+        raise refused(f"tools of type '{shown(kind)}' are not supported here: {why}.")
     return kind
 
 
@@ -408,7 +363,7 @@ class ToolsBody(SamplingBody):
     tools: Items[_ToolOrNamespace] = ()
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
-    top_logprobs: Whole | None = _ranged((0, MAX_LOGPROBS))
+    top_logprobs: Whole | None = Field(None, ge=0, le=MAX_LOGPROBS)
     chat_template: str | None = None
     chat_template_kwargs: Annotated[Tree, AfterValidator(_own_variables)] = Field(
         default_factory=dict
@@ -427,7 +382,7 @@ class ToolsBody(SamplingBody):
         for name in ("enable_thinking", "thinking"):
             if isinstance(given.get(name), bool):
                 return bool(given[name]) and (super().think or True)
-        return _REASONING_EFFORTS.get(str(given.get("reasoning_effort")), super().think)
+        return EFFORTS.get(str(given.get("reasoning_effort")), super().think)
 
     def request(self, caller: ApiCaller, messages: tuple[Message, ...]) -> ChatRequest:
         offered = self.offered_tools()

@@ -314,7 +314,7 @@ class _TextOptions(OpenAIBody):
 
 
 def _not_stored(_: Any) -> Any:
-    raise refused(REFUSED["conversation"])
+    raise refused(REFUSED["conversation"].remedy)
 
 
 class _ResponseBody(ToolsBody):

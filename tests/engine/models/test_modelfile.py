@@ -132,7 +132,7 @@ def test_whatever_a_file_says_it_is_read_or_refused_with_lines_that_are_there(te
 TEXTS = st.text(
     st.characters(exclude_categories=["Cc", "Cs"]) | st.sampled_from('\n\t "'), max_size=60
 ).filter(lambda text: re.search(r'"""\s*\n', text) is None and not text.startswith("\ufeff"))
-NUMBERS = st.sampled_from([name for name, kind in PARAMETER_KINDS.items() if kind == "number"])
+NUMBERS = st.sampled_from([name for name, kind in PARAMETER_KINDS.items() if kind.kind == "number"])
 COMMANDS = st.one_of(
     st.builds(
         ModelfileCommand, st.sampled_from(["TEMPLATE", "SYSTEM", "LICENSE", "RENDERER"]), TEXTS

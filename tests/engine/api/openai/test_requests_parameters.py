@@ -44,13 +44,11 @@ def test_every_choice_has_dice_of_its_own() -> None:
 
 
 def test_tokens_may_be_favoured_by_their_ids() -> None:
-    assert first(logit_bias={"50": -100, "7": 2.5}).params["logit_bias"] == {"50": -100, "7": 2.5}
-    for bias, why in (
-        ({"fifty": 1}, "'fifty' is no token id."),
-        ({"5": 101}, "the bias of 5 must be a number from -100 to 100."),
-        ({"5": True}, "the bias of 5 must be a number from -100 to 100."),
-    ):
-        assert refused(logit_bias=bias).message == f"Invalid value for 'logit_bias': {why}"
+    assert first(logit_bias={"50": -100, "7": 2.5}).params["logit_bias"] == {50: -100, 7: 2.5}
+    for bias in ({"fifty": 1}, {"5": 101}, {"5": True}, {"-5": 1}, [5], "5"):
+        assert refused(logit_bias=bias).message == (
+            "Invalid value for 'logit_bias': expected numbers from -100 to 100 by token ids."
+        )
 
 
 @pytest.mark.parametrize(
