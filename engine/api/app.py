@@ -54,6 +54,7 @@ from paddock.engine.api.openai.batches import BatchRunner
 from paddock.engine.api.openai.embeddings import EMBEDDINGS_PATH
 from paddock.engine.api.openai.endpoints import (
     GENERATION_ENDPOINTS,
+    count_input_tokens,
     create_embeddings,
     generation_handler,
     get_model,
@@ -157,6 +158,7 @@ _OPENAI_ROUTES = (
     *(("POST", path, generation_handler(read)) for path, read in GENERATION_ENDPOINTS.items()),
     ("POST", EMBEDDINGS_PATH, create_embeddings),
     *(("POST", path, rerank) for path in RERANK_PATHS),
+    ("POST", "/v1/responses/input_tokens", count_input_tokens),
     ("GET", "/v1/models", list_models),
     ("GET", "/v1/models/{name:path}", get_model),
     ("POST", "/v1/files", upload_file),
@@ -182,9 +184,12 @@ def make_app(service: Service) -> Starlette:
     Raises:
         InvalidKeyFile: the file of API keys cannot be used.
     """
+    below_v1 = (*_OPENAI_ROUTES, *_ANTHROPIC_ROUTES)
+    # Some clients are given the address without it.
+    bare = [(verbs, path.removeprefix("/v1"), handler) for verbs, path, handler in below_v1]
     own = [
         Route(path, with_error_responses(handler), methods=verbs.split())
-        for verbs, path, handler in (*_OLLAMA_ROUTES, *_OPENAI_ROUTES, *_ANTHROPIC_ROUTES)
+        for verbs, path, handler in (*_OLLAMA_ROUTES, *below_v1, *bare)
     ]
     app = Starlette(
         routes=[
@@ -206,6 +211,9 @@ def make_app(service: Service) -> Starlette:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
+    if request.url.path.startswith("/v1/"):
+        why = f"there is no {request.method} {request.url.path[:200]} here"
+        return error_response(request.url.path, ApiError(404, why, code="unknown_url"))
     return PlainTextResponse("404 page not found", 404)
 
 

@@ -148,10 +148,15 @@ def api_error(error: Exception) -> ApiError:
     return ApiError(500, "internal server error")
 
 
+_OPENAI_PATHS = ("/v1/", "/chat/completions", "/completions", "/responses", "/embeddings",
+                 "/rerank", "/models", "/files", "/batches")  # fmt: skip
+
+
 def dialect_of(path: str) -> Dialect:
-    if path.startswith("/v1/messages"):
+    """Return whose errors a path answers with; OpenAI's and Anthropic's need no `/v1` before."""
+    if path.removeprefix("/v1").startswith("/messages"):
         return "anthropic"
-    return "openai" if path == "/v1" or path.startswith(("/v1/", "/rerank")) else "ollama"
+    return "openai" if path.startswith(_OPENAI_PATHS) or path == "/v1" else "ollama"
 
 
 def error_body(dialect: Dialect, error: ApiError) -> dict[str, Any]:

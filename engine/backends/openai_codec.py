@@ -121,7 +121,7 @@ def sampling_body(sampling: Sampling, kind: ServerKind, n_ctx_tokens: int) -> Js
         body["top_p"] = sampling.top_p
     if sampling.stop:
         body["stop"] = list(sampling.stop)
-    if sampling.max_tokens is None or sampling.max_tokens > 0:
+    if sampling.max_tokens is None or sampling.max_tokens >= 0:
         body["max_tokens"] = reserved_tokens(sampling.max_tokens, n_ctx_tokens)
     if sampling.presence_penalty or sampling.frequency_penalty:
         body["presence_penalty"] = sampling.presence_penalty

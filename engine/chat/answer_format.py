@@ -330,6 +330,7 @@ def answer_format(
         {tool.name: tool for tool in tools},
         chat_format.wrappers,
         is_inside,
+        must_call=bool(required),
     )
     may_reason = chat_format.may_reason and request.think is not False
     beginning = ReasoningPrefix(chat_format.tags, is_inside, may_reason)

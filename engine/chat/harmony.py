@@ -80,7 +80,7 @@ class HarmonyParser(StreamParser):
             try:
                 arguments = parse_shallow_json(body, strict=False) if body.strip() else {}
             except ValueError:
-                return AnswerDelta(self._text.add(body))
+                return AnswerDelta() if self._is_cut else AnswerDelta(self._text.add(body))
             if not isinstance(arguments, dict):
                 return AnswerDelta(self._text.add(body))
             before = self._text.add("", is_end=True)

@@ -154,4 +154,6 @@ def answer_limit_tokens(
         raise PromptTooLong(n_prompt_tokens, n_least, n_ctx_tokens)
     n_left = n_ctx_tokens - n_prompt_tokens
     has_end = max_tokens is None or max_tokens > 0
+    if max_tokens == 0:
+        return 0
     return min(n_reserved, n_left) if has_end else n_left

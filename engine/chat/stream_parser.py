@@ -65,6 +65,7 @@ class StreamParser(ABC):
         """Whether the text decides where the answer ends."""
         self._characters = Utf8Decoder()
         self._buffer = ""
+        self._is_cut = False
 
     @property
     def is_stopped(self) -> bool:
@@ -78,7 +79,9 @@ class StreamParser(ABC):
         self._buffer += self._characters.feed(piece)
         return self._advance(is_end=False)
 
-    def close(self) -> AnswerDelta:
+    def close(self, *, is_cut: bool = False) -> AnswerDelta:
+        """Return the rest; `is_cut`: a limit ended the answer, so a call at its end is dropped."""
+        self._is_cut = is_cut
         return self._advance(is_end=True)
 
     @abstractmethod
@@ -127,6 +130,8 @@ class AnswerMarkup:
     tools: Mapping[str, Tool] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     begins_in_reasoning: bool = False
+    must_call: bool = False
+    """Whether the answer is nothing but calls."""
 
 
 class MarkupParser(StreamParser):
@@ -312,6 +317,9 @@ class MarkupParser(StreamParser):
         self._buffer = rest = self._buffer.lstrip()
         if not rest:
             return False
+        if is_end and any(word.startswith(rest) for word in self._closing):
+            self._buffer = ""  # closing words, cut off
+            return False
         longer = (*self._leftovers, self._markup.tags.opens, *self._triggers)
         if not is_end and any(mark.startswith(rest) and mark != rest for mark in longer):
             return False
@@ -345,11 +353,14 @@ class MarkupParser(StreamParser):
             if is_end:
                 # Parse a call that lacks nothing but its closing words
                 for call_format in formats:
+                    if self._is_cut and call_format.param:
+                        continue  # more parameters may have followed
                     whole = text + "".join(call_format.leftovers[:1])
                     with suppress(MalformedValue, IncompleteValue):
                         calls, end = parse_calls(call_format, whole, at, self._markup.tools)
                         return calls, min(end, len(text))
-                return ()
+                is_part = self._is_cut and text.startswith(self._triggers, at)
+                return ([], len(text)) if is_part else ()
             self._is_waiting = len(text) - at > _CHEAP_CALL_CHARS
             return None
 
@@ -362,7 +373,7 @@ class MarkupParser(StreamParser):
 
     def _add_text(self, text: str, delta: _DeltaBuilder, *, is_end: bool = False) -> None:
         sure = self._text.add(text, is_end=is_end)
-        if sure:
+        if sure and not (self._is_cut and self._markup.must_call):
             delta.text.append(sure)
 
 

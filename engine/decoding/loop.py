@@ -186,7 +186,7 @@ class DecodeLoop:
 
     def _add(self, request: DecodeRequest) -> None:
         n_room = request.shift_at - len(request.prompt) if request.shift_at else request.max_tokens
-        max_tokens = min(request.max_tokens, n_room)
+        max_tokens = max(1, min(request.max_tokens, n_room))
         sequence = Sequence(
             request.request_id,
             request.prompt,

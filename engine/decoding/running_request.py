@@ -195,6 +195,9 @@ class RunningRequest:
         if not self.first_token_at:
             self.first_token_at = time.monotonic()
         request, token = self.request, choice.token
+        if not request.max_tokens:  # the prompt alone was to be read
+            self.ended = "length"
+            return
         if choice.ends == "stop" and (
             model.ends_generation(token) or token in request.picker.stop_tokens
         ):
@@ -258,7 +261,7 @@ class RunningRequest:
 
     def finish(self, model: Model, output: StepOutput, fingerprint: str) -> None:
         self.write(model, output)
-        rest = self.request.parser.close()
+        rest = self.request.parser.close(is_cut=self.ended != "stop")
         if rest:
             output.chunk(self.request.request_id, rest, None)
         done: dict[str, Any] = {

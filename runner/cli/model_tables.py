@@ -105,7 +105,7 @@ class ModelRow:
     """Empty for a model of a service."""
     tuned: str = ""
     of_file: Mapping[str, Any] = field(default_factory=dict)
-    """What the file says of decoding; unknown of a service's models."""
+    """What the file says of decoding."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -141,7 +141,9 @@ def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
     for model in models:
         name, digest = str(model.get("name", "")), str(model.get("digest", ""))
         role = "embed" if "embedding" in (model.get("capabilities") or ()) else "chat"
-        row = ModelRow(name, digest, int(model.get("size") or 0), role)
+        said = (model.get("of_file") or {}).items()
+        of_file = {key: value for key, value in said if isinstance(value, int | float)}
+        row = ModelRow(name, digest, int(model.get("size") or 0), role, of_file=of_file)
         with suppress(ValueError):
             row = replace(row, modified_at=datetime.fromisoformat(str(model.get("modified_at"))))
         rows.append(row)
@@ -162,12 +164,13 @@ def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
         )
         for row in rows
     ]
-    n = len(head) if any(row.path for row in rows) else len(head) - 1
+    n = len(head) if any(row.path or row.of_file for row in rows) else len(head) - 1
     return printing.table([row[:n] for row in (head, *body)])
 
 
 def _origin_text(row: ModelRow) -> str:
-    origin = "store" if row.origin == "store" else f"{row.origin} ({Path(row.path).name})"
+    is_plain = row.origin in ("store", "")
+    origin = row.origin if is_plain else f"{row.origin} ({Path(row.path).name})"
     decoding = ", ".join(f"{name} {value:g}" for name, value in row.of_file.items())
     notes = (f"tuned: {row.tuned}" if row.tuned else "", f"says {decoding}" if decoding else "")
     return ", ".join(filter(None, (origin, *notes)))

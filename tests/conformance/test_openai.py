@@ -107,7 +107,8 @@ OTHERS = [
     Row("a file that is none", "GET /v1/files/file-..%2Fx", None, 404),
     Row("a batch that is none", "GET /v1/batches/batch_x", None, 404,
         error("No such Batch object: 'batch_x'", "id", "not_found", "not_found_error")),
-    Row("no such page", "GET /v1/nothing", None, 404, "404 page not found"),
+    Row("no such page", "GET /v1/nothing", None, 404,
+        error("there is no GET /v1/nothing here", None, "unknown_url", "not_found_error")),
     Row("a page of nothing", "GET /v1/batches?limit=0", None, 400,
         error("Invalid value for 'limit': expected at least 1, not 0.", "limit")),
 ]  # fmt: skip

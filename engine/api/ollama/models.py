@@ -38,6 +38,7 @@ async def list_tags(request: Request) -> Response:
             "digest": card.digest,
             "details": details_value(card.details),
             "capabilities": list(card.capabilities),
+            **({"of_file": dict(card.of_file)} if card.of_file else {}),
         }
         for card in listed
     ]

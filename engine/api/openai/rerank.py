@@ -20,7 +20,7 @@ from paddock.engine.request import RerankReply, RerankRequest
 from .embeddings import MAX_INPUTS
 from .requests import ApiCaller, Limit, ModelBody
 
-RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
+RERANK_PATHS = ("/v1/rerank", "/v1/reranking")
 
 
 def _document_text(value: Any) -> str:

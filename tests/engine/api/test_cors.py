@@ -83,17 +83,8 @@ def test_a_preflight_is_answered_with_what_clients_send() -> None:
     assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
     methods = answer.headers["access-control-allow-methods"].split(", ")
     assert {"GET", "POST", "DELETE", "HEAD"} <= set(methods)
-    headers = set(answer.headers["access-control-allow-headers"].lower().split(", "))
-    stainless = {
-        f"x-stainless-{name}"
-        for name in (
-            "arch", "async", "custom-poll-interval", "helper", "helper-method", "lang", "os",
-            "package-version", "poll-helper", "retry-count", "runtime", "runtime-version",
-            "timeout",
-        )
-    }  # fmt: skip
-    usual = {"authorization", "content-type", "user-agent", "accept", "x-requested-with"}
-    assert {*usual, "openai-beta", *stainless, "x-api-key", "anthropic-version"} <= headers
+    headers = set(answer.headers["access-control-allow-headers"].lower().split(","))
+    assert {"content-type", "authorization", "x-stainless-os"} <= headers
     refused = SmallService().ask(
         "/v1/models", "OPTIONS", headers={**preflight, "Origin": "https://evil.example"}
     )

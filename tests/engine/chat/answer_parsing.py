@@ -46,6 +46,7 @@ def parser_for(
     stop: tuple[str, ...] = (),
     *,
     is_inside: bool = False,
+    must_call: bool = False,
 ) -> StreamParser:
     """Return the parser for a model with this template; ids are counted."""
     numbers = count(1)
@@ -58,15 +59,14 @@ def parser_for(
         return HarmonyParser(stop, new_id)
     by_name = {tool.name: tool for tool in tools}
     formats = chat_format.formats if tools else ()
-    return MarkupParser(
-        AnswerMarkup(chat_format.tags, formats, by_name, chat_format.wrappers, is_inside),
-        stop,
-        new_id,
+    markup = AnswerMarkup(
+        chat_format.tags, formats, by_name, chat_format.wrappers, is_inside, must_call=must_call
     )
+    return MarkupParser(markup, stop, new_id)
 
 
 def parsed_answer(
-    made: Callable[[], StreamParser], answer: str, cuts: Sequence[int] = ()
+    made: Callable[[], StreamParser], answer: str, cuts: Sequence[int] = (), *, is_cut: bool = False
 ) -> AnswerDelta:
     """Parse an answer, its bytes cut at these places."""
     parser, raw = made(), answer.encode()
@@ -76,7 +76,7 @@ def parsed_answer(
         parts.append(parser.feed(raw[start:end]))
         if parser.is_stopped:
             break
-    parts.append(parser.close())
+    parts.append(parser.close(is_cut=is_cut))
     return AnswerDelta(
         "".join(part.text for part in parts),
         "".join(part.reasoning for part in parts),

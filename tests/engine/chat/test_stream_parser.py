@@ -113,6 +113,30 @@ def test_it_does_not_matter_how_an_answer_is_cut(
     assert parsed_answer(made, sample[1], range(len(sample[1].encode()))) == whole
 
 
+@pytest.mark.parametrize("sample", [one for one in SAMPLES if one[4] and "gpt-oss" not in one[0]],
+                         ids=lambda sample: f"{sample[0]}-{sample[1][:30]}")  # fmt: skip
+def test_a_demanded_call_that_a_limit_cuts_leaves_no_text(
+    sample: tuple[str, str, str, str, list[tuple[str, dict[str, Any]]]],
+) -> None:
+    name, answer, text, _, calls = sample
+    for end in range(1, len(answer)):
+        parsed = parsed_answer(
+            lambda: parser_for(name, (SPECIAL, PYTHON), must_call=True), answer[:end], is_cut=True
+        )
+        found = parts_of(parsed)
+        assert text.startswith(found[0]) and found[2] == calls[: len(found[2])], answer[:end]
+
+
+@pytest.mark.parametrize(("answer", "text"), [
+    ('Ok.\n<tool_call>\n{"name": "special_function", "arguments": {"arg1": 1}}\n</tool_', "Ok."),
+    ('Ok.\n<tool_call>\n{"name": "special_func', "Ok."),
+    ("A tag: <tool_call> is", "A tag: <tool_call> is"),
+])  # fmt: skip
+def test_of_a_call_that_a_limit_cuts_nothing_is_text(answer: str, text: str) -> None:
+    made = parsed_answer(lambda: parser_for("Qwen-Qwen3", (SPECIAL,)), answer, is_cut=True)
+    assert made.text == text
+
+
 SCRAPS = st.lists(
     st.sampled_from(
         ["<think>", "</think>", "<tool_call>", "</tool_call>", "\n", " ", "a", "<", "é",
