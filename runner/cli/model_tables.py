@@ -141,8 +141,8 @@ def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
     for model in models:
         name, digest = str(model.get("name", "")), str(model.get("digest", ""))
         role = "embed" if "embedding" in (model.get("capabilities") or ()) else "chat"
-        said = (model.get("of_file") or {}).items()
-        of_file = {key: value for key, value in said if isinstance(value, int | float)}
+        decoding = (model.get("of_file") or {}).items()
+        of_file = {key: value for key, value in decoding if isinstance(value, int | float)}
         row = ModelRow(name, digest, int(model.get("size") or 0), role, of_file=of_file)
         with suppress(ValueError):
             row = replace(row, modified_at=datetime.fromisoformat(str(model.get("modified_at"))))

@@ -137,6 +137,81 @@ def test_variables_and_a_template_of_the_request_are_rendered(client: httpx.Clie
     assert fixed.json()["error"]["param"] == "chat_template_kwargs"
 
 
+@pytest.mark.parametrize(("path", "fields"), [
+    ("/v1/chat/completions", {"messages": HI, "max_tokens": 0}),
+    ("/v1/chat/completions", {"messages": HI, "max_tokens": 0, "guided_choice": ["a", "b"]}),
+    ("/chat/completions", {"messages": HI, "max_completion_tokens": 0}),
+    ("/v1/completions", {"prompt": "Say hi.", "max_tokens": 0}),
+    ("/v1/responses", {"input": "Say hi.", "max_output_tokens": 0}),
+    ("/responses", {"input": "Say hi.", "max_output_tokens": 0}),
+    ("/v1/messages", {"messages": HI, "max_tokens": 0}),
+    ("/messages", {"messages": HI, "max_tokens": 0}),
+])  # fmt: skip
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_prompt_alone_is_read_where_no_token_is_allowed(
+    client: httpx.Client, path: str, fields: dict[str, Any], streams: bool
+) -> None:
+    answer = client.post(path, json={"model": CHAT, **fields, "stream": streams})
+    assert answer.status_code == 200, answer.text
+    events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
+    for event in map(json.loads, events if streams else [answer.text]):
+        texts = json.dumps([event.get(name) for name in ("choices", "output", "content", "delta")])
+        assert not re.search(r'"(text|content|arguments)": "[^"]', texts), event
+        usage = event.get("usage") or {}
+        assert usage.get("completion_tokens", usage.get("output_tokens", 0)) == 0
+
+
+def test_the_tokens_of_a_prompt_are_counted_as_an_answer_counts_them(client: httpx.Client) -> None:
+    asked = {"model": CHAT, "instructions": "Be brief.", "input": "Say hi."}
+    counted = client.post("/v1/responses/input_tokens", json=asked).json()
+    answer = client.post("/v1/responses", json={**asked, "max_output_tokens": 1}).json()
+    assert counted == {
+        "object": "response.input_tokens", "input_tokens": answer["usage"]["input_tokens"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "fields"), [
+    ("/completions", {"prompt": "1, 2", "max_tokens": 1}),
+    ("/embeddings", {"model": "all-minilm", "input": "Hi"}),
+    ("/messages/count_tokens", {"messages": HI}),
+    ("/rerank", {"query": "a", "documents": ["b"]}),
+    ("/models", None), (f"/models/{CHAT}", None),
+])  # fmt: skip
+def test_openais_and_anthropics_paths_need_no_v1(
+    client: httpx.Client, path: str, fields: dict[str, Any] | None
+) -> None:
+    answers = []
+    for prefix in ("", "/v1"):
+        body = {"model": CHAT, **(fields or {})}
+        answer = (
+            client.get(prefix + path) if fields is None else client.post(prefix + path, json=body)
+        )
+        answers.append((answer.status_code, answer.json().keys()))
+    assert answers[0] == answers[1] and answers[0][0] == (400 if "rerank" in path else 200)
+
+
+@pytest.mark.parametrize(("kind", "status"), [
+    ("web_search", 200), ("web_search_preview", 200), ("image_generation", 200),
+    ("tool_search", 200), ("custom", 400), ("mcp", 400), ("code_interpreter", 400),
+    ("file_search", 400), ("computer_use_preview", 400), ("local_shell", 400), ("shell", 400),
+    ("apply_patch", 400),
+])  # fmt: skip
+def test_a_tool_of_openais_servers_is_named_or_refused_by_name(
+    client: httpx.Client, kind: str, status: int
+) -> None:
+    tools = [{"type": kind, "name": "x"}, {"type": "function", "name": "f"}]
+    answer = ask(client, "/v1/responses", tools=tools, max_output_tokens=1)
+    assert answer.status_code == status
+    if status == 200:
+        assert f'tools without effect: {kind}"' in answer.headers["warning"]
+    else:
+        error = answer.json()["error"]
+        assert f"tools of type '{kind}' are not supported here" in error["message"]
+        assert error["param"] == "tools[0].type"
+    demanded = ask(client, "/v1/responses", tools=tools, tool_choice={"type": kind})
+    assert demanded.status_code == 400 and kind in demanded.json()["error"]["message"]
+
+
 ARGUMENTS = {"type": "object", "properties": {"q": {"enum": ["u"]}}, "required": ["q"]}
 
 

@@ -189,9 +189,11 @@ def generation_handler(read: CallReader) -> Callable[[Request], Awaitable[Respon
 async def count_input_tokens(request: Request) -> Response:
     """Handle POST /v1/responses/input_tokens; images are not counted."""
     service, caller, body = await _read_request(request)
-    asked = _read_call(read_response, body, caller).requests[0]
+    prompt = _read_call(read_response, body, caller).requests[0]
     with openai_errors():
-        counting = service.pool.count_chat(asked.model, asked.messages, asked.tools, asked.think)
+        counting = service.pool.count_chat(
+            prompt.model, prompt.messages, prompt.tools, prompt.think
+        )
         n_tokens = await while_connected(request, counting)
     return json_response({"object": "response.input_tokens", "input_tokens": n_tokens})
 
