@@ -50,7 +50,7 @@ def chat(live: Live, *, streams: bool) -> str:
                 message = client.chat.completions.create(**sent).choices[0].message
             messages.append(message)
             for call in message.tool_calls or ():
-                result = get_weather(**json.loads(call.function.arguments))  # type: ignore[union-attr]
+                result = get_weather(**json.loads(call.function.arguments))
                 messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
         return message.content or ""
 
