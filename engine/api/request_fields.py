@@ -53,6 +53,7 @@ _REFUSED = {
     'that keep it themselves (Agent Framework: `options={"store": False}`).': """
         previous_response_id conversation""",
     "Answers are not stored here; ask for a stream.": "background",
+    "/v1/completions and /api/generate take a prompt; none are stored.": "prompt",
     "Put the texts into a message.": "documents",
     "Nothing is stored here; send the whole conversation, without `thread`.": "thread",
     "Nothing is summarised here; ask for a summary in a message.": "compaction",
@@ -105,9 +106,9 @@ _WITHOUT_EFFECT = {
         mirostat_tau mirostat_eta dynatemp_exponent adaptive_decay stream_options
         guided_decoding_backend truncation_side""",
     "An answer with which a conversation ends is always continued.": "continue_final_message",
-    "Nothing here does it; the answer comes as without it.": """verbosity max_tool_calls
-        context_management fallbacks watermarking reasoning_format reasoning_control n_keep
-        n_discard parse_tool_calls""",
+    "Nothing here does it; the answer comes as without it.": """verbosity reasoning
+        reasoning_effort max_tool_calls context_management fallbacks watermarking reasoning_format
+        reasoning_control n_keep n_discard parse_tool_calls""",
     "Of Ollama's API alone; send its values as fields of their own.": "options",
 }
 WITHOUT_EFFECT: Mapping[str, str] = {

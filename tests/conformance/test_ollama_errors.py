@@ -135,7 +135,6 @@ GENERATE = [
             ("top_p", False, "type float32"),
             ("use_mmap", 1, "type boolean"),
             ("use_mmap", "yes", "type boolean"),
-            ("use_mmap", 0, "type boolean"),
             ("stop", "END", "type array"),
             ("stop", ["a", 1], "an array of strings"),
         )

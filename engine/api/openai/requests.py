@@ -197,8 +197,6 @@ class SamplingBody(ModelBody):
     guided_grammar: str = ""
     structured_outputs: _StructuredOutputs | None = None
     stream: bool = False
-    reasoning_effort: Effort | None = None
-    reasoning: _Reasoning = _Reasoning()
 
     def sampling(self) -> dict[str, Any]:
         given = super().sampling()
@@ -231,11 +229,6 @@ class SamplingBody(ModelBody):
             what = "it decides where the answer ends, and so does `ignore_eos`."
             raise invalid_value(names[0], what)
         return found[names[0]]
-
-    @property
-    def think(self) -> Think | None:
-        effort = self.reasoning_effort or self.reasoning.effort
-        return EFFORTS[effort] if effort else None
 
 
 _FIXED_VARIABLES = frozenset(
@@ -362,6 +355,8 @@ class ApiCaller:
 class ToolsBody(SamplingBody):
     tools: Items[_ToolOrNamespace] = ()
     tool_choice: ToolChoice | None = None
+    reasoning_effort: Effort | None = None
+    reasoning: _Reasoning = _Reasoning()
     parallel_tool_calls: bool = True
     top_logprobs: Whole | None = Field(None, ge=0, le=MAX_LOGPROBS)
     chat_template: str | None = None
@@ -378,11 +373,12 @@ class ToolsBody(SamplingBody):
     @property
     def think(self) -> Think | None:
         """The reasoning effort: what templates have for it counts before `reasoning_effort`."""
-        given = self.chat_template_kwargs
+        given, effort = self.chat_template_kwargs, self.reasoning_effort or self.reasoning.effort
+        own = EFFORTS.get(effort or "")
         for name in ("enable_thinking", "thinking"):
             if isinstance(given.get(name), bool):
-                return bool(given[name]) and (super().think or True)
-        return EFFORTS.get(str(given.get("reasoning_effort")), super().think)
+                return bool(given[name]) and (own or True)
+        return EFFORTS.get(str(given.get("reasoning_effort")), own)
 
     def request(self, caller: ApiCaller, messages: tuple[Message, ...]) -> ChatRequest:
         offered = self.offered_tools()

@@ -9,13 +9,12 @@ ends.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from paddock.engine.api.body_models import Items, TextOr, Tree, missing_parameter, refused
+from paddock.engine.api.body_models import Items, TextOr, Tree, missing_parameter
 from paddock.engine.api.errors import as_openai_error, openai_error_body
-from paddock.engine.api.request_fields import REFUSED
 from paddock.engine.api.streaming import nanoseconds, sse_event
 from paddock.engine.request import Chunk, Message, Reply, ToolCall, with_tool_names
 from paddock.engine.system.records import field, record, replace
@@ -313,10 +312,6 @@ class _TextOptions(OpenAIBody):
     format: ResponseFormat | None = None
 
 
-def _not_stored(_: Any) -> Any:
-    raise refused(REFUSED["conversation"].remedy)
-
-
 class _ResponseBody(ToolsBody):
     input: TextOr[InputItem]
     instructions: str = ""
@@ -324,7 +319,6 @@ class _ResponseBody(ToolsBody):
     text: _TextOptions = _TextOptions()
     truncation: Literal["auto", "disabled"] = "disabled"
     include: Items[str] = ()
-    prompt: Annotated[Any, AfterValidator(_not_stored)] = None
 
     def messages(self) -> tuple[Message, ...]:
         system = (Message("system", self.instructions),) if self.instructions else ()

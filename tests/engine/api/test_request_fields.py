@@ -24,6 +24,7 @@ from paddock.engine.api.openai.responses_api import read_response
 from paddock.engine.api.request_fields import REFUSED, WITHOUT_EFFECT
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.sampling_values import OTHER_NAMES, PARAMETERS
+from tests.engine.api.fields_page import PAGE, fields_page
 from tests.live import CHAT, VECTORS
 
 
@@ -100,6 +101,10 @@ def test_every_field_of_the_clients_is_declared_or_in_the_table(endpoint: str) -
     assert sent - body.declared() - WITHOUT_EFFECT.keys() - REFUSED.keys() == set()
 
 
+def test_the_page_of_fields_is_as_the_lists() -> None:
+    assert PAGE.read_text("utf-8") == fields_page(), "run python -m tests.engine.api.fields_page"
+
+
 def test_a_field_has_one_meaning_in_the_table() -> None:
     assert not REFUSED.keys() & WITHOUT_EFFECT.keys()
 
@@ -139,8 +144,8 @@ OPENAI_HONOURED: Mapping[str, Any] = {
                            "text": {"format": {"type": "json_object"}}, "truncation": "auto",
                            "include": ["message.output_text.logprobs"], "top_logprobs": 3}),
 }  # fmt: skip
-# `best_of` must be `n`; `prompt` of Responses is refused; a raw prompt has no reasoning.
-NO_EFFECT = {"completions": {"best_of", "reasoning_effort", "reasoning"}, "responses": {"prompt"}}
+# `best_of` must be `n`.
+NO_EFFECT = {"completions": {"best_of"}}
 
 
 HONOURED = [
