@@ -178,8 +178,8 @@ async def embed_texts(
         if on_unknown == "error":
             remedy = "Use a model for its language, or `on_unknown: note`."
             raise StepError(f"{reply.unknown_letters(lacking[0])}.", remedy=remedy)
-        more = f", and some of {len(lacking) - 1:,} others" if len(lacking) > 1 else ""
+        others = f", and some of {len(lacking) - 1:,} others" if len(lacking) > 1 else ""
         tools.log.note(
-            f"{reply.unknown_letters(lacking[0])}{more}: other words may have its vector."
+            f"{reply.unknown_letters(lacking[0])}{others}: other words may have its vector."
         )
     return reply
