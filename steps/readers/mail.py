@@ -19,6 +19,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime, quote
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -326,6 +327,7 @@ class _MailText:
         return f"{line}, not read"
 
 
+@lru_cache(maxsize=2)  # of a mail its plain text and its page, which are compared and then read
 def _document_of(part: MIMEPart) -> Document | None:
     """Return a text or a page of a mail; None if its encoding is unknown."""
     kind = "html" if part.get_content_subtype() == "html" else "txt"

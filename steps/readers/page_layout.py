@@ -253,23 +253,37 @@ def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple
         first += 1
     while first < end - 1 and is_apart(end - 2, end - 1):
         end -= 1
-    left, right = ([*_side(rows[first:end], at, is_left=is_left)] for is_left in (True, False))
-    if len(left) < _LEAST_LINES or len(right) < 2 or not _is_prose(left):
+    left, right = (
+        [
+            side
+            for row in rows[first:end]
+            if (side := [w for w in row.words if (w.left < at) is is_left])
+        ]
+        for is_left in (True, False)
+    )
+    if len(left) < _LEAST_LINES or len(right) < 2 or not _is_filled(left):
         return 0, 0
-    return (first, end) if _is_prose(right) or _gutter(right) else (0, 0)
+    if _is_of_tables([*_side(rows[first:end], at, is_left=True)]):
+        return 0, 0
+    right_rows = [*_side(rows[first:end], at, is_left=False)]
+    is_prose = _is_filled(right) and not _is_of_tables(right_rows)
+    return (first, end) if is_prose or _gutter(right_rows) else (0, 0)
 
 
-def _is_prose(rows: Sequence[Row]) -> bool:
-    """Return whether lines fill a column with words, and are not those of a table."""
-    spans = [span_of(row.words) for row in rows]
+def _is_filled(lines: Sequence[Sequence[Word]]) -> bool:
+    """Return whether lines fill a column with words."""
+    spans = [span_of(words) for words in lines]
     rights = sorted(right for _, right in spans)
     # The longest lines may be those of further columns.
     width = rights[len(rights) * 4 // 5] - min(left for left, _ in spans)
-    if sum(right - left for left, right in spans) < _FILLED * width * len(rows):
+    if sum(right - left for left, right in spans) < _FILLED * width * len(lines):
         return False
-    n_letters = sum(map(str.isalpha, "".join(word.text for row in rows for word in row.words)))
-    n_of_tables = sum(last - first for first, last, _ in aligned_tables(rows))
-    return n_letters >= _PROSE_CHARS * len(rows) and n_of_tables <= 0.5 * len(rows)
+    n_letters = sum(map(str.isalpha, "".join(word.text for words in lines for word in words)))
+    return n_letters >= _PROSE_CHARS * len(lines)
+
+
+def _is_of_tables(rows: Sequence[Row]) -> bool:
+    return sum(last - first for first, last, _ in aligned_tables(rows)) > 0.5 * len(rows)
 
 
 def document_facts(pages: Iterable[tuple[str, Sequence[PageLine]]]) -> DocumentFacts:
