@@ -19,6 +19,7 @@ from paddock.pipelines.text_marks import escaped, hidden, lowered, note_label, r
 # Of a size, which is that of the larger of two neighbours: 10 points of text of 10 points.
 CAPITAL = 0.7  # the height of a capital
 BLANK = 0.15  # a gap between two words: kerning has less, the narrowest justified blank 0.2
+_MARK_GAP = 0.2  # the same before a raised or lowered one
 _APART = 0.9  # a gap between two pieces of a row; justified lines have blanks of 0.6
 _BESIDE = 0.6  # the most between a word and its mark
 _SAME_BASE = 0.15  # by which bases of a row differ
@@ -322,5 +323,6 @@ def _has_blank(last: Word, word: Word) -> bool:
     gap = gap_between(last, word) if word.is_upright else max(_distance(last.box, word.box))
     if gap < 0.5 * size and _ASIAN.match(last.text[-1]) and _ASIAN.match(word.text):
         return False
+    least = BLANK if last.level == word.level else _MARK_GAP
     is_next = last.text != "\ufffd"  # else the blank may be that before a drawn letter
-    return (word.has_blank and is_next) or gap > BLANK * size
+    return (word.has_blank and is_next) or gap > least * size

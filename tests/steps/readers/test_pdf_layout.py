@@ -325,6 +325,25 @@ def test_text_that_a_clear_group_or_a_clip_keeps_from_being_seen_is_hidden() -> 
     assert "characters: 'unseen 99 cut 77')" in found.notes[0]
 
 
+def test_text_is_hidden_before_a_gradient_and_shown_where_a_gradient_is_its_colour() -> None:
+    font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    gradient = (
+        "/ShadingType 2 /ColorSpace /DeviceRGB /Coords [60 0 300 0] /Extend [true true] "
+        "/Function << /FunctionType 2 /Domain [0 1] /C0 [1 1 1] /C1 [0 0 1] /N 1 >>"
+    )
+    content = (
+        "q 60 600 300 40 re W n /S1 sh Q q /Clear gs BT /F1 20 Tf 72 610 Td (unseen 99) Tj ET Q "
+        "/Pattern cs /P1 scn BT /F1 20 Tf 150 700 Td (seen 12) Tj ET"
+    )
+    data = pdf_of_objects(content, font, f"<< {gradient} >>")
+    resources = (
+        f"/Shading << /S1 7 0 R >> /Pattern << /P1 << /PatternType 2 /Shading << {gradient} >> >> "
+        ">> /ExtGState << /Clear << /ca 0 >> >> /Font << /F1 6"
+    )
+    found = read(data.replace(b"/Font << /F1 6", resources.encode(), 1))
+    assert found.text == "seen 12\n<!-- unseen 99 -->"
+
+
 @pytest.mark.parametrize(
     ("first", "second", "elsewhere", "wanted"),
     [
