@@ -149,6 +149,9 @@ class ModelFacts:
     parts: tuple[str, ...] = ()
     """Of a split model: the files after the first one, in order."""
     n_parallel: int = 0
+    decides_at: str | None = ""
+    """Where given answers are compared (`ChatRequest.answers`): a path of its server; empty: where
+    it answers; None: nowhere."""
 
     def with_context(self, n_ctx_tokens: int | None) -> ModelFacts:
         if n_ctx_tokens is None:

@@ -100,6 +100,8 @@ class Facts:
     """It does nothing but ask, so that another model can be asked the same."""
     only_measures: bool = False
     """It asks whether a prompt fits, and takes no other notice of the model's context."""
+    compares: bool = False
+    """It compares given answers, which not every server can."""
     is_template: bool = False
     """Its output is text of its author with values filled in."""
     outputs_where_written: Callable[[str], Mapping[str, Any]] | None = None
@@ -144,7 +146,10 @@ class Facts:
     examples: str = ""
     """Which decisions of people its prompt has as examples."""
 
-    # --- what follows from the parameters as written
+    # --- what follows from the schema of its answer, or from the parameters as written
+
+    schema_fault: Callable[[Any], str] = lambda schema: ""
+    """What is wrong with `reply.schema` for it, None without one; empty: nothing."""
 
     is_one_answer: Callable[[Written], bool] = lambda written: True
     """Whether its answer is a single one, and not one for each group by keys that a run shows."""

@@ -17,6 +17,7 @@ from paddock.engine.errors import BadRequest, EngineError, ModelBroken, NotServe
 from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.engine.system.records import record, replace
 
+from .decision_wires import DECISION_PATHS
 from .openai_client import Json, ServerAway, ServerBusy, ServerConnection
 from .openai_codec import ServerKind
 
@@ -76,6 +77,7 @@ async def look_up_model(
         role=spec.role,
         n_ctx_train_tokens=max(report.n_train or 0, fits),
         n_ctx_tokens=fits,
+        decides_at=await _decision_path(line) if spec.role == "chat" else "",
     )
     says_only_its_name = report.kind == "other"
     served = ServedModel(
@@ -89,6 +91,14 @@ async def look_up_model(
         await line.post("/tokenize", {"model": report.name, text: "a"})
         return replace(served, has_tokenizer=True)
     return served
+
+
+async def _decision_path(line: ServerConnection) -> str | None:
+    with suppress(ServerAway, ServerBusy):
+        for path in DECISION_PATHS:
+            if await line.status("POST", path) not in (404, 405, 501):
+                return path
+    return None
 
 
 async def _report(line: ServerConnection, found: Json) -> _ModelReport:

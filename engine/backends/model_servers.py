@@ -38,6 +38,7 @@ from paddock.engine.system.server_address import PoolAddress, ServerAddress
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
 from .answer import deadlines, total_deadline
+from .decision_wires import cannot_compare, decision_body, read_decision
 from .model_discovery import ServedModel, look_up_model
 from .openai_client import ServerAway, ServerBusy, ServerConnection
 from .openai_codec import LOGPROB_FIELDS, StreamDecoder, chat_body, unsupported_sampling
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 EMBED_S = 600.0
 """For a portion of texts without a deadline."""
+DECISION_S = 600.0
+"""For the answers of one prompt without a deadline."""
 _AROUND_TOKENS = 2
 """What a model puts before and after a text."""
 _SHORTEST_PIECE = 8
@@ -128,6 +131,8 @@ class OpenAIServer:
             raise PromptTooLong(count.n_most, reserved, n_ctx_tokens)
         for name in unsupported_sampling(sampling, looked.kind):
             self._note(f"{self.url} takes no `{name}`; it is left out.")
+        if request.answers:
+            return await self._compare_answers(request, looked)
         body = chat_body(
             request, sampling, model=looked.name, kind=looked.kind, n_ctx_tokens=n_ctx_tokens
         )
@@ -151,6 +156,15 @@ class OpenAIServer:
         await self._truncation.after(sent, usage)
         assert decoder.reason is not None
         return AnswerEnd(decoder.reason, usage, is_shortened=False)
+
+    async def _compare_answers(self, request: ChatRequest, looked: ServedModel) -> AnswerEnd:
+        path = looked.facts.decides_at
+        if path is None:
+            raise ModelBroken(request.model.ref, *cannot_compare(self.url))
+        body = decision_body(path, looked.name, request)
+        answer = await self._line.post(path, body, request.total_s or DECISION_S)
+        scores, usage = read_decision(path, answer, request)
+        return AnswerEnd("stop", usage, is_shortened=False, scores=scores)
 
     async def _read_stream(
         self,
@@ -356,6 +370,7 @@ class PaddockServer:
             reply.tokens,
             reply.stop,
             reply.fingerprint,
+            reply.scores,
         )
 
     async def embed(self, request: EmbedRequest) -> Embedded:

@@ -47,7 +47,7 @@ from .answer import Answer, OpenAnswers
 if TYPE_CHECKING:
     import httpx
 
-PREFIX = "/paddock/pool/2"  # the number of the wire's form: another Paddock answers 404
+PREFIX = "/paddock/pool/3"  # the number of the wire's form: another Paddock answers 404
 MEDIA_TYPE = "application/x-ndjson"
 
 

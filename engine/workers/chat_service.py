@@ -271,7 +271,7 @@ class ChatService:
         scores = None
         if request.answers:
             answers = self._prompter.answers(request.answers)
-            n_longest = max(map(len, answers))
+            n_longest = max(*map(len, answers), order.sampling.max_tokens or 0)
             order = replace(order, sampling=replace(order.sampling, max_tokens=n_longest))
             scores = AnswerScores(answers, self._model.piece, 0, is_echo=False)
         elif request.scores_prompt and not prompt.images:

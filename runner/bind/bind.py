@@ -249,8 +249,7 @@ class _NodeBinder:
         """
         # 1
         kind = self._kind(step)
-        if step.reply or step.escalate or step.review:
-            reply_faults.check_answer_keys(step, kind, self._checks)
+        reply_faults.check_answer_keys(step, kind, self._checks)
         if kind is None:
             return None
         facts = registry.facts_of_kind(kind)

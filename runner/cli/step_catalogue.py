@@ -380,8 +380,9 @@ def llm_template(found: InstalledParts) -> str:
         _TEMPLATE.read_text("utf-8").replace("{filters}", filters),
         "# Every installed step: its parameters under `with`, and its outputs.",
     ]
+    described: dict[tuple[str, str], str] = {}
     for row in found.steps:
-        lines += ["#", *_template_step_lines(row)]
+        lines += ["#", *_template_step_lines(row, described)]
     lines.append("#")
     titles = {"check": "Functions for `reply.check`", "tool": "Tools for `tool` and `agent`"}
     for kind, title in titles.items():
@@ -392,13 +393,21 @@ def llm_template(found: InstalledParts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _template_step_lines(row: StepRow) -> Iterator[str]:
+def _template_step_lines(row: StepRow, described: dict[tuple[str, str], str]) -> Iterator[str]:
+    """Yield a step's lines; `described`: the step that has described each parameter, once."""
+    known: dict[str, list[str]] = {}
     yield from _comment_lines(f"# {row.name}: {row.about}", "#     ")
     if row.one_of:
         yield f"#   exactly one of {', '.join(row.one_of)}"
     for param in row.params:
+        step = described.setdefault((param.name, json.dumps(param.schema)), row.name)
+        if step != row.name:
+            known.setdefault(step, []).append(param.name)
+            continue
         about = param.schema.get("description") or "…"
         yield from _comment_lines(f"#   {param.name} ({_param_facts(param)}): {about}", "#       ")
+    for step, names in known.items():
+        yield from _comment_lines(f"#   as of {step}: {', '.join(names)}", "#       ")
     if row.outputs:
         yield from _comment_lines(f"#   gives {', '.join(row.described_outputs)}", "#       ")
 

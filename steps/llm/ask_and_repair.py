@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
+from paddock.engine.decisions import OptionQuestion, decision_request, with_ending
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
@@ -35,7 +36,7 @@ from paddock.steps.base import PLACEHOLDER, Output, ReplyForm, StepError, Tools
 from .confidence import N_ALTERNATIVES, confidence
 from .cut_off_answers import CutOffAnswers, OnTruncated
 from .prompt_truncation import most_that_fits
-from .schema_hint import with_ending, with_schema_hint
+from .schema_hint import with_schema_hint
 
 
 @record(frozen=True, slots=True)
@@ -194,20 +195,36 @@ class ModelCaller:
                 repeated itself.
             EngineError: the pool could not do it.
         """
-        request = ChatRequest(
+        request = replace(
+            self._request(messages),
+            constraint=constraint,
+            tools=tuple(tools),
+            tool_choice=tool_choice,
+            n_logprobs=n_logprobs,
+        )
+        return await self._limited.ask(request, most_tokens)
+
+    async def decide(
+        self, messages: Sequence[Message], question: OptionQuestion, *, is_only: bool
+    ) -> Reply:
+        """Return how likely each option is; `is_only`: nothing else is asked about the messages.
+
+        Raises:
+            EngineError: the pool could not do it.
+        """
+        request = decision_request(self._request(messages), question, is_only=is_only)
+        return await self._reply(request)
+
+    def _request(self, messages: Sequence[Message]) -> ChatRequest:
+        return ChatRequest(
             model=self.model,
             messages=tuple(messages),
             params=self._sampling(),
             priority=self.tools.llm.priority,
             total_s=self.tools.timeout.total_s,
             idle_s=self.tools.timeout.idle_s,
-            constraint=constraint,
-            tools=tuple(tools),
-            tool_choice=tool_choice,
-            n_logprobs=n_logprobs,
             keeps_images=True,
         )
-        return await self._limited.ask(request, most_tokens)
 
     @property
     def is_greedy(self) -> bool:

@@ -51,7 +51,9 @@ class ExamplesParam(BaseModel):
     )
 
 
-class ChatParams(Params):
+class AskParams(Params):
+    """What a model is asked."""
+
     paths: ClassVar[tuple[str, ...]] = ("images",)
 
     one_of: ClassVar[tuple[str, ...]] = ("prompt", "messages")
@@ -66,13 +68,21 @@ class ChatParams(Params):
     model: str | None = Field(default=None, description="Which model answers.")
     system: Template | None = Field(default=None, description="The system prompt.")
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
+    images: list[str] = Field(
+        default=[], description="Image files (PNG, JPEG, GIF, BMP, WebP) for the last message."
+    )
+
+    async def conversation(self, tools: Tools) -> list[Message]:
+        """Return the messages; raise StepError if an image cannot be read."""
+        messages = _messages_of(self)
+        return await _with_images(messages, self.images, tools) if self.images else messages
+
+
+class ChatParams(AskParams):
     examples: ExamplesParam | None = Field(
         default=None,
         description="Decisions of people on other items stand before the prompt, as a text and its "
         "answer: those whose texts are nearest by the default embedding model.",
-    )
-    images: list[str] = Field(
-        default=[], description="Image files (PNG, JPEG, GIF, BMP, WebP) for the last message."
     )
     tools: list[ChatTools] = Field(
         default=[],
@@ -178,9 +188,7 @@ class Chat(Step[ChatParams, ChatOutput]):
     async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
         model = tools.llm.models.resolve(params.model, "chat")
         caller = ModelCaller(tools, model, params.params.given(), params.on_truncated)
-        messages = _messages_of(params)
-        if params.images:
-            messages = await _with_images(messages, params.images, tools)
+        messages = await params.conversation(tools)
         if params.tools:  # only an answer must match `reply`
             turn, calls = await request_tool_calls(
                 caller, messages, params.tools, params.tool_choice
@@ -225,7 +233,7 @@ def _chat_output(
     )
 
 
-def _messages_of(params: ChatParams) -> list[Message]:
+def _messages_of(params: AskParams) -> list[Message]:
     messages = [Message(message.role, message.content) for message in params.messages or ()]
     if isinstance(params.prompt, ConversationTemplate):
         messages = [

@@ -75,6 +75,17 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
     return mirrored(output, (), _resolved(schema, schema))
 
 
+def option_confidence(options: Sequence[Any], shares: Sequence[float]) -> dict[str, Any]:
+    """Return the confidence of the likeliest of some options by the probability of each."""
+    order = sorted(range(len(options)), key=lambda place: -shares[place])
+    p = round(min(1.0, shares[order[0]]), 4)
+    found = {"p": p, "low": p, "raw": p, **_NO_SECOND}
+    if len(order) == 1:
+        return found
+    second_p = round(min(shares[order[1]], 1.0 - p), 4)
+    return found | {"second": options[order[1]], "second_p": second_p}
+
+
 # Places of fields in the text
 
 _SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
@@ -165,7 +176,7 @@ class LeafForm:
 
     @classmethod
     def of(cls, schemas: Sequence[Mapping[str, Any]], root: Any) -> LeafForm:
-        listed = [_listed(schema) for schema in schemas]
+        listed = [listed_values(schema) for schema in schemas]
         values = [value for options in listed for value in options or ()]
         if not values or None in listed:
             return cls(tuple(schemas), root, None)
@@ -195,7 +206,7 @@ class LeafForm:
             return False
 
 
-def _listed(schema: Mapping[str, Any]) -> list[Any] | None:
+def listed_values(schema: Mapping[str, Any]) -> list[Any] | None:
     """Return the values of an enumeration, of yes and no, of null; else None."""
     if isinstance(schema.get("enum"), list):
         return list(schema["enum"])

@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from paddock.engine.decisions import with_beginning, with_ending
 from paddock.engine.request import Message
-from paddock.engine.system.records import replace
 from paddock.engine.system.text import one_line, resolve_ref
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.steps.base import ReplyForm
@@ -36,29 +36,6 @@ def with_schema_hint(messages: Sequence[Message], form: ReplyForm | None) -> lis
         return list(messages)
     begun = with_beginning(messages, "\n\n".join(labels.text for labels in form.lists))
     return with_ending(begun, schema_hint(form.schema))
-
-
-def with_beginning(messages: Sequence[Message], words: str) -> list[Message]:
-    """Put text where prompts of many items are still the same: their KV cache is shared.
-
-    That is the end of a system message, else the beginning of the conversation.
-    """
-    if not words or not messages:
-        return list(messages)
-    first, is_system = messages[0], messages[0].role == "system"
-    parts = (first.content.rstrip(), words) if is_system else (words, first.content)
-    if not is_system and first.role != "user":
-        return [Message("user", words), *messages]
-    return [replace(first, content="\n\n".join(parts)), *messages[1:]]
-
-
-def with_ending(messages: Sequence[Message], words: str) -> list[Message]:
-    """Append text to the user's last message: small models respect what is last."""
-    where = max((n for n, message in enumerate(messages) if message.role == "user"), default=None)
-    if where is None:
-        return [*messages, Message("user", words)]
-    ended = replace(messages[where], content=f"{messages[where].content.rstrip()}\n\n{words}")
-    return [*messages[:where], ended, *messages[where + 1 :]]
 
 
 def schema_hint(schema: Any) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from paddock.engine.errors import PromptTooLong, TextTooLong
 from paddock.engine.request import (
+    AnswerScore,
     ChatRequest,
     Chunk,
     DoneReason,
@@ -167,7 +168,8 @@ class FakePool(Pool):
         text, reason = _within(answer, n_answer) if isinstance(answer, str) else ("", "stop")
         usage = Usage(prompt_tokens=n_prompt, completion_tokens=count(text))
         digest = (await self.facts(request.model)).digest  # as the real pool: that of the end
-        return Reply(text=text, done_reason=reason, usage=usage, digest=digest, tool_calls=calls)
+        scores = tuple(AnswerScore(-0.25 if one == text else -3.0) for one in request.answers)
+        return Reply(text, reason, usage, digest, tool_calls=calls, scores=scores)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         self.embeds.append(request)

@@ -37,6 +37,7 @@ from .chat_completions import (
     read_chat,
     read_completion,
 )
+from .decisions import read_decision, run_decision
 from .embeddings import EMBEDDINGS_PATH, embedding_answer, read_embedding, run_embedding
 from .requests import ApiCaller, model_ref
 from .rerank import read_rerank, rerank_answer, run_rerank
@@ -205,6 +206,12 @@ async def create_embeddings(request: Request) -> Response:
     written = await asyncio.to_thread(embedding_answer, call, reply)
     headers = {"Warning": TRUNCATION_WARNING} if any(reply.n_cut_tokens) else None
     return json_response(written, headers=headers or unknown_letters_warning(reply))
+
+
+async def decide(request: Request) -> Response:
+    service, caller, body = await _read_request(request)
+    call = _read_call(read_decision, body, caller)
+    return json_response(await while_connected(request, run_decision(service.pool, call, caller)))
 
 
 async def rerank(request: Request) -> Response:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
-from paddock.engine.api.body_models import MOST_SCHEMA_LEVELS, Items, Needed, TextOr, refused
+from paddock.engine.api.body_models import MOST_SCHEMA_LEVELS, Items, Needed, TextOr, Tree, refused
 from paddock.engine.request import Message, ToolCall
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import is_shallow
@@ -48,9 +48,18 @@ class _ImageUrl(OpenAIBody):
     url: _Image
 
 
-class _TextPart(OpenAIBody):
+class InputTextPart(OpenAIBody):
     type: Literal["text", "input_text", "output_text", "reasoning_text", "summary_text"]
     text: str = ""
+
+
+class JsonPart(OpenAIBody):
+    type: Literal["input_json"]
+    data: Tree | Items[Tree]
+
+    @property
+    def text(self) -> str:
+        return json.dumps(self.data, ensure_ascii=False)
 
 
 class _RefusalPart(OpenAIBody):
@@ -71,7 +80,9 @@ class _InputImage(OpenAIBody):
     image_url: _Image
 
 
-Part = Annotated[_TextPart | _RefusalPart | _ChatImage | _InputImage, Field(discriminator="type")]
+Part = Annotated[
+    InputTextPart | JsonPart | _RefusalPart | _ChatImage | _InputImage, Field(discriminator="type")
+]
 Content = TextOr[Part]
 
 
@@ -82,7 +93,7 @@ def text_and_images(content: Content) -> tuple[str, tuple[bytes, ...]]:
     images: list[bytes] = []
     for part in content:
         match part:
-            case _TextPart():
+            case InputTextPart() | JsonPart():
                 texts.append(part.text)
             case _RefusalPart():
                 texts.append(part.refusal)

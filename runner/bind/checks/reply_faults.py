@@ -50,6 +50,10 @@ def check_answer_keys(
     """
     has_answer = kind is None or (takes_reply(kind) and "chat" in own_roles(kind, step.params.data))
     no_answer = f"step '{step.uses}' gives no answer of a model, so"
+    schema = step.reply.schema if step.reply is not None else None
+    if kind is not None and (why := facts_of_kind(kind).schema_fault(schema)):
+        place = ("reply", "schema") if schema is not None else ("uses",)
+        checks.add((*step.at, *place), why, "Choose among labels, or use 'chat'.")
     if step.reply is not None and has_answer:
         _check_reply(step, step.reply, checks)
     elif step.reply is not None:
@@ -60,7 +64,7 @@ def check_answer_keys(
             _check_when("escalate", step.escalate.when, step, checks)
         else:
             what = f"step '{step.uses}' cannot `escalate`: no other model can be asked the same"
-            remedy = "It belongs to 'chat', 'summarise' (without `how: extract`) and 'reduce'."
+            remedy = "'chat', 'decide', 'reduce' and 'summarise' without `how: extract` can."
             checks.add((*step.at, "escalate"), what, remedy, is_key=True)
     if step.review is not None and has_answer:
         _check_when("review", step.review.when, step, checks)

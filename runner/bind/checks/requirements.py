@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paddock.engine.backends.decision_wires import cannot_compare
 from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongModel
 from paddock.engine.model_file_parts import check_file
 from paddock.engine.system.records import record
@@ -111,8 +112,13 @@ def lookup_faults(error: WrongModel, spec: ModelSpec, bound: BoundPlan) -> Itera
 
 
 def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) -> Iterator[Fault]:
+    steps = [step for plan in all_plans(bound) for step in steps_of(plan.nodes)]
+    comparing = {_key(spec) for step in steps if step.facts.compares for spec in step.models}
     for model in _used_models(bound):
         spec, known = model.spec, facts.get(model.key)
+        if known is not None and known.decides_at is None and model.key in comparing:
+            what, remedy = cannot_compare(f"the server of model '{model.alias}'")
+            yield model.fault("pool", what, f"{remedy}.")
         if known is None or spec.pool:
             continue
         if known.role != spec.role:

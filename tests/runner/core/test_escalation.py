@@ -246,7 +246,7 @@ def test_summarise_and_reduce_escalate_as_well(tmp_path: Path) -> None:
          "'totl'."),
         ("escalate: {to: boss, when:", "escalate: {when:", "the key 'to' is missing here."),
         ("uses: chat", "uses: agent", "step 'agent' cannot `escalate`: no other model can be asked "
-         "the same. It belongs to 'chat', 'summarise' (without `how: extract`) and 'reduce'."),
+         "the same. 'chat', 'decide', 'reduce' and 'summarise' without `how: extract` can."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_escalated_is_a_sentence(

@@ -1,0 +1,68 @@
+"""Comparing given answers on another server, by OpenAI's wire or Ollama's. Pure.
+
+Both give a probability for each option; what is not understood is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from paddock.engine.errors import BadRequest
+from paddock.engine.request import LOWEST_LOGPROB, AnswerScore, ChatRequest, Usage
+
+DECISION_PATHS = ("/v1/decisions", "/v1/systemone")
+_INSTRUCTIONS = "Which of these is the answer?"
+_NAME = "answer"
+
+Json = dict[str, Any]
+
+
+def cannot_compare(place: str) -> tuple[str, str]:
+    """Return what is wrong with a server that has neither wire, and a remedy."""
+    what = f"{place} cannot compare given answers: it has no {' and no '.join(DECISION_PATHS)}"
+    return what, "Use 'chat' with an `enum` there, or name a model of this machine"
+
+
+def decision_body(path: str, model: str, request: ChatRequest) -> Json:
+    """Return the body that asks for the probabilities of a request's answers.
+
+    Raises:
+        BadRequest: the wire has no place for what is asked.
+    """
+    if any(turn.images or turn.tool_calls or turn.role == "tool" for turn in request.messages):
+        raise BadRequest("images and tools cannot be sent to a server that compares answers")
+    if path == DECISION_PATHS[0]:
+        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+        choices = [{"value": option} for option in request.answers]
+        question = {"type": "choice", "name": _NAME, "instructions": _INSTRUCTIONS}
+        return {"model": model, "input": turns, "questions": [{**question, "choices": choices}]}
+    state = "\n\n".join(turn.content for turn in request.messages)
+    criteria = dict.fromkeys(request.answers)
+    by_criteria: Json = {"type": "choice", "instructions": _INSTRUCTIONS, "criteria": criteria}
+    return {"model": model, "state": state, "questions": {_NAME: by_criteria}}
+
+
+def read_decision(
+    path: str, answer: Mapping[str, Any], request: ChatRequest
+) -> tuple[tuple[AnswerScore, ...], Usage]:
+    """Return the scores of a request's answers, and what was computed.
+
+    Raises:
+        BadRequest: the server answers something else, or refuses the question.
+    """
+    try:
+        answers, usage = answer["answers"], answer["usage"]
+        found = answers[0] if path == DECISION_PATHS[0] else answers[_NAME]
+        if found["type"] == "refusal":
+            raise BadRequest("the model refused to answer")
+        listed = found["probabilities"]
+        if path == DECISION_PATHS[0]:
+            listed = {entry["value"]: entry["probability"] for entry in listed}
+        shares = [float(listed[option]) for option in request.answers]
+        used = Usage(int(usage["input_tokens"]), completion_tokens=int(usage["output_tokens"]))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise BadRequest(f"the server's answer to {path} is none: {error!r}") from None
+    logs = [math.log(share) if share > 0 else LOWEST_LOGPROB for share in shares]
+    return tuple(map(AnswerScore, logs)), used
