@@ -14,7 +14,7 @@ from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Too
 from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
-from paddock.steps.readers.document_kinds import MEDIA_TYPES, OF_KREUZBERG
+from paddock.steps.readers.document_kinds import EXTRAS_OF_KINDS, MEDIA_TYPES
 from paddock.steps.readers.reader import Disagreement, Document, Invoice
 from paddock.steps.readers.text_cells import unpack_cells
 from paddock.steps.readers.text_encoding import is_known_encoding
@@ -116,14 +116,10 @@ class FilesReadOutput(Output):
 
 
 def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
-    kind, what, extra = written.get("type"), "", ""
-    if kind in ("docx", "pptx") and not reader.is_installed("documents"):
-        what, extra = f"documents of type '{kind}'", "documents"
-    elif kind in {"msg", *OF_KREUZBERG} and not reader.is_installed("formats"):
-        what, extra = f"documents of type '{kind}'", "formats"
-    elif kind == "image" and not reader.is_installed("ocr"):
-        what, extra = "texts of pictures", "ocr"
-    if extra:
+    kind = str(written.get("type"))
+    extra = EXTRAS_OF_KINDS.get(kind, "")
+    what = "texts of pictures" if kind == "image" else f"documents of type '{kind}'"
+    if extra and not reader.is_installed(extra):
         needs = f"{what} need the extra '{extra}', which is not installed."
         yield ("type",), needs, f"Install it: `pip install 'paddock-llm[{extra}]'`."
 

@@ -55,11 +55,11 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         if embedded := _embedded(parameters, value):
             media_type, content = embedded
             named = parameters.get("FILENAME") or parameters.get("X-FILENAME") or name.lower()
-            read, why, found = read_attached(str(named), media_type, content, request)
-            invoices += on_later_pages(found, 1 + len(pages))
-            pages += read or ()
-            notes += why
-            value = f"{named} ({len(content):,} bytes)" + ", not read" * (read is None)
+            found = read_attached(str(named), media_type, content, request)
+            invoices += on_later_pages(found.invoices, 1 + len(pages))
+            pages += found.pages
+            notes += found.notes
+            value = f"{named} ({len(content):,} bytes)" + ", not read" * (not found.media_type)
         title = title or (value if name in ("SUMMARY", "FN") else "")
         written = [
             part

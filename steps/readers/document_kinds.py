@@ -3,108 +3,37 @@
 from __future__ import annotations
 
 import binascii
+import csv
 import re
 from contextlib import suppress
 from email.parser import BytesHeaderParser
 from email.utils import parsedate_to_datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
-OF_KREUZBERG = {
-    **{"doc": "application/msword", "xls": "application/vnd.ms-excel", "rtf": "application/rtf"},
-    **{"ppt": "application/vnd.ms-powerpoint"},
-    "xlsb": "application/vnd.ms-excel.sheet.binary.macroEnabled.12",
-}
-MEDIA_TYPES: dict[str, str] = {
-    "txt": "text/plain",
-    "md": "text/markdown",
-    "html": "text/html",
-    "pdf": "application/pdf",
-    "csv": "text/csv",
-    "json": "application/json",
-    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    "eml": "message/rfc822",
-    "epub": "application/epub+zip",
-    "image": "image/*",
-    "odt": "application/vnd.oasis.opendocument.text",
-    "ods": "application/vnd.oasis.opendocument.spreadsheet",
-    "odp": "application/vnd.oasis.opendocument.presentation",
-    **{"fb2": "application/x-fictionbook+xml", "mhtml": "multipart/related"},
-    **{"mbox": "application/mbox", "msg": "application/vnd.ms-outlook"},
-    **{"ics": "text/calendar", "vcf": "text/vcard", "p7m": "application/pkcs7-mime"},
-    "ipynb": "application/x-ipynb+json",
-    **OF_KREUZBERG,
-}
+with Path(__file__).with_name("document_kinds.csv").open(encoding="utf-8") as _file:
+    _ROWS = list(csv.DictReader(_file))
+_KINDS = [row for row in _ROWS if row["kind"]]
+MEDIA_TYPES = {row["kind"]: row["media_types"].split()[0] for row in _KINDS}
 """The built-in kinds. A picture's media type is known once it is read."""
-AFTER_PLUGINS = frozenset(
-    ("odt", "ods", "odp", "fb2", "mhtml", "mbox", "msg", "ics", "vcf", "p7m", "ipynb")
-) | frozenset(OF_KREUZBERG)
+MODULES = {row["kind"]: row["module"] for row in _KINDS}
+EXTRAS_OF_KINDS = {row["kind"]: row["extra"] for row in _KINDS}
+AFTER_PLUGINS = frozenset(row["kind"] for row in _KINDS if row["after_plugins"])
 """Kinds for which an installed plug-in goes first: it read them before these readers were there."""
-
-_BY_SUFFIX: dict[str, str] = {
-    **{".txt": "txt", ".text": "txt", ".md": "md", ".markdown": "md", ".mdown": "md"},
-    **{".html": "html", ".htm": "html", ".xhtml": "html", ".pdf": "pdf"},
-    **{".csv": "csv", ".tsv": "csv", ".json": "json"},
-    **dict.fromkeys((".docx", ".docm", ".dotx", ".dotm"), "docx"),
-    **dict.fromkeys((".pptx", ".pptm", ".ppsx", ".ppsm", ".potx", ".potm"), "pptx"),
-    **dict.fromkeys((".xlsx", ".xlsm", ".xltx", ".xltm"), "xlsx"),
-    **{".eml": "eml", ".epub": "epub"},
-    **{f".{kind}": kind for kind in AFTER_PLUGINS},
-    **{f".{flat}{kind}": f"od{kind}" for flat in ("fod", "ot") for kind in "tsp"},
-    **{".mht": "mhtml", ".mbx": "mbox", ".emlx": "eml", ".vcard": "vcf", ".ical": "ics"},
-    **{".p7s": "p7m", ".dot": "doc", ".xlt": "xls", ".pps": "ppt", ".pot": "ppt"},
-}
-_ZIPPED = frozenset(("docx", "pptx", "xlsx", "epub"))
-_ALSO_ZIPPED = frozenset(("odt", "ods", "odp", "xlsb"))
-_OLD_OFFICE = frozenset(("doc", "xls", "ppt", "msg"))
-"""Kinds in an OLE container; some programs write text, pages or mails under their names."""
-_BY_MEDIA_TYPE = {media_type: kind for kind, media_type in MEDIA_TYPES.items()} | {
-    "application/xhtml+xml": "html",
-    "application/x-pkcs7-mime": "p7m",
-    "text/x-vcard": "vcf",
-    "text/tab-separated-values": "csv",
-}
-_AS_PDF = "Export it as PDF in the program that wrote it."
+_CONTAINERS = {row["kind"]: row["container"] for row in _KINDS}
+"""Some programs write text, pages or mails under the names of those in OLE containers."""
+_BY_SUFFIX = {suffix: row["kind"] for row in _KINDS for suffix in row["suffixes"].split()}
+_BY_MEDIA_TYPE = {name: row["kind"] for row in _KINDS for name in row["media_types"].split()}
 _NOT_READ = {
-    **dict.fromkeys((".pages", ".numbers", ".key"), ("a document of Apple's iWork", _AS_PDF)),
-    **dict.fromkeys((".vsd", ".vsdx", ".vsdm"), ("a drawing of Visio", _AS_PDF)),
-    **dict.fromkeys((".one", ".onepkg"), ("a notebook of OneNote", _AS_PDF)),
-    **dict.fromkeys((".pub", ".mpp"), ("a document of Publisher or Project", _AS_PDF)),
-    **dict.fromkeys((".xps", ".oxps", ".djvu", ".chm"), ("a document of fixed pages", _AS_PDF)),
-    **dict.fromkeys((".wpd", ".wps", ".hwp"), ("of another word processor", _AS_PDF)),
-    **dict.fromkeys((".parquet", ".arrow", ".feather"), ("a table", "`files.rows` reads it.")),
-    ".pst": ("a mailbox of Outlook", "Drag its messages into a folder: `.msg` is read."),
-    ".mobi": ("an electronic book of the old kind", "Convert it to `.epub`."),
+    suffix: (row["what"], row["remedy"])
+    for row in _ROWS
+    if row["what"]
+    for suffix in row["suffixes"].split()
 }
 """By suffix, where the content is no text: what it is, and a way out that its program has."""
 _IMAGE_SIGNATURES = (
     b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"BM",
 )  # fmt: skip
-_HEIF_BRANDS = (
-    b"avif",
-    b"avis",
-    b"heic",
-    b"heix",
-    b"heim",
-    b"heis",
-    b"hevc",
-    b"hevx",
-    b"mif1",
-    b"msf1",
-)
-_IMAGE_SUFFIXES = frozenset(
-    f".{kind}"
-    for kind in "png jpg jpeg gif tif tiff bmp webp avif heic heif".split()  # noqa: SIM905
-)
-_MEDIA_SUFFIXES = {
-    **dict.fromkeys((".ico", ".emf", ".wmf", ".psd"), "a picture"),
-    **dict.fromkeys((".mp3", ".wav", ".m4a", ".ogg", ".flac"), "a recording"),
-    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a film"),
-    **dict.fromkeys((".zip", ".gz", ".7z", ".rar", ".tar", ".tgz", ".xz", ".bz2"), "an archive"),
-    **dict.fromkeys((".exe", ".dll", ".so", ".dmg", ".msi"), "a program"),
-    **dict.fromkeys((".ttf", ".otf", ".woff", ".woff2"), "a font"),
-}
+_HEIF_BRANDS = frozenset(b"avif avis heic heix heim heis hevc hevx mif1 msf1".split())
 _NO_TEXT_TYPES = ("image/", "audio/", "video/", "font/", "application/zip", "application/gzip")
 _SIGNATURES = (
     (b"PK\x03\x04", "a ZIP archive"),
@@ -166,26 +95,28 @@ def kind_of(path: PurePath, head: bytes) -> str:
     """
     suffix = path.suffix.lower()
     named = _BY_SUFFIX.get(suffix, "")
+    container = _CONTAINERS.get(named, "")
     if head[:_PDF_HEAD_BYTES].lstrip().startswith(b"%PDF-"):
         return "pdf"
     if is_cms(head):
         return "p7m"
     if head.startswith(_OLE):
-        if named in _OLD_OFFICE:
+        if container == "ole":
             return named
-        if named in _ZIPPED:
+        if container == "zip":
             raise UnknownKind(
                 "protected by a password, or an old office document with a new name",
                 "Save it without a password.",
             )
-        unnamed = "an old office document under another name"
+        unnamed = "an old office document under another name, which is not read"
         kinds = "Give it the suffix of its kind: `.doc`, `.xls`, `.ppt` or `.msg`."
         what, remedy = _NOT_READ.get(suffix, (unnamed, kinds))
-        raise UnknownKind(f"{what}, which is not read", remedy)
+        raise UnknownKind(what, remedy)
     if head.lstrip().startswith(b"{\\rtf"):
         return "rtf"
     is_zipped = head.startswith(b"PK\x03\x04")
-    if named in _ZIPPED or (named in _ALSO_ZIPPED and (is_zipped or suffix.startswith(".fod"))):
+    is_flat = container == "zip or flat"
+    if container == "zip" or (is_flat and (is_zipped or suffix.startswith(".fod"))):
         return named
     if is_zipped and _EPUB in head[:200]:
         return "epub"
@@ -198,9 +129,9 @@ def kind_of(path: PurePath, head: bytes) -> str:
     if is_image or (head.startswith(_IMAGE_SIGNATURES) and not is_text):
         return "image"
     # Raise for what no reader reads, by its name or its first bytes
-    if suffix in _NOT_READ and _NO_TEXT.search(head):
+    if suffix in _NOT_READ and _NOT_READ[suffix][1] and _NO_TEXT.search(head):
         what, remedy = _NOT_READ[suffix]
-        raise UnknownKind(f"{what}, which is not read", remedy)
+        raise UnknownKind(what, remedy)
     if is_zipped and named in ("doc", "xls", "ppt"):
         return f"{named}x"
     if is_zipped and _OFFICE in head[:200]:
@@ -211,11 +142,11 @@ def kind_of(path: PurePath, head: bytes) -> str:
     for signature, what in _SIGNATURES:
         if head.startswith(signature):
             raise UnknownKind(f"{what}, not text")
-    if suffix in _IMAGE_SUFFIXES:
+    if named == "image":
         raise UnknownKind("damaged: a picture by its name, but not by its content")
-    if suffix in _MEDIA_SUFFIXES:
-        raise UnknownKind(f"{_MEDIA_SUFFIXES[suffix]} by its name, not text")
-    if named in {*_OLD_OFFICE, *_ALSO_ZIPPED, "rtf"}:
+    if suffix in _NOT_READ and not _NOT_READ[suffix][1]:
+        raise UnknownKind(_NOT_READ[suffix][0])
+    if container == "ole" or is_flat or named == "rtf":
         return _written_as(named, head)
     is_text = named in ("", "txt", "md", "csv", "json", "p7m")
     return (_kind_by_text(head, is_named=bool(named)) if is_text else "") or named or "txt"
@@ -295,5 +226,4 @@ def kind_within(name: str, media_type: str, head: bytes) -> str:
 
 def kind_by_name(path: PurePath) -> str:
     """Return the built-in kind of a file name; empty for an unknown suffix."""
-    suffix = path.suffix.lower()
-    return "image" if suffix in _IMAGE_SUFFIXES else _BY_SUFFIX.get(suffix, "")
+    return _BY_SUFFIX.get(path.suffix.lower(), "")

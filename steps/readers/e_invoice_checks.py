@@ -216,6 +216,18 @@ def check_page(invoice: Invoice, own: str, pages: Sequence[str], first: int = 1)
     return replace(invoice, disagreements=tuple(differences[:_MOST]), witnesses=witnesses)
 
 
+def own_page(invoice: Invoice, documents: Sequence[Sequence[str]]) -> int | None:
+    """Return which document shows its number, else the amount to pay; None: none, or several."""
+    from paddock.pipelines.checking.source_index import SourceIndex
+
+    shown = [SourceIndex(PAGE_BREAK.join(pages)[:_MOST_PAGE_CHARS]) for pages in documents]
+    found = [n for n, page in enumerate(shown) if invoice.number and page.find(invoice.number)]
+    if len(found) != 1:
+        amount = _amount(invoice.payable or 0)
+        found = [n for n in found or range(len(shown)) if amount and amount in _amounts(shown[n])]
+    return found[0] if len(found) == 1 else None
+
+
 def _differences(
     invoice: Invoice, page: SourceIndex, xml: SourceIndex
 ) -> Iterator[tuple[str, str, Span | None]]:

@@ -22,7 +22,7 @@ from paddock.engine.system.text import counted
 
 from . import ocr, reader, text_files
 from .document_kinds import HEAD_BYTES, UnknownKind, kind_within
-from .reader import Invoice, ReadRequest, Unreadable, after_name
+from .reader import Document, ReadRequest, Unreadable, after_name
 
 _DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
 _SHOWN = re.compile(
@@ -35,20 +35,20 @@ MOST_ATTACHED = 100
 _MOST_PICTURES = 200  # are read: 15 minutes of a processor
 
 
-def read_attached(
-    name: str, media_type: str, data: bytes, request: ReadRequest
-) -> tuple[list[str] | None, list[str], tuple[Invoice, ...]]:
+def read_attached(name: str, media_type: str, data: bytes, request: ReadRequest) -> Document:
+    """Return it under its name, without empty pages; without a media type it is not read."""
     try:
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
         document = request.within(kind, BytesIO(data))
     except (UnknownKind, Unreadable) as error:
         why = f"it {error}" if isinstance(error, Unreadable) else str(error)
-        return None, [f": attachment '{name}' is not read: {why}"], ()
+        return Document((), notes=(f": attachment '{name}' is not read: {why}",))
     is_kept = [bool(page.strip()) for page in document.pages]
     pages = list(compress(document.pages, is_kept))
     pages[:1] = [f"# {name}\n\n{page}" for page in pages[:1]]
-    notes = [f": attachment '{name}'{after_name(note)}" for note in document.notes]
-    return pages, notes, tuple(replace(i, page=sum(is_kept[: i.page])) for i in document.invoices)
+    notes = tuple(f": attachment '{name}'{after_name(note)}" for note in document.notes)
+    invoices = tuple(replace(i, page=sum(is_kept[: i.page])) for i in document.invoices)
+    return replace(document, pages=tuple(pages), notes=notes, invoices=invoices)
 
 
 class InnerPictures:

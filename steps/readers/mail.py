@@ -36,6 +36,7 @@ from .document_kinds import (
     is_cms,
     kind_within,
 )
+from .e_invoice_checks import check_page, own_page, page_disagreements
 from .inner_documents import MOST_ATTACHED, InnerPictures, read_attached
 from .office import damage_errors, import_library
 from .reader import Document, Invoice, ReadRequest, Unreadable, on_later_pages, text_sample
@@ -241,6 +242,8 @@ class _MailText:
     pages: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     invoices: list[Invoice] = field(default_factory=list)
+    printed: list[tuple[int, list[str]]] = field(default_factory=list)
+    """PDFs of a mail that have no e-invoice within: their first pages, their texts."""
     n_attachments: int = 0
 
     def add(self, message: EmailMessage, depth: int) -> None:
@@ -256,7 +259,9 @@ class _MailText:
         )
         images = (leaf for leaf in _leaves(message, []) if leaf.get_content_maintype() == "image")
         shown = (leaf.get_payload(decode=True) for leaf in images if leaf not in attachments)
+        n_before, n_printed = len(self.invoices), len(self.printed)
         listed = [self._attached(part, depth) for part in attachments]
+        self._compare_invoices(n_before, n_printed)
         heads = [f"{name}: {text}" for name in _SHOWN_HEADERS if (text := _header(message, name))]
         blocks = ["\n".join(heads), self._body(body) if body is not None else ""]
         blocks.append(pictures.text(data for data in shown if isinstance(data, bytes)))
@@ -316,11 +321,26 @@ class _MailText:
             return self._unread(line, name, "the mail has nothing of it")
         if self.n_attachments > MOST_ATTACHED:
             return self._unread(line, name, f"only the first {MOST_ATTACHED} are read")
-        pages, notes, invoices = read_attached(name, media_type, data, self.request)
-        self.invoices += on_later_pages(invoices, len(self.pages))
-        self.pages += pages or ()
-        self.notes += notes
-        return f"{line}, not read" if pages is None else line
+        found = read_attached(name, media_type, data, self.request)
+        if found.media_type == MEDIA_TYPES["pdf"] and not found.invoices:
+            shown = [page.removeprefix(f"# {name}\n\n") for page in found.pages]
+            self.printed.append((len(self.pages) + 1, shown))
+        self.invoices += on_later_pages(found.invoices, len(self.pages))
+        self.pages += found.pages
+        self.notes += found.notes
+        return line if found.media_type else f"{line}, not read"
+
+    def _compare_invoices(self, start: int, n_printed: int) -> None:
+        """Compare the e-invoices of a mail with the page of each, a PDF beside it."""
+        beside = self.printed[n_printed:]
+        for index, invoice in enumerate(self.invoices[start:], start):
+            own = self.pages[invoice.page - 1]
+            is_open = beside and "page" not in invoice.witnesses
+            if is_open and (at := own_page(invoice, [pages for _, pages in beside])) is not None:
+                first, pages = beside[at]
+                self.invoices[index] = check_page(invoice, own, pages, first)
+                self.notes += page_disagreements(self.invoices[index])
+        del self.printed[n_printed:]
 
     def _unread(self, line: str, name: str, why: str) -> str:
         self.notes.append(f": attachment '{name}' is not read: {why}")

@@ -79,11 +79,11 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             if not data:
                 notes.append(f": attachment '{name}' is not read: it has {n_bytes:,} bytes")
                 continue
-            behind, behind_notes, found_invoices = read_attached(name, "", data, request)
-            invoices += on_later_pages(found_invoices, len(pages))
-            attached += [name] if behind else []
-            pages += map(_PageReading, behind or ())
-            notes += behind_notes
+            behind = read_attached(name, "", data, request)
+            invoices += on_later_pages(behind.invoices, len(pages))
+            attached += [name] if behind.pages else []
+            pages += map(_PageReading, behind.pages)
+            notes += behind.notes
         if len(invoices) == 1:  # else which one the pages show is open
             shown = [page.text for page in pages if page.number]
             invoices = [check_page(invoices[0], pages[invoices[0].page - 1].text, shown)]

@@ -150,7 +150,16 @@ class Document:
 
 
 def on_later_pages(invoices: Iterable[Invoice], n_pages: int) -> list[Invoice]:
-    return [replace(invoice, page=invoice.page + n_pages) for invoice in invoices]
+    return [
+        replace(
+            invoice,
+            page=invoice.page + n_pages,
+            disagreements=tuple(
+                replace(d, page=d.page + n_pages) if d.page else d for d in invoice.disagreements
+            ),
+        )
+        for invoice in invoices
+    ]
 
 
 class Unreadable(ValueError):

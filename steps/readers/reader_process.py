@@ -37,7 +37,7 @@ from .document_kinds import (
     AFTER_PLUGINS,
     HEAD_BYTES,
     MEDIA_TYPES,
-    OF_KREUZBERG,
+    MODULES,
     UnknownKind,
     kind_by_name,
     kind_of,
@@ -76,7 +76,7 @@ class ReadOptions:
         if kind in text_files.TEXT_KINDS:
             data = file.read()
             return _with_pictures(text_files.read_text_file(data, kind), kind, data, self)
-        if kind not in _MODULES:
+        if kind not in MODULES:
             raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
         if self.depth >= _MOST_DEPTH and kind != "image":
             raise Unreadable("lies within too many others")
@@ -267,19 +267,8 @@ def _plugin_for(path: Path) -> str:
 
 
 def _reader_module(kind: str) -> Any:
-    return importlib.import_module(f".{_MODULES[kind]}", __package__)
-
-
-_MODULES: Mapping[str, str] = {
-    **{"pdf": "pdf", "docx": "word", "pptx": "powerpoint", "epub": "epub", "image": "ocr"},
-    **dict.fromkeys(("xlsx", "ods"), "spreadsheets"),
-    **dict.fromkeys(("odt", "odp", "fb2"), "xml_documents"),
-    **dict.fromkeys(("eml", "mhtml", "mbox", "msg", "p7m"), "mail"),
-    **dict.fromkeys(("ics", "vcf"), "calendars"),
-    "ipynb": "notebooks",
-    **dict.fromkeys(OF_KREUZBERG, "kreuzberg_reader"),
-}
-"""The module of each kind other than plain text; its function is `read_` and the kind."""
+    """Return the module of a kind other than plain text; its function is `read_` and the kind."""
+    return importlib.import_module(f".{MODULES[kind]}", __package__)
 
 
 # --- the process

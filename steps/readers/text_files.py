@@ -11,10 +11,10 @@ import re
 from paddock.engine.system.records import replace
 
 from . import text_encoding
-from .document_kinds import MEDIA_TYPES
+from .document_kinds import MEDIA_TYPES, MODULES
 from .reader import Document, Unreadable
 
-TEXT_KINDS = frozenset(("txt", "md", "html", "csv", "json"))
+TEXT_KINDS = frozenset(kind for kind, module in MODULES.items() if module == "text_files")
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
 _MAX_TITLE_CHARACTERS = 200
 

@@ -1,16 +1,19 @@
 """An e-invoice's XML, its sums and its printed page: whether they agree."""
 
 from decimal import Decimal
+from email.message import EmailMessage
 from io import BytesIO
 from random import Random
 
 import pytest
 
+from paddock.steps.readers import mail as mail_reader
 from paddock.steps.readers import pdf as pdf_reader
 from paddock.steps.readers.e_invoice_checks import check_page
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.invoices import IBANS, Made, hybrid
+from tests.fakes.pdf import pdf
 
 _RULES = {
     "lines": "BR-CO-10", "allowances": "BR-CO-11", "charges": "BR-CO-12", "net": "BR-CO-13",
@@ -82,3 +85,39 @@ def test_a_planted_difference_is_found_with_both_places(seed: int) -> None:
         assert _RULES[name] in rules
         assert rules[_RULES[name]].stated_at
     assert any("agree" in note for note in found.notes)
+
+
+def in_a_mail(xml: str, *pages: str) -> Document:
+    mail = EmailMessage()
+    mail["From"] = "ann@example.org"
+    mail.set_content("Please pay.")
+    mail.add_attachment(xml.encode(), maintype="text", subtype="xml", filename="invoice.xml")
+    for page in pages:
+        mail.add_attachment(pdf([page]), maintype="application", subtype="pdf", filename="a.pdf")
+    return mail_reader.read_eml(BytesIO(mail.as_bytes()), ReadOptions(ocr=False))
+
+
+@pytest.mark.parametrize("name", ["", *_ON_PAGE])
+def test_an_xml_and_its_page_beside_it_in_a_mail_are_witnesses_of_one_invoice(name: str) -> None:
+    made = Made(7)
+    value = {name: other(name, made.values[name], Random(1))} if name else {}
+    found = in_a_mail(made.xml(), "General terms", made.page(**value))
+    (invoice,) = found.invoices
+    assert invoice.witnesses == ("xml", "sums", "page")
+    if not name:
+        assert invoice.disagreements == ()
+        return
+    place = next(d for d in invoice.disagreements if d.field == name)
+    assert (invoice.page, place.rule, place.page, bool(place.stated_at)) == (2, "page", 4, True)
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [(), ("General terms",), (Made(8).page(),), (Made(7).page(), f"{Made(7).page()}\nCopy")],
+    ids=["none", "terms", "another invoice", "two that show it"],
+)
+def test_a_page_beside_it_that_may_be_of_something_else_is_no_witness(
+    pages: tuple[str, ...],
+) -> None:
+    (invoice,) = in_a_mail(Made(7).xml(), *pages).invoices
+    assert (invoice.witnesses, invoice.disagreements) == (("xml", "sums"), ())

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from paddock.steps.readers.e_invoice import read_e_invoices
+from tests.fakes.invoices import Made
 from tests.fakes.readers import read_here
 
 from .test_pdf_annotations import read, with_files
@@ -59,3 +61,105 @@ def test_an_e_invoice_in_a_pdf_stands_behind_its_page_and_a_broken_one_as_it_is(
     assert found.pages == ("Invoice 17", f"# a.xml\n\n{_CII_LINES}", f"# b.xml\n\n{broken}")
     assert found.notes[0] == f": attachment 'a.xml'{_CII_NOTE}"
     assert "'b.xml' is not a valid e-invoice (unclosed token" in found.notes[1]
+
+
+_MADE = {made.syntax: made.xml() for made in map(Made, range(8))}
+_TAX = "<a:TypeCode>VAT</a:TypeCode><a:BasisAmount>"
+_PAID_IN_TIME = """<a:ApplicableTradePaymentDiscountTerms><a:BasisPeriodMeasure unitCode="DAY">10
+</a:BasisPeriodMeasure><a:BasisAmount>90</a:BasisAmount><a:CalculationPercent>2</a:CalculationPercent>
+</a:ApplicableTradePaymentDiscountTerms>"""
+_GROUP = """<a:IncludedSupplyChainTradeLineItem><a:AssociatedDocumentLineDocument>
+<a:LineID>G</a:LineID><a:LineStatusReasonCode>GROUP</a:LineStatusReasonCode></a:AssociatedDocumentLineDocument><a:T><a:S>
+<a:LineTotalAmount>500</a:LineTotalAmount></a:S></a:T></a:IncludedSupplyChainTradeLineItem>"""
+_INNER = """<a:SubInvoiceLine><b:ID>1a</b:ID><b:LineExtensionAmount currencyID="EUR">5
+</b:LineExtensionAmount><a:Item><b:Name>Knot</b:Name></a:Item></a:SubInvoiceLine>"""
+_FATTURA = """<p:FatturaElettronica versione="FPR12"
+xmlns:p="http://ivaservizi.agenziaentrate.gov.it/docs/xsd/fatture/v1.2"><FatturaElettronicaHeader>
+<CedentePrestatore><DatiAnagrafici><IdFiscaleIVA><IdPaese>IT</IdPaese><IdCodice>01234567890</IdCodice>
+</IdFiscaleIVA><Anagrafica><Nome>Ada</Nome><Cognome>Porto</Cognome></Anagrafica></DatiAnagrafici>
+</CedentePrestatore></FatturaElettronicaHeader><FatturaElettronicaBody><DatiGenerali>
+<DatiGeneraliDocumento><TipoDocumento>TD01</TipoDocumento><Divisa>EUR</Divisa><Data>2026-03-02</Data>
+<Numero>7</Numero><DatiRitenuta><ImportoRitenuta>20.00</ImportoRitenuta></DatiRitenuta>
+<ImportoTotaleDocumento>122.00</ImportoTotaleDocumento></DatiGeneraliDocumento></DatiGenerali>
+<DatiBeniServizi><DettaglioLinee><NumeroLinea>1</NumeroLinea><Descrizione>Corda</Descrizione>
+<Quantita>10</Quantita><PrezzoUnitario>10.00</PrezzoUnitario><PrezzoTotale>100.00</PrezzoTotale>
+<AliquotaIVA>22.00</AliquotaIVA></DettaglioLinee><DatiRiepilogo><AliquotaIVA>22.00</AliquotaIVA>
+<ImponibileImporto>100.00</ImponibileImporto><Imposta>22.00</Imposta></DatiRiepilogo>
+</DatiBeniServizi><DatiPagamento><DettaglioPagamento><ImportoPagamento>102.00</ImportoPagamento>
+</DettaglioPagamento></DatiPagamento></FatturaElettronicaBody></p:FatturaElettronica>"""
+_FA3 = (Path(__file__).parent / "data" / "ksef-fa3.xml").read_text("utf-8")
+"""Valid by the schema of FA(3) that PyPI's ksef-client 0.20.0 carries."""
+
+
+def changed(syntax: str, place: str, more: str) -> str:
+    assert place in _MADE[syntax]
+    return _MADE[syntax].replace(place, more + place, 1)
+
+
+@pytest.mark.parametrize(
+    ("markup", "lines"),
+    [
+        (
+            changed(
+                "cii",
+                "<a:SpecifiedTradeSettlementPaymentMeans>",
+                "<a:PayeeTradeParty><a:Name>Factor Ltd</a:Name></a:PayeeTradeParty>",
+            ),
+            ["Pay to: Factor Ltd, not to the seller"],
+        ),
+        (
+            changed("cii", "</a:SpecifiedTradePaymentTerms>", _PAID_IN_TIME),
+            ["Discount for early payment: 2 % of 90.00 EUR within 10 days"],
+        ),
+        (
+            changed(
+                "ubl",
+                "<a:LegalMonetaryTotal>",
+                '<a:TaxTotal><b:TaxAmount currencyID="GBP">12.5</b:TaxAmount></a:TaxTotal>',
+            ),
+            ["VAT in GBP: 12.50 GBP"],
+        ),
+        (
+            changed("cii", _TAX, "<a:ExemptionReasonCode>VATEX-EU-AE</a:ExemptionReasonCode>"),
+            ["(Reverse charge)"],
+        ),
+        (
+            changed("cii", "<a:ApplicableHeaderTradeAgreement>", _GROUP),
+            ["Group G: = 500.00 EUR (a group: its parts count)"],
+        ),
+        (
+            changed("ubl", "</a:InvoiceLine>", _INNER),
+            ["Item 1a: Knot = 5.00 EUR (within item 1, in its amount)"],
+        ),
+        (
+            _FATTURA,
+            [
+                "Ada Porto\nVAT number: 01234567890",
+                "Item 1: 10 Corda at 10.00 EUR with VAT 22.00 % = 100.00 EUR",
+                "VAT 22.00 % on 100.00 EUR: 22.00 EUR",
+                "Tax withheld: 20.00 EUR\nTotal: 122.00 EUR\nAmount due: 102.00 EUR",
+            ],
+        ),
+        (
+            _FA3,
+            [
+                "Stocznia Calder\nPlace: PL 81-336 Gdynia Portowa 1\nVAT number: 5261040828",
+                "Item 1: 100 m Lina at 2.10 EUR with VAT 23 % = 200.00 EUR",
+                "Discount on item 1, in its amount: 0.10 EUR",
+                "VAT on 200.00 EUR: 46.00 EUR",
+                "VAT on 50.00 EUR: 0.00 (art. 43 ust. 1 pkt 37)\nVAT in PLN: 195.50 PLN",
+                "Discount for early payment: 2% w 7 dni\nPay to: Bank Faktor, not to the seller",
+                "Split payment: the tax goes to an account of its own",
+                "Added to the total: 10.00 EUR\nTotal: 296.00 EUR\nAmount due: 306.00 EUR",
+            ],
+        ),
+    ],
+    ids=["payee", "discount", "currency", "vatex", "group", "inner", "fatturapa", "ksef"],
+)
+def test_what_its_numbers_depend_on_is_said_and_its_sums_agree(
+    markup: str, lines: list[str]
+) -> None:
+    found = read_e_invoices(markup)
+    assert [line for line in lines if line not in found.pages[0]] == []
+    assert found.notes == (": read as an e-invoice",)
+    assert found.invoices[0].witnesses == ("xml", "sums")
