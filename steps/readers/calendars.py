@@ -9,8 +9,10 @@ from __future__ import annotations
 import binascii
 import quopri
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from icalendar.parser import Contentline
@@ -87,17 +89,15 @@ def _decoded(found: re.Match[bytes]) -> bytes:
     return named + "\\n".join(text.splitlines()).encode()
 
 
-def _embedded(parameters: object, value: str) -> tuple[str, bytes] | None:
+def _embedded(parameters: Mapping[str, Any], value: str) -> tuple[str, bytes] | None:
     """Return media type and content of what a property holds itself."""
-    has = {str(key).upper(): str(held) for key, held in dict(parameters).items()}  # type: ignore[call-overload]
-    try:
+    with suppress(binascii.Error):
         if found := _DATA_ADDRESS.fullmatch(value):
             content = unquote_to_bytes(found[3])
             return found[1], binascii.a2b_base64(content) if found[2] else content
-        if has.get("ENCODING", "").upper() in ("B", "BASE64"):
-            return has.get("FMTTYPE", ""), binascii.a2b_base64("".join(value.split()))
-    except binascii.Error:
-        return None
+        if str(parameters.get("ENCODING", "")).upper() in ("B", "BASE64"):
+            media_type = str(parameters.get("FMTTYPE", ""))
+            return media_type, binascii.a2b_base64("".join(value.split()))
     return None
 
 
@@ -105,15 +105,8 @@ def _shown(name: str, value: str) -> str:
     """Return a day or moment as ISO 8601 writes it, by what the standard has for a property."""
     if TypesFactory().types_map.get(name, "text") not in ("date-time", "date", "date-time-list"):
         return value
-    parts = value.split(",")
-    return ", ".join(
-        re.sub(r"^(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d))?", _moment, part) for part in parts
-    )
-
-
-def _moment(found: re.Match[str]) -> str:
-    day = "-".join(found.groups()[:3])
-    return f"{day} {found[4]}:{found[5]}:{found[6]}" if found[4] else day
+    days = re.sub(r"\b(\d{4})(\d\d)(\d\d)(?!\d)", r"\1-\2-\3", value.replace(",", ", "))
+    return re.sub(r"(?<=\d)T(\d\d)(\d\d)(\d\d)", r" \1:\2:\3", days)
 
 
 read_ics, read_vcf = (partial(_read, kind) for kind in ("ics", "vcf"))

@@ -71,10 +71,9 @@ _ENCODED = re.compile(
     rb"^Content-T(?:ransfer-Encoding:[ \t]*(?:quoted-printable|base64)|ype:[ \t]*multipart/)",
     re.IGNORECASE | re.MULTILINE,
 )
-_CMS = (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07", b"\x02\x03")
-"""The identifier at the beginning of what is signed or encrypted as a whole (RFC 5652), and how it
-goes on."""
-CMS_HEADING = re.compile(rb"-----BEGIN (?:PKCS7|CMS)-----\s*")
+_CMS = re.compile(rb"\x30.{0,10}?\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x02\x03]", re.DOTALL)
+"""The beginning of what is signed or encrypted as a whole (RFC 5652)."""
+_CMS_HEADING = re.compile(rb"\s*-----(?:BEGIN|END) (?:PKCS7|CMS)-----\s*")
 
 
 def is_readable_suffix(suffix: str) -> bool:
@@ -154,14 +153,16 @@ def kind_of(path: PurePath, head: bytes) -> str:
 
 def is_cms(head: bytes) -> bool:
     """Return whether it is signed or encrypted as a whole, also written in base64."""
-    if not head.startswith(b"\x30"):
-        written = (
-            head[:_PDF_HEAD_BYTES].split(b"-----\n", 1)[-1] if CMS_HEADING.match(head) else head
-        )
+    return _CMS.match(cms_bytes(head[:_PDF_HEAD_BYTES], 60)) is not None
+
+
+def cms_bytes(data: bytes, n_written: int | None = None) -> bytes:
+    """Return it as it is, or the first signs of what its base64 says."""
+    if not data.startswith(b"\x30"):
         with suppress(binascii.Error):
-            head = binascii.a2b_base64(b"".join(written[:200].split())[:60])
-    start, _, rest = head[:64].partition(_CMS[0])
-    return start.startswith(b"\x30") and len(start) < 12 and rest[:1] in (b"\x02", b"\x03")
+            written = b"".join(_CMS_HEADING.sub(b"", data).split())
+            return binascii.a2b_base64(written[:n_written])
+    return data
 
 
 def _kind_by_text(head: bytes, *, is_named: bool) -> str:

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import listed
 
-from .e_invoice_checks import Sums, Term, check_sums, is_charge, sum_disagreements
-from .e_invoice_syntaxes import Places, Reading, Syntax, number_of, readings, text_of
+from .e_invoice_checks import Sums, check_sums, is_charge, sum_disagreements
+from .e_invoice_syntaxes import TITLES, Places, Reading, Syntax, number_of, readings, text_of
 from .reader import Document, Invoice
 
 _MAY_BE_ONE = re.compile(
@@ -74,33 +75,24 @@ def _invoice(syntax: Syntax, sums: Sums) -> Invoice:
         code = "381"
     credit = _name("credit notes", code)
     name = credit or _name("invoices", code)
-    names = ("number", "date", "currency", "due", "iban", "net", "tax", "gross", "payable")
+    texts = ("number", "date", "currency", "due", "iban", "reference")
+    amounts = {name: sums.amount(name) for name in ("net", "tax", "gross", "payable")}
+    amounts["payable"] = amounts["payable"] or amounts["gross"]
+    values: dict[str, Any] = {name: reading.text(name) for name in texts}
+    values |= {name: float(term.value) if term else None for name, term in amounts.items()}
     places = Places(reading.root)
     return Invoice(
         syntax=syntax.name,
         type=code if name else own,
         kind="credit_note" if credit else "invoice" if name else "other",
         name=name or "Other document",
-        number=reading.text("number"),
-        date=reading.text("date"),
-        currency=reading.text("currency"),
         seller=_party_name(reading, "seller"),
         buyer=_party_name(reading, "buyer"),
         payee=_party_name(reading, "payee") or reading.text("other_payee"),
-        iban=reading.text("iban"),
-        reference=reading.text("reference"),
-        due=reading.text("due"),
-        net=_float(sums.amount("net")),
-        tax=_float(sums.amount("tax")),
-        gross=_float(sums.amount("gross")),
-        payable=_float(sums.amount("payable") or sums.amount("gross")),
         lines=tuple(float(n) for item in sums.items if (n := item.number("amount")) is not None),
-        places={n: places.path(found[0]) for n in names if (found := reading.all(n))},
+        places={n: places.path(e[0]) for n in values if n != "reference" and (e := reading.all(n))},
+        **values,
     )
-
-
-def _float(term: Term | None) -> float | None:
-    return None if term is None else float(term.value)
 
 
 def _party_name(reading: Reading, role: str) -> str:
@@ -125,13 +117,6 @@ def _unread(syntax: Syntax, reading: Reading) -> str:
     return f"; left out, though it may change what is paid: {', '.join(names)}" if unread else ""
 
 
-_TITLES = {
-    "corrects": "Concerns invoice", "note": "Note", "terms": "Payment terms", "iban": "IBAN",
-    "debited": "To be debited from", "reference": "Payment reference", "due": "Pay by",
-    "paid_on": "Paid on", "withheld": "Tax withheld", "stamp": "Stamp duty", "prepaid": "Prepaid",
-    "for_others": "Added to the total", "taken": "Taken off the total",
-    "in_gross": "Rounding in the total", "rounding": "Rounding", "gross": "Total",
-}  # fmt: skip
 _STATUS = {"GROUP": "a group: its parts count", "INFORMATION": "does not count"}
 
 
@@ -171,14 +156,14 @@ class _Lines:
         if reading.text("split"):
             yield "Split payment: the tax goes to an account of its own"
         yield from (self._each(part, "the total") for part in reading.groups("on_gross"))
-        for name in [*_TITLES][[*_TITLES].index("withheld") :]:
+        for name in [*TITLES][[*TITLES].index("withheld") :]:
             if reading.number(name):
-                yield f"{_TITLES[name]}: {self._amounts(reading, name)}"
+                yield f"{TITLES[name]}: {self._amounts(reading, name)}"
         due = self._amounts(reading, "payable") or self._total("gross")
         yield f"{'Credit, not to be paid' if is_credit else 'Amount due'}: {due}"
 
     def _texts(self, *names: str) -> Iterator[str]:
-        yield from (f"{_TITLES[n]}: {text}" for n in names for text in self._reading.texts(n))
+        yield from (f"{TITLES[n]}: {text}" for n in names for text in self._reading.texts(n))
 
     def _party(self, role: str) -> Iterator[str]:
         for party in self._reading.groups(role)[:1]:

@@ -38,15 +38,10 @@ _SUMS = (
 )
 """The rules of EN 16931 on totals: which one is what others make, of which only the first must be
 there. What an invoice does not state is what its parts make."""
-_PARTS = {
-    "lines": "items",
-    "allowances": "given",
-    "charges": "added",
-    "net": "bases",
-    "tax": "taxes",
-}
+_PARTS = {name: parts for _, name, parts in _SUMS if " " not in parts} | {"net": "bases"}
 _LINE_SLACK = Decimal("0.02")  # PEPPOL-EN16931-R120
 _TAX_SLACK = Decimal(1)  # BR-CO-17, as EN 16931's own schematron has it
+_NET_SLACK = {"fatturapa": Decimal(1)}  # of a tax rate, as Italy's exchange checks it (00422)
 _MOST = 20
 _MOST_SHOWN = 5
 _MOST_LINE_CHARS = 200
@@ -110,7 +105,7 @@ class Sums:
                 part = self.amount(other.removeprefix("-")) or Term()
                 made = made and made.plus(part, -1 if other.startswith("-") else 1)
             if name == "net":
-                slack = self._syntax.net_slack * max(1, len(self.vat))
+                slack = _NET_SLACK.get(self._syntax.name, slack) * max(1, len(self.vat))
             elif name == "gross" and stated and made:
                 # Programs of Italy state it with or without what changes hands apart
                 held, stamp = (self.amount(n) or Term() for n in ("withheld", "stamp"))
@@ -198,13 +193,11 @@ def _is_same(first: Decimal, other: Decimal, within: Decimal) -> bool:
 
 def check_page(invoice: Invoice, own: str, pages: Sequence[str], first: int = 1) -> Invoice:
     """Compare it with the pages that show it, from number `first`; `own` are its XML's lines."""
-    from paddock.pipelines.checking.source_index import SourceIndex  # 30 ms; few documents need it
-
-    text = PAGE_BREAK.join(pages)[:_MOST_PAGE_CHARS]
+    page, xml = _index(pages), _index([own])
+    text = page.text
     if not text.strip():
         return invoice
     differences = list(invoice.disagreements)
-    page, xml = SourceIndex(text), SourceIndex(own[:_MOST_PAGE_CHARS])
     for name, value, span in _differences(invoice, page, xml):
         start, end = span or (0, 0)
         whole = text[text.rfind("\n", 0, start) + 1 :].partition("\n")
@@ -218,9 +211,7 @@ def check_page(invoice: Invoice, own: str, pages: Sequence[str], first: int = 1)
 
 def own_page(invoice: Invoice, documents: Sequence[Sequence[str]]) -> int | None:
     """Return which document shows its number, else the amount to pay; None: none, or several."""
-    from paddock.pipelines.checking.source_index import SourceIndex
-
-    shown = [SourceIndex(PAGE_BREAK.join(pages)[:_MOST_PAGE_CHARS]) for pages in documents]
+    shown = [*map(_index, documents)]
     found = [n for n, page in enumerate(shown) if invoice.number and page.find(invoice.number)]
     if len(found) != 1:
         amount = _amount(invoice.payable or 0)
@@ -281,6 +272,12 @@ def page_disagreements(invoice: Invoice) -> list[str]:
         for d in invoice.disagreements
         if d.rule == "page"
     ]
+
+
+def _index(pages: Sequence[str]) -> SourceIndex:
+    from paddock.pipelines.checking.source_index import SourceIndex  # 30 ms; few documents need it
+
+    return SourceIndex(PAGE_BREAK.join(pages)[:_MOST_PAGE_CHARS])
 
 
 def _amounts(index: SourceIndex) -> dict[Decimal, list[NumberToken]]:

@@ -1,6 +1,7 @@
 """Syntaxes of electronic invoices, and the walk through `e_invoice_terms.csv`: what stands where.
 
-A line of that table is a term of EN 16931 (`bt`) or of one syntax; one with a `group` begins it,
+A line of that table is a fact on the syntaxes, a term of EN 16931 (`bt`) or of one syntax, with the
+title of its line in the text; one with a `group` begins it,
 whose terms follow. Within an item is `item/…`. A path has local names, `*` for any, `^` for the
 document's root and alternatives behind `|`; `=` is what the syntax itself means. An element without
 a term marked `!` is none of its group; what follows `#` in a group's path stands for `#` and `$` in
@@ -25,52 +26,29 @@ _NUMBER = re.compile(r"[+-]?\d{1,20}(?:\.\d{1,20})?")
 _DAY = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:Z|[+-]\d\d:\d\d|T.*)?")
 
 
+with Path(__file__).with_name("e_invoice_terms.csv").open(encoding="utf-8") as _file:
+    _ROWS = list(csv.DictReader(_file))
+TITLES = {row["term"]: row["title"] for row in _ROWS if row["title"]}
+"""Of terms that are lines of the text, in their order."""
+
+
 @record(frozen=True)
 class Syntax:
     name: str
     root: str
     """A pattern of an invoice's element: namespace and name."""
+    each: str
+    """Where several invoices lie in one such element."""
     money: str
     """Fields that change who is paid how much: one that nothing reads is named in the note."""
-    left: str = "-"
+    left: str
     """Of these, what may be left: it only tells how a number came about that is read."""
-    each: str = "."
-    """Where several invoices lie in one such element."""
-    net_slack: Decimal = Decimal(0)
-    """By how much a sum without tax may be rounded."""
 
 
-_AMOUNTS = r"\w*Amount|\w*Percent|IBANID"
-SYNTAXES = (
-    Syntax(
-        "cii",
-        r"\{urn:(?:un:unece:uncefact:data:standard:CrossIndustryInvoice:.*\}CrossIndustryInvoice"
-        r"|ferd:CrossIndustryDocument:.*\}CrossIndustryDocument)",
-        _AMOUNTS,
-        r"GrossPriceProductTradePrice|\w+BasisAmount|ApplicableTradeTax|CategoryTradeTax|"
-        r"AppliedTradeTax|TotalAllowanceChargeAmount|IncludedReferencedProduct",
-    ),
-    Syntax(
-        "ubl",
-        r"\{urn:oasis:names:specification:ubl:schema:xsd:(Invoice|CreditNote)-2\}(Invoice|CreditNote)",
-        _AMOUNTS,
-        r"Price|TaxCategory|ClassifiedTaxCategory",
-    ),
-    Syntax(
-        "fatturapa",
-        r"\{http://(?:ivaservizi\.agenziaentrate\.gov\.it/docs/xsd/fatture"
-        r"|www\.fatturapa\.gov\.it/sdi/fatturapa)/v1[.\d]*\}FatturaElettronica",
-        r"Importo\w*|Sconto\w*|Arrotondamento|Penalita\w*|SpeseAccessorie",
-        each="FatturaElettronicaBody",
-        net_slack=Decimal(1),  # of a tax rate, as Italy's exchange checks it (00422)
-    ),
-    Syntax(
-        "ksef",
-        r"\{http://crd\.gov\.pl/wzor/[\d/]+\}Faktura",
-        r"Kwota\w*|P_1[345]\w*|NrRB",
-        r"Obciazenia|Odliczenia|Zamowienie|FakturaZaliczkowa",
-    ),
-)
+SYNTAXES = [
+    Syntax(name, **{row["term"]: row[name] for row in _ROWS if row["bt"] == "syntax"})
+    for name in ("cii", "ubl", "fatturapa", "ksef")
+]
 
 
 @record
@@ -86,21 +64,20 @@ def _root_group(syntax: str) -> _Group:
     root = _Group()
     into = [(root, "", "")]
     is_heading = False
-    with Path(__file__).with_name("e_invoice_terms.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            cell, term = row[syntax], row["term"]
-            if not term:
-                outer, _, name = row["group"].rpartition("/")
-                path, _, variants = cell.partition("#")
-                each = [variant.partition(":") for variant in variants.split() or [""] if path]
-                made = [(_Group(path), number, code) for number, _, code in each]
-                into = [*into, *made] if is_heading else made
-                within = root.groups[outer][0] if outer and made else root
-                within.groups.setdefault(name, []).extend(group for group, _, _ in made)
-            for group, number, code in into if term and cell else ():
-                group.key = term if cell.startswith("!") else group.key
-                group.terms[term] = cell.lstrip("!").replace("#", number).replace("$", code)
-            is_heading = not term
+    for row in _ROWS:
+        cell, term = row[syntax], row["term"]
+        if not term:
+            outer, _, name = row["group"].rpartition("/")
+            path, _, variants = cell.partition("#")
+            each = [variant.partition(":") for variant in variants.split() or [""] if path]
+            made = [(_Group(path), number, code) for number, _, code in each]
+            into = [*into, *made] if is_heading else made
+            within = root.groups[outer][0] if outer and made else root
+            within.groups.setdefault(name, []).extend(group for group, _, _ in made)
+        for group, number, code in into if term and cell else ():
+            group.key = term if cell.startswith("!") else group.key
+            group.terms[term] = cell.lstrip("!").replace("#", number).replace("$", code)
+        is_heading = not term
     return root
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from contextlib import suppress
+from datetime import date
 from functools import partial
 from html import unescape
 from typing import BinaryIO
@@ -47,6 +48,12 @@ _RTF_TOKEN = re.compile(
 _RTF_SIGN = re.compile(rb"[\r\n]*(?:\\'[0-9a-fA-F]{2}|[^\\{}])")
 _RTF_RAISED = re.compile(rb"\\su(per|b)(?:\s?\\(?!nosupersub|chftn)[a-z]+-?\d*)*\s([^\\{}]+)")
 _RAISED = re.compile("([\ue0f0\ue0f1])([^\ue0f2]*)\ue0f2")  # our own signs; the library has none
+_ERRORS = {"Div0": "#DIV/0!", "NA": "#N/A", "Name": "#NAME?"}
+_CELL = re.compile(
+    r"(?<=\| )(?:\\?#ERR: (\w+)|(1899|1900)-(\d\d)-(\d\d) (\d\d)(:\d\d:\d\d)|"
+    r"(\d{4}-\d\d-\d\d) 00:00:00)(?= \|)"
+)
+"""Cells as the library writes them: errors, times and durations, days."""
 _RULE = re.compile(r"(?:\| --- ?)+")
 _PAGE_STARTS = {"ppt": r"(?m)^-----$", "xls": r"(?m)^#(?=# )", "xlsb": r"(?m)^#(?=# )"}
 
@@ -68,7 +75,8 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
             data = _rtf_in_unicode(data)
             signs = {b"per": -7952, b"b": -7951}
             data = _RTF_RAISED.sub(lambda m: b"\\u%d?%b\\u-7950?" % (signs[m[1]], m[2]), data)
-        text = kreuzberg.extract_bytes_sync(data, MEDIA_TYPES[kind], config=config).content
+        found = kreuzberg.extract_bytes_sync(data, MEDIA_TYPES[kind], config=config)
+        text = _CELL.sub(_cell, found.content) if kind in ("xls", "xlsb") else found.content
     except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of its Rust code is no Exception
@@ -87,6 +95,9 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         pages = re.split(_PAGE_STARTS.get(kind, r"\Z"), text)
     why_empty = "has no text that kreuzberg reads: pictures alone, or it is protected by a password"
     texts = tuple(filter(None, map(str.strip, pages)))
+    n_slides = found.metadata.get("slide_count") or 0
+    if kind == "ppt" and n_slides > len(texts):
+        notes.append(f": its {n_slides} slides are not told apart, and their notes stand behind")
     return Document(texts, "", MEDIA_TYPES[kind], tuple(notes), why_empty)
 
 
@@ -156,6 +167,17 @@ def _own_text(written: str) -> str:
     \~~ \<!-- \| +
     """
     return escaped(unescape(re.sub(r"\\([^|])", r"\1", written)))
+
+
+def _cell(found: re.Match[str]) -> str:
+    """Return what a cell shows; a time of the first year is one of the day, or a duration."""
+    error, year, month, day, hour, rest, whole_day = found.groups()
+    if error:
+        return _ERRORS.get(error, f"#{error.upper()}!")
+    if year is None or (year, hour + rest) == ("1900", "00:00:00"):
+        return whole_day or f"{year}-{month}-{day}"
+    days = (date(int(year), int(month), int(day)) - date(1899, 12, 31)).days
+    return f"{(days + (days > 59)) * 24 + int(hour):02}{rest}"  # of a 29 February that was none
 
 
 def _without_empty_cells(text: str) -> str:

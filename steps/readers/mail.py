@@ -7,7 +7,6 @@ one is read, and what only the others say is noted.
 
 from __future__ import annotations
 
-import binascii
 import email
 import email.policy
 import importlib
@@ -33,6 +32,7 @@ from .document_kinds import (
     HEADER_NAME,
     MAIL_START,
     MEDIA_TYPES,
+    cms_bytes,
     is_cms,
     kind_within,
 )
@@ -197,10 +197,7 @@ def _signed_content(data: bytes) -> bytes:
     """
     cms = importlib.import_module("asn1crypto.cms")  # 80 ms, which few mails need
     try:
-        if not data.startswith(b"\x30"):
-            lines = (line for line in data.split() if not line.startswith(b"-"))
-            data = binascii.a2b_base64(b"".join(lines).replace(b"PKCS7-----", b""))
-        wrapper = cms.ContentInfo.load(data)
+        wrapper = cms.ContentInfo.load(cms_bytes(data))
         kind = wrapper["content_type"].native
         is_signed = kind == "signed_data"
         content = wrapper["content"]["encap_content_info"]["content"] if is_signed else None

@@ -150,16 +150,12 @@ class Document:
 
 
 def on_later_pages(invoices: Iterable[Invoice], n_pages: int) -> list[Invoice]:
-    return [
-        replace(
-            invoice,
-            page=invoice.page + n_pages,
-            disagreements=tuple(
-                replace(d, page=d.page + n_pages) if d.page else d for d in invoice.disagreements
-            ),
-        )
-        for invoice in invoices
-    ]
+    found = list[Invoice]()
+    for invoice in invoices:
+        places = (replace(d, page=d.page and d.page + n_pages) for d in invoice.disagreements)
+        page = invoice.page + n_pages
+        found.append(replace(invoice, page=page, disagreements=tuple(places)))
+    return found
 
 
 class Unreadable(ValueError):

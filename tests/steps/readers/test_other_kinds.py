@@ -1,7 +1,7 @@
 """Kinds beyond those of the extra `documents`: OpenDocument, mails in files, and kreuzberg's.
 
 Files in `data`: msg_with_attachment.msg of docling (MIT); chinese-provinces.xls and page-break.doc
-of Apache POI (Apache-2.0).
+of Apache POI (Apache-2.0); times-by-xlwt.xls and ksef-fa3.xml are made for these tests.
 """
 
 import json
@@ -399,6 +399,12 @@ def test_a_message_of_outlook_is_a_mail_and_its_attachment_a_page() -> None:
     [
         ("chinese-provinces.xls", "# provinces\n\n| Provinces in China | Chinese Name |"),
         ("page-break.doc", "Line 1\nLine 2"),
+        ("times-by-xlwt.xls", "| hours | 25:30:00 |\n| --- | --- |\n| clock | 10:30:00 |"),
+        ("times-by-xlwt.xls", "| day | 2026-03-02 |\n| moment | 2026-03-02 10:30:00 |"),
+        ("times-by-xlwt.xls", "| zero | 00:00:00 |\n| long | 2403:00:00 |"),
+        ("times-by-xlwt.xls", "| err | #DIV/0! |"),
+        ("times-by-xlwt.xls", "| err | #NAME? |\n| err | #NUM! |\n| err | #N/A |"),
+        ("times-by-xlwt.xls", "| text | #ERR: Div0 in a text |"),
     ],
 )
 def test_old_office_files_are_read_by_kreuzberg_with_a_note(name: str, words: str) -> None:
