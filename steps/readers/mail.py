@@ -406,6 +406,7 @@ def _form(part: MIMEPart, kind: str) -> MIMEPart | None:
     return None
 
 
+@lru_cache(maxsize=8)
 def _best_form(part: MIMEPart) -> MIMEPart | None:
     """Return the plain text; the page where there is none, or one that says nothing of the page."""
     plain = _form(part, "plain")
@@ -419,6 +420,7 @@ def _best_form(part: MIMEPart) -> MIMEPart | None:
     return page if is_empty or (is_choice and _is_stub(plain, page)) else plain
 
 
+@lru_cache(maxsize=4)
 def _is_stub(plain: MIMEPart, page: MIMEPart) -> bool:
     """Return whether a short plain text has less than a fifth of the words of the page."""
     text = _document_of(plain)
