@@ -15,7 +15,12 @@ from typing import Any
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Sampling, Tool
-from paddock.engine.sampling.json_schema import embeddable_schema, json_rule, parse_schema
+from paddock.engine.sampling.json_schema import (
+    check_schema,
+    embeddable_schema,
+    json_rule,
+    parse_schema,
+)
 from paddock.engine.system.records import record
 
 from .harmony import HARMONY_TOKENS, HarmonyParser
@@ -296,6 +301,14 @@ def required_tools(request: ChatRequest) -> tuple[Tool, ...]:
         known = ", ".join(f"'{tool.name}'" for tool in request.tools) or "none"
         raise BadRequest(f"the tool '{choice}' must be called, but is not offered. Known: {known}.")
     return named
+
+
+def demanded_tool_fault(request: ChatRequest) -> BadRequest | None:
+    """Return why a tool that must be called cannot be: its name, and the place in its schema."""
+    for tool in required_tools(request):
+        for problem in check_schema(_arguments_schema(tool)):
+            return BadRequest(f"the tool '{tool.name}' cannot be demanded: {problem}")
+    return None
 
 
 def offered_tools(request: ChatRequest) -> tuple[Tool, ...]:

@@ -15,6 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paddock.engine.chat.answer_format import demanded_tool_fault
 from paddock.engine.chat.prompt_builder import BuiltPrompt, PromptBuilder
 from paddock.engine.chat.prompt_overflow import answer_limit_tokens
 from paddock.engine.decoding.answer_scores import AnswerScores
@@ -188,7 +189,10 @@ class ChatService:
         if prompt.constraint is None:
             self._loop.post(self._decode_request(request_id, order, prompt, None))
             return
-        matcher = self._grammars.known(prompt.constraint)
+        try:
+            matcher = self._grammars.known(prompt.constraint)
+        except BadRequest as error:
+            raise demanded_tool_fault(order.request) or error from None
         if matcher is not None:
             self._loop.post(self._decode_request(request_id, order, prompt, matcher))
         else:
@@ -242,7 +246,8 @@ class ChatService:
         with self._compiling_lock:  # no cancellation between here and the loop
             for request_id, order, prompt in self._compiling.pop(key):
                 if isinstance(made, EngineError):
-                    self._send(pack_refusal(request_id, made))
+                    fault = demanded_tool_fault(order.request) or made
+                    self._send(pack_refusal(request_id, fault))
                     continue
                 try:
                     decode_request = self._decode_request(request_id, order, prompt, made.new())

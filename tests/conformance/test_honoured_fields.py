@@ -212,6 +212,19 @@ def test_a_tool_of_openais_servers_is_named_or_refused_by_name(
     assert demanded.status_code == 400 and kind in demanded.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_a_demanded_tool_with_a_faulty_schema_is_named_with_the_place(
+    client: httpx.Client, choice: Any
+) -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string, integer"}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    answer = ask(client, "/v1/chat/completions", tools=[tool], tool_choice=choice)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, (
+        "the tool 'f' cannot be demanded: at /properties/a/type: there is no type 'string, "
+        "integer'. Known: 'string', 'number', 'integer', 'boolean', 'null', 'array', 'object'."
+    ))  # fmt: skip
+
+
 ARGUMENTS = {"type": "object", "properties": {"q": {"enum": ["u"]}}, "required": ["q"]}
 
 
