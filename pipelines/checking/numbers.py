@@ -268,7 +268,6 @@ def _significant(raw: str) -> str:
 
 
 def _fraction(raw: str) -> int:
-    """Return how many digits stand behind the last mark."""
     marks = [found.end() for found in _MARK.finditer(raw)]
     return len(raw) - marks[-1] if marks else 0
 
@@ -469,7 +468,9 @@ def _sign_apart(
         return "sign"
     if minus or is_closed or (is_dashed and is_first and is_last):
         if is_amount and not (minus and is_dashed):  # 2
-            is_alone = is_first and is_last and not (is_dashed and _is_listed(text, first, last))
+            above = text[max(0, first - _LINE_CHARS) : first].rstrip("\n\f").rpartition("\n")[2]
+            is_listed = above.startswith("- ") or _DASH_OF_NEXT_LINE.match(text, last) is not None
+            is_alone = is_first and is_last and not (is_dashed and is_listed)
             if is_alone or (minus and not minus["gap"]):
                 return first, last
         if is_closed and not is_amount and (unit_end > end or end - start == 4):  # 3
@@ -482,13 +483,6 @@ def _sign_apart(
         if before == start and _currency_before(text, first)[1] is not None:
             return "sign"
     return "number"  # 6
-
-
-def _is_listed(text: str, first: int, last: int) -> bool:
-    """Return whether the line before or behind begins with a dash as well, as in a list."""
-    before = text[max(0, first - _LINE_CHARS) : first].rstrip("\n\f")
-    is_behind = before.rpartition("\n")[2].startswith("- ")
-    return is_behind or _DASH_OF_NEXT_LINE.match(text, last) is not None
 
 
 def _owner(text: str, start: int, end: int, before: int = 0) -> Literal["before", "behind", "both"]:

@@ -250,18 +250,16 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
         place = whole.original(start, end)
         value = TextValue(*place, text[slice(*place)], sought)
         if (start, end) not in by_rule:
-            value = replace(value, readings=((value,), tuple(_runs(value, index.numbers))))
+            runs = tuple(  # by themselves
+                TextValue(value.start + run.start(), value.start + run.end(), run[0],
+                          SoughtNumber(index.numbers.amount(run[0]), run[0]))
+                for run in _RUN.finditer(value.text)
+            )  # fmt: skip
+            value = replace(value, readings=((value,), runs))
         if found and value.start < found[-1].end and _is_amount(value) and _is_amount(found[-1]):
             value = _contested(text, found.pop(), value)
         found.append(value)
     return found
-
-
-def _runs(value: TextValue, numbers: NumberIndex) -> Iterator[TextValue]:
-    """Yield the digits of a text as numbers by themselves."""
-    for run in _RUN.finditer(value.text):
-        sought = SoughtNumber(numbers.amount(run[0]), run[0])
-        yield TextValue(value.start + run.start(), value.start + run.end(), run[0], sought)
 
 
 def _is_amount(value: TextValue) -> bool:

@@ -69,6 +69,7 @@ _TYPES: Mapping[str, str] = {
     "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "str": "VARCHAR", "date": "DATE",
     "time": "TIME", "datetime": "TIMESTAMP",
 }  # fmt: skip
+_REFS = ("BOUND_REF", "BOUND_COLUMN_REF")
 CHECK_CPU_S, CHECK_MEMORY_BYTES = 4, 1024 * _MIB
 """Of the process that checks a query; a usual check takes 0.4 s, nearly all to import DuckDB."""
 
@@ -335,7 +336,7 @@ def _refuse_mixed_types(connection: Any, query: str, values: Mapping[str, Any]) 
         if not compared.startswith("COMPARE_"):
             continue
         sides = [*filter(None, node.get("children") or (node.get("left"), node.get("right")))]
-        columns = [[n["alias"] for n in _nodes(side) if _is_column(n)] for side in sides]
+        columns = [[n["alias"] for n in _nodes(side) if n.get("type") in _REFS] for side in sides]
         for side, names in zip(sides, columns, strict=True):
             is_cast = side.get("type") == "OPERATOR_CAST" and not side["function_data"]["try_cast"]
             if not (names and is_cast):
@@ -351,10 +352,6 @@ def _refuse_mixed_types(connection: Any, query: str, values: Mapping[str, Any]) 
                 remedy = f"Cast one of them, such as `{names[0]}::{target.lower()}`."
                 place = (found.start(), len(names[0])) if found else (0, 0)
                 raise QueryFault(f"'{names[0]}', {kinds}", remedy, place)
-
-
-def _is_column(node: Mapping[str, Any]) -> bool:
-    return node.get("type") in ("BOUND_REF", "BOUND_COLUMN_REF")
 
 
 def _characters(query: str, start: int, length: int) -> tuple[int, int]:

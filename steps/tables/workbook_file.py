@@ -8,8 +8,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from io import BytesIO
@@ -69,32 +68,37 @@ def workbook_file(
     data = BytesIO()
     is_large = len(table) * len(names) > _LARGE_CELLS
     memory = {"constant_memory" if is_large else "in_memory": True}
-    with _system_errors(library), library.Workbook(data, memory) as book:
-        book.set_properties({"created": datetime(2000, 1, 1, tzinfo=UTC)})
-        sheet = book.add_worksheet(_NO_TITLE.sub(" ", title)[:31].strip(" '") or None)
-        bold = book.add_format({"bold": True, "bottom": 1})
-        cells = _CellWriter(sheet, link, book.get_default_url_format())
-        columns = [
-            _SheetColumn(n, name, kinds[name], name in declared, _number_format(book, kinds[name]))
-            for n, name in enumerate(names)
-        ]
-        widths = [len(name) + 3 for name in names]  # with the filter's arrow
-        for n, name in enumerate(names):
-            if sheet.write_string(0, n, name, bold):
-                what = f"the name of column {n + 1:,}, '{one_line(name, 40)}'"
-                raise UnreadableRows(f"{what}, has more than 32,767 characters")
-        for n_row, row in enumerate(table, 1):
-            for column in columns:
-                if (value := row.get(column.name)) is None:
-                    continue
-                if n_row <= _WIDTH_ROWS:
-                    widths[column.index] = max(widths[column.index], len(cell_text(value)) + 1)
-                cells.write(n_row, column, value)
-        for n, width in enumerate(widths):
-            sheet.set_column(n, n, max(_LEAST_WIDTH, min(width, _MOST_WIDTH)))
-        sheet.freeze_panes(1, 0)
-        if table and names:
-            sheet.autofilter(0, 0, len(table), len(names) - 1)
+    try:
+        with library.Workbook(data, memory) as book:
+            book.set_properties({"created": datetime(2000, 1, 1, tzinfo=UTC)})
+            sheet = book.add_worksheet(_NO_TITLE.sub(" ", title)[:31].strip(" '") or None)
+            bold = book.add_format({"bold": True, "bottom": 1})
+            cells = _CellWriter(sheet, link, book.get_default_url_format())
+            columns = [
+                _SheetColumn(
+                    n, name, kinds[name], name in declared, _number_format(book, kinds[name])
+                )
+                for n, name in enumerate(names)
+            ]
+            widths = [len(name) + 3 for name in names]  # with the filter's arrow
+            for n, name in enumerate(names):
+                if sheet.write_string(0, n, name, bold):
+                    what = f"the name of column {n + 1:,}, '{one_line(name, 40)}'"
+                    raise UnreadableRows(f"{what}, has more than 32,767 characters")
+            for n_row, row in enumerate(table, 1):
+                for column in columns:
+                    if (value := row.get(column.name)) is None:
+                        continue
+                    if n_row <= _WIDTH_ROWS:
+                        widths[column.index] = max(widths[column.index], len(cell_text(value)) + 1)
+                    cells.write(n_row, column, value)
+            for n, width in enumerate(widths):
+                sheet.set_column(n, n, max(_LEAST_WIDTH, min(width, _MOST_WIDTH)))
+            sheet.freeze_panes(1, 0)
+            if table and names:
+                sheet.autofilter(0, 0, len(table), len(names) - 1)
+    except library.exceptions.FileCreateError as error:  # the system's, such as of a full disk
+        raise error.args[0] from error
     return data.getvalue(), cells.changed.notes
 
 
@@ -180,15 +184,6 @@ class _CellWriter:
             self.n_links += 1
             url = f"external:{target}"
             self.sheet.write_url(n_row, column.index, url, self.link_format, text)
-
-
-@contextmanager
-def _system_errors(library: Any) -> Iterator[None]:
-    """Raise the system's error, such as of a full disk, in place of the library's."""
-    try:
-        yield
-    except library.exceptions.FileCreateError as error:
-        raise error.args[0] from error
 
 
 def _is_day(value: Any) -> bool:

@@ -272,17 +272,17 @@ class LanceTable:
                 "id": kept.id,
                 "owner": target.owner,
                 "step": target.step,
-                "item": _clean_text(target.item),
-                "source": _clean_text(kept.row.source or target.source),
+                "item": _clean(target.item),
+                "source": _clean(kept.row.source or target.source),
                 "index": kept.row.index,
                 "page": kept.row.page,
                 "page_end": kept.row.page_end,
-                "headings": [_clean_text(heading) for heading in kept.row.headings],
-                "text": (text := _clean_text(kept.row.text)) and composed(text),
+                "headings": [_clean(heading) for heading in kept.row.headings],
+                "text": (text := _clean(kept.row.text)) and composed(text),
                 "_text": text if text != composed(text) else None,
                 "print": kept.print,
                 "made": kept.row.made,
-                **{name: _column_value(kept.row.columns.get(name)) for name in own},
+                **{name: _clean(kept.row.columns.get(name)) for name in own},
             }
             for target, kept in put
         ]
@@ -373,13 +373,9 @@ def _arrow_schema(label: StoreFormat) -> Any:
     return arrow.schema(columns, metadata={_METADATA_KEY: json.dumps(about).encode()})
 
 
-def _clean_text(text: str) -> str:
+def _clean(value: Any) -> Any:
     """Return what can be written: half a character, as in some file names, cannot."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _column_value(value: Any) -> Any:
-    return _clean_text(value) if isinstance(value, str) else value
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:
