@@ -17,7 +17,7 @@ SETTINGS_FILE = "paddock.toml"
 
 # The release of github.com/ollama/ollama whose API `engine.api.ollama` follows. Clients refuse
 # older versions: VS Code asks for 0.6.4 at least.
-OLLAMA_API = "0.33.3"
+OLLAMA_API = "0.35.0"
 
 
 @cache  # 2 ms, and each record of what a rule is made of has it
