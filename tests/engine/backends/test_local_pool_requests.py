@@ -13,7 +13,15 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, Busy, NoInsert, TemplateUnreadable, TrialTimeout
 from paddock.engine.gguf import SUPPRESSED
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec, Tool
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    EmbedRequest,
+    Message,
+    ModelSpec,
+    Priority,
+    Tool,
+)
 from tests.engine.pools import SETTINGS, VECTORS, opened
 from tests.fakes import tiny
 from tests.fakes.gguf import Value
@@ -98,14 +106,14 @@ async def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full(
 
 
 async def test_a_requests_template_ends_with_that_request() -> None:
-    def asked(template: str | None) -> ChatRequest:
-        turn = Message("user", "Hello")
-        return ChatRequest(MODEL, (turn,), {"max_tokens": 4}, template=template)
+    def asked(template: str | None, priority: Priority = "batch") -> ChatRequest:
+        turn, params = Message("user", "Hello"), {"max_tokens": 4}
+        return ChatRequest(MODEL, (turn,), params, template=template, priority=priority)
 
     computes = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     async with opened() as pool:
         usual = await pool.chat(asked(None)).reply()
-        costly = asyncio.ensure_future(pool.chat(asked(computes)).reply())
+        costly = asyncio.ensure_future(pool.chat(asked(computes, "normal")).reply())
         answered = [await pool.chat(asked(None)).reply() for _ in range(3)]
         assert {reply.text for reply in answered} == {usual.text}
         with pytest.raises((BadRequest, TrialTimeout)):
