@@ -28,6 +28,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.settings import PoolSettings, ServiceSettings
+from paddock.engine.system.distribution import own_version
 
 CHAT = "smollm2:135m"
 # No model can end this before it is given up.
@@ -178,7 +179,7 @@ async def _serve(
     async with LocalPool(pool_settings, models=finder, events=RequestLogEvents()) as pool:
         doors = pool_routes(pool, names_only=True)
         store = ModelStore(pool_settings.models_dir)
-        service = Service(pool, store, finder, settings, "0.1.0", extra_routes=doors)
+        service = Service(pool, store, finder, settings, own_version(), extra_routes=doors)
         service.extra_routes = [*doors, *routes(service)]
         server = make_server(service)
         serving = asyncio.create_task(server.serve(sockets=[door]))
