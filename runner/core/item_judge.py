@@ -261,6 +261,8 @@ class Judge:
             self.seen_keys.update(documents.rows)
         if not (documents.rows or rule.is_of_results):
             return items, FiledItems(former=documents.former)
+        rows = documents.rows.values()
+        self.reviews.filed_contents |= {(rule.scope_id, row.key): row.sha256 for row in rows}
         decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
         doubtful, unknown = await ask(documents.doubtful, rule, items, decided)
         if unknown:

@@ -164,6 +164,20 @@ def test_an_undone_decision_takes_its_row_back_and_is_asked_again(office: Office
         assert office.table()["b.txt"] == ("C", 90.0)
 
 
+def test_a_decision_about_what_a_document_said_before_is_none_about_what_was_filed(
+    office: Office,
+) -> None:
+    office.decide("b.txt", "edit", {"number": "B", "total": 700})
+    office.arrive(b=20)  # of which no one is asked
+    office.work()
+    (office.folder / "filed/b/b.txt").unlink()
+    office.undo("b.txt")
+    for _ in range(2):
+        office.work()
+        assert office.table() == {"a.txt": ("a", 10.0), "b.txt": ("b", 20.0)}
+        assert not office.waiting()
+
+
 def test_the_only_row_of_a_table_goes_with_its_decision(office: Office) -> None:
     office.says("B", 700)
     (office.folder / "filed/a/a.txt").unlink()
