@@ -131,6 +131,8 @@ class ModelFacts:
     """The model's own sampling values; a spec's and a request's go before them."""
     tuned_from: str | None = None
     """Of a tuned copy: the digest of the file that the name stands for."""
+    form: str = ""
+    """Of a tuned copy that OpenVINO computes: its file; `path` is the original's."""
     draft_path: str = ""
     """A smaller model's file that guesses ahead for this one."""
     projector: str | None = None

@@ -9,20 +9,15 @@ uses it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from collections.abc import Sequence as Items
 
 import numpy as np
 
 from paddock.engine.llama.library import CacheFull, LoadFailed
-from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.llama.saved_cells import (
-    SavedCells,
-    restore_cells,
-    save_cells,
-    saved_cells_bytes,
-)
+from paddock.engine.openvino.form_model import open_context
 from paddock.engine.profile.context_layout import (
     ContextLayout,
     LayoutBounds,
@@ -116,7 +111,7 @@ class KvCache:
         self._cache_options = options
         self._profile = profile
         self.mtp_price = options.mtp_price
-        self._saved: dict[int, SavedCells] = {}
+        self._saved: dict[int, Sized] = {}
         self._prices: dict[int, float] = {}
         self._seen_price = UNMEASURED_PRICE
         """Of a draft, by the steps so far, as long as it is not measured."""
@@ -134,7 +129,7 @@ class KvCache:
         layout = self._choose_layout(usual, n_stream_tokens)
         first_plan = ContextPlan(layout, n_stream_tokens, self._limits(layout, n_stream_tokens, 0))
         self._plan = first_plan
-        self.context = Context(model, self._options(self._plan))
+        self.context = open_context(model, self._options(self._plan))
 
     @property
     def limits(self) -> ContextLimits:
@@ -171,9 +166,9 @@ class KvCache:
                 case CopyPrefix(source, target, n_positions):
                     self._copy(source, target, n_positions, may_wait=place in may_wait)
                 case SaveToHost(seq_id, key):
-                    self._saved[key] = save_cells(self.context, seq_id)
+                    self._saved[key] = self.context.save(seq_id)
                 case RestoreFromHost(key, seq_id):
-                    restore_cells(self.context, seq_id, self._saved[key])
+                    self.context.restore(seq_id, self._saved[key])
                 case DropFromHost(key):
                     self._saved.pop(key, None)
 
@@ -218,13 +213,13 @@ class KvCache:
         is_compact = self.n_computed <= 2 * cells.n_used + SLACK_TOKENS
         if is_compact or not self.limits.is_unified or cells.n_shared:
             return
-        n_bytes = sum(saved_cells_bytes(self.context, seq_id) for seq_id in slots.idle)
+        n_bytes = sum(self.context.saved_bytes(seq_id) for seq_id in slots.idle)
         if n_bytes > int(read_memory().free_bytes * _MOVE_MEMORY_SHARE):
             return
-        states = {seq_id: save_cells(self.context, seq_id) for seq_id in slots.idle}
+        states = {seq_id: self.context.save(seq_id) for seq_id in slots.idle}
         self.context.clear()
         for seq_id, state in states.items():
-            restore_cells(self.context, seq_id, state)
+            self.context.restore(seq_id, state)
         self.n_computed = cells.n_used
 
     def _copy(self, source: int, target: int, n_positions: int, *, may_wait: bool) -> None:
@@ -239,7 +234,7 @@ class KvCache:
             self.context.trim(target, n_positions)
             return
         # llama.cpp copies streams only as a whole, unused cells included.
-        restore_cells(self.context, target, save_cells(self.context, source))
+        self.context.restore(target, self.context.save(source))
         self.context.trim(target, n_positions)
 
     @property
@@ -339,12 +334,12 @@ class KvCache:
         self.context.close()
         failure = None
         try:
-            self.context, self._plan = Context(self.model, options), plan
+            self.context, self._plan = open_context(self.model, options), plan
         except LoadFailed as error:
             failure = error
             self._most_cells, self._failed_at = before.limits.n_cells, time.monotonic()
             self._n_undo_tokens = before.limits.n_undo_tokens
-            self.context = Context(self.model, self._options(before))
+            self.context = open_context(self.model, self._options(before))
         migration = arrange(self.limits)
         if not keeps and failure is None:
             migration.slots.host_cache.clear()
@@ -359,7 +354,7 @@ class KvCache:
                 lost.add(move.target)
                 continue
             try:
-                restore_cells(self.context, move.target, state)
+                self.context.restore(move.target, state)
             except CacheFull:
                 lost.add(move.target)
                 continue
@@ -379,17 +374,17 @@ class KvCache:
         """
         return self.model.memory != "window"
 
-    def _save_moves(self, moves: Items[SequenceMove]) -> dict[int, SavedCells]:
+    def _save_moves(self, moves: Items[SequenceMove]) -> dict[int, Sized]:
         """Save the cells of the moves, in their order, as far as main memory allows."""
-        states: dict[int, SavedCells] = {}
+        states: dict[int, Sized] = {}
         room_bytes = int(read_memory().free_bytes * _MOVE_MEMORY_SHARE)
         for move in moves:
             if not move.n_tokens:
                 continue
-            room_bytes -= saved_cells_bytes(self.context, move.source)
+            room_bytes -= self.context.saved_bytes(move.source)
             if room_bytes < 0:
                 break
-            states[move.source] = save_cells(self.context, move.source)
+            states[move.source] = self.context.save(move.source)
         return states
 
     def _move_s(self, sequences: Items[Sequence]) -> float:

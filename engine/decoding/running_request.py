@@ -13,7 +13,7 @@ from typing import Any
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.chat.prompt_images import PlacedImage
 from paddock.engine.chat.stream_parser import AnswerDelta, StreamParser
-from paddock.engine.llama.llama_context import Context
+from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import DoneReason, Priority, TokenLogprob
 from paddock.engine.sampling.picker import PickedToken, Picker
@@ -71,7 +71,9 @@ class StepOutput:
         self.chunks.append({"id": request_id, "text": "", "n_tokens": 0, "logprobs": plain})
 
 
-def decode_image_piece(context: Context, piece: SequencePiece, images: Items[PlacedImage]) -> None:
+def decode_image_piece(
+    context: ForwardContext, piece: SequencePiece, images: Items[PlacedImage]
+) -> None:
     """Compute rows of one image.
 
     Raises:

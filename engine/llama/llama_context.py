@@ -5,13 +5,13 @@ made a context may use it.
 
 - `BatchBuffers` is a `llama_batch` whose arrays are NumPy's: filling it takes 0.0014 ms for 2,048
   tokens; setting the fields one by one through ctypes takes 0.95 ms.
-- `warm_up` makes the first decodes, so that a broken build crashes before a request is accepted.
 """
 
 from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,31 @@ class ContextOptions:
     Only some architectures can."""
 
 
+_StateBytes = NDArray[np.uint8]
+_STATE_HEADER_BYTES = 8  # a magic number and the sequence's id
+_COUNT_BYTES = 4
+
+
+@record(frozen=True, slots=True)
+class SavedCells:
+    """A sequence's cells in main memory, as llama.cpp writes them.
+
+    It writes the number of streams, then for each a count of cells and the cells; it refuses a
+    state with another number of streams, so that number and the empty streams are rewritten.
+    Without flash attention values are transposed, so a state needs a context with the same setting
+    and the same type of cells.
+    """
+
+    raw: _StateBytes
+    n_streams: int
+    stream: int
+    n_cells_bytes: int
+    """Size of the part that is written stream by stream."""
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+
 class Context:
     """One KV cache and its compute buffers. Only the thread that made it may use it."""
 
@@ -188,6 +213,45 @@ class Context:
         """Free every cell; a model without a memory (BERT) has none."""
         if self._memory:
             lib.llama_memory_clear(self._memory, False)
+
+    def saved_bytes(self, seq_id: int) -> int:
+        return int(lib.llama_state_seq_get_size(self.pointer, seq_id))
+
+    def save(self, seq_id: int) -> SavedCells:
+        """Copy a sequence's cells to main memory; raises `MemoryError`: there is too little."""
+        n_bytes = self.saved_bytes(seq_id)
+        raw: _StateBytes = np.empty(n_bytes, np.uint8)
+        place = _bytes_pointer(raw)
+        if lib.llama_state_seq_get_data(self.pointer, place, n_bytes, seq_id) != n_bytes:
+            raise DecodeFailed(f"the cells of sequence {seq_id} cannot be copied")
+        n_streams = self._n_streams
+        n_cells_bytes = self._cells_part_bytes(seq_id, n_bytes)
+        return SavedCells(raw, n_streams, seq_id if n_streams > 1 else 0, n_cells_bytes)
+
+    def restore(self, seq_id: int, state: Sized) -> None:
+        """Copy what `save` returned to a sequence.
+
+        Raises:
+            CacheFull: no free cells, or the cells are of another type.
+        """
+        assert isinstance(state, SavedCells)
+        raw = _for_stream_count(state, self._n_streams)
+        if not lib.llama_state_seq_set_data(self.pointer, _bytes_pointer(raw), len(raw), seq_id):
+            raise CacheFull
+
+    @property
+    def _n_streams(self) -> int:
+        return 1 if self.options.is_unified else self.options.n_seq_max
+
+    def _cells_part_bytes(self, seq_id: int, n_bytes: int) -> int:
+        """Return the size of a state's first part, the cells; recurrent layers follow."""
+        model = self.model.pointer
+        if lib.llama_model_is_recurrent(model):
+            return 0
+        if not lib.llama_model_is_hybrid(model):
+            return n_bytes - _STATE_HEADER_BYTES
+        partial = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        return n_bytes - int(lib.llama_state_seq_get_size_ext(self.pointer, seq_id, partial))
 
     def keep_states(self, keeps: bool) -> None:
         """Keep hidden states from the next decode on, or stop; needs `supports_mtp`."""
@@ -305,35 +369,19 @@ class Context:
         return np.ctypeslib.as_array(pointer, shape=(self.n_pooled,))
 
 
-WARM_UP_CELLS = 256  # llama.cpp pads to it
-# Kernels for several tokens differ from those for one: AMX is used from two on, repacked weights
-# take four at once.
-_N_WARM_UP_TOKENS = 8
+def _for_stream_count(state: SavedCells, n_streams: int) -> _StateBytes:
+    if n_streams == state.n_streams:
+        return state.raw
+    if not state.n_cells_bytes:
+        return state.raw
+    end = _STATE_HEADER_BYTES + state.n_cells_bytes
+    first = _STATE_HEADER_BYTES + _COUNT_BYTES * (1 + state.stream)
+    last = end - _COUNT_BYTES * (state.n_streams - 1 - state.stream)
+    counted = np.array([n_streams], np.uint32).view(np.uint8)
+    empty = np.zeros(_COUNT_BYTES * (n_streams - 1), np.uint8)
+    head, cells, rest = state.raw[:_STATE_HEADER_BYTES], state.raw[first:last], state.raw[end:]
+    return np.concatenate([head, counted, cells, empty, rest])
 
 
-def warm_up(model: Model, options: ContextOptions) -> int:
-    """Decode a few tokens at once, and then one, in a context of its own; return how many.
-
-    On a graphics device decode a prompt first: kernels are loaded at their first use, and the first
-    request would wait for that.
-
-    Raises:
-        LoadFailed: the context cannot be made.
-        DecodeFailed: llama.cpp cannot compute.
-    """
-    with Context(model, options) as context:
-        if model.is_gpu and not options.embeds:
-            _decode_zeros(context, 0, WARM_UP_CELLS)
-            context.clear()
-        _decode_zeros(context, 0, _N_WARM_UP_TOKENS)
-        if not options.embeds:
-            _decode_zeros(context, _N_WARM_UP_TOKENS, 1)
-    return _N_WARM_UP_TOKENS
-
-
-def _decode_zeros(context: Context, start: int, n_tokens: int) -> None:
-    output_mask = np.full(n_tokens, context.options.embeds, np.int8)
-    output_mask[-1] = 1
-    pos = np.arange(start, start + n_tokens, dtype=np.int32)
-    tokens = np.zeros(n_tokens, np.int32)
-    context.decode(tokens, pos, np.zeros(n_tokens, np.int32), output_mask)
+def _bytes_pointer(raw: _StateBytes) -> Any:
+    return raw.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -347,6 +347,7 @@ class _LayoutPlanner:
             parts=facts.parts,
             digest=facts.digest,
             device=device.name,
+            form="" if self.request.adapters else facts.form,
             is_copy=facts.tuned_from is not None,
             has_mtp=self.header.has_mtp,
             why_no_device=why_no_device,

@@ -195,8 +195,10 @@ class ModelFinder:
         """
         facts = self.find_original(ref, n_ctx_tokens)
         copy = None if self.is_exact else self.tuned.find(facts.digest)
-        if copy is None:
+        if copy is None or (copy.is_form and (facts.projector or facts.adapters)):
             return facts
+        if copy.is_form:
+            return replace(facts, form=copy.path, digest=copy.digest, tuned_from=facts.digest)
         return replace(
             facts,
             path=copy.path,

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits
-from paddock.engine.llama import saved_cells
 from paddock.engine.llama.library import CacheFull, LoadFailed
-from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
+from paddock.engine.openvino.form_model import open_context
 from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.records import record, replace
 
@@ -121,7 +121,7 @@ class Bench:
         """Most tokens of one sequence."""
         # Not for a whole batch, like the contexts of answers: 2,048 rows can take 1.2 GB.
         n_rows = 0 if shape.embeds else max(n_seq, MOST_ROWS)
-        self.context = Context(
+        self.context = open_context(
             model,
             ContextOptions(
                 n_ctx_tokens=shape.n_cells,
@@ -202,7 +202,7 @@ class Bench:
         A graphics device copies its streams itself, at the next decode; then this returns 0.
         """
         copies_there = self._is_gpu and not self.is_unified
-        cells = None if copies_there else saved_cells.save_cells(self.context, 0)
+        cells = None if copies_there else self.context.save(0)
         began = time.perf_counter()
         n_copied = 0
         for seq_id in range(1, n_sequences):
@@ -211,7 +211,7 @@ class Bench:
             if cells is None:
                 self.context.copy(0, seq_id, -1)
             else:
-                saved_cells.restore_cells(self.context, seq_id, cells)
+                self.context.restore(seq_id, cells)
                 n_copied += self._lengths[0]
             self._lengths[seq_id] = self._lengths[0]
         return (time.perf_counter() - began) / n_copied if n_copied else 0.0
@@ -222,9 +222,9 @@ class Bench:
         A graphics device makes the latter at the next decode.
         """
         began = time.perf_counter()
-        cells = saved_cells.save_cells(self.context, 0)
+        cells = self.context.save(0)
         self.drop(1)
-        saved_cells.restore_cells(self.context, 1, cells)
+        self.context.restore(1, cells)
         save_s = (time.perf_counter() - began) / 2 / max(1, self._lengths[0])
         self._lengths[1] = self._lengths[0]
         plain_s = min(self.step(1) for _ in range(_N_STEPS))
@@ -233,7 +233,7 @@ class Bench:
         return save_s, max(0.0, self.step(1) - plain_s)
 
     def cell_bytes(self) -> float:
-        return len(saved_cells.save_cells(self.context, 0)) / max(1, self._lengths[0])
+        return len(self.context.save(0)) / max(1, self._lengths[0])
 
     def _decode(self, seq_ids: NDArray[np.int32], n_outputs: int) -> float:
         n = len(seq_ids)

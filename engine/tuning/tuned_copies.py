@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader
@@ -19,7 +20,9 @@ from paddock.engine.system.hardware import read_cpu
 from paddock.engine.system.records import asdict, fields, record
 from paddock.engine.wire import from_plain
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
+# Name of the format of copies that OpenVINO computes.
+OPENVINO = "OpenVINO"
 # All weights of a copy are read for each token: a model of 16 bits that is larger writes an answer
 # alone much more slowly.
 MOST_WEIGHTS_IN_16_BITS, MOST_WEIGHTS = 5 * 10**8, 2 * 10**9
@@ -54,9 +57,17 @@ def copy_format(header: GgufHeader, features: Collection[str]) -> tuple[str, fro
 
 
 def copy_place() -> str:
-    """Return the processor, which a name alone may not tell, and the build of llama.cpp."""
+    """Return the processor, which a name alone may not tell, and the builds of both engines."""
     cpu = read_cpu()
-    return " ".join((cpu.name, *cpu.features, find_build().fingerprint))
+    return " ".join((cpu.name, *cpu.features, find_build().fingerprint, openvino_version()))
+
+
+def openvino_version() -> str:
+    """Return the version of the OpenVINO that is installed; empty: none is."""
+    try:
+        return f"openvino {metadata.version('openvino-genai')}"
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 @record(frozen=True, slots=True)
@@ -82,6 +93,11 @@ class TunedCopy:
     mean cosine."""
     is_embedder: bool = False
     version: int = RECORD_VERSION
+
+    @property
+    def is_form(self) -> bool:
+        """Whether OpenVINO computes it, from two files: weights (`path`) and their graph."""
+        return self.format == OPENVINO
 
     @property
     def summary(self) -> str:
@@ -130,7 +146,7 @@ class TunedCopyStore:
         before = files.read_json_object(file)
         files.write_json_atomically(file, asdict(record), is_durable=True)
         if before.get("path") != record.path:
-            _remove_blob(before)
+            _remove_file(before)
 
     def refuse(self, original: str, why: str) -> None:
         """Replace a copy, which goes, by the reason.
@@ -145,7 +161,7 @@ class TunedCopyStore:
     def forget(self, original: str) -> None:
         before = files.read_json_object(self._file(original))
         self._file(original).unlink(missing_ok=True)
-        _remove_blob(before)
+        _remove_file(before)
 
     def forget_others(self, is_there: Callable[[TunedCopy], bool]) -> list[str]:
         """Remove records and copies of models that are gone, and those of earlier versions.
@@ -166,6 +182,10 @@ class TunedCopyStore:
         return self.folder / f"{original}.json"
 
 
+def graph_file(weights: Path) -> Path:
+    return weights.with_suffix(".xml")
+
+
 def _read(file: Path) -> TunedCopy | None:
     """Return what a file holds; None where it is damaged or of another version."""
     data = files.read_json_object(file)
@@ -178,9 +198,13 @@ def _read(file: Path) -> TunedCopy | None:
         return None
 
 
-def _remove_blob(record: dict[str, object]) -> None:
+def _remove_file(record: dict[str, object]) -> None:
     """Remove the copy that a record of any version names: a blob that no manifest names."""
     path = Path(str(record.get("path") or ""))
+    if record.get("format") == OPENVINO and path.parent.name == "tuned":
+        with suppress(OSError):
+            graph_file(path).unlink(missing_ok=True)
+            path.unlink()
     is_blob = path.parent.name == "blobs" and path.name == f"sha256-{record.get('digest')}"
     if not is_blob:
         return

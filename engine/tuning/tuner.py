@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -27,7 +28,15 @@ from paddock.engine.system.processes import ordered_process, python_command
 from paddock.engine.system.records import replace
 from paddock.engine.workers.fallbacks import FallbackStore
 
-from .tuned_copies import TunedCopy, TunedCopyStore, copy_format, copy_place
+from .tuned_copies import (
+    OPENVINO,
+    TunedCopy,
+    TunedCopyStore,
+    copy_format,
+    copy_place,
+    graph_file,
+    openvino_version,
+)
 
 # Documents of the package on which a copy is compared with its original.
 _EXAMPLE_TEXTS = "folder-digest/inbox"
@@ -83,31 +92,41 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
     header = read_header(Path(facts.path))
     format_name, names = copy_format(header, read_cpu().features)
     refusal = ""
-    if facts.role == "rerank" or facts.parts or not names:
+    has_form = facts.role == "chat" and bool(openvino_version())
+    if facts.role == "rerank" or facts.parts or not (names or has_form):
         refusal = "no copy of such a model is faster on this processor"
     record = TunedCopy(facts.name, facts.digest, facts.path, copy_place(), refusal)
     with _tuning_lock(store.folder, facts):
         if not refusal:
             # The copy takes at most two bytes a weight, or what it has.
             n_bytes = 2 * sum(tensor.n_weights for tensor in header.tensors) + facts.size_bytes
-            with _temporary_target(_blob_folder(settings), facts, n_bytes) as temporary:
+            with (
+                _temporary_target(_blob_folder(settings), facts, n_bytes) as temporary,
+                _form_folder(store.folder, facts) as folder,
+            ):
                 known = FallbackStore(settings.cache_dir).find(facts.digest)
                 order = {
                     "source": facts.path,
                     "target": str(temporary),
                     "format": format_name,
                     "names": sorted(names),
+                    "form": str(folder / "weights.bin") if has_form else "",
                     "n_threads": n_threads,
                     "fallback": known.fallback if known else 0,
                     "texts": example_texts(),
                 }
                 result = _run(order, facts, stop)
                 why = result.pop("why", "")
-                if not why:
+                if not why and result.get("format") == OPENVINO:
+                    place = store.folder / f"{facts.digest}.bin"
+                    graph_file(folder / "weights.bin").replace(graph_file(place))
+                    (folder / "weights.bin").replace(place)
+                elif not why:
                     place = temporary.parent / f"sha256-{result['digest']}"
                     temporary.replace(place)
+                if not why:
                     files.sync_folder(place.parent)
-                    result |= {"path": str(place), "format": format_name}
+                    result["path"] = str(place)
                 record = replace(record, why_none=why, **result)
         store.keep(record)
     return record
@@ -145,6 +164,18 @@ def _temporary_target(folder: Path, facts: ModelFacts, n_bytes: int) -> Iterator
             yield lock_file.with_name(f"{lock_file.name}.copy.part")
     finally:
         _remove_parts(folder)
+
+
+@contextmanager
+def _form_folder(folder: Path, facts: ModelFacts) -> Iterator[Path]:
+    """Yield an empty folder, which goes; the tuning lock is held, so one that is there is left."""
+    inner = folder / f"{facts.digest}.form"
+    shutil.rmtree(inner, ignore_errors=True)
+    inner.mkdir()
+    try:
+        yield inner
+    finally:
+        shutil.rmtree(inner, ignore_errors=True)
 
 
 @contextmanager

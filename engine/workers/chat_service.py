@@ -28,8 +28,9 @@ from paddock.engine.decoding.running_request import DecodeRequest, StepOutput, t
 from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.gguf import read_header
+from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.library import supports_mtp
-from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
@@ -155,7 +156,7 @@ class ChatService:
         return head
 
     @property
-    def _contexts(self) -> tuple[Context | None, ...]:
+    def _contexts(self) -> tuple[ForwardContext | None, ...]:
         return self._cache.context, self._draft_model.context if self._draft_model else None
 
     def take(self, head: FrameHead, body: bytes) -> None:
@@ -380,7 +381,7 @@ def _cache_options(load: WorkerOptions) -> CacheOptions:
         n_cells=load.n_cells,
         n_parallel=load.n_parallel,
         options=options,
-        layout=load.cache_layout,
+        layout="unified" if load.form else load.cache_layout,
         n_host_cache_tokens=load.n_host_cache_tokens,
         is_gpu=load.is_gpu,
         n_devices=load.n_devices,

@@ -33,10 +33,12 @@ from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.llama import library
 from paddock.engine.llama.build import find_build
+from paddock.engine.llama.forward_context import WARM_UP_CELLS, warm_up
 from paddock.engine.llama.image_cache import ImageDisk, KeptImages
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
-from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
+from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.openvino.form_model import FormModel, open_context
 from paddock.engine.profile.context_layout import GPU_PASSES
 from paddock.engine.profile.measure import (
     BenchClock,
@@ -253,7 +255,8 @@ def main() -> None:
         prompter = PromptBuilder(model, projector)
         sender.send({"event": "phase", "phase": "warming up"})
         began = time.monotonic()
-        n_warm = warm_up(model, _warm_up_options(load))
+        with open_context(model, _warm_up_options(load)) as context:
+            n_warm = warm_up(context, is_gpu=model.is_gpu)
         warm_s = time.monotonic() - began
         known = known_profile(load)
         new = None
@@ -279,6 +282,8 @@ def main() -> None:
 
 
 def _load_model(load: WorkerOptions) -> Model:
+    if load.form:
+        return FormModel(Path(load.path), Path(load.form), load.n_threads)
     return Model(
         Path(load.path),
         ModelOptions(

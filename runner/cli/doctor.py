@@ -33,7 +33,7 @@ from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
 from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
-from paddock.engine.tuning.tuned_copies import TunedCopyStore
+from paddock.engine.tuning.tuned_copies import TunedCopyStore, openvino_version
 from paddock.engine.workers.fallbacks import (
     FallbackStore,
     fallback_words,
@@ -455,6 +455,13 @@ def speed_findings(settings: Settings) -> Iterator[Finding]:
     """Report tuned copies, and what greedy answers keep of the models that were measured."""
     for copy in TunedCopyStore(settings.pool.cache_dir).all():
         yield Finding("models", "ok", f"tuned copy of {copy.name}: {copy.summary}")
+    if (
+        not openvino_version()
+        and "avx512f" in hardware.read_cpu().features
+        and not this_device().is_gpu
+    ):
+        remedy = "pip install 'paddock-llm[openvino]': documents may take half the time."
+        yield Finding("models", "ok", "the other engine for processors is not installed", remedy)
     speeds = SpeedBook(settings.pool)
     for name in speeds.names():
         if (known := speeds.greedy_answers(name)) is None:

@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.llama import library
-from paddock.engine.llama.llama_context import WARM_UP_CELLS, Context
+from paddock.engine.llama.forward_context import WARM_UP_CELLS
+from paddock.engine.llama.llama_context import Context
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile import measure
 from paddock.engine.system.frames import FrameHead

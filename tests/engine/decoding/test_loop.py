@@ -27,6 +27,7 @@ from paddock.engine.decoding.mtp_head import MtpHead
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.decoding.scheduler_data import CopyPrefix, Sequence, TrimCells
 from paddock.engine.errors import EngineError, PromptTooLong
+from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
@@ -442,7 +443,7 @@ def test_a_request_for_which_no_context_can_be_made_is_refused_and_the_others_go
             raise LoadFailed("failed to allocate buffer for kv cache")
         return Context(model, options)
 
-    monkeypatch.setattr(kv_cache, "Context", make)
+    monkeypatch.setattr(kv_cache, "open_context", make)
     bench = Bench(model, "split", n_parallel=2, n_cells=2048)
     long = job(model, 8, f"{BEGINNING} " * 40, max_tokens=4)
     later: Later = [(4, WidenContext(7, 4096, 8192)), (4, long)]
@@ -500,7 +501,9 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
 # Where llama.cpp finds no cells although the books have some
 
 
-def lacks_cells(monkeypatch: pytest.MonkeyPatch, context: Context, *, n_times: int) -> list[int]:
+def lacks_cells(
+    monkeypatch: pytest.MonkeyPatch, context: ForwardContext, *, n_times: int
+) -> list[int]:
     """Make a context's next decodes find no room; return how many sequences each had."""
     decode = Context.decode
     failed: list[int] = []
@@ -555,6 +558,7 @@ def test_equal_requests_of_one_model_have_equal_answers_or_other_fingerprints(re
     context, texts = bench.cache.context, dict[str, set[str]]()
     long = f"{NEWS} {NEWS} {NEWS} {NEWS}\n{DOUBTFUL[2]}"
     n_threads = [2, 2, 1, 2, 1, 2]
+    assert isinstance(context, Context)
     for number, n in enumerate(n_threads):
         context._governors = {many: Governed(n) for many in (False, True)}
         bench.run([job(real, number, long, drafts=False, max_tokens=20)])

@@ -20,7 +20,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning import tuned_copies, tuner, tuning_process
 from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore, copy_format, copy_place
 from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, tune
-from paddock.engine.tuning.tuning_process import CopySpeeds, agreement, make_copy
+from paddock.engine.tuning.tuning_process import Computed, CopySpeeds, Weights, agreement, make_copy
 from tests.fakes.one_layer import write_one_layer
 
 KINDS = {"F32": 0, "F16": 1, "Q4_1": 3, "Q8_0": 8, "Q4_K": 12}
@@ -272,7 +272,7 @@ def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
     tuned: Tuned, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    tuned.process("send({'digest': 'b' * 64, 'size_bytes': 4})")
+    tuned.process("send({'digest': 'b' * 64, 'size_bytes': 4, 'format': 'BF16'})")
     made = tuned.tune(pool=replace(tuned.pool, models_dir=tmp_path / "file" / "models"))
     assert made.path == str(tuned.pool.cache_dir / "blobs" / f"sha256-{'b' * 64}")
     assert Path(made.path).read_text() == "copy"
@@ -326,17 +326,19 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
     write_one_layer(source, "Q4_1")
     clocks: list[bool] = []
 
-    def speeds(path: Path, _: object, *, counts_cpu: bool = False) -> CopySpeeds:
+    def speeds(weights: Weights, _: object, *, counts_cpu: bool = False) -> CopySpeeds:
         clocks.append(counts_cpu)
-        return replace(SAME if path == source else after, share=share)
+        return replace(SAME if weights.path == source else after, share=share)
 
-    results: Callable[..., Any] = lambda path, *_: ORIGINAL if path == source else copy  # noqa: E731
+    results: Callable[..., Any] = lambda weights, *_: Computed(  # noqa: E731
+        ORIGINAL if weights.path == source else copy
+    )
     monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
     monkeypatch.setattr(tuning_process, "computed_results", results)
     names = ["blk.0.ffn_up.weight"]
     done = make_copy({
         "source": str(source), "target": str(target), "format": "F16", "names": names,
-        "n_threads": 1, "fallback": 0, "texts": [],
+        "n_threads": 1, "fallback": 0, "texts": [], "form": "",
     })  # fmt: skip
     assert clocks[-1] == (share < 0.5)
     if why is None:

@@ -1,0 +1,117 @@
+"""A model in OpenVINO's form, compiled for this processor: one pass over a batch, cells in blocks.
+
+`form.make_form` wrote it from a GGUF file. Attention is made paged when it is loaded, since
+OpenVINO 2026.4 writes the paged operation but cannot read it back; and the rows whose logits are
+wanted are gathered before the last projection, which is a quarter of a small model's work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+from openvino._offline_transformations import paged_attention_transformation  # type: ignore[import-untyped]
+
+from paddock.engine.arrays import Logits
+from paddock.engine.llama.library import LoadFailed
+
+from .paged_context import PagedBatch
+
+WANTED = "wanted_rows"
+# The inputs of a pass; a form that has more was made by a version that is not known.
+_OPTIONAL = frozenset(["max_context_len"])
+_INPUTS = frozenset([
+    "input_ids", "position_ids", "past_lens", "subsequence_begins", "block_indices",
+    "block_indices_begins", WANTED, *_OPTIONAL,
+])  # fmt: skip
+
+
+class PagedModel:
+    def __init__(self, form: Path, n_threads: int) -> None:
+        self._tensor_of = openvino.Tensor
+        core = openvino.Core()
+        try:
+            model = core.read_model(form.with_suffix(".xml"), form)
+            paged_attention_transformation(model)
+            _gather_wanted_rows(model)
+            self._compiled = core.compile_model(model, "CPU", _settings(n_threads))
+        except RuntimeError as error:
+            raise LoadFailed(f"OpenVINO cannot use {form}: {error}") from error
+        names = {port.get_any_name() for port in self._compiled.inputs}
+        self._caches = [p for p in self._compiled.inputs if "_cache." in p.get_any_name()]
+        inputs = names - {port.get_any_name() for port in self._caches}
+        if not self._caches or not _INPUTS - _OPTIONAL <= inputs <= _INPUTS:
+            raise LoadFailed(f"OpenVINO asks for other inputs than known: {sorted(inputs)}")
+        self._inputs = inputs
+        shape = self._caches[0].get_partial_shape()
+        self.n_block_cells = int(shape[2].get_length())
+        self._request = self._compiled.create_infer_request()
+        self._used: list[NDArray[Any]] = []
+
+    def new_caches(self, n_blocks: int) -> list[NDArray[Any]]:
+        """Return cells for so many blocks, an array for each cache; memory is taken as it is used.
+
+        Shape of each is (n_blocks, n_heads, cells of a block, size of a head).
+        """
+        caches = []
+        for port in self._caches:
+            axes = [n_blocks, *(axis.get_length() for axis in list(port.get_partial_shape())[1:])]
+            kind = port.get_element_type().to_dtype()
+            caches.append(np.zeros([int(axis) for axis in axes], kind))
+        return caches
+
+    def use_caches(self, caches: list[NDArray[Any]]) -> None:
+        if caches is self._used:
+            return
+        self._used = caches
+        for port, cache in zip(self._caches, caches, strict=True):
+            self._request.set_tensor(port, self._tensor_of(cache, shared_memory=True))
+
+    def compute(self, batch: PagedBatch) -> Logits:
+        """Run one pass; return the wanted rows' logits, valid until the next pass.
+
+        Shape is (n_wanted, n_vocab). Raises RuntimeError where OpenVINO cannot compute.
+        """
+        lengths = batch.n_before + np.diff(batch.begins)
+        values = {
+            "input_ids": batch.tokens.astype(np.int64),
+            "position_ids": batch.positions.astype(np.int64),
+            "past_lens": batch.n_before,
+            "subsequence_begins": batch.begins,
+            "block_indices": batch.blocks,
+            "block_indices_begins": batch.block_begins,
+            "max_context_len": np.array(lengths.max(), np.int32),
+            WANTED: batch.output_rows,
+        }
+        for name in self._inputs:
+            self._request.set_tensor(name, self._tensor_of(values[name]))
+        self._request.infer()
+        logits: Logits = self._request.get_output_tensor(0).data
+        return logits.reshape(len(batch.output_rows), logits.shape[-1])
+
+
+def _settings(n_threads: int) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": "f16",
+        "INFERENCE_NUM_THREADS": n_threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def _gather_wanted_rows(model: Any) -> None:
+    """Have the last projection compute the rows that a new input names."""
+    node = model.get_results()[0].input_value(0).get_node()
+    while node.get_type_name() != "MatMul":
+        node = node.input_value(0).get_node()
+    rows = ops.parameter([-1], np.int64, name=WANTED)
+    rows.output(0).set_names({WANTED})
+    gathered = ops.gather(node.input_value(0), rows, ops.constant(np.int64(0)))
+    node.input(0).replace_source_output(gathered.output(0))
+    model.add_parameters([rows])
+    model.validate_nodes_and_infer_types()
