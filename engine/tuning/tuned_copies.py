@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def copy_place() -> str:
     return " ".join((cpu.name, *cpu.features, find_build().fingerprint, openvino_version()))
 
 
+@cache
 def openvino_version() -> str:
     """Return the version of the OpenVINO that is installed; empty: none is."""
     try:
