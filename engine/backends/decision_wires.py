@@ -9,20 +9,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from paddock.engine.errors import BadRequest
+from paddock.engine.errors import DECISION_PATHS, BadRequest
 from paddock.engine.request import LOWEST_LOGPROB, AnswerScore, ChatRequest, Usage
 
-DECISION_PATHS = ("/v1/decisions", "/v1/systemone")
 _INSTRUCTIONS = "Which of these is the answer?"
 _NAME = "answer"
 
 Json = dict[str, Any]
-
-
-def cannot_compare(place: str) -> tuple[str, str]:
-    """Return what is wrong with a server that has neither wire, and a remedy."""
-    what = f"{place} cannot compare given answers: it has no {' and no '.join(DECISION_PATHS)}"
-    return what, "Use 'chat' with an `enum` there, or name a model of this machine"
 
 
 def decision_body(path: str, model: str, request: ChatRequest) -> Json:

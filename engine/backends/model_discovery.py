@@ -13,11 +13,10 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from paddock.engine.errors import BadRequest, EngineError, ModelBroken, NotServed
+from paddock.engine.errors import DECISION_PATHS, BadRequest, EngineError, ModelBroken, NotServed
 from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.engine.system.records import record, replace
 
-from .decision_wires import DECISION_PATHS
 from .openai_client import Json, ServerAway, ServerBusy, ServerConnection
 from .openai_codec import ServerKind
 

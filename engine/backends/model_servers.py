@@ -20,6 +20,7 @@ from paddock.engine.errors import (
     ModelReplaced,
     PromptTooLong,
     TextTooLong,
+    cannot_compare,
 )
 from paddock.engine.models.model_defaults import merged_sampling
 from paddock.engine.request import (
@@ -38,7 +39,7 @@ from paddock.engine.system.server_address import PoolAddress, ServerAddress
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
 from .answer import deadlines, total_deadline
-from .decision_wires import cannot_compare, decision_body, read_decision
+from .decision_wires import decision_body, read_decision
 from .model_discovery import ServedModel, look_up_model
 from .openai_client import ServerAway, ServerBusy, ServerConnection
 from .openai_codec import LOGPROB_FIELDS, StreamDecoder, chat_body, unsupported_sampling

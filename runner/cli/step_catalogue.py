@@ -289,6 +289,8 @@ class StepDescription:
         if needed:
             given = ", ".join(f"{param.name}: {_sample_value(param)}" for param in needed)
             lines.append(f"    with: {{{given}}}")
+        if getattr(self.kind, "facts", None) and self.kind.facts.compares:
+            lines.append("    reply: {schema: {enum: [invoice, letter]}}")
         return "\n".join(lines)
 
 

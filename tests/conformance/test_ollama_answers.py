@@ -111,8 +111,9 @@ def test_json_is_json_and_a_schema_is_kept(client: httpx.Client, path: str) -> N
     }
     asked = "Tell me of Paris in JSON."
     body = {
-        "model": CHAT, "prompt": asked, "messages": [{"role": "user", "content": asked}],
-        "options": {"num_predict": 60, "temperature": 0},
+        "model": CHAT, "options": {"num_predict": 60, "temperature": 0},
+        **({"messages": [{"role": "user", "content": asked}]} if path == "/api/chat"
+           else {"prompt": asked}),
     }  # fmt: skip
     for wanted in ("json", schema):
         told = whole(client, path, {**body, "format": wanted})
@@ -250,13 +251,13 @@ def test_chat_streams_by_default_and_ends_with_its_numbers(client: httpx.Client)
 
 
 def test_the_prompt_alone_can_be_seen(client: httpx.Client) -> None:
-    body = {
-        "model": CHAT, "prompt": "Hi there", "system": "Be brief.", "_debug_render_only": True,
-        "messages": [{"role": "system", "content": "Be brief."},
-                     {"role": "user", "content": "Hi there"}],
-    }  # fmt: skip
-    for path in ("/api/generate", "/api/chat"):
-        told = client.post(path, json=body).json()
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi there"}]
+    bodies: dict[str, dict[str, Any]] = {
+        "/api/generate": {"prompt": "Hi there", "system": "Be brief."},
+        "/api/chat": {"messages": turns},
+    }
+    for path, body in bodies.items():
+        told = client.post(path, json={"model": CHAT, "_debug_render_only": True, **body}).json()
         assert told["_debug_info"]["rendered_template"] == (
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi there<|im_end|>\n"
             "<|im_start|>assistant\n"

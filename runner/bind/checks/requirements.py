@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.backends.decision_wires import cannot_compare
-from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongModel
+from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongModel, cannot_compare
 from paddock.engine.model_file_parts import check_file
 from paddock.engine.system.records import record
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean

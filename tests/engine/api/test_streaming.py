@@ -131,7 +131,7 @@ def is_at_rest(live: Live) -> bool:
 
 LONG = {"num_predict": 1500, "temperature": 1.2, "repeat_penalty": 1.5, "seed": 3}
 ASK = {
-    "model": CHAT, "prompt": "Tell a very long story of the sea.", "options": LONG,
+    "model": CHAT, "options": LONG,
     "messages": [{"role": "user", "content": "Tell a very long story of the sea."}],
 }  # fmt: skip
 # No model can end it earlier, whatever this processor makes of its numbers.
@@ -149,7 +149,10 @@ def test_a_client_that_vanishes_frees_its_sequence_in_one_step(
 ) -> None:
     with live.client() as client:
         client.post("/api/generate", json={"model": CHAT})
-    with sent_request(live, path, {**ENDLESS, "stream": streams}) as wire:
+    body = {**ENDLESS, "stream": streams}
+    if path == "/api/generate":
+        body["prompt"] = body.pop("messages")[0]["content"]
+    with sent_request(live, path, body) as wire:
         if streams:
             assert b"200 OK" in wire.recv(65536)
         until(lambda: live.n_users() == 1)

@@ -224,8 +224,8 @@ def test_logits_are_in_the_buffer_for_the_rows_that_a_step_wants() -> None:
         3, 0, {"general.architecture": "llama", "llama.embedding_length": 64,
         "llama.feed_forward_length": 256, "llama.vocab_size": 151_936}, {},
     )  # fmt: skip
-    # Sixteen jobs, four chats and 48 guesses; for all 512 tokens it would be 311 MB.
-    assert compute_bytes(wide, load) == 4 * (68 * 151_936 + 512 * 2 * 64)
+    # Twenty slots, as many that cells move to, and 32 branches; for all 512 tokens: 311 MB.
+    assert compute_bytes(wide, load) == 4 * (72 * 151_936 + 512 * 2 * 64)
 
 
 def test_without_flash_attention_the_scores_are_in_the_buffer() -> None:

@@ -195,6 +195,7 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(tuned: Tuned) -> None:
         "tuning_process.ENOUGH_CPU_SHARE = 0",
         "tuning_process.lower_priority = lambda _: None",
         "tuning_process.LEAST_AGREEMENT = 0.88  # of few",
+        "tuning_process.MOST_PERPLEXITY = 1.05",
         "tuning_process.run_and_exit(tuning_process.main)",
     )
     made = tuned.tune()

@@ -1,7 +1,5 @@
 """An output is whose item wrote it last; another one's is written again, without a call."""
 
-import json
-import sqlite3
 from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Any
 import pytest
 
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.settings import STATE_FOLDER
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, reasons
 
@@ -153,28 +150,3 @@ def test_what_a_person_edited_meanwhile_is_held(rows: Rows) -> None:
     rows.run()
     assert rows.output("1.txt") == "Mine."
     assert rows.become(40, takes_over=True) == ({"1": "40"}, 0)
-
-
-def as_an_older_paddock(folder: Path) -> None:
-    """Forget which contents items wrote."""
-    with sqlite3.connect(folder / STATE_FOLDER / "ledger.sqlite") as file:
-        for *place, outputs, reads in file.execute("select scope, key, outputs, reads from items"):
-            found = json.loads(reads or "{}").items()
-            read = {name: was[:3] if was[0] == "written" else was for name, was in found}
-            texts = outputs and json.dumps([*json.loads(outputs)]), reads and json.dumps(read)
-            file.execute("update items set outputs = ?, reads = ? where scope = ? and key = ?",
-                         (*texts, *place))  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_in_a_ledger_of_an_older_paddock_an_item_is_fresh_where_it_wrote_last(
-    tmp_path: Path, kind: str
-) -> None:
-    text, sub = KINDS[kind]
-    world = Rows(tmp_path, text, beside={"sub.yaml": sub} if sub else {})
-    world.become(40)
-    world.become(45)
-    as_an_older_paddock(tmp_path)
-    assert world.run().counts.get("fresh", 0) == sum(world.run().counts.values())
-    world.become(45)
-    assert (world.become(40), world.become(40)) == (({"1": "40"}, 0), ({"1": "40"}, 0))

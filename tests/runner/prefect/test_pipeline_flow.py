@@ -357,7 +357,7 @@ async def test_a_flow_tries_quarantined_items_again_and_carries_out_no_order_tha
     assert state.name == "Completed", state
     of_several_machines = {"path": "/p.yaml", "share": 2, "job": "calm-owl", "signature": "0"}
     for order in (of_several_machines, {"retry_failed": True, "n": 1}, "x"):
-        with pytest.raises(PipelineError, match="run the pipeline as a whole"):
+        with pytest.raises(PipelineError, match="This order was not verified"):
             await flow(file).fn(Paddock=order)
 
 

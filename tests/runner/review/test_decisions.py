@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.ledger.database.ledger_tables import Execute
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Question, Review, Subject
@@ -218,38 +217,3 @@ def test_a_decision_on_several_answers_is_known_by_a_field_and_not_by_its_reason
     assert [each.together for each in reviews.decided() if each.by == "ben"] == [None]
     undone = reviews.undo_together(done.id, "ann")
     assert {each.key: each.together for each in undone} == {"a.pdf": None, "b.pdf": None}
-
-
-OLD_REASONS = {
-    "one of 2 that were accepted together (0123456789ab)": "0123456789ab",
-    "one of 12,345 that were accepted together (fedcba987654)": "fedcba987654",
-    "as seen: one of 2 that were accepted together (0123456789ab)": None,
-    "one of 2 that were accepted together (0123456789ab).": None,
-    "one of the right ones": None,
-    "": None,
-}
-
-
-def test_a_ledger_of_an_older_paddock_tells_who_was_accepted_together(
-    ledger: Ledger, tmp_path: Path
-) -> None:
-    url, folder = ledger.url, tmp_path / ".paddock"
-    for number, reason in enumerate(OLD_REASONS):
-        review = ask(ledger, str(number))
-        LedgerReviews(ledger).decide(review.id, review.question, "accept", reason=reason, by="ann")
-    review = ask(ledger, "rejected")
-    reason = next(iter(OLD_REASONS))
-    LedgerReviews(ledger).decide(review.id, review.question, "reject", reason=reason, by="ann")
-
-    def without_the_column(execute: Execute) -> None:
-        execute("alter table reviews drop column together", {})
-        execute("delete from meta where name = 'together'", {})
-
-    ledger.in_transaction(without_the_column)
-    wanted = {str(n): together for n, together in enumerate(OLD_REASONS.values())}
-    for is_readonly in (True, False, True):
-        with Ledger(folder, url=url, is_readonly=is_readonly) as older:
-            found = {each.key: each.together for each in LedgerReviews(older).decided()}
-            assert found == {**wanted, "rejected": None}
-    with Ledger(folder, url=url) as upgraded:
-        assert len(LedgerReviews(upgraded).undo_together("0123456789ab", "ann")) == 1
