@@ -57,6 +57,31 @@ def copy_format(header: GgufHeader, features: Collection[str]) -> tuple[str, fro
     )
 
 
+def may_have_form(header: GgufHeader) -> bool:
+    """Return whether a model may be computed by OpenVINO: installed, and positions are plain.
+
+    A short text does not tell whether the reader of openvino-genai heeds a sliding window or
+    stretched positions, so a model that has any is computed by llama.cpp.
+    """
+    architecture = header.values.get("general.architecture")
+    is_plain = not header.number("attention.sliding_window") and not any(
+        key.startswith(f"{architecture}.rope.scaling.") for key in header.values
+    )
+    has_factors = any(
+        tensor.name.startswith("rope_factors") or "rope_freqs" in tensor.name
+        for tensor in header.tensors
+    )
+    n_weights = sum(tensor.n_weights for tensor in header.tensors)
+    is_small = n_weights <= MOST_WEIGHTS
+    return (
+        header.role == "chat"
+        and is_plain
+        and not has_factors
+        and is_small
+        and bool(openvino_version())
+    )
+
+
 def copy_place() -> str:
     """Return the processor, which a name alone may not tell, and the builds of both engines."""
     cpu = read_cpu()
@@ -148,7 +173,7 @@ class TunedCopyStore:
         before = files.read_json_object(file)
         files.write_json_atomically(file, asdict(record), is_durable=True)
         if before.get("path") != record.path:
-            _remove_file(before)
+            self._remove_copy(record.original, before)
 
     def refuse(self, original: str, why: str) -> None:
         """Replace a copy, which goes, by the reason.
@@ -163,7 +188,7 @@ class TunedCopyStore:
     def forget(self, original: str) -> None:
         before = files.read_json_object(self._file(original))
         self._file(original).unlink(missing_ok=True)
-        _remove_file(before)
+        self._remove_copy(original, before)
 
     def forget_others(self, is_there: Callable[[TunedCopy], bool]) -> list[str]:
         """Remove records and copies of models that are gone, and those of earlier versions.
@@ -179,6 +204,20 @@ class TunedCopyStore:
                     names.append(str(before.get("name")))
                 self.forget(file.stem)
         return names
+
+    def form(self, original: str) -> Path:
+        """Return where the weights of a model's form are; their graph lies beside them."""
+        return self.folder / f"{original}.bin"
+
+    def _remove_copy(self, original: str, record: dict[str, object]) -> None:
+        """Remove the copy that a record of any version names, if it is one of ours."""
+        form = self.form(original)
+        if record.get("path") != str(form):
+            _remove_blob(record)
+            return
+        for file in (form, graph_file(form)):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
 
     def _file(self, original: str) -> Path:
         return self.folder / f"{original}.json"
@@ -200,13 +239,9 @@ def _read(file: Path) -> TunedCopy | None:
         return None
 
 
-def _remove_file(record: dict[str, object]) -> None:
+def _remove_blob(record: dict[str, object]) -> None:
     """Remove the copy that a record of any version names: a blob that no manifest names."""
     path = Path(str(record.get("path") or ""))
-    if record.get("format") == OPENVINO and path.parent.name == "tuned":
-        with suppress(OSError):
-            graph_file(path).unlink(missing_ok=True)
-            path.unlink()
     is_blob = path.parent.name == "blobs" and path.name == f"sha256-{record.get('digest')}"
     if not is_blob:
         return

@@ -35,7 +35,7 @@ from .tuned_copies import (
     copy_format,
     copy_place,
     graph_file,
-    openvino_version,
+    may_have_form,
 )
 
 # Documents of the package on which a copy is compared with its original.
@@ -92,14 +92,16 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
     header = read_header(Path(facts.path))
     format_name, names = copy_format(header, read_cpu().features)
     refusal = ""
-    has_form = facts.role == "chat" and bool(openvino_version())
+    has_form = may_have_form(header)
     if facts.role == "rerank" or facts.parts or not (names or has_form):
         refusal = "no copy of such a model is faster on this processor"
     record = TunedCopy(facts.name, facts.digest, facts.path, copy_place(), refusal)
     with _tuning_lock(store.folder, facts):
         if not refusal:
-            # The copy takes at most two bytes a weight, or what it has.
-            n_bytes = 2 * sum(tensor.n_weights for tensor in header.tensors) + facts.size_bytes
+            # A copy takes at most two bytes a weight, or what it has; a form, and the file it is
+            # made of, the same again.
+            n_weights = sum(tensor.n_weights for tensor in header.tensors)
+            n_bytes = (4 if has_form else 2) * n_weights + facts.size_bytes
             with (
                 _temporary_target(_blob_folder(settings), facts, n_bytes) as temporary,
                 _form_folder(store.folder, facts) as folder,
@@ -118,7 +120,7 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
                 result = _run(order, facts, stop)
                 why = result.pop("why", "")
                 if not why and result.get("format") == OPENVINO:
-                    place = store.folder / f"{facts.digest}.bin"
+                    place = store.form(facts.digest)
                     graph_file(folder / "weights.bin").replace(graph_file(place))
                     (folder / "weights.bin").replace(place)
                 elif not why:

@@ -14,11 +14,19 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Vectors
-from paddock.engine.gguf import GgufHeader, GgufTensor, read_header
+from paddock.engine.gguf import GgufHeader, GgufScalar, GgufTensor, read_header
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning import tuned_copies, tuner, tuning_process
-from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore, copy_format, copy_place
+from paddock.engine.tuning.tuned_copies import (
+    OPENVINO,
+    TunedCopy,
+    TunedCopyStore,
+    copy_format,
+    copy_place,
+    graph_file,
+    may_have_form,
+)
 from paddock.engine.tuning.tuner import TuningNotNow, TuningStop, tune
 from paddock.engine.tuning.tuning_process import Computed, CopySpeeds, Weights, agreement, make_copy
 from tests.fakes.one_layer import write_one_layer
@@ -123,6 +131,45 @@ def test_a_file_goes_with_its_record_unless_a_name_stands_for_it(
     book.keep(replace(named, path=str(tmp_path / "letter.txt")))
     book.forget("a" * 64)
     assert (tmp_path / "letter.txt").exists(), "no blob"
+
+
+def test_a_form_goes_with_its_record_and_no_file_elsewhere(
+    tmp_path: Path, book: TunedCopyStore
+) -> None:
+    own, foreign = book.form("a" * 64), tmp_path / "letters" / "tuned" / "mine.bin"
+    for file in (own, foreign):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"weight")
+        graph_file(file).write_text("graph")
+    known = copy_in(tmp_path, "a" * 64)
+    book.keep(replace(known, path=str(own), format=OPENVINO, size_bytes=6))
+    assert book.find("a" * 64) is not None
+    book.refuse("a" * 64, "it failed")
+    assert (own.exists(), graph_file(own).exists()) == (False, False)
+    book.keep(replace(known, path=str(foreign), format=OPENVINO, size_bytes=6))
+    book.forget("a" * 64)
+    assert (foreign.exists(), graph_file(foreign).exists()) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("values", "tensors", "may"),
+    [
+        ({}, (), True),
+        ({"llama.attention.sliding_window": 0}, (), True),
+        ({"llama.attention.sliding_window": 4096}, (), False),
+        ({"llama.rope.scaling.type": "yarn"}, (), False),
+        ({"llama.rope.scaling.factor": 8.0}, (), False),
+        ({}, (GgufTensor("rope_freqs.weight", 0, (32,)),), False),
+        ({}, (GgufTensor("rope_factors_long.weight", 0, (48,)),), False),
+        ({}, (GgufTensor("output.weight", 0, (3 * 10**9,)),), False),
+        ({"bert.pooling_type": 1, "general.architecture": "bert"}, (), False),
+    ],
+)
+def test_a_model_whose_positions_a_short_text_does_not_try_has_no_form(
+    values: dict[str, GgufScalar], tensors: tuple[GgufTensor, ...], may: bool
+) -> None:
+    values = {"general.architecture": "llama", **values}
+    assert may_have_form(GgufHeader(3, len(tensors), values, {}, tensors)) is may
 
 
 def test_copies_of_gone_models_and_of_earlier_versions_go_and_those_of_files_elsewhere_stay(
