@@ -25,7 +25,7 @@ from paddock.steps.readers import documents
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
 from paddock.steps.readers.reader import PAGE_BREAK, join_pages, page_offsets
 from paddock.steps.readers.reader_pool import EvidenceRequest
-from paddock.steps.readers.text_cells import quote_box, unpack_cells
+from paddock.steps.readers.text_cells import TextCell, page_cells, quote_box
 
 _PAGED = frozenset((MEDIA_TYPES["pdf"], MEDIA_TYPES["pptx"]))
 _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
@@ -93,15 +93,34 @@ class EvidenceSource:
     name: str
     """The document's path as the pipeline names it, else the expression. No other has it."""
     text: str
-    page_starts: tuple[int, ...] = ()
-    """Offsets at which pages begin; empty: it has no pages."""
+    part_starts: tuple[int, ...] = (0,)
+    """Offsets at which its pages, sheets, chapters or mails begin."""
+    is_paged: bool = False
+    """Whether these are pages that people see."""
     path: str = ""
     """The document's, as the pipeline names it; empty: the text is of no document."""
     media_type: str = ""
     only_page: int | None = None
     """The page that the whole text is of."""
-    cells: Mapping[int, str] = field(default_factory=dict)
+    boxes: Mapping[int, str] = field(default_factory=dict)
     """By page, where its words stand; packed."""
+
+    @property
+    def page_starts(self) -> tuple[int, ...]:
+        """Offsets at which pages begin; empty: it has no pages."""
+        return self.part_starts if self.is_paged else ()
+
+    def cells(self, number: int) -> list[TextCell]:
+        """Return the cells of a page, sheet, chapter or mail, from 1, by offsets in the whole text.
+
+        Raises:
+            ValueError: what a pipeline made looks like a document, and its boxes are none.
+        """
+        begin, *rest = self.part_starts[number - 1 :]
+        end = rest[0] - len(PAGE_BREAK) if rest else len(self.text)
+        is_csv = self.media_type == MEDIA_TYPES["csv"]
+        part = self.text[begin:end]
+        return page_cells(part, self.boxes.get(number, ""), begin, is_csv=is_csv)
 
 
 def read_sources(
@@ -189,16 +208,17 @@ def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
     texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]
     is_shown = media_type in _PAGED or media_type.startswith("image/")
     is_paged = is_shown or (len(texts) > 1 and media_type not in _WITHOUT_PAGES)
-    is_paged = is_paged and join_pages(texts) == value["text"]  # else these are not its pages
-    by_page = boxes.items() if isinstance(boxes, Mapping) else ()
+    has_parts = bool(texts) and join_pages(texts) == value["text"]  # else these are others'
+    by_page = boxes.items() if has_parts and isinstance(boxes, Mapping) else ()
     return EvidenceSource(
         name=path or _text_of(value, "source") or name,
         text=value["text"],
-        page_starts=tuple(page_offsets(texts)) if is_paged else (),
+        part_starts=tuple(page_offsets(texts)) if has_parts else (0,),
+        is_paged=is_paged and has_parts,
         path=path,
         media_type=media_type,
         only_page=page if isinstance(page, int) and page == value.get("page_end", page) else None,
-        cells={int(page): str(cells) for page, cells in by_page},
+        boxes={int(page): str(cells) for page, cells in by_page},
     )
 
 
@@ -225,12 +245,8 @@ def with_boxes(evidence: Any, sources: Sequence[EvidenceSource]) -> Any:
         source, page = by_name[leaf["source"]], leaf["page"]
         if source.only_page is not None:  # 1
             leaf |= {"page": source.only_page, "line": None, "column": None}
-        elif page is not None and (packed := source.cells.get(page)):  # 2
-            begins, *rest = source.page_starts[page - 1 :]
-            end = min(leaf["end"], rest[0] - len(PAGE_BREAK) if rest else len(source.text))
-            with suppress(ValueError):  # what a pipeline made may look like a document
-                cells = unpack_cells(packed)
-                leaf["box"] = quote_box(
-                    source.text[begins:], cells, leaf["start"] - begins, end - begins
-                )
+        elif page in source.boxes:  # 2
+            with suppress(ValueError):
+                cells = source.cells(page)
+                leaf["box"] = quote_box(source.text, cells, leaf["start"], leaf["end"])
     return evidence

@@ -39,7 +39,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     data = _QUOTED_PRINTABLE.sub(_decoded, file.read())
     text = text_files.read_text_file(_FOLD.sub(b"", data), "txt")
     lines = list[str]()
-    pages = list[str]()
+    pages, cells = list[str](), [""]
     notes = list(text.notes)
     invoices = list[Invoice]()
     title = ""
@@ -60,6 +60,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
             found = read_attached(str(named), media_type, content, request)
             invoices += on_later_pages(found.invoices, 1 + len(pages))
             pages += found.pages
+            cells += found.cells
             notes += found.notes
             value = f"{named} ({len(content):,} bytes)" + ", not read" * (not found.media_type)
         title = title or (value if name in ("SUMMARY", "FN") else "")
@@ -73,7 +74,12 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         lines.append(f"{name}{about}: {_shown(name, value)}")
     first = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
     return Document(
-        (first, *pages), title, MEDIA_TYPES[kind], tuple(notes), invoices=tuple(invoices)
+        (first, *pages),
+        title,
+        MEDIA_TYPES[kind],
+        tuple(notes),
+        cells=tuple(cells),
+        invoices=tuple(invoices),
     )
 
 

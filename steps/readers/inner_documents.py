@@ -13,7 +13,7 @@ from contextlib import suppress
 from hashlib import sha256
 from html import unescape
 from io import BytesIO
-from itertools import compress
+from itertools import compress, repeat
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -23,6 +23,7 @@ from paddock.engine.system.text import counted
 from . import ocr, reader, text_files
 from .document_kinds import HEAD_BYTES, UnknownKind, kind_within
 from .reader import Document, ReadRequest, Unreadable, after_name
+from .text_cells import pack_cells, unpack_cells
 
 _DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
 _SHOWN = re.compile(
@@ -36,7 +37,10 @@ _MOST_PICTURES = 200  # are read: 15 minutes of a processor
 
 
 def read_attached(name: str, media_type: str, data: bytes, request: ReadRequest) -> Document:
-    """Return it under its name, without empty pages; without a media type it is not read."""
+    """Return it under its name, without empty pages; without a media type it is not read.
+
+    It has as many `cells` as pages.
+    """
     try:
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
         document = request.within(kind, BytesIO(data))
@@ -45,10 +49,13 @@ def read_attached(name: str, media_type: str, data: bytes, request: ReadRequest)
         return Document((), notes=(f": attachment '{name}' is not read: {why}",))
     is_kept = [bool(page.strip()) for page in document.pages]
     pages = list(compress(document.pages, is_kept))
-    pages[:1] = [f"# {name}\n\n{page}" for page in pages[:1]]
+    title = f"# {name}\n\n"
+    pages[:1] = [title + page for page in pages[:1]]
+    cells = list(compress(document.cells or repeat(""), is_kept))
+    cells[:1] = [pack_cells(unpack_cells(packed, len(title))) for packed in cells[:1]]
     notes = tuple(f": attachment '{name}'{after_name(note)}" for note in document.notes)
     invoices = tuple(replace(i, page=sum(is_kept[: i.page])) for i in document.invoices)
-    return replace(document, pages=tuple(pages), notes=notes, invoices=invoices)
+    return replace(document, pages=tuple(pages), notes=notes, invoices=invoices, cells=tuple(cells))
 
 
 class InnerPictures:

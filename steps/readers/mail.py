@@ -228,6 +228,7 @@ def _mails_document(
         mail.title,
         MEDIA_TYPES[kind],
         (*mail.notes, *notes),
+        cells=tuple(mail.cells),
         invoices=tuple(mail.invoices),
     )
 
@@ -237,6 +238,7 @@ class _MailText:
     request: ReadRequest
     title: str = ""
     pages: list[str] = field(default_factory=list)
+    cells: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     invoices: list[Invoice] = field(default_factory=list)
     printed: list[tuple[int, list[str]]] = field(default_factory=list)
@@ -249,6 +251,7 @@ class _MailText:
             self.notes.append(_NOT_JUDGED)
         index = len(self.pages)
         self.pages.append("")
+        self.cells.append("")
         body, unread = _best_form(message), list[MIMEPart]()
         attachments, pictures = (
             list(_attachments(message, body, unread)),
@@ -324,6 +327,7 @@ class _MailText:
             self.printed.append((len(self.pages) + 1, shown))
         self.invoices += on_later_pages(found.invoices, len(self.pages))
         self.pages += found.pages
+        self.cells += found.cells
         self.notes += found.notes
         return line if found.media_type else f"{line}, not read"
 

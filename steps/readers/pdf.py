@@ -27,7 +27,7 @@ from .pdf_page import PdfPages, ReadPage
 from .pdf_pictures import inserted
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
 from .reader import Document, Invoice, ReadRequest, Unreadable, on_later_pages
-from .text_cells import TextCell, moved_cells, pack_cells
+from .text_cells import TextCell, moved_cells, pack_cells, unpack_cells
 
 _MOST_UNNAMED = 0.2  # of a page's characters: then OCR reads it, or a note says so
 _LEAST_ALIKE = 0.5  # of a page's words: chance has hardly any
@@ -82,7 +82,8 @@ def read_pdf(file: BinaryIO, request: ReadRequest) -> Document:
             behind = read_attached(name, "", data, request)
             invoices += on_later_pages(behind.invoices, len(pages))
             attached += [name] if behind.pages else []
-            pages += map(_PageReading, behind.pages)
+            for text, packed in zip(behind.pages, behind.cells, strict=True):
+                pages.append(_PageReading(text, cells=tuple(unpack_cells(packed))))
             notes += behind.notes
         if len(invoices) == 1:  # else which one the pages show is open
             shown = [page.text for page in pages if page.number]

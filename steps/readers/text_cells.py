@@ -1,12 +1,14 @@
-"""Cells of a document's text: words of a page, lines that OCR read, cells of tables.
+"""Cells of a document's text: words of a page, lines that OCR read, cells of tables, lines.
 
-A reader knows where each piece of its text stands; who asks later does not read the file again. A
-page's cells are one short text, `pack_cells`: numbers, zlib, base64. It travels from reader
-processes and is kept with the outputs, a few bytes a word.
+Who asks where a piece of text stands does not read the file again: `page_cells`, for all kinds.
+Only what the text does not show is kept with it: a page's boxes are one short text, `pack_cells`:
+numbers, zlib, base64. It travels from reader processes and is kept with the outputs, a few bytes a
+word. Tables have one form in all texts, so that reading them costs and keeps nothing more.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from array import array
 from base64 import b64decode, b64encode
@@ -18,10 +20,13 @@ from unicodedata import east_asian_width
 from paddock.engine.system.records import record, replace
 
 from .reader import PageBox
+from .text_tables import table_rows
 
 _UNITS = 10_000  # of a page's side: a twentieth of a millimetre on A4
 _SURE = 1000  # of OCR
 _N_FIELDS = 9
+_TITLE = re.compile(r"# .*\n\n")
+_LINE = re.compile(r"\S(?:.*\S)?")
 _MARGIN_LETTERS = 0.5
 _NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
 _WIDE = frozenset("mwMW@%")
@@ -30,17 +35,56 @@ _MOST_BYTES = 8 * 1024 * 1024  # of a page: 200,000 words
 
 @record(frozen=True, slots=True)
 class TextCell:
-    """A piece of a page's text that stands in one place."""
+    """A piece of a text that stands in one place."""
 
     start: int
     end: int
-    """Offsets in the page's text."""
+    """Offsets in the text; it has no white space at its ends."""
     box: PageBox | None = None
     row: int = 0
     column: int = 0
-    """From 1, of a cell of a table."""
+    """From 1, of a cell of a table, as the text shows it; 0: it is in none."""
     p: float | None = None
     """How sure OCR is of it, 1 of forms and comments; None: it is the page's own text."""
+
+
+def page_cells(
+    text: str, packed: str = "", offset: int = 0, *, is_csv: bool = False
+) -> list[TextCell]:
+    r"""Return the cells of a page, sheet, chapter or mail, in the order of its text.
+
+    1. Words with boxes, of tables with row and column, and what OCR read: of PDFs and pictures.
+    2. Else each cell of a table that is not empty; `is_csv`: the whole text is one.
+    3. And each line beside tables.
+
+    A table begins with its row 1. `offset` is added to places: that of the page in its document.
+
+    >>> text = "# Bill 7\n\n| Goods | EUR |\n| --- | --- |\n| A\\|B | 5 |\n\nTotal: 5"
+    >>> [(text[cell.start : cell.end], cell.row, cell.column) for cell in page_cells(text)][3:]
+    [('A\\|B', 2, 1), ('5', 2, 2), ('Total: 5', 0, 0)]
+
+    Raises:
+        ValueError: `packed` is none of `pack_cells`.
+    """
+    if packed:
+        return unpack_cells(packed, offset)  # 1
+    title = _TITLE.match(text)  # of what is attached
+    begin = title.end() if title else 0
+    found, at = list[TextCell](), 0
+
+    def add_lines(end: int) -> None:  # 3
+        lines = (line.span() for line in _LINE.finditer(text, at, end))
+        found.extend(TextCell(offset + a, offset + b) for a, b in lines)
+
+    for row in table_rows(text[begin:], is_csv=is_csv):
+        add_lines(begin + row.span[0])
+        at = begin + row.span[1]
+        for column, (a, b) in enumerate(row.cells, 1):  # 2
+            if a < b:
+                place = offset + begin + a, offset + begin + b
+                found.append(TextCell(*place, row=row.number, column=column))
+    add_lines(len(text))
+    return found
 
 
 def moved_cells(cells: Sequence[TextCell], offset: int) -> tuple[TextCell, ...]:
@@ -70,8 +114,8 @@ def pack_cells(cells: Sequence[TextCell]) -> str:
     return b64encode(zlib.compress(packed, 1)).decode() if rows else ""
 
 
-def unpack_cells(text: str) -> list[TextCell]:
-    """Return the cells of a packed text.
+def unpack_cells(text: str, offset: int = 0) -> list[TextCell]:
+    """Return the cells of a packed text, `offset` further on.
 
     Raises:
         ValueError: it is none.
@@ -90,8 +134,8 @@ def unpack_cells(text: str) -> list[TextCell]:
     columns = [list(accumulate(values[start:end])) for start, end in pairwise(ends)]
     return [
         TextCell(
-            start,
-            end,
+            offset + start,
+            offset + end,
             None if sides[0] < 0 else tuple(side / _UNITS for side in sides),
             row,
             column,
@@ -102,7 +146,7 @@ def unpack_cells(text: str) -> list[TextCell]:
 
 
 def quote_box(text: str, cells: Sequence[TextCell], start: int, end: int) -> list[float] | None:
-    """Return the box around a piece of a page's text.
+    """Return the box around a piece of a text, whose cells are those of one page.
 
     A word or line is cut by the usual widths of its letters, and half a letter more at either side.
 

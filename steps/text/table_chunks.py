@@ -8,22 +8,14 @@ the row has.
 
 from __future__ import annotations
 
-import csv
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 
 from paddock.engine.system.records import field, record
+from paddock.steps.readers.text_tables import find_tables
 
-_TABLE_ROW = re.compile(r"^ {0,3}\|.*$", re.MULTILINE)
-_TABLE_RULE = re.compile(r"^ {0,3}\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*$")
-_DELIMITERS = ",;\t|"
-_LEAST_ROWS = 3  # two lines with one comma each are hardly a table
-# A cell of eight words is more likely a sentence. Matching only starts at words: a cell of 100,000
-# letters must not take minutes.
-_EIGHT_WORDS = re.compile(r"(?<!\S)(?=(\S+)(?: \S+){7})")
-_LETTER = re.compile(r"[^\W\d]")
 _PRIVATE_PLANES = ("\U000f0000", "\U000ffffd")
 _MOST_MASK_SIGNS = ord(_PRIVATE_PLANES[1]) - ord(_PRIVATE_PLANES[0])
 _HEADING = re.compile(r"(?:\A|\n)(#{1,6}[ \t][^\n]*\n\s*)\Z")
@@ -31,78 +23,6 @@ _MOST_HEADING_CHARACTERS = 300
 _MASKED_RUN = re.compile(f"([{_PRIVATE_PLANES[0]}-{_PRIVATE_PLANES[1]}])\\1*")
 
 TokenRuler = Callable[[str], int]
-
-
-@record(frozen=True, slots=True)
-class TextTable:
-    """A table by its offsets into the text: `rows` begins with what follows the header."""
-
-    header: tuple[int, int]
-    """The offsets of the header; empty if there is none."""
-    rows: tuple[tuple[int, int], ...]
-
-
-def find_tables(text: str) -> list[TextTable]:
-    head = text.lstrip("\n").partition("\n")[0]
-    for delimiter in _DELIMITERS if not head.lstrip().startswith("|") else "":
-        if delimiter in head and (rows := _csv_rows(text, delimiter)):
-            return [TextTable(rows[0], tuple(rows[1:]))]
-    return list(_markdown_tables(text))
-
-
-def _markdown_tables(text: str) -> Iterator[TextTable]:
-    runs: list[list[tuple[int, int]]] = []
-    for match in _TABLE_ROW.finditer(text):
-        if not runs or match.start() != runs[-1][-1][1] + 1:
-            runs.append([])
-        runs[-1].append(match.span())
-    for (begin, _), *others in runs:
-        if others and not _TABLE_RULE.match(text[slice(*others[0])]):
-            yield TextTable((begin, begin), ((begin, _), *others))
-        elif others[1:]:
-            yield TextTable((begin, others[0][1]), tuple(others[1:]))
-
-
-def _csv_rows(text: str, delimiter: str) -> list[tuple[int, int]]:
-    """Return the offsets of rows with as many cells, at least two; none if it is no such CSV."""
-    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
-    starts = list(accumulate(map(len, lines), initial=0))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    spans: list[tuple[int, int]] = []
-    width = before = 0
-    try:
-        for row in reader:
-            after = reader.line_num
-            if row and not spans and not _is_header(row):
-                return []
-            if row:
-                width = width or len(row)
-                if len(row) != width:
-                    return []
-                is_ended = lines[after - 1].endswith("\n")
-                spans.append((starts[before], starts[after] - is_ended))
-            before = after
-    except csv.Error:
-        return []
-    return spans if len(spans) >= _LEAST_ROWS else []
-
-
-def _is_header(row: Sequence[str]) -> bool:
-    """Return whether these may be column names: not empty, all different, none a sentence.
-
-    The first line of a letter with a comma is not a header.
-    """
-    is_named = all(cell and cell == cell.strip() for cell in row)
-    return is_named and len({*row}) == len(row) > 1 and not any(map(_is_prose, row))
-
-
-def _is_prose(cell: str) -> bool:
-    """Return whether eight words follow each other, the first of them with a letter.
-
-    >>> _is_prose("As agreed on 3 May we will send"), _is_prose("1 2 3 4 5 6 7 8 a")
-    (True, False)
-    """
-    return any(_LETTER.search(found[1]) for found in _EIGHT_WORDS.finditer(cell))
 
 
 @record(frozen=True, slots=True)

@@ -101,6 +101,15 @@ def test_a_quote_over_a_page_break_has_the_box_of_its_first_part(tmp_path: Path)
     assert 0.1 < left < 0.4
 
 
+def test_a_source_has_cells_of_each_part_by_places_in_its_text() -> None:
+    [source] = sources(document("# Bills", "| EUR |\n| --- |\n| 5 |", media_type="text/x"))
+    assert [
+        (number, source.text[cell.start : cell.end], cell.row)
+        for number in (1, 2)
+        for cell in source.cells(number)
+    ] == [(1, "# Bills", 0), (2, "EUR", 1), (2, "5", 2)]
+
+
 LONG = "1,1, " * 60_000
 
 

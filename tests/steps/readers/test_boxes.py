@@ -1,7 +1,8 @@
-"""Boxes of quotes on a page, and pages as pictures: real PDFs, drawn and looked at."""
+"""Where text stands: boxes of quotes on pages, drawn and looked at; cells of all documents."""
 
 import asyncio
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from paddock.steps.base import StepError
 from paddock.steps.readers import documents
 from paddock.steps.readers.reader import PageBox
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
-from paddock.steps.readers.text_cells import quote_box, unpack_cells
-from tests.fakes.office import scan, scanned_pdf
+from paddock.steps.readers.text_cells import page_cells, quote_box, unpack_cells
+from tests.fakes.office import docx, eml, epub, scan, scanned_pdf, xlsx
 from tests.fakes.pdf import pdf_of_objects
 from tests.fakes.readers import read_here
+from tests.steps.readers.test_other_kinds import open_document as odf
 
 RED, BLACK = (220, 0, 0), (0, 0, 0)
 SIDE_PX = 1200
@@ -244,3 +246,76 @@ def test_what_cannot_be_drawn_is_a_sentence(placed: Placed) -> None:
             asyncio.run(documents.render_page(Path("/nowhere/gone.pdf"), 1, 500, readers=limited))
     finally:
         limited.close()
+
+
+GOODS = (("Goods", "EUR"), ("Nails, black", "1.50"), ("A|B", ""))
+WEB = f"<h1>Bill 7</h1><table>{''.join(f'<tr><th>{a}<th>{b}' for a, b in GOODS)}</table><p>Total: 9"
+TABLE_ROW = "<table:table-row>{}</table:table-row>"
+TABLE_CELL = "<table:table-cell><text:p>{}</text:p></table:table-cell>"
+ODF_ROWS = "".join(TABLE_ROW.format("".join(map(TABLE_CELL.format, row))) for row in GOODS)
+ODF = f"<table:table table:name='Bill 7'>{ODF_ROWS}</table:table>"
+RTF_ROWS = "".join(
+    f"\\trowd\\cellx2000\\cellx4000\\intbl {a}\\cell {b}\\cell\\row" for a, b in GOODS
+)
+RTF = f"{{\\rtf1 Bill 7\\par {RTF_ROWS}\\pard Total: 9}}"
+CSV = b'Goods;EUR\n"Nails, black";1.50\nA|B;\n'
+
+
+def mail_of_a_page() -> bytes:
+    message = EmailMessage()
+    message["Subject"] = "Bill 7"
+    message.set_content(WEB, subtype="html")
+    return message.as_bytes()
+
+
+def printed_bill() -> bytes:
+    made = FPDF()
+    made.add_page()
+    made.set_font("Helvetica", size=12)
+    made.cell(text="Bill 7", new_x="LMARGIN", new_y="NEXT")
+    with made.table() as table:
+        for row in GOODS:
+            table.row(row)
+    made.cell(text="Total: 9")
+    return bytes(made.output())
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "lines"),
+    [
+        ("a.docx", docx("Bill 7", GOODS, "Total: 9"), ["Bill 7", "Total: 9"]),
+        ("a.xlsx", xlsx({"Bill 7": GOODS}), ["# Bill 7"]),
+        ("a.odt", odf("text", f"<text:p>Bill 7</text:p>{ODF}"), ["Bill 7"]),
+        ("a.ods", odf("spreadsheet", ODF), ["# Bill 7"]),
+        ("a.html", WEB.encode(), ["# Bill 7", "Total: 9"]),
+        ("a.epub", epub({"a.html": WEB}), ["# Bill 7", "Total: 9"]),
+        ("a.eml", mail_of_a_page(), ["Subject: Bill 7", "# Bill 7", "Total: 9"]),
+        ("a.csv", CSV, []),
+        ("a.tsv", CSV.replace(b";", b"\t"), []),
+        (
+            "a.rtf",
+            f"{{\\rtf1 Bill 7\\par {RTF_ROWS}\\pard Total: 9}}".encode(),
+            ["Bill 7", "Total: 9"],
+        ),
+        ("a.pdf", printed_bill(), ["Bill", "7", "Total:", "9"]),
+        ("b.eml", eml("", attachments={"bill.pdf": printed_bill()}), ["Bill", "7", "Total:", "9"]),
+        ("c.eml", eml("", attachments={"bill.csv": CSV}), ["# bill.csv"]),
+    ],
+)
+def test_every_document_has_cells_with_their_places_in_its_text(
+    placed: Placed, name: str, data: bytes, lines: list[str]
+) -> None:
+    found = read_here(placed(name, data))
+    packed = found.cells[-1] if found.cells else ""
+    text, is_csv = found.pages[-1], found.media_type == "text/csv"
+    cells = page_cells(text, packed, is_csv=is_csv)
+    assert [text[cell.start : cell.end] for cell in cells if not cell.row] == lines
+    rows = dict[tuple[int, int], str]()
+    first = min(cell.row for cell in cells if cell.row)
+    for cell in cells:
+        if cell.row:
+            place = cell.row - first, cell.column - 1
+            rows[place] = " ".join(filter(None, (rows.get(place), text[cell.start : cell.end])))
+    texts = {place: cell.replace("\\", "") for place, cell in rows.items()}
+    assert texts == {(r, c): t for r, row in enumerate(GOODS) for c, t in enumerate(row) if t}
+    assert [cell.box is not None for cell in cells] == [bool(packed)] * len(cells)
