@@ -78,11 +78,13 @@ async def hold_lease(daemon: DaemonInfo) -> AsyncIterator[None]:
         DaemonGone: the daemon has gone.
         DaemonError: it refuses.
     """
-    client = UnixClient(daemon.socket, silence_s=SILENCE_S)
-    async with aclosing(client.stream("POST", PREFIX + LEASE, b"{}")) as beats:
+    async with (
+        aclosing(UnixClient(daemon.socket, silence_s=SILENCE_S)) as client,
+        aclosing(client.stream("POST", PREFIX + LEASE, b"{}")) as beats,
+    ):
         try:
-            await anext(beats, b"")
-        except ConnectionBroken as error:
+            await anext(beats)
+        except (ConnectionBroken, StopAsyncIteration) as error:
             raise DaemonGone(_silent(daemon, error)) from None
         except UnexpectedStatus as error:
             raise DaemonError(_silent(daemon, error)) from None
@@ -90,12 +92,13 @@ async def hold_lease(daemon: DaemonInfo) -> AsyncIterator[None]:
 
 
 def _silent(daemon: DaemonInfo, error: Exception) -> str:
-    why = str(error).rstrip(".")
+    why = str(error).rstrip(".") or "it is ending"
     return f"The local service (process {daemon.pid}) does not answer: {why}."
 
 
 START_S = 30.0  # takes 1 to 2 s, more on a busy machine
 LOOK_S = 0.02
+AGAIN_S = 0.2  # a process that is killed closes its socket within some hundredths
 
 Tell = Callable[[str], None]
 

@@ -16,11 +16,10 @@ from paddock.runner.core.calls.model_pools import OnDemandPool
 from paddock.runner.settings import Settings
 
 from . import daemon_files
-from .daemon_client import ensure_daemon, hold_lease
+from .daemon_client import AGAIN_S, ensure_daemon, hold_lease
 from .daemon_files import DaemonError, DaemonGone, DaemonInfo
 
 MOST_RECONNECTS = 10  # more often than that, no daemon will stay up
-AGAIN_S = 0.2  # a process that is killed closes its socket within some hundredths
 
 
 class DaemonSession:

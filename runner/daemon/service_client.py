@@ -105,7 +105,9 @@ class ServiceClient:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep the background daemon from ending inside the block."""
-        with self._errors(), self._http.stream("POST", PREFIX + LEASE):
+        with self._errors(), self._http.stream("POST", PREFIX + LEASE) as answer:
+            if not next(answer.iter_raw(), b""):
+                raise ServiceError("The local service is ending.")
             yield
 
     def has_blob(self, digest: str) -> bool:

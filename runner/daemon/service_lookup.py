@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 
 from paddock.engine.models.model_names import is_path
@@ -23,7 +24,7 @@ from paddock.engine.system.records import replace
 from paddock.runner.config.service_address import ServiceAddress
 from paddock.runner.settings import Settings, is_ci
 
-from .daemon_client import ensure_daemon
+from .daemon_client import AGAIN_S, START_S, ensure_daemon
 from .daemon_files import DaemonError, running_daemons
 from .service_client import ServiceClient, ServiceError, client_at_path
 
@@ -185,9 +186,19 @@ def service_for_command(settings: Settings, model: str = "") -> Iterator[Service
     if is_ci(os.environ):
         unattended = replace(settings.unattended, service_idle_s=0.0)
         settings = replace(settings, unattended=unattended)
-    try:
-        daemon = asyncio.run(ensure_daemon(settings))
-    except DaemonError as error:
-        raise ServiceError(str(error)) from None
-    with client_at_path(daemon.socket) as client, client.held():
+    deadline = time.monotonic() + START_S
+    with ExitStack() as stack:
+        while True:
+            try:
+                daemon = asyncio.run(ensure_daemon(settings))
+            except DaemonError as error:
+                raise ServiceError(str(error)) from None
+            client = stack.enter_context(client_at_path(daemon.socket))
+            try:
+                stack.enter_context(client.held())
+                break
+            except ServiceError as error:  # it was ending when it was found: another one starts
+                if error.status or time.monotonic() > deadline:
+                    raise
+                time.sleep(AGAIN_S)
         yield client

@@ -12,7 +12,7 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.server_address import PoolAddress
-from paddock.runner.daemon import daemon_files, daemon_session
+from paddock.runner.daemon import daemon_files, daemon_session, service_lookup
 from paddock.runner.daemon.daemon_files import DaemonInfo, make_daemon_folders, paths_of
 from paddock.runner.daemon.daemon_server import DaemonState
 from paddock.runner.settings import Settings, UnattendedSettings
@@ -108,18 +108,22 @@ def test_a_service_ends_when_no_request_is_open_and_none_was_for_long_enough() -
     assert state.is_over
 
 
-async def test_a_service_that_is_killed_is_looked_for_again_and_reported_once_if_it_was_held(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("end", [b"", HEAD + b"0\r\n\r\n"], ids=["killed", "ending"])
+async def test_a_service_that_goes_is_looked_for_again_and_reported_once_if_a_run_held_it(
+    end: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A killed process may seem to listen for a moment: leases of two are reset at once."""
-    reset = [True, True, False, True, True, False]
+    """It may seem to listen for a moment: leases of two are refused at once."""
+    gone = [True, True, False, True, True, False, True, True, False]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        if not reset.pop(0):
-            head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-            writer.write(head + b"3\r\n{}\n\r\n")
-            await writer.drain()
+        is_gone = gone.pop(0)
+        writer.write(end if is_gone else HEAD + b"3\r\n{}\n\r\n")
+        await writer.drain()
+        if not is_gone:
             await reader.read(100)
             await reader.read()  # until the session lets go
         writer.close()
@@ -130,7 +134,12 @@ async def test_a_service_that_is_killed_is_looked_for_again_and_reported_once_if
     async def found_again(*_: object) -> DaemonInfo:
         return found
 
+    def ask() -> None:
+        with service_lookup.service_for_command(settings(tmp_path), "./vec.gguf") as client:
+            assert client.url == "http://localhost"
+
     monkeypatch.setattr(daemon_session, "ensure_daemon", found_again)
+    monkeypatch.setattr(service_lookup, "ensure_daemon", found_again)
     monkeypatch.setattr(daemon_files, "is_listening", lambda socket: True)
     async with await asyncio.start_unix_server(serve, found.socket):
         session = daemon_session.DaemonSession(settings(tmp_path), told.append)
@@ -138,5 +147,6 @@ async def test_a_service_that_is_killed_is_looked_for_again_and_reported_once_if
         assert told == []
         await session.place(PoolAddress(socket=found.socket))
         await session.detach()
-    assert told == ["The local service went away; the run continues with another one."]
-    assert reset == []
+        assert told == ["The local service went away; the run continues with another one."]
+        await asyncio.to_thread(ask)  # a command, such as `chat`, is not told
+    assert gone == []
