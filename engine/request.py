@@ -189,7 +189,7 @@ class Constraint:
     Of `json`, any JSON object, the source is empty.
     """
 
-    kind: Literal["json", "json_schema", "regex", "lark"]
+    kind: Literal["json", "json_schema", "regex", "lark", "gbnf"]
     source: str = ""
 
 

@@ -152,6 +152,8 @@ def _constraint_rule(grammar: LarkGrammar, constraint: Constraint) -> str:
         return grammar.rule(json_rule(embeddable_schema(parse_schema(constraint))))
     if constraint.kind == "regex":
         return "/" + re.sub(r"(?<!\\)/", r"\\/", constraint.source) + "/"
+    if constraint.kind == "gbnf":
+        return grammar.rule(f"%gbnf {_quoted_text(constraint.source)}")  # `as_lark` translates it
     return grammar.rule(f"%lark {{\n{constraint.source}\n}}")
 
 

@@ -358,8 +358,7 @@ class GrammarCompiler:
         try:
             if requested is not None and requested != constraint:
                 self._trials.check(requested, within_s)
-            self._trials.check(constraint, within_s)
-            made = self._compile(constraint)
+            made = self._compile(self._trials.check(constraint, within_s))
         except BadRequest as error:
             made = error
         with self._lock:
@@ -417,7 +416,27 @@ def compile_error(constraint: Constraint) -> str:
     return ""
 
 
-MOST_GRAMMAR_CHARACTERS = 100_000
+def as_lark(constraint: Constraint) -> Constraint:
+    """Return a constraint in which no GBNF is left. Runs in the trial subprocess.
+
+    Raises:
+        BadRequest: its GBNF cannot be read.
+    """
+    if constraint.kind == "gbnf":
+        return Constraint("lark", _lark_of(constraint.source))
+    if constraint.kind != "lark":
+        return constraint
+    source = _GBNF_RULE_BODY.sub(
+        lambda found: f"%lark {{\n{_lark_of(json.loads(found[1]))}\n}}", constraint.source
+    )
+    source = _INLINED_RULE.sub("", source)
+    return constraint if source == constraint.source else replace(constraint, source=source)
+
+
+_GBNF_RULE_BODY = re.compile(r'(?m)(?<=: )%gbnf ("(?:[^"\\\n]|\\.)*")$')
+"""GBNF within a grammar of ours, as `answer_format` writes it."""
+_INLINED_RULE = re.compile(r"(?m)^\?(?=\w+\s*:)")
+"""Of Lark: inlining is its own matter."""
 _GBNF_ODDITY = re.compile(
     r"\\(?:x(?P<x>[\da-fA-F]{2})|u(?P<u>[\da-fA-F]{4})|U(?P<U>[\da-fA-F]{8})|.)|(?P<twin>&&|~~)"
 )
@@ -436,16 +455,12 @@ def _plain_gbnf(found: re.Match[str]) -> str:
     return chr(number) if number > 0x7F else rf"\x{number:02x}"
 
 
-def lark_of(grammar: str) -> str:
-    """Return a grammar in GBNF, as llama.cpp has it, or in Lark as Lark.
+def _lark_of(grammar: str) -> str:
+    """Translate GBNF, as llama.cpp has it.
 
     Raises:
-        BadRequest: it is too long, or not in either.
+        BadRequest: it cannot be read.
     """
-    if len(grammar) > MOST_GRAMMAR_CHARACTERS:
-        raise BadRequest(f"the grammar has more than {MOST_GRAMMAR_CHARACTERS:,} characters")
-    if "::=" not in grammar:
-        return re.sub(r"(?m)^\?(?=\w+\s*:)", "", grammar)  # inlining is Lark's own matter
     lines = grammar.split("\n")  # not at U+2028, which a text may have
     rules = ((number, _GBNF_RULE.match(line)) for number, line in enumerate(lines, 1))
     marks = {number: f"# @{number} {rule[1]}" for number, rule in rules if rule}

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 
+from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.trial_process import answer_trials
 
-from .constraint import compile_error
+from .constraint import as_lark, compile_error
 
 STACK_BYTES = 2 * 1024 * 1024
 """Of the compiling thread. A worker's has 16 MiB: what passes here cannot end the worker."""
@@ -22,19 +23,23 @@ def main() -> None:
     compile_error(Constraint("json"))  # loads the libraries, before memory is limited
     threading.stack_size(STACK_BYTES)
 
-    def try_constraint(request: dict[str, str], result: list[str]) -> None:
+    def try_constraint(request: FrameHead, result: FrameHead) -> None:
         try:
-            constraint = Constraint(request["kind"], request["source"])  # type: ignore[arg-type]
-            result[0] = compile_error(constraint)
+            constraint = Constraint(request["kind"], request["source"])
+            translated = as_lark(constraint)
+            result["why"] = compile_error(translated)
+            result["lark"] = translated.source if translated is not constraint else ""
+        except BadRequest as error:
+            result["why"] = str(error)
         except BaseException:  # a panic of Rust is no Exception; all of them mean the same
-            result[0] = "the schema or grammar is too large or too complex"
+            result["why"] = "the schema or grammar is too large or too complex"
 
     def answer(request: FrameHead) -> FrameHead:
-        result = [""]
+        result: FrameHead = {"why": "", "lark": ""}
         thread = threading.Thread(target=try_constraint, args=(request, result))
         thread.start()
         thread.join()
-        return {"why": result[0]}
+        return result
 
     answer_trials(answer)
 

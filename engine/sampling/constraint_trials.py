@@ -12,14 +12,16 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.trial_process import TRIAL_WALL_S, TrialProcess
 
-MOST_GRAMMAR_CHARACTERS = 512 * 1024
-"""Of a schema or grammar; the largest real ones have some 50,000."""
+MOST_SOURCE_CHARACTERS = 512 * 1024
+"""Of a schema, or of what a grammar becomes; the largest real ones have some 50,000."""
+MOST_GRAMMAR_CHARACTERS = 100_000
 MOST_PATTERN_CHARACTERS = 32 * 1024
 CONSTRAINT_NAMES = {
     "json": "JSON",
     "json_schema": "the JSON Schema",
     "regex": "the regular expression",
     "lark": "the Lark grammar",
+    "gbnf": "the GBNF grammar",
 }
 
 
@@ -36,15 +38,15 @@ class ConstraintTrials(TrialProcess):
     def __init__(self) -> None:
         super().__init__("paddock.engine.sampling.constraint_trial_process")
 
-    def check(self, constraint: Constraint, within_s: float = TRIAL_WALL_S) -> None:
-        """Compile a constraint in the subprocess.
+    def check(self, constraint: Constraint, within_s: float = TRIAL_WALL_S) -> Constraint:
+        """Compile a constraint in the subprocess; return it, in Lark what is in GBNF.
 
         Raises:
             BadRequest: it cannot be enforced, or costs too much to compile.
             TrialTimeout: that is not known.
         """
         is_pattern = constraint.kind == "regex"
-        most = MOST_PATTERN_CHARACTERS if is_pattern else MOST_GRAMMAR_CHARACTERS
+        most = MOST_PATTERN_CHARACTERS if is_pattern else MOST_SOURCE_CHARACTERS
         n_characters, name = len(constraint.source), constraint_name(constraint)
         if n_characters > most:
             raise BadRequest(f"{name} has {n_characters:,} characters; the limit is {most:,}")
@@ -52,3 +54,4 @@ class ConstraintTrials(TrialProcess):
         answer = self.ask(order, name, "Use fewer options, `$ref`s or repetitions", within_s)
         if answer["why"]:
             raise BadRequest(answer["why"])
+        return Constraint("lark", answer["lark"]) if answer["lark"] else constraint

@@ -81,8 +81,7 @@ def test_a_response_format_is_honoured(client: httpx.Client, path: str) -> None:
          "Invalid value for 'guided_regex': `response_format` says what the answer must match "
          "already."),
         ({"grammar": "root ::= missing"},
-         "Invalid value for 'grammar': the grammar cannot be read: line 1, column 10: "
-         "Rule 'missing' not found"),
+         "the grammar cannot be read: line 1, column 10: Rule 'missing' not found"),
         ({"grammar": "root ::= root"}, "the GBNF grammar cannot be used: no answer matches it"),
         ({"guided_regex": "("}, "the regular expression cannot be used: at '(': unclosed group"),
         ({"guided_choice": ["a"], "ignore_eos": True},

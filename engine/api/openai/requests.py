@@ -29,7 +29,6 @@ from paddock.engine.api.body_models import (
 from paddock.engine.api.errors import InvalidValue
 from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.chat.known_templates import jinja_template
-from paddock.engine.errors import BadRequest
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import (
     EFFORTS,
@@ -43,6 +42,7 @@ from paddock.engine.request import (
     Tool,
     forced_call,
 )
+from paddock.engine.sampling.constraint_trials import MOST_GRAMMAR_CHARACTERS
 from paddock.engine.sampling_values import INT32
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import text_or_json
@@ -118,12 +118,10 @@ def constraint_of(kind: _ConstraintKind, value: Any, place: str) -> Constraint:
     if kind == "json":
         return Constraint("json_schema", text_or_json(value))
     if kind == "grammar":
-        from paddock.engine.sampling.constraint import lark_of  # llguidance takes 50 ms
-
-        try:
-            return Constraint("lark", lark_of(value))
-        except BadRequest as error:
-            raise invalid_value(place, str(error)) from None
+        if len(value) > MOST_GRAMMAR_CHARACTERS:
+            most = f"the grammar has more than {MOST_GRAMMAR_CHARACTERS:,} characters"
+            raise invalid_value(place, most)
+        return Constraint("gbnf" if "::=" in value else "lark", value)
     return Constraint("regex", value if kind == "regex" else "|".join(map(re.escape, value)))
 
 

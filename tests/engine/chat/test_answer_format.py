@@ -16,6 +16,7 @@ from paddock.engine.chat.chat_template import ChatTemplate
 from paddock.engine.chat.reasoning_tags import THINK_TAGS
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import Constraint, Tool, ToolCall
+from paddock.engine.sampling.constraint import as_lark
 from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER, template
 
 CALL = ToolCall("get_weather", {"city": "Paris", "days": 3, "unit": "kelvin"}, "abcdef123")
@@ -40,7 +41,7 @@ def begun(grammars: LLTokenizer, constraint: Constraint) -> LLMatcher:
 
 def takes(grammars: LLTokenizer, model: Model, constraint: Constraint, answer: str) -> bool:
     """Return whether a whole answer matches, tokenised as a model without these tags would."""
-    matcher = begun(grammars, constraint)
+    matcher = begun(grammars, as_lark(constraint))
     tokens = model.tokenise(answer, with_special=False, parse_special=True).tolist()
     return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
@@ -112,6 +113,7 @@ def test_reasoning_comes_before_a_schema(model: Model, grammars: LLTokenizer) ->
         (Constraint("json"), '{"a":1}'),
         (Constraint("regex", "a/b[0-9]+"), "a/b12"),
         (Constraint("lark", 'start: first "b"\nfirst: "a"'), "ab"),
+        (Constraint("gbnf", 'root ::= "\\"" first\nfirst ::= "\u2028" # b'), '"\u2028'),
     ],
 )
 def test_every_kind_of_constraint_can_follow_reasoning(

@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.constraint import TokenMatcher, compile_error, lark_of
+from paddock.engine.sampling.constraint import TokenMatcher, as_lark, compile_error
 from tests.engine.sampling.world import matcher, model
 
 
@@ -145,10 +145,10 @@ def test_gbnf_is_read_as_llama_cpp_reads_it(
 ) -> None:
     if is_accepted is None:
         with pytest.raises(BadRequest):
-            matcher(Constraint("lark", lark_of(grammar)))
+            matcher(Constraint("gbnf", grammar))
         return
     for answer, is_right in is_accepted.items():
-        token_matcher = matcher(Constraint("lark", lark_of(grammar)))
+        token_matcher = matcher(Constraint("gbnf", grammar))
         taken = token_matcher.take(token_matcher.vocabulary.tokens_of(answer.encode()))
         assert (taken and token_matcher.may_end) is is_right, answer
 
@@ -185,9 +185,7 @@ def test_a_fault_is_told_in_the_words_and_places_of_its_notation(
     kind: Any, source: str, why: str
 ) -> None:
     try:
-        found = compile_error(
-            Constraint("lark", lark_of(source)) if kind == "gbnf" else Constraint(kind, source)
-        )
+        found = compile_error(as_lark(Constraint(kind, source)))
     except BadRequest as error:
         found = str(error)
     assert why in found
