@@ -42,6 +42,8 @@ _PARTS = {name: parts for _, name, parts in _SUMS if " " not in parts} | {"net":
 _LINE_SLACK = Decimal("0.02")  # PEPPOL-EN16931-R120
 _TAX_SLACK = Decimal(1)  # BR-CO-17, as EN 16931's own schematron has it
 _NET_SLACK = {"fatturapa": Decimal(1)}  # of a tax rate, as Italy's exchange checks it (00422)
+_PARTS_OF_ORDERS = frozenset(("ZAL", "ROZ", "KOR_ZAL", "KOR_ROZ"))
+"""KSeF's kinds of an advance, and of what it leaves: their lines are those of the whole order."""
 _MOST = 20
 _MOST_SHOWN = 5
 _MOST_LINE_CHARS = 200
@@ -104,7 +106,9 @@ class Sums:
             for other in others if made else ():
                 part = self.amount(other.removeprefix("-")) or Term()
                 made = made and made.plus(part, -1 if other.startswith("-") else 1)
-            if name == "net":
+            if name == "net" and self.reading.text("type") in _PARTS_OF_ORDERS:
+                made = None
+            elif name == "net":
                 slack = _NET_SLACK.get(self._syntax.name, slack) * max(1, len(self.vat))
             elif name == "gross" and stated and made:
                 # Programs of Italy state it with or without what changes hands apart

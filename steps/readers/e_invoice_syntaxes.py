@@ -22,7 +22,7 @@ from xml.etree.ElementTree import Element
 
 from paddock.engine.system.records import field, record
 
-_NUMBER = re.compile(r"[+-]?\d{1,20}(?:\.\d{1,20})?")
+_NUMBER = re.compile(r"[+-]?(?=\.?\d)\d{0,20}(?:\.\d{0,20})?")  # XML Schema has `100.` and `.5`
 _DAY = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:Z|[+-]\d\d:\d\d|T.*)?")
 
 

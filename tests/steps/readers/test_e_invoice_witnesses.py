@@ -65,6 +65,9 @@ def test_numbers_of_any_size_are_compared() -> None:
     huge = huge.replace(f">{made.lines[0].price}<", f">{'9' * 20}<")
     rules = {d.rule for d in read(made.page(), huge).invoices[0].disagreements}
     assert "R120" in rules
+    per_hundred = next(m for m in map(Made, range(99)) if any(n.per > 1 for n in m.lines))
+    written = per_hundred.xml().replace(">100</", ">100.</")  # as XML Schema allows
+    assert read(per_hundred.page(), written).invoices[0].disagreements == ()
 
 
 @pytest.mark.parametrize("seed", range(60))
