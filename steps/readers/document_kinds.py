@@ -171,8 +171,9 @@ def _kind_by_text(head: bytes, *, is_named: bool) -> str:
     1. Calendars and contacts say so in their first line.
     2. A mailbox begins with the line that parts its mails, above a header.
     3. A mail begins with its headers: nothing else stands before its first empty line, a sender
-       and a day are there, and a program has written some. One that `is_named` a text is one
-       only where its text cannot be read as it stands: others may quote it.
+       and a day, its own or a server's, are there, and a program has written some. One that
+       `is_named` a text is one only where its text cannot be read as it stands: others may
+       quote it.
     """
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     is_cut = len(head) >= HEAD_BYTES
@@ -190,12 +191,16 @@ def _kind_by_text(head: bytes, *, is_named: bool) -> str:
     written = BytesHeaderParser().parsebytes(whole)
     if written.defects or not any(name in written for name in _UNDERWAY):
         return ""
-    try:
-        parsedate_to_datetime(str(written["Date"]))
-        is_mail = "From" in written
-    except (ValueError, IndexError, TypeError):
-        is_mail = is_cut and "Date" not in written and not text  # further below
+    days = (written["Date"], str(written["Received"]).rpartition(";")[2])
+    is_mail = "From" in written and any(map(_is_day, days))
+    is_mail |= is_cut and "Date" not in written and not text  # further below
     return "eml" if is_mail and (_ENCODED.search(whole) or not is_named) else ""
+
+
+def _is_day(text: str | None) -> bool:
+    with suppress(ValueError, IndexError, TypeError):
+        return parsedate_to_datetime(text or "") is not None
+    return False
 
 
 def _written_as(named: str, head: bytes) -> str:
@@ -216,6 +221,8 @@ def kind_within(name: str, media_type: str, head: bytes) -> str:
     Raises:
         UnknownKind: what it is instead.
     """
+    if media_type == "text/rfc822-headers":  # all of a mail that did not arrive (RFC 3462)
+        return "txt"
     path = PurePath(name or "attachment")
     kind = kind_of(path, head)
     is_named = path.suffix.lower() in _BY_SUFFIX

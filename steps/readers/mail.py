@@ -7,6 +7,7 @@ one is read, and what only the others say is noted.
 
 from __future__ import annotations
 
+import binascii
 import email
 import email.policy
 import importlib
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from email.errors import InvalidBase64LengthDefect
 from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime, quote
 from functools import lru_cache
@@ -61,6 +63,7 @@ _UNSAID = re.compile(
     r"!\[[^\]]*\]|\]\([^)\s]*(?:[ ]\"[^\"\n]*\")?\)|(?<!\S)\[[ x]\](?!\S)|\[\^[^\]]*\]:?|<!--|-->"
 )
 """Signs of Markdown that are no words: pictures, addresses, check boxes, marks of notes."""
+_NO_BASE64 = re.compile(rb"[^\w+/]|_", re.ASCII)
 _LOOKS = re.compile("css|script|font")  # what a saved page needs and is not text
 _NUMBERS = re.compile(r"^[ >-]*\d+\.(?=\s)", re.MULTILINE)  # of items in Markdown
 _WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
@@ -113,7 +116,7 @@ def read_mbox(file: BinaryIO, request: ReadRequest) -> Document:
 
     def messages() -> Iterator[EmailMessage]:
         for (_, start), end in list(zip(places, ends, strict=True))[:_MOST_MAILS]:
-            written = data[start:end].replace(b"\n>From ", b"\nFrom ")
+            written = (b"\n" + data[start:end]).replace(b"\n>From ", b"\nFrom ")[1:]
             yield email.message_from_bytes(written, EmailMessage, policy=email.policy.default)
 
     if len(places) > _MOST_MAILS:
@@ -140,16 +143,16 @@ def read_mhtml(file: BinaryIO, request: ReadRequest) -> Document:
     unread = Counter[str]()
     pictures, seen = InnerPictures(request), list[str]()
     for part in message.walk():
-        kind, data = part.get_content_type(), part.get_payload(decode=True)
+        kind, data = part.get_content_type(), _content(part)
         if kind in ("text/html", "text/plain") and not part.is_attachment():
             request.check(len(pages[-1].text) if pages else 0)
             page = _document_of(part)
             pages += [page] if page is not None else []
             unread[f"{kind} in an unknown encoding"] += page is None
-            seen += [pictures.of_page(data)] if isinstance(data, bytes) else []
+            seen.append(pictures.of_page(data))
         elif part.get_content_maintype() == "image":
-            seen += [pictures.text([data])] if isinstance(data, bytes) else []
-        elif isinstance(data, bytes) and data.strip() and not _LOOKS.search(kind):
+            seen.append(pictures.text([data]))
+        elif data.strip() and not _LOOKS.search(kind):
             unread[kind] += 1
     if not pages:
         raise Unreadable("is damaged or not a saved web page: it has no page")
@@ -258,15 +261,13 @@ class _MailText:
             InnerPictures(self.request),
         )
         images = (leaf for leaf in _leaves(message, []) if leaf.get_content_maintype() == "image")
-        shown = (leaf.get_payload(decode=True) for leaf in images if leaf not in attachments)
+        shown = [_content(leaf) for leaf in images if leaf not in attachments]
         n_before, n_printed = len(self.invoices), len(self.printed)
         listed = [self._attached(part, depth) for part in attachments]
         self._compare_invoices(n_before, n_printed)
         heads = [f"{name}: {text}" for name in _SHOWN_HEADERS if (text := _header(message, name))]
         blocks = ["\n".join(heads), self._body(body) if body is not None else ""]
-        blocks.append(pictures.text(data for data in shown if isinstance(data, bytes)))
-        page = body.get_payload(decode=True) if body is not None else None
-        blocks.append(pictures.of_page(page) if isinstance(page, bytes) else "")
+        blocks += [pictures.text(shown), pictures.of_page(_content(body))]
         self.notes += pictures.notes()
         if listed:
             blocks.append("Attachments:\n" + "\n".join(f"- {line}" for line in listed))
@@ -309,8 +310,8 @@ class _MailText:
             if isinstance(inner, EmailMessage):
                 self.add(inner, depth + 1)
             return f"{name} (a mail)"
-        data = part.get_payload(decode=True)
-        if not isinstance(data, bytes):  # it has parts itself, such as a delivery status
+        data = _content(part)
+        if part.is_multipart():  # such as a delivery status
             written: list[str] = []
             for piece in list(part.walk())[1:]:
                 written += [f"{name}: {value}" for name, value in piece.raw_items()]
@@ -348,13 +349,21 @@ class _MailText:
         return f"{line}, not read"
 
 
+def _content(part: MIMEPart | None) -> bytes:
+    """Return what a part holds itself; of base64 that was cut off, what is whole."""
+    data = part.get_payload(decode=True) if part is not None else None
+    if part is None or not isinstance(data, bytes):
+        return b""
+    if any(isinstance(defect, InvalidBase64LengthDefect) for defect in part.defects):
+        return binascii.a2b_base64(_NO_BASE64.sub(b"", data)[:-1])
+    return data
+
+
 @lru_cache(maxsize=2)  # of a mail its plain text and its page, which are compared and then read
 def _document_of(part: MIMEPart) -> Document | None:
     """Return a text or a page of a mail; None if its encoding is unknown."""
     kind = "html" if part.get_content_subtype() == "html" else "txt"
-    data = part.get_payload(decode=True)
-    if not isinstance(data, bytes):
-        return Document(("",), "", MEDIA_TYPES[kind])
+    data = _content(part)
     declared = part.get_content_charset() or ""
     if declared.startswith("utf-16") and b"\0" not in data:
         declared = ""  # of a mail that is itself in UTF-16
@@ -390,8 +399,8 @@ def _written(form: MIMEPart) -> list[str]:
     document = _document_of(form)
     if document is None:
         return []
-    text, data = _UNSAID.sub(" ", document.text), form.get_payload(decode=True)
-    if isinstance(data, bytes) and b"<ol" in data.lower():
+    text = _UNSAID.sub(" ", document.text)
+    if b"<ol" in _content(form).lower():
         text = _NUMBERS.sub("", text)
     return [piece.replace("**", "").strip("*~`|[]#>") for piece in text.split()]
 
@@ -417,8 +426,7 @@ def _best_form(part: MIMEPart) -> MIMEPart | None:
     page = _form(part, "html")
     if plain is None or page is None:
         return page if plain is None else plain
-    data = plain.get_payload(decode=True)
-    is_empty = isinstance(data, bytes) and not data.strip()
+    is_empty = not _content(plain).strip()
     forms = ([*p.walk()] for p in part.walk() if p.get_content_subtype() == "alternative")
     is_choice = any(plain in parts and page in parts for parts in forms)
     return page if is_empty or (is_choice and _is_stub(plain, page)) else plain
@@ -437,8 +445,8 @@ def _is_stub(plain: MIMEPart, page: MIMEPart) -> bool:
 
 def _open_signed(message: MIMEPart) -> bool:
     """Put what a signed mail wraps in the place of its wrapper, and return whether it has one."""
-    data = None if message.is_multipart() else message.get_payload(decode=True)
-    if not isinstance(data, bytes) or not is_cms(data):
+    data = _content(message)
+    if not is_cms(data):
         return False
     try:
         content = _signed_content(data)
@@ -462,9 +470,7 @@ def _attachments(
 
     These go to `unread`.
     """
-    page = _form(message, "html")
-    data = page.get_payload(decode=True) if page is not None else b""
-    markup = data if isinstance(data, bytes) else b""
+    markup = _content(_form(message, "html"))
     for part in _leaves(message, unread):
         cited = str(part.get("Content-ID", "")).strip(" <>")
         is_shown = (

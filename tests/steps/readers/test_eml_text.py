@@ -120,6 +120,11 @@ ALTERNATIVE = MIXED.replace("mixed", "alternative")
 PLAIN, HTML = "Content-Type: text/plain\n\nplain", "Content-Type: text/html\n\n<p>page</p>"
 SAME = "Content-Type: text/html\n\n<p><a href='http://x.org/y'>Plain</a><img alt=logo src=z></p>"
 INVITATION = "Content-Type: text/calendar\n\nBEGIN:VEVENT\nSUMMARY:Rent\\, 45\n  EUR\nEND:VEVENT"
+CUT = "Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\nNDUgRVVSIG\n5ldH"
+HEADERS = (
+    "Content-Type: text/rfc822-headers\n\nReceived: x; Mon, 02 Mar 2026 10:00:00 +0100\n"
+    "From: a@x.org\nDate: Mon, 02 Mar 2026 10:00:00 +0100\n"
+)
 STATUS = "Content-Type: message/delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1"
 PICTURE = "Content-Type: image/png\nContent-ID: <p>\nContent-Disposition: inline\n\nbroken"
 
@@ -139,6 +144,9 @@ WITHIN = "Content-Type: multipart/mixed; boundary=CC\n\n" + "".join(
         (ALTERNATIVE, [PLAIN, SAME], "plain", [], ()),
         (ALTERNATIVE, [PLAIN, SAME, INVITATION], "plain",
          ["# attachment.calendar\n\nVEVENT\nSUMMARY: Rent, 45 EUR"], ()),
+        (MIXED, [CUT], "45 EUR ne", [], ()),
+        (MIXED.replace("mixed", "report"), [PLAIN, HEADERS], "plain",
+         [HEADERS.replace("Content-Type: text/", "# attachment.")], ()),
         (MIXED.replace("mixed", "report"), [PLAIN, STATUS], "plain",
          ["# attachment.delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1\n"], ()),
         (MIXED, [HTML.replace("page", "<img src='cid:p'>"), PICTURE], "", [], ()),

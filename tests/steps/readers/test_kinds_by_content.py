@@ -51,6 +51,7 @@ def read(path: Path) -> Document:
         ("17", HEAD + QUOTED, "beträgt 1320 Euro"),
         ("18", HEAD + PLAIN, "Gebuehr: 1320 Euro"),
         ("19", UNDERWAY + HEAD + QUOTED, "beträgt 1320 Euro"),
+        ("20", UNDERWAY[:141] + HEAD.replace("Mon, 02", "02.") + QUOTED, "beträgt 1320 Euro"),
         ("mail.bak", f"Return-Path: <ann@example.org>\n{HEAD}{QUOTED}", "beträgt 1320 Euro"),
         ("a.emlx", f"{len(HEAD + QUOTED):<10}\n{HEAD}{QUOTED}<plist>x</plist>", "1320 Euro."),
         ("12.partial.emlx", f"{len(HEAD + MIXED)}\n{HEAD}{MIXED}<plist/>", "beträgt 45 Euro"),
@@ -75,7 +76,7 @@ def test_a_mail_is_read_as_one_under_any_name(
 @pytest.mark.parametrize("name", ["INBOX", "2010-March.txt", "Sent"])
 def test_a_mailbox_is_a_container_of_mails_under_any_name(placed: Placed, name: str) -> None:
     start = "From ann@example.org Mon Mar  2 10:00:00 2026\n"
-    box = read(placed(name, f"{start}{HEAD}{MIXED}\n{start}{HEAD}{QUOTED}".encode()))
+    box = read(placed(name, f"{start}>{start}{HEAD}{MIXED}\n{start}{HEAD}{QUOTED}".encode()))
     assert box.media_type == "application/mbox"
     assert [page.splitlines()[0][:5] for page in box.pages] == ["From:", "# fee", "From:"]
     assert "beträgt 1320 Euro" in box.pages[2]
