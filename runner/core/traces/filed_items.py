@@ -205,18 +205,18 @@ class FiledDocuments:
         return row._replace(returns=entry.returns, returns_object=entry.returns_object)
 
     def _moves_from(self, paths: Collection[str]) -> Mapping[Document, MoveRow]:
-        """Return the moves of files that lay at these paths, but those that were not made.
-
-        Of a run that was killed before it moved a document, which a person has replaced since.
-        """
+        """Return the moves of files that lay at these paths, but those that a killed run noted
+        and did not make."""
         moves = self._store.moves_from(paths)
         return {at: move for at, move in moves.items() if move.is_done or self._is_made(move)}
 
     def _is_made(self, move: MoveRow) -> bool:
-        at = None if move.target is None else Path(self._index.absolute(move.target))
-        document = None if at is None else file_at(at, at.name)
-        is_there = document is not None and document["sha256"] == move.sha256
-        return is_there or not os.path.lexists(self._index.absolute(move.path))
+        """Return whether the document is where it was to go: else a person renamed or deleted it."""
+        if move.target is None:
+            return not os.path.lexists(self._index.absolute(move.path))
+        at = Path(self._index.absolute(move.target))
+        document = file_at(at, at.name)
+        return document is not None and document["sha256"] == move.sha256
 
     # --- where they lie
 

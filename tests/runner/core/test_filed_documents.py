@@ -508,16 +508,32 @@ def die_at_the_move(world: World, *, is_moved: bool) -> None:
     assert in_a_process(world.folder, act, kill=10_000) is None
 
 
-def test_a_document_that_was_replaced_before_a_killed_run_moved_it_is_not_waited_for(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("change", "filed"),
+    [("replaced", ["a.txt", "b.txt"]), ("deleted", ["b.txt"]), ("renamed", ["b.txt", "c.txt"]),
+     ("renamed over the other", ["b.txt"]), ("the folder renamed", ["b.txt", "new/a.txt"])],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["plain", "moved_by_second"])
+def test_a_document_that_changed_before_a_killed_run_moved_it_is_not_waited_for(
+    tmp_path: Path, change: str, filed: list[str], form: str
 ) -> None:
-    world = world_of(tmp_path, "moved_by_second")
+    world = world_of(tmp_path, form)
     world.write("inbox/a.txt", "first")
+    world.write("inbox/b.txt", "other")
     die_at_the_move(world, is_moved=False)
-    world.write("inbox/a.txt", "second, by a person")
+    path = tmp_path / "inbox/a.txt"
+    if change == "replaced":
+        path.write_text("second, by a person")
+    elif change == "deleted":
+        path.unlink()
+    else:
+        names = {"renamed": "c.txt", "renamed over the other": "b.txt"}
+        target = path.parent / names.get(change, "new/a.txt")
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
     report = world.run()
-    assert (report.status, rows(world)) == ("completed", ["a.txt"])
-    assert world.run().status == "completed"
+    assert (report.status, rows(world)) == ("completed", filed)
+    assert (world.run().status, world.plan().has_work) == ("completed", False)
 
 
 def test_a_document_that_a_killed_run_moved_is_not_replaced_before_it_is_read(world: World) -> None:
