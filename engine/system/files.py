@@ -293,6 +293,15 @@ def identity_of_path(path: str | Path) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
+def ignores_letter_case(folder: Path) -> bool:
+    """Return whether names that differ in letter case are one file in a folder, by one it has."""
+    with suppress(OSError):
+        names = {*os.listdir(folder)}  # noqa: PTH208 - names alone
+        others = (name.swapcase() for name in names if name.isascii())
+        return os.path.lexists(folder / next(name for name in others if name not in names))
+    return False
+
+
 def content_stamp(facts: os.stat_result) -> tuple[int, int, int, int]:
     """Return size, mtime, ctime and inode, times in ns: equal ones mean unchanged bytes.
 

@@ -24,6 +24,7 @@ from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import OutputRow, ScopeOwner
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import WHOLE, ItemState
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import StepError
@@ -45,17 +46,17 @@ class _JudgedBlock:
     """A block, or a step outside of blocks, as this run judged it."""
 
     work: BlockWork
-    paths: Mapping[str, set[str]]
-    """By the keys of items with work to do: stored paths that they write."""
+    paths: Mapping[str, Mapping[str, str]]
+    """By the keys of items with work to do: by their spelling, stored paths that they write."""
     unknown: Collection[str]
     """Keys of those that may write others."""
 
-    def gives_up(self, key: str, row: OutputRow) -> bool:
+    def gives_up(self, key: str, row: OutputRow, index: OutputIndex) -> bool:
         """Return whether an item leaves a path that it, or one within it, wrote."""
         missing = self.work.missing
         if key in self.paths:
             is_known = row.scope == self.work.scope_id and key not in self.unknown
-            return is_known and row.path not in self.paths[key]
+            return is_known and index.spelled(row.path) not in self.paths[key]
         gone = (*missing.deleted, *missing.dropped)
         return key in missing.pruned or any(entry.key == key for entry in gone)
 
@@ -87,30 +88,30 @@ class PathOwners:
         judged, blocked = self._note(judge, work, paths), dict[str, Reason]()
         if not around:
             self._scopes[judge.scopes.prefix] = scope
-        takers = dict[str, list[str]]()
+        takers, spelled = dict[str, dict[str, str]](), index.spelled
         for item in work.items:
             if not item.verdict.is_work:  # 1
                 for stored in () if item.entry is None else current_paths(item.entry):
-                    index.claims.setdefault(stored, (scope_id, item.key))
+                    index.claims.setdefault(spelled(stored), (scope_id, item.key))
                 continue
             # What waited for a path that is known late waits while that is another's
             is_late = item.verdict.case is Case.WAITS
             late = dependencies_of(item.entry, TakenPath) if is_late else ()
             within = _written_within(work.block.body, item.scope_in(work.block, scope), judge.bound)
-            foreseen = {*(path.path for path in late), *map(index.stored, within)}
-            for stored in judged.paths[item.key] | foreseen:
-                takers.setdefault(stored, []).append(item.key)
-        for stored, keys in takers.items():
-            own, rows = [(scope_id, key) for key in keys], index.rows_at(stored)
-            owner = index.claims.get(stored)
+            foreseen = (*(path.path for path in late), *map(index.stored, within))
+            for stored in (*judged.paths[item.key].values(), *foreseen):
+                takers.setdefault(spelled(stored), {}).setdefault(item.key, stored)
+        for at, keys in takers.items():
+            own, rows = [(scope_id, key) for key in keys], index.rows_at(at)
+            owner = index.claims.get(at)
             if owner is None and any((row.scope, row.key) != own[0] for row in rows):
-                owner = await self._owner(judge, stored, around)
+                owner = await self._owner(judge, at, around)
             if owner is None:  # 2
                 begun = [item for item in own if item in {(row.scope, row.key) for row in rows}]
                 owner = next(iter(begun or own[: len(own) == 1]), None)
-            if owner in own and stored in judged.paths[owner[1]]:
-                index.claims[stored] = owner
-            for key in () if owner in around else keys:
+            if owner in own and at in judged.paths[owner[1]]:
+                index.claims[at] = owner
+            for key, stored in () if owner in around else keys.items():
                 if owner is None:  # 3
                     others = quoted(other for other in keys if other != key)
                     blocked.setdefault(key, Why.PATH_SHARED(stored, others))
@@ -129,11 +130,12 @@ class PathOwners:
             OutputTaken: it is another item's.
             StepError: an item around it has written it.
         """
-        own, rows = items[-1], judge.world.index.rows_at(stored)
-        owner = judge.world.index.claims.setdefault(stored, own)
+        own, index = items[-1], judge.world.index
+        at, rows = index.spelled(stored), index.rows_at(stored)
+        owner = index.claims.setdefault(at, own)
         if owner == own and any((row.scope, row.key) != own for row in rows):
-            owner = await self._owner(judge, stored, items[:-1]) or own
-        judge.world.index.claims[stored] = owner
+            owner = await self._owner(judge, at, items[:-1]) or own
+        index.claims[at] = owner
         if owner != own and owner in items:
             what = f"two blocks, for '{owner[1]}', would write the same file '{stored}'."
             raise StepError(what, remedy="Make the path differ.")
@@ -141,7 +143,8 @@ class PathOwners:
             raise OutputTaken(self._taken(judge, stored, owner, own[0]))
 
     def _note(self, judge: Judge, work: BlockWork, paths: PathsOfSteps) -> _JudgedBlock:
-        todo = {item.key: set[str]() for item in work.items if item.verdict.is_work}
+        todo = {item.key: dict[str, str]() for item in work.items if item.verdict.is_work}
+        index = judge.world.index
         writers = {
             step.id
             for step in work.block.body
@@ -152,7 +155,8 @@ class PathOwners:
         for step, _, texts in paths:
             unknown |= todo.keys() - texts.keys()
             for key, text in texts.items() if step.facts.writes else ():
-                todo[key].add(judge.world.index.stored(text))
+                stored = index.stored(text)
+                todo[key][index.spelled(stored)] = stored
         self._adopted |= {was: (work.scope_id, key) for was, key in work.filed.former.items()}
         judged = self._judged[work.scope_id] = _JudgedBlock(work, todo, unknown)
         return judged
@@ -193,7 +197,7 @@ class PathOwners:
         if entry.state in WHOLE and row.path not in current_paths(entry):  # 2
             return False
         if (judged := self._judged.get(scope_id)) is not None:  # 3
-            return not judged.gives_up(key, row)
+            return not judged.gives_up(key, row, judge.world.index)
         owner = await ledger.ask(_scope_owner, ledger, scope_id)
         if owner.step not in self.names or owner.folders[0].keys() != scopes.folders[0].keys():
             return holder in self._adopted  # 4
@@ -207,7 +211,7 @@ class PathOwners:
                 else:
                     work = await judge.step(node, scope)
                 judged = self._note(judge, work, paths_of_work(judge, work, scope))
-                return not judged.gives_up(key, row)
+                return not judged.gives_up(key, row, judge.world.index)
         lineage = await ledger.ask(LineageStore(ledger).of_item, scope_id, key)  # 6
         source = None if lineage is None else lineage.source
         return entry.is_filed or source is None or judge.world.is_there(source)

@@ -13,7 +13,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
+from unicodedata import normalize
 
+from paddock.engine.system.files import ignores_letter_case
 from paddock.engine.system.records import replace
 from paddock.steps.base import StepError
 
@@ -54,11 +56,13 @@ class OutputIndex:
         """The scopes of this pipeline's file, in all folders it worked on."""
         self.owners = OutputOwners(self, file)
         self.claims = dict[str, tuple[str, str]]()
-        """Stored path → scope and key of the item that has it in this run, and it alone."""
+        """`spelled` path → scope and key of the item that has it in this run, and it alone."""
+        self._ignores_case = ignores_letter_case(base)
         self.base = base
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[OutputPlace, OutputRow] = {}
-        self._by_path: dict[str, list[str]] = {}
+        self._by_path: dict[str, list[OutputPlace]] = {}
+        """By `spelled` path."""
         self.handed_over: set[OutputPlace] = set()
         """What a run of another pipeline took over."""
         for row in ledger.outputs(with_moved=False):
@@ -72,11 +76,13 @@ class OutputIndex:
     def absolute(self, stored: str) -> str:
         return stored if os.path.isabs(stored) else self._prefix + stored  # noqa: PTH117 - hot
 
+    def spelled(self, stored: str) -> str:
+        """Return the one spelling of a path, where the pipeline's folder ignores letter case."""
+        return normalize("NFC", stored).lower() if self._ignores_case else stored
+
     def owned(self, root: Path) -> frozenset[Path]:
         """Return the paths that this pipeline's file wrote, was about to, or moved below a root."""
-        written = (
-            path for path, scopes in self._by_path.items() if not self.own_scopes.isdisjoint(scopes)
-        )
+        written = {place.path for place in self._rows if place.scope in self.own_scopes}
         at = "" if root == self.base else f"{self.stored(root)}/"
         rows = self.ledger.rows(queries.MOVED_BELOW, n=len(at), at=at)
         moved = (path for scope, path in rows if scope in self.own_scopes)
@@ -89,13 +95,14 @@ class OutputIndex:
         return self._rows.get(OutputPlace(scope, stored))
 
     def rows_at(self, stored: str) -> Sequence[OutputRow]:
-        scopes = self._by_path.get(stored, ())
-        return [self._rows[OutputPlace(scope, stored)] for scope in scopes]
+        """Return what wrote a path, in whatever spelling of it."""
+        return [self._rows[place] for place in self._by_path.get(self.spelled(stored), ())]
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
-        row, claimant = self.row(scope, stored), self.claims.get(stored)
-        is_own = row is not None and row.key == key and claimant in (None, (scope, key))
-        return is_own and self._by_path[stored] == [scope]
+        row, spelled = self.row(scope, stored), self.spelled(stored)
+        is_own = row is not None and row.key == key
+        is_own = is_own and self.claims.get(spelled, (scope, key)) == (scope, key)
+        return is_own and self._by_path[spelled] == [(scope, stored)]
 
     def withdraw(self, scope: str, stored: str) -> None:
         """Forget that items of a scope write a path, as if they had not begun to."""
@@ -103,8 +110,9 @@ class OutputIndex:
         self.ledger.drop("outputs", {"scope": scope, "path": stored})
 
     def forget(self, scope: str, stored: str) -> None:
-        del self._rows[OutputPlace(scope, stored)]
-        self._by_path[stored].remove(scope)
+        place = OutputPlace(scope, stored)
+        del self._rows[place]
+        self._by_path[self.spelled(stored)].remove(place)
 
     def record_intended(
         self, scope: str, key: str, path: Path, sha256: str, size_bytes: int | None, run: str
@@ -152,7 +160,7 @@ class OutputIndex:
             return
         self.handed_over.discard(place)
         if place not in self._rows:
-            self._by_path.setdefault(row.path, []).append(row.scope)
+            self._by_path.setdefault(self.spelled(row.path), []).append(place)
         self._rows[place] = row
 
 
@@ -215,11 +223,11 @@ class OutputOwners:
             if row.size is None or not self._other_file(row.scope):
                 continue
             if taken_in:
-                self._index.forget(row.scope, stored)
-                handed_over = OutputRow(row.scope, stored, row.key, None, (), HANDED_OVER, None)
+                self._index.forget(row.scope, row.path)
+                handed_over = OutputRow(row.scope, row.path, row.key, None, (), HANDED_OVER, None)
                 self._index.ledger.record_output(handed_over, taken_in)
             else:
-                self._index.withdraw(row.scope, stored)
+                self._index.withdraw(row.scope, row.path)
 
     def taken_by(self, stored: str, scope: str | None = None) -> str | None:
         """Return the file of the pipeline that took a path over: from a scope, or from this one."""

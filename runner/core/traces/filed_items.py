@@ -205,13 +205,12 @@ class FiledDocuments:
         return row._replace(returns=entry.returns, returns_object=entry.returns_object)
 
     def _moves_from(self, paths: Collection[str]) -> Mapping[Document, MoveRow]:
-        """Return the moves of files that lay at these paths, but those that a killed run noted
-        and did not make."""
+        """Return the moves of files that lay at these paths, but for those only noted."""
         moves = self._store.moves_from(paths)
         return {at: move for at, move in moves.items() if move.is_done or self._is_made(move)}
 
     def _is_made(self, move: MoveRow) -> bool:
-        """Return whether the document is where it was to go: else a person renamed or deleted it."""
+        """Return whether the document is where it was to go, or gone if it was to be deleted."""
         if move.target is None:
             return not os.path.lexists(self._index.absolute(move.path))
         at = Path(self._index.absolute(move.target))

@@ -1,11 +1,15 @@
 """A path is its item's as long as that has a row: what else would write it waits, and is named."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from paddock.engine.system.files import ignores_letter_case
 from paddock.runner.folders.file_filter import WatchSpec
+from paddock.runner.ledger import output_index
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.progress.report import Report
@@ -387,3 +391,58 @@ def test_a_document_that_waits_within_an_item_leaves_the_others_done(
         "other": "third",
     }
     assert not world.plan().has_work
+
+
+@pytest.fixture(params=["as if", "in fact"])
+def ignoring_case(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Yield a folder that ignores letter case, or is taken for one: a disk that does so is rare."""
+    if request.param == "as if":
+        monkeypatch.setattr(output_index, "ignores_letter_case", lambda folder: True)
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=os.environ.get("PADDOCK_TEST_IGNORES_CASE", tmp_path)) as name:
+        (Path(name) / "pipeline.yaml").touch()
+        if not ignores_letter_case(Path(name)):
+            pytest.skip("names that differ in letter case are two files here")
+        yield Path(name)
+
+
+BY_CASE = "out/{{ 'report' if doc.stem == 'b' else 'Report' if doc.stem == 'a' else doc.stem }}"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_paths_that_differ_in_letter_case_are_one_where_the_disk_says_so(
+    ignoring_case: Path, way: str
+) -> None:
+    world = world_of(ignoring_case, way, BY_CASE, moves=True)
+    for name in ("a.txt", "b.txt", "other.txt"):
+        world.write(f"inbox/{name}", name[0])
+    planned = {i.key: str(i.why) for i in world.plan().items if i.state == "blocked"}
+    report = world.run()
+    if way in ("a path", "a nested block", "a pipeline of the item"):  # known before the run
+        both = {
+            "a.txt": "'out/Report' would be written by 'b.txt', too",
+            "b.txt": "'out/report' would be written by 'a.txt', too",
+        }
+        assert planned == blocked(report) == both
+        (ignoring_case / "inbox/a.txt").unlink()
+        assert not blocked(world.run())
+        world.write("inbox/a.txt", "late")
+        report = world.run()
+    (left,) = blocked(report)
+    assert [path.name for path in (ignoring_case / "inbox").iterdir()] == [left]
+    pages = {name.lower(): text for name, text in outputs(world).items()}
+    assert pages == {"other": "o", "report": "a" if left == "b.txt" else "b"}
+
+
+def test_a_page_stays_where_a_path_changes_by_letter_case_alone(ignoring_case: Path) -> None:
+    world = world_of(ignoring_case, "a path", STEM)
+    world.write("inbox/report.txt", "one")
+    world.run()
+    for now in ("out/{{ doc.stem | upper }}", "out/{{ doc.stem | title }}"):
+        world.edit(STEM if "upper" in now else "out/{{ doc.stem | upper }}", now)
+        report = world.run(prune=True, is_confirmed=True)
+        assert [*outputs(world).values()][-1:] == ["one"] and not blocked(report)
+        assert not world.plan().has_work
