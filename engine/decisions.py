@@ -1,15 +1,21 @@
-"""Decisions: how likely each option of a question about a conversation is. Pure.
+"""Decisions: how likely each option of a question about a conversation is. Pure but for its asker.
 
 A question about many documents stands before them, several questions about one document after it:
-what prompts share is computed once.
+what prompts share is computed once. An option's share is by how much likelier it is behind the
+conversation than behind the question alone: models prefer some words whatever they have read. On
+900 headlines of AG News SmolLM2-135M is right in 47 % so, and in 25 % without; a mean by token
+gives 37 % and 29 %, and the probability of whole options the same as that of their beginnings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
-from .request import ChatRequest, Message
+from .request import AnswerScore, ChatRequest, Message, Reply, answer_shares
 from .system.records import record, replace
+from .system.tasks import end
 
 
 @record(frozen=True, slots=True)
@@ -28,14 +34,38 @@ def option_list(options: Sequence[str], descriptions: Sequence[str] = ()) -> str
     return "\n".join(["Answer with one of these, and nothing else:", *lines])
 
 
-def decision_request(
-    request: ChatRequest, question: OptionQuestion, *, is_only: bool
+async def ask_options(
+    ask: Callable[[ChatRequest], Coroutine[Any, Any, Reply]],
+    request: ChatRequest,
+    questions: Sequence[OptionQuestion],
+) -> list[list[float]]:
+    """Return the shares of each question's options; all are asked at once, and fail together."""
+    system = tuple(turn for turn in request.messages[:1] if turn.role == "system")
+    alone = replace(request, messages=(*system, Message("user", "")))
+    place = with_beginning if len(questions) == 1 else with_ending
+    orders = [_decision_request(request, question, place) for question in questions]
+    orders += [_decision_request(alone, question, with_beginning) for question in questions]
+    tasks = [asyncio.ensure_future(ask(order)) for order in orders]
+    try:
+        replies = await asyncio.gather(*tasks)
+    finally:
+        await end(*tasks)
+    pairs = zip(replies, replies[len(questions) :], strict=False)
+    return [_shares_beyond(reply.scores, before.scores) for reply, before in pairs]
+
+
+def _shares_beyond(scores: Sequence[AnswerScore], before: Sequence[AnswerScore]) -> list[float]:
+    pairs = zip(scores, before, strict=True)
+    return answer_shares([AnswerScore(score.logprob - prior.logprob) for score, prior in pairs])
+
+
+def _decision_request(
+    request: ChatRequest,
+    question: OptionQuestion,
+    place: Callable[[Sequence[Message], str], list[Message]],
 ) -> ChatRequest:
-    """Return a request about the messages of another one; `is_only`: no others are asked."""
-    place = with_beginning if is_only else with_ending
     messages = tuple(place(request.messages, question.words))
-    longest = max(len(option.encode(errors="replace")) for option in question.options)
-    params = {"max_tokens": longest + 1}  # a token has a byte at least, and one ends the turn
+    params = {"max_tokens": 1}  # the pool makes room for what tells the options apart
     options = question.options
     return replace(request, messages=messages, params=params, think=False, answers=options)
 

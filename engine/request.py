@@ -345,8 +345,9 @@ class AnswerScore:
     """How likely a given answer is after a prompt."""
 
     logprob: float
-    """The natural logarithm of the probability of all its tokens."""
+    """The natural logarithm of the probability of its tokens."""
     n_tokens: int = 1
+    """Those up to the first by which it is like no other answer."""
 
 
 def answer_shares(scores: Sequence[AnswerScore]) -> list[float]:

@@ -6,32 +6,58 @@ a statement holds, a score on ordered levels.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.decisions import OptionQuestion, decision_request, option_list
-from paddock.engine.request import ChatRequest, Reply, answer_shares
+from paddock.engine.decisions import OptionQuestion, ask_options, option_list
+from paddock.engine.request import ChatRequest, Reply, Usage
 from paddock.engine.system.records import record
 
 MOST_QUESTIONS, MOST_OPTIONS = 400, 255  # as OpenAI's
-QuestionKind = Literal["choice", "predicate", "noul", "score"]
+Kind = Literal["choice", "statement", "score"]
 
 
 @record(frozen=True, slots=True)
 class AskedQuestion:
-    name: str | None
-    kind: QuestionKind
-    options: tuple[str, ...]
-    """Of a statement: that it is false, and that it is true."""
+    kind: Kind
     instructions: str
+    options: tuple[str, ...] = ()
+    """Of a statement: that it is false, and that it is true."""
     descriptions: tuple[str, ...] = ()
 
-    def question(self) -> OptionQuestion:
-        listed = option_list(self.options, self.descriptions)
-        return OptionQuestion(self.options, f"{self.instructions}\n\n{listed}")
+    @classmethod
+    def of(cls, kind: Kind, instructions: str, options: Sequence[tuple[str, str]]) -> AskedQuestion:
+        """Return a question of options with their descriptions, which a statement may lack."""
+        if kind == "statement":
+            instructions = f"Is this true of it? {instructions}"
+            options = [*zip(("no", "yes"), [about for _, about in options], strict=True)]
+        return cls(kind, instructions, *zip(*options, strict=True))
+
+    @property
+    def is_answerable(self) -> bool:
+        n_different = len({*map(str.strip, self.options)} - {""})
+        return n_different == len(self.options) >= 2
+
+
+@record(frozen=True, slots=True)
+class OptionShares:
+    shares: Sequence[float]
+
+    @property
+    def likeliest(self) -> int:
+        """The option's place."""
+        return max(range(len(self.shares)), key=lambda place: self.shares[place])
+
+    @property
+    def confidence(self) -> float:
+        return max(self.shares)
+
+    @property
+    def score(self) -> float:
+        """The mean level; the lowest is 0."""
+        return sum(place * share for place, share in enumerate(self.shares))
 
 
 def text_of(value: Any) -> str:
@@ -39,31 +65,27 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-async def ask_questions(
+async def decide_questions(
     pool: LocalPool, request: ChatRequest, questions: Sequence[AskedQuestion], *, waits: bool
-) -> list[Reply]:
-    """Return a reply for each question about the messages of `request`; all fail together.
+) -> tuple[list[OptionShares], Usage]:
+    """Return how likely the options of each question about the messages of `request` are.
 
     A full queue refuses them as a whole: only the first can be refused.
     """
-    is_only = len(questions) == 1
-    answers = [
-        pool.chat(
-            decision_request(request, entry.question(), is_only=is_only), waits=waits or number > 0
-        )
-        for number, entry in enumerate(questions)
-    ]
-    try:
-        return list(await asyncio.gather(*(answer.reply() for answer in answers)))
-    finally:
-        for answer in answers:
-            answer.cancel()
+    usages = list[Usage]()
+    is_first = iter((True,))
 
+    async def ask(order: ChatRequest) -> Reply:
+        reply = await pool.chat(order, waits=waits or not next(is_first, False)).reply()
+        usages.append(reply.usage)
+        return reply
 
-def shares_of(replies: Sequence[Reply]) -> list[list[float]]:
-    return [answer_shares(reply.scores) for reply in replies]
-
-
-def expected_place(shares: Sequence[float]) -> float:
-    """Return the mean level of a score; the lowest is 0."""
-    return sum(place * share for place, share in enumerate(shares))
+    listed = [
+        OptionQuestion(question.options, "\n\n".join((
+            question.instructions, option_list(question.options, question.descriptions)
+        )))
+        for question in questions
+    ]  # fmt: skip
+    shares = await ask_options(ask, request, listed)
+    counts = [(u.prompt_tokens, u.prompt_reused_tokens, u.completion_tokens) for u in usages]
+    return [*map(OptionShares, shares)], Usage(*map(sum, zip(*counts, strict=True)))

@@ -248,7 +248,8 @@ class RunningRequest:
         request = self.request
         assert request.scores is not None
         if request.scores.is_echo:
-            output.logprobs(request.request_id, request.scores.logprobs[0])
+            echoed = request.scores.logprobs[0]
+            output.logprobs(request.request_id, [echoed[place] for place in sorted(echoed)])
             return
         self.ended = "stop"
         self.n_answered = sum(map(len, request.scores.logprobs))

@@ -277,9 +277,9 @@ class ChatService:
         scores = None
         if request.answers:
             answers = self._prompter.answers(request.answers)
-            n_longest = max(*map(len, answers), order.sampling.max_tokens or 0)
-            order = replace(order, sampling=replace(order.sampling, max_tokens=n_longest))
             scores = AnswerScores(answers, self._model.piece, 0, is_echo=False)
+            sampling = replace(order.sampling, max_tokens=scores.n_longest)
+            order = replace(order, sampling=sampling)
         elif request.scores_prompt and not prompt.images:
             piece = partial(self._model.piece, shows_control=True)
             n_top = request.n_logprobs or 0

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from paddock.engine.decisions import OptionQuestion, decision_request, with_ending
+from paddock.engine.decisions import OptionQuestion, ask_options, with_ending
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
@@ -205,15 +205,14 @@ class ModelCaller:
         return await self._limited.ask(request, most_tokens)
 
     async def decide(
-        self, messages: Sequence[Message], question: OptionQuestion, *, is_only: bool
-    ) -> Reply:
-        """Return how likely each option is; `is_only`: nothing else is asked about the messages.
+        self, messages: Sequence[Message], questions: Sequence[OptionQuestion]
+    ) -> list[list[float]]:
+        """Return how likely each option of each question is.
 
         Raises:
             EngineError: the pool could not do it.
         """
-        request = decision_request(self._request(messages), question, is_only=is_only)
-        return await self._reply(request)
+        return await ask_options(self._reply, self._request(messages), questions)
 
     def _request(self, messages: Sequence[Message]) -> ChatRequest:
         return ChatRequest(

@@ -5,13 +5,12 @@ Nothing is said, so nothing has to be repaired: every label of a field is compar
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddock.engine.decisions import OptionQuestion, option_list
-from paddock.engine.request import Message, answer_shares
+from paddock.engine.request import Message
 from paddock.engine.system.records import record
 from paddock.engine.system.text import one_line
 from paddock.pipelines.label_choices import CHOOSE
@@ -124,14 +123,10 @@ async def _decide(
     schemas = _fields_of(form.schema)
     parts = {"": form.schema} if schemas is None else schemas
     fields = [_LabelField.of(name, part, form) for name, part in parts.items()]
-    is_only = len(fields) == 1
-    replies = await asyncio.gather(
-        *(caller.decide(messages, field.question, is_only=is_only) for field in fields)
-    )
+    found = await caller.decide(messages, [field.question for field in fields])
     output: dict[str, Any] = {}
     sure: dict[str, Any] = {}
-    for field, reply in zip(fields, replies, strict=True):
-        shares = answer_shares(reply.scores)
+    for field, shares in zip(fields, found, strict=True):
         output[field.name] = field.values[shares.index(max(shares))]
         sure[field.name] = option_confidence(field.values, shares)
     value, confidence = (output, sure) if schemas is not None else (output[""], sure[""])

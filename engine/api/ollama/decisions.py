@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
+from paddock.engine.api.body_models import refused
 from paddock.engine.api.decisions import (
     MOST_OPTIONS,
     MOST_QUESTIONS,
     AskedQuestion,
-    ask_questions,
-    expected_place,
-    shares_of,
+    Kind,
+    OptionShares,
+    decide_questions,
     text_of,
 )
 from paddock.engine.api.json_body import read_json
@@ -25,58 +26,51 @@ from paddock.engine.request import ChatRequest, Message
 from .requests import OllamaBody, read_model_request
 
 _Content = str | dict[str, Any] | list[Any]
+_KINDS: Mapping[str, Kind] = {"choice": "choice", "noul": "statement", "score": "score"}
+_FALSE_AND_TRUE = ("false", "true")
 
 
-class _StateChoice(OllamaBody):
-    type: Literal["choice"]
+class _StateQuestion(OllamaBody):
+    type: Literal["choice", "noul", "score"]
     instructions: _Content
-    criteria: dict[str, str | None] = Field(min_length=2, max_length=MOST_OPTIONS)
+    criteria: dict[str, str | None] | list[str] = Field(
+        default_factory=dict, max_length=MOST_OPTIONS
+    )
 
-    def as_question(self, name: str) -> AskedQuestion:
-        described = tuple(words or "" for words in self.criteria.values())
-        options = tuple(self.criteria)
-        return AskedQuestion(name, "choice", options, text_of(self.instructions), described)
+    @model_validator(mode="after")
+    def _is_answerable(self) -> _StateQuestion:
+        is_list = isinstance(self.criteria, list)
+        if is_list != (self.type == "score"):
+            raise refused(f"`criteria` of a {self.type} is {'no list' if is_list else 'a list'}.")
+        if self.type == "noul" and not {*self.criteria} <= {*_FALSE_AND_TRUE}:
+            raise refused("`criteria` of a noul are `false` and `true`.")
+        if not self.question.is_answerable:
+            raise refused("it needs at least two `criteria`, each another one and none empty.")
+        return self
 
-    def answer(self, shares: Sequence[float]) -> dict[str, Any]:
-        by_option = dict(zip(self.criteria, shares, strict=True))
-        best = max(by_option, key=lambda option: by_option[option])
-        return {"choice": best, "probabilities": by_option, "confidence": max(shares)}
+    @property
+    def _described(self) -> dict[str, str]:
+        if isinstance(self.criteria, list):
+            return {str(place): words for place, words in enumerate(self.criteria)}
+        names = _FALSE_AND_TRUE if self.type == "noul" else tuple(self.criteria)
+        return {name: self.criteria.get(name) or "" for name in names}
 
+    @property
+    def question(self) -> AskedQuestion:
+        options = [*self._described.items()]
+        return AskedQuestion.of(_KINDS[self.type], text_of(self.instructions), options)
 
-class _StateNoul(OllamaBody):
-    type: Literal["noul"]
-    instructions: _Content
-    criteria: dict[Literal["false", "true"], str] = Field(default_factory=dict)
-
-    def as_question(self, name: str) -> AskedQuestion:
-        described = (self.criteria.get("false", ""), self.criteria.get("true", ""))
-        words = f"Is this true of it? {text_of(self.instructions)}"
-        return AskedQuestion(name, "noul", ("no", "yes"), words, described)
-
-    def answer(self, shares: Sequence[float]) -> dict[str, Any]:
-        return {"noul": shares[1]}
-
-
-class _StateScore(OllamaBody):
-    type: Literal["score"]
-    instructions: _Content
-    criteria: list[str] = Field(min_length=2, max_length=MOST_OPTIONS)
-
-    def as_question(self, name: str) -> AskedQuestion:
-        options = tuple(map(str, range(len(self.criteria))))
-        words = text_of(self.instructions)
-        return AskedQuestion(name, "score", options, words, tuple(self.criteria))
-
-    def answer(self, shares: Sequence[float]) -> dict[str, Any]:
-        return {
-            "score": expected_place(shares),
-            "legend": {str(place): words for place, words in enumerate(self.criteria)},
-            "probabilities": {str(place): share for place, share in enumerate(shares)},
-            "confidence": max(shares),
+    def answer(self, decision: OptionShares) -> dict[str, Any]:
+        if self.type == "noul":
+            return {"type": self.type, "noul": decision.shares[1]}
+        described = self._described
+        found = {
+            "probabilities": dict(zip(described, decision.shares, strict=True)),
+            "confidence": decision.confidence,
         }
-
-
-_StateQuestion = Annotated[_StateChoice | _StateNoul | _StateScore, Field(discriminator="type")]
+        if self.type == "score":
+            return {"type": self.type, "score": decision.score, "legend": described, **found}
+        return {"type": self.type, "choice": [*described][decision.likeliest], **found}
 
 
 class _SystemOneBody(OllamaBody):
@@ -87,18 +81,12 @@ class _SystemOneBody(OllamaBody):
 async def decide(request: Request) -> Response:
     body = _SystemOneBody.read(await read_json(request))
     model_request = await read_model_request(request, body, "chat")
-    questions = [question.as_question(name) for name, question in body.questions.items()]
     about = (Message("user", text_of(body.state)),)
     chat = ChatRequest(model_request.spec, about, priority=model_request.priority)
-    pool = model_request.service.pool
-    replies = await while_connected(request, ask_questions(pool, chat, questions, waits=False))
-    found = zip(body.questions.items(), shares_of(replies), strict=True)
-    answers = {
-        name: {"type": question.type, **question.answer(shares)}
-        for (name, question), shares in found
-    }
-    usage = {
-        "input_tokens": sum(reply.usage.prompt_tokens for reply in replies),
-        "output_tokens": sum(reply.usage.completion_tokens for reply in replies),
-    }
+    questions = [entry.question for entry in body.questions.values()]
+    deciding = decide_questions(model_request.service.pool, chat, questions, waits=False)
+    decisions, used = await while_connected(request, deciding)
+    pairs = zip(body.questions.items(), decisions, strict=True)
+    answers = {name: entry.answer(decision) for (name, entry), decision in pairs}
+    usage = {"input_tokens": used.prompt_tokens, "output_tokens": used.completion_tokens}
     return json_response({"model": model_request.model, "answers": answers, "usage": usage})

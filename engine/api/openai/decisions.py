@@ -1,8 +1,8 @@
-"""POST /v1/decisions: body → questions, replies → `decision`. Pure but for the pool."""
+"""POST /v1/decisions: body → questions, decisions → `decision`. Pure but for the pool."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -12,19 +12,20 @@ from paddock.engine.api.decisions import (
     MOST_OPTIONS,
     MOST_QUESTIONS,
     AskedQuestion,
-    ask_questions,
-    expected_place,
-    shares_of,
+    Kind,
+    OptionShares,
+    decide_questions,
     text_of,
 )
 from paddock.engine.api.errors import openai_errors
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.request import ChatRequest, Message, Reply, with_tool_names
+from paddock.engine.request import ChatRequest, Message, with_tool_names
 
 from .input_messages import InputItem, InputTextPart, JsonPart, input_messages, text_and_images
 from .requests import ApiCaller, ModelBody, OpenAIBody
 
 Body = dict[str, Any]
+_KINDS: Mapping[str, Kind] = {"choice": "choice", "predicate": "statement", "score": "score"}
 
 
 class _DecisionChoice(OpenAIBody):
@@ -37,74 +38,41 @@ class _DecisionLevel(OpenAIBody):
     description: str = ""
 
 
-class _NamedQuestion(OpenAIBody):
+class _DecisionQuestion(OpenAIBody):
+    type: Literal["choice", "predicate", "score"]
     name: str | None = None
     instructions: TextOr[Annotated[InputTextPart | JsonPart, Field(discriminator="type")]]
-
-    @property
-    def words(self) -> str:
-        return text_and_images(self.instructions)[0]
-
-
-class _Predicate(_NamedQuestion):
-    type: Literal["predicate"]
-
-    def as_question(self) -> AskedQuestion:
-        words = f"Is this true of it? {self.words}"
-        return AskedQuestion(self.name, "predicate", ("no", "yes"), words)
-
-    def answer(self, shares: Sequence[float]) -> Body:
-        return {"type": "predicate", "name": self.name, "probability": shares[1]}
-
-
-class _ChoiceQuestion(_NamedQuestion):
-    type: Literal["choice"]
     choices: Items[_DecisionChoice] = Field((), max_length=MOST_OPTIONS)
-
-    def as_question(self) -> AskedQuestion:
-        options = tuple(text_of(choice.value) for choice in self.choices)
-        described = tuple(choice.description for choice in self.choices)
-        return AskedQuestion(self.name, "choice", options, self.words, described)
-
-    def answer(self, shares: Sequence[float]) -> Body:
-        values = [choice.value for choice in self.choices]
-        return {
-            "type": "choice",
-            "name": self.name,
-            "choice": values[shares.index(max(shares))],
-            "confidence": max(shares),
-            "probabilities": [
-                {"value": value, "probability": share}
-                for value, share in zip(values, shares, strict=True)
-            ],
-        }
-
-
-class _ScoreQuestion(_NamedQuestion):
-    type: Literal["score"]
     levels: Items[_DecisionLevel] = Field((), max_length=MOST_OPTIONS)
 
-    def as_question(self) -> AskedQuestion:
-        options = tuple(level.label for level in self.levels)
-        described = tuple(level.description for level in self.levels)
-        return AskedQuestion(self.name, "score", options, self.words, described)
+    @property
+    def question(self) -> AskedQuestion:
+        options = [(text_of(choice.value), choice.description) for choice in self.choices]
+        options += [(level.label, level.description) for level in self.levels]
+        words = text_and_images(self.instructions)[0]
+        if self.type == "predicate":
+            options = [("false", ""), ("true", "")]
+        return AskedQuestion.of(_KINDS[self.type], words, options)
 
-    def answer(self, shares: Sequence[float]) -> Body:
-        return {
-            "type": "score",
-            "name": self.name,
-            "score": expected_place(shares),
-            "confidence": max(shares),
-            "probabilities": [
-                {"label": level.label, "value": place, "probability": share}
-                for place, (level, share) in enumerate(zip(self.levels, shares, strict=True))
-            ],
-        }
+    def fault(self) -> str:
+        unused = {"choice": self.levels, "predicate": (*self.choices, *self.levels)}
+        if unused.get(self.type, self.choices):
+            return "choices have `choices`, scores `levels`, and predicates neither."
+        few = "it needs at least two options, each another one and none empty."
+        return "" if self.question.is_answerable else few
 
-
-_DecisionQuestion = Annotated[
-    _Predicate | _ChoiceQuestion | _ScoreQuestion, Field(discriminator="type")
-]
+    def answer(self, decision: OptionShares) -> Body:
+        head = {"type": self.type, "name": self.name}
+        if self.type == "predicate":
+            return {**head, "probability": decision.shares[1]}
+        options: list[Body] = [{"value": choice.value} for choice in self.choices]
+        options += [{"label": lev.label, "value": n} for n, lev in enumerate(self.levels)]
+        pairs = zip(options, decision.shares, strict=True)
+        probabilities = [{**option, "probability": share} for option, share in pairs]
+        found = {"confidence": decision.confidence, "probabilities": probabilities}
+        if self.type == "score":
+            return {**head, "score": decision.score, **found}
+        return {**head, "choice": options[decision.likeliest]["value"], **found}
 
 
 class DecisionBody(ModelBody):
@@ -115,10 +83,8 @@ class DecisionBody(ModelBody):
 def read_decision(fields: Mapping[str, Any], caller: ApiCaller) -> DecisionBody:
     body = DecisionBody.read(fields)
     for number, question in enumerate(body.questions):
-        options = question.as_question().options
-        if len(set(options)) < max(2, len(options)) or not all(map(str.strip, options)):
-            what = "it needs at least two options, each another one and none empty."
-            raise invalid_value(f"questions[{number}]", what)
+        if fault := question.fault():
+            raise invalid_value(f"questions[{number}]", fault)
     return body
 
 
@@ -131,22 +97,18 @@ async def run_decision(pool: LocalPool, body: DecisionBody, caller: ApiCaller) -
     request = ChatRequest(
         body.spec("chat"), messages, priority=caller.priority, truncates=body.truncates
     )
-    questions = [question.as_question() for question in body.questions]
+    questions = [entry.question for entry in body.questions]
     with openai_errors():
-        replies = await ask_questions(pool, request, questions, waits=caller.waits)
-    shares = shares_of(replies)
-    answers = [entry.answer(of) for entry, of in zip(body.questions, shares, strict=True)]
-    return {"model": body.model, "answers": answers, "usage": _usage_value(replies)}
-
-
-def _usage_value(replies: Sequence[Reply]) -> Body:
-    n_input = sum(reply.usage.prompt_tokens for reply in replies)
-    n_output = sum(reply.usage.completion_tokens for reply in replies)
-    n_cached = sum(reply.usage.prompt_reused_tokens for reply in replies)
-    return {
-        "input_tokens": n_input,
-        "input_tokens_details": {"cached_tokens": n_cached, "cache_write_tokens": 0},
-        "output_tokens": n_output,
+        decisions, used = await decide_questions(pool, request, questions, waits=caller.waits)
+    answers = [entry.answer(of) for entry, of in zip(body.questions, decisions, strict=True)]
+    usage = {
+        "input_tokens": used.prompt_tokens,
+        "input_tokens_details": {
+            "cached_tokens": used.prompt_reused_tokens,
+            "cache_write_tokens": 0,
+        },
+        "output_tokens": used.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": n_input + n_output,
+        "total_tokens": used.prompt_tokens + used.completion_tokens,
     }
+    return {"model": body.model, "answers": answers, "usage": usage}

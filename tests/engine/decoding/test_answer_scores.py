@@ -8,7 +8,7 @@ import pytest
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.stream_parser import PlainTextParser
-from paddock.engine.decoding.answer_scores import AnswerScores
+from paddock.engine.decoding.answer_scores import AnswerScores, telling_tokens
 from paddock.engine.decoding.loop import CancelRequest
 from paddock.engine.decoding.running_request import DecodeRequest
 from paddock.engine.llama.llama_model import Model
@@ -19,7 +19,8 @@ from tests.fakes import tiny
 
 from .test_loop import Bench, closed, job  # noqa: F401
 
-ANSWERS = ("a", "b c", "a longer answer", "zyx", "no", "the end of it " * 12)
+LONG = "the end of it " * 12
+ANSWERS = ("a", "b c", "a longer answer", "zyx", "no", f"{LONG}now", f"{LONG}nowhere", f"{LONG}at")
 TEXT = "The weather of the day was fine, and so were they.\nLabel: "
 
 
@@ -84,22 +85,29 @@ def test_each_answer_has_the_probability_that_it_has_alone(
     done = {entry["id"]: entry for step in bench.steps for entry in step.done}
     for number, text in enumerate(texts):
         prompt = tokens_of(model, text, begins=True)
-        for answer, score in zip(answers, done[number]["scores"], strict=True):
+        told = telling_tokens(answers)
+        for answer, score in zip(told, done[number]["scores"], strict=True):
             expected = sum(theirs(kind, prompt, answer))
             assert score == {"logprob": pytest.approx(expected, rel=5e-4), "n_tokens": len(answer)}
-    assert done[0]["usage"]["completion_tokens"] == sum(map(len, answers))
+    assert done[0]["usage"]["completion_tokens"] == sum(map(len, told))
 
 
-def test_the_answers_of_a_prompt_are_one_pass_and_their_prompt_another(
-    tiny_model: Callable[[str], Model],
+@pytest.mark.parametrize(
+    ("texts", "n_after"),
+    [
+        (("a", "b c", "zyx", "no, but later"), []),
+        (("at noon", "at night", "an hour", "no"), [4]),  # "at n"
+        (("at noon", "at noon", "an hour"), [1]),
+    ],
+)
+def test_only_what_tells_answers_apart_is_computed_in_one_pass_behind_their_prompt(
+    tiny_model: Callable[[str], Model], texts: tuple[str, ...], n_after: list[int]
 ) -> None:
     model = tiny_model("copying")
-    answers = [tokens_of(model, text) for text in ANSWERS[:5]]
     bench = Bench(model)
-    bench.run([asked(model, 1, TEXT, answers)])
+    bench.run([asked(model, 1, TEXT, [tokens_of(model, text) for text in texts])])
     n_prompt = len(tokens_of(model, TEXT, begins=True))
-    n_after = sum(len(answer) - 1 for answer in answers)
-    assert [step.n_tokens for step in bench.steps] == [n_prompt, n_after]
+    assert [step.n_tokens for step in bench.steps] == [n_prompt, *n_after]
 
 
 @pytest.mark.parametrize("layout", ["unified", "split"])
