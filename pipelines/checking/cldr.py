@@ -7,10 +7,10 @@ written by hand. It is read at first use, in some milliseconds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from paddock.engine.system.records import record
 
@@ -138,6 +138,34 @@ def unit_named(name: str) -> Unit | None:
 
 def is_unit(name: str) -> bool:
     return name in _units()[0]
+
+
+@lru_cache(maxsize=1)
+def _lengths_by_letters() -> Mapping[str, Mapping[str, Sequence[int]]]:
+    units = [name for of in _units() for name in of]
+    currencies = (name for of in _units() for name, ids in of.items() if Unit("", ids).is_currency)
+    first, last = slice(0, 2), slice(-2, None)
+    found: dict[str, dict[str, set[int]]] = {}
+    for kind, names, letters in (
+        ("unit", units, first), ("currency", currencies, last), ("scale", scale_words()[1], first),
+    ):  # fmt: skip
+        lengths = found[kind] = {}
+        for name in names:
+            lengths.setdefault(small(name[letters]), {1}).add(len(name))
+    return {
+        kind: {letters: sorted(n, reverse=True) for letters, n in lengths.items()}
+        for kind, lengths in found.items()
+    }
+
+
+def name_lengths(kind: Literal["unit", "currency", "scale"], text: str) -> Iterator[int]:
+    """Yield how long a name may be with which a text begins, a currency's with which it ends.
+
+    The longest first; `scale` is a word for thousands and more behind a number.
+    """
+    letters = text[-2:] if kind == "currency" else text[:2]
+    known = _lengths_by_letters()[kind].get(small(letters), (1,))
+    return (n for n in known if n <= len(text))
 
 
 def sign_means(name: str, languages: Iterable[str]) -> str | None:

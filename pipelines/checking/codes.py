@@ -21,7 +21,6 @@ _GROUPED = re.compile(
     r"|(?!(?:19|20)\d\d (?:19|20))\d{4}(?:[ -]\d{4}){3})(?![\w])(?![.,]\d)"
 )
 """Codes whose groups are written apart; four years in a row are none."""
-_AROUND_CHARS = 60
 ADDRESS = re.compile(r"\S+@\S+|\w+://\S+|www\.\S+|[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}(?:[/:]\S*)?")
 _IN_ADDRESS = re.compile(r"://|\S@\S|(?i:\bwww\.)|\w\.[^\W\d_]{2,}[:/]")
 _SPACED = re.compile(
@@ -71,7 +70,7 @@ def _is_mixed(token: str) -> bool:
 
 def codes_in(text: str) -> Iterator[Span]:
     """Yield the tokens of a text, as `folding.plain` has it, that may be codes."""
-    yield from _grouped(text, 0, len(text))
+    yield from _grouped(text)
     for found in _TOKEN.finditer(text):
         bare = found[0].rstrip('.:!?"-*~').lstrip(':!?"-*~')
         bare = bare.lstrip(".") if bare.startswith("..") else bare
@@ -80,22 +79,33 @@ def codes_in(text: str) -> Iterator[Span]:
             yield start, start + len(bare)
 
 
-def _grouped(text: str, start: int, end: int) -> Iterator[Span]:
-    return (found.span() for found in _GROUPED.finditer(text, start, end))
+@lru_cache(maxsize=8)
+def _grouped(text: str) -> list[Span]:
+    return [found.span() for found in _GROUPED.finditer(text)]
 
 
 def is_in_groups(text: str, start: int, end: int) -> bool:
     """Return whether a place is only a part of a code whose groups are written apart."""
-    near = _grouped(text, max(0, start - _AROUND_CHARS), end + _AROUND_CHARS)
-    return any(a <= start and end <= b and (a, b) != (start, end) for a, b in near)
+    spans = _grouped(text)
+    n = bisect_right(spans, (start, len(text))) - 1
+    return n >= 0 and end <= spans[n][1] and spans[n] != (start, end)
+
+
+@lru_cache(maxsize=8)
+def _addresses(text: str) -> list[int]:
+    return [found.start() for found in _IN_ADDRESS.finditer(text)]
 
 
 def is_in_address(text: str, start: int, end: int) -> bool:
     """Return whether a place is in an address of the net."""
+    most, least = start - _MOST_WORD_CHARS, end + _MOST_WORD_CHARS
+    n = bisect_right(_addresses(text), most)
+    if not any(at < least for at in _addresses(text)[n : n + 1]):
+        return False
     first = last = start
-    while first > max(0, start - _MOST_WORD_CHARS) and not text[first - 1].isspace():
+    while first > max(0, most) and not text[first - 1].isspace():
         first -= 1
-    while last < min(len(text), end + _MOST_WORD_CHARS) and not text[last].isspace():
+    while last < min(len(text), least) and not text[last].isspace():
         last += 1
     return _IN_ADDRESS.search(text, first, last) is not None
 

@@ -56,14 +56,13 @@ UnsupportedValue(text='3 May 2024', lack='year', nearest='3 May')]
     found: dict[str, UnsupportedValue] = {}
     data = (TextValue(0, 0, str(number), sought_number(number)) for number in numbers)
     for value in (*values_in(value_as_shown(without_list_numbers(answer))), *data):
-        lacking: list[UnsupportedValue] = min(
-            (
-                [lack for part in reading if (lack := _lacking(index, part, within)) is not None]
-                for reading in value.readings or ((value,),)
-            ),
-            key=len,
-        )
-        found.update({lack.text: lack for lack in lacking if lack.text not in found})
+        tried = list[list[UnsupportedValue]]()
+        for reading in value.readings or ((value,),):
+            if all(tried):
+                lacks = (_lacking(index, part, within) for part in reading)
+                tried.append([lack for lack in lacks if lack is not None])
+        for lack in min(tried, key=len):
+            found.setdefault(lack.text, lack)
     return [*found.values()]
 
 

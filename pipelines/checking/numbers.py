@@ -28,6 +28,7 @@ _TOKEN, _SPACED_TOKEN = (
     re.compile(rf"(?<![\d.,])\d{{1,3}}(?:{gap}\d{{3}})+(?:[.,\u066b]\d+)?(?!\d)|{_MARKED}")
     for gap in ("\u00a0", "[\u00a0 ]")
 )
+_PART = re.compile(_MARKED)
 _MAY_BE_SPACED = re.compile(r"(?<![\d.,])\d{1,3} \d{3}(?!\d)")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?:\u00a0\d{3}| 0\d\d|(?: \d{3}){2,})(?!\d)")
 _MARK = re.compile(r"\D")
@@ -75,9 +76,8 @@ _LINE_CHARS = 200
 _TAG_CHARS = 60
 _LINE_OR_CELL_END = re.compile(r"[ \u00a0]?(?:\Z|[\n\f\t|])")
 _END = re.compile(r"[ \u00a0]?(?:\Z|[\n\f\t|;)]|[.!?,](?!\S))")
-_UNIT_CHARS = 36
+_UNIT_CHARS, _CURRENCY_CHARS = 36, 7
 _ELIDED = re.compile(r"'[^\W\d_]")  # 3 l'année
-_UNIT_WORDS = re.compile(r"(?!\d)[^\n\f\t;:!?()|]+")
 _MOST_PLACES = 1000
 """Of one number: the first ones count."""
 
@@ -145,8 +145,17 @@ class NumberIndex:
         return self._by_digits.get(_significant(digits), [])[:_MOST_PLACES]
 
     def all(self) -> Iterator[tuple[NumberToken, Obstacle]]:
-        for start, end in sorted(place for held in self._by_digits.values() for place in held):
-            yield read_number(self._text, start, end, self._is_in_date)
+        for span in self._tokens:
+            yield read_number(self._text, *span, self._is_in_date)
+
+    def parts(self, start: int, end: int) -> Iterator[tuple[NumberToken, Obstacle]]:
+        """Yield the numbers of a token if its spaces group nothing."""
+        for found in _PART.finditer(self._text, start, end):
+            yield read_number(self._text, *found.span(), self._is_in_date)
+
+    def is_open(self, start: int, end: int) -> bool:
+        """Return whether a space may group thousands in a token, or part two numbers."""
+        return self.groups_by_space is None and " " in self._text[start:end]
 
     def amount(self, raw: str) -> Decimal | None:
         return amount_of(raw, self.decimal_mark if amount_of(raw, "") is None else "")
@@ -217,13 +226,12 @@ class NumberIndex:
     def decimal_mark(self) -> str:
         """What begins the fraction: in the text's amounts, else in its language; "": it is open."""
         marks: Counter[str] = Counter()
-        for held in self._by_digits.values():
-            for start, end in held:
-                raw = self._text[start:end]
-                if raw[-3:-2] in (".", ",") or len({*_MARK.findall(raw)}) > 1:
-                    found = _MARK.findall(raw)
-                    if amount_of(raw, "") is not None and found[-1] not in found[:-1]:
-                        marks[found[-1]] += 1
+        for start, end in self._tokens:
+            raw = self._text[start:end]
+            found = [] if raw.isdecimal() else _MARK.findall(raw)
+            is_sure = raw[-3:-2] in (".", ",") or len({*found}) > 1
+            if is_sure and amount_of(raw, "") is not None and found[-1] not in found[:-1]:
+                marks[found[-1]] += 1
         used = marks.keys() & {".", ","}
         return next(iter(used)) if len(used) == 1 else cldr.decimal_mark(self._languages())
 
@@ -239,11 +247,15 @@ class NumberIndex:
     def _by_digits(self) -> dict[str, list[Span]]:
         """The tokens by their digits, without zeros at the ends."""
         found: dict[str, list[Span]] = {}
-        groups = self.groups_by_space
-        for token in (_TOKEN if groups is False else _SPACED_TOKEN).finditer(self._text):
-            if groups is not None or " " not in token[0]:
-                found.setdefault(_significant(token[0]), []).append(token.span())
+        for start, end in self._tokens:
+            if not self.is_open(start, end):
+                found.setdefault(_significant(self._text[start:end]), []).append((start, end))
         return found
+
+    @cached_property
+    def _tokens(self) -> list[Span]:
+        tokens = (_TOKEN if self.groups_by_space is False else _SPACED_TOKEN).finditer(self._text)
+        return [token.span() for token in tokens]
 
 
 def _line_start(text: str, at: int) -> int:
@@ -524,13 +536,10 @@ def _currency_before(text: str, at: int) -> tuple[int, Unit | None]:
 
 def _currency_named_before(text: str, at: int) -> tuple[int, Unit | None]:
     end = at - 1 if text[at - 1 : at] in (" ", "\u00a0") and at else at
-    for n in range(min(7, end), 0, -1):
-        name = text[end - n : end]
-        if name[0].isspace() or name[-1].isspace() or name[-1].isdecimal() or name[0] == "-":
-            continue
-        unit = unit_named(name)
-        is_part = is_within_word(text, end - n)
-        if unit is not None and not is_part and any(map(str.isupper, unit.ids)):
+    near = text[max(0, end - _CURRENCY_CHARS) : end]
+    for n in cldr.name_lengths("currency", near):
+        unit = unit_named(near[-n:])
+        if unit is not None and unit.is_currency and not is_within_word(text, end - n):
             return end - n, unit
     return at, None
 
@@ -546,15 +555,10 @@ def _is_currency_word(text: str, start: int, end: int) -> bool:
 
 def _named_unit(text: str, at: int) -> tuple[int, Unit | None]:
     """Return the longest name of a unit that begins at a place, and where it ends."""
-    near = text[at : at + _UNIT_CHARS]
-    words = _UNIT_WORDS.match(near)
-    for n in range(words.end() if words else 0, 0, -1):
-        name = near[:n]
-        is_part = is_within_word(near, n) or _ELIDED.match(near, n)
-        if name[-1] in " \u00a0\n\t\f" or is_part:
-            continue
-        unit = unit_named(name.replace("\u00a0", " "))
-        if unit is not None:
+    near = text[at : at + _UNIT_CHARS].replace("\u00a0", " ")
+    for n in cldr.name_lengths("unit", near):
+        unit = unit_named(near[:n])
+        if unit is not None and not (is_within_word(near, n) or _ELIDED.match(near, n)):
             return at + n, unit
     return at, None
 
@@ -612,11 +616,11 @@ def _scale_end(text: str, start: int, end: int, *, is_of_money: bool) -> int | N
         return scaled.end()
     at = end + (text[end : end + 1] in (" ", "\u00a0", "\n"))
     least = 2 if text[end : end + 1] == "\n" or (start == end < at) else 0
-    near = text[at : at + 24] if text[at : at + 1].isalpha() else ""
-    for n in range(len(near), 0, -1):
-        name = near[:n].replace("\u00a0", " ")
-        is_whole = n > least and not is_within_word(near, n)
-        if is_whole and (name in behind or (n > 2 and name.casefold() in behind)):
+    near = text[at : at + 24].replace("\u00a0", " ")
+    for n in cldr.name_lengths("scale", near):
+        name = near[:n]
+        is_known = name in behind or (n > 2 and name.casefold() in behind)
+        if is_known and n > least and not is_within_word(near, n):
             after = at + n + (text[at + n : at + n + 1] in (" ", "\u00a0"))
             unit_end, unit = _named_unit(text, after)
             is_of_money = is_of_money or (unit is not None and unit.is_currency)

@@ -20,7 +20,7 @@ from .codes import Code, CodeIndex, codes_in, is_code, is_long
 from .dates import DateIndex
 from .folding import FoldedText, Span, plain
 from .language_model import languages_of
-from .numbers import NumberIndex, SoughtNumber
+from .numbers import NumberIndex, NumberToken, Obstacle, SoughtNumber
 from .text_index import Quote, TextIndex
 
 _MOST_VALUE_CHARS = 100
@@ -72,7 +72,7 @@ class SourceIndex:
         self.words = TextIndex(text)
 
     @cached_property
-    def _plain(self) -> FoldedText:
+    def plain(self) -> FoldedText:
         return plain(self.text)
 
     @cached_property
@@ -81,16 +81,16 @@ class SourceIndex:
 
     @cached_property
     def dates(self) -> DateIndex:
-        return DateIndex(self._plain.text, lambda: self._languages, bool(self._set_language))
+        return DateIndex(self.plain.text, lambda: self._languages, bool(self._set_language))
 
     @cached_property
     def numbers(self) -> NumberIndex:
         is_in_date = self.dates.holds_digits
-        return NumberIndex(self._plain.text, lambda: self._languages, is_in_date)
+        return NumberIndex(self.plain.text, lambda: self._languages, is_in_date)
 
     @cached_property
     def _codes(self) -> CodeIndex:
-        return CodeIndex(self._plain.text)
+        return CodeIndex(self.plain.text)
 
     def find(self, value: Any) -> list[Quote]:
         if isinstance(value, int | float):
@@ -151,7 +151,7 @@ class SourceIndex:
                 continue
             for time in times:
                 (start, begin), (stop, end) = sorted(((day.start, day.end), (time.start, time.end)))
-                between = self._plain.text[begin:stop]
+                between = self.plain.text[begin:stop]
                 is_one = begin <= stop and len(between) <= _MOMENT_CHARS
                 if is_one and not any(sign.isdecimal() or sign in "\n\f" for sign in between):
                     found.append(self._quote(start, end, {text}, day.reason))
@@ -160,7 +160,7 @@ class SourceIndex:
 
     def place(self, start: int, end: int) -> Span:
         """Return where in the text a token of `numbers` or `dates` stands."""
-        return self._plain.original(start, end)
+        return self.plain.original(start, end)
 
     def _quote(
         self, start: int, end: int, written: Collection[str], reason: str | None = None
@@ -204,21 +204,23 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
     >>> [value.text for value in values_in("HC-0457 of 3 May 2024: 40 EUR, at 9:30.")]
     ['HC-0457', '3 May 2024', '40 EUR', '9:30']
     """
-    index, whole = SourceIndex(text, language), plain(text)
-    if index.numbers.groups_by_space is None:
-        return _with_open_groups(text, language)
+    index = SourceIndex(text, language)
+    whole, numbers = index.plain, index.numbers
+    is_digit = bytes(map(str.isdecimal, whole.text))
+    left = bytearray(is_digit)
+    """Digits that are in no value yet."""
     values: dict[Span, Sought | None] = {}
-    held: set[int] = set()
+    opened: dict[Span, Span] = {}
 
     def add(start: int, end: int, sought: Sought | None, own: Span | None = None) -> None:
         """Add what has digits of its own: it may overlap with others."""
-        digits, own_digits = (
-            {at for at in range(*span) if whole.text[at].isdecimal()}
-            for span in ((start, end), own or (start, end))
-        )
-        if not digits or not own_digits <= held:
-            held.update(digits)
+        if 1 not in is_digit[start:end] or 1 in left[slice(*(own or (start, end)))]:
+            left[start:end] = bytes(end - start)
             values[start, end] = sought
+
+    def value_at(start: int, end: int, sought: Sought | None) -> TextValue:
+        place = whole.original(start, end)
+        return TextValue(*place, text[slice(*place)], sought)
 
     for date in index.dates.all():
         days = [datetime.date(y, m, d) for y, m, d in date.days if y is not None]
@@ -226,40 +228,53 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
         add(date.start, date.end, DayAndTime(days[0]) if is_sure else None)
     for time in index.dates.times():
         add(time.start, time.end, DayAndTime(None, time.seconds))
-    for token, obstacle in index.numbers.all():
-        if obstacle == "code":
-            continue
-        if obstacle != "number" or (token.unit is not None and not token.unit.ids):
-            add(token.start, token.end, None, token.digits)
-            continue
-        amount = index.numbers.amount(token.raw)
-        is_version = token.unit is None and amount is not None and _IS_VERSION.fullmatch(token.raw)
-        number = SoughtNumber(
-            amount, token.raw, token.is_negative, token.unit,
-            keeps_fraction=bool(is_version and amount == Decimal(token.raw)),
-        )  # fmt: skip
-        span = token.digits if token.unit is None else (token.start, token.end)
-        add(*span, number, token.digits)
+    for token, obstacle in numbers.all():
+        if obstacle != "code":
+            span, number = _number_of(numbers, token, obstacle)
+            add(*span, number, token.digits)
+            if numbers.is_open(*token.digits):
+                opened[span] = token.digits
     for start, end in codes_in(whole.text):
         add(start, end, Code(whole.text[start:end]))
     by_rule = {*values}
-    for left in _WITH_DIGITS.finditer(whole.text):  # a number with an ending: 9'dan
-        add(*left.span(), None)
+    for rest in _WITH_DIGITS.finditer(whole.text):  # a number with an ending: 9'dan
+        add(*rest.span(), None)
     found: list[TextValue] = []
-    for (start, end), sought in sorted(values.items(), key=lambda item: item[0]):
-        place = whole.original(start, end)
-        value = TextValue(*place, text[slice(*place)], sought)
-        if (start, end) not in by_rule:
-            runs = tuple(  # by themselves
-                TextValue(value.start + run.start(), value.start + run.end(), run[0],
-                          SoughtNumber(index.numbers.amount(run[0]), run[0]))
-                for run in _RUN.finditer(value.text)
-            )  # fmt: skip
-            value = replace(value, readings=((value,), runs))
+    for span, sought in sorted(values.items(), key=lambda item: item[0]):
+        value = value_at(*span, sought)
+        if span not in by_rule:
+            runs = (value_at(span[0] + run.start(), span[0] + run.end(),
+                             SoughtNumber(numbers.amount(run[0]), run[0]))
+                    for run in _RUN.finditer(whole.text[slice(*span)]))  # fmt: skip
+            value = replace(value, readings=((value,), tuple(runs)))
+        if span in opened:  # Pier 7 500: as one, as text, and apart; by itself it is one
+            as_text = replace(value, sought=None)
+            parts = (_number_of(numbers, *part) for part in numbers.parts(*opened[span]))
+            readings = (value,), (as_text,), tuple(value_at(*at, part) for at, part in parts)
+            if _WORD_END.search(text, max(0, value.start - 3), value.start):
+                value = replace(as_text, readings=readings)
+            else:
+                value = replace(value, readings=readings[:2])
         if found and value.start < found[-1].end and _is_amount(value) and _is_amount(found[-1]):
             value = _contested(text, found.pop(), value)
         found.append(value)
     return found
+
+
+def _number_of(
+    numbers: NumberIndex, token: NumberToken, obstacle: Obstacle
+) -> tuple[Span, Sought | None]:
+    if obstacle == "code":
+        return token.digits, Code(token.raw)
+    if obstacle != "number" or (token.unit is not None and not token.unit.ids):
+        return (token.start, token.end), None
+    amount = numbers.amount(token.raw)
+    is_version = token.unit is None and amount is not None and _IS_VERSION.fullmatch(token.raw)
+    sought = SoughtNumber(
+        amount, token.raw, token.is_negative, token.unit,
+        keeps_fraction=bool(is_version and amount == Decimal(token.raw)),
+    )  # fmt: skip
+    return token.digits if token.unit is None else (token.start, token.end), sought
 
 
 def _is_amount(value: TextValue) -> bool:
@@ -277,34 +292,6 @@ def _contested(text: str, first: TextValue, second: TextValue) -> TextValue:
         bare.append(TextValue(start, end, digits[0], replace(value.sought, unit=None)))
     readings = (first, bare[1]), (bare[0], second)
     return TextValue(first.start, second.end, text[first.start : second.end], None, readings)
-
-
-def _with_open_groups(text: str, language: str) -> list[TextValue]:
-    """Return the values where a space may group thousands: Pier 7 500, as text and both ways.
-
-    One that no word stands before is taken for a number.
-    """
-    signs = {gap: list(text) for gap in "\u00a0\t"}
-    opened = set[int]()
-    for gap_found in _SPACED_AMOUNT.finditer(plain(text).text):
-        start, end = plain(text).original(*gap_found.span())  # also of a wide or unseen space
-        opened.add(start)
-        for gap, own in signs.items():
-            own[start:end] = gap, *"\u00ad" * (end - start - 1)
-    joined, apart = (values_in("".join(own), language) for own in signs.values())
-    found = []
-    for value in joined:
-        place = value.start, value.end
-        inner = tuple(part for part in apart if place[0] <= part.start < place[1])
-        if not opened.isdisjoint(range(*place)):
-            as_text = TextValue(*place, text[slice(*place)], None)
-            readings = (value,), (as_text,), inner
-            if _WORD_END.search(text, max(0, value.start - 3), value.start):
-                value = replace(as_text, readings=readings)
-            else:
-                value = replace(value, readings=readings[:2])
-        found.append(value)
-    return found
 
 
 def number_in(value: str, language: str = "") -> float | None:

@@ -96,6 +96,7 @@ def test_no_text_raises_and_none_has_digits_outside_its_values() -> None:
         ("99 a month", 99),
         ("99 A", 99),
         ("3 l'année", 3),
+        ("7 boats, call +46 8 555 21 40", 7),  # where a space may group thousands
     ],
 )
 def test_the_only_number_of_a_line(text: str, number: float | None) -> None:
