@@ -366,14 +366,23 @@ async def _ask_once(
     return CheckedAnswer(text, output, reply), found
 
 
-class _NumberTooLarge(ValueError):
-    """A number of an answer, as written, which would be infinite or none."""
+class _NotStorable(ValueError):
+    """What Python would change in silence: the message says what."""
 
 
 def _finite(written: str) -> float:
     if not math.isfinite(number := float(written)):
-        raise _NumberTooLarge(written)
+        raise _NotStorable(f"Its number {shorten(written, 40)} cannot be stored.")
     return number
+
+
+def _of_single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; llguidance 1.9 lets a model write a key of its own choice twice."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        key = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise _NotStorable(f"It has the key {shorten(json.dumps(key), 40)} more than once.")
+    return value
 
 
 def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
@@ -382,11 +391,16 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
     Remote servers may not enforce the schema.
     """
     try:
-        value = parse_shallow_json(reply.text, parse_float=_finite, parse_constant=_finite)
+        value = parse_shallow_json(
+            reply.text,
+            parse_float=_finite,
+            parse_constant=_finite,
+            object_pairs_hook=_of_single_keys,
+        )
     except NestedTooDeep:
         return None, [TOO_DEEP]
-    except _NumberTooLarge as error:
-        return None, [f"Its number {shorten(str(error), 40)} cannot be stored."]
+    except _NotStorable as error:
+        return None, [str(error)]
     except ValueError:
         if reply.done_reason != "length":
             return None, ["It is not JSON."]

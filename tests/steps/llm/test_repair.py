@@ -114,6 +114,7 @@ def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -
     [
         ("Ada", "It is not JSON."),
         ('{"name": 3}', "At /name: 3 is not of type 'string'."),
+        ('{"name": "Bob", "name": "Ada"}', 'It has the key "name" more than once.'),
         ('{"name": 1.5e400}', "Its number 1.5e400 cannot be stored."),
         (f'{{"name": {"[" * 5000}{"]" * 5000}}}', "It is nested more than 64 levels deep."),
     ],
