@@ -33,7 +33,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from paddock.engine.api.errors import ApiError, Dialect, InvalidValue
 from paddock.engine.api.json_body import type_name
-from paddock.engine.api.request_fields import REFUSED, check_undeclared
+from paddock.engine.api.request_fields import check_undeclared
 from paddock.engine.sampling_values import OTHER_NAMES, PARAMETERS
 from paddock.engine.system.text import is_shallow
 
@@ -56,10 +56,11 @@ class Body(BaseModel):
             return value
         fields = {name.lower(): field for name, field in value.items() if field is not None}
         is_inner = info.context is not cls
-        name = check_undeclared(cls.declared(), fields, is_inner=is_inner)
-        if name is not None:
-            why = REFUSED[name].remedy
-            raise PydanticCustomError("unsupported", "{why}", {"field": name, "why": why})
+        found = check_undeclared(cls.declared(), fields, is_inner=is_inner)
+        if found is not None:
+            name, refusal = found
+            context = {"field": name, "why": refusal.remedy, "code": refusal.code}
+            raise PydanticCustomError("unsupported", "{why}", context)
         return fields
 
     @classmethod
@@ -198,8 +199,7 @@ def _api_error(dialect: Dialect, path: list[str | int], fault: ErrorDetails) -> 
             message = f"{place} is not supported here: {_reason(fault)}"
         else:
             message = f"{place} is required" if kind in _MISSING else f"{place}: {_reason(fault)}"
-        code = REFUSED[str(path[-1])].code if kind == "unsupported" else None
-        return ApiError(400, message, param=place, code=code)
+        return ApiError(400, message, param=place, code=fault.get("ctx", {}).get("code"))
     place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
     if kind in _TYPES:
         message = f"Invalid type for '{place}': expected {_TYPES[kind]}, but got {found} instead."

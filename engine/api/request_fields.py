@@ -4,7 +4,8 @@ A field that a body's class declares is obeyed. All others that clients of OpenA
 Ollama's, llama-server's and vLLM's APIs send are in the lists below, which `Body` reads for every
 API and examples/service/FIELDS.md shows. What would change the answer is refused, with what to do;
 above all no constraint is dropped, and nothing that says where the conversation goes on. What has
-no effect, and every unknown field, is named in the answer's header `Warning`.
+no effect, and every unknown field, is named in the answer's header `Warning`. Objects within a
+request (turns, parts, tools) have lists of their own.
 """
 
 from __future__ import annotations
@@ -57,7 +58,6 @@ _REFUSED = {
     "Put the texts into a message.": "documents",
     "Nothing is stored here; send the whole conversation, without `thread`.": "thread",
     "Nothing is summarised here; ask for a summary in a message.": "compaction",
-    "What must no longer be read must not be sent; leave the message out.": "clear_at",
     "This endpoint has no template; /v1/chat/completions has.": """chat_template
         chat_template_kwargs""",
     "The model's template decides; /v1/completions takes a prompt as it is.": """
@@ -83,15 +83,28 @@ _REFUSED = {
     "Vectors have length 1 and little-endian float32.": """embd_normalize=2 normalize=true
         use_activation=true embed_dtype="float32" endianness="native"|"little" """,
 }
-REFUSED: Mapping[str, Refusal] = {
-    name: Refusal(
-        remedy,
-        tuple(map(json.loads, neutral.split("|"))) if neutral else (),
-        "thread_unsupported_request" if name == "thread" else None,
-    )
-    for remedy, entries in _REFUSED.items()
-    for name, _, neutral in (entry.partition("=") for entry in entries.split())
+_INNER_REFUSED = {
+    "Answers are not kept here; write what was said into `content`.": "audio",
+    "Files are not kept here; send the text or the image itself.": "file_id file_url",
+    "No program calls tools here; the model does.": """caller={"type":"direct"}
+        allowed_callers=["direct"]""",
+    "An image that is too large is scaled down.": 'transformations={"oversized_image":"downsize"}',
 }
+
+
+def _refusals(table: Mapping[str, str]) -> Mapping[str, Refusal]:
+    return {
+        name: Refusal(
+            remedy,
+            tuple(map(json.loads, neutral.split("|"))) if neutral else (),
+            "thread_unsupported_request" if name == "thread" else None,
+        )
+        for remedy, entries in table.items()
+        for name, _, neutral in (entry.partition("=") for entry in entries.split())
+    }
+
+
+REFUSED, INNER_REFUSED = _refusals(_REFUSED), _refusals(_INNER_REFUSED)
 _WITHOUT_EFFECT = {
     "Accounts and records: none are kept here.": """user safety_identifier metadata service_tier
         store user_profile_id workspace_id inference_geo billing_policy diagnostics access_programs
@@ -111,26 +124,38 @@ _WITHOUT_EFFECT = {
         reasoning_control n_keep n_discard parse_tool_calls""",
     "Of Ollama's API alone; send its values as fields of their own.": "options",
 }
-WITHOUT_EFFECT: Mapping[str, str] = {
-    name: why for why, names in _WITHOUT_EFFECT.items() for name in names.split()
+_INNER_WITHOUT_EFFECT = {
+    "What an object says of itself.": "type id object status index name title filename",
+    "What an earlier answer says of itself; its text counts.": """annotations logprobs citations
+        encrypted_content signature data phase parsed parsed_arguments action toolset_name""",
+    "Caches and speed: they change no answer.": """cache_control prompt_cache_breakpoint
+        include_obfuscation eager_input_streaming defer_loading""",
+    "An image is read as it is, whatever is said of it.": "detail media_type",
+    "Reasoning is sent whole, and has no limit but `max_tokens`.": """summary generate_summary
+        budget_tokens task_budget""",
+    "Only a demanded call is held to its schema.": "strict",
+    "Nothing here does it; the answer comes as without it.": """description context mode verbosity
+        async input_examples output_schema block_binding external_web_access search_context_size
+        user_location search_content_types filters""",
 }
-_INNER = """type id object status index name description title detail cache_control annotations
-    logprobs phase summary encrypted_content signature data media_type filename caller namespace
-    citations refusal audio context include_obfuscation generate_summary prompt_cache_breakpoint
-    defer_loading eager_input_streaming allowed_callers input_examples external_web_access
-    search_context_size user_location search_content_types filters output_schema parsed source"""
-INNER_HARMLESS = frozenset(_INNER.split())
-"""What objects within a request say of themselves."""
-_INNER_REFUSED = frozenset(("clear_at",))
+
+
+def _names(table: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: why for why, names in table.items() for name in names.split()}
+
+
+WITHOUT_EFFECT, INNER_WITHOUT_EFFECT = _names(_WITHOUT_EFFECT), _names(_INNER_WITHOUT_EFFECT)
 
 
 def check_undeclared(
     declared: Collection[str], fields: Mapping[str, Any], *, is_inner: bool
-) -> str | None:
-    """Return the name of a field that is refused; else name what has no effect in `Warning`."""
-    others = fields.keys() - declared
-    for name in others & (_INNER_REFUSED if is_inner else REFUSED.keys()):
-        if fields[name] and fields[name] not in REFUSED[name].neutral:
-            return name
-    note_without_effect("fields", others - (INNER_HARMLESS if is_inner else REFUSED.keys()))
+) -> tuple[str, Refusal] | None:
+    """Return a field that is refused; else name what has no effect in `Warning`."""
+    refusals, others = INNER_REFUSED if is_inner else REFUSED, fields.keys() - declared
+    for name in others & refusals.keys():
+        if fields[name] and fields[name] not in refusals[name].neutral:
+            return name, refusals[name]
+    # An empty field of an object asks for nothing: clients send answers back with all of theirs.
+    named = (name for name in others - refusals.keys() if fields[name] or not is_inner)
+    note_without_effect("fields", named)
     return None

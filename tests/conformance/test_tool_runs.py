@@ -1,7 +1,12 @@
-"""Whole tool runs of the official clients: call, result, answer; streamed and at once."""
+"""Whole tool runs of the official clients: call, result, answer; streamed and at once.
+
+What others send was recorded (`record_clients`): LangChain, pydantic-ai, Agent Framework, Vercel's
+ai, codex, opencode, aider and JavaScript's twins.
+"""
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ollama
@@ -113,3 +118,21 @@ def test_a_tool_run_ends_with_what_the_tool_returned(
     assert roles == ["system", "user", "assistant", "tool"]
     assert seen[-1].messages[2].tool_calls[0].arguments == {"city": "Rome"}
     assert [tool.name for tool in seen[-1].tools] == ["get_weather"]
+
+
+RECORDED = [
+    json.loads(line)
+    for line in Path(__file__).with_name("client_requests.jsonl").read_text("utf-8").splitlines()
+]
+
+
+@pytest.mark.parametrize("line", RECORDED, ids=lambda line: f"{line['client']} {line['path']}")
+def test_what_todays_clients_send_is_obeyed_named_or_refused(
+    live: Live, seen: list[ChatRequest], line: dict[str, Any]
+) -> None:
+    seen.clear()
+    with live.client() as client:
+        answer = client.post(line["path"], json=line["body"])
+    warning = ", ".join(answer.headers.get_list("warning")) or None
+    assert (answer.status_code, warning) == (line["status"], line.get("warning")), answer.text
+    assert bool(seen) is (line["status"] == 200)

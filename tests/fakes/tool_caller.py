@@ -11,20 +11,29 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import ChatRequest, Chunk, Reply, ToolCall, Usage
 
 _VALUES: Mapping[str, Any] = {"string": "Rome", "integer": 2, "number": 0.5, "boolean": True}
+EDIT = "weather.txt\n```\nRain in Rome.\n```\n"
+"""Without tools: a file as programs write it that read edits from text, such as aider."""
+_COMMANDS = ("cmd", "command")
+"""What tools of agents that program call a shell command."""
 
 
 class ScriptedAnswer:
     prompt_tokens_original = None
 
     def __init__(self, request: ChatRequest) -> None:
+        assert any(message.role == "user" for message in request.messages), "all of it must come"
         last = request.messages[-1]
-        self._text = f"The tool says: {last.content}"
+        self._text = f"The tool says: {last.content}" if last.role == "tool" else EDIT
         self._calls: tuple[ToolCall, ...] = ()
-        if last.role != "tool":
-            assert request.messages and request.tools, "the whole conversation must come"
+        if last.role != "tool" and request.tools:
             tool = request.tools[0]
-            parameters = tool.parameters.get("properties", {}).items()
-            arguments = {name: _VALUES.get(kind.get("type"), "Rome") for name, kind in parameters}
+            properties = tool.parameters.get("properties", {})
+            arguments = {
+                name: "echo Rain in Rome." if name in _COMMANDS else _VALUES.get(
+                    properties[name].get("type"), "Rome"
+                )
+                for name in tool.parameters.get("required", properties)
+            }  # fmt: skip
             self._text = ""
             self._calls = (ToolCall(tool.name, arguments, "call_1"),)
 

@@ -305,13 +305,14 @@ class _DocumentBlock(_Fields):
 
 class _SearchResultBlock(_Fields):
     type: Literal["search_result"]
+    source: str = ""
     title: str = ""
     citations: _Citations | None = None
     content: _Texts = ()
 
     @property
     def text(self) -> str:
-        return _paragraphs((self.title, _joined(self.content)))
+        return _paragraphs((self.title, self.source, _joined(self.content)))
 
 
 _Contents = _TextBlock | _ImageBlock | _DocumentBlock | _SearchResultBlock
@@ -361,6 +362,7 @@ _LOWER = BeforeValidator(lambda text: text.strip().lower() if isinstance(text, s
 class _Turn(_Fields):
     role: Annotated[Literal["user", "assistant", "system"], _LOWER]
     content: TextOr[Annotated[_Blocks, Field(discriminator="type")]]
+    clear_at: Literal["never", "next_user_message"] = "never"
 
     def messages(self) -> list[Message]:
         """Return tool results, then all else as one message."""
@@ -428,8 +430,12 @@ class PromptBody(_Fields):
         spec = ModelSpec(parse_name(self.model).short)
         system = _joined(self.system)
         messages = [Message("system", system)] if system else []
-        for turn in self.messages:
-            messages += turn.messages()
+        last_user = max(
+            (at for at, turn in enumerate(self.messages) if turn.role == "user"), default=0
+        )
+        for at, turn in enumerate(self.messages):
+            if turn.clear_at == "never" or at > last_user:
+                messages += turn.messages()
         tools = tuple(Tool(tool.name, tool.description, tool.input_schema) for tool in self.tools)
         think: Think = False  # the default of Anthropic's API
         if self.thinking.type != "disabled":

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.requests import Request
@@ -237,6 +237,7 @@ class _FunctionCallBody(Body):
 
 
 class _ToolCallBody(Body):
+    type: Literal["function", ""] = ""
     id: str = ""
     function: _FunctionCallBody = _FunctionCallBody()
 
@@ -274,6 +275,7 @@ class _FunctionBody(Body):
 
 
 class ToolBody(Body):
+    type: Literal["function", ""] = ""
     function: _FunctionBody
 
     def tool(self) -> Tool:

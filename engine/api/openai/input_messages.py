@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator
 
 from paddock.engine.api.body_models import MOST_SCHEMA_LEVELS, Items, Needed, TextOr, Tree, refused
+from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.request import Message, ToolCall
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import is_shallow
@@ -125,6 +126,7 @@ class _CalledFunction(OpenAIBody):
 
 
 class _ToolCall(OpenAIBody):
+    type: Literal["function"] = "function"
     id: str = ""
     function: _CalledFunction
 
@@ -151,6 +153,8 @@ class ChatMessage(OpenAIBody):
             ToolCall(call.function.name, call.function.arguments, call.id)
             for call in self.tool_calls
         ]
+        if self.name and role != "tool":
+            note_without_effect("fields", ("name",))
         if self.function_call is not None:
             calls.append(ToolCall(self.function_call.name, self.function_call.arguments))
         return Message(

@@ -249,7 +249,7 @@ class _Nested(OpenAIBody):
     def _nested(cls, value: Any) -> Any:
         kind = value.get("type") or "function" if isinstance(value, dict) else None
         if kind in ("function", "allowed_tools") and value.get(kind) is None:
-            return {"type": kind, kind: value}
+            return {"type": kind, kind: {**value, "type": None}}
         return value
 
 
@@ -288,6 +288,7 @@ class _ToolOrNamespace(_OfferedTool):
 
 
 class _NamedTool(_Nested):
+    type: Literal["function"]
     function: _NamedFunction
 
 

@@ -11,7 +11,13 @@ from paddock.engine.api.ollama import embeddings as ollama_embeddings
 from paddock.engine.api.ollama import generation
 from paddock.engine.api.ollama.transfers import CreateBody
 from paddock.engine.api.openai import chat_completions, decisions, embeddings, rerank, responses_api
-from paddock.engine.api.request_fields import REFUSED, WITHOUT_EFFECT
+from paddock.engine.api.request_fields import (
+    INNER_REFUSED,
+    INNER_WITHOUT_EFFECT,
+    REFUSED,
+    WITHOUT_EFFECT,
+    Refusal,
+)
 from paddock.engine.models.modelfile import PARAMETER_KINDS
 
 PAGE = Path(__file__).parents[3] / "examples" / "service" / "FIELDS.md"
@@ -40,7 +46,8 @@ def fields_page() -> str:
         "Made from the lists that the service reads (`python -m tests.engine.api.fields_page`).",
         "A field is obeyed; or it has no effect on the answer, and the header `Warning` names it;",
         "or it is refused with 400 and what to do. The second and third table say which, of all",
-        "fields that an endpoint does not obey. Unknown ones are named, too.",
+        "fields that an endpoint does not obey; the last two those of turns, parts, tools and",
+        "other objects within a request. Unknown ones are named, too.",
         "",
         "| endpoint | obeyed |",
         "|---|---|",
@@ -49,7 +56,9 @@ def fields_page() -> str:
     ]
     for title, reasons in (
         ("without effect, because", WITHOUT_EFFECT.items()),
-        ("refused: what to do", [(name, known.remedy) for name, known in REFUSED.items()]),
+        ("refused: what to do", _remedies(REFUSED)),
+        ("within objects, without effect", INNER_WITHOUT_EFFECT.items()),
+        ("within objects, refused: what to do", _remedies(INNER_REFUSED)),
     ):
         by_reason = defaultdict(list)
         for name, why in reasons:
@@ -57,6 +66,10 @@ def fields_page() -> str:
         lines += ["", f"| {title} | fields |", "|---|---|"]
         lines += [f"| {why} | {_listed(names)} |" for why, names in by_reason.items()]
     return "\n".join(lines) + "\n"
+
+
+def _remedies(refusals: Mapping[str, Refusal]) -> Iterable[tuple[str, str]]:
+    return [(name, known.remedy) for name, known in refusals.items()]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """Every field of every client's requests: obeyed, refused, or named in `Warning`."""
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,12 @@ from paddock.engine.api.openai import embeddings as openai_embeddings
 from paddock.engine.api.openai.chat_completions import read_chat, read_completion
 from paddock.engine.api.openai.requests import _CONSTRAINT_KINDS, ApiCaller, _ConstraintKind
 from paddock.engine.api.openai.responses_api import read_response
-from paddock.engine.api.request_fields import REFUSED, WITHOUT_EFFECT
+from paddock.engine.api.request_fields import (
+    INNER_REFUSED,
+    INNER_WITHOUT_EFFECT,
+    REFUSED,
+    WITHOUT_EFFECT,
+)
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.sampling_values import OTHER_NAMES, PARAMETERS
 from tests.engine.api.fields_page import PAGE, fields_page
@@ -107,6 +112,43 @@ def test_the_page_of_fields_is_as_the_lists() -> None:
 
 def test_a_field_has_one_meaning_in_the_table() -> None:
     assert not REFUSED.keys() & WITHOUT_EFFECT.keys()
+    assert not INNER_REFUSED.keys() & INNER_WITHOUT_EFFECT.keys()
+
+
+INNER_TYPES = {
+    "openai.types.chat": """ChatCompletionSystemMessageParam ChatCompletionUserMessageParam
+        ChatCompletionAssistantMessageParam ChatCompletionToolMessageParam
+        ChatCompletionContentPartTextParam ChatCompletionContentPartImageParam
+        ChatCompletionMessageFunctionToolCallParam ChatCompletionFunctionToolParam
+        ChatCompletionStreamOptionsParam""",
+    "openai.types.chat.chat_completion_content_part_image_param": "ImageURL",
+    "openai.types.shared_params": "FunctionDefinition ResponseFormatJSONSchema Reasoning",
+    "openai.types.shared_params.response_format_json_schema": "JSONSchema",
+    "openai.types.responses": """ResponseInputTextParam ResponseInputImageParam
+        EasyInputMessageParam ResponseOutputMessageParam ResponseOutputTextParam
+        ResponseFunctionToolCallParam ResponseReasoningItemParam FunctionToolParam
+        ResponseTextConfigParam NamespaceToolParam
+        ResponseFormatTextJSONSchemaConfigParam ToolChoiceAllowedParam ToolChoiceFunctionParam
+        ResponseOutputRefusalParam""",
+    "openai.types.responses.response_input_param": "FunctionCallOutput Message",
+    "anthropic.types.beta": """BetaTextBlockParam BetaImageBlockParam BetaBase64ImageSourceParam
+        BetaRequestDocumentBlockParam BetaSearchResultBlockParam BetaToolUseBlockParam
+        BetaToolResultBlockParam BetaThinkingBlockParam BetaRedactedThinkingBlockParam BetaToolParam
+        BetaThinkingConfigEnabledParam BetaThinkingConfigAdaptiveParam BetaOutputConfigParam
+        BetaJSONOutputFormatParam BetaToolChoiceToolParam BetaPlainTextSourceParam
+        BetaContentBlockSourceParam BetaUserMessageParam BetaSystemMessageParam""",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", INNER_TYPES)
+def test_every_field_of_the_objects_that_clients_send_is_declared_or_listed(module: str) -> None:
+    known = {*INNER_WITHOUT_EFFECT, *INNER_REFUSED}
+    for kind in bodies():
+        if kind.dialect == module.partition(".")[0]:
+            known |= kind.declared()
+    for name in INNER_TYPES[module].split():
+        sent = get_type_hints(getattr(import_module(module), name)).keys()
+        assert sent and sent - known == set(), name
 
 
 TOOL = {"type": "function", "function": {"name": "f", "strict": True}}
@@ -269,12 +311,54 @@ def test_every_other_field_is_refused_or_named(client: httpx.Client, path: str) 
         )
 
 
-def test_a_field_within_a_field_is_named(client: httpx.Client) -> None:
-    turn = {"role": "user", "content": [{"type": "text", "text": "Hi", "glow": 1, "id": "x"}]}
-    answer = client.post(
-        "/v1/chat/completions", json={"model": CHAT, "messages": [turn], "max_tokens": 1}
-    )
-    assert answer.headers["warning"] == '299 paddock "fields without effect: glow"'
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {}}}
+USE = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
+PART = {"type": "text", "text": "Hi"}
+
+
+def turns(role: str = "user", **fields: Any) -> dict[str, Any]:
+    return {"messages": [*HI, {"role": role, "content": "Yes", **fields}, *HI]}
+
+
+INNER: Sequence[tuple[str, dict[str, Any], str]] = [
+    ("/v1/chat/completions", turns(content=[{**PART, "glow": 1, "id": "x"}]), "glow, id"),
+    ("/v1/chat/completions", turns(name="Ada"), "name"),
+    ("/v1/chat/completions", turns("assistant", annotations=[], refusal=None, audio=None), ""),
+    ("/v1/chat/completions", turns("assistant", audio={"id": "audio_1"}), "!messages[1].audio"),
+    ("/v1/chat/completions", turns("assistant", tool_calls=[{**CALL, "type": "custom"}]),
+        "!messages[1].tool_calls[0].type"),
+    ("/v1/chat/completions", {"response_format": {"type": "json_schema", "json_schema": {
+        "name": "n", "description": "d", "schema": SCHEMA}}}, "description, name"),
+    ("/v1/chat/completions", {"tools": [{**TOOL, "defer_loading": True}]}, "defer_loading, strict"),
+    ("/v1/responses", {"input": [{"role": "user", "content": "a", "phase": "commentary"}],
+        "reasoning": {"summary": "auto", "mode": "pro"}}, "mode, phase, summary"),
+    ("/v1/responses", {"input": [{"role": "user", "content": [
+        {"type": "input_image", "image_url": "data:;base64,", "file_id": "f"}]}]},
+        "!input[0].content[0].file_id"),
+    ("/v1/responses", {"input": [{"type": "function_call", "name": "f", "call_id": "c", "id": "i",
+        "caller": {"type": "program"}}]}, "!input[0].caller"),
+    ("/v1/messages", {"system": [{**PART, "cache_control": {"type": "ephemeral"}}]},
+        "cache_control"),
+    ("/v1/messages", turns("assistant", content=[{**USE, "caller": {"type": "direct"}}]), ""),
+    ("/v1/messages", {"tools": [{"name": "f", "allowed_callers": ["code_execution_20250825"]}]},
+        "!tools.0.allowed_callers"),
+    ("/v1/messages", {"thinking": {"type": "enabled", "budget_tokens": 9}}, "budget_tokens"),
+    ("/api/chat", turns("assistant", tool_calls=[CALL], glow=1), "glow"),
+    ("/api/chat", {"tools": [{"type": "web", "function": {"name": "f"}}]}, "!tools.0.type"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "more", "named"), INNER)
+def test_a_field_within_a_field_is_obeyed_named_or_refused(
+    client: httpx.Client, path: str, more: dict[str, Any], named: str
+) -> None:
+    answer = client.post(path, json={"model": CHAT, **LIVE[path][0], **more})
+    if named.startswith("!"):
+        error = answer.json()["error"]
+        assert answer.status_code == 400 and named[1:] in str(error)
+        return
+    warning = f'299 paddock "fields without effect: {named}"' if named else None
+    assert (answer.status_code, answer.headers.get("warning")) == (200, warning), answer.text
 
 
 def test_a_constraint_among_ollamas_options_is_refused(client: httpx.Client) -> None:

@@ -34,6 +34,14 @@ def test_words_are_turns_and_the_system_comes_first() -> None:
     )
 
 
+def test_a_system_text_ends_with_the_turn_that_it_was_for() -> None:
+    note = {"role": "system", "content": "It rains.", "clear_at": "next_user_message"}
+    stays = {**note, "content": "Be brief.", "clear_at": "never"}
+    earlier, later = user(text("a")), user(text("b"))
+    assert [turn.content for turn in turns(earlier, note, stays)] == ["a", "It rains.", "Be brief."]
+    assert [turn.content for turn in turns(earlier, note, stays, later)] == ["a", "Be brief.", "b"]
+
+
 def test_a_call_and_its_result_are_turns_of_their_own() -> None:
     call = {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}}
     thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
@@ -60,7 +68,7 @@ def test_documents_and_search_results_are_words() -> None:
     }
     found = {"type": "search_result", "title": "Page", "source": "u", "content": [text("Words")]}
     assert turns(user(document, found)) == (
-        Message("user", "Notes\n\nAll is well.\n\nPage\n\nWords"),
+        Message("user", "Notes\n\nAll is well.\n\nPage\n\nu\n\nWords"),
     )
 
 
