@@ -63,7 +63,7 @@ _UNSAID = re.compile(
     r"!\[[^\]]*\]|\]\([^)\s]*(?:[ ]\"[^\"\n]*\")?\)|(?<!\S)\[[ x]\](?!\S)|\[\^[^\]]*\]:?|<!--|-->"
 )
 """Signs of Markdown that are no words: pictures, addresses, check boxes, marks of notes."""
-_NO_BASE64 = re.compile(rb"[^\w+/]|_", re.ASCII)
+_CUT_BASE64 = re.compile(rb"([A-Za-z0-9+/]+)[A-Za-z0-9+/]\s*")
 _LOOKS = re.compile("css|script|font")  # what a saved page needs and is not text
 _NUMBERS = re.compile(r"^[ >-]*\d+\.(?=\s)", re.MULTILINE)  # of items in Markdown
 _WITHIN_WORDS = re.compile(r"[*_^~`\\]")  # signs of Markdown for formats
@@ -354,9 +354,9 @@ def _content(part: MIMEPart | None) -> bytes:
     data = part.get_payload(decode=True) if part is not None else None
     if part is None or not isinstance(data, bytes):
         return b""
-    if any(isinstance(defect, InvalidBase64LengthDefect) for defect in part.defects):
-        return binascii.a2b_base64(_NO_BASE64.sub(b"", data)[:-1])
-    return data
+    is_odd = any(isinstance(defect, InvalidBase64LengthDefect) for defect in part.defects)
+    cut = _CUT_BASE64.fullmatch(data) if is_odd else None  # else it is text that is called so
+    return binascii.a2b_base64(cut[1]) if cut else data
 
 
 @lru_cache(maxsize=2)  # of a mail its plain text and its page, which are compared and then read

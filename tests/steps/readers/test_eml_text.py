@@ -120,7 +120,7 @@ ALTERNATIVE = MIXED.replace("mixed", "alternative")
 PLAIN, HTML = "Content-Type: text/plain\n\nplain", "Content-Type: text/html\n\n<p>page</p>"
 SAME = "Content-Type: text/html\n\n<p><a href='http://x.org/y'>Plain</a><img alt=logo src=z></p>"
 INVITATION = "Content-Type: text/calendar\n\nBEGIN:VEVENT\nSUMMARY:Rent\\, 45\n  EUR\nEND:VEVENT"
-CUT = "Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\nNDUgRVVSIG\n5ldH"
+CUT = "Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\nNDUgRVVSIG\n5ld"
 HEADERS = (
     "Content-Type: text/rfc822-headers\n\nReceived: x; Mon, 02 Mar 2026 10:00:00 +0100\n"
     "From: a@x.org\nDate: Mon, 02 Mar 2026 10:00:00 +0100\n"
@@ -145,6 +145,7 @@ WITHIN = "Content-Type: multipart/mixed; boundary=CC\n\n" + "".join(
         (ALTERNATIVE, [PLAIN, SAME, INVITATION], "plain",
          ["# attachment.calendar\n\nVEVENT\nSUMMARY: Rent, 45 EUR"], ()),
         (MIXED, [CUT], "45 EUR ne", [], ()),
+        (MIXED, [f"{CUT} Pay today"], "NDUgRVVSIG5ld Pay today", [], ()),
         (MIXED.replace("mixed", "report"), [PLAIN, HEADERS], "plain",
          [HEADERS.replace("Content-Type: text/", "# attachment.")], ()),
         (MIXED.replace("mixed", "report"), [PLAIN, STATUS], "plain",
