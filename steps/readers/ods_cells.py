@@ -148,7 +148,9 @@ class OdsWorkbook:
                 place = f"{column_name(len(cells) + 1)}{number}"
                 sheet.comments.append(f"{place}: {': '.join(filter(None, words))}")
             cell = self._cell(part, has)
-            sheet.n_errors += bool(cell.instead)
+            is_bare = "value-type" not in has
+            sheet.n_errors += bool(cell.instead and not is_bare)
+            sheet.n_bare += bool(cell.instead and is_bare)
             cells += [cell] * n
         while cells and cells[-1].value is None and not cells[-1].instead:
             cells.pop()
@@ -174,6 +176,8 @@ class OdsWorkbook:
         text = "".join(words for words, _ in pieces)
         if kind == "string" and has.get("formula") and text.startswith(("#", "Err:")):
             return Cell(None, style, text)
+        if "formula" in has and not kind and not text:
+            return Cell(None, style, f"={has['formula'].partition('=')[2]}")
         is_plain = all(look == PLAIN for _, look in pieces)
         return Cell(text if text.strip() else None, style, "", () if is_plain else tuple(pieces))
 
@@ -186,8 +190,9 @@ class OdsWorkbook:
             elif name == "ruby-text":
                 yield f"({_line(part)})", look
             elif name != "annotation":
-                named = has.get("style-name")
-                yield from self._pieces(part, self._document.look(named) if named else look)
+                own = self._document.look(has.get("style-name", ""))
+                both = Look(*(a or b for a, b in zip(own, look, strict=True)))
+                yield from self._pieces(part, both)
             yield part.tail or "", look
 
     def _style_of(self, name: str) -> CellStyle:

@@ -221,7 +221,7 @@ def test_what_a_sheet_of_opendocument_hides_strikes_and_has_beside_its_cells(
     def row(*cells: str, more: str = "") -> str:
         return f"<table:table-row {more}>{''.join(cells)}</table:table-row>"
 
-    up = '10<text:span text:style-name="up">6</text:span>'
+    up = '10<text:span text:style-name="up"><text:span text:style-name="cell">6</text:span>'
     note = "<office:annotation><creator>Ada</creator><text:p>by phone</text:p></office:annotation>"
     table = (
         "<table:shapes><draw:rect><text:p>Draft</text:p></draw:rect><draw:frame><draw:object "
@@ -229,13 +229,14 @@ def test_what_a_sheet_of_opendocument_hides_strikes_and_has_beside_its_cells(
         '<table:table-column/><table:table-column table:visibility="collapse"/>'
         + row(*(cell(f"<text:p>{head}</text:p>") for head in ("Item", "Fee", "Cost")))
         + row(
-            cell(f"{note}<text:p>{up}</text:p>"),
+            cell(f"{note}<text:p>{up}</text:span></text:p>"),
             cell("<text:p>12,50 €</text:p>", 'office:value-type="currency" office:value="12.5" '
                  'table:style-name="cell"'),
             cell("<text:p>50 %</text:p>", 'office:value-type="percentage" office:value="0.5"'),
         )
         + row(cell("<text:p>wide</text:p>", 'table:number-columns-spanned="2"'),
-              cell("<text:p>9</text:p>", kind="covered-table-cell"))
+              cell("<text:p>9</text:p>", kind="covered-table-cell"),
+              cell("", 'table:formula="of:=SUM([.B2])"'))
         + row(cell("<text:p>gone</text:p>"), more='table:visibility="filter"')
     )  # fmt: skip
     style = '<style:style style:name="cell" style:parent-style-name="out"/>'
@@ -250,11 +251,14 @@ def test_what_a_sheet_of_opendocument_hides_strikes_and_has_beside_its_cells(
     found = read(placed("a.ods", made))
     assert found.text == (
         "# S\n\n| Item | Fee | <!-- Cost --> |\n| --- | --- | --- |\n"
-        "| 10^6 | ~~12.5~~ | <!-- 0.5 --> |\n| wide | <!-- 9 --> |  |\n| <!-- gone --> |  |  |\n\n"
+        "| 10~~^6~~ | ~~12.5~~ | <!-- 0.5 --> |\n| wide | <!-- 9 --> | "
+        "<!-- =SUM([.B2]) --> |\n| <!-- gone --> |  |  |\n\n"
         "Comments:\n- A2: Ada: by phone\n\nText boxes:\n- Draft\n\nCharts:\n- Rent\n\n"
         "Headers and footers:\n- Mill Ltd"
     )
     assert found.notes == (
+        ": 1 of its formulas have no stored value and are shown as they are written; open and save "
+        "it in a spreadsheet program to have their values",
         ": hidden rows, columns and cells are read as well (S: 1 row, 1 group of columns, 1 cell)",
     )
 
