@@ -24,9 +24,13 @@ from .reader import Document, ReadRequest, Unreadable
 _CODE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _ESCAPED = re.compile(r"(?:\\[!-/:-@\[-{}~]|--|&#\d+;)+|(?<!\[)\^")
 _UNTOLD = (
-    ": hidden, deleted or struck text, comments, footnotes, margins, text boxes, pictures and "
+    "hidden, deleted or struck text, comments, footnotes, margins, text boxes, pictures and "
     "automatic numbers may be missing or stand as plain text"
 )
+_UNTOLD_OF = {
+    **dict.fromkeys(("xls", "xlsb", "ppt"), "raised and lowered characters, "),
+    "doc": "raised and lowered characters, rows of tables, hyphens that keep words together, ",
+}
 _RTF_LOSSES = {
     "hidden text": re.compile(rb"\\v(?![a-z0-9])"),
     "deletion": re.compile(rb"\\deleted(?![a-z0-9])"),
@@ -66,7 +70,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         use_cache=False, enable_quality_processing=False, output_format=written
     )
     request.check()
-    notes = [f": read by kreuzberg, without places{_UNTOLD}"]
+    notes = [f": read by kreuzberg, without places: {_UNTOLD_OF.get(kind, '')}{_UNTOLD}"]
     try:
         if kind == "rtf":
             counts = ((len(lost.findall(data)), what) for what, lost in _RTF_LOSSES.items())

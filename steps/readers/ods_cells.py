@@ -191,8 +191,11 @@ class OdsWorkbook:
                 yield f"({_line(part)})", look
             elif name != "annotation":
                 own = self._document.look(has.get("style-name", ""))
-                both = Look(*(a or b for a, b in zip(own, look, strict=True)))
-                yield from self._pieces(part, both)
+                is_struck, is_hidden = (
+                    own.is_struck or look.is_struck,
+                    own.is_hidden or look.is_hidden,
+                )
+                yield from self._pieces(part, Look(own.rise or look.rise, is_struck, is_hidden))
             yield part.tail or "", look
 
     def _style_of(self, name: str) -> CellStyle:
