@@ -246,16 +246,6 @@ def test_every_module_says_its_duty_first() -> None:
     assert [module.place for module in found if not ast.get_docstring(module.tree)] == []
 
 
-def test_test_folders_mirror_the_packages() -> None:
-    strays = [
-        file
-        for room in ROOMS
-        for file in (HOUSE / "tests" / room).rglob("test_*.py")
-        if not (HOUSE / file.parent.relative_to(HOUSE / "tests")).is_dir()
-    ]
-    assert strays == []
-
-
 def test_no_line_installs_the_project_that_has_our_name_on_the_package_index() -> None:
     shown = subprocess.run(
         ["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=HOUSE
