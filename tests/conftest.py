@@ -210,6 +210,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(time_limit(item))
+    if "hypothesis" in sys.modules:
+        from hypothesis.internal.conjecture import providers
+
+        # It would parse all of our modules for constants, 2 s of each process in a new clone, and
+        # draw others where other tests have run before.
+        providers._get_local_constants = lambda: providers._local_constants
 
 
 def time_limit(item: pytest.Item) -> pytest.MarkDecorator:

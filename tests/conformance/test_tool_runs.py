@@ -11,7 +11,6 @@ from typing import Any
 
 import ollama
 import pytest
-from anthropic import Anthropic, beta_tool
 from openai import OpenAI
 
 from paddock.engine.request import ChatRequest
@@ -81,6 +80,8 @@ def responses(live: Live, *, streams: bool) -> str:
 
 
 def messages(live: Live, *, streams: bool) -> str:
+    from anthropic import Anthropic, beta_tool  # 0.5 s of each process that collects
+
     with Anthropic(base_url=live.url, api_key="none", max_retries=0) as client:
         runner: Any = client.beta.messages.tool_runner(
             model="caller", max_tokens=40, system="Be brief.", messages=[QUESTION],

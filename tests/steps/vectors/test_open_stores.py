@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
 from paddock.steps.vectors import store_manifest, table_writer
-from paddock.steps.vectors.lance_table import LanceTable
 from paddock.steps.vectors.open_stores import OpenStores
 from paddock.steps.vectors.row_changes import RowSum, row_owner
 from paddock.steps.vectors.where_filter import Where
@@ -251,6 +250,8 @@ def test_own_columns_are_stored_filtered_and_returned_also_where_older_rows_have
 async def test_searches_that_wait_together_are_one_pass_and_each_has_its_own_rows_or_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from paddock.steps.vectors.lance_table import LanceTable  # 0.6 s of each process that collects
+
     passes: list[int] = []
     look = LanceTable.nearest
 
