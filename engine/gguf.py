@@ -188,6 +188,11 @@ class GgufHeader:
         return "embed" if is_embedder else "chat"
 
     @property
+    def decides_by(self) -> str:
+        """The layers by which a model that writes no text decides; empty: it is none of these."""
+        return str(self.values.get(f"{self.architecture}.decision.type", ""))
+
+    @property
     def is_encoder(self) -> bool:
         """Whether it is an embedding model without a KV cache, whose tokens have no logits."""
         return self.architecture.startswith(_EMBEDDING_ARCHITECTURES)

@@ -228,6 +228,8 @@ class PromptBuilder:
             request, n_original = self._truncated(request, render, limit)
         if n_original is not None:
             pieces = render(request.messages)
+        if request.answers and template.chat_format.is_harmony:
+            pieces = (*pieces, TextPiece("<|channel|>final<|message|>", is_literal=False))
         is_inside = bool(pieces) and template.opens_reasoning(pieces[-1].text)
         tokens, images = self._with_images(pieces, request, n_ctx_tokens)
         special_ids = self._tokeniser.special_ids

@@ -279,6 +279,8 @@ def _capabilities_of(
 ) -> tuple[str, ...]:
     if header.role != "chat":
         return ("rerank",) if header.role == "rerank" else ("embedding",)
+    if header.decides_by:
+        return ("decision",)
     by_template = files.capabilities(path, template, str(header.values.get(_TEMPLATE_KEY, "")))
     has = {
         "completion": True,
@@ -286,6 +288,7 @@ def _capabilities_of(
         "insert": header.fill_in_middle_tokens is not None,
         "vision": sees,
         "thinking": "thinking" in by_template,
+        "decision": True,
     }
     return tuple(name for name, is_so in has.items() if is_so)
 

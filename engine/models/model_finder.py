@@ -54,7 +54,8 @@ _PACKAGED_MODELS: tuple[tuple[str, str, str, ModelOrigin, Mapping[str, float]], 
 _MAX_CACHED = 256
 
 _FACT_VALUES = (
-    "general.architecture", "{}.context_length", "{}.pooling_type", *FILE_SAMPLING,
+    "general.architecture", "{}.context_length", "{}.pooling_type", "{}.decision.type",
+    *FILE_SAMPLING,
 )  # fmt: skip
 
 FileStamp = tuple[str, int, int, int, int]
@@ -310,6 +311,9 @@ class ModelFinder:
 
     def _facts(self, found: FoundModel, n_ctx_tokens: int | None) -> ModelFacts:
         header = self.files.summary(found.path, found.parts)
+        if header.decides_by:
+            why = f"it decides by layers ('{header.decides_by}') that are not computed here"
+            raise ModelBroken(str(found.path), why, "Any chat model answers `/v1/systemone`")
         n_train = header.number("context_length", DEFAULT_CTX_TOKENS)
         # Its own context, the setting, or the default of its role
         n_ctx = found.params.get("num_ctx")

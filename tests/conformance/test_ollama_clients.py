@@ -128,7 +128,7 @@ def test_lists(client: ollama.Client) -> None:
     assert running.size
     shown = client.show(CHAT)
     assert shown.modelinfo
-    assert shown.capabilities == ["completion"]
+    assert shown.capabilities == ["completion", "decision"]
 
 
 def test_create_copy_and_delete(client: ollama.Client) -> None:

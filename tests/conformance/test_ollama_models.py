@@ -63,7 +63,7 @@ def test_tags_lists_every_model_with_its_details_newest_first(client: httpx.Clie
     assert chat["model"] == "smollm2:135m"
     assert re.fullmatch("[0-9a-f]{64}", chat["digest"])
     assert chat["size"] > 90_000_000
-    assert chat["capabilities"] == ["completion"]
+    assert chat["capabilities"] == ["completion", "decision"]
     assert chat["details"] == {
         "parent_model": "", "format": "gguf", "family": "llama", "families": ["llama"],
         "parameter_size": "134.52M", "quantization_level": "Q4_1", "context_length": 8192,
@@ -76,7 +76,7 @@ def test_show_tells_everything_of_a_model(client: httpx.Client) -> None:
     for asked in ({"model": CHAT}, {"name": CHAT}, {"model": "SmolLM2:135M"}):
         told = client.post("/api/show", json=asked).json()
         assert told["details"]["family"] == "llama"
-        assert told["capabilities"] == ["completion"]
+        assert told["capabilities"] == ["completion", "decision"]
         assert told["model_info"]["general.architecture"] == "llama"
         assert told["model_info"]["tokenizer.ggml.tokens"] == []
         assert "general.name" not in told["model_info"]

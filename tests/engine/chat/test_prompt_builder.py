@@ -1,5 +1,6 @@
 import random
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, 
 from tests.fakes.eyes import image_piece
 from tests.optional import present
 
+TEMPLATES = Path(__file__).parent / "data" / "templates"
 TOOL = Tool("get_time", "Tells the time", {"properties": {"zone": {"type": "string"}}})
 
 
@@ -31,6 +33,21 @@ def test_a_tool_that_must_be_called_becomes_a_grammar(model: Model) -> None:
         constraint = present(prompt_for(model, tools=(TOOL,), tool_choice=choice)[1])
         assert constraint.kind == "lark"
         assert '"get_time"' in constraint.source
+
+
+@pytest.mark.parametrize(
+    ("template", "ending"),
+    [
+        ("Qwen-Qwen3-0.6B", "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        ("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", "<think>\n</think>"),
+        ("openai-gpt-oss-120b", "<|start|>assistant<|channel|>final<|message|>"),
+        ("google-gemma-2-2b-it", "<start_of_turn>model\n"),
+    ],
+)
+def test_given_answers_come_behind_reasoning(model: Model, template: str, ending: str) -> None:
+    source = (TEMPLATES / f"{template}.jinja").read_text("utf-8")
+    text, _ = prompt_for(model, answers=("yes", "no"), think=False, template=source)
+    assert text.endswith(ending)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -69,7 +69,7 @@ def test_a_stored_model_tells_what_its_modelfile_said(finder: ModelFinder, tmp_p
     assert (card.name, card.digest) == ("eva/mine:latest", manifest.digest)
     assert card.size_bytes == manifest.size_bytes > path.stat().st_size
     assert card.details.quantization_level == "Q4_K_M"
-    assert card.capabilities == ("completion", "tools", "thinking")
+    assert card.capabilities == ("completion", "tools", "thinking", "decision")
     assert card.license == "MIT\nApache"
     assert (card.system, card.template, card.requires) == ("Be\nbrief.", JINJA, "0.9.0")
     assert card.messages == (Message("user", "hi"), Message("assistant", "ho"))
@@ -137,7 +137,7 @@ def test_a_model_that_fills_in_by_its_tokens_says_so_as_editors_look_for_it(
         finder, "m", {"tokenizer.ggml.tokens": tokens, "tokenizer.chat_template": "x"}, None
     )
     card = describe_model(finder, str(path))
-    assert card.capabilities == ("completion", "insert")
+    assert card.capabilities == ("completion", "insert", "decision")
     assert card.template == (
         "{{- if .Suffix }}<|fim_prefix|>{{ .Prompt }}<|fim_suffix|>{{ .Suffix }}<|fim_middle|>"
         "{{- else }}x{{- end }}"
@@ -181,3 +181,12 @@ def test_weights_are_counted_as_ollama_does() -> None:
     assert [weight_count_text(number) for number in numbers] == [
         "999", "22.57M", "134.52M", "7.2B", "8B", "4K",
     ]  # fmt: skip
+
+
+def test_a_model_that_decides_by_layers_of_its_own_says_so_and_is_refused(
+    finder: ModelFinder,
+) -> None:
+    path = make(finder, "kev", {"llama.decision.type": "kev"}, None)
+    assert describe_model(finder, str(path)).capabilities == ("decision",)
+    with pytest.raises(ModelBroken, match=r"it decides by layers \('kev'\) that are not computed"):
+        finder.find(str(path))
