@@ -29,8 +29,10 @@ _UNSPACED_NAME = regex.compile(rf"(?V1)\d|[{UNSPACED}]")
 _AROUND_CHARS = 28
 _RANGE_BEFORE = re.compile(r"(?<![\w,:])(?<!\d\.)(\d{1,2})\.?[ \u00a0]?-[ \u00a0]?\Z")
 _TIME = regex.compile(
-    rf"(?V1)(?:(?<![\w--[{UNSPACED}]]|[:.,])|(?<=\dt))(?<![^\W\d_]-)(\d{{1,2}}):(\d\d)(?::(\d\d)(?:\.0+)?)?(?![\d:])"
+    rf"(?V1)(?:(?<![\w--[{UNSPACED}]]|[:.,])|(?<=\dt))(?<![^\W\d_]-)(\d{{1,2}})"
+    r"(?::(\d\d)(?::(\d\d)(?:\.0+)?)?(?![\d:])|(?=[ \u00a0]?(?:[ap]\.[ \u00a0]?m\.|[ap]m(?!\w))))"
 )
+"""Only English halves make a bare hour a time; `12 am` may be German."""
 
 
 @record(frozen=True, slots=True)
@@ -225,9 +227,11 @@ class DateIndex:
     def times(self) -> Iterator[TimeToken]:
         """Yield the times in digits, with what says which half of the day it is."""
         for found in _TIME.finditer(self._text):
-            hour, minute, second = int(found[1]), int(found[2]), int(found[3] or 0)
+            hour, minute, second = (int(part or 0) for part in found.groups())
             half, start, end = self._half(found.start(), found.end())
             is_wrong = minute > 59 or second > 59 or hour > 24 or (half and not 1 <= hour <= 12)
+            if not found[2] and self._text[end - 2 : end] == "am":
+                is_wrong = is_wrong or [*self._languages()] != ["en"]
             if is_wrong or half == "other":  # in the morning, at night
                 continue
             if half:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
 from functools import cache
+from itertools import repeat
 from pathlib import PurePath
+from types import NoneType
 from typing import Any
 from uuid import UUID
 
@@ -70,8 +73,10 @@ def decimal_text(value: float | str, kind: ColumnType) -> str:
     >>> decimal_text(19.9, "decimal(10,2)"), decimal_text("1", "decimal")
     ('19.90', '1')
     """
-    plain = f"{Decimal(str(value)):f}"
     scale = _digits_of(kind)[1] or 0
+    if type(value) is float and float(plain := f"{value:.{scale}f}") == value:
+        return plain
+    plain = f"{Decimal(str(value)):f}"
     n_missing = scale - len(plain.partition(".")[2])
     return plain if n_missing <= 0 else f"{plain}{'.' * ('.' not in plain)}{'0' * n_missing}"
 
@@ -227,6 +232,37 @@ def typed_value(value: Any, kind: ColumnType) -> Any:
         if number.is_finite() and _fits(number, kind):
             return number
     raise ValueError(value)
+
+
+_KEPT: Mapping[ColumnType, set[type]] = {
+    "str": {str}, "int": {int}, "float": {float}, "bool": {bool},
+}  # fmt: skip
+_ISO: Mapping[ColumnType, tuple[type[date], int]] = {"date": (date, 10), "datetime": (datetime, 19)}
+
+
+def are_iso(texts: list[str], kind: ColumnType) -> bool:
+    """Return whether texts are dates, or times without a zone, as programs write them."""
+    of, n_chars = _ISO.get(kind, (date, 0))
+    with suppress(ValueError):
+        is_long = set(map(len, texts)) <= {n_chars}
+        return is_long and list(map(of.isoformat, map(of.fromisoformat, texts))) == texts
+    return False
+
+
+def is_of_type(values: list[Any], kind: ColumnType) -> bool:
+    """Return whether plain values all are as their type has them; False: they need a look at each.
+
+    Much cheaper than that look, of which most columns need none.
+    """
+    types = set(map(type, values))
+    present = [value for value in values if value is not None] if NoneType in types else values
+    types.discard(NoneType)
+    if kind.startswith("decimal(") and types <= {int, float}:
+        n_digits, scale = _digits_of(kind)
+        most = 10 ** (n_digits - (scale or 0))
+        is_short = list(map(round, present, repeat(scale))) == present
+        return is_short and max(map(abs, present), default=0) < most
+    return types <= _KEPT.get(kind, set()) or (types == {str} and are_iso(present, kind))
 
 
 def type_of_value(value: Any) -> ColumnType:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from itertools import compress, count, islice
@@ -24,6 +22,7 @@ from .column_types import (
     MOST_DIGITS,
     MOST_SCALE,
     ColumnType,
+    are_iso,
     parsed_cell,
     plain_decimal,
 )
@@ -103,7 +102,7 @@ def _found_column(cells: Sequence[str], decimal: str) -> FoundColumn:
     return FoundColumn(kind, [next(values) if text else None for text in stripped], mark)
 
 
-def _numbers(texts: Sequence[str], decimal: str) -> _Values | _Odd:
+def _numbers(texts: list[str], decimal: str) -> _Values | _Odd:
     used = set("".join(texts))
     signs, tried = used & _SIGNS, list[_Values | _Odd]()
     is_plain = used <= _SIGNS.union("-+eE0123456789")
@@ -185,12 +184,10 @@ def _floats(texts: Sequence[str]) -> _Values | _Odd:
     return _Odd(max(filter(None, odd), default=0)) if None not in odd else ("float", values, ".")
 
 
-def _others(texts: Sequence[str], odd: _Odd) -> _Values | _Odd:
-    if set(map(len, texts)) == {len("2026-03-01T10:30:00")}:  # as programs write times
-        with suppress(ValueError):
-            if list(map(datetime.isoformat, map(datetime.fromisoformat, texts))) == texts:
-                return "datetime", texts, ""
+def _others(texts: list[str], odd: _Odd) -> _Values | _Odd:
     for kind in ("bool", "date", "datetime"):
+        if are_iso(texts, kind):
+            return kind, texts, ""
         values = dict[str, Any]()
         try:
             for text in dict.fromkeys(texts):

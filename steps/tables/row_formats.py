@@ -15,7 +15,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from io import StringIO
 from typing import Any, ClassVar, TypeAlias
 
@@ -30,6 +30,7 @@ from .column_types import (
     UNSURE_MARK,
     ColumnType,
     decimal_text,
+    is_of_type,
     parsed_cell,
     plain_value,
     type_of_value,
@@ -115,6 +116,8 @@ def kept_rows(rows: Sequence[Any]) -> list[Mapping[str, Any]]:
         UnreadableRows: a row is not a mapping.
     """
     mappings = [row for row in rows if row is not None]
+    if set(map(type, mappings)) <= {dict}:
+        return mappings
     for index, row in enumerate(mappings):
         if not isinstance(row, Mapping):
             what = "a list" if isinstance(row, list) else "a single value"
@@ -157,7 +160,7 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
 TextAndNotes: TypeAlias = tuple[str, list[str]]
 _WHOLE = TableSource("", "")
 _AS_USUAL = WriteOptions()
-_encoded = partial(json.dumps, ensure_ascii=False, allow_nan=False)
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 class TextFormat(TableFormat):
@@ -262,7 +265,7 @@ class JsonlFormat(TextFormat):
             return self._text([plain_value(dict(row)) for row in kept]), changed.notes
 
     def _text(self, rows: Sequence[Any]) -> str:
-        return "".join(_encoded(row) + "\n" for row in rows)
+        return "".join(_JSON.encode(row) + "\n" for row in rows)
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
         return sum(1 for line in text.split("\n") if line.strip())
@@ -280,7 +283,7 @@ class JsonFormat(JsonlFormat):
         return ((f"as element {n} of its list", row) for n, row in enumerate(rows, 1))
 
     def _text(self, rows: Sequence[Any]) -> str:
-        return _encoded(rows, indent=2) + "\n"
+        return json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
     def count(self, text: str, options: WriteOptions = _AS_USUAL) -> int:
         found = json.loads(text)
@@ -307,8 +310,14 @@ def _declared_rows(rows: TypedRows, kinds: Mapping[str, ColumnType]) -> TypedRow
     Raises:
         UnreadableRows: a value is not; with the row.
     """
-    made = [dict(row) for row in kept_rows(rows)]
-    for name, kind in kinds.items():
+    kept = kept_rows(rows)
+    columns = ((name, [row.get(name) for row in kept]) for name in kinds)
+    odd = [name for name, values in columns if not is_of_type(values, kinds[name])]
+    if not odd:
+        return TypedRows(kept, rows.types)
+    made = [dict(row) for row in kept]
+    for name in odd:
+        kind = kinds[name]
         for n, row in enumerate(made, 1):
             try:
                 if name in row:

@@ -103,14 +103,21 @@ def months() -> dict[str, Any]:
             head = _marked("".join(found[:at]).removesuffix(first))
             tail = _marked("".join(found[at + 1 :]).removeprefix(last))
             forms.add((head[head.find("{") :] if head else "", _until_field(tail)))
+            if "{d}" in head and "yMMMM" in locale.datetime_skeletons:  # tháng 5 năm 2024
+                found = parts(str(locale.datetime_skeletons["yMMMM"].pattern), era)
+                tail = _marked("".join(found[found.index("\x01N") + 1 :]).removeprefix(last))
+                if tail:
+                    forms.add((head[head.find("{") :], _until_field(tail)))
         for kinds in locale.months.values():
             for kind in ("wide", "abbreviated"):
                 for month, name in kinds.get(kind, {}).items():
                     bare = folded(name).strip(" .")
                     if bare.isdecimal() or (len(bare) < 2 and bare < "\u0e00"):
                         continue
+                    numbered = re.sub(r"\b(?=\d\Z)", "0", bare)  # tháng 05
                     for first, last in affixes:
                         names[f"{first}{bare}{last}"][month].add(language)
+                        names[f"{first}{numbered}{last}"][month].add(language)
     by_month: dict[int, list[str]] = {month: [] for month in range(1, 13)}
     several: dict[str, dict[str, int]] = {}
     known_months: dict[str, list[int]] = {}

@@ -96,6 +96,9 @@ def test_no_text_raises_and_none_has_digits_outside_its_values() -> None:
         ("99 a month", 99),
         ("99 A", 99),
         ("3 l'année", 3),
+        ("7 boats, 12 a.m.", 7),
+        ("12 p.m.", None),
+        ("Platz 12 am Hafen", 12),
         ("7 boats, call +46 8 555 21 40", 7),  # where a space may group thousands
     ],
 )
@@ -129,6 +132,10 @@ def test_the_only_number_of_a_line(text: str, number: float | None) -> None:
         (45, "Rechnung 45 - 04.06.2025", True),
         ("2025-06-04", "Rechnung 45 - 04.06.2025", True),
         ("2025-06-04", "01.06. - 04.06.2025", True),
+        ("2024-05-03", "ngày 03 tháng 05 năm 2024", True),
+        ("00:00", "The ferry leaves at 12 a.m. from pier 2", True),
+        ("09:00", "The ferry leaves the old harbour at 9 am every day", True),
+        ("12:00", "The ferry leaves at 12 a.m. from pier 2", False),
         ("2025-06-04", "2 - 04.06.2025", False),  # in a range
         (28, "Bill 28 – 4 June 2025", True),
         ("-12,50 EUR", "12,50- EUR\nCHF 3", False),
