@@ -7,7 +7,7 @@ import csv
 import re
 from contextlib import suppress
 from email.parser import BytesHeaderParser
-from email.utils import parsedate_to_datetime
+from email.utils import parsedate_tz
 from pathlib import Path, PurePath
 
 with Path(__file__).with_name("document_kinds.csv").open(encoding="utf-8") as _file:
@@ -192,15 +192,9 @@ def _kind_by_text(head: bytes, *, is_named: bool) -> str:
     if written.defects or not any(name in written for name in _UNDERWAY):
         return ""
     days = (written["Date"], str(written["Received"]).rpartition(";")[2])
-    is_mail = "From" in written and any(map(_is_day, days))
+    is_mail = "From" in written and any(map(parsedate_tz, map(str, days)))
     is_mail |= is_cut and "Date" not in written and not text  # further below
     return "eml" if is_mail and (_ENCODED.search(whole) or not is_named) else ""
-
-
-def _is_day(text: str | None) -> bool:
-    with suppress(ValueError, IndexError, TypeError):
-        return parsedate_to_datetime(text or "") is not None
-    return False
 
 
 def _written_as(named: str, head: bytes) -> str:

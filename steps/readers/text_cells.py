@@ -76,13 +76,13 @@ def page_cells(
         lines = (line.span() for line in _LINE.finditer(text, at, end))
         found.extend(TextCell(offset + a, offset + b) for a, b in lines)
 
-    for row in table_rows(text[begin:], is_csv=is_csv):
-        add_lines(begin + row.span[0])
-        at = begin + row.span[1]
-        for column, (a, b) in enumerate(row.cells, 1):  # 2
+    for number, (start, stop), cells in table_rows(text[begin:], is_csv=is_csv):
+        add_lines(begin + start)
+        at = begin + stop
+        for column, (a, b) in enumerate(cells, 1):  # 2
             if a < b:
                 place = offset + begin + a, offset + begin + b
-                found.append(TextCell(*place, row=row.number, column=column))
+                found.append(TextCell(*place, row=number, column=column))
     add_lines(len(text))
     return found
 

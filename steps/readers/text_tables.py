@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import TypeAlias
 
 from paddock.engine.system.records import record
@@ -14,11 +14,9 @@ _TABLE_ROW = re.compile(r"^ {0,3}\|.*$", re.MULTILINE)
 _TABLE_RULE = re.compile(r"^ {0,3}\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*$")
 _DELIMITERS = ",;\t|"
 _LEAST_ROWS = 3  # two lines with one comma each are hardly a table
-# A cell of eight words is more likely a sentence. Matching only starts at words: a cell of 100,000
-# letters must not take minutes.
-_EIGHT_WORDS = re.compile(r"(?<!\S)(?=(\S+)(?: \S+){7})")
 _LETTER = re.compile(r"[^\W\d]")
-_BAR = re.compile(r"(?<!\\)\|")
+_MOST_WORDS = 7  # of a name of a column, from its first with a letter; more are a sentence
+_CELL = re.compile(r"(?:\\\||[^|])*")  # of Markdown
 
 Span: TypeAlias = tuple[int, int]
 
@@ -30,88 +28,56 @@ class TextTable:
     header: Span
     """The offsets of the header; empty if there is none."""
     rows: tuple[Span, ...]
+    sign: str = ""
+    """What separates the cells of a CSV; empty: it is Markdown."""
 
 
-@record(frozen=True, slots=True)
-class TableRow:
-    span: Span
-    number: int
-    """From 1 in its table; 0: the line below a head of Markdown."""
-    cells: tuple[Span, ...]
-    """By columns, without the white space around; some are empty."""
-
-
-def find_tables(text: str) -> list[TextTable]:
-    rows, _ = _csv_rows(text, is_csv=False)
-    if rows:
-        return [TextTable(rows[0], tuple(rows[1:]))]
-    return list(_markdown_tables(text))
-
-
-def table_rows(text: str, *, is_csv: bool) -> Iterator[TableRow]:
-    r"""Yield the rows of a text's tables; `is_csv`: it is known to be CSV, however short.
-
-    >>> text = 'Goods;EUR\n"Nails; black";1,50'
-    >>> [[text[a:b] for a, b in row.cells] for row in table_rows(text, is_csv=True)]
-    [['Goods', 'EUR'], ['Nails; black', '1,50']]
-    """
-    rows, sign = _csv_rows(text, is_csv=is_csv)
-    field = re.compile(f'"((?:[^"]|"")*)"[^{sign}]*|([^{sign}]*)') if rows else _BAR
-    for number, (start, end) in enumerate(rows, 1):
-        cells, at = list[Span](), start
-        while at <= end and (found := field.match(text, at, end)):
-            cells.append(_trimmed(text, found.span(found.lastindex or 0)))
-            at = found.end() + 1
-        yield TableRow((start, end), number, tuple(cells))
-    for run in _bar_lines(text) if not rows else ():
-        number = 0
-        for at, (start, end) in enumerate(run if len(run) > 1 else ()):
-            bars = [bar.end() for bar in _BAR.finditer(text, start, end)]
-            is_rule = at == 1 and _TABLE_RULE.match(text[start:end]) is not None
-            number += not is_rule
-            spans = [_trimmed(text, (a, b - 1)) for a, b in pairwise((*bars, end + 1))]
-            has_end = spans and spans[-1][0] == spans[-1][1]
-            cells = [] if is_rule else spans[:-1] if has_end else spans
-            yield TableRow((start, end), 0 if is_rule else number, tuple(cells))
-
-
-def _trimmed(text: str, span: Span) -> Span:
-    start, end = span
-    cell = text[start:end].rstrip()
-    return start + len(cell) - len(cell.lstrip()), start + len(cell)
-
-
-def _bar_lines(text: str) -> list[list[Span]]:
-    """Return lines that begin with a bar, by runs that nothing interrupts."""
+def find_tables(text: str, *, is_csv: bool = False) -> list[TextTable]:
+    """Return the tables of a text, some without rows; `is_csv`: it is known to be one."""
+    head = text.lstrip("\n").partition("\n")[0]
+    for sign in _DELIMITERS if is_csv or not head.lstrip().startswith("|") else "":
+        if sign in head and (rows := _csv_rows(text, sign, is_csv=is_csv)):
+            return [TextTable(rows[0], tuple(rows[1:]), sign)]
     runs: list[list[Span]] = []
     for match in _TABLE_ROW.finditer(text):
         if not runs or match.start() != runs[-1][-1][1] + 1:
             runs.append([])
         runs[-1].append(match.span())
-    return runs
+    tables = list[TextTable]()
+    for (begin, end), *others in runs:
+        if others and _TABLE_RULE.match(text[slice(*others[0])]):
+            tables.append(TextTable((begin, others[0][1]), tuple(others[1:])))
+        elif others:
+            tables.append(TextTable((begin, begin), ((begin, end), *others)))
+    return tables
 
 
-def _markdown_tables(text: str) -> Iterator[TextTable]:
-    for (begin, _), *others in _bar_lines(text):
-        if others and not _TABLE_RULE.match(text[slice(*others[0])]):
-            yield TextTable((begin, begin), ((begin, _), *others))
-        elif others[1:]:
-            yield TextTable((begin, others[0][1]), tuple(others[1:]))
+def table_rows(text: str, *, is_csv: bool) -> Iterator[tuple[int, Span, list[Span]]]:
+    r"""Yield the rows of tables: their numbers from 1, their lines and their cells.
 
-
-def _csv_rows(text: str, *, is_csv: bool) -> tuple[list[Span], str]:
-    """Return the offsets of rows with as many cells, at least two, and what separates these.
-
-    None if it is no such CSV; of what is not known to be some, also without names of columns.
+    >>> text = 'Goods;EUR\n"Nails; black";1,50'
+    >>> [[text[a:b] for a, b in cells] for _, _, cells in table_rows(text, is_csv=True)]
+    [['Goods', 'EUR'], ['Nails; black', '1,50']]
     """
-    head = text.lstrip("\n").partition("\n")[0]
-    for delimiter in _DELIMITERS if is_csv or not head.lstrip().startswith("|") else "":
-        if delimiter in head and (rows := _rows_with(text, delimiter, is_csv=is_csv)):
-            return rows, delimiter
-    return [], ""
+    for table in find_tables(text, is_csv=is_csv):
+        begin, end = table.header
+        of_csv = f'"((?:[^"]|"")*)"[^{table.sign}]*|([^{table.sign}]*)'
+        cell = re.compile(of_csv) if table.sign else _CELL
+        heads = [table.header] if begin < end else []
+        for number, (start, stop) in enumerate((*heads, *table.rows), 1):
+            is_above_rule = number == 1 and heads and not table.sign
+            line = text.index("\n", start) if is_above_rule else stop
+            at, cells = start if table.sign else text.index("|", start) + 1, list[Span]()
+            while at <= line and (found := cell.match(text, at, line)):
+                first, last = found.span(found.lastindex or 0)
+                kept = text[first:last].rstrip()
+                cells.append((first + len(kept) - len(kept.lstrip()), first + len(kept)))
+                at = found.end() + 1
+            yield number, (start, stop), cells
 
 
-def _rows_with(text: str, delimiter: str, *, is_csv: bool) -> list[Span]:
+def _csv_rows(text: str, delimiter: str, *, is_csv: bool) -> list[Span]:
+    """Return the offsets of rows with as many cells, at least two; none if it is no such CSV."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     starts = list(accumulate(map(len, lines), initial=0))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
@@ -140,13 +106,5 @@ def _is_header(row: Sequence[str]) -> bool:
     The first line of a letter with a comma is not a header.
     """
     is_named = all(cell and cell == cell.strip() for cell in row)
-    return is_named and len({*row}) == len(row) > 1 and not any(map(_is_prose, row))
-
-
-def _is_prose(cell: str) -> bool:
-    """Return whether eight words follow each other, the first of them with a letter.
-
-    >>> _is_prose("As agreed on 3 May we will send"), _is_prose("1 2 3 4 5 6 7 8 a")
-    (True, False)
-    """
-    return any(_LETTER.search(found[1]) for found in _EIGHT_WORDS.finditer(cell))
+    words = (word for cell in row for word in cell.split()[:-_MOST_WORDS])
+    return is_named and len({*row}) == len(row) > 1 and not any(map(_LETTER.search, words))

@@ -97,7 +97,8 @@ class TableMask:
     def of(cls, text: str, ruler: TokenRuler) -> TableMask:
         """Find the tables; none in a text that has private-use characters itself."""
         rows: list[_MaskedRow] = []
-        for table in [] if _MASKED_RUN.search(text) else find_tables(text):
+        tables = [] if _MASKED_RUN.search(text) else find_tables(text)
+        for table in (table for table in tables if table.rows):
             begin, end = table.header
             header = f"{text[begin:end]}\n" if end > begin else ""
             header_size = ruler(header) if header else 0

@@ -239,7 +239,7 @@ def rows(text: str) -> list[list[str]]:
     return [[text[start:end] for start, end in table.rows] for table in find_tables(text)]
 
 
-@pytest.mark.parametrize("text", ["", "| alone |", "a | b", "| A |\n| --- |", "x\n| a |\ny\n| b |"])
+@pytest.mark.parametrize("text", ["", "| alone |", "a | b", "x\n| a |\ny\n| b |"])
 def test_what_is_no_table_is_none(text: str) -> None:
     assert find_tables(text) == []
 
@@ -259,6 +259,8 @@ def test_a_name_of_many_letters_is_looked_at_once() -> None:
     name = "a" * 100_000
     assert find_tables(f"{name},b\nc,d\ne,f\n") == [
         TextTable(
-            (0, len(name) + 2), ((len(name) + 3, len(name) + 6), (len(name) + 7, len(name) + 10))
+            (0, len(name) + 2),
+            ((len(name) + 3, len(name) + 6), (len(name) + 7, len(name) + 10)),
+            ",",
         )
     ]
