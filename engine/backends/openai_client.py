@@ -137,7 +137,7 @@ class ServerConnection:
                             pass
                 return
             event = self._object(data)
-            error = event.get("error")
+            error = event if event.get("object") == "error" else event.get("error")
             if error is not None:
                 reason = self._clean(http.error_text(event))
                 code = error.get("code") if isinstance(error, dict) else None

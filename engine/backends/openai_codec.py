@@ -190,6 +190,9 @@ _AT_LIMIT = ("length", "max_", "limit")
 """Parts of the words for an answer that ended at a limit: `model_length`, `MAX_TOKENS`."""
 _BROKEN_OFF = frozenset(("abort", "error", "cancelled", "insufficient_system_resource"))
 _MOST_CALLS = 256
+_READ = frozenset(
+    ("role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "function_call")
+)
 
 
 @record
@@ -212,6 +215,8 @@ class StreamDecoder:
     """Of the latest call of each index."""
     _n_chunks: int = 0
     _has_answer: bool = False
+    _unread: set[str] = field(default_factory=set)
+    """Fields with a value that may be the answer."""
     _n_hidden: int = 0
     """Tokens of reasoning that the server keeps to itself."""
 
@@ -219,8 +224,8 @@ class StreamDecoder:
         self._count(event)
         self.model = str(event.get("model") or self.model)
         choices = event.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else {}
-        delta = choice.get("delta") or {}
+        choice = _object(choices[0] if isinstance(choices, list) and choices else {})
+        delta = _object(choice.get("delta") or choice.get("message") or {})
         if refused := _text_field(delta, "refusal"):
             raise BadRequest(f"the model refused to answer: {one_line(refused, 300)}")
         text, thoughts = _content(delta.get("content"))
@@ -228,20 +233,25 @@ class StreamDecoder:
         reasoning += thoughts
         logprobs = tuple(_logprobs(choice.get("logprobs")))
         self.has_logprobs |= bool(logprobs)
-        for part in delta.get("tool_calls") or ():
+        old = [{"index": 0, "function": delta.get("function_call")}]
+        # Some servers send a call in both forms.
+        pieces = delta.get("tool_calls") or (old if old[0]["function"] else [])
+        for part in map(_object, pieces if isinstance(pieces, list) else [pieces]):
             # Take a piece of a tool call; its arguments come in parts.
             call = self._call_of(part.get("index"), str(part.get("id") or ""))
-            function = part.get("function") or {}
+            function = _object(part.get("function") or {})
             arguments = function.get("arguments")
             call.name += str(function.get("name") or "")
             is_whole = isinstance(arguments, Mapping)  # as Ollama's own API sends them
             call.arguments += json.dumps(arguments) if is_whole else str(arguments or "")
         self._has_answer |= bool(text or reasoning or self._calls)
+        given = {**delta, "text": choice.get("text")}
+        self._unread |= {name for name in given if given[name] and name not in _READ}
         if text or reasoning or logprobs:
             self._n_chunks += 1
             yield Chunk(text, 1, reasoning, logprobs=logprobs)
         finish = choice.get("finish_reason")
-        if finish is not None:
+        if finish:  # "" of some servers is none
             yield from self._finish(str(finish))
 
     def _call_of(self, index: Any, call_id: str) -> _PartialCall:
@@ -267,14 +277,21 @@ class StreamDecoder:
             self.reason = None if word in _BROKEN_OFF else "stop"
         if self._calls:
             yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls)))
+            self._calls, self._places = [], {}  # the event of the usage may have the reason again
+        elif word in ("tool_calls", "function_call") and not self._has_answer:
+            raise BadRequest(f"the answer ends with a call ({word}) that was not sent")
 
     def ended(self) -> Usage:
         """Return the usage; where the server reports none, a chunk counts as a token.
 
         Raises:
-            BadRequest: the server counted tokens of which nothing has come: an end token is one.
+            BadRequest: the answer is in no field that is read, or the server counted tokens of
+                which nothing has come: an end token is one.
         """
         n_tokens = self.usage.completion_tokens - self._n_hidden
+        if self._unread and not self._has_answer:
+            fields = ", ".join(f"'{one_line(name, 40)}'" for name in sorted(self._unread)[:5])
+            raise BadRequest(f"the answer has no text, but fields that are not read: {fields}")
         if self.reason == "stop" and n_tokens > 1 and not self._has_answer:
             raise BadRequest(f"the server counts {n_tokens} tokens of an answer, and sent none")
         return self.usage if self.has_usage else Usage(completion_tokens=self._n_chunks)
@@ -284,23 +301,26 @@ class StreamDecoder:
         if not isinstance(usage, Mapping):
             return
         self.has_usage = True
-        details = usage.get("prompt_tokens_details")
-        details = details if isinstance(details, Mapping) else {}
-        hidden = usage.get("completion_tokens_details")
-        if isinstance(hidden, Mapping):
-            self._n_hidden = _int_field(hidden, "reasoning_tokens")
+        self._n_hidden = _int_field(usage.get("completion_tokens_details"), "reasoning_tokens")
         timings = event.get("timings")
-        timings = timings if isinstance(timings, Mapping) else {}
         self.usage = Usage(
             prompt_tokens=_int_field(usage, "prompt_tokens"),
-            prompt_reused_tokens=_int_field(details, "cached_tokens"),
+            prompt_reused_tokens=_int_field(usage.get("prompt_tokens_details"), "cached_tokens"),
             completion_tokens=_int_field(usage, "completion_tokens"),
             prefill_s=_int_field(timings, "prompt_ms") / 1000,
             decode_s=_int_field(timings, "predicted_ms") / 1000,
         )
 
 
+def _object(value: Any) -> EventJson:
+    if not isinstance(value, Mapping):
+        raise BadRequest(f"the answer has {one_line(repr(value), 40)} in place of an object")
+    return value
+
+
 def _tool_call(call: _PartialCall) -> ToolCall:
+    if not call.name:
+        raise BadRequest("the answer has a call of a tool without a name")
     try:
         arguments = parse_shallow_json(call.arguments or "{}")
     except ValueError:
@@ -316,16 +336,18 @@ def _content(content: Any) -> tuple[str, str]:
     Raises:
         BadRequest: a part is of a kind that has no text.
     """
-    if not isinstance(content, list):
-        return content if isinstance(content, str) else "", ""
+    if content is None or isinstance(content, str):
+        return content or "", ""
     text = reasoning = ""
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind in ("text", "output_text"):
+    for part in content if isinstance(content, list) else [content]:
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        if isinstance(part, str):
+            text += part
+        elif kind in ("text", "output_text"):
             text += str(part.get("text") or "")
         elif kind == "thinking":  # of Mistral's servers, in parts of its own
             inner = part.get("thinking")
-            reasoning += inner if isinstance(inner, str) else "".join(_content(inner))
+            reasoning += "".join(_content(inner))
         else:
             raise BadRequest(f"the answer has a part of the kind '{one_line(str(kind), 40)}'")
     return text, reasoning
@@ -336,8 +358,8 @@ def _text_field(delta: EventJson, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _int_field(fields: EventJson, name: str) -> int:
-    value = fields.get(name)
+def _int_field(fields: Any, name: str) -> int:
+    value = fields.get(name) if isinstance(fields, Mapping) else None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return int(value) if is_number and value is not None else 0
 

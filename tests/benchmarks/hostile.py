@@ -4,8 +4,8 @@ uv run python tests/benchmarks/hostile.py [CHECKOUT] [--chats 20] [--seconds 60]
 
 Chats of the bundled model run all the time; requests of another model are hostile, one after the
 other, a second apart. Of each kind: the first tokens of the chats (p50, p95), by which factor the
-p95 is longer than without any, how much the server's own process grew, and what the culprit was
-told, when.
+p95 is longer than without any, how much the server's own process grew and computed, and what the
+culprit was told, when.
 """
 
 import argparse
@@ -77,17 +77,23 @@ def peak_mib(pid: int) -> int:
     return int(found[1]) // 1024 if found else 0
 
 
+def processor_s(pid: int) -> float:
+    taken = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, taken)) / os.sysconf("SC_CLK_TCK")
+
+
 async def measure(url: str, pid: int, kind: str, options: argparse.Namespace, other: str) -> float:
-    before = peak_mib(pid)
+    before, began_s = peak_mib(pid), processor_s(pid)
     firsts: list[float] = []
     until = time.monotonic() + options.seconds
     async with httpx.AsyncClient(base_url=url, timeout=120) as client:
         chats = [chat(client, firsts, until) for _ in range(options.chats)]
         harming = harm(client, {"model": other, **KINDS[kind]}, until) if KINDS[kind] else None
         done = await asyncio.gather(*chats, *([harming] if harming else []))
-    p95 = percentile(firsts, 0.95)
+    p95, a_chat_s = percentile(firsts, 0.95), (processor_s(pid) - began_s) / len(firsts)
     told: list[Any] = (done[-1] or []) if harming else []
     slowest = max(told, default=("", "", ""))
+    print(f"{a_chat_s * 1000:5.1f} ms of the server's processor time a chat; ", end="")
     print(f"{kind:16} n {len(firsts):5} p50 {statistics.median(firsts) * 1000:6.0f} ms, "
           f"p95 {p95 * 1000:6.0f} ms; {before} + {peak_mib(pid) - before} MiB; "
           f"{len(told)} told, at most {slowest[0]:.3} s: {slowest[1]} {slowest[2]}" if told else

@@ -16,6 +16,7 @@ import pytest
 
 from paddock.engine.system.distribution import OLLAMA_API, own_version
 from tests.conformance.rows import Row, check, ids
+from tests.fakes import tiny
 from tests.live import Live
 from tests.waiting import until
 
@@ -223,3 +224,11 @@ def test_ps_tells_what_is_in_memory_and_how_busy_it_is(client: httpx.Client) -> 
         assert one["state"] == "ready"
     assert second["tokens_per_second"] >= 0
     assert second["cache"]["used_tokens"] > 0
+
+
+def test_the_list_says_what_a_file_says_of_decoding(live: Live, tmp_path: Path) -> None:
+    file = tiny.llama(tmp_path / "cold.gguf", more={"general.sampling.temp": 0.5})
+    live.add_model("cold", file)
+    with live.client() as client:
+        rows = client.get("/api/tags").json()["models"]
+    assert {row["name"]: row.get("of_file") for row in rows}["cold:latest"] == {"temperature": 0.5}

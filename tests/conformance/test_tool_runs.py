@@ -121,6 +121,16 @@ def test_a_tool_run_ends_with_what_the_tool_returned(
     assert [tool.name for tool in seen[-1].tools] == ["get_weather"]
 
 
+def test_a_streamed_line_has_one_call(live: Live, seen: list[ChatRequest]) -> None:
+    body = {"model": "caller", "messages": [QUESTION], "tools": [CHAT_TOOL]}
+    with call_tools(live.service.pool, 3), live.client() as client:
+        lines = client.post("/api/chat", json=body).text.splitlines()
+    calls = [json.loads(line)["message"].get("tool_calls", []) for line in lines]
+    assert [[call["function"]["index"] for call in found] for found in calls if found] == [
+        [0], [1], [2],
+    ]  # fmt: skip
+
+
 RECORDED = [
     json.loads(line)
     for line in Path(__file__).with_name("client_requests.jsonl").read_text("utf-8").splitlines()

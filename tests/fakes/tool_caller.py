@@ -6,6 +6,7 @@ The first tool is called once with what its schema demands; its result is said i
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import ChatRequest, Chunk, Reply, ToolCall, Usage
@@ -20,7 +21,7 @@ _COMMANDS = ("cmd", "command")
 class ScriptedAnswer:
     prompt_tokens_original = None
 
-    def __init__(self, request: ChatRequest) -> None:
+    def __init__(self, request: ChatRequest, n_calls: int) -> None:
         assert any(message.role == "user" for message in request.messages), "all of it must come"
         last = request.messages[-1]
         self._text = f"The tool says: {last.content}" if last.role == "tool" else EDIT
@@ -35,7 +36,8 @@ class ScriptedAnswer:
                 for name in tool.parameters.get("required", properties)
             }  # fmt: skip
             self._text = ""
-            self._calls = (ToolCall(tool.name, arguments, "call_1"),)
+            ids = (f"call_{n}" for n in range(1, n_calls + 1))
+            self._calls = tuple(ToolCall(tool.name, arguments, call_id) for call_id in ids)
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         for word in self._text.split(" "):
@@ -52,16 +54,13 @@ class ScriptedAnswer:
 
 
 @contextmanager
-def call_tools(pool: LocalPool) -> Iterator[list[ChatRequest]]:
+def call_tools(pool: LocalPool, n_calls: int = 1) -> Iterator[list[ChatRequest]]:
     """Answer the pool's chats by the script; yields the requests as they come."""
     seen: list[ChatRequest] = []
 
     def chat(request: ChatRequest, **_: Any) -> Any:
         seen.append(request)
-        return ScriptedAnswer(request)
+        return ScriptedAnswer(request, n_calls)
 
-    pool.chat = chat  # type: ignore[method-assign]
-    try:
+    with patch.object(pool, "chat", chat):
         yield seen
-    finally:
-        del pool.chat

@@ -98,7 +98,10 @@ async def _stream_chunks(
         async for chunk in answer:
             if not (chunk.text or chunk.reasoning or chunk.tool_calls or chunk.logprobs):
                 continue  # an incomplete tool call or character
-            yield {**response_head(model_request.model), **put(chunk), "done": False}
+            first, others = chunk.tool_calls[:1], chunk.tool_calls[1:]
+            parts = (Chunk("", 0, tool_calls=(call,)) for call in others)
+            for part in (replace(chunk, tool_calls=first), *parts):  # clients read one call a line
+                yield {**response_head(model_request.model), **put(part), "done": False}
         reply = await answer.reply()
         last = _final_fields(model_request, reply, found_s)
         yield {**response_head(model_request.model), **put(Chunk("", 0)), **last, **end(reply)}

@@ -1,7 +1,8 @@
 """Servers of OpenAI's API, each as it is: what is asked of them, and what their answers mean."""
 
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -264,7 +265,7 @@ async def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
                 b"data: [DONE]\n\n",
             ],
             BadRequest,
-            "the server counts 4 tokens of an answer, and sent none",
+            "the answer has no text, but fields that are not read: 'answer'",
         ),
         (
             [b'data: {"choices":[{"delta":{},"finish_reason":"content_filter"}]}\n\n'],
@@ -283,6 +284,57 @@ async def test_an_answer_that_goes_wrong_in_the_middle_is_none(
         with pytest.raises(kind) as caught:
             await answer_of(server, ChatRequest(M, TWO_WORDS))
     assert message in str(caught.value)
+
+
+def odd(choice: Any, finish: str | None = "stop") -> list[bytes]:
+    event = {**choice, "finish_reason": finish} if isinstance(choice, dict) else choice
+    return [f"data: {json.dumps({'choices': [event]})}\n\n".encode(), b"data: [DONE]\n\n"]
+
+
+def odd_call(**call: Any) -> dict[str, Any]:
+    return {"delta": {"tool_calls": [{"index": 0, "id": "c", **call}]}}
+
+
+ADD = {"name": "add", "arguments": "{}"}
+ODD: Mapping[str, tuple[list[bytes], str]] = {
+    "a whole message": (odd({"message": {"role": "assistant", "content": "Noon."}}), "Noon."),
+    "a part alone": (odd({"delta": {"content": {"type": "text", "text": "Noon."}}}), "Noon."),
+    "texts as parts": (odd({"delta": {"content": ["No", "on."]}}), "Noon."),
+    "an end that is empty": (odd({"delta": {"content": "No"}}, "")[:1] + odd({"delta": {"content":
+        "on."}}), "Noon."),
+    "a call in the old form": (odd({"delta": {"function_call": ADD}}, "function_call"), "add {}"),
+    "a call in both forms": (odd({"delta": {"function_call": ADD, "tool_calls": [
+        {"index": 0, "id": "c", "function": ADD}]}}, "tool_calls"), "add {}"),
+    "its end said twice": (odd(odd_call(function=ADD), "tool_calls")[:1] + odd({}, "tool_calls"),
+        "add {}"),
+    "a call that is no list": (odd({"delta": {"tool_calls": {"function": ADD}}}), "add {}"),
+    "an empty answer": (odd({"delta": {"role": "assistant", "content": ""}}), ""),
+    "a number": (odd({"delta": {"content": 7}}), "!the answer has a part of the kind 'int'"),
+    "a text in place of an object": (odd({"delta": "Noon."}), "!has 'Noon.' in place of an object"),
+    "a choice that is a text": (odd("Noon."), "!has 'Noon.' in place of an object"),
+    "the text of a completion": (odd({"text": "Noon."}), "!that are not read: 'text'"),
+    "a field of another's": (odd({"delta": {"output": "Noon.", "audio": {"id": 1}}}),
+        "!that are not read: 'audio', 'output'"),
+    "a call without a name": (odd(odd_call(function={"arguments": "{}"})), "!without a name"),
+    "a call that never comes": (odd({"delta": {}}, "tool_calls"), "!a call (tool_calls) that was"),
+    "an error as an object": ([b'data: {"object":"error","message":"no such template",'
+                               b'"code":400}\n\n'], "!no such template"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_an_odd_answer_is_read_or_refused_never_empty(name: str) -> None:
+    service = OpenAIService("vllm")
+    service.events, expected = ODD[name]
+    async with opened(service) as (server, _):
+        if expected.startswith("!"):
+            with pytest.raises(EngineError, match=re.escape(expected[1:])):
+                await answer_of(server, ChatRequest(M, TWO_WORDS))
+            return
+        _, chunks = await answer_of(server, ChatRequest(M, TWO_WORDS))
+    found = [chunk.text for chunk in chunks]
+    found += [f"{call.name} {{}}" for chunk in chunks for call in chunk.tool_calls]
+    assert "".join(found) == expected
 
 
 async def test_parts_of_a_text_and_calls_are_read_however_they_are_spelled() -> None:
