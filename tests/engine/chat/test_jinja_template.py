@@ -73,11 +73,7 @@ TOO_WIDE = "must be a whole number up to 1,000"
         ("{{ 10 ** (10 ** 10) }}", "it makes a number of more than 4,096 bits"),
         (BIG + "{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
          "it makes a list or mapping of more than 1,000,000 values"),
-        *((GROWN + used, "it makes a list or mapping of more than|it takes longer than 3 s")
-          for used in ("{{ a }}", "{{ a | upper }}", "{{ [a] | join }}", "{{ a | tojson }}",
-                       "{{ '%s' % [a] }}", "{{ '{}'.format(a) }}", "{{ 'a'.replace('a', a) }}")),
-        (GROWN + "{% set ns = namespace(a=a) %}{{ ns }}",
-         "it makes a list or mapping of more than|cannot be written as text"),
+        (GROWN, "it makes a list or mapping of more than|it takes longer than 3 s"),
         ("{{ '%1000000000d' % 1 }}", "a width in its format has more than three digits"),
         ("{{ '%*d' % (1000000000, 1) }}", "a width in its format has more than three digits"),
         ("{{ '%1000000000d' | format(1) }}", "a width in its format has more than three digits"),
