@@ -53,7 +53,8 @@ class Mutant:
 
     def __str__(self) -> str:
         old = (ROOT / self.path).read_bytes()[self.start : self.end].decode()
-        return f"{self.path}:{self.line} {self.function}: {old:.60} → {self.new:.60}"
+        short_old, short_new = (" ".join(text.split())[:60] for text in (old, self.new))
+        return f"{self.path}:{self.line} {self.function}: {short_old} → {short_new}"
 
     def changed(self, source: bytes) -> bytes:
         return source[: self.start] + self.new.encode() + source[self.end :]
@@ -119,7 +120,8 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 def sample(packages: list[str], count: int, seed: int) -> list[Mutant]:
     """Return the `count` mutants that the seed puts first, at most one a function."""
-    files = [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
+    folders = [ROOT / package for package in packages]
+    files = [path for each in folders for path in sorted(each.rglob("*.py")) or [each]]
     every = [mutant for path in files for mutant in mutants_of(path)]
     every.sort(key=lambda mutant: hashlib.sha256(f"{seed}{mutant.key}".encode()).digest())
     chosen = {(mutant.path, mutant.function): mutant for mutant in reversed(every)}
@@ -169,7 +171,7 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("packages", nargs="+", help="folders of the product, e.g. runner/core")
+    parser.add_argument("packages", nargs="+", help="folders or modules of the product")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="where the tests stand")
     parser.add_argument("--count", type=int, default=25)
     parser.add_argument("--seed", type=int, default=1)
