@@ -2,9 +2,15 @@
 
 A question about many documents stands before them, several questions about one document after it:
 what prompts share is computed once. An option's share is by how much likelier it is behind the
-conversation than behind the question alone: models prefer some words whatever they have read. On
-900 headlines of AG News SmolLM2-135M is right in 47 % so, and in 25 % without; a mean by token
-gives 37 % and 29 %, and the probability of whole options the same as that of their beginnings.
+conversation than behind the question alone: models prefer some words whatever they have read. Right
+in the first 400 and the other 500 of 900 texts, SmolLM2-135M, in per cent:
+
+| | AG News, headlines | the same, whole | TREC | film reviews (MR) |
+|---|--:|--:|--:|--:|
+| as here | 47, 47 | 49, 49 | 37, 38 | 55, 55 |
+| without the question alone | 25, 25 | 35, 32 | 24, 24 | 56, 56 |
+| whole options, so | 25, 24 | 34, 32 | 27, 28 | 56, 56 |
+| the mean by token, so | 28, 29 | 27, 28 | 2, 2 | 56, 56 |
 """
 
 from __future__ import annotations
@@ -24,6 +30,8 @@ class OptionQuestion:
     """Texts of which one is the answer."""
     words: str
     """What the prompt says of it."""
+    examples: tuple[tuple[str, str], ...] = ()
+    """Texts, each with its option."""
 
 
 def option_list(options: Sequence[str], descriptions: Sequence[str] = ()) -> str:
@@ -40,11 +48,10 @@ async def ask_options(
     questions: Sequence[OptionQuestion],
 ) -> list[list[float]]:
     """Return the shares of each question's options; all are asked at once, and fail together."""
-    system = tuple(turn for turn in request.messages[:1] if turn.role == "system")
-    alone = replace(request, messages=(*system, Message("user", "")))
-    place = with_beginning if len(questions) == 1 else with_ending
-    orders = [_decision_request(request, question, place) for question in questions]
-    orders += [_decision_request(alone, question, with_beginning) for question in questions]
+    alone = replace(request, messages=(*_system(request), Message("user", "")))
+    is_only = len(questions) == 1
+    orders = [_decision_request(request, question, is_only=is_only) for question in questions]
+    orders += [_decision_request(alone, question, is_only=True) for question in questions]
     tasks = [asyncio.ensure_future(ask(order)) for order in orders]
     try:
         replies = await asyncio.gather(*tasks)
@@ -59,12 +66,22 @@ def _shares_beyond(scores: Sequence[AnswerScore], before: Sequence[AnswerScore])
     return answer_shares([AnswerScore(score.logprob - prior.logprob) for score, prior in pairs])
 
 
+def _system(request: ChatRequest) -> tuple[Message, ...]:
+    return tuple(turn for turn in request.messages[:1] if turn.role == "system")
+
+
 def _decision_request(
-    request: ChatRequest,
-    question: OptionQuestion,
-    place: Callable[[Sequence[Message], str], list[Message]],
+    request: ChatRequest, question: OptionQuestion, *, is_only: bool
 ) -> ChatRequest:
-    messages = tuple(place(request.messages, question.words))
+    taught = [
+        Message(role, text)
+        for example in question.examples
+        for role, text in zip(("user", "assistant"), example, strict=True)
+    ]
+    system = _system(request)
+    turns = [*system, *taught, *request.messages[len(system) :]]
+    place = with_beginning if is_only or taught else with_ending
+    messages = tuple(place(turns, question.words))
     params = {"max_tokens": 1}  # the pool makes room for what tells the options apart
     options = question.options
     return replace(request, messages=messages, params=params, think=False, answers=options)

@@ -71,6 +71,11 @@ class AskParams(Params):
     images: list[str] = Field(
         default=[], description="Image files (PNG, JPEG, GIF, BMP, WebP) for the last message."
     )
+    examples: ExamplesParam | None = Field(
+        default=None,
+        description="Decisions of people on other items stand before the prompt, as a text and its "
+        "answer: those whose texts are nearest by the default embedding model.",
+    )
 
     async def conversation(self, tools: Tools) -> list[Message]:
         """Return the messages; raise StepError if an image cannot be read."""
@@ -79,11 +84,6 @@ class AskParams(Params):
 
 
 class ChatParams(AskParams):
-    examples: ExamplesParam | None = Field(
-        default=None,
-        description="Decisions of people on other items stand before the prompt, as a text and its "
-        "answer: those whose texts are nearest by the default embedding model.",
-    )
     tools: list[ChatTools] = Field(
         default=[],
         description="Tools that the model may ask for. They are not called here: its calls are the "

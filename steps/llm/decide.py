@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddock.engine.decisions import OptionQuestion, option_list
+from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message
-from paddock.engine.system.records import record
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import one_line
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.steps.base import ReplyForm, Step, StepError, Tools
 from paddock.steps.facts import CallFacts, Facts, TextFacts
 
 from .ask_and_repair import AnswerOutput, ModelCaller, UsageOutput
-from .chat import AskParams
+from .chat import AskParams, Chat
 from .confidence import listed_values, option_confidence
 
 MOST_LABELS = 1_000
@@ -69,7 +70,7 @@ class _LabelField:
                 f"{len(values):,} labels are to be compared, and at most {MOST_LABELS:,} can be.",
                 remedy="Say `narrow` beside `choose`: the nearest to each text are compared.",
             )
-        options = tuple(v if isinstance(v, str) else json.dumps(v) for v in values)
+        options = tuple(map(_option, values))
         path = (name,) if name else ()
         shown = [labels.text for labels in form.lists if path in labels.fields]
         about = one_line(str(schema.get("description", "")))
@@ -77,6 +78,16 @@ class _LabelField:
         words += shown or [option_list(options)]
         words += ["Answer with one label, and nothing else."] if shown else []
         return cls(name, values, OptionQuestion(options, "\n\n".join(filter(None, words))))
+
+    def taught(self, answers: Sequence[tuple[str, Any]]) -> OptionQuestion:
+        """Return its question behind texts with their answers."""
+        own = [(text, value[self.name] if self.name else value) for text, value in answers]
+        examples = tuple((text, _option(value)) for text, value in own)
+        return replace(self.question, examples=examples)
+
+
+def _option(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class Decide(Step[DecideParams, DecideOutput]):
@@ -93,11 +104,14 @@ class Decide(Step[DecideParams, DecideOutput]):
         only_measures=True,
         compares=True,
         prompt="prompt",
+        examples="examples",
         contents=("images",),
         schema_fault=schema_fault,
         texts=TextFacts(lambda written: bool(written.get("images")), without=("usage",)),
         calls=CallFacts(),
     )
+
+    roles_besides = staticmethod(Chat.roles_besides)
 
     def reads(self, params: DecideParams) -> Sequence[str]:
         return params.images
@@ -112,6 +126,18 @@ class Decide(Step[DecideParams, DecideOutput]):
         return DecideOutput(**decided, usage=caller.usage())
 
 
+async def _shares(
+    caller: ModelCaller, messages: Sequence[Message], fields: Sequence[_LabelField]
+) -> list[list[float]]:
+    answers = [(text, json.loads(answer)) for text, answer in caller.tools.llm.examples]
+    if answers:
+        try:
+            return await caller.decide(messages, [field.taught(answers) for field in fields])
+        except PromptTooLong:
+            caller.tools.log.tally("prompt", "without its examples, with which it does not fit")
+    return await caller.decide(messages, [field.question for field in fields])
+
+
 async def _decide(
     caller: ModelCaller, messages: Sequence[Message], form: ReplyForm
 ) -> dict[str, Any]:
@@ -123,7 +149,7 @@ async def _decide(
     schemas = _fields_of(form.schema)
     parts = {"": form.schema} if schemas is None else schemas
     fields = [_LabelField.of(name, part, form) for name, part in parts.items()]
-    found = await caller.decide(messages, [field.question for field in fields])
+    found = await _shares(caller, messages, fields)
     output: dict[str, Any] = {}
     sure: dict[str, Any] = {}
     for field, shares in zip(fields, found, strict=True):

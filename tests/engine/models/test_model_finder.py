@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
+from paddock.engine.gguf import FILE_SAMPLING, SAMPLING_KEYS
+from paddock.engine.llama.build import find_build
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_defaults import merged_sampling
 from paddock.engine.models.model_finder import ModelFinder, sampling_params
@@ -184,3 +187,18 @@ def test_sampling_values_of_the_file_hold_where_the_modelfile_has_none(
     chat = ChatRequest(ModelSpec("mine"), (), {"min_p": 0.3}, defaults=ours)
     sampling = merged_sampling(chat, found.find("mine"))
     assert sampling == resolve_sampling({"min_p": 0.3}, expected, ours)
+
+
+def test_each_sampling_value_that_llama_cpp_reads_of_a_file_is_obeyed_or_named() -> None:
+    written = b"".join(path.read_bytes() for path in find_build().files)
+    known = {key.decode() for key in re.findall(rb"general\.sampling\.([a-z_]+)", written)}
+    obeyed = {key.removeprefix(SAMPLING_KEYS) for key in FILE_SAMPLING}
+    others = {
+        "sequence",
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+        "xtc_probability",
+        "xtc_threshold",
+    }
+    assert known == obeyed | others

@@ -159,3 +159,22 @@ def test_a_plan_takes_no_answer_without_examples_for_one_with_examples(topics: B
     topics.work(pool=fresh_pool)
     assert plan.models == {"smollm2:135m": 2, "all-minilm": len(fresh_pool.embeds)}
     assert len(fresh_pool.chats) == 2  # what was decided stands
+
+
+def test_a_step_that_decides_has_examples_with_their_labels_alone(tmp_path: Path) -> None:
+    text = PIPELINE.replace("uses: chat", "uses: decide").replace(
+        "{topic: str}", "{topic: {choose: \"['pets', 'trees', 'sky']\"}}"
+    )
+    documents = {"inbox/a1.txt": "cat cat dog\n", "inbox/b1.txt": "cat dog\n"}
+    here = Bills(tmp_path, text, documents)
+    here.work(pool=WordPool(answer=lambda _: "sky"))
+    here.decide("a1.txt", "edit", {"topic": "pets"})
+    some = WordPool(answer=lambda request: "pets" if len(request.messages) == 4 else "")
+    report = here.work(pool=some)
+    assert {row["file"]: row["topic"] for row in report.returns}["b1.txt"] == "pets"
+    about, alone = sorted(some.chats, key=lambda request: request.messages[-1].content)[::-1]
+    example = [("user", "cat cat dog"), ("assistant", "pets")]
+    assert (turns(about)[1:], turns(alone)[1:]) == (
+        [*example, ("user", "cat dog")],
+        [*example, ("user", "")],
+    )
