@@ -373,6 +373,8 @@ def _count_unchanged(context: RunContext, state: BlockState, item: ItemWork) -> 
     """Count an item that is not stale, or that the run leaves as it is."""
     entry, verdict = item.entry, item.verdict
     reported = verdict.state
+    if reported is ItemState.WAITING:
+        context.judge.reviews.note_waiting(state.work.scope_id, item.key)
     is_told = reported in (ItemState.QUARANTINED, ItemState.BLOCKED)
     error = verdict.why or "" if is_told else None
     if reported is ItemState.BLOCKED:

@@ -236,8 +236,7 @@ class Execute(Walk):
     async def outdated(
         self, outdated: Sequence[OutdatedOutput], questions: Collection[ItemKey]
     ) -> None:
-        if questions:
-            await self.context.judge.reviews.forget(questions)
+        await self.context.judge.reviews.forget(questions)
         if outdated:
             await Pruner(self.context).sweep(outdated, self.ended)
 

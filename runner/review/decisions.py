@@ -334,9 +334,10 @@ class LedgerReviews(ReviewStore):
 
 def _opened_again(review: Review, now: float) -> Review:
     is_late = review.expires_at is not None and review.expires_at <= now
-    undecided: dict[str, Any] = dict.fromkeys(("value", "reason", "together", "by", "decided_at"))
+    undecided: dict[str, Any] = dict.fromkeys(("value", "reason", "together", "by"))
     expires_at = None if is_late else review.expires_at
-    return replace(review, **_UNTOUCHED, **undecided, state="open", expires_at=expires_at)
+    undecided |= {"decided_at": now, "expires_at": expires_at}
+    return replace(review, **_UNTOUCHED, **undecided, state="open")
 
 
 def _refuse_late(review: Review, now: float) -> None:

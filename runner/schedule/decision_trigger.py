@@ -53,7 +53,7 @@ class DecidedRun:
 
 
 def decided_runs(reviews: LedgerReviews, file: Path) -> list[DecidedRun]:
-    """Return the runs of a pipeline for what was decided, or has expired, and not gone on with."""
+    """Return the runs for what was decided, undone or has expired, and not gone on with."""
     folder, file = reviews.ledger.folder.parent, file.resolve()
     run_row = cache(RunStore(reviews.ledger).run)
     decisions: dict[str, list[tuple[str, float]]] = {}

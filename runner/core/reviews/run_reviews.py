@@ -77,6 +77,8 @@ class RunReviews:
         """Known after `load`, where the prompt of a step has decisions as examples."""
         self._examples: DecidedExamples | None = None
         self._loading = asyncio.Lock()
+        self._undone: list[Review] = []
+        """Of items that wait, so that what was made of them counts nowhere."""
 
     async def calibrations(self) -> Mapping[CalibrationKey, StepCalibration]:
         async with self._loading:
@@ -131,6 +133,10 @@ class RunReviews:
         is_one = len(reviews) == 1
         why = Why.ONE_WAITS_WITHIN() if is_one else Why.WAIT_WITHIN(len(reviews))
         return PendingReview(True, why)
+
+    def note_waiting(self, scope_id: str, key: str) -> None:
+        reviews = (self._pending or {}).get((scope_id, key), ())
+        self._undone += [review for review in reviews if review.was_undone]
 
     @property
     def items(self) -> Collection[ItemKey]:
@@ -190,8 +196,10 @@ class RunReviews:
         """Remove the open questions of items that are gone, or ended without asking them.
 
         The questions of items within them go too; a decision counts as applied. What this run asked
-        stays.
+        stays. What was undone is applied where the item waits.
         """
+        for review in self._undone:
+            await self.apply(review)
         pending = self._pending or {}
         for review in [review for place in places for review in pending.get(place, ())]:
             await (self.apply(review) if review.is_decided else self._withdraw(review))

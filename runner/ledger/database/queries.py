@@ -294,7 +294,8 @@ OPEN = "where state = 'open' order by asked_at, key, id"
 DECIDED = "where state <> 'open' order by decided_at desc, key, id"
 PENDING = "where state = 'open' or is_applied = 0 order by asked_at, key, id"
 UNDONE = (
-    "where is_applied = 0 and (state <> 'open' or expires_at <= {now}) order by asked_at, key, id"
+    "where is_applied = 0 and (state <> 'open' or decided_at is not null or expires_at <= {now}) "
+    "order by asked_at, key, id"
 )
 HAS_LATE = "select 1 from reviews where state = 'open' and expires_at <= {now} limit 1"
 

@@ -159,6 +159,7 @@ class Review:
     by: str | None = None
     """Who decided; None while it is open."""
     decided_at: float | None = None
+    """Of an open one, when its decision was undone."""
     is_applied: bool = False
     lease_by: str | None = None
     lease_until: float | None = None
@@ -189,6 +190,11 @@ class Review:
     @property
     def is_decided(self) -> bool:
         return self.state != "open"
+
+    @property
+    def was_undone(self) -> bool:
+        """Whether it is open again, and no run has gone on with that."""
+        return self.state == "open" and self.decided_at is not None and not self.is_applied
 
     @property
     def decided_outputs(self) -> dict[str, Any] | None:

@@ -9,8 +9,10 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.progress.report import Report
+from paddock.runner.schedule.decision_trigger import decided_runs
+from tests.fakes.invoices import Made, hybrid
 from tests.fakes.pool import FakePool
-from tests.runner.core.random_histories import in_a_process
+from tests.runner.core.random_histories import in_a_process, rows_of
 from tests.runner.core.test_waiting import read_bill
 from tests.runner.world import ReviewedWorld, each_document, states
 
@@ -26,9 +28,10 @@ MOVE = """\
         with: {path: "out/{{ doc.sha256[:8] }}.txt", text: "{{ OF }}"}
       - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ OF }}/"}}
 """
+MOVE_N = MOVE.replace("OF", "steps.bill.output.number")
 TABLE = '  - {uses: files.write, with: {path: out/t.csv, rows: "{{ steps.LAST.results }}"}}\n'
 ONE = (
-    each_document(BILL + MOVE.replace("OF", "steps.bill.output.number"))
+    each_document(BILL + MOVE_N)
     + "    returns: {file: doc.relpath, n: steps.bill.output.number, t: steps.bill.output.total}\n"
     + TABLE.replace("LAST", "each")
 )
@@ -73,6 +76,11 @@ class Office(ReviewedWorld):
         assert (report.status, report.calls) == ("completed", 0)
         assert not self.plan().has_work
         return report
+
+    def due(self) -> int:
+        """Return on how many decisions `up` would go on with a run."""
+        with self.reviews() as reviews:
+            return sum(len(run.decisions) for run in decided_runs(reviews, self.file))
 
     def table(self) -> dict[str, tuple[str, float]]:
         rows = csv.DictReader(self.output("t.csv").splitlines())
@@ -156,10 +164,12 @@ def test_an_undone_decision_takes_its_row_back_and_is_asked_again(office: Office
     office.says("B", 700)
     for _ in range(2):
         office.undo("b.txt")
+        assert office.due() == 1
         for _ in range(2):
             report = office.work()
             assert (office.table(), report.outdated) == ({"a.txt": ("a", 10.0)}, {})
             assert office.waiting().keys() == {"b.txt"}
+            assert not office.due()
         office.says("C", 90)
         assert office.table()["b.txt"] == ("C", 90.0)
 
@@ -255,6 +265,53 @@ def test_a_correction_arrives_though_the_run_is_killed(office: Office, at: int) 
     assert office.filed() == {"a.txt": "a", "b.txt": "C"}
 
 
+def test_a_correction_that_comes_while_a_run_works_is_that_of_the_next(office: Office) -> None:
+    office.says("B", 700)
+    office.arrive(c=10)
+
+    def answer(request: ChatRequest) -> str:
+        if "bill c" in request.messages[-1].content:  # another process, as the page is
+            in_a_process(office.folder, corrected)
+        return read_bill(request)
+
+    def corrected() -> None:
+        office.undo("b.txt")
+        office.decide("b.txt", "edit", {"number": "C", "total": 90})
+
+    office.run(pool=FakePool(answer=answer))
+    assert (office.due(), [*office.table()]) == (1, ["a.txt", "b.txt", "c.txt"])
+    assert office.work().calls == 0
+    assert (office.table()["b.txt"], office.filed()["b.txt"]) == (("C", 90.0), "C")
+    assert not (office.due() or office.plan().has_work)
+
+
+STORE = """\
+      - uses: embed
+        with: {texts: ["{{ steps.bill.output.number }}"], store: store}
+"""
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_correction_reaches_the_rows_of_a_store(tmp_path: Path, is_gone: bool) -> None:
+    office = Office(tmp_path, f"name: bills\n{ONE.replace(MOVE_N, STORE + MOVE_N)}")
+    office.arrive(a=10, b=60)
+
+    def work() -> list[str]:
+        assert office.work().status == "completed"
+        return rows_of(tmp_path)
+
+    work()
+    for n, (number, total) in enumerate((("B", 700), ("C", 90), ("B", 700))):
+        if n:
+            office.undo("b.txt")
+            assert (len(work()), [*office.table()]) == (2, ["a.txt"])  # it waits
+        office.decide("b.txt", "edit", {"number": number, "total": total})
+        assert work() == [number, "a"]
+        assert office.table()["b.txt"] == (number, total)
+        if is_gone:
+            (tmp_path / "filed/B/b.txt").unlink(missing_ok=True)
+
+
 # --- what words, lists and other prompts read later
 
 BY_WORDS = """\
@@ -326,6 +383,27 @@ def test_nothing_that_can_be_read_later_overtakes_a_decision(
     words.decide("b.txt", "edit", {"number": "C", "total": 700})
     assert words.work().calls == 0
     assert words.table()["b.txt"] == ("C", 0.0)
+
+
+def test_an_e_invoice_that_is_read_later_overtakes_no_decision(words: Office) -> None:
+    """Its XML within a PDF says another number; undone, a person is asked again."""
+    made = Made(1)
+    (words.folder / "inbox/e.pdf").write_bytes(hybrid(made.page(), made.xml()))
+    words.work()
+    words.decide("e.pdf", "edit", {"number": "E", "total": 5})
+    words.work()
+    assert (words.table()["e.pdf"], words.filed()["e.pdf"]) == (("E", 0.0), "E")
+    words.edit("select('in', steps.text.text) | join", "select('in', '') | join }}XML{{ ''")
+    words.edit("XML", "{{ steps.text.invoices | map(attribute='number') | join }}")
+    words.edit("'words' if", "steps.signs.text if")
+    for number in ("E", "F"):
+        assert words.work().calls == 0
+        assert (words.table()["e.pdf"], words.filed()["e.pdf"]) == ((number, 0.0), number)
+        words.undo("e.pdf")
+        if number == "E":
+            words.decide("e.pdf", "edit", {"number": "F", "total": 5})
+    words.work()
+    assert "e.pdf" not in words.table() and "e.pdf" in words.waiting()
 
 
 def test_a_field_that_is_new_is_asked_about_and_the_others_stand(words: Office) -> None:

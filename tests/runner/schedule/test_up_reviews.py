@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -44,6 +45,12 @@ def rows(page: httpx.Client) -> list[dict[str, Any]]:
     return found
 
 
+def table(up: UpFolder) -> dict[str, float]:
+    """Return the totals of the table."""
+    rows = json.loads(up.output("bills", "all.json") or "[]")
+    return {row["file"]: row["bill"]["total"] for row in rows}
+
+
 def test_a_decision_anywhere_continues_its_item_at_once(up: UpFolder, model: Clerk) -> None:
     up.start()
     token = (up.folder.parent / "home/review.token").read_text().strip()
@@ -71,8 +78,26 @@ def test_a_decision_anywhere_continues_its_item_at_once(up: UpFolder, model: Cle
         assert [row["item"] for row in rows(page)] == ["mast.txt"]
     assert len(model.asked) == n_asked
     assert up.output("bills", "mast.txt") is None
+    assert up.log_text().count("has begun (review)") == 2
+
+    def has_begun(times: int) -> bool:
+        return up.log_text().count("has begun (review)") == times
+
+    def is_in_the_table(total: float) -> bool:
+        return table(up).get("sail.txt") == total
+
+    for n, total in enumerate((86.0, 87.0)):  # corrected while `up` looks on
+        with Ledger(up.folder / "bills/.paddock") as ledger:
+            LedgerReviews(ledger).undo(sail.id, "ben")
+        up.until(partial(has_begun, 3 + 2 * n))
+        up.until(lambda: table(up) == {"rope.txt": 85.0})
+        with Ledger(up.folder / "bills/.paddock") as ledger:
+            answer = {"number": "sail", "total": total, "pay_by": "2026-01-31"}
+            LedgerReviews(ledger).decide(sail.id, sail.question, "edit", answer, by="ben")
+        up.until(partial(is_in_the_table, total))
+        assert json.loads(str(up.output("bills", "sail.txt.json")))["total"] == total
     n_begun = up.log_text().count("has begun (review)")
-    assert n_begun == 2
+    assert (n_begun, len(model.asked)) == (6, n_asked)
     up.stop()
     up.start()  # nothing is decided since, so nothing is run again
     assert up.post("/bills", b'{"again": 1}', {})[0] == 202
