@@ -22,14 +22,12 @@ if sys.platform != "win32":
 
 TRIAL_CPU_S = 3
 """For one answer: 5,000 optional properties take 2.1 s, a usual schema 1 ms, a template 15 ms."""
-TRIAL_WALL_S = 4.0
-"""With what surrounds it, an answer comes within 5 s."""
+TRIAL_WALL_S = 4.0  # with what surrounds it, an answer comes within 5 s
 PATIENT_WALL_S = 60.0
 """The same on a busy machine: for someone who waits, and for a run."""
 BRIEF_S = 0.5
 """What takes longer goes on at the lowest priority. At that, 15 ms took 5 s on a busy machine."""
-LOW_PRIORITY = 10
-"""A tenth of a turn beside one that serves: 15 ms take at most 0.2 s then."""
+LOW_PRIORITY = 10  # a tenth of a turn beside one that serves: 15 ms take at most 0.2 s then
 TRIAL_MEMORY_BYTES = 512 * 1024 * 1024
 """Beyond what the process has at its start."""
 

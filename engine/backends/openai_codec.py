@@ -226,11 +226,10 @@ class StreamDecoder:
         choices = event.get("choices")
         choice = _object(choices[0] if isinstance(choices, list) and choices else {})
         delta = _object(choice.get("delta") or choice.get("message") or {})
-        if refused := _text_field(delta, "refusal"):
+        if refused := _content(delta.get("refusal"))[0]:
             raise BadRequest(f"the model refused to answer: {one_line(refused, 300)}")
         text, thoughts = _content(delta.get("content"))
-        reasoning = _text_field(delta, "reasoning_content") or _text_field(delta, "reasoning")
-        reasoning += thoughts
+        reasoning = _content(delta.get("reasoning_content") or delta.get("reasoning"))[0] + thoughts
         logprobs = tuple(_logprobs(choice.get("logprobs")))
         self.has_logprobs |= bool(logprobs)
         old = [{"index": 0, "function": delta.get("function_call")}]
@@ -290,7 +289,7 @@ class StreamDecoder:
         """
         n_tokens = self.usage.completion_tokens - self._n_hidden
         if self._unread and not self._has_answer:
-            fields = ", ".join(f"'{one_line(name, 40)}'" for name in sorted(self._unread)[:5])
+            fields = one_line(", ".join(map(repr, sorted(self._unread))), 100)
             raise BadRequest(f"the answer has no text, but fields that are not read: {fields}")
         if self.reason == "stop" and n_tokens > 1 and not self._has_answer:
             raise BadRequest(f"the server counts {n_tokens} tokens of an answer, and sent none")
@@ -351,11 +350,6 @@ def _content(content: Any) -> tuple[str, str]:
         else:
             raise BadRequest(f"the answer has a part of the kind '{one_line(str(kind), 40)}'")
     return text, reasoning
-
-
-def _text_field(delta: EventJson, name: str) -> str:
-    value = delta.get(name)
-    return value if isinstance(value, str) else ""
 
 
 def _int_field(fields: Any, name: str) -> int:
