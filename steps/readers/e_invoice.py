@@ -230,11 +230,8 @@ class _Lines:
                 yield f"VAT in {currency}: {self._amount(element)}"
 
     def _discount(self, discount: Reading) -> str:
-        percent, until, of = (
-            discount.text("percent"),
-            discount.text("until"),
-            self._amounts(discount, "of"),
-        )
+        percent, until = discount.text("percent"), discount.text("until")
+        of = self._amounts(discount, "of")
         days = [f"{text_of(e)} {e.get('unitCode', 'DAY')}" for e in discount.all("days")[:1]]
         what = _words(
             percent and f"{percent} %",

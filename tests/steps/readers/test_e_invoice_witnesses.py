@@ -3,6 +3,7 @@
 from decimal import Decimal
 from email.message import EmailMessage
 from io import BytesIO
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,6 +15,7 @@ from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.invoices import IBANS, Made, hybrid
 from tests.fakes.pdf import pdf
+from tests.runner.world import World, each_document
 
 _RULES = {
     "lines": "BR-CO-10", "allowances": "BR-CO-11", "charges": "BR-CO-12", "net": "BR-CO-13",
@@ -124,3 +126,31 @@ def test_a_page_beside_it_that_may_be_of_something_else_is_no_witness(
 ) -> None:
     (invoice,) = in_a_mail(Made(7).xml(), *pages).invoices
     assert (invoice.witnesses, invoice.disagreements) == (("xml", "sums"), ())
+
+
+def test_a_step_asks_whether_the_witnesses_of_an_invoice_agree(tmp_path: Path) -> None:
+    made = Made(7)
+    here = World(
+        tmp_path,
+        each_document("""\
+      - if: steps.text.invoices and steps.text.invoices[0].disagreements
+        uses: files.write
+        with:
+          path: "held/{{ doc.name }}.txt"
+          text: "{{ steps.text.invoices[0].disagreements | tojson }}"
+    returns: {name: doc.name, witnesses: "steps.text.invoices[0].witnesses"}
+returns: steps.each.results
+"""),
+    )
+    inbox = here.folder / "inbox"
+    inbox.mkdir()
+    (inbox / "right.pdf").write_bytes(hybrid(made.page(), made.xml()))
+    (inbox / "page.pdf").write_bytes(hybrid(made.page(payable="48.00"), made.xml()))
+    (inbox / "sums.pdf").write_bytes(hybrid(made.page(), made.xml(net="48.00")))
+    report = here.run()
+    assert report.status == "completed"
+    assert {tuple(result["witnesses"]) for result in report.returns} == {("xml", "sums", "page")}
+    held = {path.name: path.read_text() for path in (here.folder / "held").iterdir()}
+    assert sorted(held) == ["page.pdf.txt", "sums.pdf.txt"]
+    assert "BR-CO-13" in held["sums.pdf.txt"]
+    assert "payable" in held["page.pdf.txt"]
