@@ -114,7 +114,6 @@ LONGEST = (
     "engine/api/test_connection_deadlines.py", "runner/cli/commands/test_chat.py",
     "engine/api/test_server.py", "runner/test_cli.py", "runner/core/test_cleanup_vector_rows.py",
     "engine/llama/test_vision.py", "runner/core/test_interruptions.py",
-    "runner/cli/test_model_actions.py",
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
