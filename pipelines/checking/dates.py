@@ -229,10 +229,12 @@ class DateIndex:
         for found in _TIME.finditer(self._text):
             hour, minute, second = (int(part or 0) for part in found.groups())
             half, start, end = self._half(found.start(), found.end())
-            is_wrong = minute > 59 or second > 59 or hour > 24 or (half and not 1 <= hour <= 12)
+            if half and not 1 <= hour <= 12:  # 21:00 an Werktagen, which is no half in German
+                half, start, end = "", *found.span()
+            is_wrong = minute > 59 or second > 59 or hour > 24 or half == "other"
             if not found[2] and self._text[end - 2 : end] == "am":
                 is_wrong = is_wrong or [*self._languages()] != ["en"]
-            if is_wrong or half == "other":  # in the morning, at night
+            if is_wrong or not (half or found[2]):  # in the morning, at night; a bare hour
                 continue
             if half:
                 hour = hour % 12 + (12 if half == "pm" else 0)

@@ -222,12 +222,12 @@ def values_in(text: str, language: str = "") -> list[TextValue]:
         place = whole.original(start, end)
         return TextValue(*place, text[slice(*place)], sought)
 
+    for time in index.dates.times():  # 2 pm, which is July somewhere
+        add(time.start, time.end, DayAndTime(None, time.seconds))
     for date in index.dates.all():
         days = [datetime.date(y, m, d) for y, m, d in date.days if y is not None]
         is_sure = len(days) == 1 and date.reason is None
         add(date.start, date.end, DayAndTime(days[0]) if is_sure else None)
-    for time in index.dates.times():
-        add(time.start, time.end, DayAndTime(None, time.seconds))
     for token, obstacle in numbers.all():
         if obstacle != "code":
             span, number = _number_of(numbers, token, obstacle)

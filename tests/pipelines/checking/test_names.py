@@ -145,12 +145,19 @@ def months() -> dict[str, Any]:
 
 
 def day_periods() -> dict[str, str]:
-    """Return the names of the halves of a day, and those of other parts: morning, night."""
+    """Return the names of the halves of a day, and those of other parts: morning, night.
+
+    Those of languages with modern coverage, of three letters or fewer only where they are usual:
+    others have `mo` and `to`, which are words elsewhere.
+    """
     found: dict[str, set[str]] = defaultdict(set)
     for _, locale in locales():
-        for widths in locale.day_periods.values():
+        for widths in locale.day_periods.values() if is_well_known(locale) else ():
             for width, names in widths.items():
                 for period, name in names.items() if width != "narrow" else ():
+                    is_word = len(name) < 4 and name.isascii() and name.isalpha()
+                    if is_word and "a" not in str(locale.time_formats["short"].pattern):
+                        continue
                     found[folded(name).strip()].add(period if period in ("am", "pm") else "other")
     clear = {
         name: min(periods) if len(periods) == 1 else "other" for name, periods in found.items()
