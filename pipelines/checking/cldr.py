@@ -141,21 +141,15 @@ def is_unit(name: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _lengths_by_letters() -> Mapping[str, Mapping[str, Sequence[int]]]:
-    units = [name for of in _units() for name in of]
-    currencies = (name for of in _units() for name, ids in of.items() if Unit("", ids).is_currency)
-    first, last = slice(0, 2), slice(-2, None)
-    found: dict[str, dict[str, set[int]]] = {}
-    for kind, names, letters in (
-        ("unit", units, first), ("currency", currencies, last), ("scale", scale_words()[1], first),
-    ):  # fmt: skip
-        lengths = found[kind] = {}
-        for name in names:
-            lengths.setdefault(small(name[letters]), {1}).add(len(name))
-    return {
-        kind: {letters: sorted(n, reverse=True) for letters, n in lengths.items()}
-        for kind, lengths in found.items()
-    }
+def _lengths() -> Mapping[tuple[str, str], Sequence[int]]:
+    units = {name: Unit(name, ids) for of in _units() for name, ids in of.items()}
+    named = [("unit", name[:2], name) for name in units]
+    named += [("scale", name[:2], name) for name in scale_words()[1]]
+    named += [("currency", name[-2:], name) for name in units if units[name].is_currency]
+    found: dict[tuple[str, str], set[int]] = {}
+    for kind, letters, name in named:
+        found.setdefault((kind, small(letters)), {1}).add(len(name))
+    return {key: sorted(lengths, reverse=True) for key, lengths in found.items()}
 
 
 def name_lengths(kind: Literal["unit", "currency", "scale"], text: str) -> Iterator[int]:
@@ -164,8 +158,7 @@ def name_lengths(kind: Literal["unit", "currency", "scale"], text: str) -> Itera
     The longest first; `scale` is a word for thousands and more behind a number.
     """
     letters = text[-2:] if kind == "currency" else text[:2]
-    known = _lengths_by_letters()[kind].get(small(letters), (1,))
-    return (n for n in known if n <= len(text))
+    return (n for n in _lengths().get((kind, small(letters)), (1,)) if n <= len(text))
 
 
 def sign_means(name: str, languages: Iterable[str]) -> str | None:
