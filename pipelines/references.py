@@ -27,6 +27,8 @@ ANSWER_NAMES = frozenset(("output", "text", "evidence"))
 REVIEW_NAMES = ANSWER_NAMES | {"confidence"}
 """Names in `escalate.when` and `review.when`: those of a check, and the probabilities of the
 answer's fields."""
+UNSURE = "unsure"
+"""Of `review.when` alone: the fields of which no reading is sure."""
 
 
 @record(frozen=True, slots=True)
@@ -111,7 +113,11 @@ def uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[
     for key, spec in (("escalate", node.escalate), ("review", node.review)):
         if spec is not None:
             at = (*node.at, key, "when")
-            yield from _reads(spec.when.references, at, names | REVIEW_NAMES)
+            yield from _reads(
+                spec.when.references,
+                at,
+                names | REVIEW_NAMES | ({UNSURE} if key == "review" else set()),
+            )
 
 
 def _is_command_line(at: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from paddock.engine.system.text import path_text
 from paddock.pipelines.checking.schema_parts import missing_keys, partial_keys
+from paddock.pipelines.references import UNSURE
 from paddock.pipelines.reply_schema import is_confidence
 
 ALL_FIELDS = "fields"
@@ -105,11 +106,19 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
     ...     "confidence"]["min"]
     0.5
     """
-    names = {"output": outputs.get("output"), "text": outputs.get("text")}
+    output = outputs.get("output")
+    names = {"output": output, "text": outputs.get("text")}
+    names[UNSURE] = open_fields(output, outputs.get("readings"))
     for name, of_whole in OF_WHOLE.items():
-        output = outputs.get(name)
-        fields = {} if output is None else {"items": output}
-        if isinstance(output, Mapping):
-            fields = dict(output)
-        names[name] = {**fields, **of_whole(output), ALL_FIELDS: fields}
+        about = outputs.get(name)
+        fields = {} if about is None else {"items": about}
+        if isinstance(about, Mapping):
+            fields = dict(about)
+        names[name] = {**fields, **of_whole(about), ALL_FIELDS: fields}
     return names
+
+
+def open_fields(answer: Any, readings: Any) -> list[str]:
+    """Return the fields of an answer of which no reading is sure: `answer` if it has none."""
+    names = answer if isinstance(answer, Mapping) else ["answer"]
+    return [name for name in names if name not in (readings or {})]

@@ -24,6 +24,7 @@ from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.keys import OnError, RetryKeys, TimeoutKeys
 from paddock.pipelines.model import EscalationSpec, Pipeline, ReplySpec, ReviewSpec
 from paddock.pipelines.plan import all_before
+from paddock.pipelines.references import UNSURE
 from paddock.pipelines.triggers import BudgetKeys
 from paddock.pipelines.typed_rows import ColumnType
 from paddock.steps import registry
@@ -104,6 +105,11 @@ class BoundStep:
     def is_taught(self) -> bool:
         """Whether its prompt has decisions of people as examples."""
         return bool(self.written.get(self.facts.examples))
+
+    @property
+    def has_readings(self) -> bool:
+        """Whether a person is asked only about fields that no rule of decisions reads."""
+        return self.review is not None and any(p[0] == UNSURE for p in self.review.when.references)
 
     @property
     def choices(self) -> tuple[Choice, ...]:

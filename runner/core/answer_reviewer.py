@@ -13,6 +13,7 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.answers.evidence import EvidenceSource, read_sources
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import inserted_text
+from paddock.runner.bind.answer_names import open_fields
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.specs import prompt_digest
 from paddock.runner.calibration.confidence_calibration import CalibrationKey, calibrated, start_text
@@ -23,7 +24,8 @@ from paddock.steps.base import Output, OutsideRoots, Tools
 
 from .failures import Cause, SkippedByReview, StepFailed
 from .item_attempt import StepAttempt
-from .reviews.decided_outputs import decided_outputs
+from .known_fields import PERSON, KnownFields
+from .reviews.decided_outputs import decided_outputs, with_answer
 from .reviews.review_questions import (
     document_spec,
     is_drawn,
@@ -115,28 +117,28 @@ class AnswerReviewer:
         return outputs
 
     async def with_standing(
-        self, outputs: dict[str, Any], decision: Standing, tools: Tools
+        self, outputs: dict[str, Any], known: KnownFields | Standing, tools: Tools
     ) -> dict[str, Any]:
-        """Return the outputs of a model with the fields that a person decided on."""
-        answer = decision.over(answer_of(outputs))
+        """Return the outputs of a model with the fields that are known without it."""
+        answer = known.over(answer_of(outputs))
         if is_same_value(answer, answer_of(outputs)):
             return outputs
         has_schema = tools.reply is not None and tools.reply.schema is not None
         evidence = await tools.reply.evidence(answer) if tools.reply and has_schema else None
-        edited = replace(decision.review, state="edited", value=answer)
-        new = decided_outputs(outputs, edited, has_schema=has_schema, evidence=evidence)
-        return {name: value for name, value in new.items() if name != "review"}
+        return with_answer(outputs, answer, has_schema=has_schema, evidence=evidence)
 
     async def decided(
         self,
         attempt: StepAttempt,
         outputs: dict[str, Any],
         tools: Tools,
+        known: KnownFields | None,
         *,
         is_decided: bool = False,
     ) -> dict[str, Any]:
         """Return a step's outputs as a person decides on its answer.
 
+        `known`: its fields that are known without the model; a person is asked about the others.
         `is_decided`: they have, on each of its fields, whatever `when` says of it now.
 
         1. The answer is sure, and not in the random share: its outputs stay as they are.
@@ -152,6 +154,10 @@ class AnswerReviewer:
         step, scope, item = attempt.step, attempt.scope, attempt.item
         assert step.review is not None
         spec, mode = step.review, self._reviews.mode
+        to_ask: tuple[str, ...] | None = None
+        if known is not None:
+            outputs = {**outputs, "readings": known.readings}
+            to_ask = known.fields_to_ask(open_fields(outputs.get("output"), known.readings))
         subject = Subject(
             pipeline=self._context.bound.file.name,
             block=item.node.id if item.value is not None else "",
@@ -167,10 +173,14 @@ class AnswerReviewer:
             by=tuple(spec.by),
             on_expiry=spec.on_expiry,
             prompt_vector=item.vectors.get(step.id),
+            open=to_ask,
+            offers="" if known is None else known.offers,
         )
-        short_question = self._question(attempt, subject)
         # Where no one is asked, a sure answer is used as it would be without the share.
         is_sampled = mode == "ask" and is_drawn(spec, step.id, subject.item)
+        if to_ask == () and (is_sampled or is_due(spec, scope, outputs)):
+            subject = replace(subject, open=None)  # for another reason
+        short_question = self._question(attempt, subject)
 
         async def full_question() -> Question:
             schema = None if step.reply is None else step.reply.schema
@@ -197,6 +207,10 @@ class AnswerReviewer:
             unseen = {"state": "accepted", "by": MODE_OPTION, "at": None}
             return {**outputs, "review": unseen}  # 2
         item.applied.append(review)
+        if known is not None:
+            seen = review.fields_seen
+            by_person = dict.fromkeys(known.schema["properties"] if seen is None else seen, PERSON)
+            outputs = {**outputs, "readings": {**known.readings, **by_person}}
         return await self._applied(step, review, outputs, tools)  # 3
 
     async def _applied(

@@ -99,13 +99,13 @@ def standing(attempt: StepAttempt) -> Standing | None:
     if schema is None:
         return Standing(review, value, is_whole=True)
     lists = attempt.context.judge.labels.of_step(step, attempt.scope)
-    now = schema_with_labels(schema, lists)
-    if value_fault(value, now) is None:
+    now, seen = schema_with_labels(schema, lists), review.fields_seen
+    if seen is None and value_fault(value, now) is None:
         return Standing(review, value, is_whole=True)
     fields = now.get("properties", {}) if isinstance(value, Mapping) else {}
     valid = {
         name: value[name]
-        for name in fields.keys() & {*value}
+        for name in fields.keys() & {*value} & (fields.keys() if seen is None else seen)
         if value_fault({name: value[name]}, {**now, "required": [name]}) is None
     }
     return Standing(review, valid, is_whole=False) if valid else None

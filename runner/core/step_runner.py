@@ -45,6 +45,7 @@ from .failures import (
     stop_if_fatal,
 )
 from .item_attempt import ItemAttempt, StepAttempt
+from .known_fields import has_fields, known_fields
 from .run_context import RunContext
 from .standing_decisions import standing
 from .step_tools import item_tools, labelled_tools, mark_labels, taught_tools
@@ -90,8 +91,9 @@ class StepRunner:
         1. It is noted as begun, with the answers to it that a person has rejected.
         2. Its tools. Its parameters; the files that they name are marked before it reads them.
         3. The labels that it may choose from, and the examples of its prompt.
-        4. Its outputs, or those that a person has decided on since; of its larger model, where its
-           own is not sure enough.
+        4. Its outputs: those that a person has decided on since, with what rules read of other
+           fields; else, where a field is open, its model's, of its larger model where its own is
+           not sure enough, with what is known of some fields.
         5. What a person decides, or has decided, on its answer.
         6. The labels that it chose; its outputs as its `returns` has them.
         7. It failed: 2 to 6 are tried again, or not (`_cause_of_retry`).
@@ -118,6 +120,12 @@ class StepRunner:
                         tools = await labelled_tools(attempt, tools)
                     decision = None if step.review is None else standing(attempt)
                     outputs, answered = await reviewer.decided_before(attempt, decision), attempt
+                    known = None
+                    if step.has_readings and has_fields(tools.reply):
+                        known = await known_fields(attempt, decision, tools.reply)
+                        if outputs is None and known.makes_outputs(step) and not attempt.is_forced:
+                            evidence = await tools.reply.evidence(known.answer)
+                            outputs = known.as_outputs(step.kind, evidence)
                     if outputs is None and step.is_taught:
                         tools = await taught_tools(attempt, params, tools)
                     is_asked = outputs is None
@@ -130,12 +138,12 @@ class StepRunner:
                     if outputs.get("escalated") is not None and step.escalate is not None:
                         answered = attempt.with_larger_model()
                         attempt.record.model = step.escalate.to.ref
-                    if is_asked and decision is not None:
-                        outputs = await reviewer.with_standing(outputs, decision, tools)
+                    if is_asked and (over := known or decision) is not None:
+                        outputs = await reviewer.with_standing(outputs, over, tools)
                     if step.review is not None:  # 5
                         is_decided = decision is not None and decision.is_whole
                         outputs = await reviewer.decided(
-                            answered, outputs, tools, is_decided=is_decided
+                            answered, outputs, tools, known, is_decided=is_decided
                         )
                     if isinstance(tools.reply, ScopedReply):  # 6
                         mark_labels(answered, outputs)

@@ -40,6 +40,7 @@ class Why(Enum):
     LABEL_NEW_NEAR = "new in {} and near its text: {} (step '{}')"
     LABEL_UNDECIDED = "new in {}: {}; the nearest labels decide, during the run (step '{}')"
     EXAMPLES_GONE = "examples of step '{}' changed: a decision counts no more or is another one"
+    READINGS = "decisions changed how {} of its document are read (step '{}')"
     EXAMPLES_NEARER = "examples of step '{}' changed: a decision on a text that is nearer"
 
     # The rule: the first argument is the step

@@ -27,8 +27,8 @@ from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
 from .decisions import VERBS, Verb
 
 COLUMNS = (
-    "id", "question", "document", "field", "value", "confidence", "quote", "page", "decision",
-    "new value", "reason",
+    "id", "question", "document", "field", "asked", "value", "confidence", "quote", "page",
+    "decision", "new value", "reason",
 )  # fmt: skip
 EMPTY_VALUE = "(empty)"
 """A new value that stands for an empty text; an empty cell changes nothing."""
@@ -84,6 +84,7 @@ def reviews_csv(reviews: Iterable[Review]) -> str:
                 "question": review.question,
                 "document": shown_item(review),
                 "field": shown.path,
+                "asked": "false" if review.subject.is_sure_of(shown.keys[:1]) else "true",
                 "value": shown.text,
                 "confidence": sure.get("p"),
                 "quote": place.get("quote"),

@@ -12,6 +12,7 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import ReplySpec, StepNode
+from paddock.pipelines.references import UNSURE
 from paddock.pipelines.reply_schema import ReplySchema
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.base import Step
@@ -150,6 +151,7 @@ def _check_when(key: str, when: Expression, step: StepNode, checks: FaultCollect
         ("output", "schema: …", reply is not None and reply.written is not None),
         ("confidence", "confidence: true", reply is not None and reply.wants_confidence),
         ("evidence", "evidence: …", reply is not None and reply.evidence is not None),
+        (UNSURE, "evidence: …", reply is not None and reply.evidence is not None),
     )
     for root, key_of_reply, is_there in roots:
         paths = [path[1:] for path in when.references if path[0] == root]

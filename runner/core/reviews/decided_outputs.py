@@ -29,11 +29,18 @@ def decided_outputs(
     }
     if review.state != "edited":
         return {**outputs, "review": outcome}
-    value = review.value
+    outcome["value"] = review.value
+    edited = with_answer(outputs, review.value, has_schema=has_schema, evidence=evidence)
+    return {**edited, "review": outcome}
+
+
+def with_answer(
+    outputs: Mapping[str, Any], value: Any, *, has_schema: bool, evidence: Any
+) -> dict[str, Any]:
+    """Return a step's outputs with another answer, and its evidence."""
     answer = {"text": value, "output": None}
     if has_schema:
         answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
-    outcome["value"] = value
     was = answer_of(outputs)
     mirrors = {
         "evidence": _after_edit(outputs.get("evidence"), evidence, was, value),
@@ -41,7 +48,7 @@ def decided_outputs(
             outputs.get("confidence"), _of_person(outputs.get("confidence"), value), was, value
         ),
     }
-    return {**outputs, **answer, **mirrors, "review": outcome}
+    return {**outputs, **answer, **mirrors}
 
 
 _FROM_PERSON = {

@@ -27,6 +27,7 @@ from paddock.pipelines.checking.schema_parts import (
 )
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
+from paddock.pipelines.references import UNSURE
 from paddock.runner.answers.evidence import EvidenceSource
 from paddock.runner.bind.answer_names import probabilities, review_names
 from paddock.runner.calibration.confidence_calibration import like_this_text
@@ -248,6 +249,9 @@ def _of_part(part: str, scope: Mapping[str, Any], answer: _Answer) -> Iterator[s
         elif found := LEAST_CONFIDENCE.fullmatch(condition):
             bound: Literal["p", "low"] = "p" if found["bound"] == "min" else "low"
             yield from answer.unsure(float(found[3]), bound, is_equal_too=found[2] == "<=")
+        elif condition.strip() == UNSURE:
+            names = [f"the {_name((name,))}" for name in scope[UNSURE]]
+            yield f"no earlier decision tells {_listed(names)}"
         elif found := _MISSING.fullmatch(condition):
             yield from answer.missing() if found["what"] == "missing" else answer.partial()
         else:

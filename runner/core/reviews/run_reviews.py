@@ -112,7 +112,7 @@ class RunReviews:
             for review in pending:
                 for place in review.places:
                     found.setdefault(place, []).append(review)
-            if any(step.is_taught for step in all_steps(self._bound.nodes)):
+            if any(step.is_taught or step.has_readings for step in all_steps(self._bound.nodes)):
                 self.decisions = await self._ledger.ask(known_decisions, self._ledger)
             self._pending = found
 

@@ -24,11 +24,12 @@ from paddock.runner.answers.text_vectors import Vector8, similarities
 from paddock.runner.ledger.entries import Entry, LedgerError, read_written
 from paddock.runner.ledger.output_conditions import condition_of_item, last_writer
 from paddock.runner.progress.reasons import Reason, Why, quoted
+from paddock.runner.rules.document_offers import Offers
 from paddock.steps.base import Roots
 from paddock.steps.files.scan import FilesScanParams
 
 from .parts import Older, PreviousResult
-from .past_decisions import StepDecisions
+from .past_decisions import StepDecisions, StepName
 from .past_items import PastItems
 from .world import LabelVectors, PreparedWorld, World, listing_digest, scan_digest
 
@@ -295,6 +296,49 @@ class UsedExamples(Dependency):
         return None
 
 
+@record(frozen=True, slots=True)
+class UsedRules(Dependency):
+    """What rules that decisions teach read in an item's document, and of which fields they did not.
+
+    A later run knows without it whether they read the same.
+    """
+
+    kind = "rules"
+    order = 2
+    step: Sequence[str]
+    id: str
+    pool: str
+    """The digest of all that taught rules at that time."""
+    offers: str
+    """What the document offers to rules, packed."""
+    readings: Mapping[str, Sequence[Any]]
+    """By field, the value and the decision that it rests on."""
+    decided: Sequence[str]
+    """Fields on which a person decided for this document: no rule changes these."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.id}"
+
+    @classmethod
+    def of(
+        cls, known: StepDecisions, step: StepName, id_: str, offers: str, decided: Iterable[str]
+    ) -> UsedRules:
+        own = sorted(decided)
+        found = known.rules.read(Offers.unpack(offers)).items()
+        readings = {n: [r.value, r.rules[0]] for n, r in sorted(found) if n not in own}
+        return cls([*step], id_, known.rules_digest, offers, readings, own)
+
+    def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
+        file, step = self.step
+        known = world.decisions.get((file, step), StepDecisions())
+        if known.rules_digest == self.pool:
+            return None
+        now, was = self.of(known, (file, step), self.id, self.offers, self.decided), self.readings
+        changed = [n for n in {**was, **now.readings} if was.get(n) != now.readings.get(n)]
+        return Why.READINGS(quoted(changed), step) if changed else None
+
+
 # --- what an item made
 
 
@@ -384,10 +428,10 @@ _KINDS: Mapping[Any, type[Dependency]] = {
     kind.kind: kind
     for kind in (
         FolderListed, StoreSearched, MovedAway, LimitedContext, ChosenLabels, NarrowedLabels,
-        UsedExamples, OutputWithin, RowsKept, KeptOutput, TakenPath,
+        UsedExamples, UsedRules, OutputWithin, RowsKept, KeptOutput, TakenPath,
     )
 }  # fmt: skip
-NEED_A_RULE = (FolderListed, ChosenLabels, NarrowedLabels, UsedExamples)
+NEED_A_RULE = (FolderListed, ChosenLabels, NarrowedLabels, UsedExamples, UsedRules)
 """Kinds of which only a bound rule tells what there is now."""
 MADE = (OutputWithin, RowsKept, KeptOutput, TakenPath)
 """Kinds of what an item makes, each time that it runs."""

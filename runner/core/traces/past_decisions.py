@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from paddock.engine.system.records import record
+from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import whole_file
@@ -14,9 +15,11 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review, SubjectText
 from paddock.runner.progress.reasons import Reason
+from paddock.runner.rules.decision_rules import Rules, TaughtAnswer
 
 from .parts import part_digest
 
+MOST_TAUGHT = 20_000  # decisions of a step teach rules; the newest count
 MOST_DECISIONS = 2_000
 """Of a step; the newest count, and a vector of each is held in memory."""
 
@@ -80,6 +83,17 @@ class StepDecisions:
     decisions: tuple[Decision, ...] = ()
     ids: frozenset[str] = frozenset()
     """The ids of all reviews with an accepted or edited answer, also of those that do not teach."""
+    taught: tuple[TaughtAnswer, ...] = ()
+    """What rules are made of, the oldest first."""
+
+    @cached_property
+    def rules(self) -> Rules:
+        return Rules(self.taught)
+
+    @cached_property
+    def rules_digest(self) -> str:
+        taught = ((t, sorted(t.fields), sorted(t.constants)) for t in self.taught)
+        return part_digest([[t.id, t.answer, *of, t.packed] for t, *of in taught])
 
     @cached_property
     def digest(self) -> str:
@@ -114,6 +128,22 @@ def step_name(file: str, step: str) -> StepName:
     return whole_file(file).rpartition(".")[0], step
 
 
+def taught_answer(review: Review) -> TaughtAnswer | None:
+    """Return what a decision teaches rules; None: nothing."""
+    subject, answer = review.subject, review.value
+    if not subject.offers or not isinstance(answer, Mapping):
+        return None
+    seen, schema = review.fields_seen, SchemaParts.of(subject.schema)
+    parts = {name: schema.field(name).parts for name in answer}
+    constants = {
+        name
+        for name, value in answer.items()
+        if isinstance(value, bool) or any("enum" in p or "const" in p for p in parts[name])
+    }
+    fields = frozenset(answer) if seen is None else seen
+    return TaughtAnswer(review.id, answer, fields, frozenset(constants), subject.offers)
+
+
 def decisions_of(
     reviews: Sequence[Review],
     scopes: Mapping[str, tuple[str, str]],
@@ -127,6 +157,7 @@ def decisions_of(
     """
     by_step: dict[StepName, list[Decision]] = {}
     ids: dict[StepName, set[str]] = {}
+    taught: dict[StepName, list[TaughtAnswer]] = {}
     for review in reviews:
         file, node = scopes.get(review.scope, ("", ""))
         name = step_name(file, f"{node[: node.rfind('.') + 1]}{review.step}")
@@ -136,10 +167,17 @@ def decisions_of(
         is_seen = review.state == "edited" or (review.state == "accepted" and not review.together)
         teaches = is_seen and not any(place in gone for place in review.places)
         decision = Decision.of(review) if teaches else None
+        of_rules = taught_answer(review) if teaches else None
+        if of_rules is not None:
+            taught.setdefault(name, []).append(of_rules)
         if decision is not None and len(of_step) < MOST_DECISIONS:
             of_step.append(decision)
     return {
-        name: StepDecisions(tuple(decisions), frozenset(ids[name]))
+        name: StepDecisions(
+            tuple(decisions),
+            frozenset(ids[name]),
+            tuple(reversed(taught.get(name, ())[:MOST_TAUGHT])),
+        )
         for name, decisions in by_step.items()
     }
 

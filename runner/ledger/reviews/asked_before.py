@@ -35,6 +35,8 @@ def is_same_value(left: Any, other: Any) -> bool:
 def stands(question: Question, old: Review) -> bool:
     if old.state == "expired" and question.is_asked_again:
         return False
+    if old.is_decided and not old.has_seen(question.subject):
+        return False
     if old.question == question.digest:
         return True
     return (
@@ -86,5 +88,6 @@ def new_review(question: Question, old: Review | None, now: float) -> Review:
         return new
     if stands(question, old):
         decision = {name: getattr(old, name) for name in _TAKEN_OVER}
-        return replace(new, **decision)
+        seen = None if old.fields_seen is None else tuple(sorted(old.fields_seen))
+        return replace(new, **decision, subject=replace(new.subject, open=seen))
     return replace(new, earlier=with_decision(old)) if old.is_decided else new

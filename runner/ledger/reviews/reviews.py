@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from paddock.engine.system.records import field, fields, record, replace
@@ -109,6 +109,10 @@ class Subject:
     evidence_language: str = ""
     sources: tuple[SubjectText, ...] = ()
     prompt_text: SubjectText | None = None
+    open: tuple[str, ...] | None = None
+    """The fields that it asks about; None: all."""
+    offers: str = ""
+    """What its document offers to rules, packed; empty: no rule is made of it."""
     read: Mapping[str, str] = field(default_factory=dict)
     """By step, the object with what was read of the document before: it may be gone later."""
 
@@ -129,6 +133,9 @@ class Subject:
             "prompt_text": None if self.prompt_text is None else self.prompt_text.data(),
         }
 
+    def is_sure_of(self, field: Sequence[str | int]) -> bool:
+        return self.open is not None and not {*field} & {*self.open}
+
     @property
     def objects(self) -> set[str]:
         texts = (*self.sources, self.prompt_text)
@@ -137,7 +144,7 @@ class Subject:
 
 
 _TEXT_NAMES = tuple(each.name for each in fields(SubjectText))
-_TUPLES = ("by", "due", "checks", "evidence_only")
+_TUPLES = ("by", "due", "checks", "evidence_only", "open")
 _SUBJECT_NAMES = tuple(each.name for each in fields(Subject))
 
 
@@ -195,6 +202,21 @@ class Review:
     def was_undone(self) -> bool:
         """Whether it is open again, and no run has gone on with that."""
         return self.state == "open" and self.decided_at is not None and not self.is_applied
+
+    @property
+    def fields_seen(self) -> frozenset[str] | None:
+        """The fields that a person looked at, or changed; None: all."""
+        if self.subject.open is None:
+            return None
+        was, now = (
+            {**v} if isinstance(v, Mapping) else {} for v in (self.subject.answer, self.value)
+        )
+        return frozenset(self.subject.open) | {n for n in now if n not in was or now[n] != was[n]}
+
+    def has_seen(self, subject: Subject) -> bool:
+        """Return whether a person looked at all that is asked about now."""
+        seen, now = self.fields_seen, subject.open
+        return seen is None or (now is not None and seen.issuperset(now))
 
     @property
     def decided_outputs(self) -> dict[str, Any] | None:

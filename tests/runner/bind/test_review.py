@@ -56,7 +56,7 @@ def test_a_review_reads_answer_confidence_evidence_and_all_that_the_step_sees(re
          "Add `evidence: …` under `reply`."),
         ('{when: "limit > 1"}', ALL,
          "'limit' is not known here. Known: 'confidence', 'doc', 'evidence', 'inputs', 'loop', "
-         "'now', 'output', 'steps', 'text', 'today'."),
+         "'now', 'output', 'steps', 'text', 'today', 'unsure'."),
         ('{when: "steps.txt.text"}', ALL,
          "there is no step 'txt'. Known: 'text', 'bill', 'docs', 'each'. Did you mean 'text'?"),
         ("{ttl: 14 days}", ALL,

@@ -22,6 +22,7 @@ from paddock.runner.core.traces.dependencies import (
     StoreSearched,
     TakenPath,
     UsedExamples,
+    UsedRules,
     as_json,
     by_name,
     dependencies_of,
@@ -51,6 +52,9 @@ READS = json.dumps(
             "examples", ["bills", "bill"], "r1", ["d", "in/a.md", ""], "pool", {"r2": "x"}, -1.0,
             "model", "AQID",
         ],
+        "rules r1": [
+            "rules", ["bills", "bill"], "r1", "pool", "packed", {"total": [84.0, "r0"]}, ["number"],
+        ],
     }
 )  # fmt: skip
 
@@ -79,6 +83,7 @@ FIELDS: list[Dependency] = [
     ChosenLabels(list_name="own/kind", digest="digest", chosen=["ferry"], is_decided=True),
     NarrowedLabels(list_name="label/kind", **VECTOR),
     UsedExamples(step=["bills", "bill"], id="r1", **DECISIONS, **{**VECTOR, "least": -1.0}),
+    UsedRules(["bills", "bill"], "r1", "pool", "packed", {"total": [84.0, "r0"]}, ["number"]),
 ]  # fmt: skip
 
 

@@ -1,0 +1,106 @@
+"""What is known of an answer before a model is asked: decided on its document, or read by rules."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from paddock.engine.system.records import record
+from paddock.pipelines.schema_validation import value_fault
+from paddock.runner.answers.scoped_reply import ScopedReply
+from paddock.runner.ledger.reviews.reviews import review_id
+from paddock.runner.rules.document_offers import offers_of
+
+from .step_tools import taught_as
+from .traces.dependencies import UsedRules
+from .traces.past_decisions import StepDecisions
+
+if TYPE_CHECKING:
+    from paddock.runner.bind.bound import BoundStep
+
+    from .item_attempt import StepAttempt
+    from .standing_decisions import Standing
+
+
+_MADE = frozenset(("text", "usage"))
+PERSON: Mapping[str, Any] = {"by": "person"}
+
+
+@record(frozen=True, slots=True)
+class KnownFields:
+    """Fields of an answer of which a reading is sure."""
+
+    values: Mapping[str, Any]
+    readings: Mapping[str, Mapping[str, Any]]
+    """By field, who read it (`by`), and of a rule the `decision` that it rests on, and `label`."""
+    offers: str
+    """What the document offers to rules, packed."""
+    schema: Any
+
+    def over(self, answer: Any) -> Any:
+        return {**answer, **self.values} if isinstance(answer, Mapping) else answer
+
+    @property
+    def is_whole(self) -> bool:
+        return {*self.schema["properties"]} <= self.values.keys()
+
+    def makes_outputs(self, step: BoundStep) -> bool:
+        """Return whether no field is open, and a step's outputs are made of its answer alone."""
+        fields = step.kind.output.model_fields.items()
+        return self.is_whole and {n for n, f in fields if f.is_required()} <= _MADE
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        return {name: self.values[name] for name in self.schema["properties"]}
+
+    def as_outputs(self, kind: Any, evidence: Any) -> dict[str, Any]:
+        answer = self.answer
+        text = json.dumps(answer, ensure_ascii=False)
+        outputs = {"text": text, "output": answer, "evidence": evidence, "usage": {}}
+        return kind.output.model_validate(outputs).model_dump(mode="json")  # type: ignore[no-any-return]
+
+    def fields_to_ask(self, unsure: Iterable[str]) -> tuple[str, ...] | None:
+        """Return what a person is asked about: all that no rule reads; None: the whole answer."""
+        by_person = {name for name, how in self.readings.items() if how["by"] == "person"}
+        to_ask = {*unsure, *by_person} if unsure else set()
+        return None if to_ask >= {*self.schema["properties"]} else tuple(sorted(to_ask))
+
+
+def has_fields(reply: Any) -> TypeGuard[ScopedReply]:
+    schema = reply.schema if isinstance(reply, ScopedReply) else None
+    return isinstance(schema, Mapping) and bool(schema.get("properties"))
+
+
+async def known_fields(
+    attempt: StepAttempt, decision: Standing | None, reply: ScopedReply
+) -> KnownFields:
+    """Return what is known of a step's answer, and mark its item with how that was read."""
+    context, item = attempt.context, attempt.item
+    offers = await asyncio.to_thread(offers_of, reply.sources())
+    packed, name = offers.pack(), taught_as(context, attempt.step)
+    known = context.judge.reviews.decisions.get(name, StepDecisions())
+    decided = decision.value if decision is not None and isinstance(decision.value, Mapping) else {}
+    own_id = review_id(item.scope_id, item.key, attempt.step.id)
+    item.note(UsedRules.of(known, name, own_id, packed, decided))
+    read = known.rules.read(offers) if packed else {}
+    rules = {
+        field: reading
+        for field, reading in read.items()
+        if field not in decided
+        and value_fault({field: reading.value}, {**reply.schema, "required": [field]}) is None
+    }
+    readings: dict[str, Mapping[str, Any]] = {
+        field: {"by": "rule", "decision": reading.rules[0], "label": reading.label}
+        for field, reading in rules.items()
+    }
+    values = {**{field: reading.value for field, reading in rules.items()}, **decided}
+    readings |= dict.fromkeys(decided, PERSON)
+    found = KnownFields(values, readings, packed, reply.schema)
+    if found.is_whole and rules:
+        answer = found.answer
+        wrong = value_fault(answer, reply.schema) is not None
+        if wrong or await reply.checked(answer, json.dumps(answer, ensure_ascii=False)):
+            return KnownFields(decided, dict.fromkeys(decided, PERSON), packed, reply.schema)
+    return found

@@ -1,0 +1,1 @@
+"""Rules that decisions of people teach, and what they read in a document."""

@@ -1,0 +1,390 @@
+"""What a document offers to rules: its values with the labels that govern them, and other words.
+
+Of a page whose words have boxes, rows and cells are made of these, else of lines: no rule hangs on
+a text's notation. A value is governed by the words before it in its cell, by the cell before it, or
+by the head of its column. Rows that follow one another and have values are a block: its labels tell
+whether a sender's layout changed there. What a decision keeps of its document is this, packed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from base64 import b64decode, b64encode
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import starmap
+from statistics import median
+from typing import Any, Literal
+
+from paddock.engine.system.records import record
+from paddock.pipelines.checking.cldr import unit_named
+from paddock.pipelines.checking.folding import Span
+from paddock.pipelines.checking.source_index import SourceIndex
+from paddock.runner.answers.evidence import EvidenceSource
+from paddock.steps.readers.document_kinds import MEDIA_TYPES
+from paddock.steps.readers.text_cells import TextCell
+
+How = Literal["in", "left", "above", "prose"]
+MOST_PACKED_CHARS = 4_096
+_MOST_CHARS = 60_000  # of a text; of a longer document no rule is made
+_MOST_LABEL_CHARS, _MOST_NAME_CHARS = 60, 100
+_MOST_VALUES = 3  # of one label: where two differ, no rule reads either
+_NAME_WORDS, _PROSE_WORDS = 8, 5  # a cell of so many words is a sentence, not a label
+_AMOUNT = re.compile(
+    "(?<![\\w.,'\u2019/])(?<!\\w[-\u2013])"
+    "(?:\\d{1,3}(?:[ \u00a0\u202f.,'\u2019]\\d{3})+|\\d+)(?:[.,]\\d+)?"
+    "(?![\\w'\u2019/]|[.,]\\d|[-\u2013]\\w)"
+)
+_TOKEN = re.compile(r"\S*\d\S*")
+_MINUS = "([-\u2212\u2013])?"
+_SIGN = r"([^\W\d_]{1,3}\b|[^\w\s.,:;|()'-])?"
+_SIGN_BEFORE = re.compile(rf"(?:^|[\s(|:]){_MINUS}\s?{_SIGN}\s?{_MINUS}$")
+_SIGN_BEHIND = re.compile(rf"\s?{_SIGN}")
+_BETWEEN = re.compile(r"[,;:|()]")  # two values, not one that is read in parts
+_CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
+_LABELLED = re.compile(r"(?P<label>[^\d:]*[^\W\d_][^\d:]*):\s+(?P<rest>\S.*)")
+_APART = re.compile(r"\s*\t\s*|\s{2,}|\s\|\s")
+_GAP_LETTERS = 1.2  # between cells: a space has half a letter's width
+_WORD = re.compile(r"[^\W\d_]+")
+_SENTENCE_END = re.compile(r"[.!?]\W*$")
+_HEADER = re.compile(r"(?:[\w-]+: .*\n)+\n")
+_SIDE = 1_000.0  # of a column of a table whose cells have no boxes
+
+
+@record(slots=True)
+class _Cell:
+    text: str
+    start: int
+    """Its offset in the source."""
+    left: float
+    right: float
+
+
+@record(frozen=True, slots=True)
+class OfferedValue:
+    how: How
+    label: str
+    """Its words; empty: nothing governs the value."""
+    written: str
+    """As it stands, with a minus before the digits of a negative amount."""
+    block: int
+    start: int
+    end: int
+
+    @property
+    def anchor(self) -> tuple[str, str]:
+        return self.how, self.label
+
+
+@record(frozen=True, slots=True)
+class Offers:
+    words: frozenset[str] = frozenset()
+    """Cells without digits that govern no value, folded: titles, names, greetings; `¤` and the
+    sign of each currency."""
+    names: tuple[str, ...] = ()
+    """Cells that are a name, or begin with one."""
+    values: tuple[OfferedValue, ...] = ()
+    blocks: tuple[frozenset[str], ...] = ()
+    """The labels of each block."""
+
+    def pack(self) -> str:
+        """Return them as a text; empty: they are too many to be kept."""
+        values = [[v.how, v.label, v.written, v.block, v.start, v.end] for v in self.values]
+        data = [sorted(self.words), self.names, values, [sorted(block) for block in self.blocks]]
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        packed = b64encode(zlib.compress(text)).decode()
+        return packed if len(packed) <= MOST_PACKED_CHARS else ""
+
+    @classmethod
+    def unpack(cls, packed: str) -> Offers:
+        if not packed:
+            return cls()
+        words, names, values, blocks = json.loads(zlib.decompress(b64decode(packed)))
+        offered = tuple(starmap(OfferedValue, values))
+        return cls(frozenset(words), tuple(names), offered, tuple(map(frozenset, blocks)))
+
+
+def offers_of(sources: Iterable[EvidenceSource]) -> Offers:
+    """Return what the only document of some sources offers; of several, or a long one, nothing."""
+    documents = [source for source in sources if source.text.strip()]
+    if len(documents) != 1 or len(documents[0].text) > _MOST_CHARS:
+        return Offers()
+    source, rows = documents[0], list[list[_Cell]]()
+    is_mail = source.media_type == MEDIA_TYPES["eml"]
+    for number, start in enumerate(source.part_starts, 1):
+        cells = list[TextCell]()
+        with suppress(ValueError):  # what a pipeline made may look like a document
+            cells = source.cells(number)
+        if any(cell.p is not None and cell.p < 1 for cell in cells):
+            return Offers()  # OCR has its own doubts
+        boxed = [cell for cell in cells if cell.box is not None]
+        header = _HEADER.match(source.text, start) if is_mail else None
+        words = _rows_of_words(source.text, boxed) if boxed else ()
+        rows += words or _rows_of_cells(source.text, cells, header.span() if header else (0, 0))
+    return _GovernedRows(rows).offers()
+
+
+def label_of(text: str) -> str:
+    """Return the words of a label, folded: without digits, marks, units and signs.
+
+    >>> label_of("USt. 7%: EUR"), label_of("## Rechnung-Nr.:")
+    ('ust', 'rechnung nr')
+    """
+    words = _WORD.findall(text)
+    while words and _is_currency(words[-1]):
+        words.pop()
+    return " ".join(words).casefold()[-_MOST_LABEL_CHARS:]
+
+
+def _is_currency(text: str) -> bool:
+    unit = unit_named(text)
+    return unit is not None and unit.is_currency and (len(text) != 3 or text.isupper())
+
+
+# --- rows
+
+
+def _rows_of_words(text: str, words: Sequence[TextCell]) -> list[list[_Cell]]:
+    places = [(*word.box, word) for word in words if word.box is not None and word.end > word.start]
+    letter = median((right - left) / (w.end - w.start) for left, _, right, _, w in places)
+    places.sort(key=lambda place: (place[1] + place[3], place[0]))
+    rows, at = list[list[tuple[float, float, float, float, TextCell]]](), -1.0
+    for place in places:
+        middle, height = (place[1] + place[3]) / 2, place[3] - place[1]
+        if not rows or middle - at > height / 2:
+            rows.append([])
+            at = middle
+        rows[-1].append(place)
+    found = []
+    for row in rows:
+        cells, last = list[_Cell](), -1.0
+        for left, _, right, _, word in sorted(row, key=lambda place: place[0]):
+            shown = text[word.start : word.end]
+            if shown == "|":
+                last = -1.0
+            elif cells and left - last <= _GAP_LETTERS * letter:
+                cells[-1].text, cells[-1].right, last = f"{cells[-1].text} {shown}", right, right
+            else:
+                cells.append(_Cell(shown, word.start, left, right))
+                last = right
+        found.append(cells)
+    return found
+
+
+def _rows_of_cells(text: str, cells: Sequence[TextCell], header: Span) -> Iterator[list[_Cell]]:
+    """Yield the rows of tables, and lines with what stands apart in them; `header`: of a mail."""
+    row, last = list[_Cell](), 0
+    for cell in cells:
+        shown = text[cell.start : cell.end]
+        if header[0] <= cell.start < header[1] and not shown.casefold().startswith("from:"):
+            continue  # not the document's: a mail is sent on another day
+        if row and (not cell.row or cell.row != last):
+            yield row
+            row = []
+        last = cell.row
+        if cell.row:
+            sides = cell.column * _SIDE, cell.column * _SIDE + 1
+            row.append(_Cell(shown, cell.start, *sides))
+            continue
+        at = cell.start - text.rfind("\n", 0, cell.start)
+        begins = [0, *(found.end() for found in _APART.finditer(shown))]
+        ends = [*(found.start() for found in _APART.finditer(shown)), len(shown)]
+        row = [
+            _Cell(shown[a:b], cell.start + a, at + a, at + b)
+            for a, b in zip(begins, ends, strict=True)
+            if a < b
+        ]
+    if row:
+        yield row
+
+
+# --- values and labels
+
+
+@record(slots=True)
+class _Value:
+    label: str
+    """The words before it in its cell."""
+    written: str
+    start: int
+    end: int
+
+
+def _is_prose(text: str) -> bool:
+    n_words = len(_WORD.findall(text))
+    return n_words > 1 and (
+        n_words > _PROSE_WORDS or bool(_SENTENCE_END.search(text) and n_words > 3)
+    )
+
+
+def _values_in(cell: _Cell, signs: Counter[str]) -> Iterator[_Value]:
+    """Yield the days, amounts and codes of a cell, each with the words since the one before."""
+    text = cell.text
+    spans = dict[tuple[int, int], bool]()
+    dates = [(d.start, d.end) for d in SourceIndex(text, "und").dates.all()]
+    for start, end in sorted(dates, key=lambda span: span[0] - span[1]):  # the longest first
+        if not any(a < end and start < b for a, b in spans):
+            spans[start, end] = False
+    for found in _AMOUNT.finditer(text):
+        if not any(a < found.end() and found.start() < b for a, b in spans):
+            spans[found.span()] = True
+    for found in _TOKEN.finditer(text):
+        if not any(a < found.end() and found.start() < b for a, b in spans):
+            code = found[0].strip(".,;:!?()[]|<>\"'*#")
+            start = found.start() + found[0].find(code)
+            spans[start, start + len(code)] = False
+    before, last = 0, None
+    for (start, end), is_amount in sorted(spans.items()):
+        written, lead = text[start:end], text[before:start]
+        if is_amount:
+            if text[end:].lstrip(" \u00a0").startswith("%"):
+                continue  # a rate is a part of its label
+            if (sign := _SIGN_BEFORE.search(lead)) is not None:
+                written = f"-{written}" if sign[1] or sign[3] else written
+                lead = lead[: sign.start(1) if sign[1] else sign.start(2) if sign[2] else len(lead)]
+                signs.update(filter(_is_currency, filter(None, [sign[2]])))
+            behind = _SIGN_BEHIND.match(text, end)
+            if behind is not None and behind[1] and _is_currency(behind[1]):
+                signs[behind[1]] += 1
+                end = behind.end()
+        label = label_of(lead)
+        if last is not None and not label and not _BETWEEN.search(lead):
+            last.written, last.end = text[last.start - cell.start : end], cell.start + end
+        else:
+            if last is not None:
+                yield last
+            last = _Value(label, written, cell.start + start, cell.start + end)
+        before = end
+    if last is not None:
+        yield last
+
+
+def _whole(cell: _Cell, start: int) -> _Value:
+    return _Value("", cell.text[start - cell.start :], start, cell.start + len(cell.text))
+
+
+class _GovernedRows:
+    def __init__(self, rows: Sequence[Sequence[_Cell]]) -> None:
+        self.rows = rows
+        self.signs = Counter[str]()
+        self.values = [
+            [
+                [*_values_in(cell, self.signs)] if any(map(str.isdigit, cell.text)) else []
+                for cell in row
+            ]
+            for row in rows
+        ]
+        self.governing = set[tuple[int, int]]()
+        """Row and cell of each label."""
+
+    def offers(self) -> Offers:
+        found, blocks = dict[Any, OfferedValue](), list[set[str]]()
+        written = defaultdict[tuple[str, str], set[str]](set)
+
+        def add(how: How, label: str, value: _Value, block: int) -> None:
+            written[how, label].add(value.written)
+            if len(written[how, label]) <= _MOST_VALUES:
+                place = how, label, value.written, block
+                found.setdefault(place, OfferedValue(*place, value.start, value.end))
+
+        is_run = False
+        for at, row in enumerate(self.rows):
+            n_valued = sum(map(bool, self.values[at]))
+            if not n_valued:
+                # The heads of a table belong to the block of its rows.
+                is_run = is_run and self._is_head(at)
+                continue
+            is_goods = n_valued > 1 and len(row) - n_valued > 0
+            for number, cell in enumerate(row):
+                values = self.values[at][number]
+                if values and _is_prose(cell.text):
+                    blocks.append(set())
+                    for value in values:
+                        blocks[-1].add(value.label)
+                        add("prose", value.label, value, len(blocks) - 1)
+                    continue
+                if values and not is_run:
+                    blocks.append(set())
+                    is_run, run = True, len(blocks) - 1
+                for value in values:
+                    if value.label:
+                        add("in", value.label, value, run)
+                        blocks[run].add(value.label)
+                if not values:
+                    continue
+                first, whole = values[0], _whole(cell, cell.start)
+                if (labelled := _LABELLED.fullmatch(cell.text)) is not None:
+                    rest = _whole(cell, cell.start + labelled.start("rest"))
+                    if first.start != rest.start or first.end != rest.end:
+                        add("in", label_of(labelled["label"]), rest, run)
+                if first.label and not _CODE_BEGINS.match(cell.text):
+                    continue
+                for how, place in self._heads(at, number):
+                    label = label_of(self.rows[place[0]][place[1]].text)
+                    self.governing.add(place)
+                    if not first.label:
+                        add(how, label, first, run)
+                    if first.start != whole.start or first.end != whole.end:
+                        add(how, label, whole, run)  # a code with blanks
+                    if not (is_goods and how == "left"):
+                        blocks[run].add(label)
+        return Offers(
+            frozenset(self._words()) | {f"¤{sign}" for sign in self.signs},
+            tuple(self._names()),
+            tuple(found.values()),
+            tuple(map(frozenset, blocks)),
+        )
+
+    def _is_head(self, at: int) -> bool:
+        return len(self.rows[at]) > 1 and at + 1 < len(self.rows) and any(self.values[at + 1])
+
+    def _heads(self, at: int, number: int) -> Iterator[tuple[How, tuple[int, int]]]:
+        """Yield the cells that govern a value which begins a cell: the one before, and its head."""
+        row, cell = self.rows[at], self.rows[at][number]
+        if number and not self.values[at][number - 1] and label_of(row[number - 1].text):
+            yield "left", (at, number - 1)
+        for above in range(at - 1, -1, -1):
+            over = [
+                n
+                for n, c in enumerate(self.rows[above])
+                if c.left < cell.right and cell.left < c.right
+            ]
+            if len(over) != 1:
+                same = [n for n in over if abs(self.rows[above][n].left - cell.left) < 1e-3]
+                over = same if len(same) == 1 else over
+            if len(over) != 1 or (len(self.rows[above]) == 1 and len(row) > 1):
+                return
+            if not self.values[above][over[0]]:
+                head = self.rows[above][over[0]].text
+                if len(self.rows[above]) > 1 and label_of(head) and not _is_prose(head):
+                    yield "above", (above, over[0])
+                return
+
+    def _words(self) -> Iterator[str]:
+        for at, row in enumerate(self.rows):
+            for number, cell in enumerate(row):
+                if (at, number) in self.governing or any(map(str.isdigit, cell.text)):
+                    continue
+                if number and row[number - 1].text.rstrip().endswith(":"):
+                    continue  # a value in words
+                words = cell.text.partition(": ")[0]
+                if not _is_prose(words) and (label := label_of(words)):
+                    yield label
+
+    def _names(self) -> Iterator[str]:
+        for at, row in enumerate(self.rows):
+            for number, cell in enumerate(row):
+                first = re.split("[,<|]", cell.text, maxsplit=1)[0]
+                is_name = _WORD.search(first) and not any(map(str.isdigit, first))
+                is_short = len(cell.text) <= _MOST_NAME_CHARS and len(first.split()) <= _NAME_WORDS
+                is_label = (at, number) in self.governing or first.rstrip().endswith(":")
+                if is_name and is_short and not is_label:
+                    yield name_of(cell.text)
+
+
+def name_of(text: str) -> str:
+    """Return a cell with a name as it is compared: without marks of headings, and white space."""
+    return " ".join(text.strip("#*_ \t").split())

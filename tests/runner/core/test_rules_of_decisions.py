@@ -1,0 +1,275 @@
+"""A decision about a field of a sender's document reads that field in the sender's next ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.pool import FakePool
+from tests.runner.world import ReviewedWorld, each_document, reasons, states
+
+SCHEMA = """\
+{type: object, additionalProperties: false, required: [kind, sender, number, date, total, currency],
+            properties: {kind: {enum: [invoice, credit note, reminder]}, sender: {type: string},
+              number: {type: string}, date: {type: string, format: date}, total: {type: number},
+              currency: {enum: [EUR, GBP, USD]}}}"""
+PIPELINE = "name: bills\n" + each_document(f"""\
+      - id: bill
+        uses: chat
+        with: {{prompt: "Read: {{{{ steps.text.text }}}}"}}
+        reply: {{schema: {SCHEMA}, evidence: steps.text}}
+        review: {{when: unsure}}
+    returns: {{file: doc.relpath, total: steps.bill.output.total, n: steps.bill.output.number}}
+returns: steps.each.results
+""")
+GUESS = {"kind": "reminder", "sender": "Nobody", "number": "0", "date": "2020-01-01", "total": 1.0}
+LAYOUT = """\
+{sender}
+4 Mill Lane, Kirkholm
+
+{title}
+
+Calder Quay Office
+
+Number: {number}
+Customer: {customer}
+Date: {date}
+
+{hello}
+
+Net: {net} {sign}
+VAT 20%: {vat} {sign}
+Total: {total} {sign}
+
+{bye}
+"""
+VALUES = {
+    "sender": "Larkfield Print Works", "title": "INVOICE", "number": "RE-101", "customer": "K-7",
+    "date": "2027-03-21", "net": "100.00", "vat": "20.00", "total": "120.00", "sign": "EUR",
+    "hello": "Dear customer,", "bye": "Thank you for your business.",
+}  # fmt: skip
+TRUE = {
+    "kind": "invoice", "sender": "Larkfield Print Works", "number": "RE-101", "date": "2027-03-21",
+    "total": 120.0, "currency": "EUR",
+}  # fmt: skip
+NEXT = {"number": "RE-102", "date": "2027-03-28", "net": "50.00", "vat": "10.00", "total": "60.00"}
+READ = {"number": "RE-102", "date": "2027-03-28", "total": 60.0}
+ALL = frozenset(TRUE)
+
+
+def bill(*changes: tuple[str, str], **values: str) -> str:
+    """Return a bill; `changes` are of its layout: (text, instead)."""
+    layout = LAYOUT
+    for text, instead in changes:
+        assert text in layout
+        layout = layout.replace(text, instead)
+    return layout.format_map(VALUES | values)
+
+
+class Desk(ReviewedWorld):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, PIPELINE)
+
+    def arrive(self, **texts: str) -> None:
+        for name, text in texts.items():
+            self.write(f"inbox/{name}.txt", text)
+
+    def work(self) -> Any:
+        answer = json.dumps({**GUESS, "currency": "USD"})
+        return self.run(pool=FakePool(answer=lambda _: answer))
+
+    def teach(self, name: str, text: str, **true: Any) -> None:
+        self.arrive(**{name: text})
+        self.work()
+        self.decide(f"{name}.txt", "edit", {**TRUE, **true})
+
+    def asked(self, name: str) -> frozenset[str]:
+        """Return the fields of a document that a person is asked about."""
+        review = self.waiting().get(f"{name}.txt")
+        if review is None:
+            return frozenset()
+        return ALL if review.subject.open is None else frozenset(review.subject.open)
+
+    def outputs(self) -> dict[str, tuple[str, float]]:
+        return {row["file"]: (row["n"], row["total"]) for row in self.work().returns}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_the_next_document_of_a_sender_asks_no_model_and_nobody(desk: Desk) -> None:
+    desk.teach("a", bill())
+    desk.arrive(b=bill(**NEXT))
+    report = desk.work()
+    assert (desk.waiting(), report.calls) == ({}, 0)
+    assert desk.outputs() == {"a.txt": ("RE-101", 120.0), "b.txt": ("RE-102", 60.0)}
+
+
+DISCOUNT = ("VAT 20%", "Discount: -10.00 {sign}\nVAT 20%")
+OTHER_SENDER = {**NEXT, "sender": "Larkfield Joinery"}
+CREDIT = {**NEXT, "title": "CREDIT NOTE"}
+TO_PAY = ("Total: {total}", "Total: {net} {sign}\nTotal with VAT: {total}")
+OLD_NUMBER = ("Number: {number}\nCustomer: {customer}", "Number: {customer}\nInvoice no.: {number}")
+EU_DAY = {"date": "03/03/2027"}
+THOUSANDS = {"net": "1.000", "vat": "0.234", "total": "1.234"}
+# 1 to 9 of "what must never happen": a decided document with what is true of it, the next one, and
+# the fields that a person must be asked about there, whatever else.
+NEVER = {
+    "1 another sender's paper": (bill(), {}, bill(**OTHER_SENDER), ALL),
+    "1 a name in passing": (
+        bill(), {}, bill(**OTHER_SENDER, hello="Sent with Larkfield Print Works"), ALL),
+    "1 a name in its own line": (
+        bill(), {}, bill(**OTHER_SENDER, hello="Larkfield Print Works"), ALL),
+    "1 a name that begins alike": (
+        bill(), {}, bill(**NEXT | {"sender": "Larkfield Print Works Ltd"}), ALL),
+    "2 a new label in the block": (bill(), {}, bill(OLD_NUMBER, **NEXT), {"number"}),
+    "2 the old word names the net sum": (bill(), {}, bill(TO_PAY, **NEXT), {"total"}),
+    "2 the label is missing": (bill(), {}, bill(("Total:", "Sum:"), **NEXT), {"total"}),
+    "2 nothing but a discount is new, but the sum is wrong": (
+        bill(), {}, bill(DISCOUNT, **NEXT | {"total": "45.00"}), {"total"}),
+    "3 two places under one label": (
+        bill(), {}, bill(("Date: {date}", "Date: {date}\nNumber: RE-900"), **NEXT), {"number"}),
+    "4 day and month learnt from 03/03": (
+        bill(**EU_DAY), {"date": "2027-03-03"}, bill(**NEXT | {"date": "03/04/2027"}), {"date"}),
+    "4 an amount in two parts": (
+        bill(), {}, bill(**NEXT | {"total": "9 \u25a0 462.11"}), {"total"}),
+    "4 a decimal mark that no decision showed": (
+        bill(), {}, bill(**NEXT | THOUSANDS), {"total"}),
+    "4 another currency": (bill(), {}, bill(**NEXT, sign="GBP"), {"currency"}),
+    "4 a number of another form": (bill(), {}, bill(**NEXT | {"number": "K-7"}), {"number"}),
+    "6 a credit note, a reminder": (bill(), {}, bill(**CREDIT), {"kind"}),
+    "8 the same total elsewhere": (
+        bill(), {}, bill(**NEXT | {"net": "120.00", "vat": "24.00", "total": "144.00"}), set()),
+    "a value that stands nowhere": (bill(), {"total": 777.0}, bill(**NEXT), {"total"}),
+    "a value that stands in no label's place": (
+        bill(bye="Yours, 120.00"), {}, bill(**NEXT, bye="Yours, 60.00"), set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NEVER)
+def test_what_a_rule_never_reads(desk: Desk, case: str) -> None:
+    text, true, following, asked = NEVER[case]
+    desk.teach("a", text, **true)
+    desk.arrive(b=following)
+    desk.work()
+    assert desk.asked("b") >= frozenset(asked), desk.asked("b")
+    if not asked:
+        assert desk.outputs()["b.txt"][1] in (144.0, 60.0)
+
+
+def test_a_discount_before_a_sum_that_is_right_asks_nobody(desk: Desk) -> None:
+    desk.teach("a", bill())
+    desk.arrive(b=bill(DISCOUNT, **NEXT | {"vat": "8.00", "total": "48.00"}))
+    desk.work()
+    assert (desk.asked("b"), desk.outputs()["b.txt"]) == (frozenset(), ("RE-102", 48.0))
+
+
+@pytest.mark.parametrize("how", ["together", "by the run"])
+def test_no_rule_is_made_of_what_nobody_looked_at(desk: Desk, how: str) -> None:
+    desk.arrive(a=bill())
+    desk.work()
+    if how == "together":
+        with desk.reviews() as reviews:
+            (review,) = reviews.waiting()
+            reviews.accept_together([(review.id, review.question)], "ann")
+    else:
+        desk.run(pool=FakePool(answer=lambda _: json.dumps({**TRUE})), review="accept")
+    desk.arrive(b=bill(**NEXT))
+    desk.work()
+    assert desk.asked("b") == ALL
+
+
+def test_two_senders_of_one_layout_are_told_apart(desk: Desk) -> None:
+    """Number and customer stand the other way round."""
+    twin = "Larkfield Joinery"
+    desk.teach("a", bill())
+    desk.teach("t", bill(sender=twin, number="K-7", customer="RE-101"), sender=twin)
+    desk.arrive(
+        b=bill(**NEXT), u=bill(**NEXT | {"sender": twin, "number": "K-7"}, customer="RE-105")
+    )
+    desk.work()
+    assert (desk.asked("b"), desk.asked("u")) == (frozenset(), frozenset())
+    assert [desk.outputs()[name][0] for name in ("b.txt", "u.txt")] == ["RE-102", "RE-105"]
+
+
+def test_only_the_open_field_is_asked_and_it_alone_teaches(desk: Desk) -> None:
+    desk.teach("a", bill())
+    desk.arrive(b=bill(TO_PAY, **NEXT))
+    desk.work()
+    assert desk.asked("b") == {"total"}
+    review = desk.waiting()["b.txt"]
+    assert review.subject.answer == {**TRUE, **READ, "total": 1.0}
+    assert review.subject.due == ("No earlier decision tells the total",)
+    desk.decide("b.txt", "edit", {**TRUE, **READ})
+    desk.arrive(c=bill(TO_PAY, **NEXT | {"number": "RE-103"}), d=bill(**NEXT))
+    report = desk.work()
+    assert (desk.waiting(), report.calls) == ({}, 0)
+    desk.arrive(e=bill(TO_PAY, **NEXT | {"number": "RE-105"}))
+    assert (desk.work().calls, desk.waiting()) == (0, {})
+    # The number of `b` was read by the rule of `a`: what nobody looked at does not stay without it.
+    desk.undo("a.txt")
+    desk.work()  # `b` is asked about as a whole, so that its rule ends as well
+    desk.work()
+    assert not desk.plan().has_work
+    assert [desk.asked(name) for name in "abcde"] == [ALL] * 5
+
+
+def test_an_undone_changed_or_deleted_decision_takes_back_what_hung_on_it_alone(desk: Desk) -> None:
+    other = "Osier Garden Centre"
+    desk.teach("a", bill())
+    desk.teach("o", bill(sender=other), sender=other)
+    desk.arrive(b=bill(**NEXT), p=bill(**NEXT | {"sender": other}))
+    desk.work()
+    assert desk.waiting() == {}
+    desk.undo("a.txt")
+    plan = desk.plan()
+    assert {key for key, state in states(plan).items() if state == "stale"} >= {"b.txt"}
+    assert "decisions changed how" in str(reasons(plan)["b.txt"])
+    desk.work()
+    assert {*desk.waiting()} == {"a.txt", "b.txt"}
+    # Decided otherwise: what was read by the first decision is read as the second says.
+    desk.decide("a.txt", "edit", {**TRUE, "total": 100.0})
+    desk.work()
+    assert desk.asked("b") == frozenset()
+    assert desk.outputs()["b.txt"] == ("RE-102", 50.0)
+    (desk.folder / "inbox/a.txt").unlink()
+    desk.work()
+    desk.work()
+    assert (desk.asked("b"), desk.asked("p")) == (ALL, frozenset())
+
+
+def test_decisions_that_contradict_a_rule_end_it_in_any_order(tmp_path: Path) -> None:
+    """One says the total is the net sum, one that it is not."""
+    asked = []
+    for order in ("ab", "ba"):
+        desk = Desk(tmp_path / order)
+        desk.arrive(a=bill(), b=bill(**NEXT))
+        desk.work()
+        for name in order:
+            true = {**TRUE} if name == "a" else {**TRUE, **READ, "total": 50.0}
+            desk.decide(f"{name}.txt", "edit", true)
+        desk.arrive(c=bill(**NEXT | {"number": "RE-103"}))
+        desk.work()
+        asked.append(desk.asked("c"))
+    assert asked == [{"total"}, {"total"}]
+
+
+def test_a_persons_decision_stands_over_each_rule(desk: Desk) -> None:
+    desk.arrive(a=bill(), b=bill(**NEXT))
+    desk.work()
+    desk.decide("b.txt", "edit", {**TRUE, **READ, "number": "mine"})
+    desk.work()
+    desk.decide("a.txt", "edit", TRUE)
+    desk.work()
+    assert desk.outputs() == {"a.txt": ("RE-101", 120.0), "b.txt": ("mine", 60.0)}
+
+
+def test_what_no_rule_reads_otherwise_is_not_stale(desk: Desk) -> None:
+    desk.teach("a", bill())
+    desk.arrive(b=bill(**NEXT))
+    desk.work()
+    desk.teach("c", bill(sender="Osier Garden Centre"), sender="Osier Garden Centre")
+    assert {*states(desk.plan())} == {"c.txt"}
