@@ -144,9 +144,13 @@ class NumberIndex:
         digits = sought.raw or f"{sought.amount:f}"
         return self._by_digits.get(_significant(digits), [])[:_MOST_PLACES]
 
-    def all(self) -> Iterator[tuple[NumberToken, Obstacle]]:
-        for span in self._tokens:
-            yield read_number(self._text, *span, self._is_in_date)
+    def all(
+        self, is_sought: Callable[[str], object] = bool
+    ) -> Iterator[tuple[NumberToken, Obstacle]]:
+        """Yield the numbers whose digits, with their marks, are sought."""
+        for start, end in self._tokens:
+            if is_sought(self._text[start:end]):
+                yield read_number(self._text, start, end, self._is_in_date)
 
     def parts(self, start: int, end: int) -> Iterator[tuple[NumberToken, Obstacle]]:
         """Yield the numbers of a token if its spaces group nothing."""

@@ -48,6 +48,7 @@ _MOST = 20
 _MOST_SHOWN = 5
 _MOST_LINE_CHARS = 200
 _MOST_PAGE_CHARS = 200_000
+_CENTS = re.compile(r"[.,]..\Z")
 _IBAN = re.compile(r"\b[A-Z]{2}\d\d(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?\b")
 _UNCOUNTED = frozenset(("GROUP", "INFORMATION"))
 """Lines of CII that only head, or tell of, others."""
@@ -287,9 +288,11 @@ def _index(pages: Sequence[str]) -> SourceIndex:
 def _amounts(index: SourceIndex) -> dict[Decimal, list[NumberToken]]:
     """Return the numbers with two decimals, without their signs: a credit may have one."""
     found: dict[Decimal, list[NumberToken]] = {}
-    for token, obstacle in index.numbers.all():
-        amount = index.numbers.amount(token.raw)
-        if amount is not None and obstacle in ("number", "sign") and token.raw[-3:-2] in (".", ","):
+    for token, obstacle in index.numbers.all(_CENTS.search):
+        if (
+            obstacle in ("number", "sign")
+            and (amount := index.numbers.amount(token.raw)) is not None
+        ):
             found.setdefault(abs(amount), []).append(token)
     return found
 

@@ -117,8 +117,8 @@ def _pieces(boxes: Sequence[TextBox]) -> Iterator[tuple[str, TextBox]]:
 
 def _word(box: TextBox) -> Word:
     sides = box.left, -box.bottom, box.right, -box.top
-    ink = box.left, box.right, -box.bottom, -box.top
-    return Word(box.text, False, *ink, sides, -box.bottom, box.height, False, True, False, False)
+    is_of_style = False, True, False, False
+    return Word(box.text, False, *sides, *sides[1::2], -box.bottom, box.height, *is_of_style)
 
 
 def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:

@@ -22,7 +22,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from paddock.engine.system.records import field, record
 from paddock.pipelines.text_marks import note_label
@@ -51,6 +51,7 @@ _GUTTER = 0.5  # the least between columns
 _MOST_HEADING_CHARS, _MOST_HEADING_LINES = 160, 4  # a longer one is text
 _MOST_PLACES = 6  # where a column may begin
 _LEAST_LINES = 4  # of a column
+_BLANK = Piece(" ")
 _EVEN = 0.1  # by which the gaps of a justified line differ
 _PROSE_CHARS = 12  # of its lines, on average: the narrowest columns of newspapers have 20
 _FILLED = 0.65  # of a column's width, which its lines fill on average
@@ -82,11 +83,18 @@ def page_lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
     """
     text = "".join(word.text for word in words)
     if not text.isascii() and len(_RIGHT_TO_LEFT.findall(text)) > 0.5 * sum(map(str.isalpha, text)):
-        for word in words:  # laid out as in a mirror
-            word.left, word.right = -word.right, -word.left
-        rules = [(-right, bottom, -left, top) for left, bottom, right, top in rules]
-    _strike(words, rules)
-    rest, tables = ruled_tables(words, rules)
+        for word in words:
+            word.mirror()
+        mirrored = [(-right, bottom, -left, top) for left, bottom, right, top in rules]
+        lines = _lines(words, mirrored)
+        for word in {id(p.word): p.word for line in lines for p in line.pieces if p.word}.values():
+            word.mirror()
+        return lines
+    return _lines(words, rules)
+
+
+def _lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
+    rest, tables = ruled_tables(list(_struck(words, rules)), rules)
     rows = rows_of(rest)
     # Labels of notes: raised at the beginning of a line.
     firsts = [row.words[0] for row in rows if len(row.words) > 1]
@@ -104,8 +112,13 @@ def _foot_labels(rows: Sequence[Row]) -> set[str]:
     found = list[Word]()
     n_others = 0
     for index in range(len(rows) - 1, -1, -1):
-        row, first = rows[index], rows[index].words[0]
-        is_label = first.text.rstrip(".") in labels and len(row.words) > 1
+        row = rows[index]
+        first, rest = row.words[0], row.words[1:]
+        is_label = first.text.partition(" ")[0].rstrip(".") in labels
+        if is_label and " " in first.text:
+            first, rest = first.part(0, 1), [first.part(1), *rest]
+            row.words, row.segments[0] = [first, *rest], [first, *rest[: len(row.segments[0])]]
+        is_label &= bool(rest)
         n_others = 0 if is_label else n_others + 1
         if n_others > 2 or not row.is_upright:  # a note's further lines
             return set()
@@ -123,24 +136,30 @@ def _foot_labels(rows: Sequence[Row]) -> set[str]:
     return set(numbers)
 
 
-def _strike(words: Sequence[Word], rules: Sequence[Rule]) -> None:
-    """Find words whose letters a thin line crosses."""
+def _struck(words: Sequence[Word], rules: Sequence[Rule]) -> Iterator[Word]:
+    """Yield words, and apart those whose letters a thin line crosses."""
     thin = (rule for rule in rules if rule[3] - rule[1] < 3 < rule[2] - rule[0])
     strokes = sorted(((bottom + top) / 2, left, right) for left, bottom, right, top in thin)
     heights = [height for height, _, _ in strokes]
-    for word in words if strokes else ():
+    for word in words:
         start = bisect_left(heights, word.base + 0.14 * word.size)
         end = bisect_right(heights, word.base + 0.5 * word.size)
-        for _, left, right in strokes[start : min(end, start + 50)]:
-            shared = min(right, word.right) - max(left, word.left)
-            word.is_struck |= word.is_upright and shared >= 0.8 * (word.right - word.left)
+        near = strokes[start : min(end, start + 50)] if word.is_upright else []
+        is_struck = [
+            any(min(x_1, right) - max(x_0, left) >= 0.8 * (right - left) for _, x_0, x_1 in near)
+            for left, right in zip(word.lefts, word.rights, strict=True)
+        ]
+        at = 0
+        for word.is_struck, group in groupby(is_struck):
+            first, at = at, at + len(list(group))
+            yield word.part(first, at) if at - first < len(is_struck) else word
 
 
 def _block_lines(rows: list[Row], labels: Collection[str]) -> Iterator[PageLine]:
     for row in rows:
         head = row.segments[0]
-        is_label = len(head) == 1 and head[0].level > 0
-        if len(row.segments) == 2 and (is_label or _is_sign(head)):
+        is_mark = len(head) == 1 and (head[0].level > 0 or _is_sign(head[0], head[0].text))
+        if len(row.segments) == 2 and is_mark:
             row.segments = [row.segments[0] + row.segments[1]]
     at = 0
     for first, last, cells in aligned_tables(rows):
@@ -156,9 +175,10 @@ def _page_line(row: Row, labels: Collection[str]) -> PageLine:
         out += [Piece("\t")] if index else []
         out += segment_pieces(segment, labels, is_first=not index)
     first = row.words[0]
-    is_entry = len(out) > 1 and out[0].word is first and out[1].text == " " and _is_sign([first])
-    if is_entry and not _ENTRY.fullmatch(first.text):
-        out[0] = Piece("-", first)
+    sign, blank, rest = out[0].text.partition(" ")
+    is_entry = out[0].word is first and bool(rest or out[1:2] == [_BLANK]) and _is_sign(first, sign)
+    if is_entry and not _ENTRY.fullmatch(sign):
+        out[0] = Piece(f"-{blank}{rest}", first)
     is_numbered = len(row.segments) == 2 and _NUMBER.fullmatch(first.text)
     may_be_heading = (
         (len(row.segments) == 1 or is_numbered)
@@ -169,10 +189,9 @@ def _page_line(row: Row, labels: Collection[str]) -> PageLine:
     return PageLine(out, row.size, row.is_bold, row.base, may_be_heading=bool(may_be_heading))
 
 
-def _is_sign(words: Sequence[Word]) -> bool:
-    text = words[0].text
-    is_bullet = text in _BULLETS or (words[0].is_symbol and len(text) == 1)
-    return len(words) == 1 and (is_bullet or bool(_ENTRY.fullmatch(text)))
+def _is_sign(word: Word, text: str) -> bool:
+    is_bullet = text in _BULLETS or (word.is_symbol and len(text) == 1)
+    return is_bullet or _ENTRY.fullmatch(text) is not None
 
 
 def in_columns(rows: list[Row]) -> Iterator[list[Row]]:

@@ -13,20 +13,21 @@ from itertools import groupby, pairwise
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.text_marks import escaped, hidden, lowered, note_label, raised, struck
 
 # Of a size, which is that of the larger of two neighbours: 10 points of text of 10 points.
 CAPITAL = 0.7  # the height of a capital
 BLANK = 0.15  # a gap between two words: kerning has less, the narrowest justified blank 0.2
+BLANKS = 0.35  # the most between words of one piece; what a raised figure or a cell needs is more
 _MARK_GAP = 0.2  # the same before a raised or lowered one
 _APART = 0.9  # a gap between two pieces of a row; justified lines have blanks of 0.6
 _BESIDE = 0.6  # the most between a word and its mark
 _SAME_BASE = 0.15  # by which bases of a row differ
 _SAME_ROW = 0.3  # the same where pieces stand apart: cells of several sizes
 _PAGE_NUMBER = re.compile(r"\d{1,4}|[ivxlc]{1,8}")
-_LEADER = ".…·"
-_ASIAN = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")  # scripts without spaces
+_LEADER = ".…· "
+ASIAN = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")  # scripts without spaces
 
 SOFT_BREAK = "\x03"  # the end of a line within a cell or heading
 TIGHT = 1.45  # between the lines of a paragraph
@@ -38,17 +39,17 @@ Rule: TypeAlias = tuple[float, float, float, float]
 
 @record(slots=True, eq=False)
 class Word:
-    """Printed characters without white space, all of one style; in points, y upwards."""
+    """Words of one style with a blank between each two; in points of the page as it is read."""
 
     text: str
     has_blank: bool
     """Whether white space stands before it that is part of the text."""
     left: float
+    bottom: float
     right: float
+    top: float
     ink_bottom: float
     ink_top: float
-    box: Rule
-    """Its place on the page, which may be turned."""
     base: float
     size: float
     is_bold: bool
@@ -58,9 +59,31 @@ class Word:
     """Of a font of signs, such as Wingdings."""
     spacing: float = 0.0
     """Between its letters, as titles have it."""
+    lefts: Sequence[float] = ()
+    rights: Sequence[float] = ()
+    """Where each word begins and ends."""
     is_struck: bool = False
     level: int = 0
     """1 is raised, -1 is lowered."""
+
+    def __post_init__(self) -> None:
+        self.lefts, self.rights = self.lefts or [self.left], self.rights or [self.right]
+
+    @property
+    def box(self) -> Rule:
+        return self.left, self.bottom, self.right, self.top
+
+    def part(self, first: int, end: int | None = None) -> Word:
+        """Return some of its words."""
+        text = " ".join(self.text.split(" ")[first:end])
+        lefts, rights = self.lefts[first:end], self.rights[first:end]
+        own = replace(self, text=text, has_blank=self.has_blank or first > 0)
+        return replace(own, left=min(lefts), right=max(rights), lefts=lefts, rights=rights)
+
+    def mirror(self) -> None:
+        self.left, self.right = -self.right, -self.left
+        mirrored = [-side for side in self.rights], [-side for side in self.lefts]
+        self.lefts, self.rights = mirrored
 
 
 class Piece(NamedTuple):
@@ -156,13 +179,17 @@ def _move_marks(line: list[Word], other: list[Word]) -> None:
     for word in list(line):
         for host in other:
             is_smaller = word.size < 0.95 * host.size or (
-                word.size <= 1.05 * host.size and len(line) < len(other)
+                word.size <= 1.05 * host.size and _n_chars(line) < _n_chars(other)
             )
             gap = gap_between(host, word)
             if is_smaller and -_BESIDE * host.size < gap < _BESIDE * host.size:
                 line.remove(word)
                 other.append(word)
                 break
+
+
+def _n_chars(words: Sequence[Word]) -> int:
+    return sum([len(word.text) for word in words])
 
 
 def _is_same_row(row: Sequence[Word], line: Sequence[Word]) -> bool:
@@ -271,7 +298,7 @@ def segment_pieces(
     """
     out = list[Piece]()
     start = 0
-    blanks = [False, *(_has_blank(last, word) for last, word in pairwise(words))]
+    blanks = [False, *map(_has_blank, words, words[1:])]
     for (level, is_struck, is_hidden), group in groupby(
         words, lambda word: (word.level, word.is_struck, word.is_hidden)
     ):
@@ -321,7 +348,7 @@ def _marked(run: Sequence[Piece], text: str) -> list[Piece]:
 def _has_blank(last: Word, word: Word) -> bool:
     size = max(last.size, word.size)
     gap = gap_between(last, word) if word.is_upright else max(_distance(last.box, word.box))
-    if gap < 0.5 * size and _ASIAN.match(last.text[-1]) and _ASIAN.match(word.text):
+    if gap < 0.5 * size and ASIAN.match(last.text[-1]) and ASIAN.match(word.text):
         return False
     least = BLANK if last.level == word.level else _MARK_GAP
     is_next = last.text != "\ufffd"  # else the blank may be that before a drawn letter

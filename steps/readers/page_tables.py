@@ -5,9 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from statistics import median
 from typing import TypeAlias
+
+from paddock.engine.system.records import replace
 
 from .page_rows import (
     LARGER,
@@ -41,7 +43,7 @@ def table_row(cells: CellRows, labels: Collection[str]) -> Row:
     words = [word for row in cells for cell in row for line in cell for word in line.words]
     left, right = min(word.left for word in words), max(word.right for word in words)
     first = max(words, key=lambda word: word.base)
-    edge = Word("", False, left, right, 0, 0, first.box, first.base, first.size, *[False] * 4)
+    edge = replace(first, text="", left=left, right=right, is_hidden=False, is_struck=False)
     return Row([[edge]], [edge], first.base, first.size, table=table_line(cells, labels))
 
 
@@ -207,25 +209,23 @@ def ruled_tables(
         upright = [(x, low, high) for low, high, x in down[:n_of_table]]
         level = [line for line in across if bottom - NEAR <= line[0] <= top + NEAR]
         down = down[n_of_table:]
-        cells = _grid_cells(words, level, upright)
-        if cells is not None:
+        found = _grid_cells(words, level, upright)
+        if found is not None:
+            words, cells = found
             tables.append(cells)
-            inside = {
-                id(word) for row in cells for cell in row for line in cell for word in line.words
-            }
-            words = [word for word in words if id(word) not in inside]
     return words, tables
 
 
 def _grid_cells(
     words: Sequence[Word], across: Sequence[_Line], down: Sequence[_Line]
-) -> CellRows | None:
-    """Return the words in the cells of a grid; None: these lines are not those of a table."""
+) -> tuple[list[Word], CellRows] | None:
+    """Return the words beside a grid, and its cells; None: these lines are not those of a table."""
     xs = _places([x for x, _, _ in down] + [x for _, left, right in across for x in (left, right)])
     ys = _places([y for y, _, _ in across])
+    outside = list[Word]()
     cells: dict[tuple[int, int], list[Word]] = {}
     firsts: dict[tuple[int, int], tuple[int, int]] = {}  # the first cell of each one's span
-    for word in words:
+    for word in _parted(words, xs, ys):
         column = bisect_right(xs, (word.left + word.right) / 2) - 1
         row = bisect_right(ys, word.base + 0.3 * word.size) - 1
         if 0 <= column < len(xs) - 1 and 0 <= row < len(ys) - 1:
@@ -238,6 +238,8 @@ def _grid_cells(
                     top += 1
                 firsts[row, column] = top, first
             cells.setdefault(firsts[row, column], []).append(word)
+        else:
+            outside.append(word)
     if len({row for row, _ in cells}) < 2 or len({column for _, column in cells}) < 2:
         return None
     lines = {place: rows_of(inside) for place, inside in cells.items()}
@@ -250,7 +252,20 @@ def _grid_cells(
             return None
     columns = range(len(xs) - 1)
     rows = [[lines.get((row, at), []) for at in columns] for row in range(len(ys) - 2, -1, -1)]
-    return [part for row in rows for part in _split_row(row)]
+    return outside, [part for row in rows for part in _split_row(row)]
+
+
+def _parted(words: Sequence[Word], xs: Sequence[float], ys: Sequence[float]) -> Iterator[Word]:
+    """Yield words so that each stands in one column of a grid."""
+    for word in words:
+        at = 0
+        is_within = ys and ys[0] <= word.base <= ys[-1]
+        sides = zip(word.lefts, word.rights, strict=True) if is_within else ()
+        for _, group in groupby(bisect_right(xs, (left + right) / 2) for left, right in sides):
+            start, at = at, at + len(list(group))
+            yield word.part(start, at) if at - start < len(word.lefts) else word
+        if not is_within:
+            yield word
 
 
 def _split_row(row: list[list[Row]]) -> CellRows:

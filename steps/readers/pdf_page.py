@@ -44,6 +44,7 @@ class ReadPage:
     lines: Sequence[PageLine]
     laid_over: LaidOver
     frame: PageFrame
+    """Of the places of its lines."""
     is_picture: bool
     """Whether it shows something, but no text of its own."""
     n_unnamed: int
@@ -76,11 +77,17 @@ class PdfPages:
         cells = list[TextCell]()
         parts = list[str]()
         at = 0
+        origin, scale = page.frame.origin.real, page.frame.across.real
         for shown, word, row, column in page_pieces(page.raw_text, page.lines, self._facts):
-            if word is not None:
-                cells.append(TextCell(at, at + len(shown), page.frame.box(*word.box), row, column))
             parts.append(shown)
-            at += len(shown)
+            start, at = at, at + len(shown)
+            if word is not None:
+                whole = page.frame.box(*word.box)
+                for text, *sides in zip(shown.split(" "), word.lefts, word.rights, strict=False):
+                    left, right = [min(max(origin + side * scale, 0.0), 1.0) for side in sides]
+                    box = (left, whole[1], right, whole[3]) if whole and left < right else None
+                    cells.append(TextCell(start, start + len(text), box, row, column))
+                    start += len(text) + 1
         return "".join(parts), tuple(cells)
 
     def _read(self, index: int) -> ReadPage | None:
@@ -93,13 +100,13 @@ class PdfPages:
                 unshown = hidden_text(page, textpage, pieces)
                 text, places = _characters(textpage)
                 rotation = page.get_rotation()
-                words = list(PageWords(textpage, text, places, rotation, unshown))
-                covered = (c for c, at in zip(text, places, strict=True) if at in unshown.chars)
-                unseen = *unshown.objects.values(), "".join(covered).strip(), _hide_tiny(words)
-                self._losses.hidden += filter(None, unseen)
                 rules = [
                     turned_box(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)
                 ]
+                words = list(PageWords(textpage, text, places, rotation, unshown, rules))
+                covered = (c for c, at in zip(text, places, strict=True) if at in unshown.chars)
+                unseen = *unshown.objects.values(), "".join(covered).strip(), _hide_tiny(words)
+                self._losses.hidden += filter(None, unseen)
                 drawn_words = list(drawn(words, pieces[:_MOST_RULES], rotation))
                 words += drawn_words
                 has_nothing = set("".join(text.split())) == {"\ufffd"}
@@ -108,14 +115,15 @@ class PdfPages:
                 n_unnamed = _n_unnamed(textpage, text, places)
                 n_drawn = sum(word.text == UNKNOWN for word in drawn_words)
                 frame = PageFrame.of(page)
-                n_pictures = n_uncovered(frame, pieces, words)
+                turned = frame.turned(rotation)
+                n_pictures = n_uncovered(frame, pieces, (turned.box(*word.box) for word in words))
                 textpage.close()
         except DamagedPage:
             return None
         self._n_chars = len(text)
         over = annotations.joined()
         counts = n_unnamed, n_drawn, n_pictures
-        return ReadPage(text, lines, over, frame, is_picture, *counts)
+        return ReadPage(text, lines, over, turned, is_picture, *counts)
 
 
 def _characters(textpage: Any) -> tuple[str, Sequence[int]]:

@@ -7,14 +7,13 @@ stands.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import replace
 
 from .ocr_layout import SeenText
-from .page_rows import Word
 from .pdfium import PageFrame, PageObject, form_objects
 from .reader import PageBox
 from .text_cells import TextCell, moved_cells
@@ -26,13 +25,15 @@ _SLACK = 0.01  # of a page's height, by which a picture may reach into the line 
 _MOST_OBJECTS = 5_000  # of a page, that are looked at
 
 
-def n_uncovered(frame: PageFrame, pieces: Sequence[PageObject], words: Sequence[Word]) -> int:
-    """Return how many pictures of a page its own words leave uncovered."""
+def n_uncovered(
+    frame: PageFrame, pieces: Sequence[PageObject], words: Iterable[PageBox | None]
+) -> int:
+    """Return how many pictures of a page the boxes of its own words leave uncovered."""
     boxes = [frame.box(*piece.bounds) for piece in pieces[:_MOST_OBJECTS] if _is_picture(piece)]
     pictures = [box for box in boxes if box and _area(box) >= _LEAST_SHARE]
     if not pictures and sum(map(_area, filter(None, boxes))) >= _MANY_SHARE:
         pictures = [(0.0, 0.0, 1.0, 1.0)]
-    own = [box for word in words if pictures and (box := frame.box(*word.box))]
+    own = [box for box in words if box] if pictures else []
 
     def covered(at: PageBox) -> float:
         left, top, right, bottom = at

@@ -1,4 +1,4 @@
-"""The words of a PDF's page: characters of one style that no gap separates.
+"""The words of a PDF's page: characters of one style with no more than blanks between them.
 
 What PDFium takes for blanks and lines is not asked: it puts blanks between letters that are spaced,
 and of some programs' pages each letter into a line of its own.
@@ -11,26 +11,26 @@ from bisect import bisect
 from collections.abc import Iterator, Sequence
 from ctypes import addressof, c_double, c_float, c_int, c_void_p, cast, create_string_buffer
 from itertools import compress, pairwise, repeat
-from math import hypot
-from operator import ne, sub
+from math import hypot, inf
+from operator import ne, not_, sub
 from statistics import median
 from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from .page_rows import BLANK, CAPITAL, Rule, Word
+from .page_rows import ASIAN, BLANK, BLANKS, CAPITAL, Rule, Word
 from .pdf_hidden import HiddenText, text_object_at
 from .pdfium import PageObject, by_address, values_of_each
 
-_SHOWN = re.compile(r"\S+")
 _DIGIT = re.compile(r"\d")
-_LEADERS = re.compile(r"[.…·]{4,}")
+_LEADERS = re.compile(r"(?:[.…·] ?){4,}")
 _BOLD_NAME = re.compile(rb"bold|black|heavy|demi|medi\b|(?:cm|sf|cmss|lm)bx", re.IGNORECASE)
 _SYMBOL_NAME = re.compile(rb"dingbats|wingding|webding|symbol", re.IGNORECASE)
 _FORCE_BOLD = 1 << 18  # a flag of a font's descriptor
 # Of a size:
 _KERNING = 0.05  # the most between letters that are not spaced
 _FIGURE = 0.2, -0.06, 0.5  # above and below the line: figures that a font raises and lowers; height
+_MOST_BARS = 200  # beside each other, that may part words
 _BEARING = 0.08  # white at the sides of a letter
 _CLOSE = 0.5  # a drawn letter to the next one, with a blank
 _SIGN_GAP = 2.5  # the sign of a list to its text
@@ -63,38 +63,45 @@ class PageWords:
     """Reads the words of a page, whose raw text has PDFium's index of each character."""
 
     def __init__(
-        self, textpage: Any, text: str, places: Sequence[int], rotation: int, unshown: HiddenText
+        self,
+        textpage: Any,
+        text: str,
+        places: Sequence[int],
+        rotation: int,
+        unshown: HiddenText,
+        rules: Sequence[Rule],
     ) -> None:
         self._rotation, self._unshown = rotation, unshown
         self._page = page = cast(textpage, c_void_p).value
-        self._places = list[int]()
-        self._blanks = set[int]()
-        """Before these characters is white space that is part of the text."""
-        reached = 0
-        for shown in _SHOWN.finditer(text):
-            start, end = shown.span()
-            if not all(map(_is_generated, repeat(page), places[reached:start])):
-                self._blanks.add(len(self._places))
-            self._places += places[start:end]
-            reached = end
+        is_blank = list(map(str.isspace, text))
+        self._places = list(compress(places, map(not_, is_blank)))
         self._text = "".join(text.split())
         pages = repeat(page, len(self._places))
-        pages = repeat(page, len(self._places))
         _, sides = values_of_each(_box_at, c_float, 4, pages, self._places, is_struct=True)
-        self._boxes = left, bottom, right, top = sides[0], sides[3], sides[2], sides[1]
+        left, bottom, right, top = sides[0], sides[3], sides[2], sides[1]
         if rotation:
-            turned = (turned_box(box, rotation) for box in zip(*self._boxes, strict=True))
+            turned = (
+                turned_box(box, rotation) for box in zip(left, bottom, right, top, strict=True)
+            )
             left, bottom, right, top = map(list, zip(*turned, strict=True)) if left else ([],) * 4
         self._left, self._bottom, self._right, self._top = left, bottom, right, top
         behind, before = map(sub, left[1:], right), map(sub, left, right[1:])
         self._gaps = [0.0, *map(max, behind, before)]
         """Between each character and the one before it."""
+        blanks = list(compress(range(len(text)), is_blank))
+        generated = map(_is_generated, repeat(page), map(places.__getitem__, blanks))
+        numbered = zip(map(sub, blanks, range(len(blanks))), generated, strict=True)
+        self._blanks = {at for at, is_made in numbered if not is_made}
+        """Before these characters is white space that is part of the text."""
         self._ink_sides = (c_double * 4)()
+        self._objects = list(map(text_object_at, repeat(page), self._places))
+        self._bars = sorted(((a + c) / 2, b, d) for a, b, c, d in rules if c - a < 4 < d - b)
+        """Upright lines, which part texts: where each is, and from where to where."""
         self._fonts: dict[int, tuple[bool, bool]] = {}
 
     def __iter__(self) -> Iterator[Word]:
         n_chars, parts = len(self._places), self._unshown.chars
-        objects = list(map(text_object_at, repeat(self._page), self._places))
+        objects = self._objects
         is_first = map(ne, objects, (-1, *objects))
         starts = list(range(n_chars) if parts else compress(range(n_chars), is_first))
         run: tuple[float, _Style] | None = None
@@ -108,8 +115,8 @@ class PageWords:
             yield from self._words(first, n_chars, *run)
 
     def _words(self, first: int, end: int, base: float, style: _Style) -> Iterator[Word]:
-        """Yield the words of a run of characters of one style."""
-        size, blanks = style.size, self._blanks
+        """Yield characters of one style up to what may be no blank between two words."""
+        size = style.size
         gaps = self._gaps[first + 1 : end]
         if not style.is_upright:
             places = range(first + 1, end)
@@ -119,14 +126,26 @@ class PageWords:
         least, back, spacing = _KERNING * size, -0.5 * size, 0.0
         if len([gap for gap in gaps if gap > least]) > 0.5 * len(gaps):
             spacing = self._letter_spacing(first, gaps, size)
+        bars = self._bars if style.is_upright else []
+        sides = self._left[first], self._right[end - 1]
+        start, stop = (bisect(bars, (side, 0.0, 0.0)) for side in sides)
+        for x, foot, head in bars[start : min(stop, start + _MOST_BARS)]:
+            if foot < base + 0.5 * CAPITAL * size < head:
+                at = bisect(self._left, x - 2 * least, first + 1, end)
+                is_apart = at < end and self._objects[at - 1] != self._objects[at]
+                if is_apart and self._right[at - 1] < x + 2 * least:
+                    gaps[at - first - 1] = inf
         most = BLANK * size + spacing
-        start, has_blank = first, False
+        blank = max(most, BLANKS * size) if style.is_upright else back
+        bounds, has_blank, blanks = [first], first in self._blanks, self._blanks
         for at, gap in enumerate(gaps, first + 1):
-            if back < gap <= most and at not in blanks:
-                continue
-            yield from self._parts(start, at, base, style, spacing, has_blank=has_blank)
-            start, has_blank = at, gap > most
-        yield from self._parts(start, end, base, style, spacing, has_blank=has_blank)
+            if not back < gap <= most or at in blanks:
+                bounds.append(at)
+                is_asian = ASIAN.match(self._text, at - 1) and ASIAN.match(self._text, at)
+                if not back < gap <= blank or is_asian:
+                    yield from self._parts(bounds, base, style, spacing, has_blank=has_blank)
+                    bounds, has_blank = [at], gap > most or at in blanks
+        yield from self._parts([*bounds, end], base, style, spacing, has_blank=has_blank)
 
     def _letter_spacing(self, first: int, gaps: Sequence[float], size: float) -> float:
         """Return the gap between the letters of words that are spaced; most text has none."""
@@ -140,48 +159,53 @@ class PageWords:
         return usual if is_spaced else 0.0
 
     def _parts(
-        self, start: int, end: int, base: float, style: _Style, spacing: float, *, has_blank: bool
+        self, bounds: list[int], base: float, style: _Style, spacing: float, *, has_blank: bool
     ) -> Iterator[Word]:
-        """Yield a word, or its parts where some figures of its font are raised or lowered."""
-        text = self._text[start:end]
-        has_blank = has_blank or start in self._blanks
-        ends = {end}
+        """Yield words, each from bound to bound, as one; or its parts.
+
+        Leaders are parts, and figures that their font raises or lowers.
+        """
+        words = [self._text[start:end] for start, end in pairwise(bounds)]
+        size, start, text, shown = style.size, bounds[0], " ".join(words), words
+        low, high = base, base + CAPITAL * size
+        inks: dict[int, tuple[float, float]] = {}
+        for first, word in zip(bounds, words, strict=False) if _DIGIT.search(text) else ():
+            for at in range(first, first + len(word)) if _DIGIT.search(word) else ():
+                bottom, top = self._ink(at, base, size)
+                if _figure_level(bottom - base, top - bottom, size):
+                    inks[at] = bottom, top
+        cuts = inks.keys() ^ {at + 1 for at in inks}
         if leaders := _LEADERS.search(text):
-            ends |= {start + at for at in leaders.span() if at}
-        inks: list[tuple[float, float]] = []
-        if len(text) < 3 or _DIGIT.search(text):
-            inks = [self._ink(at, base, style.size) for at in range(start, end)]
-            levels = [_figure_level(low - base, high - low, style.size) for low, high in inks]
-            ends |= {start + at for at, (a, b) in enumerate(pairwise(levels), 1) if a != b}
-        low, high = base, base + CAPITAL * style.size
-        first = start
-        lefts, bottoms, rights, tops = self._boxes
-        for stop in sorted(ends):
-            last = stop - 1
-            if inks:
-                low, high = (
-                    min(low for low, _ in inks[start - first : stop - first]),
-                    max(inks[start - first : stop - first])[1],
-                )
-            box = (
-                min(lefts[start], lefts[last]), min(bottoms[start], bottoms[last]),
-                max(rights[start], rights[last]), max(tops[start], tops[last]),
-            )  # fmt: skip
-            left, _, right, _ = turned_box(box, self._rotation) if self._rotation else box
-            blank = has_blank and start == first
+            cuts |= {start + at - text.count(" ", 0, at) for at in leaders.span()}
+        for end in sorted((cuts - {start}) | {bounds[-1]}):
+            own = bounds
+            if cuts:
+                own = [start, *(at for at in bounds if start < at < end), end]
+                shown = [self._text[a:b] for a, b in pairwise(own)]
+                here = [inks.get(at, (base, base + CAPITAL * size)) for at in range(start, end)]
+                low, high = min(low for low, _ in here), max(high for _, high in here)
+            last = end - 1
+            firsts, lasts = own[:-1], [at - 1 for at in own[1:]]
+            lefts, rights = (
+                list(map(nearer, [side[at] for at in firsts], [side[at] for at in lasts]))
+                for nearer, side in ((min, self._left), (max, self._right))
+            )
             yield Word(
-                text[start - first : stop - first],
-                blank,
-                left,
-                right,
+                " ".join(shown),
+                has_blank if start == bounds[0] else start in bounds,
+                min(lefts),
+                min(self._bottom[start], self._bottom[last]),
+                max(rights),
+                max(self._top[start], self._top[last]),
                 low,
                 high,
-                box,
                 base,
                 *style,
                 spacing,
+                lefts,
+                rights,
             )
-            start = stop
+            start = end
 
     def _ink(self, at: int, base: float, size: float) -> tuple[float, float]:
         """Return from where to where the ink of a letter or figure goes; signs stand anywhere."""
@@ -244,7 +268,7 @@ def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) ->
     by_base = sorted((word for word in words if word.is_upright), key=lambda word: word.base)
     bases = [word.base for word in by_base]
     for _, kind, bounds in pieces:
-        box = left, bottom, right, top = turned_box(bounds, rotation)
+        left, bottom, right, top = turned_box(bounds, rotation)
         width, height = right - left, top - bottom
         is_dot = kind == raw.FPDF_PAGEOBJ_PATH and 0.7 * width < height < 1.4 * width
         if max(width, height) > _MOST_DRAWN or not (is_dot or kind == raw.FPDF_PAGEOBJ_FORM):
@@ -262,8 +286,8 @@ def drawn(words: Sequence[Word], pieces: Sequence[PageObject], rotation: int) ->
             host, text = close[0], UNKNOWN
             left, right = left - _BEARING * host.size, right + _BEARING * host.size
         if host is not None and text:
-            level = host.base, host.size, False, True, False, is_dot
-            yield Word(text, False, left, right, host.ink_bottom, host.ink_top, box, *level)
+            style = host.base, host.size, False, True, False, is_dot
+            yield Word(text, False, left, bottom, right, top, host.ink_bottom, host.ink_top, *style)
 
 
 def _aside(word: Word, left: float, right: float) -> float:

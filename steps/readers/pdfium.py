@@ -78,6 +78,13 @@ class PageFrame(NamedTuple):
         )
         return cls(origin, (right - origin) / 1000, (above - origin) / 1000)
 
+    def turned(self, rotation: int) -> PageFrame:
+        """Return the same for points of a page that was turned as it is shown."""
+        across, up = self.across, self.up
+        for _ in range(rotation // 90 % 4):
+            across, up = up, -across
+        return PageFrame(self.origin, across, up)
+
     def box(self, left: float, bottom: float, right: float, top: float) -> PageBox | None:
         """Return a rectangle as fractions of the page; None if it is not on it."""
         a = self.origin + self.across * left + self.up * bottom

@@ -23,6 +23,7 @@ from .reader import PageBox
 from .text_tables import table_rows
 
 _UNITS = 10_000  # of a page's side: a twentieth of a millimetre on A4
+_NO_BOX = (-1 / _UNITS,) * 4
 _SURE = 1000  # of OCR
 _N_FIELDS = 9
 _TITLE = re.compile(r"# .*\n\n")
@@ -97,21 +98,19 @@ def pack_cells(cells: Sequence[TextCell]) -> str:
     >>> unpack_cells(pack_cells([TextCell(0, 5, (0.1, 0.2, 0.3, 0.4)), TextCell(6, 9, row=1)]))[0]
     TextCell(start=0, end=5, box=(0.1, 0.2, 0.3, 0.4), row=0, column=0, p=None)
     """
-    rows = [
-        (
-            cell.start,
-            cell.end,
-            *((-1,) * 4 if cell.box is None else [round(side * _UNITS) for side in cell.box]),
-            cell.row,
-            cell.column,
-            -1 if cell.p is None else round(cell.p * _SURE),
-        )
-        for cell in cells
-    ]
+    boxes = zip(*[cell.box or _NO_BOX for cell in cells], strict=True)
+    fields = (
+        [cell.start for cell in cells],
+        [cell.end for cell in cells],
+        *([round(side * _UNITS) for side in sides] for sides in boxes),
+        [cell.row for cell in cells],
+        [cell.column for cell in cells],
+        [-1 if cell.p is None else round(cell.p * _SURE) for cell in cells],
+    )
     # By field, as differences: neighbours are alike, which zlib makes use of.
-    columns = (map(sub, column, (0, *column)) for column in zip(*rows, strict=True))
+    columns = (map(sub, column, (0, *column)) for column in fields)
     packed = array("i", chain.from_iterable(columns)).tobytes()
-    return b64encode(zlib.compress(packed, 1)).decode() if rows else ""
+    return b64encode(zlib.compress(packed, 1)).decode() if cells else ""
 
 
 def unpack_cells(text: str, offset: int = 0) -> list[TextCell]:

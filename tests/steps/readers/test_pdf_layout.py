@@ -61,6 +61,15 @@ def test_rows_and_columns_are_a_table_with_its_empty_cells() -> None:
     )
 
 
+def test_a_line_between_cells_parts_texts_that_touch() -> None:
+    around = grid([710, 690, 670], [(x, 670, 710) for x in (72, 125, 200, 372)])
+    texts = [(74, 695, "Item"), (127, 695, "Place"), (202, 695, "No")]
+    texts += [(74, 675, "New ladder"), (125.2, 675, "south"), (202, 675, "12")]
+    assert read(drawn(*texts, extra=around)).text == (
+        "| Item | Place | No |\n| --- | --- | --- |\n| New ladder | south | 12 |"
+    )
+
+
 def test_lines_around_cells_keep_what_is_wrapped_in_one_cell() -> None:
     around = grid([710, 690, 650], [(x, 650, 710) for x in (72, 172, 372)])
     texts = [(76, 696, "Term"), (176, 696, "Meaning"), (76, 676, "fee")]
@@ -421,9 +430,8 @@ def test_every_word_is_read_once_whatever_the_page_is_like() -> None:
                 right, base = left + 5 * len(text), 700 - 12 * line + shift
                 size = chance.choice((6.0, 10.0, 10.0, 14.0))
                 styles = [chance.random() < share for share in (0.2, 0.95, 0.1, 0)]
-                box = (left, base, right, base + 7)
-                sides = left, right, base, base + 7
-                words.append(Word(text, False, *sides, box, base, size, *styles))
+                box = left, base, right, base + 7
+                words.append(Word(text, False, *box, base, base + 7, base, size, *styles))
         rules = [(60, 700 - 12 * at, 400, 700 - 12 * at) for at in range(chance.randint(0, 9))]
         places = chance.sample((60, 170, 290, 400), chance.randint(0, 4))
         page = page_layout.page_lines(words, [*rules, *((x, 500, x, 710) for x in places)])
