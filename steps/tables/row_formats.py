@@ -313,19 +313,16 @@ def _declared_rows(rows: TypedRows, kinds: Mapping[str, ColumnType]) -> TypedRow
     kept = kept_rows(rows)
     columns = ((name, [row.get(name) for row in kept]) for name in kinds)
     odd = [name for name, values in columns if not is_of_type(values, kinds[name])]
-    if not odd:
-        return TypedRows(kept, rows.types)
-    made = [dict(row) for row in kept]
+    made = [dict(row) for row in kept] if odd else []
     for name in odd:
-        kind = kinds[name]
         for n, row in enumerate(made, 1):
             try:
                 if name in row:
-                    row[name] = plain_value(typed_value(row[name], kind))
+                    row[name] = plain_value(typed_value(row[name], kinds[name]))
             except (ValueError, ArithmeticError):
                 what = f"row {n} has '{cell_text(row[name])[:40]}' in column '{name}'"
-                raise UnreadableRows(f"{what}, which is no {kind}") from None
-    return TypedRows(made, rows.types)
+                raise UnreadableRows(f"{what}, which is no {kinds[name]}") from None
+    return TypedRows(list(made or kept), rows.types)
 
 
 def typed_rows(

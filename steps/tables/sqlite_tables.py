@@ -122,6 +122,7 @@ def sqlite_file(table: pa.Table, name: str) -> bytes:
     """
     columns, texts_of = list[str](), dict[str, str]()
     for field, kind in zip(table.schema, ArrowRows(table).types.values(), strict=True):
+        kind = "float" if pa.types.is_duration(field.type) else kind  # seconds
         declared = _SQLITE_TYPES.get(kind) or (kind.upper() if "(" in kind else "TEXT")
         if _is_rounded(table[field.name]):  # a name with TEXT in it keeps texts as they are
             scale = max(getattr(field.type, "scale", 0), 0)

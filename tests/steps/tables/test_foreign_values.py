@@ -422,3 +422,11 @@ def test_rows_with_times_at_the_end_of_the_calendar_are_written(write: Call, rea
     rows = TypedRows([{"at": "0001-01-01T00:00:00+05:00"}], {"at": "datetime"})
     write("a.parquet", rows)
     assert read("a.parquet").rows == rows
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "xlsx", "sqlite"])
+def test_durations_are_written_as_seconds(write: Call, read: Call, suffix: str) -> None:
+    frame = pa.table({"took": pa.array([90_500, 3_600_000], pa.duration("ms"))})
+    write(f"a.{suffix}", ArrowRows.of_frame(frame))
+    wishes = {"types": "auto"} if suffix == "csv" else {}
+    assert [row["took"] for row in read(f"a.{suffix}", **wishes).rows] == [90.5, 3600]
