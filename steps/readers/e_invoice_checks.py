@@ -282,7 +282,8 @@ def page_disagreements(invoice: Invoice) -> list[str]:
 def _index(pages: Sequence[str]) -> SourceIndex:
     from paddock.pipelines.checking.source_index import SourceIndex  # 30 ms; few documents need it
 
-    return SourceIndex(PAGE_BREAK.join(pages)[:_MOST_PAGE_CHARS])
+    # What a language decides stays open: both readings are compared. Its model takes 110 MB
+    return SourceIndex(PAGE_BREAK.join(pages)[:_MOST_PAGE_CHARS], "und")
 
 
 def _amounts(index: SourceIndex) -> dict[Decimal, list[NumberToken]]:
