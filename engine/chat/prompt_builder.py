@@ -19,7 +19,7 @@ from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
 from paddock.engine.system.records import record, replace
-from paddock.engine.trial_process import TRIAL_WALL_S, wall_s
+from paddock.engine.trial_process import PATIENT_WALL_S, wall_s
 
 from .answer_format import answer_format, offered_tools, required_tools
 from .chat_template import ChatTemplate
@@ -173,7 +173,7 @@ class PromptBuilder:
     def _read_template(self, source: str | None, tool_source: str | None = None) -> ChatTemplate:
         return ChatTemplate(**self._facts(source, tool_source))
 
-    def _template(self, source: str | None, within_s: float = TRIAL_WALL_S) -> ChatTemplate:
+    def _template(self, source: str | None, within_s: float) -> ChatTemplate:
         """Return the file's template, which ends no more than its own worker, or another one."""
         served = served_template(source, self._of_file)
         if served is None or served is self._of_file:
@@ -397,7 +397,8 @@ class PromptBuilder:
         think: Think | None = None,
         n_ctx_tokens: int = 0,
     ) -> int:
-        pieces = self._template(template).render(
+        # Whoever counts has a document that fits or not: it is worth the wait on a busy machine.
+        pieces = self._template(template, PATIENT_WALL_S).render(
             messages, tools=tools, think=think, n_ctx_tokens=n_ctx_tokens
         )
         return len(self._tokeniser.tokenise(pieces))
