@@ -397,7 +397,7 @@ class PromptBuilder:
         think: Think | None = None,
         n_ctx_tokens: int = 0,
     ) -> int:
-        # Whoever counts has a document that fits or not: it is worth the wait on a busy machine.
+        # Whether a document fits is decided by this count: on a busy machine it may take longer.
         pieces = self._template(template, PATIENT_WALL_S).render(
             messages, tools=tools, think=think, n_ctx_tokens=n_ctx_tokens
         )
