@@ -27,7 +27,7 @@ PATIENT_WALL_S = 60.0
 """The same on a busy machine: for someone who waits, and for a run."""
 BRIEF_S = 0.5
 """What takes longer goes on at the lowest priority. At that, 15 ms took 5 s on a busy machine."""
-LOW_PRIORITY = 10  # a tenth of a turn beside one that serves: 15 ms take at most 0.2 s then
+LOW_PRIORITY = 5  # a third of a turn beside one that serves; at 10 a template took over 4 s once
 TRIAL_MEMORY_BYTES = 512 * 1024 * 1024
 """Beyond what the process has at its start."""
 

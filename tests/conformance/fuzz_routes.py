@@ -569,7 +569,7 @@ class ReviewFuzz:
             if _decision(after) != _decision(self.asked[id_]):
                 wrong.append(f"{what}: undone, and not as before: {after}")
             return
-        none: dict[str, Any] = dict.fromkeys(("value", "reason", "together", "by", "decided_at"))
+        none: dict[str, Any] = dict.fromkeys(("value", "reason", "together", "by"))
         undecided = replace(after, state="open", **none)
         if before.state != "open" or _decision(undecided) != _decision(before):
             wrong.append(f"{what}: {item}, and more: {before} {after}")
@@ -609,8 +609,9 @@ class ReviewFuzz:
 
 
 def _decision(review: Review) -> Review:
-    """Return a review without what is no part of its decision: leases."""
-    return replace(review, lease_by=None, lease_until=None)
+    """Return a review without what is no part of its decision: leases, when it was undone."""
+    bare = replace(review, lease_by=None, lease_until=None)
+    return bare if bare.is_decided else replace(bare, decided_at=None, is_applied=False)
 
 
 def expected_value(before: Review, after: Review) -> Any:

@@ -21,7 +21,8 @@ TOOL = Tool("get_time", "Tells the time", {"properties": {"zone": {"type": "stri
 
 def prompt_for(model: Model, **wishes: Any) -> tuple[str, Constraint | None]:
     """Return the text of a request's prompt, and its constraint."""
-    request = ChatRequest(ModelSpec("x"), (Message("user", "What time is it?"),), **wishes)
+    asked = (Message("user", "What time is it?"),)
+    request = ChatRequest(ModelSpec("x"), asked, priority="batch", **wishes)
     prompted = PromptBuilder(model).chat(request, Sampling())
     text = b"".join(model.piece(int(token), shows_control=True) for token in prompted.tokens)
     return text.decode(), prompted.constraint
