@@ -18,6 +18,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
 from paddock.engine.tuning.tuner import TuningStop, tune
+from tests.benchmarks import genai
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import OwnGrowth, peak_bytes
 from tests.benchmarks.servers import llama_server
@@ -116,11 +117,11 @@ def _server(*flags: str, n_slots: int | None) -> Contender:
     parts = [part.lstrip("-") for part in (*slots.split(), *flags) if part != "-np"]
     name = " ".join(["llama-server", slots, *flags])
     key = "-".join(["server", *parts])
-    return Contender(key, name, llama_server(*flags, n_slots=n_slots))
+    return Contender(key, name, llama_server(*flags, n_slots=n_slots), needs_server=True)
 
 
-PADDOCK = Contender("paddock", "paddock", ours, is_ours=True)
-TUNED = Contender("paddock-tuned", "paddock, tuned copy", _tuned, is_ours=True)
+PADDOCK = Contender("paddock", "paddock", ours)
+TUNED = Contender("paddock-tuned", "paddock, tuned copy", _tuned)
 DEFAULTS = _server(n_slots=None)
 _LAYOUTS = ((), ("-fa", "off"), ("-kvu",), ("-kvu", "-fa", "off"))
 """Flash attention is on unless it is switched off, and so is a split cache with given slots."""
@@ -129,12 +130,13 @@ SERVERS = (
     _server("-fa", "off", n_slots=1),
     *(_server(*flags, n_slots=n_slots) for n_slots in (4, 8) for flags in _LAYOUTS),
 )
-EVERYBODY = (PADDOCK, TUNED, DEFAULTS, *SERVERS)
+GENAI = (Contender("genai", "openvino-genai", genai.genai),) if genai.IS_HERE else ()
+EVERYBODY = (PADDOCK, TUNED, *GENAI, DEFAULTS, *SERVERS)
 
 
 def present(wanted: Sequence[Contender], setup: Setup) -> list[Contender]:
     """Leave out those whose programs are not here, and say so."""
-    found = [one for one in wanted if one.is_ours or setup.server]
+    found = [one for one in wanted if setup.server or not one.needs_server]
     for one in wanted:
         if one not in found:
             why = "there is no llama-server (tests/benchmarks/peers.py)"

@@ -85,7 +85,8 @@ class Contender:
     key: str
     name: str
     start: Start
-    is_ours: bool = False
+    needs_server: bool = False
+    """llama-server has to be here."""
 
 
 def cache() -> Path:
