@@ -250,7 +250,7 @@ def main() -> None:
 
 
 def make_copy(order: dict[str, Any]) -> dict[str, Any]:
-    """Write, measure, compare; return the fastest copy's fields, or `why` there is none."""
+    """Write, measure, compare; return the fastest copy's fields, or `why` it is none."""
     source = Weights(Path(order["source"]))
     load = with_fallback(
         WorkerOptions(order["source"], "chat", 0, 0, 1, 0, order["n_threads"]), order["fallback"]
@@ -271,6 +271,7 @@ def make_copy(order: dict[str, Any]) -> dict[str, Any]:
         speeds = [measure_speeds(weights, shape, counts_cpu=True) for weights in everything]
     before, *after = speeds
     original: Computed | None = None
+    n_unwritten = len(whys)
     fastest_first = sorted(
         zip(copies.items(), after, strict=True),
         key=lambda each: each[1].document_s(each[1].answers),
@@ -295,7 +296,7 @@ def make_copy(order: dict[str, Any]) -> dict[str, Any]:
             "agreement": share,
             "is_embedder": is_embedder,
         }
-    return {"why": whys[-1]}
+    return {"why": whys[n_unwritten]}
 
 
 def _written_copies(order: dict[str, Any], source: Weights) -> tuple[dict[str, Weights], list[str]]:

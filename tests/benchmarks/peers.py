@@ -30,6 +30,7 @@ CMAKE_FLAGS = (
     "-DLLAMA_BUILD_TESTS=OFF",
     "-DLLAMA_BUILD_EXAMPLES=OFF",
     "-DLLAMA_BUILD_UI=OFF",
+    "-DCMAKE_CXX_FLAGS=-fno-dse",  # GCC 12 and AMX, as in pyproject.toml
 )
 
 
