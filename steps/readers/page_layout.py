@@ -38,6 +38,7 @@ from .page_rows import (
     Rule,
     Word,
     gap_between,
+    is_right_to_left,
     row_of,
     rows_of,
     segment_pieces,
@@ -63,7 +64,6 @@ _LINE_END = re.compile(r"\w+(?:\x02|[\u2010\u00ad-]\s*\n)\s*\w+")
 _CUT = re.compile(r"(\w+)([\x02\u2010\u00ad-])")
 _FIRST_WORD = re.compile(r"\w+")
 _VOWEL = re.compile("[aeiouyà-æè-ïò-öø-ýœ]|[^\x00-\u024f]")
-_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 
 
 @record(slots=True)
@@ -81,8 +81,7 @@ def page_lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
 
     `words` are in the order of the page's text.
     """
-    text = "".join(word.text for word in words)
-    if not text.isascii() and len(_RIGHT_TO_LEFT.findall(text)) > 0.5 * sum(map(str.isalpha, text)):
+    if is_right_to_left(words):
         for word in words:
             word.mirror()
         mirrored = [(-right, bottom, -left, top) for left, bottom, right, top in rules]
@@ -174,7 +173,7 @@ def _page_line(row: Row, labels: Collection[str]) -> PageLine:
     for index, segment in enumerate(row.segments):
         out += [Piece("\t")] if index else []
         out += segment_pieces(segment, labels, is_first=not index)
-    first = row.words[0]
+    first = out[0].word or row.words[0]
     sign, blank, rest = out[0].text.partition(" ")
     is_entry = out[0].word is first and bool(rest or out[1:2] == [_BLANK]) and _is_sign(first, sign)
     if is_entry and not _ENTRY.fullmatch(sign):
@@ -331,7 +330,9 @@ def _usual_text(page: Sequence[PageLine]) -> tuple[float, bool]:
     """
     sizes: Counter[tuple[float, bool]] = Counter()
     for line in page:
-        sizes[round(line.size * 2) / 2, line.is_bold] += len(line.text.rpartition("\n")[2])
+        last = max([piece.row for piece in line.pieces], default=0)
+        for word in [piece.word for piece in line.pieces if piece.word and piece.row == last]:
+            sizes[round(word.size * 2) / 2, line.is_bold] += sum(map(str.isalnum, word.text))
     return sizes.most_common(1)[0][0] if sizes else (0.0, False)
 
 

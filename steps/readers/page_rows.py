@@ -27,6 +27,7 @@ _SAME_BASE = 0.15  # by which bases of a row differ
 _SAME_ROW = 0.3  # the same where pieces stand apart: cells of several sizes
 _PAGE_NUMBER = re.compile(r"\d{1,4}|[ivxlc]{1,8}")
 _LEADER = ".…· "
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 ASIAN = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")  # scripts without spaces
 
 SOFT_BREAK = "\x03"  # the end of a line within a cell or heading
@@ -65,6 +66,7 @@ class Word:
     is_struck: bool = False
     level: int = 0
     """1 is raised, -1 is lowered."""
+    is_mirrored: bool = False
 
     def __post_init__(self) -> None:
         self.lefts, self.rights = self.lefts or [self.left], self.rights or [self.right]
@@ -84,6 +86,7 @@ class Word:
         self.left, self.right = -self.right, -self.left
         mirrored = [-side for side in self.rights], [-side for side in self.lefts]
         self.lefts, self.rights = mirrored
+        self.is_mirrored = not self.is_mirrored
 
 
 class Piece(NamedTuple):
@@ -288,6 +291,23 @@ def _is_like(last: Word, word: Word) -> bool:
     )
 
 
+def is_right_to_left(words: Sequence[Word], *, default: bool = False) -> bool:
+    """Return whether most letters of words are read from right to left."""
+    text = "".join([word.text for word in words])
+    n_letters = sum(map(str.isalpha, text))
+    return len(_RIGHT_TO_LEFT.findall(text)) > 0.5 * n_letters if n_letters else default
+
+
+def _as_read(words: Sequence[Word]) -> Iterator[Word]:
+    """Yield words in the direction of most letters, or of the page if the first word has it."""
+    is_of_page = words[0].is_mirrored
+    is_own = is_right_to_left(words, default=is_of_page)
+    found = groupby(words, lambda word: is_right_to_left([word], default=is_own))
+    runs = [(direction, list(run)) for direction, run in found]
+    for direction, run in runs if is_of_page in (is_own, runs[0][0]) else reversed(runs):
+        yield from run if direction is is_of_page else reversed(run)
+
+
 def segment_pieces(
     words: Sequence[Word], labels: Collection[str], *, is_first: bool = False
 ) -> list[Piece]:
@@ -296,6 +316,8 @@ def segment_pieces(
     1. A label at the beginning of a note; else raised or lowered characters.
     2. Around these: struck or hidden text.
     """
+    if len(words) > 1 and words[0].is_upright:
+        words = list(_as_read(words))
     out = list[Piece]()
     start = 0
     blanks = [False, *map(_has_blank, words, words[1:])]

@@ -6,7 +6,7 @@ The page is drawn only where a text may be hidden: white text may stand on a dar
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from ctypes import (
     POINTER,
     addressof,
@@ -59,8 +59,8 @@ text_object_at = by_address(raw.FPDFText_GetTextObject, c_void_p, c_void_p, c_in
 
 @record(frozen=True, slots=True)
 class HiddenText:
-    objects: Mapping[int, str]
-    """By the addresses of text objects that are not shown, their texts."""
+    objects: Set[int]
+    """The addresses of text objects that are not shown."""
     chars: Set[int]
     """PDFium's indexes of characters under what hides only a part of their text."""
 
@@ -69,9 +69,9 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
     """Return what an open page does not show."""
     left, bottom, right, top = page.get_bbox()
     if left >= right or bottom >= top:  # a damaged crop box, which most programs leave out
-        return HiddenText({}, frozenset())
+        return HiddenText(frozenset(), frozenset())
     covers, pixels = _covers_of(pieces), cache(lambda: low_pixels(page))
-    objects = dict[int, str]()
+    objects = set[int]()
     partly = dict[int, list[_Cover]]()
     """By text objects: what may hide a part of them."""
     clips = dict[int, tuple[float, ...]]()
@@ -104,9 +104,9 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
         ):
             is_hidden = not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels())
         if is_hidden:
-            chars = utf16(raw.FPDFTextObj_GetText, text.piece, textpage)
-            if any(map(str.isalnum, chars)):  # points and lines are too fine for few pixels
-                objects[text.address] = chars
+            # Points and lines are too fine for few pixels.
+            if any(map(str.isalnum, utf16(raw.FPDFTextObj_GetText, text.piece, textpage))):
+                objects.add(text.address)
         elif over := [c for c in near if c.is_over_part(index, bounds)]:
             partly[text.address] = over
         elif is_cut:

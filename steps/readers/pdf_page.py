@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import c_int, c_void_p, cast
-from itertools import repeat
+from itertools import groupby, repeat
 from typing import Any
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
@@ -104,13 +104,12 @@ class PdfPages:
                     turned_box(rule, rotation) for rule in (*_rules(pieces), *annotations.struck)
                 ]
                 words = list(PageWords(textpage, text, places, rotation, unshown, rules))
-                covered = (c for c, at in zip(text, places, strict=True) if at in unshown.chars)
-                unseen = *unshown.objects.values(), "".join(covered).strip(), _hide_tiny(words)
-                self._losses.hidden += filter(None, unseen)
+                _hide_tiny(words)
                 drawn_words = list(drawn(words, pieces[:_MOST_RULES], rotation))
                 words += drawn_words
                 has_nothing = set("".join(text.split())) == {"\ufffd"}
                 lines = [] if has_nothing else page_lines(words, rules)
+                self._losses.hidden += _hidden_texts(lines)
                 is_picture = not lines and bool(pieces)
                 n_unnamed = _n_unnamed(textpage, text, places)
                 n_drawn = sum(word.text == UNKNOWN for word in drawn_words)
@@ -167,13 +166,19 @@ def _n_unnamed(textpage: Any, text: str, places: Sequence[int]) -> int:
 _has_no_unicode = by_address(raw.FPDFText_HasUnicodeMapError, c_int, c_void_p, c_int)
 
 
-def _hide_tiny(words: Sequence[Word]) -> str:
-    """Hide words that are too small to be seen beside others, and return them."""
+def _hide_tiny(words: Sequence[Word]) -> None:
+    """Hide words that are too small to be seen beside others."""
     is_read = any(word.size >= _LEGIBLE for word in words)
-    tiny = [w for w in words if is_read and w.size <= _TINY and not w.is_hidden]
-    for word in tiny:
-        word.is_hidden = True
-    return " ".join(word.text for word in tiny)
+    for word in words:
+        word.is_hidden |= is_read and word.size <= _TINY
+
+
+def _hidden_texts(lines: Sequence[PageLine]) -> Iterator[str]:
+    for line in lines:
+        for is_shown, run in groupby(line.pieces, lambda p: bool(p.word and not p.word.is_hidden)):
+            text = "".join([piece.word.text if piece.word else " " for piece in run]).strip()
+            if text and not is_shown:
+                yield text.replace(HYPHEN, "-")
 
 
 def _rules(pieces: Sequence[PageObject]) -> Iterator[Rule]:

@@ -63,7 +63,7 @@ def test_rows_and_columns_are_a_table_with_its_empty_cells() -> None:
 
 def test_a_line_between_cells_parts_texts_that_touch() -> None:
     around = grid([710, 690, 670], [(x, 670, 710) for x in (72, 125, 200, 372)])
-    texts = [(74, 695, "Item"), (127, 695, "Place"), (202, 695, "No")]
+    texts: list[Piece] = [(74, 695, "Item"), (127, 695, "Place"), (202, 695, "No")]
     texts += [(74, 675, "New ladder"), (125.2, 675, "south"), (202, 675, "12")]
     assert read(drawn(*texts, extra=around)).text == (
         "| Item | Place | No |\n| --- | --- | --- |\n| New ladder | south | 12 |"
@@ -157,6 +157,12 @@ def test_headings_are_found_by_size_and_weight_and_have_levels() -> None:
     assert Headings.of(found).at(at) == ("Lease of the house", "1 Rent", "Heating")
 
 
+def test_the_usual_size_is_that_of_most_words_whatever_stands_beside_them() -> None:
+    beside = (72, 700, "The tenant, the rent", 12), (400, 700, "mail to info at localhost", 7)
+    found = read(drawn(*beside, (72, 660, "The tenant pays", 12), (72, 620, "for the rooms", 12)))
+    assert found.text.split("\n")[1:] == ["The tenant pays", "for the rooms"]
+
+
 def test_lists_raised_lowered_struck_and_hidden_text_are_marked() -> None:
     pieces = [
         (72, 700, "Area 10"), (109, 704, "6", 6), (113, 700, "m of H"), (144, 698, "2", 6),
@@ -166,7 +172,8 @@ def test_lists_raised_lowered_struck_and_hidden_text_are_marked() -> None:
         (72, 640, r"\267"), (90, 640, "first of the list"),
         (72, 100, "1", 6), (78, 96, "without tax", 8),
     ]  # fmt: skip
-    white = "1 g BT /F1 10 Tf 72 620 Td (pay twice) Tj ET 0 g"
+    letters = " ".join(f"({letter}) Tj" for letter in "pay twice")  # as browsers draw them
+    white = f"1 g BT /F1 10 Tf 72 620 Td {letters} ET 0 g"
     found = read(drawn(*pieces, extra=f"{white} 120 683 m 133 683 l S"))
     assert found.text.split("\n") == [
         "Area 10^6m of H_2O cost 40[^1] EUR",
@@ -176,7 +183,7 @@ def test_lists_raised_lowered_struck_and_hidden_text_are_marked() -> None:
         "<!-- pay twice -->",
         "[^1]: without tax",
     ]
-    assert "does not show" in found.notes[0]
+    assert "does not show is read as well (9 characters: 'pay twice')" in found.notes[0]
 
 
 LISTED = "1. keys\n2. pets"
@@ -216,6 +223,48 @@ def test_a_line_is_what_stands_on_it_in_whatever_order_it_is_drawn(
     pieces: list[Piece], shown: str
 ) -> None:
     assert read(drawn(*pieces)).text == shown
+
+
+HEBREW = (
+    "/Foo /FirstChar 32 /LastChar 122 /Widths [250 "
+    + "500 " * 90
+    + "] /Encoding << /Type /Encoding /Differences [32 /space 51 /three 65 "
+    + " ".join(f"/uni{0x5D0 + at:04X}" for at in range(27))
+    + "] >> >>"
+)
+
+
+@pytest.mark.parametrize("is_hebrew", [False, True])
+@pytest.mark.parametrize(
+    ("words", "shown", "shown_on_hebrew"),
+    [
+        (["עולם טוב", "33", "שלום"], "שלום 33 עולם טוב", ""),
+        (["שלום 33 עולם טוב"], "שלום 33 עולם טוב", ""),
+        (["טוב עולם", "New", "York", "שלום"], "שלום New York טוב עולם", ""),
+        (["New", "York", "33"], "New York 33", ""),
+        # Labels
+        (["Name:", "שלום עולם"], "Name: שלום עולם", "שלום עולם Name:"),
+        (["New", "York", "שם"], "New York שם", "שם New York"),
+    ],
+)
+def test_a_line_is_read_in_the_direction_of_its_letters(
+    words: list[str], shown: str, shown_on_hebrew: str, *, is_hebrew: bool
+) -> None:
+    """Words from left to right, those of Latin letters in another font."""
+    pieces: list[Piece] = lines(*["שלום " * 20 if is_hebrew else PROSE] * 3)
+    left = 72.0
+    for word in words:
+        pieces.append((left, 600, word))
+        left += (7 if word.isascii() else 5) * len(word) + 2
+    codes = {0x5D0 + at: 65 + at for at in range(27)}
+    data = drawn(
+        *(
+            (x, y, text, 10, "F2") if text.isascii() else (x, y, text[::-1].translate(codes))
+            for x, y, text in pieces
+        )
+    ).replace(b"/Helvetica >>", HEBREW.encode())
+    found = read(data).text.split("\n")[-1].removeprefix("# ")
+    assert found == ((is_hebrew and shown_on_hebrew) or shown)
 
 
 def test_figures_that_a_font_raises_or_lowers_are_seen_by_their_ink() -> None:
@@ -429,9 +478,10 @@ def test_every_word_is_read_once_whatever_the_page_is_like() -> None:
                 left, shift = chance.choice((72, 72, 180, 300, 310)), chance.choice((0, 0, 4))
                 right, base = left + 5 * len(text), 700 - 12 * line + shift
                 size = chance.choice((6.0, 10.0, 10.0, 14.0))
-                styles = [chance.random() < share for share in (0.2, 0.95, 0.1, 0)]
+                bold, upright, unseen = (chance.random() < share for share in (0.2, 0.95, 0.1))
                 box = left, base, right, base + 7
-                words.append(Word(text, False, *box, base, base + 7, base, size, *styles))
+                sides = (*box, base, base + 7, base)
+                words.append(Word(text, False, *sides, size, bold, upright, unseen, False))
         rules = [(60, 700 - 12 * at, 400, 700 - 12 * at) for at in range(chance.randint(0, 9))]
         places = chance.sample((60, 170, 290, 400), chance.randint(0, 4))
         page = page_layout.page_lines(words, [*rules, *((x, 500, x, 710) for x in places)])
