@@ -19,6 +19,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from enum import Enum
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
@@ -232,6 +233,30 @@ def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _For
 # --- rules of a sender's layout
 
 
+class NoRule(Enum):
+    """Why a decision makes no rule; the value is its sentence."""
+
+    TOGETHER = "accepted together with others: no one looked at it"
+    GONE = "its document is deleted or filed"
+    NO_OFFERS = "its step does not ask `when: unsure`, or OCR or several documents were read"
+    NO_SENDER = "no name that was decided stands in a cell of its own, so the sender is not known"
+    DIFFERENT = "decisions on this sender and layout differ in a field that is always the same"
+
+
+@record(frozen=True, slots=True)
+class LayoutRules:
+    """The rules of a sender's layout, for people."""
+
+    sender: tuple[str, ...]
+    words: tuple[str, ...]
+    ids: tuple[str, ...]
+    fields: Mapping[str, Sequence[tuple[str, Any, Sequence[str]]]]
+    """By field its rules: the label that it is read behind or empty, its value, decisions."""
+    open: tuple[str, ...]
+    """Decided fields that no rule reads."""
+    why_none: NoRule | None = None
+
+
 @record(frozen=True)
 class _SenderLayout:
     """The decisions on documents of one sender and layout, and what they teach."""
@@ -302,25 +327,45 @@ class _SenderLayout:
             if all(r is None or canonical_json(r.value) == value for r, value in checked):
                 yield rule
 
+    def shown(self, sender: tuple[str, ...], words: Iterable[str]) -> LayoutRules:
+        ids, words = tuple(t.id for t in self.decisions), tuple(sorted(words))
+        names = {name for t in self.decisions for name in t.fields}
+        if not sender or (constants := self.constants) is None:
+            why = NoRule.DIFFERENT if sender else NoRule.NO_SENDER
+            return LayoutRules(sender, words, ids, {}, tuple(sorted(names)), why)
+        always = {f: (constants[f], of) for f, of in self.taught_constants.items()}
+        first = self.decisions[0].answer
+        always |= {f: (first.get(f), of) for f, (_, of) in self.empty.items()}
+        fields = {f: [("", value, of)] for f, (value, of) in always.items()}
+        for field, rules in self.fields.items():
+            for rule in rules:
+                label = " / ".join(sorted({label for _, label in rule.anchors}))
+                fields.setdefault(field, []).append((label, None, rule.ids))
+        return LayoutRules(sender, words, ids, fields, tuple(sorted(names - fields.keys())))
+
 
 class Rules:
     def __init__(self, decisions: Iterable[TaughtAnswer]) -> None:
         """`decisions`: the oldest first; a reading names the first that it rests on."""
         by_key: dict[frozenset[str], dict[tuple[tuple[str, str], ...], list[TaughtAnswer]]] = {}
         for taught in decisions:
-            if taught.names:
-                of_words = by_key.setdefault(taught.offers.words, {})
-                of_words.setdefault(taught.names, []).append(taught)
+            of_words = by_key.setdefault(taught.offers.words, {})
+            of_words.setdefault(taught.names, []).append(taught)
         self._layouts = {
             words: {names: _SenderLayout(tuple(some)) for names, some in senders.items()}
             for words, senders in by_key.items()
         }
 
+    def shown(self) -> Iterator[LayoutRules]:
+        for words, senders in self._layouts.items():
+            for names, layout in senders.items():
+                yield layout.shown(tuple(sorted({cell for _, cell in names})), words)
+
     def read(self, offers: Offers) -> dict[str, FieldReading]:
         """Return the fields of which a rule knows the value in a document."""
         senders = self._layouts.get(offers.words, {})
         cells = {*offers.names}
-        of = [layout for names, layout in senders.items() if {cell for _, cell in names} <= cells]
+        of = [lay for names, lay in senders.items() if names and {c for _, c in names} <= cells]
         if len(of) != 1 or (constants := of[0].constants) is None:
             return {}
         ids_of = of[0].taught_constants

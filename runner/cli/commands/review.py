@@ -8,7 +8,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ import typer
 
 from paddock.engine.system import files, units
 from paddock.engine.system.records import record
-from paddock.engine.system.text import counted, one_line
+from paddock.engine.system.text import cell_text, counted, one_line
+from paddock.engine.system.units import iso_time
 from paddock.runner.cli.arguments import (
     HERE,
     JsonOption,
@@ -32,7 +34,10 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.pipeline_or_model import named_file
+from paddock.runner.core.traces.dependencies import UsedRules, read_dependencies
+from paddock.runner.core.traces.past_decisions import known_decisions
 from paddock.runner.folders.state_folders import find_ledgers
+from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
@@ -52,6 +57,7 @@ from paddock.runner.review.csv_and_gold_data import (
     reviews_csv,
 )
 from paddock.runner.review.decisions import LedgerReviews
+from paddock.runner.rules.decision_rules import NoRule
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 from paddock.steps.tables.row_formats import CSV, JSONL
@@ -81,6 +87,7 @@ class ReviewFlags:
     )
     only_list: bool = flag("Only list what waits.", "--list")
     accept_all: bool = flag("Accept all that `--list` shows, in one decision.", "--accept-all")
+    shows_rules: bool = flag("Show the rules that decisions make; change nothing.", "--rules")
     least: float | None = option(
         "Only answers whose fields all have this confidence.", min=0.0, max=1.0, metavar="P"
     )
@@ -106,9 +113,9 @@ def review(flags: ReviewFlags) -> int:
     Opens a page on this machine. The next run continues what was decided, without a model call.
     """
     given = (value is not None for value in (flags.export, flags.imported, flags.undone))
-    if sum((flags.only_list, flags.accept_all, *given)) > 1:
+    if sum((flags.only_list, flags.shows_rules, flags.accept_all, *given)) > 1:
         raise CommandError(
-            "Use one of `--list`, `--accept-all`, `--undo`, `--export` and `--import`."
+            "Use one of `--list`, `--rules`, `--accept-all`, `--undo`, `--export` and `--import`."
         )
     if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
         raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
@@ -116,6 +123,8 @@ def review(flags: ReviewFlags) -> int:
         raise CommandError("`--skip-bad` belongs to `--import`.")
     export, imported = flags.export, flags.imported
     place = _ledger_with_reviews(flags.file)
+    if flags.shows_rules:
+        return _show_rules(place, as_json=flags.as_json)
     if flags.only_list or (flags.as_json and not (export or imported or flags.accept_all)):
         return _list(place, flags)
     if export is not None:
@@ -249,6 +258,67 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
     else:
         printing.print_err(_nothing_text(flags))
     return DONE
+
+
+def _show_rules(place: LedgerFolder, *, as_json: bool) -> int:
+    """Show what decisions teach, on which each rule rests, and which make none."""
+    with open_for_reading(place) as ledger:
+        decided = {r.id: r for r in _of_file(place, LedgerReviews(ledger).decided())}
+        known, gone = known_decisions(ledger), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
+        reads = [reads for (reads,) in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
+    used = (dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings)
+    n_used = Counter(next(iter(dep.readings.values()))[1] for dep in used)
+    layouts = [(step, lay) for step, of in known.items() for lay in of.rules.shown()]
+    taught = {id_ for _, layout in layouts for id_ in layout.ids}
+    no_rule = {id_: lay.why_none for _, lay in layouts if lay.why_none for id_ in lay.ids}
+    for review in decided.values():
+        if review.id not in taught and review.state in ("accepted", "edited"):
+            why = NoRule.GONE if gone & {*review.places} else NoRule.NO_OFFERS
+            no_rule[review.id] = NoRule.TOGETHER if review.together else why
+    rules = [
+        {
+            "pipeline": file, "step": step, "sender": layout.sender, "layout": layout.words,
+            "documents": sum(n_used[id_] for id_ in layout.ids), "open": layout.open,
+            "fields": {
+                name: [{"label": lb or None, "value": v, "decisions": ids} for lb, v, ids in some]
+                for name, some in layout.fields.items()
+            },
+            "decisions": [
+                {"id": r.id, "item": r.item, "by": r.by, "at": iso_time(r.decided_at or 0)}
+                for r in (decided[id_] for id_ in layout.ids)
+            ],
+        }
+        for (file, step), layout in layouts
+        if layout.why_none is None and decided.keys() >= {*layout.ids}
+    ]  # fmt: skip
+    none = [
+        {"id": id_, "item": decided[id_].item, "why": why.name.lower(), "text": why.value}
+        for id_, why in no_rule.items()
+        if id_ in decided
+    ]
+    if as_json:
+        printing.print_json({"rules": rules, "without_rule": none})
+        return DONE
+    lines = [line for rule in rules for line in _rule_lines(rule)]
+    lines += ["{id} ({item}) makes no rule: {text}.".format_map(row) for row in none]
+    for line in lines or ["No decision makes a rule yet."]:
+        printing.print_out(printing.printable_line(line))
+    return DONE
+
+
+def _rule_lines(rule: Mapping[str, Any]) -> Iterator[str]:
+    n_used = counted(rule["documents"], "document")
+    yield f"{', '.join(rule['sender'])} ({rule['pipeline']}, step '{rule['step']}'; {n_used})"
+    yield f"  layout: {one_line(', '.join(rule['layout']), MAX_ITEM_CHARS)}"
+    for name, readings in rule["fields"].items():
+        for row in readings:
+            always = f"always {cell_text(row['value']) or 'empty'}"
+            how = f"behind '{row['label']}'" if row["label"] else always
+            yield f"  {name}: {how}, by {', '.join(row['decisions'])}"
+    if rule["open"]:
+        yield f"  open: {', '.join(rule['open'])}"
+    for row in rule["decisions"]:
+        yield f"  decided: {row['id']} ({row['item']}), {row['by']}, {row['at']}"
 
 
 def _nothing_text(flags: ReviewFlags) -> str:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from paddock.runner.cli.application import application
 from tests.fakes.pool import FakePool
 from tests.runner.world import ReviewedWorld, each_document, reasons, states
 
@@ -273,3 +275,60 @@ def test_what_no_rule_reads_otherwise_is_not_stale(desk: Desk) -> None:
     desk.work()
     desk.teach("c", bill(sender="Osier Garden Centre"), sender="Osier Garden Centre")
     assert {*states(desk.plan())} == {"c.txt"}
+
+
+def shown_rules(desk: Desk, *flags: str) -> Any:
+    arguments = ["review", str(desk.folder), "--rules", *flags]
+    result = CliRunner().invoke(application("review"), arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout) if flags else result.stdout
+
+
+def test_review_shows_the_rules_whose_decisions_they_are_and_how_often_they_are_used(
+    desk: Desk,
+) -> None:
+    desk.teach("a", bill())
+    desk.teach("s", bill(title="STATEMENT"), total=777.0, sender="Somebody else")
+    desk.arrive(b=bill(**NEXT))
+    desk.work()
+    before = sorted(path.name for path in (desk.folder / ".paddock").iterdir())
+    found = shown_rules(desk, "--json")
+    (rule,) = found["rules"]
+    assert rule["step"] == "bill"
+    assert rule["sender"] == ["Larkfield Print Works"]
+    assert {"calder quay office", "invoice"} <= {*rule["layout"]}
+    assert (rule["documents"], rule["open"]) == (1, [])
+    (decision,) = rule["decisions"]
+    assert (decision["item"], decision["by"]) == ("a.txt", "ann")
+    reads = {
+        name: [(reading["label"], reading["value"]) for reading in readings]
+        for name, readings in rule["fields"].items()
+    }
+    assert reads == {
+        "kind": [(None, "invoice")], "sender": [(None, "Larkfield Print Works")],
+        "currency": [(None, "EUR")], "number": [("number", None)], "date": [("date", None)],
+        "total": [("total", None)],
+    }  # fmt: skip
+    assert [(d["item"], d["why"]) for d in found["without_rule"]] == [("s.txt", "no_sender")]
+    text = shown_rules(desk)
+    assert "step 'bill'; 1 document)" in text
+    assert f"  total: behind 'total', by {decision['id']}\n" in text
+    assert "  kind: always invoice, by " in text
+    assert "(s.txt) makes no rule: no name that was decided stands in a cell" in text
+    assert sorted(path.name for path in (desk.folder / ".paddock").iterdir()) == before
+
+
+def test_review_tells_why_decisions_make_no_rule_and_which_fields_stay_open(desk: Desk) -> None:
+    assert (
+        "No run has been recorded"
+        in CliRunner().invoke(application("review"), ["review", str(desk.folder), "--rules"]).output
+    )
+    desk.arrive(a=bill())
+    desk.work()
+    with desk.reviews() as reviews:
+        (review,) = reviews.waiting()
+        reviews.accept_together([(review.id, review.question)], "ann")
+    desk.teach("o", bill(sender="Osier"), sender="Osier", total=777.0)
+    found = shown_rules(desk, "--json")
+    assert [(d["item"], d["why"]) for d in found["without_rule"]] == [("a.txt", "together")]
+    assert [(rule["sender"], rule["open"]) for rule in found["rules"]] == [(["Osier"], ["total"])]
