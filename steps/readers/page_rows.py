@@ -302,9 +302,11 @@ def _as_read(words: Sequence[Word]) -> Iterator[Word]:
     """Yield words in the direction of most letters, or of the page if the first word has it."""
     is_of_page = words[0].is_mirrored
     is_own = is_right_to_left(words, default=is_of_page)
+    if is_right_to_left(words[:1], default=is_own) is is_of_page:
+        is_own = is_of_page
     found = groupby(words, lambda word: is_right_to_left([word], default=is_own))
     runs = [(direction, list(run)) for direction, run in found]
-    for direction, run in runs if is_of_page in (is_own, runs[0][0]) else reversed(runs):
+    for direction, run in runs if is_own is is_of_page else reversed(runs):
         yield from run if direction is is_of_page else reversed(run)
 
 
