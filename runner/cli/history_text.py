@@ -228,6 +228,8 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
         if step.calls or step.checks:
             yield from _step_lines(step, is_full=is_full)
     yield from _review_lines(origin.reviewed)
+    for name, how in origin.read_by_rules.items():
+        yield _labelled("by a rule", printing.printable_line(f"{name}: {how}"))
     for label, paths in (("also wrote", origin.outputs), ("rows in", origin.kept_in)):
         others = (path for path in paths if path != origin.path)
         yield from _labelled_list(label, map(_short_path, others))

@@ -15,15 +15,21 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import is_utf8, listed
+from paddock.engine.system.units import iso_time
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
 from paddock.runner.core.run_records import ItemSource
-from paddock.runner.core.traces.dependencies import FileRead, OutputWithin, dependencies_of
+from paddock.runner.core.traces.dependencies import (
+    FileRead,
+    OutputWithin,
+    UsedRules,
+    dependencies_of,
+)
 from paddock.runner.core.traces.scopes import ItemKey
 from paddock.runner.core.traces.world import World
 from paddock.runner.folders.state_folders import find_ledgers, ledgers_around
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import Entry, LedgerError
 from paddock.runner.ledger.filed_store import FiledStore
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_conditions import FileCondition, condition_of
@@ -189,7 +195,17 @@ class _PathsInLedger:
             notes=tuple(map(str, notes)),
             n_rows=written.n_rows,
             reviewed=reviews_of_item(self._ledger, owner.scope_id, item.key),
+            read_by_rules=dict(self._read_by_rules(entry)),
         )
+
+    def _read_by_rules(self, entry: Entry | None) -> Iterator[tuple[str, str]]:
+        store = ReviewStore(self._ledger)
+        for used in dependencies_of(entry, UsedRules):
+            for name, (_, id_, *label) in used.readings.items():
+                how = f"read behind '{label[0]}'" if any(label) else "the same in each"
+                review = store.get(id_)
+                on = "" if review is None else f" on {iso_time(review.decided_at or 0)[:10]}"
+                yield name, f"{how}, as decided{on} ({id_})"
 
     def _explaining_steps(self, output: ItemOutput) -> tuple[list[LineageStep], list[RecordedItem]]:
         """Return the steps that explain an output, and the other items that some of them are of.

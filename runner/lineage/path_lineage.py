@@ -101,6 +101,8 @@ class Origin:
     """Number of its rows in a store."""
     reviewed: ReviewRecord = field(default_factory=ReviewRecord)
     """What people decided about its answers."""
+    read_by_rules: Mapping[str, str] = field(default_factory=dict)
+    """How rules that decisions made read fields of its document."""
 
     def as_json(self) -> dict[str, Any]:
         fields = asdict(self)

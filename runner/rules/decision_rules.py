@@ -243,20 +243,6 @@ class NoRule(Enum):
     DIFFERENT = "decisions on this sender and layout differ in a field that is always the same"
 
 
-@record(frozen=True, slots=True)
-class LayoutRules:
-    """The rules of a sender's layout, for people."""
-
-    sender: tuple[str, ...]
-    words: tuple[str, ...]
-    ids: tuple[str, ...]
-    fields: Mapping[str, Sequence[tuple[str, Any, Sequence[str]]]]
-    """By field its rules: the label that it is read behind or empty, its value, decisions."""
-    open: tuple[str, ...]
-    """Decided fields that no rule reads."""
-    why_none: NoRule | None = None
-
-
 @record(frozen=True)
 class _SenderLayout:
     """The decisions on documents of one sender and layout, and what they teach."""
@@ -327,21 +313,22 @@ class _SenderLayout:
             if all(r is None or canonical_json(r.value) == value for r, value in checked):
                 yield rule
 
-    def shown(self, sender: tuple[str, ...], words: Iterable[str]) -> LayoutRules:
-        ids, words = tuple(t.id for t in self.decisions), tuple(sorted(words))
-        names = {name for t in self.decisions for name in t.fields}
-        if not sender or (constants := self.constants) is None:
-            why = NoRule.DIFFERENT if sender else NoRule.NO_SENDER
-            return LayoutRules(sender, words, ids, {}, tuple(sorted(names)), why)
-        always = {f: (constants[f], of) for f, of in self.taught_constants.items()}
-        first = self.decisions[0].answer
-        always |= {f: (first.get(f), of) for f, (_, of) in self.empty.items()}
-        fields = {f: [("", value, of)] for f, (value, of) in always.items()}
+    def shown(self) -> NoRule | Mapping[str, Any]:
+        """Return the rules as JSON, by field, and the `open` fields, which no rule reads."""
+        first, found = self.decisions[0], defaultdict[str, list[dict[str, Any]]](list)
+        if not first.names or (constants := self.constants) is None:
+            return NoRule.DIFFERENT if first.names else NoRule.NO_SENDER
+        always = {f: (constants[f], ids) for f, ids in self.taught_constants.items()}
+        always |= {f: (first.answer.get(f), ids) for f, (_, ids) in self.empty.items()}
+        for field, (value, ids) in always.items():
+            found[field].append({"label": None, "value": value, "decisions": ids})
         for field, rules in self.fields.items():
             for rule in rules:
                 label = " / ".join(sorted({label for _, label in rule.anchors}))
-                fields.setdefault(field, []).append((label, None, rule.ids))
-        return LayoutRules(sender, words, ids, fields, tuple(sorted(names - fields.keys())))
+                found[field].append({"label": label, "value": None, "decisions": rule.ids})
+        rest = sorted({name for t in self.decisions for name in t.fields} - found.keys())
+        sender, words = sorted({cell for _, cell in first.names}), sorted(first.offers.words)
+        return {"sender": sender, "layout": words, "fields": found, "open": rest}
 
 
 class Rules:
@@ -356,10 +343,11 @@ class Rules:
             for words, senders in by_key.items()
         }
 
-    def shown(self) -> Iterator[LayoutRules]:
-        for words, senders in self._layouts.items():
-            for names, layout in senders.items():
-                yield layout.shown(tuple(sorted({cell for _, cell in names})), words)
+    def shown(self) -> Iterator[tuple[list[str], NoRule | Mapping[str, Any]]]:
+        """Yield the ids of the decisions on each sender and layout, and what these teach."""
+        for senders in self._layouts.values():
+            for layout in senders.values():
+                yield [taught.id for taught in layout.decisions], layout.shown()
 
     def read(self, offers: Offers) -> dict[str, FieldReading]:
         """Return the fields of which a rule knows the value in a document."""

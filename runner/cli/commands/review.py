@@ -261,39 +261,32 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
 
 
 def _show_rules(place: LedgerFolder, *, as_json: bool) -> int:
-    """Show what decisions teach, on which each rule rests, and which make none."""
     with open_for_reading(place) as ledger:
         decided = {r.id: r for r in _of_file(place, LedgerReviews(ledger).decided())}
         known, gone = known_decisions(ledger), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
         reads = [reads for (reads,) in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
     used = (dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings)
     n_used = Counter(next(iter(dep.readings.values()))[1] for dep in used)
-    layouts = [(step, lay) for step, of in known.items() for lay in of.rules.shown()]
-    taught = {id_ for _, layout in layouts for id_ in layout.ids}
-    no_rule = {id_: lay.why_none for _, lay in layouts if lay.why_none for id_ in lay.ids}
+    rules, why_none, taught = list[dict[str, Any]](), dict[str, NoRule](), set[str]()
+    for (file, step), of_step in known.items():
+        for ids, shown in of_step.rules.shown():
+            taught.update(ids)
+            if isinstance(shown, NoRule):
+                why_none |= dict.fromkeys(ids, shown)
+            elif decided.keys() >= {*ids}:
+                rests = [
+                    {"id": r.id, "item": r.item, "by": r.by, "at": iso_time(r.decided_at or 0)}
+                    for r in (decided[id_] for id_ in ids)
+                ]
+                own = {"pipeline": file, "step": step, "documents": sum(n_used[i] for i in ids)}
+                rules.append({**own, **shown, "decisions": rests})
     for review in decided.values():
         if review.id not in taught and review.state in ("accepted", "edited"):
             why = NoRule.GONE if gone & {*review.places} else NoRule.NO_OFFERS
-            no_rule[review.id] = NoRule.TOGETHER if review.together else why
-    rules = [
-        {
-            "pipeline": file, "step": step, "sender": layout.sender, "layout": layout.words,
-            "documents": sum(n_used[id_] for id_ in layout.ids), "open": layout.open,
-            "fields": {
-                name: [{"label": lb or None, "value": v, "decisions": ids} for lb, v, ids in some]
-                for name, some in layout.fields.items()
-            },
-            "decisions": [
-                {"id": r.id, "item": r.item, "by": r.by, "at": iso_time(r.decided_at or 0)}
-                for r in (decided[id_] for id_ in layout.ids)
-            ],
-        }
-        for (file, step), layout in layouts
-        if layout.why_none is None and decided.keys() >= {*layout.ids}
-    ]  # fmt: skip
+            why_none[review.id] = NoRule.TOGETHER if review.together else why
     none = [
         {"id": id_, "item": decided[id_].item, "why": why.name.lower(), "text": why.value}
-        for id_, why in no_rule.items()
+        for id_, why in why_none.items()
         if id_ in decided
     ]
     if as_json:

@@ -312,7 +312,7 @@ class UsedRules(Dependency):
     offers: str
     """What the document offers to rules, packed."""
     readings: Mapping[str, Sequence[Any]]
-    """By field, the value and the decision that it rests on."""
+    """By field, the value, the decision that it rests on, and the label before it."""
     decided: Sequence[str]
     """Fields on which a person decided for this document: no rule changes these."""
 
@@ -326,7 +326,7 @@ class UsedRules(Dependency):
     ) -> UsedRules:
         own = sorted(decided)
         found = known.rules.read(Offers.unpack(offers)).items()
-        readings = {n: [r.value, r.rules[0]] for n, r in sorted(found) if n not in own}
+        readings = {n: [r.value, r.rules[0], r.label] for n, r in sorted(found) if n not in own}
         return cls([*step], id_, known.rules_digest, offers, readings, own)
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
@@ -335,7 +335,8 @@ class UsedRules(Dependency):
         if known.rules_digest == self.pool:
             return None
         now, was = self.of(known, (file, step), self.id, self.offers, self.decided), self.readings
-        changed = [n for n in {**was, **now.readings} if was.get(n) != now.readings.get(n)]
+        names = {**was, **now.readings}
+        changed = [n for n in names if [*was.get(n, ())][:2] != now.readings.get(n, ())[:2]]
         return Why.READINGS(quoted(changed), step) if changed else None
 
 

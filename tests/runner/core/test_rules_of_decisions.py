@@ -332,3 +332,24 @@ def test_review_tells_why_decisions_make_no_rule_and_which_fields_stay_open(desk
     found = shown_rules(desk, "--json")
     assert [(d["item"], d["why"]) for d in found["without_rule"]] == [("a.txt", "together")]
     assert [(rule["sender"], rule["open"]) for rule in found["rules"]] == [(["Osier"], ["total"])]
+
+
+def test_why_tells_which_decision_reads_a_field_and_behind_which_label(desk: Desk) -> None:
+    writes = """\
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
+    returns: {file"""
+    desk.edit("    returns: {file", writes)
+    desk.teach("a", bill())
+    desk.arrive(b=bill(**NEXT))
+    desk.work()
+    (decision,) = shown_rules(desk, "--json")["rules"][0]["decisions"]
+    as_decided = f"as decided on {decision['at'][:10]} ({decision['id']})"
+    arguments = ["why", str(desk.folder / "out/b.txt"), str(desk.folder)]
+    text = CliRunner().invoke(application("why"), arguments).stdout
+    assert f"total: read behind 'total', {as_decided}" in text
+    assert f"kind: the same in each, {as_decided}" in text
+    found = json.loads(CliRunner().invoke(application("why"), [*arguments, "--json"]).stdout)
+    (origin,) = found["origins"]
+    assert origin["read_by_rules"]["number"] == f"read behind 'number', {as_decided}"
+    own = CliRunner().invoke(application("why"), ["why", str(desk.folder / "out/a.txt")]).stdout
+    assert "read behind" not in own
