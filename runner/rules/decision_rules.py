@@ -237,7 +237,7 @@ class NoRule(Enum):
     """Why a decision makes no rule; the value is its sentence."""
 
     TOGETHER = "accepted together with others: no one looked at it"
-    GONE = "its document is deleted or filed"
+    GONE = "its document is deleted"
     NO_OFFERS = "its step does not ask `when: unsure`, or OCR or several documents were read"
     NO_SENDER = "no name that was decided stands in a cell of its own, so the sender is not known"
     DIFFERENT = "decisions on this sender and layout differ in a field that is always the same"

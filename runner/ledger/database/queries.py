@@ -49,8 +49,8 @@ ITEMS_OF_OTHER_RUNS = (
 HAS_ITEM_OF_RUN = "select 1 from items where run = :run limit 1"
 OBJECTS_OF_ITEMS = "select scope, key, returns_object from items where returns_object is not null"
 HAS_FILED = f"select 1 from items where scope = :scope and gone = '{FILED}' limit 1"
-GONE_ITEMS = "select scope, key from items where gone is not null"
 _IS_DELETED = f"gone is not null and gone <> '{FILED}'"
+GONE_ITEMS = f"select scope, key from items where {_IS_DELETED}"
 GONE_ITEMS_BEFORE = f"select scope, key from items where {_IS_DELETED} and at < :before"
 DROP_GONE_ITEM = (
     f"delete from items where scope = :scope and key = :key and {_IS_DELETED} returning key"

@@ -25,6 +25,12 @@ PIPELINE = "name: bills\n" + each_document(f"""\
     returns: {{file: doc.relpath, total: steps.bill.output.total, n: steps.bill.output.number}}
 returns: steps.each.results
 """)
+FILING = PIPELINE.replace(
+    "    returns: {",
+    """\
+      - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ doc.relpath }}"}}
+    returns: {""",
+)
 GUESS = {"kind": "reminder", "sender": "Nobody", "number": "0", "date": "2020-01-01", "total": 1.0}
 LAYOUT = """\
 {sender}
@@ -70,8 +76,8 @@ def bill(*changes: tuple[str, str], **values: str) -> str:
 
 
 class Desk(ReviewedWorld):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, PIPELINE)
+    def __init__(self, folder: Path, pipeline: str = PIPELINE) -> None:
+        super().__init__(folder, pipeline)
 
     def arrive(self, **texts: str) -> None:
         for name, text in texts.items():
@@ -119,7 +125,7 @@ EU_DAY = {"date": "03/03/2027"}
 THOUSANDS = {"net": "1.000", "vat": "0.234", "total": "1.234"}
 # 1 to 9 of "what must never happen": a decided document with what is true of it, the next one, and
 # the fields that a person must be asked about there, whatever else.
-NEVER = {
+NEVER: dict[str, tuple[str, dict[str, Any], str, set[str]]] = {
     "1 another sender's paper": (bill(), {}, bill(**OTHER_SENDER), ALL),
     "1 a name in passing": (
         bill(), {}, bill(**OTHER_SENDER, hello="Sent with Larkfield Print Works"), ALL),
@@ -241,6 +247,16 @@ def test_an_undone_changed_or_deleted_decision_takes_back_what_hung_on_it_alone(
     desk.work()
     desk.work()
     assert (desk.asked("b"), desk.asked("p")) == (ALL, frozenset())
+
+
+def test_a_decision_on_a_document_that_was_filed_teaches(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, FILING)
+    desk.teach("a", bill())
+    desk.work()
+    assert (tmp_path / "filed/a.txt").exists()
+    desk.arrive(b=bill(**NEXT))
+    desk.work()
+    assert (desk.waiting(), desk.outputs()["b.txt"]) == ({}, ("RE-102", 60.0))
 
 
 def test_decisions_that_contradict_a_rule_end_it_in_any_order(tmp_path: Path) -> None:
