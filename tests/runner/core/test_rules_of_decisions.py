@@ -125,7 +125,7 @@ EU_DAY = {"date": "03/03/2027"}
 THOUSANDS = {"net": "1.000", "vat": "0.234", "total": "1.234"}
 # 1 to 9 of "what must never happen": a decided document with what is true of it, the next one, and
 # the fields that a person must be asked about there, whatever else.
-NEVER: dict[str, tuple[str, dict[str, Any], str, set[str]]] = {
+NEVER: dict[str, tuple[str, dict[str, Any], str, set[str] | frozenset[str]]] = {
     "1 another sender's paper": (bill(), {}, bill(**OTHER_SENDER), ALL),
     "1 a name in passing": (
         bill(), {}, bill(**OTHER_SENDER, hello="Sent with Larkfield Print Works"), ALL),
