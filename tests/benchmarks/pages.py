@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import pypdfium2
+import pypdfium2  # type: ignore[import-untyped]
 
 from paddock.steps.readers import pdf
 from paddock.steps.readers.reader_process import ReadOptions
