@@ -33,6 +33,8 @@ POLL_SHARE = 0.05
 """The largest part of its time that a watch spends on reading a folder without events."""
 EVENTS_RETRY_S = 300.0
 """Time before events are tried again where the system had no watches left."""
+UNWATCHED_S = 4.0
+"""Time for which watchdog may be late with new folders."""
 _END_S = 5.0
 # What can mean a change; reads are left out. Attributes are a mode or a time: no one is writing.
 _EVENT_TYPES: list[type[events.FileSystemEvent]] = [
@@ -58,6 +60,8 @@ class ChangeSource:
         self._notices = notices
         self._wake = wake
         self._retry_at: float | None = None
+        self._fewer_since: float | None = None
+        """Since when the system watches fewer folders than there are."""
         self.polls = False
         """Whether the folder must be polled."""
         self._observer: BaseObserver | None = None
@@ -83,7 +87,7 @@ class ChangeSource:
                 self._retry_at = now + EVENTS_RETRY_S
                 self._poll(error)
             return
-        self.polls = False
+        self.polls, self._fewer_since = False, None
         self._notices.over("polled")
 
     def _listen(self) -> None:
@@ -117,18 +121,23 @@ class ChangeSource:
             return True
         return not all(map(can_report, self._emitters))
 
-    def compare(self, n_folders: int) -> None:
-        """Poll as well when the system watches fewer folders than there are.
+    def compare(self, n_folders: int, now: float) -> None:
+        """Poll as well while the system watches fewer folders than there are.
 
-        When it reaches the system's limit, watchdog continues without a word.
+        When it reaches the system's limit, watchdog continues without a word. It registers new
+        folders in a thread of its own, so only what lasts is reported.
         """
         if self._observer is None:
             return
-        if any(n is not None and n < n_folders for n in map(n_watched_folders, self._emitters)):
-            self._poll(None)
-        elif self.polls:
+        numbers = map(n_watched_folders, self._emitters)
+        if all(n is None or n >= n_folders for n in numbers):
+            self._fewer_since = None
             self.polls = False
             self._notices.over("polled")
+        elif self._fewer_since is None:
+            self._fewer_since, self.polls = now, True
+        elif now - self._fewer_since >= UNWATCHED_S:
+            self._poll(None)
 
     def take(self) -> bool:
         """Return whether there was an event since the last call."""

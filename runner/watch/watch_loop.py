@@ -275,7 +275,7 @@ class FolderWatch:
         else:
             self._notices.over("unreadable")
         self._n_files = len(listing.files)
-        self._change_source.compare(listing.n_folders)
+        self._change_source.compare(listing.n_folders, now)
         reconcile_s = self.spec.reconcile_s
         wait_s = min(POLL_S, reconcile_s) if self._change_source.polls else reconcile_s
         self._look_at = now + max(wait_s, BETWEEN_LOOKS_S, self._took_s / POLL_SHARE)

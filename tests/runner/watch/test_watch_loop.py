@@ -163,7 +163,7 @@ async def test_files_that_are_there_and_files_that_come_in_whatever_way(root: Pa
         await eventually(lambda: "folder/deep/a.txt" in watched.names)
         await watched.rest()
         assert len(watched.names) == len(set(watched.names)) == 5
-        assert watched.watch.status()["state"] == "watching"
+        await eventually(lambda: watched.watch.status()["state"] == "watching")
         assert watched.notes == []
 
 
@@ -300,6 +300,30 @@ async def test_where_the_system_reports_no_changes_the_folder_is_polled(
         await eventually(lambda: watched.names == ["a.txt"])
         assert watched.notes == [f"watch '{root}': {why}"]
         assert watched.watch.status()["state"] == "polling"
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["never", "late"])
+async def test_folders_that_watchdog_does_not_register_are_polled_and_told_if_that_lasts(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, is_late: bool
+) -> None:
+    module = "paddock.runner.watch.change_source"
+    registered = [0]
+    monkeypatch.setattr(f"{module}.n_watched_folders", lambda emitter: registered[0])
+    monkeypatch.setattr(f"{module}.UNWATCHED_S", 60 if is_late else 0.1)
+    monkeypatch.setattr("paddock.runner.watch.watch_loop.POLL_S", 0.2)
+    (root / "folder").mkdir()
+    async with Watched(spec(root)).running() as watched:
+        await eventually(lambda: watched.watch.status()["state"] == "polling")
+        (root / "folder/a.txt").write_text("x")
+        await eventually(lambda: watched.names == ["folder/a.txt"])
+        if is_late:
+            registered[0] = 2
+            await eventually(lambda: watched.watch.status()["state"] == "watching")
+            assert watched.notes == []
+        else:
+            await eventually(lambda: watched.notes)
+            text = "the system cannot watch all its folders. Polling every 5 s."
+            assert watched.notes == [f"watch '{root}': {text}"]
 
 
 async def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
