@@ -274,7 +274,7 @@ class BlockRun:
             raise StepFailed(block.id, str(error)) from error
         attempt.merge_nested(state.dependencies, state.n_failures, has_failures=state.has_failures)
         state.refuse_waiting()
-        return state.outputs(), await state.lacking(context.judge.reviews)
+        return state.outputs(), await state.lacking(context)
 
     def _end_of(self, item: ItemWork, attempt: ItemAttempt, walk: ItemWalk) -> ItemEnd:
         """Return how an item ended whose steps went well.

@@ -41,11 +41,11 @@ from .escalation import EscalationPass
 from .failures import ItemWaits, RunStopped
 from .left_nodes import MAX_NAMED, LackingItems
 from .outputs.same_output_file import refuse_forbidden_paths, refuse_other_pipelines
-from .reviews.run_reviews import RunReviews
 from .run_context import RunContext
 from .traces.block_items import item_path
 from .traces.block_work import BlockWork, ItemWork
 from .traces.dependencies import Dependencies, current_paths, with_outputs
+from .traces.filed_items import document_of
 from .traces.scopes import ItemKey
 from .traces.verify import Case
 
@@ -168,16 +168,16 @@ class BlockState:
         if self.in_phase(Phase.UNASKED):
             raise ItemWaits(Why.REVIEW_DUE_IN(block), None)
 
-    async def lacking(self, reviews: RunReviews) -> LackingItems | None:
+    async def lacking(self, context: RunContext) -> LackingItems | None:
         failed = [item for item in self.work.items if item.has_failed]
         waiting, unasked = self.in_phase(Phase.WAITING), self.in_phase(Phase.UNASKED)
         without = [row for row in self.work.filed.rows.values() if not row.has_result]
         if not (failed or waiting or unasked or without):
             return None
-        ended = await reviews.ended(self.work.scope_id) if failed else {}
+        ended = await context.judge.reviews.ended(self.work.scope_id) if failed else {}
         rejected, expired = ended.get("rejected", ()), ended.get("expired", ())
         undone = (*waiting, *(item for item in failed if item.key in rejected))
-        without += [item.was_filed for item in undone if item.was_filed is not None]
+        documents = {document_of(item, context.index) for item in undone}
         keys = [item.key for item in failed]
         lacking = LackingItems(
             self.block.id,
@@ -190,9 +190,10 @@ class BlockState:
             n_rejected=sum(key in rejected for key in keys),
             error=next((str(item.why) for item in self.failed), ""),
             is_transient=self.n_failures > 0,
-            documents=frozenset((row.path, row.sha256) for row in without),
+            documents=frozenset(filter(None, documents))
+            | {(row.path, row.sha256) for row in without},
         )
-        return lacking if lacking or without else None
+        return lacking if lacking or lacking.documents else None
 
     @property
     def is_partial(self) -> bool:

@@ -30,7 +30,7 @@ from .left_nodes import LackingItems
 from .requested_items import RequestedItems
 from .reviews.run_reviews import RunReviews
 from .run_options import RunOptions
-from .traces.block_items import listed_items
+from .traces.block_items import is_file_value, listed_items
 from .traces.block_work import BlockWork, FiledItems, ItemWork, JudgedRule
 from .traces.dependencies import KeptOutput, Trace
 from .traces.done_within import is_older, newest_within
@@ -134,8 +134,12 @@ class Judge:
         """
         listed, documents, entries = await self._listed(block, scope, keys_around, lacks)  # 1
         rule = await self._rule(listed, scope)  # 2
+        contents, rows = self.reviews.contents, documents.rows.values()
+        contents |= {(rule.scope_id, row.key): row.sha256 for row in rows}
         for item in listed.items:
             value = item.value if item.filed is None else documents.as_listed(item.filed)
+            if is_file_value(value):
+                contents[rule.scope_id, item.key] = value["sha256"]
             rule.set_parts(item, value, self.world.index.stored)
         world = await self._verify(rule, listed.items)  # 3
         newest = await self.world.ledger.ask(newest_within, block, keys_around, self.scopes)
@@ -261,8 +265,6 @@ class Judge:
             self.seen_keys.update(documents.rows)
         if not (documents.rows or rule.is_of_results):
             return items, FiledItems(former=documents.former)
-        rows = documents.rows.values()
-        self.reviews.filed_contents |= {(rule.scope_id, row.key): row.sha256 for row in rows}
         decided = {key for scope_id, key in self.reviews.items if scope_id == rule.scope_id}
         doubtful, unknown = await ask(documents.doubtful, rule, items, decided)
         if unknown:

@@ -149,7 +149,7 @@ class Walk(ABC):
             left.lacking[block] = missing
         if not state.has_ended:
             return NOT_YET
-        if (lacking := await state.lacking(self.context.judge.reviews)) is not None:
+        if (lacking := await state.lacking(self.context)) is not None:
             left.lacking.setdefault(block, lacking)
         return state.outputs()
 

@@ -70,8 +70,8 @@ class RunReviews:
         self._ledger = ledger
         self._store = ReviewStore(ledger)
         self._pending: dict[ItemKey, list[Review]] | None = None
-        self.filed_contents = dict[ItemKey, str]()
-        """Digests of filed documents: what was asked before they said this is not about them."""
+        self.contents = dict[ItemKey, str]()
+        """Digests of items' documents: what was asked before they said this is not about them."""
         self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
         self.decisions: Mapping[StepName, StepDecisions] = {}
         """Known after `load`, where the prompt of a step has decisions as examples."""
@@ -119,7 +119,7 @@ class RunReviews:
     def of_item(self, scope_id: str, key: str) -> PendingReview | None:
         """Return the review of an item that waits, or was decided since its last run."""
         reviews, place = (self._pending or {}).get((scope_id, key), ()), (scope_id, key)
-        if (content := self.filed_contents.get(place)) is not None:
+        if (content := self.contents.get(place)) is not None:
             same = (r for r in reviews if r.subject.document_sha256 == content)
             reviews = [*same, *(r for r in reviews if (r.scope, r.key) != place)]
         if not reviews:

@@ -448,6 +448,12 @@ class FiledDocuments:
         return moved, standing
 
 
+def document_of(item: ItemWork, index: OutputIndex) -> Document | None:
+    """Return the document that an item is, or is a result of: as it was listed, not as it lies."""
+    row = item.filed or item.was_filed
+    return _document(item.value, index) if row is None else (row.path, row.sha256)
+
+
 def _document(value: Any, index: OutputIndex) -> Document | None:
     is_document = is_file_value(value) and isinstance(value.get("path"), str)
     return (index.stored(value["path"]), value["sha256"]) if is_document else None

@@ -91,7 +91,27 @@ class Office(ReviewedWorld):
         return {p.name: p.parent.name for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.fixture(params=[ONE, IN_TWO_BLOCKS], ids=["one block", "two blocks"])
+IN_THREE_BLOCKS = IN_TWO_BLOCKS.replace(
+    "  - id: each\n    for_each: doc in steps.docs.files\n    do:\n",
+    """\
+  - id: texts
+    for_each: doc in steps.docs.files
+    do: [{id: first, uses: files.read, with: {path: "{{ doc.path }}"}}]
+    returns: {relpath: doc.relpath, path: doc.path, sha256: doc.sha256, text: steps.first.text}
+  - id: each
+    for_each: doc in steps.texts.results
+    key: doc.relpath
+    do:
+""",
+).replace(
+    '{id: text, uses: files.read, with: {path: "{{ doc.path }}"}}',
+    '{id: text, uses: prompt, with: {template: "{{ doc.text }}"}}',
+)
+
+
+@pytest.fixture(
+    params=[ONE, IN_TWO_BLOCKS, IN_THREE_BLOCKS], ids=["one block", "two blocks", "three blocks"]
+)
 def office(request: pytest.FixtureRequest, tmp_path: Path) -> Office:
     world = Office(tmp_path, f"name: bills\n{request.param}")
     world.arrive(a=10, b=60)
@@ -181,6 +201,20 @@ def test_a_decision_about_what_a_document_said_before_is_none_about_what_was_fil
     office.arrive(b=20)  # of which no one is asked
     office.work()
     (office.folder / "filed/b/b.txt").unlink()
+    office.undo("b.txt")
+    for _ in range(2):
+        office.work()
+        assert office.table() == {"a.txt": ("a", 10.0), "b.txt": ("b", 20.0)}
+        assert not office.waiting()
+
+
+def test_nor_about_what_a_document_says_now_that_stays_where_it_is(tmp_path: Path) -> None:
+    office = Office(tmp_path, f"name: bills\n{ONE.replace(MOVE_N, '')}")
+    office.arrive(a=10, b=60)
+    office.work()
+    office.decide("b.txt", "edit", {"number": "B", "total": 700})
+    office.arrive(b=20)
+    office.work()
     office.undo("b.txt")
     for _ in range(2):
         office.work()
