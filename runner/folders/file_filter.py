@@ -14,8 +14,9 @@ from paddock.engine.system.records import record
 from paddock.engine.system.text import is_utf8
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.watches import PROCESSING
-from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX, is_temporary
+from paddock.steps.files.folder_walk import VECTOR_TABLE_SUFFIX
 from paddock.steps.files.globs import Globs
+from paddock.steps.temporary_names import is_temporary
 
 ALL_FILES = ("**/*",)
 DONE = "done"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from paddock.engine.system.records import field, record
 from paddock.runner.bind.bound import BoundPlan
-from paddock.steps.files.folder_walk import is_temporary_path
 from paddock.steps.files.globs import Globs
+from paddock.steps.temporary_names import is_temporary_path
 
 from .file_filter import ALL_FILES, HOT_FOLDERS, WatchFilter, watch_specs
 from .file_versions import FileVersion, file_version_at

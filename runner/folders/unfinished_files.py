@@ -19,7 +19,7 @@ from paddock.engine.system import no_links
 from paddock.engine.system.records import record
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.ledger.ledger import Ledger
-from paddock.steps.files.folder_walk import is_temporary_path
+from paddock.steps.temporary_names import is_temporary_path
 
 from .file_filter import WatchFilter, WatchSpec, watch_specs
 from .file_versions import FileIdentity, FileVersion, file_version_at

@@ -20,7 +20,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, EventEmitter
 
 from paddock.runner.folders.folder_identity import needs_polling
-from paddock.steps.files.folder_walk import is_temporary
+from paddock.steps.temporary_names import is_temporary
 
 from .watch_messages import WatchMessages, polling_message
 

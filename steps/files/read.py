@@ -127,13 +127,14 @@ def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
 class FilesRead(Step[FilesReadParams, FilesReadOutput]):
     """Text of one document: plain text in any encoding, HTML, PDF.
 
-    Excel, mails and electronic books; with the extra `documents` also Word and PowerPoint; with
-    the extra `ocr` scans and pictures. Other kinds come from plug-ins (`paddock.readers`).
+    Excel, mails, archives, electronic books; with the extra `documents` also Word and PowerPoint;
+    with the extra `ocr` scans and pictures. Other kinds come from plug-ins (`paddock.readers`).
     """
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 9
+    version = 10
+    compatible_versions = frozenset({9})  # archives, also within mails, were not read
     facts = Facts(
         only_reads=True,
         is_repeatable=True,

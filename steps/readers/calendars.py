@@ -19,9 +19,8 @@ from icalendar.parser import Contentline
 from icalendar.prop import TypesFactory
 
 from . import text_files
-from .document_kinds import MEDIA_TYPES
-from .inner_documents import read_attached
-from .reader import Document, Invoice, ReadRequest, on_later_pages
+from .inner_documents import InnerDocuments
+from .reader import Document, ReadRequest
 
 _FOLD = re.compile(rb"\r?\n[ \t]")
 _QUOTED_PRINTABLE = re.compile(
@@ -39,9 +38,7 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
     data = _QUOTED_PRINTABLE.sub(_decoded, file.read())
     text = text_files.read_text_file(_FOLD.sub(b"", data), "txt")
     lines = list[str]()
-    pages, cells = list[str](), [""]
-    notes = list(text.notes)
-    invoices = list[Invoice]()
+    inner = InnerDocuments(request, pages=[""], cells=[""], notes=list(text.notes))
     title = ""
     for line in text.text.splitlines():
         request.check()
@@ -57,12 +54,8 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         if embedded := _embedded(parameters, value):
             media_type, content = embedded
             named = parameters.get("FILENAME") or parameters.get("X-FILENAME") or name.lower()
-            found = read_attached(str(named), media_type, content, request)
-            invoices += on_later_pages(found.invoices, 1 + len(pages))
-            pages += found.pages
-            cells += found.cells
-            notes += found.notes
-            value = f"{named} ({len(content):,} bytes)" + ", not read" * (not found.media_type)
+            is_read = inner.add(str(named), media_type, content)
+            value = f"{named} ({len(content):,} bytes)" + ", not read" * (not is_read)
         title = title or (value if name in ("SUMMARY", "FN") else "")
         written = [
             part
@@ -72,15 +65,8 @@ def _read(kind: str, file: BinaryIO, request: ReadRequest) -> Document:
         ]
         about = f" ({'; '.join(written)})" if written else ""
         lines.append(f"{name}{about}: {_shown(name, value)}")
-    first = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-    return Document(
-        (first, *pages),
-        title,
-        MEDIA_TYPES[kind],
-        tuple(notes),
-        cells=tuple(cells),
-        invoices=tuple(invoices),
-    )
+    inner.pages[0] = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    return inner.document(title, kind)
 
 
 def _decoded(found: re.Match[bytes]) -> bytes:

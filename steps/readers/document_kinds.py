@@ -35,9 +35,14 @@ _IMAGE_SIGNATURES = (
 )  # fmt: skip
 _HEIF_BRANDS = frozenset(b"avif avis heic heix heim heis hevc hevx mif1 msf1".split())
 _NO_TEXT_TYPES = ("image/", "audio/", "video/", "font/", "application/zip", "application/gzip")
+_ARCHIVES = (
+    (re.compile(rb"PK\x03\x04|PK\x05\x06"), "zip"),
+    (re.compile(rb"\x1f\x8b\x08"), "gz"),
+    (re.compile(rb"BZh[1-9]1AY&SY"), "bz2"),
+    (re.compile(rb"\xfd7zXZ\x00"), "xz"),
+    (re.compile(rb".{257}ustar", re.DOTALL), "tar"),
+)
 _SIGNATURES = (
-    (b"PK\x03\x04", "a ZIP archive"),
-    (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"\x7fELF", "a program"),
     (b"GGUF", "a model file"),
@@ -138,6 +143,9 @@ def kind_of(path: PurePath, head: bytes) -> str:
             "an office document under another name",
             "Give it the suffix of its kind: `.docx`, `.pptx` or `.xlsx`.",
         )
+    for signs, kind in _ARCHIVES:
+        if signs.match(head):
+            return kind
     for signature, what in _SIGNATURES:
         if head.startswith(signature):
             raise UnknownKind(f"{what}, not text")

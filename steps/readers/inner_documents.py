@@ -1,7 +1,7 @@
-"""Documents within others: attached files, and pictures of text.
+"""Documents within others: attached files, members of archives, and pictures of text.
 
-What is attached is read as pages after the document, or noted with the reason. Pictures are read by
-OCR where it is on, or else counted.
+What a document holds is read as pages behind its own, or noted with the reason. Pictures are read
+by OCR where it is on, or else counted.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from itertools import compress, repeat
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted
 
 from . import ocr, reader, text_files
-from .document_kinds import HEAD_BYTES, UnknownKind, kind_within
-from .reader import Document, ReadRequest, Unreadable, after_name
+from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
+from .e_invoice_checks import check_page, own_page, page_disagreements
+from .reader import Document, Invoice, ReadRequest, Unreadable, after_name, on_later_pages
 from .text_cells import pack_cells, unpack_cells
 
 _DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
@@ -36,26 +37,73 @@ MOST_ATTACHED = 100
 _MOST_PICTURES = 200  # are read: 15 minutes of a processor
 
 
-def read_attached(name: str, media_type: str, data: bytes, request: ReadRequest) -> Document:
+def read_attached(
+    name: str, media_type: str, data: bytes, request: ReadRequest, what: str = "attachment"
+) -> Document:
     """Return it under its name, without empty pages; without a media type it is not read.
 
     It has as many `cells` as pages.
     """
     try:
         kind = kind_within(name, media_type, data[:HEAD_BYTES])
-        document = request.within(kind, BytesIO(data))
+        document = request.within(kind, BytesIO(data), name)
     except (UnknownKind, Unreadable) as error:
         why = f"it {error}" if isinstance(error, Unreadable) else str(error)
-        return Document((), notes=(f": attachment '{name}' is not read: {why}",))
+        return Document((), notes=(f": {what} '{name}' is not read: {why}",))
     is_kept = [bool(page.strip()) for page in document.pages]
     pages = list(compress(document.pages, is_kept))
     title = f"# {name}\n\n"
     pages[:1] = [title + page for page in pages[:1]]
     cells = list(compress(document.cells or repeat(""), is_kept))
     cells[:1] = [pack_cells(unpack_cells(packed, len(title))) for packed in cells[:1]]
-    notes = tuple(f": attachment '{name}'{after_name(note)}" for note in document.notes)
+    notes = tuple(f": {what} '{name}'{after_name(note)}" for note in document.notes)
     invoices = tuple(replace(i, page=sum(is_kept[: i.page])) for i in document.invoices)
     return replace(document, pages=tuple(pages), notes=notes, invoices=invoices, cells=tuple(cells))
+
+
+@record
+class InnerDocuments:
+    """The pages of a document that holds others: each of these behind what was there before it."""
+
+    request: ReadRequest
+    what: str = "attachment"
+    pages: list[str] = field(default_factory=list)
+    cells: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    invoices: list[Invoice] = field(default_factory=list)
+    printed: list[tuple[int, list[str]]] = field(default_factory=list)
+    """PDFs that have no e-invoice within: their first pages, their texts."""
+
+    def add(self, name: str, media_type: str, data: bytes) -> bool:
+        """Read a document; return whether something reads it."""
+        found = read_attached(name, media_type, data, self.request, self.what)
+        if found.media_type == MEDIA_TYPES["pdf"] and not found.invoices:
+            shown = [page.removeprefix(f"# {name}\n\n") for page in found.pages]
+            self.printed.append((len(self.pages) + 1, shown))
+        self.invoices += on_later_pages(found.invoices, len(self.pages))
+        self.pages += found.pages
+        self.cells += found.cells
+        self.notes += found.notes
+        return bool(found.media_type)
+
+    def leave_out(self, name: str, why: str) -> None:
+        self.notes.append(f": {self.what} '{name}' is not read: {why}")
+
+    def compare_invoices(self, start: int = 0, n_printed: int = 0) -> None:
+        """Compare the e-invoices from `start` on with the page of each, a PDF beside it."""
+        beside = self.printed[n_printed:]
+        for index, invoice in enumerate(self.invoices[start:], start):
+            own = self.pages[invoice.page - 1]
+            is_open = beside and "page" not in invoice.witnesses
+            if is_open and (at := own_page(invoice, [pages for _, pages in beside])) is not None:
+                first, pages = beside[at]
+                self.invoices[index] = check_page(invoice, own, pages, first)
+                self.notes += page_disagreements(self.invoices[index])
+        del self.printed[n_printed:]
+
+    def document(self, title: str, kind: str, why_empty: str = "is empty") -> Document:
+        found = tuple(self.pages), title, MEDIA_TYPES[kind], tuple(self.notes), why_empty
+        return Document(*found, tuple(self.cells), tuple(self.invoices))
 
 
 class InnerPictures:

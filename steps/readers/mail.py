@@ -24,7 +24,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted, listed
 
 from . import text_encoding, text_files
@@ -38,10 +38,9 @@ from .document_kinds import (
     is_cms,
     kind_within,
 )
-from .e_invoice_checks import check_page, own_page, page_disagreements
-from .inner_documents import MOST_ATTACHED, InnerPictures, read_attached
+from .inner_documents import MOST_ATTACHED, InnerDocuments, InnerPictures
 from .office import damage_errors, import_library
-from .reader import Document, Invoice, ReadRequest, Unreadable, on_later_pages, text_sample
+from .reader import Document, ReadRequest, Unreadable, text_sample
 
 _SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
@@ -222,33 +221,20 @@ def _mails_document(
     for message in messages:
         mail.title = mail.title or _header(message, "Subject")
         mail.n_attachments = 0
-        mail.add(message, 0)
+        mail.add_mail(message, 0)
         around = (text for part in message.walk() for text in (part.preamble, part.epilogue))
         if outside := [text for text in around if text and text.strip() and "MIME" not in text]:
             mail.notes.append(f": text around its parts is not read ({text_sample(outside)})")
-    return Document(
-        tuple(mail.pages),
-        mail.title,
-        MEDIA_TYPES[kind],
-        (*mail.notes, *notes),
-        cells=tuple(mail.cells),
-        invoices=tuple(mail.invoices),
-    )
+    mail.notes += notes
+    return mail.document(mail.title, kind)
 
 
 @record
-class _MailText:
-    request: ReadRequest
+class _MailText(InnerDocuments):
     title: str = ""
-    pages: list[str] = field(default_factory=list)
-    cells: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    invoices: list[Invoice] = field(default_factory=list)
-    printed: list[tuple[int, list[str]]] = field(default_factory=list)
-    """PDFs of a mail that have no e-invoice within: their first pages, their texts."""
     n_attachments: int = 0
 
-    def add(self, message: EmailMessage, depth: int) -> None:
+    def add_mail(self, message: EmailMessage, depth: int) -> None:
         self.request.check()
         while _open_signed(message):
             self.notes.append(_NOT_JUDGED)
@@ -264,7 +250,7 @@ class _MailText:
         shown = [_content(leaf) for leaf in images if leaf not in attachments]
         n_before, n_printed = len(self.invoices), len(self.printed)
         listed = [self._attached(part, depth) for part in attachments]
-        self._compare_invoices(n_before, n_printed)
+        self.compare_invoices(n_before, n_printed)
         heads = [f"{name}: {text}" for name in _SHOWN_HEADERS if (text := _header(message, name))]
         blocks = ["\n".join(heads), self._body(body) if body is not None else ""]
         blocks += [pictures.text(shown), pictures.of_page(_content(body))]
@@ -308,7 +294,7 @@ class _MailText:
             if depth >= _MOST_DEPTH or self.n_attachments > MOST_ATTACHED:
                 return self._unread(f"{name} (a mail)", name, "mails are nested too deeply in it")
             if isinstance(inner, EmailMessage):
-                self.add(inner, depth + 1)
+                self.add_mail(inner, depth + 1)
             return f"{name} (a mail)"
         data = _content(part)
         if part.is_multipart():  # such as a delivery status
@@ -322,30 +308,10 @@ class _MailText:
             return self._unread(line, name, "the mail has nothing of it")
         if self.n_attachments > MOST_ATTACHED:
             return self._unread(line, name, f"only the first {MOST_ATTACHED} are read")
-        found = read_attached(name, media_type, data, self.request)
-        if found.media_type == MEDIA_TYPES["pdf"] and not found.invoices:
-            shown = [page.removeprefix(f"# {name}\n\n") for page in found.pages]
-            self.printed.append((len(self.pages) + 1, shown))
-        self.invoices += on_later_pages(found.invoices, len(self.pages))
-        self.pages += found.pages
-        self.cells += found.cells
-        self.notes += found.notes
-        return line if found.media_type else f"{line}, not read"
-
-    def _compare_invoices(self, start: int, n_printed: int) -> None:
-        """Compare the e-invoices of a mail with the page of each, a PDF beside it."""
-        beside = self.printed[n_printed:]
-        for index, invoice in enumerate(self.invoices[start:], start):
-            own = self.pages[invoice.page - 1]
-            is_open = beside and "page" not in invoice.witnesses
-            if is_open and (at := own_page(invoice, [pages for _, pages in beside])) is not None:
-                first, pages = beside[at]
-                self.invoices[index] = check_page(invoice, own, pages, first)
-                self.notes += page_disagreements(self.invoices[index])
-        del self.printed[n_printed:]
+        return line if self.add(name, media_type, data) else f"{line}, not read"
 
     def _unread(self, line: str, name: str, why: str) -> str:
-        self.notes.append(f": attachment '{name}' is not read: {why}")
+        self.leave_out(name, why)
         return f"{line}, not read"
 
 

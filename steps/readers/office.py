@@ -31,11 +31,9 @@ from paddock.pipelines.text_marks import (
 )
 
 from .formulas import MATH_NS, omml_text
-from .reader import Unreadable
+from .reader import MOST_UNPACKED_BYTES, Unreadable
 
-# Of a whole document, unpacked; a bomb of 40 KB has gigabytes.
-MOST_UNPACKED_BYTES = 512 * 1024 * 1024
-# Of its markup: read whole, it takes up to 16 times as much memory (100 MB of paragraphs 1.6 GB).
+# Read whole, it takes up to 16 times as much memory (100 MB of paragraphs 1.6 GB).
 MOST_MARKUP_BYTES = 64 * 1024 * 1024
 _MARKUP = (".xml", ".rels", ".opf", ".ncx", ".xhtml", ".html", ".htm")
 TINY_POINTS = 2  # text that no one sees
@@ -47,8 +45,9 @@ _XML_BOMBS = {
 _FILE_OBJECT = re.compile(r"file '<_io\.[^>]*>' ")
 _MOST_ENTRIES = 20_000
 _MOST_NAMED = 3
-_INFLATE_BYTES = 1024 * 1024
-_ENCRYPTED = 0x1
+PIECE_BYTES = 1024 * 1024
+ENCRYPTED = 0x1
+CONTENT_TYPES = "[Content_Types].xml"
 _PYTHON = sysconfig.get_path("stdlib")
 
 
@@ -60,7 +59,7 @@ def open_archive(file: BinaryIO, what: str, streamed: tuple[str, ...] = ()) -> z
     size.
     """
     # Otherwise a whole entry would be inflated before it is cut to its declared size.
-    zipfile.ZipExtFile.MAX_N = _INFLATE_BYTES
+    zipfile.ZipExtFile.MAX_N = PIECE_BYTES
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -75,7 +74,7 @@ def open_archive(file: BinaryIO, what: str, streamed: tuple[str, ...] = ()) -> z
     _refuse_large(markup, " of markup", MOST_MARKUP_BYTES)
     if len(entries) > _MOST_ENTRIES:
         raise Unreadable(f"is an archive of {len(entries):,} parts, too many for a document")
-    if any(entry.flag_bits & _ENCRYPTED for entry in entries):
+    if any(entry.flag_bits & ENCRYPTED for entry in entries):
         raise Unreadable("is protected by a password", "Save it without a password.")
     return archive
 

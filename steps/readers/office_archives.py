@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, TypeVar
 
-from .office import RELATION_ID, WORD_DOCUMENT, bomb_of, damage_note, import_library
+from .office import (
+    CONTENT_TYPES,
+    PIECE_BYTES,
+    RELATION_ID,
+    WORD_DOCUMENT,
+    bomb_of,
+    damage_note,
+    import_library,
+)
 
 L = TypeVar("L")
 
@@ -34,8 +42,6 @@ _LIBRARY_TYPES = {
 _REFERENCES = ("sldId", "sldMasterId", "headerReference", "footerReference")
 """Elements without which a document is read, when the part that they name is not there."""
 _CORE_PROPERTIES = "/metadata/core-properties"
-_TYPES = "[Content_Types].xml"
-_PIECE_BYTES = 1024 * 1024
 
 
 @contextmanager
@@ -72,7 +78,7 @@ def _write_copy(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[str, ...]:
         try:
             with archive.open(name) as part:
                 part._expected_crc = None  # type: ignore[attr-defined]  # a wrong sum loses nothing
-                while piece := part.read(_PIECE_BYTES):
+                while piece := part.read(PIECE_BYTES):
                     yield piece
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
             lost[name] = None
@@ -120,11 +126,11 @@ def _write_copy(archive: zipfile.ZipFile, file: BinaryIO) -> tuple[str, ...]:
                 if element.get(RELATION_ID) in dropped and element.tag.endswith(_REFERENCES):
                     element.getparent().remove(element)
             parts[source] = etree.tostring(tree)
-    types = tree_of(parts.get(_TYPES, b"<Types/>"))
+    types = tree_of(parts.get(CONTENT_TYPES, b"<Types/>"))
     for entry in types:  # documents within have the type of a main part, which is read as XML
         if not (entry.get("PartName") or entry.get("Extension", "xml")).endswith(("xml", "rels")):
             entry.set("ContentType", "application/octet-stream")
-    parts[_TYPES] = etree.tostring(types)
+    parts[CONTENT_TYPES] = etree.tostring(types)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
         for name in present:
             with out.open(name, "w", force_zip64=True) as part:

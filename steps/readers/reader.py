@@ -189,9 +189,13 @@ class Reader(Protocol):
         """
 
 
+MOST_UNPACKED_BYTES = 512 * 1024 * 1024
+"""Of a document, with all that lies within it; a bomb of 40 KB has gigabytes."""
+
+
 class PartCheck(Protocol):
-    def __call__(self, n_characters: int = 0) -> None:
-        """Raise Unreadable where the document has more text than it may have."""
+    def __call__(self, n_characters: int = 0, n_unpacked_bytes: int = 0) -> None:
+        """Raise Unreadable where the document has more text, or unpacks to more, than it may."""
 
 
 class ReadRequest(Protocol):
@@ -205,7 +209,11 @@ class ReadRequest(Protocol):
     def check(self) -> PartCheck:
         """Report progress: the time limit applies to each page or part."""
 
-    def within(self, kind: str, file: BinaryIO) -> Document:
+    @property
+    def name(self) -> str:
+        """What the document is called; empty where nothing says it."""
+
+    def within(self, kind: str, file: BinaryIO, name: str = "") -> Document:
         """Read an embedded document of another kind."""
 
 

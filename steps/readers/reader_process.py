@@ -43,7 +43,7 @@ from .document_kinds import (
     kind_by_name,
     kind_of,
 )
-from .reader import BrokenReader, Document, PartCheck, ReadsFile, Unreadable
+from .reader import MOST_UNPACKED_BYTES, BrokenReader, Document, PartCheck, ReadsFile, Unreadable
 
 SMALL_BYTES = 256 * 1024
 """A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""
@@ -67,12 +67,13 @@ class ReadOptions:
     """None finds it out by content and name."""
     encoding: str = "auto"
     ocr: bool = True
-    check: PartCheck = lambda n_characters=0: None
+    check: PartCheck = lambda n_characters=0, n_unpacked_bytes=0: None
     """Called before each page or part: the time that one may take begins again."""
     depth: int = 0
     """How many documents this one lies in, and itself."""
+    name: str = ""
 
-    def within(self, kind: str, file: BinaryIO) -> Document:
+    def within(self, kind: str, file: BinaryIO, name: str = "") -> Document:
         """Read a document that is no plain text itself, or any that lies within this one."""
         if kind in text_files.TEXT_KINDS:
             data = file.read()
@@ -82,7 +83,7 @@ class ReadOptions:
         if self.depth >= _MOST_DEPTH and kind != "image":
             raise Unreadable("lies within too many others")
         read: ReadsFile = getattr(_reader_module(kind), f"read_{kind}")
-        return read(file, replace(self, depth=self.depth + 1))
+        return read(file, replace(self, depth=self.depth + 1, name=name))
 
 
 @contextmanager
@@ -238,7 +239,7 @@ def _read_by_kind(path: Path, file: BinaryIO, options: ReadOptions) -> Document:
         document = text_files.read_text_file(data, kind, options.encoding, is_named=is_named)
         return _with_pictures(document, kind, data, options)
     file.seek(0)
-    return options.within(kind, file)
+    return options.within(kind, file, path.name)
 
 
 def _with_pictures(document: Document, kind: str, data: bytes, options: ReadOptions) -> Document:
@@ -314,11 +315,15 @@ def _answer(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> None:
 
 def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> bytes:
     """Do what a request asks for; return the frame with its result, or with why there is none."""
-    last, n_read = monotonic(), 0
+    last, n_read, n_unpacked = monotonic(), 0, 0
 
-    def check(n_characters: int = 0) -> None:
-        nonlocal last, n_read
+    def check(n_characters: int = 0, n_unpacked_bytes: int = 0) -> None:
+        nonlocal last, n_read, n_unpacked
         n_read += n_characters
+        if n_unpacked + n_unpacked_bytes > MOST_UNPACKED_BYTES:  # archives in archives have more
+            most = f"{MOST_UNPACKED_BYTES // 1024**2} MiB"
+            raise Unreadable(f"would unpack to over {most}, with what was unpacked before it")
+        n_unpacked += n_unpacked_bytes
         if n_read > request["max_bytes"]:  # parts that a small archive repeats take hours
             raise _too_long(f"{n_read:,} or more", request["max_bytes"])
         if monotonic() - last > _PROGRESS_EVERY_S:

@@ -19,8 +19,8 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.reasons import Reason
 from paddock.steps.base import OutsideRoots
-from paddock.steps.files.folder_walk import is_temporary_path
 from paddock.steps.paths import nearest_existing
+from paddock.steps.temporary_names import is_temporary_path
 
 from ..run_options import RunOptions
 

@@ -8,7 +8,7 @@ from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.folders.folder_identity import FolderIdentity, known_folder
 from paddock.runner.folders.missing_files import MissingFiles, is_mass_deletion, is_other_folder
 from paddock.runner.folders.unfinished_files import SettlingFiles
-from paddock.steps.files.folder_walk import is_temporary, is_temporary_path
+from paddock.steps.temporary_names import is_temporary, is_temporary_path
 
 A = FileVersion("a", 10, 1, 7)
 

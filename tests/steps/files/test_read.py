@@ -183,7 +183,8 @@ def test_an_empty_document_is_a_failure_or_skipped_if_wished(
     [
         ("a.txt", b"ab\x00cd", {}, "'a.txt' is not text: it has NUL bytes, as binary data has."),
         ("a.txt", b"\x89PNG\r\n\x1a\n\x00", {}, "'a.txt' is damaged or not a picture."),
-        ("a.md", b"PK\x03\x04....", {}, "'a.md' is a ZIP archive, not text."),
+        ("a.md", b"PK\x03\x04....", {}, "'a.md' is damaged or not a ZIP archive (BadZipFile: File "
+         "is not a zip file)."),
         ("offer.pdf", docx("An offer"), {}, "'offer.pdf' is an office document under another name. "
          "Give it the suffix of its kind: `.docx`, `.pptx` or `.xlsx`."),
         ("a.html", b"<p>" * 1_000_001, {}, "'a.html' cannot be read as HTML: it has more than "

@@ -11,7 +11,7 @@ import pytest
 from paddock.steps.readers.reader import Unreadable
 from paddock.steps.readers.reader_process import ReadOptions, read_document
 from tests.fakes.damage import damaged, mutated
-from tests.fakes.office import docx, eml, epub, pptx, xlsx
+from tests.fakes.office import docx, eml, epub, pptx, xlsx, zipped
 from tests.fakes.pdf import NAMED_FONT, pdf, pdf_form, pdf_of_objects
 
 N_SEEDS = int(os.environ.get("PADDOCK_TEST_MUTATIONS", "25"))
@@ -55,6 +55,7 @@ FILES = {
     "a.pptx": pptx([("Title", "a\nb", "notes")]),
     "a.eml": eml("Hi", attachments={"x.docx": docx("x")}),
     "a.epub": epub({"a.xhtml": "<h1>x</h1><p>y</p>"}, title="t"),
+    "a.zip": zipped({"a.xml": "\n".join(LINES), "a.docx": docx("x"), "b.zip": zipped({"b": "y"})}),
 }
 OURS = re.findall(
     r"\w+",

@@ -48,7 +48,8 @@ def test_a_broken_attachment_is_named_and_not_read_as_text() -> None:
         f": attachment 'plan.png' is not read: {picture}",
         f": attachment 'p.jpg' is not read: {picture}",
         ": attachment 'plan' is not read: image/png by its type, which its content is not",
-        ": attachment 'a.zip' is not read: an archive by its name, not text",
+        ": attachment 'a.zip' is not read: it is damaged or not a ZIP archive (BadZipFile: "
+        "File is not a zip file)",
     )
 
 

@@ -118,7 +118,7 @@ def test_attached_files_are_pages_behind_the_documents_own() -> None:
         "terms.docx": docx("Thirty days."),
         "invoice.xml": "<total>Grüße 12</total>".encode(),
         "more.pdf": with_files({"deep.txt": b"Deep."}),
-        "tool.zip": b"PK\x03\x04",
+        "tool.7z": b"7z\xbc\xaf\x27\x1c",
     }
     found = read(with_files(files))
     assert found.pages == (
@@ -127,7 +127,7 @@ def test_attached_files_are_pages_behind_the_documents_own() -> None:
     )
     assert found.notes == (
         ": attachment 'more.pdf': attached files stand behind its own pages (deep.txt)",
-        ": attachment 'tool.zip' is not read: a ZIP archive, not text",
+        ": attachment 'tool.7z' is not read: an archive of a kind that is not read",
         ": attached files stand behind its own pages (invoice.xml, more.pdf, terms.docx)",
     )
 
