@@ -174,6 +174,10 @@ class BadRequest(EngineError):
     """A request that this model can never answer as it stands (a template that refuses it)."""
 
 
+class ConstraintRefused(BadRequest):
+    """What an answer must match cannot be enforced, or costs too much to find out."""
+
+
 class NoPlace(EngineError):
     """Memory would do for a model, but pinned ones take every place."""
 

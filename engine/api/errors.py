@@ -26,6 +26,7 @@ from paddock.engine.errors import (
     BadRequest,
     BlobMissing,
     Busy,
+    ConstraintRefused,
     DeadlineExceeded,
     DigestMismatch,
     EngineError,
@@ -226,8 +227,14 @@ class NoSuchObject(ApiError):
         super().__init__(404, f"No such {what}: '{found_id[:80]}'", code="not_found", param="id")
 
 
-def as_openai_error(error: Exception) -> ApiError:
+def as_openai_error(error: Exception, constraint: str = "") -> ApiError:
+    """Return an error with the field that it is about.
+
+    `constraint`: the field that says what the answer must match.
+    """
     match error:
+        case ConstraintRefused():
+            return ApiError(400, str(error), param=constraint or None)
         case PromptTooLong():
             n_given = error.n_prompt_tokens
             what = "your prompt"
@@ -249,14 +256,14 @@ def as_openai_error(error: Exception) -> ApiError:
 
 
 @contextmanager
-def openai_errors() -> Iterator[None]:
+def openai_errors(constraint: str = "") -> Iterator[None]:
     """Raise every exception of the block as an ApiError with OpenAI's texts."""
     try:
         yield
     except ApiError:
         raise
     except Exception as error:
-        raise as_openai_error(error) from error
+        raise as_openai_error(error, constraint) from error
 
 
 def openai_error_body(error: Exception) -> dict[str, Any]:

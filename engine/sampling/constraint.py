@@ -29,7 +29,7 @@ from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper, reg
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 from numpy.typing import NDArray
 
-from paddock.engine.errors import BadRequest
+from paddock.engine.errors import BadRequest, ConstraintRefused
 from paddock.engine.request import Constraint
 from paddock.engine.system.records import replace
 from paddock.engine.system.schema_patterns import END_SIGN, ByteVocabulary
@@ -318,7 +318,7 @@ class GrammarCompiler:
         self._trials = ConstraintTrials()
         self._vocabulary: GuidanceVocabulary | None = None
         self._vocabulary_lock = threading.Lock()
-        self._compiled: OrderedDict[Constraint, TokenMatcher | BadRequest] = OrderedDict()
+        self._compiled: OrderedDict[Constraint, TokenMatcher | ConstraintRefused] = OrderedDict()
         self._lock = threading.Lock()
         """Guards the cache; never held while something is compiled."""
 
@@ -326,15 +326,15 @@ class GrammarCompiler:
         """Return a new matcher if the constraint is in the cache, else None.
 
         Raises:
-            BadRequest: the constraint was refused before.
+            ConstraintRefused: it was refused before.
         """
         with self._lock:
             known = self._compiled.get(constraint)
             if known is None:
                 return None
             self._compiled.move_to_end(constraint)
-            if isinstance(known, BadRequest):
-                raise BadRequest(str(known))
+            if isinstance(known, ConstraintRefused):
+                raise ConstraintRefused(str(known))
             return known.new()
 
     def matcher(
@@ -348,24 +348,24 @@ class GrammarCompiler:
         `requested`: the client's own constraint, if `constraint` was derived from it.
 
         Raises:
-            BadRequest: it cannot be enforced, or costs too much to compile.
+            ConstraintRefused: it cannot be enforced, or costs too much to compile.
             TrialTimeout: that is not known.
         """
         found = self.known(constraint)
         if found is not None:
             return found
-        made: TokenMatcher | BadRequest
+        made: TokenMatcher | ConstraintRefused
         try:
             if requested is not None and requested != constraint:
                 self._trials.check(requested, within_s)
             made = self._compile(self._trials.check(constraint, within_s))
         except BadRequest as error:
-            made = error
+            made = ConstraintRefused(str(error))
         with self._lock:
             self._compiled[constraint] = made
             if len(self._compiled) > MOST_GRAMMARS:
                 self._compiled.popitem(last=False)
-        if isinstance(made, BadRequest):
+        if isinstance(made, ConstraintRefused):
             raise made
         with self._lock:
             return made.new()

@@ -432,7 +432,7 @@ async def _body(request: Request) -> dict[str, Any]:
     body = await request_body(request, _MOST_BODY_BYTES)
     if body is None:
         raise ApiError(413, "This is more than an answer can be: 4 MiB at most.")
-    value = parse_json(body.decode("utf-8", "replace")) if body else {}
+    value = parse_json(body) if body else {}
     if not isinstance(value, dict):
         raise ApiError(400, "The body must be a JSON object.")
     return value

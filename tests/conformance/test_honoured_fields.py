@@ -75,27 +75,37 @@ def test_a_response_format_is_honoured(client: httpx.Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"),
+    ("fields", "reason", "param"),
     [
         ({"grammar": 'root ::= "a"', "guided_choice": ["b"]},
-         "Invalid value for 'guided_choice': `grammar` says what the answer must match already."),
+         "Invalid value for 'guided_choice': `grammar` says what the answer must match already.",
+         "guided_choice"),
         ({"response_format": {"type": "json_object"}, "guided_regex": "a"},
          "Invalid value for 'guided_regex': `response_format` says what the answer must match "
-         "already."),
+         "already.", "guided_regex"),
         ({"grammar": "root ::= missing"},
-         "the grammar cannot be read: line 1, column 10: Rule 'missing' not found"),
-        ({"grammar": "root ::= root"}, "the GBNF grammar cannot be used: no answer matches it"),
-        ({"guided_regex": "("}, "the regular expression cannot be used: at '(': unclosed group"),
+         "the grammar cannot be read: line 1, column 10: Rule 'missing' not found", "grammar"),
+        ({"grammar": "root ::= root"}, "the GBNF grammar cannot be used: no answer matches it",
+         "grammar"),
+        ({"grammar": "root ::= root", "stream": True},
+         "the GBNF grammar cannot be used: no answer matches it", "grammar"),
+        ({"guided_regex": "("}, "the regular expression cannot be used: at '(': unclosed group",
+         "guided_regex"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
+         "the JSON Schema cannot be enforced:\n", "response_format"),
         ({"guided_choice": ["a"], "ignore_eos": True},
          "Invalid value for 'guided_choice': it decides where the answer ends, and so does "
-         "`ignore_eos`."),
+         "`ignore_eos`.", "guided_choice"),
     ],
 )  # fmt: skip
 def test_a_constraint_that_cannot_be_kept_is_refused(
-    client: httpx.Client, fields: dict[str, Any], reason: str
+    client: httpx.Client, fields: dict[str, Any], reason: str, param: str
 ) -> None:
-    answer = ask(client, "/v1/chat/completions", **fields)
-    assert (answer.status_code, answer.json()["error"]["message"]) == (400, reason)
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        answer = ask(client, path, **fields)
+        error = answer.json()["error"]
+        assert error["message"].startswith(reason)
+        assert (answer.status_code, error["param"]) == (400, param)
 
 
 # What comes next is likelier by far than all else, so that no rounding decides.

@@ -226,7 +226,7 @@ def require_capability(
 
 def _parsed_arguments(value: Any) -> Any:
     """Return a call's arguments; a text is OpenAI's form, which many programs pass on."""
-    return parse_json(value or "{}") if isinstance(value, str) else value
+    return parse_json(value.encode() or b"{}") if isinstance(value, str) else value
 
 
 class _FunctionCallBody(Body):

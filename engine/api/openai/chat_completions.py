@@ -100,6 +100,8 @@ class GenerationCall(ABC):
     """The choices of the first prompt, then those of the next."""
     n_choices: int
     streams: bool
+    constraint_field: str
+    """Says what the answer must match."""
     prefix: ClassVar[str]
     """Begins the answer's id."""
 
@@ -336,9 +338,10 @@ def read_chat(fields: Mapping[str, Any], caller: ApiCaller) -> ChatCall:
         raise InvalidValue("[] is too short - 'messages'", "messages")
     if body.top_logprobs and not body.logprobs:
         raise invalid_value("top_logprobs", "it needs `logprobs` to be true.")
+    constraint, constraint_field = body.constraint(body.response_format)
     request = replace(
         body.request(caller, with_tool_names(message.message() for message in body.messages)),
-        constraint=body.constraint(body.response_format),
+        constraint=constraint,
         n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         truncates=body.truncates,
     )
@@ -347,6 +350,7 @@ def read_chat(fields: Mapping[str, Any], caller: ApiCaller) -> ChatCall:
         requests_for_choices(request, body.n),
         body.n,
         streams=body.stream,
+        constraint_field=constraint_field,
         includes_usage=body.stream_options.include_usage,
         calls_in_parallel=body.parallel_tool_calls and not body.functions,
         wants_logprobs=body.logprobs,
@@ -472,12 +476,13 @@ def read_completion(fields: Mapping[str, Any], caller: ApiCaller) -> CompletionC
         raise invalid_value("best_of", "only as many answers are made as `n` asks for.")
     if body.echo and body.logprobs is not None and body.stream:
         raise invalid_value("stream", "log probabilities of a prompt's own tokens come whole.")
+    constraint, constraint_field = body.constraint(body.response_format)
     request = ChatRequest(
         body.spec("chat"),
         (),
         body.sampling(),
         priority=caller.priority,
-        constraint=body.constraint(body.response_format),
+        constraint=constraint,
         n_logprobs=body.logprobs,
         scores_prompt=body.echo and body.logprobs is not None,
         suffix=body.suffix or None,
@@ -496,6 +501,7 @@ def read_completion(fields: Mapping[str, Any], caller: ApiCaller) -> CompletionC
         tuple(choice for drawn in whole for choice in requests_for_choices(drawn, body.n)),
         body.n,
         streams=body.stream,
+        constraint_field=constraint_field,
         includes_usage=body.stream_options.include_usage,
         wants_logprobs=body.logprobs is not None,
         echoes=body.echo,

@@ -49,7 +49,7 @@ TRUNCATION_WARNING = '299 paddock "the prompt was shortened to fit the context"'
 async def run_call(
     pool: LocalPool, call: GenerationCall, caller: ApiCaller
 ) -> tuple[Body, list[Reply]]:
-    with openai_errors():
+    with openai_errors(call.constraint_field):
         ready = await _with_echoed_texts(pool, call)
         async with _submitted(pool, ready, caller) as answers:
             replies = list(await asyncio.gather(*(answer.reply() for answer in answers)))
@@ -68,7 +68,7 @@ class GenerationStream:
         return self._headers
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        with openai_errors():
+        with openai_errors(self._call.constraint_field):
             ready = await _with_echoed_texts(self._pool, self._call)
             async with (
                 _submitted(self._pool, ready, self._caller) as answers,

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainValidator
 
 from paddock.engine.api.body_models import MOST_SCHEMA_LEVELS, Items, Needed, TextOr, Tree, refused
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.request import Message, ToolCall
 from paddock.engine.system.records import replace
@@ -109,8 +111,8 @@ def _arguments(text: Any) -> Any:
     if isinstance(text, str) and not text.strip():
         return {}
     try:
-        value = text if isinstance(text, dict) else json.loads(text)
-    except (ValueError, RecursionError, TypeError):
+        value = text if isinstance(text, dict) else parse_json(text.encode())
+    except (ApiError, AttributeError):
         raise refused("invalid tool call arguments: not valid JSON.") from None
     if not isinstance(value, dict) or not is_shallow(value, MOST_SCHEMA_LEVELS):
         raise refused("invalid tool call arguments: not a JSON object.")

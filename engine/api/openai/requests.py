@@ -203,10 +203,13 @@ class SamplingBody(ModelBody):
             given.setdefault("repeat_last_n", -1)
         return given
 
-    def constraint(self, format_: ResponseFormat | None = None) -> Constraint | None:
+    def constraint(
+        self, format_: ResponseFormat | None, place: str = "response_format"
+    ) -> tuple[Constraint | None, str]:
+        """Return what the answer must match, and the field that says it."""
         found: dict[str, Constraint] = {}
         if format_ is not None and (own := format_.constraint()) is not None:
-            found["response_format"] = own
+            found[place] = own
         given: dict[str, tuple[_ConstraintKind, Any]] = {
             name: (kind, getattr(self, name)) for name, kind in _CONSTRAINT_KINDS.items()
         }
@@ -218,7 +221,7 @@ class SamplingBody(ModelBody):
             if value is not None and (value or kind == "json"):
                 found[name] = constraint_of(kind, value, name)
         if not found:
-            return None
+            return None, "tools"  # whose calls have forms, too
         names = [*found]
         if len(names) > 1:
             what = f"`{names[0]}` says what the answer must match already."
@@ -226,7 +229,7 @@ class SamplingBody(ModelBody):
         if self.ignore_eos or self.min_tokens:
             what = "it decides where the answer ends, and so does `ignore_eos`."
             raise invalid_value(names[0], what)
-        return found[names[0]]
+        return found[names[0]], names[0]
 
 
 _FIXED_VARIABLES = frozenset(

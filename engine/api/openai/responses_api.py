@@ -339,9 +339,10 @@ class _ResponseBody(ToolsBody):
 
 def read_response(fields: Mapping[str, Any], caller: ApiCaller) -> ResponseCall:
     body = _ResponseBody.read(fields)
+    constraint, constraint_field = body.constraint(body.text.format, "text.format")
     request = replace(
         body.request(caller, body.messages()),
-        constraint=body.constraint(body.text.format),
+        constraint=constraint,
         n_logprobs=body.n_logprobs,
         truncates=body.truncation == "auto" or body.truncates,
     )
@@ -350,6 +351,7 @@ def read_response(fields: Mapping[str, Any], caller: ApiCaller) -> ResponseCall:
         requests_for_choices(request, 1),
         1,
         streams=body.stream,
+        constraint_field=constraint_field,
         given={name: fields.get(name) for name in _REPEATED_FIELDS},
         calls_in_parallel=body.parallel_tool_calls,
         wants_logprobs=body.n_logprobs is not None,

@@ -40,7 +40,7 @@ def test_a_long_body_is_read_as_a_short_one(
     body: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = json.dumps(body).encode()
-    monkeypatch.setattr(json_body, "PATIENT_CHARACTERS", 10)
+    monkeypatch.setattr(json_body, "COUNTED_BYTES", 10)
     assert parse_object(raw) == body
     for broken in (raw[:-1], raw[:-5] + b"}", raw.replace(b"[", b"[,", 1)):
         with pytest.raises(ApiError) as caught:
@@ -48,17 +48,20 @@ def test_a_long_body_is_read_as_a_short_one(
         assert caught.value.message.startswith("malformed JSON: ")
 
 
-def test_a_long_body_of_many_values_lets_others_run_and_is_refused(
+def test_a_long_body_of_many_values_is_refused_before_any_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(json_body, "PATIENT_CHARACTERS", 10)
+    monkeypatch.setattr(json_body, "COUNTED_BYTES", 10)
     monkeypatch.setattr(json_body, "MOST_VALUES", 20)
     many: dict[str, Any] = {str(number): {} for number in range(30)}
-    for body in ({"a": [0] * 30}, {"a": many}, {"a": [[[0]]] * 7}):
+    for body in ({"a": [0] * 30}, {"a": many}, {"a": [[[0]]] * 7}, {'"\\': ["\\"] * 30}):
         with pytest.raises(ApiError) as caught:
             parse_object(json.dumps(body).encode())
         assert caught.value.message == "the body has more than 20 values"
     assert parse_object(json.dumps({"a": [0] * 18}).encode())
+    assert parse_object(json.dumps({"a": '[{,"\\' * 30}).encode())  # text is no value
+    with pytest.raises(ApiError, match="malformed JSON: Unterminated string"):
+        parse_object(b'{"a": "' + b'[,\\"' * 9)
     monkeypatch.setattr(json_body, "MOST_VALUES", 2000)
     with pytest.raises(ApiError) as caught:
         parse_object(json.dumps(dict.fromkeys(map(str, range(1001)))).encode())
@@ -70,6 +73,6 @@ def test_a_long_body_of_many_values_lets_others_run_and_is_refused(
 )
 def test_a_number_beyond_a_double_is_refused_in_plain_words(number: str) -> None:
     with pytest.raises(ApiError) as caught:
-        parse_json(f'{{"num_ctx": {number}}}')
+        parse_json(b'{"num_ctx": %s}' % number.encode())
     assert caught.value.status == 400
     assert caught.value.message == f"malformed JSON: {number[:20]}… is too large a number"
