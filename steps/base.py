@@ -673,6 +673,8 @@ class FileTools:
     outputs: OutputFiles
     readers: DocumentReaders | None = None
     """Processes that read documents; None: one is started for each document."""
+    mirrors: list[Any] | None = None
+    """Each `Mirror` whose source learns at the run's end what is done; None: none is asked."""
 
 
 @record(frozen=True, slots=True)

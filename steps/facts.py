@@ -122,6 +122,8 @@ class Facts:
     """Its output `path` is the name of that file."""
     lists: str = ""
     """The folder whose files are its output `files`."""
+    mailbox: str = ""
+    """The mailbox whose mails it copies into that folder first."""
     writes: str = ""
     """The file that it writes, and does nothing else: outside of blocks, too, it runs only where
     that or what it reads is not as it was."""

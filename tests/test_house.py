@@ -44,6 +44,7 @@ ONLY_IN = {
     "olefile": {"steps/readers/mail.py"},
     "asn1crypto": {"steps/readers/mail.py"},
     "icalendar": {"steps/readers/calendars.py"},
+    "imaplib": {"steps/sources/mailbox.py"},
     "mcp": {"steps/tools/mcp_client.py", "runner/cli/mcp_server.py"},
     "py3langid": {"pipelines/checking/language_model.py"},
     "regex": {"pipelines/checking/"},

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from paddock.engine.system.records import record, replace
-from paddock.engine.system.tasks import task_group
+from paddock.engine.system.tasks import in_left_thread, task_group
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
@@ -24,12 +24,13 @@ from paddock.runner.bind.plan_walks import only_reads
 from paddock.runner.folders.folder_listing import not_taken_by_watches
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.progress.item_states import LISTED, ItemState
+from paddock.runner.progress.item_states import LISTED, WHOLE, ItemState
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import ItemReport, Report, counts_text
 from paddock.runner.progress.report_table import ReportTable
 from paddock.steps.base import StepError
+from paddock.steps.sources.mirror import Mirror, SourceAway, SourceRefused
 
 from .block_run import BlockRun
 from .block_state import OUTERMOST, BlockState, EnclosingItems, opened_block
@@ -101,7 +102,23 @@ async def _clean_up_and_walk(walk: Execute) -> Any:
         except StepError as error:
             raise RunStopped(str(error)) from error
     await walk.nodes()
+    for mirror in context.mirrors:
+        await _mark_done(context, mirror)
     return walk.returned()
+
+
+async def _mark_done(context: RunContext, mirror: Mirror) -> None:
+    """Mark in a source which of its documents are done: their outputs are in the ledger."""
+    await context.ledger.durable()
+    folder, lineage = context.index.stored(mirror.folder), LineageStore(context.ledger)
+    done = await context.ledger.ask(lineage.sources_below, folder, context.judge.scopes.file, WHOLE)
+    try:
+        names = {source.removeprefix(f"{folder}/") for source in done}
+        notes = await in_left_thread(mirror.finish, names)
+    except (SourceAway, SourceRefused, OSError) as error:
+        notes = [f"{mirror.name} is not told what is done, {error}. The next run does it."]
+    for note in notes:
+        context.stats.note(note)
 
 
 class Execute(Walk):

@@ -62,6 +62,8 @@ def item_tools(attempt: StepAttempt) -> Tools:
     if step.untrusted:
         roots = guarded_roots(roots, step, attempt.scope, attempt.item.own_path)
     log = ItemLog(context, caller.step, caller.key, step.id)
+    is_acting = context.tool_runtime is not None and context.tape is None
+    mirrors = context.mirrors if is_acting else None
     pool = context.pool
     memo: CallCache = NoCallCache()
     toolset: Toolset = NoToolset()
@@ -85,7 +87,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
             bound.priority,
             n_refused=attempt.n_refused,
         ),
-        FileTools(roots, attempt.item.outputs, context.readers),
+        FileTools(roots, attempt.item.outputs, context.readers, mirrors),
         CallTools(toolset, memo, untrusted=step.untrusted),
         stores=context.world.stores,
         timeout=TimeLimits(step.timeout.total, step.timeout.idle),

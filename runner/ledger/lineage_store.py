@@ -44,6 +44,14 @@ class LineageStore:
     def of_source(self, source: str) -> tuple[LineageRow, ...]:
         return tuple(self._rows(queries.LINEAGE_OF_SOURCE, source=source))
 
+    def sources_below(self, folder: str, file: str, states: Container[str]) -> set[str]:
+        """Return the documents below a folder whose items, of a pipeline, all have such states."""
+        values = {"file": file, "prefix": f"{folder}/", "n": len(folder) + 1}
+        rows = self.ledger.rows(queries.STATES_OF_SOURCES_BELOW, **values)
+        return {source for source, _ in rows} - {
+            path for path, state in rows if state not in states
+        }
+
     def of_scope(self, scope: str, keys: Collection[str] | None = None) -> dict[str, LineageRow]:
         rows = self._rows(queries.LINEAGE_OF_SCOPE, keys, scope=scope)
         return {row.key: row for row in rows}

@@ -15,9 +15,11 @@ from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.quantities import SizeBytes
-from paddock.steps.base import Output, Params, Step, Tools
+from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.facts import Facts
-from paddock.steps.paths import printable, resolve_path
+from paddock.steps.paths import os_refusal, printable, resolve_path
+from paddock.steps.sources.mailbox import Account
+from paddock.steps.sources.mirror import SourceAway, SourceRefused
 
 from .folder_walk import FolderWalk, FoundFile, listed_names
 from .globs import Globs
@@ -27,6 +29,10 @@ class FilesScanParams(Params):
     paths: ClassVar[tuple[str, ...]] = ("root",)
 
     root: str = Field(min_length=1, description="The folder.")
+    mailbox: Account | None = Field(
+        default=None,
+        description="A mailbox whose mails are copied into the folder first: new ones, once.",
+    )
     include: list[str] = Field(
         default=["**/*"],
         min_length=1,
@@ -91,11 +97,15 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     params = FilesScanParams
     output = FilesScanOutput
     is_pure = True
-    facts = Facts(lists="root")
+    facts = Facts(lists="root", mailbox="mailbox")
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root = resolve_path(tools.files.roots, params.root)
         owned = () if params.outputs else tools.files.outputs.owned(root)
+        if params.mailbox is not None:
+            await _fetch_mails(params.mailbox, root, tools)
+            if not root.is_dir():  # it is made with the first mail
+                return FilesScanOutput(files=[])
         files, notes, (left_out, not_taken) = await in_left_thread(
             scan_folder, params, root, tools.files.roots.allowed, owned
         )
@@ -103,6 +113,32 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
             tools.log.note(f"{printable(params.root)}: {note}")
         tools.log.scanned([*left_out, *(file.path for file in files)], not_taken)
         return FilesScanOutput(files=files)
+
+
+async def _fetch_mails(account: Account, root: Path, tools: Tools) -> None:
+    """Copy new mails into the folder.
+
+    Raises:
+        StepError: the server refuses. One that does not answer is noted: its mails stand.
+    """
+    if tools.files.mirrors is None:
+        tools.log.note(f"{account.name} is not asked: its mails are those of earlier runs.")
+        return
+    base = tools.files.roots.base
+    try:
+        mirror = account.mirror(root, await account.credential(base))
+        notes = await in_left_thread(mirror.fetch)
+    except SourceAway as error:
+        tools.log.note(f"{account.name} is away, {error}. Its mails of before stand.")
+    except SourceRefused as error:
+        raise StepError(f"{account.name} {error}.", remedy=error.remedy, kind="io") from error
+    except OSError as error:
+        raise os_refusal(f"the mails of {account.name} cannot be written", error) from error
+    else:
+        if account.done is not None:
+            tools.files.mirrors.append(mirror)
+        for note in notes:
+            tools.log.note(note)
 
 
 def scan_folder(

@@ -35,6 +35,7 @@ from .reached import (
     Reached,
     ReachedCode,
     ReachedCommand,
+    ReachedMailbox,
     ReachedNotification,
     ReachedServer,
     reached_by,
@@ -189,6 +190,8 @@ def _reached_item(reached: Reached, plan: BoundPlan) -> list[Any]:
             return ["run", *agreed(reached.written)]
         case ReachedNotification():
             return ["notify", *agreed(reached.notify.model_dump(exclude={"when"}))]
+        case ReachedMailbox():
+            return ["mailbox", *agreed(dict(reached.account))]
         case ReachedServer(use=ToolUse() as use):
             return ["tool", use.name, use.server, *agreed(dict(use.options)), None]
         case ReachedServer():

@@ -92,7 +92,18 @@ class ReachedNotification:
     """The command; None: it is another way, or a command that cannot be run."""
 
 
-Reached: TypeAlias = ReachedCommand | ReachedCode | ReachedServer | ReachedNotification
+@record(frozen=True, slots=True)
+class ReachedMailbox:
+    at: Place
+    account: Mapping[str, Any]
+    """As written; what is agreed to."""
+    program: None = None
+    """The command that prints a token is reached as one."""
+
+
+Reached: TypeAlias = (
+    ReachedCommand | ReachedCode | ReachedServer | ReachedNotification | ReachedMailbox
+)
 
 
 def reached_by(pipeline: Pipeline) -> Iterator[Reached]:
@@ -123,6 +134,14 @@ def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
         yield ReachedCommand((*at, facts.command), step.written, program)
     elif function := FUNCTION_REFERENCE.match(step.uses):
         yield ReachedCode("function", (*step.at, "uses"), step.uses, function["file"])
+    if (account := given.get(facts.mailbox)) is not None:
+        # An expression may be any account, with any command
+        table = account if isinstance(account, Mapping) else {"user": account, "token": account}
+        yield ReachedMailbox((*at, facts.mailbox), table)
+        if token := table.get("token"):
+            words = token if isinstance(token, list) else [token]
+            program = StartedProgram(words)
+            yield ReachedCommand((*at, facts.mailbox), {"token": words}, program)
     for use in facts.tools(given):
         named = resolve_tool(use.name, use.server, pipeline.servers)
         if named is None:

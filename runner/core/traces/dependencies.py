@@ -492,7 +492,7 @@ def note_listing(
     what its items depend on.
     """
     folder = str(roots.resolve(params.root))
-    scan_params = canonical_json(params.model_dump(mode="json", exclude={"root"}))
+    scan_params = canonical_json(params.model_dump(mode="json", exclude={"root", "mailbox"}))
     listed = FolderListed(world.index.stored(folder))
     before = noted.get(listed.name)
     others = before.listings if isinstance(before, FolderListed) else ()

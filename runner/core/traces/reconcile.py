@@ -117,7 +117,7 @@ def _missing_in(
     unconfirmed, n_absent = () if options.is_confirmed else folders, len(absent)
     for folder in unconfirmed:  # 4
         was, now = folder.before, folder.now
-        if now is None or (absent and is_other_folder(was, now, n_absent, n_there)):
+        if absent and (now is None or is_other_folder(was, now, n_absent, n_there)):
             seen_there = counted(n_absent, "missing document was", "missing documents were")
             why = Why.OTHER_FOLDER(folder.stored, seen_there)
             return MissingSources(doubts=(DeletionDoubt(folder.stored, why),), sources=folders)

@@ -156,6 +156,11 @@ ITEMS_WITH_SOURCE_BELOW = (
     "select source, scope, key from provenance where substr(source, 1, :n) = :prefix "
     "order by source, scope"
 )
+STATES_OF_SOURCES_BELOW = (
+    "select p.source, i.state from provenance p join scopes c on c.scope = p.scope "
+    "join items i on i.scope = p.scope and i.key = p.key "
+    "where c.file = :file and substr(p.source, 1, :n) = :prefix"
+)
 # Of the items whose documents are still there.
 LINEAGE_OF_LIVING = (
     "select p.scope, p.key, p.made, p.made_object from provenance p "

@@ -1,0 +1,1 @@
+"""Documents that come from elsewhere: their sources, and the folders that these are copied into."""

@@ -1,0 +1,388 @@
+"""A folder of an IMAP account as a source of documents: each mail is one, with its attachments.
+
+A mail is known by UIDVALIDITY and UID, and by its Message-ID where the server numbers all of them
+otherwise. None is marked as read by being fetched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import imaplib
+import os
+import re
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime
+from email.parser import BytesHeaderParser
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from paddock.engine.system import processes
+from paddock.engine.system.hosts import is_loopback
+from paddock.engine.system.text import one_line
+from paddock.pipelines.quantities import SizeBytes
+from paddock.steps.base import Params
+from paddock.steps.paths import printable
+
+from .mirror import Mirror, SourceAway, SourceDocument, SourceListing, SourceRefused
+
+_ANSWER_S = 60.0
+"""Without a byte from the server."""
+_COMMAND_S = 600.0
+"""For a whole answer, however it trickles: 64 MiB at 110 kB/s."""
+_TOKEN_S = 60.0
+_MOST_TOKEN_BYTES = 64 * 1024
+_MOST_LITERAL_BYTES = 256 * 1024**2
+_HEADS = 500  # mails whose headers are asked for at once
+_HEAD = "(UID RFC822.SIZE INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE FROM SUBJECT)])"
+_UID = re.compile(rb"\bUID (\d+)")
+_SIZE = re.compile(rb"\bRFC822\.SIZE (\d+)")
+_DATE = re.compile(rb'\bINTERNALDATE "([^"]+)"')
+_NOT_ASCII = re.compile(r"[^\x20-\x7e]+")
+_FLAG = re.compile(r"\\(?:Seen|Flagged|Answered)|[\w$-]+", re.ASCII)
+
+
+def _flag(value: str) -> str:
+    if not _FLAG.fullmatch(value):
+        raise ValueError(f"'{value}' is no flag, such as `paddock` or `\\Seen`")
+    return value
+
+
+class MailboxDone(Params):
+    """What happens to a mail once its outputs are recorded."""
+
+    flag: Annotated[str, AfterValidator(_flag)] | None = Field(
+        default=None, description="It gets this flag.", examples=["paddock", "\\Seen"]
+    )
+    move: str | None = Field(
+        default=None, min_length=1, description="It is moved into this folder of the account."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.flag is None) == (self.move is None):
+            raise ValueError("give one of `flag` and `move`")
+        return self
+
+
+class Account(Params):
+    """A folder of an IMAP account."""
+
+    host: str = Field(min_length=1, description="The server.", examples=["imap.example.org"])
+    port: int = Field(default=993, ge=1, le=65_535)
+    tls: Literal["on", "starttls", "off"] = Field(
+        default="on", description="`off` only where the server is on this machine."
+    )
+    user: str = Field(min_length=1)
+    password: str | None = Field(default=None, description="By a secret.")
+    token: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="A command that prints an OAuth token (XOAUTH2), in place of a password.",
+    )
+    folder: str = Field(default="INBOX", min_length=1)
+    since: date | None = Field(default=None, description="Only mails that came since that day.")
+    max_bytes: SizeBytes = Field(
+        default=64 * 1024**2, description="Larger mails are not fetched, with a note."
+    )
+    keeps: SizeBytes = Field(
+        default=10 * 1024**3, description="How much its copies may have; others wait, with a note."
+    )
+    done: MailboxDone | None = Field(
+        default=None, description="What happens to a mail once its outputs are recorded."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if (self.password is None) == (self.token is None):
+            raise ValueError("give one of `password` and `token`")
+        return self
+
+    @property
+    def name(self) -> str:
+        return printable(f"'{self.folder}' of {self.user} at {self.host}")
+
+    def mirror(self, folder: Path, credential: str) -> Mirror:
+        opens = partial(open_mailbox, self, credential)
+        return Mirror(folder, opens, self.name, self.max_bytes, self.keeps)
+
+    async def credential(self, folder: Path) -> str:
+        """Return the password, or the token that its command prints.
+
+        Raises:
+            SourceRefused: it prints none.
+        """
+        if self.token is None:
+            return self.password or ""
+        why = "the command of `token`"
+        try:
+            environ = processes.program_environ({}, os.environ)
+            call = processes.run(
+                self.token, cwd=folder, environ=environ, most_bytes=_MOST_TOKEN_BYTES
+            )
+            ended = await asyncio.wait_for(call, _TOKEN_S)
+        except (OSError, ValueError, TimeoutError, processes.OutputTooLarge) as error:
+            raise SourceRefused(f"{why} cannot be run ({type(error).__name__})") from error
+        token = ended.stdout.decode("utf-8", "replace").strip()
+        if ended.code or not token or not token.isprintable():
+            raise SourceRefused(f"{why} ended with code {ended.code} and no token")
+        return token
+
+
+class _Bounded:
+    def read(self, size: int) -> bytes:
+        if size > _MOST_LITERAL_BYTES:
+            raise imaplib.IMAP4.abort(f"it announces {size:,} bytes")
+        return super().read(size)  # type: ignore[misc,no-any-return]
+
+
+class _Plain(_Bounded, imaplib.IMAP4): ...
+
+
+class _Encrypted(_Bounded, imaplib.IMAP4_SSL): ...
+
+
+class Mailbox:
+    """An open mailbox; implements `Source`. Blocks; used by one thread at a time."""
+
+    def __init__(self, account: Account, imap: imaplib.IMAP4) -> None:
+        self._account = account
+        self._imap = imap
+        self._folder = _quoted(account.folder)
+
+    # --- a source
+
+    def listing(self, cursor: str) -> SourceListing:
+        with _errors():
+            validity, uid_next = self._select(is_readonly=True)
+            last_validity, _, last = cursor.partition(":")
+            is_renumbered = bool(cursor) and last_validity != validity
+            first = 1 if is_renumbered or not cursor else int(last)
+            documents = list[SourceDocument]()
+            if not uid_next or uid_next > first:
+                since = f" SINCE {d.day}-{d:%b-%Y}" if (d := self._account.since) else ""
+                found, *_ = self._ask("SEARCH", f"UID {first}:*{since}")
+                uids = [uid for uid in map(int, (found or b"").split()) if uid >= first]
+                for at in range(0, len(uids), _HEADS):
+                    documents += self._heads(validity, uids[at : at + _HEADS])
+                first = max([first, uid_next, *(uid + 1 for uid in uids)])
+            return SourceListing(f"{validity}:{first}", documents, is_renumbered)
+
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        validity = identities[0].partition(":")[0]
+        with _errors():
+            for facts, content in self._fetch(_uids(identities), "(UID BODY.PEEK[])"):
+                if uid := _UID.search(facts):
+                    yield f"{validity}:{int(uid[1])}", content
+
+    def mark_done(self, identities: Sequence[str]) -> int:
+        done = self._account.done
+        assert done is not None
+        with _errors():
+            validity, _ = self._select(is_readonly=False)
+            uids = _uids([each for each in identities if each.startswith(f"{validity}:")])
+            if not uids:  # the next listing finds them by their Message-ID
+                raise SourceAway("it has given its mails other numbers meanwhile")
+            if done.move is not None:
+                there, *_ = self._ask("SEARCH", f"UID {uids}")
+                n_there = len((there or b"").split())
+                if n_there:
+                    self._ask("MOVE", uids, _quoted(done.move))
+                return len(identities) - n_there
+            flag, n_before = str(done.flag), 0
+            if not flag.startswith("\\"):
+                before, *_ = self._ask("SEARCH", f"UID {uids} KEYWORD {flag}")
+                n_before = len((before or b"").split())
+            self._ask("STORE", uids, "+FLAGS.SILENT", f"({flag})")
+            return n_before
+
+    # --- of a watch
+
+    def state(self) -> str:
+        """Return what is another one once a mail has come."""
+        with _errors():
+            self._imap.noop()
+            typ, data = self._timed(self._imap.status, self._folder, "(UIDVALIDITY UIDNEXT)")
+            if typ != "OK":
+                raise imaplib.IMAP4.error(data[-1])
+            return one_line((data[-1] or b"").rpartition(b"(")[2].decode("ascii", "replace"))
+
+    def select(self) -> None:
+        with _errors():
+            self._select(is_readonly=True)
+
+    def idle(self, seconds: float) -> bool:
+        """Wait until the server says that something changed; False: it cannot."""
+        if "IDLE" not in self._imap.capabilities:
+            return False
+        with _errors():
+            tag = self._imap._new_tag()
+            self._imap.send(tag + b" IDLE\r\n")
+            if not self._imap.readline().startswith(b"+"):
+                return False
+            select.select([self._imap.socket()], [], [], seconds)
+            self._imap.send(b"DONE\r\n")
+            while not (line := self._imap.readline()).startswith(tag):
+                if not line:
+                    raise imaplib.IMAP4.abort("it closed the connection")
+        return True
+
+    # --- commands
+
+    def _select(self, *, is_readonly: bool) -> tuple[str, int]:
+        """Return UIDVALIDITY, and UIDNEXT (0: the server does not say it)."""
+        typ, data = self._timed(self._imap.select, self._folder, is_readonly)
+        if typ != "OK":
+            why = f"has no such folder: {_text(data)}"
+            raise SourceRefused(why, "Correct `folder`.")
+        validity, uid_next = (
+            self._imap.response(name)[1][-1] for name in ("UIDVALIDITY", "UIDNEXT")
+        )
+        return (validity or b"0").decode(), int(uid_next or 0)
+
+    def _heads(self, validity: str, uids: Sequence[int]) -> Iterator[SourceDocument]:
+        for facts, head in self._fetch(",".join(map(str, uids)), _HEAD):
+            uid, size, day = (pattern.search(facts) for pattern in (_UID, _SIZE, _DATE))
+            if uid is None or size is None:
+                continue
+            written = datetime.now(UTC)
+            with suppress(ValueError, TypeError, AttributeError):
+                assert day is not None
+                written = datetime.strptime(day[1].decode().strip(), "%d-%b-%Y %H:%M:%S %z")
+            own = BytesHeaderParser().parsebytes(head)["Message-ID"]
+            marker = one_line(str(own)) if own else hashlib.sha256(head).hexdigest()
+            name = f"{written:%Y-%m-%d}-{int(uid[1])}.eml"
+            yield SourceDocument(f"{validity}:{int(uid[1])}", name, int(size[1]), marker)
+
+    def _fetch(self, uids: str, what: str) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what the server says of each mail, and the one literal of it."""
+        facts, literal = b"", None
+        for part in (*self._ask("FETCH", uids, what), (b"", b"")):
+            if not isinstance(part, tuple):
+                facts += part or b""
+                continue
+            if literal is not None:
+                yield facts, literal
+            facts, literal = part
+
+    def _ask(self, command: str, *values: str) -> list[Any]:
+        typ, data = self._timed(self._imap.uid, command, *values)
+        if typ != "OK":
+            raise SourceRefused(f"does not do {command}: {_text(data)}")
+        return [*data]
+
+    def _timed(self, call: Any, *values: Any) -> Any:
+        end = threading.Timer(_COMMAND_S, self._imap.socket().shutdown, (socket.SHUT_RDWR,))
+        end.daemon = True
+        end.start()
+        try:
+            return call(*values)
+        finally:
+            end.cancel()
+
+
+@contextmanager
+def open_mailbox(account: Account, credential: str) -> Iterator[Mailbox]:
+    """Log in.
+
+    Raises:
+        SourceAway, SourceRefused: why it is not open.
+    """
+    with _errors(), _connected(account) as imap:
+        try:
+            if account.token is not None:
+                secret = f"user={account.user}\1auth=Bearer {credential}\1\1".encode()
+                answers = iter([secret])  # what the server says of a refusal gets an empty one
+                imap.authenticate("XOAUTH2", lambda _: next(answers, b""))
+            elif "AUTH=PLAIN" in imap.capabilities:
+                secret = f"\0{account.user}\0{credential}".encode()
+                imap.authenticate("PLAIN", lambda _: secret)
+            else:
+                imap.login(account.user, credential)
+        except imaplib.IMAP4.abort:
+            raise
+        except imaplib.IMAP4.error as error:
+            if "[UNAVAILABLE]" in str(error):  # RFC 5530
+                raise SourceAway(f"it cannot log in: {_text([error])}") from error
+            remedy = "Correct `user`, and the password or token."
+            raise SourceRefused(
+                f"does not let '{account.user}' in: {_text([error])}", remedy
+            ) from error
+        _, data = imap.capability()
+        imap.capabilities = tuple(str(data[-1], "ascii", "replace").upper().split())
+        done = account.done
+        if done is not None and done.move is not None and "MOVE" not in imap.capabilities:
+            raise SourceRefused("cannot move mails (RFC 6851)", "Set `done: {flag: …}`.")
+        yield Mailbox(account, imap)
+
+
+@contextmanager
+def _connected(account: Account) -> Iterator[imaplib.IMAP4]:
+    place = account.host, account.port
+    if account.tls == "off" and not is_loopback(account.host):
+        raise SourceRefused("is elsewhere, and would see the password", "Remove `tls: off`.")
+    context = ssl.create_default_context()
+    try:
+        if account.tls == "on":
+            imap: imaplib.IMAP4 = _Encrypted(*place, ssl_context=context, timeout=_ANSWER_S)
+        else:
+            imap = _Plain(*place, timeout=_ANSWER_S)
+            if account.tls == "starttls":
+                imap.starttls(context)
+    except ssl.SSLCertVerificationError as error:
+        why = f"has a certificate that is not valid for '{account.host}': {error.verify_message}"
+        remedy = "Correct `host`; SSL_CERT_FILE names authorities of your own."
+        raise SourceRefused(why, remedy) from error
+    try:
+        yield imap
+    finally:
+        for end in (imap.logout, imap.shutdown):  # one that broke off does not close its socket
+            with suppress(imaplib.IMAP4.error, OSError):
+                end()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except imaplib.IMAP4.abort as error:
+        raise SourceAway(f"it broke off: {_text([error])}") from error
+    except OSError as error:
+        raise SourceAway(f"it does not answer: {error.strerror or error}") from error
+    except imaplib.IMAP4.error as error:
+        raise SourceRefused(f"answers otherwise: {_text([error])}") from error
+
+
+def _text(data: Sequence[Any]) -> str:
+    """Return what a server says, as it can be shown."""
+    words = data[-1].args[0] if isinstance(data[-1], Exception) and data[-1].args else data[-1]
+    text = words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
+    return one_line("".join(c if c.isprintable() else " " for c in text), 200)
+
+
+def _uids(identities: Sequence[str]) -> str:
+    return ",".join(identity.partition(":")[2] for identity in identities)
+
+
+def _quoted(folder: str) -> str:
+    """Return the name of a folder as IMAP writes it (RFC 3501, 5.1.3).
+
+    >>> _quoted("Büro & Co")
+    '"B&APw-ro &- Co"'
+    """
+
+    def encoded(found: re.Match[str]) -> str:
+        letters = base64.b64encode(found[0].encode("utf-16-be")).decode()
+        return f"&{letters.rstrip('=').replace('/', ',')}-"
+
+    name = _NOT_ASCII.sub(encoded, folder.replace("&", "&-"))
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,285 @@
+"""A mailbox as a source of documents, in a real Dovecot: each mail once, whatever breaks off."""
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.progress.report import Report
+from paddock.steps.sources import mirror
+from tests.fakes.dovecot import PASSWORD, PROGRAM, Dovecot, dovecot, is_here, mail
+from tests.runner.world import Notes, World, carried_out
+
+pytestmark = pytest.mark.skipif(not is_here(), reason=f"{PROGRAM} is not here (dovecot-imapd)")
+PIPELINE = """\
+secrets: {mail: {env: MAIL_PASSWORD}}
+steps:
+  - id: docs
+    uses: files.scan
+    with:
+      root: mail
+      mailbox: {host: 127.0.0.1, port: PORT, user: office, password: "{{ secrets.mail }}", MORE}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - uses: files.write
+        with: {path: "out/{{ doc.stem }}.txt", text: "{{ steps.text.text }}"}
+    returns: {file: doc.relpath}
+returns: steps.each.counts
+"""
+N_KILLS = int(os.environ.get("PADDOCK_TEST_KILLS", "8"))
+FLAG = "done: {flag: paddock}"
+BILL = re.compile(r"Subject: (Bill \d+)")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Dovecot]:
+    with dovecot() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _known(server: Dovecot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+    monkeypatch.setenv("MAIL_PASSWORD", PASSWORD)
+
+
+class Office(World):
+    """A pipeline over a folder of the account that is its own."""
+
+    def __init__(self, folder: Path, server: Dovecot, more: str = FLAG, port: int = 0) -> None:
+        self.box, self.server = folder.name[:40], server
+        text = PIPELINE.replace("PORT", str(port or server.port))
+        super().__init__(folder, text.replace("MORE", f"folder: {self.box}, {more}"))
+
+    def put(self, *numbers: int) -> None:
+        self.server.put(*map(mail, numbers), folder=self.box)
+
+    def go(self) -> tuple[Report, list[str]]:
+        notes = Notes()
+        return carried_out(self, observer=notes), notes.texts
+
+    def bills(self) -> list[str]:
+        """Return which bill each output is of."""
+        texts = [path.read_text() for path in (self.folder / "out").glob("*.txt")]
+        return sorted(found[1] for text in texts if (found := BILL.search(text)))
+
+    def flagged(self) -> int:
+        return self.server.search("KEYWORD paddock", self.box)
+
+
+def bills(*numbers: int) -> list[str]:
+    return sorted(f"Bill {number}" for number in numbers)
+
+
+def test_each_mail_is_a_document_once_and_flagged_once_its_outputs_are_recorded(
+    tmp_path: Path, server: Dovecot
+) -> None:
+    office = Office(tmp_path, server)
+    office.put(1, 2, 3)
+    report, notes = office.go()
+    assert (report.status, notes) == ("completed", [])
+    assert office.bills() == bills(1, 2, 3)
+    assert office.flagged() == 3
+    office.put(4)
+    again, _ = office.go()
+    assert (again.returns["fresh"], again.returns["new"]) == (3, 1)
+    assert office.bills() == bills(1, 2, 3, 4)
+    assert (office.flagged(), server.search("SEEN", office.box)) == (4, 0)
+
+
+def test_a_mail_that_failed_or_is_not_read_is_not_flagged(tmp_path: Path, server: Dovecot) -> None:
+    office = Office(tmp_path, server)
+    office.put(1)
+    server.put(b"Subject: Bill 2\r\nFrom: a@example.org\r\n\r\n" + b"x" * 4_000, folder=office.box)
+    office.edit('path: "{{ doc.path }}"}', 'path: "{{ doc.path }}", max_bytes: 2KiB}')
+    office.go()
+    assert (office.bills(), office.flagged()) == (bills(1), 1)
+
+
+def test_done_mails_are_moved_and_their_results_stay(tmp_path: Path, server: Dovecot) -> None:
+    office = Office(tmp_path, server, f"done: {{move: 'Büro & {tmp_path.name[:30]}'}}")
+    office.put(1, 2)
+    _, notes = office.go()  # there is no such folder yet
+    assert "does not do MOVE" in notes[0]
+    assert "The next run does it." in notes[0]
+    target = f'"B&APw-ro &- {tmp_path.name[:30]}"'
+    with server.box(target):
+        pass
+    report, notes = office.go()
+    assert (notes, report.returns["fresh"]) == ([], 2)
+    assert (server.search("ALL", office.box), server.search("ALL", target)) == (0, 2)
+    again, _ = office.go()
+    assert (again.returns["fresh"], again.returns["deleted"]) == (2, 0)
+    assert office.bills() == bills(1, 2)
+
+
+def test_a_mailbox_that_is_away_is_not_one_that_is_empty(tmp_path: Path, server: Dovecot) -> None:
+    office = Office(tmp_path, server)
+    office.put(1, 2)
+    office.go()
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    office.edit(str(server.port), str(port))
+    report, notes = office.go()
+    assert (report.status, report.returns["fresh"]) == ("completed", 2)
+    assert notes == [
+        f"docs: '{office.box}' of office at 127.0.0.1 is away, it does not answer: Connection "
+        f"refused. Its mails of before stand."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("{env: MAIL_PASSWORD}", "{env: WRONG_PASSWORD}", "does not let 'office' in: "),
+        ("host: 127.0.0.1", "host: localhost", "has a certificate that is not valid for 'localh"),
+        ("host: 127.0.0.1", "host: example.org, tls: off", "is elsewhere, and would see the pass"),
+        ("folder: ", "folder: no-", "has no such folder: "),
+        ('password: "{{ secrets.mail }}"', "token: [sh, -c, exit 3]", "command of `token` ended"),
+        ('password: "{{ secrets.mail }}"', "token: [printf, old]", "does not let 'office' in: "),
+    ],
+)  # fmt: skip
+def test_a_server_that_refuses_is_a_sentence_and_nothing_is_lost(
+    tmp_path: Path, server: Dovecot, monkeypatch: pytest.MonkeyPatch, old: str, new: str, said: str
+) -> None:
+    monkeypatch.setenv("WRONG_PASSWORD", "wrong-17")
+    office = Office(tmp_path, server)
+    office.put(1)
+    office.go()
+    office.edit(old, new)
+    report, _ = office.go()
+    assert (report.status, said in (report.message or "")) == ("failed", True), report.message
+    assert PASSWORD not in (report.message or "")
+    assert office.bills() == bills(1)
+
+
+@pytest.mark.parametrize("break_at", range(700, 26_000, 2_300))
+def test_a_server_that_breaks_off_loses_nothing(
+    tmp_path: Path, server: Dovecot, monkeypatch: pytest.MonkeyPatch, break_at: int
+) -> None:
+    monkeypatch.setattr(mirror, "_BATCH", 3)
+    with server.cut_off(break_at) as port:
+        office = Office(tmp_path, server, port=port)
+        office.put(*range(12))
+        report, _ = office.go()
+        assert report.status == "completed"
+    office.edit(str(port), str(server.port))
+    office.go()
+    assert office.bills() == bills(*range(12))
+    assert office.flagged() == 12
+
+
+@pytest.mark.may_take(240, "starts Paddock eight times, or as often as is asked")
+def test_runs_that_are_killed_at_random_do_each_mail_once(tmp_path: Path, server: Dovecot) -> None:
+    dice = random.Random(74)
+    office = Office(tmp_path, server)
+    program = "from paddock.runner.cli.application import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "run",
+        str(office.file),
+        "--local",
+        "--allow",
+        "network,secrets",
+    ]
+    environ = {**os.environ, "PADDOCK_HOME": str(tmp_path / "home"), "CI": "1"}
+    n_killed = n_mails = 0
+    took_s = 2.0
+    for _ in range(6 * N_KILLS):
+        if n_killed == N_KILLS:
+            break
+        office.put(*range(n_mails, n_mails := n_mails + dice.randrange(1, 30)))
+        began = time.monotonic()
+        run = subprocess.Popen(
+            command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            run.wait(took_s * dice.uniform(0.4, 1))
+            took_s = time.monotonic() - began
+        except subprocess.TimeoutExpired:
+            n_killed += 1
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert n_killed == N_KILLS
+    assert office.bills() == bills(*range(n_mails))
+    assert len([*(tmp_path / "mail").glob("*.eml")]) == n_mails
+    assert office.flagged() == n_mails
+
+
+def test_a_mailbox_that_is_numbered_anew_has_the_same_mails(tmp_path: Path) -> None:
+    with dovecot() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(server.certificate))
+        office = Office(tmp_path, server)
+        office.box = "INBOX"
+        office.edit(f"folder: {tmp_path.name[:40]}", "folder: INBOX")
+        same = mail(3, message_id="<twice@example.org>")
+        nameless = mail(4).replace(b"Message-ID: <4@example.org>\r\n", b"")
+        server.put(mail(1), mail(2), same, same, nameless)
+        office.go()
+        first = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+        assert len(first) == 5
+        for shift in (3, 100):  # some UIDs are those of other mails now
+            server.number_anew(shift)
+            report, notes = office.go()
+            assert (report.returns["fresh"], report.returns["new"], notes) == (5, 0, [])
+        server.put(mail(6))
+        report, _ = office.go()
+        assert (report.returns["fresh"], report.returns["new"]) == (5, 1)
+        now = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+        assert now.items() > first.items()
+        assert office.flagged() == 6
+
+
+def test_a_large_mail_and_one_without_room_are_told_and_fetched_once_they_may(
+    tmp_path: Path, server: Dovecot
+) -> None:
+    office = Office(tmp_path, server, f"max_bytes: 2KiB, keeps: 700B, {FLAG}")
+    office.put(1, 2, 3)
+    server.put(mail(4, "x" * 4_000), folder=office.box)
+    _, notes = office.go()
+    assert len(office.bills()) == 2
+    assert "1 mail of" in notes[0]
+    assert "larger than `max_bytes` (2,048)" in notes[0]
+    assert "since all copies may have `keeps` (700 bytes)" in notes[1]
+    office.edit("max_bytes: 2KiB, keeps: 700B", "max_bytes: 9KiB")
+    office.go()
+    assert (office.bills(), office.flagged()) == (bills(1, 2, 3, 4), 4)
+
+
+def test_a_plan_asks_no_server_and_a_run_needs_leave(tmp_path: Path, server: Dovecot) -> None:
+    office = Office(tmp_path, server)
+    office.put(1)
+    plan = office.plan(allow=frozenset({"secrets"}))
+    assert not (tmp_path / "mail").exists()
+    assert plan.items == ()
+    assert "is not asked: its mails are those of earlier runs." in plan.remarks[0]
+    with pytest.raises(PipelineError, match="wants to fetch the mails of office at 127"):
+        office.run()
+    office.edit('password: "{{ secrets.mail }}"', "token: [printf, x]")
+    with pytest.raises(PipelineError, match="wants to run `printf x`"):
+        office.run()
+
+
+def test_no_document_says_which_server_is_shown_the_password(
+    tmp_path: Path, server: Dovecot
+) -> None:
+    office = Office(tmp_path, server)
+    office.edit("- id: docs", "- {id: asked, uses: files.read, with: {path: a.txt}}\n  - id: docs")
+    office.edit("host: 127.0.0.1", "host: '{{ steps.asked.text }}'")
+    with pytest.raises(PipelineError, match=r"step 'docs' fetches mails and has untrusted text"):
+        office.go()
