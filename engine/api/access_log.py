@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener
-from queue import SimpleQueue
-from typing import IO, Any
+from queue import Full, Queue
+from threading import Thread
+from typing import Any
 from urllib.parse import quote
 
 from paddock.engine.api.request_log import Exchange, is_monitoring_path
@@ -22,6 +22,9 @@ from paddock.engine.system.text import shorten
 
 _LOGGER = "paddock.access"
 _MAX_WORD_CHARS = 200
+MOST_WAITING_LINES = 10_000  # 1 MB, some seconds of a busy service
+END_S = 1.0
+"""Waits twice for lines that are not written yet."""
 
 
 def access_log_writer(*, is_json: bool) -> Callable[[Exchange], None]:
@@ -90,25 +93,58 @@ def _safe_word(text: str) -> str:
     return shown or "-"
 
 
-@contextmanager
-def access_log_to_stream(stream: IO[str] | None = None) -> Iterator[None]:
-    """Write the access log to a stream until the block ends; by default to standard error.
+class _LineWriter(logging.Handler):
+    """Writes lines in a thread: where nothing reads them, neither requests nor the end wait."""
 
-    A thread writes, so that a full pipe never blocks the service.
-    """
-    queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
-    out = logging.StreamHandler(stream or sys.stderr)
-    out.setFormatter(logging.Formatter("%(message)s"))
-    logger, handler = logging.getLogger(_LOGGER), QueueHandler(queue)
-    listener = QueueListener(queue, out)
+    def __init__(self, write: Callable[[str], object]) -> None:
+        super().__init__()
+        self._write, self._n_lost = write, 0
+        self._lines: Queue[str | None] = Queue(MOST_WAITING_LINES)
+        self._thread = Thread(target=self._run, name="access log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.add(record.getMessage())
+
+    def add(self, line: str) -> None:
+        try:
+            self._lines.put_nowait(f"{line}\n")
+        except Full:
+            self._n_lost += 1
+
+    def close(self) -> None:
+        with suppress(Full):
+            self._lines.put(None, timeout=END_S)
+        self._thread.join(END_S)
+        super().close()
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with suppress(OSError):  # what reads it may have ended
+                self._write(line)
+                if n_lost := self._n_lost:
+                    self._n_lost -= n_lost
+                    self._write(f"{n_lost} lines are left out: nothing read this log\n")
+
+
+def _write_error_output(text: str) -> None:
+    # Not by `sys.stderr`: its lock would be held at the end, and Python would end by a signal
+    os.write(2, text.encode("utf-8", "backslashreplace"))
+
+
+@contextmanager
+def access_log_to_stream(
+    write: Callable[[str], object] = _write_error_output,
+) -> Iterator[Callable[[str], None]]:
+    """Write the access log until the block ends; yield what adds a line."""
+    logger, handler = logging.getLogger(_LOGGER), _LineWriter(write)
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    listener.start()
     try:
-        yield
+        yield handler.add
     finally:
         logger.removeHandler(handler)
         logger.level, logger.propagate = before
-        listener.stop()
+        handler.close()

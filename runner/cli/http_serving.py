@@ -73,12 +73,12 @@ def serve_models(settings: Settings, port: int | None) -> None:
         spans: AbstractContextManager[Callable[[Exchange], None]] = nullcontext(lambda _: None)
         if settings.otel != "off":
             spans = otel_module(settings).request_spans()
-        with (
-            access_log.access_log_to_stream() if settings.service.access_log else nullcontext(),
-            spans as ended,
-        ):
+        log: AbstractContextManager[Callable[[str], None]] = nullcontext(printing.print_err)
+        if settings.service.access_log:
+            log = access_log.access_log_to_stream()
+        with log as say, spans as ended:
             asyncio.run(run(ended))
-        printing.print_err("Stopped.")
+            say("Stopped.")
 
 
 def with_port(settings: Settings, port: int) -> Settings:

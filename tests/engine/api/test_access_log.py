@@ -3,6 +3,8 @@
 import io
 import json
 from pathlib import Path
+from threading import Event, Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -52,7 +54,7 @@ def test_nothing_from_outside_makes_another_line_or_field(path: str) -> None:
 
 def lines_of(settings: ServiceSettings, *paths: str, **extra: Any) -> list[str]:
     stream = io.StringIO()
-    with access_log.access_log_to_stream(stream):
+    with access_log.access_log_to_stream(stream.write):
         house = SmallService(settings)
         for path in paths:
             house.ask(path, **extra)
@@ -80,6 +82,37 @@ def test_monitors_leave_none_unless_something_is_wrong() -> None:
     assert lines_of(ServiceSettings(), "/metrics", "/healthz", "/ui/state.json") == []
     stranger = {"headers": {"Host": "evil.example"}}
     assert len(lines_of(ServiceSettings(), "/metrics", **stranger)) == 1
+
+
+def test_where_nothing_reads_it_the_service_ends_and_says_what_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(access_log, "MOST_WAITING_LINES", 3)
+    is_read, written = Event(), list[str]()
+
+    def write(text: str) -> None:
+        is_read.wait()
+        written.append(text)
+
+    def serve() -> None:
+        with access_log.access_log_to_stream(write):
+            house = SmallService(ServiceSettings())
+            for _ in range(9):
+                house.ask("/api/tags")
+
+    service = Thread(target=serve, daemon=True)
+    service.start()
+    service.join(60)
+    has_ended = not service.is_alive()
+    is_read.set()
+    assert has_ended
+    for _ in range(600):
+        if len(written) == 5:
+            break
+        sleep(0.05)
+    lines = [text for text in written if "/api/tags" in text]
+    assert len(lines) in (3, 4)  # the thread may have one in its hands
+    assert f"{9 - len(lines)} lines are left out: nothing read this log\n" in written
 
 
 def test_it_can_be_switched_off() -> None:
