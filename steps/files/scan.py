@@ -135,7 +135,7 @@ async def _fetch_mails(account: Account, root: Path, tools: Tools) -> None:
     except OSError as error:
         raise os_refusal(f"the mails of {account.name} cannot be written", error) from error
     else:
-        if account.done is not None:
+        if account.flag or account.move:
             tools.files.mirrors.append(mirror)
         for note in notes:
             tools.log.note(note)

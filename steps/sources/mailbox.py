@@ -22,9 +22,9 @@ from datetime import UTC, date, datetime
 from email.parser import BytesHeaderParser
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from paddock.engine.system import processes
 from paddock.engine.system.hosts import is_loopback
@@ -48,30 +48,6 @@ _UID = re.compile(rb"\bUID (\d+)")
 _SIZE = re.compile(rb"\bRFC822\.SIZE (\d+)")
 _DATE = re.compile(rb'\bINTERNALDATE "([^"]+)"')
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]+")
-_FLAG = re.compile(r"\\(?:Seen|Flagged|Answered)|[\w$-]+", re.ASCII)
-
-
-def _flag(value: str) -> str:
-    if not _FLAG.fullmatch(value):
-        raise ValueError(f"'{value}' is no flag, such as `paddock` or `\\Seen`")
-    return value
-
-
-class MailboxDone(Params):
-    """What happens to a mail once its outputs are recorded."""
-
-    flag: Annotated[str, AfterValidator(_flag)] | None = Field(
-        default=None, description="It gets this flag.", examples=["paddock", "\\Seen"]
-    )
-    move: str | None = Field(
-        default=None, min_length=1, description="It is moved into this folder of the account."
-    )
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if (self.flag is None) == (self.move is None):
-            raise ValueError("give one of `flag` and `move`")
-        return self
 
 
 class Account(Params):
@@ -97,14 +73,22 @@ class Account(Params):
     keeps: SizeBytes = Field(
         default=10 * 1024**3, description="How much its copies may have; others wait, with a note."
     )
-    done: MailboxDone | None = Field(
-        default=None, description="What happens to a mail once its outputs are recorded."
+    flag: str | None = Field(
+        default=None,
+        pattern=r"^(\\(Seen|Flagged|Answered)|[A-Za-z0-9_$-]+)$",
+        description="The flag of a mail once its outputs are recorded.",
+        examples=["paddock", "\\Seen"],
+    )
+    move: str | None = Field(
+        default=None, min_length=1, description="The folder that it is moved into then."
     )
 
     @model_validator(mode="after")
-    def _one_way_in(self) -> Self:
+    def _one_of_two(self) -> Self:
         if (self.password is None) == (self.token is None):
             raise ValueError("give one of `password` and `token`")
+        if self.flag and self.move:
+            raise ValueError("give one of `flag` and `move`")
         return self
 
     @property
@@ -138,19 +122,6 @@ class Account(Params):
         return token
 
 
-class _Bounded:
-    def read(self, size: int) -> bytes:
-        if size > _MOST_LITERAL_BYTES:
-            raise imaplib.IMAP4.abort(f"it announces {size:,} bytes")
-        return super().read(size)  # type: ignore[misc,no-any-return]
-
-
-class _Plain(_Bounded, imaplib.IMAP4): ...
-
-
-class _Encrypted(_Bounded, imaplib.IMAP4_SSL): ...
-
-
 class Mailbox:
     """An open mailbox; implements `Source`. Blocks; used by one thread at a time."""
 
@@ -158,50 +129,46 @@ class Mailbox:
         self._account = account
         self._imap = imap
         self._folder = _quoted(account.folder)
+        self._validity = ""
 
     # --- a source
 
     def listing(self, cursor: str) -> SourceListing:
         with _errors():
-            validity, uid_next = self._select(is_readonly=True)
-            last_validity, _, last = cursor.partition(":")
-            is_renumbered = bool(cursor) and last_validity != validity
-            first = 1 if is_renumbered or not cursor else int(last)
+            uid_next = self._select(is_readonly=True)
+            known, _, last = cursor.partition(":")
+            is_renumbered = bool(cursor) and known != self._validity
+            first = int(last) if last.isdecimal() and not is_renumbered else 1
             documents = list[SourceDocument]()
             if not uid_next or uid_next > first:
                 since = f" SINCE {d.day}-{d:%b-%Y}" if (d := self._account.since) else ""
-                found, *_ = self._ask("SEARCH", f"UID {first}:*{since}")
-                uids = [uid for uid in map(int, (found or b"").split()) if uid >= first]
+                uids = [uid for uid in self._search(f"UID {first}:*{since}") if uid >= first]
                 for at in range(0, len(uids), _HEADS):
-                    documents += self._heads(validity, uids[at : at + _HEADS])
+                    documents += self._heads(uids[at : at + _HEADS])
                 first = max([first, uid_next, *(uid + 1 for uid in uids)])
-            return SourceListing(f"{validity}:{first}", documents, is_renumbered)
+            return SourceListing(f"{self._validity}:{first}", documents, is_renumbered)
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        validity = identities[0].partition(":")[0]
         with _errors():
-            for facts, content in self._fetch(_uids(identities), "(UID BODY.PEEK[])"):
+            uids = self._uids(identities)
+            for facts, content in self._fetch(uids, "(UID BODY.PEEK[])") if uids else ():
                 if uid := _UID.search(facts):
-                    yield f"{validity}:{int(uid[1])}", content
+                    yield f"{self._validity}:{int(uid[1])}", content
 
     def mark_done(self, identities: Sequence[str]) -> int:
-        done = self._account.done
-        assert done is not None
+        flag, move = self._account.flag, self._account.move
         with _errors():
-            validity, _ = self._select(is_readonly=False)
-            uids = _uids([each for each in identities if each.startswith(f"{validity}:")])
+            self._select(is_readonly=False)
+            uids = self._uids(identities)
             if not uids:  # the next listing finds them by their Message-ID
                 raise SourceAway("it has given its mails other numbers meanwhile")
-            if done.move is not None:
-                there, *_ = self._ask("SEARCH", f"UID {uids}")
-                n_there = len((there or b"").split())
-                if n_there:
-                    self._ask("MOVE", uids, _quoted(done.move))
+            if move is not None:
+                if n_there := len(self._search(f"UID {uids}")):
+                    self._ask("MOVE", uids, _quoted(move))
                 return len(identities) - n_there
-            flag, n_before = str(done.flag), 0
-            if not flag.startswith("\\"):
-                before, *_ = self._ask("SEARCH", f"UID {uids} KEYWORD {flag}")
-                n_before = len((before or b"").split())
+            # Who reads a mail sets a flag of the system
+            is_own = flag is not None and not flag.startswith("\\")
+            n_before = len(self._search(f"UID {uids} KEYWORD {flag}")) if is_own else 0
             self._ask("STORE", uids, "+FLAGS.SILENT", f"({flag})")
             return n_before
 
@@ -238,8 +205,8 @@ class Mailbox:
 
     # --- commands
 
-    def _select(self, *, is_readonly: bool) -> tuple[str, int]:
-        """Return UIDVALIDITY, and UIDNEXT (0: the server does not say it)."""
+    def _select(self, *, is_readonly: bool) -> int:
+        """Return UIDNEXT; 0: the server does not say it."""
         typ, data = self._timed(self._imap.select, self._folder, is_readonly)
         if typ != "OK":
             why = f"has no such folder: {_text(data)}"
@@ -247,9 +214,19 @@ class Mailbox:
         validity, uid_next = (
             self._imap.response(name)[1][-1] for name in ("UIDVALIDITY", "UIDNEXT")
         )
-        return (validity or b"0").decode(), int(uid_next or 0)
+        self._validity = str(int(validity or 0))
+        return int(uid_next or 0)
 
-    def _heads(self, validity: str, uids: Sequence[int]) -> Iterator[SourceDocument]:
+    def _uids(self, identities: Sequence[str]) -> str:
+        """Return the numbers of mails as they are now; what is no number is asked of no server."""
+        known, prefix = [each.partition(":") for each in identities], self._validity
+        return ",".join(uid for of, _, uid in known if of == prefix and uid.isdecimal())
+
+    def _search(self, what: str) -> list[int]:
+        found, *_ = self._ask("SEARCH", what)
+        return [*map(int, (found or b"").split())]
+
+    def _heads(self, uids: Sequence[int]) -> Iterator[SourceDocument]:
         for facts, head in self._fetch(",".join(map(str, uids)), _HEAD):
             uid, size, day = (pattern.search(facts) for pattern in (_UID, _SIZE, _DATE))
             if uid is None or size is None:
@@ -261,7 +238,7 @@ class Mailbox:
             own = BytesHeaderParser().parsebytes(head)["Message-ID"]
             marker = one_line(str(own)) if own else hashlib.sha256(head).hexdigest()
             name = f"{written:%Y-%m-%d}-{int(uid[1])}.eml"
-            yield SourceDocument(f"{validity}:{int(uid[1])}", name, int(size[1]), marker)
+            yield SourceDocument(f"{self._validity}:{int(uid[1])}", name, int(size[1]), marker)
 
     def _fetch(self, uids: str, what: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield what the server says of each mail, and the one literal of it."""
@@ -317,11 +294,9 @@ def open_mailbox(account: Account, credential: str) -> Iterator[Mailbox]:
             raise SourceRefused(
                 f"does not let '{account.user}' in: {_text([error])}", remedy
             ) from error
-        _, data = imap.capability()
-        imap.capabilities = tuple(str(data[-1], "ascii", "replace").upper().split())
-        done = account.done
-        if done is not None and done.move is not None and "MOVE" not in imap.capabilities:
-            raise SourceRefused("cannot move mails (RFC 6851)", "Set `done: {flag: …}`.")
+        imap.capabilities = tuple(imap.capability()[1][-1].decode("ascii", "replace").split())
+        if account.move is not None and "MOVE" not in imap.capabilities:
+            raise SourceRefused("cannot move mails (RFC 6851)", "Set `flag` in place of `move`.")
         yield Mailbox(account, imap)
 
 
@@ -333,15 +308,23 @@ def _connected(account: Account) -> Iterator[imaplib.IMAP4]:
     context = ssl.create_default_context()
     try:
         if account.tls == "on":
-            imap: imaplib.IMAP4 = _Encrypted(*place, ssl_context=context, timeout=_ANSWER_S)
+            imap: Any = imaplib.IMAP4_SSL(*place, ssl_context=context, timeout=_ANSWER_S)
         else:
-            imap = _Plain(*place, timeout=_ANSWER_S)
+            imap = imaplib.IMAP4(*place, timeout=_ANSWER_S)
             if account.tls == "starttls":
                 imap.starttls(context)
     except ssl.SSLCertVerificationError as error:
         why = f"has a certificate that is not valid for '{account.host}': {error.verify_message}"
         remedy = "Correct `host`; SSL_CERT_FILE names authorities of your own."
         raise SourceRefused(why, remedy) from error
+    read = imap.read
+
+    def bounded(size: int) -> bytes:
+        if size > _MOST_LITERAL_BYTES:
+            raise imaplib.IMAP4.abort(f"it announces {size:,} bytes")
+        return bytes(read(size))
+
+    imap.read = bounded
     try:
         yield imap
     finally:
@@ -367,10 +350,6 @@ def _text(data: Sequence[Any]) -> str:
     words = data[-1].args[0] if isinstance(data[-1], Exception) and data[-1].args else data[-1]
     text = words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
     return one_line("".join(c if c.isprintable() else " " for c in text), 200)
-
-
-def _uids(identities: Sequence[str]) -> str:
-    return ",".join(identity.partition(":")[2] for identity in identities)
 
 
 def _quoted(folder: str) -> str:

@@ -11,21 +11,24 @@ has and hands it over; a `Mirror` keeps the folder:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from enum import StrEnum
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Protocol
 
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.files import read_json_object, write_atomically, write_json_atomically
 from paddock.engine.system.records import asdict, field, record, record_from
-from paddock.engine.system.text import counted, free_name, listed
+from paddock.engine.system.text import counted, listed
+from paddock.steps.paths import numbered_name
 
 _INDEX, _LOCK = ".source.json", ".source.lock"
 _LOCK_S = 600.0  # another run may fetch thousands
 _BATCH_BYTES, _BATCH = 8 * 1024**2, 100
 _NAMED = 3
+_NAME = re.compile(r"[\w() -]+\.eml", re.ASCII)
 
 
 class SourceAway(Exception):
@@ -72,20 +75,15 @@ class Source(Protocol):
         """Mark or move documents whose outputs are recorded; return how many were so already."""
 
 
-class _State(StrEnum):
-    LEFT = "left"
-    """Not fetched: too large, no room, or cut off."""
-    HERE = "here"
-    DONE = "done"
-    """The source knows that it is done."""
-
-
 @record(slots=True)
 class _MirroredDocument:
     name: str
     size_bytes: int
     marker: str
-    state: _State = _State.LEFT
+    is_here: bool = False
+    """It was fetched; else it is too large, has no room, or a run was cut off."""
+    is_done: bool = False
+    """The source knows it."""
 
 
 @record(slots=True)
@@ -93,6 +91,11 @@ class _Index:
     cursor: str = ""
     copies: dict[str, _MirroredDocument] = field(default_factory=dict)
     """By identity."""
+    former: list[_MirroredDocument] = field(default_factory=list)
+    """Those that had gone when all got other identities."""
+
+    def all(self) -> Iterator[_MirroredDocument]:
+        return chain(self.copies.values(), self.former)
 
 
 @record(frozen=True, slots=True)
@@ -119,12 +122,12 @@ class Mirror:
             self._write(index)  # what is noted is fetched later, whatever happens now
             room = self.keeps_bytes - sum(
                 copy.size_bytes
-                for copy in index.copies.values()
-                if copy.state is not _State.LEFT and (self.folder / copy.name).exists()
+                for copy in index.all()
+                if copy.is_here and (self.folder / copy.name).exists()
             )
             large, without_room, due = list[str](), list[str](), list[str]()
             for identity, copy in index.copies.items():
-                if copy.state is not _State.LEFT:
+                if copy.is_here:
                     continue
                 if copy.size_bytes > self.max_bytes:
                     large.append(copy.name)
@@ -153,58 +156,63 @@ class Mirror:
         """
         n_before = 0
         with self._index() as index:
-            here = ((i, copy) for i, copy in index.copies.items() if copy.state is _State.HERE)
-            due = [identity for identity, copy in here if copy.name in names]
-            if not due:
-                return []
-            with self.source() as source:
+            due = [
+                identity
+                for identity, copy in index.copies.items()
+                if copy.is_here and not copy.is_done and copy.name in names
+            ]
+            with self.source() if due else nullcontext() as source:
                 for batch in _batches(index, due):
-                    n_before += source.mark_done(batch)
+                    n_before += source.mark_done(batch) if source is not None else 0
                     for identity in batch:
-                        index.copies[identity].state = _State.DONE
+                        index.copies[identity].is_done = True
                     self._write(index)
         what = f"{counted(n_before, 'mail')} of {self.name} marked or moved by another one before"
         return [f"{what}: does another machine work on it?"] if n_before else []
 
     def _note(self, index: _Index, listing: SourceListing) -> None:
         """Add what is new; where all have other identities, known copies get these."""
-        known, by_marker = index.copies, dict[str, list[str]]()
         if listing.is_renumbered:  # an identity may stand for another document now
-            known = {f"former {identity}": copy for identity, copy in known.items()}
-            for identity, copy in known.items():
-                by_marker.setdefault(copy.marker, []).append(identity)
-        taken = {copy.name for copy in known.values()}
+            index.former += index.copies.values()
+            index.copies = {}
+        by_marker = dict[str, list[_MirroredDocument]]()
+        for copy in index.former if listing.is_renumbered else ():
+            by_marker.setdefault(copy.marker, []).append(copy)
+        known = index.copies
+        taken = {copy.name for copy in index.all()}
         for document in listing.documents:
             if document.identity in known:
                 continue
             if same := by_marker.get(document.marker):
-                known[document.identity] = known.pop(same.pop(0))
+                known[document.identity] = same.pop(0)
                 continue
-            path = self.folder / document.name
-            size = document.size_bytes
-            is_taken = path.exists() and path.stat().st_size != size  # else a killed run wrote it
-            name = free_name(document.name, taken | ({document.name} if is_taken else set()))
+            name, size = document.name, document.size_bytes
+            if (self.folder / name).exists() and not self._has(name, size):
+                taken.add(name)  # by another file
+            names = chain([name], (numbered_name(name, f"-{n}") for n in count(2)))
+            name = next(free for free in names if free not in taken)
             taken.add(name)
             known[document.identity] = _MirroredDocument(name, size, document.marker)
-        index.copies, index.cursor = known, listing.cursor
+        if listing.is_renumbered:
+            index.former = [copy for copies in by_marker.values() for copy in copies]
+        index.cursor = listing.cursor
 
     def _fetch_batch(self, index: _Index, source: Source, batch: Sequence[str]) -> None:
-        missing = list[str]()
-        for identity in batch:
-            copy = index.copies[identity]
-            path = self.folder / copy.name
-            if path.exists() and path.stat().st_size == copy.size_bytes:
-                copy.state = _State.HERE
-            else:
-                missing.append(identity)
-        for identity, content in source.contents(missing) if missing else ():
+        for copy in map(index.copies.__getitem__, batch):
+            copy.is_here = self._has(copy.name, copy.size_bytes)  # a killed run wrote it
+        missing = [identity for identity in batch if not index.copies[identity].is_here]
+        for identity, content in source.contents(missing):
             copy = index.copies[identity]
             write_atomically(self.folder / copy.name, content)
-            copy.state = _State.HERE
+            copy.is_here = True
         for identity in missing:
-            if index.copies[identity].state is _State.LEFT:  # gone meanwhile
+            if not index.copies[identity].is_here:  # gone meanwhile
                 del index.copies[identity]
         self._write(index)
+
+    def _has(self, name: str, size_bytes: int) -> bool:
+        path = self.folder / name
+        return path.is_file() and path.stat().st_size == size_bytes
 
     @contextmanager
     def _index(self) -> Iterator[_Index]:
@@ -212,7 +220,10 @@ class Mirror:
             with lock_now(self.folder / _LOCK, wait_s=_LOCK_S):
                 index = _Index()
                 with suppress(ValueError):  # damaged: copies that are there are not fetched again
-                    index = record_from(_Index, read_json_object(self.folder / _INDEX))
+                    written = record_from(_Index, read_json_object(self.folder / _INDEX))
+                    # Anyone may have written it: names lead nowhere else
+                    is_ours = all(_NAME.fullmatch(copy.name) for copy in written.all())
+                    index = written if is_ours else index
                 yield index
         except LockTaken:
             raise SourceAway("another run copies it") from None

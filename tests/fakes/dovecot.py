@@ -146,11 +146,7 @@ class Dovecot:
         numbers = [line.partition(" ") for line in reversed(lines)]
         anew = [f"{n + shift} {rest}" for n, (_, _, rest) in enumerate(numbers)]
         fields = [
-            f"V{int(f[1:]) + 1}"
-            if f[0] == "V"
-            else f"N{shift + len(lines) + 1}"
-            if f[0] == "N"
-            else f
+            f"V{int(f[1:]) + 1}" if f[0] == "V" else f"N{shift + len(lines)}" if f[0] == "N" else f
             for f in fields
         ]
         uidlist.write_text("\n".join((" ".join((version, *fields)), *anew, "")))

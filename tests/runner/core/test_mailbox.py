@@ -1,5 +1,6 @@
 """A mailbox as a source of documents, in a real Dovecot: each mail once, whatever breaks off."""
 
+import json
 import os
 import random
 import re
@@ -38,7 +39,7 @@ steps:
 returns: steps.each.counts
 """
 N_KILLS = int(os.environ.get("PADDOCK_TEST_KILLS", "8"))
-FLAG = "done: {flag: paddock}"
+FLAG = "flag: paddock"
 BILL = re.compile(r"Subject: (Bill \d+)")
 
 
@@ -108,7 +109,7 @@ def test_a_mail_that_failed_or_is_not_read_is_not_flagged(tmp_path: Path, server
 
 
 def test_done_mails_are_moved_and_their_results_stay(tmp_path: Path, server: Dovecot) -> None:
-    office = Office(tmp_path, server, f"done: {{move: 'Büro & {tmp_path.name[:30]}'}}")
+    office = Office(tmp_path, server, f"move: 'Büro & {tmp_path.name[:30]}'")
     office.put(1, 2)
     _, notes = office.go()  # there is no such folder yet
     assert "does not do MOVE" in notes[0]
@@ -259,6 +260,43 @@ def test_a_large_mail_and_one_without_room_are_told_and_fetched_once_they_may(
     office.edit("max_bytes: 2KiB, keeps: 700B", "max_bytes: 9KiB")
     office.go()
     assert (office.bills(), office.flagged()) == (bills(1, 2, 3, 4), 4)
+
+
+@pytest.mark.parametrize(
+    "more", [["../out/x.eml"], ["pipeline.yaml"], ["2026.eml", "1:1 (FLAGS)\r\nx LOGOUT"]]
+)
+def test_an_index_that_others_wrote_reaches_no_other_file_and_no_server(
+    tmp_path: Path, server: Dovecot, more: list[str]
+) -> None:
+    office = Office(tmp_path, server)
+    office.put(1)
+    name, identity = (*more, "7:1")[:2]
+    copy = {"name": name, "size_bytes": 9, "marker": "<1@example.org>"}
+    office.write("mail/.source.json", json.dumps({"cursor": "x\r\n:1", "copies": {identity: copy}}))
+    before = office.file.read_text()
+    report, _ = office.go()
+    assert (report.status, office.bills(), office.flagged()) == ("completed", bills(1), 1)
+    assert office.file.read_text() == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] != ["x.eml"]
+
+
+def test_a_mail_that_was_not_fetched_before_all_were_renumbered_is_itself(tmp_path: Path) -> None:
+    with dovecot() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(server.certificate))
+        office = Office(tmp_path, server, f"max_bytes: 2KiB, {FLAG}")
+        office.edit(f"folder: {tmp_path.name[:40]}", "folder: INBOX")
+        server.put(mail(1, "x" * 4_000), mail(2), mail(3, "x" * 4_000))
+        office.go()
+        with server.box() as box:
+            box.uid("STORE", "1", "+FLAGS", "(\\Deleted)")
+            box.expunge()
+        server.number_anew(1)
+        office.edit("max_bytes: 2KiB", "max_bytes: 9KiB")
+        office.go()
+        server.put(mail(4))  # its number is that of an earlier one
+        office.go()
+        office.box = "INBOX"
+        assert (office.bills(), office.flagged()) == (bills(2, 3, 4), 3)
 
 
 def test_a_plan_asks_no_server_and_a_run_needs_leave(tmp_path: Path, server: Dovecot) -> None:
