@@ -35,6 +35,7 @@ from paddock.engine.errors import (
     ModelNotFound,
     ModelTooLarge,
     ModelUnusable,
+    NoInsert,
     NoPlace,
     PromptTooLong,
     StoreFull,
@@ -235,6 +236,8 @@ def as_openai_error(error: Exception, constraint: str = "") -> ApiError:
     match error:
         case ConstraintRefused():
             return ApiError(400, str(error), param=constraint or None)
+        case NoInsert():
+            return ApiError(400, str(error), param="suffix")
         case PromptTooLong():
             n_given = error.n_prompt_tokens
             what = "your prompt"

@@ -57,8 +57,10 @@ def test_dimensions_cut_and_normalise_again(client: httpx.Client) -> None:
     assert length(short) == pytest.approx(1, abs=1e-5)
     head = whole[:64]
     assert likeness(short, head) == pytest.approx(length(head), abs=1e-4)
-    for n in (0, -1, 384, 5000):
-        assert len(embed(client, input="a cat", dimensions=n)["embeddings"][0]) == 384
+    for n, is_obeyed in ((0, True), (384, True), (-1, False), (5000, False)):
+        answer = client.post("/api/embed", json={"model": VECTORS, "input": "a", "dimensions": n})
+        assert len(answer.json()["embeddings"][0]) == 384
+        assert ("fields without effect: dimensions" in str(answer.headers)) is not is_obeyed
 
 
 def test_a_text_that_was_cut_is_told(client: httpx.Client) -> None:

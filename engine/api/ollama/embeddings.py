@@ -18,6 +18,7 @@ from starlette.responses import Response
 from paddock.engine.api.body_models import Needed, Whole
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import read_json
+from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.api.service import unknown_letters_warning
 from paddock.engine.api.streaming import (
     dumps,
@@ -132,8 +133,11 @@ async def _embed(request: Request, model_request: ModelRequest, body: _EmbedBody
 
 
 async def _n_dimensions(model_request: ModelRequest, n: int) -> int | None:
-    if n <= 0:
+    if not n:
         return None
     files, path = model_request.service.finder.files, Path(model_request.facts.path)
     header = await asyncio.to_thread(files.header, path)
-    return n if n < header.number("embedding_length", n) else None
+    if 0 < n <= header.number("embedding_length", n):
+        return n
+    note_without_effect("fields", ("dimensions",))  # as Ollama, which says nothing
+    return None
