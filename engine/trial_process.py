@@ -52,13 +52,14 @@ class TrialProcess:
             BadRequest: it costs too much.
             TrialTimeout: others used the machine, so that it is not known.
         """
+        ends_at = time.monotonic() + within_s
         if not self._process.is_running:
             self._process.ask({}, PATIENT_WALL_S)
-        began = time.monotonic()
-        answer = self._process.ask(order, max(within_s, 0.1), BRIEF_S)
+            ends_at = max(ends_at, time.monotonic() + BRIEF_S)
+        answer = self._process.ask(order, max(ends_at - time.monotonic(), 0.1), BRIEF_S)
         if answer is not None:
             return answer
-        if time.monotonic() - began >= within_s:
+        if time.monotonic() >= ends_at:
             raise TrialTimeout(
                 f"{name} could not be computed within {within_s:.3g} s while the machine is busy."
                 f" Try again later. {remedy}"

@@ -56,7 +56,8 @@ def check_answer_keys(
         place = ("reply", "schema") if schema is not None else ("uses",)
         checks.add((*step.at, *place), why, "Choose among labels, or use 'chat'.")
     if step.reply is not None and has_answer:
-        _check_reply(step, step.reply, checks)
+        is_constraint = kind is None or not facts_of_kind(kind).compares
+        _check_reply(step, step.reply, checks, is_constraint=is_constraint)
     elif step.reply is not None:
         what = f"{no_answer} `reply` has nothing to look at"
         checks.add((*step.at, "reply"), what, _ANSWERING_REMEDY, is_key=True)
@@ -74,8 +75,10 @@ def check_answer_keys(
         checks.add((*step.at, "review"), what, _ANSWERING_REMEDY, is_key=True)
 
 
-def _check_reply(step: StepNode, reply: ReplySpec, checks: FaultCollector) -> None:
-    check_schema(step, checks)
+def _check_reply(
+    step: StepNode, reply: ReplySpec, checks: FaultCollector, *, is_constraint: bool
+) -> None:
+    check_schema(step, checks, is_constraint=is_constraint)
     answer = reply_fields(reply)
     for index, check in reply.checks.items():
         at = (*step.at, "reply", "check", index)
@@ -107,7 +110,7 @@ def _check_reply(step: StepNode, reply: ReplySpec, checks: FaultCollector) -> No
             checks.add((*step.at, "reply", "evidence", "only"), what, did_you_mean(path, names))
 
 
-def check_schema(step: StepNode, checks: FaultCollector) -> None:
+def check_schema(step: StepNode, checks: FaultCollector, *, is_constraint: bool = True) -> None:
     if step.reply is None or step.reply.written is None:
         return
     at, form = (*step.at, "reply", "schema"), step.reply.form
@@ -118,18 +121,20 @@ def check_schema(step: StepNode, checks: FaultCollector) -> None:
     if form.faults:
         return
     is_here = not (form.file or form.is_short or isinstance(step.reply.written, str))
-    for problem in _schema_problems(form.schema):
+    for problem in _schema_problems(form.schema, is_constraint=is_constraint):
         place = (*at, *problem.path) if is_here else at
         what = f"{_schema_place(form, problem.path)}: {problem.message}"
         checks.add(place, what, problem.remedy, is_key=True)
 
 
-def _schema_problems(form: Any) -> Sequence[json_schema.SchemaProblem]:
-    # Slow to load, and only needed where a pipeline has schemas.
+def _schema_problems(form: Any, *, is_constraint: bool) -> Sequence[json_schema.SchemaProblem]:
+    problems = json_schema.check_schema(form)
+    if problems or not is_constraint:
+        return problems
+    # Takes 90 ms to load, and is only needed where an answer is held to a schema.
     from paddock.engine.sampling.constraint import schema_error
 
-    problems = json_schema.check_schema(form)
-    if not problems and (why := schema_error(form)):
+    if why := schema_error(form):
         remedy = "Ask for less in one answer, or look at it afterwards with `check`."
         return (json_schema.SchemaProblem((), why, remedy),)
     return problems
