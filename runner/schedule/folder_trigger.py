@@ -2,22 +2,70 @@
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from paddock.engine.system.records import field, record
+from paddock.engine.system.retry import Backoff, Pauses
+from paddock.engine.system.tasks import in_left_thread, running
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.model import step_nodes
+from paddock.runner.config import pipeline_secrets
+from paddock.runner.core.other_runs.group_names import rendered_value
 from paddock.runner.folders.file_filter import WatchSpec, watch_specs
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.entries import stored_path
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
 from paddock.runner.workers.order import Order
+from paddock.steps.registry import facts_of
+from paddock.steps.sources.mailbox import Account, open_mailbox
+from paddock.steps.sources.mirror import SourceAway, SourceRefused
 
 from .triggered_pipeline import TriggeredPipeline
-from .triggers import TriggerDesk
+from .triggers import Trigger, TriggerDesk, UnservedTrigger
+
+POLL_S = 60.0
+"""How often a mailbox is asked at the least: a server need not say that it has new mails."""
+_AGAIN = Backoff(3.0, 300.0)
+
+
+@record(frozen=True, slots=True)
+class MailboxListener:
+    """Copies new mails into a watched folder as they come: the watch gives orders for them."""
+
+    account: Account
+    root: Path
+
+    async def run(self, base: Path, warn: Callable[[str], None]) -> None:
+        """Listen until cancelled; a server that is away or refuses is asked again, ever later."""
+        pauses, name = Pauses(_AGAIN), self.account.name
+        while True:
+            try:
+                credential = await self.account.credential(base)
+                opened = open_mailbox(self.account, credential)
+                box = await in_left_thread(opened.__enter__)
+                try:
+                    known, mirror = "", self.account.mirror(self.root, credential)
+                    while True:
+                        if (cursor := await in_left_thread(box.cursor)) != known:
+                            for note in await in_left_thread(mirror.fetch):
+                                warn(note)
+                            known = cursor
+                        pauses.succeeded()
+                        await in_left_thread(box.wait, POLL_S)
+                finally:
+                    with suppress(SourceAway, SourceRefused, OSError):
+                        box.cut()
+                        opened.__exit__(None, None, None)
+            except (SourceAway, SourceRefused, OSError) as error:
+                warn(f"{name}: {error}. Its mails of before stand; it is asked again.")
+                await pauses.wait()
 
 
 @record
@@ -26,6 +74,8 @@ class FolderTrigger:
 
     spec: WatchSpec
     max_attempts: int
+    mailbox: MailboxListener | None = None
+    """What fills the folder."""
     _watch: FolderWatch = field(init=False, repr=False, compare=False)
     _desk: TriggerDesk = field(init=False, repr=False, compare=False)
 
@@ -47,7 +97,9 @@ class FolderTrigger:
     async def run(self, desk: TriggerDesk) -> None:
         """Watch until cancelled, and end within seconds also where the folder does not answer."""
         self._desk = desk
-        await self._watch.run()
+        base, box = Path(self.spec.file).parent, self.mailbox
+        async with running(box.run(base, desk.warn)) if box else nullcontext():
+            await self._watch.run()
 
     async def done(self, order: Order) -> None:
         """Write what an order's run has handled, as soon as the trigger runs and the ledger can."""
@@ -83,8 +135,35 @@ class HotFolderTrigger(FolderTrigger):
     kind = "hot folder"
 
 
-def folder_triggers(triggered: TriggeredPipeline, max_attempts: int) -> list[FolderTrigger]:
+def folder_triggers(triggered: TriggeredPipeline, max_attempts: int) -> list[Trigger]:
     specs = () if triggered.bound is None else watch_specs(triggered.bound)
-    return [
-        (HotFolderTrigger if spec.is_hot else FolderTrigger)(spec, max_attempts) for spec in specs
-    ]
+    made = list[Trigger]()
+    for spec in specs:
+        kind = HotFolderTrigger if spec.is_hot else FolderTrigger
+        try:
+            made.append(kind(spec, max_attempts, _mailbox_of(triggered, spec.root)))
+        except (PipelineError, ValueError) as error:
+            made.append(UnservedTrigger(kind(spec, max_attempts).key, str(error)))
+    return made
+
+
+def _mailbox_of(triggered: TriggeredPipeline, root: Path) -> MailboxListener | None:
+    """Return what listens to the mailbox that a step copies into a folder; None: there is none.
+
+    Raises:
+        PipelineError: its account is not known before a run.
+    """
+    pipeline, bound = triggered.pipeline, triggered.bound
+    if bound is None:
+        return None
+    for step in step_nodes(pipeline):
+        facts, given, at = facts_of(step.uses), step.params.data, (*step.at, "with")
+        if (written := given.get(facts.mailbox)) is None:
+            continue
+        secrets = pipeline_secrets.read_secrets(pipeline, os.environ).values
+        scope = {"inputs": triggered.inputs({}), "secrets": secrets}
+        folder = rendered_value(pipeline, given[facts.lists], scope, (*at, facts.lists))
+        if bound.roots.resolve(str(folder)) == root:
+            account = rendered_value(pipeline, written, scope, (*at, facts.mailbox))
+            return MailboxListener(Account.model_validate(account), root)
+    return None

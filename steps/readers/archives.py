@@ -6,9 +6,7 @@ document unpack to.
 
 from __future__ import annotations
 
-import bz2
 import gzip
-import lzma
 import tarfile
 import tempfile
 import zipfile
@@ -17,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import PurePath, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import counted, encodable, one_line
@@ -32,10 +30,7 @@ _MOST_MEMBERS = 1_000
 _TAIL_BYTES = 22 + 65_535  # of a ZIP archive: its last record, and a comment
 _IN_UTF_8 = 0x800
 _TAR_END = bytes(tarfile.BLOCKSIZE)
-_UNPACKED = {
-    **{".gz": "", ".bz2": "", ".xz": ""},
-    **{".tgz": ".tar", ".tbz2": ".tar", ".txz": ".tar"},
-}
+_UNPACKED = {".gz": "", ".tgz": ".tar"}
 
 
 @record(frozen=True, slots=True)
@@ -71,12 +66,10 @@ def read_tar(file: BinaryIO, request: ReadRequest) -> Document:
     return replace(found, notes=(*found.notes, *early))
 
 
-def _read_packed(
-    kind: str, unpack: Callable[[BinaryIO], Any], file: BinaryIO, request: ReadRequest
-) -> Document:
+def read_gz(file: BinaryIO, request: ReadRequest) -> Document:
     """Read a packed file; a packed tar archive is that archive."""
     with tempfile.TemporaryFile() as content:
-        with damage_errors(f"a packed file (.{kind})"), unpack(file) as packed:
+        with damage_errors("a gzip file"), gzip.open(file) as packed:
             while piece := packed.read(PIECE_BYTES):
                 request.check(n_unpacked_bytes=len(piece))
                 content.write(piece)
@@ -87,13 +80,9 @@ def _read_packed(
         content.seek(0)
         if name.lower().endswith(".tar") or content.read(len(_TAR_END))[257:262] == b"ustar":
             content.seek(0)
-            return replace(read_tar(content, request), media_type=MEDIA_TYPES[kind])
+            return replace(read_tar(content, request), media_type=MEDIA_TYPES["gz"])
         content.seek(0)
-        return _read_members([_Member(name or "content", content.read, size_bytes)], kind, request)
-
-
-_PACKINGS: dict[str, Callable[[Any], Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
-read_gz, read_bz2, read_xz = (partial(_read_packed, *each) for each in _PACKINGS.items())
+        return _read_members([_Member(name or "content", content.read, size_bytes)], "gz", request)
 
 
 def _read_members(members: Sequence[_Member], kind: str, request: ReadRequest) -> Document:

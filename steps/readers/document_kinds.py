@@ -38,8 +38,6 @@ _NO_TEXT_TYPES = ("image/", "audio/", "video/", "font/", "application/zip", "app
 _ARCHIVES = (
     (re.compile(rb"PK\x03\x04|PK\x05\x06"), "zip"),
     (re.compile(rb"\x1f\x8b\x08"), "gz"),
-    (re.compile(rb"BZh[1-9]1AY&SY"), "bz2"),
-    (re.compile(rb"\xfd7zXZ\x00"), "xz"),
     (re.compile(rb".{257}ustar", re.DOTALL), "tar"),
 )
 _SIGNATURES = (

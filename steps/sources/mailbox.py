@@ -16,6 +16,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
@@ -107,19 +108,16 @@ class Account(Params):
         """
         if self.token is None:
             return self.password or ""
-        why = "the command of `token`"
-        try:
-            environ = processes.program_environ({}, os.environ)
-            call = processes.run(
-                self.token, cwd=folder, environ=environ, most_bytes=_MOST_TOKEN_BYTES
-            )
-            ended = await asyncio.wait_for(call, _TOKEN_S)
-        except (OSError, ValueError, TimeoutError, processes.OutputTooLarge) as error:
-            raise SourceRefused(f"{why} cannot be run ({type(error).__name__})") from error
-        token = ended.stdout.decode("utf-8", "replace").strip()
-        if ended.code or not token or not token.isprintable():
-            raise SourceRefused(f"{why} ended with code {ended.code} and no token")
-        return token
+        token, environ = b"", processes.program_environ({}, os.environ)
+        with suppress(OSError, ValueError, TimeoutError, processes.OutputTooLarge):
+            async with asyncio.timeout(_TOKEN_S):
+                ended = await processes.run(
+                    self.token, cwd=folder, environ=environ, most_bytes=_MOST_TOKEN_BYTES
+                )
+            token = ended.stdout.strip() if ended.code == 0 else b""
+        if not (token.isascii() and token.decode().isprintable() and token):
+            raise SourceRefused("is not asked: the command of `token` prints none")
+        return token.decode()
 
 
 class Mailbox:
@@ -174,34 +172,30 @@ class Mailbox:
 
     # --- of a watch
 
-    def state(self) -> str:
+    def cursor(self) -> str:
         """Return what is another one once a mail has come."""
         with _errors():
-            self._imap.noop()
-            typ, data = self._timed(self._imap.status, self._folder, "(UIDVALIDITY UIDNEXT)")
-            if typ != "OK":
-                raise imaplib.IMAP4.error(data[-1])
-            return one_line((data[-1] or b"").rpartition(b"(")[2].decode("ascii", "replace"))
+            uid_next = self._select(is_readonly=True)
+            return f"{self._validity}:{uid_next}"
 
-    def select(self) -> None:
-        with _errors():
-            self._select(is_readonly=True)
-
-    def idle(self, seconds: float) -> bool:
-        """Wait until the server says that something changed; False: it cannot."""
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until the server says that something changed."""
         if "IDLE" not in self._imap.capabilities:
-            return False
+            time.sleep(seconds)
+            return
         with _errors():
             tag = self._imap._new_tag()
             self._imap.send(tag + b" IDLE\r\n")
-            if not self._imap.readline().startswith(b"+"):
-                return False
-            select.select([self._imap.socket()], [], [], seconds)
-            self._imap.send(b"DONE\r\n")
+            if self._imap.readline().startswith(b"+"):
+                select.select([self._imap.socket()], [], [], seconds)
+                self._imap.send(b"DONE\r\n")
             while not (line := self._imap.readline()).startswith(tag):
                 if not line:
                     raise imaplib.IMAP4.abort("it closed the connection")
-        return True
+
+    def cut(self) -> None:
+        """Close the connection, also under a call that waits."""
+        self._imap.socket().shutdown(socket.SHUT_RDWR)
 
     # --- commands
 
@@ -288,8 +282,6 @@ def open_mailbox(account: Account, credential: str) -> Iterator[Mailbox]:
         except imaplib.IMAP4.abort:
             raise
         except imaplib.IMAP4.error as error:
-            if "[UNAVAILABLE]" in str(error):  # RFC 5530
-                raise SourceAway(f"it cannot log in: {_text([error])}") from error
             remedy = "Correct `user`, and the password or token."
             raise SourceRefused(
                 f"does not let '{account.user}' in: {_text([error])}", remedy

@@ -125,28 +125,20 @@ class Mirror:
                 for copy in index.all()
                 if copy.is_here and (self.folder / copy.name).exists()
             )
-            large, without_room, due = list[str](), list[str](), list[str]()
+            left, due = list[str](), list[str]()
             for identity, copy in index.copies.items():
                 if copy.is_here:
                     continue
-                if copy.size_bytes > self.max_bytes:
-                    large.append(copy.name)
-                elif copy.size_bytes > room:
-                    without_room.append(copy.name)
+                if copy.size_bytes > min(self.max_bytes, room):
+                    left.append(copy.name)
                 else:
                     room -= copy.size_bytes
                     due.append(identity)
             for batch in _batches(index, due):
                 self._fetch_batch(index, source, batch)
-        return [
-            f"{counted(len(names), 'mail')} of {self.name} not fetched, {why}: "
-            f"{listed(names, _NAMED)}."
-            for names, why in (
-                (large, f"larger than `max_bytes` ({self.max_bytes:,})"),
-                (without_room, f"since all copies may have `keeps` ({self.keeps_bytes:,} bytes)"),
-            )
-            if names
-        ]
+        what = f"{counted(len(left), 'mail')} of {self.name} not fetched: larger than `max_bytes`"
+        what += f" ({self.max_bytes:,}), or than what `keeps` ({self.keeps_bytes:,}) leaves free: "
+        return [f"{what}{listed(left, _NAMED)}."] if left else []
 
     def finish(self, names: Collection[str]) -> list[str]:
         """Mark in the source which copies are done, each once; return notes.

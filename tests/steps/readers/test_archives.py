@@ -1,9 +1,7 @@
 """Archives: each member is pages under its name, or a sentence; nothing is written."""
 
-import bz2
 import gzip
 import io
-import lzma
 import struct
 import tarfile
 from collections.abc import Callable, Mapping
@@ -49,14 +47,14 @@ PAGES = ("# march/letter.txt\n\nThe rent is 1,320 Euro.", "# offer.docx\n\n# Off
     [
         ("a.zip", zipped(MEMBERS), PAGES),
         ("a.tar", tarred({f"./{name}": data for name, data in MEMBERS.items()}), PAGES),
-        ("a.tgz", gzip.compress(tarred(MEMBERS)), PAGES),
-        ("a.tar.bz2", bz2.compress(tarred(MEMBERS)), PAGES),
-        ("a.tar.xz", lzma.compress(tarred(MEMBERS)), PAGES),
+        ("a.tgz", gzip.compress(tarred(MEMBERS), mtime=0), PAGES),
+        ("a.tar.gz", gzip.compress(tarred(MEMBERS), mtime=0), PAGES),
         ("scan", zipped(MEMBERS), PAGES),  # whatever it is called
-        ("offer.docx.gz", gzip.compress(MEMBERS["offer.docx"]), PAGES[1:]),
+        ("offer.docx.gz", gzip.compress(MEMBERS["offer.docx"], mtime=0), PAGES[1:]),
         ("in.zip", zipped({"a.tar": tarred(MEMBERS)}), (f"# a.tar\n\n{PAGES[0]}", PAGES[1])),
         ("grüße.zip", zipped({"grüße.txt": b"Hi"}), ("# grüße.txt\n\nHi",)),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_each_member_is_pages_under_its_name(
     placed: Placed, name: str, data: bytes, pages: tuple[str, ...]
@@ -80,7 +78,9 @@ def test_members_keep_their_places_and_their_e_invoices(placed: Placed) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data"), [("a.docx", docx("hi")), ("a.xlsx", xlsx({"A": [["hi"]]}))]
+    ("name", "data"),
+    [("a.docx", docx("hi")), ("a.xlsx", xlsx({"A": [["hi"]]}))],
+    ids=["docx", "xlsx"],
 )
 def test_an_office_document_stays_what_it_is(placed: Placed, name: str, data: bytes) -> None:
     assert "zip" not in read_here(placed(name, data)).media_type
@@ -123,6 +123,7 @@ def locked(data: bytes) -> bytes:
         ),
         ("x\ny.zip", zipped({"x\ny\x1b.txt": LETTER}), []),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_what_is_odd_about_a_member_is_told_and_the_others_are_read(
     placed: Placed, tmp_path: Path, name: str, data: bytes, notes: list[str]
@@ -149,9 +150,10 @@ def test_what_is_odd_about_a_member_is_told_and_the_others_are_read(
         ("c.tar", tarred({f"{n}": b"" for n in range(1_001)}), "is an archive of over 1,000 files"),
         ("d.zip", b"no archive", "is damaged or not a ZIP archive"),
         ("d.tar", b"no archive", "is damaged or not a tar archive"),
-        ("d.gz", gzip.compress(LETTER)[:-9], "is damaged or not a packed file (.gz)"),
+        ("d.gz", gzip.compress(LETTER, mtime=0)[:-9], "is damaged or not a gzip file"),
         ("d.7z", b"7z\xbc\xaf\x27\x1c\0\x04", "is an archive of a kind that is not read. Pack"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_an_archive_that_is_not_read_is_a_sentence(
     placed: Placed, name: str, data: bytes, why: str
