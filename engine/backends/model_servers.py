@@ -140,14 +140,14 @@ class OpenAIServer:
         sent = SentPrompt(looked, count, count.n_most, request.total_s)
         await self._truncation.before(sent)
         # Get an answer, without log probabilities from a server that refuses these
-        decoder = StreamDecoder()
+        decoder = StreamDecoder(bool(request.tools))
         try:
             await self._read_stream(request, body, decoder, on_chunk)
         except BadRequest as error:
             if request.n_logprobs is None or "logprobs" not in str(error):
                 raise
             plain = {name: body[name] for name in body if name not in LOGPROB_FIELDS}
-            decoder = StreamDecoder()
+            decoder = StreamDecoder(bool(request.tools))
             await self._read_stream(request, plain, decoder, on_chunk)
         if request.n_logprobs is not None and not decoder.has_logprobs:
             self._note(f"{self.url} sends no log probabilities: how sure it was is not known.")

@@ -204,6 +204,7 @@ class _PartialCall:
 
 @record
 class StreamDecoder:
+    offers_tools: bool = True
     reason: DoneReason | None = None
     """How it ended; None: it has not."""
     model: str = ""
@@ -274,6 +275,9 @@ class StreamDecoder:
             self.reason = "length"
         else:
             self.reason = None if word in _BROKEN_OFF else "stop"
+        if self._calls and not (self.offers_tools or self._n_chunks):
+            names = one_line(", ".join(repr(call.name) for call in self._calls), 100)
+            raise BadRequest(f"the answer is a call of what was not offered: {names}")
         if self._calls:
             yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls)))
             self._calls, self._places = [], {}  # the event of the usage may have the reason again

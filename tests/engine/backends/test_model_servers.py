@@ -317,6 +317,8 @@ ODD: Mapping[str, tuple[list[bytes], str]] = {
         "!that are not read: 'audio', 'output'"),
     "a call without a name": (odd(odd_call(function={"arguments": "{}"})), "!without a name"),
     "a call that never comes": (odd({"delta": {}}, "tool_calls"), "!a call (tool_calls) that was"),
+    "calls that nobody offered": (odd({"delta": {"tool_calls": [{"id": "c", "function": ADD},
+        {"id": "d", "function": ADD}]}}, "tool_calls"), "!what was not offered: 'add', 'add'"),
     "an error as an object": ([b'data: {"object":"error","message":"no such template",'
                                b'"code":400}\n\n'], "!no such template"),
 }  # fmt: skip
@@ -326,12 +328,13 @@ ODD: Mapping[str, tuple[list[bytes], str]] = {
 async def test_an_odd_answer_is_read_or_refused_never_empty(name: str) -> None:
     service = OpenAIService("vllm")
     service.events, expected = ODD[name]
+    request = ChatRequest(M, TWO_WORDS, tools=() if "offered" in expected else (Tool("add"),))
     async with opened(service) as (server, _):
         if expected.startswith("!"):
             with pytest.raises(EngineError, match=re.escape(expected[1:])):
-                await answer_of(server, ChatRequest(M, TWO_WORDS))
+                await answer_of(server, request)
             return
-        _, chunks = await answer_of(server, ChatRequest(M, TWO_WORDS))
+        _, chunks = await answer_of(server, request)
     found = [chunk.text for chunk in chunks]
     found += [f"{call.name} {{}}" for chunk in chunks for call in chunk.tool_calls]
     assert "".join(found) == expected
