@@ -40,9 +40,11 @@ class TypedRows(Sequence[Any]):
         rows: list[Any],
         types: Mapping[str, str] | None = None,
         zones: Mapping[str, str] | None = None,
+        lost: Mapping[str, int] | None = None,
     ) -> None:
         self._rows = rows
         self._types = types or {}
+        self._lost = lost or {}
         self.zones = zones or {}
         """The time zone of each column of times that has one: its times are told by offset."""
 
@@ -54,7 +56,7 @@ class TypedRows(Sequence[Any]):
     @property
     def lost_values(self) -> Mapping[str, int]:
         """How many values of which columns plain data has not: infinite, NaN, or bytes."""
-        return {}
+        return self._lost
 
     @property
     def loss(self) -> str:

@@ -303,7 +303,7 @@ def _table_file(
     if isinstance(columns, list):
         rows = rows.picked(columns)
     if rows.loss and not form.holds_all_numbers:
-        notes.append(f"{rows.loss}; Parquet has them")
+        notes.append(f"{rows.loss}{'; Parquet has them' * (type(rows) is not TypedRows)}")
     data, of_format = form.write(rows, options)
     return data, [*notes, *of_format]
 

@@ -28,6 +28,7 @@ from .column_types import (
     MOST_DIGITS,
     MOST_SCALE,
     ColumnType,
+    is_lost,
     plain_value,
     type_of_value,
     typed_value,
@@ -37,12 +38,13 @@ from .table_format import with_libraries
 
 _BATCH_ROWS = 10_000
 _INT64 = range(-(2**63), 2**63)
-_BYTES = re.compile(r"\b(?:fixed_size_|large_)?binary\b")
+_MAY_BE_LOST = re.compile(r"\b(?:(?:fixed_size_|large_)?binary|float|double)\b")
 _SHORT_FLOAT = re.compile(r"\bfloat\b")
 _MAY_BE_ODD = re.compile(r"date|time|duration|interval|decimal|map|struct|union|extension")
 """In the names of types with values that Python may not hold."""
-_NOT_IN_ARROW = ("Int128", "UInt128", "Object")
-"""Types of Polars that Arrow refuses without the column's name, or takes for bytes."""
+_NOT_IN_ARROW = re.compile(r"(?<!')\b(?:U?Int128|Object)\b(?!')")
+"""Types of Polars that Arrow refuses without the column's name, or takes for bytes. Names of fields
+are in quotes."""
 _HELD_EXTENSIONS = ("arrow.bool8", "arrow.json", "arrow.uuid")
 _OTHER_TYPE = "Make it a text or a number first, or leave it out."
 _NO_NAME = re.compile(r"__index_level_\d+__")
@@ -87,7 +89,7 @@ class ArrowRows(TypedRows):
             frame = with_libraries("duckdb_queries").with_held_types(frame)
         kinds = getattr(frame, "schema", None)
         for name, kind in kinds.items() if isinstance(kinds, Mapping) else ():  # of Polars
-            if str(kind) in _NOT_IN_ARROW:
+            if _NOT_IN_ARROW.search(str(kind)):
                 what = f"cannot be read as a table: has column '{name}' of the type '{kind}'"
                 raise UnreadableRows(what, _OTHER_TYPE)
         try:
@@ -116,8 +118,8 @@ class ArrowRows(TypedRows):
                 column = self.table[field.name]
                 odd = compute.or_(compute.is_nan(column), compute.is_inf(column))
                 found[field.name] = compute.sum(odd).as_py() or 0
-            elif _BYTES.search(str(field.type)):
-                found[field.name] = sum(map(_has_no_text, self.table[field.name].to_pylist()))
+            elif _MAY_BE_LOST.search(str(field.type)):
+                found[field.name] = sum(map(is_lost, self.table[field.name].to_pylist()))
         return {name: n for name, n in found.items() if n}
 
     @cached_property
@@ -210,17 +212,6 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     if of.is_struct(kind):
         return pa.struct([(part.name, _plain_type(part.type)) for part in kind.fields])
     return kind
-
-
-def _has_no_text(value: Any) -> bool:
-    """Return whether bytes, also those within a value, are no text in UTF-8."""
-    if isinstance(value, bytes):
-        try:
-            value.decode()
-        except UnicodeDecodeError:
-            return True
-    inner = value.values() if isinstance(value, dict) else value
-    return isinstance(value, dict | list | tuple) and any(map(_has_no_text, inner))
 
 
 # --- foreign tables

@@ -64,32 +64,32 @@ def plain_decimal(value: Decimal) -> int | float | str:
     if value == value.to_integral_value():
         return int(value)
     n_digits = len(value.normalize().as_tuple().digits)
-    return float(value) if n_digits <= FLOAT_DIGITS else str(value)
+    return float(value) if n_digits <= FLOAT_DIGITS else f"{value:f}"
 
 
-def decimal_text(value: float | str, kind: ColumnType) -> str:
-    """Return a decimal of plain data with the places of its type, if it has no more of them.
+def decimal_text(value: float | str, scale: int) -> str:
+    """Return a decimal of plain data with so many places, or as many more as it has.
 
-    >>> decimal_text(19.9, "decimal(10,2)"), decimal_text("1", "decimal")
-    ('19.90', '1')
+    >>> decimal_text(19.9, 2), decimal_text(0.1, 18), decimal_text("1", 0), decimal_text(1e-05, 2)
+    ('19.90', '0.100000000000000000', '1', '0.00001')
     """
-    scale = _digits_of(kind)[1] or 0
-    if type(value) is float and float(plain := f"{value:.{scale}f}") == value:
-        return plain
-    plain = f"{Decimal(str(value)):f}"
-    n_missing = scale - len(plain.partition(".")[2])
-    return plain if n_missing <= 0 else f"{plain}{'.' * ('.' not in plain)}{'0' * n_missing}"
+    plain = str(value)
+    if "e" in plain or "E" in plain:
+        plain = f"{Decimal(plain):f}"
+    whole, _, places = plain.partition(".")
+    places = places.rstrip("0").ljust(scale, "0")
+    return f"{whole}.{places}" if places else whole
 
 
 @cache
-def _digits_of(kind: ColumnType) -> tuple[int, int | None]:
+def digits_of(kind: ColumnType) -> tuple[int, int | None]:
     """Return how many digits a decimal may have, and how many of them are places."""
     precision, _, scale = kind.removeprefix("decimal").strip("()").partition(",")
     return (int(precision), int(scale)) if scale else (MOST_DIGITS, None)
 
 
 def _fits(number: Decimal, kind: ColumnType) -> bool:
-    precision, scale = _digits_of(kind)
+    precision, scale = digits_of(kind)
     if scale is None:
         return True
     _, digits, exponent = _EXACT.normalize(number).as_tuple()
@@ -138,12 +138,28 @@ def plain_value(value: Any) -> Any:
         case "NAType":  # of pandas
             return None
         case "datetime64" | "timedelta64":  # of NumPy; finer ones are integers for Python
-            return plain_value(value.astype(f"{value.dtype.kind}8[us]").tolist())
+            if value.dtype.str not in ("<m8[M]", "<m8[Y]"):  # which have no length
+                return plain_value(value.astype(f"{value.dtype.kind}8[us]").tolist())
         case "float16" | "float32":  # 0.1, and not what a double has of it
             return plain_value(float(str(value)))
-    if hasattr(value, "tolist"):
-        return plain_value(value.tolist())
+        case "memoryview" | "longdouble" | "clongdouble":  # whose list is integers, or themselves
+            pass
+        case _ if hasattr(value, "tolist"):
+            return plain_value(value.tolist())
     raise TypeError(type(value).__name__)
+
+
+def is_lost(value: Any) -> bool:
+    """Return whether a part of a value is infinite, NaN, or bytes that are no text in UTF-8."""
+    if isinstance(value, bytes):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            return True
+    if isinstance(value, float | Decimal):
+        return not math.isfinite(value)
+    inner = value.values() if isinstance(value, dict) else value
+    return isinstance(value, dict | list | tuple) and any(map(is_lost, inner))
 
 
 def iso_date(text: str) -> date:
@@ -257,10 +273,11 @@ def is_of_type(values: list[Any], kind: ColumnType) -> bool:
     types = set(map(type, values))
     present = [value for value in values if value is not None] if NoneType in types else values
     types.discard(NoneType)
-    if kind.startswith("decimal(") and types <= {int, float}:
-        n_digits, scale = _digits_of(kind)
+    if kind.startswith("decimal") and types <= {int, float}:
+        n_digits, scale = digits_of(kind)
         most = 10 ** (n_digits - (scale or 0))
-        is_short = list(map(round, present, repeat(scale))) == present
+        n_places = MOST_SCALE if scale is None else scale
+        is_short = list(map(round, present, repeat(n_places))) == present
         return is_short and max(map(abs, present), default=0) < most
     return types <= _KEPT.get(kind, set()) or (types == {str} and are_iso(present, kind))
 

@@ -30,6 +30,8 @@ from .column_types import (
     UNSURE_MARK,
     ColumnType,
     decimal_text,
+    digits_of,
+    is_lost,
     is_of_type,
     parsed_cell,
     plain_value,
@@ -137,14 +139,16 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
             of_column = kinds.setdefault(str(name), set())
             of_column.update([type_of_value(value)] * (value is not None))
     types = {name: found.pop() if len(found) == 1 else "" for name, found in kinds.items()}
-    rows = []
+    rows, lost = [], Counter[str]()
     for n, row in enumerate(kept, 1):
-        made = {}
+        made = dict[str, Any]()
         for name, value in row.items():
             try:
                 if isinstance(value, bytes):
                     value.decode()
-                made[str(name)] = plain_value(value)
+                made[str(name)] = plain = plain_value(value)
+                if plain is not value and is_lost(value):
+                    lost[str(name)] += 1
             except (TypeError, ValueError) as error:
                 what = f"a value of the type '{error}'"
                 if isinstance(error, ValueError):
@@ -154,7 +158,7 @@ def rows_of_values(values: Sequence[Any]) -> TypedRows:
                 place = f"in row {n:,}, column '{one_line(str(name), 40)}'"
                 raise UnreadableRows(f"has {what} {place}", "Give it as a text.") from None
         rows.append(made)
-    return TypedRows(rows, types)
+    return TypedRows(rows, types, lost=lost)
 
 
 TextAndNotes: TypeAlias = tuple[str, list[str]]
@@ -198,8 +202,7 @@ class TextFormat(TableFormat):
         return True
 
     def write(self, rows: TypedRows, options: WriteOptions) -> tuple[bytes, list[str]]:
-        given = _declared_rows(rows, options.types) if options.types else rows
-        text, notes = self.text_of(given, options)
+        text, notes = self.text_of(declared_rows(rows, options.types), options)
         return text.encode("utf-8-sig" if options.bom else "utf-8"), notes
 
 
@@ -304,25 +307,21 @@ CSV = CsvFormat()
 JSONL = JsonlFormat()
 
 
-def _declared_rows(rows: TypedRows, kinds: Mapping[str, ColumnType]) -> TypedRows:
+def declared_rows(rows: TypedRows, kinds: Mapping[str, ColumnType]) -> TypedRows:
     """Return rows whose values are of declared types.
 
     Raises:
         UnreadableRows: a value is not; with the row.
     """
     kept = kept_rows(rows)
-    columns = ((name, [row.get(name) for row in kept]) for name in kinds)
-    odd = [name for name, values in columns if not is_of_type(values, kinds[name])]
+    given = {name: [row.get(name) for row in kept] for name in kinds}
+    typed = {name: _of_type(values, name, kinds[name]) for name, values in given.items()}
+    odd = [name for name in kinds if typed[name] is not given[name]]
     made = [dict(row) for row in kept] if odd else []
     for name in odd:
-        for n, row in enumerate(made, 1):
-            try:
-                if name in row:
-                    row[name] = plain_value(typed_value(row[name], kinds[name]))
-            except (ValueError, ArithmeticError):
-                what = f"row {n} has '{cell_text(row[name])[:40]}' in column '{name}'"
-                raise UnreadableRows(f"{what}, which is no {kinds[name]}") from None
-    return TypedRows(list(made or kept), rows.types)
+        for row, value in zip(made, typed[name], strict=True):
+            row.update({name: value} if name in row else {})
+    return TypedRows(made, rows.types) if odd else rows
 
 
 def typed_rows(
@@ -331,24 +330,50 @@ def typed_rows(
     """Return a table with values of the texts in some columns; an empty cell becomes null.
 
     Raises:
-        UnreadableRows: a text is not of its type; with the line.
+        UnreadableRows: a value is not of its type; with the line.
     """
     cells = dict(table.cells) or {
         name: [row[name] for row in table.objects] for name in table.columns
     }
     for name, kind in kinds.items():
         values = list(cells[name])
-        for n, value in enumerate(values):
-            if kind == "str" or not isinstance(value, str):
-                continue
+        for n, value in enumerate(values) if kind != "str" else ():
             try:
-                values[n] = parsed_cell(value, kind, mark)
+                values[n] = parsed_cell(value, kind, mark) if isinstance(value, str) else value
             except (ValueError, ArithmeticError):
-                place = f"line {table.lines[n]}" if table.lines else f"row {n + 1}"
-                what = f"has '{one_line(value, 40)}' in column '{name}', which is no {kind}"
-                raise UnreadableRows(f"{what} ({place})") from None
-        cells[name] = values
+                raise _not_of_type(n, value, name, kind, table.lines) from None
+        cells[name] = _of_type(values, name, kind, table.lines)
     return replace(table, cells=cells, types=kinds)
+
+
+def _of_type(
+    values: list[Any], name: str, kind: ColumnType, lines: Sequence[int] = ()
+) -> list[Any]:
+    """Return plain values as their type has them: the same list, if they all are.
+
+    Raises:
+        UnreadableRows: a value is not of the type, or of times only some have a zone.
+    """
+    if is_of_type(values, kind):
+        return values
+    made = []
+    for n, value in enumerate(values):
+        try:
+            typed = typed_value(value, kind)
+            made.append(typed if kind == "float" else plain_value(typed))  # infinite ones are told
+        except (ValueError, ArithmeticError):
+            raise _not_of_type(n, value, name, kind, lines) from None
+    if kind == "datetime" and len({time.endswith("+00:00") for time in made if time}) > 1:
+        raise UnreadableRows(f"has times with and without a zone in column '{name}'")
+    return made
+
+
+def _not_of_type(
+    n: int, value: Any, name: str, kind: ColumnType, lines: Sequence[int]
+) -> UnreadableRows:
+    place = f"line {lines[n]}" if lines else f"row {n + 1}"
+    shown = one_line(cell_text(value), 40)
+    return UnreadableRows(f"{place} has '{shown}' in column '{name}', which is no {kind}")
 
 
 def with_found_types(table: RowTable, decimal: str) -> RowTable:
@@ -565,7 +590,9 @@ def _to_csv(
     Written here, not by `csv`: that one leaves a carriage return and other separators unquoted.
     """
     names = list(dict.fromkeys(itertools.chain.from_iterable(rows))) or list(types)
-    exact = {name: kind for name, kind in types.items() if kind.startswith("decimal")}
+    exact = {
+        name: digits_of(kind)[1] or 0 for name, kind in types.items() if kind.startswith("decimal")
+    }
     changed, is_plain = ChangedValues(), _PLAIN.match
 
     def line(values: Iterable[Any]) -> str:

@@ -9,7 +9,6 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.reader import Unreadable
 
 from .arrow_rows import ArrowRows, to_arrow
-from .column_types import MOST_DIGITS, ColumnType, plain_value
+from .column_types import MOST_DIGITS, ColumnType, decimal_text, plain_value
 from .row_formats import UnreadableRows
 
 _BUSY_S = 5.0
@@ -120,20 +119,19 @@ def sqlite_file(table: pa.Table, name: str) -> bytes:
     Raises:
         UnreadableRows: SQLite cannot hold it.
     """
-    columns, texts_of = list[str](), dict[str, str]()
+    columns, places_of = list[str](), dict[str, int]()
     for field, kind in zip(table.schema, ArrowRows(table).types.values(), strict=True):
         kind = "float" if pa.types.is_duration(field.type) else kind  # seconds
         declared = _SQLITE_TYPES.get(kind) or (kind.upper() if "(" in kind else "TEXT")
         if _is_rounded(table[field.name]):  # a name with TEXT in it keeps texts as they are
-            scale = max(getattr(field.type, "scale", 0), 0)
-            texts_of[field.name] = f".{scale}f"
+            places_of[field.name] = scale = max(getattr(field.type, "scale", 0), 0)
             declared = f"DECIMALTEXT({MOST_DIGITS},{scale})"
         columns.append(f"{sql_name(field.name)} {declared}")
 
     def values_of(row: Mapping[str, Any]) -> Iterator[Any]:
         for name, value in row.items():
-            if value is not None and (form := texts_of.get(name)):
-                yield format(Decimal(value), form)
+            if value is not None and name in places_of:
+                yield decimal_text(value, places_of[name])
             else:
                 yield cell_text(value) if isinstance(value, list | dict) else value
 

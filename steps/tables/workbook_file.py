@@ -19,7 +19,7 @@ from paddock.engine.system.text import cell_text, one_line
 from paddock.pipelines.typed_rows import TypedRows
 
 from .column_types import ColumnType, iso_date, plain_decimal, typed_value
-from .row_formats import UnreadableRows, kept_rows
+from .row_formats import UnreadableRows, declared_rows, kept_rows
 from .table_format import ODD_NUMBERS, ChangedValues
 
 _MOST_ROWS = 1_048_576  # of a sheet of Excel, as what follows
@@ -54,7 +54,7 @@ def workbook_file(
         ImportError: the library is not installed.
     """
     library: Any = importlib.import_module("xlsxwriter")
-    table = kept_rows(rows)
+    table = kept_rows(declared_rows(rows, declared))
     names = list(dict.fromkeys(name for row in table for name in row)) or list(rows.types)
     if len(table) >= _MOST_ROWS:
         raise UnreadableRows(f"a sheet of Excel has no room for {len(table):,} rows")
@@ -75,9 +75,7 @@ def workbook_file(
             bold = book.add_format({"bold": True, "bottom": 1})
             cells = _CellWriter(sheet, link, book.get_default_url_format())
             columns = [
-                _SheetColumn(
-                    n, name, kinds[name], name in declared, _number_format(book, kinds[name])
-                )
+                _SheetColumn(n, name, kinds[name], _number_format(book, kinds[name]))
                 for n, name in enumerate(names)
             ]
             widths = [len(name) + 3 for name in names]  # with the filter's arrow
@@ -107,8 +105,6 @@ class _SheetColumn:
     index: int
     name: str
     kind: ColumnType
-    is_declared: bool
-    """Whether a value of another type is an error; else it stands as it is."""
     format: Any
 
 
@@ -129,17 +125,10 @@ class _CellWriter:
     changed: ChangedValues = field(default_factory=ChangedValues)
 
     def write(self, n_row: int, column: _SheetColumn, value: Any) -> None:
-        """Write a value as its type, else as a text, which may be a link.
-
-        Raises:
-            UnreadableRows: it is not of its column's type.
-        """
+        """Write a value as its type, else as it is; a text may be a link."""
         try:
             typed: Any = typed_value(value, column.kind) if column.kind else value
         except (ValueError, ArithmeticError):
-            if column.is_declared:
-                what = f"row {n_row} has '{cell_text(value)[:40]}' in column '{column.name}'"
-                raise UnreadableRows(f"{what}, which is no {column.kind}") from None
             typed = value
         match typed:
             case bool():

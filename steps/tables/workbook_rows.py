@@ -25,7 +25,7 @@ from paddock.steps.readers.reader import Unreadable
 from paddock.steps.readers.xlsx_cells import XlsxWorkbook
 
 from .arrow_rows import ArrowRows, to_arrow
-from .column_types import MOST_DIGITS, ColumnType, iso_date, plain_value
+from .column_types import MOST_DIGITS, ColumnType, decimal_text, iso_date, plain_value
 from .row_formats import own_names
 
 MOST_CELLS = 20_000_000
@@ -302,7 +302,7 @@ def _column(cells: Sequence[Cell]) -> tuple[list[Any], ColumnType]:
         places = {style.n_places for style in styles.values()}
         scale = max((n for n in places if n is not None), default=0)
         if None not in places and all(round(value, scale) == value for value in present):
-            exact = [None if value is None else Decimal(f"{value:.{scale}f}") for value in values]
+            exact = [v if v is None else Decimal(decimal_text(v, scale)) for v in values]
             n_digits = max(len(value.as_tuple().digits) for value in exact if value is not None)
             return exact, f"decimal({18 if n_digits <= 18 else MOST_DIGITS},{scale})"
         return values, "float"

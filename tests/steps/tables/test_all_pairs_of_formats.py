@@ -55,6 +55,8 @@ COLUMNS: dict[str, tuple[str, Callable[[random.Random], Any]]] = {
     "sent": ("datetime", lambda chance: moments(chance).replace(tzinfo=UTC)),
     "total": ("decimal(10,2)", lambda chance: decimals(chance, 9, 2)),
     "long": ("decimal(38,4)", lambda chance: decimals(chance, 37, 4)),
+    "fine": ("decimal(38,18)", lambda chance: decimals(
+        chance, chance.choice((3, 15, 18)), chance.randrange(19))),
 }  # fmt: skip
 
 

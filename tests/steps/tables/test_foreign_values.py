@@ -1,6 +1,8 @@
 """Values and names that plain data, another format or SQL does not hold: texts, or a sentence."""
 
 import io
+import json
+import math
 import sqlite3
 import struct
 from datetime import date, datetime
@@ -195,7 +197,7 @@ def test_digits_without_end_are_a_fault_of_their_file_alone(read: Call, tmp_path
     for kind in ("int", "decimal", "float"):
         said = refused(read, "bad.csv", columns={"n": kind})
         shown = "9" * 39 + "…"
-        assert said == f"'bad.csv' has '{shown}' in column 'n', which is no {kind} (line 3)."
+        assert said == f"'bad.csv' line 3 has '{shown}' in column 'n', which is no {kind}."
     for types in ("auto", "text"):
         assert read("bad.csv", types=types).rows[1]["n"] == "9" * 5000
     for value in (10**5000, Decimal("1e999999999"), [10**5000]):
@@ -288,11 +290,15 @@ MONTH = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
         ([{"x": range(3)}], "'range' in row 1, column 'x'"),
         ([{"x": object()}], "'object' in row 1, column 'x'"),
         ([{"x": PERIODS[0]}], "'Period' in row 1, column 'x'"),
+        ([{"x": numpy.longdouble("0.1")}], "'longdouble' in row 1, column 'x'"),
+        ([{"x": numpy.timedelta64(3, "M")}], "'timedelta64' in row 1, column 'x'"),
+        ([{"x": [memoryview(b"a")]}], "'memoryview' in row 1, column 'x'"),
         ([{"x": b"\xff"}], "no text in row 1, column 'x'"),
         ([{"x": "a\ud800"}], "no text in row 1, column 'x'"),
         (pandas.DataFrame({"x": PERIODS}), "has column 'x' of the type 'extension<pandas.period"),
         (polars.DataFrame({"x": [1]}, {"x": polars.Int128}), "has column 'x' of the type 'Int128'"),
         (polars.DataFrame({"x": polars.Series([object()])}), "has column 'x' of the type 'Object'"),
+        (polars.DataFrame({"x": [[1]]}, {"x": polars.List(polars.UInt128)}), "'List(UInt128)'"),
         (pa.table({"x": MONTH}), "has column 'x' of the type 'month_day_nano_interval'"),
         (pa.table({"x": pa.array([[None]], pa.list_(MONTH.type))}), "has column 'x' of the type"),
         (pa.table({"x": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])}),
@@ -331,6 +337,12 @@ def test_values_of_other_libraries_are_what_they_are(given: Any, value: Any) -> 
     assert [row["x"] for row in given_rows(given, {})] == [value]
 
 
+@pytest.mark.parametrize("value", [math.inf, [math.nan], {"y": Decimal("-Infinity")}])
+def test_values_that_are_null_only_here_are_told(value: Any) -> None:
+    rows = given_rows([{"x": value, "n": 1}, {"x": None, "n": 2}], {})
+    assert rows.lost_values == {"x": 1}
+
+
 def test_times_of_96_bits_keep_their_year(read: Call, tmp_path: Path) -> None:
     days = pa.array([datetime(9999, 12, 31), datetime(1500, 1, 1)], pa.timestamp("us"))  # noqa: DTZ001
     table = pa.table({"x": days, "l": pa.array([[day] for day in days.to_pylist()])})
@@ -353,16 +365,30 @@ def test_no_digit_is_lost_in_sqlite(read: Call, write: Call) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "good"),
     [("int", "abc", 7), ("date", "tomorrow", "2026-03-01"), ("decimal(4,2)", 1.234, 1.25),
-     ("decimal(4,2)", 123, 12), ("bool", "yes", True)],
+     ("decimal(4,2)", 123, 12), ("bool", "yes", True), ("int", 5.5, 7), ("date", 5, "2026-03-01"),
+     ("time", 7, "09:00:00"), ("float", "1.2.3", 0.5)],
 )  # fmt: skip
 def test_declared_types_hold_in_each_format(
     write: Call, read: Call, suffix: str, kind: str, value: Any, good: Any
 ) -> None:
     said = refused(write, f"a.{suffix}", [{"x": good}, {"x": value}], columns={"x": kind})
     assert f"row 2 has '{value}' in column 'x', which is no {kind}" in said
+    if suffix in ("csv", "jsonl"):
+        data = f'{{"x": {json.dumps(value)}}}' if suffix == "jsonl" else f"x\n{value}"
+        said = refused(read, f"b.{suffix}", data, columns={"x": kind})
+        assert f"has '{value}' in column 'x', which is no {kind}" in said
     write(f"a.{suffix}", [{"x": good}], columns={"x": kind})
     wishes = {"columns": {"x": kind}} if suffix in ("csv", "tsv") else {}
     assert read(f"a.{suffix}", **wishes).rows == [{"x": good}]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "xlsx", "parquet", "sqlite"])
+def test_times_with_and_without_a_zone_are_no_column(read: Call, write: Call, suffix: str) -> None:
+    times = ["2026-03-01T10:00:00", "2026-03-01T10:00:00+02:00"]
+    rows, columns = [{"at": time} for time in times], {"at": "datetime"}
+    assert "with and without a zone" in refused(write, f"a.{suffix}", rows, columns=columns)
+    write(f"a.{suffix}", rows)
+    assert "with and without a zone" in refused(read, f"a.{suffix}", columns=columns)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "xlsx", "sqlite"])
@@ -370,9 +396,9 @@ def test_numbers_that_a_format_has_not_are_left_out_with_a_note(
     write: Call, read: Call, hands: FakeTools, suffix: str
 ) -> None:
     for declared in ({}, {"columns": {"x": "float"}}):
-        write(f"a.{suffix}", [{"x": float("inf"), "n": 1}, {"x": 1.5, "n": 2}], **declared)
+        write(f"a.{suffix}", [{"x": float("inf"), "n": 1}, {"x": 15, "n": 2}], **declared)
         wishes = {"types": "auto"} if suffix == "csv" else {}
-        assert [row["x"] for row in read(f"a.{suffix}", **wishes).rows] == [None, 1.5]
+        assert [row["x"] for row in read(f"a.{suffix}", **wishes).rows] == [None, 15]
         assert "infinite" in hands.notes[0]
         hands.notes.clear()
 

@@ -18,7 +18,7 @@ def test_columns_of_csv_become_numbers_where_their_kinds_are_named(read: Call) -
         {"customer": None, "total": None, "paid": None, "note": ""},
     ]
     assert refused(read, "b.csv", "a,b\n1,2\n3,1.000\n", columns={"b": "int"}) == (
-        "'b.csv' has '1.000' in column 'b', which is no int (line 3)."
+        "'b.csv' line 3 has '1.000' in column 'b', which is no int."
     )
     assert "which is no float" in refused(read, "c.csv", "a\nnan\n", columns={"a": "float"})
 

@@ -282,10 +282,11 @@ def test_types_are_compared_before_there_are_rows() -> None:
 
 
 def test_infinite_results_are_told(ask: Call, hands: FakeTools) -> None:
-    assert ask("select sum(total) / 0 as x from bills").rows == [{"x": None}]
+    query = "select sum(total) / 0 as x, [1.5, x] as l, {'a': 'nan'::float} as s from bills"
+    assert ask(query).rows == [{"x": None, "l": [1.5, None], "s": {"a": None}}]
     assert hands.notes == [
         "the result: numbers that are infinite or NaN are null, and bytes that are "
-        "no text U+FFFD (1 of 'x')."
+        "no text U+FFFD (1 of 'x', 1 of 'l', 1 of 's')."
     ]
 
 

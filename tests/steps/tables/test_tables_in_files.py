@@ -195,7 +195,7 @@ def test_types_of_csv_are_declared_with_their_decimal_mark(read: Call, tmp_path:
         {"total": 1234.5, "day": "2026-03-01"}, {"total": None, "day": None},
     ]  # fmt: skip
     assert refused(read, "a.csv", columns={"day": "int"}) == (
-        "'a.csv' has '1.3.2026' in column 'day', which is no int (line 2)."
+        "'a.csv' line 2 has '1.3.2026' in column 'day', which is no int."
     )
 
 
