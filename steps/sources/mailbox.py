@@ -17,8 +17,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, date, datetime
 from email.parser import BytesHeaderParser
 from functools import partial
@@ -268,43 +268,29 @@ def open_mailbox(account: Account, credential: str) -> Iterator[Mailbox]:
     Raises:
         SourceAway, SourceRefused: why it is not open.
     """
-    with _errors(), _connected(account) as imap:
-        try:
-            if account.token is not None:
-                secret = f"user={account.user}\1auth=Bearer {credential}\1\1".encode()
-                answers = iter([secret])  # what the server says of a refusal gets an empty one
-                imap.authenticate("XOAUTH2", lambda _: next(answers, b""))
-            elif "AUTH=PLAIN" in imap.capabilities:
-                secret = f"\0{account.user}\0{credential}".encode()
-                imap.authenticate("PLAIN", lambda _: secret)
-            else:
-                imap.login(account.user, credential)
-        except imaplib.IMAP4.abort:
-            raise
-        except imaplib.IMAP4.error as error:
-            remedy = "Correct `user`, and the password or token."
-            raise SourceRefused(
-                f"does not let '{account.user}' in: {_text([error])}", remedy
-            ) from error
-        imap.capabilities = tuple(imap.capability()[1][-1].decode("ascii", "replace").split())
+    with ExitStack() as stack:
+        with _errors():
+            imap = _connected(account, stack)
+            _log_in(imap, account, credential)
+            answer = imap.capability()[1][-1]
+            imap.capabilities = tuple(answer.decode("ascii", "replace").split())
         if account.move is not None and "MOVE" not in imap.capabilities:
             raise SourceRefused("cannot move mails (RFC 6851)", "Set `flag` in place of `move`.")
         yield Mailbox(account, imap)
 
 
-@contextmanager
-def _connected(account: Account) -> Iterator[imaplib.IMAP4]:
-    place = account.host, account.port
+def _connected(account: Account, stack: ExitStack) -> Any:
     if account.tls == "off" and not is_loopback(account.host):
         raise SourceRefused("is elsewhere, and would see the password", "Remove `tls: off`.")
-    context = ssl.create_default_context()
+    kind, context = imaplib.IMAP4, ssl.create_default_context()
+    if account.tls == "on":
+        kind = partial(imaplib.IMAP4_SSL, ssl_context=context)  # type: ignore[assignment]
     try:
-        if account.tls == "on":
-            imap: Any = imaplib.IMAP4_SSL(*place, ssl_context=context, timeout=_ANSWER_S)
-        else:
-            imap = imaplib.IMAP4(*place, timeout=_ANSWER_S)
-            if account.tls == "starttls":
-                imap.starttls(context)
+        imap: Any = kind(account.host, account.port, timeout=_ANSWER_S)
+        for end in (imap.shutdown, imap.logout):  # the first one last: it closes the socket
+            stack.callback(_ended, end)
+        if account.tls == "starttls":
+            imap.starttls(context)
     except ssl.SSLCertVerificationError as error:
         why = f"has a certificate that is not valid for '{account.host}': {error.verify_message}"
         remedy = "Correct `host`; SSL_CERT_FILE names authorities of your own."
@@ -317,12 +303,30 @@ def _connected(account: Account) -> Iterator[imaplib.IMAP4]:
         return bytes(read(size))
 
     imap.read = bounded
+    return imap
+
+
+def _ended(end: Callable[[], Any]) -> None:
+    with suppress(imaplib.IMAP4.error, OSError):  # it broke off before
+        end()
+
+
+def _log_in(imap: Any, account: Account, credential: str) -> None:
     try:
-        yield imap
-    finally:
-        for end in (imap.logout, imap.shutdown):  # one that broke off does not close its socket
-            with suppress(imaplib.IMAP4.error, OSError):
-                end()
+        if account.token is not None:
+            secret = f"user={account.user}\1auth=Bearer {credential}\1\1".encode()
+            answers = iter([secret])  # what the server says of a refusal gets an empty one
+            imap.authenticate("XOAUTH2", lambda _: next(answers, b""))
+        elif "AUTH=PLAIN" in imap.capabilities:
+            secret = f"\0{account.user}\0{credential}".encode()
+            imap.authenticate("PLAIN", lambda _: secret)
+        else:
+            imap.login(account.user, credential)
+    except imaplib.IMAP4.abort:
+        raise
+    except imaplib.IMAP4.error as error:
+        why = f"does not let '{account.user}' in: {_text([error])}"
+        raise SourceRefused(why, "Correct `user`, and the password or token.") from error
 
 
 @contextmanager

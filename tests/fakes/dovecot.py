@@ -2,6 +2,7 @@
 
 import grp
 import imaplib
+import json
 import os
 import pwd
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.benchmarks.processes import free_port
 
 PROGRAM = "/usr/sbin/dovecot"
 USER, PASSWORD = "office", "geheim-17"
@@ -36,7 +40,7 @@ ssl = yes
 ssl_cert = <{home}/cert.pem
 ssl_key = <{home}/key.pem
 disable_plaintext_auth = yes
-auth_mechanisms = plain
+auth_mechanisms = plain xoauth2
 default_internal_user = {user}
 default_internal_group = {group}
 default_login_user = {user}
@@ -44,7 +48,13 @@ mail_location = maildir:{home}/mail
 first_valid_uid = {uid}
 first_valid_gid = {gid}
 passdb {{
+  driver = oauth2
+  mechanisms = xoauth2
+  args = {home}/oauth2.conf
+}}
+passdb {{
   driver = static
+  mechanisms = plain
   args = password={password}
 }}
 userdb {{
@@ -54,7 +64,8 @@ userdb {{
 service imap-login {{
   chroot =
   inet_listener imap {{
-    port = 0
+    address = 127.0.0.1
+    port = {plain_port}
   }}
   inet_listener imaps {{
     address = 127.0.0.1
@@ -84,8 +95,9 @@ def mail(number: int, text: str = "", *, message_id: str = "") -> bytes:
 
 
 class Dovecot:
-    def __init__(self, home: Path, port: int) -> None:
+    def __init__(self, home: Path, port: int, plain_port: int, token_port: int) -> None:
         self.home, self.port = home, port
+        self.plain_port, self.token_port = plain_port, token_port
         self.certificate = home / "cert.pem"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -155,6 +167,25 @@ class Dovecot:
         self.start()
 
     @contextmanager
+    def knowing(self, *tokens: str) -> Iterator[list[str]]:
+        """Serve what it asks about tokens of OAuth; these are good as long as they are listed."""
+        good = [*tokens]
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                is_good = self.path.rpartition("=")[2] in good
+                self.send_response(200 if is_good else 401)
+                self.end_headers()
+                self.wfile.write(json.dumps({"username": USER} if is_good else {}).encode())
+
+            def log_message(self, *_: object) -> None: ...
+
+        with ThreadingHTTPServer(("127.0.0.1", self.token_port), Answer) as answers:
+            threading.Thread(target=answers.serve_forever, daemon=True).start()
+            yield good
+            answers.shutdown()
+
+    @contextmanager
     def cut_off(self, after_bytes: int) -> Iterator[int]:
         """Yield a port that leads to it, and cuts each connection after so many bytes of it."""
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -193,17 +224,19 @@ def is_here() -> bool:
 def dovecot() -> Iterator[Dovecot]:
     home = Path(tempfile.mkdtemp(prefix="paddock-dovecot-"))
     owner = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port, plain_port, token_port = free_port(), free_port(), free_port()
     _write_certificate(home)
-    values = {"home": home, "port": port, "user": owner.pw_name, "uid": owner.pw_uid,
+    values = {"home": home, "port": port, "plain_port": plain_port,
+              "user": owner.pw_name, "uid": owner.pw_uid,
               "gid": owner.pw_gid, "group": grp.getgrgid(owner.pw_gid).gr_name,
               "password": PASSWORD}  # fmt: skip
     (home / "dovecot.conf").write_text(_CONFIG.format(**values))
+    asked = f"http://127.0.0.1:{token_port}/?access_token="
+    (home / "oauth2.conf").write_text(f"tokeninfo_url = {asked}\nusername_attribute = username\n")
     if os.getuid() == 0:
         for path in (home, *home.iterdir()):
             os.chown(path, owner.pw_uid, owner.pw_gid)
-    server = Dovecot(home, port)
+    server = Dovecot(home, port, plain_port, token_port)
     try:
         server.start()
         yield server
