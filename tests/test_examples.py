@@ -7,37 +7,30 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from openpyxl import load_workbook  # type: ignore[import-untyped]
 
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system.records import asdict
 from paddock.pipelines.checking.functions import language
 from paddock.pipelines.yaml_source import read_yaml
 from paddock.runner.api import plan, run, run_async
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews.reviews import DecisionRefused
 from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import LedgerReviews
 from paddock.runner.settings import Settings
 from paddock.runner.testing import suite_runner as trials
-from paddock.steps.readers.reader import Document
 from tests.benchmarks.first_run import HELD_BACK, LOOK_ALIKES
 from tests.fakes.eyes import write_family
-from tests.fakes.invoices import Made, hybrid
+from tests.fakes.pool import FakePool
 from tests.fakes.readers import read_here
 from tests.live import Live
-from tests.runner.world import run_arguments
+from tests.runner.world import ReviewedWorld, run_arguments
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PIPELINES = sorted([*EXAMPLES.glob("*/pipeline.yaml"), *EXAMPLES.glob("themes/*s.yaml")])
@@ -262,344 +255,69 @@ def test_invoices_become_rows_whose_figures_stand_in_the_documents(tmp_path: Pat
     assert table == ("file,number,total,pay_by\nroofing.docx,24-031,2120.00,3 May 2024\n")
 
 
-@pytest.mark.may_take(180, "five runs with queries, each in a process of its own")
-def test_tables_of_the_office_grow_with_each_batch_and_its_letters_are_those_of_yesterday(
-    tmp_path: Path,
-) -> None:
-    pipeline = copied("office", tmp_path, "boatyard-118.pdf", "reference.txt", "bell.eml")
-    folder = pipeline.parent
-    yesterday = time.time() - 86400
-    os.utime(folder / "inbox" / "bell.eml")  # a clone may be of yesterday
-    os.utime(folder / "inbox" / "reference.txt", (yesterday, yesterday))
-
-    def batch(*names: str) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
-        for name in names:
-            shutil.copy(EXAMPLES / "office" / "inbox" / name, folder / "inbox")
-        report = run(pipeline, options=RunOptions(local=True))
-        assert (report.status, report.exit_status()) == ("completed", 0)
-        books = (
-            load_workbook(folder / "out" / f"{name}.xlsx") for name in ("invoices", "suppliers")
-        )
-        invoices, sums = ([*book.active.iter_rows(min_row=2, values_only=True)] for book in books)
-        bills = [(*row[:4], f"{row[4]:%Y-%m-%d}") for row in invoices]
-        return bills, [(row[0], *row[2:5]) for row in sums]
-
-    boatyard = ("Calder Boatyard", "2024-118", 1320, "EUR", "2024-06-17")
-    painted = ("Calder Boatyard", "2024-131", 245.5, "EUR", "2024-07-01")
-    hansen = ("Bootswerft Hansen", "77", 2120, "EUR", "2024-10-28")
-    assert batch() == ([boatyard], [("Calder Boatyard", "EUR", 1, 1320)])
-    letters = (folder / "out" / "LETTERS.md").read_text("utf-8")
-    assert "**reference.txt**" in letters and "bell.eml" not in letters
-    sums: list[tuple[object, ...]] = [
-        ("Bootswerft Hansen", "EUR", 1, 2120), ("Calder Boatyard", "EUR", 1, 1320)
-    ]  # fmt: skip
-    assert batch("hansen-77.pdf", "minutes.md") == ([boatyard, hansen], sums)
-    sums[1] = ("Calder Boatyard", "EUR", 2, 1565.5)
-    assert batch("boatyard-131.txt") == ([boatyard, painted, hansen], sums)
-    shutil.copy(folder / "filed/invoice/hansen-77.pdf", folder / "inbox" / "sent-twice.pdf")
-    assert batch() == ([boatyard, painted, hansen], sums)
-    assert (folder / "out" / "LETTERS.md").read_text("utf-8") == letters
-    assert not [*(folder / "inbox").iterdir()]
-    filed = {f"{path.parent.name}/{path.name}" for path in folder.glob("filed/*/*")}
-    assert filed == {
-        "copy/sent-twice.pdf",
-        "invoice/boatyard-118.pdf", "invoice/boatyard-131.txt", "invoice/hansen-77.pdf",
-        "letter/bell.eml", "letter/reference.txt", "minutes/minutes.md",
-    }  # fmt: skip
-    register = load_workbook(folder / "out" / "register.xlsx").active
-    kinds = {row[0]: row[2:4] for row in register.iter_rows(min_row=2, values_only=True)}
-    assert kinds["sent-twice.pdf"] == ("copy", "hansen-77.pdf") and len(kinds) == len(filed)
-
-
-def test_the_office_works_on_its_first_letter_and_with_an_empty_inbox(tmp_path: Path) -> None:
-    pipeline = copied("office", tmp_path, "reference.txt")
-    inbox = pipeline.parent / "inbox"
-    (inbox / "reference.txt").rename(tmp_path / "reference.txt")
-
-    def registered() -> list[object]:
-        report = run(pipeline, options=RunOptions(local=True))
-        assert (report.status, report.exit_status()) == ("completed", 0)
-        register = load_workbook(pipeline.parent / "out" / "register.xlsx").active
-        return [row[0] for row in register.iter_rows(min_row=2, values_only=True)]
-
-    assert registered() == []  # nothing came yet
-    shutil.copy(tmp_path / "reference.txt", inbox)
-    assert registered() == ["reference.txt"]
-    assert not [*inbox.iterdir()] and registered() == ["reference.txt"]  # all is filed
-
-
-def bill(supplier: str, number: str, total: str, due: str, what: str = "Two oars.") -> str:
+def bill(
+    supplier: str, number: str, total: str, due: str, what: str = "We made two oars for you."
+) -> str:
     """Return the text of a bill; where `what` differs, `duplicates` sees another text."""
     lines = (supplier, f"Invoice number: {number}", what, f"Total: {total}", f"Pay by: {due}")
     return "\n\n".join(lines)
 
 
-@pytest.mark.may_take(180, "four runs with queries, and questions to a model")
-def test_a_clerk_decides_on_the_mail_of_two_days(tmp_path: Path) -> None:
-    """A bill that comes again with other words, a new supplier, what cannot be read or is moved."""
-    pipeline = copied("office", tmp_path, "none")
-    folder = pipeline.parent
-    dear = "Calder Boatyard", "24-1"
-    documents = {
-        "a.txt": bill(*dear, "84.00 EUR", "3 May 2024"),
-        "pounds.txt": bill("Calder Boatyard", "24-2", "10.00 GBP", "4 May 2024", "A tin of tar."),
-        "lamps.txt": bill("Amazon Marine", "AM-1", "20.00 EUR", "9 May 2024", "Lamps, a dozen."),
-        "broken.pdf": "no pdf",
-    }
+@pytest.mark.may_take(240, "six runs with queries, each in a process of its own")
+def test_a_clerk_of_the_office_decides_once_on_each_sender(tmp_path: Path) -> None:
+    """From the empty inbox to a bill that comes again with other words."""
+    folder = copied("office", tmp_path, "none").parent
+    desk = ReviewedWorld(folder, (folder / "pipeline.yaml").read_text("utf-8"))
+    guess = dict.fromkeys(("sender", "number", "total", "currency", "due"))
+    answer = json.dumps({"kind": "other", **guess})
 
-    def day(**decisions: dict[str, object]) -> dict[str, tuple[object, ...]]:
-        with Ledger(folder / ".paddock") as ledger:
-            reviews = LedgerReviews(ledger)
-            for review in map(reviews.get, [review.id for review in reviews.waiting()]):
-                if change := decisions.get(Path(review.item).stem):
-                    value = {**review.subject.answer, **change}
-                    reviews.decide(review.id, review.question, "edit", value, by="ann")
-        run(pipeline, options=RunOptions(local=True))
-        books = (
-            load_workbook(folder / "out" / f"{name}.xlsx") for name in ("register", "suppliers")
-        )
-        register, sums = ([*book.active.iter_rows(min_row=2, values_only=True)] for book in books)
-        found = {str(row[0]): (row[2], *row[4:]) for row in register}
-        return found | {f"{row[0]} {row[2]}": row[3:5] + row[6:] for row in sums}
-
-    def arrive(**texts: str) -> None:
+    def day(**texts: str) -> dict[str, tuple[object, ...]]:
+        """Return kind, copy and place by file, and invoices and sum by sender."""
         for name, text in texts.items():
-            (folder / "inbox" / f"{name}.txt").write_text(text, "utf-8")
+            desk.write(f"inbox/{name}.txt", text)
+        is_copy = '{"kind": "invoice"}'
+        desk.run(pool=FakePool(answer=lambda r: is_copy if "a copy of" in str(r) else answer))
+        books = (load_workbook(folder / f"out/{name}.xlsx") for name in ("register", "suppliers"))
+        mail, sums = ([*book.active.iter_rows(min_row=2, values_only=True)] for book in books)
+        return {str(row[0]): row[2:] for row in mail} | {str(row[0]): row[3:5] for row in sums}
 
-    for name, text in documents.items():
-        (folder / "inbox" / name).write_text(text, "utf-8")
-    waits = "waits: paddock review"
-    seen = day()
-    assert seen == {
-        "a.txt": ("invoice", "filed/invoice/a.txt", None),
-        "pounds.txt": ("invoice", "filed/invoice/pounds.txt", None),
-        "lamps.txt": (None, "inbox/lamps.txt", waits),
-        "broken.pdf": (
-            None, "inbox/broken.pdf", "step 'text': 'broken.pdf' is damaged or not a PDF."
-        ),
-        "Calder Boatyard EUR": (1, 84, 0),
-        "Calder Boatyard GBP": (1, 10, 0),
-        "not known yet EUR": (0, None, 1),
-    }  # fmt: skip
-    with Ledger(folder / ".paddock") as ledger:
-        reviews = LedgerReviews(ledger)
-        (lamps,) = map(reviews.get, [review.id for review in reviews.waiting()])
-        assert "No supplier of the list on a line of its own" in lamps.subject.due
-        cells = {"supplier": "Amazon Marine"}
-        with pytest.raises(DecisionRefused, match="has 'account': fill it in"):
-            reviews.add_label(lamps.id, "supplier", cells, "ann")
-        reviews.add_label(lamps.id, "supplier", {**cells, "account": "4490"}, "ann")
-    arrive(
-        again=bill(*dear, "84,00 €", "03.05.2024", "Reminder of the scanner."),
-        oil=bill("Amazon Marine", "AM-2", "30.00 EUR", "19 May 2024", "Oil for the lamps."),
-    )
+    def decide(name: str, **true: object) -> None:
+        desk.decide(f"{name}.txt", "edit", {"kind": "invoice", **guess, **true})
+
+    dear = {"sender": "Calder Boatyard", "currency": "EUR"}
+    assert day() == {}  # nothing came yet
+    (folder / "inbox/broken.pdf").write_text("no pdf")
+    seen = day(a=bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024"), ann="Dear Ann,\n\nHi.")
+    waits = (None, None, None, True)
+    assert seen == {"a.txt": waits, "ann.txt": waits, "broken.pdf": waits}
+    (folder / "inbox/broken.pdf").unlink()
+    decide("a", **dear, number="24-1", total=84.0, due="2024-05-03")
+    decide("ann", kind="letter")
+    second = bill("Calder Boatyard", "24-2", "10.00 EUR", "4 May 2024", "We sent a tin of tar.")
+    seen = day(b=second, c=second)
+    filed = {
+        "a.txt": ("invoice", None, "filed/invoice/a.txt", False),
+        "ann.txt": ("letter", None, "filed/letter/ann.txt", False),
+        "b.txt": ("invoice", None, "filed/invoice/b.txt", False),  # without a question
+        "c.txt": ("copy", "b.txt", "filed/copy/c.txt", False),
+    }
+    assert seen == {**filed, "Calder Boatyard": (2, 94)}
+    assert not desk.waiting().keys()
     (folder / "kept").mkdir()
     (folder / "filed/invoice/a.txt").rename(folder / "kept/a.txt")
-    (folder / "filed/invoice/pounds.txt").unlink()
-    right = {"kind": "invoice", "supplier": "Amazon Marine", "number": "AM-1", "total": 20.0}
-    seen = day(lamps={**right, "currency": "EUR", "due": "2024-05-09"})
-    assert seen["a.txt"] == ("invoice", "kept/a.txt", None)
-    assert seen["pounds.txt"] == ("invoice", None, "no longer in this folder")
-    assert seen["again.txt"] == (None, "inbox/again.txt", waits)
-    assert seen["oil.txt"] == ("invoice", "filed/invoice/oil.txt", None)  # without a question
-    assert seen["Amazon Marine EUR"] == (2, 50, 0)
-    assert seen["Calder Boatyard EUR"] == (1, 84, 1)
-    again = {"kind": "invoice", "supplier": dear[0], "number": dear[1], "total": 84.0}
-    day(again={**again, "currency": "EUR", "due": "2024-05-03"})
-    seen = day(again={"kind": "copy"})
-    assert seen["again.txt"] == ("copy", "filed/copy/again.txt", None)
-    assert seen["Calder Boatyard EUR"] == (1, 84, 0)
-
-
-_E_INVOICE = Made(1)
-_SHOWN = _E_INVOICE.page()
-_CORRECTED = _E_INVOICE.xml().replace(">380<", ">384<")
-
-
-@pytest.mark.parametrize(
-    ("page", "xml", "doubt"),
-    [
-        (_SHOWN, _E_INVOICE.xml(), ""),
-        (f"{_SHOWN}\n{'slip ' * 400}", _E_INVOICE.xml(), ""),
-        ("", _E_INVOICE.xml(), ""),
-        (_SHOWN.replace("To pay", "Discount:\nTo pay"), _E_INVOICE.xml(), "words of several kinds"),
-        (f"{_SHOWN}\nStornorechnung", _E_INVOICE.xml(), "another document: Stornorechnung"),
-        (_SHOWN, _CORRECTED, "of another kind: Corrected invoice"),
-        (_E_INVOICE.page(number="R-1"), _E_INVOICE.xml(), "its number is"),
-        (_E_INVOICE.page(payable="48.00"), _E_INVOICE.xml(), "its payable is"),
-        (_E_INVOICE.page(currency="GBP"), _E_INVOICE.xml(), "its currency is EUR, and its page"),
-        (_E_INVOICE.page(due="2026-09-29"), _E_INVOICE.xml(), "its due is"),
-        (_SHOWN, _E_INVOICE.xml(gross="1.00"), "its gross is 1.00, and its parts make"),
-        (_SHOWN, _E_INVOICE.xml().replace("Calder Boatyard", "Calder B"), "no supplier"),
-        (f"{_SHOWN}\nE-invoice of type 380\nInvoice", "<other/>", "is not clear"),
-    ],
-)
-def test_an_e_invoice_is_filed_by_its_fields_where_its_witnesses_agree(
-    page: str, xml: str, doubt: str, tmp_path: Path
-) -> None:
-    file = tmp_path / "bill.pdf"
-    file.write_bytes(hybrid(page or " ", xml))
-    found = by_words(tmp_path, file)
-    doubts = "; ".join(found["doubts"])
-    assert (found["kind"], doubts) == ("invoice", "") if not doubt else doubt in doubts, doubts
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024"), "invoice"),
-        ("Dear Ann,\n\nthank you.\n\nYours sincerely,\nP. Lund", "letter"),
-        ("Dear Ann,\n\nI ask you for 84.00 EUR.\n\nYours sincerely,\nP. Lund", ""),
-        ("Dear Ann,\n\nour bill: Total 84\n\nYours sincerely,\nP. Lund", ""),
-        ("Receipt\n\nInvoice number: 24-1\nTotal: 84.00 EUR", ""),
-        ("We were dear, and yours sincerely offered whole sales.", ""),
-        ("Dear Ann,\n\n" + "thank you for all of it. " * 100 + "\n\nYours sincerely,\nP. Lund", ""),
-        ("# Minutes of 24 June\n\nPresent: Quill. The timetable was agreed.", "minutes"),
-        ("Present your reports\nAny other business\nNext meeting: 1 June", ""),
-        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "# Rechnung"), "invoice"),
-        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "Zahlungserinnerung"), ""),
-        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "**Pro forma invoice**"), ""),
-        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "Quill Ltd"), "invoice"),
-        (bill("Calder Boatyard", "24-1", "84.00 EUR", "3 May 2024", "Other Ltd"), ""),
-    ],
-)
-def test_words_alone_decide_on_no_kind_that_may_be_another(
-    text: str, kind: str, tmp_path: Path
-) -> None:
-    found = by_words(tmp_path, text)
-    assert (found["kind"] if not found["doubts"] else "") == kind
-
-
-_FOUND = {
-    "supplier": "Calder Boatyard", "number": "24-1", "total": 84.0, "currency": "EUR",
-    "due": "2024-05-03",
-}  # fmt: skip
-_BILL = "Calder Boatyard\n\nInvoice number: 24-1\nTotal: 84.00 EUR\nPay by: 3 May 2024\n"
-
-
-@pytest.mark.parametrize(
-    ("line", "differs"),
-    [
-        ("", {}),
-        ("Please quote the invoice number with your payment.", {}),
-        ("Total hours: 12\nSubtotal: 84.00 EUR\nTotals of the year follow.", {}),
-        ("| Total | 84,00 € |\nAmount due EUR 84.00\nDue on 03.05.2024", {}),
-        ("Invoice number: 24-2", {"number": None}),
-        ("Invoice number: 24-1 of 3 April 2024", {"number": None}),
-        ("Total: 95", {"total": None, "currency": None}),
-        ("Total: 85.00 EUR", {"total": None}),
-        ("Amount due 84.00 EUR less 10 %", {"total": None, "currency": None}),
-        ("Total: 84.00 GBP", {"currency": None}),
-        ("Amount payable 144.00", {"total": None}),
-        ("Pay by: 03/05/2024", {"due": None}),
-        ("Bootswerft Hansen brings it.", {"supplier": None}),
-        ("Less paid: 40.00 EUR\nLeft: 44.00 EUR", {"total": None}),
-        ("Without discount: 17 May 2024", {"due": None}),
-    ],
-)
-def test_the_words_of_the_office_find_what_stands_alone_in_its_form_or_leave_it(
-    line: str, differs: dict[str, None], tmp_path: Path
-) -> None:
-    found = by_words(tmp_path, _BILL + line)
-    assert {name: found[name] for name in _FOUND} == {**_FOUND, **differs}
-    assert bool(found["doubts"]) == bool(differs)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Total: 84.00\nInvoice number: with your payment\nBitte geben Sie die Rechnungsnummer an",
-        "Total: ~~84.00 EUR~~\nInvoice number: ~~24-1~~\nPay by: ~~3 May 2024~~",
-        "To: Calder Boatyard\nTotal: -84.00 EUR\nInvoice Number: Invoice Date: | 42 3 May 2024 |",
-        "Total: 1 518,44 EUR\nInvoice number: 24-1 24-2",
-        "Total: (84.00 EUR)\nTotal: 84.00 CR\nDue on: 3 to 5 May 2024",
-    ],
-)
-def test_the_words_of_the_office_find_nothing_in_another_form(text: str, tmp_path: Path) -> None:
-    found = by_words(tmp_path, text)
-    assert {found[name] for name in _FOUND} == {None}
-
-
-def test_a_bill_with_an_attachment_of_markup_still_fits_the_office_s_model(tmp_path: Path) -> None:
-    """As e-invoices have it: 300 words of XML were more than the model's context."""
-    pipeline = copied("office", tmp_path, "none")
-    pipeline.write_text(
-        """pipeline: 1
-name: prompt
-inputs: {documents: {type: json}}
-steps:
-  - id: each
-    for_each: doc in inputs.documents
-    key: doc.file
-    do:
-      - {id: paper, uses: prompt, with: {template: "{{ doc.text }}"}}
-      - {id: asked, uses: prompt, with: {template: {file: prompts/mail.md}}}
-    returns: steps.asked.text
-returns: {all: steps.each.results}
-""",
-        "utf-8",
-    )
-    text = "<ram:ChargeAmount>198.00</ram:ChargeAmount> " * 300
-    document = {"file": "a", "text": text, "found": dict.fromkeys(_FOUND)}
-    report = run(pipeline, {"documents": [document]})
-    assert len(report.returns["all"][0]) < 1800  # in 2,048 tokens, however short these are
-
-
-def test_an_empty_cell_of_a_table_matches_nothing(tmp_path: Path) -> None:
-    cells = ("", " ", ";", "; ;", "-", ".", " ; .", "'", "|", "( )")
-    rows = {
-        "currencies": ",EUR\n" + "\n".join(f"CZK,{cell}" for cell in cells),
-        "suppliers": "\n".join(f"{cell},4499" for cell in cells),
-        "kinds": "\n".join(f"spam,{cell},junk" for cell in cells),
-    }
-    for text in (_BILL, "Total: 84.00", "Total: 84.00 EUR\nTotal: 9", f"{_BILL}{_E_INVOICE}"):
-        assert by_words(tmp_path, text, rows) == by_words(tmp_path, text)
-
-
-def by_words(
-    tmp_path: Path, document: str | Path, more: Mapping[str, str] = MappingProxyType({})
-) -> Any:
-    """Return what words and e-invoices say; `more`: a row more in some tables."""
-    read = read_here(document) if isinstance(document, Path) else Document((document,))
-    pages = [{"number": n, "text": text} for n, text in enumerate(read.pages, 1)]
-    given = {"text": read.text, "pages": pages, "invoices": list(map(asdict, read.invoices))}
-    shutil.rmtree(tmp_path / "office", ignore_errors=True)
-    pipeline = copied("office", tmp_path, "none")
-    for name, row in more.items():
-        with (pipeline.parent / f"{name}.csv").open("a", encoding="utf-8") as file:
-            file.write(f"{row}\n")
-    steps = """pipeline: 1
-name: words
-inputs: {documents: {type: json}, own_name: {type: str, default: Quill Ltd; Quill}}
-steps:
-  - {id: kinds, uses: files.rows, with: {path: kinds.csv}}
-  - {id: suppliers, uses: files.rows, with: {path: suppliers.csv}}
-  - {id: currencies, uses: files.rows, with: {path: currencies.csv}}
-  - id: texts
-    for_each: doc in inputs.documents
-    do:
-      - id: found
-        uses: prompt
-        with:
-          template: {file: templates/bill.j2}
-          vars: {text: "{{ doc.text }}", pages: "{{ doc.pages }}", invoices: "{{ doc.invoices }}"}
-    returns:
-      text: doc.text
-      found: steps.found.text | fromjson
-      copy_of: none
-      copy_kind: none
-      numbers: none
-  - id: each
-    for_each: doc in steps.texts.results
-    key: doc.text | length
-    do: [{id: signs, uses: prompt, with: {template: {file: templates/kind.j2}}}]
-    returns: steps.signs.text
-returns: {all: steps.each.results}
-"""
-    pipeline.write_text(steps, "utf-8")
-    report = run(pipeline, {"documents": [given]}, options=RunOptions(local=True))
-    found: dict[str, Any] = json.loads(report.returns["all"][0])
-    return found
+    (folder / "filed/invoice/b.txt").unlink()
+    (folder / "filed/copy/c.txt").unlink()
+    filed["a.txt"] = ("invoice", None, "kept/a.txt", False)
+    filed |= {"b.txt": ("invoice", None, None, False), "c.txt": ("copy", "b.txt", None, False)}
+    again = bill("Calder Boatyard", "24 - 1", "84,00 €", "03.05.2024", "Reminder of the scanner.")
+    day(again=again)
+    decide("again", **dear, number="24 - 1", total=84.0, due="2024-05-03")
+    assert day() == {**filed, "again.txt": waits, "Calder Boatyard": (2, 94)}
+    desk.decide("again.txt", "edit", {"kind": "copy"})
+    filed["again.txt"] = ("copy", "a.txt", "filed/copy/again.txt", False)
+    assert day() == {**filed, "Calder Boatyard": (2, 94)}
+    os.utime(folder / "filed/letter/ann.txt")
+    assert "**ann.txt**" not in (folder / "out/LETTERS.md").read_text("utf-8")  # it came today
 
 
 def test_the_first_run_says_nothing_that_does_not_stand_in_the_documents(tmp_path: Path) -> None:
@@ -621,9 +339,8 @@ def test_the_first_run_says_nothing_that_does_not_stand_in_the_documents(tmp_pat
     with Ledger(pipeline.parent / ".paddock") as ledger:
         reviews = LedgerReviews(ledger)
         (waiting,) = reviews.waiting()
-        reviews.decide(
-            waiting.id, reviews.get(waiting.id).question, "edit", {"kind": "other"}, by="ann"
-        )
+        other = {"kind": "other", "sender": None}
+        reviews.decide(waiting.id, reviews.get(waiting.id).question, "edit", other, by="ann")
     run(pipeline, options=RunOptions(local=True))
     assert "## Other\n\n**bees.md**" in (out / "DIGEST.md").read_text("utf-8")
 

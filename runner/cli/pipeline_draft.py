@@ -32,7 +32,7 @@ DOCUMENTS: dict[Documents, str] = {
 RESULTS: dict[Result, str] = {
     "summaries": "a short text of each, and one page with all of them",
     "labels": "a label for each, chosen from a list",
-    "fields": "fields of each, such as a number or a date; a person decides where one is in doubt",
+    "fields": "fields of each, such as a number or a date; a person decides once for each sender",
     "filed": "filed by kind; invoices in a workbook, with sums; yesterday's letters each morning",
 }
 OFFICE = "office"
@@ -62,8 +62,8 @@ _LABELS: dict[Documents, str] = {
     "table": "praise, complaint, question, other",
 }
 _FIELDS: dict[Documents, str] = {
-    "letters": "sender: str, written_on: str",
-    "invoices": "number: str, total: float, pay_by: str",
+    "letters": "sender: str, written_on: date",
+    "invoices": "sender: str, number: str, total: float, pay_by: date",
     "mail": "sender: str, subject: str",
     "office": "sender: str, subject: str",
     "table": "name: str, place: str",

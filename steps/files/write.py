@@ -249,7 +249,8 @@ def _with_waiting(params: FilesWriteParams) -> TypedRows:
     if "waiting" not in params.model_fields_set:
         return rows
     known = [row for row in rows if isinstance(row, dict)]
-    columns = dict.fromkeys(name for row in known for name in row if name != WAITING_COLUMN)
+    written = params.columns or (name for row in known for name in row)
+    columns = dict.fromkeys(name for name in written if name != WAITING_COLUMN)
     first, *others = columns or {"item": None}
     marked = [{**row, WAITING_COLUMN: False} if isinstance(row, dict) else row for row in rows]
     waiting = [

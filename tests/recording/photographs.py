@@ -46,6 +46,7 @@ from tests.residence import Home, ended
 from tests.runner.cli.live_console import TOKEN, console_service
 from tests.runner.cli.test_web_console import go, links, opened, served, signed_in
 from tests.runner.review.served_page import ServedPage
+from tests.runner.world import ReviewedWorld
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PADDOCK = str(Path(sys.executable).with_name("paddock"))
@@ -60,12 +61,34 @@ Shown = Iterator[tuple[str, Page, Mapping[str, Size]]]
 """A name, a page, and its sizes: the first is the one of README and guide."""
 
 
+OFFICE: Mapping[str, tuple[Any, ...]] = {
+    "bell.eml": ("Ida Fell", "letter"),
+    "board.md": (None, "other"),
+    "boatyard-118.pdf": ("Calder Boatyard", "2024-118", 1320.0, "2024-06-17"),
+    "chandlery-0457.pdf": ("Harbour Chandlery", "HC-0457", 1234.5, "2024-05-03"),
+    "fuel-309.png": ("Calder Fuel Dock", "F-309", 412.75, "2024-07-09"),
+    "fuel-317.eml": ("Calder Fuel Dock", "F-317", 388.2, "2024-08-09"),
+    "hansen-77.pdf": ("Bootswerft Hansen", "77", 2120.0, "2024-10-28"),
+    "minutes.md": (None, "minutes"),
+    "reference.txt": ("A. Marsh", "letter"),
+    "rope.eml": ("Harbour Chandlery", "offer"),
+}
+"""What is decided: the sender, and the kind, or number, total and day of a bill."""
+
+
 def office_page(folder: Path, chromium: Browser) -> Shown:
     work, yesterday = folder / "office", time.time() - 86400
     shutil.copytree(EXAMPLES / "office", work, ignore=shutil.ignore_patterns(".paddock", "out"))
     before = sorted(path.name for path in (work / "inbox").iterdir())
     for name in before:  # as if they had come yesterday
         os.utime(work / "inbox" / name, (yesterday, yesterday))
+    desk = ReviewedWorld(work, (work / "pipeline.yaml").read_text("utf-8"))
+    run(work / "pipeline.yaml", options=RunOptions(local=True))
+    for name, (sender, *values) in OFFICE.items():  # one of each sender and layout
+        kind, *bill = ("invoice", *values) if values[1:] else (*values, *[None] * 3)
+        number, total, due = bill
+        known = {"number": number, "total": total, "due": due, "currency": total and "EUR"}
+        desk.decide(name, "edit", {"kind": kind, "sender": sender, **known})
     run(work / "pipeline.yaml", options=RunOptions(local=True))
     kinds = sorted((work / "filed").iterdir())
     letters = (work / "out" / "LETTERS.md").read_text("utf-8").split("**")[1:]

@@ -1,5 +1,6 @@
 """A new pipeline folder from a template that comes with the package."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from paddock.runner.cli.pipeline_draft import (
     DraftAnswers,
     Result,
 )
+from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import paddock_here as paddock
 from tests.runner.cli.commands.terminal import terminal
+from tests.runner.world import ReviewedWorld
 
 SCHEMA = {"title": "A pipeline"}
 
@@ -143,7 +146,7 @@ def test_the_mail_of_an_office_is_an_answer_and_takes_the_documents_that_are_the
     (tmp_path / "mine/inbox/letter.txt").write_text("Dear Ann")
     paddock("init", "mine", "--have", "office", "--want", "filed", cwd=tmp_path)
     there = {path.relative_to(tmp_path / "mine").as_posix() for path in tmp_path.rglob("mine/*/*")}
-    assert {"inbox/letter.txt", "prompts/mail.md", "templates/bill.j2"} <= there
+    assert {"inbox/letter.txt", "prompts/mail.md", "templates/letters.md.j2"} <= there
     assert not {"inbox/hansen-77.pdf", "tests/cassettes"} & there
     pipeline = tmp_path / "mine/pipeline.yaml"
     assert validate(pipeline).faults == () and "tests:" not in pipeline.read_text()
@@ -154,12 +157,28 @@ def test_what_cannot_be_filed_or_would_be_written_over_is_refused(tmp_path: Path
     (tmp_path / "loose/letter.txt").write_text("Dear Ann")
     (tmp_path / "mine/inbox").mkdir(parents=True)
     (tmp_path / "mine/inbox/letter.txt").write_text("Dear Ann")
-    (tmp_path / "mine/kinds.csv").write_text("kind\n")
+    (tmp_path / "mine/suppliers.csv").write_text("supplier\n")
     for folder, documents, told in (
         ("loose", "office", "The documents lie in 'loose' itself.\n  Put them into 'loose/inbox'"),
-        ("mine", "letters", "'mine' has a 'kinds.csv', so nothing was written."),
+        ("mine", "letters", "'mine' has a 'suppliers.csv', so nothing was written."),
         ("new", "table", "A table has no documents to file."),
     ):
         refused = paddock("init", folder, "--have", documents, "--want", "filed", cwd=tmp_path)
         assert (refused.status, told in refused.err) == (2, True), refused.err
     assert not [*tmp_path.rglob("pipeline.yaml")]
+
+
+def test_a_draft_asks_once_for_each_sender(tmp_path: Path) -> None:
+    write_draft(DraftAnswers("invoices", "fields"), tmp_path, SCHEMA)
+    desk = ReviewedWorld(tmp_path, (tmp_path / "pipeline.yaml").read_text("utf-8"))
+    (tmp_path / "inbox/paint.pdf").unlink()
+    written = "Quay Paints\n\nNumber: {}\nTotal: {} EUR\nPay by: {} June 2026\n"
+    true = {"sender": "Quay Paints", "number": "A-1", "total": 10.5, "pay_by": "2026-06-04"}
+    guess = json.dumps({**true, "sender": "Nobody", "number": "0"})
+    for name, *values in (("a", "A-1", "10.50", 4), ("b", "A-2", "90.25", 11)):
+        desk.write(f"inbox/{name}.txt", written.format(*values))
+        report = desk.run(pool=FakePool(answer=lambda _: guess))
+        if name == "a":
+            desk.decide("a.txt", "edit", true)
+    assert (report.calls, desk.waiting().keys()) == (0, set())
+    assert "b.txt,Quay Paints,A-2,90.25,2026-06-11,false" in desk.output("fields.csv")
