@@ -324,6 +324,10 @@ async def ask_checked(
         remedy = "Loosen `check`, raise `repair`, or ask a larger model."
         if answer.reply.done_reason == "length":
             remedy = "Raise `max_tokens` under `params`, or ask for less."
+        elif form.schema is not None and answer.output is None:
+            remedy = (
+                "Its server does not hold answers to this schema: ask another, or raise `repair`."
+            )
         shown = one_line(answer.text, _SHOWN_CHARS)
         what = f"the answer fails its checks{after}. {' '.join(wrong)} It was: {shown}"
         raise StepError(what, remedy=remedy, kind="check")

@@ -123,6 +123,10 @@ def test_a_server_that_minds_no_form_is_told_so(text: str, sentence: str) -> Non
     pool = Saying(text, '{"name": "Ada"}')
     assert ask(pool, Form(PERSON)).output == {"name": "Ada"}
     assert sentence in pool.chats[1].messages[-1].content
+    with pytest.raises(StepError) as caught:
+        ask(Saying(text), Form(PERSON))
+    remedy = "Its server does not hold answers to this schema: ask another, or raise `repair`."
+    assert caught.value.remedy == remedy
 
 
 def test_an_answer_that_was_cut_off_in_its_middle_is_called_too_long() -> None:
