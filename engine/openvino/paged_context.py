@@ -19,6 +19,9 @@ from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.system.records import record
 
+# Where a form says in which precision it is computed; one that does not: 32 bits.
+PRECISION = ["paddock", "precision"]
+
 
 @record(frozen=True, slots=True)
 class PagedBatch:

@@ -19,7 +19,7 @@ from openvino._offline_transformations import paged_attention_transformation  # 
 from paddock.engine.arrays import Logits
 from paddock.engine.llama.library import LoadFailed
 
-from .paged_context import PagedBatch
+from .paged_context import PRECISION, PagedBatch
 
 WANTED = "wanted_rows"
 # The inputs of a pass; a form that has more was made by a version that is not known.
@@ -38,7 +38,7 @@ class PagedModel:
             model = core.read_model(form.with_suffix(".xml"), form)
             paged_attention_transformation(model)
             _gather_wanted_rows(model)
-            self._compiled = core.compile_model(model, "CPU", _settings(n_threads))
+            self._compiled = core.compile_model(model, "CPU", _settings(model, n_threads))
         except RuntimeError as error:
             raise LoadFailed(f"OpenVINO cannot use {form}: {error}") from error
         names = {port.get_any_name() for port in self._compiled.inputs}
@@ -69,7 +69,9 @@ class PagedModel:
             return
         self._used = caches
         for port, cache in zip(self._caches, caches, strict=True):
-            self._request.set_tensor(port, self._tensor_of(cache, shared_memory=True))
+            # By its type: numpy has no BF16, and its cells are held as other ones of 16 bits
+            cells = self._tensor_of(cache, openvino.Shape(cache.shape), port.get_element_type())
+            self._request.set_tensor(port, cells)
 
     def compute(self, batch: PagedBatch) -> Logits:
         """Run one pass; return the wanted rows' logits, valid until the next pass.
@@ -89,14 +91,17 @@ class PagedModel:
         }
         for name in self._inputs:
             self._request.set_tensor(name, self._tensor_of(values[name]))
-        self._request.infer()
+        # In a thread of OpenVINO's own: it sets up AMX tiles, which llama.cpp does once a thread
+        self._request.start_async()
+        self._request.wait()
         logits: Logits = self._request.get_output_tensor(0).data
         return logits.reshape(len(batch.output_rows), logits.shape[-1])
 
 
-def _settings(n_threads: int) -> dict[str, Any]:
+def _settings(model: Any, n_threads: int) -> dict[str, Any]:
+    is_told = model.has_rt_info(PRECISION)
     return {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": model.get_rt_info(PRECISION).astype(str) if is_told else "f32",
         "KV_CACHE_PRECISION": "f16",
         "INFERENCE_NUM_THREADS": n_threads,
         "NUM_STREAMS": 1,

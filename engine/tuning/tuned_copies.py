@@ -22,8 +22,8 @@ from paddock.engine.system.records import asdict, fields, record
 from paddock.engine.wire import from_plain
 
 RECORD_VERSION = 3
-# Name of the format of copies that OpenVINO computes.
-OPENVINO = "OpenVINO"
+# Names of the formats of copies that OpenVINO computes, with 32 and with 16 bits.
+OPENVINO, OPENVINO_BF16 = "OpenVINO", "OpenVINO BF16"
 # All weights of a copy are read for each token: a model of 16 bits that is larger writes an answer
 # alone much more slowly.
 MOST_WEIGHTS_IN_16_BITS, MOST_WEIGHTS = 5 * 10**8, 2 * 10**9
@@ -124,7 +124,7 @@ class TunedCopy:
     @property
     def is_form(self) -> bool:
         """Whether OpenVINO computes it, from two files: weights (`path`) and their graph."""
-        return self.format == OPENVINO
+        return self.format in (OPENVINO, OPENVINO_BF16)
 
     @property
     def summary(self) -> str:

@@ -29,7 +29,6 @@ from paddock.engine.system.records import replace
 from paddock.engine.workers.fallbacks import FallbackStore
 
 from .tuned_copies import (
-    OPENVINO,
     TunedCopy,
     TunedCopyStore,
     copy_format,
@@ -99,9 +98,10 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
     with _tuning_lock(store.folder, facts):
         if not refusal:
             # A copy takes at most two bytes a weight, or what it has; a form, and the file it is
-            # made of, the same again.
+            # made of, the same again, and
+            # one for each precision.
             n_weights = sum(tensor.n_weights for tensor in header.tensors)
-            n_bytes = (4 if has_form else 2) * n_weights + facts.size_bytes
+            n_bytes = (6 if has_form else 2) * n_weights + facts.size_bytes
             with (
                 _temporary_target(_blob_folder(settings), facts, n_bytes) as temporary,
                 _form_folder(store.folder, facts) as folder,
@@ -119,10 +119,10 @@ def tune(facts: ModelFacts, settings: PoolSettings, n_threads: int, stop: Tuning
                 }
                 result = _run(order, facts, stop)
                 why = result.pop("why", "")
-                if not why and result.get("format") == OPENVINO:
-                    place = store.form(facts.digest)
-                    graph_file(folder / "weights.bin").replace(graph_file(place))
-                    (folder / "weights.bin").replace(place)
+                if not why and result.get("form"):
+                    form, place = Path(result.pop("form")), store.form(facts.digest)
+                    graph_file(form).replace(graph_file(place))
+                    form.replace(place)
                 elif not why:
                     place = temporary.parent / f"sha256-{result['digest']}"
                     temporary.replace(place)

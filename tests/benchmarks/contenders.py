@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from paddock.engine.backends.local import LocalPool
@@ -87,16 +86,16 @@ async def ours(setup: Setup) -> AsyncIterator[Ours]:
 
 @contextlib.asynccontextmanager
 async def _tuned(setup: Setup) -> AsyncIterator[Running]:
-    copy = tuned_copy(setup.model)
-    async with ours(replace(setup, model=copy)) as running:
+    async with ours(with_tuned_copy(setup)) as running:
         yield running
 
 
-def tuned_copy(model: Path) -> Path:
-    """Return the copy that an idle service makes here, made once in the benchmarks' cache.
+def with_tuned_copy(setup: Setup) -> Setup:
+    """Return a setup that computes by the copy that an idle service makes here, made once.
 
     In a home of its own, so that the model's name goes on standing for its own file.
     """
+    model = setup.model
     home = cache() / "tuned"
     settings = PoolSettings(models_dir=home / "models", cache_dir=home / "cache")
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
@@ -105,7 +104,8 @@ def tuned_copy(model: Path) -> Path:
         facts = finder.find_original(str(model))
         made = tune(facts, settings, this_device().n_threads, TuningStop())
         print(f"tuned copy of {model.name}: {made.summary}", file=sys.stderr, flush=True)
-    return Path(finder.find(str(model)).path)
+    folders = {"models_dir": settings.models_dir, "cache_dir": settings.cache_dir}
+    return replace(setup, more={**setup.more, **folders})
 
 
 # Everybody

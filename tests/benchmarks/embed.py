@@ -29,7 +29,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
 from tests.benchmarks import arena, client, loads
 from tests.benchmarks.arena import Contest
-from tests.benchmarks.contenders import available, tuned_copy
+from tests.benchmarks.contenders import available, with_tuned_copy
 from tests.benchmarks.harness import NOTHING, summary
 from tests.benchmarks.processes import OwnGrowth, free_port, peak_bytes, serve
 from tests.benchmarks.servers import server_command
@@ -127,7 +127,7 @@ async def ours(setup: Setup) -> AsyncIterator[Embedding]:
 @contextlib.asynccontextmanager
 async def tuned(setup: Setup) -> AsyncIterator[Embedding]:
     """Embed by our pool with the copy that an idle service makes here."""
-    async with ours(replace(setup, model=tuned_copy(setup.model))) as embedding:
+    async with ours(with_tuned_copy(setup)) as embedding:
         yield embedding
 
 

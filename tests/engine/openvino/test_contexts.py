@@ -13,7 +13,7 @@ from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.openvino.form import write_form
+from paddock.engine.openvino.form import computes_bf16, write_form, write_in_bf16
 from paddock.engine.openvino.form_model import FormModel, open_context
 from paddock.engine.tuning.tuned_copies import graph_file
 from tests.engine.decoding.test_loop import NEWS, Bench, closed, job
@@ -59,7 +59,20 @@ def by_openvino(bundled: Path, form: Path) -> Iterator[Model]:
     model.close()
 
 
-@pytest.fixture(params=["by_llama", "by_openvino"])
+@pytest.fixture(scope="module")
+def by_openvino_in_bf16(
+    bundled: Path, form: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Model]:
+    if not computes_bf16():
+        pytest.skip("BF16 was NOT tried: this processor does not multiply it")
+    target = tmp_path_factory.mktemp("bf16") / "weights.bin"
+    write_in_bf16(form, target)
+    model = FormModel(bundled, target, 2)
+    yield model
+    model.close()
+
+
+@pytest.fixture(params=["by_llama", "by_openvino", "by_openvino_in_bf16"])
 def model(request: pytest.FixtureRequest) -> Model:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Model)
