@@ -12,8 +12,8 @@ has and hands it over; a `Mirror` keeps the folder:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Protocol
@@ -43,7 +43,7 @@ class SourceRefused(Exception):
         self.remedy = remedy
 
 
-@record(frozen=True, slots=True)
+@record(slots=True)
 class SourceDocument:
     identity: str
     name: str
@@ -51,6 +51,10 @@ class SourceDocument:
     size_bytes: int
     marker: str
     """Which document it is, where the source gives all of them other identities."""
+    is_here: bool = False
+    """It was fetched; else it is too large, has no room, or a run was cut off."""
+    is_done: bool = False
+    """The source knows it."""
 
 
 @record(frozen=True, slots=True)
@@ -76,25 +80,14 @@ class Source(Protocol):
 
 
 @record(slots=True)
-class _MirroredDocument:
-    name: str
-    size_bytes: int
-    marker: str
-    is_here: bool = False
-    """It was fetched; else it is too large, has no room, or a run was cut off."""
-    is_done: bool = False
-    """The source knows it."""
-
-
-@record(slots=True)
 class _Index:
     cursor: str = ""
-    copies: dict[str, _MirroredDocument] = field(default_factory=dict)
+    copies: dict[str, SourceDocument] = field(default_factory=dict)
     """By identity."""
-    former: list[_MirroredDocument] = field(default_factory=list)
+    former: list[SourceDocument] = field(default_factory=list)
     """Those that had gone when all got other identities."""
 
-    def all(self) -> Iterator[_MirroredDocument]:
+    def all(self) -> Iterator[SourceDocument]:
         return chain(self.copies.values(), self.former)
 
 
@@ -110,31 +103,29 @@ class Mirror:
     """How much all copies may have."""
 
     def fetch(self) -> list[str]:
-        """Copy what is new; return notes on what is left out.
+        """Copy what is new; return a note on what is left out.
 
         Raises:
             SourceAway, SourceRefused: nothing is lost.
             OSError: a copy cannot be written.
         """
         with self._index() as index, self.source() as source:
-            listing = source.listing(index.cursor)
-            self._note(index, listing)
+            self._note(index, source.listing(index.cursor))
             self._write(index)  # what is noted is fetched later, whatever happens now
+            here = (copy for copy in index.all() if copy.is_here)
             room = self.keeps_bytes - sum(
-                copy.size_bytes
-                for copy in index.all()
-                if copy.is_here and (self.folder / copy.name).exists()
+                copy.size_bytes for copy in here if (self.folder / copy.name).exists()
             )
-            left, due = list[str](), list[str]()
-            for identity, copy in index.copies.items():
+            left, due = list[str](), list[SourceDocument]()
+            for copy in index.copies.values():
                 if copy.is_here:
                     continue
                 if copy.size_bytes > min(self.max_bytes, room):
                     left.append(copy.name)
                 else:
                     room -= copy.size_bytes
-                    due.append(identity)
-            for batch in _batches(index, due):
+                    due.append(copy)
+            for batch in _batches(due):
                 self._fetch_batch(index, source, batch)
         what = f"{counted(len(left), 'mail')} of {self.name} not fetched: larger than `max_bytes`"
         what += f" ({self.max_bytes:,}), or than what `keeps` ({self.keeps_bytes:,}) leaves free: "
@@ -144,67 +135,64 @@ class Mirror:
         """Mark in the source which copies are done, each once; return notes.
 
         Raises:
-            SourceAway, SourceRefused: the next run tells the rest.
+            SourceAway, SourceRefused: the next run marks the rest.
         """
         n_before = 0
         with self._index() as index:
-            due = [
-                identity
-                for identity, copy in index.copies.items()
-                if copy.is_here and not copy.is_done and copy.name in names
-            ]
-            with self.source() if due else nullcontext() as source:
-                for batch in _batches(index, due):
-                    n_before += source.mark_done(batch) if source is not None else 0
-                    for identity in batch:
-                        index.copies[identity].is_done = True
+            here = (copy for copy in index.copies.values() if copy.is_here and not copy.is_done)
+            due = [copy for copy in here if copy.name in names]
+            if not due:
+                return []
+            with self.source() as source:
+                for batch in _batches(due):
+                    n_before += source.mark_done([copy.identity for copy in batch])
+                    for copy in batch:
+                        copy.is_done = True
                     self._write(index)
         what = f"{counted(n_before, 'mail')} of {self.name} marked or moved by another one before"
         return [f"{what}: does another machine work on it?"] if n_before else []
 
     def _note(self, index: _Index, listing: SourceListing) -> None:
         """Add what is new; where all have other identities, known copies get these."""
+        by_marker = dict[str, list[SourceDocument]]()
         if listing.is_renumbered:  # an identity may stand for another document now
-            index.former += index.copies.values()
-            index.copies = {}
-        by_marker = dict[str, list[_MirroredDocument]]()
-        for copy in index.former if listing.is_renumbered else ():
-            by_marker.setdefault(copy.marker, []).append(copy)
-        known = index.copies
+            for copy in index.all():
+                by_marker.setdefault(copy.marker, []).append(copy)
         taken = {copy.name for copy in index.all()}
+        index.copies = {} if listing.is_renumbered else index.copies
         for document in listing.documents:
-            if document.identity in known:
+            if document.identity in index.copies:
                 continue
             if same := by_marker.get(document.marker):
-                known[document.identity] = same.pop(0)
+                same[0].identity = document.identity
+                index.copies[document.identity] = same.pop(0)
                 continue
-            name, size = document.name, document.size_bytes
-            if (self.folder / name).exists() and not self._has(name, size):
-                taken.add(name)  # by another file
-            names = chain([name], (numbered_name(name, f"-{n}") for n in count(2)))
-            name = next(free for free in names if free not in taken)
-            taken.add(name)
-            known[document.identity] = _MirroredDocument(name, size, document.marker)
+            if (self.folder / document.name).exists() and not self._has(document):
+                taken.add(document.name)  # by another file
+            numbered = (numbered_name(document.name, f"-{n}") for n in count(2))
+            document.name = next(n for n in chain([document.name], numbered) if n not in taken)
+            taken.add(document.name)
+            index.copies[document.identity] = document
         if listing.is_renumbered:
-            index.former = [copy for copies in by_marker.values() for copy in copies]
+            index.former = [*chain(*by_marker.values())]
         index.cursor = listing.cursor
 
-    def _fetch_batch(self, index: _Index, source: Source, batch: Sequence[str]) -> None:
-        for copy in map(index.copies.__getitem__, batch):
-            copy.is_here = self._has(copy.name, copy.size_bytes)  # a killed run wrote it
-        missing = [identity for identity in batch if not index.copies[identity].is_here]
+    def _fetch_batch(self, index: _Index, source: Source, batch: Sequence[SourceDocument]) -> None:
+        for copy in batch:
+            copy.is_here = self._has(copy)  # a killed run wrote it
+        missing = [copy.identity for copy in batch if not copy.is_here]
         for identity, content in source.contents(missing):
-            copy = index.copies[identity]
-            write_atomically(self.folder / copy.name, content)
-            copy.is_here = True
+            if identity in missing:  # a server may answer what it likes
+                write_atomically(self.folder / index.copies[identity].name, content)
+                index.copies[identity].is_here = True
         for identity in missing:
             if not index.copies[identity].is_here:  # gone meanwhile
                 del index.copies[identity]
         self._write(index)
 
-    def _has(self, name: str, size_bytes: int) -> bool:
-        path = self.folder / name
-        return path.is_file() and path.stat().st_size == size_bytes
+    def _has(self, copy: SourceDocument) -> bool:
+        path = self.folder / copy.name
+        return path.is_file() and path.stat().st_size == copy.size_bytes
 
     @contextmanager
     def _index(self) -> Iterator[_Index]:
@@ -224,11 +212,11 @@ class Mirror:
         write_json_atomically(self.folder / _INDEX, asdict(index), is_durable=True)
 
 
-def _batches(index: _Index, identities: Sequence[str]) -> Iterator[list[str]]:
-    batch, n_bytes = list[str](), 0
-    for identity in identities:
-        batch.append(identity)
-        n_bytes += index.copies[identity].size_bytes
+def _batches(copies: Iterable[SourceDocument]) -> Iterator[list[SourceDocument]]:
+    batch, n_bytes = list[SourceDocument](), 0
+    for copy in copies:
+        batch.append(copy)
+        n_bytes += copy.size_bytes
         if len(batch) == _BATCH or n_bytes > _BATCH_BYTES:
             yield batch
             batch, n_bytes = [], 0

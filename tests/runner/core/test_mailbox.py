@@ -345,7 +345,7 @@ def test_an_index_that_others_wrote_reaches_no_other_file_and_no_server(
     office = Office(tmp_path, server)
     office.put(1)
     name, identity = (*more, "7:1")[:2]
-    copy = {"name": name, "size_bytes": 9, "marker": "<1@example.org>"}
+    copy = {"identity": identity, "name": name, "size_bytes": 9, "marker": "<1@example.org>"}
     office.write("mail/.source.json", json.dumps({"cursor": "x\r\n:1", "copies": {identity: copy}}))
     before = office.file.read_text()
     report, _ = office.go()
