@@ -21,10 +21,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import groupby, pairwise
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import record
 from paddock.pipelines.text_marks import note_label
 
 from .page_rows import (
@@ -61,7 +62,8 @@ _ENTRY = re.compile(r"\(?(?:\d{1,2}|[a-z]|[ivx]{1,4})[.)]")  # of a list
 _NUMBER = re.compile(r"\(?[\dA-Z]{0,3}(?:\.?\d{1,3})*[.)]?")  # of a heading
 _WORD = re.compile(r"(?<![\w-])[^\W\d_]{2,}(?:-\w+)?(?![\w-])")
 _LINE_END = re.compile(r"\w+(?:\x02|[\u2010\u00ad-]\s*\n)\s*\w+")
-_CUT = re.compile(r"(\w+)([\x02\u2010\u00ad-])")
+_HYPHENS = (HYPHEN, "\u2010", "\u00ad", "-")
+_CUT = re.compile(r"(\w+)([\x02\u2010\u00ad-])\Z")
 _FIRST_WORD = re.compile(r"\w+")
 _VOWEL = re.compile("[aeiouyà-æè-ïò-öø-ýœ]|[^\x00-\u024f]")
 
@@ -73,7 +75,7 @@ class DocumentFacts:
     heading_sizes: Collection[float] = ()
     running: Collection[str] = ()
     """Lines that are at the top or bottom of several pages, without digits."""
-    words: set[str] = field(default_factory=set)
+    words: Callable[[], set[str]] = set
 
 
 def page_lines(words: Sequence[Word], rules: Sequence[Rule]) -> list[PageLine]:
@@ -140,6 +142,9 @@ def _struck(words: Sequence[Word], rules: Sequence[Rule]) -> Iterator[Word]:
     thin = (rule for rule in rules if rule[3] - rule[1] < 3 < rule[2] - rule[0])
     strokes = sorted(((bottom + top) / 2, left, right) for left, bottom, right, top in thin)
     heights = [height for height, _, _ in strokes]
+    if not strokes:
+        yield from words
+        return
     for word in words:
         start = bisect_left(heights, word.base + 0.14 * word.size)
         end = bisect_right(heights, word.base + 0.5 * word.size)
@@ -309,9 +314,10 @@ def document_facts(pages: Iterable[tuple[str, Sequence[PageLine]]]) -> DocumentF
     edges: Counter[str] = Counter()
     known = list(pages)
     facts = DocumentFacts()
-    for raw_text, page in known:
+    for _, page in known:
         edges.update({_running(line) for line in (*page[:3], *page[-3:]) if not line.is_table})
-        facts.words |= _used_words(raw_text)
+    raw_texts = [text for text, _ in known]
+    facts.words = cache(lambda: set().union(*map(_used_words, raw_texts)))
     facts.running = {text for text, n in edges.items() if n >= 3}
     facts.heading_sizes = {
         round(line.size * 2) / 2
@@ -396,22 +402,18 @@ def _joined(pieces: Sequence[Piece], raw_text: str, facts: DocumentFacts) -> Ite
             skipped = False
             continue
         text, follows = piece.text, pieces[index + 1 : index + 3]
-        if piece.word and len(follows) == 2 and follows[0].text in ("\n", SOFT_BREAK):
-            cut, rest = (
-                _CUT.search(text, max(0, len(text) - 60)),
-                _FIRST_WORD.match(follows[1].text),
-            )
-            while cut and cut.end() < len(text):
-                cut = _CUT.search(text, cut.end())
-            if cut and rest and follows[1].word:
+        if text[-1:] in _HYPHENS and len(follows) == 2 and follows[0].text in ("\n", SOFT_BREAK):
+            cut, rest = _CUT.search(text), _FIRST_WORD.match(follows[1].text)
+            if piece.word and cut and rest and follows[1].word:
                 own = own or _used_words(raw_text)
                 is_chain = text[: cut.start()].endswith(("-", HYPHEN))
-                known = (own, facts.words)
+                known = (own, facts.words())
                 if cut[2] == "\u00ad" or (not is_chain and _is_one_word(cut[1], rest[0], known)):
                     text = text[:-1]
                 skipped = True
-        text = text.replace(HYPHEN, "-").replace(SOFT_BREAK, " ")
-        yield piece._replace(text=text) if text != piece.text else piece
+        if HYPHEN in text or SOFT_BREAK in text:
+            text = text.replace(HYPHEN, "-").replace(SOFT_BREAK, " ")
+        yield piece if text is piece.text else piece._replace(text=text)
 
 
 def _is_one_word(before: str, after: str, known: Iterable[Collection[str]]) -> bool:

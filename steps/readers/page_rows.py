@@ -27,7 +27,7 @@ _SAME_BASE = 0.15  # by which bases of a row differ
 _SAME_ROW = 0.3  # the same where pieces stand apart: cells of several sizes
 _PAGE_NUMBER = re.compile(r"\d{1,4}|[ivxlc]{1,8}")
 _LEADER = ".…· "
-_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
+RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 ASIAN = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")  # scripts without spaces
 
 SOFT_BREAK = "\x03"  # the end of a line within a cell or heading
@@ -294,13 +294,18 @@ def _is_like(last: Word, word: Word) -> bool:
 def is_right_to_left(words: Sequence[Word], *, default: bool = False) -> bool:
     """Return whether most letters of words are read from right to left."""
     text = "".join([word.text for word in words])
-    n_letters = sum(map(str.isalpha, text))
-    return len(_RIGHT_TO_LEFT.findall(text)) > 0.5 * n_letters if n_letters else default
+    n_found = 0 if text.isascii() else len(RIGHT_TO_LEFT.findall(text))
+    if not n_found:
+        return default and not any(map(str.isalpha, text))
+    return n_found > 0.5 * sum(map(str.isalpha, text))
 
 
 def _as_read(words: Sequence[Word]) -> Iterator[Word]:
     """Yield words in the direction of most letters, or of the page if the first word has it."""
     is_of_page = words[0].is_mirrored
+    if not is_of_page and all([word.text.isascii() for word in words]):
+        yield from words
+        return
     is_own = is_right_to_left(words, default=is_of_page)
     if is_right_to_left(words[:1], default=is_own) is is_of_page:
         is_own = is_of_page

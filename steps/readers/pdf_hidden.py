@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence, Set
 from ctypes import (
     POINTER,
     addressof,
+    byref,
     c_double,
     c_float,
     c_int,
@@ -19,6 +20,7 @@ from ctypes import (
     c_void_p,
     cast,
     create_string_buffer,
+    sizeof,
 )
 from functools import cache
 from math import hypot
@@ -28,15 +30,7 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import record
 
-from .pdfium import (
-    PageObject,
-    by_address,
-    form_objects,
-    low_pixels,
-    shown_box,
-    utf16,
-    values_of_each,
-)
+from .pdfium import PageObject, direct, form_objects, low_pixels, shown_box, utf16, values_of_each
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
@@ -46,15 +40,15 @@ _MOST_COVERS = 100  # that are looked at for one text
 _COVER_NOTHING = (raw.FPDF_PAGEOBJ_TEXT, raw.FPDF_PAGEOBJ_UNKNOWN)
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _LAYER_MARK = "OC\0".encode("utf-16-le")  # "optional content"
-_n_marks_of = by_address(raw.FPDFPageObj_CountMarks, c_int, c_void_p)
-_mode_of = by_address(raw.FPDFTextObj_GetTextRenderMode, c_int, c_void_p)
-_clip_path_of = by_address(raw.FPDFPageObj_GetClipPath, c_void_p, c_void_p)
-_n_clips_of = by_address(raw.FPDFClipPath_CountPaths, c_int, c_void_p)
-_n_clip_segments_of = by_address(raw.FPDFClipPath_CountPathSegments, c_int, c_void_p, c_int)
-_clip_segment_of = by_address(raw.FPDFClipPath_GetPathSegment, c_void_p, c_void_p, c_int, c_int)
-_point_of = by_address(raw.FPDFPathSegment_GetPoint, c_int, *[c_void_p] * 3)
-_fill_colour = by_address(raw.FPDFPageObj_GetFillColor, c_int, *[c_void_p] * 5)
-text_object_at = by_address(raw.FPDFText_GetTextObject, c_void_p, c_void_p, c_int)
+_n_marks_of = direct(raw.FPDFPageObj_CountMarks)
+_mode_of = direct(raw.FPDFTextObj_GetTextRenderMode)
+_clip_path_of = direct(raw.FPDFPageObj_GetClipPath, c_void_p)
+_n_clips_of = direct(raw.FPDFClipPath_CountPaths)
+_n_clip_segments_of = direct(raw.FPDFClipPath_CountPathSegments)
+_clip_segment_of = direct(raw.FPDFClipPath_GetPathSegment, c_void_p)
+_point_of = direct(raw.FPDFPathSegment_GetPoint)
+_fill_colour = direct(raw.FPDFPageObj_GetFillColor)
+text_object_at = direct(raw.FPDFText_GetTextObject, c_void_p)
 
 
 @record(frozen=True, slots=True)
@@ -77,7 +71,7 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
     clips = dict[int, tuple[float, ...]]()
     faint = dict[tuple[int, ...], bool]()
     texts = list(_texts(pieces))
-    found = [text.address for _, text, _ in texts]
+    found = [c_void_p(text.address) for _, text, _ in texts]
     facts = zip(
         texts, _fills(found), map(_mode_of, found), map(_n_marks_of, found), map(_clip_of, found),
         strict=True,
@@ -113,9 +107,8 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
             clips[text.address] = clip
     unseen, box = set[int](), (c_double * 4)()
     sides = [cast(addressof(box) + 8 * n, POINTER(c_double)) for n in range(4)]
-    page_address = cast(textpage, c_void_p).value
     for place in range(textpage.count_chars()) if partly or clips else ():
-        host = text_object_at(page_address, place)
+        host = text_object_at(textpage.raw, place)
         if host not in partly and host not in clips:
             continue
         raw.FPDFText_GetCharBox(textpage, place, *sides)
@@ -141,7 +134,7 @@ def _texts(
         if piece.kind == raw.FPDF_PAGEOBJ_TEXT:
             yield index, piece, False
         elif piece.kind == raw.FPDF_PAGEOBJ_FORM and depth:
-            [colour], m = _fills([piece.address]), raw.FS_MATRIX()
+            [colour], m = _fills([c_void_p(piece.address)]), raw.FS_MATRIX()
             is_clear = bool(colour) and colour[3] < _FAINT
             raw.FPDFPageObj_GetMatrix(piece.piece, m)
             for _, text, is_clear_within in _texts(form_objects(piece.address), depth - 1):
@@ -153,17 +146,17 @@ def _texts(
                 yield index, on_page, is_clear or is_clear_within
 
 
-def _clip_of(piece: int) -> tuple[float, ...]:
+def _clip_of(piece: c_void_p) -> tuple[float, ...]:
     """Return the box in which a text is shown; empty: the whole page."""
-    path = _clip_path_of(piece)
+    path = c_void_p(_clip_path_of(piece))
     n_paths = _n_clips_of(path) if path else 0
     found: tuple[float, ...] = ()
     point = (c_float * 2)()
-    place = addressof(point)
+    place = byref(point), byref(point, sizeof(c_float))
     for index in range(n_paths):
         xs, ys = list[float](), list[float]()
         for at in range(_n_clip_segments_of(path, index)):
-            if _point_of(_clip_segment_of(path, index, at), place, place + 4):
+            if _point_of(c_void_p(_clip_segment_of(path, index, at)), *place):
                 xs.append(point[0])
                 ys.append(point[1])
         if xs:
@@ -210,7 +203,7 @@ def _covers_of(pieces: Sequence[PageObject]) -> list[_Cover]:
         for at, piece in enumerate(pieces)
         if piece.kind not in _COVER_NOTHING and _is_thick(piece) and not _is_frame(piece)
     ]
-    colours = _fills([piece.address for _, piece in found])
+    colours = _fills([c_void_p(piece.address) for _, piece in found])
     return [
         _Cover(at, *piece.bounds, colour)
         for (at, piece), colour in zip(found, colours, strict=True)
@@ -236,7 +229,7 @@ def _is_frame(found: PageObject) -> bool:
     return not fill.value and thickness < min(right - left, top - bottom) / 2
 
 
-def _fills(pieces: Sequence[int]) -> list[tuple[int, ...]]:
+def _fills(pieces: Sequence[c_void_p]) -> list[tuple[int, ...]]:
     """Return red, green, blue and opacity of objects; empty: not one colour."""
     known, parts = values_of_each(_fill_colour, c_uint, 4, pieces)
     colours = zip(*parts, strict=True)

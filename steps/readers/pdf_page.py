@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from ctypes import c_int, c_void_p, cast
+from ctypes import byref, c_int
 from itertools import groupby, repeat
 from typing import Any
 
@@ -18,15 +18,7 @@ from .pdf_annotations import Annotations, LaidOver, Losses
 from .pdf_hidden import hidden_text
 from .pdf_pictures import n_uncovered
 from .pdf_words import UNKNOWN, PageWords, drawn, turned_box
-from .pdfium import (
-    PDFIUM_LOCK,
-    DamagedPage,
-    PageFrame,
-    PageObject,
-    by_address,
-    open_page,
-    page_objects,
-)
+from .pdfium import PDFIUM_LOCK, DamagedPage, PageFrame, PageObject, direct, open_page, page_objects
 from .text_cells import TextCell
 
 _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no characters
@@ -82,12 +74,15 @@ class PdfPages:
             parts.append(shown)
             start, at = at, at + len(shown)
             if word is not None:
-                whole = page.frame.box(*word.box)
-                for text, *sides in zip(shown.split(" "), word.lefts, word.rights, strict=False):
-                    left, right = [min(max(origin + side * scale, 0.0), 1.0) for side in sides]
-                    box = (left, whole[1], right, whole[3]) if whole and left < right else None
-                    cells.append(TextCell(start, start + len(text), box, row, column))
-                    start += len(text) + 1
+                low, top, high, bottom = page.frame.box(*word.box) or (1.0, 0.0, 0.0, 0.0)
+                for text, a, b in zip(shown.split(" "), word.lefts, word.rights, strict=False):
+                    left, right = origin + a * scale, origin + b * scale
+                    if left < low or right > high:
+                        left, right = max(left, low), min(right, high)
+                    box = (left, top, right, bottom) if left < right else None
+                    end = start + len(text)
+                    cells.append(TextCell(start, end, box, row, column))
+                    start = end + 1
         return "".join(parts), tuple(cells)
 
     def _read(self, index: int) -> ReadPage | None:
@@ -152,8 +147,7 @@ def _n_unnamed(textpage: Any, text: str, places: Sequence[int]) -> int:
 
     PDFium's text has the code of the glyph in its place.
     """
-    address = cast(textpage, c_void_p).value
-    answers = list(map(_has_no_unicode, repeat(address), places))
+    answers = list(map(_has_no_unicode, repeat(byref(textpage.raw.contents)), places))
     if 1 not in answers and not _UNNAMED.search(text):
         return 0
     return sum(
@@ -163,7 +157,7 @@ def _n_unnamed(textpage: Any, text: str, places: Sequence[int]) -> int:
     )
 
 
-_has_no_unicode = by_address(raw.FPDFText_HasUnicodeMapError, c_int, c_void_p, c_int)
+_has_no_unicode = direct(raw.FPDFText_HasUnicodeMapError)
 
 
 def _hide_tiny(words: Sequence[Word]) -> None:
@@ -175,6 +169,8 @@ def _hide_tiny(words: Sequence[Word]) -> None:
 
 def _hidden_texts(lines: Sequence[PageLine]) -> Iterator[str]:
     for line in lines:
+        if not any([piece.word.is_hidden for piece in line.pieces if piece.word]):
+            continue
         for is_shown, run in groupby(line.pieces, lambda p: bool(p.word and not p.word.is_hidden)):
             text = "".join([piece.word.text if piece.word else " " for piece in run]).strip()
             if text and not is_shown:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Iterator, Sequence
-from ctypes import addressof, c_double, c_float, c_int, c_void_p, cast, create_string_buffer
+from ctypes import byref, c_double, c_float, c_void_p, cast, create_string_buffer, sizeof
 from itertools import compress, pairwise, repeat
 from math import hypot, inf
 from operator import ne, not_, sub
@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from .page_rows import ASIAN, BLANK, BLANKS, CAPITAL, Rule, Word
+from .page_rows import ASIAN, BLANK, BLANKS, CAPITAL, RIGHT_TO_LEFT, Rule, Word
 from .pdf_hidden import HiddenText, text_object_at
-from .pdfium import PageObject, by_address, values_of_each
+from .pdfium import PageObject, direct, values_of_each
 
 _DIGIT = re.compile(r"\d")
 _LEADERS = re.compile(r"(?:[.…·] ?){4,}")
@@ -39,14 +39,14 @@ _RAISED_SIGN = 0.36  # where a raised minus begins; others have 0.3
 UNKNOWN = "\ufffd"
 _SIGNS = "+-\u2212"
 
-_matrix_at = by_address(raw.FPDFText_GetMatrix, c_int, c_void_p, c_int, c_void_p)
-_origin_at = by_address(raw.FPDFText_GetCharOrigin, c_int, c_void_p, c_int, c_void_p, c_void_p)
-_size_at = by_address(raw.FPDFText_GetFontSize, c_double, c_void_p, c_int)
-_is_generated = by_address(raw.FPDFText_IsGenerated, c_int, c_void_p, c_int)
-_box_at = by_address(raw.FPDFText_GetLooseCharBox, c_int, c_void_p, c_int, c_void_p)
-_ink_at = by_address(raw.FPDFText_GetCharBox, c_int, c_void_p, c_int, *[c_void_p] * 4)
-_font_of = by_address(raw.FPDFTextObj_GetFont, c_void_p, c_void_p)
-_mode_of = by_address(raw.FPDFTextObj_GetTextRenderMode, c_int, c_void_p)
+_matrix_at = direct(raw.FPDFText_GetMatrix)
+_origin_at = direct(raw.FPDFText_GetCharOrigin)
+_size_at = direct(raw.FPDFText_GetFontSize, c_double)
+_is_generated = direct(raw.FPDFText_IsGenerated)
+_box_at = direct(raw.FPDFText_GetLooseCharBox)
+_ink_at = direct(raw.FPDFText_GetCharBox)
+_font_of = direct(raw.FPDFTextObj_GetFont, c_void_p)
+_mode_of = direct(raw.FPDFTextObj_GetTextRenderMode)
 
 
 class _Style(NamedTuple):
@@ -72,7 +72,7 @@ class PageWords:
         rules: Sequence[Rule],
     ) -> None:
         self._rotation, self._unshown = rotation, unshown
-        self._page = page = cast(textpage, c_void_p).value
+        self._page = page = byref(textpage.raw.contents)
         is_blank = list(map(str.isspace, text))
         self._places = list(compress(places, map(not_, is_blank)))
         self._text = "".join(text.split())
@@ -86,6 +86,7 @@ class PageWords:
             left, bottom, right, top = map(list, zip(*turned, strict=True)) if left else ([],) * 4
         self._left, self._bottom, self._right, self._top = left, bottom, right, top
         behind, before = map(sub, left[1:], right), map(sub, left, right[1:])
+        self._is_mixed = not text.isascii() and RIGHT_TO_LEFT.search(text) is not None
         self._gaps = [0.0, *map(max, behind, before)]
         """Between each character and the one before it."""
         blanks = list(compress(range(len(text)), is_blank))
@@ -93,7 +94,8 @@ class PageWords:
         numbered = zip(map(sub, blanks, range(len(blanks))), generated, strict=True)
         self._blanks = {at for at, is_made in numbered if not is_made}
         """Before these characters is white space that is part of the text."""
-        self._ink_sides = (c_double * 4)()
+        self._ink = (c_double * 4)()
+        self._ink_sides = [byref(self._ink, at * sizeof(c_double)) for at in range(4)]
         self._objects = list(map(text_object_at, repeat(page), self._places))
         self._bars = sorted(((a + c) / 2, b, d) for a, b, c, d in rules if c - a < 4 < d - b)
         """Upright lines, which part texts: where each is, and from where to where."""
@@ -128,7 +130,7 @@ class PageWords:
             spacing = self._letter_spacing(first, gaps, size)
         bars = self._bars if style.is_upright else []
         sides = self._left[first], self._right[end - 1]
-        start, stop = (bisect(bars, (side, 0.0, 0.0)) for side in sides)
+        start, stop = [bisect(bars, (side, 0.0, 0.0)) for side in sides] if bars else (0, 0)
         for x, foot, head in bars[start : min(stop, start + _MOST_BARS)]:
             if foot < base + 0.5 * CAPITAL * size < head:
                 at = bisect(self._left, x - 2 * least, first + 1, end)
@@ -165,13 +167,14 @@ class PageWords:
 
         Leaders are parts, and figures that their font raises or lowers.
         """
-        words = [self._text[start:end] for start, end in pairwise(bounds)]
+        chars, lows, highs = self._text, self._left, self._right
+        words = [chars[start:end] for start, end in pairwise(bounds)]
         size, start, text, shown = style.size, bounds[0], " ".join(words), words
         low, high = base, base + CAPITAL * size
         inks: dict[int, tuple[float, float]] = {}
         for first, word in zip(bounds, words, strict=False) if _DIGIT.search(text) else ():
             for at in range(first, first + len(word)) if _DIGIT.search(word) else ():
-                bottom, top = self._ink(at, base, size)
+                bottom, top = self._ink_of(at, base, size)
                 if _figure_level(bottom - base, top - bottom, size):
                     inks[at] = bottom, top
         cuts = inks.keys() ^ {at + 1 for at in inks}
@@ -185,11 +188,10 @@ class PageWords:
                 here = [inks.get(at, (base, base + CAPITAL * size)) for at in range(start, end)]
                 low, high = min(low for low, _ in here), max(high for _, high in here)
             last = end - 1
-            firsts, lasts = own[:-1], [at - 1 for at in own[1:]]
-            lefts, rights = (
-                list(map(nearer, [side[at] for at in firsts], [side[at] for at in lasts]))
-                for nearer, side in ((min, self._left), (max, self._right))
-            )
+            lefts, rights = [lows[at] for at in own[:-1]], [highs[at - 1] for at in own[1:]]
+            if self._is_mixed or not style.is_upright:
+                lefts = list(map(min, lefts, [lows[at - 1] for at in own[1:]]))
+                rights = list(map(max, rights, [highs[at] for at in own[:-1]]))
             yield Word(
                 " ".join(shown),
                 has_blank if start == bounds[0] else start in bounds,
@@ -207,13 +209,12 @@ class PageWords:
             )
             start = end
 
-    def _ink(self, at: int, base: float, size: float) -> tuple[float, float]:
+    def _ink_of(self, at: int, base: float, size: float) -> tuple[float, float]:
         """Return from where to where the ink of a letter or figure goes; signs stand anywhere."""
         char = self._text[at]
         if char in _SIGNS or char.isdecimal() or char.isupper() or char.islower():
-            to = addressof(self._ink_sides)
-            _ink_at(self._page, self._places[at], to, to + 8, to + 16, to + 24)
-            left, right, low, high = self._ink_sides
+            _ink_at(self._page, self._places[at], *self._ink_sides)
+            left, right, low, high = self._ink
             if self._rotation:
                 _, low, _, high = turned_box((left, low, right, high), self._rotation)
             is_level = char in _SIGNS and low - base < _RAISED_SIGN * size
@@ -226,7 +227,7 @@ class PageWords:
     ) -> Iterator[tuple[int, float, _Style]]:
         """Yield the base and style of text objects, by their first characters."""
         places, hidden = [self._places[at] for at in starts], self._unshown
-        owners = [objects[at] for at in starts]
+        owners = [c_void_p(objects[at]) for at in starts]
         pages, turn = repeat(self._page, len(starts)), self._rotation // 90 % 4
         _, matrices = values_of_each(_matrix_at, c_float, 6, pages, places, is_struct=True)
         pages = repeat(self._page, len(starts))
@@ -236,7 +237,7 @@ class PageWords:
         facts = zip(*own, map(_font_of, owners), map(_mode_of, owners), strict=True)
         styles = dict[tuple[Any, ...], _Style]()
         for start, place, owner, x, y, a, b, c, d, size, font, mode in facts:
-            is_hidden = place in hidden.chars or owner in hidden.objects
+            is_hidden = place in hidden.chars or owner.value in hidden.objects
             key = a, b, c, d, size, font, mode, is_hidden
             if key not in styles:
                 is_bold, is_symbol = self._font(font) if font else (False, False)

@@ -14,11 +14,9 @@ from contextlib import contextmanager, suppress
 from ctypes import (
     POINTER,
     PYFUNCTYPE,
-    addressof,
     byref,
     c_float,
     c_int,
-    c_ulong,
     c_ushort,
     c_void_p,
     cast,
@@ -150,18 +148,21 @@ def open_page(document: Any, index: int) -> Iterator[Any]:
             raise DamagedPage(index + 1) from error
 
 
-def by_address(function: Any, answer: Any, *kinds: Any) -> Callable[..., Any]:
-    """Return a function of PDFium that takes addresses: it is called in half the time."""
+def direct(function: Any, answer: Any = c_int) -> Callable[..., Any]:
+    """Return a function of PDFium that is called in a quarter of the time, without checks.
+
+    What it takes is whole numbers of 32 bits, `byref` of something, or `c_void_p`.
+    """
     address = cast(function, c_void_p).value or 0
-    called: Callable[..., Any] = PYFUNCTYPE(answer, *kinds)(address)
+    called: Callable[..., Any] = PYFUNCTYPE(answer)(address)
     return called
 
 
-_kind_of = by_address(raw.FPDFPageObj_GetType, c_int, c_void_p)
-_bounds_of = by_address(raw.FPDFPageObj_GetBounds, c_int, *[c_void_p] * 5)
-_on_page = by_address(raw.FPDFPage_GetObject, c_void_p, c_void_p, c_int)
-_in_form = by_address(raw.FPDFFormObj_GetObject, c_void_p, c_void_p, c_ulong)
-_n_in_form = by_address(raw.FPDFFormObj_CountObjects, c_int, c_void_p)
+_kind_of = direct(raw.FPDFPageObj_GetType)
+_bounds_of = direct(raw.FPDFPageObj_GetBounds)
+_on_page = direct(raw.FPDFPage_GetObject, c_void_p)
+_in_form = direct(raw.FPDFFormObj_GetObject, c_void_p)
+_n_in_form = direct(raw.FPDFFormObj_CountObjects)
 
 
 def values_of_each(
@@ -173,9 +174,9 @@ def values_of_each(
     """
     n_things = len(things[-1])
     values = (kind * (n * n_things))()
-    step, start = n * sizeof(kind), addressof(values)
+    step = n * sizeof(kind)
     shifts = (0,) if is_struct else range(0, step, sizeof(kind))
-    places = (range(start + at, start + at + step * n_things, step) for at in shifts)
+    places = [map(byref, repeat(values), range(at, step * n_things, step)) for at in shifts]
     answers = list(map(function, *things, *places))
     return answers, [values[at::n] for at in range(n)]
 
@@ -200,13 +201,15 @@ def page_objects(page: Any) -> list[PageObject]:
 
 def form_objects(form: int) -> list[PageObject]:
     """Return what a group holds; its bounds are those within the group."""
-    return _with_bounds(map(_in_form, repeat(form), range(_n_in_form(form))))
+    handle = c_void_p(form)
+    return _with_bounds(map(_in_form, repeat(handle), range(_n_in_form(handle))))
 
 
 def _with_bounds(addresses: Iterable[int]) -> list[PageObject]:
     pieces = list(addresses)
-    _, sides = values_of_each(_bounds_of, c_float, 4, pieces)
-    return list(map(PageObject, pieces, map(_kind_of, pieces), zip(*sides, strict=True)))
+    handles = list(map(c_void_p, pieces))
+    _, sides = values_of_each(_bounds_of, c_float, 4, handles)
+    return list(map(PageObject, pieces, map(_kind_of, handles), zip(*sides, strict=True)))
 
 
 def low_pixels(page: Any) -> Any:
