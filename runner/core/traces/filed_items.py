@@ -219,6 +219,9 @@ class FiledDocuments:
 
     # --- where they lie
 
+    def _lies(self, row: FiledRow) -> bool:
+        return row.target is not None and os.path.lexists(self._index.absolute(row.target))
+
     def _lying(self, row: FiledRow, relpath: str | None = None) -> Any:
         relpath = relpath or self._relpath(row)
         if row.target is None or relpath is None:
@@ -294,7 +297,9 @@ class FiledDocuments:
             with contextlib.suppress(OSError):
                 names = os.listdir(self._index.absolute(folder))  # noqa: PTH208 - 100,000
                 lying.update([f"{folder}/{name}" for name in names] if folder else names)
-        return away.union([last_at[target] for target in last_at.keys() - lying])
+        left = [last_at[target] for target in last_at.keys() - lying]
+        self._follow([self.rows[key] for key in left])
+        return away.union([k for k in left if not self._lies(self.rows[k])])
 
     # --- which are items again
 
