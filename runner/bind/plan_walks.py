@@ -99,15 +99,23 @@ def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
     return False
 
 
-def reads_results(bound: BoundPlan, block: BoundBlock) -> bool:
-    """Return whether a block's list is made of the results of blocks, or of pipelines."""
+def reads_results(bound: BoundPlan, block: BoundBlock) -> tuple[bool, bool]:
+    """Return whether a block's list is made of results of blocks or pipelines, and of these alone.
+
+    Then the list tells what is an item, whatever lies in a folder or is given, and at any time.
+    """
     nodes = {node.id: node for node in nodes_of(bound.nodes)}
-    seen: set[str] = set()
-    names = steps_read(read_by(block.over, block.where))
-    while names:
+    seen, is_of_results, is_alone = set[str](), False, True
+    paths = read_by(block.over, block.where)
+    while paths:
+        is_alone &= all(path[0] not in (*TIME_NAMES, "inputs") for path in paths)
+        names = steps_read(paths) - seen
         seen |= names
-        read = [nodes[name] for name in names if name in nodes]
-        if any(isinstance(node, BoundBlock) or node.inner is not None for node in read):
-            return True
-        names = steps_read(path for node in read for path in node.reads.all) - seen
-    return False
+        read, paths = [nodes[name] for name in names if name in nodes], frozenset()
+        for node in read:
+            if isinstance(node, BoundBlock) or node.inner is not None:
+                is_of_results = True
+            else:
+                is_alone &= not node.facts.lists
+                paths |= node.reads.all
+    return is_of_results, is_of_results and is_alone

@@ -179,7 +179,8 @@ class Judge:
         """
         index, ledger = self.world.index, self.world.ledger
         scope_id = self.scopes.register(block.id, keys_around)
-        is_of_results = self._files_documents() and reads_results(self.bound, block)
+        is_of_results, is_of_these_alone = reads_results(self.bound, block)
+        is_of_results = is_of_results and self._files_documents()
         known = partial(ledger.entries, scope_id) if is_of_results else None
         names, values, excluded = await ledger.ask(listed_items, block, scope, known)
         entries = await ledger.ask(ledger.listed_entries, scope_id, names)
@@ -194,6 +195,12 @@ class Judge:
             entries |= await ledger.ask(ledger.entries, scope_id, numbered)
         for place, item in enumerate(items):
             item.entry, item.position = entries.get(item.key), (place, len(items))
+        if is_of_results and is_of_these_alone:  # its list alone tells what is an item
+            documents.rows = {
+                key: row
+                for key, row in documents.rows.items()
+                if key in keys or any(lack and lack.may_be_of(key, keys) for lack in lacks)
+            }
         later = {  # which may be listed again, once the list lacks nothing
             key
             for key, entry in (entries.items() if lacks else ())

@@ -177,6 +177,8 @@ def test_a_correction_after_filing_moves_and_rewrites_what_was_filed(office: Off
             assert office.table() == {"a.txt": ("a", 10.0), "b.txt": (number, total)}
             assert office.filed() == {"a.txt": "a", "b.txt": number}
             assert outputs_of(office) == [number, "a"]
+        assert not any(item.state == "deleted" for item in office.work(prune=True).items)
+        assert office.table()["b.txt"] == (number, total)
     assert office.work().written == ()
 
 
@@ -230,6 +232,36 @@ def test_the_only_row_of_a_table_goes_with_its_decision(office: Office) -> None:
     office.undo("b.txt")
     office.work()
     assert office.table() == {}
+
+
+LATER_LISTS = {
+    "where": IN_TWO_BLOCKS.replace("key: doc.file\n", "key: doc.file\n    where: doc.n != 'Z'\n"),
+    "sql": IN_THREE_BLOCKS.replace("from t order", "from t where n != 'Z' order"),
+    "results": IN_THREE_BLOCKS.replace(
+        "steps.known.rows", "steps.each.results | rejectattr('n', 'eq', 'Z') | list"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", LATER_LISTS)
+def test_a_row_goes_where_a_correction_leaves_its_document_out_of_the_later_list(
+    tmp_path: Path, form: str
+) -> None:
+    office = Office(tmp_path, f"name: bills\n{LATER_LISTS[form]}")
+    office.arrive(a=10, b=60)
+    office.work()
+    office.says("B", 700)
+    for number in ("C", "D"):
+        (page,) = [p for p in (tmp_path / "out").glob("*.txt") if p.read_text() != "a"]
+        report = office.says("Z", 700)
+        assert [*report.outdated] == [f"out/{page.name}"]
+        assert any("1 fewer than before" in note for note in report.notes)
+        assert office.table() == {"a.txt": ("a", 10.0)}
+        assert {*office.filed()} == {"a.txt", "b.txt"}
+        office.work(prune=True)
+        assert outputs_of(office) == ["a"]
+        office.says(number, 700)
+        assert (office.table()["b.txt"], office.filed()["b.txt"]) == ((number, 700.0), number)
 
 
 def test_a_rejection_after_filing_takes_the_row_back(office: Office) -> None:
