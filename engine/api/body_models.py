@@ -14,7 +14,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -32,8 +32,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from paddock.engine.api.errors import ApiError, Dialect, InvalidValue
-from paddock.engine.api.json_body import type_name
+from paddock.engine.api.json_body import parse_json, type_name
 from paddock.engine.api.request_fields import check_undeclared
+from paddock.engine.request import ToolCall
 from paddock.engine.sampling_values import OTHER_NAMES, PARAMETERS
 from paddock.engine.system.text import is_shallow
 
@@ -158,6 +159,36 @@ Texts = Annotated[dict[str, str], BeforeValidator(_of_texts), BeforeValidator(_f
 Base64 = Annotated[
     bytes, BeforeValidator(lambda value: decode_base64(value) if isinstance(value, str) else value)
 ]
+
+
+def _arguments(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = parse_json(value.encode()) if value.strip() else {}
+        except ApiError:
+            raise refused("invalid tool call arguments: not valid JSON.") from None
+    if not isinstance(value, dict) or not is_shallow(value, MOST_SCHEMA_LEVELS):
+        raise refused("invalid tool call arguments: not a JSON object.")
+    return value
+
+
+Arguments = Annotated[dict[str, Any], PlainValidator(_arguments)]
+"""Of a tool call: an object, or its text."""
+
+
+class CalledFunction(Body):
+    name: Needed
+    arguments: Arguments = Field(default_factory=dict)
+
+
+class ToolCallBody(Body):
+    type: Literal["function", ""] = ""
+    id: str = ""
+    function: CalledFunction
+
+    def call(self) -> ToolCall:
+        return ToolCall(self.function.name, self.function.arguments, self.id)
+
 
 # By Pydantic's types of errors.
 _TYPES = {

@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 from starlette.requests import Request
 
-from paddock.engine.api.body_models import Base64, Body, Few, Items, Needed, Whole
+from paddock.engine.api.body_models import Base64, Body, Few, Items, Needed, ToolCallBody, Whole
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.service import Service, priority_of, service_of
 from paddock.engine.errors import InvalidName, ModelNotFound
 from paddock.engine.models.model_cards import model_capabilities
@@ -39,7 +38,6 @@ from paddock.engine.request import (
     Role,
     Think,
     Tool,
-    ToolCall,
 )
 from paddock.engine.system.records import record
 
@@ -224,45 +222,23 @@ def require_capability(
     raise ApiError(400, f"{full_name(model_request.spec.ref)} does not support {ability}")
 
 
-def _parsed_arguments(value: Any) -> Any:
-    """Return a call's arguments; a text is OpenAI's form, which many programs pass on."""
-    return parse_json(value.encode() or b"{}") if isinstance(value, str) else value
-
-
-class _FunctionCallBody(Body):
-    name: str = ""
-    arguments: Annotated[dict[str, Any], BeforeValidator(_parsed_arguments)] = Field(
-        default_factory=dict
-    )
-
-
-class _ToolCallBody(Body):
-    type: Literal["function", ""] = ""
-    id: str = ""
-    function: _FunctionCallBody = _FunctionCallBody()
-
-
 class MessageBody(Body):
     role: str = ""
     content: str = ""
     thinking: str = ""
     images: Items[Base64] = ()
-    tool_calls: Items[_ToolCallBody] = ()
+    tool_calls: Items[ToolCallBody] = ()
     tool_name: str = ""
     name: str = ""
     tool_call_id: str = ""
 
     def message(self) -> Message:
-        calls = (
-            ToolCall(call.function.name, call.function.arguments, call.id)
-            for call in self.tool_calls
-        )
         return Message(
             self.role.lower(),
             self.content,
             self.thinking,
             self.images,
-            tuple(calls),
+            tuple(call.call() for call in self.tool_calls),
             self.tool_name or self.name,
             self.tool_call_id,
         )

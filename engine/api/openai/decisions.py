@@ -23,6 +23,7 @@ from paddock.engine.request import ChatRequest, Message, with_tool_names
 
 from .input_messages import InputItem, InputTextPart, JsonPart, input_messages, text_and_images
 from .requests import ApiCaller, ModelBody, OpenAIBody
+from .responses_api import responses_usage
 
 Body = dict[str, Any]
 _KINDS: Mapping[str, Kind] = {"choice": "choice", "predicate": "statement", "score": "score"}
@@ -101,14 +102,4 @@ async def run_decision(pool: LocalPool, body: DecisionBody, caller: ApiCaller) -
     with openai_errors():
         decisions, used = await decide_questions(pool, request, questions, waits=caller.waits)
     answers = [entry.answer(of) for entry, of in zip(body.questions, decisions, strict=True)]
-    usage = {
-        "input_tokens": used.prompt_tokens,
-        "input_tokens_details": {
-            "cached_tokens": used.prompt_reused_tokens,
-            "cache_write_tokens": 0,
-        },
-        "output_tokens": used.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": used.prompt_tokens + used.completion_tokens,
-    }
-    return {"model": body.model, "answers": answers, "usage": usage}
+    return {"model": body.model, "answers": answers, "usage": responses_usage(used)}

@@ -13,12 +13,12 @@ import numpy as np
 
 from paddock.engine.api.body_models import invalid_value, shown
 from paddock.engine.api.errors import InvalidValue, openai_errors
-from paddock.engine.api.streaming import dumps, nanoseconds, vectors_json
+from paddock.engine.api.streaming import dumps, vectors_json
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import EmbedReply, EmbedRequest
 
 from .chat_completions import Prompts
-from .requests import ApiCaller, Limit, ModelBody
+from .requests import ApiCaller, Limit, ModelBody, reading_usage
 
 MAX_INPUTS = 2048
 """As OpenAI. A vector of 384 numbers takes 12 kB until it is written."""
@@ -75,12 +75,7 @@ def embedding_answer(body: EmbeddingBody, reply: EmbedReply) -> bytes:
         else:
             written = b'"%b"' % base64.b64encode(np.asarray(vector, "<f4").tobytes())
         rows.append(b'{"object":"embedding","index":%d,"embedding":%b}' % (index, written))
-    usage = {
-        "prompt_tokens": reply.usage.prompt_tokens,
-        "total_tokens": reply.usage.prompt_tokens,
-        "queue_duration": nanoseconds(reply.usage.queue_s),
-    }
-    rest: dict[str, object] = {"model": body.model, "usage": usage}
+    rest: dict[str, object] = {"model": body.model, "usage": reading_usage(reply.usage)}
     if any(reply.n_cut_tokens):
         rest["truncated"] = True
     return b'{"object":"list","data":[' + b",".join(rows) + b"]," + dumps(rest)[1:]

@@ -13,15 +13,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic import BeforeValidator, Field
 
-from paddock.engine.api.body_models import MOST_SCHEMA_LEVELS, Items, Needed, TextOr, Tree, refused
-from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import parse_json
+from paddock.engine.api.body_models import (
+    Arguments,
+    CalledFunction,
+    Items,
+    Needed,
+    TextOr,
+    ToolCallBody,
+    Tree,
+    refused,
+)
 from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.request import Message, ToolCall
 from paddock.engine.system.records import replace
-from paddock.engine.system.text import is_shallow
 
 from .requests import OpenAIBody, qualified_name
 
@@ -107,32 +113,6 @@ def text_and_images(content: Content) -> tuple[str, tuple[bytes, ...]]:
     return "\n".join(filter(None, texts)), tuple(images)
 
 
-def _arguments(text: Any) -> Any:
-    if isinstance(text, str) and not text.strip():
-        return {}
-    try:
-        value = text if isinstance(text, dict) else parse_json(text.encode())
-    except (ApiError, AttributeError):
-        raise refused("invalid tool call arguments: not valid JSON.") from None
-    if not isinstance(value, dict) or not is_shallow(value, MOST_SCHEMA_LEVELS):
-        raise refused("invalid tool call arguments: not a JSON object.")
-    return value
-
-
-_Arguments = Annotated[dict[str, Any], PlainValidator(_arguments)]
-
-
-class _CalledFunction(OpenAIBody):
-    name: Needed
-    arguments: _Arguments = Field(default_factory=dict)
-
-
-class _ToolCall(OpenAIBody):
-    type: Literal["function"] = "function"
-    id: str = ""
-    function: _CalledFunction
-
-
 _Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _ROLES: Mapping[str, str] = {"developer": "system", "function": "tool"}
 
@@ -143,18 +123,15 @@ class ChatMessage(OpenAIBody):
     refusal: str = ""
     reasoning: str = ""
     reasoning_content: str = ""
-    tool_calls: Items[_ToolCall] = ()
-    function_call: _CalledFunction | None = None
+    tool_calls: Items[ToolCallBody] = ()
+    function_call: CalledFunction | None = None
     name: str = ""
     tool_call_id: str = ""
 
     def message(self) -> Message:
         text, images = text_and_images(self.content)
         role = _ROLES.get(self.role, self.role)
-        calls = [
-            ToolCall(call.function.name, call.function.arguments, call.id)
-            for call in self.tool_calls
-        ]
+        calls = [call.call() for call in self.tool_calls]
         if self.name and role != "tool":
             note_without_effect("fields", ("name",))
         if self.function_call is not None:
@@ -184,7 +161,7 @@ class _CallItem(OpenAIBody):
     type: Literal["function_call"]
     name: Needed
     namespace: str = ""
-    arguments: _Arguments = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
     call_id: str = ""
 
     def message(self) -> Message:

@@ -28,6 +28,7 @@ from paddock.engine.api.body_models import (
 )
 from paddock.engine.api.errors import InvalidValue
 from paddock.engine.api.request_log import note_without_effect
+from paddock.engine.api.streaming import nanoseconds
 from paddock.engine.chat.known_templates import jinja_template
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import (
@@ -40,6 +41,7 @@ from paddock.engine.request import (
     Role,
     Think,
     Tool,
+    Usage,
     forced_call,
 )
 from paddock.engine.sampling.constraint_trials import MOST_GRAMMAR_CHARACTERS
@@ -89,6 +91,12 @@ def model_ref(model: str) -> str:
     """
     name = parse_name(model)
     return name.short if model.lower().endswith(".gguf") else model
+
+
+def reading_usage(usage: Usage) -> dict[str, int]:
+    """Return the usage of a request that only reads."""
+    n_tokens, queue_duration = usage.prompt_tokens, nanoseconds(usage.queue_s)
+    return {"prompt_tokens": n_tokens, "total_tokens": n_tokens, "queue_duration": queue_duration}
 
 
 Limit = Annotated[Whole, Field(ge=1, le=INT32)]

@@ -13,12 +13,11 @@ from pydantic import PlainValidator
 
 from paddock.engine.api.body_models import Items, Needed, invalid_value, refused
 from paddock.engine.api.errors import openai_errors
-from paddock.engine.api.streaming import nanoseconds
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import RerankReply, RerankRequest
 
 from .embeddings import MAX_INPUTS
-from .requests import ApiCaller, Limit, ModelBody
+from .requests import ApiCaller, Limit, ModelBody, reading_usage
 
 RERANK_PATHS = ("/v1/rerank", "/v1/reranking")
 
@@ -67,14 +66,5 @@ def rerank_answer(body: RerankBody, reply: RerankReply) -> dict[str, Any]:
         if body.return_documents:
             result["document"] = {"text": body.documents[index]}
         results.append(result)
-    n_tokens = reply.usage.prompt_tokens
-    return {
-        "model": body.model,
-        "object": "list",
-        "usage": {
-            "prompt_tokens": n_tokens,
-            "total_tokens": n_tokens,
-            "queue_duration": nanoseconds(reply.usage.queue_s),
-        },
-        "results": results,
-    }
+    usage = reading_usage(reply.usage)
+    return {"model": body.model, "object": "list", "usage": usage, "results": results}

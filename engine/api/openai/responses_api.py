@@ -16,7 +16,7 @@ from pydantic import Field
 from paddock.engine.api.body_models import Items, TextOr, Tree, missing_parameter
 from paddock.engine.api.errors import as_openai_error, openai_error_body
 from paddock.engine.api.streaming import nanoseconds, sse_event
-from paddock.engine.request import Chunk, Message, Reply, ToolCall, with_tool_names
+from paddock.engine.request import Chunk, Message, Reply, ToolCall, Usage, with_tool_names
 from paddock.engine.system.records import field, record, replace
 
 from .chat_completions import (
@@ -36,6 +36,13 @@ from .chat_completions import (
 from .input_messages import InputItem, input_messages
 from .requests import ApiCaller, OpenAIBody, ResponseFormat, ToolsBody
 
+_REPEATED_FIELDS: Mapping[str, Any] = {
+    "instructions": None, "max_output_tokens": None, "metadata": {}, "reasoning": None,
+    "temperature": 1.0, "text": None, "tool_choice": "auto", "tools": [], "top_logprobs": 0,
+    "top_p": 1.0, "user": None,
+}  # fmt: skip
+"""Of the request, with what stands in the answer where it has none."""
+
 
 def response_value(
     call: ResponseCall, stamp: Stamp, items: Sequence[Body], reply: Reply | None
@@ -46,11 +53,15 @@ def response_value(
     details = status = None
     if reply is not None:
         status = "completed"
-        usage = _usage_value(reply)
+        usage = responses_usage(reply.usage, reply.n_reasoning_tokens)
         if is_incomplete(reply):
             status = "incomplete"
             details = {"reason": "max_output_tokens", **stop_fields(reply)}
     return {
+        **{
+            name: value if given[name] is None else given[name]
+            for name, value in _REPEATED_FIELDS.items()
+        },
         "id": stamp.id,
         "object": "response",
         "created_at": stamp.created,
@@ -58,10 +69,7 @@ def response_value(
         "background": False,
         "error": None,
         "incomplete_details": details,
-        "instructions": given["instructions"],
-        "max_output_tokens": given["max_output_tokens"],
         "max_tool_calls": None,
-        "metadata": given["metadata"] or {},
         "model": call.model,
         "output": list(items),
         "parallel_tool_calls": call.calls_in_parallel,
@@ -69,35 +77,24 @@ def response_value(
         "reasoning": {"effort": (given["reasoning"] or {}).get("effort"), "summary": None},
         "service_tier": "default",
         "store": False,
-        "temperature": _or_default(given["temperature"], 1.0),
         "text": {"format": (given["text"] or {}).get("format") or {"type": "text"}},
-        "tool_choice": _or_default(given["tool_choice"], "auto"),
-        "tools": given["tools"] or [],
-        "top_logprobs": given["top_logprobs"] or 0,
-        "top_p": _or_default(given["top_p"], 1.0),
         "truncation": "auto" if call.truncates else "disabled",
         "usage": usage,
-        "user": given["user"],
         **(truncation_fields([reply]) if reply is not None else {}),
     }
-
-
-def _or_default(value: Any, default: Any) -> Any:
-    return default if value is None else value
 
 
 def is_incomplete(reply: Reply) -> bool:
     return finish_reason(reply) == "length"
 
 
-def _usage_value(reply: Reply) -> Body:
-    usage = reply.usage
+def responses_usage(usage: Usage, n_reasoning_tokens: int = 0) -> Body:
     read = {"cached_tokens": usage.prompt_reused_tokens, "cache_write_tokens": 0}
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": read,
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": reply.n_reasoning_tokens},
+        "output_tokens_details": {"reasoning_tokens": n_reasoning_tokens},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "queue_duration": nanoseconds(usage.queue_s),
     }
@@ -263,10 +260,6 @@ class _ResponseStreamWriter(CallStreamWriter):
         value = {"type": name, "sequence_number": self._n_events, **fields}
         self._n_events += 1
         return sse_event(value, name)
-
-
-_REPEATED_FIELDS = ("instructions", "metadata", "reasoning", "text", "tools", "tool_choice", "user",
-           "temperature", "top_p", "max_output_tokens", "top_logprobs")  # fmt: skip
 
 
 @record(frozen=True, slots=True)
