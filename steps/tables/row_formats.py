@@ -262,8 +262,7 @@ class JsonlFormat(TextFormat):
         try:
             return self._text(kept), []
         except ValueError:  # numbers that JSON has not
-            pairs = (pair for row in kept for pair in row.items())
-            odd = [name for name, value in pairs if plain_value(value) != value]
+            odd = [name for row in kept for name, value in row.items() if is_lost(value)]
             changed = ChangedValues((f"{ODD_NUMBERS} null", name) for name in odd)
             return self._text([plain_value(dict(row)) for row in kept]), changed.notes
 
@@ -316,12 +315,13 @@ def declared_rows(rows: TypedRows, kinds: Mapping[str, ColumnType]) -> TypedRows
     kept = kept_rows(rows)
     given = {name: [row.get(name) for row in kept] for name in kinds}
     typed = {name: _of_type(values, name, kinds[name]) for name, values in given.items()}
-    odd = [name for name in kinds if typed[name] is not given[name]]
-    made = [dict(row) for row in kept] if odd else []
+    if not (odd := [name for name in kinds if typed[name] is not given[name]]):
+        return rows
+    made = [dict(row) for row in kept]
     for name in odd:
         for row, value in zip(made, typed[name], strict=True):
             row.update({name: value} if name in row else {})
-    return TypedRows(made, rows.types) if odd else rows
+    return TypedRows(made, rows.types)
 
 
 def typed_rows(
@@ -336,44 +336,43 @@ def typed_rows(
         name: [row[name] for row in table.objects] for name in table.columns
     }
     for name, kind in kinds.items():
-        values = list(cells[name])
-        for n, value in enumerate(values) if kind != "str" else ():
-            try:
-                values[n] = parsed_cell(value, kind, mark) if isinstance(value, str) else value
-            except (ValueError, ArithmeticError):
-                raise _not_of_type(n, value, name, kind, table.lines) from None
-        cells[name] = _of_type(values, name, kind, table.lines)
+        cells[name] = _of_type(list(cells[name]), name, kind, mark, table.lines)
     return replace(table, cells=cells, types=kinds)
 
 
 def _of_type(
-    values: list[Any], name: str, kind: ColumnType, lines: Sequence[int] = ()
+    values: list[Any], name: str, kind: ColumnType, mark: str = "", lines: Sequence[int] = ()
 ) -> list[Any]:
     """Return plain values as their type has them: the same list, if they all are.
+
+    `mark`: the decimal mark of texts, which are parsed; empty: they are values.
 
     Raises:
         UnreadableRows: a value is not of the type, or of times only some have a zone.
     """
-    if is_of_type(values, kind):
-        return values
-    made = []
-    for n, value in enumerate(values):
-        try:
-            typed = typed_value(value, kind)
-            made.append(typed if kind == "float" else plain_value(typed))  # infinite ones are told
-        except (ValueError, ArithmeticError):
-            raise _not_of_type(n, value, name, kind, lines) from None
-    if kind == "datetime" and len({time.endswith("+00:00") for time in made if time}) > 1:
+
+    def parsed(value: Any) -> Any:
+        return parsed_cell(value, kind, mark) if isinstance(value, str) else value
+
+    def typed(value: Any) -> Any:
+        found = typed_value(value, kind)
+        return found if kind == "float" else plain_value(found)  # infinite ones are told
+
+    for make in (parsed, typed) if mark else (typed,):
+        if is_of_type(values, kind):
+            return values
+        made = []
+        for n, value in enumerate(values):
+            try:
+                made.append(make(value))
+            except (ValueError, ArithmeticError):
+                place = f"line {lines[n]}" if lines else f"row {n + 1}"
+                what = f"{place} has '{one_line(cell_text(value), 40)}' in column '{name}'"
+                raise UnreadableRows(f"{what}, which is no {kind}") from None
+        values = made
+    if kind == "datetime" and len({time.endswith("+00:00") for time in values if time}) > 1:
         raise UnreadableRows(f"has times with and without a zone in column '{name}'")
-    return made
-
-
-def _not_of_type(
-    n: int, value: Any, name: str, kind: ColumnType, lines: Sequence[int]
-) -> UnreadableRows:
-    place = f"line {lines[n]}" if lines else f"row {n + 1}"
-    shown = one_line(cell_text(value), 40)
-    return UnreadableRows(f"{place} has '{shown}' in column '{name}', which is no {kind}")
+    return values
 
 
 def with_found_types(table: RowTable, decimal: str) -> RowTable:
