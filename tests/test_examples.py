@@ -295,7 +295,7 @@ def test_a_clerk_of_the_office_decides_once_on_each_sender(tmp_path: Path) -> No
     decide("ann", kind="letter")
     second = bill("Calder Boatyard", "24-2", "10.00 EUR", "4 May 2024", "We sent a tin of tar.")
     seen = day(b=second, c=second)
-    filed = {
+    filed: dict[str, tuple[object, ...]] = {
         "a.txt": ("invoice", None, "filed/invoice/a.txt", False),
         "ann.txt": ("letter", None, "filed/letter/ann.txt", False),
         "b.txt": ("invoice", None, "filed/invoice/b.txt", False),  # without a question

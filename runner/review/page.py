@@ -49,6 +49,7 @@ from paddock.steps.readers.documents import locate_values, render_page
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
 
 from .answer_fields import (
+    FieldKeys,
     WrongField,
     answer_fields,
     answer_from_json,
@@ -60,6 +61,7 @@ from .answer_fields import (
 from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
 from .label_tables import LabelTable
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
+from .taught_rules import answered_by, taught_rules
 
 WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
 MOST_SIDE_PX = 1600
@@ -99,6 +101,8 @@ class ReviewPage:
         self._queue_rows = ("", b"[]")
         self.decided_here: set[str] = set()
         """Ids of the reviews whose decisions were made here and stand."""
+        self._answered: dict[str, tuple[str, str]] = {}
+        """Waiting review → id and item of the decision here that answers it at the next run."""
 
     async def ask(self, work: Callable[[Sequence[LedgerReviews]], _T]) -> _T:
         """Call a function with the reviews of all ledgers, in the thread that may use those."""
@@ -116,6 +120,7 @@ class ReviewPage:
         reads = {
             f"{api}/queue": self._queue,
             f"{api}/decided": self._decided,
+            f"{api}/rules": self._rules,
             review_path: self._review,
             f"{review_path}/text": self._text,
             f"{review_path}/picture": self._picture,
@@ -182,8 +187,16 @@ class ReviewPage:
         versions = dumps([[str(reviews.ledger.folder), reviews.mark()] for reviews in all_reviews])
         etag = hashlib.sha256(versions).hexdigest()[:20]
         if self._queue_rows[0] != etag:
+            if self._answered:  # as long as their decisions stand
+                ids = {page_id(reviews, r.id) for reviews in all_reviews for r in reviews.decided()}
+                self._answered = {id_: of for id_, of in self._answered.items() if of[0] in ids}
             waiting = ((reviews, review) for reviews in all_reviews for review in reviews.waiting())
-            rows = [_row(reviews, review) for reviews, review in waiting if self._is_shown(review)]
+            rows = [
+                _row(reviews, review)
+                | {"answered": self._answered.get(page_id(reviews, review.id), ("", ""))[1]}
+                for reviews, review in waiting
+                if self._is_shown(review)
+            ]
             # Of 5,000 rows, a third is names of values that are not there.
             short = [{name: value for name, value in row.items() if value} for row in rows]
             self._queue_rows = etag, dumps(short)
@@ -201,6 +214,18 @@ class ReviewPage:
             return [_row(reviews, review) for reviews, review in pairs[:MOST_DECIDED]]
 
         return {"rows": await self.ask(newest)}
+
+    async def _rules(self, request: Request, by: str) -> Any:
+        def listed(all_reviews: Sequence[LedgerReviews]) -> dict[str, Any]:
+            found = list[Mapping[str, Any]]()
+            for reviews in all_reviews:
+                decided = {r.id: r for r in reviews.decided() if self._is_shown(r)}
+                for rule in taught_rules(reviews.ledger, decided).rules:
+                    rests = [{**r, "id": page_id(reviews, r["id"])} for r in rule["decisions"]]
+                    found.append({**rule, "decisions": rests, "folder": reviews.shown_folder})
+            return {"rules": found}
+
+        return await self.ask(listed)
 
     async def _review(self, request: Request, by: str) -> Any:
         return await self._at(request, lambda reviews, review: _detail(reviews, review, by))
@@ -257,15 +282,18 @@ class ReviewPage:
         return act
 
     async def _check(self, request: Request, by: str) -> Any:
-        """Return what is wrong with an edit that was not sent yet, field by field."""
+        """Return what is wrong with an edit that was not sent yet, and what it would answer."""
         body = await _body(request)
 
         def faults(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             try:
-                wrong = reviews.faults(review, _edited(review, body))
+                wrong = reviews.faults(review, value := _edited(review, body))
             except WrongField as error:
-                return {"faults": [{"path": "", "message": str(error)}]}
-            return {"faults": [{"path": fault.path, "message": fault.message} for fault in wrong]}
+                return {"faults": [{"path": "", "message": str(error)}], "answers": []}
+            is_open = not wrong and not review.is_decided
+            others = answered_by(reviews, review, value) if is_open else []
+            shown = [{"path": fault.path, "message": fault.message} for fault in wrong]
+            return {"faults": shown, "answers": [other.item for other in others]}
 
         await self._find_evidence(request, body)
         return await self._at(request, faults)
@@ -318,8 +346,11 @@ class ReviewPage:
         def decide(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
             value = _edited(review, body) if verb == "edit" else None
             decided = reviews.decide(review.id, question, verb, value, reason=reason, by=by)
-            self.decided_here.add(page_id(reviews, decided.id))
-            return _row(reviews, decided)
+            self.decided_here.add(own_id := page_id(reviews, decided.id))
+            others = () if verb == "reject" else answered_by(reviews, decided, decided.value)
+            ids = [page_id(reviews, other.id) for other in others]
+            self._answered |= dict.fromkeys(ids, (own_id, decided.item))
+            return {**_row(reviews, decided), "answers": ids}
 
         if verb == "edit":
             await self._find_evidence(request, body)
@@ -474,7 +505,7 @@ def _row(reviews: LedgerReviews, review: Review) -> dict[str, Any]:
 
 def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
     subject = review.subject
-    fields = subject_fields(subject)
+    fields = sorted(subject_fields(subject), key=lambda field: subject.is_sure_of(field.keys[:1]))
     empty = empty_fields(subject.answer, subject.schema)
     decided = answer_fields(review.value, subject.schema) if review.is_decided else []
     tables = _tables(reviews, subject)
@@ -492,6 +523,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
             {name: getattr(field, name) for name in _FIELD_NAMES}
             | {
                 "is_null": field.value is None,
+                "reading": _reading(reviews, subject, field.keys),
                 "is_empty": field.keys in empty,
                 "like_this": like_this_text(field.confidence),
                 "choices": [cell_text(choice) for choice in field.choices],
@@ -503,6 +535,7 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
         ],
         "decided": {field.path: field.text for field in decided},
         "has_confidence": subject.confidence is not None,
+        "teaches": bool(subject.offers),
         "measured": MEASURED.get(subject.digest or "", ""),
         "has_evidence": subject.evidence is not None,
         "earlier": [_earlier(decision, subject) for decision in review.earlier],
@@ -516,6 +549,21 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
             for source in subject.sources
         ],
     }
+
+
+def _reading(reviews: LedgerReviews, subject: Subject, keys: FieldKeys) -> dict[str, Any] | None:
+    """Return how a field was read that no one is asked about, and the decision that it rests on."""
+    reading = ((subject.outputs or {}).get("readings") or {}).get(keys[0] if keys else "")
+    if reading is None or not subject.is_sure_of(keys[:1]):
+        return None
+    rests = None
+    with suppress(DecisionRefused):
+        rests = reviews.get(reading["decision"]) if "decision" in reading else None
+    if rests is None or not rests.is_decided:
+        return {"by": reading["by"], "label": reading.get("label")}
+    names = {"who": rests.by, "at": rests.decided_at, "item": rests.item}
+    own = {"by": reading["by"], "label": reading.get("label"), **names}
+    return own | {"decision": page_id(reviews, rests.id)}
 
 
 def _tables(reviews: LedgerReviews, subject: Subject) -> dict[str, Any]:

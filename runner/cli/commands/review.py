@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,7 +19,6 @@ import typer
 from paddock.engine.system import files, units
 from paddock.engine.system.records import record
 from paddock.engine.system.text import cell_text, counted, one_line
-from paddock.engine.system.units import iso_time
 from paddock.runner.cli.arguments import (
     HERE,
     JsonOption,
@@ -34,10 +32,7 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.pipeline_or_model import named_file
-from paddock.runner.core.traces.dependencies import UsedRules, read_dependencies
-from paddock.runner.core.traces.past_decisions import known_decisions
 from paddock.runner.folders.state_folders import find_ledgers
-from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
@@ -57,7 +52,7 @@ from paddock.runner.review.csv_and_gold_data import (
     reviews_csv,
 )
 from paddock.runner.review.decisions import LedgerReviews
-from paddock.runner.rules.decision_rules import NoRule
+from paddock.runner.review.taught_rules import taught_rules
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, UnclearEncoding, decode_text
 from paddock.steps.tables.row_formats import CSV, JSONL
@@ -263,32 +258,8 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
 def _show_rules(place: LedgerFolder, *, as_json: bool) -> int:
     with open_for_reading(place) as ledger:
         decided = {r.id: r for r in _of_file(place, LedgerReviews(ledger).decided())}
-        known, gone = known_decisions(ledger), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
-        reads = [reads for (reads,) in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
-    used = (dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings)
-    n_used = Counter(next(iter(dep.readings.values()))[1] for dep in used)
-    rules, why_none, taught = list[dict[str, Any]](), dict[str, NoRule](), set[str]()
-    for (file, step), of_step in known.items():
-        for ids, shown in of_step.rules.shown():
-            taught.update(ids)
-            if isinstance(shown, NoRule):
-                why_none |= dict.fromkeys(ids, shown)
-            elif decided.keys() >= {*ids}:
-                rests = [
-                    {"id": r.id, "item": r.item, "by": r.by, "at": iso_time(r.decided_at or 0)}
-                    for r in (decided[id_] for id_ in ids)
-                ]
-                own = {"pipeline": file, "step": step, "documents": sum(n_used[i] for i in ids)}
-                rules.append({**own, **shown, "decisions": rests})
-    for review in decided.values():
-        if review.id not in taught and review.state in ("accepted", "edited"):
-            why = NoRule.GONE if gone & {*review.places} else NoRule.NO_OFFERS
-            why_none[review.id] = NoRule.TOGETHER if review.together else why
-    none = [
-        {"id": id_, "item": decided[id_].item, "why": why.name.lower(), "text": why.value}
-        for id_, why in why_none.items()
-        if id_ in decided
-    ]
+        taught = taught_rules(ledger, decided)
+    rules, none = taught.rules, taught.without_rule
     if as_json:
         printing.print_json({"rules": rules, "without_rule": none})
         return DONE

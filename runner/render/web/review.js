@@ -229,6 +229,7 @@ function drawnRow(row, at) {
 
 function rowWords(row) {
   if (row.state !== "open") return `${row.by ? `${row.state} by ${row.by}` : row.state}, ${day(row.decided_at)}`;
+  if (row.answered) return `Read as you decided on ${row.answered}: the next run goes on with it`;
   if (isTaken(row)) return `${row.lease} looks at this`;
   const again = row.is_again ? "asked again, " : "";
   const until = row.expires_at ? `, until ${date(row.expires_at)}` : "";
@@ -239,8 +240,9 @@ function rowWords(row) {
 const isTaken = (row) => Boolean(row.lease && row.lease !== page.me && row.lease_until * 1000 > Date.now());
 
 function free(from) { // the first item from here on that no one else looks at
-  for (let at = from; at < page.rows.length; at += 1) if (!isTaken(page.rows[at])) return at;
-  for (let at = Math.min(from, page.rows.length) - 1; at >= 0; at -= 1) if (!isTaken(page.rows[at])) return at;
+  const isFree = (at) => !isTaken(page.rows[at]) && !page.rows[at].answered;
+  for (let at = from; at < page.rows.length; at += 1) if (isFree(at)) return at;
+  for (let at = Math.min(from, page.rows.length) - 1; at >= 0; at -= 1) if (isFree(at)) return at;
   return Math.min(from, page.rows.length - 1);
 }
 
@@ -252,7 +254,7 @@ function reveal() {
 }
 
 function pace() {
-  const n = page.done.reduce((sum, one) => sum + (one.n || 1), 0), left = page.waiting.length;
+  const n = page.done.reduce((sum, one) => sum + (one.n || 1), 0), left = page.waiting.filter((row) => !row.answered).length;
   $("bar").setAttribute("aria-valuemax", n + left);
   $("bar").setAttribute("aria-valuenow", n);
   $("bar").firstElementChild.style.width = n + left ? `${(100 * n) / (n + left)}%` : "0";
@@ -290,6 +292,7 @@ function emptyReview(item) { // nothing of one item stands under the title of an
   for (const id of ["fields", "notices", "earlier"]) $(id).replaceChildren();
   $("notices").dataset.key = "";
   show($("calibration"), "");
+  show($("answers"), "");
   $("document-name").textContent = plainName(item);
   $("asked").textContent = "";
   $("document-tools").hidden = true;
@@ -320,6 +323,7 @@ function take(review) {
   notice();
   seek();
   renew();
+  if (page.mode === "read") foretell();
 }
 
 const identity = (review) => `${review.id} ${review.question}`; // copies of a document have one question
@@ -471,7 +475,7 @@ function drawnField(field, at) {
   made.id = `field-${at}`;
   made.setAttribute("role", "option");
   made.setAttribute("aria-selected", String(at === page.field));
-  made.append(make("div", field.path || "text", "name"), drawnValue(field), ...drawnDoubt(field));
+  made.append(make("div", field.path || "text", "name"), drawnValue(field), ...drawnReading(field), ...drawnDoubt(field));
   if (field.description) made.title = field.description;
   made.addEventListener("click", () => { pick(at); $("fields").focus({ preventScroll: true }); });
   return made;
@@ -485,6 +489,24 @@ function drawnValue(field) {
     value.append(make("span", field.text, "was"), " ", words(now, now === ""));
   } else value.append(field.is_empty ? make("span", "empty", "null") : words(field.text, field.is_null));
   return value;
+}
+
+// How a field was read that no one is asked about, and the way to take back what it rests on.
+function drawnReading(field) {
+  const how = field.reading;
+  if (!how) return [];
+  const where = how.label ? `read behind “${how.label}”` : "the same in each paper of this sender";
+  const made = make("div", !how.decision ? `read by ${how.by}` : `${where}, as ${how.who === page.me ? "you" : how.who} decided on ${date(how.at)} (${how.item})`, "reading");
+  if (how.decision && page.review.state === "open") made.append(" ", takeBack(how.decision));
+  return [made];
+}
+
+function takeBack(id) {
+  const button = make("button", "Take that back");
+  button.type = "button";
+  button.title = "The decision waits again; the next run reads without it.";
+  button.addEventListener("click", (event) => { event.stopPropagation(); undoOne(id); });
+  return button;
 }
 
 function drawnDoubt(field) {
@@ -749,6 +771,20 @@ function markField() {
   first?.scrollIntoView({ block: "center" });
 }
 
+function fillFrom(event) { // the words that were chosen, or the one that was clicked, into the field
+  if (page.mode !== "edit" || page.asJson || !page.review) return;
+  const chosen = getSelection(), input = $(`input-${page.field}`), one = field();
+  let words = chosen.toString().trim();
+  if (!words && chosen.focusNode?.nodeType === Node.TEXT_NODE && event.target.closest("#text-parts")) {
+    const text = chosen.focusNode.data, at = chosen.focusOffset;
+    words = (/\S*$/.exec(text.slice(0, at))[0] + /^\S*/.exec(text.slice(at))[0]).replace(/^[|(]+|[.,;:|)]+$/g, "");
+  }
+  if (!words || one.kind === "choice") return;
+  input.value = words;
+  input.dispatchEvent(new Event("input"));
+  input.focus();
+}
+
 async function moreText(isBefore) {
   const size = 6000, start = isBefore ? Math.max(0, shown.start - size) : shown.end;
   const wish = pane.n, told = await textWindow(start, isBefore ? shown.start - start : size);
@@ -917,9 +953,25 @@ function typed() { // keep what was typed, and check it in a moment
 async function check() {
   const id = page.id;
   if (page.mode !== "edit") return;
-  let faults;
-  try { ({ faults } = await write(ofReview(id, "/check"), editBody())); } catch (error) { return failed(error); }
-  if (page.review?.id === id && page.id === id && page.mode === "edit") place(faults);
+  let told;
+  try { told = await write(ofReview(id, "/check"), editBody()); } catch (error) { return failed(error); }
+  if (page.review?.id !== id || page.id !== id || page.mode !== "edit") return;
+  place(told.faults);
+  tellAnswers(told.answers);
+}
+
+function tellAnswers(items) { // what the decision does beyond its own document
+  const some = items.slice(0, 3).join(", "), more = items.length > 3 ? ` and ${items.length - 3} more` : "";
+  show($("answers"), items.length ? plainName(`${count(items.length, "waiting paper needs", "waiting papers need")} no decision any more then: ${some}${more}.`) : "");
+}
+
+async function foretell() { // of the answer as it is
+  const review = page.review;
+  tellAnswers([]);
+  if (review.state !== "open" || !review.teaches) return;
+  let told;
+  try { told = await write(ofReview(review.id, "/check"), { changes: {} }); } catch { return; }
+  if (page.review?.id === review.id && page.mode === "read") tellAnswers(told.answers);
 }
 
 function place(faults) {
@@ -956,7 +1008,7 @@ async function decide(verb, more = {}) {
   try {
     const row = await write(ofReview(review.id, "/decide"), body);
     page.unsent = null;
-    decided(review.id, review.item, row.state);
+    decided(review.id, review.item, row);
     return true;
   } catch (error) {
     if (error instanceof Away) return setAway(true), false;
@@ -979,7 +1031,8 @@ async function refused(words) {
   else problem(words);
 }
 
-function decided(id, item, state) {
+function decided(id, item, { state, answers }) {
+  for (const row of page.waiting) if (answers.includes(row.id)) row.answered = item;
   keepDraft(id, null);
   page.done.push(id);
   page.times.push(Date.now());
@@ -1025,7 +1078,7 @@ async function resend() { // the same decision twice is one decision
   try {
     const row = await write(ofReview(unsent.id, "/decide"), unsent.body);
     if ($("reason-dialog").open) $("reason-dialog").close();
-    decided(unsent.id, unsent.item, row.state);
+    decided(unsent.id, unsent.item, row);
   } catch (error) {
     if (error instanceof Away) { page.unsent = unsent; setAway(true); } else await refused(error.message);
   }
@@ -1123,6 +1176,10 @@ async function undo() {
   const id = isChosen ? page.review?.id : page.done.at(-1);
   if (id?.together) return undoAll(id);
   if (!id) return problem("There is nothing to undo: you have decided nothing since this page was opened.");
+  return undoOne(id);
+}
+
+async function undoOne(id) {
   try { await write(ofReview(id, "/undo")); } catch (error) { return failed(error); }
   page.done = page.done.filter((one) => one !== id);
   page.times.pop();
@@ -1137,6 +1194,34 @@ async function undo() {
   const at = page.rows.findIndex((row) => row.id === id);
   if (at >= 0) await open(at);
   $("said").textContent = "Undone; it waits again.";
+}
+
+/* What decisions teach */
+
+async function showRules() {
+  let rules;
+  try { ({ rules } = await read("/rules")); } catch (error) { return failed(error); }
+  $("rules").replaceChildren(...(rules.length ? rules.map(drawnRule) : [make("p", "No decision makes a rule yet.")]));
+  $("rules-dialog").showModal();
+}
+
+function drawnRule(rule) {
+  const made = make("section"), list = make("dl");
+  made.append(make("h3", rule.sender.join(", ")),
+    make("p", `${rule.folder ? `${rule.folder}: ` : ""}${rule.step}, ${rule.pipeline}; ${count(rule.documents, "document")} read so. Layout: ${rule.layout.join(", ")}`, "soft small"));
+  for (const [name, readings] of Object.entries(rule.fields)) {
+    const how = readings.map((one) => (one.label ? `behind “${one.label}”` : `always ${one.value === null || one.value === "" ? "empty" : plain(one.value)}`));
+    list.append(make("dt", name), make("dd", how.join("; ")));
+  }
+  for (const name of rule.open) list.append(make("dt", name), make("dd", "asked each time"));
+  made.append(list, ...rule.decisions.map((one) => {
+    const line = make("p", `${one.item}, decided by ${one.by}, ${day(Date.parse(one.at) / 1000)} `);
+    const button = takeBack(one.id);
+    button.addEventListener("click", () => $("rules-dialog").close());
+    line.append(button);
+    return line;
+  }));
+  return made;
 }
 
 /* Keys, clicks, polls */
@@ -1161,6 +1246,7 @@ const KEYS = {
   k: () => open(Math.max(page.at - 1, 0)),
   u: undo,
   "?": () => $("help").showModal(),
+  r: showRules,
   t: () => $("as-text").hidden || toggleText(),
   "[": () => turn(-1),
   "]": () => turn(1),
@@ -1198,6 +1284,8 @@ document.addEventListener("keydown", (event) => {
 });
 
 const on = (id, act, kind = "click") => $(id).addEventListener(kind, act);
+on("text-parts", fillFrom);
+on("rules-open", KEYS.r);
 on("accept", KEYS.Enter);
 on("change", KEYS.e);
 on("reject", askReason);

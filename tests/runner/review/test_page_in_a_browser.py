@@ -25,6 +25,7 @@ from paddock.steps.readers import documents as documents_reader
 from tests.browser import Browser, Page, needs_browser
 from tests.fakes.clerk import Said, clerk, pipeline
 from tests.fakes.papers import INVOICES
+from tests.runner.core.test_rules_of_decisions import NEXT, OLD_NUMBER, TRUE, Desk, bill
 from tests.runner.review.served_page import KINDS, ServedPage, quote
 from tests.runner.world import settings
 from tests.waiting import until
@@ -151,6 +152,58 @@ def test_a_person_decides_everything_by_the_keyboard(
         assert page.complaints() == []
         base = address.partition("/review")[0]
         assert all(url.startswith((base, "data:", "blob:")) for url in page.asked_for())
+
+
+def test_a_decision_says_what_it_answers_and_carries_the_sender_s_papers_along(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    desk = Desk(tmp_path)
+    joiner = bill(**{**NEXT, "sender": "Larkfield Joinery"})
+    for file, text in {"a": bill(), "b": bill(**NEXT), "c": joiner}.items():  # asked in this order
+        desk.arrive(**{file: text})
+        desk.work()
+    with ServedPage(tmp_path).served() as address:
+        page = opened(chromium, address)
+        wait_for_item(page, "a.txt")
+        page.press("e", text="e")
+        for at, value in enumerate(TRUE.values()):
+            how = json.dumps(str(value))
+            page.ask(f"{{const i = document.getElementById('input-{at}'); i.focus(); "
+                     f"i.value = {how}; i.dispatchEvent(new Event('input'))}}")  # fmt: skip
+        page.ask("document.getElementById('input-2').focus()")
+        page.ask("const n = document.createTreeWalker(document.getElementById('text-parts'), 4); "
+                 "while (n.nextNode() && !n.currentNode.data.includes('RE-101')); "
+                 "const t = n.currentNode; const at = t.data.indexOf('RE-101') + 2; "
+                 "getSelection().collapse(t, at); t.parentElement.dispatchEvent("
+                 "new MouseEvent('click', {bubbles: true}))")  # fmt: skip
+        page.wait("document.getElementById('input-2').value === 'RE-101'")  # by a click on it
+        page.wait("!document.getElementById('answers').hidden")
+        told = "1 waiting paper needs no decision any more then: b.txt."
+        assert page.text("#answers") == told
+        page.ask("document.getElementById('save').click()")
+        wait_for_item(page, "c.txt")  # b.txt is passed over
+        page.wait("document.getElementById('rows').textContent.includes('as you decided on a.txt')")
+        assert page.text("#left").startswith("1 decision here, 1 left")
+        page.press("r", text="r")
+        page.wait("document.getElementById('rules-dialog').open")
+        shown = page.text("#rules")
+        assert "Larkfield Print Works" in shown and "behind “total”" in shown
+        page.press("Escape")
+        page.wait("!document.getElementById('rules-dialog').open")
+    desk.arrive(d=bill(OLD_NUMBER, **NEXT))
+    desk.work()
+    assert {*desk.waiting()} == {"c.txt", "d.txt"}
+    with ServedPage(tmp_path).served() as address:
+        page = opened(chromium, address)
+        wait_for_item(page, "c.txt")
+        page.press("j", text="j")
+        wait_for_item(page, "d.txt")
+        assert page.text(".field .name") == "number"  # what is open comes first
+        read = page.text("#fields")
+        assert "read behind “total”, as you decided on" in read and "(a.txt)" in read
+        page.ask("document.querySelector('.reading button').click()")
+        wait_for_item(page, "a.txt")  # it waits again
+        assert page.complaints() == []
 
 
 def test_a_label_is_added_where_the_question_stands_and_what_is_undone_is_seen(

@@ -1,0 +1,90 @@
+"""What decisions teach, as people see it: the list of rules, and what one more decision answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from paddock.engine.system.records import record, replace
+from paddock.engine.system.units import iso_time
+from paddock.pipelines.schema_validation import value_fault
+from paddock.runner.core.traces.dependencies import UsedRules, read_dependencies
+from paddock.runner.core.traces.past_decisions import known_decisions, step_name, taught_answer
+from paddock.runner.ledger.database import queries
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews.review_store import ReviewStore
+from paddock.runner.ledger.reviews.reviews import Review
+from paddock.runner.rules.decision_rules import NoRule, Rules
+from paddock.runner.rules.document_offers import Offers
+
+MOST_LOOKED_AT = 500  # waiting questions at a decision: a page answers within a second
+
+
+@record(frozen=True, slots=True)
+class TaughtRules:
+    rules: tuple[Mapping[str, Any], ...]
+    """Each with its pipeline, step, sender, layout, fields, open fields, decisions, and of how
+    many documents it read a field."""
+    without_rule: tuple[Mapping[str, Any], ...]
+    """Decisions that teach nothing, and why."""
+
+
+def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
+    """Return what the decisions of a ledger teach; `decided`: those to be shown, by id."""
+    known, gone = known_decisions(ledger), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
+    reads = [reads for (reads,) in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
+    used = (dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings)
+    n_used = Counter(next(iter(dep.readings.values()))[1] for dep in used)
+    rules, why_none, taught = list[Mapping[str, Any]](), dict[str, NoRule](), set[str]()
+    for (file, step), of_step in known.items():
+        for ids, shown in of_step.rules.shown():
+            taught.update(ids)
+            if isinstance(shown, NoRule):
+                why_none |= dict.fromkeys(ids, shown)
+            elif decided.keys() >= {*ids}:
+                rests = [
+                    {"id": r.id, "item": r.item, "by": r.by, "at": iso_time(r.decided_at or 0)}
+                    for r in (decided[id_] for id_ in ids)
+                ]
+                own = {"pipeline": file, "step": step, "documents": sum(n_used[i] for i in ids)}
+                rules.append({**own, **shown, "decisions": rests})
+    for review in decided.values():
+        if review.id not in taught and review.state in ("accepted", "edited"):
+            why = NoRule.GONE if gone & {*review.places} else NoRule.NO_OFFERS
+            why_none[review.id] = NoRule.TOGETHER if review.together else why
+    none = (
+        {"id": id_, "item": decided[id_].item, "why": why.name.lower(), "text": why.value}
+        for id_, why in why_none.items()
+        if id_ in decided
+    )
+    return TaughtRules(tuple(rules), tuple(none))
+
+
+def answered_by(reviews: ReviewStore, review: Review, value: Any) -> list[Review]:
+    """Return the waiting questions of a step that a decision would answer by its rule.
+
+    The next run decides: it knows the checks of the answer, and documents that changed meanwhile.
+    """
+    new = taught_answer(replace(review, state="edited", value=value))
+    if new is None:
+        return []
+    pipeline, step = review.subject.pipeline, review.step
+    stem = step_name(pipeline, step)[0]
+    known = [
+        taught
+        for (file, name), of_step in known_decisions(reviews.ledger).items()
+        if file == stem and name.rpartition(".")[2] == step
+        for taught in of_step.taught
+    ]
+    rules, found = Rules([*known, new]), list[Review]()
+    for other in reviews.waiting(is_whole=True)[:MOST_LOOKED_AT]:
+        subject, is_it = other.subject, other.id == review.id
+        if is_it or (subject.pipeline, other.step) != (pipeline, step) or not subject.offers:
+            continue
+        read = {name: r.value for name, r in rules.read(Offers.unpack(subject.offers)).items()}
+        open_fields = {*(subject.answer if subject.open is None else subject.open)}
+        whole = {**subject.answer, **read}
+        if open_fields <= read.keys() and value_fault(whole, subject.schema) is None:
+            found.append(other)
+    return found
