@@ -202,7 +202,8 @@ class PagedContext:
         try:
             self._logits = self._paged.compute(batch)
         except RuntimeError as error:
-            raise DecodeFailed(f"OpenVINO cannot compute: {error}") from error
+            why = str(error).strip().splitlines()[-1]
+            raise DecodeFailed(f"OpenVINO cannot compute: {why}") from error
         for sequence, length in zip(sequences, lengths, strict=True):
             sequence.n_tokens = length
         return len(output_rows)

@@ -22,7 +22,7 @@ from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.gguf import read_header
 from paddock.engine.llama import library
 from paddock.engine.llama.forward_context import ForwardContext
-from paddock.engine.llama.library import LoadFailed
+from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.quantise import write_widened
@@ -263,22 +263,25 @@ def make_copy(order: dict[str, Any]) -> dict[str, Any]:
         uses_extra_buffers=load.uses_extra_buffers,
     )  # fmt: skip
     copies, whys = _written_copies(order, source)
-    if not copies:
+    speeds = dict[str, CopySpeeds]()
+    for format_name, copy in copies.items():
+        try:
+            speeds[format_name] = measure_speeds(copy, shape)
+        except (LoadFailed, DecodeFailed) as error:
+            whys.append(str(error))
+    if not speeds:
         return {"why": whys[0]}
-    everything = [source, *copies.values()]
-    speeds = [measure_speeds(weights, shape) for weights in everything]
-    if min(found.share for found in speeds) < ENOUGH_CPU_SHARE:
+    before = measure_speeds(source, shape)
+    if min(found.share for found in (before, *speeds.values())) < ENOUGH_CPU_SHARE:
         # Beside other programs wall times of one file differ by a factor of 2, the processor's
         # seconds of one thread by a twentieth.
-        speeds = [measure_speeds(weights, shape, counts_cpu=True) for weights in everything]
-    before, *after = speeds
+        before = measure_speeds(source, shape, counts_cpu=True)
+        speeds = {name: measure_speeds(copies[name], shape, counts_cpu=True) for name in speeds}
     original: Computed | None = None
-    n_unwritten = len(whys)
-    fastest_first = sorted(
-        zip(copies.items(), after, strict=True),
-        key=lambda each: each[1].document_s(each[1].answers),
-    )
-    for (format_name, copy), found in fastest_first:
+    n_uncomputed = len(whys)
+    fastest_first = sorted(speeds.items(), key=lambda each: each[1].document_s(each[1].answers))
+    for format_name, found in fastest_first:
+        copy = copies[format_name]
         why = _why_too_slow(before, found)
         if not why:
             original = original or computed_results(source, order["texts"], N_COMPARED, shape)
@@ -299,7 +302,7 @@ def make_copy(order: dict[str, Any]) -> dict[str, Any]:
             "agreement": share,
             "is_embedder": is_embedder,
         }
-    return {"why": whys[n_unwritten]}
+    return {"why": whys[n_uncomputed]}
 
 
 def _file_facts(copy: Weights) -> dict[str, Any]:
