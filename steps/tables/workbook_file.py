@@ -18,7 +18,7 @@ from paddock.engine.system.records import field, record
 from paddock.engine.system.text import cell_text, one_line
 from paddock.pipelines.typed_rows import TypedRows
 
-from .column_types import ColumnType, iso_date, plain_decimal, typed_value
+from .column_types import ColumnType, is_of_type, plain_decimal, typed_value
 from .row_formats import UnreadableRows, declared_rows, kept_rows
 from .table_format import ODD_NUMBERS, ChangedValues
 
@@ -62,8 +62,7 @@ def workbook_file(
         raise UnreadableRows(f"a sheet of Excel has no room for {len(names):,} columns")
     kinds = {name: declared.get(name) or rows.types.get(name, "") for name in names}
     for name in names:
-        values = (row.get(name) for row in table)
-        if not kinds[name] and all(_is_day(value) for value in values if value is not None):
+        if not kinds[name] and is_of_type([row.get(name) for row in table], "date"):
             kinds[name] = "date"
     data = BytesIO()
     is_large = len(table) * len(names) > _LARGE_CELLS
@@ -173,10 +172,3 @@ class _CellWriter:
             self.n_links += 1
             url = f"external:{target}"
             self.sheet.write_url(n_row, column.index, url, self.link_format, text)
-
-
-def _is_day(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and len(value) == 10 and bool(iso_date(value))
-    except ValueError:
-        return False

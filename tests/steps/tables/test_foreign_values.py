@@ -418,6 +418,18 @@ def test_decimals_are_written_with_the_places_of_their_type(
     assert (tmp_path / "b.csv").read_text() == text
 
 
+@pytest.mark.parametrize("suffix", ["xlsx", "csv", "parquet"])
+def test_a_text_that_may_be_a_day_is_what_stands_there(
+    write: Call, read: Call, suffix: str
+) -> None:
+    rows = [{"part": "01.03.2026", "day": "2026-03-01"}, {"part": "12.10.2024", "day": None}]
+    write(f"a.{suffix}", rows)
+    found = [
+        {name: value or None for name, value in row.items()} for row in read(f"a.{suffix}").rows
+    ]
+    assert found == rows
+
+
 def test_a_text_too_long_for_a_cell_is_cut_with_a_note(
     write: Call, read: Call, hands: FakeTools
 ) -> None:
