@@ -46,6 +46,34 @@ MOVED_BY_THE_SECOND = """\
       - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ doc.file }}"}}
     returns: {file: doc.file, text: steps.again.text, kind: steps.kind.text}
 """
+OFFICE = """\
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: texts
+    for_each: doc in steps.docs.files
+    do: [{id: text, uses: files.read, with: {path: "{{ doc.path }}"}}]
+    returns: {file: doc.relpath, path: doc.path, sha256: doc.sha256, text: steps.text.text}
+  - id: each
+    for_each: doc in steps.texts.results
+    do: [{id: kind, uses: chat, with: {prompt: "PROMPT {{ doc.text }}"}REVIEW}]
+    returns:
+      file: doc.file
+      path: doc.path
+      sha256: doc.sha256
+      text: doc.text
+      kind: steps.kind.text
+  - id: known
+    uses: sql
+    with:
+      tables: {t: "{{ steps.each.results }}"}
+      query: select * from t where kind not like '% 1' order by file
+  - id: file
+    for_each: doc in steps.known.rows
+    key: doc.file
+    do:
+      - uses: files.move
+        with: {path: "{{ doc.path }}", to: "filed/{{ doc.kind | slug }}/{{ doc.file }}"}
+    returns: {file: doc.file, text: doc.text, kind: doc.kind}
+"""  # as the office: read, decide, file what is not left out
 IN_A_BLOCK = """\
   - id: folders
     for_each: f in ['inbox']
@@ -56,6 +84,7 @@ IN_FOLDERS = "steps.folders.results | map(attribute='rows') | flatten | list"
 SHAPES: Mapping[str, str] = {
     "plain": HERE + TABLE.replace("ROWS", "steps.each.results"),
     "moved_by_second": MOVED_BY_THE_SECOND + TABLE.replace("ROWS", "steps.each.results"),
+    "office": OFFICE + TABLE.replace("ROWS", "steps.file.results"),
     "second": HERE + second("second", "steps.each.results")
     + TABLE.replace("ROWS", "steps.second.results"),
     "keyed": HERE
@@ -83,7 +112,7 @@ SHAPES: Mapping[str, str] = {
 """By name, the steps of a pipeline; those with `sub` in their name run `sub.yaml`."""
 
 
-DECIDED_ALONE = ("plain", "by_kind", "moved_by_second", "sub")
+DECIDED_ALONE = ("plain", "by_kind", "moved_by_second", "office", "sub")
 """Those whose tables have nothing but documents and what a person decided."""
 
 

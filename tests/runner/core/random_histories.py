@@ -562,7 +562,8 @@ class FilingHistory(History):
         self, seed: int, folder: Path, *, may_review: bool = False, moves: int | None = None
     ) -> None:
         self.n_prompts = 0
-        self.review = ("true", "'keep' in text", "'two' in text")[seed % 3] if may_review else ""
+        self.review = ("true", "'keep' in text", "'two' in text")[seed // len(SHAPES) % 3]
+        self.review = self.review if may_review else ""
         self.arrived: dict[str, str] = {}
         """Name → text of what was put into the folder and was not seen to leave it."""
         self.filed: list[tuple[str, str]] = []
@@ -942,9 +943,12 @@ def main() -> int:
     parser.add_argument("--moving", action="store_true", help="the pipeline's file is renamed")
     parser.add_argument("--reviews", action="store_true", help="answers wait for a person")
     parser.add_argument("--filing", action="store_true", help="documents are moved away when done")
+    parser.add_argument("--shape", choices=SHAPES, help="with --filing: all of one shape")
     given = parser.parse_args()
     import_all()
     n_bad, seeds = 0, [first + n for first in given.seed for n in range(given.histories)]
+    if given.shape:
+        seeds = [seed * len(SHAPES) + [*SHAPES].index(given.shape) for seed in seeds]
     for seed in seeds:
         moves = seed if given.moving else None
         with tempfile.TemporaryDirectory() as name:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.may_take(240, "many folders live through all of their r
 # 400082: a block was renamed, and the index left. 400519: `if` is false, and nothing can be read.
 EARLIER = ("--plain", "--histories", "1", "--seed", "100261", "200208", "400082", "400519")
 REVIEWS = ("--reviews", "--histories", "5")
-FILING = ("--filing", "--histories", "11", "--seed", "29")  # each shape of a pipeline once
+FILING = ("--filing", "--histories", "12", "--seed", "29")  # each shape of a pipeline once
 FILING_REVIEWS = ("--filing", "--reviews", "--histories", "6", "--seed", "1000")
 MOVING = ("--moving", "--filing", "--reviews", "--histories", "6", "--seed", "9100")
 
