@@ -129,7 +129,11 @@ def _zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Member:
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()  # macOS does not say that it writes UTF-8
     why_not = "it is protected by a password" * bool(entry.flag_bits & ENCRYPTED)
-    read = partial(archive.read, entry)
+
+    def read() -> bytes:  # at once, the library would copy it for each piece
+        with archive.open(entry) as part:
+            return b"".join(iter(partial(part.read, PIECE_BYTES), b""))
+
     return _Member(name, read, entry.file_size, entry.file_size, why_not)
 
 
