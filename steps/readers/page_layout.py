@@ -29,6 +29,7 @@ from paddock.engine.system.records import record
 from paddock.pipelines.text_marks import note_label
 
 from .page_rows import (
+    BLANKS,
     LARGER,
     NEAR,
     SOFT_BREAK,
@@ -49,7 +50,6 @@ from .page_tables import aligned_tables, ruled_tables, table_line, table_row
 
 FACT_PAGES = 40  # are read for the facts about a document: a second at most
 HYPHEN = "\x02"  # as PDFium writes it at the end of a line
-_GUTTER = 0.5  # the least between columns
 _MOST_HEADING_CHARS, _MOST_HEADING_LINES = 160, 4  # a longer one is text
 _MOST_PLACES = 6  # where a column may begin
 _LEAST_LINES = 4  # of a column
@@ -232,7 +232,7 @@ def _gutter(rows: Sequence[Row]) -> tuple[int, int, float] | None:
     starts: Counter[int] = Counter()
     for row in rows:
         pairs = pairwise((row.words[0], *row.words))
-        apart = (b for a, b in pairs if a is b or gap_between(a, b) > _GUTTER * row.size)
+        apart = (b for a, b in pairs if a is b or gap_between(a, b) > BLANKS * row.size)
         starts.update({round(word.left) for word in apart})
     found = (0, 0, 0.0)
     for x, n in starts.most_common(_MOST_PLACES):
@@ -257,7 +257,7 @@ def _crosses(row: Row, at: float) -> bool:
     last: Word | None = None
     for word in row.words:
         if word.left >= at:
-            return last is not None and gap_between(last, word) < _GUTTER * row.size
+            return last is not None and gap_between(last, word) < BLANKS * row.size
         if word.right > at:
             return True
         last = word
@@ -289,7 +289,8 @@ def _prose_region(rows: Sequence[Row], first: int, end: int, at: float) -> tuple
     if _is_of_tables([*_side(rows[first:end], at, is_left=True)]):
         return 0, 0
     right_rows = [*_side(rows[first:end], at, is_left=False)]
-    is_prose = _is_filled(right) and not _is_of_tables(right_rows)
+    is_rest = len(right) == 2  # of a text that fills the left column: its last line is short
+    is_prose = _is_filled(right[:1] if is_rest else right) and not _is_of_tables(right_rows)
     return (first, end) if is_prose or _gutter(right_rows) else (0, 0)
 
 
@@ -336,7 +337,7 @@ def _usual_text(page: Sequence[PageLine]) -> tuple[float, bool]:
     """
     sizes: Counter[tuple[float, bool]] = Counter()
     for line in page:
-        last = max([piece.row for piece in line.pieces], default=0)
+        last = max([piece.row for piece in line.pieces]) if line.is_table else 0
         for word in [piece.word for piece in line.pieces if piece.word and piece.row == last]:
             sizes[round(word.size * 2) / 2, line.is_bold] += sum(map(str.isalnum, word.text))
     return sizes.most_common(1)[0][0] if sizes else (0.0, False)

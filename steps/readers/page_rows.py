@@ -19,7 +19,7 @@ from paddock.pipelines.text_marks import escaped, hidden, lowered, note_label, r
 # Of a size, which is that of the larger of two neighbours: 10 points of text of 10 points.
 CAPITAL = 0.7  # the height of a capital
 BLANK = 0.15  # a gap between two words: kerning has less, the narrowest justified blank 0.2
-BLANKS = 0.35  # the most between words of one piece; what a raised figure or a cell needs is more
+BLANKS = 0.5  # the most between words of one piece; what parts columns is more
 _MARK_GAP = 0.2  # the same before a raised or lowered one
 _APART = 0.9  # a gap between two pieces of a row; justified lines have blanks of 0.6
 _BESIDE = 0.6  # the most between a word and its mark

@@ -314,6 +314,13 @@ def test_columns_of_prose_are_read_one_after_the_other(n: int, shift: float) -> 
     ]
 
 
+def test_a_right_column_of_a_line_and_a_half_is_read_behind_the_left_one() -> None:
+    left = lines(*(f"{PROSE[:30]} {at}" for at in range(8)))
+    right = lines(PROSE[:31], "owner pays.", left=330)
+    found = read(drawn(*left, *right)).text.split("\n")
+    assert found == [*(f"{PROSE[:30]} {at}" for at in range(8)), PROSE[:31], "owner pays."]
+
+
 def test_the_wide_blanks_of_a_justified_line_in_a_column_make_no_table() -> None:
     wide = "BT /F1 10 Tf 12 Tw 72 609 Td (roof bills them ten-) Tj 0 -13 Td (ant dry owner) Tj ET"
     left = lines(*(f"{PROSE[:30]} {at}" for at in range(7)))
