@@ -303,6 +303,16 @@ def test_a_clerk_of_the_office_decides_once_on_each_sender(tmp_path: Path) -> No
     }
     assert seen == {**filed, "Calder Boatyard": (2, 94)}
     assert not desk.waiting().keys()
+    book = load_workbook(folder / "out/invoices.xlsx").active
+    head, _, last = book.iter_rows(values_only=True)
+    assert head == ("sender", "number", "total", "currency", "due", "account", "document")
+    assert (*last[:4], f"{last[4]:%Y-%m-%d}") == (
+        "Calder Boatyard",
+        "24-2",
+        10,
+        "EUR",
+        "2024-05-04",
+    )
     (folder / "kept").mkdir()
     (folder / "filed/invoice/a.txt").rename(folder / "kept/a.txt")
     (folder / "filed/invoice/b.txt").unlink()
