@@ -79,6 +79,7 @@ class Sums:
             "bases": _total("basis", [(1, vat) for vat in self.vat]),
             "taxes": _total("amount", [(1, vat) for vat in self.vat if vat.all("amount")]),
             "on_gross": _total("amount", on_gross),
+            "gross": _total("gross_amount", [(1, item) for item in self.items]),
             **{
                 name: _total("amount", parts) if parts else Term()
                 for name, is_added in (("given", False), ("added", True))

@@ -74,6 +74,20 @@ _GROUP = """<a:IncludedSupplyChainTradeLineItem><a:AssociatedDocumentLineDocumen
 <a:LineTotalAmount>500</a:LineTotalAmount></a:S></a:T></a:IncludedSupplyChainTradeLineItem>"""
 _INNER = """<a:SubInvoiceLine><b:ID>1a</b:ID><b:LineExtensionAmount currencyID="EUR">5
 </b:LineExtensionAmount><a:Item><b:Name>Knot</b:Name></a:Item></a:SubInvoiceLine>"""
+_SIMPLIFIED = """<p:FatturaElettronicaSemplificata versione="FSM10"
+xmlns:p="http://ivaservizi.agenziaentrate.gov.it/docs/xsd/fatture/v1.0"><FatturaElettronicaHeader>
+<CedentePrestatore><IdFiscaleIVA><IdPaese>IT</IdPaese><IdCodice>01234567890</IdCodice>
+</IdFiscaleIVA><Denominazione>Cantiere Porto</Denominazione><Sede><CAP>34100</CAP>
+<Comune>Trieste</Comune><Nazione>IT</Nazione></Sede></CedentePrestatore><CessionarioCommittente>
+<AltriDatiIdentificativi><Nome>Ada</Nome><Cognome>Riva</Cognome></AltriDatiIdentificativi>
+</CessionarioCommittente></FatturaElettronicaHeader><FatturaElettronicaBody><DatiGenerali>
+<DatiGeneraliDocumento><TipoDocumento>TD08</TipoDocumento><Divisa>EUR</Divisa><Data>2026-03-02</Data>
+<Numero>7/S</Numero></DatiGeneraliDocumento><DatiFatturaRettificata><NumeroFR>5/S</NumeroFR>
+</DatiFatturaRettificata></DatiGenerali><DatiBeniServizi><Descrizione>Corda</Descrizione>
+<Importo>12.20</Importo><DatiIVA><Aliquota>22.00</Aliquota></DatiIVA></DatiBeniServizi>
+<DatiBeniServizi><Descrizione>Nodo</Descrizione><Importo>10.00</Importo><DatiIVA>
+<Imposta>1.80</Imposta></DatiIVA></DatiBeniServizi></FatturaElettronicaBody>
+</p:FatturaElettronicaSemplificata>"""
 _FATTURA = """<p:FatturaElettronica versione="FPR12"
 xmlns:p="http://ivaservizi.agenziaentrate.gov.it/docs/xsd/fatture/v1.2"><FatturaElettronicaHeader>
 <CedentePrestatore><DatiAnagrafici><IdFiscaleIVA><IdPaese>IT</IdPaese><IdCodice>01234567890</IdCodice>
@@ -172,3 +186,24 @@ def test_what_its_numbers_depend_on_is_said_and_its_sums_agree(
     assert [line for line in lines if line not in found.pages[0]] == []
     assert found.notes == (": read as an e-invoice",)
     assert found.invoices[0].witnesses == ("xml", "sums")
+
+
+def test_a_simplified_invoice_of_italy_is_what_its_items_make() -> None:
+    found = read_e_invoices(_SIMPLIFIED)
+    assert found.pages[0].splitlines()[1:] == [
+        "Credit note number: 7/S",
+        "Credit note date: 2026-03-02",
+        "Concerns invoice: 5/S",
+        "Seller:",
+        "Cantiere Porto",
+        "Place: IT 34100 Trieste",
+        "VAT number: 01234567890",
+        "Buyer: Ada Riva",
+        "Currency: EUR",
+        "Item 1: Corda with VAT 22.00 % = 12.20 EUR with VAT",
+        "Item 2: Nodo = 10.00 EUR with VAT",
+        "Net:",
+        "Credit, not to be paid: 22.20 EUR",
+    ]
+    assert "nothing is to be paid" in found.pages[0]
+    assert found.notes[0].endswith("it may change what is paid: Imposta")
