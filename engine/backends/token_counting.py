@@ -41,20 +41,24 @@ class LocalTokenizer:
     async def count_chat(self, messages: Sequence[Message]) -> int:
         """Count a conversation, by the template of the file; raises ModelBroken or BadRequest."""
         turns = [[message.role, message.content, message.reasoning] for message in messages]
-        return (await self._counts({"messages": turns}))[0]
+        return int((await self._counts({"messages": turns}))[0])
 
     async def count_texts(self, texts: Sequence[str]) -> list[int]:
-        return await self._counts({"texts": list(texts)}) if texts else []
+        return [*map(int, await self._counts({"texts": list(texts)}))] if texts else []
+
+    async def unknown_shares(self, texts: Sequence[str]) -> list[float]:
+        """Return which share of each text's letters the vocabulary lacks; raises ModelBroken."""
+        return await self._counts({"letters": list(texts)})
 
     async def aclose(self) -> None:
         self._process.close()
 
-    async def _counts(self, order: dict[str, Any]) -> list[int]:
+    async def _counts(self, order: dict[str, Any]) -> list[float]:
         async with self._turn:
             answer = await self._send(order)
         if "error" in answer:
             raise BadRequest(f"{self.path} cannot count it: {answer['error']}")
-        return [int(count) for count in answer["counts"]]
+        return list(answer["counts"])
 
     async def _send(self, order: dict[str, Any]) -> dict[str, Any]:
         """Send an order; a process that died is started once more."""

@@ -1,4 +1,4 @@
-"""Process that counts tokens with a local model's vocabulary.
+"""Process that counts tokens, and letters that are unknown, with a local model's vocabulary.
 
 Started as a module by `token_counting`. Separate, because a broken file may end llama.cpp by
 `abort()`. Requests and counts are frames; the process ends when its pipe closes.
@@ -14,18 +14,20 @@ from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.request import Message
 from paddock.engine.system.frames import answer_frames, pack_frame, take_pipes
+from paddock.engine.workers.embed_service import unknown_share
 
 
 def main(path: str, *parts: str) -> None:
     requests, answers = take_pipes()
-    prompter = PromptBuilder(
-        Model(Path(path), ModelOptions(n_gpu_layers=0, is_vocabulary=True, parts=parts))
-    )
-    answer_frames(requests, answers, lambda order: pack_frame(_counts(prompter, order)))
+    model = Model(Path(path), ModelOptions(n_gpu_layers=0, is_vocabulary=True, parts=parts))
+    prompter = PromptBuilder(model)
+    answer_frames(requests, answers, lambda order: pack_frame(_counts(model, prompter, order)))
 
 
-def _counts(prompter: PromptBuilder, order: dict[str, Any]) -> dict[str, Any]:
+def _counts(model: Model, prompter: PromptBuilder, order: dict[str, Any]) -> dict[str, Any]:
     try:
+        if "letters" in order:
+            return {"counts": [unknown_share(model, text) for text in order["letters"]]}
         if "messages" in order:
             messages = [Message(*turn) for turn in order["messages"]]
             return {"counts": [prompter.count_chat(messages)]}

@@ -88,7 +88,7 @@ class ModelFiles:
             names = [name.format(kind) for name in _FACT_VALUES]
             return {name: found[name] for name in names if name in found}
 
-        known = [self._kept("header_values.json", file, values) for file in (path, *parts)]
+        known = [self.kept("header_values.json", file, values) for file in (path, *parts)]
         return GgufHeader(version=0, n_tensors=0, values=known[0], array_lengths={})
 
     def capabilities(self, path: Path, own: str | None, of_file: str) -> list[str]:
@@ -98,7 +98,7 @@ class ModelFiles:
         def find(_: Path) -> list[str]:
             return self._templates.capabilities(own, of_file)
 
-        return list(self._kept(f"templates/{version}.json", path, find))
+        return list(self.kept(f"templates/{version}.json", path, find))
 
     @cached_property
     def _templates(self) -> TemplateTrials:
@@ -111,12 +111,12 @@ class ModelFiles:
         digests = [
             file.name.removeprefix("sha256-")  # verified before the file got its name
             if file.parent.name == "blobs" and file.name.startswith("sha256-")
-            else self._kept("digests.json", file, sha256_of)
+            else self.kept("digests.json", file, sha256_of)
             for file in (path, *parts)
         ]
         return hashlib.sha256("".join(digests).encode()).hexdigest() if parts else digests[0]
 
-    def _kept(self, cache: str, path: Path, read: Callable[[Path], Any]) -> Any:
+    def kept(self, cache: str, path: Path, read: Callable[[Path], Any]) -> Any:
         """Return what was read of a file when it had this stamp, or read and keep it."""
         with _broken_if_unreadable(path):
             name, *stamp = file_stamp(path)

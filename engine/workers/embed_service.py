@@ -70,16 +70,8 @@ class TextReader:
             TextRefused: a text has no tokens.
         """
         return [replace(self._read(index, text, n_ctx_tokens, on_overflow),
-                        unknown_share=self._unknown_share(text))
+                        unknown_share=unknown_share(self._model, text))
                 for index, text in enumerate(texts)]  # fmt: skip
-
-    def _unknown_share(self, text: str) -> float:
-        if text.isascii():  # each vocabulary has these
-            return 0.0
-        plain = self._model.tokenise(text, with_special=False, parse_special=False)
-        pieces = b"".join(self._model.piece(token) for token in plain.tolist())
-        given = letters(text)
-        return (given - letters(pieces.decode(errors="replace"))).total() / max(1, given.total())
 
     def read_pairs(
         self, query: str, documents: Sequence[str], n_ctx_tokens: int, on_overflow: OnOverflow
@@ -148,6 +140,16 @@ class TextReader:
 
     def _with_surroundings(self, plain: Tokens) -> Tokens:
         return np.concatenate([self._before, plain, self._after]).astype(np.int32)
+
+
+def unknown_share(model: Model, text: str) -> float:
+    """Return which share of a text's letters no token has."""
+    if text.isascii():  # each vocabulary has these
+        return 0.0
+    plain = model.tokenise(text, with_special=False, parse_special=False)
+    pieces = b"".join(model.piece(token) for token in plain.tolist())
+    given = letters(text)
+    return (given - letters(pieces.decode(errors="replace"))).total() / max(1, given.total())
 
 
 def letters(text: str) -> Counter[str]:

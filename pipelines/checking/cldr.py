@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Literal
+from unicodedata import category
+from unicodedata import name as unicode_name
 
 from paddock.engine.system.records import record
 
@@ -32,6 +34,19 @@ def month_names() -> Mapping[str, tuple[int, ...]]:
         for name in names.split("|"):
             found[name] = (*found.get(name, ()), int(month))
     return found
+
+
+def script_samples() -> Mapping[str, str]:
+    """Return names of months and currencies by script, called as in Unicode's names of letters."""
+    words: dict[str, set[str]] = {}
+    for kind in ("months", "currencies"):
+        for names in _data()[kind].values():
+            for word in names.replace("|", " ").split():
+                letters = (sign for sign in word if category(sign) in ("Ll", "Lo", "Lu"))
+                if letter := next(letters, ""):
+                    script = unicode_name(letter).split()[0].title().replace("Cjk", "Han")
+                    words.setdefault(script, set()).add(word)
+    return {script: " ".join(sorted(of)) for script, of in words.items()}
 
 
 def months_of(name: str) -> tuple[int, ...]:

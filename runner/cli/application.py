@@ -111,7 +111,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "batch": "Answer a file of requests; the same command again continues.",
         "list": "List the models on this machine.",
         "show": "Show the details of a model.",
-        "models": "Show well-known models that fit this machine, and how fast they would be.",
+        "models": "Show what models here can do, and which well-known ones fit, and how fast.",
         "pull": "Download a model; an interrupted download continues.",
         "push": "Upload a model to a registry.",
         "create": "Make a model from a Modelfile.",

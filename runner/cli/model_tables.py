@@ -6,20 +6,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.backends.token_counting import LocalTokenizer
+from paddock.engine.errors import ModelBroken
 from paddock.engine.gguf import FILE_SAMPLING, SAMPLING_KEYS, SUPPRESSED
 from paddock.engine.models.model_cards import list_cards
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.well_known import MEASURED, WELL_KNOWN, Machine, WellKnownModel
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import units
+from paddock.engine.system.distribution import own_version
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import counted
+from paddock.pipelines.checking.cldr import script_samples
 from paddock.runner.progress import printing
 
 if TYPE_CHECKING:
@@ -98,7 +103,7 @@ class ModelRow:
     digest: str
     """Of its manifest, as with Ollama; else of its file."""
     size_bytes: int
-    role: str
+    capabilities: tuple[str, ...]
     modified_at: datetime | None = None
     origin: str = ""
     path: str = ""
@@ -107,6 +112,10 @@ class ModelRow:
     of_file: Mapping[str, Any] = field(default_factory=dict)
     """What the file says of decoding."""
 
+    @property
+    def role(self) -> str:
+        return "embed" if "embedding" in self.capabilities else "chat"
+
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -114,6 +123,7 @@ class ModelRow:
             "size": self.size_bytes,
             **({"modified": self.modified_at.isoformat()} if self.modified_at else {}),
             "role": self.role,
+            "capabilities": list(self.capabilities),
             **({"from": self.origin, "path": self.path} if self.path else {}),
             **({"tuned": self.tuned} if self.tuned else {}),
             **({"of_file": dict(self.of_file)} if self.of_file else {}),
@@ -126,9 +136,8 @@ def local_models(pool: PoolSettings) -> tuple[ModelRow, ...]:
     rows = []
     for card in list_cards(finder):
         copy = finder.tuned.find(finder.files.digest(Path(card.path)))
-        role = "embed" if "embedding" in card.capabilities else "chat"
         tuned = copy.format if copy is not None else ""
-        row = ModelRow(card.name, card.digest, card.size_bytes, role, card.modified_at)
+        row = ModelRow(card.name, card.digest, card.size_bytes, card.capabilities, card.modified_at)
         row = replace(row, origin=card.origin, path=card.path, tuned=tuned, of_file=card.of_file)
         rows.append(row)
     return tuple(sorted(rows, key=lambda row: row.name))
@@ -140,10 +149,10 @@ def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
     rows = []
     for model in models:
         name, digest = str(model.get("name", "")), str(model.get("digest", ""))
-        role = "embed" if "embedding" in (model.get("capabilities") or ()) else "chat"
+        abilities = tuple(map(str, model.get("capabilities") or ()))
         decoding = (model.get("of_file") or {}).items()
         of_file = {key: value for key, value in decoding if isinstance(value, int | float)}
-        row = ModelRow(name, digest, int(model.get("size") or 0), role, of_file=of_file)
+        row = ModelRow(name, digest, int(model.get("size") or 0), abilities, of_file=of_file)
         with suppress(ValueError):
             row = replace(row, modified_at=datetime.fromisoformat(str(model.get("modified_at"))))
         rows.append(row)
@@ -166,6 +175,52 @@ def model_table(rows: Sequence[ModelRow], now: datetime | None = None) -> str:
     ]
     n = len(head) if any(row.path or row.of_file for row in rows) else len(head) - 1
     return printing.table([row[:n] for row in (head, *body)])
+
+
+def models_here(pool: PoolSettings) -> list[dict[str, Any]]:
+    """Return names, capabilities and, of embedding models, known shares of scripts' letters."""
+    finder = ModelFinder(pool.models_dir, pool.cache_dir)
+    here = []
+    for row in local_models(pool):
+        model: dict[str, Any] = {"name": row.name, "capabilities": list(row.capabilities)}
+        if row.role == "embed":
+            with suppress(ModelBroken):  # `paddock doctor` names it
+                model["scripts"] = _script_shares(finder, row)
+        here.append(model)
+    return here
+
+
+def _script_shares(finder: ModelFinder, row: ModelRow) -> Mapping[str, float]:
+    """Return which share of each script's letters a model reads, the largest first.
+
+    Found with its tokenizer, which may drop letters that its vocabulary has, and kept by its file.
+    """
+
+    async def ask(tokenizer: LocalTokenizer) -> dict[str, float]:
+        samples = script_samples()
+        try:
+            shares = await tokenizer.unknown_shares([*samples.values()])
+        finally:
+            await tokenizer.aclose()
+        known = {script: 1 - share for script, share in zip(samples, shares, strict=True)}
+        return dict(sorted(known.items(), key=lambda item: (-item[1], item[0])))
+
+    def read(path: Path) -> dict[str, float]:
+        parts = map(str, finder.locate(row.name).parts)
+        return asyncio.run(ask(LocalTokenizer(path, tuple(parts))))
+
+    return dict(finder.files.kept(f"scripts-{own_version()}.json", Path(row.path), read))
+
+
+def abilities_text(here: Sequence[Mapping[str, Any]]) -> str:
+    """Return what models can do; of scripts, those of which they read a tenth."""
+    body = []
+    for model in here:
+        known = model.get("scripts", {}).items()
+        shares = [f"{script} {share:.0%}" for script, share in known if share >= 0.1]
+        reads = f"; letters known: {', '.join(shares)}" if shares else ""
+        body.append((model["name"], ", ".join(model["capabilities"]) + reads))
+    return printing.table([("MODELS HERE", "CAPABILITIES"), *body])
 
 
 def _origin_text(row: ModelRow) -> str:

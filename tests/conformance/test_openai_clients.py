@@ -48,6 +48,7 @@ def test_models_are_listed_and_found(client: OpenAI) -> None:
     assert {CHAT, f"{VECTORS}:latest"} <= set(listed) | {f"{name}:latest" for name in listed}
     found = client.models.retrieve(CHAT)
     assert (found.id, found.object, found.owned_by) == (CHAT, "model", "library")
+    assert found.to_dict()["capabilities"] == ["completion", "decision"]
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("team/no-such-model")
     assert caught.value.body == {

@@ -275,4 +275,5 @@ def _model_object(name: str, card: ModelCard) -> dict[str, Any]:
         "object": "model",
         "created": int(card.modified_at.timestamp()),
         "owned_by": parse_name(name).namespace,
+        "capabilities": list(card.capabilities),
     }

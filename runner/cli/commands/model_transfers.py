@@ -199,12 +199,14 @@ def _this_machine() -> Machine:
 
 
 def models(as_json: JsonOption = False) -> int:
-    """Show well-known models that fit this machine, and how fast they would be."""
+    """Show what models here can do, and which well-known ones fit, and how fast."""
     machine = _this_machine()
     proposed = propose(machine)
+    here = model_tables.models_here(read_settings(Path.cwd()).pool)
+    fitting = model_tables.proposal_text(machine, proposed, _largest_memory()[1])
     printing.print_result(
-        model_tables.proposal_json(machine, proposed),
-        model_tables.proposal_text(machine, proposed, _largest_memory()[1]),
+        {**model_tables.proposal_json(machine, proposed), "here": here},
+        "\n\n".join([model_tables.abilities_text(here), fitting] if here else [fitting]),
         as_json=as_json,
     )
     return DONE

@@ -45,6 +45,13 @@ def test_models_lists_what_fits_and_pull_alone_takes_the_proposed(
     listing = json.loads(invoke("models", "--json").stdout)
     assert listing["proposed"] == "llama3.2:3b"
     assert next(model["name"] for model in listing["models"] if not model["fits"]) == "llama3.1:8b"
+    embeds, chats = listing["here"]
+    assert chats == {"name": "smollm2:135m", "capabilities": ["completion", "decision"]}
+    read = {script: round(share, 1) for script, share in embeds["scripts"].items()}
+    # WordPiece drops the vowels of Korean and Hindi, and knows no word of Thai
+    scripts = ("Greek", "Hebrew", "Latin", "Arabic", "Han", "Devanagari", "Hangul", "Thai")
+    assert [read[script] for script in scripts] == [1, 1, 1, 0.7, 0.6, 0.5, 0.4, 0.1]
+    assert "all-minilm:latest   embedding; letters known: Greek 100%, Hebrew 100%" in shown.stdout
 
     requested: list[str] = []
 
