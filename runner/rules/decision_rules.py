@@ -1,8 +1,10 @@
 """Rules that decisions of people make, and what they read in a document. Pure; nothing is stored.
 
 The key is who sent a document, and its layout: the cells with the names that a person confirmed,
-and the same set of words beside its values. Within it a rule of a field says which labels govern
-its value, and how that is read. It reads nothing, and the field is open,
+and the words beside its values, but for remarks: lines that some decided documents have and others
+lack, all else being equal. A line that is unlike all remarks so far opens what has no place: kind
+and sender. Within the key a rule of a field says which labels govern its value, and how that is
+read. It reads nothing, and the field is open,
 
 1. where no decision, or decisions on two senders, have this key, or they differ in a constant;
 2. where one of its labels is missing, or governs two values;
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
@@ -24,12 +26,12 @@ from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.checking.numbers import amount_of
 from paddock.pipelines.checking.source_index import SourceIndex
 
-from .document_offers import OfferedValue, Offers, name_of
+from .document_offers import OfferedValue, Offers, is_currency, name_of
 
 Anchor = tuple[str, str]
 """How a label governs a value, and its words."""
@@ -37,6 +39,7 @@ _MARKS = frozenset((".", ","))
 _ORDERS = frozenset(("day first", "month first"))
 _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _IN_DIGITS = re.compile(r"(\d{1,2})\D(\d{1,2})\D(?:\d\d|\d{4})")
+_PLAIN_NUMBER = re.compile(r"-?\d{1,6}(?:[.,]\d\d)?")
 _NAMED = r'(?:[\w-]+: )?"?{}"?\s*(?:$|[,<|(])'
 _DIGITS = re.compile(r"\d+")
 _SPACE = re.compile("[ \u00a0\u202f]")
@@ -57,6 +60,12 @@ class TaughtAnswer:
     @cached_property
     def offers(self) -> Offers:
         return Offers.unpack(self.packed)
+
+    @property
+    def has_seen_kind(self) -> bool:
+        """Whether they looked at all that has no place in it."""
+        kinds = (name for name in self.constants if not _is_currency_value(self.answer.get(name)))
+        return self.fields.issuperset(kinds)
 
     @cached_property
     def names(self) -> tuple[tuple[str, str], ...]:
@@ -108,20 +117,25 @@ class _Form:
         return written if _DIGITS.sub("9", written) in self.shapes else None
 
 
-def _form_of(value: Any, written: str) -> _Form | None:
-    """Return the form in which a value is written there; None: it is not."""
+def _forms(value: Any, texts: Iterable[str]) -> dict[str, _Form]:
+    """Return the texts of some that a value is written as, with its form there."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        marks = frozenset(m for m in _MARKS if _amount(written, m) == Decimal(repr(value)))
-        return _Form(float, marks, is_whole=isinstance(value, int)) if marks else None
+        number, is_whole = Decimal(repr(value)), isinstance(value, int)
+        marks = {t: frozenset(m for m in _MARKS if _amount(t, m) == number) for t in texts}
+        return {t: _Form(float, some, is_whole=is_whole) for t, some in marks.items() if some}
     if not isinstance(value, str):
-        return None
+        return {}
     if _ISO_DAY.fullmatch(value):
-        orders = _days(written).get(value, frozenset())
-        return _Form(datetime.date, orders=orders) if orders else None
-    return _Form(str, shapes=frozenset([_DIGITS.sub("9", written)])) if written == value else None
+        may_be_days = (text for text in texts if not _PLAIN_NUMBER.fullmatch(text))
+        orders = ((text, _days(text).get(value)) for text in may_be_days)
+        return {text: _Form(datetime.date, orders=some) for text, some in orders if some}
+    shapes = frozenset([_DIGITS.sub("9", value)])
+    return {text: _Form(str, shapes=shapes) for text in texts if text == value}
 
 
 def _common(forms: Sequence[_Form]) -> _Form:
+    if len(forms) == 1:
+        return forms[0]
     return _Form(
         forms[0].of,
         frozenset.intersection(*(form.marks for form in forms)),
@@ -158,13 +172,9 @@ def _days(written: str) -> Mapping[str, frozenset[str]]:
 # --- anchors
 
 
-def _under(offers: Offers, anchor: Anchor) -> list[OfferedValue]:
-    return [value for value in offers.values if value.anchor == anchor]
-
-
 def _only(offers: Offers, anchor: Anchor, form: _Form) -> OfferedValue | None:
     """Return the value under an anchor; None: there is none, or it is not the only one."""
-    under = _under(offers, anchor)
+    under = offers.by_anchor.get(anchor, ())
     found = {str(read): v for v in under if (read := form.read(v.written)) is not None}
     return next(iter(found.values())) if len(found) == 1 else None
 
@@ -175,15 +185,15 @@ def _candidates(taught: TaughtAnswer, value: Any) -> dict[Anchor, _Form]:
     Those in sentences count only where there are no others.
     """
     found = dict[Anchor, _Form]()
-    for offered in taught.offers.values:
-        form = _form_of(value, offered.written)
-        if form is None or not offered.label:
-            continue
-        others = _under(taught.offers, offered.anchor)
-        values = (o.written for o in others if form.read(o.written) is not None)
-        if all(_form_of(value, written) is not None for written in values):
-            was = found.get(offered.anchor)
-            found[offered.anchor] = form if was is None else _common([was, form])
+    values = taught.offers.values
+    forms = _forms(value, {offered.written for offered in values})
+    for anchor in {o.anchor for o in values if o.written in forms and o.label}:
+        texts = {offered.written for offered in taught.offers.by_anchor[anchor]}
+        others = texts - forms.keys()
+        here = (form for text, form in forms.items() if text in texts)
+        sure = [form for form in here if all(form.read(text) is None for text in others)]
+        if sure:
+            found[anchor] = _common(sure)
     labels = {anchor: form for anchor, form in found.items() if anchor[0] != "prose"}
     return labels or found
 
@@ -248,6 +258,44 @@ class _SenderLayout:
     """The decisions on documents of one sender and layout, and what they teach."""
 
     decisions: tuple[TaughtAnswer, ...]
+    words: frozenset[str]
+    """Those in all of the documents."""
+    remarks: frozenset[str] = frozenset()
+    """Lines that only some have, though a person found kind and sender alike."""
+
+    def difference(self, offers: Offers) -> frozenset[str] | None:
+        """Return the lines in which a document differs, remarks apart; None: too much differs.
+
+        That is more than a line, a sign, or a line that names a label, whose meaning it may tell.
+        """
+        new, heads = offers.words - self.words - self.remarks, self._heads
+        new = frozenset(line for line in new if _head(line) not in heads)
+        missing = self.words - offers.words
+        changed, begins = new | missing | self._alone(offers), {*map(_head, new | missing)}
+        is_other = new and missing and (len(begins) > 1 or "" in begins)
+        if max(len(new), len(missing)) > 1 or is_other:
+            return None
+        labels = {f" {label} " for block in offers.blocks for label in block if label}
+        lines = new | missing
+        if any(line[0] == "¤" or any(la in f" {line} " for la in labels) for line in lines):
+            return None
+        return changed
+
+    @cached_property
+    def _labels(self) -> frozenset[str]:
+        return frozenset().union(*(b for taught in self.decisions for b in taught.offers.blocks))
+
+    def _alone(self, offers: Offers) -> frozenset[str]:
+        """Return the labels that stand in a block of which no decided document has a label."""
+        prose = {value.block for value in offers.values if value.how == "prose"}
+        new = (b for n, b in enumerate(offers.blocks) if n not in prose and not b & self._labels)
+        return frozenset().union(*new) - {""}
+
+    @cached_property
+    def _heads(self) -> frozenset[str]:
+        """How remarks begin, of which there are several."""
+        n_of = Counter(filter(None, map(_head, self.remarks)))
+        return frozenset(head for head, n in n_of.items() if n > 1)
 
     @cached_property
     def constants(self) -> Mapping[str, Any] | None:
@@ -302,7 +350,7 @@ class _SenderLayout:
             own = [pair for other in alike for pair in by_anchors[other]]
             known = {
                 anchor: frozenset().union(
-                    *(t.offers.blocks[v.block] for t, _ in own for v in _under(t.offers, anchor))
+                    *(t.offers.blocks[v.block] for t, _ in own for v in t.offers.by_anchor[anchor])
                 )
                 for anchor in core
             }
@@ -327,42 +375,125 @@ class _SenderLayout:
                 label = " / ".join(sorted({label for _, label in rule.anchors}))
                 found[field].append({"label": label, "value": None, "decisions": rule.ids})
         rest = sorted({name for t in self.decisions for name in t.fields} - found.keys())
-        sender, words = sorted({cell for _, cell in first.names}), sorted(first.offers.words)
+        sender, words = sorted({cell for _, cell in first.names}), sorted(self.words)
         return {"sender": sender, "layout": words, "fields": found, "open": rest}
+
+
+def _head(line: str) -> str:
+    """Return how a line begins: two words; empty: it has no more."""
+    first, _, rest = line.partition(" ")
+    second, _, third = rest.partition(" ")
+    return f"{first} {second}" if third else ""
+
+
+def _is_currency_value(value: Any) -> bool:
+    return isinstance(value, str) and is_currency(value)
+
+
+def _layouts(taught: Sequence[TaughtAnswer]) -> Iterator[_SenderLayout]:
+    """Yield the layouts of one sender: decisions on the same words, and on words but for remarks.
+
+    Those with other constants are never one: a new line may tell the kind. Nor does one teach a
+    remark on which no one looked at the kind.
+    """
+    by_words: dict[frozenset[str], list[TaughtAnswer]] = {}
+    for answer in taught:
+        by_words.setdefault(answer.offers.words, []).append(answer)
+    groups: dict[str, list[tuple[frozenset[str], list[TaughtAnswer]]]] = {}
+    for words, some in by_words.items():
+        constants = _SenderLayout(tuple(some), words).constants
+        if constants is None:
+            yield _SenderLayout(tuple(some), words)
+        else:
+            groups.setdefault(canonical_json(constants), []).append((words, some))
+    for group in groups.values():
+        yield from _joined(group)
+
+
+def _joined(group: Sequence[tuple[frozenset[str], list[TaughtAnswer]]]) -> Iterator[_SenderLayout]:
+    found = list[_SenderLayout]()
+    looked_at = {words: some for words, some in group if any(t.has_seen_kind for t in some)}
+    for alike in _but_for_a_line(looked_at):
+        decisions = tuple(taught for words in alike for taught in looked_at[words])
+        core = frozenset.intersection(*alike)
+        found.append(_SenderLayout(decisions, core, frozenset().union(*alike) - core))
+    for words, some in group:
+        if words in looked_at:
+            continue
+        near = [n for n, lay in enumerate(found) if lay.difference(some[0].offers) is not None]
+        if len(near) == 1:
+            layout = found[near[0]]
+            found[near[0]] = replace(layout, decisions=(*layout.decisions, *some))
+        else:
+            found.append(_SenderLayout(tuple(some), words))
+    yield from found
+
+
+def _but_for_a_line(layouts: Iterable[frozenset[str]]) -> Iterable[list[frozenset[str]]]:
+    """Return the layouts that are joined by steps of one line more, less, or that begins alike."""
+    by_rest = defaultdict[frozenset[str], dict[frozenset[str], str]](dict)
+    joined = {words: [words] for words in layouts}
+    for words in joined:
+        by_rest[words][words] = ""
+        for line in words:
+            if line[0] != "¤":
+                by_rest[words - {line}][words] = _head(line)
+    for rest, alike in by_rest.items():
+        first = dict[str, frozenset[str]]()
+        for words, head in alike.items():
+            key = "" if rest in alike else head or " ".join(sorted(words))
+            other = joined[first.setdefault(key, words)]
+            if other is not joined[words]:
+                other += joined[words]
+                joined.update(dict.fromkeys(joined[words], other))
+    return {id(some): some for some in joined.values()}.values()
 
 
 class Rules:
     def __init__(self, decisions: Iterable[TaughtAnswer]) -> None:
         """`decisions`: the oldest first; a reading names the first that it rests on."""
-        by_key: dict[frozenset[str], dict[tuple[tuple[str, str], ...], list[TaughtAnswer]]] = {}
+        by_names: dict[tuple[tuple[str, str], ...], list[TaughtAnswer]] = {}
         for taught in decisions:
-            of_words = by_key.setdefault(taught.offers.words, {})
-            of_words.setdefault(taught.names, []).append(taught)
-        self._layouts = {
-            words: {names: _SenderLayout(tuple(some)) for names, some in senders.items()}
-            for words, senders in by_key.items()
-        }
+            by_names.setdefault(taught.names, []).append(taught)
+        self._layouts = {names: [*_layouts(some)] for names, some in by_names.items()}
+        self._named_by = defaultdict[str, list[tuple[tuple[str, str], ...]]](list)
+        for names in filter(None, by_names):
+            self._named_by[names[0][1]].append(names)
+        self._unnamed = {t.offers.words for t in by_names.get((), ())}
 
     def shown(self) -> Iterator[tuple[list[str], NoRule | Mapping[str, Any]]]:
         """Yield the ids of the decisions on each sender and layout, and what these teach."""
-        for senders in self._layouts.values():
-            for layout in senders.values():
+        for layouts in self._layouts.values():
+            for layout in layouts:
                 yield [taught.id for taught in layout.decisions], layout.shown()
 
     def read(self, offers: Offers) -> dict[str, FieldReading]:
         """Return the fields of which a rule knows the value in a document."""
-        senders = self._layouts.get(offers.words, {})
         cells = {*offers.names}
-        of = [lay for names, lay in senders.items() if names and {c for _, c in names} <= cells]
-        if len(of) != 1 or (constants := of[0].constants) is None:
+        found_in = [
+            (changed, layout)
+            for cell in cells
+            for names in self._named_by.get(cell, ())
+            if {c for _, c in names} <= cells
+            for layout in self._layouts[names]
+            if (changed := layout.difference(offers)) is not None
+        ]
+        same = [(changed, layout) for changed, layout in found_in if not changed]
+        found_in = same or ([] if offers.words in self._unnamed else found_in)
+        if len(found_in) != 1 or (constants := found_in[0][1].constants) is None:
             return {}
-        ids_of = of[0].taught_constants
-        found = {field: FieldReading(constants[field], ids) for field, ids in ids_of.items()}
+        changed, layout = found_in[0]
+        signs = [word for word in offers.words if word[0] == "¤"]
+        found = {
+            field: FieldReading(constants[field], ids)
+            for field, ids in layout.taught_constants.items()
+            if not changed or (signs and _is_currency_value(constants[field]))
+        }
         labels = frozenset().union(*offers.blocks)
-        for field, (known, ids) in of[0].empty.items():
-            if labels <= known:  # where nothing is new, nothing that it may be is
-                found[field] = FieldReading(of[0].decisions[0].answer.get(field), ids)
-        for field, rules in of[0].fields.items():
+        for field, (known, ids) in layout.empty.items():
+            if labels <= known and not changed:  # else something new may be its value
+                found[field] = FieldReading(layout.decisions[0].answer.get(field), ids)
+        for field, rules in layout.fields.items():
             readings = [reading for rule in rules if (reading := rule.read(offers)) is not None]
             if len({canonical_json(reading.value) for reading in readings}) == 1:
                 found[field] = readings[0]

@@ -13,8 +13,9 @@ import re
 import zlib
 from base64 import b64decode, b64encode
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from itertools import starmap
 from statistics import median
 from typing import Any, Literal
@@ -45,6 +46,7 @@ _SIGN_BEFORE = re.compile(rf"(?:^|[\s(|:]){_MINUS}\s?{_SIGN}\s?{_MINUS}$")
 _SIGN_BEHIND = re.compile(rf"\s?{_SIGN}")
 _BETWEEN = re.compile(r"[,;:|()]")  # two values, not one that is read in parts
 _CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
+_CODE_BEFORE = re.compile(r"(?:^|(?<=\s))([^\W\d_a-z]{2,5}) $")  # the value is the rest of a code
 _LABELLED = re.compile(r"(?P<label>[^\d:]*[^\W\d_][^\d:]*):\s+(?P<rest>\S.*)")
 _APART = re.compile(r"\s*\t\s*|\s{2,}|\s\|\s")
 _GAP_LETTERS = 1.2  # between cells: a space has half a letter's width
@@ -79,7 +81,7 @@ class OfferedValue:
         return self.how, self.label
 
 
-@record(frozen=True, slots=True)
+@record(frozen=True)
 class Offers:
     words: frozenset[str] = frozenset()
     """Cells without digits that govern no value, folded: titles, names, greetings; `¤` and the
@@ -89,6 +91,15 @@ class Offers:
     values: tuple[OfferedValue, ...] = ()
     blocks: tuple[frozenset[str], ...] = ()
     """The labels of each block."""
+
+    @cached_property
+    def by_anchor(self) -> Mapping[tuple[str, str], Sequence[OfferedValue]]:
+        """The values that something governs."""
+        found = defaultdict[tuple[str, str], list[OfferedValue]](list)
+        for value in self.values:
+            if value.label:
+                found[value.how, value.label].append(value)
+        return found
 
     def pack(self) -> str:
         """Return them as a text; empty: they are too many to be kept."""
@@ -134,12 +145,12 @@ def label_of(text: str) -> str:
     ('ust', 'rechnung nr')
     """
     words = _WORD.findall(text)
-    while words and _is_currency(words[-1]):
+    while words and is_currency(words[-1]):
         words.pop()
     return " ".join(words).casefold()[-_MOST_LABEL_CHARS:]
 
 
-def _is_currency(text: str) -> bool:
+def is_currency(text: str) -> bool:
     unit = unit_named(text)
     return unit is not None and unit.is_currency and (len(text) != 3 or text.isupper())
 
@@ -245,9 +256,9 @@ def _values_in(cell: _Cell, signs: Counter[str]) -> Iterator[_Value]:
             if (sign := _SIGN_BEFORE.search(lead)) is not None:
                 written = f"-{written}" if sign[1] or sign[3] else written
                 lead = lead[: sign.start(1) if sign[1] else sign.start(2) if sign[2] else len(lead)]
-                signs.update(filter(_is_currency, filter(None, [sign[2]])))
+                signs.update(filter(is_currency, filter(None, [sign[2]])))
             behind = _SIGN_BEHIND.match(text, end)
-            if behind is not None and behind[1] and _is_currency(behind[1]):
+            if behind is not None and behind[1] and is_currency(behind[1]):
                 signs[behind[1]] += 1
                 end = behind.end()
         label = label_of(lead)
@@ -264,6 +275,16 @@ def _values_in(cell: _Cell, signs: Counter[str]) -> Iterator[_Value]:
 
 def _whole(cell: _Cell, start: int) -> _Value:
     return _Value("", cell.text[start - cell.start :], start, cell.start + len(cell.text))
+
+
+def _whole_code(cell: _Cell, value: _Value) -> _Value | None:
+    """Return the code of which a value is the rest: `INV 8509`; None: there is none."""
+    at = value.start - cell.start
+    if (found := _CODE_BEFORE.search(cell.text[:at])) is None or is_currency(found[1]):
+        return None
+    start, word = found.start(1), found[1].casefold()
+    label = value.label.removesuffix(word).rstrip()
+    return _Value(label, cell.text[start : at + len(value.written)], cell.start + start, value.end)
 
 
 class _GovernedRows:
@@ -305,6 +326,8 @@ class _GovernedRows:
                     for value in values:
                         blocks[-1].add(value.label)
                         add("prose", value.label, value, len(blocks) - 1)
+                        if (whole := _whole_code(cell, value)) is not None:
+                            add("prose", whole.label, whole, len(blocks) - 1)
                     continue
                 if values and not is_run:
                     blocks.append(set())
@@ -366,13 +389,25 @@ class _GovernedRows:
     def _words(self) -> Iterator[str]:
         for at, row in enumerate(self.rows):
             for number, cell in enumerate(row):
-                if (at, number) in self.governing or any(map(str.isdigit, cell.text)):
-                    continue
-                if number and row[number - 1].text.rstrip().endswith(":"):
-                    continue  # a value in words
+                if (at, number) in self.governing or (
+                    number and row[number - 1].text.rstrip().endswith(":")
+                ):
+                    continue  # a label, or a value in words
                 words = cell.text.partition(": ")[0]
+                if values := self.values[at][number]:
+                    if len(row) > 1 or values[0].label:
+                        continue
+                    words = " ".join(self._between(cell, values))
                 if not _is_prose(words) and (label := label_of(words)):
                     yield label
+
+    def _between(self, cell: _Cell, values: Sequence[_Value]) -> Iterator[str]:
+        """Yield the text of a cell beside its values: of `2nd reminder`."""
+        at = cell.start
+        for value in values:
+            yield cell.text[at - cell.start : value.start - cell.start]
+            at = value.end
+        yield cell.text[at - cell.start :]
 
     def _names(self) -> Iterator[str]:
         for at, row in enumerate(self.rows):

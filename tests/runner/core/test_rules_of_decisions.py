@@ -168,6 +168,93 @@ def test_what_a_rule_never_reads(desk: Desk, case: str) -> None:
         assert desk.outputs()["b.txt"][1] in (144.0, 60.0)
 
 
+def line(text: str, before: str = "{hello}") -> tuple[str, str]:
+    return before, f"{before}\n{text}"
+
+
+BY_OSIER, BY_TARN = line("Delivered by Osier Garden"), line("Delivered by Tarn Valley")
+BY_OTHER = line("Delivered by Larkfield Joinery")
+AS_OTHER = {**NEXT, "number": "RE-103"}
+UNDER_TITLE = line("REMINDER", "{title}")
+OTHER_TITLE = (bill(UNDER_TITLE, **NEXT), {**READ, "kind": "reminder"})
+TWO_REMARKS = [(bill(BY_OSIER), {}), (bill(BY_TARN, **NEXT), READ)]
+PLAIN: list[tuple[str, dict[str, Any]]] = [(bill(), {})]
+UNPLACED = {"kind", "sender"}
+# A line more or less: decided documents, the next one, and all that a person is asked there.
+LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozenset[str]]] = {
+    "a title more": (PLAIN, bill(UNDER_TITLE, **NEXT), UNPLACED),
+    "a title with a number": (PLAIN, bill(line("2nd reminder", "{title}"), **NEXT), UNPLACED),
+    "a pair in a place of its own": (
+        PLAIN, bill(line("\nReminder level: 2", "{title}"), **NEXT), UNPLACED),
+    "a title less": ([OTHER_TITLE], bill(**AS_OTHER), UNPLACED),
+    "a title of two kinds, and a third": (
+        [*PLAIN, OTHER_TITLE], bill(line("LAST REMINDER", "{title}"), **AS_OTHER), UNPLACED),
+    "a title that is known": ([*PLAIN, OTHER_TITLE], bill(UNDER_TITLE, **AS_OTHER), set()),
+    "another sender's name above": (
+        PLAIN, bill(("{sender}", "Larkfield Joinery\n{sender}"), **NEXT), UNPLACED),
+    "the sender's name in another's paper": (
+        PLAIN, bill(line("Larkfield Print Works"), **OTHER_SENDER), UNPLACED),
+    "a line that tells another currency": (
+        [(bill(sign=""), {})], bill(line("Amounts in USD"), **NEXT, sign=""),
+        {*UNPLACED, "currency"}),
+    "a line that tells what a label means": (
+        PLAIN, bill(line("Number is your account"), **NEXT), ALL),
+    "a title instead of a remark": (
+        [(bill(BY_OSIER), {})], bill(line("CREDIT NOTE"), **NEXT), ALL),
+    "two lines more": (PLAIN, bill(line("Spring sale\nOpen on Sunday"), **NEXT), ALL),
+    "one remark is no proof": (
+        [*PLAIN, (bill(BY_TARN, **NEXT), READ)], bill(BY_OSIER, **AS_OTHER), UNPLACED),
+    "a remark that begins as two before": (TWO_REMARKS, bill(BY_OTHER, **AS_OTHER), set()),
+    "such a remark and a title": (
+        TWO_REMARKS, bill(BY_OTHER, UNDER_TITLE, **AS_OTHER), UNPLACED),
+    "a remark of another sender": (
+        [*TWO_REMARKS, (bill(sender="Pennick"), {"sender": "Pennick"})],
+        bill(BY_OSIER, **{**AS_OTHER, "sender": "Pennick"}), UNPLACED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_a_line_more_or_less_opens_what_it_may_tell(desk: Desk, case: str) -> None:
+    decided, following, asked = LINES[case]
+    desk.arrive(**{f"d{number}": text for number, (text, _) in enumerate(decided)})
+    desk.work()
+    for number, (_, true) in enumerate(decided):
+        desk.decide(f"d{number}.txt", "edit", {**TRUE, **true})
+    desk.arrive(n=following)
+    desk.work()
+    assert desk.asked("n") == frozenset(asked)
+
+
+def test_a_remark_is_none_where_nobody_looked_at_the_kind(desk: Desk) -> None:
+    """The total was asked alone; undone, the one that proved the remark takes it along."""
+    for name, (text, true) in zip("ab", TWO_REMARKS, strict=True):
+        desk.teach(name, text, **true)
+    desk.arrive(c=bill(TO_PAY, BY_OTHER, **AS_OTHER))
+    desk.work()
+    assert desk.asked("c") == {"total"}
+    desk.decide("c.txt", "edit", {**TRUE, **READ, "number": "RE-103"})
+    desk.work()
+    desk.undo("b.txt")
+    desk.arrive(d=bill(BY_OTHER, **NEXT))
+    desk.work()
+    desk.work()
+    assert (desk.asked("c") >= UNPLACED, desk.asked("d")) == (
+        True,
+        ALL - READ.keys() - {"currency"},
+    )
+
+
+def test_a_code_of_two_words_is_read_in_a_sentence(desk: Desk) -> None:
+    sentence = (
+        "Number: {number}\nCustomer: {customer}",
+        "Invoice {number} for account {customer}, sent today.",
+    )
+    desk.teach("a", bill(sentence, number="INV 8509"), number="INV 8509")
+    desk.arrive(b=bill(sentence, **{**NEXT, "number": "INV 8512"}))
+    assert (desk.work().calls, desk.waiting()) == (0, {})
+    assert desk.outputs()["b.txt"] == ("INV 8512", 60.0)
+
+
 def test_a_discount_before_a_sum_that_is_right_asks_nobody(desk: Desk) -> None:
     desk.teach("a", bill())
     desk.arrive(b=bill(DISCOUNT, **NEXT | {"vat": "8.00", "total": "48.00"}))
