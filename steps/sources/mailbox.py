@@ -55,18 +55,18 @@ class Account(Params):
     """A folder of an IMAP account."""
 
     host: str = Field(min_length=1, description="The server.", examples=["imap.example.org"])
-    port: int = Field(default=993, ge=1, le=65_535)
+    port: int = Field(default=993, ge=1, le=65_535, description="Of the server.")
     tls: Literal["on", "starttls", "off"] = Field(
         default="on", description="`off` only where the server is on this machine."
     )
-    user: str = Field(min_length=1)
+    user: str = Field(min_length=1, description="Whose mails.")
     password: str | None = Field(default=None, description="By a secret.")
     token: list[str] | None = Field(
         default=None,
         min_length=1,
         description="A command that prints an OAuth token (XOAUTH2), in place of a password.",
     )
-    folder: str = Field(default="INBOX", min_length=1)
+    folder: str = Field(default="INBOX", min_length=1, description="On the server.")
     since: date | None = Field(default=None, description="Only mails that came since that day.")
     max_bytes: SizeBytes = Field(
         default=64 * 1024**2, description="Larger mails are not fetched, with a note."
