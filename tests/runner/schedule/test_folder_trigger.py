@@ -59,7 +59,9 @@ class Folder:
     @asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
         """Have the trigger run, as after a start; tell it the ends that it does not know."""
-        (self.trigger,) = folder_triggers(self.pipeline, 2)
+        (trigger,) = folder_triggers(self.pipeline, 2)
+        assert isinstance(trigger, FolderTrigger)
+        self.trigger = trigger
         desk = desk_of(self.queue, self.pipeline, self.trigger, warn=self.notes.append)
         async with at_work(self.trigger, desk):
             for order in await self.queue.unhandled(self.pipeline.key, self.trigger.key):
