@@ -45,7 +45,7 @@ class RunParams(Params):
 
     command: list[CommandWord] = Field(
         min_length=1,
-        description="The program and its arguments, one by one; there is no shell.",
+        description="The program and its arguments, one by one.",
         examples=[["git", "log", "--oneline"]],
     )
     stdin: str | None = Field(default=None, description="Its standard input.")

@@ -18,7 +18,7 @@ from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.rules.decision_rules import NoRule, Rules
 from paddock.runner.rules.document_offers import Offers
 
-MOST_LOOKED_AT = 500  # waiting questions at a decision: a page answers within a second
+MOST_LOOKED_AT = 500  # waiting questions at a decision
 
 
 @record(frozen=True, slots=True)

@@ -41,12 +41,10 @@ class FilesReadParams(Params):
     path: str = Field(min_length=1, description="The document.")
     type: str = Field(
         default="auto",
-        description="Its kind; by default detected.",
+        description="Its kind.",
         json_schema_extra=lambda schema: schema.update(enum=list(_known_kinds())),
     )
-    encoding: KnownEncoding = Field(
-        default="auto", description="A text's encoding, such as `gbk`; by default detected."
-    )
+    encoding: KnownEncoding = Field(default="auto", description="A text's encoding, such as `gbk`.")
     empty: Literal["fail", "skip"] = Field(
         default="fail", description="Whether an empty one is a failure, or is skipped."
     )

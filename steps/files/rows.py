@@ -54,7 +54,7 @@ class FilesRowsParams(Params):
         "column has the type that all of its cells have.",
     )
     separator: Literal["auto", ",", ";", "\t", "|"] = Field(
-        default="auto", description="What separates the cells of CSV; by default detected."
+        default="auto", description="What separates the cells of CSV."
     )
     decimal: Literal["auto", ".", ","] = Field(
         default="auto",
@@ -65,9 +65,7 @@ class FilesRowsParams(Params):
         default=True,
         description="Whether the first row names the columns; of XLSX also how many rows do.",
     )
-    encoding: KnownEncoding = Field(
-        default="auto", description="Its encoding; by default detected."
-    )
+    encoding: KnownEncoding = Field(default="auto", description="Its encoding.")
     max_bytes: SizeBytes | None = Field(
         default=None, description=f"A larger file is a failure. Default: {limits_of_formats()}."
     )

@@ -30,8 +30,7 @@ class FilesScanParams(Params):
 
     root: str = Field(min_length=1, description="The folder.")
     mailbox: Account | None = Field(
-        default=None,
-        description="A mailbox whose mails are copied into the folder first: new ones, once.",
+        default=None, description="An account whose new mails are copied there first."
     )
     include: list[str] = Field(
         default=["**/*"],

@@ -58,7 +58,9 @@ def read_zip(file: BinaryIO, request: ReadRequest) -> Document:
 
 def read_tar(file: BinaryIO, request: ReadRequest) -> Document:
     with damage_errors("a tar archive"), tarfile.open(fileobj=file, mode="r:") as archive:
-        entries = [entry for entry in islice(archive, _MOST_MEMBERS + 1) if not entry.isdir()]
+        held = [*islice(archive, _MOST_MEMBERS + 1)]
+        _check_number(len(held))
+        entries = [entry for entry in held if not entry.isdir()]
         found = _read_members([_tar_member(archive, entry) for entry in entries], "tar", request)
         file.seek(archive.offset)
         is_whole = file.read(len(_TAR_END)) == _TAR_END
@@ -119,7 +121,7 @@ def _read_members(members: Sequence[_Member], kind: str, request: ReadRequest) -
 
 def _check_number(n_members: int) -> None:
     if n_members > _MOST_MEMBERS:
-        what = f"is an archive of over {_MOST_MEMBERS:,} files"
+        what = f"is an archive of over {_MOST_MEMBERS:,} files and folders"
         raise Unreadable(what, "Unpack it into a folder: each file is a document there.")
 
 

@@ -23,12 +23,15 @@ Placed = Callable[[str, bytes], Path]
 
 
 def tarred(members: Mapping[str, bytes | str]) -> bytes:
-    """Return an archive; a text is where a link leads."""
+    """Return an archive; a text is where a link leads, a name with a slash behind it a folder."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name, data in members.items():
             entry = tarfile.TarInfo(name)
-            if isinstance(data, str):
+            if name.endswith("/"):
+                entry.type = tarfile.DIRTYPE
+                archive.addfile(entry)
+            elif isinstance(data, str):
                 entry.type, entry.linkname = tarfile.SYMTYPE, data
                 archive.addfile(entry)
             else:
@@ -148,6 +151,11 @@ def test_what_is_odd_about_a_member_is_told_and_the_others_are_read(
         ("b.zip", zipped({}), "holds nothing that is read: it has no files"),
         ("c.zip", zipped({f"{n}": b"" for n in range(1_001)}), "is an archive of over 1,000 files"),
         ("c.tar", tarred({f"{n}": b"" for n in range(1_001)}), "is an archive of over 1,000 files"),
+        (
+            "folders.tar",
+            tarred({name: b"x" for n in range(501) for name in (f"{n}/", f"{n}/a.txt")}),
+            "is an archive of over 1,000 files and folders",
+        ),
         ("d.zip", b"no archive", "is damaged or not a ZIP archive"),
         ("d.tar", b"no archive", "is damaged or not a tar archive"),
         ("d.gz", gzip.compress(LETTER, mtime=0)[:-9], "is damaged or not a gzip file"),
