@@ -50,10 +50,11 @@ N_COMPARED = 2048
 # have no context.
 _N_WINDOW, _N_LEAST, _N_ROWS = 256, 64, 128
 _N_TOGETHER, _N_TIMES = 8, 3
-# What a copy must be worth: time for a document with an answer, one of eight at once; alone it
-# must not take longer, but for what two measurements differ, nor its tokens twice as long. SmolLM2-135M in BF16 has 0.75 of the
-# original's speed alone with AVX512_BF16, and reads 4.2 times as fast. Measured behind a document:
-# of eight sequences of 640 tokens llama.cpp's attention takes half of a pass.
+# What a copy must be worth: time for a document with an answer, one of eight at once; alone it must
+# not take longer, but for what two measurements differ, nor its tokens twice as long. SmolLM2-135M
+# in BF16 has 0.75 of the original's speed alone with AVX512_BF16, and reads 4.2 times as fast.
+# Measured behind a document: of eight sequences of 640 tokens llama.cpp's attention takes half of a
+# pass.
 LEAST_GAIN, _LATEST_ALONE, _SLOWEST_ANSWER = 1.15, 1.05, 0.5
 _DOCUMENT_TOKENS, _ANSWER_TOKENS = 640, 80
 
