@@ -161,6 +161,13 @@ class ChooseKeys(Keys):
         return self
 
 
+InvoiceTerm: TypeAlias = Literal[
+    "kind", "number", "date", "due", "currency", "seller", "buyer", "payee", "iban", "reference",
+    "net", "tax", "gross", "payable",
+]  # fmt: skip
+"""What an e-invoice's XML states, as `invoices` of `files.read` names it."""
+
+
 class ReplyKeys(Keys):
     """What a model's answer must be."""
 
@@ -185,13 +192,19 @@ class ReplyKeys(Keys):
         "has its quote and place.",
         examples=["steps.text"],
     )
+    readings: dict[str, InvoiceTerm] = Field(
+        {},
+        description="Fields that an e-invoice states, each with its term there; sure where page "
+        "and sums agree, so that `review: {when: unsure}` does not ask.",
+        examples=[{"total": "payable"}],
+    )
     confidence: bool = Field(
         False, description="The step's `confidence` has the probability of each field."
     )
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> ReplyKeys:
-        for name in ("evidence", "confidence"):
+        for name in ("evidence", "readings", "confidence"):
             if getattr(self, name) and self.schema_ is None:
                 raise ValueError(
                     f"`{name}` needs `schema`: it is known for each field of an answer"

@@ -28,6 +28,7 @@ from .keys import (
     EscalateKeys,
     FileKeys,
     InputKeys,
+    InvoiceTerm,
     Keys,
     ModelKeys,
     OnError,
@@ -73,6 +74,8 @@ class ReplySpec:
     repair: int
     evidence: EvidenceSpec | None = None
     wants_confidence: bool = False
+    readings: Mapping[str, InvoiceTerm] = field(default_factory=dict)
+    """Fields, and the term of an e-invoice that states each."""
 
     @property
     def schema(self) -> Any:
@@ -408,7 +411,8 @@ class StepParser:
         base = FilePath(self._checks.document.file).parent
         written = keys.schema_
         form = ReplySchema(None) if written is None else read_reply_schema(written, base)
-        return ReplySpec(written, form, checks, keys.repair, evidence, keys.confidence)
+        own = keys.repair, evidence, keys.confidence, keys.readings
+        return ReplySpec(written, form, checks, *own)
 
     def _escalate(self, data: Any, at: Path) -> EscalationSpec | None:
         if (keys := _sound(EscalateKeys, data["escalate"])) is None:

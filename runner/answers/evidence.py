@@ -104,6 +104,8 @@ class EvidenceSource:
     """The page that the whole text is of."""
     boxes: Mapping[int, str] = field(default_factory=dict)
     """By page, where its words stand; packed."""
+    invoices: tuple[Mapping[str, Any], ...] = ()
+    """The e-invoices in it, as `files.read` returns them."""
 
     @property
     def page_starts(self) -> tuple[int, ...]:
@@ -207,6 +209,7 @@ def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
     page, pages, boxes = value.get("page"), value.get("pages"), value.get("cells")
     texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]
     is_shown = media_type in _PAGED or media_type.startswith("image/")
+    invoices = value.get("invoices")
     is_paged = is_shown or (len(texts) > 1 and media_type not in _WITHOUT_PAGES)
     has_parts = bool(texts) and join_pages(texts) == value["text"]  # else these are others'
     by_page = boxes.items() if has_parts and isinstance(boxes, Mapping) else ()
@@ -219,6 +222,7 @@ def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
         media_type=media_type,
         only_page=page if isinstance(page, int) and page == value.get("page_end", page) else None,
         boxes={int(page): str(cells) for page, cells in by_page},
+        invoices=tuple(invoices) if isinstance(invoices, list) else (),
     )
 
 

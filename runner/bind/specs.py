@@ -72,6 +72,8 @@ def reply_spec(reply: ReplySpec) -> Mapping[str, Any]:
             spec["evidence"]["language"] = reply.evidence.language
     if reply.wants_confidence:
         spec["confidence"] = True
+    if reply.readings:
+        spec["readings"] = dict(reply.readings)
     return spec
 
 

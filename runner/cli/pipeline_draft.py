@@ -141,6 +141,7 @@ def draft_pipeline(answers: DraftAnswers, there: DocumentsThere | None = None) -
     pattern = f"{{{','.join(suffixes)}}}" if len(suffixes) > 1 else suffixes[0]
     return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
         name=f"{documents}-{result}",
+        documents=documents,
         description=f"{RESULTS[result][0].upper()}{RESULTS[result][1:]}.",
         result=result,
         is_table=is_table,

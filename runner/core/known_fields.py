@@ -34,7 +34,9 @@ class KnownFields:
 
     values: Mapping[str, Any]
     readings: Mapping[str, Mapping[str, Any]]
-    """By field, who read it (`by`), and of a rule the `decision` that it rests on, and `label`."""
+    """By field, who read it (`by`), and of a rule the `decision` that it rests on, and `label`.
+
+    It is a person, a rule, or an e-invoice's XML."""
     offers: str
     """What the document offers to rules, packed."""
     schema: Any
@@ -78,7 +80,8 @@ async def known_fields(
 ) -> KnownFields:
     """Return what is known of a step's answer, and mark its item with how that was read."""
     context, item = attempt.context, attempt.item
-    offers = await asyncio.to_thread(offers_of, reply.sources())
+    terms, sources = reply.reply.readings, reply.sources()
+    offers = await asyncio.to_thread(offers_of, sources, terms, reply.schema)
     packed, name = offers.pack(), taught_as(context, attempt.step)
     known = context.judge.reviews.decisions.get(name, StepDecisions())
     decided = decision.value if decision is not None and isinstance(decision.value, Mapping) else {}
@@ -93,6 +96,8 @@ async def known_fields(
     }
     readings: dict[str, Mapping[str, Any]] = {
         field: {"by": "rule", "decision": reading.rules[0], "label": reading.label}
+        if reading.rules
+        else {"by": "xml"}
         for field, reading in rules.items()
     }
     values = {**{field: reading.value for field, reading in rules.items()}, **decided}

@@ -202,6 +202,9 @@ class _PathsInLedger:
         store = ReviewStore(self._ledger)
         for used in dependencies_of(entry, UsedRules):
             for name, (_, id_, *label) in used.readings.items():
+                if not id_:
+                    yield name, "as its e-invoice states it"
+                    continue
                 how = f"read behind '{label[0]}'" if any(label) else "the same in each"
                 review = store.get(id_)
                 on = "" if review is None else f" on {iso_time(review.decided_at or 0)[:10]}"

@@ -35,7 +35,7 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     known, gone = known_decisions(ledger), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
     reads = [reads for (reads,) in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
     used = (dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings)
-    n_used = Counter(next(iter(dep.readings.values()))[1] for dep in used)
+    n_used = Counter(next((r[1] for r in dep.readings.values() if r[1]), "") for dep in used)
     rules, why_none, taught = list[Mapping[str, Any]](), dict[str, NoRule](), set[str]()
     for (file, step), of_step in known.items():
         for ids, shown in of_step.rules.shown():

@@ -85,8 +85,8 @@ class FieldReading:
     """The value of a field that a rule reads, why, and where."""
 
     value: Any
-    rules: tuple[str, ...]
-    """Ids of the decisions that it rests on."""
+    rules: tuple[str, ...] = ()
+    """Ids of the decisions that it rests on; empty: an e-invoice states it."""
     label: str = ""
     """What governs its place; empty: it is the same in all documents of this sender and layout."""
 
@@ -460,6 +460,14 @@ class Rules:
         for names in filter(None, by_names):
             self._named_by[names[0][1]].append(names)
         self._unnamed = {t.offers.words for t in by_names.get((), ())}
+        self._refuted = {
+            (t.offers.seller, field)
+            for some in by_names.values()
+            for t in some
+            for field in t.fields & t.offers.stated.keys()
+            if t.answer.get(field) != t.offers.stated[field]
+        }
+        """Sellers and fields that a person decided otherwise than an e-invoice states them."""
 
     def shown(self) -> Iterator[tuple[list[str], NoRule | Mapping[str, Any]]]:
         """Yield the ids of the decisions on each sender and layout, and what these teach."""
@@ -468,7 +476,18 @@ class Rules:
                 yield [taught.id for taught in layout.decisions], layout.shown()
 
     def read(self, offers: Offers) -> dict[str, FieldReading]:
-        """Return the fields of which a rule knows the value in a document."""
+        """Return the fields whose value a rule or an e-invoice knows, if not both otherwise."""
+        found = self._read_by_rules(offers)
+        for field, value in offers.stated.items():
+            if (offers.seller, field) in self._refuted:
+                continue
+            if found.get(field, FieldReading(value)).value == value:
+                found[field] = FieldReading(value)
+            else:
+                del found[field]
+        return found
+
+    def _read_by_rules(self, offers: Offers) -> dict[str, FieldReading]:
         cells = {*offers.names}
         found_in = [
             (changed, layout)

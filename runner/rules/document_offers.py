@@ -3,7 +3,8 @@
 Of a page whose words have boxes, rows and cells are made of these, else of lines: no rule hangs on
 a text's notation. A value is governed by the words before it in its cell, by the cell before it, or
 by the head of its column. Rows that follow one another and have values are a block: its labels tell
-whether a sender's layout changed there. What a decision keeps of its document is this, packed.
+whether a sender's layout changed there. What a decision keeps of its document is this, packed;
+with it what an e-invoice states, as far as its page shows the same.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from itertools import starmap
 from statistics import median
 from typing import Any, Literal
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import field, record, replace
 from paddock.pipelines.checking.cldr import unit_named
 from paddock.pipelines.checking.folding import Span
+from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import SourceIndex
 from paddock.runner.answers.evidence import EvidenceSource
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
@@ -91,6 +93,10 @@ class Offers:
     values: tuple[OfferedValue, ...] = ()
     blocks: tuple[frozenset[str], ...] = ()
     """The labels of each block."""
+    seller: str = ""
+    """Of an e-invoice."""
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    """By field, its value in an e-invoice with which its page and its sums agree."""
 
     @cached_property
     def by_anchor(self) -> Mapping[tuple[str, str], Sequence[OfferedValue]]:
@@ -105,25 +111,69 @@ class Offers:
         """Return them as a text; empty: they are too many to be kept."""
         values = [[v.how, v.label, v.written, v.block, v.start, v.end] for v in self.values]
         data = [sorted(self.words), self.names, values, [sorted(block) for block in self.blocks]]
-        text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-        packed = b64encode(zlib.compress(text)).decode()
-        return packed if len(packed) <= MOST_PACKED_CHARS else ""
+        stated = [self.seller, self.stated]
+        for some in ((*data, *stated), ([], [], [], [], *stated)):
+            text = json.dumps(some, ensure_ascii=False, separators=(",", ":")).encode()
+            packed = b64encode(zlib.compress(text)).decode()
+            if len(packed) <= MOST_PACKED_CHARS:
+                return packed if some[0] or self.stated else ""
+        return ""
 
     @classmethod
     def unpack(cls, packed: str) -> Offers:
         if not packed:
             return cls()
-        words, names, values, blocks = json.loads(zlib.decompress(b64decode(packed)))
+        words, names, values, blocks, *stated = json.loads(zlib.decompress(b64decode(packed)))
         offered = tuple(starmap(OfferedValue, values))
-        return cls(frozenset(words), tuple(names), offered, tuple(map(frozenset, blocks)))
+        return cls(frozenset(words), tuple(names), offered, tuple(map(frozenset, blocks)), *stated)
 
 
-def offers_of(sources: Iterable[EvidenceSource]) -> Offers:
-    """Return what the only document of some sources offers; of several, or a long one, nothing."""
+def offers_of(
+    sources: Iterable[EvidenceSource], terms: Mapping[str, str] | None = None, schema: Any = None
+) -> Offers:
+    """Return what the only document of some sources offers; of several, or a long one, nothing.
+
+    `terms`: the fields of a JSON Schema that an e-invoice states, with its terms.
+    """
     documents = [source for source in sources if source.text.strip()]
-    if len(documents) != 1 or len(documents[0].text) > _MOST_CHARS:
+    if len(documents) != 1:
         return Offers()
-    source, rows = documents[0], list[list[_Cell]]()
+    stated = _stated_fields(documents[0], terms or {}, schema)
+    seller = str(documents[0].invoices[0]["seller"]) if stated else ""
+    offers = Offers() if len(documents[0].text) > _MOST_CHARS else _offers_of_cells(documents[0])
+    return replace(offers, seller=seller, stated=stated)
+
+
+def _stated_fields(source: EvidenceSource, terms: Mapping[str, str], schema: Any) -> dict[str, Any]:
+    """Return the fields of an answer that an e-invoice states, and another witness of it.
+
+    A PDF is the page of the only one in it, where nothing disagrees: what it shows as well counts,
+    and with number and amount the kind. An XML without a page is the invoice itself, if its sums
+    are right. A reminder's PDF with it shows more: nothing. A credit's amounts have either sign.
+    """
+    invoice = source.invoices[0] if len(source.invoices) == 1 else {"kind": "other"}
+    if invoice["kind"] == "other" or invoice["disagreements"]:
+        return {}
+    shown = {*invoice.get("shown", ())}
+    if source.media_type == MEDIA_TYPES["pdf"] and shown >= {"number", "payable"}:
+        shown.add("kind")
+    elif len(source.part_starts) == 1 and "sums" in invoice["witnesses"] and not shown:
+        shown = {*terms.values()}
+    else:
+        return {}
+    if invoice["kind"] == "credit_note":
+        shown -= {"net", "tax", "gross", "payable"}
+    found = {name: invoice[term] for name, term in terms.items() if term in shown and invoice[term]}
+    for name in found:
+        choices = [c for p in SchemaParts.of(schema).field(name).parts for c in p.get("enum", ())]
+        value = str(found[name]).replace("_", " ").casefold()
+        same = [choice for choice in choices if str(choice).replace("_", " ").casefold() == value]
+        found[name] = same[0] if len(same) == 1 else None if choices else found[name]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _offers_of_cells(source: EvidenceSource) -> Offers:
+    rows = list[list[_Cell]]()
     is_mail = source.media_type == MEDIA_TYPES["eml"]
     for number, start in enumerate(source.part_starts, 1):
         cells = list[TextCell]()

@@ -93,6 +93,7 @@ class EInvoice(Output):
         **get_type_hints(Invoice),
         **{"syntax": Literal["cii", "ubl", "fatturapa", "ksef"], "lines": list[float]},
         **{"places": dict[str, str], "witnesses": list[Literal["xml", "sums", "page"]]},
+        "shown": list[str],
         "disagreements": list[InvoiceDisagreement],
     }
 
@@ -131,8 +132,8 @@ class FilesRead(Step[FilesReadParams, FilesReadOutput]):
 
     params = FilesReadParams
     output = FilesReadOutput
-    version = 10
-    compatible_versions = frozenset({9})  # archives, also within mails, were not read
+    version = 11
+    compatible_versions = frozenset({9, 10})  # which fields a page shows as well was not known
     facts = Facts(
         only_reads=True,
         is_repeatable=True,

@@ -21,6 +21,7 @@ from .e_invoice_syntaxes import Places, Reading, Syntax, number_of
 from .reader import PAGE_BREAK, Disagreement, Invoice, page_offsets
 
 if TYPE_CHECKING:
+    from paddock.pipelines.checking.dates import DateToken
     from paddock.pipelines.checking.numbers import NumberToken
     from paddock.pipelines.checking.source_index import SourceIndex
 
@@ -211,8 +212,12 @@ def check_page(invoice: Invoice, own: str, pages: Sequence[str], first: int = 1)
         number = first - 1 + bisect_right(page_offsets(pages), start)
         at = invoice.places.get(name, "")
         differences.append(Disagreement("page", name, value, at, text[start:end], line, number))
-    witnesses = (*invoice.witnesses, "page")
-    return replace(invoice, disagreements=tuple(differences[:_MOST]), witnesses=witnesses)
+    return replace(
+        invoice,
+        disagreements=tuple(differences[:_MOST]),
+        witnesses=(*invoice.witnesses, "page"),
+        shown=tuple(_shown(invoice, page, xml)),
+    )
 
 
 def own_page(invoice: Invoice, documents: Sequence[Sequence[str]]) -> int | None:
@@ -231,15 +236,9 @@ def _differences(
     """Yield a field, its value and where on the page another one stands instead."""
     if invoice.number and not page.find(invoice.number):
         yield "number", invoice.number, None
-    days = {day for token in xml.dates.all() for day in token.days}
     # Other days before that of the invoice are those of orders
     for name, value, after in (("date", invoice.date, ""), ("due", invoice.due, invoice.date)):
-        others = (
-            token
-            for token in page.dates.all()
-            if not token.days & days
-            and max(f"{y or 0:04}-{m:02}-{d:02}" for y, m, d in token.days) > after
-        )
+        others = _days_after(after, page, xml)
         if value and not page.find(value) and (day := next(others, None)):
             yield name, value, page.place(day.start, day.end)
     found = [m for m in _IBAN.finditer(page.text) if _is_iban(m[0])]
@@ -261,6 +260,35 @@ def _differences(
     priced = [(t, t.unit.ids) for t in to_pay if t.unit and t.unit.is_currency]
     if priced and invoice.currency and not any(invoice.currency in ids for _, ids in priced):
         yield "currency", invoice.currency, page.place(priced[0][0].start, priced[0][0].end)
+
+
+def _days_after(after: str, page: SourceIndex, xml: SourceIndex) -> Iterator[DateToken]:
+    """Yield the days of a page after one of them that the XML does not have."""
+    known = {day for token in xml.dates.all() for day in token.days}
+    for token in page.dates.all():
+        last = max(f"{year or 0:04}-{month:02}-{day:02}" for year, month, day in token.days)
+        if not token.days & known and last > after:
+            yield token
+
+
+def _shown(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> Iterator[str]:
+    """Yield the fields that a page shows, if it has no more than its XML: no day of a reminder."""
+    amounts, stated = _amounts(page), _amounts(xml)
+    most = _amount(max(invoice.gross or 0, invoice.payable or 0, key=abs))
+    is_more = any(amount > most for amount in amounts.keys() - stated.keys())
+    if is_more or next(_days_after(invoice.date, page, xml), None) is not None:
+        return
+    units = {id_ for tokens in amounts.values() for t in tokens if t.unit for id_ in t.unit.ids}
+    for name in ("number", "date", "due", "seller", "buyer", "payee", "iban", "reference"):
+        is_day = name in ("date", "due")
+        value: str = getattr(invoice, name)
+        if value and (page.find(value) if is_day else page.words.find(value)):
+            yield name
+    if invoice.currency and (invoice.currency in units or page.words.find(invoice.currency)):
+        yield "currency"
+    for name in ("net", "tax", "gross", "payable"):
+        if _amount(getattr(invoice, name) or 0) in amounts:
+            yield name
 
 
 def sum_disagreements(invoice: Invoice) -> list[str]:

@@ -121,6 +121,8 @@ class Invoice:
     """Of the document, from 1: where its lines stand."""
     witnesses: tuple[str, ...] = ("xml",)
     """Also `sums` and `page`, where there was something to compare."""
+    shown: tuple[str, ...] = ()
+    """Its fields that the page shows, too; none where that has a later day or a larger amount."""
     disagreements: tuple[Disagreement, ...] = ()
 
 

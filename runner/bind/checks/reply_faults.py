@@ -98,6 +98,15 @@ def _check_reply(
         if reply.evidence is None and check.reads_evidence:
             what = f"`check`: '{check.source}' needs `evidence`, which is not asked for"
             checks.add(at, what, "Add `evidence` under `reply`, with the text to look in.")
+    for field in sorted({*reply.readings} - {*(answer or reply.readings)}):
+        what = f"`readings`: the answer has no field '{field}'"
+        checks.add((*step.at, "reply", "readings", field), what, did_you_mean(field, answer or ()))
+    read_by_when = () if step.review is None else step.review.when.references
+    is_used = reply.evidence is not None and any(path[0] == UNSURE for path in read_by_when)
+    if reply.readings and not is_used:
+        what = "`readings` of an e-invoice are only used where a person is asked about other fields"
+        remedy = "Add `evidence`, with the outputs of `files.read`, and `review: {when: unsure}`."
+        checks.add((*step.at, "reply", "readings"), what, remedy, is_key=True)
     if reply.evidence is None or not reply.evidence.only:
         return
     tables = [table for _, table in nested_values(reply.schema) if isinstance(table, Mapping)]

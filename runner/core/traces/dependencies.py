@@ -312,7 +312,9 @@ class UsedRules(Dependency):
     offers: str
     """What the document offers to rules, packed."""
     readings: Mapping[str, Sequence[Any]]
-    """By field, the value, the decision that it rests on, and the label before it."""
+    """By field, the value, the decision that it rests on, and the label before it.
+
+    An e-invoice rests on none, so that the decision's id is empty."""
     decided: Sequence[str]
     """Fields on which a person decided for this document: no rule changes these."""
 
@@ -326,7 +328,8 @@ class UsedRules(Dependency):
     ) -> UsedRules:
         own = sorted(decided)
         found = known.rules.read(Offers.unpack(offers)).items()
-        readings = {n: [r.value, r.rules[0], r.label] for n, r in sorted(found) if n not in own}
+        of_rules = ((n, [r.value, *(r.rules[:1] or [""]), r.label]) for n, r in sorted(found))
+        readings = {name: how for name, how in of_rules if name not in own}
         return cls([*step], id_, known.rules_digest, offers, readings, own)
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:

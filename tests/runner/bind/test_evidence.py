@@ -48,6 +48,8 @@ def faults(reply: str, after: str = "", uses: str = "chat, with: {prompt: x}") -
             "`check`: 'evidence.a.match == 'exact'' needs `evidence`, which is not asked for. Add "
             "`evidence` under `reply`, with the text to look in.",
         ),
+        ("{schema: {a: str}, evidence: inputs, readings: {a: net}}", "`readings` of an e-invoice "
+         "are only used where a person is asked about other fields"),
         ("{schema: {a: str}, confidence: 0.8}", "'confidence' must be true or false; '0.8' is a "
          "number."),
     ],

@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from paddock.runner.cli.application import application
+from tests.fakes.invoices import Made, hybrid
+from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
 from tests.runner.world import ReviewedWorld, each_document, reasons, states
 
@@ -242,6 +244,77 @@ def test_a_remark_is_none_where_nobody_looked_at_the_kind(desk: Desk) -> None:
         True,
         ALL - READ.keys() - {"currency"},
     )
+
+
+E_INVOICES = PIPELINE.replace(
+    "evidence: steps.text",
+    "evidence: steps.text, readings: {kind: kind, sender: seller, number: number, date: date, "
+    "total: payable, currency: currency}",
+)
+MADE = Made(7)
+CREDITED = MADE.xml().replace("InvoiceTypeCode>380", "InvoiceTypeCode>381")
+# A file, and the fields that a person is asked about.
+STATED: dict[str, tuple[str, bytes, set[str] | frozenset[str]]] = {
+    "the page agrees": ("pdf", hybrid(MADE.page(), MADE.xml()), set()),
+    "an XML without a page": ("xml", MADE.xml().encode(), set()),
+    "another total on the page": ("pdf", hybrid(MADE.page(payable="48.00"), MADE.xml()), ALL),
+    "another number on the page": ("pdf", hybrid(MADE.page(number="R-1"), MADE.xml()), ALL),
+    "a sum that is wrong": ("pdf", hybrid(MADE.page(), MADE.xml(net="48.00")), ALL),
+    "an XML whose sum is wrong": ("xml", MADE.xml(net="48.00").encode(), ALL),
+    "a page without a word": ("pdf", hybrid("", MADE.xml()), ALL),
+    "a page that does not show the sender": (
+        "pdf", hybrid(MADE.page().replace("Calder Boatyard", "Yours"), MADE.xml()), {"sender"}),
+    "a reminder of it: a later day": (
+        "pdf", hybrid(f"{MADE.page()}\nReminder of 3 December 2026", MADE.xml()), ALL),
+    "an older balance with it": (
+        "pdf", hybrid(f"{MADE.page()}\nYour balance: 98,765.43", MADE.xml()), ALL),
+    "a credit note": (
+        "pdf", hybrid(MADE.page().replace("Invoice", "Credit"), CREDITED), {"total"}),
+    "no e-invoice": ("pdf", pdf([MADE.page()]), ALL),
+}  # fmt: skip
+
+
+def e_invoice(desk: Desk, name: str, content: bytes) -> None:
+    desk.write(f"inbox/{name}", "")
+    (desk.folder / "inbox" / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("case", STATED)
+def test_an_e_invoice_with_which_its_page_agrees_asks_nobody(tmp_path: Path, case: str) -> None:
+    suffix, content, asked = STATED[case]
+    desk = Desk(tmp_path, E_INVOICES)
+    e_invoice(desk, f"a.{suffix}", content)
+    report = desk.work()
+    review = desk.waiting().get(f"a.{suffix}")
+    if review is None:
+        number, total = MADE.values["number"], float(MADE.values["payable"])
+        assert (asked, report.calls) == (set(), 0)
+        assert desk.outputs() == {f"a.{suffix}": (number, total)}
+    else:
+        assert frozenset(review.subject.open or ALL) == asked
+
+
+def test_a_field_that_was_decided_otherwise_than_stated_is_asked_of_that_seller(
+    tmp_path: Path,
+) -> None:
+    """The total is the one without tax; also of what was read before, until it is undone."""
+    desk = Desk(tmp_path, E_INVOICES)
+    others = [Made(8), Made(9)]
+    osier = ("Calder Boatyard", "Osier Garden")
+    e_invoice(desk, "a.pdf", hybrid(MADE.page().replace("Calder", "Kirkholm"), MADE.xml()))
+    e_invoice(desk, "b.pdf", hybrid(others[0].page(), others[0].xml()))
+    content = hybrid(others[1].page().replace(*osier), others[1].xml().replace(*osier))
+    e_invoice(desk, "c.pdf", content)
+    desk.work()
+    assert {*desk.waiting()} == {"a.pdf"}
+    true = {"number": MADE.values["number"], "date": MADE.values["date"], "total": 1.5}
+    desk.decide("a.pdf", "edit", {**TRUE, **true, "sender": "Calder Boatyard"})
+    desk.work()
+    assert {n: r.subject.open for n, r in desk.waiting().items()} == {"b.pdf": ("total",)}
+    desk.undo("a.pdf")
+    desk.work()
+    desk.work()
+    assert {*desk.waiting()} == {"a.pdf"}
 
 
 def test_a_code_of_two_words_is_read_in_a_sentence(desk: Desk) -> None:
