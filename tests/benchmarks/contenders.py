@@ -21,16 +21,7 @@ from tests.benchmarks import genai
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import OwnGrowth, peak_bytes
 from tests.benchmarks.servers import llama_server
-from tests.benchmarks.setup import (
-    OUR_GREEDY,
-    WARM_UP,
-    Contender,
-    Heard,
-    Running,
-    Said,
-    Setup,
-    cache,
-)
+from tests.benchmarks.setup import WARM_UP, Contender, Heard, Running, Said, Setup, cache, greedy
 
 _T = TypeVar("_T")
 
@@ -48,7 +39,7 @@ class Ours:
         return ChatRequest(
             self.spec,
             tuple(Message(turn["role"], turn["content"]) for turn in ask.messages()),
-            {**OUR_GREEDY, "max_tokens": ask.n_tokens},
+            {**greedy(ask), "guards_repetition": False},
             priority=ask.priority,
             constraint=constraint,
         )

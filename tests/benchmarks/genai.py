@@ -102,7 +102,7 @@ def _serve(model: str, n_threads: int) -> None:
             prompt = tokenizer.apply_chat_template(line["messages"], True)
             tokens = tokenizer.encode(prompt, add_special_tokens=False).input_ids
             config = openvino_genai.GenerationConfig(
-                max_new_tokens=line["n_tokens"], do_sample=False
+                max_new_tokens=line["n_tokens"], ignore_eos=True, do_sample=False
             )
             config.set_eos_token_id(tokenizer.get_eos_token_id())
             handle = pipeline.add_request(line["id"], tokens, config)

@@ -7,7 +7,7 @@ from typing import Any
 from tests.benchmarks import client
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import Server, free_port, peak_bytes, serve
-from tests.benchmarks.setup import GREEDY, WARM_UP, Heard, Running, Said, Setup, Start
+from tests.benchmarks.setup import WARM_UP, Heard, Running, Said, Setup, Start, greedy
 
 CHAT = "/v1/chat/completions"
 
@@ -19,12 +19,7 @@ class Served:
         self.server = server
 
     def body(self, ask: Ask, *, streams: bool) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "messages": ask.messages(),
-            "max_tokens": ask.n_tokens,
-            "stream": streams,
-            **GREEDY,
-        }
+        body: dict[str, Any] = {"messages": ask.messages(), "stream": streams, **greedy(ask)}
         if ask.schema:
             form = {"name": "form", "strict": True, "schema": ask.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
