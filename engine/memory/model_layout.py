@@ -119,8 +119,8 @@ def _n_scores(header: GgufHeader, load: WorkerOptions) -> int:
 # minute, within the noise: what a common pass over the weights saves goes into attention over the
 # unified cache. Some at once keep a long document from holding up short ones.
 N_PARALLEL_CPU = 8
-# OpenVINO's attention runs over a sequence's own cells, so that more at once cost less each: steps of
-# 8, 16 and 32 sequences of 640 tokens took 51, 76 and 94 ms (2 cores with AMX, SmolLM2-135M).
+# OpenVINO's attention runs over a sequence's own cells, so that more at once cost less each: steps
+# of 8, 16 and 32 sequences of 640 tokens took 51, 76 and 94 ms (2 cores with AMX, SmolLM2-135M).
 N_PARALLEL_FORM = 32
 N_PARALLEL_SHARED = 16  # of a graphics device that uses main memory
 N_PARALLEL_EMBED = 32
