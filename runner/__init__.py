@@ -6,8 +6,9 @@ The Python API is `run`, `run_async`, `plan`, `plan_async` and `validate`, with 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from paddock.engine.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from .api import plan, plan_async, run, run_async, validate
@@ -26,7 +27,6 @@ __all__ = [
     "validate",
 ]
 
-
 _PLACES = {
     **{"RunEnvironment": "core.run_options", "RunOptions": "core.run_options"},
     **{"PipelineRunFailed": "workers.pipeline_flow", "flow": "workers.pipeline_flow"},
@@ -34,7 +34,4 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _PLACES:
-        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+__getattr__ = lazy_names(__name__, _PLACES)

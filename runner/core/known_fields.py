@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from paddock.engine.system.records import record
 from paddock.pipelines.schema_validation import value_fault
+from paddock.runner import rules
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.ledger.reviews.reviews import review_id
-from paddock.runner.rules.document_offers import offers_of
 
 from .step_tools import taught_as
 from .traces.dependencies import UsedRules
@@ -81,14 +81,14 @@ async def known_fields(
     """Return what is known of a step's answer, and mark its item with how that was read."""
     context, item = attempt.context, attempt.item
     terms, sources = reply.reply.readings, reply.sources()
-    offers = await asyncio.to_thread(offers_of, sources, terms, reply.schema)
+    offers = await asyncio.to_thread(rules.offers_of, sources, terms, reply.schema)
     packed, name = offers.pack(), taught_as(context, attempt.step)
     known = context.judge.reviews.decisions.get(name, StepDecisions())
     decided = decision.value if decision is not None and isinstance(decision.value, Mapping) else {}
     own_id = review_id(item.scope_id, item.key, attempt.step.id)
     item.note(UsedRules.of(known, name, own_id, packed, decided))
     read = known.rules.read(offers) if packed else {}
-    rules = {
+    ruled = {
         field: reading
         for field, reading in read.items()
         if field not in decided
@@ -98,12 +98,12 @@ async def known_fields(
         field: {"by": "rule", "decision": reading.rules[0], "label": reading.label}
         if reading.rules
         else {"by": "xml"}
-        for field, reading in rules.items()
+        for field, reading in ruled.items()
     }
-    values = {**{field: reading.value for field, reading in rules.items()}, **decided}
+    values = {**{field: reading.value for field, reading in ruled.items()}, **decided}
     readings |= dict.fromkeys(decided, PERSON)
     found = KnownFields(values, readings, packed, reply.schema)
-    if found.is_whole and rules:
+    if found.is_whole and ruled:
         answer = found.answer
         wrong = value_fault(answer, reply.schema) is not None
         if wrong or await reply.checked(answer, json.dumps(answer, ensure_ascii=False)):

@@ -6,8 +6,8 @@ Reconnects when the daemon goes away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
@@ -93,30 +93,18 @@ class DaemonSession:
         await self._stack.aclose()
 
 
-@asynccontextmanager
-async def daemon_session(
-    settings: Settings, tell: Callable[[str], None]
-) -> AsyncIterator[DaemonSession]:
-    session = DaemonSession(settings, tell)
-    try:
-        if await asyncio.to_thread(daemon_files.find_daemon, settings) is not None:
-            await session.start()
-        yield session
-    finally:
-        await session.detach()
-
-
 class ServicePool(OnDemandPool):
     """The service's pool; one inside this process where there is no service."""
 
-    def __init__(self, settings: Settings, session: DaemonSession) -> None:
+    def __init__(self, settings: Settings, tell: Callable[[str], None]) -> None:
         super().__init__(settings)
-        self._session = session
+        self._session = DaemonSession(settings, tell)
 
-    async def __aenter__(self) -> ServicePool:
-        if self._session.daemon is not None:
-            await self._opened()
-        return self
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await super().__aexit__()
+        finally:
+            await self._session.detach()
 
     async def _source(self) -> AbstractAsyncContextManager[Pool]:
         if not await self._session.start():

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -22,6 +24,8 @@ _SILENT_FILE_SYSTEMS = frozenset(
         "gpfs", "beegfs", "ocfs2", "gfs2", "osxfs",
     )
 )  # fmt: skip
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""Spaces, tabs, newlines and backslashes in the kernel's list of mounts."""
 _INODES_OF_THE_SERVER = frozenset(("nfs", "nfs4", "ceph", "lustre"))
 
 
@@ -122,12 +126,18 @@ def file_system_of(path: Path) -> str:
 
 def mounted() -> list[Mount]:
     try:
-        partitions = psutil_module().disk_partitions(all=True)
+        if sys.platform == "linux":  # as psutil has it, whose import takes 10 ms
+            lines = Path("/proc/self/mounts").read_text("utf-8", "surrogateescape").splitlines()
+            parts = ([_ESCAPED.sub(_unescaped, part) for part in line.split(" ")] for line in lines)
+            return [Mount(point, kind, source) for source, point, kind, *_ in parts]
+        found = psutil_module().disk_partitions(all=True)
     except (OSError, RuntimeError):
         return []  # a container without /proc: trust the events
-    return [
-        Mount(partition.mountpoint, partition.fstype, partition.device) for partition in partitions
-    ]
+    return [Mount(each.mountpoint, each.fstype, each.device) for each in found]
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return chr(int(found[1], 8))
 
 
 def needs_polling(root: Path) -> str | None:

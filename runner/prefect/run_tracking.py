@@ -100,10 +100,9 @@ async def run_prepared(
             outcome = await stack.enter_async_context(notifying)
         service = None
         if uses_service(options.local, os.environ, has_pool=has_pool):
-            from .local_service import pool_on_demand, service_of_run
+            from .local_service import service_pool
 
-            daemon = await stack.enter_async_context(service_of_run(bound, settings, observer.note))
-            service = None if daemon is None else pool_on_demand(settings, daemon)
+            service = service_pool(settings, observer.note)
         waiting: AbstractAsyncContextManager[object] = nullcontext()
         if is_within:
             wishes = run_in_flow().follow_wishes(environment.stop_gate, lambda text: None)

@@ -20,11 +20,11 @@ from typing import Any, ClassVar, TypeVar
 from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
+from paddock.runner import rules
 from paddock.runner.answers.text_vectors import Vector8, similarities
 from paddock.runner.ledger.entries import Entry, LedgerError, read_written
 from paddock.runner.ledger.output_conditions import condition_of_item, last_writer
 from paddock.runner.progress.reasons import Reason, Why, quoted
-from paddock.runner.rules.document_offers import Offers
 from paddock.steps.base import Roots
 from paddock.steps.files.scan import FilesScanParams
 
@@ -327,7 +327,7 @@ class UsedRules(Dependency):
         cls, known: StepDecisions, step: StepName, id_: str, offers: str, decided: Iterable[str]
     ) -> UsedRules:
         own = sorted(decided)
-        found = known.rules.read(Offers.unpack(offers)).items()
+        found = known.rules.read(rules.Offers.unpack(offers)).items()
         of_rules = ((n, [r.value, *(r.rules[:1] or [""]), r.label]) for n, r in sorted(found))
         readings = {name: how for name, how in of_rules if name not in own}
         return cls([*step], id_, known.rules_digest, offers, readings, own)

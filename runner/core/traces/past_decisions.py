@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.records import record
 from paddock.pipelines.checking.schema_parts import SchemaParts
+from paddock.runner import rules
 from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import whole_file
@@ -15,9 +16,11 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review, SubjectText
 from paddock.runner.progress.reasons import Reason
-from paddock.runner.rules.decision_rules import Rules, TaughtAnswer
 
 from .parts import part_digest
+
+if TYPE_CHECKING:
+    from paddock.runner.rules import Rules, TaughtAnswer
 
 MOST_TAUGHT = 20_000  # decisions of a step teach rules; the newest count
 MOST_DECISIONS = 2_000
@@ -88,7 +91,7 @@ class StepDecisions:
 
     @cached_property
     def rules(self) -> Rules:
-        return Rules(self.taught)
+        return rules.Rules(self.taught)
 
     @cached_property
     def rules_digest(self) -> str:
@@ -141,7 +144,7 @@ def taught_answer(review: Review) -> TaughtAnswer | None:
         if isinstance(value, bool) or any("enum" in p or "const" in p for p in parts[name])
     }
     fields = frozenset(answer) if seen is None else seen
-    return TaughtAnswer(review.id, answer, fields, frozenset(constants), subject.offers)
+    return rules.TaughtAnswer(review.id, answer, fields, frozenset(constants), subject.offers)
 
 
 def decisions_of(

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Vectors
 from paddock.engine.gguf import GgufHeader, GgufScalar, GgufTensor, read_header
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.file_locks import lock_now
 from paddock.engine.tuning import tuned_copies, tuner, tuning_process
 from paddock.engine.tuning.tuned_copies import (
     OPENVINO,
@@ -296,7 +296,7 @@ def test_two_at_once_are_kept_apart_and_without_room_nothing_is_begun(
     tuned: Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        FileLock(tuned.finder.tuned.folder / f"{tuned.facts.digest}.lock"),
+        lock_now(tuned.finder.tuned.folder / f"{tuned.facts.digest}.lock"),
         pytest.raises(TuningNotNow, match="another process is making a copy of 'smollm2:135m'"),
     ):
         tuned.tune()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from paddock.engine.system.file_locks import lock_now
 from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
 from paddock.steps.vectors import store_manifest, table_writer
 from paddock.steps.vectors.open_stores import OpenStores
@@ -436,11 +437,9 @@ async def test_what_another_program_wrote_is_seen_by_who_looks_and_searches(tmp_
 def test_a_store_that_another_program_holds_is_waited_for_and_then_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from filelock import FileLock
-
     monkeypatch.setattr("paddock.steps.vectors.open_stores.LOCK_TIMEOUT_S", 0.2)
     (tmp_path / "index.lance").mkdir()
-    with FileLock(tmp_path / "index.lance" / store_manifest.LOCK_NAME):
+    with lock_now(tmp_path / "index.lance" / store_manifest.LOCK_NAME):
         sentence = told(tmp_path, lambda store, _: store.replace(item("a.md"), rows("one")))
     assert sentence == (
         "another program has been writing to the store '…/index.lance' for 0 s. "
