@@ -13,8 +13,9 @@ arrivals give when they are replayed one by one, whatever became of the files; t
 block, a second or third one, or what a sub-pipeline returns. Some runs are forced, or do a sample.
 
 With `--reviews` answers wait for a person, who decides by the document alone, sometimes decides
-nothing for a while, and undoes or corrects decisions, also on documents that are gone or filed by
-then. In the end nothing waits, and what is filed lies where the last decision puts it.
+nothing for a while, rejects some, and undoes or corrects decisions, to a rejection and back, also
+on documents that are gone or filed by then. In the end nothing waits, and what is filed lies where
+the last decision puts it, or has no row where that is a rejection.
 
 With `--moving` the pipeline's file is renamed, edited or not, copied, deleted and put back, and
 exchanges its name with another pipeline, which is deleted in the end: all that it made is named.
@@ -47,10 +48,12 @@ from paddock.engine.request import ChatRequest
 from paddock.engine.system.files import TEMPORARY_SUFFIX, TemporaryFile
 from paddock.engine.system.item_samples import ItemSample
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.core import session
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.item_states import WORK
 from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.progress.report import Report
+from paddock.steps.readers.reader_pool import ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.filing_shapes import DECIDED_ALONE, SHAPES, pipeline_files
@@ -492,15 +495,17 @@ class History:
             f"run {len(self.events)}: {what}" for what in (facts or {}).get("broken", ())
         ]
 
-    def last_run(self, folder: Path, *, prune: bool = False, plans: bool = False) -> Any:
+    def last_run(self, folder: Path, **options: bool) -> Any:
         def act() -> dict[str, Any]:
-            return run_here(folder, prune=prune, plans=plans, is_last=True)
+            return run_here(folder, **{"prune": False, **options})
 
         return in_a_process(folder, act) if self.shape.may_store else act()
 
     def decided(self, folder: Path) -> tuple[Any, list[str]]:
         """Run until nothing waits; return the last run, and what was asked amiss."""
-        facts, found = self.last_run(folder), []
+        if folder == self.folder:  # the first gives up what several kills met; the next tries it
+            self.last_run(folder, retries=True)
+        facts, found = self.last_run(folder, retries=folder == self.folder), list[str]()
         while asked := decide(folder):
             if sorted(asked) != facts["waiting"] and not (self.is_nested and facts["waiting"]):
                 found.append(f"asked about {sorted(asked)}, {facts['waiting']} wait")
@@ -510,7 +515,6 @@ class History:
     def faults(self) -> list[str]:
         for name in ("copy.yaml", file_of(self.folder, OTHERS)):
             (self.folder / name).unlink(missing_ok=True)
-        # Gives up what several kills met; the next one tries it again.
         _, found = self.decided(self.folder)
         found += self.broken
         kept = self.last_run(self.folder, plans=True)
@@ -653,10 +657,9 @@ class FilingHistory(History):
             self.may_be_unfinished = True
 
     def faults(self) -> list[str]:
-        found: list[str] = []
-        for _ in range(2):  # what several kills met is tried again
-            found += self.decided(self.folder)[1]
-        before = (self.folder / "out/t.csv").stat().st_mtime_ns if self.filed else 0
+        _, found = self.decided(self.folder)
+        table = self.folder / "out/t.csv"
+        before = table.stat().st_mtime_ns if table.exists() else 0
         self.note_filed()
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
@@ -680,8 +683,9 @@ class FilingHistory(History):
         if is_whole and ours != replayed:
             found.append(f"answers: {ours}, of all arrivals {replayed}")
         again = self.last_run(self.folder)
-        after = (self.folder / "out/t.csv").stat().st_mtime_ns if self.filed else 0
-        if again["status"] != "completed" or again["calls"] or (before and before != after):
+        statuses = ("completed", *["quarantined"] * bool(self.review))  # as what is rejected
+        after = table.stat().st_mtime_ns if table.exists() else 0
+        if again["status"] not in statuses or again["calls"] or (before and before != after):
             n_calls = again["calls"]
             found.append(
                 f"a run with nothing new: {again['status']}, {n_calls} calls, "
@@ -707,9 +711,13 @@ def table_of(folder: Path) -> list[list[str]]:
 
 
 def filed_in(folder: Path) -> list[tuple[str, str]]:
-    """Return the folder and the text of each document that is filed."""
-    filed = [path for path in (folder / "filed").rglob("*") if path.is_file()]
-    return sorted((p.parent.relative_to(folder).as_posix(), p.read_text("utf-8")) for p in filed)
+    """Return the folder and the text of each document that is filed, and would not be rejected."""
+    corrected, found = corrections(folder), list[tuple[str, str]]()
+    for path in (path for path in (folder / "filed").rglob("*") if path.is_file()):
+        document = hashlib.sha256(path.read_bytes()).hexdigest()
+        if verdict_on(document, corrected.get(document, 0))[0] != "reject":
+            found.append((path.parent.relative_to(folder).as_posix(), path.read_text("utf-8")))
+    return sorted(found)
 
 
 def answer(request: ChatRequest) -> str:
@@ -737,11 +745,17 @@ def decide(folder: Path, chance: random.Random | None = None) -> list[str]:
         for review in reviews.waiting(is_whole=True):
             if chance is None or chance.random() < 0.8:
                 document = review.subject.document_sha256
-                word = ("keep", "drop", "two")[int(document[:8], 16) % 3]
-                value = f"{word} {corrected.get(document, 0)}"
-                reviews.decide(review.id, review.question, "edit", value, by="ann")
+                verb, value = verdict_on(document, corrected.get(document, 0))
+                reviews.decide(review.id, review.question, verb, value, reason="no", by="ann")
                 names.append(review.key)
     return names
+
+
+def verdict_on(document: str, n_corrected: int) -> tuple[Any, str | None]:
+    """Return how a person decides on a document, by its digest."""
+    if (int(document[8:16], 16) + n_corrected) % 4 == 0:
+        return "reject", None
+    return "edit", f"{('keep', 'drop', 'two')[int(document[:8], 16) % 3]} {n_corrected}"
 
 
 def undo(folder: Path, chance: random.Random, *, corrects: bool = False) -> list[str]:
@@ -768,13 +782,13 @@ def run_here(
     *,
     prune: bool,
     plans: bool = False,
-    is_last: bool = False,
+    retries: bool = False,
     sample: ItemSample | None = None,
     review: str = "ask",
     force: Sequence[str] = (),
     is_planned: bool = False,
 ) -> dict[str, Any]:
-    """Run it; the last time with what was given up, since several kills met it."""
+    """Run it; `retries`: also what was given up, since several kills met it."""
     world = world_of(folder)
     promised: PlanReport | str | None = None
     if is_planned:
@@ -790,7 +804,7 @@ def run_here(
             promised = str(error)
     before = files_of(folder).keys()
     report = world.run(
-        pool=FakePool(answer=answer), prune=prune, is_confirmed=True, retry_failed=is_last,
+        pool=FakePool(answer=answer), prune=prune, is_confirmed=True, retry_failed=retries,
         sample=sample, review=review, force=force,
     )  # fmt: skip
     facts: dict[str, Any] = {"status": report.status, "message": report.message}
@@ -927,8 +941,17 @@ def kill_at(n: int) -> None:
     OpenStores.forget = both_async(OpenStores.forget)  # type: ignore[method-assign]
 
 
+class KeptReaders(ReaderPool):
+    """One for all runs of this process: a start for each `sql` is most of a history's time."""
+
+    def close(self) -> None:
+        pass
+
+
 def import_all() -> None:
-    """Import what runs import, once for all child processes."""
+    """Import what runs import, once for all child processes, and keep readers here."""
+    here, kept = os.getpid(), KeptReaders()
+    session.ReaderPool = lambda given: kept if os.getpid() == here else ReaderPool(given)  # type: ignore
     with tempfile.TemporaryDirectory() as name:
         History(1, Path(name))
         run_here(Path(name), prune=False)
