@@ -16,6 +16,7 @@ import resource
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from threading import Timer
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -69,6 +70,7 @@ _TYPES: Mapping[str, str] = {
     "int": "BIGINT", "float": "DOUBLE", "bool": "BOOLEAN", "str": "VARCHAR", "date": "DATE",
     "time": "TIME", "datetime": "TIMESTAMP",
 }  # fmt: skip
+_TEXTS = ("VARCHAR", "ENUM")
 _REFS = ("BOUND_REF", "BOUND_COLUMN_REF")
 CHECK_CPU_S, CHECK_MEMORY_BYTES = 4, 1024 * _MIB
 """Of the process that checks a query; a usual check takes 0.4 s, nearly all to import DuckDB."""
@@ -307,9 +309,9 @@ def _named(connection: Any, query: str) -> Iterator[_Named]:
 
 
 def _refuse_mixed_types(connection: Any, query: str, values: Mapping[str, Any]) -> None:
-    """Refuse comparisons for which DuckDB casts a column without a word.
+    """Refuse comparisons and unions for which DuckDB casts a column without a word.
 
-    1. Of a text: '007' would be 7.
+    1. Of a text, or to one, also within lists: '007' would be 7, or 7 another one than '007'.
     2. Of a time without a zone, to one that has one.
     3. Of an exact number, to equate it with floats: two integers of 17 digits would be one.
 
@@ -331,27 +333,39 @@ def _refuse_mixed_types(connection: Any, query: str, values: Mapping[str, Any]) 
     planned = "select json_serialize_plan(json_deserialize_sql(?::json))"
     with suppress(duckdb.Error):
         plan = json.loads(connection.execute(planned, [json.dumps(tree)]).fetchall()[0][0])
-    for node in _nodes(plan):
-        compared = str(node.get("comparison", node.get("type")))
-        if not compared.startswith("COMPARE_"):
-            continue
-        sides = [*filter(None, node.get("children") or (node.get("left"), node.get("right")))]
-        columns = [[n["alias"] for n in _nodes(side) if n.get("type") in _REFS] for side in sides]
-        for side, names in zip(sides, columns, strict=True):
+    for pair, what, is_equation in _compared(plan):
+        columns = [[n["alias"] for n in _nodes(side) if n.get("type") in _REFS] for side in pair]
+        for side, names in zip(pair, columns, strict=True):
             is_cast = side.get("type") == "OPERATOR_CAST" and not side["function_data"]["try_cast"]
             if not (names and is_cast):
                 continue
-            source, target = side["arguments"][0]["id"], side["return_type"]["id"]
-            is_text = source in ("VARCHAR", "ENUM") and target != "VARCHAR"  # 1.
-            gets_zone = target == "TIMESTAMP WITH TIME ZONE" and all(columns)  # 2.
-            is_equation = "THAN" not in compared and all(columns)
-            is_rounded = is_equation and target == "DOUBLE" and source != "FLOAT"  # 3.
-            if is_text or gets_zone or is_rounded:
-                found = re.search(rf"\b{re.escape(names[0])}\b", query)
-                kinds = f"of type {source.lower()}, is compared with the type {target.lower()}"
-                remedy = f"Cast one of them, such as `{names[0]}::{target.lower()}`."
-                place = (found.start(), len(names[0])) if found else (0, 0)
-                raise QueryFault(f"'{names[0]}', {kinds}", remedy, place)
+            of_side = (side["arguments"][0], side["return_type"])
+            kinds = ([n["id"] for n in _nodes(kind) if "id" in n] for kind in of_side)
+            for source, target in zip(*kinds, strict=False):  # of lists and structs, those within
+                is_text = source in _TEXTS and target not in _TEXTS  # 1.
+                is_text |= target in _TEXTS and source not in (*_TEXTS, "NULL") and all(columns)
+                gets_zone = target == "TIMESTAMP WITH TIME ZONE" and all(columns)  # 2.
+                is_rounded = target == "DOUBLE" and source not in ("FLOAT", target)  # 3.
+                if is_text or gets_zone or (is_rounded and is_equation and all(columns)):
+                    name = next(filter(None, (*names, *chain(*columns))), "a column")
+                    found = re.search(rf"\b{re.escape(name)}\b", query)
+                    types = f"of type {source.lower()}, is {what} with the type {target.lower()}"
+                    is_whole = side["return_type"]["id"] == target
+                    such = f", such as `{name}::{target.lower()}`" * is_whole
+                    place = (found.start(), len(name)) if found else (0, 0)
+                    raise QueryFault(f"'{name}', {types}", f"Cast one of them{such}.", place)
+
+
+def _compared(plan: Any) -> Iterator[tuple[Sequence[dict[str, Any]], str, bool]]:
+    """Yield expressions that a plan compares, or has in one column, and whether for equality."""
+    for node in _nodes(plan):
+        compared = str(node.get("comparison", node.get("type")))
+        if compared.startswith("COMPARE_"):
+            sides = node.get("children") or (node.get("left"), node.get("right"))
+            yield [*filter(None, sides)], "compared", "THAN" not in compared
+        elif compared in ("LOGICAL_UNION", "LOGICAL_EXCEPT", "LOGICAL_INTERSECT"):
+            columns = [child.get("expressions", ()) for child in node["children"]]
+            yield from ((pair, "combined", True) for pair in zip(*columns, strict=False))
 
 
 def _characters(query: str, start: int, length: int) -> tuple[int, int]:

@@ -244,6 +244,17 @@ NO = "zip varchar bigint"
         ("from a where n = x", {}, "n bigint double"),
         ("from a where m is not distinct from x", {}, "m decimal double"),
         ("from a, b where a.at = b.sent", {}, "at timestamp timestamp with time zone"),
+        ("from a, b where a.l = b.l", {}, "l bigint varchar"),
+        ("select zip from a union select zip from b", {}, "zip bigint varchar"),
+        ("select n, zip from b intersect select 1, zip from a", {}, "zip bigint varchar"),
+        ("select n from a union all by name select n from b", {}, "n bigint double"),
+        ("select zip from b except (select day from a union all select said from b)", {},
+         "zip bigint varchar"),
+        ("select a.at from a union select sent from b", {}, "at timestamp timestamp with time zone"),
+        ("select l from a union all select l from b", {}, "l bigint varchar"),
+        ("select zip from a union select null union all select zip::text from b", {}, ""),
+        ("select 'all' as zip, sum(n) from b union all select zip, n from b", {}, ""),
+        ("select zip, day from a except select said, null from b", {}, ""),
         ("from a join b on a.zip::int = b.zip", {}, ""),
         ("from a join b on a.n::double = b.n", {}, ""),
         ("from a join b on a.zip = b.zip::varchar", {}, ""),
@@ -258,8 +269,14 @@ def test_columns_of_different_types_are_not_taken_for_equal(
     query: str, values: Any, refused: str
 ) -> None:
     a = {"zip": ["007"], "n": [2**53 + 1], "x": [1.5], "day": [date(2026, 1, 1)],
-         "m": [Decimal("1.50")], "at": [datetime(2026, 1, 1)]}  # noqa: DTZ001 # fmt: skip
-    b = {"zip": [7], "n": [2.0**53], "said": ["2026-01-01"], "sent": [datetime.now(UTC)]}
+         "m": [Decimal("1.50")], "at": [datetime(2026, 1, 1)], "l": [["7"]]}  # noqa: DTZ001 # fmt: skip
+    b = {
+        "zip": [7],
+        "n": [2.0**53],
+        "said": ["2026-01-01"],
+        "sent": [datetime.now(UTC)],
+        "l": [[7]],
+    }
     tables, limits = {"a": pa.table(a), "b": pa.table(b)}, QueryLimits(result_bytes=10**6)
     if not refused:
         run_query(query, tables, values, limits)
@@ -267,8 +284,11 @@ def test_columns_of_different_types_are_not_taken_for_equal(
     name, kind, other = refused.split(" ", 2)
     with pytest.raises(QueryFault) as caught:
         run_query(query, tables, values, limits)
-    said = f"'{name}', of type {kind}, is compared with the type {other}"
+    verb = "combined" if any(w in query for w in ("union", "intersect", "except")) else "compared"
+    said = f"'{name}', of type {kind}, is {verb} with the type {other}"
     remedy = f"Cast one of them, such as `{name}::{other}`."
+    if name == "l":
+        remedy = "Cast one of them."
     assert (str(caught.value), caught.value.remedy) == (said, remedy)
     place = caught.value.start
     assert query[place : place + caught.value.length] == name
@@ -279,6 +299,7 @@ def test_types_are_compared_before_there_are_rows() -> None:
     with pytest.raises(QueryFault, match="'zip', of type varchar, is compared with the type"):
         check_query("from a join b using (zip) where x = 1", tables)
     check_query("from a join b on a.zip = b.zip::varchar where x = $n", tables, ["n"])
+    check_query("select zip from a union select x from a", tables)
 
 
 def test_infinite_results_are_told(ask: Call, hands: FakeTools) -> None:
