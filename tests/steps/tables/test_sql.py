@@ -249,7 +249,7 @@ NO = "zip varchar bigint"
         ("select n, zip from b intersect select 1, zip from a", {}, "zip bigint varchar"),
         ("select n from a union all by name select n from b", {}, "n bigint double"),
         ("select zip from b except (select day from a union all select said from b)", {},
-         "zip bigint varchar"),
+         "day date varchar"),
         ("select a.at from a union select sent from b", {}, "at timestamp timestamp with time zone"),
         ("select l from a union all select l from b", {}, "l bigint varchar"),
         ("select zip from a union select null union all select zip::text from b", {}, ""),
