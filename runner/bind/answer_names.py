@@ -121,4 +121,4 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
 def open_fields(answer: Any, readings: Any) -> list[str]:
     """Return the fields of an answer of which no reading is sure: `answer` if it has none."""
     names = answer if isinstance(answer, Mapping) else ["answer"]
-    return [name for name in names if name not in (readings or {})]
+    return [name for name in names if "open" in (readings or {}).get(name, ("open",))]

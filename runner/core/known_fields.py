@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import record, replace
 from paddock.pipelines.schema_validation import value_fault
 from paddock.runner import rules
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.ledger.reviews.reviews import review_id
+from paddock.runner.rules.reasons import WhyOpen
 
 from .step_tools import taught_as
 from .traces.dependencies import UsedRules
@@ -36,7 +37,8 @@ class KnownFields:
     readings: Mapping[str, Mapping[str, Any]]
     """By field, who read it (`by`), and of a rule the `decision` that it rests on, and `label`.
 
-    It is a person, a rule, or an e-invoice's XML."""
+    It is a person, a rule, or an e-invoice's XML; of another field why it is `open`, by its name.
+    """
     offers: str
     """What the document offers to rules, packed."""
     schema: Any
@@ -65,7 +67,7 @@ class KnownFields:
 
     def fields_to_ask(self, unsure: Iterable[str]) -> tuple[str, ...] | None:
         """Return what a person is asked about: all that no rule reads; None: the whole answer."""
-        by_person = {name for name, how in self.readings.items() if how["by"] == "person"}
+        by_person = {name for name, how in self.readings.items() if how == PERSON}
         to_ask = {*unsure, *by_person} if unsure else set()
         return None if to_ask >= {*self.schema["properties"]} else tuple(sorted(to_ask))
 
@@ -87,25 +89,26 @@ async def known_fields(
     decided = decision.value if decision is not None and isinstance(decision.value, Mapping) else {}
     own_id = review_id(item.scope_id, item.key, attempt.step.id)
     item.note(UsedRules.of(known, name, own_id, packed, decided))
-    read = known.rules.read(offers) if packed else {}
-    ruled = {
-        field: reading
-        for field, reading in read.items()
-        if field not in decided
-        and value_fault({field: reading.value}, {**reply.schema, "required": [field]}) is None
-    }
-    readings: dict[str, Mapping[str, Any]] = {
-        field: {"by": "rule", "decision": reading.rules[0], "label": reading.label}
-        if reading.rules
-        else {"by": "xml"}
-        for field, reading in ruled.items()
-    }
-    values = {**{field: reading.value for field, reading in ruled.items()}, **decided}
-    readings |= dict.fromkeys(decided, PERSON)
+    if not packed and offers.unread is None:
+        offers = rules.Offers(unread=WhyOpen.TOO_LONG)
+    read, names = known.rules.read(offers), reply.schema["properties"]
+    values, why = {**decided}, {name: read.why_open(name) for name in names}
+    readings = dict[str, Mapping[str, Any]](dict.fromkeys(decided, PERSON))
+    for field, reading in read.sure.items():
+        if field in decided:
+            continue
+        if value_fault({field: reading.value}, {**reply.schema, "required": [field]}) is not None:
+            why[field] = WhyOpen.REFUSED
+            continue
+        of_rule = {"by": "rule", "decision": reading.rule, "label": reading.label}
+        readings[field] = of_rule if reading.rule else {"by": "xml"}
+        values[field] = reading.value
     found = KnownFields(values, readings, packed, reply.schema)
-    if found.is_whole and ruled:
+    if found.is_whole and values.keys() - decided.keys():
         answer = found.answer
         wrong = value_fault(answer, reply.schema) is not None
         if wrong or await reply.checked(answer, json.dumps(answer, ensure_ascii=False)):
-            return KnownFields(decided, dict.fromkeys(decided, PERSON), packed, reply.schema)
-    return found
+            why |= dict.fromkeys(values, WhyOpen.REFUSED)
+            readings, values = dict.fromkeys(decided, PERSON), {**decided}
+    is_open = {name: {"open": why[name].name.lower()} for name in why if name not in values}
+    return replace(found, values=values, readings={**readings, **is_open})

@@ -27,7 +27,7 @@ from .answer_fields import WrongField, edited_answer, shown_item, subject_fields
 from .decisions import VERBS, Verb
 
 COLUMNS = (
-    "id", "question", "document", "field", "asked", "value", "confidence", "quote", "page",
+    "id", "question", "document", "field", "asked", "why", "value", "confidence", "quote", "page",
     "decision", "new value", "reason",
 )  # fmt: skip
 EMPTY_VALUE = "(empty)"
@@ -85,6 +85,7 @@ def reviews_csv(reviews: Iterable[Review]) -> str:
                 "document": shown_item(review),
                 "field": shown.path,
                 "asked": "false" if review.subject.is_sure_of(shown.keys[:1]) else "true",
+                "why": review.subject.readings.get(str(*shown.keys[:1]), {}).get("open"),
                 "value": shown.text,
                 "confidence": sure.get("p"),
                 "quote": place.get("quote"),
@@ -270,6 +271,11 @@ def review_json(review: Review) -> dict[str, Any]:
         "question": review.question,
         "step": review.step,
         **{name: getattr(review.subject, name) for name in names},
+        "open": {
+            field: how["open"]
+            for field, how in review.subject.readings.items()
+            if "open" in how and not review.subject.is_sure_of([field])
+        },
         "run": review.run,
         "asked": iso_time(review.asked_at),
         "expires": None if review.expires_at is None else iso_time(review.expires_at),

@@ -44,6 +44,7 @@ from paddock.runner.render.console_page import (
     text_route,
 )
 from paddock.runner.render.html_page import render
+from paddock.runner.rules.reasons import WhyOpen
 from paddock.steps.base import StepError
 from paddock.steps.readers.documents import locate_values, render_page
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
@@ -552,9 +553,13 @@ def _detail(reviews: LedgerReviews, review: Review, by: str) -> dict[str, Any]:
 
 
 def _reading(reviews: LedgerReviews, subject: Subject, keys: FieldKeys) -> dict[str, Any] | None:
-    """Return how a field was read that no one is asked about, and the decision that it rests on."""
-    reading = ((subject.outputs or {}).get("readings") or {}).get(keys[0] if keys else "")
-    if reading is None or not subject.is_sure_of(keys[:1]):
+    """Return how a field was read that no one is asked about, and on which decision; else why."""
+    reading = subject.readings.get(str(keys[0]) if keys else "")
+    if reading is None:
+        return None
+    if "open" in reading:
+        return {**reading, "text": WhyOpen[reading["open"].upper()].value}
+    if not subject.is_sure_of(keys[:1]):
         return None
     rests = None
     with suppress(DecisionRefused):

@@ -15,9 +15,11 @@ from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review
-from paddock.runner.rules.decision_rules import NoRule, Rules
+from paddock.runner.rules.decision_rules import Rules
 from paddock.runner.rules.document_offers import Offers
+from paddock.runner.rules.reasons import NoRule, WhyOpen
 
+_OF_DOCUMENTS = (WhyOpen.OCR, WhyOpen.SEVERAL_DOCUMENTS, WhyOpen.TOO_LONG)
 MOST_LOOKED_AT = 500  # waiting questions at a decision
 
 
@@ -33,10 +35,11 @@ class TaughtRules:
 def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     """Return what the decisions of a ledger teach; `decided`: those to be shown, by id."""
     known, gone = known_decisions(ledger), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
+    store = ReviewStore(ledger)
     reads = [reads for (reads,) in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
     used = (dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings)
     n_used = Counter(next((r[1] for r in dep.readings.values() if r[1]), "") for dep in used)
-    rules, why_none, taught = list[Mapping[str, Any]](), dict[str, NoRule](), set[str]()
+    rules, why_none, taught = list[Mapping[str, Any]](), dict[str, NoRule | WhyOpen](), set[str]()
     for (file, step), of_step in known.items():
         for ids, shown in of_step.rules.shown():
             taught.update(ids)
@@ -51,7 +54,10 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
                 rules.append({**own, **shown, "decisions": rests})
     for review in decided.values():
         if review.id not in taught and review.state in ("accepted", "edited"):
-            why = NoRule.GONE if gone & {*review.places} else NoRule.NO_OFFERS
+            whole = store.get(review.id) or review
+            is_of = {how.get("open") for how in whole.subject.readings.values()}
+            read_so = (why for why in _OF_DOCUMENTS if why.name.lower() in is_of)
+            why = NoRule.GONE if gone & {*review.places} else next(read_so, NoRule.NOT_UNSURE)
             why_none[review.id] = NoRule.TOGETHER if review.together else why
     none = (
         {"id": id_, "item": decided[id_].item, "why": why.name.lower(), "text": why.value}
@@ -82,7 +88,8 @@ def answered_by(reviews: ReviewStore, review: Review, value: Any) -> list[Review
         subject, is_it = other.subject, other.id == review.id
         if is_it or (subject.pipeline, other.step) != (pipeline, step) or not subject.offers:
             continue
-        read = {name: r.value for name, r in rules.read(Offers.unpack(subject.offers)).items()}
+        sure = rules.read(Offers.unpack(subject.offers)).sure
+        read = {name: reading.value for name, reading in sure.items()}
         open_fields = {*(subject.answer if subject.open is None else subject.open)}
         whole = {**subject.answer, **read}
         if open_fields <= read.keys() and value_fault(whole, subject.schema) is None:

@@ -19,9 +19,8 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
-from enum import Enum
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
@@ -32,6 +31,7 @@ from paddock.pipelines.checking.numbers import amount_of
 from paddock.pipelines.checking.source_index import SourceIndex
 
 from .document_offers import OfferedValue, Offers, is_currency, name_of
+from .reasons import NoRule, WhyOpen
 
 Anchor = tuple[str, str]
 """How a label governs a value, and its words."""
@@ -89,6 +89,24 @@ class FieldReading:
     """Ids of the decisions that it rests on; empty: an e-invoice states it."""
     label: str = ""
     """What governs its place; empty: it is the same in all documents of this sender and layout."""
+
+    @property
+    def rule(self) -> str:
+        """The id of the first of these."""
+        return self.rules[0] if self.rules else ""
+
+
+@record(frozen=True, slots=True)
+class DocumentReadings:
+    """The fields of a document that are sure, and why the others are open."""
+
+    sure: Mapping[str, FieldReading]
+    why: Mapping[str, WhyOpen]
+    otherwise: WhyOpen
+    """Why a field is open that is in neither."""
+
+    def why_open(self, field: str) -> WhyOpen:
+        return self.why.get(field, self.otherwise)
 
 
 @record(frozen=True, slots=True)
@@ -207,16 +225,17 @@ class _FieldRule:
     """The labels that stood in the block of each anchor."""
     ids: tuple[str, ...]
 
-    def read(self, offers: Offers) -> FieldReading | None:
+    def read(self, offers: Offers) -> FieldReading | WhyOpen:
         values = list[OfferedValue]()
         for anchor in sorted(self.anchors):
-            value = _only(offers, anchor, self.form)
-            if value is None or not self._is_known_place(offers, value):
-                return None
+            if (value := _only(offers, anchor, self.form)) is None:
+                return WhyOpen.NO_VALUE
+            if not self._is_known_place(offers, value):
+                return WhyOpen.NEW_LABEL
             values.append(value)
         read = {canonical_json(self.form.read(value.written)) for value in values}
         if len(read) != 1:
-            return None
+            return WhyOpen.TWO_READINGS
         return FieldReading(self.form.read(values[0].written), self.ids, values[0].label)
 
     def _is_known_place(self, offers: Offers, value: OfferedValue) -> bool:
@@ -241,16 +260,6 @@ def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _For
 
 
 # --- rules of a sender's layout
-
-
-class NoRule(Enum):
-    """Why a decision makes no rule; the value is its sentence."""
-
-    TOGETHER = "accepted together with others: no one looked at it"
-    GONE = "its document is deleted"
-    NO_OFFERS = "its step does not ask `when: unsure`, or OCR or several documents were read"
-    NO_SENDER = "no name that was decided stands in a cell of its own, so the sender is not known"
-    DIFFERENT = "decisions on this sender and layout differ in a field that is always the same"
 
 
 @record(frozen=True)
@@ -358,7 +367,7 @@ class _SenderLayout:
             in_order = tuple(t.id for t in taught if t.id in ids)
             rule = _FieldRule(core, _common([form for _, form in own]), known, in_order)
             checked = ((rule.read(t.offers), canonical_json(t.answer[field])) for t in taught)
-            if all(r is None or canonical_json(r.value) == value for r, value in checked):
+            if all(isinstance(r, WhyOpen) or canonical_json(r.value) == v for r, v in checked):
                 yield rule
 
     def shown(self) -> NoRule | Mapping[str, Any]:
@@ -468,6 +477,10 @@ class Rules:
             if t.answer.get(field) != t.offers.stated[field]
         }
         """Sellers and fields that a person decided otherwise than an e-invoice states them."""
+        self._accounts = {
+            names: {account for t in some for account in t.offers.accounts}
+            for names, some in by_names.items()
+        }
 
     def shown(self) -> Iterator[tuple[list[str], NoRule | Mapping[str, Any]]]:
         """Yield the ids of the decisions on each sender and layout, and what these teach."""
@@ -475,45 +488,70 @@ class Rules:
             for layout in layouts:
                 yield [taught.id for taught in layout.decisions], layout.shown()
 
-    def read(self, offers: Offers) -> dict[str, FieldReading]:
-        """Return the fields whose value a rule or an e-invoice knows, if not both otherwise."""
-        found = self._read_by_rules(offers)
+    def read(self, offers: Offers) -> DocumentReadings:
+        """Read what rules and an e-invoice know, if not both otherwise.
+
+        A sender with an account that no decision on them has is asked about, and so is the account.
+        """
+        found, why, otherwise = self._read_by_rules(offers)
         for field, value in offers.stated.items():
             if (offers.seller, field) in self._refuted:
-                continue
-            if found.get(field, FieldReading(value)).value == value:
+                why.setdefault(field, WhyOpen.DECIDED_OTHERWISE)
+            elif found.get(field, FieldReading(value)).value == value:
                 found[field] = FieldReading(value)
             else:
                 del found[field]
-        return found
+                why[field] = WhyOpen.TWO_READINGS
+        for names in self._senders({*offers.names, offers.seller}):
+            if not self._accounts[names].issuperset(offers.accounts):
+                texts = {field: _SPACE.sub("", str(r.value)) for field, r in found.items()}
+                of_account = {field for field, text in texts.items() if text in offers.accounts}
+                for field in {*of_account, *(field for field, _ in names)}:
+                    found.pop(field, None)
+                    why[field] = WhyOpen.OTHER_ACCOUNT
+        return DocumentReadings(found, why, otherwise)
 
-    def _read_by_rules(self, offers: Offers) -> dict[str, FieldReading]:
-        cells = {*offers.names}
-        found_in = [
-            (changed, layout)
-            for cell in cells
-            for names in self._named_by.get(cell, ())
-            if {c for _, c in names} <= cells
-            for layout in self._layouts[names]
-            if (changed := layout.difference(offers)) is not None
-        ]
-        same = [(changed, layout) for changed, layout in found_in if not changed]
-        found_in = same or ([] if offers.words in self._unnamed else found_in)
-        if len(found_in) != 1 or (constants := found_in[0][1].constants) is None:
-            return {}
-        changed, layout = found_in[0]
+    def _senders(self, cells: Set[str]) -> Iterator[tuple[tuple[str, str], ...]]:
+        """Yield the names of each sender all of whose cells are there."""
+        for cell in cells:
+            for names in self._named_by.get(cell, ()):
+                if {c for _, c in names} <= cells:
+                    yield names
+
+    def _read_by_rules(
+        self, offers: Offers
+    ) -> tuple[dict[str, FieldReading], dict[str, WhyOpen], WhyOpen]:
+        """Return the fields of which a rule knows the value, why others are open, and the rest."""
+        if offers.unread is not None:
+            return {}, {}, offers.unread
+        senders = self._senders({*offers.names})
+        layouts = [layout for names in senders for layout in self._layouts[names]]
+        near = [(c, lay) for lay in layouts if (c := lay.difference(offers)) is not None]
+        same = [(changed, layout) for changed, layout in near if not changed]
+        fitting = same or ([] if offers.words in self._unnamed else near)
+        if len(fitting) != 1:
+            new = WhyOpen.NEW_LAYOUT if layouts else WhyOpen.NEW_SENDER
+            return {}, {}, WhyOpen.SEVERAL_FIT if fitting else new
+        changed, layout = fitting[0]
+        if (constants := layout.constants) is None:
+            return {}, {}, WhyOpen.DIFFERENT
         signs = [word for word in offers.words if word[0] == "¤"]
-        found = {
-            field: FieldReading(constants[field], ids)
-            for field, ids in layout.taught_constants.items()
-            if not changed or (signs and _is_currency_value(constants[field]))
-        }
+        found, why = dict[str, FieldReading](), dict.fromkeys(constants, WhyOpen.NEW_LINE)
+        for field, ids in layout.taught_constants.items():
+            if not changed or (signs and _is_currency_value(constants[field])):
+                found[field] = FieldReading(constants[field], ids)
         labels = frozenset().union(*offers.blocks)
         for field, (known, ids) in layout.empty.items():
+            why[field] = WhyOpen.NEW_LABEL
             if labels <= known and not changed:  # else something new may be its value
                 found[field] = FieldReading(layout.decisions[0].answer.get(field), ids)
         for field, rules in layout.fields.items():
-            readings = [reading for rule in rules if (reading := rule.read(offers)) is not None]
-            if len({canonical_json(reading.value) for reading in readings}) == 1:
-                found[field] = readings[0]
-        return found
+            readings = [rule.read(offers) for rule in rules]
+            sure = [reading for reading in readings if isinstance(reading, FieldReading)]
+            if len({canonical_json(reading.value) for reading in sure}) == 1:
+                found[field] = sure[0]
+            elif sure:
+                why[field] = WhyOpen.TWO_READINGS
+            elif readings and isinstance(readings[0], WhyOpen):
+                why[field] = readings[0]
+        return found, why, WhyOpen.NO_PLACE

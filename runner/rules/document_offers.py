@@ -28,7 +28,10 @@ from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import SourceIndex
 from paddock.runner.answers.evidence import EvidenceSource
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
+from paddock.steps.readers.e_invoice_checks import accounts_in
 from paddock.steps.readers.text_cells import TextCell
+
+from .reasons import WhyOpen
 
 How = Literal["in", "left", "above", "prose"]
 MOST_PACKED_CHARS = 4_096
@@ -97,6 +100,9 @@ class Offers:
     """Of an e-invoice."""
     stated: Mapping[str, Any] = field(default_factory=dict)
     """By field, its value in an e-invoice with which its page and its sums agree."""
+    accounts: tuple[str, ...] = ()
+    unread: WhyOpen | None = None
+    """Why it offers nothing else; not packed."""
 
     @cached_property
     def by_anchor(self) -> Mapping[tuple[str, str], Sequence[OfferedValue]]:
@@ -111,7 +117,7 @@ class Offers:
         """Return them as a text; empty: they are too many to be kept."""
         values = [[v.how, v.label, v.written, v.block, v.start, v.end] for v in self.values]
         data = [sorted(self.words), self.names, values, [sorted(block) for block in self.blocks]]
-        stated = [self.seller, self.stated]
+        stated = [self.seller, self.stated, self.accounts]
         for some in ((*data, *stated), ([], [], [], [], *stated)):
             text = json.dumps(some, ensure_ascii=False, separators=(",", ":")).encode()
             packed = b64encode(zlib.compress(text)).decode()
@@ -123,9 +129,9 @@ class Offers:
     def unpack(cls, packed: str) -> Offers:
         if not packed:
             return cls()
-        words, names, values, blocks, *stated = json.loads(zlib.decompress(b64decode(packed)))
-        offered = tuple(starmap(OfferedValue, values))
-        return cls(frozenset(words), tuple(names), offered, tuple(map(frozenset, blocks)), *stated)
+        words, names, values, blocks, *of_whole = json.loads(zlib.decompress(b64decode(packed)))
+        offered, of_blocks = tuple(starmap(OfferedValue, values)), tuple(map(frozenset, blocks))
+        return cls(frozenset(words), tuple(names), offered, of_blocks, *of_whole)
 
 
 def offers_of(
@@ -137,11 +143,14 @@ def offers_of(
     """
     documents = [source for source in sources if source.text.strip()]
     if len(documents) != 1:
-        return Offers()
-    stated = _stated_fields(documents[0], terms or {}, schema)
-    seller = str(documents[0].invoices[0]["seller"]) if stated else ""
-    offers = Offers() if len(documents[0].text) > _MOST_CHARS else _offers_of_cells(documents[0])
-    return replace(offers, seller=seller, stated=stated)
+        return Offers(unread=WhyOpen.SEVERAL_DOCUMENTS)
+    (source,) = documents
+    is_long = len(source.text) > _MOST_CHARS
+    offers = Offers(unread=WhyOpen.TOO_LONG) if is_long else _offers_of_cells(source)
+    stated = _stated_fields(source, terms or {}, schema)
+    seller = str(source.invoices[0]["seller"]) if stated else ""
+    accounts = tuple(accounts_in(source.text[:_MOST_CHARS]))
+    return replace(offers, seller=seller, stated=stated, accounts=accounts)
 
 
 def _stated_fields(source: EvidenceSource, terms: Mapping[str, str], schema: Any) -> dict[str, Any]:
@@ -180,7 +189,7 @@ def _offers_of_cells(source: EvidenceSource) -> Offers:
         with suppress(ValueError):  # what a pipeline made may look like a document
             cells = source.cells(number)
         if any(cell.p is not None and cell.p < 1 for cell in cells):
-            return Offers()  # OCR has its own doubts
+            return Offers(unread=WhyOpen.OCR)  # which has its own doubts
         boxed = [cell for cell in cells if cell.box is not None]
         header = _HEADER.match(source.text, start) if is_mail else None
         words = _rows_of_words(source.text, boxed) if boxed else ()

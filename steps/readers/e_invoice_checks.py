@@ -241,10 +241,9 @@ def _differences(
         others = _days_after(after, page, xml)
         if value and not page.find(value) and (day := next(others, None)):
             yield name, value, page.place(day.start, day.end)
-    found = [m for m in _IBAN.finditer(page.text) if _is_iban(m[0])]
-    known = "".join(xml.text.split())
-    if invoice.iban and found and not any("".join(m[0].split()) in known for m in found):
-        yield "iban", invoice.iban, found[0].span()
+    found, known = accounts_in(page.text), "".join(xml.text.split())
+    if invoice.iban and found and not any(account in known for account in found):
+        yield "iban", invoice.iban, next(iter(found.values()))
     amounts, stated = _amounts(page), _amounts(xml)
     foreign = [tokens[0] for amount, tokens in amounts.items() if amount not in stated]
     shows_lines = all(_amount(line) in amounts for line in invoice.lines)
@@ -329,6 +328,18 @@ def _amounts(index: SourceIndex) -> dict[Decimal, list[NumberToken]]:
 
 def _amount(number: float) -> Decimal:
     return abs(_rounded(Decimal(repr(number))))
+
+
+def accounts_in(text: str) -> dict[str, Span]:
+    """Return the IBANs in a text, without blanks, whose check digits are right."""
+    found = dict[str, Span]()
+    for match in _IBAN.finditer(text):
+        shown = match[0]
+        while shown and not _is_iban(shown):
+            shown = shown.rpartition(" ")[0]  # a word behind it: of a bank
+        if shown:
+            found["".join(shown.split())] = match.start(), match.start() + len(shown)
+    return found
 
 
 def _is_iban(text: str) -> bool:

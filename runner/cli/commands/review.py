@@ -244,7 +244,8 @@ def _undo(opened: _ReviewSession, id_: str) -> int:
 
 def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
     with open_for_reading(place) as ledger:
-        waiting = _shown(flags, _of_file(place, LedgerReviews(ledger).waiting()))
+        reviews = LedgerReviews(ledger).waiting(is_whole=flags.as_json)
+        waiting = _shown(flags, _of_file(place, reviews))
     if flags.as_json:
         printing.print_json({"waiting": [review_json(review) for review in waiting]})
     elif waiting:

@@ -33,6 +33,7 @@ from paddock.runner.bind.answer_names import probabilities, review_names
 from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 from paddock.runner.ledger.reviews.reviews import Subject, SubjectText
+from paddock.runner.rules.reasons import WhyOpen
 
 MOST_REASON_CHARS = 120
 MOST_REASONS = 6
@@ -250,8 +251,7 @@ def _of_part(part: str, scope: Mapping[str, Any], answer: _Answer) -> Iterator[s
             bound: Literal["p", "low"] = "p" if found["bound"] == "min" else "low"
             yield from answer.unsure(float(found[3]), bound, is_equal_too=found[2] == "<=")
         elif condition.strip() == UNSURE:
-            names = [f"the {_name((name,))}" for name in scope[UNSURE]]
-            yield f"no earlier decision tells {_listed(names)}"
+            yield from answer.why_open(scope[UNSURE])
         elif found := _MISSING.fullmatch(condition):
             yield from answer.missing() if found["what"] == "missing" else answer.partial()
         else:
@@ -291,6 +291,14 @@ class _Answer:
     schema: SchemaParts
     second_stands: Collection[Path] = ()
     """Fields whose second choice stands in the sources too."""
+
+    def why_open(self, fields: Iterable[str]) -> Iterator[str]:
+        readings = self.outputs.get("readings") or {}
+        by_reason = dict[str, list[str]]()
+        for name in fields:
+            why = readings.get(name, {}).get("open", WhyOpen.NO_PLACE.name)
+            by_reason.setdefault(WhyOpen[why.upper()].value, []).append(f"the {_name((name,))}")
+        yield from (f"{why}: {_listed(names)}" for why, names in by_reason.items())
 
     def missing(self) -> Iterator[str]:
         empty, nowhere = list[str](), list[str]()

@@ -327,9 +327,8 @@ class UsedRules(Dependency):
         cls, known: StepDecisions, step: StepName, id_: str, offers: str, decided: Iterable[str]
     ) -> UsedRules:
         own = sorted(decided)
-        found = known.rules.read(rules.Offers.unpack(offers)).items()
-        of_rules = ((n, [r.value, *(r.rules[:1] or [""]), r.label]) for n, r in sorted(found))
-        readings = {name: how for name, how in of_rules if name not in own}
+        found = known.rules.read(rules.Offers.unpack(offers)).sure.items() if offers else ()
+        readings = {n: [r.value, r.rule, r.label] for n, r in sorted(found) if n not in own}
         return cls([*step], id_, known.rules_digest, offers, readings, own)
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:

@@ -137,6 +137,11 @@ class Subject:
         return self.open is not None and not {*field} & {*self.open}
 
     @property
+    def readings(self) -> Mapping[str, Mapping[str, Any]]:
+        """By field, how it was read, or why it is `open`; empty: its step reads none."""
+        return (self.outputs or {}).get("readings") or {}
+
+    @property
     def objects(self) -> set[str]:
         texts = (*self.sources, self.prompt_text)
         objects = {text.text_object for text in texts if text is not None and text.text_object}

@@ -495,6 +495,7 @@ function drawnValue(field) {
 function drawnReading(field) {
   const how = field.reading;
   if (!how) return [];
+  if (how.open) return [make("div", `asked: ${how.text}`, "reading")];
   const where = how.label ? `read behind “${how.label}”` : "the same in each paper of this sender";
   const made = make("div", !how.decision ? (how.by === "xml" ? "as its e-invoice states it" : `read by ${how.by}`) : `${where}, as ${how.who === page.me ? "you" : how.who} decided on ${date(how.at)} (${how.item})`, "reading");
   if (how.decision && page.review.state === "open") made.append(" ", takeBack(how.decision));
