@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.tasks import TaskSet
@@ -105,35 +105,47 @@ def is_superseded_by_schedule(order: Order, pipeline: TriggeredPipeline, now: da
 class ManagerOptions:
     max_runs: int
     max_restarts: int
-    given_up: Callable[[TriggeredPipeline, str, str], Coroutine[Any, Any, None]]
-    """Called with a pipeline, how its run crashed once too often, and the run's name."""
-    ended: Callable[[Order], None] = lambda order: None
     forks: ForkServer = field(default_factory=ForkServer)
     """Starts the processes of runs."""
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings, for runs."""
-    has_progressed: Callable[[TriggeredPipeline, str], bool] = lambda pipeline, run: False
-    """Returns whether another start of a crashed run may get further."""
-    known_end: Callable[[TriggeredPipeline, str], tuple[str, Report] | None] = (
-        lambda pipeline, order: None
-    )
-    """Returns the run and the end of an order by the ledger; None: unknown."""
-    group_holders: Callable[..., Mapping[str, LockHolder]] = lambda names, unwanted=(): {}
-    """Returns who has the turn in some groups, asks those of others to stop; see `core`."""
-    place: Callable[[TriggeredPipeline], PrefectPlace] = lambda pipeline: PrefectPlace()
-    """Returns where Prefect shows a run; empty while no server answers."""
     auth_string: str = field(default="", repr=False)
     """Password of our own Prefect server; empty for another server."""
-    faults: Mapping[Path, str] = field(default_factory=dict)
-    """Why ledgers cannot be used, by their folder."""
-    fault_of: Callable[[Path, Sequence[TriggeredPipeline]], Coroutine[Any, Any, str]] | None = None
-    """Looks at a folder's ledger, and returns why it cannot be used now."""
-    triggers: Callable[[str], Collection[str]] = lambda pipeline: ()
-    """Returns the keys of a pipeline's triggers."""
+
+
+class Surroundings(Protocol):
+    """What a manager asks, and reports to: `Up`, and worlds of tests. Marked ones block."""
+
+    def trigger_keys(self, pipeline: str) -> Collection[str]: ...
+
+    def group_holders(
+        self, names: Collection[str], unwanted: Collection[str] = ()
+    ) -> Mapping[str, LockHolder]:
+        """Return who has the turn in some groups, and ask unwanted orders to stop. Blocks."""
+
+    def place_in_prefect(self, pipeline: TriggeredPipeline) -> PrefectPlace:
+        """Return where Prefect shows a run; empty while no server answers."""
+
+    def known_end(self, pipeline: TriggeredPipeline, order: str) -> tuple[str, Report] | None:
+        """Return the run and the end of an order by the ledger; None: it was killed. Blocks."""
+
+    def has_progressed(self, pipeline: TriggeredPipeline, run: str) -> bool:
+        """Return whether another start of a crashed run may get further. Blocks."""
+
+    def ledger_fault(self, folder: Path) -> str:
+        """Return why a folder's ledger could not be used when it was last checked."""
+
+    async def check_ledger(self, pipeline: TriggeredPipeline) -> str:
+        """Return why a pipeline's ledger cannot be used now."""
+
+    async def report_crashes(self, pipeline: TriggeredPipeline, crash: str, run: str) -> None:
+        """Report that a run crashed once too often, and how."""
+
+    def note_ended(self, order: Order) -> None: ...
 
 
 class RunManager:
-    def __init__(self, queue: OrderQueue, options: ManagerOptions) -> None:
+    def __init__(self, queue: OrderQueue, around: Surroundings, options: ManagerOptions) -> None:
         self.pipelines: dict[str, TriggeredPipeline] = {}
         """Served pipelines by their keys."""
         self.jobs: dict[str, ManagedRun] = {}
@@ -146,6 +158,7 @@ class RunManager:
         """By pipeline: why its last run could not begin, such as consent that has lapsed."""
         self.executor = RunExecutor(self, options.forks)
         self._queue = queue
+        self._around = around
         self._options = options
         self._idle: dict[RunProcess, TriggeredPipeline] = {}
         """Processes that can be given another order, each with its pipeline."""
@@ -165,7 +178,7 @@ class RunManager:
         now = datetime.now(UTC)
         due = [run for each in [*self._queue.orders.values()] if (run := self._due(each, now))]
         rules = {
-            key: replace(pipeline.rule, fault=self._options.faults.get(pipeline.file.parent, ""))
+            key: replace(pipeline.rule, fault=self._around.ledger_fault(pipeline.file.parent))
             for key, pipeline in self.pipelines.items()
         }
         active = await self._other_turns(due, rules)
@@ -177,7 +190,7 @@ class RunManager:
                     reason: StopReason = "window" if decision.act == "pause" else "cancelled"
                     self.stop_job(self.jobs[decision.id], reason, decision.message)
                 else:
-                    await asyncio.to_thread(self._options.group_holders, (), [decision.id])
+                    await asyncio.to_thread(self._around.group_holders, (), [decision.id])
             elif order is None or order.state != "waiting":
                 continue  # a person has ended it meanwhile
             elif decision.act == "start":
@@ -207,7 +220,7 @@ class RunManager:
             return None
         admission = self._admissions.get(order.id)
         if admission is None or admission.pipeline is not pipeline:
-            refusal = pipeline.refusal(order, self._options.triggers(pipeline.key))
+            refusal = pipeline.refusal(order, self._around.trigger_keys(pipeline.key))
             group = ""
             if not refusal:
                 try:
@@ -238,7 +251,7 @@ class RunManager:
         if not groups:
             return []
         try:
-            holders = await asyncio.to_thread(self._options.group_holders, groups)
+            holders = await asyncio.to_thread(self._around.group_holders, groups)
         except LedgerError:  # its run says so
             return []
         return [
@@ -256,7 +269,7 @@ class RunManager:
     async def _start(self, order: Order) -> None:
         admission = self._admissions[order.id]
         pipeline = admission.pipeline
-        place = self._options.place(pipeline)
+        place = self._around.place_in_prefect(pipeline)
         process = next((each for each, of in self._idle.items() if of is pipeline), None)
         if process is not None:
             del self._idle[process]
@@ -373,10 +386,10 @@ class RunManager:
         4. The order has ended; after 2 and 3 too, where its pipeline is gone or a later run of its
            schedule does the rest.
         """
-        order, options, pipeline = self._queue.orders[job.order], self._options, job.pipeline
-        name = pipeline.pipeline.name
+        order, pipeline = self._queue.orders[job.order], job.pipeline
+        around, name = self._around, pipeline.pipeline.name
         if outcome is None:  # it may have ended normally while no `up` was there
-            known = await asyncio.to_thread(options.known_end, pipeline, order.id)
+            known = await asyncio.to_thread(around.known_end, pipeline, order.id)
             if known is not None:
                 job.run = known[0]
                 outcome = OrderOutcome(known[1])
@@ -384,8 +397,8 @@ class RunManager:
         is_killed = outcome is None and job.stopped is not None
         status = "interrupted" if is_killed else str(report.status) if report else "failed"
         crash = "" if is_killed or outcome is not None else crash
-        if status == "failed" and not crash and options.fault_of is not None:
-            crash = (await options.fault_of(pipeline.file.parent, [pipeline])).rstrip(".")
+        if status == "failed" and not crash:
+            crash = (await around.check_ledger(pipeline)).rstrip(".")
         if job.stopped is None and status == "suspended":  # 1
             self._queue.note(order.id, state="suspended", message=SUSPENDED)
             log.info("%s: run %s of order %s is suspended; it goes on when it is resumed in "
@@ -397,10 +410,10 @@ class RunManager:
             # A start that made progress is not counted: such a run comes to its end, since the
             # ledger bounds how often an item may end it (`RunStore.has_progressed`).
             has_progressed = bool(job.run) and await asyncio.to_thread(
-                options.has_progressed, pipeline, job.run
+                around.has_progressed, pipeline, job.run
             )
             n_starts = 1 if has_progressed else order.attempt
-            restart = restart_of_crashed(crash, n_starts, options.max_restarts, now)
+            restart = restart_of_crashed(crash, n_starts, self._options.max_restarts, now)
         elif status in ("interrupted", "budget", "suspended"):  # 3
             restart = restart_of_stopped(job.stopped, order.attempt, now)
         is_given_up = bool(crash) and restart is None
@@ -432,7 +445,7 @@ class RunManager:
             log.error(
                 "%s: order %s is not started again: its run crashed too often.", name, order.id
             )
-            self._telling.start(options.given_up(pipeline, crash, job.name))
+            self._telling.start(around.report_crashes(pipeline, crash, job.name))
         self.faults.pop(pipeline.key, None)
         if report is None and end == "failed":
             self.faults[pipeline.key] = message
@@ -443,7 +456,7 @@ class RunManager:
         never_began = not (order.run or order.flow_run)
         over = self._queue.note(order.id, state="ended", end=end, message=message,
                                 ended_at=time.time(), is_told=is_shown or never_began)  # fmt: skip
-        self._options.ended(over)
+        self._around.note_ended(over)
 
     async def stop(self, within_s: float) -> None:
         """Stop all runs in bounded time; the next start continues them."""

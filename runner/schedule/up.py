@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -41,12 +41,14 @@ from paddock.runner.daemon.prefect_server import keep_own_server
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
+from paddock.runner.ledger.run_locks import LockHolder
 from paddock.runner.ledger.run_store import RunStore
 from paddock.runner.progress.report import Report
 from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAccess
 from paddock.runner.review.page_server import FolderReviews, asks_people, mounted_page, token_file
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.workers.fork_server import ForkServer
+from paddock.runner.workers.order import Order
 
 from .discovery import PipelineChanges, PipelineFinder
 from .folder_locks import FolderLocks, FolderTaken
@@ -181,20 +183,11 @@ class Up:
             options = ManagerOptions(
                 max_runs=unattended.max_runs,
                 max_restarts=unattended.max_restarts,
-                given_up=partial(alert_trouble, flags),
-                ended=self._ended,
                 forks=self._options.forks,
                 flags=flags,
-                has_progressed=self._has_progressed,
-                known_end=self._known_end,
-                group_holders=partial(group_holders, settings),
-                place=self._place,
                 auth_string=auth_string,
-                faults=self._ledgers.faults,
-                fault_of=self._ledgers.fault_of,
-                triggers=self._keeper.keys,
             )
-            self._run_manager = RunManager(self._queue, options)
+            self._run_manager = RunManager(self._queue, self, options)
             self._kill_runs = self._run_manager.abandon
             keys = settings.service.api_keys_file
             reader = StatusAccess(is_open=is_open, keys=keys)
@@ -212,10 +205,6 @@ class Up:
             await stack.enter_async_context(serving(app, listener, settings.service))
             yield
 
-    def _ended(self, order: Any) -> None:
-        self._keeper.ended(order)
-        self._link.ended(order)
-
     def _missing_reason(self) -> str:
         if self._is_starting:
             return "`paddock up` is starting."
@@ -224,10 +213,6 @@ class Up:
                 "a pipeline that is not in service, as it is faulty or not allowed, may have this."
             )
         return ""
-
-    def _place(self, pipeline: TriggeredPipeline) -> PrefectPlace:
-        deployment = self._link.deployment_of(pipeline.key) if self._link.is_there else ""
-        return PrefectPlace(self._link.api_url, deployment) if deployment else PrefectPlace()
 
     def _password(self) -> str:
         try:
@@ -432,7 +417,25 @@ class Up:
             self._has_changed = True
             self._queue.changed.set()
 
-    def _has_progressed(self, pipeline: TriggeredPipeline, run: str) -> bool:
+    def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
+        url = self._settings.ledger_url
+        return Ledger(folder / STATE_FOLDER, is_readonly=is_readonly, url=url)
+
+    # --- surroundings of the run manager
+
+    def trigger_keys(self, pipeline: str) -> Collection[str]:
+        return self._keeper.keys(pipeline)
+
+    def group_holders(
+        self, names: Collection[str], unwanted: Collection[str] = ()
+    ) -> Mapping[str, LockHolder]:
+        return group_holders(self._settings, names, unwanted)
+
+    def place_in_prefect(self, pipeline: TriggeredPipeline) -> PrefectPlace:
+        deployment = self._link.deployment_of(pipeline.key) if self._link.is_there else ""
+        return PrefectPlace(self._link.api_url, deployment) if deployment else PrefectPlace()
+
+    def has_progressed(self, pipeline: TriggeredPipeline, run: str) -> bool:
         """Return whether a crashed run made progress, or died of one item."""
         try:
             with self._open_ledger(pipeline.file.parent, True) as ledger:
@@ -440,7 +443,7 @@ class Up:
         except LedgerError:
             return False
 
-    def _known_end(self, pipeline: TriggeredPipeline, order: str) -> tuple[str, Report] | None:
+    def known_end(self, pipeline: TriggeredPipeline, order: str) -> tuple[str, Report] | None:
         """Return how an order ended, with its run, by the ledger; None: it was killed."""
         try:
             with self._open_ledger(pipeline.file.parent, True) as ledger:
@@ -451,9 +454,18 @@ class Up:
             return None
         return rows[-1].run, Report.of_summary(json.loads(rows[-1].summary or "{}"))
 
-    def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
-        url = self._settings.ledger_url
-        return Ledger(folder / STATE_FOLDER, is_readonly=is_readonly, url=url)
+    def ledger_fault(self, folder: Path) -> str:
+        return self._ledgers.faults.get(folder, "")
+
+    async def check_ledger(self, pipeline: TriggeredPipeline) -> str:
+        return await self._ledgers.fault_of(pipeline.file.parent, [pipeline])
+
+    async def report_crashes(self, pipeline: TriggeredPipeline, crash: str, run: str) -> None:
+        await alert_trouble(self._options.flags, pipeline, crash, run)
+
+    def note_ended(self, order: Order) -> None:
+        self._keeper.ended(order)
+        self._link.ended(order)
 
     # --- status
 

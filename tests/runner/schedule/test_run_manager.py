@@ -13,7 +13,7 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.process_marks import process_mark
 from paddock.engine.wire import to_plain
-from paddock.runner.core.other_runs.concurrency_groups import GROUP_FOLDER, group_holders
+from paddock.runner.core.other_runs.concurrency_groups import GROUP_FOLDER
 from paddock.runner.ledger.run_locks import GroupTurn
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.schedule.order_queue import OrderQueue
@@ -22,7 +22,7 @@ from paddock.runner.schedule.run_processes import RunProcess, RunTask, StopReque
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
 from paddock.runner.settings import Settings
 from paddock.runner.workers.order import Order, OrderOutcome
-from tests.runner.schedule.desks import open_queue, triggered
+from tests.runner.schedule.desks import Around, open_queue, triggered
 from tests.waiting import eventually
 
 HOOK = "{webhook: [{path: /x}]}"
@@ -65,9 +65,12 @@ class World:
     queue: OrderQueue
     pipeline: TriggeredPipeline
     manager: RunManager
+    around: Around
     processes: list[Process] = field(default_factory=list)
-    given_up: list[str] = field(default_factory=list)
-    ended: list[Order] = field(default_factory=list)
+
+    @property
+    def ended(self) -> list[Order]:
+        return self.around.ended
 
     async def put(self, key: str, trigger: str = TRIGGER, **facts: Any) -> Order:
         return (await self.queue.put(Order("", key, self.pipeline.key, trigger, **facts))).order
@@ -91,18 +94,12 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(folder: Path, on: str = HOOK, **extra: Any) -> AsyncIterator[World]:
+async def world_of(folder: Path, on: str = HOOK) -> AsyncIterator[World]:
     pipeline = triggered(folder, on)
     async with open_queue(folder, pipeline) as queue:
-        world = World(queue, pipeline, None)  # type: ignore[arg-type]
-
-        async def given_up(pipeline: TriggeredPipeline, words: str, run: str) -> None:
-            world.given_up.append(words)
-
-        keys = (TRIGGER, *(timed.key for timed in pipeline.schedules))
-        facts = {"max_runs": 2, "max_restarts": 1, "ended": world.ended.append, **extra}
-        facts["triggers"] = lambda pipeline: keys
-        world.manager = RunManager(queue, ManagerOptions(given_up=given_up, **facts))
+        around = Around(TRIGGER, *(timed.key for timed in pipeline.schedules))
+        manager = RunManager(queue, around, ManagerOptions(max_runs=2, max_restarts=1))
+        world = World(queue, pipeline, manager, around)
         world.manager.pipelines[pipeline.key] = pipeline
 
         async def start(task: RunTask) -> Process:
@@ -150,7 +147,7 @@ async def test_an_order_whose_process_dies_is_started_again_and_not_for_ever(
         assert [(order.end, order.message) for order in world.ended] == [
             ("crashed", "its process was killed by SIGKILL")
         ]
-        await eventually(lambda: world.given_up)
+        await eventually(lambda: world.around.crashes)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +157,9 @@ async def test_an_order_whose_process_dies_is_started_again_and_not_for_ever(
 async def test_what_a_killed_up_left_ends_as_the_ledger_knows_or_is_started_again(
     tmp_path: Path, is_stopped: bool, known: Status | None, state: str, attempt: int
 ) -> None:
-    def known_end(pipeline: TriggeredPipeline, order: str) -> tuple[str, Report] | None:
-        return ("calm-owl", Report("calm-owl", "p", known, {})) if known else None
-
-    async with world_of(tmp_path, known_end=known_end) as world:
+    async with world_of(tmp_path) as world:
+        if known:
+            world.around.ends[""] = Report("calm-owl", "p", known, {})
         order = await world.put("1")
         facts = {"mark": DEAD, "run": "calm-owl", "is_stopped": is_stopped}
         world.queue.note(order.id, state="running", **facts)
@@ -178,18 +174,13 @@ async def test_what_a_killed_up_left_ends_as_the_ledger_knows_or_is_started_agai
 
 
 async def test_a_process_that_lives_is_followed_and_its_end_is_the_ledgers(tmp_path: Path) -> None:
-    ends = list[str]()
-
-    def known_end(pipeline: TriggeredPipeline, order: str) -> tuple[str, Report] | None:
-        return ("calm-owl", Report("calm-owl", "p", "quarantined", {})) if ends else None
-
-    async with world_of(tmp_path, known_end=known_end) as world:
+    async with world_of(tmp_path) as world:
         order, sleeper = await world.put("1"), await asyncio.create_subprocess_exec("sleep", "600")
         world.queue.note(order.id, state="running", mark=process_mark(sleeper.pid), run="calm-owl")
         await world.manager.round()
         (job,) = world.manager.jobs.values()
         assert job.process.pid == sleeper.pid
-        ends.append("it is over")
+        world.around.ends[""] = Report("calm-owl", "p", "quarantined", {})
         sleeper.kill()
         await sleeper.wait()
         await eventually(lambda: not world.manager.jobs)
@@ -243,14 +234,10 @@ async def test_what_a_pipeline_no_longer_takes_waits_if_promised_and_else_is_ski
 async def test_a_run_that_failed_because_its_ledger_was_away_waits_until_that_is_back(
     tmp_path: Path,
 ) -> None:
-    faults: dict[Path, str] = {}
-
-    async def fault_of(folder: Path, pipelines: object) -> str:
-        return faults.setdefault(folder, "the database does not answer.")
-
-    async with world_of(tmp_path, faults=faults, fault_of=fault_of) as world:
+    async with world_of(tmp_path) as world:
         order = await world.put("1")
         await world.manager.round()
+        world.around.faults[world.pipeline.file.parent] = "the database does not answer."
         await world.end(world.processes[0], "failed", "no connection")
         world.queue.note(order.id, not_before=0.0, message="")
         await world.manager.round()
@@ -262,12 +249,8 @@ async def test_a_run_whose_group_a_run_by_hand_holds_gets_no_process_until_that_
     tmp_path: Path,
 ) -> None:
     on = "{webhook: [{path: /x}]}\nconcurrency: {group: mail}"
-    settings = Settings(PoolSettings(), tmp_path / "home")
-
-    def holders(names: Any, unwanted: Any = ()) -> Any:
-        return group_holders(settings, names, unwanted)
-
-    async with world_of(tmp_path, on, group_holders=holders) as world:
+    async with world_of(tmp_path, on) as world:
+        settings = world.around.settings = Settings(PoolSettings(), tmp_path / "home")
         order = await world.put("1")
         name = world.pipeline.group({})
         turn = GroupTurn(settings.state_dir / GROUP_FOLDER, name, "calm-owl")

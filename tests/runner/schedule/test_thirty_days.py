@@ -5,7 +5,7 @@ import contextlib
 import random
 import time as real_time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ from paddock.runner.schedule.trigger_keeper import TriggerKeeper
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
 from paddock.runner.workers.order import Order, OrderOutcome
 from tests.fakes.virtual import VirtualLoop
-from tests.runner.schedule.desks import triggered
+from tests.runner.schedule.desks import Around, triggered
 
 START = datetime(2026, 10, 10, 12, 20, tzinfo=UTC)
 DAYS = 30
@@ -95,10 +95,11 @@ class Process(RunProcess):
         self.world.alive.pop(self.mark, None)
 
 
-class World:
+class World(Around):
     """The machine: a clock, the processes of runs, what the ledger knows, and `up`, or not."""
 
     def __init__(self, folder: Path, seed: int) -> None:
+        super().__init__()
         self.folder = folder
         self.chance = random.Random(seed)
         self.pipelines: list[TriggeredPipeline] = []
@@ -125,12 +126,7 @@ class World:
         """Serve the pipelines until cancelled, which is a kill."""
         self.queue = queue = OrderQueue(self.folder / "state")
         await queue.open()
-        options = ManagerOptions(
-            2, 3, self._given_up, ended=lambda order: self.keeper.ended(order),
-            triggers=lambda key: [*self.keeper.keys(key), CALLS], known_end=self._known_end,
-            has_progressed=lambda pipeline, run: True,
-        )  # fmt: skip
-        self.manager = RunManager(queue, options)
+        self.manager = RunManager(queue, self, ManagerOptions(2, 3))
         self.manager.executor = SimpleNamespace(  # type: ignore[assignment]
             start=self._start, adopt=self._adopt
         )
@@ -150,12 +146,21 @@ class World:
     def _triggers(self, pipeline: TriggeredPipeline) -> list[ScheduleTrigger]:
         return [ScheduleTrigger(timed, self.now) for timed in pipeline.schedules]
 
-    async def _given_up(self, pipeline: TriggeredPipeline, words: str, run: str) -> None:
-        raise AssertionError(words)
+    def trigger_keys(self, pipeline: str) -> Collection[str]:
+        return [*self.keeper.keys(pipeline), CALLS]
 
-    def _known_end(self, pipeline: TriggeredPipeline, order: str) -> tuple[str, Report] | None:
+    async def report_crashes(self, pipeline: TriggeredPipeline, crash: str, run: str) -> None:
+        raise AssertionError(crash)
+
+    def known_end(self, pipeline: TriggeredPipeline, order: str) -> tuple[str, Report] | None:
         end = Report("r", "p", "completed", {})
         return ("r", end) if self.done[order] else None
+
+    def has_progressed(self, pipeline: TriggeredPipeline, run: str) -> bool:
+        return True
+
+    def note_ended(self, order: Order) -> None:
+        self.keeper.ended(order)
 
     async def _start(self, task: RunTask) -> Process:
         return Process(self, task)

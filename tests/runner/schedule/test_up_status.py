@@ -25,7 +25,7 @@ from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline
 from paddock.runner.schedule.up_status import make_status_app, status_of
 from paddock.runner.schedule.webhook_trigger import webhook_triggers
 from paddock.runner.workers.order import Order
-from tests.runner.schedule.desks import open_queue, triggered
+from tests.runner.schedule.desks import Around, open_queue, triggered
 
 ON = '{schedule: [{cron: "0 6 * * *"}], webhook: [{path: /x}]}'
 HOOK, SCHEDULE = "webhook /x", "schedule 0 6 * * *"
@@ -74,8 +74,6 @@ class World:
 
 @asynccontextmanager
 async def world_of(folder: Path, *, is_open: bool = False) -> AsyncIterator[World]:
-    async def given_up(*words: object) -> None: ...
-
     pipeline = triggered(folder, ON)
     async with open_queue(folder, pipeline) as queue:
         keeper = TriggerKeeper(
@@ -84,7 +82,7 @@ async def world_of(folder: Path, *, is_open: bool = False) -> AsyncIterator[Worl
             lambda made: [*map(ScheduleTrigger, made.schedules),
                           *webhook_triggers(made, is_open=is_open)],
         )  # fmt: skip
-        manager = RunManager(queue, ManagerOptions(2, 1, given_up))
+        manager = RunManager(queue, Around(), ManagerOptions(2, 1))
         manager.pipelines[pipeline.key] = pipeline
         await keeper.put(pipeline)
         yield World(queue, pipeline, manager, keeper)
