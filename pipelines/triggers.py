@@ -9,10 +9,12 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
+from cronsim import CronSim, CronSimError
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -27,16 +29,8 @@ from .expressions import Value
 from .keys import Keys, TextList
 from .quantities import Percentage, Seconds, Tokens
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_CRON_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
-    ("minute", 0, 59, ()),
-    ("hour", 0, 23, ()),
-    ("day of the month", 1, 31, ()),
-    ("month", 1, 12, _MONTHS),
-    ("day of the week", 0, 7, _WEEKDAYS),
-)
-_CRON_PART = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?\Z", re.ASCII)
+_CRON_FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
+_REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 _TEMPLATE = re.compile(r"\{\{.*?\}\}")
 _TEMPLATE_MARK = re.compile("\0([0-9]+)\0")
 _TIME_OF_DAY = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
@@ -51,16 +45,25 @@ def _cron(given: str) -> str:
     if len(fields) != len(_CRON_FIELDS):
         example = "such as '0 6 * * 1-5' (minute, hour, day, month, day of the week)"
         raise MustBe(f"must have five fields {example}; this has {len(fields)}")
-    for field, (name, low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
-        for part in field.split(","):
-            found = _CRON_PART.match(part)
-            ends = [] if found is None else [end for end in (found[2], found[3]) if end is not None]
-            is_known = all(
-                end.lower() in words or (end.isdigit() and low <= int(end) <= high) for end in ends
-            )
-            if found is None or found[4] == "0" or not is_known:
-                raise MustBe(f"must be a cron expression; '{field}' is not a valid {name}")
+    for n, field in enumerate(fields):
+        try:
+            CronSim(" ".join([*"*" * n, field, *"*" * (4 - n)]), _REFERENCE_DAY)
+        except CronSimError:
+            what = f"'{field}' is not a valid {_CRON_FIELDS[n]}"
+            raise MustBe(f"must be a cron expression; {what}") from None
     return given
+
+
+def is_ever_due(cron: str) -> bool:
+    """Return whether a cron expression comes.
+
+    >>> is_ever_due("0 6 * * 1-5"), is_ever_due("0 0 31 2 *")
+    (True, False)
+    """
+    try:
+        return cron.startswith("@") or bool(next(CronSim(cron, _REFERENCE_DAY)))
+    except (CronSimError, StopIteration):
+        return False
 
 
 def _timezone(given: str) -> str:

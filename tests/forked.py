@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRELOAD = (
     "paddock.engine.backends.balancer", "paddock.runner.cli.commands.run",
     "paddock.runner.ledger.database.postgres",
-    "paddock.runner.prefect.local_service",
+    "paddock.runner.daemon.daemon_session",
     "paddock.runner.prefect.run_tracking", "paddock.runner.render.run_page",
     "paddock.runner.review.decisions", "paddock.steps.files.rows", "paddock.steps.files.write",
     "paddock.steps.llm.chat", "tests.runner.world",

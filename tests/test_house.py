@@ -212,7 +212,6 @@ READS_TEXTS_OF_OTHERS = {
     "engine/sampling/json_schema.py": "llguidance",
     "engine/system/schema_patterns.py": "llguidance",
     "engine/workers/death_reasons.py": "llama.cpp",
-    "runner/bind/checks/plan_faults.py": "the parser of cron",
     "runner/core/traces/parts.py": "the key of a tool in a spec",
     "runner/daemon/service_client.py": "a refusal of a service, which may be another program",
     "runner/daemon/service_lookup.py": "what a browser is shown, also by Ollama",

@@ -26,7 +26,7 @@ _NO_OWNERS = frozenset((
 ))  # fmt: skip
 """File systems whose mount says whose all is; modes mean nothing there."""
 _NO_INODES = frozenset(("exfat", "msdos", "vfat"))
-_NETWORK = frozenset((
+NETWORK_FILE_SYSTEMS = frozenset((
     "nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "afpfs", "webdav", "davfs",
     "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "ocfs2", "gfs2", "fuse.sshfs", "fuse.rclone",
     "fuse.glusterfs", "fuse.s3fs",
@@ -72,7 +72,7 @@ def has_lasting_inodes(device: int) -> bool:
 def network_file_system(device: int) -> str:
     """Return the type of a file system that several machines may write to; empty: it is local."""
     kind = _mount_of(device)[0]
-    return kind if kind in _NETWORK else ""
+    return kind if kind in NETWORK_FILE_SYSTEMS else ""
 
 
 def _is_own_number(uid: int) -> bool:

@@ -38,8 +38,7 @@ from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage_store import LineageStore
-from paddock.runner.prefect.local_service import shared_default_pool
-from paddock.runner.prefect.run_tracking import run_prepared
+from paddock.runner.prefect.run_tracking import run_prepared, shared_default_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.item_states import WITH_RESULT

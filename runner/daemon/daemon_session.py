@@ -32,18 +32,6 @@ class DaemonSession:
         """The one that it holds."""
         self._told_gone: DaemonInfo | None = None
         self._n_moves = 0
-        self._is_refused = False
-
-    async def start(self) -> bool:
-        """Find or start the daemon, once; return whether it runs. If not, report the reason."""
-        async with self._moving:
-            if self.daemon is None and not self._is_refused:
-                try:
-                    await self.attach()
-                except DaemonError as error:
-                    self._is_refused = True
-                    self._tell(f"{error}\n  The run continues without it.")
-        return self.daemon is not None
 
     async def attach(self) -> None:
         """Find or start the daemon, and take a lease.
@@ -99,6 +87,7 @@ class ServicePool(OnDemandPool):
     def __init__(self, settings: Settings, tell: Callable[[str], None]) -> None:
         super().__init__(settings)
         self._session = DaemonSession(settings, tell)
+        self._tell = tell
 
     async def __aexit__(self, *_: object) -> None:
         try:
@@ -107,7 +96,10 @@ class ServicePool(OnDemandPool):
             await self._session.detach()
 
     async def _source(self) -> AbstractAsyncContextManager[Pool]:
-        if not await self._session.start():
+        try:
+            await self._session.attach()
+        except DaemonError as error:
+            self._tell(f"{error}\n  The run continues without it.")
             return await super()._source()
         from paddock.engine.backends.rpc import RemotePool  # brings numpy, which a plan lacks
 

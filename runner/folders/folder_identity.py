@@ -12,18 +12,16 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from paddock.engine.system.hardware import psutil_module
+from paddock.engine.system.owners import NETWORK_FILE_SYSTEMS
 from paddock.engine.system.records import field, record
 
-_SILENT_FILE_SYSTEMS = frozenset(
-    (
-        "nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "afs", "afpfs", "webdav", "davfs",
-        "9p", "drvfs", "virtiofs", "vboxsf", "prl_fs", "vmhgfs", "ceph", "glusterfs", "lustre",
-        "gpfs", "beegfs", "ocfs2", "gfs2", "osxfs",
-    )
-)  # fmt: skip
+_SILENT_FILE_SYSTEMS = NETWORK_FILE_SYSTEMS | {
+    "9p", "drvfs", "osxfs", "prl_fs", "vboxsf", "virtiofs", "vmhgfs"
+}  # fmt: skip
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 """Spaces, tabs, newlines and backslashes in the kernel's list of mounts."""
 _INODES_OF_THE_SERVER = frozenset(("nfs", "nfs4", "ceph", "lustre"))
@@ -128,16 +126,13 @@ def mounted() -> list[Mount]:
     try:
         if sys.platform == "linux":  # as psutil has it, whose import takes 10 ms
             lines = Path("/proc/self/mounts").read_text("utf-8", "surrogateescape").splitlines()
-            parts = ([_ESCAPED.sub(_unescaped, part) for part in line.split(" ")] for line in lines)
+            plain = partial(_ESCAPED.sub, lambda found: chr(int(found[1], 8)))
+            parts = (map(plain, line.split(" ")) for line in lines)
             return [Mount(point, kind, source) for source, point, kind, *_ in parts]
         found = psutil_module().disk_partitions(all=True)
     except (OSError, RuntimeError):
         return []  # a container without /proc: trust the events
     return [Mount(each.mountpoint, each.fstype, each.device) for each in found]
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    return chr(int(found[1], 8))
 
 
 def needs_polling(root: Path) -> str | None:

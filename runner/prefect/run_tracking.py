@@ -14,11 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 from paddock.engine.memory.pool_stats import stats_of
+from paddock.engine.request import Pool
 from paddock.engine.system.records import replace
 from paddock.engine.system.tasks import running
+from paddock.runner.core.calls.model_pools import OpenPool, open_default_pool
 from paddock.runner.core.execute import run
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
@@ -78,6 +81,21 @@ async def becomes_flow_run(
     return True
 
 
+def service_pool(settings: Settings, note: Callable[[str], None]) -> OpenPool | None:
+    """Return what opens the service's pool; None where it may have tuned copies, unwanted here."""
+    from paddock.runner.daemon.daemon_session import ServicePool
+
+    return None if settings.pool.is_exact else partial(ServicePool, settings, note)
+
+
+def shared_default_pool(settings: Settings) -> AbstractAsyncContextManager[Pool]:
+    """Return one pool for several runs: where a run would use this machine's service, that."""
+    service = None
+    if uses_service(None, os.environ) and not settings.pool_urls:
+        service = service_pool(settings, partial(print, file=sys.stderr))
+    return open_default_pool(settings) if service is None else service()
+
+
 async def run_prepared(
     prepared: PreparedRun, options: RunOptions, environment: RunEnvironment
 ) -> Report:
@@ -100,8 +118,6 @@ async def run_prepared(
             outcome = await stack.enter_async_context(notifying)
         service = None
         if uses_service(options.local, os.environ, has_pool=has_pool):
-            from .local_service import service_pool
-
             service = service_pool(settings, observer.note)
         waiting: AbstractAsyncContextManager[object] = nullcontext()
         if is_within:

@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 from paddock.engine.system.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from .decision_rules import Rules as Rules
-    from .decision_rules import TaughtAnswer as TaughtAnswer
-    from .document_offers import Offers as Offers
-    from .document_offers import offers_of as offers_of
-else:
-    __getattr__ = lazy_names(
-        __name__,
-        {
-            **dict.fromkeys(("Rules", "TaughtAnswer"), "decision_rules"),
-            **dict.fromkeys(("Offers", "offers_of"), "document_offers"),
-        },
-    )
+    from .decision_rules import Rules, TaughtAnswer
+    from .document_offers import Offers, offers_of
+
+__all__ = ["Offers", "Rules", "TaughtAnswer", "offers_of"]
+__getattr__ = lazy_names(__name__, {
+    "Offers": "document_offers", "offers_of": "document_offers",
+    "Rules": "decision_rules", "TaughtAnswer": "decision_rules",
+})  # fmt: skip

@@ -24,8 +24,7 @@ from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
 from paddock.runner.workers.order import Order
 from paddock.steps.registry import facts_of
-from paddock.steps.sources.account import Account
-from paddock.steps.sources.mailbox import open_mailbox
+from paddock.steps.sources.mailbox import Account, open_mailbox
 from paddock.steps.sources.mirror import SourceAway, SourceRefused
 
 from .triggered_pipeline import TriggeredPipeline

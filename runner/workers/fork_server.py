@@ -36,7 +36,7 @@ PRELOAD = (
     # Imported by most runs as they begin, which took 0.5 s of processor time.
     "anyio._backends._asyncio",
     "paddock.engine.backends.balancer",
-    "paddock.runner.prefect.local_service",
+    "paddock.runner.daemon.daemon_session",
     "paddock.steps.files.rows",
     "paddock.steps.files.write",
     "paddock.steps.llm.chat",

@@ -18,7 +18,7 @@ from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.facts import Facts
 from paddock.steps.paths import os_refusal, printable, resolve_path
-from paddock.steps.sources.account import Account
+from paddock.steps.sources.mailbox import Account
 from paddock.steps.sources.mirror import SourceAway, SourceRefused
 
 from .folder_walk import FolderWalk, FoundFile, listed_names

@@ -119,14 +119,6 @@ def written_suffixes() -> tuple[str, ...]:
     return tuple(suffix for form in forms for suffix in form.suffixes)
 
 
-def format_versions() -> tuple[str, ...]:
-    """Return the formats of plug-ins with their versions, which decide what is read."""
-    formats = all_formats()[0]
-    return tuple(
-        f"{name} {formats[name].version}" for name in plugins(TABLE_GROUP) if name in formats
-    )
-
-
 def missing_library(name: str, *, writes: bool = False) -> tuple[str, str] | None:
     try:
         form = format_named(name)

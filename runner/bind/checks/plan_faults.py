@@ -8,11 +8,8 @@ pipeline does not take. A test may claim only what the pipeline can have.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
-
-from cronsim import CronSim, CronSimError
 
 from paddock.pipelines import reply_schema
 from paddock.pipelines.errors import did_you_mean
@@ -22,13 +19,12 @@ from paddock.pipelines.model import Block, Node, Pipeline, StepNode
 from paddock.pipelines.pipeline_tests import ExpectKeys
 from paddock.pipelines.plan import Plan, all_before
 from paddock.pipelines.reply_check import Check
+from paddock.pipelines.triggers import is_ever_due
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.files.globs import BadPattern, Globs
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin, facts_of
 
 from ..inputs import REMEDY_FOR_FOLDER_ELSEWHERE, outside_path_faults, read_inputs
-
-_REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def check_code_patterns(pipeline: Pipeline, checks: FaultCollector) -> None:
@@ -74,10 +70,9 @@ def _stores(node: Node, fact: Literal["fills", "searches"]) -> Iterator[tuple[St
 def check_schedules(pipeline: Pipeline, checks: FaultCollector) -> None:
     for index, schedule in enumerate(pipeline.on.schedule if pipeline.on else ()):
         at = ("on", "schedule", index)
-        why = never_due(schedule.cron)
-        if why is not None:
+        if not is_ever_due(schedule.cron):
             what = f"the schedule '{schedule.cron}' never comes"
-            checks.add((*at, "cron"), what, f"Check its {why}.")
+            checks.add((*at, "cron"), what, "Check its day and month.")
         base = Path(pipeline.document.file).absolute().parent
         given = read_inputs(pipeline, schedule.inputs, base=base, cwd=base)
         outside = outside_path_faults(
@@ -101,25 +96,6 @@ def check_webhooks(pipeline: Pipeline, checks: FaultCollector) -> None:
             if name in pipeline.inputs and pipeline.inputs[name].is_secret:
                 what = f"input '{name}' is secret, and inputs of a webhook are stored in the queue"
                 checks.add((*at, "inputs", name), what, "Read it from `secrets` instead.")
-
-
-def never_due(cron: str) -> str | None:
-    """Return which field keeps a cron expression from ever coming; None: it comes.
-
-    >>> never_due("0 6 * * 1-5"), never_due("0 0 31 2 *")
-    (None, 'day of the month')
-    """
-    if cron.startswith("@"):
-        return None
-
-    try:
-        next(CronSim(cron, _REFERENCE_DAY))
-    except CronSimError as error:
-        # The library tells the field by its text alone: "Bad day-of-month".
-        return str(error).removeprefix("Bad ").replace("day-of-", "day of the ")
-    except StopIteration:
-        return "day and month"
-    return None
 
 
 # --- tests

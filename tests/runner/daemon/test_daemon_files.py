@@ -143,7 +143,7 @@ async def test_a_service_that_goes_is_looked_for_again_and_reported_once_if_a_ru
     monkeypatch.setattr(daemon_files, "is_listening", lambda socket: True)
     async with await asyncio.start_unix_server(serve, found.socket):
         session = daemon_session.DaemonSession(settings(tmp_path), told.append)
-        assert await session.start()
+        await session.attach()
         assert told == []
         await session.place(PoolAddress(socket=found.socket))
         await session.detach()

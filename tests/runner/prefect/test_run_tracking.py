@@ -8,8 +8,8 @@ import pytest
 
 from paddock.runner.daemon.daemon_files import find_daemon
 from paddock.runner.daemon.daemon_session import ServicePool
-from paddock.runner.prefect.local_service import shared_default_pool
 from paddock.runner.prefect.run_mode import is_flow, uses_service
+from paddock.runner.prefect.run_tracking import shared_default_pool
 from paddock.runner.settings import is_ci
 from tests.runner.world import settings
 
