@@ -30,6 +30,9 @@ class TaughtRules:
     many documents it read a field."""
     without_rule: tuple[Mapping[str, Any], ...]
     """Decisions that teach nothing, and why."""
+    checked: Mapping[str, int]
+    """Of `unasked` answers that readings made alone, those that random checks showed a person
+    (`looked_at`), and of these the `wrong` ones."""
 
 
 def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
@@ -37,7 +40,7 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     known, gone = known_decisions(ledger), {*map(tuple, ledger.rows(queries.GONE_ITEMS))}
     store = ReviewStore(ledger)
     reads = [reads for (reads,) in ledger.rows(queries.READS_NAMING, name=UsedRules.begins)]
-    used = (dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings)
+    used = [dep for text in reads for dep in read_dependencies(text, UsedRules) if dep.readings]
     n_used = Counter(next((r[1] for r in dep.readings.values() if r[1]), "") for dep in used)
     rules, why_none, taught = list[Mapping[str, Any]](), dict[str, NoRule | WhyOpen](), set[str]()
     for (file, step), of_step in known.items():
@@ -64,7 +67,15 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
         for id_, why in why_none.items()
         if id_ in decided
     )
-    return TaughtRules(tuple(rules), tuple(none))
+    sampled = (review for review in decided.values() if review.subject.is_sampled)
+    looked_at = [r for r in sampled if r.state != "expired" and not r.together]
+    others = {*decided, *(review.id for review in store.waiting())}
+    checked = {
+        "unasked": len({dep.id for dep in used} - others) + len(looked_at),
+        "looked_at": len(looked_at),
+        "wrong": sum(review.state != "accepted" for review in looked_at),
+    }
+    return TaughtRules(tuple(rules), tuple(none), checked)
 
 
 def answered_by(reviews: ReviewStore, review: Review, value: Any) -> list[Review]:

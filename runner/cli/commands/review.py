@@ -262,10 +262,16 @@ def _show_rules(place: LedgerFolder, *, as_json: bool) -> int:
         taught = taught_rules(ledger, decided)
     rules, none = taught.rules, taught.without_rule
     if as_json:
-        printing.print_json({"rules": rules, "without_rule": none})
+        checked = dict(taught.checked)
+        printing.print_json({"rules": rules, "without_rule": none, "checked": checked})
         return DONE
     lines = [line for rule in rules for line in _rule_lines(rule)]
     lines += ["{id} ({item}) makes no rule: {text}.".format_map(row) for row in none]
+    if taught.checked["unasked"]:
+        seen = (
+            "Of {unasked:,} read without a question {looked_at:,} were looked at, {wrong:,} wrong."
+        )
+        lines.append(seen.format_map(taught.checked))
     for line in lines or ["No decision makes a rule yet."]:
         printing.print_out(printing.printable_line(line))
     return DONE

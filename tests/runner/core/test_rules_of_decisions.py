@@ -573,6 +573,25 @@ def test_review_tells_why_decisions_make_no_rule_and_which_fields_stay_open(desk
     assert [(rule["sender"], rule["open"]) for rule in found["rules"]] == [(["Osier"], ["total"])]
 
 
+def test_random_checks_of_what_nobody_was_asked_are_counted(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, PIPELINE.replace("{when: unsure}", "{when: unsure, also: 50%}"))
+    desk.teach("a", bill())
+    numbers = [f"RE-{number}" for number in range(200, 212)]
+    desk.arrive(**{f"n{n[3:]}": bill(**NEXT | {"number": n}) for n in numbers})
+    desk.work()
+    drawn = desk.waiting()
+    assert 2 <= len(drawn) < 12
+    assert {review.subject.is_sampled for review in drawn.values()} == {True}
+    assert shown_rules(desk, "--json")["checked"] == {
+        "unasked": 12 - len(drawn), "looked_at": 0, "wrong": 0
+    }  # fmt: skip
+    wrong, right, *_ = drawn
+    desk.decide(right, "accept")
+    desk.decide(wrong, "edit", {**TRUE, **READ, "total": 1.0})
+    counts = f"{14 - len(drawn)} read without a question 2 were looked at, 1 wrong."
+    assert counts in shown_rules(desk)
+
+
 def test_why_tells_which_decision_reads_a_field_and_behind_which_label(desk: Desk) -> None:
     writes = """\
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
