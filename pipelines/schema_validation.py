@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache, partial
+from heapq import nlargest
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from paddock.engine.system.text import is_shallow, path_text
 from .reply_check import AnswerFault
 
 _MOST_CHARS = 160
+_MOST_FAULTS = 8  # a model mends no more at once
 _MOST_LEVELS = 64  # as in YAML; deeper values end in a RecursionError
 _FORMS: Mapping[str, str] = {
     "date": " Write it as 2026-10-28.",
@@ -30,37 +32,36 @@ TOO_DEEP = f"It is nested more than {_MOST_LEVELS} levels deep."
 
 
 def schema_mismatch(value: Any, schema: Any) -> str | None:
-    """Return the most relevant fault of a value as a sentence, or None.
+    """Return the faults of a value as sentences, or None.
 
     >>> schema_mismatch({"n": "x"}, {"properties": {"n": {"type": "integer"}}})
     "At /n: 'x' is not of type 'integer'."
     """
-    fault = value_fault(value, schema)
-    return None if fault is None else fault.sentence
+    return " ".join(fault.sentence for fault in value_faults(value, schema)) or None
 
 
-def value_fault(value: Any, schema: Any, *, is_for_person: bool = False) -> AnswerFault | None:
-    """Return the most relevant fault of a value, or None; a person reads the form of dates, too.
+def value_faults(value: Any, schema: Any, *, is_for_person: bool = False) -> list[AnswerFault]:
+    """Return the most relevant faults of a value; a person reads the form of dates, too.
 
-    >>> value_fault("28. Oktober 2026", {"format": "date"}, is_for_person=True).message
+    >>> value_faults("28. Oktober 2026", {"format": "date"}, is_for_person=True)[0].message
     "'28. Oktober 2026' is not a 'date'. Write it as 2026-10-28."
     """
     if is_nested_too_deep(value):
-        return AnswerFault(TOO_DEEP, TOO_DEEP)
-    error = _error_finder()(value, schema)
-    if error is None:
-        return None
-    place = [str(part) for part in error.absolute_path]
-    is_form = is_for_person and error.validator == "format"
-    form = _FORMS.get(error.validator_value, "") if is_form else ""
-    message = f"{error.message[:_MOST_CHARS]}.{form}"
-    sentence = f"At /{'/'.join(place)}: {message}" if place else message
-    return AnswerFault(message, sentence, path_text(error.absolute_path))
+        return [AnswerFault(TOO_DEEP, TOO_DEEP)]
+    faults = []
+    for error in _error_finder()(value, schema):
+        place = [str(part) for part in error.absolute_path]
+        is_form = is_for_person and error.validator == "format"
+        form = _FORMS.get(error.validator_value, "") if is_form else ""
+        message = f"{error.message[:_MOST_CHARS]}.{form}"
+        sentence = f"At /{'/'.join(place)}: {message}" if place else message
+        faults.append(AnswerFault(message, sentence, path_text(error.absolute_path)))
+    return faults
 
 
 @lru_cache(maxsize=1)
-def _error_finder() -> Callable[[Any, Any], Any]:
-    """Load the library, which takes 80 ms; return what finds the most relevant error of a value."""
+def _error_finder() -> Callable[[Any, Any], list[Any]]:
+    """Load the library, which takes 80 ms; return what finds a value's most relevant errors."""
     import jsonschema  # type: ignore[import-untyped]
     from referencing import Registry
 
@@ -80,9 +81,11 @@ def _error_finder() -> Callable[[Any, Any], Any]:
     )
     registry = Registry()  # without one, a `$ref` would be fetched from the network
 
-    def find(value: Any, schema: Any) -> Any:
+    def find(value: Any, schema: Any) -> list[Any]:
         validator = kind(schema, registry=registry, format_checker=checker)
-        return jsonschema.exceptions.best_match(validator.iter_errors(value))
+        relevance, best_match = jsonschema.exceptions.relevance, jsonschema.exceptions.best_match
+        found = nlargest(_MOST_FAULTS, validator.iter_errors(value), key=relevance)
+        return [best_match([error]) for error in found]
 
     return find
 

@@ -26,7 +26,18 @@ _MODEL_SEES_FIRST = ("tools", "images", "messages")
 def advice_on(bound: BoundPlan) -> Iterator[str]:
     """Yield each note once, also where several steps run the same file."""
     notes = (*_ignored_keys(bound), *_unshared_prefixes(bound), *_counts_of_runs(bound))
-    yield from dict.fromkeys((*notes, *_repeated_actions(bound)))
+    yield from dict.fromkeys((*notes, *_repeated_actions(bound), *_equal_samples(bound)))
+
+
+def _equal_samples(bound: BoundPlan) -> Iterator[str]:
+    """Yield a note on each step that asks in each run and samples by one seed."""
+    for step in all_steps(bound.nodes):
+        own = step.written.get("params")
+        params = {**(step.model.params if step.model else {}), **(own if own else {})}
+        if not step.cache and params.get("temperature") and "{{" not in str(params.get("seed")):
+            what = f"step '{step.id}' asks in each run, but by one seed: equal prompts get equal "
+            what += "answers."
+            yield Fault(what, 'Set `params.seed` by an expression: "{{ n }}".', step.mark).in_one_line()
 
 
 def _repeated_actions(bound: BoundPlan) -> Iterator[str]:

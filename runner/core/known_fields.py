@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from paddock.engine.system.records import record, replace
-from paddock.pipelines.schema_validation import value_fault
+from paddock.pipelines.schema_validation import value_faults
 from paddock.runner import rules
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.ledger.reviews.reviews import review_id
@@ -97,7 +97,7 @@ async def known_fields(
     for field, reading in read.sure.items():
         if field in decided:
             continue
-        if value_fault({field: reading.value}, {**reply.schema, "required": [field]}) is not None:
+        if value_faults({field: reading.value}, {**reply.schema, "required": [field]}):
             why[field] = WhyOpen.REFUSED
             continue
         of_rule = {"by": "rule", "decision": reading.rule, "label": reading.label}
@@ -106,7 +106,7 @@ async def known_fields(
     found = KnownFields(values, readings, packed, reply.schema)
     if found.is_whole and values.keys() - decided.keys():
         answer = found.answer
-        wrong = value_fault(answer, reply.schema) is not None
+        wrong = value_faults(answer, reply.schema)
         if wrong or await reply.checked(answer, json.dumps(answer, ensure_ascii=False)):
             why |= dict.fromkeys(values, WhyOpen.REFUSED)
             readings, values = dict.fromkeys(decided, PERSON), {**decided}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system.records import record
 from paddock.pipelines.expressions import steps_read
 from paddock.pipelines.label_choices import schema_with_labels
-from paddock.pipelines.schema_validation import value_fault
+from paddock.pipelines.schema_validation import value_faults
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import LedgerError
@@ -100,13 +100,13 @@ def standing(attempt: StepAttempt) -> Standing | None:
         return Standing(review, value, is_whole=True)
     lists = attempt.context.judge.labels.of_step(step, attempt.scope)
     now, seen = schema_with_labels(schema, lists), review.fields_seen
-    if seen is None and value_fault(value, now) is None:
+    if seen is None and not value_faults(value, now):
         return Standing(review, value, is_whole=True)
     fields = now.get("properties", {}) if isinstance(value, Mapping) else {}
     valid = {
         name: value[name]
         for name in fields.keys() & {*value} & (fields.keys() if seen is None else seen)
-        if value_fault({name: value[name]}, {**now, "required": [name]}) is None
+        if not value_faults({name: value[name]}, {**now, "required": [name]})
     }
     return Standing(review, valid, is_whole=False) if valid else None
 

@@ -19,7 +19,7 @@ from paddock.engine.system import units
 from paddock.engine.system.records import record, replace
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import AnswerFault, Check
-from paddock.pipelines.schema_validation import value_fault
+from paddock.pipelines.schema_validation import value_faults
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import (
@@ -141,13 +141,14 @@ class LedgerReviews(ReviewStore):
         if schema is None and not isinstance(value, str):
             what = "The answer is a text, and the edited value is none."
             return [AnswerFault(what, what)]
-        wrong = None if schema is None else value_fault(value, schema, is_for_person=True)
-        if wrong is not None:
-            field = ".".join(name for name in wrong.path.split(".") if not name.isdecimal())
+        wrong = [] if schema is None else value_faults(value, schema, is_for_person=True)
+        for number, fault in enumerate(wrong):
+            field = ".".join(name for name in fault.path.split(".") if not name.isdecimal())
             if (table := review.subject.label_tables.get(field)) is not None:
                 what = f"It is not in '{table['path']}', from which it is chosen."
-                wrong = replace(wrong, message=what, sentence=f"{wrong.path}: {what}")
-            return [wrong]
+                wrong[number] = replace(fault, message=what, sentence=f"{fault.path}: {what}")
+        if wrong:
+            return wrong
         scope = review.subject.scope or {}
         text = value if schema is None else json.dumps(value, ensure_ascii=False)
         answer = {"output": None if schema is None else value, "text": text}

@@ -8,7 +8,7 @@ from typing import Any
 
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.units import iso_time
-from paddock.pipelines.schema_validation import value_fault
+from paddock.pipelines.schema_validation import value_faults
 from paddock.runner.core.traces.dependencies import UsedRules, read_dependencies
 from paddock.runner.core.traces.past_decisions import known_decisions, step_name, taught_answer
 from paddock.runner.ledger.database import queries
@@ -103,6 +103,6 @@ def answered_by(reviews: ReviewStore, review: Review, value: Any) -> list[Review
         read = {name: reading.value for name, reading in sure.items()}
         open_fields = {*(subject.answer if subject.open is None else subject.open)}
         whole = {**subject.answer, **read}
-        if open_fields <= read.keys() and value_fault(whole, subject.schema) is None:
+        if open_fields <= read.keys() and not value_faults(whole, subject.schema):
             found.append(other)
     return found

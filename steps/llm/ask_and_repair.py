@@ -30,7 +30,7 @@ from paddock.engine.request import (
 from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import NestedTooDeep, counted, one_line, parse_shallow_json, shorten
 from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
-from paddock.pipelines.schema_validation import TOO_DEEP, schema_mismatch
+from paddock.pipelines.schema_validation import TOO_DEEP, value_faults
 from paddock.steps.base import PLACEHOLDER, Output, ReplyForm, StepError, Tools
 
 from .confidence import N_ALTERNATIVES, confidence
@@ -410,8 +410,8 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
             return None, ["It is not JSON."]
         n_tokens = reply.usage.completion_tokens
         return None, [f"It was cut off at its limit of {n_tokens} tokens: it must be shorter."]
-    wrong = schema_mismatch(value, schema)
-    return (without_repeats(value, schema)[0], []) if wrong is None else (None, [wrong])
+    wrong = [fault.sentence for fault in value_faults(value, schema)]
+    return (None, wrong) if wrong else (without_repeats(value, schema)[0], [])
 
 
 async def _repair_messages(

@@ -31,7 +31,7 @@ def client(live: Live) -> Iterator[openai.OpenAI]:
 
 def test_questions_of_openais_client_are_answered_in_their_order(client: openai.OpenAI) -> None:
     choices: Any = [{"value": label, "description": f"about {label}"} for label in LABELS]
-    parts = [{"type": "input_text", "text": NOTE}, {"type": "input_json", "data": {"pages": 1}}]
+    parts = [{"type": "input_text", "text": NOTE * 5}, {"type": "input_json", "data": {"pages": 1}}]
     turns: Any = [{"role": "system", "content": "You sort notes."},
                   {"role": "user", "content": parts}]  # fmt: skip
     decision = client.decisions.create(
@@ -60,7 +60,9 @@ def test_questions_of_openais_client_are_answered_in_their_order(client: openai.
     assert long.type == "choice" and isinstance(long.probabilities[0].value, bool)
     usage = decision.usage
     assert decision.model == CHAT and usage.total_tokens == usage.input_tokens + usage.output_tokens
-    assert usage.input_tokens_details.cached_tokens > 3 * 30, "the input is read once"
+    # Other questions wait for an input whose rest is worth it (32 tokens); a shorter one may be
+    # computed by each.
+    assert usage.input_tokens_details.cached_tokens > 3 * 90, "the input is read once"
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,9 @@ def test_the_prompt_count_has_what_was_cached_and_the_cached_are_told(client: ht
     first, again = (whole(client, "/api/generate", body) for _ in range(2))
     assert again["prompt_eval_count"] == first["prompt_eval_count"]
     assert 0 < again["cached_tokens"] < again["prompt_eval_count"]
+    *_, streamed = lines(client, "/api/generate", body)
+    for last in (again, streamed):  # under Ollama's name, too
+        assert last["prompt_eval_cached_count"] == last["cached_tokens"]
 
 
 def test_a_system_text_and_a_template_take_the_models_place(client: httpx.Client) -> None:

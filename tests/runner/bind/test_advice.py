@@ -123,3 +123,22 @@ def test_who_acts_on_all_that_was_ever_filed_is_warned(
     found = notes(tmp_path, steps)
     assert len(found) == is_warned
     assert not is_warned or found[0].startswith(f"{tmp_path}/pipeline.yaml:9:10: step 'post' reads")
+
+
+@pytest.mark.parametrize(
+    ("params", "cache", "is_warned"),
+    [
+        ("{temperature: 1}", "off", True),
+        ("{temperature: 1, seed: 3}", "off", True),
+        ('{temperature: 1, seed: "{{ doc.size }}"}', "off", False),
+        ("{temperature: 0}", "off", False),
+        ("{temperature: 1}", "auto", False),
+    ],
+)
+def test_who_asks_again_by_one_seed_is_told_so(
+    tmp_path: Path, params: str, cache: str, is_warned: bool
+) -> None:
+    step = chat("sum", "Sum up.", f", params: {params}").replace("uses", f"cache: {cache}, uses")
+    found = notes(tmp_path, step)
+    assert len(found) == is_warned
+    assert not is_warned or "by one seed: equal prompts get equal answers." in found[0]

@@ -114,6 +114,10 @@ def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -
     [
         ("Ada", "It is not JSON."),
         ('{"name": 3}', "At /name: 3 is not of type 'string'."),
+        (
+            '{"name": 3, "born": 4}',
+            "{'name': 3, 'born': 4} has too many properties.\n- At /name: 3 is not of type 'string'.",
+        ),
         ('{"name": "Bob", "name": "Ada"}', 'It has the key "name" more than once.'),
         ('{"name": 1.5e400}', "Its number 1.5e400 cannot be stored."),
         (f'{{"name": {"[" * 5000}{"]" * 5000}}}', "It is nested more than 64 levels deep."),
@@ -121,10 +125,10 @@ def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -
 )
 def test_a_server_that_minds_no_form_is_told_so(text: str, sentence: str) -> None:
     pool = Saying(text, '{"name": "Ada"}')
-    assert ask(pool, Form(PERSON)).output == {"name": "Ada"}
+    assert ask(pool, Form({**PERSON, "maxProperties": 1})).output == {"name": "Ada"}
     assert sentence in pool.chats[1].messages[-1].content
     with pytest.raises(StepError) as caught:
-        ask(Saying(text), Form(PERSON))
+        ask(Saying(text), Form({**PERSON, "maxProperties": 1}))
     remedy = "Its server does not hold answers to this schema: ask another, or raise `repair`."
     assert caught.value.remedy == remedy
 
