@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ N_COMPARED = 2048
 # rows of a vocabulary of 150,000 are 77 MB. A window has a minimum length, since its first tokens
 # have no context.
 _N_WINDOW, _N_LEAST, _N_ROWS = 256, 64, 128
-_N_TOGETHER, _N_TIMES = 8, 3
+_N_TOGETHER, _N_TURNS, _N_STEPS = 8, 3, 2
 # What a copy must be worth: time for a document with an answer, one of eight at once; alone it must
 # not take longer, but for what two measurements differ, nor its tokens twice as long. SmolLM2-135M
 # in BF16 has 0.75 of the original's speed alone with AVX512_BF16, and reads 4.2 times as fast.
@@ -107,41 +108,76 @@ class CopySpeeds:
         return _DOCUMENT_TOKENS / self.prompts + _ANSWER_TOKENS / answers
 
 
-def measure_speeds(weights: Weights, like: BenchOptions, *, counts_cpu: bool = False) -> CopySpeeds:
-    """Measure one copy, with the threads and kernels of `like`; takes a second or two.
+class SpeedTrial:
+    """One copy under measurement: its model and context stay open between its turns."""
 
-    With `counts_cpu`: processor seconds of one thread. An embedding model only reads.
-    """
-    if counts_cpu:
-        like = replace(like, n_threads=1)
-    model = weights.load(like)
-    try:
-        clock = BenchClock(60.0, like.n_threads, counts_cpu=counts_cpu)
+    def __init__(self, weights: Weights, like: BenchOptions, *, counts_cpu: bool) -> None:
+        """Raises `LoadFailed`, `DecodeFailed`: it cannot be computed here."""
         n_tokens = EMBED_BATCHES[-1] if like.embeds else _DOCUMENT_TOKENS
         n_seq = n_tokens // EMBED_TEXT if like.embeds else _N_TOGETHER
         n_cells = n_tokens if like.embeds else (_N_TOGETHER + 1) * _DOCUMENT_TOKENS
-        bench = Bench(model, replace(like, n_cells=n_cells, n_batch_tokens=n_tokens), clock, n_seq)
-        with bench.context:
-            if like.embeds:
-                bench.embed(n_seq, EMBED_TEXT)  # reads the file's pages
-                clock.forget_share()
-                per_s = n_tokens / min(bench.embed(n_seq, EMBED_TEXT) for _ in range(2 * _N_TIMES))
-                return CopySpeeds(per_s, per_s, per_s, min(1.0, clock.share))
-            bench.read(0, 1)  # reads the file's pages
-            clock.forget_share()
-            read_s = []
-            for _ in range(_N_TIMES):
-                bench.clear()
-                read_s.append(bench.read(0, _DOCUMENT_TOKENS))
-            alone_s = min(bench.step(1) for _ in range(2 * _N_TIMES))
+        self._embeds = like.embeds
+        self._clock = BenchClock(60.0, like.n_threads, counts_cpu=counts_cpu)
+        like = replace(like, n_cells=n_cells, n_batch_tokens=n_tokens)
+        self._read_s, self._alone_s, self._together_s = list[float](), list[float](), list[float]()
+        with ExitStack() as stack:
+            model = weights.load(like)
+            stack.callback(model.close)
+            self._bench = Bench(model, like, self._clock, n_seq)
+            stack.enter_context(self._bench.context)
+            self._read(1)  # reads the file's pages
+            self._clock.forget_share()
+            self.close = stack.pop_all().close
+
+    def play(self) -> None:
+        """Take a turn."""
+        bench = self._bench
+        bench.clear()
+        self._read_s.append(self._read(_DOCUMENT_TOKENS))
+        if not self._embeds:
+            self._alone_s += [bench.step(1) for _ in range(_N_STEPS)]
             bench.spread(_N_TOGETHER)
-            together_s = min(bench.step(_N_TOGETHER) for _ in range(2 * _N_TIMES))
-            return CopySpeeds(
-                _DOCUMENT_TOKENS / min(read_s), 1 / alone_s, _N_TOGETHER / together_s,
-                min(1.0, clock.share),
-            )  # fmt: skip
-    finally:
-        model.close()
+            self._together_s += [bench.step(_N_TOGETHER) for _ in range(_N_STEPS)]
+
+    def _read(self, n_tokens: int) -> float:
+        bench = self._bench
+        return bench.embed(bench.n_seq, EMBED_TEXT) if self._embeds else bench.read(0, n_tokens)
+
+    def speeds(self) -> CopySpeeds:
+        share = min(1.0, self._clock.share)
+        if self._embeds:  # it only reads
+            per_s = EMBED_BATCHES[-1] / median(self._read_s)
+            return CopySpeeds(per_s, per_s, per_s, share)
+        return CopySpeeds(
+            _DOCUMENT_TOKENS / median(self._read_s), 1 / median(self._alone_s),
+            _N_TOGETHER / median(self._together_s), share,
+        )  # fmt: skip
+
+
+def measure_speeds(
+    copies: Mapping[str, Weights], like: BenchOptions, *, counts_cpu: bool = False
+) -> tuple[dict[str, CopySpeeds], list[str]]:
+    """Measure copies with the threads and kernels of `like`; return why others cannot be computed.
+
+    They take turns, and medians count: a machine that is slower for a while is so for each of them.
+    With `counts_cpu`: processor seconds of one thread; else other programs end it after a turn.
+    """
+    if counts_cpu:
+        like = replace(like, n_threads=1)
+    trials, whys = dict[str, SpeedTrial](), list[str]()
+    with ExitStack() as stack:
+        for name, weights in copies.items():
+            try:
+                trials[name] = SpeedTrial(weights, like, counts_cpu=counts_cpu)
+                stack.callback(trials[name].close)
+            except (LoadFailed, DecodeFailed) as error:
+                whys.append(str(error))
+        for _ in range(_N_TURNS):
+            for trial in trials.values():
+                trial.play()
+            if not counts_cpu and any(t.speeds().share < ENOUGH_CPU_SHARE for t in trials.values()):
+                break
+    return {name: trial.speeds() for name, trial in trials.items()}, whys
 
 
 def computed_results(
@@ -264,20 +300,18 @@ def make_copy(order: dict[str, Any]) -> dict[str, Any]:
         uses_extra_buffers=load.uses_extra_buffers,
     )  # fmt: skip
     copies, whys = _written_copies(order, source)
-    speeds = dict[str, CopySpeeds]()
-    for format_name, copy in copies.items():
-        try:
-            speeds[format_name] = measure_speeds(copy, shape)
-        except (LoadFailed, DecodeFailed) as error:
-            whys.append(str(error))
-    if not speeds:
-        return {"why": whys[0]}
-    before = measure_speeds(source, shape)
-    if min(found.share for found in (before, *speeds.values())) < ENOUGH_CPU_SHARE:
+    contenders = {"": source, **copies}
+    speeds, whys_uncomputed = measure_speeds(contenders, shape)
+    whys += whys_uncomputed
+    if min(found.share for found in speeds.values()) < ENOUGH_CPU_SHARE:
         # Beside other programs wall times of one file differ by a factor of 2, the processor's
         # seconds of one thread by a twentieth.
-        before = measure_speeds(source, shape, counts_cpu=True)
-        speeds = {name: measure_speeds(copies[name], shape, counts_cpu=True) for name in speeds}
+        speeds, _ = measure_speeds(
+            {name: contenders[name] for name in speeds}, shape, counts_cpu=True
+        )
+    before = speeds.pop("", None)
+    if before is None or not speeds:
+        return {"why": whys[0]}
     original: Computed | None = None
     n_uncomputed = len(whys)
     fastest_first = sorted(speeds.items(), key=lambda each: each[1].document_s(each[1].answers))

@@ -236,7 +236,7 @@ def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tuned:
 def test_a_real_model_gets_its_copy_and_serves_by_it(tuned: Tuned) -> None:
     tuned.script(  # the real one, whatever the speeds of this machine
         "from paddock.engine.tuning import tuning_process",
-        "tuning_process._N_TIMES, tuning_process.N_COMPARED = 1, 256",
+        "tuning_process._N_TURNS, tuning_process.N_COMPARED = 1, 256",
         "tuning_process.LEAST_GAIN = tuning_process._SLOWEST_ANSWER = 0.0",
         "tuning_process.CopySpeeds.document_s = lambda *_: 1.0",
         "tuning_process.ENOUGH_CPU_SHARE = 0",
@@ -374,9 +374,11 @@ def test_a_copy_is_kept_where_it_is_worth_it_also_beside_other_programs(
     write_one_layer(source, "Q4_1")
     clocks: list[bool] = []
 
-    def speeds(weights: Weights, _: object, *, counts_cpu: bool = False) -> CopySpeeds:
+    def speeds(
+        copies: dict[str, Weights], _: object, *, counts_cpu: bool = False
+    ) -> tuple[dict[str, CopySpeeds], list[str]]:
         clocks.append(counts_cpu)
-        return replace(SAME if weights.path == source else after, share=share)
+        return {name: replace(after if name else SAME, share=share) for name in copies}, []
 
     results: Callable[..., Any] = lambda weights, *_: Computed(  # noqa: E731
         ORIGINAL if weights.path == source else copy
