@@ -100,15 +100,14 @@ def follows_time(nodes: Iterable[BoundNode], node: BoundNode) -> bool:
 
 
 def reads_results(bound: BoundPlan, block: BoundBlock) -> tuple[bool, bool]:
-    """Return whether a block's list is made of results of blocks or pipelines, and of these alone.
+    """Return whether a block's list is made of results of blocks or pipelines, and of no folder.
 
-    Then the list tells what is an item, whatever lies in a folder or is given, and at any time.
+    Then the list tells what is an item: no document leaves it by being filed.
     """
     nodes = {node.id: node for node in nodes_of(bound.nodes)}
     seen, is_of_results, is_alone = set[str](), False, True
     paths = read_by(block.over, block.where)
     while paths:
-        is_alone &= all(path[0] not in (*TIME_NAMES, "inputs") for path in paths)
         names = steps_read(paths) - seen
         seen |= names
         read, paths = [nodes[name] for name in names if name in nodes], frozenset()

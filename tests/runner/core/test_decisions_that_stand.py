@@ -240,6 +240,12 @@ LATER_LISTS = {
     "results": IN_THREE_BLOCKS.replace(
         "steps.known.rows", "steps.each.results | rejectattr('n', 'eq', 'Z') | list"
     ),
+    "inputs": IN_TWO_BLOCKS.replace("steps:", "inputs: {no: {type: str, default: Z}}\nsteps:")
+    .replace("from t order", "from t where n != $no order")
+    .replace("query: select", 'values: {no: "{{ inputs.no }}"}, query: select'),
+    "now": IN_TWO_BLOCKS.replace(
+        "steps.known.rows", "steps.each.results | rejectattr('n', 'eq', 'Z' if now else '') | list"
+    ),
 }
 
 
