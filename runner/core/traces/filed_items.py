@@ -16,7 +16,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from paddock.engine.system import no_links
 from paddock.engine.system.text import free_name
@@ -46,13 +46,6 @@ from .world import PreparedWorld
 
 Document = tuple[str, str]
 """Stored path and digest of a file."""
-
-
-class _MovedSource(NamedTuple):
-    item: ItemWork
-    row: FiledRow
-    path: str
-    """Where its document lies now, or was listed."""
 
 
 class FiledDocuments:
@@ -288,7 +281,7 @@ class FiledDocuments:
         away = {row.key for row in rows if row.is_deleted}
         last_at = {row.target: row.key for row in rows}
         if len(last_at) < len(self.rows):  # of several in one place, the last has it
-            rows = sorted(rows, key=_age)
+            rows = sorted(rows, key=lambda row: (len(row.key), row.key))  # as they came
             last_at = {row.target: row.key for row in rows}
             away |= {r.key for r in rows if r.target is not None and last_at[r.target] != r.key}
         last_at.pop(None, None)
@@ -362,10 +355,7 @@ class FiledDocuments:
         items, made_by = [*listed], rule.rule_digest
         earlier = dict[str, tuple[Reason, ...]]()
         if rule.is_of_results:  # 1
-            moved, standing = self._without_source(rule, world, items)
-            for done in moved:
-                done.item.value, done.item.filed = {**done.item.value, "path": done.path}, done.row
-            for item in standing:
+            for item in self._without_source(rule, world, items):
                 if item.unchanged_entry is None:  # the rule would make another result
                     earlier[item.key] = item.verdict.reasons
                 item.verdict = FRESH
@@ -400,8 +390,8 @@ class FiledDocuments:
 
     def _without_source(
         self, rule: JudgedRule, world: PreparedWorld, items: Iterable[ItemWork]
-    ) -> tuple[list[_MovedSource], list[ItemWork]]:
-        """Return the items with work to do whose source left the place that results name.
+    ) -> list[ItemWork]:
+        """Return items with work to do whose source left and whose result stands; find the others.
 
         1. Those whose document lies elsewhere as it was listed, or that moved it to where it is
            listed now: they are done there. If it is gone, and what was made of it before is another
@@ -423,15 +413,14 @@ class FiledDocuments:
         paths |= {at for at, _ in filter(None, listed.values())}
         moves = self._moves_from(paths)
         vacated = {path for path, _ in moves}
-        moved, standing = list[_MovedSource](), list[ItemWork]()
+        standing = list[ItemWork]()
         for item in work:
             document, has_left = listed[item.key], not vacated.isdisjoint(lost[item.key])
             is_there = document is not None and _is_at(item.value, world)
             if document is not None and is_there:
                 of_own = (moves.get((path, document[1])) for path in away[item.key])
                 if move := next((m for m in of_own if m and m.target == document[0]), None):  # 1
-                    row = FiledRow(item.key, item.name, move.path, document[1], document[0])
-                    moved.append(_MovedSource(item, row, item.value["path"]))
+                    item.filed = FiledRow(item.key, item.name, move.path, document[1], document[0])
                     continue
             elif document is not None:
                 move = moves.get(document) or moves.get((document[0], MOVED_BY_WATCH))
@@ -439,18 +428,18 @@ class FiledDocuments:
                     row = FiledRow(item.key, item.name, *document, move.target, move.target is None)
                     at = self._lying(row, item.value.get("relpath") or item.name)
                     if at is not None and at["sha256"] == row.sha256:  # 1
-                        moved.append(_MovedSource(item, row, at["path"]))
+                        item.value, item.filed = {**item.value, "path": at["path"]}, row
                         continue
                     pending = world.pending(self._scope_id, item.key)
                     is_other = pending is not None or Why.CONTENT() in item.verdict.reasons
                     if is_other and self._goes_on_without(item, pending):  # 1
-                        moved.append(_MovedSource(item, row, item.value["path"]))
+                        item.filed = row
                         continue
                     has_left = True
             has_left |= bool(away[item.key]) and not is_there
             if has_left and item.entry is not None and item.entry.state in WHOLE:  # 2
                 standing.append(item)
-        return moved, standing
+        return standing
 
 
 def document_of(item: ItemWork, index: OutputIndex) -> Document | None:
@@ -468,8 +457,3 @@ def _is_at(value: Any, world: PreparedWorld) -> bool:
     with contextlib.suppress(OSError):
         return bool(world.digest(value["path"]) == value["sha256"])
     return False
-
-
-def _age(row: FiledRow) -> tuple[int, str]:
-    """Return a sort key by which documents of one name are in the order in which they came."""
-    return len(row.key), row.key
