@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
     from paddock.engine.system.files import TemporaryFile
     from paddock.pipelines.label_choices import PromptLabels
+    from paddock.steps.tables.database_tables import DatabaseTables
 
 MAX_PLAIN_FOLDERS = 1_000
 PLAIN_FOR_S = 1.0  # 10,000 documents in 100 folders: 2 lstat each instead of 6
@@ -136,6 +137,8 @@ class ItemName:
     """That file's path, relative to the pipeline's folder if it is inside."""
     owner: str = ""
     """Identifies the item among all pipelines of a ledger; empty: its key does."""
+    former: str = ""
+    """`owner` before the item was renamed."""
     attempt: str = field(default="", compare=False)
     """Stays the same until the item is done or given up, even if a run is killed."""
 
@@ -706,6 +709,8 @@ class Tools:
     files: FileTools
     calls: CallTools = field(default_factory=CallTools)
     stores: VectorStores = field(default_factory=NoVectorStores)
+    tables: DatabaseTables | None = None
+    """None: rows are written to no database, such as in tests."""
     timeout: TimeLimits = field(default_factory=TimeLimits)
     reply: ReplyForm | None = None
     """The step's `reply`; None without one."""

@@ -124,6 +124,12 @@ class Facts:
     """The folder whose files are its output `files`."""
     mailbox: str = ""
     """The mailbox whose mails it copies into that folder first."""
+    database: str = ""
+    """The account of a server in whose table an item has rows."""
+    database_file: str = ""
+    """The same in a file."""
+    doors: tuple[str, ...] = ()
+    """Parameters whose secrets only open a door: another value makes nothing stale."""
     writes: str = ""
     """The file that it writes, and does nothing else: outside of blocks, too, it runs only where
     that or what it reads is not as it was."""
@@ -167,6 +173,10 @@ class Facts:
 
     def takes_file(self, written: Written) -> bool:
         return bool(self.takes_away) and written.get("mode") != "copy"
+
+    def keeps_rows(self, written: Written) -> bool:
+        names = {self.fills, self.database, self.database_file}
+        return not names.isdisjoint(written)
 
     @property
     def output(self) -> str:

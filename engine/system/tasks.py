@@ -132,6 +132,16 @@ def call_in(loop: asyncio.AbstractEventLoop, act: Callable[..., Any], *args: Any
         loop.call_soon_threadsafe(act, *args)
 
 
+async def run_to_end(work: Callable[[], _T]) -> _T:
+    """Run it in a thread and wait for its end, also when cancelled."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
 async def in_left_thread(work: Callable[..., _T], *args: Any) -> _T:
     """Call what may be cut off in a thread of its own, and return its result.
 

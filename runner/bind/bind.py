@@ -191,7 +191,7 @@ def bind_with_faults(
     )
     if place.is_outermost:  # inner pipelines are marked with what they are given
         checks.include(command_words.check_commands(bound))  # 8
-        checks.include(command_words.check_mailboxes(bound))
+        checks.include(command_words.check_accounts(bound))
     return bound, checks
 
 

@@ -43,6 +43,8 @@ class StepReads:
     shown: References
     shows_path: bool
     """Whether the path of a file that it reads is in its output."""
+    doors: References = frozenset()
+    """Secrets that only open a door."""
 
     @classmethod
     def of(cls, step: StepNode, names: frozenset[str]) -> StepReads:
@@ -79,7 +81,12 @@ class StepReads:
         def known(read: set[Reference]) -> References:
             return frozenset(path for path in read if path[0] in names)
 
-        return cls(known(parameters), known(lists), known(answer), known(shown), facts.shows_path)
+        doors = {False: set[Reference](), True: set[Reference]()}
+        for place, made in made_at.items():
+            doors[place[0] in facts.doors].update(made.references)
+        opening = frozenset(path for path in doors[True] - doors[False] if path[0] == "secrets")
+        every = known(parameters), known(lists), known(answer), known(shown)
+        return cls(*every, facts.shows_path, opening)
 
     @cached_property
     def all(self) -> References:
@@ -92,7 +99,7 @@ class StepReads:
     @cached_property
     def hashed(self) -> References:
         """Lists of labels have dependencies of their own: a new list makes few items stale."""
-        return self.parameters | self.answer
+        return (self.parameters | self.answer) - self.doors
 
 
 @record(frozen=True)

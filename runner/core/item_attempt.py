@@ -264,7 +264,9 @@ class StepAttempt:
             run = entry.run if entry is not None and entry.state == "done" else ""
             attempt_id = f"{item.work.hash} {run}"
         owner = owner_of((item.scope_id, item.key))
-        return ItemName(self.step.id, item.shown_key or item.key, source, stored, owner, attempt_id)
+        former = owner_of((item.scope_id, item.renamed_from)) if item.renamed_from else ""
+        key = item.shown_key or item.key
+        return ItemName(self.step.id, key, source, stored, owner, former, attempt_id)
 
     @property
     def document_digest(self) -> str:

@@ -59,6 +59,9 @@ class RunContext:
     """After so many failures for a passing reason an item is quarantined."""
     tool_runtime: ToolRuntime | None = None
     """None while planning: no tool may be called."""
+    is_acting: bool = False
+    """Whether mailboxes, databases and servers of steps are asked and told; in plans and tests they
+    are not."""
     tape: CallTape | None = None
     """Records or replays calls of tools, for a test."""
     queries: Mapping[tuple[Path, str], QueryBatches] | None = None

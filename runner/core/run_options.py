@@ -108,6 +108,9 @@ class RunEnvironment:
     """Records or replays calls of tools, for a test."""
     has_group_turn: bool = True
     """Whether the run waits for its turn in its concurrency group; tests do not."""
+    is_acting: bool = True
+    """Whether mailboxes, databases and servers of steps are asked and told; in tests they are not.
+    """
 
     effect_times: list[tuple[float, float]] = field(default_factory=list)
     """When the run did more than read and ask, in seconds since 1970; it fills this in."""

@@ -62,8 +62,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
     if step.untrusted:
         roots = guarded_roots(roots, step, attempt.scope, attempt.item.own_path)
     log = ItemLog(context, caller.step, caller.key, step.id)
-    is_acting = context.tool_runtime is not None and context.tape is None
-    mirrors = context.mirrors if is_acting else None
+    mirrors = context.mirrors if context.is_acting else None
     pool = context.pool
     memo: CallCache = NoCallCache()
     toolset: Toolset = NoToolset()
@@ -90,6 +89,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
         FileTools(roots, attempt.item.outputs, context.readers, mirrors),
         CallTools(toolset, memo, untrusted=step.untrusted),
         stores=context.world.stores,
+        tables=context.world.stores.tables if context.is_acting else None,
         timeout=TimeLimits(step.timeout.total, step.timeout.idle),
         item=attempt.item_name,
     )

@@ -236,7 +236,7 @@ class PlanWalk(Walk):
                 if work.entry is not None:
                     take_entry(context, state, work, work.entry, ItemState.DONE, None)
                     work.reported = work.changed = work.verdict.state
-            fills = any(step.facts.fills in step.written for step in all_steps(block.body))
+            fills = any(step.facts.keeps_rows(step.written) for step in all_steps(block.body))
             if state.work.missing.deleted and fills:
                 self._note(block, Estimate(outputs=state.outputs()))
         else:  # 3

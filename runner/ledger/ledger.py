@@ -160,6 +160,13 @@ class Ledger:
         return None if self._database is None else self._database.damage_behind(error)
 
     @property
+    def identity(self) -> str:
+        """Its name, also when its folder is moved; empty: there is no ledger yet."""
+        if self.is_shared:
+            return known_folder_identity(self.folder) or ""
+        return "".join(str(value) for (value,) in self.rows(queries.IDENTITY))
+
+    @property
     def error(self) -> LedgerError | None:
         return self._writer.error if self._writer is not None else None
 

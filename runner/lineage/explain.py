@@ -19,6 +19,7 @@ from paddock.engine.system.units import iso_time
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.core.calls import model_pools
 from paddock.runner.core.calls.run_models import RunModels
+from paddock.runner.core.outputs.vector_rows import database_tables
 from paddock.runner.core.run_records import ItemSource
 from paddock.runner.core.traces.dependencies import (
     FileRead,
@@ -107,7 +108,8 @@ class _PathsInLedger:
         self._index = OutputIndex(ledger, base, set())
         settings = read_settings(base)
         models = RunModels(model_pools.LookupPool(settings).facts)
-        self._world = World(self._index, OpenStores(base), models)
+        tables = database_tables(self._index, is_run=False)
+        self._world = World(self._index, OpenStores(base, tables=tables), models)
         self._pipelines = CurrentPipelines(self._world, settings)
 
     def answer(self, path: Path) -> PathLineage:

@@ -346,6 +346,7 @@ class _CaseRun:
             stop=how.stop,
             environ=PlaceholderSecrets() if is_replay else how.environ,
             has_group_turn=False,
+            is_acting=False,
         )
         prepared = api.prepare(stage.file, case_inputs(spec, stage, row), options, environment)
         bound, secrets = prepared.bound, prepared.secrets

@@ -96,6 +96,28 @@ def _fits(number: Decimal, kind: ColumnType) -> bool:
     return -int(exponent) <= scale and len(digits) + int(exponent) <= precision - scale
 
 
+_DECIMAL = re.compile(r"(?:DECIMAL(?:TEXT)?|NUMERIC)\((\d+),\s*(\d+)\)")
+_DECLARED = (
+    ("BOOL", "bool"), ("DATETIME", "datetime"), ("TIMESTAMP", "datetime"), ("DATE", "date"),
+    ("TIME", "time"), ("DECIMAL", "decimal"), ("INT", "int"), ("CHAR", "str"), ("TEXT", "str"),
+    ("CLOB", "str"), ("REAL", "float"), ("FLOA", "float"), ("DOUB", "float"),
+)  # fmt: skip
+"""Parts of declared types, of which the first one counts."""
+
+
+def declared_type(text: str) -> ColumnType:
+    """Return the type of a column as SQLite declares it; empty: its values tell.
+
+    >>> [declared_type(text) for text in ("Numeric(10, 2)", "VARCHAR(20)", "blob")]
+    ['decimal(10,2)', 'str', '']
+    """
+    named = text.upper()
+    found = _DECIMAL.match(named)
+    if found and MOST_DIGITS >= int(found[1]) >= max(int(found[2]), 1):
+        return f"decimal({found[1]},{found[2]})"
+    return next((kind for part, kind in _DECLARED if part in named), "")
+
+
 def plain_value(value: Any) -> Any:
     """Return a value as JSON holds it.
 

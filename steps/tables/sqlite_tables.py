@@ -5,7 +5,6 @@ A file is opened for reading alone; what another program writes meanwhile is not
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,19 +19,12 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.readers.reader import Unreadable
 
 from .arrow_rows import ArrowRows, to_arrow
-from .column_types import MOST_DIGITS, ColumnType, decimal_text, plain_value
+from .column_types import MOST_DIGITS, ColumnType, decimal_text, declared_type, plain_value
 from .row_formats import UnreadableRows
 
 _BUSY_S = 5.0
 _MOST_NAMED = 8
 _STORED_ALONE = "Of a view, and of computed columns in DuckDB, make a table: `create table x as …`."
-_DECIMAL = re.compile(r"(?:DECIMAL(?:TEXT)?|NUMERIC)\((\d+),\s*(\d+)\)")
-_DECLARED = (
-    ("BOOL", "bool"), ("DATETIME", "datetime"), ("TIMESTAMP", "datetime"), ("DATE", "date"),
-    ("TIME", "time"), ("DECIMAL", "decimal"), ("INT", "int"), ("CHAR", "str"), ("TEXT", "str"),
-    ("CLOB", "str"), ("REAL", "float"), ("FLOA", "float"), ("DOUB", "float"),
-)  # fmt: skip
-"""Parts of declared types, of which the first one counts."""
 _SQLITE_TYPES = {
     "int": "INTEGER", "float": "REAL", "bool": "BOOLEAN", "date": "DATE", "time": "TIME",
     "datetime": "DATETIME",
@@ -84,11 +76,7 @@ def read_sqlite(path: Path, name: str) -> tuple[ArrowRows, list[str]]:
             for _, column, declared, *_, hidden in columns:
                 if hidden == 1:  # of a virtual table; others are generated
                     continue
-                named = str(declared).upper()
-                types[str(column)] = next((kind for part, kind in _DECLARED if part in named), "")
-                found = _DECIMAL.match(named)
-                if found and MOST_DIGITS >= int(found[1]) >= max(int(found[2]), 1):
-                    types[str(column)] = f"decimal({found[1]},{found[2]})"
+                types[str(column)] = declared_type(str(declared))
             rows = [
                 {
                     name: bool(value) if kind == "bool" and value in (0, 1) else plain(value)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from paddock.engine.request import REQUEST_TEXTS
 from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.records import field, record
+from paddock.engine.system.tasks import run_to_end
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
 
 from . import store_manifest
@@ -25,6 +26,7 @@ from .table_writer import PendingWrite, TableWriter
 from .where_filter import ColumnKind, InvalidFilter, Where, sql_condition
 
 if TYPE_CHECKING:
+    from ..tables.database_tables import DatabaseTables
     from .lance_table import LanceTable
 
 T = TypeVar("T")
@@ -96,13 +98,13 @@ class StoreWriter:
     async def open(self) -> bool:
         async with self._turn:
             if self._writer.table is None:
-                await _run_to_end(self._writer.open)
+                await run_to_end(self._writer.open)
         return self._writer.table is not None
 
     async def renew(self) -> None:
         """Read writes of other programs."""
         async with self._turn:
-            await _run_to_end(self._writer.renewed)
+            await run_to_end(self._writer.renewed)
 
     # --- writing
 
@@ -126,7 +128,7 @@ class StoreWriter:
             return 0
         n_rows = sum(self.sums[owner].n_rows for owner in found)
         async with self._turn, self._held():
-            await _run_to_end(lambda: self._writer.drop([RowsToDrop(owner) for owner in found]))
+            await run_to_end(lambda: self._writer.drop([RowsToDrop(owner) for owner in found]))
         return n_rows
 
     async def keep_only(self, owner: str) -> None:
@@ -134,14 +136,14 @@ class StoreWriter:
         if self._writer.has_only_kept(owner):
             return
         async with self._turn, self._held():
-            await _run_to_end(lambda: self._writer.drop_others(owner))
+            await run_to_end(lambda: self._writer.drop_others(owner))
 
     async def close(self) -> None:
         """Compact the table and write the manifest."""
         try:
             if self._writer.table is not None and self._writer.is_changed:
                 async with self._turn, self._held():
-                    await _run_to_end(self._writer.finish)
+                    await run_to_end(self._writer.finish)
         finally:
             self.release()
 
@@ -150,7 +152,7 @@ class StoreWriter:
             async with self._held():
                 batch = self._next_batch()
                 if batch:
-                    await _run_to_end(lambda: self._writer.write(batch))
+                    await run_to_end(lambda: self._writer.write(batch))
                 await asyncio.sleep(0)  # waiting tasks run first
         except StepError as error:
             for pending in self._next_batch():
@@ -248,7 +250,7 @@ class StoreWriter:
             return []
         if await self.lacks_word_index():
             async with self._turn, self._held():
-                await _run_to_end(lambda: self._writer.index_words(table))
+                await run_to_end(lambda: self._writer.index_words(table))
         return await self.read(
             lambda table: table.matching(text, k, checked_condition(where, table.columns))
         )
@@ -260,16 +262,6 @@ class StoreWriter:
 
     def release(self) -> None:
         self._writer.release()
-
-
-async def _run_to_end(work: Callable[[], T]) -> T:
-    """Run it in a thread and wait for its end, also when cancelled."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
 
 
 _LONGEST_VECTOR = 65_536
@@ -340,6 +332,8 @@ class OpenStores:
     _note: Callable[[str], None] = lambda text: None
     _are_filled: bool = False
     """A step of the run fills stores: one that is not there yet is empty."""
+    tables: DatabaseTables | None = None
+    """Tables of databases, in which items have rows as in stores."""
     _writers: dict[Path, StoreWriter] = field(default_factory=dict)
     _manifests: dict[Path, tuple[str, StoreManifest]] = field(default_factory=dict)
 
@@ -369,6 +363,9 @@ class OpenStores:
     async def look(self, paths: Iterable[Path]) -> None:
         """Read the content of stores for `holds` and `content`; unreadable ones count as empty."""
         for path in paths:
+            if (tables := self._database_of(path)) is not None:
+                await tables.look(path)
+                continue
             if path in self._writers:
                 with contextlib.suppress(StepError):  # the step that uses it reports it
                     await self._writers[path].renew()
@@ -394,7 +391,12 @@ class OpenStores:
             writer.release()
         return writer.manifest()
 
+    def _database_of(self, path: Path) -> DatabaseTables | None:
+        return self.tables if self.tables is not None and self.tables.has(path) else None
+
     def holds(self, path: Path, owner: str) -> RowSum:
+        if (tables := self._database_of(path)) is not None:
+            return tables.sums(path).get(owner, RowSum())
         if path in self._writers:
             return self._writers[path].sums.get(owner, RowSum())
         known = self._manifests.get(path)
@@ -410,22 +412,30 @@ class OpenStores:
         return store_manifest.content_digest(found.label, found.whole)
 
     def owner(self, item: ItemName, path: Path) -> str:
+        if (tables := self._database_of(path)) is not None:
+            return tables.owner(item)
         return row_owner(item, path, self._home)
 
     # --- what items no longer have
 
     async def keep_only(self, path: Path, item: ItemName) -> None:
         """Drop rows of an item's steps that no longer write to a store."""
-        writer = await self._writer(path)
-        await writer.keep_only(self.owner(item, path))
+        owner, tables = self.owner(item, path), self._database_of(path)
+        writer = await self._writer(path) if tables is None else tables.at(path)
+        await writer.keep_only(owner)
 
     async def forget(self, path: Path, items: Iterable[ItemName]) -> int:
+        owners = [self.owner(item, path) for item in items]
+        if (tables := self._database_of(path)) is not None:
+            return await tables.at(path).drop(owners) if owners else 0
         if not store_manifest.is_store(path):
             return 0
         writer = await self._writer(path)
-        return await writer.drop([self.owner(item, path) for item in items])
+        return await writer.drop(owners)
 
     async def close(self) -> None:
+        if self.tables is not None:
+            self.tables.close()
         for writer in self._writers.values():
             try:
                 await writer.close()

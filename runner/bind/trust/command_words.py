@@ -102,17 +102,17 @@ def check_commands(bound: BoundPlan) -> Iterator[Fault]:
                 yield plan.pipeline.document.fault((*at, *place), what, _REMEDY)
 
 
-def check_mailboxes(bound: BoundPlan) -> Iterator[Fault]:
+def check_accounts(bound: BoundPlan) -> Iterator[Fault]:
     """Yield where untrusted text decides which server is shown a password."""
     for plan in all_plans(bound):
         for step in steps_of(plan.nodes):
-            if step.untrusted and step.written.get(step.facts.mailbox) is not None:
-                what = (
-                    f"step '{step.id}' fetches mails and has untrusted text ({step.untrusted[0]})"
-                )
-                at = (*step.params.step.at, "with", step.facts.mailbox)
-                remedy = "Write the account in the file, its password as a secret."
-                yield plan.pipeline.document.fault(at, what, remedy)
+            for place, read in step.params.places().items():
+                named = {".".join(path) for path in read} & {*step.untrusted}
+                if named and place[0] in (step.facts.mailbox, step.facts.database):
+                    what = f"step '{step.id}' has untrusted text ({min(named)}) in its account"
+                    at = (*step.params.step.at, "with", place[0])
+                    remedy = "Write the account in the file, its password as a secret."
+                    yield plan.pipeline.document.fault(at, what, remedy)
 
 
 def _commands(plan: BoundPlan) -> Iterator[tuple[str, Place, _Found]]:

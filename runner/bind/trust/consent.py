@@ -33,9 +33,9 @@ from .permissions import PermissionNeed, permission_needs
 from .pipeline_code import PipelineCode, code_of
 from .reached import (
     Reached,
+    ReachedAccount,
     ReachedCode,
     ReachedCommand,
-    ReachedMailbox,
     ReachedNotification,
     ReachedServer,
     reached_by,
@@ -190,8 +190,8 @@ def _reached_item(reached: Reached, plan: BoundPlan) -> list[Any]:
             return ["run", *agreed(reached.written)]
         case ReachedNotification():
             return ["notify", *agreed(reached.notify.model_dump(exclude={"when"}))]
-        case ReachedMailbox():
-            return ["mailbox", *agreed(dict(reached.account))]
+        case ReachedAccount():
+            return [reached.kind, *agreed(dict(reached.account))]
         case ReachedServer(use=ToolUse() as use):
             return ["tool", use.name, use.server, *agreed(dict(use.options)), None]
         case ReachedServer():

@@ -93,8 +93,10 @@ class ReachedNotification:
 
 
 @record(frozen=True, slots=True)
-class ReachedMailbox:
+class ReachedAccount:
     at: Place
+    kind: str
+    does: str
     account: Mapping[str, Any]
     """As written; what is agreed to."""
     program: None = None
@@ -102,7 +104,7 @@ class ReachedMailbox:
 
 
 Reached: TypeAlias = (
-    ReachedCommand | ReachedCode | ReachedServer | ReachedNotification | ReachedMailbox
+    ReachedCommand | ReachedCode | ReachedServer | ReachedNotification | ReachedAccount
 )
 
 
@@ -134,10 +136,13 @@ def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
         yield ReachedCommand((*at, facts.command), step.written, program)
     elif function := FUNCTION_REFERENCE.match(step.uses):
         yield ReachedCode("function", (*step.at, "uses"), step.uses, function["file"])
+    if (account := given.get(facts.database)) is not None:
+        table = account if isinstance(account, Mapping) else {"user": account, "host": account}
+        yield ReachedAccount((*at, facts.database), "postgres", "write rows as", table)
     if (account := given.get(facts.mailbox)) is not None:
         # An expression may be any account, with any command
         table = account if isinstance(account, Mapping) else {"user": account, "token": account}
-        yield ReachedMailbox((*at, facts.mailbox), table)
+        yield ReachedAccount((*at, facts.mailbox), "mailbox", "fetch the mails of", table)
         if token := table.get("token"):
             words = token if isinstance(token, list) else [token]
             program = StartedProgram(words)

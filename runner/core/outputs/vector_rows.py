@@ -1,4 +1,4 @@
-"""Rows of items in vector stores: recorded in the ledger, dropped when outdated."""
+"""Rows of items in vector stores and databases: recorded in the ledger, dropped when outdated."""
 
 from __future__ import annotations
 
@@ -9,13 +9,26 @@ from paddock.engine.system import text
 from paddock.runner.bind.plan_walks import callable_names
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
+from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import DECIDED, WHOLE
 from paddock.steps.base import ItemName, StepError
+from paddock.steps.tables.database_tables import DatabaseTables
+from paddock.steps.vectors.row_changes import RowSum
 
 from ..run_context import RunContext
 from ..traces.dependencies import RowsKept, dependencies_of
 from ..traces.scopes import ItemKey, owner_of
 from .item_outputs import ItemOutputs
+
+
+def database_tables(index: OutputIndex, *, is_run: bool) -> DatabaseTables:
+    def recorded(path: Path) -> dict[str, RowSum]:
+        rows = LineageStore(index.ledger).rows_in(index.stored(path))
+        names = (ItemName(owner=owner_of((row.scope, row.key))) for row in rows)
+        return {tables.owner(n): RowSum.read(r.sha256) for n, r in zip(names, rows, strict=True)}
+
+    tables = DatabaseTables(index.ledger.identity, recorded, is_run=is_run)
+    return tables
 
 
 async def reconcile_rows(
@@ -82,12 +95,19 @@ async def clear_rows(context: RunContext) -> None:
     names = frozenset(callable_names(bound.nodes)) if stored else frozenset()
     for path in sorted({row.path for _, _, row in stored}):
         here = [(step, is_done, row) for step, is_done, row in stored if row.path == path]
-        n_rows = await _drop(context, [row for step, _, row in here if step not in names])
-        if n_rows:
-            context.stats.note(
-                f"removed, since no step keeps them: {text.counted(n_rows, 'row')} of '{path}'"
-            )
-        await _drop(context, [row for _, is_done, row in here if not is_done])
+        try:
+            n_rows = await _drop(context, [row for step, _, row in here if step not in names])
+            if n_rows:
+                context.stats.note(
+                    f"removed, since no step keeps them: {text.counted(n_rows, 'row')} of '{path}'"
+                )
+            await _drop(context, [row for _, is_done, row in here if not is_done])
+        except StepError as error:
+            if (tables := context.world.stores.tables) is None or not tables.has(
+                Path(context.index.absolute(path))
+            ):
+                raise
+            context.stats.note(f"rows of '{path}' are not removed yet: {error}")
 
 
 async def _drop(context: RunContext, rows: Sequence[StoredRow]) -> int:

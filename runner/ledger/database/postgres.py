@@ -1,7 +1,7 @@
 """A ledger in PostgreSQL: connections that are retried, tables, commits, errors.
 
-Blocks. Each folder of pipelines has a schema of its own, named by the folder's identity. The only
-importer of psycopg.
+Blocks. Each folder of pipelines has a schema of its own, named by the folder's identity. Rows
+of pipelines have their own importer of psycopg, `steps/tables/database_postgres.py`.
 """
 
 from __future__ import annotations

@@ -172,6 +172,9 @@ DROP_LINEAGE = "delete from provenance where scope = :scope and key = :key"
 OBJECTS_OF_LINEAGE = "select scope, key, made_object from provenance where made_object is not null"
 DROP_UNUSED_SPECS = "delete from specs where spec not in (select spec from provenance)"
 
+IDENTITY = "select value from meta where name = 'identity'"
+
+
 # --- stored: rows of items in vector stores
 
 STORED = f"select {', '.join(StoredRow.__match_args__)} from stored"
