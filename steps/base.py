@@ -15,6 +15,7 @@ import os
 import stat
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
     from paddock.engine.system.files import TemporaryFile
     from paddock.pipelines.label_choices import PromptLabels
-    from paddock.steps.tables.database_tables import DatabaseTables
 
 MAX_PLAIN_FOLDERS = 1_000
 PLAIN_FOR_S = 1.0  # 10,000 documents in 100 folders: 2 lstat each instead of 6
@@ -342,6 +342,26 @@ class CallCache(Protocol):
         `asked` and the result are plain JSON data. With `keeps=False` the call is recorded but
         never looked up: it has effects or depends on the time.
         """
+
+
+class SendState(StrEnum):
+    OPEN = "open"
+    """It was not sent, or put off: it may be sent by the same key."""
+    REFUSED = "refused"
+    ANSWERED = "answered"
+    UNKNOWN = "unknown"
+    """It may have arrived."""
+
+
+class Claim(NamedTuple):
+    """A request that changes something elsewhere, in the ledger before it is sent."""
+
+    hash: str
+    request: str
+    digest: str
+    key: str
+    state: SendState
+    reply: Mapping[str, Any]
 
 
 class NoCallCache:
@@ -685,6 +705,8 @@ class CallTools:
     toolset: Toolset = field(default_factory=NoToolset)
     """Built-in tools, Python functions and MCP servers, by name."""
     memo: CallCache = field(default_factory=NoCallCache)
+    claims: Any | None = None
+    """The run's `ClaimedRequests`; None: nothing is sent, such as in tests."""
     pipelines: SubPipelines | None = None
     """None where no pipeline may run, such as during planning."""
     untrusted: tuple[str, ...] = ()
@@ -709,8 +731,8 @@ class Tools:
     files: FileTools
     calls: CallTools = field(default_factory=CallTools)
     stores: VectorStores = field(default_factory=NoVectorStores)
-    tables: DatabaseTables | None = None
-    """None: rows are written to no database, such as in tests."""
+    tables: Any | None = None
+    """The run's `DatabaseTables`; None: none is written, such as in tests."""
     timeout: TimeLimits = field(default_factory=TimeLimits)
     reply: ReplyForm | None = None
     """The step's `reply`; None without one."""

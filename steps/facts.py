@@ -124,6 +124,8 @@ class Facts:
     """The folder whose files are its output `files`."""
     mailbox: str = ""
     """The mailbox whose mails it copies into that folder first."""
+    hosts: str = ""
+    """The servers to which it sends what changes something there, at most once."""
     database: str = ""
     """The account of a server in whose table an item has rows."""
     database_file: str = ""

@@ -52,6 +52,10 @@ class BoundEscalation:
     to: ModelSpec
 
 
+UNKNOWN_REVIEW = ReviewSpec(Expression.of("output.unknown"))
+"""Of a request that may have arrived."""
+
+
 @record(frozen=True)
 class BoundStep:
     id: str

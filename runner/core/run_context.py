@@ -60,8 +60,7 @@ class RunContext:
     tool_runtime: ToolRuntime | None = None
     """None while planning: no tool may be called."""
     is_acting: bool = False
-    """Whether mailboxes, databases and servers of steps are asked and told; in plans and tests they
-    are not."""
+    """Whether steps act on mailboxes, databases and servers: in no plan, and no test."""
     tape: CallTape | None = None
     """Records or replays calls of tools, for a test."""
     queries: Mapping[tuple[Path, str], QueryBatches] | None = None

@@ -109,8 +109,7 @@ class RunEnvironment:
     has_group_turn: bool = True
     """Whether the run waits for its turn in its concurrency group; tests do not."""
     is_acting: bool = True
-    """Whether mailboxes, databases and servers of steps are asked and told; in tests they are not.
-    """
+    """Whether steps act on mailboxes, databases and servers; in tests they do not."""
 
     effect_times: list[tuple[float, float]] = field(default_factory=list)
     """When the run did more than read and ask, in seconds since 1970; it fills this in."""

@@ -10,7 +10,7 @@ import random
 import socket
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Container, Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -20,20 +20,12 @@ from paddock.engine.system import files, tasks
 from paddock.engine.system.records import record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.typed_rows import TypedRows, without_types
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.plan_walks import (
-    all_plans,
-    all_steps,
-    callable_names,
-    progress_line_names,
-    steps_of,
-)
+from paddock.runner.bind.plan_walks import all_plans, all_steps, callable_names, progress_line_names
 from paddock.runner.bind.trust.permissions import forbidden_pools
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
-from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.folders.unfinished_files import RunnableVersions
 from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.database import queries
@@ -49,7 +41,6 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.base import DocumentReaders, StepError
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
-from paddock.steps.tables.database_tables import PostgresAccount
 from paddock.steps.tables.table_files import format_of, read_table
 from paddock.steps.tables.table_format import TableSource
 from paddock.steps.vectors.open_stores import OpenStores
@@ -199,10 +190,7 @@ async def open_session(
         readers = _document_readers(stack, prepared, stats)
         bound = await _with_rows_of_files(bound, readers, stats)
         are_filled = any(step.facts.fills for step in all_steps(bound.nodes))
-        tables = database_tables(index, is_run=not is_plan)
-        for account in () if is_plan else _accounts(bound, prepared.secrets):
-            with suppress(StepError):  # a package is missing: the step says so
-                tables.server(account)
+        tables = database_tables(index, None if is_plan else bound, prepared.secrets)
         stores = OpenStores(bound.roots.base, stats.note, are_filled, tables)
         stack.push_async_callback(stores.close)
         reviews = RunReviews(ledger, bound, options.review)
@@ -246,16 +234,6 @@ async def open_session(
             suspects=CrashSuspects(ledger, stats.run),
         )
         yield RunSession(context, prepared, time.time())
-
-
-def _accounts(bound: BoundPlan, secrets: Secrets) -> Iterator[PostgresAccount]:
-    """Yield the accounts by which rows are looked at and removed, also where no step writes."""
-    for plan in all_plans(bound):
-        scope = {"inputs": plan.inputs, "secrets": secrets.of(plan.file)}
-        for step in steps_of(plan.nodes):
-            if (written := step.written.get(step.facts.database)) is not None:
-                with suppress(ExpressionError, ValueError):  # the step says so
-                    yield PostgresAccount.model_validate(Value.of(written).render(scope))
 
 
 _ADJECTIVES = (

@@ -118,7 +118,8 @@ class StepRunner:
                     await item.note_files(context, step.kind().reads(params), tools.files.roots)
                     if step.reply is not None and step.choices:  # 3
                         tools = await labelled_tools(attempt, tools)
-                    decision = None if step.review is None else standing(attempt)
+                    has_review = step.review is not None and not step.facts.hosts
+                    decision = standing(attempt) if has_review else None
                     outputs, answered = await reviewer.decided_before(attempt, decision), attempt
                     known = None
                     if step.has_readings and has_fields(tools.reply):

@@ -44,7 +44,7 @@ from paddock.steps.base import (
 from paddock.steps.tools.tool import ToolContext
 
 from .calls.call_cache import LedgerPool
-from .calls.recorded_calls import CallOrigin, PutOff, ToolCallCache
+from .calls.recorded_calls import CallOrigin, ClaimedRequests, PutOff, ToolCallCache
 from .calls.run_models import RunModels
 from .item_attempt import ItemAttempt, StepAttempt
 from .item_toolset import ItemToolset
@@ -65,6 +65,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
     mirrors = context.mirrors if context.is_acting else None
     pool = context.pool
     memo: CallCache = NoCallCache()
+    claims = None
     toolset: Toolset = NoToolset()
     if not step.kind.is_pure:  # else it makes no calls
         ledger, stats = context.ledger, context.stats
@@ -73,6 +74,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
         models = context.world.models
         pool = LedgerPool(pool, ledger, models, stats, caller)
         memo = ToolCallCache(ledger, stats, caller)
+        claims = ClaimedRequests(ledger, stats, caller) if context.is_acting else None
         if context.tool_runtime is not None:
             within = ToolContext(roots, log, context.readers)
             toolset = ItemToolset(bound, context.tool_runtime, memo, within)
@@ -87,7 +89,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
             n_refused=attempt.n_refused,
         ),
         FileTools(roots, attempt.item.outputs, context.readers, mirrors),
-        CallTools(toolset, memo, untrusted=step.untrusted),
+        CallTools(toolset, memo, claims, untrusted=step.untrusted),
         stores=context.world.stores,
         tables=context.world.stores.tables if context.is_acting else None,
         timeout=TimeLimits(step.timeout.total, step.timeout.idle),

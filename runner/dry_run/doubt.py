@@ -135,7 +135,8 @@ class DoubtPropagation:
 
 
 def _may_refuse(step: BoundStep, doubt: Doubt) -> bool:
-    return step.review is not None or bool(doubt and step.reply and step.reply.checks)
+    is_asked = step.review is not None and not step.facts.hosts
+    return is_asked or bool(doubt and step.reply and step.reply.checks)
 
 
 def _may_change(step: BoundStep) -> bool:

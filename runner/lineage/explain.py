@@ -108,7 +108,7 @@ class _PathsInLedger:
         self._index = OutputIndex(ledger, base, set())
         settings = read_settings(base)
         models = RunModels(model_pools.LookupPool(settings).facts)
-        tables = database_tables(self._index, is_run=False)
+        tables = database_tables(self._index)
         self._world = World(self._index, OpenStores(base, tables=tables), models)
         self._pipelines = CurrentPipelines(self._world, settings)
 

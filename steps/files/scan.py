@@ -96,7 +96,7 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     params = FilesScanParams
     output = FilesScanOutput
     is_pure = True
-    facts = Facts(lists="root", mailbox="mailbox")
+    facts = Facts(lists="root", mailbox="mailbox", doors=("mailbox",))
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root = resolve_path(tools.files.roots, params.root)

@@ -106,11 +106,7 @@ _DECLARED = (
 
 
 def declared_type(text: str) -> ColumnType:
-    """Return the type of a column as SQLite declares it; empty: its values tell.
-
-    >>> [declared_type(text) for text in ("Numeric(10, 2)", "VARCHAR(20)", "blob")]
-    ['decimal(10,2)', 'str', '']
-    """
+    """Return the type of a column as SQLite declares it; empty: its values tell."""
     named = text.upper()
     found = _DECIMAL.match(named)
     if found and MOST_DIGITS >= int(found[1]) >= max(int(found[2]), 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -47,7 +48,7 @@ and a.attgenerated = '' order by a.attnum
 
 
 class PostgresTables:
-    """Implements `Database` over one connection, which is opened again when it broke."""
+    """One connection, which is opened again when it broke; as `SqliteFile`."""
 
     mark, beginning = "%s", "like %"
     sql_types: Mapping[ColumnType, str] = {
@@ -59,6 +60,7 @@ class PostgresTables:
         self._account = account
         self.place = SERVERS / f"{account.host.strip('/')}:{account.port}" / account.database
         self.name = f"'{account.database}' at {account.host}"
+        self.turn = asyncio.Lock()
         self._open: psycopg.Connection[Any] | None = None
 
     def columns(self, table: str) -> Mapping[str, ColumnType]:
@@ -70,21 +72,19 @@ class PostgresTables:
             return json.dumps(value, ensure_ascii=False)
         return value
 
-    def execute(self, query: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+    def execute(self, query: str, *rows: Sequence[Any]) -> Sequence[Sequence[Any]]:
         with self._errors():
-            cursor = self._connection().execute(query.encode(), values)
+            cursor = self._connection().cursor()
+            if len(rows) > 1:
+                cursor.executemany(query.encode(), rows)
+                return ()
+            cursor.execute(query.encode(), *(rows or [()]))
             return cursor.fetchall() if cursor.description else ()
-
-    def insert(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
-        with self._errors():
-            self._connection().cursor().executemany(query.encode(), rows)
 
     def undo(self) -> None:
         if self._open is not None:
-            try:
+            with suppress(psycopg.Error):  # it broke, which undoes it
                 self._open.rollback()
-            except psycopg.Error:  # it broke, which undoes it
-                self.close()
 
     def close(self) -> None:
         if self._open is not None:
@@ -131,11 +131,7 @@ class PostgresTables:
 
 
 def _type_of(declared: str) -> ColumnType:
-    """Return the type of a column; empty: PostgreSQL converts its values.
-
-    >>> [_type_of(text) for text in ("numeric(10,2)", "timestamp with time zone", "interval")]
-    ['decimal(10,2)', 'datetime', '']
-    """
+    """Return the type of a column; empty: PostgreSQL converts its values."""
     if found := re.fullmatch(r"numeric\((\d+),(\d+)\)", declared):
         return f"decimal({found[1]},{found[2]})" if int(found[1]) <= MOST_DIGITS else "decimal"
     beginnings = (kind for name, kind in _BEGINNINGS.items() if declared.startswith(name))

@@ -1,8 +1,8 @@
-"""Rows of items in tables of SQLite files and PostgreSQL, beside rows that others wrote.
+"""The step `database.write`: an item's rows in SQLite or PostgreSQL, beside those of others.
 
 Each row that a step writes has a stamp in the column `paddock_item`: owner, step, digest and number
 of the rows that were written together. They are replaced and removed together, in one transaction;
-a row without such a stamp is never touched. Blocks, but for the methods of `TableRows`.
+a row without such a stamp is never touched.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from datetime import date, time
 from decimal import Decimal
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
@@ -26,12 +27,18 @@ from paddock.engine.system.records import field, record
 from paddock.engine.system.tasks import run_to_end
 from paddock.engine.system.text import cell_text, counted, one_line, sql_name
 from paddock.pipelines.typed_rows import TypedRows
-from paddock.steps.base import ItemName, Params, StepError
-from paddock.steps.paths import printable
+from paddock.steps.base import ItemName, Output, Params, Step, StepError, Tools
+from paddock.steps.facts import Facts, Missing, TextFacts, Written, brings_none
+from paddock.steps.paths import printable, resolve_path
 
 from ..vectors.row_changes import RowSum
 from .column_types import ColumnType, declared_type, plain_decimal, type_of_value, typed_value
 
+if TYPE_CHECKING:
+    from .database_postgres import PostgresTables
+
+Database: TypeAlias = "SqliteFile | PostgresTables"
+T = TypeVar("T")
 OWN_COLUMN, JSON = "paddock_item", "json"
 SERVERS = Path("/postgresql:")
 """Below it the ledger knows tables of servers, as if they were files."""
@@ -46,11 +53,7 @@ _MOST_CHARS = 60
 class PostgresAccount(Params):
     """An account of a PostgreSQL server."""
 
-    host: str = Field(
-        min_length=1,
-        description="The server, or the folder of its socket.",
-        examples=["db.example.org"],
-    )
+    host: str = Field(min_length=1, description="The server, or the folder of its socket.")
     port: int = Field(default=5432, ge=1, le=65_535, description="Of the server.")
     database: str = Field(min_length=1, pattern=r"^[^/]+$", description="On the server.")
     user: str = Field(min_length=1, description="Who writes.")
@@ -60,70 +63,39 @@ class PostgresAccount(Params):
     )
 
 
-class Database(Protocol):
-    """An open database. Its errors are `StepError`."""
-
-    place: Path
-    name: str
-    """For people."""
-    mark: str
-    """Of a value in a statement."""
-    beginning: str
-    """The operator that compares with a pattern, by which an index may be used, and its `*`."""
-    sql_types: Mapping[ColumnType, str]
-
-    def columns(self, table: str) -> Mapping[str, ColumnType]:
-        """Return the type of each column that takes values; empty: there is no such table."""
-
-    def value(self, value: Any, kind: ColumnType) -> Any:
-        """Return a typed value as it is bound.
-
-        Raises:
-            ValueError: the column cannot hold it.
-        """
-
-    def execute(self, query: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]: ...
-    def insert(self, query: str, rows: Sequence[Sequence[Any]]) -> None: ...
-    def undo(self) -> None: ...
-    def close(self) -> None: ...
-
-
 class SqliteFile:
-    """Implements `Database` over a file that is there."""
+    """A file that is there. `PostgresTables` has the same methods; errors are `StepError`."""
 
-    mark, beginning = "?", "glob *"
+    mark, beginning = "?", "glob *"  # how a statement compares with a pattern, by an index
     sql_types: Mapping[ColumnType, str] = {
         "int": "integer", "float": "real", "bool": "boolean", "date": "date", "time": "time",
         "datetime": "datetime", "decimal": "decimal(18,2)",
     }  # fmt: skip
 
     def __init__(self, path: Path) -> None:
-        self.place, self.name = path, f"'{printable(path.name)}'"
+        self.place, self.name, self.turn = path, f"'{printable(path.name)}'", asyncio.Lock()
         self._open: sqlite3.Connection | None = None
 
     def columns(self, table: str) -> Mapping[str, ColumnType]:
+        """Return the type of each column that takes values; empty: there is no such table."""
         found = self.execute(f"pragma table_xinfo({sql_name(table.removeprefix('main.'))})")
         return {str(row[1]): declared_type(str(row[2])) for row in found if not row[6]}
 
     def value(self, value: Any, kind: ColumnType) -> Any:
+        is_rounded = isinstance(value, int) and not -(2**63) <= value < 2**63
         if isinstance(value, Decimal):
-            value = plain_decimal(value)
-            is_held = not isinstance(value, str)  # else SQLite would round it to a double
-        else:
-            is_held = not isinstance(value, int) or -(2**63) <= value < 2**63
-        if not is_held:
+            is_rounded = isinstance(value := plain_decimal(value), str)
+        if is_rounded:
             raise ValueError(value)
         if isinstance(value, date | time):
             return value.isoformat()
         return cell_text(value) if isinstance(value, list | dict) else value
 
-    def execute(self, query: str, values: Sequence[Any] = ()) -> Sequence[Sequence[Any]]:
+    def execute(self, query: str, *rows: Sequence[Any]) -> Sequence[Sequence[Any]]:
         with self._errors():
-            return self._connection().execute(query, values).fetchall()
-
-    def insert(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
-        with self._errors():
-            self._connection().executemany(query, rows)
+            connection = self._connection()
+            made = connection.executemany(query, rows) if rows else connection.execute(query)
+            return made.fetchall()
 
     def undo(self) -> None:
         if self._open is not None and self._open.in_transaction:
@@ -168,8 +140,6 @@ class TableRows:
     """What the ledger knows of them, where the database does not answer."""
     is_asked: bool = True
     """False: of a server in a plan."""
-    has_written: bool = False
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _columns: Mapping[str, ColumnType] = field(default_factory=dict)
     _stamps: dict[str, dict[str, RowSum]] | None = None
     """By owner and step, as far as the database was asked; a number of rows that is not as the
@@ -186,32 +156,26 @@ class TableRows:
     async def renew(self) -> None:
         """Read what the table has; where the database does not answer, what was recorded stands."""
         if self.is_asked and self._stamps is None:
-            async with self._turn:
-                await run_to_end(self._read)
+            await self._in_turn(self._read)
 
-    @property
-    def path(self) -> Path:
-        return self.database.place / self.table
+    async def _in_turn(self, work: Callable[[], T]) -> T:
+        async with self.database.turn:
+            return await run_to_end(work)
 
     async def replace(self, owner: str, former: str, step: str, rows: TypedRows) -> bool:
         """Replace a step's rows of an item in one transaction; return whether they were others.
 
         `former`: who wrote them before the item was renamed.
         """
-        async with self._turn:
-            return await run_to_end(lambda: self._replace(owner, former, step, rows))
+        return await self._in_turn(lambda: self._replace(owner, former, step, rows))
 
     async def drop(self, owners: Sequence[str]) -> int:
-        async with self._turn:
-            return await run_to_end(lambda: self._drop(owners))
+        return await self._in_turn(lambda: self._drop(owners))
 
     async def keep_only(self, owner: str) -> None:
         """Drop rows of an owner's steps that no longer write to this table."""
         kept = self._kept.get(owner, set())
-        if self._stamps is not None and self._stamps.get(owner, {}).keys() <= kept:
-            return
-        async with self._turn:
-            await run_to_end(lambda: self._drop([owner], but=kept))
+        await self._in_turn(lambda: self._drop([owner], but=kept))
 
     # --- in a thread
 
@@ -249,24 +213,22 @@ class TableRows:
                     self._delete(f"{other}-{place}-")
             if values:
                 statement = f"insert into {self._name} ({names}) values ({marks})"
-                self.database.insert(statement, [(stamp, *row) for row in values])
+                self.database.execute(statement, *((stamp, *row) for row in values))
         known.get(former, {}).pop(place, None)
         known.setdefault(owner, {})[place] = now
         if not values:
             del known[owner][place]
-        self.has_written = True
         return True
 
     def _drop(self, owners: Iterable[str], but: Iterable[str] = ()) -> int:
-        known, n_rows = self._read() if self._stamps is None else self._stamps, 0
+        known = self._read() if self._stamps is None else self._stamps
         doomed = [(o, step) for o in owners for step in known.get(o, {}) if step not in but]
-        if doomed:
-            with self._transaction():
-                for owner, step in doomed:
-                    self._delete(f"{owner}-{step}-")
+        if not doomed:
+            return 0
+        with self._transaction():
             for owner, step in doomed:
-                n_rows += known[owner].pop(step).n_rows
-        return n_rows
+                self._delete(f"{owner}-{step}-")
+        return sum(known[owner].pop(step).n_rows for owner, step in doomed)
 
     def _delete(self, prefix: str) -> None:
         operator, star = self.database.beginning.split()
@@ -354,10 +316,7 @@ class DatabaseTables:
     def __init__(
         self, identity: str, recorded: Callable[[Path], Mapping[str, RowSum]], *, is_run: bool
     ) -> None:
-        """`identity`: of the ledger; `recorded` returns what it knows of a table, by owner.
-
-        `is_run`: servers are asked, too.
-        """
+        """`recorded` returns what the ledger knows of a table, by owner; runs ask servers, too."""
         self._identity, self._recorded, self._is_run = identity, recorded, is_run
         self._databases: dict[Path, Database] = {}
         self._tables: dict[Path, TableRows] = {}
@@ -380,7 +339,6 @@ class DatabaseTables:
             await self.at(path).renew()
 
     def server(self, account: PostgresAccount) -> Database:
-        """Return the database of an account, which is not asked yet."""
         try:
             module = import_module(".database_postgres", __package__)
         except ImportError as error:
@@ -391,11 +349,7 @@ class DatabaseTables:
         return self.at(self._known(database).place / table)
 
     def at(self, path: Path) -> TableRows:
-        """Return a table that the ledger knows.
-
-        Raises:
-            StepError: no step names the account by which its server is asked.
-        """
+        """Return a table; raise `StepError` where no step names its server's account."""
         if path not in self._tables:
             is_server = path.is_relative_to(SERVERS)
             if is_server and path.parent not in self._databases:
@@ -414,3 +368,66 @@ class DatabaseTables:
 
     def _known(self, database: Database) -> Database:
         return self._databases.setdefault(database.place, database)
+
+
+class DatabaseWriteParams(Params):
+    one_of = ("sqlite", "postgres")
+    paths: ClassVar[tuple[str, ...]] = ("sqlite",)
+
+    sqlite: str | None = Field(
+        default=None, min_length=1, description="The file, which is there.", examples=["books.db"]
+    )
+    postgres: PostgresAccount | None = Field(default=None, description="The account.")
+    table: str = Field(
+        min_length=1,
+        pattern=r"^[^/]+$",
+        description="The table, which has the column `paddock_item`, a text, beside those of rows.",
+        examples=["bills"],
+    )
+    rows: TypedRows = Field(description="Mappings of columns; all that the item has there.")
+
+
+class DatabaseWriteOutput(Output):
+    table: str
+    count: int
+    changed: bool
+
+
+def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
+    if written.get("postgres") is not None and find_spec("psycopg") is None:
+        yield ("postgres",), *NEEDS_PSYCOPG
+
+
+class DatabaseWrite(Step[DatabaseWriteParams, DatabaseWriteOutput]):
+    """Rows to a table of a database; those of an item are replaced and removed together."""
+
+    params = DatabaseWriteParams
+    output = DatabaseWriteOutput
+    facts = Facts(
+        is_repeatable=True,
+        database="postgres",
+        database_file="sqlite",
+        table="rows",
+        doors=("postgres",),
+        texts=TextFacts(brings_none),
+        missing=_missing,
+    )
+
+    async def run(self, params: DatabaseWriteParams, tools: Tools) -> DatabaseWriteOutput:
+        rows, item = params.rows, tools.item
+        if tools.tables is None:
+            tools.log.note(f"rows are not written to '{params.table}' in a test.")
+            return DatabaseWriteOutput(table=params.table, count=len(rows), changed=False)
+        if params.postgres is not None:
+            database: Database = tools.tables.server(params.postgres)
+        elif params.sqlite is not None:
+            path = resolve_path(tools.files.roots, params.sqlite)
+            tools.files.outputs.check_target(path, is_new=False)
+            database = SqliteFile(path)
+        else:
+            raise StepError("`sqlite` is null, so it is not known where the rows go.")
+        table = tools.tables.of(database, params.table)
+        await tools.files.outputs.note_rows_kept(table.database.place / table.table)
+        owner, former = tools.tables.owner(item), tools.tables.owner(item, is_former=True)
+        changed = await table.replace(owner, former, item.step, rows)
+        return DatabaseWriteOutput(table=params.table, count=len(rows), changed=changed)

@@ -56,6 +56,7 @@ class FetchOptions(ToolArguments):
     """Options of `http.get`, set by the author."""
 
     hosts: list[str] = Field(min_length=1)
+    headers: dict[str, str] = Field(default={})
     max_bytes: SizeBytes = 1024 * 1024
 
 
@@ -106,7 +107,7 @@ async def _fetch_tool(
 ) -> ToolResult:
     from .http_fetch import fetch  # imports httpx
 
-    return await fetch(given.url, options.hosts, options.max_bytes, within)
+    return await fetch(given.url, options.hosts, options.max_bytes, within, options.headers)
 
 
 BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {

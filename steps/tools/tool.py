@@ -115,7 +115,7 @@ class CallTool(Step[ToolParams, ToolOutput]):
 
     params = ToolParams
     output = ToolOutput
-    facts = Facts(tools=one_tool, texts=TextFacts(_brings_text))
+    facts = Facts(tools=one_tool, doors=("options",), texts=TextFacts(_brings_text))
 
     def reads(self, params: ToolParams) -> Sequence[str]:
         """Return the file that it reads; the code of a function is a part of the step's spec."""

@@ -108,10 +108,10 @@ def check_accounts(bound: BoundPlan) -> Iterator[Fault]:
         for step in steps_of(plan.nodes):
             for place, read in step.params.places().items():
                 named = {".".join(path) for path in read} & {*step.untrusted}
-                if named and place[0] in (step.facts.mailbox, step.facts.database):
-                    what = f"step '{step.id}' has untrusted text ({min(named)}) in its account"
+                if named and place[0] in step.facts.doors:
+                    what = f"step '{step.id}' has untrusted text ({min(named)}) in its `{place[0]}`"
                     at = (*step.params.step.at, "with", place[0])
-                    remedy = "Write the account in the file, its password as a secret."
+                    remedy = "Write it in the file, what opens the door as a secret."
                     yield plan.pipeline.document.fault(at, what, remedy)
 
 

@@ -191,7 +191,7 @@ def _reached_item(reached: Reached, plan: BoundPlan) -> list[Any]:
         case ReachedNotification():
             return ["notify", *agreed(reached.notify.model_dump(exclude={"when"}))]
         case ReachedAccount():
-            return [reached.kind, *agreed(dict(reached.account))]
+            return [reached.kind, *agreed(reached.account)]
         case ReachedServer(use=ToolUse() as use):
             return ["tool", use.name, use.server, *agreed(dict(use.options)), None]
         case ReachedServer():

@@ -172,8 +172,8 @@ def _name_and_words(reached: Reached, plan: BoundPlan, service_url: str) -> tupl
                 return "network", f"send a message by {notify.service}{after}"
             if notify.webhook is not None and is_remote(notify.webhook, service_url):
                 return "network", f"call {_address_text(notify.webhook)}{after}"
-        case ReachedAccount(does=does, account=account):
-            return "network", f"{does} {account.get('user')} at {account.get('host')}"
+        case ReachedAccount(does=does):
+            return "network", does
         case ReachedCode(use=None):
             return "tool", f"call the Python function '{reached.name}'"
         case ReachedCode(kind="function"):

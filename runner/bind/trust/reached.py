@@ -97,7 +97,8 @@ class ReachedAccount:
     at: Place
     kind: str
     does: str
-    account: Mapping[str, Any]
+    """The end of the sentence 'the pipeline wants to …'."""
+    account: Any
     """As written; what is agreed to."""
     program: None = None
     """The command that prints a token is reached as one."""
@@ -136,13 +137,18 @@ def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
         yield ReachedCommand((*at, facts.command), step.written, program)
     elif function := FUNCTION_REFERENCE.match(step.uses):
         yield ReachedCode("function", (*step.at, "uses"), step.uses, function["file"])
+    if (hosts := given.get(facts.hosts)) is not None:
+        does = f"send to {', '.join(map(str, hosts)) if isinstance(hosts, list) else hosts}"
+        yield ReachedAccount((*at, facts.hosts), "send", does, hosts)
     if (account := given.get(facts.database)) is not None:
         table = account if isinstance(account, Mapping) else {"user": account, "host": account}
-        yield ReachedAccount((*at, facts.database), "postgres", "write rows as", table)
+        does = f"write rows as {table.get('user')} at {table.get('host')}"
+        yield ReachedAccount((*at, facts.database), "postgres", does, dict(table))
     if (account := given.get(facts.mailbox)) is not None:
         # An expression may be any account, with any command
         table = account if isinstance(account, Mapping) else {"user": account, "token": account}
-        yield ReachedAccount((*at, facts.mailbox), "mailbox", "fetch the mails of", table)
+        does = f"fetch the mails of {table.get('user')} at {table.get('host')}"
+        yield ReachedAccount((*at, facts.mailbox), "mailbox", does, dict(table))
         if token := table.get("token"):
             words = token if isinstance(token, list) else [token]
             program = StartedProgram(words)

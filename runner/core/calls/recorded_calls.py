@@ -17,6 +17,7 @@ from paddock.engine.system.records import field, record, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.steps.base import Claim, ItemName, SendState
 
 from ..run_records import CallRecord
 from ..run_stats import RunStats
@@ -163,3 +164,53 @@ class ToolCallCache(RecordedCalls):
         self._n_requests[text] += 1
         place = [caller.scope_id, caller.step, caller.key, self._n_requests[text]]
         return f"{canonical_json(place)}\n{text}"
+
+
+class ClaimedRequests(RecordedCalls):
+    """Claims of requests, durable before these are sent: of a step of an item the last one."""
+
+    async def claim(self, item: ItemName, request: Mapping[str, Any], *, n_refused: int) -> Claim:
+        """Return what became of an item's request; `OPEN`: it is claimed now, and to be sent.
+
+        1. It was the last one, and was answered, unless the step is forced.
+        2. It was the last one, and has no answer: unknown, unless a person has said since that it
+           did not arrive.
+        3. It was the last one, and was not sent, or was put off: claimed again, by its key.
+        4. It is another one, or was refused: claimed by a new key.
+        """
+        plain = canonical_json(request)
+        text = self._stats.secrets.redact(plain)
+        digest = call_hash("send", self._hashed(text, plain))
+        places = [canonical_json([owner, item.step]) for owner in (item.owner, item.former)]
+        hash_, former = (call_hash("send", place) for place in places)
+        row = await self._ledger.ask(self._ledger.call, hash_)
+        if row is None and item.former:
+            row = await self._ledger.ask(self._ledger.call, former)
+        is_last = row is not None and row.digest == digest
+        state, reply = SendState.OPEN, {}
+        if row is not None and is_last:
+            state, reply = SendState(str(row.done_reason)), json.loads(row.reply)
+        is_answered = state is SendState.ANSWERED and self._caller.looks_up  # 1
+        is_unknown = state is SendState.UNKNOWN and n_refused <= reply["n_refused"]  # 2
+        key = "" if row is None else row.served_digest
+        if is_answered or is_unknown:
+            self._keep_call(hash_, "tool", time.time(), Usage(), is_known=True)
+        else:
+            if not is_last or state in (SendState.ANSWERED, SendState.REFUSED):  # 4, else 3
+                key = hashlib.sha256(f"{key}{hash_}{digest}".encode()).hexdigest()
+            state, reply = SendState.OPEN, {"n_refused": n_refused}
+        claim = Claim(hash_, text, digest, key, state, reply)
+        await self._put(claim, SendState.UNKNOWN if state is SendState.OPEN else state)
+        return claim
+
+    async def end(self, claim: Claim, state: SendState, **reply: Any) -> None:
+        await self._put(claim._replace(reply={**claim.reply, **reply}), state)
+        if state is SendState.ANSWERED:
+            self._keep_call(claim.hash, "tool", time.time(), Usage(), is_known=False)
+
+    async def _put(self, claim: Claim, state: SendState) -> None:
+        row = self._row(claim.hash, "tool", claim.request, "http.send", claim.digest)
+        kept = json.dumps(self._stats.secrets.redacted(dict(claim.reply))).encode()
+        row = replace(row, served_digest=claim.key, done_reason=state.value, reply=kept)
+        self._ledger.record_call(row, self._stats.run)
+        await self._ledger.durable()

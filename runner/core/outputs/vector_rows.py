@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from paddock.engine.system import text
-from paddock.runner.bind.plan_walks import callable_names
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.plan_walks import all_plans, callable_names, steps_of
+from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.progress.item_states import DECIDED, WHOLE
 from paddock.steps.base import ItemName, StepError
-from paddock.steps.tables.database_tables import DatabaseTables
+from paddock.steps.tables.database_tables import DatabaseTables, PostgresAccount
 from paddock.steps.vectors.row_changes import RowSum
 
 from ..run_context import RunContext
@@ -21,13 +25,24 @@ from ..traces.scopes import ItemKey, owner_of
 from .item_outputs import ItemOutputs
 
 
-def database_tables(index: OutputIndex, *, is_run: bool) -> DatabaseTables:
+def database_tables(
+    index: OutputIndex, bound: BoundPlan | None = None, secrets: Secrets | None = None
+) -> DatabaseTables:
+    """Return tables of databases; those of servers are asked by the accounts of a run's plan."""
+
     def recorded(path: Path) -> dict[str, RowSum]:
         rows = LineageStore(index.ledger).rows_in(index.stored(path))
         names = (ItemName(owner=owner_of((row.scope, row.key))) for row in rows)
         return {tables.owner(n): RowSum.read(r.sha256) for n, r in zip(names, rows, strict=True)}
 
-    tables = DatabaseTables(index.ledger.identity, recorded, is_run=is_run)
+    tables = DatabaseTables(index.ledger.identity, recorded, is_run=bound is not None)
+    for plan in () if bound is None else all_plans(bound):
+        scope = {"inputs": plan.inputs, "secrets": secrets.of(plan.file) if secrets else {}}
+        for step in steps_of(plan.nodes):
+            if (written := step.written.get(step.facts.database)) is not None:
+                with suppress(ExpressionError, ValueError, StepError):  # the step says so
+                    account = Value.of(written).render(scope)
+                    tables.server(PostgresAccount.model_validate(account))
     return tables
 
 
@@ -103,9 +118,8 @@ async def clear_rows(context: RunContext) -> None:
                 )
             await _drop(context, [row for _, is_done, row in here if not is_done])
         except StepError as error:
-            if (tables := context.world.stores.tables) is None or not tables.has(
-                Path(context.index.absolute(path))
-            ):
+            tables = context.world.stores.tables
+            if tables is None or not tables.has(Path(context.index.absolute(path))):
                 raise
             context.stats.note(f"rows of '{path}' are not removed yet: {error}")
 
