@@ -19,7 +19,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
@@ -30,14 +30,12 @@ from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import ItemName, Output, Params, Step, StepError, Tools
 from paddock.steps.facts import Facts, Missing, TextFacts, Written, brings_none
 from paddock.steps.paths import printable, resolve_path
+from paddock.steps.row_sum import RowSum
 
-from ..vectors.row_changes import RowSum
 from .column_types import ColumnType, declared_type, plain_decimal, type_of_value, typed_value
 
-if TYPE_CHECKING:
-    from .database_postgres import PostgresTables
-
-Database: TypeAlias = "SqliteFile | PostgresTables"
+Database: TypeAlias = Any
+"""A `SqliteFile`, or a `PostgresTables`, whose module knows this one."""
 T = TypeVar("T")
 OWN_COLUMN, JSON = "paddock_item", "json"
 SERVERS = Path("/postgresql:")

@@ -26,7 +26,8 @@ from .table_writer import PendingWrite, TableWriter
 from .where_filter import ColumnKind, InvalidFilter, Where, sql_condition
 
 if TYPE_CHECKING:
-    from ..tables.database_tables import DatabaseTables
+    from paddock.steps.tables.database_tables import DatabaseTables
+
     from .lance_table import LanceTable
 
 T = TypeVar("T")

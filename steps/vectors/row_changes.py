@@ -15,6 +15,7 @@ from pathlib import Path
 
 from paddock.engine.system.records import field, record
 from paddock.steps.base import ItemName, VectorRow
+from paddock.steps.row_sum import RowSum as RowSum
 
 _DIGEST_BYTES = 16
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -25,38 +26,6 @@ TABLE_COLUMNS = (
 """Names that a store's own columns cannot have."""
 _MOST_LISTED_ROWS = 500
 """Above this, dropped rows are not listed one by one."""
-
-
-@record(frozen=True, slots=True)
-class RowSum:
-    """An order-independent sum of rows: XOR of their digests, and their number."""
-
-    prints: int = 0
-    n_rows: int = 0
-
-    def __add__(self, other: RowSum) -> RowSum:
-        return RowSum(self.prints ^ other.prints, self.n_rows + other.n_rows)
-
-    @property
-    def text(self) -> str:
-        """Return it as text; empty for no rows."""
-        return f"{self.n_rows}:{self.prints:032x}" if self.n_rows else ""
-
-    @classmethod
-    def read(cls, text: str) -> RowSum:
-        """Parse a result of `text`.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        if not text:
-            return cls()
-        n_rows, _, prints = text.partition(":")
-        return cls(int(prints, 16), int(n_rows))
-
-    @classmethod
-    def of(cls, prints: Iterable[str]) -> RowSum:
-        return sum((cls(int(digest, 16), 1) for digest in prints), cls())
 
 
 @record(frozen=True, slots=True)
