@@ -96,7 +96,7 @@ class HttpSend(Step[HttpSendParams, HttpSendOutput]):
                 tries = claim.reply["n_refused"] + 1  # another question after another try
                 return ended(None, text, claim.key, unknown=True, tries=tries)
             try:
-                status, text, wait_s = await _asked(params, claim.key)
+                status, text, wait_s = await _answer(params, claim.key)
             except (StepError, HostNotAllowed, HttpFailure) as error:
                 if isinstance(error, HttpFailure) and error.was_sent:
                     continue  # the claim tells that it is unknown
@@ -118,7 +118,7 @@ class HttpSend(Step[HttpSendParams, HttpSendOutput]):
         raise AssertionError  # the last try raises, or returns
 
 
-async def _asked(params: HttpSendParams, key: str) -> tuple[int, str, float | None]:
+async def _answer(params: HttpSendParams, key: str) -> tuple[int, str, float | None]:
     """Return status and text of the answer, and how long the server asks to wait."""
     target = await allowed_target(params.url, params.hosts)
     request = pinned_request(target, {"Idempotency-Key": key, **params.headers})

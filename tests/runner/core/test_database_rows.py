@@ -277,7 +277,7 @@ def test_a_server_needs_consent_and_none_is_chosen_by_a_document(office: Office)
     with pytest.raises(PipelineError, match="write rows as postgres at"):
         office.run(allow=["secrets"])
     office.edit("host: 127.0.0.1", 'host: "{{ doc.stem }}"')
-    with pytest.raises(PipelineError, match=r"untrusted text \(doc.stem\) in its account"):
+    with pytest.raises(PipelineError, match=r"untrusted text \(doc.stem\) in its `postgres`"):
         office.go()
 
 
