@@ -379,10 +379,10 @@ class DatabaseWriteParams(Params):
     table: str = Field(
         min_length=1,
         pattern=r"^[^/]+$",
-        description="The table, which has the column `paddock_item`, a text, beside those of rows.",
+        description="It has a column `paddock_item`, a text.",
         examples=["bills"],
     )
-    rows: TypedRows = Field(description="Mappings of columns; all that the item has there.")
+    rows: TypedRows = Field(description="All that the item has there.")
 
 
 class DatabaseWriteOutput(Output):
@@ -397,7 +397,7 @@ def _missing(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
 
 
 class DatabaseWrite(Step[DatabaseWriteParams, DatabaseWriteOutput]):
-    """Rows to a table of a database; those of an item are replaced and removed together."""
+    """Rows to a table of a database, beside those of others."""
 
     params = DatabaseWriteParams
     output = DatabaseWriteOutput

@@ -33,12 +33,10 @@ _AGAIN = "The next run tries again"
 
 class HttpSendParams(Params):
     url: str = Field(min_length=1, description="Where it goes.", examples=["https://example.org/"])
-    hosts: list[str] = Field(
-        min_length=1, description="The only servers that are asked, as for `http.get`."
-    )
+    hosts: list[str] = Field(min_length=1, description="The only servers that are asked.")
     method: Literal["POST", "PUT", "PATCH", "DELETE"] = Field(default="POST", description="How.")
-    data: Any = Field(default=None, description="What is sent, as JSON.")
-    text: str | None = Field(default=None, description="What is sent in its place, as it is.")
+    data: Any = Field(default=None, description="Sent as JSON.")
+    text: str | None = Field(default=None, description="In its place.")
     headers: dict[str, str] = Field(default={}, description="Such as `Authorization`.")
 
     @classmethod
@@ -65,7 +63,7 @@ class HttpSendOutput(Output):
 
 
 class HttpSend(Step[HttpSendParams, HttpSendOutput]):
-    """A request to a server, for an item at most once; it needs `--allow network`."""
+    """A request to a server, for an item at most once."""
 
     params = HttpSendParams
     output = HttpSendOutput
