@@ -40,6 +40,7 @@ from paddock.engine.errors import (
     PromptTooLong,
     StoreFull,
     StoreReadOnly,
+    TextRefused,
     TextTooLong,
     TrialTimeout,
     WorkerLost,
@@ -238,6 +239,10 @@ def as_openai_error(error: Exception, constraint: str = "") -> ApiError:
             return ApiError(400, str(error), param=constraint or None)
         case NoInsert():
             return ApiError(400, str(error), param="suffix")
+        case TextRefused():
+            return ApiError(400, str(error), param="input")
+        case WrongRole():
+            return ApiError(400, as_api_error(error).message, param="model")
         case PromptTooLong():
             n_given = error.n_prompt_tokens
             what = "your prompt"
@@ -255,6 +260,7 @@ def as_openai_error(error: Exception, constraint: str = "") -> ApiError:
         f"This model's maximum context length is {error.n_ctx_tokens} tokens. However, {what} has "
         f'{n_given} tokens. Please shorten it, or ask for `"truncate": true`.',
         code=CONTEXT_LENGTH_EXCEEDED,
+        param="input" if isinstance(error, TextTooLong) else None,
     )
 
 

@@ -22,7 +22,7 @@ from paddock.engine.system.records import record
 class Refusal:
     remedy: str
     neutral: tuple[Any, ...] = ()
-    """Values that ask for nothing, besides `false`, 0, "", [] and {}: it is done anyway."""
+    """Values that ask for nothing: it is done anyway. None: `false`, 0, "", [] and {} do."""
     code: str | None = None
     """The word by which Anthropic's clients go on without the field."""
 
@@ -38,7 +38,7 @@ _REFUSED = {
     "Send tools to a chat endpoint, under `tools`.": "tools functions function_call",
     "No call can be demanded here; /v1/chat/completions can.": 'tool_choice="auto"',
     "Use `temperature`, `top_k`, `top_p`, `min_p`, `typical_p` or a penalty.": """mirostat samplers
-        xtc_probability dry_multiplier top_n_sigma=-1 dynatemp_range adaptive_target=-1 min_keep
+        xtc_probability dry_multiplier top_n_sigma=-1|0 dynatemp_range adaptive_target=-1 min_keep
         n_indent""",
     "Answers in circles are ended; `guards_repetition: false` lets them go on.": """
         repetition_detection""",
@@ -46,7 +46,7 @@ _REFUSED = {
     "Say what is allowed by `guided_choice` or `guided_regex`.": "allowed_token_ids",
     "Answers are sampled one by one; ask for several with `n`.": "use_beam_search",
     "Send a request for each answer.": "n=1 n_cmpl=1 best_of=1",
-    "Answers are text only.": 'modalities=["text"] audio image width height steps',
+    "Answers are text only.": 'modalities=["text"]|[] audio image width height steps',
     "There is no web search here; offer a tool of your own.": "web_search_options",
     "Run it beside your client, and offer its tools under `tools`.": "mcp_servers container skills",
     "Nothing is moderated here; check the answer yourself.": "moderation",
@@ -56,12 +56,14 @@ _REFUSED = {
     "Answers are not stored here; ask for a stream.": "background",
     "/v1/completions and /api/generate take a prompt; none are stored.": "prompt",
     "Put the texts into a message.": "documents",
+    "Another endpoint takes it; put what it says into a field of this one.": """messages input
+        instructions system template context images raw query""",
     "Nothing is stored here; send the whole conversation, without `thread`.": "thread",
     "Nothing is summarised here; ask for a summary in a message.": "compaction",
     "This endpoint has no template; /v1/chat/completions has.": """chat_template
         chat_template_kwargs""",
     "The model's template decides; /v1/completions takes a prompt as it is.": """
-        add_generation_prompt=true add_special_tokens echo generation_prompt""",
+        add_generation_prompt=true add_special_tokens=null echo generation_prompt""",
     "Use /v1/completions or /api/generate.": "suffix",
     "Chat, completions and Ollama's API send them.": "logprobs top_logprobs",
     "Use `logprobs` and `top_logprobs`.": """prompt_logprobs logprob_token_ids n_probs
@@ -69,9 +71,9 @@ _REFUSED = {
     "Use /api/generate: its answer's `context` has them.": "return_tokens return_token_ids",
     "Use `_debug_render_only` of Ollama's API.": "return_prompt_text return_token_offsets",
     "Answers are text without control tokens and stop strings.": """include_stop_str_in_output
-        skip_special_tokens=true spaces_between_special_tokens=true""",
+        skip_special_tokens=true spaces_between_special_tokens=true|false""",
     "Use `truncate: true`: what does not fit the context is cut.": "truncate_prompt_tokens",
-    "Use `max_tokens`, or end the request when its time is up.": "t_max_predict_ms=-1",
+    "Use `max_tokens`, or end the request when its time is up.": "t_max_predict_ms=-1|0",
     "Use `reasoning_effort`, and `max_tokens` for the whole answer.": """thinking_token_budget=-1
         reasoning_budget_tokens=-1 include_reasoning=true""",
     "All callers share one cache; start a service of your own.": "cache_salt",
@@ -81,7 +83,11 @@ _REFUSED = {
         ec_transfer_params reasoning_budget_start_tag reasoning_budget_end_tag
         reasoning_budget_end_tags reasoning_budget_message""",
     "Vectors have length 1 and little-endian float32.": """embd_normalize=2 normalize=true
-        use_activation=true embed_dtype="float32" endianness="native"|"little" """,
+        use_activation=true embed_dtype="float32" endianness="native"|"little"
+        output_dtype="float" """,
+    "Use `dimensions`.": "output_dimension",
+    "Nothing is put before a text here; write it there yourself.": """input_type task prompt_name
+        instruction late_chunking""",
 }
 _INNER_REFUSED = {
     "Answers are not kept here; write what was said into `content`.": "audio",
@@ -153,7 +159,8 @@ def check_undeclared(
     """Return a field that is refused; else name what has no effect in `Warning`."""
     refusals, others = INNER_REFUSED if is_inner else REFUSED, fields.keys() - declared
     for name in others & refusals.keys():
-        if fields[name] and fields[name] not in refusals[name].neutral:
+        neutral, value = refusals[name].neutral, fields[name]
+        if value not in neutral and (value or (neutral and not is_inner)):
             return name, refusals[name]
     # An empty field of an object asks for nothing: clients send answers back with all of theirs.
     named = (name for name in others - refusals.keys() if fields[name] or not is_inner)

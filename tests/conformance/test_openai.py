@@ -77,13 +77,13 @@ CHATS = [
          {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
          re.compile('"type": ?"invalid_request_error"')),
         ("an embedding model", {"model": VECTORS},
-         error(f'"{VECTORS}" does not support chat')),
+         error(f'"{VECTORS}" does not support chat', "model")),
     )
 ]  # fmt: skip
 
 OTHERS = [
     Row("an embedding of a chat model", "POST /v1/embeddings", {"model": CHAT, "input": "Hi"},
-        400, error(f'"{CHAT}" does not support embeddings')),
+        400, error(f'"{CHAT}" does not support embeddings', "model")),
     Row("an encoding of its own", "POST /v1/embeddings",
         {**SENT["/v1/embeddings"], "encoding_format": "hex"}, 400,
         error("Invalid value for 'encoding_format' = hex. Supported values: "
@@ -93,8 +93,11 @@ OTHERS = [
     Row("an empty list", "POST /v1/embeddings", {"model": VECTORS, "input": []}, 400,
         error("invalid input", "input")),
     Row("an empty text", "POST /v1/embeddings", {"model": VECTORS, "input": ""}, 200),
-    Row("more dimensions than there are", "POST /v1/embeddings",
-        {**SENT["/v1/embeddings"], "dimensions": 0}, 400, re.compile("dimensions")),
+    *(Row(f"{field}: {value}"[:40], "POST /v1/embeddings", {**SENT["/v1/embeddings"], field: value},
+          400, re.compile(f'"param":"{field}"'))
+      for field, value in (("dimensions", 0), ("dimensions", 385), ("input", [10**9]),
+                           ("input", "x " * 600), ("model", CHAT), ("input_type", "query"),
+                           ("messages", [{}]), ("output_dimension", 64))),
     Row("an empty prompt", "POST /v1/completions", {"model": CHAT, "prompt": [], "max_tokens": 1},
         400, error("invalid prompt", "prompt")),
     Row("a middle that the model cannot fill", "POST /v1/completions",

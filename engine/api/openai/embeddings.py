@@ -15,6 +15,7 @@ from paddock.engine.api.body_models import invalid_value, shown
 from paddock.engine.api.errors import InvalidValue, openai_errors
 from paddock.engine.api.streaming import dumps, vectors_json
 from paddock.engine.backends.local import LocalPool
+from paddock.engine.errors import BadRequest, TextRefused
 from paddock.engine.request import EmbedReply, EmbedRequest
 
 from .chat_completions import Prompts
@@ -52,10 +53,13 @@ async def run_embedding(pool: LocalPool, body: EmbeddingBody, caller: ApiCaller)
     """Return the pool's vectors; raise ApiError with OpenAI's texts."""
     with openai_errors():
         spec = body.spec("embed")
-        texts = [
-            prompt if isinstance(prompt, str) else await pool.detokenise(spec, prompt)
-            for prompt in body.input
-        ]
+        try:
+            texts = [
+                prompt if isinstance(prompt, str) else await pool.detokenise(spec, prompt)
+                for prompt in body.input
+            ]
+        except BadRequest as error:
+            raise InvalidValue(str(error), "input") from error
         request = EmbedRequest(
             spec,
             tuple(texts),
@@ -63,7 +67,11 @@ async def run_embedding(pool: LocalPool, body: EmbeddingBody, caller: ApiCaller)
             priority=caller.priority,
             on_overflow="cut" if body.truncates else "error",
         )
-        return await pool.embed(request, waits=caller.waits)
+        try:
+            return await pool.embed(request, waits=caller.waits)
+        except BadRequest as error:
+            is_of_text = isinstance(error, TextRefused) or body.dimensions is None
+            raise InvalidValue(str(error), "input" if is_of_text else "dimensions") from error
 
 
 def embedding_answer(body: EmbeddingBody, reply: EmbedReply) -> bytes:

@@ -294,6 +294,16 @@ def test_every_other_field_is_refused_or_named(client: httpx.Client, path: str) 
             message = f"Unsupported parameter: '{name}'. {REFUSED[name].remedy}"
             assert (error["message"], error["param"]) == (message, name)
             assert error["code"] == "unsupported_parameter"
+    if not path.startswith("/api/"):  # these ask for something, as `false` and 0
+        for name, value in {
+            "embd_normalize": 0,
+            "normalize": False,
+            "include_reasoning": False,
+            "add_special_tokens": False,
+            "reasoning_budget_tokens": 0,
+        }.items():
+            answer = client.post(path, json={**plain, name: value})
+            assert answer.status_code == 400 and name in answer.text, name
     quiet = {name: known.neutral[0] for name, known in REFUSED.items() if known.neutral}
     quiet |= {"grammar": "", "mirostat": 0}
     quiet = {name: value for name, value in quiet.items() if name not in body.declared()}
