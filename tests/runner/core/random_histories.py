@@ -495,7 +495,7 @@ class History:
             f"run {len(self.events)}: {what}" for what in (facts or {}).get("broken", ())
         ]
 
-    def last_run(self, folder: Path, **options: bool) -> Any:
+    def last_run(self, folder: Path, **options: Any) -> Any:
         def act() -> dict[str, Any]:
             return run_here(folder, **{"prune": False, **options})
 
