@@ -20,12 +20,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from .request import AnswerScore, ChatRequest, Message, Reply, answer_shares
-from .system.records import record, replace
+from .system.records import Struct, replace
 from .system.tasks import end
 
 
-@record(frozen=True, slots=True)
-class OptionQuestion:
+class OptionQuestion(Struct, frozen=True):
     options: tuple[str, ...]
     """Texts of which one is the answer."""
     words: str

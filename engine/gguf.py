@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 
 from .errors import ModelBroken
 from .model_file_parts import check_magic
@@ -106,8 +106,7 @@ MAX_TEXT_BYTES = 64 * 1024 * 1024  # of all values; a tokenizer as JSON has 20 M
 MAX_ARRAY_ITEMS = 8_000_000  # of all arrays whose items are read one by one
 
 
-@record(frozen=True, slots=True)
-class GgufTensor:
+class GgufTensor(Struct, frozen=True):
     name: str
     kind: int
     """ggml's number of its type; see `TYPE_NAMES`."""
@@ -126,8 +125,7 @@ class GgufTensor:
         return self.n_weights // per_block * block_bytes
 
 
-@record(frozen=True, slots=True)
-class GgufHeader:
+class GgufHeader(Struct, frozen=True):
     version: int
     n_tensors: int
     values: dict[str, GgufScalar]
@@ -240,8 +238,7 @@ class _LimitExceeded(Exception):
     """The end of a sentence about what exceeds a limit."""
 
 
-@record(slots=True, eq=False)
-class _GgufReader:
+class _GgufReader(Struct, eq=False):
     data: mmap.mmap
     at: int = 0
     _text_bytes: int = 0

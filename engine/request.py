@@ -1,4 +1,4 @@
-"""Requests and replies of the engine: frozen dataclasses that are safe to send through a pipe.
+"""Requests and replies of the engine: frozen records that are safe to send through a pipe.
 
 Knows no llama.cpp, no process, no clock. Times are seconds, sizes bytes, lengths tokens.
 """
@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 
 from .sampling_values import OTHER_NAMES, checked_sampling
 
@@ -32,8 +32,7 @@ EFFORTS: Mapping[str, Think] = {
 """By the words of all APIs."""
 
 
-@record(frozen=True, slots=True)
-class Tool:
+class Tool(Struct, frozen=True):
     """A function that a model may ask for; `parameters` is a JSON Schema of its arguments."""
 
     name: str
@@ -48,15 +47,13 @@ def forced_call(tools: tuple[Tool, ...], name: str) -> tuple[tuple[Tool, ...], s
     return tuple(tool for tool in tools if tool.name == name), "required"
 
 
-@record(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(Struct, frozen=True):
     name: str
     arguments: Mapping[str, Any]
     id: str = ""
 
 
-@record(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     role: str
     content: str
     reasoning: str = ""
@@ -95,8 +92,7 @@ def with_system_text(messages: Sequence[Message], text: str) -> list[Message]:
     return [Message("system", text), *messages]
 
 
-@record(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(Struct, frozen=True):
     ref: str
     role: Role = "chat"
     n_ctx_tokens: int | None = None
@@ -115,8 +111,7 @@ class ModelSpec:
     """Whether it leaves the graphics devices, or returns; None: it stays where it is."""
 
 
-@record(frozen=True, slots=True)
-class ModelFacts:
+class ModelFacts(Struct, frozen=True):
     name: str
     path: str
     digest: str
@@ -182,8 +177,7 @@ class ModelFacts:
         return hashlib.sha256(repr((digest, *own)).encode()).hexdigest() if any(own) else digest
 
 
-@record(frozen=True, slots=True)
-class Constraint:
+class Constraint(Struct, frozen=True):
     """What an answer must match: `source` is a JSON Schema, a regular expression or a grammar.
 
     Of `json`, any JSON object, the source is empty.
@@ -193,8 +187,7 @@ class Constraint:
     source: str = ""
 
 
-@record(frozen=True, slots=True)
-class Sampling:
+class Sampling(Struct, frozen=True):
     """How the next token is chosen. The defaults are Paddock's: deterministic."""
 
     temperature: float = 0.0
@@ -236,8 +229,7 @@ class Sampling:
         )
 
 
-@record(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(Struct, frozen=True):
     """One answer asked of one model.
 
     `params` are the request's own sampling values by the names of `Sampling` (`num_predict` is
@@ -304,8 +296,7 @@ class ChatRequest:
     its first."""
 
 
-@record(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     prompt_tokens: int = 0
     prompt_reused_tokens: int = 0
     """Of `prompt_tokens`, those found in the KV cache."""
@@ -329,8 +320,7 @@ LOWEST_LOGPROB = -9999.0
 """Stands for an impossible token, as in OpenAI's API: JSON knows no infinity."""
 
 
-@record(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(Struct, frozen=True):
     """One chosen token with its natural log probability, and those of the likeliest tokens."""
 
     token: str
@@ -340,8 +330,7 @@ class TokenLogprob:
     top: tuple[tuple[str, float, bytes], ...] = ()
 
 
-@record(frozen=True, slots=True)
-class AnswerScore:
+class AnswerScore(Struct, frozen=True):
     """How likely a given answer is after a prompt."""
 
     logprob: float
@@ -361,8 +350,7 @@ def answer_shares(scores: Sequence[AnswerScore]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-@record(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A piece of an answer: whole UTF-8 characters."""
 
     text: str
@@ -373,8 +361,7 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-@record(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     text: str
     done_reason: DoneReason
     usage: Usage
@@ -421,8 +408,7 @@ REQUEST_TEXTS = 256
 """Texts of one `EmbedRequest`, of many: the vectors of finished requests survive a kill."""
 
 
-@record(frozen=True, slots=True)
-class EmbedRequest:
+class EmbedRequest(Struct, frozen=True):
     model: ModelSpec
     texts: tuple[str, ...]
     """An empty one gets the vector of what the model puts around a text, if it puts anything."""
@@ -433,8 +419,7 @@ class EmbedRequest:
     on_overflow: OnOverflow = "error"
 
 
-@record(frozen=True, slots=True)
-class EmbedReply:
+class EmbedReply(Struct, frozen=True):
     vectors: tuple[tuple[float, ...], ...]
     usage: Usage
     digest: str
@@ -450,8 +435,7 @@ class EmbedReply:
         return f"the model's vocabulary lacks {share:.0%} of the letters of text {index}"
 
 
-@record(frozen=True, slots=True)
-class RerankRequest:
+class RerankRequest(Struct, frozen=True):
     model: ModelSpec
     query: str
     documents: tuple[str, ...]
@@ -461,8 +445,7 @@ class RerankRequest:
     """Of a document that is too long with the query; `split` is not known here."""
 
 
-@record(frozen=True, slots=True)
-class RerankReply:
+class RerankReply(Struct, frozen=True):
     scores: tuple[float, ...]
     usage: Usage
     digest: str

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from .errors import BadRequest
-from .system.records import record
+from .system.records import Struct
 
 ParameterKind = Literal["integer", "number", "boolean", "texts", "token ids", "bias"]
 INT32 = 2**31 - 1
@@ -25,8 +25,7 @@ _WORDS: Mapping[ParameterKind, str] = {
 }
 
 
-@record(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     kind: ParameterKind
     least: float = -_MOST
     most: float = _MOST

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from paddock.engine.system.hosts import is_loopback
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 CacheType = Literal["f16", "q8_0", "q4_0"]
 Switch = Literal["auto", "on", "off"]
@@ -15,8 +15,7 @@ CacheLayout = Literal["auto", "unified", "split"]
 SplitMode = Literal["none", "layer", "row", "tensor"]
 
 
-@record(frozen=True, slots=True)
-class PoolSettings:
+class PoolSettings(Struct, frozen=True):
     """One pool on one machine. `None` means: decided from the machine or the model."""
 
     models_dir: Path = field(default_factory=lambda: Path.home() / ".paddock" / "models")
@@ -70,8 +69,7 @@ class PoolSettings:
     """A worker that has work and makes no step within it is killed and started again."""
 
 
-@record(frozen=True, slots=True)
-class ServiceSettings:
+class ServiceSettings(Struct, frozen=True):
     """What stands in front of one pool: where it listens, who may ask, and how much."""
 
     host: str = "127.0.0.1"

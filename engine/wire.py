@@ -1,6 +1,6 @@
 """The one codec of requests and answers: socket, worker's pipe, ledger rows and cassettes.
 
-A dataclass is written as a mapping of the fields that differ from their defaults, and read by its
+A record is written as a mapping of the fields that differ from their defaults, and read by its
 type hints; what does not match them is a `ValueError`, a name that is not known is passed over.
 Bytes are base64, or lie in a body beside the JSON, where `[start, length]` stands for them. Vectors
 are float32. Not Pydantic: its import makes the start of each worker 0.2 s slower.
@@ -13,12 +13,15 @@ import json
 import types
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from msgspec import NODEFAULT
+from msgspec.structs import fields
+
 from .request import TokenLogprob
+from .system.records import Struct
 
 T = TypeVar("T")
 _Write = Callable[[Any, bytearray | None], Any]
@@ -65,7 +68,7 @@ def to_plain(value: Any, body: bytearray | None = None) -> Any:
     return {
         name: write(getattr(value, name), body)
         for name, default, write in _written_fields(kind)
-        if default is MISSING or getattr(value, name) != default
+        if default is NODEFAULT or getattr(value, name) != default
     }
 
 
@@ -83,12 +86,11 @@ def from_plain(kind: type[T], plain: Any, body: bytes = b"") -> T:
 
 @cache
 def _written_fields(kind: Any) -> tuple[tuple[str, Any, _Write], ...]:
-    hints = get_type_hints(kind)
     return tuple(
         (
             field.name,
-            field.default if field.default_factory is MISSING else field.default_factory(),
-            _vectors_plain if hints[field.name] == _VECTORS else to_plain,
+            field.default if field.default_factory is NODEFAULT else field.default_factory(),
+            _vectors_plain if field.type == _VECTORS else to_plain,
         )
         for field in fields(kind)
     )
@@ -99,8 +101,8 @@ def _reader(hint: Any) -> _Read:
     origin, args = get_origin(hint), get_args(hint)
     if hint in _READERS:
         return _READERS[hint]
-    if isinstance(hint, type) and is_dataclass(hint):
-        return _dataclass_reader(hint)
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return _record_reader(hint)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return lambda plain, _: hint(plain)
     if origin in (Union, types.UnionType):
@@ -130,13 +132,13 @@ def _mapping_reader(key: Any, hint: Any) -> _Read:
     }
 
 
-def _dataclass_reader(kind: type) -> _Read:
+def _record_reader(kind: Any) -> _Read:
     readers: dict[str, _Read] = {}
 
     def read(plain: Any, body: bytes) -> Any:
         if not readers:  # at first use: a type may hold its own
             hints = get_type_hints(kind)
-            readers.update((field.name, _reader(hints[field.name])) for field in fields(kind))
+            readers.update((name, _reader(hints[name])) for name in kind.__struct_fields__)
         given = _as(dict, plain).items()
         return kind(
             **{name: readers[name](element, body) for name, element in given if name in readers}

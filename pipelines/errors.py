@@ -12,14 +12,13 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 MOST_LINE_COLUMNS = 160  # what a terminal shows without wrapping into nonsense
 COLUMNS_BEFORE_MARK = 60  # how much of an overlong line is kept before the place
 
 
-@record(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """A stretch of one line. `line` and `column` count from 1, `snippet` is the whole line."""
 
     file: str
@@ -58,8 +57,7 @@ class MustBe(ValueError):
 MOST_LISTED_NAMES = 19  # the keys of a step; with more, only the nearest name is shown
 
 
-@record(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """One thing that is wrong. `mark` is None where there is no file (an `-i` value)."""
 
     message: str

@@ -21,7 +21,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Undefined
 from pydantic_core import core_schema
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 from paddock.engine.system.template_limits import TemplateLimitExceeded
 from paddock.engine.system.template_sandbox import (
     METHODS,
@@ -211,22 +211,24 @@ class ExpressionError(Exception):
         super().__init__(f"{message}. {remedy}".strip() if remedy else message)
 
 
-@record(frozen=True)
-class Expression:
+class Expression(SelectiveFields, Struct, frozen=True, dict=True):
     """A bare expression, as under `if`, `for_each`, `key`, `check` and `returns`, or a template.
 
     Its code is made when it is first needed.
     """
 
+    hidden = ("tree", "references", "reads", "is_text", "chain")
+    uncompared = ("tree", "references", "reads", "is_text", "chain")
+
     source: str
-    tree: nodes.Template = field(repr=False, compare=False)
+    tree: nodes.Template
     """Its syntax tree; read-only."""
-    references: frozenset[Reference] = field(repr=False, compare=False)
-    reads: frozenset[Reference] = field(repr=False, compare=False)
+    references: frozenset[Reference]
+    reads: frozenset[Reference]
     """The same, and what it reads of items in lists (see `element_reads`)."""
-    is_text: bool = field(repr=False, compare=False)
+    is_text: bool
     """A template with more than one expression: its value is a text."""
-    chain: Reference | None = field(repr=False, compare=False)
+    chain: Reference | None
     """The path, if the expression is only a path."""
 
     @classmethod
@@ -420,8 +422,7 @@ TEMPLATE_START = re.compile(r"\{\{|\{%|\{#")
 _BARE_STEP = re.compile(r"steps(\.[a-z][a-z0-9_]*)+\Z")
 
 
-@record(frozen=True, eq=False)
-class Value:
+class Value(Struct, frozen=True, eq=False, dict=True):
     data: Any
     """As it is written."""
     expressions: Mapping[Path, Expression]
@@ -520,12 +521,13 @@ def loop_parts(block: Mapping[str, Any]) -> tuple[str, str]:
     return var, listed
 
 
-@record(slots=True, eq=False, repr=False)
-class Template:
+class Template(SelectiveFields, Struct, eq=False):
     """A text that a step renders itself, bound to the scope of its item.
 
     A step's `Params` declares `prompt: Template`; the step calls `params.prompt.render(chunk=…)`.
     """
+
+    hidden = ("source", "_compiled", "_scope")
 
     source: str
     _compiled: Expression

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import shorten
 
 from .errors import did_you_mean
@@ -31,8 +31,7 @@ class WrongInput(ValueError):
         super().__init__(message)
 
 
-@record(frozen=True, slots=True)
-class Input:
+class Input(Struct, frozen=True):
     name: str
     type: InputType
     at: Path

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import listed, one_line
 
 from .errors import did_you_mean, kind_of
@@ -49,8 +49,7 @@ class WrongLabels(ValueError):
         self.message, self.remedy = message, remedy
 
 
-@record(frozen=True)
-class Choice:
+class Choice(Struct, frozen=True):
     at: Path
     source: Expression
     keys: ChooseKeys
@@ -106,8 +105,7 @@ def _wrong_key(error: Any, data: Mapping[str, Any]) -> WrongLabels:
     return WrongLabels(f"`{name}` must be {words.get(name, 'a text')}; it is '{shown}'", remedy)
 
 
-@record(frozen=True, slots=True)
-class LabelList:
+class LabelList(Struct, frozen=True):
     source: str
     """The expression that names it."""
     labels: Mapping[str, str]
@@ -324,8 +322,7 @@ def without_choice_marks(schema: Any) -> Any:
     return {name: without_choice_marks(child) for name, child in kept}
 
 
-@record(frozen=True, slots=True)
-class PromptLabels:
+class PromptLabels(Struct, frozen=True):
     digest: str
     fields: tuple[FieldPath, ...]
     text: str

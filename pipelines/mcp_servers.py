@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 from . import prompt_file
 from .expressions import TEMPLATE_START, ExpressionError, Path, Value
@@ -64,8 +64,7 @@ class McpServerKeys(Keys):
         return self
 
 
-@record(frozen=True)
-class McpServer:
+class McpServer(Struct, frozen=True):
     """One MCP server as written. `at` is its path in the pipeline file."""
 
     name: str

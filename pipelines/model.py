@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import SelectiveFields, Struct, field, replace
 from paddock.pipelines.reply_check import Check
 
 from .comparison_keys import CompareKeys, GoldKeys
@@ -51,8 +51,7 @@ from .validation import FaultCollector
 from .yaml_source import YamlDocument
 
 
-@record(frozen=True)
-class EvidenceSpec:
+class EvidenceSpec(Struct, frozen=True):
     sources: tuple[Expression, ...]
     only: tuple[str, ...] = ()
     """The fields that are looked for; empty: all."""
@@ -64,8 +63,7 @@ class EvidenceSpec:
         return frozenset().union(*(source.references for source in self.sources))
 
 
-@record(frozen=True)
-class ReplySpec:
+class ReplySpec(Struct, frozen=True):
     written: Any
     """The schema as written; None without one."""
     form: ReplySchema
@@ -88,8 +86,7 @@ class ReplySpec:
         return self.form.choices
 
 
-@record(frozen=True)
-class ReviewSpec:
+class ReviewSpec(Struct, frozen=True):
     when: Expression
     by: tuple[str, ...] = ()
     """Who may decide; empty: everyone."""
@@ -99,8 +96,7 @@ class ReviewSpec:
     """The random share of other answers that is asked about as well."""
 
 
-@record(frozen=True)
-class EscalationSpec:
+class EscalationSpec(Struct, frozen=True):
     to: str
     when: Expression
     also: float | None = None
@@ -109,8 +105,7 @@ class EscalationSpec:
     """The agreement that these answers are to show."""
 
 
-@record(frozen=True, kw_only=True)
-class _NodeKeys:
+class _NodeKeys(Struct, frozen=True, kw_only=True):
     """What steps and blocks have in common. `at` is the path in the document."""
 
     id: str
@@ -125,8 +120,7 @@ class _NodeKeys:
     returns: Value | None = None
 
 
-@record(frozen=True, kw_only=True)
-class StepNode(_NodeKeys):
+class StepNode(_NodeKeys, frozen=True, kw_only=True):
     uses: str
     params: Value
     files: Mapping[str, Template] = field(default_factory=dict)
@@ -145,8 +139,7 @@ class StepNode(_NodeKeys):
         return {**self.params.data, **texts}
 
 
-@record(frozen=True, kw_only=True)
-class Block(_NodeKeys):
+class Block(_NodeKeys, frozen=True, kw_only=True):
     """A `for_each` and the steps that run for each item."""
 
     var: str
@@ -164,8 +157,7 @@ class Block(_NodeKeys):
 Node: TypeAlias = StepNode | Block
 
 
-@record(frozen=True)
-class OutsideText:
+class OutsideText(Struct, frozen=True):
     """A text outside of steps that may hold expressions, and the names known there."""
 
     at: Path
@@ -173,8 +165,9 @@ class OutsideText:
     names: frozenset[str]
 
 
-@record(frozen=True)
-class Pipeline:
+class Pipeline(SelectiveFields, Struct, frozen=True):
+    uncompared = ("faults",)
+
     document: YamlDocument
     name: str
     description: str
@@ -195,7 +188,7 @@ class Pipeline:
     """Globs of the files that its programs load; None: all of its folder."""
     elsewhere: tuple[OutsideText, ...] = ()
     """Texts outside of the steps: in `models`, `on`, `concurrency` and `tests`."""
-    faults: tuple[Fault, ...] = field(default=(), compare=False)
+    faults: tuple[Fault, ...] = ()
 
     def place_of_test(self, name: str) -> Path:
         """Return where a test is written: those that are faulty are not in `tests`."""
@@ -243,8 +236,7 @@ _RESERVED_NAMES = frozenset(
 )
 
 
-@record(slots=True, eq=False)
-class StepParser:
+class StepParser(Struct, eq=False):
     _checks: FaultCollector
     _ids: dict[str, Path] = field(default_factory=dict)
     _unnamed: dict[str, int] = field(default_factory=dict)

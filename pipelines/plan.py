@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import SelectiveFields, Struct, replace
 
 from .errors import Fault
 from .expressions import Path
@@ -28,15 +28,16 @@ from .validation import FaultCollector
 from .yaml_source import parse_yaml, read_yaml
 
 
-@record(frozen=True)
-class Plan:
+class Plan(SelectiveFields, Struct, frozen=True):
+    uncompared = ("faults",)
+
     pipeline: Pipeline
     nodes: tuple[Node, ...]
     """The top level in order of execution; bodies are ordered too."""
     edges: Mapping[str, frozenset[str]]
     """For each step and block, those of its level that it depends on."""
     uses: tuple[ReferenceUse, ...] = ()
-    faults: tuple[Fault, ...] = field(default=(), compare=False)
+    faults: tuple[Fault, ...] = ()
 
 
 def all_before(edges: Mapping[str, frozenset[str]], name: str) -> frozenset[str]:
@@ -67,8 +68,7 @@ def plan_with_faults(pipeline: Pipeline) -> Plan:
     return Plan(pipeline, nodes, graph.edges, tuple(graph.uses), graph.checks.faults)
 
 
-@record(frozen=True, slots=True)
-class _PlanLevel:
+class _PlanLevel(Struct, frozen=True):
     nodes: Mapping[str, Node]
     block: str | None = None
     outer: _PlanLevel | None = None

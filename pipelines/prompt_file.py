@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from paddock.engine.system.no_links import read_file
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import replace
 
 from . import yaml_source
 from .errors import PipelineError
@@ -42,8 +42,7 @@ class MessageParam(BaseModel):
     content: str = Field(description="The text.")
 
 
-@record(slots=True, eq=False, repr=False)
-class ConversationTemplate(Template):
+class ConversationTemplate(Template, eq=False):
     """A template with the text of all messages; `chat` takes them one by one."""
 
     turns: tuple[tuple[str, Template], ...]

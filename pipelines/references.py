@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from itertools import pairwise
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .errors import did_you_mean
 from .expressions import Path, Reference, Value
@@ -31,8 +31,7 @@ UNSURE = "unsure"
 """Of `review.when` alone: the fields of which no reading is sure."""
 
 
-@record(frozen=True, slots=True)
-class ReferenceUse:
+class ReferenceUse(Struct, frozen=True):
     at: Path
     reference: Reference
     names: frozenset[str]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import nodes
 from jinja2.runtime import Undefined
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .errors import did_you_mean
 from .expressions import Expression, Reference, chain_of
@@ -35,8 +35,7 @@ _SHORT_CHARS = 40
 _ANSWER_NAMES = ("output", "text", "evidence")
 
 
-@record(frozen=True, slots=True)
-class AnswerFault:
+class AnswerFault(Struct, frozen=True):
     message: str
     sentence: str
     """The same with its field, as a model or a person reads it."""
@@ -44,8 +43,7 @@ class AnswerFault:
     """The field, `lines.0.price`; empty: the whole answer."""
 
 
-@record(frozen=True)
-class CheckCall:
+class CheckCall(Struct, frozen=True):
     name: str
     positional: tuple[Any, ...]
     """Its arguments where they are literals; else `...`."""
@@ -55,8 +53,7 @@ class CheckCall:
     first: Reference | None
 
 
-@record(frozen=True)
-class Check:
+class Check(Struct, frozen=True):
     expression: Expression
     calls: tuple[CheckCall, ...]
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from . import prompt_file, yaml_source
 from .errors import PipelineError, did_you_mean
@@ -41,15 +41,13 @@ _SCHEMA_KEYWORDS = ("$ref", "$dynamicRef", "$schema", "$defs", "anyOf", "oneOf",
 _TYPES = frozenset(("string", "integer", "number", "boolean", "object", "array", "null"))
 
 
-@record(frozen=True)
-class ReplySchemaFault:
+class ReplySchemaFault(Struct, frozen=True):
     path: Path
     message: str
     remedy: str = ""
 
 
-@record(frozen=True)
-class ReplySchema:
+class ReplySchema(Struct, frozen=True):
     schema: Any
     faults: tuple[ReplySchemaFault, ...] = ()
     is_short: bool = False

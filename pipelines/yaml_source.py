@@ -19,7 +19,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from paddock.engine.system import no_links
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct, field
 
 from .errors import Fault, Mark, PipelineError
 from .expressions import Path
@@ -43,8 +43,7 @@ _WORDS: dict[str, Any] = {
 }
 
 
-@record(frozen=True, slots=True)
-class YamlSpan:
+class YamlSpan(Struct, frozen=True):
     """Where a value stands in a text, as offsets in characters."""
 
     start: int
@@ -57,12 +56,14 @@ class YamlSpan:
     """Of a mapping's keys, from 0."""
 
 
-@record(frozen=True)
-class YamlDocument:
+class YamlDocument(SelectiveFields, Struct, frozen=True):
+    hidden = ("data", "_root", "_lines")
+    uncompared = ("_root", "_lines")
+
     file: str
-    data: Any = field(repr=False)
-    _root: Node | None = field(repr=False, compare=False)
-    _lines: tuple[str, ...] = field(repr=False, compare=False)
+    data: Any
+    _root: Node | None
+    _lines: tuple[str, ...]
 
     @property
     def digest(self) -> str:
@@ -338,8 +339,7 @@ class _ReadNode(NamedTuple):
     n_levels: int
 
 
-@record(slots=True, eq=False)
-class _NodeReader:
+class _NodeReader(Struct, eq=False):
     """Reads each node once, however many aliases name it."""
 
     nodes: list[Node] = field(default_factory=list)

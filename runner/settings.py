@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.engine.system import distribution
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import SelectiveFields, Struct, field, replace
 from paddock.runner.config import setting_values
 from paddock.runner.config.config_file import FILE_NAME, config_folder, file_values
 from paddock.runner.config.service_address import ServiceAddress
@@ -32,8 +32,9 @@ STATE_FOLDER = distribution.STATE_FOLDER
 _DAY_S = 86400.0
 
 
-@record(frozen=True, slots=True)
-class UnattendedSettings:
+class UnattendedSettings(SelectiveFields, Struct, frozen=True):
+    hidden = ("smtp_url",)
+
     service_idle_s: float = 900.0
     """After so long without work the local service ends by itself."""
     address: ServiceAddress = field(default_factory=lambda: ServiceAddress(port=UP_PORT))
@@ -44,7 +45,7 @@ class UnattendedSettings:
     """After so many failures for a passing reason an item is quarantined."""
     max_restarts: int = 3
     """How often a run that crashed is started again."""
-    smtp_url: str = field(default="", repr=False)
+    smtp_url: str = ""
     """`smtp://[user:password@]host[:port]`, or `smtps://`; for notifications by mail."""
     mail_from: str = ""
     keep_runs_s: float = 90 * _DAY_S
@@ -64,21 +65,22 @@ KEYS_FILE_NAME = "api-keys"
 """In the state folder, where commands propose to make a file of keys."""
 
 
-@record(frozen=True, slots=True)
-class Settings:
+class Settings(SelectiveFields, Struct, frozen=True):
+    hidden = ("api_key", "pool_key", "ledger_url")
+
     pool: PoolSettings
     state_dir: Path
     """Where what outlives a run is kept; `PADDOCK_HOME`."""
     service: ServiceSettings = field(default_factory=ServiceSettings)
     address: ServiceAddress = field(default_factory=ServiceAddress)
     """Where the service listens, and where commands look for one; `service` has host and port."""
-    api_key: str = field(default="", repr=False)
+    api_key: str = ""
     """What commands show a service that asks for a key."""
     chat_model: str = "smollm2:135m"
     embed_model: str = "all-minilm"
     pool_urls: tuple[str, ...] = ()
     """Servers that answer in place of this machine's pool."""
-    pool_key: str = field(default="", repr=False)
+    pool_key: str = ""
     """What those servers are shown."""
     pool_wait_s: float = 120.0
     """So long a run waits for servers elsewhere that are all away, before it stops."""
@@ -86,7 +88,7 @@ class Settings:
     """What pipelines may reach besides files and models: `network`, `run`, `secrets` and so on."""
     trust_state: tuple[Path, ...] = ()
     """Folders of pipelines whose state counts, also if others made it; see `ledger.own_state`."""
-    ledger_url: str = field(default="", repr=False)
+    ledger_url: str = ""
     """A PostgreSQL database for the ledgers; empty: a file beside each pipeline."""
     readers_url: str = ""
     """A Dask scheduler whose workers read documents; empty: this machine reads them."""

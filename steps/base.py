@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from paddock.engine.system import no_links
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct, field
 from paddock.engine.system.text import one_line
 
 from .facts import Facts
@@ -51,18 +51,20 @@ class OutsideRoots(Exception):
         super().__init__(f"{self.reason} {self.remedy}")
 
 
-@record(frozen=True, slots=True)
-class Roots:
+class Roots(SelectiveFields, Struct, frozen=True):
     """The pipeline's own folder, which relative paths start from, and those of inputs."""
+
+    hidden = ("plain",)
+    uncompared = ("refuse", "plain", "outside")
 
     base: Path
     allowed: tuple[Path, ...]
     """Absolute, symlinks resolved; includes `base`."""
-    refuse: Callable[[str], None] | None = field(default=None, compare=False)
+    refuse: Callable[[str], None] | None = None
     """Raises `StepError` for a path that untrusted text may not name; None: there is none."""
-    plain: dict[str, float] = field(default_factory=dict, compare=False, repr=False)
+    plain: dict[str, float] = field(default_factory=dict)
     """Folders without a link in their path, and until when that holds, by `time.monotonic`."""
-    outside: tuple[Path, ...] = field(default=(), compare=False)
+    outside: tuple[Path, ...] = ()
     """Files and folders that lie outside even below one of `allowed`: Paddock's own secrets."""
 
     def resolve(self, text: str) -> Path:
@@ -126,8 +128,9 @@ ColumnValue = str | float | bool
 """A value of a vector store's own column."""
 
 
-@record(frozen=True, slots=True)
-class ItemName:
+class ItemName(SelectiveFields, Struct, frozen=True):
+    uncompared = ("attempt",)
+
     step: str = ""
     key: str = ""
     """The item's key; those of nested blocks are joined; without an item the step's id."""
@@ -139,19 +142,17 @@ class ItemName:
     """Identifies the item among all pipelines of a ledger; empty: its key does."""
     former: str = ""
     """`owner` before the item was renamed."""
-    attempt: str = field(default="", compare=False)
+    attempt: str = ""
     """Stays the same until the item is done or given up, even if a run is killed."""
 
 
-@record(frozen=True, slots=True)
-class EmbedModel:
+class EmbedModel(Struct, frozen=True):
     ref: str
     digest: str
     """Its identity (`ModelFacts.identity`); vectors of another one cannot be compared."""
 
 
-@record(frozen=True, slots=True)
-class VectorRow:
+class VectorRow(Struct, frozen=True):
     """One text with its vector and its place in its item."""
 
     index: int
@@ -170,8 +171,7 @@ class VectorRow:
     columns: Mapping[str, ColumnValue] = field(default_factory=dict)
 
 
-@record(frozen=True, slots=True)
-class SearchHit:
+class SearchHit(Struct, frozen=True):
     """A row that was found. `score`: higher is better; comparable within one search."""
 
     text: str
@@ -259,8 +259,7 @@ T = TypeVar("T")
 _MOST_SENTENCE_CHARS = 500
 
 
-@record(frozen=True, slots=True)
-class ToolResult:
+class ToolResult(Struct, frozen=True):
     """The result of a tool. It comes from outside: data, never an instruction."""
 
     text: str
@@ -279,8 +278,7 @@ class ToolResult:
         return one_line(self.text, _MOST_SENTENCE_CHARS)
 
 
-@record(frozen=True, slots=True)
-class BoundTool:
+class BoundTool(Struct, frozen=True):
     """One tool, ready to be called; each call is recorded and has a time limit."""
 
     name: str
@@ -477,8 +475,7 @@ class ModelResolver(Protocol):
         """Return the model of this alias, or the default of this role."""
 
 
-@record(frozen=True, slots=True)
-class FiledDocument:
+class FiledDocument(Struct, frozen=True):
     path: Path
     """Where it was moved."""
     sha256: str
@@ -644,8 +641,7 @@ class ReplyNotCached(Exception):
     """During planning: a call whose reply is not in the ledger. A step catches it in `foresee`."""
 
 
-@record(frozen=True, slots=True)
-class CallForecast:
+class CallForecast(Struct, frozen=True):
     """How many model calls a step would make, and how many of them have replies already."""
 
     n_calls: int
@@ -679,8 +675,7 @@ class Example(NamedTuple):
     answer: str
 
 
-@record(frozen=True, slots=True)
-class ModelTools:
+class ModelTools(Struct, frozen=True):
     pool: Pool
     models: ModelResolver
     priority: Priority = "batch"
@@ -690,8 +685,7 @@ class ModelTools:
     """How many earlier attempts failed their checks: another answer is wanted now."""
 
 
-@record(frozen=True, slots=True)
-class FileTools:
+class FileTools(Struct, frozen=True):
     roots: Roots
     outputs: OutputFiles
     readers: DocumentReaders | None = None
@@ -700,8 +694,7 @@ class FileTools:
     """Each `Mirror` whose source learns at the run's end what is done; None: none is asked."""
 
 
-@record(frozen=True, slots=True)
-class CallTools:
+class CallTools(Struct, frozen=True):
     toolset: Toolset = field(default_factory=NoToolset)
     """Built-in tools, Python functions and MCP servers, by name."""
     memo: CallCache = field(default_factory=NoCallCache)
@@ -714,16 +707,14 @@ class CallTools:
     results of tools and commands, and all that is derived from these."""
 
 
-@record(frozen=True, slots=True)
-class TimeLimits:
+class TimeLimits(Struct, frozen=True):
     """Of each request of a step, by its `timeout`."""
 
     total_s: float | None = None
     idle_s: float | None = None
 
 
-@record(frozen=True, slots=True)
-class Tools:
+class Tools(Struct, frozen=True):
     """What the runner passes to a step besides its parameters."""
 
     log: StepLog

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 if TYPE_CHECKING:
     from paddock.pipelines.expressions import Path as Place
@@ -32,8 +32,7 @@ Missing: TypeAlias = tuple[tuple[str | int, ...], str, str]
 """The place in the parameters of what this machine lacks; a sentence, its remedy."""
 
 
-@record(frozen=True, slots=True)
-class ToolUse:
+class ToolUse(Struct, frozen=True):
     path: Place
     """The path of its name in the step's parameters."""
     name: str
@@ -60,8 +59,7 @@ def brings_none(written: Written) -> bool:
     return False
 
 
-@record(frozen=True, slots=True)
-class TextFacts:
+class TextFacts(Struct, frozen=True):
     """What taint analysis asks: which outputs have text that is not from the parameters."""
 
     brings: Callable[[Written], bool] = lambda written: True
@@ -70,8 +68,7 @@ class TextFacts:
     """Outputs that hold no text, whatever the others hold."""
 
 
-@record(frozen=True, slots=True)
-class CallFacts:
+class CallFacts(Struct, frozen=True):
     """What a plan asks: how often it calls a model, as far as its parameters tell."""
 
     most: Callable[[Written, bool], int | None] = lambda written, has_reply: None
@@ -86,8 +83,7 @@ class CallFacts:
     The second are the sampling values of its model."""
 
 
-@record(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """Facts about a kind of step."""
 
     # --- how it may be treated

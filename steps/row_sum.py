@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 
-@record(frozen=True, slots=True)
-class RowSum:
+class RowSum(Struct, frozen=True):
     """An order-independent sum of rows: XOR of their digests, and their number."""
 
     prints: int = 0

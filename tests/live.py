@@ -7,13 +7,14 @@ the bundled models and a store that is empty at first.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.records import replace
 
 CHAT = "smollm2:135m"
 # No model can end this before it is given up.
@@ -103,7 +105,7 @@ class Live:
 
     def since_now(self) -> Live:
         """Return the same service with its counts from now on."""
-        return replace(self, n_earlier_deaths=self.n_earlier_deaths + self.n_deaths())
+        return dataclasses.replace(self, n_earlier_deaths=self.n_earlier_deaths + self.n_deaths())
 
     def remove_models(self) -> None:
         """Delete what the tests have put into the store."""

@@ -23,6 +23,7 @@ import asyncio, json, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
+from paddock.engine.system.records import replace
 from paddock.runner import RunEnvironment, RunOptions, run, validate
 from paddock.runner.cli.step_catalogue import list_installed, llm_template
 from paddock.runner.cli.installed_schema import installed_schema
@@ -31,7 +32,6 @@ from paddock.runner.schedule.pipeline_triggers import plugin_triggers
 from paddock.runner.schedule.triggered_pipeline import read_triggered_pipeline
 from paddock.runner.schedule.triggers import TriggerDesk
 from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
-from dataclasses import replace
 
 LINES = """
 on: {lines: {file: todo.txt, input: task}}

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, ModelSpec
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.fakes.rpc_devices import RpcProbe
 

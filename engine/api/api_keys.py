@@ -24,7 +24,7 @@ from paddock.engine.api.request_log import RefusingMiddleware, RequestLog, excha
 from paddock.engine.errors import EngineError
 from paddock.engine.system.files import read_text
 from paddock.engine.system.key_proof import PROOF_PATH
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ class InvalidKeyFile(EngineError):
         super().__init__(f"{where}: {problem}\n  {remedy}")
 
 
-@record(frozen=True, slots=True)
-class ApiKey:
+class ApiKey(Struct, frozen=True):
     digest: bytes
     """SHA-256 of the key's UTF-8."""
     name: str

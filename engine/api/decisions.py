@@ -13,14 +13,13 @@ from typing import Any, Literal
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.decisions import OptionQuestion, ask_options, option_list
 from paddock.engine.request import ChatRequest, Reply, Usage
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 MOST_QUESTIONS, MOST_OPTIONS = 400, 255  # as OpenAI's
 Kind = Literal["choice", "statement", "score"]
 
 
-@record(frozen=True, slots=True)
-class AskedQuestion:
+class AskedQuestion(Struct, frozen=True):
     kind: Kind
     instructions: str
     options: tuple[str, ...] = ()
@@ -41,8 +40,7 @@ class AskedQuestion:
         return n_different == len(self.options) >= 2
 
 
-@record(frozen=True, slots=True)
-class OptionShares:
+class OptionShares(Struct, frozen=True):
     shares: Sequence[float]
 
     @property

@@ -25,7 +25,7 @@ from paddock.engine.api.streaming import json_response
 from paddock.engine.backends.metrics import HistogramReading, ModelMetrics
 from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.system.hardware import read_gpus, read_memory, visible_gpus
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.workers.worker_process import ProbeResult
 
 # A busy worker answers within a step or two.
@@ -33,8 +33,7 @@ PROBE_TIMEOUT_S = 10.0
 _REPORT_FRESH_S = 1.0
 
 
-@record(frozen=True, slots=True)
-class HealthReport:
+class HealthReport(Struct, frozen=True):
     probes: tuple[ProbeResult, ...]
     at: float
     """By `time.monotonic`."""

@@ -15,11 +15,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from paddock.engine.api.request_log import note_without_effect
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 
-@record(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     remedy: str
     neutral: tuple[Any, ...] = ()
     """Values that ask for nothing: it is done anyway. None: `false`, 0, "", [] and {} do."""

@@ -25,7 +25,7 @@ from paddock.engine.backends.metrics import MetricRegistry
 from paddock.engine.memory.pool_stats import PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
 from paddock.engine.system.hosts import parse_address
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 _DURATION_BUCKETS_S = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 600)
 
@@ -86,8 +86,7 @@ _IN_SCOPE = "paddock.exchange"
 _CURRENT: ContextVar[Exchange | None] = ContextVar("paddock_exchange", default=None)
 
 
-@record(slots=True, eq=False)
-class Exchange:
+class Exchange(Struct, eq=False):
     """One request and its answer, updated while they last."""
 
     method: str

@@ -19,11 +19,10 @@ from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.request import EmbedReply, Priority
 from paddock.engine.settings import ServiceSettings
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 
-@record(slots=True)
-class Service:
+class Service(Struct):
     pool: LocalPool
     store: ModelStore
     finder: ModelFinder

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.request import ChatRequest, Chunk, Reply
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import end
 
 if TYPE_CHECKING:  # it brings numpy, which a plan lacks
@@ -73,8 +73,7 @@ async def total_deadline(total_s: float | None) -> AsyncIterator[None]:
 _MOST_CHUNKS = 256
 
 
-@record(slots=True, eq=False)
-class _ChunkReader:
+class _ChunkReader(Struct, eq=False):
     n_seen: int = 0
     """Of the chunks as they are kept now."""
 
@@ -185,8 +184,7 @@ class Answer:
             task.exception()  # marks it as seen, since nothing may wait for it
 
 
-@record(slots=True, eq=False)
-class OpenAnswers:
+class OpenAnswers(Struct, eq=False):
     """The answers of a pool that have not ended."""
 
     _answers: set[Answer] = field(default_factory=set)

@@ -16,7 +16,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.memory.device_memory import this_device
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ModelSpec
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import StopRequested, end, unless
 from paddock.engine.tuning.tuned_copies import TunedCopy
@@ -36,8 +36,7 @@ AGAIN = Backoff(first_s=60.0, longest_s=3600.0)
 MOST_ATTEMPTS = 8
 
 
-@record(slots=True)
-class _Attempts:
+class _Attempts(Struct):
     """How often something was begun for a model, and when its next turn comes."""
 
     n: int = 0

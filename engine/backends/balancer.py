@@ -42,7 +42,7 @@ from paddock.engine.request import (
     Tool,
     Usage,
 )
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import StopRequested, TaskSet, unless, wait_for_event
 from paddock.engine.workers.worker_protocol import Embedded
@@ -65,8 +65,7 @@ USUAL_SLOTS = 4
 LOADING_ROUNDS = 1.0
 
 
-@record(frozen=True, slots=True)
-class ServerState:
+class ServerState(Struct, frozen=True):
     is_up: bool
     n_running: int
     n_slots: int | None = None
@@ -493,8 +492,7 @@ BUSY_S = 600.0
 PING_S = 5.0
 
 
-@record(frozen=True, slots=True)
-class _ServerRequest(Generic[_T]):
+class _ServerRequest(Struct, Generic[_T], frozen=True):
     """A request that any server with the model can answer."""
 
     model: ModelSpec

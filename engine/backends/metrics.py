@@ -17,11 +17,10 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from paddock.engine.memory.pool_stats import ModelStats, PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 
-@record(frozen=True, slots=True)
-class HistogramReading:
+class HistogramReading(Struct, frozen=True):
     n: int
     total: float
     buckets: tuple[tuple[float, int], ...]
@@ -50,8 +49,7 @@ class HistogramReading:
         return 0.0
 
 
-@record(frozen=True, slots=True)
-class ModelMetrics:
+class ModelMetrics(Struct, frozen=True):
     """Numbers of one model since the pool was opened, for the console and `ps`."""
 
     n_loads: int

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from paddock.engine.errors import DECISION_PATHS, BadRequest, EngineError, ModelBroken, NotServed
 from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .openai_client import Json, ServerAway, ServerBusy, ServerConnection
 from .openai_codec import ServerKind
@@ -23,8 +23,7 @@ from .openai_codec import ServerKind
 _T = TypeVar("_T", int, str)
 
 
-@record(frozen=True, slots=True)
-class ServedModel:
+class ServedModel(Struct, frozen=True):
     kind: ServerKind
     name: str
     facts: ModelFacts
@@ -168,8 +167,7 @@ def _file_name(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
-@record(frozen=True, slots=True)
-class _ModelReport:
+class _ModelReport(Struct, frozen=True):
     kind: ServerKind
     name: str
     marks: Mapping[str, Any]

@@ -27,7 +27,7 @@ from paddock.engine.request import (
     Usage,
     reserved_tokens,
 )
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import one_line, parse_shallow_json
 
 ServerKind = Literal["llama-server", "vllm", "ollama", "paddock", "other"]
@@ -195,15 +195,13 @@ _READ = frozenset(
 )
 
 
-@record
-class _PartialCall:
+class _PartialCall(Struct):
     id: str = ""
     name: str = ""
     arguments: str = ""
 
 
-@record
-class StreamDecoder:
+class StreamDecoder(Struct):
     offers_tools: bool = True
     reason: DoneReason | None = None
     """How it ended; None: it has not."""

@@ -36,7 +36,7 @@ from paddock.engine.system.light_http import (
     UnexpectedStatus,
     UnixClient,
 )
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.server_address import PoolAddress
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import completed_lines
@@ -51,16 +51,14 @@ PREFIX = "/paddock/pool/3"  # the number of the wire's form: another Paddock ans
 MEDIA_TYPE = "application/x-ndjson"
 
 
-@record(frozen=True, slots=True)
-class CountRequest:
+class CountRequest(Struct, frozen=True):
     model: ModelSpec
     texts: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
 
 
-@record(frozen=True, slots=True)
-class WireLine:
+class WireLine(Struct, frozen=True):
     """One line of an answer. Without anything it is a sign of life."""
 
     chunk: Chunk | None = None
@@ -152,8 +150,7 @@ FindPool = Callable[[PoolAddress | None], Awaitable[PoolAddress]]
 """Returns the pool's address; its argument has just failed. Raises `EngineError`: there is none."""
 
 
-@record(frozen=True, slots=True, eq=False)
-class _ConnectedPool:
+class _ConnectedPool(Struct, frozen=True, eq=False):
     place: PoolAddress
     link: PoolConnection
 

@@ -16,7 +16,7 @@ from typing import Any
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken
 from paddock.engine.request import Message, Tool
 from paddock.engine.system.processes import FrameProcess, python_command
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.tasks import run_concurrently
 
 from .model_discovery import ServedModel
@@ -82,8 +82,7 @@ _COUNTS_AT_ONCE = 8
 _SLACK_TOKENS = 2
 
 
-@record(frozen=True, slots=True)
-class TokenCount:
+class TokenCount(Struct, frozen=True):
     """Tokens of a prompt: what must fit, and what must have been read."""
 
     n_most: int

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from paddock.engine.errors import BadRequest, PromptCut, PromptTooLong
 from paddock.engine.request import Usage
 from paddock.engine.system.files import read_json_object, write_json_atomically
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.units import DAY_S
 
 from .model_discovery import ServedModel
@@ -61,8 +61,7 @@ def filler(n_tokens: int) -> str:
     return " ".join(random.choices(_WORDS, k=n_tokens))
 
 
-@record(slots=True)
-class ReadLimit:
+class ReadLimit(Struct):
     n_tokens: int
     """So long a prompt it was seen to read whole."""
     n_answers: int = 0
@@ -139,8 +138,7 @@ class ReadLimits:
             return {}  # it saves a probe, no more
 
 
-@record(frozen=True, slots=True)
-class SentPrompt:
+class SentPrompt(Struct, frozen=True):
     """A prompt, or a batch of texts to embed, whose reading is checked."""
 
     looked: ServedModel

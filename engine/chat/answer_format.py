@@ -21,7 +21,7 @@ from paddock.engine.sampling.json_schema import (
     json_rule,
     parse_schema,
 )
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .harmony import HARMONY_TOKENS, HarmonyParser
 from .reasoning_tags import ReasoningTags
@@ -85,8 +85,7 @@ class LarkGrammar:
         return "\n".join([f"start: {body}", *self._rules])
 
 
-@record(frozen=True, slots=True)
-class ReasoningPrefix:
+class ReasoningPrefix(Struct, frozen=True):
     tags: ReasoningTags
     is_inside: bool = False
     """The prompt has opened reasoning, so it must be closed."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from paddock.engine.request import Message, Tool, ToolCall
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import map_texts
 
 # Private-use characters that no template and hardly a document contains.
@@ -21,8 +21,7 @@ _MOST_PIECE_CHARS, _PIECE_CHARS = 65_536, 4_096
 _ALL_MARKS = re.compile(f"[{_MARK_OPENS}{_MARK_CLOSES}{MARK_END}]")
 
 
-@record(frozen=True, slots=True)
-class TextPiece:
+class TextPiece(Struct, frozen=True):
     """A part of a rendered prompt; `is_literal`: control tokens in it are plain text."""
 
     text: str

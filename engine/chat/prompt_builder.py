@@ -18,7 +18,7 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.trial_process import PATIENT_WALL_S, wall_s
 
 from .answer_format import answer_format, offered_tools, required_tools
@@ -134,8 +134,7 @@ _NO_TOKENS: Tokens = np.empty(0, np.int32)
 _IMAGE_TOKENS = 768
 
 
-@record(frozen=True, slots=True)
-class BuiltPrompt:
+class BuiltPrompt(Struct, frozen=True):
     tokens: Tokens
     parser: StreamParser
     visible_tokens: frozenset[int] = frozenset()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import BadRequest
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 if TYPE_CHECKING:  # libmtmd is loaded only where a model can see
     from paddock.engine.llama.image_cache import ImagePiece, PromptPiece
@@ -32,8 +32,7 @@ _STAYS, _GOES_ON, _AT_ONCE, _STEP = 1, 2, 4, 8
 _LAST_NUMBER = 2**31 - _STEP
 
 
-@record(frozen=True, slots=True)
-class PlacedImage:
+class PlacedImage(Struct, frozen=True):
     """An image in a prompt: where its rows begin among the tokens."""
 
     start: int

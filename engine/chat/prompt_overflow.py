@@ -13,14 +13,13 @@ import numpy as np
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import ChatRequest, Message, reserved_tokens
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 # Text is tokenised differently at a cut, so a cut may miss its goal by some tokens.
 _MAX_TRIES = 5
 
 
-@record(frozen=True, slots=True)
-class PromptLimit:
+class PromptLimit(Struct, frozen=True):
     n_most: int
     """Longer ones are cut."""
     n_goal: int

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 
-@record(frozen=True, slots=True)
-class ReasoningTags:
+class ReasoningTags(Struct, frozen=True):
     opens: str
     closes: str
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Literal
 
 from paddock.engine.request import Tool, ToolCall
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 
 from .reasoning_tags import ReasoningTags
 from .stop_strings import StopStringFilter, partial_mark_length
@@ -43,8 +43,7 @@ class Utf8Decoder:
         return self._decoder.decode(piece)
 
 
-@record(frozen=True, slots=True)
-class AnswerDelta:
+class AnswerDelta(Struct, frozen=True):
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
@@ -112,8 +111,7 @@ _CHEAP_CALL_CHARS = 1000
 """An incomplete call longer than this is parsed again only where it may have ended."""
 
 
-@record(slots=True)
-class _DeltaBuilder:
+class _DeltaBuilder(Struct):
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
@@ -122,8 +120,7 @@ class _DeltaBuilder:
         return AnswerDelta("".join(self.text), "".join(self.reasoning), tuple(self.tool_calls))
 
 
-@record(frozen=True, slots=True)
-class AnswerMarkup:
+class AnswerMarkup(Struct, frozen=True):
     tags: ReasoningTags
     formats: tuple[ToolCallFormat, ...] = ()
     """Empty: no tools were offered, so nothing is a call."""

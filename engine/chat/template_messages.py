@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Tool, ToolCall, with_system_text
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.template_limits import MAX_TEXT_CHARS, TemplateMeter
 
 from .tool_call_syntax import ToolCallFormat
@@ -72,8 +72,7 @@ MEDIA_MARK = "<__media__>"
 """The mark of an image in a prompt (libmtmd's default)."""
 
 
-@record(frozen=True, slots=True)
-class TurnRules:
+class TurnRules(Struct, frozen=True):
     """What a template accepts; the defaults are the common case."""
 
     takes_system: bool = True

@@ -17,7 +17,7 @@ from itertools import takewhile
 from typing import Any
 
 from paddock.engine.request import Message, Tool
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.template_limits import DEADLINE_S, ProcessorTime
 
 from .jinja_template import JinjaTemplate
@@ -64,8 +64,7 @@ PROBE_TOOL: dict[str, Any] = {
 _PROBE_TOOLS = {PROBE_TOOL_NAME: Tool(PROBE_TOOL_NAME, "a tool", _PROBE_PARAMETERS)}
 
 
-@record(frozen=True, slots=True)
-class _SeenCall:
+class _SeenCall(Struct, frozen=True):
     """A call in a template's output: the places of its known parts, in order."""
 
     placeholders: tuple[tuple[int, int, Placeholder], ...]
@@ -78,8 +77,7 @@ class _SeenCall:
     param: ParameterFormat | None = None
 
 
-@record(frozen=True, slots=True)
-class _Delimiters:
+class _Delimiters(Struct, frozen=True):
     opens: str
     closes: str
     section_opens: str = ""
@@ -353,8 +351,7 @@ _RESULT_TURN: TemplateTurn = {
 }
 
 
-@record(frozen=True, slots=True)
-class ChatFormat:
+class ChatFormat(Struct, frozen=True):
     rules: TurnRules
     tags: ReasoningTags
     formats: tuple[ToolCallFormat, ...]

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 
 from paddock.engine.request import Tool, ToolCall
 from paddock.engine.system.python_syntax import parse_expression
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import has_json_type, parse_shallow_json, resolve_ref, text_or_json
 
 Placeholder = Literal["name", "id", "index", "args", "params", "calls", "python", "gemma"]
@@ -36,16 +36,14 @@ JSON arguments; `params`: named values between tags; `index`: a number that is i
 _PLACEHOLDERS: Mapping[str, Placeholder] = {name: name for name in get_args(Placeholder)}
 
 
-@record(frozen=True, slots=True)
-class LiteralText:
+class LiteralText(Struct, frozen=True):
     text: str
 
 
 FormatPart = LiteralText | Placeholder
 
 
-@record(frozen=True, slots=True)
-class ParameterFormat:
+class ParameterFormat(Struct, frozen=True):
     """One named value: `opens` key `names` value `closes`."""
 
     opens: str
@@ -71,8 +69,7 @@ class ParameterFormat:
         return self.names if is_text or not self.names_other else self.names_other
 
 
-@record(frozen=True, slots=True)
-class ToolCallFormat:
+class ToolCallFormat(Struct, frozen=True):
     reads: tuple[FormatPart, ...]
     """What is parsed in an answer, up to the end of the arguments."""
     writes: tuple[FormatPart, ...]

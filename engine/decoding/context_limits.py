@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 MOST_SEQ_IDS = 256  # LLAMA_MAX_SEQ
 # Drafts of all answers together. From 64 tokens of a step on, llama.cpp's flash attention takes
@@ -25,8 +25,7 @@ _MOST_BRANCHES = 32
 _MOST_IDLE_SEQUENCES = 32
 
 
-@record(frozen=True, slots=True)
-class CellPrices:
+class CellPrices(Struct, frozen=True):
     """Seconds of what is done to cells on this device; by default a copy costs nothing."""
 
     compute_s: float = 1.0
@@ -47,8 +46,7 @@ class CellPrices:
         return share * self.compute_s * n_tokens > self.stream_s
 
 
-@record(frozen=True, slots=True)
-class ContextLimits:
+class ContextLimits(Struct, frozen=True):
     n_cells: int
     n_parallel: int
     n_batch_tokens: int = 512

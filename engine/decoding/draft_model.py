@@ -18,22 +18,20 @@ from paddock.engine.arrays import Tokens
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .drafts import DraftRequest
 from .prefix_cache import PrefixCache, shared_prefix_length
 from .scheduler_data import batch_arrays
 
 
-@record(slots=True)
-class _DraftSequence:
+class _DraftSequence(Struct):
     seq_id: int
     n_confirmed: int = 0
     """Tokens in the cache that belong to the request; later ones were guessed."""
 
 
-@record(frozen=True, slots=True)
-class _DraftPiece:
+class _DraftPiece(Struct, frozen=True):
     request_id: int
     tokens: Tokens
     is_last: bool

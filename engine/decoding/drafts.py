@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence as Items
 
 from paddock.engine.arrays import Tokens, Vectors
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 # Tokens that must match for a lookup: two agree by chance too often.
 N_GRAM = 3
@@ -186,8 +186,7 @@ class LookupDrafter:
             past.add(self.tokens[self._n_before :])
 
 
-@record(frozen=True, slots=True)
-class DraftRequest:
+class DraftRequest(Struct, frozen=True):
     """Prompt and answer of a request so far, which only grow, and how many tokens to guess."""
 
     tokens: Items[int]
@@ -198,8 +197,7 @@ class DraftRequest:
 MOST_MTP_TOKENS = 3
 
 
-@record(frozen=True, slots=True)
-class HiddenStates:
+class HiddenStates(Struct, frozen=True):
     """The model's hidden states of some consecutive tokens of a request."""
 
     request_id: int

@@ -31,7 +31,7 @@ from paddock.engine.profile.context_layout import (
 from paddock.engine.profile.profile import Agreement, Profile, prefill_s, step_s
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import read_memory
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .context_limits import MOST_SEQ_IDS, CellPrices, ContextLimits
 from .prefix_cache import shared_prefix_length
@@ -81,8 +81,7 @@ _PRICED_TOKENS = (64, 512)
 _PAD_TOKENS = 256  # llama.cpp's own
 
 
-@record(frozen=True, slots=True)
-class CacheOptions:
+class CacheOptions(Struct, frozen=True):
     n_ctx_tokens: int
     """The longest request, answer included."""
     n_cells: int
@@ -96,8 +95,7 @@ class CacheOptions:
     """Cost of a guess by the MTP head, a layer and the output, as a share of a token's."""
 
 
-@record(frozen=True, slots=True)
-class ContextPlan:
+class ContextPlan(Struct, frozen=True):
     layout: ContextLayout
     n_stream_tokens: int
     limits: ContextLimits

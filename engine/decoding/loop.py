@@ -19,7 +19,7 @@ from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
 from paddock.engine.profile.profile import Profile
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .context_limits import MOST_MTP_SEQUENCES
 from .draft_model import DraftModel
@@ -39,13 +39,11 @@ RECHECK_LAYOUT_S = 2.0
 GATHER_PAUSE_S, GATHER_S = 0.005, 0.02
 
 
-@record(frozen=True, slots=True)
-class CancelRequest:
+class CancelRequest(Struct, frozen=True):
     request_id: int
 
 
-@record(frozen=True, slots=True)
-class WidenContext:
+class WidenContext(Struct, frozen=True):
     """Allow longer requests; `request_id` is answered when that is done."""
 
     request_id: int
@@ -53,16 +51,14 @@ class WidenContext:
     n_cells: int
 
 
-@record(frozen=True, slots=True)
-class IdleWork:
+class IdleWork(Struct, frozen=True):
     """Work for the owner thread while nothing else is to do."""
 
     run: Callable[[Callable[[], bool]], None]
     """Gets a function that returns whether it should end, since there is something else to do."""
 
 
-@record(frozen=True, slots=True)
-class Shutdown:
+class Shutdown(Struct, frozen=True):
     """End the loop."""
 
 

@@ -17,7 +17,7 @@ from paddock.engine.gguf import GgufHeader
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .context_limits import MOST_MTP_SEQUENCES
 from .drafts import MOST_MTP_TOKENS, HiddenStates
@@ -45,8 +45,7 @@ def mtp_price(header: GgufHeader) -> float:
     return (n_head + n_layers / header.number("block_count", 1)) / max(1.0, n_head + n_layers)
 
 
-@record(slots=True)
-class _HeadSequence:
+class _HeadSequence(Struct):
     """One request in the head's cache.
 
     A cell stands for a token and the hidden state of the one before. The first token that the head
@@ -67,8 +66,7 @@ class _HeadSequence:
         return self.n_read - 1 + len(self.unread)
 
 
-@record(frozen=True, slots=True)
-class _HeadPiece:
+class _HeadPiece(Struct, frozen=True):
     seq_id: int
     tokens: Tokens
     pos: int

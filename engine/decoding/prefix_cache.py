@@ -16,19 +16,17 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.request import Priority
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 from .scheduler_data import CellMarks
 
 
-@record(slots=True, eq=False)
-class _CellRun:
+class _CellRun(Struct, eq=False):
     n_cells: int
     holders: set[int]
 
 
-@record(slots=True, eq=False)
-class _CachedSequence:
+class _CachedSequence(Struct, eq=False):
     tokens: Tokens
     n_tokens: int = 0
     runs: list[_CellRun] = field(default_factory=list)

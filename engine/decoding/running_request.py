@@ -17,7 +17,7 @@ from paddock.engine.llama.forward_context import ForwardContext
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import DoneReason, Priority, TokenLogprob
 from paddock.engine.sampling.picker import PickedToken, Picker
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.wire import to_plain
 
 from .answer_scores import AnswerScores
@@ -25,8 +25,7 @@ from .drafts import LookupDrafter
 from .scheduler_data import Sequence, SequencePiece
 
 
-@record(slots=True)
-class StepOutput:
+class StepOutput(Struct):
     progressed: list[int] = field(default_factory=list)
     chunks: list[dict[str, Any]] = field(default_factory=list)
     """`request.Chunk` as `wire.to_plain` writes it, and `id`."""
@@ -48,7 +47,7 @@ class StepOutput:
     """Whether it has a part of a streamed answer."""
 
     def as_head(self) -> dict[str, Any]:
-        """Return a frame's head; `dataclasses.asdict` would take 0.1 ms for the copy."""
+        """Return a frame's head; `asdict` would take 0.1 ms for the copy."""
         return {name: getattr(self, name) for name in type(self).__match_args__}
 
     def chunk(self, request_id: int, delta: AnswerDelta, choice: PickedToken | None) -> None:
@@ -93,8 +92,7 @@ def text_tokens(prompt: Tokens) -> Tokens:
     return prompt[prompt >= 0]
 
 
-@record(frozen=True, slots=True)
-class DecodeRequest:
+class DecodeRequest(Struct, frozen=True):
     """A request that is ready for the scheduler: tokenised, and known to fit."""
 
     request_id: int
@@ -118,8 +116,7 @@ class DecodeRequest:
     """Of tokens that are given."""
 
 
-@record(slots=True, eq=False)
-class RunningRequest:
+class RunningRequest(Struct, eq=False):
     """One running request: its sequence, and its counters for `request.Usage`."""
 
     request: DecodeRequest

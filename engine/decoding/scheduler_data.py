@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, next_piece_length
 from paddock.engine.request import PRIORITY_RANK, Priority
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 Circumstances = tuple[object, ...]
 """By what a cell's numbers may have been rounded otherwise (`numerics`)."""
@@ -32,8 +32,7 @@ PRIORITY_AGEING_S: dict[Priority, float] = {"interactive": 0.0, "normal": 15.0, 
 LIKELY_ANSWER_TOKENS = 512
 
 
-@record(slots=True, eq=False)
-class Branch:
+class Branch(Struct, eq=False):
     """Tokens that may come after a prompt: every one's row of logits is wanted."""
 
     number: int
@@ -42,8 +41,7 @@ class Branch:
     """Those with cells of the prompt's own sequence."""
 
 
-@record(slots=True, eq=False)
-class Sequence:
+class Sequence(Struct, eq=False):
     """A prompt and the answer after it.
 
     `seq_id` is its sequence in the KV cache, -1 while it waits. The first `n_computed` tokens have
@@ -128,16 +126,14 @@ class Sequence:
         return self.n_likely_tokens - self.n_computed
 
 
-@record(frozen=True, slots=True)
-class TrimCells:
+class TrimCells(Struct, frozen=True):
     """Free the cells of `seq_id` from position `n_keep` on."""
 
     seq_id: int
     n_keep: int
 
 
-@record(frozen=True, slots=True)
-class CopyPrefix:
+class CopyPrefix(Struct, frozen=True):
     """Copy the first `n_positions` of `source` to `target`, which is empty."""
 
     source: int
@@ -145,31 +141,27 @@ class CopyPrefix:
     n_positions: int
 
 
-@record(frozen=True, slots=True)
-class SaveToHost:
+class SaveToHost(Struct, frozen=True):
     """Save a sequence's cells to main memory under `key`."""
 
     seq_id: int
     key: int
 
 
-@record(frozen=True, slots=True)
-class RestoreFromHost:
+class RestoreFromHost(Struct, frozen=True):
     """Restore the cells saved under `key` to `seq_id`, which is empty."""
 
     key: int
     seq_id: int
 
 
-@record(frozen=True, slots=True)
-class DropFromHost:
+class DropFromHost(Struct, frozen=True):
     """Drop the cells saved under `key`."""
 
     key: int
 
 
-@record(frozen=True, slots=True)
-class SequenceMove:
+class SequenceMove(Struct, frozen=True):
     """Move of a running sequence to a sequence id of another context.
 
     Its first `n_shared` positions are shared with `donor`, a sequence that was moved before.
@@ -185,8 +177,7 @@ class SequenceMove:
 CacheOperation = TrimCells | CopyPrefix | SaveToHost | RestoreFromHost | DropFromHost
 
 
-@record(frozen=True, slots=True)
-class SequencePiece:
+class SequencePiece(Struct, frozen=True):
     """Consecutive tokens of one sequence in a batch, or rows of one image; `start` is their place.
 
     `n_rows` rows of logits are wanted: none within a prompt, one after its last token or an
@@ -214,8 +205,7 @@ class SequencePiece:
         return max(0, self.n_rows - 1)
 
 
-@record(frozen=True, slots=True)
-class Padding:
+class Padding(Struct, frozen=True):
     """Tokens of a stream that are computed for nothing and cut off before the next step.
 
     llama.cpp computes as many tokens of each of some streams that follow one another in one pass;
@@ -227,8 +217,7 @@ class Padding:
     n_tokens: int
 
 
-@record(frozen=True, slots=True)
-class ScheduledStep:
+class ScheduledStep(Struct, frozen=True):
     operations: tuple[CacheOperation, ...]
     pieces: tuple[SequencePiece, ...]
     prompt_budget: tuple[int, int] = (0, 0)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import n_positions, whole_prefix
 from paddock.engine.request import Priority
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .context_limits import ContextLimits
 from .host_cache import HostCache
@@ -53,8 +53,7 @@ SAME_END_TOKENS = 16
 WORTH_RESTORING_TOKENS = 32
 
 
-@record(frozen=True, slots=True)
-class PrefixSource:
+class PrefixSource(Struct, frozen=True):
     """Where a prompt's prefix is: in the cells of `seq_id`, or in the host cache under `key`."""
 
     n_tokens: int = 0
@@ -62,8 +61,7 @@ class PrefixSource:
     key: int = -1
 
 
-@record(frozen=True, slots=True)
-class SlotMigration:
+class SlotMigration(Struct, frozen=True):
     slots: Slots
     moves: tuple[SequenceMove, ...]
     seq_ids: dict[Sequence, int]

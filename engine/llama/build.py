@@ -17,14 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 # Libraries of a build for a graphics device lie beside libggml under these names.
 GPU_BACKENDS = ("cuda", "hip", "metal", "vulkan", "sycl", "musa", "cann")
 
 
-@record(frozen=True, slots=True)
-class LlamaBuild:
+class LlamaBuild(Struct, frozen=True):
     origin: Literal["paddock-llama", "llama-cpp-python", "LLAMA_CPP_LIB_PATH"]
     folder: Path
     bindings: str

@@ -18,19 +18,20 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.system.disk_cache import kept_image_files
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 
 _FORMAT = "1"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-@record(frozen=True, slots=True, eq=False)
-class ImagePiece:
+class ImagePiece(SelectiveFields, Struct, frozen=True, eq=False):
+    hidden = ("rows", "positions")
+
     digest: str
     """sha256 of the file, and the part's index in it: equal parts have equal rows."""
-    rows: Vectors = field(repr=False)
+    rows: Vectors
     """Shape (n, n_embedding), float32; each row has a cell of its own."""
-    positions: NDArray[np.int32] = field(repr=False)
+    positions: NDArray[np.int32]
     """Relative to the image's beginning, shape (n_components, n), as llama.cpp orders them."""
     n_positions: int
     """How far the text after the image goes on: M-RoPE counts its longer side, not its rows."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.hardware import context_bytes, hidden_gpus
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 from .build import LlamaBuild, find_build
 
@@ -105,8 +105,7 @@ _HOST_BUFFER = re.compile(r"CPU|AMX|HBM|\w+_Host$")
 _BUFFER_SUFFIX = re.compile(r"_(Split|Mapped)$")  # of a device's memory
 
 
-@record(slots=True)
-class AllocatedBuffers:
+class AllocatedBuffers(Struct):
     """Bytes that llama.cpp has allocated, by name of device; host memory is ''."""
 
     by_device: Counter[str] = field(default_factory=Counter)
@@ -134,8 +133,7 @@ class AllocatedBuffers:
         }
 
 
-@record(slots=True)
-class LogRecording:
+class LogRecording(Struct):
     """llama.cpp's log during one call."""
 
     lines: list[str] = field(default_factory=list)
@@ -242,8 +240,7 @@ def supports_mtp() -> bool:
     return ext is not None
 
 
-@record(frozen=True, slots=True)
-class LoadedLibrary:
+class LoadedLibrary(Struct, frozen=True):
     supports_gpu: bool
     features: tuple[str, ...]
     """The processor's features that the build uses."""
@@ -312,8 +309,7 @@ _device_memory = ggml_function(
 )
 
 
-@record(frozen=True, slots=True)
-class GraphicsDevice:
+class GraphicsDevice(Struct, frozen=True):
     name: str
     free_bytes: int
     total_bytes: int

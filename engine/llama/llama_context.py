@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.settings import CacheType, Switch
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
 from .llama_model import Model
@@ -84,8 +84,7 @@ _KV_TYPES: dict[CacheType, int] = {
 _FLASH: dict[Switch, int] = {"auto": -1, "on": 1, "off": 0}
 
 
-@record(frozen=True, slots=True)
-class ContextOptions:
+class ContextOptions(Struct, frozen=True):
     n_ctx_tokens: int
     n_batch_tokens: int
     n_seq_max: int
@@ -112,8 +111,7 @@ _STATE_HEADER_BYTES = 8  # a magic number and the sequence's id
 _COUNT_BYTES = 4
 
 
-@record(frozen=True, slots=True)
-class SavedCells:
+class SavedCells(Struct, frozen=True):
     """A sequence's cells in main memory, as llama.cpp writes them.
 
     It writes the number of streams, then for each a count of cells and the cells; it refuses a

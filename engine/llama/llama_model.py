@@ -16,7 +16,7 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.settings import SplitMode
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .library import LOG, DecodeFailed, LoadFailed, LogRecording, ggml_function, lib, supports_gpu
 
@@ -78,8 +78,7 @@ def _load_files(files: Sequence[str], params: Any) -> Any:
     return lib.llama_model_load_from_splits(paths, len(files), params)
 
 
-@record(frozen=True, slots=True)
-class ModelOptions:
+class ModelOptions(Struct, frozen=True):
     n_gpu_layers: int = -1
     """Layers on graphics devices; -1: all."""
     main_gpu: int = 0
@@ -305,8 +304,7 @@ SPECIAL_MARK = b"\xff"
 """llguidance's prefix of tokens that no text can spell."""
 
 
-@record(frozen=True, slots=True)
-class RawVocabulary:
+class RawVocabulary(Struct, frozen=True):
     tokens: list[bytes]
     pointer: int
     tokenise: int

@@ -38,7 +38,7 @@ from paddock.engine.gguf import (
     tensor_table,
 )
 from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .library import ggml_function, lib, quiet_logs
 
@@ -103,8 +103,7 @@ _LARGEST_STEP = 127
 _COARSEST = 0.4
 
 
-@record(frozen=True, slots=True)
-class Lattice:
+class Lattice(Struct, frozen=True):
     """Blocks of 32 weights: M + D·q."""
 
     step: Float32Array

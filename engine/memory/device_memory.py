@@ -27,12 +27,11 @@ from paddock.engine.system.hardware import (
     visible_gpus,
 )
 from paddock.engine.system.processes import exit_status_text, python_command, run_blocking
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.workers.death_reasons import context_line
 
 
-@record(frozen=True, slots=True)
-class MemoryAmount:
+class MemoryAmount(Struct, frozen=True):
     """Bytes, of main memory and of each graphics device in its order.
 
     >>> MemoryAmount(8, (5,)) - MemoryAmount(3, (1, 1))
@@ -89,8 +88,7 @@ UNLISTED_BACKENDS = ("vulkan", "sycl", "musa", "cann")
 ASK_LIBRARY_S = 30.0  # CUDA takes some seconds on a cold machine; a driver may compile shaders
 
 
-@record(frozen=True, slots=True)
-class GpuMemory:
+class GpuMemory(Struct, frozen=True):
     name: str
     free_bytes: int
     total_bytes: int
@@ -107,8 +105,7 @@ class GpuMemory:
         return self.uuid.startswith("MIG-")
 
 
-@record(frozen=True, slots=True)
-class Device:
+class Device(Struct, frozen=True):
     """Where a model will run, as far as the layout depends on it."""
 
     n_threads: int
@@ -199,9 +196,7 @@ def ask_library(expression: str) -> tuple[Any, str]:
 
     In a process of its own, since a driver that starts may hang or abort; takes about a second.
     """
-    code = (
-        "import dataclasses, json; from paddock.engine.llama import library; print(json.dumps({}))"
-    )
+    code = "import json, msgspec; from paddock.engine.llama import library; print(json.dumps({}))"
     done = run_blocking(python_command("-c", code.format(expression)), timeout_s=ASK_LIBRARY_S)
     if done is None:
         return None, f"it did not start within {ASK_LIBRARY_S:g} s"
@@ -228,8 +223,7 @@ def confirmed_device() -> Device:
 _SPLIT_OVERHEAD = 1.05
 
 
-@record(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     gpus: tuple[int, ...]
     shares: tuple[float, ...]
     split_mode: SplitMode

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .device_memory import MemoryAmount
 from .pool_stats import ModelState
@@ -26,8 +26,7 @@ from .pool_stats import ModelState
 _JUST_USED_S = 0.1  # below it, ages say nothing, and nothing is divided by zero
 
 
-@record(frozen=True, slots=True)
-class EvictionCandidate:
+class EvictionCandidate(Struct, frozen=True):
     key: str
     room: MemoryAmount
     load_s: float
@@ -88,8 +87,7 @@ def _is_enough(going: Sequence[EvictionCandidate], missing: MemoryAmount, n_plac
 PERSON_FIRST_S = 60.0
 
 
-@record(frozen=True, slots=True)
-class LoadedState:
+class LoadedState(Struct, frozen=True):
     key: str
     state: ModelState
     room: MemoryAmount
@@ -110,8 +108,7 @@ class LoadedState:
         return bool(self.n_users or self.n_waiting)
 
 
-@record(frozen=True, slots=True)
-class WaitingModel:
+class WaitingModel(Struct, frozen=True):
     key: str
     since: float
     is_interactive: bool
@@ -123,34 +120,29 @@ class WaitingModel:
     """The model that it was evicted for: it is not loaded again before that one was."""
 
 
-@record(frozen=True, slots=True)
-class MemoryLimits:
+class MemoryLimits(Struct, frozen=True):
     max_loaded_models: int
     max_wait_s: float
 
 
-@record(frozen=True, slots=True)
-class LoadModel:
+class LoadModel(Struct, frozen=True):
     key: str
     option: int
 
 
-@record(frozen=True, slots=True)
-class EvictModels:
+class EvictModels(Struct, frozen=True):
     """Unload these: the idle ones at once, the busy ones when their requests have ended."""
 
     keys: tuple[str, ...]
 
 
-@record(frozen=True, slots=True)
-class KeepModel:
+class KeepModel(Struct, frozen=True):
     """Stop draining it: its memory is not needed after all."""
 
     key: str
 
 
-@record(frozen=True, slots=True)
-class RefuseModel:
+class RefuseModel(Struct, frozen=True):
     """It can never be loaded: all the memory that could come free is too little."""
 
     key: str
@@ -160,8 +152,7 @@ class RefuseModel:
     """Memory would do, but every place is taken by a pinned model."""
 
 
-@record(frozen=True, slots=True)
-class WaitForChange:
+class WaitForChange(Struct, frozen=True):
     """Do nothing before that time, or before something changes."""
 
     until: float | None = None

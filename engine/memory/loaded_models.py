@@ -16,7 +16,7 @@ from pathlib import Path
 from paddock.engine.errors import AdapterBroken, ModelBroken
 from paddock.engine.gguf import read_header
 from paddock.engine.request import ModelFacts, Priority
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerMemory
 
@@ -50,8 +50,7 @@ def model_key(key: str) -> str:
     return key.partition(_REPLICA)[0]
 
 
-@record(frozen=True, slots=True)
-class ModelUse:
+class ModelUse(Struct, frozen=True):
     facts: ModelFacts
     adapters: tuple[str, ...] = ()
     adapter_digests: tuple[str, ...] = ()
@@ -104,8 +103,7 @@ def _checked_adapter(path: Path) -> Path:
     return path.resolve()
 
 
-@record(slots=True, eq=False)
-class LoadedModel:
+class LoadedModel(Struct, eq=False):
     key: str
     layout_request: LayoutRequest
     layout: ModelLayout
@@ -203,8 +201,7 @@ def is_idle(resident: LoadedModel, *, spares_pinned: bool = True) -> bool:
     return resident.state == "ready" and is_free and not (spares_pinned and resident.is_pinned)
 
 
-@record(slots=True, eq=False)
-class MemoryAccounting:
+class MemoryAccounting(Struct, eq=False):
     _memory_probe: MachineProbe
     _gpu_overhead_bytes: int
     _halved: dict[str, tuple[int, float]] = field(default_factory=dict)

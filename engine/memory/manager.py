@@ -19,7 +19,7 @@ from typing import Any
 from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.request import PRIORITY_RANK
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.tasks import end
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerOptions
@@ -44,8 +44,7 @@ from .pool_stats import ModelStats, PoolEvents, PoolStats
 from .worker_starter import StartWorker
 
 
-@record(slots=True, eq=False)
-class WaitingRequest:
+class WaitingRequest(Struct, eq=False):
     """A request that waits for its model; `place` becomes the loaded model that takes it."""
 
     model_use: ModelUse
@@ -53,8 +52,7 @@ class WaitingRequest:
     place: asyncio.Future[Any]
 
 
-@record(slots=True)
-class WaitQueue:
+class WaitQueue(Struct):
     requests: list[WaitingRequest] = field(default_factory=list)
 
     @property

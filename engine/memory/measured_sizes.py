@@ -11,12 +11,11 @@ from functools import cached_property
 from pathlib import Path
 
 from paddock.engine.system.files import read_json_object, write_json_atomically
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 
-@record(frozen=True, slots=True)
-class MeasuredSize:
+class MeasuredSize(Struct, frozen=True):
     taken: WorkerMemory
     load_s: float
 
@@ -41,8 +40,7 @@ def size_key(digest: str, load: WorkerOptions, device: str) -> str:
     return " ".join((digest[:16], device, *parts, *besides))
 
 
-@record(eq=False)
-class MeasuredSizes:
+class MeasuredSizes(Struct, eq=False, dict=True):
     """Reads and writes `sizes.json`. What was seen last counts, so that sizes can also shrink."""
 
     _file: Path

@@ -23,7 +23,7 @@ from paddock.engine.profile.context_layout import (
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements
@@ -150,8 +150,7 @@ _READ_BYTES_PER_S = 1e9  # how fast a file is taken to load before that was meas
 FindMeasured = Callable[[WorkerOptions], MeasuredSize | None]
 
 
-@record(frozen=True, slots=True)
-class ModelLayout:
+class ModelLayout(Struct, frozen=True):
     load: WorkerOptions
     room: MemoryAmount
     load_s: float
@@ -164,8 +163,7 @@ class ModelLayout:
     """Weights and cells of the layers that the processor computes, beside those of a device."""
 
 
-@record(frozen=True, slots=True)
-class LayoutRequest:
+class LayoutRequest(Struct, frozen=True):
     facts: ModelFacts
     n_ctx_tokens: int
     adapters: tuple[str, ...] = ()
@@ -278,23 +276,20 @@ def _rounded(n_tokens: int) -> int:
     return n_tokens // step * step
 
 
-@record(frozen=True, slots=True)
-class _CellCounts:
+class _CellCounts(Struct, frozen=True):
     """How many cells to try, the most first, and from how many on a layout is good."""
 
     counts: list[int]
     least_good: int = 0
 
 
-@record(frozen=True, slots=True)
-class _FreeCells:
+class _FreeCells(Struct, frozen=True):
     at_most: int
     """With nothing else on the devices."""
     now: int
 
 
-@record(frozen=True, slots=True)
-class _LayoutPlanner:
+class _LayoutPlanner(Struct, frozen=True):
     """Layouts of one model on one machine, in stages: load, numbers of cells, placements."""
 
     request: LayoutRequest
@@ -507,8 +502,7 @@ class _LayoutPlanner:
         ]
 
 
-@record(frozen=True, slots=True)
-class _DeviceLoad:
+class _DeviceLoad(Struct, frozen=True):
     """A load of which graphics devices compute at least a part."""
 
     load: WorkerOptions

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from paddock.engine.request import DoneReason, Role, Usage
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 ModelState = Literal["loading", "ready", "draining", "unloading"]
 
 
-@record(slots=True)
-class LoadCount:
+class LoadCount(Struct):
     loads: int = 0
     load_s: float = 0.0
 
@@ -30,8 +29,7 @@ RefusalReason = Literal["busy", "too_large", "late"]
 """Why a request was not taken: a full queue, a model without room, a wait without an end."""
 
 
-@record(frozen=True, slots=True)
-class ModelStats:
+class ModelStats(Struct, frozen=True):
     name: str
     state: ModelState
     n_users: int
@@ -69,8 +67,7 @@ class ModelStats:
     """What it goes without since llama.cpp failed, why, and the way out; empty: nothing."""
 
 
-@record(frozen=True, slots=True)
-class PoolStats:
+class PoolStats(Struct, frozen=True):
     resident: tuple[ModelStats, ...]
     loads: dict[str, LoadCount]
     waiting: Mapping[str, int] = field(default_factory=dict)

@@ -28,7 +28,7 @@ from paddock.engine.errors import DigestMismatch, EngineError, StoreFull, StoreR
 from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.files import sync_file
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.tasks import running, task_group
 
 from .blobs import store_write_errors
@@ -107,8 +107,7 @@ _MAX_PARTS = 16
 _STATE_BYTES = 160  # four numbers of 20 digits and their names
 
 
-@record(slots=True)
-class BlobPart:
+class BlobPart(Struct):
     number: int
     offset: int
     size_bytes: int
@@ -292,8 +291,7 @@ _HASH_BYTES = 32 * 1024 * 1024  # hashed at a time, so that it can be cancelled 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
-@record(frozen=True, slots=True)
-class RemoteBlob:
+class RemoteBlob(Struct, frozen=True):
     url: str
     size_bytes: int
     digest: str = ""
@@ -315,8 +313,7 @@ class RemoteBlob:
         return f"pulling {name}"
 
 
-@record(frozen=True, slots=True)
-class _ByteRange:
+class _ByteRange(Struct, frozen=True):
     start: int
     end: int | None
     """None: the whole file, which needs no `Range`."""

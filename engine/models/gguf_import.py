@@ -13,7 +13,7 @@ from pathlib import Path
 
 from paddock.engine.errors import BlobMissing, ModelBroken, NotGguf, RecipeRefused
 from paddock.engine.gguf import GgufHeader, join_headers, read_header
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 
 from . import manifests
 from .manifests import (
@@ -33,8 +33,7 @@ from .transfer import ProgressLine, ReportProgress
 from .transfer_errors import NoUsableModel
 
 
-@record(slots=True)
-class ModelDraft:
+class ModelDraft(Struct):
     store: ModelStore
     config: ModelConfig = field(default_factory=ModelConfig)
     layers: list[ManifestLayer] = field(default_factory=list)
@@ -203,8 +202,7 @@ def _with_family(config: ModelConfig, family: str) -> ModelConfig:
     return replace(config, model_families=(*config.model_families, family))
 
 
-@record(frozen=True, slots=True)
-class ImportedFiles:
+class ImportedFiles(Struct, frozen=True):
     model: str
     projectors: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()

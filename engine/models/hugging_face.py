@@ -15,7 +15,7 @@ import httpx
 from huggingface_hub import constants
 
 from paddock.engine.model_file_parts import split_file_names
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import listed
 
 from .model_names import quantisation_label
@@ -38,8 +38,7 @@ _MAX_SHOWN_FILES = 12  # of a repository's files, in an error
 _PRIVATE_ADVICE = "Check the spelling; for a private repository, set HF_TOKEN."
 
 
-@record(frozen=True, slots=True)
-class HubFile:
+class HubFile(Struct, frozen=True):
     name: str
     url: str
     size_bytes: int
@@ -47,8 +46,7 @@ class HubFile:
     """`sha256:…`; empty for a small text, which has another digest on the hub."""
 
 
-@record(frozen=True, slots=True)
-class HubListing:
+class HubListing(Struct, frozen=True):
     files: tuple[HubFile, ...]
     auth: HubAuth
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from paddock.engine.errors import BadDigest, ModelBroken
 from paddock.engine.request import Message
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import parse_shallow_json
 
 from .blobs import BlobStore
@@ -34,8 +34,7 @@ MESSAGES_TYPE = "application/vnd.ollama.image.messages"
 LICENSE_TYPE = "application/vnd.ollama.image.license"
 
 
-@record(frozen=True, slots=True)
-class ManifestLayer:
+class ManifestLayer(Struct, frozen=True):
     media_type: str
     digest: str
     """`sha256:` and 64 hexadecimal digits."""
@@ -44,8 +43,7 @@ class ManifestLayer:
     """The model that it comes from (`from` in the manifest)."""
 
 
-@record(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     config: ManifestLayer | None
     """None in some old manifests and in hand-made ones."""
     layers: tuple[ManifestLayer, ...]
@@ -139,8 +137,7 @@ _TEXT_FIELDS = (
 _KNOWN_FIELDS = frozenset((*_TEXT_FIELDS, "model_families", "architecture", "os", "rootfs"))
 
 
-@record(frozen=True, slots=True)
-class ModelConfig:
+class ModelConfig(Struct, frozen=True):
     model_format: str = ""
     model_family: str = ""
     model_families: tuple[str, ...] = ()
@@ -171,8 +168,7 @@ class ModelConfig:
         return go_json(value)
 
 
-@record(frozen=True, slots=True)
-class StoredModel:
+class StoredModel(Struct, frozen=True):
     model: Path
     config: ModelConfig = field(default_factory=ModelConfig)
     projector: Path | None = None

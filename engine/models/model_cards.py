@@ -17,7 +17,7 @@ from paddock.engine.chat.known_templates import insert_form
 from paddock.engine.errors import ModelBroken, TrialTimeout
 from paddock.engine.gguf import SUPPRESSED, TYPE_NAMES, GgufHeader, read_arrays
 from paddock.engine.request import Message, ModelFacts
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 
 from . import manifests
 from .manifests import ManifestLayer, ModelConfig, StoredModel, go_json, make_manifest
@@ -30,8 +30,7 @@ _HIDDEN_KEYS = ("general.name", "tokenizer.chat_template")
 _TEMPLATE_KEY = "tokenizer.chat_template"
 
 
-@record(frozen=True, slots=True)
-class ModelDetails:
+class ModelDetails(Struct, frozen=True):
     """A model in short, under Ollama's names."""
 
     format: str
@@ -46,15 +45,13 @@ class ModelDetails:
     parent_model: str = ""
 
 
-@record(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(Struct, frozen=True):
     name: str
     type: str
     shape: tuple[int, ...]
 
 
-@record(frozen=True, slots=True)
-class ModelCard:
+class ModelCard(Struct, frozen=True):
     name: str
     digest: str
     """sha256 of its manifest, hexadecimal; of its file where there is no manifest."""

@@ -28,7 +28,7 @@ from paddock.engine.system.files import (
     sha256_of,
     write_json_atomically,
 )
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 
 from .manifests import Manifest, StoredModel, read_stored_model
@@ -143,8 +143,7 @@ def file_stamp(path: Path) -> FileStamp:
     return str(path), *content_stamp(path.stat())
 
 
-@record(frozen=True, slots=True)
-class FoundModel:
+class FoundModel(Struct, frozen=True):
     name: str
     path: Path
     origin: ModelOrigin

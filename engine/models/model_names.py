@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from paddock.engine.errors import InvalidName
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 from paddock.engine.system.text import shorten
 
 DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG = "registry.ollama.ai", "library", "latest"
@@ -20,15 +20,16 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _NAME_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
 
-@record(frozen=True, slots=True)
-class ModelName:
+class ModelName(SelectiveFields, Struct, frozen=True):
     """A model's full name; names that differ in case alone are equal, see `key`."""
+
+    uncompared = ("scheme",)
 
     host: str
     namespace: str
     model: str
     tag: str
-    scheme: str = field(default="", compare=False)
+    scheme: str = ""
     """`http` or `https` if the name was written as a URL; not part of the name itself."""
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 from paddock.engine.model_file_parts import split_file_names
 from paddock.engine.request import Message
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 from .modelfile import (
     OBSOLETE_PARAMETERS,
@@ -24,8 +24,7 @@ _WEIGHT_FILES = ("*.gguf", "*.bin")
 _FOREIGN_WEIGHT_FILES = ("*.safetensors", "*.pth", "*.pt")
 
 
-@record(frozen=True, slots=True)
-class ModelRecipe:
+class ModelRecipe(Struct, frozen=True):
     name: str
     base: str | None = None
     """The base model; None: `files`."""

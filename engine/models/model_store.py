@@ -23,7 +23,7 @@ from typing import Literal
 
 from paddock.engine.errors import BadDigest, BlobMissing, InvalidName, ManifestBroken, ModelNotFound
 from paddock.engine.system.files import atomic_file
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.units import DAY_S
 
 from .blobs import BlobStore, digest_hex, store_lock, store_write_errors
@@ -189,8 +189,7 @@ _NAMES_LOCK = "the models' names"
 _MIN_PRUNE_AGE_S = DAY_S
 
 
-@record(frozen=True, slots=True)
-class BlobFault:
+class BlobFault(Struct, frozen=True):
     digest: str
     path: str
     kind: Literal["missing", "corrupt", "unreadable"]

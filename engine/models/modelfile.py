@@ -17,7 +17,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.sampling_values import PARAMETERS, Parameter
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import shorten
 
 _WHOLE_NUMBERS = ("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "main_gpu",
@@ -109,8 +109,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
-@record(frozen=True, slots=True)
-class ModelfileCommand:
+class ModelfileCommand(Struct, frozen=True):
     name: str
     """In capitals: one of `INSTRUCTIONS`."""
     value: str
@@ -120,8 +119,7 @@ class ModelfileCommand:
     """Its first line, counted from 1."""
 
 
-@record(frozen=True, slots=True)
-class Modelfile:
+class Modelfile(Struct, frozen=True):
     commands: tuple[ModelfileCommand, ...]
 
     def all_of(self, name: str) -> tuple[ModelfileCommand, ...]:

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from paddock.engine.system import http
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .manifests import MANIFEST_TYPE, Manifest, parse_manifest
 from .model_names import ModelName
@@ -173,8 +173,7 @@ def signed_message(url: httpx.URL) -> bytes:
 _CHALLENGE_PAIR = re.compile(r'(\w+)="([^"]*)"')
 
 
-@record(frozen=True, slots=True)
-class AuthChallenge:
+class AuthChallenge(Struct, frozen=True):
     realm: str
     service: str
     scopes: tuple[str, ...]

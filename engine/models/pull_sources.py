@@ -13,15 +13,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from paddock.engine.errors import InvalidName
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .model_names import ModelName, file_stem, parse_name, quantisation_label
 
 _HUB_HOSTS = ("hf.co", "huggingface.co", "www.huggingface.co")
 
 
-@record(frozen=True, slots=True)
-class RegistrySource:
+class RegistrySource(Struct, frozen=True):
     """A model of an OCI registry, under its own name."""
 
     name: ModelName
@@ -30,8 +29,7 @@ class RegistrySource:
         return self.name.full
 
 
-@record(frozen=True, slots=True)
-class HubSource:
+class HubSource(Struct, frozen=True):
     """A GGUF file of a repository at Hugging Face."""
 
     name: ModelName
@@ -44,8 +42,7 @@ class HubSource:
         return f"huggingface.co/{self.repository}"
 
 
-@record(frozen=True, slots=True)
-class UrlSource:
+class UrlSource(Struct, frozen=True):
     name: ModelName
     url: str
 
@@ -53,8 +50,7 @@ class UrlSource:
         return self.url
 
 
-@record(frozen=True, slots=True)
-class FileSource:
+class FileSource(Struct, frozen=True):
     name: ModelName
     path: Path
 

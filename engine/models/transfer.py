@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 
 MIB = 1024 * 1024
 # Only Ollama's registry identifies users by a signature.
 OLLAMA_REGISTRIES = frozenset({"registry.ollama.ai", "ollama.com"})
 
 
-@record(frozen=True, slots=True)
-class RegistryCredentials:
+class RegistryCredentials(SelectiveFields, Struct, frozen=True):
     """User and password for a registry's token server."""
 
+    hidden = ("password",)
+
     user: str
-    password: str = field(repr=False)
+    password: str
 
 
-@record(frozen=True, slots=True)
-class TransferOptions:
+class TransferOptions(Struct, frozen=True):
     """Options of one pull or push. Proxies come from the environment (`HTTPS_PROXY` and so on)."""
 
     insecure: bool = False
@@ -58,8 +58,7 @@ class TransferOptions:
     longest_wait_s: float = 10.0
 
 
-@record(frozen=True, slots=True)
-class ProgressLine:
+class ProgressLine(Struct, frozen=True):
     """One progress line; sizes in bytes."""
 
     status: str

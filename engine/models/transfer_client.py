@@ -24,7 +24,7 @@ from paddock.engine.system import http, tasks
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hosts import BadHost, is_public, read_host
 from paddock.engine.system.http import retry_after_s
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.retry import Backoff
 
 from .transfer import ProgressLine, ReportProgress, TransferOptions
@@ -202,8 +202,7 @@ class HostAuth(Protocol):
         """Update the header for a 401's challenge; False: that is impossible."""
 
 
-@record(frozen=True, slots=True)
-class TransferRequest:
+class TransferRequest(Struct, frozen=True):
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)

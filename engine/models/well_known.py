@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from statistics import median
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 GB = 10**9
 CONTEXT_TOKENS = 8192  # a document of some ten pages
@@ -25,8 +25,7 @@ _USABLE_GPU_SHARE = 0.95
 _OVERHEAD_BYTES = 400 * 2**20  # compute buffers and the worker process
 
 
-@record(frozen=True, slots=True)
-class WellKnownModel:
+class WellKnownModel(Struct, frozen=True):
     name: str
     """What `paddock pull` takes."""
     size_bytes: int
@@ -83,8 +82,7 @@ MEASURED: Mapping[str, str] = {
 The pages of `examples/choose-a-model` and `examples/first-run` tell how that was tried."""
 
 
-@record(frozen=True, slots=True)
-class MachineSpeed:
+class MachineSpeed(Struct, frozen=True):
     """What bounds a model here: arithmetic for prompts, memory for answers."""
 
     flop_per_s: float
@@ -132,8 +130,7 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-@record(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """The memory that a model must fit, and the processor's speed."""
 
     memory_bytes: int

@@ -17,14 +17,13 @@ from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 # Where a form says in which precision it is computed; one that does not: 32 bits.
 PRECISION = ["paddock", "precision"]
 
 
-@record(frozen=True, slots=True)
-class PagedBatch:
+class PagedBatch(Struct, frozen=True):
     """One pass: the tokens of its sequences, one after another, and whose cells they see."""
 
     tokens: NDArray[np.int32]
@@ -49,8 +48,7 @@ class BlockComputer(Protocol):
     def compute(self, batch: PagedBatch) -> Logits: ...
 
 
-@record(frozen=True, slots=True)
-class SavedBlocks:
+class SavedBlocks(Struct, frozen=True):
     """A sequence's cells in main memory, outside the cache."""
 
     caches: tuple[NDArray[Any], ...]

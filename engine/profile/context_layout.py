@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .profile import Profile, prefill_s, step_s
 
@@ -38,8 +38,7 @@ _BATCHES = (64, 128, 256, 512, 1024, 2048)
 _EQUAL_WITHIN = 0.08
 
 
-@record(frozen=True, slots=True)
-class Workload:
+class Workload(Struct, frozen=True):
     """Requests that wait and run; the token numbers are means over them."""
 
     n_sequences: int
@@ -48,8 +47,7 @@ class Workload:
     n_shared_tokens: float = 0.0
 
 
-@record(frozen=True, slots=True)
-class ContextLayout:
+class ContextLayout(Struct, frozen=True):
     is_unified: bool
     n_parallel: int
     n_batch_tokens: int
@@ -57,8 +55,7 @@ class ContextLayout:
     """Tokens of a batch that are computed in one pass (llama.cpp's ubatch); 0: all."""
 
 
-@record(frozen=True, slots=True)
-class LayoutBounds:
+class LayoutBounds(Struct, frozen=True):
     n_cells: int
     n_parallel_max: int
     n_batch_max: int

@@ -22,14 +22,13 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
 from paddock.engine.openvino.form_model import open_context
 from paddock.engine.settings import CacheType, Switch
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .context_layout import GPU_PASSES
 from .profile import Agreement, DecodePoint, Measurements, PrefillPoint
 
 
-@record(frozen=True, slots=True)
-class BenchOptions:
+class BenchOptions(Struct, frozen=True):
     n_cells: int
     n_batch_tokens: int
     n_threads: int
@@ -313,8 +312,7 @@ def measure_model(
     return measurement.measured
 
 
-@record(frozen=True, slots=True)
-class _Measurement:
+class _Measurement(Struct, frozen=True):
     model: Model
     shape: BenchOptions
     clock: BenchClock

@@ -23,7 +23,7 @@ from paddock.engine.llama.build import find_build
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.system.records import asdict, field, record
+from paddock.engine.system.records import Struct, asdict, field
 
 PROFILE_VERSION = 4
 
@@ -36,16 +36,14 @@ class ProfileUnreadable(Exception):
     """A profile of another version, or one that is damaged."""
 
 
-@record(frozen=True, slots=True)
-class PrefillPoint:
+class PrefillPoint(Struct, frozen=True):
     n_batch_tokens: int
     tokens_per_s: float
     n_cells_before: int = 0
     """Used cells of other sequences: attention in a unified cache runs over all of them."""
 
 
-@record(frozen=True, slots=True)
-class DecodePoint:
+class DecodePoint(Struct, frozen=True):
     n_sequences: int
     n_depth_tokens: int
     is_unified: bool
@@ -53,8 +51,7 @@ class DecodePoint:
     """Of all sequences together."""
 
 
-@record(frozen=True, slots=True)
-class Agreement:
+class Agreement(Struct, frozen=True):
     """Whether a token gets the same logits, bit for bit, however it is computed.
 
     False: a greedy answer may change. None: not measured.
@@ -66,8 +63,7 @@ class Agreement:
     drafts: bool | None = None
 
 
-@record(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True):
     digest: str
     device: str
     build: str
@@ -115,8 +111,7 @@ def read_profile(data: object) -> Profile:
     return profile
 
 
-@record(slots=True)
-class Measurements:
+class Measurements(Struct):
     cell_bytes: float = 0.0
     prefill: list[PrefillPoint] = field(default_factory=list)
     decode: list[DecodePoint] = field(default_factory=list)
@@ -217,8 +212,7 @@ def _interpolated(points: Sequence[tuple[float, float]], at: float) -> float:
 _DIGEST_CHARS, _DEVICE_CHARS, _BUILD_CHARS = 12, 48, 6
 
 
-@record(frozen=True, slots=True)
-class DeviceBuild:
+class DeviceBuild(Struct, frozen=True):
     device: str
     """`cpu2-…` with the number of threads, or `gpu-…`."""
     build: str

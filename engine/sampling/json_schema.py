@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.system import schema_patterns
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import has_json_type, resolve_ref, shorten
 
 if TYPE_CHECKING:  # `validate` does without requests
@@ -209,8 +209,7 @@ COMPACT_JSON = {
 """No whitespace between values: some models would fill their token limit with newlines."""
 
 
-@record(frozen=True, slots=True)
-class SchemaProblem:
+class SchemaProblem(Struct, frozen=True):
     path: SchemaPath
     message: str
     remedy: str = ""

@@ -19,7 +19,7 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import DoneReason, Sampling, TokenLogprob
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .constrained_decoding import ConstrainedAnswer
 from .logits import FORBIDDING_BIAS, N_PRESELECTED, Candidates, LogitBias, top_candidates
@@ -40,8 +40,7 @@ FEW_MASKS = 4
 """Fewer are computed when needed, if at all: another thread costs 20 to 100 µs."""
 
 
-@record(frozen=True, slots=True)
-class PickedToken:
+class PickedToken(Struct, frozen=True):
     """One chosen token; `ends` is why the answer ends with it, if it does."""
 
     token: int
@@ -49,8 +48,7 @@ class PickedToken:
     logprob: TokenLogprob | None = None
 
 
-@record(slots=True)
-class RowScan:
+class RowScan(Struct):
     """Result of `Picker.scan`; the constraint is not applied yet, except to `logprobs`."""
 
     token: int | None = None

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 
 if TYPE_CHECKING:
     from .constraint import ByteMatcher, TokenMatcher
@@ -40,15 +40,16 @@ _LETTERS = (b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _WORD_BYTES = _DIGITS + b"".join(_LETTERS)
 
 
-@record(order=True, slots=True)
-class _SearchNode:
+class _SearchNode(SelectiveFields, Struct, order=True):
+    uncompared = ("place", "text", "n_before", "is_quick")
+
     cost: int
     number: int
-    place: ByteMatcher = field(compare=False)
-    text: bytes = field(compare=False)
-    n_before: int = field(default=0, compare=False)
+    place: ByteMatcher
+    text: bytes
+    n_before: int = 0
     """Length of its parent's text."""
-    is_quick: bool = field(default=True, compare=False)
+    is_quick: bool = True
     """Whether only the likely best choice is tried."""
 
 

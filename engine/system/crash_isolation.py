@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 from .units import DAY_S
 
@@ -39,8 +39,7 @@ def n_together(n_parallel: int, n_crashes: int, n_kills: int = 0) -> int:
     return max(1, n_parallel >> max(0, n_crashes - 1 - n_by_chance(n_kills)))
 
 
-@record(slots=True, eq=False)
-class SuspectRoom:
+class SuspectRoom(Struct, eq=False):
     """Where work runs together, a suspect with as much other work as it may. Lives in one loop."""
 
     _inside: list[int] = field(default_factory=list)
@@ -75,8 +74,7 @@ class SuspectRoom:
             self._has_changed.set()
 
 
-@record(slots=True, eq=False)
-class Crash:
+class Crash(Struct, eq=False):
     n_suspects: int
     n_left: int = 0
     """Suspects that were not done since; with none left, it was killed from outside."""
@@ -85,8 +83,7 @@ class Crash:
         self.n_left = self.n_suspects
 
 
-@record(slots=True, eq=False)
-class CrashRecord:
+class CrashRecord(Struct, eq=False):
     """Crashes of one model's processes, and the room of its requests. Lives in one loop."""
 
     room: SuspectRoom = field(default_factory=SuspectRoom)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .disk_space import free_disk_bytes
 from .files import write_atomically
@@ -18,8 +18,7 @@ from .units import DAY_S
 _MOST_OF_FREE = 0.25
 
 
-@record(frozen=True, slots=True)
-class KeptFiles:
+class KeptFiles(Struct, frozen=True):
     """Bounds of such a folder, whose files may lie in folders within it."""
 
     folder: Path

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, Literal
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .processes import run_blocking
 
@@ -34,8 +34,7 @@ _FEATURES = frozenset((
 ))  # fmt: skip
 
 
-@record(frozen=True, slots=True)
-class Cpu:
+class Cpu(Struct, frozen=True):
     name: str
     n_cores: int
     n_usable: int
@@ -43,15 +42,13 @@ class Cpu:
     features: tuple[str, ...]
 
 
-@record(frozen=True, slots=True)
-class MainMemory:
+class MainMemory(Struct, frozen=True):
     total_bytes: int
     free_bytes: int
     """What can be had without swapping."""
 
 
-@record(frozen=True, slots=True)
-class Gpu:
+class Gpu(Struct, frozen=True):
     kind: GpuKind
     name: str
     memory_bytes: int | None = None
@@ -115,8 +112,7 @@ def read_memory(
     return MainMemory(total, max(0, free))
 
 
-@record(frozen=True, slots=True)
-class _MemoryFiles:
+class _MemoryFiles(Struct, frozen=True):
     limit: str
     used: str
     cached: tuple[str, str]

@@ -12,7 +12,7 @@ import re
 import socket
 from urllib.parse import urlsplit
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .text import shorten
 
@@ -42,8 +42,7 @@ class BadHost(ValueError):
     """A text that is no host, as the end of a sentence about it."""
 
 
-@record(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     name: str
     """Lower case, without a dot at its end, IDN as `xn--`; an address as `ipaddress` writes it."""
     address: Address | None = None
@@ -60,8 +59,7 @@ class Host:
         return f"[{self.name}]" if ":" in self.name else self.name
 
 
-@record(frozen=True, slots=True)
-class Authority:
+class Authority(Struct, frozen=True):
     scheme: str
     host: Host
     port: int
@@ -70,8 +68,7 @@ class Authority:
     """Whether a user's name stands before the host."""
 
 
-@record(frozen=True, slots=True)
-class Pattern:
+class Pattern(Struct, frozen=True):
     """Hosts that one entry of a list stands for: a name, `*.` before a name, or a network."""
 
     name: str

@@ -13,7 +13,7 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 SEED = 0
 _BITS = 64
@@ -31,8 +31,7 @@ def draw(seed: int, key: str) -> float:
     return (int.from_bytes(digest[: _BITS // 8], "big") >> 11) / (1 << 53)  # a float's 53 bits
 
 
-@record(frozen=True, slots=True)
-class ItemSample:
+class ItemSample(Struct, frozen=True):
     """Which items of each top-level block a run takes; nested blocks are done whole."""
 
     n_items: int

@@ -14,7 +14,7 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 CONNECT_S = 5.0
 IDLE_CONNECTION_S = 30.0  # the server closes a connection that is idle for 60 s
@@ -33,8 +33,7 @@ class UnexpectedStatus(Exception):
         super().__init__(f"status {status}")
 
 
-@record(slots=True)
-class _OpenSocket:
+class _OpenSocket(Struct):
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     idle_since: float | None = None

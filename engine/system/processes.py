@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from . import no_links
 from .distribution import STATE_FOLDER
@@ -81,16 +81,14 @@ class OutputTooLarge(Exception):
     """A program wrote more to its standard output than is kept; it was ended."""
 
 
-@record(frozen=True, slots=True)
-class CompletedCommand:
+class CompletedCommand(Struct, frozen=True):
     code: int
     stdout: bytes
     stderr: bytes
     """Its last part."""
 
 
-@record(frozen=True, slots=True)
-class GuardedProcess:
+class GuardedProcess(Struct, frozen=True):
     """A process under guard: it ends, with all that it started, when our end of `line` closes."""
 
     process: asyncio.subprocess.Process

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from random import SystemRandom
 from typing import TypeVar
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 _T = TypeVar("_T")
 _MOST_POWERS = 64  # more would overflow a float, and every pause has reached its longest by then
 
 
-@record(frozen=True, slots=True)
-class Backoff:
+class Backoff(Struct, frozen=True):
     """Pauses that grow with the number of failures in a row."""
 
     first_s: float

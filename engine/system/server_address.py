@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 
 from .hosts import BadHost, read_authority
 
@@ -19,19 +19,19 @@ class BadAddress(ValueError):
         super().__init__(f"{why}. {remedy}")
 
 
-@record(frozen=True, slots=True)
-class ServerAddress:
+class ServerAddress(SelectiveFields, Struct, frozen=True):
+    hidden = ("key",)
+
     url: str
     """Without a slash at its end, and without `/v1`."""
-    key: str = field(default="", repr=False)
+    key: str = ""
 
     @property
     def is_here(self) -> bool:
         return is_here(self.url)
 
 
-@record(frozen=True, slots=True)
-class PoolAddress(ServerAddress):
+class PoolAddress(ServerAddress, frozen=True):
     """Where a pool is asked: over a socket in the file system, or over the network with a key."""
 
     url: str = "http://paddock"

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from itertools import starmap
 from typing import Any, TypeVar
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
@@ -93,8 +93,7 @@ async def wait_for_event(event: asyncio.Event, timeout_s: float | None) -> bool:
     return event.is_set()
 
 
-@record(slots=True, eq=False)
-class TaskSet:
+class TaskSet(Struct, eq=False):
     """Keeps references to tasks that nothing awaits, so that they are not collected.
 
     The event loop's exception handler gets their errors.
@@ -162,8 +161,7 @@ async def in_left_thread(work: Callable[..., _T], *args: Any) -> _T:
     return await future
 
 
-@record(slots=True, eq=False)
-class GroupedCalls:
+class GroupedCalls(Struct, eq=False):
     """Makes short calls that block in few threads: those of one turn of the loop share them.
 
     A thread that is woken for each costs more than the call: it fights for the interpreter's lock.

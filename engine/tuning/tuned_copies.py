@@ -18,7 +18,7 @@ from paddock.engine.gguf import TYPE_NAMES, GgufHeader
 from paddock.engine.llama.build import find_build
 from paddock.engine.system import files
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.system.records import asdict, fields, record
+from paddock.engine.system.records import Struct, asdict
 from paddock.engine.wire import from_plain
 
 RECORD_VERSION = 3
@@ -97,8 +97,7 @@ def openvino_version() -> str:
         return ""
 
 
-@record(frozen=True, slots=True)
-class TunedCopy:
+class TunedCopy(Struct, frozen=True):
     name: str
     original: str
     """sha256 of the model's file."""
@@ -230,8 +229,7 @@ def graph_file(weights: Path) -> Path:
 def _read(file: Path) -> TunedCopy | None:
     """Return what a file holds; None where it is damaged or of another version."""
     data = files.read_json_object(file)
-    known = {field.name for field in fields(TunedCopy)}
-    if data.get("version") != RECORD_VERSION or not data.keys() <= known:
+    if data.get("version") != RECORD_VERSION or not data.keys() <= {*TunedCopy.__struct_fields__}:
         return None
     try:
         return from_plain(TunedCopy, data)

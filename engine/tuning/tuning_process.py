@@ -38,7 +38,7 @@ from paddock.engine.profile.measure import (
 )
 from paddock.engine.system.files import sha256_of, sync_file
 from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.workers.fallbacks import with_fallback
 from paddock.engine.workers.worker_protocol import WorkerOptions
 
@@ -68,8 +68,7 @@ LEAST_AGREEMENT, LEAST_COSINE = 0.93, 0.999
 MOST_PERPLEXITY = 1.005
 
 
-@record(frozen=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True):
     """What is computed: a GGUF file, by llama.cpp; or a form of it, by OpenVINO."""
 
     path: Path
@@ -85,8 +84,7 @@ class Weights:
         return Model(self.path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
 
 
-@record(frozen=True, slots=True)
-class Computed:
+class Computed(Struct, frozen=True):
     """Of each token of a text the likeliest next one, shape (n,); or vectors of texts."""
 
     values: NDArray[np.int32] | Vectors
@@ -94,8 +92,7 @@ class Computed:
     """Mean negative log-likelihood of the text's own next tokens."""
 
 
-@record(frozen=True, slots=True)
-class CopySpeeds:
+class CopySpeeds(Struct, frozen=True):
     prompts: float
     answer: float
     """One answer alone."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 TILE, BLOCK, UNIT = 64, 16, 4
 _N_BLOCKS = TILE // BLOCK
@@ -44,8 +44,7 @@ def _n_blocks(counts: list[int]) -> int:
     return alone + -(-(2 * counts[2] + n_single) // _FULL)
 
 
-@record(slots=True)
-class _Tile:
+class _Tile(Struct):
     """64 tokens, shared by the last parts of some texts."""
 
     n_least_units: int

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from paddock.engine.system.processes import exit_status_text
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 # Messages of llama.cpp, its backends and the C++ library (ggml-backend.cpp, ggml-cuda.cu,
 # llama-kv-cache.cpp, llama-model.cpp).
@@ -29,8 +29,7 @@ _RAISED_BY_CRASHES = frozenset(
 )
 
 
-@record(frozen=True, slots=True)
-class WorkerEnd:
+class WorkerEnd(Struct, frozen=True):
     """How a worker ended, or why it could not load its model; as a text, for people.
 
     >>> str(WorkerEnd("killed by SIGSEGV while warming up", -11, "n_ctx_seq (9216)"))

@@ -11,7 +11,7 @@ from itertools import islice
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.request import PRIORITY_RANK, Priority
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 from .batch_tiles import PACK_TOKENS, TILE, BatchTiles, n_tiles
 
@@ -22,24 +22,21 @@ _PACK_WINDOW = 64
 _MOST_TIMES_PASSED_OVER = 8
 
 
-@record(frozen=True, slots=True)
-class EmbedPiece:
+class EmbedPiece(Struct, frozen=True):
     request_id: int
     number: int
     """Index within the request."""
     tokens: Tokens
 
 
-@record(frozen=True, slots=True)
-class EmbedBatch:
+class EmbedBatch(Struct, frozen=True):
     """Pieces that are computed together, and each one's positions in the batch."""
 
     pieces: tuple[EmbedPiece, ...]
     places: tuple[Tokens, ...]
 
 
-@record(slots=True, eq=False)
-class _WaitingTexts:
+class _WaitingTexts(Struct, eq=False):
     pieces: deque[EmbedPiece]
     rank: int
     arrival: int
@@ -51,8 +48,7 @@ class _WaitingTexts:
         return (-1 if self.n_passes >= _MOST_TIMES_PASSED_OVER else self.rank), self.arrival
 
 
-@record(slots=True)
-class EmbedQueue:
+class EmbedQueue(Struct):
     n_most_pieces: int
     n_batch_tokens: int = PACK_TOKENS
     is_flash: bool = True

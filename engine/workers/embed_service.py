@@ -27,7 +27,7 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import OnOverflow, Priority
 from paddock.engine.system.frames import FrameHead
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.wire import from_plain, to_plain
 
 from .batch_tiles import PACK_TOKENS, TILE, batch_size, n_tiles
@@ -39,8 +39,7 @@ _LOOK_BACK = 4
 _SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\n")
 
 
-@record(frozen=True, slots=True)
-class TokenisedText:
+class TokenisedText(Struct, frozen=True):
     pieces: tuple[Tokens, ...]
     """One, unless it is split; each with the model's special tokens around it."""
     n_cut: int = 0
@@ -302,8 +301,7 @@ MOST_SIDE_CONTEXTS = 8
 SIDE_BATCH_S = 1.0
 
 
-@record(slots=True, eq=False)
-class _EmbedRequest:
+class _EmbedRequest(Struct, eq=False):
     request_id: int
     texts: list[TokenisedText]
     dimensions: int | None
@@ -319,8 +317,7 @@ class _EmbedRequest:
         return [EmbedPiece(self.request_id, number, tokens) for number, tokens in enumerate(flat)]
 
 
-@record(frozen=True, slots=True)
-class _ComputedBatch:
+class _ComputedBatch(Struct, frozen=True):
     batch: EmbedBatch
     rows: Vectors
     took_s: float

@@ -21,7 +21,7 @@ from paddock.engine.profile.profile import device_slug, write_json
 from paddock.engine.system import files
 from paddock.engine.system.distribution import is_clone
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.system.records import asdict, record, replace
+from paddock.engine.system.records import Struct, asdict, replace
 
 if TYPE_CHECKING:  # it imports NumPy, which `plan` and `list` do without
     from .worker_protocol import WorkerOptions
@@ -72,8 +72,7 @@ def fallback_words(fallback: int) -> str:
     return _FALLBACK_WORDS[fallback]
 
 
-@record(frozen=True, slots=True)
-class Fallback:
+class Fallback(Struct, frozen=True):
     model: str
     """Name of its file."""
     fallback: int

@@ -37,7 +37,7 @@ from paddock.engine.system.frames import (
     read_frame_async,
 )
 from paddock.engine.system.processes import python_command, start_in_session, without_keys
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.wire import from_plain, to_plain
 
 from .death_reasons import WorkerEnd, end_of_process, request_phase
@@ -456,8 +456,7 @@ class WorkerProcess:
         return end_of_process(status, phase, tuple(self._stderr))
 
 
-@record(frozen=True, slots=True)
-class ProbeResult:
+class ProbeResult(Struct, frozen=True):
     name: str
     is_well: bool
     seconds: float

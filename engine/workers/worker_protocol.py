@@ -27,7 +27,7 @@ from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
 from paddock.engine.system.crash_isolation import Crash
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.images import DECODING_BYTES
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .death_reasons import WorkerEnd
 
@@ -38,8 +38,7 @@ KEPT_IMAGE_BYTES = 128 * 1024 * 1024
 IMAGE_BYTES = KEPT_IMAGE_BYTES + DECODING_BYTES
 
 
-@record(frozen=True, slots=True)
-class WorkerOptions:
+class WorkerOptions(Struct, frozen=True):
     path: str
     role: Role
     n_ctx_tokens: int
@@ -129,8 +128,7 @@ class WorkerOptions:
         return not self.fallback
 
 
-@record(frozen=True, slots=True)
-class WorkerMemory:
+class WorkerMemory(Struct, frozen=True):
     """Memory of a worker with its context at its full length; 0: unknown."""
 
     host_bytes: int = 0
@@ -141,8 +139,7 @@ class WorkerMemory:
     device_growth_bytes: int = 0
 
 
-@record(frozen=True, slots=True)
-class ChatOrder:
+class ChatOrder(Struct, frozen=True):
     """A chat for a worker: with resolved sampling and a capped context."""
 
     request: ChatRequest
@@ -150,8 +147,7 @@ class ChatOrder:
     n_ctx_tokens: int
 
 
-@record(frozen=True, slots=True)
-class EmbedOrder:
+class EmbedOrder(Struct, frozen=True):
     """Texts to embed, or documents that a reranker scores for `query`."""
 
     texts: tuple[str, ...]
@@ -162,8 +158,7 @@ class EmbedOrder:
     on_overflow: OnOverflow = "error"
 
 
-@record(frozen=True, slots=True)
-class Embedded:
+class Embedded(Struct, frozen=True):
     """Vectors of some texts, or rows of one score, in order."""
 
     vectors: tuple[tuple[float, ...], ...]
@@ -203,8 +198,7 @@ class LoadBroken(Exception):
         super().__init__(str(end))
 
 
-@record(frozen=True, slots=True)
-class AnswerEnd:
+class AnswerEnd(Struct, frozen=True):
     reason: DoneReason
     usage: Usage
     is_shortened: bool

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from unicodedata import category
 from unicodedata import name as unicode_name
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .folding import small
 
@@ -93,8 +93,7 @@ def groups_by_space(languages: Iterable[str]) -> bool | None:
     return found.pop() if len(found) == 1 else None
 
 
-@record(frozen=True, slots=True)
-class Unit:
+class Unit(Struct, frozen=True):
     name: str
     ids: frozenset[str]
     """What the name may mean, such as `meter` and `EUR`; empty: a unit that has no name."""

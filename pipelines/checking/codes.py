@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 import regex
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .folding import Span, small
 from .text_index import UNSPACED
@@ -38,8 +38,7 @@ _LEAST_SPACED_SIGNS = 8  # letters and digits: "B 2" is not B2
 _MOST_WORD_CHARS = 300
 
 
-@record(frozen=True, slots=True)
-class Code:
+class Code(Struct, frozen=True):
     """A text that is found as a whole token only."""
 
     text: str

@@ -16,7 +16,7 @@ from typing import Any
 
 import regex
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from . import cldr
 from .codes import is_letter
@@ -35,8 +35,7 @@ _TIME = regex.compile(
 """Only English halves make a bare hour a time; `12 am` may be German."""
 
 
-@record(frozen=True, slots=True)
-class DateToken:
+class DateToken(Struct, frozen=True):
     start: int
     end: int
     days: frozenset[tuple[int | None, int, int]]
@@ -48,8 +47,7 @@ class DateToken:
         return bool({(day.year, day.month, day.day), (None, day.month, day.day)} & self.days)
 
 
-@record(frozen=True, slots=True)
-class TimeToken:
+class TimeToken(Struct, frozen=True):
     start: int
     end: int
     seconds: int

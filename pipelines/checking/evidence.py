@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import accumulate, chain
 from typing import Any, TypeAlias
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.text_marks import searchable
 
 from .folding import Span
@@ -51,8 +51,7 @@ _MARKS = re.compile(r"[^\w\x00\n]*\n?[^\w\x00\n]*")
 _MOST_MARKS = 40  # between a label and its value, as in rows of dots
 
 
-@record(frozen=True, slots=True)
-class SourceText:
+class SourceText(Struct, frozen=True):
     name: str
     text: str
     page_starts: tuple[int, ...] = ()
@@ -146,8 +145,7 @@ def _label_of(name: str) -> str:
     return _CAMEL.sub(" ", name).replace("_", " ").replace("-", " ").strip()
 
 
-@record
-class _Found:
+class _Found(Struct, dict=True):
     """The places that may be meant by a value, in order."""
 
     quotes: Sequence[Quote]
@@ -157,8 +155,7 @@ class _Found:
         return [quote.start for quote in self.quotes]
 
 
-@record(slots=True)
-class _Leaf:
+class _Leaf(Struct):
     """A value of the answer, where it may be, and which of these was chosen."""
 
     path: Path
@@ -169,8 +166,7 @@ class _Leaf:
     is_empty: bool = False
 
 
-@record
-class _Sources:
+class _Sources(Struct, dict=True):
     sources: tuple[SourceText, ...]
     language: str
     _known: dict[tuple[type, Any], _Found] = field(default_factory=dict)

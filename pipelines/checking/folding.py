@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 Span: TypeAlias = tuple[int, int]
 Hyphens: TypeAlias = Literal["joined", "kept", "marked"]
@@ -50,8 +50,7 @@ _AS_SPACES = str.maketrans("\n\f\t\u00a0\u00ab\u00bb" + _DASH, "    ''-")
 _AS_CELLS = str.maketrans("\u00ab\u00bb" + _DASH, "''-")
 
 
-@record(frozen=True, slots=True)
-class FoldedText:
+class FoldedText(Struct, frozen=True):
     """A text as it is compared, and the way back to the offsets of the original."""
 
     text: str

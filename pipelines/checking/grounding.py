@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 import regex
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.text_marks import value_as_shown
 
 from .cldr import unit_named
@@ -33,8 +33,7 @@ _MOST_SENTENCE_CHARS = 600
 _NEAR_CHARS = 24
 
 
-@record(frozen=True, slots=True)
-class UnsupportedValue:
+class UnsupportedValue(Struct, frozen=True):
     text: str
     lack: Lack
     nearest: str = ""

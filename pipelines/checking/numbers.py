@@ -16,7 +16,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from . import cldr
 from .cldr import UNKNOWN, Unit, unit_named
@@ -82,8 +82,7 @@ _MOST_PLACES = 1000
 """Of one number: the first ones count."""
 
 
-@record(frozen=True, slots=True)
-class NumberToken:
+class NumberToken(Struct, frozen=True):
     start: int
     """With its sign and a currency before it."""
     end: int
@@ -103,8 +102,7 @@ Obstacle: TypeAlias = Literal[
 negative is open."""
 
 
-@record(frozen=True, slots=True)
-class SoughtNumber:
+class SoughtNumber(Struct, frozen=True):
     amount: Decimal | None
     """None: its own marks leave open which number it is."""
     raw: str = ""
@@ -326,8 +324,7 @@ def _is_grouped(groups: list[str]) -> bool:
     )
 
 
-@record(frozen=True, slots=True)
-class _Lead:
+class _Lead(Struct, frozen=True):
     start: int
     """Of its currency or its sign, else of its digits."""
     digits: int

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import resolve_ref
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -70,8 +70,7 @@ def located_values(evidence: Any, path: Path = ()) -> Iterator[tuple[Path, str]]
             yield from located_values(held, (*path, at))
 
 
-@record(frozen=True, slots=True)
-class SchemaParts:
+class SchemaParts(Struct, frozen=True):
     """All schemas that may apply to a value: those behind `$ref`, `anyOf` and the like as well."""
 
     root: Any

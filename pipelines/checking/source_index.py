@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.text_marks import value_as_shown
 
 from .codes import Code, CodeIndex, codes_in, is_code, is_long
@@ -40,8 +40,7 @@ _UNDECIDED = "und"
 """No language: what a language decides stays open."""
 
 
-@record(frozen=True, slots=True)
-class DayAndTime:
+class DayAndTime(Struct, frozen=True):
     day: datetime.date | None
     seconds: int | None = None
     """Since midnight."""
@@ -50,8 +49,7 @@ class DayAndTime:
 Sought: TypeAlias = Code | DayAndTime | SoughtNumber
 
 
-@record(frozen=True, slots=True)
-class TextValue:
+class TextValue(Struct, frozen=True):
     """A code, date, time or number of a text, with its offsets."""
 
     start: int

@@ -16,7 +16,7 @@ from typing import Literal
 
 import regex
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .folding import FoldedText, Span, folded
 
@@ -43,8 +43,7 @@ _LOOK_ALIKE = (("rn", "m"), ("cl", "d"), ("vv", "w"), ("l", "i"), ("1", "i"), ("
 _TWICE = re.compile(r"(.)\1+")
 
 
-@record(frozen=True, slots=True)
-class Quote:
+class Quote(Struct, frozen=True):
     start: int
     end: int
     match: Literal["exact", "normalised", "partial", "fuzzy"]
@@ -58,8 +57,7 @@ def folded_words(text: str) -> list[str]:
     return [found[0] for found in _WORD.finditer(folded(text).text)]
 
 
-@record
-class TextIndex:
+class TextIndex(Struct, dict=True):
     """The words of a text, and where quotations are in it."""
 
     text: str

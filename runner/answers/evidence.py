@@ -14,7 +14,7 @@ from copy import deepcopy
 from pathlib import Path, PurePath
 from typing import Any
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import free_name, listed, nested_values
 from paddock.pipelines.errors import kind_of
 from paddock.pipelines.expressions import Expression, ExpressionError
@@ -35,8 +35,7 @@ _MOST_SOURCE_CHARS = 8_000_000
 _SHOWN_FIELDS = 3
 
 
-@record(slots=True)
-class EvidenceFinder:
+class EvidenceFinder(Struct):
     """Finds the fields of a step's answers in the sources that it names."""
 
     schema: Any
@@ -88,8 +87,7 @@ class EvidenceFinder:
 # --- sources
 
 
-@record(frozen=True, slots=True)
-class EvidenceSource:
+class EvidenceSource(Struct, frozen=True):
     name: str
     """The document's path as the pipeline names it, else the expression. No other has it."""
     text: str

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, step_of
 from paddock.pipelines.label_choices import (
@@ -42,8 +42,7 @@ def label_texts(labels: Mapping[str, str]) -> list[str]:
     return [f"{label}: {words}" if words else label for label, words in labels.items()]
 
 
-@record(frozen=True, slots=True)
-class NearestLabels:
+class NearestLabels(Struct, frozen=True):
     """The labels of a list that are nearest to a text, the nearest first."""
 
     labels: tuple[str, ...]
@@ -55,8 +54,7 @@ class NearestLabels:
     """Of the text, as `text_vectors` has it."""
 
 
-@record(frozen=True, slots=True)
-class OfferedLabels:
+class OfferedLabels(Struct, frozen=True):
     """The schema of an answer with the labels of a run, and the lists that its prompt tells."""
 
     schema: Any
@@ -74,8 +72,7 @@ class OfferedLabels:
         return n
 
 
-@record(frozen=True, slots=True)
-class _ReadList:
+class _ReadList(Struct, frozen=True):
     choice: Choice
     """Kept, so that no other has its identity."""
     values: Sequence[Any]
@@ -83,8 +80,7 @@ class _ReadList:
     labels: LabelList
 
 
-@record(slots=True, eq=False)
-class LabelLists:
+class LabelLists(Struct, eq=False):
     """The lists of one run, each read and checked once. Of the run's event loop."""
 
     _lists: dict[int, _ReadList] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.label_choices import PromptLabels
 from paddock.pipelines.model import ReplySpec
@@ -24,8 +24,7 @@ CHECK_TIMEOUT_S = 60.0
 """A function of a plug-in may not hold up a run for ever; those of the language take no second."""
 
 
-@record(frozen=True, slots=True)
-class ScopedReply:
+class ScopedReply(Struct, frozen=True):
     reply: ReplySpec
     scope: Scope
     finder: EvidenceFinder | None = None

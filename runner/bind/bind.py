@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys
@@ -358,8 +358,7 @@ class _NodeBinder:
         return None
 
 
-@record(frozen=True)
-class _InheritedKeys:
+class _InheritedKeys(Struct, frozen=True):
     retry: RetryKeys | None = None
     timeout: TimeoutKeys | None = None
     cache: bool = True

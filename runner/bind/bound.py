@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import SelectiveFields, Struct, field, replace
 from paddock.pipelines.errors import Mark
 from paddock.pipelines.expressions import Expression, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
@@ -44,8 +44,7 @@ NO_TIMEOUT = TimeoutKeys.model_construct(total=None, idle=None)
 NO_BUDGET = BudgetKeys.model_construct(time=None, tokens=None)
 
 
-@record(frozen=True)
-class BoundEscalation:
+class BoundEscalation(Struct, frozen=True):
     """Which answers another model gives in place of the step's own."""
 
     spec: EscalationSpec
@@ -56,8 +55,9 @@ UNKNOWN_REVIEW = ReviewSpec(Expression.of("output.unknown"))
 """Of a request that may have arrived."""
 
 
-@record(frozen=True)
-class BoundStep:
+class BoundStep(SelectiveFields, Struct, frozen=True, dict=True):
+    uncompared = ("consumers",)
+
     id: str
     uses: str
     kind: type[Step[Any, Any]]
@@ -84,7 +84,7 @@ class BoundStep:
     """The untrusted references of its parameters (`taint_analysis`), dotted: `steps.text.text`."""
     inner: BoundPlan | None = None
     """The pipeline that it runs, if it runs one; its inputs are those that are known by now."""
-    consumers: tuple[BoundNode, ...] = field(default=(), compare=False)
+    consumers: tuple[BoundNode, ...] = ()
     """What uses its answer, which is not asked for where all of these are skipped; empty: it is
     in any case (`unused_answers`)."""
     known_by: frozenset[str] = frozenset()
@@ -142,8 +142,9 @@ class BoundStep:
         )
 
 
-@record(frozen=True)
-class BoundBlock:
+class BoundBlock(SelectiveFields, Struct, frozen=True):
+    uncompared = ("consumers",)
+
     id: str
     mark: Mark
     var: str
@@ -161,7 +162,7 @@ class BoundBlock:
     keep: Expression | None = None
     """Whether an item has a result: it passed the block's filters. None: there are none."""
     spec: Mapping[str, Any] = field(default_factory=dict)
-    consumers: tuple[BoundNode, ...] = field(default=(), compare=False)
+    consumers: tuple[BoundNode, ...] = ()
     """As `BoundStep.consumers`; a block at the top has none: its items are what a run is about."""
     known_by: frozenset[str] = frozenset()
     columns: Mapping[str, ColumnType] = field(default_factory=dict)
@@ -174,8 +175,7 @@ class BoundBlock:
         return cls(step.id, step.mark, "", over, (step,), max_parallel=1, on_error="fail")
 
 
-@record(frozen=True, slots=True)
-class BoundPool:
+class BoundPool(Struct, frozen=True):
     urls: tuple[str, ...]
     key: Value | None
     """A text that may read secrets and inputs."""
@@ -188,8 +188,7 @@ class BoundPool:
 BoundNode: TypeAlias = BoundStep | BoundBlock
 
 
-@record(frozen=True)
-class BoundPlan:
+class BoundPlan(Struct, frozen=True, dict=True):
     pipeline: Pipeline
     file: Path
     nodes: tuple[BoundNode, ...]

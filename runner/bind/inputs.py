@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import (
@@ -38,8 +38,7 @@ LATER_PART = "…"
 """The same in a text, such as a path."""
 
 
-@record
-class GivenInputs:
+class GivenInputs(Struct):
     values: dict[str, Any] = field(default_factory=dict)
     by_hand: set[str] = field(default_factory=set)
     """The names of those that the caller gave."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from paddock.engine.system import files
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.input_values import FOLDER_TYPES
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.validation import FaultCollector
@@ -27,8 +27,7 @@ YAML_SUFFIXES = (".yaml", ".yml")
 PathUse: TypeAlias = Literal["listed", "written", "filled", "taken", "of a tool"]
 
 
-@record(frozen=True)
-class NamedPath:
+class NamedPath(Struct, frozen=True, dict=True):
     """A path that a step names, as far as it is known; `…` stands for what is known later."""
 
     step: StepNode

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import nested_values
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.model import Block, StepNode
@@ -32,8 +32,7 @@ def read_by(*parts: Any) -> References:
     return frozenset().union(*[part.references for part in parts if part is not None])
 
 
-@record(frozen=True)
-class StepReads:
+class StepReads(Struct, frozen=True, dict=True):
     parameters: References
     """Before its answer is there, but for lists of labels."""
     lists: References
@@ -102,8 +101,7 @@ class StepReads:
         return (self.parameters | self.answer) - self.doors
 
 
-@record(frozen=True)
-class BlockReads:
+class BlockReads(Struct, frozen=True):
     keys: References = frozenset()
     """What `for_each`, `where`, `key`, `if` and `returns` read."""
     all: References = frozenset()

@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Template, Value
 from paddock.pipelines.expressions import Path as Place
@@ -41,8 +41,7 @@ class _Later:
         raise TypeError
 
 
-@record(frozen=True)
-class BoundParams:
+class BoundParams(Struct, frozen=True):
     """A step's parameters with its type. `render` gives an instance for one scope."""
 
     params_type: type[Params]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline, parse_pipeline
 from paddock.pipelines.plan import Plan, plan_with_faults, read_plan
@@ -26,8 +26,7 @@ from .checks import requirements
 from .variations import Change
 
 
-@record(frozen=True, slots=True)
-class ValidateReport:
+class ValidateReport(Struct, frozen=True):
     file: str
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.input_values import FOLDER_TYPES, Input, WrongInput
@@ -28,16 +28,14 @@ _ROWS_IN_FILE = "is a file, which only a run of its own reads"
 _ROWS_REMEDY = "Give it the `rows` of a step `files.rows`."
 
 
-@record
-class SharedPlans:
+class SharedPlans(Struct):
     plans: dict[Path, Plan] = field(default_factory=dict)
     """By their files as they are shown: each link to a file has a folder of its own."""
     n_bound: int = 0
     moment: float = field(default_factory=time.time)
 
 
-@record(frozen=True)
-class SubPipelinePlace:
+class SubPipelinePlace(Struct, frozen=True):
     """Where in a run a pipeline is bound; empty for the outermost."""
 
     shared: SharedPlans = field(default_factory=SharedPlans)
@@ -60,8 +58,7 @@ class SubPipelinePlace:
         return "".join(f"{step}." for step in self.steps)
 
 
-@record
-class SubPipelineReader:
+class SubPipelineReader(Struct):
     _pipeline: Pipeline
     _known: KnownInputs | None
     """Its inputs; None: they are not given yet."""

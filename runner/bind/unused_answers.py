@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.expressions import Value, steps_read
 from paddock.pipelines.plan import all_before
 
@@ -23,8 +23,7 @@ from .bound import BoundBlock, BoundNode
 from .plan_walks import all_steps, only_reads
 
 
-@record
-class _Placed:
+class _Placed(Struct):
     """A node of one level, and what its place there tells. Blocks are levels of their own."""
 
     node: BoundNode

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Literal, get_args
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
@@ -31,8 +31,7 @@ VariedOption = Literal["model", "prompt", "set"]
 MOST_VARIANTS = 100
 
 
-@record(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     option: VariedOption
     target: str
     """As written: an alias, a step, or a step with a path."""
@@ -92,8 +91,7 @@ def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
     return varied
 
 
-@record(frozen=True, slots=True)
-class Variant:
+class Variant(Struct, frozen=True):
     name: str
     """The changes in which variants differ."""
     changes: tuple[Change, ...]

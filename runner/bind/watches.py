@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.triggers import WatchKeys
@@ -26,8 +26,7 @@ _WILD = re.compile(r"[*?]+|\[[^]]*\]")
 _BRACES = re.compile(r"\{([^{},]*)[^{}]*\}")
 
 
-@record(frozen=True, slots=True)
-class BoundWatch:
+class BoundWatch(Struct, frozen=True):
     name: str
     """Its identity in the ledger: the pipeline's file, and the root as the ledger writes paths."""
     root: Path

@@ -25,7 +25,7 @@ from functools import cached_property
 from itertools import accumulate, chain
 from typing import Any, NamedTuple, TypeAlias
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import SelectiveFields, Struct, replace
 from paddock.engine.system.text import counted, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.reply_schema import is_confidence
@@ -49,15 +49,13 @@ LEAST_FIELDS = 50
 of 0.9 is then known to ± 0.04."""
 
 
-@record(frozen=True, slots=True)
-class DecidedField:
+class DecidedField(Struct, frozen=True):
     name: FieldName
     raw: float
     is_right: bool
 
 
-@record(frozen=True, slots=True)
-class DecidedAnswer:
+class DecidedAnswer(Struct, frozen=True):
     item: tuple[str, str]
     """Scope and key."""
     document_sha256: str
@@ -76,8 +74,7 @@ class DecidedAnswer:
             yield decided.name, WeightedField(decided.raw, decided.is_right, self.weight)
 
 
-@record(frozen=True, slots=True)
-class ReviewSampling:
+class ReviewSampling(Struct, frozen=True):
     """How a step's sure answers are sampled, and how many questions are undecided."""
 
     rate: float | None = None
@@ -217,8 +214,7 @@ def _edited_fields(
             yield from _edited_fields(element, value, within, name)
 
 
-@record(frozen=True)
-class FieldDecisions:
+class FieldDecisions(Struct, frozen=True, dict=True):
     """The decisions that one fit is made of: on one field, or on several with few of their own."""
 
     by_field: Mapping[FieldName, Sequence[WeightedField]]
@@ -247,8 +243,7 @@ class FieldDecisions:
         return {name: pool.lower_bound for name, pool in enough}
 
 
-@record(frozen=True)
-class FieldFits:
+class FieldFits(Struct, frozen=True):
     own: Mapping[FieldName, FieldDecisions]
     pooled: FieldDecisions
 
@@ -293,16 +288,17 @@ class CalibrationKey(NamedTuple):
         return " and ".join(name for name, own, others in pairs if own != others)
 
 
-@record(frozen=True)
-class StepCalibration:
+class StepCalibration(SelectiveFields, Struct, frozen=True, dict=True):
     """What people decided about one step's fields with one model, prompt and schema."""
+
+    hidden = ("answers",)
 
     key: CalibrationKey
     model: str
     """The model's name as of the newest review."""
     at: float
     """When the newest of its answers was asked about."""
-    answers: tuple[DecidedAnswer, ...] = field(repr=False)
+    answers: tuple[DecidedAnswer, ...]
     n_rejected: int = 0
     """Rejected answers whose reason names no field."""
     is_of_all: bool = False

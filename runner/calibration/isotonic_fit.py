@@ -21,7 +21,7 @@ from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
 from paddock.engine.system.item_samples import share_interval
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 
 LEAST_DECISIONS = 10
 """Least effective sample size of a bin, a field or a knot of the line: 10 of 10 right are a share
@@ -53,8 +53,7 @@ def bin_of(raw: float) -> int:
     return min(N_BINS - 1, int(raw * N_BINS))
 
 
-@record(frozen=True, slots=True)
-class DecisionPool:
+class DecisionPool(Struct, frozen=True):
     """Decided fields of neighbouring probabilities: sums of their weights, and what these say."""
 
     low: float
@@ -95,12 +94,13 @@ class DecisionPool:
         return round(share_interval(self.share, self.effective_n)[0], 4)
 
 
-@record(frozen=True, slots=True)
-class Calibration:
+class Calibration(SelectiveFields, Struct, frozen=True):
     """A rising line through `knots`: probability of the model, share that was right."""
 
+    hidden = ("raws",)
+
     knots: tuple[tuple[float, float], ...]
-    raws: tuple[float, ...] = field(repr=False)
+    raws: tuple[float, ...]
     """The probabilities that were reviewed, rising, each once."""
     bins: frozenset[int]
     """Those in which enough was decided."""
@@ -182,8 +182,7 @@ def _joined_until(least_n: float, pools: Iterable[DecisionPool]) -> list[Decisio
     return found
 
 
-@record(frozen=True, slots=True)
-class ReliabilityBin:
+class ReliabilityBin(Struct, frozen=True):
     low: float
     high: float
     n: int

@@ -12,6 +12,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,7 +21,6 @@ import typer
 
 from paddock.engine.system import no_links
 from paddock.engine.system.item_samples import SEED, ItemSample
-from paddock.engine.system.records import field, record
 from paddock.engine.system.text import is_utf8, listed
 
 from .exit_status import TYPER, CommandError
@@ -253,7 +253,7 @@ def remove_old_reports(*targets: Path | None) -> None:
             target.unlink()
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class PipelineFlags:
     """Options of the commands that run a pipeline, its tests or its variants, or plan it."""
 
@@ -296,7 +296,7 @@ class PipelineFlags:
         )
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class VariedFlags(PipelineFlags):
     """Options of the commands that run variants of a pipeline."""
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
 from paddock.pipelines.plan import Plan, read_plan
@@ -48,8 +48,7 @@ Form = Mapping[str, str]
 log = logging.getLogger("paddock.console")
 
 
-@record(frozen=True, slots=True)
-class ConsoleSources:
+class ConsoleSources(Struct, frozen=True):
     folders: Callable[[], Iterable[Path]]
     """Of pipelines, with what is below."""
     settings: Settings
@@ -64,8 +63,7 @@ class ConsoleSources:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-@record(frozen=True, slots=True)
-class PipelineState:
+class PipelineState(Struct, frozen=True):
     """A pipeline that can be bound, and what it may do here."""
 
     plan: Plan

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from paddock.engine.system import units
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted
 from paddock.runner.render.html_page import render
 
@@ -30,8 +30,7 @@ _TOTALS = {
 State = Mapping[str, Any]
 
 
-@record(frozen=True, slots=True)
-class Speed:
+class Speed(Struct, frozen=True):
     at: float
     answered: float
     read: float

@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 from markupsafe import Markup
 
 from paddock.engine.system.files import sha256_of
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
@@ -90,8 +90,7 @@ class NotHere(Exception):
     """There is no such page: a sentence."""
 
 
-@record(frozen=True, slots=True)
-class PageParts:
+class PageParts(Struct, frozen=True):
     """What a page shows: its title, its HTML, and after how many seconds it looks for changes."""
 
     title: str

@@ -27,7 +27,7 @@ from paddock.engine.system.processes import (
     python_command,
     spawn_detached,
 )
-from paddock.engine.system.records import asdict, record
+from paddock.engine.system.records import Struct, asdict
 from paddock.engine.system.text import counted, fit_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
@@ -61,8 +61,7 @@ class ToolRefusal(CommandError):
     """A call of an agent that is refused in words of ours and of the call alone."""
 
 
-@record(frozen=True, slots=True)
-class DetachedRunRequest:
+class DetachedRunRequest(Struct, frozen=True):
     """What an agent or a person asks for; plain JSON values."""
 
     file: str
@@ -76,8 +75,7 @@ class DetachedRunRequest:
     is_again: bool = False
 
 
-@record(slots=True)
-class _RunProcess:
+class _RunProcess(Struct):
     pid: int
     exchange: IO[bytes]
     """Its order, then what it says."""

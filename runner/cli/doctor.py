@@ -31,7 +31,7 @@ from paddock.engine.system import hardware, light_http, units
 from paddock.engine.system.disk_space import free_disk_bytes
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore, openvino_version
 from paddock.engine.workers.fallbacks import (
@@ -52,8 +52,7 @@ ANSWER_TIMEOUT_S = 3.0
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
-@record(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     about: str
     level: FindingLevel
     text: str
@@ -251,8 +250,7 @@ _GPU_CMAKE_FLAGS: Mapping[hardware.GpuKind, str] = {
 }
 
 
-@record(frozen=True, slots=True)
-class NativeBuild:
+class NativeBuild(Struct, frozen=True):
     supports_gpu: bool
     features: tuple[str, ...]
     backends: tuple[str, ...] = ()
@@ -307,7 +305,7 @@ def _processor_findings(cpu: Cpu) -> Iterator[Finding]:
 
 
 def probe_native() -> NativeBuild | str:
-    loaded, why = ask_library("dataclasses.asdict(library.describe_library())")
+    loaded, why = ask_library("msgspec.to_builtins(library.describe_library())")
     if loaded is None:
         return why
     backends = find_build().backends

@@ -10,7 +10,7 @@ from typing import Any
 
 from paddock.engine.models.model_names import canonical_name, is_path
 from paddock.engine.system import units
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.runner.daemon import service_client, service_lookup
 from paddock.runner.daemon.service_client import ServiceClient, ServiceError
 from paddock.runner.progress import printing
@@ -20,8 +20,7 @@ _FOREVER_S = 100 * 365 * 86400.0  # a `keep_alive` below zero is reported as cen
 _ID_CHARS = 12
 
 
-@record(frozen=True, slots=True)
-class LoadedModels:
+class LoadedModels(Struct, frozen=True):
     client: ServiceClient
     rows: list[dict[str, Any]]
     n_queued: int

@@ -22,7 +22,7 @@ from paddock.engine.models.well_known import MEASURED, WELL_KNOWN, Machine, Well
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import units
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.checking.cldr import script_samples
 from paddock.runner.progress import printing
@@ -97,8 +97,7 @@ def _card_part(title: str, rows: list[tuple[str, str]]) -> str:
     return "\n".join((f"  {title}", *(line.rstrip() for line in lines)))
 
 
-@record(frozen=True, slots=True)
-class ModelRow:
+class ModelRow(Struct, frozen=True):
     name: str
     digest: str
     """Of its manifest, as with Ollama; else of its file."""

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from jinja2 import Environment, StrictUndefined
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.steps.files.folder_walk import FolderWalk
 from paddock.steps.files.globs import Globs
 from paddock.steps.readers.document_kinds import is_readable_suffix
@@ -74,16 +74,14 @@ _FIELDS: dict[Documents, str] = {
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "draft.yaml.j2"
 
 
-@record(frozen=True, slots=True)
-class DraftAnswers:
+class DraftAnswers(Struct, frozen=True):
     """What a user has, and wants of it."""
 
     documents: Documents = get_args(Documents)[0]
     result: Result = get_args(Result)[0]
 
 
-@record(frozen=True, slots=True)
-class DocumentsThere:
+class DocumentsThere(Struct, frozen=True):
     """Documents that are in a folder before its pipeline is drafted."""
 
     root: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.runner.config.setting_specs import SETTING_SPECS
 from paddock.runner.config.setting_values import parse_size, parse_size_or_auto
 from paddock.runner.progress import printing
@@ -16,8 +16,7 @@ _HIDDEN = "(set, not shown)"
 _MIB = 1024**2
 
 
-@record(frozen=True, slots=True)
-class SettingRow:
+class SettingRow(Struct, frozen=True):
     name: str
     value: Any
     """A JSON value; None: decided by the machine or the model."""

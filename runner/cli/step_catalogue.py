@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from paddock.engine.system.distribution import DISTRIBUTION
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.filters import FILTERS
 from paddock.pipelines.triggers import BUILT_IN_TRIGGERS
 from paddock.runner.bind.trigger_plugins import load_all_triggers
@@ -34,16 +34,14 @@ _WIDTH = 96
 _MAX_NAME_WIDTH = 34
 
 
-@record(frozen=True, slots=True)
-class ParamRow:
+class ParamRow(Struct, frozen=True):
     name: str
     is_required: bool
     default: Any
     schema: dict[str, Any]
 
 
-@record(frozen=True, slots=True)
-class StepRow:
+class StepRow(Struct, frozen=True):
     name: str
     package: str
     about: str
@@ -79,8 +77,7 @@ class StepRow:
         }
 
 
-@record(frozen=True, slots=True)
-class PartRow:
+class PartRow(Struct, frozen=True):
     """A tool, a check function, a reader, a format of tables or a trigger."""
 
     kind: str
@@ -95,8 +92,7 @@ class PartRow:
         return facts | ({"takes": self.takes} if self.takes else {})
 
 
-@record(frozen=True, slots=True)
-class InstalledParts:
+class InstalledParts(Struct, frozen=True):
     steps: tuple[StepRow, ...]
     parts: tuple[PartRow, ...]
     broken: tuple[str, ...]
@@ -245,8 +241,7 @@ def plain_default(param: ParamRow) -> Any:
     return param.default
 
 
-@record(frozen=True, slots=True)
-class StepDescription:
+class StepDescription(Struct, frozen=True):
     row: StepRow
     kind: type[Any]
 

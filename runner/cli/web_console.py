@@ -36,7 +36,7 @@ from paddock.engine.api.errors import ClientGone
 from paddock.engine.api.server import STOPPING
 from paddock.engine.api.streaming import SSE, sse_event, sse_response
 from paddock.engine.system import units
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.tasks import in_left_thread, wait_for_event
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
@@ -432,8 +432,7 @@ def _refused(error: AccessRefused, status: int | None = None) -> Response:
     return _html("", PageParts(title, body, status=status or error.status))
 
 
-@record(frozen=True, slots=True)
-class _PipelineHead:
+class _PipelineHead(Struct, frozen=True):
     name: str
     words: str
     n_faults: int

@@ -13,7 +13,7 @@ from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.checking.schema_parts import located_values
 from paddock.pipelines.comparison_keys import MetricName
@@ -33,8 +33,7 @@ QUALITY_WORDS = {
 """Of what variants are tested for, the first that is known."""
 
 
-@record(frozen=True, slots=True)
-class FieldFigures:
+class FieldFigures(Struct, frozen=True):
     metric: FieldMetric
     agreement: IntervalEstimate
     confusion: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -67,8 +66,7 @@ class FieldFigures:
         return {**figures, "labels": labels, "confusion": table}
 
 
-@record(frozen=True, slots=True)
-class VariantFigures:
+class VariantFigures(Struct, frozen=True):
     run: VariantRun
     n_items: int
     valid: IntervalEstimate | None = None
@@ -118,8 +116,7 @@ class VariantFigures:
         }
 
 
-@record(frozen=True, slots=True)
-class VariantTest:
+class VariantTest(Struct, frozen=True):
     """A paired test of two variants; its p is corrected for all that were made."""
 
     first: str
@@ -140,8 +137,7 @@ class VariantTest:
         }
 
 
-@record(frozen=True, slots=True)
-class ItemDifference:
+class ItemDifference(Struct, frozen=True):
     key: str
     gold: Mapping[str, Any]
     answers: Mapping[str, ItemAnswer]
@@ -150,8 +146,7 @@ class ItemDifference:
     """What was asked, with the document; empty where it was not read."""
 
 
-@record(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     pipeline: str
     step: str
     quality: str
@@ -201,8 +196,7 @@ class Comparison:
         }
 
 
-@record(frozen=True, slots=True)
-class GoldSource:
+class GoldSource(Struct, frozen=True):
     given: Gold | None
     """None: there is none, or another step says it."""
     chosen: Mapping[str, tuple[MetricName, float]] = field(default_factory=dict)
@@ -237,8 +231,7 @@ def compare(pipeline: str, step: str, runs: Sequence[VariantRun], source: GoldSo
     )  # fmt: skip
 
 
-@record(frozen=True, slots=True)
-class GoldMatch:
+class GoldMatch(Struct, frozen=True):
     gold: Gold | None = None
     rights: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Item → field → what is right."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.system.item_samples import binomial_cdf
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.references import REVIEW_NAMES
@@ -43,8 +43,7 @@ class CannotCalibrate(Exception):
     """What is asked for cannot be promised, or not of this step; one sentence."""
 
 
-@record(frozen=True, slots=True)
-class AgreementGoal:
+class AgreementGoal(Struct, frozen=True):
     """What is promised: an agreement of at least `target`, with probability 1 less `delta`."""
 
     target: float = 0.95
@@ -84,8 +83,7 @@ class AgreementGoal:
         return n if n < _MOST_NEEDED else None
 
 
-@record(frozen=True, slots=True)
-class ThresholdCondition:
+class ThresholdCondition(Struct, frozen=True):
     """`escalate.when` with its threshold left open: `confidence.min < …`, and what `or` joins."""
 
     others: tuple[str, ...]
@@ -133,8 +131,7 @@ class ThresholdCondition:
         return float(names["confidence"]["min"])
 
 
-@record(frozen=True, slots=True)
-class CalibratedThreshold:
+class CalibratedThreshold(Struct, frozen=True):
     goal: AgreementGoal
     threshold: float
     agreement: float

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews.reviews import Review
@@ -37,8 +37,7 @@ class UnreadableGold(Exception):
     """A file that is no gold data; one sentence with its place."""
 
 
-@record(frozen=True, slots=True)
-class GoldRow:
+class GoldRow(Struct, frozen=True):
     key: str
     fields: Mapping[str, Any]
     """An answer that is a text has the one field ``."""
@@ -48,8 +47,7 @@ class GoldRow:
     """Whose answer it is about; empty: that of the comparison."""
 
 
-@record(frozen=True, slots=True)
-class Gold:
+class Gold(Struct, frozen=True):
     rows: tuple[GoldRow, ...]
     origin: str
     """What it is made of, for reports."""

@@ -18,7 +18,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import canonical_json, cell_text
 from paddock.pipelines.checking.functions import numbers_found
 from paddock.pipelines.checking.source_index import DayAndTime, sought_in
@@ -45,8 +45,7 @@ class GoldNotFitting(ValueError):
     """A value of the gold data that its metric cannot use; the end of a sentence."""
 
 
-@record(frozen=True, slots=True)
-class FieldMetric:
+class FieldMetric(Struct, frozen=True):
     name: str
     """Of the field; empty for an answer that is a text."""
     kind: MetricName

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted
 
 from .comparison import QUALITY_WORDS, Comparison, VariantFigures
@@ -36,8 +36,7 @@ class NothingShared(Exception):
     """Two results that cannot be compared; the end of a sentence."""
 
 
-@record(frozen=True, slots=True)
-class ResultChange:
+class ResultChange(Struct, frozen=True):
     shared: tuple[str, ...]
     """On how many items each variant is compared."""
     losses: tuple[str, ...]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.system.item_samples import share_interval
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import counted
 
 ALPHA = 0.05
@@ -42,8 +42,7 @@ Key = TypeVar("Key")
 Scores: TypeAlias = NDArray[np.float64]
 
 
-@record(frozen=True, slots=True)
-class IntervalEstimate:
+class IntervalEstimate(Struct, frozen=True):
     """A mean over items, with the bounds that hold the true one in 95 of 100 cases."""
 
     mean: float
@@ -56,8 +55,7 @@ class IntervalEstimate:
         return {**{name: round(value, 4) for name, value in bounds.items()}, "n": self.n}
 
 
-@record(frozen=True, slots=True)
-class PairedTest:
+class PairedTest(Struct, frozen=True):
     n: int
     difference: float
     """Mean of the second less that of the first."""

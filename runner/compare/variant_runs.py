@@ -23,7 +23,7 @@ from typing import Any
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan, read_plan
@@ -48,8 +48,7 @@ from paddock.runner.settings import STATE_FOLDER, Settings
 from .variants import ComparedPart, compared_part
 
 
-@record(frozen=True, slots=True)
-class ItemAnswer:
+class ItemAnswer(Struct, frozen=True):
     key: str
     output: Any = None
     """The value of the step's schema, else its text; None: there is none."""
@@ -73,8 +72,7 @@ class ItemAnswer:
         return self.error is None
 
 
-@record(frozen=True, slots=True)
-class VariantRun:
+class VariantRun(Struct, frozen=True):
     variant: Variant
     items: Mapping[str, ItemAnswer] = field(default_factory=dict)
     fault: str | None = None
@@ -89,8 +87,7 @@ class VariantRun:
     """Of the compared step's answer."""
 
 
-@record(frozen=True, slots=True)
-class ComparedPipeline:
+class ComparedPipeline(Struct, frozen=True):
     file: Path
     plan: Plan
     step: str

@@ -16,7 +16,7 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression, steps_read
@@ -106,8 +106,7 @@ def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) ->
 # --- the part of a variant that is run
 
 
-@record(frozen=True, slots=True)
-class ComparedPart:
+class ComparedPart(Struct, frozen=True):
     data: Mapping[str, Any]
     block: str
     """The block with the compared step; empty for a step at the top."""

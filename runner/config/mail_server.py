@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import NotifyKeys
@@ -20,16 +20,17 @@ PORTS = {"smtp": 25, "smtps": 465}
 SUBMISSION_PORT = 587  # the port for mail submission
 
 
-@record(frozen=True, slots=True)
-class MailServer:
+class MailServer(SelectiveFields, Struct, frozen=True):
     """Mail server of `smtp://[user:password@]host[:port]` or `smtps://`."""
+
+    hidden = ("password",)
 
     host: str
     port: int
     is_encrypted: bool
     """TLS from the first byte; otherwise STARTTLS as soon as the server offers it."""
     user: str = ""
-    password: str = field(default="", repr=False)
+    password: str = ""
 
     @classmethod
     def of(cls, url: str) -> MailServer:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 from paddock.engine.system.no_links import open_file
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import SelectiveFields, Struct, field, replace
 from paddock.engine.system.text import map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import SecretKeys
@@ -140,15 +140,16 @@ class RedactedError(Exception):
     """An error that contained a secret, redacted."""
 
 
-@record(frozen=True, slots=True)
-class Secrets:
+class Secrets(SelectiveFields, Struct, frozen=True):
     """The values by their names, and what takes them out of texts."""
 
-    values: Mapping[str, str] = field(default_factory=dict, repr=False)
-    redact: Redact = field(default=unredacted, repr=False)
-    within: Mapping[Path, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    hidden = ("values", "redact", "within", "digest")
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    redact: Redact = unredacted
+    within: Mapping[Path, Mapping[str, str]] = field(default_factory=dict)
     """Those of the pipelines that its steps run, by their files."""
-    digest: Callable[[str], str] | None = field(default=None, repr=False)
+    digest: Callable[[str], str] | None = None
     """`secret_digest` with a key; None: what is read now is compared with nothing."""
 
     def of(self, file: Path) -> Mapping[str, str]:

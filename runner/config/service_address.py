@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .setting_values import BadValue
 
@@ -20,8 +20,7 @@ _ADDRESS_REMEDY = (
 )
 
 
-@record(frozen=True, slots=True)
-class ServiceAddress:
+class ServiceAddress(Struct, frozen=True):
     host: str = "127.0.0.1"
     """Without brackets."""
     port: int = DEFAULT_PORT

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from . import setting_values as values
 from .service_address import service_address
@@ -24,8 +24,7 @@ class SettingsError(Exception):
         super().__init__(f"{origin}: {problem}\n  {remedy}")
 
 
-@record(frozen=True, slots=True)
-class SettingSpec:
+class SettingSpec(Struct, frozen=True):
     read: Callable[[object], Any]
     field: str
     in_ollama: bool = False

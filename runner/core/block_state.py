@@ -10,7 +10,7 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import Any
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import listed
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.typed_rows import TypedRows
@@ -50,8 +50,7 @@ from .traces.scopes import ItemKey
 from .traces.verify import Case
 
 
-@record(frozen=True, slots=True)
-class EnclosingItems:
+class EnclosingItems(Struct, frozen=True):
     """The items around a block, or around a pipeline that a step runs, and what these hand on.
 
     `is_of_item` is asked of a walk, a block, an attempt at an item, and means the same of each:
@@ -85,8 +84,7 @@ _ENDS = {Phase.DONE: ItemState.DONE, Phase.SKIPPED: ItemState.SKIPPED}
 """Where what is reported tells of the run."""
 
 
-@record(slots=True)
-class BlockState:
+class BlockState(Struct):
     """A block, or a step outside of blocks as a block of one item, while it runs."""
 
     work: BlockWork

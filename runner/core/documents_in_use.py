@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.runner.ledger.filed_store import FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.steps.base import FiledDocument, StepError
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from .traces.block_work import BlockWork, ItemWork
 
 
-@record(slots=True, eq=False)
-class DocumentInUse:
+class DocumentInUse(Struct, eq=False):
     scope_id: str
     row: FiledRow
     paths: frozenset[str]
@@ -40,8 +39,7 @@ class DocumentInUse:
         return self.is_away and (self.row.target is not None or self.row.is_deleted)
 
 
-@record(slots=True, eq=False)
-class DocumentsInUse:
+class DocumentsInUse(Struct, eq=False):
     """The documents of a run's items.
 
     Several may have one path: other content may have come under the name of a filed document that

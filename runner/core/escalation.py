@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from paddock.engine.system.item_samples import SEED, binomial_cdf, draw
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.expressions import Expression
 from paddock.runner.bind.answer_names import review_names
@@ -39,8 +39,7 @@ _ALARM = 0.01
 """The chance of a false alarm: small, since each run looks again."""
 
 
-@record(frozen=True, slots=True)
-class EscalationPass:
+class EscalationPass(Struct, frozen=True):
     collected: frozenset[str] = frozenset()
     """Steps whose escalations wait for the second pass."""
     interrupted: frozenset[str] = frozenset()
@@ -88,8 +87,7 @@ class EscalationPass:
             raise PutOff
 
 
-@record(frozen=True, slots=True)
-class Escalated:
+class Escalated(Struct, frozen=True):
     """Why a larger model is asked, and what was said before."""
 
     alias: str

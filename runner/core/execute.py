@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.tasks import in_left_thread, task_group
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
@@ -258,8 +258,7 @@ class Execute(Walk):
             await Pruner(self.context).sweep(outdated, self.ended)
 
 
-@record(frozen=True, slots=True)
-class _SubPipelineRun:
+class _SubPipelineRun(Struct, frozen=True):
     """Implements `paddock.steps.base.SubPipelines` for one step."""
 
     walk: Execute

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import SelectiveFields, Struct, field, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import BoundNode, BoundStep
@@ -51,9 +51,10 @@ from .traces.scopes import owner_of
 from .traces.verify import Case
 
 
-@record(slots=True, kw_only=True)
-class ItemAttempt:
+class ItemAttempt(SelectiveFields, Struct, kw_only=True):
     """What becomes known of an item while its steps run."""
+
+    hidden = ("_since",)
 
     scope_id: str
     key: str
@@ -90,7 +91,7 @@ class ItemAttempt:
     """A step of it, or a nested block, was not skipped."""
     entry: Entry | None = None
     """The entry sent to the ledger; it may not be durable yet."""
-    _since: float = field(default_factory=time.monotonic, repr=False)
+    _since: float = field(default_factory=time.monotonic)
 
     @classmethod
     def of(
@@ -217,8 +218,7 @@ class ItemAttempt:
         return kept_paths(self.dependencies | self.outputs.dependencies)
 
 
-@record(slots=True, kw_only=True)
-class StepAttempt:
+class StepAttempt(Struct, kw_only=True):
     context: RunContext
     step: BoundStep
     """With the model that is asked: of an answer that is escalated, the larger one."""
@@ -276,8 +276,7 @@ class StepAttempt:
         return replace(self, step=self.step.escalated)
 
 
-@record(frozen=True, slots=True)
-class ItemEnd:
+class ItemEnd(Struct, frozen=True):
     phase: Phase
     state: ItemState | None
     """Of its entry; None: nothing is recorded, and it keeps the entry that it has."""

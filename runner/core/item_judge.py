@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.answers.offered_labels import LabelLists
@@ -57,8 +57,7 @@ DONE_WITHIN = ItemVerdict(ItemState.STALE, (Why.DONE_WITHIN(),), Case.DEPENDENCY
 """Verdict on an item that is older than what was done within it: a run ended between."""
 
 
-@record(slots=True, eq=False, kw_only=True)
-class Judge:
+class Judge(Struct, kw_only=True, eq=False, dict=True):
     """Judges the items of one pipeline; that of an inner one is a copy with another `bound`."""
 
     world: World
@@ -73,18 +72,15 @@ class Judge:
     seen_keys: set[str] = field(default_factory=set)
     """Keys of all items, where only some are asked for."""
     labels: LabelLists = field(default_factory=LabelLists)
-    parts: NodeParts = field(init=False)
-    requested: RequestedItems = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.parts = NodeParts(self.bound, self.world)
-        self.requested = RequestedItems(
-            self.bound,
-            self.options,
-            self.seen_keys,
-            self.job_runs,
-            is_inner=bool(self.scopes.prefix),
-        )
+    @cached_property
+    def parts(self) -> NodeParts:
+        return NodeParts(self.bound, self.world)
+
+    @cached_property
+    def requested(self) -> RequestedItems:
+        options, seen, inner = self.options, self.seen_keys, bool(self.scopes.prefix)
+        return RequestedItems(self.bound, options, seen, self.job_runs, is_inner=inner)
 
     async def world_of(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.runner.bind.specs import whole_spec
@@ -37,8 +37,7 @@ _CLOCK_SLACK_S = 2.0  # a file system's clock goes in steps of up to two seconds
 _SMALL_BYTES = 256 * 1024  # read in 0.2 ms, which is less than a thread takes
 
 
-@record(frozen=True, slots=True, eq=False)
-class ItemRecorder:
+class ItemRecorder(Struct, frozen=True, eq=False):
     context: RunContext
     _specs: dict[tuple[str, ...], str] = field(default_factory=dict)
     """Block or step, and digests of lists of labels → digest of its spec, once that is recorded."""

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from functools import cached_property, partial
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
@@ -42,8 +42,7 @@ from paddock.steps.tools.tool_names import (
 from .run_stats import RunStats
 
 
-@record
-class ToolRuntime:
+class ToolRuntime(Struct, dict=True):
     """What the tools of a run share. It belongs to the run's event loop."""
 
     stats: RunStats
@@ -63,8 +62,7 @@ class ToolRuntime:
         return servers
 
 
-@record(frozen=True, slots=True)
-class ItemToolset:
+class ItemToolset(Struct, frozen=True):
     _bound: BoundPlan
     _tool_runtime: ToolRuntime
     _memo: CallCache

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.schema_validation import value_faults
 from paddock.runner import rules
 from paddock.runner.answers.scoped_reply import ScopedReply
@@ -29,8 +29,7 @@ _MADE = frozenset(("text", "usage"))
 PERSON: Mapping[str, Any] = {"by": "person"}
 
 
-@record(frozen=True, slots=True)
-class KnownFields:
+class KnownFields(Struct, frozen=True):
     """Fields of an answer of which a reading is sure."""
 
     values: Mapping[str, Any]

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json, free_name, listed
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import steps_read
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from .run_context import RunContext
 
 
-@record(frozen=True, slots=True)
-class KnownPipeline:
+class KnownPipeline(Struct, frozen=True):
     row: PipelineRow
     """As it is now."""
     file: str
@@ -50,8 +49,7 @@ class KnownPipeline:
         return (f"what '{was}' made is that of '{now}' now" for was, now in self.renames.items())
 
 
-@record(frozen=True)
-class _Folder:
+class _Folder(Struct, frozen=True, dict=True):
     """The pipelines of a folder that its ledger knows, and its files."""
 
     base: Path

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum, auto
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.expressions import ExpressionError, steps_read
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
@@ -38,8 +38,7 @@ class LeftBy(Enum):
     """What it reads has no result."""
 
 
-@record(frozen=True, slots=True)
-class Left:
+class Left(Struct, frozen=True):
     """Why a node is left as it is, or why those that read it are."""
 
     by: LeftBy
@@ -53,8 +52,7 @@ class Left:
         return f"'{node}' is left as it is: {self.why}."
 
 
-@record(slots=True)
-class StepsLeft:
+class StepsLeft(Struct):
     """Steps and blocks of one pipeline that are left as they are, and what makes others so."""
 
     note_lack: Callable[[str], None]
@@ -131,8 +129,7 @@ class StepsLeft:
 # --- what a block lacks
 
 
-@record(frozen=True, slots=True)
-class LackingItems:
+class LackingItems(Struct, frozen=True):
     block: str
     keys: frozenset[str] = frozenset()
     """Of the block's list; none: its documents are missing."""

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -41,8 +41,7 @@ PathsOfSteps = Sequence[tuple[BoundStep, Value, Mapping[str, str]]]
 """Steps with what their paths are written as, and are for items with work to do, by their keys."""
 
 
-@record(frozen=True, slots=True)
-class _JudgedBlock:
+class _JudgedBlock(Struct, frozen=True):
     """A block, or a step outside of blocks, as this run judged it."""
 
     work: BlockWork
@@ -61,8 +60,7 @@ class _JudgedBlock:
         return key in missing.pruned or any(entry.key == key for entry in gone)
 
 
-@record(slots=True)
-class PathOwners:
+class PathOwners(Struct):
     """The owners of paths, as a run with its sub-pipelines finds them."""
 
     names: Collection[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, node_ids
@@ -20,8 +20,7 @@ from .traces.verify import Case, ItemRequest, ItemVerdict
 NOT_REQUESTED = ItemVerdict(ItemState.SKIPPED, (Why.NOT_REQUESTED(),), Case.NOT_REQUESTED)
 
 
-@record(slots=True, eq=False)
-class RequestedItems:
+class RequestedItems(Struct, eq=False):
     """What a run is asked to do with the items of one pipeline."""
 
     bound: BoundPlan

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from paddock.engine.request import Pool
 from paddock.engine.system.crash_isolation import SuspectRoom
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import GroupedCalls
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.trust.protected_files import ProtectedFiles
@@ -39,8 +39,7 @@ ShowChunk = Callable[[str, Sequence[str]], AbstractContextManager[TaskChunk | No
 """(step or block, keys of its items) → shows them while they run; None: nowhere."""
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class RunContext:
+class RunContext(Struct, frozen=True, kw_only=True):
     judge: Judge
     """Holds the pipeline, the options, and the world with ledger, outputs, models and stores."""
     pool: Pool

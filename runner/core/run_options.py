@@ -8,7 +8,7 @@ from typing import Protocol
 
 from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.folders.file_versions import FileVersion
@@ -19,8 +19,7 @@ from paddock.runner.settings import Settings
 from paddock.steps.base import CallCache, Toolset
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(Struct, frozen=True, kw_only=True):
     """What the caller asks for besides the pipeline and its inputs. Plain values."""
 
     local: bool | None = None
@@ -89,8 +88,7 @@ class CallTape(Protocol):
         """Return the cache of a step's other calls."""
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class RunEnvironment:
+class RunEnvironment(Struct, frozen=True, kw_only=True):
     """What a run uses of the process that starts it."""
 
     settings: Settings | None = None
@@ -121,8 +119,7 @@ class RunEnvironment:
         return self.stop.is_set() or self.stop_gate.is_closed
 
 
-@record(frozen=True, slots=True)
-class PreparedRun:
+class PreparedRun(Struct, frozen=True):
     """A pipeline that is read, checked and bound."""
 
     bound: BoundPlan

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from paddock.engine.request import Usage
-from paddock.engine.system.records import asdict, field, record
+from paddock.engine.system.records import SelectiveFields, Struct, asdict, field
 from paddock.runner.bind.bound import BoundStep
 
 
-@record(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(Struct, frozen=True):
     hash: str
     """Key of its row in the ledger, with request and reply."""
     kind: str
@@ -47,8 +46,10 @@ class CallRecord:
         )
 
 
-@record(slots=True)
-class StepRecord:
+class StepRecord(SelectiveFields, Struct):
+    hidden = ("_since",)
+    uncompared = ("_since",)
+
     id: str
     uses: str
     version: int
@@ -63,7 +64,7 @@ class StepRecord:
     """Its answer with `evidence` and `confidence`, where one of these was asked for."""
     escalated: tuple[bool, bool] | None = None
     """Whether the larger model was asked as a random check, and whether it changed the answer."""
-    _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
+    _since: float = field(default_factory=time.monotonic)
 
     @classmethod
     def begin(cls, step: BoundStep, calls: list[CallRecord]) -> StepRecord:
@@ -86,8 +87,7 @@ def answer_of(outputs: Mapping[str, Any]) -> Any:
     return outputs.get("text") if value is None else value
 
 
-@record(frozen=True, slots=True)
-class StepTotals:
+class StepTotals(Struct, frozen=True):
     n: int = 0
     seconds: float = 0.0
     """Working time; that of parallel items is added up."""
@@ -113,8 +113,7 @@ class StepTotals:
         return StepTotals(**{name: value - less[name] for name, value in asdict(self).items()})
 
 
-@record(frozen=True, slots=True)
-class ItemSource:
+class ItemSource(Struct, frozen=True):
     path: str
     """As stored in the ledger: relative to the pipeline's folder where it is inside."""
     sha256: str

@@ -17,7 +17,7 @@ from typing import Any
 
 from paddock.engine.memory.pool_stats import stats_of
 from paddock.engine.system import files, tasks
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.typed_rows import TypedRows, without_types
@@ -64,8 +64,7 @@ from .traces.scopes import PipelineScopes
 from .traces.world import World
 
 
-@record(frozen=True, slots=True)
-class RunSession:
+class RunSession(Struct, frozen=True):
     context: RunContext
     prepared: PreparedRun
     began: float

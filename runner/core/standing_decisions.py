@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import steps_read
 from paddock.pipelines.label_choices import schema_with_labels
 from paddock.pipelines.schema_validation import value_faults
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from .reviews.run_reviews import RunReviews
 
 
-@record(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """The fields of a decided answer that are valid by what the step asks for now."""
 
     review: Review

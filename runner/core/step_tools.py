@@ -14,7 +14,7 @@ from typing import Any
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.crash_isolation import SuspectRoom
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.label_choices import chosen_labels
 from paddock.runner.answers.scoped_reply import ScopedReply
@@ -97,8 +97,7 @@ def item_tools(attempt: StepAttempt) -> Tools:
     )
 
 
-@record(frozen=True, slots=True)
-class BoundModels:
+class BoundModels(Struct, frozen=True):
     """Implements `paddock.steps.base.ModelResolver` over a pipeline's aliases and the defaults."""
 
     models: Mapping[str, ModelSpec]
@@ -118,8 +117,7 @@ class BoundModels:
         raise StepError(f"there is no model to {role} with.", remedy="Name one under `models`.")
 
 
-@record(frozen=True, slots=True)
-class ItemLog:
+class ItemLog(Struct, frozen=True):
     """Implements `paddock.steps.base.StepLog`: prefixes notes with the item."""
 
     context: RunContext
@@ -144,8 +142,7 @@ class ItemLog:
         )
 
 
-@record(frozen=True, slots=True)
-class LabelEmbedder:
+class LabelEmbedder(Struct, frozen=True):
     pool: Pool
     ledger: Ledger
     models: RunModels

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files, private_files
 from paddock.engine.system.distribution import own_version
-from paddock.engine.system.records import asdict, record, record_from
+from paddock.engine.system.records import Struct, asdict, record_from
 from paddock.runner.settings import Settings, UnattendedSettings
 
 MOST_SOCKET_LETTERS = 100  # the longest is 108 on Linux, 104 on macOS
@@ -34,8 +34,7 @@ class DaemonGone(DaemonError):
     """The local service ended, or was killed, since it was found."""
 
 
-@record(frozen=True, slots=True)
-class DaemonPaths:
+class DaemonPaths(Struct, frozen=True):
     folder: Path
     name: str
 
@@ -103,8 +102,7 @@ def make_daemon_folders(paths: DaemonPaths) -> DaemonPaths:
     return paths
 
 
-@record(frozen=True, slots=True)
-class DaemonInfo:
+class DaemonInfo(Struct, frozen=True):
     """A running daemon: one model pool behind a socket."""
 
     state_dir: Path

@@ -34,7 +34,7 @@ from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.http import QuietServer
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import wait_for_event
 from paddock.runner.settings import Settings
 
@@ -57,8 +57,7 @@ _SHOWN_OF_MODEL = (
 )  # fmt: skip
 
 
-@record
-class DaemonState:
+class DaemonState(Struct):
     daemon: DaemonInfo
     pool: LocalPool
     idle_s: float
@@ -68,6 +67,7 @@ class DaemonState:
     is_retired: bool = False
     """Another version serves now: this daemon ends when no request is open."""
     ends: asyncio.Event = field(default_factory=asyncio.Event)
+    _quiet_since: float = 0.0
 
     def __post_init__(self) -> None:
         # What started it sends a request within this time

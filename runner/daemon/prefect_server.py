@@ -32,7 +32,7 @@ from paddock.engine.system.processes import (
     start_in_session,
     without_keys,
 )
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import running, wait_for_event
 from paddock.runner.settings import Settings
@@ -176,8 +176,7 @@ async def keep_own_server(state_dir: Path, keep_s: float, on_answer: Callable[[s
         await asyncio.sleep(LOOK_S)
 
 
-@record(slots=True)
-class ServerHealth:
+class ServerHealth(Struct):
     deadline: float
     """Until then it may be silent at its start."""
     is_ready: bool = False

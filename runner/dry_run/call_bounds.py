@@ -6,14 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps
 from paddock.runner.core.failures import Cause, max_retries
 
 
-@record(frozen=True, slots=True)
-class CallBounds:
+class CallBounds(Struct, frozen=True):
     """How many calls are made of each model, at most and at least."""
 
     most: Counter[str] = field(default_factory=Counter)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from enum import Flag, auto
 from typing import Any
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.pipelines.expressions import Reference, steps_read
 from paddock.runner.bind.bound import BoundNode, BoundStep
 from paddock.runner.bind.plan_walks import all_steps, only_reads
@@ -32,8 +32,7 @@ class Doubt(Flag):
     """It may not be done at all: its calls, and those of what reads it, are made at most."""
 
 
-@record(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """Calls and outputs of one step or block; of one that cannot be tried, by the YAML alone."""
 
     calls: CallBounds = NO_CALLS
@@ -61,8 +60,7 @@ class ItemEnds(Exception):
         super().__init__(str(error))
 
 
-@record(slots=True)
-class DoubtPropagation:
+class DoubtPropagation(Struct):
     """What is in doubt about the nodes of an item so far, and so about those behind them.
 
     The top level of a plan has one, too; only 5 is otherwise there.

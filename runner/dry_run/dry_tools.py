@@ -30,7 +30,7 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 from paddock.engine.system.files import TemporaryFile
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.core.calls.call_cache import ChunkListener, LedgerPool
 from paddock.runner.core.calls.call_rows import cached_reply, cached_vectors
@@ -69,8 +69,7 @@ class PriorAsk(Enum):
     """This item asked for it, or an item whose reply serves all."""
 
 
-@record
-class AskedPrompts:
+class AskedPrompts(Struct):
     has_history: bool
     """Whether the ledger has any reply at all."""
     is_local: bool = True
@@ -233,8 +232,7 @@ class DryPool(LedgerPool):
             raise ReplyNotCached
 
 
-@record(frozen=True, kw_only=True)
-class DryReply(ScopedReply):
+class DryReply(ScopedReply, frozen=True, kw_only=True):
     """The step's `reply`: an unknown answer passes its checks."""
 
     pool: DryPool
@@ -271,8 +269,7 @@ class DryOutputs(ItemOutputs):
     async def note_rows_read(self, store: Path) -> None: ...
 
 
-@record(frozen=True, slots=True)
-class DryStores:
+class DryStores(Struct, frozen=True):
     """Implements `paddock.steps.base.VectorStores`: stores are read, never written."""
 
     real: OpenStores
@@ -288,8 +285,7 @@ class DryStores:
         return DryStore(*fields, pool=self.pool)
 
 
-@record(frozen=True, kw_only=True)
-class DryStore(StoreHandle):
+class DryStore(StoreHandle, frozen=True, kw_only=True):
     pool: DryPool
 
     async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.runner.core.outputs.same_output_file import PossibleOutputs
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WORK
@@ -29,8 +29,7 @@ _KEPT_FOR_STEPS_S = 1.0
 """Of that, for top-level steps: by the YAML alone, nothing bounds a `reduce` behind many items."""
 
 
-@record(slots=True)
-class PlanCost:
+class PlanCost(Struct):
     """Model calls and tokens of a run. Tokens become unknown as soon as one part of them is."""
 
     calls: CallBounds = NO_CALLS
@@ -82,8 +81,7 @@ class PlanCost:
             yield ref, speeds.workload(n_calls, *(n_tokens * part / then for part in parts))
 
 
-@record
-class PlanForecast:
+class PlanForecast(Struct, dict=True):
     fills_stores: bool
     prompts: AskedPrompts
     cost: PlanCost = field(default_factory=PlanCost)

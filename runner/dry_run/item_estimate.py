@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from paddock.engine.system.item_samples import SEED, draw
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.input_values import WrongInput
@@ -38,8 +38,7 @@ from .forecast import PlanForecast
 from .step_estimate import StepEstimator
 
 
-@record(slots=True)
-class ItemEstimator:
+class ItemEstimator(Struct):
     """Walks the steps of one item, or of a pipeline that one of them runs, without effects."""
 
     forecast: PlanForecast

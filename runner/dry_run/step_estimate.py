@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.answers.evidence import EvidenceFinder
 from paddock.runner.bind.bound import BoundStep
@@ -51,8 +51,7 @@ from .forecast import PlanForecast
 _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotCached)
 
 
-@record(frozen=True, slots=True)
-class StepEstimator:
+class StepEstimator(Struct, frozen=True):
     forecast: PlanForecast
     attempt: StepAttempt
     doubt: Doubt

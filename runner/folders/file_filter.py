@@ -10,7 +10,7 @@ import os
 from collections.abc import Set
 from pathlib import Path
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import is_utf8
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.watches import PROCESSING
@@ -25,8 +25,7 @@ HOT_FOLDERS = (PROCESSING, DONE, FAILED)
 """Folders of a hot folder that hold no unclaimed documents."""
 
 
-@record(frozen=True, slots=True)
-class WatchSpec:
+class WatchSpec(Struct, frozen=True):
     name: str
     """Its identity in the ledger: the pipeline's file and the root."""
     root: Path

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TypeAlias
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 
 FileIdentity: TypeAlias = tuple[int, int]
 """(size, mtime_ns + ctime_ns) of one version of a file."""
@@ -22,15 +22,16 @@ UNKNOWN_FILE: FileIdentity = (-1, -1)
 """The version of a file that is in an order."""
 
 
-@record(frozen=True, slots=True)
-class FileVersion:
+class FileVersion(SelectiveFields, Struct, frozen=True):
     """One version of a file, as it was seen. `relpath` has forward slashes."""
+
+    uncompared = ("inode", "ctime_ns")
 
     relpath: str
     size: int
     mtime_ns: int
-    inode: int = field(default=0, compare=False)
-    ctime_ns: int = field(default=0, compare=False)
+    inode: int = 0
+    ctime_ns: int = 0
     """Our own renames change it."""
 
     @property

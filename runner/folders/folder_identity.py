@@ -17,7 +17,7 @@ from pathlib import Path
 
 from paddock.engine.system.hardware import psutil_module
 from paddock.engine.system.owners import NETWORK_FILE_SYSTEMS
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 _SILENT_FILE_SYSTEMS = NETWORK_FILE_SYSTEMS | {
     "9p", "drvfs", "osxfs", "prl_fs", "vboxsf", "virtiofs", "vmhgfs"
@@ -38,8 +38,7 @@ def reports_no_events(file_system: str) -> bool:
     return name in _SILENT_FILE_SYSTEMS or (name.startswith("fuse") and name != "fuseblk")
 
 
-@record(frozen=True, slots=True)
-class FolderIdentity:
+class FolderIdentity(Struct, frozen=True):
     identity: str
     """File system and inode; of a network share its type, source and the path below the mount."""
     mounts: Mapping[str, str] = field(default_factory=dict)
@@ -58,8 +57,7 @@ class FolderIdentity:
         return tuple(at for at, what in self.mounts.items() if now.mounts.get(at) != what)
 
 
-@record(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     point: str
     kind: str
     source: str = ""

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.runner.bind.bound import BoundPlan
 from paddock.steps.files.globs import Globs
 from paddock.steps.temporary_names import is_temporary_path
@@ -21,8 +21,7 @@ from .file_filter import ALL_FILES, HOT_FOLDERS, WatchFilter, watch_specs
 from .file_versions import FileVersion, file_version_at
 
 
-@record
-class FolderListing:
+class FolderListing(Struct):
     files: dict[str, FileVersion] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     """Folders that could not be read, with a slash at the end."""

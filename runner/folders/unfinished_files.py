@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import no_links
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.temporary_names import is_temporary_path
@@ -28,8 +28,7 @@ if sys.platform == "linux":
     import fcntl
 
 
-@record(frozen=True, slots=True)
-class UnsettledFile:
+class UnsettledFile(Struct, frozen=True):
     """A version that was first seen at `since` (seconds of a monotonic clock)."""
 
     seen: FileVersion

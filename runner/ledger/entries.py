@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 
 FILED = ""
 """`Entry.gone` of an item that is filed, which is not deleted. A scope may have 100,000."""
@@ -44,8 +44,9 @@ class LedgerError(Exception):
     """The ledger cannot be used. The message says why, and what to do."""
 
 
-@record(frozen=True, slots=True)
-class Entry:
+class Entry(SelectiveFields, Struct, frozen=True):
+    uncompared = ("run", "at")
+
     key: str
     hash: str
     parts: str
@@ -70,9 +71,9 @@ class Entry:
     """As `n_failures`."""
     was: str | None = None
     """Its state before it was done: `new`, `changed` or `stale`; empty: no report counts it."""
-    run: str = field(default="", compare=False)
+    run: str = ""
     """The run that recorded it; the ledger fills it in."""
-    at: float = field(default=0.0, compare=False)
+    at: float = 0.0
     """When, in seconds since 1970, by the clock of the machine that recorded it."""
 
     @property
@@ -107,8 +108,7 @@ def read_written(outputs: str | None) -> dict[str, str]:
     return dict(json.loads(outputs)) if outputs else {}
 
 
-@record(frozen=True, slots=True)
-class ScopeOwner:
+class ScopeOwner(Struct, frozen=True):
     """The step or block that a scope of the ledger stands for, in its folders."""
 
     scope_id: str
@@ -136,8 +136,7 @@ class ScopeOwner:
         return self.step.removesuffix(self.id)
 
 
-@record(frozen=True, slots=True)
-class PipelineRow:
+class PipelineRow(Struct, frozen=True):
     """A pipeline of the folder, as it was when it ran last."""
 
     name: str
@@ -154,15 +153,13 @@ class PipelineRow:
         return frozenset(json.loads(self.blocks))
 
 
-@record(frozen=True, slots=True)
-class ItemRow:
+class ItemRow(Struct, frozen=True):
     scope: str
     step: str
     entry: Entry
 
 
-@record(frozen=True, slots=True)
-class RunRow:
+class RunRow(Struct, frozen=True):
     run: str
     pipeline: str
     file: str
@@ -191,9 +188,10 @@ class RunRow:
         return is_variant(self.file)
 
 
-@record(frozen=True, slots=True)
-class OutputRow:
+class OutputRow(SelectiveFields, Struct, frozen=True):
     """A file that an item wrote, or is about to write."""
+
+    uncompared = ("at",)
 
     scope: str
     path: str
@@ -202,13 +200,14 @@ class OutputRow:
     intended: tuple[str, ...]
     size: int | None
     mtime_ns: int | None
-    at: float = field(default=0.0, compare=False)
+    at: float = 0.0
     """When it was recorded: a file that changed later is compared by its content."""
 
 
-@record(frozen=True, slots=True)
-class CallRow:
+class CallRow(SelectiveFields, Struct, frozen=True):
     """One model call with its raw reply."""
+
+    uncompared = ("run", "at")
 
     hash: str
     kind: str
@@ -224,13 +223,12 @@ class CallRow:
     scope: str
     step: str
     key: str
-    run: str = field(default="", compare=False)
+    run: str = ""
     """The run that made it; the ledger fills it in."""
-    at: float = field(default=0.0, compare=False)
+    at: float = 0.0
 
 
-@record(frozen=True, slots=True)
-class LineageRow:
+class LineageRow(Struct, frozen=True):
     """What an item's entry was made from."""
 
     scope: str
@@ -246,8 +244,7 @@ class LineageRow:
     """The source, and each step with its calls, in order; see `runner/core/run_records.py`."""
 
 
-@record(frozen=True, slots=True)
-class StoredRow:
+class StoredRow(Struct, frozen=True):
     """What an item has in a vector store."""
 
     scope: str
@@ -261,8 +258,7 @@ class StoredRow:
     at: float = 0.0
 
 
-@record(frozen=True, slots=True)
-class InFlightRow:
+class InFlightRow(Struct, frozen=True):
     """An item that a run has begun; removed when the item ends normally."""
 
     scope: str

@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .database import queries
 from .entries import FILED
@@ -21,8 +21,7 @@ MOVED_BY_WATCH = ""
 """In place of a move's digest: whatever was in the file that a hot folder's watch moved."""
 
 
-@record(frozen=True, slots=True)
-class MoveRow:
+class MoveRow(Struct, frozen=True):
     """A file that was moved away, or is about to be."""
 
     path: str
@@ -78,8 +77,7 @@ def list_order(name: str, key: str) -> tuple[str, int, str]:
     return name, len(key), key
 
 
-@record(frozen=True, slots=True)
-class FiledStore:
+class FiledStore(Struct, frozen=True):
     """The moves and the filed items that a ledger knows."""
 
     _ledger: Ledger

@@ -25,7 +25,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from paddock.engine.system import file_locks, files, private_files
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .database import queries
 from .database.known_ledgers import enter_host, entry_of, entry_place
@@ -476,8 +476,7 @@ def postgres_module() -> ModuleType:
         ) from error
 
 
-@record(slots=True, eq=False)
-class ObjectStore:
+class ObjectStore(Struct, eq=False):
     """A folder of values, each named by its sha256 and never changed."""
 
     _folder: Path

@@ -11,15 +11,14 @@ import time
 from collections.abc import Collection, Container, Iterator, Sequence
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .database import queries
 from .entries import LineageRow, StoredRow
 from .ledger import Ledger
 
 
-@record(frozen=True, slots=True)
-class LineageStore:
+class LineageStore(Struct, frozen=True):
     ledger: Ledger
 
     # --- items

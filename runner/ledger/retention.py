@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import file_locks, files, processes
-from paddock.engine.system.records import field, fields, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import last_part
 from paddock.engine.system.units import DAY_S
 from paddock.runner.config.setting_specs import SettingsError
@@ -60,8 +60,7 @@ _MAIN_CODE = (
 )
 
 
-@record(frozen=True, slots=True)
-class RetentionLimits:
+class RetentionLimits(Struct, frozen=True):
     """What may be removed; times in seconds since 1970."""
 
     runs_before: float
@@ -70,8 +69,7 @@ class RetentionLimits:
     """0: no limit."""
 
 
-@record(slots=True)
-class SweepResult:
+class SweepResult(Struct):
     runs: int = 0
     logs: int = 0
     calls: int = 0
@@ -87,16 +85,15 @@ class SweepResult:
     files: list[str] = field(default_factory=list)
 
     def __add__(self, other: SweepResult) -> SweepResult:
-        names = (field.name for field in fields(self))
+        names = self.__struct_fields__
         return SweepResult(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def as_json(self) -> dict[str, int]:
-        names = (field.name for field in fields(self) if field.name != "files")
+        names = (name for name in self.__struct_fields__ if name != "files")
         return {name: getattr(self, name) for name in names}
 
 
-@record(frozen=True, slots=True)
-class CleanResult:
+class CleanResult(Struct, frozen=True):
     """What was removed, and in `faults` errors of ledgers and settings."""
 
     swept: SweepResult
@@ -245,8 +242,7 @@ class _OwnFolder:
             os.close(self.handle)
 
 
-@record
-class _Sweeper:
+class _Sweeper(Struct):
     """The cleaning of one ledger. Removes only files that have the names which it wrote."""
 
     state: Path

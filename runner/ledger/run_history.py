@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.units import iso_time
 from paddock.runner.config.setting_specs import SettingsError
 from paddock.runner.progress.report import outcome_of
@@ -22,8 +22,7 @@ from .own_state import LEDGER_FILE
 from .run_store import DIED, RunStore, run_status
 
 
-@record(frozen=True, slots=True)
-class LedgerFolder:
+class LedgerFolder(Struct, frozen=True):
     state: Path
     """The `.paddock` folder."""
     file: str | None = None
@@ -47,8 +46,7 @@ BAD_STATUSES = ("failed", "quarantined", "interrupted", "budget", "suspended", D
 MAX_RUNS_SEARCHED = 100_000  # if only some of them are wanted
 
 
-@record(frozen=True, slots=True)
-class PastRun:
+class PastRun(Struct, frozen=True):
     place: LedgerFolder
     row: RunRow
     status: str
@@ -103,8 +101,7 @@ class PastRun:
         }
 
 
-@record(frozen=True, slots=True)
-class RunHistory:
+class RunHistory(Struct, frozen=True):
     """Runs, and in `faults` errors of ledgers that could not be read."""
 
     runs: tuple[PastRun, ...]

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from paddock.engine.system import files, private_files
 from paddock.engine.system.file_locks import FileLock
 from paddock.engine.system.hardware import psutil_module
-from paddock.engine.system.records import asdict, record
+from paddock.engine.system.records import Struct, asdict
 from paddock.engine.system.text import canonical_json
 
 from .entries import LedgerError, is_variant, stored_path, whole_file
@@ -45,8 +45,7 @@ class SkippedByGroup(Locked):
     """Another run of its group is at work, and `on_conflict` is `skip`."""
 
 
-@record(frozen=True, slots=True)
-class LockHolder:
+class LockHolder(Struct, frozen=True):
     run: str
     host: str
     pid: int
@@ -79,8 +78,7 @@ class LockHolder:
 TURN_POLL_S = 0.5
 
 
-@record(frozen=True, slots=True)
-class TurnWait:
+class TurnWait(Struct, frozen=True):
     """How long to wait for other runs, and how to report that."""
 
     longest_s: float | None

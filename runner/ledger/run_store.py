@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from paddock.engine.system.hardware import psutil_module
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.units import iso_time
 
 from .database import queries
@@ -26,8 +26,7 @@ DIED = "died"
 _CLOCK_TOLERANCE_S = 5.0  # a process starts before its run, but clocks differ
 
 
-@record(frozen=True, slots=True)
-class RunStore:
+class RunStore(Struct, frozen=True):
     _ledger: Ledger
 
     def n_runs(self, file: str | None) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import ordered_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.plan import read_plan
@@ -68,8 +68,7 @@ def bound_now(
     return RecordedPipeline(own, bound, settings, values, hidden, is_elsewhere)
 
 
-@record(slots=True)
-class RecordedPipeline:
+class RecordedPipeline(Struct):
     """A pipeline that is bound with the inputs of an item's run."""
 
     world: World
@@ -81,7 +80,7 @@ class RecordedPipeline:
     """Inputs that the run had, and whose values no ledger has."""
     is_elsewhere: bool
     """Whether models of it are on other servers, which are not asked about the past."""
-    _plan: asyncio.Task[PlanReport] | None = field(default=None, init=False)
+    _plan: asyncio.Task[PlanReport] | None = None
 
     @property
     def can_be_planned(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core.traces.preparation import dependency_differences
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from .bound_pipeline import RecordedPipeline
 
 
-@record(frozen=True, slots=True)
-class CurrentPipelines:
+class CurrentPipelines(Struct, frozen=True):
     _world: World
     _settings: Settings
-    _bound: dict[str, RecordedPipeline | Reason] = field(default_factory=dict, init=False)
+    _bound: dict[str, RecordedPipeline | Reason] = field(default_factory=dict)
     """By file and inputs."""
 
     async def changes(self, item: RecordedItem, subject: str) -> list[LineageChange]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from paddock.engine.system.records import asdict, field, record
+from paddock.engine.system.records import Struct, asdict, field
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.output_conditions import FileCondition
 from paddock.runner.progress.reasons import Reason
@@ -15,16 +15,14 @@ from paddock.runner.render.reviewed_answers import ReviewRecord
 FileState = Literal["same", "changed", "gone"]
 
 
-@record(frozen=True, slots=True)
-class LineageFile:
+class LineageFile(Struct, frozen=True):
     path: str
     sha256: str
     state: FileState
     """Compared with the file now."""
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class LineageCall:
+class LineageCall(Struct, frozen=True, kw_only=True):
     hash: str
     kind: str
     model: str = ""
@@ -46,8 +44,7 @@ class LineageCall:
     """Whether `paddock clean` removed its texts."""
 
 
-@record(frozen=True, slots=True)
-class LineageStep:
+class LineageStep(Struct, frozen=True):
     id: str
     uses: str = ""
     model: str | None = None
@@ -56,8 +53,7 @@ class LineageStep:
     calls: tuple[LineageCall, ...] = ()
 
 
-@record(frozen=True, slots=True)
-class LineageChange:
+class LineageChange(Struct, frozen=True):
     reason: Reason
     detail: tuple[str, ...] = ()
     """Lines of a diff."""
@@ -67,8 +63,7 @@ class LineageChange:
         return str(self.reason)
 
 
-@record(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Origin of one file, or of an item's rows in a store."""
 
     path: str
@@ -115,8 +110,7 @@ class Origin:
         return fields
 
 
-@record(frozen=True, slots=True)
-class PathLineage:
+class PathLineage(Struct, frozen=True):
     """What `paddock why` says of a path."""
 
     path: str

@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import steps_read
 from paddock.runner.core.run_records import WROTE, CallRecord, ItemSource, read_lineage, read_source
 from paddock.runner.core.traces.dependencies import (
@@ -35,8 +35,7 @@ from .path_lineage import LineageCall, LineageStep
 MAX_SIMILAR, MAX_COMPARED_NAMES = 3, 20_000
 
 
-@record(frozen=True, slots=True)
-class RecordedItem:
+class RecordedItem(Struct, frozen=True):
     owner: ScopeOwner
     key: str
     entry: Entry | None
@@ -115,8 +114,7 @@ class ItemOutput(NamedTuple):
     is_current: bool
 
 
-@record(frozen=True, slots=True)
-class RecordedItems:
+class RecordedItems(Struct, frozen=True):
     _ledger: Ledger
     _base: Path
     """The folder of its pipelines, absolute."""
@@ -234,8 +232,7 @@ class RecordedItems:
         return [r for r in rows if not is_around or (self._base / r[0]).is_relative_to(folder)]
 
 
-@record(frozen=True, slots=True)
-class RecordedSteps:
+class RecordedSteps(Struct, frozen=True):
     _ledger: Ledger
     _items: RecordedItems
 

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from markupsafe import Markup, escape
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import shorten
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.database import queries
@@ -45,8 +45,7 @@ _NOT_COMPARED = Markup(
 )
 
 
-@record(frozen=True, slots=True)
-class RunItemChange:
+class RunItemChange(Struct, frozen=True):
     """An item of either run; its state is empty where a run did not do it."""
 
     step: str
@@ -108,8 +107,7 @@ def _state(item: RunItem | None) -> str:
     return "done" if item.state in WORK else item.state
 
 
-@record(frozen=True, slots=True)
-class _RunAnswers:
+class _RunAnswers(Struct, frozen=True):
     ledger: Ledger
     past: PastRun
     made: Mapping[str, tuple[str, float]]

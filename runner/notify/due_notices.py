@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
-from paddock.engine.system.records import asdict, record, replace
+from paddock.engine.system.records import Struct, asdict, replace
 from paddock.runner.progress.report import ItemReport, Report
 
 Event = Literal["failed", "quarantined", "recovered", "waiting"]
@@ -25,8 +25,7 @@ _DIGESTS = ("items", "waiting")
 _TIMES = ("failed_at", "quarantined_at", "waiting_at")
 
 
-@record(frozen=True, slots=True)
-class SentState:
+class SentState(Struct, frozen=True):
     bad: str = ""
     """`failed` or `quarantined` while that lasts."""
     failure: str = ""
@@ -55,8 +54,7 @@ class SentState:
             return cls()
 
 
-@record(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """One event to send, and the receiver's state after it."""
 
     event: Event

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted, shorten
 from paddock.runner.progress.report import ItemReport, Report
 
@@ -24,8 +24,7 @@ MOST_LINES = 20  # in the text
 MOST_ERROR_CHARS = 500  # of one item's error, or key
 
 
-@record(frozen=True, slots=True)
-class Notification:
+class Notification(Struct, frozen=True):
     event: Event | Literal["test"]
     data: Mapping[str, Any]
     subject: str

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.runner.config.mail_server import mail_server_faults
 from paddock.runner.progress.report import Report
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from paddock.runner.settings import Settings
 
 
-@record
-class ReportedEnd:
+class ReportedEnd(Struct):
     report: Report | None = None
 
 

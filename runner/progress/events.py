@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from .report import Report
 
 
-@record(frozen=True, slots=True)
-class ModelCall:
+class ModelCall(Struct, frozen=True):
     hash: str
     kind: str
     """`chat` or `embed`."""

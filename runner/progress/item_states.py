@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum, StrEnum, auto
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 
 class Phase(Enum):
@@ -97,8 +97,7 @@ class ItemState(StrEnum):
 _S = ItemState
 
 
-@record(frozen=True, slots=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """What items in a state of their own wait for, in words."""
 
     singular: str

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system import no_links, private_files
-from paddock.engine.system.records import asdict, field, record
+from paddock.engine.system.records import Struct, asdict, field
 from paddock.engine.system.text import completed_lines, shorten
 from paddock.runner.config.pipeline_secrets import Redact, unredacted
 
@@ -47,8 +47,7 @@ MAX_JOURNAL_BYTES = 64 * 1024**2  # journals are bounded, but another file may h
 _SPEED_SPAN_S = 10.0
 
 
-@record(slots=True)
-class _ItemInFlight:
+class _ItemInFlight(Struct):
     began: float
     n_calls: int = 0
     n_tokens: int = 0

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paddock.engine.system import units
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from . import printing
 from .item_states import APART, BAD, ItemState
@@ -174,8 +174,7 @@ def _one_line(text: str, width: int) -> Text:
     return line
 
 
-@record
-class _TransferStep:
+class _TransferStep(Struct):
     since: float
     before: int
     total: int | None = None

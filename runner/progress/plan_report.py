@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from paddock.engine.system.records import asdict, field, record
+from paddock.engine.system.records import Struct, asdict, field
 
 from .item_states import WORK, ItemState
 from .reasons import Outdated, Reason, Why, in_words
@@ -18,8 +18,7 @@ from .report import MOST_SHOWN_FAILURES, FiledCounts, shown_html, shown_lines
 CallsAre = Literal["exact", "at most", "about"]
 
 
-@record(frozen=True, slots=True)
-class PlanItem:
+class PlanItem(Struct, frozen=True):
     step: str
     key: str
     state: ItemState
@@ -43,8 +42,7 @@ class PlanItem:
         return {"step": self.step, "key": self.key, "state": self.state.value, "why": self.why}
 
 
-@record(frozen=True, slots=True)
-class PlanReport:
+class PlanReport(Struct, frozen=True):
     """What a run would do; a number that is not known is None."""
 
     pipeline: str

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .events import Observer
 from .item_states import ItemState
@@ -20,8 +20,7 @@ FLOW_MODULE = "paddock.runner.workers.pipeline_flow"
 RUN_TAG = "paddock"
 
 
-@record(frozen=True, slots=True)
-class PrefectState:
+class PrefectState(Struct, frozen=True):
     """The state of a run or a task; on Prefect's page `type` is the colour, `name` the text."""
 
     type: Literal["COMPLETED", "FAILED", "CANCELLED", "CRASHED", "RUNNING"]
@@ -37,8 +36,7 @@ def quarantined(message: str) -> PrefectState:
     return PrefectState("FAILED", "Quarantined", message)
 
 
-@record(slots=True, eq=False)
-class TaskChunk:
+class TaskChunk(Struct, eq=False):
     """A running top-level step or block, or some items of a block."""
 
     block: str

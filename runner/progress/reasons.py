@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum, StrEnum, unique
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import listed
 
 _MOST_NAMED = 3
@@ -178,8 +178,7 @@ class Why(Enum):
         return Reason(self, about)
 
 
-@record(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """One reason; `str` is its sentence."""
 
     why: Why

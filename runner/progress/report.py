@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from paddock.engine.system.records import asdict, astuple, field, record, replace
+from paddock.engine.system.records import Struct, asdict, astuple, field, replace
 from paddock.engine.system.text import counted, listed, one_line
 from paddock.pipelines.errors import did_you_mean
 
@@ -34,8 +34,7 @@ MOST_SHOWN_FAILURES = 3
 """In what a notebook shows of a report."""
 
 
-@record(frozen=True, slots=True)
-class ItemReport:
+class ItemReport(Struct, frozen=True):
     """One item of a block, or one top-level step that calls a model (`key` is then its id)."""
 
     step: str
@@ -69,8 +68,7 @@ class ItemReport:
         }
 
 
-@record(frozen=True, slots=True)
-class FiledCounts:
+class FiledCounts(Struct, frozen=True):
     """Filed items, and how many of them are no longer what a run from scratch would make."""
 
     n: int = 0
@@ -101,8 +99,7 @@ class FiledCounts:
         return f"Filed: {self.n:,}{noted}." if self.n else ""
 
 
-@record(frozen=True, slots=True)
-class QuarantineCounts:
+class QuarantineCounts(Struct, frozen=True):
     """What of a run that came to its end makes its exit status 3."""
 
     new: int = 0
@@ -121,8 +118,7 @@ class QuarantineCounts:
         return bool(n_counted or self.without_result)
 
 
-@record(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """How a run ended."""
 
     run: str

@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import islice
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.tables.table_files import missing_library
@@ -21,8 +21,7 @@ ITEM_COLUMNS = ("item_key", "item_state", "item_error")
 _MOST_SHOWN_ROWS = 10
 
 
-@record(frozen=True, slots=True)
-class ReportTable:
+class ReportTable(Struct, frozen=True):
     """Rows with the types that the reply's schema or the step gives them.
 
     No sequence, so that what takes Arrow's C stream takes the types, too:

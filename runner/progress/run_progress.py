@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from paddock.engine.system import units
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted
 
 from . import printing
@@ -27,8 +27,7 @@ Clock = Callable[[], float]
 _RATE_WINDOW_S = 10.0  # long enough to be steady, short enough to follow a change of model
 
 
-@record(slots=True, eq=False)
-class TokenRate:
+class TokenRate(Struct, eq=False):
     _clock: Clock
     _seconds: deque[tuple[int, int]] = field(default_factory=deque)
 
@@ -50,8 +49,7 @@ class TokenRate:
         return sum(n for _, n in recent) / max(1.0, now - recent[0][0])
 
 
-@record(slots=True)
-class StepProgress:
+class StepProgress(Struct):
     name: str
     meter: TokenRate
     total: int | None = None

@@ -15,15 +15,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from paddock.engine.request import Usage
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 # A token of an answer takes as long as so many of a prompt: 3 to 6 with 8 sequences in a batch on
 # processors (benchmarks/decode.py). It evens out where all items are alike.
 ANSWER_WEIGHT = 4.0
 
 
-@record(slots=True, eq=False)
-class OpenCall:
+class OpenCall(Struct, eq=False):
     n_chars: int
     """Of its prompt."""
     n_tokens: int = 0
@@ -43,8 +42,7 @@ class OpenCall:
         return _read_tokens(self.usage) + ANSWER_WEIGHT * self.usage.completion_tokens
 
 
-@record(slots=True)
-class _CallSums:
+class _CallSums(Struct):
     n: int = 0
     n_chars: int = 0
     n_read: int = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system import units
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
@@ -31,8 +31,7 @@ BoxState = Literal["none", "done", "fresh", "failed", "running", "left"]
 _ENDED_STATUSES = ("completed", "quarantined")
 
 
-@record(frozen=True, slots=True)
-class LastStepRun:
+class LastStepRun(Struct, frozen=True):
     state: BoxState = "none"
     counts: Mapping[str, int] = field(default_factory=dict)
     n: int = 0
@@ -42,8 +41,7 @@ class LastStepRun:
     known_calls: int = 0
 
 
-@record(frozen=True, slots=True)
-class GraphBox:
+class GraphBox(Struct, frozen=True):
     id: str
     label: str
     """The author's id, else what it does."""
@@ -55,8 +53,7 @@ class GraphBox:
     last: LastStepRun = LastStepRun()
 
 
-@record(frozen=True, slots=True)
-class LastRunSteps:
+class LastRunSteps(Struct, frozen=True):
     steps: Mapping[str, LastStepRun] = field(default_factory=dict)
     otherwise: LastStepRun = LastStepRun()
     """Result of steps that the run did not record."""
@@ -72,8 +69,7 @@ def pipeline_boxes(
     return _BoxBuilder(last.steps, within).of(_GraphLevel(plan, last.otherwise))
 
 
-@record(frozen=True, slots=True)
-class _GraphLevel:
+class _GraphLevel(Struct, frozen=True):
     plan: Plan
     otherwise: LastStepRun
     """Result of steps that the last run did not record."""
@@ -178,8 +174,7 @@ def last_run_steps(past: PastRun | None) -> LastRunSteps:
     return LastRunSteps({name: sums.as_last_run() for name, sums in steps.items()}, otherwise)
 
 
-@record(slots=True)
-class StepSums:
+class StepSums(Struct):
     """What a run's report, or its journal so far, has of a step or block."""
 
     n: int = 0

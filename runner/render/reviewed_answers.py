@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted, listed
 from paddock.runner.calibration.isotonic_fit import ReliabilityBin
 
 
-@record(frozen=True, slots=True)
-class ReviewedAnswer:
+class ReviewedAnswer(Struct, frozen=True):
     """What a person decided, or is asked, about a step's answer for one item; texts for people."""
 
     item: str
@@ -35,8 +34,7 @@ class ReviewedAnswer:
         return {path: value for path, _, value in self.changes}
 
 
-@record(frozen=True, slots=True)
-class ReliabilityTable:
+class ReliabilityTable(Struct, frozen=True):
     """How often a step's values were right, by their confidence, as far as people have looked."""
 
     step: str
@@ -81,8 +79,7 @@ class ReliabilityTable:
         return words
 
 
-@record(frozen=True, slots=True)
-class ReviewRecord:
+class ReviewRecord(Struct, frozen=True):
     """The answers of one run, or of one item, and how reliable their confidence is."""
 
     answers: tuple[ReviewedAnswer, ...] = ()

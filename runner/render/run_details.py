@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.runner.core import run_records
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.entries import ItemRow, LineageRow
@@ -29,8 +29,7 @@ from paddock.runner.render.reviewed_answers import ReviewRecord
 TOOL_KIND = "tool"
 
 
-@record(frozen=True, slots=True)
-class RunItem:
+class RunItem(Struct, frozen=True):
     step: str
     key: str
     state: str
@@ -56,8 +55,7 @@ class RunItem:
         return self.state in BAD
 
 
-@record(frozen=True, slots=True)
-class RunCall:
+class RunCall(Struct, frozen=True):
     """One call; times in seconds since the run began."""
 
     step: str
@@ -78,8 +76,7 @@ class RunCall:
         return self.kind != TOOL_KIND
 
 
-@record(frozen=True, slots=True)
-class RunDetails:
+class RunDetails(Struct, frozen=True):
     past: PastRun
     items: tuple[RunItem, ...]
     calls: tuple[RunCall, ...]
@@ -169,8 +166,7 @@ _LatestItems = Mapping[tuple[str, str], tuple[str, str, str | None]]
 """Step and key → the latest run, the state there, the source."""
 
 
-@record(frozen=True, slots=True)
-class _RunRows:
+class _RunRows(Struct, frozen=True):
     items: Mapping[_Place, ItemRow]
     lineage: Mapping[_Place, LineageRow]
     """Empty where it is not needed."""

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from paddock.engine.system import units
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import cell_text, counted, one_line, path_text
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import date_in, number_in
@@ -42,8 +42,7 @@ class WrongField(ValueError):
     """A change that names no field of the answer, or text that is no JSON; a sentence."""
 
 
-@record(frozen=True, slots=True)
-class AnswerField:
+class AnswerField(Struct, frozen=True):
     """One leaf of an answer. A whole answer that is a text is one field with an empty path."""
 
     keys: FieldKeys

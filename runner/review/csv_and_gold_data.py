@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.reviews.reviews import (
     N_ID_CHARS,
@@ -40,8 +40,7 @@ _VERBS: Mapping[str, Verb] = {
 }  # fmt: skip
 
 
-@record(frozen=True, slots=True)
-class SheetFault:
+class SheetFault(Struct, frozen=True):
     line: int
     message: str
     id: str = ""
@@ -55,8 +54,7 @@ class UnreadableSheet(Exception):
     """A file that is no table of reviews; a sentence that follows the file's name."""
 
 
-@record(slots=True)
-class SheetDecision:
+class SheetDecision(Struct):
     line: int
     """Of its first row with a decision."""
     id: str

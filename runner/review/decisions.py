@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from paddock.engine.system import units
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import AnswerFault, Check
 from paddock.pipelines.schema_validation import value_faults
@@ -53,15 +53,14 @@ LEASE_S = 120.0
 """How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 
 
-@record(frozen=True, slots=True)
-class AcceptedTogether:
+class AcceptedTogether(Struct, frozen=True):
     id: str
     reviews: tuple[Review, ...]
     left: Mapping[str, str]
     """Id of each review that was not accepted, and why."""
 
 
-class LedgerReviews(ReviewStore):
+class LedgerReviews(ReviewStore, dict=True):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
     known_evidence: tuple[EvidenceRequest | None, Any] = (None, None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import file_locks, files, no_links
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import one_line
 from paddock.pipelines.label_choices import LabelList, WrongLabels, read_choice
 from paddock.runner.ledger.reviews.reviews import DecisionRefused, Review
@@ -25,8 +25,7 @@ _MOST_CELL_CHARS = 1000
 _LOCK_S = 10.0
 
 
-@record(frozen=True, slots=True)
-class LabelTable:
+class LabelTable(Struct, frozen=True):
     file: Path
     keys: Mapping[str, Any]
     """What stands under `choose`."""

@@ -22,7 +22,7 @@ from starlette.responses import RedirectResponse, Response
 
 from paddock.engine.api.api_keys import KeyRing, digest_of, given_keys, key_name_of, read_keys
 from paddock.engine.api.host_check import has_own_host_name
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 PAGE_PATH = "/review"
 CONSOLE_PATH = "/ui"
@@ -47,8 +47,7 @@ class AccessRefused(Exception):
         super().__init__(sentence)
 
 
-@record(frozen=True, slots=True)
-class Ticket:
+class Ticket(Struct, frozen=True):
     """What opens the page once, for a short time, in the owner's name."""
 
     value: str

@@ -28,7 +28,7 @@ from starlette.routing import BaseRoute
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system import files
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.daemon.prefect_auth import stored_secret
@@ -52,8 +52,7 @@ REMEDY = "`paddock review` printed it when it started last."
 _HANDOVER_PREFIX = "paddock-review-"
 
 
-@record(frozen=True)
-class ReviewPageOptions:
+class ReviewPageOptions(Struct, frozen=True):
     by: str
     """The person who decides."""
     port: int | None = None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.units import iso_time
 from paddock.pipelines.schema_validation import value_faults
 from paddock.runner.core.traces.dependencies import UsedRules, read_dependencies
@@ -23,8 +23,7 @@ _OF_DOCUMENTS = (WhyOpen.OCR, WhyOpen.SEVERAL_DOCUMENTS, WhyOpen.TOO_LONG)
 MOST_LOOKED_AT = 500  # waiting questions at a decision
 
 
-@record(frozen=True, slots=True)
-class TaughtRules:
+class TaughtRules(Struct, frozen=True):
     rules: tuple[Mapping[str, Any], ...]
     """Each with its pipeline, step, sender, layout, fields, open fields, decisions, and of how
     many documents it read a field."""

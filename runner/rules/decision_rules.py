@@ -25,7 +25,7 @@ from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.checking.numbers import amount_of
 from paddock.pipelines.checking.source_index import SourceIndex
@@ -45,8 +45,7 @@ _DIGITS = re.compile(r"\d+")
 _SPACE = re.compile("[ \u00a0\u202f]")
 
 
-@record(frozen=True)
-class TaughtAnswer:
+class TaughtAnswer(Struct, frozen=True, dict=True):
     """What a person decided on a document, as far as they looked at it, and what it offered."""
 
     id: str
@@ -80,8 +79,7 @@ class TaughtAnswer:
         return tuple(found)
 
 
-@record(frozen=True, slots=True)
-class FieldReading:
+class FieldReading(Struct, frozen=True):
     """The value of a field that a rule reads, why, and where."""
 
     value: Any
@@ -96,8 +94,7 @@ class FieldReading:
         return self.rules[0] if self.rules else ""
 
 
-@record(frozen=True, slots=True)
-class DocumentReadings:
+class DocumentReadings(Struct, frozen=True):
     """The fields of a document that are sure, and why the others are open."""
 
     sure: Mapping[str, FieldReading]
@@ -109,8 +106,7 @@ class DocumentReadings:
         return self.why.get(field, self.otherwise)
 
 
-@record(frozen=True, slots=True)
-class _Form:
+class _Form(Struct, frozen=True):
     """How a field's values are written, as far as decisions show it."""
 
     of: type
@@ -216,8 +212,7 @@ def _candidates(taught: TaughtAnswer, value: Any) -> dict[Anchor, _Form]:
     return labels or found
 
 
-@record(frozen=True, slots=True)
-class _FieldRule:
+class _FieldRule(Struct, frozen=True):
     anchors: frozenset[Anchor]
     """All of them have to lead to the value."""
     form: _Form
@@ -262,8 +257,7 @@ def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _For
 # --- rules of a sender's layout
 
 
-@record(frozen=True)
-class _SenderLayout:
+class _SenderLayout(Struct, frozen=True, dict=True):
     """The decisions on documents of one sender and layout, and what they teach."""
 
     decisions: tuple[TaughtAnswer, ...]

@@ -21,7 +21,7 @@ from itertools import starmap
 from statistics import median
 from typing import Any, Literal
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.pipelines.checking.cldr import unit_named
 from paddock.pipelines.checking.folding import Span
 from paddock.pipelines.checking.schema_parts import SchemaParts
@@ -61,8 +61,7 @@ _HEADER = re.compile(r"(?:[\w-]+: .*\n)+\n")
 _SIDE = 1_000.0  # of a column of a table whose cells have no boxes
 
 
-@record(slots=True)
-class _Cell:
+class _Cell(Struct):
     text: str
     start: int
     """Its offset in the source."""
@@ -70,8 +69,7 @@ class _Cell:
     right: float
 
 
-@record(frozen=True, slots=True)
-class OfferedValue:
+class OfferedValue(Struct, frozen=True):
     how: How
     label: str
     """Its words; empty: nothing governs the value."""
@@ -86,8 +84,7 @@ class OfferedValue:
         return self.how, self.label
 
 
-@record(frozen=True)
-class Offers:
+class Offers(Struct, frozen=True, dict=True):
     words: frozenset[str] = frozenset()
     """Cells without digits that govern no value, folded: titles, names, greetings; `¤` and the
     sign of each currency."""
@@ -274,8 +271,7 @@ def _rows_of_cells(text: str, cells: Sequence[TextCell], header: Span) -> Iterat
 # --- values and labels
 
 
-@record(slots=True)
-class _Value:
+class _Value(Struct):
     label: str
     """The words before it in its cell."""
     written: str

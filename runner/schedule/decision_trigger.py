@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from paddock.engine.system import files
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import canonical_json, counted
 from paddock.runner.ledger.entries import LedgerError
@@ -35,8 +35,7 @@ _AGAIN = Backoff(10.0, 600.0)  # a run that was skipped or ended early
 _DONE = ("completed", "quarantined", "failed", "cancelled")
 
 
-@record(frozen=True, slots=True)
-class DecidedRun:
+class DecidedRun(Struct, frozen=True):
     recorded_inputs: str
     """Of the run that asked, as JSON."""
     decisions: tuple[tuple[str, float], ...]

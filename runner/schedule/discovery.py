@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from paddock.engine.system import files
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.trust.consents import Consents
 from paddock.runner.bind.variations import comparison_notes
@@ -43,8 +43,7 @@ FileStamp = tuple[int, int, int]
 """Size, modification time and inode: they change when a file does."""
 
 
-@record(frozen=True, slots=True)
-class PipelineChanges:
+class PipelineChanges(Struct, frozen=True):
     triggered: tuple[TriggeredPipeline, ...]
     added: tuple[TriggeredPipeline, ...] = ()
     """New pipelines, and changed ones in their new form."""
@@ -52,8 +51,7 @@ class PipelineChanges:
     """Messages for people, each once."""
 
 
-@record
-class _KnownFile:
+class _KnownFile(Struct):
     stamp: FileStamp
     since: float
     look: int = 0
@@ -69,8 +67,7 @@ class _KnownFile:
     n_missed: int = 0
 
 
-@record
-class PipelineFinder:
+class PipelineFinder(Struct, dict=True):
     """Finds pipelines. `flags` are the command line's settings.
 
     `consents` stores what a person allowed each file. All existing files get consent when

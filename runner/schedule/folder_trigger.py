@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import in_left_thread, running
 from paddock.pipelines.errors import PipelineError
@@ -35,8 +35,7 @@ POLL_S = 60.0
 _AGAIN = Backoff(3.0, 300.0)
 
 
-@record(frozen=True, slots=True)
-class MailboxListener:
+class MailboxListener(Struct, frozen=True):
     """Copies new mails into a watched folder as they come: the watch gives orders for them."""
 
     account: Account
@@ -68,26 +67,23 @@ class MailboxListener:
                 await pauses.wait()
 
 
-@record
 class FolderTrigger:
     kind: ClassVar[str] = "watch"
 
-    spec: WatchSpec
-    max_attempts: int
-    mailbox: MailboxListener | None = None
-    """What fills the folder."""
-    _watch: FolderWatch = field(init=False, repr=False, compare=False)
-    _desk: TriggerDesk = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        spec, file = self.spec, Path(self.spec.file)
+    def __init__(
+        self, spec: WatchSpec, max_attempts: int, mailbox: MailboxListener | None = None
+    ) -> None:
+        """`mailbox`: what fills the folder."""
+        self.spec, self.max_attempts, self.mailbox = spec, max_attempts, mailbox
+        self._desk: TriggerDesk
+        file = Path(spec.file)
         self._watch = FolderWatch(
             spec,
             WatchLedger(spec.name, spec.root, file, lambda only: self._desk.open_ledger(only)),
             known_orders=self._known_orders,
             submit=self._submit,
             note=lambda message: self._desk.warn(message),
-            max_attempts=self.max_attempts,
+            max_attempts=max_attempts,
         )
 
     @property

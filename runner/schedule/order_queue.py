@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from paddock.engine.system import private_files
-from paddock.engine.system.records import fields, record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import one_line
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.ledger.database.sqlite_file import primary_code
@@ -76,7 +76,7 @@ WHEN NEW.state = 'ended' AND OLD.state != 'ended' BEGIN
     ON CONFLICT DO UPDATE SET n = n + 1, last = excluded.last;
 END;
 """
-_NAMES = tuple(part.name for part in fields(Order))
+_NAMES = Order.__struct_fields__
 _ORDER = f"SELECT {', '.join(_NAMES)} FROM orders"
 _INSERT = f"INSERT INTO orders ({', '.join(_NAMES)}) VALUES ({', '.join('?' * len(_NAMES))})"
 _IS_OPEN = "state != 'ended'"
@@ -88,8 +88,7 @@ class QueueBroken(Exception):
     """The queue cannot be read or written: a full disk, a damaged file."""
 
 
-@record(frozen=True, slots=True)
-class OrderReceipt:
+class OrderReceipt(Struct, frozen=True):
     order: Order
     is_known: bool = False
     """There was an order for it already, which is `order`."""

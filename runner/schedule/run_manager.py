@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import SelectiveFields, Struct, field, replace
 from paddock.engine.system.tasks import TaskSet
 from paddock.engine.wire import from_plain
 from paddock.pipelines.errors import PipelineError
@@ -50,8 +50,7 @@ MOST_OF_PROCESS = 200
 log = logging.getLogger("paddock.up")
 
 
-@record(frozen=True)
-class _Admission:
+class _Admission(Struct, frozen=True):
     """Whether a pipeline, as its file was then, takes an order."""
 
     pipeline: TriggeredPipeline
@@ -60,8 +59,7 @@ class _Admission:
     group: str
 
 
-@record
-class ManagedRun:
+class ManagedRun(Struct):
     order: str
     """Its id."""
     pipeline: TriggeredPipeline
@@ -101,15 +99,16 @@ def is_superseded_by_schedule(order: Order, pipeline: TriggeredPipeline, now: da
     )
 
 
-@record(frozen=True)
-class ManagerOptions:
+class ManagerOptions(SelectiveFields, Struct, frozen=True):
+    hidden = ("auth_string",)
+
     max_runs: int
     max_restarts: int
     forks: ForkServer = field(default_factory=ForkServer)
     """Starts the processes of runs."""
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings, for runs."""
-    auth_string: str = field(default="", repr=False)
+    auth_string: str = ""
     """Password of our own Prefect server; empty for another server."""
 
 

@@ -31,7 +31,7 @@ from paddock.engine.system.frames import (
 )
 from paddock.engine.system.process_marks import is_process_alive, process_mark
 from paddock.engine.system.processes import exit_status_text
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct, field
 from paddock.engine.system.tasks import TaskSet, end, running
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.api import FILE_THREADS
@@ -44,15 +44,15 @@ RUN = f"{__name__}:run_in_process"
 log = logging.getLogger("paddock.up")
 
 
-@record(frozen=True, slots=True)
-class PrefectPlace:
+class PrefectPlace(Struct, frozen=True):
     api_url: str = ""
     deployment: str = ""
 
 
-@record(frozen=True, slots=True)
-class RunTask:
+class RunTask(SelectiveFields, Struct, frozen=True):
     """The first frame that a run's process is sent."""
+
+    hidden = ("auth_string",)
 
     order: Order
     place: PrefectPlace
@@ -60,12 +60,11 @@ class RunTask:
     """The pipeline's, of all orders that it is given."""
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings; the rest, permissions too, is read when a run begins."""
-    auth_string: str = field(default="", repr=False)
+    auth_string: str = ""
     """Password of our own Prefect server."""
 
 
-@record(frozen=True, slots=True)
-class StopRequest:
+class StopRequest(Struct, frozen=True):
     message: str
     is_gentle: bool
     status: Status = "budget"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff
 
 from .time_windows import TimeWindow
@@ -26,8 +26,7 @@ _CONTINUES: Mapping[StopReason | None, str] = {
 _RESTART_BACKOFF = Backoff(first_s=5.0, longest_s=300.0, factor=3.0)
 
 
-@record(frozen=True, slots=True)
-class RunRule:
+class RunRule(Struct, frozen=True):
     window: TimeWindow | None = None
     on_conflict: OnConflict = "queue"
     rank: int = 2
@@ -40,8 +39,7 @@ class RunRule:
     """Why its ledger cannot be used now: a run would fail."""
 
 
-@record(frozen=True, slots=True)
-class DueRun:
+class DueRun(Struct, frozen=True):
     id: str
     pipeline: str
     trigger: str
@@ -51,8 +49,7 @@ class DueRun:
     """A person holds back the runs of its pipeline, or of its trigger."""
 
 
-@record(frozen=True, slots=True)
-class ActiveRun:
+class ActiveRun(Struct, frozen=True):
     id: str
     name: str
     pipeline: str
@@ -63,8 +60,7 @@ class ActiveRun:
     """Else it has the turn of its group, whose name is its id: it was started by hand, say."""
 
 
-@record(frozen=True, slots=True)
-class StartDecision:
+class StartDecision(Struct, frozen=True):
     act: Literal["start", "hold", "skip", "cancel", "pause"]
     """`cancel`, `pause`: a running one stops after the current item, for good or for a while."""
     id: str
@@ -158,8 +154,7 @@ def _replaceable_kind(run: DueRun, rule: RunRule) -> tuple[str, ...]:
     return ()
 
 
-@record(frozen=True, slots=True)
-class Restart:
+class Restart(Struct, frozen=True):
     message: str
     at: datetime
     attempt: int

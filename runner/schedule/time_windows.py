@@ -9,11 +9,10 @@ from __future__ import annotations
 from datetime import datetime, time, tzinfo
 from zoneinfo import ZoneInfo
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 
-@record(frozen=True, slots=True)
-class TimeWindow:
+class TimeWindow(Struct, frozen=True):
     """From one time of day to another, also across midnight; equal times: always."""
 
     start: time

@@ -19,7 +19,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import TaskSet, wait_for_event
 from paddock.engine.system.tasks import running as running_beside
@@ -39,8 +39,7 @@ OpenLedger = Callable[[Path, bool], Ledger]
 log = logging.getLogger("paddock.up")
 
 
-@record
-class _Running:
+class _Running(Struct):
     trigger: Trigger
     desk: TriggerDesk
     has_begun: asyncio.Event
@@ -55,8 +54,7 @@ class _Running:
         return state
 
 
-@record(frozen=True)
-class _Route:
+class _Route(Struct, frozen=True):
     pipeline: str
     trigger: str
     answer: AnswerRequest

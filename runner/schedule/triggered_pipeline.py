@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
@@ -37,14 +37,16 @@ _LOOKS_TRIGGERED = re.compile(r"^on\s*:", re.MULTILINE), re.compile(r"^steps\s*:
 _RANKS = {"interactive": 0, "normal": 1, "batch": 2}
 
 
-@record(frozen=True)
-class TriggeredPipeline:
+class TriggeredPipeline(SelectiveFields, Struct, frozen=True):
+    hidden = ("bound",)
+    uncompared = ("bound",)
+
     file: Path
     """Absolute."""
     text: str
     """The file's text when it was validated; its runs use this."""
     pipeline: Pipeline
-    bound: BoundPlan | None = field(default=None, repr=False, compare=False)
+    bound: BoundPlan | None = None
     """With every input's default; None when only callers start it, and must provide some."""
 
     @property

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import encodable, one_line
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.workers.order import Order
@@ -70,8 +70,7 @@ class Trigger(Protocol):
         """
 
 
-@record(frozen=True)
-class UnservedTrigger:
+class UnservedTrigger(Struct, frozen=True):
     kind: ClassVar[str] = "unserved"
     key: str
     why: str
@@ -86,8 +85,7 @@ class UnservedTrigger:
         return {"text": f"not served: {self.why}"}
 
 
-@record(frozen=True)
-class TriggerDesk:
+class TriggerDesk(Struct, frozen=True):
     key: str
     """Of the trigger."""
     pipeline: Callable[[], TriggeredPipeline]

@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute
 
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system.hosts import is_loopback
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.engine.system.text import counted, listed
 from paddock.pipelines.errors import PipelineError
@@ -80,8 +80,7 @@ TIDY_FIRST_S, TIDY_S = 900.0, 86_400.0
 log = logging.getLogger("paddock.up")
 
 
-@record
-class UpOptions:
+class UpOptions(Struct):
     folders: Sequence[Path]
     settings: Settings
     forks: ForkServer

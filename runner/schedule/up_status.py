@@ -25,7 +25,7 @@ from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import encodable
 from paddock.runner.review.page_access import CONSOLE_PATH
 from paddock.runner.workers.order import Order, OrderEnd
@@ -109,8 +109,7 @@ def _moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat()
 
 
-@record
-class UpMetrics:
+class UpMetrics(Struct):
     is_ready: bool
     n_faults: int
     pipelines: Sequence[Mapping[str, Any]]

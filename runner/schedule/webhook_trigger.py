@@ -25,7 +25,7 @@ from starlette.responses import Response
 from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.api.streaming import json_response
 from paddock.engine.system import socket_owners
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
@@ -74,13 +74,14 @@ def _secret(triggered: TriggeredPipeline, index: int, *, is_open: bool) -> str |
     return str(rendered_value(pipeline, webhook.secret, scope, at))
 
 
-@record(frozen=True)
-class WebhookTrigger:
+class WebhookTrigger(SelectiveFields, Struct, frozen=True):
     """One webhook. How a payload becomes inputs is read from the pipeline as it is at the call."""
+
+    hidden = ("secret",)
 
     kind: ClassVar[str] = "webhook"
     path: str
-    secret: str | None = field(default=None, repr=False)
+    secret: str | None = None
 
     @property
     def key(self) -> str:

@@ -20,7 +20,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
 from paddock.engine.system import files
 from paddock.engine.system.item_samples import share_interval
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import counted, map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -67,8 +67,7 @@ class CaseInterrupted(Exception):
     """A stop was requested during a test."""
 
 
-@record(frozen=True, slots=True)
-class CaseSpec:
+class CaseSpec(Struct, frozen=True):
     file: Path
     group: str
     test: TestKeys
@@ -96,8 +95,7 @@ class CaseSpec:
         return "replay" if self.test.replay is not None else "live"
 
 
-@record(frozen=True, slots=True)
-class CaseOptions:
+class CaseOptions(Struct, frozen=True):
     mode: ReplayMode
     settings: Settings
     allow: frozenset[str]
@@ -107,8 +105,7 @@ class CaseOptions:
     """Returns this machine's pool, opened at its first use."""
 
 
-@record(frozen=True, slots=True)
-class _Repetition:
+class _Repetition(Struct, frozen=True):
     problems: tuple[CaseProblem, ...]
     notes: tuple[str, ...] = ()
     is_error: bool = False
@@ -267,8 +264,7 @@ def _replies_text(n: int) -> str:
     return counted(n, "recorded reply", "recorded replies")
 
 
-@record(frozen=True, slots=True)
-class _CaseRun:
+class _CaseRun(Struct, frozen=True):
     """One test that is run; `cassette` is None where nothing is recorded or replayed."""
 
     spec: CaseSpec

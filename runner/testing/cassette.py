@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from paddock.engine.system.files import read_text, write_output
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import canonical_json
 
 VERSION = 1
@@ -41,8 +41,7 @@ class CassetteError(Exception):
     """Unreadable or unwritable cassette; the text has file, line and remedy."""
 
 
-@record(frozen=True, slots=True)
-class RecordedCall:
+class RecordedCall(Struct, frozen=True):
     """One call: request (`asked`) and reply (`given`) as plain JSON data."""
 
     kind: CallKind
@@ -58,8 +57,7 @@ def call_key(kind: CallKind, request: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{kind}\n{canonical_json(request)}".encode()).hexdigest()
 
 
-@record(eq=False)
-class Cassette:
+class Cassette(Struct, eq=False):
     file: Path
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Facts of each model, by `model_name`."""

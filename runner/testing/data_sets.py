@@ -13,7 +13,7 @@ from typing import Any
 
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.no_links import NotRegularFile, read_file
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json, cell_text, one_line, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
@@ -28,8 +28,7 @@ MOST_NAME_CHARS = 48
 MOST_TEXT_CHARS = 2_000  # of a row's values, in JUnit XML
 
 
-@record(frozen=True, slots=True)
-class DataRow:
+class DataRow(Struct, frozen=True):
     """One row of a data set; `number` counts from 1."""
 
     number: int

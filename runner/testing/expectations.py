@@ -16,7 +16,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec, Pool
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import listed
 from paddock.pipelines import reply_schema
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
@@ -37,8 +37,7 @@ MAX_NAMED_CHARS = 60  # of an invalid path
 MAX_VALUES_CHARS = 160  # of two values that are named in one line
 
 
-@record(frozen=True, slots=True)
-class FinishedRun:
+class FinishedRun(Struct, frozen=True):
     stage: SandboxCopy
     report: Report
     inputs: Mapping[str, Any]
@@ -56,8 +55,7 @@ class FinishedRun:
         }
 
 
-@record(frozen=True, slots=True)
-class ClaimSubject:
+class ClaimSubject(Struct, frozen=True):
     name: str
     value: Any
     text: str

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from markupsafe import Markup, escape
 
 from paddock.engine.system.files import write_output
-from paddock.engine.system.records import asdict, record, replace
+from paddock.engine.system.records import Struct, asdict, replace
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.variations import letters
@@ -30,8 +30,7 @@ ReplySource = Literal["live", "record", "replay"]
 MOST_FAULT_CHARS = 200
 
 
-@record(frozen=True, slots=True)
-class CaseProblem:
+class CaseProblem(Struct, frozen=True):
     kind: str
     """The claim that does not hold, or `run`, `unseen`, `cassette`, `files`."""
     message: str
@@ -39,8 +38,7 @@ class CaseProblem:
     """A diff or an excerpt."""
 
 
-@record(frozen=True, slots=True)
-class CaseResult:
+class CaseResult(Struct, frozen=True):
     name: str
     group: str
     """The pipeline's name, for documents with the block's id."""
@@ -101,8 +99,7 @@ class CaseResult:
         }
 
 
-@record(frozen=True, slots=True)
-class SuiteResult:
+class SuiteResult(Struct, frozen=True):
     name: str
     file: str
     cases: tuple[CaseResult, ...]

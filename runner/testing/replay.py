@@ -38,7 +38,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.engine.system.records import asdict, field, record, replace
+from paddock.engine.system.records import Struct, asdict, field, replace
 from paddock.engine.system.text import canonical_json, map_texts
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.core.calls.call_rows import chat_key, embed_key, recorded_logprobs
@@ -67,8 +67,7 @@ class RecordedRefusal(EngineError):
     """A refusal of the engine that was recorded."""
 
 
-@record(frozen=True, slots=True)
-class UnrecordedCall:
+class UnrecordedCall(Struct, frozen=True):
     kind: CallKind
     asked: Mapping[str, Any]
     cassette: Cassette
@@ -80,8 +79,7 @@ class UnrecordedCall:
         return call_difference(self.asked, near.asked if near else None)
 
 
-@record(eq=False)
-class CassetteSession:
+class CassetteSession(Struct, eq=False):
     """A cassette in use, and the calls that were not found."""
 
     cassette: Cassette

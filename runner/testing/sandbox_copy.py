@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from paddock.engine.system import no_links
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, forgotten
 from paddock.runner.ledger.lineage_store import LineageStore
@@ -34,8 +34,7 @@ class SandboxError(Exception):
     """The copy cannot be made; the text is for the test's author."""
 
 
-@record(frozen=True, slots=True)
-class SandboxCopy:
+class SandboxCopy(Struct, frozen=True):
     file: Path
     tmp: Path
     original: Path

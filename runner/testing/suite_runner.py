@@ -15,7 +15,7 @@ from pathlib import Path
 
 from paddock.engine.request import Pool
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import PATH_TYPES
@@ -36,8 +36,7 @@ from .junit_and_markdown import CaseResult, SuiteResult
 CASSETTE_FOLDER = "tests/cassettes"
 
 
-@record(frozen=True, slots=True)
-class SuiteFile:
+class SuiteFile(Struct, frozen=True):
     __test__ = False  # not one of pytest's
 
     file: Path
@@ -147,8 +146,7 @@ def _is_cassette(file: Path) -> bool:
         return False
 
 
-@record(frozen=True)
-class SuiteOptions:
+class SuiteOptions(Struct, frozen=True):
     mode: ReplayMode
     on_result: Callable[[SuiteFile, CaseResult], None] = lambda file, case: None
     on_begin: Callable[[str], None] = lambda name: None

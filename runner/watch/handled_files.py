@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.runner.bind.watches import PROCESSING
 from paddock.runner.folders.file_versions import FileIdentity
 from paddock.runner.ledger.entries import HANDED_OVER, LedgerError
@@ -22,8 +22,7 @@ from paddock.runner.progress.item_states import WAITS
 from paddock.runner.workers.order import Order, OrderEnd
 
 
-@record(frozen=True, slots=True)
-class BatchOutcome:
+class BatchOutcome(Struct, frozen=True):
     run: str
     status: OrderEnd
     failed: Mapping[str, str] = field(default_factory=dict)

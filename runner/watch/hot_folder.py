@@ -14,7 +14,7 @@ from pathlib import Path
 
 from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.runner.bind.watches import PROCESSING
 from paddock.runner.folders.file_filter import DONE, FAILED, WatchFilter, WatchSpec
 from paddock.runner.folders.file_versions import FileVersion, file_version_at
@@ -27,8 +27,7 @@ _REASON_SUFFIX = ".reason.txt"
 OPEN_REASON = "a program still has it open for writing"
 
 
-@record(frozen=True, slots=True)
-class HotFolderMoves:
+class HotFolderMoves(Struct, frozen=True):
     files: Mapping[str, FileVersion]
     refused: Mapping[str, str]
     changed: Mapping[str, FileVersion] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.runner.folders.file_filter import WatchSpec
 from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
@@ -33,8 +33,7 @@ _FIRST_PAUSE_S = 10.0
 MOST_PAUSE_S = 3600.0
 
 
-@record(frozen=True, slots=True)
-class _FileToRetry:
+class _FileToRetry(Struct, frozen=True):
     seen: FileVersion
     until: float
     is_of_failed_run: bool = False
@@ -123,8 +122,7 @@ class FilesToRetry:
         return now + pause_s
 
 
-@record(frozen=True, slots=True)
-class WatchUpdate:
+class WatchUpdate(Struct, frozen=True):
     files: Mapping[str, FileIdentity]
     """Versions that were handled; the ledger keeps those of a watch that is no hot folder."""
     gone: tuple[str, ...]

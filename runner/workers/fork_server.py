@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame
 from paddock.engine.system.processes import python_command, show_as, start_in_group
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 PRELOAD = (
     "paddock.runner.workers.ordered_run",
@@ -48,8 +48,7 @@ _NUMBER = struct.Struct("<q")
 _MAX_NAME_BYTES = 1000
 
 
-@record(frozen=True, slots=True)
-class ForkedProcess:
+class ForkedProcess(Struct, frozen=True):
     pid: int
     status: socket.socket
 

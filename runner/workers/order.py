@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import SelectiveFields, Struct, field
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.progress.report import Report
 
@@ -20,8 +20,9 @@ FROM_PREFECT = "Prefect"
 """Trigger of an order that a person, or an automation, gave in Prefect."""
 
 
-@record(frozen=True, slots=True)
-class Order:
+class Order(SelectiveFields, Struct, frozen=True):
+    hidden = ("inputs",)
+
     id: str
     """Names it in every log. It is its runs' `job` in the ledger."""
     key: str
@@ -29,7 +30,7 @@ class Order:
     pipeline: str
     """The file's absolute path."""
     trigger: str
-    inputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     files: tuple[FileVersion, ...] = ()
     """Of a watch: the files as they have settled, which are the ones that its run takes."""
@@ -63,8 +64,7 @@ class Order:
     is_handled: bool = False
 
 
-@record(frozen=True, slots=True)
-class OrderOutcome:
+class OrderOutcome(Struct, frozen=True):
     """How an order ended, as `paddock up` needs it: the ledger has it all."""
 
     report: Report | None = None

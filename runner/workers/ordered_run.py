@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import encodable, map_texts
 from paddock.runner.prefect import client_settings  # noqa: F401 - first, see there
 
@@ -56,8 +56,7 @@ _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
 """Prefect's prefix of an error's message."""
 
 
-@record
-class RunControl:
+class RunControl(Struct):
     """How the process that starts a run steers and follows it."""
 
     text: str | None = None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import hashlib
 import inspect
 import json
@@ -32,7 +31,7 @@ from prefect.utilities.engine import propose_state
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system.item_samples import ItemSample
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, asdict, replace
 from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.input_values import PATH_TYPES, Input
@@ -130,9 +129,9 @@ class PipelineFlow(Flow[..., Any]):
     def _loaded_by_path(self, deployment: Any) -> Any:
         """Add the flow's options to the entrypoint by which a worker loads it (`__getattr__`)."""
         of_runs = {
-            field.name: value
-            for field in dataclasses.fields(RunOptions)
-            if (value := getattr(self.options, field.name)) != getattr(PREFECT_OPTIONS, field.name)
+            name: value
+            for name in RunOptions.__struct_fields__
+            if (value := getattr(self.options, name)) != getattr(PREFECT_OPTIONS, name)
         }
         of_flow = {name: getattr(self, name) for name in FLOW_OPTIONS if getattr(self, name)}
         if of_runs or of_flow:
@@ -174,7 +173,7 @@ def _refusing_left_out(of_pipeline: PipelineFlow) -> PipelineFlow:
 
 
 def _as_json(value: frozenset[str] | ItemSample) -> Any:
-    return sorted(value) if isinstance(value, frozenset) else dataclasses.asdict(value)
+    return sorted(value) if isinstance(value, frozenset) else asdict(value)
 
 
 def __getattr__(name: str) -> PipelineFlow:
@@ -256,8 +255,7 @@ def flow_of(
     return of_pipeline
 
 
-@record(frozen=True, slots=True)
-class _FlowBody:
+class _FlowBody(Struct, frozen=True):
     """What the runs of a pipeline's flow do. The fields are as in `flow_of`."""
 
     path: Path

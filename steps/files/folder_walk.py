@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paddock.engine.system import no_links
 from paddock.engine.system.no_links import facts_of, identity_of_stat, open_folder
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import is_utf8, listed
 from paddock.steps.base import StepError
 from paddock.steps.paths import os_refusal, printable
@@ -21,8 +21,7 @@ VECTOR_TABLE_SUFFIX = ".lance"
 """Suffix of folders with a table of vectors, which hold no documents."""
 
 
-@record(frozen=True, slots=True)
-class FoundFile:
+class FoundFile(Struct, frozen=True):
     relpath: str
     path: str
     real: str
@@ -30,8 +29,7 @@ class FoundFile:
     facts: os.stat_result
 
 
-@record(frozen=True, slots=True)
-class _WalkEntry:
+class _WalkEntry(Struct, frozen=True):
     relpath: str
     """Of the root: empty."""
     path: str
@@ -41,8 +39,7 @@ class _WalkEntry:
     """Whether `include` names a folder that it is in."""
 
 
-@record
-class LeftOutNames:
+class LeftOutNames(Struct):
     too_large: list[str] = field(default_factory=list)
     hollow: list[str] = field(default_factory=list)
     not_utf8: list[str] = field(default_factory=list)
@@ -59,8 +56,7 @@ _BLOCK_BYTES = 512  # of `st_blocks`, whatever a block of the disk has
 _LEAST_HOLLOW_BYTES, _MOST_PACKING = 64 * 1024**2, 100
 
 
-@record
-class FolderWalk:
+class FolderWalk(Struct):
     root: Path
     include: Globs
     exclude: Globs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 ALL_FILES = "**/*"
 
@@ -14,16 +14,14 @@ class BadPattern(ValueError):
     """An invalid pattern."""
 
 
-@record(frozen=True, slots=True)
-class _GlobRule:
+class _GlobRule(Struct, frozen=True):
     wants: bool
     """False for a pattern that begins with `!`."""
     is_of_folders: bool
     itself: re.Pattern[str]
 
 
-@record(frozen=True, slots=True)
-class Globs:
+class Globs(Struct, frozen=True):
     """A list of patterns; the last one that matches decides.
 
     A pattern without a slash matches at any depth, one with a slash from the root. Everything in a

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from paddock.engine.errors import BadRequest, PromptTooLong, ToolsRefused
 from paddock.engine.request import Message, Role, with_system_text
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import Params, ReplyForm, Step, Tools
@@ -169,8 +169,7 @@ _IN_FORM = "Answer the task now, with what you have found, in the form that is a
 _MOST_REPEATS = 2
 
 
-@record
-class AgentConversation:
+class AgentConversation(Struct):
     """One model with its tools, for one task."""
 
     caller: ModelCaller

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from paddock.engine.request import Message, ModelSpec, Tool
 from paddock.engine.system import private_files
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import without_middle
 from paddock.steps.base import EmbedModel, ItemName, Vector, VectorRow, VectorStore
 from paddock.steps.vectors.embed import embed_texts
@@ -29,8 +29,7 @@ _TARGET_FILL_SHARE = 0.75
 """How full the context is after dropping turns, so that not every turn changes the prefix."""
 
 
-@record(frozen=True, slots=True)
-class AgentTurn:
+class AgentTurn(Struct, frozen=True):
     message: Message
     results: tuple[Message, ...]
     words: str
@@ -51,8 +50,7 @@ def turn_text(text: str, given: Sequence[CallResult]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-@record
-class ConversationMemory:
+class ConversationMemory(Struct):
     """One conversation: its first messages, and the turns that fit."""
 
     caller: ModelCaller
@@ -188,8 +186,7 @@ _RECALLED_CHARS = 2_000
 """Of each recalled turn: three of them are at most about 1,500 tokens."""
 
 
-@record
-class TurnNotes:
+class TurnNotes(Struct):
     """Keeps notes of dropped turns, written by the model."""
 
     caller: ModelCaller
@@ -234,8 +231,7 @@ async def turn_notes(caller: ModelCaller, task: str) -> TurnNotes:
     return TurnNotes(caller, limited, task)
 
 
-@record
-class RecalledTurns:
+class RecalledTurns(Struct):
     """Keeps dropped turns in a vector store until the conversation ends."""
 
     caller: ModelCaller

@@ -27,7 +27,7 @@ from paddock.engine.request import (
     Usage,
     resolve_sampling,
 )
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import NestedTooDeep, counted, one_line, parse_shallow_json, shorten
 from paddock.pipelines.label_choices import PromptLabels, without_choice_marks, without_repeats
 from paddock.pipelines.schema_validation import TOO_DEEP, value_faults
@@ -39,8 +39,7 @@ from .prompt_truncation import most_that_fits
 from .schema_hint import with_schema_hint
 
 
-@record(frozen=True, slots=True)
-class SchemaOnlyForm:
+class SchemaOnlyForm(Struct, frozen=True):
     schema: Any
     repair: int = 0
 
@@ -97,8 +96,7 @@ class UsageOutput(Output):
     )
 
 
-@record
-class ModelCaller:
+class ModelCaller(Struct):
     tools: Tools
     model: ModelSpec
     params: Mapping[str, Any]
@@ -267,8 +265,7 @@ def empty_answer() -> StepError:
 _SHOWN_CHARS = 160
 
 
-@record(frozen=True, slots=True)
-class CheckedAnswer:
+class CheckedAnswer(Struct, frozen=True):
     text: str
     """Its text; with a schema, the value's JSON."""
     output: Any

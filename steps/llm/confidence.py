@@ -21,7 +21,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import resolve_ref
 from paddock.pipelines.checking.schema_parts import Path, empty_fields
 from paddock.pipelines.schema_validation import schema_mismatch
@@ -93,8 +93,7 @@ _NUMBER_START = b"-0123456789"
 _FIRST_KEY: Mapping[bytes, int | None] = {b"{": None, b"[": 0}
 
 
-@record(frozen=True, slots=True)
-class LeafSpan:
+class LeafSpan(Struct, frozen=True):
     """Where a field that is no object and no list stands in an answer's bytes."""
 
     start: int
@@ -166,8 +165,7 @@ _NUMBER = re.compile(rb"-?\d[\d.eE+-]*(?=[^\d.eE+-])")
 _UNKNOWN = object()
 
 
-@record(frozen=True, slots=True)
-class LeafForm:
+class LeafForm(Struct, frozen=True):
     """What a field may be; `literals` if these are few values that can be listed."""
 
     schemas: tuple[Mapping[str, Any], ...]
@@ -238,8 +236,7 @@ def _loaded(text: bytes) -> Any:
 # The probability of one field
 
 
-@record(frozen=True, slots=True)
-class _TokenChoice:
+class _TokenChoice(Struct, frozen=True):
     p: float
     same: float
     """Probability of the alternatives with which the value is the same."""
@@ -248,8 +245,7 @@ class _TokenChoice:
     token: AnswerToken
 
 
-@record(frozen=True, slots=True)
-class _Field:
+class _Field(Struct, frozen=True):
     text: bytes
     """Of the whole answer."""
     span: LeafSpan

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, Tool, reserved_tokens
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.steps.base import StepError, Tools
 
 _NEAR_LIMIT = 0.9  # of the limit, in tokens
@@ -31,8 +31,7 @@ def one_repeat(written: Mapping[str, Any], of_model: Mapping[str, Any]) -> int:
     return int(not isinstance(own, Mapping) or bool(_LIMITS & {*own, *of_model}))
 
 
-@record(frozen=True, slots=True)
-class CutOffAnswers:
+class CutOffAnswers(Struct, frozen=True):
     """Asks for answers of one step; treats those that reach their limit as `on_truncated` says."""
 
     tools: Tools

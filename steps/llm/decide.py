@@ -12,7 +12,7 @@ from typing import Any
 from paddock.engine.decisions import OptionQuestion, option_list
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import one_line
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.steps.base import ReplyForm, Step, StepError, Tools
@@ -55,8 +55,7 @@ def schema_fault(schema: Any) -> str:
     return "" if fields != {} else "step 'decide' needs a field with labels in `reply.schema`"
 
 
-@record(frozen=True, slots=True)
-class _LabelField:
+class _LabelField(Struct, frozen=True):
     name: str
     """Empty: the answer itself."""
     values: Sequence[Any]

@@ -14,13 +14,13 @@ then one closing line: small models lose instructions that stand before a long t
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from paddock.engine.request import Message
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct, StructABCMeta
 from paddock.engine.system.tasks import run_concurrently
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import StepError
@@ -48,8 +48,7 @@ def cut_limits(n_tokens: int) -> Iterator[int]:
         n_tokens = n_tokens * 3 // 4
 
 
-@record(frozen=True, slots=True)
-class ReduceNote:
+class ReduceNote(Struct, frozen=True):
     """One of the things that are combined: an item, or the answer to some of them."""
 
     name: str
@@ -60,8 +59,7 @@ class ReduceNote:
     is_answer: bool = False
 
 
-@record(frozen=True)
-class LevelReducer(ABC):
+class LevelReducer(Struct, frozen=True, metaclass=StructABCMeta):
     """Combines notes in groups of neighbours, level by level, until one prompt holds the rest."""
 
     caller: ModelCaller
@@ -108,8 +106,7 @@ class LevelReducer(ABC):
         return await self.combine(notes, level)
 
 
-@record(frozen=True, slots=True)
-class SummaryPrompts:
+class SummaryPrompts(Struct, frozen=True):
     words: int | None = None
     style: str | None = None
     instructions: str = ""
@@ -154,8 +151,7 @@ def _summary_prompt(text: str) -> list[Message]:
     return [Message("system", SUMMARY_SYSTEM), Message("user", text)]
 
 
-@record(frozen=True, slots=True)
-class DivisiblePrompt:
+class DivisiblePrompt(Struct, frozen=True):
     """The prompts of `chat`: a conversation, and the text in it to be divided."""
 
     messages: Sequence[Message]
@@ -203,8 +199,7 @@ class DivisiblePrompt:
         ]
 
 
-@record(frozen=True, slots=True)
-class LastPrompt:
+class LastPrompt(Struct, frozen=True):
     """What is left to ask once a text was read, and how it was read."""
 
     messages: list[Message]
@@ -216,8 +211,7 @@ class LastPrompt:
     """How often notes were combined to fewer ones."""
 
 
-@record(frozen=True)
-class MapReduce(LevelReducer):
+class MapReduce(LevelReducer, frozen=True):
     prompts: SummaryPrompts | DivisiblePrompt
     n_previous: int = 0
     """How many of the notes before a part its prompt shows."""

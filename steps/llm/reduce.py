@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from paddock.engine.request import Message, Reply, Usage
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.tasks import run_concurrently
 from paddock.engine.system.text import one_line, text_or_json
 from paddock.pipelines.expressions import ExpressionError, Template
@@ -177,8 +177,7 @@ async def _reduce(
     return await reduction.fold_groups(by_key)
 
 
-@record(frozen=True)
-class _Reduction:
+class _Reduction(Struct, frozen=True):
     params: ReduceParams
     caller: ModelCaller
     forecast: CallCounter | None
@@ -296,14 +295,12 @@ _SHOWN_CHARS = 60
 PromptOfNotes = Callable[[Sequence[ReduceNote], int], list[Message]]
 
 
-@record
-class CallCounter:
+class CallCounter(Struct):
     n_calls: int = 0
     n_known: int = 0
 
 
-@record(frozen=True)
-class TreeReducer(LevelReducer):
+class TreeReducer(LevelReducer, frozen=True):
     """Combines notes as a tree. `messages` makes the prompt for some notes on a level.
 
     With `forecast` no model is asked: calls are counted, and what is not known makes every answer

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Role
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import PLACEHOLDER, Output, Params, Step, StepError, Tools
@@ -242,8 +242,7 @@ class Summarise(Step[SummariseParams, SummariseOutput]):
         )
 
 
-@record(frozen=True, slots=True)
-class _SummaryInput:
+class _SummaryInput(Struct, frozen=True):
     parts: list[TextPart]
     text: str
     is_cut: bool

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 if TYPE_CHECKING:
     from paddock.engine.request import TokenLogprob
@@ -17,8 +17,7 @@ LEAST_ALTERNATIVE = 1e-3
 """Probability below which an alternative counts nothing."""
 
 
-@record(frozen=True, slots=True)
-class AnswerToken:
+class AnswerToken(Struct, frozen=True):
     """One token of an answer's text; alternatives with their bytes and probabilities."""
 
     start: int

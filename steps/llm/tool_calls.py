@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from paddock.engine.request import ToolCall
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.tasks import run_concurrently, time_limit
 from paddock.steps.base import BoundTool, Output, StepError, ToolResult, Tools
 from paddock.steps.paths import resolve_path
@@ -36,16 +36,14 @@ class CallOutput(Output):
     error: str | None = Field(default=None, description="Why it failed or was refused.")
 
 
-@record(frozen=True, slots=True)
-class CallResult(ToolCallResult):
+class CallResult(ToolCallResult, frozen=True):
     """The same with its record in the output."""
 
     output: CallOutput
     is_repeated: bool = False
 
 
-@record
-class ToolCaller:
+class ToolCaller(Struct):
     tools: Tools
     offered: Mapping[str, OfferedTool]
     """By the names that the model uses."""

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import PurePath, PurePosixPath
 from typing import BinaryIO
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import counted, encodable, one_line
 from paddock.steps.temporary_names import is_temporary
 
@@ -33,8 +33,7 @@ _TAR_END = bytes(tarfile.BLOCKSIZE)
 _UNPACKED = {".gz": "", ".tgz": ".tar"}
 
 
-@record(frozen=True, slots=True)
-class _Member:
+class _Member(Struct, frozen=True):
     name: str
     read: Callable[[], bytes]
     size_bytes: int

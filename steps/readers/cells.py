@@ -13,7 +13,7 @@ from datetime import date, datetime, time, timedelta
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 from .office import Piece, number_text
 
@@ -30,8 +30,7 @@ _FORMAT_PART = re.compile(r'"[^"]*"|[\\_*].|\[[^]]*\]|.')
 _EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
 
 
-@record(frozen=True, slots=True)
-class CellStyle:
+class CellStyle(Struct, frozen=True):
     format: str = ""
     is_struck: bool = False
     is_white: bool = False
@@ -140,15 +139,13 @@ class CellRange(NamedTuple):
         return f"{column_name(self.left)}{self.top}:{column_name(self.right)}{self.bottom}"
 
 
-@record(frozen=True, slots=True)
-class Sheet:
+class Sheet(Struct, frozen=True):
     title: str
     part: str
     is_visible: bool
 
 
-@record
-class SheetCells:
+class SheetCells(Struct):
     title: str
     rows: list[list[Cell]] = field(default_factory=list)
     merged: list[CellRange] = field(default_factory=list)

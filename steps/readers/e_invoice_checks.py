@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 from xml.etree.ElementTree import Element
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .e_invoice_syntaxes import Places, Reading, Syntax, number_of
 from .reader import PAGE_BREAK, Disagreement, Invoice, page_offsets
@@ -55,8 +55,7 @@ _UNCOUNTED = frozenset(("GROUP", "INFORMATION"))
 """Lines of CII that only head, or tell of, others."""
 
 
-@record(frozen=True)
-class Term:
+class Term(Struct, frozen=True):
     """A number, and the elements that it is made of."""
 
     value: Decimal = Decimal(0)

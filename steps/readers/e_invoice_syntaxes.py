@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 _NUMBER = re.compile(r"[+-]?(?=\.?\d)\d{0,20}(?:\.\d{0,20})?")  # XML Schema has `100.` and `.5`
 _DAY = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:Z|[+-]\d\d:\d\d|T.*)?")
@@ -32,8 +32,7 @@ TITLES = {row["term"]: row["title"] for row in _ROWS if row["title"]}
 """Of terms that are lines of the text, in their order."""
 
 
-@record(frozen=True)
-class Syntax:
+class Syntax(Struct, frozen=True):
     name: str
     root: str
     """A pattern of an invoice's element: namespace and name."""
@@ -51,8 +50,7 @@ SYNTAXES = [
 ]
 
 
-@record
-class _Group:
+class _Group(Struct):
     path: str = ""
     terms: dict[str, str] = field(default_factory=dict)
     key: str = ""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.text_marks import escaped
 
 MATH_NS = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
@@ -33,8 +33,7 @@ _PRIMES = "'\u2032\u2033\u2034"
 _UNSEEN = {"\u2061": " ", "\u2062": "", "\u2063": "", "\u2064": " "}
 
 
-@record(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     text: str
     tightness: int = _ATOM
     starts_apart: bool = False

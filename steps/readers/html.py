@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import bs4
 from markdownify import MarkdownConverter
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import (
     escaped,
@@ -57,8 +57,7 @@ _NOTE_ID = re.compile(
 )
 
 
-@record(frozen=True, slots=True)
-class HtmlText:
+class HtmlText(Struct, frozen=True):
     text: str
     title: str
     notes: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import counted
 
 BLOCKS = (
@@ -70,8 +70,7 @@ MOST_STYLE_CHARS = 200_000
 _MOST_STEPS = 3_000_000  # from elements to those around them, some seconds
 
 
-@record(frozen=True, slots=True)
-class _Look:
+class _Look(Struct, frozen=True):
     """How an element is shown. A colour is `#rrggbb`, or a word where it is not known."""
 
     is_hidden: bool = False

@@ -17,7 +17,7 @@ from itertools import compress, repeat
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import counted
 
 from . import ocr, reader, text_files
@@ -61,8 +61,7 @@ def read_attached(
     return replace(document, pages=tuple(pages), notes=notes, invoices=invoices, cells=tuple(cells))
 
 
-@record
-class InnerDocuments:
+class InnerDocuments(Struct):
     """The pages of a document that holds others: each of these behind what was there before it."""
 
     request: ReadRequest

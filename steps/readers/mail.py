@@ -24,7 +24,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted, listed
 
 from . import text_encoding, text_files
@@ -229,7 +229,6 @@ def _mails_document(
     return mail.document(mail.title, kind)
 
 
-@record
 class _MailText(InnerDocuments):
     title: str = ""
     n_attachments: int = 0

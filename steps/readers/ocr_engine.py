@@ -24,7 +24,7 @@ from statistics import median
 from threading import Lock
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.text_marks import escaped
 
 from . import reader
@@ -99,8 +99,7 @@ def foreign_refusal(script: str) -> Unreadable:
     )
 
 
-@record(frozen=True, slots=True)
-class _ReadText:
+class _ReadText(Struct, frozen=True):
     text: str
     score: float
     is_read: bool

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import inf
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .page_layout import in_columns
 from .page_rows import Row, Word, row_of
@@ -23,8 +23,7 @@ _WIDE_GAP = 3.0  # of a line's height, free within it
 _WORDS = re.compile("[\u3040-\u9fff]|[^\\s\u3040-\u9fff]+")
 
 
-@record(frozen=True, slots=True)
-class TextBox:
+class TextBox(Struct, frozen=True):
     text: str
     left: float
     top: float
@@ -38,8 +37,7 @@ class TextBox:
         return self.bottom - self.top
 
 
-@record(frozen=True, slots=True)
-class SeenText:
+class SeenText(Struct, frozen=True):
     """The text of a picture, where its pieces stand, and how sure each is."""
 
     text: str

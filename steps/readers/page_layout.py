@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import groupby, pairwise
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.text_marks import note_label
 
 from .page_rows import (
@@ -68,8 +68,7 @@ _FIRST_WORD = re.compile(r"\w+")
 _VOWEL = re.compile("[aeiouyà-æè-ïò-öø-ýœ]|[^\x00-\u024f]")
 
 
-@record(slots=True)
-class DocumentFacts:
+class DocumentFacts(Struct):
     """What a document's first pages tell about all of them."""
 
     heading_sizes: Collection[float] = ()

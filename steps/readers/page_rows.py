@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.text_marks import escaped, hidden, lowered, note_label, raised, struck
 
 # Of a size, which is that of the larger of two neighbours: 10 points of text of 10 points.
@@ -38,8 +38,7 @@ Rule: TypeAlias = tuple[float, float, float, float]
 """A thin line or bar: left, bottom, right, top."""
 
 
-@record(slots=True, eq=False)
-class Word:
+class Word(Struct, eq=False):
     """Words of one style with a blank between each two; in points of the page as it is read."""
 
     text: str
@@ -104,8 +103,7 @@ _Segment: TypeAlias = list[Word]
 """Words of a row with no wide gap between them."""
 
 
-@record(slots=True, eq=False)
-class Row:
+class Row(Struct, eq=False):
     segments: list[_Segment]
     words: list[Word]
     base: float
@@ -118,8 +116,7 @@ class Row:
     """The whole table that stands in its place."""
 
 
-@record(slots=True)
-class PageLine:
+class PageLine(Struct):
     pieces: list[Piece]
     size: float = 0.0
     is_bold: bool = False

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Literal
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted, listed
 
 from . import ocr, ocr_engine, reader
@@ -34,8 +34,7 @@ _LEAST_ALIKE = 0.5  # of a page's words: chance has hardly any
 _WORD = re.compile(r"\w{2,}")
 
 
-@record(frozen=True, slots=True)
-class _PageReading:
+class _PageReading(Struct, frozen=True):
     text: str = ""
     number: int = 0
     """From 1; 0: of an attached file."""

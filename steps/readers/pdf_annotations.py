@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted, one_line
 
 from .pdfium import PDFIUM_LOCK, clean_text, shown_box, utf16
@@ -16,8 +16,7 @@ from .reader import PageBox, hidden_text_note
 from .text_cells import TextCell
 
 
-@record
-class Losses:
+class Losses(Struct):
     """What a document hides, or has besides what is read."""
 
     hidden: list[str] = field(default_factory=list)
@@ -65,8 +64,7 @@ _Piece: TypeAlias = tuple[str, PageBox | None]
 """A piece of a line, and where it stands on the page."""
 
 
-@record(frozen=True, slots=True)
-class LaidOver:
+class LaidOver(Struct, frozen=True):
     """The text of what is laid over a page, and where its pieces stand."""
 
     text: str

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .pdfium import PageObject, direct, form_objects, low_pixels, shown_box, utf16, values_of_each
 
@@ -51,8 +51,7 @@ _fill_colour = direct(raw.FPDFPageObj_GetFillColor)
 text_object_at = direct(raw.FPDFText_GetTextObject, c_void_p)
 
 
-@record(frozen=True, slots=True)
-class HiddenText:
+class HiddenText(Struct, frozen=True):
     objects: Set[int]
     """The addresses of text objects that are not shown."""
     chars: Set[int]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .page_layout import FACT_PAGES, HYPHEN, document_facts, page_lines, page_pieces
 from .page_rows import PageLine, Rule, Word
@@ -29,8 +29,7 @@ _MOST_RULES = 20_000  # objects that are looked at on a page: more is a drawing
 _TINY, _LEGIBLE = 2.0, 6.0  # points: text that no one sees beside what people read
 
 
-@record(frozen=True, slots=True)
-class ReadPage:
+class ReadPage(Struct, frozen=True):
     raw_text: str
     """As PDFium has it: with U+0002 for a hyphen at a line's end, U+FFFD for unknown letters."""
     lines: Sequence[PageLine]

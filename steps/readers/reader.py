@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, Protocol, TypeAlias
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.steps.plugins import (
     READER_GROUP,
     PluginImportError,
@@ -71,8 +71,7 @@ PageBox: TypeAlias = tuple[float, float, float, float]
 """Left, top, right and bottom as fractions of a page as it is shown, from its top left."""
 
 
-@record(frozen=True, slots=True)
-class Disagreement:
+class Disagreement(Struct, frozen=True):
     """Two witnesses of an e-invoice that say something else: its XML, its sums, its page."""
 
     rule: str
@@ -89,8 +88,7 @@ class Disagreement:
     """From 1; 0: of a sum."""
 
 
-@record(frozen=True, slots=True)
-class Invoice:
+class Invoice(Struct, frozen=True):
     """An e-invoice in a document; texts are empty and amounts None where it has none."""
 
     syntax: str
@@ -126,8 +124,7 @@ class Invoice:
     disagreements: tuple[Disagreement, ...] = ()
 
 
-@record(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A document's text by pages; without pages it is a single one."""
 
     pages: tuple[str, ...]

@@ -36,7 +36,7 @@ from paddock.engine.system.processes import (
     python_command,
     python_environ,
 )
-from paddock.engine.system.records import record, record_from, replace
+from paddock.engine.system.records import Struct, record_from, replace
 from paddock.engine.system.text import canonical_json
 
 from .reader import Document, Invoice, Unreadable
@@ -56,8 +56,7 @@ _SMALL_CHARS = 10_000
 _MOST_META_BYTES = 16 * _MIB
 
 
-@record(frozen=True, slots=True)
-class ReaderLimits:
+class ReaderLimits(Struct, frozen=True):
     timeout_s: float = 120.0
     """For each page or part; 0: no limit."""
     memory_bytes: int | None = None
@@ -80,8 +79,7 @@ class ReaderRequest(Protocol[A]):
         """Return the result of an answer's JSON data and bytes."""
 
 
-@record(frozen=True, slots=True)
-class DocumentRequest:
+class DocumentRequest(Struct, frozen=True):
     path: Path | None
     kind: str | None
     encoding: str
@@ -121,8 +119,7 @@ class DocumentRequest:
         )
 
 
-@record(frozen=True, slots=True)
-class PageRequest:
+class PageRequest(Struct, frozen=True):
     path: Path
     page: int
     most_side_px: int
@@ -146,8 +143,7 @@ class PageRequest:
         return bytes(data)
 
 
-@record(frozen=True, slots=True)
-class EvidenceRequest:
+class EvidenceRequest(Struct, frozen=True):
     """Where the values of an answer are in the texts that it was made of."""
 
     value: Any
@@ -297,8 +293,7 @@ class ReaderPool:
         return found
 
 
-@record(frozen=True, slots=True)
-class DocumentLimits:
+class DocumentLimits(Struct, frozen=True):
     """Limits of one document, and whether it is still wanted."""
 
     timeout_s: float

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from paddock.engine.system import no_links
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
-from paddock.engine.system.records import asdict, record, replace
+from paddock.engine.system.records import Struct, asdict, replace
 
 from . import reader, text_files
 from .document_kinds import (
@@ -61,8 +61,7 @@ _MOST_DEPTH = 3  # of documents within documents; each may hold hundreds
 _MOST_CELL_CHARS = 8_000_000  # of two thousand full pages
 
 
-@record(frozen=True, slots=True)
-class ReadOptions:
+class ReadOptions(Struct, frozen=True):
     kind: str | None = None
     """None finds it out by content and name."""
     encoding: str = "auto"

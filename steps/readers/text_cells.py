@@ -17,7 +17,7 @@ from itertools import accumulate, chain, pairwise
 from operator import sub
 from unicodedata import east_asian_width
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from .reader import PageBox
 from .text_tables import table_rows
@@ -34,8 +34,7 @@ _WIDE = frozenset("mwMW@%")
 _MOST_BYTES = 8 * 1024 * 1024  # of a page: 200,000 words
 
 
-@record(frozen=True, slots=True)
-class TextCell:
+class TextCell(Struct, frozen=True):
     """A piece of a text that stands in one place."""
 
     start: int

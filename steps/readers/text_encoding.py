@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 # UTF-32 first: its mark begins with that of UTF-16.
 _MARKS = (
@@ -92,8 +92,7 @@ class UnclearEncoding(NotText):
         return "Say which it is: " + " or ".join(f"`encoding: {e}`" for e in self.encodings) + "."
 
 
-@record(frozen=True, slots=True)
-class Decoded:
+class Decoded(Struct, frozen=True):
     """A text and its encoding. `n_damaged` bytes became U+FFFD."""
 
     written: str

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TypeAlias
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 _TABLE_ROW = re.compile(r"^ {0,3}\|.*$", re.MULTILINE)
 _TABLE_RULE = re.compile(r"^ {0,3}\|(?:[ \t]*:?-+:?[ \t]*\|)+[ \t]*$")
@@ -21,8 +21,7 @@ _CELL = re.compile(r"(?:\\\||[^|])*")  # of Markdown
 Span: TypeAlias = tuple[int, int]
 
 
-@record(frozen=True, slots=True)
-class TextTable:
+class TextTable(Struct, frozen=True):
     """A table by its offsets into the text: `rows` begins with what follows the header."""
 
     header: Span

@@ -13,7 +13,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import escaped, hidden, note_label
 
@@ -173,8 +173,7 @@ def _joined_blocks(blocks: Iterable[str]) -> str:
     return "".join(parts[1:])
 
 
-@record
-class _DocxLines:
+class _DocxLines(Struct):
     document: Any
     request: ReadRequest
     styles: StyleSheet

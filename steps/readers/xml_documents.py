@@ -14,7 +14,7 @@ from html import escape
 from typing import BinaryIO, NamedTuple
 from xml.etree.ElementTree import Element, fromstring, tostring
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted
 from paddock.pipelines.text_marks import list_number
 
@@ -41,8 +41,7 @@ _LENGTH = re.compile(r"(?:-?\d+(?:\.\d+)?)?")
 _MOST_REPEATED = 200  # cells and rows with the same text
 
 
-@record(frozen=True, slots=True)
-class _Layout:
+class _Layout(Struct, frozen=True):
     look: Callable[[str], Look]
     levels: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     """By the name of a list's style, empty for headings, and level: a number's form."""

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.files import read_json_object, write_atomically, write_json_atomically
-from paddock.engine.system.records import asdict, field, record, record_from
+from paddock.engine.system.records import Struct, asdict, field, record_from
 from paddock.engine.system.text import counted, listed
 from paddock.steps.paths import numbered_name
 
@@ -43,8 +43,7 @@ class SourceRefused(Exception):
         self.remedy = remedy
 
 
-@record(slots=True)
-class SourceDocument:
+class SourceDocument(Struct):
     identity: str
     name: str
     """Of its copy; another one where that is taken."""
@@ -57,8 +56,7 @@ class SourceDocument:
     """The source knows it."""
 
 
-@record(frozen=True, slots=True)
-class SourceListing:
+class SourceListing(Struct, frozen=True):
     cursor: str
     """From where the next listing goes on."""
     documents: Sequence[SourceDocument]
@@ -79,8 +77,7 @@ class Source(Protocol):
         """Mark or move documents whose outputs are recorded; return how many were so already."""
 
 
-@record(slots=True)
-class _Index:
+class _Index(Struct):
     cursor: str = ""
     copies: dict[str, SourceDocument] = field(default_factory=dict)
     """By identity."""
@@ -91,8 +88,7 @@ class _Index:
         return chain(self.copies.values(), self.former)
 
 
-@record(frozen=True, slots=True)
-class Mirror:
+class Mirror(Struct, frozen=True):
     folder: Path
     source: Callable[[], AbstractContextManager[Source]]
     """Opens it."""

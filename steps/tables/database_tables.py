@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import run_to_end
 from paddock.engine.system.text import cell_text, counted, one_line, sql_name
 from paddock.pipelines.typed_rows import TypedRows
@@ -128,8 +128,7 @@ class SqliteFile:
             raise StepError(f"{self.name} cannot hold a value: {error}.") from error
 
 
-@record(slots=True, eq=False)
-class TableRows:
+class TableRows(Struct, eq=False):
     """The rows of this ledger's items in a table; what `OpenStores` asks of a store."""
 
     database: Database

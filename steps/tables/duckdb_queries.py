@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import duckdb
 
 from paddock.engine.system.frames import FrameHead, answer_frames, pack_frame, take_pipes
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import one_line, same_in_sql, sql_name
 from paddock.pipelines.errors import did_you_mean
 
@@ -85,8 +85,7 @@ class QueryFault(Exception):
         self.start, self.length = place
 
 
-@record(frozen=True, slots=True)
-class QueryLimits:
+class QueryLimits(Struct, frozen=True):
     timeout_s: float = 60.0
     memory_bytes: int = 512 * _MIB
     result_bytes: int = 0

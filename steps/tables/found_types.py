@@ -15,7 +15,7 @@ from itertools import compress, count, islice
 from operator import ne, not_
 from typing import Any, NamedTuple, TypeAlias
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .column_types import (
     FLOAT_DIGITS,
@@ -40,8 +40,7 @@ class WhyText(Enum):
     TWO_NUMBERS = ", which may be two numbers; `decimal` says which"
 
 
-@record(frozen=True, slots=True)
-class FoundColumn:
+class FoundColumn(Struct, frozen=True):
     kind: ColumnType
     values: Sequence[Any]
     """Of the cells, null where one is blank; the cells themselves in a column of texts."""

@@ -19,7 +19,7 @@ from functools import cache
 from io import StringIO
 from typing import Any, ClassVar, TypeAlias
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import NestedTooDeep, cell_text, one_line, parse_shallow_json
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
@@ -77,8 +77,7 @@ class UnreadableRows(Unreadable):
     """What is not a table; the message says where and follows the file's name."""
 
 
-@record(frozen=True, slots=True)
-class RowTable:
+class RowTable(Struct, frozen=True):
     columns: list[str]
     objects: list[dict[str, Any]] = field(default_factory=list)
     """Rows of JSON."""

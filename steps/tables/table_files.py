@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.no_links import NotRegularFile, read_file
-from paddock.engine.system.records import asdict, record, replace
+from paddock.engine.system.records import Struct, asdict, replace
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import DocumentReaders, StepError
 from paddock.steps.paths import printable
@@ -193,8 +193,7 @@ def given_rows(value: Any, columns: Mapping[str, ColumnType]) -> TypedRows:
     return rows
 
 
-@record(frozen=True, slots=True)
-class TableRequest:
+class TableRequest(Struct, frozen=True):
     """What a reader process is asked to do with tables. Implements `ReaderRequest`."""
 
     order: Mapping[str, Any]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeAlias
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import listed, one_line
 from paddock.pipelines.typed_rows import ColumnType, TypedRows
 
@@ -24,8 +24,7 @@ _MOST_NAMED = 10
 ODD_NUMBERS = "numbers that are infinite or NaN are"
 
 
-@record(frozen=True, slots=True)
-class TableSource:
+class TableSource(Struct, frozen=True):
     path: str
     format: str
     """Empty: by its content, CSV or JSONL."""
@@ -48,15 +47,13 @@ class TableSource:
         return self.columns if isinstance(self.columns, dict) else {}
 
 
-@record(frozen=True, slots=True)
-class TableLimits:
+class TableLimits(Struct, frozen=True):
     check: Callable[[], None]
     """Called now and then: reports progress, and raises where time is over."""
     memory_bytes: int
 
 
-@record(frozen=True, slots=True)
-class WriteOptions:
+class WriteOptions(Struct, frozen=True):
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     """Declared ones."""
     table: str = "rows"

@@ -14,7 +14,7 @@ from decimal import Decimal
 from io import BytesIO
 from typing import Any
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import cell_text, one_line
 from paddock.pipelines.typed_rows import TypedRows
 
@@ -99,8 +99,7 @@ def workbook_file(
     return data.getvalue(), cells.changed.notes
 
 
-@record(frozen=True, slots=True)
-class _SheetColumn:
+class _SheetColumn(Struct, frozen=True):
     index: int
     name: str
     kind: ColumnType
@@ -115,8 +114,7 @@ def _number_format(book: Any, kind: ColumnType) -> Any:
     return book.add_format({"num_format": shown_as} if shown_as else {})
 
 
-@record(slots=True)
-class _CellWriter:
+class _CellWriter(Struct):
     sheet: Any
     link: Callable[[str], str | None]
     link_format: Any

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .table_chunks import TableMask, TokenRuler
 
@@ -36,8 +36,7 @@ _THREAD_FROM_CHARACTERS = 20_000  # cutting takes about 1 ms for each 2,000 char
 _MAX_SECOND_CUTS = 6
 
 
-@record(frozen=True, slots=True)
-class CutPiece:
+class CutPiece(Struct, frozen=True):
     """A part of a text without white space around it: `text[repeated:] == whole[start:end]`."""
 
     text: str
@@ -100,8 +99,7 @@ async def _word_ruler(text: str, count: TokenCounter) -> TokenRuler:
     return ruler
 
 
-@record(frozen=True, slots=True)
-class _TextCutter:
+class _TextCutter(Struct, frozen=True):
     text: str
     ruler: TokenRuler
     by: Collection[str]

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.checking.sentence_ends import sentence_spans
 from paddock.pipelines.checking.source_index import SourceIndex, values_in
 from paddock.pipelines.checking.text_index import folded_words
@@ -27,8 +27,7 @@ _VALUE_WEIGHT = 2.0
 _BETWEEN_PASSAGES = "\n\x00\n"
 
 
-@record(frozen=True, slots=True)
-class Passage:
+class Passage(Struct, frozen=True):
     """A piece of the text, and its citation mark: `p. 3`, `§ Results`."""
 
     text: str

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.checking.folding import small
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.typed_rows import TypedRows
@@ -120,8 +120,7 @@ class Duplicates(Step[DuplicatesParams, DuplicatesOutput]):
         return DuplicatesOutput.model_construct(rows=rows, count=n_copies)
 
 
-@record(frozen=True, slots=True)
-class _Copy:
+class _Copy(Struct, frozen=True):
     first: int
     """The index of the row that it is a copy of."""
     kind: str

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 _HEADING_LINE = r"^(?:(?P<fence> {0,3}(?:`{3,}|~{3,}))|(?P<level>#{1,6})[ \t]+(?P<title>.*))"
 
 
-@record(frozen=True, slots=True)
-class Headings:
+class Headings(Struct, frozen=True):
     offsets: tuple[int, ...]
     paths: tuple[tuple[str, ...], ...]
     """For each heading: the titles from the outermost down to it."""

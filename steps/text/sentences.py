@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.checking.functions import words
 from paddock.pipelines.checking.sentence_ends import SENTENCE_END, sentence_spans
 from paddock.steps.readers.text_tables import find_tables
@@ -46,8 +46,7 @@ _CLOSING_CHARS = 600  # what may stand below it: names, addresses
 _REPEATED_PAGES = 3
 
 
-@record(frozen=True, slots=True)
-class TextSpan:
+class TextSpan(Struct, frozen=True):
     """A piece of a text; `text` has no line breaks, otherwise it is `whole[start:end]`."""
 
     text: str
@@ -94,8 +93,7 @@ def _is_prose(sentence: str) -> bool:
     )
 
 
-@record(frozen=True, slots=True)
-class _Line:
+class _Line(Struct, frozen=True):
     text: str
     start: int
     is_prose: bool

@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.steps.readers.text_tables import find_tables
 
 _PRIVATE_PLANES = ("\U000f0000", "\U000ffffd")
@@ -25,8 +25,7 @@ _MASKED_RUN = re.compile(f"([{_PRIVATE_PLANES[0]}-{_PRIVATE_PLANES[1]}])\\1*")
 TokenRuler = Callable[[str], int]
 
 
-@record(frozen=True, slots=True)
-class _MaskedRow:
+class _MaskedRow(Struct, frozen=True):
     """A row; the first one includes the header; `header` is repeated before later ones."""
 
     start: int
@@ -40,8 +39,7 @@ class _MaskedRow:
     """For the first row: how many tokens the others have."""
 
 
-@record(frozen=True, slots=True)
-class _RowFacts:
+class _RowFacts(Struct, frozen=True):
     """What one masking character stands for; rows with the same facts share it."""
 
     n_tokens: int
@@ -50,8 +48,7 @@ class _RowFacts:
     """Of the header that is repeated where a piece begins with the row."""
 
 
-@record(frozen=True, slots=True)
-class MaskedText:
+class MaskedText(Struct, frozen=True):
     """A part of a text with rows of tables masked: as long as the original."""
 
     text: str
@@ -74,8 +71,7 @@ class MaskedText:
         return total + (self.ruler(part[end:]) if end < len(part) else 0)
 
 
-@record(slots=True)
-class TableMask:
+class TableMask(Struct):
     r"""A text whose table rows can be masked; the first one with its header.
 
     >>> table = "|a|b|\n|-|-|\n|1|2|\n|3|4|"

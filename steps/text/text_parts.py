@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import text_or_json
 from paddock.steps.base import Output
 from paddock.steps.readers.reader import PAGE_BREAK
 
 
-@record(frozen=True, slots=True)
-class TextPart:
+class TextPart(Struct, frozen=True):
     """A part of a text. `data` is the `chunk` of templates; it has `text`."""
 
     text: str

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, ValidationError
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import StepError, ToolResult
 
@@ -64,8 +64,7 @@ class NoOptions(ToolArguments):
     """No options."""
 
 
-@record(frozen=True, slots=True)
-class BuiltinTool:
+class BuiltinTool(Struct, frozen=True):
     description: str
     arguments: type[ToolArguments]
     do: Callable[[Any, Any, ToolContext], Awaitable[ToolResult]]

@@ -26,7 +26,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 import httpx
 
 from paddock.engine.system.hosts import Address, BadHost, is_reachable, read_authority, read_pattern
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.schema_validation import is_nested_too_deep
 from paddock.steps.base import StepError, ToolResult
@@ -46,8 +46,7 @@ class HostNotAllowed(Exception):
     """A URL that is not allowed; the message is a plain sentence."""
 
 
-@record(frozen=True, slots=True)
-class FetchTarget:
+class FetchTarget(Struct, frozen=True):
     """An allowed URL, with its host name and address."""
 
     url: str
@@ -58,8 +57,7 @@ class FetchTarget:
     proxy: str | None = None
 
 
-@record(frozen=True, slots=True)
-class _Redirect:
+class _Redirect(Struct, frozen=True):
     location: str
     """Relative to the URL that was requested."""
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import process_guard, processes
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.tasks import first_error, running
 from paddock.engine.system.text import last_part, one_line
 from paddock.steps.base import StepError, ToolResult
@@ -43,8 +43,7 @@ _RETRY_AFTER_S = 2.0  # tasks that wait for a server share its failure
 _MOST_STARTS = 5  # of one server per run: it may die at every call
 
 
-@record
-class ServerOutput:
+class ServerOutput(Struct):
     """What a server wrote other than messages."""
 
     stderr: bytearray = field(default_factory=bytearray)
@@ -86,8 +85,7 @@ async def watched(transport: Any, output: ServerOutput) -> AsyncIterator[Any]:
             output.is_over = True
 
 
-@record
-class _WatchedStream:
+class _WatchedStream(Struct):
     _stream: Any
     _output: ServerOutput
 
@@ -129,8 +127,7 @@ class _WatchedStream:
         return item
 
 
-@record(frozen=True, slots=True)
-class StdioServerSpec:
+class StdioServerSpec(Struct, frozen=True):
     name: str
     timeout_s: float
     command: str
@@ -143,8 +140,7 @@ class StdioServerSpec:
         return f"the MCP server '{self.name}' (`{self.command}`)"
 
 
-@record(frozen=True, slots=True)
-class HttpServerSpec:
+class HttpServerSpec(Struct, frozen=True):
     name: str
     timeout_s: float
     url: str
@@ -348,8 +344,7 @@ def _block_text(block: Any) -> str:
     return f"[{block.type}, {getattr(block, 'mime_type', '')}, {size:,} bytes]"
 
 
-@record
-class _ServerState:
+class _ServerState(Struct):
     spec: McpServerSpec
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     session: McpSession | None = None

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from paddock.engine.system import processes
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame_async
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import last_part
 from paddock.steps.base import StepError, ToolResult
@@ -34,8 +34,7 @@ _START_S = 60.0
 _KEPT_BYTES = 4096
 
 
-@record(frozen=True, slots=True)
-class PythonFunction:
+class PythonFunction(Struct, frozen=True):
     of: str
     """The file as the author wrote it, or the module's name."""
     name: str
@@ -64,8 +63,7 @@ def installed_function(name: str) -> PythonFunction:
     return PythonFunction(points[0].module, points[0].attr, version=tool_version(name))
 
 
-@record
-class FunctionPool:
+class FunctionPool(Struct):
     """The processes of one run. Lives in the run's event loop; `close` ends them."""
 
     _free: list[_FunctionProcess] = field(default_factory=list)

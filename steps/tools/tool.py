@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import text_or_json
 from paddock.steps.base import (
     BoundTool,
@@ -30,16 +30,14 @@ MOST_RESULT_CHARS = 1_000_000
 DEFAULT_TOOL_TIMEOUT_S = 60.0
 
 
-@record(frozen=True, slots=True)
-class ToolContext:
+class ToolContext(Struct, frozen=True):
     roots: Roots
     log: StepLog
     readers: DocumentReaders | None = None
     """None: a process is started for each document."""
 
 
-@record(frozen=True, slots=True)
-class RunnableTool(BoundTool):
+class RunnableTool(BoundTool, frozen=True):
     """One tool with what decides how its calls are recorded."""
 
     keeps: bool = False

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import TEMPLATE_START
 from paddock.pipelines.expressions import Path as Place
@@ -31,8 +31,7 @@ FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_
 """A function of a Python file, such as `tools.py:clean`."""
 
 
-@record(frozen=True, slots=True)
-class ToolReference:
+class ToolReference(Struct, frozen=True):
     kind: Literal["built-in", "installed", "function", "server"]
     name: str
     """The tool's name; for a function only its own; empty for all tools of a server."""

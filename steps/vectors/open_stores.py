@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from paddock.engine.request import REQUEST_TEXTS
 from paddock.engine.system.file_locks import LockTaken, lock_soon
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import run_to_end
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
 
@@ -39,14 +39,12 @@ LOCK_TIMEOUT_S = 120.0
 _POLL_S = 0.05
 
 
-@record(eq=False)
-class _WaitingSearch:
+class _WaitingSearch(Struct, eq=False):
     vectors: Sequence[Vector]
     found: list[list[SearchHit]] | None = None
 
 
-@record(eq=False)
-class _SearchQueue:
+class _SearchQueue(Struct, eq=False):
     """Searches that may be one pass over the rows, and the turn of the one that does it."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -268,8 +266,7 @@ class StoreWriter:
 _LONGEST_VECTOR = 65_536
 
 
-@record(frozen=True, slots=True)
-class StoreHandle:
+class StoreHandle(Struct, frozen=True):
     """Implements `paddock.steps.base.VectorStore` for one model."""
 
     writer: StoreWriter
@@ -325,8 +322,7 @@ class StoreHandle:
         return await self.writer.matching(text, k, where)
 
 
-@record(slots=True, eq=False)
-class OpenStores:
+class OpenStores(Struct, eq=False):
     """Implements `paddock.steps.base.VectorStores`; one for a run, closed at its end."""
 
     _home: Path

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.steps.base import ItemName, VectorRow
 from paddock.steps.row_sum import RowSum as RowSum
 
@@ -28,15 +28,13 @@ _MOST_LISTED_ROWS = 500
 """Above this, dropped rows are not listed one by one."""
 
 
-@record(frozen=True, slots=True)
-class HashedRow:
+class HashedRow(Struct, frozen=True):
     id: str
     print: str
     row: VectorRow
 
 
-@record(frozen=True, slots=True)
-class RowsToKeep:
+class RowsToKeep(Struct, frozen=True):
     """All rows of a step for an item, which replace its earlier ones."""
 
     owner: str
@@ -59,16 +57,14 @@ class RowsToKeep:
         return cls(owner, item.step, item.key, source, tuple(hashed))
 
 
-@record(frozen=True, slots=True)
-class KnownRow:
+class KnownRow(Struct, frozen=True):
     owner: str
     step: str
     index: int
     print: str
 
 
-@record(frozen=True, slots=True)
-class RowsToDrop:
+class RowsToDrop(Struct, frozen=True):
     owner: str
     step: str | None = None
     above: int | None = None
@@ -77,8 +73,7 @@ class RowsToDrop:
     """Only these; empty for all."""
 
 
-@record
-class RowChanges:
+class RowChanges(Struct):
     """One commit: rows to write by id, and rows to drop."""
 
     put: list[tuple[RowsToKeep, HashedRow]] = field(default_factory=list)

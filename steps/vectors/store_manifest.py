@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from paddock.engine.system.files import write_json_atomically
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.steps.base import EmbedModel, StepError
 
 from .row_changes import RowSum
@@ -27,16 +27,14 @@ LOCK_NAME = ".write.lock"
 _MANIFEST_VERSION = 1
 
 
-@record(frozen=True, slots=True)
-class StoreFormat:
+class StoreFormat(Struct, frozen=True):
     """The model and the dimensions of a store's vectors; written once, with its table."""
 
     model: EmbedModel
     dimensions: int
 
 
-@record(frozen=True, slots=True)
-class StoreManifest:
+class StoreManifest(Struct, frozen=True):
     label: StoreFormat
     sums: Mapping[str, RowSum]
     """The rows of each owner."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddock.engine.system.no_links import HeldFolder
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import resolve_future
 from paddock.steps.base import StepError
 from paddock.steps.extras import NEEDS_LANCEDB
@@ -31,8 +31,7 @@ _OLD_S, _OLD_AT_END_S = 5.0, 0.001
 """The age of versions that are dropped. A program that still reads one reads again."""
 
 
-@record(eq=False)
-class PendingWrite:
+class PendingWrite(Struct, eq=False):
     target: RowsToKeep
     label: StoreFormat
     written: asyncio.Future[int] = field(

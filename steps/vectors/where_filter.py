@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from paddock.engine.system.python_syntax import parse_expression
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import shorten
 from paddock.pipelines.errors import nearest_name
 
@@ -80,8 +80,7 @@ def sql_condition(where: Where, columns: Mapping[str, ColumnKind] | None = None)
     return _all_of([_column_condition(column, found) for column, found in named])
 
 
-@record(frozen=True, slots=True)
-class _Column:
+class _Column(Struct, frozen=True):
     name: str
     kind: ColumnKind
 
@@ -199,8 +198,7 @@ _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 _WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 
-@record(frozen=True, slots=True)
-class _Expression:
+class _Expression(Struct, frozen=True):
     columns: Mapping[str, ColumnKind] | None
 
     def condition(self, node: ast.expr) -> str:

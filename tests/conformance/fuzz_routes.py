@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from starlette.routing import Route
 from paddock.engine.api.app import make_app, make_middleware
 from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
+from paddock.engine.system.records import replace
 from paddock.runner.ledger.reviews.reviews import Review
 from paddock.runner.review.page import ReviewPage, page_id
 from paddock.runner.review.page_access import PageAccess

@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.files import TemporaryFile
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.steps.base import (
     FileTools,
     ItemName,
@@ -28,8 +28,7 @@ Call = Callable[..., Any]
 """A step that has its tools: called with its parameters it gives its output."""
 
 
-@record
-class FakeModels:
+class FakeModels(Struct):
     """Every alias is a model of that name."""
 
     specs: dict[str, ModelSpec] = field(default_factory=dict)
@@ -38,8 +37,7 @@ class FakeModels:
         return self.specs.get(alias or role, ModelSpec(ref=alias or f"default-{role}", role=role))
 
 
-@record
-class FakeOutputs:
+class FakeOutputs(Struct):
     """Remembers what was written; `known` may be filled beforehand."""
 
     known: dict[Path, set[str]] = field(default_factory=dict)
@@ -103,8 +101,7 @@ class FakeOutputs:
         self.events.clear()
 
 
-@record
-class FakeLog:
+class FakeLog(Struct):
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -117,8 +114,7 @@ class FakeLog:
         return
 
 
-@record(frozen=True, slots=True)
-class FakeTools(Tools):
+class FakeTools(Tools, frozen=True):
     """`Tools` whose parts a test can look into."""
 
     @property

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from paddock.engine.memory.device_memory import Device, GpuMemory, MemoryAmount
 from paddock.engine.memory.model_layout import LayoutRequest, ModelLayout
 from paddock.engine.request import ModelFacts
+from paddock.engine.system.records import replace
 from paddock.engine.workers.death_reasons import WorkerEnd
 from paddock.engine.workers.worker_protocol import (
     LoadBroken,

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +24,7 @@ from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system import light_http, socket_owners
 from paddock.engine.system.key_proof import PROOF_PATH, home_secret, knows_key
+from paddock.engine.system.records import replace
 from paddock.runner.daemon import service_lookup
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.settings import Settings, read_settings

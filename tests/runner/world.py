@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import Pool
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.runner.api import plan, run_async, run_until_end
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
@@ -183,7 +184,7 @@ def carried_out(world: World, **wishes: Any) -> Report:
 
 def run_arguments(**given: Any) -> tuple[RunOptions, RunEnvironment]:
     """Divide keywords into a run's options and its environment; lists become sets."""
-    names = {field.name for field in fields(RunOptions)}
+    names = {*RunOptions.__struct_fields__}
     options: dict[str, Any] = {
         name: frozenset(value) if isinstance(value, list | tuple | set) else value
         for name, value in given.items()

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.system.processes import MOST_ERROR_BYTES
+from paddock.engine.system.records import replace
 from paddock.steps import run_command
 from paddock.steps.base import CallTools, StepError
 from paddock.steps.run_command import RunCommand, RunOutput, RunParams

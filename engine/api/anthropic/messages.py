@@ -66,11 +66,10 @@ from paddock.engine.request import (
     forced_call,
     with_tool_names,
 )
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 
-@record(frozen=True, slots=True)
-class MessageFormat:
+class MessageFormat(Struct, frozen=True):
     model: str
     """As the client wrote it."""
     max_tokens: int
@@ -443,8 +442,7 @@ class PromptBody(_Fields):
         return ChatRequest(spec, with_tool_names(messages), tools=tools, think=think)
 
 
-@record(frozen=True, slots=True)
-class MessagesRequest:
+class MessagesRequest(Struct, frozen=True):
     prompt: ChatRequest
     """The conversation with all tools, to be counted."""
     request: ChatRequest

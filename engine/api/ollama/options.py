@@ -16,7 +16,7 @@ from paddock.engine.api.request_fields import CONSTRAINT, REFUSED
 from paddock.engine.api.request_log import note_without_effect
 from paddock.engine.models.modelfile import PARAMETER_KINDS
 from paddock.engine.sampling_values import INT32, OTHER_NAMES, PARAMETERS
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 
 MIN_CTX_TOKENS = 4
 DEFAULT_OPTIONS: Mapping[str, Any] = {"max_tokens": -1, "temperature": 0.8}
@@ -24,8 +24,7 @@ DEFAULT_OPTIONS: Mapping[str, Any] = {"max_tokens": -1, "temperature": 0.8}
 the engine's; -1: to the end of the context. The seed is random."""
 
 
-@record(frozen=True, slots=True)
-class OllamaOptions:
+class OllamaOptions(Struct, frozen=True):
     params: Mapping[str, Any] = field(default_factory=dict)
     """Sampling values by the names of `paddock.engine.request.Sampling`."""
     n_ctx_tokens: int | None = None

@@ -39,7 +39,7 @@ from paddock.engine.request import (
     Think,
     Tool,
 )
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 
 from .options import OllamaOptions, default_sampling, read_options
 
@@ -53,8 +53,7 @@ class OllamaBody(Body):
     stream: bool = True
 
 
-@record(frozen=True, slots=True)
-class ModelRequest:
+class ModelRequest(Struct, frozen=True):
     service: Service
     model: str
     """As the client wrote it, for the answer."""

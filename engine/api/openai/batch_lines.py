@@ -23,7 +23,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import EngineError
 from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system.files import append_durably
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import parse_shallow_json
 
@@ -37,15 +37,13 @@ MAX_LINE_BYTES = 64 * 1024**2
 """As of a request's body. To parse 270 MB held all other requests up for minutes."""
 
 
-@record(frozen=True, slots=True)
-class BatchLine:
+class BatchLine(Struct, frozen=True):
     custom_id: str
     url: str
     body: Mapping[str, Any]
 
 
-@record(frozen=True, slots=True)
-class LineFault:
+class LineFault(Struct, frozen=True):
     line: int
     code: str
     message: str
@@ -201,8 +199,7 @@ LineAnswerer = Callable[[BatchLine], Awaitable[tuple[int, Mapping[str, Any]]]]
 """Returns the status and the body that answer a line."""
 
 
-@record(frozen=True, slots=True)
-class BatchProgress:
+class BatchProgress(Struct, frozen=True):
     total: int
     completed: int
     failed: int

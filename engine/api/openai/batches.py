@@ -31,7 +31,7 @@ from paddock.engine.system.files import (
     write_json_atomically,
 )
 from paddock.engine.system.private_files import PRIVATE_FILE, private_folder
-from paddock.engine.system.records import asdict, field, record, replace
+from paddock.engine.system.records import Struct, asdict, field, replace
 from paddock.engine.system.tasks import StopRequested, TaskSet, unless
 from paddock.engine.wire import from_plain, to_plain
 
@@ -49,8 +49,7 @@ from .batch_lines import (
 )
 
 
-@record(frozen=True, slots=True)
-class FileRecord:
+class FileRecord(Struct, frozen=True):
     id: str
     filename: str
     purpose: str
@@ -83,8 +82,7 @@ BatchStatus = Literal[
 FINAL_STATUSES = ("failed", "completed", "expired", "cancelled")
 
 
-@record(frozen=True, slots=True)
-class BatchRecord:
+class BatchRecord(Struct, frozen=True):
     """One batch. Times are seconds since the epoch."""
 
     id: str
@@ -273,8 +271,7 @@ DISK_RETRY_S = 30.0
 log = logging.getLogger(__name__)
 
 
-@record(eq=False, slots=True)
-class _RunningBatch:
+class _RunningBatch(Struct, eq=False):
     record: BatchRecord
     is_cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)

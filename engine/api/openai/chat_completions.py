@@ -32,7 +32,7 @@ from paddock.engine.request import (
     ToolCall,
     with_tool_names,
 )
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, StructABCMeta, replace
 
 from .input_messages import ChatMessage
 from .requests import (
@@ -52,8 +52,7 @@ from .requests import (
 Body = dict[str, Any]
 
 
-@record(frozen=True, slots=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     id: str
     created: int
     """Seconds since the epoch."""
@@ -91,8 +90,7 @@ class CallStreamWriter(ABC):
         return sse_event(openai_error_body(error))
 
 
-@record(frozen=True, slots=True)
-class GenerationCall(ABC):
+class GenerationCall(Struct, frozen=True, metaclass=StructABCMeta):
     """The engine requests of one body, and how their replies are written."""
 
     model: str
@@ -211,8 +209,7 @@ def logprob_values(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     ]
 
 
-@record(frozen=True, slots=True)
-class _ChoicesCall(GenerationCall):
+class _ChoicesCall(GenerationCall, frozen=True):
     includes_usage: bool
     wants_logprobs: bool
 
@@ -267,8 +264,7 @@ class _ChoicesStreamWriter(CallStreamWriter):
         return sse_event({**self._head, **known, "choices": [choice], **usage})
 
 
-@record(frozen=True, slots=True)
-class ChatCall(_ChoicesCall):
+class ChatCall(_ChoicesCall, frozen=True):
     calls_in_parallel: bool
     answers_by_function: bool = False
     """Whether a call is written as `function_call`, for a request with `functions`."""
@@ -400,8 +396,7 @@ Prompt = str | tuple[int, ...]
 MAX_ANSWERS = 2048
 
 
-@record(frozen=True, slots=True)
-class CompletionCall(_ChoicesCall):
+class CompletionCall(_ChoicesCall, frozen=True):
     echoes: bool
     echoed: tuple[str, ...] = ()
     """The text before each answer, one for each prompt; set where `echoes`."""

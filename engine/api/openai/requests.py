@@ -46,7 +46,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.sampling.constraint_trials import MOST_GRAMMAR_CHARACTERS
 from paddock.engine.sampling_values import INT32
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import text_or_json
 
 
@@ -332,8 +332,7 @@ def qualified_name(namespace: str, name: str) -> str:
     return name if name.startswith(prefix) else prefix + name
 
 
-@record(frozen=True, slots=True)
-class OfferedTools:
+class OfferedTools(Struct, frozen=True):
     tools: tuple[Tool, ...]
     choice: str = "auto"
     namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -354,8 +353,7 @@ class OfferedTools:
         raise InvalidValue(message, "tool_choice.name")
 
 
-@record(frozen=True, slots=True)
-class ApiCaller:
+class ApiCaller(Struct, frozen=True):
     """The caller's priority, and whether it waits where the queue is full."""
 
     priority: Priority = "interactive"

@@ -17,7 +17,7 @@ from paddock.engine.api.body_models import Items, TextOr, Tree, missing_paramete
 from paddock.engine.api.errors import as_openai_error, openai_error_body
 from paddock.engine.api.streaming import nanoseconds, sse_event
 from paddock.engine.request import Chunk, Message, Reply, ToolCall, Usage, with_tool_names
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 
 from .chat_completions import (
     Body,
@@ -126,8 +126,7 @@ def text_part(text: str, logprobs: Sequence[Body]) -> Body:
 ItemKind = Literal["reasoning", "message"]
 
 
-@record(slots=True)
-class _OpenItem:
+class _OpenItem(Struct):
     kind: ItemKind
     id: str
     text: str = ""
@@ -262,8 +261,7 @@ class _ResponseStreamWriter(CallStreamWriter):
         return sse_event(value, name)
 
 
-@record(frozen=True, slots=True)
-class ResponseCall(GenerationCall):
+class ResponseCall(GenerationCall, frozen=True):
     given: Mapping[str, Any]
     calls_in_parallel: bool
     wants_logprobs: bool

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, get_origin
 from jinja2 import nodes
 from pydantic import BaseModel
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.expressions import Reference, Value, chain_of
 from paddock.pipelines.model import Block, Pipeline, StepNode
@@ -47,8 +47,7 @@ BLOCK_OUTPUTS: Mapping[str, Kind] = {
 }  # fmt: skip
 
 
-@record(frozen=True)
-class KnownOutputs:
+class KnownOutputs(Struct, frozen=True):
     names: tuple[str, ...] | None = None
     """None: only a run shows them."""
     kinds: Mapping[str, Kind] = field(default_factory=dict)
@@ -62,8 +61,7 @@ class KnownOutputs:
     """What of `output` and `OF_WHOLE` its `reply` does not ask for."""
 
 
-@record(frozen=True)
-class KnownElement:
+class KnownElement(Struct, frozen=True):
     """What is known of each element of a list: of a block's results, or an input's rows."""
 
     fields: tuple[str, ...] | None = None

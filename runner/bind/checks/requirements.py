@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.errors import EngineError, ModelBroken, NoModelFile, WrongModel, cannot_compare
 from paddock.engine.model_file_parts import check_file
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline
@@ -134,8 +134,7 @@ def model_fact_faults(facts: Mapping[ModelKey, ModelFacts], bound: BoundPlan) ->
             yield model.fault("ctx", f"{asks}, but {trained}", remedy)
 
 
-@record(frozen=True, slots=True)
-class _DeclaredModel:
+class _DeclaredModel(Struct, frozen=True):
     alias: str
     spec: ModelSpec
     pipeline: Pipeline

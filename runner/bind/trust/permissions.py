@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 
 from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.runner.config.config_file import FILE_NAME
 from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
@@ -39,8 +39,7 @@ MAX_COMMAND_CHARS = 1000
 """Of a command that is shown: a script is meant to be read before it is allowed."""
 
 
-@record(frozen=True, slots=True)
-class PermissionNeed:
+class PermissionNeed(Struct, frozen=True):
     name: str
     what: str
     """The end of the sentence 'the pipeline wants to …'."""

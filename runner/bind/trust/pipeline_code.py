@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 
 from paddock.engine.system.distribution import STATE_FOLDER
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.model import parse_pipeline
 from paddock.pipelines.yaml_source import parse_yaml
@@ -41,16 +41,14 @@ _NOT_CODE = frozenset((STATE_FOLDER, ".git", "__pycache__"))
 _STEPS = re.compile(rb"^steps\s*:", re.MULTILINE)
 
 
-@record(frozen=True, slots=True)
-class CodeFile:
+class CodeFile(Struct, frozen=True):
     sha256: str
     """Of a link: of its text, and of the file that it leads to within the folder."""
     changed: float
     """In seconds since 1970: the last change of content, name or mode."""
 
 
-@record(frozen=True, slots=True)
-class PipelineCode:
+class PipelineCode(Struct, frozen=True):
     files: dict[Path, CodeFile] = field(default_factory=dict)
     rules: dict[tuple[Path, tuple[str, ...] | None], None] = field(default_factory=dict)
     """The folder of each pipeline that starts programs, with its `code:`."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from paddock.engine.system import files
 from paddock.engine.system.distribution import SETTINGS_FILE, STATE_FOLDER
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.model import Pipeline, step_nodes
 from paddock.pipelines.validation import FaultCollector
 from paddock.steps.registry import facts_of
@@ -31,14 +31,12 @@ _SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", "
 """Data that a command's words name may be written."""
 
 
-@record(frozen=True)
-class WriteRefusal:
+class WriteRefusal(Struct, frozen=True):
     why: str
     remedy: str = "Write to another path."
 
 
-@record(frozen=True)
-class ProtectedFiles:
+class ProtectedFiles(Struct, frozen=True, dict=True):
     """The files of a pipeline and of those that it runs; all paths are resolved."""
 
     bases: frozenset[Path]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode, step_nodes
 from paddock.pipelines.triggers import NotifyKeys
@@ -26,8 +26,7 @@ from ..known_paths import resolved
 NO_INPUTS = KnownInputs({})
 
 
-@record(frozen=True, slots=True)
-class StartedProgram:
+class StartedProgram(Struct, frozen=True):
     words: Sequence[Any]
     cwd: Any = None
     env: Any = None
@@ -43,16 +42,14 @@ class StartedProgram:
         return files_named(words, cwd, (base,))
 
 
-@record(frozen=True, slots=True)
-class ReachedCommand:
+class ReachedCommand(Struct, frozen=True):
     at: Place
     written: Mapping[str, Any]
     """What is agreed to: the step's parameters."""
     program: StartedProgram
 
 
-@record(frozen=True, slots=True)
-class ReachedCode:
+class ReachedCode(Struct, frozen=True):
     """A function that is a step, or a tool that a step names: a function, installed, built-in."""
 
     kind: Literal["function", "installed", "built-in"]
@@ -65,8 +62,7 @@ class ReachedCode:
     """As a tool, with its options, which are agreed to; None: it is the step."""
 
 
-@record(frozen=True, slots=True)
-class ReachedServer:
+class ReachedServer(Struct, frozen=True):
     """An MCP server that the file declares, or one whose tool a step names."""
 
     at: Place
@@ -84,16 +80,14 @@ class ReachedServer:
         return str(self.texts.get("url", ""))
 
 
-@record(frozen=True, slots=True)
-class ReachedNotification:
+class ReachedNotification(Struct, frozen=True):
     at: Place
     notify: NotifyKeys
     program: StartedProgram | None
     """The command; None: it is another way, or a command that cannot be run."""
 
 
-@record(frozen=True, slots=True)
-class ReachedAccount:
+class ReachedAccount(Struct, frozen=True):
     at: Place
     kind: str
     does: str

@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typer.core import TyperCommand
 
 from paddock.engine.models.modelfile import parse_parameter
 from paddock.engine.system import private_files, units
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted
 from paddock.runner.cli import model_arguments
 from paddock.runner.cli.arguments import KeepAliveOption, argument, flag, option
@@ -55,7 +56,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, given)
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ChatFlags:
     model: ModelArgument
     prompt: list[str] | None = argument(
@@ -142,8 +143,7 @@ def _has_piped_text() -> bool:
     return False
 
 
-@record(slots=True)
-class Conversation:
+class Conversation(Struct):
     """A chat with one model; documents and images (base64) go with the next question."""
 
     service: ServiceClient

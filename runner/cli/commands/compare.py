@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from paddock.engine.system.files import write_output
 from paddock.engine.system.item_samples import ItemSample
 from paddock.engine.system.no_links import open_file
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import replace
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, MetricName, NumberMetricKeys
 from paddock.pipelines.model import step_nodes
@@ -72,7 +73,7 @@ _LEAST_EXAMPLES = 5
 """Decisions from which on it is proposed to show some in the prompt."""
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class CompareFlags(VariedFlags):
     file: PipelineArgument = None
     inputs: InputsOption = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.records import record
 from paddock.runner.cli import model_arguments
 from paddock.runner.cli.arguments import JsonOption, KeepAliveOption, argument, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
@@ -23,7 +23,7 @@ from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class EmbedFlags:
     model: ModelArgument
     texts: list[str] | None = argument("Without any: standard input.", metavar="TEXT")

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import typer
 
 from paddock.engine.system import distribution
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import argument, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
@@ -48,8 +48,7 @@ _NOT_COPIED = frozenset({".paddock", "__pycache__", "models", "out", "summaries"
 _OF_EXAMPLE = frozenset({"inbox", "cassettes"})
 
 
-@record(frozen=True, slots=True)
-class PipelineTemplate:
+class PipelineTemplate(Struct, frozen=True):
     name: str
     folder: Path
     description: str

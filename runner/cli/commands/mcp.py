@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import dataclass
 
 from paddock.engine.api import api_keys
-from paddock.engine.system.records import record
 from paddock.runner.cli.agent_tools import AgentTools
 from paddock.runner.cli.arguments import (
     HERE,
@@ -26,7 +26,7 @@ from paddock.steps.extras import missing_mcp_library
 _KEYS_FILE_NAME = "agent-keys"
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class McpFlags:
     folder: str = argument(
         "The folder; by default the current one.", default=HERE, metavar="FOLDER"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import is_path, parse_name
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system.records import asdict, record
+from paddock.engine.system.records import asdict
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.runner.cli import model_arguments, model_tables
@@ -155,7 +156,7 @@ def _model_finder(settings: Settings) -> ModelFinder:
     return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ShowFlags:
     model: model_arguments.ModelArgument
     modelfile: bool = flag("Only its Modelfile.", "--modelfile")

@@ -33,7 +33,7 @@ from paddock.engine.models.transfer import TransferOptions
 from paddock.engine.models.well_known import Machine, measure_speed, propose
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import hardware, units
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.runner.cli import model_tables
 from paddock.runner.cli.arguments import JsonOption, argument, option
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
@@ -179,8 +179,7 @@ _ProgressCallback = Callable[[str, int | None, int | None], None]
 """Takes a status, the total and the completed bytes."""
 
 
-@record(frozen=True, slots=True)
-class _TransferRequest:
+class _TransferRequest(Struct, frozen=True):
     """A pull or push, as typed."""
 
     verb: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paddock.engine.system.records import record
+from dataclasses import dataclass
+
 from paddock.runner.api import plan as plan_run
 from paddock.runner.cli.arguments import (
     HERE,
@@ -22,7 +23,7 @@ from paddock.runner.settings import read_settings
 EXIT_WORK_TO_DO = 10
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class PlanFlags(PipelineFlags):
     file: str = argument("A pipeline, or a folder with one.", default=HERE, metavar="FILE")
     inputs: InputsOption = None

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from paddock.engine.system import files, units
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import cell_text, counted, one_line
 from paddock.runner.cli.arguments import (
     HERE,
@@ -75,7 +76,7 @@ PortOption = Annotated[
 ]
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ReviewFlags:
     file: str = argument(
         "A pipeline, or its folder; by default here.", default=HERE, metavar="FILE"
@@ -164,8 +165,7 @@ def _ledger_with_reviews(text: str) -> LedgerFolder:
     return found[0]
 
 
-@record(frozen=True, slots=True)
-class _ReviewSession:
+class _ReviewSession(Struct, frozen=True):
     place: LedgerFolder
     ledger: Ledger
     reviews: LedgerReviews

@@ -10,13 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import replace
 from paddock.runner import api
 from paddock.runner.cli.arguments import (
     HERE,
@@ -64,7 +65,7 @@ def resumed_run(
     return recorded_inputs(found.runs[0], file, by_hand)
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class RunFlags(PipelineFlags):
     file: PipelineArgument = None
     inputs: InputsOption = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from paddock.engine.system.records import asdict, record
 from paddock.runner.cli.arguments import (
     ApiKeysOption,
     ExactOption,
@@ -21,7 +21,7 @@ from paddock.runner.progress import printing
 from paddock.runner.settings import read_settings
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ServeFlags:
     host: str | None = option("127.0.0.1:11434 by default.", metavar="HOST[:PORT]")
     port: int | None = option("0: any free port.", min=0, max=65535)

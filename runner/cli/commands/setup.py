@@ -16,10 +16,11 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from paddock.engine.system import distribution, processes
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.runner.cli.arguments import argument, existing_folder, flag, option
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.config.config_file import config_folder
@@ -43,7 +44,7 @@ _OF_SYSTEM = re.compile(
 )
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SetupFlags:
     folders: list[str] | None = argument(
         "Folders of pipelines; the current one by default.", metavar="DIR"
@@ -110,8 +111,7 @@ def setup(flags: SetupFlags) -> int:
     return DONE
 
 
-@record(frozen=True, slots=True)
-class UpUnit:
+class UpUnit(Struct, frozen=True):
     """In what a unit of `paddock up` differs from another."""
 
     command: Sequence[str]

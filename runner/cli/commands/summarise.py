@@ -8,6 +8,7 @@ renamed; in another one it has a ledger of its own, which gets the replies of mo
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import glob
 import json
 import shlex
@@ -21,7 +22,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct
 from paddock.runner.cli.arguments import (
     JsonOption,
     LocalOption,
@@ -51,7 +52,7 @@ from .run import run_until_confirmed
 _TEMPLATE = Path(__file__).resolve().parent.parent / "templates" / "summaries.yaml"
 
 
-@record(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class SummariseFlags:
     documents: Annotated[
         str, typer.Argument(metavar="DIR", help="Folder of documents, or one document.")
@@ -113,7 +114,7 @@ def summarise(flags: SummariseFlags) -> int:
             tempfile.TemporaryDirectory(prefix="paddock-summary-") as out,
             forgotten(Path(out, ".paddock")),
         ):
-            return _summarise(replace(flags, out=out), prints=True)
+            return _summarise(dataclasses.replace(flags, out=out), prints=True)
     return _summarise(flags)
 
 
@@ -185,8 +186,7 @@ NAME = ".summarise.yaml"
 """In the output folder, unless saved elsewhere: hidden from scans, known to `why` and `plan`."""
 
 
-@record(frozen=True, slots=True)
-class SummaryRequest:
+class SummaryRequest(Struct, frozen=True):
     folder: Path
     """Absolute, as `out` is."""
     out: Path

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
 
 from paddock.engine.system import units
-from paddock.engine.system.records import record
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.bind.variations import varied_options
@@ -33,7 +33,7 @@ from paddock.runner.testing.results_page import suites_page
 from paddock.runner.testing.suite_runner import SuiteFile
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class PipelineTestFlags(VariedFlags):
     files: list[str] | None = argument(
         "Pipelines, or folders with one; by default this folder.", metavar="FILE..."

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from paddock.engine.system.records import asdict, field, record
+from paddock.engine.system.records import Struct, asdict, field
 from paddock.engine.system.text import one_line
 from paddock.runner.api import prepare
 from paddock.runner.bind.bound import BoundPlan
@@ -78,8 +78,7 @@ def _group_lines(group: ToolGroup) -> Iterator[str]:
         yield printing.printable_line(f"  {name}  {about}".rstrip())
 
 
-@record(frozen=True, slots=True)
-class ListedTool:
+class ListedTool(Struct, frozen=True):
     """One tool, under the name that a step uses."""
 
     name: str
@@ -99,8 +98,7 @@ class ListedTool:
         return f"{self.name}({', '.join(listed)})"
 
 
-@record(frozen=True, slots=True)
-class ToolGroup:
+class ToolGroup(Struct, frozen=True):
     """Tools of one origin, or in `why` the reason why they cannot be listed."""
 
     origin: str

@@ -9,10 +9,10 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from paddock.engine.system.private_files import private_folder
-from paddock.engine.system.records import asdict, record
 from paddock.runner.cli.arguments import (
     LogOption,
     MaxRunsOption,
@@ -32,7 +32,7 @@ PYTHONS_GC_THRESHOLD = (700, 10, 10)
 _RUN_FLAGS = ("allow", "debug", "log_json")
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class UpFlags:
     folders: list[str] | None = argument("Folders; the current one by default.", metavar="DIR")
     up_host: str | None = option("127.0.0.1:11436 by default.", "--listen", metavar="HOST[:PORT]")

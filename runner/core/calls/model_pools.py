@@ -29,7 +29,7 @@ from paddock.engine.request import (
     Stream,
     Tool,
 )
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.server_address import ServerAddress
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError
@@ -61,8 +61,7 @@ class LookupInterrupted(Exception):
     """The run was stopped while its models were looked up."""
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class PoolOptions:
+class PoolOptions(Struct, frozen=True, kw_only=True):
     """Which pools serve a run's models, and how they are opened."""
 
     given: Pool | None = None
@@ -130,8 +129,7 @@ def _model_finder(settings: Settings) -> ModelFinder:
     return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
 
-@record(frozen=True, slots=True)
-class _PoolOpener:
+class _PoolOpener(Struct, frozen=True):
     settings: Settings
     options: PoolOptions
 

@@ -17,13 +17,12 @@ from paddock.engine.request import (
     Stream,
     Usage,
 )
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 MOST_QUERY_TEXTS = 256
 
 
-@record(frozen=True, slots=True)
-class _WaitingQuery:
+class _WaitingQuery(Struct, frozen=True):
     request: EmbedRequest
     reply: asyncio.Future[EmbedReply]
 

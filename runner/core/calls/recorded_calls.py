@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar, cast
 
 from paddock.engine.request import Usage, reserved_tokens
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
@@ -32,8 +32,7 @@ class PutOff(Exception):
     """
 
 
-@record(slots=True)
-class CallOrigin:
+class CallOrigin(Struct):
     scope_id: str
     step: str
     key: str
@@ -64,8 +63,7 @@ class CallOrigin:
         return self.is_cut or n_tokens > self.n_ctx_tokens > 0
 
 
-@record(frozen=True, slots=True)
-class KnownCall:
+class KnownCall(Struct, frozen=True):
     """A call before it is made, with the ledger's row of an equal one."""
 
     digest: str

@@ -10,11 +10,10 @@ from weakref import WeakValueDictionary
 from paddock.engine.backends.neutral_request import RefusalCheck
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelFacts, ModelSpec
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 
 
-@record(slots=True, weakref_slot=True)
-class CallInFlight:
+class CallInFlight(Struct, weakref=True):
     """A call that some items make at the same time."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -22,8 +21,7 @@ class CallInFlight:
     """Whether the model or its server failed: the items that wait then ask all at once."""
 
 
-@record(eq=False)
-class RunModels:
+class RunModels(Struct, eq=False, dict=True):
     _facts: Callable[[ModelSpec], Awaitable[ModelFacts]]
     known: dict[tuple[str, str], ModelFacts] = field(default_factory=dict)
     """Models that were looked up, by pool and name."""

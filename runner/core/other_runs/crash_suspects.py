@@ -27,7 +27,7 @@ from paddock.engine.system.crash_isolation import (
     n_by_chance,
     n_together,
 )
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import listed
 from paddock.runner.ledger.entries import InFlightRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -57,8 +57,7 @@ class RepeatedCrash(StepFailed):
         return self.reason
 
 
-@record(frozen=True, slots=True)
-class CrashHistory:
+class CrashHistory(Struct, frozen=True):
     n_deaths: int
     """Crashes of its own; 0: an item within it is a suspect, or it was quarantined before."""
     runs: tuple[str, ...]
@@ -93,8 +92,7 @@ def max_together(known: CrashHistory | None, parallel: int) -> int:
     return UNLIMITED if most >= parallel > 1 else most
 
 
-@record(slots=True, eq=False)
-class CrashSuspects:
+class CrashSuspects(Struct, eq=False):
     """The notes of this run and of crashed runs. They belong to the run's event loop."""
 
     _ledger: Ledger

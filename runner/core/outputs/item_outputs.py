@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paddock.engine.system import text
 from paddock.engine.system.files import TemporaryFile
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundNode
 from paddock.runner.bind.plan_walks import follows_time
@@ -23,8 +23,7 @@ from ..traces.dependencies import Dependencies, Dependency, KeptOutput, MovedAwa
 from ..traces.scopes import ItemKey
 
 
-@record(frozen=True, slots=True)
-class LostRows:
+class LostRows(Struct, frozen=True):
     """A table that has, or would have, fewer rows than before."""
 
     path: str

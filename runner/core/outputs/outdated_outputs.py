@@ -17,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from paddock.engine.system import files, text
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.runner.bind.bound import BoundBlock, BoundNode
 from paddock.runner.bind.item_paths import find_in_plans, paths_depend_on_item_alone
 from paddock.runner.bind.plan_walks import callable_names, nodes_of
@@ -69,8 +69,7 @@ class Fate(Enum):
 ENDED = frozenset((Fate.DONE, Fate.DONE_IN_PART))
 
 
-@record(frozen=True, slots=True)
-class MadeOutputs:
+class MadeOutputs(Struct, frozen=True):
     """What items made that applies."""
 
     paths: Collection[str] = ()
@@ -104,8 +103,7 @@ class MadeOutputs:
         return cls(paths, rows, writers, keys)
 
 
-@record(frozen=True, slots=True)
-class EndedNode:
+class EndedNode(Struct, frozen=True):
     """What of a top-level step or block applies, once it has ended."""
 
     node: BoundNode
@@ -120,8 +118,7 @@ class EndedNode:
     """Keys of gone items that are done under another one."""
 
 
-@record(frozen=True, slots=True)
-class OutdatedOutput:
+class OutdatedOutput(Struct, frozen=True):
     """A file, or an item's rows in a store, that nothing makes any more."""
 
     scope_id: str
@@ -145,8 +142,7 @@ class OutdatedOutput:
         return f"{self.n_rows} {'row' if self.n_rows == 1 else 'rows'} of {self.stored}"
 
 
-@record(frozen=True, slots=True)
-class _KnownScope:
+class _KnownScope(Struct, frozen=True):
     step: str
     """Without the steps that lead to the pipeline."""
     node: str

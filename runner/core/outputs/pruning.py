@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from paddock.engine.system import no_links, text
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.folders.missing_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, StoredRow
@@ -38,8 +38,7 @@ _OutputFile = tuple[str, str, str]
 """Scope, key and stored path of a file that an item wrote."""
 
 
-@record(slots=True)
-class _Removal:
+class _Removal(Struct):
     removed: list[str] = field(default_factory=list)
     edited: list[str] = field(default_factory=list)
     """Files that a person edited, which stay."""
@@ -49,8 +48,7 @@ class _Removal:
     """Store → how many of its rows were removed."""
 
 
-@record(frozen=True, slots=True)
-class Sweep:
+class Sweep(Struct, frozen=True):
     """What becomes of outdated outputs: a plan says it, a run does it."""
 
     removed: Sequence[OutdatedOutput]

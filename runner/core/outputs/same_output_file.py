@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.input_values import FOLDER_TYPES
@@ -90,8 +90,7 @@ def refuse_other_pipelines(context: RunContext, step: BoundStep, paths: Iterable
             raise PipelineError.of(error.reason, error.remedy, step.mark)
 
 
-@record(slots=True)
-class PossibleOutputs:
+class PossibleOutputs(Struct):
     _paths: set[str] = field(default_factory=set)
     """Absolute paths of files, or of folders into which a file is copied."""
     _beginnings: set[str] = field(default_factory=set)

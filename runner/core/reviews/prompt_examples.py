@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.text import without_middle
 from paddock.pipelines.schema_validation import schema_mismatch
 from paddock.runner.answers.text_vectors import (
@@ -39,8 +39,7 @@ _TOKEN_BYTES = 3
 SHORTENED = "with examples of which the middle was left out"
 
 
-@record(frozen=True, slots=True)
-class TaughtItem:
+class TaughtItem(Struct, frozen=True):
     """The item whose prompt has examples: it never learns from itself."""
 
     step: StepName

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from paddock.engine.system.item_samples import SEED, draw
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import cell_text, one_line, path_text
 from paddock.pipelines.checking.schema_parts import (
     Path,
@@ -283,8 +283,7 @@ _PARTIAL_WORDS = {
 }
 
 
-@record(frozen=True, slots=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     """What is in doubt about an answer, in sentences."""
 
     outputs: Mapping[str, Any]

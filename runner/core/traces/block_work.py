@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.runner.bind.bound import BoundBlock, BoundStep
 from paddock.runner.bind.scope import Scope
 from paddock.runner.ledger.entries import Entry
@@ -32,8 +32,7 @@ from .source_folders import MissingSources
 from .verify import NEW, ItemRequest, ItemVerdict
 
 
-@record(slots=True, eq=False, kw_only=True)
-class ItemWork:
+class ItemWork(Struct, kw_only=True, eq=False):
     """One item of a block: what is known of it before, and what became of it."""
 
     key: str
@@ -120,8 +119,7 @@ class ItemWork:
         return Cause.OTHER if cause is Cause.IO and is_unreadable else cause
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class JudgedRule:
+class JudgedRule(Struct, frozen=True, kw_only=True):
     """A block, or a step outside of blocks as one: what its items have in common."""
 
     block: BoundBlock
@@ -163,8 +161,7 @@ class JudgedRule:
             item.parts, item.hash = entry.parts, entry.hash
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class FiledItems:
+class FiledItems(Struct, frozen=True, kw_only=True):
     """What is filed of a block, as a run found it and decided."""
 
     rows: Mapping[str, FiledRow] = field(default_factory=dict)
@@ -179,8 +176,7 @@ class FiledItems:
     """Filed items of blocks that the pipeline no longer has, and their keys in this one."""
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class BlockWork:
+class BlockWork(Struct, frozen=True, kw_only=True):
     """All items of a block, in the order of its list."""
 
     block: BoundBlock

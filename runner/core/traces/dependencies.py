@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from abc import ABCMeta, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from paddock.engine.system.files import content_stamp, sha256_of
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, StructABCMeta, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner import rules
 from paddock.runner.answers.text_vectors import Vector8, similarities
@@ -42,14 +42,12 @@ OTHER_LABELS = frozenset((Why.LABELS, Why.LABEL_NEW, Why.LABEL_NEW_NEAR, Why.LAB
 """Why a list of labels may have a better one than the answer has."""
 
 
-class Dependency:
+class Dependency(Struct, frozen=True):
     """What an item depended on: its fields are its JSON, behind its kind.
 
     So the order of a subclass's fields is the ledger's format: a new one is the last, and optional.
     """
 
-    __slots__ = ()
-    __match_args__: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = ""
     prefix: ClassVar[str] = ""
     """Prefix of its name, before its first field."""
@@ -83,10 +81,8 @@ class Dependency:
         return None
 
 
-class FileDependency(Dependency, metaclass=ABCMeta):
+class FileDependency(Dependency, frozen=True, metaclass=StructABCMeta):
     """What the disk tells; `preparation` looks at it."""
-
-    __slots__ = ()
 
     def reason(self, world: PreparedWorld, trace: Trace) -> Reason | None:
         return world.seen.reasons[self]
@@ -99,8 +95,7 @@ class FileDependency(Dependency, metaclass=ABCMeta):
 # --- what an item read
 
 
-@record(frozen=True, slots=True)
-class FileRead(FileDependency):
+class FileRead(FileDependency, frozen=True):
     is_named = True
     path: str
     size: int
@@ -130,8 +125,7 @@ class FileRead(FileDependency):
         return False
 
 
-@record(frozen=True, slots=True)
-class FolderListed(Dependency):
+class FolderListed(Dependency, frozen=True):
     kind = "listed"
     folder: str
     listings: tuple[tuple[str, str], ...] = ()
@@ -153,8 +147,7 @@ class FolderListed(Dependency):
         return None if is_same else Why.FOLDER(self.folder)
 
 
-@record(frozen=True, slots=True)
-class StoreSearched(Dependency):
+class StoreSearched(Dependency, frozen=True):
     kind, is_named = "store", True
     path: str
     content: str
@@ -164,8 +157,7 @@ class StoreSearched(Dependency):
         return None if now == self.content else Why.STORE(self.path)
 
 
-@record(frozen=True, slots=True)
-class MovedAway(FileDependency):
+class MovedAway(FileDependency, frozen=True):
     kind, is_named = "away", True
     path: str
 
@@ -173,14 +165,12 @@ class MovedAway(FileDependency):
         return Why.THERE_AGAIN(self.path) if world.is_there(self.path) else None
 
 
-@record(frozen=True, slots=True)
-class LimitedContext(Dependency):
+class LimitedContext(Dependency, frozen=True):
     kind, prefix = "limited", "limited "
     step: str
 
 
-@record(frozen=True, slots=True)
-class ChosenLabels(Dependency):
+class ChosenLabels(Dependency, frozen=True):
     """A list of labels, and which of them are in the answer.
 
     The recorded spec has the whole list. So a changed list makes only those items stale whose label
@@ -231,8 +221,7 @@ class ChosenLabels(Dependency):
         return Why.LABELS(now.source, step) if now.relabels_all else None
 
 
-@record(frozen=True, slots=True)
-class NarrowedLabels(Dependency):
+class NarrowedLabels(Dependency, frozen=True):
     """A text for which the nearest labels of a list were offered."""
 
     kind, prefix, is_named = "nearest", "nearest ", True
@@ -252,8 +241,7 @@ class NarrowedLabels(Dependency):
         return frozenset(label for label, how in pairs if how > self.least - _SAME_LABEL)
 
 
-@record(frozen=True, slots=True)
-class UsedExamples(Dependency):
+class UsedExamples(Dependency, frozen=True):
     """A prompt with decisions of people as examples.
 
     A later run knows without a model whether others would be chosen now.
@@ -296,8 +284,7 @@ class UsedExamples(Dependency):
         return None
 
 
-@record(frozen=True, slots=True)
-class UsedRules(Dependency):
+class UsedRules(Dependency, frozen=True):
     """What rules that decisions teach read in an item's document, and of which fields they did not.
 
     A later run knows without it whether they read the same.
@@ -345,8 +332,7 @@ class UsedRules(Dependency):
 # --- what an item made
 
 
-@record(frozen=True, slots=True)
-class OutputWithin(FileDependency):
+class OutputWithin(FileDependency, frozen=True):
     """A file that an item wrote: of a trace's own outputs, or a nested item."""
 
     kind, is_named = "written", True
@@ -369,8 +355,7 @@ class OutputWithin(FileDependency):
         return Why.OUTPUT_EDITED(path) if condition == "edited" else None
 
 
-@record(frozen=True, slots=True)
-class RowsKept(Dependency):
+class RowsKept(Dependency, frozen=True):
     """Rows of an item, or of one within it, in a vector store."""
 
     kind = "rows"
@@ -392,8 +377,7 @@ class RowsKept(Dependency):
         return None if now.text == self.sum else Why.ROWS_LOST(self.store)
 
 
-@record(frozen=True, slots=True)
-class KeptOutput(FileDependency):
+class KeptOutput(FileDependency, frozen=True):
     """A file that a person edited, or that is not ours, and what would have been written.
 
     The item is held until the file is as it was, or as it would have become, is gone, or a run
@@ -417,8 +401,7 @@ class KeptOutput(FileDependency):
         return (Why.OUTPUT_EDITED if is_edited else Why.OUTPUT_NO_LONGER_EDITED)(self.path)
 
 
-@record(frozen=True, slots=True)
-class TakenPath(Dependency):
+class TakenPath(Dependency, frozen=True):
     """A path that an item would have written, and that is another item's: each run asks again."""
 
     kind, prefix, is_named = "taken", "taken ", True

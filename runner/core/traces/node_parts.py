@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from paddock.engine.system.records import field, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.times import TIME_NAMES
@@ -83,8 +83,7 @@ def read_by_all(block: BoundBlock) -> list[str]:
     return [path for step in constants for path in step.kind().reads(step.params.constant)]
 
 
-@record(frozen=True, slots=True)
-class NodeParts:
+class NodeParts(Struct, frozen=True):
     bound: BoundPlan
     world: World
     older: dict[str, frozenset[str]] = field(default_factory=dict)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct, StructABCMeta
 from paddock.engine.system.text import canonical_json, ordered_json
 from paddock.pipelines.expressions import Reference
 from paddock.runner.ledger.entries import Entry
@@ -68,16 +68,14 @@ def changed_names(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     ]
 
 
-@record(frozen=True, slots=True)
-class PreviousResult:
+class PreviousResult(Struct, frozen=True):
     entry: Entry
     has_fitted: bool
     """Whether no context was too small for it."""
     older: Older
 
 
-@record(frozen=True, slots=True)
-class Part(ABC):
+class Part(Struct, frozen=True, metaclass=StructABCMeta):
     """One part of the hash of an item."""
 
     name: str
@@ -94,8 +92,7 @@ class Part(ABC):
 # --- of the item, and of what it reads
 
 
-@record(frozen=True, slots=True)
-class ItemPart(Part):
+class ItemPart(Part, frozen=True):
     """What an item is."""
 
     why: Why
@@ -117,8 +114,7 @@ SUFFIX = ItemPart("suffix", Why.SUFFIX, comes_and_goes=True)
 _ITEM_PARTS = {part.name: part for part in (CONTENT, PLACE_IN_LIST, PATH, TIME, SUFFIX)}
 
 
-@record(frozen=True, slots=True)
-class OuterValue(Part):
+class OuterValue(Part, frozen=True):
     @classmethod
     def of(cls, path: Reference) -> OuterValue:
         return cls(".".join(path))
@@ -134,8 +130,7 @@ class OuterValue(Part):
 # --- of the rule
 
 
-@record(frozen=True, slots=True)
-class StepRule:
+class StepRule(Struct, frozen=True):
     """A bound step, whose parts say what they are now."""
 
     step: BoundStep
@@ -172,8 +167,7 @@ def _parameters(spec: Spec) -> dict[str, Any]:
     return parameters
 
 
-@record(frozen=True, slots=True)
-class RulePart(Part):
+class RulePart(Part, frozen=True):
     """A part of a step or block, to which its name leads: `sum.prompt`, `clean.sum.prompt`."""
 
     what: ClassVar[str]
@@ -207,7 +201,7 @@ class RulePart(Part):
         return [reason.of_step(place) for reason in details.get(self.name, (self.why(),))]
 
 
-class _PromptPart(RulePart):
+class _PromptPart(RulePart, frozen=True):
     what, why = "prompt", Why.PROMPT
 
     @classmethod
@@ -224,7 +218,7 @@ class _PromptPart(RulePart):
         return [*dict.fromkeys(reasons)] or None
 
 
-class _SchemaPart(RulePart):
+class _SchemaPart(RulePart, frozen=True):
     what, why = "schema", Why.SCHEMA
     keys: ClassVar[tuple[str, ...]] = ("schema",)
 
@@ -242,7 +236,7 @@ class _SchemaPart(RulePart):
         return () if (was.get(first) or None) == (is_now.get(first) or None) else None
 
 
-class _CheckPart(_SchemaPart):
+class _CheckPart(_SchemaPart, frozen=True):
     what, why, keys = "check", Why.CHECKS, ("check", "repair")
 
     @classmethod
@@ -251,7 +245,7 @@ class _CheckPart(_SchemaPart):
         return None if reply is None else part_digest([reply.get(key) for key in cls.keys])
 
 
-class _ConfidencePart(RulePart):
+class _ConfidencePart(RulePart, frozen=True):
     what, why = "confidence", Why.CONFIDENCE
 
     @classmethod
@@ -260,7 +254,7 @@ class _ConfidencePart(RulePart):
         return part_digest(reply[cls.what]) if cls.what in reply else None
 
 
-class _EvidencePart(_ConfidencePart):
+class _EvidencePart(_ConfidencePart, frozen=True):
     what, why = "evidence", Why.EVIDENCE
 
     @classmethod
@@ -270,7 +264,7 @@ class _EvidencePart(_ConfidencePart):
         return (Why.EVIDENCE_RULES(),) if is_of_rules else None
 
 
-class EscalatePart(RulePart):
+class EscalatePart(RulePart, frozen=True):
     """When a larger model answers; that model has parts of its own below this one's name."""
 
     what, why = "escalate", Why.ESCALATE
@@ -281,19 +275,19 @@ class EscalatePart(RulePart):
         return None if value is None else part_digest(value)
 
 
-class _EscalateAlsoPart(EscalatePart):
+class _EscalateAlsoPart(EscalatePart, frozen=True):
     what, why = "escalate_also", Why.ESCALATE_ALSO
 
 
-class _ReviewPart(EscalatePart):
+class _ReviewPart(EscalatePart, frozen=True):
     what, why = "review", Why.REVIEW_WHEN
 
 
-class _ReviewAlsoPart(EscalatePart):
+class _ReviewAlsoPart(EscalatePart, frozen=True):
     what, why = "also", Why.REVIEW_ALSO
 
 
-class ModelPart(RulePart):
+class ModelPart(RulePart, frozen=True):
     """The model that a step asks, and those besides."""
 
     what, why = "model", Why.MODEL
@@ -309,7 +303,7 @@ class ModelPart(RulePart):
         return () if ("examples" in _parameters(then)) != ("examples" in _parameters(now)) else None
 
 
-class ParametersPart(RulePart):
+class ParametersPart(RulePart, frozen=True):
     """All other values of a spec, and the options of the model."""
 
     what, why = "parameters", Why.PARAMETERS
@@ -348,7 +342,7 @@ class ParametersPart(RulePart):
         return reasons or ([Why.MODEL_PARAMETERS()] if "with" in now else [])
 
 
-class ContextPart(RulePart):
+class ContextPart(RulePart, frozen=True):
     """The context of a step's model as the author sets it, and the default; no digest."""
 
     what, why = "ctx", Why.CONTEXT
@@ -393,7 +387,7 @@ def has_room(was: str | None, now: str, *, is_more_enough: bool) -> bool:
     return was_tokens > 0 < now_tokens and is_enough
 
 
-class ColumnsPart(RulePart):
+class ColumnsPart(RulePart, frozen=True):
     """The types of the columns of a step's tables, as schemas tell them."""
 
     what, why = "columns", Why.COLUMNS
@@ -404,7 +398,7 @@ class ColumnsPart(RulePart):
         return ordered_digest(types) if types else None
 
 
-class ServersPart(RulePart):
+class ServersPart(RulePart, frozen=True):
     """What its MCP servers are given, but for headers: keys may rotate."""
 
     what, why = "servers", Why.SERVERS
@@ -414,7 +408,7 @@ class ServersPart(RulePart):
         return rule.given_to_servers
 
 
-class VersionPart(RulePart):
+class VersionPart(RulePart, frozen=True):
     what, why = "version", Why.VERSION
 
     @classmethod
@@ -434,7 +428,7 @@ class VersionPart(RulePart):
         return (Why.CODE(uses.rpartition(":")[0]),) if is_function_reference(uses) else None
 
 
-class ReadersPart(RulePart):
+class ReadersPart(RulePart, frozen=True):
     """The installed readers of documents, one a line; no digest."""
 
     what, why = "readers", Why.READERS

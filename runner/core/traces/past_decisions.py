@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.runner import rules
 from paddock.runner.answers.text_vectors import Matrix, Vector8, matrix_of
@@ -27,16 +27,14 @@ MOST_DECISIONS = 2_000
 """Of a step; the newest count, and a vector of each is held in memory."""
 
 
-@record(frozen=True, slots=True)
-class PendingReview:
+class PendingReview(Struct, frozen=True):
     """What is known of an item's reviews that are open, or decided and not applied yet."""
 
     is_open: bool
     why: Reason
 
 
-@record(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """An accepted or edited answer."""
 
     id: str
@@ -79,8 +77,7 @@ class Decision:
         return part_digest([self.text.content, self.answer])
 
 
-@record(frozen=True)
-class StepDecisions:
+class StepDecisions(Struct, frozen=True, dict=True):
     """What people decided about one step's answers, the newest first."""
 
     decisions: tuple[Decision, ...] = ()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value, loop_parts
 from paddock.pipelines.label_choices import CHOOSE
 from paddock.pipelines.reply_check import Check
@@ -40,8 +40,7 @@ WholeSpec = Mapping[str, Mapping[str, Any]]
 """As `whole_spec` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
 
 
-@record(frozen=True, slots=True)
-class SpecChanges:
+class SpecChanges(Struct, frozen=True):
     """Differences between the recorded spec of an item and today's, as far as that is known."""
 
     has_item: bool = False
@@ -142,8 +141,7 @@ _PastSpec = tuple[SpecChanges, Mapping[str, Mapping[str, str]]]
 """What changed since, and the lists of labels."""
 
 
-@record(slots=True, eq=False)
-class PastItems:
+class PastItems(Struct, eq=False):
     """How the items of a block, or a step, were last done; it is asked after `read`."""
 
     _ledger: Ledger

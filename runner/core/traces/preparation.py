@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.system.records import replace
+from paddock.engine.system.records import astuple, replace
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.answers.offered_labels import label_texts
@@ -74,7 +74,7 @@ async def prepare(
         if chose or trace.entry.hash != hashes.get(trace.entry.key):
             await trace.past.read()
     if not choices:
-        return PreparedWorld(replace(world, lists={}, label_vectors={}))
+        return PreparedWorld(*astuple(replace(world, lists={}, label_vectors={})))
     vectors: dict[str, LabelVectors] = {}
     narrowed = [t for t in traces if any(isinstance(d, NarrowedLabels) for d in t.dependencies)]
     for name, (step, labels) in choices.items():
@@ -86,7 +86,7 @@ async def prepare(
             if embedded is not None:
                 vectors[name] = LabelVectors([*new], embedded[0], unit_matrix(embedded[1]))
     lists = {name: labels for name, (_, labels) in choices.items()}
-    return PreparedWorld(replace(world, lists=lists, label_vectors=vectors))
+    return PreparedWorld(*astuple(replace(world, lists=lists, label_vectors=vectors)))
 
 
 async def dependency_differences(scope_id: str, entry: Entry, world: World) -> list[Reason]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import starmap
 
 from paddock.engine.sampling.json_schema import json_pointer
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.label_choices import FieldPath
 from paddock.runner.bind.bound import BoundPlan, BoundStep
@@ -29,8 +29,7 @@ def owner_of(item: ItemKey) -> str:
     return "\n".join(item)
 
 
-@record(frozen=True, slots=True)
-class PipelineScopes:
+class PipelineScopes(Struct, frozen=True):
     index: OutputIndex
     file: str
     """Name that the outermost pipeline's file has in the ledger."""

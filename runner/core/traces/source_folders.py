@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.expressions import ExpressionError, Value, steps_read
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
@@ -25,8 +25,7 @@ from paddock.steps.temporary_names import is_temporary_path
 from ..run_options import RunOptions
 
 
-@record(frozen=True, slots=True)
-class SourceFolder:
+class SourceFolder(Struct, frozen=True):
     """A folder that a block's items were listed in."""
 
     root: Path
@@ -69,8 +68,7 @@ class SourceFolder:
         return next((at for at in self.before.lost(self.now) if self.root / at in above), None)
 
 
-@record(frozen=True, slots=True)
-class DeletionDoubt:
+class DeletionDoubt(Struct, frozen=True):
     """Why missing documents do not count as deleted until a person confirms it."""
 
     folder: str
@@ -78,8 +76,7 @@ class DeletionDoubt:
     reason: Reason
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class MissingSources:
+class MissingSources(Struct, frozen=True, kw_only=True):
     """Items that a block's list no longer has."""
 
     deleted: tuple[Entry, ...] = ()

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from enum import Enum, unique
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.item_states import WAITS, WORK, ItemState
@@ -47,8 +47,7 @@ FINAL = frozenset((Case.NEW, Case.PARTS, Case.FAILED))
 """What it depended on was not looked at, and no option changes what is to do."""
 
 
-@record(frozen=True, slots=True)
-class ItemVerdict:
+class ItemVerdict(Struct, frozen=True):
     """State of an item, why, and which case decided."""
 
     state: ItemState
@@ -75,8 +74,7 @@ class ItemVerdict:
         return self.case in (Case.LOSS, Case.TAKEN)
 
 
-@record(frozen=True, slots=True)
-class CurrentItem:
+class CurrentItem(Struct, frozen=True):
     hash: str
     parts: str
     """JSON: part of the hash → its digest."""
@@ -214,8 +212,7 @@ def _case_of(reason: Reason) -> Case:
     return Case.LOSS if reason.is_loss else Case.DEPENDENCY
 
 
-@record(frozen=True, slots=True)
-class ItemRequest:
+class ItemRequest(Struct, frozen=True):
     """What a run is asked to do with the items of a block, or with a step outside of blocks."""
 
     keys: Collection[str] | None = None

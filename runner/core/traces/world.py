@@ -11,10 +11,10 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING
 
 from paddock.engine.system.files import content_stamp, sha256_of
-from paddock.engine.system.records import field, record
+from paddock.engine.system.records import Struct, field
 from paddock.pipelines.label_choices import LabelList
 from paddock.runner.answers.text_vectors import Matrix
 from paddock.runner.config.pipeline_secrets import Secrets
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from ..calls.run_models import RunModels
 
 
-@record(frozen=True, slots=True)
-class LabelVectors:
+class LabelVectors(Struct, frozen=True):
     labels: Sequence[str]
     model: str
     """Identity of the model that made the vectors."""
@@ -46,8 +45,7 @@ EmbedLabels = Callable[["BoundStep", Sequence[str]], Awaitable[tuple[str, Sequen
 """Returns the identity of a step's embedding model, and vectors; None: these are not known."""
 
 
-@record(frozen=True, slots=True)
-class SeenFiles:
+class SeenFiles(Struct, frozen=True):
     """What a run has seen on the disk: held once, and filled by all its blocks."""
 
     reasons: dict[Hashable, Reason | None] = field(default_factory=dict)
@@ -60,8 +58,7 @@ class SeenFiles:
     """Those of `listings` that are not from before the last outermost block began."""
 
 
-@record(frozen=True, slots=True)
-class World:
+class World(Struct, frozen=True):
     # Of the run.
     index: OutputIndex
     stores: OpenStores
@@ -100,8 +97,8 @@ class World:
         return os.path.lexists(self.index.absolute(stored))
 
 
-PreparedWorld = NewType("PreparedWorld", World)
-"""What `prepare` returns: only of the traces that it has looked at is anything verified."""
+class PreparedWorld(World, frozen=True):
+    """What `prepare` returns: only of the traces that it has looked at is anything verified."""
 
 
 def scan_digest(folder: str, scan_params: str, roots: Roots, owned: frozenset[Path]) -> str:

@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from paddock.engine.system import files
 from paddock.engine.system.owners import has_lasting_inodes, network_file_system
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.runner.settings import read_settings
 
 from ..entries import LedgerError
@@ -36,8 +36,7 @@ FOLDER = "ledgers"
 _IDENTITY = re.compile("[0-9a-f]{32}")
 
 
-@record(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(Struct, frozen=True):
     """What the home knows of a ledger's file."""
 
     file: Path

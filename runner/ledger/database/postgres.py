@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import sql
 
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
@@ -85,8 +85,7 @@ _PROOFS = 20  # PgBouncer with 2 to 12 busy clients, in turns: one alone missed 
 T = TypeVar("T")
 
 
-@record(frozen=True, slots=True)
-class PostgresServer:
+class PostgresServer(Struct, frozen=True):
     url: str
     schema: str
     limit_s: float = WORK_S

@@ -13,7 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from paddock.engine.system.records import record, replace
+from paddock.engine.system.records import Struct, replace
 
 from ..database import queries
 from ..database.ledger_tables import Execute
@@ -31,8 +31,7 @@ def _under(terms: TermsByPlace, review: Review) -> Review:
     return review if found is None or review.state != "open" else found.of(review)
 
 
-@record(eq=False)
-class ReviewStore:
+class ReviewStore(Struct, eq=False):
     """The reviews of one ledger. Methods that change something block until it is committed."""
 
     ledger: Ledger

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from paddock.engine.system.records import field, fields, record, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import canonical_json
 
 ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]
@@ -29,8 +29,7 @@ def unknown_review(id_: str) -> DecisionRefused:
     )
 
 
-@record(frozen=True, slots=True)
-class SubjectText:
+class SubjectText(Struct, frozen=True):
     """A text that an answer was made of: itself, or, where it is long, its object in the ledger."""
 
     name: str
@@ -62,8 +61,7 @@ class SubjectText:
         return {name: getattr(self, name) for name in names} | self.content
 
 
-@record(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(Struct, frozen=True, kw_only=True):
     """What a question is about: an answer, and all that a person sees of it. Plain data."""
 
     pipeline: str = ""
@@ -148,13 +146,12 @@ class Subject:
         return objects | {*self.read.values()}
 
 
-_TEXT_NAMES = tuple(each.name for each in fields(SubjectText))
+_TEXT_NAMES = SubjectText.__struct_fields__
 _TUPLES = ("by", "due", "checks", "evidence_only", "open")
-_SUBJECT_NAMES = tuple(each.name for each in fields(Subject))
+_SUBJECT_NAMES = Subject.__struct_fields__
 
 
-@record(frozen=True, slots=True)
-class Review:
+class Review(Struct, frozen=True):
     """A question about one step's answer for one item, and its decision."""
 
     scope: str
@@ -238,8 +235,7 @@ def refuse_stranger(review: Review, by: str) -> None:
         )
 
 
-@record(frozen=True, slots=True)
-class ReviewTerms:
+class ReviewTerms(Struct, frozen=True):
     by: tuple[str, ...]
     ttl_s: float | None
     on_expiry: str
@@ -250,8 +246,7 @@ class ReviewTerms:
         return replace(review, subject=subject, expires_at=until)
 
 
-@record(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What a run asks about one step's answer."""
 
     scope: str

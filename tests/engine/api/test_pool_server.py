@@ -1,7 +1,6 @@
 """What other machines may ask of a pool: models by their names."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,6 +13,7 @@ from paddock.engine.backends.rpc import PREFIX, CountRequest, WireLine, read_lin
 from paddock.engine.errors import BadRequest, InvalidName, ModelBroken, read_error
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import ServiceSettings
+from paddock.engine.system.records import replace
 from paddock.engine.system.server_address import ServerAddress
 from paddock.engine.wire import write_json
 from tests.fakes.pool import FakePool

@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -29,6 +28,7 @@ from paddock.engine.api.request_fields import (
 )
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.sampling_values import OTHER_NAMES, PARAMETERS
+from paddock.engine.system.records import replace
 from tests.engine.api.fields_page import PAGE, fields_page
 from tests.live import CHAT, VECTORS
 
@@ -240,7 +240,7 @@ ONLY_CHECKED = {
 
 
 def test_a_field_that_is_declared_and_read_nowhere_is_a_fault() -> None:
-    read = {known.name for known in fields(ModelRecipe)}  # copied by name
+    read = {*ModelRecipe.__struct_fields__}  # copied by name
     read |= {"json_", *get_args(_ConstraintKind)}
     for file in Path(body_models.__file__ or "").parent.rglob("*.py"):
         nodes = list(ast.walk(ast.parse(file.read_text())))

@@ -4,7 +4,6 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from paddock.engine.profile.profile import Profile, read_profile
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
+from paddock.engine.system.records import replace
 from paddock.engine.system.retry import Backoff
 from paddock.engine.tuning import tuner
 from paddock.engine.tuning.tuned_copies import TunedCopy

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.request import ChatRequest, EmbedRequest, ModelSpec
+from paddock.engine.system.records import replace
 from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, opened
 from tests.fakes import tiny
 from tests.fakes.gguf import split_gguf

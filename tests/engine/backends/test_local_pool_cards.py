@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from paddock.engine.memory import machine_probe
 from paddock.engine.memory.device_memory import Device, GpuMemory
 from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.request import ModelSpec
+from paddock.engine.system.records import replace
 from paddock.runner.cli.loaded_models import processor_text
 from tests.engine.pools import SETTINGS, ask
 from tests.fakes import faulty_worker

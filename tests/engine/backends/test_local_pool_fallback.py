@@ -7,7 +7,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from paddock.engine.errors import ModelUnusable, WorkerLost
 from paddock.engine.llama.build import LlamaBuild
 from paddock.engine.memory.worker_starter import WorkerStarter
 from paddock.engine.request import ChatRequest, EmbedRequest, ModelSpec
+from paddock.engine.system.records import replace
 from paddock.engine.workers.fallbacks import FallbackStore, rebuild_command, sound_build_gain
 from paddock.engine.workers.worker_process import WORKER_COMMAND, WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerOptions

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import ModelBroken, WorkerLost
 from paddock.engine.request import ModelSpec
+from paddock.engine.system.records import replace
 from tests.engine.pools import CHAT, SETTINGS, ask, opened, started_by
 from tests.fakes import faulty_worker, tiny
 

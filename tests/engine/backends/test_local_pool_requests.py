@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from paddock.engine.request import (
     Priority,
     Tool,
 )
+from paddock.engine.system.records import replace
 from tests.engine.pools import SETTINGS, VECTORS, opened
 from tests.fakes import tiny
 from tests.fakes.gguf import Value

@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from paddock.engine.backends.local import MAX_ATTEMPTS, LocalPool
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ModelSpec, Priority
+from paddock.engine.system.records import replace
 from paddock.engine.workers.fallbacks import MOST_FALLBACK
 from tests.engine.pools import SETTINGS, ask, started_by
 from tests.fakes import faulty_worker

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from paddock.engine.backends.rpc import PREFIX, RemotePool
 from paddock.engine.errors import EngineError, ModelNotFound, WorkerLost
 from paddock.engine.memory.pool_stats import LoadCount, ModelStats, PoolStats
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelFacts, ModelSpec, Tool
+from paddock.engine.system.records import replace
 from paddock.engine.system.server_address import PoolAddress
 from tests.fakes.pool import FakePool
 from tests.waiting import eventually

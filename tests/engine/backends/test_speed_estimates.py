@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from paddock.engine.profile.profile import (
     ProfileStore,
 )
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.engine.workers.fallbacks import Fallback, FallbackStore
 
 READING = Workload(16, 700, 20)

@@ -1,7 +1,6 @@
 """What a scheduler's operations leave in the streams of a split cache, on a real small model."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import Sampling
 from paddock.engine.sampling.picker import Picker
+from paddock.engine.system.records import replace
 from tests.calls import note_calls
 from tests.engine.decoding.test_loop import Bench, closed, job
 

@@ -1,7 +1,5 @@
 """Images in the scheduler: which rows are computed together, and where a sequence may be cut."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from paddock.engine.arrays import Tokens
@@ -12,6 +10,7 @@ from paddock.engine.decoding.scheduler_data import Sequence
 from paddock.engine.decoding.slots import PrefixSource, Slots
 from paddock.engine.llama.image_cache import ImagePiece
 from paddock.engine.profile.profile import Agreement
+from paddock.engine.system.records import replace
 from tests.fakes.eyes import image_piece
 
 N_ROWS = 6

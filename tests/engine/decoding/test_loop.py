@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import MainMemory
+from paddock.engine.system.records import replace
 from tests.calls import note_calls
 
 NEWS = (

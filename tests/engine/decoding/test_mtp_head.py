@@ -1,7 +1,6 @@
 """A model's own guesses are a help: they change nothing, and whatever goes wrong there are none."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from paddock.engine.llama.library import CacheFull, DecodeFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.settings import CacheLayout
+from paddock.engine.system.records import replace
 from tests.engine.decoding.test_loop import Bench, closed, job
 from tests.fakes import tiny
 

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -10,6 +8,7 @@ from paddock.engine.decoding.numerics import circumstances, fingerprint
 from paddock.engine.decoding.prefix_cache import PrefixCache
 from paddock.engine.decoding.scheduler_data import ScheduledStep, Sequence, SequencePiece
 from paddock.engine.profile.profile import Agreement
+from paddock.engine.system.records import replace
 
 SPLIT = ContextLimits(4096, 4, is_unified=False)
 EQUAL = Agreement(company=True, drafts=True)

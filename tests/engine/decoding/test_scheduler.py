@@ -1,6 +1,6 @@
 """Who is in the next batch: nothing is lost or changed, no one starves, what is known is reused."""
 
-from dataclasses import replace
+import dataclasses
 from itertools import pairwise
 
 import pytest
@@ -13,6 +13,7 @@ from paddock.engine.decoding.scheduler import Scheduler, StepSizer
 from paddock.engine.decoding.scheduler_data import CopyPrefix, SaveToHost
 from paddock.engine.profile.profile import Agreement
 from paddock.engine.request import Priority
+from paddock.engine.system.records import replace
 from tests.benchmarks import simulated_card as card
 from tests.engine.decoding.device import Device, Run, chat_turn, following, run, sequence
 
@@ -574,7 +575,7 @@ def test_a_card_is_busy_with_documents_and_chats_beside_them_do_not_wait() -> No
     documents = card.Client("normal", 64)
     alone = card.simulate(documents)
     assert alone.per_minute >= 0.85 * card.needed_per_minute(documents, card.Prices())
-    various = replace(documents, n_own=(60, 1100), n_answer=(8, 120))
+    various = dataclasses.replace(documents, n_own=(60, 1100), n_answer=(8, 120))
     needed = card.needed_per_minute(various, card.Prices())
     alone = card.simulate(various)
     assert alone.per_minute >= 0.78 * needed

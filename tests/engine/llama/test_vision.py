@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.vision import Projector
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
+from paddock.engine.system.records import replace
 from tests.engine.pools import SETTINGS
 from tests.fakes import tiny
 from tests.fakes.crashing import preloadable

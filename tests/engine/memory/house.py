@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any, cast
 
 from paddock.engine.memory.loaded_models import ModelUse
 from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.pool_stats import PoolEvents, UnloadReason
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.engine.workers.worker_protocol import WorkerGone
 from tests.fakes.worker import FakeMachine, FakeWorker
 

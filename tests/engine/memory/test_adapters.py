@@ -1,7 +1,6 @@
 """LoRA adapters over the real small model."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from paddock.engine.memory.loaded_models import resolve_adapters
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from tests.fakes.adapter import write_adapter
 
 CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=512)

@@ -1,7 +1,5 @@
 """Which model comes and which goes, asked of the pure rules."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +17,7 @@ from paddock.engine.memory.eviction_policy import (
     in_order,
     may_evict_at,
 )
+from paddock.engine.system.records import replace
 
 ONE = MemoryLimits(max_loaded_models=1, max_wait_s=5)
 THREE = MemoryLimits(max_loaded_models=3, max_wait_s=5)

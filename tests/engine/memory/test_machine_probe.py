@@ -1,12 +1,12 @@
 """This machine and the real small model, as the actor is told of them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.memory.model_layout import LayoutRequest
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.engine.workers.worker_protocol import IMAGE_BYTES, WorkerMemory
 from tests.fakes.adapter import write_adapter
 from tests.fakes.eyes import llava

@@ -1,11 +1,11 @@
 """The actor on a machine without models, in virtual time: who comes, who goes, who waits."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from paddock.engine.errors import Busy, NoPlace
+from paddock.engine.system.records import replace
 from tests.engine.memory.house import SETTINGS, House, now, opened
 from tests.fakes.worker import FakeMachine, FakeModel, TwoCards
 

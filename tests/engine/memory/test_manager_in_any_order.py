@@ -1,7 +1,6 @@
 """Whatever comes, in any order and with any faults: no one waits for ever, limits are kept."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Priority
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.engine.workers.worker_protocol import WorkerGone
 from tests.engine.memory.house import SETTINGS, House, opened
 from tests.fakes import virtual

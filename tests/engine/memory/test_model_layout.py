@@ -1,6 +1,5 @@
 """How models are laid out on made-up machines, and what that is taken to need."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from paddock.engine.memory.model_layout import (
 from paddock.engine.profile.profile import DecodePoint, Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.engine.workers.worker_protocol import WorkerMemory
 
 GIB = 1 << 30

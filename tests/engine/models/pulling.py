@@ -1,13 +1,13 @@
 """What the tests of transfers share: a store, a far side, and a pull that is run to its end."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.models.model_names import ModelName, parse_name
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.pull import pull
 from paddock.engine.models.transfer import ProgressLine, TransferOptions
+from paddock.engine.system.records import replace
 from tests.fakes.far_side import FarSide, gguf
 from tests.optional import present
 
@@ -34,7 +34,7 @@ def pulled(
     """Pull to the end; return every line."""
 
     async def main() -> list[ProgressLine]:
-        pull_options = replace(options, **changes)  # type: ignore[arg-type]
+        pull_options = replace(options, **changes)
         return [line async for line in pull(store, source, options=pull_options, as_name=as_name)]
 
     return asyncio.run(main())

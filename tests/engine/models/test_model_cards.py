@@ -1,6 +1,5 @@
 """What is told of a model, by its manifest and its file's header, without loading it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ from paddock.engine.models.model_recipe import ModelRecipe, read_recipe
 from paddock.engine.models.modelfile import parse_modelfile
 from paddock.engine.models.transfer import ProgressLine
 from paddock.engine.request import Message
+from paddock.engine.system.records import replace
 from tests.fakes.gguf import LLAMA, Value, write_gguf
 from tests.optional import present
 

@@ -5,7 +5,6 @@ import math
 import struct
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_recipe import ModelRecipe
 from paddock.engine.models.transfer import ProgressLine
 from paddock.engine.request import Message
+from paddock.engine.system.records import replace
 from tests.engine.models.creating import config, digest_of, made, refusal, statuses
 from tests.fakes.adapter import write_adapter
 from tests.fakes.gguf import LLAMA, split_gguf, write_gguf

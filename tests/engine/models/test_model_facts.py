@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from paddock.engine.models.model_facts_cache import ModelFactsCache
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 
 MANIFEST = Path("manifests/registry.ollama.ai/library/mine/latest")
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -26,6 +25,7 @@ from paddock.engine.models.transfer_errors import (
     TransferError,
     TransferRefused,
 )
+from paddock.engine.system.records import replace
 from tests.engine.models.pulling import BIG, QUICK, leftovers, model_of, named, pulled, statuses
 from tests.fakes.far_side import FarSide, certificate, digest_of, far_side
 from tests.fakes.wires import http_proxy, raw_answers
@@ -77,7 +77,7 @@ PUBLIC = "https://93.184.216.34"
 
 
 def hop(before: str, target: str, **changes: object) -> None:
-    options = replace(QUICK, **changes)  # type: ignore[arg-type]
+    options = replace(QUICK, **changes)
     asyncio.run(TransferClient(options)._check_hop(httpx.URL(before), httpx.URL(target)))
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.push import push
 from paddock.engine.models.transfer import ProgressLine, TransferOptions
 from paddock.engine.models.transfer_errors import HostUnreachable
+from paddock.engine.system.records import replace
 from tests.engine.models.pulling import QUICK, model_of, pulled, statuses
 from tests.fakes.docker_registry import DockerRegistry, docker_registry
 from tests.fakes.far_side import digest_of, gguf

@@ -1,7 +1,5 @@
 """Layouts and sizes follow from what was measured."""
 
-from dataclasses import replace
-
 from paddock.engine.profile.context_layout import (
     ContextLayout,
     LayoutBounds,
@@ -12,6 +10,7 @@ from paddock.engine.profile.context_layout import (
     workload_s,
 )
 from paddock.engine.profile.profile import DecodePoint, PrefillPoint, Profile
+from paddock.engine.system.records import replace
 
 ROOMY = LayoutBounds(n_cells=16_384, n_parallel_max=16, n_batch_max=512)
 

@@ -1,7 +1,6 @@
 """Profiles give times between the measured points, and are kept by model, device and build."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from paddock.engine.profile.profile import (
     step_s,
 )
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 
 WHOLE = Profile(
     digest="a" * 64,

@@ -1,6 +1,5 @@
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from paddock.engine.sampling.constraint import TokenMatcher
 from paddock.engine.sampling.logits import FEW_FORBIDDEN_BYTES
 from paddock.engine.sampling.logprobs import RowLogprobs
 from paddock.engine.sampling.picker import Picker
+from paddock.engine.system.records import replace
 from tests.engine.sampling.world import matcher, model, tokens
 
 PIECES = [b"a", b"\xc3", b"bc", b""]

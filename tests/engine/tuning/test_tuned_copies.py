@@ -4,7 +4,6 @@ import json
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from paddock.engine.gguf import GgufHeader, GgufScalar, GgufTensor, read_header
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.file_locks import lock_now
+from paddock.engine.system.records import asdict, replace
 from paddock.engine.tuning import tuned_copies, tuner, tuning_process
 from paddock.engine.tuning.tuned_copies import (
     OPENVINO,

@@ -2,12 +2,12 @@
 
 import asyncio
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.model import EvidenceSpec
 from paddock.runner.answers.evidence import EvidenceFinder, EvidenceSource, read_sources

@@ -2,12 +2,12 @@
 
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run
 from paddock.runner.bind.trust.permissions import NotPermitted

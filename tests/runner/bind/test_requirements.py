@@ -3,12 +3,12 @@
 import importlib.util
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, validate
 from paddock.steps.readers import reader

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.system.item_samples import share_interval
+from paddock.engine.system.records import replace
 from paddock.runner.calibration.confidence_calibration import (
     LEAST_FIELDS,
     CalibrationKey,

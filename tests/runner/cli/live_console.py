@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from starlette.routing import BaseRoute
@@ -10,6 +9,7 @@ from starlette.routing import BaseRoute
 from paddock.engine.api.monitoring import ServiceState
 from paddock.engine.api.service import Service
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.runner.cli.console_actions import ConsoleSources
 from paddock.runner.cli.web_console import WebConsole
 from paddock.runner.review.page_access import PageAccess

@@ -1,5 +1,4 @@
-from dataclasses import replace
-
+from paddock.engine.system.records import replace
 from paddock.runner.cli.plan_text import plan_text
 from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.plan_report import PlanItem, PlanReport

@@ -3,7 +3,6 @@
 import json
 import traceback
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run, validate
 from paddock.runner.config.pipeline_secrets import RedactedError

@@ -3,7 +3,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
+from paddock.engine.system.records import replace
 from paddock.runner.core.calls.call_cache import LedgerPool
 from paddock.runner.core.calls.call_rows import chat_key
 from paddock.runner.core.calls.recorded_calls import CallOrigin

@@ -4,11 +4,11 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.runner.api import plan, run_until_end
 from paddock.runner.core.traces.parts import ordered_digest
 from paddock.runner.progress.report import Report

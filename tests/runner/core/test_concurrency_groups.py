@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest, Reply
+from paddock.engine.system.records import replace
 from paddock.runner.api import run_async
 from paddock.runner.core.other_runs.concurrency_groups import group_holders
 from paddock.runner.ledger.run_locks import LockHolder

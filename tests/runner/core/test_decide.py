@@ -2,13 +2,13 @@
 
 import math
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
+from paddock.engine.system.records import replace
 from paddock.runner.cli.plan_text import plan_text
 from tests.fakes.pool import FakePool
 from tests.runner.bind.pipeline_faults import fault_of

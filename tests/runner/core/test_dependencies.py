@@ -1,12 +1,12 @@
 """Dependencies are in the ledger as they always were, whatever their classes are."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.runner.core.traces.dependencies import (
     ChosenLabels,
     Dependency,

@@ -1,11 +1,11 @@
 """Documents from the file to what is written of them, without a model."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.engine.system.records import replace
 from paddock.steps.readers import ocr_engine, reader
 from paddock.steps.readers.ocr_layout import SeenText
 from tests.fakes import hostile

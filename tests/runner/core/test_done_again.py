@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from paddock.engine.request import ChatRequest
-from paddock.engine.system.records import record
+from paddock.engine.system.records import Struct
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
@@ -163,16 +163,14 @@ def test_a_document_that_changes_before_its_item_reads_it_is_done_again(tmp_path
 # --- the verdict on an item by its parts alone
 
 
-@record(frozen=True)
-class Since(SpecChanges):
+class Since(SpecChanges, frozen=True):
     content: str | None = None
 
     def content_then(self, item: Any) -> str | None:
         return self.content
 
 
-@record
-class Past:
+class Past(Struct):
     """Today's item would have had this content then."""
 
     content: str | None
@@ -188,7 +186,7 @@ def judged(
     older: Mapping[str, Collection[str]] | None = None,
     content_then: str | None = None,
 ) -> ItemVerdict:
-    world = traces.PreparedWorld(traces.World(cast(Any, None), cast(Any, None), cast(Any, None)))
+    world = traces.PreparedWorld(cast(Any, None), cast(Any, None), cast(Any, None))
     now = CurrentItem(hash_, json.dumps(parts), older=older, key=entry.key)
     return verify(Trace("", entry, cast("PastItems", Past(content_then))), now, world)
 

@@ -4,7 +4,6 @@ import errno
 import os
 from asyncio.base_events import BaseEventLoop
 from collections.abc import Callable
-from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from paddock.engine.errors import DeadlineExceeded, WorkerLost
 from paddock.engine.request import ChatRequest
 from paddock.engine.system import no_links
+from paddock.engine.system.records import replace
 from paddock.pipelines.keys import RetryKeys
 from paddock.runner.core.failures import (
     MAX_RETRY_PAUSE_S,

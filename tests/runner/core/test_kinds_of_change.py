@@ -8,12 +8,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.engine.system.records import replace
 from paddock.runner.api import plan
 from paddock.runner.progress.plan_report import PlanReport
 from paddock.runner.progress.report import Report

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from paddock.engine.errors import NoServer
 from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.system.records import replace
 from paddock.runner.api import plan, run
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report

@@ -1,13 +1,13 @@
 """A llama.cpp that crashes, a model that is replaced in a run: told once, no document's fault."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.events import Observer

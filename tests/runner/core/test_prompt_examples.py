@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.engine.request import ChatRequest, EmbedReply, EmbedRequest
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from tests.fakes.pool import FakePool
 from tests.runner.core.test_waiting import Bills

@@ -5,12 +5,12 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.runner.api import plan
 from tests.fakes.pool import FakePool
 from tests.runner.world import ALL, World, carried_out, settings

@@ -2,12 +2,12 @@
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.system.item_samples import SEED, draw
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.calibration.confidence_calibration import (
     CalibrationKey,

@@ -1,11 +1,11 @@
 """A pipeline as a step of another: same pool and ledger, scopes of its own, freshness within."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.engine.system.records import replace
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.trust.permissions import NotPermitted
 from tests.fakes.pool import FakePool, echo

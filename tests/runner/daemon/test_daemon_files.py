@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
+from paddock.engine.system.records import replace
 from paddock.engine.system.server_address import PoolAddress
 from paddock.runner.daemon import daemon_files, daemon_session, service_lookup
 from paddock.runner.daemon.daemon_files import DaemonInfo, make_daemon_folders, paths_of

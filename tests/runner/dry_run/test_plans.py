@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from paddock.engine.profile.profile import ProfileStore
 from paddock.engine.request import Message, ModelSpec, Tool
+from paddock.engine.system.records import replace
 from paddock.runner.api import plan
 from paddock.runner.core.calls.recorded_calls import CallOrigin
 from paddock.runner.core.calls.run_models import RunModels

@@ -1,9 +1,8 @@
 """When a file counts as there, as finished and as gone."""
 
-from dataclasses import replace
-
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.runner.folders.file_versions import FileVersion
 from paddock.runner.folders.folder_identity import FolderIdentity, known_folder
 from paddock.runner.folders.missing_files import MissingFiles, is_mass_deletion, is_other_folder

@@ -6,7 +6,6 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +14,7 @@ import pytest
 
 from paddock.engine.errors import ModelNotFound
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
+from paddock.engine.system.records import replace
 from paddock.runner.api import run_async
 from paddock.runner.cli.history_text import lineage_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
@@ -186,7 +186,7 @@ def other_model(monkeypatch: pytest.MonkeyPatch) -> FakePool:
     return pool
 
 
-class SeasonPart(RulePart):
+class SeasonPart(RulePart, frozen=True):
     """A reason to be stale that a developer adds: one class."""
 
     what, why = "season", Why.TOOLS

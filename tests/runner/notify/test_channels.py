@@ -6,12 +6,13 @@ import json
 import logging
 import socket
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.engine.system.retry import Backoff
 from paddock.pipelines.plan import read_plan
 from paddock.runner.bind.bind import bind

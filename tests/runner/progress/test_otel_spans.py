@@ -4,7 +4,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from paddock.engine.system.records import replace
 from paddock.runner.api import run
 from paddock.runner.progress import otel_spans
 from paddock.runner.progress.otel_spans import request_spans
@@ -80,7 +81,7 @@ def traced(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
     monkeypatch.setattr(otel_spans, "FLUSH_S", flush_s)
     notes = Notes()
-    chosen: Any = replace(settings(world.folder), otel=mode, allow=frozenset({"secrets"}))  # type: ignore[arg-type]
+    chosen: Any = replace(settings(world.folder), otel=mode, allow=frozenset({"secrets"}))
     pool = FakePool(answer=lambda request: f"said: {request.messages[-1].content[9:]}")
     around = run_arguments(local=True, pool=pool, observer=notes, settings=chosen)
     return run(world.file, None, *around), notes

@@ -3,11 +3,11 @@
 import json
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from paddock.engine.system.records import replace
 from paddock.runner.progress.command_logs import (
     JsonFormatter,
     PlainFormatter,

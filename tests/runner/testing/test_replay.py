@@ -4,13 +4,13 @@ import asyncio
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.engine.request import ChatRequest, Reply, TokenLogprob
+from paddock.engine.system.records import replace
 from paddock.runner.testing.cassette import read_cassette
 from paddock.runner.testing.replay import CassetteSession, CassetteTools, NotRecorded
 from paddock.runner.testing.sandbox_copy import SandboxCopy

@@ -1,6 +1,6 @@
 import asyncio
+import dataclasses
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Message, ToolCall
+from paddock.engine.system.records import replace
 from paddock.steps.base import CallTools, StepError, ToolResult
 from paddock.steps.llm.agent import Agent, AgentOutput, AgentParams
 from tests.fakes.pool import FakePool, Said, saying
@@ -281,7 +282,7 @@ WRITES = FakeToolset(
 
 
 def writing(**wishes: Any) -> tuple[AgentOutput, FakeToolset, list[str]]:
-    toolset = replace(WRITES, called=[])
+    toolset = dataclasses.replace(WRITES, called=[])
     turns = wishes.pop("turns", ([call("write", x="1")],))
     pool = saying(*turns)
     hands = tools(Path.cwd(), pool=pool)

@@ -4,12 +4,12 @@ import asyncio
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import ChatRequest, ModelSpec, ToolCall
+from paddock.engine.system.records import replace
 from paddock.runner.progress.report import Report
 from paddock.steps.base import EmbedModel
 from paddock.steps.vectors.open_stores import OpenStores

@@ -1,6 +1,5 @@
 import asyncio
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, ToolCall
+from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import CallTools, StepError

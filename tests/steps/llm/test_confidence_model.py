@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from paddock.engine.llama.quantise import quantise
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.steps.llm.confidence import N_ALTERNATIVES, confidence
 
 TOPICS = ("sport", "food", "weather")

@@ -2,13 +2,13 @@
 
 import asyncio
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.engine.request import ChatRequest, Reply, TokenLogprob
+from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import CallTools, Step
 from paddock.steps.llm.agent import Agent

@@ -1,13 +1,13 @@
 """Nothing of an answer that ended at its limit is lost without a word."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, Reply
+from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import CallTools, StepError

@@ -4,7 +4,6 @@ import asyncio
 import json
 import math
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.request import ChatRequest
+from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import StepError, StepSkipped

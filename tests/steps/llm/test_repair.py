@@ -3,13 +3,13 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply, Usage
+from paddock.engine.system.records import replace
 from paddock.pipelines import reply_schema
 from paddock.steps.base import StepError
 from paddock.steps.llm.ask_and_repair import CheckedAnswer, ModelCaller, ask_checked

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.frames import pack_frame
+from paddock.engine.system.records import replace
 from paddock.steps import plugins
 from paddock.steps.readers import dask_readers, reader
 from paddock.steps.readers.dask_readers import DaskReaders

@@ -2,7 +2,6 @@
 
 import asyncio
 import resource
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from pyarrow import parquet
 
+from paddock.engine.system.records import replace
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import StepError
 from paddock.steps.facts import KnownTables

@@ -1,5 +1,4 @@
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +6,7 @@ import pytest
 
 from paddock.engine.errors import TextTooLong
 from paddock.engine.request import EmbedReply, EmbedRequest
+from paddock.engine.system.records import replace
 from paddock.steps.base import StepError
 from paddock.steps.vectors.embed import Embed, EmbedOutput, EmbedParams
 from tests.fakes.pool import FakePool, vector

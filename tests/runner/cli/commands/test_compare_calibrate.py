@@ -4,13 +4,13 @@ import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddock.engine.request import ChatRequest, Pool, Reply, TokenLogprob
+from paddock.engine.system.records import replace
 from paddock.runner.core.calls import model_pools
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.test_compare import compare

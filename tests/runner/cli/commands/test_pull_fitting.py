@@ -1,13 +1,13 @@
 """A model that will not fit this machine is told early."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.models.well_known import WELL_KNOWN, Machine, MachineSpeed
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.records import replace
 from paddock.runner.cli.commands import model_transfers
 from tests.fakes.far_side import far_side, gguf
 from tests.runner.cli.commands.shell import invoke

@@ -1,10 +1,10 @@
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from paddock.engine.system.records import replace
 from paddock.runner import api
 from paddock.runner.api import run_until_end
 from paddock.runner.cli.application import application
