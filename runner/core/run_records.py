@@ -117,6 +117,9 @@ class ItemSource(Struct, frozen=True):
     path: str
     """As stored in the ledger: relative to the pipeline's folder where it is inside."""
     sha256: str
+    size: int = 0
+    modified: str = ""
+    """As the file was listed; empty in a ledger that an earlier version wrote."""
 
 
 def source_of(item: Any, stored: str | None) -> ItemSource | None:
@@ -124,7 +127,9 @@ def source_of(item: Any, stored: str | None) -> ItemSource | None:
     sha256 = item.get("sha256") if isinstance(item, Mapping) else None
     if stored is None or not isinstance(sha256, str):
         return None
-    return ItemSource(stored, sha256)
+    types = {"size": int, "modified": str}
+    facts = {name: item[name] for name in types if isinstance(item.get(name), types[name])}
+    return ItemSource(stored, sha256, **facts)
 
 
 RENAMED = "renamed_from"

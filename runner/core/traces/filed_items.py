@@ -23,7 +23,7 @@ from paddock.engine.system.text import free_name
 from paddock.runner.bind.bound import BoundBlock
 from paddock.runner.bind.plan_walks import steps_of
 from paddock.runner.bind.scope import Scope
-from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledStore, MoveRow
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
@@ -168,7 +168,8 @@ class FiledDocuments:
             has_left = self._is_hot and key not in present
             row = self._filed_row(entries[key], document, moves, has_left=has_left)
             if row is not None:
-                name = raw_item_keys(self._block, self._scope, [self.as_listed(row)])[0]
+                value = self.as_listed(row, lineage[key])
+                name = raw_item_keys(self._block, self._scope, [value])[0]
                 self.rows[key] = row._replace(name=name)
 
     def _filed_row(
@@ -221,16 +222,20 @@ class FiledDocuments:
             return None
         return file_at(Path(self._index.absolute(row.target)), relpath)
 
-    def as_listed(self, row: FiledRow) -> Any:
-        relpath = self._relpath(row)
-        name, modified = PurePosixPath(relpath or row.name), ""
-        if row.target is not None and relpath is not None:
-            with contextlib.suppress(OSError):
-                facts = no_links.facts_of(Path(self._index.absolute(row.target)))
-                modified = modified_at(facts.st_mtime)
+    def as_listed(self, row: FiledRow, lineage: LineageRow | None = None) -> Any:
+        """Return a document as it was listed; `lineage` has what a file that is gone does not."""
+        relpath, source = self._relpath(row), lineage and read_source(lineage.made)
+        name = PurePosixPath(relpath or row.name)
+        size, modified = (source.size, source.modified) if source else (0, "")
+        if not modified:
+            modified = modified_at(lineage.at if lineage else 0)
+            if row.target is not None and relpath is not None:
+                with contextlib.suppress(OSError):
+                    facts = no_links.facts_of(Path(self._index.absolute(row.target)))
+                    modified = modified_at(facts.st_mtime)
         return {
             "path": self._index.absolute(row.path), "relpath": relpath or row.name,
-            "name": name.name, "stem": name.stem, "suffix": name.suffix, "size": 0,
+            "name": name.name, "stem": name.stem, "suffix": name.suffix, "size": size,
             "modified": modified, "sha256": row.sha256,
         }  # fmt: skip
 
@@ -316,9 +321,11 @@ class FiledDocuments:
             if request.is_forced or row.made_by != made_by or row.key in decided
         ]
         entries = self._ledger.entries(self._scope_id, [row.key for row in rows]) if rows else {}
+        gone = [row.key for row in rows if not self._lies(row)]
+        lineage = LineageStore(self._ledger).of_scope(self._scope_id, gone)
         doubtful, unknown = list[ItemWork](), list[ItemWork]()
         for row in rows:
-            document, entry = self.as_listed(row), entries.get(row.key)
+            document, entry = self.as_listed(row, lineage.get(row.key)), entries.get(row.key)
             item = ItemWork(key=row.key, name=row.name, value=document, entry=entry, filed=row)
             item.was_filed = row
             rule.set_parts(item, document, self._index.stored, is_listed=False)
@@ -375,6 +382,8 @@ class FiledDocuments:
                 item.value, item.filed = documents[row.key], row
                 items.append(item)
             elif pending is not None and self._goes_on_without(item, pending):  # 3
+                made = LineageStore(self._ledger).of_item(self._scope_id, row.key)
+                item.value = self.as_listed(row, made)
                 items.append(item)
             elif not is_same or pending is not None:  # 4
                 earlier[row.key] = verdict.reasons

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +30,41 @@ MOVE = """\
       - {uses: files.move, with: {path: "{{ doc.path }}", to: "filed/{{ OF }}/"}}
 """
 MOVE_N = MOVE.replace("OF", "steps.bill.output.number")
+FACTS = ["doc.modified | date", "doc.size", "doc.name", "doc.stem", "doc.suffix", "doc.relpath"]
+AT = f"[{', '.join(FACTS)}] | join(' ')"
 TABLE = '  - {uses: files.write, with: {path: out/t.csv, rows: "{{ steps.LAST.results }}"}}\n'
 ONE = (
     each_document(BILL + MOVE_N)
-    + "    returns: {file: doc.relpath, n: steps.bill.output.number, t: steps.bill.output.total}\n"
+    + f"""\
+    returns:
+      file: doc.relpath
+      n: steps.bill.output.number
+      t: steps.bill.output.total
+      at: "{AT}"
+"""
     + TABLE.replace("LAST", "each")
 )
 IN_TWO_BLOCKS = (
     each_document(BILL)
-    + """\
+    + f"""\
     returns:
+      at: "{AT}"
       file: doc.relpath
       path: doc.path
       sha256: doc.sha256
+      modified: doc.modified
       n: steps.bill.output.number
       t: steps.bill.output.total
   - id: known
     uses: sql
-    with: {tables: {t: "{{ steps.each.results }}"}, query: select * from t order by file}
+    with: {{tables: {{t: "{{{{ steps.each.results }}}}"}}, query: select * from t order by file}}
   - id: file
     for_each: doc in steps.known.rows
     key: doc.file
     do:
 """
     + MOVE.replace("OF", "doc.n")
-    + "    returns: {file: doc.file, n: doc.n, t: doc.t}\n"
+    + "    returns: {file: doc.file, n: doc.n, t: doc.t, at: doc.at, day: doc.modified | date}\n"
     + TABLE.replace("LAST", "file")
 )
 
@@ -97,7 +108,9 @@ IN_THREE_BLOCKS = IN_TWO_BLOCKS.replace(
   - id: texts
     for_each: doc in steps.docs.files
     do: [{id: first, uses: files.read, with: {path: "{{ doc.path }}"}}]
-    returns: {relpath: doc.relpath, path: doc.path, sha256: doc.sha256, text: steps.first.text}
+    returns:
+      {path: doc.path, relpath: doc.relpath, name: doc.name, stem: doc.stem, suffix: doc.suffix,
+       size: doc.size, modified: doc.modified, sha256: doc.sha256, text: steps.first.text}
   - id: each
     for_each: doc in steps.texts.results
     key: doc.relpath
@@ -286,6 +299,7 @@ def test_a_rejection_after_filing_takes_the_row_back(office: Office) -> None:
 def test_a_correction_reaches_its_row_where_the_document_is_gone(
     office: Office, change: str
 ) -> None:
+    os.utime(office.folder / "inbox/b.txt", (1e9, 1e9))  # it waits
     office.says("B", 700)
     path = office.folder / "filed/B/b.txt"
     if change == "edited":
@@ -305,7 +319,9 @@ def test_a_correction_reaches_its_row_where_the_document_is_gone(
         report = office.says(number, total)
         assert "Gone or edited since it was filed, and left so: 'filed/B/b.txt'." in report.notes
         rows = csv.DictReader(office.output("t.csv").splitlines())
-        assert (number, str(total)) in {(row["n"], str(float(row["t"]))) for row in rows}
+        (row,) = (row for row in rows if (row["n"], float(row["t"])) == (number, total))
+        assert row["at"] == "2001-09-09 16 b.txt b .txt b.txt"
+        assert row.get("day") in (None, "2001-09-09")
         assert path.exists() == (change == "edited")
     assert change != "edited" or path.read_text() == "bill z\ntotal 1\n"
 
