@@ -55,7 +55,7 @@ class TrialProcess:
         ends_at = time.monotonic() + within_s
         if not self._process.is_running:
             self._process.ask({}, PATIENT_WALL_S)
-            ends_at = time.monotonic() + within_s
+            ends_at = max(ends_at, time.monotonic() + BRIEF_S)
         answer = self._process.ask(order, max(ends_at - time.monotonic(), 0.1), BRIEF_S)
         if answer is not None:
             return answer

@@ -447,19 +447,13 @@ class FrameProcess:
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipes: FramePipes | None = None
-        self._is_closing = False
 
     @property
     def is_running(self) -> bool:
-        """Whether it runs, or is being started again."""
-        return self._turn.locked() or self._is_alive
-
-    @property
-    def _is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def _running_pipes(self) -> FramePipes:
-        if self._pipes is None or not self._is_alive:
+        if self._pipes is None or not self.is_running:
             self._end()  # it was killed between two answers
             self._process, self._pipes = _start_answering(self._command, subprocess.DEVNULL)
         return self._pipes
@@ -469,9 +463,8 @@ class FrameProcess:
     ) -> FrameHead | None:
         """Return its answer; None: it ended, or took too long and was ended.
 
-        What takes longer than `brief_s` goes on at the lowest priority. Of orders with a `brief_s`
-        the next one has another process, which starts at once. Nothing waits for the old one's end:
-        at the lowest priority that takes seconds.
+        What takes longer than `brief_s` goes on at the lowest priority. The next one has another
+        process, which starts at once.
         """
         began = time.monotonic()
         is_lowered = False
@@ -485,40 +478,21 @@ class FrameProcess:
                 is_lowered = True
                 _lower_group(self._process.pid)
 
-        if not self._turn.acquire(timeout=within_s):
-            return None  # another's order, or its start
-        answer, is_replaced = None, False
-        try:
+        with self._turn:
+            answer: FrameHead | None = None
             with contextlib.suppress(PipeClosed, ValueError):
                 answer, _ = self._running_pipes().ask(pack_frame(dict(order)), check)
-            is_replaced = is_lowered or (answer is None and brief_s < math.inf)
-            if is_replaced:
-                threading.Thread(target=self._start_again, daemon=True).start()
-            elif answer is None:
+            if answer is None or is_lowered:
                 self._end()
-        finally:
-            if not is_replaced:
-                self._turn.release()
-        return answer
-
-    def _start_again(self) -> None:
-        """Replace the process in a thread that has taken over the turn."""
-        try:
-            self._end()
-            if not self._is_closing:
-                self._running_pipes().ask(pack_frame({}), lambda: None)
-        except (OSError, PipeClosed, ValueError):
-            self._end()
-        finally:
-            self._turn.release()
+            if is_lowered:
+                self._running_pipes()
+            return answer
 
     def close(self) -> None:
-        self._is_closing = True
         if (process := self._process) is not None:
             process.kill()
         with self._turn:
             self._end()
-        self._is_closing = False
 
     def _end(self) -> None:
         process = self._process

@@ -5,14 +5,12 @@ import io
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.system import processes
 from paddock.engine.system.frames import (
     FrameHead,
     FramePipes,
@@ -109,24 +107,6 @@ def test_a_hostile_child_is_ended_and_the_next_order_answered(
     assert not child.is_running
     second = present(child.ask({"do": "work"}, 60))
     assert second["pid"] != first["pid"]
-
-
-def test_a_child_that_is_slow_to_die_delays_no_answer(
-    child: FrameProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One of the lowest priority frees its memory when nothing else computes."""
-    may_die, end = threading.Event(), processes._end_answering
-
-    def end_slowly(process: subprocess.Popen[bytes]) -> None:
-        assert may_die.wait(60)
-        end(process)
-
-    monkeypatch.setattr(processes, "_end_answering", end_slowly)
-    assert child.ask({"do": "half"}, 3, 0.1) is None
-    assert child.ask({"do": "work"}, 0.1, 0.1) is None, "its start takes a turn of its own"
-    assert not may_die.is_set() and child.is_running
-    may_die.set()
-    assert present(child.ask({"do": "work"}, 60))["do"] == "work"
 
 
 def test_what_a_child_prints_stands_in_no_answer(child: FrameProcess) -> None:
