@@ -37,7 +37,9 @@ def _equal_samples(bound: BoundPlan) -> Iterator[str]:
         if not step.cache and params.get("temperature") and "{{" not in str(params.get("seed")):
             what = f"step '{step.id}' asks in each run, but by one seed: equal prompts get equal "
             what += "answers."
-            yield Fault(what, 'Set `params.seed` by an expression: "{{ n }}".', step.mark).in_one_line()
+            yield Fault(
+                what, 'Set `params.seed` by an expression: "{{ n }}".', step.mark
+            ).in_one_line()
 
 
 def _repeated_actions(bound: BoundPlan) -> Iterator[str]:

@@ -21,8 +21,6 @@ from paddock.engine.system.text import one_line
 from paddock.steps.base import Output, Params, SendState, Step, StepError, Tools
 from paddock.steps.facts import Facts
 
-from .http_fetch import HostNotAllowed, allowed_target, http_client, pinned_request
-
 _TRIES = 4
 _PAUSES = Backoff(1.0, 30.0, spread=0.25)
 _LONGEST_PAUSE_S = 60.0
@@ -33,7 +31,9 @@ _AGAIN = "The next run tries again"
 
 class HttpSendParams(Params):
     url: str = Field(min_length=1, description="Where it goes.", examples=["https://example.org/"])
-    hosts: list[str] = Field(min_length=1, description="The only servers that are asked.")
+    hosts: list[str] = Field(
+        min_length=1, description="The only servers that are asked.", examples=[["example.org"]]
+    )
     method: Literal["POST", "PUT", "PATCH", "DELETE"] = Field(default="POST", description="How.")
     data: Any = Field(default=None, description="Sent as JSON.")
     text: str | None = Field(default=None, description="In its place.")
@@ -95,16 +95,15 @@ class HttpSend(Step[HttpSendParams, HttpSendOutput]):
                 return ended(None, text, claim.key, unknown=True, tries=tries)
             try:
                 status, text, wait_s = await _answer(params, claim.key)
-            except (StepError, HostNotAllowed, HttpFailure) as error:
+            except (StepError, HttpFailure) as error:
                 if isinstance(error, HttpFailure) and error.was_sent:
                     continue  # the claim tells that it is unknown
                 await claims.end(claim, SendState.OPEN)
                 if isinstance(error, StepError):
                     raise
                 remedy = f"{_AGAIN}; SSL_CERT_FILE names authorities of your own."
-                kind: Literal["io", "other"] = "io" if isinstance(error, HttpFailure) else "other"
                 what = f"{error}".rstrip(".")
-                raise StepError(f"{what}.", remedy=remedy * (kind == "io"), kind=kind) from error
+                raise StepError(f"{what}.", remedy=remedy, kind="io") from error
             if 200 <= status < 300:
                 await claims.end(claim, SendState.ANSWERED, status=status, text=text)
                 return ended(status, text, claim.key)
@@ -118,15 +117,20 @@ class HttpSend(Step[HttpSendParams, HttpSendOutput]):
 
 async def _answer(params: HttpSendParams, key: str) -> tuple[int, str, float | None]:
     """Return status and text of the answer, and how long the server asks to wait."""
-    target = await allowed_target(params.url, params.hosts)
-    request = pinned_request(target, {"Idempotency-Key": key, **params.headers})
+    from . import http_fetch  # it needs httpx, and `schema` describes this step without
+
+    try:
+        target = await http_fetch.allowed_target(params.url, params.hosts)
+    except http_fetch.HostNotAllowed as error:
+        raise StepError(f"{error}".rstrip(".") + ".") from error
+    request = http_fetch.pinned_request(target, {"Idempotency-Key": key, **params.headers})
     if params.text is not None:
         request["content"] = params.text.encode()
     elif params.data is not None:
         request["json"] = params.data
     with http_failures(f"'{params.url}'"):
         async with (
-            http_client(target.proxy) as client,
+            http_fetch.http_client(target.proxy) as client,
             client.stream(params.method, **request) as answer,
         ):
             text = (await read_start(answer, _MOST_BYTES)).decode("utf-8", "replace")

@@ -106,9 +106,17 @@ def check_accounts(bound: BoundPlan) -> Iterator[Fault]:
     """Yield where untrusted text decides which server is shown a password."""
     for plan in all_plans(bound):
         for step in steps_of(plan.nodes):
-            for place, read in step.params.places().items():
+            places = step.params.places()
+            secret = {
+                place[0] for place, read in places.items() if any(p[0] == "secrets" for p in read)
+            }
+            for place, read in places.items():
                 named = {".".join(path) for path in read} & {*step.untrusted}
-                if named and place[0] in step.facts.doors:
+                # A tool's options show a password only where one stands in them.
+                shows = place[0] in step.facts.doors and (
+                    place[0] in secret or place[0] != "options"
+                )
+                if named and shows:
                     what = f"step '{step.id}' has untrusted text ({min(named)}) in its `{place[0]}`"
                     at = (*step.params.step.at, "with", place[0])
                     remedy = "Write it in the file, what opens the door as a secret."

@@ -417,5 +417,5 @@ def test_no_document_says_which_server_is_shown_the_password(
     office = Office(tmp_path, server)
     office.edit("- id: docs", "- {id: asked, uses: files.read, with: {path: a.txt}}\n  - id: docs")
     office.edit("host: 127.0.0.1", "host: '{{ steps.asked.text }}'")
-    with pytest.raises(PipelineError, match=r"step 'docs' fetches mails and has untrusted text"):
+    with pytest.raises(PipelineError, match=r"step 'docs' has untrusted text"):
         office.go()

@@ -116,7 +116,8 @@ def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -
         ('{"name": 3}', "At /name: 3 is not of type 'string'."),
         (
             '{"name": 3, "born": 4}',
-            "{'name': 3, 'born': 4} has too many properties.\n- At /name: 3 is not of type 'string'.",
+            "{'name': 3, 'born': 4} has too many properties.\n"
+            "- At /name: 3 is not of type 'string'.",
         ),
         ('{"name": "Bob", "name": "Ada"}', 'It has the key "name" more than once.'),
         ('{"name": 1.5e400}', "Its number 1.5e400 cannot be stored."),

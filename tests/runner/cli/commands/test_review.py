@@ -144,8 +144,8 @@ def test_the_csv_has_a_row_for_each_field_with_its_quote_and_confidence(folder: 
     number, total, note = exported()
     assert number == {
         "id": review.id, "question": review.question, "document": "inbox/a.txt", "field": "number",
-        "asked": "true", "value": "A-17", "confidence": "0.98", "quote": "A-17", "page": "2",
-        "decision": "", "new value": "", "reason": "",
+        "asked": "true", "why": "", "value": "A-17", "confidence": "0.98", "quote": "A-17",
+        "page": "2", "decision": "", "new value": "", "reason": "",
     }  # fmt: skip
     assert (total["value"], total["quote"], note["value"]) == ("62.0", "", "")
 
