@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import sys
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 
 from paddock.engine.system.hardware import psutil_module
@@ -22,8 +19,6 @@ from paddock.engine.system.records import Struct, field
 _SILENT_FILE_SYSTEMS = NETWORK_FILE_SYSTEMS | {
     "9p", "drvfs", "osxfs", "prl_fs", "vboxsf", "virtiofs", "vmhgfs"
 }  # fmt: skip
-_ESCAPED = re.compile(r"\\([0-7]{3})")
-"""Spaces, tabs, newlines and backslashes in the kernel's list of mounts."""
 _INODES_OF_THE_SERVER = frozenset(("nfs", "nfs4", "ceph", "lustre"))
 
 
@@ -122,11 +117,6 @@ def file_system_of(path: Path) -> str:
 
 def mounted() -> list[Mount]:
     try:
-        if sys.platform == "linux":  # as psutil has it, whose import takes 10 ms
-            lines = Path("/proc/self/mounts").read_text("utf-8", "surrogateescape").splitlines()
-            plain = partial(_ESCAPED.sub, lambda found: chr(int(found[1], 8)))
-            parts = (map(plain, line.split(" ")) for line in lines)
-            return [Mount(point, kind, source) for source, point, kind, *_ in parts]
         found = psutil_module().disk_partitions(all=True)
     except (OSError, RuntimeError):
         return []  # a container without /proc: trust the events

@@ -18,8 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from paddock.engine.system import files, private_files
-from paddock.engine.system.file_locks import FileLock
+from paddock.engine.system import file_locks, files, private_files
 from paddock.engine.system.hardware import psutil_module
 from paddock.engine.system.records import Struct, asdict
 from paddock.engine.system.text import canonical_json
@@ -114,12 +113,14 @@ async def hold_lock(folder: Path, name: str, *, run: str, wait: TurnWait) -> Asy
     Raises:
         Locked: the deadline passed, or the run is stopped.
     """
-    lock, holder_file = FileLock(folder / f"{name}.lock"), folder / f"{name}.json"
+    lock, holder_file = file_locks.file_lock(folder / f"{name}.lock"), folder / f"{name}.json"
 
     async def take() -> tuple[object, str] | None:
-        if lock.take():
-            return None
-        return LockHolder.read(holder_file) or "another run", "works on the same folder"
+        try:
+            lock.acquire(timeout=0)
+        except TimeoutError:  # filelock's is one
+            return LockHolder.read(holder_file) or "another run", "works on the same folder"
+        return None
 
     await wait.until_free(take)
     try:
@@ -172,14 +173,16 @@ class GroupTurn:
     """
 
     def __init__(self, folder: Path, name: str, run: str) -> None:
-        self._lock = FileLock(folder / f"{name}.lock")
+        self._lock = file_locks.file_lock(folder / f"{name}.lock")
         self._who = folder / f"{name}.json"
         self._request = folder / f"{name}.wish"
         self._own = LockHolder.here(run)
         self._seen: LockHolder | None = None
 
     def take(self) -> LockHolder | None:
-        if not self._lock.take():
+        try:
+            self._lock.acquire(timeout=0)
+        except TimeoutError:  # filelock's is one
             self._seen = LockHolder.read(self._who)
             return self._seen or LockHolder("?", self._own.host, 0, time.time())
         self._request.unlink(missing_ok=True)
@@ -204,6 +207,6 @@ class GroupTurn:
         return self._request.exists()
 
     def leave(self) -> None:
-        if self._lock.is_held:
+        if self._lock.is_locked:
             self._who.unlink(missing_ok=True)
             self._lock.release()
