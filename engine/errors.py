@@ -224,15 +224,19 @@ class TextRefused(BadRequest):
 
 
 class Busy(EngineError):
-    """The queue is full; try again later."""
+    """The queue is full, or the machine is busy; try again later."""
 
     @classmethod
     def of(cls, ref: str, n_waiting: int) -> Busy:
         return cls(f"model '{ref}' is busy: {n_waiting} requests wait already. Try again later.")
 
 
-class TrialTimeout(EngineError):
-    """What others wrote could not be computed in time, since the machine is busy."""
+class TrialTimeout(Busy):
+    """What others wrote could not be computed, since the machine is busy or short of memory."""
+
+    def __init__(self, name: str, within_s: float, remedy: str = "") -> None:
+        why = f"within {within_s:.3g} s: the machine is busy, or short of memory"
+        super().__init__(f"{name} could not be computed {why}. Try again later. {remedy}".rstrip())
 
 
 class DeadlineExceeded(EngineError):

@@ -107,7 +107,7 @@ _FINAL_ERRORS = (
 )  # fmt: skip
 _STATUS_OF_OWN_TEXT = {
     400: (BadDigest, BadRequest, BlobMissing, DigestMismatch),
-    503: (NoPlace, TrialTimeout),
+    503: (NoPlace,),
     504: (DeadlineExceeded,),
     507: (StoreFull, StoreReadOnly),
 }
@@ -127,7 +127,7 @@ def as_api_error(error: EngineError) -> ApiError:
         case InvalidName():
             return ApiError(400, "invalid model name")
         case Busy():
-            return ApiError(503, SERVER_BUSY)
+            return ApiError(503, str(error) if isinstance(error, TrialTimeout) else SERVER_BUSY)
         case WorkerLost():
             return ApiError(500, f"{WORKER_LOST}: {error.reason}")
         case _:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.errors import BadRequest, EngineError, ModelBroken
+from paddock.engine.errors import BadRequest, EngineError, ModelBroken, TrialTimeout
 from paddock.engine.request import Message, Tool
-from paddock.engine.system.processes import FrameProcess, python_command
+from paddock.engine.system.processes import FrameProcess, NoAnswer, python_command
 from paddock.engine.system.records import Struct
 from paddock.engine.system.tasks import run_concurrently
 
@@ -62,18 +62,22 @@ class LocalTokenizer:
 
     async def _send(self, order: dict[str, Any]) -> dict[str, Any]:
         """Send an order; a process that died is started once more."""
-        try:
-            for _ in range(2):
+        for is_last in (False, True):
+            try:
                 if not self._process.is_running:
                     ready = await asyncio.to_thread(self._process.ask, {"texts": []}, START_S)
                     if ready is None:
                         raise ModelBroken(str(self.path), "its vocabulary cannot be read")
                 answer = await asyncio.to_thread(self._process.ask, order, COUNT_S)
-                if answer is not None:
-                    return answer
-        except asyncio.CancelledError:
-            self._process.close()  # the thread that waits for its answer ends
-            raise
+            except asyncio.CancelledError:
+                self._process.close()  # the thread that waits for its answer ends
+                raise
+            except NoAnswer:
+                if is_last:
+                    raise TrialTimeout("the number of tokens", COUNT_S) from None
+                continue
+            if answer is not None:
+                return answer
         raise ModelBroken(str(self.path), "its vocabulary cannot be asked: the process ended")
 
 

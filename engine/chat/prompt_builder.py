@@ -210,7 +210,7 @@ class PromptBuilder:
             return self._fill_in_middle(request, texts, limit, built)
         required = required_tools(request)
         tools = offered_tools(request)
-        template = self._template(request.template, wall_s(request.priority))
+        template = self._template(request.template, wall_s(request))
 
         def render(messages: Sequence[Message]) -> tuple[TextPiece, ...]:
             return template.render(

@@ -11,7 +11,7 @@ from paddock.engine.errors import BadRequest, TemplateTooLarge, TemplateUnreadab
 from paddock.engine.request import Message, Think, Tool
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.system.records import replace
-from paddock.engine.trial_process import TRIAL_WALL_S, TrialProcess
+from paddock.engine.trial_process import PATIENT_WALL_S, TRIAL_WALL_S, TrialProcess
 from paddock.engine.wire import from_plain, to_plain
 
 from .chat_template import ChatTemplate
@@ -27,12 +27,11 @@ class TemplateTrials(TrialProcess):
     def __init__(self) -> None:
         super().__init__("paddock.engine.chat.template_trial_process")
 
-    def capabilities(
-        self, own: str | None, of_file: str | None, within_s: float = TRIAL_WALL_S
-    ) -> list[str]:
+    def capabilities(self, own: str | None, of_file: str | None) -> list[str]:
         """Return `template_capabilities`; none of a template that costs too much."""
-        try:
-            return list(self.compute({"own": own, "of_file": of_file}, within_s)["capabilities"])
+        order = {"own": own, "of_file": of_file}
+        try:  # asked once for a file, also by runs: on a busy machine it may take longer
+            return list(self.compute(order, PATIENT_WALL_S)["capabilities"])
         except BadRequest:
             return []
 

@@ -45,6 +45,7 @@ from .distribution import STATE_FOLDER
 from .frames import (
     FrameHead,
     FramePipes,
+    FrameTooLarge,
     PipeClosed,
     pack_frame,
     read_frame,
@@ -441,16 +442,26 @@ def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedComman
     return CompletedCommand(ended.returncode, ended.stdout, ended.stderr)
 
 
+class NoAnswer(Exception):
+    """A process did not answer in time, or the system killed it: no fault of its order."""
+
+
 class FrameProcess:
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipes: FramePipes | None = None
+        self._answered: subprocess.Popen[bytes] | None = None
 
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the process that runs now has answered before."""
+        return self.is_running and self._answered is self._process
 
     def _running_pipes(self) -> FramePipes:
         if self._pipes is None or not self.is_running:
@@ -461,10 +472,13 @@ class FrameProcess:
     def ask(
         self, order: Mapping[str, Any], within_s: float, brief_s: float = math.inf
     ) -> FrameHead | None:
-        """Return its answer; None: it ended, or took too long and was ended.
+        """Return its answer; None: it ended by its order, as at its own limit of processor time.
 
         What takes longer than `brief_s` goes on at the lowest priority. The next one has another
         process, which starts at once.
+
+        Raises:
+            NoAnswer: not within `within_s`, with the orders before it; or the system killed it.
         """
         began = time.monotonic()
         is_lowered = False
@@ -473,19 +487,28 @@ class FrameProcess:
             nonlocal is_lowered
             took_s = time.monotonic() - began
             if took_s > within_s:
-                raise PipeClosed
+                raise NoAnswer
             if took_s > brief_s and not is_lowered and self._process is not None:
                 is_lowered = True
                 _lower_group(self._process.pid)
 
         with self._turn:
             answer: FrameHead | None = None
-            with contextlib.suppress(PipeClosed, ValueError):
-                answer, _ = self._running_pipes().ask(pack_frame(dict(order)), check)
-            if answer is None or is_lowered:
-                self._end()
-            if is_lowered:
-                self._running_pipes()
+            try:
+                with contextlib.suppress(FrameTooLarge, ValueError):
+                    answer, _ = self._running_pipes().ask(pack_frame(dict(order)), check)
+                    self._answered = self._process
+            except PipeClosed:  # it ends, if slowly at the lowest priority
+                left_s = min(GRACE_S, within_s + began - time.monotonic())
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    assert self._process is not None
+                    if self._process.wait(max(0.0, left_s)) == -signal.SIGKILL:
+                        raise NoAnswer from None
+            finally:
+                if answer is None or is_lowered:
+                    self._end()
+                if is_lowered:
+                    self._running_pipes()
             return answer
 
     def close(self) -> None:

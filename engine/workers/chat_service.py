@@ -227,7 +227,7 @@ class ChatService:
                     threading.Thread(target=self._compile_all, name=name, daemon=True).start()
             finally:
                 threading.stack_size(usual_bytes)
-        self._to_compile.put((key, wall_s(order.request.priority)))
+        self._to_compile.put((key, wall_s(order.request)))
 
     def _compile_all(self) -> None:
         while True:

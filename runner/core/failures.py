@@ -1,7 +1,8 @@
 """Failures of a step, an item, a run; retries in the run and by the next one.
 
 A failure is transient where another try may succeed with nothing changed: a time-out, a lost
-worker, a full queue, a disk or network folder that failed. A fault of the document itself is not.
+worker, a full queue, a busy machine, a disk or network folder that failed. A fault of the
+document itself is not.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Cause(StrEnum):
     TIMEOUT = "timeout"
     WORKER = "worker"
     BUSY = "busy"
-    """The model's queue is full."""
+    """The model's queue is full, or the machine is busy."""
     IO = "io"
     """A disk, a network folder or a server failed."""
     CHECK = "check"

@@ -415,7 +415,8 @@ def words_of(error: Exception) -> tuple[str, Mapping[str, Any]]:
 def main() -> None:
     requests, answers = take_pipes()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (CHECK_CPU_S, CHECK_CPU_S))
+    # At equal limits Linux sends SIGKILL, as it does where memory runs out
+    resource.setrlimit(resource.RLIMIT_CPU, (CHECK_CPU_S, CHECK_CPU_S + 1))
     resource.setrlimit(resource.RLIMIT_DATA, (CHECK_MEMORY_BYTES, CHECK_MEMORY_BYTES))
 
     def answer(order: FrameHead) -> bytes:

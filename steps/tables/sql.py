@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from paddock.engine.system.processes import FrameProcess, python_command
+from paddock.engine.errors import TrialTimeout
+from paddock.engine.system.processes import FrameProcess, NoAnswer, python_command
 from paddock.engine.system.records import asdict
 from paddock.engine.system.text import same_in_sql
 from paddock.pipelines.typed_rows import TypedRows
@@ -90,7 +91,10 @@ def _query_fault(
     order = {"query": query, "tables": {name: dict(types) or None for name, types in columns}}
     command = python_command("-m", f"{__package__}.duckdb_queries")
     with closing(FrameProcess(command)) as process:
-        fault = process.ask({**order, "parameters": names}, _CHECK_WALL_S)
+        try:
+            fault = process.ask({**order, "parameters": names}, _CHECK_WALL_S)
+        except NoAnswer:
+            raise TrialTimeout("the check of `query`", _CHECK_WALL_S) from None
     if fault is None:
         remedy = "What is the same for all rows is computed before they are read: make that less."
         return TextFault("query", "the check of `query` takes too much time or memory", remedy)

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import psutil
 import pytest
 
+from paddock.engine.errors import TrialTimeout
 from paddock.engine.system.distribution import OLLAMA_API, own_version
+from paddock.engine.trial_process import TrialProcess
 from tests.conformance.rows import Row, check, ids
 from tests.fakes import tiny
 from tests.live import Live
@@ -158,6 +161,18 @@ def statuses(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]]
     answer = client.post("/api/create", json=body)
     assert answer.headers["content-type"] == "application/x-ndjson", answer.text
     return [json.loads(line) for line in answer.content.splitlines()]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_template_that_a_busy_machine_cannot_compute_is_to_be_sent_again(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, *, stream: bool
+) -> None:
+    busy = TrialTimeout("the chat template", 3.5)
+    monkeypatch.setattr(TrialProcess, "ask", Mock(side_effect=busy))
+    body = {"model": "busy", "from": CHAT, "template": "{{ messages }}?", "stream": stream}
+    answer = client.post("/api/create", json=body)
+    assert (answer.status_code, answer.json()["error"]) == (503, str(busy))
+    assert int(answer.headers["retry-after"]) > 0
 
 
 def test_a_creation_is_told_line_by_line(client: httpx.Client) -> None:

@@ -1,6 +1,7 @@
 """Chat templates of others: computed in a process of its own, as here, or refused in a sentence."""
 
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from paddock.engine.chat.template_trials import ForeignTemplate, TemplateTrials
 from paddock.engine.errors import BadRequest, TemplateTooLarge, TemplateUnreadable
 from paddock.engine.models.model_finder import ModelFiles
 from paddock.engine.request import Message, ToolCall
-from paddock.engine.trial_process import PATIENT_WALL_S
+from paddock.engine.system.processes import FrameProcess
+from paddock.engine.trial_process import PATIENT_WALL_S, TrialProcess
 from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER
 
 
@@ -46,9 +48,7 @@ def test_a_template_of_a_request_renders_as_the_files_own(
     assert foreign.chat_format == own.chat_format
     options: dict[str, Any] = {"tools": [WEATHER], "think": False, "variables": {"datetime": "x"}}
     assert foreign.render(TALK, **options) == own.render(TALK, **options)
-    assert trials.capabilities(source, None, PATIENT_WALL_S) == sorted(
-        template_capabilities(source, None)
-    )
+    assert trials.capabilities(source, None) == sorted(template_capabilities(source, None))
 
 
 GROWS = "{% set ns = namespace(x=[1]) %}{% for _ in range(99999) %}{% set ns.x = ns.x + ns.x %}"
@@ -73,6 +73,34 @@ def test_a_template_that_costs_too_much_ends_in_a_sentence(
     with pytest.raises(kind, match=why):
         facts = {"source": source, "bos": "", "eos": ""}
         ForeignTemplate(facts, trials, PATIENT_WALL_S).render([Message("user", "now")])
+
+
+SLOW = """
+import time
+from paddock.engine.system.frames import answer_frames, pack_frame, take_pipes
+def answer(order):
+    time.sleep(4 * bool(order))
+    return pack_frame({"capabilities": ["tools"]})
+answer_frames(*take_pipes(), answer)
+"""
+
+
+def test_what_a_models_template_supports_is_awaited_on_a_busy_machine(tmp_path: Path) -> None:
+    """Runs ask for it: the time of a client's request quarantined documents."""
+    (tmp_path / "m.gguf").touch()
+    files = ModelFiles(tmp_path)
+    files._templates._process = FrameProcess([sys.executable, "-c", SLOW])
+    assert files.capabilities(tmp_path / "m.gguf", None, "{{ tools }}") == ["tools"]
+
+
+def test_the_start_of_a_process_takes_none_of_an_orders_time() -> None:
+    """On a busy machine that takes seconds, and an ordinary chat was told that it is busy."""
+    trial = TrialProcess("paddock.engine.chat.template_trial_process")
+    starts_slowly = "import time\ntime.sleep(1.6)" + SLOW.replace("4 *", "1.2 *")
+    trial._process = FrameProcess([sys.executable, "-c", starts_slowly])
+    for _ in range(2):  # what is not brief ends the process: the second order has another one
+        assert trial.ask({"own": ""}, "it", "", 2.4) == {"capabilities": ["tools"]}
+    trial.close()
 
 
 def test_what_a_models_template_supports_is_computed_once(

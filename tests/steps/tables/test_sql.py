@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,10 +12,12 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from pyarrow import parquet
 
+from paddock.engine.errors import TrialTimeout
 from paddock.engine.system.records import replace
 from paddock.pipelines.typed_rows import TypedRows
 from paddock.steps.base import StepError
 from paddock.steps.facts import KnownTables
+from paddock.steps.tables import sql
 from paddock.steps.tables.duckdb_queries import QueryFault, QueryLimits, check_query, run_query
 from paddock.steps.tables.sql import Sql, SqlOutput, SqlParams
 from tests.fakes.tools import Call, FakeTools, tools
@@ -366,6 +369,24 @@ def test_what_is_constant_in_a_query_is_not_computed_by_its_check(query: str, me
     faults = Sql.facts.table_faults({"query": query, "tables": {"bills": "bills.csv"}}, known)
     assert [fault.message for fault in faults] == [message] * bool(message)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 64 * 1024
+
+
+@pytest.mark.parametrize("deed", ["time.sleep(600)", "os.kill(os.getpid(), 9)"])
+def test_a_check_that_a_busy_machine_does_not_end_is_no_fault_of_the_query(
+    monkeypatch: pytest.MonkeyPatch, deed: str
+) -> None:
+    monkeypatch.setattr(sql, "_CHECK_WALL_S", 1.0)
+    slow = [sys.executable, "-c", f"import os, time; {deed}"]
+    monkeypatch.setattr(sql, "python_command", lambda *_: slow)
+    written = {"query": f"select n + 1 as n from bills -- {deed}", "tables": {"bills": "bills.csv"}}
+    with pytest.raises(TrialTimeout) as caught:
+        [*Sql.facts.table_faults(written, {})]
+    assert str(caught.value) == (
+        "the check of `query` could not be computed within 1 s: the machine is busy, or short of "
+        "memory. Try again later."
+    )
+    monkeypatch.undo()
+    assert not [*Sql.facts.table_faults(written, {})], "it is checked again"
 
 
 def test_the_same_tables_give_the_same_rows() -> None:
