@@ -57,7 +57,7 @@ class PostgresTables:
     }  # fmt: skip
 
     def __init__(self, account: PostgresAccount) -> None:
-        self._account = account
+        self.account = account
         self.place = SERVERS / f"{account.host.strip('/')}:{account.port}" / account.database
         self.name = f"'{account.database}' at {account.host}"
         self.turn = asyncio.Lock()
@@ -94,7 +94,7 @@ class PostgresTables:
 
     def _connection(self) -> psycopg.Connection[Any]:
         if self._open is None or self._open.closed:
-            account, options = self._account, dict(_CONNECTION)
+            account, options = self.account, dict(_CONNECTION)
             if account.tls == "on":
                 options |= {"sslmode": "verify-full"}
                 options["sslrootcert"] = os.environ.get("SSL_CERT_FILE") or "system"

@@ -264,6 +264,9 @@ class TableRows(Struct, eq=False):
                 shown = one_line(cell_text(row), _MOST_CHARS)
                 raise StepError(f"a row is a mapping of columns, not '{shown}'.")
         names = list(dict.fromkeys(name for row in kept for name in row))
+        if OWN_COLUMN in names:
+            what = f"a row has the column '{OWN_COLUMN}', which says whose a row is."
+            raise StepError(what, remedy="Give it another name.")
         columns = self._columns
         if not self._columns.keys() >= {OWN_COLUMN, *names}:  # it may have been altered since
             self._columns = columns = self.database.columns(self.table)
@@ -340,7 +343,11 @@ class DatabaseTables:
             module = import_module(".database_postgres", __package__)
         except ImportError as error:
             raise StepError(NEEDS_PSYCOPG[0], remedy=NEEDS_PSYCOPG[1], kind="missing") from error
-        return self._known(module.PostgresTables(account))
+        found = self._known(module.PostgresTables(account))
+        if found.account != account:
+            what = f"another step writes there as '{found.account.user}', by another account."
+            raise StepError(f"{found.name}: {what}", remedy="Let both have the same.")
+        return found
 
     def of(self, database: Database, table: str) -> TableRows:
         return self.at(self._known(database).place / table)

@@ -18,9 +18,10 @@ from paddock.engine.system.file_locks import LockTaken, lock_soon
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import run_to_end
 from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
+from paddock.steps.row_sum import RowSum
 
 from . import store_manifest
-from .row_changes import RowsToDrop, RowsToKeep, RowSum, row_owner
+from .row_changes import RowsToDrop, RowsToKeep, row_owner
 from .store_manifest import StoreFormat, StoreManifest, refuse_other_model
 from .table_writer import PendingWrite, TableWriter
 from .where_filter import ColumnKind, InvalidFilter, Where, sql_condition

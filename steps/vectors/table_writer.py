@@ -15,9 +15,10 @@ from paddock.engine.system.records import Struct, field
 from paddock.engine.system.tasks import resolve_future
 from paddock.steps.base import StepError
 from paddock.steps.extras import NEEDS_LANCEDB
+from paddock.steps.row_sum import RowSum
 
 from . import store_manifest
-from .row_changes import RowChanges, RowsToDrop, RowsToKeep, RowSum, row_changes
+from .row_changes import RowChanges, RowsToDrop, RowsToKeep, row_changes
 from .store_manifest import MissingTable, StoreFormat, StoreManifest, refuse_other_model
 
 if TYPE_CHECKING:

@@ -203,6 +203,28 @@ def test_a_value_of_another_type_is_told_and_leaves_the_former_rows(
     assert office.rows() == ["a 1", "b 2"]
 
 
+def test_a_document_cannot_say_whose_its_rows_are(office: Office) -> None:
+    office.bill("a", 1)
+    office.go()
+    ((stamp,),) = office.ask("select paddock_item from bills where name = 'a'")
+    office.write("inbox/b.csv", f"name,total,paddock_item\nb,2,{stamp}\n")
+    report, _ = office.go()
+    assert "a row has the column 'paddock_item'" in errors(report)["b.csv"]
+    assert office.rows() == ["a 1"]
+
+
+@pytest.mark.parametrize("office", ["postgres"], indirect=True)
+def test_two_accounts_of_one_database_are_told_apart(office: Office) -> None:
+    """One connection serves all steps: another user's rights are not borrowed."""
+    office.bill("a", 1)
+    step = office.text[
+        office.text.index("      - uses: database") : office.text.index("    returns")
+    ]
+    office.edit("    returns", step.replace("user: postgres", "user: clerk") + "    returns")
+    report, _ = office.go()
+    assert "another step writes there as 'postgres'" in errors(report)["a.csv"]
+
+
 def test_no_password_is_in_the_ledger_nor_in_an_error_and_another_makes_nothing_stale(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,10 +292,9 @@ def test_a_server_that_could_be_another_one_is_not_shown_the_password(
     assert PASSWORD not in f"{errors(report)} {report.message}"
 
 
+@pytest.mark.parametrize("office", ["postgres"], indirect=True)
 def test_a_server_needs_consent_and_none_is_chosen_by_a_document(office: Office) -> None:
     office.bill("a", 1)
-    if "postgres" not in office.text:
-        return
     with pytest.raises(PipelineError, match="write rows as postgres at"):
         office.run(allow=["secrets"])
     office.edit("host: 127.0.0.1", 'host: "{{ doc.stem }}"')

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from paddock.engine.system.file_locks import lock_now
 from paddock.steps.base import EmbedModel, ItemName, StepError, VectorRow, VectorStore
+from paddock.steps.row_sum import RowSum
 from paddock.steps.vectors import store_manifest, table_writer
 from paddock.steps.vectors.open_stores import OpenStores
-from paddock.steps.vectors.row_changes import RowSum, row_owner
+from paddock.steps.vectors.row_changes import row_owner
 from paddock.steps.vectors.where_filter import Where
 from tests.fakes.pool import vector
 
