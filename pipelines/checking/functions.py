@@ -184,7 +184,7 @@ def contains(value: Any, *texts: Any) -> str | None:
 
 
 def lacks(value: Any, *texts: Any) -> str | None:
-    """Check that it contains none of these texts; case and soft hyphens do not matter.
+    """Check that it contains none of these texts, as `contains`.
 
     >>> lacks("As an AI, I cannot", "as an ai")
     'It contains "as an ai"; leave that out.'
@@ -478,7 +478,7 @@ def numbers_found(value: Any, source: Any, within: float = 0.0) -> str | None:
 
 
 def quotes(value: Any, source: Any) -> str | None:
-    """Check that each text of the answer is in the source word by word, in whole words.
+    """Check that each text of the answer is in the source, in whole words.
 
     Spaces, capitals, kinds of quotation marks and dashes, and hyphens inside words may differ. An
     empty text is no quotation. Numbers are checked as in `numbers_found`.

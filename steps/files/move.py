@@ -47,7 +47,7 @@ class FilesMoveParams(Params):
     )
     on_exists: Literal["rename", "replace", "fail"] = Field(
         default="rename",
-        description="What happens if another file is there; `rename` adds a number to the name.",
+        description="If another file is there; `rename` adds a number to the name.",
     )
 
     @classmethod

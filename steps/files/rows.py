@@ -50,16 +50,16 @@ class FilesRowsParams(Params):
     )
     types: Literal["text", "auto"] = Field(
         default="text",
-        description="Of CSV without types in `columns`: all values stay texts, or (`auto`) a "
-        "column has the type that all of its cells have.",
+        description="Of CSV without types in `columns`: texts, or (`auto`) the type that all cells "
+        "of a column have.",
     )
     separator: Literal["auto", ",", ";", "\t", "|"] = Field(
-        default="auto", description="What separates the cells of CSV."
+        default="auto", description="Between the cells of CSV."
     )
     decimal: Literal["auto", ".", ","] = Field(
         default="auto",
-        description="The decimal mark of numbers in CSV: `,` of `1.234,50`. By default a point; "
-        "with `types: auto` found.",
+        description="The decimal mark in CSV: `,` of `1.234,50`. By default a point; found with "
+        "`types: auto`.",
     )
     header: bool | Annotated[int, Field(ge=0, le=9)] = Field(
         default=True,

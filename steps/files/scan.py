@@ -45,8 +45,7 @@ class FilesScanParams(Params):
     )
     max_bytes: SizeBytes = Field(
         default=4 * 1024**3,
-        description="Leave out larger files, with a note: each file is hashed before the first is "
-        "taken.",
+        description="Leave out larger files, with a note: all are hashed before one is taken.",
     )
     follow_links: bool = Field(
         default=False,

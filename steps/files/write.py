@@ -53,8 +53,7 @@ class FilesWriteParams(Params):
     text: str | None = Field(default=None, description="What to write.")
     template: Template | None = Field(default=None, description="A template of what to write.")
     rows: TypedRows | None = Field(
-        default=None,
-        description="Rows to write, mappings of names: as a table in the format of the suffix.",
+        default=None, description="Rows, mappings of names, as a table in the format of the suffix."
     )
     columns: list[str] | dict[str, WrittenType] | None = Field(
         default=None,
@@ -71,24 +70,23 @@ class FilesWriteParams(Params):
     )
     separator: Literal[",", ";", "|"] = Field(
         default=",",
-        description="What separates the cells of CSV; `;` where Excel has a comma in its numbers.",
+        description="Between the cells of CSV; `;` where Excel has a comma in its numbers.",
     )
     delimiter: Literal[",", ";", "|"] | None = Field(
         default=None, description="The same as `separator`."
     )
     decimal: Literal[".", ","] = Field(
-        default=".", description="The decimal mark of numbers in CSV; `,` beside `separator: ;`."
+        default=".", description="The decimal mark in CSV; `,` beside `separator: ;`."
     )
     bom: bool = Field(default=False, description="Begin with the mark by which Excel knows UTF-8.")
     waiting: list[str] = Field(
         default=[],
-        description="Keys of items that wait (`steps.each.waiting`): each is one more "
-        "row, with its key in the first column and `true` in the column `waiting`.",
+        description="Keys of items that wait (`steps.each.waiting`): a row for each, with its key "
+        "in the first column and `true` in the column `waiting`.",
     )
-    vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")
+    vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
-        default="keep",
-        description="What happens to a file that Paddock did not write, or that was edited.",
+        default="keep", description="If Paddock did not write the file, or it was edited."
     )
 
     @classmethod

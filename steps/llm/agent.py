@@ -67,21 +67,21 @@ class AgentParams(Params):
     )
     memory: Literal["window", "summary", "store"] = Field(
         default="window",
-        description="What happens to the oldest turns when the context is full: dropped, "
-        "summarised, or put into a store from which the nearest come back.",
+        description="When the context is full, the oldest turns are dropped, summarised, or put "
+        "into a store from which the nearest come back.",
     )
     tool_choice: str = Field(
         default="auto",
         min_length=1,
-        description="For the first turn: `auto`, `required`, or the name of a tool to call.",
+        description="For the first turn: `auto`, `required`, or the name of a tool.",
     )
     params: SamplingParams = Field(
         default=SamplingParams(), description="How answers are sampled; deterministic by default."
     )
     on_truncated: Literal["keep", "error"] = Field(
         default="keep",
-        description="What happens to an answer that ends at `max_tokens`: it is used, and the "
-        "report says how many were; or the item fails.",
+        description="If an answer ends at `max_tokens`: it is used, and counted in the report; or "
+        "the item fails.",
     )
 
     @model_validator(mode="after")

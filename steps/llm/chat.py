@@ -65,16 +65,16 @@ class AskParams(Params):
         min_length=1,
         description="A conversation; the model answers its last message.",
     )
-    model: str | None = Field(default=None, description="Which model answers.")
+    model: str | None = Field(default=None, description="Which model to use.")
     system: Template | None = Field(default=None, description="The system prompt.")
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
     images: list[str] = Field(
-        default=[], description="Image files (PNG, JPEG, GIF, BMP, WebP) for the last message."
+        default=[], description="Images (PNG, JPEG, GIF, BMP, WebP) for the last message."
     )
     examples: ExamplesParam | None = Field(
         default=None,
-        description="Decisions of people on other items stand before the prompt, as a text and its "
-        "answer: those whose texts are nearest by the default embedding model.",
+        description="Decisions of people stand before the prompt, each as a text and its answer: "
+        "those whose texts are nearest by the default embedding model.",
     )
 
     async def conversation(self, tools: Tools) -> list[Message]:
@@ -86,29 +86,27 @@ class AskParams(Params):
 class ChatParams(AskParams):
     tools: list[ChatTools] = Field(
         default=[],
-        description="Tools that the model may ask for. They are not called here: its calls are the "
-        "output `tool_calls` (the step `agent` calls them).",
+        description="Tools that the model may ask for; its calls are the output `tool_calls`, and "
+        "only the step `agent` makes them.",
     )
     tool_choice: str = Field(
         default="auto",
         min_length=1,
-        description="`auto`, `none`, `required`, or the name of the tool that must be called.",
+        description="`auto`, `none`, `required`, or the name of a tool.",
     )
     params: SamplingParams = Field(
-        default=SamplingParams(), description="How the answer is sampled; deterministic by default."
+        default=SamplingParams(), description="How answers are sampled; deterministic by default."
     )
     on_overflow: Literal["error", "truncate", "map-reduce", "refine"] = Field(
         default="error",
-        description="What happens to a prompt that does not fit: an error; the middle of its "
-        "longest message is left out, with a note; or the longest text that `prompt` inserts is "
-        "read in parts.",
+        description="If a prompt does not fit: an error; the middle of its longest message is left "
+        "out, with a note; or the longest text that `prompt` inserts is read in parts.",
     )
     on_truncated: Literal["keep", "error", "continue"] = Field(
         default="keep",
-        description="What happens to an answer that ends at `max_tokens`: it is used, and the "
-        "report says how many were; the item fails; or the model goes on where it ended, at most "
-        "8 times and within the context (with `reply.schema`, `tools` or a model on another "
-        "server, it is asked again with twice the room).",
+        description="If an answer ends at `max_tokens`: it is used, and counted in the report; the "
+        "item fails; or the model goes on there, at most 8 times and within the context (with "
+        "`reply.schema`, `tools` or another server's model: is asked again with twice the room).",
     )
 
     @model_validator(mode="after")

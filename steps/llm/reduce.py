@@ -68,7 +68,7 @@ class ReduceParams(Params):
         description="Combines several items; sees `notes`, their texts (put before a prompt that "
         "does not mention them), `items`, their values, `level` from 0, and `group`."
     )
-    model: str | None = Field(default=None, description="Which model answers.")
+    model: str | None = Field(default=None, description="Which model to use.")
     by: Template | None = Field(
         default=None,
         description="Group by this first: a field of the items, or an expression over `item`.",
@@ -76,8 +76,8 @@ class ReduceParams(Params):
     )
     fold: Literal["all", "groups"] = Field(
         default="all",
-        description="What happens to the groups of `by`: the same prompt combines them, or "
-        "`groups` stops there, and `output` has the answer of each by its key.",
+        description="The same prompt combines the groups of `by`, or (`groups`) `output` has the "
+        "answer of each by its key.",
     )
     fanin: int = Field(default=8, ge=2, le=256, description="The most items of one prompt.")
     params: SamplingParams = Field(
@@ -85,8 +85,8 @@ class ReduceParams(Params):
     )
     on_overflow: Literal["error", "split", "truncate"] = Field(
         default="error",
-        description="What happens to an item that does not fit into a prompt of its own: an "
-        "error, it is read in parts, or only its beginning is read, with a note.",
+        description="If an item does not fit into a prompt of its own: an error, it is read in "
+        "parts, or only its beginning, with a note.",
     )
 
     @classmethod

@@ -56,16 +56,14 @@ class SummariseParams(Params):
 
     text: str | None = Field(default=None, description="The text.")
     chunks: list[Any] | None = Field(
-        default=None,
-        description="Its parts: chunks of `split`, texts, or results of a block (mappings).",
+        default=None, description="Its parts: chunks of `split`, texts, or results of a block."
     )
     file: str | None = Field(default=None, min_length=1, description="A document to read.")
     model: str | None = Field(default=None, description="Which model to use.")
     how: Literal["write", "extract"] = Field(
         default="write",
         description="A model writes it, or it is the sentences that say most of the text and "
-        "repeat each other least, as they are: found by an embedding model, so that nothing is "
-        "invented.",
+        "repeat each other least, as they are, found by an embedding model.",
     )
     words: int | None = Field(
         default=None, ge=1, description="About how many words; of `extract` at most, by default 80."
@@ -87,7 +85,7 @@ class SummariseParams(Params):
         default=SamplingParams(), description="How answers are sampled; deterministic by default."
     )
     on_overflow: Literal["map-reduce", "refine", "truncate", "error"] = Field(
-        default="map-reduce", description="What happens to a text that does not fit."
+        default="map-reduce", description="If a text does not fit."
     )
     cite: bool = Field(
         default=False,

@@ -102,6 +102,8 @@ def _query_fault(
 
 
 class Sql(Step[SqlParams, SqlOutput]):
+    """A query over tables."""
+
     params = SqlParams
     output = SqlOutput
     is_pure = True

@@ -63,8 +63,8 @@ class DuplicatesParams(Params):
     )
     first: str = Field(
         default="modified",
-        description="The column that orders the rows, if they have it. Of the same bytes at one "
-        "time `a.pdf` is before `a (1).pdf`.",
+        description="The column that orders the rows, if there. Of the same bytes at one time "
+        "`a.pdf` is before `a (1).pdf`.",
     )
 
     @classmethod

@@ -39,9 +39,7 @@ class EmbedParams(Params):
         description="A folder, such as 'index.lance', for texts, vectors and their sources; "
         "`search` reads it. Created if it does not exist.",
     )
-    dimensions: int | None = Field(
-        default=None, ge=1, description="So many dimensions, normalised again."
-    )
+    dimensions: int | None = Field(default=None, ge=1, description="So many, normalised again.")
     columns: dict[str, Any] | None = Field(
         default=None,
         description="More columns of the `store`, such as {supplier: ACME}: "

@@ -66,8 +66,7 @@ class SearchParams(Params):
     queries: list[str] | None = Field(
         default=None,
         max_length=MOST_QUERIES,
-        description="Several at once, in one pass over the store: `results` has a list of rows for "
-        "each, in their order.",
+        description="Several at once: `results` has a list of rows for each, in their order.",
     )
     k: int = Field(default=5, ge=1, le=1000, description="How many rows at most, for each query.")
     min_score: float | None = Field(
@@ -84,7 +83,7 @@ class SearchParams(Params):
         description="Which rows to search: a mapping such as {source: '*.md', page: {from: 3}}"
         ", or a condition such as \"page >= 3 and source == 'a.md'\".",
     )
-    model: str | None = Field(default=None, description="Which model embeds the question.")
+    model: str | None = Field(default=None, description="Which model embeds it.")
 
     @classmethod
     def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
