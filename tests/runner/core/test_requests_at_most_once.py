@@ -16,6 +16,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import Report
 from paddock.runner.testing.suite_runner import SuiteOptions, read_suite, run_suites
 from tests.fakes.counting_server import CountingServer, counting_server
+from tests.fakes.far_side import certificate, far_side
 from tests.fakes.pool import FakePool
 from tests.runner.world import ALL, Notes, ReviewedWorld, carried_out, errors, states
 
@@ -95,6 +96,14 @@ def test_a_request_is_sent_once_and_again_only_where_it_is_another(
     assert len({key for key, *_ in server.seen}) == 4
     office.go(force=["send"])
     assert len(server.seen) == 5
+
+
+def test_a_server_with_a_certificate_of_its_own_is_told_nothing(office: Office) -> None:
+    with far_side(tls=certificate(office.folder)) as far:
+        office.edit(office.text.split("url: ")[1].split("\n")[0], f"{far.url}/bills")
+        report, _ = office.go()
+        assert "SSL_CERT_FILE names authorities of your own" in errors(report)["a.txt"]
+        assert (report.returns["waiting"], far.seen) == (0, [])
 
 
 def test_what_may_pass_is_tried_again_by_the_same_key(
