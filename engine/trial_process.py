@@ -41,7 +41,8 @@ class TrialProcess:
     """The process of a module that calls `answer_trials`; it starts at first use."""
 
     def __init__(self, module: str) -> None:
-        self._process = FrameProcess(python_command("-m", module))
+        self._process = FrameProcess(python_command("-m", module), {})
+        self.clock_s = self._process.clock_s
 
     def ask(
         self, order: FrameHead, name: str, remedy: str, within_s: float = TRIAL_WALL_S
@@ -53,8 +54,6 @@ class TrialProcess:
             TrialTimeout: others used the machine, so that it is not known.
         """
         try:
-            if not self._process.has_started:  # its start takes none of the order's time
-                self._process.ask({}, PATIENT_WALL_S)
             answer = self._process.ask(order, max(within_s, 0.1), BRIEF_S)
         except NoAnswer:
             raise TrialTimeout(name, within_s, remedy) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -50,10 +49,10 @@ class ForeignTemplate(ChatTemplate):
 
     def __init__(self, facts: FrameHead, trials: TemplateTrials, within_s: float) -> None:
         self._facts, self._trials = facts, trials
-        self._ends_at = time.monotonic() + within_s
+        self._ends_s = trials.clock_s() + within_s
 
     def _compute(self, **order: Any) -> FrameHead:
-        left_s = self._ends_at - time.monotonic()
+        left_s = self._ends_s - self._trials.clock_s()
         return self._trials.compute({"template": self._facts, **order}, left_s)
 
     @cached_property

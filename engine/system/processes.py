@@ -35,6 +35,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -65,6 +66,10 @@ _POLL_S = 0.1
 _ORDER_POLL_S = 0.2  # the progress of an order is reported as often
 _PIECE_BYTES = 64 * 1024
 LOWEST_PRIORITY = 19
+MOST_PROCESSES = 3
+"""Of a `FrameProcess`: one that orders share, others that compute or end."""
+_PATIENCE_S = 60.0
+"""With its start, and with the end of a killed one; then that is left to the system."""
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 MOST_ERROR_BYTES = 64 * 1024
 """Kept of what a program writes to standard error."""
@@ -447,108 +452,152 @@ class NoAnswer(Exception):
 
 
 class FrameProcess:
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
+    """A process that answers orders one at a time, started where there is none.
+
+    What takes longer than brief goes on in a process that it no longer shares, at the lowest
+    priority, and nothing waits for the end of a killed one: the next order has another at once.
+    """
+
+    def __init__(self, command: Sequence[str], first: FrameHead | None = None) -> None:
+        """`first` is an order that is answered at once: until then the process starts."""
+        self._command, self._first = command, first
         self._turn = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipes: FramePipes | None = None
-        self._answered: subprocess.Popen[bytes] | None = None
+        self._shared: _Answering | None = None
+        self._all = set[_Answering]()  # that have not ended
+        self._starts_s, self._start_began = 0.0, math.inf
 
     @property
     def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._shared is not None and self._shared.process.poll() is None
 
-    @property
-    def has_started(self) -> bool:
-        """Whether the process that runs now has answered before."""
-        return self.is_running and self._answered is self._process
-
-    def _running_pipes(self) -> FramePipes:
-        if self._pipes is None or not self.is_running:
-            self._end()  # it was killed between two answers
-            self._process, self._pipes = _start_answering(self._command, subprocess.DEVNULL)
-        return self._pipes
+    def clock_s(self) -> float:
+        """Return a time that stands still while the process starts."""
+        return min(time.monotonic(), self._start_began) - self._starts_s
 
     def ask(
         self, order: Mapping[str, Any], within_s: float, brief_s: float = math.inf
     ) -> FrameHead | None:
         """Return its answer; None: it ended by its order, as at its own limit of processor time.
 
-        What takes longer than `brief_s` goes on at the lowest priority. The next one has another
-        process, which starts at once.
-
         Raises:
-            NoAnswer: not within `within_s`, with the orders before it; or the system killed it.
+            NoAnswer: not within `within_s`, with the orders before it; or the system killed it, or
+                it does not start.
         """
-        began = time.monotonic()
-        is_lowered = False
+        ends_s = self.clock_s() + within_s
+        check_turn = partial(_check_time, ends_s, self.clock_s)
+        while not self._turn.acquire(timeout=_POLL_S):
+            check_turn()
+        with contextlib.ExitStack() as shared:
+            shared.callback(self._turn.release)
+            mine = self._running(check_turn)
+            turn_began = time.monotonic()
+            ends_at = turn_began + ends_s - self.clock_s()
 
-        def check() -> None:
-            nonlocal is_lowered
-            took_s = time.monotonic() - began
-            if took_s > within_s:
-                raise NoAnswer
-            if took_s > brief_s and not is_lowered and self._process is not None:
-                is_lowered = True
-                _lower_group(self._process.pid)
+            def check() -> None:
+                _check_time(ends_at)
+                if mine is self._shared and time.monotonic() > turn_began + brief_s:
+                    _set_priority(mine.process.pid, LOWEST_PRIORITY)
+                    self._shared = None
+                    if len(self._all) < MOST_PROCESSES:
+                        self._spawn()
+                    shared.close()
 
-        with self._turn:
             answer: FrameHead | None = None
             try:
                 with contextlib.suppress(FrameTooLarge, ValueError):
-                    answer, _ = self._running_pipes().ask(pack_frame(dict(order)), check)
-                    self._answered = self._process
-            except PipeClosed:  # it ends, if slowly at the lowest priority
-                left_s = min(GRACE_S, within_s + began - time.monotonic())
+                    answer, _ = mine.pipes.ask(pack_frame(dict(order)), check)
+            except PipeClosed:
+                _set_priority(mine.process.pid, 0)
+                left_s = min(GRACE_S, ends_at - time.monotonic())
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    assert self._process is not None
-                    if self._process.wait(max(0.0, left_s)) == -signal.SIGKILL:
+                    if mine.process.wait(max(0.0, left_s)) == -signal.SIGKILL:
                         raise NoAnswer from None
             finally:
-                if answer is None or is_lowered:
-                    self._end()
-                if is_lowered:
-                    self._running_pipes()
+                if answer is None or mine is not self._shared:
+                    self._end(mine)
             return answer
 
+    def _running(self, check: Callable[[], None]) -> _Answering:
+        """Return a process that has started; only for the one that has the turn."""
+        if self._shared is not None and not self.is_running:
+            self._end(self._shared)  # it was killed between two answers
+        while self._shared is None and len(self._all) >= MOST_PROCESSES:
+            time.sleep(_POLL_S)
+            check()
+        self._start_began = time.monotonic()
+        try:
+            mine = self._shared or self._spawn()
+            if self._first is not None and not mine.is_started:
+                check = partial(_check_time, self._start_began + _PATIENCE_S)
+                mine.pipes.ask(pack_frame(self._first), check)
+            mine.is_started = True
+        except (PipeClosed, NoAnswer, ValueError):
+            self._end(mine)
+            raise NoAnswer from None
+        finally:
+            self._starts_s += time.monotonic() - self._start_began
+            self._start_began = math.inf
+        return mine
+
+    def _spawn(self) -> _Answering:
+        self._shared = _Answering(self._command, subprocess.DEVNULL)
+        self._all.add(self._shared)
+        return self._shared
+
     def close(self) -> None:
-        if (process := self._process) is not None:
-            process.kill()
+        for answering in tuple(self._all):
+            answering.kill()
         with self._turn:
-            self._end()
+            if self._shared is not None:
+                self._reap(self._shared)
 
-    def _end(self) -> None:
-        process = self._process
-        self._process = None
-        self._pipes = None
-        if process is not None:
-            _end_answering(process)
+    def _end(self, answering: _Answering) -> None:
+        """Kill a process; a thread waits for its end."""
+        if answering is self._shared:
+            self._shared = None
+        threading.Thread(target=self._reap, args=(answering,), daemon=True).start()
 
-
-def _start_answering(
-    command: Sequence[str], stderr: int | IO[str]
-) -> tuple[subprocess.Popen[bytes], FramePipes]:
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        start_new_session=True,  # Ctrl-C in the terminal is handled by this process
-        env={**without_keys(os.environ), "PYTHONUTF8": "1"},
-        bufsize=0,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    return process, FramePipes(process.stdin.fileno(), process.stdout.fileno())
+    def _reap(self, answering: _Answering) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            answering.end(_PATIENCE_S)
+        self._all.discard(answering)
 
 
-def _end_answering(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:  # its number is still its own
-        _signal_group(process.pid, signal.SIGKILL)
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        assert pipe is not None
-        pipe.close()
+def _check_time(end_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    if clock() > end_s:
+        raise NoAnswer
+
+
+class _Answering:
+    """A process that answers frames."""
+
+    def __init__(self, command: Sequence[str], stderr: int | IO[str]) -> None:
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,  # Ctrl-C in the terminal is handled by this process
+            env={**without_keys(os.environ), "PYTHONUTF8": "1"},
+            bufsize=0,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.pipes = FramePipes(self.process.stdin.fileno(), self.process.stdout.fileno())
+        self.is_started = False
+
+    def kill(self) -> None:
+        if self.process.returncode is None:  # its number is still its own
+            # At the lowest priority it lived for 6.5 s beside eight busy processes, so for 0.1 s.
+            _set_priority(self.process.pid, 0)
+            _signal_group(self.process.pid, signal.SIGKILL)
+
+    def end(self, within_s: float | None = None) -> None:
+        self.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self.process.wait(within_s)
 
 
 def exit_status_text(status: int) -> str:
@@ -571,7 +620,8 @@ class OrderedProcess:
     def __init__(self, command: Sequence[str], order: FrameHead, log: IO[str]) -> None:
         self._log = log
         self._unsent = pack_frame(order, errors="surrogatepass")
-        self.process, self._pipes = _start_answering(command, log)
+        self._answering = _Answering(command, log)
+        self.process, self.end = self._answering.process, self._answering.end
 
     def next_answer(self, check: Callable[[], None] = lambda: None) -> FrameHead | None:
         """Wait for its next answer; None: it ended, or sends no frames.
@@ -581,7 +631,7 @@ class OrderedProcess:
         sent = self._unsent
         self._unsent = b""
         try:
-            return self._pipes.ask(sent, check, poll_s=_ORDER_POLL_S)[0]
+            return self._answering.pipes.ask(sent, check, poll_s=_ORDER_POLL_S)[0]
         except (PipeClosed, ValueError):
             return None
 
@@ -619,7 +669,7 @@ def ordered_process(command: Sequence[str], order: FrameHead) -> Iterator[Ordere
         try:
             yield ordered
         finally:
-            _end_answering(ordered.process)
+            ordered.end()
 
 
 def lower_priority(nice: int) -> None:
@@ -635,11 +685,12 @@ def lower_priority(nice: int) -> None:
             Path("/proc/self/autogroup").write_text(str(nice), "ascii")
 
 
-def _lower_group(group: int) -> None:
-    """Lower the priority of a process that leads a session, and of all its threads."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PGRP, group, LOWEST_PRIORITY)
-        Path(f"/proc/{group}/autogroup").write_text(str(LOWEST_PRIORITY), "ascii")
+def _set_priority(group: int, nice: int) -> None:
+    """Set the priority of a process that leads a session, of its threads and of the session."""
+    with contextlib.suppress(OSError, AttributeError):  # only an administrator raises it
+        os.setpriority(os.PRIO_PGRP, group, nice)
+    with contextlib.suppress(OSError):  # anyone raises it to 0, ten times a second
+        Path(f"/proc/{group}/autogroup").write_text(str(nice), "ascii")
 
 
 def take_order() -> tuple[FrameHead, Callable[[FrameHead], None]]:

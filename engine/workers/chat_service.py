@@ -37,6 +37,7 @@ from paddock.engine.profile.profile import Profile
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
+from paddock.engine.system.processes import MOST_PROCESSES
 from paddock.engine.system.records import replace
 from paddock.engine.trial_process import wall_s
 from paddock.engine.wire import from_plain
@@ -55,7 +56,6 @@ Measure = Callable[[Callable[[], bool]], Profile | None]
 # screen frame, but never beyond the next step if steps are slow.
 HOLD_S, READ_HOLD_S = 0.2, 0.02
 
-N_COMPILERS = 2
 COMPILER_STACK_BYTES = 16 * 1024 * 1024
 """More than in the trial subprocess: what passes there cannot end a worker."""
 
@@ -222,7 +222,7 @@ class ChatService:
             self._has_compilers = True
             usual_bytes = threading.stack_size(COMPILER_STACK_BYTES)
             try:
-                for number in range(N_COMPILERS):
+                for number in range(MOST_PROCESSES):
                     name = f"compiler {number}"
                     threading.Thread(target=self._compile_all, name=name, daemon=True).start()
             finally:

@@ -51,7 +51,7 @@ from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_prof
 from paddock.engine.request import Message, Tool
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame, send_frame
 from paddock.engine.system.hardware import read_memory
-from paddock.engine.system.processes import run_and_exit
+from paddock.engine.system.processes import MOST_PROCESSES, run_and_exit
 from paddock.engine.wire import from_plain
 
 from .chat_service import ChatService
@@ -156,16 +156,15 @@ class _Cancelled(BaseException):
 
 
 class _LongRequests:
-    """Process requests that take long one by one, in a thread of their own."""
+    """Process requests that take long, in threads of their own."""
 
-    def __init__(self, act: Callable[[FrameHead, bytes], None]) -> None:
+    def __init__(self, act: Callable[[FrameHead, bytes], None], n_threads: int = 1) -> None:
         self._act = act
         self._queue: queue.SimpleQueue[tuple[FrameHead, bytes]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._waiting: set[int] = set()
-        self._current: int | None = None
-        self._is_cancelled = False
-        threading.Thread(target=self._run, name="long requests", daemon=True).start()
+        self._waiting, self._current, self._cancelled = set[int](), set[int](), set[int]()
+        for _ in range(n_threads):
+            threading.Thread(target=self._run, name="long requests", daemon=True).start()
 
     def add(self, head: FrameHead, body: bytes) -> None:
         with self._lock:
@@ -174,8 +173,8 @@ class _LongRequests:
 
     def cancel(self, request_id: int) -> bool:
         with self._lock:
-            if request_id == self._current:
-                self._is_cancelled = True
+            if request_id in self._current:
+                self._cancelled.add(request_id)
                 return True
             if request_id in self._waiting:
                 self._waiting.remove(request_id)
@@ -183,13 +182,13 @@ class _LongRequests:
         return False
 
     def check(self) -> None:
-        """Raise if the present request is cancelled; only for the thread that processes it.
+        """Raise if the present request is cancelled; only for the one thread that processes it.
 
         Raises:
             _Cancelled: it is; `_run` expects this.
         """
         with self._lock:
-            if self._is_cancelled:
+            if self._cancelled:
                 raise _Cancelled
 
     def _run(self) -> None:
@@ -199,14 +198,14 @@ class _LongRequests:
                 if head["id"] not in self._waiting:
                     continue
                 self._waiting.remove(head["id"])
-                self._current = head["id"]
-                self._is_cancelled = False
+                self._current.add(head["id"])
             with contextlib.suppress(_Cancelled):
                 self._act(head, body)
             del body  # images may be large, and the next request may be far off
             with self._lock:
-                self._current = None
-                is_cancelled = self._is_cancelled
+                self._current.discard(head["id"])
+                is_cancelled = head["id"] in self._cancelled
+                self._cancelled.discard(head["id"])
             if is_cancelled:
                 self._act({"op": "cancel", "id": head["id"]}, b"")
 
@@ -374,7 +373,7 @@ class _RequestReader:
         self._take = take
         self._with_long_texts = _LongRequests(self._act_at_length)
         self._with_images = _LongRequests(self._act_at_length)
-        self._with_templates = _LongRequests(self._act_at_length)
+        self._with_templates = _LongRequests(self._act_at_length, MOST_PROCESSES)
         if projector is not None:
             projector.on_part = self._before_image_part
 

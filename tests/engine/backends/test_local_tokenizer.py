@@ -41,7 +41,7 @@ async def test_it_counts_as_a_server_with_the_same_file_does() -> None:
 async def test_a_process_that_is_killed_is_started_again() -> None:
     async with opened(path()) as tokenizer:
         await tokenizer.count_texts(["a"])
-        process = present(tokenizer._process._process)
+        process = present(tokenizer._process._shared).process
         process.kill()
         assert await tokenizer.count_texts(["Hi there"]) == [2]
 

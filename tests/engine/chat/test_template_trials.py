@@ -15,7 +15,7 @@ from paddock.engine.errors import BadRequest, TemplateTooLarge, TemplateUnreadab
 from paddock.engine.models.model_finder import ModelFiles
 from paddock.engine.request import Message, ToolCall
 from paddock.engine.system.processes import FrameProcess
-from paddock.engine.trial_process import PATIENT_WALL_S, TrialProcess
+from paddock.engine.trial_process import PATIENT_WALL_S
 from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER
 
 
@@ -91,16 +91,6 @@ def test_what_a_models_template_supports_is_awaited_on_a_busy_machine(tmp_path: 
     files = ModelFiles(tmp_path)
     files._templates._process = FrameProcess([sys.executable, "-c", SLOW])
     assert files.capabilities(tmp_path / "m.gguf", None, "{{ tools }}") == ["tools"]
-
-
-def test_the_start_of_a_process_takes_none_of_an_orders_time() -> None:
-    """On a busy machine that takes seconds, and an ordinary chat was told that it is busy."""
-    trial = TrialProcess("paddock.engine.chat.template_trial_process")
-    starts_slowly = "import time\ntime.sleep(1.6)" + SLOW.replace("4 *", "1.2 *")
-    trial._process = FrameProcess([sys.executable, "-c", starts_slowly])
-    for _ in range(2):  # what is not brief ends the process: the second order has another one
-        assert trial.ask({"own": ""}, "it", "", 2.4) == {"capabilities": ["tools"]}
-    trial.close()
 
 
 def test_what_a_models_template_supports_is_computed_once(

@@ -116,7 +116,7 @@ def test_what_can_be_compiled_passes(trials: ConstraintTrials, constraint: Const
 
 def test_a_process_that_was_killed_is_replaced(trials: ConstraintTrials) -> None:
     trials.check(Constraint("json"))
-    process = present(trials._process._process)
+    process = present(trials._process._shared).process
     process.kill()
     process.wait()
     trials.check(Constraint("json"))

@@ -5,13 +5,18 @@ import io
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paddock.engine.system import processes
 from paddock.engine.system.frames import (
     FrameHead,
     FramePipes,
@@ -21,12 +26,15 @@ from paddock.engine.system.frames import (
     read_frame,
     read_frame_async,
 )
-from paddock.engine.system.processes import FrameProcess, NoAnswer
+from paddock.engine.system.processes import MOST_PROCESSES, FrameProcess, NoAnswer
 from tests.optional import present
+from tests.waiting import until
 
 HEADS = st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.text()))
 CHILD = """
 import os, signal, subprocess, sys, time
+while len(sys.argv) > 1 and not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
 from paddock.engine.system.frames import answer_frames, pack_frame, send_frame, take_pipes
 requests, answers = take_pipes()
 def answer(order):
@@ -46,6 +54,10 @@ def answer(order):
         case "leave":
             subprocess.Popen(["sleep", "600"], stdout=answers)
             os._exit(1)
+        case "wait":
+            open(order["begun"], "w").close()
+            while not os.path.exists(order["until"]):
+                time.sleep(0.01)
         case "half":
             send_frame(answers, pack_frame({"a": "b" * 1000})[:500])
             time.sleep(600)
@@ -122,6 +134,51 @@ def test_a_hostile_child_is_ended_and_the_next_order_answered(
     assert not child.is_running
     second = present(child.ask({"do": "work"}, 60))
     assert second["pid"] != first["pid"]
+
+
+def test_what_is_not_brief_delays_no_other_order(child: FrameProcess, tmp_path: Path) -> None:
+    begun, may_end = tmp_path / "begun", tmp_path / "may end"
+    with ThreadPoolExecutor() as pool:
+        waits = {"do": "wait", "begun": str(begun), "until": str(may_end)}
+        slow = pool.submit(child.ask, waits, 60, 0)
+        until(begun.exists)
+        others = [present(child.ask({"do": "work"}, 60)) for _ in range(2)]
+        assert not slow.done() and others[0]["pid"] == others[1]["pid"]
+        may_end.touch()
+        assert present(slow.result())["pid"] != others[0]["pid"]
+
+
+def test_processes_that_are_slow_to_end_delay_no_answer_and_are_few(
+    child: FrameProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end, end = threading.Event(), processes._Answering.end
+    monkeypatch.setattr(processes._Answering, "end", lambda *args: (may_end.wait(60), end(*args)))
+    for _ in range(MOST_PROCESSES):
+        present(child.ask({"do": "work"}, 60))
+        with pytest.raises(NoAnswer):
+            child.ask({"do": "half"}, 0.5)
+    with pytest.raises(NoAnswer):
+        child.ask({"do": "work"}, 0.5)
+    assert len(child._all) == MOST_PROCESSES
+    may_end.set()
+    present(child.ask({"do": "work"}, 60))
+    until(lambda: len(child._all) == 1)
+
+
+def test_the_start_of_a_process_takes_none_of_any_orders_time(tmp_path: Path) -> None:
+    """On a busy machine that takes seconds, and an ordinary chat was told that it is busy."""
+    may_start = tmp_path / "may start"
+    child = FrameProcess([sys.executable, "-c", CHILD, str(may_start)], {"do": "work"})
+    with ThreadPoolExecutor() as pool:
+        orders = [pool.submit(child.ask, {"do": "work"}, 30) for _ in range(3)]
+        until(lambda: child._all)
+        before = child.clock_s()
+        time.sleep(0.1)
+        assert child.clock_s() == before
+        may_start.touch()
+        assert all(present(order.result())["do"] == "work" for order in orders)
+    assert child.clock_s() > before
+    child.close()
 
 
 def test_what_a_child_prints_stands_in_no_answer(child: FrameProcess) -> None:
