@@ -43,6 +43,9 @@ def _load_adapter(model: Any, path: str, recording: LogRecording) -> Any:
         raise LoadFailed(
             recording.explain(f"llama.cpp cannot apply the adapter {path} to this model")
         )
+    if lib.llama_adapter_get_alora_n_invocation_tokens(pointer):
+        what = "holds from certain words of a prompt on (aLoRA), which is not supported"
+        raise LoadFailed(f"the adapter {path} {what}: use one for whole prompts")
     return pointer
 
 

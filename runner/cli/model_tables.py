@@ -182,6 +182,8 @@ def models_here(pool: PoolSettings) -> list[dict[str, Any]]:
     here = []
     for row in local_models(pool):
         model: dict[str, Any] = {"name": row.name, "capabilities": list(row.capabilities)}
+        if row.of_file:
+            model["of_file"] = dict(row.of_file)
         if row.role == "embed":
             with suppress(ModelBroken):  # `paddock doctor` names it
                 model["scripts"] = _script_shares(finder, row)
@@ -218,15 +220,20 @@ def abilities_text(here: Sequence[Mapping[str, Any]]) -> str:
         known = model.get("scripts", {}).items()
         shares = [f"{script} {share:.0%}" for script, share in known if share >= 0.1]
         reads = f"; letters known: {', '.join(shares)}" if shares else ""
-        body.append((model["name"], ", ".join(model["capabilities"]) + reads))
+        says = _decoding_text(model.get("of_file", {}), "; says ")
+        body.append((model["name"], ", ".join(model["capabilities"]) + reads + says))
     return printing.table([("MODELS HERE", "CAPABILITIES"), *body])
+
+
+def _decoding_text(of_file: Mapping[str, Any], before: str) -> str:
+    decoding = ", ".join(f"{name} {value:g}" for name, value in of_file.items())
+    return f"{before}{decoding}" if decoding else ""
 
 
 def _origin_text(row: ModelRow) -> str:
     is_plain = row.origin in ("store", "")
     origin = row.origin if is_plain else f"{row.origin} ({Path(row.path).name})"
-    decoding = ", ".join(f"{name} {value:g}" for name, value in row.of_file.items())
-    notes = (f"tuned: {row.tuned}" if row.tuned else "", f"says {decoding}" if decoding else "")
+    notes = (f"tuned: {row.tuned}" if row.tuned else "", _decoding_text(row.of_file, "says "))
     return ", ".join(filter(None, (origin, *notes)))
 
 

@@ -9,7 +9,14 @@ from tests.fakes.tiny import Matrices, fill
 
 
 def write_adapter(
-    path: Path, tensor: str, n_in: int, n_out: int, *, strength: float, architecture: str = "llama"
+    path: Path,
+    tensor: str,
+    n_in: int,
+    n_out: int,
+    *,
+    strength: float,
+    architecture: str = "llama",
+    more: dict[str, Value] | None = None,
 ) -> Path:
     """Write an adapter that adds a random matrix of rank 1 to one tensor; 0 adds nothing."""
     random = np.random.default_rng(7)
@@ -22,6 +29,7 @@ def write_adapter(
         "general.architecture": architecture,
         "adapter.type": "lora",
         "adapter.lora.alpha": 1.0,
+        **(more or {}),
     }
     axes = {name: (rows.shape[1], rows.shape[0]) for name, rows in matrices.items()}
     return fill(write_gguf(path, values, axes), matrices)

@@ -9,7 +9,10 @@ import numpy as np
 
 from paddock.engine.gguf import read_header
 
-Value = str | int | float | bool | np.int32 | Sequence[str] | Sequence[int] | Sequence[float]
+Value = (
+    str | int | float | bool | np.int32
+    | Sequence[str] | Sequence[int] | Sequence[float] | Sequence[np.uint32]
+)  # fmt: skip
 
 _ALIGNMENT = 32
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
@@ -111,7 +114,7 @@ def _value(value: Value) -> bytes:
         return struct.pack("<II", _U32, value)
     if isinstance(value, float):
         return struct.pack("<If", _F32, value)
-    kind = {str: _STRING, float: _F32}.get(type(value[0]) if value else int, _I32)
+    kind = {str: _STRING, float: _F32, np.uint32: _U32}.get(type(value[0]) if value else int, _I32)
     items = (
         _text(one) if isinstance(one, str) else struct.pack("<f" if kind == _F32 else "<I", one)
         for one in value

@@ -1,8 +1,10 @@
 """LoRA adapters over the real small model."""
 
 import asyncio
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paddock.engine.backends.local import LocalPool
@@ -13,6 +15,7 @@ from paddock.engine.request import ChatRequest, Message, ModelFacts, ModelSpec
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.records import replace
 from tests.fakes.adapter import write_adapter
+from tests.fakes.gguf import Value
 
 CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=512)
 TENSOR = "blk.20.attn_output.weight"
@@ -63,16 +66,25 @@ class Made(ModelFinder):
         return replace(super().find(CHAT.ref, n_ctx_tokens), name="made", adapters=(self._adapter,))
 
 
-async def test_an_adapter_for_another_model_is_named(tmp_path: Path) -> None:
-    foreign = write_adapter(tmp_path / "foreign.gguf", TENSOR, 64, 64, strength=1)
+@pytest.mark.parametrize(
+    ("n", "more", "why"),
+    [
+        (64, {}, "llama.cpp cannot apply the adapter {} to this model: .*maybe wrong base model"),
+        (576, {"adapter.alora.invocation_tokens": [np.uint32(1)]},
+         "the adapter {} holds from certain words of a prompt on .aLoRA., which is not supported"),
+    ],
+)  # fmt: skip
+async def test_an_adapter_that_cannot_be_used_is_named(
+    tmp_path: Path, n: int, more: dict[str, Value], why: str
+) -> None:
+    foreign = write_adapter(tmp_path / "foreign.gguf", TENSOR, n, n, strength=1, more=more)
     settings = PoolSettings(n_threads=1, cache_dir=tmp_path / "cache", profile_s=0)
 
     async with asyncio.timeout(120), LocalPool(settings) as pool:
         spec = replace(CHAT, adapters=(str(foreign),))
         with pytest.raises(ModelBroken) as caught:
             await pool.chat(ChatRequest(spec, (Message("user", "Hello"),))).reply()
-    assert f"llama.cpp cannot apply the adapter {foreign} to this model" in str(caught.value)
-    assert "maybe wrong base model?" in str(caught.value), "in llama.cpp's own words"
+    assert re.search(why.format(foreign), str(caught.value))
 
 
 def test_an_adapter_that_is_missing_or_none_is_told_before_anything_is_loaded(

@@ -19,6 +19,11 @@ MODEL_INFO = {
 }
 
 
+def test_what_a_file_says_of_decoding_is_told() -> None:
+    here = {"name": "a", "capabilities": ["completion"], "of_file": {"top_k": 1, "top_p": 0.5}}
+    assert model_tables.abilities_text([here]).endswith("completion; says top_k 1, top_p 0.5")
+
+
 def test_what_is_known_of_a_model_is_told_in_parts() -> None:
     assert model_tables.model_card(MODEL_INFO) == (
         "  Model\n"
