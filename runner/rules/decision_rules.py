@@ -6,8 +6,10 @@ lack, all else being equal. A line that is unlike all remarks so far opens what 
 and sender. Within the key a rule of a field says which labels govern its value, and how that is
 read. It reads nothing, and the field is open,
 
-1. where no decision, or decisions on two senders, have this key, or they differ in a constant;
-2. where one of its labels is missing, or governs two values;
+1. where no decision, or decisions on two senders, have this key, or they differ in a constant, or
+   the text names a choice of it that no such document named;
+2. where one of its labels governs two values or is missing, unless it is nowhere, and the value is
+   the sum of what stands before it, and the largest;
 3. where a label is new in the block of the value, unless the value is the sum of what stands before
    it, and the new label does, too;
 4. where what is written there has another form, or could be read in two ways;
@@ -41,6 +43,8 @@ _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _IN_DIGITS = re.compile(r"(\d{1,2})\D(\d{1,2})\D(?:\d\d|\d{4})")
 _PLAIN_NUMBER = re.compile(r"-?\d{1,6}(?:[.,]\d\d)?")
 _NAMED = r'(?:[\w-]+: )?"?{}"?\s*(?:$|[,<|(])'
+_LOST = r"(?:{}|\s?[^\w\s]\s?)"
+"""A letter that a page's font may lack: it stands as a box."""
 _DIGITS = re.compile(r"\d+")
 _SPACE = re.compile("[ \u00a0\u202f]")
 
@@ -73,7 +77,8 @@ class TaughtAnswer(Struct, frozen=True, dict=True):
         for field, value in sorted(self.answer.items()):
             is_text = isinstance(value, str) and field not in self.constants
             if is_text and len(value) > 2 and not any(map(str.isdigit, value)):
-                form = re.compile(_NAMED.format(re.escape(name_of(value))))
+                letters = (re.escape(c) if c.isascii() else _LOST.format(c) for c in name_of(value))
+                form = re.compile(_NAMED.format("".join(letters)), re.IGNORECASE)
                 cells = sorted({name for name in self.offers.names if form.match(name)})
                 found += [(field, cell) for cell in cells]
         return tuple(found)
@@ -214,7 +219,7 @@ def _candidates(taught: TaughtAnswer, value: Any) -> dict[Anchor, _Form]:
 
 class _FieldRule(Struct, frozen=True):
     anchors: frozenset[Anchor]
-    """All of them have to lead to the value."""
+    """All of them have to lead to the value; one whose label is nowhere may be missed by a sum."""
     form: _Form
     known: Mapping[Anchor, frozenset[str]]
     """The labels that stood in the block of each anchor."""
@@ -224,10 +229,15 @@ class _FieldRule(Struct, frozen=True):
         values = list[OfferedValue]()
         for anchor in sorted(self.anchors):
             if (value := _only(offers, anchor, self.form)) is None:
+                if self.form.of is float and anchor not in offers.by_anchor:
+                    continue
                 return WhyOpen.NO_VALUE
             if not self._is_known_place(offers, value):
                 return WhyOpen.NEW_LABEL
             values.append(value)
+        is_less = len(values) < len(self.anchors)
+        if not values or (is_less and not all(_is_whole_sum(offers, v, self.form) for v in values)):
+            return WhyOpen.NO_VALUE
         read = {canonical_json(self.form.read(value.written)) for value in values}
         if len(read) != 1:
             return WhyOpen.TWO_READINGS
@@ -236,6 +246,13 @@ class _FieldRule(Struct, frozen=True):
     def _is_known_place(self, offers: Offers, value: OfferedValue) -> bool:
         new = offers.blocks[value.block] - self.known[value.anchor]
         return not new or (self.form.of is float and _is_sum(offers, value, new, self.form))
+
+
+def _is_whole_sum(offers: Offers, value: OfferedValue, form: _Form) -> bool:
+    """Return whether an amount is the sum of those before it, and no other one is larger."""
+    amounts = [abs(read) for v in offers.values if (read := form.read(v.written)) is not None]
+    is_largest = abs(form.read(value.written)) == max(amounts)
+    return is_largest and _is_sum(offers, value, frozenset(), form)
 
 
 def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _Form) -> bool:
@@ -318,6 +335,15 @@ class _SenderLayout(Struct, frozen=True, dict=True):
         of = self.constants or ()
         ids = {f: tuple(t.id for t in self.decisions if f in t.fields) for f in of}
         return {field: some for field, some in ids.items() if some}
+
+    @cached_property
+    def named(self) -> Mapping[str, Set[str]]:
+        """The choices of constant fields that are named in decided documents, and the decided."""
+        decided = self.decisions
+        return {
+            field: {str(value)}.union(*(t.offers.named.get(field, ()) for t in decided))
+            for field, value in (self.constants or {}).items()
+        }
 
     @cached_property
     def empty(self) -> Mapping[str, tuple[frozenset[str], tuple[str, ...]]]:
@@ -532,7 +558,9 @@ class Rules:
         signs = [word for word in offers.words if word[0] == "¤"]
         found, why = dict[str, FieldReading](), dict.fromkeys(constants, WhyOpen.NEW_LINE)
         for field, ids in layout.taught_constants.items():
-            if not changed or (signs and _is_currency_value(constants[field])):
+            if {*offers.named.get(field, ())} - layout.named[field]:
+                why[field] = WhyOpen.OTHER_NAMED
+            elif not changed or (signs and _is_currency_value(constants[field])):
                 found[field] = FieldReading(constants[field], ids)
         labels = frozenset().union(*offers.blocks)
         for field, (known, ids) in layout.empty.items():

@@ -37,6 +37,7 @@ How = Literal["in", "left", "above", "prose"]
 MOST_PACKED_CHARS = 4_096
 _MOST_CHARS = 60_000  # of a text; of a longer document no rule is made
 _MOST_LABEL_CHARS, _MOST_NAME_CHARS = 60, 100
+_MOST_CHOICES = 40  # of a field whose words are looked for in a text
 _MOST_VALUES = 3  # of one label: where two differ, no rule reads either
 _NAME_WORDS, _PROSE_WORDS = 8, 5  # a cell of so many words is a sentence, not a label
 _AMOUNT = re.compile(
@@ -98,6 +99,8 @@ class Offers(Struct, frozen=True, dict=True):
     stated: Mapping[str, Any] = field(default_factory=dict)
     """By field, its value in an e-invoice with which its page and its sums agree."""
     accounts: tuple[str, ...] = ()
+    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By field with a few choices, those whose words stand in the text."""
     unread: WhyOpen | None = None
     """Why it offers nothing else; not packed."""
 
@@ -114,7 +117,7 @@ class Offers(Struct, frozen=True, dict=True):
         """Return them as a text; empty: they are too many to be kept."""
         values = [[v.how, v.label, v.written, v.block, v.start, v.end] for v in self.values]
         data = [sorted(self.words), self.names, values, [sorted(block) for block in self.blocks]]
-        stated = [self.seller, self.stated, self.accounts]
+        stated = [self.seller, self.stated, self.accounts, self.named]
         for some in ((*data, *stated), ([], [], [], [], *stated)):
             text = json.dumps(some, ensure_ascii=False, separators=(",", ":")).encode()
             packed = b64encode(zlib.compress(text)).decode()
@@ -136,7 +139,8 @@ def offers_of(
 ) -> Offers:
     """Return what the only document of some sources offers; of several, or a long one, nothing.
 
-    `terms`: the fields of a JSON Schema that an e-invoice states, with its terms.
+    `terms`: the fields of an answer that an e-invoice states, with its terms; `schema`: its JSON
+    Schema, of whose choices it tells which are named.
     """
     documents = [source for source in sources if source.text.strip()]
     if len(documents) != 1:
@@ -147,7 +151,27 @@ def offers_of(
     stated = _stated_fields(source, terms or {}, schema)
     seller = str(source.invoices[0]["seller"]) if stated else ""
     accounts = tuple(accounts_in(source.text[:_MOST_CHARS]))
-    return replace(offers, seller=seller, stated=stated, accounts=accounts)
+    named = _named_choices(source.text[:_MOST_CHARS], SchemaParts.of(schema))
+    return replace(offers, seller=seller, stated=stated, accounts=accounts, named=named)
+
+
+def _named_choices(text: str, schema: SchemaParts) -> dict[str, list[str]]:
+    words, found = f" {_words_of(text)} ", dict[str, list[str]]()
+    for name in sorted({name for part in schema.parts for name in part.get("properties", ())}):
+        choices = {str(choice): _words_of(str(choice)) for choice in _choices(schema, name)}
+        if len(choices) <= _MOST_CHOICES and not any(map(is_currency, choices)):
+            found[name] = sorted(
+                c for c, phrase in choices.items() if phrase and f" {phrase} " in words
+            )
+    return {name: choices for name, choices in found.items() if choices}
+
+
+def _words_of(text: str) -> str:
+    return " ".join(_WORD.findall(text.replace("_", " "))).casefold()
+
+
+def _choices(schema: SchemaParts, name: str) -> list[Any]:
+    return [choice for part in schema.field(name).parts for choice in part.get("enum", ())]
 
 
 def _stated_fields(source: EvidenceSource, terms: Mapping[str, str], schema: Any) -> dict[str, Any]:
@@ -171,9 +195,8 @@ def _stated_fields(source: EvidenceSource, terms: Mapping[str, str], schema: Any
         shown -= {"net", "tax", "gross", "payable"}
     found = {name: invoice[term] for name, term in terms.items() if term in shown and invoice[term]}
     for name in found:
-        choices = [c for p in SchemaParts.of(schema).field(name).parts for c in p.get("enum", ())]
-        value = str(found[name]).replace("_", " ").casefold()
-        same = [choice for choice in choices if str(choice).replace("_", " ").casefold() == value]
+        choices, value = _choices(SchemaParts.of(schema), name), _words_of(str(found[name]))
+        same = [choice for choice in choices if _words_of(str(choice)) == value]
         found[name] = same[0] if len(same) == 1 else None if choices else found[name]
     return {name: value for name, value in found.items() if value is not None}
 

@@ -16,6 +16,7 @@ class WhyOpen(Enum):
     SEVERAL_FIT = "two senders or layouts fit"
     OTHER_ACCOUNT = "the sender has another account than before"
     NEW_LINE = "a line, more or less than before, may tell it"
+    OTHER_NAMED = "its text names another choice than was decided"
     DIFFERENT = "decisions on this sender and layout differ"
     NO_PLACE = "its value stood nowhere, or each time elsewhere"
     NO_VALUE = "its label or a value of its form is missing, or it has two"

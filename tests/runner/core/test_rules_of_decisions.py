@@ -183,6 +183,7 @@ AS_OTHER = {**NEXT, "number": "RE-103"}
 UNDER_TITLE = line("REMINDER", "{title}")
 OTHER_TITLE = (bill(UNDER_TITLE, **NEXT), {**READ, "kind": "reminder"})
 TWO_REMARKS = [(bill(BY_OSIER), {}), (bill(BY_TARN, **NEXT), READ)]
+REMIT = ("{bye}", "Kindly remit: {total}\n\n{bye}")
 PLAIN: list[tuple[str, dict[str, Any]]] = [(bill(), {})]
 UNPLACED = {"kind", "sender"}
 # A line more or less: decided documents, the next one, and all that a person is asked there.
@@ -212,6 +213,21 @@ LINES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str, set[str] | frozens
     "a remark that begins as two before": (TWO_REMARKS, bill(BY_OTHER, **AS_OTHER), set()),
     "such a remark and a title": (
         TWO_REMARKS, bill(BY_OTHER, UNDER_TITLE, **AS_OTHER), UNPLACED),
+    "a sentence that names another kind": (
+        PLAIN, bill(line("This is a credit note."), **NEXT), {"kind"}),
+    "a sentence that names its own kind": (
+        PLAIN, bill(line("Please find our invoice for last week."), **NEXT), set()),
+    "another kind that is named each time": (
+        [(bill(line("It is no credit note."), **AS_OTHER), {**READ, "number": "RE-103"})],
+        bill(line("It is no credit note."), **NEXT), set()),
+    "a place less, and the sum is right": ([(bill(REMIT), {})], bill(**NEXT), set()),
+    "a place less, and the sum is wrong": (
+        [(bill(REMIT), {})], bill(**NEXT | {"vat": "9.00"}), {"total"}),
+    "a place less, and a larger sum": (
+        [(bill(REMIT), {})], bill(**NEXT, bye="In all that is 70.00 for now"), {"total"}),
+    "a letter that the font lacks, in other case": (
+        [(bill(sender="LARKFIELD \u25a0BUD"), {"sender": "Larkfield Żbud"})],
+        bill(**NEXT, sender="LARKFIELD \u25a0BUD"), set()),
     "a remark of another sender": (
         [*TWO_REMARKS, (bill(sender="Pennick"), {"sender": "Pennick"})],
         bill(BY_OSIER, **{**AS_OTHER, "sender": "Pennick"}), UNPLACED),
@@ -338,7 +354,9 @@ WHY: dict[str, tuple[str, str, dict[str, str]]] = {
         bill(), bill(line("Spring sale\nOpen on Sunday"), **NEXT),
         dict.fromkeys(ALL, "new_layout")),
     "a title more": (
-        bill(), bill(UNDER_TITLE, **NEXT), dict.fromkeys(("kind", "sender"), "new_line")),
+        bill(), bill(UNDER_TITLE, **NEXT), {"kind": "other_named", "sender": "new_line"}),
+    "a line more": (
+        bill(), bill(BY_OSIER, **NEXT), dict.fromkeys(("kind", "sender"), "new_line")),
     "a new label": (bill(), bill(TO_PAY, **NEXT), {"total": "new_label"}),
     "two values": (
         bill(), bill(("Date: {date}", "Date: {date}\nNumber: RE-900"), **NEXT),
