@@ -16,6 +16,7 @@ from itertools import accumulate, chain
 from typing import Any, TypeAlias
 
 from paddock.engine.system.records import Struct, field
+from paddock.pipelines.text_cells import PlacedCell, SourceText, TextCell, quote_box
 from paddock.pipelines.text_marks import searchable
 
 from .folding import Span
@@ -43,19 +44,8 @@ _OTHER_NOTATION = 2.5  # 84 is rather a quantity, 84.00 a price; 1 and 5 fail
 _IN_COLUMN = 1.0  # of a heading: as near as one character, though rows may be between
 _AFTER_VALUE = 4  # times as far: a label is usually before its value
 _DECIMALS = re.compile(r"\d[.,]\d{1,2}(?!\d)")
-_CELL = re.compile(r"[^\t|;]+(?=[\t|;]|$)|(?<=[\t|;])(?=[\t|;])")
-_SPACED_CELL = re.compile(r"\S+(?: \S+)*")
-_ONE_WORD = re.compile(r"\S+")
-_MOST_LINE_CHARS = 2000
 _MARKS = re.compile(r"[^\w\x00\n]*\n?[^\w\x00\n]*")
 _MOST_MARKS = 40  # between a label and its value, as in rows of dots
-
-
-class SourceText(Struct, frozen=True):
-    name: str
-    text: str
-    page_starts: tuple[int, ...] = ()
-    """Offsets at which pages begin; empty: it has no pages."""
 
 
 def locate(
@@ -71,9 +61,10 @@ def locate(
     `enum` and `const`, parts with `x-evidence: false`, and what is not in `only` (names of fields,
     or paths such as `items.price`). An empty field that the schema requires is nowhere. Else it is
     a mapping with `quote`, `source`, `page`, `start` and `end` in the source's text, `line` and
-    `column` if there are no pages, `box` (null here), `match`, `reason` of a partial one, `ratio`
-    of a fuzzy one, and the number of `others` that may be meant as well. Of a `fuzzy` match the
-    place is a hint for people: the value itself is not in the source. `language` is the sources'.
+    `column` if there are no pages, `box` if the page's words have boxes (of a quote over a page
+    break: of its first part), `match`, `reason` of a partial one, `ratio` of a fuzzy one, and the
+    number of `others` that may be meant as well. Of a `fuzzy` match the place is a hint for people:
+    the value itself is not in the source. `language` is the sources'.
 
     >>> found = locate({"total": 84.0}, {}, [SourceText("bill", "Total: EUR 84,00")])
     >>> found["total"]["quote"], found["total"]["match"], found["total"]["column"]
@@ -166,11 +157,30 @@ class _Leaf(Struct):
     is_empty: bool = False
 
 
+class _SourcePart(Struct, dict=True):
+    """A page, sheet, chapter or mail of a source."""
+
+    source: SourceText
+    number: int
+
+    @cached_property
+    def cells(self) -> list[TextCell]:
+        return self.source.cells(self.number)
+
+    @cached_property
+    def rows(self) -> list[tuple[int, list[PlacedCell], int]]:
+        """Where each cell begins, its row, and its number in that, in order."""
+        rows = self.source.rows(self.cells)
+        cells = ((cell.start, row, n) for row in rows for n, cell in enumerate(row))
+        return sorted(cells, key=lambda cell: cell[0])
+
+
 class _Sources(Struct, dict=True):
     sources: tuple[SourceText, ...]
     language: str
     _known: dict[tuple[type, Any], _Found] = field(default_factory=dict)
     """Values that occur often in an answer often occur often in the text."""
+    _parts: dict[tuple[int, int], _SourcePart] = field(default_factory=dict)
 
     @cached_property
     def index(self) -> SourceIndex:
@@ -190,30 +200,31 @@ class _Sources(Struct, dict=True):
     def number_of(self, start: int) -> int:
         return bisect_right(self._starts, start) - 1
 
-    def is_in_column(self, heading: Span, quote: Quote) -> bool:
-        """Return whether a place is in the column of a heading on a line above."""
-        above, line = self._line_of(heading[0]), self._line_of(quote.start)
-        if above == line:
-            return False
-        texts = [self.index.text[start:end] for start, end in (above, line)]
-        at, place = heading[0] - above[0], quote.start - line[0]
-        for pattern in (_CELL, _SPACED_CELL, _ONE_WORD):
-            cells = [[found.span() for found in pattern.finditer(text)] for text in texts]
-            if len(cells[0]) == len(cells[1]) > 1:
-                numbers = [
-                    bisect_right([start for start, _ in row], offset) - 1
-                    for row, offset in zip(cells, (at, place), strict=True)
-                ]
-                return numbers[0] == numbers[1]
-        is_table = len(_SPACED_CELL.findall(texts[0])) > 1 < len(_SPACED_CELL.findall(texts[1]))
-        n_heading, n_quote = heading[1] - heading[0], quote.end - quote.start
-        return is_table and at < place + n_quote and place < at + n_heading
+    def _part_at(self, at: int) -> _SourcePart:
+        source = self.number_of(at)
+        key = source, self.sources[source].part_of(at - self._starts[source])
+        if key not in self._parts:
+            self._parts[key] = _SourcePart(self.sources[source], key[1])
+        return self._parts[key]
 
-    def _line_of(self, at: int) -> Span:
-        number = bisect_right(self._lines, at) - 1
-        start = self._lines[number]
-        end = self._lines[number + 1] - 1 if number + 1 < len(self._lines) else len(self.index.text)
-        return start, min(end, start + _MOST_LINE_CHARS)
+    def _row_at(self, at: int) -> tuple[list[PlacedCell], int] | None:
+        """Return the row in which something stands, and the number of its cell."""
+        rows, offset = self._part_at(at).rows, at - self._starts[self.number_of(at)]
+        number = bisect_right(rows, offset, key=lambda cell: cell[0]) - 1
+        return rows[number][1:] if number >= 0 else None
+
+    def is_in_column(self, heading: Span, quote: Quote) -> bool:
+        """Return whether a place is in the column of a heading in a row above."""
+        if self.number_of(heading[0]) != self.number_of(quote.start):
+            return False
+        above, line = self._row_at(heading[0]), self._row_at(quote.start)
+        if above is None or line is None or above[0] is line[0]:
+            return False
+        (heads, head), (cells, cell) = above, line
+        under, is_table = cells[cell], len(heads) > 1 < len(cells)
+        over = [n for n, it in enumerate(heads) if it.left < under.right and under.left < it.right]
+        by_number = [cell] if len(heads) == len(cells) else []
+        return is_table and head in (over or by_number)
 
     def has_only_marks(self, start: int, end: int) -> bool:
         """Return whether there is no word between a label and a value, as in `Total: | 84`."""
@@ -248,8 +259,12 @@ class _Sources(Struct, dict=True):
         found |= {"quote": source.text[start:end], "source": source.name}
         found |= {"start": start, "end": end, "match": quote.match}
         found |= {"reason": quote.reason, "ratio": quote.ratio}
-        if source.page_starts:
-            found["page"] = max(1, bisect_right(source.page_starts, start))
+        if source.only_page is not None:
+            found["page"] = source.only_page
+        elif source.is_paged:
+            part = self._part_at(quote.start)
+            found["page"] = part.number
+            found["box"] = quote_box(source.text, part.cells, start, end)
         else:
             line = bisect_right(self._lines, quote.start) - 1
             first = bisect_right(self._lines, at) - 1

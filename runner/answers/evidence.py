@@ -1,31 +1,29 @@
 """Evidence: where the values of an answer are in its sources, and on their pages.
 
 `reply.evidence` names values of an item's scope: texts, outputs of `files.read`, hits of `search`.
-The finder (`pipelines.checking.evidence`) sees texts alone, in the reader processes, within their
-limits of time and memory, so that no text holds up a run. Where a quote stands on its page is known
-since the document was read: its cells came with the text.
+The finder (`pipelines.checking.evidence`) works in the reader processes, within their limits of
+time and memory, so that no text holds up a run. Where a quote stands on its page is known since the
+document was read: its cells came with the text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from copy import deepcopy
 from pathlib import Path, PurePath
 from typing import Any
 
-from paddock.engine.system.records import Struct, field, replace
-from paddock.engine.system.text import free_name, listed, nested_values
+from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.text import free_name, listed
 from paddock.pipelines.errors import kind_of
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
+from paddock.pipelines.text_cells import SourceText
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError, Tools
 from paddock.steps.readers import documents
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
-from paddock.steps.readers.reader import PAGE_BREAK, join_pages, page_offsets
+from paddock.steps.readers.reader import join_pages, page_offsets
 from paddock.steps.readers.reader_pool import EvidenceRequest
-from paddock.steps.readers.text_cells import TextCell, page_cells, quote_box
 
 _PAGED = frozenset((MEDIA_TYPES["pdf"], MEDIA_TYPES["pptx"]))
 _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
@@ -40,7 +38,7 @@ class EvidenceFinder(Struct):
 
     schema: Any
     only: Sequence[str]
-    sources: tuple[EvidenceSource, ...]
+    sources: tuple[SourceText, ...]
     tools: Tools
     """Whose readers know where a quote stands on a page."""
     language: str = ""
@@ -74,58 +72,19 @@ class EvidenceFinder(Struct):
             StepError: it takes too much time or memory.
         """
         if self._latest is None or self._latest[0] is not output:
-            texts = tuple((source.name, source.text, source.page_starts) for source in self.sources)
-            request = EvidenceRequest(output, self.schema, tuple(self.only), texts, self.language)
+            sought = output, self.schema, tuple(self.only)
+            request = EvidenceRequest(*sought, self.sources, self.language)
             found = await documents.locate_values(request, readers=self.tools.files.readers)
             self._latest = (output, found)
         return self._latest[1]
-
-    async def evidence(self, output: Any) -> Any:
-        return with_boxes(await self.located(output), self.sources)
 
 
 # --- sources
 
 
-class EvidenceSource(Struct, frozen=True):
-    name: str
-    """The document's path as the pipeline names it, else the expression. No other has it."""
-    text: str
-    part_starts: tuple[int, ...] = (0,)
-    """Offsets at which its pages, sheets, chapters or mails begin."""
-    is_paged: bool = False
-    """Whether these are pages that people see."""
-    path: str = ""
-    """The document's, as the pipeline names it; empty: the text is of no document."""
-    media_type: str = ""
-    only_page: int | None = None
-    """The page that the whole text is of."""
-    boxes: Mapping[int, str] = field(default_factory=dict)
-    """By page, where its words stand; packed."""
-    invoices: tuple[Mapping[str, Any], ...] = ()
-    """The e-invoices in it, as `files.read` returns them."""
-
-    @property
-    def page_starts(self) -> tuple[int, ...]:
-        """Offsets at which pages begin; empty: it has no pages."""
-        return self.part_starts if self.is_paged else ()
-
-    def cells(self, number: int) -> list[TextCell]:
-        """Return the cells of a page, sheet, chapter or mail, from 1, by offsets in the whole text.
-
-        Raises:
-            ValueError: what a pipeline made looks like a document, and its boxes are none.
-        """
-        begin, *rest = self.part_starts[number - 1 :]
-        end = rest[0] - len(PAGE_BREAK) if rest else len(self.text)
-        is_csv = self.media_type == MEDIA_TYPES["csv"]
-        part = self.text[begin:end]
-        return page_cells(part, self.boxes.get(number, ""), begin, is_csv=is_csv)
-
-
 def read_sources(
     spec: EvidenceSpec, scope: Scope, base: Path | None = None
-) -> tuple[EvidenceSource, ...]:
+) -> tuple[SourceText, ...]:
     """Return the texts that `reply.evidence` names; those of skipped steps are left out.
 
     Documents in the folder `base` are named by their paths in it.
@@ -133,7 +92,7 @@ def read_sources(
     Raises:
         StepError: one is no text, none is left, or they are too long.
     """
-    found: list[EvidenceSource] = []
+    found: list[SourceText] = []
     for source in spec.sources:
         try:
             value = source.evaluate(scope)
@@ -153,7 +112,7 @@ def read_sources(
             f"{_MOST_SOURCE_CHARS:,} can be searched.",
             remedy="Name a part of it, such as the chunk that the model reads.",
         )
-    named: dict[str, EvidenceSource] = {}
+    named: dict[str, SourceText] = {}
     for text in found:  # of those with the same name, all but the first are numbered
         name, path = text.name, PurePath(text.path)
         if base is not None and text.path and path.is_relative_to(base):
@@ -178,9 +137,9 @@ def _no_text(sources: Sequence[Expression], scope: Scope) -> StepError:
     )
 
 
-def _sources_in(value: Any, name: str) -> Iterator[EvidenceSource]:
+def _sources_in(value: Any, name: str) -> Iterator[SourceText]:
     if isinstance(value, str):
-        yield EvidenceSource(name, value)
+        yield SourceText(name, value)
     elif isinstance(value, list):
         for index, element in enumerate(value):
             if element is not None:
@@ -201,7 +160,7 @@ def _sources_in(value: Any, name: str) -> Iterator[EvidenceSource]:
         )
 
 
-def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
+def _document(value: Mapping[str, Any], name: str) -> SourceText:
     """Return the source of outputs of `files.read`, a hit of `search`, or a mapping like these."""
     path, media_type = _text_of(value, "path"), _text_of(value, "media_type")
     page, pages, boxes = value.get("page"), value.get("pages"), value.get("cells")
@@ -211,7 +170,7 @@ def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
     is_paged = is_shown or (len(texts) > 1 and media_type not in _WITHOUT_PAGES)
     has_parts = bool(texts) and join_pages(texts) == value["text"]  # else these are others'
     by_page = boxes.items() if has_parts and isinstance(boxes, Mapping) else ()
-    return EvidenceSource(
+    return SourceText(
         name=path or _text_of(value, "source") or name,
         text=value["text"],
         part_starts=tuple(page_offsets(texts)) if has_parts else (0,),
@@ -219,7 +178,7 @@ def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
         path=path,
         media_type=media_type,
         only_page=page if isinstance(page, int) and page == value.get("page_end", page) else None,
-        boxes={int(page): str(cells) for page, cells in by_page},
+        boxes={page: str(cells) for page, cells in by_page},
         invoices=tuple(invoices) if isinstance(invoices, list) else (),
     )
 
@@ -227,28 +186,3 @@ def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
 def _text_of(value: Mapping[str, Any], name: str) -> str:
     found = value.get(name)
     return found if isinstance(found, str) else ""
-
-
-# --- boxes
-
-
-def with_boxes(evidence: Any, sources: Sequence[EvidenceSource]) -> Any:
-    """Return evidence with the `box` of each quote on a page that shows it, and `page` of hits.
-
-    1. A source of one page, such as a hit: the quote is on that.
-    2. A page whose words have places: the part of a quote that is on the page where it begins.
-    """
-    evidence = deepcopy(evidence)
-    by_name = {source.name: source for source in sources}
-    for _, leaf in nested_values(evidence):
-        is_leaf = isinstance(leaf, dict) and isinstance(leaf.get("match"), str)
-        if not is_leaf or leaf["source"] is None:
-            continue
-        source, page = by_name[leaf["source"]], leaf["page"]
-        if source.only_page is not None:  # 1
-            leaf |= {"page": source.only_page, "line": None, "column": None}
-        elif page in source.boxes:  # 2
-            with suppress(ValueError):
-                cells = source.cells(page)
-                leaf["box"] = quote_box(source.text, cells, leaf["start"], leaf["end"])
-    return evidence

@@ -17,7 +17,9 @@ from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 from .offered_labels import OfferedLabels
 
 if TYPE_CHECKING:
-    from .evidence import EvidenceFinder, EvidenceSource
+    from paddock.pipelines.text_cells import SourceText
+
+    from .evidence import EvidenceFinder
 
 
 CHECK_TIMEOUT_S = 60.0
@@ -48,11 +50,11 @@ class ScopedReply(Struct, frozen=True):
     def wants_confidence(self) -> bool:
         return self.reply.wants_confidence
 
-    def sources(self) -> tuple[EvidenceSource, ...]:
+    def sources(self) -> tuple[SourceText, ...]:
         return () if self.finder is None else self.finder.sources
 
     async def evidence(self, output: Any) -> Any:
-        return None if self.finder is None else await self.finder.evidence(output)
+        return None if self.finder is None else await self.finder.located(output)
 
     async def checked(self, output: Any, text: str) -> list[str]:
         """Return the faults that the checks find in the answer, each once."""

@@ -10,7 +10,8 @@ from typing import Any
 from paddock.engine.system.records import replace
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import ExpressionError
-from paddock.runner.answers.evidence import EvidenceSource, read_sources
+from paddock.pipelines.text_cells import SourceText
+from paddock.runner.answers.evidence import read_sources
 from paddock.runner.answers.scoped_reply import ScopedReply
 from paddock.runner.answers.text_vectors import inserted_text
 from paddock.runner.bind.answer_names import open_fields
@@ -246,7 +247,7 @@ class AnswerReviewer:
         step, scope, reply = attempt.step, attempt.scope, attempt.step.reply
         checks = () if reply is None else reply.checks.values()
         paths = {path for check in checks for path in check.references}
-        prompt = EvidenceSource("prompt", inserted_text(step.params.render(scope)))
+        prompt = SourceText("prompt", inserted_text(step.params.render(scope)))
         documents = document_spec(scope)
         cited = tools.reply.sources() if isinstance(tools.reply, ScopedReply) else ()
         if not cited and documents.sources:

@@ -20,6 +20,7 @@ from paddock.engine.system.records import Struct, replace
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import AnswerFault, Check
 from paddock.pipelines.schema_validation import value_faults
+from paddock.pipelines.text_cells import SourceText
 from paddock.runner.ledger.reviews.asked_before import is_same_value
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import (
@@ -325,7 +326,12 @@ class LedgerReviews(ReviewStore, dict=True):
         if not subject.checks or subject.evidence is None:
             return None
         sources = tuple(
-            (source.name, self.source_text(source) or "", source.page_starts)
+            SourceText(
+                source.name,
+                self.source_text(source) or "",
+                source.page_starts or (0,),
+                is_paged=bool(source.page_starts),
+            )
             for source in subject.sources
         )
         only, language = subject.evidence_only, subject.evidence_language

@@ -15,21 +15,17 @@ import zlib
 from base64 import b64decode, b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from itertools import starmap
-from statistics import median
 from typing import Any, Literal
 
 from paddock.engine.system.records import Struct, field, replace
 from paddock.pipelines.checking.cldr import unit_named
-from paddock.pipelines.checking.folding import Span
 from paddock.pipelines.checking.schema_parts import SchemaParts
 from paddock.pipelines.checking.source_index import SourceIndex
-from paddock.runner.answers.evidence import EvidenceSource
+from paddock.pipelines.text_cells import PlacedCell, SourceText, TextCell
 from paddock.steps.readers.document_kinds import MEDIA_TYPES
 from paddock.steps.readers.e_invoice_checks import accounts_in
-from paddock.steps.readers.text_cells import TextCell
 
 from .reasons import WhyOpen
 
@@ -54,20 +50,9 @@ _BETWEEN = re.compile(r"[,;:|()]")  # two values, not one that is read in parts
 _CODE_BEGINS = re.compile(r"[^\W\d_a-z]{1,5}\s")
 _CODE_BEFORE = re.compile(r"(?:^|(?<=\s))([^\W\d_a-z]{2,5}) $")  # the value is the rest of a code
 _LABELLED = re.compile(r"(?P<label>[^\d:]*[^\W\d_][^\d:]*):\s+(?P<rest>\S.*)")
-_APART = re.compile(r"\s*\t\s*|\s{2,}|\s\|\s")
-_GAP_LETTERS = 1.2  # between cells: a space has half a letter's width
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"[.!?]\W*$")
 _HEADER = re.compile(r"(?:[\w-]+: .*\n)+\n")
-_SIDE = 1_000.0  # of a column of a table whose cells have no boxes
-
-
-class _Cell(Struct):
-    text: str
-    start: int
-    """Its offset in the source."""
-    left: float
-    right: float
 
 
 class OfferedValue(Struct, frozen=True):
@@ -135,7 +120,7 @@ class Offers(Struct, frozen=True, dict=True):
 
 
 def offers_of(
-    sources: Iterable[EvidenceSource], terms: Mapping[str, str] | None = None, schema: Any = None
+    sources: Iterable[SourceText], terms: Mapping[str, str] | None = None, schema: Any = None
 ) -> Offers:
     """Return what the only document of some sources offers; of several, or a long one, nothing.
 
@@ -174,7 +159,7 @@ def _choices(schema: SchemaParts, name: str) -> list[Any]:
     return [choice for part in schema.field(name).parts for choice in part.get("enum", ())]
 
 
-def _stated_fields(source: EvidenceSource, terms: Mapping[str, str], schema: Any) -> dict[str, Any]:
+def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) -> dict[str, Any]:
     """Return the fields of an answer that an e-invoice states, and another witness of it.
 
     A PDF is the page of the only one in it, where nothing disagrees: what it shows as well counts,
@@ -201,20 +186,23 @@ def _stated_fields(source: EvidenceSource, terms: Mapping[str, str], schema: Any
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _offers_of_cells(source: EvidenceSource) -> Offers:
-    rows = list[list[_Cell]]()
+def _offers_of_cells(source: SourceText) -> Offers:
+    rows = list[list[PlacedCell]]()
     is_mail = source.media_type == MEDIA_TYPES["eml"]
     for number, start in enumerate(source.part_starts, 1):
-        cells = list[TextCell]()
-        with suppress(ValueError):  # what a pipeline made may look like a document
-            cells = source.cells(number)
+        cells = source.cells(number)
         if any(cell.p is not None and cell.p < 1 for cell in cells):
             return Offers(unread=WhyOpen.OCR)  # which has its own doubts
-        boxed = [cell for cell in cells if cell.box is not None]
         header = _HEADER.match(source.text, start) if is_mail else None
-        words = _rows_of_words(source.text, boxed) if boxed else ()
-        rows += words or _rows_of_cells(source.text, cells, header.span() if header else (0, 0))
+        own = [cell for cell in cells if header is None or _is_own(source.text, cell, header.end())]
+        rows += source.rows(own)
     return _GovernedRows(rows).offers()
+
+
+def _is_own(text: str, cell: TextCell, header_end: int) -> bool:
+    """Return whether a line of a mail is the document's: a mail is sent on another day."""
+    is_header = cell.start < header_end and cell.box is None
+    return not is_header or text[cell.start : cell.end].casefold().startswith("from:")
 
 
 def label_of(text: str) -> str:
@@ -232,63 +220,6 @@ def label_of(text: str) -> str:
 def is_currency(text: str) -> bool:
     unit = unit_named(text)
     return unit is not None and unit.is_currency and (len(text) != 3 or text.isupper())
-
-
-# --- rows
-
-
-def _rows_of_words(text: str, words: Sequence[TextCell]) -> list[list[_Cell]]:
-    places = [(*word.box, word) for word in words if word.box is not None and word.end > word.start]
-    letter = median((right - left) / (w.end - w.start) for left, _, right, _, w in places)
-    places.sort(key=lambda place: (place[1] + place[3], place[0]))
-    rows, at = list[list[tuple[float, float, float, float, TextCell]]](), -1.0
-    for place in places:
-        middle, height = (place[1] + place[3]) / 2, place[3] - place[1]
-        if not rows or middle - at > height / 2:
-            rows.append([])
-            at = middle
-        rows[-1].append(place)
-    found = []
-    for row in rows:
-        cells, last = list[_Cell](), -1.0
-        for left, _, right, _, word in sorted(row, key=lambda place: place[0]):
-            shown = text[word.start : word.end]
-            if shown == "|":
-                last = -1.0
-            elif cells and left - last <= _GAP_LETTERS * letter:
-                cells[-1].text, cells[-1].right, last = f"{cells[-1].text} {shown}", right, right
-            else:
-                cells.append(_Cell(shown, word.start, left, right))
-                last = right
-        found.append(cells)
-    return found
-
-
-def _rows_of_cells(text: str, cells: Sequence[TextCell], header: Span) -> Iterator[list[_Cell]]:
-    """Yield the rows of tables, and lines with what stands apart in them; `header`: of a mail."""
-    row, last = list[_Cell](), 0
-    for cell in cells:
-        shown = text[cell.start : cell.end]
-        if header[0] <= cell.start < header[1] and not shown.casefold().startswith("from:"):
-            continue  # not the document's: a mail is sent on another day
-        if row and (not cell.row or cell.row != last):
-            yield row
-            row = []
-        last = cell.row
-        if cell.row:
-            sides = cell.column * _SIDE, cell.column * _SIDE + 1
-            row.append(_Cell(shown, cell.start, *sides))
-            continue
-        at = cell.start - text.rfind("\n", 0, cell.start)
-        begins = [0, *(found.end() for found in _APART.finditer(shown))]
-        ends = [*(found.start() for found in _APART.finditer(shown)), len(shown)]
-        row = [
-            _Cell(shown[a:b], cell.start + a, at + a, at + b)
-            for a, b in zip(begins, ends, strict=True)
-            if a < b
-        ]
-    if row:
-        yield row
 
 
 # --- values and labels
@@ -309,7 +240,7 @@ def _is_prose(text: str) -> bool:
     )
 
 
-def _values_in(cell: _Cell, signs: Counter[str]) -> Iterator[_Value]:
+def _values_in(cell: PlacedCell, signs: Counter[str]) -> Iterator[_Value]:
     """Yield the days, amounts and codes of a cell, each with the words since the one before."""
     text = cell.text
     spans = dict[tuple[int, int], bool]()
@@ -351,11 +282,11 @@ def _values_in(cell: _Cell, signs: Counter[str]) -> Iterator[_Value]:
         yield last
 
 
-def _whole(cell: _Cell, start: int) -> _Value:
+def _whole(cell: PlacedCell, start: int) -> _Value:
     return _Value("", cell.text[start - cell.start :], start, cell.start + len(cell.text))
 
 
-def _whole_code(cell: _Cell, value: _Value) -> _Value | None:
+def _whole_code(cell: PlacedCell, value: _Value) -> _Value | None:
     """Return the code of which a value is the rest: `INV 8509`; None: there is none."""
     at = value.start - cell.start
     if (found := _CODE_BEFORE.search(cell.text[:at])) is None or is_currency(found[1]):
@@ -366,7 +297,7 @@ def _whole_code(cell: _Cell, value: _Value) -> _Value | None:
 
 
 class _GovernedRows:
-    def __init__(self, rows: Sequence[Sequence[_Cell]]) -> None:
+    def __init__(self, rows: Sequence[Sequence[PlacedCell]]) -> None:
         self.rows = rows
         self.signs = Counter[str]()
         self.values = [
@@ -479,7 +410,7 @@ class _GovernedRows:
                 if not _is_prose(words) and (label := label_of(words)):
                     yield label
 
-    def _between(self, cell: _Cell, values: Sequence[_Value]) -> Iterator[str]:
+    def _between(self, cell: PlacedCell, values: Sequence[_Value]) -> Iterator[str]:
         """Yield the text of a cell beside its values: of `2nd reminder`."""
         at = cell.start
         for value in values:

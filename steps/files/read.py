@@ -10,13 +10,13 @@ from pydantic import AfterValidator, Field, field_validator
 
 from paddock.engine.system.records import asdict
 from paddock.pipelines.quantities import SizeBytes
+from paddock.pipelines.text_cells import unpack_cells
 from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Tools
 from paddock.steps.facts import Facts, Missing, Written
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
 from paddock.steps.readers.document_kinds import EXTRAS_OF_KINDS, MEDIA_TYPES
 from paddock.steps.readers.reader import Disagreement, Document, Invoice
-from paddock.steps.readers.text_cells import unpack_cells
 from paddock.steps.readers.text_encoding import is_known_encoding
 
 DEFAULT_MAX_FILE_BYTES = 64 * 1024 * 1024

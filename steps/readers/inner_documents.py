@@ -19,12 +19,12 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import counted
+from paddock.pipelines.text_cells import pack_cells, unpack_cells
 
 from . import ocr, reader, text_files
 from .document_kinds import HEAD_BYTES, MEDIA_TYPES, UnknownKind, kind_within
 from .e_invoice_checks import check_page, own_page, page_disagreements
 from .reader import Document, Invoice, ReadRequest, Unreadable, after_name, on_later_pages
-from .text_cells import pack_cells, unpack_cells
 
 _DATA_URI = re.compile(rb"data:image/[\w.+-]+;base64,([\w+/=%\s]{200,})", re.ASCII)
 _SHOWN = re.compile(

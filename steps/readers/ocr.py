@@ -11,11 +11,11 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from paddock.engine.system.text import counted
+from paddock.pipelines.text_cells import pack_cells
 
 from . import ocr_engine, reader
 from .ocr_layout import SeenText
 from .reader import Document, ReadRequest, Unreadable
-from .text_cells import pack_cells
 
 INSTALL_OCR = "To read it install the extra: pip install 'paddock-llm[ocr]'."
 _MOST_PIXELS = 100_000_000  # 300 MB in memory; a photograph has 12 to 50 million

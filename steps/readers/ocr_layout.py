@@ -11,11 +11,10 @@ from itertools import pairwise
 from math import inf
 
 from paddock.engine.system.records import Struct
+from paddock.pipelines.text_cells import PageBox, TextCell
 
 from .page_layout import in_columns
 from .page_rows import Row, Word, row_of
-from .reader import PageBox
-from .text_cells import TextCell
 
 _SAME_LINE = 0.5  # boxes whose heights overlap by this share are in one line
 _PARAGRAPH_GAP = 1.2  # of a line's height, free above it

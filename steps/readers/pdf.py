@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Literal
 
 from paddock.engine.system.records import Struct
 from paddock.engine.system.text import counted, listed
+from paddock.pipelines.text_cells import TextCell, moved_cells, pack_cells, unpack_cells
 
 from . import ocr, ocr_engine, reader
 from .document_kinds import MEDIA_TYPES
@@ -27,7 +28,6 @@ from .pdf_page import PdfPages, ReadPage
 from .pdf_pictures import inserted
 from .pdfium import MOST_SIDE_PX, PDFIUM_LOCK, DamagedPage, open_pdf, page_pixels
 from .reader import Document, Invoice, ReadRequest, Unreadable, on_later_pages
-from .text_cells import TextCell, moved_cells, pack_cells, unpack_cells
 
 _MOST_UNNAMED = 0.2  # of a page's characters: then OCR reads it, or a note says so
 _LEAST_ALIKE = 0.5  # of a page's words: chance has hardly any

@@ -10,10 +10,10 @@ from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import Struct, field
 from paddock.engine.system.text import counted, one_line
+from paddock.pipelines.text_cells import PageBox, TextCell
 
 from .pdfium import PDFIUM_LOCK, clean_text, shown_box, utf16
-from .reader import PageBox, hidden_text_note
-from .text_cells import TextCell
+from .reader import hidden_text_note
 
 
 class Losses(Struct):

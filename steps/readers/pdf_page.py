@@ -11,6 +11,7 @@ from typing import Any
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import Struct
+from paddock.pipelines.text_cells import TextCell
 
 from .page_layout import FACT_PAGES, HYPHEN, document_facts, page_lines, page_pieces
 from .page_rows import PageLine, Rule, Word
@@ -19,7 +20,6 @@ from .pdf_hidden import hidden_text
 from .pdf_pictures import n_uncovered
 from .pdf_words import UNKNOWN, PageWords, drawn, turned_box
 from .pdfium import PDFIUM_LOCK, DamagedPage, PageFrame, PageObject, direct, open_page, page_objects
-from .text_cells import TextCell
 
 _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")  # no characters
 _HALF = re.compile("[\ud800-\udfff]")  # of a character of UTF-16

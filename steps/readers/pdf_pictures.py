@@ -12,11 +12,10 @@ from collections.abc import Iterable, Sequence
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import replace
+from paddock.pipelines.text_cells import PageBox, TextCell, moved_cells
 
 from .ocr_layout import SeenText
 from .pdfium import PageFrame, PageObject, form_objects
-from .reader import PageBox
-from .text_cells import TextCell, moved_cells
 
 _LEAST_SHARE = 0.03  # of a page, which a picture has: a logo on A4 has 0.015
 _MANY_SHARE = 0.3  # of a page, which many small ones have together: strips of a scan

@@ -32,7 +32,9 @@ from typing import Any, BinaryIO, NamedTuple
 import pypdfium2  # type: ignore[import-untyped]
 from pypdfium2 import raw
 
-from .reader import PageBox, Unreadable
+from paddock.pipelines.text_cells import PageBox
+
+from .reader import Unreadable
 
 PDFIUM_LOCK = Lock()
 _ERR_PASSWORD = 4  # FPDF_ERR_PASSWORD

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal, Protocol, TypeAlias
+from typing import BinaryIO, ClassVar, Literal, Protocol
 
 from paddock.engine.system.records import Struct, field, replace
 from paddock.steps.plugins import (
@@ -65,10 +65,6 @@ def hidden_text_note(what: str, texts: Sequence[str]) -> tuple[str, ...]:
 def page_offsets(pages: Sequence[str]) -> list[int]:
     lengths = [len(page) + len(PAGE_BREAK) for page in pages]
     return list(accumulate(lengths[:-1], initial=0)) if pages else []
-
-
-PageBox: TypeAlias = tuple[float, float, float, float]
-"""Left, top, right and bottom as fractions of a page as it is shown, from its top left."""
 
 
 class Disagreement(Struct, frozen=True):

@@ -36,11 +36,12 @@ from paddock.engine.system.processes import (
     python_command,
     python_environ,
 )
-from paddock.engine.system.records import Struct, record_from, replace
+from paddock.engine.system.records import Struct, asdict, record_from, replace
 from paddock.engine.system.text import canonical_json
+from paddock.pipelines.text_cells import SourceText
 
 from .reader import Document, Invoice, Unreadable
-from .reader_process import FAILURE, OUT_OF_MEMORY, PROGRESS, SourceParts, locate_values
+from .reader_process import FAILURE, OUT_OF_MEMORY, PROGRESS, locate_values
 
 MOST_PROCESSES = 4
 _MIB = 1024**2
@@ -149,24 +150,24 @@ class EvidenceRequest(Struct, frozen=True):
     value: Any
     schema: Any
     only: tuple[str, ...]
-    sources: tuple[SourceParts, ...]
+    sources: tuple[SourceText, ...]
     language: str = ""
     """That of the sources; empty: it is recognised where it decides."""
 
     @property
     def is_small(self) -> bool:
         """Whether it is not worth a process."""
-        n_chars = sum(len(text) for _, text, _ in self.sources)
+        n_chars = sum(len(source.text) for source in self.sources)
         return n_chars <= _SMALL_CHARS and len(canonical_json(self.value)) <= _SMALL_CHARS
 
     def result(self) -> Any:
-        return locate_values(self.value, self.schema, self.only, self.sources, self.language)
+        return locate_values(self.value, self.schema, self.sources, self.only, self.language)
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
-        texts = [text.encode("utf-8", "surrogatepass") for _, text, _ in self.sources]
+        texts = [source.text.encode("utf-8", "surrogatepass") for source in self.sources]
         sources = [
-            [name, len(text), list(starts)]
-            for (name, _, starts), text in zip(self.sources, texts, strict=True)
+            {**asdict(source), "text": len(text)}
+            for source, text in zip(self.sources, texts, strict=True)
         ]
         head = {
             "do": "locate",

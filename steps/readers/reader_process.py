@@ -22,16 +22,17 @@ import struct
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from time import monotonic, process_time
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 from paddock.engine.system import no_links
 from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
 from paddock.engine.system.records import Struct, asdict, replace
+from paddock.pipelines.text_cells import SourceText
 
 from . import reader, text_files
 from .document_kinds import (
@@ -342,15 +343,16 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
                 page = draw_page(path, request["page"], most_px, request["max_bytes"])
                 return _frame(RESULT, {}, page)
             case "locate":
-                sources = list[SourceParts]()
+                sources = list[SourceText]()
                 at = 0
-                for name, n_bytes, page_starts in request["sources"]:
+                for source in request["sources"]:
+                    n_bytes = source["text"]
                     text = data[at : at + n_bytes].decode("utf-8", "surrogatepass")
-                    sources.append((name, text, page_starts))
+                    sources.append(SourceText(**{**source, "text": text}))
                     at += n_bytes
-                only, language = request["only"], request["language"]
-                sought = request["answer"], request["schema"], only, sources, language
-                return _frame(RESULT, {}, json.dumps(locate_values(*sought)).encode())
+                answer, schema = request["answer"], request["schema"]
+                found = locate_values(answer, schema, sources, request["only"], request["language"])
+                return _frame(RESULT, {}, json.dumps(found).encode())
             case "table":
                 work = importlib.import_module("paddock.steps.tables.table_work")
                 return _frame(RESULT, *work.carry_out(request, data, check))
@@ -365,22 +367,11 @@ def _carried_out(answers: BinaryIO, request: Mapping[str, Any], data: bytes) -> 
         return _frame(FAILURE, {**head, "file": str(error.filename or "")})
 
 
-SourceParts: TypeAlias = tuple[str, str, Sequence[int]]
-"""A text in which values are looked for: its name, the text, where its pages begin."""
+def locate_values(*sought: Any) -> Any:
+    """Return where the values of an answer are in texts: `evidence.locate`."""
+    from paddock.pipelines.checking.evidence import locate  # 30 ms; documents need none
 
-
-def locate_values(
-    answer: Any,
-    schema: Any,
-    only: Sequence[str],
-    sources: Sequence[SourceParts],
-    language: str = "",
-) -> Any:
-    """Return where the values of an answer are in texts, as `pipelines.checking` finds them."""
-    from paddock.pipelines.checking.evidence import SourceText, locate  # 30 ms; documents need none
-
-    texts = [SourceText(name, text, tuple(starts)) for name, text, starts in sources]
-    return locate(answer, schema, texts, only, language)
+    return locate(*sought)
 
 
 def document_frame(document: Document) -> bytes:

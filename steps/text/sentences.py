@@ -17,7 +17,7 @@ from operator import itemgetter
 from paddock.engine.system.records import Struct
 from paddock.pipelines.checking.functions import words
 from paddock.pipelines.checking.sentence_ends import SENTENCE_END, sentence_spans
-from paddock.steps.readers.text_tables import find_tables
+from paddock.pipelines.text_tables import find_tables
 
 _FENCE = re.compile(r" {0,3}(?:`{3,}|~{3,})")
 _NOT_PROSE = re.compile(r" {0,3}(?:#{1,6}[ \t]|>|\|)|\s*(?:[-=_*~.\u2013\u2014] ?){3,}\s*\Z")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
 from paddock.engine.system.records import Struct, field
-from paddock.steps.readers.text_tables import find_tables
+from paddock.pipelines.text_tables import find_tables
 
 _PRIVATE_PLANES = ("\U000f0000", "\U000ffffd")
 _MOST_MASK_SIGNS = ord(_PRIVATE_PLANES[1]) - ord(_PRIVATE_PLANES[0])

@@ -28,7 +28,7 @@ from paddock.pipelines.checking.schema_parts import (
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.pipelines.references import UNSURE
-from paddock.runner.answers.evidence import EvidenceSource
+from paddock.pipelines.text_cells import SourceText
 from paddock.runner.bind.answer_names import probabilities, review_names
 from paddock.runner.calibration.confidence_calibration import like_this_text
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
@@ -76,7 +76,7 @@ def values_read(references: Sequence[Reference], scope: Mapping[str, Any]) -> di
 
 
 def source_texts(
-    sources: Iterable[EvidenceSource], ledger: Ledger, stored: Callable[[str], str]
+    sources: Iterable[SourceText], ledger: Ledger, stored: Callable[[str], str]
 ) -> list[SubjectText]:
     """Return the texts that an answer was made of, long ones as objects of the ledger.
 

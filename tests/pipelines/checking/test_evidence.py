@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from paddock.pipelines.checking.evidence import SourceText, locate
+from paddock.pipelines.checking.evidence import locate
 from paddock.pipelines.checking.functions import numbers_found, quotes
+from paddock.pipelines.text_cells import SourceText
 from tests.pipelines.checked import missing_paths
 
 BILL = """ACME GmbH   Invoice No. RE-2024-0017   Date: 3. Mai 2024
@@ -118,7 +119,8 @@ def test_offsets_always_lead_to_the_quote(text: str, value: str) -> None:
 
 def test_pages_are_those_at_which_a_quote_begins() -> None:
     text = "Signed by Ann\n\nLee on page two.\n\nTotal 84"
-    source = SourceText("deed", text, (0, text.index("Lee"), text.index("Total")))
+    starts = 0, text.index("Lee"), text.index("Total")
+    source = SourceText("deed", text, starts, is_paged=True)
     found = locate({"who": "Ann Lee", "sum": 84}, {}, [source])
     assert (found["who"]["page"], found["who"]["match"]) == (1, "normalised")
     assert found["who"]["quote"] == "Ann\n\nLee"
@@ -169,6 +171,22 @@ def test_without_a_label_the_other_values_decide() -> None:
     rows = [{"n": 5, "city": "Berlin", "name": name} for name in ("Smith", "Jones")]
     found = locate(rows, {}, [SourceText("t", text)])
     assert [{leaf["line"] for leaf in row.values()} for row in found] == [{1}, {52}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "| Item | May | June |\n| --- | --- | --- |\n| Oil | | 5.00 |\n| Tar | 5.00 | |",
+        "Item\tMay\tJune\nOil of a long name\t\t5.00\nTar\t5.00\t\nOil\t7\t",
+        "Item       May     June\nOil                5.00\nTar       5.00\nOil          7",
+    ],
+    ids=["table", "tabs", "blanks"],
+)
+def test_a_heading_is_of_its_column_where_cells_are_empty(text: str) -> None:
+    found = locate({"june": 5.0}, {}, [SourceText("t", text)])["june"]
+    assert text[: found["start"]].splitlines()[-1].replace("| ", "").startswith("Oil")
+    found = locate({"may": 5.0}, {}, [SourceText("t", text)])["may"]
+    assert text[: found["start"]].splitlines()[-1].replace("| ", "").startswith("Tar")
 
 
 def test_equal_rows_are_different_places() -> None:

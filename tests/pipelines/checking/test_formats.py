@@ -10,7 +10,8 @@ from babel.dates import format_date
 from babel.localedata import locale_identifiers
 from babel.numbers import format_currency, format_decimal
 
-from paddock.pipelines.checking.evidence import SourceText, locate
+from paddock.pipelines.checking.evidence import locate
+from paddock.pipelines.text_cells import SourceText
 
 LOCALES = sorted(name for name in locale_identifiers() if not name.startswith("tok"))
 """Without Toki Pona, which groups digits by two."""

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.checking.codes import Code
-from paddock.pipelines.checking.evidence import SourceText, locate
+from paddock.pipelines.checking.evidence import locate
 from paddock.pipelines.checking.functions import numbers_found
 from paddock.pipelines.checking.source_index import DayAndTime, sought_in
+from paddock.pipelines.text_cells import SourceText
 
 MATCHES = {
     "+": ("exact", "normalised"), "?": ("partial",), "-": ("none", "fuzzy"), "~": ("none", "fuzzy"),

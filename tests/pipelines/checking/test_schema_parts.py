@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from paddock.pipelines.checking.evidence import SourceText, locate
+from paddock.pipelines.checking.evidence import locate
 from paddock.pipelines.checking.functions import located
 from paddock.pipelines.checking.schema_parts import empty_fields
 from paddock.pipelines.reply_schema import read_reply_schema
+from paddock.pipelines.text_cells import SourceText
 from tests.pipelines.checked import missing_paths
 
 SHORT = read_reply_schema(

@@ -10,17 +10,17 @@ import pytest
 from paddock.engine.system.records import replace
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.model import EvidenceSpec
-from paddock.runner.answers.evidence import EvidenceFinder, EvidenceSource, read_sources
+from paddock.pipelines.text_cells import SourceText, TextCell, pack_cells
+from paddock.runner.answers.evidence import EvidenceFinder, read_sources
 from paddock.runner.bind.scope import Scope
 from paddock.steps.base import StepError, Tools
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
-from paddock.steps.readers.text_cells import TextCell, pack_cells
 from tests.fakes.tools import tools
 
 SCHEMA = {"type": "object", "properties": {"price": {"type": "number"}}}
 
 
-def sources(value: Any, base: Path | None = None) -> tuple[EvidenceSource, ...]:
+def sources(value: Any, base: Path | None = None) -> tuple[SourceText, ...]:
     spec = EvidenceSpec((Expression.of("doc.x"),))
     scope = Scope.of({})
     return read_sources(spec, scope.child({"doc": {"x": value}}), base)
@@ -81,7 +81,7 @@ def test_what_is_no_text_or_too_long_a_one_is_named(value: Any, why: str) -> Non
 def test_a_value_in_a_hit_is_on_the_page_of_the_hit(tmp_path: Path) -> None:
     hit = {"text": "The price is 84.00.", "source": "a.pdf", "page": 3, "page_end": 3}
     finder = EvidenceFinder(SCHEMA, (), sources([hit]), tools(tmp_path))
-    at = asyncio.run(finder.evidence({"price": 84.0}))["price"]
+    at = asyncio.run(finder.located({"price": 84.0}))["price"]
     assert (at["source"], at["page"], at["line"], at["column"]) == ("a.pdf", 3, None, None)
 
 
@@ -94,11 +94,29 @@ def test_a_quote_over_a_page_break_has_the_box_of_its_first_part(tmp_path: Path)
     }
     schema = {"type": "object", "properties": {"clause": {"type": "string"}}}
     finder = EvidenceFinder(schema, (), sources(found), tools(tmp_path))
-    at = asyncio.run(finder.evidence({"clause": "agree to pay the whole sum"}))["clause"]
+    at = asyncio.run(finder.located({"clause": "agree to pay the whole sum"}))["clause"]
     assert at["page"] == 1
     left, top, right, bottom = at["box"]
     assert (top, right, bottom) == (0.8, 0.9, 0.9)
     assert 0.1 < left < 0.4
+
+
+def test_the_column_that_a_page_shows_tells_equal_amounts_apart(tmp_path: Path) -> None:
+    """The text alone has one blank between all its words."""
+    text, boxes = "Paid in May Paid in June\nNails 5.00 5.00", list[TextCell]()
+    for word, left in (
+        *(("Paid", 0.4), ("in", 0.45), ("May", 0.48), ("Paid", 0.7), ("in", 0.75), ("June", 0.78)),
+        *(("Nails", 0.1), ("5.00", 0.47), ("5.00", 0.78)),
+    ):
+        start = text.index(word, boxes[-1].end if boxes else 0)
+        top = 0.1 if start < text.index("\n") else 0.2
+        box = (left, top, left + 0.01 * len(word), top + 0.02)
+        boxes.append(TextCell(start, start + len(word), box))
+    found = document(text)
+    found["cells"] = {"1": pack_cells(boxes)}
+    finder = EvidenceFinder({}, (), sources(found), tools(tmp_path))
+    at = asyncio.run(finder.located({"paid_in_june": 5.0}))["paid_in_june"]
+    assert (at["start"], at["box"]) == (text.rindex("5.00"), [0.78, 0.2, 0.82, 0.22])
 
 
 def test_a_source_has_cells_of_each_part_by_places_in_its_text() -> None:
@@ -124,7 +142,7 @@ def test_long_texts_are_searched_in_another_process_with_the_same_result(
 ) -> None:
     text = f"\x00The price is 84.00 \ud800.\n{'Nothing here. ' * 2_000}\nThe price: 9."
     short = EvidenceFinder(SCHEMA, (), sources(["The price is 84.00."]), tools(tmp_path))
-    here = asyncio.run(short.evidence({"price": 84.0}))["price"]
+    here = asyncio.run(short.located({"price": 84.0}))["price"]
 
     def never(*_: Any) -> None:
         raise AssertionError("a long text is not searched in the run's own process")
@@ -133,7 +151,7 @@ def test_long_texts_are_searched_in_another_process_with_the_same_result(
     both, readers = in_processes(tmp_path)
     with closing(readers):
         finder = EvidenceFinder(SCHEMA, (), sources([text, "More."]), both)
-        there = asyncio.run(finder.evidence({"price": 84.0}))["price"]
+        there = asyncio.run(finder.located({"price": 84.0}))["price"]
     names = ("quote", "match", "line", "page", "ratio")
     assert {name: there[name] for name in names} == {name: here[name] for name in names}
     assert text[there["start"] : there["end"]] == "84.00"
@@ -144,7 +162,7 @@ def test_a_text_that_takes_too_long_fails_its_item_with_a_sentence(tmp_path: Pat
     with closing(readers):
         finder = EvidenceFinder(SCHEMA, (), sources([LONG * 20]), both)
         with pytest.raises(StepError) as raised:
-            asyncio.run(finder.evidence({"price": 84.0}))
+            asyncio.run(finder.located({"price": 84.0}))
     assert str(raised.value) == (
         "`evidence`: the text is not read: it takes more than 0.05 s for one of its pages or "
         "parts. Raise PADDOCK_READ_TIMEOUT to read it."
@@ -152,7 +170,7 @@ def test_a_text_that_takes_too_long_fails_its_item_with_a_sentence(tmp_path: Pat
 
 
 def test_a_text_has_the_name_of_its_expression() -> None:
-    assert sources("words") == (EvidenceSource("doc.x", "words"),)
+    assert sources("words") == (SourceText("doc.x", "words"),)
 
 
 def test_a_document_has_its_path_and_pages() -> None:

@@ -13,11 +13,10 @@ import pytest
 from fpdf import FPDF
 from PIL import Image
 
+from paddock.pipelines.text_cells import PageBox, page_cells, quote_box, unpack_cells
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents
-from paddock.steps.readers.reader import PageBox
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
-from paddock.steps.readers.text_cells import page_cells, quote_box, unpack_cells
 from tests.fakes.office import docx, eml, epub, scan, scanned_pdf, xlsx
 from tests.fakes.pdf import pdf_of_objects
 from tests.fakes.readers import read_here

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from paddock.pipelines.text_cells import unpack_cells
 from paddock.steps.base import StepError
 from paddock.steps.readers import ocr_engine, reader
 from paddock.steps.readers.ocr_layout import TextBox, join_boxes
-from paddock.steps.readers.text_cells import unpack_cells
 from tests.fakes.office import eml, scan, scanned_pdf
 from tests.fakes.readers import read_here
 

@@ -7,11 +7,11 @@ from typing import Any
 import pypdfium2  # type: ignore[import-untyped]
 import pytest
 
+from paddock.pipelines.text_cells import unpack_cells
 from paddock.steps.readers import pdf as pdf_reader
 from paddock.steps.readers import pdf_annotations
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
-from paddock.steps.readers.text_cells import unpack_cells
 from tests.fakes.office import docx
 from tests.fakes.pdf import pdf, pdf_form
 

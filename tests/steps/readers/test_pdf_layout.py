@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from paddock.pipelines.text_cells import quote_box, unpack_cells
 from paddock.steps.readers import page_layout, pdf
 from paddock.steps.readers.page_rows import Word
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
-from paddock.steps.readers.text_cells import quote_box, unpack_cells
 from paddock.steps.text.headings import Headings
 from tests.fakes.pdf import pdf_of_objects
 

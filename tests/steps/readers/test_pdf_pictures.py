@@ -9,9 +9,9 @@ import pypdfium2  # type: ignore[import-untyped]
 import pytest
 from pypdfium2 import raw
 
+from paddock.pipelines.text_cells import quote_box, unpack_cells
 from paddock.steps.base import StepError
 from paddock.steps.readers import reader
-from paddock.steps.readers.text_cells import quote_box, unpack_cells
 from tests.fakes.office import saved, scanned_pdf
 from tests.fakes.pdf import NAMED_FONT, UNNAMED_FONT, pdf_of_objects
 from tests.fakes.readers import read_here

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.request import ModelSpec
-from paddock.steps.readers.text_tables import TextTable, find_tables
+from paddock.pipelines.text_tables import TextTable, find_tables
 from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.split import Split, SplitChunk, SplitParams
 from tests.fakes.pool import FakePool, count

@@ -1,6 +1,6 @@
 """Cells of a document's text: words of a page, lines that OCR read, cells of tables, lines.
 
-Who asks where a piece of text stands does not read the file again: `page_cells`, for all kinds.
+Evidence, rules and tables ask `SourceText` where a piece of text stands: no file is read again.
 Only what the text does not show is kept with it: a page's boxes are one short text, `pack_cells`:
 numbers, zlib, base64. It travels from reader processes and is kept with the outputs, a few bytes a
 word. Tables have one form in all texts, so that reading them costs and keeps nothing more.
@@ -12,15 +12,20 @@ import re
 import zlib
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate, chain, pairwise
 from operator import sub
+from typing import Any, TypeAlias
 from unicodedata import east_asian_width
 
-from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.records import Struct, field, replace
 
-from .reader import PageBox
 from .text_tables import table_rows
+
+PageBox: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right and bottom as fractions of a page as it is shown, from its top left."""
 
 _UNITS = 10_000  # of a page's side: a twentieth of a millimetre on A4
 _NO_BOX = (-1 / _UNITS,) * 4
@@ -28,6 +33,9 @@ _SURE = 1000  # of OCR
 _N_FIELDS = 9
 _TITLE = re.compile(r"# .*\n\n")
 _LINE = re.compile(r"\S(?:.*\S)?")
+_APART = re.compile(r"\s{2,}|\t|\s\|\s")
+_GAP_LETTERS = 1.2  # between cells of a row: a space has half a letter's width
+_SIDE = 1_000.0  # of a column of a table whose cells have no boxes
 _MARGIN_LETTERS = 0.5
 _NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
 _WIDE = frozenset("mwMW@%")
@@ -85,6 +93,118 @@ def page_cells(
                 found.append(TextCell(*place, row=number, column=column))
     add_lines(len(text))
     return found
+
+
+class PlacedCell(Struct):
+    """What stands together in a row of a page, a table or a text."""
+
+    text: str
+    start: int
+    """Its offset in the source."""
+    left: float
+    right: float
+
+
+class SourceText(Struct, frozen=True):
+    """A text or a document that was read, with the places of what stands in it."""
+
+    name: str
+    """The document's path as the pipeline names it, else the expression. No other has it."""
+    text: str
+    part_starts: Sequence[int] = (0,)
+    """Offsets at which its pages, sheets, chapters or mails begin."""
+    is_paged: bool = False
+    """Whether these are pages that people see."""
+    path: str = ""
+    """The document's, as the pipeline names it; empty: the text is of no document."""
+    media_type: str = ""
+    only_page: int | None = None
+    """The page that the whole text is of."""
+    boxes: Mapping[str, str] = field(default_factory=dict)
+    """By the number of a page, where its words stand; packed."""
+    invoices: Sequence[Mapping[str, Any]] = ()
+    """The e-invoices in it, as `files.read` returns them."""
+
+    @property
+    def page_starts(self) -> Sequence[int]:
+        """Return the offsets at which pages begin; empty: it has no pages."""
+        return self.part_starts if self.is_paged else ()
+
+    def part_of(self, offset: int) -> int:
+        """Return the number of the part in which something stands, from 1."""
+        return max(1, bisect_right(self.part_starts, offset))
+
+    def cells(self, number: int) -> list[TextCell]:
+        """Return the cells of a part, from 1, by offsets in the whole text."""
+        begin, end = [*self.part_starts, len(self.text)][number - 1 : number + 1]
+        part, is_csv = self.text[begin:end], self.media_type == "text/csv"
+        with suppress(ValueError):  # what a pipeline made may look like a document
+            return page_cells(part, self.boxes.get(str(number), ""), begin, is_csv=is_csv)
+        return []
+
+    def rows(self, cells: Sequence[TextCell]) -> Iterator[list[PlacedCell]]:
+        """Yield the rows that cells of a part stand in, each from left to right.
+
+        1. Words with boxes: as the page shows them, with a gap between cells.
+        2. Else the rows of tables, and lines with what stands apart in them.
+        """
+        boxed = [cell for cell in cells if cell.box is not None]
+        if any(word.start < word.end for word in boxed):
+            yield from _rows_of_words(self.text, boxed)  # 1
+            return
+        row, last = list[PlacedCell](), 0
+        for cell in cells:  # 2
+            shown = self.text[cell.start : cell.end]
+            if row and (not cell.row or cell.row != last):
+                yield row
+                row = []
+            last = cell.row
+            if cell.row:
+                sides = cell.column * _SIDE, cell.column * _SIDE + 1
+                row.append(PlacedCell(shown, cell.start, *sides))
+                continue
+            begins = [0, *(found.end() for found in _APART.finditer(shown))]
+            ends = [*(found.start() for found in _APART.finditer(shown)), len(shown)]
+            at = cell.start - self.text.rfind("\n", 0, cell.start)
+            is_even = "\t" not in shown  # else by number: a tab is of any width
+            row = [
+                PlacedCell(
+                    shown[a:b],
+                    cell.start + a,
+                    at + a if is_even else number * _SIDE,
+                    at + b if is_even else number * _SIDE + 1,
+                )
+                for number, (a, b) in enumerate(zip(begins, ends, strict=True), 1)
+                if a < b
+            ]
+        if row:
+            yield row
+
+
+def _rows_of_words(text: str, words: Sequence[TextCell]) -> Iterator[list[PlacedCell]]:
+    places = [(*word.box, word) for word in words if word.box is not None and word.end > word.start]
+    widths = sorted((right - left) / (w.end - w.start) for left, _, right, _, w in places)
+    letter = widths[len(widths) // 2]
+    places.sort(key=lambda place: (place[1] + place[3], place[0]))
+    rows, at = list[list[tuple[float, float, float, float, TextCell]]](), -1.0
+    for place in places:
+        middle, height = (place[1] + place[3]) / 2, place[3] - place[1]
+        if not rows or middle - at > height / 2:
+            rows.append([])
+            at = middle
+        rows[-1].append(place)
+    for row in rows:
+        cells, last = list[PlacedCell](), -1.0
+        for left, _, right, _, word in sorted(row, key=lambda place: place[0]):
+            shown = text[word.start : word.end]
+            if shown == "|":
+                last = -1.0
+            elif cells and left - last <= _GAP_LETTERS * letter:
+                cells[-1].text, cells[-1].right, last = f"{cells[-1].text} {shown}", right, right
+            else:
+                cells.append(PlacedCell(shown, word.start, left, right))
+                last = right
+        yield cells
 
 
 def moved_cells(cells: Sequence[TextCell], offset: int) -> tuple[TextCell, ...]:
