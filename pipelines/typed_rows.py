@@ -55,15 +55,15 @@ class TypedRows(Sequence[Any]):
 
     @property
     def lost_values(self) -> Mapping[str, int]:
-        """How many values of which columns plain data has not: infinite, NaN, or bytes."""
+        """How many values of which columns plain data has not: infinite, NaN, bytes, fine times."""
         return self._lost
 
     @property
     def loss(self) -> str:
         """What plain data has not, as a sentence; empty: nothing."""
         shown = ", ".join(f"{n:,} of '{name}'" for name, n in self.lost_values.items())
-        what = "numbers that are infinite or NaN are null, and bytes that are no text"
-        return f"{what} U+FFFD ({shown})" if shown else ""
+        what = "numbers that are infinite or NaN are null, bytes that are no text U+FFFD, and times"
+        return f"{what} cut at microseconds ({shown})" if shown else ""
 
     @property
     def content(self) -> Any:

@@ -14,6 +14,7 @@ from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from itertools import chain
+from types import NoneType
 from typing import Any, BinaryIO
 
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -33,12 +34,12 @@ from .column_types import (
     type_of_value,
     typed_value,
 )
-from .row_formats import UnreadableRows, kept_rows, own_names
+from .row_formats import UnreadableRows, kept_rows, own_names, rows_of_values
 from .table_format import with_libraries
 
 _BATCH_ROWS = 10_000
 _INT64 = range(-(2**63), 2**63)
-_MAY_BE_LOST = re.compile(r"\b(?:(?:fixed_size_|large_)?binary|float|double)\b")
+_MAY_BE_LOST = re.compile(r"\b(?:(?:fixed_size_|large_)?binary|float|double)\b|\[ns")
 _SHORT_FLOAT = re.compile(r"\bfloat\b")
 _MAY_BE_ODD = re.compile(r"date|time|duration|interval|decimal|map|struct|union|extension")
 """In the names of types with values that Python may not hold."""
@@ -83,8 +84,6 @@ class ArrowRows(TypedRows):
             UnreadableRows: a column has values of several types or such as plain data does not
                 hold, or a name twice.
         """
-        if any(getattr(getattr(frame, "index", None), "names", ())):  # of pandas
-            frame = frame.reset_index()
         if type(frame).__name__ == "DuckDBPyRelation":
             frame = with_libraries("duckdb_queries").with_held_types(frame)
         kinds = getattr(frame, "schema", None)
@@ -93,6 +92,10 @@ class ArrowRows(TypedRows):
                 what = f"cannot be read as a table: has column '{name}' of the type '{kind}'"
                 raise UnreadableRows(what, _OTHER_TYPE)
         try:
+            if hasattr(frame, "itertuples"):  # of pandas
+                frame = frame.reset_index() if any(frame.index.names) else frame
+                for name, column in frame.items():
+                    _refuse_odd_objects(str(name), column)
             if isinstance(frame, pa.RecordBatchReader):
                 frame = frame.read_all()
             if isinstance(frame, pa.RecordBatch):
@@ -104,7 +107,7 @@ class ArrowRows(TypedRows):
             table = pa.table(columns, names=names).combine_chunks()
         except (pa.ArrowException, ValueError, TypeError) as error:
             why = ". ".join(map(str, error.args)) or type(error).__name__
-            remedy = getattr(error, "remedy", "")
+            remedy = getattr(error, "remedy", _OTHER_TYPE)
             raise UnreadableRows(f"cannot be read as a table: {why}", remedy) from error
         if notes:  # a program can mend it
             raise UnreadableRows(f"cannot be read as a table: {notes[0]}")
@@ -118,6 +121,10 @@ class ArrowRows(TypedRows):
                 column = self.table[field.name]
                 odd = compute.or_(compute.is_nan(column), compute.is_inf(column))
                 found[field.name] = compute.sum(odd).as_py() or 0
+            elif getattr(field.type, "unit", "") == "ns" and not pa.types.is_duration(field.type):
+                column = self.table[field.name]
+                cut = _in_microseconds(column).cast(field.type)
+                found[field.name] = compute.sum(compute.not_equal(cut, column)).as_py() or 0
             elif _MAY_BE_LOST.search(str(field.type)):
                 found[field.name] = sum(map(is_lost, self.table[field.name].to_pylist()))
         return {name: n for name, n in found.items() if n}
@@ -192,6 +199,18 @@ def _in_microseconds(column: Any) -> Any:
     return column.cast(pa.timestamp("us", kind.tz), safe=False) if is_finer else column
 
 
+def _refuse_odd_objects(name: str, column: Any) -> None:
+    """Refuse objects in a column of pandas as in rows: Arrow takes sets for lists, drops zones."""
+    is_object = column.dtype == object
+    values = [value for value in column if is_object and not isinstance(value, bytes | Decimal)]
+    if set(map(type, values)) <= {str, float, NoneType}:
+        return
+    table, notes = to_arrow(rows_of_values([{name: value} for value in values]), {})
+    if notes or any(map(pa.types.is_decimal, table.schema.types)):
+        why = next(iter(notes), f"column '{name}' has integers of more than 64 bits")
+        raise UnreadableRows(why, _OTHER_TYPE)
+
+
 def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -232,6 +251,9 @@ def own_table(table: pa.Table, columns: Iterable[str] | None = None) -> tuple[pa
     if columns is not None:
         table = ArrowRows(table).picked(names := list(columns)).table
     for n, name in enumerate(names):
+        if unknown := _unknown_type(table.schema.field(n)):
+            what = f"has column '{name}' of the type '{unknown}', which plain data does not hold"
+            raise Unreadable(what, _OTHER_TYPE)
         column = _own_column(found := table.column(n), name, notes)
         if column is not found:  # what is stored of the others stays as well
             table = table.set_column(n, name, column)
@@ -240,9 +262,8 @@ def own_table(table: pa.Table, columns: Iterable[str] | None = None) -> tuple[pa
 
 def _own_column(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.ChunkedArray:
     of, kind = pa.types, column.type
-    if not _is_known(kind):
-        what = f"has column '{name}' of the type '{kind}', which plain data does not hold"
-        raise Unreadable(what, _OTHER_TYPE)
+    if of.is_run_end_encoded(kind):
+        return _own_column(compute.run_end_decode(column), name, notes)
     has_ends = of.is_date(kind) or of.is_time(kind) or of.is_timestamp(kind)
     has_ends = has_ends or (of.is_decimal(kind) and 0 <= kind.scale <= kind.precision)
     try:
@@ -277,19 +298,20 @@ def _own_column(column: pa.ChunkedArray, name: str, notes: list[str]) -> pa.Chun
     return texts
 
 
-def _is_known(kind: pa.DataType) -> bool:
-    """Return whether plain data has a type; what is not known is never taken as it is stored."""
-    of = pa.types
-    if isinstance(kind, pa.BaseExtensionType):
-        return kind.extension_name in _HELD_EXTENSIONS
+def _unknown_type(field: pa.Field) -> str:
+    """Return the type that plain data has not; it is never taken as it is stored. Empty: none."""
+    of, kind = pa.types, field.type
+    foreign = (field.metadata or {}).get(b"ARROW:extension:name", b"").decode("utf-8", "replace")
+    if name := getattr(kind, "extension_name", foreign):
+        return "" if name in _HELD_EXTENSIONS else str(name)
     if of.is_dictionary(kind) or of.is_run_end_encoded(kind):
-        return _is_known(kind.value_type)
+        return _unknown_type(pa.field("", kind.value_type))
     if of.is_nested(kind) and not of.is_union(kind):
         parts = [kind.field(n) for n in range(kind.num_fields)]
         names = {part.name for part in parts if of.is_binary(part.type)}
         is_variant = names >= {"metadata", "value"}  # as Parquet stores it
-        return not is_variant and all(_is_known(part.type) for part in parts)
-    return not (of.is_union(kind) or of.is_interval(kind))
+        return str(kind) if is_variant else next(filter(None, map(_unknown_type, parts)), "")
+    return str(kind) if of.is_union(kind) or of.is_interval(kind) else ""
 
 
 def _is_held(value: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
@@ -31,6 +31,7 @@ MOST_SCALE = 18
 MOST_INT_DIGITS = 4300
 """Of an integer: Python makes no text of a longer one, nor JSON."""
 _NUMBERS = (int, float, Decimal)
+_SHORT_FLOATS = ("float16", "float32")  # of NumPy
 _MOST_INT = 10**MOST_INT_DIGITS
 _EXACT = Context(prec=MOST_INT_DIGITS)
 UNSURE_MARK = ".?"
@@ -129,6 +130,8 @@ def plain_value(value: Any) -> Any:
             return float(value) if math.isfinite(value) else None
         case Decimal():
             return plain_decimal(value) if value.is_finite() else None
+        case datetime() if getattr(value, "nanosecond", 0) > 0:  # of pandas
+            return plain_value(value.floor("us"))  # type: ignore[attr-defined]
         case datetime() if value == value and value.tzinfo is not None:
             return value.astimezone(UTC).isoformat()  # so that texts compare as the times do
         case date() | time():
@@ -139,8 +142,6 @@ def plain_value(value: Any) -> Any:
             return value.decode("utf-8", "replace")
         case dict():
             return {plain_value(str(name)): plain_value(inner) for name, inner in value.items()}
-        case list() | tuple():
-            return [plain_value(inner) for inner in value]
         case int() if abs(value) >= _MOST_INT:
             raise ValueError("too many digits")
         case None | bool():
@@ -152,32 +153,49 @@ def plain_value(value: Any) -> Any:
             return str.__str__(value)
         case UUID() | PurePath():
             return str(value)
-    match type(value).__name__:
-        case "NAType":  # of pandas
-            return None
-        case "datetime64" | "timedelta64":  # of NumPy; finer ones are integers for Python
-            if value.dtype.str not in ("<m8[M]", "<m8[Y]"):  # which have no length
-                return plain_value(value.astype(f"{value.dtype.kind}8[us]").tolist())
-        case "float16" | "float32":  # 0.1, and not what a double has of it
-            return plain_value(float(str(value)))
-        case "memoryview" | "longdouble" | "clongdouble":  # whose list is integers, or themselves
-            pass
-        case _ if hasattr(value, "tolist"):
+    if type(value).__name__ in ("NAType", "MaskedConstant"):  # of pandas and NumPy
+        return None
+    if (elements := _elements(value)) is not None:
+        return [plain_value(element) for element in elements]
+    form = getattr(getattr(value, "dtype", None), "str", "")[1:]  # of a single value of NumPy
+    match form[:1]:
+        case "b" | "i" | "u":
             return plain_value(value.tolist())
+        case "f" if type(value).__name__ in _SHORT_FLOATS:  # 0.1, and not what a double has of it
+            return plain_value(float(str(value)))
+        case "M" | "m" if form not in ("m8[M]", "m8[Y]"):  # which have no length
+            made = (value if form == "M8[D]" else value.astype(f"{form[0]}8[us]")).tolist()
+            if not isinstance(made, int):  # one that Python has not
+                return plain_value(made)
     raise TypeError(type(value).__name__)
 
 
+def _elements(value: Any) -> Iterable[Any] | None:
+    """Return the elements of a list, mapping, or array of NumPy or pandas, each as it is.
+
+    What NumPy itself lists of times are integers, and of short floats doubles.
+    """
+    if isinstance(value, dict | list | tuple):
+        return value.values() if isinstance(value, dict) else value
+    if not hasattr(value, "tolist") or getattr(value, "dtype", None) is None or value.shape == ():
+        return None
+    elements: Iterable[Any] = value.to_numpy() if hasattr(value, "to_numpy") else value
+    return elements
+
+
 def is_lost(value: Any) -> bool:
-    """Return whether a part of a value is infinite, NaN, or bytes that are no text in UTF-8."""
+    """Return whether a part of a value is infinite or NaN, no text in UTF-8, or too fine a time."""
     if isinstance(value, bytes):
-        try:
-            value.decode()
-        except UnicodeDecodeError:
-            return True
-    if isinstance(value, float | Decimal):
-        return not math.isfinite(value)
-    inner = value.values() if isinstance(value, dict) else value
-    return isinstance(value, dict | list | tuple) and any(map(is_lost, inner))
+        return value.decode("utf-8", "ignore").encode() != value
+    if (elements := _elements(value)) is not None:
+        return any(map(is_lost, elements))
+    match type(value).__name__:
+        case "Timestamp":  # of pandas
+            return bool(value.nanosecond > 0)
+        case "datetime64" | "timedelta64":
+            return bool(value.astype(f"{value.dtype.kind}8[us]") < value)
+    is_float = isinstance(value, float | Decimal) or type(value).__name__ in _SHORT_FLOATS
+    return is_float and not math.isfinite(value)
 
 
 def iso_date(text: str) -> date:
@@ -231,7 +249,7 @@ def parsed_cell(text: str, kind: ColumnType, mark: str = UNSURE_MARK) -> Any:
         case "datetime" if _ISO_DATE.match(text) and len(text) > len("2026-03-01T"):
             return plain_value(datetime.fromisoformat(text))
         case "time":
-            return time.fromisoformat(text).isoformat()
+            return typed_value(text, kind).isoformat()
     if not kind.startswith("decimal"):
         raise ValueError(text)
     return plain_decimal(_number(text, mark))
@@ -259,7 +277,7 @@ def typed_value(value: Any, kind: ColumnType) -> Any:
             return iso_date(value.removesuffix("T00:00:00"))  # pandas has no type of dates
         case "datetime" if isinstance(value, str):
             return datetime.fromisoformat(value)
-        case "time" if isinstance(value, str):
+        case "time" if isinstance(value, str) and not re.search("[-+Zz]", value):  # of a zone
             return time.fromisoformat(value)
     if kind.startswith("decimal") and (is_number or isinstance(value, str)):
         number = Decimal(str(value)) if is_number else _number(value, UNSURE_MARK)

@@ -185,7 +185,7 @@ def test_what_is_written_has_the_types_of_the_frame(world: World) -> None:
         ({"id": [1]}, "input 'bills' takes rows, no 'dict'."),
         ('{"a": 1}', "input 'bills' takes rows, no 'dict'."),
         ([1], "input 'bills' row 1 is a single value; rows must be mappings of names."),
-        (pd.DataFrame({"a": [1, "x"]}), "input 'bills' cannot be read as a table: Could not"),
+        (pd.DataFrame({"a": [1, "x"]}), "input 'bills' cannot be read as a table: column 'a' has"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "input 'bills' cannot be read as a table: D"),
         ("", "input 'bills' must be rows, or the path of a table, not ''."),
         ("[1", "input 'bills' must be JSON"),

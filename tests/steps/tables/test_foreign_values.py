@@ -5,7 +5,7 @@ import json
 import math
 import sqlite3
 import struct
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
@@ -75,7 +75,8 @@ NO_DATE = "which is no date: the column is text"
         (times(pa.time64("us"), 1, 86_400_000_000),
          ["00:00:00.000001", OUT % 86_400_000_000], "str",
          "row 2 has '<value out of range: 86400000000>' in column 'x', which is no time"),
-        (times(pa.time64("ns"), 1, 1000), ["00:00:00", "00:00:00.000001"], "time", ""),
+        (times(pa.time64("ns"), 1, 1000), ["00:00:00", "00:00:00.000001"], "time",
+         "times cut at microseconds (1 of 'x')"),
         (days(0, 2_932_897).dictionary_encode(), ["1970-01-01", "10000-01-01"], "str", NO_DATE),
         (pa.array([Decimal("1.5")]).dictionary_encode(), [1.5], "decimal(2,1)", ""),
         (sized(pa.decimal128(38, 0), 0, None, 2**127 - 1), ["0", None, str(2**127 - 1)], "str",
@@ -221,8 +222,8 @@ def test_sqlite_gives_generated_columns_and_infinite_numbers(
     ]
     assert hands.notes == [
         "'a.sqlite': row 1 has '10000-01-01' in column 'at', which is no date: the column is text.",
-        "'a.sqlite': numbers that are infinite or NaN are null, and bytes that are "
-        "no text U+FFFD (1 of 'r').",
+        "'a.sqlite': numbers that are infinite or NaN are null, bytes that are "
+        "no text U+FFFD, and times cut at microseconds (1 of 'r').",
     ]
 
 
@@ -295,7 +296,19 @@ MONTH = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
         ([{"x": [memoryview(b"a")]}], "'memoryview' in row 1, column 'x'"),
         ([{"x": b"\xff"}], "no text in row 1, column 'x'"),
         ([{"x": "a\ud800"}], "no text in row 1, column 'x'"),
-        (pandas.DataFrame({"x": PERIODS}), "has column 'x' of the type 'extension<pandas.period"),
+        ([{"x": numpy.array([1j])}], "'complex128' in row 1, column 'x'"),
+        ([{"x": numpy.array([3], "m8[M]")}], "'timedelta64' in row 1, column 'x'"),
+        ([{"x": numpy.array([(1, 2.5)], "i4,f8")}], "'void' in row 1, column 'x'"),
+        ([{"x": numpy.datetime64("20000-01-01")}], "'datetime64' in row 1, column 'x'"),
+        ([{"x": pa.array([1])}], "'Int64Array' in row 1, column 'x'"),
+        (pandas.DataFrame({"x": PERIODS}), "has column 'x' of the type 'pandas.period'"),
+        (pandas.DataFrame({"x": [{1}]}), "the type 'set' in row 1, column 'x'"),
+        (pandas.DataFrame({"x": [time(10, tzinfo=UTC)]}), "'10:00:00+00:00' in column 'x'"),
+        (pandas.DataFrame({"x": [datetime(2026, 3, 1), datetime(2026, 3, 1, tzinfo=UTC)]}),  # noqa: DTZ001
+         "with and without a zone' in column 'x'"),
+        (pandas.DataFrame({"x": [2**70]}), "column 'x' has integers of more than 64 bits"),
+        (pandas.DataFrame({"x": [1]}, pandas.Index(["a"], name="x")), "cannot insert x"),
+        (pandas.Series([1], name="x"), "cannot be read as a table"),
         (polars.DataFrame({"x": [1]}, {"x": polars.Int128}), "has column 'x' of the type 'Int128'"),
         (polars.DataFrame({"x": polars.Series([object()])}), "has column 'x' of the type 'Object'"),
         (polars.DataFrame({"x": [[1]]}, {"x": polars.List(polars.UInt128)}), "'List(UInt128)'"),
@@ -305,7 +318,7 @@ MONTH = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
          "has column 'x' of the type 'sparse_union"),
         (pa.table({"x": pa.ExtensionArray.from_storage(pa.opaque(pa.int32(), "x", "y"),
                                                        pa.array([1], pa.int32()))}),
-         "has column 'x' of the type 'extension<arrow.opaque"),
+         "has column 'x' of the type 'arrow.opaque'"),
         (pa.table({"x": [{"metadata": b"\1\0\0", "value": b"\0"}]}), "of the type 'struct<meta"),
     ],
 )  # fmt: skip
@@ -328,6 +341,13 @@ def test_a_type_that_is_not_known_is_refused_by_its_column(given: Any, message: 
         ([{"x": numpy.datetime64("2026-03-01", "ns")}], "2026-03-01T00:00:00"),
         ([{"x": numpy.timedelta64(90, "m")}], 5400.0),
         ([{"x": numpy.float32(0.1)}], 0.1),
+        ([{"x": numpy.array([0.1], "f4")}], [0.1]),
+        ([{"x": numpy.array(["2026-03-01"], "M8[ns]")}], ["2026-03-01T00:00:00"]),
+        ([{"x": numpy.array([90], "m8[m]")}], [5400.0]),
+        ([{"x": pandas.Series([0.1], dtype="f4")}], [0.1]),
+        ([{"x": numpy.ma.array([1, 2], mask=[False, True])}], [1, None]),
+        (pa.table({"x": pa.RunEndEncodedArray.from_arrays([1], pa.array([0.1], pa.float32()))}),
+         0.1),
         ([{"x": UUID(int=7)}], "00000000-0000-0000-0000-000000000007"),
         ([{"x": IntEnum("Size", ["S"]).S}], 1),  # type: ignore[attr-defined]
         ([{"x": b"ab"}], "ab"),
@@ -337,10 +357,46 @@ def test_values_of_other_libraries_are_what_they_are(given: Any, value: Any) -> 
     assert [row["x"] for row in given_rows(given, {})] == [value]
 
 
-@pytest.mark.parametrize("value", [math.inf, [math.nan], {"y": Decimal("-Infinity")}])
-def test_values_that_are_null_only_here_are_told(value: Any) -> None:
+NANOSECOND = "2026-03-01T00:00:00.000000001"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.inf, [math.nan], {"y": Decimal("-Infinity")}, numpy.float32("nan"),
+     numpy.array([math.inf]), numpy.array([b"\xff"]), pandas.Timestamp(NANOSECOND, tz="UTC"),
+     numpy.datetime64(NANOSECOND), numpy.timedelta64(-1, "ns")],
+)  # fmt: skip
+def test_values_that_are_null_or_cut_only_here_are_told(value: Any) -> None:
     rows = given_rows([{"x": value, "n": 1}, {"x": None, "n": 2}], {})
     assert rows.lost_values == {"x": 1}
+
+
+def test_times_finer_than_microseconds_are_cut_and_told() -> None:
+    fine = pa.timestamp("ns")
+    for values in (pa.array([1, None], fine), pa.array([[1], None], pa.list_(fine))):
+        rows = given_rows(pa.table({"x": values}), {})
+        assert "T00:00:00'" in str(rows[0])
+        assert rows.lost_values == {"x": 1}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_type_that_another_library_stores_is_not_taken_as_its_storage(
+    read: Call, tmp_path: Path, suffix: str
+) -> None:
+    """Arrow itself knows them only while pandas is imported."""
+    money = {b"ARROW:extension:name": b"acme.money"}
+    for kind in (pa.int64(), pa.list_(pa.field("item", pa.int64(), metadata=money))):
+        field = pa.field("x", kind, metadata=money if kind == pa.int64() else None)
+        value = 5 if kind == pa.int64() else [5]
+        table = pa.table({"x": [value], "n": [1]}, pa.schema([field, ("n", pa.int64())]))
+        with (tmp_path / f"a.{suffix}").open("wb") as file:
+            if suffix == "parquet":
+                parquet.write_table(table, file)
+            else:
+                with ipc.new_file(file, table.schema) as made:
+                    made.write_table(table)
+        assert "has column 'x' of the type 'acme.money'" in refused(read, f"a.{suffix}")
+        assert read(f"a.{suffix}", columns=["n"]).rows == [{"n": 1}]
 
 
 def test_times_of_96_bits_keep_their_year(read: Call, tmp_path: Path) -> None:
@@ -366,7 +422,7 @@ def test_no_digit_is_lost_in_sqlite(read: Call, write: Call) -> None:
     ("kind", "value", "good"),
     [("int", "abc", 7), ("date", "tomorrow", "2026-03-01"), ("decimal(4,2)", 1.234, 1.25),
      ("decimal(4,2)", 123, 12), ("bool", "yes", True), ("int", 5.5, 7), ("date", 5, "2026-03-01"),
-     ("time", 7, "09:00:00"), ("float", "1.2.3", 0.5)],
+     ("time", 7, "09:00:00"), ("time", "09:00:00+02:00", "09:00:00"), ("float", "1.2.3", 0.5)],
 )  # fmt: skip
 def test_declared_types_hold_in_each_format(
     write: Call, read: Call, suffix: str, kind: str, value: Any, good: Any

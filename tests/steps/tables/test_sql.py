@@ -310,8 +310,8 @@ def test_infinite_results_are_told(ask: Call, hands: FakeTools) -> None:
     query = "select sum(total) / 0 as x, [1.5, x] as l, {'a': 'nan'::float} as s from bills"
     assert ask(query).rows == [{"x": None, "l": [1.5, None], "s": {"a": None}}]
     assert hands.notes == [
-        "the result: numbers that are infinite or NaN are null, and bytes that are "
-        "no text U+FFFD (1 of 'x', 1 of 'l', 1 of 's')."
+        "the result: numbers that are infinite or NaN are null, bytes that are "
+        "no text U+FFFD, and times cut at microseconds (1 of 'x', 1 of 'l', 1 of 's')."
     ]
 
 

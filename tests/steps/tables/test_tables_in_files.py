@@ -226,10 +226,10 @@ def test_values_that_json_has_not_are_told_and_kept_where_there_is_a_place(
     assert kept["f"].type == pa.float32()
     write("b.csv", found.rows)
     assert hands.notes == [
-        "'a.parquet': numbers that are infinite or NaN are null, and bytes that are "
-        "no text U+FFFD (2 of 'x', 1 of 'b').",
-        "'b.csv': numbers that are infinite or NaN are null, and bytes that are no text "
-        "U+FFFD (2 of 'x', 1 of 'b'); Parquet has them.",
+        "'a.parquet': numbers that are infinite or NaN are null, bytes that are "
+        "no text U+FFFD, and times cut at microseconds (2 of 'x', 1 of 'b').",
+        "'b.csv': numbers that are infinite or NaN are null, bytes that are no text "
+        "U+FFFD, and times cut at microseconds (2 of 'x', 1 of 'b'); Parquet has them.",
     ]
 
 
