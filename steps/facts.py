@@ -118,8 +118,8 @@ class Facts(Struct, frozen=True):
     """Its output `path` is the name of that file."""
     lists: str = ""
     """The folder whose files are its output `files`."""
-    mailbox: str = ""
-    """The mailbox whose mails it copies into that folder first."""
+    sources: tuple[str, ...] = ()
+    """Sources, such as a mailbox, whose documents it copies into that folder first."""
     hosts: str = ""
     """The servers to which it sends what changes something there, at most once."""
     database: str = ""

@@ -23,47 +23,47 @@ from paddock.runner.ledger.entries import stored_path
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
 from paddock.runner.workers.order import Order
+from paddock.steps.files.scan import FilesScanParams
 from paddock.steps.registry import facts_of
-from paddock.steps.sources.mailbox import Account, open_mailbox
-from paddock.steps.sources.mirror import SourceAway, SourceRefused
+from paddock.steps.sources.mirror import SourceAway, SourceParams, SourceRefused
 
 from .triggered_pipeline import TriggeredPipeline
 from .triggers import Trigger, TriggerDesk, UnservedTrigger
 
 POLL_S = 60.0
-"""How often a mailbox is asked at the least: a server need not say that it has new mails."""
+"""How often a source is asked at the least: a server need not say that it has new documents."""
 _AGAIN = Backoff(3.0, 300.0)
 
 
-class MailboxListener(Struct, frozen=True):
-    """Copies new mails into a watched folder as they come: the watch gives orders for them."""
+class SourceListener(Struct, frozen=True):
+    """Copies new documents into a watched folder as they come: the watch gives orders for them."""
 
-    account: Account
+    params: SourceParams
     root: Path
 
     async def run(self, base: Path, warn: Callable[[str], None]) -> None:
         """Listen until cancelled; a server that is away or refuses is asked again, ever later."""
-        pauses, name = Pauses(_AGAIN), self.account.name
+        pauses, name = Pauses(_AGAIN), self.params.name
         while True:
             try:
-                credential = await self.account.credential(base)
-                opened = open_mailbox(self.account, credential)
-                box = await in_left_thread(opened.__enter__)
+                credential = await self.params.credential(base)
+                opened = self.params.opened(credential)
+                source = await in_left_thread(opened.__enter__)
                 try:
-                    known, mirror = "", self.account.mirror(self.root, credential)
+                    known, mirror = "", self.params.mirror(self.root, credential)
                     while True:
-                        if (cursor := await in_left_thread(box.cursor)) != known:
+                        if (cursor := await in_left_thread(source.cursor)) != known:
                             for note in await in_left_thread(mirror.fetch):
                                 warn(note)
                             known = cursor
                         pauses.succeeded()
-                        await in_left_thread(box.wait, POLL_S)
+                        await in_left_thread(source.wait, POLL_S)
                 finally:
                     with suppress(SourceAway, SourceRefused, OSError):
-                        box.cut()
+                        source.cut()
                         opened.__exit__(None, None, None)
             except (SourceAway, SourceRefused, OSError) as error:
-                warn(f"{name}: {error}. Its mails of before stand; it is asked again.")
+                warn(f"{name}: {error}. Its documents of before stand; it is asked again.")
                 await pauses.wait()
 
 
@@ -71,10 +71,10 @@ class FolderTrigger:
     kind: ClassVar[str] = "watch"
 
     def __init__(
-        self, spec: WatchSpec, max_attempts: int, mailbox: MailboxListener | None = None
+        self, spec: WatchSpec, max_attempts: int, listener: SourceListener | None = None
     ) -> None:
-        """`mailbox`: what fills the folder."""
-        self.spec, self.max_attempts, self.mailbox = spec, max_attempts, mailbox
+        """`listener`: what fills the folder."""
+        self.spec, self.max_attempts, self.listener = spec, max_attempts, listener
         self._desk: TriggerDesk
         file = Path(spec.file)
         self._watch = FolderWatch(
@@ -93,8 +93,8 @@ class FolderTrigger:
     async def run(self, desk: TriggerDesk) -> None:
         """Watch until cancelled, and end within seconds also where the folder does not answer."""
         self._desk = desk
-        base, box = Path(self.spec.file).parent, self.mailbox
-        async with running(box.run(base, desk.warn)) if box else nullcontext():
+        base, listener = Path(self.spec.file).parent, self.listener
+        async with running(listener.run(base, desk.warn)) if listener else nullcontext():
             await self._watch.run()
 
     async def done(self, order: Order) -> None:
@@ -137,14 +137,14 @@ def folder_triggers(triggered: TriggeredPipeline, max_attempts: int) -> list[Tri
     for spec in specs:
         kind = HotFolderTrigger if spec.is_hot else FolderTrigger
         try:
-            made.append(kind(spec, max_attempts, _mailbox_of(triggered, spec.root)))
+            made.append(kind(spec, max_attempts, _listener_of(triggered, spec.root)))
         except (PipelineError, ValueError) as error:
             made.append(UnservedTrigger(kind(spec, max_attempts).key, str(error)))
     return made
 
 
-def _mailbox_of(triggered: TriggeredPipeline, root: Path) -> MailboxListener | None:
-    """Return what listens to the mailbox that a step copies into a folder; None: there is none.
+def _listener_of(triggered: TriggeredPipeline, root: Path) -> SourceListener | None:
+    """Return what listens to the source that a step copies into a folder; None: there is none.
 
     Raises:
         PipelineError: its account is not known before a run.
@@ -154,12 +154,14 @@ def _mailbox_of(triggered: TriggeredPipeline, root: Path) -> MailboxListener | N
         return None
     for step in step_nodes(pipeline):
         facts, given, at = facts_of(step.uses), step.params.data, (*step.at, "with")
-        if (written := given.get(facts.mailbox)) is None:
+        name = next((name for name in facts.sources if given.get(name) is not None), None)
+        if name is None:
             continue
         secrets = pipeline_secrets.read_secrets(pipeline, os.environ).values
         scope = {"inputs": triggered.inputs({}), "secrets": secrets}
         folder = rendered_value(pipeline, given[facts.lists], scope, (*at, facts.lists))
         if bound.roots.resolve(str(folder)) == root:
-            account = rendered_value(pipeline, written, scope, (*at, facts.mailbox))
-            return MailboxListener(Account.model_validate(account), root)
+            source = rendered_value(pipeline, given[name], scope, (*at, name))
+            params = FilesScanParams.model_validate({"root": ".", name: source}).source
+            return None if params is None else SourceListener(params, root)
     return None

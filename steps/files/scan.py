@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,11 +18,15 @@ from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.facts import Facts
 from paddock.steps.paths import os_refusal, printable, resolve_path
+from paddock.steps.sources.json_list import JsonListParams
 from paddock.steps.sources.mailbox import Account
-from paddock.steps.sources.mirror import SourceAway, SourceRefused
+from paddock.steps.sources.mirror import SourceAway, SourceParams, SourceRefused
 
 from .folder_walk import FolderWalk, FoundFile, listed_names
 from .globs import Globs
+
+SOURCES = ("mailbox", "listing")
+"""Parameters; at most one is given."""
 
 
 class FilesScanParams(Params):
@@ -31,6 +35,9 @@ class FilesScanParams(Params):
     root: str = Field(min_length=1, description="The folder.")
     mailbox: Account | None = Field(
         default=None, description="An account whose new mails are copied there first."
+    )
+    listing: JsonListParams | None = Field(
+        default=None, description="A server's documents, listed as JSON, that are copied there."
     )
     include: list[str] = Field(
         default=["**/*"],
@@ -54,6 +61,17 @@ class FilesScanParams(Params):
     outputs: bool = Field(
         default=False, description="Also list its outputs, and what it moved there."
     )
+
+    @classmethod
+    def faults(cls, given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        both = [f"`{name}`" for name in SOURCES if given.get(name) is not None]
+        fault = (f"give one of {' and '.join(both)}.", "Scan each in a step of its own.")
+        return (*super().faults(given), *([fault] if len(both) > 1 else ()))
+
+    @property
+    def source(self) -> SourceParams | None:
+        given: list[SourceParams | None] = [getattr(self, name) for name in SOURCES]
+        return next((source for source in given if source is not None), None)
 
     @field_validator("include", "exclude")
     @classmethod
@@ -95,14 +113,14 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     params = FilesScanParams
     output = FilesScanOutput
     is_pure = True
-    facts = Facts(lists="root", mailbox="mailbox", doors=("mailbox",))
+    facts = Facts(lists="root", sources=SOURCES, doors=SOURCES)
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root = resolve_path(tools.files.roots, params.root)
         owned = () if params.outputs else tools.files.outputs.owned(root)
-        if params.mailbox is not None:
-            await _fetch_mails(params.mailbox, root, tools)
-            if not root.is_dir():  # it is made with the first mail
+        if (source := params.source) is not None:
+            await _fetch_documents(source, root, tools)
+            if not root.is_dir():  # it is made with the first document
                 return FilesScanOutput(files=[])
         files, notes, (left_out, not_taken) = await in_left_thread(
             scan_folder, params, root, tools.files.roots.allowed, owned
@@ -113,27 +131,29 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
         return FilesScanOutput(files=files)
 
 
-async def _fetch_mails(account: Account, root: Path, tools: Tools) -> None:
-    """Copy new mails into the folder.
+async def _fetch_documents(source: SourceParams, root: Path, tools: Tools) -> None:
+    """Copy new documents into the folder.
 
     Raises:
-        StepError: the server refuses. One that does not answer is noted: its mails stand.
+        StepError: the server refuses. One that does not answer is noted: its documents stand.
     """
     if tools.files.mirrors is None:
-        tools.log.note(f"{account.name} is not asked: its mails are those of earlier runs.")
+        tools.log.note(f"{source.name} is not asked: its documents are those of earlier runs.")
         return
     base = tools.files.roots.base
+    if base.is_relative_to(root):  # its copies could be a pipeline's files
+        raise StepError("`root` is the pipeline's folder.", remedy="Give the copies their own.")
     try:
-        mirror = account.mirror(root, await account.credential(base))
+        mirror = source.mirror(root, await source.credential(base))
         notes = await in_left_thread(mirror.fetch)
     except SourceAway as error:
-        tools.log.note(f"{account.name} is away, {error}. Its mails of before stand.")
+        tools.log.note(f"{source.name} is away, {error}. Its documents of before stand.")
     except SourceRefused as error:
-        raise StepError(f"{account.name} {error}.", remedy=error.remedy, kind="io") from error
+        raise StepError(f"{source.name} {error}.", remedy=error.remedy, kind="io") from error
     except OSError as error:
-        raise os_refusal(f"the mails of {account.name} cannot be written", error) from error
+        raise os_refusal(f"the documents of {source.name} cannot be written", error) from error
     else:
-        if account.flag or account.move:
+        if source.is_marked:
             tools.files.mirrors.append(mirror)
         for note in notes:
             tools.log.note(note)

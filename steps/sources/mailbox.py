@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, date, datetime
 from email.parser import BytesHeaderParser
 from functools import partial
@@ -30,11 +30,9 @@ from pydantic import Field, model_validator
 from paddock.engine.system import processes
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.text import one_line
-from paddock.pipelines.quantities import SizeBytes
-from paddock.steps.base import Params
 from paddock.steps.paths import printable
 
-from .mirror import Mirror, SourceAway, SourceDocument, SourceListing, SourceRefused
+from .mirror import Source, SourceAway, SourceDocument, SourceListing, SourceParams, SourceRefused
 
 _ANSWER_S = 60.0
 """Without a byte from the server."""
@@ -51,7 +49,7 @@ _DATE = re.compile(rb'\bINTERNALDATE "([^"]+)"')
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]+")
 
 
-class Account(Params):
+class Account(SourceParams):
     """A folder of an IMAP account."""
 
     host: str = Field(min_length=1, description="The server.", examples=["imap.example.org"])
@@ -68,12 +66,6 @@ class Account(Params):
     )
     folder: str = Field(default="INBOX", min_length=1, description="On the server.")
     since: date | None = Field(default=None, description="Only mails that came since that day.")
-    max_bytes: SizeBytes = Field(
-        default=64 * 1024**2, description="Larger mails are not fetched, with a note."
-    )
-    keeps: SizeBytes = Field(
-        default=10 * 1024**3, description="How much its copies may have; others wait, with a note."
-    )
     flag: str | None = Field(
         default=None,
         pattern=r"^(\\(Seen|Flagged|Answered)|[A-Za-z0-9_$-]+)$",
@@ -96,9 +88,12 @@ class Account(Params):
     def name(self) -> str:
         return printable(f"'{self.folder}' of {self.user} at {self.host}")
 
-    def mirror(self, folder: Path, credential: str) -> Mirror:
-        opens = partial(open_mailbox, self, credential)
-        return Mirror(folder, opens, self.name, self.max_bytes, self.keeps)
+    @property
+    def is_marked(self) -> bool:
+        return bool(self.flag or self.move)
+
+    def opened(self, credential: str) -> AbstractContextManager[Source]:
+        return open_mailbox(self, credential)
 
     async def credential(self, folder: Path) -> str:
         """Return the password, or the token that its command prints.
@@ -173,13 +168,11 @@ class Mailbox:
     # --- of a watch
 
     def cursor(self) -> str:
-        """Return what is another one once a mail has come."""
         with _errors():
             uid_next = self._select(is_readonly=True)
             return f"{self._validity}:{uid_next}"
 
     def wait(self, seconds: float) -> None:
-        """Wait so long, or until the server says that something changed."""
         if "IDLE" not in self._imap.capabilities:
             time.sleep(seconds)
             return

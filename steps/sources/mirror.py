@@ -3,32 +3,41 @@
 What lists, watches, reads, files and deletes documents knows folders alone. A `Source` says what it
 has and hands it over; a `Mirror` keeps the folder:
 
-- A document is fetched once. Its index, a hidden file of the folder, says what was fetched.
+- A version of a document is fetched once. Its index, a hidden file of the folder, says which.
 - A copy stays when its document is gone from the source: who takes a mail out of a mailbox files
-  it. Deleting the copy deletes the document.
+  it. Deleting the copy deletes the document. Of a listing that is whole, such as a bucket's, the
+  copy goes with its document.
 - A source that does not answer lacks nothing.
 """
 
 from __future__ import annotations
 
-import re
+import errno
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import Field
+
+from paddock.engine.system import no_links
 from paddock.engine.system.file_locks import LockTaken, lock_now
 from paddock.engine.system.files import read_json_object, write_atomically, write_json_atomically
 from paddock.engine.system.records import Struct, asdict, field, record_from
 from paddock.engine.system.text import counted, listed
+from paddock.pipelines.quantities import SizeBytes
+from paddock.steps.base import Params
 from paddock.steps.paths import numbered_name
 
 _INDEX, _LOCK = ".source.json", ".source.lock"
 _LOCK_S = 600.0  # another run may fetch thousands
 _BATCH_BYTES, _BATCH = 8 * 1024**2, 100
 _NAMED = 3
-_NAME = re.compile(r"[\w() -]+\.eml", re.ASCII)
+_NOT_IN_NAMES = '\\:*?"<>|'  # Windows has none of them
+UNKNOWN_SIZE = -1
 
 
 class SourceAway(Exception):
@@ -54,6 +63,8 @@ class SourceDocument(Struct):
     """It was fetched; else it is too large, has no room, or a run was cut off."""
     is_done: bool = False
     """The source knows it."""
+    is_changed: bool = False
+    """Its copy is of an earlier version."""
 
 
 class SourceListing(Struct, frozen=True):
@@ -62,6 +73,8 @@ class SourceListing(Struct, frozen=True):
     documents: Sequence[SourceDocument]
     is_renumbered: bool = False
     """The source gave other identities to all, and these documents are all that there are."""
+    is_whole: bool = False
+    """A document that is not among these was deleted."""
 
 
 class Source(Protocol):
@@ -70,11 +83,77 @@ class Source(Protocol):
     def listing(self, cursor: str) -> SourceListing:
         """Return what came since an earlier listing; empty: all."""
 
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield the content of those that are still there."""
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the content of those that are still there; None: it may not be fetched so large."""
 
     def mark_done(self, identities: Sequence[str]) -> int:
         """Mark or move documents whose outputs are recorded; return how many were so already."""
+
+    def cursor(self) -> str:
+        """Return what is another one once a document has come."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until the source says that something changed."""
+
+    def cut(self) -> None:
+        """End a call that waits."""
+
+
+class PolledSource:
+    """The part of a `Source` that is listed again and again, and learns of nothing."""
+
+    def __init__(self) -> None:
+        self._n_listings, self._is_cut = 0, threading.Event()
+
+    def mark_done(self, identities: Sequence[str]) -> int:
+        return 0
+
+    def cursor(self) -> str:
+        self._n_listings += 1
+        return str(self._n_listings)
+
+    def wait(self, seconds: float) -> None:
+        self._is_cut.wait(seconds)
+
+    def cut(self) -> None:
+        self._is_cut.set()
+
+
+class SourceParams(Params):
+    """Parameters of a source, whose documents `files.scan` copies into its folder."""
+
+    max_bytes: SizeBytes = Field(
+        default=64 * 1024**2, description="Larger documents are not fetched, with a note."
+    )
+    keeps: SizeBytes = Field(
+        default=10 * 1024**3, description="How much its copies may have; others wait, with a note."
+    )
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        raise NotImplementedError
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the source learns what is done."""
+        return False
+
+    async def credential(self, folder: Path) -> str:
+        """Return what opens it, besides these parameters; a command of it starts in the folder.
+
+        Raises:
+            SourceRefused: there is none.
+        """
+        return ""
+
+    def opened(self, credential: str) -> AbstractContextManager[Source]:
+        """Raises `SourceAway` or `SourceRefused`."""
+        raise NotImplementedError
+
+    def mirror(self, folder: Path, credential: str) -> Mirror:
+        opens = partial(self.opened, credential)
+        return Mirror(folder, opens, self.name, self.max_bytes, self.keeps)
 
 
 class _Index(Struct):
@@ -108,24 +187,24 @@ class Mirror(Struct, frozen=True):
         with self._index() as index, self.source() as source:
             self._note(index, source.listing(index.cursor))
             self._write(index)  # what is noted is fetched later, whatever happens now
-            here = (copy for copy in index.all() if copy.is_here)
+            here = (copy for copy in index.all() if copy.is_here and not copy.is_changed)
             room = self.keeps_bytes - sum(
                 copy.size_bytes for copy in here if (self.folder / copy.name).exists()
             )
             left, due = list[str](), list[SourceDocument]()
             for copy in index.copies.values():
-                if copy.is_here:
+                if copy.is_here and not copy.is_changed:
                     continue
                 if copy.size_bytes > min(self.max_bytes, room):
                     left.append(copy.name)
                 else:
-                    room -= copy.size_bytes
+                    room -= max(copy.size_bytes, 0)
                     due.append(copy)
             for batch in _batches(due):
-                self._fetch_batch(index, source, batch)
-        what = f"{counted(len(left), 'mail')} of {self.name} not fetched: larger than `max_bytes`"
-        what += f" ({self.max_bytes:,}), or than what `keeps` ({self.keeps_bytes:,}) leaves free: "
-        return [f"{what}{listed(left, _NAMED)}."] if left else []
+                room = self._fetch_batch(index, source, batch, room, left)
+        what = f"{counted(len(left), 'document')} of {self.name} not fetched: larger than "
+        what += f"`max_bytes` ({self.max_bytes:,}), or than what `keeps` ({self.keeps_bytes:,}) "
+        return [f"{what}leaves free: {listed(left, _NAMED)}."] if left else []
 
     def finish(self, names: Collection[str]) -> list[str]:
         """Mark in the source which copies are done, each once; return notes.
@@ -145,8 +224,8 @@ class Mirror(Struct, frozen=True):
                     for copy in batch:
                         copy.is_done = True
                     self._write(index)
-        what = f"{counted(n_before, 'mail')} of {self.name} marked or moved by another one before"
-        return [f"{what}: does another machine work on it?"] if n_before else []
+        what = f"{counted(n_before, 'document')} of {self.name} marked or moved by another one "
+        return [f"{what}before: does another machine work on it?"] if n_before else []
 
     def _note(self, index: _Index, listing: SourceListing) -> None:
         """Add what is new; where all have other identities, known copies get these."""
@@ -157,7 +236,10 @@ class Mirror(Struct, frozen=True):
         taken = {copy.name for copy in index.all()}
         index.copies = {} if listing.is_renumbered else index.copies
         for document in listing.documents:
-            if document.identity in index.copies:
+            if (known := index.copies.get(document.identity)) is not None:
+                if known.marker != document.marker:
+                    known.marker, known.size_bytes = document.marker, document.size_bytes
+                    known.is_changed, known.is_done = known.is_here, False
                 continue
             if same := by_marker.get(document.marker):
                 same[0].identity = document.identity
@@ -171,24 +253,53 @@ class Mirror(Struct, frozen=True):
             index.copies[document.identity] = document
         if listing.is_renumbered:
             index.former = [*chain(*by_marker.values())]
+        if listing.is_whole:
+            for identity in index.copies.keys() - {each.identity for each in listing.documents}:
+                if self._has(gone := index.copies.pop(identity)):
+                    self._path(gone).unlink()
         index.cursor = listing.cursor
 
-    def _fetch_batch(self, index: _Index, source: Source, batch: Sequence[SourceDocument]) -> None:
+    def _fetch_batch(
+        self,
+        index: _Index,
+        source: Source,
+        batch: Sequence[SourceDocument],
+        room: int,
+        left: list[str],
+    ) -> int:
+        """Return how many bytes other copies may have; add to `left` what turned out too large."""
         for copy in batch:
-            copy.is_here = self._has(copy)  # a killed run wrote it
-        missing = [copy.identity for copy in batch if not copy.is_here]
-        for identity, content in source.contents(missing):
-            if identity in missing:  # a server may answer what it likes
-                write_atomically(self.folder / index.copies[identity].name, content)
-                index.copies[identity].is_here = True
-        for identity in missing:
-            if not index.copies[identity].is_here:  # gone meanwhile
+            copy.is_here = copy.is_changed or self._has(copy)  # a killed run wrote it
+        missing = {copy.identity for copy in batch if copy.is_changed or not copy.is_here}
+        for identity, content in source.contents([*missing]):
+            if identity not in missing:  # a server may answer what it likes
+                continue
+            missing.remove(identity)
+            copy = index.copies[identity]
+            is_sized = copy.size_bytes != UNKNOWN_SIZE
+            copy.size_bytes = self.max_bytes + 1 if content is None else len(content)
+            if content is None or (copy.size_bytes > room and not is_sized):
+                left.append(copy.name)
+                continue
+            write_atomically(self._path(copy), content)
+            copy.is_here, copy.is_changed = True, False
+            room -= 0 if is_sized else copy.size_bytes
+        for identity in missing:  # gone meanwhile
+            if not index.copies[identity].is_here:
                 del index.copies[identity]
         self._write(index)
+        return room
 
     def _has(self, copy: SourceDocument) -> bool:
-        path = self.folder / copy.name
+        path = self._path(copy)
         return path.is_file() and path.stat().st_size == copy.size_bytes
+
+    def _path(self, copy: SourceDocument) -> Path:
+        """Return where a copy is, by no link that leads out of the folder."""
+        path = no_links.resolve(str(self.folder / copy.name), [self.folder])
+        if not path.is_relative_to(self.folder):
+            raise OSError(errno.ELOOP, f"'{copy.name}' leads out of the folder")
+        return path
 
     @contextmanager
     def _index(self) -> Iterator[_Index]:
@@ -198,7 +309,7 @@ class Mirror(Struct, frozen=True):
                 with suppress(ValueError):  # damaged: copies that are there are not fetched again
                     written = record_from(_Index, read_json_object(self.folder / _INDEX))
                     # Anyone may have written it: names lead nowhere else
-                    is_ours = all(_NAME.fullmatch(copy.name) for copy in written.all())
+                    is_ours = all(copy_name(copy.name) == copy.name for copy in written.all())
                     index = written if is_ours else index
                 yield index
         except LockTaken:
@@ -208,11 +319,22 @@ class Mirror(Struct, frozen=True):
         write_json_atomically(self.folder / _INDEX, asdict(index), is_durable=True)
 
 
+def copy_name(path: str) -> str | None:
+    """Return a document's path in its source as that of its copy; None: it is hidden or no file.
+
+    >>> copy_name("2026/Bill 7.pdf"), copy_name("../pipeline.yaml"), copy_name("a/.x")
+    ('2026/Bill 7.pdf', None, None)
+    """
+    if any(not part or part.startswith(".") for part in path.split("/")):
+        return None
+    return "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in path)
+
+
 def _batches(copies: Iterable[SourceDocument]) -> Iterator[list[SourceDocument]]:
     batch, n_bytes = list[SourceDocument](), 0
     for copy in copies:
         batch.append(copy)
-        n_bytes += copy.size_bytes
+        n_bytes += max(copy.size_bytes, 0)
         if len(batch) == _BATCH or n_bytes > _BATCH_BYTES:
             yield batch
             batch, n_bytes = [], 0

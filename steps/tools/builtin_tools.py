@@ -58,6 +58,8 @@ class FetchOptions(ToolArguments):
     hosts: list[str] = Field(min_length=1)
     headers: dict[str, str] = Field(default={})
     max_bytes: SizeBytes = 1024 * 1024
+    items: str | None = None
+    next: str = ""
 
 
 class NoOptions(ToolArguments):
@@ -104,9 +106,13 @@ async def _now_tool(given: NowArguments, options: NoOptions, within: ToolContext
 async def _fetch_tool(
     given: FetchArguments, options: FetchOptions, within: ToolContext
 ) -> ToolResult:
-    from .http_fetch import fetch  # imports httpx
+    from . import http_fetch  # imports httpx
 
-    return await fetch(given.url, options.hosts, options.max_bytes, within, options.headers)
+    request = http_fetch.FetchRequest(given.url, options.hosts, options.max_bytes, options.headers)
+    if options.items is None:
+        return await http_fetch.fetch(request, within)
+    rows = await http_fetch.fetch_rows(request, options.items, options.next)
+    return tool_result(rows) if isinstance(rows, list) else rows
 
 
 BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {

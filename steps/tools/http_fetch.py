@@ -26,7 +26,8 @@ from urllib.request import getproxies_environment, proxy_bypass
 import httpx
 
 from paddock.engine.system.hosts import Address, BadHost, is_reachable, read_authority, read_pattern
-from paddock.engine.system.records import Struct
+from paddock.engine.system.http import AnswerTooLarge, read_body
+from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.schema_validation import is_nested_too_deep
 from paddock.steps.base import StepError, ToolResult
@@ -42,8 +43,16 @@ _AGENT = "paddock"
 _SHOWN_CHARS = 300
 
 
-class HostNotAllowed(Exception):
-    """A URL that is not allowed; the message is a plain sentence."""
+class NotFetched(Exception):
+    """The message is a plain sentence."""
+
+
+class HostNotAllowed(NotFetched):
+    """A URL that is not allowed."""
+
+
+class TooLarge(NotFetched):
+    """The answer has more bytes than are read."""
 
 
 class FetchTarget(Struct, frozen=True):
@@ -57,36 +66,110 @@ class FetchTarget(Struct, frozen=True):
     proxy: str | None = None
 
 
-class _Redirect(Struct, frozen=True):
-    location: str
-    """Relative to the URL that was requested."""
+class Fetched(Struct, frozen=True):
+    url: str
+    """Of the last server."""
+    answer: httpx.Response
+    """Without its body."""
+    body: bytes
 
 
-async def fetch(
-    url: str,
-    hosts: Sequence[str],
-    max_bytes: int,
-    within: ToolContext,
-    headers: Mapping[str, str] | None = None,
-) -> ToolResult:
-    """Fetch a URL; no server to which it is redirected is shown `headers`.
+class FetchRequest(Struct, frozen=True):
+    url: str
+    hosts: Sequence[str]
+    max_bytes: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+async def fetch(request: FetchRequest, within: ToolContext) -> ToolResult:
+    """Fetch a page or data.
 
     Raises:
         StepError: the server cannot be reached, or has an error; a retry may succeed.
     """
     try:
-        own = dict(headers or {})
-        for _ in range(_MOST_REDIRECTS + 1):
-            reply = await _request(await allowed_target(url, hosts), own, max_bytes, within)
-            if isinstance(reply, ToolResult):
-                return reply
-            try:
-                url, own = urljoin(url, reply.location), {}
-            except ValueError:
-                raise HostNotAllowed(f"'{url}' redirects to what is no address.") from None
-    except HostNotAllowed as error:
+        fetched = await fetch_bytes(request)
+    except NotFetched as error:
         return tool_refusal(str(error))
-    return tool_refusal(f"'{url}' was redirected more than {_MOST_REDIRECTS} times.")
+    result = await asyncio.to_thread(_response_result, fetched)
+    answer = fetched.answer
+    if result.is_error or _content_kind(answer) != "text/html":
+        return result
+    named = answer.charset_encoding or ""
+    encoding = named if is_known_encoding(named) else "auto"
+    try:
+        text = await documents.web_page_text(
+            fetched.body, encoding, fetched.url, readers=within.readers, log=within.log
+        )
+    except StepError:  # the page cannot be parsed
+        return result
+    return tool_result(text, text)
+
+
+async def fetch_rows(request: FetchRequest, items: str, next_page: str) -> list[Any] | ToolResult:
+    """Return what a server lists as JSON, of all pages, or why it cannot be used.
+
+    `items` is the field of a page with its rows; empty: a page is a list. `next_page` is the one
+    with the address of the next: of that the path counts, as a server behind a proxy may know
+    itself by another name.
+
+    Raises:
+        StepError: as `fetch`.
+    """
+    rows, seen, page = list[Any](), set[str](), request.url
+    while page not in seen:
+        seen.add(page)
+        try:
+            fetched = await fetch_bytes(replace(request, url=page))
+        except NotFetched as error:
+            return tool_refusal(str(error))
+        result = await asyncio.to_thread(_response_result, fetched)
+        if result.is_error:
+            return result
+        whole = result.value if isinstance(result.value, Mapping) else {}
+        found = whole.get(items) if items else result.value
+        if not isinstance(found, list):
+            return tool_refusal(f"'{page}' has no list '{items}'.")
+        rows += found
+        if not (following := whole.get(next_page)):
+            return rows
+        target = urlsplit(urljoin(page, str(following)))
+        own = urlsplit(request.url)
+        page = own._replace(path=target.path, query=target.query).geturl()
+    return tool_refusal(f"'{request.url}' lists '{page}' twice.")
+
+
+async def fetch_bytes(request: FetchRequest) -> Fetched:
+    """Fetch a URL; no server to which it is redirected is shown its headers.
+
+    Raises:
+        NotFetched: the host is not allowed, or the answer is too large.
+        StepError: the server cannot be reached.
+    """
+    url, headers = request.url, request.headers
+    for _ in range(_MOST_REDIRECTS + 1):
+        target = await allowed_target(url, request.hosts)
+        try:
+            async with (
+                http_client(target.proxy) as client,
+                client.stream("GET", **pinned_request(target, headers)) as answer,
+            ):
+                if answer.status_code in _REDIRECTS and "location" in answer.headers:
+                    try:  # relative to the URL that was requested
+                        url, headers = urljoin(url, str(answer.headers["location"])), {}
+                    except ValueError:
+                        raise NotFetched(f"'{url}' redirects to what is no address.") from None
+                    continue
+                return Fetched(target.url, answer, await read_body(answer, request.max_bytes))
+        except AnswerTooLarge:
+            what = f"'{target.url}' has more than {request.max_bytes:,} bytes."
+            raise TooLarge(what) from None
+        except httpx.HTTPError as error:
+            why = str(error) or type(error).__name__
+            why = f"the proxy said: {why}" if isinstance(error, httpx.ProxyError) else why
+            what = f"'{target.url}' cannot be fetched: {why.rstrip('.')}."
+            raise StepError(what, kind="io") from error
+    raise NotFetched(f"'{url}' was redirected more than {_MOST_REDIRECTS} times.")
 
 
 async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
@@ -167,41 +250,6 @@ def _literal_address(host: str) -> Address | None:
         return None
 
 
-async def _request(
-    target: FetchTarget, headers: Mapping[str, str], max_bytes: int, within: ToolContext
-) -> ToolResult | _Redirect:
-    try:
-        async with (
-            http_client(target.proxy) as client,
-            client.stream("GET", **pinned_request(target, headers)) as answer,
-        ):
-            if answer.status_code in _REDIRECTS and "location" in answer.headers:
-                return _Redirect(str(answer.headers["location"]))
-            found = bytearray()
-            async for piece in answer.aiter_bytes():
-                found += piece
-                if len(found) > max_bytes:
-                    return tool_refusal(f"'{target.url}' has more than {max_bytes:,} bytes.")
-            body = bytes(found)
-            result = await asyncio.to_thread(_response_result, target.url, answer, body)
-            if result.is_error or _content_kind(answer) != "text/html":
-                return result
-            named = answer.charset_encoding or ""
-            encoding = named if is_known_encoding(named) else "auto"
-            try:
-                text = await documents.web_page_text(
-                    body, encoding, target.url, readers=within.readers, log=within.log
-                )
-            except StepError:  # the page cannot be parsed
-                return result
-            return tool_result(text, text)
-    except httpx.HTTPError as error:
-        why = str(error) or type(error).__name__
-        why = f"the proxy said: {why}" if isinstance(error, httpx.ProxyError) else why
-        what = f"'{target.url}' cannot be fetched: {why.rstrip('.')}."
-        raise StepError(what, kind="io") from error
-
-
 def pinned_request(target: FetchTarget, headers: Mapping[str, str]) -> dict[str, Any]:
     """Return what a client is asked with, so that it goes to the address that was checked."""
     host = f"[{target.host}]" if ":" in target.host else target.host
@@ -228,7 +276,8 @@ def http_client(proxy: str | None) -> httpx.AsyncClient:
         raise StepError("the proxy of the environment cannot be used.", remedy=remedy) from error
 
 
-def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResult:
+def _response_result(fetched: Fetched) -> ToolResult:
+    url, answer, body = fetched.url, fetched.answer, fetched.body
     kind = _content_kind(answer)
     try:
         text = body.decode(answer.charset_encoding or "utf-8", "replace")

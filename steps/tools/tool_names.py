@@ -21,7 +21,7 @@ TRUSTED_TOOLS = frozenset(("calculator", "now"))
 """Tools whose results are not the text of others."""
 BUILT_IN_TOOLS = ("calculator", "files.read", "files.search", "http.get", "now")
 TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
-    "http.get": frozenset(("hosts", "headers", "max_bytes")),
+    "http.get": frozenset(("hosts", "headers", "max_bytes", "items", "next")),
     "files.read": frozenset(("root",)),
     "files.search": frozenset(("root",)),
 }

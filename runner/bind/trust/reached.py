@@ -138,15 +138,18 @@ def reached_by_step(step: StepNode, pipeline: Pipeline) -> Iterator[Reached]:
         table = account if isinstance(account, Mapping) else {"user": account, "host": account}
         does = f"write rows as {table.get('user')} at {table.get('host')}"
         yield ReachedAccount((*at, facts.database), "postgres", does, dict(table))
-    if (account := given.get(facts.mailbox)) is not None:
+    for name in facts.sources:
+        if (account := given.get(name)) is None:
+            continue
         # An expression may be any account, with any command
         table = account if isinstance(account, Mapping) else {"user": account, "token": account}
-        does = f"fetch the mails of {table.get('user')} at {table.get('host')}"
-        yield ReachedAccount((*at, facts.mailbox), "mailbox", does, dict(table))
+        whose = f"mails of {table.get('user')} at {table.get('host')}"
+        whose = f"documents from {table['url']}" if "url" in table else whose
+        yield ReachedAccount((*at, name), name, f"fetch the {whose}", dict(table))
         if token := table.get("token"):
             words = token if isinstance(token, list) else [token]
             program = StartedProgram(words)
-            yield ReachedCommand((*at, facts.mailbox), {"token": words}, program)
+            yield ReachedCommand((*at, name), {"token": words}, program)
     for use in facts.tools(given):
         named = resolve_tool(use.name, use.server, pipeline.servers)
         if named is None:

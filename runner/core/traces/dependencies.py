@@ -26,7 +26,7 @@ from paddock.runner.ledger.entries import Entry, LedgerError, read_written
 from paddock.runner.ledger.output_conditions import condition_of_item, last_writer
 from paddock.runner.progress.reasons import Reason, Why, quoted
 from paddock.steps.base import Roots
-from paddock.steps.files.scan import FilesScanParams
+from paddock.steps.files.scan import SOURCES, FilesScanParams
 
 from .parts import Older, PreviousResult
 from .past_decisions import StepDecisions, StepName
@@ -477,7 +477,7 @@ def note_listing(
     what its items depend on.
     """
     folder = str(roots.resolve(params.root))
-    scan_params = canonical_json(params.model_dump(mode="json", exclude={"root", "mailbox"}))
+    scan_params = canonical_json(params.model_dump(mode="json", exclude={"root", *SOURCES}))
     listed = FolderListed(world.index.stored(folder))
     before = noted.get(listed.name)
     others = before.listings if isinstance(before, FolderListed) else ()

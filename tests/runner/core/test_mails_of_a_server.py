@@ -138,7 +138,7 @@ def test_a_mailbox_that_is_away_is_not_one_that_is_empty(tmp_path: Path, server:
     assert (report.status, report.returns["fresh"]) == ("completed", 2)
     assert notes == [
         f"docs: '{office.box}' of office at 127.0.0.1 is away, it does not answer: Connection "
-        f"refused. Its mails of before stand."
+        f"refused. Its documents of before stand."
     ]
 
 
@@ -256,7 +256,7 @@ def test_a_large_mail_and_one_without_room_are_told_and_fetched_once_they_may(
     server.put(mail(4, "x" * 4_000), folder=office.box)
     _, notes = office.go()
     assert len(office.bills()) == 2
-    assert "2 mails of" in notes[0]
+    assert "2 documents of" in notes[0]
     assert "larger than `max_bytes` (2,048), or than what `keeps` (700) leaves free: " in notes[0]
     office.edit("max_bytes: 2KiB, keeps: 700B", "max_bytes: 9KiB")
     office.go()
@@ -318,7 +318,7 @@ def test_what_another_machine_did_before_is_told(
     there.go()
     office.edit("'no'}", "'yes'}")
     _, notes = office.go()
-    assert "2 mails of" in notes[0]
+    assert "2 documents of" in notes[0]
     assert "marked or moved by another one before: does another machine work on it?" in notes[0]
 
 
@@ -403,7 +403,7 @@ def test_a_plan_asks_no_server_and_a_run_needs_leave(tmp_path: Path, server: Dov
     plan = office.plan(allow=frozenset({"secrets"}))
     assert not (tmp_path / "mail").exists()
     assert plan.items == ()
-    assert "is not asked: its mails are those of earlier runs." in plan.remarks[0]
+    assert "is not asked: its documents are those of earlier runs." in plan.remarks[0]
     with pytest.raises(PipelineError, match="wants to fetch the mails of office at 127"):
         office.run()
     office.edit('password: "{{ secrets.mail }}"', "token: [printf, x]")

@@ -71,7 +71,7 @@ def test_wrong_options_are_the_authors_mistake() -> None:
         call("http.get", {"url": "http://x"})
     assert str(caught.value) == (
         "the options of 'http.get' cannot be used: `hosts` is missing; "
-        "it takes `hosts`, `headers`, `max_bytes`."
+        "it takes `hosts`, `headers`, `max_bytes`, `items`, `next`."
     )
 
 

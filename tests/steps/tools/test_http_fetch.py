@@ -11,6 +11,7 @@ import pytest
 
 from paddock.steps.base import Roots, StepError, ToolResult
 from paddock.steps.tools import http_fetch
+from paddock.steps.tools.http_fetch import FetchRequest
 from paddock.steps.tools.http_fetch import fetch as fetched
 from paddock.steps.tools.tool import ToolContext
 from tests.fakes.http_server import Answer, HttpServer, Request, serving
@@ -69,7 +70,8 @@ def base(server: HttpServer) -> str:
 def fetch(url: str, hosts: list[str] | None = None, max_bytes: int = 4000) -> ToolResult:
     LOG.notes.clear()
     within = ToolContext(Roots(Path("/"), ()), LOG)
-    return asyncio.run(fetched(url, HERE if hosts is None else hosts, max_bytes, within))
+    request = FetchRequest(url, HERE if hosts is None else hosts, max_bytes)
+    return asyncio.run(fetched(request, within))
 
 
 def test_a_page_is_read_as_a_file_is_with_its_own_encoding_and_notes(base: str) -> None:
@@ -139,7 +141,7 @@ def test_a_server_behind_a_redirect_is_shown_no_header_of_ours(
     server.seen.clear()
     within = ToolContext(Roots(Path("/"), ()), LOG)
     own = {"Authorization": "Token geheim-17"}
-    asyncio.run(fetched(f"{base}/there", HERE, 4000, within, own))
+    asyncio.run(fetched(FetchRequest(f"{base}/there", HERE, 4000, own), within))
     asked = [(r.path, r.headers["Authorization"]) for r in server.seen]
     assert asked == [("/there", "Token geheim-17"), ("/json", None)]
 

@@ -1,0 +1,138 @@
+"""A list of documents that a server has as JSON, in pages, as a source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from string import Formatter
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urljoin
+
+from pydantic import Field
+
+from paddock.steps.base import StepError
+
+from .mirror import (
+    UNKNOWN_SIZE,
+    PolledSource,
+    Source,
+    SourceAway,
+    SourceDocument,
+    SourceListing,
+    SourceParams,
+    SourceRefused,
+    copy_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+_MOST_PAGE_BYTES = 64 * 1024**2
+
+
+class JsonListParams(SourceParams):
+    """Documents that a server lists as JSON, in pages. `{field}` is a field of a document."""
+
+    url: str = Field(
+        min_length=1, description="The list.", examples=["https://example.org/api/documents/"]
+    )
+    hosts: list[str] = Field(
+        min_length=1, description="The only servers that are asked.", examples=[["example.org"]]
+    )
+    headers: dict[str, str] = Field(default={}, description="Such as `Authorization`.")
+    items: str = Field(
+        default="", description="The field with a page's documents; without it a page is a list."
+    )
+    next: str = Field(default="", description="The field with the next page's address.")
+    id: str = Field(default="{id}", description="What names a document for ever.")
+    version: str = Field(
+        default="", description="Where it is another one, the document is fetched again."
+    )
+    path: str = Field(
+        default="{name}", description="Of its copy.", examples=["{id}/{original_file_name}"]
+    )
+    contents: str = Field(
+        description="Its address.", examples=["https://example.org/api/documents/{id}/download/"]
+    )
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    def opened(self, credential: str) -> AbstractContextManager[Source]:
+        http_fetch = import_module("paddock.steps.tools.http_fetch")  # it needs httpx
+        return nullcontext(JsonList(self, http_fetch))
+
+
+class JsonList(PolledSource):
+    """Implements `Source`. Blocks; used by one thread at a time."""
+
+    def __init__(self, params: JsonListParams, http_fetch: Any) -> None:
+        super().__init__()
+        self._params, self._http = params, http_fetch
+        self._addresses: dict[str, str] = {}
+
+    def listing(self, cursor: str) -> SourceListing:
+        given, documents = self._params, list[SourceDocument]()
+        request = self._http.FetchRequest(given.url, given.hosts, _MOST_PAGE_BYTES, given.headers)
+        rows = _answer(self._http.fetch_rows(request, given.items, given.next))
+        if not isinstance(rows, list):
+            raise SourceRefused(f"does not list its documents: {rows.text.rstrip('.')}")
+        for row in rows:
+            try:
+                identity, name, version = (
+                    _filled(text, row) for text in (given.id, given.path, given.version)
+                )
+                address = Formatter.vformat(_QUOTING, given.contents, (), row)
+            except (LookupError, AttributeError, TypeError, ValueError) as error:
+                what = f"lists a document without what `{{…}}` names: {error}"
+                raise SourceRefused(what, "Correct `id`, `path`, `version`, `contents`.") from error
+            if path := copy_name(name):
+                self._addresses[identity] = urljoin(given.url, address)
+                documents.append(SourceDocument(identity, path, UNKNOWN_SIZE, version))
+        return SourceListing("", documents)
+
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+        given = self._params
+        for identity in identities:
+            if (address := self._addresses.get(identity)) is None:  # no longer listed
+                continue
+            request = self._http.FetchRequest(address, given.hosts, given.max_bytes, given.headers)
+            try:
+                fetched = _answer(self._http.fetch_bytes(request))
+            except self._http.TooLarge:
+                yield identity, None
+                continue
+            except self._http.NotFetched as error:
+                raise SourceRefused(f"lists what is not fetched: {error}".rstrip(".")) from error
+            status = fetched.answer.status_code
+            if status in (404, 410):  # deleted since it was listed
+                continue
+            if status in (401, 403):
+                raise SourceRefused(f"answers with status {status}", "Renew the secret.")
+            if status != 200:
+                raise SourceAway(f"'{address}' answers with status {status}")
+            yield identity, fetched.body
+
+
+def _filled(text: str, row: Any) -> str:
+    return Formatter().vformat(text, (), row)
+
+
+class _Quoting(Formatter):
+    """Writes values as parts of an address."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return quote(str(super().format_field(value, format_spec)), safe="")
+
+
+_QUOTING = _Quoting()
+
+
+def _answer(request: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return asyncio.run(request)
+    except StepError as error:
+        raise SourceAway(error.reason.rstrip(".")) from error
