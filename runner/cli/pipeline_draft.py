@@ -19,13 +19,14 @@ from paddock.steps.files.folder_walk import FolderWalk
 from paddock.steps.files.globs import Globs
 from paddock.steps.readers.document_kinds import is_readable_suffix
 
-Documents = Literal["letters", "invoices", "mail", "office", "table"]
+Documents = Literal["letters", "invoices", "mail", "mailbox", "office", "table"]
 Result = Literal["summaries", "labels", "fields", "filed"]
 
 DOCUMENTS: dict[Documents, str] = {
     "letters": "letters, notes, reports: text, Markdown, HTML, PDF, Word, scans",
     "invoices": "invoices and receipts: PDF, Word, Excel, mail, text, scans",
     "mail": "mail: files that end in .eml or .msg",
+    "mailbox": "a folder of an IMAP account: its mails with what is attached",
     "office": "what an office gets, in one folder: letters, invoices, mails, scans",
     "table": "a table with a text in each row: CSV, TSV, JSON lines",
 }
@@ -35,12 +36,14 @@ RESULTS: dict[Result, str] = {
     "fields": "fields of each, such as a number or a date; a person decides once for each sender",
     "filed": "filed by kind; invoices in a workbook, with sums; yesterday's letters each morning",
 }
+MAILBOX: Documents = "mailbox"
 OFFICE = "office"
 """The example that is copied for documents that are to be filed."""
 SAMPLES: dict[Documents, str] = {
     "letters": "minimal/inbox/letter.txt",
     "invoices": "invoices/inbox/paint.pdf",
     "mail": "invoices/inbox/piano.eml",
+    "mailbox": "",  # its documents come from the server
     "office": "office/inbox/hansen-77.pdf",
     "table": "folder-digest/inbox/notes/visitor-book.csv",
 }
@@ -51,6 +54,7 @@ _SUFFIXES: dict[Documents, tuple[str, ...]] = {
     "letters": ("txt", "md", "html", "pdf", "docx", "odt", "rtf", "doc", *_SCANS),
     "invoices": ("pdf", "docx", "xlsx", "odt", "ods", "eml", "msg", "txt", *_SCANS),
     "mail": ("eml", "msg"),
+    "mailbox": ("eml",),
     "office": ("txt", "md", "pdf", "docx", "xlsx", "odt", "eml", "msg", *_SCANS),
     "table": ("csv", "tsv", "jsonl"),
 }
@@ -58,6 +62,7 @@ _LABELS: dict[Documents, str] = {
     "letters": "letter, report, minutes, advertisement, other",
     "invoices": "invoice, reminder, receipt, offer, other",
     "mail": "question, order, complaint, newsletter, other",
+    "mailbox": "question, order, complaint, newsletter, other",
     "office": "invoice, letter, minutes, offer, other",
     "table": "praise, complaint, question, other",
 }
@@ -65,6 +70,7 @@ _FIELDS: dict[Documents, str] = {
     "letters": "sender: str, written_on: date",
     "invoices": "sender: str, number: str, total: float, pay_by: date",
     "mail": "sender: str, subject: str",
+    "mailbox": "sender: str, subject: str",
     "office": "sender: str, subject: str",
     "table": "name: str, place: str",
 }
@@ -72,6 +78,15 @@ _FIELDS: dict[Documents, str] = {
 # `<<` and `<%` in it are ours, so that `{{` stays the pipeline's. Resolved, because an editable
 # install is a tree of links that lacks the data files.
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "draft.yaml.j2"
+
+
+def with_mailbox(pipeline: str) -> str:
+    """Return a pipeline over a folder as one that copies a mailbox there first."""
+    root = 'root: "{{ inputs.folder }}"'
+    account = "host: imap.example.org, user: office@example.org, flag: paddock"
+    mailbox = f'mailbox: {{{account}, password: "{{{{ secrets.mail }}}}"}}'
+    text = pipeline.replace(root, f"{root}, {mailbox}", 1)
+    return text.replace("\ninputs:", "\nsecrets: {mail: {env: MAIL_PASSWORD}}\ninputs:", 1)
 
 
 class DraftAnswers(Struct, frozen=True):

@@ -26,6 +26,7 @@ from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.installed_schema import installed_schema, write_schema
 from paddock.runner.cli.pipeline_draft import (
     DOCUMENTS,
+    MAILBOX,
     OFFICE,
     RESULTS,
     SAMPLES,
@@ -34,6 +35,7 @@ from paddock.runner.cli.pipeline_draft import (
     DraftAnswers,
     Result,
     draft_pipeline,
+    with_mailbox,
 )
 from paddock.runner.progress import printing
 from paddock.runner.progress.report import not_taken_in_words
@@ -149,6 +151,7 @@ def init(
         raise CommandError("`--have` and `--want` draft a pipeline.\n  Leave the template out.")
     # One word is the folder; one that names a template is both.
     names = () if is_answered else [known_template.name for known_template in known]
+    documents: Documents | None = None
     if template is not None and (template in names or folder is not None):
         place = Path(folder or template).expanduser()
         written = copy_template(template, place, installed_schema())
@@ -168,6 +171,10 @@ def init(
         answers = DraftAnswers(documents, result)
         there = DocumentsThere.of(place, answers.documents)
         written = write_draft(answers, place, installed_schema(), there)
+        if documents == MAILBOX:
+            (file := place / PIPELINE_FILE).write_text(
+                with_mailbox(file.read_text("utf-8")), "utf-8"
+            )
         if there is not None and answers.documents != "table" and answers.result != "filed":
             n_all = there.n_taken + sum(there.not_taken.values())
             takes = f"It takes {there.n_taken:,} of {counted(n_all, 'file')} that are there: "
@@ -177,6 +184,9 @@ def init(
     printing.print_out(f"Made '{place}' with {counted(len(written), 'file')}.")
     here = place / PIPELINE_FILE
     command = "paddock run" if here.exists() else "pip install -e"
+    if documents == MAILBOX:
+        printing.print_out(f"Write your server and user into '{here}', and set MAIL_PASSWORD.")
+        command += " --allow network,secrets"
     printing.print_out(f"Next: {command} {quote(str(here if here.exists() else place))}")
     return DONE
 
@@ -230,9 +240,9 @@ def write_draft(
         # The example of an office, without its documents and tests where others are there
         if answers.documents == "table":
             raise CommandError("A table has no documents to file.\n  Take another `--want`.")
-        if there is None:
+        if there is None and answers.documents != MAILBOX:
             return copy_template(OFFICE, folder, schema)
-        if there.root == ".":
+        if there is not None and there.root == ".":
             raise CommandError(
                 f"The documents lie in '{folder}' itself.\n"
                 f"  Put them into '{folder / 'inbox'}': what is made of them lies beside it."
@@ -246,8 +256,10 @@ def write_draft(
         return *written, write_schema(folder, schema)
     if there is None or pipeline.exists():
         _refuse_full(folder)
-        sample = examples_folder() / SAMPLES[answers.documents]
-        documents.append(_copy_file(sample, sample.parent, folder / "inbox"))
+        if name := SAMPLES[answers.documents]:
+            sample = examples_folder() / name
+            documents.append(_copy_file(sample, sample.parent, folder / "inbox"))
+    pipeline.parent.mkdir(parents=True, exist_ok=True)
     pipeline.write_text(draft_pipeline(answers, there), "utf-8")
     return pipeline, *documents, write_schema(folder, schema)
 

@@ -17,10 +17,11 @@ from paddock.runner.cli.pipeline_draft import (
     DraftAnswers,
     Result,
 )
+from tests.fakes.dovecot import PASSWORD, USER, dovecot, is_here, mail
 from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.shell import paddock_here as paddock
 from tests.runner.cli.commands.terminal import terminal
-from tests.runner.world import ReviewedWorld
+from tests.runner.world import ReviewedWorld, carried_out
 
 SCHEMA = {"title": "A pipeline"}
 
@@ -106,7 +107,7 @@ def test_every_template_says_in_its_readme_how_it_is_used() -> None:
 
 
 @pytest.mark.parametrize("result", [result for result in RESULTS if result != "filed"])
-@pytest.mark.parametrize("documents", DOCUMENTS)
+@pytest.mark.parametrize("documents", [name for name in DOCUMENTS if SAMPLES[name]])
 def test_every_draft_is_valid_and_finds_its_sample(
     documents: Documents, result: Result, tmp_path: Path
 ) -> None:
@@ -150,6 +151,35 @@ def test_the_mail_of_an_office_is_an_answer_and_takes_the_documents_that_are_the
     assert not {"inbox/hansen-77.pdf", "tests/cassettes"} & there
     pipeline = tmp_path / "mine/pipeline.yaml"
     assert validate(pipeline).faults == () and "tests:" not in pipeline.read_text()
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_a_mailbox_is_an_answer(tmp_path: Path, result: Result) -> None:
+    made = paddock("init", "new", "--have", "mailbox", "--want", result, cwd=tmp_path)
+    assert "Next: paddock run --allow network,secrets new/pipeline.yaml" in made.out
+    assert validate(tmp_path / "new/pipeline.yaml").faults == ()
+    assert not (tmp_path / "new/inbox").exists()
+
+
+@pytest.mark.skipif(not is_here(), reason="dovecot is not here (dovecot-imapd)")
+def test_an_office_has_a_mailbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paddock("init", "new", "--have", "mailbox", "--want", "filed", cwd=tmp_path)
+    text = (tmp_path / "new/pipeline.yaml").read_text("utf-8")
+    monkeypatch.setenv("MAIL_PASSWORD", PASSWORD)
+    with dovecot() as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        server.put(mail(1))
+        account = f"host: 127.0.0.1, port: {server.port}, user: {USER}"
+        known = text.replace("host: imap.example.org, user: office@example.org", account)
+        desk = ReviewedWorld(tmp_path / "new", known)
+        answer = dict.fromkeys(("sender", "number", "total", "currency", "due"), None)
+        pool = FakePool(answer=lambda _: json.dumps({"kind": "letter", **answer}))
+        carried_out(desk, pool=pool)
+        desk.decide_all("accept")
+        report = carried_out(desk, pool=pool)
+        assert (report.status, server.search("KEYWORD paddock")) == ("completed", 1)
+    (filed,) = (tmp_path / "new/filed/letter").iterdir()
+    assert b"Subject: Bill 1" in filed.read_bytes()
 
 
 def test_what_cannot_be_filed_or_would_be_written_over_is_refused(tmp_path: Path) -> None:
