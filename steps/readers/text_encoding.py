@@ -2,9 +2,9 @@
 
 1. A byte-order mark, which no declaration outweighs, then the declared encoding.
 2. UTF-16 and UTF-32 by their zeros, ISO-2022 by its escapes, UTF-8.
-3. The encodings of the WHATWG's standard that the bytes allow, and IBM's for Cyrillic: the reading
-   that is likeliest in its language. It is a guess, which is noted. Where two readings are nearly
-   as likely, the text is refused with both.
+3. The encodings of the WHATWG's standard that the bytes allow, IBM's for Cyrillic, and UTF-8 with
+   damaged bytes: the reading that is likeliest in its language. It is a guess, which is noted.
+   Where two readings are nearly as likely, the text is refused with both.
 
 Binary data is refused.
 """
@@ -273,6 +273,9 @@ def _likeliest_reading(data: bytes) -> Decoded:
     lines = list(_judged_lines(data))
     sample = b"\n".join(lines)
     ranked = list[tuple[float, str, str]]()
+    damaged = data.decode("utf-8", "replace")
+    if any(char > "\x7f" and char != "\ufffd" for char in damaged):
+        ranked.append((plausibility(sample.decode("utf-8", "replace")), "utf-8", damaged))
     for n, name in enumerate((*_COMMON, *_RARE, *_RAREST)):
         codec = _codec(name)
         try:
@@ -294,6 +297,8 @@ def _likeliest_reading(data: bytes) -> Decoded:
             start, end = max(0, at - 10), at + 20
             shown = (" ".join(reading[start:end].split()) for reading in (text, other_text))
             raise UnclearEncoding(zip((name, other_name), shown, strict=True))
+    if name == "utf-8":
+        return Decoded(text.removesuffix(_END_MARK), name, text.count("\ufffd"))
     return Decoded(_decode_strictly(data, name).written, name, is_guess=True)
 
 

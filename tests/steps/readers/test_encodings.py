@@ -130,6 +130,26 @@ def test_random_bytes_are_no_text(seed: int, size: int) -> None:
         decode_text(random.Random(seed).randbytes(size))
 
 
+@pytest.mark.parametrize(
+    ("data", "n_damaged"),
+    [
+        ("Frau Müller,\ndie Gebühr ist 5 EUR.\nGrüße, Jörg".encode() + b" \xff\xfe", 2),
+        ("Chère Madame,\nvoici la facture réglée.\n".encode() + b"Z\xfcrich, caf\xe9", 2),
+        ("Szanowna Pani,\nprosimy o zapłatę.\nŁukasz Żak".encode().replace(b"\x82", b"", 1), 1),
+        ("Уважаемый Иван,\nпросим оплатить счёт.".encode().replace(b"\xd0", b"", 3), 3),
+        ("Sehr geehrter Herr Smith,\ndie Gebühr ist 20 EUR.\xff\xe9".encode("latin-1")
+         .replace(b"\xfc", "ü".encode()), 2),
+    ],
+    ids=["two", "pasted", "half a character", "Cyrillic", "a single one is whole"],
+)  # fmt: skip
+def test_a_short_letter_with_damaged_bytes_is_read_and_its_damage_is_told(
+    data: bytes, n_damaged: int
+) -> None:
+    found = decode_text(data)
+    assert (found.encoding, found.n_damaged, found.is_guess) == ("utf-8", n_damaged, False)
+    assert found.notes == (f": {n_damaged} damaged bytes of its UTF-8 are read as U+FFFD",)
+
+
 def test_one_damaged_byte_does_not_turn_a_utf8_text_into_another_encoding() -> None:
     data = ("Grüße aus München. " * 50).encode() + b"\xff" + "Schöne Tage.".encode()
     decoded = decode_text(data)
