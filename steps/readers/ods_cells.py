@@ -144,7 +144,8 @@ class OdsWorkbook:
                 end = len(cells) + wide, number + high - 1
                 sheet.merged.append(CellRange(len(cells) + 1, number, *end))
             if (note := part.find("{*}annotation")) is not None:
-                words = [_line(child) for child in note if name_of(child) in ("creator", "p")]
+                who = (note.findtext("{*}creator"), note.findtext("{*}date", "")[:10])
+                words = [" ".join(filter(None, who)), *map(_line, note.iterfind("{*}p"))]
                 place = f"{column_name(len(cells) + 1)}{number}"
                 sheet.comments.append(f"{place}: {': '.join(filter(None, words))}")
             cell = self._cell(part, has)

@@ -11,10 +11,11 @@ import re
 import sysconfig
 import traceback
 import zipfile
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from decimal import Decimal
 from itertools import groupby, zip_longest
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 from xml.etree import ElementTree
@@ -294,22 +295,35 @@ def refuse_textless(what: str, text: str, kinds: Iterable[str], damage: Iterable
 
 DRAWN_TEXT = f"{DRAWING_NS}p"
 _MOST_GROUP_DEPTH = 20
-_LINE_EMU = 200_000  # shapes whose tops differ by less than half a centimetre are in one row
 
 
 def _properties(shape: Any) -> Any:
     return next(shape._element.iter("{*}cNvPr"), {})
 
 
-def in_reading_order(shapes: Iterable[Any]) -> list[Any]:
-    """Sort shapes in reading order: from top to bottom, in a row from left to right."""
-    return sorted(shapes, key=_place)
-
-
-def _place(shape: Any) -> tuple[int, int]:
+def _sides(shape: Any) -> tuple[float, float, float]:
     with suppress(Exception):  # damaged in many ways, or that of a layout which is missing
-        return (shape.top or 0) // _LINE_EMU, shape.left or 0
-    return 0, 0
+        top = shape.top or 0
+        return shape.left or 0, top, top + (shape.height or 0)
+    return 0, 0, 0
+
+
+def in_reading_order(
+    shapes: Iterable[Any], sides: Callable[[Any], tuple[float, float, float]] = _sides
+) -> list[Any]:
+    """Sort shapes by rows, and in a row from left to right; `sides`: left, top and bottom of one.
+
+    A row ends above a shape that begins below the middle of one in it.
+    """
+    rows, end = list[list[tuple[float, Any]]](), inf
+    placed = [(*sides(shape), shape) for shape in shapes]
+    for left, top, bottom, shape in sorted(placed, key=lambda place: place[1]):
+        if not rows or top > end:
+            rows.append([])
+            end = inf
+        rows[-1].append((left, shape))
+        end = min(end, (top + bottom) / 2)
+    return [shape for row in rows for _, shape in sorted(row, key=lambda place: place[0])]
 
 
 def shape_blocks(shape: Any, depth: int, unshown: list[str]) -> Iterator[str]:

@@ -132,7 +132,8 @@ def _slide_blocks(slide: Any, unshown: list[str], authors: dict[str, str]) -> It
                 body = comment.find("{*}txBody")
                 body = comment.find("{*}text") if body is None else body
                 text = text_of(body) if body is not None else ""
-                author = authors.get(comment.get("authorId", ""), "")
+                who = authors.get(comment.get("authorId", ""), ""), comment.get("dt", "")[:10]
+                author = " ".join(filter(None, who))
                 lines += [f"- {text} ({author})" if author else f"- {text}"] if text else []
     yield "\n".join(lines) if len(lines) > 1 else ""
 

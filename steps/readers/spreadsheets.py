@@ -215,7 +215,9 @@ def _thread_texts(
     names = {person.get("id"): person.get("displayName", "") for person in people}
     found = dict[str, list[str]]()
     for comment in (comment for thread in threads for comment in thread):
-        name = escaped(names.get(comment.get("personId"), ""))
+        who = escaped(names.get(comment.get("personId"), "")), comment.get("dT", "")[:10]
         text = " ".join(map(text_of, comment.iterfind("{*}text")))
-        found.setdefault(comment.get("ref", ""), []).append(": ".join(filter(None, (name, text))))
+        found.setdefault(comment.get("ref", ""), []).append(
+            ": ".join(filter(None, (" ".join(filter(None, who)), text)))
+        )
     return found

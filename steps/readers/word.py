@@ -488,7 +488,8 @@ def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
                 if note.get(f"{WORD_NS}type", "normal") != "normal":  # a line between them
                     continue
                 text = " ".join(block for block in lines.of(note) if block)
-                author, identifier = note.get(f"{WORD_NS}author", ""), note.get(f"{WORD_NS}id", "")
+                who = note.get(f"{WORD_NS}author", ""), note.get(f"{WORD_NS}date", "")[:10]
+                author, identifier = " ".join(filter(None, who)), note.get(f"{WORD_NS}id", "")
                 label = (
                     f"c{identifier}" if name == "comment" else lines.labels.get((name, identifier))
                 )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from html import escape
+from math import inf
 from typing import BinaryIO, NamedTuple
 from xml.etree.ElementTree import Element, fromstring, tostring
 
@@ -21,7 +22,7 @@ from paddock.pipelines.text_marks import list_number
 from .document_kinds import MEDIA_TYPES
 from .html import html_to_markdown
 from .inner_documents import InnerPictures
-from .office import Look, damage_errors
+from .office import Look, damage_errors, in_reading_order
 from .open_document import OBJECTS, OPEN_DOCUMENT, OpenDocument, attributes, name_of
 from .reader import Document, ReadRequest
 
@@ -38,6 +39,7 @@ _UNREAD = (
     *OBJECTS,
 )
 _LENGTH = re.compile(r"(?:-?\d+(?:\.\d+)?)?")
+_MOVED = re.compile(r"translate ?\(([^ ,)]+)[ ,]+([^ ,)]+)")
 _MOST_REPEATED = 200  # cells and rows with the same text
 
 
@@ -133,18 +135,29 @@ def _pages(root: Element) -> Iterator[Element]:
             page = Element("div")
             page.append(part)
             if name_of(part) == "page":
-                part[:] = sorted(part, key=_place_on_slide)
+                for shapes in (part, *(e for e in part.iter() if name_of(e) == "g")):
+                    shapes[:] = in_reading_order(shapes, _sides_on_slide)
             yield page
 
 
-def _place_on_slide(shape: Element) -> tuple[bool, bool, float, float]:
-    """Return a key of reading order: the title first, the speaker's notes last, else by place.
+def _sides_on_slide(shape: Element) -> tuple[float, float, float]:
+    """Return the left, top and bottom of a shape: the title's is first, the speaker's notes' last.
 
     A group is where its first shape is. One program writes one unit of length.
     """
-    has = attributes(next((e for e in shape.iter() if "y" in attributes(e)), shape))
-    left, top = (float(_LENGTH.match(has.get(name, ""))[0] or 0) for name in "xy")  # type: ignore[index]
-    return name_of(shape) == "notes", has.get("class") != "title", top, left
+    if name_of(shape) == "notes" or attributes(shape).get("class") == "title":
+        side = inf if name_of(shape) == "notes" else -inf
+        return 0, side, side
+    places = map(attributes, shape.iter())
+    has = next((has for has in places if not {"y", "transform"}.isdisjoint(has)), {})
+    moved = _MOVED.search(has.get("transform", ""))  # that of a turned one
+    left, top = moved.groups() if moved else (has.get("x", ""), has.get("y", ""))
+    first, last = (_length(text) for text in (top, has.get("height", "")))
+    return _length(left), first, first + (0 if moved else last)
+
+
+def _length(text: str) -> float:
+    return float(_LENGTH.match(text)[0] or 0)  # type: ignore[index]  # it matches any text
 
 
 class _Place(NamedTuple):
@@ -218,7 +231,11 @@ def _whole_text(e: Element, name: str, has: Mapping[str, str], layout: _Layout) 
             e.tag = "sup"
             return f"[{_line(e).strip('[]')}]"
         case "annotation":
-            words = (_line(part) for part in e if name_of(part) not in ("date", "date-string"))
+            words = (
+                _line(part)[:10] if name_of(part) == "date" else _line(part)
+                for part in e
+                if name_of(part) != "date-string"
+            )
             return f" (comment: {' '.join(filter(None, words))}) "
         case "note":
             label, body = (_line(part) for part in [*e, Element(""), Element("")][:2])

@@ -222,7 +222,9 @@ def test_what_a_sheet_of_opendocument_hides_strikes_and_has_beside_its_cells(
         return f"<table:table-row {more}>{''.join(cells)}</table:table-row>"
 
     up = '10<text:span text:style-name="up"><text:span text:style-name="cell">6</text:span>'
-    note = "<office:annotation><creator>Ada</creator><text:p>by phone</text:p></office:annotation>"
+    date = "<date>2026-03-01T10:30:00.5</date>"
+    note = f"<creator>Ada</creator>{date}<text:p>by phone</text:p>"
+    note = f"<office:annotation>{note}</office:annotation>"
     table = (
         "<table:shapes><draw:rect><text:p>Draft</text:p></draw:rect><draw:frame><draw:object "
         'xlink:href="./Object 1"/></draw:frame></table:shapes><table:table-column/>'
@@ -253,7 +255,7 @@ def test_what_a_sheet_of_opendocument_hides_strikes_and_has_beside_its_cells(
         "# S\n\n| Item | Fee | <!-- Cost --> |\n| --- | --- | --- |\n"
         "| 10~~^6~~ | ~~12.5~~ | <!-- 0.5 --> |\n| wide | <!-- 9 --> | "
         "<!-- =SUM([.B2]) --> |\n| <!-- gone --> |  |  |\n\n"
-        "Comments:\n- A2: Ada: by phone\n\nText boxes:\n- Draft\n\nCharts:\n- Rent\n\n"
+        "Comments:\n- A2: Ada 2026-03-01: by phone\n\nText boxes:\n- Draft\n\nCharts:\n- Rent\n\n"
         "Headers and footers:\n- Mill Ltd"
     )
     assert found.notes == (
@@ -491,18 +493,43 @@ def test_tables_with_a_heading_row_formulas_and_notes_of_an_opendocument_text(
     assert found.notes == ()
 
 
-def test_a_slide_of_opendocument_is_read_by_its_places(placed: Placed) -> None:
-    def box(text: str, x: int, y: int, more: str = "") -> str:
-        inner = f"<draw:text-box><text:p>{text}</text:p></draw:text-box>"
-        return f'<draw:frame svg:x="{x}cm" svg:y="{y}.5cm" {more}>{inner}</draw:frame>'
+def test_a_comment_of_opendocument_has_its_author_and_day(placed: Placed) -> None:
+    said = "<creator>Ada</creator><date>2026-03-01T10:30:00</date><text:p>by phone</text:p>"
+    body = f"<text:p>40<office:annotation>{said}</office:annotation></text:p>"
+    found = read(placed("a.odt", open_document("text", body))).text
+    assert found.strip() == "40 (comment: Ada 2026-03-01 by phone)"
 
+
+def box(text: str, x: float, y: float, more: str = "") -> str:
+    inner = f"<draw:text-box><text:p>{text}</text:p></draw:text-box>"
+    more = more or f'svg:x="{x}cm" svg:y="{y}cm"'
+    return f'<draw:frame svg:height="2cm" {more}>{inner}</draw:frame>'
+
+
+TURNED = 'draw:transform="rotate (1.57) translate (9cm 5cm)"'
+
+
+@pytest.mark.parametrize(
+    ("shapes", "read_as"),
+    [
+        (box("right", 9, 2.5) + box("left", 1, 2.7), "left right"),
+        (box("d", 9, 5.1) + box("b", 9, 1) + box("c", 1, 5) + box("a", 1, 1.2), "a b c d"),
+        (
+            f"{box('last', 1, 7)}<draw:g>{box('right', 9, 3)}{box('left', 1, 3.2)}</draw:g>",
+            "left right last",
+        ),
+        (box("last", 1, 7) + box("turned", 0, 0, TURNED) + box("first", 1, 2), "first turned last"),
+    ],
+    ids=["nearly level", "cards", "a group", "turned"],
+)
+def test_a_slide_of_opendocument_is_read_by_its_places(
+    placed: Placed, shapes: str, read_as: str
+) -> None:
     notes = f"<presentation:notes>{box('say so', 1, 1)}</presentation:notes>"
-    shapes = (
-        f"{notes}{box('right', 9, 4)}{box('left', 1, 4)}<draw:g>{box('group', 1, 2)}</draw:g>"
-        f"{box('Title', 1, 8, 'presentation:class=' + chr(34) + 'title' + chr(34))}"
-    )
-    found = read(placed("a.odp", open_document("presentation", f"<draw:page>{shapes}</draw:page>")))
-    assert found.text.split() == ["##", "Title", "group", "left", "right", "Notes:", "say", "so"]
+    title = box("Title", 1, 8, 'presentation:class="title" svg:y="8cm"')
+    page = f"<draw:page>{notes}{shapes}{title}</draw:page>"
+    found = read(placed("a.odp", open_document("presentation", page)))
+    assert found.text.split() == ["##", "Title", *read_as.split(), "Notes:", "say", "so"]
 
 
 def test_rich_text_keeps_fixed_blanks_and_footnotes(placed: Placed) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
@@ -138,10 +139,14 @@ def test_comments_are_read_and_hidden_text_is_noted() -> None:
     made = new_document()
     paragraph = made.add_paragraph("The price is ")
     price = paragraph.add_run("5")
-    made.add_comment(price, text="Agreed by phone", author="Ada")
+    comment = made.add_comment(price, text="Agreed by phone", author="Ada")
+    comment._comment_elm.date = datetime(2026, 3, 1, 12, tzinfo=UTC)
     paragraph.add_run(" in all").font.hidden = True
     found = document(saved(made))
-    assert found.text == "The price is 5[^c0] <!-- in all -->\n\n[^c0]: Ada: Agreed by phone"
+    assert (
+        found.text
+        == "The price is 5[^c0] <!-- in all -->\n\n[^c0]: Ada 2026-03-01: Agreed by phone"
+    )
     assert found.notes == (
         ": text that the document does not show is read as well (6 characters: 'in all')",
     )

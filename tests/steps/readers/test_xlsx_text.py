@@ -107,7 +107,10 @@ def with_parts(book: Any, relations: str, kind: str, target: str, **parts: str) 
 
 @pytest.mark.parametrize(
     ("person", "text"),
-    [("id='p' displayName='Ada'", "Ada: Why 5?; Yes^2"), ("id='q'", "Why 5?; Yes^2")],
+    [
+        ("id='p' displayName='Ada'", "Ada 2026-03-01: Why 5?; Yes^2"),
+        ("id='q'", "2026-03-01: Why 5?; Yes^2"),
+    ],
 )
 def test_conversations_about_cells_are_read_with_who_says_what(person: str, text: str) -> None:
     from openpyxl.comments import Comment
@@ -116,7 +119,10 @@ def test_conversations_about_cells_are_read_with_who_says_what(person: str, text
     book.active.append(["Slates", 5])
     book.active["B1"].comment = Comment("Your version of Excel", "tc={1}")
     book.active["A1"].comment = Comment("Ada:\nPlain", "Ada")
-    said = "<t><c ref='B1' personId='p'><text>Why 5?</text></c><c ref='B1'><text>Yes^2</text></c>"
+    said = (
+        "<t><c ref='B1' personId='p' dT='2026-03-01T10:30:00.00'><text>Why 5?</text></c>"
+        "<c ref='B1'><text>Yes^2</text></c>"
+    )
     parts = {"threads": f"{said}<c ref='Z9'/></t>", "persons_p": f"<l><person {person}/></l>"}
     sheet = "xl/worksheets/_rels/sheet1.xml.rels"
     found = with_parts(book, sheet, "threadedComment", "../threads1.xml", **parts)
