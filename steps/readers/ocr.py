@@ -48,11 +48,12 @@ def read_image(file: BinaryIO, request: ReadRequest) -> Document:
             _refuse_large(picture)
             pages.append(ocr_engine.recognise(_pixels_of(picture, _MOST_IMAGE_SIDE_PX)))
         media_type = f"image/{(picture.format or 'unknown').lower()}"
-    notes = [": read from a picture by OCR"]
+    unread = ""
     if n > _MOST_FRAMES:
-        notes.append(f": only the first {_MOST_FRAMES} of its {n} pictures were read")
+        unread = f": only the first {_MOST_FRAMES} of its {n} pictures were read"
     elif n_frames > n:
-        notes.append(f": only the first of its {n_frames} pictures was read")
+        unread = f": only the first of its {n_frames} pictures was read"
+    notes = [": read from a picture by OCR", *filter(None, [unread])]
     texts = tuple(page.text for page in pages)
     notes += unread_notes(dict(enumerate(pages, 1)), is_all=not any(texts))
     return Document(
@@ -60,7 +61,7 @@ def read_image(file: BinaryIO, request: ReadRequest) -> Document:
         "",
         media_type,
         tuple(notes if any(texts) else ()),
-        "has no text that OCR can read",
+        f"has no text that OCR can read{unread}",
         tuple(pack_cells(page.cells) for page in pages),
     )
 

@@ -45,6 +45,22 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
     )
 
 
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_later_pictures_of_an_animation_are_told_also_where_the_first_has_no_text(
+    placed: Placed, kind: str
+) -> None:
+    empty, bill = (Image.open(BytesIO(data)).convert("RGB") for data in (scan(), scan(INVOICE[0])))
+    for first, second, name in ((bill, empty, "a"), (empty, bill, "b")):
+        data = BytesIO()
+        first.save(data, kind, save_all=True, append_images=[second], duration=500, lossless=True)
+        found = read_here(placed(f"{name}.{kind.lower()}", data.getvalue()))
+        told = found.why_empty if found.is_empty else found.notes[1]
+        assert (found.text, "only the first of its 2 pictures was read" in told) == (
+            INVOICE[0] if first is bill else "",
+            True,
+        )
+
+
 def test_a_strip_that_no_letter_fits_into_is_not_looked_at(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
