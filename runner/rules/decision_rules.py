@@ -140,12 +140,14 @@ def _forms(value: Any, texts: Iterable[str]) -> dict[str, _Form]:
     """Return the texts of some that a value is written as, with its form there."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         number, is_whole = Decimal(repr(value)), isinstance(value, int)
-        marks = {t: frozenset(m for m in _MARKS if _amount(t, m) == number) for t in texts}
+        alike = [text for text in texts if _digits_in(text)[0] == _digits_in(f"{number:f}")[0]]
+        marks = {t: frozenset(m for m in _MARKS if _amount(t, m) == number) for t in alike}
         return {t: _Form(float, some, is_whole=is_whole) for t, some in marks.items() if some}
     if not isinstance(value, str):
         return {}
     if _ISO_DAY.fullmatch(value):
-        may_be_days = (text for text in texts if not _PLAIN_NUMBER.fullmatch(text))
+        with_day = (text for text in texts if int(value[-2:]) in _digits_in(text)[1])
+        may_be_days = (text for text in with_day if not _PLAIN_NUMBER.fullmatch(text))
         orders = ((text, _days(text).get(value)) for text in may_be_days)
         return {text: _Form(datetime.date, orders=some) for text, some in orders if some}
     shapes = frozenset([_DIGITS.sub("9", value)])
@@ -162,6 +164,13 @@ def _common(forms: Sequence[_Form]) -> _Form:
         frozenset().union(*(form.shapes for form in forms)),
         all(form.is_whole for form in forms),
     )
+
+
+@lru_cache(maxsize=8192)
+def _digits_in(text: str) -> tuple[str, frozenset[int]]:
+    """Return the digits of a text without zeros around them, and its numbers without any marks."""
+    runs = _DIGITS.findall(text)
+    return "".join(runs).strip("0"), frozenset(map(int, runs))
 
 
 @lru_cache(maxsize=8192)
@@ -226,22 +235,22 @@ class _FieldRule(Struct, frozen=True):
     ids: tuple[str, ...]
 
     def read(self, offers: Offers) -> FieldReading | WhyOpen:
-        values = list[OfferedValue]()
+        values, n_missing = dict[Any, OfferedValue](), 0
         for anchor in sorted(self.anchors):
             if (value := _only(offers, anchor, self.form)) is None:
-                if self.form.of is float and anchor not in offers.by_anchor:
-                    continue
-                return WhyOpen.NO_VALUE
-            if not self._is_known_place(offers, value):
+                n_missing += 1
+                if self.form.of is not float or anchor in offers.by_anchor:
+                    return WhyOpen.NO_VALUE
+            elif not self._is_known_place(offers, value):
                 return WhyOpen.NEW_LABEL
-            values.append(value)
-        is_less = len(values) < len(self.anchors)
-        if not values or (is_less and not all(_is_whole_sum(offers, v, self.form) for v in values)):
-            return WhyOpen.NO_VALUE
-        read = {canonical_json(self.form.read(value.written)) for value in values}
-        if len(read) != 1:
+            else:
+                values.setdefault(self.form.read(value.written), value)
+        if len(values) > 1:
             return WhyOpen.TWO_READINGS
-        return FieldReading(self.form.read(values[0].written), self.ids, values[0].label)
+        for read, value in values.items():
+            if not n_missing or _is_whole_sum(offers, value, self.form):
+                return FieldReading(read, self.ids, value.label)
+        return WhyOpen.NO_VALUE
 
     def _is_known_place(self, offers: Offers, value: OfferedValue) -> bool:
         new = offers.blocks[value.block] - self.known[value.anchor]
@@ -386,8 +395,8 @@ class _SenderLayout(Struct, frozen=True, dict=True):
             ids = {t.id for t, _ in own}
             in_order = tuple(t.id for t in taught if t.id in ids)
             rule = _FieldRule(core, _common([form for _, form in own]), known, in_order)
-            checked = ((rule.read(t.offers), canonical_json(t.answer[field])) for t in taught)
-            if all(isinstance(r, WhyOpen) or canonical_json(r.value) == v for r, v in checked):
+            checked = ((rule.read(t.offers), t.answer[field]) for t in taught)
+            if all(isinstance(r, WhyOpen) or r.value == value for r, value in checked):
                 yield rule
 
     def shown(self) -> NoRule | Mapping[str, Any]:
