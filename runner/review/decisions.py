@@ -13,10 +13,10 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system import units
-from paddock.engine.system.records import Struct, replace
+from paddock.engine.system.records import Struct, field, replace
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_check import AnswerFault, Check
 from paddock.pipelines.schema_validation import value_faults
@@ -36,6 +36,9 @@ from paddock.steps.readers.reader_pool import EvidenceRequest
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 
 from .label_tables import add_row, with_present_labels
+
+if TYPE_CHECKING:
+    from paddock.runner.rules import TaughtAnswer
 
 Verb = Literal["accept", "edit", "reject"]
 VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
@@ -61,6 +64,16 @@ class AcceptedTogether(Struct, frozen=True):
     """Id of each review that was not accepted, and why."""
 
 
+class KnownDecision(Struct, frozen=True):
+    mark: tuple[str, float]
+    """The digest of the question, and when it was decided."""
+    step: tuple[str, str]
+    """The pipeline's file, and the step."""
+    places: frozenset[tuple[str, str]]
+    taught: TaughtAnswer | None
+    """None: it teaches nothing."""
+
+
 class LedgerReviews(ReviewStore, dict=True):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
@@ -68,6 +81,8 @@ class LedgerReviews(ReviewStore, dict=True):
     """The latest `evidence_request` of an edit, and what a reader process has found, or raised."""
     shown_folder: str = ""
     """What tells its folder from others that are shown with it."""
+    taught: Mapping[str, KnownDecision] = field(default_factory=dict)
+    """By id, what is known of decisions that may teach rules, as they were read last."""
 
     @cached_property
     def folder_id(self) -> str:
@@ -323,7 +338,8 @@ class LedgerReviews(ReviewStore, dict=True):
     def evidence_request(self, review: Review, value: Any) -> EvidenceRequest | None:
         """Return the question where an edited value stands; None if no check may ask."""
         subject = review.subject
-        if not subject.checks or subject.evidence is None:
+        checks = map(Check.of, subject.checks)
+        if subject.evidence is None or not any(check.reads_evidence for check in checks):
             return None
         sources = tuple(
             SourceText(

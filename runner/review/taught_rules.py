@@ -8,16 +8,17 @@ from typing import Any
 
 from paddock.engine.system.records import Struct, replace
 from paddock.engine.system.units import iso_time
-from paddock.pipelines.schema_validation import value_faults
 from paddock.runner.core.traces.dependencies import UsedRules, read_dependencies
-from paddock.runner.core.traces.past_decisions import known_decisions, step_name, taught_answer
+from paddock.runner.core.traces.past_decisions import MOST_TAUGHT, known_decisions, taught_answer
 from paddock.runner.ledger.database import queries
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews.review_store import ReviewStore
 from paddock.runner.ledger.reviews.reviews import Review
-from paddock.runner.rules.decision_rules import Rules
+from paddock.runner.rules.decision_rules import Rules, TaughtAnswer
 from paddock.runner.rules.document_offers import Offers
 from paddock.runner.rules.reasons import NoRule, WhyOpen
+
+from .decisions import KnownDecision, LedgerReviews
 
 _OF_DOCUMENTS = (WhyOpen.OCR, WhyOpen.SEVERAL_DOCUMENTS, WhyOpen.TOO_LONG)
 MOST_LOOKED_AT = 500  # waiting questions at a decision
@@ -77,31 +78,47 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     return TaughtRules(tuple(rules), tuple(none), checked)
 
 
-def answered_by(reviews: ReviewStore, review: Review, value: Any) -> list[Review]:
-    """Return the waiting questions of a step that a decision would answer by its rule.
+def answered_by(reviews: LedgerReviews, review: Review, value: Any) -> tuple[list[Review], bool]:
+    """Return the waiting questions that a decision would answer, and whether more wait than it saw.
 
-    The next run decides: it knows the checks of the answer, and documents that changed meanwhile.
+    They are of its step and its sender. The next run decides, as documents may change meanwhile.
     """
-    new = taught_answer(replace(review, state="edited", value=value))
+    new, found = taught_answer(replace(review, state="edited", value=value)), list[Review]()
+    waiting = reviews.waiting(is_whole=True)
     if new is None:
-        return []
-    pipeline, step = review.subject.pipeline, review.step
-    stem = step_name(pipeline, step)[0]
-    known = [
-        taught
-        for (file, name), of_step in known_decisions(reviews.ledger).items()
-        if file == stem and name.rpartition(".")[2] == step
-        for taught in of_step.taught
+        return found, False
+    name, cells = (review.subject.pipeline, review.step), {cell for _, cell in new.names}
+    near = [
+        (other, offers)
+        for other in waiting[:MOST_LOOKED_AT]
+        if other.id != review.id and (other.subject.pipeline, other.step) == name
+        for offers in [Offers.unpack(other.subject.offers)]
+        if cells and cells <= {*offers.names}
     ]
-    rules, found = Rules([*known, new]), list[Review]()
-    for other in reviews.waiting(is_whole=True)[:MOST_LOOKED_AT]:
-        subject, is_it = other.subject, other.id == review.id
-        if is_it or (subject.pipeline, other.step) != (pipeline, step) or not subject.offers:
-            continue
-        sure = rules.read(Offers.unpack(subject.offers)).sure
-        read = {name: reading.value for name, reading in sure.items()}
-        open_fields = {*(subject.answer if subject.open is None else subject.open)}
-        whole = {**subject.answer, **read}
-        if open_fields <= read.keys() and not value_faults(whole, subject.schema):
+    all_cells = {cell for _, offers in near for cell in offers.names}
+    taught = [t for t in _taught(reviews, name) if not t.names or t.names[0][1] in all_cells]
+    rules = Rules([*taught, new])
+    for other, offers in near:
+        answer, is_open = other.subject.answer, other.subject.open
+        read = {field: reading.value for field, reading in rules.read(offers).sure.items()}
+        is_whole = {*(answer if is_open is None else is_open)} <= read.keys()
+        if is_whole and not reviews.faults(other, {**answer, **read}):
             found.append(other)
-    return found
+    return found, len(waiting) > MOST_LOOKED_AT
+
+
+def _taught(reviews: LedgerReviews, step: tuple[str, str]) -> list[TaughtAnswer]:
+    """Return what decisions on a step teach; those that were read before are not read again."""
+    marks = {id_: (question, at) for id_, question, at in reviews.ledger.rows(queries.LOOKED_AT)}
+    known = {i: known for i, known in reviews.taught.items() if known.mark == marks.get(i)}
+    new = marks.keys() - known.keys()
+    one_by_one = (ReviewStore.get(reviews, id_) for id_ in new)
+    for review in one_by_one if known else reviews.decided(is_whole=True):
+        if review is not None and review.id in new:
+            of_step = review.subject.pipeline, review.step
+            mark, places = marks[review.id], frozenset(review.places)
+            known[review.id] = KnownDecision(mark, of_step, places, taught_answer(review))
+    reviews.taught, gone = known, {*map(tuple, reviews.ledger.rows(queries.GONE_ITEMS))}
+    standing = (known[id_] for id_ in marks if id_ in known)
+    there = (k.taught for k in standing if k.step == step and not k.places & gone)
+    return [taught for taught in there if taught is not None][-MOST_TAUGHT:]

@@ -316,6 +316,11 @@ REVIEWS_MARK = (
     "sum(expires_at), sum(length(head)), min(head) from reviews group by state, scope, step "
     "order by state, scope, step"
 )
+# Decisions of a person who looked at the answer, the oldest first.
+LOOKED_AT = (
+    "select id, question, decided_at from reviews where state = 'edited' "
+    "or (state = 'accepted' and together is null) order by decided_at, key desc, id desc"
+)
 NOW = "select {now}"
 _CHANGING = (
     "state", "decided_by", "decided_at", "is_applied", "lease_by", "lease_until", "reason",

@@ -958,12 +958,14 @@ async function check() {
   try { told = await write(ofReview(id, "/check"), editBody()); } catch (error) { return failed(error); }
   if (page.review?.id !== id || page.id !== id || page.mode !== "edit") return;
   place(told.faults);
-  tellAnswers(told.answers);
+  tellAnswers(told.answers, told.looked_at);
 }
 
-function tellAnswers(items) { // what the decision does beyond its own document
+function tellAnswers(items, most = 0) { // what the decision does beyond its own document
   const some = items.slice(0, 3).join(", "), more = items.length > 3 ? ` and ${items.length - 3} more` : "";
-  show($("answers"), items.length ? plainName(`${count(items.length, "waiting paper needs", "waiting papers need")} no decision any more then: ${some}${more}.`) : "");
+  const cut = most ? ` Only the first ${most} that wait were looked at.` : "";
+  const told = items.length ? `${count(items.length, "waiting paper needs", "waiting papers need")} no decision any more then: ${some}${more}.` : "";
+  show($("answers"), plainName(`${told}${cut}`.trim()));
 }
 
 async function foretell() { // of the answer as it is
@@ -972,7 +974,7 @@ async function foretell() { // of the answer as it is
   if (review.state !== "open" || !review.teaches) return;
   let told;
   try { told = await write(ofReview(review.id, "/check"), { changes: {} }); } catch { return; }
-  if (page.review?.id === review.id && page.mode === "read") tellAnswers(told.answers);
+  if (page.review?.id === review.id && page.mode === "read") tellAnswers(told.answers, told.looked_at);
 }
 
 function place(faults) {

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from paddock.runner.cli.application import application
 from paddock.runner.review.csv_and_gold_data import reviews_csv
+from paddock.runner.review.taught_rules import answered_by
 from tests.fakes.invoices import Made, hybrid
 from tests.fakes.papers import EXAMPLES
 from tests.fakes.pdf import pdf
@@ -66,6 +67,7 @@ TRUE = {
     "kind": "invoice", "sender": "Larkfield Print Works", "number": "RE-101", "date": "2027-03-21",
     "total": 120.0, "currency": "EUR",
 }  # fmt: skip
+SENDER = TRUE["sender"]
 NEXT = {"number": "RE-102", "date": "2027-03-28", "net": "50.00", "vat": "10.00", "total": "60.00"}
 READ = {"number": "RE-102", "date": "2027-03-28", "total": 60.0}
 ALL = frozenset(TRUE)
@@ -608,6 +610,32 @@ def test_random_checks_of_what_nobody_was_asked_are_counted(tmp_path: Path) -> N
     desk.decide(wrong, "edit", {**TRUE, **READ, "total": 1.0})
     counts = f"{14 - len(drawn)} read without a question 2 were looked at, 1 wrong."
     assert counts in shown_rules(desk)
+
+
+def test_what_a_decision_would_answer_passes_the_checks_of_its_reply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked again, it has read what was decided, undone and deleted meanwhile."""
+    small = PIPELINE.replace("evidence:", 'check: ["output.total < 70"], evidence:')
+    desk = Desk(tmp_path, small)
+    desk.arrive(a=bill(**NEXT), b=bill(**NEXT), c=bill(), o=bill(**OTHER_SENDER))
+    desk.work()
+    with desk.reviews() as reviews:
+        asked = {review.item: reviews.get(review.id) for review in reviews.waiting()}
+
+        def answered(name: str) -> tuple[list[str], bool]:
+            true = {**TRUE, **READ, "sender": "Larkfield Joinery" if name == "o.txt" else SENDER}
+            found, is_cut = answered_by(reviews, asked[name], true)
+            return sorted(review.item for review in found), is_cut
+
+        assert answered("a.txt") == (["b.txt"], False)
+        assert answered("o.txt") == ([], False)
+        desk.decide("b.txt", "edit", {**TRUE, **READ, "total": 50.0})
+        assert answered("a.txt") == ([], False)  # they contradict each other
+        desk.undo("b.txt")
+        assert answered("a.txt") == (["b.txt"], False)
+        monkeypatch.setattr("paddock.runner.review.taught_rules.MOST_LOOKED_AT", 1)
+        assert answered("a.txt") == ([], True)
 
 
 def test_why_tells_which_decision_reads_a_field_and_behind_which_label(desk: Desk) -> None:
