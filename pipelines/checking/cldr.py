@@ -115,28 +115,27 @@ UNKNOWN = Unit("", frozenset())
 
 @lru_cache(maxsize=1)
 def _units() -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]]:
-    found: dict[str, set[str]] = {}
+    found: dict[str, frozenset[str]] = {}  # most names of a unit share one set
+    none = frozenset[str]()
     for kind in ("units", "currencies"):
         for unit, names in _data()[kind].items():
+            alone = frozenset((unit,))
             for name in names.split("|"):
-                found.setdefault(name, set()).add(unit)
+                found[name] = found[name] | alone if name in found else alone
     for name, code in _data()["currency_signs"].items():
-        if isinstance(code, str):
-            found[name] = {code}
-        else:
-            found.setdefault(name, set()).update(code.values())
-    found |= {name: {unit} for name, unit in _data()["english_units"].items()}
-    in_small: dict[str, set[str]] = {}
+        is_clear = isinstance(code, str)
+        found[name] = frozenset((code,)) if is_clear else found.get(name, none) | {*code.values()}
+    found |= {name: frozenset((unit,)) for name, unit in _data()["english_units"].items()}
+    found.pop("", None)
+    in_small: dict[str, frozenset[str]] = {}
     common, currencies = {*_data()["common_currencies"].split()}, {*_data()["currencies"]}
     for name, units in found.items():
         # "all" is not ALL, and "top" not TOP; as a sign, "um" is not UM; 99 a month are no amperes
         is_code = name in units or (name.isalpha() and name.isupper() and units <= currencies)
         if (len(name) > 1 and not is_code) or name in common:
-            in_small.setdefault(small(name), set()).update(units)
-    return (
-        {name: frozenset(units) for name, units in found.items() if name},
-        {name: frozenset(units) for name, units in in_small.items() if name},
-    )
+            key = small(name)
+            in_small[key] = in_small[key] | units if key in in_small else units
+    return found, in_small
 
 
 @lru_cache(maxsize=4096)  # a number tries some thirty
@@ -156,13 +155,17 @@ def is_unit(name: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _lengths() -> Mapping[tuple[str, str], Sequence[int]]:
-    units = {name: Unit(name, ids) for of in _units() for name, ids in of.items()}
-    named = [("unit", name[:2], name) for name in units]
-    named += [("scale", name[:2], name) for name in scale_words()[1]]
-    named += [("currency", name[-2:], name) for name in units if units[name].is_currency]
     found: dict[tuple[str, str], set[int]] = {}
-    for kind, letters, name in named:
+
+    def add(kind: str, letters: str, name: str) -> None:
         found.setdefault((kind, small(letters)), {1}).add(len(name))
+
+    for name, ids in (item for of in _units() for item in of.items()):
+        add("unit", name[:2], name)
+        if Unit(name, ids).is_currency:
+            add("currency", name[-2:], name)
+    for name in scale_words()[1]:
+        add("scale", name[:2], name)
     return {key: sorted(lengths, reverse=True) for key, lengths in found.items()}
 
 
