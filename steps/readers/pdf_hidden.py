@@ -16,21 +16,32 @@ from ctypes import (
     c_int,
     c_uint,
     c_ulong,
-    c_ushort,
     c_void_p,
     cast,
     create_string_buffer,
     sizeof,
 )
 from functools import cache
+from itertools import chain, pairwise
 from math import hypot
+from operator import sub
 from typing import Any, NamedTuple
 
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import Struct
 
-from .pdfium import PageObject, direct, form_objects, low_pixels, shown_box, utf16, values_of_each
+from .pdfium import (
+    LowPixels,
+    PageFrame,
+    PageObject,
+    direct,
+    form_objects,
+    low_pixels,
+    utf16,
+    values_of_each,
+)
+from .reader import PageBox
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
@@ -40,7 +51,10 @@ _MOST_COVERS = 100  # that are looked at for one text
 _COVER_NOTHING = (raw.FPDF_PAGEOBJ_TEXT, raw.FPDF_PAGEOBJ_UNKNOWN)
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _LAYER_MARK = "OC\0".encode("utf-16-le")  # "optional content"
+_MARK_NAME = create_string_buffer(len(_LAYER_MARK))
 _n_marks_of = direct(raw.FPDFPageObj_CountMarks)
+_mark_of = direct(raw.FPDFPageObj_GetMark, c_void_p)
+_name_of = direct(raw.FPDFPageObjMark_GetName)
 _mode_of = direct(raw.FPDFTextObj_GetTextRenderMode)
 _clip_path_of = direct(raw.FPDFPageObj_GetClipPath, c_void_p)
 _n_clips_of = direct(raw.FPDFClipPath_CountPaths)
@@ -58,7 +72,9 @@ class HiddenText(Struct, frozen=True):
     """PDFium's indexes of characters under what hides only a part of their text."""
 
 
-def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> HiddenText:
+def hidden_text(
+    page: Any, textpage: Any, pieces: Sequence[PageObject], frame: PageFrame
+) -> HiddenText:
     """Return what an open page does not show."""
     left, bottom, right, top = page.get_bbox()
     if left >= right or bottom >= top:  # a damaged crop box, which most programs leave out
@@ -72,10 +88,10 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
     texts = list(_texts(pieces))
     found = [c_void_p(text.address) for _, text, _ in texts]
     facts = zip(
-        texts, _fills(found), map(_mode_of, found), map(_n_marks_of, found), map(_clip_of, found),
-        strict=True,
+        texts, found, _fills(found), map(_mode_of, found), map(_n_marks_of, found),
+        map(_clip_of, found), strict=True,
     )  # fmt: skip
-    for (index, text, is_clear), colour, mode, n_marks, clip in facts:
+    for (index, text, is_clear), handle, colour, mode, n_marks, clip in facts:
         x_0, y_0, x_1, y_1 = bounds = text.bounds
         if x_0 >= x_1 or y_0 >= y_1:  # such as spaces
             continue
@@ -92,10 +108,10 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
             faint[colour]
             or is_cut
             or mode in _UNPAINTED
-            or (n_marks and _is_of_layer(text.piece, n_marks))
+            or (n_marks and _is_of_layer(handle, n_marks))
             or (near and any(cover.hides(index, bounds, colour) for cover in near))
         ):
-            is_hidden = not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels())
+            is_hidden = not _is_drawn(frame.box(x_0, y_0, x_1, y_1), pixels())
         if is_hidden:
             # Points and lines are too fine for few pixels.
             if any(map(str.isalnum, utf16(raw.FPDFTextObj_GetText, text.piece, textpage))):
@@ -117,7 +133,7 @@ def hidden_text(page: Any, textpage: Any, pieces: Sequence[PageObject]) -> Hidde
         if host in clips:
             clip = clips[host]
             may_be_hidden = x_0 >= clip[2] or x_1 <= clip[0] or y_0 >= clip[3] or y_1 <= clip[1]
-        if may_be_hidden and not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels()):
+        if may_be_hidden and not _is_drawn(frame.box(x_0, y_0, x_1, y_1), pixels()):
             unseen.add(place)
     return HiddenText(objects, unseen)
 
@@ -235,29 +251,27 @@ def _fills(pieces: Sequence[c_void_p]) -> list[tuple[int, ...]]:
     return [colour if is_known else () for is_known, colour in zip(known, colours, strict=True)]
 
 
-def _is_of_layer(piece: Any, n_marks: int) -> bool:
+def _is_of_layer(piece: c_void_p, n_marks: int) -> bool:
     for index in range(n_marks):
-        mark = raw.FPDFPageObj_GetMark(piece, index)
-        name, n_bytes = create_string_buffer(len(_LAYER_MARK)), c_ulong()
-        raw.FPDFPageObjMark_GetName(mark, cast(name, POINTER(c_ushort)), len(name), n_bytes)
-        if name.raw == _LAYER_MARK:
+        mark, length = c_void_p(_mark_of(piece, index)), c_ulong(len(_LAYER_MARK))
+        _name_of(mark, _MARK_NAME, length, byref(length))
+        if length.value == len(_LAYER_MARK) and _MARK_NAME.raw == _LAYER_MARK:
             return True
     return False
 
 
-def _is_drawn(page: Any, rect: Any, pixels: Any) -> bool:
+def _is_drawn(shown: PageBox | None, pixels: LowPixels) -> bool:
     """Return whether there are edges where a text stands; a gradient behind it has none."""
-    shown = shown_box(page, rect)
     if shown is None:
         return False
-    height, width = pixels.shape[:2]
     left, top, right, bottom = shown
-    part = pixels[int(top * height) : int(bottom * height) + 1, int(left * width) :][
-        :, : int((right - left) * width) + 1
-    ].astype(int)
-    middle = len(part) // 2  # a line of it tells most texts, in a third of the time
-    return any(
-        bool((abs(steps) >= _FAINT).any())
-        for piece in (part[middle : middle + 1], part)
-        for steps in (piece[:, 1:] - piece[:, :-1], piece[1:] - piece[:-1])
+    n, height = pixels.n_channels, len(pixels.rows)
+    first = int(left * pixels.width)
+    columns = slice(
+        n * first, n * min(first + int((right - left) * pixels.width) + 1, pixels.width)
     )
+    rows = [row[columns] for row in pixels.rows[int(top * height) : int(bottom * height) + 1]]
+    # A line in the middle of it tells most texts
+    across = ((row[n:], row) for row in (*rows[len(rows) // 2 :][:1], *rows))
+    steps = (map(sub, *pair) for pair in chain(across, pairwise(rows)))
+    return any(max(map(abs, line), default=0) >= _FAINT for line in steps)

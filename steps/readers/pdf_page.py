@@ -91,7 +91,8 @@ class PdfPages:
                 textpage = page.get_textpage()
                 annotations = Annotations(page, textpage, self._losses)
                 pieces = page_objects(page)
-                unshown = hidden_text(page, textpage, pieces)
+                frame = PageFrame.of(page)
+                unshown = hidden_text(page, textpage, pieces, frame)
                 text, places = _characters(textpage)
                 rotation = page.get_rotation()
                 rules = [
@@ -107,7 +108,6 @@ class PdfPages:
                 is_picture = not lines and bool(pieces)
                 n_unnamed = _n_unnamed(textpage, text, places)
                 n_drawn = sum(word.text == UNKNOWN for word in drawn_words)
-                frame = PageFrame.of(page)
                 turned = frame.turned(rotation)
                 n_pictures = n_uncovered(frame, pieces, (turned.box(*word.box) for word in words))
                 textpage.close()

@@ -76,8 +76,7 @@ class PageWords:
         is_blank = list(map(str.isspace, text))
         self._places = list(compress(places, map(not_, is_blank)))
         self._text = "".join(text.split())
-        pages = repeat(page, len(self._places))
-        _, sides = values_of_each(_box_at, c_float, 4, pages, self._places, is_struct=True)
+        _, sides = values_of_each(_box_at, c_float, 4, self._places, page, is_struct=True)
         left, bottom, right, top = sides[0], sides[3], sides[2], sides[1]
         if rotation:
             turned = (
@@ -228,10 +227,9 @@ class PageWords:
         """Yield the base and style of text objects, by their first characters."""
         places, hidden = [self._places[at] for at in starts], self._unshown
         owners = [c_void_p(objects[at]) for at in starts]
-        pages, turn = repeat(self._page, len(starts)), self._rotation // 90 % 4
-        _, matrices = values_of_each(_matrix_at, c_float, 6, pages, places, is_struct=True)
-        pages = repeat(self._page, len(starts))
-        _, origins = values_of_each(_origin_at, c_double, 2, pages, places)
+        page, turn = self._page, self._rotation // 90 % 4
+        _, matrices = values_of_each(_matrix_at, c_float, 6, places, page, is_struct=True)
+        _, origins = values_of_each(_origin_at, c_double, 2, places, page)
         sizes = map(_size_at, repeat(self._page), places)
         own = starts, places, owners, *origins, *matrices[:4], sizes
         facts = zip(*own, map(_font_of, owners), map(_mode_of, owners), strict=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from base64 import b85decode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ctypes import (
     POINTER,
@@ -57,6 +57,7 @@ _CHARSETS = (
     raw.FXFONT_CHINESEBIG5_CHARSET,
 )
 _BOX_HANDLE = 1  # no address of a font
+_AT_ONCE = 1024  # things of which PDFium is asked
 
 
 def shown_box(page: Any, rect: Any) -> PageBox | None:
@@ -116,15 +117,15 @@ class DamagedPage(Unreadable):
 
 @contextmanager
 def open_pdf(file: BinaryIO) -> Iterator[Any]:
-    """Open through Python, so that system errors keep their reasons."""
+    """Read it here: system errors keep their reasons, and PDFium asks for 512 bytes at a time."""
+    data = file.read()
     try:
         with PDFIUM_LOCK:
             _use_box_font()
-            document = pypdfium2.PdfDocument(file)
+            document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         # PDFium sometimes keeps the error code of the previous document.
-        file.seek(0)
-        if error.err_code == _ERR_PASSWORD and b"/Encrypt" in file.read():
+        if error.err_code == _ERR_PASSWORD and b"/Encrypt" in data:
             remedy = "Save it without a password."
             raise Unreadable("is protected by a password", remedy) from error
         raise Unreadable("is damaged or not a PDF") from error
@@ -168,19 +169,38 @@ _n_in_form = direct(raw.FPDFFormObj_CountObjects)
 
 
 def values_of_each(
-    function: Callable[..., Any], kind: Any, n: int, *things: Any, is_struct: bool = False
+    function: Callable[..., Any],
+    kind: Any,
+    n: int,
+    things: Sequence[Any],
+    *before: Any,
+    is_struct: bool = False,
 ) -> tuple[list[Any], list[list[Any]]]:
     """Return what a function answers for each thing, and by position the `n` values it writes.
 
     No line of Python runs for each: some programs' pages have an object for every letter.
     """
-    n_things = len(things[-1])
-    values = (kind * (n * n_things))()
-    step = n * sizeof(kind)
-    shifts = (0,) if is_struct else range(0, step, sizeof(kind))
-    places = [map(byref, repeat(values), range(at, step * n_things, step)) for at in shifts]
-    answers = list(map(function, *things, *places))
-    return answers, [values[at::n] for at in range(n)]
+    values, places = _room(kind, n, is_struct=is_struct)
+    answers, found = list[Any](), [list[Any]() for _ in range(n)]
+    for start in range(0, len(things), _AT_ONCE):
+        part = things[start : start + _AT_ONCE]
+        answers += map(function, *map(repeat, before), part, *places)
+        for at, column in enumerate(found):
+            column += values[at : n * len(part) : n].tolist()
+    return answers, found
+
+
+@cache
+def _room(kind: Any, n: int, *, is_struct: bool) -> tuple[memoryview, list[list[Any]]]:
+    """Return room for `n` values of each thing, and by position the pointers to it.
+
+    It is kept: a new one is a new type of `ctypes` for each length, which takes 30 µs and is a
+    cycle of references.
+    """
+    values, size = (kind * (n * _AT_ONCE))(), sizeof(kind)
+    shifts = range(1 if is_struct else n)
+    places = [[byref(values, at * size) for at in range(k, n * _AT_ONCE, n)] for k in shifts]
+    return memoryview(values).cast("B").cast(kind._type_), places
 
 
 class PageObject(NamedTuple):
@@ -214,12 +234,22 @@ def _with_bounds(addresses: Iterable[int]) -> list[PageObject]:
     return list(map(PageObject, pieces, map(_kind_of, handles), zip(*sides, strict=True)))
 
 
-def low_pixels(page: Any) -> Any:
+class LowPixels(NamedTuple):
+    """A page at 72 dots an inch, by bytes: NumPy would take 14 MB, for a few pixels."""
+
+    rows: list[bytes]
+    width: int
+    n_channels: int
+
+
+def low_pixels(page: Any) -> LowPixels:
     scale = min(1.0, MOST_SIDE_PX / max(*page.get_size(), 1.0))
     bitmap = page.render(scale=scale, may_draw_forms=False)
-    pixels = bitmap.to_numpy()[:, :, :3].copy()
+    data, stride = bytes(bitmap.buffer), bitmap.stride
+    rows = [data[at * stride : (at + 1) * stride] for at in range(bitmap.height)]
+    found = LowPixels(rows, bitmap.width, bitmap.n_channels)
     bitmap.close()
-    return pixels
+    return found
 
 
 def page_pixels(document: Any, index: int, most_side_px: int, *, shows_forms: bool = True) -> Any:
