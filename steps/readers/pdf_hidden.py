@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from pypdfium2 import raw  # type: ignore[import-untyped]
 
 from paddock.engine.system.records import Struct
+from paddock.pipelines.text_cells import PageBox
 
 from .pdfium import (
     LowPixels,
@@ -41,7 +42,6 @@ from .pdfium import (
     utf16,
     values_of_each,
 )
-from .reader import PageBox
 
 _PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
 _NEAR = 1.0  # points by which a text may be larger than what covers it
