@@ -32,6 +32,7 @@ from paddock.runner.progress.report_table import ReportTable
 from paddock.runner.progress.time_left import OpenCall, TimeLeft
 
 from .run_records import StepRecord, StepTotals
+from .traces.block_work import BlockWork, count_filed
 
 TIME_LEFT_EVERY_S = 1.0
 """A step's time to go is reported at most so often."""
@@ -79,8 +80,8 @@ class RunStats:
         self._acted: dict[str, None] = {}
         self.outdated: dict[str, Outdated] = {}
         """Outputs that no longer apply and are not removed, each with the reason."""
-        self._filed: dict[str, FiledCounts] = {}
-        """Counts of filed items by block."""
+        self._filed: list[tuple[str, BlockWork]] = []
+        """Blocks with filed items, by name."""
         self._times_left: dict[str, TimeLeft] = {}
         self._time_left_shown_at: dict[str, float] = {}
         self._prefix = ""
@@ -255,15 +256,13 @@ class RunStats:
     def add_outdated(self, outdated: Mapping[str, Outdated]) -> None:
         self.outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
-    def add_filed(self, block: str, counts: FiledCounts) -> None:
-        if counts != FiledCounts():
-            name = f"{self._prefix}{block}"
-            self._filed[name] = self._filed.get(name, FiledCounts()) + counts
-            self.counts[ItemState.FILED.value] += counts.n
+    def add_filed(self, work: BlockWork) -> None:
+        if work.filed.rows or work.filed.earlier:
+            self._filed.append((f"{self._prefix}{work.block.id}", work))
 
     @property
     def filed_counts(self) -> FiledCounts:
-        return sum(self._filed.values(), FiledCounts())
+        return count_filed(work for _, work in self._filed)
 
     def acted(self, step: str) -> None:
         if self._item is None:
@@ -288,13 +287,16 @@ class RunStats:
             order.setdefault(item.step, len(order))
             counts = steps.setdefault(item.step, {}).setdefault("counts", {})
             counts[item.state.value] = counts.get(item.state.value, 0) + 1
-        for name, filed in self._filed.items():
-            steps.setdefault(name, {}).setdefault("counts", {})["filed"] = filed.n
+        for name, work in self._filed:
+            if work.n_filed:
+                counts = steps.setdefault(name, {}).setdefault("counts", {})
+                counts["filed"] = counts.get("filed", 0) + work.n_filed
+        filed = self.filed_counts
         return Report(
             run=self.run,
             pipeline=self.pipeline,
             status=status,
-            counts=dict(self.counts),
+            counts=dict(self.counts) | ({ItemState.FILED.value: filed.n} if filed.n else {}),
             calls=self._sums["calls"],
             cached_calls=self._sums["cached_calls"],
             tokens=dict(self._tokens),
@@ -306,7 +308,7 @@ class RunStats:
             written=tuple(self._written),
             n_removed=self._sums["removed"],
             acted=tuple(self._acted),
-            filed=self.filed_counts,
+            filed=filed,
             outdated=self.outdated,
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._sums["tracebacks"] else None,

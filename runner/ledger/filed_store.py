@@ -54,6 +54,8 @@ class FiledRow(NamedTuple):
     """That of a later version of the block, by which it would come out otherwise."""
     returns: str | None = None
     returns_object: str | None = None
+    state: str = "done"
+    """Of its entry: one that is not whole, such as one that a person rejected, is an item."""
 
     @property
     def has_result(self) -> bool:

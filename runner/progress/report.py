@@ -6,12 +6,11 @@ The JSON keys are the contract of the language's page, "What machines read".
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from operator import add
 from typing import Any, Literal
 
 from markupsafe import Markup
 
-from paddock.engine.system.records import Struct, asdict, astuple, field, replace
+from paddock.engine.system.records import Struct, asdict, field, replace
 from paddock.engine.system.text import counted, listed, one_line
 from paddock.pipelines.errors import did_you_mean
 
@@ -79,9 +78,6 @@ class FiledCounts(Struct, frozen=True):
 
     changed: tuple[str, ...] = ()
     """What of the pipeline changed since, as far as the ledger knows."""
-
-    def __add__(self, other: FiledCounts) -> FiledCounts:
-        return FiledCounts(*(map(add, astuple(self), astuple(other))))
 
     def in_words(self) -> str:
         """Return a line; empty for none.

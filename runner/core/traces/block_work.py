@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from paddock.engine.system.records import Struct, field
@@ -209,13 +209,8 @@ class BlockWork(Struct, frozen=True, kw_only=True):
         return tuple(path for verdict in verdicts for path in verdict.edited_paths)
 
     @property
-    def filed_counts(self) -> FiledCounts:
-        filed, pruned = self.filed, self.missing.pruned
-        uncounted = pruned.union(item.key for item in self.items)
-        n = len(filed.rows.keys() - uncounted)
-        earlier = [filed.earlier[key] for key in filed.earlier if key not in pruned]
-        why = dict.fromkeys(str(reason) for reasons in earlier for reason in reasons)
-        return FiledCounts(n, len(filed.away - pruned), len(earlier), (*why,))
+    def n_filed(self) -> int:
+        return len(self.filed.rows.keys() - self.missing.pruned - {i.key for i in self.items})
 
     def shown_key(self, key: str) -> str:
         return "/".join((*self.keys_around, key))
@@ -223,3 +218,18 @@ class BlockWork(Struct, frozen=True, kw_only=True):
     def deletion(self, key: str) -> ItemReport:
         reasons = (self.missing.absences[key],)
         return ItemReport(self.block.id, self.shown_key(key), ItemState.DELETED, reasons=reasons)
+
+
+def count_filed(works: Iterable[BlockWork]) -> FiledCounts:
+    """Count filed documents: each once, however many blocks have it."""
+    filed, away, earlier = (set[tuple[str, str]]() for _ in range(3))
+    why = dict[str, None]()
+    for work in works:
+        items, pruned = {item.key for item in work.items}, work.missing.pruned
+        documents = {key: (row.path, row.sha256) for key, row in work.filed.rows.items()}
+        filed.update(documents[key] for key in documents.keys() - pruned - items)
+        away.update(documents[key] for key in work.filed.away - pruned)
+        for key in work.filed.earlier.keys() - pruned:
+            earlier.add(documents.get(key, (work.scope_id, key)))
+            why |= dict.fromkeys(map(str, work.filed.earlier[key]))
+    return FiledCounts(len(filed), len(away), len(earlier), (*why,))

@@ -28,7 +28,7 @@ from paddock.runner.ledger.filed_store import MOVED_BY_WATCH, FiledRow, FiledSto
 from paddock.runner.ledger.lineage_store import LineageStore
 from paddock.runner.ledger.output_index import OutputIndex
 from paddock.runner.ledger.reviews.review_store import ReviewStore
-from paddock.runner.progress.item_states import WHOLE, ItemState
+from paddock.runner.progress.item_states import BAD, WHOLE, ItemState
 from paddock.runner.progress.reasons import Reason, Why
 from paddock.steps.files.scan import file_at, modified_at
 
@@ -309,16 +309,19 @@ class FiledDocuments:
         """Return filed documents that may be items again, and which of them are to be verified.
 
         `decided`: keys of items on which a person has decided. A document is doubtful if the rule
-        is another one than when it was done, a person has decided, or the run is forced. If this
-        very rule came to another result before, it would again, and what it depended on is not
-        looked at.
+        is another one than when it was done, a person has decided, it is not whole, or the run is
+        forced. If this very rule came to another result before, it would again, and what it
+        depended on is not looked at.
         """
         present, request, made_by = {item.key for item in items}, rule.request, rule.rule_digest
         rows = [
             row
             for row in self.rows.values()
             if row.key not in present and request.asks_for(row.key)
-            if request.is_forced or row.made_by != made_by or row.key in decided
+            if request.is_forced
+            or row.made_by != made_by
+            or row.key in decided
+            or row.state not in WHOLE
         ]
         entries = self._ledger.entries(self._scope_id, [row.key for row in rows]) if rows else {}
         gone = [row.key for row in rows if not self._lies(row)]
@@ -354,7 +357,7 @@ class FiledDocuments:
            it lies now are so there, and of the others the result stands (`_without_source`).
         2. A doubtful document is an item again if it has work to do and lies as it was filed.
         3. One that a person decided on, or took that back, is so wherever it lies, as far as its
-           questions keep what was read of it.
+           questions keep what was read of it; one that failed or was rejected stays one as it was.
         4. Else it stays filed, and its row notes the rule by which it is equivalent, or outdated.
 
         Blocking.
@@ -381,7 +384,10 @@ class FiledDocuments:
             elif verdict.case is not Case.NOT_REQUESTED and row.key in documents:  # 2
                 item.value, item.filed = documents[row.key], row
                 items.append(item)
-            elif pending is not None and self._goes_on_without(item, pending):  # 3
+            elif (pending and self._goes_on_without(item, pending)) or row.state in BAD:  # 3
+                if item.kept is None and item.verdict.is_work and item.entry is not None:
+                    why = Why.RECORDED(item.entry.error or "")
+                    item.verdict = ItemVerdict(ItemState.QUARANTINED, (why,), Case.GIVEN_UP)
                 made = LineageStore(self._ledger).of_item(self._scope_id, row.key)
                 item.value = self.as_listed(row, made)
                 items.append(item)

@@ -199,7 +199,7 @@ ORIGINS_BELOW = (
 _FILED = f"items where name is not null and coalesce(gone, '{FILED}') = '{FILED}'"
 FILED_OF_SCOPE = (  # as `FiledRow`
     "select key, name, path, sha256, target, is_deleted, made_by, outdated_by, returns, "
-    f"returns_object from {_FILED} and scope = :scope"
+    f"returns_object, state from {_FILED} and scope = :scope"
 )
 FILED_TARGET = f"select target from {_FILED} and scope = :scope and key = :key"
 FILED_OF_CONTENT = (

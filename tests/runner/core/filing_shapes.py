@@ -20,6 +20,11 @@ SUB = (
     f"steps:\n{THERE}returns: {{rows: steps.each.results, n: steps.each.results | length}}\n"
 )
 TABLE = '  - {id: table, uses: files.write, with: {path: out/t.csv, rows: "{{ ROWS }}"}}\n'
+REFUSED = """\
+  - id: refused
+    uses: files.write
+    with: {path: out/refused.txt, text: "{{ steps.each.failed | length }}"}
+"""
 SECOND = """\
   - id: ID
     for_each: r in LIST
@@ -119,6 +124,9 @@ DECIDED_ALONE = ("plain", "by_kind", "moved_by_second", "office", "sub")
 def pipeline_files(shape: str, prompt: str = "Kind of", review: str = "") -> dict[str, str]:
     """Return the files of a pipeline by their names; `review`: when a person is asked."""
     files = {"pipeline.yaml": f"name: letters\nsteps:\n{SHAPES[shape]}"}
-    files |= {"sub.yaml": SUB} if "sub" in shape else {}
+    if "sub" in shape:
+        files["sub.yaml"] = SUB
+    elif review:
+        files["pipeline.yaml"] += REFUSED
     asked = f', review: {{when: "{review}"}}' if review else ""
     return {n: t.replace("PROMPT", prompt).replace("REVIEW", asked) for n, t in files.items()}

@@ -15,7 +15,7 @@ block, a second or third one, or what a sub-pipeline returns. Some runs are forc
 With `--reviews` answers wait for a person, who decides by the document alone, sometimes decides
 nothing for a while, rejects some, and undoes or corrects decisions, to a rejection and back, also
 on documents that are gone or filed by then. In the end nothing waits, and what is filed lies where
-the last decision puts it, or has no row where that is a rejection.
+the last decision puts it, or has no row where that is a rejection, and is counted as rejected.
 
 With `--moving` the pipeline's file is renamed, edited or not, copied, deleted and put back, and
 exchanges its name with another pipeline, which is deleted in the end: all that it made is named.
@@ -658,6 +658,8 @@ class FilingHistory(History):
 
     def faults(self) -> list[str]:
         _, found = self.decided(self.folder)
+        if self.review and undo(self.folder, self.chance, corrects=True):
+            found += self.decided(self.folder)[1]
         table = self.folder / "out/t.csv"
         before = table.stat().st_mtime_ns if table.exists() else 0
         self.note_filed()
@@ -683,6 +685,8 @@ class FilingHistory(History):
         if is_whole and ours != replayed:
             found.append(f"answers: {ours}, of all arrivals {replayed}")
         again = self.last_run(self.folder)
+        if is_decided and self.form != "sub":
+            found += self.refused_amiss()
         statuses = ("completed", *["quarantined"] * bool(self.review))  # as what is rejected
         after = table.stat().st_mtime_ns if table.exists() else 0
         if again["status"] not in statuses or again["calls"] or (before and before != after):
@@ -692,6 +696,18 @@ class FilingHistory(History):
                 f"wrote {before != after}"
             )
         return found
+
+    def refused_amiss(self) -> list[str]:
+        """Return what is wrong with the number of rejected documents that the pipeline tells."""
+        documents = {*self.filed, *self.arrived.items()}
+        corrected, rejected = corrections(self.folder), list[str]()
+        for name, text in sorted(documents):
+            document = hashlib.sha256(text.encode()).hexdigest()
+            if verdict_on(document, corrected.get(document, 0))[0] == "reject":
+                rejected.append(f"{name}: {text}")
+        path = self.folder / "out/refused.txt"
+        told = path.read_text("utf-8") if path.exists() else ""
+        return [] if told == str(len(rejected)) else [f"refused: {told}, are {rejected}"]
 
 
 def file_of(folder: Path, note: str = MAIN) -> str:

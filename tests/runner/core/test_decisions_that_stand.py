@@ -283,13 +283,25 @@ def test_a_row_goes_where_a_correction_leaves_its_document_out_of_the_later_list
         assert (office.table()["b.txt"], office.filed()["b.txt"]) == ((number, 700.0), number)
 
 
-def test_a_rejection_after_filing_takes_the_row_back(office: Office) -> None:
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_rejection_after_filing_takes_the_row_back_and_is_named(
+    office: Office, is_gone: bool
+) -> None:
     office.says("B", 700)
+    if is_gone:
+        (office.folder / "filed/B/b.txt").unlink()
     office.undo("b.txt")
     office.decide("b.txt", "reject", reason="no bill")
-    for _ in range(2):
-        office.work()
+    for _ in range(3):
+        report = office.work()
         assert office.table().keys() == {"a.txt"}
+        assert states(report)["b.txt"] == states(office.plan())["b.txt"] == "quarantined"
+    if is_gone:
+        office.undo("b.txt")
+        office.decide("b.txt", "edit", {"number": "C", "total": 90})
+        office.work()
+        assert office.table()["b.txt"] == ("C", 90.0)
+        return
     office.says("C", 90)
     assert office.table()["b.txt"] == ("C", 90.0)
     assert office.filed()["b.txt"] == "C"

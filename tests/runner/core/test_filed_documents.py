@@ -88,6 +88,28 @@ def test_a_filed_document_that_is_moved_on_keeps_its_row(world: World) -> None:
     assert (report.as_json()["counts"]["filed"], world.plan().filed.n) == (3, 4)
 
 
+def test_a_document_that_two_blocks_have_is_counted_as_filed_once(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        each_document("")
+        + """\
+    returns: {file: doc.relpath, path: doc.path, sha256: doc.sha256}
+  - id: file
+    for_each: d in steps.each.results | selectattr('file', 'in', HERE) | list
+    do: [{uses: files.move, with: {path: "{{ d.path }}", to: filed/}}]
+    returns: d.file
+""".replace("HERE", "steps.docs.files | map(attribute='relpath') | list"),
+    )
+    arrive(world, "a.txt", "b.txt")
+    world.run()
+    assert world.run().filed.in_words() == "Filed: 2."
+    (tmp_path / "filed/a.txt").unlink()
+    report = world.run()
+    told = "Filed: 2, of which 1 is no longer there."
+    assert report.filed.in_words() == world.plan().filed.in_words() == told
+    assert [report.steps[name]["counts"]["filed"] for name in ("each", "file")] == [2, 2]
+
+
 def test_pruning_removes_what_is_no_longer_there_and_asks_of_most(world: World) -> None:
     arrive(world, "a.txt", "b.txt", "c.txt", "d.txt")
     world.run()
