@@ -398,6 +398,6 @@ async def record_verdicts(context: RunContext, state: BlockState) -> None:
     entries |= {entry.key: entry for entry in work.renewed}
     for row in filed.new:
         ledger.renew(work.scope_id, entries[row.key], **row.columns())
-    stats.add_filed(work)
+    stats.add_filed(work.block.id, work.filed_documents())
     if work.edited_paths:
         stats.note(str(Why.OUTPUTS_KEPT(work.edited_paths)))

@@ -23,6 +23,7 @@ from paddock.runner.progress.item_states import ItemState
 from paddock.runner.progress.reasons import Outdated
 from paddock.runner.progress.report import (
     FiledCounts,
+    FiledDocumentSets,
     ItemReport,
     Report,
     Status,
@@ -32,7 +33,6 @@ from paddock.runner.progress.report_table import ReportTable
 from paddock.runner.progress.time_left import OpenCall, TimeLeft
 
 from .run_records import StepRecord, StepTotals
-from .traces.block_work import BlockWork, count_filed
 
 TIME_LEFT_EVERY_S = 1.0
 """A step's time to go is reported at most so often."""
@@ -80,8 +80,9 @@ class RunStats:
         self._acted: dict[str, None] = {}
         self.outdated: dict[str, Outdated] = {}
         """Outputs that no longer apply and are not removed, each with the reason."""
-        self._filed: list[tuple[str, BlockWork]] = []
-        """Blocks with filed items, by name."""
+        self._filed = FiledDocumentSets()
+        self._n_filed: Counter[str] = Counter()
+        """By block."""
         self._times_left: dict[str, TimeLeft] = {}
         self._time_left_shown_at: dict[str, float] = {}
         self._prefix = ""
@@ -256,13 +257,13 @@ class RunStats:
     def add_outdated(self, outdated: Mapping[str, Outdated]) -> None:
         self.outdated.update((self.secrets.redact(path), outdated[path]) for path in outdated)
 
-    def add_filed(self, work: BlockWork) -> None:
-        if work.filed.rows or work.filed.earlier:
-            self._filed.append((f"{self._prefix}{work.block.id}", work))
+    def add_filed(self, block: str, documents: FiledDocumentSets) -> None:
+        self._filed.add(documents)
+        self._n_filed[f"{self._prefix}{block}"] += len(documents.filed)
 
     @property
     def filed_counts(self) -> FiledCounts:
-        return count_filed(work for _, work in self._filed)
+        return self._filed.counts
 
     def acted(self, step: str) -> None:
         if self._item is None:
@@ -287,10 +288,8 @@ class RunStats:
             order.setdefault(item.step, len(order))
             counts = steps.setdefault(item.step, {}).setdefault("counts", {})
             counts[item.state.value] = counts.get(item.state.value, 0) + 1
-        for name, work in self._filed:
-            if work.n_filed:
-                counts = steps.setdefault(name, {}).setdefault("counts", {})
-                counts["filed"] = counts.get("filed", 0) + work.n_filed
+        for name, n in (+self._n_filed).items():
+            steps.setdefault(name, {}).setdefault("counts", {})["filed"] = n
         filed = self.filed_counts
         return Report(
             run=self.run,

@@ -230,7 +230,7 @@ class PlanWalk(Walk):
                 self._add_step(step, of_step)
             return ended
         note_possible_refusal(context, block.body, scopes)
-        context.stats.add_filed(state.work)
+        context.stats.add_filed(block.id, state.work.filed_documents())
         if _keeps_results(self.bound, state, todo):  # 2
             for work in todo:  # they lack output files
                 if work.entry is not None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from paddock.engine.system.records import Struct, asdict, field, replace
+from paddock.engine.system.records import Struct, asdict, astuple, field, replace
 from paddock.engine.system.text import counted, listed, one_line
 from paddock.pipelines.errors import did_you_mean
 
@@ -93,6 +93,24 @@ class FiledCounts(Struct, frozen=True):
             parts.append(f"{n:,} {'was' if n == 1 else 'were'} made by an earlier version{why}")
         noted = f", of which {' and '.join(parts)}" if parts else ""
         return f"Filed: {self.n:,}{noted}." if self.n else ""
+
+
+class FiledDocumentSets(Struct):
+    """Filed documents, by path and digest: each counts once, however many blocks have it."""
+
+    filed: set[tuple[str, str]] = field(default_factory=set)
+    away: set[tuple[str, str]] = field(default_factory=set)
+    of_earlier_version: set[tuple[str, str]] = field(default_factory=set)
+    changed: dict[str, None] = field(default_factory=dict)
+
+    def add(self, other: FiledDocumentSets) -> None:
+        for own, of_other in zip(astuple(self), astuple(other), strict=True):
+            own.update(of_other)
+
+    @property
+    def counts(self) -> FiledCounts:
+        n, n_away, n_earlier = map(len, (self.filed, self.away, self.of_earlier_version))
+        return FiledCounts(n, n_away, n_earlier, (*self.changed,))
 
 
 class QuarantineCounts(Struct, frozen=True):

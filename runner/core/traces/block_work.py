@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddock.engine.system.records import Struct, field
@@ -13,7 +13,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.filed_store import FiledRow
 from paddock.runner.progress.item_states import NEXT, ItemState, Phase
 from paddock.runner.progress.reasons import Reason
-from paddock.runner.progress.report import FiledCounts, ItemReport
+from paddock.runner.progress.report import FiledDocumentSets, ItemReport
 
 from ..failures import Cause
 from ..run_records import StepRecord
@@ -208,9 +208,17 @@ class BlockWork(Struct, frozen=True, kw_only=True):
         verdicts = (item.verdict for item in self.items if item.verdict.state is ItemState.HELD)
         return tuple(path for verdict in verdicts for path in verdict.edited_paths)
 
-    @property
-    def n_filed(self) -> int:
-        return len(self.filed.rows.keys() - self.missing.pruned - {i.key for i in self.items})
+    def filed_documents(self) -> FiledDocumentSets:
+        filed, pruned, rows = self.filed, self.missing.pruned, self.filed.rows
+        documents = {key: (rows[key].path, rows[key].sha256) for key in rows.keys() - pruned}
+        earlier = filed.earlier.keys() - pruned
+        return FiledDocumentSets(
+            {documents[key] for key in documents.keys() - {item.key for item in self.items}},
+            {documents[key] for key in filed.away - pruned},
+            {documents.get(key, (self.scope_id, key)) for key in earlier},
+            {str(reason): None for key in filed.earlier if key in earlier
+             for reason in filed.earlier[key]},
+        )  # fmt: skip
 
     def shown_key(self, key: str) -> str:
         return "/".join((*self.keys_around, key))
@@ -218,18 +226,3 @@ class BlockWork(Struct, frozen=True, kw_only=True):
     def deletion(self, key: str) -> ItemReport:
         reasons = (self.missing.absences[key],)
         return ItemReport(self.block.id, self.shown_key(key), ItemState.DELETED, reasons=reasons)
-
-
-def count_filed(works: Iterable[BlockWork]) -> FiledCounts:
-    """Count filed documents: each once, however many blocks have it."""
-    filed, away, earlier = (set[tuple[str, str]]() for _ in range(3))
-    why = dict[str, None]()
-    for work in works:
-        items, pruned = {item.key for item in work.items}, work.missing.pruned
-        documents = {key: (row.path, row.sha256) for key, row in work.filed.rows.items()}
-        filed.update(documents[key] for key in documents.keys() - pruned - items)
-        away.update(documents[key] for key in work.filed.away - pruned)
-        for key in work.filed.earlier.keys() - pruned:
-            earlier.add(documents.get(key, (work.scope_id, key)))
-            why |= dict.fromkeys(map(str, work.filed.earlier[key]))
-    return FiledCounts(len(filed), len(away), len(earlier), (*why,))
