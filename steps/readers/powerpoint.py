@@ -18,6 +18,7 @@ from .office import (
     DRAWN_TEXT,
     OFF,
     damage_errors,
+    drawn_list,
     drawn_texts,
     embedded_notes,
     has_unknown_number,
@@ -114,7 +115,7 @@ def _slide_blocks(slide: Any, unshown: list[str], authors: dict[str, str]) -> It
         unshown += blocks if is_unseen else ()
         yield from map(hidden, blocks) if is_unseen else blocks
     for chosen in slide._element.iter(_CHOICE):  # newer shapes, such as formulas
-        yield "\n".join(filter(None, map(paragraph_text, chosen.iter(DRAWN_TEXT))))
+        yield from (drawn_list(body, ()) for body in chosen.iter("{*}txBody"))
     for relation in slide.part.rels.values():
         if not relation.is_external and relation.reltype.endswith("/diagramData"):
             yield from drawn_texts(relation)

@@ -263,3 +263,20 @@ def test_what_a_layout_strikes_is_struck_and_numbers_of_odd_formats_are_counted(
     assert found.notes == (
         ": 1 automatic number has a format that is not known and written in digits",
     )
+
+
+def test_a_shape_with_a_formula_keeps_the_numbers_of_its_list() -> None:
+    presentation = new_presentation()
+    slide = presentation.slides.add_slide(presentation.slide_layouts[6])
+    frame = slide.shapes.add_textbox(0, 0, 100, 100).text_frame
+    frame.text = "one\ntwo"
+    drawing = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
+    for paragraph in frame.paragraphs:
+        form: Any = paragraph._p.get_or_add_pPr()
+        form.append(form.makeelement(f"{drawing}buAutoNum", {"type": "arabicPeriod"}))
+    shape: Any = slide.shapes[0]._element
+    compatible = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
+    choice = shape.makeelement(f"{compatible}Choice")
+    shape.getparent().replace(shape, choice)
+    choice.append(shape)
+    assert document(saved(presentation)).text == "1. one\n2. two"
