@@ -31,6 +31,7 @@ from .reasons import WhyOpen
 
 How = Literal["in", "left", "above", "prose"]
 MOST_PACKED_CHARS = 4_096
+_MAILS = (MEDIA_TYPES["eml"], MEDIA_TYPES["msg"])
 _MOST_CHARS = 60_000  # of a text; of a longer document no rule is made
 _MOST_LABEL_CHARS, _MOST_NAME_CHARS = 60, 100
 _MOST_CHOICES = 40  # of a field whose words are looked for in a text
@@ -133,10 +134,12 @@ def offers_of(
     (source,) = documents
     is_long = len(source.text) > _MOST_CHARS
     offers = Offers(unread=WhyOpen.TOO_LONG) if is_long else _offers_of_cells(source)
+    named = _named_choices(source.text[:_MOST_CHARS], SchemaParts.of(schema))
     stated = _stated_fields(source, terms or {}, schema)
+    if source.media_type in _MAILS:  # a letter may say what else the mail is
+        stated = {n: v for n, v in stated.items() if {*named.get(n, ())} <= {str(v)}}
     seller = str(source.invoices[0]["seller"]) if stated else ""
     accounts = tuple(accounts_in(source.text[:_MOST_CHARS]))
-    named = _named_choices(source.text[:_MOST_CHARS], SchemaParts.of(schema))
     return replace(offers, seller=seller, stated=stated, accounts=accounts, named=named)
 
 
@@ -164,15 +167,18 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
 
     A PDF is the page of the only one in it, where nothing disagrees: what it shows as well counts,
     and with number and amount the kind. An XML without a page is the invoice itself, if its sums
-    are right. A reminder's PDF with it shows more: nothing. A credit's amounts have either sign.
+    are right. So are those of a mail that brings no more.
+    A reminder's PDF with it shows more: nothing. A credit's amounts have either sign.
     """
     invoice = source.invoices[0] if len(source.invoices) == 1 else {"kind": "other"}
     if invoice["kind"] == "other" or invoice["disagreements"]:
         return {}
-    shown = {*invoice.get("shown", ())}
-    if source.media_type == MEDIA_TYPES["pdf"] and shown >= {"number", "payable"}:
+    shown, witnesses = {*invoice.get("shown", ())}, {*invoice["witnesses"]}
+    is_mail = source.media_type in _MAILS and "mail" in witnesses
+    is_page = source.media_type == MEDIA_TYPES["pdf"] or is_mail
+    if is_page and shown >= {"number", "payable"}:
         shown.add("kind")
-    elif len(source.part_starts) == 1 and "sums" in invoice["witnesses"] and not shown:
+    elif (len(source.part_starts) == 1 or is_mail) and witnesses - {"mail"} == {"xml", "sums"}:
         shown = {*terms.values()}
     else:
         return {}

@@ -92,7 +92,7 @@ class EInvoice(Output):
     __annotations__ = {
         **get_type_hints(Invoice),
         **{"syntax": Literal["cii", "ubl", "fatturapa", "ksef"], "lines": list[float]},
-        **{"places": dict[str, str], "witnesses": list[Literal["xml", "sums", "page"]]},
+        **{"places": dict[str, str], "witnesses": list[Literal["xml", "sums", "page", "mail"]]},
         "shown": list[str],
         "disagreements": list[InvoiceDisagreement],
     }

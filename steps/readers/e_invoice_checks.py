@@ -269,12 +269,23 @@ def _days_after(after: str, page: SourceIndex, xml: SourceIndex) -> Iterator[Dat
             yield token
 
 
+def with_letter(invoice: Invoice, own: str, letter: str) -> Invoice:
+    """Add the mail that brought it to its witnesses, if its letter has no more than its XML."""
+    is_more = _has_more(invoice, _index([letter]), _index([own]))
+    return invoice if is_more else replace(invoice, witnesses=(*invoice.witnesses, "mail"))
+
+
+def _has_more(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> bool:
+    """Return whether a page has a later day or a larger amount."""
+    most = _amount(max(invoice.gross or 0, invoice.payable or 0, key=abs))
+    is_larger = any(amount > most for amount in _amounts(page).keys() - _amounts(xml).keys())
+    return is_larger or next(_days_after(invoice.date, page, xml), None) is not None
+
+
 def _shown(invoice: Invoice, page: SourceIndex, xml: SourceIndex) -> Iterator[str]:
     """Yield the fields that a page shows, if it has no more than its XML: no day of a reminder."""
-    amounts, stated = _amounts(page), _amounts(xml)
-    most = _amount(max(invoice.gross or 0, invoice.payable or 0, key=abs))
-    is_more = any(amount > most for amount in amounts.keys() - stated.keys())
-    if is_more or next(_days_after(invoice.date, page, xml), None) is not None:
+    amounts = _amounts(page)
+    if _has_more(invoice, page, xml):
         return
     units = {id_ for tokens in amounts.values() for t in tokens if t.unit for id_ in t.unit.ids}
     for name in ("number", "date", "due", "seller", "buyer", "payee", "iban", "reference"):

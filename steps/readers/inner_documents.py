@@ -32,6 +32,8 @@ _SHOWN = re.compile(
 )
 _DRAWING = re.compile(rb"<(?:\w+:)?svg\b")  # words, and no text that OCR is needed for
 _LEAST_CHARS = 3  # a drawing may look like a letter
+_OF_INVOICES = {MEDIA_TYPES["pdf"]: "page", MEDIA_TYPES["txt"]: "xml"}
+"""Documents that may be one e-invoice and no more, and what has to be its witness then."""
 _MARGINS = ("/header", "/footer", "/footnotes", "/endnotes", "/comments", "/notesSlide")
 MOST_ATTACHED = 100
 _MOST_PICTURES = 200  # are read: 15 minutes of a processor
@@ -72,6 +74,8 @@ class InnerDocuments(Struct):
     invoices: list[Invoice] = field(default_factory=list)
     printed: list[tuple[int, list[str]]] = field(default_factory=list)
     """PDFs that have no e-invoice within: their first pages, their texts."""
+    n_of_invoices: int = 0
+    """Documents that are an e-invoice, or the page of one."""
 
     def add(self, name: str, media_type: str, data: bytes) -> bool:
         """Read a document; return whether something reads it."""
@@ -79,6 +83,8 @@ class InnerDocuments(Struct):
         if found.media_type == MEDIA_TYPES["pdf"] and not found.invoices:
             shown = [page.removeprefix(f"# {name}\n\n") for page in found.pages]
             self.printed.append((len(self.pages) + 1, shown))
+        witness = _OF_INVOICES.get(found.media_type)
+        self.n_of_invoices += any(witness in invoice.witnesses for invoice in found.invoices)
         self.invoices += on_later_pages(found.invoices, len(self.pages))
         self.pages += found.pages
         self.cells += found.cells
@@ -96,6 +102,7 @@ class InnerDocuments(Struct):
             is_open = beside and "page" not in invoice.witnesses
             if is_open and (at := own_page(invoice, [pages for _, pages in beside])) is not None:
                 first, pages = beside[at]
+                self.n_of_invoices += 1
                 self.invoices[index] = check_page(invoice, own, pages, first)
                 self.notes += page_disagreements(self.invoices[index])
         del self.printed[n_printed:]

@@ -38,6 +38,7 @@ from .document_kinds import (
     is_cms,
     kind_within,
 )
+from .e_invoice_checks import with_letter
 from .inner_documents import MOST_ATTACHED, InnerDocuments, InnerPictures
 from .office import damage_errors, import_library
 from .reader import Document, ReadRequest, Unreadable, text_sample
@@ -254,6 +255,10 @@ class _MailText(InnerDocuments):
         blocks = ["\n".join(heads), self._body(body) if body is not None else ""]
         blocks += [pictures.text(shown), pictures.of_page(_content(body))]
         self.notes += pictures.notes()
+        is_its_own = n_before == 0 and self.n_of_invoices == self.n_attachments
+        if depth == 0 and is_its_own and len(self.invoices) == 1:
+            own, letter = self.pages[self.invoices[0].page - 1], [self.title, *blocks[1:]]
+            self.invoices[0] = with_letter(self.invoices[0], own, "\n\n".join(letter))
         if listed:
             blocks.append("Attachments:\n" + "\n".join(f"- {line}" for line in listed))
         self.pages[index] = "\n\n".join(block for block in blocks if block)

@@ -114,7 +114,8 @@ class Invoice(Struct, frozen=True):
     page: int = 1
     """Of the document, from 1: where its lines stand."""
     witnesses: tuple[str, ...] = ("xml",)
-    """Also `sums` and `page`, where there was something to compare."""
+    """Also `sums` and `page`, where there was something to compare; `mail`, where it came with one
+    that brings no other document, later day or larger amount."""
     shown: tuple[str, ...] = ()
     """Its fields that the page shows, too; none where that has a later day or a larger amount."""
     disagreements: tuple[Disagreement, ...] = ()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,21 @@ E_INVOICES = PIPELINE.replace(
     "total: payable, currency: currency}",
 )
 MADE = Made(7)
+HYBRID, XML = hybrid(MADE.page(), MADE.xml()), MADE.xml().encode()
 CREDITED = MADE.xml().replace("InvoiceTypeCode>380", "InvoiceTypeCode>381")
+
+
+def mail(*attached: bytes, text: str = "Please pay.", subject: str = "") -> bytes:
+    message = EmailMessage()
+    message["From"], message["Subject"] = "Calder Boatyard <office@example.org>", subject
+    message.set_content(text)
+    for number, data in enumerate(attached):
+        kind = ("application", "pdf") if data.startswith(b"%PDF") else ("text", "xml")
+        name = f"a{number}.{kind[1]}"
+        message.add_attachment(data, maintype=kind[0], subtype=kind[1], filename=name)
+    return message.as_bytes()
+
+
 # A file, and the fields that a person is asked about.
 STATED: dict[str, tuple[str, bytes, set[str] | frozenset[str]]] = {
     "the page agrees": ("pdf", hybrid(MADE.page(), MADE.xml()), set()),
@@ -292,6 +307,18 @@ STATED: dict[str, tuple[str, bytes, set[str] | frozenset[str]]] = {
     "a credit note": (
         "pdf", hybrid(MADE.page().replace("Invoice", "Credit"), CREDITED), {"total"}),
     "no e-invoice": ("pdf", pdf([MADE.page()]), ALL),
+    "a mail with its PDF": ("eml", mail(HYBRID), set()),
+    "a mail with its XML": ("eml", mail(XML), set()),
+    "a mail with its XML and the page": ("eml", mail(XML, pdf([MADE.page()])), set()),
+    "a mail with another document": ("eml", mail(HYBRID, pdf(["Terms"])), ALL),
+    "a mail with an XML and another document": ("eml", mail(XML, pdf(["Terms"])), ALL),
+    "a mail with a page without a word": ("eml", mail(hybrid("", MADE.xml())), ALL),
+    "a mail whose letter has a later day": (
+        "eml", mail(HYBRID, text="Pay until 5 December 2028."), ALL),
+    "a mail whose subject has a larger amount": (
+        "eml", mail(HYBRID, subject="Your balance is 98,765.43"), ALL),
+    "a mail that names another kind": ("eml", mail(HYBRID, text="A reminder:"), {"kind"}),
+    "a mail with two e-invoices": ("eml", mail(HYBRID, Made(8).xml().encode()), ALL),
 }  # fmt: skip
 
 
