@@ -23,7 +23,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -36,10 +37,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run
+from paddock.runner.cli.pipeline_draft import with_mailbox
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.daemon.prefect_auth import own_auth_string
 from paddock.runner.daemon.prefect_server import running_server
 from tests.browser import Browser, Page, browser
+from tests.fakes.dovecot import PASSWORD, USER, Dovecot, dovecot
 from tests.live import CHAT, VECTORS, Live
 from tests.prefect_server import seed
 from tests.residence import Home, ended
@@ -77,25 +80,45 @@ OFFICE: Mapping[str, tuple[Any, ...]] = {
 
 
 def office_page(folder: Path, chromium: Browser) -> Shown:
-    work, yesterday = folder / "office", time.time() - 86400
+    with dovecot() as server:
+        yield from _office_page(folder, chromium, server)
+
+
+def _office_page(folder: Path, chromium: Browser, server: Dovecot) -> Shown:
+    work = folder / "office"
     shutil.copytree(EXAMPLES / "office", work, ignore=shutil.ignore_patterns(".paddock", "out"))
+    subjects, keys = list[str](), dict[str, str]()
+    for number, file in enumerate(sorted((work / "inbox").glob("*.eml")), 1):
+        server.put(file.read_bytes())
+        subjects.append(str(message_from_bytes(file.read_bytes())["Subject"]))
+        keys[file.name] = f"{datetime.now(UTC):%Y-%m-%d}-{number}.eml"
+        file.unlink()
     before = sorted(path.name for path in (work / "inbox").iterdir())
-    for name in before:  # as if they had come yesterday
-        os.utime(work / "inbox" / name, (yesterday, yesterday))
-    desk = ReviewedWorld(work, (work / "pipeline.yaml").read_text("utf-8"))
-    run(work / "pipeline.yaml", options=RunOptions(local=True))
-    for name, (sender, *values) in OFFICE.items():  # one of each sender and layout
+    text = with_mailbox((work / "pipeline.yaml").read_text("utf-8"))
+    account = f"host: 127.0.0.1, port: {server.port}, user: {USER}"
+    desk = ReviewedWorld(
+        work, text.replace("host: imap.example.org, user: office@example.org", account)
+    )
+    os.environ |= {"MAIL_PASSWORD": PASSWORD, "SSL_CERT_FILE": str(server.certificate)}
+    options = RunOptions(local=True, allow=frozenset(("network", "secrets")))
+    run(desk.file, {"days_ago": 0}, options)  # they came today
+    for file_name, (sender, *values) in OFFICE.items():  # one of each sender and layout
+        name = keys.get(file_name, file_name)
         kind, *bill = ("invoice", *values) if values[1:] else (*values, *[None] * 3)
         number, total, due = bill
         known = {"number": number, "total": total, "due": due, "currency": total and "EUR"}
         desk.decide(name, "edit", {"kind": kind, "sender": sender, **known})
-    run(work / "pipeline.yaml", options=RunOptions(local=True))
+    run(desk.file, {"days_ago": 0}, options)
+    with server.box() as box:
+        done = (box.uid("SEARCH", "KEYWORD paddock")[1][0] or b"").decode().split()
+    mails = {subject: str(n) in done for n, subject in enumerate(subjects, 1)}
     kinds = sorted((work / "filed").iterdir())
     letters = (work / "out" / "LETTERS.md").read_text("utf-8").split("**")[1:]
     shown = {
+        "mails": mails,
         "before": before,
         "filed": {kind.name: sorted(path.name for path in kind.iterdir()) for kind in kinds},
-        "left": sorted(path.name for path in (work / "inbox").iterdir()),
+        "left": sorted(path.name for path in (work / "inbox").glob("[!.]*")),
         "books": {name: table(work, name) for name in ("invoices", "suppliers")},
         "letters": zip(letters[::2], letters[1::2], strict=True),
     }
