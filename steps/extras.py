@@ -11,6 +11,7 @@ from paddock.engine.system import processes
 
 from .facts import Missing, Written
 
+BUCKET_LIBRARIES = {"s3": "s3fs", "sftp": "paramiko", "https": "aiohttp", "http": "aiohttp"}
 NEEDS_LANCEDB = (
     "vector stores need LanceDB, which is not installed.",
     "Install it: pip install 'paddock-llm[retrieval]'.",
@@ -31,6 +32,15 @@ def missing_store_library(_step: str, written: Written, _folder: Path) -> Iterat
     """Yield the library of vector stores where a step names a store and it is not installed."""
     if written.get("store") is not None and (lacks := missing_lancedb()) is not None:
         yield ("store",), *lacks
+
+
+def missing_bucket_library(_step: str, written: Written, _folder: Path) -> Iterator[Missing]:
+    """Yield the library that a step's bucket needs and this machine lacks."""
+    bucket = written.get("bucket")
+    kind = str(bucket.get("url")).partition(":")[0] if isinstance(bucket, Mapping) else ""
+    if (name := BUCKET_LIBRARIES.get(kind)) and importlib.util.find_spec(name) is None:
+        what = f"`{kind}://` needs the package '{name}', which is not installed."
+        yield ("bucket",), what, "Install it: pip install 'paddock-llm[buckets]'."
 
 
 def is_missing_program(program: object, environ: object, folder: Path) -> bool:

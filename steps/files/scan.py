@@ -16,8 +16,10 @@ from paddock.engine.system.files import sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.quantities import SizeBytes
 from paddock.steps.base import Output, Params, Step, StepError, Tools
+from paddock.steps.extras import missing_bucket_library
 from paddock.steps.facts import Facts
 from paddock.steps.paths import os_refusal, printable, resolve_path
+from paddock.steps.sources.bucket import BucketParams
 from paddock.steps.sources.json_list import JsonListParams
 from paddock.steps.sources.mailbox import Account
 from paddock.steps.sources.mirror import SourceAway, SourceParams, SourceRefused
@@ -25,7 +27,7 @@ from paddock.steps.sources.mirror import SourceAway, SourceParams, SourceRefused
 from .folder_walk import FolderWalk, FoundFile, listed_names
 from .globs import Globs
 
-SOURCES = ("mailbox", "listing")
+SOURCES = ("mailbox", "listing", "bucket")
 """Parameters; at most one is given."""
 
 
@@ -38,6 +40,9 @@ class FilesScanParams(Params):
     )
     listing: JsonListParams | None = Field(
         default=None, description="A server's documents, listed as JSON, that are copied there."
+    )
+    bucket: BucketParams | None = Field(
+        default=None, description="A folder of S3, SFTP or a web server that is copied there."
     )
     include: list[str] = Field(
         default=["**/*"],
@@ -113,7 +118,7 @@ class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     params = FilesScanParams
     output = FilesScanOutput
     is_pure = True
-    facts = Facts(lists="root", sources=SOURCES, doors=SOURCES)
+    facts = Facts(lists="root", sources=SOURCES, doors=SOURCES, missing=missing_bucket_library)
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root = resolve_path(tools.files.roots, params.root)

@@ -1,0 +1,167 @@
+"""A folder of S3, of a machine by SFTP, or of a web server as a source, by fsspec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from pydantic import Field
+
+from paddock.steps.extras import BUCKET_LIBRARIES
+
+from .mirror import (
+    UNKNOWN_SIZE,
+    PolledSource,
+    Source,
+    SourceAway,
+    SourceDocument,
+    SourceListing,
+    SourceParams,
+    SourceRefused,
+    copy_name,
+)
+
+_CONNECT_S, _READ_S = 15, 60
+_MOST_DOCUMENTS = 100_000
+_REFUSALS = ("AuthenticationException", "NoCredentialsError", "PermissionError", "TypeError")
+_CHANGES = ("ETag", "mtime", "LastModified", "Last-Modified")
+
+
+class BucketParams(SourceParams):
+    """A folder elsewhere, with those below it."""
+
+    url: str = Field(
+        pattern=rf"^({'|'.join(BUCKET_LIBRARIES)})://[^/@]+(/[^@]*)?$",
+        description="`s3://bucket/folder`, `sftp://host/folder`, or the `https` address of a page "
+        "that links its files.",
+        examples=["s3://office/inbox"],
+    )
+    options: dict[str, Any] = Field(
+        default={},
+        description="Those of fsspec: `key`, `secret` and `endpoint_url` of S3; `username` and "
+        "`password` of SFTP.",
+    )
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    @contextmanager
+    def opened(self, credential: str) -> Iterator[Source]:
+        kind = self.url.partition(":")[0]
+        fsspec = import_module("fsspec")
+        with _errors():
+            own = fsspec.get_filesystem_class(kind)._get_kwargs_from_urls(self.url)
+            given = {**_defaults(kind), **own, **self.options}
+            files = fsspec.filesystem(kind, skip_instance_cache=True, **given)
+            if kind == "sftp":
+                files.ftp.get_channel().settimeout(_READ_S)
+        try:
+            yield Bucket(self, files)
+        finally:
+            if kind == "sftp":
+                files.client.close()
+
+
+class Bucket(PolledSource):
+    """Implements `Source`. Blocks; used by one thread at a time."""
+
+    def __init__(self, params: BucketParams, files: Any) -> None:
+        super().__init__()
+        self._params, self._files = params, files
+        self._root = str(files._strip_protocol(params.url)).rstrip("/") + "/"
+        self._is_web = params.url.startswith("http")
+
+    def listing(self, cursor: str) -> SourceListing:
+        documents = list[SourceDocument]()
+        with _errors():
+            for path, info in self._all():
+                identity = path.removeprefix(self._root)
+                name = copy_name(unquote(identity) if self._is_web else identity)
+                if not name or "?" in identity:  # links that sort a page
+                    continue
+                size = UNKNOWN_SIZE if info.get("size") is None else int(info["size"])
+                change = next((str(info[key]) for key in _CHANGES if info.get(key)), "")
+                documents.append(SourceDocument(identity, name, size, f"{path} {size} {change}"))
+                if len(documents) > _MOST_DOCUMENTS:
+                    raise SourceRefused(f"has more than {_MOST_DOCUMENTS:,} files")
+        is_another = bool(cursor) and cursor != self._root  # what is gone there was not deleted
+        is_whole = not is_another and not self._is_web  # a page without links may be an error
+        return SourceListing(self._root, documents, is_another, is_whole)
+
+    def _all(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        # Not `find`, which leaves out a folder that cannot be listed, as if that were empty
+        folders, seen = [self._root], set[str]()
+        try:
+            while folders:
+                seen.add(folder := folders.pop())
+                for info in self._files.ls(folder, detail=True):
+                    path = info["name"]
+                    if info["type"] == "directory":
+                        folders += {f"{path.rstrip('/')}/"} - seen
+                    elif info["type"] == "file":
+                        yield path, self._files.info(path) if self._is_web else info
+        except FileNotFoundError:
+            bucket, _, below = self._root.partition("/")  # S3 knows no empty folder
+            if not (self._params.url.startswith("s3:") and below and self._files.exists(bucket)):
+                raise SourceRefused("has no such folder", "Correct `url`.") from None
+
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+        most = self._params.max_bytes
+        for identity in identities:
+            try:
+                with _errors(), self._files.open(self._root + identity, "rb") as file:
+                    content = file.read(most + 1)
+            except FileNotFoundError:  # deleted since it was listed
+                continue
+            yield identity, content if len(content) <= most else None
+
+
+def _defaults(kind: str) -> dict[str, Any]:
+    """Return options that use no secret of this machine which the pipeline does not name."""
+    if kind == "s3":
+        limits = {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S}
+        return {"anon": True, "config_kwargs": limits, "use_listings_cache": False}
+    if kind == "sftp":
+        limits = dict.fromkeys(("timeout", "banner_timeout", "auth_timeout"), _CONNECT_S)
+        own = {"look_for_keys": False, "allow_agent": False}
+        return {**limits, **own, "host_key_policy": _known_hosts_policy()}
+    aiohttp = import_module("aiohttp")
+    timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=_READ_S)
+
+    async def refuse_redirect(answer: Any) -> None:  # to another server
+        if 300 <= answer.status < 400:
+            raise SourceRefused(f"redirects to {answer.headers.get('Location')}", "Write that.")
+
+    client = {"timeout": timeout, "raise_for_status": refuse_redirect}
+    return {"client_kwargs": client, "allow_redirects": False}
+
+
+def _known_hosts_policy() -> Any:
+    """Return what refuses a machine whose key `known_hosts` lacks; fsspec takes any."""
+    paramiko = import_module("paramiko")
+
+    class OnlyKnownHosts(paramiko.MissingHostKeyPolicy):  # type: ignore[misc, name-defined]
+        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+            file = Path("~/.ssh/known_hosts").expanduser()
+            if not (file.exists() and paramiko.HostKeys(str(file)).check(hostname, key)):
+                remedy = f"Compare it, and add it: ssh-keyscan {hostname} >> {file}"
+                raise SourceRefused(f"shows a key that '{file}' does not have", remedy)
+
+    return OnlyKnownHosts()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except (SourceAway, SourceRefused, FileNotFoundError):
+        raise
+    except Exception as error:  # each of the libraries has its own
+        if type(error).__name__ in _REFUSALS:
+            raise SourceRefused(f"does not let in: {error}", "Correct `options`.") from error
+        raise SourceAway(f"{type(error).__name__}: {error}".rstrip(".")) from error

@@ -1,0 +1,145 @@
+"""Documents of S3, SFTP and web servers: each version once, none lost where one is away."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.progress.report import Report
+from paddock.steps.sources import bucket
+from tests.fakes.buckets import KINDS, SSHD, Place, place
+from tests.runner.world import Notes, World, carried_out, outputs
+
+PIPELINE = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: copies, bucket: BUCKET}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath | replace('/', '-') }}", text: "{{ steps.text.text }}"}
+returns: steps.each.counts
+"""
+
+
+@pytest.fixture(params=KINDS)
+def there(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: Any) -> Iterator[Place]:
+    if request.param == "sftp" and not Path(SSHD).exists():
+        pytest.skip(f"{SSHD} is not here (openssh-server)")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with place(request.param, tmp_path / "there", tmp_path / "home") as made:
+        yield made
+
+
+class Office(World):
+    def __init__(self, folder: Path, there: Place, **more: Any) -> None:
+        bucket = {"url": there.url, "options": there.options, **more}
+        super().__init__(folder / "here", PIPELINE.replace("BUCKET", json.dumps(bucket)))
+
+    def go(self, **wishes: Any) -> tuple[Report, list[str]]:
+        notes = Notes()
+        return carried_out(self, observer=notes, **wishes), notes.texts
+
+
+def test_each_version_of_a_document_is_fetched_once(
+    tmp_path: Path, there: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = list[str]()
+    contents = bucket.Bucket.contents
+
+    def counted(self: Any, identities: Any) -> Any:
+        for identity, content in contents(self, identities):
+            fetched.append(identity)
+            yield identity, content
+
+    monkeypatch.setattr(bucket.Bucket, "contents", counted)
+    office = Office(tmp_path, there)
+    there.put("a.txt", b"one")
+    there.put("2026/b c.txt", b"two")
+    report, notes = office.go()
+    assert (report.status, notes, outputs(office)) == ("completed", [], ["2026-b c.txt", "a.txt"])
+    report, _ = office.go()
+    assert (report.returns["fresh"], len(fetched)) == (2, 2)
+    there.put("a.txt", b"three")
+    there.put("d.txt", b"new")
+    report, notes = office.go()
+    assert (office.output("a.txt"), office.output("d.txt"), notes) == ("three", "new", [])
+    assert (report.returns["fresh"], len(fetched)) == (1, 4)
+
+
+def test_a_place_that_is_away_has_lost_nothing_and_one_that_answers_has(
+    tmp_path: Path, there: Place
+) -> None:
+    office = Office(tmp_path, there)
+    for name in ("a.txt", "b.txt", "c.txt"):
+        there.put(name, name.encode())
+    office.go()
+    there.remove("b.txt")
+    report, _ = office.go(prune=True)
+    left = ["a.txt", "c.txt"] if "http" not in there.url else ["a.txt", "b.txt", "c.txt"]
+    assert (report.status, outputs(office)) == ("completed", left)
+    there.stop()
+    report, notes = office.go(prune=True)
+    assert (report.status, outputs(office)) == ("completed", left)
+    assert report.returns["fresh"] == len(left)
+    assert len(notes) == 1 and " is away, " in notes[0]
+    assert "Its documents of before stand." in notes[0]
+
+
+def test_another_folder_deletes_nothing_and_one_that_is_missing_is_told(
+    tmp_path: Path, there: Place
+) -> None:
+    office = Office(tmp_path, there)
+    there.put("a.txt", b"one")
+    there.put("2026/a.txt", b"other")
+    office.go()
+    inner = f"{there.url.rstrip('/')}/2026/"
+    office.edit(json.dumps(there.url), json.dumps(inner))
+    report, _ = office.go(prune=True)
+    assert report.status == "completed"
+    assert {"a.txt", "2026-a.txt"} <= {*outputs(office)}
+    office.edit(json.dumps(inner), json.dumps(inner.replace("office", "nowhere")))
+    report, _ = office.go(prune=True)
+    if not there.url.startswith("s3"):  # which knows no folders
+        assert "has no such folder" in (report.message or "")
+    assert {"a.txt", "2026-a.txt"} <= {*outputs(office)}
+
+
+def test_what_is_too_large_is_told_and_names_lead_nowhere_else(
+    tmp_path: Path, there: Place
+) -> None:
+    office = Office(tmp_path, there, max_bytes=20)
+    there.put("large.txt", b"x" * 21)
+    there.put(".hidden.txt", b"x")
+    there.put("sub/.ssh/keys.txt", b"x")
+    there.put("pipeline.yaml", b"steps: []")
+    before = office.file.read_text()
+    _, notes = office.go()
+    assert outputs(office) == ["pipeline.yaml"]
+    assert "1 document of" in notes[-1]
+    assert "larger than `max_bytes` (20)" in notes[-1]
+    assert office.file.read_text() == before
+    office.edit('"max_bytes": 20', '"max_bytes": 30')
+    office.go()
+    assert outputs(office) == ["large.txt", "pipeline.yaml"]
+
+
+@pytest.mark.parametrize("there", ["sftp", "s3"], indirect=True)
+def test_one_that_does_not_let_in_is_told(tmp_path: Path, there: Place) -> None:
+    office = Office(tmp_path, there)
+    there.put("a.txt", b"one")
+    office.go()
+    if there.url.startswith("sftp"):
+        known = tmp_path / "home/.ssh/known_hosts"
+        another = (tmp_path / "there/user.pub").read_text().split()[1]
+        known.write_text(f"{known.read_text().rpartition(' ')[0]} {another}\n")
+        told = "shows a key that"
+    else:
+        office.edit('"key": "a", "secret": "b", "anon": false', '"anon": false')
+        told = "does not let in: "
+    report, _ = office.go()
+    assert (report.status, told in (report.message or "")) == ("failed", True), report.message
+    assert outputs(office) == ["a.txt"]
