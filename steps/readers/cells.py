@@ -67,8 +67,8 @@ class CellStyle(Struct, frozen=True):
     def is_zero_filled(self) -> bool:
         return bool(_zero_filled(self.format))
 
-    def shown(self, value: Any) -> Any:
-        """Return a whole number as the text that it shows, where its format fills it with zeros.
+    def shown(self, value: Any, written: str = "") -> Any:
+        """Return a whole number as the text that it shows, if its format fills it with zeros.
 
         >>> [CellStyle(code).shown(67) for code in ("0000", '"INV-"000', "0", "#,##0")]
         ['0067', 'INV-067', 67, 67]
@@ -82,7 +82,7 @@ class CellStyle(Struct, frozen=True):
             taken = digits[-1:] if n_left else digits
             text = ((taken or part.strip("#")) if is_digit else part) + text
             digits = digits[: len(digits) - is_digit]
-        return text
+        return written or text
 
 
 @lru_cache

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import chain
 from typing import Any, BinaryIO
 from xml.etree.ElementTree import Element, fromstring
 
@@ -162,7 +163,10 @@ class OdsWorkbook:
         value: Any = None
         match kind:
             case "float" | "percentage" | "currency":
-                value = style.shown(number_cell(has.get("value", "")))
+                value = number_cell(has.get("value", ""))
+                if style.is_zero_filled:
+                    shown = chain.from_iterable(map(self._pieces, cell.iterfind("{*}p")))
+                    value = style.shown(value, "".join(words for words, _ in shown).strip())
             case "date":
                 with suppress(ValueError):
                     value = datetime.fromisoformat(has.get("date-value", ""))
@@ -172,7 +176,7 @@ class OdsWorkbook:
                 value = has.get("boolean-value") == "true"
         if value is not None:
             return Cell(value, style)
-        lines = (self._pieces(paragraph) for paragraph in cell.iterfind("{*}p"))
+        lines = map(self._pieces, cell.iterfind("{*}p"))
         pieces = [piece for line in lines for piece in (("\n", PLAIN), *line)][1:]
         text = "".join(words for words, _ in pieces)
         if kind == "string" and has.get("formula") and text.startswith(("#", "Err:")):
@@ -204,21 +208,29 @@ class OdsWorkbook:
         look = self._document.look(name)
         is_white = has.get("color") == "#ffffff"
         is_white = is_white and has.get("background-color") in (None, "transparent", "#ffffff")
-        shown = self._document.styles.get(has.get("data-style-name", ""), Element("none"))
+        shown = self._document.styles.get(name := has.get("data-style-name", ""), Element("none"))
         kind = code = ""
         if name_of(shown) == "time-style":
             is_long = attributes(shown).get("truncate-on-overflow") == "false"
             kind = "duration" if is_long else "time"
         elif name_of(shown) != "percentage-style":
-            for part in shown.iterfind("*"):
-                has = attributes(part)
-                n_least, places = has.get("min-integer-digits", "0"), has.get("decimal-places", "")
-                if name_of(part) == "text":
-                    code += f'"{part.text or ""}"'
-                elif name_of(part) == "number" and (places or int(n_least) > 1):
-                    zeros = "0" * max(1, min(int(n_least), MOST_ZEROS))
-                    code += f"{zeros}.{'0' * min(int(places or 0), MOST_ZEROS)}".rstrip(".")
+            code = ";".join(self._sections(name))
         return CellStyle(code, look.is_struck, is_white, kind, look.is_hidden)
+
+    def _sections(self, name: str, *, is_part: bool = False) -> Iterator[str]:
+        """Yield the sections of a format, as Excel writes them without their conditions."""
+        code = ""
+        for part in self._document.styles.get(name, Element("none")):
+            has = attributes(part)
+            n_least, places = has.get("min-integer-digits", "0"), has.get("decimal-places", "")
+            if name_of(part) == "text":
+                code += f'"{part.text or ""}"'.replace(";", "")
+            elif name_of(part) == "number" and (places or int(n_least) > 1):
+                zeros = "0" * max(1, min(int(n_least), MOST_ZEROS))
+                code += f"{zeros}.{'0' * min(int(places or 0), MOST_ZEROS)}".rstrip(".")
+            elif name_of(part) == "map" and not is_part:
+                yield from self._sections(has.get("apply-style-name", ""), is_part=True)
+        yield code
 
 
 def _duration(text: str, style: CellStyle) -> Any:

@@ -46,6 +46,7 @@ _MAY_BE_ODD = re.compile(r"date|time|duration|interval|decimal|map|struct|union|
 _NOT_IN_ARROW = re.compile(r"(?<!')\b(?:U?Int128|Object)\b(?!')")
 """Types of Polars that Arrow refuses without the column's name, or takes for bytes. Names of fields
 are in quotes."""
+_PLAIN_TYPES = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 _HELD_EXTENSIONS = ("arrow.bool8", "arrow.json", "arrow.uuid")
 _OTHER_TYPE = "Make it a text or a number first, or leave it out."
 _NO_NAME = re.compile(r"__index_level_\d+__")
@@ -56,10 +57,9 @@ class ArrowRows(TypedRows):
     """The rows of a table. A number that JSON has not, such as NaN, is null in plain data."""
 
     def __init__(self, table: pa.Table) -> None:
-        of = {field.name: field.type for field in table.schema}
-        zones = {name: kind.tz for name, kind in of.items() if pa.types.is_timestamp(kind)}
-        zoned = {name: zone for name, zone in zones.items() if zone}
-        super().__init__([], {name: _type_name(kind) for name, kind in of.items()}, zoned)
+        zones = {field.name: getattr(field.type, "tz", None) for field in table.schema}
+        types = {field.name: _type_name(field.type) for field in table.schema}
+        super().__init__([], types, {name: zone for name, zone in zones.items() if zone})
         self.table = table
 
     @classmethod
@@ -115,18 +115,17 @@ class ArrowRows(TypedRows):
 
     @property
     def lost_values(self) -> Mapping[str, int]:
-        found = {}
-        for field in self.table.schema:
+        found = dict[str, int]()
+        for field, column in zip(self.table.schema, self.table.columns, strict=True):
             if pa.types.is_floating(field.type):
-                column = self.table[field.name]
                 odd = compute.or_(compute.is_nan(column), compute.is_inf(column))
-                found[field.name] = compute.sum(odd).as_py() or 0
             elif getattr(field.type, "unit", "") == "ns" and not pa.types.is_duration(field.type):
-                column = self.table[field.name]
-                cut = _in_microseconds(column).cast(field.type)
-                found[field.name] = compute.sum(compute.not_equal(cut, column)).as_py() or 0
+                odd = compute.not_equal(_in_microseconds(column).cast(field.type), column)
             elif _MAY_BE_LOST.search(str(field.type)):
-                found[field.name] = sum(map(is_lost, self.table[field.name].to_pylist()))
+                odd = pa.array(map(is_lost, column.to_pylist()))
+            else:
+                continue
+            found[field.name] = compute.sum(odd).as_py() or 0
         return {name: n for name, n in found.items() if n}
 
     @cached_property
@@ -175,20 +174,22 @@ def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     for column in batch.columns:
         kind = column.type
         if _SHORT_FLOAT.search(str(kind)):  # 0.1, and not what a double has of it
-            column = column.cast(_float32_as(pa.string(), kind))
-            column = column.cast(_float32_as(pa.float64(), kind))
+            for new in (pa.string(), pa.float64()):
+                column = column.cast(_replaced(kind, {pa.float32(): new}))
         values = _in_microseconds(column).to_pylist()
         is_plain = pa.types.is_string(kind) or pa.types.is_integer(kind)
         columns.append(values if is_plain else map(plain_value, values))
     return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
 
 
-def _float32_as(new: pa.DataType, kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.large_list(_float32_as(new, kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(part.name, _float32_as(new, part.type)) for part in kind.fields])
-    return new if pa.types.is_float32(kind) else kind
+def _replaced(kind: pa.DataType, by_type: Mapping[pa.DataType, pa.DataType]) -> pa.DataType:
+    """Return a type with others for some, also within lists and structs."""
+    of = pa.types
+    if of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind):
+        return pa.large_list(_replaced(kind.value_type, by_type))
+    if of.is_struct(kind):
+        return pa.struct([(part.name, _replaced(part.type, by_type)) for part in kind.fields])
+    return by_type.get(kind, kind)
 
 
 def _in_microseconds(column: Any) -> Any:
@@ -214,23 +215,10 @@ def _refuse_odd_objects(name: str, column: Any) -> None:
 def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
-        kind = _plain_type(kind.value_type)
+        kind = _replaced(kind.value_type, _PLAIN_TYPES)
         values = [chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks]
         return pa.chunked_array(values, kind)
-    return column.cast(_plain_type(kind))
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    of = pa.types
-    if of.is_string_view(kind):
-        return pa.large_string()
-    if of.is_binary_view(kind):
-        return pa.large_binary()
-    if of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind):
-        return pa.large_list(_plain_type(kind.value_type))
-    if of.is_struct(kind):
-        return pa.struct([(part.name, _plain_type(part.type)) for part in kind.fields])
-    return kind
+    return column.cast(_replaced(kind, _PLAIN_TYPES))
 
 
 # --- foreign tables

@@ -43,6 +43,7 @@ class XlsxFormat(TableFormat):
 
 class OdsFormat(TableFormat):
     name, suffixes = "ods", (".ods",)
+    version = 2
     most_bytes = TEXT_BYTES
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
@@ -78,7 +79,7 @@ class _ColumnFormat(TableFormat):
 
 class ParquetFormat(_ColumnFormat):
     name, suffixes = "parquet", (".parquet",)
-    version = 3
+    version = 4
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
         return with_libraries("arrow_rows").read_parquet(file), []
@@ -89,7 +90,7 @@ class ParquetFormat(_ColumnFormat):
 
 class ArrowFormat(_ColumnFormat):
     name, suffixes = "arrow", (".arrow", ".feather")
-    version = 2
+    version = 3
 
     def read(self, file: BinaryIO, source: TableSource, limits: TableLimits) -> RowsAndNotes:
         return with_libraries("arrow_rows").read_arrow(file), []

@@ -247,7 +247,11 @@ def test_cells_are_read_as_the_program_that_shows_them(
 
 
 ODS = """<d xmlns:o="o"><o:automatic-styles><o:style o:name="t" o:data-style-name="n"/>
-<o:time-style o:name="n" o:truncate-on-overflow="false"/></o:automatic-styles><o:body><o:s>
+<o:time-style o:name="n" o:truncate-on-overflow="false"/><o:style o:name="z"
+o:data-style-name="m"/><o:number-style o:name="m"><o:text>-</o:text><o:number
+o:min-integer-digits="5"/><o:map o:condition="value()&gt;=0" o:apply-style-name="p"/>
+</o:number-style><o:number-style o:name="p"><o:number o:min-integer-digits="4"><o:embedded-text
+o:position="2">-</o:embedded-text></o:number></o:number-style></o:automatic-styles><o:body><o:s>
 <o:table o:name="S"><o:table-row><o:table-cell><o:p>a</o:p></o:table-cell></o:table-row>
 <o:table-row o:number-rows-repeated="2"><o:table-cell {}><o:p>7<o:s o:c="2"/>x</o:p></o:table-cell>
 </o:table-row></o:table></o:s></o:body></d>"""
@@ -258,6 +262,8 @@ ODS = """<d xmlns:o="o"><o:automatic-styles><o:style o:name="t" o:data-style-nam
     [
         ("", "7  x"),
         ("o:value-type='float' o:value='7.0'", 7),
+        ("o:value-type='float' o:value='7' o:style-name='z'", "7  x"),
+        ("o:value-type='float' o:value='-7' o:style-name='z'", -7),
         ("o:value-type='boolean' o:boolean-value='true'", True),
         ("o:value-type='date' o:date-value='2026-03-01'", "2026-03-01"),
         ("o:value-type='time' o:time-value='PT08H30M00S'", "08:30:00"),
