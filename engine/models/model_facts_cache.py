@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from paddock.engine.errors import InvalidName
@@ -21,6 +22,7 @@ from .model_names import parse_name
 
 _FileStamps = tuple[FileStamp | None, ...]
 """Equal stamps: the files are unchanged."""
+_Known = tuple[ModelFacts, _FileStamps]
 
 # Clients may send any number of names.
 _MAX_CACHED_FACTS = 1024
@@ -31,29 +33,28 @@ class ModelFactsCache:
         self._models = models
         self._settings = settings
         self._store = models.store
-        self._known: OrderedDict[str, tuple[ModelFacts, _FileStamps]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
     async def facts(self, ref: str, *, asks_for_tools: bool = True) -> ModelFacts:
         """Return a model's current facts, or raise as the finder does.
 
         `asks_for_tools`: with `takes_tools`, for which its chat template is compiled.
         """
-        known = await asyncio.to_thread(
-            self._looked_up, ref, self._known.get(ref), asks_for_tools=asks_for_tools
-        )
-        self._known[ref] = known
+        known = self._known.get(ref)
+        if known is None or not self._is_current(ref, known, asks_for_tools=asks_for_tools):
+            looked_up = partial(self._looked_up, ref, asks_for_tools=asks_for_tools)
+            known = self._known[ref] = await asyncio.to_thread(looked_up)
         self._known.move_to_end(ref)
         if len(self._known) > _MAX_CACHED_FACTS:
             self._known.popitem(last=False)
         return known[0]
 
-    def _looked_up(
-        self, ref: str, known: tuple[ModelFacts, _FileStamps] | None, *, asks_for_tools: bool
-    ) -> tuple[ModelFacts, _FileStamps]:
-        if known is not None and known[1] == self._stamps(ref, known[0]):
-            is_told = known[0].takes_tools is not None or known[0].role != "chat"
-            if is_told or not asks_for_tools:
-                return known
+    def _is_current(self, ref: str, known: _Known, *, asks_for_tools: bool) -> bool:
+        """Compare stamps, not in a thread: a run asks three times a document."""
+        is_told = known[0].takes_tools is not None or known[0].role != "chat"
+        return (is_told or not asks_for_tools) and known[1] == self._stamps(ref, known[0])
+
+    def _looked_up(self, ref: str, *, asks_for_tools: bool) -> _Known:
         facts = self._found(ref)
         while True:  # what is replaced while it is read gets no stamp that is newer than its facts
             stamps, before = self._stamps(ref, facts), facts

@@ -143,8 +143,9 @@ class LedgerPool(RecordedCalls, ForwardingPool):
             yield known
             return
         flight = self._models.in_flight.setdefault(known.hash, CallInFlight())
+        others = flight.lock.locked() or self._ledger.is_shared  # one may have ended since
         async with flight.lock:
-            known = replace(known, row=await self._recorded(known.hash))
+            known = replace(known, row=await self._recorded(known.hash) if others else None)
             if known.row is None and not flight.has_failed:
                 try:
                     yield known
