@@ -356,8 +356,9 @@ class FiledDocuments:
         1. Of a list of results, items have work to do whose source left: those that are done where
            it lies now are so there, and of the others the result stands (`_without_source`).
         2. A doubtful document is an item again if it has work to do and lies as it was filed.
-        3. One that a person decided on, or took that back, is so wherever it lies, as far as its
-           questions keep what was read of it; one that failed or was rejected stays one as it was.
+        3. One that a person decided on, or took that back, or that failed or was rejected, is so
+           wherever it lies, as far as its questions keep what was read of it; else the latter stay
+           as they were.
         4. Else it stays filed, and its row notes the rule by which it is equivalent, or outdated.
 
         Blocking.
@@ -377,6 +378,7 @@ class FiledDocuments:
         for item in doubtful:
             row, verdict = self.rows[item.key], item.verdict
             pending, is_same = world.pending(self._scope_id, item.key), row.made_by == made_by
+            is_bad = row.state in BAD
             stands = any(reason.why is Why.OUTPUT_REPLACED for reason in verdict.reasons)
             if verdict.is_up_to_date or stands:  # 4
                 if not is_same:
@@ -384,7 +386,7 @@ class FiledDocuments:
             elif verdict.case is not Case.NOT_REQUESTED and row.key in documents:  # 2
                 item.value, item.filed = documents[row.key], row
                 items.append(item)
-            elif (pending and self._goes_on_without(item, pending)) or row.state in BAD:  # 3
+            elif (pending or is_bad) and (self._goes_on_without(item, pending) or is_bad):  # 3
                 if item.kept is None and item.verdict.is_work and item.entry is not None:
                     why = Why.RECORDED(item.entry.error or "")
                     item.verdict = ItemVerdict(ItemState.QUARANTINED, (why,), Case.GIVEN_UP)

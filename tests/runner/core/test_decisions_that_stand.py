@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +307,23 @@ def test_a_rejection_after_filing_takes_the_row_back_and_is_named(
     office.says("C", 90)
     assert office.table()["b.txt"] == ("C", 90.0)
     assert office.filed()["b.txt"] == "C"
+
+
+def test_a_filed_document_that_failed_and_is_gone_is_named_and_can_be_tried_again(
+    office: Office,
+) -> None:
+    office.says("B", 700)
+    (office.folder / "filed/B/b.txt").rename(office.folder / "kept.txt")
+    office.says("C", 90)
+    with closing(sqlite3.connect(office.folder / ".paddock/ledger.sqlite")) as ledger, ledger:
+        lost = "update items set state = 'quarantined', returns = 'null', error = 'bad' "
+        of_each = "scope in (select scope from scopes where step = 'each')"
+        ledger.execute(f"{lost} where {of_each} and key = 'b.txt'")
+    for _ in range(2):
+        assert states(office.work())["b.txt"] == "quarantined"
+    office.work(retry_failed=True)
+    assert states(office.work()) == {}
+    assert office.table()["b.txt"] == ("C", 90.0)
 
 
 @pytest.mark.parametrize("change", ["removed", "edited", "moved", "replaced"])
