@@ -27,6 +27,7 @@ _FIXED_PLACES = re.compile(r"[^0#%E?]*[#,0]*0(?:\.(0+))?[^0#%E?.]*")
 _NO_CODES = {*"cfijklnopqrtuvwxz"}
 """Letters that write no day or time (ECMA-376 18.8.31); an era (`g`) has its year behind it."""
 _FORMAT_PART = re.compile(r'"[^"]*"|[\\_*].|\[[^]]*\]|.')
+_LITERALS = re.compile(r"e[+-]|(?<=[dy])t(?=h)|(?<=[s0])z")  # a power of ten; ISO's T and Z
 _EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
 
 
@@ -43,7 +44,7 @@ class CellStyle(Struct, frozen=True):
     @classmethod
     def of(cls, code: str, *, is_struck: bool, is_white: bool, is_tiny: bool) -> CellStyle:
         shown = _NOT_SHOWN.sub("", code.partition(";")[0])
-        letters = set(re.sub("e[+-]", "", re.sub("am/pm|a/p", "h", shown.lower())))
+        letters = set(_LITERALS.sub("", re.sub("am/pm|a/p", "h", shown.lower())))
         if letters & _NO_CODES:  # "General", or its name in another language
             letters = set()
         is_time = letters & {*"hs"}  # and "m" are minutes

@@ -272,6 +272,10 @@ def test_a_formula_that_nothing_has_computed_has_no_value() -> None:
             (code, "1900-02-14 12:00:00")
             for code in ("yyyy", "yyyy年m月d日", "ge.m.d", "bbbb", "h")
         ),
+        *(  # unquoted, as rust_xlsxwriter's users write it
+            (code, "1900-02-14 12:00:00")
+            for code in ("yyyy-mm-ddThh:mm:ss", "yyyy-mm-ddThh:mm:ss.000Z", "d.m.yyyyThh:mm")
+        ),
     ],
 )
 def test_general_is_no_day_in_any_language(code: str, shown: str) -> None:
