@@ -25,7 +25,9 @@ from .folding import Span
 
 _MARKED = r"\d+(?:[.,'\u060c\u066b\u066c\u2e41]\d+)*"
 _TOKEN, _SPACED_TOKEN = (
-    re.compile(rf"(?<![\d.,])\d{{1,3}}(?:{gap}\d{{3}})+(?:[.,\u066b]\d+)?(?!\d)|{_MARKED}")
+    re.compile(
+        rf"(?<![\d.,])(?<!-\d\d-)(?!0)\d{{1,3}}(?:{gap}\d{{3}})+(?:[.,\u066b]\d+)?(?!\d)|{_MARKED}"
+    )
     for gap in ("\u00a0", "[\u00a0 ]")
 )
 _PART = re.compile(_MARKED)

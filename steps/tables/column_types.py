@@ -171,10 +171,7 @@ def plain_value(value: Any) -> Any:
 
 
 def _elements(value: Any) -> Iterable[Any] | None:
-    """Return the elements of a list, mapping, or array of NumPy or pandas, each as it is.
-
-    What NumPy itself lists of times are integers, and of short floats doubles.
-    """
+    """Return the elements of a list, mapping or array; NumPy itself lists times as integers."""
     if isinstance(value, dict | list | tuple):
         return value.values() if isinstance(value, dict) else value
     if not hasattr(value, "tolist") or getattr(value, "dtype", None) is None or value.shape == ():

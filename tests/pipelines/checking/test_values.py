@@ -93,6 +93,10 @@ def test_no_text_raises_and_none_has_digits_outside_its_values() -> None:
         ("Room 31 - 04.06.2025", 31),
         ("Bill 28 – 4 June 2025", 28),
         ("Invoice 12 - 04.06.2025", 12),
+        ("2026-02-11 953,54 €", 953.54),  # nor is a day a part of a group of digits
+        ("Pier 01 953,54 €", 953.54),
+        ("08 953,54", 953.54),
+        ("10-12 500 EUR", None),
         ("7 % VAT on 12 EUR", None),
         ("99 a month", 99),
         ("99 A", 99),
@@ -104,6 +108,7 @@ def test_no_text_raises_and_none_has_digits_outside_its_values() -> None:
     ],
 )
 def test_the_only_number_of_a_line(text: str, number: float | None) -> None:
+    assert number is None or numbers_found(text, source=text) is None
     assert number_in(text) == number
 
 
