@@ -513,12 +513,12 @@ def _refusal(constraint: Constraint, why: str) -> BadRequest:
     name, place, rest = constraint_name(constraint), "", why.lstrip()
     if found := _LARK_PLACE.match(rest):
         rest = rest[found.end() :]
+    if "lookarounds not supported" in rest:
+        rest = r"`\b` and `\B`, and `^` and `$` within a pattern, are not supported"
     if constraint.kind == "regex":
         if caret := _REGEX_FAULT.search(rest):  # within the pattern as it is compiled
             begin, n = len(caret[2]), len(caret[3])
             place = f"at '{shorten(caret[1][begin : begin + n], 20)}': "
-        elif re.search(r"\\[bB]", constraint.source):
-            rest = r"`\b` and `\B` are not supported"
     elif found and constraint.kind == "lark":
         line, column = int(found[1]), int(found[2])
         marks = MARK_OF_GBNF.findall("\n".join(constraint.source.split("\n")[:line]))

@@ -94,8 +94,11 @@ def test_a_response_format_is_honoured(client: httpx.Client, path: str) -> None:
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}},
          "the JSON Schema cannot be enforced:\n", "response_format"),
         ({"guided_choice": ["a"], "ignore_eos": True},
-         "Invalid value for 'guided_choice': it decides where the answer ends, and so does "
+         "Invalid value for 'guided_choice': it says where the answer ends, and so does "
          "`ignore_eos`.", "guided_choice"),
+        ({"guided_regex": "a", "min_tokens": 2},
+         "Invalid value for 'guided_regex': it says where the answer ends, and so does "
+         "`min_tokens`.", "guided_regex"),
     ],
 )  # fmt: skip
 def test_a_constraint_that_cannot_be_kept_is_refused(

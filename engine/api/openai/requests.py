@@ -235,8 +235,8 @@ class SamplingBody(ModelBody):
             what = f"`{names[0]}` says what the answer must match already."
             raise invalid_value(names[1], what)
         if self.ignore_eos or self.min_tokens:
-            what = "it decides where the answer ends, and so does `ignore_eos`."
-            raise invalid_value(names[0], what)
+            other = "ignore_eos" if self.ignore_eos else "min_tokens"
+            raise invalid_value(names[0], f"it says where the answer ends, and so does `{other}`.")
         return found[names[0]], names[0]
 
 

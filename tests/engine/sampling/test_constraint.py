@@ -177,7 +177,9 @@ def test_texts_and_comments_of_a_grammar_are_no_patterns() -> None:
         ("regex", "(a", "the regular expression cannot be used: at '(': unclosed group"),
         ("regex", r"x\d+[z-a]", "used: at 'z-a': invalid character class range"),
         ("regex", "a(?=b)", "used: at '(?=': look-around"),
-        ("regex", r"\bword\b", r"used: `\b` and `\B` are not supported"),
+        ("regex", r"\bword\b", r"used: `\b` and `\B`, and `^` and `$` within a pattern, are not"),
+        ("regex", "a$b", r"used: `\b` and `\B`, and `^` and `$` within a pattern, are not"),
+        ("lark", r"start: /a\Bb/", r"column 8: `\b` and `\B`, and `^` and `$` within a pattern, "),
         ("json_schema", '{"properties": {"a": {"pattern": "("}}}', "at /properties/a/pattern:"),
     ],
 )  # fmt: skip
