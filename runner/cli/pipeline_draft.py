@@ -54,7 +54,6 @@ _SUFFIXES: dict[Documents, tuple[str, ...]] = {
     "letters": ("txt", "md", "html", "pdf", "docx", "odt", "rtf", "doc", *_SCANS),
     "invoices": ("pdf", "docx", "xlsx", "odt", "ods", "eml", "msg", "txt", *_SCANS),
     "mail": ("eml", "msg"),
-    "mailbox": ("eml",),
     "office": ("txt", "md", "pdf", "docx", "xlsx", "odt", "eml", "msg", *_SCANS),
     "table": ("csv", "tsv", "jsonl"),
 }
@@ -62,7 +61,6 @@ _LABELS: dict[Documents, str] = {
     "letters": "letter, report, minutes, advertisement, other",
     "invoices": "invoice, reminder, receipt, offer, other",
     "mail": "question, order, complaint, newsletter, other",
-    "mailbox": "question, order, complaint, newsletter, other",
     "office": "invoice, letter, minutes, offer, other",
     "table": "praise, complaint, question, other",
 }
@@ -70,7 +68,6 @@ _FIELDS: dict[Documents, str] = {
     "letters": "sender: str, written_on: date",
     "invoices": "sender: str, number: str, total: float, pay_by: date",
     "mail": "sender: str, subject: str",
-    "mailbox": "sender: str, subject: str",
     "office": "sender: str, subject: str",
     "table": "name: str, place: str",
 }
@@ -119,7 +116,7 @@ class DocumentsThere(Struct, frozen=True):
         )
         names = [f.relpath for f in walk.files(None)]
         sums = Counter(PurePosixPath(name).suffix.removeprefix(".") for name in names)
-        known = _SUFFIXES[documents]
+        known = _SUFFIXES["mail" if documents == MAILBOX else documents]
         of_kind = [n for n in names if n.lower().endswith(tuple(f".{suffix}" for suffix in known))]
         if not of_kind:
             return None
@@ -148,9 +145,10 @@ def draft_pipeline(answers: DraftAnswers, there: DocumentsThere | None = None) -
         undefined=StrictUndefined,
     )
     documents, result = answers.documents, answers.result
-    names = [field.partition(":")[0].strip() for field in _FIELDS[documents].split(",")]
+    kind: Documents = "mail" if documents == MAILBOX else documents
+    names = [field.partition(":")[0].strip() for field in _FIELDS[kind].split(",")]
     is_table = documents == "table"
-    suffixes = there.suffixes if there is not None else _SUFFIXES[documents]
+    suffixes = there.suffixes if there is not None else _SUFFIXES[kind]
     pattern = f"{{{','.join(suffixes)}}}" if len(suffixes) > 1 else suffixes[0]
     return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
         name=f"{documents}-{result}",
@@ -162,8 +160,8 @@ def draft_pipeline(answers: DraftAnswers, there: DocumentsThere | None = None) -
         include=f"**/*.{pattern}",
         root="./inbox" if there is None else there.root,
         sample=SAMPLES[documents].rpartition("/")[2] if there is None else there.first,
-        labels=_LABELS[documents],
-        fields=_FIELDS[documents],
+        labels=_LABELS[kind],
+        fields=_FIELDS[kind],
         names=", ".join(names),
         returned=", ".join(f"{name}: steps.found.output.{name}" for name in names),
     )

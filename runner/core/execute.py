@@ -116,7 +116,7 @@ async def _mark_done(context: RunContext, mirror: Mirror) -> None:
         names = {source.removeprefix(f"{folder}/") for source in done}
         notes = await in_left_thread(mirror.finish, names)
     except (SourceAway, SourceRefused, OSError) as error:
-        notes = [f"{mirror.name} is not told what is done, {error}. The next run does it."]
+        notes = [f"{mirror.params.name} is not told what is done, {error}. The next run does it."]
     for note in notes:
         context.stats.note(note)
 

@@ -25,7 +25,7 @@ from paddock.runner.watch.watch_loop import FolderWatch
 from paddock.runner.workers.order import Order
 from paddock.steps.files.scan import FilesScanParams
 from paddock.steps.registry import facts_of
-from paddock.steps.sources.mirror import SourceAway, SourceParams, SourceRefused
+from paddock.steps.sources.mirror import Mirror, SourceAway, SourceParams, SourceRefused
 
 from .triggered_pipeline import TriggeredPipeline
 from .triggers import Trigger, TriggerDesk, UnservedTrigger
@@ -50,7 +50,7 @@ class SourceListener(Struct, frozen=True):
                 opened = self.params.opened(credential)
                 source = await in_left_thread(opened.__enter__)
                 try:
-                    known, mirror = "", self.params.mirror(self.root, credential)
+                    known, mirror = "", Mirror(self.root, self.params, credential)
                     while True:
                         if (cursor := await in_left_thread(source.cursor)) != known:
                             for note in await in_left_thread(mirror.fetch):

@@ -22,7 +22,7 @@ from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.sources.bucket import BucketParams
 from paddock.steps.sources.json_list import JsonListParams
 from paddock.steps.sources.mailbox import Account
-from paddock.steps.sources.mirror import SourceAway, SourceParams, SourceRefused
+from paddock.steps.sources.mirror import Mirror, SourceAway, SourceParams, SourceRefused
 
 from .folder_walk import FolderWalk, FoundFile, listed_names
 from .globs import Globs
@@ -75,8 +75,7 @@ class FilesScanParams(Params):
 
     @property
     def source(self) -> SourceParams | None:
-        given: list[SourceParams | None] = [getattr(self, name) for name in SOURCES]
-        return next((source for source in given if source is not None), None)
+        return self.mailbox or self.listing or self.bucket
 
     @field_validator("include", "exclude")
     @classmethod
@@ -149,7 +148,7 @@ async def _fetch_documents(source: SourceParams, root: Path, tools: Tools) -> No
     if base.is_relative_to(root):  # its copies could be a pipeline's files
         raise StepError("`root` is the pipeline's folder.", remedy="Give the copies their own.")
     try:
-        mirror = source.mirror(root, await source.credential(base))
+        mirror = Mirror(root, source, await source.credential(base))
         notes = await in_left_thread(mirror.fetch)
     except SourceAway as error:
         tools.log.note(f"{source.name} is away, {error}. Its documents of before stand.")

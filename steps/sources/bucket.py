@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ from pydantic import Field
 from paddock.steps.extras import BUCKET_LIBRARIES
 
 from .mirror import (
-    UNKNOWN_SIZE,
-    PolledSource,
     Source,
     SourceAway,
     SourceDocument,
@@ -36,15 +34,9 @@ class BucketParams(SourceParams):
 
     url: str = Field(
         pattern=rf"^({'|'.join(BUCKET_LIBRARIES)})://[^/@]+(/[^@]*)?$",
-        description="`s3://bucket/folder`, `sftp://host/folder`, or the `https` address of a page "
-        "that links its files.",
-        examples=["s3://office/inbox"],
+        description="`s3://bucket/folder`, `sftp://host/folder`, `https://host/page/of/links/`.",
     )
-    options: dict[str, Any] = Field(
-        default={},
-        description="Those of fsspec: `key`, `secret` and `endpoint_url` of S3; `username` and "
-        "`password` of SFTP.",
-    )
+    options: dict[str, Any] = Field(default={}, description="Those of fsspec, such as `key`.")
 
     @property
     def name(self) -> str:
@@ -53,8 +45,8 @@ class BucketParams(SourceParams):
     @contextmanager
     def opened(self, credential: str) -> Iterator[Source]:
         kind = self.url.partition(":")[0]
-        fsspec = import_module("fsspec")
         with _errors():
+            fsspec = import_module("fsspec")
             own = fsspec.get_filesystem_class(kind)._get_kwargs_from_urls(self.url)
             given = {**_defaults(kind), **own, **self.options}
             files = fsspec.filesystem(kind, skip_instance_cache=True, **given)
@@ -67,8 +59,8 @@ class BucketParams(SourceParams):
                 files.client.close()
 
 
-class Bucket(PolledSource):
-    """Implements `Source`. Blocks; used by one thread at a time."""
+class Bucket(Source):
+    """Blocks; used by one thread at a time."""
 
     def __init__(self, params: BucketParams, files: Any) -> None:
         super().__init__()
@@ -84,7 +76,7 @@ class Bucket(PolledSource):
                 name = copy_name(unquote(identity) if self._is_web else identity)
                 if not name or "?" in identity:  # links that sort a page
                     continue
-                size = UNKNOWN_SIZE if info.get("size") is None else int(info["size"])
+                size = int(info.get("size") or 0)
                 change = next((str(info[key]) for key in _CHANGES if info.get(key)), "")
                 documents.append(SourceDocument(identity, name, size, f"{path} {size} {change}"))
                 if len(documents) > _MOST_DOCUMENTS:
@@ -96,19 +88,23 @@ class Bucket(PolledSource):
     def _all(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         # Not `find`, which leaves out a folder that cannot be listed, as if that were empty
         folders, seen = [self._root], set[str]()
-        try:
-            while folders:
-                seen.add(folder := folders.pop())
-                for info in self._files.ls(folder, detail=True):
-                    path = info["name"]
-                    if info["type"] == "directory":
-                        folders += {f"{path.rstrip('/')}/"} - seen
-                    elif info["type"] == "file":
+        while folders:
+            seen.add(folder := folders.pop())
+            try:
+                found = self._files.ls(folder, detail=True)
+            except FileNotFoundError:
+                bucket, _, below = folder.partition("/")  # S3 has no empty folders
+                is_s3 = self._params.url.startswith("s3:") and below and self._files.exists(bucket)
+                if folder == self._root and not is_s3:
+                    raise SourceRefused("has no such folder", "Correct `url`.") from None
+                continue
+            for info in found:
+                path = info["name"]
+                if info["type"] == "directory":
+                    folders += {f"{path.rstrip('/')}/"} - seen
+                elif info["type"] == "file":
+                    with suppress(FileNotFoundError):  # a link that leads nowhere
                         yield path, self._files.info(path) if self._is_web else info
-        except FileNotFoundError:
-            bucket, _, below = self._root.partition("/")  # S3 knows no empty folder
-            if not (self._params.url.startswith("s3:") and below and self._files.exists(bucket)):
-                raise SourceRefused("has no such folder", "Correct `url`.") from None
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
         most = self._params.max_bytes
@@ -130,15 +126,12 @@ def _defaults(kind: str) -> dict[str, Any]:
         limits = dict.fromkeys(("timeout", "banner_timeout", "auth_timeout"), _CONNECT_S)
         own = {"look_for_keys": False, "allow_agent": False}
         return {**limits, **own, "host_key_policy": _known_hosts_policy()}
-    aiohttp = import_module("aiohttp")
-    timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=_READ_S)
 
     async def refuse_redirect(answer: Any) -> None:  # to another server
         if 300 <= answer.status < 400:
             raise SourceRefused(f"redirects to {answer.headers.get('Location')}", "Write that.")
 
-    client = {"timeout": timeout, "raise_for_status": refuse_redirect}
-    return {"client_kwargs": client, "allow_redirects": False}
+    return {"client_kwargs": {"raise_for_status": refuse_redirect}, "allow_redirects": False}
 
 
 def _known_hosts_policy() -> Any:

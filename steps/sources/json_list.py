@@ -15,8 +15,6 @@ from pydantic import Field
 from paddock.steps.base import StepError
 
 from .mirror import (
-    UNKNOWN_SIZE,
-    PolledSource,
     Source,
     SourceAway,
     SourceDocument,
@@ -35,27 +33,15 @@ _MOST_PAGE_BYTES = 64 * 1024**2
 class JsonListParams(SourceParams):
     """Documents that a server lists as JSON, in pages. `{field}` is a field of a document."""
 
-    url: str = Field(
-        min_length=1, description="The list.", examples=["https://example.org/api/documents/"]
-    )
-    hosts: list[str] = Field(
-        min_length=1, description="The only servers that are asked.", examples=[["example.org"]]
-    )
+    url: str = Field(min_length=1, description="The list.")
+    hosts: list[str] = Field(min_length=1, description="The only servers that are asked.")
     headers: dict[str, str] = Field(default={}, description="Such as `Authorization`.")
-    items: str = Field(
-        default="", description="The field with a page's documents; without it a page is a list."
-    )
+    items: str = Field(default="", description="A page's list; empty: the page is one.")
     next: str = Field(default="", description="The field with the next page's address.")
     id: str = Field(default="{id}", description="What names a document for ever.")
-    version: str = Field(
-        default="", description="Where it is another one, the document is fetched again."
-    )
-    path: str = Field(
-        default="{name}", description="Of its copy.", examples=["{id}/{original_file_name}"]
-    )
-    contents: str = Field(
-        description="Its address.", examples=["https://example.org/api/documents/{id}/download/"]
-    )
+    version: str = Field(default="", description="With another one it is fetched again.")
+    path: str = Field(default="{name}", description="Of its copy, such as `{id}/{name}`.")
+    contents: str = Field(description="Its address.")
 
     @property
     def name(self) -> str:
@@ -66,8 +52,8 @@ class JsonListParams(SourceParams):
         return nullcontext(JsonList(self, http_fetch))
 
 
-class JsonList(PolledSource):
-    """Implements `Source`. Blocks; used by one thread at a time."""
+class JsonList(Source):
+    """Blocks; used by one thread at a time."""
 
     def __init__(self, params: JsonListParams, http_fetch: Any) -> None:
         super().__init__()
@@ -83,7 +69,7 @@ class JsonList(PolledSource):
         for row in rows:
             try:
                 identity, name, version = (
-                    _filled(text, row) for text in (given.id, given.path, given.version)
+                    text.format_map(row) for text in (given.id, given.path, given.version)
                 )
                 address = Formatter.vformat(_QUOTING, given.contents, (), row)
             except (LookupError, AttributeError, TypeError, ValueError) as error:
@@ -91,7 +77,7 @@ class JsonList(PolledSource):
                 raise SourceRefused(what, "Correct `id`, `path`, `version`, `contents`.") from error
             if path := copy_name(name):
                 self._addresses[identity] = urljoin(given.url, address)
-                documents.append(SourceDocument(identity, path, UNKNOWN_SIZE, version))
+                documents.append(SourceDocument(identity, path, 0, version))
         return SourceListing("", documents)
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
@@ -115,10 +101,6 @@ class JsonList(PolledSource):
             if status != 200:
                 raise SourceAway(f"'{address}' answers with status {status}")
             yield identity, fetched.body
-
-
-def _filled(text: str, row: Any) -> str:
-    return Formatter().vformat(text, (), row)
 
 
 class _Quoting(Formatter):

@@ -115,8 +115,8 @@ class Account(SourceParams):
         return token.decode()
 
 
-class Mailbox:
-    """An open mailbox; implements `Source`. Blocks; used by one thread at a time."""
+class Mailbox(Source):
+    """An open mailbox. Blocks; used by one thread at a time."""
 
     def __init__(self, account: Account, imap: imaplib.IMAP4) -> None:
         self._account = account

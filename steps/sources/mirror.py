@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import Field
 
@@ -37,7 +35,6 @@ _LOCK_S = 600.0  # another run may fetch thousands
 _BATCH_BYTES, _BATCH = 8 * 1024**2, 100
 _NAMED = 3
 _NOT_IN_NAMES = '\\:*?"<>|'  # Windows has none of them
-UNKNOWN_SIZE = -1
 
 
 class SourceAway(Exception):
@@ -57,6 +54,7 @@ class SourceDocument(Struct):
     name: str
     """Of its copy; another one where that is taken."""
     size_bytes: int
+    """0: it is not known before it is fetched, or it is empty."""
     marker: str
     """Which document it is, where the source gives all of them other identities."""
     is_here: bool = False
@@ -77,45 +75,38 @@ class SourceListing(Struct, frozen=True):
     """A document that is not among these was deleted."""
 
 
-class Source(Protocol):
-    """What a source can do while it is open; each call raises `SourceAway` or `SourceRefused`."""
+class Source:
+    """What a source can do while it is open; each call raises `SourceAway` or `SourceRefused`.
 
-    def listing(self, cursor: str) -> SourceListing:
-        """Return what came since an earlier listing; empty: all."""
-
-    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
-        """Yield the content of those that are still there; None: it may not be fetched so large."""
-
-    def mark_done(self, identities: Sequence[str]) -> int:
-        """Mark or move documents whose outputs are recorded; return how many were so already."""
-
-    def cursor(self) -> str:
-        """Return what is another one once a document has come."""
-
-    def wait(self, seconds: float) -> None:
-        """Wait so long, or until the source says that something changed."""
-
-    def cut(self) -> None:
-        """End a call that waits."""
-
-
-class PolledSource:
-    """The part of a `Source` that is listed again and again, and learns of nothing."""
+    The defaults are those of one that is listed again and again, and learns of nothing.
+    """
 
     def __init__(self) -> None:
         self._n_listings, self._is_cut = 0, threading.Event()
 
+    def listing(self, cursor: str) -> SourceListing:
+        """Return what came since an earlier listing; empty: all."""
+        raise NotImplementedError
+
+    def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield the content of those that are still there; None: it may not be fetched so large."""
+        raise NotImplementedError
+
     def mark_done(self, identities: Sequence[str]) -> int:
+        """Mark or move documents whose outputs are recorded; return how many were so already."""
         return 0
 
     def cursor(self) -> str:
+        """Return what is another one once a document may have come."""
         self._n_listings += 1
         return str(self._n_listings)
 
     def wait(self, seconds: float) -> None:
+        """Wait so long, or until the source says that something changed."""
         self._is_cut.wait(seconds)
 
     def cut(self) -> None:
+        """End a call that waits."""
         self._is_cut.set()
 
 
@@ -140,20 +131,12 @@ class SourceParams(Params):
         return False
 
     async def credential(self, folder: Path) -> str:
-        """Return what opens it, besides these parameters; a command of it starts in the folder.
-
-        Raises:
-            SourceRefused: there is none.
-        """
+        """Return what opens it besides; a command of it starts in the folder."""
         return ""
 
     def opened(self, credential: str) -> AbstractContextManager[Source]:
         """Raises `SourceAway` or `SourceRefused`."""
         raise NotImplementedError
-
-    def mirror(self, folder: Path, credential: str) -> Mirror:
-        opens = partial(self.opened, credential)
-        return Mirror(folder, opens, self.name, self.max_bytes, self.keeps)
 
 
 class _Index(Struct):
@@ -169,13 +152,8 @@ class _Index(Struct):
 
 class Mirror(Struct, frozen=True):
     folder: Path
-    source: Callable[[], AbstractContextManager[Source]]
-    """Opens it."""
-    name: str
-    """Of the source, for people."""
-    max_bytes: int
-    keeps_bytes: int
-    """How much all copies may have."""
+    params: SourceParams
+    credential: str
 
     def fetch(self) -> list[str]:
         """Copy what is new; return a note on what is left out.
@@ -184,27 +162,27 @@ class Mirror(Struct, frozen=True):
             SourceAway, SourceRefused: nothing is lost.
             OSError: a copy cannot be written.
         """
-        with self._index() as index, self.source() as source:
+        with self._index() as index, self.params.opened(self.credential) as source:
             self._note(index, source.listing(index.cursor))
             self._write(index)  # what is noted is fetched later, whatever happens now
-            here = (copy for copy in index.all() if copy.is_here and not copy.is_changed)
-            room = self.keeps_bytes - sum(
-                copy.size_bytes for copy in here if (self.folder / copy.name).exists()
-            )
-            left, due = list[str](), list[SourceDocument]()
+            room, most = self.params.keeps, self.params.max_bytes
+            due, left = list[SourceDocument](), list[str]()
+            for copy in index.all():
+                if copy.is_here and not copy.is_changed and (self.folder / copy.name).exists():
+                    room -= copy.size_bytes
             for copy in index.copies.values():
                 if copy.is_here and not copy.is_changed:
                     continue
-                if copy.size_bytes > min(self.max_bytes, room):
+                if copy.size_bytes > min(most, room):
                     left.append(copy.name)
                 else:
-                    room -= max(copy.size_bytes, 0)
+                    room -= copy.size_bytes
                     due.append(copy)
             for batch in _batches(due):
                 room = self._fetch_batch(index, source, batch, room, left)
-        what = f"{counted(len(left), 'document')} of {self.name} not fetched: larger than "
-        what += f"`max_bytes` ({self.max_bytes:,}), or than what `keeps` ({self.keeps_bytes:,}) "
-        return [f"{what}leaves free: {listed(left, _NAMED)}."] if left else []
+        what = f"{counted(len(left), 'document')} of {self.params.name} not fetched: larger than "
+        what += f"`max_bytes` ({most:,}), or than what `keeps` ({self.params.keeps:,}) leaves free"
+        return [f"{what}: {listed(left, _NAMED)}."] if left else []
 
     def finish(self, names: Collection[str]) -> list[str]:
         """Mark in the source which copies are done, each once; return notes.
@@ -218,13 +196,15 @@ class Mirror(Struct, frozen=True):
             due = [copy for copy in here if copy.name in names]
             if not due:
                 return []
-            with self.source() as source:
+            with self.params.opened(self.credential) as source:
                 for batch in _batches(due):
                     n_before += source.mark_done([copy.identity for copy in batch])
                     for copy in batch:
                         copy.is_done = True
                     self._write(index)
-        what = f"{counted(n_before, 'document')} of {self.name} marked or moved by another one "
+        what = (
+            f"{counted(n_before, 'document')} of {self.params.name} marked or moved by another one "
+        )
         return [f"{what}before: does another machine work on it?"] if n_before else []
 
     def _note(self, index: _Index, listing: SourceListing) -> None:
@@ -276,14 +256,14 @@ class Mirror(Struct, frozen=True):
                 continue
             missing.remove(identity)
             copy = index.copies[identity]
-            is_sized = copy.size_bytes != UNKNOWN_SIZE
-            copy.size_bytes = self.max_bytes + 1 if content is None else len(content)
-            if content is None or (copy.size_bytes > room and not is_sized):
+            was_sized = copy.size_bytes > 0
+            copy.size_bytes = self.params.max_bytes + 1 if content is None else len(content)
+            if content is None or (copy.size_bytes > room and not was_sized):
                 left.append(copy.name)
                 continue
             write_atomically(self._path(copy), content)
             copy.is_here, copy.is_changed = True, False
-            room -= 0 if is_sized else copy.size_bytes
+            room -= 0 if was_sized else copy.size_bytes
         for identity in missing:  # gone meanwhile
             if not index.copies[identity].is_here:
                 del index.copies[identity]
@@ -327,14 +307,15 @@ def copy_name(path: str) -> str | None:
     """
     if any(not part or part.startswith(".") for part in path.split("/")):
         return None
-    return "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in path)
+    shown = "".join(c if c.isprintable() and c not in _NOT_IN_NAMES else "_" for c in path)
+    return "/".join(numbered_name(part, "") for part in shown.split("/"))
 
 
 def _batches(copies: Iterable[SourceDocument]) -> Iterator[list[SourceDocument]]:
     batch, n_bytes = list[SourceDocument](), 0
     for copy in copies:
         batch.append(copy)
-        n_bytes += max(copy.size_bytes, 0)
+        n_bytes += copy.size_bytes
         if len(batch) == _BATCH or n_bytes > _BATCH_BYTES:
             yield batch
             batch, n_bytes = [], 0

@@ -47,10 +47,6 @@ class NotFetched(Exception):
     """The message is a plain sentence."""
 
 
-class HostNotAllowed(NotFetched):
-    """A URL that is not allowed."""
-
-
 class TooLarge(NotFetched):
     """The answer has more bytes than are read."""
 
@@ -176,19 +172,19 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
     """Check a URL and resolve its host.
 
     Raises:
-        HostNotAllowed: the host is not allowed, or is in a private network.
+        NotFetched: the host is not allowed, or is in a private network.
         StepError: there is no such server.
     """
     try:
         patterns = [read_pattern(name) for name in hosts]
         found = read_authority(url)
     except BadHost as error:
-        raise HostNotAllowed(f"{error}.") from None
+        raise NotFetched(f"{error}.") from None
     if found.has_user:
-        raise HostNotAllowed("a URL with a user name is not allowed.")
+        raise NotFetched("a URL with a user name is not allowed.")
     host, at = found.host, found.port
     if not any(pattern.names(host, at) for pattern in patterns):
-        raise HostNotAllowed(f"'{host.name}' is not allowed; allowed: {', '.join(hosts)}.")
+        raise NotFetched(f"'{host.name}' is not allowed; allowed: {', '.join(hosts)}.")
     proxy = proxy_of(found.scheme, host.name, at)
     places: list[str] = []
     try:
@@ -205,7 +201,7 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
         if (literal := _literal_address(place)) is not None
     }
     if not (any(reachable.values()) if proxy is None else all(reachable.values())):
-        raise HostNotAllowed(  # a proxy may choose any of them
+        raise NotFetched(  # a proxy may choose any of them
             f"'{host.name}' is in a private network, where only addresses that are allowed "
             f"themselves, such as 10.0.0.0/8, can be used."
         )
@@ -218,7 +214,7 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
     try:
         httpx.URL(url)
     except httpx.InvalidURL as error:  # it is too long
-        raise HostNotAllowed(f"'{shorten(url, _SHOWN_CHARS)}' is no address: {error}.") from None
+        raise NotFetched(f"'{shorten(url, _SHOWN_CHARS)}' is no address: {error}.") from None
     return FetchTarget(url, host.name, address, port, proxy)
 
 

@@ -121,7 +121,7 @@ async def _answer(params: HttpSendParams, key: str) -> tuple[int, str, float | N
 
     try:
         target = await http_fetch.allowed_target(params.url, params.hosts)
-    except http_fetch.HostNotAllowed as error:
+    except http_fetch.NotFetched as error:
         raise StepError(f"{error}".rstrip(".") + ".") from error
     request = http_fetch.pinned_request(target, {"Idempotency-Key": key, **params.headers})
     if params.text is not None:
