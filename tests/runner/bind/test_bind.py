@@ -298,3 +298,23 @@ def test_a_rule_of_several_parameters_is_checked_unless_it_looks_at_what_only_a_
         f"{what} do nothing: remove it."
     ]
     assert found(f"how: {later}, style: {later}, instructions: a") == []
+
+
+def test_what_stands_beside_an_expression_in_a_mapping_is_checked() -> None:
+    scans = [
+        "mailbox: {host: a, port: 70000, user: b, password: '{{ inputs.p }}', tsl: off}",
+        "mailbox: {host: '{{ inputs.p }}', user: b, password: c, flag: d, move: E}",
+        "listing: {url: '{{ inputs.p }}', hosts: [], contents: x}",
+        "bucket: {url: 's3://b', options: {key: '{{ inputs.p }}'}, keeps: many}",
+        "bucket: {url: '{{ inputs.p }}', options: 5}",
+        "mailbox: '{{ inputs.p }}'",
+    ]
+    steps = "\n".join(f"  - {{uses: files.scan, with: {{root: r, {scan}}}}}" for scan in scans)
+    assert messages(f"inputs: {{p: {{type: str, default: x}}}}\nsteps:\n{steps}\n") == [
+        "'port' must be at most 65,535; it is '70000'.",
+        "unknown key 'tsl'.",
+        "in 'mailbox': give one of `flag` and `move`.",
+        "'hosts' must not be empty.",
+        "'keeps' must be a size such as 512MiB or 2GiB; it is 'many'.",
+        "'options' must be a mapping; '5' is a whole number.",
+    ]
