@@ -107,14 +107,18 @@ class Bucket(Source):
                         yield path, self._files.info(path) if self._is_web else info
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
-        most = self._params.max_bytes
+        most, failure = self._params.max_bytes, ""
         for identity in identities:
-            try:
-                with _errors(), self._files.open(self._root + identity, "rb") as file:
-                    content = file.read(most + 1)
-            except FileNotFoundError:  # deleted since it was listed
-                continue
-            yield identity, content if len(content) <= most else None
+            with suppress(FileNotFoundError):  # deleted since it was listed
+                try:
+                    with _errors(), self._files.open(self._root + identity, "rb") as file:
+                        content = file.read(most + 1)
+                except SourceRefused as error:
+                    failure = f"'{identity}': it {error}"
+                else:
+                    yield identity, content if len(content) <= most else None
+        if failure:  # the others are fetched
+            raise SourceAway(failure)
 
 
 def _defaults(kind: str) -> dict[str, Any]:

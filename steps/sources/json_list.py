@@ -81,7 +81,7 @@ class JsonList(Source):
         return SourceListing("", documents)
 
     def contents(self, identities: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
-        given = self._params
+        given, failure = self._params, ""
         for identity in identities:
             if (address := self._addresses.get(identity)) is None:  # no longer listed
                 continue
@@ -92,15 +92,19 @@ class JsonList(Source):
                 yield identity, None
                 continue
             except self._http.NotFetched as error:
-                raise SourceRefused(f"lists what is not fetched: {error}".rstrip(".")) from error
-            status = fetched.answer.status_code
-            if status in (404, 410):  # deleted since it was listed
+                failure = f"{error}".rstrip(".")
                 continue
-            if status in (401, 403):
-                raise SourceRefused(f"answers with status {status}", "Renew the secret.")
-            if status != 200:
-                raise SourceAway(f"'{address}' answers with status {status}")
-            yield identity, fetched.body
+            match fetched.answer.status_code:
+                case 200:
+                    yield identity, fetched.body
+                case 401 | 403 as status:
+                    raise SourceRefused(f"answers with status {status}", "Renew the secret.")
+                case 404 | 410:  # deleted since it was listed
+                    pass
+                case status:
+                    failure = f"'{address}' answers with status {status}"
+        if failure:  # the others are fetched
+            raise SourceAway(failure)
 
 
 class _Quoting(Formatter):

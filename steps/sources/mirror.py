@@ -251,19 +251,25 @@ class Mirror(Struct, frozen=True):
         for copy in batch:
             copy.is_here = copy.is_changed or self._has(copy)  # a killed run wrote it
         missing = {copy.identity for copy in batch if copy.is_changed or not copy.is_here}
-        for identity, content in source.contents([*missing]):
-            if identity not in missing:  # a server may answer what it likes
-                continue
-            missing.remove(identity)
-            copy = index.copies[identity]
-            was_sized = copy.size_bytes > 0
-            copy.size_bytes = self.params.max_bytes + 1 if content is None else len(content)
-            if content is None or (copy.size_bytes > room and not was_sized):
-                left.append(copy.name)
-                continue
-            write_atomically(self._path(copy), content)
-            copy.is_here, copy.is_changed = True, False
-            room -= 0 if was_sized else copy.size_bytes
+        try:
+            for identity, content in source.contents([*missing]):
+                if identity not in missing:  # a server may answer what it likes
+                    continue
+                missing.remove(identity)
+                copy = index.copies[identity]
+                was_sized = copy.size_bytes > 0
+                copy.size_bytes = self.params.max_bytes + 1 if content is None else len(content)
+                if content is None or (copy.size_bytes > room and not was_sized):
+                    left.append(copy.name)
+                    continue
+                write_atomically(self._path(copy), content)
+                copy.is_here, copy.is_changed = True, False
+                room -= 0 if was_sized else copy.size_bytes
+        except SourceAway:
+            for identity in missing:  # the next run begins with others
+                index.copies[identity] = index.copies.pop(identity)
+            self._write(index)
+            raise
         for identity in missing:  # gone meanwhile
             if not index.copies[identity].is_here:
                 del index.copies[identity]

@@ -25,7 +25,14 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 
-from paddock.engine.system.hosts import Address, BadHost, is_reachable, read_authority, read_pattern
+from paddock.engine.system.hosts import (
+    Address,
+    BadHost,
+    is_reachable,
+    parse_address,
+    read_authority,
+    read_pattern,
+)
 from paddock.engine.system.http import AnswerTooLarge, read_body
 from paddock.engine.system.records import Struct, field, replace
 from paddock.engine.system.text import one_line, shorten
@@ -198,7 +205,7 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
     reachable = {
         place: is_reachable(literal, patterns, host)
         for place in places
-        if (literal := _literal_address(place)) is not None
+        if (literal := parse_address(place.partition("%")[0])) is not None
     }
     if not (any(reachable.values()) if proxy is None else all(reachable.values())):
         raise NotFetched(  # a proxy may choose any of them
@@ -221,7 +228,7 @@ async def allowed_target(url: str, hosts: Sequence[str]) -> FetchTarget:
 def proxy_of(scheme: str, host: str, port: int) -> str | None:
     """Return the environment's proxy for a server; None: direct."""
     named = getproxies_environment()
-    proxy, address = named.get(scheme) or named.get("all"), _literal_address(host)
+    proxy, address = named.get(scheme) or named.get("all"), parse_address(host)
     networks = named.get("no", "").split(",")
     if not proxy or host.lower() == "localhost" or proxy_bypass(f"{host}:{port}", named):
         return None
@@ -237,13 +244,6 @@ def _is_within(address: Address, network: str) -> bool:
         return address in ipaddress.ip_network(network, strict=False)
     except (ValueError, TypeError):
         return False
-
-
-def _literal_address(host: str) -> Address | None:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
 
 
 def pinned_request(target: FetchTarget, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Paperless(ThreadingHTTPServer):
         self.before_write: Callable[[], None] = lambda: None
         self.delay_s = 0.0
         self.tokens = {TOKEN}
+        self.broken: set[int] = set()
+        """Documents whose file it cannot read."""
         self.lock = threading.RLock()
 
     @property
@@ -107,6 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._bulk_edit(body)
             case ["api", "documents", number, "download"]:
                 content = paperless.files.get(int(number))
+                if int(number) in paperless.broken:
+                    return 500, {"detail": "Server Error"}
                 return missing if content is None else (200, content)
             case ["api", "documents", number]:
                 document = paperless.documents.get(int(number))

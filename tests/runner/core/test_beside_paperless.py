@@ -17,6 +17,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.progress.report import Report
+from paddock.steps.sources import mirror
 from tests.fakes.paperless import TOKEN, Paperless, paperless
 from tests.fakes.pdf import pdf
 from tests.fakes.pool import FakePool
@@ -242,3 +243,37 @@ def test_an_export_is_gold_and_has_the_lists(tmp_path: Path) -> None:
     assert (report.status, report.returns["counts"]["done"]) == ("completed", 1)
     row = f"2026 A bill.pdf,{SENDER},Invoice,boat,,84.00,"
     assert world.output("gold.csv").splitlines()[1:] == [row]
+
+
+def test_a_document_that_the_server_cannot_give_holds_up_no_other(
+    tmp_path: Path, server: Paperless, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_BATCH", 2)
+    desk = Desk(tmp_path, server)
+    broken, *others = [desk.put(number) for number in range(1, 6)]
+    server.broken.add(broken)
+    _, notes = desk.go()
+    assert f"/api/documents/{broken}/download/?original=true' answers with status 500." in notes[0]
+    desk.go()
+    copies = {path.parent.name for path in (tmp_path / "documents").rglob("*.pdf")}
+    assert copies == {*map(str, others)}
+    server.broken.clear()
+    _, notes = desk.go()
+    assert not [note for note in notes if "is away" in note]
+    assert (tmp_path / f"documents/{broken}/scan_1.pdf").exists()
+
+
+def test_a_new_version_is_fetched_and_a_name_leads_nowhere_else(
+    tmp_path: Path, server: Paperless
+) -> None:
+    desk = Desk(tmp_path, server)
+    one, two = desk.put(1), server.put(bill(2), f"../../{'n' * 300}.pdf", tags=[1])
+    desk.go()
+    assert [path.name for path in (tmp_path / "documents").rglob("*.pdf")] == ["scan_1.pdf"]
+    server.documents[two]["original_file_name"] = f"{'n' * 300}.pdf"
+    server.files[one] = bill(3)
+    server.documents[one]["versions"] = [{"id": 9, "checksum": "another", "is_root": False}]
+    desk.go()
+    assert (tmp_path / f"documents/{one}/scan_1.pdf").read_bytes() == bill(3)
+    (copy,) = (tmp_path / f"documents/{two}").iterdir()
+    assert copy.read_bytes() == bill(2)
