@@ -157,6 +157,7 @@ class AnswerReviewer:
         spec, mode = step.review, self._reviews.mode
         to_ask: tuple[str, ...] | None = None
         if known is not None:
+            known = known.with_sums(answer_of(outputs))
             outputs = {**outputs, "readings": known.readings}
             to_ask = known.fields_to_ask(open_fields(outputs.get("output"), known.readings))
         subject = Subject(

@@ -36,11 +36,23 @@ class KnownFields(Struct, frozen=True):
     readings: Mapping[str, Mapping[str, Any]]
     """By field, who read it (`by`), and of a rule the `decision` that it rests on, and `label`.
 
-    It is a person, a rule, or an e-invoice's XML; of another field why it is `open`, by its name.
+    It is a person, a rule, an e-invoice's XML, or the sum that a model has as well; of another
+    field why it is `open`, by its name, and the `sum` on its page.
     """
     offers: str
     """What the document offers to rules, packed."""
     schema: Any
+
+    def with_sums(self, answer: Any) -> KnownFields:
+        """Return it with the amounts that a model and the sums of the page agree on.
+
+        Not where a person is asked all the same: what they see teaches a rule.
+        """
+        found = answer if isinstance(answer, Mapping) else {}
+        is_open = {name: how for name, how in self.readings.items() if "open" in how}
+        if any("sum" not in how or how["sum"] != found.get(n) for n, how in is_open.items()):
+            return self
+        return replace(self, readings={**self.readings, **{n: {"by": "sum"} for n in is_open}})
 
     def over(self, answer: Any) -> Any:
         return {**answer, **self.values} if isinstance(answer, Mapping) else answer
@@ -109,5 +121,8 @@ async def known_fields(
         if wrong or await reply.checked(answer, json.dumps(answer, ensure_ascii=False)):
             why |= dict.fromkeys(values, WhyOpen.REFUSED)
             readings, values = dict.fromkeys(decided, PERSON), {**decided}
-    is_open = {name: {"open": why[name].name.lower()} for name in why if name not in values}
+    is_open = {n: dict[str, Any](open=why[n].name.lower()) for n in why if n not in values}
+    for field in is_open.keys() & offers.sums.keys():
+        if why[field] is not WhyOpen.DECIDED_OTHERWISE:
+            is_open[field]["sum"] = offers.sums[field]
     return replace(found, values=values, readings={**readings, **is_open})

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from paddock.engine.system import units
 from paddock.engine.system.records import Struct, field, replace
@@ -36,9 +36,6 @@ from paddock.steps.readers.reader_pool import EvidenceRequest
 from paddock.steps.registry import CHECK_FUNCTIONS, UnusableCheckPlugin
 
 from .label_tables import add_row, with_present_labels
-
-if TYPE_CHECKING:
-    from paddock.runner.rules import TaughtAnswer
 
 Verb = Literal["accept", "edit", "reject"]
 VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
@@ -64,16 +61,6 @@ class AcceptedTogether(Struct, frozen=True):
     """Id of each review that was not accepted, and why."""
 
 
-class KnownDecision(Struct, frozen=True):
-    mark: tuple[str, float]
-    """The digest of the question, and when it was decided."""
-    step: tuple[str, str]
-    """The pipeline's file, and the step."""
-    places: frozenset[tuple[str, str]]
-    taught: TaughtAnswer | None
-    """None: it teaches nothing."""
-
-
 class LedgerReviews(ReviewStore, dict=True):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
@@ -81,8 +68,8 @@ class LedgerReviews(ReviewStore, dict=True):
     """The latest `evidence_request` of an edit, and what a reader process has found, or raised."""
     shown_folder: str = ""
     """What tells its folder from others that are shown with it."""
-    taught: Mapping[str, KnownDecision] = field(default_factory=dict)
-    """By id, what is known of decisions that may teach rules, as they were read last."""
+    taught: Mapping[tuple[str, str, float], Any] = field(default_factory=dict)
+    """By id, question and time, the decisions that may teach rules, as they were read last."""
 
     @cached_property
     def folder_id(self) -> str:

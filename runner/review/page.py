@@ -62,7 +62,7 @@ from .answer_fields import (
 from .decisions import SHORT_QUESTION_CHARS, LedgerReviews, Verb
 from .label_tables import LabelTable
 from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
-from .taught_rules import MOST_LOOKED_AT, answered_by, taught_rules
+from .taught_rules import answered_by, taught_rules
 
 WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
 MOST_SIDE_PX = 1600
@@ -292,11 +292,9 @@ class ReviewPage:
             except WrongField as error:
                 return {"faults": [{"path": "", "message": str(error)}], "answers": []}
             is_open = not wrong and not review.is_decided
-            others, is_cut = answered_by(reviews, review, value) if is_open else ([], False)
-            most = MOST_LOOKED_AT if is_cut else 0
+            others, most = answered_by(reviews, review, value) if is_open else ([], 0)
             shown = [{"path": fault.path, "message": fault.message} for fault in wrong]
-            items = [other.item for other in others]
-            return {"faults": shown, "answers": items, "looked_at": most}
+            return {"faults": shown, "answers": [r.item for r in others], "looked_at": most}
 
         await self._find_evidence(request, body)
         return await self._at(request, faults)
@@ -350,8 +348,7 @@ class ReviewPage:
             value = _edited(review, body) if verb == "edit" else None
             decided = reviews.decide(review.id, question, verb, value, reason=reason, by=by)
             self.decided_here.add(own_id := page_id(reviews, decided.id))
-            is_reading = verb != "reject"
-            others = answered_by(reviews, decided, decided.value)[0] if is_reading else []
+            others = [] if verb == "reject" else answered_by(reviews, decided, decided.value)[0]
             ids = [page_id(reviews, other.id) for other in others]
             self._answered |= dict.fromkeys(ids, (own_id, decided.item))
             return {**_row(reviews, decided), "answers": ids}
@@ -567,11 +564,11 @@ def _reading(reviews: LedgerReviews, subject: Subject, keys: FieldKeys) -> dict[
     rests = None
     with suppress(DecisionRefused):
         rests = reviews.get(reading["decision"]) if "decision" in reading else None
+    own = {"by": reading["by"], "label": reading.get("label")}
     if rests is None or not rests.is_decided:
-        return {"by": reading["by"], "label": reading.get("label")}
+        return own
     names = {"who": rests.by, "at": rests.decided_at, "item": rests.item}
-    own = {"by": reading["by"], "label": reading.get("label"), **names}
-    return own | {"decision": page_id(reviews, rests.id)}
+    return own | names | {"decision": page_id(reviews, rests.id)}
 
 
 def _tables(reviews: LedgerReviews, subject: Subject) -> dict[str, Any]:

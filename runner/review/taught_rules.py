@@ -18,7 +18,7 @@ from paddock.runner.rules.decision_rules import Rules, TaughtAnswer
 from paddock.runner.rules.document_offers import Offers
 from paddock.runner.rules.reasons import NoRule, WhyOpen
 
-from .decisions import KnownDecision, LedgerReviews
+from .decisions import LedgerReviews
 
 _OF_DOCUMENTS = (WhyOpen.OCR, WhyOpen.SEVERAL_DOCUMENTS, WhyOpen.TOO_LONG)
 MOST_LOOKED_AT = 500  # waiting questions at a decision
@@ -33,6 +33,13 @@ class TaughtRules(Struct, frozen=True):
     checked: Mapping[str, int]
     """Of `unasked` answers that readings made alone, those that random checks showed a person
     (`looked_at`), and of these the `wrong` ones."""
+
+
+class KnownDecision(Struct, frozen=True):
+    step: tuple[str, str]
+    """The pipeline's file, and the step."""
+    places: frozenset[tuple[str, str]]
+    taught: TaughtAnswer | None
 
 
 def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
@@ -78,15 +85,15 @@ def taught_rules(ledger: Ledger, decided: Mapping[str, Review]) -> TaughtRules:
     return TaughtRules(tuple(rules), tuple(none), checked)
 
 
-def answered_by(reviews: LedgerReviews, review: Review, value: Any) -> tuple[list[Review], bool]:
-    """Return the waiting questions that a decision would answer, and whether more wait than it saw.
+def answered_by(reviews: LedgerReviews, review: Review, value: Any) -> tuple[list[Review], int]:
+    """Return the waiting questions that a decision would answer; and of how many, if not of all.
 
     They are of its step and its sender. The next run decides, as documents may change meanwhile.
     """
     new, found = taught_answer(replace(review, state="edited", value=value)), list[Review]()
     waiting = reviews.waiting(is_whole=True)
     if new is None:
-        return found, False
+        return found, 0
     name, cells = (review.subject.pipeline, review.step), {cell for _, cell in new.names}
     near = [
         (other, offers)
@@ -104,21 +111,19 @@ def answered_by(reviews: LedgerReviews, review: Review, value: Any) -> tuple[lis
         is_whole = {*(answer if is_open is None else is_open)} <= read.keys()
         if is_whole and not reviews.faults(other, {**answer, **read}):
             found.append(other)
-    return found, len(waiting) > MOST_LOOKED_AT
+    return found, MOST_LOOKED_AT if len(waiting) > MOST_LOOKED_AT else 0
 
 
 def _taught(reviews: LedgerReviews, step: tuple[str, str]) -> list[TaughtAnswer]:
     """Return what decisions on a step teach; those that were read before are not read again."""
-    marks = {id_: (question, at) for id_, question, at in reviews.ledger.rows(queries.LOOKED_AT)}
-    known = {i: known for i, known in reviews.taught.items() if known.mark == marks.get(i)}
-    new = marks.keys() - known.keys()
+    marks = [(id_, question, at) for id_, question, at in reviews.ledger.rows(queries.LOOKED_AT)]
+    known = {mark: reviews.taught[mark] for mark in marks if mark in reviews.taught}
+    new = {mark[0]: mark for mark in marks if mark not in known}
     one_by_one = (ReviewStore.get(reviews, id_) for id_ in new)
     for review in one_by_one if known else reviews.decided(is_whole=True):
         if review is not None and review.id in new:
-            of_step = review.subject.pipeline, review.step
-            mark, places = marks[review.id], frozenset(review.places)
-            known[review.id] = KnownDecision(mark, of_step, places, taught_answer(review))
+            of_step, places = (review.subject.pipeline, review.step), frozenset(review.places)
+            known[new[review.id]] = KnownDecision(of_step, places, taught_answer(review))
     reviews.taught, gone = known, {*map(tuple, reviews.ledger.rows(queries.GONE_ITEMS))}
-    standing = (known[id_] for id_ in marks if id_ in known)
-    there = (k.taught for k in standing if k.step == step and not k.places & gone)
-    return [taught for taught in there if taught is not None][-MOST_TAUGHT:]
+    there = (k for mark in marks if (k := known.get(mark)) and k.step == step)
+    return [k.taught for k in there if k.taught and not k.places & gone][-MOST_TAUGHT:]

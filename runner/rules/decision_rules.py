@@ -43,8 +43,7 @@ _ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _IN_DIGITS = re.compile(r"(\d{1,2})\D(\d{1,2})\D(?:\d\d|\d{4})")
 _PLAIN_NUMBER = re.compile(r"-?\d{1,6}(?:[.,]\d\d)?")
 _NAMED = r'(?:[\w-]+: )?"?{}"?\s*(?:$|[,<|(])'
-_LOST = r"(?:{}|\s?[^\w\s]\s?)"
-"""A letter that a page's font may lack: it stands as a box."""
+_LOST = r"(?:{}|\s?[^\w\s]\s?)"  # a letter that a page's font lacks stands as a box
 _DIGITS = re.compile(r"\d+")
 _SPACE = re.compile("[ \u00a0\u202f]")
 
@@ -259,9 +258,8 @@ class _FieldRule(Struct, frozen=True):
 
 def _is_whole_sum(offers: Offers, value: OfferedValue, form: _Form) -> bool:
     """Return whether an amount is the sum of those before it, and no other one is larger."""
-    amounts = [abs(read) for v in offers.values if (read := form.read(v.written)) is not None]
-    is_largest = abs(form.read(value.written)) == max(amounts)
-    return is_largest and _is_sum(offers, value, frozenset(), form)
+    most = max(abs(read) for v in offers.values if (read := form.read(v.written)) is not None)
+    return abs(form.read(value.written)) == most and _is_sum(offers, value, frozenset(), form)
 
 
 def _is_sum(offers: Offers, value: OfferedValue, new: frozenset[str], form: _Form) -> bool:
@@ -348,9 +346,8 @@ class _SenderLayout(Struct, frozen=True, dict=True):
     @cached_property
     def named(self) -> Mapping[str, Set[str]]:
         """The choices of constant fields that are named in decided documents, and the decided."""
-        decided = self.decisions
         return {
-            field: {str(value)}.union(*(t.offers.named.get(field, ()) for t in decided))
+            field: {str(value)}.union(*(t.offers.named.get(field, ()) for t in self.decisions))
             for field, value in (self.constants or {}).items()
         }
 

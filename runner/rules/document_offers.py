@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import starmap
+from operator import attrgetter
 from typing import Any, Literal
 
 from paddock.engine.system.records import Struct, field, replace
@@ -42,6 +43,8 @@ _AMOUNT = re.compile(
     "(?:\\d{1,3}(?:[ \u00a0\u202f.,'\u2019]\\d{3})+|\\d+)(?:[.,]\\d+)?"
     "(?![\\w'\u2019/]|[.,]\\d|[-\u2013]\\w)"
 )
+_WITH_CENTS = re.compile(r"\d[^-]*[.,]\d\d")
+_RATE = re.compile(r"(?<![\d.,])(\d\d?(?:[.,]\d\d?)?)\s?%")
 _TOKEN = re.compile(r"\S*\d\S*")
 _MINUS = "([-\u2212\u2013])?"
 _SIGN = r"([^\W\d_]{1,3}\b|[^\w\s.,:;|()'-])?"
@@ -88,7 +91,8 @@ class Offers(Struct, frozen=True, dict=True):
     named: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By field with a few choices, those whose words stand in the text."""
     unread: WhyOpen | None = None
-    """Why it offers nothing else; not packed."""
+    """Why it offers nothing else; not packed, as what follows."""
+    sums: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def by_anchor(self) -> Mapping[tuple[str, str], Sequence[OfferedValue]]:
@@ -140,7 +144,20 @@ def offers_of(
         stated = {n: v for n, v in stated.items() if {*named.get(n, ())} <= {str(v)}}
     seller = str(source.invoices[0]["seller"]) if stated else ""
     accounts = tuple(accounts_in(source.text[:_MOST_CHARS]))
-    return replace(offers, seller=seller, stated=stated, accounts=accounts, named=named)
+    read = {"seller": seller, "stated": stated, "accounts": accounts, "named": named}
+    total = _sum_to_pay(offers.values, source.text[:_MOST_CHARS])
+    of_total = [n for n, term in (terms or {}).items() if total and term in ("gross", "payable")]
+    return replace(offers, **read, sums=dict.fromkeys(of_total, total))
+
+
+def _sum_to_pay(values: Iterable[OfferedValue], text: str) -> float | None:
+    """Return the last amount, if it is the largest, and a net sum and tax at a rate make it."""
+    written = (v.written for v in sorted(values, key=attrgetter("start")))
+    cents = [int(re.sub(r"\D", "", text)) for text in written if _WITH_CENTS.fullmatch(text)]
+    total, rates = max(cents, default=0), [r.replace(",", ".") for r in _RATE.findall(text)]
+    parts = [(net, total - net) for net in cents if total - net in cents]
+    is_sum = any(abs(net * float(rate) / 100 - tax) <= 1 for net, tax in parts for rate in rates)
+    return total / 100 if is_sum and cents[-1] == total else None
 
 
 def _named_choices(text: str, schema: SchemaParts) -> dict[str, list[str]]:
@@ -175,8 +192,7 @@ def _stated_fields(source: SourceText, terms: Mapping[str, str], schema: Any) ->
         return {}
     shown, witnesses = {*invoice.get("shown", ())}, {*invoice["witnesses"]}
     is_mail = source.media_type in _MAILS and "mail" in witnesses
-    is_page = source.media_type == MEDIA_TYPES["pdf"] or is_mail
-    if is_page and shown >= {"number", "payable"}:
+    if (is_mail or source.media_type == MEDIA_TYPES["pdf"]) and shown >= {"number", "payable"}:
         shown.add("kind")
     elif (len(source.part_starts) == 1 or is_mail) and witnesses - {"mail"} == {"xml", "sums"}:
         shown = {*terms.values()}

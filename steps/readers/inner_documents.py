@@ -32,8 +32,7 @@ _SHOWN = re.compile(
 )
 _DRAWING = re.compile(rb"<(?:\w+:)?svg\b")  # words, and no text that OCR is needed for
 _LEAST_CHARS = 3  # a drawing may look like a letter
-_OF_INVOICES = {MEDIA_TYPES["pdf"]: "page", MEDIA_TYPES["txt"]: "xml"}
-"""Documents that may be one e-invoice and no more, and what has to be its witness then."""
+_OF_INVOICES = {MEDIA_TYPES["pdf"]: "page", MEDIA_TYPES["txt"]: "xml"}  # and what is a witness
 _MARGINS = ("/header", "/footer", "/footnotes", "/endnotes", "/comments", "/notesSlide")
 MOST_ATTACHED = 100
 _MOST_PICTURES = 200  # are read: 15 minutes of a processor

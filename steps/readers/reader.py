@@ -114,8 +114,7 @@ class Invoice(Struct, frozen=True):
     page: int = 1
     """Of the document, from 1: where its lines stand."""
     witnesses: tuple[str, ...] = ("xml",)
-    """Also `sums` and `page`, where there was something to compare; `mail`, where it came with one
-    that brings no other document, later day or larger amount."""
+    """Also `sums` and `page`, if there was something to compare; `mail`, if it brings no more."""
     shown: tuple[str, ...] = ()
     """Its fields that the page shows, too; none where that has a later day or a larger amount."""
     disagreements: tuple[Disagreement, ...] = ()
