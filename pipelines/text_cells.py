@@ -163,8 +163,7 @@ class SourceText(Struct, frozen=True):
                 sides = cell.column * _SIDE, cell.column * _SIDE + 1
                 row.append(PlacedCell(shown, cell.start, *sides))
                 continue
-            begins = [0, *(found.end() for found in _APART.finditer(shown))]
-            ends = [*(found.start() for found in _APART.finditer(shown)), len(shown)]
+            gaps = [(0, 0), *(found.span() for found in _APART.finditer(shown)), (len(shown),) * 2]
             at = cell.start - self.text.rfind("\n", 0, cell.start)
             is_even = "\t" not in shown  # else by number: a tab is of any width
             row = [
@@ -174,7 +173,7 @@ class SourceText(Struct, frozen=True):
                     at + a if is_even else number * _SIDE,
                     at + b if is_even else number * _SIDE + 1,
                 )
-                for number, (a, b) in enumerate(zip(begins, ends, strict=True), 1)
+                for number, ((_, a), (b, _)) in enumerate(pairwise(gaps), 1)
                 if a < b
             ]
         if row:
