@@ -207,3 +207,26 @@ def test_a_simplified_invoice_of_italy_is_what_its_items_make() -> None:
     ]
     assert "nothing is to be paid" in found.pages[0]
     assert found.notes[0].endswith("it may change what is paid: Imposta")
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind", "last"),
+    [
+        (
+            "81 83 261 262 296 308 381 396 420 458 502 503 532",
+            "credit_note",
+            "Credit, not to be paid",
+        ),
+        ("326 380 384 386 389 751 875 876 877", "invoice", "Amount due"),
+        ("999", "other", "Amount due"),
+    ],
+)
+def test_each_kind_of_untdid_1001_says_whether_it_is_to_be_paid(
+    codes: str, kind: str, last: str
+) -> None:
+    xml = Made(1).xml()
+    for code in codes.split():
+        found = read_e_invoices(xml.replace("TypeCode>380<", f"TypeCode>{code}<", 1))
+        assert (found.invoices[0].kind, found.invoices[0].type) == (kind, code)
+        assert f"({code})" in found.text.splitlines()[0]
+        assert found.text.splitlines()[-1].startswith(last)

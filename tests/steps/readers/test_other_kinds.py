@@ -189,6 +189,12 @@ def test_pictures_formulas_and_margins_of_an_opendocument_text(placed: Placed) -
     )
 
 
+RUBY = (
+    "<text:ruby><text:ruby-base>Rent</text:ruby-base><text:ruby-text>how</text:ruby-text>"
+    "</text:ruby>"
+)
+
+
 def test_sheets_of_an_opendocument_file_are_pages_and_cells_keep_their_columns(
     placed: Placed,
 ) -> None:
@@ -197,7 +203,7 @@ def test_sheets_of_an_opendocument_file_are_pages_and_cells_keep_their_columns(
 
     rows = (
         f"<table:table-row>{cell('Item')}{cell('Note')}{cell('Fee')}</table:table-row>"
-        f'<table:table-row>{cell("Rent")}<table:table-cell table:number-columns-repeated="1"/>'
+        f'<table:table-row>{cell(RUBY)}<table:table-cell table:number-columns-repeated="1"/>'
         f'{cell("40")}<table:table-cell table:number-columns-repeated="16000"/></table:table-row>'
         '<table:table-row table:number-rows-repeated="1048000"><table:table-cell/>'
         "</table:table-row>"
@@ -205,7 +211,7 @@ def test_sheets_of_an_opendocument_file_are_pages_and_cells_keep_their_columns(
     body = f'<table:table table:name="One">{rows}</table:table><table:table table:name="Two"/>'
     found = read(placed("a.ods", open_document("spreadsheet", body)))
     assert found.pages[0] == (
-        "# One\n\n| Item | Note | Fee |\n| --- | --- | --- |\n| Rent |  | 40 |"
+        "# One\n\n| Item | Note | Fee |\n| --- | --- | --- |\n| Rent(how) |  | 40 |"
     )
     assert found.pages[1] == ""
 

@@ -280,3 +280,15 @@ def test_a_shape_with_a_formula_keeps_the_numbers_of_its_list() -> None:
     shape.getparent().replace(shape, choice)
     choice.append(shape)
     assert document(saved(presentation)).text == "1. one\n2. two"
+
+
+def test_a_comment_on_a_slide_has_its_author_and_day() -> None:
+    from pptx.opc.package import Part
+    from pptx.opc.packuri import PackURI
+
+    presentation = new_presentation()
+    slide = presentation.slides.add_slide(presentation.slide_layouts[6])
+    said = b"<l><cm authorId='0' dt='2026-03-01T10:30:00'><text>by phone</text></cm></l>"
+    part = Part(PackURI("/ppt/comments/comment1.xml"), "application/xml", slide.part.package, said)
+    slide.part.relate_to(part, "http://x/comments")
+    assert document(saved(presentation)).text == "Comments:\n- by phone (2026-03-01)"
