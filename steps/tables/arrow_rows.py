@@ -202,11 +202,11 @@ def _in_microseconds(column: Any) -> Any:
 
 def _refuse_odd_objects(name: str, column: Any) -> None:
     """Refuse objects in a column of pandas as in rows: Arrow takes sets for lists, drops zones."""
-    is_object = column.dtype == object
-    values = [value for value in column if is_object and not isinstance(value, bytes | Decimal)]
-    if set(map(type, values)) <= {str, float, NoneType}:
+    objects = column.tolist() if column.dtype == object else []
+    if set(map(type, objects)) <= {str, float, NoneType, bytes, Decimal}:
         return
-    table, notes = to_arrow(rows_of_values([{name: value} for value in values]), {})
+    rows = [{name: value} for value in objects if not isinstance(value, bytes | Decimal)]
+    table, notes = to_arrow(rows_of_values(rows), {})
     if notes or any(map(pa.types.is_decimal, table.schema.types)):
         why = next(iter(notes), f"column '{name}' has integers of more than 64 bits")
         raise UnreadableRows(why, _OTHER_TYPE)
